@@ -1,0 +1,2 @@
+// Package vdestack gives a process extra, private TCP/IP stacks.
+package vdestack

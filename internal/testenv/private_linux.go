@@ -1,0 +1,112 @@
+package testenv
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// stage says how far the set-up of the private namespace has come.
+const stage = "VDESTACK_TEST_STAGE"
+
+// Main is a TestMain that runs all tests of the package in a network namespace
+// of its own, so that no packet of a test reaches the machine's network. It has
+// loopback with IPv4 multicast, and a veth pair (test0 with fd09::1/64, and
+// test1) for IPv6 multicast. Root keeps its privileges; an ordinary user has
+// none in there, as outside.
+func Main(m *testing.M) {
+	for _, arg := range os.Args[1:] {
+		// A fuzzing run passes descriptors to its workers; the fuzz targets
+		// are pure functions.
+		if strings.HasPrefix(arg, "-test.fuzz=") || strings.HasPrefix(arg, "-test.fuzzworker") {
+			os.Exit(m.Run())
+		}
+	}
+	switch os.Getenv(stage) {
+	case "":
+		os.Exit(respawn())
+	case "1":
+		if err := setup(); err != nil {
+			fmt.Fprintln(os.Stderr, "testenv:", err)
+			os.Exit(1)
+		}
+		panic("unreachable")
+	}
+	os.Unsetenv(stage)
+	os.Exit(m.Run())
+}
+
+// respawn starts the test binary again in new namespaces and returns its exit
+// status. A user namespace is made only where the network namespace needs it.
+func respawn() int {
+	exe, err := os.Executable()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "testenv:", err)
+		return 1
+	}
+	run := func(attr *syscall.SysProcAttr) error {
+		cmd := exec.Command(exe, os.Args[1:]...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		cmd.Env = append(os.Environ(), stage+"=1")
+		attr.Pdeathsig = syscall.SIGKILL
+		cmd.SysProcAttr = attr
+		runtime.LockOSThread() // Pdeathsig follows the thread
+		defer runtime.UnlockOSThread()
+		return cmd.Run()
+	}
+	err = run(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
+	if errors.Is(err, unix.EPERM) {
+		err = run(&syscall.SysProcAttr{
+			Cloneflags:  unix.CLONE_NEWNET | unix.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}},
+			AmbientCaps: []uintptr{unix.CAP_NET_ADMIN},
+		})
+	}
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit) && exit.ExitCode() >= 0:
+		return exit.ExitCode()
+	}
+	fmt.Fprintln(os.Stderr, "testenv:", err)
+	return 1
+}
+
+// network is the private network: loopback with IPv4 multicast, and a veth pair
+// with IPv6 multicast, which loopback does not carry.
+const network = `link set lo up multicast on
+route add 224.0.0.0/4 dev lo
+link add test0 type veth peer name test1
+link set test1 up
+link set test0 up
+addr add fd09::1/64 dev test0 nodad
+`
+
+// setup configures the network and executes the binary once more, without the
+// capability that it took.
+func setup() error {
+	runtime.LockOSThread() // exec takes the credentials of this thread
+	ip := exec.Command("/sbin/ip", "-batch", "-")
+	ip.Stdin = strings.NewReader(network)
+	if out, err := ip.CombinedOutput(); err != nil {
+		return fmt.Errorf("ip: %w: %s (apt-get install iproute2)", err, out)
+	}
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("dropping capabilities: %w", err)
+	}
+	os.Setenv(stage, "2")
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(exe, append([]string{exe}, os.Args[1:]...), os.Environ())
+}

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package testenv
+
+import (
+	"os"
+	"testing"
+)
+
+// Main runs the tests as they are: there are no network namespaces here.
+func Main(m *testing.M) { os.Exit(m.Run()) }

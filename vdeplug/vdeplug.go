@@ -1,0 +1,124 @@
+// Package vdeplug connects to Virtual Distributed Ethernet networks. A plug
+// (type [Conn]) sends and receives whole Ethernet frames; which network it is
+// on, and how the frames travel, is said by a Virtual Network Locator such as
+// "vxvde://234.0.0.1", "vde:///run/switch[3]" or "mem://lab".
+package vdeplug
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// Sizes of Ethernet frames, in bytes, without frame check sequence.
+const (
+	// HeaderLen is the length of an Ethernet header; shorter frames are dropped.
+	HeaderLen = 14
+	// MaxMTU is the largest payload of a frame that every plug carries.
+	MaxMTU = 9216
+	// MaxFrame is the largest frame: MaxMTU, the header and one VLAN tag.
+	MaxFrame = MaxMTU + HeaderLen + 4
+)
+
+// A Conn is a plug: a connection to an Ethernet network. Frames are whole,
+// from destination address to payload, without frame check sequence. All
+// methods may be called from several goroutines at once.
+type Conn interface {
+	// Recv waits for the next frame and copies it to frame. A frame larger
+	// than the buffer is dropped and counted; MaxFrame bytes hold any. After
+	// Close it returns [net.ErrClosed]; any other error is final and says why
+	// the network is gone.
+	Recv(frame []byte) (n int, err error)
+	// Send hands a frame to the network. It does not block and does not keep
+	// frame: a network that is full drops it, as Ethernet does, and so does
+	// every plug with a frame shorter than HeaderLen or larger than MaxFrame;
+	// drops are counted and are no error. After Close it returns
+	// [net.ErrClosed]; any other error is final, as with Recv.
+	Send(frame []byte) error
+	// Close leaves the network and unblocks Recv. It takes back all that Open
+	// made (sockets, files, processes) before it returns. Closing twice is
+	// harmless.
+	Close() error
+}
+
+// Drops counts the frames that a plug did not carry.
+type Drops struct {
+	// Recv counts frames that arrived and were not delivered: too long, too
+	// short, malformed, or more than the receiver's queue holds.
+	Recv uint64
+	// Send counts frames that were not sent: too long, too short, or more than
+	// the network took.
+	Send uint64
+}
+
+// A Dropper is a Conn that counts its drops; every plug of this package is one.
+type Dropper interface {
+	Drops() Drops
+}
+
+// Options are the parts of a connection that the locator does not say. The
+// zero Options, like nil, are good defaults.
+type Options struct {
+	// Description is shown by switches in their list of ports; the plug adds
+	// the user and the process. Empty means "vdestack".
+	Description string
+}
+
+// An OpenFunc opens the networks of one scheme. ctx bounds the opening, not
+// the life of the plug; o is never nil.
+type OpenFunc func(ctx context.Context, l Locator, o *Options) (Conn, error)
+
+// An Error says which network an operation failed on.
+type Error struct {
+	Op  string // "open", "recv", "send"
+	VNL string // the locator
+	Err error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("vdeplug: %s %q: %v", e.Op, e.VNL, e.Err) }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+var registry = struct {
+	mu      sync.RWMutex // guards schemes
+	schemes map[string]OpenFunc
+}{schemes: make(map[string]OpenFunc)}
+
+// Register makes a scheme known to Open. It panics if the scheme is empty,
+// open is nil or the scheme is registered already: a mistake of the program,
+// found when it starts.
+func Register(scheme string, open OpenFunc) {
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	if scheme == "" || open == nil {
+		panic("vdeplug: Register needs a scheme and a function")
+	}
+	if _, ok := registry.schemes[scheme]; ok {
+		panic(fmt.Sprintf("vdeplug: scheme %q is registered twice", scheme))
+	}
+	registry.schemes[scheme] = open
+}
+
+// Schemes returns the registered schemes in alphabetical order.
+func Schemes() []string {
+	registry.mu.RLock()
+	defer registry.mu.RUnlock()
+	return slices.Sorted(maps.Keys(registry.schemes))
+}
+
+func lookupScheme(scheme string) OpenFunc {
+	registry.mu.RLock()
+	defer registry.mu.RUnlock()
+	return registry.schemes[scheme]
+}
+
+// Open connects to the network that the locator names. Every handshake has a
+// deadline of its own. Errors are of type [*Error]; one that wraps
+// [errors.ErrUnsupported] means that the scheme is unknown or not available on
+// this system.
+func Open(vnl string, o *Options) (Conn, error) {
+	return OpenContext(context.Background(), vnl, o)
+}
