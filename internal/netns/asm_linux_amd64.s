@@ -1,0 +1,109 @@
+#include "textflag.h"
+
+// The helper task: see mailbox.go for the layout of a mailbox and of a call.
+// It uses registers only, calls nothing, and never touches Go's stack or TLS.
+
+#define BOX R12
+#define CALL R13
+#define LEFT R15
+
+#define SYS_futex 202
+#define SYS_clone 56
+#define SYS_exit_group 231
+#define SYS_prctl 157
+#define SYS_getppid 110
+
+// func spawn(flags, stack, ctid, box uintptr) (pid uintptr)
+TEXT ·spawn(SB), NOSPLIT, $0-40
+	MOVQ flags+0(FP), DI
+	MOVQ stack+8(FP), SI
+	XORL DX, DX
+	MOVQ ctid+16(FP), R10
+	XORL R8, R8
+	MOVQ box+24(FP), BOX
+	MOVL $SYS_clone, AX
+	SYSCALL
+	TESTQ AX, AX
+	JEQ  child
+	MOVQ AX, pid+32(FP)
+	RET
+
+child:
+	// Die with the thread that made us: prctl(PR_SET_PDEATHSIG, SIGKILL).
+	// If it died before that, the parent is another process already.
+	MOVL $1, DI
+	MOVL $9, SI
+	MOVL $SYS_prctl, AX
+	SYSCALL
+	MOVL $SYS_getppid, AX
+	SYSCALL
+	CMPQ AX, 8(BOX)
+	JNE  exit
+
+wait:
+	MOVL 0(BOX), AX
+	CMPL AX, $2            // stateRequest
+	JEQ  run
+	MOVQ BOX, DI
+	XORL SI, SI            // FUTEX_WAIT
+	MOVL $1, DX            // while stateIdle
+	XORL R10, R10
+	MOVL $SYS_futex, AX
+	SYSCALL
+	JMP  wait
+
+run:
+	LEAQ 64(BOX), CALL
+	MOVL 4(BOX), LEFT
+
+next:
+	TESTL LEFT, LEFT
+	JEQ  done
+	MOVQ 0(CALL), AX
+	MOVQ 8(CALL), DI
+	MOVQ 16(CALL), SI
+	MOVQ 24(CALL), DX
+	MOVQ 32(CALL), R10
+	MOVQ 40(CALL), R8
+	MOVQ 48(CALL), R9
+	SYSCALL
+	TESTQ AX, AX
+	JEQ  zero
+
+store:
+	MOVQ AX, 56(CALL)
+	MOVL $1, BX
+	CMPQ AX, $-4095
+	JCS  advance           // no error
+	ADDL 64(CALL), BX      // an error skips the calls that depend on this one
+
+advance:
+	CMPL BX, LEFT
+	JHI  done
+	SUBL BX, LEFT
+	IMULQ $80, BX
+	ADDQ BX, CALL
+	JMP  next
+
+zero:
+	// Only in the child of a clone does it return zero.
+	CMPQ 0(CALL), $SYS_clone
+	JNE  store
+	MOVQ 72(CALL), BOX
+	JMP  run
+
+done:
+	MOVL $1, AX
+	XCHGL AX, 0(BOX)       // stateIdle
+	MOVQ BOX, DI
+	MOVL $1, SI            // FUTEX_WAKE
+	MOVL $1, DX
+	MOVL $SYS_futex, AX
+	SYSCALL
+	JMP  wait
+
+exit:
+	XORL DI, DI
+	MOVL $SYS_exit_group, AX
+	SYSCALL
+	INT  $3

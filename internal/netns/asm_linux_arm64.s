@@ -1,0 +1,111 @@
+#include "textflag.h"
+
+// The helper task: see mailbox.go for the layout of a mailbox and of a call.
+// It uses registers only, calls nothing, and never touches Go's stack or TLS.
+
+#define BOX R19
+#define CALL R20
+#define LEFT R21
+#define STEP R22
+
+#define SYS_futex 98
+#define SYS_clone 220
+#define SYS_exit_group 94
+#define SYS_prctl 167
+#define SYS_getppid 173
+
+// func spawn(flags, stack, ctid, box uintptr) (pid uintptr)
+TEXT ·spawn(SB), NOSPLIT, $0-40
+	MOVD flags+0(FP), R0
+	MOVD stack+8(FP), R1
+	MOVD ZR, R2
+	MOVD ZR, R3
+	MOVD ctid+16(FP), R4
+	MOVD box+24(FP), BOX
+	MOVD $SYS_clone, R8
+	SVC
+	CBZ  R0, child
+	MOVD R0, pid+32(FP)
+	RET
+
+child:
+	// Die with the thread that made us: prctl(PR_SET_PDEATHSIG, SIGKILL).
+	// If it died before that, the parent is another process already.
+	MOVD $1, R0
+	MOVD $9, R1
+	MOVD $SYS_prctl, R8
+	SVC
+	MOVD $SYS_getppid, R8
+	SVC
+	MOVD 8(BOX), R1
+	CMP  R1, R0
+	BNE  exit
+
+wait:
+	LDARW (BOX), R0
+	CMPW $2, R0            // stateRequest
+	BEQ  run
+	MOVD BOX, R0
+	MOVD ZR, R1            // FUTEX_WAIT
+	MOVD $1, R2            // while stateIdle
+	MOVD ZR, R3
+	MOVD $SYS_futex, R8
+	SVC
+	B    wait
+
+run:
+	ADD  $64, BOX, CALL
+	MOVWU 4(BOX), LEFT
+
+next:
+	CBZ  LEFT, done
+	MOVD 0(CALL), R8
+	MOVD 8(CALL), R0
+	MOVD 16(CALL), R1
+	MOVD 24(CALL), R2
+	MOVD 32(CALL), R3
+	MOVD 40(CALL), R4
+	MOVD 48(CALL), R5
+	SVC
+	CBZ  R0, zero
+
+store:
+	MOVD R0, 56(CALL)
+	MOVD $1, STEP
+	MOVD $-4095, R1
+	CMP  R1, R0
+	BLO  advance           // no error
+	MOVD 64(CALL), R1      // an error skips the calls that depend on this one
+	ADD  R1, STEP
+
+advance:
+	CMP  LEFT, STEP
+	BHI  done
+	SUB  STEP, LEFT
+	MOVD $80, R1
+	MADD R1, CALL, STEP, CALL
+	B    next
+
+zero:
+	// Only in the child of a clone does it return zero.
+	MOVD 0(CALL), R1
+	CMP  $SYS_clone, R1
+	BNE  store
+	MOVD 72(CALL), BOX
+	B    run
+
+done:
+	MOVD $1, R0
+	STLRW R0, (BOX)        // stateIdle
+	MOVD BOX, R0
+	MOVD $1, R1            // FUTEX_WAKE
+	MOVD $1, R2
+	MOVD $SYS_futex, R8
+	SVC
+	B    wait
+
+exit:
+	MOVD ZR, R0
+	MOVD $SYS_exit_group, R8
+	SVC
+	UNDEF

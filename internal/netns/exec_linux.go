@@ -1,0 +1,291 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/vdestack/vdestack/internal/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+// commandCaps are the capabilities of commands, over their namespace only: with
+// them, ip, ping and their like work for an ordinary user.
+var commandCaps = []int{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_BROADCAST}
+
+// An Exec says what Start executes.
+type Exec struct {
+	Path string
+	Args []string
+	Env  []string
+	// Dir is the working directory; nil means the process's own.
+	Dir *os.File
+	// Files become the descriptors 0, 1, …; the command gets no other, but for
+	// those of the process that are not close-on-exec. Nil leaves one closed.
+	Files []*os.File
+	// Setpgid puts the command in a process group of its own.
+	Setpgid bool
+}
+
+// Start executes a program in the namespace, as a child of the process: it can
+// be waited for and signalled like any other. The child dies with the process.
+// Start returns when the program runs, or could not be executed.
+func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
+	p := plan{}
+	defer p.close()
+	if err := p.make(e, n.h); err != nil {
+		return 0, err
+	}
+	b, err := newBox(len(p.calls))
+	if err != nil {
+		return 0, err
+	}
+	unused := true
+	defer func() {
+		if unused {
+			b.free()
+		}
+	}()
+	last := len(p.calls) - 1
+	for i, c := range p.calls {
+		if !p.optional[i] {
+			c.skip = uintptr(last - i - 1)
+		}
+		b.add(c)
+	}
+	b.state.Store(stateRequest)
+
+	n.mu.RLock()
+	if n.fd < 0 {
+		n.mu.RUnlock()
+		return 0, net.ErrClosed
+	}
+	r := newRequest(n)
+	r.calls = append(r.calls, call{
+		nr:    unix.SYS_CLONE,
+		args:  cloneArgs(unix.CLONE_VM|unix.CLONE_PARENT|unix.CLONE_CHILD_CLEARTID, b.stackTop(), b.addr()),
+		child: b.addr(),
+	})
+	n.h.do(r)
+	ret, err := r.result(0)
+	r.free()
+	n.mu.RUnlock()
+	if err != nil {
+		// A helper that was killed may have made the child, which reads the box.
+		unused = !errors.Is(err, errHelper)
+		return 0, explainLimit(os.NewSyscallError("clone", err))
+	}
+	child := int(ret)
+
+	// The task is our child and nobody waits for it yet: the pid stays its own.
+	signalled := make(chan bool)
+	stop := context.AfterFunc(ctx, func() {
+		unix.Kill(child, unix.SIGKILL)
+		close(signalled)
+	})
+	for !b.wait(time.Minute) {
+	}
+	killed := !stop()
+	if killed {
+		<-signalled
+	}
+	runtime.KeepAlive(&p)
+	for i, c := range b.list() {
+		if errno := c.errno(); errno != 0 && !p.optional[i] {
+			reap(child)
+			return 0, p.explain(i, errno)
+		}
+	}
+	// Until it executes the program, a clone of the helper is no ordinary child.
+	if err := unix.Waitid(unix.P_PID, child, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); killed || err == unix.ECHILD {
+		reap(child)
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		return 0, &os.PathError{Op: "exec", Path: e.Path, Err: errors.New("killed before it started")}
+	}
+	return child, nil
+}
+
+func reap(pid int) {
+	for {
+		if _, err := unix.Wait4(pid, nil, unix.WALL, nil); err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// A plan is the list of calls of a child between clone and exec, and the memory
+// and descriptors that it refers to.
+type plan struct {
+	calls    []call
+	optional map[int]bool   // calls whose error does not matter
+	what     map[int]string // names of the others
+	keep     []any
+	files    []*os.File
+	path     string
+}
+
+func (p *plan) add(what string, nr uintptr, args ...uintptr) {
+	c := call{nr: nr}
+	copy(c.args[:], args)
+	if p.what == nil {
+		p.what, p.optional = make(map[int]string), make(map[int]bool)
+	}
+	if what == "" {
+		p.optional[len(p.calls)] = true
+	}
+	p.what[len(p.calls)] = what
+	p.calls = append(p.calls, c)
+}
+
+func (p *plan) explain(i int, errno unix.Errno) error {
+	if p.what[i] == "exec" {
+		return &os.PathError{Op: "exec", Path: p.path, Err: errno}
+	}
+	return explainLimit(fmt.Errorf("starting %s: %w", p.path, os.NewSyscallError(p.what[i], errno)))
+}
+
+func (p *plan) close() {
+	for _, f := range p.files {
+		f.Close()
+	}
+}
+
+// pointer returns the address of what v points to, which is kept for the life
+// of the plan. The memory is in the heap, where it does not move.
+func pointer[T any](p *plan, v *T) uintptr {
+	p.keep = append(p.keep, v)
+	return uintptr(unsafe.Pointer(v))
+}
+
+func (p *plan) make(e *Exec, h *helper) error {
+	p.path = e.Path
+	path, err := unix.BytePtrFromString(e.Path)
+	if err != nil {
+		return &os.PathError{Op: "exec", Path: e.Path, Err: err}
+	}
+	argv, err := syscall.SlicePtrFromStrings(e.Args)
+	if err != nil {
+		return &os.PathError{Op: "exec", Path: e.Path, Err: fmt.Errorf("argument with a zero byte: %w", err)}
+	}
+	env, err := syscall.SlicePtrFromStrings(e.Env)
+	if err != nil {
+		return &os.PathError{Op: "exec", Path: e.Path, Err: fmt.Errorf("environment with a zero byte: %w", err)}
+	}
+
+	p.addCaps()
+	p.add("prctl", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
+	if e.Setpgid {
+		p.add("setpgid", unix.SYS_SETPGID, 0, 0)
+	}
+	dir := e.Dir
+	if dir == nil {
+		// The helper's directory is the one in which it was made.
+		if dir, err = os.OpenFile(".", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
+			return fmt.Errorf("starting %s: working directory: %w", e.Path, err)
+		}
+		p.files = append(p.files, dir)
+	}
+	p.add("fchdir", unix.SYS_FCHDIR, dir.Fd())
+	p.keep = append(p.keep, dir)
+	if mask, err := strconv.ParseUint(field("/proc/thread-self/status", "Umask:"), 8, 32); err == nil {
+		p.add("", unix.SYS_UMASK, uintptr(mask))
+	}
+	p.addFiles(e.Files)
+	if rlimit.Known {
+		p.add("", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, pointer(p, &rlimit.Nofile), 0)
+	}
+	p.addSignals(h)
+	p.add("exec", unix.SYS_EXECVE, pointer(p, path), pointer(p, &argv[0]), pointer(p, &env[0]))
+	p.keep = append(p.keep, argv, env)
+	p.add("", unix.SYS_EXIT_GROUP, 127)
+	return nil
+}
+
+// addCaps raises the ambient capabilities. Errors do not matter: root without a
+// user namespace has them anyway. The permitted set stays whole, the kernel
+// takes from it only what is there: were it smaller, root's exec would enlarge
+// it again, and a task whose capabilities grow loses its parent-death signal.
+func (p *plan) addCaps() {
+	data := new([2]unix.CapUserData)
+	for i := range data {
+		data[i] = unix.CapUserData{Effective: ^uint32(0), Permitted: ^uint32(0)}
+	}
+	for _, c := range commandCaps {
+		data[c/32].Inheritable |= 1 << (c % 32)
+	}
+	p.add("", unix.SYS_CAPSET, pointer(p, &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}), pointer(p, &data[0]))
+	for _, c := range commandCaps {
+		p.add("", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(c))
+	}
+}
+
+// addFiles gives the child its descriptors. One that stands where another is to
+// go is moved out of the way first.
+func (p *plan) addFiles(files []*os.File) {
+	fds := make([]int, len(files))
+	next := len(files)
+	for i, f := range files {
+		fds[i] = -1
+		if f != nil {
+			fds[i] = int(f.Fd())
+			next = max(next, fds[i]+1)
+		}
+	}
+	p.keep = append(p.keep, files)
+	for i, fd := range fds {
+		if fd >= 0 && fd < i {
+			p.add("dup3", unix.SYS_DUP3, uintptr(fd), uintptr(next), unix.O_CLOEXEC)
+			fds[i] = next
+			next++
+		}
+	}
+	for i, fd := range fds {
+		switch {
+		case fd < 0:
+			p.add("", unix.SYS_CLOSE, uintptr(i))
+		case fd == i:
+			p.add("fcntl", unix.SYS_FCNTL, uintptr(i), unix.F_SETFD, 0)
+		default:
+			p.add("dup3", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0)
+		}
+	}
+}
+
+// sigaction is the kernel's struct sigaction, as large as on any architecture
+// and zero but for the handler.
+type sigaction struct {
+	handler uintptr
+	_       [4]uintptr
+}
+
+const sigIgn = 1
+
+// addSignals ignores the signals that the process ignores now, and only those,
+// and blocks none.
+func (p *plan) addSignals(h *helper) {
+	for s := syscall.Signal(1); s < 65; s++ {
+		now, then := signal.Ignored(s), slices.Contains(h.ignored, s)
+		if now == then {
+			continue
+		}
+		act := &sigaction{}
+		if now {
+			act.handler = sigIgn
+		}
+		p.add("", unix.SYS_RT_SIGACTION, uintptr(s), pointer(p, act), 0, 8)
+	}
+	p.add("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, pointer(p, new(uint64)), 0, 8)
+}

@@ -1,0 +1,171 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// run executes a program in the namespace and returns its output and end.
+func run(t *testing.T, n *NS, ctx context.Context, path string, args ...string) (string, *os.ProcessState, error) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	pid, err := n.Start(ctx, &Exec{
+		Path: path, Args: append([]string{path}, args...), Env: os.Environ(),
+		Files: []*os.File{null, w, w}, Setpgid: true,
+	})
+	w.Close()
+	if err != nil {
+		return "", nil, err
+	}
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	io.Copy(&out, r)
+	state, err := p.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String(), state, nil
+}
+
+func TestStart(t *testing.T) {
+	n := newNS(t)
+	ctx := t.Context()
+	out, state, err := run(t, n, ctx, "/bin/sh", "-c", "/sbin/ip link add br0 type bridge && /sbin/ip -br link && exit 7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state.ExitCode() != 7 || !strings.Contains(out, "lo ") || !strings.Contains(out, "br0 ") || strings.Contains(out, "test0") {
+		t.Errorf("got status %v and %q, want exit status 7, and lo and br0 only", state, out)
+	}
+
+	out, state, err = run(t, n, ctx, "/bin/sh", "-c", "kill -TERM $$")
+	if err != nil || state.Sys().(syscall.WaitStatus).Signal() != unix.SIGTERM {
+		t.Errorf("got %q, %v, %v, want a death by SIGTERM", out, state, err)
+	}
+
+	if _, _, err := run(t, n, ctx, "/nonexistent/program"); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/nonexistent/program") {
+		t.Errorf("missing program: %v", err)
+	}
+	if _, _, err := run(t, n, ctx, "/etc/passwd"); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("no program: %v", err)
+	}
+}
+
+// TestStartInherits compares what a command gets with what a child of the
+// process is to get.
+func TestStartInherits(t *testing.T) {
+	n := newNS(t)
+	out, _, err := run(t, n, t.Context(), "/bin/sh", "-c", "pwd; umask; ls -l /proc/self/fd; cat /proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wd, _ := os.Getwd()
+	for _, want := range []string{wd + "\n", "SigBlk:\t0000000000000000", "SigCgt:\t0000000000000000"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in %s", want, out)
+		}
+	}
+	// The test itself may have inherited descriptors that are not close-on-exec.
+	other, err := exec.Command("/bin/ls", "-l", "/proc/self/fd").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Count(out, " -> "), strings.Count(string(other), " -> "); got != want {
+		t.Errorf("descriptors of a command: got %d, want %d as with os/exec: %s", got, want, out)
+	}
+	if os.Geteuid() != 0 && !strings.Contains(out, "CapAmb:\t0000000000003c00") {
+		t.Errorf("capabilities of a command: %s", out)
+	}
+}
+
+func TestStartCancel(t *testing.T) {
+	n := newNS(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		pid, err := n.Start(ctx, &Exec{Path: "/bin/sleep", Args: []string{"sleep", "100"}})
+		if err == nil {
+			unix.Kill(pid, unix.SIGKILL)
+			reap(pid)
+		} else if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	if pid, err := unix.Wait4(-1, nil, unix.WALL|unix.WNOHANG, nil); pid > 0 {
+		t.Errorf("child %d is left: %v", pid, err)
+	}
+}
+
+// TestStartDirAndFiles places descriptors in every order.
+func TestStartDirAndFiles(t *testing.T) {
+	n := newNS(t)
+	dir := t.TempDir()
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var files []*os.File
+	for range 6 {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		files = append(files, r, w)
+	}
+	// The command's descriptor i becomes files[order[i]].
+	order := []int{3, 1, 5, 7, 9, 11}
+	e := &Exec{Path: "/bin/sh", Dir: d, Env: []string{"X=y"}, Args: []string{"sh", "-c",
+		"for i in 1 2 3 4 5; do echo $i $X >&$i; done; pwd >&1"}}
+	for _, o := range order {
+		e.Files = append(e.Files, files[o])
+	}
+	pid, err := n.Start(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ := os.FindProcess(pid)
+	if s, err := p.Wait(); err != nil || !s.Success() {
+		t.Fatal(s, err)
+	}
+	for i, o := range order[1:] {
+		buf := make([]byte, 1000)
+		r := files[o-1]
+		r.SetReadDeadline(time.Now().Add(5 * time.Second))
+		k, err := r.Read(buf)
+		want := string(rune('1'+i)) + " y\n"
+		if i == 0 {
+			want += dir + "\n"
+		}
+		if got := string(buf[:k]); got != want {
+			t.Errorf("descriptor %d: got %q, %v, want %q", i+1, got, err, want)
+		}
+	}
+}

@@ -1,0 +1,367 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// batchCalls is how many calls one trip to the helper may carry.
+	batchCalls = 64
+	// tripLimit bounds a trip. None of the calls blocks; a helper that was
+	// stopped for so long is given up and killed.
+	tripLimit = 10 * time.Second
+)
+
+// errHelper reports a helper that is gone; nothing brings it back.
+var errHelper = errors.New("the helper task of the process was killed: its stacks are lost, start the process again")
+
+// A helper is a task that shares memory and descriptors with the process and
+// has namespaces of its own. It executes lists of system calls.
+type helper struct {
+	box  *box
+	pid  int
+	home int // descriptor of the network namespace where it rests
+	user bool
+	// ignored are the signals that were ignored when it was made; a task
+	// inherits that.
+	ignored []syscall.Signal
+
+	mu    sync.Mutex // guards the rest; not held across a trip
+	queue []*request
+	busy  bool
+	// cur is the namespace where the helper is: nil at home. It belongs to the
+	// leader of the current trip.
+	cur   *NS
+	batch []*request
+
+	abandoned atomic.Bool // the set-up failed
+}
+
+// nowhere stands for a namespace that is not known.
+var nowhere = new(NS)
+
+// A request is what one caller wants of the helper: calls to be made in the
+// namespace ns. All calls after a failed one are skipped.
+type request struct {
+	ns    *NS
+	enter bool // enter ns first; without it, the calls make the namespace
+	calls []call
+	store [2]call
+	wake  chan bool // true: lead the next trip; false: done
+
+	entry, first int   // places in the list: of setns, if any, and of the first call
+	err          error // the trip's, or setns's
+}
+
+var requests = sync.Pool{New: func() any { return &request{wake: make(chan bool, 1)} }}
+
+func newRequest(ns *NS) *request {
+	r := requests.Get().(*request)
+	r.ns, r.enter, r.err = ns, true, nil
+	r.calls = r.store[:0]
+	return r
+}
+
+func (r *request) free() {
+	r.ns = nil
+	r.store = [2]call{}
+	requests.Put(r)
+}
+
+// result returns what call i of the request returned.
+func (r *request) result(i int) (uintptr, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	c := &r.calls[i]
+	if c.ret == notRun {
+		return 0, errHelper
+	}
+	if errno := c.errno(); errno != 0 {
+		return 0, errno
+	}
+	return c.ret, nil
+}
+
+// do executes the request. Requests that wait at the same time share one trip:
+// the first caller leads it, and hands the lead to the first who came later.
+func (h *helper) do(r *request) {
+	h.mu.Lock()
+	h.queue = append(h.queue, r)
+	if h.busy {
+		h.mu.Unlock()
+		if lead := <-r.wake; !lead {
+			return
+		}
+		h.mu.Lock()
+	}
+	h.busy = true
+	batch, n := h.batch[:0], 0
+	for _, q := range h.queue {
+		if n += len(q.calls) + 1; n > batchCalls {
+			break
+		}
+		batch = append(batch, q)
+	}
+	h.queue = slices.Delete(h.queue, 0, len(batch))
+	h.mu.Unlock()
+
+	h.trip(batch)
+
+	for _, q := range batch {
+		if q != r {
+			q.wake <- false
+		}
+	}
+	h.mu.Lock()
+	clear(batch)
+	h.batch = batch
+	if len(h.queue) > 0 {
+		h.queue[0].wake <- true
+	} else {
+		h.busy = false
+	}
+	h.mu.Unlock()
+}
+
+// trip sends the calls of all requests as one list, and shares out the results.
+func (h *helper) trip(batch []*request) {
+	b := h.box
+	b.n = 0
+	cur, entry := h.cur, -1
+	for i, r := range batch {
+		if i == 0 || r.ns != batch[i-1].ns || !r.enter {
+			entry = -1
+			if r.enter && cur != r.ns {
+				fd := h.home
+				if r.ns != nil {
+					fd = r.ns.fd
+				}
+				entry = b.add(call{nr: unix.SYS_SETNS, args: [6]uintptr{uintptr(fd), unix.CLONE_NEWNET}})
+			}
+			cur = r.ns
+		}
+		if entry >= 0 {
+			b.list()[entry].skip += uintptr(len(r.calls))
+		}
+		r.entry, r.first = entry, int(b.n)
+		for j, c := range r.calls {
+			c.skip = uintptr(len(r.calls) - j - 1)
+			b.add(c)
+		}
+	}
+	if b.n == 0 {
+		return
+	}
+	if b.state.Load() == stateIdle {
+		b.post()
+		if !b.wait(tripLimit) {
+			unix.Kill(h.pid, unix.SIGKILL)
+			b.wait(time.Second)
+		}
+	}
+	alive := b.state.Load() == stateIdle
+	h.cur = cur
+	for _, r := range batch {
+		if !alive {
+			r.err = errHelper
+			continue
+		}
+		list := b.list()
+		if r.entry >= 0 {
+			if errno := list[r.entry].errno(); errno != 0 {
+				r.err = os.NewSyscallError("setns", errno)
+			}
+		}
+		copy(r.calls, list[r.first:])
+		if r.err != nil || !r.enter && r.calls[0].errno() != 0 {
+			h.cur = nowhere
+		}
+	}
+}
+
+// leave makes sure that the helper does not rest in a namespace which is about
+// to be closed: that would keep it alive.
+func (h *helper) leave(ns *NS) {
+	h.mu.Lock()
+	away := !h.busy && h.cur != ns
+	h.mu.Unlock()
+	if away {
+		return
+	}
+	r := newRequest(nil)
+	h.do(r)
+	r.free()
+}
+
+// startHelper makes the helper. With user it has a user namespace of its own,
+// which the process owns: that needs no privilege.
+func startHelper(user bool) (_ *helper, err error) {
+	b, err := newBox(batchCalls)
+	if err != nil {
+		return nil, err
+	}
+	b.state.Store(stateIdle)
+	h := &helper{box: b, home: -1, user: user}
+	for s := syscall.Signal(1); s < 65; s++ {
+		if signal.Ignored(s) {
+			h.ignored = append(h.ignored, s)
+		}
+	}
+	ready := make(chan error)
+	go h.keep(ready)
+	if err := <-ready; err != nil {
+		b.free()
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			h.abandoned.Store(true)
+			unix.Kill(h.pid, unix.SIGKILL)
+		}
+	}()
+	if user {
+		if err := h.mapIDs(); err != nil {
+			return nil, err
+		}
+	}
+	r := newRequest(nil)
+	defer r.free()
+	r.enter = false
+	h.defaultSignals()
+	r.calls = append(r.calls, socketCall(unix.AF_INET, unix.SOCK_DGRAM, 0))
+	h.do(r)
+	fd, err := r.result(0)
+	if err != nil {
+		return nil, fmt.Errorf("first socket of the helper task: %w", err)
+	}
+	h.home, err = nsOfSocket(int(fd))
+	unix.Close(int(fd))
+	return h, err
+}
+
+// defaultSignals removes the process's signal handlers from the helper's own
+// table: commands inherit it, and unblock signals before they execute.
+func (h *helper) defaultSignals() {
+	act := &sigaction{}
+	r := newRequest(nil)
+	for s := syscall.Signal(1); s < 65; s++ {
+		if s != unix.SIGKILL && s != unix.SIGSTOP && !slices.Contains(h.ignored, s) {
+			r.calls = append(r.calls, call{nr: unix.SYS_RT_SIGACTION, args: [6]uintptr{uintptr(s), uintptr(unsafe.Pointer(act)), 0, 8}})
+		}
+	}
+	h.do(r)
+	r.free()
+	runtime.KeepAlive(act)
+}
+
+// keep makes the task on a thread that stays: the signal that ends the helper
+// with the process follows the thread that made it. The thread then waits for
+// the helper, so that its death leaves no zombie.
+func (h *helper) keep(ready chan<- error) {
+	runtime.LockOSThread()
+	flags := uintptr(unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_NEWNET | unix.CLONE_CHILD_CLEARTID)
+	if h.user {
+		flags |= unix.CLONE_NEWUSER
+	}
+	// The helper inherits the mask, so that no handler ever runs in it.
+	all, old := ^uint64(0), uint64(0)
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	pid := spawn(flags, h.box.stackTop(), h.box.addr(), h.box.addr())
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+	if pid > ^uintptr(4095) {
+		runtime.UnlockOSThread()
+		ready <- unix.Errno(-pid)
+		return
+	}
+	h.pid = int(pid)
+	ready <- nil
+	for {
+		_, err := unix.Wait4(h.pid, nil, unix.WALL, nil)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if !h.abandoned.Load() {
+		select {} // commands are children of this thread and die with it
+	}
+}
+
+// mapIDs gives the helper's user namespace the process's own user and group
+// ids: all that the process can see where that is allowed, else its own.
+func (h *helper) mapIDs() error {
+	dir := fmt.Sprintf("/proc/%d/", h.pid)
+	write := func(name, text string) error {
+		f, err := os.OpenFile(dir+name, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(text)
+		return errors.Join(err, f.Close())
+	}
+	ids := []struct {
+		name string
+		own  int
+	}{{"uid_map", os.Geteuid()}, {"gid_map", os.Getegid()}}
+	for _, id := range ids {
+		whole, err := identity(id.name)
+		if err == nil && write(id.name, whole) == nil {
+			continue
+		}
+		if id.name == "gid_map" {
+			// An unprivileged process may map its group only after this.
+			if err := write("setgroups", "deny"); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("mapping groups into the user namespace: %w", err)
+			}
+		}
+		if err := write(id.name, fmt.Sprintf("%d %d 1\n", id.own, id.own)); err != nil {
+			return fmt.Errorf("mapping ids into the user namespace: %w", err)
+		}
+	}
+	return nil
+}
+
+// identity returns the map that keeps all ids of the process's own namespace.
+func identity(name string) (string, error) {
+	text, err := os.ReadFile("/proc/self/" + name)
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			return "", fmt.Errorf("line %q of /proc/self/%s", line, name)
+		}
+		fmt.Fprintf(&out, "%s %s %s\n", f[0], f[0], f[2])
+	}
+	return out.String(), nil
+}
+
+func socketCall(domain, typ, proto int) call {
+	return call{nr: unix.SYS_SOCKET, args: [6]uintptr{uintptr(domain), uintptr(typ | unix.SOCK_CLOEXEC), uintptr(proto)}}
+}
+
+// nsOfSocket returns a descriptor of the network namespace of a socket.
+func nsOfSocket(fd int) (int, error) {
+	ns, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCGSKNS, 0)
+	if errno != 0 {
+		return -1, os.NewSyscallError("ioctl SIOCGSKNS", errno)
+	}
+	return int(ns), nil
+}

@@ -1,0 +1,123 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"os"
+	"runtime"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A call is one system call in a mailbox. The assembly knows its layout.
+type call struct {
+	nr    uintptr
+	args  [6]uintptr
+	ret   uintptr // as the kernel returns it: an error is -errno
+	skip  uintptr // how many of the following calls an error skips
+	child uintptr // for clone: the mailbox with which the child continues
+}
+
+// notRun is the result of a call that was skipped; the kernel never returns it.
+const notRun = ^uintptr(unix.ENOTRECOVERABLE - 1)
+
+// errno returns the error of a call that was executed, else 0.
+func (c *call) errno() unix.Errno {
+	if c.ret > ^uintptr(4095) && c.ret != notRun {
+		return unix.Errno(-c.ret)
+	}
+	return 0
+}
+
+// States of a mailbox. The word is a futex: the task waits while it is idle,
+// its client while a request is posted. The kernel itself writes stateGone when
+// the task leaves the memory, by exit or by exec (CLONE_CHILD_CLEARTID).
+const (
+	stateGone    = 0
+	stateIdle    = 1
+	stateRequest = 2
+)
+
+// Futex operations of linux/futex.h. Not the private ones: the wake-up that the
+// kernel sends when the task leaves is not private.
+const (
+	futexWait = 0
+	futexWake = 1
+)
+
+// A mailbox holds the list of calls for a task that shares the memory. The
+// assembly knows the layout. It lives outside the Go heap, with a page behind
+// it for the task's stack, which is there for form only.
+type mailbox struct {
+	state atomic.Uint32
+	n     uint32
+	ppid  uintptr // the parent that the helper expects
+	_     [48]byte
+	first call
+}
+
+// box owns the memory of a mailbox.
+type box struct {
+	*mailbox
+	mem []byte
+	cap int
+}
+
+func newBox(calls int) (*box, error) {
+	page := os.Getpagesize()
+	size := int(unsafe.Offsetof(mailbox{}.first)) + calls*int(unsafe.Sizeof(call{}))
+	size = (size+page-1)/page*page + page
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	b := &box{mailbox: (*mailbox)(unsafe.Pointer(&mem[0])), mem: mem, cap: calls}
+	b.ppid = uintptr(os.Getpid())
+	return b, nil
+}
+
+func (b *box) free() { unix.Munmap(b.mem) }
+
+func (b *box) addr() uintptr { return uintptr(unsafe.Pointer(b.mailbox)) }
+
+func (b *box) stackTop() uintptr { return b.addr() + uintptr(len(b.mem)) }
+
+func (b *box) list() []call { return unsafe.Slice(&b.first, b.cap)[:b.n:b.cap] }
+
+// add appends a call, and returns its place.
+func (b *box) add(c call) int {
+	b.n++
+	l := b.list()
+	c.ret = notRun
+	l[len(l)-1] = c
+	return len(l) - 1
+}
+
+// wait waits while a request is posted. It reports false after the given time.
+func (b *box) wait(limit time.Duration) bool {
+	deadline := time.Now().Add(limit)
+	for b.state.Load() == stateRequest {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return false
+		}
+		ts := unix.NsecToTimespec(left.Nanoseconds())
+		unix.Syscall6(unix.SYS_FUTEX, b.addr(), futexWait, stateRequest, uintptr(unsafe.Pointer(&ts)), 0, 0)
+		runtime.KeepAlive(&ts)
+	}
+	return true
+}
+
+// post hands the list to the task.
+func (b *box) post() {
+	b.state.Store(stateRequest)
+	unix.RawSyscall(unix.SYS_FUTEX, b.addr(), futexWake, 1)
+}
+
+// spawn clones a task that shares memory; the child serves the mailbox.
+//
+//go:noescape
+func spawn(flags, stack, ctid, box uintptr) (pid uintptr)

@@ -1,0 +1,163 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// NS is a network namespace. Its methods may be called from several goroutines
+// at once.
+type NS struct {
+	h *helper
+
+	mu sync.RWMutex // held for reading during a trip; guards fd
+	fd int          // -1 when closed
+}
+
+// New makes a network namespace, with loopback up.
+func New() (*NS, error) {
+	h, err := theHelper()
+	if err != nil {
+		return nil, err
+	}
+	n := &NS{h: h, fd: -1}
+	r := newRequest(n)
+	defer r.free()
+	r.enter = false
+	r.calls = append(r.calls,
+		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWNET}},
+		socketCall(unix.AF_INET, unix.SOCK_DGRAM, 0))
+	h.do(r)
+	if _, err := r.result(0); err != nil {
+		return nil, fmt.Errorf("making a network namespace: %w", explain(err))
+	}
+	fd, err := r.result(1)
+	if err != nil {
+		h.leave(n)
+		return nil, fmt.Errorf("first socket of a network namespace: %w", explain(err))
+	}
+	defer unix.Close(int(fd))
+	if n.fd, err = nsOfSocket(int(fd)); err == nil {
+		err = loopbackUp(int(fd))
+	}
+	if err != nil {
+		n.Close()
+		h.leave(n)
+		return nil, fmt.Errorf("setting up a network namespace: %w", err)
+	}
+	return n, nil
+}
+
+// loopbackUp sets lo up, in the namespace of the socket.
+func loopbackUp(fd int) error {
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_RUNNING)
+	return os.NewSyscallError("ioctl SIOCSIFFLAGS lo", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr))
+}
+
+// do executes calls in the namespace and returns the result of the last.
+func (n *NS) do(calls ...call) (uintptr, error) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.fd < 0 {
+		return 0, net.ErrClosed
+	}
+	r := newRequest(n)
+	defer r.free()
+	r.calls = append(r.calls, calls...)
+	n.h.do(r)
+	return r.result(len(calls) - 1)
+}
+
+// Socket makes a socket in the namespace. It is close-on-exec and belongs to
+// the caller. typ may contain SOCK_NONBLOCK.
+func (n *NS) Socket(domain, typ, proto int) (fd int, err error) {
+	ret, err := n.do(socketCall(domain, typ, proto))
+	if err != nil {
+		return -1, explainLimit(os.NewSyscallError("socket", err))
+	}
+	return int(ret), nil
+}
+
+// Open opens a file whose meaning depends on the namespace, such as
+// /dev/net/tun. The descriptor is close-on-exec and belongs to the caller.
+func (n *NS) Open(path string, flags int) (fd int, err error) {
+	name, err := unix.BytePtrFromString(path)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	at := unix.AT_FDCWD
+	ret, err := n.do(call{nr: unix.SYS_OPENAT, args: [6]uintptr{uintptr(at), uintptr(unsafe.Pointer(name)), uintptr(flags | unix.O_CLOEXEC)}})
+	runtime.KeepAlive(name)
+	if err != nil {
+		return -1, explainLimit(&os.PathError{Op: "open", Path: path, Err: err})
+	}
+	return int(ret), nil
+}
+
+// File returns a descriptor of the namespace, for setns of other programs and
+// libraries. It belongs to the caller and keeps the namespace alive.
+func (n *NS) File() (*os.File, error) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.fd < 0 {
+		return nil, net.ErrClosed
+	}
+	fd, err := unix.FcntlInt(uintptr(n.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), "netns"), nil
+}
+
+// Close gives the namespace up. The kernel ends it when its last socket,
+// process and descriptor are gone. Closing twice is harmless; calls that are
+// under way are completed first, later ones return [net.ErrClosed].
+func (n *NS) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fd < 0 {
+		return nil
+	}
+	n.h.leave(n)
+	err := unix.Close(n.fd)
+	n.fd = -1
+	return os.NewSyscallError("close", err)
+}
+
+var shared struct {
+	mu sync.Mutex // guards h; held while the helper is made
+	h  *helper
+}
+
+// theHelper returns the helper of the process, made at the first call. A user
+// namespace is asked for first; a process with CAP_SYS_ADMIN does without.
+func theHelper() (*helper, error) {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.h != nil {
+		return shared.h, nil
+	}
+	h, err := startHelper(true)
+	if err != nil {
+		if plain, perr := startHelper(false); perr == nil {
+			h, err = plain, nil
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making a user namespace: %w", explain(err))
+	}
+	shared.h = h
+	return h, nil
+}
