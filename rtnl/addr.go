@@ -1,0 +1,321 @@
+package rtnl
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/netlink"
+)
+
+// An Addr is an address of an interface.
+type Addr struct {
+	IfIndex int
+	// Name of the interface; Addrs fills it in, an Event has only IfIndex.
+	Name string
+	// Prefix is the address itself with the length of its network.
+	Prefix netip.Prefix
+	// Peer is the other end of a point-to-point address, whose network the
+	// length belongs to then. The zero Addr otherwise.
+	Peer netip.Addr
+	// Broadcast address, IPv4 only; the zero Addr if there is none.
+	Broadcast netip.Addr
+	// Label is the name that ifconfig shows an IPv4 address under.
+	Label    string
+	Scope    Scope
+	Flags    AddrFlags
+	Lifetime Lifetime
+}
+
+// String returns for example "10.0.0.1/24 on interface 3".
+func (a Addr) String() string {
+	s := a.Prefix.String()
+	if a.Peer.IsValid() {
+		s += " peer " + a.Peer.String()
+	}
+	return s + " on " + ifIndex(a.IfIndex).String()
+}
+
+// An AddrOption says more about an address to add: NoDAD and other AddrFlags,
+// a Scope, a Label, a Broadcast address, a Peer, a Lifetime.
+type AddrOption interface{ setAddr(*Addr) }
+
+var _ = []AddrOption{AddrFlags(0), Scope(0), Label(""), Broadcast{}, Peer{}, Lifetime{}}
+
+// AddrFlags are the kernel's IFA_F_ flags. As an AddrOption they are added to
+// those that other options give.
+type AddrFlags uint32
+
+// Some AddrFlags; package unix has the rest as IFA_F_ constants.
+const (
+	// NoDAD makes an IPv6 address usable at once, without the second or two of
+	// duplicate address detection. IPv4 has none and the flag is left out.
+	NoDAD          AddrFlags = 0x02
+	Optimistic     AddrFlags = 0x04 // usable while detection runs
+	DADFailed      AddrFlags = 0x08 // somebody else has it
+	Deprecated     AddrFlags = 0x20
+	Tentative      AddrFlags = 0x40 // detection runs
+	Permanent      AddrFlags = 0x80
+	ManageTempAddr AddrFlags = 0x100
+	NoPrefixRoute  AddrFlags = 0x200 // add no route to the network
+)
+
+func (f AddrFlags) setAddr(a *Addr) { a.Flags |= f }
+
+// Scope is how far an address or a route is valid. The default is ScopeUniverse.
+type Scope uint8
+
+// The scopes of the kernel.
+const (
+	ScopeUniverse Scope = 0
+	ScopeSite     Scope = 200
+	ScopeLink     Scope = 253
+	ScopeHost     Scope = 254
+	ScopeNowhere  Scope = 255
+)
+
+func (s Scope) setAddr(a *Addr)   { a.Scope = s }
+func (s Scope) setRoute(r *Route) { r.Scope = s }
+
+// String returns the name of the scope.
+func (s Scope) String() string {
+	switch s {
+	case ScopeUniverse:
+		return "universe"
+	case ScopeSite:
+		return "site"
+	case ScopeLink:
+		return "link"
+	case ScopeHost:
+		return "host"
+	case ScopeNowhere:
+		return "nowhere"
+	}
+	return strconv.Itoa(int(s))
+}
+
+// Label is the option for Addr.Label: the name of the interface, or that with
+// a colon and more. IPv4 only.
+type Label string
+
+func (l Label) setAddr(a *Addr) { a.Label = string(l) }
+
+// Broadcast is the option for Addr.Broadcast; without it there is none.
+type Broadcast struct{ netip.Addr }
+
+func (b Broadcast) setAddr(a *Addr) { a.Broadcast = b.Addr }
+
+// Peer is the option for Addr.Peer.
+type Peer struct{ netip.Addr }
+
+func (p Peer) setAddr(a *Addr) { a.Peer = p.Addr }
+
+// Lifetime is how long an address stays, in whole seconds; the zero Lifetime
+// is for ever.
+type Lifetime struct {
+	Valid     time.Duration // until it is removed; 0 means Forever, and Preferred does not count
+	Preferred time.Duration // until new connections avoid it; at most Valid
+}
+
+// Forever is a time that does not end.
+const Forever = forever * time.Second
+
+const forever = 1<<32 - 1
+
+func (l Lifetime) setAddr(a *Addr) { a.Lifetime = l }
+
+// encode returns a struct ifa_cacheinfo without its two times of change.
+func (l Lifetime) encode() []byte {
+	b := make([]byte, sizeofCacheInfo)
+	binary.NativeEndian.PutUint32(b, uint32(min(l.Preferred, Forever)/time.Second))
+	binary.NativeEndian.PutUint32(b[4:], uint32(min(l.Valid, Forever)/time.Second))
+	return b
+}
+
+func (l *Lifetime) decode(b []byte) error {
+	if len(b) < sizeofCacheInfo {
+		return fmt.Errorf("cache information of %d bytes", len(b))
+	}
+	*l = Lifetime{
+		Preferred: time.Duration(uint32At(b, 0)) * time.Second,
+		Valid:     time.Duration(uint32At(b, 4)) * time.Second,
+	}
+	if l.Valid == 0 || l.Valid == Forever && l.Preferred == Forever {
+		*l = Lifetime{}
+	}
+	return nil
+}
+
+func (a *Addr) check() error {
+	if err := ifIndex(a.IfIndex).check(); err != nil {
+		return err
+	}
+	local := a.Prefix.Addr()
+	if !a.Prefix.IsValid() {
+		return invalid(syscall.EINVAL, "the prefix is not valid")
+	}
+	if a.Peer.IsValid() {
+		if err := checkAddr("peer", a.Peer, family(local)); err != nil {
+			return err
+		}
+	}
+	if a.Broadcast.IsValid() {
+		if !local.Is4() {
+			return invalid(syscall.EINVAL, "IPv6 has no broadcast addresses")
+		}
+		if err := checkAddr("broadcast address", a.Broadcast, afInet); err != nil {
+			return err
+		}
+	}
+	switch l := a.Lifetime; {
+	case a.Label != "" && !local.Is4():
+		return invalid(syscall.EINVAL, "only IPv4 addresses have labels")
+	case len(a.Label) > maxName:
+		return invalid(syscall.ERANGE, "label %q is longer than %d bytes", a.Label, maxName)
+	case l.Valid < 0 || l.Valid > 0 && l.Valid < time.Second || l.Preferred < 0:
+		return invalid(syscall.EINVAL, "lifetime %v, preferred %v", l.Valid, l.Preferred)
+	}
+	return nil
+}
+
+func (a *Addr) encode() ([]byte, error) {
+	if err := a.check(); err != nil {
+		return nil, err
+	}
+	local := a.Prefix.Addr()
+	b := make([]byte, sizeofIfAddr)
+	b[0] = family(local)
+	b[1] = uint8(a.Prefix.Bits())
+	b[2] = uint8(a.Flags) // what does not fit follows as an attribute
+	b[3] = uint8(a.Scope)
+	binary.NativeEndian.PutUint32(b[4:], uint32(a.IfIndex))
+
+	ae := netlink.NewAttributeEncoder()
+	ae.Bytes(ifaLocal, local.AsSlice())
+	if a.Peer.IsValid() {
+		ae.Bytes(ifaAddress, a.Peer.AsSlice())
+	} else {
+		ae.Bytes(ifaAddress, local.AsSlice())
+	}
+	if a.Broadcast.IsValid() {
+		ae.Bytes(ifaBroadcast, a.Broadcast.AsSlice())
+	}
+	if a.Label != "" {
+		ae.String(ifaLabel, a.Label)
+	}
+	if a.Flags > 0xff {
+		ae.Uint32(ifaFlags, uint32(a.Flags))
+	}
+	if a.Lifetime.Valid != 0 {
+		ae.Bytes(ifaCacheInfo, a.Lifetime.encode())
+	}
+	return encode(b, ae)
+}
+
+// decodeAddr reports false for the addresses of other families.
+func decodeAddr(b []byte) (Addr, bool, error) {
+	const kind = "address message"
+	var (
+		a       Addr
+		fam     uint8
+		bits    int
+		local   netip.Addr // IFA_LOCAL: always there for IPv4, for IPv6 with a peer
+		address netip.Addr // IFA_ADDRESS: the peer if there is one
+	)
+	if len(b) >= sizeofIfAddr {
+		fam, bits = b[0], int(b[1])
+		a.Flags, a.Scope = AddrFlags(b[2]), Scope(b[3])
+		a.IfIndex = indexAt(b, 4)
+		if _, ok := unspecified(fam); !ok {
+			return Addr{}, false, nil
+		}
+	}
+	err := decode(kind, b, sizeofIfAddr, func(ad *netlink.AttributeDecoder) {
+		switch ad.Type() {
+		case ifaLocal:
+			addrAttr(ad, fam, &local)
+		case ifaAddress:
+			addrAttr(ad, fam, &address)
+		case ifaBroadcast:
+			addrAttr(ad, fam, &a.Broadcast)
+		case ifaLabel:
+			a.Label = ad.String()
+		case ifaFlags:
+			a.Flags = AddrFlags(ad.Uint32())
+		case ifaCacheInfo:
+			ad.Do(a.Lifetime.decode)
+		}
+	})
+	if err != nil {
+		return Addr{}, false, err
+	}
+	switch {
+	case !local.IsValid():
+		local = address
+	case address.IsValid() && address != local:
+		a.Peer = address
+	}
+	if a.Prefix = netip.PrefixFrom(local, bits); !a.Prefix.IsValid() {
+		return Addr{}, false, malformed(kind, fmt.Errorf("address %v, prefix length %d", local, bits))
+	}
+	return a, true, nil
+}
+
+// AddrAdd gives an address to an interface. EEXIST: it has it already; ENODEV:
+// there is no such interface. Without options IPv4 gets no broadcast address
+// and IPv6 does duplicate address detection (see NoDAD). It replaces ipaddr_add,
+// its options the packing of data2prefix.
+func (c *Conn) AddrAdd(ifindex int, p netip.Prefix, opts ...AddrOption) error {
+	a := Addr{IfIndex: ifindex, Prefix: p}
+	for _, o := range opts {
+		o.setAddr(&a)
+	}
+	if p.Addr().Is4() {
+		a.Flags &^= NoDAD
+	}
+	return fail("add address", a, c.send(rtmNewAddr, netlink.Excl|netlink.Create, &a))
+}
+
+// AddrDel takes an address from an interface; EADDRNOTAVAIL if it has no such.
+// It replaces ipaddr_del.
+func (c *Conn) AddrDel(ifindex int, p netip.Prefix) error {
+	return c.AddrRemove(Addr{IfIndex: ifindex, Prefix: p})
+}
+
+// AddrRemove is AddrDel for an address as Addrs lists it: one with a peer too.
+func (c *Conn) AddrRemove(a Addr) error {
+	// The kernel looks at nothing else, but refuses a label of another address.
+	a = Addr{IfIndex: a.IfIndex, Prefix: a.Prefix, Peer: a.Peer}
+	return fail("delete address", a, c.send(rtmDelAddr, 0, &a))
+}
+
+// Addrs returns the IPv4 and IPv6 addresses of all interfaces with the names
+// of these. It replaces getifaddrs, together with Links. Other than there
+// Prefix is always the local address, also of a point-to-point link.
+func (c *Conn) Addrs() ([]Addr, error) {
+	const op = "list addresses"
+	addrs, err := list(c, op, rtmGetAddr, sizeofIfAddr, decodeAddr)
+	if err != nil {
+		return nil, err
+	}
+	// After the addresses: what has no link by then went away with it.
+	links, err := list(c, op, rtmGetLink, sizeofIfInfo, decodeLink)
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[int]string, len(links))
+	for _, l := range links {
+		names[l.Index] = l.Name
+	}
+	kept := addrs[:0]
+	for _, a := range addrs {
+		if name, ok := names[a.IfIndex]; ok {
+			a.Name = name
+			kept = append(kept, a)
+		}
+	}
+	return kept, nil
+}

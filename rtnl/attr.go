@@ -1,0 +1,134 @@
+package rtnl
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"unicode"
+
+	"github.com/mdlayher/netlink"
+)
+
+// encode joins the fixed part of a message and its attributes.
+func encode(fixed []byte, ae *netlink.AttributeEncoder) ([]byte, error) {
+	attrs, err := ae.Encode()
+	if err != nil {
+		return nil, invalid(syscall.EMSGSIZE, "%v", err)
+	}
+	return append(fixed, attrs...), nil
+}
+
+// decode calls f for each attribute after a fixed part of the given size. The
+// error names the kind of message.
+func decode(kind string, b []byte, size int, f func(ad *netlink.AttributeDecoder)) error {
+	if len(b) < size {
+		return malformed(kind, fmt.Errorf("%d bytes are too short", len(b)))
+	}
+	if err := attributes(b[size:], f); err != nil {
+		return malformed(kind, err)
+	}
+	return nil
+}
+
+func malformed(kind string, err error) error {
+	return invalid(errMalformed, "%s: %v", kind, err)
+}
+
+// attributes calls f for each attribute in b.
+func attributes(b []byte, f func(ad *netlink.AttributeDecoder)) error {
+	ad, err := netlink.NewAttributeDecoder(b)
+	if err != nil {
+		return err
+	}
+	for ad.Next() {
+		f(ad)
+	}
+	return ad.Err()
+}
+
+// family returns the address family of an address; 0 if it is none.
+func family(a netip.Addr) uint8 {
+	switch {
+	case a.Is4():
+		return afInet
+	case a.Is6():
+		return afInet6
+	}
+	return afUnspec
+}
+
+// unspecified returns 0.0.0.0 or ::, and false for other families.
+func unspecified(family uint8) (netip.Addr, bool) {
+	switch family {
+	case afInet:
+		return netip.IPv4Unspecified(), true
+	case afInet6:
+		return netip.IPv6Unspecified(), true
+	}
+	return netip.Addr{}, false
+}
+
+// addrAttr decodes an attribute that holds an address of the family.
+func addrAttr(ad *netlink.AttributeDecoder, fam uint8, dst *netip.Addr) {
+	ad.Do(func(b []byte) error {
+		a, ok := netip.AddrFromSlice(b)
+		if !ok || family(a) != fam {
+			return fmt.Errorf("attribute %d: address of %d bytes", ad.Type(), len(b))
+		}
+		*dst = a
+		return nil
+	})
+}
+
+// uint32At reads an integer of the kernel's own byte order.
+func uint32At(b []byte, off int) uint32 { return binary.NativeEndian.Uint32(b[off:]) }
+
+// indexAt reads an interface index, which is a signed int in the kernel.
+func indexAt(b []byte, off int) int { return int(int32(uint32At(b, off))) }
+
+// checkAddr refuses addresses that no message can hold.
+func checkAddr(what string, a netip.Addr, fam uint8) error {
+	switch {
+	case family(a) != fam:
+		hint := ""
+		if a.Is4In6() {
+			hint = "; Unmap makes it IPv4"
+		}
+		return invalid(syscall.EINVAL, "%s %v is not of the family of the other address%s", what, a, hint)
+	case a.Zone() != "":
+		return invalid(syscall.EINVAL, "%s %v: give the interface's index instead of a zone", what, a)
+	}
+	return nil
+}
+
+// checkMAC takes Ethernet addresses only, as nlinline does.
+func checkMAC(mac net.HardwareAddr) error {
+	if len(mac) != 6 {
+		return invalid(syscall.EINVAL, "hardware address of %d bytes, want 6", len(mac))
+	}
+	return nil
+}
+
+func checkMTU(mtu int) error {
+	if mtu < 0 || int64(mtu) > 1<<31-1 {
+		return invalid(syscall.EINVAL, "MTU %d", mtu)
+	}
+	return nil
+}
+
+// checkName refuses what is no interface name, with the errno of the kernel.
+func checkName(name string) error {
+	switch {
+	case len(name) > maxName:
+		return invalid(syscall.ERANGE, "interface name %q is longer than %d bytes", name, maxName)
+	case name == "":
+		return invalid(syscall.EINVAL, "interface name is empty")
+	case name == ".", name == "..",
+		strings.ContainsAny(name, "/:\x00"), strings.ContainsFunc(name, unicode.IsSpace):
+		return invalid(syscall.EINVAL, "%q cannot be an interface name", name)
+	}
+	return nil
+}

@@ -1,0 +1,319 @@
+package rtnl
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+)
+
+// A Link is a network interface.
+type Link struct {
+	Index int
+	Name  string
+	// Kind is the kernel's word for the type, such as "veth" or "bridge";
+	// empty for hardware and loopback.
+	Kind  string
+	MTU   int // bytes
+	Flags net.Flags
+	// HardwareAddr is nil where the link has none (tun, some tunnels).
+	HardwareAddr net.HardwareAddr
+	// Master is the index of the bridge or bond that the link is a port of, or 0.
+	Master int
+	// Parent is the index of the link that this one is made on (vlan, macvlan,
+	// vxlan) or of its peer (veth), or 0. It may be an index of another stack.
+	Parent    int
+	OperState OperState
+	Stats     LinkStats
+}
+
+// LinkStats counts since the link was made.
+type LinkStats struct {
+	RxPackets, TxPackets uint64
+	RxBytes, TxBytes     uint64
+	RxErrors, TxErrors   uint64
+	RxDropped, TxDropped uint64
+}
+
+// OperState is the state of a link after RFC 2863.
+type OperState uint8
+
+// The states of RFC 2863. OperUnknown is what drivers say that do not keep one,
+// as loopback: read it as up.
+const (
+	OperUnknown OperState = iota
+	OperNotPresent
+	OperDown
+	OperLowerLayerDown
+	OperTesting
+	OperDormant
+	OperUp
+)
+
+// String returns the state in words.
+func (s OperState) String() string {
+	names := [...]string{"unknown", "not present", "down", "lower layer down", "testing", "dormant", "up"}
+	if int(s) < len(names) {
+		return names[s]
+	}
+	return "state " + strconv.Itoa(int(s))
+}
+
+// ifInfo is the fixed part of link messages.
+type ifInfo struct {
+	index         int
+	flags, change uint32
+}
+
+func (i ifInfo) encode() []byte {
+	b := make([]byte, sizeofIfInfo)
+	binary.NativeEndian.PutUint32(b[4:], uint32(i.index))
+	binary.NativeEndian.PutUint32(b[8:], i.flags)
+	binary.NativeEndian.PutUint32(b[12:], i.change)
+	return b
+}
+
+// decodeLink reports false for messages of other families: a bridge tells of
+// its ports that way.
+func decodeLink(b []byte) (Link, bool, error) {
+	const kind = "link message"
+	var l Link
+	if len(b) >= sizeofIfInfo {
+		if b[0] != afUnspec {
+			return Link{}, false, nil
+		}
+		l.Index = indexAt(b, 4)
+		l.Flags = linkFlags(uint32At(b, 8))
+	}
+	err := decode(kind, b, sizeofIfInfo, func(ad *netlink.AttributeDecoder) {
+		switch ad.Type() {
+		case iflaIfName:
+			l.Name = ad.String()
+		case iflaAddress:
+			l.HardwareAddr = ad.Bytes()
+		case iflaMTU:
+			l.MTU = int(ad.Uint32())
+		case iflaMaster:
+			l.Master = int(ad.Int32())
+		case iflaLink:
+			l.Parent = int(ad.Int32())
+		case iflaOperState:
+			l.OperState = OperState(ad.Uint8())
+		case iflaStats64:
+			ad.Do(l.Stats.decode)
+		case iflaLinkInfo:
+			ad.Do(func(b []byte) error {
+				return attributes(b, func(ad *netlink.AttributeDecoder) {
+					if ad.Type() == iflaInfoKind {
+						l.Kind = ad.String()
+					}
+				})
+			})
+		}
+	})
+	if err != nil {
+		return Link{}, false, err
+	}
+	if len(l.HardwareAddr) == 0 {
+		l.HardwareAddr = nil
+	}
+	return l, true, nil
+}
+
+// decode reads a struct rtnl_link_stats64, which later kernels extend.
+func (s *LinkStats) decode(b []byte) error {
+	fields := []*uint64{
+		&s.RxPackets, &s.TxPackets, &s.RxBytes, &s.TxBytes,
+		&s.RxErrors, &s.TxErrors, &s.RxDropped, &s.TxDropped,
+	}
+	if len(b) < 8*len(fields) {
+		return fmt.Errorf("link statistics of %d bytes", len(b))
+	}
+	for i, f := range fields {
+		*f = binary.NativeEndian.Uint64(b[8*i:])
+	}
+	return nil
+}
+
+func linkFlags(iff uint32) net.Flags {
+	var flags net.Flags
+	for _, f := range []struct {
+		iff  uint32
+		flag net.Flags
+	}{
+		{iffUp, net.FlagUp},
+		{iffBroadcast, net.FlagBroadcast},
+		{iffLoopback, net.FlagLoopback},
+		{iffPointToPoint, net.FlagPointToPoint},
+		{iffMulticast, net.FlagMulticast},
+		{iffRunning, net.FlagRunning},
+	} {
+		if iff&f.iff != 0 {
+			flags |= f.flag
+		}
+	}
+	return flags
+}
+
+// Links returns all interfaces of the stack, in the kernel's order. With Addrs
+// it replaces getifaddrs; links without a hardware address are in it.
+func (c *Conn) Links() ([]Link, error) {
+	return list(c, "list links", rtmGetLink, sizeofIfInfo, decodeLink)
+}
+
+// Link returns one interface; ENODEV if there is no such.
+func (c *Conn) Link(ifindex int) (Link, error) {
+	l, err := c.link(ifindex)
+	return l, fail("get", ifIndex(ifindex), err)
+}
+
+func (c *Conn) link(ifindex int) (Link, error) {
+	if err := ifIndex(ifindex).check(); err != nil {
+		return Link{}, err
+	}
+	return c.queryLink(0, ifInfo{index: ifindex}.encode())
+}
+
+// queryLink asks for one link.
+func (c *Conn) queryLink(flags netlink.HeaderFlags, body []byte) (Link, error) {
+	answer, err := c.execute(netlink.Message{
+		Header: netlink.Header{Type: rtmGetLink, Flags: netlink.Request | flags},
+		Data:   body,
+	})
+	if err != nil {
+		return Link{}, err
+	}
+	return firstLink(answer)
+}
+
+// firstLink finds the link in an answer.
+func firstLink(answer []netlink.Message) (Link, error) {
+	for _, m := range answer {
+		if m.Header.Type != rtmNewLink {
+			continue
+		}
+		if l, ok, err := decodeLink(m.Data); ok || err != nil {
+			return l, err
+		}
+	}
+	return Link{}, malformed("answer", errors.New("there is no link in it"))
+}
+
+// IfNameToIndex returns the index of the interface of that name; ENODEV if
+// there is none. It replaces if_nametoindex.
+func (c *Conn) IfNameToIndex(name string) (int, error) {
+	i, err := c.ifNameToIndex(name)
+	return i, fail("look up", text("interface "+strconv.Quote(name)), err)
+}
+
+func (c *Conn) ifNameToIndex(name string) (int, error) {
+	if err := checkName(name); err != nil {
+		// The kernel knows no such interface, whatever is wrong with the name.
+		if errors.Is(err, syscall.EINVAL) {
+			err = invalid(syscall.ENODEV, "%s", err.(*Error).Msg)
+		}
+		return 0, err
+	}
+	ae := netlink.NewAttributeEncoder()
+	ae.String(iflaIfName, name)
+	body, err := encode(ifInfo{}.encode(), ae)
+	if err != nil {
+		return 0, err
+	}
+	l, err := c.queryLink(netlink.Acknowledge, body)
+	return l.Index, err
+}
+
+// LinkAddr returns the hardware address of an interface; EADDRNOTAVAIL if it
+// has none. It replaces linkgetaddr.
+func (c *Conn) LinkAddr(ifindex int) (net.HardwareAddr, error) {
+	l, err := c.link(ifindex)
+	if err == nil && l.HardwareAddr == nil {
+		err = invalid(syscall.EADDRNOTAVAIL, "the interface has no hardware address")
+	}
+	return l.HardwareAddr, fail("get hardware address of", ifIndex(ifindex), err)
+}
+
+// LinkSetUp sets an interface up. It replaces linksetupdown(…, 1).
+func (c *Conn) LinkSetUp(ifindex int) error {
+	return fail("set up", ifIndex(ifindex), c.setLink(rtmSetLink, ifInfo{ifindex, iffUp, iffUp}, nil))
+}
+
+// LinkSetDown sets an interface down: the kernel removes its routes and its
+// IPv6 addresses. It replaces linksetupdown(…, 0).
+func (c *Conn) LinkSetDown(ifindex int) error {
+	return fail("set down", ifIndex(ifindex), c.setLink(rtmSetLink, ifInfo{ifindex, 0, iffUp}, nil))
+}
+
+// LinkSetAddr sets the hardware address of an interface, 6 bytes. It replaces
+// linksetaddr.
+func (c *Conn) LinkSetAddr(ifindex int, mac net.HardwareAddr) error {
+	err := checkMAC(mac)
+	if err == nil {
+		err = c.setLink(rtmNewLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
+			ae.Bytes(iflaAddress, mac)
+		})
+	}
+	return fail("set hardware address of", ifIndex(ifindex), err)
+}
+
+// LinkSetMTU sets the MTU of an interface, in bytes; EINVAL if its driver does
+// not take the value. It replaces linksetmtu.
+func (c *Conn) LinkSetMTU(ifindex, mtu int) error {
+	err := checkMTU(mtu)
+	if err == nil {
+		err = c.setLink(rtmNewLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
+			ae.Uint32(iflaMTU, uint32(mtu))
+		})
+	}
+	return fail(fmt.Sprintf("set MTU %d of", mtu), ifIndex(ifindex), err)
+}
+
+// LinkSetMaster makes an interface a port of the bridge (or bond, vrf) with
+// the index master; 0 takes it out again.
+func (c *Conn) LinkSetMaster(ifindex, master int) error {
+	err := ifIndex(master).check()
+	if err == nil {
+		err = c.setLink(rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
+			ae.Uint32(iflaMaster, uint32(master))
+		})
+	}
+	return fail(fmt.Sprintf("set master %d of", master), ifIndex(ifindex), err)
+}
+
+// LinkSetName renames an interface. Older kernels want it down for that (EBUSY).
+func (c *Conn) LinkSetName(ifindex int, name string) error {
+	err := checkName(name)
+	if err == nil {
+		err = c.setLink(rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
+			ae.String(iflaIfName, name)
+		})
+	}
+	return fail(fmt.Sprintf("set name %q of", name), ifIndex(ifindex), err)
+}
+
+func (c *Conn) setLink(typ netlink.HeaderType, info ifInfo, attrs func(*netlink.AttributeEncoder)) error {
+	if err := ifIndex(info.index).check(); err != nil {
+		return err
+	}
+	ae := netlink.NewAttributeEncoder()
+	if attrs != nil {
+		attrs(ae)
+	}
+	body, err := encode(info.encode(), ae)
+	if err == nil {
+		_, err = c.change(typ, 0, body)
+	}
+	return err
+}
+
+// LinkDel removes an interface, and the other end of a veth with it;
+// EOPNOTSUPP for those that the kernel keeps, as loopback. It replaces
+// iplink_del.
+func (c *Conn) LinkDel(ifindex int) error {
+	return fail("delete", ifIndex(ifindex), c.setLink(rtmDelLink, ifInfo{index: ifindex}, nil))
+}

@@ -1,0 +1,240 @@
+package rtnl
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+)
+
+// A LinkSpec says what LinkAdd makes. Kind is all that is needed, and what the
+// kind asks for.
+type LinkSpec struct {
+	// Name of the interface, at most 15 bytes. Empty: the kernel picks one, as bridge0.
+	Name string
+	// Kind is the type: "bridge", "veth", "vlan", "vxlan", "macvlan", "dummy", …
+	// EOPNOTSUPP means that the kernel lacks it.
+	Kind string
+	// Index that the interface shall have. 0: the kernel picks one.
+	Index int
+	// Parent is the index of the link to make a vlan or macvlan on.
+	Parent int
+	// Master is the index of the bridge to make the link a port of. 0: none.
+	Master int
+	// MTU in bytes. 0: the kind's own.
+	MTU int
+	// MAC is the hardware address. Nil: random.
+	MAC net.HardwareAddr
+	// NetNS is an open network namespace to make the interface in. Nil: the
+	// Conn's own. Needs CAP_NET_ADMIN there too.
+	NetNS *os.File
+
+	// Peer is the other end of a veth: its Name, Index, MTU, MAC and NetNS are
+	// used. Nil: the kernel picks a name, and makes it beside this end.
+	Peer *LinkSpec
+	// VLAN is the id of a vlan, 1 to 4094; it needs a Parent.
+	VLAN int
+	// VXLAN holds the parameters of a vxlan.
+	VXLAN *VXLAN
+	// Data are other attributes of the kind (IFLA_INFO_DATA), in their wire
+	// form; the lengths are filled in.
+	Data []netlink.Attribute
+}
+
+// VXLAN are the parameters of a vxlan link. For more use LinkSpec.Data.
+type VXLAN struct {
+	ID    uint32     // network identifier, 24 bits
+	Group netip.Addr // multicast group, or the one remote
+	Local netip.Addr // source address
+	Port  uint16     // UDP port; 0: the kernel's 8472, while IANA says 4789
+	Link  int        // index of the interface for the group
+	TTL   uint8      // 0: of the system
+}
+
+// LinkAdd makes an interface and returns its index. EEXIST: the name or the
+// index is used; EOPNOTSUPP: the kernel does not know the kind; EINVAL: the
+// kind misses a parameter; ERANGE: the name is too long. The interface is down.
+// For a link made in another NetNS the index is l.Index, 0 if the kernel picked
+// it: indexes of that namespace mean nothing here. It replaces iplink_add.
+func (c *Conn) LinkAdd(l LinkSpec) (ifindex int, err error) {
+	ifindex, err = c.linkAdd(l)
+	return ifindex, fail("add", text(strings.TrimSpace(l.Kind+" link "+l.Name)), err)
+}
+
+func (c *Conn) linkAdd(l LinkSpec) (int, error) {
+	body, err := l.encode()
+	if err != nil {
+		return 0, err
+	}
+	flags := netlink.Excl | netlink.Create
+	// A name of the kernel's choice cannot be looked up: the kernel shall send
+	// the new link back.
+	echo := l.Index == 0 && l.NetNS == nil && (l.Name == "" || strings.Contains(l.Name, "%"))
+	if echo {
+		flags |= netlink.Echo
+	}
+	answer, err := c.change(rtmNewLink, flags, body)
+	runtime.KeepAlive(l) // its descriptors are in the message
+	switch {
+	case err != nil:
+		return 0, err
+	case l.Index != 0 || l.NetNS != nil:
+		return l.Index, nil
+	case echo:
+		link, err := firstLink(answer)
+		return link.Index, err
+	}
+	return c.ifNameToIndex(l.Name)
+}
+
+func (l *LinkSpec) encode() ([]byte, error) {
+	if err := l.check(); err != nil {
+		return nil, err
+	}
+	data, err := l.data()
+	if err != nil {
+		return nil, err
+	}
+	ae := netlink.NewAttributeEncoder()
+	l.device(ae)
+	if l.Parent != 0 {
+		ae.Uint32(iflaLink, uint32(l.Parent))
+	}
+	if l.Master != 0 {
+		ae.Uint32(iflaMaster, uint32(l.Master))
+	}
+	// Not Nested: the flag is not in the messages of C programs.
+	ae.Do(iflaLinkInfo, func() ([]byte, error) {
+		ae := netlink.NewAttributeEncoder()
+		ae.String(iflaInfoKind, l.Kind)
+		if len(data) > 0 {
+			ae.Bytes(iflaInfoData, data)
+		}
+		return ae.Encode()
+	})
+	return encode(ifInfo{index: l.Index}.encode(), ae)
+}
+
+// device adds the attributes that an interface and its peer have in common.
+func (l *LinkSpec) device(ae *netlink.AttributeEncoder) {
+	if l.Name != "" {
+		ae.String(iflaIfName, l.Name)
+	}
+	if l.MTU != 0 {
+		ae.Uint32(iflaMTU, uint32(l.MTU))
+	}
+	if l.MAC != nil {
+		ae.Bytes(iflaAddress, l.MAC)
+	}
+	if l.NetNS != nil {
+		ae.Uint32(iflaNetNSFd, uint32(l.NetNS.Fd()))
+	}
+}
+
+// data is the content of IFLA_INFO_DATA.
+func (l *LinkSpec) data() ([]byte, error) {
+	ae := netlink.NewAttributeEncoder()
+	if l.Peer != nil {
+		ae.Do(vethInfoPeer, func() ([]byte, error) {
+			ae := netlink.NewAttributeEncoder()
+			l.Peer.device(ae)
+			return encode(ifInfo{index: l.Peer.Index}.encode(), ae)
+		})
+	}
+	if l.VLAN != 0 {
+		ae.Uint16(iflaVLANID, uint16(l.VLAN))
+	}
+	if l.VXLAN != nil {
+		l.VXLAN.encode(ae)
+	}
+	for _, a := range l.Data {
+		ae.Bytes(a.Type, a.Data)
+	}
+	return encode(nil, ae)
+}
+
+func (v *VXLAN) encode(ae *netlink.AttributeEncoder) {
+	ae.Uint32(iflaVXLANID, v.ID)
+	address := func(a netip.Addr, v4, v6 uint16) {
+		switch {
+		case a.Is4():
+			ae.Bytes(v4, a.AsSlice())
+		case a.Is6():
+			ae.Bytes(v6, a.AsSlice())
+		}
+	}
+	address(v.Group, iflaVXLANGroup, iflaVXLANGroup6)
+	address(v.Local, iflaVXLANLocal, iflaVXLANLocal6)
+	if v.Link != 0 {
+		ae.Uint32(iflaVXLANLink, uint32(v.Link))
+	}
+	if v.TTL != 0 {
+		ae.Uint8(iflaVXLANTTL, v.TTL)
+	}
+	if v.Port != 0 {
+		ae.Bytes(iflaVXLANPort, binary.BigEndian.AppendUint16(nil, v.Port))
+	}
+}
+
+func (l *LinkSpec) check() error {
+	for _, f := range []struct {
+		field, kind string
+		used        bool
+	}{
+		{"Peer", "veth", l.Peer != nil},
+		{"VLAN", "vlan", l.VLAN != 0},
+		{"VXLAN", "vxlan", l.VXLAN != nil},
+	} {
+		if f.used && l.Kind != f.kind {
+			return invalid(syscall.EINVAL, "%s is for the kind %s", f.field, f.kind)
+		}
+	}
+	switch {
+	case l.Kind == "":
+		return invalid(syscall.EINVAL, "Kind is empty")
+	case l.VLAN < 0 || l.VLAN > 4094:
+		return invalid(syscall.EINVAL, "VLAN %d is not 1 to 4094", l.VLAN)
+	}
+	indexes := []int{l.Parent, l.Master}
+	if l.VXLAN != nil {
+		indexes = append(indexes, l.VXLAN.Link)
+	}
+	for _, i := range indexes {
+		if err := ifIndex(i).check(); err != nil {
+			return err
+		}
+	}
+	if l.Peer != nil {
+		if err := l.Peer.checkDevice(); err != nil {
+			return err
+		}
+	}
+	return l.checkDevice()
+}
+
+// checkDevice checks what device encodes.
+func (l *LinkSpec) checkDevice() error {
+	if err := ifIndex(l.Index).check(); err != nil {
+		return err
+	}
+	if err := checkMTU(l.MTU); err != nil {
+		return err
+	}
+	if l.MAC != nil {
+		if err := checkMAC(l.MAC); err != nil {
+			return err
+		}
+	}
+	if l.NetNS != nil && l.NetNS.Fd() == ^uintptr(0) {
+		return invalid(os.ErrClosed, "NetNS")
+	}
+	if l.Name == "" {
+		return nil
+	}
+	return checkName(l.Name)
+}

@@ -1,0 +1,150 @@
+package rtnl
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+)
+
+// A Neighbor is an entry of the ARP (IPv4) or neighbour discovery (IPv6) table.
+type Neighbor struct {
+	IfIndex int
+	Addr    netip.Addr
+	// HardwareAddr is nil while it is not known.
+	HardwareAddr net.HardwareAddr
+	State        NeighborState
+	Flags        NeighborFlags
+}
+
+// String returns for example "10.0.0.2 on interface 3".
+func (n Neighbor) String() string {
+	return n.Addr.String() + " on " + ifIndex(n.IfIndex).String()
+}
+
+// NeighborState is a bit of the kernel's NUD_ states; an entry has one.
+type NeighborState uint16
+
+// The states of an entry.
+const (
+	NeighborIncomplete NeighborState = 1 << iota // asked, not answered
+	NeighborReachable                            // confirmed of late
+	NeighborStale
+	NeighborDelay
+	NeighborProbe
+	NeighborFailed
+	NeighborNoARP     // needs no resolution, as multicast
+	NeighborPermanent // added by hand, does not expire
+)
+
+// String returns the name of the state.
+func (s NeighborState) String() string {
+	names := [...]string{"incomplete", "reachable", "stale", "delay", "probe", "failed", "noarp", "permanent"}
+	var set []string
+	for i, name := range names {
+		if s&(1<<i) != 0 {
+			set = append(set, name)
+		}
+	}
+	if set == nil {
+		return "none"
+	}
+	return strings.Join(set, "|")
+}
+
+// NeighborFlags are the kernel's NTF_ flags.
+type NeighborFlags uint8
+
+// Flags of an entry.
+const (
+	NeighborProxy  NeighborFlags = 0x08 // answer for the address here
+	NeighborRouter NeighborFlags = 0x80
+)
+
+func (n *Neighbor) encode() ([]byte, error) {
+	if err := ifIndex(n.IfIndex).check(); err != nil {
+		return nil, err
+	}
+	if !n.Addr.IsValid() {
+		return nil, invalid(syscall.EINVAL, "the address is not valid")
+	}
+	if err := checkAddr("address", n.Addr, family(n.Addr)); err != nil {
+		return nil, err
+	}
+	b := make([]byte, sizeofNdMsg)
+	b[0] = family(n.Addr)
+	binary.NativeEndian.PutUint32(b[4:], uint32(n.IfIndex))
+	binary.NativeEndian.PutUint16(b[8:], uint16(n.State))
+	b[10] = uint8(n.Flags)
+
+	ae := netlink.NewAttributeEncoder()
+	ae.Bytes(ndaDst, n.Addr.AsSlice())
+	if n.HardwareAddr != nil {
+		ae.Bytes(ndaLLAddr, n.HardwareAddr)
+	}
+	return encode(b, ae)
+}
+
+// decodeNeighbor reports false for other families: bridges keep their
+// forwarding tables that way.
+func decodeNeighbor(b []byte) (Neighbor, bool, error) {
+	const kind = "neighbour message"
+	var (
+		n   Neighbor
+		fam uint8
+	)
+	if len(b) >= sizeofNdMsg {
+		fam = b[0]
+		if _, ok := unspecified(fam); !ok {
+			return Neighbor{}, false, nil
+		}
+		n.IfIndex = indexAt(b, 4)
+		n.State = NeighborState(binary.NativeEndian.Uint16(b[8:]))
+		n.Flags = NeighborFlags(b[10])
+	}
+	err := decode(kind, b, sizeofNdMsg, func(ad *netlink.AttributeDecoder) {
+		switch ad.Type() {
+		case ndaDst:
+			addrAttr(ad, fam, &n.Addr)
+		case ndaLLAddr:
+			n.HardwareAddr = ad.Bytes()
+		}
+	})
+	if err != nil {
+		return Neighbor{}, false, err
+	}
+	if len(n.HardwareAddr) == 0 {
+		n.HardwareAddr = nil
+	}
+	return n, n.Addr.IsValid(), nil
+}
+
+// NeighborAdd adds an entry; EEXIST if the interface has one for the address.
+// A zero State is NeighborPermanent.
+func (c *Conn) NeighborAdd(n Neighbor) error {
+	if n.State == 0 {
+		n.State = NeighborPermanent
+	}
+	var err error
+	if n.HardwareAddr != nil {
+		err = checkMAC(n.HardwareAddr)
+	}
+	if err == nil {
+		err = c.send(rtmNewNeigh, netlink.Excl|netlink.Create, &n)
+	}
+	return fail("add neighbour", n, err)
+}
+
+// NeighborDel deletes an entry, one that was learnt too; ENOENT if there is none.
+func (c *Conn) NeighborDel(ifindex int, addr netip.Addr) error {
+	n := Neighbor{IfIndex: ifindex, Addr: addr}
+	return fail("delete neighbour", n, c.send(rtmDelNeigh, 0, &n))
+}
+
+// Neighbors returns the entries of all interfaces, in every state.
+func (c *Conn) Neighbors() ([]Neighbor, error) {
+	return list(c, "list neighbours", rtmGetNeigh, sizeofNdMsg, decodeNeighbor)
+}

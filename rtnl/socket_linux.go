@@ -1,0 +1,151 @@
+package rtnl
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// recvSize is the largest datagram of a dump. The kernel fills a dump's
+	// datagrams up to the largest buffer that it has seen.
+	recvSize = 32 << 10
+	// watchBuffer holds some thousand changes.
+	watchBuffer = 1 << 20
+)
+
+// host makes the sockets of Dial(nil).
+type host struct{}
+
+func (host) Socket(domain, typ, proto int) (*os.File, error) {
+	fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC, proto)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	return os.NewFile(uintptr(fd), "netlink"), nil
+}
+
+// A netlinkSocket is the transport to the kernel. One goroutine at a time
+// receives.
+type netlinkSocket struct {
+	s   *socket.Conn
+	buf []byte
+}
+
+// openSocket makes a socket in the maker's stack, in the multicast groups
+// given as a bit mask.
+func openSocket(m SocketMaker, groups uint32) (transport, error) {
+	if m == nil {
+		m = host{}
+	}
+	f, err := m.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fd, err := dup(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	s, err := socket.New(fd, "netlink")
+	if err != nil {
+		return nil, err // fd belongs to an os.File inside already
+	}
+	if err := s.Bind(&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
+		s.Close()
+		return nil, err
+	}
+	if groups != 0 {
+		s.SetReadBuffer(watchBuffer) // what the kernel grants is enough to go on
+	}
+	// Without extended acknowledgments errors have no text, and that is all.
+	s.SetsockoptInt(unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	return &netlinkSocket{s: s, buf: make([]byte, recvSize)}, nil
+}
+
+// dup returns a descriptor for the file's socket, having looked that it is one
+// for rtnetlink. The file may be in the poller, blocking or not: it stays as it is.
+func dup(f *os.File) (fd int, err error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	cerr := rc.Control(func(sysfd uintptr) {
+		domain, _ := unix.GetsockoptInt(int(sysfd), unix.SOL_SOCKET, unix.SO_DOMAIN)
+		proto, perr := unix.GetsockoptInt(int(sysfd), unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		if perr != nil || domain != unix.AF_NETLINK || proto != unix.NETLINK_ROUTE {
+			err = errors.New("the SocketMaker did not make a NETLINK_ROUTE socket")
+			return
+		}
+		fd, err = unix.FcntlInt(sysfd, unix.F_DUPFD_CLOEXEC, 0)
+		err = os.NewSyscallError("fcntl", err)
+	})
+	if cerr != nil {
+		return -1, cerr
+	}
+	return fd, err
+}
+
+func (t *netlinkSocket) setDeadline(d time.Time) error { return t.s.SetDeadline(d) }
+func (t *netlinkSocket) Close() error                  { return t.s.Close() }
+
+func (t *netlinkSocket) send(b []byte) error {
+	return t.s.WriteFunc(context.Background(), "sendto", func(fd int) error {
+		return again(func() error { return unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) })
+	})
+}
+
+// recv returns the next datagram of the kernel, whatever its size.
+func (t *netlinkSocket) recv() ([]byte, error) {
+	for {
+		n, err := t.recvfrom(unix.MSG_PEEK | unix.MSG_TRUNC)
+		if err != nil {
+			return nil, err
+		}
+		if n > len(t.buf) {
+			t.buf = make([]byte, n)
+		}
+		if n, err = t.recvfrom(0); err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			return bytes.Clone(t.buf[:n]), nil
+		}
+	}
+}
+
+// recvfrom returns the length of the datagram, 0 if it is not from the kernel:
+// a privileged process may send to any netlink socket.
+func (t *netlinkSocket) recvfrom(flags int) (n int, err error) {
+	err = t.s.ReadFunc(context.Background(), "recvfrom", func(fd int) error {
+		return again(func() error {
+			var from unix.Sockaddr
+			var err error
+			n, from, err = unix.Recvfrom(fd, t.buf, flags)
+			if sa, ok := from.(*unix.SockaddrNetlink); err == nil && (!ok || sa.Pid != 0) && flags == 0 {
+				n = 0
+			}
+			return err
+		})
+	})
+	return n, err
+}
+
+// again repeats a call that a signal interrupted; package socket would wait for
+// the descriptor to become ready, which it may be already.
+func again(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}

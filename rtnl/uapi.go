@@ -1,0 +1,102 @@
+package rtnl
+
+import "github.com/mdlayher/netlink"
+
+// The numbers of <linux/rtnetlink.h> and its neighbours, here because package
+// unix has them on Linux only and the encoders build everywhere. A test
+// compares them with package unix.
+const (
+	rtmNewLink  netlink.HeaderType = 16
+	rtmDelLink  netlink.HeaderType = 17
+	rtmGetLink  netlink.HeaderType = 18
+	rtmSetLink  netlink.HeaderType = 19
+	rtmNewAddr  netlink.HeaderType = 20
+	rtmDelAddr  netlink.HeaderType = 21
+	rtmGetAddr  netlink.HeaderType = 22
+	rtmNewRoute netlink.HeaderType = 24
+	rtmDelRoute netlink.HeaderType = 25
+	rtmGetRoute netlink.HeaderType = 26
+	rtmNewNeigh netlink.HeaderType = 28
+	rtmDelNeigh netlink.HeaderType = 29
+	rtmGetNeigh netlink.HeaderType = 30
+
+	afUnspec = 0
+	afInet   = 2
+	afInet6  = 10
+
+	iffUp           = 0x1
+	iffBroadcast    = 0x2
+	iffLoopback     = 0x8
+	iffPointToPoint = 0x10
+	iffRunning      = 0x40
+	iffMulticast    = 0x1000
+
+	iflaAddress   = 1
+	iflaIfName    = 3
+	iflaMTU       = 4
+	iflaLink      = 5
+	iflaMaster    = 10
+	iflaOperState = 16
+	iflaLinkInfo  = 18
+	iflaStats64   = 23
+	iflaNetNSFd   = 28
+
+	iflaInfoKind = 1
+	iflaInfoData = 2
+
+	vethInfoPeer = 1
+
+	iflaVLANID = 1
+
+	iflaVXLANID     = 1
+	iflaVXLANGroup  = 2
+	iflaVXLANLink   = 3
+	iflaVXLANLocal  = 4
+	iflaVXLANTTL    = 5
+	iflaVXLANPort   = 15
+	iflaVXLANGroup6 = 16
+	iflaVXLANLocal6 = 17
+
+	ifaAddress   = 1
+	ifaLocal     = 2
+	ifaLabel     = 3
+	ifaBroadcast = 4
+	ifaCacheInfo = 6
+	ifaFlags     = 8
+
+	rtaUnspec    = 0
+	rtaDst       = 1
+	rtaOIF       = 4
+	rtaGateway   = 5
+	rtaPriority  = 6
+	rtaPrefSrc   = 7
+	rtaMultipath = 9
+	rtaTable     = 15
+	rtaVia       = 18
+
+	rtmFCloned = 0x200
+
+	ndaDst    = 1
+	ndaLLAddr = 2
+
+	// Bits of the multicast groups, as bind takes them.
+	groupLink      = 1 << 0
+	groupIPv4Addr  = 1 << 4
+	groupIPv4Route = 1 << 6
+	groupIPv6Addr  = 1 << 8
+	groupIPv6Route = 1 << 10
+)
+
+// Sizes of the fixed parts that go before the attributes.
+const (
+	sizeofNlMsghdr  = 16
+	sizeofIfInfo    = 16
+	sizeofIfAddr    = 8
+	sizeofRtMsg     = 12
+	sizeofNdMsg     = 12
+	sizeofNextHop   = 8
+	sizeofCacheInfo = 16
+)
+
+// maxName is the longest interface name, without its NUL.
+const maxName = 15

@@ -1,0 +1,138 @@
+package rtnl
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+)
+
+// An Event is one change. One of Link, Addr and Route is set.
+type Event struct {
+	// Deleted says that it is gone. Otherwise it is new or has changed.
+	Deleted bool
+	Link    *Link
+	Addr    *Addr
+	Route   *Route
+}
+
+// A watch is the socket of one Watch.
+type watch struct {
+	c    *Conn
+	ctx  context.Context
+	t    transport
+	stop func() bool // forgets ctx
+	used atomic.Bool
+}
+
+// Watch returns the changes of links, IPv4 and IPv6 addresses and routes, from
+// the moment of the call on: to have a complete picture, call Watch, then list,
+// then range. It ends when ctx does, with Close of the Conn (net.ErrClosed is
+// the last error), and when the loop is left; it can be ranged over once. One
+// that is never ranged over costs a descriptor until ctx or the Conn ends.
+//
+// Most errors are the last element. Two are not: ENOBUFS, which says that the
+// reader was too slow and changes are lost, so list again; and a message that
+// could not be decoded. The kernel does not report the IPv4 routes that go with
+// their link or address.
+func (c *Conn) Watch(ctx context.Context) iter.Seq2[Event, error] {
+	w, err := c.watch(ctx)
+	return func(yield func(Event, error) bool) {
+		if err != nil {
+			yield(Event{}, fail("watch", nil, err))
+			return
+		}
+		w.run(yield)
+	}
+}
+
+func (c *Conn) watch(ctx context.Context) (*watch, error) {
+	t, err := openSocket(c.sockets, groupLink|groupIPv4Addr|groupIPv4Route|groupIPv6Addr|groupIPv6Route)
+	if err != nil {
+		return nil, err
+	}
+	return c.startWatch(ctx, t)
+}
+
+func (c *Conn) startWatch(ctx context.Context, t transport) (*watch, error) {
+	w := &watch{c: c, ctx: ctx, t: t}
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.watches[w] = struct{}{}
+		// Under the lock, which close waits for: it finds what it removes.
+		w.stop = context.AfterFunc(ctx, w.close)
+	}
+	c.mu.Unlock()
+	if closed {
+		t.Close()
+		return nil, net.ErrClosed
+	}
+	return w, nil
+}
+
+func (w *watch) close() {
+	w.c.mu.Lock()
+	delete(w.c.watches, w)
+	w.c.mu.Unlock()
+	w.t.Close()
+}
+
+func (w *watch) run(yield func(Event, error) bool) {
+	if w.used.Swap(true) {
+		yield(Event{}, fail("watch", nil, invalid(syscall.EINVAL, "it can be ranged over once")))
+		return
+	}
+	defer w.close()
+	defer w.stop()
+	for {
+		b, err := w.t.recv()
+		switch {
+		case w.ctx.Err() != nil:
+			return
+		case errors.Is(err, syscall.ENOBUFS):
+			lost := invalid(syscall.ENOBUFS, "changes were lost: list again")
+			if !yield(Event{}, fail("watch", nil, lost)) {
+				return
+			}
+		case err != nil:
+			yield(Event{}, fail("watch", nil, err))
+			return
+		}
+		for m, err := range messages(b) {
+			e, ok := Event{}, false
+			if err == nil {
+				e, ok, err = decodeEvent(m)
+			}
+			if w.ctx.Err() != nil {
+				return
+			}
+			if (ok || err != nil) && !yield(e, fail("watch", nil, err)) {
+				return
+			}
+		}
+	}
+}
+
+// decodeEvent reports false for what is no change of a link, address or route.
+func decodeEvent(m netlink.Message) (e Event, ok bool, err error) {
+	switch m.Header.Type {
+	case rtmNewLink, rtmDelLink:
+		e.Link, ok, err = pointer(decodeLink(m.Data))
+	case rtmNewAddr, rtmDelAddr:
+		e.Addr, ok, err = pointer(decodeAddr(m.Data))
+	case rtmNewRoute, rtmDelRoute:
+		e.Route, ok, err = pointer(decodeRoute(m.Data))
+	}
+	if !ok || err != nil {
+		return Event{}, false, err
+	}
+	e.Deleted = m.Header.Type == rtmDelLink || m.Header.Type == rtmDelAddr || m.Header.Type == rtmDelRoute
+	return e, true, nil
+}
+
+func pointer[T any](v T, ok bool, err error) (*T, bool, error) { return &v, ok, err }
