@@ -1,56 +1,78 @@
 package vdeplug
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"strings"
 )
 
-// A Locator is a parsed Virtual Network Locator.
+// A Locator is a parsed Virtual Network Locator (VNL): a scheme and a body,
+// whose meaning the scheme decides. Locators can be compared with ==. The zero
+// Locator is the empty VNL, the user's default network.
 type Locator struct {
-	scheme, body string
+	scheme string // empty: the body was written without a scheme
+	body   string
 }
 
-// Parse splits a locator at the first "://"; text without it is the path of a
-// switch, scheme "vde".
+// Parse splits a locator at the first "://". Text without it is the path of a
+// switch, scheme "vde"; text that begins with "=" is a command line, scheme
+// "cmd". Parse looks at nothing but the text: whether the scheme is known,
+// what the body means, and whether a path is a file with a locator in it is
+// found by [Open].
+//
+// Errors are of type [*Error].
 func Parse(vnl string) (Locator, error) {
+	l, err := parse(vnl)
+	if err != nil {
+		return Locator{}, &Error{"parse", vnl, err}
+	}
+	return l, nil
+}
+
+func parse(vnl string) (Locator, error) {
+	if i := strings.IndexByte(vnl, 0); i >= 0 {
+		return Locator{}, fmt.Errorf("NUL at byte %d", i)
+	}
+	if command, ok := strings.CutPrefix(vnl, "="); ok {
+		return Locator{"cmd", command}, nil
+	}
 	scheme, body, ok := strings.Cut(vnl, "://")
 	if !ok {
-		scheme, body = "vde", vnl
+		return Locator{body: vnl}, nil
 	}
-	if scheme == "" {
-		return Locator{}, fmt.Errorf("locator %q: no scheme before \"://\"", vnl)
+	if !validScheme(scheme) {
+		return Locator{}, fmt.Errorf("%q before \"://\" is no scheme (a path with \"://\" in it is written vde://PATH)", scheme)
 	}
 	return Locator{scheme, body}, nil
 }
 
-// Scheme returns the part before "://".
-func (l Locator) Scheme() string { return l.scheme }
+// validScheme reports whether a scheme consists of letters, digits and the
+// marks + - . _ (there are no others, and a path is not mistaken for one).
+func validScheme(scheme string) bool {
+	for _, c := range []byte(scheme) {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("+-._", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return scheme != ""
+}
+
+// Scheme returns the part before "://"; "vde" if the locator has none.
+func (l Locator) Scheme() string {
+	if l.scheme == "" {
+		return "vde"
+	}
+	return l.scheme
+}
 
 // Body returns the part after "://", as it was written.
 func (l Locator) Body() string { return l.body }
 
-// String returns the locator in the form that Parse reads.
-func (l Locator) String() string { return l.scheme + "://" + l.body }
-
-// OpenContext is [Open], given up when ctx ends.
-func OpenContext(ctx context.Context, vnl string, o *Options) (Conn, error) {
-	l, err := Parse(vnl)
-	if err != nil {
-		return nil, &Error{"open", vnl, err}
+// String returns the locator in a form that [Parse] reads as the same Locator.
+func (l Locator) String() string {
+	if l.scheme == "" {
+		return l.body
 	}
-	open := lookupScheme(l.scheme)
-	if open == nil {
-		return nil, &Error{"open", vnl, fmt.Errorf("unknown scheme %q (have %s): %w",
-			l.scheme, strings.Join(Schemes(), ", "), errors.ErrUnsupported)}
-	}
-	if o == nil {
-		o = &Options{}
-	}
-	c, err := open(ctx, l, o)
-	if err != nil {
-		return nil, &Error{"open", vnl, err}
-	}
-	return c, nil
+	return l.scheme + "://" + l.body
 }

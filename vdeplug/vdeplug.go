@@ -72,7 +72,7 @@ type OpenFunc func(ctx context.Context, l Locator, o *Options) (Conn, error)
 
 // An Error says which network an operation failed on.
 type Error struct {
-	Op  string // "open", "recv", "send"
+	Op  string // "parse", "open", "recv", "send"
 	VNL string // the locator
 	Err error
 }
@@ -87,14 +87,15 @@ var registry = struct {
 	schemes map[string]OpenFunc
 }{schemes: make(map[string]OpenFunc)}
 
-// Register makes a scheme known to Open. It panics if the scheme is empty,
-// open is nil or the scheme is registered already: a mistake of the program,
-// found when it starts.
+// Register makes a scheme known to [Open]. A scheme consists of letters, digits
+// and the marks + - . _ and is matched exactly. Register panics if it has
+// other bytes or none, if open is nil, or if the scheme is registered already:
+// a mistake of the program, found when it starts.
 func Register(scheme string, open OpenFunc) {
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
-	if scheme == "" || open == nil {
-		panic("vdeplug: Register needs a scheme and a function")
+	if !validScheme(scheme) || open == nil {
+		panic(fmt.Sprintf("vdeplug: Register of %q needs a valid scheme and a function", scheme))
 	}
 	if _, ok := registry.schemes[scheme]; ok {
 		panic(fmt.Sprintf("vdeplug: scheme %q is registered twice", scheme))
@@ -113,12 +114,4 @@ func lookupScheme(scheme string) OpenFunc {
 	registry.mu.RLock()
 	defer registry.mu.RUnlock()
 	return registry.schemes[scheme]
-}
-
-// Open connects to the network that the locator names. Every handshake has a
-// deadline of its own. Errors are of type [*Error]; one that wraps
-// [errors.ErrUnsupported] means that the scheme is unknown or not available on
-// this system.
-func Open(vnl string, o *Options) (Conn, error) {
-	return OpenContext(context.Background(), vnl, o)
 }

@@ -1,0 +1,85 @@
+package vdeplug
+
+import "time"
+
+// A mac is the address of an Ethernet station.
+type mac [6]byte
+
+// macs returns the destination and the source of a frame of at least
+// HeaderLen bytes.
+func macs(frame []byte) (dst, src mac) {
+	return mac(frame[0:6]), mac(frame[6:12])
+}
+
+// isMulticast reports whether a frame to m has many receivers.
+func (m mac) isMulticast() bool { return m[0]&1 != 0 }
+
+// A macTable remembers where stations were seen last. Its size is bounded: the
+// addresses come from the network, and whoever sends there may invent them.
+// Times are on any clock that does not go back. lookup only reads; the other
+// methods must not run at once with any.
+type macTable[V comparable] struct {
+	max     int           // stations; 0 means that nothing is learned
+	expire  time.Duration // life of an entry since it was seen last
+	entries map[mac]macEntry[V]
+}
+
+type macEntry[V comparable] struct {
+	where V
+	seen  time.Duration
+}
+
+func newMACTable[V comparable](max int, expire time.Duration) *macTable[V] {
+	return &macTable[V]{max: max, expire: expire, entries: make(map[mac]macEntry[V])}
+}
+
+// lookup returns where a station was seen last, unless that is too long ago.
+func (t *macTable[V]) lookup(m mac, now time.Duration) (where V, ok bool) {
+	e, ok := t.entries[m]
+	if !ok || now-e.seen > t.expire {
+		return where, false
+	}
+	return e.where, true
+}
+
+// learn notes that a frame of station m came from where. Multicast addresses
+// are no stations.
+func (t *macTable[V]) learn(m mac, where V, now time.Duration) {
+	if m.isMulticast() || t.max <= 0 {
+		return
+	}
+	if _, ok := t.entries[m]; !ok && len(t.entries) >= t.max {
+		t.evict()
+	}
+	t.entries[m] = macEntry[V]{where, now}
+}
+
+// evict removes the entry seen longest ago among a few random ones. Stations
+// that send survive a flood of invented addresses, and no frame waits for a
+// search of the whole table.
+func (t *macTable[V]) evict() {
+	const sample = 8
+	var (
+		oldest mac
+		seen   time.Duration
+		n      int
+	)
+	for m, e := range t.entries {
+		if n == 0 || e.seen < seen {
+			oldest, seen = m, e.seen
+		}
+		if n++; n == sample {
+			break
+		}
+	}
+	delete(t.entries, oldest)
+}
+
+// forget removes the stations that were seen at where.
+func (t *macTable[V]) forget(where V) {
+	for m, e := range t.entries {
+		if e.where == where {
+			delete(t.entries, m)
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package vdeplug
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// openTimeout bounds every opening. The slowest are a name that is resolved
+// and a switch that does not answer.
+const openTimeout = 10 * time.Second
+
+// Open connects to the network that the locator names.
+//
+// A locator without "://" is the path of a switch, or of a file whose first
+// line is the locator (a ".vnl" file; its line may not name another file). The
+// empty locator is the default network of the user: $HOME/.vdeplug/default if
+// it exists, else $HOME/.vde2/default.switch, both a switch or a ".vnl" file,
+// else the default switch of the system, "vde://".
+//
+// Opening ends after ten seconds at the latest. Errors are of type [*Error];
+// one that wraps [errors.ErrUnsupported] means that the scheme is unknown or
+// not available on this system.
+func Open(vnl string, o *Options) (Conn, error) {
+	return OpenContext(context.Background(), vnl, o)
+}
+
+// OpenContext is [Open], given up when ctx ends.
+func OpenContext(ctx context.Context, vnl string, o *Options) (Conn, error) {
+	if o == nil {
+		o = &Options{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	c, err := openLocator(ctx, vnl, o)
+	if err != nil {
+		return nil, &Error{"open", vnl, err}
+	}
+	return c, nil
+}
+
+func openLocator(ctx context.Context, vnl string, o *Options) (Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	l, origin, err := resolve(vnl)
+	if err != nil {
+		return nil, err
+	}
+	open := lookupScheme(l.Scheme())
+	if open == nil {
+		return nil, fmt.Errorf("%sunknown scheme %q (have %s): %w",
+			origin, l.Scheme(), strings.Join(Schemes(), ", "), errors.ErrUnsupported)
+	}
+	c, err := open(ctx, l, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s%w", origin, err)
+	}
+	return c, nil
+}
+
+// resolve turns a locator, as it was given, to one with a scheme. If that is
+// found elsewhere, origin says where, as the beginning of an error text.
+func resolve(vnl string) (l Locator, origin string, err error) {
+	if l, err = parse(vnl); err != nil || l.scheme != "" {
+		return l, "", err
+	}
+	path, body := l.body, l.body
+	if path == "" {
+		if path = defaultNetwork(); path == "" {
+			return Locator{scheme: "vde"}, "", nil
+		}
+		body = quote(path)
+		origin = fmt.Sprintf("default network %s: ", path)
+	}
+	if isFile(path) {
+		if l, err = readLocator(path); err != nil {
+			return Locator{}, "", fmt.Errorf("file %s: %w", path, err)
+		}
+		return l, fmt.Sprintf("file %s says %q: ", path, l), nil
+	}
+	return Locator{scheme: "vde", body: body}, origin, nil
+}
+
+// defaultNetwork returns the path that the empty locator stands for, empty if
+// the user has none.
+func defaultNetwork() string {
+	home := os.Getenv("HOME")
+	if home == "" {
+		return ""
+	}
+	for _, name := range []string{".vdeplug/default", ".vde2/default.switch"} {
+		path := filepath.Join(home, name)
+		// A dangling link exists: the error of opening it tells more than
+		// another network would.
+		if _, err := os.Lstat(path); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// maxLine bounds the line that is read from a file, more than any locator
+// needs: the limit is there for files that are something else.
+const maxLine = 64 << 10
+
+// readLocator reads a locator from the first line of a file.
+func readLocator(path string) (Locator, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Locator{}, err
+	}
+	defer f.Close()
+	line, err := bufio.NewReader(io.LimitReader(f, maxLine)).ReadString('\n')
+	switch {
+	case err != nil && err != io.EOF:
+		return Locator{}, err
+	case len(line) == maxLine:
+		return Locator{}, fmt.Errorf("the first line is longer than %d bytes, no locator", maxLine)
+	}
+	line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+	if strings.TrimSpace(line) == "" {
+		return Locator{}, errors.New("the first line is empty; it must be a locator")
+	}
+	l, err := parse(line)
+	if err != nil {
+		return Locator{}, err
+	}
+	if l.scheme == "" {
+		if isFile(l.body) {
+			return Locator{}, fmt.Errorf("it names another file, %q (the first line must be the locator itself)", l.body)
+		}
+		l.scheme = "vde"
+	}
+	return l, nil
+}

@@ -1,0 +1,153 @@
+package vdeplug
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestResolve(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	inner := write("inner.vnl", "null://\n")
+	tests := []struct{ name, in, want, err string }{
+		{name: "scheme", in: "null://x", want: "null://x"},
+		{name: "command", in: "=a b", want: "cmd://a b"},
+		{name: "path", in: "/nowhere/sw[3]", want: "vde:///nowhere/sw[3]"},
+		{name: "directory", in: dir, want: "vde://" + dir},
+		{name: "file", in: inner, want: "null://"},
+		{name: "no newline", in: write("a", "vde:///sw[45]"), want: "vde:///sw[45]"},
+		{name: "carriage return", in: write("b", "mem://x\r\nmore\n"), want: "mem://x"},
+		{name: "path in file", in: write("c", "/run/sw\n"), want: "vde:///run/sw"},
+		{name: "scheme keeps the file", in: "vde://" + inner, want: "vde://" + inner},
+		{name: "empty file", in: write("d", ""), err: "the first line is empty; it must be a locator"},
+		{name: "empty line", in: write("e", "\nvde://\n"), err: "the first line is empty"},
+		{name: "file in file", in: write("f", inner+"\n"), err: "names another file, \"" + inner + "\""},
+		{name: "long line", in: write("g", strings.Repeat("a", maxLine+1)), err: "the first line is longer than 65536 bytes"},
+		{name: "binary", in: write("h", "\x7fELF\x02\x00\n"), err: "NUL at byte 5"},
+		{name: "nonsense", in: write("i", "#!/bin/sh -e # ://\n"), err: "is no scheme"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			l, _, err := resolve(tt.in)
+			if tt.err != "" {
+				wantError(t, err, tt.err)
+			} else if err != nil || l.String() != tt.want {
+				t.Errorf("got %q, %v, want %q", l, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestDefaultNetwork(t *testing.T) {
+	system := Locator{scheme: "vde"}
+	check := func(t *testing.T, want Locator) {
+		t.Helper()
+		if l, _, err := resolve(""); err != nil || l != want {
+			t.Errorf("got %q, %v, want %q", l, err, want)
+		}
+		if l, _, err := resolve("vde://"); err != nil || l != system {
+			t.Errorf("vde:// is %q, %v, want the switch of the system", l, err)
+		}
+	}
+	t.Run("no home", func(t *testing.T) {
+		t.Setenv("HOME", "")
+		check(t, system)
+	})
+	t.Run("nothing there", func(t *testing.T) {
+		t.Setenv("HOME", t.TempDir())
+		check(t, system)
+	})
+
+	home := filepath.Join(t.TempDir(), "a[b]")
+	t.Setenv("HOME", home)
+	for _, dir := range []string{".vdeplug", ".vde2/default.switch"} {
+		if err := os.MkdirAll(filepath.Join(home, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("old name", func(t *testing.T) {
+		check(t, Locator{"vde", quote(home + "/.vde2/default.switch")})
+	})
+	def := filepath.Join(home, ".vdeplug/default")
+	t.Run("file", func(t *testing.T) {
+		if err := os.WriteFile(def, []byte("mem://default\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		check(t, Locator{"mem", "default"})
+		os.Remove(def)
+	})
+	t.Run("dangling link", func(t *testing.T) {
+		if err := os.Symlink("/nowhere/at/all", def); err != nil {
+			t.Fatal(err)
+		}
+		check(t, Locator{"vde", quote(def)})
+	})
+}
+
+func TestOpenErrors(t *testing.T) {
+	_, err := Open("nosuch://x", nil)
+	wantError(t, err, `vdeplug: open "nosuch://x": unknown scheme "nosuch" (have `)
+	var e *Error
+	if !errors.Is(err, errors.ErrUnsupported) || !errors.As(err, &e) || e.VNL != "nosuch://x" {
+		t.Errorf("got %#v, want an Error that wraps ErrUnsupported", err)
+	}
+	_, err = Open("/a://b", nil)
+	wantError(t, err, `vdeplug: open "/a://b": "/a" before "://" is no scheme`)
+
+	file := filepath.Join(t.TempDir(), "net.vnl")
+	if err := os.WriteFile(file, []byte("nosuch://y\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(file, nil)
+	wantError(t, err, `file `+file+` says "nosuch://y": unknown scheme "nosuch"`)
+
+	if err := os.Chmod(file, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = Open(file, nil); os.Geteuid() != 0 && !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("got %v, want the error of reading the file", err)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := OpenContext(ctx, "nosuch://x", nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the end of the context", err)
+	}
+}
+
+func TestRegister(t *testing.T) {
+	mustPanic := func(scheme string, open OpenFunc) {
+		t.Helper()
+		defer func() {
+			if recover() == nil {
+				t.Errorf("Register(%q) did not panic", scheme)
+			}
+		}()
+		Register(scheme, open)
+	}
+	open := func(context.Context, Locator, *Options) (Conn, error) { return nil, errors.New("no network") }
+	mustPanic("", open)
+	mustPanic("a/b", open)
+	mustPanic("registertest", nil)
+	Register("registertest", open)
+	t.Cleanup(func() { // for -count
+		registry.mu.Lock()
+		defer registry.mu.Unlock()
+		delete(registry.schemes, "registertest")
+	})
+	mustPanic("registertest", open)
+	_, err := Open("registertest://", nil)
+	wantError(t, err, `vdeplug: open "registertest://": no network`)
+}
