@@ -1,0 +1,13 @@
+package vdeplug
+
+import "sync/atomic"
+
+// A dropCounter makes the Conn that embeds it a Dropper.
+type dropCounter struct {
+	droppedRecv, droppedSend atomic.Uint64
+}
+
+// Drops returns the counts of the frames that were not carried so far.
+func (d *dropCounter) Drops() Drops {
+	return Drops{Recv: d.droppedRecv.Load(), Send: d.droppedSend.Load()}
+}

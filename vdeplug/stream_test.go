@@ -1,0 +1,278 @@
+package vdeplug
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"testing"
+	"testing/iotest"
+)
+
+// A half is one direction of a stream in memory.
+type half struct {
+	io.Reader
+	io.Writer
+}
+
+func (half) Close() error { return nil }
+
+// framed returns a frame in the form of a stream.
+func framed(frame []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(nil, uint16(len(frame))), frame...)
+}
+
+func TestStreamRecv(t *testing.T) {
+	small := testFrame(broadcast, station(1), HeaderLen)
+	big := testFrame(broadcast, station(1), MaxFrame)
+	tests := []struct {
+		name  string
+		in    [][]byte
+		want  [][]byte
+		drops uint64
+		err   error
+		text  string
+	}{
+		{name: "nothing", err: io.EOF, text: "the peer has ended the stream: EOF"},
+		{name: "frames", in: [][]byte{framed(small), framed(big)}, want: [][]byte{small, big}, err: io.EOF},
+		{name: "length 0", in: [][]byte{{0, 0}, framed(small), {0, 0, 0, 0}}, want: [][]byte{small}, err: io.EOF},
+		{name: "runt", in: [][]byte{framed(small[:13]), framed([]byte{1}), framed(small)}, want: [][]byte{small}, drops: 2, err: io.EOF},
+		{name: "oversize", in: [][]byte{framed(make([]byte, MaxFrame+1)), framed(make([]byte, MaxFrame+2)), framed(small)},
+			want: [][]byte{small}, drops: 2, err: io.EOF},
+		{name: "no length", in: [][]byte{framed(small), {0x24, 0x15}}, want: [][]byte{small}, text: "frame length 9237 is more than 9236"},
+		{name: "text", in: [][]byte{[]byte("login: ")}, text: "frame length 27759 is more than 9236"},
+		{name: "torn length", in: [][]byte{framed(small), {0}}, want: [][]byte{small}, err: io.ErrUnexpectedEOF, text: "within a frame"},
+		{name: "torn frame", in: [][]byte{framed(small)[:15]}, err: io.ErrUnexpectedEOF},
+		{name: "torn body", in: [][]byte{framed(small)[:2]}, err: io.ErrUnexpectedEOF},
+		{name: "torn drop", in: [][]byte{framed(small[:5])[:4]}, drops: 1, err: io.ErrUnexpectedEOF},
+	}
+	readers := map[string]func(io.Reader) io.Reader{
+		"whole":    func(r io.Reader) io.Reader { return r },
+		"bytewise": iotest.OneByteReader,
+		"late EOF": iotest.DataErrReader,
+	}
+	for _, tt := range tests {
+		for how, reader := range readers {
+			t.Run(tt.name+" "+how, func(t *testing.T) {
+				noLeaks(t)
+				c := NewStream(half{reader(bytes.NewReader(slices.Concat(tt.in...))), io.Discard})
+				defer c.Close()
+				got, err := recvAll(c)
+				if !reflect.DeepEqual(got, tt.want) {
+					t.Errorf("got frames %.20x, want %.20x", got, tt.want)
+				}
+				if tt.err != nil && !errors.Is(err, tt.err) {
+					t.Errorf("got error %v, want one that wraps %v", err, tt.err)
+				}
+				wantError(t, err, tt.text)
+				if _, again := c.Recv(make([]byte, MaxFrame)); again != err {
+					t.Errorf("then got error %v, want %v again", again, err)
+				}
+				if got := c.(Dropper).Drops(); got != (Drops{Recv: tt.drops}) {
+					t.Errorf("got %+v, want %d drops", got, tt.drops)
+				}
+			})
+		}
+	}
+}
+
+// recvAll receives until the end.
+func recvAll(c Conn) (frames [][]byte, err error) {
+	buf := make([]byte, MaxFrame)
+	for {
+		n, err := c.Recv(buf)
+		if err != nil {
+			return frames, err
+		}
+		frames = append(frames, bytes.Clone(buf[:n]))
+	}
+}
+
+// readStream returns the frames of a stream.
+func readStream(b []byte) ([][]byte, error) {
+	c := NewStream(half{bytes.NewReader(b), io.Discard})
+	defer c.Close()
+	return recvAll(c)
+}
+
+func TestStreamShortBuffer(t *testing.T) {
+	long, short := testFrame(broadcast, station(1), 101), testFrame(broadcast, station(1), 100)
+	c := NewStream(half{bytes.NewReader(slices.Concat(framed(long), framed(short))), io.Discard})
+	defer c.Close()
+	buf := make([]byte, 100)
+	if n, err := c.Recv(buf); err != nil || !bytes.Equal(buf[:n], short) {
+		t.Errorf("got %x, %v, want the frame that fits", buf[:n], err)
+	}
+	if got := c.(Dropper).Drops().Recv; got != 1 {
+		t.Errorf("got %d drops, want 1", got)
+	}
+}
+
+// A recorder keeps every write.
+type recorder struct{ writes [][]byte }
+
+func (r *recorder) Write(b []byte) (int, error) {
+	r.writes = append(r.writes, bytes.Clone(b))
+	return len(b), nil
+}
+
+func TestStreamSend(t *testing.T) {
+	noLeaks(t)
+	var w recorder
+	var want []byte
+	c := NewStream(half{iotest.ErrReader(io.EOF), &w})
+	for i, n := range []int{14, 60, 1514, 4094, 4095, 9234, 1514, 1514, 1514, 100} {
+		frame := testFrame(broadcast, station(i), n)
+		want = append(want, framed(frame)...)
+		if err := c.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Close()
+	if got := slices.Concat(w.writes...); !bytes.Equal(got, want) {
+		t.Errorf("wrote %d bytes, want the %d bytes of the frames", len(got), len(want))
+	}
+	for _, b := range w.writes {
+		first := streamHeaderLen + int(binary.BigEndian.Uint16(b))
+		if len(b) > streamChunk && len(b) != first {
+			t.Errorf("a write of %d bytes is more than one frame and more than a pipe takes whole", len(b))
+		}
+		if _, err := readStream(b); !errors.Is(err, io.EOF) {
+			t.Errorf("a write of %d bytes is not of whole frames: %v", len(b), err)
+		}
+	}
+}
+
+// pipePair returns two streams joined by pipes of the system.
+func pipePair(t *testing.T) (a, b Conn) {
+	t.Helper()
+	r1, w1, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r2, w2, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b = NewStream(pipes{r1, w2}), NewStream(pipes{r2, w1})
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+// TestStreamFull writes more than a peer reads: what is kept arrives whole.
+func TestStreamFull(t *testing.T) {
+	noLeaks(t)
+	a, b := pipePair(t)
+	const frames = 2000
+	for i := range frames {
+		frame := testFrame(broadcast, station(i), 1514)
+		if err := a.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dropped := a.(Dropper).Drops().Send
+	if dropped == 0 || dropped >= frames {
+		t.Errorf("%d of %d frames dropped, want some", dropped, frames)
+	}
+	buf := make([]byte, MaxFrame)
+	for range frames - dropped {
+		if n, err := b.Recv(buf); err != nil || n != 1514 {
+			t.Fatalf("got %d bytes, %v, want 1514", n, err)
+		}
+	}
+	// The peer reads on: the stream has recovered.
+	in := newInbox(t, b)
+	carry(t, a, in, testFrame(broadcast, station(1), 60))
+}
+
+func TestStreamPeerGone(t *testing.T) {
+	noLeaks(t)
+	a, b := pipePair(t)
+	b.Close()
+	_, err := a.Recv(make([]byte, MaxFrame))
+	if !errors.Is(err, io.EOF) {
+		t.Errorf("got %v, want the end of the stream", err)
+	}
+	eventually(t, "an error of Send", func() bool {
+		err = a.Send(testFrame(broadcast, station(1), 60))
+		return err != nil
+	})
+	var e *Error
+	if !errors.As(err, &e) || e.Op != "send" {
+		t.Errorf("got %v, want an Error", err)
+	}
+	a.Close()
+	if err := a.Send(nil); err != net.ErrClosed {
+		t.Errorf("after close: got %v, want net.ErrClosed", err)
+	}
+}
+
+func TestStreamConn(t *testing.T) {
+	t.Run("peer reads", func(t *testing.T) {
+		testConn(t, func(t *testing.T) Conn {
+			a, b := pipePair(t)
+			newInbox(t, b)
+			return a
+		})
+	})
+	t.Run("peer does not read", func(t *testing.T) {
+		testConn(t, func(t *testing.T) Conn {
+			a, _ := pipePair(t)
+			return a
+		})
+	})
+	t.Run("no buffer", func(t *testing.T) {
+		testConn(t, func(t *testing.T) Conn {
+			a, b := net.Pipe()
+			t.Cleanup(func() { b.Close() })
+			return NewStream(a)
+		})
+	})
+}
+
+func TestStreamAllocs(t *testing.T) {
+	a, b := pipePair(t)
+	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := a.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Recv(buf); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations per frame, want 0", n)
+	}
+}
+
+func FuzzStream(f *testing.F) {
+	f.Add(framed(make([]byte, 60)))
+	f.Add([]byte{0, 0, 0, 5, 1, 2, 3, 4, 5, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		frames, _ := readStream(in)
+		var w recorder
+		c := NewStream(half{iotest.ErrReader(io.EOF), &w})
+		total := 0
+		for _, frame := range frames {
+			total += streamHeaderLen + len(frame)
+			if err := c.Send(frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Close()
+		if total > len(in) {
+			t.Fatalf("%d bytes of frames from a stream of %d", total, len(in))
+		}
+		if total > streamQueue {
+			return
+		}
+		got, _ := readStream(slices.Concat(w.writes...))
+		if !reflect.DeepEqual(got, frames) {
+			t.Errorf("%d frames came back as %d", len(frames), len(got))
+		}
+	})
+}
