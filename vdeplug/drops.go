@@ -2,6 +2,10 @@ package vdeplug
 
 import "sync/atomic"
 
+// sendable reports whether a frame has a length that plugs carry; others are
+// dropped.
+func sendable(frame []byte) bool { return HeaderLen <= len(frame) && len(frame) <= MaxFrame }
+
 // A dropCounter makes the Conn that embeds it a Dropper.
 type dropCounter struct {
 	droppedRecv, droppedSend atomic.Uint64

@@ -138,7 +138,7 @@ func (s *stream) Send(frame []byte) error {
 		return net.ErrClosed
 	case s.werr != nil:
 		return s.werr
-	case len(frame) < HeaderLen || len(frame) > MaxFrame || len(s.queue)+streamHeaderLen+len(frame) > cap(s.queue):
+	case !sendable(frame) || len(s.queue)+streamHeaderLen+len(frame) > cap(s.queue):
 		s.droppedSend.Add(1)
 		return nil
 	}

@@ -1,0 +1,45 @@
+package vdeplug
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+)
+
+// TestFrameQueue compares the queue with a list of frames.
+func TestFrameQueue(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var (
+		q    frameQueue
+		list [][]byte
+		used int
+	)
+	for step := range 200000 {
+		// Fill for a while, then empty for a while.
+		if fill := step/20000%2 == 0; rnd.IntN(10) < 4 || fill && rnd.IntN(2) == 0 {
+			frame := make([]byte, []int{0, 14, 60, 1514, MaxFrame, 65549}[rnd.IntN(6)])
+			for i := range min(len(frame), 100) {
+				frame[i] = byte(rnd.Int())
+			}
+			size := queueLenSize + len(frame)
+			want := used+size <= queueMax
+			if got := q.push(frame); got != want {
+				t.Fatalf("push of %d bytes to %d: %v, want %v", len(frame), used, got, want)
+			}
+			if want {
+				list, used = append(list, frame), used+size
+			}
+		} else if len(list) > 0 {
+			buf := make([]byte, 10000)
+			want := list[0]
+			list, used = list[1:], used-queueLenSize-len(want)
+			n := q.pop(buf)
+			if n != len(want) || n <= len(buf) && !bytes.Equal(buf[:n], want) {
+				t.Fatalf("pop: got %d bytes %.20x, want %d bytes %.20x", n, buf, len(want), want)
+			}
+		}
+		if q.empty() != (len(list) == 0) || q.used != used || len(q.ring) > queueMax {
+			t.Fatalf("%d bytes of %d used, want %d", q.used, len(q.ring), used)
+		}
+	}
+}

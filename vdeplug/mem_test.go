@@ -1,0 +1,246 @@
+package vdeplug
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// memTest opens ports of one switch. Its test receives with arrivedFrames, not with
+// an inbox: what was sent has arrived when Send returns.
+func memTest(t *testing.T, n int) []*memPort {
+	t.Helper()
+	ports := make([]*memPort, n)
+	for i := range ports {
+		c, err := Open("mem://"+t.Name(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		ports[i] = c.(*memPort)
+	}
+	return ports
+}
+
+// arrivedFrames empties the queue of a port.
+func (p *memPort) arrivedFrames(t *testing.T) (frames [][]byte) {
+	t.Helper()
+	buf := make([]byte, MaxFrame)
+	for {
+		p.mu.Lock()
+		empty := p.queue.empty()
+		p.mu.Unlock()
+		if empty {
+			return frames
+		}
+		n, err := p.Recv(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		frames = append(frames, bytes.Clone(buf[:n]))
+	}
+}
+
+// wantAt sends a frame and checks which ports get it.
+func wantAt(t *testing.T, ports []*memPort, from int, frame []byte, want ...int) {
+	t.Helper()
+	if err := ports[from].Send(frame); err != nil {
+		t.Fatal(err)
+	}
+	var got []int
+	for i, p := range ports {
+		switch frames := p.arrivedFrames(t); {
+		case len(frames) == 1 && bytes.Equal(frames[0], frame):
+			got = append(got, i)
+		case len(frames) != 0:
+			t.Errorf("port %d got %d frames %.20x, want %.20x", i, len(frames), frames, frame)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("from %x to %x, sent at port %d: arrived at %v, want %v", frame[6:12], frame[:6], from, got, want)
+	}
+}
+
+func TestMemSwitch(t *testing.T) {
+	noLeaks(t)
+	ports := memTest(t, 4)
+	var now time.Duration
+	ports[0].sw.now = func() time.Duration { return now }
+	a, b := station(1), station(2)
+	multicast := mac{1, 0, 0x5e, 1, 2, 3}
+
+	wantAt(t, ports, 0, testFrame(b, a, 60), 1, 2, 3) // unknown
+	wantAt(t, ports, 1, testFrame(a, b, 60), 0)       // learned
+	wantAt(t, ports, 0, testFrame(b, a, MaxFrame), 1) // both ways
+	wantAt(t, ports, 2, testFrame(broadcast, station(3), 60), 0, 1, 3)
+	wantAt(t, ports, 2, testFrame(multicast, station(3), 60), 0, 1, 3)
+	wantAt(t, ports, 3, testFrame(a, multicast, 60), 0) // sender not learned
+	wantAt(t, ports, 0, testFrame(multicast, a, 60), 1, 2, 3)
+	wantAt(t, ports, 1, testFrame(b, station(4), 60)) // never back
+	wantAt(t, ports, 0, testFrame(b, a, HeaderLen), 1)
+
+	wantAt(t, ports, 3, testFrame(broadcast, b, 60), 0, 1, 2) // b moves
+	wantAt(t, ports, 0, testFrame(b, a, 60), 3)
+
+	now += memExpire + 1
+	wantAt(t, ports, 1, testFrame(b, station(5), 60), 0, 2, 3) // b aged
+	wantAt(t, ports, 3, testFrame(station(5), b, 60), 1)
+	ports[3].Close()
+	wantAt(t, ports[:3], 1, testFrame(b, station(5), 60), 0, 2) // b's port left
+}
+
+func TestMemNames(t *testing.T) {
+	noLeaks(t)
+	a, b, c := openInbox(t, "mem://"), openInbox(t, "mem://[x]{'"), openInbox(t, "mem://[x]{'")
+	frame := testFrame(broadcast, station(1), 60)
+	if err := b.Send(frame); err != nil {
+		t.Fatal(err)
+	}
+	c.want(t, frame)
+	select {
+	case f := <-a.frames:
+		t.Errorf("another network got %x", f)
+	default:
+	}
+
+	// The last plug takes the switch with it, and what it has learned.
+	sw := a.Conn.(*memPort).sw
+	a.Close()
+	if again := openInbox(t, "mem://"); again.Conn.(*memPort).sw == sw {
+		t.Error("the switch outlived its last plug")
+	}
+	memNets.mu.Lock()
+	defer memNets.mu.Unlock()
+	if n := len(memNets.switches); n != 2 {
+		t.Errorf("%d switches, want 2", n)
+	}
+}
+
+func TestMemFull(t *testing.T) {
+	ports := memTest(t, 2)
+	const frames = 1000
+	frame := testFrame(broadcast, station(1), 1514)
+	for range frames {
+		if err := ports[0].Send(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dropped := ports[1].Drops().Recv
+	if arrived := len(ports[1].arrivedFrames(t)); arrived != queueMax/(queueLenSize+1514) || uint64(arrived)+dropped != frames {
+		t.Errorf("%d arrived and %d dropped of %d", arrived, dropped, frames)
+	}
+	if d := ports[0].Drops(); d != (Drops{}) {
+		t.Errorf("sender: %+v, want no drops", d)
+	}
+}
+
+func TestMemShortBuffer(t *testing.T) {
+	ports := memTest(t, 2)
+	for _, n := range []int{101, 100} {
+		if err := ports[0].Send(testFrame(broadcast, station(1), n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := ports[1].Recv(make([]byte, 100)); err != nil || n != 100 {
+		t.Errorf("got %d bytes, %v, want the frame that fits", n, err)
+	}
+	if got := ports[1].Drops().Recv; got != 1 {
+		t.Errorf("got %d drops, want 1", got)
+	}
+}
+
+func TestMemConn(t *testing.T) {
+	n := 0
+	testConn(t, func(t *testing.T) Conn {
+		n++
+		c, err := Open(fmt.Sprintf("mem://%s%d", t.Name(), n), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		openInbox(t, "mem://"+c.(*memPort).sw.name)
+		return c
+	})
+}
+
+// TestMemRace joins, sends and leaves from many goroutines.
+func TestMemRace(t *testing.T) {
+	noLeaks(t)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 200 {
+				c, err := Open("mem://race", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				wg.Go(func() {
+					buf := make([]byte, MaxFrame)
+					for {
+						if _, err := c.Recv(buf); err != nil {
+							return
+						}
+					}
+				})
+				for j := range 8 {
+					c.Send(testFrame(station(j), station(i), 60))
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	memNets.mu.Lock()
+	defer memNets.mu.Unlock()
+	if n := len(memNets.switches); n != 0 {
+		t.Errorf("%d switches are left", n)
+	}
+}
+
+func TestMemAllocs(t *testing.T) {
+	ports := memTest(t, 3)
+	toAll, toOne := testFrame(broadcast, station(1), 1514), testFrame(station(1), station(2), MaxFrame)
+	buf := make([]byte, MaxFrame)
+	if n := testing.AllocsPerRun(1000, func() {
+		ports[0].Send(toAll)
+		ports[1].Send(toOne)
+		for _, p := range []*memPort{ports[0], ports[1], ports[2]} {
+			if _, err := p.Recv(buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations for two frames, want 0", n)
+	}
+}
+
+func BenchmarkMem(b *testing.B) {
+	for _, size := range []int{60, 1514, MaxFrame} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			from, err := Open("mem://bench", nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer from.Close()
+			to, err := Open("mem://bench", nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer to.Close()
+			frame, buf := testFrame(broadcast, station(1), size), make([]byte, MaxFrame)
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := from.Send(frame); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := to.Recv(buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
