@@ -60,6 +60,7 @@ next:
 	TESTL LEFT, LEFT
 	JEQ  done
 	MOVQ 0(CALL), AX
+	MOVQ 72(CALL), BX      // of clone only: the mailbox of the child
 	MOVQ 8(CALL), DI
 	MOVQ 16(CALL), SI
 	MOVQ 24(CALL), DX
@@ -86,10 +87,11 @@ advance:
 	JMP  next
 
 zero:
-	// Only in the child of a clone does it return zero.
-	CMPQ 0(CALL), $SYS_clone
-	JNE  store
-	MOVQ 72(CALL), BOX
+	// The child of a clone: it may not look at this list, which can be another
+	// one by now.
+	TESTQ BX, BX
+	JEQ  store
+	MOVQ BX, BOX
 	JMP  run
 
 done:

@@ -7,6 +7,7 @@
 #define CALL R20
 #define LEFT R21
 #define STEP R22
+#define CHILD R23
 
 #define SYS_futex 98
 #define SYS_clone 220
@@ -60,6 +61,7 @@ run:
 next:
 	CBZ  LEFT, done
 	MOVD 0(CALL), R8
+	MOVD 72(CALL), CHILD   // of clone only: the mailbox of the child
 	MOVD 8(CALL), R0
 	MOVD 16(CALL), R1
 	MOVD 24(CALL), R2
@@ -87,11 +89,10 @@ advance:
 	B    next
 
 zero:
-	// Only in the child of a clone does it return zero.
-	MOVD 0(CALL), R1
-	CMP  $SYS_clone, R1
-	BNE  store
-	MOVD 72(CALL), BOX
+	// The child of a clone: it may not look at this list, which can be another
+	// one by now.
+	CBZ  CHILD, store
+	MOVD CHILD, BOX
 	B    run
 
 done:

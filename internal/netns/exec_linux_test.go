@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -168,4 +169,56 @@ func TestStartDirAndFiles(t *testing.T) {
 			t.Errorf("descriptor %d: got %q, %v, want %q", i+1, got, err, want)
 		}
 	}
+}
+
+// TestStartBeside starts commands while sockets are made: the child of a clone
+// and the helper go separate ways from the first instruction on.
+func TestStartBeside(t *testing.T) {
+	n := newNS(t)
+	fd, err := n.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := cookie(t, fd)
+	unix.Close(fd)
+	stop := make(chan bool)
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				fd, err := n.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if got, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); got != want {
+					t.Errorf("socket in namespace %d, %v, want %d", got, err, want)
+					return
+				}
+				unix.Close(fd)
+			}
+		})
+	}
+	for range 300 {
+		pid, err := n.Start(t.Context(), &Exec{Path: "/bin/true", Args: []string{"true"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var status unix.WaitStatus
+		for {
+			if _, err = unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
+				break
+			}
+		}
+		if err != nil || status != 0 {
+			t.Fatalf("status %x, %v", status, err)
+		}
+	}
+	close(stop)
+	wg.Wait()
 }

@@ -18,7 +18,7 @@ type call struct {
 	args  [6]uintptr
 	ret   uintptr // as the kernel returns it: an error is -errno
 	skip  uintptr // how many of the following calls an error skips
-	child uintptr // for clone: the mailbox with which the child continues
+	child uintptr // of clone only: the mailbox with which the child continues
 }
 
 // notRun is the result of a call that was skipped; the kernel never returns it.

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,8 +22,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("NETNS_TEST_VICTIM") != "" {
+	switch os.Getenv("NETNS_TEST_CHILD") {
+	case "victim":
 		victim()
+	case "limit":
+		limited()
+	case "refused":
+		refused()
 	}
 	testenv.Main(m)
 }
@@ -216,7 +222,7 @@ func victim() {
 // it within a second.
 func TestKill(t *testing.T) {
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "NETNS_TEST_VICTIM=1")
+	cmd.Env = append(os.Environ(), "NETNS_TEST_CHILD=victim")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -249,6 +255,86 @@ func TestKill(t *testing.T) {
 		}
 	}
 	cmd.Wait()
+}
+
+// limited forbids user namespaces to itself, makes a namespace and uses it.
+func limited() {
+	check := func(err error) {
+		if err != nil {
+			println(err.Error())
+			os.Exit(1)
+		}
+	}
+	check(os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0))
+	if os.Getenv("NETNS_TEST_DROP") != "" {
+		// The whole process loses its capabilities.
+		check(unix.Prctl(unix.PR_SET_SECUREBITS, 1, 0, 0, 0)) // SECBIT_NOROOT
+		os.Unsetenv("NETNS_TEST_DROP")
+		os.Setenv("NETNS_TEST_CHILD", "refused")
+		runtime.LockOSThread()
+		check(unix.Exec("/proc/self/exe", os.Args, os.Environ()))
+	}
+	n, err := New()
+	check(err)
+	fd, err := n.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	check(err)
+	host, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	check(err)
+	c1, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	check(err)
+	c2, err := unix.GetsockoptUint64(host, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	check(err)
+	if c1 == c2 || n.h.user {
+		println("same namespace, or a user namespace in spite of the limit")
+		os.Exit(1)
+	}
+	pid, err := n.Start(context.Background(), &Exec{Path: "/sbin/ip", Args: []string{"ip", "link", "add", "br0", "type", "bridge"}})
+	check(err)
+	var status unix.WaitStatus
+	_, err = unix.Wait4(pid, &status, 0, nil)
+	check(err)
+	check(n.Close())
+	os.Exit(status.ExitStatus())
+}
+
+// refused prints the error of a process that may not make namespaces.
+func refused() {
+	_, err := New()
+	if err == nil {
+		os.Exit(0)
+	}
+	print(err.Error())
+	os.Exit(7)
+}
+
+func inUserNS(t *testing.T, env ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// TestWithoutUserNS has CAP_SYS_ADMIN, and user namespaces switched off.
+func TestWithoutUserNS(t *testing.T) {
+	if out, err := inUserNS(t, "NETNS_TEST_CHILD=limit"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestRefused has neither.
+func TestRefused(t *testing.T) {
+	out, err := inUserNS(t, "NETNS_TEST_CHILD=limit", "NETNS_TEST_DROP=1")
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 7 || !strings.Contains(out, "user.max_user_namespaces=0") {
+		t.Errorf("got %v and %q, want the setting that is in the way", err, out)
+	}
+	t.Log(out)
 }
 
 func BenchmarkSocket(b *testing.B) {
