@@ -1,0 +1,5 @@
+//go:build race
+
+package vdeplug
+
+const raceEnabled = true

@@ -1,0 +1,208 @@
+package vdeplug
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+func init() { Register("vxvde", openVXVDE) }
+
+// The packets of vxvde: a header as VXLAN has it (RFC 7348 section 5), and
+// a frame. The header alone is the farewell of an endpoint.
+const (
+	vxvdeHeaderLen = 8
+	vxvdeFlags     = 0x08 // the VNI is valid
+	vxvdePort      = 14789
+	maxVNI         = 1<<24 - 1
+)
+
+type vxvdeHeader = [vxvdeHeaderLen]byte
+
+func makeVXVDEHeader(vni uint32) vxvdeHeader {
+	return vxvdeHeader{vxvdeFlags, 0, 0, 0, byte(vni >> 16), byte(vni >> 8), byte(vni), 0}
+}
+
+// vxvdeKind says what a packet is.
+type vxvdeKind int
+
+const (
+	vxvdeForeign vxvdeKind = iota // of another network, or no packet of vxvde
+	vxvdeBye
+	vxvdeShort // no Ethernet frame with a payload
+	vxvdeFrame
+)
+
+// classify looks at the header of a packet of n bytes in all. All bytes count,
+// the reserved ones too: as the other implementation does it.
+func classify(own, got *vxvdeHeader, n int) vxvdeKind {
+	switch {
+	case n < vxvdeHeaderLen || *own != *got:
+		return vxvdeForeign
+	case n == vxvdeHeaderLen:
+		return vxvdeBye
+	case n <= vxvdeHeaderLen+HeaderLen:
+		return vxvdeShort
+	}
+	return vxvdeFrame
+}
+
+// vxvdeConfig is what a vxvde locator says.
+type vxvdeConfig struct {
+	group  netip.AddrPort
+	vni    uint32
+	ttl    int
+	ifname string     // interface of the group; empty: the routing table decides
+	bind   netip.Addr // local address of what is sent; invalid: any
+	rcvbuf int        // bytes; 0: the kernel's default
+	table  int        // stations that are remembered; 0: learn nothing
+	expire time.Duration
+}
+
+// openVXVDE opens a distributed switch over UDP multicast:
+//
+//	vxvde://[group][/port=P][/vni=N][/grp=G][/ttl=N][/v4][/v6][/if=NAME]
+//	        [/bind=ADDR][/rcvbuf=BYTES][/hashsize=N][/expiretime=SECONDS]
+//
+// All endpoints with the same group, port and VNI are on one network. Frames
+// to unknown stations go to the group, others to the endpoint that the station
+// was heard from.
+//
+//   - group is a multicast address or the name of one, 239.0.0.1 by default,
+//     ff05:56de::1 with v6.
+//   - port is the UDP port of the group, a number or the name of a service,
+//     14789 by default.
+//   - vni is the number of the network in the packets, 0 to 16777215, or a
+//     group of users that stands for its gid; without a value the effective
+//     group. 1 by default, or the gid of grp.
+//   - grp is a gid or a group of users (without a value the effective group)
+//     that has a network of its own: the last three bytes of the group's
+//     address and the VNI become the gid.
+//   - ttl limits how many routers a packet passes, 1 by default. It counts for
+//     all IPv4 packets and IPv6 multicast; IPv6 unicast has the system's limit.
+//   - v4 and v6 restrict what a name may mean.
+//   - if is the network interface of the group; by default the routing table
+//     decides.
+//   - bind is the local address that packets leave from.
+//   - rcvbuf is the size of the receive buffer for unicast in bytes, with k, M
+//     or G behind it for more.
+//   - hashsize is how many stations are remembered, 1024 by default; 0 sends
+//     everything to the group.
+//   - expiretime is for how many seconds, 128 by default.
+//
+// Nothing is encrypted, and whoever can send to the group can send frames.
+// Packets larger than the network's MTU travel in fragments; an MTU of 1450
+// (1430 with IPv6) in the virtual network avoids them on Ethernet.
+func openVXVDE(ctx context.Context, l Locator, _ *Options) (Conn, error) {
+	cfg, err := parseVXVDE(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	return newVXVDE(l, cfg)
+}
+
+// nameTimeout bounds the look-up of a name in a locator.
+const nameTimeout = 5 * time.Second
+
+func parseVXVDE(ctx context.Context, l Locator) (vxvdeConfig, error) {
+	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
+	defer cancel()
+	t, err := l.Slashed()
+	if err != nil {
+		return vxvdeConfig{}, err
+	}
+	cfg := vxvdeConfig{vni: 1, ttl: 1, table: 1024, expire: 128 * time.Second}
+	port := uint16(vxvdePort)
+	var grp, vni, v4, v6 bool
+	var gid, seconds int
+	err = t.Options(map[string]func(string, bool) error{
+		"port": func(v string, _ bool) (err error) {
+			port, err = lookupPort(ctx, v)
+			return err
+		},
+		"vni": func(v string, _ bool) error {
+			id, err := lookupGID(ctx, v)
+			cfg.vni, vni = uint32(id), true
+			return err
+		},
+		"grp": func(v string, _ bool) (err error) {
+			gid, err = lookupGID(ctx, v)
+			grp = true
+			return err
+		},
+		"ttl":        numberOption(&cfg.ttl, 1, 255),
+		"v4":         flagOption(&v4),
+		"v6":         flagOption(&v6),
+		"if":         textOption(&cfg.ifname),
+		"bind":       addressOption(&cfg.bind),
+		"rcvbuf":     sizeOption(&cfg.rcvbuf),
+		"hashsize":   numberOption(&cfg.table, 0, 1<<20),
+		"expiretime": numberOption(&seconds, 1, 1<<31-1),
+	})
+	if err != nil {
+		return vxvdeConfig{}, err
+	}
+	if seconds != 0 {
+		cfg.expire = time.Duration(seconds) * time.Second
+	}
+	if grp && !vni {
+		cfg.vni = uint32(gid)
+	}
+	host := t.Addr
+	if host == "" {
+		if host = "239.0.0.1"; v6 {
+			host = "ff05:56de::1"
+		}
+	}
+	network := "ip"
+	switch {
+	case v4 && !v6:
+		network = "ip4"
+	case v6 && !v4:
+		network = "ip6"
+	}
+	addr, err := lookupMulticast(ctx, network, host)
+	if err != nil {
+		return vxvdeConfig{}, err
+	}
+	if addr, err = cfg.takeZone(addr, "group"); err != nil {
+		return vxvdeConfig{}, err
+	}
+	if cfg.bind, err = cfg.takeZone(cfg.bind, "bind"); err != nil {
+		return vxvdeConfig{}, err
+	}
+	if addr.Is6() && cfg.ifname == "" && (addr.IsLinkLocalMulticast() || addr.IsInterfaceLocalMulticast()) {
+		return vxvdeConfig{}, fmt.Errorf("group %q is a different one on each interface: say which with if=NAME", host)
+	}
+	if grp {
+		addr = withGID(addr, gid)
+	}
+	if cfg.bind.IsValid() && cfg.bind.Is4() != addr.Is4() {
+		return vxvdeConfig{}, fmt.Errorf("option \"bind=%s\" and the group %s are of different families", cfg.bind, addr)
+	}
+	cfg.group = netip.AddrPortFrom(addr, port)
+	return cfg, nil
+}
+
+// takeZone moves the zone of an address to the interface of the network.
+func (cfg *vxvdeConfig) takeZone(a netip.Addr, what string) (netip.Addr, error) {
+	zone := a.Zone()
+	switch {
+	case zone == "":
+		return a, nil
+	case cfg.ifname != "" && cfg.ifname != zone:
+		return a, fmt.Errorf("%s %s is on another interface than the option \"if=%s\" or the group says", what, a, cfg.ifname)
+	}
+	cfg.ifname = zone
+	return a.WithZone(""), nil
+}
+
+// withGID returns the address with a gid as its last three bytes.
+func withGID(a netip.Addr, gid int) netip.Addr {
+	b := a.AsSlice()
+	n := len(b)
+	b[n-3], b[n-2], b[n-1] = byte(gid>>16), byte(gid>>8), byte(gid)
+	a, _ = netip.AddrFromSlice(b)
+	return a
+}

@@ -1,0 +1,151 @@
+package vdeplug
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// A probe is a member of the group with plain sockets: it sees the packets
+// that go to the group, sends any, and sees what is sent to it alone.
+type probe struct {
+	group *net.UDPConn
+	own   *net.UDPConn
+	to    netip.AddrPort
+}
+
+func newProbe(t *testing.T, c *vxvdeConn) *probe {
+	t.Helper()
+	group := netip.AddrPortFrom(c.sockets.group.addr(), c.sockets.group.port())
+	var ifi *net.Interface
+	local := "0.0.0.0:0"
+	if group.Addr().Is6() {
+		var err error
+		if ifi, err = net.InterfaceByName("test0"); err != nil {
+			t.Fatal(err)
+		}
+		local = "[fd09::1]:0"
+	}
+	in, err := net.ListenMulticastUDP("udp", ifi, net.UDPAddrFromAddrPort(group))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	own, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(local)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { own.Close() })
+	return &probe{in, own, group}
+}
+
+// send sends a packet to the group.
+func (p *probe) send(t *testing.T, packet []byte) {
+	t.Helper()
+	if _, err := p.own.WriteToUDPAddrPort(packet, p.to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// read returns the next packet of one of the probe's sockets that it has not
+// sent itself.
+func (p *probe) read(t *testing.T, from *net.UDPConn) (packet []byte, src netip.AddrPort) {
+	t.Helper()
+	self := p.own.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	buf := make([]byte, 64<<10)
+	for {
+		from.SetReadDeadline(time.Now().Add(patience))
+		n, src, err := from.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if src.Port() != self {
+			return buf[:n], src
+		}
+	}
+}
+
+// want reads a packet and compares it.
+func (p *probe) want(t *testing.T, from *net.UDPConn, packet []byte) {
+	t.Helper()
+	if got, _ := p.read(t, from); !bytes.Equal(got, packet) {
+		t.Fatalf("got packet % .40x, want % .40x", got, packet)
+	}
+}
+
+func packet(header vxvdeHeader, frame []byte) []byte { return append(header[:], frame...) }
+
+// TestVXVDEC talks to the C program, in both directions, by multicast and then
+// by unicast, until one of the two leaves.
+func TestVXVDEC(t *testing.T) {
+	for _, f := range vxvdeFamilies {
+		t.Run(f.name, func(t *testing.T) {
+			noLeaks(t)
+			c, _ := openVXVDETest(t, f.vnl)
+			here := newInbox(t, c)
+			p := newProbe(t, c)
+			there := cPlug(t, f.vnl)
+			carry(t, here, there.inbox, testFrame(broadcast, station(1), 60))
+			for range 2 {
+				frame := testFrame(station(1), station(2), 1514)
+				send(t, there, frame)
+				here.want(t, frame)
+				frame = testFrame(station(2), station(1), 1514)
+				send(t, here, frame)
+				there.want(t, frame)
+			}
+			for _, n := range []int{15, 60, 9000, MaxFrame} {
+				frame := testFrame(station(2), station(1), n)
+				send(t, here, frame)
+				there.want(t, frame)
+				frame = testFrame(station(1), station(2), n)
+				send(t, there, frame)
+				here.want(t, frame)
+			}
+			// To the group went nothing but the broadcasts.
+			mark := testFrame(broadcast, station(1), 60)
+			send(t, here, mark)
+			for {
+				got, _ := p.read(t, p.group)
+				frame := got[vxvdeHeaderLen:]
+				if dst, _ := macs(frame); dst != broadcast {
+					t.Errorf("a frame to %x went to the group", dst)
+				}
+				if bytes.Equal(frame, mark) {
+					break
+				}
+			}
+			bye := makeVXVDEHeader(1)
+			// The C program says bye, and is forgotten.
+			there.quit(t)
+			p.want(t, p.group, bye[:])
+			mark = testFrame(station(2), station(1), 60)
+			eventually(t, "a frame to the group", func() bool {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				_, ok := c.table.lookup(station(2), c.now())
+				return !ok
+			})
+			send(t, here, mark)
+			p.want(t, p.group, packet(bye, mark))
+			// And the other way round.
+			again := cPlug(t, f.vnl)
+			carry(t, here, again.inbox, testFrame(broadcast, station(1), 60))
+			here.Close()
+			for got, _ := p.read(t, p.group); !bytes.Equal(got, bye[:]); {
+				got, _ = p.read(t, p.group)
+			}
+			// It may read the frame before the bye.
+			buf := make([]byte, MaxFrame)
+			eventually(t, "a frame to the group", func() bool {
+				mark = testFrame(station(1), station(2), 60)
+				send(t, again, mark)
+				p.group.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+				n, _, err := p.group.ReadFromUDPAddrPort(buf)
+				return err == nil && bytes.Equal(buf[:n], packet(bye, mark))
+			})
+		})
+	}
+}

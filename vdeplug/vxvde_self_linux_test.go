@@ -1,0 +1,99 @@
+package vdeplug
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// TestVXVDESelf asks the filter about sources with the endpoint's port.
+func TestVXVDESelf(t *testing.T) {
+	noLeaks(t)
+	const port = 40000
+	var clock time.Duration
+	f, err := newSelfFilter(port, netip.Addr{}, func() time.Duration { return clock })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.close()
+	test0, err := net.InterfaceByName("test0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scope := uint32(test0.Index)
+	addrs, err := test0.Addrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var linkLocal netip.Addr
+	for _, a := range addrs {
+		if p := netip.MustParsePrefix(a.String()); p.Addr().IsLinkLocalUnicast() {
+			linkLocal = p.Addr()
+		}
+	}
+	if !linkLocal.IsValid() {
+		t.Fatalf("no link-local address in %v", addrs)
+	}
+	// The address is no one's until the kernel has found no duplicate.
+	eventually(t, "a link-local address in use", func() bool { return f.isLocal(linkLocal, scope) })
+	tests := []struct {
+		addr  netip.Addr
+		scope uint32
+		want  bool
+	}{
+		{netip.MustParseAddr("0.0.0.0"), 0, true},
+		{netip.MustParseAddr("127.0.0.1"), 0, true},
+		{netip.MustParseAddr("10.1.2.3"), 0, false},
+		{netip.MustParseAddr("239.0.0.1"), 0, false},
+		{netip.MustParseAddr("::1"), 0, true},
+		{netip.MustParseAddr("fd09::1"), 0, true},
+		{netip.MustParseAddr("fd09::1"), scope, true},
+		{netip.MustParseAddr("fd09::2"), 0, false},
+		{netip.MustParseAddr("2001:db8::1"), 0, false}, // no route
+		{linkLocal, scope, true},
+		{netip.MustParseAddr("fe80::1"), scope, false},
+	}
+	for range 2 { // asked, and known
+		for _, tt := range tests {
+			s := makeSockaddr(netip.AddrPortFrom(tt.addr, port), tt.scope)
+			if got := f.own(&s); got != tt.want {
+				t.Errorf("own(%v, scope %d) = %v, want %v", tt.addr, tt.scope, got, tt.want)
+			}
+			s = makeSockaddr(netip.AddrPortFrom(tt.addr, port+1), tt.scope)
+			if f.own(&s) {
+				t.Errorf("%v with another port is own", tt.addr)
+			}
+		}
+	}
+	// An answer does not last.
+	s := makeSockaddr(netip.MustParseAddrPort("10.1.2.3:40000"), 0)
+	f.known[s] = selfAnswer{true, clock}
+	clock += selfAnswerLife
+	if !f.own(&s) {
+		t.Error("the answer was not kept")
+	}
+	clock++
+	if f.own(&s) {
+		t.Error("the answer was kept too long")
+	}
+	// Invented sources do not fill the memory.
+	for i := range 1000 {
+		s := makeSockaddr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)}), port), 0)
+		f.own(&s)
+	}
+	if n := len(f.known); n > maxSelfAnswers {
+		t.Errorf("%d answers are kept, want at most %d", n, maxSelfAnswers)
+	}
+
+	bound, err := newSelfFilter(port, netip.MustParseAddr("127.0.0.2"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[string]bool{"127.0.0.2:40000": true, "127.0.0.1:40000": false, "127.0.0.2:40001": false} {
+		s := makeSockaddr(netip.MustParseAddrPort(addr), 0)
+		if got := bound.own(&s); got != want {
+			t.Errorf("bound to 127.0.0.2: own(%s) = %v, want %v", addr, got, want)
+		}
+	}
+}
