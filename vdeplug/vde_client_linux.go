@@ -1,0 +1,110 @@
+package vdeplug
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// clientSerial numbers the names of data sockets; the process may have many.
+var clientSerial atomic.Uint32
+
+// bindClient makes a data socket in the directory of the switch or, if that
+// is not to be written or its name too long, where the client of libvdeplug
+// does.
+func bindClient(dir string) (fd int, path string, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, "", os.NewSyscallError("socket", err)
+	}
+	// The mode that the socket has goes to its file: nobody else may send to
+	// it before permit says so.
+	if err := unix.Fchmod(fd, 0o700); err != nil {
+		unix.Close(fd)
+		return -1, "", os.NewSyscallError("fchmod", err)
+	}
+	var failures []string
+	for _, prefix := range []string{dir + "/.", "/var/run/vde.", "/var/tmp/vde.", "/tmp/vde."} {
+		path, err = bindUnique(fd, prefix)
+		if err == nil {
+			return fd, path, nil
+		}
+		failures = append(failures, fmt.Sprintf("%s*: %v", prefix, err))
+	}
+	unix.Close(fd)
+	return -1, "", fmt.Errorf("no place for the client's socket (%s): %w",
+		strings.Join(failures, ", "), os.NewSyscallError("bind", err))
+}
+
+// bindUnique binds to the first free name with the prefix. Names of other
+// processes are met where several pid namespaces share a directory.
+func bindUnique(fd int, prefix string) (string, error) {
+	var err error
+	for range 100 {
+		path := fmt.Sprintf("%s%05d-%05d", prefix, os.Getpid(), clientSerial.Add(1)%100000)
+		if len(path) > maxUnixPath {
+			return "", unix.ENAMETOOLONG
+		}
+		if err = unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != unix.EADDRINUSE {
+			return path, err
+		}
+	}
+	return "", err
+}
+
+// permit lets the switch write to the client's socket, and whom the options
+// say.
+func (d *vdeDialer) permit(path, ctl string) error {
+	mode := d.cfg.mode
+	if mode < 0 {
+		mode = 0o700
+	}
+	// The directory may belong to somebody who puts a link there meanwhile:
+	// what is changed must be a socket of this user.
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("somebody has replaced the client's socket %s", path)
+	}
+	if d.gid >= 0 {
+		if err := unix.Fchownat(fd, "", -1, d.gid, unix.AT_EMPTY_PATH); err != nil {
+			return fmt.Errorf("option \"group=%s\": giving %s to it (a user can give to the own groups only): %w",
+				d.cfg.group, path, os.NewSyscallError("chown", err))
+		}
+	} else if mode&0o077 == 0 {
+		mode |= switchAccess(fd, ctl)
+	}
+	err = unix.Fchmodat(fd, "", uint32(mode), unix.AT_EMPTY_PATH)
+	if errors.Is(err, unix.EOPNOTSUPP) { // Linux before 6.6
+		err = unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), uint32(mode))
+	}
+	if err != nil {
+		return &fs.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	return nil
+}
+
+// switchAccess returns the permissions that a switch of another user needs to
+// write to the client's socket; its group does if that can be had.
+func switchAccess(fd int, ctl string) int {
+	var st unix.Stat_t
+	if unix.Stat(ctl, &st) != nil || st.Uid == 0 || int(st.Uid) == os.Geteuid() {
+		return 0
+	}
+	if unix.Fchownat(fd, "", -1, int(st.Gid), unix.AT_EMPTY_PATH) == nil {
+		return 0o070
+	}
+	return 0o077
+}

@@ -1,0 +1,306 @@
+package vdeplug
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// vdeTimeout bounds the handshake: the installed vde_switch does not
+	// answer at all where it should refuse.
+	vdeTimeout = 3 * time.Second
+	// vdeSendBuffer is how many bytes a slow switch leaves waiting, twice
+	// that with the kernel's own data. (The size of a receive buffer means
+	// nothing to a local socket.)
+	vdeSendBuffer = 1 << 20
+	// maxUnixPath is the longest path in a socket address.
+	maxUnixPath = unixPathLen - 1
+)
+
+// defaultSwitches are the directories tried when the locator names none: the
+// switch of the system, and that of an ordinary user.
+var defaultSwitches = []string{"/var/run/vde.ctl", "/tmp/vde.ctl"}
+
+func dialVDE(ctx context.Context, l Locator, cfg vdeConfig, o *Options) (Conn, error) {
+	dial, cancel := context.WithTimeout(ctx, vdeTimeout)
+	defer cancel()
+	d := vdeDialer{cfg: cfg, gid: -1, start: time.Now(), ctx: ctx, dial: dial}
+	if cfg.group != "" {
+		var err error
+		if d.gid, err = groupID(dial, cfg.group); err != nil {
+			return nil, fmt.Errorf("option \"group=%s\": %w", cfg.group, err)
+		}
+	}
+	d.description = describe(dial, o)
+	dirs := []string{cfg.dir}
+	if cfg.dir == "" {
+		dirs = defaultSwitches
+	}
+	var failure error
+	for _, dir := range dirs {
+		ctl, data, err := d.connect(dir)
+		if err == nil {
+			return newVDEConn(l, ctl, data), nil
+		}
+		if failure == nil {
+			failure = err
+		} else {
+			failure = fmt.Errorf("%w; %w", failure, err)
+		}
+		if dial.Err() != nil {
+			break
+		}
+	}
+	return nil, failure
+}
+
+// A vdeDialer is a handshake with a switch.
+type vdeDialer struct {
+	cfg         vdeConfig
+	gid         int // that of cfg.group, or -1
+	description string
+	start       time.Time
+	ctx         context.Context // of the caller
+	dial        context.Context // ctx, and vdeTimeout
+}
+
+// connect connects to the switch in dir.
+func (d *vdeDialer) connect(dir string) (ctl *os.File, data pollFile, err error) {
+	// The switch has another working directory.
+	real, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		real, err = filepath.Abs(real)
+	}
+	path := filepath.Join(real, "ctl")
+	if err != nil {
+		path = filepath.Join(dir, "ctl")
+	}
+	switch {
+	case err != nil:
+	case len(path) > maxUnixPath:
+		err = unix.ENAMETOOLONG
+	default:
+		_, err = os.Stat(path)
+	}
+	if err != nil {
+		return nil, data, explainConnect(path, err)
+	}
+	// The data socket comes first: some switches take it ill if a client
+	// connects and then has no request.
+	fd, name, err := bindClient(real)
+	if err != nil {
+		return nil, data, err
+	}
+	defer func() {
+		os.Remove(name) // the connected pair needs no name
+		if err != nil && fd >= 0 {
+			unix.Close(fd)
+		}
+		if err != nil && ctl != nil {
+			ctl.Close()
+		}
+	}()
+	if err = d.permit(name, path); err != nil {
+		return nil, data, err
+	}
+	ctl, port, err := d.connectControl(real)
+	if err != nil {
+		return nil, data, err
+	}
+	peer, err := d.request(ctl, makeVDERequest(port, name, d.description), name)
+	if err != nil {
+		return ctl, data, err
+	}
+	if err = connectData(fd, peer); err != nil {
+		return ctl, data, fmt.Errorf("reaching the switch's data socket %q: %w", peer, os.NewSyscallError("connect", err))
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, vdeSendBuffer) != nil {
+		// Without privilege as much as there is.
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, vdeSendBuffer)
+	}
+	taken := fd
+	fd = -1
+	data, err = newPollFile(taken, "vde")
+	return ctl, data, err
+}
+
+// connectControl opens the control connection, and returns for which port the
+// request must ask.
+func (d *vdeDialer) connectControl(dir string) (ctl *os.File, port int, err error) {
+	name := d.cfg.portgroup
+	if d.cfg.port > 0 {
+		// A socket with the number as its name comes first; then the
+		// request does not say it again.
+		name = fmt.Sprint(d.cfg.port)
+	}
+	if name != "" {
+		path := filepath.Join(dir, name)
+		if ctl, err = d.connectTo(path); err == nil {
+			return ctl, anyPort, nil
+		}
+		switch {
+		case d.cfg.portgroup == "":
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, 0, fmt.Errorf("no port group %q: there is no socket %s (few switches have port groups; the options are port=N, portgroup=NAME, group=NAME and mode=OCTAL): %w",
+				name, path, err)
+		default:
+			return nil, 0, fmt.Errorf("port group %q: %w", name, explainConnect(path, err))
+		}
+	}
+	path := filepath.Join(dir, "ctl")
+	if ctl, err = d.connectTo(path); err != nil {
+		return nil, 0, explainConnect(path, err)
+	}
+	return ctl, d.cfg.port, nil
+}
+
+// connectTo connects to a listening local socket. While its queue is full it
+// tries again: a switch serves one client at a time, and the kernel does not
+// tell when there is room.
+func (d *vdeDialer) connectTo(path string) (*os.File, error) {
+	if len(path) > maxUnixPath {
+		return nil, os.NewSyscallError("connect", unix.ENAMETOOLONG)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	wait := time.Millisecond
+	for {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+		if err != unix.EAGAIN && err != unix.EINTR {
+			break
+		}
+		select {
+		case <-time.After(wait):
+			wait = min(2*wait, 50*time.Millisecond)
+			continue
+		case <-d.dial.Done():
+		}
+		unix.Close(fd)
+		return nil, d.timeout("many clients wait for it")
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("connect", err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// connectData is connect with the standard library's form of an address: an
+// abstract name may have the full length in it.
+func connectData(fd int, name string) error {
+	for {
+		if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: name}); err != syscall.EINTR {
+			return err
+		}
+	}
+}
+
+// request sends the request, in one piece, and returns the switch's address.
+func (d *vdeDialer) request(ctl *os.File, request []byte, path string) (string, error) {
+	_, err := ctl.Write(request) // a new connection has room for it
+	stop := context.AfterFunc(d.dial, func() { ctl.SetDeadline(time.Unix(1, 0)) })
+	reply := make([]byte, unixAddrLen)
+	if err == nil {
+		_, err = io.ReadFull(ctl, reply)
+	}
+	if !stop() && err == nil {
+		// The deadline is set, or about to be: too late is too late.
+		err = os.ErrDeadlineExceeded
+	}
+	switch {
+	case err == nil:
+		return parseVDEReply(reply)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "", d.timeout(d.silence())
+	case err == io.EOF || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE):
+		return "", fmt.Errorf("the switch refused the connection: it cannot reach the socket %s, it is full, or %s: %w",
+			path, d.portTrouble(), err)
+	case err == io.ErrUnexpectedEOF:
+		return "", fmt.Errorf("the switch closed the connection in its answer: %w", err)
+	}
+	return "", fmt.Errorf("asking the switch: %w", err)
+}
+
+func (d *vdeDialer) silence() string { return "it may be full, or " + d.portTrouble() }
+
+func (d *vdeDialer) portTrouble() string {
+	if d.cfg.port == anyPort {
+		return "its ports may belong to other users"
+	}
+	return fmt.Sprintf("port %d may not exist or belong to another user", d.cfg.port)
+}
+
+// timeout returns the error of a handshake that has taken too long.
+func (d *vdeDialer) timeout(why string) error {
+	waited, err := vdeTimeout, d.ctx.Err()
+	switch deadline, ok := d.ctx.Deadline(); {
+	case errors.Is(err, context.Canceled):
+		return err
+	case err == nil:
+		err = os.ErrDeadlineExceeded
+	case ok:
+		waited = deadline.Sub(d.start).Round(100 * time.Millisecond)
+	}
+	return fmt.Errorf("the switch did not answer within %v: %s: %w", waited, why, err)
+}
+
+// explainConnect says what is wrong with the control socket of a switch.
+func explainConnect(path string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("no switch there: %s does not exist: %w", path, err)
+	case errors.Is(err, unix.ECONNREFUSED):
+		return fmt.Errorf("no switch there: stale socket %s, the switch that made it is gone: %w", path, err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("no permission: %s: %w", whoMay(path), err)
+	case errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("%s is not the directory of a switch: %w", filepath.Dir(path), err)
+	case errors.Is(err, unix.EPROTOTYPE):
+		return fmt.Errorf("%s is not the control socket of a switch: %w", path, err)
+	case errors.Is(err, unix.ENAMETOOLONG):
+		return fmt.Errorf("the path %s has %d bytes, a socket address has room for %d: use a shorter one (a link does not help): %w",
+			path, len(path), maxUnixPath, err)
+	}
+	return fmt.Errorf("connecting to %s: %w", path, err)
+}
+
+// whoMay returns the first part of a path that stops this user, and to whom it
+// belongs.
+func whoMay(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	for i := 1; i <= len(path); i++ {
+		if i < len(path) && path[i] != '/' {
+			continue
+		}
+		need := uint32(unix.X_OK)
+		if i == len(path) {
+			need = unix.W_OK
+		}
+		part := path[:i]
+		if unix.Faccessat(unix.AT_FDCWD, part, need, unix.AT_EACCESS) == nil {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Stat(part, &st) != nil {
+			return part
+		}
+		return fmt.Sprintf("%s has mode %04o and owner %d:%d, this is user %d group %d (see the options -m, -g and --dirmode of vde_switch)",
+			part, st.Mode&0o7777, st.Uid, st.Gid, os.Geteuid(), os.Getegid())
+	}
+	return path
+}

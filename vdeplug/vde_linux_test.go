@@ -1,0 +1,474 @@
+package vdeplug
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+func openPlug(t *testing.T, vnl string) Conn {
+	t.Helper()
+	c, err := Open(vnl, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestVDEConn(t *testing.T) {
+	eachSwitch(t, func(t *testing.T, kind switchKind) {
+		testConn(t, func(t *testing.T) Conn { return openPlug(t, kind.start(t).dir) })
+	})
+}
+
+// TestVDEFrames joins two plugs and one in C by a switch.
+func TestVDEFrames(t *testing.T) {
+	eachSwitch(t, func(t *testing.T, kind switchKind) {
+		noLeaks(t)
+		s := kind.start(t)
+		a, b, c := openInbox(t, "vde://"+s.dir), openInbox(t, s.dir), cPlug(t, "vde://"+s.dir)
+		carry(t, a, c.inbox, testFrame(broadcast, station(1), 60))
+		for _, n := range []int{14, 15, 60, 1514, kind.max} {
+			frame := testFrame(broadcast, station(1), n)
+			send(t, a, frame)
+			b.want(t, frame)
+			c.want(t, frame)
+			frame = testFrame(station(1), station(3), n)
+			send(t, c, frame)
+			a.want(t, frame)
+			frame = testFrame(station(3), station(2), n)
+			send(t, b, frame)
+			c.want(t, frame)
+		}
+		if got := a.Conn.(Dropper).Drops(); got != (Drops{}) {
+			t.Errorf("got %+v, want none", got)
+		}
+		entries, err := os.ReadDir(s.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), ".") {
+				t.Errorf("%s was left in the directory", e.Name())
+			}
+		}
+	})
+}
+
+// TestVDEMany opens many plugs at once, more than the queue of a switch holds.
+func TestVDEMany(t *testing.T) {
+	eachSwitch(t, func(t *testing.T, kind switchKind) {
+		noLeaks(t)
+		s := kind.start(t)
+		conns := make([]Conn, 24)
+		var wg sync.WaitGroup
+		for i := range conns {
+			wg.Go(func() {
+				c, err := Open(s.dir, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				conns[i] = c
+			})
+		}
+		wg.Wait()
+		if t.Failed() {
+			return
+		}
+		var boxes []*inbox
+		for _, c := range conns {
+			boxes = append(boxes, newInbox(t, c))
+		}
+		frame := testFrame(broadcast, station(1), 60)
+		send(t, conns[0], frame)
+		for _, in := range boxes[1:] {
+			in.want(t, frame)
+		}
+	})
+}
+
+// TestVDEPort asks for a port, and is listed there by its description.
+func TestVDEPort(t *testing.T) {
+	noLeaks(t)
+	mgmt := filepath.Join(shortDir(t), "mgmt")
+	s := classicSwitch(t, "-M", mgmt)
+	a, err := Open(s.dir+"[7]", &Options{Description: "lab one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	openPlug(t, s.dir+"[port=7]") // of the same user: shares the port
+	got := console(t, mgmt, "port/print 7")
+	if want := fmt.Sprintf(": lab one user=%s pid=%d", userName(t.Context()), os.Getpid()); !strings.Contains(got, want) {
+		t.Errorf("port 7 is\n%s\nwant %q in it", got, want)
+	}
+	if n := strings.Count(got, "endpoint ID"); n != 2 {
+		t.Errorf("port 7 has %d endpoints, want 2:\n%s", n, got)
+	}
+	// The management port.
+	openPlug(t, s.dir+"[0]")
+	if got := console(t, mgmt, "port/print 0"); !strings.Contains(got, "vdestack user=") {
+		t.Errorf("port 0 is\n%s", got)
+	}
+	a.Close()
+	eventually(t, "an endpoint less", func() bool {
+		return strings.Count(console(t, mgmt, "port/print 7"), "endpoint ID") == 1
+	})
+}
+
+func TestVDEPortGroup(t *testing.T) {
+	noLeaks(t)
+	s := classicSwitch(t)
+	_, err := Open(s.dir+"[lab]", nil)
+	wantError(t, err, `no port group "lab": there is no socket `+s.dir+`/lab (`)
+	wantError(t, err, "port=N, portgroup=NAME, group=NAME and mode=OCTAL")
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v is not fs.ErrNotExist", err)
+	}
+	f := newFakeSwitch(t, filepath.Join(s.dir, "lab"))
+	f.serve(func(c *fakeClient) {
+		if kind := c.request[8:12]; !bytes.Equal(kind, make([]byte, 4)) {
+			t.Errorf("the request asks for a port: % x", kind)
+		}
+		c.accept(filepath.Join(f.dir, "data"))
+	})
+	openPlug(t, s.dir+"[lab]").Close()
+}
+
+// TestVDESilent meets switches that do not answer.
+func TestVDESilent(t *testing.T) {
+	tests := []struct {
+		name, port, text string
+		start            func(t *testing.T) string // returns the directory
+	}{
+		{"full", "", "it may be full", func(t *testing.T) string {
+			s := classicSwitch(t, "-n", "3")
+			openPlug(t, s.dir)
+			openPlug(t, s.dir)
+			return s.dir
+		}},
+		{"no such port", "[99]", "port 99 may not exist or belong to another user", func(t *testing.T) string {
+			return classicSwitch(t).dir
+		}},
+		{"stopped", "", "it may be full", func(t *testing.T) string {
+			s := classicSwitch(t)
+			s.signal(syscall.SIGSTOP)
+			return s.dir
+		}},
+		{"queue full", "", "many clients wait", func(t *testing.T) string {
+			dir := shortDir(t)
+			fd := listenUnix(t, filepath.Join(dir, "ctl"), 0)
+			t.Cleanup(func() { unix.Close(fd) })
+			c, err := net.Dial("unix", filepath.Join(dir, "ctl"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			return dir
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			noLeaks(t)
+			dir := tt.start(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			_, err := OpenContext(ctx, dir+tt.port, nil)
+			wantError(t, err, "the switch did not answer within ")
+			wantError(t, err, tt.text)
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%v is not context.DeadlineExceeded", err)
+			}
+			ctx, cancel = context.WithCancel(t.Context())
+			time.AfterFunc(50*time.Millisecond, cancel)
+			if _, err = OpenContext(ctx, dir+tt.port, nil); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want context.Canceled", err)
+			}
+			noSocketLeft(t, dir)
+		})
+	}
+	t.Run("for ever", func(t *testing.T) {
+		noLeaks(t)
+		s := classicSwitch(t)
+		s.signal(syscall.SIGSTOP)
+		_, err := Open(s.dir, nil)
+		wantError(t, err, "the switch did not answer within 3s: it may be full")
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%v is not os.ErrDeadlineExceeded", err)
+		}
+	})
+}
+
+func noSocketLeft(t *testing.T, dir string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, ".*"))
+	if err != nil || len(names) > 0 {
+		t.Errorf("left in the directory: %q, %v", names, err)
+	}
+}
+
+// TestVDEAbsent finds no switch, or may not use it.
+func TestVDEAbsent(t *testing.T) {
+	dir := shortDir(t)
+	join := func(name string) string { return filepath.Join(dir, name) }
+	stale := classicSwitch(t)
+	stale.kill(t)
+	if err := errors.Join(os.Mkdir(join("empty"), 0o700), os.WriteFile(join("file"), nil, 0o600),
+		os.Mkdir(join("packets"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	packets, err := net.ListenPacket("unixgram", join("packets/ctl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packets.Close()
+	tests := []struct {
+		name, vnl, text string
+		err             error
+	}{
+		{"no directory", join("none"), "no switch there: " + join("none/ctl") + " does not exist", fs.ErrNotExist},
+		{"no socket", join("empty"), "no switch there: " + join("empty/ctl") + " does not exist", fs.ErrNotExist},
+		{"a file", "vde://" + join("file"), join("file") + " is not the directory of a switch", unix.ENOTDIR},
+		{"another socket", join("packets"), join("packets/ctl") + " is not the control socket", unix.EPROTOTYPE},
+		{"stale", stale.dir, "no switch there: stale socket " + stale.dir + "/ctl", unix.ECONNREFUSED},
+		{"unknown group", stale.dir + "[group=no-such-group]", "must be a gid or a group of users", nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			noLeaks(t)
+			_, err := Open(tt.vnl, nil)
+			wantError(t, err, tt.text)
+			if tt.err != nil && !errors.Is(err, tt.err) {
+				t.Errorf("%v is not %v", err, tt.err)
+			}
+		})
+	}
+	t.Run("defaults", func(t *testing.T) {
+		defer func(dirs []string) { defaultSwitches = dirs }(defaultSwitches)
+		defaultSwitches = []string{stale.dir, join("none")}
+		_, err := Open("vde://", nil)
+		wantError(t, err, stale.dir+"/ctl")
+		wantError(t, err, join("none/ctl"))
+		defaultSwitches = []string{stale.dir, classicSwitch(t).dir}
+		openPlug(t, "vde://")
+	})
+}
+
+// TestVDEForbidden tells who may.
+func TestVDEForbidden(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("nothing is forbidden to root")
+	}
+	noLeaks(t)
+	s := classicSwitch(t)
+	for _, name := range []string{"ctl", "."} {
+		path := filepath.Join(s.dir, name)
+		if err := os.Chmod(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(s.dir, nil)
+		wantError(t, err, fmt.Sprintf("no permission: %s has mode 0000 and owner %d:%d", path, os.Geteuid(), os.Getegid()))
+		if !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%v is not fs.ErrPermission", err)
+		}
+		if err := os.Chmod(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Groups of others cannot be given to.
+	_, err := Open(s.dir+"[group=0]", nil)
+	wantError(t, err, `option "group=0": giving `)
+	noSocketLeft(t, s.dir)
+}
+
+// TestVDELongPath has directories near the limit of socket addresses.
+func TestVDELongPath(t *testing.T) {
+	noLeaks(t)
+	base := shortDir(t)
+	deep := func(n int) string { return base + "/" + strings.Repeat("x", n-len(base)-1) }
+	// The name of the client's socket does not fit, that of the switch's does.
+	dir := deep(99)
+	s := startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir))
+	a, b := openInbox(t, s.dir), openInbox(t, s.dir)
+	frame := testFrame(broadcast, station(1), 60)
+	send(t, a, frame)
+	b.want(t, frame)
+
+	dir = deep(104)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(dir, nil)
+	wantError(t, err, "has 108 bytes, a socket address has room for 107")
+	if !errors.Is(err, unix.ENAMETOOLONG) {
+		t.Errorf("%v is not ENAMETOOLONG", err)
+	}
+}
+
+// TestVDEOtherUser has a switch of an ordinary user, and root as the client.
+func TestVDEOtherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("starting a program as another user needs root")
+	}
+	noLeaks(t)
+	base := shortDir(t)
+	if err := os.Chown(base, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(base, "sw")
+	cmd := exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	s := startSwitch(t, dir, cmd)
+	a, b := openInbox(t, s.dir), openInbox(t, s.dir)
+	frame := testFrame(broadcast, station(1), 60)
+	send(t, a, frame)
+	b.want(t, frame)
+}
+
+// TestVDERoot has a switch of root that is open to everybody, and an ordinary
+// user as the client.
+func TestVDERoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("starting a program as another user needs root")
+	}
+	for name, dirmode := range map[string]string{"writable": "0777", "not writable": "0755"} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			base := shortDir(t)
+			if err := os.Chmod(base, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			dir := filepath.Join(base, "sw")
+			s := startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"),
+				"-s", dir, "-m", "0666", "--dirmode", dirmode))
+			in := openInbox(t, s.dir)
+			asNobody(t, "TestVDERootUser", s.dir)
+			if got := in.next(t); len(got) != 60 {
+				t.Errorf("got %d bytes", len(got))
+			}
+			noSocketLeft(t, dir)
+		})
+	}
+}
+
+// TestVDERootUser is the part of TestVDERoot of the ordinary user.
+func TestVDERootUser(t *testing.T) {
+	dir := childArg(t)
+	noLeaks(t)
+	a, b := openPlug(t, dir), openInbox(t, dir)
+	frame := testFrame(broadcast, station(1), 60)
+	send(t, a, frame)
+	b.want(t, frame)
+}
+
+// TestVDEGone ends the switch in several ways.
+func TestVDEGone(t *testing.T) {
+	eachSwitch(t, func(t *testing.T, kind switchKind) {
+		for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+			t.Run(sig.String(), func(t *testing.T) {
+				noLeaks(t)
+				s := kind.start(t)
+				in := openInbox(t, s.dir)
+				idle := openPlug(t, s.dir)
+				s.stop(t, sig)
+				err := in.wantEnd(t)
+				wantError(t, err, "the switch closed the connection")
+				var e *Error
+				if !errors.As(err, &e) || e.Op != "recv" || e.VNL != "vde://"+s.dir {
+					t.Errorf("got %#v", err)
+				}
+				eventually(t, "an error of Send", func() bool { return in.Send(testFrame(broadcast, station(1), 60)) != nil })
+				wantError(t, in.Send(testFrame(broadcast, station(1), 60)), "the switch closed the connection")
+				_, err = idle.Recv(make([]byte, MaxFrame))
+				wantError(t, err, "the switch closed the connection")
+				in.Close()
+				if _, err := in.Recv(make([]byte, MaxFrame)); err != net.ErrClosed {
+					t.Errorf("after close: got %v, want net.ErrClosed", err)
+				}
+			})
+		}
+	})
+}
+
+// TestVDESlow sends to a switch that does not run.
+func TestVDESlow(t *testing.T) {
+	noLeaks(t)
+	s := classicSwitch(t)
+	a, b := openPlug(t, s.dir), openInbox(t, s.dir)
+	s.signal(syscall.SIGSTOP)
+	const frames = 20000
+	for i := range frames {
+		send(t, a, testFrame(broadcast, station(i), 1514))
+	}
+	dropped := a.(Dropper).Drops().Send
+	if dropped == 0 || dropped == frames {
+		t.Errorf("%d of %d frames dropped, want some", dropped, frames)
+	}
+	s.signal(syscall.SIGCONT)
+	carry(t, a, b, testFrame(broadcast, station(1), 60))
+}
+
+// TestVDEAllocs moves frames without allocating.
+func TestVDEAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools")
+	}
+	s := classicSwitch(t)
+	a, b := openPlug(t, s.dir), openPlug(t, s.dir)
+	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
+	n := testing.AllocsPerRun(200, func() {
+		send(t, a, frame)
+		if n, err := b.Recv(buf); n != len(frame) || err != nil {
+			t.Fatalf("got %d bytes, %v", n, err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkVDE(b *testing.B) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctl, other, err := os.Pipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer other.Close()
+	data, err := newPollFile(pair[0], "data")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	c := newVDEConn(Locator{}, ctl, data)
+	defer c.Close()
+	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(frame)))
+	for b.Loop() {
+		c.Send(frame)
+		n, _ := unix.Read(pair[1], buf)
+		unix.Write(pair[1], buf[:n])
+		if _, err := c.Recv(buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
