@@ -1,0 +1,308 @@
+package vdeplug
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+// needTAP skips the test where interfaces cannot be made.
+func needTAP(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("making an interface needs root")
+	}
+	if _, err := os.Stat(tunDevice); err != nil {
+		testenv.Skip(t, "%v (modprobe tun)", err)
+	}
+}
+
+func ip(t *testing.T, args string) {
+	t.Helper()
+	out, err := exec.Command(testenv.Need(t, "ip", "iproute2"), strings.Fields(args)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ip %s: %v: %s", args, err, out)
+	}
+}
+
+func openTAPTest(t *testing.T, name string) *tapConn {
+	t.Helper()
+	return openPlug(t, "tap://"+name).(*tapConn)
+}
+
+func TestTAPConn(t *testing.T) {
+	needTAP(t)
+	testConn(t, func(t *testing.T) Conn {
+		c := openTAPTest(t, "")
+		ip(t, "link set "+c.name+" up")
+		return c
+	})
+}
+
+// A packetSocket is the other side of an interface: what the host's stack sees
+// of it.
+type packetSocket struct{ *os.File }
+
+func (s packetSocket) Recv(frame []byte) (int, error) { return s.Read(frame) }
+func (s packetSocket) Send(frame []byte) error        { _, err := s.Write(frame); return err }
+
+func openPacketSocket(t *testing.T, ifname string) *inbox {
+	t.Helper()
+	ifi, err := net.InterfaceByName(ifname)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all [2]byte // a number in network order
+	binary.BigEndian.PutUint16(all[:], unix.ETH_P_ALL)
+	proto := binary.NativeEndian.Uint16(all[:])
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(proto))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: ifi.Index}); err != nil {
+		t.Fatal(err)
+	}
+	return newInbox(t, packetSocket{os.NewFile(uintptr(fd), "packet socket")})
+}
+
+// TestTAPFrames carries frames between the plug and the host.
+func TestTAPFrames(t *testing.T) {
+	needTAP(t)
+	for _, name := range []string{"", "vdetest0"} {
+		t.Run("name "+name, func(t *testing.T) {
+			noLeaks(t)
+			c := openTAPTest(t, name)
+			if name != "" && c.name != name || c.name == "" {
+				t.Errorf("the interface is called %q", c.name)
+			}
+			ip(t, "link set "+c.name+" mtu 9216 up")
+			in, host := newInbox(t, c), openPacketSocket(t, c.name)
+			for _, n := range []int{14, 15, 60, 1514, 9216 + 14} {
+				frame := testFrame(broadcast, station(1), n)
+				send(t, in, frame)
+				host.want(t, frame)
+				frame = testFrame(broadcast, station(2), n)
+				send(t, host, frame)
+				in.want(t, frame)
+			}
+			c.Close()
+			if _, err := net.InterfaceByName(c.name); err == nil {
+				t.Error("the interface is still there")
+			}
+		})
+	}
+}
+
+// TestTAPDown drops what is sent while the interface is down.
+func TestTAPDown(t *testing.T) {
+	needTAP(t)
+	noLeaks(t)
+	in := newInbox(t, openTAPTest(t, "vdetest0"))
+	send(t, in, testFrame(broadcast, station(1), 60))
+	if got := in.Conn.(Dropper).Drops(); got != (Drops{Send: 1}) {
+		t.Errorf("got %+v, want one not sent", got)
+	}
+	ip(t, "link set vdetest0 up")
+	carry(t, in, openPacketSocket(t, "vdetest0"), testFrame(broadcast, station(1), 60))
+}
+
+// TestTAPShortBuffer drops what the receiver has no room for.
+func TestTAPShortBuffer(t *testing.T) {
+	needTAP(t)
+	noLeaks(t)
+	c := openTAPTest(t, "vdetest0")
+	ip(t, "link set vdetest0 up")
+	host := openPacketSocket(t, "vdetest0")
+	frame := testFrame(broadcast, station(1), 20)
+	send(t, host, testFrame(broadcast, station(1), 21))
+	send(t, host, frame)
+	buf := make([]byte, 20)
+	for !bytes.Equal(buf, frame) {
+		if _, err := c.Recv(buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c.Drops().Recv == 0 {
+		t.Error("no drops counted")
+	}
+}
+
+// TestTAPRemoved takes the interface away under the plug.
+func TestTAPRemoved(t *testing.T) {
+	needTAP(t)
+	noLeaks(t)
+	in := newInbox(t, openTAPTest(t, "vdetest0"))
+	ip(t, "link set vdetest0 up")
+	ip(t, "link del vdetest0")
+	err := in.wantEnd(t)
+	wantError(t, err, "interface vdetest0 was removed")
+	var e *Error
+	if !errors.As(err, &e) || e.Op != "recv" || e.VNL != "tap://vdetest0" {
+		t.Errorf("got %#v", err)
+	}
+	wantError(t, in.Send(testFrame(broadcast, station(1), 60)), "interface vdetest0 was removed")
+}
+
+func TestTAPOpenErrors(t *testing.T) {
+	needTAP(t)
+	noLeaks(t)
+	openTAPTest(t, "vdetest0")
+	tests := []struct {
+		name, text string
+		err        error
+	}{
+		{"vdetest0", `interface "vdetest0" is in use by another program`, unix.EBUSY},
+		{"test0", `interface "test0" is no TAP interface`, unix.EINVAL},
+		{"sixteen-bytes-xx", "at most 15 bytes", nil},
+	}
+	for _, tt := range tests {
+		_, err := Open("tap://"+tt.name, nil)
+		wantError(t, err, tt.text)
+		if tt.err != nil && !errors.Is(err, tt.err) {
+			t.Errorf("%v is not %v", err, tt.err)
+		}
+	}
+	for err, text := range map[error]string{
+		unix.ENOENT: "no /dev/net/tun: load its module (modprobe tun)",
+		unix.ENODEV: "no /dev/net/tun: load its module",
+		unix.EACCES: "no access to /dev/net/tun (mode ",
+		unix.EMFILE: "opening /dev/net/tun: too many open files",
+	} {
+		wantError(t, explainTunDevice(err), text)
+	}
+}
+
+// TestTAPForbidden is refused as an ordinary user, by the device or by the
+// kernel.
+func TestTAPForbidden(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may")
+	}
+	noLeaks(t)
+	text := "no permission: it takes CAP_NET_ADMIN, or an interface made for this user (ip tuntap add mode tap user " +
+		strconv.Itoa(os.Geteuid()) + " name vdetest0)"
+	if err := unix.Faccessat(unix.AT_FDCWD, tunDevice, unix.R_OK|unix.W_OK, unix.AT_EACCESS); err != nil {
+		text = "no access to /dev/net/tun (mode "
+	}
+	_, err := Open("tap://vdetest0", nil)
+	wantError(t, err, text)
+	if !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("%v is not fs.ErrPermission", err)
+	}
+}
+
+// TestTAPNamespace makes the interface in the namespace of the caller.
+func TestTAPNamespace(t *testing.T) {
+	needTAP(t)
+	noLeaks(t)
+	inNamespace(t, func() {
+		c, err := Open("tap://vdetest0", nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		if _, err := net.InterfaceByName("vdetest0"); err != nil {
+			t.Errorf("not in the namespace of the caller: %v", err)
+		}
+		done := make(chan error)
+		go func() { // on another thread
+			_, err := net.InterfaceByName("vdetest0")
+			done <- err
+		}()
+		if err := <-done; err == nil {
+			t.Error("in the namespace of others")
+		}
+	})
+}
+
+// TestTAPC joins a plug and one in C by a bridge of the host.
+func TestTAPC(t *testing.T) {
+	needTAP(t)
+	noLeaks(t)
+	ip(t, "link add vdebr0 type bridge")
+	t.Cleanup(func() { ip(t, "link del vdebr0") })
+	ip(t, "tuntap add mode tap name vdetest1") // so that it is there at once
+	t.Cleanup(func() { ip(t, "link del vdetest1") })
+	here, there := newInbox(t, openTAPTest(t, "vdetest0")), cPlug(t, "tap://vdetest1")
+	for _, name := range []string{"vdetest0", "vdetest1"} {
+		ip(t, "link set "+name+" master vdebr0 up")
+	}
+	ip(t, "link set vdebr0 up")
+	carry(t, here, there.inbox, testFrame(broadcast, station(1), 60))
+	for _, n := range []int{14, 60, 1514} {
+		frame := testFrame(station(1), station(2), n)
+		carry(t, there, here, frame)
+		frame = testFrame(station(2), station(1), n)
+		carry(t, here, there.inbox, frame)
+	}
+}
+
+// TestTAPPersistent lets an ordinary user open an interface made for it, and
+// no other.
+func TestTAPPersistent(t *testing.T) {
+	needTAP(t)
+	var st unix.Stat_t
+	if err := unix.Stat(tunDevice, &st); err != nil || st.Mode&0o006 != 0o006 {
+		testenv.Skip(t, "%s is not for ordinary users here (chmod 0666)", tunDevice)
+	}
+	noLeaks(t)
+	ip(t, "tuntap add mode tap user 65534 name vdetest0")
+	t.Cleanup(func() { ip(t, "link del vdetest0") })
+	ip(t, "link set vdetest0 up")
+	asNobody(t, "TestTAPPersistentUser", "")
+	if _, err := net.InterfaceByName("vdetest0"); err != nil {
+		t.Errorf("a persistent interface was taken away: %v", err)
+	}
+}
+
+// TestTAPPersistentUser is the part of TestTAPPersistent of the ordinary user.
+func TestTAPPersistentUser(t *testing.T) {
+	childArg(t)
+	noLeaks(t)
+	c := openTAPTest(t, "vdetest0")
+	send(t, c, testFrame(broadcast, station(1), 60))
+	if got := c.Drops(); got != (Drops{}) {
+		t.Errorf("got %+v, want none", got)
+	}
+	_, err := Open("tap://vdetest1", nil)
+	wantError(t, err, "ip tuntap add mode tap user 65534 name vdetest1")
+	if !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("%v is not fs.ErrPermission", err)
+	}
+}
+
+// TestTAPAllocs moves frames without allocating.
+func TestTAPAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector empties pools")
+	}
+	needTAP(t)
+	c := openTAPTest(t, "vdetest0")
+	ip(t, "link set vdetest0 up")
+	host := openPacketSocket(t, "vdetest0").Conn
+	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
+	n := testing.AllocsPerRun(200, func() {
+		send(t, c, frame)
+		send(t, host, frame)
+		for n := 0; n != len(frame); { // the host may have something to say
+			var err error
+			if n, err = c.Recv(buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
