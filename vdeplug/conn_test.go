@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -272,4 +273,33 @@ func testConn(t *testing.T, open func(t *testing.T) Conn) {
 		wg.Wait()
 		c.Close()
 	})
+}
+
+// benchPlugs sends frames from one plug to another.
+func benchPlugs(b *testing.B, fromVNL, toVNL string) {
+	open := func(vnl string) Conn {
+		c, err := Open(vnl, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { c.Close() })
+		return c
+	}
+	scheme, _, _ := strings.Cut(fromVNL, "://")
+	from, to := open(fromVNL), open(toVNL)
+	for _, size := range []int{60, 1514, MaxFrame} {
+		frame, buf := testFrame(broadcast, station(1), size), make([]byte, MaxFrame)
+		b.Run(fmt.Sprint(scheme, " ", size), func(b *testing.B) {
+			b.SetBytes(int64(size))
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := from.Send(frame); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := to.Recv(buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -14,9 +14,9 @@ func TestFrameQueue(t *testing.T) {
 		list [][]byte
 		used int
 	)
-	for step := range 200000 {
+	for step := range 40000 {
 		// Fill for a while, then empty for a while.
-		if fill := step/20000%2 == 0; rnd.IntN(10) < 4 || fill && rnd.IntN(2) == 0 {
+		if fill := step/4000%2 == 0; rnd.IntN(10) < 4 || fill && rnd.IntN(2) == 0 {
 			frame := make([]byte, []int{0, 14, 60, 1514, MaxFrame, 65549}[rnd.IntN(6)])
 			for i := range min(len(frame), 100) {
 				frame[i] = byte(rnd.Int())

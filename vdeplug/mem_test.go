@@ -217,30 +217,4 @@ func TestMemAllocs(t *testing.T) {
 	}
 }
 
-func BenchmarkMem(b *testing.B) {
-	for _, size := range []int{60, 1514, MaxFrame} {
-		b.Run(fmt.Sprint(size), func(b *testing.B) {
-			from, err := Open("mem://bench", nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer from.Close()
-			to, err := Open("mem://bench", nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer to.Close()
-			frame, buf := testFrame(broadcast, station(1), size), make([]byte, MaxFrame)
-			b.SetBytes(int64(size))
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := from.Send(frame); err != nil {
-					b.Fatal(err)
-				}
-				if _, err := to.Recv(buf); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}
+func BenchmarkMem(b *testing.B) { benchPlugs(b, "mem://bench", "mem://bench") }

@@ -10,9 +10,11 @@ import (
 )
 
 func init() {
-	for _, scheme := range []string{"cmd"} {
-		Register(scheme, func(context.Context, Locator, *Options) (Conn, error) {
-			return nil, fmt.Errorf("%s networks need Linux, this is %s: %w", scheme, runtime.GOOS, errors.ErrUnsupported)
-		})
+	for _, scheme := range []string{"cmd", "ptp"} {
+		Register(scheme, func(context.Context, Locator, *Options) (Conn, error) { return nil, unsupported(scheme) })
 	}
+}
+
+func unsupported(scheme string) error {
+	return fmt.Errorf("%s on %s: %w", scheme, runtime.GOOS, errors.ErrUnsupported)
 }

@@ -1,0 +1,337 @@
+package vdeplug
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// ptpName returns a path for a test, and the locator.
+func ptpName(t *testing.T) (path, vnl string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "p")
+	return path, "ptp://" + path
+}
+
+func waitPath(t *testing.T, path string) {
+	t.Helper()
+	eventually(t, path, func() bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	})
+}
+
+func TestPTP(t *testing.T) {
+	pairs(t, func(t *testing.T, first, second opener) {
+		path, vnl := ptpName(t)
+		a, quitA, _ := first.open(t, vnl)
+		waitPath(t, path)
+		b, quitB, _ := second.open(t, vnl)
+		waitPath(t, path+"+")
+		for _, n := range frameSizes {
+			carry(t, a, b, testFrame(station(2), station(1), n))
+			carry(t, b, a, testFrame(station(1), station(2), n))
+		}
+		quitB(t)
+		quitA(t)
+		for _, p := range []string{path, path + "+"} {
+			if _, err := os.Lstat(p); err == nil {
+				t.Errorf("%s is left", p)
+			}
+		}
+	})
+}
+
+// TestPTPCmd has a plug of C between two of this package: a command, and its
+// network.
+func TestPTPCmd(t *testing.T) {
+	testenv.Need(t, "vde_plug", "vdeplug")
+	noLeaks(t)
+	path, vnl := ptpName(t)
+	a, b := openInbox(t, vnl), openInbox(t, "=vde_plug "+vnl)
+	for _, n := range frameSizes {
+		carry(t, a, b, testFrame(station(2), station(1), n))
+		carry(t, b, a, testFrame(station(1), station(2), n))
+	}
+	b.Close()
+	if _, err := os.Lstat(path + ptpSecond); err == nil {
+		t.Error("the command could not clean up")
+	}
+}
+
+// TestPTPRestart ends one side and opens it again. The new one speaks first:
+// the other has nothing to send by which it would notice.
+func TestPTPRestart(t *testing.T) {
+	for _, which := range []string{"first", "second"} {
+		for _, how := range []string{"quit", "kill"} {
+			t.Run(which+" "+how, func(t *testing.T) {
+				pairs(t, func(t *testing.T, first, second opener) {
+					path, vnl := ptpName(t)
+					a, quitA, killA := first.open(t, vnl)
+					waitPath(t, path)
+					b, quitB, killB := second.open(t, vnl)
+					waitPath(t, path+"+")
+					carry(t, a, b, testFrame(station(2), station(1), 60))
+					carry(t, b, a, testFrame(station(1), station(2), 60))
+
+					stays, end, again := b, map[string]func(*testing.T){"quit": quitA, "kill": killA}[how], first
+					if which == "second" {
+						stays, end, again = a, map[string]func(*testing.T){"quit": quitB, "kill": killB}[how], second
+					}
+					end(t)
+					name := path
+					if which == "second" {
+						name += ptpSecond
+					}
+					c := reopen(t, again, name, vnl)
+					// A killed peer is noticed by an idle end of C never.
+					if _, ours := stays.Conn.(*ptpConn); ours || how == "quit" {
+						carry(t, c, stays, testFrame(station(1), station(2), 60))
+					}
+					carry(t, stays, c, testFrame(station(1), station(2), 60))
+					carry(t, c, stays, testFrame(station(1), station(2), 60))
+				})
+			})
+		}
+	}
+}
+
+// reopen opens an end that takes the name path. The C library gives up as long
+// as the other end has not noticed that the one before is gone.
+func reopen(t *testing.T, o opener, path, vnl string) *inbox {
+	t.Helper()
+	stamp := func() string {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return ""
+		}
+		dev, ino := inode(path)
+		return fmt.Sprint(dev, ino, info.ModTime())
+	}
+	if o.name != "C" {
+		in, _, _ := o.open(t, vnl)
+		return in
+	}
+	before, deadline := stamp(), time.Now().Add(patience)
+	for time.Now().Before(deadline) {
+		c := cPlug(t, vnl)
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for waiting := true; waiting; {
+			select {
+			case <-c.ended:
+				waiting = false
+			case <-tick.C:
+				if now := stamp(); now != "" && now != before {
+					return c.inbox
+				}
+			}
+		}
+	}
+	t.Fatalf("vde_plug did not open %s again in %v", vnl, patience)
+	return nil
+}
+
+func TestPTPThird(t *testing.T) {
+	pairs(t, func(t *testing.T, first, second opener) {
+		path, vnl := ptpName(t)
+		a, _, _ := first.open(t, vnl)
+		waitPath(t, path)
+		b, _, _ := second.open(t, vnl)
+		waitPath(t, path+"+")
+		for range 2 {
+			_, err := Open(vnl, nil)
+			wantError(t, err, path+" already has two ends")
+			if !errors.Is(err, unix.EADDRINUSE) {
+				t.Errorf("got %v, want one that wraps EADDRINUSE", err)
+			}
+			c := cPlug(t, vnl)
+			c.wantExit(t)
+			if c.cmd.ProcessState.ExitCode() != 1 {
+				t.Errorf("vde_plug: %v: %s", c.cmd.ProcessState, c.stderr)
+			}
+			// The two go on, and now they are connected.
+			carry(t, a, b, testFrame(station(2), station(1), 60))
+			carry(t, b, a, testFrame(station(1), station(2), 60))
+		}
+	})
+}
+
+// TestPTPTogether opens three ends at once: two get a role.
+func TestPTPTogether(t *testing.T) {
+	noLeaks(t)
+	_, vnl := ptpName(t)
+	for range 50 {
+		conns := make(chan Conn, 3)
+		var wg sync.WaitGroup
+		for range cap(conns) {
+			wg.Go(func() {
+				if c, err := Open(vnl, nil); err == nil {
+					conns <- c
+				} else if !errors.Is(err, unix.EADDRINUSE) {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		close(conns)
+		var ends []*inbox
+		for c := range conns {
+			ends = append(ends, newInbox(t, c))
+		}
+		if len(ends) != 2 {
+			t.Fatalf("%d ends, want 2", len(ends))
+		}
+		carry(t, ends[0], ends[1], testFrame(broadcast, station(1), 60))
+		carry(t, ends[1], ends[0], testFrame(broadcast, station(1), 60))
+		ends[0].Close()
+		ends[1].Close()
+	}
+}
+
+func TestPTPNames(t *testing.T) {
+	noLeaks(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := net.Listen("unix", filepath.Join(dir, "stream"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if err := os.Symlink("nowhere", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	long := filepath.Join(dir, strings.Repeat("x", ptpMaxPath-len(dir)-1))
+	tests := []struct{ path, text string }{
+		{"", "no path given"},
+		{long + "x", "has 107 bytes, a socket's path at most 106"},
+		{file, "exists and is no socket"},
+		{dir, "exists and is no socket"},
+		{stream.Addr().String(), "is a socket of another kind"},
+		{filepath.Join(dir, "no/such/dir"), "no such file or directory"},
+		{filepath.Join(file, "x"), "not a directory"},
+		{filepath.Join(dir, "link"), "others open and close it all the time"},
+	}
+	for _, tt := range tests {
+		_, err := Open("ptp://"+tt.path, nil)
+		wantError(t, err, tt.text)
+	}
+	if b, err := os.ReadFile(file); string(b) != "precious" {
+		t.Errorf("the file has %q, %v", b, err)
+	}
+	a, b := openInbox(t, "ptp://"+long), openInbox(t, "ptp://"+long)
+	carry(t, a, b, testFrame(broadcast, station(1), 60))
+	if info, err := os.Stat(long + "+"); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("got %v, %v, want mode 0700", info, err)
+	}
+
+	// A name that has become another's stays.
+	if err := os.Remove(long); err != nil {
+		t.Fatal(err)
+	}
+	c := openInbox(t, "ptp://"+long)
+	a.Close()
+	waitPath(t, long)
+	carry(t, c, b, testFrame(broadcast, station(1), 60))
+
+	t.Chdir(dir)
+	d := openInbox(t, "ptp://rel[3]{'")
+	t.Chdir("/")
+	d.Close()
+	if _, err := os.Lstat(filepath.Join(dir, "rel[3]{'")); err == nil {
+		t.Error("a relative path is left")
+	}
+}
+
+func TestPTPConn(t *testing.T) {
+	t.Run("alone", func(t *testing.T) {
+		testConn(t, func(t *testing.T) Conn { return openPlug(t, "ptp://"+filepath.Join(t.TempDir(), "p")) })
+	})
+	for _, reads := range []bool{true, false} {
+		name := "peer reads"
+		if !reads {
+			name = "peer does not read"
+		}
+		t.Run(name, func(t *testing.T) {
+			testConn(t, func(t *testing.T) Conn {
+				_, vnl := ptpName(t)
+				a, b := openPlug(t, vnl), openPlug(t, vnl)
+				if reads {
+					newInbox(t, b)
+				}
+				return a
+			})
+		})
+	}
+}
+
+// checkQueue sends more than a peer takes that does not read, and finds what
+// was not dropped.
+func checkQueue(t *testing.T, from, to Conn) {
+	t.Helper()
+	const frames = 20000
+	frame := testFrame(broadcast, station(1), 1514)
+	for range frames {
+		if err := from.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dropped := from.(Dropper).Drops().Send
+	if dropped == 0 || frames-dropped < 50 {
+		t.Errorf("%d of %d frames dropped, want some, but less", dropped, frames)
+	}
+	in := newInbox(t, to)
+	carry(t, from, in, testFrame(broadcast, station(1), 60))
+}
+
+func TestPTPFull(t *testing.T) {
+	noLeaks(t)
+	_, vnl := ptpName(t)
+	a, b := openPlug(t, vnl), openPlug(t, vnl)
+	// As long as an end is not connected back, its queue is short.
+	if err := b.Send(testFrame(broadcast, station(1), 60)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Recv(make([]byte, MaxFrame)); err != nil {
+		t.Fatal(err)
+	}
+	checkQueue(t, b, a)
+}
+
+func TestPTPAllocs(t *testing.T) {
+	_, vnl := ptpName(t)
+	a, b := openPlug(t, vnl), openPlug(t, vnl)
+	checkAllocs(t, a, b)
+	checkAllocs(t, b, a)
+}
+
+func TestPTPDatagrams(t *testing.T) {
+	noLeaks(t)
+	path, vnl := ptpName(t)
+	c := openPlug(t, vnl)
+	peer, err := net.DialUnix("unixgram",
+		&net.UnixAddr{Name: path + "+", Net: "unixgram"}, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	checkDatagrams(t, peer, c, 0)
+}
+
+func BenchmarkPTP(b *testing.B) {
+	vnl := "ptp://" + filepath.Join(b.TempDir(), "p")
+	benchPlugs(b, vnl, vnl)
+}
