@@ -1,0 +1,116 @@
+package vdeplug
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// dialUDP makes a socket on the address local that is connected to peer: the
+// kernel passes no packets of others.
+func dialUDP(vnl string, local, peer netip.AddrPort) (_ Conn, err error) {
+	family := unix.AF_INET
+	if peer.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_UDP)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	c := &udpConn{}
+	if c.addr, err = socketAddr(peer); err == nil {
+		err = c.prepare(fd, local, peer)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	c.datagramConn = datagramConn{vnl: vnl, peer: c}
+	if c.file, err = newPollFile(fd, "udp"); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// A udpConn is one end of a pair.
+type udpConn struct {
+	datagramConn
+	mu   sync.Mutex // guards addr, which connecting changes inside
+	addr unix.Sockaddr
+}
+
+var (
+	_ Conn    = (*udpConn)(nil)
+	_ Dropper = (*udpConn)(nil)
+)
+
+func (c *udpConn) prepare(fd int, local, peer netip.AddrPort) error {
+	growBuffers(fd)
+	if peer.Addr().Is6() {
+		// Leave the same port of IPv4 to others.
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	from, err := socketAddr(local)
+	if err != nil {
+		return err
+	}
+	switch err := unix.Bind(fd, from); {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("source %v is used by another program: %w", local, os.NewSyscallError("bind", err))
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("source %v is not an address of this host: %w", local, os.NewSyscallError("bind", err))
+	case err != nil:
+		return fmt.Errorf("source %v: %w", local, os.NewSyscallError("bind", err))
+	}
+	if err := unix.Connect(fd, c.addr); err != nil {
+		return fmt.Errorf("destination %v: %w", peer, os.NewSyscallError("connect", err))
+	}
+	return nil
+}
+
+func socketAddr(a netip.AddrPort) (unix.Sockaddr, error) {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: a.Addr().As4(), Port: int(a.Port())}, nil
+	}
+	zone := a.Addr().Zone()
+	index, err := strconv.ParseUint(zone, 10, 32)
+	if err != nil && zone != "" {
+		ifi, err := net.InterfaceByName(zone)
+		if err != nil {
+			return nil, fmt.Errorf("zone %q of %v: %w", zone, a.Addr(), err)
+		}
+		index = uint64(ifi.Index)
+	}
+	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port()), ZoneId: uint32(index)}, nil
+}
+
+// reconnect lets the kernel choose route and source address anew, unless the
+// error was only the peer's answer to an earlier packet that it has no plug.
+func (c *udpConn) reconnect(fd int, err error) bool {
+	if err == unix.ECONNREFUSED {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	disconnect(fd) // or the old source address is kept
+	return unix.Connect(fd, c.addr) == nil
+}
+
+// empty drops a packet without a frame.
+func (c *udpConn) empty(int) { c.droppedRecv.Add(1) }
+
+func (c *udpConn) Close() error {
+	c.closeOnce.Do(func() {
+		c.closing.Store(true)
+		c.file.close()
+	})
+	return nil
+}
