@@ -3,10 +3,8 @@ package rtnl
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strings"
-	"syscall"
 
 	"github.com/mdlayher/netlink"
 )
@@ -63,19 +61,8 @@ func fail(op string, what fmt.Stringer, err error) error {
 	if oe, ok := errors.AsType[*netlink.OpError](err); ok {
 		e.Err, e.Msg = oe.Err, oe.Message
 	}
-	switch {
-	// A closed descriptor shows as EBADF or os.ErrClosed, as the race goes.
-	case errors.Is(e.Err, os.ErrClosed), errors.Is(e.Err, syscall.EBADF) && isSyscall(e.Err):
-		e.Err = net.ErrClosed
-	case errors.Is(e.Err, os.ErrDeadlineExceeded):
+	if errors.Is(e.Err, os.ErrDeadlineExceeded) {
 		e.Err, e.Msg = os.ErrDeadlineExceeded, "no answer from the kernel"
 	}
 	return e
-}
-
-// isSyscall tells an errno of our own system call from one that the kernel
-// sent as an answer.
-func isSyscall(err error) bool {
-	_, ok := errors.AsType[*os.SyscallError](err)
-	return ok
 }

@@ -44,7 +44,7 @@ func (f *fake) send(b []byte) error {
 		f.mu.Lock()
 		if f.closed {
 			f.mu.Unlock()
-			return os.ErrClosed
+			return net.ErrClosed
 		}
 		f.sent = append(f.sent, b)
 		f.queue = append(f.queue, answer...)
@@ -61,7 +61,7 @@ func (f *fake) recv() ([]byte, error) {
 		switch {
 		case f.closed:
 			f.mu.Unlock()
-			return nil, os.ErrClosed
+			return nil, net.ErrClosed
 		case len(f.queue) > 0:
 			d := f.queue[0]
 			f.queue = f.queue[1:]

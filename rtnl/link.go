@@ -24,8 +24,8 @@ type Link struct {
 	HardwareAddr net.HardwareAddr
 	// Master is the index of the bridge or bond that the link is a port of, or 0.
 	Master int
-	// Parent is the index of the link that this one is made on (vlan, macvlan,
-	// vxlan) or of its peer (veth), or 0. It may be an index of another stack.
+	// Parent is the index of the link that this one is made on (vlan, macvlan)
+	// or of its peer (veth), or 0. It may be an index of another stack.
 	Parent    int
 	OperState OperState
 	Stats     LinkStats

@@ -20,7 +20,7 @@ type LinkSpec struct {
 	// Kind is the type: "bridge", "veth", "vlan", "vxlan", "macvlan", "dummy", …
 	// EOPNOTSUPP means that the kernel lacks it.
 	Kind string
-	// Index that the interface shall have. 0: the kernel picks one.
+	// Index that the interface shall have. 0: the kernel picks one, for a Peer too.
 	Index int
 	// Parent is the index of the link to make a vlan or macvlan on.
 	Parent int
@@ -195,6 +195,8 @@ func (l *LinkSpec) check() error {
 		}
 	}
 	switch {
+	case l.Peer != nil && l.Peer.Index != 0 && l.Index == 0:
+		return invalid(syscall.EINVAL, "the kernel takes Peer.Index only together with Index")
 	case l.Kind == "":
 		return invalid(syscall.EINVAL, "Kind is empty")
 	case l.VLAN < 0 || l.VLAN > 4094:

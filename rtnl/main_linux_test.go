@@ -39,6 +39,23 @@ func (ns namespace) Socket(domain, typ, proto int) (*os.File, error) {
 	return request(ns.f, domain, typ, proto)
 }
 
+// tun makes a TUN device, which goes with the file.
+func (ns namespace) tun(name string) (*os.File, error) {
+	f, err := request(ns.f, asTUN, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		err = unix.IoctlIfreq(int(f.Fd()), unix.TUNSETIFF, ifr)
+	}
+	return f, err
+}
+
+// asTUN is the domain that asks the server for an open TUN device.
+const asTUN = -1
+
 // newNamespace makes a namespace with loopback, which is down.
 func newNamespace(t testing.TB) namespace {
 	t.Helper()
@@ -142,7 +159,11 @@ func serve(conn int) error {
 		} else {
 			arg := func(i int) int { return int(int32(binary.NativeEndian.Uint32(b[4*i:]))) }
 			if err = unix.Setns(ns, unix.CLONE_NEWNET); err == nil {
-				fd, err = unix.Socket(arg(0), arg(1)|unix.SOCK_CLOEXEC, arg(2))
+				if arg(0) == asTUN {
+					fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+				} else {
+					fd, err = unix.Socket(arg(0), arg(1)|unix.SOCK_CLOEXEC, arg(2))
+				}
 			}
 			unix.Close(ns)
 		}

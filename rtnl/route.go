@@ -243,7 +243,7 @@ func decodeRoute(b []byte) (Route, bool, error) {
 	if err != nil {
 		return Route{}, false, err
 	}
-	if r.Dst = netip.PrefixFrom(dst, bits); !r.Dst.IsValid() {
+	if r.Dst = netip.PrefixFrom(dst, bits).Masked(); !r.Dst.IsValid() {
 		return Route{}, false, malformed(kind, fmt.Errorf("destination %v, prefix length %d", dst, bits))
 	}
 	return r, true, nil

@@ -14,7 +14,7 @@ type transport interface {
 	send(b []byte) error
 	recv() ([]byte, error) // the caller owns the bytes
 	setDeadline(t time.Time) error
-	Close() error // unblocks send and recv; twice is fine
+	Close() error // unblocks send and recv, which return net.ErrClosed; twice is fine
 }
 
 var (

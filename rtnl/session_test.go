@@ -191,7 +191,8 @@ func TestInvalid(t *testing.T) {
 	gw4, gw6 := mustAddr("10.0.0.9"), mustAddr("fc00::9")
 	spec := func(l LinkSpec) error { _, err := c.LinkAdd(l); return err }
 	lookup := func(name string) error { _, err := c.IfNameToIndex(name); return err }
-	big := 1 << 31
+	big := 1<<31 - 1
+	big++ // negative where int has 32 bits
 	tests := []struct {
 		name string
 		err  error
@@ -236,6 +237,7 @@ func TestInvalid(t *testing.T) {
 		{"link, long name", spec(LinkSpec{Name: "0123456789abcdef", Kind: "bridge"}), syscall.ERANGE},
 		{"link, peer's name", spec(LinkSpec{Kind: "veth", Peer: &LinkSpec{Name: "x y"}}), syscall.EINVAL},
 		{"bridge with peer", spec(LinkSpec{Kind: "bridge", Peer: &LinkSpec{}}), syscall.EINVAL},
+		{"index of the peer only", spec(LinkSpec{Kind: "veth", Peer: &LinkSpec{Index: 7}}), syscall.EINVAL},
 		{"VLAN id", spec(LinkSpec{Kind: "vlan", VLAN: 4095}), syscall.EINVAL},
 		{"bridge with VXLAN", spec(LinkSpec{Kind: "bridge", VXLAN: &VXLAN{}}), syscall.EINVAL},
 		{"link, MAC", spec(LinkSpec{Kind: "bridge", MAC: make(net.HardwareAddr, 20)}), syscall.EINVAL},

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/socket"
@@ -33,8 +35,9 @@ func (host) Socket(domain, typ, proto int) (*os.File, error) {
 // A netlinkSocket is the transport to the kernel. One goroutine at a time
 // receives.
 type netlinkSocket struct {
-	s   *socket.Conn
-	buf []byte
+	s      *socket.Conn
+	buf    []byte
+	closed atomic.Bool
 }
 
 // openSocket makes a socket in the maker's stack, in the multicast groups
@@ -95,19 +98,37 @@ func dup(f *os.File) (fd int, err error) {
 	return fd, err
 }
 
-func (t *netlinkSocket) setDeadline(d time.Time) error { return t.s.SetDeadline(d) }
-func (t *netlinkSocket) Close() error                  { return t.s.Close() }
-
-func (t *netlinkSocket) send(b []byte) error {
-	return t.s.WriteFunc(context.Background(), "sendto", func(fd int) error {
-		return again(func() error { return unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) })
-	})
+func (t *netlinkSocket) Close() error {
+	t.closed.Store(true)
+	return t.s.Close()
 }
 
-// recv returns the next datagram of the kernel, whatever its size.
+// reason is err, or net.ErrClosed for what an operation on a closed descriptor
+// reports: EBADF, os.ErrClosed or an error of package poll, as the race goes.
+func (t *netlinkSocket) reason(err error) error {
+	if err != nil && t.closed.Load() {
+		return net.ErrClosed
+	}
+	return err
+}
+
+func (t *netlinkSocket) setDeadline(d time.Time) error { return t.reason(t.s.SetDeadline(d)) }
+
+func (t *netlinkSocket) send(b []byte) error {
+	return t.reason(t.s.WriteFunc(context.Background(), "sendto", func(fd int) error {
+		return again(func() error { return unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) })
+	}))
+}
+
+// recv returns the next datagram of the kernel, whatever its size. ENOBUFS says
+// that some were lost, and those that were waiting are too: the kernel drops
+// what comes, without another word, until the queue has been empty.
 func (t *netlinkSocket) recv() ([]byte, error) {
 	for {
 		n, err := t.recvfrom(unix.MSG_PEEK | unix.MSG_TRUNC)
+		if errors.Is(err, unix.ENOBUFS) {
+			t.drain()
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -137,7 +158,19 @@ func (t *netlinkSocket) recvfrom(flags int) (n int, err error) {
 			return err
 		})
 	})
-	return n, err
+	return n, t.reason(err)
+}
+
+// drain empties the queue. The bound is for a kernel that fills it faster.
+func (t *netlinkSocket) drain() {
+	t.s.ReadFunc(context.Background(), "recvfrom", func(fd int) error {
+		for range 1 << 16 {
+			if _, _, err := unix.Recvfrom(fd, t.buf, unix.MSG_DONTWAIT); err == unix.EAGAIN {
+				break
+			}
+		}
+		return nil
+	})
 }
 
 // again repeats a call that a signal interrupted; package socket would wait for

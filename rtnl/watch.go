@@ -36,11 +36,11 @@ type watch struct {
 // that is never ranged over costs a descriptor until ctx or the Conn ends.
 //
 // Most errors are the last element. Two are not: ENOBUFS, which says that the
-// reader was too slow and changes are lost, so list again; and a message that
-// could not be decoded. The kernel does not report the IPv4 routes that go with
-// their link or address.
+// loop was too slow and changes are lost, so list again: what changes from then
+// on is reported; and a message that could not be decoded. The kernel does not
+// report the IPv4 routes that go with their link or address.
 func (c *Conn) Watch(ctx context.Context) iter.Seq2[Event, error] {
-	w, err := c.watch(ctx)
+	w, err := c.openWatch(ctx)
 	return func(yield func(Event, error) bool) {
 		if err != nil {
 			yield(Event{}, fail("watch", nil, err))
@@ -50,7 +50,7 @@ func (c *Conn) Watch(ctx context.Context) iter.Seq2[Event, error] {
 	}
 }
 
-func (c *Conn) watch(ctx context.Context) (*watch, error) {
+func (c *Conn) openWatch(ctx context.Context) (*watch, error) {
 	t, err := openSocket(c.sockets, groupLink|groupIPv4Addr|groupIPv4Route|groupIPv6Addr|groupIPv6Route)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,287 @@
+package rtnl_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/rtnl"
+)
+
+// leaks fails the test if it leaves goroutines or descriptors behind.
+func leaks(t *testing.T) {
+	t.Helper()
+	newNamespace(t) // the server is there from now on
+	goroutines, fds := runtime.NumGoroutine(), openFiles(t)
+	t.Cleanup(func() {
+		for range 500 {
+			if runtime.NumGoroutine() <= goroutines && openFiles(t) <= fds {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		stacks := make([]byte, 1<<16)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		t.Errorf("%d goroutines and %d descriptors, there were %d and %d\n%s",
+			runtime.NumGoroutine(), openFiles(t), goroutines, fds, stacks)
+	})
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
+}
+
+// describe gives an event in one line.
+func describe(e rtnl.Event) string {
+	sign := "+"
+	if e.Deleted {
+		sign = "-"
+	}
+	switch {
+	case e.Link != nil:
+		return fmt.Sprintf("%slink %s %v", sign, e.Link.Name, e.Link.Flags&net.FlagUp != 0)
+	case e.Addr != nil:
+		return fmt.Sprintf("%saddr %v", sign, e.Addr.Prefix)
+	case e.Route != nil:
+		return fmt.Sprintf("%sroute %v %d", sign, e.Route.Dst, e.Route.Table)
+	}
+	return "nothing"
+}
+
+// timeout bounds a test.
+func timeout(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// TestWatch sees all changes since the call in their order, those before the
+// loop too.
+func TestWatch(t *testing.T) {
+	leaks(t)
+	c, _ := dial(t)
+	events := c.Watch(timeout(t))
+
+	v0, v1 := upPair(t, c)
+	check(t, c.RouteAdd(netip.Prefix{}, addr("10.0.0.254"), 0))
+	check(t, c.RouteAdd(prefix("fd77::/64"), addr("fd00::9"), 0))
+	check(t, c.RouteDel(netip.Prefix{}, addr("10.0.0.254"), 0))
+	check(t, c.AddrDel(v0, prefix("10.0.0.1/24")))
+	br := addLink(t, c, rtnl.LinkSpec{Name: "br", Kind: "bridge"})
+	check(t, c.LinkSetMaster(v1, br))
+	check(t, c.LinkSetMaster(v1, 0)) // the bridge tells of that as of a deleted link
+	check(t, c.LinkDel(v0))
+
+	want := []string{
+		"+link v1 false", "+link v0 false", "+link lo true", "+addr 127.0.0.1/8", "+link v0 true", "+link v1 true",
+		"+addr 10.0.0.1/24", "+route 10.0.0.0/24 254",
+		"+route 0.0.0.0/0 254", "+route fd77::/64 254", "-route 0.0.0.0/0 254", "-addr 10.0.0.1/24",
+		"+link br false", "-link v0 false",
+	}
+	var seen []string
+	for e, err := range events {
+		if err != nil {
+			t.Errorf("%v", err)
+			continue
+		}
+		s := describe(e)
+		seen = append(seen, s)
+		if len(want) > 0 && s == want[0] {
+			want = want[1:]
+		}
+		if s == "-link v0 false" {
+			break
+		}
+	}
+	// The kernel tells of new IPv6 addresses when it gets round to it.
+	if len(want) > 0 || !slices.Contains(seen, "-addr fd00::1/64") {
+		t.Errorf("%v and fd00::1 did not come in their order in\n%s", want, strings.Join(seen, "\n"))
+	}
+	for e, err := range events {
+		if !errors.Is(err, unix.EINVAL) {
+			t.Errorf("a second loop got %v, %v, want EINVAL", e, err)
+		}
+	}
+	check(t, c.Close())
+}
+
+// drain ranges over a watch until it ends and returns its last error.
+func drain(events iter.Seq2[rtnl.Event, error]) (last error) {
+	for _, err := range events {
+		last = err
+	}
+	return last
+}
+
+// TestWatchEnds ends a watch in each way, and wants all of it gone.
+func TestWatchEnds(t *testing.T) {
+	tests := []struct {
+		name string
+		do   func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error])
+	}{
+		{"context, in the loop", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+			go cancel()
+			check(t, drain(w))
+		}},
+		{"context, in the body", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+			check(t, c.LinkSetUp(1))
+			n := 0
+			for range w {
+				n++
+				cancel()
+			}
+			if n != 1 {
+				t.Errorf("%d events, want 1", n)
+			}
+		}},
+		{"context, never ranged over", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+			cancel()
+		}},
+		{"context before the loop", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+			cancel()
+			check(t, drain(w))
+		}},
+		{"Close, in the loop", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+			go c.Close()
+			if err := drain(w); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("got %v, want net.ErrClosed", err)
+			}
+		}},
+		{"Close, never ranged over", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+			check(t, c.Close())
+		}},
+		{"break", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+			check(t, c.LinkSetUp(1))
+			for range w {
+				break
+			}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			leaks(t)
+			c, _ := dial(t)
+			ctx, cancel := context.WithCancel(timeout(t))
+			defer cancel()
+			tt.do(t, c, cancel, c.Watch(ctx))
+			check(t, c.Close())
+		})
+	}
+	t.Run("after Close", func(t *testing.T) {
+		leaks(t)
+		c, _ := dial(t)
+		check(t, c.Close())
+		if err := drain(c.Watch(t.Context())); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("got %v, want net.ErrClosed", err)
+		}
+	})
+	t.Run("context done before", func(t *testing.T) {
+		leaks(t)
+		c, _ := dial(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		check(t, drain(c.Watch(ctx)))
+	})
+}
+
+// TestWatchOverrun overruns a watch that is not read; it says so and goes on.
+func TestWatchOverrun(t *testing.T) {
+	c, _ := dial(t)
+	v0, _ := upPair(t, c)
+	events := c.Watch(timeout(t))
+	for range 3000 {
+		check(t, c.AddrAdd(v0, prefix("10.1.0.1/24")))
+		check(t, c.AddrDel(v0, prefix("10.1.0.1/24")))
+	}
+	overrun, next := 0, false
+	for e, err := range events {
+		if errors.Is(err, unix.ENOBUFS) {
+			overrun++
+			// What happens from now on is not lost.
+			check(t, c.AddrAdd(v0, prefix("10.2.0.1/24")))
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if next = e.Addr != nil && e.Addr.Prefix == prefix("10.2.0.1/24"); next {
+			break
+		}
+	}
+	if overrun != 1 || !next {
+		t.Errorf("%d overruns, next change seen: %v; want 1, true", overrun, next)
+	}
+}
+
+// TestDialLeaks opens and closes connections to makers of all sorts.
+func TestDialLeaks(t *testing.T) {
+	leaks(t)
+	ns := newNamespace(t)
+	defer ns.f.Close()
+	makers := map[string]rtnl.SocketMaker{
+		"host":      nil,
+		"namespace": ns,
+		// In the poller, as most files of the standard library are.
+		"non-blocking": maker(func(domain, typ, proto int) (*os.File, error) {
+			fd, err := unix.Socket(domain, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto)
+			return os.NewFile(uintptr(fd), "socket"), err
+		}),
+	}
+	for name, m := range makers {
+		c, err := rtnl.Dial(m)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		runtime.GC() // closes what a finalizer was left to
+		if _, err := c.Links(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		check(t, c.Close())
+		check(t, c.Close())
+		if _, err := c.Links(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s, after Close: %v, want net.ErrClosed", name, err)
+		}
+	}
+	bad := map[string]maker{
+		"error":      func(int, int, int) (*os.File, error) { return nil, unix.EMFILE },
+		"nil":        func(int, int, int) (*os.File, error) { return nil, nil },
+		"no netlink": func(int, int, int) (*os.File, error) { return ns.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0) },
+		"no rtnetlink": func(d, typ, _ int) (*os.File, error) {
+			return ns.Socket(d, typ, unix.NETLINK_GENERIC)
+		},
+		"no socket": func(int, int, int) (*os.File, error) { return os.Open("/proc/self/exe") },
+		"closed": func(d, typ, proto int) (*os.File, error) {
+			f, err := ns.Socket(d, typ, proto)
+			f.Close()
+			return f, err
+		},
+	}
+	for name, m := range bad {
+		if c, err := rtnl.Dial(m); err == nil {
+			t.Errorf("%s: no error", name)
+			c.Close()
+		} else if _, ok := errors.AsType[*rtnl.Error](err); !ok || name == "error" && !errors.Is(err, unix.EMFILE) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A maker is a SocketMaker out of a function.
+type maker func(domain, typ, proto int) (*os.File, error)
+
+func (m maker) Socket(domain, typ, proto int) (*os.File, error) { return m(domain, typ, proto) }
