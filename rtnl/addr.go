@@ -104,14 +104,14 @@ type Label string
 func (l Label) setAddr(a *Addr) { a.Label = string(l) }
 
 // Broadcast is the option for Addr.Broadcast; without it there is none.
-type Broadcast struct{ netip.Addr }
+type Broadcast netip.Addr
 
-func (b Broadcast) setAddr(a *Addr) { a.Broadcast = b.Addr }
+func (b Broadcast) setAddr(a *Addr) { a.Broadcast = netip.Addr(b) }
 
 // Peer is the option for Addr.Peer.
-type Peer struct{ netip.Addr }
+type Peer netip.Addr
 
-func (p Peer) setAddr(a *Addr) { a.Peer = p.Addr }
+func (p Peer) setAddr(a *Addr) { a.Peer = netip.Addr(p) }
 
 // Lifetime is how long an address stays, in whole seconds; the zero Lifetime
 // is for ever.

@@ -92,7 +92,7 @@ func TestRequests(t *testing.T) {
 			"4c000000 1000 0506 01000000 00000000 | 00000000 09000000 00000000 00000000 | 0700 0300 76350000 |" +
 				"0800 0500 02000000 | 1c00 1200 | 0900 0100 766c616e 00 000000 | 0c00 0200 | 0600 0100 0500 0000"},
 		{"wide table", func(c *Conn) error {
-			return c.RouteAdd(mustPrefix("10.9.0.0/16"), netip.Addr{}, 2, Table(1000), Metric(7), ScopeLink, ProtocolStatic, Source{mustAddr("10.1.2.3")})
+			return c.RouteAdd(mustPrefix("10.9.0.0/16"), netip.Addr{}, 2, Table(1000), Metric(7), ScopeLink, ProtocolStatic, Source(mustAddr("10.1.2.3")))
 		}, 68,
 			"44000000 1800 0506 01000000 00000000 | 02 10 00 00 00 04 fd 01 00000000 | 0800 0400 02000000 | 0800 0100 0a090000 |" +
 				"0800 0700 0a010203 | 0800 0600 07000000 | 0800 0f00 e8030000"},

@@ -178,9 +178,9 @@ func TestVethBetween(t *testing.T) {
 func TestAddrs(t *testing.T) {
 	c, _ := dial(t)
 	v0, v1 := upPair(t, c)
-	check(t, c.AddrAdd(v1, prefix("10.1.0.1/32"), rtnl.Peer{Addr: addr("10.2.0.1")}, rtnl.ScopeLink))
-	check(t, c.AddrAdd(v1, prefix("fd01::1/128"), rtnl.Peer{Addr: addr("fd02::1")}, rtnl.NoDAD))
-	check(t, c.AddrAdd(v1, prefix("10.3.0.1/24"), rtnl.Broadcast{Addr: addr("10.3.0.255")}, rtnl.Label("v1:x"),
+	check(t, c.AddrAdd(v1, prefix("10.1.0.1/32"), rtnl.Peer(addr("10.2.0.1")), rtnl.ScopeLink))
+	check(t, c.AddrAdd(v1, prefix("fd01::1/128"), rtnl.Peer(addr("fd02::1")), rtnl.NoDAD))
+	check(t, c.AddrAdd(v1, prefix("10.3.0.1/24"), rtnl.Broadcast(addr("10.3.0.255")), rtnl.Label("v1:x"),
 		rtnl.Lifetime{Valid: time.Hour, Preferred: 30 * time.Minute}, rtnl.NoPrefixRoute, rtnl.NoDAD))
 	check(t, c.AddrAdd(v1, prefix("10.4.0.1/0"), rtnl.NoPrefixRoute))
 
@@ -264,7 +264,7 @@ func TestRoutes(t *testing.T) {
 		check(t, c.RouteAdd(dst, gw, ifindex, opts...))
 	}
 	add(none, addr("10.0.0.254"), 0)
-	add(none, addr("10.9.0.254"), 0, rtnl.Metric(50), rtnl.ProtocolStatic, rtnl.Source{Addr: addr("10.9.0.1")})
+	add(none, addr("10.9.0.254"), 0, rtnl.Metric(50), rtnl.ProtocolStatic, rtnl.Source(addr("10.9.0.1")))
 	add(none, addr("fd00::fe"), 0)
 	add(prefix("10.7.0.0/16"), noGW, v1, rtnl.ScopeLink)
 	add(prefix("10.8.0.0/16"), noGW, 0, rtnl.Blackhole, rtnl.Table(1000))

@@ -132,9 +132,9 @@ const (
 func (p Protocol) setRoute(r *Route) { r.Protocol = p }
 
 // Source is the option for Route.Src.
-type Source struct{ netip.Addr }
+type Source netip.Addr
 
-func (s Source) setRoute(r *Route) { r.Src = s.Addr }
+func (s Source) setRoute(r *Route) { r.Src = netip.Addr(s) }
 
 // check is for the routes that the caller wrote; those of the kernel may have
 // a gateway of another family.

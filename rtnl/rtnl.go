@@ -82,14 +82,14 @@ func (c *Conn) Close() error {
 }
 
 // Execute sends a prepared message and returns the messages of the answer, for
-// what this package has no method for. Length and, where it is zero, the
-// sequence number are filled in. The Request flag is set, and so is Acknowledge
-// for everything but queries, which answer in any case; an acknowledgment ends
-// the answer as a message of type netlink.Error. The answer to a dump is all of
-// its parts. It replaces nldialog.
+// what this package has no method for. Of the header only Type and Flags need
+// be set. The Request flag is added, and so is Acknowledge for everything but
+// queries, which answer in any case; an acknowledgment ends the answer as a
+// message of type netlink.Error. The answer to a dump is all of its parts; one
+// that a change interrupted is an error. It replaces nldialog.
 func (c *Conn) Execute(m netlink.Message) ([]netlink.Message, error) {
 	const kind, query = 3, 2 // of every four types the third is the query
-	m.Header.Length = 0
+	m.Header.Length, m.Header.PID = 0, 0
 	m.Header.Flags |= netlink.Request
 	if m.Header.Type&kind != query {
 		m.Header.Flags |= netlink.Acknowledge
@@ -125,8 +125,10 @@ func (c *Conn) send(typ netlink.HeaderType, flags netlink.HeaderFlags, m interfa
 // dump reads a table. A reading that a change or a full buffer spoilt is
 // repeated: the kernel marks it but sends it all the same.
 func (c *Conn) dump(typ netlink.HeaderType, size int) ([]netlink.Message, error) {
+	var err error
 	for range dumpTries {
-		answer, err := c.execute(netlink.Message{
+		var answer []netlink.Message
+		answer, err = c.execute(netlink.Message{
 			Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Dump},
 			Data:   make([]byte, size),
 		})
@@ -134,7 +136,10 @@ func (c *Conn) dump(typ netlink.HeaderType, size int) ([]netlink.Message, error)
 			return answer, err
 		}
 	}
-	return nil, invalid(syscall.EAGAIN, "the table changed during each of %d readings", dumpTries)
+	if errors.Is(err, errInterrupted) {
+		err = invalid(syscall.EAGAIN, "the table changed during each of %d readings", dumpTries)
+	}
+	return nil, err
 }
 
 // list reads a table and decodes what it holds. decode reports false for what
