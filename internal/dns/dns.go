@@ -1,0 +1,295 @@
+// Package dns is the stub resolver of a stack: it finds the addresses of names
+// by the servers, search list and hosts that its configuration gives, and never
+// by those of the host. It opens no file, and all its packets leave through the
+// dial function it is given.
+//
+// Nothing is cached: each lookup asks anew, and a caching server in the network
+// does better what a cache here could do. The protocol is that of RFC 1035 with
+// EDNS0 (RFC 6891) over UDP, and TCP (RFC 7766) for what does not fit.
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// Config says whom a Client asks, and how. The zero Config answers address
+// literals and localhost only.
+type Config struct {
+	// Servers are asked in this order; port 0 means 53.
+	Servers []netip.AddrPort
+	// Search are the domains in which a name is tried that does not end with
+	// a dot, as in resolv.conf(5).
+	Search []string
+	// Ndots is how many dots make a name be tried as it is before the search
+	// list, and not after it; 0 means 1.
+	Ndots int
+	// Hosts are names that are known without a server, as in hosts(5): in any
+	// case, with or without the trailing dot, and before anything else. A name
+	// in Hosts is never asked for; an empty list hides it.
+	Hosts map[string][]netip.Addr
+	// Timeout bounds one try, a query of one server. 0 means 3 seconds: two
+	// tries and two dead servers then fit in the ten seconds that programs
+	// like to give to a whole connection, and a server that has to ask others
+	// still has time for it.
+	Timeout time.Duration
+	// Attempts is how often each server is tried; 0 means 2.
+	Attempts int
+}
+
+// A DialFunc connects to an address literal with port, over "udp" or "tcp", and
+// returns when ctx ends. A udp connection is one that receives packets of that
+// address only. Each connection carries one query, and its Close must end a
+// Read that waits.
+type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// A Client answers lookups. It is safe for concurrent use, holds no resources
+// between lookups, and leaves no goroutine behind when a lookup returns.
+type Client struct {
+	servers  []string // "10.0.0.1:53"
+	search   []string // absolute: "example.org.", or "" for the root
+	ndots    int
+	hosts    hosts
+	timeout  time.Duration
+	attempts int
+	dial     DialFunc
+}
+
+// New returns a Client, or an error that names the bad field of cfg. Nothing of
+// cfg is kept.
+func New(cfg Config, dial DialFunc) (*Client, error) {
+	if dial == nil {
+		return nil, errors.New("dns: no dial function")
+	}
+	c := &Client{ndots: cfg.Ndots, timeout: cfg.Timeout, attempts: cfg.Attempts, dial: dial}
+	for _, s := range cfg.Servers {
+		switch a := s.Addr(); {
+		case !a.IsValid():
+			return nil, errors.New("dns: Servers: a server without an address")
+		case a.IsUnspecified(), a.IsMulticast():
+			return nil, fmt.Errorf("dns: Servers: %v is not the address of a server", a)
+		}
+		if s.Port() == 0 {
+			s = netip.AddrPortFrom(s.Addr(), 53)
+		}
+		c.servers = append(c.servers, s.String())
+	}
+	for _, domain := range cfg.Search {
+		if domain != "." && !isName(domain) {
+			return nil, fmt.Errorf("dns: Search: %q is not a domain name", domain)
+		}
+		c.search = append(c.search, strings.TrimPrefix(absolute(domain), "."))
+	}
+	var err error
+	if c.hosts, err = newHosts(cfg.Hosts); err != nil {
+		return nil, err
+	}
+	switch {
+	case c.ndots < 0:
+		return nil, fmt.Errorf("dns: Ndots: %d is negative", c.ndots)
+	case c.timeout < 0:
+		return nil, fmt.Errorf("dns: Timeout: %v is negative", c.timeout)
+	case c.attempts < 0:
+		return nil, fmt.Errorf("dns: Attempts: %d is negative", c.attempts)
+	}
+	if c.ndots == 0 {
+		c.ndots = 1
+	}
+	if c.timeout == 0 {
+		c.timeout = 3 * time.Second
+	}
+	if c.attempts == 0 {
+		c.attempts = 2
+	}
+	return c, nil
+}
+
+// LookupNetIP returns the addresses of a host: IPv4 before IPv6, and otherwise
+// as they came (see Sort). The network is "ip", "ip4" or "ip6". IPv4 addresses
+// are never in their IPv6-mapped form. The host is
+//
+//   - an address literal, with a zone or without;
+//   - a name in Config.Hosts;
+//   - localhost or a name below it (RFC 6761): 127.0.0.1 and ::1;
+//   - any other name, which is asked for. Names below .onion are not (RFC 7686).
+//
+// A and AAAA records are asked for at once. If one of the two has an answer,
+// the other has Config.Timeout left to have one too: servers exist that never
+// answer for AAAA. For the same reason, a server that denies a name for one of
+// the two and has addresses for the other is believed in the latter.
+//
+// Every error is a [*net.DNSError], but that of an unknown network. IsNotFound
+// is true if the name has no address of the network, and false if it is not
+// known whether it has; it wraps the error of the dial function or the
+// connection, and ctx.Err() if ctx ended. If ctx has a deadline, the tries share
+// the time that is left.
+func (c *Client) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	var types []dnsmessage.Type
+	switch network {
+	case "ip":
+		types = []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA}
+	case "ip4":
+		types = []dnsmessage.Type{dnsmessage.TypeA}
+	case "ip6":
+		types = []dnsmessage.Type{dnsmessage.TypeAAAA}
+	default:
+		return nil, net.UnknownNetworkError(network)
+	}
+	addrs, err := c.lookup(ctx, types, host)
+	if err != nil {
+		err.Name = host
+		return nil, err
+	}
+	return addrs, nil
+}
+
+func (c *Client) lookup(ctx context.Context, types []dnsmessage.Type, host string) ([]netip.Addr, *net.DNSError) {
+	addr, err := netip.ParseAddr(host)
+	known, ok := []netip.Addr{addr.Unmap()}, err == nil
+	if !ok {
+		known, ok = c.hosts.addrs(host)
+	}
+	if ok {
+		var addrs []netip.Addr
+		for _, typ := range types {
+			addrs = append(addrs, ofType(typ, known)...)
+		}
+		if len(addrs) == 0 && len(known) > 0 {
+			return nil, dnsError(errNoSuitable, "")
+		}
+		if len(addrs) == 0 {
+			return nil, dnsError(errNoSuchHost, "")
+		}
+		return addrs, nil
+	}
+	if !isName(host) || isBelow(host, "onion") {
+		return nil, dnsError(errNoSuchHost, "")
+	}
+	var failed *net.DNSError
+	notFound := dnsError(errNoSuchHost, "")
+	for _, name := range c.candidates(host) {
+		addrs, err := c.lookupName(ctx, types, name)
+		switch {
+		case err == nil:
+			return addrs, nil
+		case err.IsNotFound:
+			notFound = err
+		case !isServerError(err):
+			// No server has answered, and the next name would only take as
+			// long.
+			return nil, err
+		default:
+			failed = err
+		}
+	}
+	// As long as one name is unknown, it cannot be said that there is none.
+	if failed != nil {
+		return nil, failed
+	}
+	return nil, notFound
+}
+
+// lookupName asks for the records of an absolute name, in parallel.
+func (c *Client) lookupName(ctx context.Context, types []dnsmessage.Type, name string) ([]netip.Addr, *net.DNSError) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		addrs []netip.Addr
+		err   *net.DNSError
+	}
+	results := make([]result, len(types))
+	done := make(chan *result, len(types))
+	for i, typ := range types {
+		go func() {
+			r := &results[i]
+			r.addrs, r.err = c.addresses(ctx, typ, name)
+			done <- r
+		}()
+	}
+	var grace *time.Timer
+	for range types {
+		r := <-done
+		if grace == nil && (r.err == nil || errors.Is(r.err, errNoSuchHost)) {
+			grace = time.AfterFunc(c.timeout, cancel)
+			defer grace.Stop()
+		}
+	}
+	var (
+		addrs []netip.Addr
+		err   *net.DNSError
+	)
+	for _, r := range results {
+		addrs = append(addrs, r.addrs...)
+		if r.err != nil && (err == nil || weight(r.err) > weight(err)) {
+			err = r.err
+		}
+	}
+	if len(addrs) > 0 {
+		return addrs, nil
+	}
+	return nil, err
+}
+
+// weight orders the errors of the questions about one name: that it does not
+// exist is so for all types, that it has no such record for one only.
+func weight(err *net.DNSError) int {
+	switch {
+	case errors.Is(err, errNoSuchHost):
+		return 2
+	case errors.Is(err, errNoData):
+		return 0
+	}
+	return 1
+}
+
+// maxChain bounds the names that an alias may lead through, and with them the
+// questions of a lookup; servers have similar bounds.
+const maxChain = 12
+
+// addresses follows the aliases from a name to its addresses of one type.
+func (c *Client) addresses(ctx context.Context, typ dnsmessage.Type, name string) ([]netip.Addr, *net.DNSError) {
+	chain := []string{fold(name)}
+	for {
+		q, err := dnsmessage.NewName(chain[len(chain)-1])
+		if err != nil {
+			return nil, dnsError(err, "")
+		}
+		r, failed := c.ask(ctx, dnsmessage.Question{Name: q, Type: typ, Class: dnsmessage.ClassINET}, c.attempts)
+		if failed != nil {
+			return nil, failed
+		}
+		if r.rcode == dnsmessage.RCodeNameError {
+			// Of the last name of the chain, even if the answer leaves it
+			// (RFC 6604, section 3).
+			return nil, dnsError(errNoSuchHost, r.server)
+		}
+		asked := len(chain)
+		chain, err = r.follow(chain)
+		if err != nil {
+			return nil, dnsError(err, r.server)
+		}
+		last := chain[len(chain)-1]
+		addrs := r.of(last)
+		switch {
+		case len(addrs) > 0:
+			return addrs, nil
+		case len(chain) == asked, r.denies(last):
+			return nil, dnsError(errNoData, r.server)
+		}
+	}
+}
+
+// ofType returns those of the addresses that records of the type can hold.
+func ofType(typ dnsmessage.Type, addrs []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
+		return a.Is4() != (typ == dnsmessage.TypeA)
+	})
+}

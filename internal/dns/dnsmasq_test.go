@@ -1,0 +1,193 @@
+//go:build linux
+
+package dns
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+var capture = flag.Bool("capture", false, "write messages of dnsmasq to testdata/dnsmasq")
+
+// startDnsmasq starts a server with the zone example, on loopback.
+func startDnsmasq(t *testing.T) netip.AddrPort {
+	t.Helper()
+	program := testenv.Need(t, "dnsmasq", "dnsmasq-base")
+	addr := freePort(t)
+	args := []string{
+		"--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--pid-file=", "--user=", "--group=",
+		"--no-resolv", "--no-hosts", "--listen-address=127.0.0.1", "--bind-interfaces", fmt.Sprintf("--port=%d", addr.Port()),
+		"--local=/example/",
+		"--host-record=both.example,10.1.2.3,fd00::3",
+		"--host-record=v4.example,10.1.2.4",
+		"--cname=alias.example,both.example",
+		"--txt-record=both.example,hello",
+		"--mx-host=example,both.example,10",
+		"--srv-host=_http._tcp.example,both.example,80",
+	}
+	for i := range 200 {
+		args = append(args, fmt.Sprintf("--host-record=many.example,10.2.0.%d", i))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, program, args...)
+	// It answers over TCP from processes of its own; all get the signal.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.WaitDelay = patience
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		if t.Failed() {
+			t.Logf("dnsmasq: %s", log.Bytes())
+		}
+	})
+	deadline := time.Now().Add(patience)
+	for {
+		conn, err := net.Dial("tcp", addr.String())
+		if err == nil {
+			conn.Close()
+			return addr
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("dnsmasq ended: %v: %s", err, log.Bytes())
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("dnsmasq does not listen: %v", err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// freePort returns a loopback address that nobody uses.
+func freePort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	f := newFake(t, silent)
+	f.stop()
+	return f.addr
+}
+
+func TestDnsmasq(t *testing.T) {
+	addr := startDnsmasq(t)
+	f := &fake{addr: addr}
+	c := newClient(t, Config{Timeout: patience, Search: []string{"example"}}, f)
+	tests := []struct{ network, host, want, err string }{
+		{"ip", "both.example", "10.1.2.3 fd00::3", ""},
+		{"ip", "both", "10.1.2.3 fd00::3", ""},
+		{"ip6", "BOTH.example.", "fd00::3", ""},
+		{"ip", "alias.example", "10.1.2.3 fd00::3", ""},
+		{"ip", "v4.example", "10.1.2.4", ""},
+		{"ip6", "v4.example", "", "no such host"},
+		{"ip", "none.example.", "", "no such host"},
+		{"ip", "elsewhere.test.", "", "server misbehaving"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.network+" "+tt.host, func(t *testing.T) {
+			got, err := c.LookupNetIP(t.Context(), tt.network, tt.host)
+			check(t, got, err, tt.want, tt.err)
+		})
+	}
+	t.Run("many addresses", func(t *testing.T) {
+		got, err := c.LookupNetIP(t.Context(), "ip", "many.example")
+		if err != nil || len(got) != maxAddrs {
+			t.Errorf("got %d addresses, %v, want %d", len(got), err, maxAddrs)
+		}
+	})
+	t.Run("resolver", func(t *testing.T) {
+		r := c.Resolver()
+		txt, err := r.LookupTXT(t.Context(), "both.example.")
+		if want := []string{"hello"}; err != nil || !slices.Equal(txt, want) {
+			t.Errorf("TXT %q, %v, want %q", txt, err, want)
+		}
+		mx, err := r.LookupMX(t.Context(), "example.")
+		if want := []*net.MX{{Host: "both.example.", Pref: 10}}; err != nil || !reflect.DeepEqual(mx, want) {
+			t.Errorf("MX %v, %v, want %v", mx, err, want)
+		}
+		_, srv, err := r.LookupSRV(t.Context(), "http", "tcp", "example.")
+		if want := []*net.SRV{{Target: "both.example.", Port: 80}}; err != nil || !reflect.DeepEqual(srv, want) {
+			t.Errorf("SRV %v, %v, want %v", srv, err, want)
+		}
+		names, err := r.LookupAddr(t.Context(), "10.1.2.3")
+		if want := []string{"both.example."}; err != nil || !slices.Equal(names, want) {
+			t.Errorf("names %q, %v, want %q", names, err, want)
+		}
+		addrs, err := r.LookupNetIP(t.Context(), "ip4", "many.example.")
+		if err != nil || len(addrs) != 200 {
+			t.Errorf("%d addresses, %v, want all 200", len(addrs), err)
+		}
+	})
+	if *capture {
+		captureFrom(t, addr)
+	}
+}
+
+// captureFrom writes the replies that TestCaptured reads.
+func captureFrom(t *testing.T, addr netip.AddrPort) {
+	for file, question := range map[string]string{
+		"a": "A both.example.", "aaaa": "AAAA both.example.", "cname": "A alias.example.", "nodata": "AAAA v4.example.",
+		"nxdomain": "A none.example.", "refused": "A elsewhere.test.", "truncated": "A many.example.",
+	} {
+		typ, name, _ := strings.Cut(question, " ")
+		q := dnsmessage.Question{Name: dnsmessage.MustNewName(name), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}
+		if typ == "AAAA" {
+			q.Type = dnsmessage.TypeAAAA
+		}
+		query, err := pack(0x1234, q, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := net.Dial("udp", addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(patience))
+		buf := make([]byte, 1<<16)
+		if _, err := conn.Write(query); err != nil {
+			t.Fatal(err)
+		}
+		n, err := conn.Read(buf)
+		conn.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join("testdata/dnsmasq", file+".hex"), []byte(lines(buf[:n])), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// lines returns bytes in hexadecimal digits, 32 a line.
+func lines(b []byte) string {
+	var s strings.Builder
+	for chunk := range slices.Chunk(b, 32) {
+		s.WriteString(hex.EncodeToString(chunk) + "\n")
+	}
+	return s.String()
+}

@@ -1,0 +1,165 @@
+package dns
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// ask asks the servers one after the other until one has a reply, which says
+// what the records are or that the name does not exist.
+func (c *Client) ask(ctx context.Context, q dnsmessage.Question, attempts int) (reply, *net.DNSError) {
+	failed := dnsError(errNoServers, "")
+	left := attempts * len(c.servers)
+	for range attempts {
+		for _, server := range c.servers {
+			if err := ctx.Err(); err != nil {
+				return reply{}, dnsError(err, failed.Server)
+			}
+			r, err := c.try(ctx, server, q, c.share(ctx, left))
+			if err == nil {
+				return r, nil
+			}
+			failed = dnsError(err, server)
+			left--
+		}
+	}
+	return reply{}, failed
+}
+
+// share returns the time for a try, of those that are left. If the deadline of
+// ctx is near, a silent server must not take all of it; but less than a second
+// is too little for a server that has to ask others.
+func (c *Client) share(ctx context.Context, left int) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return c.timeout
+	}
+	return min(c.timeout, max(time.Until(deadline)/time.Duration(left), time.Second))
+}
+
+// try asks one server: over TCP what does not fit into a packet, and without
+// EDNS if the server does not know it.
+func (c *Client) try(ctx context.Context, server string, q dnsmessage.Question, timeout time.Duration) (reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for edns := true; ; edns = false {
+		r, err := c.exchange(ctx, "udp", server, q, edns)
+		if err == nil && r.truncated {
+			r, err = c.exchange(ctx, "tcp", server, q, edns)
+		}
+		switch {
+		case err != nil:
+			return reply{}, err
+		case edns && lacksEDNS(r.rcode):
+		default:
+			return r, r.fault()
+		}
+	}
+}
+
+// exchange sends one query from a port of its own and waits for the reply.
+func (c *Client) exchange(ctx context.Context, network, server string, q dnsmessage.Question, edns bool) (r reply, err error) {
+	var id [2]byte
+	rand.Read(id[:]) // never fails
+	query, err := pack(binary.BigEndian.Uint16(id[:]), q, edns)
+	if err != nil {
+		return reply{}, err
+	}
+	conn, err := c.dial(ctx, network, server)
+	if err != nil {
+		return reply{}, ended(ctx, err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if network == "udp" {
+		r, err = exchangePacket(ctx, conn, query, q)
+	} else {
+		r, err = exchangeStream(conn, query, q)
+	}
+	r.server = server
+	return r, ended(ctx, err)
+}
+
+// ended returns the reason why ctx ended instead of an error that follows from
+// it.
+func ended(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// exchangePacket ignores what is no reply to the query: anyone can send such
+// packets, and the reply may follow.
+func exchangePacket(ctx context.Context, conn net.Conn, query []byte, q dnsmessage.Question) (reply, error) {
+	if _, err := conn.Write(query); err != nil {
+		return reply{}, err
+	}
+	id := binary.BigEndian.Uint16(query)
+	// One byte more shows that a packet is larger than what was asked for.
+	buf := make([]byte, maxPacket+1)
+	for ctx.Err() == nil {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return reply{}, err
+		}
+		if n > maxPacket {
+			buf[2] |= truncatedBit
+		}
+		if r, err := parse(buf[:n], id, q); err == nil {
+			return r, nil
+		}
+	}
+	return reply{}, ctx.Err()
+}
+
+// truncatedBit is the TC flag, in the third byte of a message.
+const truncatedBit = 0x02
+
+// exchangeStream frames messages by their length (RFC 1035, section 4.2.2),
+// which bounds them to 64 KiB.
+func exchangeStream(conn net.Conn, query []byte, q dnsmessage.Question) (reply, error) {
+	if _, err := conn.Write(frame(query)); err != nil {
+		return reply{}, err
+	}
+	msg, err := readFrame(conn)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return reply{}, misbehaving("it closed the connection")
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	if len(msg) > 2 {
+		// There is no larger transport: what is here has to do.
+		msg[2] &^= truncatedBit
+	}
+	r, err := parse(msg, binary.BigEndian.Uint16(query), q)
+	if err != nil {
+		return reply{}, malformed(err)
+	}
+	return r, nil
+}
+
+// readFrame reads a message with its length before it.
+func readFrame(r io.Reader) ([]byte, error) {
+	var length [2]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return nil, err
+	}
+	msg := make([]byte, binary.BigEndian.Uint16(length[:]))
+	_, err := io.ReadFull(r, msg)
+	return msg, err
+}
+
+// frame returns the message with its length before it, to be written at once
+// (RFC 7766, section 8).
+func frame(msg []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(msg)), uint16(len(msg))), msg...)
+}

@@ -1,0 +1,56 @@
+package dns
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// hosts are the names that are known without a server.
+type hosts struct {
+	byName map[string][]netip.Addr // by folded absolute name
+	byAddr map[string][]string     // absolute names, by name of the PTR record
+}
+
+var loopback = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+
+func newHosts(table map[string][]netip.Addr) (hosts, error) {
+	h := hosts{byName: map[string][]netip.Addr{"localhost.": loopback}, byAddr: make(map[string][]string)}
+	given := make(map[string]string)
+	for name, addrs := range table {
+		if !isName(name) {
+			return h, fmt.Errorf("dns: Hosts: %q is not a host name", name)
+		}
+		key := fold(absolute(name))
+		if other, ok := given[key]; ok {
+			return h, fmt.Errorf("dns: Hosts: %q and %q are the same name", min(name, other), max(name, other))
+		}
+		given[key] = name
+		addrs = slices.Clone(addrs)
+		for i, a := range addrs {
+			if !a.IsValid() {
+				return h, fmt.Errorf("dns: Hosts: %q: an address is the zero value", name)
+			}
+			addrs[i] = a.Unmap()
+		}
+		h.byName[key] = addrs
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.byName)) {
+		for _, a := range h.byName[name] {
+			ptr := reverseName(a)
+			h.byAddr[ptr] = append(h.byAddr[ptr], name)
+		}
+	}
+	return h, nil
+}
+
+// addrs returns the addresses of a name, and whether it is one that must not be
+// asked for.
+func (h *hosts) addrs(name string) ([]netip.Addr, bool) {
+	name = fold(absolute(name))
+	if addrs, ok := h.byName[name]; ok {
+		return addrs, true
+	}
+	return loopback, isBelow(name, "localhost") && isName(name)
+}

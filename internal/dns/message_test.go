@@ -1,0 +1,233 @@
+package dns
+
+import (
+	"bytes"
+	"embed"
+	"encoding/hex"
+	"maps"
+	"path"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// TestPack compares a query with its bytes.
+func TestPack(t *testing.T) {
+	q := dnsmessage.Question{Name: dnsmessage.MustNewName("a.example."), Type: dnsmessage.TypeAAAA, Class: dnsmessage.ClassINET}
+	const header, question = "1234 0100 0001 0000 0000 ", "0000 0161 07 6578616d706c65 00 001c 0001"
+	const opt = "0001 0161 07 6578616d706c65 00 001c 0001  00 0029 04d0 00000000 0000"
+	for _, tt := range []struct {
+		edns bool
+		want string
+	}{{false, header + question}, {true, header + opt}} {
+		got, err := pack(0x1234, q, tt.edns)
+		want := unhex(t, tt.want)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("EDNS %v: got %x, %v, want %x", tt.edns, got, err, want)
+		}
+	}
+}
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+//go:embed testdata/dnsmasq/*.hex
+var dnsmasq embed.FS
+
+// captured returns the messages of dnsmasq in testdata, by file name.
+func captured(t testing.TB) map[string][]byte {
+	t.Helper()
+	files, err := dnsmasq.ReadDir("testdata/dnsmasq")
+	if err != nil {
+		t.Fatal(err)
+	}
+	msgs := make(map[string][]byte)
+	for _, f := range files {
+		text, err := dnsmasq.ReadFile(path.Join("testdata/dnsmasq", f.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		msgs[strings.TrimSuffix(f.Name(), ".hex")] = unhex(t, string(text))
+	}
+	return msgs
+}
+
+// TestCaptured reads messages of dnsmasq; testdata/dnsmasq/README says how they
+// came about.
+func TestCaptured(t *testing.T) {
+	tests := map[string]struct {
+		rcode     dnsmessage.RCode
+		truncated bool
+		chain     []string
+		addrs     string
+	}{
+		"a":         {chain: []string{"both.example."}, addrs: "10.1.2.3"},
+		"aaaa":      {chain: []string{"both.example."}, addrs: "fd00::3"},
+		"cname":     {chain: []string{"alias.example.", "both.example."}, addrs: "10.1.2.3"},
+		"nodata":    {chain: []string{"v4.example."}},
+		"nxdomain":  {rcode: dnsmessage.RCodeNameError, chain: []string{"none.example."}},
+		"refused":   {rcode: dnsmessage.RCodeRefused, chain: []string{"elsewhere.test."}},
+		"truncated": {truncated: true, chain: []string{"many.example."}},
+	}
+	msgs := captured(t)
+	if got, want := slices.Sorted(maps.Keys(msgs)), slices.Sorted(maps.Keys(tests)); !slices.Equal(got, want) {
+		t.Errorf("captured %v, want %v", got, want)
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			r, err := parseOwn(msgs[name])
+			if err != nil {
+				t.Fatal(err)
+			}
+			var m dnsmessage.Message
+			if err := m.Unpack(msgs[name]); err != nil {
+				t.Fatal(err)
+			}
+			chain, err := r.follow([]string{m.Questions[0].Name.String()})
+			if err != nil || !slices.Equal(chain, tt.chain) {
+				t.Errorf("chain %v, %v, want %v", chain, err, tt.chain)
+			}
+			if got := r.of(tt.chain[len(tt.chain)-1]); r.rcode != tt.rcode || r.truncated != tt.truncated || !slices.Equal(got, addrs(tt.addrs)) {
+				t.Errorf("got %v, %v, truncated %v, want %v, %v, %v", got, r.rcode, r.truncated, tt.addrs, tt.rcode, tt.truncated)
+			}
+		})
+	}
+}
+
+// parseOwn parses a message as the reply to its own id and question.
+func parseOwn(msg []byte) (reply, error) {
+	var p dnsmessage.Parser
+	h, err := p.Start(msg)
+	if err != nil {
+		return reply{}, err
+	}
+	q, err := p.Question()
+	if err != nil {
+		return reply{}, err
+	}
+	return parse(msg, h.ID, q)
+}
+
+// FuzzParse reads any bytes as a reply. What was understood can be written
+// again, and is then understood as the same.
+func FuzzParse(f *testing.F) {
+	for _, msg := range captured(f) {
+		f.Add(msg)
+	}
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		r, err := parseOwn(msg)
+		if err != nil {
+			return
+		}
+		if r, err := parse(msg, ^id(msg), dnsmessage.Question{}); err == nil {
+			t.Errorf("accepted with another id: %+v", r)
+		}
+		var m dnsmessage.Message
+		if err := m.Unpack(msg); err != nil {
+			return // more than answers need, as a malformed SOA record
+		}
+		if len(m.Questions) != 1 {
+			return // FORMERR without a question
+		}
+		again, err := m.Pack()
+		if err != nil {
+			return // what cannot be written, as a TXT record without text
+		}
+		r2, err := parseOwn(again)
+		if err != nil {
+			t.Fatalf("%x, written again as %x: %v", msg, again, err)
+		}
+		for _, r := range []*reply{&r, &r2} {
+			r.msg = nil
+		}
+		if !reflect.DeepEqual(r, r2) {
+			t.Fatalf("got %+v, and %+v from the same written again", r, r2)
+		}
+		name := fold(m.Questions[0].Name.String())
+		chain, err := r.follow([]string{name})
+		if err != nil {
+			return
+		}
+		if len(chain) > maxChain || len(slices.Compact(slices.Sorted(slices.Values(chain)))) != len(chain) {
+			t.Errorf("chain %q is too long or has a loop", chain)
+		}
+		for _, link := range chain {
+			if _, err := dnsmessage.NewName(link); err != nil {
+				t.Errorf("%q cannot be asked for: %v", link, err)
+			}
+		}
+		got := r.of(chain[len(chain)-1])
+		if len(got) > maxAddrs {
+			t.Errorf("%d addresses", len(got))
+		}
+		for _, a := range got {
+			if a.Is4() != (m.Questions[0].Type == dnsmessage.TypeA) || a.Is4In6() || !a.IsValid() {
+				t.Errorf("%v as a record of type %v", a, m.Questions[0].Type)
+			}
+		}
+	})
+}
+
+func id(msg []byte) uint16 { return uint16(msg[0])<<8 | uint16(msg[1]) }
+
+// FuzzAnswer gives any bytes to the server side of Resolver.
+func FuzzAnswer(f *testing.F) {
+	for _, name := range []string{"localhost.", "1.0.0.127.in-addr.arpa.", "db.example.", "."} {
+		for _, typ := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypePTR, dnsmessage.TypeTXT} {
+			msg, err := pack(1, dnsmessage.Question{Name: dnsmessage.MustNewName(name), Type: typ, Class: dnsmessage.ClassINET}, true)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(msg)
+		}
+	}
+	c, err := New(Config{}, refuseDial(f))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, query []byte) {
+		msg, err := c.answer(t.Context(), query)
+		if err != nil {
+			return
+		}
+		var m dnsmessage.Message
+		if err := m.Unpack(msg); err != nil || m.ID != id(query) || !m.Response || len(m.Questions) != 1 {
+			t.Errorf("answer %x: %v, %v", msg, m.GoString(), err)
+		}
+	})
+}
+
+func TestNames(t *testing.T) {
+	for _, tt := range []struct {
+		name, domain string
+		want         bool
+	}{
+		{"localhost", "localhost", true}, {"A.LOCALHOST.", "localhost", true}, {"notlocalhost", "localhost", false},
+		{"localhost.example", "localhost", false}, {"a.b.", "b.", true}, {"a.b.", ".", true}, {".", ".", true},
+	} {
+		if got := isBelow(tt.name, tt.domain); got != tt.want {
+			t.Errorf("isBelow(%q, %q) = %v", tt.name, tt.domain, got)
+		}
+	}
+	for addr, want := range map[string]string{
+		"10.1.2.255":    "255.2.1.10.in-addr.arpa.",
+		"2001:db8::a1f": "f.1.a.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.",
+	} {
+		if got := reverseName(addrs(addr)[0]); got != want {
+			t.Errorf("reverseName(%s) = %s, want %s", addr, got, want)
+		}
+	}
+	// Bytes beyond ASCII stay what they are.
+	if got := fold("A\xc3\x84\xffZ."); got != "a\xc3\x84\xffz." {
+		t.Errorf("fold = %q", got)
+	}
+}

@@ -1,0 +1,206 @@
+package dns
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// Resolver returns a resolver of package net whose questions are answered as
+// Config says, for LookupTXT, LookupMX, LookupSRV, LookupAddr and the like. It
+// is as safe for concurrent use, and no packet of it goes anywhere but to
+// Config.Servers. Names and addresses in Config.Hosts and localhost need none.
+//
+// What package net does before it asks cannot be kept from the host. Where the
+// host must not decide, use [Client.LookupNetIP]:
+//
+//   - LookupHost, LookupIP, LookupIPAddr, LookupNetIP, LookupCNAME and LookupAddr
+//     look into /etc/hosts first, or only, as /etc/nsswitch.conf says.
+//   - A name without a trailing dot is asked for in the search list of the
+//     host's /etc/resolv.conf, with its ndots; Config.Search and Config.Ndots do
+//     not count.
+//   - The timeout and attempts are those of /etc/resolv.conf too. One attempt of
+//     package net asks each of Config.Servers once, with Config.Timeout for each
+//     and all in one timeout of /etc/resolv.conf. If they fail, that is repeated
+//     for as many servers as the host has.
+//   - Errors name a server of the host, which was not asked. The text at their
+//     end is that of the servers that were.
+//   - Addresses are put in order by the routes of the host, which package net
+//     finds out without sending a packet (see Sort).
+//   - LookupPort reads /etc/services.
+func (c *Client) Resolver() *net.Resolver {
+	return &net.Resolver{
+		PreferGo: true,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			s := &serverConn{client: c}
+			s.ctx, s.cancel = context.WithCancelCause(ctx)
+			return s, nil
+		},
+	}
+}
+
+// serverConn is a connection to a server that only seems to be there: Read
+// answers what was written, with the framing of TCP. It has no goroutine, and
+// lives no longer than the context it was made with.
+type serverConn struct {
+	client *Client
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	mu       sync.Mutex // guards deadline; not held during a Read
+	deadline time.Time
+
+	queries bytes.Buffer // written and not answered
+	replies bytes.Buffer // to be read
+}
+
+var _ net.Conn = (*serverConn)(nil)
+
+func (s *serverConn) Write(p []byte) (int, error) {
+	if s.ctx.Err() != nil {
+		return 0, context.Cause(s.ctx)
+	}
+	return s.queries.Write(p)
+}
+
+func (s *serverConn) Read(p []byte) (int, error) {
+	if s.replies.Len() == 0 {
+		query, err := readFrame(&s.queries)
+		if err != nil {
+			return 0, err
+		}
+		msg, err := s.answer(query)
+		if err != nil {
+			return 0, err
+		}
+		s.replies.Write(frame(msg))
+	}
+	return s.replies.Read(p)
+}
+
+func (s *serverConn) answer(query []byte) ([]byte, error) {
+	ctx := s.ctx
+	s.mu.Lock()
+	deadline := s.deadline
+	s.mu.Unlock()
+	if !deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	msg, err := s.client.answer(ctx, query)
+	if err != nil && errors.Is(context.Cause(s.ctx), net.ErrClosed) {
+		return nil, net.ErrClosed
+	}
+	return msg, err
+}
+
+// Close makes a Read that is under way return net.ErrClosed.
+func (s *serverConn) Close() error {
+	s.cancel(net.ErrClosed)
+	return nil
+}
+
+// SetDeadline sets the end of those Reads that begin after it.
+func (s *serverConn) SetDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deadline = t
+	return nil
+}
+
+func (s *serverConn) SetReadDeadline(t time.Time) error { return s.SetDeadline(t) }
+func (s *serverConn) SetWriteDeadline(time.Time) error  { return nil } // Write does not wait
+func (s *serverConn) LocalAddr() net.Addr               { return serverAddr{} }
+func (s *serverConn) RemoteAddr() net.Addr              { return serverAddr{} }
+
+type serverAddr struct{}
+
+func (serverAddr) Network() string { return "dns" }
+func (serverAddr) String() string  { return "stack" }
+
+// answer answers a query message of package net, which repeats it if it likes.
+func (c *Client) answer(ctx context.Context, query []byte) ([]byte, error) {
+	var p dnsmessage.Parser
+	h, err := p.Start(query)
+	if err != nil {
+		return nil, err
+	}
+	q, err := p.Question()
+	if err != nil {
+		return nil, err
+	}
+	if records, ok := c.known(q); ok {
+		m := dnsmessage.Message{
+			Header: dnsmessage.Header{
+				ID:                 h.ID,
+				Response:           true,
+				Authoritative:      true,
+				RecursionDesired:   h.RecursionDesired,
+				RecursionAvailable: true,
+			},
+			Questions: []dnsmessage.Question{q},
+			Answers:   records,
+		}
+		return m.Pack()
+	}
+	r, failed := c.ask(ctx, q, 1)
+	if failed != nil {
+		return nil, askError{failed}
+	}
+	binary.BigEndian.PutUint16(r.msg, h.ID)
+	return r.msg, nil
+}
+
+// known returns the records that answer a question without a server, and
+// whether it must be answered so.
+func (c *Client) known(q dnsmessage.Question) ([]dnsmessage.Resource, bool) {
+	name := fold(q.Name.String())
+	var bodies []dnsmessage.ResourceBody
+	switch q.Type {
+	case dnsmessage.TypeA, dnsmessage.TypeAAAA:
+		addrs, ok := c.hosts.addrs(name)
+		if !ok {
+			return nil, false
+		}
+		for _, a := range ofType(q.Type, addrs) {
+			if a.Is4() {
+				bodies = append(bodies, &dnsmessage.AResource{A: a.As4()})
+			} else {
+				bodies = append(bodies, &dnsmessage.AAAAResource{AAAA: a.As16()})
+			}
+		}
+	case dnsmessage.TypePTR:
+		names, ok := c.hosts.byAddr[name]
+		if !ok {
+			return nil, false
+		}
+		for _, n := range names {
+			bodies = append(bodies, &dnsmessage.PTRResource{PTR: dnsmessage.MustNewName(n)})
+		}
+	default:
+		return nil, isBelow(name, "localhost")
+	}
+	var records []dnsmessage.Resource
+	for _, b := range bodies[:min(len(bodies), maxAddrs)] {
+		h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}
+		records = append(records, dnsmessage.Resource{Header: h, Body: b})
+	}
+	return records, true
+}
+
+// askError is a DNSError for the text of another one.
+type askError struct{ *net.DNSError }
+
+func (e askError) Error() string {
+	if e.Server == "" {
+		return e.Err
+	}
+	return e.Err + " (asked " + e.Server + ")"
+}

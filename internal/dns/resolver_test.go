@@ -1,0 +1,232 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// TestResolver uses the methods of net.Resolver. Their names are absolute, so
+// that the search list of the host plays no part.
+func TestResolver(t *testing.T) {
+	noLeaks(t)
+	var big, texts []string
+	for i := range 100 {
+		texts = append(texts, strings.Repeat("x", 100+i))
+		big = append(big, "TXT "+texts[i])
+	}
+	z := zone{
+		"www.example.":               {"A 10.0.0.1", "AAAA fd00::1"},
+		"alias.example.":             {"CNAME www.example."},
+		"example.":                   {"MX 20 b.example.", "MX 10 a.example.", "NS ns.example.", "TXT hello"},
+		"_http._tcp.example.":        {"SRV 1 0 80 www.example."},
+		"1.0.0.10.in-addr.arpa.":     {"PTR www.example."},
+		"big.example.":               big,
+		"9.0.0.10.in-addr.arpa.":     {"PTR wrong.example."},
+		"hosts.example.":             {"A 10.6.6.6", "TXT from the server"},
+		"localhost.":                 {"TXT not to be asked"},
+		"anything.localhost.":        {"TXT not to be asked"},
+		reverseName(addrs("::1")[0]): {"PTR not.to.be.asked."},
+	}
+	f := newFake(t, func(q *query) {
+		if q.network == "udp" && q.Name.String() == "big.example." {
+			m := q.message()
+			m.Truncated = true
+			q.send(m)
+			return
+		}
+		z.serve(q)
+	})
+	r := newClient(t, Config{Timeout: patience, Hosts: map[string][]netip.Addr{
+		"Hosts.example": addrs("10.0.0.9 fd00::9"),
+		"second":        addrs("10.0.0.9"),
+		"hidden.test":   nil,
+	}}, newFake(t, rcode(dnsmessage.RCodeRefused)), f).Resolver()
+	ctx := t.Context()
+	tests := []struct {
+		name string
+		call func() (any, error)
+		want any
+		err  string
+	}{
+		{name: "TXT", call: func() (any, error) { return r.LookupTXT(ctx, "example.") }, want: []string{"hello"}},
+		{name: "TXT over TCP", call: func() (any, error) { return r.LookupTXT(ctx, "big.example.") }, want: texts},
+		{name: "MX", call: func() (any, error) { return r.LookupMX(ctx, "example.") },
+			want: []*net.MX{{Host: "a.example.", Pref: 10}, {Host: "b.example.", Pref: 20}}},
+		{name: "NS", call: func() (any, error) { return r.LookupNS(ctx, "example.") }, want: []*net.NS{{Host: "ns.example."}}},
+		{name: "SRV", call: func() (any, error) { _, s, err := r.LookupSRV(ctx, "http", "tcp", "example."); return s, err },
+			want: []*net.SRV{{Target: "www.example.", Port: 80, Priority: 1}}},
+		{name: "CNAME", call: func() (any, error) { return r.LookupCNAME(ctx, "alias.example.") }, want: "www.example."},
+		{name: "address", call: func() (any, error) { return r.LookupAddr(ctx, "10.0.0.1") }, want: []string{"www.example."}},
+		{name: "host", call: func() (any, error) { a, err := r.LookupHost(ctx, "alias.example."); slices.Sort(a); return a, err },
+			want: []string{"10.0.0.1", "fd00::1"}},
+		{name: "ip6", call: func() (any, error) { return r.LookupNetIP(ctx, "ip6", "www.example.") }, want: addrs("fd00::1")},
+		{name: "host in Hosts", call: func() (any, error) { a, err := r.LookupHost(ctx, "hosts.example."); slices.Sort(a); return a, err },
+			want: []string{"10.0.0.9", "fd00::9"}},
+		{name: "other type of a host in Hosts", call: func() (any, error) { return r.LookupTXT(ctx, "hosts.example.") },
+			want: []string{"from the server"}},
+		{name: "address in Hosts", call: func() (any, error) { return r.LookupAddr(ctx, "10.0.0.9") },
+			want: []string{"hosts.example.", "second."}},
+		{name: "IPv6 address in Hosts", call: func() (any, error) { return r.LookupAddr(ctx, "fd00::9") }, want: []string{"hosts.example."}},
+		{name: "hidden", call: func() (any, error) { return r.LookupHost(ctx, "hidden.test.") }, err: "no such host"},
+		{name: "localhost TXT", call: func() (any, error) { return r.LookupTXT(ctx, "localhost.") }, err: "no such host"},
+		{name: "below localhost", call: func() (any, error) { return r.LookupNetIP(ctx, "ip6", "any.thing.localhost.") }, want: addrs("::1")},
+		{name: "no such name", call: func() (any, error) { return r.LookupTXT(ctx, "none.example.") }, err: "no such host"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := tt.call()
+			switch {
+			case tt.err != "":
+				var dnsErr *net.DNSError
+				if !errors.As(err, &dnsErr) || !strings.Contains(dnsErr.Err, tt.err) || !dnsErr.IsNotFound {
+					t.Errorf("error %#v, want a DNSError with %q, not found", err, tt.err)
+				}
+			case err != nil || !reflect.DeepEqual(got, tt.want):
+				t.Errorf("got %v, %v, want %v", got, err, tt.want)
+			}
+		})
+	}
+	for _, q := range f.asked() {
+		if strings.Contains(q, "localhost") || strings.Contains(q, "A hosts.") || strings.Contains(q, "hidden") {
+			t.Errorf("asked a server: %s", q)
+		}
+	}
+}
+
+// TestResolverErrors looks at what package net makes of the errors.
+func TestResolverErrors(t *testing.T) {
+	noLeaks(t)
+	failing := newFake(t, rcode(dnsmessage.RCodeServerFailure))
+	quiet := newFake(t, silent)
+	tests := []struct {
+		name   string
+		r      *net.Resolver
+		err    string
+		temp   bool
+		expire bool
+	}{
+		{name: "no servers", r: newClient(t, Config{}).Resolver(), err: "the stack has no DNS servers (set Config.DNS)"},
+		{name: "SERVFAIL", r: newClient(t, Config{}, failing).Resolver(),
+			err: "server misbehaving (asked " + failing.addr.String() + ")", temp: true},
+		{name: "silence", r: newClient(t, Config{Timeout: 10 * time.Millisecond}, quiet).Resolver(),
+			err: "i/o timeout (asked " + quiet.addr.String() + ")", temp: true, expire: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := tt.r.LookupTXT(t.Context(), "a.example.")
+			var dnsErr *net.DNSError
+			if !errors.As(err, &dnsErr) || dnsErr.Err != tt.err || dnsErr.IsNotFound || dnsErr.IsTimeout != tt.expire || dnsErr.IsTemporary != tt.temp {
+				t.Errorf("error %#v, want %q, temporary %v, timeout %v", err, tt.err, tt.temp, tt.expire)
+			}
+		})
+	}
+	t.Run("canceled", func(t *testing.T) {
+		r := newClient(t, Config{Timeout: time.Hour}, quiet).Resolver()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		asked := len(quiet.asked())
+		go func() {
+			for len(quiet.asked()) == asked && ctx.Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+		}()
+		if _, err := r.LookupTXT(ctx, "a.example."); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want one that wraps Canceled", err)
+		}
+	})
+}
+
+// TestServerConn uses the connection as package net does not.
+func TestServerConn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newPipeFake("10.0.0.1:53", silent)
+		dial := newPipeClient(t, Config{}, f).Resolver().Dial
+		q := dnsmessage.Question{Name: dnsmessage.MustNewName("localhost."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}
+		known, err := pack(7, q, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Name = dnsmessage.MustNewName("a.example.")
+		unknown, err := pack(8, q, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open := func() net.Conn {
+			c, err := dial(t.Context(), "udp", "192.0.2.1:53")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+
+		// Written in pieces, several at once, read in pieces.
+		c := open()
+		for _, b := range slices.Concat(frame(known), frame(known)) {
+			if _, err := c.Write([]byte{b}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			msg, err := readFrame(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var m dnsmessage.Message
+			if err := m.Unpack(msg); err != nil || m.ID != 7 || len(m.Answers) != 1 {
+				t.Errorf("got %v, %v, want an answer with id 7", m.GoString(), err)
+			}
+		}
+		if n, err := c.Read(make([]byte, 10)); err == nil {
+			t.Errorf("read %d bytes without a query, want an error", n)
+		}
+		c.Close()
+
+		// A deadline.
+		c = open()
+		c.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		c.Write(frame(unknown))
+		var netErr net.Error
+		if _, err := readFrame(c); !errors.As(err, &netErr) || !netErr.Timeout() {
+			t.Errorf("error %v, want a timeout", err)
+		}
+		c.Close()
+
+		// Close while a Read waits, and twice.
+		c = open()
+		c.Write(frame(unknown))
+		time.AfterFunc(time.Second, func() { c.Close() })
+		if _, err := readFrame(c); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("error %v, want net.ErrClosed", err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Write(frame(known)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("error %v, want net.ErrClosed", err)
+		}
+
+		// Nonsense.
+		for _, msg := range [][]byte{{}, {1}, known[:11], known[:14]} {
+			c = open()
+			c.Write(frame(msg))
+			if n, err := c.Read(make([]byte, 10)); err == nil {
+				t.Errorf("%x: read %d bytes, want an error", msg, n)
+			}
+			c.Close()
+		}
+		if asked := f.asked(); len(asked) == 0 {
+			t.Error("the server was not asked")
+		}
+	})
+}
