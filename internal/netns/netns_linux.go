@@ -3,6 +3,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -16,7 +17,8 @@ import (
 // NS is a network namespace. Its methods may be called from several goroutines
 // at once.
 type NS struct {
-	h *helper
+	h      *helper
+	cookie uint64
 
 	mu sync.RWMutex // held for reading during a trip; guards fd
 	fd int          // -1 when closed
@@ -46,7 +48,7 @@ func New() (*NS, error) {
 	}
 	defer unix.Close(int(fd))
 	if n.fd, err = nsOfSocket(int(fd)); err == nil {
-		err = loopbackUp(int(fd))
+		err = errors.Join(n.readCookie(int(fd)), loopbackUp(int(fd)))
 	}
 	if err != nil {
 		n.Close()
@@ -54,6 +56,38 @@ func New() (*NS, error) {
 		return nil, fmt.Errorf("setting up a network namespace: %w", err)
 	}
 	return n, nil
+}
+
+// Join returns the network namespace at path, such as /run/netns/NAME or
+// /proc/PID/ns/net.
+func Join(path string) (*NS, error) {
+	h, err := theHelper()
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	n := &NS{h: h, fd: fd}
+	probe, err := n.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err == nil {
+		err = n.readCookie(probe)
+		unix.Close(probe)
+	}
+	if err != nil {
+		n.Close()
+		return nil, fmt.Errorf("joining the namespace %s: %w", path, err)
+	}
+	return n, nil
+}
+
+// Cookie returns what SO_NETNS_COOKIE gives for sockets in the namespace.
+func (n *NS) Cookie() uint64 { return n.cookie }
+
+func (n *NS) readCookie(fd int) (err error) {
+	n.cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err)
 }
 
 // loopbackUp sets lo up, in the namespace of the socket.

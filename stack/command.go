@@ -1,0 +1,382 @@
+package stack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A Cmd is a command to be run in a stack. Its fields and methods are those of
+// [exec.Cmd], and mean the same; a Cmd runs once.
+//
+// The command sees the stack as its network, and the rest of the machine as the
+// program does. It has the capabilities CAP_NET_ADMIN, CAP_NET_RAW,
+// CAP_NET_BIND_SERVICE and CAP_NET_BROADCAST over its stack, so that ip, ping
+// and tcpdump work for an ordinary user; root keeps all of root's, over the
+// stack. It is killed when the program ends, however that happens, and when the
+// stack is closed.
+type Cmd struct {
+	// Path is the program; relative paths are evaluated against Dir.
+	Path string
+	// Args are the arguments with the name first. Empty means {Path}.
+	Args []string
+	// Env is the environment; nil means the program's own.
+	Env []string
+	// Dir is the working directory; empty means the program's own.
+	Dir string
+	// Stdin, Stdout and Stderr: an *os.File is handed over as it is, nil is the
+	// null device, anything else is copied through a pipe by a goroutine.
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// ExtraFiles become the descriptors 3, 4, …; a nil one stays closed.
+	ExtraFiles []*os.File
+	// KeepGroup leaves the command in the process group of the program, where
+	// the signals of the terminal reach it. Else it has a group of its own,
+	// which is killed as a whole.
+	KeepGroup bool
+	// WaitDelay bounds how long Wait waits for the end of the pipes when the
+	// command has ended or ctx is done, for others may hold them. 0 means no
+	// bound.
+	WaitDelay time.Duration
+	// Process is the process, once started.
+	Process *os.Process
+	// ProcessState says how the process ended, after Wait.
+	ProcessState *os.ProcessState
+	// Err is the error of the look-up of the name in PATH, if any. Start
+	// returns it.
+	Err error
+
+	s       *Stack
+	ctx     context.Context
+	proc    *process
+	closers []io.Closer // the child's ends, closed once it has them
+	parent  []io.Closer // our ends, closed by Wait
+	copiers []func() error
+	copied  chan error
+	done    chan struct{} // closed when Wait has the process's end
+	watch   sync.WaitGroup
+	waited  bool
+}
+
+// Command returns a command that runs in the stack. A name without a slash is
+// looked up in PATH. The command, with its process group, is killed when ctx is
+// done before it has ended.
+func (s *Stack) Command(ctx context.Context, name string, arg ...string) *Cmd {
+	if ctx == nil {
+		panic("nil Context") // as exec.CommandContext
+	}
+	c := &Cmd{s: s, ctx: ctx, Path: name, Args: append([]string{name}, arg...)}
+	if !strings.Contains(name, "/") {
+		path, err := exec.LookPath(name)
+		if path != "" {
+			c.Path = path
+		}
+		c.Err = err
+	}
+	return c
+}
+
+// String returns the command as it was given.
+func (c *Cmd) String() string {
+	if len(c.Args) == 0 {
+		return c.Path
+	}
+	return strings.Join(append([]string{c.Path}, c.Args[1:]...), " ")
+}
+
+func (c *Cmd) argv() []string {
+	if len(c.Args) == 0 {
+		return []string{c.Path}
+	}
+	return c.Args
+}
+
+// environ completes the environment as exec.Cmd does: the last of several
+// entries counts, and PWD follows Dir.
+func (c *Cmd) environ() []string {
+	return (&exec.Cmd{Env: c.Env, Dir: c.Dir}).Environ()
+}
+
+// Start starts the command and returns when the program runs or could not be
+// executed. After a Start without error, Wait must be called.
+func (c *Cmd) Start() (err error) {
+	defer func() {
+		closeAll(c.closers)
+		if err != nil {
+			closeAll(c.parent)
+		}
+		c.closers = nil
+	}()
+	switch {
+	case c.Err != nil:
+		return c.Err
+	case c.s == nil:
+		return errors.New("stack: a Cmd is made by Stack.Command")
+	case c.Process != nil:
+		return errors.New("stack: command was started already")
+	case c.ctx.Err() != nil:
+		return c.ctx.Err()
+	}
+	files, err := c.files()
+	if err != nil {
+		return err
+	}
+	if c.proc, err = c.s.start(c.ctx, c, files); err != nil {
+		return err
+	}
+	if c.Process, err = os.FindProcess(c.proc.pid); err != nil {
+		c.proc.kill()
+		return err
+	}
+	c.copied = make(chan error, len(c.copiers))
+	for _, f := range c.copiers {
+		go func() { c.copied <- f() }()
+	}
+	c.done = make(chan struct{})
+	if c.ctx.Done() != nil {
+		c.watch.Go(func() {
+			select {
+			case <-c.ctx.Done():
+				c.proc.kill()
+			case <-c.done:
+			}
+		})
+	}
+	return nil
+}
+
+// files returns the descriptors of the command.
+func (c *Cmd) files() ([]*os.File, error) {
+	stdin, err := c.stdin()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := c.output(c.Stdout)
+	if err != nil {
+		return nil, err
+	}
+	stderr := stdout
+	if !same(c.Stdout, c.Stderr) {
+		if stderr, err = c.output(c.Stderr); err != nil {
+			return nil, err
+		}
+	}
+	return append([]*os.File{stdin, stdout, stderr}, c.ExtraFiles...), nil
+}
+
+// same reports that both outputs are one, which then is written by one
+// goroutine only. Values that cannot be compared are different.
+func same(a, b io.Writer) bool {
+	defer func() { recover() }()
+	return a != nil && a == b
+}
+
+func (c *Cmd) stdin() (*os.File, error) {
+	switch r := c.Stdin.(type) {
+	case nil:
+		return c.null(os.O_RDONLY)
+	case *os.File:
+		return r, nil
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	c.closers, c.parent = append(c.closers, pr), append(c.parent, pw)
+	c.copiers = append(c.copiers, func() error {
+		_, err := io.Copy(pw, c.Stdin)
+		if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) {
+			err = nil // the command did not want all of it
+		}
+		return errors.Join(err, ignoreClosed(pw.Close()))
+	})
+	return pr, nil
+}
+
+func (c *Cmd) output(w io.Writer) (*os.File, error) {
+	switch w := w.(type) {
+	case nil:
+		return c.null(os.O_WRONLY)
+	case *os.File:
+		return w, nil
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	c.closers, c.parent = append(c.closers, pw), append(c.parent, pr)
+	c.copiers = append(c.copiers, func() error {
+		_, err := io.Copy(w, pr)
+		pr.Close() // in case io.Copy stopped before the end of the output
+		return ignoreClosed(err)
+	})
+	return pw, nil
+}
+
+func (c *Cmd) null(flag int) (*os.File, error) {
+	f, err := os.OpenFile(os.DevNull, flag, 0)
+	if err != nil {
+		return nil, err
+	}
+	c.closers = append(c.closers, f)
+	return f, nil
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func closeAll(cs []io.Closer) {
+	for _, c := range cs {
+		c.Close()
+	}
+}
+
+// Wait waits for the end of the command and of its output. An exit status other
+// than 0, or death by a signal, is an [*exec.ExitError]; a command that was
+// killed because ctx was done gives ctx's error.
+func (c *Cmd) Wait() error {
+	if c.Process == nil {
+		return errors.New("stack: command was not started")
+	}
+	if c.waited {
+		return errors.New("stack: Wait was called already")
+	}
+	c.waited = true
+	err := c.proc.wait(func() (err error) {
+		c.ProcessState, err = c.Process.Wait()
+		return err
+	})
+	ctxErr := c.ctx.Err()
+	close(c.done)
+	c.watch.Wait()
+	copyErr := c.waitCopies()
+	closeAll(c.parent)
+	switch {
+	case err != nil:
+		return err
+	case !c.ProcessState.Success() && ctxErr != nil:
+		return ctxErr
+	case !c.ProcessState.Success():
+		return &exec.ExitError{ProcessState: c.ProcessState}
+	}
+	return copyErr
+}
+
+func (c *Cmd) waitCopies() (err error) {
+	var late <-chan time.Time
+	if c.WaitDelay > 0 {
+		t := time.NewTimer(c.WaitDelay)
+		defer t.Stop()
+		late = t.C
+	}
+	var delayed error
+	for range c.copiers {
+		select {
+		case e := <-c.copied:
+			err = errors.Join(err, e)
+		case <-late:
+			closeAll(c.parent) // which ends the copying
+			late, delayed = nil, exec.ErrWaitDelay
+			err = errors.Join(err, <-c.copied)
+		}
+	}
+	if err == nil {
+		err = delayed
+	}
+	return err
+}
+
+// Run is Start and Wait.
+func (c *Cmd) Run() error {
+	if err := c.Start(); err != nil {
+		return err
+	}
+	return c.Wait()
+}
+
+// Output runs the command and returns what it wrote to its standard output.
+// What it wrote to an unset Stderr is in the [*exec.ExitError].
+func (c *Cmd) Output() ([]byte, error) {
+	if c.Stdout != nil {
+		return nil, errors.New("stack: Stdout is set already")
+	}
+	var out, errs bytes.Buffer
+	c.Stdout = &out
+	capture := c.Stderr == nil
+	if capture {
+		c.Stderr = &errs
+	}
+	err := c.Run()
+	var exit *exec.ExitError
+	if capture && errors.As(err, &exit) {
+		exit.Stderr = errs.Bytes()
+	}
+	return out.Bytes(), err
+}
+
+// CombinedOutput runs the command and returns what it wrote to its standard
+// output and error.
+func (c *Cmd) CombinedOutput() ([]byte, error) {
+	if c.Stdout != nil || c.Stderr != nil {
+		return nil, errors.New("stack: Stdout or Stderr is set already")
+	}
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	err := c.Run()
+	return out.Bytes(), err
+}
+
+// StdinPipe returns a pipe to the command's standard input. Wait closes it;
+// close it earlier to let the command see the end.
+func (c *Cmd) StdinPipe() (io.WriteCloser, error) {
+	if c.Stdin != nil {
+		return nil, errors.New("stack: Stdin is set already")
+	}
+	pr, pw, err := c.pipe()
+	if err != nil {
+		return nil, err
+	}
+	c.Stdin = pr
+	c.closers, c.parent = append(c.closers, pr), append(c.parent, pw)
+	return pw, nil
+}
+
+// StdoutPipe returns a pipe from the command's standard output. Wait closes it:
+// read it to its end first.
+func (c *Cmd) StdoutPipe() (io.ReadCloser, error) { return c.outPipe(&c.Stdout, "Stdout") }
+
+// StderrPipe returns a pipe from the command's standard error. Wait closes it:
+// read it to its end first.
+func (c *Cmd) StderrPipe() (io.ReadCloser, error) { return c.outPipe(&c.Stderr, "Stderr") }
+
+func (c *Cmd) outPipe(w *io.Writer, name string) (io.ReadCloser, error) {
+	if *w != nil {
+		return nil, fmt.Errorf("stack: %s is set already", name)
+	}
+	pr, pw, err := c.pipe()
+	if err != nil {
+		return nil, err
+	}
+	*w = pw
+	c.closers, c.parent = append(c.closers, pw), append(c.parent, pr)
+	return pr, nil
+}
+
+func (c *Cmd) pipe() (r, w *os.File, err error) {
+	if c.Process != nil {
+		return nil, nil, errors.New("stack: command was started already")
+	}
+	return os.Pipe()
+}

@@ -1,0 +1,224 @@
+//go:build amd64 || arm64
+
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/vdeplug"
+	"golang.org/x/sys/unix"
+)
+
+// An iface is an interface: a TAP in the namespace, a plug on a network, and
+// the pump that carries frames between the two.
+type iface struct {
+	s     *Stack
+	cfg   Interface
+	index int
+	tap   *os.File
+	plug  vdeplug.Conn
+	pumps sync.WaitGroup
+
+	tx, rx counters
+	// failure says why the plug is gone.
+	failure atomic.Pointer[error]
+}
+
+type counters struct {
+	frames, bytes, dropped atomic.Uint64
+}
+
+func (c *counters) count(n int) {
+	c.frames.Add(1)
+	c.bytes.Add(uint64(n))
+}
+
+// newIface opens the network, makes the interface and configures it.
+func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (_ *iface, err error) {
+	i := &iface{s: s, cfg: cfg}
+	defer func() {
+		if err != nil {
+			i.close()
+		}
+	}()
+	vnl := cfg.VNL
+	if vnl == "" {
+		vnl = "null://"
+	}
+	if i.plug, err = vdeplug.OpenContext(ctx, vnl, nil); err != nil {
+		return nil, err
+	}
+	if i.tap, err = s.openTAP(cfg.Name); err != nil {
+		return nil, err
+	}
+	return i, i.configure(nl)
+}
+
+func (i *iface) configure(nl *rtnl.Conn) (err error) {
+	if i.index, err = nl.IfNameToIndex(i.cfg.Name); err != nil {
+		return err
+	}
+	if i.cfg.MAC != nil {
+		if err := nl.LinkSetAddr(i.index, i.cfg.MAC); err != nil {
+			return err
+		}
+	}
+	if i.cfg.MTU != DefaultMTU {
+		if err := nl.LinkSetMTU(i.index, i.cfg.MTU); err != nil {
+			return err
+		}
+	}
+	if !i.cfg.Down {
+		if err := nl.LinkSetUp(i.index); err != nil {
+			return err
+		}
+	}
+	for _, p := range i.cfg.Addrs {
+		if err := nl.AddrAdd(i.index, p, rtnl.NoDAD); err != nil {
+			return err
+		}
+	}
+	for _, gw := range i.cfg.Gateways {
+		if err := nl.RouteAdd(netip.Prefix{}, gw, i.index); err != nil {
+			return fmt.Errorf("%w (a gateway must be reachable through an address of the interface)", err)
+		}
+	}
+	return nil
+}
+
+// firstIndex is the index of the first interface that a stack makes; the second
+// has the next one, and so on. Package net names the zones of IPv6 addresses by
+// the host's interfaces: an index that the host does not have stays a number,
+// which is right in the stack.
+const firstIndex = 1 << 20
+
+// openTAP makes a TAP interface in the namespace. The device belongs to the
+// namespace of the task that opens the file.
+func (s *Stack) openTAP(name string) (*os.File, error) {
+	const path = "/dev/net/tun"
+	fd, err := s.ns.Open(path, unix.O_RDWR|unix.O_NONBLOCK)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return nil, fmt.Errorf("%w (the kernel module is not loaded, modprobe tun, or the container lacks the device)", err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return nil, fmt.Errorf("%w (stacks of ordinary users need it readable and writable: chmod 0666 %s)", err, path)
+	case err != nil:
+		return nil, err
+	}
+	// TUNSETIFF must come before the descriptor meets the poller: one that is
+	// registered earlier reports an error for ever.
+	ifr, err := unix.NewIfreq(name)
+	if err == nil {
+		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+		// A joined namespace can have the index already: 0 lets the kernel choose.
+		for _, index := range []int{firstIndex + len(s.ifaces), 0} {
+			unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, index)
+			if err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != unix.EBUSY {
+				break
+			}
+		}
+		err = os.NewSyscallError("ioctl TUNSETIFF", err)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("making interface %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// start runs the pump: one goroutine a direction, each with a buffer of its
+// own, which wait in the poller and hold no thread.
+func (i *iface) start() {
+	i.pumps.Go(i.send)
+	i.pumps.Go(i.receive)
+}
+
+// send carries frames from the interface to the network.
+func (i *iface) send() {
+	frame := make([]byte, vdeplug.MaxFrame)
+	for {
+		n, err := i.tap.Read(frame)
+		if err != nil {
+			if !errors.Is(err, os.ErrClosed) {
+				i.fail(fmt.Errorf("reading from interface %s: %w", i.cfg.Name, err))
+			}
+			return
+		}
+		if err := i.plug.Send(frame[:n]); err != nil {
+			i.tx.dropped.Add(1)
+			i.fail(err) // the interface stays, and is drained
+			continue
+		}
+		i.tx.count(n)
+	}
+}
+
+// receive carries frames from the network to the interface.
+func (i *iface) receive() {
+	frame := make([]byte, vdeplug.MaxFrame)
+	for {
+		n, err := i.plug.Recv(frame)
+		if err != nil {
+			i.fail(err)
+			return
+		}
+		// EIO: the interface is down. What is no frame is refused with EINVAL.
+		if _, err := i.tap.Write(frame[:n]); err != nil {
+			if errors.Is(err, os.ErrClosed) {
+				return
+			}
+			i.rx.dropped.Add(1)
+			continue
+		}
+		i.rx.count(n)
+	}
+}
+
+// fail notes why the network is gone, once.
+func (i *iface) fail(err error) {
+	if errors.Is(err, net.ErrClosed) {
+		return
+	}
+	if i.failure.CompareAndSwap(nil, &err) {
+		i.s.log.Warn("network is gone", "interface", i.cfg.Name, "error", err)
+	}
+}
+
+func (i *iface) stats() InterfaceStats {
+	st := InterfaceStats{
+		Name: i.cfg.Name, Index: i.index, VNL: i.cfg.VNL,
+		TxFrames: i.tx.frames.Load(), TxBytes: i.tx.bytes.Load(), TxDropped: i.tx.dropped.Load(),
+		RxFrames: i.rx.frames.Load(), RxBytes: i.rx.bytes.Load(), RxDropped: i.rx.dropped.Load(),
+	}
+	if d, ok := i.plug.(vdeplug.Dropper); ok {
+		drops := d.Drops()
+		st.TxFrames -= min(st.TxFrames, drops.Send)
+		st.TxDropped += drops.Send
+		st.RxDropped += drops.Recv
+	}
+	if err := i.failure.Load(); err != nil {
+		st.Err = *err
+	}
+	return st
+}
+
+// close leaves the network, removes the interface and waits for the pump.
+func (i *iface) close() error {
+	var errs []error
+	if i.plug != nil {
+		errs = append(errs, i.plug.Close())
+	}
+	if i.tap != nil {
+		errs = append(errs, i.tap.Close())
+	}
+	i.pumps.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,223 @@
+//go:build amd64 || arm64
+
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+// A Stack is a private TCP/IP stack. Its methods may be called from several
+// goroutines at once.
+type Stack struct {
+	name   string
+	log    *slog.Logger
+	ns     *netns.NS
+	ifaces []*iface
+	joined bool         // the namespace is not of our making
+	swaps  sync.RWMutex // held for reading while a socket is moved into the stack
+
+	mu       sync.Mutex // guards closed, commands and orphans
+	closed   bool
+	commands map[*process]struct{}
+	orphans  []int         // process groups that outlived their command
+	done     chan struct{} // closed when Close has finished
+}
+
+var _ rtnl.SocketMaker = (*Stack)(nil)
+
+// New makes a stack. ctx bounds the set-up, not the life of the stack. An error
+// leaves nothing behind.
+func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", cfg.Name, err)
+	}
+	s := &Stack{
+		name:     cfg.Name,
+		log:      cfg.Logger.With("stack", cfg.Name),
+		commands: make(map[*process]struct{}),
+		done:     make(chan struct{}),
+	}
+	defer func() {
+		if err != nil {
+			s.Close()
+			err = fmt.Errorf("%s: %w", cfg.Name, err)
+		}
+	}()
+	s.joined = cfg.NetNS != ""
+	if s.joined {
+		s.ns, err = netns.Join(cfg.NetNS)
+	} else {
+		s.ns, err = netns.New()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(cfg.Interfaces) == 0 {
+		return s, nil
+	}
+	nl, err := rtnl.Dial(s)
+	if err != nil {
+		return nil, err
+	}
+	defer nl.Close()
+	for _, f := range cfg.Interfaces {
+		i, err := s.newIface(ctx, nl, f)
+		if err != nil {
+			return nil, fmt.Errorf("interface %s: %w", f.Name, err)
+		}
+		s.ifaces = append(s.ifaces, i)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	for _, i := range s.ifaces {
+		i.start()
+	}
+	return s, nil
+}
+
+// Name returns the name that the stack was given.
+func (s *Stack) Name() string { return s.name }
+
+// Close ends the stack: its commands are killed, its sockets end, its plugs
+// leave their networks and its interfaces vanish. Calls that wait on a socket
+// return; descriptors stay open until they are closed. Datagram sockets of other
+// kinds than UDP are not reached. A stack that joined a namespace by path ends
+// what it made there itself, not the namespace's other sockets.
+//
+// Close may be called twice and beside any other call; each call returns when
+// the end is complete.
+func (s *Stack) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		<-s.done
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	defer close(s.done)
+
+	s.killCommands()
+	var errs []error
+	if s.ns != nil {
+		errs = append(errs, s.endSockets())
+	}
+	for _, i := range s.ifaces {
+		errs = append(errs, i.close())
+	}
+	return errors.Join(errs...)
+}
+
+// Closed reports whether Close was called.
+func (s *Stack) Closed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// endSockets gives the namespace up, so that no more sockets are made, and ends
+// those that were. The interfaces are still there: peers are told.
+func (s *Stack) endSockets() error {
+	diag, derr := s.ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)
+	err := s.ns.Close()
+	s.swaps.Lock() // what is being moved into the stack has arrived
+	s.swaps.Unlock()
+	if !s.joined {
+		shutDown(s.ns.Cookie())
+		if derr == nil {
+			destroySockets(diag)
+		}
+	}
+	if derr == nil {
+		unix.Close(diag)
+	}
+	for _, i := range s.ifaces {
+		i.drain()
+	}
+	return err
+}
+
+// Socket makes a socket of any domain, type and protocol in the stack, as
+// socket(2). typ may contain SOCK_NONBLOCK. The file is close-on-exec and
+// belongs to the caller. It replaces vde_msocket.
+func (s *Stack) Socket(domain, typ, proto int) (*os.File, error) {
+	fd, err := s.ns.Socket(domain, typ, proto)
+	if err != nil {
+		return nil, s.wrap(err)
+	}
+	return os.NewFile(uintptr(fd), "socket:"+s.name), nil
+}
+
+// wrap names the stack in an error.
+func (s *Stack) wrap(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("%s: stack is closed: %w", s.name, net.ErrClosed)
+	}
+	return fmt.Errorf("%s: %w", s.name, err)
+}
+
+// RTNL opens a connection that configures the stack by netlink. It belongs to
+// the caller.
+func (s *Stack) RTNL() (*rtnl.Conn, error) { return rtnl.Dial(s) }
+
+// Sysctl sets a setting of the stack, such as "net.ipv4.ip_forward". Parts are
+// separated by dots or, where a part contains dots, by slashes. Only settings
+// below net belong to a stack; the others are the machine's and are refused.
+func (s *Stack) Sysctl(name, value string) error {
+	sep := "."
+	if strings.Contains(name, "/") {
+		sep = "/"
+	}
+	parts := strings.Split(name, sep)
+	if len(parts) < 2 || parts[0] != "net" {
+		return fmt.Errorf("%s: sysctl %q: only settings that begin with net. belong to a stack", s.name, name)
+	}
+	for _, p := range parts {
+		if p == "" || p == "." || p == ".." || strings.ContainsAny(p, "/\x00") {
+			return fmt.Errorf("%s: sysctl %q is not the name of a setting", s.name, name)
+		}
+	}
+	// The path leads to the settings of the namespace of whoever opens it.
+	fd, err := s.ns.Open("/proc/sys/"+strings.Join(parts, "/"), unix.O_WRONLY)
+	if err != nil {
+		return s.wrap(fmt.Errorf("sysctl %s: %w", name, err))
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	if _, err := f.WriteString(value); err != nil {
+		return s.wrap(fmt.Errorf("sysctl %s=%q: %w", name, value, errors.Unwrap(err)))
+	}
+	return nil
+}
+
+// NetNS returns a descriptor of the stack's network namespace, for setns of
+// other libraries and programs. It belongs to the caller, and keeps the
+// namespace alive, but not its interfaces, when the stack is closed.
+func (s *Stack) NetNS() (*os.File, error) {
+	f, err := s.ns.File()
+	if err != nil {
+		return nil, s.wrap(err)
+	}
+	return f, nil
+}
+
+// Stats returns the counters of the interfaces.
+func (s *Stack) Stats() Stats {
+	var st Stats
+	for _, i := range s.ifaces {
+		st.Interfaces = append(st.Interfaces, i.stats())
+	}
+	return st
+}

@@ -1,0 +1,71 @@
+//go:build !linux || !(amd64 || arm64)
+
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"syscall"
+
+	"github.com/vdestack/vdestack/rtnl"
+)
+
+// Stack is not available on this system: New returns an error.
+type Stack struct{}
+
+var errUnsupported = fmt.Errorf("stacks need Linux on amd64 or arm64, this is %s on %s: %w", runtime.GOOS, runtime.GOARCH, errors.ErrUnsupported)
+
+// New returns an error that wraps [errors.ErrUnsupported].
+func New(context.Context, Config) (*Stack, error) { return nil, errUnsupported }
+
+// Name returns "".
+func (s *Stack) Name() string { return "" }
+
+// Close does nothing.
+func (s *Stack) Close() error { return nil }
+
+// Closed returns true.
+func (s *Stack) Closed() bool { return true }
+
+// Socket returns an error.
+func (s *Stack) Socket(domain, typ, proto int) (*os.File, error) { return nil, errUnsupported }
+
+// Control returns an error.
+func (s *Stack) Control(network, address string, c syscall.RawConn) error { return errUnsupported }
+
+// RTNL returns an error.
+func (s *Stack) RTNL() (*rtnl.Conn, error) { return nil, errUnsupported }
+
+// Sysctl returns an error.
+func (s *Stack) Sysctl(name, value string) error { return errUnsupported }
+
+// NetNS returns an error.
+func (s *Stack) NetNS() (*os.File, error) { return nil, errUnsupported }
+
+// Stats returns nothing.
+func (s *Stack) Stats() Stats { return Stats{} }
+
+// A ControlFunc is called with a new socket before it is bound or connected.
+type ControlFunc = func(network, address string, c syscall.RawConn) error
+
+// IPConn returns an error.
+func (s *Stack) IPConn(network string, proto int, local, remote netip.Addr, control ControlFunc) (*net.IPConn, error) {
+	return nil, errUnsupported
+}
+
+// JoinGroup returns an error.
+func (s *Stack) JoinGroup(c *net.UDPConn, group netip.Addr, index int) error { return errUnsupported }
+
+func (s *Stack) start(context.Context, *Cmd, []*os.File) (*process, error) {
+	return nil, errUnsupported
+}
+
+type process struct{ pid int }
+
+func (p *process) kill()                   {}
+func (p *process) wait(func() error) error { return errUnsupported }
