@@ -1,2 +1,50 @@
 // Package vdestack gives a process extra, private TCP/IP stacks.
+//
+// A [Stack] is a network namespace of the Linux kernel used as a library: the
+// kernel's own TCP/IP, Ethernet interfaces in it, and plugs that carry their
+// frames to Virtual Distributed Ethernet (VDE) networks. It needs no privilege,
+// no cgo and no other program.
+//
+//	st, err := vdestack.Open("vxvde://234.0.0.1", "10.0.0.50/24")
+//
+// # Sockets
+//
+// [Stack.Dial], [Stack.DialContext], [Stack.Listen] and [Stack.ListenPacket] are
+// those of package net, and return its types: sockets of the kernel, with
+// deadlines, keep-alives, multipath TCP, sendfile and all the rest. [Dialer] and
+// [ListenConfig] add a stack to net.Dialer and net.ListenConfig.
+// [Stack.ControlContext] and [Stack.Control] are hooks with which the dialers
+// and listeners of any library join a stack. [Stack.Socket] makes sockets of any
+// other kind.
+//
+// # Names
+//
+// Names are resolved by [Config].DNS alone, from within the stack: nothing of
+// the host's resolver, hosts file or search list is used. A stack without DNS
+// servers knows literal addresses, localhost and the names in DNS.Hosts.
+//
+// # Configuration
+//
+// [Open] and [New] make interfaces with addresses and default routes. The rest
+// is done by netlink ([Stack.RTNL], package rtnl), by programs that run in the
+// stack ([Stack.Command], [Stack.Run]) and by [Stack.Sysctl].
+//
+// # Networks
+//
+// Package vdeplug has the networks: a switch in the process (mem://), switches
+// of the host (vde://), distributed switches (vxvde://), cables (ptp://,
+// udp://), TAP interfaces (tap://), commands (cmd://), and those that a program
+// registers.
+//
+// # From C
+//
+// vde_addstack is [Open] or [New], vde_delstack [Stack.Close], vde_msocket
+// [Stack.Socket], vde_stackcmd [Stack.Run], vde_default_stack [SetDefault].
+// Package rtnl lists what its methods replace of nlinline.
+//
+// # Limits
+//
+// Linux on amd64 and arm64; elsewhere [New] returns an error that wraps
+// errors.ErrUnsupported. Either user namespaces are allowed or the program has
+// CAP_SYS_ADMIN. Interfaces need access to /dev/net/tun.
 package vdestack

@@ -1,0 +1,234 @@
+package vdestack
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestCloseBeside closes stacks, twice at once, while every other method runs.
+func TestCloseBeside(t *testing.T) {
+	leaks(t)
+	for range 10 {
+		s, err := Open("mem://"+t.Name(), "10.0.0.1/24", "fc00::1:1/64")
+		if err != nil {
+			t.Fatal(err)
+		}
+		closed := make(chan bool)
+		var wg sync.WaitGroup
+		loop := func(name string, f func() error) {
+			wg.Go(func() {
+				for {
+					err := f()
+					var ne net.Error
+					switch {
+					case err == nil, errors.As(err, &ne) && ne.Timeout():
+					case errors.Is(err, net.ErrClosed), errors.Is(err, unix.ENETUNREACH):
+					default:
+						select {
+						case <-closed: // interfaces vanish under the call
+						default:
+							t.Errorf("%s: %v", name, err)
+						}
+					}
+					select {
+					case <-closed:
+						return
+					default:
+					}
+				}
+			})
+		}
+		loop("Dial", func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			c, err := s.DialContext(ctx, "tcp", "10.0.0.2:80")
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+		loop("Listen", func() error {
+			ln, err := s.Listen("tcp", ":0")
+			if err == nil {
+				ln.Close()
+			}
+			return err
+		})
+		loop("Socket", func() error {
+			f, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+			if err == nil {
+				f.Close()
+			}
+			return err
+		})
+		loop("RTNL", func() error {
+			nl, err := s.RTNL()
+			if err == nil {
+				_, err = nl.Links()
+				nl.Close()
+			}
+			return err
+		})
+		loop("Command", func() error {
+			err := s.Command(context.Background(), "true").Run()
+			if err != nil && err.Error() == "signal: killed" {
+				return nil
+			}
+			return err
+		})
+		loop("Stats", func() error { s.Stats(); return nil })
+		time.AfterFunc(30*time.Millisecond, func() {
+			for range 2 {
+				wg.Go(func() {
+					if err := s.Close(); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Go(func() { s.Close(); close(closed) })
+		})
+		<-closed
+		wg.Wait()
+	}
+}
+
+// TestNewCancelled gives New no time: nothing is left behind.
+func TestNewCancelled(t *testing.T) {
+	leaks(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := New(ctx, Config{Interfaces: []Interface{{VNL: "mem://" + t.Name()}}})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+}
+
+// TestCloseSockets closes a stack under calls that wait on sockets of every
+// kind; each returns.
+func TestCloseSockets(t *testing.T) {
+	leaks(t)
+	a, b := pair(t)
+	listen := func(s *Stack, network, address string, mptcp bool) net.Listener {
+		lc := ListenConfig{Stack: s}
+		lc.SetMultipathTCP(mptcp)
+		ln, err := lc.Listen(t.Context(), network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ln.Close() })
+		return ln
+	}
+	connect := func(ln net.Listener, mptcp bool) (client, server net.Conn) {
+		d := Dialer{Stack: b}
+		if ln.Addr().Network() == "unix" {
+			d.Stack = a
+		}
+		d.SetMultipathTCP(mptcp)
+		client, err := d.Dial(ln.Addr().Network(), ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, err = ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close(); server.Close() })
+		return client, server
+	}
+	results := make(chan string)
+	waiting := 0
+	wait := func(name string, want error, f func() error) {
+		waiting++
+		go func() {
+			err := f()
+			switch {
+			case err == nil:
+				results <- name + ": no error"
+			case want != nil && !errors.Is(err, want):
+				results <- name + ": " + err.Error()
+			default:
+				t.Logf("%s: %v", name, err)
+				results <- ""
+			}
+		}()
+	}
+	for _, mptcp := range []bool{false, true} {
+		name := map[bool]string{false: "tcp", true: "mptcp"}[mptcp]
+		ln := listen(a, "tcp", "10.0.0.1:0", mptcp)
+		wait(name+" accept", net.ErrClosed, func() error { _, err := ln.Accept(); return err })
+		other := listen(a, "tcp", "10.0.0.1:0", mptcp)
+		client, server := connect(other, mptcp)
+		wait(name+" accepted read", nil, func() error { _, err := server.Read(make([]byte, 10)); return err })
+		wait(name+" peer's read", nil, func() error { _, err := client.Read(make([]byte, 10)); return err })
+		_, writer := connect(other, mptcp)
+		wait(name+" accepted write", nil, func() error {
+			for {
+				if _, err := writer.Write(make([]byte, 1<<16)); err != nil {
+					return err
+				}
+			}
+		})
+		// The bare hook.
+		lc := net.ListenConfig{Control: a.Control}
+		lc.SetMultipathTCP(mptcp)
+		bare, err := lc.Listen(t.Context(), "tcp", "10.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer bare.Close()
+		wait(name+" bare accept", nil, func() error { _, err := bare.Accept(); return err })
+	}
+	ln := listen(a, "unix", "@close", false)
+	client, server := connect(ln, false)
+	wait("unix accept", net.ErrClosed, func() error { _, err := ln.Accept(); return err })
+	wait("unix read", net.ErrClosed, func() error { _, err := client.Read(make([]byte, 10)); return err })
+	wait("unix accepted read", nil, func() error { _, err := server.Read(make([]byte, 10)); return err })
+	udp, err := a.ListenPacket("udp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait("udp", net.ErrClosed, func() error { _, _, err := udp.ReadFrom(make([]byte, 10)); return err })
+	lc := net.ListenConfig{Control: a.Control}
+	bare, err := lc.ListenPacket(t.Context(), "udp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bare.Close()
+	wait("bare udp", nil, func() error { _, _, err := bare.ReadFrom(make([]byte, 10)); return err })
+	wait("dial", net.ErrClosed, func() error { _, err := a.Dial("tcp", "10.0.0.99:80"); return err })
+	nl, err := a.RTNL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait("watch", net.ErrClosed, func() error {
+		for _, err := range nl.Watch(t.Context()) {
+			if err != nil {
+				return err
+			}
+		}
+		return net.ErrClosed // the watch ends with its connection
+	})
+	runtime.GC() // handles are held weakly, but held
+	time.Sleep(20 * time.Millisecond)
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	limit := time.After(time.Second)
+	for range waiting {
+		select {
+		case r := <-results:
+			if r != "" {
+				t.Error(r)
+			}
+		case <-limit:
+			t.Fatal("a call waits a second after Close")
+		}
+	}
+}

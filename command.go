@@ -1,0 +1,41 @@
+package vdestack
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/vdestack/vdestack/internal/argv"
+	"github.com/vdestack/vdestack/stack"
+)
+
+// A Cmd is a command to be run in a stack, with the fields and methods of
+// [os/exec.Cmd].
+type Cmd = stack.Cmd
+
+// Command returns a command that runs in the stack; a name without a slash is
+// looked up in PATH. The command, with its process group, is killed when ctx is
+// done before it has ended.
+func (s *Stack) Command(ctx context.Context, name string, arg ...string) *Cmd {
+	return s.st.Command(ctx, name, arg...)
+}
+
+// Run runs commands in the stack, one after the other, with the program's
+// standard input, output and error, and stops at the first that does not
+// succeed. They are separated by ";" and quoted as libvdestack does; no shell is
+// involved. It replaces vde_stackcmd. The error of a command that ran is an
+// [os/exec.ExitError].
+func (s *Stack) Run(ctx context.Context, commands string) error {
+	list, err := argv.Split(commands, nil)
+	if err != nil {
+		return err
+	}
+	for _, args := range list {
+		cmd := s.Command(ctx, args[0], args[1:]...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("command %q: %w", args, err)
+		}
+	}
+	return nil
+}

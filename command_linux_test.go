@@ -1,0 +1,264 @@
+package vdestack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+func TestCommand(t *testing.T) {
+	leaks(t)
+	s := open(t, "mem://"+t.Name(), "10.0.0.1/24")
+	ctx := t.Context()
+
+	t.Run("tools", func(t *testing.T) {
+		for _, tt := range []struct {
+			pkg, want string
+			args      []string
+		}{
+			{"iproute2", "10.0.0.1/24", []string{"ip", "addr", "show", "vde0"}},
+			{"iproute2", "", []string{"ip", "link", "set", "vde0", "mtu", "1400"}},
+			{"iputils-ping", "1 received", []string{"ping", "-c", "1", "10.0.0.1"}},
+			{"busybox", "mtu 1400", []string{"busybox", "ip", "link"}},
+			{"tcpdump", "vde0", []string{"tcpdump", "-D"}},
+		} {
+			tt.args[0] = testenv.Need(t, tt.args[0], tt.pkg)
+			out, err := s.Command(ctx, tt.args[0], tt.args[1:]...).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), tt.want) {
+				t.Errorf("%q: %v, got %q, want %q in it", tt.args, err, out, tt.want)
+			}
+		}
+	})
+
+	t.Run("capture", func(t *testing.T) {
+		cmd := s.Command(ctx, testenv.Need(t, "tcpdump", "tcpdump"), "-c", "2", "-l", "-n", "-i", "vde0", "arp")
+		stderr, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		cmd.Stdout = &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for text := ""; !strings.Contains(text, "listening on"); {
+			buf := make([]byte, 1000)
+			n, err := stderr.Read(buf)
+			if text += string(buf[:n]); err != nil {
+				t.Fatal(text, err)
+			}
+		}
+		go s.Command(ctx, "ping", "-c", "3", "-W", "1", "10.0.0.77").Run()
+		io.Copy(io.Discard, stderr)
+		if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "Request who-has 10.0.0.77") {
+			t.Errorf("got %q, %v", out.String(), err)
+		}
+	})
+
+	t.Run("status", func(t *testing.T) {
+		var exit *exec.ExitError
+		err := s.Command(ctx, "sh", "-c", "echo oops >&2; exit 3").Run()
+		if !errors.As(err, &exit) || exit.ExitCode() != 3 || err.Error() != "exit status 3" {
+			t.Errorf("exit 3: %v", err)
+		}
+		if _, err = s.Command(ctx, "sh", "-c", "echo oops >&2; exit 3").Output(); !errors.As(err, &exit) || string(exit.Stderr) != "oops\n" {
+			t.Errorf("Output: %v", err)
+		}
+		err = s.Command(ctx, "sh", "-c", "kill -KILL $$").Run()
+		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL || err.Error() != "signal: killed" {
+			t.Errorf("signal: %v", err)
+		}
+		if err := s.Command(ctx, "no-such-command").Run(); !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "no-such-command") {
+			t.Errorf("not in PATH: %v", err)
+		}
+		if err := s.Command(ctx, "/no/such/command").Run(); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("no such file: %v", err)
+		}
+		if err := s.Command(ctx, "/etc/passwd").Run(); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("not executable: %v", err)
+		}
+		c := s.Command(ctx, "true")
+		c.Dir = "/no/such/directory"
+		if err := c.Run(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), c.Dir) {
+			t.Errorf("no such directory: %v", err)
+		}
+		c = s.Command(ctx, "echo", "a\x00b")
+		if err := c.Run(); err == nil || !strings.Contains(err.Error(), "zero byte") {
+			t.Errorf("zero byte: %v", err)
+		}
+	})
+
+	t.Run("stdio", func(t *testing.T) {
+		want := strings.Repeat("all of it\n", 100000)
+		c := s.Command(ctx, "cat")
+		c.Stdin = strings.NewReader(want)
+		if out, err := c.Output(); string(out) != want {
+			t.Errorf("cat gave %d bytes, %v, want %d", len(out), err, len(want))
+		}
+		c = s.Command(ctx, "sh", "-c", "head -c 5 >/dev/null") // leaves most of its input
+		c.Stdin = strings.NewReader(want)
+		if err := c.Run(); err != nil {
+			t.Error(err)
+		}
+		c = s.Command(ctx, "sh", "-c", "echo out; echo err >&2")
+		if out, err := c.CombinedOutput(); string(out) != "out\nerr\n" || err != nil {
+			t.Errorf("got %q, %v", out, err)
+		}
+		c = s.Command(ctx, "cat")
+		in, _ := c.StdinPipe()
+		out, _ := c.StdoutPipe()
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			io.WriteString(in, "ping")
+			buf := make([]byte, 10)
+			if n, err := out.Read(buf); string(buf[:n]) != "ping" {
+				t.Fatalf("got %q, %v", buf[:n], err)
+			}
+		}
+		in.Close()
+		if err := c.Wait(); err != nil {
+			t.Error(err)
+		}
+		if err := c.Wait(); err == nil {
+			t.Error("a second Wait succeeds")
+		}
+		if err := c.Start(); err == nil {
+			t.Error("a second Start succeeds")
+		}
+	})
+
+	t.Run("surroundings", func(t *testing.T) {
+		dir := t.TempDir()
+		os.Chmod(filepath.Dir(dir), 0o755)
+		f, err := os.Create(filepath.Join(dir, "extra"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		c := s.Command(ctx, "sh", "-c", "pwd; echo $A $PWD; echo extra >&4; test -e /proc/self/fd/3 || echo closed")
+		c.Dir = dir
+		c.Env = []string{"A=b", "PATH=" + os.Getenv("PATH")}
+		c.ExtraFiles = []*os.File{nil, f}
+		out, err := c.CombinedOutput()
+		if want := dir + "\nb " + dir + "\nclosed\n"; string(out) != want || err != nil {
+			t.Errorf("got %q, %v, want %q", out, err, want)
+		}
+		if text, err := os.ReadFile(f.Name()); string(text) != "extra\n" {
+			t.Errorf("extra file: %q, %v", text, err)
+		}
+		group, err := s.Command(ctx, "sh", "-c", "ps -o pgid= -o pid= $$").Output()
+		if f := strings.Fields(string(group)); err == nil && (len(f) != 2 || f[0] != f[1]) {
+			t.Errorf("process group and number: %q", group)
+		}
+		c = s.Command(ctx, "sh", "-c", "cut -d' ' -f5 /proc/self/stat")
+		c.KeepGroup = true
+		out, err = c.Output()
+		if want, _ := os.ReadFile("/proc/self/stat"); err != nil || strings.TrimSpace(string(out)) != strings.Fields(string(want))[4] {
+			t.Errorf("KeepGroup: the group is %q, %v, the program's %s", out, err, want)
+		}
+	})
+
+	t.Run("context", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		c := s.Command(ctx, "sh", "-c", "echo ready; sleep 1000 & wait")
+		out, _ := c.StdoutPipe()
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		out.Read(make([]byte, 10))
+		cancel()
+		io.Copy(io.Discard, out) // ends when sleep is dead too
+		if err := c.Wait(); !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+		if err := s.Command(ctx, "true").Run(); !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled before: %v", err)
+		}
+		c = s.Command(t.Context(), "sh", "-c", "setsid sleep 1000 & echo $!")
+		pids := &bytes.Buffer{}
+		c.Stdout = pids
+		c.WaitDelay = 100 * time.Millisecond
+		if err := c.Run(); !errors.Is(err, exec.ErrWaitDelay) {
+			t.Errorf("a stranger holds the pipe: %v", err)
+		}
+		s.Command(t.Context(), "kill", strings.TrimSpace(pids.String())).Run()
+	})
+}
+
+func TestRun(t *testing.T) {
+	s := open(t, "mem://"+t.Name())
+	file := filepath.Join(t.TempDir(), "x")
+	if err := s.Run(t.Context(), "ip link set vde0 mtu 1300; touch '"+file+"'; true"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+	err := s.Run(t.Context(), "true; sh -c 'exit 4'; rm '"+file+"'")
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(err.Error(), "exit 4") {
+		t.Errorf("got %v, want exit status 4", err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("a command after a failed one ran: %v", err)
+	}
+	if err := s.Run(t.Context(), ""); err != nil {
+		t.Errorf("no command: %v", err)
+	}
+	if err := s.Run(t.Context(), "echo 'unterminated"); err == nil {
+		t.Error("an unterminated quote is accepted")
+	}
+}
+
+// TestCloseKillsCommands closes a stack under commands, one of which left its
+// process group running.
+func TestCloseKillsCommands(t *testing.T) {
+	s := open(t, "")
+	start := func(script string) (*Cmd, io.Reader) {
+		c := s.Command(context.Background(), "sh", "-c", script)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+		c.Stdout = w
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		r.SetReadDeadline(time.Now().Add(10 * time.Second))
+		r.Read(make([]byte, 6))
+		return c, r
+	}
+	running, pipe1 := start("sleep 1000 & echo ready; wait")
+	gone, pipe2 := start("sleep 1000 & echo ready")
+	if err := gone.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []io.Reader{pipe1, pipe2} { // their ends close when all are dead
+		if _, err := io.Copy(io.Discard, p); err != nil {
+			t.Error(err)
+		}
+	}
+	var exit *exec.ExitError
+	if err := running.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+		t.Errorf("command of a closed stack: %v", err)
+	}
+}

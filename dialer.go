@@ -1,0 +1,305 @@
+package vdestack
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// fallbackDelay is how long the preferred family has the race to itself,
+	// RFC 8305 as package net has it.
+	fallbackDelay = 300 * time.Millisecond
+	// minAttempt is the least time that one of several addresses gets.
+	minAttempt = 2 * time.Second
+)
+
+// A Dialer is a [net.Dialer] that connects in a stack. All fields of net.Dialer
+// mean what they mean there, the caller's own Control functions included: they
+// see the socket of the stack. Only Resolver is not used: names are the
+// stack's. Names, zones and the order of addresses are the stack's.
+type Dialer struct {
+	net.Dialer
+	// Stack is where to connect; nil means the host.
+	Stack *Stack
+}
+
+// Dial connects to the address, see [net.Dial].
+func (d *Dialer) Dial(network, address string) (net.Conn, error) {
+	return d.DialContext(context.Background(), network, address)
+}
+
+// DialContext connects to the address, see [net.Dialer.DialContext].
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if d.Stack == nil {
+		return d.Dialer.DialContext(ctx, network, address)
+	}
+	c, err := d.dial(ctx, network, address)
+	c, err = hand(d.Stack, c, err)
+	if err == nil {
+		d.Stack.nameZones(c.LocalAddr(), c.RemoteAddr())
+	}
+	if err != nil && d.Stack.st.Closed() {
+		err = &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: net.ErrClosed}
+	}
+	return c, err
+}
+
+func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if ctx == nil {
+		panic("nil context") // as net.Dialer
+	}
+	if isIP(network) {
+		return d.dialIP(ctx, network, address)
+	}
+	nd := d.Dialer
+	nd.Control, nd.ControlContext = nil, d.Stack.control(d.Control, d.ControlContext)
+	fail := func(err error) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: err}
+	}
+	host, port, ok := d.name(network, address)
+	if !ok {
+		if host != "" { // a literal with a zone
+			ip, err := d.Stack.zoneIndex(netip.MustParseAddr(host))
+			if err != nil {
+				return fail(err)
+			}
+			address = net.JoinHostPort(ip.String(), port)
+		}
+		return nd.DialContext(ctx, network, address)
+	}
+
+	// The time limits include the look-up.
+	if deadline := earliest(nd.Timeout, nd.Deadline); !deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+		nd.Timeout, nd.Deadline = 0, time.Time{}
+	}
+	addrs, err := d.Stack.LookupNetIP(ctx, "ip"+family(network), host)
+	if err == nil {
+		addrs, err = matching(addrs, d.LocalAddr, host)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	r := race{network: network, port: port, dial: nd.DialContext, delay: d.FallbackDelay}
+	return r.run(ctx, addrs)
+}
+
+// name splits the address of a network that has hosts. ok says that the host is
+// a name to be looked up; without it, a host that is returned has a zone.
+func (d *Dialer) name(network, address string) (host, port string, ok bool) {
+	if !strings.HasPrefix(network, "tcp") && !strings.HasPrefix(network, "udp") {
+		return "", "", false
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || host == "" {
+		return "", "", false // package net has the right error, or means localhost
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if ip.Zone() == "" {
+			host = ""
+		}
+		return host, port, false
+	}
+	return host, port, true
+}
+
+// control returns the hook of the stack, followed by the caller's own as
+// package net chooses it.
+func (s *Stack) control(own func(string, string, syscall.RawConn) error,
+	ownContext func(context.Context, string, string, syscall.RawConn) error,
+) func(context.Context, string, string, syscall.RawConn) error {
+	return func(ctx context.Context, network, address string, c syscall.RawConn) error {
+		if err := s.Control(network, address, c); err != nil {
+			return err
+		}
+		switch {
+		case ownContext != nil:
+			return ownContext(ctx, network, address, c)
+		case own != nil:
+			return own(network, address, c)
+		}
+		return nil
+	}
+}
+
+// family returns "4" or "6" for networks of one family.
+func family(network string) string {
+	if n := len(network); network[n-1] == '4' || network[n-1] == '6' {
+		return network[n-1:]
+	}
+	return ""
+}
+
+func earliest(timeout time.Duration, deadline time.Time) time.Time {
+	if timeout > 0 {
+		if t := time.Now().Add(timeout); deadline.IsZero() || t.Before(deadline) {
+			return t
+		}
+	}
+	return deadline
+}
+
+// matching keeps the addresses of the family of local, if that has one.
+func matching(addrs []netip.Addr, local net.Addr, host string) ([]netip.Addr, error) {
+	var ip netip.Addr
+	switch a := local.(type) {
+	case *net.TCPAddr:
+		ip = a.AddrPort().Addr().Unmap()
+	case *net.UDPAddr:
+		ip = a.AddrPort().Addr().Unmap()
+	}
+	if !ip.IsValid() || ip.IsUnspecified() {
+		return addrs, nil
+	}
+	var same []netip.Addr
+	for _, a := range addrs {
+		if a.Is4() == ip.Is4() {
+			same = append(same, a)
+		}
+	}
+	if len(same) == 0 {
+		return nil, &net.AddrError{Err: "no address of the local address's family", Addr: host}
+	}
+	return same, nil
+}
+
+// A race connects to the addresses of a name: one after the other, and the two
+// families beside each other (Happy Eyeballs, RFC 8305 as package net has it).
+type race struct {
+	network, port string
+	dial          func(ctx context.Context, network, address string) (net.Conn, error)
+	delay         time.Duration
+}
+
+func (r *race) run(ctx context.Context, addrs []netip.Addr) (net.Conn, error) {
+	first, second := addrs, []netip.Addr(nil)
+	if r.network == "tcp" && r.delay >= 0 {
+		first = nil
+		for _, a := range addrs {
+			if a.Is4() == addrs[0].Is4() {
+				first = append(first, a)
+			} else {
+				second = append(second, a)
+			}
+		}
+	}
+	if len(second) == 0 {
+		return r.serial(ctx, first)
+	}
+
+	type result struct {
+		net.Conn
+		error
+		fallback bool
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan result) // unbuffered: a loser sees that nobody takes it
+	returned := make(chan struct{})
+	defer close(returned)
+	start := func(addrs []netip.Addr, fallback bool) {
+		c, err := r.serial(ctx, addrs)
+		select {
+		case results <- result{c, err, fallback}:
+		case <-returned:
+			if c != nil {
+				c.Close()
+			}
+		}
+	}
+	go start(first, false)
+	delay := r.delay
+	if delay == 0 {
+		delay = fallbackDelay
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	var failed error
+	running, fallback := 1, false
+	for {
+		select {
+		case <-timer.C:
+		case res := <-results:
+			running--
+			if res.error == nil {
+				return res.Conn, nil
+			}
+			if !res.fallback || failed == nil {
+				failed = res.error // that of the preferred family counts
+			}
+			if running == 0 && fallback {
+				return nil, failed
+			}
+		}
+		if !fallback {
+			fallback = true
+			running++
+			go start(second, true)
+		}
+	}
+}
+
+// serial tries one address after the other, and shares the time among them.
+func (r *race) serial(ctx context.Context, addrs []netip.Addr) (net.Conn, error) {
+	var first error
+	for i, a := range addrs {
+		attempt, cancel := ctx, context.CancelFunc(func() {})
+		if deadline, ok := ctx.Deadline(); ok && i < len(addrs)-1 {
+			share := max(time.Until(deadline)/time.Duration(len(addrs)-i), minAttempt)
+			attempt, cancel = context.WithTimeout(ctx, share)
+		}
+		c, err := r.dial(attempt, r.network, net.JoinHostPort(a.String(), r.port))
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, first
+}
+
+// Dial connects in the stack, see [net.Dial].
+func (s *Stack) Dial(network, address string) (net.Conn, error) {
+	return s.DialContext(context.Background(), network, address)
+}
+
+// DialContext connects in the stack, see [net.Dialer.DialContext]. It is the
+// Dial function of [http.Transport] and of many others.
+func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return (&Dialer{Stack: s}).DialContext(ctx, network, address)
+}
+
+// Transport returns a new transport that connects in the stack, with the
+// settings of [http.DefaultTransport] but no proxy from the environment, which
+// is the host's.
+func (s *Stack) Transport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.Proxy = nil
+	t.DialContext = (&Dialer{Dialer: net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}, Stack: s}).DialContext
+	return t
+}
+
+// HTTPClient returns a client with a new [Stack.Transport].
+func (s *Stack) HTTPClient() *http.Client { return &http.Client{Transport: s.Transport()} }
+
+// Dial connects in the default stack, see [SetDefault].
+func Dial(network, address string) (net.Conn, error) {
+	return DialContext(context.Background(), network, address)
+}
+
+// DialContext connects in the default stack, see [SetDefault].
+func DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return (&Dialer{Stack: Default()}).DialContext(ctx, network, address)
+}

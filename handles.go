@@ -1,0 +1,93 @@
+package vdestack
+
+import (
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"weak"
+)
+
+// handles are the connections and listeners that a stack handed out and that
+// somebody still holds: Close closes them, so that calls which wait on them
+// report net.ErrClosed. They are held weakly, for their owners may forget them.
+type handles struct {
+	mu   sync.Mutex // guards all; not held while a handle is closed
+	all  map[uint64]func() io.Closer
+	last uint64
+	done bool
+}
+
+// track notes a handle. It reports false when the stack is closed.
+func track[T any, P interface {
+	*T
+	io.Closer
+}](h *handles, p P) bool {
+	w := weak.Make((*T)(p))
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.done {
+		return false
+	}
+	if h.all == nil {
+		h.all = make(map[uint64]func() io.Closer)
+	}
+	h.last++
+	id := h.last
+	h.all[id] = func() io.Closer {
+		if p := w.Value(); p != nil {
+			return P(p)
+		}
+		return nil
+	}
+	runtime.AddCleanup((*T)(p), h.forget, id)
+	return true
+}
+
+func (h *handles) forget(id uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.all, id)
+}
+
+// closeAll closes the handles, and has track refuse later ones.
+func (h *handles) closeAll() {
+	h.mu.Lock()
+	all := h.all
+	h.all, h.done = nil, true
+	h.mu.Unlock()
+	for _, f := range all {
+		if c := f(); c != nil {
+			c.Close()
+		}
+	}
+}
+
+// hand tracks a connection or listener of package net that is about to be
+// handed out. One that the stack's end has overtaken is closed.
+func hand[C io.Closer](s *Stack, c C, err error) (C, error) {
+	if err != nil {
+		return c, err
+	}
+	ok := true
+	switch c := any(c).(type) {
+	case *net.TCPConn:
+		ok = track(&s.handles, c)
+	case *net.UDPConn:
+		ok = track(&s.handles, c)
+	case *net.UnixConn:
+		ok = track(&s.handles, c)
+	case *net.IPConn:
+		ok = track(&s.handles, c)
+	case *net.TCPListener:
+		ok = track(&s.handles, c)
+	case *net.UnixListener:
+		ok = track(&s.handles, c)
+	}
+	if !ok {
+		c.Close()
+		var none C
+		return none, net.ErrClosed
+	}
+	return c, nil
+}

@@ -1,0 +1,174 @@
+package vdestack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// isIP reports a network of raw sockets, such as "ip4:icmp".
+func isIP(network string) bool {
+	name, _, _ := strings.Cut(network, ":")
+	return name == "ip" || name == "ip4" || name == "ip6"
+}
+
+// protocols are the names that networks of raw sockets may have, those that
+// package net knows without asking the host. Others are written as numbers.
+var protocols = map[string]int{"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "ipv6-icmp": 58}
+
+// parseIP splits a network of raw sockets.
+func parseIP(network string) (name string, proto int, err error) {
+	name, p, ok := strings.Cut(network, ":")
+	if !ok {
+		return "", 0, net.UnknownNetworkError(network)
+	}
+	proto, known := protocols[strings.ToLower(p)]
+	if !known {
+		if proto, err = strconv.Atoi(p); err != nil || proto < 0 || proto > 255 {
+			return "", 0, &net.AddrError{Err: "unknown IP protocol: a number from 0 to 255, icmp, igmp, tcp, udp or ipv6-icmp", Addr: p}
+		}
+	}
+	return name, proto, nil
+}
+
+// dialIP connects a raw socket.
+func (d *Dialer) dialIP(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := func() (*net.IPConn, error) {
+		name, proto, err := parseIP(network)
+		if err != nil {
+			return nil, err
+		}
+		remote, err := d.Stack.hostAddr(ctx, name, address)
+		if err != nil {
+			return nil, err
+		}
+		var local netip.Addr
+		if a, ok := d.LocalAddr.(*net.IPAddr); ok {
+			local, _ = netip.AddrFromSlice(a.IP)
+			if local, err = d.Stack.zoneIndex(local.Unmap().WithZone(a.Zone)); err != nil {
+				return nil, err
+			}
+		} else if d.LocalAddr != nil {
+			return nil, &net.AddrError{Err: "mismatched local address type", Addr: d.LocalAddr.String()}
+		}
+		return d.Stack.st.IPConn(ipFamily(remote), proto, local, remote, own(ctx, d.Control, d.ControlContext))
+	}()
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: err}
+	}
+	return c, nil
+}
+
+// listenIP makes a raw socket that is not connected.
+func (lc *ListenConfig) listenIP(ctx context.Context, network, address string) (net.PacketConn, error) {
+	c, err := func() (*net.IPConn, error) {
+		name, proto, err := parseIP(network)
+		if err != nil {
+			return nil, err
+		}
+		var local netip.Addr
+		family := name
+		if address != "" {
+			if local, err = lc.Stack.localAddr(ctx, strings.TrimPrefix(name, "ip"), address); err != nil {
+				return nil, err
+			}
+			family = ipFamily(local)
+		} else if name == "ip" {
+			family = "ip4"
+		}
+		if name != "ip" && name != family {
+			return nil, &net.AddrError{Err: "not an address of this family", Addr: address}
+		}
+		c, err := lc.Stack.st.IPConn(family, proto, local, netip.Addr{}, own(ctx, lc.Control, nil))
+		return hand(lc.Stack, c, err)
+	}()
+	if err != nil {
+		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
+	}
+	lc.Stack.nameZones(c.LocalAddr())
+	return c, nil
+}
+
+func ipFamily(a netip.Addr) string {
+	if a.Is4() {
+		return "ip4"
+	}
+	return "ip6"
+}
+
+// hostAddr returns the first address of a host, for "ip", "ip4" or "ip6".
+func (s *Stack) hostAddr(ctx context.Context, network, host string) (netip.Addr, error) {
+	addrs, err := s.LookupNetIP(ctx, network, host)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return s.zoneIndex(addrs[0].Unmap())
+}
+
+// own returns the caller's own Control function as package net chooses it.
+func own(ctx context.Context, control func(string, string, syscall.RawConn) error,
+	controlContext func(context.Context, string, string, syscall.RawConn) error,
+) func(string, string, syscall.RawConn) error {
+	if controlContext == nil {
+		return control
+	}
+	return func(network, address string, c syscall.RawConn) error {
+		return controlContext(ctx, network, address, c)
+	}
+}
+
+// ListenMulticastUDP returns a socket that gets the packets of a multicast group
+// and port: network is "udp", "udp4" or "udp6". It joins the group on the
+// interface of the stack that is named, or with "" on all that are up and
+// capable of multicast. Unlike [net.ListenMulticastUDP] it gets the packets of no
+// other group that the stack is a member of.
+func (s *Stack) ListenMulticastUDP(network, ifname string, group netip.AddrPort) (*net.UDPConn, error) {
+	c, err := s.listenMulticast(network, ifname, group)
+	if err != nil {
+		return nil, &net.OpError{Op: "listen", Net: network, Addr: net.UDPAddrFromAddrPort(group), Err: err}
+	}
+	return c, nil
+}
+
+func (s *Stack) listenMulticast(network, ifname string, group netip.AddrPort) (*net.UDPConn, error) {
+	ip := group.Addr().Unmap()
+	want := map[string]string{"udp": ipFamily(ip), "udp4": "ip4", "udp6": "ip6"}[network]
+	switch {
+	case want == "":
+		return nil, net.UnknownNetworkError(network)
+	case !ip.IsMulticast():
+		return nil, &net.AddrError{Err: "not a multicast group", Addr: group.String()}
+	case want != ipFamily(ip):
+		return nil, &net.AddrError{Err: "not a group of this family", Addr: group.String()}
+	}
+	index := 0
+	if ifname == "" {
+		ifname = ip.Zone()
+	}
+	if ifname != "" {
+		nl, err := s.st.RTNL()
+		if err != nil {
+			return nil, err
+		}
+		defer nl.Close()
+		if index, err = nl.IfNameToIndex(ifname); err != nil {
+			return nil, fmt.Errorf("interface %q of the stack: %w", ifname, err)
+		}
+	}
+	// Package net binds the wildcard address when it gets a group, and lets
+	// others bind the port too.
+	p, err := s.ListenPacket("udp"+want[2:], net.JoinHostPort(ip.WithZone("").String(), strconv.Itoa(int(group.Port()))))
+	if err != nil {
+		return nil, err
+	}
+	c := p.(*net.UDPConn)
+	if err := s.st.JoinGroup(c, ip.WithZone(""), index); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}

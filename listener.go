@@ -1,0 +1,129 @@
+package vdestack
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+)
+
+// A ListenConfig is a [net.ListenConfig] that listens in a stack. All fields of
+// net.ListenConfig mean what they mean there, the caller's own Control function
+// included: it sees the socket of the stack.
+type ListenConfig struct {
+	net.ListenConfig
+	// Stack is where to listen; nil means the host.
+	Stack *Stack
+}
+
+// Listen announces on the local address, see [net.Listen]. Without a host, or
+// with ::, "tcp" takes both families.
+func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
+	return listen(ctx, lc, network, address, (*net.ListenConfig).Listen)
+}
+
+// ListenPacket announces on the local address, see [net.ListenPacket]. Without
+// a host, or with ::, "udp" takes both families. Raw sockets, such as "ip4:icmp",
+// need no privilege.
+func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	if isIP(network) && lc.Stack != nil {
+		return lc.listenIP(ctx, network, address)
+	}
+	return listen(ctx, lc, network, address, (*net.ListenConfig).ListenPacket)
+}
+
+// listen calls f, a method of package net, with an address of the stack.
+func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address string,
+	f func(*net.ListenConfig, context.Context, string, string) (L, error),
+) (L, error) {
+	if lc.Stack == nil {
+		return f(&lc.ListenConfig, ctx, network, address)
+	}
+	var none L
+	nl, address, err := lc.local(ctx, network, address)
+	if err != nil {
+		return none, &net.OpError{Op: "listen", Net: network, Err: err}
+	}
+	l, err := f(&nl, ctx, network, address)
+	l, err = hand(lc.Stack, l, err)
+	if err == nil {
+		switch l := any(l).(type) {
+		case net.Listener:
+			lc.Stack.nameZones(l.Addr())
+		case net.PacketConn:
+			lc.Stack.nameZones(l.LocalAddr())
+		}
+	}
+	if err != nil && lc.Stack.st.Closed() {
+		err = &net.OpError{Op: "listen", Net: network, Err: net.ErrClosed}
+	}
+	return l, err
+}
+
+// local prepares the configuration and the address for package net: a name is
+// looked up in the stack, and a missing host of both families becomes ::, as
+// package net would otherwise ask the host whether IPv6 exists.
+func (lc *ListenConfig) local(ctx context.Context, network, address string) (net.ListenConfig, string, error) {
+	nl := lc.ListenConfig
+	nl.Control = func(network, address string, c syscall.RawConn) error {
+		return lc.Stack.control(lc.Control, nil)(ctx, network, address, c)
+	}
+	if !strings.HasPrefix(network, "tcp") && !strings.HasPrefix(network, "udp") {
+		return nl, address, nil
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nl, address, nil // package net has the right error
+	}
+	switch {
+	case host == "" && family(network) == "":
+		host = "::"
+	case host != "":
+		ip, err := lc.Stack.localAddr(ctx, family(network), host)
+		if err != nil {
+			return nl, "", err
+		}
+		host = ip.String()
+	}
+	return nl, net.JoinHostPort(host, port), nil
+}
+
+// localAddr returns the address of a host on which to listen. As package net
+// does, it prefers an IPv4 address.
+func (s *Stack) localAddr(ctx context.Context, family, host string) (netip.Addr, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return s.zoneIndex(ip)
+	}
+	addrs, err := s.LookupNetIP(ctx, "ip"+family, host)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, a := range addrs {
+		if a.Is4() {
+			return a, nil
+		}
+	}
+	return addrs[0], nil
+}
+
+// Listen announces in the stack, see [net.Listen].
+func (s *Stack) Listen(network, address string) (net.Listener, error) {
+	return (&ListenConfig{Stack: s}).Listen(context.Background(), network, address)
+}
+
+// ListenPacket announces in the stack, see [net.ListenPacket].
+func (s *Stack) ListenPacket(network, address string) (net.PacketConn, error) {
+	return (&ListenConfig{Stack: s}).ListenPacket(context.Background(), network, address)
+}
+
+// Listen announces in the default stack, see [SetDefault].
+func Listen(network, address string) (net.Listener, error) {
+	return (&ListenConfig{Stack: Default()}).Listen(context.Background(), network, address)
+}
+
+// ListenPacket announces in the default stack, see [SetDefault].
+func ListenPacket(network, address string) (net.PacketConn, error) {
+	return (&ListenConfig{Stack: Default()}).ListenPacket(context.Background(), network, address)
+}

@@ -1,0 +1,40 @@
+package vdestack
+
+import (
+	"context"
+	"net"
+	"net/netip"
+
+	"github.com/vdestack/vdestack/internal/dns"
+)
+
+// LookupNetIP returns the addresses of a host, see
+// [net.Resolver.LookupNetIP]; network is "ip", "ip4" or "ip6". Nothing but the
+// stack's [DNS] is asked. They are in the order in which to try them, RFC 6724
+// with the source addresses of the stack.
+func (s *Stack) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	addrs, err := s.dns.LookupNetIP(ctx, network, host)
+	if err == nil && len(addrs) > 1 {
+		dns.Sort(addrs, s.source)
+	}
+	return addrs, err
+}
+
+// source returns the address from which the stack reaches dst. Connecting a UDP
+// socket asks the routing table and sends nothing.
+func (s *Stack) source(dst netip.Addr) (netip.Addr, bool) {
+	c, err := s.Dial("udp", netip.AddrPortFrom(dst, 9).String())
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), true
+}
+
+// dialDNS connects to a DNS server, which is a literal address.
+func (s *Stack) dialDNS(ctx context.Context, network, address string) (net.Conn, error) {
+	return s.DialContext(ctx, network, address)
+}
+
+// Resolver returns a resolver that asks the stack's DNS servers.
+func (s *Stack) Resolver() *net.Resolver { return s.dns.Resolver() }

@@ -1,0 +1,182 @@
+package vdestack
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/vdestack/vdestack/internal/dns"
+	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/stack"
+)
+
+// Config says how a Stack is made. The zero Config gives one with a loopback
+// interface only.
+type Config struct {
+	// Name appears in errors and logs. Empty means "stack".
+	Name string
+	// Interfaces are made in this order. None: loopback only.
+	Interfaces []Interface
+	// DNS resolves the stack's names. The zero DNS knows literal addresses and
+	// localhost only.
+	DNS DNS
+	// NetNS joins the namespace at this path (of "ip netns", or
+	// /proc/PID/ns/net) instead of making one. Empty makes one.
+	NetNS string
+	// Logger receives rare events, never packets. Nil discards them.
+	Logger *slog.Logger
+}
+
+// An Interface is an Ethernet interface of a stack.
+type Interface = stack.Interface
+
+// Stats are the counters of a stack's interfaces.
+type Stats = stack.Stats
+
+// InterfaceStats are the counters of one interface.
+type InterfaceStats = stack.InterfaceStats
+
+// DNS says how a stack resolves names. Nothing of the host's configuration is
+// used.
+type DNS struct {
+	// Servers are asked in this order, from within the stack. Port 0 means 53.
+	Servers []netip.AddrPort
+	// Search are the domains that are tried for names with fewer than Ndots
+	// dots, as in resolv.conf(5).
+	Search []string
+	// Ndots is the number of dots with which a name is tried as it is first. 0
+	// means 1.
+	Ndots int
+	// Hosts are names that are known without asking.
+	Hosts map[string][]netip.Addr
+}
+
+// A Stack is a private TCP/IP stack of the process: the kernel's own, in a
+// network namespace. Its methods may be called from several goroutines at once.
+type Stack struct {
+	st      *stack.Stack
+	dns     *dns.Client
+	handles handles
+}
+
+var _ rtnl.SocketMaker = (*Stack)(nil)
+
+// Open makes a stack with the interface vde0 on the network vnl, with the given
+// addresses ("10.0.0.50/24", "fc00::1:50/64"); loopback and vde0 are up, and the
+// addresses usable when Open returns. An empty vnl gives a stack with loopback
+// only. See package vdeplug for locators, and [New] for more.
+func Open(vnl string, prefixes ...string) (*Stack, error) {
+	var cfg Config
+	if vnl == "" && len(prefixes) > 0 {
+		return nil, fmt.Errorf("stack: address %q has no interface: the network is empty", prefixes[0])
+	}
+	if vnl != "" {
+		i := Interface{VNL: vnl}
+		for _, text := range prefixes {
+			p, err := netip.ParsePrefix(text)
+			if err != nil {
+				return nil, fmt.Errorf("stack: address %q is not ADDRESS/LENGTH, such as 10.0.0.50/24 or fc00::1:50/64", text)
+			}
+			i.Addrs = append(i.Addrs, p)
+		}
+		cfg.Interfaces = []Interface{i}
+	}
+	return New(context.Background(), cfg)
+}
+
+// New makes a stack. ctx bounds the set-up, not the life of the stack. An error
+// leaves nothing behind.
+func New(ctx context.Context, cfg Config) (*Stack, error) {
+	s := &Stack{}
+	var err error
+	s.dns, err = dns.New(dns.Config{
+		Servers: cfg.DNS.Servers, Search: cfg.DNS.Search, Ndots: cfg.DNS.Ndots, Hosts: cfg.DNS.Hosts,
+	}, s.dialDNS)
+	if err != nil {
+		return nil, fmt.Errorf("%s: DNS: %w", cfg.Name, err)
+	}
+	s.st, err = stack.New(ctx, stack.Config{
+		Name: cfg.Name, Interfaces: cfg.Interfaces, NetNS: cfg.NetNS, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends the stack: its commands are killed, its connections and listeners
+// are closed, its plugs leave their networks and its interfaces vanish. Calls
+// that wait return: on connections and listeners that the stack handed out with
+// [net.ErrClosed], on accepted connections and on sockets that joined by a bare
+// hook with an error or the end of the stream. Not reached are raw, packet and
+// netlink sockets made by [Stack.Socket], and listeners that join by a bare hook
+// at the very moment of Close.
+//
+// Close may be called twice and beside any other call, and returns when the end
+// is complete. Later calls report net.ErrClosed.
+func (s *Stack) Close() error {
+	defaultStack.CompareAndSwap(s, nil)
+	s.handles.closeAll()
+	return s.st.Close()
+}
+
+// Control is a Control function of [net.Dialer] and [net.ListenConfig], and of
+// every library that lets its user set one: the socket, which is neither bound
+// nor connected yet, moves into the stack. Names and zones are resolved before
+// it is called, by the host; [Dialer] and [ListenConfig] resolve them in the
+// stack.
+func (s *Stack) Control(network, address string, c syscall.RawConn) error {
+	return s.st.Control(network, address, c)
+}
+
+// ControlContext is [Stack.Control] for the ControlContext field.
+func (s *Stack) ControlContext(_ context.Context, network, address string, c syscall.RawConn) error {
+	return s.st.Control(network, address, c)
+}
+
+// Socket makes a socket of any domain, type and protocol in the stack, as
+// socket(2). typ may contain SOCK_NONBLOCK. The file is close-on-exec and
+// belongs to the caller. It replaces vde_msocket.
+func (s *Stack) Socket(domain, typ, proto int) (*os.File, error) {
+	return s.st.Socket(domain, typ, proto)
+}
+
+// RTNL opens a connection that configures the stack by netlink. It belongs to
+// the caller, and is closed with the stack.
+func (s *Stack) RTNL() (*rtnl.Conn, error) {
+	c, err := s.st.RTNL()
+	if err == nil && !track(&s.handles, c) {
+		c.Close()
+		return nil, net.ErrClosed
+	}
+	return c, err
+}
+
+// Sysctl sets a setting of the stack, such as "net.ipv4.ip_forward" to "1".
+// Parts are separated by dots or, where a part contains dots, by slashes. Only
+// settings below net belong to a stack; others are refused.
+func (s *Stack) Sysctl(name, value string) error { return s.st.Sysctl(name, value) }
+
+// NetNS returns a descriptor of the stack's network namespace, for setns of
+// other libraries and programs. It belongs to the caller, and keeps the
+// namespace alive, but not its interfaces, when the stack is closed.
+func (s *Stack) NetNS() (*os.File, error) { return s.st.NetNS() }
+
+// Stats returns the counters of the interfaces.
+func (s *Stack) Stats() Stats { return s.st.Stats() }
+
+// defaultStack is the stack of the package functions; nil is the host.
+var defaultStack atomic.Pointer[Stack]
+
+// SetDefault makes s the stack of the package functions [Dial], [DialContext],
+// [Listen] and [ListenPacket]; nil means the host. It replaces
+// vde_default_stack. Closing the default stack makes the host the default.
+func SetDefault(s *Stack) { defaultStack.Store(s) }
+
+// Default returns the stack of the package functions; nil is the host.
+func Default() *Stack { return defaultStack.Load() }

@@ -1,0 +1,321 @@
+package vdestack
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// open opens a stack for the length of the test.
+func open(t testing.TB, vnl string, prefixes ...string) *Stack {
+	t.Helper()
+	s, err := Open(vnl, prefixes...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// pair opens the stacks 10.0.0.1, fc00::1:1 and 10.0.0.2, fc00::1:2 on a
+// network of their own.
+func pair(t testing.TB) (a, b *Stack) {
+	t.Helper()
+	vnl := "mem://" + t.Name()
+	return open(t, vnl, "10.0.0.1/24", "fc00::1:1/64"), open(t, vnl, "10.0.0.2/24", "fc00::1:2/64")
+}
+
+// cookieOf returns the namespace of a socket.
+func cookieOf(t testing.TB, c any) (cookie uint64) {
+	t.Helper()
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		t.Fatalf("%T is no syscall.Conn", c)
+	}
+	raw, err := sc.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			if cookie, err = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cookie
+}
+
+// checkIn reports a socket that is not in the stack.
+func checkIn(t testing.TB, s *Stack, c any) {
+	t.Helper()
+	f, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got, want := cookieOf(t, c), cookieOf(t, f); got != want {
+		t.Errorf("%T is in the namespace %d, the stack is %d", c, got, want)
+	}
+}
+
+// leaks fails the test if descriptors are left behind at its end.
+func leaks(t *testing.T) {
+	t.Helper()
+	warm, err := Open("") // the helper task and its descriptors stay
+	if err != nil {
+		t.Fatal(err)
+	}
+	warm.Close()
+	count := func() map[string]int {
+		m := map[string]int{}
+		dir, _ := os.ReadDir("/proc/self/fd")
+		for _, d := range dir {
+			l, _ := os.Readlink(filepath.Join("/proc/self/fd", d.Name()))
+			m[strings.TrimRight(l, "0123456789[]")]++
+		}
+		return m
+	}
+	before := count()
+	t.Cleanup(func() {
+		for kind, n := range count() {
+			if n > before[kind] {
+				t.Errorf("%d descriptors of kind %q, %d before", n, kind, before[kind])
+			}
+		}
+	})
+}
+
+func TestOpen(t *testing.T) {
+	leaks(t)
+	lo := open(t, "")
+	if got := len(lo.Stats().Interfaces); got != 0 {
+		t.Errorf("a stack without network has %d interfaces", got)
+	}
+	ln, err := lo.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := lo.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
+func TestOpenErrors(t *testing.T) {
+	leaks(t)
+	mem := func(i Interface) Config { i.VNL = "mem://x"; return Config{Interfaces: []Interface{i}} }
+	tests := []struct {
+		name string
+		open func() (*Stack, error)
+		want string
+	}{
+		{"address without network", func() (*Stack, error) { return Open("", "10.0.0.1/24") }, `"10.0.0.1/24" has no interface`},
+		{"no prefix", func() (*Stack, error) { return Open("mem://x", "10.0.0.1") }, `"10.0.0.1" is not ADDRESS/LENGTH`},
+		{"no address", func() (*Stack, error) { return Open("mem://x", "fred/24") }, `"fred/24" is not ADDRESS/LENGTH`},
+		{"prefix too long", func() (*Stack, error) { return Open("mem://x", "10.0.0.1/33") }, `"10.0.0.1/33"`},
+		{"unknown scheme", func() (*Stack, error) { return Open("foo://x") }, `unknown scheme "foo"`},
+		{"no scheme", func() (*Stack, error) { return Open("://x") }, `"://x"`},
+		{"missing switch", func() (*Stack, error) { return Open("vde:///nonexistent/switch") }, `/nonexistent/switch`},
+		{"long name", func() (*Stack, error) { return New(t.Context(), mem(Interface{Name: "abcdefghijklmnop"})) }, `"abcdefghijklmnop" has 16 characters, at most 15`},
+		{"slash", func() (*Stack, error) { return New(t.Context(), mem(Interface{Name: "a/b"})) }, `"a/b"`},
+		{"loopback's name", func() (*Stack, error) { return New(t.Context(), mem(Interface{Name: "lo"})) }, `"lo" belongs to loopback`},
+		{"duplicate", func() (*Stack, error) {
+			return New(t.Context(), Config{Name: "x", Interfaces: []Interface{{Name: "a"}, {Name: "a"}}})
+		}, `x: interface 1: name "a" is that of interface 0 too`},
+		{"MTU", func() (*Stack, error) { return New(t.Context(), mem(Interface{MTU: 9217})) }, "MTU 9217"},
+		{"MTU", func() (*Stack, error) { return New(t.Context(), mem(Interface{MTU: -1})) }, "MTU -1"},
+		{"short MAC", func() (*Stack, error) { return New(t.Context(), mem(Interface{MAC: net.HardwareAddr{2, 3}})) }, `"02:03" has 2 bytes`},
+		{"group MAC", func() (*Stack, error) {
+			return New(t.Context(), mem(Interface{MAC: net.HardwareAddr{1, 2, 3, 4, 5, 6}}))
+		}, "group address"},
+		{"gateway without a path", func() (*Stack, error) {
+			return New(t.Context(), mem(Interface{Addrs: prefixes("10.0.0.1/24"), Gateways: addrs("10.1.0.1")}))
+		}, "10.1.0.1"},
+		{"two gateways", func() (*Stack, error) {
+			return New(t.Context(), mem(Interface{Addrs: prefixes("10.0.0.1/24"), Gateways: addrs("10.0.0.2", "10.0.0.3")}))
+		}, "one default route a family"},
+		{"duplicate address", func() (*Stack, error) {
+			return New(t.Context(), mem(Interface{Addrs: prefixes("10.0.0.1/24", "10.0.0.1/24")}))
+		}, "10.0.0.1/24"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := tt.open()
+			if err == nil {
+				s.Close()
+				t.Fatal("no error")
+			}
+			t.Log(err)
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %q, want it to contain %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestSetDefault(t *testing.T) {
+	a := open(t, "")
+	SetDefault(a)
+	defer SetDefault(nil)
+	if Default() != a {
+		t.Fatal("SetDefault did not")
+	}
+	ln, err := Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	checkIn(t, a, ln)
+	c, err := Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	checkIn(t, a, c)
+	p, err := ListenPacket("udp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	checkIn(t, a, p)
+
+	b := open(t, "")
+	SetDefault(b)
+	b.Close()
+	if Default() != nil {
+		t.Error("a closed stack stays the default")
+	}
+	host, err := ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	if cookieOf(t, host) == cookieOf(t, ln) {
+		t.Error("without a default stack the host is used")
+	}
+}
+
+func TestClosed(t *testing.T) {
+	s := open(t, "mem://"+t.Name(), "10.0.0.1/24")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, f := range map[string]func() error{
+		"Dial":         func() error { _, err := s.Dial("tcp", "10.0.0.2:80"); return err },
+		"Listen":       func() error { _, err := s.Listen("tcp", ":0"); return err },
+		"ListenPacket": func() error { _, err := s.ListenPacket("udp", ":0"); return err },
+		"Socket":       func() error { _, err := s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); return err },
+		"RTNL":         func() error { _, err := s.RTNL(); return err },
+		"NetNS":        func() error { _, err := s.NetNS(); return err },
+		"Sysctl":       func() error { return s.Sysctl("net.ipv4.ip_forward", "1") },
+		"Command":      func() error { return s.Command(t.Context(), "true").Run() },
+		"Run":          func() error { return s.Run(t.Context(), "true") },
+	} {
+		if err := f(); !isClosed(err) {
+			t.Errorf("%s of a closed stack: %v, want net.ErrClosed", name, err)
+		} else {
+			t.Log(name, err)
+		}
+	}
+	s.Stats()
+}
+
+func TestSysctl(t *testing.T) {
+	s := open(t, "mem://"+t.Name())
+	if err := s.Sysctl("net.ipv4.ip_forward", "1"); err != nil {
+		t.Error(err)
+	}
+	if err := s.Sysctl("net/ipv6/conf/vde0/accept_ra", "0"); err != nil {
+		t.Error(err)
+	}
+	out, err := s.Command(t.Context(), "cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/vde0/accept_ra").Output()
+	if err != nil || string(out) != "1\n0\n" {
+		t.Errorf("got %q, %v", out, err)
+	}
+	if host, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward"); err != nil || string(host) != "0\n" {
+		t.Errorf("the host has ip_forward %q, %v", host, err)
+	}
+	for name, value := range map[string]string{"kernel.hostname": "x", "net..ipv4": "1", "net/../kernel/hostname": "x", "net.no.such": "1", "net.ipv4.ip_forward": "maybe"} {
+		err := s.Sysctl(name, value)
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("sysctl %s=%s: %v", name, value, err)
+		}
+	}
+}
+
+func TestStats(t *testing.T) {
+	a, b := pair(t)
+	if err := a.Command(t.Context(), "ping", "-c", "3", "-i", "0.01", "10.0.0.2").Run(); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*Stack{a, b} {
+		st := s.Stats().Interfaces
+		if len(st) != 1 || st[0].Name != "vde0" || st[0].Index == 0 || st[0].TxFrames < 4 || st[0].RxFrames < 4 ||
+			st[0].TxBytes < 3*98 || st[0].RxBytes < 3*98 || st[0].Err != nil {
+			t.Errorf("counters after three pings: %+v", st)
+		}
+	}
+}
+
+// TestInterfaces makes a stack with every setting of an interface.
+func TestInterfaces(t *testing.T) {
+	leaks(t)
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
+	s, err := New(t.Context(), Config{Name: "many", Interfaces: []Interface{
+		{VNL: "mem://" + t.Name(), MAC: mac, MTU: 9216, Addrs: prefixes("10.0.0.1/24", "fc00::1/64"), Gateways: addrs("10.0.0.254", "fc00::ff")},
+		{Name: "lab", MTU: 1280, Addrs: prefixes("10.1.0.1/24")},
+		{VNL: "mem://" + t.Name(), Down: true, Addrs: prefixes("10.2.0.1/24")},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	nl, err := s.RTNL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nl.Close()
+	links, err := nl.Links()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, l := range links {
+		got = append(got, fmt.Sprintf("%s %d %t", l.Name, l.MTU, l.Flags&net.FlagUp != 0))
+	}
+	if got, want := strings.Join(got, ", "), "lo 65536 true, vde0 9216 true, lab 1280 true, vde2 1500 false"; got != want {
+		t.Errorf("links: got %s, want %s", got, want)
+	}
+	if links[1].HardwareAddr.String() != mac.String() {
+		t.Errorf("vde0 has %v, want %v", links[1].HardwareAddr, mac)
+	}
+	routes, err := nl.Routes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults := 0
+	for _, r := range routes {
+		if r.Gateway.IsValid() && r.Dst.Bits() == 0 {
+			defaults++
+		}
+	}
+	if defaults != 2 {
+		t.Errorf("%d default routes, want 2: %v", defaults, routes)
+	}
+}

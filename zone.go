@@ -1,0 +1,62 @@
+package vdestack
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+)
+
+// zoneIndex returns the address with the number of the stack's interface for
+// its zone, which package net would look up on the host.
+func (s *Stack) zoneIndex(ip netip.Addr) (netip.Addr, error) {
+	if ip.Zone() == "" {
+		return ip, nil
+	}
+	if n, err := strconv.Atoi(ip.Zone()); err == nil && n > 0 {
+		return ip, nil
+	}
+	nl, err := s.st.RTNL()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer nl.Close()
+	index, err := nl.IfNameToIndex(ip.Zone())
+	if err != nil {
+		return netip.Addr{}, &net.AddrError{Err: fmt.Sprintf("zone %q is no interface of the stack", ip.Zone()), Addr: ip.String()}
+	}
+	return ip.WithZone(strconv.Itoa(index)), nil
+}
+
+// nameZones puts the names of the stack's interfaces into the zones of the
+// addresses of a new connection, before anybody sees them. Package net has a
+// number there, as the host has no such interface.
+func (s *Stack) nameZones(addrs ...net.Addr) {
+	for _, a := range addrs {
+		var zone *string
+		switch a := a.(type) {
+		case *net.TCPAddr:
+			zone = &a.Zone
+		case *net.UDPAddr:
+			zone = &a.Zone
+		case *net.IPAddr:
+			zone = &a.Zone
+		}
+		if zone == nil || *zone == "" {
+			continue
+		}
+		index, err := strconv.Atoi(*zone)
+		if err != nil {
+			continue
+		}
+		nl, err := s.st.RTNL()
+		if err != nil {
+			return
+		}
+		link, err := nl.Link(index)
+		nl.Close()
+		if err == nil {
+			*zone = link.Name
+		}
+	}
+}
