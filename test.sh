@@ -1,0 +1,87 @@
+#!/bin/bash
+# Runs everything that a change must pass. As root on Debian it first installs
+# the programs that tests talk to; elsewhere tests whose program is missing are
+# skipped. VDESTACK_TEST_STRICT=1 makes a skipped test a failure.
+#
+# As root the tests run twice: as root, and as an ordinary user. No test touches
+# the machine's network: each package runs in a network namespace of its own.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+packages=(vde2 vdeplug libvdestack-dev vdens iproute2 iputils-ping busybox
+	netcat-openbsd tcpdump curl wrk dnsmasq-base gcc libc6-dev procps util-linux)
+staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+fuzztime=${FUZZTIME:-5s}
+
+step() { printf '\n== %s (%ds)\n' "$*" $SECONDS; }
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	missing=()
+	for p in "${packages[@]}"; do
+		dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+	done
+	if [ ${#missing[@]} -gt 0 ]; then
+		step "installing ${missing[*]}"
+		apt-get update -q >/dev/null
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
+	fi
+fi
+
+step "format, vet, staticcheck"
+unformatted=$(gofmt -l .)
+[ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
+go vet ./...
+go run $staticcheck ./...
+
+step "other systems"
+for target in linux/arm64 linux/386 linux/riscv64 darwin/arm64 windows/amd64 freebsd/amd64; do
+	echo "$target"
+	GOOS=${target%/*} GOARCH=${target#*/} go build ./...
+	GOOS=${target%/*} GOARCH=${target#*/} go vet ./...
+done
+
+step "tests as $(id -un)"
+go test -race -count=1 -timeout 10m ./...
+
+if [ "$(id -u)" = 0 ]; then
+	step "tests as an ordinary user"
+	# A copy that this user can read, and a /dev/net/tun as distributions have
+	# it, in a mount namespace of our own.
+	tmp=$(mktemp -d /tmp/vdestack-test.XXXXXX)
+	trap 'rm -rf "$tmp"' EXIT
+	chmod 755 "$tmp"
+	mkdir -p "$tmp/src" "$tmp/dev"
+	mkdir -m 1777 "$tmp/tmp"
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tmp/src"
+	cat >"$tmp/exec" <<-EOF
+		#!/bin/sh
+		bin=\$(mktemp $tmp/test.XXXXXX)
+		cp "\$1" "\$bin"
+		chmod 755 "\$bin"
+		shift
+		exec setpriv --reuid 65534 --regid 65534 --clear-groups \
+			env HOME=$tmp/tmp TMPDIR=$tmp/tmp GOTMPDIR= "\$bin" "\$@"
+	EOF
+	chmod -R a+rX "$tmp/src"
+	chmod 755 "$tmp/exec"
+	unshare --mount sh -euc "
+		if [ -e /dev/net/tun ]; then
+			mount -t tmpfs -o dev,mode=755 tmpfs $tmp/dev
+			mknod -m 666 $tmp/dev/tun c 10 200
+			mount --bind $tmp/dev/tun /dev/net/tun
+		fi
+		cd $tmp/src
+		exec go test -race -count=1 -timeout 10m -exec $tmp/exec ./..."
+fi
+
+step "fuzzing, $fuzztime each"
+grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r dir; do
+	for f in $(grep -hoE '^func Fuzz[A-Za-z0-9_]*' "$dir"/*_test.go | cut -c6- | sort -u); do
+		echo "$dir $f"
+		go test -run '^$' -fuzz "^$f\$" -fuzztime "$fuzztime" "$dir" >/tmp/vdestack-fuzz.$$ 2>&1 ||
+			{ cat /tmp/vdestack-fuzz.$$; rm -f /tmp/vdestack-fuzz.$$; exit 1; }
+		rm -f /tmp/vdestack-fuzz.$$
+	done
+done
+
+step "passed"
