@@ -13,6 +13,10 @@ import (
 // [os/exec.Cmd].
 type Cmd = stack.Cmd
 
+// A Bind makes a file appear in the place of another, for one command: see
+// Cmd.Binds.
+type Bind = stack.Bind
+
 // Command returns a command that runs in the stack; a name without a slash is
 // looked up in PATH. The command, with its process group, is killed when ctx is
 // done before it has ended.

@@ -42,6 +42,10 @@ type Cmd struct {
 	// the signals of the terminal reach it. Else it has a group of its own,
 	// which is killed as a whole.
 	KeepGroup bool
+	// Binds gives the command a mount namespace of its own and mounts these
+	// files and directories in it, in this order. With them a command gets its
+	// own /etc/resolv.conf, for example.
+	Binds []Bind
 	// WaitDelay bounds how long Wait waits for the end of the pipes when the
 	// command has ended or ctx is done, for others may hold them. 0 means no
 	// bound.
@@ -64,6 +68,17 @@ type Cmd struct {
 	done    chan struct{} // closed when Wait has the process's end
 	watch   sync.WaitGroup
 	waited  bool
+}
+
+// A Bind makes a file or directory appear in the place of another, for one
+// command.
+type Bind struct {
+	// From is the absolute path of what the command is to see. It is needed
+	// until Start has returned.
+	From string
+	// To is the absolute path where it sees it. It exists already; if it is a
+	// symbolic link, what it leads to is replaced.
+	To string
 }
 
 // Command returns a command that runs in the stack. A name without a slash is

@@ -35,6 +35,9 @@ func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (*process, 
 		return nil, s.wrap(net.ErrClosed)
 	}
 	e := &netns.Exec{Path: c.Path, Args: c.argv(), Env: c.environ(), Files: files, Setpgid: !c.KeepGroup}
+	for _, b := range c.Binds {
+		e.Binds = append(e.Binds, netns.Bind(b))
+	}
 	if c.Dir != "" {
 		fd, err := unix.Open(c.Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -36,7 +37,14 @@ type Exec struct {
 	Files []*os.File
 	// Setpgid puts the command in a process group of its own.
 	Setpgid bool
+	// Binds, if any, are made in this order in a mount namespace of the
+	// command's own.
+	Binds []Bind
 }
+
+// A Bind is a file or directory, From, that is mounted over another, To. Both
+// paths are absolute; of symbolic links, what they lead to counts.
+type Bind struct{ From, To string }
 
 // Start executes a program in the namespace, as a child of the process: it can
 // be waited for and signalled like any other. The child dies with the process.
@@ -132,6 +140,7 @@ type plan struct {
 	calls    []call
 	optional map[int]bool   // calls whose error does not matter
 	what     map[int]string // names of the others
+	mounts   map[int]Bind   // the binds among them
 	keep     []any
 	files    []*os.File
 	path     string
@@ -154,7 +163,11 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 	if p.what[i] == "exec" {
 		return &os.PathError{Op: "exec", Path: p.path, Err: errno}
 	}
-	return explainLimit(fmt.Errorf("starting %s: %w", p.path, os.NewSyscallError(p.what[i], errno)))
+	err := os.NewSyscallError(p.what[i], errno)
+	if b, ok := p.mounts[i]; ok {
+		err = fmt.Errorf("mounting %s over %s: %w", b.From, b.To, err)
+	}
+	return explainLimit(fmt.Errorf("starting %s: %w", p.path, err))
 }
 
 func (p *plan) close() {
@@ -200,6 +213,9 @@ func (p *plan) make(e *Exec, h *helper) error {
 	}
 	p.add("fchdir", unix.SYS_FCHDIR, dir.Fd())
 	p.keep = append(p.keep, dir)
+	if err := p.addBinds(e.Binds); err != nil {
+		return fmt.Errorf("starting %s: %w", e.Path, err)
+	}
 	if mask, err := strconv.ParseUint(field("/proc/thread-self/status", "Umask:"), 8, 32); err == nil {
 		p.add("", unix.SYS_UMASK, uintptr(mask))
 	}
@@ -230,6 +246,35 @@ func (p *plan) addCaps() {
 	for _, c := range commandCaps {
 		p.add("", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(c))
 	}
+}
+
+// addBinds gives the child a mount namespace with files of its own. It comes
+// after the working directory, which moves to the new namespace with the child:
+// one that is entered later would still be that of the old.
+func (p *plan) addBinds(binds []Bind) error {
+	if len(binds) == 0 {
+		return nil
+	}
+	p.add("unshare", unix.SYS_UNSHARE, unix.CLONE_NEWNS)
+	// Nothing may propagate to where the child comes from.
+	root, none := []byte("/\x00"), []byte("none\x00")
+	p.add("mount", unix.SYS_MOUNT, pointer(p, &none[0]), pointer(p, &root[0]), 0, unix.MS_REC|unix.MS_PRIVATE, 0)
+	p.mounts = make(map[int]Bind)
+	for _, b := range binds {
+		var paths [2]*byte
+		for i, path := range []string{b.From, b.To} {
+			if !filepath.IsAbs(path) {
+				return fmt.Errorf("bind %s over %s: path %q is not absolute", b.From, b.To, path)
+			}
+			var err error
+			if paths[i], err = unix.BytePtrFromString(path); err != nil {
+				return fmt.Errorf("bind: path %q: %w", path, err)
+			}
+		}
+		p.mounts[len(p.calls)] = b
+		p.add("mount", unix.SYS_MOUNT, pointer(p, paths[0]), pointer(p, paths[1]), 0, unix.MS_BIND|unix.MS_REC, 0)
+	}
+	return nil
 }
 
 // addFiles gives the child its descriptors. One that stands where another is to

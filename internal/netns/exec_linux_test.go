@@ -222,3 +222,62 @@ func TestStartBeside(t *testing.T) {
 	close(stop)
 	wg.Wait()
 }
+
+// TestStartBinds mounts a file over another one, for the command alone.
+func TestStartBinds(t *testing.T) {
+	n := newNS(t)
+	dir := t.TempDir()
+	from, to, link := dir+"/from", dir+"/to", dir+"/link"
+	for _, name := range []string{from, to} {
+		if err := os.WriteFile(name, []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("to", link); err != nil {
+		t.Fatal(err)
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	e := &Exec{
+		Path: "/bin/sh", Args: []string{"sh", "-c", "cat to; echo; pwd -P"},
+		Dir: d, Files: []*os.File{nil, w, w}, Binds: []Bind{{from, link}},
+	}
+	pid, err := n.Start(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The mount holds the file, not its name.
+	if err := os.Remove(from); err != nil {
+		t.Error(err)
+	}
+	p, _ := os.FindProcess(pid)
+	if s, err := p.Wait(); err != nil || !s.Success() {
+		t.Fatal(s, err)
+	}
+	w.Close()
+	out, _ := io.ReadAll(r)
+	if got, want := string(out), from+"\n"+dir+"\n"; got != want {
+		t.Errorf("the command sees %q, want %q", got, want)
+	}
+	if text, err := os.ReadFile(to); err != nil || string(text) != to {
+		t.Errorf("the process sees %q, %v, want its own file", text, err)
+	}
+
+	e.Binds = []Bind{{dir + "/gone", to}}
+	if _, err := n.Start(t.Context(), e); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "mounting "+dir+"/gone over "+to) {
+		t.Errorf("bind of a missing file: %v", err)
+	}
+	e.Binds = []Bind{{"from", to}}
+	if _, err := n.Start(t.Context(), e); err == nil || !strings.Contains(err.Error(), `"from" is not absolute`) {
+		t.Errorf("bind of a relative path: %v", err)
+	}
+}
