@@ -1,0 +1,176 @@
+// Vdens runs a command in a TCP/IP stack of its own, on Virtual Distributed
+// Ethernet networks. It needs no privilege.
+//
+//	vdens vxvde://234.0.0.1
+//	vdens -addr 10.0.0.1/24 -gw 10.0.0.254 -dns 9.9.9.9 vde:// -- curl example.org
+//	vdens -i eth -addr eth0=10.0.0.1/24 -addr eth1=10.1.0.1/24 vde:// vxvde://
+//
+// "vdens -h" tells the options.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vdestack/vdestack"
+)
+
+const usage = `usage: vdens [options] [network...] [-- command [argument...]]
+
+Vdens runs a command, by default a shell, in a TCP/IP stack of its own. Each
+network, a VDE locator such as vxvde://, vde:///run/vde.ctl or mem://, gets an
+interface, vde0, vde1 and so on, which is up. Without a network, or with "-" or
+"no" for it, there is loopback only.
+
+options:
+  -i prefix         first part of the interfaces' names (default vde)
+  -addr [if=]a/len  address of an interface, by default of the first; may be
+                    repeated, as may -gw and -dns
+  -gw [if=]a        default route, through an interface
+  -dns a            name server that the command finds in /etc/resolv.conf
+  -h                show this
+
+Keys of the terminal, such as ^C, are for the command. SIGTERM and SIGHUP are
+passed on to it. When it has ended, what it left running loses its network.
+
+exit status: that of the command, or
+  128+n  a signal n ended the command
+  127    the command was not found
+  126    the command cannot be executed
+  125    the stack could not be made
+  2      wrong use
+`
+
+// Exit statuses of vdens itself, those of env and other programs that run one.
+const (
+	statusUsage      = 2
+	statusFailed     = 125
+	statusNoExec     = 126
+	statusNotFound   = 127
+	statusSignalBase = 128
+)
+
+func main() {
+	o, err := parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Print(usage)
+		return
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "vdens: %v\nvdens -h tells how it is used\n", err)
+		os.Exit(statusUsage)
+	}
+	os.Exit(run(o))
+}
+
+// options are what the command line says.
+type options struct {
+	interfaces []vdestack.Interface
+	dns        []netip.Addr
+	command    []string
+}
+
+// parse reads the command line. Options may come after networks too; all after
+// "--" is the command.
+func parse(args []string) (*options, error) {
+	o := &options{}
+	if i := slices.Index(args, "--"); i >= 0 {
+		args, o.command = args[:i], args[i+1:]
+	}
+	if len(o.command) == 0 {
+		shell := os.Getenv("SHELL")
+		if shell == "" {
+			shell = "/bin/sh"
+		}
+		o.command = []string{shell}
+	}
+
+	var prefix string
+	var networks, addrs, gateways []string
+	flags := flag.NewFlagSet("vdens", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&prefix, "i", "vde", "")
+	flags.Func("addr", "", appendTo(&addrs))
+	flags.Func("gw", "", appendTo(&gateways))
+	flags.Func("dns", "", func(text string) error {
+		a, err := netip.ParseAddr(text)
+		o.dns = append(o.dns, a)
+		return err
+	})
+	for {
+		if err := flags.Parse(args); err != nil {
+			return nil, err
+		}
+		if flags.NArg() == 0 {
+			break
+		}
+		networks, args = append(networks, flags.Arg(0)), flags.Args()[1:]
+	}
+
+	if len(networks) == 1 && isNone(networks[0]) {
+		networks = nil
+	}
+	for i, vnl := range networks {
+		if isNone(vnl) {
+			return nil, fmt.Errorf("%q is no network, and cannot be one of several", vnl)
+		}
+		o.interfaces = append(o.interfaces, vdestack.Interface{VNL: vnl, Name: fmt.Sprint(prefix, i)})
+	}
+	for _, text := range addrs {
+		f, value, err := o.iface("addr", text)
+		if err != nil {
+			return nil, err
+		}
+		p, err := netip.ParsePrefix(value)
+		if err != nil {
+			return nil, fmt.Errorf("-addr %s: %q is not ADDRESS/LENGTH, such as 10.0.0.1/24", text, value)
+		}
+		f.Addrs = append(f.Addrs, p)
+	}
+	for _, text := range gateways {
+		f, value, err := o.iface("gw", text)
+		if err != nil {
+			return nil, err
+		}
+		gw, err := netip.ParseAddr(value)
+		if err != nil {
+			return nil, fmt.Errorf("-gw %s: %q is not an address", text, value)
+		}
+		f.Gateways = append(f.Gateways, gw)
+	}
+	return o, nil
+}
+
+func appendTo(list *[]string) func(string) error {
+	return func(text string) error {
+		*list = append(*list, text)
+		return nil
+	}
+}
+
+// isNone reports whether an argument stands for no network.
+func isNone(vnl string) bool { return vnl == "" || vnl == "-" || vnl == "no" }
+
+// iface returns the interface that an option is for, and the option's value: it
+// is written "interface=value", or as the value alone for the first interface.
+func (o *options) iface(option, text string) (*vdestack.Interface, string, error) {
+	if len(o.interfaces) == 0 {
+		return nil, "", fmt.Errorf("-%s %s: there is no interface without a network", option, text)
+	}
+	name, value, ok := strings.Cut(text, "=")
+	if !ok {
+		return &o.interfaces[0], text, nil
+	}
+	for i := range o.interfaces {
+		if o.interfaces[i].Name == name {
+			return &o.interfaces[i], value, nil
+		}
+	}
+	return nil, "", fmt.Errorf("-%s %s: there is no interface %q, the last is %s", option, text, name, o.interfaces[len(o.interfaces)-1].Name)
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// asVdens makes the test binary run as the program itself.
+const asVdens = "VDENS_TEST_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asVdens) != "" {
+		os.Unsetenv(asVdens)
+		main()
+		os.Exit(0)
+	}
+	testenv.Main(m)
+}
+
+func TestParse(t *testing.T) {
+	t.Setenv("SHELL", "/bin/myshell")
+	// What is parsed is written as "command | interface network addresses
+	// gateways | … | name servers".
+	tests := []struct{ name, args, want, err string }{
+		{name: "nothing", want: "[/bin/myshell]"},
+		{name: "empty command", args: "--", want: "[/bin/myshell]"},
+		{name: "command", args: "-- ls -l -- x", want: "[ls -l -- x]"},
+		{name: "no network", args: "no -- ls", want: "[ls]"},
+		{name: "dash", args: "- -- ls", want: "[ls]"},
+		{name: "network", args: "vxvde://", want: "[/bin/myshell] | vde0 vxvde:// [] []"},
+		{name: "networks", args: "-i eth mem://a mem://b -- ls", want: "[ls] | eth0 mem://a [] [] | eth1 mem://b [] []"},
+		{
+			name: "addresses",
+			args: "-addr 10.0.0.1/24 -addr vde1=10.1.0.1/24 -addr=fc00::1/64 mem://a mem://b -- ls",
+			want: "[ls] | vde0 mem://a [10.0.0.1/24 fc00::1/64] [] | vde1 mem://b [10.1.0.1/24] []",
+		},
+		{
+			name: "options after networks",
+			args: "mem://a -gw vde1=fc00::1 mem://b -gw 10.0.0.1 -dns 9.9.9.9 -dns fe80::1%vde0",
+			want: "[/bin/myshell] | vde0 mem://a [] [10.0.0.1] | vde1 mem://b [] [fc00::1] | [9.9.9.9 fe80::1%vde0]",
+		},
+		{name: "help", args: "mem://a -h", err: flag.ErrHelp.Error()},
+		{name: "unknown option", args: "-u mem://a", err: "-u"},
+		{name: "option without value", args: "mem://a -addr -- ls", err: "-addr"},
+		{name: "address without length", args: "-addr 10.0.0.1 mem://a", err: `"10.0.0.1" is not ADDRESS/LENGTH`},
+		{name: "no gateway", args: "-gw vde0= mem://a", err: `-gw vde0=: "" is not an address`},
+		{name: "no name server", args: "-dns example.org", err: `"example.org"`},
+		{name: "unknown interface", args: "-addr vde1=10.0.0.1/8 mem://a", err: `no interface "vde1", the last is vde0`},
+		{name: "address without interface", args: "-addr 10.0.0.1/8", err: "no interface without a network"},
+		{name: "gateway without interface", args: "-gw 10.0.0.1 no", err: "no interface without a network"},
+		{name: "none of several", args: "mem://a no", err: `"no" is no network`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o, err := parse(strings.Fields(tt.args))
+			if err != nil || tt.err != "" {
+				if err == nil || tt.err == "" || !strings.Contains(err.Error(), tt.err) {
+					t.Fatalf("%q: got error %v, want %q", tt.args, err, tt.err)
+				}
+				return
+			}
+			got := fmt.Sprint(o.command)
+			for _, i := range o.interfaces {
+				got += fmt.Sprint(" | ", i.Name, " ", i.VNL, " ", i.Addrs, " ", i.Gateways)
+			}
+			if o.dns != nil {
+				got += fmt.Sprint(" | ", o.dns)
+			}
+			if got != tt.want {
+				t.Errorf("%q: got %s, want %s", tt.args, got, tt.want)
+			}
+		})
+	}
+
+	if o, err := parse([]string{""}); err != nil || o.interfaces != nil {
+		t.Errorf(`an empty network: got %+v, %v, want none`, o, err)
+	}
+	t.Setenv("SHELL", "")
+	if o, err := parse(nil); err != nil || !reflect.DeepEqual(o.command, []string{"/bin/sh"}) {
+		t.Errorf("without SHELL: got %q, %v, want /bin/sh", o.command, err)
+	}
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/vdestack/vdestack"
+)
+
+// run makes the stack, runs the command in it and returns the exit status.
+func run(o *options) int {
+	sigs := watchSignals()
+	s, err := vdestack.New(sigs.ctx, vdestack.Config{
+		Interfaces: o.interfaces,
+		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: untimed})),
+	})
+	if err != nil {
+		if cause := context.Cause(sigs.ctx); cause != nil {
+			err = cause
+		}
+		return report(err)
+	}
+	defer s.Close()
+
+	cmd := s.Command(context.Background(), o.command[0], o.command[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.KeepGroup = true // a command in the background could not read the terminal
+	if errors.Is(cmd.Err, exec.ErrDot) {
+		cmd.Err = nil // whose PATH has the working directory wants it
+	}
+	if err := start(cmd, o, sigs); err != nil {
+		return report(err)
+	}
+	cmd.Wait() // its error is in ProcessState
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	switch {
+	case !ok:
+		return report(errors.New("the end of the command is not known"))
+	case status.Signaled():
+		return statusSignalBase + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+// start starts the command, with a resolv.conf if it gets one.
+func start(cmd *vdestack.Cmd, o *options, sigs *signals) error {
+	if len(o.dns) > 0 {
+		name, err := writeResolvConf(o)
+		if err != nil {
+			return err
+		}
+		defer os.Remove(name) // the mount holds the file, not its name
+		cmd.Binds = []vdestack.Bind{{From: name, To: resolvConf}}
+	}
+	return sigs.start(cmd)
+}
+
+// untimed removes the time from a log record: it is for a person at a terminal.
+func untimed(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}
+
+// report tells why the command did not run, and returns the exit status.
+func report(err error) int {
+	var (
+		interrupted interruptError
+		path        *fs.PathError
+		name        *exec.Error
+		status      = statusFailed
+	)
+	switch {
+	case errors.As(err, &interrupted):
+		return statusSignalBase + int(interrupted.Signal)
+	case errors.As(err, &name):
+		err, status = fmt.Errorf("%s: command not found", name.Name), statusNotFound
+	case errors.As(err, &path) && path.Op == "exec" && errors.Is(err, fs.ErrNotExist):
+		err, status = fmt.Errorf("%s: %w", path.Path, path.Err), statusNotFound
+	case errors.As(err, &path) && path.Op == "exec":
+		err, status = fmt.Errorf("%s: %w", path.Path, path.Err), statusNoExec
+	}
+	fmt.Fprintln(os.Stderr, "vdens:", err)
+	return status
+}
+
+// resolvConf is where programs look for name servers, resolv.conf(5).
+const resolvConf = "/etc/resolv.conf"
+
+// writeResolvConf makes the file that takes the place of resolvConf.
+func writeResolvConf(o *options) (name string, err error) {
+	var text strings.Builder
+	for _, a := range o.dns {
+		fmt.Fprintf(&text, "nameserver %s\n", a)
+	}
+	dir, err := filepath.Abs(os.TempDir())
+	if err != nil {
+		return "", err
+	}
+	f, err := os.CreateTemp(dir, "vdens-resolv.conf-")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.WriteString(text.String())
+	// Not only for us: the command may change its user.
+	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
+		os.Remove(f.Name())
+		return "", err
+	}
+	return f.Name(), nil
+}
+
+// signals handles the signals that would end vdens. Until the command runs they
+// do; then those of the terminal reach the command by themselves, as it is in
+// our process group, and the others are passed on.
+type signals struct {
+	ctx    context.Context // done if vdens is to end before the command runs
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex  // guards command
+	command *os.Process // once it runs
+}
+
+// interruptError is a signal that ended vdens.
+type interruptError struct{ syscall.Signal }
+
+func (e interruptError) Error() string { return e.Signal.String() }
+
+func watchSignals() *signals {
+	s := &signals{}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	arrived := make(chan os.Signal, 8)
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP} {
+		// What is ignored stays so, for the command too: nohup relies on it.
+		if !signal.Ignored(sig) {
+			signal.Notify(arrived, sig)
+		}
+	}
+	go func() {
+		for sig := range arrived {
+			s.handle(sig.(syscall.Signal))
+		}
+	}()
+	return s
+}
+
+func (s *signals) handle(sig syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.command == nil:
+		s.cancel(interruptError{sig})
+	case sig == syscall.SIGTERM, sig == syscall.SIGHUP:
+		s.command.Signal(sig) // fails only if it has ended
+	}
+}
+
+// start starts the command, unless a signal came first.
+func (s *signals) start(cmd *vdestack.Cmd) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := context.Cause(s.ctx); err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	s.command = cmd.Process
+	return nil
+}
