@@ -42,7 +42,7 @@ func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address
 		return f(&lc.ListenConfig, ctx, network, address)
 	}
 	var none L
-	nl, address, err := lc.local(ctx, network, address)
+	nl, address, zone, err := lc.local(ctx, network, address)
 	if err != nil {
 		return none, &net.OpError{Op: "listen", Net: network, Err: err}
 	}
@@ -50,9 +50,12 @@ func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address
 	l, err = hand(lc.Stack, l, err)
 	if err == nil {
 		switch l := any(l).(type) {
-		case net.Listener:
+		case *net.TCPListener:
+			if a := l.Addr().(*net.TCPAddr); a.Zone == "" {
+				a.Zone = zone // the kernel forgets that of multipath TCP
+			}
 			lc.Stack.nameZones(l.Addr())
-		case net.PacketConn:
+		case *net.UDPConn:
 			lc.Stack.nameZones(l.LocalAddr())
 		}
 	}
@@ -64,30 +67,28 @@ func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address
 
 // local prepares the configuration and the address for package net: a name is
 // looked up in the stack, and a missing host of both families becomes ::, as
-// package net would otherwise ask the host whether IPv6 exists.
-func (lc *ListenConfig) local(ctx context.Context, network, address string) (net.ListenConfig, string, error) {
-	nl := lc.ListenConfig
+// package net would otherwise ask the host whether IPv6 exists. It returns the
+// address's zone too.
+func (lc *ListenConfig) local(ctx context.Context, network, address string) (nl net.ListenConfig, local, zone string, err error) {
+	nl = lc.ListenConfig
 	nl.Control = func(network, address string, c syscall.RawConn) error {
 		return lc.Stack.control(lc.Control, nil)(ctx, network, address, c)
 	}
 	if !strings.HasPrefix(network, "tcp") && !strings.HasPrefix(network, "udp") {
-		return nl, address, nil
+		return nl, address, "", nil
 	}
 	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return nl, address, nil // package net has the right error
-	}
 	switch {
-	case host == "" && family(network) == "":
-		host = "::"
-	case host != "":
-		ip, err := lc.Stack.localAddr(ctx, family(network), host)
-		if err != nil {
-			return nl, "", err
-		}
-		host = ip.String()
+	case err != nil, host == "" && family(network) != "":
+		return nl, address, "", nil // package net has the right error, or address
+	case host == "":
+		return nl, net.JoinHostPort("::", port), "", nil
 	}
-	return nl, net.JoinHostPort(host, port), nil
+	ip, err := lc.Stack.localAddr(ctx, family(network), host)
+	if err != nil {
+		return nl, "", "", err
+	}
+	return nl, net.JoinHostPort(ip.String(), port), ip.Zone(), nil
 }
 
 // localAddr returns the address of a host on which to listen. As package net

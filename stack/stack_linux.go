@@ -131,8 +131,8 @@ func (s *Stack) Closed() bool {
 // those that were. The interfaces are still there: peers are told.
 func (s *Stack) endSockets() error {
 	diag, derr := s.ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)
-	err := s.ns.Close()
 	s.swaps.Lock() // what is being moved into the stack has arrived
+	err := s.ns.Close()
 	s.swaps.Unlock()
 	if !s.joined {
 		shutDown(s.ns.Cookie())

@@ -1,0 +1,240 @@
+package vdestack
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// linkLocal waits for the link-local address of vde0 to pass duplicate address
+// detection, and returns it.
+func linkLocal(t *testing.T, s *Stack) netip.Addr {
+	t.Helper()
+	nl, err := s.RTNL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nl.Close()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		list, err := nl.Addrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range list {
+			if a.Prefix.Addr().IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0 {
+				return a.Prefix.Addr().WithZone("")
+			}
+		}
+	}
+	t.Fatal("no link-local address")
+	return netip.Addr{}
+}
+
+// TestZones uses link-local addresses with the names of the stack's interfaces.
+func TestZones(t *testing.T) {
+	a, b := pair(t)
+	la, lb := linkLocal(t, a), linkLocal(t, b)
+	ln, err := a.Listen("tcp", "["+la.String()+"%vde0]:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if got, want := ln.Addr().String(), "["+la.String()+"%vde0]:80"; got != want {
+		t.Errorf("listener: got %s, want %s", got, want)
+	}
+	c, err := b.Dial("tcp", "["+la.String()+"%vde0]:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got, want := c.RemoteAddr().String(), ln.Addr().String(); got != want {
+		t.Errorf("remote address: got %s, want %s", got, want)
+	}
+	if got, want := c.LocalAddr().String(), "["+lb.String()+"%vde0]:"; !strings.HasPrefix(got, want) {
+		t.Errorf("local address: got %s, want %s…", got, want)
+	}
+	in, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	// What package net accepts has a number for the zone, that of no interface
+	// of the host; it is good in the stack.
+	t.Log(in.RemoteAddr())
+	host, _, _ := net.SplitHostPort(in.RemoteAddr().String())
+	if zone := netip.MustParseAddr(host).Zone(); zone != "1048576" {
+		t.Errorf("zone of an accepted connection: %q", zone)
+	}
+	if p, err := a.ListenPacket("udp", net.JoinHostPort(la.String()+"%1048576", "0")); err != nil {
+		t.Errorf("a zone as a number: %v", err)
+	} else {
+		p.Close()
+	}
+	if _, err := b.Dial("tcp", "["+la.String()+"%test0]:80"); err == nil || !strings.Contains(err.Error(), `zone "test0" is no interface of the stack`) {
+		t.Errorf("an interface of the host: %v", err)
+	}
+}
+
+// TestRawIP pings with raw sockets, made without privilege.
+func TestRawIP(t *testing.T) {
+	a, b := pair(t)
+	tests := []struct {
+		network, address string
+		echo, reply      byte
+	}{
+		{"ip4:icmp", "10.0.0.1", 8, 0},
+		{"ip:1", "10.0.0.1", 8, 0},
+		{"ip6:ipv6-icmp", "fc00::1:1", 128, 129},
+	}
+	for _, tt := range tests {
+		t.Run(tt.network, func(t *testing.T) {
+			c, err := b.Dial(tt.network, tt.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			checkIn(t, b, c)
+			if _, ok := c.(*net.IPConn); !ok {
+				t.Errorf("a %T", c)
+			}
+			c.SetDeadline(time.Now().Add(10 * time.Second))
+			msg := []byte{tt.echo, 0, 0, 0, 0, 1, 0, 1}
+			msg[2], msg[3] = ^tt.echo, ^byte(2) // IPv4; the kernel does IPv6's
+			if _, err := c.Write(msg); err != nil {
+				t.Fatal(err)
+			}
+			for {
+				buf := make([]byte, 200)
+				n, _, err := c.(*net.IPConn).ReadFrom(buf) // without the IPv4 header
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n >= 8 && buf[0] == tt.reply {
+					break
+				}
+			}
+		})
+	}
+	p, err := a.ListenPacket("ip4:icmp", "10.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	checkIn(t, a, p)
+	p.SetDeadline(time.Now().Add(10 * time.Second))
+	go b.Command(t.Context(), "ping", "-c", "1", "10.0.0.1").Run()
+	if n, from, err := p.ReadFrom(make([]byte, 200)); err != nil || from.String() != "10.0.0.2" {
+		t.Errorf("got %d bytes of %v, %v", n, from, err)
+	}
+	for _, bad := range []string{"ip4", "ip4:nosuch", "ip4:256", "ip5:icmp"} {
+		if c, err := b.Dial(bad, "10.0.0.1"); err == nil {
+			t.Errorf("%s: connected %v", bad, c)
+		}
+	}
+	if _, err := a.ListenPacket("ip6:58", "10.0.0.1"); err == nil {
+		t.Error("an IPv4 address for ip6")
+	}
+}
+
+func TestMulticast(t *testing.T) {
+	a, b := pair(t)
+	for _, tt := range []struct{ network, group, other string }{
+		{"udp4", "239.1.2.3:5000", "239.9.9.9:5000"},
+		{"udp", "239.1.2.3:5001", "239.9.9.9:5001"},
+		{"udp6", "[ff05::1234]:5000", "[ff05::9999]:5000"},
+	} {
+		t.Run(tt.network, func(t *testing.T) {
+			group := netip.MustParseAddrPort(tt.group)
+			in, err := a.ListenMulticastUDP(tt.network, "vde0", group)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			checkIn(t, a, in)
+			other, err := a.ListenMulticastUDP(tt.network, "", netip.MustParseAddrPort(tt.other))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close()
+			if err := b.Run(t.Context(), "ip route replace 239.0.0.0/8 dev vde0"); err != nil {
+				t.Fatal(err)
+			}
+			out, err := b.Dial("udp", tt.group)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			out.Write([]byte("hello"))
+			in.SetDeadline(time.Now().Add(10 * time.Second))
+			buf := make([]byte, 100)
+			if n, _, err := in.ReadFrom(buf); string(buf[:n]) != "hello" {
+				t.Errorf("got %q, %v", buf[:n], err)
+			}
+			other.SetDeadline(time.Now().Add(10 * time.Millisecond))
+			if n, _, err := other.ReadFrom(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("a member of another group got %q, %v", buf[:n], err)
+			}
+		})
+	}
+	for _, tt := range []struct{ network, ifname, group, want string }{
+		{"udp", "nosuch", "239.1.2.3:5000", `"nosuch"`},
+		{"udp", "", "10.0.0.1:5000", "not a multicast group"},
+		{"udp6", "", "239.1.2.3:5000", "not a group of this family"},
+		{"tcp", "", "239.1.2.3:5000", "unknown network tcp"},
+	} {
+		if _, err := a.ListenMulticastUDP(tt.network, tt.ifname, netip.MustParseAddrPort(tt.group)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v: %v", tt, err)
+		}
+	}
+}
+
+// TestHostDecidesNothing has the host in the way: the same addresses, a hosts
+// name, IPv6 switched off. It changes settings of the test's own namespace.
+func TestHostDecidesNothing(t *testing.T) {
+	a, b := pair(t)
+	canary, err := net.ListenPacket("udp", "127.0.0.1:53")
+	if err == nil { // an ordinary user may not
+		defer canary.Close()
+		defer func() {
+			canary.SetDeadline(time.Now().Add(10 * time.Millisecond))
+			if n, from, err := canary.ReadFrom(make([]byte, 512)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the host's DNS server was asked: %d bytes from %v, %v", n, from, err)
+			}
+		}()
+	}
+	s, err := New(t.Context(), Config{
+		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: prefixes("10.0.0.3/24", "fc00::1:3/64")}},
+		DNS:        DNS{Hosts: map[string][]netip.Addr{"server": addrs("10.0.0.1", "fc00::1:1"), "here": addrs("10.0.0.3")}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	hostname, _ := os.Hostname()
+	for _, name := range []string{hostname, "ip6-allnodes", "nosuch.example"} {
+		if c, err := s.Dial("tcp", name+":80"); err == nil {
+			t.Errorf("%s, a name of the host, leads to %v", name, c.RemoteAddr())
+		}
+	}
+	ln, err := s.Listen("tcp", "here:0")
+	if err != nil || !strings.HasPrefix(ln.Addr().String(), "10.0.0.3:") {
+		t.Fatalf("a name of the stack: %v, %v", ln, err)
+	}
+	ln.Close()
+	_ = b
+	_ = a
+	var op *net.OpError
+	if _, err := s.Listen("tcp", "nosuch.example:0"); !errors.As(err, &op) {
+		t.Errorf("a name that does not exist: %v", err)
+	}
+	if _, err := s.Dial("tcp", "server:9"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("nobody listens there: %v", err)
+	}
+}
