@@ -183,19 +183,12 @@ func (p *ptpPeer) connectLocked(fd int) error {
 func (p *ptpPeer) look(fd int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	known := p.connected
-	switch err := p.connectLocked(fd); {
-	case err == nil && !known:
-		sendEmpty(fd)
-	case err == unix.ENOENT || err == unix.ECONNREFUSED:
-		sendEmpty(fd) // to a dead one fails and disconnects
+	if err := p.connectLocked(fd); err == unix.ENOENT || err == unix.ECONNREFUSED {
+		// To a dead one this fails and disconnects. One that lives must not get
+		// an empty datagram: vdens 0.2 takes it for the end of the network.
+		unix.Send(fd, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
 }
-
-// sendEmpty tells the peer to let go of the one it is connected to. It does so
-// when it comes, as the peer may wait for a datagram of the one before, and
-// when it leaves.
-func sendEmpty(fd int) { unix.Send(fd, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) }
 
 func (p *ptpPeer) reconnect(fd int, _ error) bool { return p.connect(fd) == nil }
 
@@ -249,14 +242,13 @@ func (c *ptpConn) watch() {
 	}
 }
 
-// Close removes the name of the socket, and tells the peer.
+// Close removes the name of the socket.
 func (c *ptpConn) Close() error {
 	c.closeOnce.Do(func() {
 		c.closing.Store(true)
 		close(c.stop)
 		<-c.done
 		c.role.unlink()
-		c.file.raw.Control(func(fd uintptr) { sendEmpty(int(fd)) })
 		c.file.close()
 	})
 	return nil
