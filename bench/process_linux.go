@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stopWait is how long a process may take to end by itself.
+const stopWait = 5 * time.Second
+
+// A process is a worker or a program that a network needs. It is a group of its
+// own, so that nothing of it is left behind, and dies with this program. All are
+// started on the main thread, which lives as long as the program: the signal of
+// that death is one of the thread.
+type process struct {
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	stdout *bufio.Reader
+	stderr tail          // complete after stop
+	ended  chan struct{} // closed when the process has ended
+
+	mu     sync.Mutex // guards reaped; held while a signal is sent
+	reaped bool
+}
+
+// start starts a program.
+func start(argv ...string) (*process, error) {
+	p := &process{cmd: exec.Command(argv[0], argv[1:]...), ended: make(chan struct{})}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p.cmd.Stderr = &p.stderr
+	p.cmd.WaitDelay = stopWait
+	var err error
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.stdout = bufio.NewReader(out)
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(p.ended)
+		// Not reaped yet: the number of the group stays its own.
+		for unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+		}
+	}()
+	return p, nil
+}
+
+// stop ends the process by the end of its input, or by force, with everything
+// in its group.
+func (p *process) stop() {
+	p.stdin.Close()
+	select {
+	case <-p.ended:
+	case <-time.After(stopWait):
+	}
+	p.kill()
+	<-p.ended
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reaped = true
+	p.cmd.Wait()
+}
+
+// kill ends the group of the process at once.
+func (p *process) kill() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.reaped {
+		unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL)
+	}
+}
+
+// request asks the worker and returns the values of its answer, which are want.
+// A worker that does not answer in time is killed.
+func (p *process) request(ctx context.Context, limit time.Duration, want int, fields ...any) ([]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	defer context.AfterFunc(ctx, p.kill)()
+	text := make([]string, len(fields))
+	for i, f := range fields {
+		text[i] = fmt.Sprint(f)
+	}
+	_, err := io.WriteString(p.stdin, strings.Join(text, "\t")+"\n")
+	var line string
+	if err == nil {
+		line, err = p.stdout.ReadString('\n')
+	}
+	switch {
+	case err == nil:
+		return parseAnswer(text[0], strings.TrimSuffix(line, "\n"), want)
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return nil, fmt.Errorf("%s: no answer in time", text[0])
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	}
+	return nil, fmt.Errorf("%s: the worker has ended", text[0])
+}
+
+// A tail keeps the end of what is written to it.
+type tail struct{ text string }
+
+// tailKept is how much is kept, in bytes.
+const tailKept = 400
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.text += string(b)
+	t.text = t.text[max(0, len(t.text)-tailKept):]
+	return len(b), nil
+}
