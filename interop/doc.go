@@ -1,0 +1,8 @@
+// Package interop has tests only: stacks and the programs of this module talk to
+// the programs of Debian, and to a program in C on libvdestack, over all
+// networks that both know.
+//
+// The programs of this module are built with the go command. Where that cannot
+// be, the tests find them in the directory that VDESTACK_PROGRAMS names, which
+// "go build -o DIRECTORY ./echo_example ./vdens" has filled.
+package interop

@@ -1,0 +1,72 @@
+package interop
+
+import (
+	"io"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// TestEchoExample is a client of our server in a namespace of Debian's vdens.
+func TestEchoExample(t *testing.T) {
+	exe := program(t, "echo_example")
+	for _, config := range []string{"netlink", "commands"} {
+		t.Run(config, func(t *testing.T) {
+			on(t, func(t *testing.T, ours, theirs string) {
+				p := start(t, exe, "-config", config, ours)
+				p.expect(t, "listening on ")
+				s := debian(t, theirs, client)
+				s.ping(t, server)
+				s.echo(t, server)
+				if err := p.end(syscall.SIGTERM); err != nil {
+					t.Errorf("the server: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestLibvdestack is a client of a server in C on libvdestack.
+func TestLibvdestack(t *testing.T) {
+	gcc, ip := testenv.Need(t, "gcc", "gcc"), testenv.Need(t, "ip", "iproute2")
+	exe := filepath.Join(t.TempDir(), "echo")
+	if out, err := exec.Command(gcc, "-Wall", "-o", exe, "testdata/echo.c", "-lvdestack").CombinedOutput(); err != nil {
+		testenv.Skip(t, "the program in C cannot be built: %v: %s (apt-get install libvdestack-dev libc6-dev)", err, out)
+	}
+	on(t, func(t *testing.T, ours, theirs string) {
+		p := start(t, exe, theirs, ip, server.prefixes()[0], server.prefixes()[1])
+		p.expect(t, "listening")
+		echo(t, open(t, ours, client), server)
+	})
+}
+
+// TestDebianServer is a client of a server in a namespace of Debian's vdens.
+func TestDebianServer(t *testing.T) {
+	on(t, func(t *testing.T, ours, theirs string) {
+		debian(t, theirs, server).serveEcho(t)
+		echo(t, open(t, ours, client), server)
+	})
+}
+
+// TestVdens has our vdens and Debian's talk, either being the server.
+func TestVdens(t *testing.T) {
+	exe := program(t, "vdens")
+	on(t, func(t *testing.T, vnl, theirs string) {
+		us, them := ours(t, exe, vnl, client), debian(t, theirs, server)
+		us.ping(t, server)
+		them.ping(t, client)
+		them.serveEcho(t)
+		us.echo(t, server)
+		us.serveEcho(t)
+		them.echo(t, client)
+
+		io.WriteString(us.stdin, "exit 7\n")
+		us.end(0)
+		if got := us.cmd.ProcessState.ExitCode(); got != 7 {
+			t.Errorf("our vdens ended with status %d, want 7, that of the shell", got)
+		}
+	})
+}
