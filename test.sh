@@ -52,6 +52,8 @@ if [ "$(id -u)" = 0 ]; then
 	chmod 755 "$tmp"
 	mkdir -p "$tmp/src" "$tmp/dev"
 	mkdir -m 1777 "$tmp/tmp"
+	# This user may not be able to build the programs that tests start.
+	go build -o "$tmp/programs/" ./echo_example ./http_example ./vdens
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tmp/src"
 	cat >"$tmp/exec" <<-EOF
 		#!/bin/sh
@@ -60,9 +62,9 @@ if [ "$(id -u)" = 0 ]; then
 		chmod 755 "\$bin"
 		shift
 		exec setpriv --reuid 65534 --regid 65534 --clear-groups \
-			env HOME=$tmp/tmp TMPDIR=$tmp/tmp GOTMPDIR= "\$bin" "\$@"
+			env HOME=$tmp/tmp TMPDIR=$tmp/tmp VDESTACK_PROGRAMS=$tmp/programs "\$bin" "\$@"
 	EOF
-	chmod -R a+rX "$tmp/src"
+	chmod -R a+rX "$tmp/src" "$tmp/programs"
 	chmod 755 "$tmp/exec"
 	unshare --mount sh -euc "
 		if [ -e /dev/net/tun ]; then
