@@ -17,7 +17,7 @@ const look = 300 * time.Millisecond
 
 // background measures how busy others keep the machine.
 func (b *bench) background(ctx context.Context) error {
-	before, err := cpuTime()
+	before, err := cpuTimes()
 	if err != nil {
 		return err
 	}
@@ -27,11 +27,11 @@ func (b *bench) background(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	after, err := cpuTime()
+	after, err := cpuTimes()
 	if err != nil {
 		return err
 	}
-	b.busy = append(b.busy, (after-before).Seconds()/time.Since(start).Seconds())
+	b.busy = append(b.busy, (after.machine-before.machine).Seconds()/time.Since(start).Seconds())
 	return nil
 }
 

@@ -16,14 +16,20 @@ const (
 type table struct {
 	metric, unit, title string
 	digits              int
-	// beside is a second metric of the same cells, in a column of its own.
-	beside, besideUnit string
+	// beside are other metrics of the same cells, in columns of their own.
+	beside []column
+}
+
+// A column presents the median of a metric.
+type column struct {
+	metric, unit string
 }
 
 // tables are the metrics in the order of the report.
 var tables = []table{
-	{metric: "throughput", unit: "Gbit/s", digits: 2, beside: "cpu", besideUnit: "CPU s/GB",
-		title: "TCP throughput, one stream, 128 KiB writes, MTU 1500 (more is better)"},
+	{metric: "throughput", unit: "Gbit/s", digits: 2,
+		beside: []column{{"cpu_processes", "CPU s/GB of its processes"}, {"cpu_machine", "CPU s/GB of the machine"}},
+		title:  "TCP throughput, one stream, 128 KiB writes, MTU 1500 (more is better)"},
 	{metric: "rtt", unit: "µs", digits: 1, title: "TCP round trip of 64 bytes, p50 (less is better)"},
 	{metric: "open", unit: "ms", digits: 3, title: "Time to make a stack and its first socket (less is better)"},
 	{metric: "close", unit: "ms", digits: 3, title: "Time to close a stack (less is better)"},
@@ -50,28 +56,29 @@ func (t *table) write(w io.Writer, samples []sample) {
 			base, hasBase = by[c], true
 		}
 	}
-	_, beside := summarize(samples, t.beside)
 	fmt.Fprintf(w, "### %s\n\n| network | stack | median %s | min | max |", t.title, t.unit)
 	rule := "|---|---|---:|---:|---:|"
-	column := func(name string) {
+	head := func(name string) {
 		fmt.Fprintf(w, " %s |", name)
 		rule += "---:|"
 	}
-	if t.beside != "" {
-		column(t.besideUnit)
+	beside := make([]map[cell]summary, len(t.beside))
+	for i, b := range t.beside {
+		head(b.unit)
+		_, beside[i] = summarize(samples, b.metric)
 	}
 	if hasBase {
-		column("÷ " + baseline)
+		head("÷ " + baseline)
 	}
-	column("÷ " + rival)
+	head("÷ " + rival)
 	fmt.Fprintf(w, "\n%s\n", rule)
 
 	number := func(v float64) string { return strconv.FormatFloat(v, 'f', t.digits, 64) }
 	for _, c := range order {
 		s := by[c]
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |", c.network, c.contestant, number(s.median), number(s.min), number(s.max))
-		if t.beside != "" {
-			fmt.Fprintf(w, " %s |", strconv.FormatFloat(beside[c].median, 'f', 2, 64))
+		for _, b := range beside {
+			fmt.Fprintf(w, " %s |", strconv.FormatFloat(b[c].median, 'f', 2, 64))
 		}
 		if hasBase {
 			fmt.Fprintf(w, " %s |", ratio(s.median, base, true))
@@ -85,11 +92,13 @@ func (t *table) write(w io.Writer, samples []sample) {
 // unitOf returns the unit of a metric.
 func unitOf(metric string) string {
 	for _, t := range tables {
-		switch metric {
-		case t.metric:
+		if t.metric == metric {
 			return t.unit
-		case t.beside:
-			return t.besideUnit
+		}
+		for _, b := range t.beside {
+			if b.metric == metric {
+				return b.unit
+			}
 		}
 	}
 	return ""

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -77,27 +75,4 @@ func medianOf(ns []int64, unit time.Duration) float64 {
 		v[i] = float64(n) / float64(unit)
 	}
 	return median(v)
-}
-
-// tick is the unit of /proc/stat, USER_HZ, on all architectures of Go.
-const tick = time.Second / 100
-
-// parseCPU returns the time that all processors together were busy, from the
-// content of /proc/stat, proc_stat(5): the fields of the first line but idle,
-// iowait, steal, and the guests, who are in user already.
-func parseCPU(stat string) (time.Duration, error) {
-	line, _, _ := strings.Cut(stat, "\n")
-	f := strings.Fields(line)
-	if len(f) < 8 || f[0] != "cpu" {
-		return 0, fmt.Errorf("/proc/stat begins with %q, not with the sum of all processors", line)
-	}
-	var busy time.Duration
-	for _, i := range []int{1, 2, 3, 6, 7} { // user nice system irq softirq
-		n, err := strconv.ParseInt(f[i], 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("/proc/stat: field %d of %q: %w", i, line, err)
-		}
-		busy += time.Duration(n) * tick
-	}
-	return busy, nil
 }

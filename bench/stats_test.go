@@ -66,24 +66,3 @@ func TestRatio(t *testing.T) {
 		}
 	}
 }
-
-func TestParseCPU(t *testing.T) {
-	tests := []struct {
-		name, in string
-		want     time.Duration
-		err      bool
-	}{
-		{name: "two processors", in: "cpu  100 1 20 4000 50 3 6 70 8 9\ncpu0 50 0 0 0 0 0 0 0 0 0\n", want: 1300 * time.Millisecond},
-		{name: "empty", err: true},
-		{name: "no sum", in: "cpu0 1 2 3 4 5 6 7 8\n", err: true},
-		{name: "no number", in: "cpu  1 2 x 4 5 6 7 8\n", err: true},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			got, err := parseCPU(tt.in)
-			if got != tt.want || (err != nil) != tt.err {
-				t.Errorf("parseCPU(%q) = %v, %v, want %v, error %v", tt.in, got, err, tt.want, tt.err)
-			}
-		})
-	}
-}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 	"time"
 
 	"github.com/vdestack/vdestack/bench/internal/worker"
@@ -44,7 +43,7 @@ func (t *turn) traffic() error {
 	if _, err := t.w.request(t.ctx, patience, 0, "pair", t.a, t.b); err != nil {
 		return err
 	}
-	before, err := cpuTime()
+	before, err := cpuTimes()
 	if err != nil {
 		return err
 	}
@@ -52,7 +51,7 @@ func (t *turn) traffic() error {
 	if err != nil {
 		return err
 	}
-	after, err := cpuTime()
+	after, err := cpuTimes()
 	if err != nil {
 		return err
 	}
@@ -61,7 +60,8 @@ func (t *turn) traffic() error {
 	}
 	received, took := float64(stream[0]), float64(stream[1])
 	t.record("throughput", received*8/took) // bits a nanosecond
-	t.record("cpu", (after-before).Seconds()/(received/1e9))
+	t.record("cpu_processes", (after.processes-before.processes).Seconds()/(received/1e9))
+	t.record("cpu_machine", (after.machine-before.machine).Seconds()/(received/1e9))
 
 	rtts, err := t.w.request(t.ctx, patience, t.rtts, "rtt", rttSize, t.rtts)
 	if err != nil {
@@ -95,13 +95,4 @@ func (t *turn) sockets() error {
 		t.record(m.metric, float64(t.plan.sockets)/float64(max(1, took[0]))*1e6) // thousands a second
 	}
 	return nil
-}
-
-// cpuTime returns the time that all processors together were busy since boot.
-func cpuTime() (time.Duration, error) {
-	stat, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, err
-	}
-	return parseCPU(string(stat))
 }
