@@ -29,7 +29,7 @@ TEXT ·spawn(SB), NOSPLIT, $0-40
 	RET
 
 child:
-	// Die with the thread that made us: prctl(PR_SET_PDEATHSIG, SIGKILL).
+	// Die with the thread that is our parent: prctl(PR_SET_PDEATHSIG, SIGKILL).
 	// If it died before that, the parent is another process already.
 	MOVL $1, DI
 	MOVL $9, SI
@@ -92,7 +92,7 @@ zero:
 	TESTQ BX, BX
 	JEQ  store
 	MOVQ BX, BOX
-	JMP  run
+	JMP  child
 
 done:
 	MOVL $1, AX

@@ -30,7 +30,7 @@ TEXT ·spawn(SB), NOSPLIT, $0-40
 	RET
 
 child:
-	// Die with the thread that made us: prctl(PR_SET_PDEATHSIG, SIGKILL).
+	// Die with the thread that is our parent: prctl(PR_SET_PDEATHSIG, SIGKILL).
 	// If it died before that, the parent is another process already.
 	MOVD $1, R0
 	MOVD $9, R1
@@ -93,7 +93,7 @@ zero:
 	// one by now.
 	CBZ  CHILD, store
 	MOVD CHILD, BOX
-	B    run
+	B    child
 
 done:
 	MOVD $1, R0

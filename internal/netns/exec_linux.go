@@ -199,7 +199,6 @@ func (p *plan) make(e *Exec, h *helper) error {
 	}
 
 	p.addCaps()
-	p.add("prctl", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
 	if e.Setpgid {
 		p.add("setpgid", unix.SYS_SETPGID, 0, 0)
 	}
@@ -233,7 +232,8 @@ func (p *plan) make(e *Exec, h *helper) error {
 // addCaps raises the ambient capabilities. Errors do not matter: root without a
 // user namespace has them anyway. The permitted set stays whole, the kernel
 // takes from it only what is there: were it smaller, root's exec would enlarge
-// it again, and a task whose capabilities grow loses its parent-death signal.
+// it again, and a task whose capabilities grow loses its parent-death signal,
+// which it has set before anything else.
 func (p *plan) addCaps() {
 	data := new([2]unix.CapUserData)
 	for i := range data {
