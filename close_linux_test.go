@@ -99,6 +99,40 @@ func TestCloseBeside(t *testing.T) {
 	}
 }
 
+// TestCloseAtOnce closes a stack from several goroutines at once: it makes no
+// difference to the calls that wait.
+func TestCloseAtOnce(t *testing.T) {
+	leaks(t)
+	for range 10 {
+		s, err := Open("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var waiting sync.WaitGroup
+		for range 50 {
+			ln, err := s.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			waiting.Go(func() {
+				if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("accept: %v, want net.ErrClosed", err)
+				}
+			})
+		}
+		var closing sync.WaitGroup
+		for range 4 {
+			closing.Go(func() {
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		closing.Wait()
+		waiting.Wait()
+	}
+}
+
 // TestNewCancelled gives New no time: nothing is left behind.
 func TestNewCancelled(t *testing.T) {
 	leaks(t)

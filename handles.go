@@ -16,6 +16,8 @@ type handles struct {
 	all  map[uint64]func() io.Closer
 	last uint64
 	done bool
+
+	closing sync.Once
 }
 
 // track notes a handle. It reports false when the stack is closed.
@@ -50,17 +52,21 @@ func (h *handles) forget(id uint64) {
 	delete(h.all, id)
 }
 
-// closeAll closes the handles, and has track refuse later ones.
+// closeAll closes the handles, and has track refuse later ones. Every call
+// returns when that is done: what comes next ends the sockets, and their users
+// would see that instead.
 func (h *handles) closeAll() {
-	h.mu.Lock()
-	all := h.all
-	h.all, h.done = nil, true
-	h.mu.Unlock()
-	for _, f := range all {
-		if c := f(); c != nil {
-			c.Close()
+	h.closing.Do(func() {
+		h.mu.Lock()
+		all := h.all
+		h.all, h.done = nil, true
+		h.mu.Unlock()
+		for _, f := range all {
+			if c := f(); c != nil {
+				c.Close()
+			}
 		}
-	}
+	})
 }
 
 // hand tracks a connection or listener of package net that is about to be
