@@ -268,10 +268,10 @@ func limited() {
 	check(os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0))
 	if os.Getenv("NETNS_TEST_DROP") != "" {
 		// The whole process loses its capabilities.
-		check(unix.Prctl(unix.PR_SET_SECUREBITS, 1, 0, 0, 0)) // SECBIT_NOROOT
 		os.Unsetenv("NETNS_TEST_DROP")
 		os.Setenv("NETNS_TEST_CHILD", "refused")
-		runtime.LockOSThread()
+		runtime.LockOSThread()                                // the bits are the thread's, whose credentials exec takes
+		check(unix.Prctl(unix.PR_SET_SECUREBITS, 1, 0, 0, 0)) // SECBIT_NOROOT
 		check(unix.Exec("/proc/self/exe", os.Args, os.Environ()))
 	}
 	n, err := New()
