@@ -2,6 +2,8 @@ package rtnl
 
 import (
 	"encoding/binary"
+	"errors"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -60,21 +62,26 @@ type VXLAN struct {
 // index is used; EOPNOTSUPP: the kernel does not know the kind; EINVAL: the
 // kind misses a parameter; ERANGE: the name is too long. The interface is down.
 // For a link made in another NetNS the index is l.Index, 0 if the kernel picked
-// it: indexes of that namespace mean nothing here. It replaces iplink_add.
+// it: indexes of that namespace mean nothing here. Linux before 6.2 cannot tell
+// the index of a link whose name it picked: there it is a large random number.
+// It replaces iplink_add.
 func (c *Conn) LinkAdd(l LinkSpec) (ifindex int, err error) {
 	ifindex, err = c.linkAdd(l)
 	return ifindex, fail("add", text(strings.TrimSpace(l.Kind+" link "+l.Name)), err)
 }
 
 func (c *Conn) linkAdd(l LinkSpec) (int, error) {
+	// A name of the kernel's choice cannot be looked up: the kernel shall send
+	// the new link back.
+	echo := l.Index == 0 && l.NetNS == nil && (l.Name == "" || strings.Contains(l.Name, "%"))
+	if echo && c.noEcho {
+		return c.linkAddPicked(l)
+	}
 	body, err := l.encode()
 	if err != nil {
 		return 0, err
 	}
 	flags := netlink.Excl | netlink.Create
-	// A name of the kernel's choice cannot be looked up: the kernel shall send
-	// the new link back.
-	echo := l.Index == 0 && l.NetNS == nil && (l.Name == "" || strings.Contains(l.Name, "%"))
 	if echo {
 		flags |= netlink.Echo
 	}
@@ -90,6 +97,18 @@ func (c *Conn) linkAdd(l LinkSpec) (int, error) {
 		return link.Index, err
 	}
 	return c.ifNameToIndex(l.Name)
+}
+
+// linkAddPicked is linkAdd where the kernel does not send the new link back:
+// it gets an index that is picked here, far above those that the kernel counts.
+func (c *Conn) linkAddPicked(l LinkSpec) (ifindex int, err error) {
+	for range 4 {
+		l.Index = 1<<24 + rand.IntN(1<<30)
+		if ifindex, err = c.linkAdd(l); !errors.Is(err, syscall.EEXIST) {
+			break
+		}
+	}
+	return ifindex, err
 }
 
 func (l *LinkSpec) encode() ([]byte, error) {

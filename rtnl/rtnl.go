@@ -34,6 +34,7 @@ type Conn struct {
 	nl      *netlink.Conn
 	sockets SocketMaker
 	seq     atomic.Uint32
+	noEcho  bool // the kernel ignores netlink.Echo for new links
 
 	mu      sync.Mutex // guards closed and watches; never held across a system call
 	closed  bool
@@ -51,7 +52,9 @@ func Dial(s SocketMaker) (*Conn, error) {
 	if err != nil {
 		return nil, fail("dial", nil, err)
 	}
-	return newConn(t, s, replyTimeout), nil
+	c := newConn(t, s, replyTimeout)
+	c.noEcho = !linkEcho()
+	return c, nil
 }
 
 func newConn(t transport, s SocketMaker, timeout time.Duration) *Conn {

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,6 +22,18 @@ const (
 	// watchBuffer holds some thousand changes.
 	watchBuffer = 1 << 20
 )
+
+// linkEcho says whether the kernel sends a new link back to who asks for it, as
+// Linux does since 6.2. Nothing but making a link shows it.
+var linkEcho = sync.OnceValue(func() bool {
+	var u unix.Utsname
+	var major, minor int
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	return major > 6 || major == 6 && minor >= 2
+})
 
 // host makes the sockets of Dial(nil).
 type host struct{}

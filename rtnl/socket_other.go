@@ -12,3 +12,5 @@ import (
 func openSocket(SocketMaker, uint32) (transport, error) {
 	return nil, fmt.Errorf("netlink needs Linux, this is %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
+
+func linkEcho() bool { return false }
