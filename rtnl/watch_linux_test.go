@@ -205,11 +205,14 @@ func TestWatchEnds(t *testing.T) {
 func TestWatchOverrun(t *testing.T) {
 	c, _ := dial(t)
 	v0, _ := upPair(t, c)
-	events := c.Watch(timeout(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	events := c.Watch(ctx)
 	for range 3000 {
 		check(t, c.AddrAdd(v0, prefix("10.1.0.1/24")))
 		check(t, c.AddrDel(v0, prefix("10.1.0.1/24")))
 	}
+	time.AfterFunc(20*time.Second, cancel) // the changes take their time
 	overrun, next := 0, false
 	for e, err := range events {
 		if errors.Is(err, unix.ENOBUFS) {
