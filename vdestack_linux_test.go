@@ -5,11 +5,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -295,6 +297,8 @@ func TestInterfaces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Older kernels list them in the order of a hash.
+	slices.SortFunc(links, func(a, b rtnl.Link) int { return a.Index - b.Index })
 	var got []string
 	for _, l := range links {
 		got = append(got, fmt.Sprintf("%s %d %t", l.Name, l.MTU, l.Flags&net.FlagUp != 0))
