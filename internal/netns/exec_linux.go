@@ -100,6 +100,11 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 	signalled := make(chan bool)
 	stop := context.AfterFunc(ctx, func() {
 		unix.Kill(child, unix.SIGKILL)
+		if e.Setpgid {
+			// The program may have run, and started others. It starts no more;
+			// the other way round it could, if it had no group yet.
+			unix.Kill(-child, unix.SIGKILL)
+		}
 		close(signalled)
 	})
 	for !b.wait(time.Minute) {

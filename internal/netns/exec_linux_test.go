@@ -122,6 +122,46 @@ func TestStartCancel(t *testing.T) {
 	}
 }
 
+// TestStartCancelGroup gives up commands at the moment when they start others,
+// which must end with them.
+func TestStartCancelGroup(t *testing.T) {
+	n := newNS(t)
+	const rounds = 100
+	var wg sync.WaitGroup
+	for range 8 { // more than there are processors: Start is late now and then
+		wg.Go(func() {
+			for i := 0; i < rounds; i++ {
+				r, w, err := os.Pipe()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Millisecond*time.Duration(i)/rounds)
+				pid, err := n.Start(ctx, &Exec{
+					Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 100 & sleep 100 & wait"}, Env: os.Environ(),
+					Files: []*os.File{nil, w, w}, Setpgid: true,
+				})
+				cancel()
+				w.Close()
+				if err == nil {
+					unix.Kill(-pid, unix.SIGKILL)
+					reap(pid)
+				} else if !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+				// The pipe ends when nobody holds it any more.
+				r.SetReadDeadline(time.Now().Add(10 * time.Second))
+				if _, err := io.Copy(io.Discard, r); err != nil {
+					t.Errorf("what the command has started lives on: %v", err)
+					i = rounds // once is enough
+				}
+				r.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // TestStartDirAndFiles places descriptors in every order.
 func TestStartDirAndFiles(t *testing.T) {
 	n := newNS(t)
