@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -117,6 +118,41 @@ func TestOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
+}
+
+// TestOpenUsable looks for the routes that let packets in, which the kernel sets
+// after the addresses.
+func TestOpenUsable(t *testing.T) {
+	leaks(t)
+	addrs := addrs("10.0.0.1", "fc00::1:1", "fc00::2:1")
+	var wg sync.WaitGroup
+	for range 4 { // the kernel takes longer when there is more to do
+		wg.Go(func() {
+			for range 20 {
+				s, err := Open("mem://"+t.Name(), "10.0.0.1/24", "fc00::1:1/64", "fc00::2:1/64")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer s.Close()
+				nl, err := s.RTNL()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				routes, err := nl.Routes()
+				if err != nil {
+					t.Error(err)
+				}
+				for _, a := range addrs {
+					if !slices.ContainsFunc(routes, func(r rtnl.Route) bool { return r.Table == rtnl.TableLocal && r.Dst.Addr() == a }) {
+						t.Errorf("no local route for %v in %v", a, routes)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestOpenErrors(t *testing.T) {

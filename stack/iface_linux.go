@@ -11,6 +11,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
@@ -59,10 +60,10 @@ func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (_ *
 	if i.tap, err = s.openTAP(cfg.Name); err != nil {
 		return nil, err
 	}
-	return i, i.configure(nl)
+	return i, i.configure(ctx, nl)
 }
 
-func (i *iface) configure(nl *rtnl.Conn) (err error) {
+func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 	if i.index, err = nl.IfNameToIndex(i.cfg.Name); err != nil {
 		return err
 	}
@@ -81,6 +82,9 @@ func (i *iface) configure(nl *rtnl.Conn) (err error) {
 			return err
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, localWait)
+	defer cancel()
+	awaitLocal := i.awaitLocal(ctx, nl)
 	for _, p := range i.cfg.Addrs {
 		if err := nl.AddrAdd(i.index, p, rtnl.NoDAD); err != nil {
 			return err
@@ -91,7 +95,44 @@ func (i *iface) configure(nl *rtnl.Conn) (err error) {
 			return fmt.Errorf("%w (a gateway must be reachable through an address of the interface)", err)
 		}
 	}
+	awaitLocal()
 	return nil
+}
+
+// localWait bounds the wait for the routes of IPv6 addresses, which takes a
+// millisecond or two.
+const localWait = time.Second
+
+// awaitLocal returns a function that waits until packets reach the IPv6
+// addresses that are given to the interface after this call, or ctx ends. The
+// kernel lets an address be bound at once but leaves the rest to a worker:
+// without its local route, packets for it are dropped, and those from the stack
+// itself go out to the network.
+func (i *iface) awaitLocal(ctx context.Context, nl *rtnl.Conn) (wait func()) {
+	missing := make(map[netip.Addr]bool)
+	for _, p := range i.cfg.Addrs {
+		if p.Addr().Is6() && !i.cfg.Down {
+			missing[p.Addr()] = true
+		}
+	}
+	if len(missing) == 0 {
+		return func() {}
+	}
+	events := nl.Watch(ctx)
+	return func() {
+		for e, err := range events {
+			if err != nil {
+				return
+			}
+			if e.Route != nil && e.Route.Table == rtnl.TableLocal && !e.Deleted {
+				delete(missing, e.Route.Dst.Addr())
+			}
+			if len(missing) == 0 {
+				return
+			}
+		}
+		i.s.log.Debug("IPv6 addresses are not usable yet", "interface", i.cfg.Name, "addresses", missing)
+	}
 }
 
 // firstIndex is the index of the first interface that a stack makes; the second
