@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,14 +20,19 @@ import (
 )
 
 // An iface is an interface: a TAP in the namespace, a plug on a network, and
-// the pump that carries frames between the two.
+// the pump that carries frames between the two; or an end of a veth pair, the
+// other end of which is a port of a lan.
 type iface struct {
 	s     *Stack
 	cfg   Interface
 	index int
+
 	tap   *os.File
 	plug  vdeplug.Conn
 	pumps sync.WaitGroup
+
+	lan  *lan
+	port int
 
 	tx, rx counters
 	// failure says why the plug is gone.
@@ -44,6 +50,9 @@ func (c *counters) count(n int) {
 
 // newIface opens the network, makes the interface and configures it.
 func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (_ *iface, err error) {
+	if strings.HasPrefix(cfg.VNL, lanScheme) {
+		return s.newLANIface(ctx, nl, cfg)
+	}
 	i := &iface{s: s, cfg: cfg}
 	defer func() {
 		if err != nil {
@@ -178,6 +187,9 @@ func (s *Stack) openTAP(name string) (*os.File, error) {
 // start runs the pump: one goroutine a direction, each with a buffer of its
 // own, which wait in the poller and hold no thread.
 func (i *iface) start() {
+	if i.lan != nil {
+		return
+	}
 	i.pumps.Go(i.send)
 	i.pumps.Go(i.receive)
 }
@@ -234,6 +246,11 @@ func (i *iface) fail(err error) {
 }
 
 func (i *iface) stats() InterfaceStats {
+	if i.lan != nil {
+		st := InterfaceStats{Name: i.cfg.Name, Index: i.index, VNL: i.cfg.VNL}
+		i.lanStats(&st)
+		return st
+	}
 	st := InterfaceStats{
 		Name: i.cfg.Name, Index: i.index, VNL: i.cfg.VNL,
 		TxFrames: i.tx.frames.Load(), TxBytes: i.tx.bytes.Load(), TxDropped: i.tx.dropped.Load(),
@@ -253,6 +270,9 @@ func (i *iface) stats() InterfaceStats {
 
 // close leaves the network, removes the interface and waits for the pump.
 func (i *iface) close() error {
+	if i.lan != nil {
+		return i.closeLAN()
+	}
 	var errs []error
 	if i.plug != nil {
 		errs = append(errs, i.plug.Close())

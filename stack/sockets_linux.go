@@ -129,6 +129,9 @@ func tableSize() int {
 // such as the resets of sockets that were just ended. It waits no longer than a
 // few milliseconds: a busy stack does not fall silent by itself.
 func (i *iface) drain() {
+	if i.tap == nil {
+		return
+	}
 	raw, err := i.tap.SyscallConn()
 	if err != nil {
 		return
