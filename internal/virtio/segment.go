@@ -1,0 +1,236 @@
+package virtio
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+)
+
+// maxSegments is how many frames a packet may become. TCP with the smallest
+// segments that Linux agrees to, 48 bytes with options, stays below; an
+// invented header with a size of 1 would make megabytes of headers.
+const maxSegments = 2048
+
+// What Split and AppendFrames find wrong with a packet. It is to be dropped
+// and counted: no frames can be made of it.
+var (
+	errGSOType  = errors.New("virtio: unknown type of segmentation (was the offload asked for?)")
+	errGSOSize  = errors.New("virtio: segments are too small")
+	errGSO      = errors.New("virtio: packet is not what its header says is to be segmented")
+	errChecksum = errors.New("virtio: place of the checksum is not in the packet")
+)
+
+// A Segment is a frame in two pieces.
+type Segment struct {
+	// Head is the headroom, which is the caller's to fill, and the headers.
+	Head []byte
+	// Data is the rest of the frame, and a part of the packet given to Split.
+	Data []byte
+}
+
+// A Segmenter cuts packets without copying what they carry. The zero Segmenter
+// is ready; it serves one goroutine.
+type Segmenter struct {
+	heads    []byte
+	segments []Segment
+}
+
+// Split returns the frames that a packet with the header h stands for, all
+// checksums complete. Before each there are headroom bytes, at least 0, with
+// any content: room for what encapsulates the frame. A packet that is one
+// ordinary frame is in Data as a whole; a missing checksum is stored in it. The
+// result is valid until the next call and while packet is unchanged. An error
+// says why nothing can be made of the packet.
+func (s *Segmenter) Split(h Header, packet []byte, headroom int) ([]Segment, error) {
+	if h.GSOType == GSONone {
+		if err := complete(h, packet); err != nil {
+			return nil, err
+		}
+		s.heads = slices.Grow(s.heads[:0], headroom)
+		s.segments = append(s.segments[:0], Segment{s.heads[:headroom:headroom], packet})
+		return s.segments, nil
+	}
+	var c cut
+	if err := c.init(h, packet); err != nil {
+		return nil, err
+	}
+	size := headroom + c.data
+	s.heads = slices.Grow(s.heads[:0], c.segments*size)
+	s.segments = s.segments[:0]
+	for i := range c.segments {
+		head, data := s.heads[i*size:(i+1)*size:(i+1)*size], c.payload(i)
+		c.putHead(head[headroom:], i, data)
+		s.segments = append(s.segments, Segment{head, data})
+	}
+	return s.segments, nil
+}
+
+// AppendFrames is like [Segmenter.Split], but copies: it appends the frames to
+// dst, each after headroom bytes of any content. They begin at equal distances
+// of stride bytes; the last may be shorter. That is the form that UDP_SEGMENT
+// sends, and one write to a stream. It allocates if the capacity of dst does
+// not suffice.
+func AppendFrames(dst []byte, h Header, packet []byte, headroom int) (frames []byte, stride int, err error) {
+	if h.GSOType == GSONone {
+		if err := complete(h, packet); err != nil {
+			return dst, 0, err
+		}
+		stride := headroom + len(packet)
+		dst = slices.Grow(dst, stride)
+		dst = dst[:len(dst)+headroom]
+		return append(dst, packet...), stride, nil
+	}
+	var c cut
+	if err := c.init(h, packet); err != nil {
+		return dst, 0, err
+	}
+	head := headroom + c.data
+	stride = head + min(c.mss, c.end-c.data)
+	dst = slices.Grow(dst, c.segments*head+c.end-c.data)
+	for i := range c.segments {
+		data := c.payload(i)
+		n := len(dst)
+		dst = dst[:n+head]
+		c.putHead(dst[n+headroom:], i, data)
+		dst = append(dst, data...)
+	}
+	return dst, stride, nil
+}
+
+// complete makes the checksum of a packet that is not to be segmented.
+func complete(h Header, packet []byte) error {
+	if h.Flags&FlagNeedsCsum == 0 {
+		return nil
+	}
+	start, at := int(h.CsumStart), int(h.CsumStart)+int(h.CsumOffset)
+	if at+2 > len(packet) {
+		return errChecksum
+	}
+	c := ^sum(packet[start:])
+	if c == 0 {
+		c = 0xffff // the same number; for UDP, 0 says that there is none
+	}
+	binary.BigEndian.PutUint16(packet[at:], c)
+	return nil
+}
+
+// A cut is a packet to be segmented and what its segments have in common.
+type cut struct {
+	layout
+	packet   []byte
+	mss      int
+	segments int
+
+	// Sums of the headers without the fields that differ between segments.
+	ipSum, l4Sum uint32
+	noCheck      bool // UDP without checksum
+}
+
+func (c *cut) init(h Header, packet []byte) error {
+	l, ok := parse(packet)
+	switch h.GSOType &^ GSOECN {
+	case GSOTCPv4:
+		ok = ok && l.proto == protoTCP && !l.v6
+	case GSOTCPv6:
+		ok = ok && l.proto == protoTCP && l.v6
+	case GSOUDPL4:
+		ok = ok && l.proto == protoUDP
+	default:
+		return errGSOType
+	}
+	c.layout, c.packet = l, packet
+	if !ok || l.proto == protoTCP && packet[l.l4+13]&(flagSYN|flagRST) != 0 {
+		return errGSO
+	}
+	c.mss = int(h.GSOSize)
+	if c.mss == 0 {
+		return errGSOSize
+	}
+	c.segments = max(1, (l.end-l.data+c.mss-1)/c.mss)
+	if c.segments > maxSegments {
+		return errGSOSize
+	}
+	return c.sums(h)
+}
+
+// sums prepares the checksums of the segments: only what changes from one to
+// the next is left to be added.
+func (c *cut) sums(h Header) error {
+	if !c.v6 {
+		b := c.packet[c.ip:c.l4]
+		c.ipSum = uint32(sum(b[:2])) + uint32(sum(b[6:10])) + uint32(sum(b[12:]))
+	}
+	b := c.packet[c.l4:c.data]
+	check := c.check() - c.l4
+	old := binary.BigEndian.Uint16(b[check:])
+	switch {
+	case h.Flags&FlagNeedsCsum != 0:
+		// The sum of the pseudo header is there, and knows the final
+		// destination of packets with a routing header. Its length goes.
+		if int(h.CsumStart) != c.l4 || int(h.CsumOffset) != check {
+			return errChecksum
+		}
+		c.l4Sum = uint32(old) + uint32(^uint16(c.end-c.l4))
+	case c.proto == protoUDP && !c.v6 && old == 0:
+		c.noCheck = true
+		return nil
+	case !c.plain:
+		return errGSO
+	default:
+		c.l4Sum = c.pseudo(c.packet)
+	}
+	c.l4Sum += uint32(sum(b[:4])) // ports
+	if c.proto == protoTCP {
+		c.l4Sum += uint32(sum(b[8:12])) + uint32(sum(b[14:16])) + uint32(sum(b[18:]))
+	}
+	return nil
+}
+
+// payload returns the payload of segment i.
+func (c *cut) payload(i int) []byte {
+	off := c.data + i*c.mss
+	return c.packet[off:min(off+c.mss, c.end):c.end]
+}
+
+// putHead writes the headers of segment i, which has the payload data.
+func (c *cut) putHead(dst []byte, i int, data []byte) {
+	dst = dst[:c.data]
+	copy(dst, c.packet)
+
+	ip := dst[c.ip:c.l4]
+	if c.v6 {
+		binary.BigEndian.PutUint16(ip[4:], uint16(c.data-c.ip-ipv6Len+len(data)))
+	} else {
+		total := uint16(c.data - c.ip + len(data))
+		id := binary.BigEndian.Uint16(ip[4:]) + uint16(i)
+		binary.BigEndian.PutUint16(ip[2:], total)
+		binary.BigEndian.PutUint16(ip[4:], id)
+		binary.BigEndian.PutUint16(ip[10:], ^fold(c.ipSum+uint32(total)+uint32(id)))
+	}
+
+	l4 := dst[c.l4:]
+	length := len(l4) + len(data)
+	s := c.l4Sum + uint32(length) + uint32(sum(data))
+	if c.proto == protoUDP {
+		binary.BigEndian.PutUint16(l4[4:], uint16(length))
+		if c.noCheck {
+			return
+		}
+		check := ^fold(s + uint32(length))
+		if check == 0 {
+			check = 0xffff // RFC 768: 0 says that there is none
+		}
+		binary.BigEndian.PutUint16(l4[udpCheck:], check)
+		return
+	}
+	seq := binary.BigEndian.Uint32(l4[4:]) + uint32(i*c.mss)
+	binary.BigEndian.PutUint32(l4[4:], seq)
+	if i > 0 {
+		l4[13] &^= flagCWR // RFC 3168, section 6.1.2: in the first segment only
+	}
+	if i < c.segments-1 {
+		l4[13] &^= flagFIN | flagPSH
+	}
+	s += seq>>16 + seq&0xffff + uint32(l4[12])<<8 + uint32(l4[13])
+	binary.BigEndian.PutUint16(l4[tcpCheck:], ^fold(s))
+}

@@ -1,0 +1,322 @@
+package virtio
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"testing"
+)
+
+// segmentTests are packets that become frames of a network, in this package
+// and in the kernel.
+var segmentTests = []struct {
+	name    string
+	flow    *flow
+	n, size int
+	ecn     bool // GSOECN
+}{
+	{"tcp4", tcp4(), 64 * 1024 * 9 / 10, 1448, false},
+	{"exact multiple", tcp4(), 4344, 1448, false},
+	{"one byte more", tcp4(), 4345, 1448, false},
+	{"odd size", tcp4(), 5000, 777, false},
+	{"no options", tcp4().with(func(f *flow) { f.opts = nil }), 8000, 1460, false},
+	{"FIN and PSH", tcp4().with(func(f *flow) { f.flags |= flagFIN | flagPSH }), 4000, 1000, false},
+	{"CWR", tcp4().with(func(f *flow) { f.flags |= flagCWR; f.tos = 2 }), 4000, 1000, true},
+	{"ECE, congestion experienced", tcp4().with(func(f *flow) { f.flags |= 0x40; f.tos = 3 }), 4000, 1000, false},
+	{"fragments allowed", tcp4().with(func(f *flow) { f.frag = 0 }), 4000, 1000, false},
+	{"ids and sequence numbers start again", tcp4().with(func(f *flow) { f.id, f.seq = 0xfffe, 0xfffffc00 }), 4000, 1000, false},
+	{"IPv4 options", tcp4().with(func(f *flow) { f.ipOpts = []byte{7, 7, 4, 0, 0, 0, 0, 0} }), 4000, 1000, false},
+	{"smallest MSS", tcp4(), 65535 - 20 - 32, 36, false},
+	{"tcp6", tcp6(), 60000, 1428, false},
+	{"tcp6, extension header", tcp6().with(func(f *flow) { f.ext, f.ipOpts = 60, []byte{0, 0, 1, 4, 0, 0, 0, 0} }), 4000, 1000, false},
+	{"VLAN", tcp4().with(func(f *flow) { f.tags = []byte{0x81, 0, 0, 5} }), 4000, 1000, false},
+	{"VLAN in VLAN", tcp6().with(func(f *flow) { f.tags = []byte{0x88, 0xa8, 0, 5, 0x81, 0, 0, 6} }), 4000, 1000, false},
+	{"udp4", udp4(), 20000, 1472, false},
+	{"udp6", udp6(), 20000, 1452, false},
+	{"udp, equal sizes", udp4(), 5000, 1000, false},
+	{"udp, checksum 0", zeroSum(udp4(), 1000), 3000, 1000, false},
+}
+
+// wantFrames makes what the packet of a flow is to become: the frames that the
+// flow makes by itself.
+func wantFrames(f *flow, n, size int) (frames [][]byte) {
+	g := *f
+	for off := 0; off < n; off += size {
+		g.flags = f.flags
+		if off > 0 {
+			g.flags &^= flagCWR
+		}
+		if off+size < n {
+			g.flags &^= flagFIN | flagPSH
+		}
+		frames = append(frames, g.frame(min(size, n-off)))
+	}
+	return frames
+}
+
+func TestSplit(t *testing.T) {
+	var s Segmenter
+	for _, tt := range segmentTests {
+		t.Run(tt.name, func(t *testing.T) {
+			want := wantFrames(tt.flow, tt.n, tt.size)
+			for _, needsCsum := range []bool{true, false} {
+				h, packet := tt.flow.with(func(*flow) {}).packet(tt.n, tt.size)
+				if tt.ecn {
+					h.GSOType |= GSOECN
+				}
+				if !needsCsum {
+					if tt.flow.ipOpts != nil {
+						continue
+					}
+					h = Header{GSOType: h.GSOType, GSOSize: h.GSOSize}
+					setChecksums(packet)
+				}
+				before := bytes.Clone(packet)
+				for _, headroom := range []int{0, 8} {
+					segments, err := s.Split(h, packet, headroom)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for i, seg := range segments {
+						copy(seg.Head[:headroom], "\xff\xff\xff\xff\xff\xff\xff\xff")
+						if cap(seg.Head) != len(seg.Head) {
+							t.Errorf("segment %d: an append to Head would write over the next", i)
+						}
+					}
+					frames := join(segments, headroom)
+					equalFrames(t, frames, want)
+
+					all, stride, err := AppendFrames([]byte("before"), h, packet, headroom)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if string(all[:6]) != "before" {
+						t.Errorf("AppendFrames changed what was there to %x", all[:6])
+					}
+					frames = frames[:0]
+					for f := range slices.Chunk(all[6:], stride) {
+						frames = append(frames, f[headroom:])
+					}
+					equalFrames(t, frames, want)
+				}
+				if !bytes.Equal(packet, before) {
+					t.Error("the packet was changed")
+				}
+			}
+			for _, f := range want {
+				checkFrame(t, f)
+			}
+		})
+	}
+}
+
+// TestSplitOrdinary gives frames that need no segmentation.
+func TestSplitOrdinary(t *testing.T) {
+	for name, f := range map[string]*flow{"tcp4": tcp4(), "tcp6": tcp6(), "udp4": udp4(), "udp6": udp6(), "checksum 0": zeroSum(udp4(), 20)} {
+		want := f.with(func(*flow) {}).frame(20)
+		h, packet := f.packet(20, 0)
+		h.GSOType = GSONone
+		for range 2 {
+			equalFrames(t, split(t, h, packet), [][]byte{want})
+			h.Flags = FlagDataValid // complete now, nothing to be done
+		}
+		h.Flags = FlagNeedsCsum
+		_, packet = f.with(func(f *flow) { f.off -= 20; f.seq -= 20; f.id-- }).packet(20, 0)
+		out, stride, err := AppendFrames([]byte("xy"), h, packet, 3)
+		if err != nil || stride != 3+len(want) || !bytes.Equal(out[2+3:], want) {
+			t.Errorf("%s: AppendFrames returns %x, %d, %v, want %x", name, out, stride, err, want)
+		}
+	}
+	short := []byte{1, 2, 3}
+	equalFrames(t, split(t, Header{}, short), [][]byte{short})
+}
+
+// TestSplitUDPWithoutChecksum: what a sender left out stays out.
+func TestSplitUDPWithoutChecksum(t *testing.T) {
+	_, packet := udp4().packet(3000, 1000)
+	packet[14+20+6], packet[14+20+7] = 0, 0
+	for i, f := range split(t, Header{GSOType: GSOUDPL4, GSOSize: 1000}, packet) {
+		if c := be.Uint16(f[14+20+6:]); c != 0 {
+			t.Errorf("frame %d has checksum %#x", i, c)
+		}
+		if c := slowSum(f[14 : 14+20]); c != 0xffff {
+			t.Errorf("frame %d has a wrong IP checksum", i)
+		}
+	}
+	// In IPv6 there must be one.
+	_, packet = udp6().packet(3000, 1000)
+	for _, f := range split(t, Header{GSOType: GSOUDPL4, GSOSize: 1000}, packet) {
+		checkFrame(t, f)
+	}
+}
+
+func TestSplitError(t *testing.T) {
+	ok := func() (Header, []byte) { return tcp4().packet(3000, 1000) }
+	tests := []struct {
+		name   string
+		change func(h *Header, p []byte) []byte
+		want   error
+	}{
+		{"type 2", func(h *Header, p []byte) []byte { h.GSOType = 2; return p }, errGSOType},
+		{"UFO", func(h *Header, p []byte) []byte { h.GSOType = GSOUDP; return p }, errGSOType},
+		{"ECN alone", func(h *Header, p []byte) []byte { h.GSOType = GSOECN; return p }, errGSOType},
+		{"TCP over IPv6 is over IPv4", func(h *Header, p []byte) []byte { h.GSOType = GSOTCPv6; return p }, errGSO},
+		{"UDP is TCP", func(h *Header, p []byte) []byte { h.GSOType = GSOUDPL4; return p }, errGSO},
+		{"size 0", func(h *Header, p []byte) []byte { h.GSOSize = 0; return p }, errGSOSize},
+		{"size 1", func(h *Header, p []byte) []byte { h.GSOSize = 1; return p }, errGSOSize},
+		{"empty", func(h *Header, p []byte) []byte { return nil }, errGSO},
+		{"cut", func(h *Header, p []byte) []byte { return p[:len(p)-1] }, errGSO},
+		{"a fragment", func(h *Header, p []byte) []byte { p[14+6] |= 0x20; return p }, errGSO},
+		{"SYN", func(h *Header, p []byte) []byte { p[14+20+13] |= flagSYN; return p }, errGSO},
+		{"RST", func(h *Header, p []byte) []byte { p[14+20+13] |= flagRST; return p }, errGSO},
+		{"TCP header of 16 bytes", func(h *Header, p []byte) []byte { p[14+20+12] = 4 << 4; return p }, errGSO},
+		{"IPv4 header of 16 bytes", func(h *Header, p []byte) []byte { p[14] = 0x44; return p }, errGSO},
+		{"ARP", func(h *Header, p []byte) []byte { p[13] = 6; return p }, errGSO},
+		{"checksum begins elsewhere", func(h *Header, p []byte) []byte { h.CsumStart++; return p }, errChecksum},
+		{"checksum stored elsewhere", func(h *Header, p []byte) []byte { h.CsumOffset++; return p }, errChecksum},
+		{"not segmented, checksum behind the end", func(h *Header, p []byte) []byte { h.GSOType = GSONone; return p[:34+17] }, errChecksum},
+		{"not segmented, largest offsets", func(h *Header, p []byte) []byte {
+			h.GSOType, h.CsumStart, h.CsumOffset = GSONone, 0xffff, 0xffff
+			return p
+		}, errChecksum},
+		{"IPv4 options and no pseudo header", func(h *Header, p []byte) []byte {
+			f := tcp4().with(func(f *flow) { f.ipOpts = []byte{1, 1, 1, 1} })
+			*h = Header{GSOType: GSOTCPv4, GSOSize: 1000}
+			return f.frame(3000)
+		}, errGSO},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h, packet := ok()
+			packet = tt.change(&h, packet)
+			var s Segmenter
+			if segments, err := s.Split(h, packet, 0); !errors.Is(err, tt.want) || segments != nil {
+				t.Errorf("Split returns %d segments, %v, want %v", len(segments), err, tt.want)
+			}
+			if out, _, err := AppendFrames([]byte("x"), h, packet, 4); !errors.Is(err, tt.want) || string(out) != "x" {
+				t.Errorf("AppendFrames returns %x, %v, want %v", out, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestSplitAllocs(t *testing.T) {
+	var s Segmenter
+	h, packet := tcp4().packet(64000, 1448)
+	dst := make([]byte, 0, 1<<17)
+	if n := testing.AllocsPerRun(10, func() {
+		segments, err := s.Split(h, packet, 8)
+		frames, _, err2 := AppendFrames(dst, h, packet, 8)
+		if len(segments) != 45 || err != nil || len(frames) != 64000+45*(8+66) || err2 != nil {
+			t.Errorf("%d segments, %v, %d bytes, %v", len(segments), err, len(frames), err2)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// FuzzSplit takes any packet with any header. Frames must add up to the packet,
+// and, if it had the checksum that its header promises, have right checksums.
+func FuzzSplit(f *testing.F) {
+	for _, tt := range segmentTests {
+		h, packet := tt.flow.with(func(*flow) {}).packet(min(tt.n, 1000), min(tt.size, 300))
+		b := make([]byte, HeaderLen)
+		h.Encode(b)
+		f.Add(append(b, packet...))
+		Header{GSOType: h.GSOType, GSOSize: h.GSOSize}.Encode(b)
+		f.Add(append(b, packet...))
+		Header{Flags: FlagNeedsCsum, CsumStart: h.CsumStart, CsumOffset: h.CsumOffset}.Encode(b)
+		f.Add(append(b, packet...))
+	}
+	var s Segmenter
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var h Header
+		if h.Decode(b) != nil {
+			return
+		}
+		// A capacity that ends with the packet makes every read beyond it panic.
+		packet := slices.Clip(bytes.Clone(b[HeaderLen:]))
+		original := bytes.Clone(packet)
+		segments, err := s.Split(h, packet, 4)
+		frames := join(segments, 4)
+		all, stride, err2 := AppendFrames(nil, h, bytes.Clone(original), 4)
+		if err != err2 {
+			t.Fatalf("Split says %v, AppendFrames %v", err, err2)
+		}
+		if err != nil {
+			return
+		}
+		var chunks [][]byte
+		for f := range slices.Chunk(all, stride) {
+			chunks = append(chunks, f[4:])
+		}
+		equalFrames(t, chunks, frames)
+		if h.GSOType == GSONone {
+			if h.Flags&FlagNeedsCsum == 0 {
+				equalFrames(t, frames, [][]byte{original})
+			}
+			return
+		}
+		l, _ := parse(original)
+		n := l.end - l.data
+		for i, f := range frames {
+			fl, ok := parse(f)
+			if !ok || fl.end != len(f) || fl.data != l.data {
+				t.Fatalf("frame %d is malformed: %x", i, f)
+			}
+			if want := min(int(h.GSOSize), n); fl.end-fl.data != want {
+				t.Fatalf("frame %d has %d bytes of payload, want %d", i, fl.end-fl.data, want)
+			}
+			n -= fl.end - fl.data
+			if !bytes.Equal(f[fl.data:], original[l.data+i*int(h.GSOSize):][:fl.end-fl.data]) {
+				t.Fatalf("frame %d has another payload", i)
+			}
+			if !l.v6 && slowSum(f[l.ip:l.l4]) != 0xffff {
+				t.Errorf("frame %d: wrong IP checksum", i)
+			}
+			if l.plain && h.Flags&FlagNeedsCsum == 0 {
+				pseudo := pseudoHeader(f, l.ip, l.l4)
+				noCheck := l.proto == protoUDP && !l.v6 && be.Uint16(original[l.l4+udpCheck:]) == 0
+				if noCheck != (l.proto == protoUDP && be.Uint16(f[l.l4+udpCheck:]) == 0) {
+					t.Errorf("frame %d: checksum 0", i)
+				}
+				if !noCheck && slowSum(append(pseudo, f[l.l4:]...)) != 0xffff {
+					t.Errorf("frame %d: wrong checksum", i)
+				}
+			}
+		}
+		if n != 0 {
+			t.Errorf("%d bytes of payload are missing", n)
+		}
+	})
+}
+
+func BenchmarkSplit(b *testing.B) {
+	for _, tt := range []struct {
+		name string
+		flow *flow
+		size int
+	}{{"tcp4", tcp4(), 1448}, {"tcp6", tcp6(), 1428}, {"udp4", udp4(), 1472}} {
+		h, packet := tt.flow.packet(64000, tt.size)
+		b.Run(tt.name, func(b *testing.B) {
+			var s Segmenter
+			b.SetBytes(int64(len(packet)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.Split(h, packet, 8); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(tt.name+"/append", func(b *testing.B) {
+			dst := make([]byte, 0, 1<<17)
+			b.SetBytes(int64(len(packet)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := AppendFrames(dst, h, packet, 8); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
