@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// afterClose is how long a call on a stack may go on when the stack is closed.
+const afterClose = 5 * time.Second
+
+// A call waits on something of a stack that is closed under it.
+type call struct {
+	name   string
+	closed bool         // net.ErrClosed is expected, or else what excuses say
+	do     func() error // is called once
+}
+
+// doAmbush opens two stacks for itself and closes one under calls of all kinds.
+// Each must return soon.
+func (t *task) doAmbush() error {
+	n := t.reserve(2)
+	if n == nil {
+		return errSkip
+	}
+	victim, err := t.open(n)
+	if err != nil {
+		t.release(n, 2)
+		return err
+	}
+	defer t.end(victim)
+	other := victim
+	if n.loopback() {
+		t.release(n, 1)
+	} else {
+		if other, err = t.open(n); err != nil {
+			t.release(n, 1)
+			return err
+		}
+		defer t.end(other)
+	}
+
+	var cleanup closers
+	defer cleanup.close()
+	calls, err := t.calls(victim, other, &cleanup)
+	if err != nil {
+		return err
+	}
+	t.rng.Shuffle(len(calls), func(i, j int) { calls[i], calls[j] = calls[j], calls[i] })
+	calls = calls[:1+t.rng.IntN(len(calls))]
+	type result struct {
+		call
+		err error
+	}
+	results := make(chan result, len(calls))
+	for _, c := range calls {
+		go func() { results <- result{c, c.do()} }()
+	}
+	if t.chance(4) {
+		runtime.GC() // those that wait are held
+	}
+	time.Sleep(time.Duration(t.rng.IntN(30000)) * time.Microsecond)
+
+	victim.closing.Store(true)
+	var wg sync.WaitGroup
+	for range 1 + t.rng.IntN(3) {
+		wg.Go(func() {
+			if err := victim.close(); err != nil {
+				t.fail("closing %v: %v", victim, err)
+			}
+		})
+	}
+	wg.Wait()
+	limit := time.After(afterClose)
+	var errs []error
+	for i := range calls {
+		select {
+		case r := <-results:
+			if r.err == nil || r.closed && !errors.Is(r.err, net.ErrClosed) || !excused(r.err) {
+				// Not excused by the end of the stack.
+				errs = append(errs, fmt.Errorf("%s in a closed stack: %v", r.name, r.err))
+			}
+		case <-limit:
+			t.fail("%v: %d of %d calls have not returned %v after Close\n%s", t, len(calls)-i, len(calls), afterClose, goroutines())
+			return nil
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.fail("%v: %v", t, err)
+	}
+	return nil
+}
+
+// closers are things to be closed in the end.
+type closers []io.Closer
+
+func (c *closers) add(o io.Closer) { *c = append(*c, o) }
+
+func (c *closers) close() {
+	for _, o := range *c {
+		o.Close()
+	}
+}
+
+// calls prepares the calls on a stack.
+func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
+	forever := context.Background()
+	var calls []call
+	add := func(name string, closed bool, do func() error) { calls = append(calls, call{name, closed, do}) }
+	again := func(f func() error) func() error {
+		return func() error {
+			for {
+				if err := f(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+
+	ln, err := victim.st.Listen("tcp", ":0")
+	if err != nil {
+		return nil, err
+	}
+	cleanup.add(ln)
+	add("accept", true, func() error { _, err := ln.Accept(); return err })
+
+	// Connections of all kinds: who dialled is told net.ErrClosed.
+	for _, dialled := range []bool{true, false} {
+		name, server, client := "dialled", other, victim
+		if !dialled {
+			name, server, client = "accepted", victim, other
+		}
+		c, s, err := t.connection(server, client)
+		if err != nil {
+			return nil, fmt.Errorf("a connection that is %s: %w", name, err)
+		}
+		cleanup.add(c)
+		cleanup.add(s)
+		ours := c
+		if !dialled {
+			ours = s
+		}
+		if t.chance(2) {
+			add("read, "+name, dialled, func() error { _, err := ours.Read(make([]byte, 10)); return err })
+		} else {
+			add("write, "+name, dialled, again(func() error { _, err := ours.Write(make([]byte, 1<<16)); return err }))
+		}
+	}
+
+	udp, err := victim.st.ListenPacket("udp", ":0")
+	if err != nil {
+		return nil, err
+	}
+	cleanup.add(udp)
+	add("udp", true, func() error { _, _, err := udp.ReadFrom(make([]byte, 10)); return err })
+	add("icmp", true, func() error {
+		pc, err := victim.st.ListenPacket("ip4:icmp", "")
+		if err != nil {
+			return err
+		}
+		defer pc.Close()
+		for {
+			if _, _, err := pc.ReadFrom(make([]byte, 10)); err != nil {
+				return err
+			}
+		}
+	})
+	if !victim.net.loopback() {
+		absent, _ := victim.net.absent()
+		add("dial", true, again(func() error {
+			c, err := victim.st.Dial("tcp", netip.AddrPortFrom(absent, 80).String())
+			if err == nil {
+				c.Close()
+			}
+			return err
+		}))
+		add("look-up", false, func() error { _, err := victim.st.LookupNetIP(forever, "ip", "nobody.test"); return err })
+	}
+
+	add("sleep", false, func() error { return victim.st.Command(forever, "sleep", "1000").Run() })
+	add("pipe", false, func() error {
+		cmd := victim.st.Command(forever, "sh", "-c", "sleep 1000 & wait")
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return err
+		}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		io.Copy(io.Discard, out)
+		return cmd.Wait()
+	})
+	add("orphan", false, func() error {
+		// The command ends, what it started does not.
+		cmd := victim.st.Command(forever, "sh", "-c", "sleep 1000 &")
+		r, w, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		cmd.Stdout = w
+		err = cmd.Run()
+		w.Close()
+		if err == nil {
+			_, err = io.Copy(io.Discard, r)
+			return errors.Join(err, io.EOF)
+		}
+		return err
+	})
+	add("commands", false, again(func() error { return victim.st.Command(forever, "true").Run() }))
+	add("sockets", true, again(func() error {
+		f, err := victim.st.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err == nil {
+			f.Close()
+		}
+		return err
+	}))
+	add("netlink", true, again(func() error {
+		nl, err := victim.st.RTNL()
+		if err != nil {
+			return err
+		}
+		defer nl.Close()
+		_, err = nl.Links()
+		return err
+	}))
+	nl, err := victim.st.RTNL()
+	if err != nil {
+		return nil, err
+	}
+	cleanup.add(nl)
+	add("watch", true, func() error {
+		for _, err := range nl.Watch(forever) {
+			if err != nil {
+				return err
+			}
+		}
+		return errors.New("the watch ended without a word")
+	})
+	return calls, nil
+}
+
+// connection connects client to server.
+func (t *task) connection(server, client *member) (c, s net.Conn, err error) {
+	ln, err := server.st.Listen("tcp", net.JoinHostPort(server.addrs[t.rng.IntN(2)].String(), "0"))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer ln.Close()
+	ln.(*net.TCPListener).SetDeadline(t.deadline())
+	if c, err = client.st.DialContext(t.ctx, "tcp", ln.Addr().String()); err != nil {
+		return nil, nil, err
+	}
+	if s, err = ln.Accept(); err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	return c, s, nil
+}
+
+// doGC collects garbage while the others work.
+func (t *task) doGC() error {
+	if t.chance(4) {
+		debug.FreeOSMemory()
+	} else {
+		runtime.GC()
+	}
+	return nil
+}
+
+// doStats looks whether a stack whose network nobody has cut still has it.
+func (t *task) doStats() error {
+	m := t.one()
+	if m == nil {
+		return errSkip
+	}
+	for _, i := range m.st.Stats().Interfaces {
+		if i.Err != nil {
+			return fmt.Errorf("the network is gone: %w", i.Err)
+		}
+	}
+	return nil
+}

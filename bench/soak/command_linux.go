@@ -1,0 +1,212 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// one returns a stack at random, or nil.
+func (t *task) one() *member {
+	if ms := t.members(1); ms != nil {
+		return ms[0]
+	}
+	return nil
+}
+
+// doExit runs a command that only ends, well or not.
+func (t *task) doExit() error {
+	m := t.one()
+	if m == nil {
+		return errSkip
+	}
+	switch t.rng.IntN(4) {
+	case 0:
+		return m.st.Command(t.ctx, "true").Run()
+	case 1:
+		err := m.st.Command(t.ctx, "no-such-command").Run()
+		if errors.Is(err, exec.ErrNotFound) {
+			return nil
+		}
+		return fmt.Errorf("a missing command: %w", err)
+	case 2:
+		want := fmt.Sprint(t.rng.Uint64())
+		out, err := m.st.Command(t.ctx, "sh", "-c", "echo "+want+" >&2; echo "+want).CombinedOutput()
+		if err == nil && string(out) != want+"\n"+want+"\n" {
+			err = fmt.Errorf("got %q, want %q twice: %w", out, want, errCorrupt)
+		}
+		return err
+	}
+	want := t.rng.IntN(256)
+	err := m.st.Command(t.ctx, "sh", "-c", fmt.Sprintf("exit %d", want)).Run()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if want == 0 && err == nil || ok && want != 0 && exit.ExitCode() == want {
+		return nil
+	}
+	return fmt.Errorf("exit %d: %w", want, err)
+}
+
+// doCat moves a payload through cat.
+func (t *task) doCat() error {
+	m := t.one()
+	if m == nil {
+		return errSkip
+	}
+	cmd := m.st.Command(t.ctx, "cat")
+	size := randomSize(t.rng, maxPayload)
+	if t.chance(2) {
+		var in, out bytes.Buffer
+		if err := t.sendPayload(&in, t.rng, size); err != nil {
+			return err
+		}
+		want := bytes.Clone(in.Bytes())
+		cmd.Stdin, cmd.Stdout = &in, &out
+		err := cmd.Run()
+		if err == nil && !bytes.Equal(out.Bytes(), want) {
+			err = fmt.Errorf("cat turned %d bytes into %d: %w", len(want), out.Len(), errCorrupt)
+		}
+		return err
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	sent := make(chan error, 1)
+	rng := t.soak.rand(t.rng.Uint64())
+	go func() {
+		defer in.Close()
+		sent <- t.sendPayload(in, rng, size)
+	}()
+	err = receivePayload(out)
+	io.Copy(io.Discard, out) // to the end of the command
+	return errors.Join(err, <-sent, cmd.Wait())
+}
+
+// doSurroundings looks from outside at a command that runs: it is in the
+// namespace of its stack, and has no descriptors but its own.
+func (t *task) doSurroundings() error {
+	m := t.one()
+	if m == nil {
+		return errSkip
+	}
+	cmd := m.st.Command(t.ctx, "cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	dir := fmt.Sprintf("/proc/%d", cmd.Process.Pid)
+	space, nerr := os.Readlink(dir + "/ns/net")
+	files := links(dir + "/fd")
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		return err
+	}
+	switch {
+	case nerr != nil:
+		return nerr
+	case space != m.space:
+		return fmt.Errorf("the command is in the namespace %s, not in %s", space, m.space)
+	}
+	for fd, target := range files {
+		// The program may have opened files by now.
+		isFile := strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "/dev/")
+		if n, _ := strconv.Atoi(fd); n > 2 && !isFile && !t.inherited[n] {
+			return fmt.Errorf("the command has the descriptor %s, %s", fd, target)
+		}
+	}
+	return nil
+}
+
+// doCancel ends a command that sleeps, and what it has started, by its context.
+func (t *task) doCancel() error {
+	m := t.one()
+	if m == nil {
+		return errSkip
+	}
+	ctx, cancel := context.WithCancel(t.ctx)
+	defer cancel()
+	script := []string{"sleep 1000", "sleep 1000 & wait", "exec sleep 1000", "while :; do :; done"}
+	cmd := m.st.Command(ctx, "sh", "-c", script[t.rng.IntN(len(script))])
+	wait := time.Duration(t.rng.IntN(30)) * time.Millisecond
+	if t.chance(2) {
+		defer time.AfterFunc(wait, cancel).Stop()
+	} else if wait > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, wait)
+		defer stop()
+		cmd = m.st.Command(ctx, cmd.Args[0], cmd.Args[1:]...)
+	} else {
+		cancel()
+	}
+	err := cmd.Run()
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return fmt.Errorf("cancelled: %w", err)
+}
+
+// doIP lists the addresses by a program.
+func (t *task) doIP() error {
+	m := t.one()
+	if m == nil || t.tools.ip == "" {
+		return errSkip
+	}
+	out, err := m.st.Command(t.ctx, t.tools.ip, "-o", "addr").Output()
+	if err == nil && slices.ContainsFunc(m.addrs, func(a netip.Addr) bool { return !strings.Contains(string(out), " "+a.String()+"/") }) {
+		err = fmt.Errorf("ip lists %q, want %v in it", out, m.addrs)
+	}
+	return err
+}
+
+// doSocket makes sockets of all kinds.
+func (t *task) doSocket() error {
+	m := t.one()
+	if m == nil {
+		return errSkip
+	}
+	kinds := [][3]int{
+		{unix.AF_INET, unix.SOCK_STREAM, 0},
+		{unix.AF_INET6, unix.SOCK_DGRAM, 0},
+		{unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP},
+		{unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_ICMPV6},
+		{unix.AF_PACKET, unix.SOCK_RAW, 0},
+		{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE},
+		{unix.AF_UNIX, unix.SOCK_SEQPACKET, 0},
+	}
+	for range 1 + t.rng.IntN(20) {
+		k := kinds[t.rng.IntN(len(kinds))]
+		f, err := m.st.Socket(k[0], k[1]|unix.SOCK_NONBLOCK*t.rng.IntN(2), k[2])
+		if err != nil {
+			return fmt.Errorf("socket %v: %w", k, err)
+		}
+		if err := m.inside(f); err != nil {
+			f.Close()
+			return fmt.Errorf("socket %v: %w", k, err)
+		}
+		if !t.chance(10) { // else it is the garbage collector's
+			f.Close()
+		}
+	}
+	return nil
+}

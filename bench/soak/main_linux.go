@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	var cfg config
+	flag.DurationVar(&cfg.duration, "duration", time.Minute, "how long operations are started")
+	flag.Uint64Var(&cfg.seed, "seed", 0, "what the workers do follows from it (default random)")
+	flag.BoolVar(&cfg.verbose, "v", false, "print every operation")
+	flag.Parse()
+	if flag.NArg() > 0 || cfg.duration <= 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	seeded := false
+	flag.Visit(func(f *flag.Flag) { seeded = seeded || f.Name == "seed" })
+	if !seeded {
+		cfg.seed = rand.Uint64()
+	}
+
+	inside, status, err := private()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		os.Exit(1)
+	}
+	if !inside {
+		os.Exit(status)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	cfg.out = os.Stdout
+	if !run(ctx, cfg) {
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// TestSoak soaks for some seconds.
+func TestSoak(t *testing.T) {
+	testenv.Need(t, "vde_switch", "vde2")
+	testenv.Need(t, "vde_plug", "vdeplug")
+	if f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0); err != nil {
+		testenv.Skip(t, "%v", err)
+	} else {
+		f.Close()
+	}
+	var out bytes.Buffer
+	ok := run(t.Context(), config{duration: 5 * time.Second, seed: 1, out: &out})
+	t.Log(out.String())
+	if !ok {
+		t.Error("something is wrong")
+	}
+}
+
+// TestPayload changes what is received.
+func TestPayload(t *testing.T) {
+	s := &soak{}
+	for _, size := range []int{0, 1, chunk, maxPayload} {
+		var b bytes.Buffer
+		if err := s.sendPayload(&b, rand.New(rand.NewPCG(1, 2)), size); err != nil {
+			t.Fatal(err)
+		}
+		sent := b.Bytes()
+		if err := receivePayload(bytes.NewReader(sent)); err != nil {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+		if err := receivePayload(bytes.NewReader(sent[:len(sent)-1])); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%d bytes, cut off: %v", size, err)
+		}
+		sent[len(sent)/2] ^= 1
+		if err := receivePayload(bytes.NewReader(sent)); !errors.Is(err, errCorrupt) {
+			t.Errorf("%d bytes, one of them changed: %v", size, err)
+		}
+	}
+	p := makePacket(rand.New(rand.NewPCG(1, 2)), 7, 100)
+	if n, err := checkPacket(p); n != 7 || err != nil {
+		t.Errorf("packet: got %d, %v", n, err)
+	}
+	p[90] ^= 1
+	if _, err := checkPacket(p); !errors.Is(err, errCorrupt) {
+		t.Errorf("packet, one byte changed: %v", err)
+	}
+}
+
+// TestCensus leaves things behind.
+func TestCensus(t *testing.T) {
+	s := &soak{dir: t.TempDir(), token: t.Name()}
+	before := s.begin()
+	if e := before.excess(s.census()); len(e) > 0 {
+		t.Errorf("nothing was left behind: %q", e)
+	}
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	t.Setenv(tokenName, s.token)
+	p, err := start("sleep", "1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.kill()
+	if err := os.WriteFile(s.dir+"/ptp", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// One that executes a program has the token a moment later.
+	var list string
+	want := []string{os.DevNull, "goroutines", "child processes", "stray processes", "files"}
+	within(10*time.Second, func() bool {
+		list = strings.Join(before.excess(s.census()), "\n")
+		for _, w := range want {
+			if !strings.Contains(list, w) {
+				return false
+			}
+		}
+		return true
+	})
+	for _, w := range want {
+		if !strings.Contains(list, w) {
+			t.Errorf("no %q in %q", w, list)
+		}
+	}
+}
+
+// TestExcused tells errors apart.
+func TestExcused(t *testing.T) {
+	tests := []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"closed", &net.OpError{Op: "dial", Err: net.ErrClosed}, true},
+		{"reset", os.NewSyscallError("read", unix.ECONNRESET), true},
+		{"both", errors.Join(net.ErrClosed, unix.ECONNRESET), true},
+		{"one of both", wrap("reading", errors.Join(net.ErrClosed, unix.EFAULT)), false},
+		{"no memory", unix.ENOMEM, false},
+		{"text", errors.New("stack is closed"), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := excused(tt.err); got != tt.want {
+				t.Errorf("excused(%v): got %v, want %v", tt.err, got, tt.want)
+			}
+		})
+	}
+}

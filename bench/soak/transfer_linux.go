@@ -1,0 +1,390 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/vdestack/vdestack"
+	"golang.org/x/sys/unix"
+)
+
+// resend is after how long an answer to a packet is given up.
+const resend = 200 * time.Millisecond
+
+// inside reports a socket that is not in the stack.
+func (m *member) inside(c any) error {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var cookie uint64
+	cerr := raw.Control(func(fd uintptr) {
+		cookie, err = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	})
+	switch {
+	case cerr != nil:
+		return cerr
+	case err != nil:
+		return err
+	case cookie != m.cookie:
+		return fmt.Errorf("%T is in the namespace %d, not in %d of the stack", c, cookie, m.cookie)
+	}
+	return nil
+}
+
+// listen listens at random for one family or both, by the stack's methods or by
+// its hook, and returns the addresses at which a is reached from b, a name
+// among them if b knows it.
+func (t *task) listen(a, b *member) (net.Listener, []string, error) {
+	network, family := "tcp", t.rng.IntN(3)
+	host := ""
+	if family < 2 {
+		network += []string{"4", "6"}[family]
+		if t.chance(2) {
+			host = a.addrs[family].String()
+		}
+	}
+	local := net.JoinHostPort(host, "0")
+	var ln net.Listener
+	var err error
+	switch mptcp := t.chance(2); {
+	case host != "" && t.chance(3):
+		lc := net.ListenConfig{Control: a.st.Control}
+		lc.SetMultipathTCP(mptcp)
+		ln, err = lc.Listen(t.ctx, network, local)
+	default:
+		lc := vdestack.ListenConfig{Stack: a.st}
+		lc.SetMultipathTCP(mptcp)
+		ln, err = lc.Listen(t.ctx, network, local)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := a.inside(ln); err != nil {
+		ln.Close()
+		return nil, nil, err
+	}
+	ln.(*net.TCPListener).SetDeadline(t.deadline())
+	port := strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
+	var remote []string
+	for i, addr := range a.addrs {
+		if family == 2 || family == i {
+			remote = append(remote, net.JoinHostPort(addr.String(), port))
+		}
+	}
+	for _, known := range b.known {
+		if known == a {
+			// Of both families, of which one may refuse.
+			remote = append(remote, net.JoinHostPort(a.name(), port))
+		}
+	}
+	return ln, remote, nil
+}
+
+// dial connects from b to one of the addresses.
+func (t *task) dial(b *member, remote []string) (net.Conn, error) {
+	addr := remote[t.rng.IntN(len(remote))]
+	host, _, _ := net.SplitHostPort(addr)
+	var c net.Conn
+	var err error
+	switch mptcp := t.chance(3); {
+	case net.ParseIP(host) != nil && t.chance(3):
+		d := net.Dialer{ControlContext: b.st.ControlContext}
+		d.SetMultipathTCP(mptcp)
+		c, err = d.DialContext(t.ctx, "tcp", addr)
+	default:
+		d := vdestack.Dialer{Stack: b.st}
+		d.SetMultipathTCP(mptcp)
+		c, err = d.DialContext(t.ctx, "tcp", addr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.SetDeadline(t.deadline())
+	if err := b.inside(c); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// doTCP moves payloads both ways over a stream.
+func (t *task) doTCP() error {
+	ms := t.members(2)
+	if ms == nil {
+		return errSkip
+	}
+	return t.stream(ms[0], ms[1])
+}
+
+// stream moves payloads from b to a and back.
+func (t *task) stream(a, b *member) error {
+	ln, remote, err := t.listen(a, b)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	defer ln.Close()
+	echo, rng, size := t.chance(3), t.soak.rand(t.rng.Uint64()), randomSize(t.rng, maxPayload)
+	served := make(chan error, 1)
+	go func() {
+		served <- func() error {
+			c, err := ln.Accept()
+			if err != nil {
+				return fmt.Errorf("accepting: %w", err)
+			}
+			defer c.Close()
+			c.SetDeadline(t.deadline())
+			if echo {
+				_, err := io.Copy(c, c) // splices
+				return wrap("echoing", err)
+			}
+			if err := receivePayload(c); err != nil {
+				return fmt.Errorf("receiving at the server: %w", err)
+			}
+			return wrap("sending by the server", t.sendPayload(c, rng, size))
+		}()
+	}()
+	err = func() error {
+		c, err := t.dial(b, remote)
+		if err != nil {
+			ln.Close() // nobody will come
+			return err
+		}
+		defer c.Close()
+		sent := make(chan error, 1)
+		rng, size := t.soak.rand(t.rng.Uint64()), randomSize(t.rng, maxPayload)
+		go func() {
+			err := t.sendPayload(c, rng, size)
+			if err == nil {
+				err = c.(*net.TCPConn).CloseWrite()
+			}
+			sent <- wrap("sending by the client", err)
+		}()
+		err = receivePayload(c)
+		if err == nil {
+			if n, end := c.Read(make([]byte, 1)); n != 0 || end != io.EOF {
+				err = fmt.Errorf("%d bytes, %w, instead of the end", n, end)
+			}
+		}
+		if err != nil {
+			c.Close() // or sending waits for its deadline
+		}
+		return errors.Join(wrap("receiving at the client", err), <-sent)
+	}()
+	return errors.Join(err, <-served)
+}
+
+// wrap says what was done in an error; nil stays nil.
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// doUDP sends packets from one stack to another, which sends them back. Packets
+// get lost: they are sent again.
+func (t *task) doUDP() error {
+	ms := t.members(2)
+	if ms == nil {
+		return errSkip
+	}
+	a, b := ms[0], ms[1]
+	i := t.rng.IntN(2)
+	network, host := "udp"+[]string{"4", "6"}[i], ""
+	if t.chance(2) {
+		host = a.addrs[i].String()
+	}
+	server, err := a.st.ListenPacket(network, net.JoinHostPort(host, "0"))
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	if err := a.inside(server); err != nil {
+		server.Close()
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- echoPackets(server) }()
+	err = func() error {
+		to := &net.UDPAddr{IP: a.addrs[i].AsSlice(), Port: server.LocalAddr().(*net.UDPAddr).Port}
+		c, err := b.st.DialContext(t.ctx, network, to.String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if err := b.inside(c); err != nil {
+			return err
+		}
+		largest := 1400
+		if t.chance(4) {
+			largest = 8000 // in fragments
+		}
+		buf := make([]byte, 1<<16)
+		for serial := range uint64(1 + t.rng.IntN(20)) {
+			p := makePacket(t.rng, serial, randomSize(t.rng, largest))
+			if err := t.roundTrip(c, p, buf); err != nil {
+				return fmt.Errorf("packet %d of %d bytes: %w", serial, len(p), err)
+			}
+			t.bytes.Add(uint64(2 * len(p)))
+		}
+		return nil
+	}()
+	server.Close()
+	if serr := <-served; !errors.Is(serr, net.ErrClosed) {
+		err = errors.Join(err, fmt.Errorf("echoing packets: %w", serr))
+	}
+	return err
+}
+
+func echoPackets(pc net.PacketConn) error {
+	buf := make([]byte, 1<<16)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if err == nil {
+			if _, err = checkPacket(buf[:n]); err == nil {
+				_, err = pc.WriteTo(buf[:n], from)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// roundTrip sends a packet until it comes back.
+func (t *task) roundTrip(c net.Conn, p, buf []byte) error {
+	want, _ := checkPacket(p)
+	for {
+		if _, err := c.Write(p); err != nil {
+			return err
+		}
+		c.SetReadDeadline(time.Now().Add(resend))
+		for {
+			n, err := c.Read(buf)
+			if errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
+				if t.ctx.Err() != nil {
+					return fmt.Errorf("no answer: %w", t.ctx.Err())
+				}
+				break
+			}
+			if err != nil {
+				return err
+			}
+			got, err := checkPacket(buf[:n])
+			if err != nil {
+				return err
+			}
+			if got == want {
+				return nil
+			}
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
+}
+
+// doHTTP posts a payload to a server that sends it back.
+func (t *task) doHTTP() error {
+	ms := t.members(2)
+	if ms == nil {
+		return errSkip
+	}
+	a, b := ms[0], ms[1]
+	ln, remote, err := t.listen(a, b)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		w.Write(body)
+	})}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	err = func() error {
+		client := b.st.HTTPClient()
+		defer client.CloseIdleConnections()
+		pr, pw := io.Pipe()
+		rng, size := t.soak.rand(t.rng.Uint64()), randomSize(t.rng, maxPayload)
+		go func() { pw.CloseWithError(t.sendPayload(pw, rng, size)) }()
+		defer pr.Close()
+		req, err := http.NewRequestWithContext(t.ctx, "POST", "http://"+remote[t.rng.IntN(len(remote))], pr)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		return receivePayload(resp.Body)
+	}()
+	srv.Close()
+	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+		err = errors.Join(err, serr)
+	}
+	return err
+}
+
+// doRefused dials where nobody listens, and where nobody is.
+func (t *task) doRefused() error {
+	ms := t.members(2)
+	if ms == nil {
+		return errSkip
+	}
+	a, b := ms[0], ms[1]
+	i := t.rng.IntN(2)
+	if t.chance(2) && !a.net.loopback() {
+		v4, v6 := a.net.absent()
+		addr := net.JoinHostPort([]string{v4.String(), v6.String()}[i], "80")
+		ctx, cancel := context.WithTimeout(t.ctx, time.Duration(t.rng.IntN(100))*time.Millisecond)
+		defer cancel()
+		c, err := b.st.DialContext(ctx, "tcp", addr)
+		if err == nil {
+			c.Close()
+			return fmt.Errorf("connected to %s, where nobody is", addr)
+		}
+		if isTimeout(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, unix.EHOSTUNREACH) {
+			return nil
+		}
+		return err
+	}
+	// Listeners have ports of the ephemeral range only.
+	c, err := b.st.DialContext(t.ctx, "tcp", net.JoinHostPort(a.addrs[i].String(), "9"))
+	if err == nil {
+		c.Close()
+		return errors.New("connected to a port where nobody listens")
+	}
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil
+	}
+	return err
+}
+
+// doForget leaves a listener and a connection to the garbage collector.
+func (t *task) doForget() error {
+	ms := t.members(2)
+	if ms == nil {
+		return errSkip
+	}
+	ln, remote, err := t.listen(ms[0], ms[1])
+	if err != nil {
+		return err
+	}
+	_, err = t.dial(ms[1], remote)
+	_ = ln.Addr() // until here it is there
+	return err
+}
