@@ -57,7 +57,7 @@ func (s *soak) warmUp() error {
 
 // startNetworks makes the networks that this machine can have.
 func (t *task) startNetworks() error {
-	t.addNetwork(&network{name: "lo", max: 2})
+	t.addNetwork(&network{name: "lo", max: 4})
 	if f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0); err != nil {
 		t.printf("soak: left out: all networks but loopback: %v", err)
 		return nil

@@ -104,6 +104,27 @@ func TestCensus(t *testing.T) {
 	}
 }
 
+// TestWatch finds a task that hangs among others.
+func TestWatch(t *testing.T) {
+	var w watched
+	for range 3 {
+		w.add(&task{start: time.Now()})
+	}
+	hung, gone := &task{start: time.Now().Add(-2 * opLimit)}, &task{}
+	w.add(hung)
+	w.add(gone)
+	w.remove(gone)
+	if got := w.watch(make(chan struct{})); got != hung {
+		t.Errorf("got %p, want %p", got, hung)
+	}
+	over := make(chan struct{})
+	close(over)
+	w.remove(hung)
+	if got := w.watch(over); got != nil {
+		t.Errorf("nothing hangs: got %v", got)
+	}
+}
+
 // TestExcused tells errors apart.
 func TestExcused(t *testing.T) {
 	tests := []struct {
