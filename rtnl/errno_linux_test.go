@@ -114,8 +114,8 @@ func TestErrno(t *testing.T) {
 		{"delete link 0", c.LinkDel(0), unix.EINVAL},
 		{"delete loopback", c.LinkDel(1), unix.EOPNOTSUPP},
 		{"unknown master", c.LinkSetMaster(v0, 9999), unix.EINVAL},
-		// Loopback is down, as Linux before 6.2 wants it.
-		{"rename to a used name", c.LinkSetName(1, "v1"), unix.EEXIST},
+		// Linux before 6.2 renames no interface that is up.
+		{"rename to a used name", c.LinkSetName(addLink(t, c, rtnl.LinkSpec{Name: "down", Kind: "bridge"}), "v1"), unix.EEXIST},
 
 		{"neighbour", c.NeighborAdd(neigh), nil},
 		{"neighbour twice", c.NeighborAdd(neigh), unix.EEXIST},
