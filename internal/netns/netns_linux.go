@@ -87,6 +87,9 @@ func (n *NS) Cookie() uint64 { return n.cookie }
 
 func (n *NS) readCookie(fd int) (err error) {
 	n.cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err == unix.ENOPROTOOPT {
+		return fmt.Errorf("the kernel is older than Linux 5.14, which is needed: getsockopt SO_NETNS_COOKIE: %w: %w", err, errors.ErrUnsupported)
+	}
 	return os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err)
 }
 
