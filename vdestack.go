@@ -25,8 +25,9 @@ type Config struct {
 	// DNS resolves the stack's names. The zero DNS knows literal addresses and
 	// localhost only.
 	DNS DNS
-	// NetNS joins the namespace at this path (of "ip netns", or
-	// /proc/PID/ns/net) instead of making one. Empty makes one.
+	// NetNS joins the namespace at this path, that of another stack of the
+	// process, instead of making one; namespaces of other owners, such as those
+	// of "ip netns", are refused. Empty makes one.
 	NetNS string
 	// Logger receives rare events, never packets. Nil discards them.
 	Logger *slog.Logger

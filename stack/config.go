@@ -32,8 +32,9 @@ type Config struct {
 	Name string
 	// Interfaces are made in this order.
 	Interfaces []Interface
-	// NetNS joins the namespace at this path (of "ip netns", /proc/PID/ns/net)
-	// instead of making one. Empty makes one.
+	// NetNS joins the namespace at this path, that of another stack of the
+	// process, instead of making one; namespaces of other owners, such as those
+	// of "ip netns", are refused. Empty makes one.
 	NetNS string
 	// Logger receives rare events, never packets. Nil discards them.
 	Logger *slog.Logger
