@@ -82,16 +82,22 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 	r := newRequest(n)
 	r.calls = append(r.calls, call{
 		nr:    unix.SYS_CLONE,
-		args:  cloneArgs(unix.CLONE_VM|unix.CLONE_PARENT|unix.CLONE_CHILD_CLEARTID, b.stackTop(), b.addr()),
+		args:  cloneArgs(unix.CLONE_VM|unix.CLONE_PARENT|unix.CLONE_PARENT_SETTID|unix.CLONE_CHILD_CLEARTID, b.stackTop(), b.childAddr(), b.addr()),
 		child: b.addr(),
 	})
 	n.h.do(r)
 	ret, err := r.result(0)
 	r.free()
+	if errors.Is(err, errHelper) {
+		// It was killed, maybe after it made the child, which reads the box.
+		if child := int(b.child.Load()); child != 0 {
+			unix.Kill(child, unix.SIGKILL)
+			reap(child)
+		}
+		unused = n.h.box.state.Load() == stateGone
+	}
 	n.mu.RUnlock()
 	if err != nil {
-		// A helper that was killed may have made the child, which reads the box.
-		unused = !errors.Is(err, errHelper)
 		return 0, explainLimit(os.NewSyscallError("clone", err))
 	}
 	child := int(ret)

@@ -142,6 +142,12 @@ func (h *helper) do(r *request) {
 // trip sends the calls of all requests as one list, and shares out the results.
 func (h *helper) trip(batch []*request) {
 	b := h.box
+	if b.state.Load() != stateIdle {
+		for _, r := range batch {
+			r.err = errHelper
+		}
+		return
+	}
 	b.n = 0
 	cur, entry := h.cur, -1
 	for i, r := range batch {
@@ -168,20 +174,19 @@ func (h *helper) trip(batch []*request) {
 	if b.n == 0 {
 		return
 	}
-	if b.state.Load() == stateIdle {
-		b.post()
-		if !b.wait(tripLimit) {
-			unix.Kill(h.pid, unix.SIGKILL)
-			b.wait(time.Second)
-		}
+	if b.post() && !b.wait(tripLimit) {
+		unix.Kill(h.pid, unix.SIGKILL)
+		b.wait(time.Second)
 	}
-	alive := b.state.Load() == stateIdle
+	stuck := b.state.Load() == stateRequest
 	h.cur = cur
 	for _, r := range batch {
-		if !alive {
+		if stuck { // killed, and not dead
 			r.err = errHelper
 			continue
 		}
+		// One that died has done some of the list: that counts, and the rest has
+		// errHelper as its result.
 		list := b.list()
 		if r.entry >= 0 {
 			if errno := list[r.entry].errno(); errno != 0 {

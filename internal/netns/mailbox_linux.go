@@ -54,8 +54,11 @@ const (
 type mailbox struct {
 	state atomic.Uint32
 	n     uint32
-	ppid  uintptr // the parent that the helper expects
-	_     [48]byte
+	ppid  uintptr // the parent that the task expects
+	// child is the number of the task, once it was cloned: the kernel writes it,
+	// even if nobody lives to store what clone returns (CLONE_PARENT_SETTID).
+	child atomic.Uint32
+	_     [44]byte
 	first call
 }
 
@@ -83,6 +86,8 @@ func (b *box) free() { unix.Munmap(b.mem) }
 
 func (b *box) addr() uintptr { return uintptr(unsafe.Pointer(b.mailbox)) }
 
+func (b *box) childAddr() uintptr { return uintptr(unsafe.Pointer(&b.child)) }
+
 func (b *box) stackTop() uintptr { return b.addr() + uintptr(len(b.mem)) }
 
 func (b *box) list() []call { return unsafe.Slice(&b.first, b.cap)[:b.n:b.cap] }
@@ -96,25 +101,33 @@ func (b *box) add(c call) int {
 	return len(l) - 1
 }
 
-// wait waits while a request is posted. It reports false after the given time.
+// waitStep is how much of a limit one sleep can use up.
+const waitStep = 100 * time.Millisecond
+
+// wait waits while a request is posted. It reports false after the given time,
+// of which the process has to be awake: after it was stopped together with the
+// task, the task has its time to answer.
 func (b *box) wait(limit time.Duration) bool {
-	deadline := time.Now().Add(limit)
 	for b.state.Load() == stateRequest {
-		left := time.Until(deadline)
-		if left <= 0 {
+		if limit <= 0 {
 			return false
 		}
-		ts := unix.NsecToTimespec(left.Nanoseconds())
+		start, step := time.Now(), min(limit, waitStep)
+		ts := unix.NsecToTimespec(step.Nanoseconds())
 		unix.Syscall6(unix.SYS_FUTEX, b.addr(), futexWait, stateRequest, uintptr(unsafe.Pointer(&ts)), 0, 0)
 		runtime.KeepAlive(&ts)
+		limit -= min(time.Since(start), step)
 	}
 	return true
 }
 
-// post hands the list to the task.
-func (b *box) post() {
-	b.state.Store(stateRequest)
+// post hands the list to the task. It reports false if the task is gone.
+func (b *box) post() bool {
+	if !b.state.CompareAndSwap(stateIdle, stateRequest) {
+		return false
+	}
 	unix.RawSyscall(unix.SYS_FUTEX, b.addr(), futexWake, 1)
+	return true
 }
 
 // spawn clones a task that shares memory; the child serves the mailbox.
