@@ -25,9 +25,10 @@ type Config struct {
 	// DNS resolves the stack's names. The zero DNS knows literal addresses and
 	// localhost only.
 	DNS DNS
-	// NetNS joins the namespace at this path, that of another stack of the
-	// process, instead of making one; namespaces of other owners, such as those
-	// of "ip netns", are refused. Empty makes one.
+	// NetNS joins the namespace at this path instead of making one: of "ip netns"
+	// (/run/netns/NAME), of a process (/proc/PID/ns/net), or one that a process
+	// has open (/proc/PID/fd/N). It has to belong to this program or another one
+	// of the same user; CAP_SYS_ADMIN opens all. Empty makes one.
 	NetNS string
 	// Logger receives rare events, never packets. Nil discards them.
 	Logger *slog.Logger
@@ -116,7 +117,8 @@ func New(ctx context.Context, cfg Config) (*Stack, error) {
 // [net.ErrClosed], on accepted connections and on sockets that joined by a bare
 // hook with an error or the end of the stream. Not reached are raw, packet and
 // netlink sockets made by [Stack.Socket], and listeners that join by a bare hook
-// at the very moment of Close.
+// at the very moment of Close. In a namespace that was joined by path only what
+// the stack handed out is closed.
 //
 // Close may be called twice and beside any other call, and returns when the end
 // is complete. Later calls report net.ErrClosed.
@@ -165,7 +167,9 @@ func (s *Stack) Sysctl(name, value string) error { return s.st.Sysctl(name, valu
 
 // NetNS returns a descriptor of the stack's network namespace, for setns of
 // other libraries and programs. It belongs to the caller, and keeps the
-// namespace alive, but not its interfaces, when the stack is closed.
+// namespace alive, but not its interfaces, when the stack is closed. A program
+// without privilege first enters the user namespace that owns it, as
+// ioctl_ns(2) gives it: "nsenter --user --net".
 func (s *Stack) NetNS() (*os.File, error) { return s.st.NetNS() }
 
 // Stats returns the counters of the interfaces.

@@ -32,9 +32,10 @@ type Config struct {
 	Name string
 	// Interfaces are made in this order.
 	Interfaces []Interface
-	// NetNS joins the namespace at this path, that of another stack of the
-	// process, instead of making one; namespaces of other owners, such as those
-	// of "ip netns", are refused. Empty makes one.
+	// NetNS joins the namespace at this path instead of making one: of "ip netns"
+	// (/run/netns/NAME), of a process (/proc/PID/ns/net), or one that a process
+	// has open (/proc/PID/fd/N). It has to belong to this program or another one
+	// of the same user; CAP_SYS_ADMIN opens all. Empty makes one.
 	NetNS string
 	// Logger receives rare events, never packets. Nil discards them.
 	Logger *slog.Logger

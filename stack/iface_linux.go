@@ -167,7 +167,9 @@ func (s *Stack) openTAP(name string) (*os.File, error) {
 	// registered earlier reports an error for ever.
 	ifr, err := unix.NewIfreq(name)
 	if err == nil {
-		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+		// IFF_TUN_EXCL: a joined namespace may have a TAP of this name, which is
+		// not ours to use.
+		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_TUN_EXCL)
 		// A joined namespace can have the index already: 0 lets the kernel choose.
 		for _, index := range []int{firstIndex + len(s.ifaces), 0} {
 			unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, index)
@@ -175,7 +177,9 @@ func (s *Stack) openTAP(name string) (*os.File, error) {
 				break
 			}
 		}
-		err = os.NewSyscallError("ioctl TUNSETIFF", err)
+		if err = os.NewSyscallError("ioctl TUNSETIFF", err); errors.Is(err, unix.EBUSY) {
+			err = fmt.Errorf("%w (the namespace has an interface of this name: give Interface.Name another)", err)
+		}
 	}
 	if err != nil {
 		unix.Close(fd)

@@ -117,11 +117,17 @@ func (l *lan) plug(s *Stack, cfg Interface) (port int, err error) {
 	l.ports++
 	number := l.ports
 	lans.mu.Unlock()
-	port, err = l.nl.LinkAdd(rtnl.LinkSpec{
+	spec := rtnl.LinkSpec{
 		// The kernel takes an index for the peer only if it gets both.
 		Name: fmt.Sprintf("port%d", number), Index: firstIndex + number, Kind: "veth", Master: l.bridge, MTU: cfg.MTU,
 		Peer: &rtnl.LinkSpec{Name: cfg.Name, Index: firstIndex + len(s.ifaces), MTU: cfg.MTU, MAC: cfg.MAC, NetNS: ns},
-	})
+	}
+	port, err = l.nl.LinkAdd(spec)
+	if errors.Is(err, unix.EBUSY) {
+		// A joined namespace can have the index already: 0 lets the kernel choose.
+		spec.Index, spec.Peer.Index = 0, 0
+		port, err = l.nl.LinkAdd(spec)
+	}
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return 0, fmt.Errorf("%w (the kernel has no veth interfaces: modprobe veth; mem:// does without)", err)
 	}

@@ -93,8 +93,8 @@ func (s *Stack) Name() string { return s.name }
 // Close ends the stack: its commands are killed, its sockets end, its plugs
 // leave their networks and its interfaces vanish. Calls that wait on a socket
 // return; descriptors stay open until they are closed. Datagram sockets of other
-// kinds than UDP are not reached. A stack that joined a namespace by path ends
-// what it made there itself, not the namespace's other sockets.
+// kinds than UDP are not reached. In a namespace that was joined by path the
+// sockets stay as they are, for there is no telling whose they are.
 //
 // Close may be called twice and beside any other call; each call returns when
 // the end is complete.
@@ -204,7 +204,9 @@ func (s *Stack) Sysctl(name, value string) error {
 
 // NetNS returns a descriptor of the stack's network namespace, for setns of
 // other libraries and programs. It belongs to the caller, and keeps the
-// namespace alive, but not its interfaces, when the stack is closed.
+// namespace alive, but not its interfaces, when the stack is closed. A program
+// without privilege first enters the user namespace that owns it, as
+// ioctl_ns(2) gives it: "nsenter --user --net".
 func (s *Stack) NetNS() (*os.File, error) {
 	f, err := s.ns.File()
 	if err != nil {

@@ -36,7 +36,8 @@ type helper struct {
 	box  *box
 	pid  int
 	home int // descriptor of the network namespace where it rests
-	user bool
+	// user is the user namespace where it is.
+	user nsID
 	// ignored are the signals that were ignored when it was made; a task
 	// inherits that.
 	ignored []syscall.Signal
@@ -49,7 +50,8 @@ type helper struct {
 	cur   *NS
 	batch []*request
 
-	abandoned atomic.Bool // the set-up failed
+	abandoned atomic.Bool   // nobody needs it
+	gone      chan struct{} // closed when the task is dead
 }
 
 // nowhere stands for a namespace that is not known.
@@ -214,50 +216,77 @@ func (h *helper) leave(ns *NS) {
 	r.free()
 }
 
-// startHelper makes the helper. With user it has a user namespace of its own,
-// which the process owns: that needs no privilege.
-func startHelper(user bool) (_ *helper, err error) {
+// startHelper makes a helper with a network namespace of its own. flags are
+// those of clone: with CLONE_NEWUSER it has a user namespace too, which the
+// process owns; that needs no privilege. What flags cannot say, calls do.
+func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
 	b, err := newBox(batchCalls)
 	if err != nil {
 		return nil, err
 	}
 	b.state.Store(stateIdle)
-	h := &helper{box: b, home: -1, user: user}
+	h := &helper{box: b, home: -1, gone: make(chan struct{})}
 	for s := syscall.Signal(1); s < 65; s++ {
 		if signal.Ignored(s) {
 			h.ignored = append(h.ignored, s)
 		}
 	}
 	ready := make(chan error)
-	go h.keep(ready)
+	go h.keep(flags, ready)
 	if err := <-ready; err != nil {
 		b.free()
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			h.abandoned.Store(true)
-			unix.Kill(h.pid, unix.SIGKILL)
+			h.stop()
 		}
 	}()
-	if user {
+	if flags&unix.CLONE_NEWUSER != 0 {
 		if err := h.mapIDs(); err != nil {
 			return nil, err
 		}
 	}
+	h.defaultSignals()
 	r := newRequest(nil)
 	defer r.free()
 	r.enter = false
-	h.defaultSignals()
-	r.calls = append(r.calls, socketCall(unix.AF_INET, unix.SOCK_DGRAM, 0))
+	r.calls = append(append(r.calls, calls...), socketCall(unix.AF_INET, unix.SOCK_DGRAM, 0))
 	h.do(r)
-	fd, err := r.result(0)
+	for i, c := range calls {
+		if _, err := r.result(i); err != nil {
+			return nil, os.NewSyscallError(callNames[c.nr], err)
+		}
+	}
+	fd, err := r.result(len(calls))
 	if err != nil {
 		return nil, fmt.Errorf("first socket of the helper task: %w", err)
 	}
 	h.home, err = nsOfSocket(int(fd))
 	unix.Close(int(fd))
+	if err == nil {
+		h.user, err = ownerID(h.home)
+	}
 	return h, err
+}
+
+var callNames = map[uintptr]string{unix.SYS_SETNS: "setns", unix.SYS_UNSHARE: "unshare"}
+
+// stop ends a helper that nobody uses.
+func (h *helper) stop() {
+	h.abandoned.Store(true)
+	if err := unix.Kill(h.pid, unix.SIGKILL); err == unix.EPERM {
+		return // the process has become another user
+	}
+	select {
+	case <-h.gone:
+	case <-time.After(time.Second):
+		return // it hangs in the kernel
+	}
+	if h.home >= 0 {
+		unix.Close(h.home)
+	}
+	h.box.free()
 }
 
 // defaultSignals removes the process's signal handlers from the helper's own
@@ -278,12 +307,9 @@ func (h *helper) defaultSignals() {
 // keep makes the task on a thread that stays: the signal that ends the helper
 // with the process follows the thread that made it. The thread then waits for
 // the helper, so that its death leaves no zombie.
-func (h *helper) keep(ready chan<- error) {
+func (h *helper) keep(flags uintptr, ready chan<- error) {
 	runtime.LockOSThread()
-	flags := uintptr(unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_NEWNET | unix.CLONE_CHILD_CLEARTID)
-	if h.user {
-		flags |= unix.CLONE_NEWUSER
-	}
+	flags |= unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_CHILD_CLEARTID
 	// The helper inherits the mask, so that no handler ever runs in it.
 	all, old := ^uint64(0), uint64(0)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
@@ -302,6 +328,7 @@ func (h *helper) keep(ready chan<- error) {
 			break
 		}
 	}
+	close(h.gone)
 	if !h.abandoned.Load() {
 		select {} // commands are children of this thread and die with it
 	}

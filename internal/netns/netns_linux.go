@@ -58,18 +58,21 @@ func New() (*NS, error) {
 	return n, nil
 }
 
-// Join returns the network namespace at path, such as /run/netns/NAME or
-// /proc/PID/ns/net.
-func Join(path string) (*NS, error) {
-	h, err := theHelper()
+// Join returns the network namespace at path, such as /run/netns/NAME,
+// /proc/PID/ns/net or /proc/PID/fd/N. It has to belong to the process, to
+// another one of the same user, or, with CAP_SYS_ADMIN, to the user namespace of
+// the process or one below.
+func Join(path string) (_ *NS, err error) {
+	// A named pipe would wait for its other end.
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, explainLimit(&os.PathError{Op: "open", Path: path, Err: err})
 	}
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	n := &NS{fd: fd}
+	if n.h, err = helperFor(fd); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("joining the namespace %s: %w", path, err)
 	}
-	n := &NS{h: h, fd: fd}
 	probe, err := n.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if err == nil {
 		err = n.readCookie(probe)
@@ -170,31 +173,6 @@ func (n *NS) Close() error {
 	n.h.leave(n)
 	err := unix.Close(n.fd)
 	n.fd = -1
+	n.h.release()
 	return os.NewSyscallError("close", err)
-}
-
-var shared struct {
-	mu sync.Mutex // guards h; held while the helper is made
-	h  *helper
-}
-
-// theHelper returns the helper of the process, made at the first call. A user
-// namespace is asked for first; a process with CAP_SYS_ADMIN does without.
-func theHelper() (*helper, error) {
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	if shared.h != nil {
-		return shared.h, nil
-	}
-	h, err := startHelper(true)
-	if err != nil {
-		if plain, perr := startHelper(false); perr == nil {
-			h, err = plain, nil
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("making a user namespace: %w", explain(err))
-	}
-	shared.h = h
-	return h, nil
 }

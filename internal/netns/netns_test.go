@@ -284,7 +284,7 @@ func limited() {
 	check(err)
 	c2, err := unix.GetsockoptUint64(host, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	check(err)
-	if c1 == c2 || n.h.user {
+	if c1 == c2 || n.h != helpers.plain {
 		println("same namespace, or a user namespace in spite of the limit")
 		os.Exit(1)
 	}
