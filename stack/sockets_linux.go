@@ -92,13 +92,21 @@ func sendDiag(diag int, typ, flags uint16, body []byte) error {
 // shutDown shuts down the stream sockets of the process that are in the
 // namespace with the cookie, multipath TCP and unix sockets too, which nothing
 // else ends. A descriptor is duplicated before it is looked at, so that another
-// goroutine's Close cannot put a stranger in its place.
-func shutDown(cookie uint64) {
+// goroutine's Close cannot put a stranger in its place; the duplicate takes the
+// place of the descriptor spare, -1 if there is none, for the limit of
+// descriptors may be reached. spare is closed.
+func shutDown(cookie uint64, spare int) {
 	for fd := range tableSize() {
-		if c, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil || c != cookie {
+		if c, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil || c != cookie || fd == spare {
 			continue
 		}
-		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		dup := spare
+		var err error
+		if dup >= 0 {
+			err = unix.Dup3(fd, dup, unix.O_CLOEXEC)
+		} else {
+			dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		}
 		if err != nil {
 			continue
 		}
@@ -108,7 +116,12 @@ func shutDown(cookie uint64) {
 				unix.Shutdown(dup, unix.SHUT_RDWR)
 			}
 		}
-		unix.Close(dup)
+		if dup != spare {
+			unix.Close(dup)
+		}
+	}
+	if spare >= 0 {
+		unix.Close(spare)
 	}
 }
 

@@ -51,7 +51,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	defer func() {
 		if err != nil {
 			s.Close()
-			err = fmt.Errorf("%s: %w", cfg.Name, err)
+			err = netns.Limit(fmt.Errorf("%s: %w", cfg.Name, err))
 		}
 	}()
 	s.joined = cfg.NetNS != ""
@@ -130,18 +130,20 @@ func (s *Stack) Closed() bool {
 // endSockets gives the namespace up, so that no more sockets are made, and ends
 // those that were. The interfaces are still there: peers are told.
 func (s *Stack) endSockets() error {
-	diag, derr := s.ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)
 	s.swaps.Lock() // what is being moved into the stack has arrived
-	err := s.ns.Close()
+	var err error
+	diag := -1
+	if s.joined {
+		err = s.ns.Close()
+	} else {
+		diag = s.ns.CloseWith(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)
+	}
 	s.swaps.Unlock()
 	if !s.joined {
-		shutDown(s.ns.Cookie())
-		if derr == nil {
+		if diag >= 0 {
 			destroySockets(diag)
 		}
-	}
-	if derr == nil {
-		unix.Close(diag)
+		shutDown(s.ns.Cookie(), diag)
 	}
 	for _, i := range s.ifaces {
 		i.drain()

@@ -230,7 +230,10 @@ func (p *plan) make(e *Exec, h *helper) error {
 		p.add("", unix.SYS_UMASK, uintptr(mask))
 	}
 	p.addFiles(e.Files)
-	if rlimit.Known {
+	// Package syscall raised the limit when the program started. The program may
+	// have set another since: commands get that, as with os/exec.
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); rlimit.Known && err == nil && now.Cur == rlimit.Nofile[1] && now.Max == rlimit.Nofile[1] {
 		p.add("", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, pointer(p, &rlimit.Nofile), 0)
 	}
 	p.addSignals(h)

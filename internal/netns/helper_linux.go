@@ -46,9 +46,10 @@ type helper struct {
 	queue []*request
 	busy  bool
 	// cur is the namespace where the helper is: nil at home. It belongs to the
-	// leader of the current trip.
-	cur   *NS
-	batch []*request
+	// leader of the current trip, as do batch and nofile.
+	cur    *NS
+	batch  []*request
+	nofile unix.Rlimit // the helper's limit of descriptors
 
 	abandoned atomic.Bool   // nobody needs it
 	gone      chan struct{} // closed when the task is dead
@@ -176,6 +177,7 @@ func (h *helper) trip(batch []*request) {
 	if b.n == 0 {
 		return
 	}
+	h.follow()
 	if b.post() && !b.wait(tripLimit) {
 		unix.Kill(h.pid, unix.SIGKILL)
 		b.wait(time.Second)
@@ -198,6 +200,17 @@ func (h *helper) trip(batch []*request) {
 		copy(r.calls, list[r.first:])
 		if r.err != nil || !r.enter && r.calls[0].errno() != 0 {
 			h.cur = nowhere
+		}
+	}
+}
+
+// follow gives the helper the process's limit of descriptors: it is a process of
+// its own, and would keep the limit with which it was made.
+func (h *helper) follow() {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err == nil && now != h.nofile {
+		if err := unix.Prlimit(h.pid, unix.RLIMIT_NOFILE, &now, nil); err == nil {
+			h.nofile = now
 		}
 	}
 }

@@ -36,8 +36,11 @@ func theHelper() (*helper, error) {
 	if helpers.own != nil {
 		return helpers.own, nil
 	}
+	if err := startPoller(); err != nil {
+		return nil, err
+	}
 	h, err := startHelper(unix.CLONE_NEWUSER | unix.CLONE_NEWNET)
-	if err != nil {
+	if err != nil && !atLimit(err) {
 		if plain, perr := startHelper(unix.CLONE_NEWNET); perr == nil {
 			h, err = plain, nil
 			helpers.plain = plain
@@ -48,6 +51,31 @@ func theHelper() (*helper, error) {
 	}
 	helpers.own = h
 	return h, nil
+}
+
+// startPoller makes sure that the runtime has its poller, which it makes when it
+// first meets a socket or the like; it crashes the program where the limit of
+// descriptors does not allow that.
+func startPoller() error {
+	var fds [3]int // the poller's two, and the one that it meets
+	for i := range fds {
+		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			for _, fd := range fds[:i] {
+				unix.Close(fd)
+			}
+			return explainLimit(os.NewSyscallError("eventfd", err))
+		}
+		fds[i] = fd
+	}
+	unix.Close(fds[1])
+	unix.Close(fds[2])
+	return os.NewFile(uintptr(fds[0]), "eventfd").Close()
+}
+
+// atLimit reports an error that has nothing to do with what was tried.
+func atLimit(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 }
 
 // helperFor returns the helper that can enter a network namespace of any origin.
@@ -78,8 +106,14 @@ func helperFor(ns int) (*helper, error) {
 		f.users++
 		return f.helper, nil
 	}
+	if err := startPoller(); err != nil {
+		return nil, err
+	}
 	if helpers.plain == nil {
-		helpers.plain, _ = startHelper(unix.CLONE_NEWNET)
+		helpers.plain, err = startHelper(unix.CLONE_NEWNET)
+		if atLimit(err) {
+			return nil, explainLimit(err)
+		}
 	}
 	if helpers.plain != nil {
 		return helpers.plain, nil

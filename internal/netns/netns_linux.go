@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -53,7 +54,7 @@ func New() (*NS, error) {
 	if err != nil {
 		n.Close()
 		h.leave(n)
-		return nil, fmt.Errorf("setting up a network namespace: %w", err)
+		return nil, fmt.Errorf("setting up a network namespace: %w", explainLimit(err))
 	}
 	return n, nil
 }
@@ -104,6 +105,16 @@ func loopbackUp(fd int) error {
 	}
 	ifr.SetUint16(unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_RUNNING)
 	return os.NewSyscallError("ioctl SIOCSIFFLAGS lo", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr))
+}
+
+// Limit adds what to do to an error that says that a limit of the process or the
+// machine is reached, unless it is there already.
+func Limit(err error) error {
+	var errno unix.Errno
+	if !errors.As(err, &errno) || strings.Contains(err.Error(), limit(errno)) {
+		return err
+	}
+	return annotate(err, limit(errno))
 }
 
 // do executes calls in the namespace and returns the result of the last.
@@ -175,4 +186,29 @@ func (n *NS) Close() error {
 	n.fd = -1
 	n.h.release()
 	return os.NewSyscallError("close", err)
+}
+
+// CloseWith is Close, and returns a last socket in the namespace, -1 if there is
+// none. It takes the place of the namespace's own descriptor, so that there is
+// room for it where the limit of descriptors is reached.
+func (n *NS) CloseWith(domain, typ, proto int) (fd int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fd < 0 {
+		return -1
+	}
+	r := newRequest(n)
+	defer r.free()
+	r.calls = append(r.calls, call{nr: unix.SYS_CLOSE, args: [6]uintptr{uintptr(n.fd)}}, socketCall(domain, typ, proto))
+	n.h.do(r)
+	if _, err := r.result(0); err != nil {
+		unix.Close(n.fd) // the helper is gone
+	}
+	n.fd = -1
+	n.h.leave(n)
+	n.h.release()
+	if ret, err := r.result(1); err == nil {
+		return int(ret)
+	}
+	return -1
 }
