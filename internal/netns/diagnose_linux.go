@@ -4,79 +4,300 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// readFile reads a setting of the system; tests replace it.
-var readFile = os.ReadFile
+// What the diagnosis asks the system; tests replace it.
+var (
+	readFile = os.ReadFile
+	readLink = os.Readlink
+	getpid   = os.Getpid
+	geteuid  = os.Geteuid
+	// prctl returns the state that an option reads, -1 if there is none.
+	prctl = func(option int) int {
+		v, err := unix.PrctlRetInt(option, 0, 0, 0, 0)
+		if err != nil {
+			return -1
+		}
+		return v
+	}
+	// softLimit returns a limit of the process.
+	softLimit = func(resource int) uint64 {
+		var l unix.Rlimit
+		if unix.Getrlimit(resource, &l) != nil {
+			return unix.RLIM_INFINITY
+		}
+		return l.Cur
+	}
+)
 
-// explain adds to an error of the kernel the setting that is in the way, and
-// what to do about it.
-func explain(err error) error {
-	var errno unix.Errno
-	if !errors.As(err, &errno) {
+// An explained error has the setting that is in the way, and what to do about
+// it, behind the words of the kernel.
+type explained struct {
+	error
+	text string
+}
+
+func (e *explained) Error() string { return e.error.Error() + " (" + e.text + ")" }
+
+func (e *explained) Unwrap() error { return e.error }
+
+// annotate explains an error, if it is not explained already.
+func annotate(err error, text string) error {
+	if _, done := errors.AsType[*explained](err); text == "" || done {
+		return err
+	}
+	return &explained{err, text}
+}
+
+// because explains an error of the kernel: by the limit that it speaks of, or by
+// what why says.
+func because(err error, why func(unix.Errno) string) error {
+	errno, ok := errors.AsType[unix.Errno](err)
+	if !ok {
 		return err
 	}
 	text := limit(errno)
 	if text == "" {
-		text = reason(errno)
+		text = why(errno)
 	}
 	return annotate(err, text)
 }
 
-// explainLimit is explain for calls that are not about namespaces.
-func explainLimit(err error) error {
-	var errno unix.Errno
-	if !errors.As(err, &errno) {
-		return err
+// explain says why there is no helper task.
+func explain(err error) error {
+	if path, ok := errors.AsType[*os.PathError](err); ok && strings.HasPrefix(path.Path, "/proc/") {
+		return because(err, func(errno unix.Errno) string { return refusedMap(errno, path.Op) })
 	}
-	return annotate(err, limit(errno))
+	return because(err, refusedUser)
 }
 
-func annotate(err error, text string) error {
-	if text == "" {
-		return err
-	}
-	return fmt.Errorf("%w (%s)", err, text)
+// Refused explains an error of an operation that needs a capability over a
+// namespace of this package.
+func Refused(err error) error { return because(err, refusedUse) }
+
+// explainLimit explains an error if it comes from a limit that a call of any
+// kind can reach.
+func explainLimit(err error) error {
+	call, _ := errors.AsType[*os.SyscallError](err)
+	return because(err, func(errno unix.Errno) string {
+		if errno == unix.EAGAIN && call != nil && call.Syscall == "clone" {
+			return processes()
+		}
+		return ""
+	})
 }
 
 // limit names the limit that a call of any kind can reach.
 func limit(errno unix.Errno) string {
 	switch errno {
 	case unix.EMFILE:
-		return "too many open files: raise the limit of descriptors, ulimit -n"
+		return fmt.Sprintf("the limit of descriptors is %s: close some, or raise it, ulimit -n", amount(softLimit(unix.RLIMIT_NOFILE)))
 	case unix.ENFILE:
-		return "too many open files in the system: raise fs.file-max"
+		return "the limit of the whole system, fs.file-max=" + sysctl("fs.file-max") + ": the administrator can raise it"
+	case unix.ENOMEM:
+		return "no memory: the machine's, the container's or that of ulimit -v is used up"
 	}
 	return ""
 }
 
-// reason says why a namespace was refused.
-func reason(errno unix.Errno) string {
+// processes names the limits of new tasks.
+func processes() string {
+	return fmt.Sprintf("the limit of processes and threads, ulimit -u, is %s, or pids.max of the container is reached: raise it, or end some",
+		amount(softLimit(unix.RLIMIT_NPROC)))
+}
+
+func amount(n uint64) string {
+	if n == unix.RLIM_INFINITY {
+		return "unlimited"
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+// refusedUser says why the kernel makes no user namespace.
+func refusedUser(errno unix.Errno) string {
+	if errno == unix.EPERM {
+		switch {
+		case sysctl("kernel.unprivileged_userns_clone") == "0" && !capable(unix.CAP_SYS_ADMIN):
+			return "kernel.unprivileged_userns_clone=0 keeps user namespaces to root: sysctl -w kernel.unprivileged_userns_clone=1, or CAP_SYS_ADMIN for the program"
+		case chrooted():
+			return "the process is in a chroot, where the kernel makes no user namespace: change the root with pivot_root, as containers do, or give the program CAP_SYS_ADMIN"
+		case unmapped(geteuid()):
+			return fmt.Sprintf("the user id %d of the process is not in its user namespace, /proc/self/uid_map: map it there", geteuid())
+		}
+	}
+	return refusedUse(errno)
+}
+
+// refusedUse says why the kernel makes no network namespace, or does not let
+// the owner of one work in it.
+func refusedUse(errno unix.Errno) string {
 	switch errno {
 	case unix.ENOSPC, unix.EUSERS:
-		for _, name := range []string{"user.max_user_namespaces", "user.max_net_namespaces"} {
-			if v := sysctl(name); v == "0" {
-				return name + "=0: namespaces are switched off; the administrator can set a limit above 0"
-			}
-		}
-		return "limit of namespaces reached: raise user.max_user_namespaces or user.max_net_namespaces"
+		return tooMany("user.max_user_namespaces", "user.max_net_namespaces")
+	case unix.EAGAIN:
+		return processes()
 	case unix.EPERM, unix.EACCES:
-		switch {
-		case sysctl("kernel.unprivileged_userns_clone") == "0":
-			return "kernel.unprivileged_userns_clone=0: the administrator can set it to 1"
-		case sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1":
-			return "kernel.apparmor_restrict_unprivileged_userns=1: load an AppArmor profile for this program that allows userns, or set it to 0"
-		case field("/proc/self/status", "Seccomp:") == "2":
-			return "a seccomp filter is active: start the container with a profile that allows clone and unshare with namespaces, or with CAP_SYS_ADMIN"
+		return forbidden(errno)
+	case unix.ENOSYS:
+		if filtered() {
+			return seccompText
 		}
-		return "user namespaces are refused to this process: a chroot, a container or a security module forbids them"
-	case unix.EINVAL, unix.ENOSYS:
-		return "the kernel lacks user or network namespaces: CONFIG_USER_NS, CONFIG_NET_NS"
+		return configText
+	case unix.EINVAL:
+		return configText
+	case unix.ENOTTY, unix.ENOPROTOOPT:
+		return "Linux 5.14 or later is needed"
 	}
 	return ""
+}
+
+const (
+	seccompText = "a seccomp filter is active and may forbid it: let it allow clone, unshare and setns with namespaces, " +
+		"for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no"
+	configText   = "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"
+	apparmorText = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: " +
+		"load an AppArmor profile for this program with the rule userns, or set it to 0"
+)
+
+// tooMany names the limit of namespaces that is reached. Which of several it is,
+// only a limit of 0 shows.
+func tooMany(limits ...string) string {
+	var off, have []string
+	for _, name := range limits {
+		switch v := sysctl(name); v {
+		case "":
+		case "0":
+			off = append(off, name)
+		default:
+			have = append(have, name+"="+v)
+		}
+	}
+	if len(off) > 0 {
+		return strings.Join(off, "=0 and ") + "=0: namespaces are switched off, sysctl -w " + strings.Join(off, "=1000 ") + "=1000 allows them"
+	}
+	return fmt.Sprintf("no more namespaces for this user (%s, maybe less outside of the container; user namespaces nest 32 deep): close some stacks, or raise the limit",
+		strings.Join(have, ", "))
+}
+
+// forbidden says who may have refused what the kernel itself allows.
+func forbidden(errno unix.Errno) string {
+	var who []string
+	if sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1" && !capable(unix.CAP_SYS_ADMIN) {
+		who = append(who, apparmorText)
+	}
+	if filtered() {
+		who = append(who, seccompText)
+	}
+	if len(who) > 0 {
+		return strings.Join(who, "; or ")
+	}
+	// Only a security module has this errno, and each shows its label.
+	if label := label(); errno == unix.EACCES && label != "" {
+		return fmt.Sprintf("a security module forbids it to the label %q: change its rules for this program; the kernel's log has the one, journalctl -k", label)
+	}
+	return "no setting says why: a chroot, the rules of a container or a security module (see journalctl -k) forbid it; allow it there, or give the program CAP_SYS_ADMIN"
+}
+
+// refusedMap says why the ids of a user namespace cannot be set: what is to be
+// written lies in /proc.
+func refusedMap(errno unix.Errno, op string) string {
+	pid, err := readLink("/proc/self")
+	switch {
+	case err != nil && sysctl("kernel.ostype") == "":
+		return "/proc is missing: mount -t proc proc /proc"
+	case pid != strconv.Itoa(getpid()): // or no number at all
+		return "/proc is that of another PID namespace: mount the own one, mount -t proc proc /proc"
+	case errno == unix.EROFS:
+		return "/proc is read-only: mount -o remount,rw /proc"
+	case op == "open" && prctl(unix.PR_GET_DUMPABLE) != 1:
+		return "the process is not dumpable, so that its files in /proc are root's: make the first stack earlier, or call prctl(PR_SET_DUMPABLE, 1) before"
+	case errno == unix.EPERM && geteuid() == 0 && !capable(unix.CAP_SETFCAP):
+		return "user id 0 is mapped only with CAP_SETFCAP: give it to the program (docker --cap-add SETFCAP), or run it as another user"
+	case errno == unix.EPERM, errno == unix.EACCES:
+		return forbidden(errno)
+	case errno == unix.ENOENT, errno == unix.ESRCH:
+		return "the helper task has gone, or /proc hides it: was it killed, for want of memory?"
+	}
+	return ""
+}
+
+// explainSocket explains why there is no socket of a kind.
+func explainSocket(err error, domain, typ, proto int) error {
+	return because(err, func(errno unix.Errno) string {
+		kind := fmt.Sprintf("domain %d, type %#x, protocol %d", domain, typ, proto)
+		switch errno {
+		case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EAFNOSUPPORT:
+			switch {
+			case filtered():
+				return kind + ": a seccomp filter is active and may forbid it: let it allow socket and setns, for a systemd unit by RestrictAddressFamilies"
+			case errno != unix.EAFNOSUPPORT:
+				return kind + ": " + refusedUse(errno)
+			}
+			return kind + ": the kernel does not know this domain, see socket(2)"
+		case unix.ESOCKTNOSUPPORT, unix.EINVAL:
+			return kind + ": the domain has no such type, see socket(2)"
+		case unix.EPROTONOSUPPORT, unix.EPROTOTYPE:
+			return kind + ": the domain and type have no such protocol, 0 is the usual one"
+		}
+		return kind
+	})
+}
+
+// explainOpen explains why a file of the namespace is not opened: that of a
+// setting; devices are explained by those who know what they are for.
+func explainOpen(err *os.PathError) error {
+	return because(err, func(errno unix.Errno) string {
+		switch {
+		case !strings.HasPrefix(err.Path, "/proc/sys/"):
+			return ""
+		case errno == unix.EROFS:
+			return "/proc/sys is read-only, as in containers: run this one with it writable"
+		case errno == unix.EACCES, errno == unix.EPERM:
+			return "the kernel lets nobody set it in a network namespace, or it is for reading only"
+		case errno == unix.ENOENT, errno == unix.ENOTDIR, errno == unix.EISDIR:
+			return "no such setting in a stack; " + filepath.Dir(err.Path) + " may have what is meant"
+		}
+		return ""
+	})
+}
+
+// explainMount explains why a command gets no mount namespace.
+func explainMount(err error) error {
+	return because(err, func(errno unix.Errno) string {
+		if errno == unix.ENOSPC {
+			return tooMany("user.max_mnt_namespaces")
+		}
+		return refusedUse(errno)
+	})
+}
+
+// explainExec explains why a program is not executed.
+func explainExec(err *os.PathError) error {
+	return because(err, func(errno unix.Errno) string {
+		switch errno {
+		case unix.ENOENT:
+			if _, err := os.Stat(err.Path); err == nil {
+				return "the file is there, but not the interpreter that it names in its first line or its ELF header"
+			}
+			return "no such program"
+		case unix.EACCES:
+			return "it must be a file that this user may execute, chmod +x, not on a file system mounted noexec"
+		case unix.ENOEXEC:
+			return "neither a program for this machine nor a script that begins with #!"
+		case unix.E2BIG:
+			return "the arguments and the environment are too long, see execve(2)"
+		case unix.ETXTBSY:
+			return "somebody has it open for writing"
+		case unix.EAGAIN:
+			return processes()
+		}
+		return ""
+	})
 }
 
 // sysctl returns a setting, "" if there is no such.
@@ -88,7 +309,7 @@ func sysctl(name string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// field returns the first word after a label in a file.
+// field returns the text after a label in a file.
 func field(file, label string) string {
 	text, err := readFile(file)
 	if err != nil {
@@ -100,4 +321,57 @@ func field(file, label string) string {
 		}
 	}
 	return ""
+}
+
+// filtered reports an active seccomp filter.
+func filtered() bool {
+	if mode := field("/proc/self/status", "Seccomp:"); mode != "" {
+		return mode == "2"
+	}
+	return prctl(unix.PR_GET_SECCOMP) == 2
+}
+
+// capable reports a capability of the process.
+func capable(capability int) bool {
+	set, err := strconv.ParseUint(field("/proc/self/status", "CapEff:"), 16, 64)
+	return err == nil && set&(1<<capability) != 0
+}
+
+// label returns the security label of the process.
+func label() string {
+	text, err := readFile("/proc/self/attr/current")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimRight(string(text), "\x00\n")
+}
+
+// chrooted reports that the root directory is no mount, as that of a mount
+// namespace always is. A chroot to a mount is not told apart.
+func chrooted() bool {
+	text, err := readFile("/proc/self/mountinfo")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 4 && f[4] == "/" {
+			return false
+		}
+	}
+	return true
+}
+
+// unmapped reports an id that the user namespace of the process does not have.
+func unmapped(id int) bool {
+	text, err := readFile("/proc/self/uid_map")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		var first, outside, count int
+		if n, _ := fmt.Sscan(line, &first, &outside, &count); n == 3 && id >= first && id-first < count {
+			return false
+		}
+	}
+	return true
 }

@@ -172,9 +172,12 @@ func (p *plan) add(what string, nr uintptr, args ...uintptr) {
 
 func (p *plan) explain(i int, errno unix.Errno) error {
 	if p.what[i] == "exec" {
-		return &os.PathError{Op: "exec", Path: p.path, Err: errno}
+		return explainExec(&os.PathError{Op: "exec", Path: p.path, Err: errno})
 	}
 	err := os.NewSyscallError(p.what[i], errno)
+	if p.what[i] == "unshare" {
+		err = explainMount(err)
+	}
 	if b, ok := p.mounts[i]; ok {
 		err = fmt.Errorf("mounting %s over %s: %w", b.From, b.To, err)
 	}

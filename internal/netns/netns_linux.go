@@ -40,12 +40,12 @@ func New() (*NS, error) {
 		socketCall(unix.AF_INET, unix.SOCK_DGRAM, 0))
 	h.do(r)
 	if _, err := r.result(0); err != nil {
-		return nil, fmt.Errorf("making a network namespace: %w", explain(err))
+		return nil, fmt.Errorf("making a network namespace: %w", Refused(err))
 	}
 	fd, err := r.result(1)
 	if err != nil {
 		h.leave(n)
-		return nil, fmt.Errorf("first socket of a network namespace: %w", explain(err))
+		return nil, fmt.Errorf("first socket of a network namespace: %w", Refused(err))
 	}
 	defer unix.Close(int(fd))
 	if n.fd, err = nsOfSocket(int(fd)); err == nil {
@@ -54,7 +54,7 @@ func New() (*NS, error) {
 	if err != nil {
 		n.Close()
 		h.leave(n)
-		return nil, fmt.Errorf("setting up a network namespace: %w", explainLimit(err))
+		return nil, fmt.Errorf("setting up a network namespace: %w", Refused(err))
 	}
 	return n, nil
 }
@@ -136,7 +136,7 @@ func (n *NS) do(calls ...call) (uintptr, error) {
 func (n *NS) Socket(domain, typ, proto int) (fd int, err error) {
 	ret, err := n.do(socketCall(domain, typ, proto))
 	if err != nil {
-		return -1, explainLimit(os.NewSyscallError("socket", err))
+		return -1, explainSocket(os.NewSyscallError("socket", err), domain, typ, proto)
 	}
 	return int(ret), nil
 }
@@ -152,7 +152,7 @@ func (n *NS) Open(path string, flags int) (fd int, err error) {
 	ret, err := n.do(call{nr: unix.SYS_OPENAT, args: [6]uintptr{uintptr(at), uintptr(unsafe.Pointer(name)), uintptr(flags | unix.O_CLOEXEC)}})
 	runtime.KeepAlive(name)
 	if err != nil {
-		return -1, explainLimit(&os.PathError{Op: "open", Path: path, Err: err})
+		return -1, explainOpen(&os.PathError{Op: "open", Path: path, Err: err})
 	}
 	return int(ret), nil
 }

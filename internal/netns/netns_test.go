@@ -29,6 +29,8 @@ func TestMain(m *testing.M) {
 		limited()
 	case "refused":
 		refused()
+	case "apparmor":
+		apparmored()
 	}
 	testenv.Main(m)
 }

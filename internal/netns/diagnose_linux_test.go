@@ -1,0 +1,251 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+// A machine is what the diagnosis sees of a system: an ordinary one if it is
+// zero.
+type machine struct {
+	files    map[string]string // overlays; "-" hides a file
+	noProc   bool
+	self     string // where /proc/self leads to
+	root     bool
+	seccomp  int // prctl's word for it
+	notDump  bool
+	noLimits bool
+}
+
+var ordinary = map[string]string{
+	"/proc/sys/kernel/ostype":            "Linux\n",
+	"/proc/sys/fs/file-max":              "100000\n",
+	"/proc/sys/user/max_user_namespaces": "1000\n",
+	"/proc/sys/user/max_net_namespaces":  "2000\n",
+	"/proc/self/status":                  "Name:\tx\nCapEff:\t0000000000000000\nSeccomp:\t0\n",
+	"/proc/self/mountinfo":               "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 0:5 / /proc rw - proc proc rw\n",
+	"/proc/self/uid_map":                 "         0          0 4294967295\n",
+	"/proc/self/attr/current":            "unconfined\n",
+}
+
+// install makes the diagnosis look at the machine.
+func (m machine) install() (restore func()) {
+	f, l, p, u, c, s := readFile, readLink, getpid, geteuid, prctl, softLimit
+	readFile = func(name string) ([]byte, error) {
+		text, ok := m.files[name]
+		if !ok {
+			text, ok = ordinary[name]
+		}
+		if !ok || m.noProc || text == "-" {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: unix.ENOENT}
+		}
+		return []byte(text), nil
+	}
+	readLink = func(name string) (string, error) {
+		if name != "/proc/self" || m.noProc || m.self == "-" {
+			return "", &fs.PathError{Op: "readlink", Path: name, Err: unix.ENOENT}
+		}
+		if m.self != "" {
+			return m.self, nil
+		}
+		return "42", nil
+	}
+	getpid = func() int { return 42 }
+	geteuid = func() int {
+		if m.root {
+			return 0
+		}
+		return 1000
+	}
+	prctl = func(option int) int {
+		switch {
+		case option == unix.PR_GET_SECCOMP:
+			return m.seccomp
+		case m.notDump:
+			return 0
+		}
+		return 1
+	}
+	softLimit = func(int) uint64 {
+		if m.noLimits {
+			return unix.RLIM_INFINITY
+		}
+		return 256
+	}
+	return func() { readFile, readLink, getpid, geteuid, prctl, softLimit = f, l, p, u, c, s }
+}
+
+// sysctls returns files of settings, given as in /etc/sysctl.conf.
+func sysctls(settings ...string) map[string]string {
+	files := make(map[string]string)
+	for _, s := range settings {
+		name, value, _ := strings.Cut(s, "=")
+		files["/proc/sys/"+strings.ReplaceAll(name, ".", "/")] = value + "\n"
+	}
+	return files
+}
+
+func status(caps uint64, seccomp int) map[string]string {
+	return map[string]string{"/proc/self/status": fmt.Sprintf("CapEff:\t%016x\nSeccomp:\t%d\n", caps, seccomp)}
+}
+
+// mapError is an error of a file of the helper in /proc.
+func mapError(op string, errno unix.Errno) error {
+	return fmt.Errorf("mapping: %w", &os.PathError{Op: op, Path: "/proc/43/uid_map", Err: errno})
+}
+
+func packet(err error) error { return explainSocket(err, unix.AF_PACKET, unix.SOCK_RAW, 3) }
+
+func TestDiagnosis(t *testing.T) {
+	const (
+		apparmor = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: load an AppArmor profile for this program with the rule userns, or set it to 0"
+		filter   = "a seccomp filter is active and may forbid it: let it allow clone, unshare and setns with namespaces, for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no"
+		unknown  = "no setting says why: a chroot, the rules of a container or a security module (see journalctl -k) forbid it; allow it there, or give the program CAP_SYS_ADMIN"
+	)
+	restricted := sysctls("kernel.apparmor_restrict_unprivileged_userns=1")
+	both := sysctls("kernel.apparmor_restrict_unprivileged_userns=1")
+	both["/proc/self/status"] = "CapEff:\t0\nSeccomp:\t2\n"
+	tests := []struct {
+		name    string
+		machine machine
+		explain func(error) error
+		err     error
+		want    string // what comes behind the error
+	}{
+		{"Debian's setting", machine{files: sysctls("kernel.unprivileged_userns_clone=0")}, explain, unix.EPERM,
+			"kernel.unprivileged_userns_clone=0 keeps user namespaces to root: sysctl -w kernel.unprivileged_userns_clone=1, or CAP_SYS_ADMIN for the program"},
+		{"Debian's setting, later", machine{files: sysctls("kernel.unprivileged_userns_clone=0")}, Refused, unix.EPERM, unknown},
+		{"AppArmor, no user namespace", machine{files: restricted}, explain, unix.EACCES, apparmor},
+		{"AppArmor, no network namespace", machine{files: restricted}, Refused, unix.EPERM, apparmor},
+		{"AppArmor, no map", machine{files: restricted}, explain, mapError("write", unix.EPERM), apparmor},
+		{"AppArmor, no descriptor", machine{files: restricted}, explain, os.NewSyscallError("ioctl SIOCGSKNS", unix.EPERM), apparmor},
+		{"AppArmor, no TAP", machine{files: restricted}, Refused, os.NewSyscallError("ioctl TUNSETIFF", unix.EPERM), apparmor},
+		{"AppArmor and seccomp", machine{files: both}, explain, unix.EPERM, apparmor + "; or " + filter},
+		{"AppArmor off", machine{files: sysctls("kernel.apparmor_restrict_unprivileged_userns=0")}, explain, unix.EPERM, unknown},
+		{"SELinux", machine{files: map[string]string{"/proc/self/attr/current": "user_u:user_r:user_t:s0\x00"}}, explain, unix.EACCES,
+			`a security module forbids it to the label "user_u:user_r:user_t:s0": change its rules for this program; the kernel's log has the one, journalctl -k`},
+		{"no module shows itself", machine{files: map[string]string{"/proc/self/attr/current": "-"}}, explain, unix.EACCES, unknown},
+		{"seccomp", machine{files: status(0, 2)}, explain, unix.EPERM, filter},
+		{"seccomp without /proc", machine{noProc: true, seccomp: 2}, explain, unix.EPERM, filter},
+		{"seccomp, ENOSYS", machine{files: status(0, 2)}, explain, unix.ENOSYS, filter},
+		{"chroot", machine{files: map[string]string{"/proc/self/mountinfo": "23 22 0:5 / /proc rw - proc proc rw\n"}}, explain, unix.EPERM,
+			"the process is in a chroot, where the kernel makes no user namespace: change the root with pivot_root, as containers do, or give the program CAP_SYS_ADMIN"},
+		{"id outside", machine{files: map[string]string{"/proc/self/uid_map": "0 100000 1000\n2000 101000 1\n"}}, explain, unix.EPERM,
+			"the user id 1000 of the process is not in its user namespace, /proc/self/uid_map: map it there"},
+		{"id inside", machine{files: map[string]string{"/proc/self/uid_map": "0 100000 1000\n1000 101000 1\n"}}, explain, unix.EPERM, unknown},
+		{"nothing known", machine{noProc: true}, explain, unix.EPERM, unknown},
+
+		{"user namespaces off", machine{files: sysctls("user.max_user_namespaces=0")}, explain, unix.ENOSPC,
+			"user.max_user_namespaces=0: namespaces are switched off, sysctl -w user.max_user_namespaces=1000 allows them"},
+		{"network namespaces off", machine{files: sysctls("user.max_net_namespaces=0")}, Refused, unix.ENOSPC,
+			"user.max_net_namespaces=0: namespaces are switched off, sysctl -w user.max_net_namespaces=1000 allows them"},
+		{"both off", machine{files: sysctls("user.max_user_namespaces=0", "user.max_net_namespaces=0")}, explain, unix.EUSERS,
+			"user.max_user_namespaces=0 and user.max_net_namespaces=0: namespaces are switched off, sysctl -w user.max_user_namespaces=1000 user.max_net_namespaces=1000 allows them"},
+		{"too many", machine{}, Refused, unix.ENOSPC,
+			"no more namespaces for this user (user.max_user_namespaces=1000, user.max_net_namespaces=2000, maybe less outside of the container; user namespaces nest 32 deep): close some stacks, or raise the limit"},
+		{"mount namespaces off", machine{files: sysctls("user.max_mnt_namespaces=0")}, explainMount, unix.ENOSPC,
+			"user.max_mnt_namespaces=0: namespaces are switched off, sysctl -w user.max_mnt_namespaces=1000 allows them"},
+		{"kernel without", machine{}, explain, unix.EINVAL, "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"},
+		{"kernel without clone", machine{}, explain, unix.ENOSYS, "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"},
+		{"old kernel", machine{}, Refused, os.NewSyscallError("getsockopt SO_NETNS_COOKIE", unix.ENOPROTOOPT), "Linux 5.14 or later is needed"},
+
+		{"processes", machine{}, explain, unix.EAGAIN,
+			"the limit of processes and threads, ulimit -u, is 256, or pids.max of the container is reached: raise it, or end some"},
+		{"processes, command", machine{noLimits: true}, explainLimit, os.NewSyscallError("clone", unix.EAGAIN),
+			"the limit of processes and threads, ulimit -u, is unlimited, or pids.max of the container is reached: raise it, or end some"},
+		{"no process", machine{}, explainLimit, os.NewSyscallError("recvfrom", unix.EAGAIN), ""},
+		{"descriptors", machine{}, explainLimit, unix.EMFILE, "the limit of descriptors is 256: close some, or raise it, ulimit -n"},
+		{"files", machine{}, explain, unix.ENFILE, "the limit of the whole system, fs.file-max=100000: the administrator can raise it"},
+		{"memory", machine{}, Refused, unix.ENOMEM, "no memory: the machine's, the container's or that of ulimit -v is used up"},
+
+		{"/proc missing", machine{noProc: true}, explain, mapError("open", unix.ENOENT), "/proc is missing: mount -t proc proc /proc"},
+		{"/proc read-only", machine{}, explain, mapError("open", unix.EROFS), "/proc is read-only: mount -o remount,rw /proc"},
+		{"/proc of a parent", machine{self: "4711"}, explain, mapError("open", unix.EACCES),
+			"/proc is that of another PID namespace: mount the own one, mount -t proc proc /proc"},
+		{"/proc of a sibling", machine{self: "-"}, explain, mapError("open", unix.ENOENT),
+			"/proc is that of another PID namespace: mount the own one, mount -t proc proc /proc"},
+		{"not dumpable", machine{notDump: true}, explain, mapError("open", unix.EACCES),
+			"the process is not dumpable, so that its files in /proc are root's: make the first stack earlier, or call prctl(PR_SET_DUMPABLE, 1) before"},
+		{"user id 0", machine{root: true}, explain, mapError("write", unix.EPERM),
+			"user id 0 is mapped only with CAP_SETFCAP: give it to the program (docker --cap-add SETFCAP), or run it as another user"},
+		{"user id 0 with capability", machine{root: true, files: status(1<<unix.CAP_SETFCAP, 0)}, explain, mapError("write", unix.EPERM), unknown},
+		{"helper gone", machine{}, explain, mapError("open", unix.ENOENT), "the helper task has gone, or /proc hides it: was it killed, for want of memory?"},
+
+		{"domain", machine{}, packet, unix.EAFNOSUPPORT, "domain 17, type 0x3, protocol 3: the kernel does not know this domain, see socket(2)"},
+		{"domain, seccomp", machine{files: status(0, 2)}, packet, unix.EAFNOSUPPORT,
+			"domain 17, type 0x3, protocol 3: a seccomp filter is active and may forbid it: let it allow socket and setns, for a systemd unit by RestrictAddressFamilies"},
+		{"socket, AppArmor", machine{files: restricted}, packet, unix.EPERM, "domain 17, type 0x3, protocol 3: " + apparmor},
+
+		{"no error", machine{}, explain, nil, ""},
+		{"other error", machine{}, explain, net.ErrClosed, ""},
+		{"other errno", machine{}, Refused, unix.EFAULT, ""},
+		{"explained already", machine{}, Refused, fmt.Errorf("stack: %w", annotate(unix.EMFILE, "raise it")), ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			defer tt.machine.install()()
+			got := tt.explain(tt.err)
+			if tt.err == nil || tt.want == "" {
+				if got != tt.err {
+					t.Errorf("got %v, want %v", got, tt.err)
+				}
+				return
+			}
+			if want := tt.err.Error() + " (" + tt.want + ")"; got.Error() != want {
+				t.Errorf("got\n\t%v\nwant\n\t%s", got, want)
+			}
+			if !errors.Is(got, tt.err) {
+				t.Errorf("%v does not wrap %v", got, tt.err)
+			}
+		})
+	}
+}
+
+// TestAppArmor has the kernel refuse what it refuses a program that AppArmor
+// restricts, which gets its user namespace and may do nothing in it. A seccomp
+// filter stands in for AppArmor, and its setting is played.
+func TestAppArmor(t *testing.T) {
+	const setting = ": operation not permitted (kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: " +
+		"load an AppArmor profile for this program with the rule userns, or set it to 0)"
+	for step, want := range map[string]string{
+		"unshare":      "making a network namespace" + setting,
+		"SIOCGSKNS":    "making a user namespace: ioctl SIOCGSKNS" + setting,
+		"SIOCSIFFLAGS": "setting up a network namespace: ioctl SIOCSIFFLAGS lo" + setting,
+	} {
+		t.Run(step, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+			cmd.Env = append(os.Environ(), "NETNS_TEST_CHILD=apparmor", "NETNS_TEST_STEP="+step, "GORACE=atexit_sleep_ms=0")
+			out, err := cmd.CombinedOutput()
+			if err != nil || string(out) != want {
+				t.Errorf("%v, got\n\t%s\nwant\n\t%s", err, out, want)
+			}
+		})
+	}
+}
+
+func apparmored() {
+	rule := map[string]testenv.Rule{
+		"unshare":      {Call: unix.SYS_UNSHARE},
+		"SIOCGSKNS":    {Call: unix.SYS_IOCTL, Arg: 1, Mask: unix.SIOCGSKNS, Equal: true},
+		"SIOCSIFFLAGS": {Call: unix.SYS_IOCTL, Arg: 1, Mask: unix.SIOCSIFFLAGS, Equal: true},
+	}[os.Getenv("NETNS_TEST_STEP")]
+	rule.Err = unix.EPERM
+	machine{files: sysctls("kernel.apparmor_restrict_unprivileged_userns=1")}.install()
+	err := testenv.Refuse(rule)
+	if err == nil {
+		_, err = New()
+	}
+	fmt.Print(err)
+	os.Exit(0)
+}
