@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
@@ -100,8 +101,12 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 		}
 	}
 	for _, gw := range i.cfg.Gateways {
-		if err := nl.RouteAdd(netip.Prefix{}, gw, i.index); err != nil {
-			return fmt.Errorf("%w (a gateway must be reachable through an address of the interface)", err)
+		err := nl.RouteAdd(netip.Prefix{}, gw.WithZone(""), i.index)
+		if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
+			err = fmt.Errorf("gateway %v is in no network of the addresses %v: %w", gw, i.cfg.Addrs, err)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	awaitLocal()
@@ -150,18 +155,14 @@ func (i *iface) awaitLocal(ctx context.Context, nl *rtnl.Conn) (wait func()) {
 // which is right in the stack.
 const firstIndex = 1 << 20
 
+const tunDevice = "/dev/net/tun"
+
 // openTAP makes a TAP interface in the namespace. The device belongs to the
 // namespace of the task that opens the file.
 func (s *Stack) openTAP(name string) (*os.File, error) {
-	const path = "/dev/net/tun"
-	fd, err := s.ns.Open(path, unix.O_RDWR|unix.O_NONBLOCK)
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		return nil, fmt.Errorf("%w (the kernel module is not loaded, modprobe tun, or the container lacks the device)", err)
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return nil, fmt.Errorf("%w (stacks of ordinary users need it readable and writable: chmod 0666 %s)", err, path)
-	case err != nil:
-		return nil, err
+	fd, err := s.ns.Open(tunDevice, unix.O_RDWR|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, explainTUN(err)
 	}
 	// TUNSETIFF must come before the descriptor meets the poller: one that is
 	// registered earlier reports an error for ever.
@@ -179,13 +180,56 @@ func (s *Stack) openTAP(name string) (*os.File, error) {
 		}
 		if err = os.NewSyscallError("ioctl TUNSETIFF", err); errors.Is(err, unix.EBUSY) {
 			err = fmt.Errorf("%w (the namespace has an interface of this name: give Interface.Name another)", err)
+		} else {
+			err = explainTUN(err)
 		}
 	}
 	if err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("making interface %s: %w", name, err)
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	return os.NewFile(uintptr(fd), tunDevice), nil
+}
+
+// explainTUN says what to do about an error of the device, or of the ioctl that
+// makes an interface.
+func explainTUN(err error) error {
+	_, opening := errors.AsType[*os.PathError](err)
+	errno, ok := errors.AsType[unix.Errno](err)
+	if !ok {
+		return err
+	}
+	text := ""
+	switch {
+	case errno == unix.ENOENT, errno == unix.ENOTDIR:
+		text = "there is no such device: modprobe tun, or pass it into the container, docker --device " + tunDevice
+	case errno == unix.ENODEV, errno == unix.ENXIO:
+		text = "the kernel has no driver for it: modprobe tun"
+	case errno == unix.ENOTTY, errno == unix.EISDIR:
+		text = "this is not the TUN device: mknod " + tunDevice + " c 10 200"
+	case opening && (errno == unix.EACCES || errno == unix.EPERM):
+		text = tunMode()
+	case errno == unix.EPERM:
+		return netns.Refused(err)
+	case errno == unix.EBUSY, errno == unix.EINVAL:
+		text = "a joined namespace may have an interface of this name already: give this one another Name"
+	default:
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, text)
+}
+
+// tunMode says whose permission is missing where the device cannot be opened.
+func tunMode() string {
+	var st unix.Stat_t
+	if err := unix.Stat(tunDevice, &st); err != nil {
+		return "this user may not look there"
+	}
+	if unix.Faccessat(unix.AT_FDCWD, tunDevice, unix.R_OK|unix.W_OK, unix.AT_EACCESS) != nil {
+		return fmt.Sprintf("it has mode %04o and owner %d:%d, this is user %d group %d: chmod 0666 %s lets every user make stacks",
+			st.Mode&0o7777, st.Uid, st.Gid, os.Geteuid(), os.Getegid(), tunDevice)
+	}
+	return "its mode allows it, but the file system is mounted nodev, or the container has no right to devices: docker --device " + tunDevice
 }
 
 // start runs the pump: one goroutine a direction, each with a buffer of its
