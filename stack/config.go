@@ -6,12 +6,15 @@
 package stack
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -21,6 +24,8 @@ const (
 	DefaultMTU = 1500
 	// minMTU is the smallest that IPv4 allows, RFC 791.
 	minMTU = 68
+	// minMTU6 is the smallest that IPv6 allows, RFC 8200.
+	minMTU6 = 1280
 	// maxName is the longest name of an interface, IFNAMSIZ less its zero.
 	maxName = 15
 )
@@ -117,26 +122,58 @@ func (f *Interface) check() error {
 			return fmt.Errorf("MAC %q is no address; leave it out for a random one", f.MAC)
 		}
 	}
-	for _, p := range f.Addrs {
-		if !p.IsValid() || p.Addr().Is4In6() {
-			return fmt.Errorf("address %v is not valid: write ADDRESS/LENGTH, such as 10.0.0.50/24", p)
+	for i, p := range f.Addrs {
+		if err := f.checkAddr(p); err != nil {
+			return err
 		}
-		if p.Addr().IsUnspecified() || p.Addr().IsMulticast() {
-			return fmt.Errorf("address %v cannot be that of an interface", p)
+		if slices.Contains(f.Addrs[:i], p) {
+			return fmt.Errorf("address %v is given twice", p)
 		}
 	}
 	families := map[bool]netip.Addr{}
 	for _, gw := range f.Gateways {
-		if !gw.IsValid() || gw.Is4In6() || gw.IsUnspecified() || gw.IsMulticast() {
-			return fmt.Errorf("gateway %v is not the address of a host", gw)
+		if err := f.checkGateway(gw); err != nil {
+			return err
 		}
 		if other, ok := families[gw.Is4()]; ok {
 			return fmt.Errorf("gateways %v and %v: one default route a family", other, gw)
 		}
 		families[gw.Is4()] = gw
-		if f.Down {
-			return fmt.Errorf("gateway %v needs the interface up", gw)
-		}
+	}
+	return nil
+}
+
+func (f *Interface) checkAddr(p netip.Prefix) error {
+	a := p.Addr()
+	switch {
+	case !a.IsValid():
+		return errors.New("an address is the zero Prefix: write ADDRESS/LENGTH, such as 10.0.0.50/24")
+	case !p.IsValid():
+		return fmt.Errorf("address %v has no length from 0 to %d: write ADDRESS/LENGTH, such as 10.0.0.50/24", a, a.BitLen())
+	case a.Is4In6():
+		return fmt.Errorf("address %v is IPv4 written as IPv6: write it as %v", p, a.Unmap())
+	case a.IsUnspecified(), a.IsMulticast():
+		return fmt.Errorf("address %v cannot be that of an interface: it is not of a single host", p)
+	case a.Is6() && f.MTU < minMTU6:
+		return fmt.Errorf("address %v: IPv6 needs an MTU of %d, this one is %d", p, minMTU6, f.MTU)
+	}
+	return nil
+}
+
+func (f *Interface) checkGateway(gw netip.Addr) error {
+	switch {
+	case !gw.IsValid():
+		return errors.New("a gateway is the zero Addr: give the address of a router")
+	case gw.Is4In6():
+		return fmt.Errorf("gateway %v is IPv4 written as IPv6: write it as %v", gw, gw.Unmap())
+	case gw.IsUnspecified(), gw.IsMulticast():
+		return fmt.Errorf("gateway %v is not the address of a host", gw)
+	case gw.Zone() != "" && gw.Zone() != f.Name:
+		return fmt.Errorf("gateway %v: its zone is another interface, this is %s", gw, f.Name)
+	case f.Down:
+		return fmt.Errorf("gateway %v needs the interface up", gw)
+	case slices.ContainsFunc(f.Addrs, func(p netip.Prefix) bool { return p.Addr() == gw }):
+		return fmt.Errorf("gateway %v is the interface's own address", gw)
 	}
 	return nil
 }
@@ -144,11 +181,13 @@ func (f *Interface) check() error {
 func checkName(name string) error {
 	switch {
 	case len(name) > maxName:
-		return fmt.Errorf("interface name %q has %d characters, at most %d are allowed", name, len(name), maxName)
-	case name == "." || name == "..", strings.ContainsAny(name, "/:%"), strings.ContainsFunc(name, func(r rune) bool {
+		return fmt.Errorf("name %q has %d bytes, at most %d are allowed", name, len(name), maxName)
+	case name == "all", name == "default":
+		return fmt.Errorf("name %q means all interfaces to the kernel (net.ipv4.conf.%s): take another", name, name)
+	case name == ".", name == "..", !utf8.ValidString(name), strings.ContainsAny(name, "/:%"), strings.ContainsFunc(name, func(r rune) bool {
 		return unicode.IsSpace(r) || !unicode.IsPrint(r)
 	}):
-		return fmt.Errorf("interface name %q: no blanks and none of / : %% are allowed", name)
+		return fmt.Errorf("name %q must be text without blanks, / : and %%, and not . or .. alone", name)
 	}
 	return nil
 }
