@@ -140,6 +140,11 @@ func (c *Cmd) Start() (err error) {
 	case c.ctx.Err() != nil:
 		return c.ctx.Err()
 	}
+	for _, v := range c.Env {
+		if strings.ContainsRune(v, 0) {
+			return fmt.Errorf("stack: environment variable %q has a zero byte", v)
+		}
+	}
 	files, err := c.files()
 	if err != nil {
 		return err
