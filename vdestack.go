@@ -1,6 +1,7 @@
 package vdestack
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -100,7 +101,7 @@ func New(ctx context.Context, cfg Config) (*Stack, error) {
 		Servers: cfg.DNS.Servers, Search: cfg.DNS.Search, Ndots: cfg.DNS.Ndots, Hosts: cfg.DNS.Hosts,
 	}, s.dialDNS)
 	if err != nil {
-		return nil, fmt.Errorf("%s: DNS: %w", cfg.Name, err)
+		return nil, fmt.Errorf("%s: %w", cmp.Or(cfg.Name, "stack"), err)
 	}
 	s.st, err = stack.New(ctx, stack.Config{
 		Name: cfg.Name, Interfaces: cfg.Interfaces, NetNS: cfg.NetNS, Logger: cfg.Logger,
