@@ -155,58 +155,6 @@ func TestOpenUsable(t *testing.T) {
 	wg.Wait()
 }
 
-func TestOpenErrors(t *testing.T) {
-	leaks(t)
-	mem := func(i Interface) Config { i.VNL = "mem://x"; return Config{Interfaces: []Interface{i}} }
-	tests := []struct {
-		name string
-		open func() (*Stack, error)
-		want string
-	}{
-		{"address without network", func() (*Stack, error) { return Open("", "10.0.0.1/24") }, `"10.0.0.1/24" has no interface`},
-		{"no prefix", func() (*Stack, error) { return Open("mem://x", "10.0.0.1") }, `"10.0.0.1" is not ADDRESS/LENGTH`},
-		{"no address", func() (*Stack, error) { return Open("mem://x", "fred/24") }, `"fred/24" is not ADDRESS/LENGTH`},
-		{"prefix too long", func() (*Stack, error) { return Open("mem://x", "10.0.0.1/33") }, `"10.0.0.1/33"`},
-		{"unknown scheme", func() (*Stack, error) { return Open("foo://x") }, `unknown scheme "foo"`},
-		{"no scheme", func() (*Stack, error) { return Open("://x") }, `"://x"`},
-		{"missing switch", func() (*Stack, error) { return Open("vde:///nonexistent/switch") }, `/nonexistent/switch`},
-		{"long name", func() (*Stack, error) { return New(t.Context(), mem(Interface{Name: "abcdefghijklmnop"})) }, `"abcdefghijklmnop" has 16 characters, at most 15`},
-		{"slash", func() (*Stack, error) { return New(t.Context(), mem(Interface{Name: "a/b"})) }, `"a/b"`},
-		{"loopback's name", func() (*Stack, error) { return New(t.Context(), mem(Interface{Name: "lo"})) }, `"lo" belongs to loopback`},
-		{"duplicate", func() (*Stack, error) {
-			return New(t.Context(), Config{Name: "x", Interfaces: []Interface{{Name: "a"}, {Name: "a"}}})
-		}, `x: interface 1: name "a" is that of interface 0 too`},
-		{"MTU", func() (*Stack, error) { return New(t.Context(), mem(Interface{MTU: 9217})) }, "MTU 9217"},
-		{"MTU", func() (*Stack, error) { return New(t.Context(), mem(Interface{MTU: -1})) }, "MTU -1"},
-		{"short MAC", func() (*Stack, error) { return New(t.Context(), mem(Interface{MAC: net.HardwareAddr{2, 3}})) }, `"02:03" has 2 bytes`},
-		{"group MAC", func() (*Stack, error) {
-			return New(t.Context(), mem(Interface{MAC: net.HardwareAddr{1, 2, 3, 4, 5, 6}}))
-		}, "group address"},
-		{"gateway without a path", func() (*Stack, error) {
-			return New(t.Context(), mem(Interface{Addrs: prefixes("10.0.0.1/24"), Gateways: addrs("10.1.0.1")}))
-		}, "10.1.0.1"},
-		{"two gateways", func() (*Stack, error) {
-			return New(t.Context(), mem(Interface{Addrs: prefixes("10.0.0.1/24"), Gateways: addrs("10.0.0.2", "10.0.0.3")}))
-		}, "one default route a family"},
-		{"duplicate address", func() (*Stack, error) {
-			return New(t.Context(), mem(Interface{Addrs: prefixes("10.0.0.1/24", "10.0.0.1/24")}))
-		}, "10.0.0.1/24"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			s, err := tt.open()
-			if err == nil {
-				s.Close()
-				t.Fatal("no error")
-			}
-			t.Log(err)
-			if !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %q, want it to contain %q", err, tt.want)
-			}
-		})
-	}
-}
-
 func TestSetDefault(t *testing.T) {
 	a := open(t, "")
 	SetDefault(a)

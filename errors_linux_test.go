@@ -1,0 +1,278 @@
+package vdestack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/vdeplug"
+)
+
+// A mistake is one way to be wrong, and the whole text of the error. DIR stands
+// for the directory of the test, and soon for a time below a second.
+type mistake struct {
+	name string
+	make func() error
+	want string
+}
+
+var soon = regexp.MustCompile(`within (\d+m|0)s`)
+
+// mistakes makes each mistake of a table. None may panic, hang or leave
+// anything behind.
+func mistakes(t *testing.T, dir string, table []mistake) {
+	t.Helper()
+	leaks(t)
+	before := runtime.NumGoroutine()
+	for _, m := range table {
+		t.Run(m.name, func(t *testing.T) {
+			made := make(chan error, 1)
+			go func() {
+				defer func() {
+					if r := recover(); r != nil {
+						made <- fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+					}
+				}()
+				made <- m.make()
+			}()
+			select {
+			case err := <-made:
+				if err == nil {
+					t.Fatalf("no error, want %q", m.want)
+				}
+				got := soon.ReplaceAllString(strings.ReplaceAll(err.Error(), dir, "DIR"), "soon")
+				if got != m.want {
+					t.Errorf("got\n\t%s\nwant\n\t%s", got, m.want)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("hangs")
+			}
+		})
+	}
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+		if time.Now().After(end) {
+			buf := make([]byte, 1<<16)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// shortDir returns a directory with a short name, as local sockets need.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "vde")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// opening and making return the errors of Open and New.
+func opening(vnl string, prefixes ...string) func() error {
+	return func() error { return ignoring(Open(vnl, prefixes...)) }
+}
+
+func making(ctx context.Context, cfg Config) func() error {
+	return func() error { return ignoring(New(ctx, cfg)) }
+}
+
+func ignoring(s *Stack, err error) error {
+	if err == nil {
+		s.Close()
+	}
+	return err
+}
+
+func TestLocatorErrors(t *testing.T) {
+	dir := shortDir(t)
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mistakes(t, dir, []mistake{
+		{"unknown scheme", opening("foo://x"), `stack: interface vde0: vdeplug: open "foo://x": unknown scheme "foo" (have ` + strings.Join(vdeplug.Schemes(), ", ") + `): unsupported operation`},
+		{"no scheme", opening("://x"), `stack: interface vde0: vdeplug: open "://x": "" before "://" is no scheme (a path with "://" in it is written vde://PATH)`},
+		{"zero byte", opening("mem://a\x00b"), `stack: interface vde0: vdeplug: open "mem://a\x00b": NUL at byte 7`},
+		{"quote", opening("vde://'abc"), `stack: interface vde0: vdeplug: open "vde://'abc": byte 6, at "'abc": this quote does not end`},
+		{"brace", opening("vde://abc{def"), `stack: interface vde0: vdeplug: open "vde://abc{def": byte 9, at "{def": no "}" after this "{"`},
+		{"bracket", opening("vde://abc[1"), `stack: interface vde0: vdeplug: open "vde://abc[1": byte 9, at "[1": no "]" after this "["`},
+		{"port", opening("vde:///tmp/x[99999999]"), `stack: interface vde0: vdeplug: open "vde:///tmp/x[99999999]": vde option "99999999": must be a number from 0 to 16777215`},
+		{"option", opening("vde:///tmp/x[foo=1]"), `stack: interface vde0: vdeplug: open "vde:///tmp/x[foo=1]": vde option "foo=1": unknown (have group, mode, port, portgroup)`},
+		{"mode", opening("vde:///tmp/x[mode=9]"), `stack: interface vde0: vdeplug: open "vde:///tmp/x[mode=9]": vde option "mode=9": must be an octal number from 0 to 777`},
+		{"missing switch", opening("vde:///nonexistent/switch"), `stack: interface vde0: vdeplug: open "vde:///nonexistent/switch": no switch there: /nonexistent/switch/ctl does not exist: lstat /nonexistent: no such file or directory`},
+		{"missing switch, path", opening("/nonexistent/switch"), `stack: interface vde0: vdeplug: open "/nonexistent/switch": no switch there: /nonexistent/switch/ctl does not exist: lstat /nonexistent: no such file or directory`},
+		{"other directory", opening("vde://" + dir), `stack: interface vde0: vdeplug: open "vde://DIR": no switch there: DIR/ctl does not exist: stat DIR/ctl: no such file or directory`},
+		{"file", opening("vde://" + file), `stack: interface vde0: vdeplug: open "vde://DIR/file": DIR/file is not the directory of a switch: stat DIR/file/ctl: not a directory`},
+		{"empty file", opening(file), `stack: interface vde0: vdeplug: open "DIR/file": file DIR/file: the first line is empty; it must be a locator`},
+		{"udp", opening("udp://x"), `stack: interface vde0: vdeplug: open "udp://x": no "->" in the address (it is [saddr:]sport->daddr:dport)`},
+		{"udp port", opening("udp://1->127.0.0.1:999999"), `stack: interface vde0: vdeplug: open "udp://1->127.0.0.1:999999": destination port "999999": address 999999: invalid port`},
+		{"vxvde group", opening("vxvde://10.0.0.1"), `stack: interface vde0: vdeplug: open "vxvde://10.0.0.1": group "10.0.0.1": 10.0.0.1 is no multicast address (224.0.0.0 to 239.255.255.255, or ff00::/8)`},
+		{"vxvde option", opening("vxvde://234.0.0.1/ttl=999"), `stack: interface vde0: vdeplug: open "vxvde://234.0.0.1/ttl=999": vxvde option "ttl=999": must be a number from 1 to 255`},
+		{"ptp", opening("ptp:///nonexistent/ptp"), `stack: interface vde0: vdeplug: open "ptp:///nonexistent/ptp": /nonexistent/ptp: bind: no such file or directory`},
+		{"command", opening("cmd://nosuchcommand arg"), `stack: interface vde0: vdeplug: open "cmd://nosuchcommand arg": exec: "nosuchcommand": executable file not found in $PATH`},
+		{"no command", opening("cmd://"), `stack: interface vde0: vdeplug: open "cmd://": no command given`},
+		{"two commands", opening("=a;b"), `stack: interface vde0: vdeplug: open "=a;b": 2 commands given, want one (with quotes: sh -c '…; …')`},
+		{"command's quote", opening("cmd://'a b"), `stack: interface vde0: vdeplug: open "cmd://'a b": command line: byte 0, at "'a b": this quote does not end`},
+		{"tap", opening("tap://a/b"), `stack: interface vde0: vdeplug: open "tap://a/b": interface "a/b": byte '/' has no place in a name`},
+		{"long tap", opening("tap://abcdefghijklmnop"), `stack: interface vde0: vdeplug: open "tap://abcdefghijklmnop": interface "abcdefghijklmnop": a name has at most 15 bytes`},
+	})
+}
+
+// TestSwitchErrors meets switches that are there, and do not take the plug.
+func TestSwitchErrors(t *testing.T) {
+	dir := shortDir(t)
+	listen := func(name string) net.Listener {
+		os.Mkdir(filepath.Join(dir, name), 0o700)
+		l, err := net.Listen("unix", filepath.Join(dir, name, "ctl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		return l
+	}
+	listen("silent")
+	stale := listen("stale")
+	stale.(*net.UnixListener).SetUnlinkOnClose(false)
+	stale.Close()
+	locked := filepath.Join(dir, "locked")
+	if err := os.Mkdir(locked, 0); err != nil {
+		t.Fatal(err)
+	}
+	on := func(vnl string) func() error {
+		return func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+			defer cancel()
+			return ignoring(New(ctx, Config{Name: "lab", Interfaces: []Interface{{VNL: vnl}}}))
+		}
+	}
+	table := []mistake{
+		{"stale", opening(dir + "/stale"), `stack: interface vde0: vdeplug: open "DIR/stale": no switch there: stale socket DIR/stale/ctl, the switch that made it is gone: connect: connection refused`},
+		{"silent", opening(dir + "/silent"), `stack: interface vde0: vdeplug: open "DIR/silent": the switch did not answer within 3s: it may be full, or its ports may belong to other users: i/o timeout`},
+		{"silent, deadline", on(dir + "/silent"), `lab: interface vde0: vdeplug: open "DIR/silent": the switch did not answer soon: it may be full, or its ports may belong to other users: context deadline exceeded`},
+		{"silent port", on(dir + "/silent[7]"), `lab: interface vde0: vdeplug: open "DIR/silent[7]": the switch did not answer soon: it may be full, or port 7 may not exist or belong to another user: context deadline exceeded`},
+	}
+	if uid, gid := os.Geteuid(), os.Getegid(); uid != 0 {
+		table = append(table, mistake{"no permission", opening(locked), fmt.Sprintf(`stack: interface vde0: vdeplug: open "DIR/locked": no permission: DIR/locked has mode 0000 and owner %d:%d, this is user %d group %d (see the options -m, -g and --dirmode of vde_switch): stat DIR/locked/ctl: permission denied`, uid, gid, uid, gid)})
+	}
+	mistakes(t, dir, table)
+
+	t.Run("full", func(t *testing.T) {
+		cmd := exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", filepath.Join(dir, "full"), "-n", "2")
+		stdin, err := cmd.StdinPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cmd.Wait()
+		defer stdin.Close() // which ends the switch
+		for end := time.Now().Add(10 * time.Second); ; {
+			s, err := Open(filepath.Join(dir, "full"))
+			if err == nil {
+				defer s.Close()
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatal(err)
+			}
+		}
+		mistakes(t, dir, []mistake{
+			{"switch", on(dir + "/full"), `lab: interface vde0: vdeplug: open "DIR/full": the switch did not answer soon: it may be full, or its ports may belong to other users: context deadline exceeded`},
+		})
+	})
+}
+
+func TestConfigErrors(t *testing.T) {
+	with := func(i Interface) func() error {
+		i.VNL = "mem://" + t.Name()
+		return making(t.Context(), Config{Name: "lab", Interfaces: []Interface{i}})
+	}
+	named := func(names ...string) func() error {
+		cfg := Config{Name: "lab"}
+		for _, n := range names {
+			cfg.Interfaces = append(cfg.Interfaces, Interface{Name: n})
+		}
+		return making(t.Context(), cfg)
+	}
+	mac := func(b ...byte) func() error { return with(Interface{MAC: b}) }
+	addr := func(p ...netip.Prefix) func() error { return with(Interface{Addrs: p}) }
+	gateway := func(a ...netip.Addr) func() error {
+		return with(Interface{Addrs: prefixes("10.0.0.1/24", "fc00::1/64"), Gateways: a})
+	}
+	dns := func(d DNS) func() error { return making(t.Context(), Config{DNS: d}) }
+	joining := func(path string) func() error { return making(t.Context(), Config{NetNS: path}) }
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	mistakes(t, "\x00", []mistake{
+		{"address without network", opening("", "10.0.0.1/24"), `stack: address "10.0.0.1/24" has no interface: the network is empty`},
+		{"no length", opening("mem://x", "10.0.0.1"), `stack: address "10.0.0.1" is not ADDRESS/LENGTH, such as 10.0.0.50/24 or fc00::1:50/64`},
+		{"no address", opening("mem://x", "fred/24"), `stack: address "fred/24" is not ADDRESS/LENGTH, such as 10.0.0.50/24 or fc00::1:50/64`},
+		{"empty address", opening("mem://x", ""), `stack: address "" is not ADDRESS/LENGTH, such as 10.0.0.50/24 or fc00::1:50/64`},
+		{"length", opening("mem://x", "10.0.0.1/33"), `stack: address "10.0.0.1/33" is not ADDRESS/LENGTH, such as 10.0.0.50/24 or fc00::1:50/64`},
+		{"address with zone", opening("mem://x", "fe80::1%vde0/64"), `stack: address "fe80::1%vde0/64" is not ADDRESS/LENGTH, such as 10.0.0.50/24 or fc00::1:50/64`},
+		{"mapped address", opening("mem://x", "::ffff:10.0.0.1/120"), `stack: interface 0: address ::ffff:10.0.0.1/120 is IPv4 written as IPv6: write it as 10.0.0.1`},
+		{"unspecified address", opening("mem://x", "0.0.0.0/0"), `stack: interface 0: address 0.0.0.0/0 cannot be that of an interface: it is not of a single host`},
+		{"multicast address", opening("mem://x", "ff02::1/64"), `stack: interface 0: address ff02::1/64 cannot be that of an interface: it is not of a single host`},
+		{"address twice", opening("mem://x", "10.0.0.1/24", "10.0.0.1/24"), `stack: interface 0: address 10.0.0.1/24 is given twice`},
+		{"zero prefix", addr(netip.Prefix{}), `lab: interface 0: an address is the zero Prefix: write ADDRESS/LENGTH, such as 10.0.0.50/24`},
+		{"invalid prefix", addr(netip.PrefixFrom(netip.MustParseAddr("10.0.0.1"), 33)), `lab: interface 0: address 10.0.0.1 has no length from 0 to 32: write ADDRESS/LENGTH, such as 10.0.0.50/24`},
+
+		{"name of 16", named("abcdefghijklmnop"), `lab: interface 0: name "abcdefghijklmnop" has 16 bytes, at most 15 are allowed`},
+		{"slash", named("a/b"), `lab: interface 0: name "a/b" must be text without blanks, / : and %, and not . or .. alone`},
+		{"blank", named("a b"), `lab: interface 0: name "a b" must be text without blanks, / : and %, and not . or .. alone`},
+		{"colon", named("a:b"), `lab: interface 0: name "a:b" must be text without blanks, / : and %, and not . or .. alone`},
+		{"per cent", named("a%d"), `lab: interface 0: name "a%d" must be text without blanks, / : and %, and not . or .. alone`},
+		{"zero byte", named("a\x00b"), `lab: interface 0: name "a\x00b" must be text without blanks, / : and %, and not . or .. alone`},
+		{"no text", named("\xff\xfe"), `lab: interface 0: name "\xff\xfe" must be text without blanks, / : and %, and not . or .. alone`},
+		{"dot", named("."), `lab: interface 0: name "." must be text without blanks, / : and %, and not . or .. alone`},
+		{"dots", named(".."), `lab: interface 0: name ".." must be text without blanks, / : and %, and not . or .. alone`},
+		{"loopback", named("lo"), `lab: interface 0: name "lo" belongs to loopback`},
+		{"all", named("all"), `lab: interface 0: name "all" means all interfaces to the kernel (net.ipv4.conf.all): take another`},
+		{"default", named("default"), `lab: interface 0: name "default" means all interfaces to the kernel (net.ipv4.conf.default): take another`},
+		{"name twice", named("a", "b", "a"), `lab: interface 2: name "a" is that of interface 0 too`},
+		{"default name twice", named("vde1", ""), `lab: interface 1: name "vde1" is that of interface 0 too`},
+
+		{"MTU too large", with(Interface{MTU: 9217}), `lab: interface 0: MTU 9217 is not within 68 and 9216`},
+		{"MTU too small", with(Interface{MTU: 67}), `lab: interface 0: MTU 67 is not within 68 and 9216`},
+		{"negative MTU", with(Interface{MTU: -1}), `lab: interface 0: MTU -1 is not within 68 and 9216`},
+		{"MTU of IPv6", with(Interface{MTU: 1279, Addrs: prefixes("fc00::1/64")}), `lab: interface 0: address fc00::1/64: IPv6 needs an MTU of 1280, this one is 1279`},
+		{"MAC of 2", mac(2, 3), `lab: interface 0: MAC "02:03" has 2 bytes, an Ethernet address has 6`},
+		{"MAC of 8", mac(2, 3, 4, 5, 6, 7, 8, 9), `lab: interface 0: MAC "02:03:04:05:06:07:08:09" has 8 bytes, an Ethernet address has 6`},
+		{"group MAC", mac(1, 2, 3, 4, 5, 6), `lab: interface 0: MAC "01:02:03:04:05:06" is a group address: the lowest bit of its first byte must be 0`},
+		{"zero MAC", mac(0, 0, 0, 0, 0, 0), `lab: interface 0: MAC "00:00:00:00:00:00" is no address; leave it out for a random one`},
+
+		{"gateway without path", gateway(addrs("10.1.0.1")...), `lab: interface vde0: gateway 10.1.0.1 is in no network of the addresses [10.0.0.1/24 fc00::1/64]: rtnl: add route default via 10.1.0.1 on interface 1048576: network is unreachable (Nexthop has invalid gateway)`},
+		{"gateway without path, IPv6", gateway(addrs("fc01::1")...), `lab: interface vde0: gateway fc01::1 is in no network of the addresses [10.0.0.1/24 fc00::1/64]: rtnl: add route default via fc01::1 on interface 1048576: no route to host`},
+		{"gateway without address", with(Interface{Gateways: addrs("10.0.0.2")}), `lab: interface vde0: gateway 10.0.0.2 is in no network of the addresses []: rtnl: add route default via 10.0.0.2 on interface 1048576: network is unreachable (Nexthop has invalid gateway)`},
+		{"two gateways", gateway(addrs("10.0.0.2", "10.0.0.3")...), `lab: interface 0: gateways 10.0.0.2 and 10.0.0.3: one default route a family`},
+		{"zero gateway", gateway(netip.Addr{}), `lab: interface 0: a gateway is the zero Addr: give the address of a router`},
+		{"unspecified gateway", gateway(addrs("0.0.0.0")...), `lab: interface 0: gateway 0.0.0.0 is not the address of a host`},
+		{"multicast gateway", gateway(addrs("224.0.0.1")...), `lab: interface 0: gateway 224.0.0.1 is not the address of a host`},
+		{"mapped gateway", gateway(addrs("::ffff:10.0.0.2")...), `lab: interface 0: gateway ::ffff:10.0.0.2 is IPv4 written as IPv6: write it as 10.0.0.2`},
+		{"own gateway", gateway(addrs("10.0.0.1")...), `lab: interface 0: gateway 10.0.0.1 is the interface's own address`},
+		{"gateway's zone", gateway(addrs("fe80::1%eth9")...), `lab: interface 0: gateway fe80::1%eth9: its zone is another interface, this is vde0`},
+		{"gateway, down", with(Interface{Down: true, Gateways: addrs("10.0.0.2")}), `lab: interface 0: gateway 10.0.0.2 needs the interface up`},
+
+		{"zero server", dns(DNS{Servers: []netip.AddrPort{{}}}), `stack: dns: Servers: a server without an address`},
+		{"unspecified server", dns(DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:53")}}), `stack: dns: Servers: 0.0.0.0 is not the address of a server`},
+		{"ndots", dns(DNS{Ndots: -1}), `stack: dns: Ndots: -1 is negative`},
+		{"search", dns(DNS{Search: []string{"a..b"}}), `stack: dns: Search: "a..b" is not a domain name`},
+		{"host", dns(DNS{Hosts: map[string][]netip.Addr{"a b": nil}}), `stack: dns: Hosts: "a b" is not a host name`},
+
+		{"no namespace", joining("/run/netns/nosuch"), `stack: open /run/netns/nosuch: no such file or directory`},
+		{"cancelled", making(cancelled, Config{Name: "lab", Interfaces: []Interface{{VNL: "mem://x"}}}), `lab: interface vde0: vdeplug: open "mem://x": context canceled`},
+	})
+}
