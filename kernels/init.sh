@@ -1,0 +1,119 @@
+#!/bin/sh
+# The first process of the virtual machine that run.sh boots. It runs every test
+# binary in /tests as root and as an ordinary user, tells on the console what
+# became of it, and switches the machine off. The lines for run.sh begin with @.
+/bin/busybox --install -s
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=/tmp TMPDIR=/tmp
+
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+mkdir -p /run /var/run /tmp/log
+ip link set lo up
+# Others are loaded by the kernel when they are asked for, as on Debian.
+modprobe -a tun veth || echo "@fail modules: tun and veth could not be loaded"
+chmod 0666 /dev/net/tun
+dmesg -n 1
+
+echo "@kernel $(uname -r)"
+. /tests/limits # run_limit: seconds for a test binary
+
+# processes sets left to the processes of user space, but for this one. It must
+# not start any itself.
+processes() {
+	left=
+	for dir in /proc/[0-9]*; do
+		pid=${dir#/proc/}
+		if [ "$pid" != 1 ] && [ -e "$dir/exe" ]; then
+			left="$left $pid"
+		fi
+	done
+}
+
+# ended waits until nothing of a test is left. Processes that were killed need a
+# moment.
+ended() {
+	for try in 1 2 3 4 5 6 7 8 9 10; do
+		processes
+		[ -n "$left" ] || return 0
+		sleep 0.5
+	done
+	for pid in $left; do
+		echo "@fail $1: process $pid is left: $(tr '\0' ' ' <"/proc/$pid/cmdline")"
+		kill -9 "$pid"
+	done
+	return 1
+}
+
+as() {
+	case $1 in root) id=0 ;; nobody) id=65534 ;; esac
+	shift
+	exec setpriv --reuid $id --regid $id --clear-groups "$@"
+}
+
+# run runs a test binary: run PACKAGE USER
+run() {
+	cd "/tests/$1" || return
+	log=/tmp/log/$1.$2
+	start=$(cut -d. -f1 /proc/uptime)
+	read -r pattern skip <pattern
+	(as "$2" ./test -test.v -test.run "$pattern" -test.skip "$skip" -test.timeout "${run_limit}s") >"$log" 2>&1 </dev/null
+	status=$?
+	result=ok
+	[ $status = 0 ] || result=FAIL
+	ended "$1 as $2" || result=FAIL
+	while read -r of test by; do
+		if [ "$of" = "$1" ] && [ "${by:-$2}" = "$2" ] && ! grep -q "^--- PASS: $test " "$log"; then
+			echo "@fail $1 as $2: $test did not run and pass"
+			result=FAIL
+		fi
+	done </tests/must
+	echo "@run $1 $2 $result $(grep -c '^--- PASS' "$log") $(grep -c '^ *--- SKIP' "$log") \
+$(grep -c '^ *--- FAIL' "$log") $(($(cut -d. -f1 /proc/uptime) - start))"
+	# The reason of a skip is the line before.
+	awk -v who="$1 $2" '/^ *--- SKIP/ { sub(/^ *[^ ]*: /, "", last); print "@skip", who, $3 ": " last } { last = $0 }' "$log"
+	if [ $result = FAIL ]; then
+		echo "@fail $1 as $2: exit status $status"
+		sed "s/^/@log $1 $2 /" "$log"
+	fi
+}
+
+# kill9 kills the tests of a package in the middle, at several moments, and sees
+# their helper, commands and children end with them: kill9 PACKAGE USER
+kill9() {
+	cd "/tests/$1" || return
+	result=ok
+	for delay in 0 0.3 1; do
+		(as "$2" ./test) >/dev/null 2>&1 </dev/null &
+		victim=$!
+		# The one that is killed, the one in the private namespace, its helper.
+		for try in $(seq 200); do
+			processes
+			[ "$(echo "$left" | wc -w)" -lt 3 ] || break
+			sleep 0.1
+		done
+		[ "$(echo "$left" | wc -w)" -ge 3 ] || result=FAIL
+		sleep $delay
+		kill -9 $victim || result=FAIL
+		wait $victim 2>/dev/null
+		ended "$1 killed as $2" || result=FAIL
+	done
+	echo "@kill $1 $2 $result 3"
+}
+
+for dir in /tests/*/; do
+	package=$(basename "$dir")
+	for user in root nobody; do
+		run "$package" $user
+	done
+done
+kill9 vdestack root
+kill9 vdestack nobody
+dmesg | grep -E 'BUG|WARNING|Oops|Call [Tt]race|refcount_t|unregister_netdevice|blocked for more than' | sed 's/^/@fail kernel: /'
+echo "@end"
+poweroff -f
