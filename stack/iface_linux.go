@@ -178,11 +178,7 @@ func (s *Stack) openTAP(name string) (*os.File, error) {
 				break
 			}
 		}
-		if err = os.NewSyscallError("ioctl TUNSETIFF", err); errors.Is(err, unix.EBUSY) {
-			err = fmt.Errorf("%w (the namespace has an interface of this name: give Interface.Name another)", err)
-		} else {
-			err = explainTUN(err)
-		}
+		err = explainTUN(os.NewSyscallError("ioctl TUNSETIFF", err))
 	}
 	if err != nil {
 		unix.Close(fd)
