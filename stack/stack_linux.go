@@ -199,7 +199,11 @@ func (s *Stack) Sysctl(name, value string) error {
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
 	if _, err := f.WriteString(value); err != nil {
-		return s.wrap(fmt.Errorf("sysctl %s=%q: %w", name, value, errors.Unwrap(err)))
+		why := "the kernel does not take this value"
+		if errors.Is(err, unix.ENOENT) {
+			why = "the kernel does not have what the value names"
+		}
+		return s.wrap(fmt.Errorf("sysctl %s=%.80q: %w (%s)", name, value, errors.Unwrap(err), why))
 	}
 	return nil
 }

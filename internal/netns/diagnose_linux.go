@@ -239,12 +239,27 @@ func explainSocket(err error, domain, typ, proto int) error {
 				return kind + ": " + refusedUse(errno)
 			}
 			return kind + ": the kernel does not know this domain, see socket(2)"
-		case unix.ESOCKTNOSUPPORT, unix.EINVAL:
+		case unix.ESOCKTNOSUPPORT:
 			return kind + ": the domain has no such type, see socket(2)"
+		case unix.EINVAL:
+			return kind + ": there is no such type, or no such protocol, see socket(2)"
 		case unix.EPROTONOSUPPORT, unix.EPROTOTYPE:
 			return kind + ": the domain and type have no such protocol, 0 is the usual one"
 		}
 		return kind
+	})
+}
+
+// explainJoin explains why the file of a namespace is not opened.
+func explainJoin(err error) error {
+	return because(err, func(errno unix.Errno) string {
+		switch errno {
+		case unix.ENOENT, unix.ENOTDIR, unix.ESRCH:
+			return "no such namespace: /run/netns has those of ip netns, /proc/PID/ns/net is that of a process that lives"
+		case unix.EACCES, unix.EPERM:
+			return "it belongs to another user or to a process with privileges: that takes CAP_SYS_ADMIN, for a process CAP_SYS_PTRACE too"
+		}
+		return ""
 	})
 }
 
@@ -276,11 +291,30 @@ func explainMount(err error) error {
 	})
 }
 
+// explainBind explains why a file is not mounted over another.
+func explainBind(err error, b Bind) error {
+	return because(err, func(errno unix.Errno) string {
+		switch errno {
+		case unix.ENOENT, unix.EACCES:
+			for _, path := range []string{b.From, b.To} {
+				if _, err := os.Stat(path); err != nil {
+					return "both must exist: " + err.Error()
+				}
+			}
+		case unix.ENOTDIR:
+			return "both must be directories, or neither"
+		case unix.EPERM:
+			return refusedUse(errno)
+		}
+		return ""
+	})
+}
+
 // explainExec explains why a program is not executed.
 func explainExec(err *os.PathError) error {
 	return because(err, func(errno unix.Errno) string {
 		switch errno {
-		case unix.ENOENT:
+		case unix.ENOENT, unix.ENOTDIR:
 			if _, err := os.Stat(err.Path); err == nil {
 				return "the file is there, but not the interpreter that it names in its first line or its ELF header"
 			}

@@ -179,7 +179,7 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 		err = explainMount(err)
 	}
 	if b, ok := p.mounts[i]; ok {
-		err = fmt.Errorf("mounting %s over %s: %w", b.From, b.To, err)
+		err = fmt.Errorf("mounting %s over %s: %w", b.From, b.To, explainBind(err, b))
 	}
 	return explainLimit(fmt.Errorf("starting %s: %w", p.path, err))
 }
