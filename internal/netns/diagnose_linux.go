@@ -157,7 +157,7 @@ func refusedUse(errno unix.Errno) string {
 }
 
 const (
-	seccompText = "a seccomp filter is active and may forbid it: let it allow clone, unshare and setns with namespaces, " +
+	seccompText = "a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare and setns with namespaces, " +
 		"for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no"
 	configText   = "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"
 	apparmorText = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: " +
@@ -274,6 +274,8 @@ func explainOpen(err *os.PathError) error {
 			return "/proc/sys is read-only, as in containers: run this one with it writable"
 		case errno == unix.EACCES, errno == unix.EPERM:
 			return "the kernel lets nobody set it in a network namespace, or it is for reading only"
+		case errno == unix.ENOENT && sysctl("kernel.ostype") == "":
+			return "/proc is missing: mount -t proc proc /proc"
 		case errno == unix.ENOENT, errno == unix.ENOTDIR, errno == unix.EISDIR:
 			return "no such setting in a stack; " + filepath.Dir(err.Path) + " may have what is meant"
 		}
@@ -319,6 +321,8 @@ func explainExec(err *os.PathError) error {
 				return "the file is there, but not the interpreter that it names in its first line or its ELF header"
 			}
 			return "no such program"
+		case unix.EPERM:
+			return forbidden(errno)
 		case unix.EACCES:
 			return "it must be a file that this user may execute, chmod +x, not on a file system mounted noexec"
 		case unix.ENOEXEC:
