@@ -287,3 +287,53 @@ func apparmored() {
 	fmt.Print(err)
 	os.Exit(0)
 }
+
+// FuzzProc diagnoses with files of /proc that have anything in them. There is
+// always an explanation.
+func FuzzProc(f *testing.F) {
+	for _, name := range []string{"/proc/self/status", "/proc/self/mountinfo", "/proc/self/uid_map", "/proc/sys/user/max_net_namespaces"} {
+		f.Add(ordinary[name], "42", uint16(unix.EPERM))
+	}
+	f.Add("CapEff:\nSeccomp:\t2\n", "self", uint16(unix.EACCES))
+	f.Add("0 100000 1000\n1000 1", "", uint16(unix.ENOSPC))
+	f.Fuzz(func(t *testing.T, text, self string, n uint16) {
+		files := make(map[string]string)
+		for name := range ordinary {
+			files[name] = text
+		}
+		defer machine{files: files, self: self}.install()()
+		errno := unix.Errno(n)
+		for _, explain := range []func(error) error{explain, Refused, explainJoin, explainMount, explainLimit, executing, setting, packet, mounting} {
+			for _, err := range []error{errno, mapError("open", errno), os.NewSyscallError("clone", errno)} {
+				if got := explain(err); !errors.Is(got, errno) {
+					t.Errorf("%v does not wrap %v", got, errno)
+				}
+			}
+		}
+		for _, errno := range []unix.Errno{unix.EPERM, unix.ENOSPC, unix.EAGAIN, unix.EMFILE, unix.ENOSYS} {
+			if got := explain(errno).Error(); !strings.HasPrefix(got, errno.Error()+" (") {
+				t.Errorf("got %q", got)
+			}
+		}
+	})
+}
+
+// FuzzIdentity wants a map of ids to lead each to itself.
+func FuzzIdentity(f *testing.F) {
+	f.Add("         0          0 4294967295\n")
+	f.Add("0 100000 1000\n2000 101000 1")
+	f.Fuzz(func(t *testing.T, ids string) {
+		out, err := identityOf(ids)
+		if err != nil {
+			return
+		}
+		for line := range strings.Lines(out) {
+			if f := strings.Fields(line); len(f) != 3 || f[0] != f[1] {
+				t.Errorf("line %q of %q", line, ids)
+			}
+		}
+		if again, err := identityOf(out); err != nil || again != out {
+			t.Errorf("got %q, %v from %q", again, err, out)
+		}
+	})
+}
