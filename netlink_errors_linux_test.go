@@ -2,6 +2,7 @@ package vdestack
 
 import (
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -49,7 +50,7 @@ func TestNetlinkErrors(t *testing.T) {
 		{"name of 16", add(rtnl.LinkSpec{Kind: "bridge", Name: "abcdefghijklmnop"}), `rtnl: add bridge link abcdefghijklmnop: numerical result out of range (interface name "abcdefghijklmnop" is longer than 15 bytes)`},
 		{"index, negative", nl(func(c *rtnl.Conn, _ int) error { return c.LinkSetUp(-1) }), `rtnl: set up interface -1: invalid argument (interface index -1)`},
 		{"index, zero", nl(func(c *rtnl.Conn, _ int) error { return c.LinkSetDown(0) }), `rtnl: set down interface 0: invalid argument (…)`},
-		{"index, large", nl(func(c *rtnl.Conn, _ int) error { return c.LinkSetUp(1 << 40) }), `rtnl: set up interface 1099511627776: invalid argument (interface index 1099511627776)`},
+		{"index, large", nl(func(c *rtnl.Conn, _ int) error { return c.LinkSetUp(math.MaxInt) }), `rtnl: set up interface 9223372036854775807: invalid argument (interface index 9223372036854775807)`},
 		{"index, get", nl(func(c *rtnl.Conn, _ int) error { _, err := c.Link(99); return err }), `rtnl: get interface 99: no such device (…)`},
 		{"index, address of", nl(func(c *rtnl.Conn, _ int) error { _, err := c.LinkAddr(99); return err }), `rtnl: get hardware address of interface 99: no such device (…)`},
 		{"look up, no name", nl(func(c *rtnl.Conn, _ int) error { _, err := c.IfNameToIndex(""); return err }), `rtnl: look up interface "": no such device (interface name is empty)`},

@@ -294,11 +294,11 @@ func explainMount(err error) error {
 }
 
 // explainBind explains why a file is not mounted over another.
-func explainBind(err error, b Bind) error {
+func explainBind(err error, from, to string) error {
 	return because(err, func(errno unix.Errno) string {
 		switch errno {
 		case unix.ENOENT, unix.EACCES:
-			for _, path := range []string{b.From, b.To} {
+			for _, path := range []string{from, to} {
 				if _, err := os.Stat(path); err != nil {
 					return "both must exist: " + err.Error()
 				}

@@ -109,7 +109,7 @@ func joinError(errno unix.Errno) error {
 	return &os.PathError{Op: "open", Path: "/run/netns/x", Err: errno}
 }
 
-func mounting(err error) error { return explainBind(err, Bind{"/", "/nonexistent"}) }
+func mounting(err error) error { return explainBind(err, "/", "/nonexistent") }
 
 func executing(err error) error {
 	return explainExec(&os.PathError{Op: "exec", Path: "/nonexistent", Err: err})

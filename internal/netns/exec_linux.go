@@ -184,7 +184,7 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 		}
 	}
 	if b, ok := p.mounts[i]; ok {
-		err = fmt.Errorf("mounting %s over %s: %w", b.From, b.To, explainBind(err, b))
+		err = fmt.Errorf("mounting %s over %s: %w", b.From, b.To, explainBind(err, b.From, b.To))
 	}
 	return explainLimit(fmt.Errorf("starting %s: %w", p.path, err))
 }
