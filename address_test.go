@@ -24,7 +24,9 @@ func FuzzAddress(f *testing.F) {
 			if _, err := netip.ParseAddr(host); err == nil {
 				t.Errorf("literal %q is taken for a name", host)
 			}
-			family(network)
+			if f := family(network); f != "" && f != "4" && f != "6" {
+				t.Errorf("%q is of family %q", network, f)
+			}
 		}
 		if name, proto, err := parseIP(network); isIP(network) && err == nil && (proto < 0 || proto > 255 || name == "") {
 			t.Errorf("%q is protocol %d of %q", network, proto, name)

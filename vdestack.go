@@ -61,6 +61,7 @@ type DNS struct {
 
 // A Stack is a private TCP/IP stack of the process: the kernel's own, in a
 // network namespace. Its methods may be called from several goroutines at once.
+// Those of a nil Stack return errors: it is not the host.
 type Stack struct {
 	st      *stack.Stack
 	dns     *dns.Client
