@@ -162,10 +162,10 @@ func TestDiagnosis(t *testing.T) {
 
 		{"processes", machine{}, explain, unix.EAGAIN,
 			"the limit of processes and threads, ulimit -u, is 256, or pids.max of the container is reached: raise it, or end some"},
-		{"processes, command", machine{noLimits: true}, explainLimit, os.NewSyscallError("clone", unix.EAGAIN),
+		{"processes, command", machine{noLimits: true}, Limited, os.NewSyscallError("clone", unix.EAGAIN),
 			"the limit of processes and threads, ulimit -u, is unlimited, or pids.max of the container is reached: raise it, or end some"},
-		{"no process", machine{}, explainLimit, os.NewSyscallError("recvfrom", unix.EAGAIN), ""},
-		{"descriptors", machine{}, explainLimit, unix.EMFILE, "the limit of descriptors is 256: close some, or raise it, ulimit -n"},
+		{"no process", machine{}, Limited, os.NewSyscallError("recvfrom", unix.EAGAIN), ""},
+		{"descriptors", machine{}, Limited, unix.EMFILE, "the limit of descriptors is 256: close some, or raise it, ulimit -n"},
 		{"files", machine{}, explain, unix.ENFILE, "the limit of the whole system, fs.file-max=100000: the administrator can raise it"},
 		{"memory", machine{}, Refused, unix.ENOMEM, "no memory: the machine's, the container's or that of ulimit -v is used up"},
 

@@ -64,7 +64,7 @@ func startPoller() error {
 			for _, fd := range fds[:i] {
 				unix.Close(fd)
 			}
-			return explainLimit(os.NewSyscallError("eventfd", err))
+			return Limited(os.NewSyscallError("eventfd", err))
 		}
 		fds[i] = fd
 	}
@@ -89,7 +89,7 @@ func helperFor(ns int) (*helper, error) {
 		return nil, fmt.Errorf("it belongs to a user namespace that the process is not in: %w", err)
 	}
 	if err != nil {
-		return nil, explainLimit(os.NewSyscallError("ioctl NS_GET_USERNS", err))
+		return nil, Limited(os.NewSyscallError("ioctl NS_GET_USERNS", err))
 	}
 	defer unix.Close(user)
 	id, err := idOf(user)
@@ -130,7 +130,7 @@ func helperFor(ns int) (*helper, error) {
 		return nil, fmt.Errorf("entering the user namespace that it belongs to: %w (it must be one of the same user)", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("entering the user namespace that it belongs to: %w", explainLimit(err))
+		return nil, fmt.Errorf("entering the user namespace that it belongs to: %w", Refused(err))
 	}
 	if helpers.foreign == nil {
 		helpers.foreign = make(map[nsID]*foreign)
