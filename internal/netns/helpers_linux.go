@@ -110,9 +110,12 @@ func helperFor(ns int) (*helper, error) {
 		return nil, err
 	}
 	if helpers.plain == nil {
-		helpers.plain, err = startHelper(unix.CLONE_NEWNET)
-		if atLimit(err) {
-			return nil, explainLimit(err)
+		h, err := startHelper(unix.CLONE_NEWNET)
+		switch {
+		case err == nil:
+			helpers.plain = h
+		case !errors.Is(err, unix.EPERM):
+			return nil, Refused(err)
 		}
 	}
 	if helpers.plain != nil {
