@@ -104,6 +104,9 @@ func TestRawIP(t *testing.T) {
 			if _, ok := c.(*net.IPConn); !ok {
 				t.Errorf("a %T", c)
 			}
+			if a, ok := c.RemoteAddr().(*net.IPAddr); !ok || a.String() != tt.address {
+				t.Errorf("remote address %v", c.RemoteAddr())
+			}
 			c.SetDeadline(time.Now().Add(10 * time.Second))
 			msg := []byte{tt.echo, 0, 0, 0, 0, 1, 0, 1}
 			msg[2], msg[3] = ^tt.echo, ^byte(2) // IPv4; the kernel does IPv6's
