@@ -117,6 +117,10 @@ func TestRawIP(t *testing.T) {
 				buf := make([]byte, 200)
 				n, _, err := c.(*net.IPConn).ReadFrom(buf) // without the IPv4 header
 				if err != nil {
+					for _, s := range []*Stack{a, b} {
+						out, _ := s.Command(t.Context(), "sh", "-c", "ip -s addr; ip neigh").CombinedOutput()
+						t.Logf("%s\n%+v", out, s.Stats())
+					}
 					t.Fatal(err)
 				}
 				if n >= 8 && buf[0] == tt.reply {

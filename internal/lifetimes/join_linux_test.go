@@ -84,7 +84,10 @@ func echo(from *vdestack.Stack, ln net.Listener) {
 		c.Close()
 	}()
 	c, err := from.DialContext(contextOf(20*time.Second), "tcp", ln.Addr().String())
-	check(err)
+	if err != nil {
+		out, _ := from.Command(contextOf(time.Minute), "sh", "-c", "ip -s addr; ip neigh").CombinedOutput()
+		fail("%v: %s%+v", err, out, from.Stats())
+	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	_, err = c.Write([]byte("hello"))
