@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -121,10 +122,33 @@ func setUp() error {
 	if out, err := ip.CombinedOutput(); err != nil {
 		return fmt.Errorf("ip: %w: %s (apt-get install iproute2)", err, out)
 	}
+	// The kernel takes its time for the rest of IPv6 addresses.
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		text, err := os.ReadFile("/proc/self/net/ipv6_route")
+		if err != nil {
+			return err
+		}
+		if localRoutes(string(text)) == strings.Count(network, "nodad") {
+			break
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the host's IPv6 addresses are not usable: %s", text)
+		}
+	}
 	os.Setenv("HTTP_PROXY", "http://10.0.0.2:3128")
 	os.Setenv("LOCALDOMAIN", "host.example")
 	os.Setenv("RES_OPTIONS", "ndots:9")
 	return nil
+}
+
+// localRoutes counts the routes of single addresses of the interface.
+func localRoutes(table string) (n int) {
+	for line := range strings.Lines(table) {
+		if f := strings.Fields(line); len(f) == 10 && f[1] == "80" && f[9] == "vde0" {
+			n++
+		}
+	}
+	return n
 }
 
 // withoutIPv6 makes a host that has IPv6 switched off, as many have.
