@@ -85,7 +85,6 @@ func noChildren(t *testing.T) {
 type testPlug struct {
 	frames chan []byte
 	err    error
-	sendTo chan []byte
 	recvs  atomic.Int32
 	closed chan struct{}
 	once   sync.Once
