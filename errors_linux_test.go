@@ -61,12 +61,7 @@ func mistakes(t *testing.T, dir string, table []mistake) {
 			}
 		})
 	}
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(end) {
-			buf := make([]byte, 1<<16)
-			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
-		}
-	}
+	noGoroutines(t, before)
 }
 
 // matches compares texts; … in want stands for any.

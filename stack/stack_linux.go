@@ -51,7 +51,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	defer func() {
 		if err != nil {
 			s.Close()
-			err = netns.Limit(fmt.Errorf("%s: %w", cfg.Name, err))
+			err = netns.Limited(fmt.Errorf("%s: %w", cfg.Name, err))
 		}
 	}()
 	s.joined = cfg.NetNS != ""

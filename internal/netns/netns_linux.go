@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"unsafe"
 
@@ -105,16 +104,6 @@ func loopbackUp(fd int) error {
 	}
 	ifr.SetUint16(unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_RUNNING)
 	return os.NewSyscallError("ioctl SIOCSIFFLAGS lo", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr))
-}
-
-// Limit adds what to do to an error that says that a limit of the process or the
-// machine is reached, unless it is there already.
-func Limit(err error) error {
-	var errno unix.Errno
-	if !errors.As(err, &errno) || strings.Contains(err.Error(), limit(errno)) {
-		return err
-	}
-	return annotate(err, limit(errno))
 }
 
 // do executes calls in the namespace and returns the result of the last.
