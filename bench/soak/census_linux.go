@@ -41,7 +41,7 @@ type census struct {
 	strays     []string // processes that the run started, wherever they are
 	namespaces []string // network namespaces that the process has to do with
 	leftovers  []string // files in the file system
-	mounts     int
+	mounts     int      // of files of the run
 	mappings   int
 	heap, rss  int // bytes
 }
@@ -117,7 +117,7 @@ func (s *soak) census() *census {
 	c.strays = s.strays()
 	c.leftovers = s.leftovers()
 	text, _ := os.ReadFile("/proc/self/mountinfo")
-	c.mounts = bytes.Count(text, []byte("\n"))
+	c.mounts = bytes.Count(text, []byte(filepath.Base(s.dir)+"/"))
 	text, _ = os.ReadFile("/proc/self/maps")
 	c.mappings = bytes.Count(text, []byte("\n"))
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}

@@ -64,6 +64,7 @@ func (t *task) lookUp(m *member) error {
 		var err error
 		if t.chance(3) {
 			got, err = m.st.Resolver().LookupNetIP(t.ctx, "ip", name)
+			err = resolved(err)
 		} else {
 			got, err = m.st.LookupNetIP(t.ctx, "ip", name)
 		}
@@ -82,6 +83,15 @@ func (t *task) lookUp(m *member) error {
 		}
 	}
 	return nil
+}
+
+// resolved returns an error of a [net.Resolver], which keeps the text alone of
+// what it was told.
+func resolved(err error) error {
+	if err != nil && strings.Contains(err.Error(), net.ErrClosed.Error()) {
+		return wrap(err.Error(), net.ErrClosed)
+	}
+	return err
 }
 
 // addressesOf returns the addresses of an absolute name, in order: it begins

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -189,10 +190,18 @@ func (t *task) open(n *network) (*member, error) {
 	for _, other := range m.known {
 		cfg.DNS.Hosts[other.name()] = other.addrs
 	}
-	err := m.entrance().enter(func() (err error) {
+	var err error
+	create := func() error {
 		m.st, err = vdestack.New(t.ctx, cfg)
 		return err
-	})
+	}
+	if m.end != "" {
+		// A child of the process that has not yet executed its program has a
+		// copy of the socket of the stack that had this end before.
+		within(opTime/2, func() bool { return !errors.Is(create(), unix.EADDRINUSE) })
+	} else {
+		m.entrance().enter(create)
+	}
 	if err != nil {
 		m.leave()
 		return nil, err
