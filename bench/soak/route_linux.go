@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/rtnl"
 )
 
 // doRoute opens three stacks for itself, of which the middle one has two
@@ -55,10 +56,42 @@ func (t *task) doRoute() error {
 			return err
 		}
 	}
+	if err := router.awaitLinkLocal(2); err != nil {
+		return err
+	}
 	return t.stream(ms[0], ms[1])
 }
 
-// openAs opens a stack that only this task uses.
+// awaitLinkLocal waits until n interfaces have a link-local address that no
+// other station has. A router asks for its neighbours from there: before, it
+// cannot forward.
+func (m *member) awaitLinkLocal(n int) error {
+	nl, err := m.st.RTNL()
+	if err != nil {
+		return err
+	}
+	defer nl.Close()
+	var addrs []rtnl.Addr
+	ready := within(opTime/2, func() bool {
+		if addrs, err = nl.Addrs(); err != nil {
+			return true
+		}
+		count := 0
+		for _, a := range addrs {
+			if a.Prefix.Addr().IsLinkLocalUnicast() && a.Flags&rtnl.Tentative == 0 {
+				count++
+			}
+		}
+		return count == n
+	})
+	if err == nil && !ready {
+		err = fmt.Errorf("the link-local addresses are not usable: %v", addrs)
+	}
+	return err
+}
+
+// openAs opens a stack that only this task uses: that it is closed in the end
+// excuses nothing.
 func (t *task) openAs(n *network, cfg vdestack.Config) (*member, error) {
 	m := &member{net: n, serial: n.serial.Add(1)}
 	cfg.Name = m.String()
@@ -71,7 +104,6 @@ func (t *task) openAs(n *network, cfg vdestack.Config) (*member, error) {
 	if m.st, err = vdestack.New(t.ctx, cfg); err != nil {
 		return nil, err
 	}
-	t.use(m)
 	if err := m.identify(); err != nil {
 		m.close()
 		return nil, err
