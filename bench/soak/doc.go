@@ -14,7 +14,7 @@
 // An operation whose stacks and network nobody has touched must succeed. One
 // whose stack was closed, or whose network was cut, may fail with the errors
 // that belong to that. Everything else is printed and makes the exit status 1,
-// as do a hash that is wrong, an operation that takes longer than 20 seconds,
+// as do a hash that is wrong, an operation that takes longer than 40 seconds,
 // and at the end a descriptor, goroutine, process, namespace, mount or file
 // that was not there at the beginning. The last line of the output is the
 // summary.

@@ -64,7 +64,8 @@ func (t *task) doRoute() error {
 
 // awaitLinkLocal waits until n interfaces have a link-local address that no
 // other station has. A router asks for its neighbours from there: before, it
-// cannot forward.
+// cannot forward. That takes a second or two, and longer where the kernel is
+// busy with the namespaces of other programs.
 func (m *member) awaitLinkLocal(n int) error {
 	nl, err := m.st.RTNL()
 	if err != nil {

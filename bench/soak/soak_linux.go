@@ -16,10 +16,10 @@ import (
 const (
 	workers = 8
 	// opTime is the deadline of whatever an operation waits for.
-	opTime = 10 * time.Second
+	opTime = 20 * time.Second
 	// opLimit is how long an operation may take altogether, a few such waits:
 	// one that takes longer hangs.
-	opLimit = 20 * time.Second
+	opLimit = 40 * time.Second
 	// maxFailures is how many failures are printed.
 	maxFailures = 50
 )
@@ -129,7 +129,7 @@ func operations() []*operation {
 		{name: "udp", weight: 30, do: (*task).doUDP},
 		{name: "multicast", weight: 10, do: (*task).doMulticast},
 		{name: "names", weight: 15, do: (*task).doNames},
-		{name: "route", weight: 8, do: (*task).doRoute},
+		{name: "route", weight: 3, do: (*task).doRoute},
 		{name: "join", weight: 10, do: (*task).doJoin},
 		{name: "http", weight: 10, do: (*task).doHTTP},
 		{name: "refused", weight: 15, do: (*task).doRefused},
