@@ -7,10 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/vdestack/vdestack"
-	"github.com/vdestack/vdestack/rtnl"
 )
 
 // doRoute opens three stacks for itself, of which the middle one has two
@@ -20,75 +20,49 @@ func (t *task) doRoute() error {
 		return errSkip // there are no interfaces here
 	}
 	n := &network{name: fmt.Sprint("route", t.serial.Add(1))}
-	var middle []vdestack.Interface
-	var ms []*member
-	defer func() {
-		for _, i := range t.rng.Perm(len(ms)) {
-			t.end(ms[i])
-		}
-	}()
+	var router vdestack.Config
+	var configs []vdestack.Config
 	for side := range 2 {
 		vnl := fmt.Sprintf("%s://%s.%d", []string{"mem", "lan"}[t.rng.IntN(2)], n.name, side)
 		mtu := 1280 + t.rng.IntN(9000-1280)
-		i := func(nth byte) vdestack.Interface {
+		station := func(nth byte) vdestack.Interface {
 			return vdestack.Interface{VNL: vnl, MTU: mtu, Addrs: []netip.Prefix{
 				netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 200, byte(side), nth}), 24),
 				netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 4, 2: byte(side), 15: nth}), 64),
 			}}
 		}
-		router := i(1)
-		middle = append(middle, router)
-		end := i(2)
-		end.Gateways = []netip.Addr{router.Addrs[0].Addr(), router.Addrs[1].Addr()}
-		m, err := t.openAs(n, vdestack.Config{Interfaces: []vdestack.Interface{end}})
-		if err != nil {
-			return err
-		}
-		ms = append(ms, m)
+		near, end := station(1), station(2)
+		end.Gateways = []netip.Addr{near.Addrs[0].Addr(), near.Addrs[1].Addr()}
+		configs = append(configs, vdestack.Config{Interfaces: []vdestack.Interface{end}})
+		// A router asks for its neighbours from a link-local address. The
+		// kernel's own cannot be used before duplicates have been looked for.
+		near.Addrs = append(near.Addrs, netip.MustParsePrefix("fe80::1/64"))
+		router.Interfaces = append(router.Interfaces, near)
 	}
-	router, err := t.openAs(n, vdestack.Config{Interfaces: middle})
-	if err != nil {
-		return err
+	configs = append(configs, router)
+	ms := make([]*member, len(configs))
+	errs := make([]error, len(configs))
+	var wg sync.WaitGroup
+	for i, cfg := range configs {
+		wg.Go(func() { ms[i], errs[i] = t.openAs(n, cfg) })
 	}
-	ms = append(ms, router)
-	for _, name := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
-		if err := router.st.Sysctl(name, "1"); err != nil {
-			return err
-		}
-	}
-	if err := router.awaitLinkLocal(2); err != nil {
-		return err
-	}
-	return t.stream(ms[0], ms[1])
-}
-
-// awaitLinkLocal waits until n interfaces have a link-local address that no
-// other station has. A router asks for its neighbours from there: before, it
-// cannot forward. That takes a second or two, and longer where the kernel is
-// busy with the namespaces of other programs.
-func (m *member) awaitLinkLocal(n int) error {
-	nl, err := m.st.RTNL()
-	if err != nil {
-		return err
-	}
-	defer nl.Close()
-	var addrs []rtnl.Addr
-	ready := within(opTime/2, func() bool {
-		if addrs, err = nl.Addrs(); err != nil {
-			return true
-		}
-		count := 0
-		for _, a := range addrs {
-			if a.Prefix.Addr().IsLinkLocalUnicast() && a.Flags&rtnl.Tentative == 0 {
-				count++
+	wg.Wait()
+	defer func() {
+		for _, i := range t.rng.Perm(len(ms)) {
+			if ms[i] != nil {
+				t.end(ms[i])
 			}
 		}
-		return count == n
-	})
-	if err == nil && !ready {
-		err = fmt.Errorf("the link-local addresses are not usable: %v", addrs)
+	}()
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
-	return err
+	for _, name := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
+		if err := ms[2].st.Sysctl(name, "1"); err != nil {
+			return err
+		}
+	}
+	return t.stream(ms[0], ms[1])
 }
 
 // openAs opens a stack that only this task uses: that it is closed in the end
