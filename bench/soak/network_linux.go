@@ -83,6 +83,7 @@ type member struct {
 	upsets uint64 // of the network, before the stack was opened
 
 	closing, cut atomic.Bool
+	closed       atomic.Bool // Close has returned
 	left         sync.Once
 }
 
@@ -240,6 +241,7 @@ func (m *member) identify() error {
 func (m *member) close() error {
 	m.closing.Store(true)
 	err := m.entrance().exit(m.st.Close)
+	m.closed.Store(true)
 	m.left.Do(m.leave)
 	return err
 }
