@@ -112,8 +112,10 @@ func (f *fabric) start(ctx context.Context) error {
 		if h.process != nil {
 			continue
 		}
-		// What one that was killed has left.
-		if err := os.RemoveAll(h.dir); err != nil {
+		// What one that was killed has left, to which a client may add until it
+		// sees that.
+		var err error
+		if !within(time.Second, func() bool { err = os.RemoveAll(h.dir); return err == nil }) {
 			return err
 		}
 		p, err := start(h.argv...)
