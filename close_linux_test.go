@@ -3,9 +3,11 @@ package vdestack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -359,6 +361,95 @@ func TestCloseSockets(t *testing.T) {
 			}
 		case <-limit:
 			t.Fatal("a call waits a second after Close")
+		}
+	}
+}
+
+// A lastPlug is a plug that does not leave its network before a frame was sent
+// after all sockets were ended.
+type lastPlug struct {
+	closing, sent chan bool
+	once          sync.Once
+	closed        chan bool
+}
+
+// lastPlugs are those that last:// opens.
+var lastPlugs = make(chan *lastPlug, 1)
+
+func init() {
+	vdeplug.Register("last", func(context.Context, vdeplug.Locator, *vdeplug.Options) (vdeplug.Conn, error) {
+		return <-lastPlugs, nil
+	})
+}
+
+func (p *lastPlug) Recv([]byte) (int, error) {
+	<-p.closed
+	return 0, net.ErrClosed
+}
+
+func (p *lastPlug) Send([]byte) error {
+	select {
+	case <-p.closing:
+		select {
+		case p.sent <- true:
+		default:
+		}
+	default:
+	}
+	return nil
+}
+
+func (p *lastPlug) Close() error {
+	p.once.Do(func() {
+		close(p.closing)
+		select {
+		case <-p.sent:
+		case <-time.After(10 * time.Second):
+		}
+		close(p.closed)
+	})
+	return nil
+}
+
+// TestCloseDialLate dials when Close has ended the sockets of the stack, and
+// has not removed the interfaces yet.
+func TestCloseDialLate(t *testing.T) {
+	for _, mptcp := range []bool{false, true} {
+		for _, dst := range []string{"10.0.0.2:80", "[fc00::1:2]:80"} {
+			t.Run(fmt.Sprint(dst, " multipath ", mptcp), func(t *testing.T) {
+				leaks(t)
+				plug := &lastPlug{closing: make(chan bool), sent: make(chan bool, 1), closed: make(chan bool)}
+				lastPlugs <- plug
+				s := open(t, "last://", "10.0.0.1/24", "fc00::1:1/64")
+				ready, dialled := make(chan bool), make(chan error, 1)
+				d := Dialer{Stack: s}
+				d.SetMultipathTCP(mptcp)
+				// The socket is in the stack by now, and connects when this returns.
+				d.ControlContext = func(context.Context, string, string, syscall.RawConn) error {
+					close(ready)
+					<-plug.closing
+					return nil
+				}
+				go func() {
+					c, err := d.DialContext(t.Context(), "tcp", dst)
+					if err == nil {
+						c.Close()
+					}
+					dialled <- err
+				}()
+				<-ready
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+				select {
+				case err := <-dialled:
+					if !errors.Is(err, net.ErrClosed) {
+						t.Errorf("got %v, want net.ErrClosed", err)
+					}
+				case <-time.After(5 * time.Second):
+					t.Error("Dial waits for a connection in a closed stack")
+				}
+			})
 		}
 	}
 }

@@ -144,15 +144,14 @@ func (c *tapConn) trySend(fd int, t *transfer) {
 		c.droppedSend.Add(1)
 		return
 	}
-	err := t.write(fd)
-	if err == nil {
-		return
-	}
-	c.droppedSend.Add(1)
 	// Only a removed interface is the end. One that is down (EIO) may come up
 	// again; other errors are of the frame.
-	if err == unix.EBADFD {
+	switch err := t.write(fd); err {
+	case nil:
+	case unix.EBADFD:
 		t.err = os.NewSyscallError("write", err)
+	default:
+		c.droppedSend.Add(1)
 	}
 }
 

@@ -151,6 +151,9 @@ func TestTAPRemoved(t *testing.T) {
 		t.Errorf("got %#v", err)
 	}
 	wantError(t, in.Send(testFrame(broadcast, station(1), 60)), "interface vdetest0 was removed")
+	if got := in.Conn.(Dropper).Drops(); got != (Drops{}) {
+		t.Errorf("drops: got %+v, want none, for the error says it", got)
+	}
 }
 
 func TestTAPOpenErrors(t *testing.T) {

@@ -107,6 +107,9 @@ func (c *vdeConn) tryRecv(fd int, t *transfer) bool {
 }
 
 func (c *vdeConn) Send(frame []byte) error {
+	if err := c.final("send"); err != nil {
+		return err
+	}
 	err := c.data.send(c, frame)
 	if final := c.final("send"); final != nil {
 		err = final
@@ -120,13 +123,12 @@ func (c *vdeConn) trySend(fd int, t *transfer) {
 		c.droppedSend.Add(1)
 		return
 	}
-	if err := t.write(fd); err != nil {
+	switch err := t.write(fd); err {
+	case nil:
+	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
 		c.droppedSend.Add(1)
-		switch err {
-		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
-		default:
-			c.end(switchClosed(os.NewSyscallError("send", err)))
-		}
+	default:
+		c.end(switchClosed(os.NewSyscallError("send", err)))
 	}
 }
 

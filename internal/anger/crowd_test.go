@@ -32,8 +32,7 @@ func TestCrowd(t *testing.T) {
 	}
 	needDescriptors(t, 30*crowd)
 	guard(t)
-	// How long a hundred take, the machine decides: the test's own limit is the bound.
-	ctx, cancel := context.WithCancelCause(t.Context())
+	ctx, cancel := context.WithCancelCause(bounded(t))
 	defer cancel(nil)
 	ready, finished := newMeeting(crowd), newMeeting(crowd)
 	t.Run("stack", func(t *testing.T) { // which ends when all are finished
