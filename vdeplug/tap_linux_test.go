@@ -151,6 +151,8 @@ func TestTAPRemoved(t *testing.T) {
 		t.Errorf("got %#v", err)
 	}
 	wantError(t, in.Send(testFrame(broadcast, station(1), 60)), "interface vdetest0 was removed")
+	_, err = in.Recv(make([]byte, MaxFrame)) // which does not come to its read: the poller knows
+	wantError(t, err, "interface vdetest0 was removed")
 }
 
 func TestTAPOpenErrors(t *testing.T) {
