@@ -76,8 +76,11 @@ run() {
 	done </tests/must
 	echo "@run $1 $2 $result $(grep -c '^--- PASS' "$log") $(grep -c '^ *--- SKIP' "$log") \
 $(grep -c '^ *--- FAIL' "$log") $(($(cut -d. -f1 /proc/uptime) - start))"
-	# The reason of a skip is the line before.
-	awk -v who="$1 $2" '/^ *--- SKIP/ { sub(/^ *[^ ]*: /, "", last); print "@skip", who, $3 ": " last } { last = $0 }' "$log"
+	# The reason of a skip is what the test said last.
+	awk -v who="$1 $2" '
+		/^=== (RUN|CONT|NAME)/ { test = $3 }
+		/^ +[a-z_]+_test\.go:[0-9]+: / { said[test] = $0; sub(/^[^:]*:[0-9]+: /, "", said[test]) }
+		/^ *--- SKIP/ { print "@skip", who, $3 ": " said[$3] }' "$log"
 	if [ $result = FAIL ]; then
 		echo "@fail $1 as $2: exit status $status"
 		sed "s/^/@log $1 $2 /" "$log"
