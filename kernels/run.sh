@@ -3,12 +3,13 @@
 # booted by qemu from an initramfs that holds the static test binaries and a few
 # Debian programs, and runs them as root and as an ordinary user (init.sh).
 #
-#	kernels/run.sh [-a] [-f] [-v] [suite/architecture ...]
+#	kernels/run.sh [-a] [-f] [-t N] [-v] [suite/architecture ...]
 #
 # Without arguments: the kernels of Debian 12. -a adds the newer ones of Debian 13 and
 # of the backports to both. -f runs every test of every package, not only those that
-# depend on the kernel; that takes its time where the machine is emulated. -v shows
-# why tests were skipped.
+# depend on the kernel; that takes its time where the machine is emulated. -t gives
+# the machines N times as long, for a computer that is busy. -v shows why tests were
+# skipped.
 #
 # Nothing is installed on the machine but, as root on Debian, the programs that
 # this script calls. Kernels and programs for the machines are downloaded once a
@@ -66,10 +67,11 @@ run_limit=300
 memory=1G
 
 verbose= full=
-while getopts afv opt; do
+while getopts aft:v opt; do
 	case $opt in
 	a) stable+=("${newer[@]}") ;;
-	f) full=1 machine_limit=3600 run_limit=900 memory=2G ;;
+	f) full=1 machine_limit=$((4 * machine_limit)) run_limit=$((3 * run_limit)) memory=2G ;;
+	t) machine_limit=$((OPTARG * machine_limit)) run_limit=$((OPTARG * run_limit)) ;;
 	v) verbose=1 ;;
 	*) exit 2 ;;
 	esac
