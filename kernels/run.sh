@@ -225,7 +225,7 @@ build() {
 			[ -n "$pattern" ] || continue
 		fi
 		name=${name//\//-}
-		CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 300 go test -c -o "$out/$name/test" "$pkg"
+		CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go test -c -o "$out/$name/test" "$pkg"
 		echo "$pattern" >"$out/$name/pattern"
 		[ ! -d "$dir/testdata" ] || cp -R "$dir/testdata" "$out/$name/"
 	done < <(cd .. && GOOS=linux GOARCH=$1 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./...)
@@ -236,7 +236,7 @@ build() {
 		name=${name%% *}
 		[ -d "$out/${name//\//-}" ] || die "there are no tests of $name"
 	done
-	[ -z "$full" ] || (cd .. && CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 300 go build -o "$out/programs/" ./echo_example ./http_example ./vdens)
+	[ -z "$full" ] || (cd .. && CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go build -o "$out/programs/" ./echo_example ./http_example ./vdens)
 	chmod -R a+rX "$out"
 }
 
