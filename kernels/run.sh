@@ -190,7 +190,7 @@ get_userland() {
 	local dir=$cache/userland-$1
 	fresh "$dir" && return
 	private_apt bookworm "$1"
-	timeout 200 apt-get -q -c "$conf" install --download-only "${userland[@]}" >"$work/log" 2>&1 ||
+	timeout 400 apt-get -q -c "$conf" install --download-only "${userland[@]}" >"$work/log" 2>&1 ||
 		{ cat "$work/log"; die "no programs for $1"; }
 	extract "$dir" "$archives"/*.deb
 	rm -rf "$dir"/usr/{include,games,src} "$dir"/usr/lib/*/{gconv,perl*} \
@@ -203,7 +203,7 @@ get_kernel() {
 	fresh "$dir" && return
 	private_apt "$1" "$2"
 	# Newer kernels come in several packages.
-	timeout 200 bash -euc '
+	timeout 400 bash -euc '
 		cd "$2"
 		apt-get -q -c "$1" download $(apt-cache -c "$1" --recurse --no-recommends --no-suggests --important depends linux-image-$3 |
 			grep -oE "^ *linux-(image|binary|modules|base)-[0-9][^ ]*" | sort -u)
