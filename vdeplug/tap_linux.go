@@ -111,6 +111,10 @@ func (c *tapConn) final(op string, err error) error {
 		return net.ErrClosed
 	case errors.Is(err, unix.EBADFD):
 		err = fmt.Errorf("interface %s was removed: %w", c.name, err)
+	case errors.Is(err, net.ErrClosed):
+		// Nobody closed it: the poller gives up on a file that has nothing but
+		// an error for it. A TAP has that as soon as its interface is gone.
+		err = fmt.Errorf("interface %s was removed: %w", c.name, os.NewSyscallError("poll", unix.EBADFD))
 	}
 	return &Error{op, c.vnl, err}
 }

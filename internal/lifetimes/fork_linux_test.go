@@ -112,7 +112,7 @@ func forks() {
 		})
 	}
 	children := 0
-	for start := time.Now(); children < 100 && time.Since(start) < 4*time.Second; children++ {
+	for start := time.Now(); children < 10 || children < 100 && time.Since(start) < 4*time.Second; children++ {
 		cmd := exec.CommandContext(ctx, "sh", "-c", list)
 		if got := count(cmd.CombinedOutput()); got != want {
 			out, _ := exec.Command("sh", "-c", list).CombinedOutput()
@@ -125,9 +125,6 @@ func forks() {
 	close(end)
 	wg.Wait()
 	fmt.Printf("%d children and as many commands with %d descriptors\n", children, want)
-	if children < 10 {
-		fail("too few children")
-	}
 }
 
 // TestFork starts children beside everything that makes descriptors.

@@ -3,6 +3,7 @@
 package lifetimes
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -40,7 +41,8 @@ func openAt(n int) {
 	before, goroutines := descriptors(), runtime.NumGoroutine()
 	poller := strings.Contains(strings.Join(before, " "), "eventpoll")
 	setLimit(uint64(len(before) + n))
-	s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{Interfaces: []vdestack.Interface{
+	// A context with a deadline would have the runtime make its poller here.
+	s, err := vdestack.New(context.Background(), vdestack.Config{Interfaces: []vdestack.Interface{
 		{VNL: "mem://limit", Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fc00::1/64")}},
 		{VNL: "lan://limit", Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}},
 	}})

@@ -75,7 +75,7 @@ func Join(path string) (_ *NS, err error) {
 	}
 	probe, err := n.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if err == nil {
-		err = n.readCookie(probe)
+		err = Refused(n.readCookie(probe))
 		unix.Close(probe)
 	}
 	if err != nil {
@@ -91,7 +91,7 @@ func (n *NS) Cookie() uint64 { return n.cookie }
 func (n *NS) readCookie(fd int) (err error) {
 	n.cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	if err == unix.ENOPROTOOPT {
-		return fmt.Errorf("the kernel is older than Linux 5.14, which is needed: getsockopt SO_NETNS_COOKIE: %w: %w", err, errors.ErrUnsupported)
+		return fmt.Errorf("%w: %w", os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err), errors.ErrUnsupported)
 	}
 	return os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err)
 }
