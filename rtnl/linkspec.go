@@ -14,6 +14,9 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
+// maxQueues is the kernel's limit.
+const maxQueues = 4096
+
 // A LinkSpec says what LinkAdd makes. Kind is all that is needed, and what the
 // kind asks for.
 type LinkSpec struct {
@@ -32,12 +35,17 @@ type LinkSpec struct {
 	MTU int
 	// MAC is the hardware address. Nil: random.
 	MAC net.HardwareAddr
+	// Queues is how many queues it has in each direction. 0: the kind's own
+	// number, for a veth one a processor, each of which takes memory and time.
+	Queues int
+	// Up sets it up at once. The kernel does not do that for a Peer.
+	Up bool
 	// NetNS is an open network namespace to make the interface in. Nil: the
 	// Conn's own. Needs CAP_NET_ADMIN there too.
 	NetNS *os.File
 
-	// Peer is the other end of a veth: its Name, Index, MTU, MAC and NetNS are
-	// used. Nil: the kernel picks a name, and makes it beside this end.
+	// Peer is the other end of a veth: its Name, Index, MTU, MAC, Queues and NetNS
+	// are used. Nil: the kernel picks a name, and makes it beside this end.
 	Peer *LinkSpec
 	// VLAN is the id of a vlan, 1 to 4094; it needs a Parent.
 	VLAN int
@@ -136,7 +144,11 @@ func (l *LinkSpec) encode() ([]byte, error) {
 		}
 		return ae.Encode()
 	})
-	return encode(ifInfo{index: l.Index}.encode(), ae)
+	info := ifInfo{index: l.Index}
+	if l.Up {
+		info.flags, info.change = iffUp, iffUp
+	}
+	return encode(info.encode(), ae)
 }
 
 // device adds the attributes that an interface and its peer have in common.
@@ -149,6 +161,10 @@ func (l *LinkSpec) device(ae *netlink.AttributeEncoder) {
 	}
 	if l.MAC != nil {
 		ae.Bytes(iflaAddress, l.MAC)
+	}
+	if l.Queues != 0 {
+		ae.Uint32(iflaNumTxQueues, uint32(l.Queues))
+		ae.Uint32(iflaNumRxQueues, uint32(l.Queues))
 	}
 	if l.NetNS != nil {
 		ae.Uint32(iflaNetNSFd, uint32(l.NetNS.Fd()))
@@ -214,6 +230,8 @@ func (l *LinkSpec) check() error {
 		}
 	}
 	switch {
+	case l.Peer != nil && l.Peer.Up:
+		return invalid(syscall.EINVAL, "the kernel does not set a Peer up")
 	case l.Peer != nil && l.Peer.Index != 0 && l.Index == 0:
 		return invalid(syscall.EINVAL, "the kernel takes Peer.Index only together with Index")
 	case l.Kind == "":
@@ -250,6 +268,9 @@ func (l *LinkSpec) checkDevice() error {
 		if err := checkMAC(l.MAC); err != nil {
 			return err
 		}
+	}
+	if l.Queues < 0 || l.Queues > maxQueues {
+		return invalid(syscall.EINVAL, "Queues %d is not 0 to %d", l.Queues, maxQueues)
 	}
 	if l.NetNS != nil && l.NetNS.Fd() == ^uintptr(0) {
 		return invalid(os.ErrClosed, "NetNS")

@@ -31,15 +31,17 @@ const (
 	iffRunning      = 0x40
 	iffMulticast    = 0x1000
 
-	iflaAddress   = 1
-	iflaIfName    = 3
-	iflaMTU       = 4
-	iflaLink      = 5
-	iflaMaster    = 10
-	iflaOperState = 16
-	iflaLinkInfo  = 18
-	iflaStats64   = 23
-	iflaNetNSFd   = 28
+	iflaAddress     = 1
+	iflaIfName      = 3
+	iflaMTU         = 4
+	iflaLink        = 5
+	iflaMaster      = 10
+	iflaOperState   = 16
+	iflaLinkInfo    = 18
+	iflaStats64     = 23
+	iflaNetNSFd     = 28
+	iflaNumTxQueues = 31
+	iflaNumRxQueues = 32
 
 	iflaInfoKind = 1
 	iflaInfoData = 2

@@ -43,6 +43,8 @@ func TestNumbers(t *testing.T) {
 		{"IFLA_LINKINFO", iflaLinkInfo, unix.IFLA_LINKINFO},
 		{"IFLA_STATS64", iflaStats64, unix.IFLA_STATS64},
 		{"IFLA_NET_NS_FD", iflaNetNSFd, unix.IFLA_NET_NS_FD},
+		{"IFLA_NUM_TX_QUEUES", iflaNumTxQueues, unix.IFLA_NUM_TX_QUEUES},
+		{"IFLA_NUM_RX_QUEUES", iflaNumRxQueues, unix.IFLA_NUM_RX_QUEUES},
 		{"IFLA_INFO_KIND", iflaInfoKind, unix.IFLA_INFO_KIND},
 		{"IFLA_INFO_DATA", iflaInfoData, unix.IFLA_INFO_DATA},
 		{"IFLA_VXLAN_ID", iflaVXLANID, unix.IFLA_VXLAN_ID},
