@@ -1,0 +1,140 @@
+package carrier
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A message is struct mmsghdr of recvmmsg(2) and sendmmsg(2).
+type message struct {
+	hdr unix.Msghdr
+	n   uint32
+}
+
+// system is what receiving fills in beside the bytes.
+type system struct {
+	msgs    [maxMsgs]message
+	vecs    [maxMsgs]unix.Iovec
+	names   [maxMsgs]unix.RawSockaddrInet6
+	control [maxMsgs]control
+
+	// How the messages are prepared; the kernel has changed those of used.
+	count, size, used, room int
+}
+
+// A control is a control message: of UDP_GRO, UDP_SEGMENT or SCM_RIGHTS with an
+// int, or of PACKET_AUXDATA.
+type control struct {
+	hdr   unix.Cmsghdr
+	value [24]byte
+}
+
+// A Datagram is what RecvMsgs received.
+type Datagram struct {
+	// Data are the bytes; Truncated tells that there were more.
+	Data      []byte
+	Truncated bool
+	// From is the sender, with all that its family does not use zero, if it was
+	// asked for.
+	From *unix.RawSockaddrInet6
+	// Segment is the size of each datagram but the last, if the kernel has
+	// joined several (UDP_GRO), else 0.
+	Segment int
+	// Tag and TagType are the VLAN tag that the kernel has taken out of a frame
+	// (PACKET_AUXDATA); TagType 0: none.
+	Tag, TagType uint16
+	// Right is a descriptor that came along (SCM_RIGHTS), else -1. It belongs to
+	// the caller.
+	Right int
+}
+
+// How much room for control messages a call of RecvMsgs gives the kernel.
+const (
+	// DataOnly: senders are not wanted either.
+	DataOnly = 0
+	// ControlInt is room for UDP_GRO, or one descriptor.
+	ControlInt = unix.SizeofCmsghdr + 8
+	// ControlAux is room for PACKET_AUXDATA.
+	ControlAux = unix.SizeofCmsghdr + 24
+)
+
+// RecvMsgs receives datagrams into the memory of the buffer, without blocking:
+// size bytes at most of each, as many as there is room for. Datagram i is
+// returned by b.Datagram(i).
+func (b *Buffer) RecvMsgs(fd, size, control int) (n int, err error) {
+	b.take()
+	m := b.mem
+	m.prepare(size, control)
+	flags := uintptr(unix.MSG_DONTWAIT)
+	if control == ControlInt {
+		flags |= unix.MSG_CMSG_CLOEXEC // which packet sockets refuse
+	}
+	for {
+		r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), flags, 0, 0)
+		switch errno {
+		case 0:
+			m.used = int(r)
+			return m.used, nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// prepare fills in the messages, or what the last call has changed of them.
+func (m *memory) prepare(size, room int) {
+	changed := m.used
+	m.used = 0
+	if m.size != size || m.room != room {
+		m.size, m.room = size, room
+		m.count = min(maxMsgs, Size/size)
+		changed = m.count
+	}
+	for i := range changed {
+		m.vecs[i].Base = &m.bytes[i*size]
+		m.vecs[i].SetLen(size)
+		h := &m.msgs[i].hdr
+		*h = unix.Msghdr{Iov: &m.vecs[i]}
+		h.SetIovlen(1)
+		if room != DataOnly {
+			m.names[i] = unix.RawSockaddrInet6{}
+			h.Name = (*byte)(unsafe.Pointer(&m.names[i]))
+			h.Namelen = unix.SizeofSockaddrInet6
+			h.Control = (*byte)(unsafe.Pointer(&m.control[i]))
+			h.SetControllen(room)
+		}
+	}
+}
+
+// Datagram returns datagram i of the last RecvMsgs.
+func (b *Buffer) Datagram(i int) Datagram {
+	m := &b.mem.msgs[i]
+	d := Datagram{
+		Data:      unsafe.Slice(b.mem.vecs[i].Base, min(int(m.n), b.mem.size)),
+		Truncated: m.hdr.Flags&unix.MSG_TRUNC != 0,
+		From:      &b.mem.names[i],
+		Right:     -1,
+	}
+	if b.mem.room == DataOnly || m.hdr.Controllen < unix.SizeofCmsghdr+4 {
+		return d
+	}
+	c := &b.mem.control[i]
+	value := int(*(*int32)(unsafe.Pointer(&c.value)))
+	switch [2]int32{c.hdr.Level, c.hdr.Type} {
+	case [2]int32{unix.SOL_UDP, unix.UDP_GRO}:
+		d.Segment = value
+	case [2]int32{unix.SOL_SOCKET, unix.SCM_RIGHTS}:
+		d.Right = value
+	case [2]int32{unix.SOL_PACKET, unix.PACKET_AUXDATA}:
+		aux := (*unix.TpacketAuxdata)(unsafe.Pointer(&c.value))
+		if aux.Status&unix.TP_STATUS_VLAN_VALID != 0 {
+			d.Tag, d.TagType = aux.Vlan_tci, unix.ETH_P_8021Q
+			if aux.Status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+				d.TagType = aux.Vlan_tpid
+			}
+		}
+	}
+	return d
+}
