@@ -254,15 +254,13 @@ func TestPlugsLeave(t *testing.T) {
 // TestInterfaceGone takes the interface away under a stack.
 func TestInterfaceGone(t *testing.T) {
 	leaks(t)
-	for _, vnl := range []string{"mem://" + t.Name(), "lan://" + t.Name()} {
+	for _, vnl := range []string{"mem://" + t.Name(), "lan://" + t.Name(), "ptp://" + filepath.Join(t.TempDir(), "p")} {
 		s := open(t, vnl, "10.0.0.1/24")
 		peer := open(t, vnl, "10.0.0.2/24")
 		if err := s.Run(t.Context(), "ip link del vde0"); err != nil {
 			t.Fatal(err)
 		}
-		if !strings.HasPrefix(vnl, "lan") {
-			eventually(t, "the end of the interface", func() bool { return s.Stats().Interfaces[0].Err != nil })
-		}
+		eventually(t, "the end of the interface", func() bool { return s.Stats().Interfaces[0].Err != nil })
 		t.Log(s.Stats().Interfaces[0].Err)
 		peer.Command(t.Context(), "ping", "-c", "1", "-W", "0.1", "10.0.0.1").Run() // frames for it
 		works(t, s)

@@ -69,7 +69,51 @@ type Interface struct {
 	Gateways []netip.Addr
 	// Down leaves the interface down.
 	Down bool
+	// Kind is what the interface is made of, [KindTAP] or [KindVeth]. Empty means
+	// a TAP, or a veth pair where there is no /dev/net/tun for this user.
+	// Interfaces of mem:// and lan:// are veth pairs of another sort, and have no
+	// Kind.
+	Kind string
+	// NoOffload are kinds of work that the kernel and the stack do not leave to
+	// each other although they could. It is for finding faults: without them
+	// each frame costs as much as a whole packet.
+	NoOffload Offload
 }
+
+// Kinds of interfaces.
+const (
+	// KindTAP is a TAP, the device for programs that are networks.
+	KindTAP = "tap"
+	// KindVeth is one end of a veth pair, whose other end a packet socket reads
+	// and writes in a namespace that belongs to the process. It needs no device.
+	KindVeth = "veth"
+)
+
+// An Offload is a set of kinds of work that is done for many frames at once.
+// The kernel's TCP and UDP make and take packets of up to 64 KiB, which are cut
+// into frames on their way to a network, and joined from frames that come from
+// there; what the peers see is ordinary frames.
+type Offload uint8
+
+const (
+	// OffloadHeader is the header that makes all the others possible, of
+	// linux/virtio_net.h. Kernels without it are used frame by frame.
+	OffloadHeader Offload = 1 << iota
+	// OffloadChecksum makes the checksums of TCP and UDP where frames are made,
+	// or not at all where packets do not leave the process.
+	OffloadChecksum
+	// OffloadTSO4 and OffloadTSO6 let TCP send packets that are larger than a
+	// frame.
+	OffloadTSO4
+	OffloadTSO6
+	// OffloadUSO does the same for datagrams sent with UDP_SEGMENT, from Linux
+	// 6.2 on.
+	OffloadUSO
+	// OffloadGRO joins received segments of TCP, if their checksums are right.
+	OffloadGRO
+	// OffloadUDPGRO joins received datagrams of a flow, from Linux 6.2 on.
+	OffloadUDPGRO
+)
 
 // check completes and validates a configuration, and names the bad field.
 func (c *Config) check() error {
@@ -112,6 +156,9 @@ func (c *Config) check() error {
 func (f *Interface) check() error {
 	if err := checkName(f.Name); err != nil {
 		return err
+	}
+	if f.Kind != "" && f.Kind != KindTAP && f.Kind != KindVeth {
+		return fmt.Errorf("kind %q is neither %q nor %q", f.Kind, KindTAP, KindVeth)
 	}
 	if f.MTU == 0 {
 		f.MTU = DefaultMTU
@@ -220,6 +267,10 @@ type InterfaceStats struct {
 
 	TxFrames, TxBytes, TxDropped uint64
 	RxFrames, RxBytes, RxDropped uint64
+
+	// Refused counts packets of joined frames that the kernel did not take. From
+	// the first on, frames are not joined any more (see [OffloadGRO]).
+	Refused uint64
 
 	// Err says why the network is gone; nil while it is there.
 	Err error

@@ -10,12 +10,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
@@ -29,12 +29,14 @@ type iface struct {
 	cfg   Interface
 	index int
 
-	tap   *os.File
+	dev   *nic.Device
+	cable *cable // nil: dev is a TAP
 	plug  vdeplug.Conn
 	pumps sync.WaitGroup
 
-	lan  *lan
-	port int
+	lan     *lan
+	port    lanPort
+	lanLast atomic.Pointer[InterfaceStats] // of a closed one
 
 	tx, rx counters
 	// failure says why the plug is gone.
@@ -45,15 +47,16 @@ type counters struct {
 	frames, bytes, dropped atomic.Uint64
 }
 
-func (c *counters) count(n int) {
-	c.frames.Add(1)
-	c.bytes.Add(uint64(n))
+func (c *counters) add(n nic.Counts) {
+	c.frames.Add(n.Frames)
+	c.bytes.Add(n.Bytes)
+	c.dropped.Add(n.Dropped)
 }
 
 // newIface opens the network, makes the interface and configures it.
 func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (_ *iface, err error) {
-	if strings.HasPrefix(cfg.VNL, lanScheme) {
-		return s.newLANIface(ctx, nl, cfg)
+	if i, err := s.newLANIface(ctx, nl, cfg); i != nil || err != nil {
+		return i, err
 	}
 	i := &iface{s: s, cfg: cfg}
 	defer func() {
@@ -68,22 +71,51 @@ func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (_ *
 	if i.plug, err = vdeplug.OpenContext(ctx, vnl, nil); err != nil {
 		return nil, err
 	}
-	if i.tap, err = s.openTAP(cfg.Name); err != nil {
+	if err := i.open(ctx, nl); err != nil {
 		return nil, err
 	}
-	return i, i.configure(ctx, nl)
+	if err := i.configure(ctx, nl); err != nil || cfg.Down || i.cable == nil {
+		return i, err
+	}
+	return i, i.cable.hub.await(i.cable.far)
+}
+
+// open makes the interface: a TAP or, where that is not to be had, a cable.
+func (i *iface) open(ctx context.Context, nl *rtnl.Conn) (err error) {
+	offload := (nic.All &^ nic.Offload(i.cfg.NoOffload)).Usable()
+	var terr error
+	if i.cfg.Kind != KindVeth {
+		if i.dev, terr = i.s.openTAP(i.cfg.Name, offload); terr == nil {
+			return nil
+		}
+		if i.cfg.Kind == KindTAP || !noDevice(terr) {
+			return terr
+		}
+		i.s.log.Debug("the interface is a veth pair", "interface", i.cfg.Name, "reason", terr)
+	}
+	if i.cable, i.dev, err = i.s.openCable(ctx, nl, i.cfg, offload); err != nil {
+		i.cable, i.dev = nil, nil
+		if terr != nil {
+			return fmt.Errorf("%w; without it: %w", terr, err)
+		}
+		return fmt.Errorf("making interface %s: %w", i.cfg.Name, err)
+	}
+	return nil
 }
 
 func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
-	if i.index, err = nl.IfNameToIndex(i.cfg.Name); err != nil {
-		return err
+	if i.index == 0 {
+		if i.index, err = nl.IfNameToIndex(i.cfg.Name); err != nil {
+			return err
+		}
 	}
-	if i.cfg.MAC != nil {
+	// A veth pair was made with these.
+	if i.cfg.MAC != nil && i.lan == nil && i.cable == nil {
 		if err := nl.LinkSetAddr(i.index, i.cfg.MAC); err != nil {
 			return err
 		}
 	}
-	if i.cfg.MTU != DefaultMTU {
+	if i.cfg.MTU != DefaultMTU && i.lan == nil && i.cable == nil {
 		if err := nl.LinkSetMTU(i.index, i.cfg.MTU); err != nil {
 			return err
 		}
@@ -162,7 +194,7 @@ const tunDevice = "/dev/net/tun"
 
 // openTAP makes a TAP interface in the namespace. The device belongs to the
 // namespace of the task that opens the file.
-func (s *Stack) openTAP(name string) (*os.File, error) {
+func (s *Stack) openTAP(name string, offload nic.Offload) (*nic.Device, error) {
 	fd, err := s.ns.Open(tunDevice, unix.O_RDWR|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, explainTUN(err)
@@ -173,7 +205,7 @@ func (s *Stack) openTAP(name string) (*os.File, error) {
 	if err == nil {
 		// IFF_TUN_EXCL: a joined namespace may have a TAP of this name, which is
 		// not ours to use.
-		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_TUN_EXCL)
+		ifr.SetUint16(nic.Flags(offload) | unix.IFF_TUN_EXCL)
 		// A joined namespace can have the index already: 0 lets the kernel choose.
 		for _, index := range []int{firstIndex + len(s.ifaces), 0} {
 			unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, index)
@@ -187,7 +219,23 @@ func (s *Stack) openTAP(name string) (*os.File, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("making interface %s: %w", name, err)
 	}
-	return os.NewFile(uintptr(fd), tunDevice), nil
+	return nic.NewTAP(fd, tunDevice, offload)
+}
+
+// taken explains that an interface cannot be made because there is another one.
+const taken = "a joined namespace may have an interface of this name already: give this one another Name"
+
+// noDevice reports that this user cannot have a TAP at all.
+func noDevice(err error) bool {
+	errno, ok := errors.AsType[unix.Errno](err)
+	if !ok {
+		return false
+	}
+	switch errno {
+	case unix.ENOENT, unix.ENOTDIR, unix.ENODEV, unix.ENXIO, unix.ENOTTY, unix.EISDIR, unix.EACCES, unix.EPERM:
+		return true
+	}
+	return false
 }
 
 // explainTUN says what to do about an error of the device, or of the ioctl that
@@ -211,7 +259,7 @@ func explainTUN(err error) error {
 	case errno == unix.EPERM:
 		return netns.Refused(err)
 	case errno == unix.EBUSY, errno == unix.EINVAL:
-		text = "a joined namespace may have an interface of this name already: give this one another Name"
+		text = taken
 	default:
 		return err
 	}
@@ -231,57 +279,6 @@ func tunMode() string {
 	return "its mode allows it, but the file system is mounted nodev, or the container has no right to devices: docker --device " + tunDevice
 }
 
-// start runs the pump: one goroutine a direction, each with a buffer of its
-// own, which wait in the poller and hold no thread.
-func (i *iface) start() {
-	if i.lan != nil {
-		return
-	}
-	i.pumps.Go(i.send)
-	i.pumps.Go(i.receive)
-}
-
-// send carries frames from the interface to the network.
-func (i *iface) send() {
-	frame := make([]byte, vdeplug.MaxFrame)
-	for {
-		n, err := i.tap.Read(frame)
-		if err != nil {
-			if !errors.Is(err, os.ErrClosed) {
-				i.fail(fmt.Errorf("reading from interface %s: %w", i.cfg.Name, err))
-			}
-			return
-		}
-		if err := i.plug.Send(frame[:n]); err != nil {
-			i.tx.dropped.Add(1)
-			i.fail(err) // the interface stays, and is drained
-			continue
-		}
-		i.tx.count(n)
-	}
-}
-
-// receive carries frames from the network to the interface.
-func (i *iface) receive() {
-	frame := make([]byte, vdeplug.MaxFrame)
-	for {
-		n, err := i.plug.Recv(frame)
-		if err != nil {
-			i.fail(err)
-			return
-		}
-		// EIO: the interface is down. What is no frame is refused with EINVAL.
-		if _, err := i.tap.Write(frame[:n]); err != nil {
-			if errors.Is(err, os.ErrClosed) {
-				return
-			}
-			i.rx.dropped.Add(1)
-			continue
-		}
-		i.rx.count(n)
-	}
-}
-
 // fail notes why the network is gone, once.
 func (i *iface) fail(err error) {
 	if errors.Is(err, net.ErrClosed) {
@@ -294,15 +291,15 @@ func (i *iface) fail(err error) {
 
 func (i *iface) stats() InterfaceStats {
 	if i.lan != nil {
-		st := InterfaceStats{Name: i.cfg.Name, Index: i.index, VNL: i.cfg.VNL}
-		i.lanStats(&st)
-		return st
+		return i.lanStats()
 	}
 	st := InterfaceStats{
 		Name: i.cfg.Name, Index: i.index, VNL: i.cfg.VNL,
 		TxFrames: i.tx.frames.Load(), TxBytes: i.tx.bytes.Load(), TxDropped: i.tx.dropped.Load(),
 		RxFrames: i.rx.frames.Load(), RxBytes: i.rx.bytes.Load(), RxDropped: i.rx.dropped.Load(),
 	}
+	st.TxDropped += i.dev.Bad.Load()
+	st.Refused = i.dev.Refused.Load()
 	if d, ok := i.plug.(vdeplug.Dropper); ok {
 		drops := d.Drops()
 		st.TxFrames -= min(st.TxFrames, drops.Send)
@@ -324,8 +321,15 @@ func (i *iface) close() error {
 	if i.plug != nil {
 		errs = append(errs, i.plug.Close())
 	}
-	if i.tap != nil {
-		errs = append(errs, i.tap.Close())
+	if i.dev != nil {
+		errs = append(errs, i.dev.Close())
+	}
+	if i.cable != nil {
+		if i.s.joined || i.s.lent.Load() {
+			errs = append(errs, i.cable.remove())
+		} else {
+			errs = append(errs, i.cable.abandon())
+		}
 	}
 	i.pumps.Wait()
 	return errors.Join(errs...)

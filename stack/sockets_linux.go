@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/nic"
 	"golang.org/x/sys/unix"
 )
 
@@ -190,16 +191,17 @@ func fdSize(status string) (n int, ok bool) {
 }
 
 // drain waits until the pump has taken what the kernel sent to the interface,
-// such as the resets of sockets that were just ended. It waits no longer than a
-// few milliseconds: a busy stack does not fall silent by itself.
+// such as the resets of sockets that were just ended.
 func (i *iface) drain() {
-	if i.tap == nil {
-		return
+	if i.dev != nil {
+		drain(i.dev)
 	}
-	raw, err := i.tap.SyscallConn()
-	if err != nil {
-		return
-	}
+}
+
+// drain waits until a pump has read what there is to read. It waits no longer
+// than a few milliseconds: a busy stack does not fall silent by itself.
+func drain(d *nic.Device) {
+	raw := d.SyscallConn()
 	for range 5 {
 		pending := false
 		raw.Control(func(fd uintptr) {

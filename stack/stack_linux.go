@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/rtnl"
@@ -25,6 +26,7 @@ type Stack struct {
 	ns     *netns.NS
 	ifaces []*iface
 	joined bool         // the namespace is not of our making
+	lent   atomic.Bool  // NetNS has given it to others
 	swaps  sync.RWMutex // held for reading while a socket is moved into the stack
 
 	mu       sync.Mutex // guards closed, commands and orphans
@@ -112,6 +114,9 @@ func (s *Stack) Close() error {
 	s.killCommands()
 	var errs []error
 	again := func() {}
+	for _, i := range s.ifaces {
+		i.keepStats()
+	}
 	if s.ns != nil {
 		var err error
 		again, err = s.endSockets()
@@ -242,6 +247,7 @@ func sysctlPath(name string) (string, error) {
 // without privilege first enters the user namespace that owns it, as
 // ioctl_ns(2) gives it: "nsenter --user --net".
 func (s *Stack) NetNS() (*os.File, error) {
+	s.lent.Store(true)
 	f, err := s.ns.File()
 	if err != nil {
 		return nil, s.wrap(err)

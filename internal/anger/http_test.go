@@ -318,7 +318,7 @@ func TestRemote(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := fmt.Sprintf("%s %s %s:", s.url, strings.TrimPrefix(s.url, "http://"), []string{"10.0.0.2", "[fc00::1:2]"}[i])
+			want := fmt.Sprintf("%s %s %s:", s.url, strings.TrimPrefix(s.url, "http://"), []string{"10.0.0.2", "[fc00::1:2]"}[i%2])
 			if got := text(resp); !strings.HasPrefix(got, want) {
 				t.Errorf("got %q, want %q and a port", got, want)
 			}

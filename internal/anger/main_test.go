@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"net"
+	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -47,25 +48,30 @@ type route struct {
 	from, to *vdestack.Stack
 }
 
-// routes returns the ways over an Ethernet between two stacks, and over loopback
-// in one of them.
+// routes returns the ways between two stacks over an Ethernet, which the kernel
+// switches, over a cable, which a pump in user space carries frames to, and over
+// loopback in one of them.
 func routes(t testing.TB) []route {
 	t.Helper()
-	vnl := "mem://" + t.Name()
-	a := open(t, vnl, "10.0.0.1/24", "fc00::1:1/64")
-	b := open(t, vnl, "10.0.0.2/24", "fc00::1:2/64")
-	return []route{
-		{"ethernet, IPv4", "10.0.0.1", b, a},
-		{"ethernet, IPv6", "fc00::1:1", b, a},
-		{"loopback, IPv4", "127.0.0.1", a, a},
-		{"loopback, IPv6", "::1", a, a},
-	}
+	return append(ethernet(t), loopback(t)...)
+}
+
+// loopback returns the ways of routes within a stack.
+func loopback(t testing.TB) []route {
+	t.Helper()
+	s := open(t, "mem://"+t.Name(), "10.0.0.9/24", "fc00::1:9/64")
+	return []route{{"loopback, IPv4", "127.0.0.1", s, s}, {"loopback, IPv6", "::1", s, s}}
 }
 
 // ethernet returns the ways of routes between two stacks.
-func ethernet(t testing.TB) []route {
+func ethernet(t testing.TB) (routes []route) {
 	t.Helper()
-	return routes(t)[:2]
+	for _, n := range []struct{ name, vnl string }{{"ethernet", "mem://" + t.Name()}, {"cable", "ptp://" + filepath.Join(t.TempDir(), "ptp")}} {
+		a := open(t, n.vnl, "10.0.0.1/24", "fc00::1:1/64")
+		b := open(t, n.vnl, "10.0.0.2/24", "fc00::1:2/64")
+		routes = append(routes, route{n.name + ", IPv4", "10.0.0.1", b, a}, route{n.name + ", IPv6", "fc00::1:1", b, a})
+	}
+	return routes
 }
 
 // listen listens at the end of the route.

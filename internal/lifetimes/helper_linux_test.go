@@ -177,7 +177,9 @@ func loseHelper() {
 	client.Close()
 	server.Close()
 	ln.Close()
-	if pids := children(); len(pids) > 0 {
+	// The kernel tells of the helper's death before it is a zombie.
+	var pids []int
+	if !eventually(5*time.Second, func() bool { pids = children(); return len(pids) == 0 }) {
 		fail("processes are left: %v", pids)
 	}
 	// The helper may have died with a descriptor whose number nobody knows.

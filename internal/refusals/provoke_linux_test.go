@@ -13,6 +13,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/stack"
 	"golang.org/x/sys/unix"
 )
 
@@ -131,9 +132,17 @@ func openStack() error {
 	return err
 }
 
-// interfaceUp opens a stack with an interface.
+// interfaceUp opens a stack with an interface that must be a TAP. One of any
+// kind opens whatever the device is.
 func interfaceUp() error {
 	s, err := vdestack.Open("null://", "10.0.0.1/24")
+	if err != nil {
+		return err
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	s, err = vdestack.New(context.Background(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "null://", Kind: stack.KindTAP}}})
 	if err != nil {
 		return err
 	}

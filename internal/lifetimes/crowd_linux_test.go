@@ -1,0 +1,126 @@
+//go:build amd64 || arm64
+
+package lifetimes
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+func init() { programs["crowd"] = crowd }
+
+// cpuTime returns the processor time of the program.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	check(unix.Getrusage(unix.RUSAGE_SELF, &u))
+	return time.Duration(unix.TimevalToNsec(u.Utime) + unix.TimevalToNsec(u.Stime))
+}
+
+// resident returns the memory of the program that is in use, in bytes.
+func resident() int {
+	runtime.GC()
+	kib, err := strconv.Atoi(strings.TrimSuffix(status("self", "VmRSS"), " kB"))
+	check(err)
+	return kib << 10
+}
+
+// crowd has a thousand stacks on a network of the scheme that it is given.
+func crowd() {
+	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+	mac := func(i int) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)} }
+	open := func(i int) *vdestack.Stack {
+		s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{Interfaces: []vdestack.Interface{{
+			VNL: os.Args[1] + "crowd", MAC: mac(i), Addrs: []netip.Prefix{netip.PrefixFrom(addr(i), 16)}}}})
+		check(err)
+		return s
+	}
+	first := open(1)
+	before := resident()
+	stacks := []*vdestack.Stack{1: first}
+	for i := 2; i <= manyStacks; i++ {
+		stacks = append(stacks, open(i))
+	}
+	threads, err := strconv.Atoi(status("self", "Threads"))
+	check(err)
+	memory := (resident() - before) / manyStacks
+	start := cpuTime()
+	time.Sleep(time.Second) // in which nothing is done
+	idle := cpuTime() - start
+	fmt.Printf("%d threads, %d bytes of memory a stack, %v of processor time in an idle second\n", threads, memory, idle)
+	if threads > runtime.GOMAXPROCS(0)+10 {
+		fail("%d threads for %d processors", threads, runtime.GOMAXPROCS(0))
+	}
+	if memory > 32<<10 {
+		fail("%d bytes a stack", memory)
+	}
+	if idle > 10*time.Millisecond {
+		fail("%v of processor time in an idle second", idle)
+	}
+
+	// The machine has one table of neighbours, of 1024 entries that stay for five
+	// seconds at least, and each question goes to a thousand stacks. So only the
+	// first one asks, and entries are removed; the others have permanent ones,
+	// which do not count.
+	for from := 1; from <= manyStacks; from += 100 {
+		near, err := stacks[from].RTNL()
+		check(err)
+		index := stacks[from].Stats().Interfaces[0].Index
+		d := vdestack.Dialer{Stack: stacks[from], Dialer: net.Dialer{Timeout: 30 * time.Second}}
+		asks := from == 1
+		reach := func(to int) {
+			if to == from {
+				return
+			}
+			far, err := stacks[to].RTNL()
+			check(err)
+			if !asks {
+				check(near.NeighborAdd(rtnl.Neighbor{IfIndex: index, Addr: addr(to), HardwareAddr: mac(to)}))
+				check(far.NeighborAdd(rtnl.Neighbor{IfIndex: index, Addr: addr(from), HardwareAddr: mac(from)}))
+			}
+			for {
+				_, err = d.Dial("tcp", netip.AddrPortFrom(addr(to), 9).String())
+				// Others fill the table too.
+				if !asks || !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.ENOBUFS) {
+					break
+				}
+			}
+			if !errors.Is(err, unix.ECONNREFUSED) {
+				fail("from %d to %d: %v, want a refusal", from, to, err)
+			}
+			for _, err := range []error{near.NeighborDel(index, addr(to)), far.NeighborDel(index, addr(from))} {
+				if !errors.Is(err, fs.ErrNotExist) { // the kernel has made room itself
+					check(err)
+				}
+			}
+			check(far.Close())
+		}
+		eachOf(manyStacks, func(i int) { reach(i + 1) })
+		check(near.Close())
+	}
+	for _, s := range stacks[1:] {
+		check(s.Close())
+	}
+}
+
+// TestCrowd has a thousand stacks on one network.
+func TestCrowd(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Max < 2*manyStacks {
+		testenv.Skip(t, "the limit of descriptors is %d (ulimit -H -n %d)", limit.Max, 2*manyStacks)
+	}
+	run(t, program(t, "crowd", "mem://"))
+}

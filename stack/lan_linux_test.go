@@ -1,0 +1,191 @@
+//go:build amd64 || arm64
+
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/memnet"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/vdeplug"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// set gives a variable a value for the length of a test.
+func set[T any](t *testing.T, v *T, value T) {
+	old := *v
+	*v = value
+	t.Cleanup(func() { *v = old })
+}
+
+func member(t *testing.T, vnl string, number int) *Stack {
+	t.Helper()
+	s, err := New(t.Context(), config(vnl, number))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func config(vnl string, number int) Config {
+	return Config{Interfaces: []Interface{{VNL: vnl, Addrs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", number))}}}}
+}
+
+func ping(t *testing.T, s *Stack, number int) {
+	t.Helper()
+	out, err := s.Command(t.Context(), "ping", "-c", "1", "-W", "10", fmt.Sprintf("10.0.0.%d", number)).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// theLAN returns a network that there is.
+func theLAN(t *testing.T, vnl string) *lan {
+	t.Helper()
+	lans.mu.Lock()
+	defer lans.mu.Unlock()
+	n := lans.all[vnl]
+	if n == nil {
+		t.Fatalf("there is no network %s", vnl)
+	}
+	return n
+}
+
+// reap does at once what is done a second later.
+func reap(n *lan) {
+	n.mu.Lock()
+	if n.reaper != nil {
+		n.reaper.Stop()
+	}
+	n.mu.Unlock()
+	n.reap()
+}
+
+// TestLANBridges fills bridges with ports, as a network with thousands does.
+func TestLANBridges(t *testing.T) {
+	testenv.Need(t, "ping", "iputils-ping")
+	set(t, &bridgePorts, 2)
+	set(t, &maxBridges, 3)
+	for _, scheme := range []string{"lan://", "mem://"} {
+		t.Run(scheme[:3], func(t *testing.T) {
+			vnl := scheme + t.Name()
+			var stacks []*Stack
+			for i := range bridgePorts * maxBridges {
+				stacks = append(stacks, member(t, vnl, i+1))
+			}
+			for i, s := range stacks {
+				ping(t, s, (i+1)%len(stacks)+1)
+				ping(t, s, (i+3)%len(stacks)+1)
+			}
+			if scheme == "mem://" {
+				p, err := vdeplug.Open(vnl, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer p.Close()
+				ping(t, stacks[5], 1) // its question goes to all, over bridges
+				buf := make([]byte, vdeplug.MaxFrame)
+				stop := time.AfterFunc(10*time.Second, func() { p.Close() })
+				defer stop.Stop()
+				if err := stacks[5].Command(t.Context(), "ping", "-c", "1", "-W", "1", "10.0.0.99").Run(); err == nil {
+					t.Error("nobody has answered")
+				}
+				for {
+					n, err := p.Recv(buf)
+					if err != nil {
+						t.Fatal("the question has not reached the plug")
+					}
+					if f := buf[:n]; n >= 42 && f[12] == 8 && f[13] == 6 && f[41] == 99 {
+						break
+					}
+				}
+			}
+			_, err := New(t.Context(), config(vnl, 100))
+			if err == nil || !strings.Contains(err.Error(), "the network has 6 interfaces, more do not fit") {
+				t.Errorf("one too many: %v", err)
+			}
+			// There is room again when the kernel has removed what is closed.
+			n := theLAN(t, vnl)
+			stacks[1].Close()
+			reap(n)
+			member(t, vnl, 50)
+			ping(t, stacks[4], 50)
+		})
+	}
+}
+
+// TestLANHeld closes stacks whose namespaces live on: their ports go.
+func TestLANHeld(t *testing.T) {
+	vnl := "mem://" + t.Name()
+	member(t, vnl, 1)
+	n := theLAN(t, vnl)
+	var left []lanPort
+	for i := range 10 {
+		s := member(t, vnl, i+2)
+		f, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		left = append(left, s.ifaces[0].port)
+		s.Close()
+	}
+	reap(n)
+	for _, p := range left {
+		if _, err := n.nl.Link(p.index); !errors.Is(err, unix.ENODEV) {
+			t.Errorf("port %d: %v, want ENODEV", p.index, err)
+		}
+	}
+	if got := n.bridges[0].ports; got != 1 {
+		t.Errorf("%d ports, want 1", got)
+	}
+}
+
+// TestWithoutLAN plays a kernel without bridges, and one without veth: mem://
+// works, lan:// says what is missing.
+func TestWithoutLAN(t *testing.T) {
+	testenv.Need(t, "ping", "iputils-ping")
+	for kind, want := range map[string]string{
+		"bridge": "the kernel has no bridge interfaces: modprobe bridge; mem:// does without, more slowly",
+		"veth":   "the kernel has no veth interfaces: modprobe veth; mem:// does without, more slowly",
+	} {
+		t.Run(kind, func(t *testing.T) {
+			set(t, &addLink, func(c *rtnl.Conn, l rtnl.LinkSpec) (int, error) {
+				if l.Kind == kind {
+					l.Peer, l.Data, l.Kind = nil, nil, "none"
+				}
+				return c.LinkAdd(l)
+			})
+			t.Cleanup(func() { memnet.UserSpace.Store(false) })
+			_, err := New(t.Context(), config("lan://"+t.Name(), 1))
+			if !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), want) {
+				t.Errorf("lan://: %v", err)
+			}
+			p, err := vdeplug.Open("mem://"+t.Name(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			a, b := member(t, "mem://"+t.Name(), 1), member(t, "mem://"+t.Name(), 2)
+			if a.ifaces[0].lan != nil || a.ifaces[0].dev == nil {
+				t.Error("the interface is no TAP")
+			}
+			ping(t, a, 2)
+			ping(t, b, 1)
+			lans.mu.Lock()
+			defer lans.mu.Unlock()
+			if len(lans.all) != 0 {
+				t.Errorf("networks %v", lans.all)
+			}
+		})
+	}
+}
