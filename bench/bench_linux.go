@@ -12,30 +12,30 @@ import (
 // A bench is one run of the program.
 type bench struct {
 	plan
-	out    string         // where the values go
+	*built
+	out    string         // the directory for the results
 	only   *regexp.Regexp // what is measured
 	strict bool           // nothing may be left out
 
-	dir     string              // holds sockets and the worker in C
-	argv    map[string][]string // the contestants' workers
-	busy    []float64           // processors that others kept busy, one a round
+	busy    []float64 // processors that others kept busy, one a round
 	samples []sample
-	notes   []string        // what was left out, and why
 	left    map[string]bool // keys of what was left out
 }
 
 // run measures and reports. When ctx is done it reports what there is.
-func (b *bench) run(ctx context.Context) (err error) {
-	if b.dir, err = os.MkdirTemp("", "bench"); err != nil {
-		return err
+func (b *bench) run(ctx context.Context) error {
+	b.left = make(map[string]bool)
+	for _, n := range b.Notes {
+		fmt.Fprintln(os.Stderr, "note:", n)
 	}
-	defer os.RemoveAll(b.dir)
-	b.prepare(ctx)
 	for round := 1; round <= b.rounds && ctx.Err() == nil; round++ {
 		if err := b.background(ctx); err != nil {
 			break
 		}
 		for _, m := range measurements {
+			if m.once && round > 1 {
+				continue
+			}
 			for _, c := range m.cells {
 				b.cell(ctx, round, m, c)
 			}
@@ -45,113 +45,74 @@ func (b *bench) run(ctx context.Context) (err error) {
 		b.note("", "the run was ended early: %v", context.Cause(ctx))
 	}
 	if len(b.samples) == 0 {
-		return fmt.Errorf("nothing was measured:\n%s", strings.Join(b.notes, "\n"))
+		return fmt.Errorf("nothing was measured:\n%s", strings.Join(b.Notes, "\n"))
 	}
-	b.report(os.Stdout)
-	if err := b.save(); err != nil {
+	if err := b.report(os.Stdout); err != nil {
 		return err
 	}
-	if b.strict && len(b.notes) > 0 {
-		return fmt.Errorf("-strict, and not everything was measured:\n%s", strings.Join(b.notes, "\n"))
+	if b.strict && len(b.Notes) > 0 {
+		return fmt.Errorf("-strict, and not everything was measured:\n%s", strings.Join(b.Notes, "\n"))
 	}
 	return nil
 }
 
-// prepare builds the workers.
-func (b *bench) prepare(ctx context.Context) {
-	b.argv, b.left = make(map[string][]string), make(map[string]bool)
-	for _, c := range contestants {
-		argv, err := c.prepare(ctx, b.dir)
-		if err != nil {
-			b.note("", "%s is left out: %v", c.name, err)
-			continue
+// wants reports whether a contestant takes part in what is measured.
+func wants(only *regexp.Regexp, contestant string) bool {
+	for _, m := range measurements {
+		for _, c := range m.cells {
+			k := contestantOf(c.contestant)
+			if (k.name == contestant || k.sender == contestant || k.receiver == contestant) && only.MatchString(keyOf(m, c)) {
+				return true
+			}
 		}
-		b.argv[c.name] = argv
 	}
+	return false
 }
+
+func keyOf(m measurement, c cell) string { return m.name + "/" + c.String() }
 
 // note notes what is left out from now on.
 func (b *bench) note(key, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	b.notes = append(b.notes, text)
+	b.Notes = append(b.Notes, text)
 	b.left[key] = true
 	fmt.Fprintln(os.Stderr, "note:", text)
 }
 
+// takesPart reports whether the contestant has what it needs.
+func (b *bench) takesPart(name string) bool {
+	c := contestantOf(name)
+	if c.sender != "" {
+		return b.takesPart(c.sender) && b.takesPart(c.receiver)
+	}
+	return b.Argv[name] != nil
+}
+
 // cell gives a cell its turn in a measurement.
 func (b *bench) cell(ctx context.Context, round int, m measurement, c cell) {
-	key := fmt.Sprintf("%s/%s", m.name, c)
-	if b.left[key] || b.argv[c.contestant] == nil || !b.only.MatchString(key) || ctx.Err() != nil {
+	key := keyOf(m, c)
+	if b.left[key] || !b.takesPart(c.contestant) || !b.only.MatchString(key) || ctx.Err() != nil {
 		return
 	}
 	n := len(b.samples)
 	progress := fmt.Sprintf("round %d/%d %s:", round, b.rounds, key)
-	err := b.turn(ctx, m, c, func(metric string, value float64) {
+	err := b.take(ctx, m, c, func(metric string, value float64) {
 		b.samples = append(b.samples, sample{round, c, metric, value})
-		progress += fmt.Sprintf(" %s %.4g %s", metric, value, unitOf(metric))
+		progress += strings.TrimSuffix(fmt.Sprintf(" %s %.4g %s", metric, value, unitOf(metric)), " ") + ","
 	})
 	switch {
 	case err == nil:
-		fmt.Fprintln(os.Stderr, progress)
+		fmt.Fprintln(os.Stderr, strings.TrimSuffix(progress, ","))
 	case ctx.Err() == nil:
 		b.samples = b.samples[:n]
 		b.note(key, "%s is left out from round %d on: %v", key, round, err)
 	}
 }
 
-// turn starts what the cell needs, measures, and stops all of it.
-func (b *bench) turn(ctx context.Context, m measurement, c cell, record func(string, float64)) (err error) {
-	dir, err := os.MkdirTemp(b.dir, "")
-	if err != nil {
+// save writes a file of the results.
+func (b *bench) save(name string, content []byte) error {
+	if err := os.MkdirAll(b.out, 0o777); err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	t := &turn{plan: b.plan, ctx: ctx, record: record}
-	for _, n := range networks {
-		if n.name != c.network {
-			continue
-		}
-		path := filepath.Join(dir, "net")
-		if n.start != nil {
-			stop, err := n.start(ctx, path)
-			if err != nil {
-				return err
-			}
-			defer stop()
-		}
-		if n.ends != nil {
-			t.a, t.b = n.ends(path + m.suffix)
-		}
-	}
-	for _, k := range contestants {
-		if k.name == c.contestant && k.locator != nil {
-			t.a, t.b = k.locator(t.a), k.locator(t.b)
-		}
-	}
-	if t.w, err = start(b.argv[c.contestant]...); err != nil {
-		return err
-	}
-	defer func() {
-		t.w.stop()
-		if err != nil && t.w.stderr.text != "" {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(t.w.stderr.text))
-		}
-	}()
-	return m.run(t)
-}
-
-// save writes all values to the file.
-func (b *bench) save() error {
-	if err := os.MkdirAll(filepath.Dir(b.out), 0o777); err != nil {
-		return err
-	}
-	f, err := os.Create(b.out)
-	if err != nil {
-		return err
-	}
-	if err := writeCSV(f, b.samples); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	return os.WriteFile(filepath.Join(b.out, name), content, 0o666)
 }

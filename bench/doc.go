@@ -1,7 +1,7 @@
-// Command bench measures stacks of this module beside the kernel's veth pair
-// and the C library libvdestack, in one table:
+// Command bench measures stacks of this module beside the kernel's veth pair,
+// the C library libvdestack and gVisor's stack, in one run:
 //
-//	go run ./bench          # the whole table, a few minutes
+//	go run ./bench          # everything, about eight minutes
 //	go run ./bench -quick   # every measurement once, shorter than a minute
 //
 // Everything runs in a network namespace that the program makes for itself, as
@@ -10,7 +10,9 @@
 // left out, with a note.
 //
 // Each contestant is a worker: a program that makes the stacks and moves the
-// data, as package bench/internal/worker describes. The workers in Go are this
-// program itself, the one in C is built with gcc against libvdestack. A new
-// contestant or network is an entry of a table in tables_linux.go.
+// data, as package bench/internal/worker describes. Two of the workers are this
+// program itself, the one for libvdestack is built with gcc, and the one for
+// gVisor is a module of its own. Contestants, networks and measurements are
+// tables, in the files of these names, and what the results are compared with is
+// one in verdict.go.
 package main

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -35,18 +36,32 @@ func (b *bench) background(ctx context.Context) error {
 	return nil
 }
 
-// report writes where and how the values came about, what is missing, and the
-// tables.
-func (b *bench) report(w io.Writer) {
-	fmt.Fprintf(w, "%s. Interleaved rounds: %d. Processors that others kept busy before the rounds: %.2f (median).\n\n",
-		machine(), b.rounds, median(b.busy))
-	for _, n := range b.notes {
-		fmt.Fprintf(w, "- %s\n", n)
+// report writes where and how the values came about, what is missing, the tables
+// and the verdicts, and saves all of it with the values and the chart.
+func (b *bench) report(w io.Writer) error {
+	var text, values bytes.Buffer
+	fmt.Fprintf(&text, "%s. Interleaved rounds: %d, streams of %v, crowds of %d stacks. Processors that others kept busy before the rounds: %.2f (median).\n\n",
+		machine(), b.rounds, b.stream, b.plan.crowd, median(b.busy))
+	for _, n := range b.Notes {
+		fmt.Fprintf(&text, "- %s\n", n)
 	}
-	if len(b.notes) > 0 {
-		fmt.Fprintln(w)
+	if len(b.Notes) > 0 {
+		fmt.Fprintln(&text)
 	}
-	writeTables(w, b.samples)
+	writeTables(&text, b.samples)
+	writeVerdicts(&text, judge(b.samples, bars(runtime.NumCPU())))
+	if err := writeCSV(&values, b.samples); err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{
+		"results.md": text.Bytes(), "results.csv": values.Bytes(), "chart.svg": chart(b.samples, machine()),
+	} {
+		if err := b.save(name, content); err != nil {
+			return err
+		}
+	}
+	_, err := w.Write(text.Bytes())
+	return err
 }
 
 // machine describes the machine in a few words.

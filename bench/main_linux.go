@@ -26,10 +26,10 @@ func main() {
 	}
 	isQuick := flag.Bool("quick", false, "one short round, for a smoke test")
 	rounds := flag.Int("rounds", 0, fmt.Sprintf("number of rounds (default %d, or %d with -quick)", full.rounds, quick.rounds))
-	out := flag.String("out", "bench/out/results.csv", "file for all values")
+	out := flag.String("out", "bench/out", "directory for the results: results.md, results.csv, chart.svg")
 	only := flag.String("only", ".", "what to measure: a regular expression for MEASUREMENT/STACK/NETWORK, such as traffic/.*/ptp")
 	strict := flag.Bool("strict", false, "fail if anything is left out")
-	limit := flag.Duration("timeout", 6*time.Minute, "end after this time, with what there is")
+	limit := flag.Duration("timeout", 15*time.Minute, "end after this time, with what there is")
 	flag.Parse()
 	if flag.NArg() > 0 || *rounds < 0 {
 		flag.Usage()
@@ -48,20 +48,36 @@ func main() {
 	}
 
 	runtime.LockOSThread() // see process
-	inside, status, err := private()
-	if err != nil {
-		fatal(err)
-	}
-	if !inside {
-		os.Exit(status)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
+	if os.Getenv(stage) == "" {
+		os.Exit(outside(ctx, b.only))
+	}
+	if err := private(); err != nil {
+		fatal(err)
+	}
+	if b.built, err = inherit(); err != nil {
+		fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
 	if err := b.run(ctx); err != nil {
 		fatal(err)
 	}
+}
+
+// outside builds the workers and runs the program again in private, and returns
+// its exit status.
+func outside(ctx context.Context, only *regexp.Regexp) (status int) {
+	built, err := build(ctx, func(contestant string) bool { return wants(only, contestant) })
+	if err != nil {
+		fatal(err)
+	}
+	defer built.remove()
+	if status, err = respawn(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+	return status
 }
 
 func fatal(err error) {

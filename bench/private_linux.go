@@ -1,12 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/signal"
 	"runtime"
 	"syscall"
 
@@ -17,31 +17,25 @@ import (
 // stage says how far the set-up of the private namespace has come.
 const stage = "VDESTACK_BENCH_STAGE"
 
-// private starts the program again in a network namespace of its own, with a
-// loopback that carries multicast, so that nothing that is measured reaches the
-// machine's network. In there it returns true; else the exit status of the
-// program. An ordinary user needs a user namespace for it.
-func private() (inside bool, status int, err error) {
-	defer os.Unsetenv(stage)
-	switch os.Getenv(stage) {
-	case "":
-		status, err = respawn()
-		return false, status, err
-	case "1":
-		return false, 1, setup()
+// private completes the private namespace that respawn has made, and returns
+// inside it.
+func private() error {
+	if os.Getenv(stage) == "1" {
+		return setup()
 	}
-	return true, 0, nil
+	return os.Unsetenv(stage)
 }
 
-// respawn runs the program in new namespaces.
-func respawn() (status int, err error) {
+// respawn starts the program again in a network namespace of its own, with a
+// loopback that carries multicast, so that nothing that is measured reaches the
+// machine's network, and returns its exit status. An ordinary user needs a user
+// namespace for it. The terminal's interrupt reaches the inner program by itself;
+// what else ends ctx is passed on.
+func respawn(ctx context.Context) (status int, err error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return 1, err
 	}
-	// The terminal's interrupt reaches the inner program by itself.
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, unix.SIGTERM)
 	run := func(attr *syscall.SysProcAttr) error {
 		cmd := exec.Command(exe, os.Args[1:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -51,13 +45,7 @@ func respawn() (status int, err error) {
 		if err := cmd.Start(); err != nil {
 			return err
 		}
-		go func() {
-			for s := range signals {
-				if s == unix.SIGTERM {
-					cmd.Process.Signal(s)
-				}
-			}
-		}()
+		defer context.AfterFunc(ctx, func() { cmd.Process.Signal(unix.SIGTERM) })()
 		return cmd.Wait()
 	}
 	err = run(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})

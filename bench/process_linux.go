@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -33,10 +34,18 @@ type process struct {
 	reaped bool
 }
 
-// start starts a program.
-func start(argv ...string) (*process, error) {
+// start starts a program, isolated in a user namespace of its own, in which it is
+// privileged, or not.
+func start(isolated bool, argv ...string) (*process, error) {
 	p := &process{cmd: exec.Command(argv[0], argv[1:]...), ended: make(chan struct{})}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	attr := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if isolated {
+		attr.Cloneflags = unix.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
+		attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_RESOURCE}
+	}
+	p.cmd.SysProcAttr = attr
 	p.cmd.Stderr = &p.stderr
 	p.cmd.WaitDelay = stopWait
 	var err error
@@ -61,7 +70,7 @@ func start(argv ...string) (*process, error) {
 }
 
 // stop ends the process by the end of its input, or by force, with everything
-// in its group.
+// in its group. Stopping twice is harmless.
 func (p *process) stop() {
 	p.stdin.Close()
 	select {
@@ -72,8 +81,10 @@ func (p *process) stop() {
 	<-p.ended
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.reaped = true
-	p.cmd.Wait()
+	if !p.reaped {
+		p.reaped = true
+		p.cmd.Wait()
+	}
 }
 
 // kill ends the group of the process at once.

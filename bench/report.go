@@ -7,11 +7,6 @@ import (
 	"strconv"
 )
 
-const (
-	baseline = "kernel"      // the contestant that is compared with wherever it takes part
-	rival    = "libvdestack" // the contestant that is compared with on the same network
-)
-
 // A table presents one metric.
 type table struct {
 	metric, unit, title string
@@ -22,19 +17,38 @@ type table struct {
 
 // A column presents the median of a metric.
 type column struct {
-	metric, unit string
+	metric, unit, head string
+	digits             int
+}
+
+// traffic is a table of streams.
+func traffic(metric, title string) table {
+	return table{metric: metric, unit: "Gbit/s", digits: 2, title: title, beside: []column{
+		{metric + "_cpu_machine", "s/GB", "CPU s/GB of the machine", 2},
+		{metric + "_cpu_processes", "s/GB", "CPU s/GB of its processes", 2},
+		{metric + "_allocs", "1/1000 frames", "allocations/1000 frames", 2},
+	}}
 }
 
 // tables are the metrics in the order of the report.
 var tables = []table{
-	{metric: "throughput", unit: "Gbit/s", digits: 2,
-		beside: []column{{"cpu_processes", "CPU s/GB of its processes"}, {"cpu_machine", "CPU s/GB of the machine"}},
-		title:  "TCP throughput, one stream, 128 KiB writes, MTU 1500 (more is better)"},
-	{metric: "rtt", unit: "µs", digits: 1, title: "TCP round trip of 64 bytes, p50 (less is better)"},
-	{metric: "open", unit: "ms", digits: 3, title: "Time to make a stack and its first socket (less is better)"},
-	{metric: "close", unit: "ms", digits: 3, title: "Time to close a stack (less is better)"},
+	traffic("stream1", "TCP throughput, one stream, 128 KiB writes, MTU 1500 (more is better)"),
+	traffic("stream4", "TCP throughput, four streams, 128 KiB writes, MTU 1500 (more is better)"),
+	traffic("jumbo1", "TCP throughput, one stream, 128 KiB writes, MTU 9000 (more is better)"),
+	traffic("jumbo4", "TCP throughput, four streams, 128 KiB writes, MTU 9000 (more is better)"),
+	{metric: "rtt", unit: "µs", digits: 1, title: "TCP round trip of 64 bytes, p50, everything on one processor (less is better)",
+		beside: []column{{"rtt_p10", "µs", "p10", 1}, {"rtt_p90", "µs", "p90", 1}, {"rtt_p99", "µs", "p99", 1}}},
+	{metric: "open", unit: "ms", digits: 3, title: "Time to make a stack and its first socket: the second of a process, nothing prepared (less is better)",
+		beside: []column{{"open_first", "ms", "the first of a process", 3}, {"open_series", "ms", "one every 5 ms", 3}, {"open_burst", "ms", "one after the other", 3}}},
+	{metric: "open_series", unit: "ms", digits: 3, title: "Time to make a stack and its first socket, one every 5 ms (less is better)"},
+	{metric: "close", unit: "ms", digits: 3, title: "Time until Close of a stack returns (less is better)",
+		beside: []column{{"close_max", "ms", "greatest", 3}}},
 	{metric: "sockets1", unit: "1000/s", digits: 1, title: "Sockets made and closed, 1 goroutine or thread (more is better)"},
 	{metric: "sockets8", unit: "1000/s", digits: 1, title: "Sockets made and closed, 8 goroutines or threads (more is better)"},
+	{metric: "dials", unit: "1000/s", digits: 1, title: "TCP connections dialled and closed within a stack (more is better)"},
+	{metric: "crowd_memory", unit: "KiB/stack", digits: 1, title: "Many stacks at once: memory of the process for each (less is better)",
+		beside: []column{{"crowd_open", "ms", "ms to make one", 3}, {"crowd_threads", "", "threads", 0}, {"crowd_idle", "%", "% of a processor, idle", 2},
+			{"crowd_reached", "%", "% of pairs reached", 1}, {"crowd_close", "s", "s to close all", 3}, {"crowd_gone", "s", "s until all are gone", 3}}},
 }
 
 // writeTables writes the tables for which there are samples, in Markdown.
@@ -49,45 +63,71 @@ func (t *table) write(w io.Writer, samples []sample) {
 	if len(order) == 0 {
 		return
 	}
-	var base summary
-	hasBase := false
-	for _, c := range order {
-		if c.contestant == baseline {
-			base, hasBase = by[c], true
-		}
-	}
+	base, hasBase := baseOf(order)
 	fmt.Fprintf(w, "### %s\n\n| network | stack | median %s | min | max |", t.title, t.unit)
 	rule := "|---|---|---:|---:|---:|"
 	head := func(name string) {
 		fmt.Fprintf(w, " %s |", name)
 		rule += "---:|"
 	}
-	beside := make([]map[cell]summary, len(t.beside))
-	for i, b := range t.beside {
-		head(b.unit)
-		_, beside[i] = summarize(samples, b.metric)
+	var beside []column
+	var others []map[cell]summary
+	for _, b := range t.beside {
+		if order, by := summarize(samples, b.metric); len(order) > 0 {
+			head(b.head)
+			beside, others = append(beside, b), append(others, by)
+		}
 	}
 	if hasBase {
-		head("÷ " + baseline)
+		head("÷ " + base.network)
 	}
 	head("÷ " + rival)
 	fmt.Fprintf(w, "\n%s\n", rule)
 
-	number := func(v float64) string { return strconv.FormatFloat(v, 'f', t.digits, 64) }
 	for _, c := range order {
 		s := by[c]
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |", c.network, c.contestant, number(s.median), number(s.min), number(s.max))
-		for _, b := range beside {
-			fmt.Fprintf(w, " %s |", strconv.FormatFloat(b[c].median, 'f', 2, 64))
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |", c.network, c.contestant, number(s.median, t.digits), number(s.min, t.digits), number(s.max, t.digits))
+		for i, b := range beside {
+			text := "—"
+			if s, ok := others[i][c]; ok {
+				text = number(s.median, b.digits)
+			}
+			fmt.Fprintf(w, " %s |", text)
 		}
 		if hasBase {
-			fmt.Fprintf(w, " %s |", ratio(s.median, base, true))
+			fmt.Fprintf(w, " %s |", quotient(samples, t.metric, c, base))
 		}
-		other, ok := by[cell{rival, c.network}]
-		fmt.Fprintf(w, " %s |\n", ratio(s.median, other, ok))
+		fmt.Fprintf(w, " %s |\n", quotient(samples, t.metric, c, cell{rival, c.network}))
 	}
 	fmt.Fprintln(w)
 }
+
+// baseOf returns the first cell of the kernel.
+func baseOf(order []cell) (cell, bool) {
+	for _, c := range order {
+		if c.contestant == kernel {
+			return c, true
+		}
+	}
+	return cell{}, false
+}
+
+// quotient writes how a cell compares: the quotient of the medians, and the
+// range of those of the same round.
+func quotient(samples []sample, metric string, of, to cell) string {
+	r, ok := compare(samples, metric, of, to)
+	switch {
+	case !ok:
+		return "—"
+	case of == to:
+		return "1"
+	case r.min == r.max:
+		return number(r.median, 2)
+	}
+	return fmt.Sprintf("%s (%s–%s)", number(r.median, 2), number(r.min, 2), number(r.max, 2))
+}
+
+func number(v float64, digits int) string { return strconv.FormatFloat(v, 'f', digits, 64) }
 
 // unitOf returns the unit of a metric.
 func unitOf(metric string) string {

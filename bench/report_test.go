@@ -6,21 +6,24 @@ import (
 )
 
 var reported = []sample{
-	{1, cell{"vdestack", "ptp"}, "throughput", 3}, {1, cell{"vdestack", "ptp"}, "cpu_processes", 2}, {1, cell{"vdestack", "ptp"}, "cpu_machine", 5},
-	{1, cell{"libvdestack", "ptp"}, "throughput", 2}, {1, cell{"libvdestack", "ptp"}, "cpu_processes", 4},
-	{1, cell{"kernel", "veth"}, "throughput", 12}, {1, cell{"kernel", "veth"}, "cpu_processes", 0.5},
+	{1, cell{"vdestack", "ptp"}, "stream1", 3}, {1, cell{"vdestack", "ptp"}, "stream1_cpu_machine", 5}, {1, cell{"vdestack", "ptp"}, "stream1_cpu_processes", 2},
+	{1, cell{"libvdestack", "ptp"}, "stream1", 2}, {1, cell{"libvdestack", "ptp"}, "stream1_cpu_processes", 4},
+	{1, cell{"kernel", "veth"}, "stream1", 12}, {1, cell{"kernel", "veth"}, "stream1_cpu_processes", 0.5},
+	{1, cell{"kernel", "veth-plain"}, "stream1", 6},
 	{1, cell{"vdestack", "mem"}, "open", 1.25},
+	{2, cell{"vdestack", "ptp"}, "stream1", 3}, {2, cell{"libvdestack", "ptp"}, "stream1", 1},
 }
 
 func TestWriteTables(t *testing.T) {
 	var got strings.Builder
 	writeTables(&got, reported)
 	for _, want := range []string{
-		"| network | stack | median Gbit/s | min | max | CPU s/GB of its processes | CPU s/GB of the machine | ÷ kernel | ÷ libvdestack |\n" +
+		"| network | stack | median Gbit/s | min | max | CPU s/GB of the machine | CPU s/GB of its processes | ÷ veth | ÷ libvdestack |\n" +
 			"|---|---|---:|---:|---:|---:|---:|---:|---:|\n" +
-			"| ptp | vdestack | 3.00 | 3.00 | 3.00 | 2.00 | 5.00 | 0.25 | 1.50 |\n" +
-			"| ptp | libvdestack | 2.00 | 2.00 | 2.00 | 4.00 | 0.00 | 0.17 | 1.00 |\n" +
-			"| veth | kernel | 12.00 | 12.00 | 12.00 | 0.50 | 0.00 | 1.00 | — |\n",
+			"| ptp | vdestack | 3.00 | 3.00 | 3.00 | 5.00 | 2.00 | 0.25 | 2.00 (1.50–3.00) |\n" +
+			"| ptp | libvdestack | 1.50 | 1.00 | 2.00 | — | 4.00 | 0.12 (0.12–0.17) | 1 |\n" +
+			"| veth | kernel | 12.00 | 12.00 | 12.00 | — | 0.50 | 1 | — |\n" +
+			"| veth-plain | kernel | 6.00 | 6.00 | 6.00 | — | — | 0.50 | — |\n",
 		"| network | stack | median ms | min | max | ÷ libvdestack |\n" +
 			"|---|---|---:|---:|---:|---:|\n" +
 			"| mem | vdestack | 1.250 | 1.250 | 1.250 | — |\n",
@@ -39,8 +42,8 @@ func TestWriteCSV(t *testing.T) {
 	if err := writeCSV(&got, reported[:3]); err != nil {
 		t.Fatal(err)
 	}
-	want := "round,metric,network,stack,value,unit\n1,throughput,ptp,vdestack,3,Gbit/s\n1,cpu_processes,ptp,vdestack,2,CPU s/GB of its processes\n" +
-		"1,cpu_machine,ptp,vdestack,5,CPU s/GB of the machine\n"
+	want := "round,metric,network,stack,value,unit\n1,stream1,ptp,vdestack,3,Gbit/s\n1,stream1_cpu_machine,ptp,vdestack,5,s/GB\n" +
+		"1,stream1_cpu_processes,ptp,vdestack,2,s/GB\n"
 	if got.String() != want {
 		t.Errorf("got %q, want %q", got.String(), want)
 	}

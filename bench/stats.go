@@ -2,7 +2,6 @@ package main
 
 import (
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -46,6 +45,40 @@ func summarize(samples []sample, metric string) (order []cell, by map[cell]summa
 	return order, by
 }
 
+// compare summarizes the quotients of the values of two cells: the median is
+// that of their medians, least and greatest are those of the same round. It
+// reports false if there is none.
+func compare(samples []sample, metric string, of, to cell) (summary, bool) {
+	_, by := summarize(samples, metric)
+	a, b := by[of], by[to]
+	if b.median == 0 || a.median == 0 {
+		return summary{}, false
+	}
+	rounds := make(map[int][2]float64)
+	for _, s := range samples {
+		pair := rounds[s.round]
+		switch {
+		case s.metric != metric:
+			continue
+		case s.cell == of && s.cell == to:
+			pair = [2]float64{s.value, s.value}
+		case s.cell == of:
+			pair[0] = s.value
+		case s.cell == to:
+			pair[1] = s.value
+		}
+		rounds[s.round] = pair
+	}
+	r := summary{median: a.median / b.median}
+	r.min, r.max = r.median, r.median
+	for _, pair := range rounds {
+		if pair[0] != 0 && pair[1] != 0 {
+			r.min, r.max = min(r.min, pair[0]/pair[1]), max(r.max, pair[0]/pair[1])
+		}
+	}
+	return r, true
+}
+
 // median returns the middle of the values, or the mean of the two in the
 // middle; 0 if there are none.
 func median(values []float64) float64 {
@@ -60,14 +93,6 @@ func median(values []float64) float64 {
 	return (v[n/2-1] + v[n/2]) / 2
 }
 
-// ratio returns the quotient of two medians as a text, a dash if there is none.
-func ratio(a float64, b summary, ok bool) string {
-	if !ok || b.median == 0 {
-		return "—"
-	}
-	return strconv.FormatFloat(a/b.median, 'f', 2, 64)
-}
-
 // medianOf is the median of a worker's nanoseconds, in a unit.
 func medianOf(ns []int64, unit time.Duration) float64 {
 	v := make([]float64, len(ns))
@@ -75,4 +100,14 @@ func medianOf(ns []int64, unit time.Duration) float64 {
 		v[i] = float64(n) / float64(unit)
 	}
 	return median(v)
+}
+
+// quantile is the value below which a part of a worker's nanoseconds lies, in a
+// unit.
+func quantile(ns []int64, part float64, unit time.Duration) float64 {
+	if len(ns) == 0 {
+		return 0
+	}
+	v := slices.Sorted(slices.Values(ns))
+	return float64(v[min(len(v)-1, int(part*float64(len(v))))]) / float64(unit)
 }

@@ -49,20 +49,41 @@ func TestSummarize(t *testing.T) {
 	}
 }
 
-func TestRatio(t *testing.T) {
+func TestCompare(t *testing.T) {
+	a, b := cell{"vdestack", "ptp"}, cell{"libvdestack", "ptp"}
+	samples := []sample{
+		{1, a, "rtt", 10}, {1, b, "rtt", 20}, {1, a, "open", 7},
+		{2, b, "rtt", 10}, {2, a, "rtt", 20},
+		{3, a, "rtt", 60}, // the other one was left out
+	}
 	tests := []struct {
-		a    float64
-		b    summary
-		ok   bool
-		want string
+		name   string
+		metric string
+		of, to cell
+		want   summary
+		ok     bool
 	}{
-		{3, summary{median: 2}, true, "1.50"},
-		{3, summary{}, true, "—"},
-		{3, summary{median: 2}, false, "—"},
+		{name: "quotient of medians, range of rounds", metric: "rtt", of: a, to: b, want: summary{20.0 / 15, 0.5, 2}, ok: true},
+		{name: "itself", metric: "rtt", of: a, to: a, want: summary{1, 1, 1}, ok: true},
+		{name: "missing", metric: "open", of: a, to: b},
 	}
 	for _, tt := range tests {
-		if got := ratio(tt.a, tt.b, tt.ok); got != tt.want {
-			t.Errorf("ratio(%v, %v, %v) = %q, want %q", tt.a, tt.b, tt.ok, got, tt.want)
+		t.Run(tt.name, func(t *testing.T) {
+			if got, ok := compare(samples, tt.metric, tt.of, tt.to); got != tt.want || ok != tt.ok {
+				t.Errorf("got %v, %v, want %v, %v", got, ok, tt.want, tt.ok)
+			}
+		})
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	ns := []int64{5000, 1000, 4000, 3000, 2000}
+	for _, tt := range []struct{ part, want float64 }{{0, 1}, {0.5, 3}, {0.9, 5}, {1, 5}} {
+		if got := quantile(ns, tt.part, time.Microsecond); got != tt.want {
+			t.Errorf("quantile(%v) = %v, want %v", tt.part, got, tt.want)
 		}
+	}
+	if got := quantile(nil, 0.5, time.Microsecond); got != 0 {
+		t.Errorf("of no values: %v, want 0", got)
 	}
 }

@@ -3,96 +3,106 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/vdestack/vdestack/bench/internal/worker"
 )
 
-const (
-	streamSize = 128 << 10 // bytes a write
-	rttSize    = 64        // bytes a round trip
-	// patience is how long an answer may take beyond the measurement.
-	patience = 2 * worker.Spare
-)
+// patience is how long an answer may take beyond the measurement.
+const patience = 2 * worker.Spare
 
 // A plan says how long measurements take.
 type plan struct {
 	rounds  int
 	stream  time.Duration
 	rtts    int // round trips
-	opens   int // stacks
+	opens   int // stacks one after the other
+	colds   int // processes whose second stack is looked at
 	sockets int
+	dials   int
+	crowd   int           // stacks
+	every   int           // every nth of the crowd reaches all others
+	idle    time.Duration // for which the crowd is watched
 }
 
 var (
-	full  = plan{rounds: 5, stream: time.Second, rtts: 2000, opens: 50, sockets: 4000}
-	quick = plan{rounds: 1, stream: 200 * time.Millisecond, rtts: 300, opens: 5, sockets: 1000}
+	full = plan{rounds: 5, stream: 500 * time.Millisecond, rtts: 2000, opens: 30, colds: 4, sockets: 4000, dials: 1000,
+		crowd: 1000, every: 100, idle: 3 * time.Second}
+	quick = plan{rounds: 1, stream: 80 * time.Millisecond, rtts: 200, opens: 4, colds: 1, sockets: 1000, dials: 100,
+		crowd: 20, every: 10, idle: 200 * time.Millisecond}
 )
 
 // A turn is one measurement of one cell.
 type turn struct {
 	plan
-	ctx    context.Context
-	w      *process
-	a, b   string // the locators of the stacks; with %d if they shall not meet
-	record func(metric string, value float64)
+	cell
+	ctx      context.Context
+	argv     map[string][]string // of the workers
+	isolated bool
+	a, b     string // the locators of the stacks; with %d if they shall not meet
+	record   func(metric string, value float64)
+	workers  []*process
 }
 
-// traffic measures throughput, the processor time it takes, and round trips.
-func (t *turn) traffic() error {
-	if _, err := t.w.request(t.ctx, patience, 0, "pair", t.a, t.b); err != nil {
-		return err
-	}
-	before, err := cpuTimes()
+// take gives a cell its turn in a measurement: it starts what the cell needs,
+// measures, and stops all of it.
+func (b *bench) take(ctx context.Context, m measurement, c cell, record func(string, float64)) (err error) {
+	dir, err := os.MkdirTemp(b.Dir, "")
 	if err != nil {
 		return err
 	}
-	stream, err := t.w.request(t.ctx, t.stream+patience, 2, "stream", streamSize, t.stream.Milliseconds())
-	if err != nil {
-		return err
-	}
-	after, err := cpuTimes()
-	if err != nil {
-		return err
-	}
-	if stream[0] == 0 || stream[1] == 0 {
-		return errors.New("stream: nothing was received")
-	}
-	received, took := float64(stream[0]), float64(stream[1])
-	t.record("throughput", received*8/took) // bits a nanosecond
-	t.record("cpu_processes", (after.processes-before.processes).Seconds()/(received/1e9))
-	t.record("cpu_machine", (after.machine-before.machine).Seconds()/(received/1e9))
-
-	rtts, err := t.w.request(t.ctx, patience, t.rtts, "rtt", rttSize, t.rtts)
-	if err != nil {
-		return err
-	}
-	t.record("rtt", medianOf(rtts, time.Microsecond))
-	return nil
-}
-
-// open measures how long stacks take to come and to go.
-func (t *turn) open() error {
-	times, err := t.w.request(t.ctx, patience, 2*t.opens, "open", t.opens, t.a)
-	if err != nil {
-		return err
-	}
-	t.record("open", medianOf(times[:t.opens], time.Millisecond))
-	t.record("close", medianOf(times[t.opens:], time.Millisecond))
-	return nil
-}
-
-// sockets measures how many sockets can be made.
-func (t *turn) sockets() error {
-	for _, m := range []struct {
-		metric  string
-		threads int
-	}{{"sockets1", 1}, {"sockets8", 8}} {
-		took, err := t.w.request(t.ctx, patience, 1, "sockets", t.plan.sockets, m.threads)
+	defer os.RemoveAll(dir)
+	if m.pinned {
+		unpin, err := pin()
 		if err != nil {
 			return err
 		}
-		t.record(m.metric, float64(t.plan.sockets)/float64(max(1, took[0]))*1e6) // thousands a second
+		defer unpin()
 	}
-	return nil
+	t := &turn{plan: b.plan, cell: c, ctx: ctx, argv: b.Argv, isolated: m.isolated, record: record}
+	n, path := networkOf(c.network), filepath.Join(dir, "net")
+	if n.start != nil {
+		stop, err := n.start(ctx, path)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	if n.ends != nil {
+		t.a, t.b = n.ends(path + m.suffix)
+	}
+	defer func() {
+		for _, w := range t.workers {
+			w.stop()
+			if err != nil && w.stderr.text != "" {
+				err = fmt.Errorf("%w: %s", err, strings.TrimSpace(w.stderr.text))
+			}
+		}
+	}()
+	return m.run(t)
+}
+
+// start starts the worker of a contestant.
+func (t *turn) start(contestant string) (*process, error) {
+	argv := t.argv[contestant]
+	if argv == nil {
+		return nil, errors.New("it has no worker")
+	}
+	w, err := start(t.isolated, argv...)
+	if err == nil {
+		t.workers = append(t.workers, w)
+	}
+	return w, err
+}
+
+// locator returns a locator as a contestant writes it.
+func locator(contestant, vnl string) string {
+	if translate := contestantOf(contestant).locator; translate != nil {
+		return translate(vnl)
+	}
+	return vnl
 }

@@ -1,90 +1,242 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"runtime"
+	"sync"
+	"syscall"
 	"time"
 )
 
-// warmUp is the number of round trips that are not counted.
-const warmUp = 50
-
-// connect makes one TCP connection between the stacks, with a deadline.
-func (s *server) connect(planned time.Duration) (client, server net.Conn, err error) {
-	end := time.Now().Add(planned + Spare)
-	ln, err := s.pair.Listen()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer ln.Close()
-	ctx, cancel := context.WithDeadline(context.Background(), end)
-	defer cancel()
-	// The handshake needs nobody to accept.
-	if client, err = s.pair.Dial(ctx, ln.Addr().String()); err != nil {
-		return nil, nil, err
-	}
-	if server, err = ln.Accept(); err != nil {
-		client.Close()
-		return nil, nil, err
-	}
-	client.SetDeadline(end)
-	server.SetDeadline(end)
-	return client, server, nil
-}
+const (
+	// warmUp is the number of round trips that are not counted.
+	warmUp = 50
+	// retry is the pause between two tries to connect to the other half, which
+	// may not listen yet.
+	retry = 5 * time.Millisecond
+)
 
 // stream sends for a time, and measures until the receiver has all of it.
-func (s *server) stream(size int, d time.Duration) ([]int64, error) {
-	client, server, err := s.connect(d)
+func (s *server) stream(n []int, _ []string) ([]int64, error) {
+	if s.pair == nil {
+		return nil, errNoPair
+	}
+	ln, err := s.pair.Listen(0)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	port := ln.Addr().(*net.TCPAddr).Port
+	t := transfer{streams: n[0], size: n[1], time: time.Duration(n[2]) * time.Millisecond}
+	sent := make(chan error, 1)
+	go func() { sent <- t.send(s.pair, port) }()
+	values, err := t.receive(s.pair, ln)
+	return values, cmp.Or(err, <-sent)
+}
+
+func (s *server) receive(n []int, _ []string) ([]int64, error) {
+	if s.pair == nil {
+		return nil, errNoPair
+	}
+	ln, err := s.pair.Listen(Port)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	t := transfer{streams: n[0], size: n[1], time: time.Duration(n[2]) * time.Millisecond}
+	return t.receive(s.pair, ln)
+}
+
+func (s *server) send(n []int, _ []string) ([]int64, error) {
+	if s.pair == nil {
+		return nil, errNoPair
+	}
+	t := transfer{streams: n[0], size: n[1], time: time.Duration(n[2]) * time.Millisecond}
+	return nil, t.send(s.pair, Port)
+}
+
+// A transfer is what both sides of a stream know.
+type transfer struct {
+	streams, size int
+	time          time.Duration
+}
+
+// send connects, writes until the time is over, and then says that there is no
+// more.
+func (t *transfer) send(p Pair, port int) error {
+	deadline := time.Now().Add(t.time + Spare)
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	for range t.streams {
+		c, err := dial(p, port, deadline)
+		if err != nil {
+			return err
+		}
+		conns = append(conns, c)
+		c.SetDeadline(deadline)
+	}
+	end := time.Now().Add(t.time)
+	return all(conns, func(c net.Conn) error {
+		buf := make([]byte, t.size)
+		for time.Now().Before(end) {
+			if _, err := c.Write(buf); err != nil {
+				return err
+			}
+		}
+		half, ok := c.(interface{ CloseWrite() error })
+		if !ok {
+			return fmt.Errorf("connection of type %T cannot be closed for writing", c)
+		}
+		if err := half.CloseWrite(); err != nil {
+			return err
+		}
+		// The end of the other direction says that everything has arrived.
+		_, err := io.Copy(io.Discard, c)
+		return err
+	})
+}
+
+// dial connects to where somebody will listen.
+func dial(p Pair, port int, deadline time.Time) (net.Conn, error) {
+	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+	defer cancel()
+	for {
+		c, err := p.Dial(ctx, port)
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return c, err
+		}
+		select {
+		case <-time.After(retry):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// receive accepts the connections and reads to the end of all.
+func (t *transfer) receive(p Pair, ln net.Listener) ([]int64, error) {
+	deadline := time.Now().Add(t.time + Spare)
+	if l, ok := ln.(interface{ SetDeadline(time.Time) error }); ok {
+		l.SetDeadline(deadline)
+	} else {
+		defer time.AfterFunc(time.Until(deadline), func() { ln.Close() }).Stop()
+	}
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	var start time.Time
+	for range t.streams {
+		c, err := ln.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if conns == nil {
+			start = time.Now()
+		}
+		conns = append(conns, c)
+		c.SetDeadline(deadline)
+	}
+	var counted sync.WaitGroup
+	var allocs, frames int64
+	counted.Go(func() { allocs, frames = t.count(p) })
+	received := make(chan int64, t.streams)
+	err := all(conns, func(c net.Conn) error {
+		buf := make([]byte, t.size)
+		var sum int64
+		for {
+			n, err := c.Read(buf)
+			sum += int64(n)
+			if err == io.EOF {
+				received <- sum
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
+	took := time.Since(start)
+	counted.Wait()
+	if err != nil {
+		return nil, err
+	}
+	var sum int64
+	for range t.streams {
+		sum += <-received
+	}
+	return []int64{sum, took.Nanoseconds(), allocs, frames}, nil
+}
+
+// count counts in the middle of the transfer, when all that is needed for it
+// has been made.
+func (t *transfer) count(p Pair) (allocs, frames int64) {
+	c, ok := p.(Carrier)
+	if !ok {
+		return 0, 0
+	}
+	var before, after runtime.MemStats
+	time.Sleep(t.time / 4)
+	first := c.Frames()
+	runtime.ReadMemStats(&before)
+	time.Sleep(t.time / 2)
+	runtime.ReadMemStats(&after)
+	return int64(after.Mallocs - before.Mallocs), int64(c.Frames() - first)
+}
+
+// all calls f for all connections at once. Where one fails, all are closed.
+func all(conns []net.Conn, f func(net.Conn) error) error {
+	errs := make(chan error, len(conns))
+	for _, c := range conns {
+		go func() { errs <- f(c) }()
+	}
+	var first error
+	for range conns {
+		if err := <-errs; err != nil && first == nil {
+			first = err
+			for _, c := range conns {
+				c.Close()
+			}
+		}
+	}
+	return first
+}
+
+// rtt measures round trips. TCP_NODELAY is what package net sets anyway.
+func (s *server) rtt(n []int, _ []string) ([]int64, error) {
+	if s.pair == nil {
+		return nil, errNoPair
+	}
+	size, count := n[0], n[1]
+	deadline := time.Now().Add(Spare)
+	ln, err := s.pair.Listen(0)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	// The handshake needs nobody to accept.
+	client, err := dial(s.pair, ln.Addr().(*net.TCPAddr).Port, deadline)
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
-	defer server.Close()
-	sent := make(chan error, 1)
-	start := time.Now()
-	go func() { sent <- send(client, size, start.Add(d)) }()
-
-	buf := make([]byte, size)
-	var received int64
-	for {
-		n, err := server.Read(buf)
-		received += int64(n)
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			client.Close() // ends the sender
-			return nil, errors.Join(err, <-sent)
-		}
-	}
-	took := time.Since(start)
-	return []int64{received, took.Nanoseconds()}, <-sent
-}
-
-// send writes until the end, and then says that there is no more.
-func send(c net.Conn, size int, end time.Time) error {
-	buf := make([]byte, size)
-	for time.Now().Before(end) {
-		if _, err := c.Write(buf); err != nil {
-			return err
-		}
-	}
-	half, ok := c.(interface{ CloseWrite() error })
-	if !ok {
-		return fmt.Errorf("connection of type %T cannot be closed for writing", c)
-	}
-	return half.CloseWrite()
-}
-
-// rtt measures round trips. TCP_NODELAY is what package net sets anyway.
-func (s *server) rtt(size, n int) ([]int64, error) {
-	client, server, err := s.connect(0)
+	server, err := ln.Accept()
 	if err != nil {
 		return nil, err
 	}
+	client.SetDeadline(deadline)
+	server.SetDeadline(deadline)
 	echoed := make(chan struct{})
 	go func() {
 		defer close(echoed)
@@ -105,8 +257,8 @@ func (s *server) rtt(size, n int) ([]int64, error) {
 	}()
 
 	buf := make([]byte, size)
-	times := make([]int64, 0, n)
-	for i := range warmUp + n {
+	times := make([]int64, 0, count)
+	for i := range warmUp + count {
 		start := time.Now()
 		if _, err := client.Write(buf); err != nil {
 			return nil, err

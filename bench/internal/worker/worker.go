@@ -4,19 +4,37 @@
 // output, so that stacks of other languages and modules are measured in the
 // same way. Fields are separated by tabs:
 //
-//	pair A B           make two stacks, the first on the locator A, the second
-//	                   on B, one network; no values
-//	stream SIZE MS     send from the second stack to the first over one TCP
-//	                   connection, in writes of SIZE bytes, for MS milliseconds;
-//	                   bytes received, and nanoseconds until their end
-//	rtt SIZE N         N round trips of SIZE bytes over one TCP connection with
-//	                   TCP_NODELAY; the nanoseconds of each
-//	open N LOCATOR     N times one after the other make a stack on the locator,
-//	                   with %d replaced by a number, and a socket in it, and
-//	                   close both; an empty locator gives loopback only; the
-//	                   nanoseconds until each socket, then those of each close
-//	sockets N THREADS  make and close N sockets in one stack, by THREADS threads
-//	                   or goroutines; nanoseconds in all
+//	pair MTU A B              make two stacks on one network, the first on the
+//	                          locator A, the second on B; no values
+//	half SIDE MTU LOCATOR     make only the first (SIDE 1) or the second (2) of
+//	                          them; another worker has the other; no values
+//	stream N SIZE MS          send from the second stack to the first over N TCP
+//	                          connections at once, in writes of SIZE bytes, for
+//	                          MS milliseconds; bytes received, and nanoseconds
+//	                          from the first connection to the last end; then
+//	                          the memory allocations of the middle half of that
+//	                          time, and the frames that the program carried in
+//	                          it, both 0 where nobody counts
+//	receive N SIZE MS         the first half's part of a stream; the same values
+//	send N SIZE MS            the second half's part; no values
+//	rtt SIZE N                N round trips of SIZE bytes over one TCP connection
+//	                          with TCP_NODELAY; the nanoseconds of each
+//	open N PAUSE LOCATOR      N times, with PAUSE milliseconds between them, make
+//	                          a stack on the locator, with %d replaced by a
+//	                          number, and a socket in it, and close both; an
+//	                          empty locator gives loopback only; the nanoseconds
+//	                          until each socket, then those of each close
+//	sockets N THREADS         make and close N sockets in one stack, by THREADS
+//	                          threads or goroutines; nanoseconds in all
+//	dials N                   dial and close N TCP connections in one stack, one
+//	                          after the other; nanoseconds in all
+//	crowd N LOCATOR           make N stacks that stay; nanoseconds in all
+//	reach N                   exchange packets between every Nth of the crowd and
+//	                          all others; pairs of stacks, and those of them that
+//	                          reached each other
+//	disband                   close the crowd; nanoseconds until the last Close
+//	                          has returned, and until nothing of the stacks is
+//	                          left
 //
 // An answer is "ok" and decimal values, or "error" and a text. The end of the
 // input ends the worker. Every request ends by itself: connections have
@@ -26,36 +44,52 @@ package worker
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
-// Spare is what a transfer may take beyond its planned time until it is given
-// up.
-const Spare = 10 * time.Second
+const (
+	// Spare is what a transfer may take beyond its planned time until it is
+	// given up.
+	Spare = 10 * time.Second
+	// Port is where the first half of a pair listens.
+	Port = 5001
+)
 
 // A Contestant makes the stacks that are measured.
 type Contestant struct {
 	// Pair makes two stacks on the network of the locators a and b.
-	Pair func(a, b string) (Pair, error)
-	// Open makes a stack on the network of a locator, empty for loopback only.
-	Open func(vnl string) (Stack, error)
+	Pair func(mtu int, a, b string) (Pair, error)
+	// Half makes the first or the second of them. Nil: it cannot.
+	Half func(side, mtu int, vnl string) (Pair, error)
+	// Open makes a stack on the network of a locator, empty for loopback only;
+	// those with other numbers are other hosts.
+	Open func(vnl string, number int) (Stack, error)
+	// Reach exchanges packets between every nth stack and all others. Nil: it
+	// cannot.
+	Reach func(stacks []Stack, n int) (pairs, reached int, err error)
+	// Trace notes what the process has, and returns a function that waits until
+	// it has no more than that, and what it keeps ready. Nil: nobody looks.
+	Trace func() (gone func() error, err error)
 }
 
-// A Pair is two stacks on one network.
+// A Pair is two stacks on one network, or one of them.
 type Pair interface {
-	// Listen listens for TCP in the first stack, at an address that the second
-	// reaches.
-	Listen() (net.Listener, error)
-	// Dial connects from the second stack.
-	Dial(ctx context.Context, address string) (net.Conn, error)
+	// Listen listens for TCP in the first stack; port 0 picks one.
+	Listen(port int) (net.Listener, error)
+	// Dial connects from the second stack to the first.
+	Dial(ctx context.Context, port int) (net.Conn, error)
 	Close() error
+}
+
+// A Carrier is a Pair that counts the frames that the program has carried.
+type Carrier interface {
+	Frames() uint64
 }
 
 // A Stack is one stack.
@@ -63,6 +97,20 @@ type Stack interface {
 	// Socket makes a TCP socket in the stack.
 	Socket() (io.Closer, error)
 	Close() error
+}
+
+// A Dialer is a Stack that connects to itself.
+type Dialer interface {
+	// Listen listens on the stack's loopback.
+	Listen() (net.Listener, error)
+	// Dial connects to the listener.
+	Dial(ctx context.Context, address string) (net.Conn, error)
+}
+
+// A Talker is a Stack that sends packets of its own accord, until it is told to
+// be quiet.
+type Talker interface {
+	Quiet() error
 }
 
 // Serve answers the requests of in until it ends.
@@ -87,10 +135,12 @@ func (c *Contestant) Serve(in io.Reader, out io.Writer) error {
 	}
 }
 
-// A server has the pair of stacks that was asked for.
+// A server has the stacks that were asked for.
 type server struct {
-	c    *Contestant
-	pair Pair
+	c     *Contestant
+	pair  Pair
+	crowd []Stack
+	gone  func() error // waits until nothing of the crowd is left; may be nil
 }
 
 func (s *server) close() {
@@ -98,96 +148,69 @@ func (s *server) close() {
 		s.pair.Close()
 		s.pair = nil
 	}
+	for _, st := range s.crowd {
+		st.Close()
+	}
+	s.crowd = nil
 }
 
-func (s *server) answer(request []string) ([]int64, error) {
-	name, args := request[0], request[1:]
-	if len(args) != 2 {
-		return nil, fmt.Errorf("request %q has %d arguments, not 2", name, len(args))
-	}
-	if name == "pair" {
-		s.close()
-		var err error
-		s.pair, err = s.c.Pair(args[0], args[1])
-		return nil, err
-	}
-	n, err := strconv.Atoi(args[0])
-	if err != nil || n <= 0 {
-		return nil, fmt.Errorf("request %q: %q is not a positive number", name, args[0])
-	}
-	if name == "open" {
-		return s.open(n, args[1])
-	}
-	m, err := strconv.Atoi(args[1])
-	if err != nil || m <= 0 {
-		return nil, fmt.Errorf("request %q: %q is not a positive number", name, args[1])
-	}
-	switch {
-	case name == "sockets":
-		return s.sockets(n, m)
-	case name != "stream" && name != "rtt":
+// A request is a kind of request. Its arguments are numbers that are positive,
+// and then texts.
+type request struct {
+	numbers, texts int
+	answer         func(s *server, n []int, text []string) ([]int64, error)
+}
+
+var requests = map[string]request{
+	"pair":    {1, 2, (*server).makePair},
+	"half":    {2, 1, (*server).makeHalf},
+	"stream":  {3, 0, (*server).stream},
+	"receive": {3, 0, (*server).receive},
+	"send":    {3, 0, (*server).send},
+	"rtt":     {2, 0, (*server).rtt},
+	"open":    {2, 1, (*server).open},
+	"sockets": {2, 0, (*server).sockets},
+	"dials":   {1, 0, (*server).dials},
+	"crowd":   {1, 1, (*server).gather},
+	"reach":   {1, 0, (*server).reach},
+	"disband": {0, 0, (*server).disband},
+}
+
+func (s *server) answer(fields []string) ([]int64, error) {
+	name, args := fields[0], fields[1:]
+	r, ok := requests[name]
+	if !ok {
 		return nil, fmt.Errorf("unknown request %q", name)
-	case s.pair == nil:
-		return nil, fmt.Errorf("request %q before pair", name)
-	case name == "stream":
-		return s.stream(n, time.Duration(m)*time.Millisecond)
 	}
-	return s.rtt(n, m)
+	if len(args) != r.numbers+r.texts {
+		return nil, fmt.Errorf("request %q has %d arguments, not %d", name, len(args), r.numbers+r.texts)
+	}
+	numbers := make([]int, r.numbers)
+	for i, text := range args[:r.numbers] {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("request %q: %q is not a number", name, text)
+		}
+		numbers[i] = n
+	}
+	return r.answer(s, numbers, args[r.numbers:])
 }
 
-// open measures how long stacks take to come and to go. The first one is not
-// counted: it may start what all have in common.
-func (s *server) open(n int, vnl string) ([]int64, error) {
-	opens, closes := make([]int64, 0, n), make([]int64, 0, n)
-	for i := range n + 1 {
-		start := time.Now()
-		st, err := s.c.Open(strings.ReplaceAll(vnl, "%d", strconv.Itoa(i)))
-		if err != nil {
-			return nil, err
-		}
-		sock, err := st.Socket()
-		opened := time.Since(start)
-		if err != nil {
-			st.Close()
-			return nil, err
-		}
-		start = time.Now()
-		sock.Close()
-		if err := st.Close(); err != nil {
-			return nil, err
-		}
-		if i > 0 {
-			opens = append(opens, opened.Nanoseconds())
-			closes = append(closes, time.Since(start).Nanoseconds())
-		}
-	}
-	return slices.Concat(opens, closes), nil
+var errNoPair = errors.New("there are no stacks: ask for a pair first")
+
+func (s *server) makePair(n []int, text []string) ([]int64, error) {
+	s.close()
+	var err error
+	s.pair, err = s.c.Pair(n[0], text[0], text[1])
+	return nil, err
 }
 
-// sockets measures how long n sockets take.
-func (s *server) sockets(n, goroutines int) ([]int64, error) {
-	st, err := s.c.Open("")
-	if err != nil {
-		return nil, err
+func (s *server) makeHalf(n []int, text []string) ([]int64, error) {
+	s.close()
+	if s.c.Half == nil {
+		return nil, errors.ErrUnsupported
 	}
-	defer st.Close()
-	var group sync.WaitGroup
-	errs := make(chan error, goroutines)
-	start := time.Now()
-	for g := range goroutines {
-		group.Go(func() {
-			for i := g; i < n; i += goroutines {
-				sock, err := st.Socket()
-				if err != nil {
-					errs <- err
-					return
-				}
-				sock.Close()
-			}
-		})
-	}
-	group.Wait()
-	took := time.Since(start)
-	close(errs)
-	return []int64{took.Nanoseconds()}, <-errs
+	var err error
+	s.pair, err = s.c.Half(n[0], n[1], text[0])
+	return nil, err
 }

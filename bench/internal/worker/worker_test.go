@@ -8,33 +8,49 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
 // loopback is a contestant of which both stacks are the host's loopback.
 var loopback = Contestant{
-	Pair: func(a, b string) (Pair, error) {
+	Pair: func(mtu int, a, b string) (Pair, error) {
 		if a == "missing" {
 			return nil, errors.New("no such\nnetwork")
 		}
-		return hostPair{}, nil
+		return &hostPair{}, nil
 	},
-	Open: func(string) (Stack, error) { return hostStack{}, nil },
+	Open: func(string, int) (Stack, error) { return hostStack{}, nil },
+	Reach: func(stacks []Stack, n int) (pairs, reached int, err error) {
+		return len(stacks) * n, len(stacks), nil
+	},
+	Trace: func() (func() error, error) { return func() error { return nil }, nil },
 }
 
-type hostPair struct{}
+type hostPair struct{ frames atomic.Uint64 }
 
-func (hostPair) Listen() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
-
-func (hostPair) Dial(ctx context.Context, address string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "tcp", address)
+func (*hostPair) Listen(port int) (net.Listener, error) {
+	return net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 }
 
-func (hostPair) Close() error { return nil }
+func (p *hostPair) Dial(ctx context.Context, port int) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+}
+
+// Frames counts the calls.
+func (p *hostPair) Frames() uint64 { return p.frames.Add(1) }
+
+func (*hostPair) Close() error { return nil }
 
 type hostStack struct{}
 
 func (hostStack) Socket() (io.Closer, error) { return io.NopCloser(nil), nil }
+
+func (hostStack) Listen() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
+
+func (hostStack) Dial(ctx context.Context, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
+}
 
 func (hostStack) Close() error { return nil }
 
@@ -44,17 +60,23 @@ func TestServe(t *testing.T) {
 		values        int
 		err           string // beginning
 	}{
-		{name: "early stream", request: "stream\t1024\t1", err: `request "stream" before pair`},
-		{name: "bad network", request: "pair\tmissing\tb", err: "no such; network"},
-		{name: "pair", request: "pair\ta\tb"},
-		{name: "stream", request: "stream\t131072\t10", values: 2},
+		{name: "early stream", request: "stream\t1\t1024\t1", err: "there are no stacks"},
+		{name: "early half", request: "half\t1\t1500\ta", err: "unsupported"},
+		{name: "bad network", request: "pair\t1500\tmissing\tb", err: "no such; network"},
+		{name: "pair", request: "pair\t1500\ta\tb"},
+		{name: "stream", request: "stream\t1\t131072\t10", values: 4},
+		{name: "streams", request: "stream\t4\t131072\t10", values: 4},
 		{name: "rtt", request: "rtt\t64\t7", values: 7},
-		{name: "open", request: "open\t3\t", values: 6},
+		{name: "open", request: "open\t3\t1\t", values: 6},
 		{name: "sockets", request: "sockets\t10\t4", values: 1},
+		{name: "dials", request: "dials\t10", values: 1},
+		{name: "crowd", request: "crowd\t5\tmem://x", values: 1},
+		{name: "reach", request: "reach\t2", values: 2},
+		{name: "disband", request: "disband", values: 2},
 		{name: "no number", request: "rtt\t64\tmany", err: `request "rtt": "many" is not`},
-		{name: "negative", request: "open\t-1\t", err: `request "open": "-1" is not`},
+		{name: "negative", request: "sockets\t-1\t1", err: `request "sockets": "-1" is not`},
 		{name: "short", request: "rtt\t64", err: `request "rtt" has 1 arguments`},
-		{name: "empty", request: "", err: `request "" has 0 arguments`},
+		{name: "empty", request: "", err: `unknown request ""`},
 		{name: "unknown", request: "fly\t1\t2", err: `unknown request "fly"`},
 	}
 	var in strings.Builder
@@ -87,5 +109,27 @@ func TestServe(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestHalves streams from one worker to another.
+func TestHalves(t *testing.T) {
+	half := Contestant{Half: func(side, mtu int, vnl string) (Pair, error) { return &hostPair{}, nil }}
+	run := func(side, transfer string) <-chan string {
+		answer := make(chan string, 1)
+		go func() {
+			var out bytes.Buffer
+			half.Serve(strings.NewReader("half\t"+side+"\t1500\tx\n"+transfer+"\t2\t1000\t20\n"), &out)
+			answer <- out.String()
+		}()
+		return answer
+	}
+	sent, received := run("2", "send"), run("1", "receive")
+	if got, want := <-sent, "ok\nok\n"; got != want {
+		t.Errorf("the sender says %q, want %q", got, want)
+	}
+	got := strings.Split(strings.TrimPrefix(<-received, "ok\nok\t"), "\t")
+	if n, err := strconv.Atoi(got[0]); err != nil || n <= 0 || n%1000 != 0 || len(got) != 4 {
+		t.Errorf("the receiver says %q, want writes of 1000 bytes and three other values", got)
 	}
 }

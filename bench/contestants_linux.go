@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+)
+
+// A contestant is a kind of stacks, and the worker that makes them.
+type contestant struct {
+	name string
+	// prepare builds the worker in dir, or finds out what it needs, and returns
+	// its command. The error says what is missing, and how to get it.
+	prepare func(ctx context.Context, dir string) (argv []string, err error)
+	// locator translates a locator of vdeplug; nil keeps it.
+	locator func(string) string
+	// sender and receiver are the contestants of a mixed pair, each of which
+	// makes one half.
+	sender, receiver string
+}
+
+// contestants are all kinds of stacks.
+var contestants = []contestant{
+	{name: ours, prepare: self(ours)},
+	{name: rival, prepare: buildC, locator: streamCommand},
+	{name: kernel, prepare: self(kernel)},
+	{name: gvisor, prepare: buildGVisor},
+	{name: oursToRival, sender: ours, receiver: rival},
+	{name: rivalToOurs, sender: rival, receiver: ours},
+}
+
+// contestantOf returns the contestant of a name.
+func contestantOf(name string) contestant {
+	for _, c := range contestants {
+		if c.name == name {
+			return c
+		}
+	}
+	panic("no contestant is called " + name)
+}
+
+// self is a worker of this program.
+func self(name string) func(context.Context, string) ([]string, error) {
+	return func(context.Context, string) ([]string, error) {
+		exe, err := os.Executable()
+		return []string{exe, "worker", name}, err
+	}
+}
+
+//go:embed libvdestack
+var sourcesC embed.FS
+
+// buildC compiles the worker for libvdestack.
+func buildC(ctx context.Context, dir string) ([]string, error) {
+	const path = "/dev/net/tun"
+	tun, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err // without it the library waits for ever
+	}
+	tun.Close()
+	gcc, err := program("gcc", "gcc")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.CopyFS(dir, sourcesC); err != nil {
+		return nil, err
+	}
+	src, exe := filepath.Join(dir, "libvdestack"), filepath.Join(dir, "libvdestack-worker")
+	files, err := filepath.Glob(filepath.Join(src, "*.c"))
+	if err != nil {
+		return nil, err
+	}
+	args := append([]string{"-O2", "-pthread", "-o", exe}, files...)
+	out, err := exec.CommandContext(ctx, gcc, append(args, "-lvdestack")...).CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("gcc: %w: %s (apt-get install libvdestack-dev)", err, firstLine(out))
+	}
+	return []string{exe}, nil
+}
+
+// buildGVisor builds the worker for gVisor's stack, which is a module of its
+// own beside this file.
+func buildGVisor(ctx context.Context, dir string) ([]string, error) {
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		return nil, err
+	}
+	_, file, _, _ := runtime.Caller(0)
+	src, exe := filepath.Join(filepath.Dir(file), gvisor), filepath.Join(dir, "gvisor-worker")
+	if _, err := os.Stat(src); err != nil {
+		return nil, fmt.Errorf("its sources are not where this program was built: %w", err)
+	}
+	out, err := exec.CommandContext(ctx, goTool, "build", "-C", src, "-o", exe, ".").CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("go build: %w: %s", err, firstLine(out))
+	}
+	return []string{exe}, nil
+}
+
+func firstLine(out []byte) string {
+	line, _, _ := strings.Cut(string(out), "\n")
+	return line
+}
+
+// streamCommand writes the network of a command as libvdestack does.
+func streamCommand(locator string) string {
+	if command, ok := strings.CutPrefix(locator, "cmd://"); ok {
+		return "=" + command
+	}
+	return locator
+}
+
+// program returns the path of a program; pkg is the Debian package that has it.
+func program(name, pkg string) (string, error) {
+	for _, dir := range []string{"", "/usr/sbin/", "/sbin/"} {
+		if path, err := exec.LookPath(dir + name); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("program %s is missing (apt-get install %s)", name, pkg)
+}

@@ -1,0 +1,105 @@
+package main
+
+// A measurement is what workers are asked for in their turn.
+type measurement struct {
+	name   string
+	suffix string // is added to the path of the network
+	// once is for what takes long: it is done in the first round only.
+	once bool
+	// pinned keeps everything on one processor.
+	pinned bool
+	// isolated gives the worker a user namespace of its own, in which it is
+	// privileged.
+	isolated bool
+	cells    []cell
+	run      func(t *turn) error
+}
+
+// pairs are all pairs of stacks.
+var pairs = []cell{
+	{kernel, veth},
+	{kernel, plain},
+	{ours, "lan"},
+	{ours, "mem"},
+	{gvisor, "pipe"},
+	{gvisor, "gso"},
+	{gvisor, "unix"},
+	{ours, "ptp"},
+	{rival, "ptp"},
+	{oursToRival, "ptp"},
+	{rivalToOurs, "ptp"},
+	{ours, "vxvde"},
+	{rival, "vxvde"},
+	{oursToRival, "vxvde"},
+	{rivalToOurs, "vxvde"},
+	{ours, "udp"},
+	{rival, "udp"},
+	{ours, "vde"},
+	{rival, "vde"},
+	{ours, "cmd"},
+	{rival, "cmd"},
+	{ours, loop},
+	{rival, loop},
+}
+
+// measurements are all of a round, in order.
+var measurements = []measurement{
+	{name: "traffic", cells: pairs, run: (*turn).traffic},
+	{name: "jumbo", cells: []cell{
+		{kernel, veth},
+		{kernel, plain},
+		{ours, "lan"},
+		{ours, "mem"},
+		{gvisor, "pipe"},
+		{gvisor, "gso"},
+		{gvisor, "unix"},
+		{ours, "ptp"},
+		{rival, "ptp"},
+		{ours, "vxvde"},
+		{rival, "vxvde"},
+		{ours, "udp"},
+		{rival, "udp"},
+		// Not vde and cmd: vde_switch drops frames of this size.
+	}, run: (*turn).jumbo},
+	{name: "rtt", pinned: true, cells: []cell{
+		{kernel, veth},
+		{ours, "lan"},
+		{ours, "mem"},
+		{gvisor, "pipe"},
+		{gvisor, "gso"},
+		{gvisor, "unix"},
+		{ours, "ptp"},
+		{rival, "ptp"},
+		{ours, "vxvde"},
+		{rival, "vxvde"},
+		{ours, "udp"},
+		{rival, "udp"},
+		{ours, "vde"},
+		{rival, "vde"},
+		{ours, "cmd"},
+		{rival, "cmd"},
+		{ours, loop},
+		{rival, loop},
+	}, run: (*turn).roundTrips},
+	{name: "open", suffix: "%d", cells: []cell{
+		{ours, loop},
+		{ours, "lan"},
+		{ours, "mem"},
+		{ours, "ptp"},
+		{rival, loop},
+		{rival, "ptp"},
+		{gvisor, "pipe"},
+	}, run: (*turn).open},
+	{name: "sockets", cells: []cell{
+		{kernel, loop},
+		{ours, loop},
+		{rival, loop},
+		{gvisor, loop},
+	}, run: (*turn).sockets},
+	{name: "crowd", once: true, isolated: true, cells: []cell{
+		{ours, "lan"},
+		{ours, "mem"},
+		{rival, loop},
+		{gvisor, "pipe"},
+	}, run: (*turn).crowd},
+}

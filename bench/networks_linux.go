@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// A network is one that stacks are connected to.
+type network struct {
+	name string
+	// ends returns the locators of both stacks; path is a file that does not
+	// exist. Nil: loopback.
+	ends func(path string) (a, b string)
+	// start starts what the network needs at path, if anything.
+	start func(ctx context.Context, path string) (stop func(), err error)
+}
+
+// networks are all of them.
+var networks = []network{
+	{name: loop},
+	// The workers of the kernel and of gVisor know their own networks by name.
+	{name: veth, ends: both(veth)},
+	{name: plain, ends: both(plain)},
+	{name: "pipe", ends: both("pipe")},
+	{name: "gso", ends: both("gso")},
+	{name: "unix", ends: both("unix")},
+
+	{name: "lan", ends: both("lan://%s")},
+	{name: "mem", ends: both("mem://%s")},
+	{name: "ptp", ends: both("ptp://%s")},
+	{name: "vde", ends: both("vde://%s"), start: startSwitch},
+	{name: "vxvde", ends: both("vxvde://")},
+	{name: "udp", ends: func(string) (a, b string) {
+		// The namespace is private: its ports are free.
+		return "udp://20001->127.0.0.1:20002", "udp://20002->127.0.0.1:20001"
+	}},
+	{name: "cmd", ends: both("cmd://vde_plug vde://%s"), start: startPlugs},
+}
+
+// networkOf returns the network of a name.
+func networkOf(name string) network {
+	for _, n := range networks {
+		if n.name == name {
+			return n
+		}
+	}
+	panic("no network is called " + name)
+}
+
+// both gives both stacks the same locator, in which %s is the path.
+func both(format string) func(path string) (a, b string) {
+	return func(path string) (a, b string) {
+		a = format
+		if n := len(format); n > 2 && format[n-2:] == "%s" {
+			a = fmt.Sprintf(format, path)
+		}
+		return a, a
+	}
+}
+
+// startSwitch starts a vde_switch.
+func startSwitch(ctx context.Context, path string) (stop func(), err error) {
+	vdeSwitch, err := program("vde_switch", "vde-switch")
+	if err != nil {
+		return nil, err
+	}
+	p, err := start(false, vdeSwitch, "-s", path)
+	if err != nil {
+		return nil, err
+	}
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
+	late := time.After(stopWait)
+	for {
+		if _, err := os.Stat(filepath.Join(path, "ctl")); err == nil {
+			return p.stop, nil
+		}
+		select {
+		case <-poll.C:
+			continue
+		case <-p.ended:
+			err = errors.New("vde_switch has ended")
+		case <-late:
+			err = errors.New("vde_switch does not start")
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		p.stop()
+		return nil, fmt.Errorf("%w %s", err, p.stderr.text)
+	}
+}
+
+// startPlugs starts a vde_switch for the vde_plugs that stacks start.
+func startPlugs(ctx context.Context, path string) (stop func(), err error) {
+	if _, err := program("vde_plug", "vdeplug"); err != nil {
+		return nil, err
+	}
+	return startSwitch(ctx, path)
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// gap is the pause between stacks that are opened in series: the time in
+	// which a program does something with each.
+	gap = 5 * time.Millisecond
+	// rest is a pause after which nothing of the first stack is under way.
+	rest = 100 * time.Millisecond
+)
+
+// openWith lets a new worker open stacks one after the other, and returns how long
+// each took until its socket, and then to close.
+func (t *turn) openWith(count int, pause time.Duration) (opens, closes []int64, err error) {
+	w, err := t.start(t.contestant)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer w.stop()
+	// What an earlier worker has left at its paths is not to be met.
+	vnl := strings.Replace(t.a, "%d", fmt.Sprintf("%d-%%d", len(t.workers)), 1)
+	times, err := w.request(t.ctx, patience, 2*count, "open", count, pause.Milliseconds(), vnl)
+	if err != nil {
+		return nil, nil, err
+	}
+	return times[:count], times[count:], nil
+}
+
+// open measures how long stacks take to come and to go.
+func (t *turn) open() error {
+	for _, s := range []struct {
+		metric string
+		pause  time.Duration
+	}{{"open_series", gap}, {"open_burst", 0}} {
+		opens, closes, err := t.openWith(t.opens, s.pause)
+		if err != nil {
+			return err
+		}
+		t.record(s.metric, medianOf(opens[1:], time.Millisecond))
+		if s.pause > 0 {
+			t.record("close", medianOf(closes, time.Millisecond))
+			t.record("close_max", float64(slices.Max(closes))/float64(time.Millisecond))
+		}
+	}
+	// The first and the second of a process; nothing is prepared for these.
+	var first, second []int64
+	for range t.colds {
+		opens, _, err := t.openWith(2, rest)
+		if err != nil {
+			return err
+		}
+		first, second = append(first, opens[0]), append(second, opens[1])
+	}
+	t.record("open_first", medianOf(first, time.Millisecond))
+	t.record("open", medianOf(second, time.Millisecond))
+	return nil
+}
+
+// sockets measures how many sockets can be made, and connections.
+func (t *turn) sockets() error {
+	w, err := t.start(t.contestant)
+	if err != nil {
+		return err
+	}
+	for _, m := range []struct {
+		metric  string
+		threads int
+	}{{"sockets1", 1}, {"sockets8", 8}} {
+		took, err := w.request(t.ctx, patience, 1, "sockets", t.plan.sockets, m.threads)
+		if err != nil {
+			return err
+		}
+		t.record(m.metric, float64(t.plan.sockets)/float64(max(1, took[0]))*1e6) // thousands a second
+	}
+	took, err := w.request(t.ctx, patience, 1, "dials", t.plan.dials)
+	if err != nil {
+		return err
+	}
+	t.record("dials", float64(t.plan.dials)/float64(max(1, took[0]))*1e6)
+	return nil
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/bench/internal/worker"
+)
+
+// workers are the contestants that this program is itself, when it is started
+// with the argument "worker" and their name.
+var workers = map[string]*worker.Contestant{
+	ours:   {Pair: openPair, Half: openHalf, Open: openMember, Reach: reach, Trace: trace},
+	kernel: {Pair: openVeth, Open: openHost},
+}
+
+// The addresses of the two stacks of a pair.
+var (
+	firstAddr  = netip.MustParsePrefix("10.77.0.1/24")
+	secondAddr = netip.MustParsePrefix("10.77.0.2/24")
+)
+
+// A pair is two stacks, the same one twice for loopback, or one of them.
+type pair struct {
+	first, second *vdestack.Stack
+	address       netip.Addr // of the first
+}
+
+// A countedPair is one whose frames the program carries.
+type countedPair struct{ pair }
+
+var _ worker.Carrier = (*countedPair)(nil)
+
+// openPair makes two stacks on a network of vdeplug.
+func openPair(mtu int, a, b string) (worker.Pair, error) {
+	if a == "" && b == "" {
+		s, err := vdestack.Open("")
+		if err != nil {
+			return nil, err
+		}
+		return &pair{s, s, netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
+	}
+	first, err := openOne(1, mtu, a)
+	if err != nil {
+		return nil, err
+	}
+	second, err := openOne(2, mtu, b)
+	if err != nil {
+		first.Close()
+		return nil, err
+	}
+	return counted(pair{first, second, firstAddr.Addr()}, a), nil
+}
+
+// openHalf makes one of the two.
+func openHalf(side, mtu int, vnl string) (worker.Pair, error) {
+	s, err := openOne(side, mtu, vnl)
+	if err != nil {
+		return nil, err
+	}
+	p := pair{address: firstAddr.Addr()}
+	if side == 1 {
+		p.first = s
+	} else {
+		p.second = s
+	}
+	return counted(p, vnl), nil
+}
+
+func openOne(side, mtu int, vnl string) (*vdestack.Stack, error) {
+	addr := firstAddr
+	if side == 2 {
+		addr = secondAddr
+	}
+	return vdestack.New(context.Background(), vdestack.Config{
+		Interfaces: []vdestack.Interface{{VNL: vnl, MTU: mtu, Addrs: []netip.Prefix{addr}}},
+	})
+}
+
+// counted returns the pair, with a count of frames where they pass the program.
+func counted(p pair, vnl string) worker.Pair {
+	if len(vnl) >= 4 && vnl[:4] == "lan:" {
+		return &p
+	}
+	return &countedPair{p}
+}
+
+func (p *pair) Listen(port int) (net.Listener, error) {
+	return p.first.Listen("tcp4", net.JoinHostPort(p.address.String(), strconv.Itoa(port)))
+}
+
+func (p *pair) Dial(ctx context.Context, port int) (net.Conn, error) {
+	return p.second.DialContext(ctx, "tcp4", net.JoinHostPort(p.address.String(), strconv.Itoa(port)))
+}
+
+func (p *countedPair) Frames() (n uint64) {
+	for _, s := range []*vdestack.Stack{p.first, p.second} {
+		if s == nil {
+			continue
+		}
+		for _, i := range s.Stats().Interfaces {
+			n += i.TxFrames + i.RxFrames
+		}
+	}
+	return n
+}
+
+func (p *pair) Close() error {
+	var errs []error
+	for _, s := range []*vdestack.Stack{p.first, p.second} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// spare is what a process may keep for itself: the namespace of its helper
+	// task, and what it has ready for stacks to come.
+	spare = 16
+	// goneWait is how long what was closed may take to vanish.
+	goneWait = time.Minute
+	// goneLook is the pause between two looks.
+	goneLook = 10 * time.Millisecond
+
+	// namespaceLimit is the setting of this user namespace, which is the
+	// worker's own, and what the kernel sets there at first is no less than
+	// manyNamespaces.
+	namespaceLimit = "/proc/sys/user/max_net_namespaces"
+	manyNamespaces = 1 << 20
+)
+
+// trace notes the descriptors of the process. The function that it returns waits
+// until there are no more than then, and until the kernel has freed all network
+// namespaces, but for a few each.
+func trace() (gone func() error, err error) {
+	before, err := descriptors()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := fewNamespaces(); err != nil {
+		return nil, err
+	}
+	return func() error {
+		for end := time.Now().Add(goneWait); ; time.Sleep(goneLook) {
+			few, err := fewNamespaces()
+			if err != nil {
+				return err
+			}
+			now, err := descriptors()
+			if err != nil || few && now <= before+spare {
+				return err
+			}
+			if time.Now().After(end) {
+				return fmt.Errorf("left after %v: %d descriptors, which were %d, and more than %d namespaces: %v", goneWait, now, before, spare, !few)
+			}
+		}
+	}, nil
+}
+
+func descriptors() (int, error) {
+	files, err := os.ReadDir("/proc/self/fd")
+	return len(files), err
+}
+
+// fewNamespaces reports whether no more than spare network namespaces of this
+// user namespace and of those below it exist. The kernel counts them until the
+// last trace of each is gone, and tells nobody, but refuses one above the limit.
+func fewNamespaces() (bool, error) {
+	if err := setLimit(spare + 1); err != nil {
+		return false, err
+	}
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends
+		result <- unix.Unshare(unix.CLONE_NEWNET)
+	}()
+	err := <-result
+	if lerr := setLimit(manyNamespaces); lerr != nil {
+		return false, lerr
+	}
+	if errors.Is(err, unix.ENOSPC) {
+		return false, nil
+	}
+	return err == nil, os.NewSyscallError("unshare", err)
+}
+
+func setLimit(n int) error {
+	return os.WriteFile(namespaceLimit, []byte(strconv.Itoa(n)), 0)
+}

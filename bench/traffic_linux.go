@@ -1,0 +1,121 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vdestack/vdestack/stack"
+)
+
+const (
+	jumboMTU   = 9000
+	streamSize = 128 << 10 // bytes a write
+	rttSize    = 64        // bytes a round trip
+)
+
+func (t *turn) traffic() error { return t.streams("stream", stack.DefaultMTU) }
+
+func (t *turn) jumbo() error { return t.streams("jumbo", jumboMTU) }
+
+// streams measures throughput and the processor time it takes, with one and
+// with four connections.
+func (t *turn) streams(metric string, mtu int) error {
+	stream, err := t.pair(mtu)
+	if err != nil {
+		return err
+	}
+	for _, n := range []int{1, 4} {
+		if err := t.measure(fmt.Sprint(metric, n), func() ([]int64, error) { return stream(n) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pair makes the stacks, and returns what streams between them.
+func (t *turn) pair(mtu int) (stream func(n int) ([]int64, error), err error) {
+	limit := t.stream + patience
+	c := contestantOf(t.contestant)
+	if c.sender == "" {
+		w, err := t.start(c.name)
+		if err != nil {
+			return nil, err
+		}
+		_, err = w.request(t.ctx, patience, 0, "pair", mtu, locator(c.name, t.a), locator(c.name, t.b))
+		return func(n int) ([]int64, error) {
+			return w.request(t.ctx, limit, 4, "stream", n, streamSize, t.stream.Milliseconds())
+		}, err
+	}
+	receiver, err := t.start(c.receiver)
+	if err != nil {
+		return nil, err
+	}
+	sender, err := t.start(c.sender)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := receiver.request(t.ctx, patience, 0, "half", 1, mtu, locator(c.receiver, t.a)); err != nil {
+		return nil, err
+	}
+	if _, err := sender.request(t.ctx, patience, 0, "half", 2, mtu, locator(c.sender, t.b)); err != nil {
+		return nil, err
+	}
+	return func(n int) ([]int64, error) {
+		sent := make(chan error, 1)
+		go func() {
+			_, err := sender.request(t.ctx, limit, 0, "send", n, streamSize, t.stream.Milliseconds())
+			sent <- err
+		}()
+		values, err := receiver.request(t.ctx, limit, 4, "receive", n, streamSize, t.stream.Milliseconds())
+		return values, errors.Join(err, <-sent)
+	}, nil
+}
+
+// measure records what a stream moved, and what it cost.
+func (t *turn) measure(metric string, stream func() ([]int64, error)) error {
+	before, err := cpuTimes()
+	if err != nil {
+		return err
+	}
+	values, err := stream()
+	if err != nil {
+		return err
+	}
+	after, err := cpuTimes()
+	if err != nil {
+		return err
+	}
+	if values[0] == 0 || values[1] == 0 {
+		return errors.New("stream: nothing was received")
+	}
+	received, took := float64(values[0]), float64(values[1])
+	t.record(metric, received*8/took) // bits a nanosecond
+	t.record(metric+"_cpu_machine", (after.machine-before.machine).Seconds()/(received/1e9))
+	t.record(metric+"_cpu_processes", (after.processes-before.processes).Seconds()/(received/1e9))
+	if frames := values[3]; frames > 0 {
+		t.record(metric+"_allocs", 1000*float64(values[2])/float64(frames))
+	}
+	return nil
+}
+
+// roundTrips measures round trips.
+func (t *turn) roundTrips() error {
+	w, err := t.start(t.contestant)
+	if err != nil {
+		return err
+	}
+	a, b := locator(t.contestant, t.a), locator(t.contestant, t.b)
+	if _, err := w.request(t.ctx, patience, 0, "pair", stack.DefaultMTU, a, b); err != nil {
+		return err
+	}
+	times, err := w.request(t.ctx, patience, t.rtts, "rtt", rttSize, t.rtts)
+	if err != nil {
+		return err
+	}
+	t.record("rtt", medianOf(times, time.Microsecond))
+	t.record("rtt_p10", quantile(times, 0.1, time.Microsecond))
+	t.record("rtt_p90", quantile(times, 0.9, time.Microsecond))
+	t.record("rtt_p99", quantile(times, 0.99, time.Microsecond))
+	return nil
+}

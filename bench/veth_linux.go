@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"unsafe"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/bench/internal/worker"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+// openVeth makes two namespaces that a veth pair of the kernel joins: the
+// baseline, for no frame leaves the kernel.
+func openVeth(mtu int, a, _ string) (_ worker.Pair, err error) {
+	p := &pair{address: firstAddr.Addr()}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	if p.first, err = vdestack.Open(""); err != nil {
+		return nil, err
+	}
+	if p.second, err = vdestack.Open(""); err != nil {
+		return nil, err
+	}
+	nl, err := p.first.RTNL()
+	if err != nil {
+		return nil, err
+	}
+	defer nl.Close()
+	ns, err := p.second.NetNS()
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	_, err = nl.LinkAdd(rtnl.LinkSpec{Name: vethName, Kind: "veth", MTU: mtu,
+		Peer: &rtnl.LinkSpec{Name: vethName, MTU: mtu, NetNS: ns}})
+	if err != nil {
+		return nil, err
+	}
+	if err := configure(p.first, firstAddr, a == plain); err != nil {
+		return nil, err
+	}
+	return p, configure(p.second, secondAddr, a == plain)
+}
+
+const vethName = "veth0"
+
+// configure sets the end of the veth pair up.
+func configure(s *vdestack.Stack, addr netip.Prefix, noOffloads bool) error {
+	nl, err := s.RTNL()
+	if err != nil {
+		return err
+	}
+	defer nl.Close()
+	index, err := nl.IfNameToIndex(vethName)
+	if err != nil {
+		return err
+	}
+	if noOffloads {
+		if err := offloadsOff(s, vethName); err != nil {
+			return err
+		}
+	}
+	if err := nl.AddrAdd(index, addr); err != nil {
+		return err
+	}
+	return nl.LinkSetUp(index)
+}
+
+// offloads are the commands of ethtool that switch offloads, in an order in
+// which none that is on depends on one that is off.
+var offloads = []uint32{
+	unix.ETHTOOL_SGRO, unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO, unix.ETHTOOL_SSG, unix.ETHTOOL_STXCSUM, unix.ETHTOOL_SRXCSUM,
+}
+
+// offloadsOff switches all offloads of an interface off: packets have the size
+// of the network, and checksums.
+func offloadsOff(s *vdestack.Stack, name string) error {
+	sock, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer sock.Close()
+	for _, command := range offloads {
+		// struct ethtool_value, and struct ifreq with a pointer to it.
+		value := [2]uint32{command, 0}
+		var ifr struct {
+			name [unix.IFNAMSIZ]byte
+			data unsafe.Pointer
+			_    [16]byte
+		}
+		copy(ifr.name[:unix.IFNAMSIZ-1], name)
+		ifr.data = unsafe.Pointer(&value)
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, sock.Fd(), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifr)))
+		runtime.KeepAlive(&value)
+		if errno != 0 {
+			return os.NewSyscallError("ioctl SIOCETHTOOL", errno)
+		}
+	}
+	return nil
+}
+
+// host makes sockets without a stack.
+type host struct{}
+
+var _ worker.Dialer = host{}
+
+func openHost(string, int) (worker.Stack, error) { return host{}, nil }
+
+func (host) Socket() (io.Closer, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	return os.NewFile(uintptr(fd), "socket"), nil
+}
+
+func (host) Listen() (net.Listener, error) { return net.Listen("tcp4", loopbackAddr) }
+
+func (host) Dial(ctx context.Context, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp4", address)
+}
+
+func (host) Close() error { return nil }
