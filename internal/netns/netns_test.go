@@ -367,6 +367,7 @@ func BenchmarkSocketParallel(b *testing.B) {
 }
 
 func BenchmarkNew(b *testing.B) {
+	b.ReportAllocs()
 	for b.Loop() {
 		n, err := New()
 		if err != nil {

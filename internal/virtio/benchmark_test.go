@@ -1,0 +1,15 @@
+package virtio
+
+import "testing"
+
+func BenchmarkHeader(b *testing.B) {
+	h := Header{Flags: FlagNeedsCsum, GSOType: GSOTCPv4, HdrLen: 66, GSOSize: 1448, CsumStart: 34, CsumOffset: 16}
+	buf := make([]byte, HeaderLen)
+	b.ReportAllocs()
+	for b.Loop() {
+		h.Encode(buf)
+		if err := h.Decode(buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
