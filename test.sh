@@ -85,6 +85,11 @@ if [ "$(id -u)" = 0 ]; then
 		exec ${soak[*]} $tmp/exec $tmp/programs/soak -duration ${soaktime}s"
 fi
 
+step "the benchmark, quick"
+# Only that it works is looked at, never its figures.
+(cd bench/gvisor && go vet ./... && go build -o /dev/null .)
+go run ./bench -quick -out bench/out/quick ${VDESTACK_TEST_STRICT:+-strict} >/dev/null
+
 step "fuzzing, $fuzztime each"
 grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r dir; do
 	for f in $(grep -hoE '^func Fuzz[A-Za-z0-9_]*' "$dir"/*_test.go | cut -c6- | sort -u); do

@@ -24,7 +24,7 @@ var panels = []panel{
 
 // colours of the contestants.
 var colours = map[string]string{
-	ours: "#1668a7", rival: "#d97b1e", gvisor: "#7d5ba6", kernel: "#6b7280", oursToRival: "#3d9970", rivalToOurs: "#7fbf9b",
+	ours: "#1668a7", rival: "#d97b1e", gvisor: "#7d5ba6", kernel: "#6b7280", oursToRival: "#3d9970", rivalToOurs: "#6aa886",
 }
 
 // Sizes of the chart, in pixels.

@@ -12,10 +12,10 @@ import (
 
 const (
 	// crowdPatience is how long a crowd may take for a request.
-	crowdPatience = 3 * time.Minute
+	crowdPatience = 5 * time.Minute
 	// settle is how long a crowd may take until it is idle, and glance how long
 	// it is watched to find that out.
-	settle = 20 * time.Second
+	settle = time.Minute
 	glance = 250 * time.Millisecond
 )
 

@@ -17,13 +17,13 @@ import (
 
 const (
 	// pace is how many stacks are asked by all sources before neighbours are
-	// forgotten: the kernel has one table of them for the whole machine, of 1024
-	// entries, of which ten sources and twenty targets take 400.
-	pace = 20
+	// forgotten. The kernel has one table of them for the whole machine, of 1024
+	// entries, and each question for an address goes to all stacks.
+	pace = 5
 	// tries is how often an unanswered packet is sent, and answerWait how long
-	// an answer is waited for.
-	tries      = 4
-	answerWait = 500 * time.Millisecond
+	// an answer is waited for: the kernel repeats its question every second.
+	tries      = 10
+	answerWait = time.Second
 )
 
 // A source sends pings from a stack.

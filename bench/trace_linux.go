@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,9 @@ const (
 // until there are no more than then, and until the kernel has freed all network
 // namespaces, but for a few each.
 func trace() (gone func() error, err error) {
+	if whole, err := initialUserNamespace(); err != nil || whole {
+		return nil, errors.Join(err, errors.New("the limit of namespaces here is the machine's"))
+	}
 	before, err := descriptors()
 	if err != nil {
 		return nil, err
@@ -53,6 +57,14 @@ func trace() (gone func() error, err error) {
 			}
 		}
 	}, nil
+}
+
+// initialUserNamespace reports whether all users of the machine are those of this
+// namespace.
+func initialUserNamespace() (bool, error) {
+	text, err := os.ReadFile("/proc/self/uid_map")
+	f := strings.Fields(string(text))
+	return len(f) == 3 && f[2] == "4294967295", err
 }
 
 func descriptors() (int, error) {
