@@ -1,0 +1,38 @@
+package main
+
+import (
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestPin(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	count := func() int {
+		var set unix.CPUSet
+		if err := unix.SchedGetaffinity(0, &set); err != nil {
+			t.Fatal(err)
+		}
+		return set.Count()
+	}
+	before := count()
+	unpin, err := pin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := count(); got != 1 {
+		t.Errorf("%d processors, want 1", got)
+	}
+	out, err := exec.Command("nproc").Output()
+	if got := strings.TrimSpace(string(out)); err != nil || got != "1" {
+		t.Errorf("a child has %q processors, %v, want 1", got, err)
+	}
+	unpin()
+	if got := count(); got != before {
+		t.Errorf("%d processors afterwards, want %d", got, before)
+	}
+}
