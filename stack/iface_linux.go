@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,9 +127,9 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, localWait)
+	wait, cancel := context.WithTimeout(ctx, localWait)
 	defer cancel()
-	awaitLocal := i.awaitLocal(ctx, nl.Watch)
+	awaitLocal := i.awaitLocal(wait, nl.Watch)
 	for _, p := range i.cfg.Addrs {
 		if err := nl.AddrAdd(i.index, p, rtnl.NoDAD); err != nil {
 			return err
@@ -142,7 +144,13 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 			return err
 		}
 	}
-	awaitLocal()
+	if missing := awaitLocal(); len(missing) > 0 {
+		err := fmt.Errorf("the kernel has not made the routes of %v yet, for which it has one queue on the whole machine", missing)
+		if cause := context.Cause(ctx); cause != nil {
+			return fmt.Errorf("%w: %w", err, cause)
+		}
+		i.s.log.Warn("IPv6 addresses are not usable", "interface", i.cfg.Name, "error", err)
+	}
 	return nil
 }
 
@@ -156,8 +164,8 @@ const localWait = 30 * time.Second
 // addresses that are given to the interface after this call, or ctx ends. The
 // kernel lets an address be bound at once but leaves the rest to a worker:
 // without its local route, packets for it are dropped, and those from the stack
-// itself go out to the network.
-func (i *iface) awaitLocal(ctx context.Context, watch func(context.Context) iter.Seq2[rtnl.Event, error]) (wait func()) {
+// itself go out to the network. The function returns those that are missing.
+func (i *iface) awaitLocal(ctx context.Context, watch func(context.Context) iter.Seq2[rtnl.Event, error]) (wait func() []netip.Addr) {
 	missing := make(map[netip.Addr]bool)
 	for _, p := range i.cfg.Addrs {
 		if p.Addr().Is6() && !i.cfg.Down {
@@ -165,22 +173,22 @@ func (i *iface) awaitLocal(ctx context.Context, watch func(context.Context) iter
 		}
 	}
 	if len(missing) == 0 {
-		return func() {}
+		return func() []netip.Addr { return nil }
 	}
 	events := watch(ctx)
-	return func() {
+	return func() []netip.Addr {
 		for e, err := range events {
 			if err != nil {
-				return
+				break
 			}
 			if e.Route != nil && e.Route.Table == rtnl.TableLocal && !e.Deleted {
 				delete(missing, e.Route.Dst.Addr())
 			}
 			if len(missing) == 0 {
-				return
+				break
 			}
 		}
-		i.s.log.Debug("IPv6 addresses are not usable yet", "interface", i.cfg.Name, "addresses", missing)
+		return slices.SortedFunc(maps.Keys(missing), netip.Addr.Compare)
 	}
 }
 

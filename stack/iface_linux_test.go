@@ -4,8 +4,8 @@ package stack
 
 import (
 	"context"
+	"fmt"
 	"iter"
-	"log/slog"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -22,20 +22,21 @@ func TestAwaitLocal(t *testing.T) {
 		name   string
 		routes []netip.Prefix // each comes 10 seconds after the last
 		want   time.Duration
+		left   string
 	}{
-		{name: "late", routes: []netip.Prefix{second, first}, want: 20 * time.Second},
-		{name: "one only", routes: []netip.Prefix{first}, want: localWait},
+		{name: "late", routes: []netip.Prefix{second, first}, want: 20 * time.Second, left: "[]"},
+		{name: "one only", routes: []netip.Prefix{first}, want: localWait, left: "[fd00::2]"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				i := &iface{s: &Stack{log: slog.New(slog.DiscardHandler)}, cfg: Interface{
+				i := &iface{cfg: Interface{
 					Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), first, second},
 				}}
 				ctx, cancel := context.WithTimeout(t.Context(), localWait)
 				defer cancel()
 				begin := time.Now()
-				i.awaitLocal(ctx, func(ctx context.Context) iter.Seq2[rtnl.Event, error] {
+				missing := i.awaitLocal(ctx, func(ctx context.Context) iter.Seq2[rtnl.Event, error] {
 					return func(yield func(rtnl.Event, error) bool) {
 						for _, p := range tt.routes {
 							select {
@@ -53,6 +54,9 @@ func TestAwaitLocal(t *testing.T) {
 				})()
 				if got := time.Since(begin); got != tt.want {
 					t.Errorf("waited %v, want %v", got, tt.want)
+				}
+				if got := fmt.Sprint(missing); got != tt.left {
+					t.Errorf("missing %s, want %s", got, tt.left)
 				}
 			})
 		})

@@ -61,11 +61,15 @@ func (t *task) doAmbush() error {
 	calls = calls[:1+t.rng.IntN(len(calls))]
 	type result struct {
 		call
-		err error
+		err   error
+		early bool // before Close had returned
 	}
 	results := make(chan result, len(calls))
 	for _, c := range calls {
-		go func() { results <- result{c, c.do()} }()
+		go func() {
+			err := c.do()
+			results <- result{c, err, !victim.closed.Load()}
+		}()
 	}
 	if t.chance(4) {
 		runtime.GC() // those that wait are held
@@ -87,6 +91,9 @@ func (t *task) doAmbush() error {
 	for i := range calls {
 		select {
 		case r := <-results:
+			if r.early && (isTimeout(r.err) || errors.Is(r.err, unix.EHOSTUNREACH)) {
+				continue // nobody answered, for some seconds
+			}
 			if r.err == nil || r.closed && !errors.Is(r.err, net.ErrClosed) || !excused(r.err) {
 				// Not excused by the end of the stack.
 				errs = append(errs, fmt.Errorf("%s in a closed stack: %v", r.name, r.err))
@@ -217,9 +224,6 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 			c, err := victim.st.Dial("tcp", netip.AddrPortFrom(absent, 80).String())
 			if err == nil {
 				c.Close()
-			}
-			if errors.Is(err, unix.EHOSTUNREACH) && !victim.closed.Load() {
-				return nil // after three seconds
 			}
 			return err
 		}))

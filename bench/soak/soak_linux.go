@@ -42,7 +42,8 @@ type soak struct {
 	ops       []*operation
 	serial,
 	bytes, badHashes,
-	overflown atomic.Uint64 // operations that found no room in the table of neighbours
+	overflown, // operations that found no room in the table of neighbours
+	late atomic.Uint64 // that waited too long for routes
 
 	mu   sync.Mutex // guards live, and network.taken
 	live []*member
@@ -197,6 +198,10 @@ func (s *soak) perform(op *operation, rng *rand.Rand) {
 		op.upset.Add(1)
 	case overflows() != full && excused(err):
 		s.overflown.Add(1)
+	case errors.Is(err, context.DeadlineExceeded) && strings.Contains(err.Error(), "the kernel has not made the routes"):
+		// Of IPv6 addresses, in a queue that is the whole machine's: thousands
+		// of namespaces of other programs are before us.
+		s.late.Add(1)
 	default:
 		s.fail("%v, after %v: %v%s", t, took, err, t.circumstances())
 	}
@@ -274,6 +279,9 @@ func (s *soak) summary(begin time.Time, before, after *census) bool {
 	fmt.Fprintf(&b, " (+N: cut short, %d in all) | %.1f MiB, %d hash errors |", upset, float64(s.bytes.Load())/(1<<20), s.badHashes.Load())
 	if n := s.overflown.Load(); n > 0 {
 		fmt.Fprintf(&b, " %d for want of room in the machine's neighbour tables |", n)
+	}
+	if n := s.late.Load(); n > 0 {
+		fmt.Fprintf(&b, " %d for want of the machine's time for IPv6 routes |", n)
 	}
 	if before != nil && after != nil {
 		b.WriteString(before.compare(after))
