@@ -114,8 +114,8 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 }
 
 // localWait bounds the wait for the routes of IPv6 addresses, which takes a
-// millisecond or two.
-const localWait = time.Second
+// millisecond or two, and more than a second on a machine that is very busy.
+const localWait = 10 * time.Second
 
 // awaitLocal returns a function that waits until packets reach the IPv6
 // addresses that are given to the interface after this call, or ctx ends. The
