@@ -1,6 +1,7 @@
 package rtnl_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -129,6 +130,46 @@ func TestVLAN(t *testing.T) {
 	check(t, err)
 	if l, err := c.Link(i); err != nil || l.Kind != "vlan" || l.Parent != v0 {
 		t.Errorf("got %+v, %v", l, err)
+	}
+}
+
+// TestLinkAddUp makes a link that is up, with a number of queues.
+func TestLinkAddUp(t *testing.T) {
+	c, _ := dial(t)
+	v0 := addLink(t, c, rtnl.LinkSpec{Name: "v0", Kind: "veth", Queues: 3, Up: true, Peer: &rtnl.LinkSpec{Name: "v1", Queues: 2}})
+	for name, want := range map[string]struct {
+		queues uint32
+		up     bool
+	}{"v0": {3, true}, "v1": {2, false}} {
+		i, err := c.IfNameToIndex(name)
+		check(t, err)
+		l, err := c.Link(i)
+		if err != nil || l.Flags&net.FlagUp != 0 != want.up {
+			t.Errorf("%s: %+v, %v", name, l, err)
+		}
+		info := make([]byte, unix.SizeofIfInfomsg)
+		binary.NativeEndian.PutUint32(info[4:], uint32(i))
+		answer, err := c.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETLINK}, Data: info})
+		if err != nil || len(answer) == 0 {
+			t.Fatal(answer, err)
+		}
+		ad, err := netlink.NewAttributeDecoder(answer[0].Data[unix.SizeofIfInfomsg:])
+		check(t, err)
+		for ad.Next() {
+			if typ := ad.Type(); (typ == unix.IFLA_NUM_TX_QUEUES || typ == unix.IFLA_NUM_RX_QUEUES) && ad.Uint32() != want.queues {
+				t.Errorf("%s: attribute %d is %d, want %d", name, typ, ad.Uint32(), want.queues)
+			}
+		}
+	}
+	check(t, c.LinkDel(v0))
+	for _, l := range []rtnl.LinkSpec{
+		{Kind: "veth", Peer: &rtnl.LinkSpec{Up: true}},
+		{Kind: "veth", Queues: -1},
+		{Kind: "veth", Peer: &rtnl.LinkSpec{Queues: 5000}},
+	} {
+		if _, err := c.LinkAdd(l); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("%+v: %v, want EINVAL", l, err)
+		}
 	}
 }
 
