@@ -93,9 +93,10 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 func (s *Stack) Name() string { return s.name }
 
 // Close ends the stack: its commands are killed, its sockets end, its plugs
-// leave their networks and its interfaces vanish. Calls that wait on a socket
-// return; descriptors stay open until they are closed. Datagram sockets of other
-// kinds than UDP are not reached. In a namespace that was joined by path the
+// leave their networks and its interfaces vanish; the kernel removes those on
+// mem:// and lan:// with the namespace, a little later. Calls that wait on a
+// socket return; descriptors stay open until they are closed. Datagram sockets of
+// other kinds than UDP are not reached. In a namespace that was joined by path the
 // sockets stay as they are, for there is no telling whose they are.
 //
 // Close may be called twice and beside any other call; each call returns when
