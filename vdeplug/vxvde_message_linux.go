@@ -41,13 +41,6 @@ func (s *sockaddr) addr() netip.Addr {
 	return netip.AddrFrom16(s.raw.Addr)
 }
 
-func (s *sockaddr) len() uint32 {
-	if s.raw.Family == unix.AF_INET {
-		return unix.SizeofSockaddrInet4
-	}
-	return unix.SizeofSockaddrInet6
-}
-
 // normalize gives a sender on this host that the kernel knows as 0.0.0.0 when
 // it sends to a group over loopback the address that it has otherwise.
 func (s *sockaddr) normalize() {
