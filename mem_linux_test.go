@@ -29,15 +29,20 @@ func inUserSpace(t testing.TB) {
 
 // onNetworks runs a test on each kind of network that joins stacks of a process.
 func onNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
-	for _, n := range []struct{ name, scheme string }{
-		{"lan", "lan://"}, {"mem", "mem://"}, {"mem in user space", "mem://"},
-	} {
-		t.Run(n.name, func(t *testing.T) {
-			if n.name == "mem in user space" {
-				inUserSpace(t)
-			}
+	onKernelNetworks(t, test)
+	t.Run("mem in user space", func(t *testing.T) {
+		inUserSpace(t)
+		leaks(t)
+		test(t, "mem://"+t.Name())
+	})
+}
+
+// onKernelNetworks runs a test on those that the kernel switches.
+func onKernelNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
+	for _, scheme := range []string{"lan", "mem"} {
+		t.Run(scheme, func(t *testing.T) {
 			leaks(t)
-			test(t, n.scheme+t.Name())
+			test(t, scheme+"://"+t.Name())
 		})
 	}
 }
@@ -517,9 +522,10 @@ func TestSeveral(t *testing.T) {
 }
 
 // TestCloseTells closes a stack: its peers get to know, and another takes its
-// place.
+// place. A pump in user space has a few milliseconds for that, which are not
+// enough on every machine.
 func TestCloseTells(t *testing.T) {
-	onNetworks(t, func(t *testing.T, vnl string) {
+	onKernelNetworks(t, func(t *testing.T, vnl string) {
 		peer := open(t, vnl, "10.0.0.9/24")
 		for range 5 {
 			s := open(t, vnl, "10.0.0.1/24")
