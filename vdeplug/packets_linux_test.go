@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net"
 	"testing"
 	"time"
@@ -177,8 +178,22 @@ func TestPackets(t *testing.T) {
 			if d := ca.(Dropper).Drops(); d.Send != 0 {
 				t.Errorf("dropped %+v", d)
 			}
+			if u := senderOf(ca); u != nil && u.limit.Load() != math.MaxInt64 {
+				t.Errorf("the kernel does not cut datagrams of %d bytes", u.limit.Load())
+			}
 		})
 	}
+}
+
+// senderOf returns what lets the kernel cut datagrams.
+func senderOf(c Conn) *udpSender {
+	switch c := c.(type) {
+	case *udpConn:
+		return c.udp
+	case *vxvdeConn:
+		return c.udp
+	}
+	return nil
 }
 
 // TestPacketsOneByOne receives with Recv what was sent as packets.
