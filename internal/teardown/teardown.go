@@ -1,0 +1,57 @@
+// Package teardown does behind the back of those who close things what the
+// kernel takes long for. A few goroutines of the process wait for it, each of
+// which takes a thread; there is none while there is nothing to do.
+package teardown
+
+import "sync"
+
+// workers is how many things are done at once: the kernel does most of them one
+// after the other anyway.
+const workers = 4
+
+var work = struct {
+	mu      sync.Mutex // guards all
+	queue   []func()
+	running int
+	idle    *sync.Cond
+}{}
+
+func init() { work.idle = sync.NewCond(&work.mu) }
+
+// Go has f called soon.
+func Go(f func()) {
+	work.mu.Lock()
+	defer work.mu.Unlock()
+	work.queue = append(work.queue, f)
+	if work.running < workers {
+		work.running++
+		go run()
+	}
+}
+
+func run() {
+	work.mu.Lock()
+	defer work.mu.Unlock()
+	for len(work.queue) > 0 {
+		f := work.queue[0]
+		work.queue[0] = nil
+		work.queue = work.queue[1:]
+		work.mu.Unlock()
+		f()
+		work.mu.Lock()
+	}
+	work.queue = nil
+	work.running--
+	if work.running == 0 {
+		work.idle.Broadcast()
+	}
+}
+
+// Wait waits until there is nothing left to do. It is for tests.
+func Wait() {
+	work.mu.Lock()
+	defer work.mu.Unlock()
+	for work.running > 0 {
+		work.idle.Wait()
+	}
+}
