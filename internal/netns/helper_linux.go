@@ -51,6 +51,7 @@ type helper struct {
 	batch  []*request
 	nofile unix.Rlimit // the helper's limit of descriptors
 
+	trips     atomic.Uint64 // made so far
 	abandoned atomic.Bool   // nobody needs it
 	gone      chan struct{} // closed when the task is dead
 }
@@ -63,26 +64,27 @@ var nowhere = new(NS)
 type request struct {
 	ns    *NS
 	enter bool // enter ns first; without it, the calls make the namespace
+	home  bool // leave ns at the end
 	calls []call
-	store [2]call
 	wake  chan bool // true: lead the next trip; false: done
 
-	entry, first int   // places in the list: of setns, if any, and of the first call
-	err          error // the trip's, or setns's
+	// Places in the list: of the setns calls, if any, and of the first of calls.
+	entry, exit, first int
+	err                error // the trip's, or setns's
 }
 
 var requests = sync.Pool{New: func() any { return &request{wake: make(chan bool, 1)} }}
 
 func newRequest(ns *NS) *request {
 	r := requests.Get().(*request)
-	r.ns, r.enter, r.err = ns, true, nil
-	r.calls = r.store[:0]
+	r.ns, r.enter, r.home, r.err = ns, true, false, nil
 	return r
 }
 
 func (r *request) free() {
 	r.ns = nil
-	r.store = [2]call{}
+	clear(r.calls)
+	r.calls = r.calls[:0]
 	requests.Put(r)
 }
 
@@ -116,7 +118,7 @@ func (h *helper) do(r *request) {
 	h.busy = true
 	batch, n := h.batch[:0], 0
 	for _, q := range h.queue {
-		if n += len(q.calls) + 1; n > batchCalls {
+		if n += len(q.calls) + 2; n > batchCalls {
 			break
 		}
 		batch = append(batch, q)
@@ -154,7 +156,7 @@ func (h *helper) trip(batch []*request) {
 	b.n = 0
 	cur, entry := h.cur, -1
 	for i, r := range batch {
-		if i == 0 || r.ns != batch[i-1].ns || !r.enter {
+		if i == 0 || r.ns != batch[i-1].ns || batch[i-1].home || !r.enter {
 			entry = -1
 			if r.enter && cur != r.ns {
 				fd := h.home
@@ -173,11 +175,17 @@ func (h *helper) trip(batch []*request) {
 			c.skip = uintptr(len(r.calls) - j - 1)
 			b.add(c)
 		}
+		r.exit = -1
+		if r.home {
+			r.exit = b.add(call{nr: unix.SYS_SETNS, args: [6]uintptr{uintptr(h.home), unix.CLONE_NEWNET}})
+			cur = nil
+		}
 	}
 	if b.n == 0 {
 		return
 	}
 	h.follow()
+	h.trips.Add(1)
 	if b.post() && !b.wait(tripLimit) {
 		unix.Kill(h.pid, unix.SIGKILL)
 		b.wait(time.Second)
@@ -198,7 +206,7 @@ func (h *helper) trip(batch []*request) {
 			}
 		}
 		copy(r.calls, list[r.first:])
-		if r.err != nil || !r.enter && r.calls[0].errno() != 0 {
+		if r.err != nil || !r.enter && r.calls[0].errno() != 0 || r.exit >= 0 && list[r.exit].errno() != 0 {
 			h.cur = nowhere
 		}
 	}

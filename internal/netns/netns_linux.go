@@ -5,9 +5,11 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -22,10 +24,24 @@ type NS struct {
 
 	mu sync.RWMutex // held for reading during a trip; guards fd
 	fd int          // -1 when closed
+
+	stock stock
 }
 
-// New makes a network namespace, with loopback up.
-func New() (*NS, error) {
+// New makes a network namespace, with loopback up, or returns one that is ready.
+// A socket of NETLINK_ROUTE was made with it, for the first who asks for such.
+func New() (*NS, error) { return NewWith(TAP{}) }
+
+// NewWith is New, and makes a TAP interface too, for the first who asks for such.
+// The zero TAP makes none.
+func NewWith(t TAP) (*NS, error) {
+	if n := takeReady(t); n != nil {
+		return n, nil
+	}
+	return create(t)
+}
+
+func create(t TAP) (*NS, error) {
 	h, err := theHelper()
 	if err != nil {
 		return nil, err
@@ -36,7 +52,11 @@ func New() (*NS, error) {
 	r.enter = false
 	r.calls = append(r.calls,
 		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWNET}},
-		socketCall(unix.AF_INET, unix.SOCK_DGRAM, 0))
+		socketCall(unix.AF_INET, unix.SOCK_DGRAM, 0),
+		socketCall(route.domain, route.typ, route.proto))
+	if t != (TAP{}) {
+		r.calls = append(r.calls, openCall(&tunName[0], tunFlags))
+	}
 	h.do(r)
 	if _, err := r.result(0); err != nil {
 		return nil, fmt.Errorf("making a network namespace: %w", Refused(err))
@@ -47,10 +67,25 @@ func New() (*NS, error) {
 		return nil, fmt.Errorf("first socket of a network namespace: %w", Refused(err))
 	}
 	defer unix.Close(int(fd))
+	// What is missing of these is tried again when it is asked for.
+	n.stock.first = make(map[kind]int)
+	if fd, err := r.result(2); err == nil {
+		n.stock.first[route] = int(fd)
+	}
+	if t != (TAP{}) {
+		if fd, err := r.result(3); err == nil {
+			if _, err := t.attach(int(fd)); err == nil {
+				n.stock.tap, n.stock.first[tap] = t, int(fd)
+			} else {
+				unix.Close(int(fd))
+			}
+		}
+	}
 	if n.fd, err = nsOfSocket(int(fd)); err == nil {
 		err = errors.Join(n.readCookie(int(fd)), loopbackUp(int(fd)))
 	}
 	if err != nil {
+		n.stock.drop()
 		n.Close()
 		h.leave(n)
 		return nil, fmt.Errorf("setting up a network namespace: %w", Refused(err))
@@ -106,8 +141,17 @@ func loopbackUp(fd int) error {
 	return os.NewSyscallError("ioctl SIOCSIFFLAGS lo", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr))
 }
 
-// do executes calls in the namespace and returns the result of the last.
+// do executes calls in the namespace and returns the result of the last. Sockets
+// that nobody has asked for yet make room where a descriptor is missing.
 func (n *NS) do(calls ...call) (uintptr, error) {
+	ret, err := n.try(calls...)
+	if err != nil && atLimit(err) && n.stock.drop() {
+		ret, err = n.try(calls...)
+	}
+	return ret, err
+}
+
+func (n *NS) try(calls ...call) (uintptr, error) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.fd < 0 {
@@ -120,16 +164,6 @@ func (n *NS) do(calls ...call) (uintptr, error) {
 	return r.result(len(calls) - 1)
 }
 
-// Socket makes a socket in the namespace. It is close-on-exec and belongs to
-// the caller. typ may contain SOCK_NONBLOCK.
-func (n *NS) Socket(domain, typ, proto int) (fd int, err error) {
-	ret, err := n.do(socketCall(domain, typ, proto))
-	if err != nil {
-		return -1, explainSocket(os.NewSyscallError("socket", err), domain, typ, proto)
-	}
-	return int(ret), nil
-}
-
 // Open opens a file whose meaning depends on the namespace, such as
 // /dev/net/tun. The descriptor is close-on-exec and belongs to the caller.
 func (n *NS) Open(path string, flags int) (fd int, err error) {
@@ -137,13 +171,18 @@ func (n *NS) Open(path string, flags int) (fd int, err error) {
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	at := unix.AT_FDCWD
-	ret, err := n.do(call{nr: unix.SYS_OPENAT, args: [6]uintptr{uintptr(at), uintptr(unsafe.Pointer(name)), uintptr(flags | unix.O_CLOEXEC)}})
+	ret, err := n.do(openCall(name, flags))
 	runtime.KeepAlive(name)
 	if err != nil {
 		return -1, explainOpen(&os.PathError{Op: "open", Path: path, Err: err})
 	}
 	return int(ret), nil
+}
+
+// openCall opens the file with the name, which has to stay where it is.
+func openCall(name *byte, flags int) call {
+	at := unix.AT_FDCWD
+	return call{nr: unix.SYS_OPENAT, args: [6]uintptr{uintptr(at), uintptr(unsafe.Pointer(name)), uintptr(flags | unix.O_CLOEXEC)}}
 }
 
 // File returns a descriptor of the namespace, for setns of other programs and
@@ -170,6 +209,7 @@ func (n *NS) Close() error {
 	if n.fd < 0 {
 		return nil
 	}
+	n.stock.drop()
 	n.h.leave(n)
 	err := unix.Close(n.fd)
 	n.fd = -1
@@ -179,25 +219,57 @@ func (n *NS) Close() error {
 
 // CloseWith is Close, and returns a last socket in the namespace, -1 if there is
 // none. It takes the place of the namespace's own descriptor, so that there is
-// room for it where the limit of descriptors is reached.
-func (n *NS) CloseWith(domain, typ, proto int) (fd int) {
+// room for it where the limit of descriptors is reached. idle says that the
+// namespace has no sockets, in any process, but for such as have never been
+// bound or connected, and those of netlink.
+func (n *NS) CloseWith(domain, typ, proto int) (fd int, idle bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.fd < 0 {
-		return -1
+		return -1, false
 	}
+	n.stock.drop()
 	r := newRequest(n)
 	defer r.free()
-	r.calls = append(r.calls, call{nr: unix.SYS_CLOSE, args: [6]uintptr{uintptr(n.fd)}}, socketCall(domain, typ, proto))
+	r.home = true
+	r.calls = append(r.calls,
+		call{nr: unix.SYS_CLOSE, args: [6]uintptr{uintptr(n.fd)}},
+		socketCall(domain, typ, proto),
+		openCall(&protocols[0], unix.O_RDONLY))
 	n.h.do(r)
 	if _, err := r.result(0); err != nil {
 		unix.Close(n.fd) // the helper is gone
 	}
 	n.fd = -1
-	n.h.leave(n)
 	n.h.release()
+	fd = -1
 	if ret, err := r.result(1); err == nil {
-		return int(ret)
+		fd = int(ret)
 	}
-	return -1
+	if ret, err := r.result(2); err == nil {
+		f := os.NewFile(ret, "/proc/net/protocols")
+		defer f.Close()
+		text, err := io.ReadAll(f)
+		idle = err == nil && noneInUse(string(text))
+	}
+	return fd, idle
+}
+
+var protocols = []byte("/proc/net/protocols\x00")
+
+// noneInUse reads from /proc/net/protocols whether there are sockets other than
+// those of netlink. The kernel counts them by namespace, and most of them only
+// while they have a port. The columns are name, size and sockets.
+func noneInUse(text string) bool {
+	head, rows, ok := strings.Cut(text, "\n")
+	if h := strings.Fields(head); !ok || len(h) < 3 || h[2] != "sockets" {
+		return false
+	}
+	for row := range strings.Lines(rows) {
+		f := strings.Fields(row)
+		if len(f) < 3 || f[2] != "0" && f[0] != "NETLINK" {
+			return false
+		}
+	}
+	return true
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -41,6 +42,7 @@ func newNS(t testing.TB) *NS {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.Refresh()
 	t.Cleanup(func() { n.Close() })
 	return n
 }
@@ -54,8 +56,11 @@ func cookie(t testing.TB, fd int) uint64 {
 	return c
 }
 
+// countFiles counts descriptors when no namespace is kept ready.
 func countFiles(t testing.TB) int {
 	t.Helper()
+	DropReady()
+	teardown.Wait()
 	d, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
@@ -122,8 +127,26 @@ func TestSocket(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if after := countFiles(t); after != before {
-		t.Errorf("%d descriptors, %d before", after, before)
+	for _, n := range spaces {
+		noneAhead(t, n, before)
+	}
+}
+
+// noneAhead waits until no sockets are ready in an idle namespace, and there are
+// as many descriptors as before.
+func noneAhead(t testing.TB, n *NS, files int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		n.stock.mu.Lock()
+		kinds := len(n.stock.shelves)
+		n.stock.mu.Unlock()
+		now := countFiles(t)
+		if kinds == 0 && now == files {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d kinds of sockets are kept ready; %d descriptors, %d before", kinds, now, files)
+		}
 	}
 }
 
@@ -156,6 +179,7 @@ func TestClose(t *testing.T) {
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
+		DropReady() // nobody else uses the helper now
 		if cur := n.h.cur; cur == n {
 			t.Fatal("the helper rests in the closed namespace")
 		}

@@ -1,0 +1,157 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// kept returns how many namespaces are ready, when none is being made.
+func kept() int {
+	ready.mu.Lock()
+	defer ready.mu.Unlock()
+	if ready.making != nil {
+		return -1
+	}
+	return len(ready.spaces)
+}
+
+// awaitKept waits until so many are ready.
+func awaitKept(t *testing.T, want int) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); kept() != want; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d namespaces are ready, want %d", kept(), want)
+		}
+	}
+}
+
+// inSeries asks for two namespaces, one after the other, and waits until more are
+// ready.
+func inSeries(t *testing.T, with TAP) {
+	t.Helper()
+	DropReady()
+	for range 2 {
+		n, err := NewWith(with)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Close()
+	}
+	awaitKept(t, mostReady)
+}
+
+// TestReady asks for namespaces in series. The later ones take no trip to the
+// helper, and are as others are; when no more are asked for, none is ready.
+func TestReady(t *testing.T) {
+	h := newNS(t).h
+	before := countFiles(t)
+	one, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	one.Close()
+	if got := kept(); got != 0 {
+		t.Errorf("%d are ready after the first", got)
+	}
+	inSeries(t, TAP{})
+	// As if somebody made more: nobody does, meanwhile.
+	ready.mu.Lock()
+	making := make(chan struct{})
+	ready.making = making
+	ready.mu.Unlock()
+	start := h.trips.Load()
+	n, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	fd, err := n.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if got := h.trips.Load() - start; got != 0 {
+		t.Errorf("%d trips for a namespace that is ready, and a socket", got)
+	}
+	ready.mu.Lock()
+	ready.making = nil
+	close(making)
+	ready.timer.Reset(settling)
+	ready.mu.Unlock()
+	if cookie(t, fd) != n.Cookie() || n.Cookie() == one.Cookie() {
+		t.Errorf("cookies: %d of a socket in %d, and %d before", cookie(t, fd), n.Cookie(), one.Cookie())
+	}
+	ifr, err := unix.NewIfreq("lo")
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifr)
+	}
+	if err != nil || ifr.Uint16()&unix.IFF_UP == 0 {
+		t.Errorf("loopback has the flags %#x, %v", ifr.Uint16(), err)
+	}
+	n.Close()
+	unix.Close(fd)
+	awaitKept(t, 0)
+	if after := countFiles(t); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+// TestReadyTAP has namespaces ready with an interface, and asks for that, for
+// another and for none.
+func TestReadyTAP(t *testing.T) {
+	newNS(t)
+	before := countFiles(t)
+	want := TAP{Name: "tap0", Flags: unix.IFF_TAP | unix.IFF_NO_PI, Index: 1000}
+	other := want
+	other.Name = "tap1"
+	for _, tt := range []struct {
+		name string
+		with TAP
+		fits bool
+	}{{"the same", want, true}, {"another", other, false}, {"none", TAP{}, false}} {
+		inSeries(t, want)
+		n, err := NewWith(tt.with)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := kept() == mostReady-1; got != tt.fits {
+			t.Errorf("%s: one that was ready is taken: %v", tt.name, got)
+		}
+		if tt.with == (TAP{}) {
+			tt.with = want
+		}
+		fd, index, err := n.OpenTAP(tt.with)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		rt, err := n.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ifr, err := unix.NewIfreq(tt.with.Name)
+		if err == nil {
+			err = unix.IoctlIfreq(rt, unix.SIOCGIFINDEX, ifr)
+		}
+		if err != nil || ifr.Uint32() != uint32(index) || index != want.Index {
+			t.Errorf("%s: index %d, want %d, %v", tt.name, index, want.Index, err)
+		}
+		if _, _, err := n.OpenTAP(tt.with); !errors.Is(err, unix.EBUSY) {
+			t.Errorf("%s: made twice: %v", tt.name, err)
+		}
+		CloseTAP(fd)
+		unix.Close(rt)
+		n.Close()
+		if _, _, err := n.OpenTAP(tt.with); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+	if after := countFiles(t); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}

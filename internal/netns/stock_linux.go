@@ -1,0 +1,292 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// quick is how soon the next socket is asked for where it pays to have it
+	// ready: the way to the helper and back takes some 30 µs.
+	quick = time.Millisecond
+	// warmUp is how many trips come quickly one after the other before sockets
+	// are made ahead.
+	warmUp = 8
+	// mostAhead bounds what one trip makes. Others wait for it meanwhile.
+	mostAhead = 32
+	// linger is how long sockets wait at least for somebody to take them. None
+	// is there after twice that time.
+	linger = 30 * time.Millisecond
+)
+
+// A stock keeps sockets ready for a namespace in which many are made one after
+// the other: one trip to the helper makes several. One in which few are made
+// has none.
+type stock struct {
+	mu      sync.Mutex   // guards all; not held across a trip
+	first   map[kind]int // made with the namespace, until they are asked for
+	tap     TAP          // what the one among them is
+	shelves map[kind]*shelf
+	timer   *time.Timer // sweeps while there is a shelf
+}
+
+// A kind of socket, as socket(2) has it.
+type kind struct{ domain, typ, proto int }
+
+var (
+	// route is what configures a namespace.
+	route = kind{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE}
+	// tap stands for a TAP, which is no socket.
+	tap = kind{domain: -1}
+)
+
+// keeps says whether sockets of the kind can be made ahead: others receive
+// something before they are bound, or are rarely made.
+func (k kind) keeps() bool {
+	typ := k.typ &^ (unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC)
+	return (k.domain == unix.AF_INET || k.domain == unix.AF_INET6) && (typ == unix.SOCK_STREAM || typ == unix.SOCK_DGRAM)
+}
+
+// A shelf has the sockets of one kind.
+type shelf struct {
+	kind kind
+	fds  []int
+	// size is how many the last trip was to make, and trips how many trips came
+	// quickly one after the other.
+	size, trips int
+	last        time.Time     // of the last trip
+	filling     chan struct{} // closed when what is under way has arrived; nil: nothing is
+	taken       bool          // since the last sweep
+}
+
+// next says how many sockets the trip that begins now should make: more if the
+// last ones were taken quickly.
+func (sh *shelf) next(now time.Time) int {
+	if now.Sub(sh.last) > time.Duration(max(sh.size, 1))*quick {
+		sh.trips = 0
+	}
+	sh.last = now
+	sh.trips++
+	sh.size = 1
+	if ahead := sh.trips - warmUp; ahead > 0 {
+		sh.size = min(1<<min(ahead, 8), mostAhead)
+	}
+	return sh.size
+}
+
+// Socket makes a socket in the namespace. It is close-on-exec and belongs to
+// the caller. typ may contain SOCK_NONBLOCK.
+func (n *NS) Socket(domain, typ, proto int) (fd int, err error) {
+	k := kind{domain, typ, proto}
+	if !k.keeps() {
+		if fd, ok := n.stock.takeFirst(k); ok {
+			return fd, nil
+		}
+		return n.socket(k)
+	}
+	for {
+		fd, sh, arrives, count := n.stock.take(k)
+		switch {
+		case fd >= 0:
+			if count > 0 {
+				go n.fill(sh, count, 0)
+			}
+			return fd, nil
+		case arrives != nil:
+			<-arrives
+		case count > 1:
+			return n.fill(sh, count, 1)
+		default:
+			return n.socket(k)
+		}
+	}
+}
+
+func (n *NS) socket(k kind) (fd int, err error) {
+	ret, err := n.do(socketCall(k.domain, k.typ, k.proto))
+	if err != nil {
+		return -1, explainSocket(os.NewSyscallError("socket", err), k.domain, k.typ, k.proto)
+	}
+	return int(ret), nil
+}
+
+// take returns a socket of the kind, -1 if there is none. Then, and when half of
+// them are taken, count says how many are to be made, unless arrives tells that
+// somebody does.
+func (s *stock) take(k kind) (fd int, sh *shelf, arrives <-chan struct{}, count int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sh = s.shelves[k]; sh == nil {
+		sh = s.add(k)
+	}
+	sh.taken = true
+	fd = -1
+	if last := len(sh.fds) - 1; last >= 0 {
+		fd, sh.fds = sh.fds[last], sh.fds[:last]
+		if last > sh.size/2 {
+			return fd, sh, nil, 0
+		}
+	}
+	if sh.filling != nil {
+		return fd, sh, sh.filling, 0
+	}
+	if count = sh.next(time.Now()); count > 1 {
+		sh.filling = make(chan struct{})
+	} else if fd >= 0 {
+		count = 0
+	}
+	return fd, sh, nil, count
+}
+
+// fill makes sockets for a shelf, and returns the first if one is for the caller.
+func (n *NS) fill(sh *shelf, count, own int) (fd int, err error) {
+	fds, err := n.sockets(sh, count, own)
+	if len(fds) < own {
+		return n.socket(sh.kind) // maybe there is room for one
+	}
+	if own > 0 {
+		return fds[0], nil
+	}
+	return -1, err
+}
+
+func (n *NS) sockets(sh *shelf, count, own int) (fds []int, err error) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.fd < 0 {
+		err = net.ErrClosed
+	} else {
+		r := newRequest(n)
+		defer r.free()
+		for range count {
+			r.calls = append(r.calls, socketCall(sh.kind.domain, sh.kind.typ, sh.kind.proto))
+		}
+		n.h.do(r)
+		for i := range count {
+			var ret uintptr
+			if ret, err = r.result(i); err != nil {
+				break
+			}
+			fds = append(fds, int(ret))
+		}
+	}
+	own = min(own, len(fds))
+	n.stock.put(sh, fds[own:], err == nil)
+	return fds[:own], err
+}
+
+// put adds what was made for a shelf, if it is to be kept. A socket with a high
+// descriptor is not: the kernel gives the lowest that is free, so at least half
+// of the table is left to the program.
+func (s *stock) put(sh *shelf, fds []int, keep bool) {
+	limit := softLimit(unix.RLIMIT_NOFILE) / 2
+	var over []int
+	s.mu.Lock()
+	for _, fd := range fds {
+		if keep && uint64(fd) < limit && s.shelves[sh.kind] == sh {
+			sh.fds = append(sh.fds, fd)
+		} else {
+			over = append(over, fd)
+		}
+	}
+	s.mu.Unlock()
+	closeAll(over) // before others look for room
+	s.mu.Lock()
+	close(sh.filling)
+	sh.filling = nil
+	s.mu.Unlock()
+}
+
+// add adds an empty shelf.
+func (s *stock) add(k kind) *shelf {
+	if s.shelves == nil {
+		s.shelves = make(map[kind]*shelf)
+	}
+	sh := &shelf{kind: k}
+	s.shelves[k] = sh
+	if s.timer == nil {
+		s.timer = time.AfterFunc(linger, s.sweep)
+	} else if len(s.shelves) == 1 {
+		s.timer.Reset(linger)
+	}
+	return sh
+}
+
+// sweep closes what nobody took since it ran the last time.
+func (s *stock) sweep() {
+	s.mu.Lock()
+	var old []int
+	for k, sh := range s.shelves {
+		if !sh.taken && sh.filling == nil {
+			old = append(old, sh.fds...)
+			delete(s.shelves, k)
+		}
+		sh.taken = false
+	}
+	if len(s.shelves) > 0 {
+		s.timer.Reset(linger)
+	}
+	s.mu.Unlock()
+	closeAll(old)
+}
+
+// takeFirst returns what was made with the namespace.
+func (s *stock) takeFirst(k kind) (fd int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fd, ok = s.first[k]
+	delete(s.first, k)
+	return fd, ok
+}
+
+// takeTAP is takeFirst for a TAP, if it is the one that is wanted.
+func (s *stock) takeTAP(t TAP) (fd int, ok bool) {
+	s.mu.Lock()
+	fits := s.tap == t
+	s.mu.Unlock()
+	if !fits {
+		return -1, false
+	}
+	return s.takeFirst(tap)
+}
+
+// Refresh closes what nobody has asked for yet. Sockets are made when they are
+// asked for then, as they must when a setting with which they begin has changed.
+func (n *NS) Refresh() { n.stock.drop() }
+
+// drop closes all, and reports whether there was any.
+func (s *stock) drop() bool {
+	s.mu.Lock()
+	var all []int
+	for _, sh := range s.shelves {
+		all = append(all, sh.fds...)
+	}
+	dev, ok := s.first[tap]
+	if ok {
+		delete(s.first, tap)
+		defer CloseTAP(dev)
+	}
+	for _, fd := range s.first {
+		all = append(all, fd)
+	}
+	clear(s.shelves)
+	clear(s.first)
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.mu.Unlock()
+	closeAll(all)
+	return ok || len(all) > 0
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

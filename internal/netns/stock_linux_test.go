@@ -1,0 +1,189 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// trips counts those of the helper of a namespace until the test ends.
+func trips(t *testing.T, n *NS) func() uint64 {
+	DropReady() // what makes namespaces ready would count
+	start := n.h.trips.Load()
+	return func() uint64 { return n.h.trips.Load() - start }
+}
+
+// hurry makes many sockets one after the other, and closes them.
+func hurry(t *testing.T, n *NS, k kind, count int) {
+	t.Helper()
+	for range count {
+		fd, err := n.Socket(k.domain, k.typ, k.proto)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
+	}
+}
+
+var tcp = kind{unix.AF_INET, unix.SOCK_STREAM, 0}
+
+// TestStock makes sockets quickly one after the other: there is less than one
+// trip to the helper for two. Then none is kept ready.
+func TestStock(t *testing.T) {
+	n := newNS(t)
+	before, goroutines := countFiles(t), runtime.NumGoroutine()
+	const count = 4000
+	took := trips(t, n)
+	hurry(t, n, tcp, count)
+	if got := took(); got > count/2 {
+		t.Errorf("%d trips for %d sockets", got, count)
+	} else {
+		t.Logf("%d trips for %d sockets", got, count)
+	}
+	noneAhead(t, n, before)
+	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > goroutines; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
+		}
+	}
+}
+
+// TestStockFresh looks at sockets that were made ahead: they are those of the
+// kind and namespace asked for, each is handed out once, and nothing is set.
+func TestStockFresh(t *testing.T) {
+	spaces := []*NS{newNS(t), newNS(t)}
+	kinds := []kind{
+		{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP},
+		{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_NONBLOCK, unix.IPPROTO_TCP},
+		{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP},
+		{unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP},
+	}
+	var wg sync.WaitGroup
+	for _, n := range spaces {
+		for _, k := range kinds {
+			wg.Go(func() {
+				var fds []int
+				for range 200 {
+					fd, err := n.Socket(k.domain, k.typ, k.proto)
+					if err != nil {
+						t.Error(err)
+						break
+					}
+					fds = append(fds, fd)
+					if err := k.check(fd, n.Cookie()); err != nil {
+						t.Errorf("%+v: %v", k, err)
+						break
+					}
+					// The next one must not have this.
+					unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+				}
+				slices.Sort(fds)
+				if len(slices.Compact(slices.Clone(fds))) != len(fds) {
+					t.Errorf("%+v: a descriptor was given twice", k)
+				}
+				closeAll(fds)
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// check compares a socket with one that is new.
+func (k kind) check(fd int, cookie uint64) error {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return err
+	}
+	if want := k.typ & unix.SOCK_NONBLOCK; flags&unix.O_NONBLOCK != want {
+		return fmt.Errorf("flags %#x", flags)
+	}
+	if c, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil || c != cookie {
+		return fmt.Errorf("cookie %d, %v, want %d", c, err, cookie)
+	}
+	for _, o := range []struct{ opt, want int }{
+		{unix.SO_DOMAIN, k.domain}, {unix.SO_TYPE, k.typ &^ unix.SOCK_NONBLOCK}, {unix.SO_PROTOCOL, k.proto},
+		{unix.SO_REUSEADDR, 0}, {unix.SO_ERROR, 0}, {unix.SO_ACCEPTCONN, 0},
+	} {
+		if v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, o.opt); err != nil || v != o.want {
+			return fmt.Errorf("option %d is %d, %v, want %d", o.opt, v, err, o.want)
+		}
+	}
+	return nil
+}
+
+// TestNoStock asks for what receives before it is bound: none is made ahead.
+func TestNoStock(t *testing.T) {
+	n := newNS(t)
+	for _, k := range []kind{
+		{unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP},
+		{unix.AF_PACKET, unix.SOCK_RAW, 0x300},
+		{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE},
+	} {
+		const count = 100
+		took := trips(t, n)
+		hurry(t, n, k, count)
+		if got := took(); got != count {
+			t.Errorf("%+v: %d trips for %d sockets", k, got, count)
+		}
+	}
+}
+
+// TestStockDropped makes sockets ahead and looks whether a change in the
+// namespace, its end and a lack of descriptors do away with them.
+func TestStockDropped(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	n := newNS(t)
+	before := countFiles(t)
+	stocked := func() {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+			hurry(t, n, tcp, 100)
+			n.stock.mu.Lock()
+			sh := n.stock.shelves[tcp]
+			kept := sh != nil && sh.filling == nil && len(sh.fds) > 0
+			n.stock.mu.Unlock()
+			if kept {
+				return
+			}
+		}
+		t.Fatal("no sockets are kept ready")
+	}
+
+	stocked()
+	n.Refresh()
+	if after := countFiles(t); after != before {
+		t.Errorf("%d descriptors after Refresh, %d before", after, before)
+	}
+
+	stocked()
+	// There is no room left, but for what takes the place of those.
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(before), Max: limit.Max})
+	fd, err := n.Open("/dev/null", unix.O_RDONLY)
+	if err != nil {
+		t.Errorf("sockets that are kept ready take the room: %v", err)
+	}
+	unix.Close(fd)
+	// With so few descriptors none is kept.
+	for range 100 {
+		hurry(t, n, tcp, 1)
+	}
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	noneAhead(t, n, before)
+
+	stocked()
+	n.Close()
+	if after := countFiles(t); after != before-1 {
+		t.Errorf("%d descriptors after Close, %d before", after, before)
+	}
+}
