@@ -28,7 +28,8 @@ type Device struct {
 	raw syscall.RawConn
 
 	closing atomic.Bool
-	socket  bool // a packet socket, not a TAP
+	reading atomic.Bool // from the search for packets on, until there are none
+	socket  bool        // a packet socket, not a TAP
 	header  bool
 	offload atomic.Uint32 // an Offload
 	udp     bool          // the kernel accepts joined datagrams
@@ -126,6 +127,14 @@ func (d *Device) Close() error {
 	return d.f.Close()
 }
 
+// Detach is Close for a TAP in a namespace that ends, and leaves the interface to
+// that. Where many namespaces end the kernel removes their interfaces together;
+// by itself each takes it some 20 ms.
+func (d *Device) Detach() error {
+	d.raw.Control(func(fd uintptr) { unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) })
+	return d.Close()
+}
+
 // Read waits for packets of the interface and returns them.
 func (d *Device) Read(b *carrier.Buffer) ([]carrier.Packet, error) {
 	err, closed := b.Receive(d.raw, d)
@@ -145,7 +154,27 @@ func (d *Device) Read(b *carrier.Buffer) ([]carrier.Packet, error) {
 }
 
 // Receive is that of [carrier.Receiver].
-func (d *Device) Receive(fd int, b *carrier.Buffer) (bool, error) {
+func (d *Device) Receive(fd int, b *carrier.Buffer) (done bool, err error) {
+	d.reading.Store(true)
+	if done, err = d.receive(fd, b); !done {
+		d.reading.Store(false)
+	}
+	return done, err
+}
+
+// Quiet reports that all packets that the interface has sent were read, and that
+// the goroutine which reads them, if it is one alone, has come back for more.
+func (d *Device) Quiet() bool {
+	quiet := false
+	d.raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		// In this order: what is read meanwhile came later.
+		quiet = (err != nil || n == 0) && !d.reading.Load()
+	})
+	return quiet
+}
+
+func (d *Device) receive(fd int, b *carrier.Buffer) (bool, error) {
 	if d.socket {
 		return d.receiveMsgs(fd, b)
 	}

@@ -1,0 +1,65 @@
+package nic
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"golang.org/x/sys/unix"
+)
+
+// TestQuiet has the kernel send a packet: the interface is quiet again when who
+// reads has come back for more, not when it was read.
+func TestQuiet(t *testing.T) {
+	s := newSpace(t)
+	d, index := s.tap(All)
+	if !d.Quiet() {
+		t.Fatal("not quiet in the beginning")
+	}
+	from, err := s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	s.check(err)
+	defer unix.Close(from)
+	s.check(unix.Sendto(from, make([]byte, 60), 0, &unix.SockaddrLinklayer{Ifindex: index}))
+	if d.Quiet() {
+		t.Error("quiet with a packet that was not read")
+	}
+	var b carrier.Buffer
+	packets, err := d.Read(&b)
+	if err != nil || len(packets) != 1 {
+		t.Fatalf("%d packets, %v", len(packets), err)
+	}
+	if d.Quiet() {
+		t.Error("quiet while somebody has a packet")
+	}
+	ended := make(chan error)
+	go func() {
+		_, err := d.Read(&b)
+		ended <- err
+	}()
+	for end := time.Now().Add(patience); !d.Quiet(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not quiet when all is read")
+		}
+	}
+	d.Close()
+	if err := <-ended; !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// TestDetach closes an interface and leaves it: it is there, and the namespace
+// can end.
+func TestDetach(t *testing.T) {
+	s := newSpace(t)
+	d, index := s.tap(All)
+	s.check(d.Detach())
+	if _, err := s.nl.Link(index); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.Read(new(carrier.Buffer)); !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+	s.check(s.nl.LinkDel(index))
+}
