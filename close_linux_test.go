@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
@@ -213,6 +215,8 @@ func TestNewBlocked(t *testing.T) {
 // noGoroutines waits until there are no more goroutines than the given number.
 func noGoroutines(t *testing.T, before int) {
 	t.Helper()
+	teardown.Wait()
+	netns.DropReady()
 	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
 		if time.Now().After(end) {
 			buf := make([]byte, 1<<16)

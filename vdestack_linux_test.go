@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
@@ -84,6 +86,8 @@ func leaks(t *testing.T) {
 	}
 	warm.Close()
 	count := func() map[string]int {
+		teardown.Wait()
+		netns.DropReady()
 		m := map[string]int{}
 		dir, _ := os.ReadDir("/proc/self/fd")
 		for _, d := range dir {

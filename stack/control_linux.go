@@ -11,7 +11,8 @@ import (
 )
 
 // carried are the options that a socket may have before it is bound: what
-// package net and others set before they call a Control function.
+// package net and others set before they call a Control function. A new socket
+// has none of them, but for IPV6_V6ONLY, which follows a setting of the stack.
 var carried = []struct{ level, opt int }{
 	{unix.SOL_SOCKET, unix.SO_REUSEADDR},
 	{unix.SOL_SOCKET, unix.SO_REUSEPORT},
@@ -62,13 +63,11 @@ func (s *Stack) swap(fd int) error {
 			continue
 		}
 		v, err := unix.GetsockoptInt(fd, o.level, o.opt)
-		if err != nil {
-			continue // the domain does not have it
+		if err != nil || v == 0 && o.level == unix.SOL_SOCKET {
+			continue // not set, or the domain does not have it
 		}
-		if was, err := unix.GetsockoptInt(in, o.level, o.opt); err == nil && was != v {
-			if err := unix.SetsockoptInt(in, o.level, o.opt, v); err != nil {
-				return os.NewSyscallError("setsockopt", err)
-			}
+		if err := unix.SetsockoptInt(in, o.level, o.opt, v); err != nil {
+			return os.NewSyscallError("setsockopt", err)
 		}
 	}
 	return os.NewSyscallError("dup3", unix.Dup3(in, fd, unix.O_CLOEXEC))

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/rtnl"
@@ -55,22 +56,57 @@ func (c *counters) add(n nic.Counts) {
 	c.dropped.Add(n.Dropped)
 }
 
-// newIface opens the network, makes the interface and configures it.
-func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (_ *iface, err error) {
-	if i, err := s.newLANIface(ctx, nl, cfg); i != nil || err != nil {
-		return i, err
+// plugged says whether the interface is joined to its network by a plug, and not
+// in the kernel.
+func (cfg Interface) plugged() bool {
+	l, err := vdeplug.Parse(cfg.VNL)
+	return err != nil || l.Scheme() != lanScheme && (l.Scheme() != memScheme || memnet.UserSpace.Load())
+}
+
+// A network is being opened, or is open.
+type network struct {
+	opened chan struct{}
+	plug   vdeplug.Conn // nil once it is taken
+	err    error
+}
+
+// openNetwork begins to open the network of an interface.
+func openNetwork(ctx context.Context, vnl string) *network {
+	if vnl == "" {
+		vnl = "null://"
+	}
+	n := &network{opened: make(chan struct{})}
+	go func() {
+		defer close(n.opened)
+		n.plug, n.err = vdeplug.OpenContext(ctx, vnl, nil)
+	}()
+	return n
+}
+
+// take waits until the network is open, and hands the plug over.
+func (n *network) take() (plug vdeplug.Conn, err error) {
+	<-n.opened
+	plug, n.plug = n.plug, nil
+	return plug, n.err
+}
+
+// newIface makes an interface and configures it. network is what it is plugged
+// into, nil if it is joined in the kernel.
+func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface, network *network) (_ *iface, err error) {
+	if network == nil {
+		if i, err := s.newLANIface(ctx, nl, cfg); i != nil || err != nil {
+			return i, err
+		}
+		network = openNetwork(ctx, cfg.VNL) // the kernel cannot
 	}
 	i := &iface{s: s, cfg: cfg}
 	defer func() {
 		if err != nil {
-			i.close()
+			i.leave()
+			s.behind(func() { i.remove(-1) })
 		}
 	}()
-	vnl := cfg.VNL
-	if vnl == "" {
-		vnl = "null://"
-	}
-	if i.plug, err = vdeplug.OpenContext(ctx, vnl, nil); err != nil {
+	if i.plug, err = network.take(); err != nil {
 		return nil, err
 	}
 	if err := i.open(ctx, nl); err != nil {
@@ -84,10 +120,9 @@ func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (_ *
 
 // open makes the interface: a TAP or, where that is not to be had, a cable.
 func (i *iface) open(ctx context.Context, nl *rtnl.Conn) (err error) {
-	offload := (nic.All &^ nic.Offload(i.cfg.NoOffload)).Usable()
 	var terr error
 	if i.cfg.Kind != KindVeth {
-		if i.dev, terr = i.s.openTAP(i.cfg.Name, offload); terr == nil {
+		if terr = i.openTAP(); terr == nil {
 			return nil
 		}
 		if i.cfg.Kind == KindTAP || !noDevice(terr) {
@@ -95,7 +130,7 @@ func (i *iface) open(ctx context.Context, nl *rtnl.Conn) (err error) {
 		}
 		i.s.log.Debug("the interface is a veth pair", "interface", i.cfg.Name, "reason", terr)
 	}
-	if i.cable, i.dev, err = i.s.openCable(ctx, nl, i.cfg, offload); err != nil {
+	if i.cable, i.dev, err = i.s.openCable(ctx, nl, i.cfg, i.cfg.offload()); err != nil {
 		i.cable, i.dev = nil, nil
 		if terr != nil {
 			return fmt.Errorf("%w; without it: %w", terr, err)
@@ -106,7 +141,7 @@ func (i *iface) open(ctx context.Context, nl *rtnl.Conn) (err error) {
 }
 
 func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
-	if i.index == 0 {
+	if i.index == 0 { // the kernel has chosen it
 		if i.index, err = nl.IfNameToIndex(i.cfg.Name); err != nil {
 			return err
 		}
@@ -198,36 +233,30 @@ func (i *iface) awaitLocal(ctx context.Context, watch func(context.Context) iter
 // which is right in the stack.
 const firstIndex = 1 << 20
 
-const tunDevice = "/dev/net/tun"
+const tunDevice = netns.TUN
 
-// openTAP makes a TAP interface in the namespace. The device belongs to the
-// namespace of the task that opens the file.
-func (s *Stack) openTAP(name string, offload nic.Offload) (*nic.Device, error) {
-	fd, err := s.ns.Open(tunDevice, unix.O_RDWR|unix.O_NONBLOCK)
-	if err != nil {
-		return nil, explainTUN(err)
-	}
-	// TUNSETIFF must come before the descriptor meets the poller: one that is
-	// registered earlier reports an error for ever.
-	ifr, err := unix.NewIfreq(name)
-	if err == nil {
-		// IFF_TUN_EXCL: a joined namespace may have a TAP of this name, which is
-		// not ours to use.
-		ifr.SetUint16(nic.Flags(offload) | unix.IFF_TUN_EXCL)
-		// A joined namespace can have the index already: 0 lets the kernel choose.
-		for _, index := range []int{firstIndex + len(s.ifaces), 0} {
-			unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, index)
-			if err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != unix.EBUSY {
-				break
-			}
-		}
-		err = explainTUN(os.NewSyscallError("ioctl TUNSETIFF", err))
+// tap says how the TAP of the interface is made, which is that with the given
+// place in the stack.
+func (cfg Interface) tap(place int) netns.TAP {
+	return netns.TAP{Name: cfg.Name, Flags: nic.Flags(cfg.offload()), Index: firstIndex + place}
+}
+
+func (cfg Interface) offload() nic.Offload {
+	return (nic.All &^ nic.Offload(cfg.NoOffload)).Usable()
+}
+
+// openTAP makes the interface.
+func (i *iface) openTAP() error {
+	fd, index, err := i.s.ns.OpenTAP(i.cfg.tap(len(i.s.ifaces)))
+	if _, opening := errors.AsType[*os.PathError](err); opening {
+		return explainTUN(err)
 	}
 	if err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("making interface %s: %w", name, err)
+		return fmt.Errorf("making interface %s: %w", i.cfg.Name, explainTUN(err))
 	}
-	return nic.NewTAP(fd, tunDevice, offload)
+	i.index = index
+	i.dev, err = nic.NewTAP(fd, tunDevice, i.cfg.offload())
+	return err
 }
 
 // taken explains that an interface cannot be made because there is another one.
@@ -320,25 +349,41 @@ func (i *iface) stats() InterfaceStats {
 	return st
 }
 
-// close leaves the network, removes the interface and waits for the pump.
-func (i *iface) close() error {
+// leave leaves the network.
+func (i *iface) leave() error {
 	if i.lan != nil {
 		return i.closeLAN()
 	}
-	var errs []error
-	if i.plug != nil {
-		errs = append(errs, i.plug.Close())
+	if i.plug == nil {
+		return nil
 	}
-	if i.dev != nil {
-		errs = append(errs, i.dev.Close())
+	return i.plug.Close()
+}
+
+// remove removes the interface and waits for the pump. That takes the kernel
+// some 20 ms, unless socket is one in the namespace, and nobody keeps that: then
+// the interface is set down, and goes with the namespace.
+func (i *iface) remove(socket int) error {
+	if i.dev == nil {
+		return nil
 	}
-	if i.cable != nil {
-		if i.s.joined || i.s.lent.Load() {
-			errs = append(errs, i.cable.remove())
-		} else {
-			errs = append(errs, i.cable.abandon())
-		}
+	defer i.pumps.Wait()
+	switch {
+	case i.cable != nil && (i.s.joined || i.s.lent.Load()):
+		return errors.Join(i.dev.Close(), i.cable.remove())
+	case i.cable != nil:
+		return errors.Join(i.dev.Close(), i.cable.abandon())
+	case socket < 0 || setDown(socket, i.cfg.Name) != nil:
+		return i.dev.Close()
 	}
-	i.pumps.Wait()
-	return errors.Join(errs...)
+	return i.dev.Detach()
+}
+
+// setDown sets down an interface in the namespace of the socket.
+func setDown(socket int, name string) error {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	return unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, ifr)
 }

@@ -510,7 +510,7 @@ func (s *Stack) newLANIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (
 		if err == nil {
 			return
 		}
-		i.close()
+		i.leave()
 		if mem && errors.Is(err, errNoLAN) {
 			memnet.UserSpace.Store(true) // it will not have it the next time
 			s.log.Debug("the network is switched in user space", "interface", cfg.Name, "reason", err)

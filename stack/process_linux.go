@@ -86,6 +86,7 @@ func (p *process) wait(reap func() error) error {
 			break
 		}
 	}
+	p.s.ns.Refresh() // it may have been sysctl
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	delete(p.s.commands, p)

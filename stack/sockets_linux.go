@@ -190,7 +190,7 @@ func fdSize(status string) (n int, ok bool) {
 	return n, err == nil && n > 0
 }
 
-// drain waits until the pump has taken what the kernel sent to the interface,
+// drain waits until the pump has passed on what the kernel sent to the interface,
 // such as the resets of sockets that were just ended.
 func (i *iface) drain() {
 	if i.dev != nil {
@@ -198,19 +198,15 @@ func (i *iface) drain() {
 	}
 }
 
-// drain waits until a pump has read what there is to read. It waits no longer
-// than a few milliseconds: a busy stack does not fall silent by itself.
+// drain waits until who reads an interface has passed on what there was to read.
+// It waits no longer than a few milliseconds: a busy stack does not fall silent
+// by itself.
 func drain(d *nic.Device) {
-	raw := d.SyscallConn()
-	for range 5 {
-		pending := false
-		raw.Control(func(fd uintptr) {
-			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-			pending = err == nil && n > 0
-		})
-		if !pending {
+	const step, limit = 100 * time.Microsecond, 5 * time.Millisecond
+	for range limit / step {
+		if d.Quiet() {
 			return
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(step)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -26,7 +27,7 @@ type Stack struct {
 	ns     *netns.NS
 	ifaces []*iface
 	joined bool         // the namespace is not of our making
-	lent   atomic.Bool  // NetNS has given it to others
+	lent   atomic.Bool  // NetNS was called: the namespace may outlive the stack
 	swaps  sync.RWMutex // held for reading while a socket is moved into the stack
 
 	mu       sync.Mutex // guards closed, commands and orphans
@@ -56,15 +57,39 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 			err = netns.Limited(fmt.Errorf("%s: %w", cfg.Name, err))
 		}
 	}()
+	// The namespace is made while the networks are opened.
+	opening, cancel := context.WithCancel(ctx)
+	networks := make([]*network, len(cfg.Interfaces))
+	for j, f := range cfg.Interfaces {
+		if f.plugged() {
+			networks[j] = openNetwork(opening, f.VNL)
+		}
+	}
+	defer func() {
+		cancel()
+		for _, n := range networks {
+			if n == nil {
+				continue
+			}
+			if plug, _ := n.take(); plug != nil {
+				plug.Close()
+			}
+		}
+	}()
 	s.joined = cfg.NetNS != ""
 	if s.joined {
 		s.ns, err = netns.Join(cfg.NetNS)
 	} else {
-		s.ns, err = netns.New()
+		var first netns.TAP
+		if len(cfg.Interfaces) > 0 && networks[0] != nil && cfg.Interfaces[0].Kind != KindVeth {
+			first = cfg.Interfaces[0].tap(0)
+		}
+		s.ns, err = netns.NewWith(first)
 	}
 	if err != nil {
 		return nil, err
 	}
+	defer s.ns.Refresh()
 	if len(cfg.Interfaces) == 0 {
 		return s, nil
 	}
@@ -73,8 +98,8 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		return nil, err
 	}
 	defer nl.Close()
-	for _, f := range cfg.Interfaces {
-		i, err := s.newIface(ctx, nl, f)
+	for j, f := range cfg.Interfaces {
+		i, err := s.newIface(ctx, nl, f, networks[j])
 		if err != nil {
 			return nil, fmt.Errorf("interface %s: %w", f.Name, err)
 		}
@@ -100,7 +125,11 @@ func (s *Stack) Name() string { return s.name }
 // sockets stay as they are, for there is no telling whose they are.
 //
 // Close may be called twice and beside any other call; each call returns when
-// the end is complete.
+// all that is done, but for the interfaces, which take the kernel long. They are
+// off their networks then. Soon after they are down, what began to connect during
+// Close has ended, and they go with the namespace, when nobody has a socket or a
+// process in it any more. Of a namespace that was joined, or that NetNS has handed
+// out, they are gone when Close returns.
 func (s *Stack) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -114,20 +143,53 @@ func (s *Stack) Close() error {
 
 	s.killCommands()
 	var errs []error
-	again := func() {}
 	for _, i := range s.ifaces {
 		i.keepStats()
 	}
+	last := -1
 	if s.ns != nil {
 		var err error
-		again, err = s.endSockets()
+		last, err = s.endSockets()
 		errs = append(errs, err)
 	}
 	for _, i := range s.ifaces {
-		errs = append(errs, i.close())
+		i.drain()
+		errs = append(errs, i.leave())
 	}
-	again()
+	if len(s.ifaces) > 0 {
+		s.behind(func() { s.removeAll(last) })
+	} else if last >= 0 {
+		unix.Close(last)
+	}
 	return errors.Join(errs...)
+}
+
+// behind calls f, after Close if nobody can see what it does to the namespace.
+func (s *Stack) behind(f func()) {
+	if s.joined || s.lent.Load() {
+		f()
+	} else {
+		teardown.Go(f)
+	}
+}
+
+// removeAll removes the interfaces. A socket that was not connected yet could not
+// be ended, and may have begun to connect since: when there are no interfaces,
+// where no other can begin, it is ended by last, a netlink socket in the
+// namespace, which is closed; -1 if there is none.
+func (s *Stack) removeAll(last int) {
+	in := last
+	if s.lent.Load() {
+		in = -1 // somebody would see them
+	}
+	for _, i := range s.ifaces {
+		if err := i.remove(in); err != nil {
+			s.log.Debug("removing an interface", "interface", i.cfg.Name, "error", err)
+		}
+	}
+	if !s.joined {
+		endAll(s.ns.Cookie(), last)
+	}
 }
 
 // Closed reports whether Close was called.
@@ -138,33 +200,26 @@ func (s *Stack) Closed() bool {
 }
 
 // endSockets gives the namespace up, so that no more sockets are made, and ends
-// those that were. The interfaces are still there: peers are told. A socket
-// that was not connected yet could not be ended, and may have begun to connect
-// since: when there are no interfaces, where no other can begin, again ends it.
-func (s *Stack) endSockets() (again func(), err error) {
+// those that were. The interfaces are still there: peers are told. It returns a
+// last socket in the namespace for removeAll, -1 if there is none.
+func (s *Stack) endSockets() (last int, err error) {
 	s.swaps.Lock() // what is being moved into the stack has arrived
-	diag := -1
 	if s.joined {
 		err = s.ns.Close()
-	} else {
-		diag = s.ns.CloseWith(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)
+		s.swaps.Unlock()
+		return -1, err
 	}
+	last, idle := s.ns.CloseWith(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)
 	s.swaps.Unlock()
-	again = func() {}
-	if !s.joined {
-		if len(s.ifaces) > 0 {
-			last, err := unix.FcntlInt(uintptr(diag), unix.F_DUPFD_CLOEXEC, 0)
-			if err != nil {
-				last = -1 // the limit of descriptors is reached
-			}
-			again = func() { endAll(s.ns.Cookie(), last) }
-		}
-		endAll(s.ns.Cookie(), diag)
+	if idle {
+		return last, nil // to look for them takes long
 	}
-	for _, i := range s.ifaces {
-		i.drain()
+	diag := last
+	if last, err = unix.FcntlInt(uintptr(diag), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		last = -1 // the limit of descriptors is reached
 	}
-	return again, err
+	endAll(s.ns.Cookie(), diag)
+	return last, nil
 }
 
 // endAll ends the sockets in the namespace with the cookie, and closes the
@@ -214,7 +269,9 @@ func (s *Stack) Sysctl(name, value string) error {
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	if _, err := f.WriteString(value); err != nil {
+	_, err = f.WriteString(value)
+	s.ns.Refresh()
+	if err != nil {
 		why := "the kernel does not take this value"
 		if errors.Is(err, unix.ENOENT) {
 			why = "the kernel does not have what the value names"

@@ -46,7 +46,7 @@ func OpenContext(ctx context.Context, vnl string, o *Options) (Conn, error) {
 }
 
 func openLocator(ctx context.Context, vnl string, o *Options) (Conn, error) {
-	if err := ctx.Err(); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
 	l, origin, err := resolve(vnl)

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -144,8 +146,11 @@ func status(of, label string) string {
 	return ""
 }
 
-// descriptors returns what the process has open, without numbers, sorted.
+// descriptors returns what the process has open, without numbers, sorted, when
+// what Close leaves for later is done and no namespace is kept ready.
 func descriptors() (links []string) {
+	teardown.Wait()
+	netns.DropReady()
 	dir, err := os.ReadDir("/proc/self/fd")
 	check(err)
 	for _, d := range dir {

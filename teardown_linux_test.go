@@ -1,0 +1,178 @@
+package vdestack
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/teardown"
+	"golang.org/x/sys/unix"
+)
+
+// busy keeps what Close leaves for later from being done, until the function that
+// it returns is called, once or more.
+func busy(t *testing.T) (release func()) {
+	t.Helper()
+	const more = 100 // than is done at once
+	blocked := make(chan bool)
+	for range more {
+		teardown.Go(func() { <-blocked })
+	}
+	release = sync.OnceFunc(func() { close(blocked); teardown.Wait() })
+	t.Cleanup(release)
+	return release
+}
+
+// taps returns how many TAP interfaces the process has open.
+func taps(t *testing.T) (n int) {
+	t.Helper()
+	netns.DropReady() // has some too
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, "/dev/net/tun") {
+			n++
+		}
+	}
+	return n
+}
+
+// TestCloseReturns closes stacks while the kernel takes for ever to remove
+// interfaces. When Close has returned the plug has left its network, calls have
+// returned and the namespace makes no more sockets.
+func TestCloseReturns(t *testing.T) {
+	leaks(t)
+	dir := shortDir(t)
+	release := busy(t)
+	for i := range 3 {
+		path := filepath.Join(dir, fmt.Sprint(i))
+		s, err := Open("ptp://"+path, "10.0.0.1/24", "fc00::1:1/64")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(path); err != nil {
+			t.Fatal(err)
+		}
+		ln, err := s.Listen("tcp", ":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted := make(chan error)
+		go func() {
+			_, err := ln.Accept()
+			accepted <- err
+		}()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-accepted; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("accept: %v", err)
+		}
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("the plug is still there: %v", err)
+		}
+		if _, err := s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("socket: %v", err)
+		}
+	}
+	if got := taps(t); got != 3 {
+		t.Errorf("%d interfaces of 3 are left for later", got)
+	}
+	release()
+	if got := taps(t); got != 0 {
+		t.Errorf("%d interfaces are left", got)
+	}
+}
+
+// TestNewFailsAtOnce has New fail after it made an interface, which is removed
+// later.
+func TestNewFailsAtOnce(t *testing.T) {
+	leaks(t)
+	release := busy(t)
+	_, err := New(t.Context(), Config{Interfaces: []Interface{
+		{VNL: "null://", Addrs: prefixes("10.0.0.1/24")},
+		{VNL: "null://", Addrs: prefixes("10.0.0.1/24"), Gateways: addrs("10.9.9.9")},
+	}})
+	if !errors.Is(err, unix.ENETUNREACH) {
+		t.Fatal(err)
+	}
+	release()
+	if got := taps(t); got != 0 {
+		t.Errorf("%d interfaces are left", got)
+	}
+}
+
+// TestCloseLent closes a stack whose namespace somebody has, and then one that
+// has joined it: the interfaces are gone when Close returns, for the namespace
+// stays, and their names are taken again.
+func TestCloseLentPlug(t *testing.T) {
+	leaks(t)
+	busy(t)
+	s, err := Open("null://", "10.0.0.1/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns, err := s.NetNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	for range 3 {
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s, err = New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), Interfaces: []Interface{{VNL: "null://"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCloseConnecting keeps a socket that is not connected from before Close, and
+// connects when the interface has been dealt with: it cannot.
+func TestCloseConnecting(t *testing.T) {
+	leaks(t)
+	s, err := Open("null://", "10.0.0.1/24", "fc00::1:1/64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fds []int
+	for _, domain := range []int{unix.AF_INET, unix.AF_INET6} {
+		f, err := s.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.Dup(int(f.Fd()))
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		fds = append(fds, fd)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	teardown.Wait()
+	if err := unix.Connect(fds[0], &unix.SockaddrInet4{Addr: [4]byte{10, 0, 0, 2}, Port: 9}); err != unix.ENETUNREACH {
+		t.Errorf("IPv4: %v", err)
+	}
+	to := &unix.SockaddrInet6{Addr: addrs("fc00::1:2")[0].As16(), Port: 9}
+	if err := unix.Connect(fds[1], to); err != unix.ENETUNREACH && err != unix.EADDRNOTAVAIL {
+		t.Errorf("IPv6: %v", err)
+	}
+}
