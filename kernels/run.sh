@@ -39,7 +39,7 @@ modules=(tun veth bridge dummy macvlan vxlan 8021q tcp_diag udp_diag raw_diag in
 tests=(
 	"internal/netns . StartCancelGroup|StartBeside" "internal/rlimit ." "rtnl . WatchOverrun"
 	"vdeplug TAP|Mem|Cmd" "vdestack ."
-	"internal/lifetimes . Many|Stopped" "internal/refusals ."
+	"internal/lifetimes . Many|Crowd|Stopped" "internal/refusals ."
 	"internal/anger ECN|PacketInfo|DontFragment|GSO"
 )
 # Tests that must have run and passed in every machine: package, with - for /, the
