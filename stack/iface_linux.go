@@ -83,6 +83,29 @@ func openNetwork(ctx context.Context, vnl string) *network {
 	return n
 }
 
+// openNetworks begins to open those that are reached by plugs. discard gives up
+// what nobody has taken.
+func openNetworks(ctx context.Context, interfaces []Interface) (all []*network, discard func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	all = make([]*network, len(interfaces))
+	for j, f := range interfaces {
+		if f.plugged() {
+			all[j] = openNetwork(ctx, f.VNL)
+		}
+	}
+	return all, func() {
+		cancel()
+		for _, n := range all {
+			if n == nil {
+				continue
+			}
+			if plug, _ := n.take(); plug != nil {
+				plug.Close()
+			}
+		}
+	}
+}
+
 // take waits until the network is open, and hands the plug over.
 func (n *network) take() (plug vdeplug.Conn, err error) {
 	<-n.opened

@@ -57,34 +57,25 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 			err = netns.Limited(fmt.Errorf("%s: %w", cfg.Name, err))
 		}
 	}()
-	// The namespace is made while the networks are opened.
-	opening, cancel := context.WithCancel(ctx)
-	networks := make([]*network, len(cfg.Interfaces))
-	for j, f := range cfg.Interfaces {
-		if f.plugged() {
-			networks[j] = openNetwork(opening, f.VNL)
-		}
-	}
-	defer func() {
-		cancel()
-		for _, n := range networks {
-			if n == nil {
-				continue
-			}
-			if plug, _ := n.take(); plug != nil {
-				plug.Close()
-			}
-		}
-	}()
 	s.joined = cfg.NetNS != ""
 	if s.joined {
 		s.ns, err = netns.Join(cfg.NetNS)
 	} else {
+		// Before the networks are opened: it looks whether the limit of descriptors
+		// allows what the runtime needs.
+		err = netns.Start()
+	}
+	if err != nil {
+		return nil, err
+	}
+	networks, discard := openNetworks(ctx, cfg.Interfaces)
+	defer discard()
+	if !s.joined {
 		var first netns.TAP
 		if len(cfg.Interfaces) > 0 && networks[0] != nil && cfg.Interfaces[0].Kind != KindVeth {
 			first = cfg.Interfaces[0].tap(0)
 		}
-		s.ns, err = netns.NewWith(first)
+		s.ns, err = netns.NewWith(first) // while the networks are opened
 	}
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -162,6 +163,7 @@ func closeForked() {
 		d.SetMultipathTCP(mptcp)
 		far, err := lc.Listen(ctx, "tcp", "10.0.0.2:0")
 		check(err)
+		defer far.Close() // not before, by the garbage collector
 		c, err := d.DialContext(ctx, "tcp", far.Addr().String())
 		check(err)
 		give("conn", c.(*net.TCPConn))
@@ -220,6 +222,7 @@ func closeForked() {
 		fmt.Print(line)
 	}
 	late.Stop()
+	runtime.KeepAlive(own) // the garbage collector would close them
 	check(child.Wait())
 }
 

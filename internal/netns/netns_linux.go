@@ -28,6 +28,13 @@ type NS struct {
 	stock stock
 }
 
+// Start makes what the namespaces that the process makes have in common. New does
+// that too.
+func Start() error {
+	_, err := theHelper()
+	return err
+}
+
 // New makes a network namespace, with loopback up, or returns one that is ready.
 // A socket of NETLINK_ROUTE was made with it, for the first who asks for such.
 func New() (*NS, error) { return NewWith(TAP{}) }

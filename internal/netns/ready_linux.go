@@ -39,9 +39,10 @@ func takeReady(t TAP) *NS {
 	again := now.Sub(ready.last) < series
 	ready.last = now
 	if ready.tap != t {
-		old := ready.spaces
+		if old := ready.spaces; len(old) > 0 {
+			teardown.Go(func() { closeSpaces(old) })
+		}
 		ready.tap, ready.spaces = t, nil
-		teardown.Go(func() { closeSpaces(old) })
 	}
 	if again && ready.making == nil {
 		if ready.timer == nil {
