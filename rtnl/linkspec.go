@@ -82,12 +82,12 @@ func (c *Conn) linkAdd(l LinkSpec) (int, error) {
 	// A name of the kernel's choice cannot be looked up: the kernel shall send
 	// the new link back.
 	echo := l.Index == 0 && l.NetNS == nil && (l.Name == "" || strings.Contains(l.Name, "%"))
-	if echo && c.noEcho {
-		return c.linkAddPicked(l)
-	}
 	body, err := l.encode()
 	if err != nil {
 		return 0, err
+	}
+	if echo && c.noEcho {
+		return c.linkAddPicked(l)
 	}
 	flags := netlink.Excl | netlink.Create
 	if echo {
