@@ -179,7 +179,12 @@ func tableSize() int {
 			return n
 		}
 	}
-	return 1 << 16
+	const most = 1 << 16
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Max < most {
+		return int(limit.Max)
+	}
+	return most
 }
 
 // fdSize reads the size of the descriptor table from proc_pid_status(5).
