@@ -68,7 +68,37 @@ type Interface struct {
 	Gateways []netip.Addr
 	// Down leaves the interface down.
 	Down bool
+	// NoOffload are kinds of work that the kernel and the stack do not leave to
+	// each other although they could. It is for finding faults: without them
+	// each frame costs as much as a whole packet.
+	NoOffload Offload
 }
+
+// An Offload is a set of kinds of work that is done for many frames at once.
+// The kernel's TCP and UDP make and take packets of up to 64 KiB, which are cut
+// into frames on their way to a network, and joined from frames that come from
+// there; what the peers see is ordinary frames.
+type Offload uint8
+
+const (
+	// OffloadHeader is the header that makes all the others possible, of
+	// linux/virtio_net.h. Kernels without it are used frame by frame.
+	OffloadHeader Offload = 1 << iota
+	// OffloadChecksum makes the checksums of TCP and UDP where frames are made,
+	// or not at all where packets do not leave the process.
+	OffloadChecksum
+	// OffloadTSO4 and OffloadTSO6 let TCP send packets that are larger than a
+	// frame.
+	OffloadTSO4
+	OffloadTSO6
+	// OffloadUSO does the same for datagrams sent with UDP_SEGMENT, from Linux
+	// 6.2 on.
+	OffloadUSO
+	// OffloadGRO joins received segments of TCP, if their checksums are right.
+	OffloadGRO
+	// OffloadUDPGRO joins received datagrams of a flow, from Linux 6.2 on.
+	OffloadUDPGRO
+)
 
 // check completes and validates a configuration, and names the bad field.
 func (c *Config) check() error {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/tap"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
@@ -28,7 +29,7 @@ type iface struct {
 	cfg   Interface
 	index int
 
-	tap   *os.File
+	tap   *tap.Device
 	plug  vdeplug.Conn
 	pumps sync.WaitGroup
 
@@ -44,9 +45,10 @@ type counters struct {
 	frames, bytes, dropped atomic.Uint64
 }
 
-func (c *counters) count(n int) {
-	c.frames.Add(1)
-	c.bytes.Add(uint64(n))
+func (c *counters) add(n tap.Counts) {
+	c.frames.Add(n.Frames)
+	c.bytes.Add(n.Bytes)
+	c.dropped.Add(n.Dropped)
 }
 
 // newIface opens the network, makes the interface and configures it.
@@ -67,7 +69,7 @@ func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (_ *
 	if i.plug, err = vdeplug.OpenContext(ctx, vnl, nil); err != nil {
 		return nil, err
 	}
-	if i.tap, err = s.openTAP(cfg.Name); err != nil {
+	if i.tap, err = s.openTAP(cfg.Name, tap.All&^tap.Offload(cfg.NoOffload)); err != nil {
 		return nil, err
 	}
 	return i, i.configure(ctx, nl)
@@ -159,7 +161,7 @@ const tunDevice = "/dev/net/tun"
 
 // openTAP makes a TAP interface in the namespace. The device belongs to the
 // namespace of the task that opens the file.
-func (s *Stack) openTAP(name string) (*os.File, error) {
+func (s *Stack) openTAP(name string, offload tap.Offload) (*tap.Device, error) {
 	fd, err := s.ns.Open(tunDevice, unix.O_RDWR|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, explainTUN(err)
@@ -170,7 +172,7 @@ func (s *Stack) openTAP(name string) (*os.File, error) {
 	if err == nil {
 		// IFF_TUN_EXCL: a joined namespace may have a TAP of this name, which is
 		// not ours to use.
-		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_TUN_EXCL)
+		ifr.SetUint16(tap.Flags(offload) | unix.IFF_TUN_EXCL)
 		// A joined namespace can have the index already: 0 lets the kernel choose.
 		for _, index := range []int{firstIndex + len(s.ifaces), 0} {
 			unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, index)
@@ -184,7 +186,7 @@ func (s *Stack) openTAP(name string) (*os.File, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("making interface %s: %w", name, err)
 	}
-	return os.NewFile(uintptr(fd), tunDevice), nil
+	return tap.New(fd, tunDevice, offload)
 }
 
 // explainTUN says what to do about an error of the device, or of the ioctl that
@@ -228,57 +230,6 @@ func tunMode() string {
 	return "its mode allows it, but the file system is mounted nodev, or the container has no right to devices: docker --device " + tunDevice
 }
 
-// start runs the pump: one goroutine a direction, each with a buffer of its
-// own, which wait in the poller and hold no thread.
-func (i *iface) start() {
-	if i.lan != nil {
-		return
-	}
-	i.pumps.Go(i.send)
-	i.pumps.Go(i.receive)
-}
-
-// send carries frames from the interface to the network.
-func (i *iface) send() {
-	frame := make([]byte, vdeplug.MaxFrame)
-	for {
-		n, err := i.tap.Read(frame)
-		if err != nil {
-			if !errors.Is(err, os.ErrClosed) {
-				i.fail(fmt.Errorf("reading from interface %s: %w", i.cfg.Name, err))
-			}
-			return
-		}
-		if err := i.plug.Send(frame[:n]); err != nil {
-			i.tx.dropped.Add(1)
-			i.fail(err) // the interface stays, and is drained
-			continue
-		}
-		i.tx.count(n)
-	}
-}
-
-// receive carries frames from the network to the interface.
-func (i *iface) receive() {
-	frame := make([]byte, vdeplug.MaxFrame)
-	for {
-		n, err := i.plug.Recv(frame)
-		if err != nil {
-			i.fail(err)
-			return
-		}
-		// EIO: the interface is down. What is no frame is refused with EINVAL.
-		if _, err := i.tap.Write(frame[:n]); err != nil {
-			if errors.Is(err, os.ErrClosed) {
-				return
-			}
-			i.rx.dropped.Add(1)
-			continue
-		}
-		i.rx.count(n)
-	}
-}
-
 // fail notes why the network is gone, once.
 func (i *iface) fail(err error) {
 	if errors.Is(err, net.ErrClosed) {
@@ -300,6 +251,7 @@ func (i *iface) stats() InterfaceStats {
 		TxFrames: i.tx.frames.Load(), TxBytes: i.tx.bytes.Load(), TxDropped: i.tx.dropped.Load(),
 		RxFrames: i.rx.frames.Load(), RxBytes: i.rx.bytes.Load(), RxDropped: i.rx.dropped.Load(),
 	}
+	st.TxDropped += i.tap.Bad.Load()
 	if d, ok := i.plug.(vdeplug.Dropper); ok {
 		drops := d.Drops()
 		st.TxFrames -= min(st.TxFrames, drops.Send)

@@ -145,10 +145,7 @@ func (i *iface) drain() {
 	if i.tap == nil {
 		return
 	}
-	raw, err := i.tap.SyscallConn()
-	if err != nil {
-		return
-	}
+	raw := i.tap.SyscallConn()
 	for range 5 {
 		pending := false
 		raw.Control(func(fd uintptr) {

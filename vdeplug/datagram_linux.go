@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,6 +23,8 @@ type datagramConn struct {
 	vnl  string
 	file pollFile
 	peer datagramPeer
+	udp  *udpSender // nil: a local socket
+	one  oneByOne
 
 	closing   atomic.Bool
 	closeOnce sync.Once
@@ -37,13 +41,10 @@ type datagramPeer interface {
 }
 
 func (c *datagramConn) Recv(frame []byte) (int, error) {
-	n, err := c.file.recv(c, frame)
-	return n, c.final("recv", err)
+	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
 }
 
-func (c *datagramConn) Send(frame []byte) error {
-	return c.final("send", c.file.send(c, frame))
-}
+func (c *datagramConn) Send(frame []byte) error { return c.one.send(c, frame) }
 
 func (c *datagramConn) final(op string, err error) error {
 	switch {
@@ -55,48 +56,94 @@ func (c *datagramConn) final(op string, err error) error {
 	return &Error{op, c.vnl, err}
 }
 
-func (c *datagramConn) tryRecv(fd int, t *transfer) bool {
+// RecvPackets is that of [carrier.Conn].
+func (c *datagramConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	err := c.file.receive(b, c)
+	return b.Packets, c.final("recv", err)
+}
+
+// Receive is that of [carrier.Receiver].
+func (c *datagramConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
 	// A flood of bad datagrams must not keep Close from ending the call.
 	for !c.closing.Load() {
-		n, err := t.read(fd)
+		var empty int
+		var err error
+		if c.udp == nil {
+			empty, err = c.receiveFrames(fd, b)
+		} else {
+			err = c.receiveUDP(fd, b)
+		}
 		switch {
 		case err == unix.EAGAIN:
-			return false
+			return false, nil
 		case err == unix.ECONNRESET || transient(err):
 			// The peer went, or a router said something about a datagram
 			// long sent. Each is reported once.
+			continue
 		case err != nil:
-			t.err = os.NewSyscallError("read", err)
-			return true
-		case n == 0:
+			return true, os.NewSyscallError("recvmmsg", err)
+		}
+		if empty > 0 {
 			c.peer.empty(fd)
-		case n < HeaderLen || n > len(t.frame) || n > MaxFrame:
-			c.droppedRecv.Add(1)
-		default:
-			t.n = n
-			return true
+		}
+		if len(b.Packets) > 0 {
+			return true, nil
 		}
 	}
-	t.err = net.ErrClosed
-	return true
+	return true, net.ErrClosed
 }
 
-func (c *datagramConn) trySend(fd int, t *transfer) {
-	if !sendable(t.frame) {
-		c.droppedSend.Add(1)
-		return
+// receiveUDP receives UDP packets that are frames each.
+func (c *datagramConn) receiveUDP(fd int, b *carrier.Buffer) error {
+	n, err := b.RecvMsgs(fd, maxDatagram, true)
+	if err != nil {
+		return err
 	}
-	err := t.write(fd)
-	switch err {
-	case nil:
-		return
-	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
-	default:
-		if c.peer.reconnect(fd, err) && t.write(fd) == nil {
-			return
+	for i := range n {
+		g := b.Datagram(i)
+		if len(g.Data) == 0 {
+			c.droppedRecv.Add(1)
+		}
+		for frame, whole := range datagrams(g) {
+			if !whole || !sendable(frame) {
+				c.droppedRecv.Add(1)
+				continue
+			}
+			b.Add(virtio.Header{}, frame)
 		}
 	}
-	c.droppedSend.Add(1)
+	return nil
+}
+
+// SendPackets is that of [carrier.Conn].
+func (c *datagramConn) SendPackets(packets []carrier.Packet) error {
+	return c.final("send", c.sendPackets(packets, true))
+}
+
+func (c *datagramConn) sendPackets(packets []carrier.Packet, wait bool) error {
+	if c.udp == nil {
+		return c.sendFrames(c.file, packets, c, wait)
+	}
+	s := carrier.NewSender()
+	defer s.Free()
+	for i := range packets {
+		if err := c.udp.add(c.file, s, &packets[i], nil, nil, wait); err != nil {
+			return err
+		}
+	}
+	return c.flush(c.file, s, c.udp.sending, wait)
+}
+
+// Refused is that of [carrier.Sending].
+func (c *datagramConn) Refused(fd int, s *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+	if s.Segment() != 0 && uncut(err) {
+		return c.udp.Refused(fd, s, frames, err)
+	}
+	switch err {
+	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
+		return frames, false, nil
+	}
+	return frames, c.peer.reconnect(fd, err), nil
 }
 
 // disconnect takes the peer from a datagram socket.

@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/tap"
+	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,15 +22,17 @@ type tapConn struct {
 	dropCounter
 	vnl  string
 	name string // of the interface
-	file pollFile
+	dev  *tap.Device
+	one  oneByOne
 
 	closing   atomic.Bool
 	closeOnce sync.Once
 }
 
 var (
-	_ Conn    = (*tapConn)(nil)
-	_ Dropper = (*tapConn)(nil)
+	_ Conn         = (*tapConn)(nil)
+	_ Dropper      = (*tapConn)(nil)
+	_ carrier.Conn = (*tapConn)(nil)
 )
 
 func openTAP(l Locator) (Conn, error) {
@@ -36,34 +42,35 @@ func openTAP(l Locator) (Conn, error) {
 	}
 	// The ioctl must come first: a descriptor registered with the poller
 	// before TUNSETIFF reports an error for ever.
-	name, err := attachTAP(fd, l.Body())
+	name, offload, err := attachTAP(fd, l.Body())
 	if err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
-	file, err := newPollFile(fd, "tap "+name)
+	dev, err := tap.New(fd, "tap "+name, offload)
 	if err != nil {
 		return nil, err
 	}
-	return &tapConn{vnl: l.String(), name: name, file: file}, nil
+	return &tapConn{vnl: l.String(), name: name, dev: dev}, nil
 }
 
 // attachTAP makes fd the descriptor of an interface, and returns its name.
-func attachTAP(fd int, name string) (string, error) {
+func attachTAP(fd int, name string) (string, tap.Offload, error) {
 	req, err := unix.NewIfreq(name)
 	if err != nil {
-		return "", fmt.Errorf("interface %q: %w", name, err)
+		return "", 0, fmt.Errorf("interface %q: %w", name, err)
 	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	offload := tap.All
+	req.SetUint16(tap.Flags(offload))
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-		return "", explainAttach(name, err)
+		return "", 0, explainAttach(name, err)
 	}
-	// An earlier owner of a persistent interface may have allowed frames that
-	// are larger than the network's.
-	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0); err != nil {
-		return "", fmt.Errorf("interface %q: %w", name, os.NewSyscallError("ioctl TUNSETOFFLOAD", err))
+	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, req); err == nil && req.Uint16()&unix.IFF_PERSIST != 0 {
+		// The next owner, who may not know of them, would get packets that are
+		// larger than frames.
+		offload &^= tap.Checksum | tap.TSO4 | tap.TSO6 | tap.USO
 	}
-	return req.Name(), nil
+	return req.Name(), offload, nil
 }
 
 func explainTunDevice(err error) error {
@@ -99,68 +106,62 @@ func explainAttach(name string, err error) error {
 }
 
 func (c *tapConn) Recv(frame []byte) (int, error) {
-	n, err := c.file.recv(c, frame)
-	return n, c.final("recv", err)
+	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
 }
 
 func (c *tapConn) final(op string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case c.closing.Load():
+	case c.closing.Load(), errors.Is(err, os.ErrClosed):
 		return net.ErrClosed
-	case errors.Is(err, unix.EBADFD):
+	case errors.Is(err, unix.EBADFD), errors.Is(err, tap.ErrRemoved):
 		err = fmt.Errorf("interface %s was removed: %w", c.name, err)
 	}
 	return &Error{op, c.vnl, err}
 }
 
-func (c *tapConn) tryRecv(fd int, t *transfer) bool {
-	for !c.closing.Load() {
-		n, err := t.read(fd)
-		switch {
-		case err == unix.EAGAIN:
-			return false
-		case err != nil:
-			t.err = os.NewSyscallError("read", err)
-			return true
-		case n < HeaderLen || n > len(t.frame) || n > MaxFrame:
-			c.droppedRecv.Add(1)
-		default:
-			t.n = n
-			return true
+// RecvPackets is that of [carrier.Conn].
+func (c *tapConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	for {
+		packets, err := c.dev.Read(b)
+		if err != nil {
+			return nil, c.final("recv", err)
+		}
+		b.Packets = keep(packets, &c.droppedRecv)
+		if len(b.Packets) > 0 {
+			return b.Packets, nil
 		}
 	}
-	t.err = net.ErrClosed
-	return true
 }
 
-func (c *tapConn) Send(frame []byte) error {
-	return c.final("send", c.file.send(c, frame))
+// keep removes and counts what no plug carries.
+func keep(packets []carrier.Packet, dropped *atomic.Uint64) []carrier.Packet {
+	kept := slices.DeleteFunc(packets, func(p carrier.Packet) bool {
+		return len(p.Data) < HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame
+	})
+	dropped.Add(uint64(len(packets) - len(kept)))
+	return kept
 }
 
-func (c *tapConn) trySend(fd int, t *transfer) {
-	if len(t.frame) < HeaderLen || len(t.frame) > MaxFrame {
-		c.droppedSend.Add(1)
-		return
-	}
-	err := t.write(fd)
-	if err == nil {
-		return
-	}
-	c.droppedSend.Add(1)
-	// Only a removed interface is the end. One that is down (EIO) may come up
-	// again; other errors are of the frame.
-	if err == unix.EBADFD {
-		t.err = os.NewSyscallError("write", err)
-	}
+func (c *tapConn) Send(frame []byte) error { return c.one.send(c, frame) }
+
+// SendPackets is that of [carrier.Conn].
+func (c *tapConn) SendPackets(packets []carrier.Packet) error {
+	return c.sendPackets(packets, true)
+}
+
+func (c *tapConn) sendPackets(packets []carrier.Packet, _ bool) error {
+	counts, err := c.dev.Write(keep(packets, &c.droppedSend))
+	c.droppedSend.Add(counts.Dropped)
+	return c.final("send", err)
 }
 
 // Close takes the interface away, unless it is persistent.
 func (c *tapConn) Close() error {
 	c.closeOnce.Do(func() {
 		c.closing.Store(true)
-		c.file.close()
+		c.dev.Close()
 	})
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/vdestack/vdestack/internal/carrier"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,7 +32,8 @@ func dialUDP(vnl string, local, peer netip.AddrPort) (_ Conn, err error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	c.datagramConn = datagramConn{vnl: vnl, peer: c}
+	c.vnl, c.peer = vnl, c
+	c.udp = newUDPSender(&c.dropCounter, c)
 	if c.file, err = newPollFile(fd, "udp"); err != nil {
 		return nil, err
 	}
@@ -46,12 +48,14 @@ type udpConn struct {
 }
 
 var (
-	_ Conn    = (*udpConn)(nil)
-	_ Dropper = (*udpConn)(nil)
+	_ Conn         = (*udpConn)(nil)
+	_ Dropper      = (*udpConn)(nil)
+	_ carrier.Conn = (*udpConn)(nil)
 )
 
 func (c *udpConn) prepare(fd int, local, peer netip.AddrPort) error {
 	growBuffers(fd)
+	joinUDP(fd)
 	if peer.Addr().Is6() {
 		// Leave the same port of IPv4 to others.
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {

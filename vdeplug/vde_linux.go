@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/vdestack/vdestack/internal/carrier"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,6 +20,7 @@ type vdeConn struct {
 	vnl  string
 	ctl  *os.File
 	data pollFile
+	one  oneByOne
 
 	gone      atomic.Pointer[error] // why the switch is no longer there
 	closing   atomic.Bool
@@ -27,8 +29,9 @@ type vdeConn struct {
 }
 
 var (
-	_ Conn    = (*vdeConn)(nil)
-	_ Dropper = (*vdeConn)(nil)
+	_ Conn         = (*vdeConn)(nil)
+	_ Dropper      = (*vdeConn)(nil)
+	_ carrier.Conn = (*vdeConn)(nil)
 )
 
 // newVDEConn takes over the sockets after the handshake.
@@ -75,59 +78,60 @@ func (c *vdeConn) final(op string) error {
 }
 
 func (c *vdeConn) Recv(frame []byte) (int, error) {
-	n, err := c.data.recv(c, frame)
-	if err == nil {
-		return n, nil
-	}
-	if final := c.final("recv"); final != nil {
-		err = final
-	}
-	return 0, err
+	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
 }
 
-func (c *vdeConn) tryRecv(fd int, t *transfer) bool {
-	for c.final("recv") == nil {
-		n, err := t.read(fd)
-		switch {
-		case err == unix.EAGAIN:
-			return false
-		case err != nil:
-			t.err = err
-			c.end(switchClosed(os.NewSyscallError("recv", err)))
-			return true
-		case n < HeaderLen || n > len(t.frame) || n > MaxFrame:
-			c.droppedRecv.Add(1)
-		default:
-			t.n = n
-			return true
+func (c *vdeConn) Send(frame []byte) error { return c.one.send(c, frame) }
+
+// RecvPackets is that of [carrier.Conn].
+func (c *vdeConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	err := c.data.receive(b, c)
+	if err != nil {
+		if final := c.final("recv"); final != nil {
+			err = final
 		}
 	}
-	t.err = net.ErrClosed
-	return true
+	return b.Packets, err
 }
 
-func (c *vdeConn) Send(frame []byte) error {
-	err := c.data.send(c, frame)
+// Receive is that of [carrier.Receiver].
+func (c *vdeConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
+	for c.final("recv") == nil {
+		empty, err := c.receiveFrames(fd, b)
+		c.droppedRecv.Add(uint64(empty))
+		switch {
+		case err == unix.EAGAIN:
+			return false, nil
+		case err != nil:
+			c.end(switchClosed(os.NewSyscallError("recvmmsg", err)))
+			return true, err
+		case len(b.Packets) > 0:
+			return true, nil
+		}
+	}
+	return true, net.ErrClosed
+}
+
+// SendPackets is that of [carrier.Conn].
+func (c *vdeConn) SendPackets(packets []carrier.Packet) error { return c.sendPackets(packets, true) }
+
+func (c *vdeConn) sendPackets(packets []carrier.Packet, wait bool) error {
+	err := c.sendFrames(c.data, packets, c, wait)
 	if final := c.final("send"); final != nil {
 		err = final
 	}
 	return err
 }
 
-func (c *vdeConn) trySend(fd int, t *transfer) {
-	// An empty datagram would mean the end to vde_switch.
-	if len(t.frame) < HeaderLen || len(t.frame) > MaxFrame {
-		c.droppedSend.Add(1)
-		return
+// Refused is that of [carrier.Sending].
+func (c *vdeConn) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+	switch err {
+	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
+		return frames, false, nil
 	}
-	if err := t.write(fd); err != nil {
-		c.droppedSend.Add(1)
-		switch err {
-		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
-		default:
-			c.end(switchClosed(os.NewSyscallError("send", err)))
-		}
-	}
+	err = switchClosed(os.NewSyscallError("sendmmsg", err))
+	c.end(err)
+	return frames, false, err
 }
 
 // Close also ends the port of the switch.

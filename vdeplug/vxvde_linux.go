@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,11 +20,14 @@ type vxvdeConn struct {
 	sockets *vxvdeSockets
 	self    *selfFilter
 
-	// file is the epoll descriptor over the sockets. All system calls on them
-	// are made under its reference: when its Close returns, they are unused.
+	// file is the epoll descriptor over the sockets. All that is received is
+	// received under its reference: when its Close returns, they are unused.
 	file pollFile
-	// turn counts received packets: the one socket must not starve the other.
-	// Only tryRecv uses it.
+	uni  pollFile // the socket that sends
+	udp  *udpSender
+	one  oneByOne
+	// turn counts calls: the one socket must not starve the other. Only Receive
+	// uses it.
 	turn uint
 
 	closing   atomic.Bool
@@ -34,8 +39,9 @@ type vxvdeConn struct {
 }
 
 var (
-	_ Conn    = (*vxvdeConn)(nil)
-	_ Dropper = (*vxvdeConn)(nil)
+	_ Conn         = (*vxvdeConn)(nil)
+	_ Dropper      = (*vxvdeConn)(nil)
+	_ carrier.Conn = (*vxvdeConn)(nil)
 )
 
 func newVXVDE(l Locator, cfg vxvdeConfig) (Conn, error) {
@@ -62,9 +68,17 @@ func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvde
 		c.sockets.close()
 		return nil, err
 	}
+	c.udp = newUDPSender(&c.dropCounter, nil)
 	ep, err := c.sockets.epoll()
 	if err == nil {
 		c.file, err = newPollFile(ep, "vxvde")
+	}
+	if err == nil {
+		fd := c.sockets.uni
+		if c.uni, err = newPollFile(fd, "vxvde"); err != nil {
+			c.sockets.uni = -1 // it is closed
+			c.file.close()
+		}
 	}
 	if err != nil {
 		c.self.close()
@@ -75,78 +89,88 @@ func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvde
 }
 
 func (c *vxvdeConn) Recv(frame []byte) (int, error) {
-	n, err := c.file.recv(c, frame)
+	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
+}
+
+func (c *vxvdeConn) Send(frame []byte) error { return c.one.send(c, frame) }
+
+// RecvPackets is that of [carrier.Conn].
+func (c *vxvdeConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	err := c.file.receive(b, c)
 	if err != nil && err != net.ErrClosed {
 		err = &Error{"recv", c.vnl, err}
 	}
-	return n, err
+	return b.Packets, err
 }
 
-// starve is how many packets in a row are taken from one socket.
-const starve = 32
-
-// tryRecv takes packets from both sockets until one has a frame.
-func (c *vxvdeConn) tryRecv(_ int, t *transfer) bool {
+// Receive takes packets from both sockets until one has frames.
+func (c *vxvdeConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
 	// A flood of packets that are not for this network must not keep Close
 	// from ending the call.
 	for !c.closing.Load() {
-		first, second := c.sockets.uni, c.sockets.multi
-		if c.turn/starve%2 == 1 {
-			first, second = second, first
-		}
-		fd := first
-		n, err := t.msg.recv(fd, t.frame)
-		if err == unix.EAGAIN {
-			fd = second
-			n, err = t.msg.recv(fd, t.frame)
-		}
 		c.turn++
+		multicast := c.turn%2 == 0
+		n, err := b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, true)
+		if err == unix.EAGAIN {
+			multicast = !multicast
+			n, err = b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, true)
+		}
 		switch {
 		case err == unix.EAGAIN:
-			return false
+			return false, nil
 		case transient(err):
 			continue
 		case err != nil:
-			t.err = os.NewSyscallError("recvmsg", err)
-			return true
+			return true, os.NewSyscallError("recvmmsg", err)
 		}
-		if c.accept(t, n, fd == c.sockets.multi) {
-			return true
+		for i := range n {
+			c.accept(b, b.Datagram(i), multicast)
+		}
+		if len(b.Packets) > 0 {
+			return true, nil
 		}
 	}
-	t.err = net.ErrClosed
-	return true
+	return true, net.ErrClosed
 }
 
-// accept looks at a packet and reports whether it has a frame to deliver.
-func (c *vxvdeConn) accept(t *transfer, n int, multicast bool) bool {
-	m := &t.msg
-	kind := classify(&c.header, &m.header, n)
-	if kind == vxvdeForeign || multicast && c.self.own(&m.peer) {
-		return false
+// accept takes the frames of what an endpoint has sent.
+func (c *vxvdeConn) accept(b *carrier.Buffer, g carrier.Datagram, multicast bool) {
+	peer := sockaddr{*g.From}
+	if multicast && c.self.own(&peer) {
+		return
 	}
-	m.peer.normalize()
-	switch kind {
-	case vxvdeBye:
-		c.mu.Lock()
-		c.table.forget(m.peer)
-		c.mu.Unlock()
-		return false
-	case vxvdeShort:
-		c.droppedRecv.Add(1)
-		return false
+	peer.normalize()
+	var learned mac
+	for packet, whole := range datagrams(g) {
+		if len(packet) < vxvdeHeaderLen {
+			continue
+		}
+		switch classify(&c.header, (*vxvdeHeader)(packet), len(packet)) {
+		case vxvdeForeign:
+			continue
+		case vxvdeBye:
+			c.mu.Lock()
+			c.table.forget(peer)
+			c.mu.Unlock()
+			continue
+		case vxvdeShort:
+			c.droppedRecv.Add(1)
+			continue
+		}
+		frame := packet[vxvdeHeaderLen:]
+		if !whole || len(frame) > MaxFrame {
+			c.droppedRecv.Add(1)
+			continue
+		}
+		if _, src := macs(frame); src != learned {
+			learned = src
+			now := c.now()
+			c.mu.Lock()
+			c.table.learn(src, peer, now)
+			c.mu.Unlock()
+		}
+		b.Add(virtio.Header{}, frame)
 	}
-	t.n = n - vxvdeHeaderLen
-	if t.n > len(t.frame) || t.n > MaxFrame {
-		c.droppedRecv.Add(1)
-		return false
-	}
-	_, src := macs(t.frame)
-	now := c.now()
-	c.mu.Lock()
-	c.table.learn(src, m.peer, now)
-	c.mu.Unlock()
-	return true
 }
 
 // transient reports errors that a socket passes on from the network, for
@@ -160,21 +184,23 @@ func transient(err error) bool {
 	return false
 }
 
-func (c *vxvdeConn) Send(frame []byte) error { return c.file.send(c, frame) }
+// SendPackets is that of [carrier.Conn].
+func (c *vxvdeConn) SendPackets(packets []carrier.Packet) error { return c.sendPackets(packets, true) }
 
-func (c *vxvdeConn) trySend(_ int, t *transfer) {
-	if len(t.frame) < HeaderLen || len(t.frame) > MaxFrame {
-		c.droppedSend.Add(1)
-		return
+func (c *vxvdeConn) sendPackets(packets []carrier.Packet, wait bool) error {
+	s := carrier.NewSender()
+	defer s.Free()
+	for i := range packets {
+		if len(packets[i].Data) < HeaderLen {
+			c.droppedSend.Add(1)
+			continue
+		}
+		to := c.destination(packets[i].Data)
+		if err := c.udp.add(c.uni, s, &packets[i], c.header[:], &to.raw, wait); err != nil {
+			return err
+		}
 	}
-	m := &t.msg
-	m.header = c.header
-	m.peer = c.destination(t.frame)
-	// Whatever the error is (no route, no interface, a firewall, a full
-	// queue), it is one of the network now; the next frame may pass.
-	if err := m.send(c.sockets.uni, t.frame); err != nil {
-		c.droppedSend.Add(1)
-	}
+	return c.flush(c.uni, s, c.udp, wait)
 }
 
 // destination returns where a frame is sent.
@@ -198,8 +224,12 @@ func (c *vxvdeConn) Close() error {
 	c.closeOnce.Do(func() {
 		c.closing.Store(true)
 		c.file.close()
-		bye := &message{header: c.header, peer: c.sockets.group}
-		bye.send(c.sockets.uni, nil) // as any packet it may be lost
+		bye := carrier.NewSender()
+		bye.Add([]virtio.Segment{{Head: c.header[:]}}, 0, &c.sockets.group.raw)
+		c.uni.sendMsgs(bye, c.udp, false) // as any packet it may be lost
+		bye.Free()
+		c.uni.close()
+		c.sockets.uni = -1
 		c.self.close()
 		c.sockets.close()
 	})

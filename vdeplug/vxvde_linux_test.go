@@ -399,6 +399,7 @@ func TestVXVDEFair(t *testing.T) {
 	c, _ := openVXVDETest(t, "vxvde://")
 	p := newProbe(t, c)
 	header := makeVXVDEHeader(1)
+	const starve = 32
 	const flood = 5 * starve
 	for range flood {
 		to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.sockets.port)

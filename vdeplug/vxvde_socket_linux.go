@@ -36,6 +36,8 @@ func openVXVDESockets(cfg vxvdeConfig) (s *vxvdeSockets, err error) {
 	if s.uni, err = udpSocket(family); err != nil {
 		return s, err
 	}
+	joinUDP(s.multi)
+	joinUDP(s.uni)
 	if cfg.ifname != "" {
 		if s.ifindex, err = interfaceIndex(s.uni, cfg.ifname); err != nil {
 			return s, fmt.Errorf("option \"if=%s\": %w", cfg.ifname, err)
@@ -196,6 +198,15 @@ func (s *vxvdeSockets) epoll() (int, error) {
 		return -1, os.NewSyscallError("epoll_ctl", err)
 	}
 	return ep, nil
+}
+
+// receiver returns the socket that gets what is sent to the group, or to the
+// endpoint.
+func (s *vxvdeSockets) receiver(multicast bool) int {
+	if multicast {
+		return s.multi
+	}
+	return s.uni
 }
 
 func (s *vxvdeSockets) close() {

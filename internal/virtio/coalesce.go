@@ -57,6 +57,8 @@ type Packet struct {
 	Parts [][]byte
 	// Frames is how many frames were joined; 1 is a frame as it came.
 	Frames int
+	// Bytes are those of the frames together, less the padding of short ones.
+	Bytes int
 }
 
 // A piece is a frame's contribution to a packet: a whole frame, or a payload.
@@ -144,7 +146,11 @@ func (c *Coalescer) Flush() []Packet {
 			c.parts = append(c.parts, c.frames[p].data)
 			p = c.frames[p].next
 		}
-		c.packets = append(c.packets, Packet{c.parts[n:len(c.parts):len(c.parts)], g.n})
+		bytes := len(c.frames[g.first].data)
+		if g.n > 1 {
+			bytes = g.size + (g.n-1)*g.data
+		}
+		c.packets = append(c.packets, Packet{c.parts[n:len(c.parts):len(c.parts)], g.n, bytes})
 	}
 	return c.packets
 }

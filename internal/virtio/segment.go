@@ -234,3 +234,17 @@ func (c *cut) putHead(dst []byte, i int, data []byte) {
 	s += seq>>16 + seq&0xffff + uint32(l4[12])<<8 + uint32(l4[13])
 	binary.BigEndian.PutUint16(l4[tcpCheck:], ^fold(s))
 }
+
+// Count returns how many frames Split makes of a packet, and their bytes. For a
+// packet that Split refuses it returns those of the packet itself.
+func Count(h Header, packet []byte) (frames, bytes int) {
+	if h.GSOType == GSONone || h.GSOSize == 0 {
+		return 1, len(packet)
+	}
+	l, ok := parse(packet)
+	if !ok {
+		return 1, len(packet)
+	}
+	frames = max(1, (l.end-l.data+int(h.GSOSize)-1)/int(h.GSOSize))
+	return frames, l.end + (frames-1)*l.data
+}

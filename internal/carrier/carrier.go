@@ -1,0 +1,32 @@
+// Package carrier is how packets travel between the interfaces of stacks and
+// plugs: several with one call, and as large as the kernel's TCP makes them.
+//
+// A plug that has no more than the methods of vdeplug.Conn carries one frame
+// with each call. One that is a [Conn] too is handed packets as they come from
+// an interface with offloads: it cuts them into frames where its network needs
+// that, or carries them whole to whoever understands them.
+package carrier
+
+import "github.com/vdestack/vdestack/internal/virtio"
+
+// A Packet is an Ethernet frame, or what stands for several.
+type Packet struct {
+	// Offload says what remains to be done to make frames of Data. The zero
+	// Header says that Data is a frame that is complete.
+	Offload virtio.Header
+	// Data may be changed by whoever is handed the packet.
+	Data []byte
+}
+
+// A Conn is a plug that moves several packets with one call. Its methods may be
+// called from several goroutines at once, with buffers of their own.
+type Conn interface {
+	// RecvPackets waits until something arrives and returns it: b.Packets, in
+	// the memory of b. Packets that stand for several frames come only from
+	// those who send such. Its errors are those of Recv.
+	RecvPackets(b *Buffer) ([]Packet, error)
+	// SendPackets hands packets to the network, in order. A network that is full
+	// may make it wait for a moment, and drops what it does not take then. It
+	// keeps nothing of the packets. Its errors are those of Send.
+	SendPackets(packets []Packet) error
+}

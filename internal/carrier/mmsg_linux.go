@@ -1,0 +1,103 @@
+package carrier
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A message is struct mmsghdr of recvmmsg(2) and sendmmsg(2).
+type message struct {
+	hdr unix.Msghdr
+	n   uint32
+}
+
+// system is what receiving fills in beside the bytes.
+type system struct {
+	msgs    [maxMsgs]message
+	vecs    [maxMsgs]unix.Iovec
+	names   [maxMsgs]unix.RawSockaddrInet6
+	control [maxMsgs]control
+
+	// How the messages are prepared; the kernel has changed those of used.
+	count, size, used int
+	extra             bool
+}
+
+// A control is a control message with an int, that of UDP_GRO or UDP_SEGMENT.
+type control struct {
+	hdr   unix.Cmsghdr
+	value [8]byte
+}
+
+// A Datagram is what RecvMsgs received.
+type Datagram struct {
+	// Data are the bytes; Truncated tells that there were more.
+	Data      []byte
+	Truncated bool
+	// From is the sender, with all that its family does not use zero, if it was
+	// asked for.
+	From *unix.RawSockaddrInet6
+	// Segment is the size of each datagram but the last, if the kernel has
+	// joined several (UDP_GRO), else 0.
+	Segment int
+}
+
+// RecvMsgs receives datagrams into the memory of the buffer, without blocking:
+// size bytes at most of each, as many as there is room for. extra says whether
+// From and Segment are wanted. Datagram i is returned by b.Datagram(i).
+func (b *Buffer) RecvMsgs(fd, size int, extra bool) (n int, err error) {
+	b.take()
+	m := b.mem
+	m.prepare(size, extra)
+	for {
+		r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			m.used = int(r)
+			return m.used, nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// prepare fills in the messages, or what the last call has changed of them.
+func (m *memory) prepare(size int, extra bool) {
+	changed := m.used
+	if m.size != size || m.extra != extra {
+		m.size, m.extra = size, extra
+		m.count = min(maxMsgs, Size/size)
+		changed = m.count
+	}
+	for i := range changed {
+		m.vecs[i].Base = &m.bytes[i*size]
+		m.vecs[i].SetLen(size)
+		h := &m.msgs[i].hdr
+		*h = unix.Msghdr{Iov: &m.vecs[i]}
+		h.SetIovlen(1)
+		if extra {
+			m.names[i] = unix.RawSockaddrInet6{}
+			h.Name = (*byte)(unsafe.Pointer(&m.names[i]))
+			h.Namelen = unix.SizeofSockaddrInet6
+			h.Control = (*byte)(unsafe.Pointer(&m.control[i]))
+			h.SetControllen(int(unsafe.Sizeof(control{})))
+		}
+	}
+}
+
+// Datagram returns datagram i of the last RecvMsgs.
+func (b *Buffer) Datagram(i int) Datagram {
+	m := &b.mem.msgs[i]
+	d := Datagram{
+		Data:      unsafe.Slice(b.mem.vecs[i].Base, min(int(m.n), b.mem.size)),
+		Truncated: m.hdr.Flags&unix.MSG_TRUNC != 0,
+		From:      &b.mem.names[i],
+	}
+	c := &b.mem.control[i]
+	if b.mem.extra && m.hdr.Controllen >= unix.SizeofCmsghdr+4 && c.hdr.Level == unix.SOL_UDP && c.hdr.Type == unix.UDP_GRO {
+		d.Segment = int(*(*int32)(unsafe.Pointer(&c.value)))
+	}
+	return d
+}

@@ -1,0 +1,210 @@
+package carrier
+
+import (
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"github.com/vdestack/vdestack/internal/virtio"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// sendMsgs is how many datagrams one system call sends at most.
+	sendMsgs = 64
+	// sendVecs is how many pieces they may have together: two for each frame of
+	// two packets of the largest size.
+	sendVecs = 256
+)
+
+// A Sender sends datagrams, several with one system call. It is taken from a
+// pool by NewSender and given back by Free, and serves one goroutine.
+type Sender struct {
+	// Segmenter cuts what is to be sent.
+	Segmenter virtio.Segmenter
+
+	msgs    [sendMsgs]message
+	vecs    [sendVecs]unix.Iovec
+	names   [sendMsgs]unix.RawSockaddrInet6
+	control [sendMsgs]control
+	frames  [sendMsgs]int // of each message
+	added   int           // messages
+	pieces  int           // of them
+	sent    int           // messages that are done with
+
+	sending Sending
+	tried   bool // once more
+	lost    int  // frames
+	err     error
+	wait    func(fd uintptr) bool
+	once    func(fd uintptr)
+}
+
+// A Sending decides what becomes of a datagram that could not be sent.
+type Sending interface {
+	// Refused is told of the error, which is not EAGAIN, for a datagram that
+	// stands for so many frames. It returns how many of them are lost; or again,
+	// which tries once more; or an error that ends the sending.
+	Refused(fd int, s *Sender, frames int, err error) (lost int, again bool, final error)
+}
+
+var senders = sync.Pool{New: func() any {
+	s := new(Sender)
+	s.wait = func(fd uintptr) bool { return s.send(int(fd)) }
+	s.once = func(fd uintptr) { s.send(int(fd)) }
+	return s
+}}
+
+// NewSender returns a Sender without datagrams.
+func NewSender() *Sender { return senders.Get().(*Sender) }
+
+// Free gives the Sender back.
+func (s *Sender) Free() {
+	s.Reset()
+	s.sending = nil
+	senders.Put(s)
+}
+
+// Reset takes all datagrams away.
+func (s *Sender) Reset() {
+	s.added, s.pieces, s.sent, s.tried, s.lost, s.err = 0, 0, 0, false, 0, nil
+}
+
+// Empty reports whether there is no datagram.
+func (s *Sender) Empty() bool { return s.added == 0 }
+
+// Add adds a datagram that consists of the segments, in order, and stays in
+// their memory. If size is not 0, the kernel cuts it into datagrams of so many
+// bytes (UDP_SEGMENT). to is the receiver, nil that of the socket. Add reports
+// false if there is no room for it, which it finds in an empty Sender for up to
+// sendVecs/2 segments.
+func (s *Sender) Add(segments []virtio.Segment, size int, to *unix.RawSockaddrInet6) bool {
+	if s.added == sendMsgs || s.pieces+2*len(segments) > sendVecs {
+		return false
+	}
+	first := s.pieces
+	for i := range segments {
+		for _, b := range [2][]byte{segments[i].Head, segments[i].Data} {
+			if len(b) > 0 {
+				s.vecs[s.pieces].Base = &b[0]
+				s.vecs[s.pieces].SetLen(len(b))
+				s.pieces++
+			}
+		}
+	}
+	h := &s.msgs[s.added].hdr
+	*h = unix.Msghdr{Iov: &s.vecs[first]}
+	h.SetIovlen(s.pieces - first)
+	if to != nil {
+		s.names[s.added] = *to
+		h.Name = (*byte)(unsafe.Pointer(&s.names[s.added]))
+		h.Namelen = unix.SizeofSockaddrInet6
+		if to.Family == unix.AF_INET {
+			h.Namelen = unix.SizeofSockaddrInet4
+		}
+	}
+	if size != 0 {
+		c := &s.control[s.added]
+		c.hdr = unix.Cmsghdr{Level: unix.SOL_UDP, Type: unix.UDP_SEGMENT}
+		c.hdr.SetLen(unix.SizeofCmsghdr + 2)
+		*(*uint16)(unsafe.Pointer(&c.value)) = uint16(size)
+		h.Control = (*byte)(unsafe.Pointer(c))
+		h.SetControllen(int(unsafe.Sizeof(*c)))
+	}
+	s.frames[s.added] = len(segments)
+	s.added++
+	return true
+}
+
+// Send sends the datagrams, without blocking. It returns false if the socket
+// has no room for the rest, which SendWait sends. closed is the error of the
+// descriptor itself.
+func (s *Sender) Send(raw syscall.RawConn, sending Sending) (all bool, err, closed error) {
+	s.sending = sending
+	closed = raw.Control(s.once)
+	return s.sent == s.added || s.err != nil, s.err, closed
+}
+
+// SendWait is Send that waits until there is room, or the write deadline of the
+// descriptor is over.
+func (s *Sender) SendWait(raw syscall.RawConn, sending Sending) (err, closed error) {
+	s.sending = sending
+	closed = raw.Write(s.wait)
+	return s.err, closed
+}
+
+// Lost returns how many of the frames that were added were not sent.
+func (s *Sender) Lost() int {
+	lost := s.lost
+	for _, n := range s.frames[s.sent:s.added] {
+		lost += n
+	}
+	return lost
+}
+
+// send sends until all is sent, or an error is final, or there is no more room,
+// when it reports false.
+func (s *Sender) send(fd int) bool {
+	for s.sent < s.added {
+		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&s.msgs[s.sent])), uintptr(s.added-s.sent), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		switch errno {
+		case 0:
+			s.sent += int(n)
+			s.tried = false
+			continue
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return false
+		}
+		lost, again, err := s.sending.Refused(fd, s, s.frames[s.sent], errno)
+		if err != nil {
+			s.err = err
+			return true
+		}
+		if again && !s.tried {
+			s.tried = true
+			continue
+		}
+		if again {
+			lost = s.frames[s.sent]
+		}
+		s.lost += lost
+		s.sent++
+		s.tried = false
+	}
+	return true
+}
+
+// Separately sends the frames of the datagram that was refused, and had been
+// added with a size, in datagrams of their own. It returns how many are lost.
+func (s *Sender) Separately(fd int) (lost int) {
+	m := &s.msgs[s.sent].hdr
+	size := s.Segment()
+	vecs := unsafe.Slice(m.Iov, int(m.Iovlen))
+	one := message{hdr: *m}
+	one.hdr.Control = nil
+	one.hdr.SetControllen(0)
+	for len(vecs) > 0 {
+		n, bytes := 0, 0
+		for n < len(vecs) && bytes < size {
+			bytes += int(vecs[n].Len)
+			n++
+		}
+		one.hdr.Iov = &vecs[0]
+		one.hdr.SetIovlen(n)
+		if _, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&one.hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); errno != 0 {
+			lost++
+		}
+		vecs = vecs[n:]
+	}
+	return lost
+}
+
+// Segment returns the size with which the datagram that was refused was added.
+func (s *Sender) Segment() int {
+	if s.msgs[s.sent].hdr.Control == nil {
+		return 0
+	}
+	return int(*(*uint16)(unsafe.Pointer(&s.control[s.sent].value)))
+}

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package carrier
+
+type (
+	waiter struct{}
+	system struct{}
+)

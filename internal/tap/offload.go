@@ -1,0 +1,40 @@
+// Package tap moves packets through the descriptor of a TAP interface: whole
+// packets of the kernel's TCP where it has a virtio header, else frame by frame.
+package tap
+
+// An Offload is a set of kinds of work that a TAP interface leaves to whoever
+// has its descriptor, or the other way round.
+type Offload uint8
+
+const (
+	// Header is IFF_VNET_HDR: a header before each packet says what was left
+	// to do. Without it there is no other offload.
+	Header Offload = 1 << iota
+	// Checksum lets the kernel send TCP and UDP packets without checksum.
+	// Without it there is no TSO and USO.
+	Checksum
+	// TSO4 and TSO6 let the kernel send TCP packets larger than frames.
+	TSO4
+	TSO6
+	// USO does that with datagrams of UDP, as programs send them with
+	// UDP_SEGMENT. Linux has it since 6.2.
+	USO
+	// GRO joins received segments of a TCP flow.
+	GRO
+	// UDPGRO joins received datagrams of a UDP flow, where there is USO.
+	UDPGRO
+
+	// All are all.
+	All Offload = 1<<iota - 1
+)
+
+// usable returns the offloads of o that make sense together.
+func (o Offload) usable() Offload {
+	if o&Header == 0 {
+		return 0
+	}
+	if o&Checksum == 0 {
+		o &^= TSO4 | TSO6 | USO
+	}
+	return o
+}

@@ -1,0 +1,173 @@
+package tap
+
+import (
+	"errors"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// enough is how many bytes are read before they are passed on: what waits
+	// longer leaves the processor's cache.
+	enough = 64 << 10
+	// enoughPackets bounds how many small packets are read before.
+	enoughPackets = 64
+)
+
+// A Device is a TAP interface as the owner of its descriptor has it. Read and
+// Write may run at once, and each several times.
+type Device struct {
+	f   *os.File
+	raw syscall.RawConn
+
+	header  bool
+	offload atomic.Uint32 // an Offload
+	udp     bool          // the kernel accepts joined datagrams
+
+	// Bad counts what the interface sent that is no packet.
+	Bad atomic.Uint64
+	// Refused counts packets of joined frames that the interface did not take.
+	// After the first, frames are not joined any more.
+	Refused atomic.Uint64
+}
+
+// Flags returns the flags with which TUNSETIFF makes or opens an interface that
+// has the offloads.
+func Flags(o Offload) uint16 {
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	if o&Header != 0 {
+		flags |= unix.IFF_VNET_HDR
+	}
+	return flags
+}
+
+// withoutUSO remembers that the kernel does not know USO.
+var withoutUSO atomic.Bool
+
+// New takes over the descriptor of an interface that was made with Flags(o),
+// and is not known to the poller yet. What the kernel does not have of o is left
+// out.
+func New(fd int, name string, o Offload) (*Device, error) {
+	o = o.usable()
+	d := &Device{header: o&Header != 0}
+	if withoutUSO.Load() {
+		o &^= USO
+	}
+	for d.header {
+		err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tunFlags(o))
+		switch {
+		case err == nil:
+		case o&USO != 0:
+			o &^= USO
+			withoutUSO.Store(true)
+			continue
+		case o&(Checksum|TSO4|TSO6) != 0:
+			o &^= Checksum | TSO4 | TSO6
+			continue
+		}
+		break
+	}
+	// The kernels that send such packets take them too.
+	d.udp = !withoutUSO.Load()
+	d.offload.Store(uint32(o))
+	d.f = os.NewFile(uintptr(fd), name)
+	var err error
+	if d.raw, err = d.f.SyscallConn(); err != nil {
+		d.f.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func tunFlags(o Offload) (flags int) {
+	if o&Checksum != 0 {
+		flags |= unix.TUN_F_CSUM
+	}
+	if o&TSO4 != 0 {
+		flags |= unix.TUN_F_TSO4
+	}
+	if o&TSO6 != 0 {
+		flags |= unix.TUN_F_TSO6
+	}
+	if o&(TSO4|TSO6) != 0 {
+		flags |= unix.TUN_F_TSO_ECN
+	}
+	if o&USO != 0 {
+		flags |= unix.TUN_F_USO4 | unix.TUN_F_USO6
+	}
+	return flags
+}
+
+// Offload returns the offloads that are in use.
+func (d *Device) Offload() Offload { return Offload(d.offload.Load()) }
+
+// SyscallConn returns the descriptor.
+func (d *Device) SyscallConn() syscall.RawConn { return d.raw }
+
+// Close removes the interface, unless it is persistent. A Read that waits
+// returns [os.ErrClosed], as do later calls.
+func (d *Device) Close() error { return d.f.Close() }
+
+// Read waits for packets of the interface and returns them.
+func (d *Device) Read(b *carrier.Buffer) ([]carrier.Packet, error) {
+	err, closed := b.Receive(d.raw, d)
+	if closed != nil {
+		b.Release()
+		return nil, os.ErrClosed
+	}
+	return b.Packets, err
+}
+
+// Receive is that of [carrier.Receiver].
+func (d *Device) Receive(fd int, b *carrier.Buffer) (bool, error) {
+	const largest = virtio.HeaderLen + virtio.MaxPacket
+	mem, used := b.Bytes(), 0
+	for used < enough && len(b.Packets) < enoughPackets {
+		n, err := unix.Read(fd, mem[used:used+largest])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case len(b.Packets) > 0 && err != nil:
+			return true, nil // if it lasts, it comes again
+		case err == unix.EAGAIN:
+			return false, nil
+		case err != nil:
+			return true, os.NewSyscallError("read", err)
+		}
+		packet := mem[used : used+n]
+		used += (n + 63) &^ 63
+		var h virtio.Header
+		if d.header {
+			if h.Decode(packet) != nil {
+				d.Bad.Add(1)
+				continue
+			}
+			packet = packet[virtio.HeaderLen:]
+		}
+		b.Add(h, packet)
+	}
+	return true, nil
+}
+
+// ErrRemoved says that the interface was removed.
+var ErrRemoved = errors.New("the interface was removed")
+
+// Counts are what became of frames.
+type Counts struct{ Frames, Bytes, Dropped uint64 }
+
+// Write hands packets to the interface, joined where they continue each other.
+// What it does not take is dropped.
+func (d *Device) Write(packets []carrier.Packet) (Counts, error) {
+	w := writers.Get().(*writer)
+	defer w.free()
+	w.dev, w.packets = d, packets
+	if d.raw.Control(w.write) != nil {
+		return Counts{}, os.ErrClosed
+	}
+	return w.counts, w.err
+}

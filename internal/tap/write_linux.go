@@ -1,0 +1,128 @@
+package tap
+
+import (
+	"sync"
+	"unsafe"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+	"golang.org/x/sys/unix"
+)
+
+// maxParts is how many pieces one packet has: the header, and the frames of
+// which it was made. It is less than IOV_MAX.
+const maxParts = 1 + 128
+
+// A writer is what writing needs beside the packets.
+type writer struct {
+	join   virtio.Coalescer
+	cut    virtio.Segmenter
+	header [virtio.HeaderLen]byte
+	vecs   [maxParts]unix.Iovec
+
+	dev     *Device
+	packets []carrier.Packet
+	counts  Counts
+	err     error
+	write   func(fd uintptr)
+}
+
+var writers = sync.Pool{New: func() any {
+	w := new(writer)
+	w.write = func(fd uintptr) { w.all(int(fd)) }
+	return w
+}}
+
+func (w *writer) free() {
+	w.dev, w.packets, w.counts, w.err = nil, nil, Counts{}, nil
+	writers.Put(w)
+}
+
+// all writes the packets. Frames are joined with those before and after them;
+// packets that stand for several stay as they are.
+func (w *writer) all(fd int) {
+	o := w.dev.Offload()
+	w.join.UDP = w.dev.udp && o&UDPGRO != 0
+	for i := range w.packets {
+		p := &w.packets[i]
+		switch {
+		case !w.dev.header:
+			w.frames(fd, p)
+		case p.Offload == virtio.Header{} && o&GRO != 0:
+			w.join.Add(p.Data)
+		default:
+			w.flush(fd)
+			w.packet(fd, p)
+		}
+	}
+	w.flush(fd)
+}
+
+// flush writes the frames that were joined.
+func (w *writer) flush(fd int) {
+	for _, p := range w.join.Flush() {
+		for i, part := range p.Parts {
+			w.part(i, part)
+		}
+		err := w.writev(fd, len(p.Parts))
+		if err == unix.EINVAL && p.Frames > 1 {
+			w.dev.Refused.Add(1)
+			w.dev.offload.Store(uint32(w.dev.Offload() &^ (GRO | UDPGRO)))
+		}
+		w.count(uint64(p.Frames), uint64(p.Bytes), err)
+	}
+}
+
+// packet writes a packet as it is.
+func (w *writer) packet(fd int, p *carrier.Packet) {
+	frames, bytes := virtio.Count(p.Offload, p.Data)
+	p.Offload.Encode(w.header[:])
+	w.part(0, w.header[:])
+	w.part(1, p.Data)
+	w.count(uint64(frames), uint64(bytes), w.writev(fd, 2))
+}
+
+// frames writes the frames of a packet to an interface without virtio header.
+func (w *writer) frames(fd int, p *carrier.Packet) {
+	segments, err := w.cut.Split(p.Offload, p.Data, 0)
+	if err != nil {
+		w.counts.Dropped++
+		return
+	}
+	for _, s := range segments {
+		w.part(0, s.Head)
+		w.part(1, s.Data)
+		w.count(1, uint64(len(s.Head)+len(s.Data)), w.writev(fd, 2))
+	}
+}
+
+func (w *writer) count(frames, bytes uint64, err error) {
+	if err == nil {
+		w.counts.Frames += frames
+		w.counts.Bytes += bytes
+		return
+	}
+	w.counts.Dropped += frames
+	// EIO: the interface is down. What is no frame is refused with EINVAL.
+	if err == unix.EBADFD {
+		w.err = ErrRemoved
+	}
+}
+
+func (w *writer) part(i int, b []byte) {
+	w.vecs[i].Base = unsafe.SliceData(b)
+	w.vecs[i].SetLen(len(b))
+}
+
+func (w *writer) writev(fd, parts int) error {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&w.vecs[0])), uintptr(parts))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package vdeplug
+
+import (
+	"net"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+// roomWait is how long a plug waits for room in a socket before it drops
+// frames. What a peer that works needs is much less; one that hangs takes this
+// from each batch, and what comes meanwhile is dropped by the interface.
+const roomWait = 10 * time.Millisecond
+
+// receive waits until r has received something.
+func (p pollFile) receive(b *carrier.Buffer, r carrier.Receiver) error {
+	err, closed := b.Receive(p.raw, r)
+	if closed != nil {
+		return net.ErrClosed
+	}
+	return err
+}
+
+// sendMsgs sends what was added to s, and takes it away. If wait is true, it
+// waits a moment for room.
+func (p pollFile) sendMsgs(s *carrier.Sender, sending carrier.Sending, wait bool) (lost int, err error) {
+	defer s.Reset()
+	all, err, closed := s.Send(p.raw, sending)
+	if !all && closed == nil && wait {
+		p.f.SetWriteDeadline(time.Now().Add(roomWait))
+		err, closed = s.SendWait(p.raw, sending)
+		if closed != nil && !p.closed() {
+			closed = nil // it took too long
+		}
+	}
+	if closed != nil {
+		err = net.ErrClosed
+	}
+	return s.Lost(), err
+}
+
+func (p pollFile) closed() bool { return p.raw.Control(func(uintptr) {}) != nil }
+
+// receiveFrames receives datagrams that are frames each, from a socket without
+// more to say. empty is how many had no byte.
+func (d *dropCounter) receiveFrames(fd int, b *carrier.Buffer) (empty int, err error) {
+	n, err := b.RecvMsgs(fd, MaxFrame+1, false)
+	if err != nil {
+		return 0, err
+	}
+	for i := range n {
+		switch g := b.Datagram(i); {
+		case len(g.Data) == 0:
+			empty++
+		case len(g.Data) < HeaderLen || len(g.Data) > MaxFrame || g.Truncated:
+			d.droppedRecv.Add(1)
+		default:
+			b.Add(virtio.Header{}, g.Data)
+		}
+	}
+	return empty, nil
+}
+
+// sendFrames sends the frames of packets, a frame in each datagram.
+func (d *dropCounter) sendFrames(p pollFile, packets []carrier.Packet, sending carrier.Sending, wait bool) error {
+	s := carrier.NewSender()
+	defer s.Free()
+	for i := range packets {
+		segments, ok := d.split(s, &packets[i], 0)
+		if !ok {
+			continue
+		}
+		for len(segments) > 0 {
+			if s.Add(segments[:1], 0, nil) {
+				segments = segments[1:]
+			} else if err := d.flush(p, s, sending, wait); err != nil {
+				return err
+			}
+		}
+		// The headers of segments are where those of the next packet go.
+		if packets[i].Offload.GSOType != virtio.GSONone {
+			if err := d.flush(p, s, sending, wait); err != nil {
+				return err
+			}
+		}
+	}
+	return d.flush(p, s, sending, wait)
+}
+
+// flush sends what was added to s, and counts what is lost.
+func (d *dropCounter) flush(p pollFile, s *carrier.Sender, sending carrier.Sending, wait bool) error {
+	if s.Empty() {
+		return nil
+	}
+	lost, err := p.sendMsgs(s, sending, wait)
+	d.droppedSend.Add(uint64(lost))
+	return err
+}
+
+// split returns the frames of a packet, with room before them. What cannot be
+// sent is counted.
+func (d *dropCounter) split(s *carrier.Sender, p *carrier.Packet, headroom int) ([]virtio.Segment, bool) {
+	segments, err := s.Segmenter.Split(p.Offload, p.Data, headroom)
+	if err != nil || len(segments) == 0 {
+		d.droppedSend.Add(1)
+		return nil, false
+	}
+	// The first is the longest; the last may be shorter, but has headers.
+	if n := len(segments[0].Head) - headroom + len(segments[0].Data); n < HeaderLen || n > MaxFrame {
+		d.droppedSend.Add(uint64(len(segments)))
+		return nil, false
+	}
+	return segments, true
+}

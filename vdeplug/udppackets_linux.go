@@ -1,0 +1,136 @@
+package vdeplug
+
+import (
+	"iter"
+	"math"
+	"sync/atomic"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxUDPSegments is UDP_MAX_SEGMENTS of the first kernels that cut datagrams.
+	maxUDPSegments = 64
+	// maxUDPBytes is how much is cut at once: the largest UDP packet of IPv4 and
+	// IPv6, less room for IP options.
+	maxUDPBytes = 65535 - 8 - 60
+	// udpBuffer is what is asked for as the receive buffer of UDP sockets. The
+	// kernel drops what it has no room for, and no sender is slowed down.
+	udpBuffer = 4 << 20
+)
+
+// A udpSender sends frames by UDP, several as one datagram which the kernel, or
+// the network card, cuts (UDP_SEGMENT).
+type udpSender struct {
+	*dropCounter
+	sending carrier.Sending
+	// limit is the size from which on the kernel refuses to cut: a datagram that
+	// does not fit into a packet of the network below goes in fragments, alone.
+	limit atomic.Int64
+}
+
+// newUDPSender returns a sender that counts with d. sending is asked about
+// errors; nil means the sender itself.
+func newUDPSender(d *dropCounter, sending carrier.Sending) *udpSender {
+	u := &udpSender{dropCounter: d, sending: sending}
+	if sending == nil {
+		u.sending = u
+	}
+	u.limit.Store(math.MaxInt64)
+	return u
+}
+
+// add adds the frames of a packet, each after header, for the receiver to; nil
+// is that of the socket. The packet must stay until they are sent: what there is
+// no room for is flushed.
+func (u *udpSender) add(p pollFile, s *carrier.Sender, packet *carrier.Packet, header []byte, to *unix.RawSockaddrInet6, wait bool) error {
+	if packet.Offload.GSOType == virtio.GSONone {
+		segments, ok := u.split(s, packet, 0)
+		if !ok {
+			return nil
+		}
+		segments[0].Head = header
+		if s.Add(segments, 0, to) {
+			return nil
+		}
+		if err := u.flush(p, s, u.sending, wait); err != nil {
+			return err
+		}
+		s.Add(segments, 0, to)
+		return nil
+	}
+	segments, ok := u.split(s, packet, len(header))
+	if !ok {
+		return nil
+	}
+	for i := range segments {
+		copy(segments[i].Head, header)
+	}
+	size := len(segments[0].Head) + len(segments[0].Data)
+	count, cut := min(maxUDPSegments, maxUDPBytes/size), size
+	if int64(size) >= u.limit.Load() {
+		count, cut = 1, 0
+	}
+	for len(segments) > 0 {
+		n := min(count, len(segments))
+		if s.Add(segments[:n], cut, to) {
+			segments = segments[n:]
+		} else if err := u.flush(p, s, u.sending, wait); err != nil {
+			return err
+		}
+	}
+	// The headers of segments are where those of the next packet go.
+	return u.flush(p, s, u.sending, wait)
+}
+
+// Refused sends one by one what the kernel did not want to cut. Whatever the
+// error is otherwise (no route, no interface, a firewall), it is one of the
+// network now; the next frame may pass.
+func (u *udpSender) Refused(fd int, s *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+	if size := s.Segment(); size != 0 && uncut(err) {
+		u.limit.Store(min(u.limit.Load(), int64(size)))
+		return s.Separately(fd), false, nil
+	}
+	return frames, false, nil
+}
+
+// uncut reports that an error can mean that the kernel does not cut a datagram.
+func uncut(err error) bool {
+	switch err {
+	case unix.EINVAL, unix.EMSGSIZE, unix.EIO, unix.EOPNOTSUPP:
+		return true
+	}
+	return false
+}
+
+// joinUDP lets the kernel hand over datagrams that continue each other as one,
+// and gives them room to wait.
+func joinUDP(fd int) {
+	unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) // Linux before 5.0 does not
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, udpBuffer) != nil {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, udpBuffer)
+	}
+}
+
+// maxDatagram is the largest datagram, or what the kernel has joined.
+const maxDatagram = 65535
+
+// datagrams returns the datagrams of which the kernel made one, and whether they
+// are whole.
+func datagrams(g carrier.Datagram) iter.Seq2[[]byte, bool] {
+	return func(yield func([]byte, bool) bool) {
+		size := g.Segment
+		if size <= 0 {
+			size = len(g.Data)
+		}
+		for rest := g.Data; len(rest) > 0; {
+			n := min(size, len(rest))
+			if !yield(rest[:n], n < len(rest) || !g.Truncated) {
+				return
+			}
+			rest = rest[n:]
+		}
+	}
+}
