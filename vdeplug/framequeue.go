@@ -1,11 +1,15 @@
 package vdeplug
 
-import "encoding/binary"
+import (
+	"encoding/binary"
 
-// A frameQueue is a ring of bytes that holds frames of any length, each after
-// its length in four bytes. So its bound is one of memory, and small frames
-// do not pay for the largest. The ring grows from queueMin to queueMax as it
-// is needed, and never again allocates.
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+// A frameQueue is a ring of bytes that holds packets of any length, each after
+// its length in four bytes and its virtio header. So its bound is one of memory,
+// and small frames do not pay for the largest. The ring grows from queueMin to
+// queueMax as it is needed, and never again allocates.
 type frameQueue struct {
 	ring  []byte // its length is a power of two
 	start int
@@ -14,15 +18,16 @@ type frameQueue struct {
 
 const (
 	queueMin = 16 << 10
-	// queueMax is about 690 frames of 1514 bytes, or 113 of MaxFrame: as
-	// much as an interface of the kernel queues, some milliseconds of work.
-	queueMax     = 1 << 20
-	queueLenSize = 4
+	// queueMax is about 2,700 frames of 1514 bytes, or 64 packets of the largest
+	// size: as much as an interface of the kernel queues, some milliseconds of
+	// work.
+	queueMax     = 4 << 20
+	queueLenSize = 4 + virtio.HeaderLen
 )
 
-// push appends a frame, unless the queue is full.
-func (q *frameQueue) push(frame []byte) bool {
-	need := q.used + queueLenSize + len(frame)
+// push appends a packet, unless the queue is full.
+func (q *frameQueue) push(h virtio.Header, data []byte) bool {
+	need := q.used + queueLenSize + len(data)
 	if need > queueMax {
 		return false
 	}
@@ -35,26 +40,28 @@ func (q *frameQueue) push(frame []byte) bool {
 		q.read(0, ring[:q.used])
 		q.ring, q.start = ring, 0
 	}
-	var length [queueLenSize]byte
-	binary.NativeEndian.PutUint32(length[:], uint32(len(frame)))
-	q.write(length[:])
-	q.write(frame)
+	var head [queueLenSize]byte
+	binary.NativeEndian.PutUint32(head[:], uint32(len(data)))
+	h.Encode(head[4:])
+	q.write(head[:])
+	q.write(data)
 	return true
 }
 
-// pop removes the first frame of a queue that is not empty, and copies it to
-// frame. It returns its length; if that is more than frame holds, nothing was
+// pop removes the first packet of a queue that is not empty, and copies it to
+// data. It returns its length; if that is more than data holds, nothing was
 // copied.
-func (q *frameQueue) pop(frame []byte) int {
-	var length [queueLenSize]byte
-	q.read(0, length[:])
-	n := int(binary.NativeEndian.Uint32(length[:]))
-	if n <= len(frame) {
-		q.read(queueLenSize, frame[:n])
+func (q *frameQueue) pop(data []byte) (h virtio.Header, n int) {
+	var head [queueLenSize]byte
+	q.read(0, head[:])
+	n = int(binary.NativeEndian.Uint32(head[:]))
+	h.Decode(head[4:])
+	if n <= len(data) {
+		q.read(queueLenSize, data[:n])
 	}
 	q.start = (q.start + queueLenSize + n) & (len(q.ring) - 1)
 	q.used -= queueLenSize + n
-	return n
+	return h, n
 }
 
 func (q *frameQueue) empty() bool { return q.used == 0 }

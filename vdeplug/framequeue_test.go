@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 // TestFrameQueue compares the queue with a list of frames.
@@ -23,7 +25,7 @@ func TestFrameQueue(t *testing.T) {
 			}
 			size := queueLenSize + len(frame)
 			want := used+size <= queueMax
-			if got := q.push(frame); got != want {
+			if got := q.push(virtio.Header{HdrLen: uint16(len(frame))}, frame); got != want {
 				t.Fatalf("push of %d bytes to %d: %v, want %v", len(frame), used, got, want)
 			}
 			if want {
@@ -33,8 +35,8 @@ func TestFrameQueue(t *testing.T) {
 			buf := make([]byte, 10000)
 			want := list[0]
 			list, used = list[1:], used-queueLenSize-len(want)
-			n := q.pop(buf)
-			if n != len(want) || n <= len(buf) && !bytes.Equal(buf[:n], want) {
+			h, n := q.pop(buf)
+			if h.HdrLen != uint16(len(want)) || n != len(want) || n <= len(buf) && !bytes.Equal(buf[:n], want) {
 				t.Fatalf("pop: got %d bytes %.20x, want %d bytes %.20x", n, buf, len(want), want)
 			}
 		}

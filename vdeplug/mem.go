@@ -5,12 +5,18 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 const (
 	// memStations is how many stations a switch remembers.
 	memStations = 4096
+	// memBatch is how many packets are received at once.
+	memBatch = 64
 	// memExpire is how long it remembers a silent one, as the switches of
 	// VDE do.
 	memExpire = 120 * time.Second
@@ -81,18 +87,18 @@ func (sw *memSwitch) leave(p *memPort) (last bool) {
 // route learns where the source of a frame is, and returns the port of its
 // destination; nil and all ports if that is unknown, no ports if the frame is
 // none.
-func (sw *memSwitch) route(from *memPort, frame []byte) (to *memPort, all []*memPort, err error) {
+func (sw *memSwitch) route(from *memPort, p *carrier.Packet) (to *memPort, all []*memPort, err error) {
 	now := sw.now()
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	switch {
 	case from.gone:
 		return nil, nil, net.ErrClosed
-	case !sendable(frame):
+	case len(p.Data) < HeaderLen, p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame:
 		from.droppedSend.Add(1)
 		return nil, nil, nil
 	}
-	dst, src := macs(frame)
+	dst, src := macs(p.Data)
 	sw.stations.learn(src, from, now)
 	if to, ok := sw.stations.lookup(dst, now); ok {
 		return to, nil, nil
@@ -105,8 +111,11 @@ type memPort struct {
 	dropCounter
 	sw   *memSwitch
 	gone bool // guarded by sw.mu
+	// whole is set once packets are received: the port takes what stands for
+	// several frames as it is.
+	whole atomic.Bool
 
-	mu      sync.Mutex // guards queue and closed
+	mu      sync.Mutex // guards queue, closed and the fields of the receivers
 	arrived sync.Cond  // there is something in queue, or closed was set
 	queue   frameQueue
 	closed  bool
@@ -115,38 +124,85 @@ type memPort struct {
 }
 
 var (
-	_ Conn    = (*memPort)(nil)
-	_ Dropper = (*memPort)(nil)
+	_ Conn         = (*memPort)(nil)
+	_ Dropper      = (*memPort)(nil)
+	_ carrier.Conn = (*memPort)(nil)
 )
 
 func (p *memPort) Send(frame []byte) error {
-	to, all, err := p.sw.route(p, frame)
-	if err != nil {
-		return err
-	}
-	if to != nil {
-		if to != p {
-			to.deliver(frame)
-		}
-		return nil
-	}
-	for _, to := range all {
-		if to != p {
-			to.deliver(frame)
+	packet := carrier.Packet{Data: frame}
+	return p.sendPacket(&packet)
+}
+
+// SendPackets is that of [carrier.Conn].
+func (p *memPort) SendPackets(packets []carrier.Packet) error {
+	for i := range packets {
+		if err := p.sendPacket(&packets[i]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// deliver queues a frame for Recv.
-func (p *memPort) deliver(frame []byte) {
+func (p *memPort) sendPacket(packet *carrier.Packet) error {
+	to, all, err := p.sw.route(p, packet)
+	if err != nil {
+		return err
+	}
+	one := [1]*memPort{to}
+	if to != nil {
+		all = one[:]
+	}
+	// Ports that take frames come last: making these changes the packet.
+	cut := false
+	for _, to := range all {
+		switch {
+		case to == p:
+		case packet.Offload == virtio.Header{} || to.whole.Load():
+			to.deliver(packet.Offload, packet.Data)
+		default:
+			cut = true
+		}
+	}
+	if !cut {
+		return nil
+	}
+	c := memCutters.Get().(*memCutter)
+	defer memCutters.Put(c)
+	segments, err := c.Split(packet.Offload, packet.Data, 0)
+	if err != nil {
+		p.droppedSend.Add(1)
+		return nil
+	}
+	for _, g := range segments {
+		c.frame = append(append(c.frame[:0], g.Head...), g.Data...)
+		for _, to := range all {
+			if to != p && !to.whole.Load() {
+				to.deliver(virtio.Header{}, c.frame)
+			}
+		}
+	}
+	return nil
+}
+
+// A memCutter makes frames for ports that take no packets.
+type memCutter struct {
+	virtio.Segmenter
+	frame []byte
+}
+
+var memCutters = sync.Pool{New: func() any { return new(memCutter) }}
+
+// deliver queues a packet for Recv.
+func (p *memPort) deliver(h virtio.Header, data []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return
 	}
-	if !p.queue.push(frame) {
-		p.droppedRecv.Add(1)
+	if !p.queue.push(h, data) {
+		frames, _ := virtio.Count(h, data)
+		p.droppedRecv.Add(uint64(frames))
 		return
 	}
 	p.arrived.Signal()
@@ -155,18 +211,42 @@ func (p *memPort) deliver(frame []byte) {
 func (p *memPort) Recv(frame []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for {
-		for p.queue.empty() && !p.closed {
-			p.arrived.Wait()
-		}
-		if p.closed {
-			return 0, net.ErrClosed
-		}
-		if n := p.queue.pop(frame); n <= len(frame) {
+	for p.wait() {
+		if h, n := p.queue.pop(frame); n <= len(frame) && h == (virtio.Header{}) {
 			return n, nil
 		}
 		p.droppedRecv.Add(1)
 	}
+	return 0, net.ErrClosed
+}
+
+// wait waits until there is something in the queue; it reports false if the port
+// is closed. p.mu is held.
+func (p *memPort) wait() bool {
+	for p.queue.empty() && !p.closed {
+		p.arrived.Wait()
+	}
+	return !p.closed
+}
+
+// RecvPackets is that of [carrier.Conn]. Once it was called, Recv must not be.
+func (p *memPort) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	b.Release()
+	p.whole.Store(true)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.wait() {
+		return nil, net.ErrClosed
+	}
+	mem := b.Bytes()
+	for !p.queue.empty() && len(b.Packets) < memBatch && len(mem) >= virtio.MaxPacket {
+		h, n := p.queue.pop(mem)
+		if n <= len(mem) {
+			b.Add(h, mem[:n:n])
+			mem = mem[n:]
+		}
+	}
+	return b.Packets, nil
 }
 
 func (p *memPort) Close() error {

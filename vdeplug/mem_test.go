@@ -121,7 +121,7 @@ func TestMemNames(t *testing.T) {
 
 func TestMemFull(t *testing.T) {
 	ports := memTest(t, 2)
-	const frames = 1000
+	const frames = 4000
 	frame := testFrame(broadcast, station(1), 1514)
 	for range frames {
 		if err := ports[0].Send(frame); err != nil {

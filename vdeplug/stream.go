@@ -9,6 +9,9 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 const (
@@ -65,6 +68,7 @@ type stream struct {
 	mu     sync.Mutex // guards the fields below; never held across a write
 	wake   sync.Cond  // there is something in queue, or closed was set
 	queue  []byte     // whole frames with their lengths; never grows
+	cut    virtio.Segmenter
 	werr   error
 	closed bool
 
@@ -89,6 +93,56 @@ func (s *stream) Recv(frame []byte) (int, error) {
 			return n, nil
 		}
 	}
+}
+
+// RecvPackets is that of [carrier.Conn]. It returns all frames of the stream that
+// were read together.
+func (s *stream) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	b.Release() // it may take long
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
+	for {
+		switch {
+		case s.isClosed():
+			return nil, net.ErrClosed
+		case s.rerr != nil:
+			return nil, s.rerr
+		}
+		s.r.Peek(streamHeaderLen) // waits; readFrame meets its error again
+		s.readFrames(b)
+		if len(b.Packets) > 0 {
+			return b.Packets, nil
+		}
+	}
+}
+
+// readFrames reads the frames that are there, and at least one.
+func (s *stream) readFrames(b *carrier.Buffer) {
+	mem := b.Bytes()
+	for len(mem) >= MaxFrame {
+		n, err := s.readFrame(mem[:MaxFrame])
+		if err != nil {
+			s.rerr = &Error{"recv", s.vnl, err}
+			return
+		}
+		if n > 0 {
+			b.Add(virtio.Header{}, mem[:n:n])
+			mem = mem[n:]
+		}
+		if !s.frameThere() {
+			return
+		}
+	}
+}
+
+// frameThere reports whether a whole frame was read already.
+func (s *stream) frameThere() bool {
+	there := s.r.Buffered()
+	if there < streamHeaderLen {
+		return false
+	}
+	header, err := s.r.Peek(streamHeaderLen)
+	return err == nil && there >= streamHeaderLen+int(binary.BigEndian.Uint16(header))
 }
 
 func (s *stream) isClosed() bool {
@@ -138,15 +192,50 @@ func (s *stream) Send(frame []byte) error {
 		return net.ErrClosed
 	case s.werr != nil:
 		return s.werr
-	case !sendable(frame) || len(s.queue)+streamHeaderLen+len(frame) > cap(s.queue):
+	case !sendable(frame) || !s.room(len(frame)):
 		s.droppedSend.Add(1)
 		return nil
 	}
-	s.queue = binary.BigEndian.AppendUint16(s.queue, uint16(len(frame)))
-	s.queue = append(s.queue, frame...)
+	s.append(frame, nil)
 	s.wake.Signal()
 	return nil
 }
+
+// append queues a frame of two pieces, for which there is room.
+func (s *stream) append(head, data []byte) {
+	s.queue = binary.BigEndian.AppendUint16(s.queue, uint16(len(head)+len(data)))
+	s.queue = append(append(s.queue, head...), data...)
+}
+
+// SendPackets is that of [carrier.Conn].
+func (s *stream) SendPackets(packets []carrier.Packet) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range packets {
+		if s.closed {
+			return net.ErrClosed
+		} else if s.werr != nil {
+			return s.werr
+		}
+		segments, err := s.cut.Split(packets[i].Offload, packets[i].Data, 0)
+		if err != nil {
+			s.droppedSend.Add(1)
+		}
+		for _, g := range segments {
+			n := len(g.Head) + len(g.Data)
+			if n < HeaderLen || n > MaxFrame || !s.room(n) {
+				s.droppedSend.Add(1)
+				continue
+			}
+			s.append(g.Head, g.Data)
+		}
+	}
+	s.wake.Signal()
+	return nil
+}
+
+// room reports whether there is room for a frame of n bytes.
+func (s *stream) room(n int) bool { return len(s.queue)+streamHeaderLen+n <= cap(s.queue) }
 
 // write writes what Send queues until the stream is closed. A writer of its
 // own keeps Send from blocking whatever rw is, and a frame from being written
