@@ -66,6 +66,7 @@ func (b *Buffer) RecvMsgs(fd, size int, extra bool) (n int, err error) {
 // prepare fills in the messages, or what the last call has changed of them.
 func (m *memory) prepare(size int, extra bool) {
 	changed := m.used
+	m.used = 0
 	if m.size != size || m.extra != extra {
 		m.size, m.extra = size, extra
 		m.count = min(maxMsgs, Size/size)
