@@ -23,7 +23,7 @@ var openers = []opener{
 					c.closing.Store(true)
 					close(c.stop)
 					<-c.done
-					c.file.close()
+					c.release()
 				})
 			}
 			in.Close()

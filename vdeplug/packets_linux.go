@@ -50,16 +50,24 @@ func (d *dropCounter) receiveFrames(fd int, b *carrier.Buffer) (empty int, err e
 		return 0, err
 	}
 	for i := range n {
-		switch g := b.Datagram(i); {
-		case len(g.Data) == 0:
+		g := b.Datagram(i)
+		if len(g.Data) == 0 {
 			empty++
-		case len(g.Data) < HeaderLen || len(g.Data) > MaxFrame || g.Truncated:
-			d.droppedRecv.Add(1)
-		default:
-			b.Add(virtio.Header{}, g.Data)
 		}
+		d.addFrame(b, g)
 	}
 	return empty, nil
+}
+
+// addFrame adds a datagram that is a frame.
+func (d *dropCounter) addFrame(b *carrier.Buffer, g carrier.Datagram) {
+	switch {
+	case len(g.Data) == 0:
+	case len(g.Data) < HeaderLen || len(g.Data) > MaxFrame || g.Truncated:
+		d.droppedRecv.Add(1)
+	default:
+		b.Add(virtio.Header{}, g.Data)
+	}
 }
 
 // sendFrames sends the frames of packets, a frame in each datagram.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/carrier"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,12 +45,12 @@ func openPTP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := newPollFile(fd, "ptp")
+	c, err := newPTPConn(l.String(), fd, p)
 	if err != nil {
 		p.unlink()
 		return nil, err
 	}
-	return newPTPConn(l.String(), file, p), nil
+	return c, nil
 }
 
 // takePTP takes one of the two roles and returns a socket that is bound to its
@@ -62,7 +64,7 @@ func takePTP(path string) (*ptpPeer, int, error) {
 			return nil, -1, err
 		}
 		if used {
-			p = &ptpPeer{own: path + ptpSecond, other: unix.SockaddrUnix{Name: path}}
+			p = &ptpPeer{own: path + ptpSecond, second: true, other: unix.SockaddrUnix{Name: path}}
 			if used, err = inUse(p.own); err != nil {
 				return nil, -1, err
 			}
@@ -119,6 +121,7 @@ func inUse(path string) (bool, error) {
 // A ptpPeer is one role in a pair.
 type ptpPeer struct {
 	own      string
+	second   bool   // own is path+
 	dev, ino uint64 // of own
 
 	mu        sync.Mutex // guards connecting
@@ -205,25 +208,63 @@ func (p *ptpPeer) empty(fd int) {
 // A ptpConn is one end of a pair.
 type ptpConn struct {
 	datagramConn
-	role *ptpPeer
+	role   *ptpPeer
+	second bool
+	direct direct
+	sock   int // descriptor of file
+	// both is the epoll descriptor over the socket and the pair, with the number
+	// epoll. All that is received is received under its reference.
+	both  pollFile
+	epoll int
+	// turn counts calls: the one must not starve the other. Only Receive uses it.
+	turn uint
+
 	stop chan struct{} // closed by Close
 	done chan struct{} // closed when watch has ended
 }
 
 var (
-	_ Conn    = (*ptpConn)(nil)
-	_ Dropper = (*ptpConn)(nil)
+	_ Conn         = (*ptpConn)(nil)
+	_ Dropper      = (*ptpConn)(nil)
+	_ carrier.Conn = (*ptpConn)(nil)
 )
 
-func newPTPConn(vnl string, file pollFile, p *ptpPeer) *ptpConn {
+// newPTPConn takes over a bound socket.
+func newPTPConn(vnl string, sock int, p *ptpPeer) (_ *ptpConn, err error) {
 	c := &ptpConn{
-		datagramConn: datagramConn{vnl: vnl, file: file, peer: p},
+		datagramConn: datagramConn{vnl: vnl, peer: p},
 		role:         p,
+		second:       p.second && directPTP,
+		sock:         sock,
+		epoll:        -1,
 		stop:         make(chan struct{}),
 		done:         make(chan struct{}),
 	}
+	c.direct.c = c
+	if c.file, err = newPollFile(sock, "ptp"); err != nil {
+		return nil, err
+	}
+	if c.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		err = os.NewSyscallError("epoll_create1", err)
+	} else if err = c.watchFD(sock); err == nil {
+		err = os.NewSyscallError("fcntl", unix.SetNonblock(c.epoll, true)) // or the poller does not take it
+	}
+	if err == nil {
+		c.both, err = newPollFile(c.epoll, "ptp")
+	} else if c.epoll >= 0 {
+		unix.Close(c.epoll)
+	}
+	if err != nil {
+		c.file.close()
+		return nil, err
+	}
 	go c.watch()
-	return c
+	return c, nil
+}
+
+// watchFD makes a descriptor one that Recv waits for.
+func (c *ptpConn) watchFD(fd int) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(c.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}))
 }
 
 // watch looks for the peer now and then.
@@ -242,6 +283,94 @@ func (c *ptpConn) watch() {
 	}
 }
 
+func (c *ptpConn) Recv(frame []byte) (int, error) {
+	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
+}
+
+// RecvPackets is that of [carrier.Conn].
+func (c *ptpConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	err := c.both.receive(b, c)
+	return b.Packets, c.final("recv", err)
+}
+
+// Receive is that of [carrier.Receiver].
+func (c *ptpConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
+	for empty := 0; !c.closing.Load(); {
+		c.turn++
+		var err error
+		if c.turn%2 == 0 {
+			err = c.direct.receive(b)
+		} else {
+			err = c.receiveDatagrams(b)
+		}
+		switch {
+		case err == unix.EAGAIN:
+			if empty++; empty == 2 {
+				return false, nil
+			}
+		case err == unix.ECONNRESET || transient(err):
+			empty = 0
+		case err != nil:
+			return true, os.NewSyscallError("recvmmsg", err)
+		case len(b.Packets) > 0:
+			return true, nil
+		default:
+			empty = 0
+		}
+	}
+	return true, net.ErrClosed
+}
+
+// receiveDatagrams receives frames, and the offer of the peer.
+func (c *ptpConn) receiveDatagrams(b *carrier.Buffer) error {
+	n, err := b.RecvMsgs(c.sock, MaxFrame+1, true)
+	if err != nil {
+		return err
+	}
+	offer, empty := -1, false
+	for i := range n {
+		g := b.Datagram(i)
+		if g.Right >= 0 {
+			if offer >= 0 {
+				unix.Close(offer)
+			}
+			offer = g.Right
+		}
+		empty = empty || len(g.Data) == 0
+		c.addFrame(b, g)
+	}
+	if offer >= 0 {
+		c.direct.accept(offer)
+	}
+	if empty {
+		c.peer.empty(c.sock)
+	}
+	return nil
+}
+
+func (c *ptpConn) Send(frame []byte) error { return c.one.send(c, frame) }
+
+// SendPackets is that of [carrier.Conn].
+func (c *ptpConn) SendPackets(packets []carrier.Packet) error {
+	return c.final("send", c.sendPackets(packets, true))
+}
+
+func (c *ptpConn) sendPackets(packets []carrier.Packet, wait bool) error {
+	if pair := c.direct.pair.Load(); pair != nil && c.direct.send(pair, packets, wait) {
+		return nil
+	}
+	if wait && c.second {
+		packets = c.direct.offer(packets)
+	}
+	return c.sendFrames(c.file, packets, c, wait)
+}
+
+// Refused is that of [carrier.Sending].
+func (c *ptpConn) Refused(fd int, s *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+	c.direct.offered.Store(false) // the next peer has had none
+	return c.datagramConn.Refused(fd, s, frames, err)
+}
+
 // Close removes the name of the socket.
 func (c *ptpConn) Close() error {
 	c.closeOnce.Do(func() {
@@ -249,7 +378,14 @@ func (c *ptpConn) Close() error {
 		close(c.stop)
 		<-c.done
 		c.role.unlink()
-		c.file.close()
+		c.release()
 	})
 	return nil
+}
+
+// release closes all descriptors.
+func (c *ptpConn) release() {
+	c.both.close()
+	c.direct.drop()
+	c.file.close()
 }

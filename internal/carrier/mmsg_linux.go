@@ -41,17 +41,20 @@ type Datagram struct {
 	// Segment is the size of each datagram but the last, if the kernel has
 	// joined several (UDP_GRO), else 0.
 	Segment int
+	// Right is a descriptor that came along (SCM_RIGHTS), else -1. It belongs to
+	// the caller.
+	Right int
 }
 
 // RecvMsgs receives datagrams into the memory of the buffer, without blocking:
 // size bytes at most of each, as many as there is room for. extra says whether
-// From and Segment are wanted. Datagram i is returned by b.Datagram(i).
+// From, Segment and Right are wanted. Datagram i is returned by b.Datagram(i).
 func (b *Buffer) RecvMsgs(fd, size int, extra bool) (n int, err error) {
 	b.take()
 	m := b.mem
 	m.prepare(size, extra)
 	for {
-		r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), unix.MSG_DONTWAIT, 0, 0)
+		r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC, 0, 0)
 		switch errno {
 		case 0:
 			m.used = int(r)
@@ -95,10 +98,18 @@ func (b *Buffer) Datagram(i int) Datagram {
 		Data:      unsafe.Slice(b.mem.vecs[i].Base, min(int(m.n), b.mem.size)),
 		Truncated: m.hdr.Flags&unix.MSG_TRUNC != 0,
 		From:      &b.mem.names[i],
+		Right:     -1,
+	}
+	if !b.mem.extra || m.hdr.Controllen < unix.SizeofCmsghdr+4 {
+		return d
 	}
 	c := &b.mem.control[i]
-	if b.mem.extra && m.hdr.Controllen >= unix.SizeofCmsghdr+4 && c.hdr.Level == unix.SOL_UDP && c.hdr.Type == unix.UDP_GRO {
-		d.Segment = int(*(*int32)(unsafe.Pointer(&c.value)))
+	value := int(*(*int32)(unsafe.Pointer(&c.value)))
+	switch [2]int32{c.hdr.Level, c.hdr.Type} {
+	case [2]int32{unix.SOL_UDP, unix.UDP_GRO}:
+		d.Segment = value
+	case [2]int32{unix.SOL_SOCKET, unix.SCM_RIGHTS}:
+		d.Right = value
 	}
 	return d
 }

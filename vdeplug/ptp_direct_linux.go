@@ -1,0 +1,200 @@
+package vdeplug
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+	"golang.org/x/sys/unix"
+)
+
+// Two ends of this package do not send each other every frame in a datagram of
+// its own, which is most of the work, but whole packets through a connected pair
+// of sockets. The second end offers its half of a pair along with a frame, as a
+// control message, which no other program looks at: there the kernel closes the
+// descriptor, and that is the answer. An end that knows says hello through it.
+
+// directPTP is switched off by tests.
+var directPTP = true
+
+// ptpHello is the first message in both directions.
+var ptpHello = []byte("vdestack ptp packets 1\n")
+
+// directSize is the largest message: a virtio header and a packet.
+const directSize = virtio.HeaderLen + virtio.MaxPacket
+
+// A direct is the pair of a ptpConn, if there is one.
+type direct struct {
+	c *ptpConn
+	// offered says that the peer has had an offer.
+	offered atomic.Bool
+	// pair is where packets are sent; nil: in datagrams.
+	pair atomic.Pointer[pollFile]
+
+	mu   sync.Mutex // guards the fields below; held for a system call that does not block
+	file *pollFile  // what is received from
+	fd   int        // of file
+}
+
+// offer makes a pair and sends the other half along with a frame, unless the
+// peer has had one. It returns what is left of packets.
+func (d *direct) offer(packets []carrier.Packet) []carrier.Packet {
+	if len(packets) == 0 || packets[0].Offload.GSOType != virtio.GSONone || !d.offered.CompareAndSwap(false, true) {
+		return packets
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return packets
+	}
+	defer unix.Close(pair[1])
+	s := carrier.NewSender()
+	defer s.Free()
+	frame, ok := d.c.split(s, &packets[0], 0)
+	if !ok {
+		err = unix.EINVAL
+	} else if d.c.file.raw.Control(func(fd uintptr) {
+		err = unix.Sendmsg(int(fd), frame[0].Data, unix.UnixRights(pair[1]), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	}) != nil {
+		err = net.ErrClosed
+	}
+	if err != nil {
+		unix.Close(pair[0])
+		d.offered.Store(false)
+		packets[0].Offload = virtio.Header{} // its checksum was made
+		return packets
+	}
+	d.take(pair[0])
+	return packets[1:]
+}
+
+// accept takes what may be the peer's offer.
+func (d *direct) accept(fd int) {
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	typ, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || err2 != nil || domain != unix.AF_UNIX || typ != unix.SOCK_SEQPACKET || unix.SetNonblock(fd, true) != nil {
+		unix.Close(fd)
+		return
+	}
+	d.take(fd)
+}
+
+// take owns a half of a pair, in place of one that may be there, and says hello.
+func (d *direct) take(fd int) {
+	growBuffers(fd)
+	if unix.Send(fd, ptpHello, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) != nil {
+		unix.Close(fd)
+		return
+	}
+	f, err := newPollFile(fd, "ptp pair")
+	if err != nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dropLocked()
+	if d.c.closing.Load() || d.c.watchFD(fd) != nil {
+		f.close()
+		return
+	}
+	d.file, d.fd = &f, fd
+}
+
+// drop gives the pair up: the peer has, or it was never one.
+func (d *direct) drop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dropLocked()
+}
+
+func (d *direct) dropLocked() {
+	d.pair.Store(nil)
+	if d.file != nil {
+		d.file.close() // which also takes it from the epoll descriptor
+		d.file = nil
+	}
+}
+
+// receive receives packets from the pair, without blocking. EAGAIN says that
+// there are none, or there is no pair.
+func (d *direct) receive(b *carrier.Buffer) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.file == nil {
+		return unix.EAGAIN
+	}
+	n, err := b.RecvMsgs(d.fd, directSize, false)
+	if err == unix.EAGAIN {
+		return err
+	}
+	if err != nil {
+		d.dropLocked()
+		return unix.EAGAIN
+	}
+	for i := range n {
+		g := b.Datagram(i)
+		var h virtio.Header
+		switch {
+		case d.pair.Load() == nil:
+			if !bytes.Equal(g.Data, ptpHello) {
+				d.dropLocked() // the end of the pair, or of those who know another hello
+				return nil
+			}
+			d.pair.Store(d.file)
+		case len(g.Data) == 0:
+			d.dropLocked()
+			return nil
+		case g.Truncated || h.Decode(g.Data) != nil || len(g.Data) < virtio.HeaderLen+HeaderLen:
+			d.c.droppedRecv.Add(1)
+		default:
+			b.Add(h, g.Data[virtio.HeaderLen:])
+		}
+	}
+	return nil
+}
+
+// send sends packets through the pair. It reports false if the pair is no more.
+func (d *direct) send(pair *pollFile, packets []carrier.Packet, wait bool) bool {
+	s := carrier.NewSender()
+	defer s.Free()
+	headers := directHeaders.Get().(*[directBatch][virtio.HeaderLen]byte)
+	defer directHeaders.Put(headers)
+	for len(packets) > 0 {
+		n := min(len(packets), directBatch)
+		for i := range packets[:n] {
+			p := &packets[i]
+			if len(p.Data) < HeaderLen || len(p.Data) > virtio.MaxPacket {
+				d.c.droppedSend.Add(1)
+				continue
+			}
+			p.Offload.Encode(headers[i][:])
+			s.Add([]virtio.Segment{{Head: headers[i][:], Data: p.Data}}, 0, nil)
+		}
+		packets = packets[n:]
+		lost, err := pair.sendMsgs(s, d, wait)
+		d.c.droppedSend.Add(uint64(lost))
+		if err != nil {
+			d.pair.CompareAndSwap(pair, nil)
+			d.offered.Store(false)
+			return false
+		}
+	}
+	return true
+}
+
+// directBatch is how many packets are sent at once.
+const directBatch = 32
+
+var directHeaders = sync.Pool{New: func() any { return new([directBatch][virtio.HeaderLen]byte) }}
+
+// Refused is that of [carrier.Sending].
+func (d *direct) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+	switch err {
+	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
+		return frames, false, nil
+	}
+	return frames, false, os.NewSyscallError("sendmmsg", err)
+}
