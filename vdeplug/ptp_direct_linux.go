@@ -35,9 +35,10 @@ type direct struct {
 	// pair is where packets are sent; nil: in datagrams.
 	pair atomic.Pointer[pollFile]
 
-	mu   sync.Mutex // guards the fields below; held for a system call that does not block
-	file *pollFile  // what is received from
-	fd   int        // of file
+	mu      sync.Mutex // guards the fields below; held for a system call that does not block
+	file    *pollFile  // what is received from
+	fd      int        // of file
+	greeted bool       // the peer has said hello
 }
 
 // offer makes a pair and sends the other half along with a frame, unless the
@@ -67,7 +68,7 @@ func (d *direct) offer(packets []carrier.Packet) []carrier.Packet {
 		packets[0].Offload = virtio.Header{} // its checksum was made
 		return packets
 	}
-	d.take(pair[0])
+	d.take(pair[0], false)
 	return packets[1:]
 }
 
@@ -79,11 +80,12 @@ func (d *direct) accept(fd int) {
 		unix.Close(fd)
 		return
 	}
-	d.take(fd)
+	d.take(fd, true)
 }
 
 // take owns a half of a pair, in place of one that may be there, and says hello.
-func (d *direct) take(fd int) {
+// The one that was offered it knows that the other understands.
+func (d *direct) take(fd int, known bool) {
 	growBuffers(fd)
 	if unix.Send(fd, ptpHello, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) != nil {
 		unix.Close(fd)
@@ -100,7 +102,10 @@ func (d *direct) take(fd int) {
 		f.close()
 		return
 	}
-	d.file, d.fd = &f, fd
+	d.file, d.fd, d.greeted = &f, fd, false
+	if known {
+		d.pair.Store(&f)
+	}
 }
 
 // drop gives the pair up: the peer has, or it was never one.
@@ -138,11 +143,12 @@ func (d *direct) receive(b *carrier.Buffer) error {
 		g := b.Datagram(i)
 		var h virtio.Header
 		switch {
-		case d.pair.Load() == nil:
+		case !d.greeted:
 			if !bytes.Equal(g.Data, ptpHello) {
 				d.dropLocked() // the end of the pair, or of those who know another hello
 				return nil
 			}
+			d.greeted = true
 			d.pair.Store(d.file)
 		case len(g.Data) == 0:
 			d.dropLocked()
