@@ -228,10 +228,9 @@ func (c *vxvdeConn) Close() error {
 		bye.Add([]virtio.Segment{{Head: c.header[:]}}, 0, &c.sockets.group.raw)
 		c.uni.sendMsgs(bye, c.udp, false) // as any packet it may be lost
 		bye.Free()
-		c.uni.close()
-		c.sockets.uni = -1
+		c.uni.close() // with its socket
 		c.self.close()
-		c.sockets.close()
+		unix.Close(c.sockets.multi)
 	})
 	return nil
 }
