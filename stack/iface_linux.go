@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/netns"
-	"github.com/vdestack/vdestack/internal/tap"
+	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
@@ -29,7 +29,7 @@ type iface struct {
 	cfg   Interface
 	index int
 
-	tap   *tap.Device
+	tap   *nic.Device
 	plug  vdeplug.Conn
 	pumps sync.WaitGroup
 
@@ -45,7 +45,7 @@ type counters struct {
 	frames, bytes, dropped atomic.Uint64
 }
 
-func (c *counters) add(n tap.Counts) {
+func (c *counters) add(n nic.Counts) {
 	c.frames.Add(n.Frames)
 	c.bytes.Add(n.Bytes)
 	c.dropped.Add(n.Dropped)
@@ -69,7 +69,7 @@ func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (_ *
 	if i.plug, err = vdeplug.OpenContext(ctx, vnl, nil); err != nil {
 		return nil, err
 	}
-	if i.tap, err = s.openTAP(cfg.Name, tap.All&^tap.Offload(cfg.NoOffload)); err != nil {
+	if i.tap, err = s.openTAP(cfg.Name, nic.All&^nic.Offload(cfg.NoOffload)); err != nil {
 		return nil, err
 	}
 	return i, i.configure(ctx, nl)
@@ -161,7 +161,7 @@ const tunDevice = "/dev/net/tun"
 
 // openTAP makes a TAP interface in the namespace. The device belongs to the
 // namespace of the task that opens the file.
-func (s *Stack) openTAP(name string, offload tap.Offload) (*tap.Device, error) {
+func (s *Stack) openTAP(name string, offload nic.Offload) (*nic.Device, error) {
 	fd, err := s.ns.Open(tunDevice, unix.O_RDWR|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, explainTUN(err)
@@ -172,7 +172,7 @@ func (s *Stack) openTAP(name string, offload tap.Offload) (*tap.Device, error) {
 	if err == nil {
 		// IFF_TUN_EXCL: a joined namespace may have a TAP of this name, which is
 		// not ours to use.
-		ifr.SetUint16(tap.Flags(offload) | unix.IFF_TUN_EXCL)
+		ifr.SetUint16(nic.Flags(offload) | unix.IFF_TUN_EXCL)
 		// A joined namespace can have the index already: 0 lets the kernel choose.
 		for _, index := range []int{firstIndex + len(s.ifaces), 0} {
 			unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, index)
@@ -186,7 +186,7 @@ func (s *Stack) openTAP(name string, offload tap.Offload) (*tap.Device, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("making interface %s: %w", name, err)
 	}
-	return tap.New(fd, tunDevice, offload)
+	return nic.NewTAP(fd, tunDevice, offload)
 }
 
 // explainTUN says what to do about an error of the device, or of the ioctl that

@@ -9,7 +9,7 @@ import (
 	"runtime"
 
 	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/tap"
+	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -44,7 +44,7 @@ func (i *iface) send(plug carrier.Conn) {
 			}
 			return
 		}
-		var c tap.Counts
+		var c nic.Counts
 		for j := range packets {
 			frames, bytes := virtio.Count(packets[j].Offload, packets[j].Data)
 			c.Frames += uint64(frames)
@@ -52,7 +52,7 @@ func (i *iface) send(plug carrier.Conn) {
 		}
 		if err := plug.SendPackets(packets); err != nil {
 			i.fail(err) // the interface stays, and is drained
-			c = tap.Counts{Dropped: c.Frames}
+			c = nic.Counts{Dropped: c.Frames}
 		}
 		i.tx.add(c)
 		if n%turns == 0 {

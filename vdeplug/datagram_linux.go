@@ -95,7 +95,7 @@ func (c *datagramConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
 
 // receiveUDP receives UDP packets that are frames each.
 func (c *datagramConn) receiveUDP(fd int, b *carrier.Buffer) error {
-	n, err := b.RecvMsgs(fd, maxDatagram, true)
+	n, err := b.RecvMsgs(fd, maxDatagram, carrier.ControlInt)
 	if err != nil {
 		return err
 	}

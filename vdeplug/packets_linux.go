@@ -45,7 +45,7 @@ func (p pollFile) closed() bool { return p.raw.Control(func(uintptr) {}) != nil 
 // receiveFrames receives datagrams that are frames each, from a socket without
 // more to say. empty is how many had no byte.
 func (d *dropCounter) receiveFrames(fd int, b *carrier.Buffer) (empty int, err error) {
-	n, err := b.RecvMsgs(fd, MaxFrame+1, false)
+	n, err := b.RecvMsgs(fd, MaxFrame+1, carrier.DataOnly)
 	if err != nil {
 		return 0, err
 	}

@@ -131,7 +131,7 @@ func (d *direct) receive(b *carrier.Buffer) error {
 	if d.file == nil {
 		return unix.EAGAIN
 	}
-	n, err := b.RecvMsgs(d.fd, directSize, false)
+	n, err := b.RecvMsgs(d.fd, directSize, carrier.DataOnly)
 	if err == unix.EAGAIN {
 		return err
 	}

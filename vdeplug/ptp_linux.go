@@ -323,7 +323,7 @@ func (c *ptpConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
 
 // receiveDatagrams receives frames, and the offer of the peer.
 func (c *ptpConn) receiveDatagrams(b *carrier.Buffer) error {
-	n, err := b.RecvMsgs(c.sock, MaxFrame+1, true)
+	n, err := b.RecvMsgs(c.sock, MaxFrame+1, carrier.ControlInt)
 	if err != nil {
 		return err
 	}

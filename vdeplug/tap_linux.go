@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/tap"
+	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +22,7 @@ type tapConn struct {
 	dropCounter
 	vnl  string
 	name string // of the interface
-	dev  *tap.Device
+	dev  *nic.Device
 	one  oneByOne
 
 	closing   atomic.Bool
@@ -47,7 +47,7 @@ func openTAP(l Locator) (Conn, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	dev, err := tap.New(fd, "tap "+name, offload)
+	dev, err := nic.NewTAP(fd, "tap "+name, offload)
 	if err != nil {
 		return nil, err
 	}
@@ -55,20 +55,20 @@ func openTAP(l Locator) (Conn, error) {
 }
 
 // attachTAP makes fd the descriptor of an interface, and returns its name.
-func attachTAP(fd int, name string) (string, tap.Offload, error) {
+func attachTAP(fd int, name string) (string, nic.Offload, error) {
 	req, err := unix.NewIfreq(name)
 	if err != nil {
 		return "", 0, fmt.Errorf("interface %q: %w", name, err)
 	}
-	offload := tap.All
-	req.SetUint16(tap.Flags(offload))
+	offload := nic.All
+	req.SetUint16(nic.Flags(offload))
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 		return "", 0, explainAttach(name, err)
 	}
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, req); err == nil && req.Uint16()&unix.IFF_PERSIST != 0 {
 		// The next owner, who may not know of them, would get packets that are
 		// larger than frames.
-		offload &^= tap.Checksum | tap.TSO4 | tap.TSO6 | tap.USO
+		offload &^= nic.Checksum | nic.TSO4 | nic.TSO6 | nic.USO
 	}
 	return req.Name(), offload, nil
 }
@@ -115,7 +115,7 @@ func (c *tapConn) final(op string, err error) error {
 		return nil
 	case c.closing.Load(), errors.Is(err, os.ErrClosed):
 		return net.ErrClosed
-	case errors.Is(err, unix.EBADFD), errors.Is(err, tap.ErrRemoved):
+	case errors.Is(err, unix.EBADFD), errors.Is(err, nic.ErrRemoved):
 		err = fmt.Errorf("interface %s was removed: %w", c.name, err)
 	}
 	return &Error{op, c.vnl, err}

@@ -110,10 +110,10 @@ func (c *vxvdeConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
 	for !c.closing.Load() {
 		c.turn++
 		multicast := c.turn%2 == 0
-		n, err := b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, true)
+		n, err := b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, carrier.ControlInt)
 		if err == unix.EAGAIN {
 			multicast = !multicast
-			n, err = b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, true)
+			n, err = b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, carrier.ControlInt)
 		}
 		switch {
 		case err == unix.EAGAIN:

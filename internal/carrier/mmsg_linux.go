@@ -20,14 +20,14 @@ type system struct {
 	control [maxMsgs]control
 
 	// How the messages are prepared; the kernel has changed those of used.
-	count, size, used int
-	extra             bool
+	count, size, used, room int
 }
 
-// A control is a control message with an int, that of UDP_GRO or UDP_SEGMENT.
+// A control is a control message: of UDP_GRO, UDP_SEGMENT or SCM_RIGHTS with an
+// int, or of PACKET_AUXDATA.
 type control struct {
 	hdr   unix.Cmsghdr
-	value [8]byte
+	value [24]byte
 }
 
 // A Datagram is what RecvMsgs received.
@@ -41,18 +41,31 @@ type Datagram struct {
 	// Segment is the size of each datagram but the last, if the kernel has
 	// joined several (UDP_GRO), else 0.
 	Segment int
+	// Tag and TagType are the VLAN tag that the kernel has taken out of a frame
+	// (PACKET_AUXDATA); TagType 0: none.
+	Tag, TagType uint16
 	// Right is a descriptor that came along (SCM_RIGHTS), else -1. It belongs to
 	// the caller.
 	Right int
 }
 
+// How much room for control messages a call of RecvMsgs gives the kernel.
+const (
+	// DataOnly: senders are not wanted either.
+	DataOnly = 0
+	// ControlInt is room for UDP_GRO, or one descriptor.
+	ControlInt = unix.SizeofCmsghdr + 8
+	// ControlAux is room for PACKET_AUXDATA.
+	ControlAux = unix.SizeofCmsghdr + 24
+)
+
 // RecvMsgs receives datagrams into the memory of the buffer, without blocking:
-// size bytes at most of each, as many as there is room for. extra says whether
-// From, Segment and Right are wanted. Datagram i is returned by b.Datagram(i).
-func (b *Buffer) RecvMsgs(fd, size int, extra bool) (n int, err error) {
+// size bytes at most of each, as many as there is room for. Datagram i is
+// returned by b.Datagram(i).
+func (b *Buffer) RecvMsgs(fd, size, control int) (n int, err error) {
 	b.take()
 	m := b.mem
-	m.prepare(size, extra)
+	m.prepare(size, control)
 	for {
 		r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC, 0, 0)
 		switch errno {
@@ -67,11 +80,11 @@ func (b *Buffer) RecvMsgs(fd, size int, extra bool) (n int, err error) {
 }
 
 // prepare fills in the messages, or what the last call has changed of them.
-func (m *memory) prepare(size int, extra bool) {
+func (m *memory) prepare(size, room int) {
 	changed := m.used
 	m.used = 0
-	if m.size != size || m.extra != extra {
-		m.size, m.extra = size, extra
+	if m.size != size || m.room != room {
+		m.size, m.room = size, room
 		m.count = min(maxMsgs, Size/size)
 		changed = m.count
 	}
@@ -81,12 +94,12 @@ func (m *memory) prepare(size int, extra bool) {
 		h := &m.msgs[i].hdr
 		*h = unix.Msghdr{Iov: &m.vecs[i]}
 		h.SetIovlen(1)
-		if extra {
+		if room != DataOnly {
 			m.names[i] = unix.RawSockaddrInet6{}
 			h.Name = (*byte)(unsafe.Pointer(&m.names[i]))
 			h.Namelen = unix.SizeofSockaddrInet6
 			h.Control = (*byte)(unsafe.Pointer(&m.control[i]))
-			h.SetControllen(int(unsafe.Sizeof(control{})))
+			h.SetControllen(room)
 		}
 	}
 }
@@ -100,7 +113,7 @@ func (b *Buffer) Datagram(i int) Datagram {
 		From:      &b.mem.names[i],
 		Right:     -1,
 	}
-	if !b.mem.extra || m.hdr.Controllen < unix.SizeofCmsghdr+4 {
+	if b.mem.room == DataOnly || m.hdr.Controllen < unix.SizeofCmsghdr+4 {
 		return d
 	}
 	c := &b.mem.control[i]
@@ -110,6 +123,14 @@ func (b *Buffer) Datagram(i int) Datagram {
 		d.Segment = value
 	case [2]int32{unix.SOL_SOCKET, unix.SCM_RIGHTS}:
 		d.Right = value
+	case [2]int32{unix.SOL_PACKET, unix.PACKET_AUXDATA}:
+		aux := (*unix.TpacketAuxdata)(unsafe.Pointer(&c.value))
+		if aux.Status&unix.TP_STATUS_VLAN_VALID != 0 {
+			d.Tag, d.TagType = aux.Vlan_tci, unix.ETH_P_8021Q
+			if aux.Status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+				d.TagType = aux.Vlan_tpid
+			}
+		}
 	}
 	return d
 }

@@ -84,17 +84,10 @@ func (s *Sender) Add(segments []virtio.Segment, size int, to *unix.RawSockaddrIn
 	}
 	first := s.pieces
 	for i := range segments {
-		for _, b := range [2][]byte{segments[i].Head, segments[i].Data} {
-			if len(b) > 0 {
-				s.vecs[s.pieces].Base = &b[0]
-				s.vecs[s.pieces].SetLen(len(b))
-				s.pieces++
-			}
-		}
+		s.piece(segments[i].Head)
+		s.piece(segments[i].Data)
 	}
-	h := &s.msgs[s.added].hdr
-	*h = unix.Msghdr{Iov: &s.vecs[first]}
-	h.SetIovlen(s.pieces - first)
+	h := s.begin(first)
 	if to != nil {
 		s.names[s.added] = *to
 		h.Name = (*byte)(unsafe.Pointer(&s.names[s.added]))
@@ -114,6 +107,39 @@ func (s *Sender) Add(segments []virtio.Segment, size int, to *unix.RawSockaddrIn
 	s.frames[s.added] = len(segments)
 	s.added++
 	return true
+}
+
+// AddParts adds a datagram that consists of the parts and stands for so many
+// frames. It reports false if there is no room for it, which an empty Sender has
+// for sendVecs.
+func (s *Sender) AddParts(parts [][]byte, frames int) bool {
+	if s.added == sendMsgs || s.pieces+len(parts) > sendVecs {
+		return false
+	}
+	first := s.pieces
+	for _, p := range parts {
+		s.piece(p)
+	}
+	s.begin(first)
+	s.frames[s.added] = frames
+	s.added++
+	return true
+}
+
+func (s *Sender) piece(b []byte) {
+	if len(b) > 0 {
+		s.vecs[s.pieces].Base = &b[0]
+		s.vecs[s.pieces].SetLen(len(b))
+		s.pieces++
+	}
+}
+
+// begin makes the next message of the pieces from first on.
+func (s *Sender) begin(first int) *unix.Msghdr {
+	h := &s.msgs[s.added].hdr
+	*h = unix.Msghdr{Iov: &s.vecs[first]}
+	h.SetIovlen(s.pieces - first)
+	return h
 }
 
 // Send sends the datagrams, without blocking. It returns false if the socket

@@ -1,10 +1,11 @@
-package tap
+package nic
 
 import (
 	"errors"
 	"os"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -19,12 +20,13 @@ const (
 	enoughPackets = 64
 )
 
-// A Device is a TAP interface as the owner of its descriptor has it. Read and
-// Write may run at once, and each several times.
+// A Device is an interface as the owner of its descriptor has it. Read and Write
+// may run at once, and each several times.
 type Device struct {
 	f   *os.File
 	raw syscall.RawConn
 
+	socket  bool // a packet socket, not a TAP
 	header  bool
 	offload atomic.Uint32 // an Offload
 	udp     bool          // the kernel accepts joined datagrams
@@ -49,10 +51,10 @@ func Flags(o Offload) uint16 {
 // withoutUSO remembers that the kernel does not know USO.
 var withoutUSO atomic.Bool
 
-// New takes over the descriptor of an interface that was made with Flags(o),
+// NewTAP takes over the descriptor of an interface that was made with Flags(o),
 // and is not known to the poller yet. What the kernel does not have of o is left
-// out.
-func New(fd int, name string, o Offload) (*Device, error) {
+// out. An error closes the descriptor.
+func NewTAP(fd int, name string, o Offload) (*Device, error) {
 	o = o.usable()
 	d := &Device{header: o&Header != 0}
 	if withoutUSO.Load() {
@@ -74,14 +76,20 @@ func New(fd int, name string, o Offload) (*Device, error) {
 	}
 	// The kernels that send such packets take them too.
 	d.udp = !withoutUSO.Load()
+	return d, d.open(fd, name, o)
+}
+
+func (d *Device) open(fd int, name string, o Offload) (err error) {
 	d.offload.Store(uint32(o))
 	d.f = os.NewFile(uintptr(fd), name)
-	var err error
-	if d.raw, err = d.f.SyscallConn(); err != nil {
-		d.f.Close()
-		return nil, err
+	// A descriptor that the poller has refused would be read by a thread.
+	if err = d.f.SetReadDeadline(time.Time{}); err == nil {
+		d.raw, err = d.f.SyscallConn()
 	}
-	return d, nil
+	if err != nil {
+		d.f.Close()
+	}
+	return err
 }
 
 func tunFlags(o Offload) (flags int) {
@@ -125,6 +133,9 @@ func (d *Device) Read(b *carrier.Buffer) ([]carrier.Packet, error) {
 
 // Receive is that of [carrier.Receiver].
 func (d *Device) Receive(fd int, b *carrier.Buffer) (bool, error) {
+	if d.socket {
+		return d.receiveMsgs(fd, b)
+	}
 	const largest = virtio.HeaderLen + virtio.MaxPacket
 	mem, used := b.Bytes(), 0
 	for used < enough && len(b.Packets) < enoughPackets {
@@ -166,6 +177,10 @@ func (d *Device) Write(packets []carrier.Packet) (Counts, error) {
 	w := writers.Get().(*writer)
 	defer w.free()
 	w.dev, w.packets = d, packets
+	if d.socket {
+		w.send()
+		return w.counts, w.err
+	}
 	if d.raw.Control(w.write) != nil {
 		return Counts{}, os.ErrClosed
 	}

@@ -1,14 +1,15 @@
-// Package tap moves packets through the descriptor of a TAP interface: whole
-// packets of the kernel's TCP where it has a virtio header, else frame by frame.
-package tap
+// Package nic moves packets through the descriptor of an Ethernet interface:
+// that of a TAP, or a packet socket on the other end of a veth pair. Packets are
+// those of the kernel's TCP where there is a virtio header, else single frames.
+package nic
 
-// An Offload is a set of kinds of work that a TAP interface leaves to whoever
-// has its descriptor, or the other way round.
+// An Offload is a set of kinds of work that an interface leaves to whoever has
+// its descriptor, or the other way round.
 type Offload uint8
 
 const (
-	// Header is IFF_VNET_HDR: a header before each packet says what was left
-	// to do. Without it there is no other offload.
+	// Header is IFF_VNET_HDR or PACKET_VNET_HDR: a header before each packet says
+	// what was left to do. Without it there is no other offload.
 	Header Offload = 1 << iota
 	// Checksum lets the kernel send TCP and UDP packets without checksum.
 	// Without it there is no TSO and USO.

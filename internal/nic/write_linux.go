@@ -1,4 +1,4 @@
-package tap
+package nic
 
 import (
 	"sync"
@@ -18,7 +18,11 @@ type writer struct {
 	join   virtio.Coalescer
 	cut    virtio.Segmenter
 	header [virtio.HeaderLen]byte
+	pieces [2][]byte
 	vecs   [maxParts]unix.Iovec
+
+	out           *carrier.Sender // of a packet socket
+	frames, bytes uint64          // in out
 
 	dev     *Device
 	packets []carrier.Packet
@@ -32,6 +36,11 @@ var writers = sync.Pool{New: func() any {
 	w.write = func(fd uintptr) { w.all(int(fd)) }
 	return w
 }}
+
+func (d *Device) unjoin() {
+	d.Refused.Add(1)
+	d.offload.Store(uint32(d.Offload() &^ (GRO | UDPGRO)))
+}
 
 func (w *writer) free() {
 	w.dev, w.packets, w.counts, w.err = nil, nil, Counts{}, nil
@@ -47,7 +56,7 @@ func (w *writer) all(fd int) {
 		p := &w.packets[i]
 		switch {
 		case !w.dev.header:
-			w.frames(fd, p)
+			w.separate(fd, p)
 		case p.Offload == virtio.Header{} && o&GRO != 0:
 			w.join.Add(p.Data)
 		default:
@@ -60,14 +69,20 @@ func (w *writer) all(fd int) {
 
 // flush writes the frames that were joined.
 func (w *writer) flush(fd int) {
+	if w.out != nil {
+		defer w.sendOut() // what was joined is in memory that the next batch takes
+	}
 	for _, p := range w.join.Flush() {
+		if w.out != nil {
+			w.add(p.Parts, p.Frames, p.Bytes)
+			continue
+		}
 		for i, part := range p.Parts {
 			w.part(i, part)
 		}
 		err := w.writev(fd, len(p.Parts))
 		if err == unix.EINVAL && p.Frames > 1 {
-			w.dev.Refused.Add(1)
-			w.dev.offload.Store(uint32(w.dev.Offload() &^ (GRO | UDPGRO)))
+			w.dev.unjoin()
 		}
 		w.count(uint64(p.Frames), uint64(p.Bytes), err)
 	}
@@ -77,22 +92,36 @@ func (w *writer) flush(fd int) {
 func (w *writer) packet(fd int, p *carrier.Packet) {
 	frames, bytes := virtio.Count(p.Offload, p.Data)
 	p.Offload.Encode(w.header[:])
+	if w.out != nil {
+		w.pieces = [2][]byte{w.header[:], p.Data}
+		w.add(w.pieces[:], frames, bytes)
+		w.sendOut() // the header is needed for the next
+		return
+	}
 	w.part(0, w.header[:])
 	w.part(1, p.Data)
 	w.count(uint64(frames), uint64(bytes), w.writev(fd, 2))
 }
 
-// frames writes the frames of a packet to an interface without virtio header.
-func (w *writer) frames(fd int, p *carrier.Packet) {
+// separate writes the frames of a packet to an interface without virtio header.
+func (w *writer) separate(fd int, p *carrier.Packet) {
 	segments, err := w.cut.Split(p.Offload, p.Data, 0)
 	if err != nil {
 		w.counts.Dropped++
 		return
 	}
 	for _, s := range segments {
+		if w.out != nil {
+			w.pieces = [2][]byte{s.Head, s.Data}
+			w.add(w.pieces[:], 1, len(s.Head)+len(s.Data))
+			continue
+		}
 		w.part(0, s.Head)
 		w.part(1, s.Data)
 		w.count(1, uint64(len(s.Head)+len(s.Data)), w.writev(fd, 2))
+	}
+	if w.out != nil {
+		w.sendOut() // the headers are where those of the next packet go
 	}
 }
 

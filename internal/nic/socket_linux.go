@@ -1,0 +1,181 @@
+package nic
+
+import (
+	"os"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+	"golang.org/x/sys/unix"
+)
+
+// Of linux/if_packet.h.
+const (
+	packetVNetHdr        = 15
+	packetQdiscBypass    = 20
+	packetIgnoreOutgoing = 23
+)
+
+// socketBuffer is what is asked for as the buffers of a packet socket: what the
+// interface sends while nobody reads. The kernel drops the rest.
+const socketBuffer = 4 << 20
+
+// htons is the byte order of a protocol in a packet socket's address.
+func htons(v uint16) uint16 { return v<<8 | v>>8 }
+
+// NewSocket takes over a packet socket, of AF_PACKET and SOCK_RAW with protocol
+// 0, and puts it on the interface with the index, in the socket's namespace. The
+// interface is the other end of a veth pair: what the one sends, the socket gets
+// before it is cut into frames. Only UDP and TCP checksums are left out of o on
+// the way there; the way back is as of a TAP. An error closes the descriptor.
+func NewSocket(fd, index int, o Offload) (_ *Device, err error) {
+	o = o.usable()
+	d := &Device{socket: true, header: o&Header != 0, udp: true}
+	set := func(level, option, value int, name string) {
+		if err == nil {
+			err = os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(fd, level, option, value))
+		}
+	}
+	if d.header {
+		if unix.SetsockoptInt(fd, unix.SOL_PACKET, packetVNetHdr, 1) != nil {
+			d.header, o = false, 0
+		}
+	}
+	set(unix.SOL_PACKET, packetIgnoreOutgoing, 1, "PACKET_IGNORE_OUTGOING")
+	set(unix.SOL_PACKET, unix.PACKET_AUXDATA, 1, "PACKET_AUXDATA")
+	set(unix.SOL_PACKET, packetQdiscBypass, 1, "PACKET_QDISC_BYPASS")
+	for _, option := range [][2]int{{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[0], socketBuffer) != nil {
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[1], socketBuffer)
+		}
+	}
+	if err == nil {
+		// With a protocol earlier, it would get the packets of all interfaces.
+		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: index}))
+	}
+	if err == nil {
+		err = os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return d, d.open(fd, "packet socket", o)
+}
+
+const (
+	etherLen = 14
+	vlanTag  = 4
+)
+
+// receiveMsgs receives packets from a socket.
+func (d *Device) receiveMsgs(fd int, b *carrier.Buffer) (bool, error) {
+	for {
+		n, err := b.RecvMsgs(fd, virtio.HeaderLen+virtio.MaxPacket, carrier.ControlAux)
+		switch {
+		case err == unix.EAGAIN:
+			return false, nil
+		case err == unix.ENETDOWN:
+			continue // said once; the interface may come up again
+		case err != nil:
+			return true, os.NewSyscallError("recvmmsg", err)
+		}
+		for i := range n {
+			d.add(b, b.Datagram(i))
+		}
+		if len(b.Packets) > 0 {
+			return true, nil
+		}
+	}
+}
+
+// add adds what a socket has received.
+func (d *Device) add(b *carrier.Buffer, g carrier.Datagram) {
+	packet := g.Data
+	var h virtio.Header
+	if d.header {
+		if h.Decode(packet) != nil {
+			d.Bad.Add(1)
+			return
+		}
+		packet = packet[virtio.HeaderLen:]
+	}
+	if len(packet) < etherLen || g.Truncated {
+		d.Bad.Add(1)
+		return
+	}
+	if g.TagType != 0 {
+		packet = d.insertTag(g, packet, &h)
+	}
+	b.Add(h, packet)
+}
+
+// insertTag puts a VLAN tag back that the kernel has taken out. The addresses
+// move to where the virtio header was.
+func (d *Device) insertTag(g carrier.Datagram, packet []byte, h *virtio.Header) []byte {
+	if !d.header {
+		grown := make([]byte, len(packet)+vlanTag)
+		copy(grown[vlanTag:], packet)
+		packet = grown
+	} else {
+		packet = g.Data[virtio.HeaderLen-vlanTag:]
+	}
+	copy(packet, packet[vlanTag:vlanTag+12])
+	packet[12], packet[13] = byte(g.TagType>>8), byte(g.TagType)
+	packet[14], packet[15] = byte(g.Tag>>8), byte(g.Tag)
+	if h.Flags&virtio.FlagNeedsCsum != 0 {
+		h.CsumStart += vlanTag
+	}
+	if h.HdrLen != 0 {
+		h.HdrLen += vlanTag
+	}
+	return packet
+}
+
+// send hands packets to the interface of a socket.
+func (w *writer) send() {
+	w.out = carrier.NewSender()
+	w.all(-1)
+	w.sendOut()
+	w.out.Free()
+	w.out = nil
+}
+
+// add adds a packet in parts, which stands for so many frames and bytes, to what
+// sendOut sends.
+func (w *writer) add(parts [][]byte, frames, bytes int) {
+	if !w.out.AddParts(parts, frames) {
+		w.sendOut()
+		w.out.AddParts(parts, frames)
+	}
+	w.frames += uint64(frames)
+	w.bytes += uint64(bytes)
+}
+
+func (w *writer) sendOut() {
+	_, err, closed := w.out.Send(w.dev.raw, w)
+	if closed != nil {
+		err = os.ErrClosed
+	}
+	lost := uint64(w.out.Lost())
+	w.out.Reset()
+	w.counts.Frames += w.frames - lost
+	w.counts.Dropped += lost
+	if w.frames > 0 {
+		w.counts.Bytes += w.bytes * (w.frames - lost) / w.frames
+	}
+	w.frames, w.bytes = 0, 0
+	if err != nil {
+		w.err = err
+	}
+}
+
+// Refused is that of [carrier.Sending].
+func (w *writer) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+	if err == unix.ENXIO || err == unix.ENODEV {
+		return frames, false, ErrRemoved
+	}
+	if err == unix.EINVAL && frames > 1 {
+		w.dev.unjoin()
+	}
+	return frames, false, nil // ENETDOWN: the interface is down
+}
