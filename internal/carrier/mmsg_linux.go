@@ -66,8 +66,12 @@ func (b *Buffer) RecvMsgs(fd, size, control int) (n int, err error) {
 	b.take()
 	m := b.mem
 	m.prepare(size, control)
+	flags := uintptr(unix.MSG_DONTWAIT)
+	if control == ControlInt {
+		flags |= unix.MSG_CMSG_CLOEXEC // which packet sockets refuse
+	}
 	for {
-		r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC, 0, 0)
+		r, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), flags, 0, 0)
 		switch errno {
 		case 0:
 			m.used = int(r)

@@ -11,7 +11,6 @@ import (
 // Of linux/if_packet.h.
 const (
 	packetVNetHdr        = 15
-	packetQdiscBypass    = 20
 	packetIgnoreOutgoing = 23
 )
 
@@ -42,7 +41,7 @@ func NewSocket(fd, index int, o Offload) (_ *Device, err error) {
 	}
 	set(unix.SOL_PACKET, packetIgnoreOutgoing, 1, "PACKET_IGNORE_OUTGOING")
 	set(unix.SOL_PACKET, unix.PACKET_AUXDATA, 1, "PACKET_AUXDATA")
-	set(unix.SOL_PACKET, packetQdiscBypass, 1, "PACKET_QDISC_BYPASS")
+	// Not PACKET_QDISC_BYPASS, which drops packets that the interface wants cut.
 	for _, option := range [][2]int{{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[0], socketBuffer) != nil {
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[1], socketBuffer)

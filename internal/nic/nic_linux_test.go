@@ -1,0 +1,424 @@
+//go:build amd64 || arm64
+
+package nic
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/virtio"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+const patience = 10 * time.Second
+
+// A space is a network namespace in which nothing speaks by itself.
+type space struct {
+	t  *testing.T
+	ns *netns.NS
+	nl *rtnl.Conn
+}
+
+func (s *space) Socket(domain, typ, proto int) (*os.File, error) {
+	fd, err := s.ns.Socket(domain, typ|unix.SOCK_NONBLOCK, proto)
+	return os.NewFile(uintptr(fd), "socket"), err
+}
+
+func newSpace(t *testing.T) *space {
+	t.Helper()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &space{t: t, ns: ns}
+	t.Cleanup(func() { ns.Close() })
+	fd, err := ns.Open("/proc/sys/net/ipv6/conf/default/disable_ipv6", unix.O_WRONLY)
+	s.check(err)
+	_, err = unix.Write(fd, []byte("1"))
+	s.check(err)
+	unix.Close(fd)
+	s.nl, err = rtnl.Dial(s)
+	s.check(err)
+	t.Cleanup(func() { s.nl.Close() })
+	return s
+}
+
+func (s *space) check(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// socket opens the interface with a packet socket.
+func (s *space) socket(index int, o Offload) *Device {
+	s.t.Helper()
+	fd, err := s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	s.check(err)
+	d, err := NewSocket(fd, index, o)
+	s.check(err)
+	s.t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// tap makes a TAP interface, up.
+func (s *space) tap(o Offload) (*Device, int) {
+	s.t.Helper()
+	fd, err := s.ns.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK)
+	s.check(err)
+	ifr, err := unix.NewIfreq("tap0")
+	s.check(err)
+	ifr.SetUint16(Flags(o))
+	s.check(unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr))
+	d, err := NewTAP(fd, "tap0", o)
+	s.check(err)
+	s.t.Cleanup(func() { d.Close() })
+	index, err := s.nl.IfNameToIndex("tap0")
+	s.check(err)
+	s.check(s.nl.LinkSetUp(index))
+	return d, index
+}
+
+// cable makes a veth pair in a space and returns both ends, up.
+func (s *space) cable() (a, b int) {
+	s.t.Helper()
+	a, err := s.nl.LinkAdd(rtnl.LinkSpec{Name: "a", Kind: "veth", MTU: 9000, Peer: &rtnl.LinkSpec{Name: "b", MTU: 9000}})
+	s.check(err)
+	b, err = s.nl.IfNameToIndex("b")
+	s.check(err)
+	s.check(s.nl.LinkSetUp(a))
+	s.check(s.nl.LinkSetUp(b))
+	s.await(a)
+	s.await(b)
+	return a, b
+}
+
+// await waits until the kernel has noticed the carrier of an interface: what is
+// sent earlier is lost.
+func (s *space) await(index int) {
+	s.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		l, err := s.nl.Link(index)
+		s.check(err)
+		if l.OperState == rtnl.OperUp {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatal("no carrier")
+		}
+	}
+}
+
+// testPacket makes a TCP packet of segments with so many bytes, tagged if vlan
+// is not 0.
+func testPacket(segments, mss int, vlan uint16) carrier.Packet {
+	ip := 14
+	if vlan != 0 {
+		ip = 18
+	}
+	tcp, data := ip+20, ip+40
+	p := make([]byte, data+segments*mss)
+	copy(p, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1})
+	if vlan != 0 {
+		binary.BigEndian.PutUint16(p[12:], 0x8100)
+		binary.BigEndian.PutUint16(p[14:], vlan)
+	}
+	binary.BigEndian.PutUint16(p[ip-2:], 0x0800)
+	for i := range p[data:] {
+		p[data+i] = byte(i) ^ byte(i>>8)
+	}
+	copy(p[ip:], []byte{0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
+	binary.BigEndian.PutUint16(p[ip+2:], uint16(len(p)-ip))
+	copy(p[tcp:], []byte{0x10, 0, 0x20, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 4, 0, 0, 0, 0, 0})
+	sum := uint32(0)
+	for i := ip; i < ip+20; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(p[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(p[ip+10:], ^uint16(sum>>16+sum))
+	sum = uint32(6 + len(p) - tcp)
+	for i := ip + 12; i < ip+20; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(p[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(p[tcp+16:], uint16(sum>>16+sum))
+	return carrier.Packet{
+		Offload: virtio.Header{Flags: virtio.FlagNeedsCsum, GSOType: virtio.GSOTCPv4, HdrLen: uint16(data), GSOSize: uint16(mss), CsumStart: uint16(tcp), CsumOffset: 16},
+		Data:    p,
+	}
+}
+
+func testFrame(n int) []byte {
+	f := make([]byte, n)
+	copy(f, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5})
+	for i := range f[14:] {
+		f[14+i] = byte(i)
+	}
+	return f
+}
+
+// cut returns the frames of packets.
+func cut(t *testing.T, packets []carrier.Packet) (frames [][]byte) {
+	t.Helper()
+	for _, p := range packets {
+		var s virtio.Segmenter
+		segments, err := s.Split(p.Offload, bytes.Clone(p.Data), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range segments {
+			frames = append(frames, append(bytes.Clone(g.Head), g.Data...))
+		}
+	}
+	return frames
+}
+
+// plain returns packets that are the frames.
+func plain(frames [][]byte) (packets []carrier.Packet) {
+	for _, f := range frames {
+		packets = append(packets, carrier.Packet{Data: bytes.Clone(f)})
+	}
+	return packets
+}
+
+// collect reads until so many frames have come, and returns them and how many
+// packets they were in.
+func collect(t *testing.T, d *Device, n int) (frames [][]byte, packets int) {
+	t.Helper()
+	stop := time.AfterFunc(patience, func() { d.Close() })
+	defer stop.Stop()
+	var b carrier.Buffer
+	defer b.Release()
+	for len(frames) < n {
+		got, err := d.Read(&b)
+		if err != nil {
+			t.Fatalf("after %d of %d frames: %v", len(frames), n, err)
+		}
+		packets += len(got)
+		frames = append(frames, cut(t, got)...)
+	}
+	return frames, packets
+}
+
+func wantFrames(t *testing.T, got, want [][]byte) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("got %d frames, want %d", len(got), len(want))
+	}
+	for i := range got {
+		if !bytes.Equal(got[i], want[i]) {
+			t.Fatalf("frame %d of %d\ngot  %.100x (%d)\nwant %.100x (%d)", i, len(got), got[i], len(got[i]), want[i], len(want[i]))
+		}
+	}
+}
+
+// TestSocket moves packets of all kinds between the two ends of a cable.
+func TestSocket(t *testing.T) {
+	for _, o := range []Offload{All, All &^ (GRO | UDPGRO), 0} {
+		t.Run(fmt.Sprintf("offload %#x", o), func(t *testing.T) {
+			s := newSpace(t)
+			ia, ib := s.cable()
+			a, b := s.socket(ia, o), s.socket(ib, o)
+			packets := []carrier.Packet{
+				{Data: testFrame(60)}, {Data: testFrame(1514)},
+				testPacket(40, 1446, 0), testPacket(1, 100, 0), testPacket(20, 1400, 77),
+				{Data: testFrame(9014)}, testPacket(8, 8000, 0),
+			}
+			tagged := testFrame(64)
+			copy(tagged[12:], []byte{0x81, 0, 0, 5, 0x88, 0xb5})
+			packets = append(packets, carrier.Packet{Data: tagged})
+			want := cut(t, packets)
+			counts, err := a.Write(packets)
+			if err != nil || counts.Frames != uint64(len(want)) || counts.Dropped != 0 {
+				t.Errorf("%+v, %v; want %d frames", counts, err, len(want))
+			}
+			got, n := collect(t, b, len(want))
+			wantFrames(t, got, want)
+			if o != 0 && n != len(packets) {
+				t.Errorf("%d packets, want %d", n, len(packets))
+			}
+		})
+	}
+}
+
+// TestSocketJoins lets frames become packets on their way to an interface.
+func TestSocketJoins(t *testing.T) {
+	s := newSpace(t)
+	ia, ib := s.cable()
+	a, b := s.socket(ia, All), s.socket(ib, All)
+	want := cut(t, []carrier.Packet{testPacket(40, 1446, 0)})
+	if _, err := a.Write(plain(want)); err != nil {
+		t.Fatal(err)
+	}
+	got, n := collect(t, b, len(want))
+	wantFrames(t, got, want)
+	if n != 1 {
+		t.Errorf("%d packets, want 1", n)
+	}
+}
+
+// TestTAP hands packets to the kernel and sees with a packet socket what it got,
+// and the other way round.
+func TestTAP(t *testing.T) {
+	for _, o := range []Offload{All, All &^ GRO, Header | GRO, Header, 0} {
+		t.Run(fmt.Sprintf("offload %#x", o), func(t *testing.T) {
+			s := newSpace(t)
+			tap, index := s.tap(o)
+			host := s.socket(index, All)
+			if got := tap.Offload(); got&^o != 0 || o&Header == 0 && got != 0 {
+				t.Errorf("offloads %#x of %#x", got, o)
+			}
+			super := testPacket(40, 1446, 0)
+			frames := cut(t, []carrier.Packet{super})
+			counts, err := tap.Write(plain(frames))
+			if err != nil || counts != (Counts{Frames: 40, Bytes: 40 * 1500}) {
+				t.Errorf("%+v, %v", counts, err)
+			}
+			got, n := collect(t, host, 40)
+			wantFrames(t, got, frames)
+			if want := map[bool]int{true: 1, false: 40}[o&GRO != 0]; n != want {
+				t.Errorf("the kernel got %d packets, want %d", n, want)
+			}
+			counts, err = tap.Write([]carrier.Packet{super, {Data: testFrame(60)}})
+			if err != nil || counts != (Counts{Frames: 41, Bytes: 40*1500 + 60}) {
+				t.Errorf("%+v, %v", counts, err)
+			}
+			got, _ = collect(t, host, 41)
+			wantFrames(t, got, append(slices.Clone(frames), testFrame(60)))
+
+			// What the kernel sends.
+			if _, err := host.Write([]carrier.Packet{testPacket(40, 1446, 0)}); err != nil {
+				t.Fatal(err)
+			}
+			got, n = collect(t, tap, 40)
+			wantFrames(t, got, frames)
+			if want := map[bool]int{true: 1, false: 40}[o&TSO4 != 0]; n != want {
+				t.Errorf("the interface sent %d packets, want %d", n, want)
+			}
+		})
+	}
+}
+
+// TestTAPRefused joins frames that the kernel does not take joined: it is
+// counted, and later ones are not joined.
+func TestTAPRefused(t *testing.T) {
+	s := newSpace(t)
+	tap, index := s.tap(All)
+	host := s.socket(index, All)
+	frames := cut(t, []carrier.Packet{testPacket(3, 1000, 0)})
+	tap.unjoin() // as an EINVAL does
+	if got := tap.Refused.Load(); got != 1 {
+		t.Errorf("%d refused", got)
+	}
+	if _, err := tap.Write(plain(frames)); err != nil {
+		t.Fatal(err)
+	}
+	got, n := collect(t, host, 3)
+	wantFrames(t, got, frames)
+	if n != 3 {
+		t.Errorf("%d packets, want 3", n)
+	}
+}
+
+// TestDown drops and counts what an interface that is down does not take, and
+// goes on when it is up.
+func TestDown(t *testing.T) {
+	s := newSpace(t)
+	tap, index := s.tap(All)
+	s.check(s.nl.LinkSetDown(index))
+	counts, err := tap.Write([]carrier.Packet{{Data: testFrame(60)}, {Data: testFrame(60)}})
+	if err != nil || counts != (Counts{Dropped: 2}) {
+		t.Errorf("TAP: %+v, %v", counts, err)
+	}
+	ia, ib := s.cable()
+	a, b := s.socket(ia, All), s.socket(ib, All)
+	s.check(s.nl.LinkSetDown(ia))
+	counts, err = a.Write([]carrier.Packet{{Data: testFrame(60)}, {Data: testFrame(60)}})
+	if err != nil || counts != (Counts{Dropped: 2}) {
+		t.Errorf("socket: %+v, %v", counts, err)
+	}
+	s.check(s.nl.LinkSetUp(ia))
+	for deadline := time.Now().Add(patience); counts.Frames == 0; time.Sleep(time.Millisecond) {
+		// The carrier comes a moment later.
+		if counts, err = a.Write([]carrier.Packet{{Data: testFrame(60)}}); err != nil || time.Now().After(deadline) {
+			t.Fatalf("%+v, %v", counts, err)
+		}
+	}
+	got, _ := collect(t, b, 1)
+	wantFrames(t, got[:1], [][]byte{testFrame(60)})
+}
+
+// TestClose ends a Read that waits.
+func TestClose(t *testing.T) {
+	s := newSpace(t)
+	tap, index := s.tap(All)
+	for _, d := range []*Device{tap, s.socket(index, All)} {
+		errs := make(chan error)
+		go func() {
+			var b carrier.Buffer
+			for {
+				if _, err := d.Read(&b); err != nil {
+					errs <- err
+					return
+				}
+			}
+		}()
+		d.Close()
+		select {
+		case err := <-errs:
+			if err != os.ErrClosed {
+				t.Errorf("read: %v", err)
+			}
+		case <-time.After(patience):
+			t.Fatal("a Read goes on after Close")
+		}
+		if _, err := d.Write(nil); err != os.ErrClosed {
+			t.Errorf("write: %v", err)
+		}
+	}
+}
+
+// TestAllocs reads and writes without allocating.
+func TestAllocs(t *testing.T) {
+	s := newSpace(t)
+	ia, ib := s.cable()
+	tap, index := s.tap(All)
+	for name, pair := range map[string][2]*Device{"tap": {tap, s.socket(index, All)}, "socket": {s.socket(ia, All), s.socket(ib, All)}} {
+		frames := plain(cut(t, []carrier.Packet{testPacket(40, 1446, 0)}))
+		packets := make([]carrier.Packet, len(frames)+1)
+		var heads [][]byte
+		for _, f := range frames {
+			heads = append(heads, bytes.Clone(f.Data[:54]))
+		}
+		super := testPacket(40, 1446, 0)
+		var b carrier.Buffer
+		n := testing.AllocsPerRun(100, func() {
+			for i := range frames {
+				copy(frames[i].Data, heads[i]) // joining changes them
+			}
+			copy(packets, frames)
+			packets[len(frames)] = super
+			if _, err := pair[0].Write(packets); err != nil {
+				t.Fatal(err)
+			}
+			for n := 0; n < 2; {
+				got, err := pair[1].Read(&b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n += len(got)
+			}
+		})
+		if n != 0 && !raceEnabled {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
