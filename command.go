@@ -21,6 +21,9 @@ type Bind = stack.Bind
 // looked up in PATH. The command, with its process group, is killed when ctx is
 // done before it has ended.
 func (s *Stack) Command(ctx context.Context, name string, arg ...string) *Cmd {
+	if err := s.check(); err != nil {
+		return &Cmd{Path: name, Args: append([]string{name}, arg...), Err: err}
+	}
 	return s.st.Command(ctx, name, arg...)
 }
 

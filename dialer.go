@@ -38,6 +38,9 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if d.Stack == nil {
 		return d.Dialer.DialContext(ctx, network, address)
 	}
+	if err := d.Stack.check(); err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: err}
+	}
 	c, err := d.dial(ctx, network, address)
 	c, err = hand(d.Stack, c, err)
 	if err == nil {
@@ -46,7 +49,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil && d.Stack.st.Closed() {
 		err = &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: net.ErrClosed}
 	}
-	return c, err
+	return c, explain(err, network, address)
 }
 
 func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -278,7 +281,18 @@ func (s *Stack) Dial(network, address string) (net.Conn, error) {
 // DialContext connects in the stack, see [net.Dialer.DialContext]. It is the
 // Dial function of [http.Transport] and of many others.
 func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return (&Dialer{Stack: s}).DialContext(ctx, network, address)
+	return s.dialWith(net.Dialer{})(ctx, network, address)
+}
+
+// dialWith is DialContext with a dialer of package net. A nil Stack, which is the
+// host to a Dialer, is none.
+func (s *Stack) dialWith(d net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if err := s.check(); err != nil {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+		}
+		return (&Dialer{Dialer: d, Stack: s}).DialContext(ctx, network, address)
+	}
 }
 
 // Transport returns a new transport that connects in the stack, with the
@@ -287,7 +301,7 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 func (s *Stack) Transport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.Proxy = nil
-	t.DialContext = (&Dialer{Dialer: net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}, Stack: s}).DialContext
+	t.DialContext = s.dialWith(net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second})
 	return t
 }
 

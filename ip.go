@@ -135,6 +135,9 @@ func (s *Stack) ListenMulticastUDP(network, ifname string, group netip.AddrPort)
 }
 
 func (s *Stack) listenMulticast(network, ifname string, group netip.AddrPort) (*net.UDPConn, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
 	ip := group.Addr().Unmap()
 	want := map[string]string{"udp": ipFamily(ip), "udp4": "ip4", "udp6": "ip6"}[network]
 	switch {
@@ -145,19 +148,25 @@ func (s *Stack) listenMulticast(network, ifname string, group netip.AddrPort) (*
 	case want != ipFamily(ip):
 		return nil, &net.AddrError{Err: "not a group of this family", Addr: group.String()}
 	}
-	index := 0
-	if ifname == "" {
-		ifname = ip.Zone()
+	ip, err := s.zoneIndex(ip)
+	if err != nil {
+		return nil, err
 	}
+	index, _ := strconv.Atoi(ip.Zone())
 	if ifname != "" {
 		nl, err := s.st.RTNL()
 		if err != nil {
 			return nil, err
 		}
 		defer nl.Close()
-		if index, err = nl.IfNameToIndex(ifname); err != nil {
+		named, err := nl.IfNameToIndex(ifname)
+		if err != nil {
 			return nil, fmt.Errorf("interface %q of the stack: %w", ifname, err)
 		}
+		if index != 0 && index != named {
+			return nil, &net.AddrError{Err: fmt.Sprintf("its zone is another interface than %q", ifname), Addr: group.String()}
+		}
+		index = named
 	}
 	// Package net binds the wildcard address when it gets a group, and lets
 	// others bind the port too.

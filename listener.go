@@ -29,6 +29,9 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 // need no privilege.
 func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	if isIP(network) && lc.Stack != nil {
+		if err := lc.Stack.check(); err != nil {
+			return nil, &net.OpError{Op: "listen", Net: network, Err: err}
+		}
 		return lc.listenIP(ctx, network, address)
 	}
 	return listen(ctx, lc, network, address, (*net.ListenConfig).ListenPacket)
@@ -42,6 +45,10 @@ func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address
 		return f(&lc.ListenConfig, ctx, network, address)
 	}
 	var none L
+	if err := lc.Stack.check(); err != nil {
+		return none, &net.OpError{Op: "listen", Net: network, Err: err}
+	}
+	given := address
 	nl, address, zone, err := lc.local(ctx, network, address)
 	if err != nil {
 		return none, &net.OpError{Op: "listen", Net: network, Err: err}
@@ -62,7 +69,7 @@ func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address
 	if err != nil && lc.Stack.st.Closed() {
 		err = &net.OpError{Op: "listen", Net: network, Err: net.ErrClosed}
 	}
-	return l, err
+	return l, explain(err, network, given)
 }
 
 // local prepares the configuration and the address for package net: a name is
@@ -111,11 +118,17 @@ func (s *Stack) localAddr(ctx context.Context, family, host string) (netip.Addr,
 
 // Listen announces in the stack, see [net.Listen].
 func (s *Stack) Listen(network, address string) (net.Listener, error) {
+	if err := s.check(); err != nil {
+		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
+	}
 	return (&ListenConfig{Stack: s}).Listen(context.Background(), network, address)
 }
 
 // ListenPacket announces in the stack, see [net.ListenPacket].
 func (s *Stack) ListenPacket(network, address string) (net.PacketConn, error) {
+	if err := s.check(); err != nil {
+		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
+	}
 	return (&ListenConfig{Stack: s}).ListenPacket(context.Background(), network, address)
 }
 

@@ -13,7 +13,13 @@ import (
 // stack's [DNS] is asked. They are in the order in which to try them, RFC 6724
 // with the source addresses of the stack.
 func (s *Stack) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if err := s.check(); err != nil {
+		return nil, &net.DNSError{Err: err.Error(), Name: host, UnwrapErr: err}
+	}
 	addrs, err := s.dns.LookupNetIP(ctx, network, host)
+	if err != nil && s.st.Closed() {
+		return nil, &net.DNSError{Err: net.ErrClosed.Error(), Name: host, UnwrapErr: net.ErrClosed}
+	}
 	if err == nil && len(addrs) > 1 {
 		dns.Sort(addrs, s.source)
 	}
@@ -37,4 +43,9 @@ func (s *Stack) dialDNS(ctx context.Context, network, address string) (net.Conn,
 }
 
 // Resolver returns a resolver that asks the stack's DNS servers.
-func (s *Stack) Resolver() *net.Resolver { return s.dns.Resolver() }
+func (s *Stack) Resolver() *net.Resolver {
+	if err := s.check(); err != nil {
+		return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, err }}
+	}
+	return s.dns.Resolver()
+}

@@ -1,6 +1,7 @@
 package vdestack
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -10,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,6 +29,23 @@ func TestSocketErrors(t *testing.T) {
 		d := Dialer{Stack: s}
 		d.LocalAddr, d.Timeout = local, timeout
 		return func() error { _, err := d.Dial("tcp", address); return err }
+	}
+	lookup := func(network, host string) func() error {
+		return func() error { _, err := s.LookupNetIP(t.Context(), network, host); return err }
+	}
+	asking := func(server string) func() error {
+		return func() error {
+			s, err := New(t.Context(), Config{
+				Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: prefixes("10.0.0.2/24")}},
+				DNS:        DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort(server)}},
+			})
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			_, err = s.LookupNetIP(t.Context(), "ip", "a.example")
+			return err
+		}
 	}
 	listen := func(network, address string) func() error {
 		return func() error { _, err := s.Listen(network, address); return err }
@@ -66,6 +83,30 @@ func TestSocketErrors(t *testing.T) {
 		{"type of local address", from(&net.UDPAddr{Port: 7}, 0, "10.0.0.1:1"), `dial tcp: address :7: mismatched local address type`},
 		{"local address", from(&net.TCPAddr{IP: net.IPv4(10, 9, 9, 9)}, 0, "10.0.0.1:1"), `dial tcp 10.9.9.9:0->10.0.0.1:1: bind: cannot assign requested address`},
 
+		{"no address", dial("tcp", ""), `dial tcp: missing address`},
+		{"blank in a name", dial("tcp", "a b:80"), `dial tcp: lookup a b: no such host`},
+		{"no address of IPv4", dial("tcp", "10.0.0.256:80"), `dial tcp: lookup 10.0.0.256: no such host`},
+		{"no zone", dial("tcp", "[fe80::1]:80"), `dial tcp [fe80::1]:80: connect: invalid argument (a link-local address needs a zone, the name of an interface: fe80::1%vde0)`},
+		{"no zone, IP", dial("ip6:icmp", "fe80::1"), `dial ip6:icmp: connect: invalid argument (a link-local address needs a zone, the name of an interface: fe80::1%vde0)`},
+		{"index of no interface", dial("tcp", "[fe80::1%99]:80"), `dial tcp [fe80::1%99]:80: connect: network is unreachable`},
+		{"group", dial("tcp", "224.0.0.1:5"), `dial tcp 224.0.0.1:5: connect: network is unreachable`},
+		{"family, UDP", dial("udp4", "[::1]:5"), `dial udp4: address ::1: no suitable address found`},
+		{"long path", dial("unix", strings.Repeat("x", 200)), `dial unix ` + strings.Repeat("x", 200) + `: connect: invalid argument (a socket address has room for 107 bytes, this path has 200)`},
+		{"IP protocol, number", dial("ip4:300", "10.0.0.1"), `dial ip4:300: address 300: unknown IP protocol: a number from 0 to 255, icmp, igmp, tcp, udp or ipv6-icmp`},
+		{"IP, no host", dial("ip4:icmp", ""), `dial ip4:icmp: lookup : no such host`},
+		{"IP, type of local address", func() error {
+			d := Dialer{Stack: s}
+			d.LocalAddr = &net.TCPAddr{Port: 7}
+			_, err := d.Dial("ip4:icmp", "10.0.0.1")
+			return err
+		}, `dial ip4:icmp :7: address :7: mismatched local address type`},
+		{"look up, network", lookup("tcp", "a.example"), `unknown network tcp`},
+		{"look up, no host", lookup("ip", ""), `lookup : no such host`},
+		{"look up, family", lookup("ip6", "10.0.0.1"), `lookup 10.0.0.1: no suitable address found`},
+		{"look up, no servers", lookup("ip", "a.example"), `lookup a.example: the stack has no DNS servers (set Config.DNS)`},
+		{"look up, zone of the server", asking("[fe80::1%nosuch]:53"), `lookup a.example on [fe80::1%nosuch]:53: dial udp: address fe80::1%nosuch: zone "nosuch" is no interface of the stack`},
+		{"look up, no server there", asking("10.0.0.1:53"), `lookup a.example on 10.0.0.1:53: read udp …->10.0.0.1:53: read: connection refused`},
+
 		{"listen, in use", listen("tcp", "10.0.0.1:80"), `listen tcp 10.0.0.1:80: bind: address already in use`},
 		{"listen, address", listen("tcp", "192.0.2.1:80"), `listen tcp 192.0.2.1:80: bind: cannot assign requested address`},
 		{"listen, port", listen("tcp", "10.0.0.1:65536"), `listen tcp: address 65536: invalid port`},
@@ -75,18 +116,32 @@ func TestSocketErrors(t *testing.T) {
 		{"listen, zone", listen("tcp", "[fe80::1%nosuch]:80"), `listen tcp: address fe80::1%nosuch: zone "nosuch" is no interface of the stack`},
 		{"listen, network", listen("foo", ":0"), `listen foo: unknown network foo`},
 		{"listen, no stream", listen("udp", "10.0.0.1:80"), `listen udp 10.0.0.1:80: address 10.0.0.1:80: unexpected address type`},
+		{"listen, no zone", listen("tcp", "[fe80::1]:80"), `listen tcp [fe80::1]:80: bind: invalid argument (a link-local address needs a zone, the name of an interface: fe80::1%vde0)`},
+		{"listen, path", listen("unix", "/nonexistent/socket"), `listen unix /nonexistent/socket: bind: no such file or directory`},
+		{"listen, IP", listen("ip4:icmp", "10.0.0.1"), `listen ip4:icmp 10.0.0.1: address 10.0.0.1: unexpected address type`},
+		{"packets, stream", packet("tcp", "10.0.0.1:80"), `listen tcp 10.0.0.1:80: address 10.0.0.1:80: unexpected address type`},
+		{"packets, address", packet("udp", "192.0.2.1:80"), `listen udp 192.0.2.1:80: bind: cannot assign requested address`},
+		{"packets, IP address", packet("ip4:icmp", "192.0.2.1"), `listen ip4:icmp: bind: cannot assign requested address`},
+		{"packets, IP zone", packet("ip6:icmp", "fe80::1%nosuch"), `listen ip6:icmp: address fe80::1%nosuch: zone "nosuch" is no interface of the stack`},
 		{"packets, no IP protocol", packet("ip4", "10.0.0.1"), `listen ip4: unknown network ip4`},
 		{"packets, IP family", packet("ip6:icmp", "10.0.0.1"), `listen ip6:icmp: address 10.0.0.1: not an address of this family`},
 		{"group", group(s, "udp", "", "10.0.0.1:80"), `listen udp 10.0.0.1:80: address 10.0.0.1:80: not a multicast group`},
 		{"group, family", group(s, "udp6", "", "224.0.0.9:80"), `listen udp6 224.0.0.9:80: address 224.0.0.9:80: not a group of this family`},
+		{"group, zero", func() error { _, err := s.ListenMulticastUDP("udp", "", netip.AddrPort{}); return err }, `listen udp :0: address invalid AddrPort: not a multicast group`},
+		{"group, zone", group(s, "udp", "", "[ff02::1%nosuch]:80"), `listen udp [ff02::1%nosuch]:80: address ff02::1%nosuch: zone "nosuch" is no interface of the stack`},
+		{"group, two interfaces", group(s, "udp", "lo", "[ff02::1%vde0]:80"), `listen udp [ff02::1%vde0]:80: address [ff02::1%vde0]:80: its zone is another interface than "lo"`},
+		{"group, interface of 16", group(s, "udp", "abcdefghijklmnop", "224.0.0.9:80"), `listen udp 224.0.0.9:80: interface "abcdefghijklmnop" of the stack: rtnl: look up interface "abcdefghijklmnop": numerical result out of range (interface name "abcdefghijklmnop" is longer than 15 bytes)`},
 		{"group, network", group(s, "tcp", "", "224.0.0.9:80"), `listen tcp 224.0.0.9:80: unknown network tcp`},
-		{"group, interface", group(s, "udp", "eth9", "224.0.0.9:80"), `listen udp 224.0.0.9:80: interface "eth9" of the stack: rtnl: look up interface "eth9": no such device`},
+		{"group, interface", group(s, "udp", "eth9", "224.0.0.9:80"), `listen udp 224.0.0.9:80: interface "eth9" of the stack: rtnl: look up interface "eth9": no such device (there is no such interface)`},
 		{"group, loopback", group(lo, "udp", "", "224.0.0.9:80"), `listen udp 224.0.0.9:80: stack: no interface is up and capable of multicast`},
 
 		{"domain", socket(12345, unix.SOCK_STREAM, 0), `stack: socket: address family not supported by protocol (domain 12345, type 0x1, protocol 0: the kernel does not know this domain, see socket(2))`},
 		{"negative domain", socket(-1, unix.SOCK_STREAM, 0), `stack: socket: address family not supported by protocol (domain -1, type 0x1, protocol 0: the kernel does not know this domain, see socket(2))`},
-		{"type", socket(unix.AF_INET, 99, 0), `stack: socket: invalid argument (domain 2, type 0x63, protocol 0: the domain has no such type, see socket(2))`},
+		{"type", socket(unix.AF_INET, 99, 0), `stack: socket: invalid argument (domain 2, type 0x63, protocol 0: there is no such type, or no such protocol, see socket(2))`},
 		{"type of the domain", socket(unix.AF_INET, unix.SOCK_SEQPACKET, 0), `stack: socket: socket type not supported (domain 2, type 0x5, protocol 0: the domain has no such type, see socket(2))`},
+		{"negative type", socket(unix.AF_INET, -1, 0), `stack: socket: invalid argument (domain 2, type -0x1, protocol 0: there is no such type, or no such protocol, see socket(2))`},
+		{"negative protocol", socket(unix.AF_INET, unix.SOCK_STREAM, -1), `stack: socket: invalid argument (domain 2, type 0x1, protocol -1: there is no such type, or no such protocol, see socket(2))`},
+		{"raw without protocol", socket(unix.AF_INET, unix.SOCK_RAW, 0), `stack: socket: protocol not supported (domain 2, type 0x3, protocol 0: the domain and type have no such protocol, 0 is the usual one)`},
 		{"protocol", socket(unix.AF_INET, unix.SOCK_STREAM, 99), `stack: socket: protocol not supported (domain 2, type 0x1, protocol 99: the domain and type have no such protocol, 0 is the usual one)`},
 	})
 }
@@ -103,11 +158,21 @@ func TestCommandErrors(t *testing.T) {
 	if err := os.WriteFile(orphan, []byte("#!/nonexistent/interpreter\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	closed, err := os.Open(dir + "/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
 	run := func(name string, arg ...string) func() error {
 		return func() error { return s.Command(t.Context(), name, arg...).Run() }
 	}
 	with := func(f func(c *Cmd) error) func() error {
 		return func() error { return f(s.Command(t.Context(), "true")) }
+	}
+	bind := func(from, to string) func() error {
+		return with(func(c *Cmd) error { c.Binds = []Bind{{From: from, To: to}}; return c.Run() })
 	}
 	line := func(commands string) func() error {
 		return func() error { return s.Run(t.Context(), commands) }
@@ -120,11 +185,32 @@ func TestCommandErrors(t *testing.T) {
 		{"not executable", run(dir + "/file"), `stack: exec DIR/file: permission denied (it must be a file that this user may execute, chmod +x, not on a file system mounted noexec)`},
 		{"directory", run(dir), `stack: exec DIR: permission denied (it must be a file that this user may execute, chmod +x, not on a file system mounted noexec)`},
 		{"no program", run(dir + "/script"), `stack: exec DIR/script: exec format error (neither a program for this machine nor a script that begins with #!)`},
-		{"zero byte", run("/bin/echo", "a\x00b"), `stack: exec /bin/echo: argument with a zero byte: invalid argument`},
+		{"zero byte", run("/bin/echo", "a\x00b"), `stack: argument "a\x00b" has a zero byte`},
 		{"long argument", run("/bin/echo", strings.Repeat("x", 1<<20)), `stack: exec /bin/echo: argument list too long (the arguments and the environment are too long, see execve(2))`},
 		{"environment", with(func(c *Cmd) error { c.Env = []string{"A=b\x00c"}; return c.Run() }), `stack: environment variable "A=b\x00c" has a zero byte`},
 		{"no directory", with(func(c *Cmd) error { c.Dir = "/no/such"; return c.Run() }), `chdir /no/such: no such file or directory`},
 		{"file for directory", with(func(c *Cmd) error { c.Dir = dir + "/file"; return c.Run() }), `chdir DIR/file: not a directory`},
+		{"zero byte, directory", with(func(c *Cmd) error { c.Dir = "/\x00"; return c.Run() }), `stack: directory "/\x00" has a zero byte`},
+		{"zero byte, path", with(func(c *Cmd) error { c.Path = "/\x00"; return c.Run() }), `stack: path "/\x00" has a zero byte`},
+		{"no path", with(func(c *Cmd) error { c.Path = ""; return c.Run() }), `stack: Path of the command is empty`},
+		{"path below a file", run(dir + "/file/x"), `stack: exec DIR/file/x: not a directory (no such program)`},
+		{"bind, nothing there", bind("/nonexistent", dir+"/file"), `stack: starting …/true: mounting /nonexistent over DIR/file: mount: no such file or directory (both must exist: stat /nonexistent: no such file or directory)`},
+		{"bind, nowhere", bind(dir+"/file", "/nonexistent"), `stack: starting …/true: mounting DIR/file over /nonexistent: mount: no such file or directory (both must exist: stat /nonexistent: no such file or directory)`},
+		{"bind, file and directory", bind(dir+"/file", dir), `stack: starting …/true: mounting DIR/file over DIR: mount: not a directory (both must be directories, or neither)`},
+		{"bind, directory and file", bind(dir, dir+"/file"), `stack: starting …/true: mounting DIR over DIR/file: mount: not a directory (both must be directories, or neither)`},
+		{"bind, relative", bind("file", dir), `stack: bind of "file" over "DIR": path "file" is not absolute, or has a zero byte`},
+		{"bind, empty", bind("", ""), `stack: bind of "" over "": path "" is not absolute, or has a zero byte`},
+		{"bind, zero byte", bind("/etc\x00", "/etc"), `stack: bind of "/etc\x00" over "/etc": path "/etc\x00" is not absolute, or has a zero byte`},
+		{"closed input", with(func(c *Cmd) error { c.Stdin = closed; return c.Run() }), `stack: the file for descriptor 0 of the command: file already closed`},
+		{"closed extra file", with(func(c *Cmd) error { c.ExtraFiles = []*os.File{nil, closed}; return c.Run() }), `stack: the file for descriptor 4 of the command: file already closed`},
+		{"output fails", with(func(c *Cmd) error {
+			c.Path, c.Args, c.Stdout = "/bin/echo", []string{"echo", "x"}, failingWriter{}
+			return c.Run()
+		}), `disk full`},
+		{"pipe after start", with(func(c *Cmd) error { c.Run(); _, err := c.StdoutPipe(); return err }), `stack: command was started already`},
+		{"outputs twice", with(func(c *Cmd) error { c.Stderr = os.Stderr; _, err := c.CombinedOutput(); return err }), `stack: Stdout or Stderr is set already`},
+		{"context done", func() error { return s.Command(cancelled, "true").Run() }, `context canceled`},
+		{"killed", run("sh", "-c", "kill -9 $$"), `signal: killed`},
 		{"not started", with((*Cmd).Wait), `stack: command was not started`},
 		{"started twice", with(func(c *Cmd) error { c.Run(); return c.Start() }), `stack: command was started already`},
 		{"waited twice", with(func(c *Cmd) error { c.Run(); return c.Wait() }), `stack: Wait was called already`},
@@ -135,6 +221,8 @@ func TestCommandErrors(t *testing.T) {
 		{"line, quote", line("echo 'x"), `command line: byte 5, at "'x": this quote does not end`},
 		{"line, zero byte", line("echo \x00"), `command line: byte 5, at "\x00": a command line has no NUL`},
 		{"line, not in PATH", line("true; no-such-command a"), `command ["no-such-command" "a"]: exec: "no-such-command": executable file not found in $PATH`},
+		{"line, backslash", line("echo a\\"), `command line: byte 6, at "\\": nothing after this backslash`},
+		{"line, variable", line("$X"), `command [""]: exec: "": executable file not found in $PATH`},
 		{"line, status", line("sh -c 'exit 3'; true"), `command ["sh" "-c" "exit 3"]: exit status 3`},
 	})
 }
@@ -142,19 +230,6 @@ func TestCommandErrors(t *testing.T) {
 func TestSettingErrors(t *testing.T) {
 	s := open(t, "mem://"+t.Name(), "10.0.0.1/24")
 	sysctl := func(name, value string) func() error { return func() error { return s.Sysctl(name, value) } }
-	nl := func(f func(c *rtnl.Conn, index int) error) func() error {
-		return func() error {
-			c, err := s.RTNL()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			return f(c, s.Stats().Interfaces[0].Index)
-		}
-	}
-	add := func(l rtnl.LinkSpec) func() error {
-		return nl(func(c *rtnl.Conn, _ int) error { _, err := c.LinkAdd(l); return err })
-	}
 	control := func() error {
 		f, err := os.Open("/dev/null")
 		if err != nil {
@@ -164,28 +239,21 @@ func TestSettingErrors(t *testing.T) {
 		raw, err := f.SyscallConn()
 		return errors.Join(err, s.Control("tcp", "10.0.0.1:1", raw))
 	}
-	prefix, gw := prefixes("10.0.0.1/24", "10.9.0.0/16"), addrs("192.0.2.1")[0]
 	mistakes(t, "\x00", []mistake{
 		{"sysctl of the machine", sysctl("kernel.hostname", "x"), `stack: sysctl "kernel.hostname": only settings that begin with net. belong to a stack`},
 		{"sysctl, empty part", sysctl("net..ipv4", "x"), `stack: sysctl "net..ipv4" is not the name of a setting`},
 		{"sysctl, dots", sysctl("net/../kernel", "x"), `stack: sysctl "net/../kernel" is not the name of a setting`},
 		{"sysctl, unknown", sysctl("net.ipv4.nosuch", "x"), `stack: sysctl net.ipv4.nosuch: open /proc/sys/net/ipv4/nosuch: no such file or directory (no such setting in a stack; /proc/sys/net/ipv4 may have what is meant)`},
 		{"sysctl, directory", sysctl("net.ipv4", "x"), `stack: sysctl net.ipv4: open /proc/sys/net/ipv4: is a directory (no such setting in a stack; /proc/sys/net may have what is meant)`},
-		{"sysctl, value", sysctl("net.ipv4.ip_forward", "maybe"), `stack: sysctl net.ipv4.ip_forward="maybe": invalid argument`},
+		{"sysctl, value", sysctl("net.ipv4.ip_forward", "maybe"), `stack: sysctl net.ipv4.ip_forward="maybe": invalid argument (the kernel does not take this value)`},
+		{"sysctl, long value", sysctl("net.ipv4.ip_forward", strings.Repeat("1", 5000)), `stack: sysctl net.ipv4.ip_forward="` + strings.Repeat("1", 80) + `": invalid argument (the kernel does not take this value)`},
+		{"sysctl, value of another", sysctl("net.ipv4.tcp_congestion_control", "nosuch"), `stack: sysctl net.ipv4.tcp_congestion_control="nosuch": no such file or directory (the kernel does not have what the value names)`},
+		{"sysctl, no name", sysctl("", "x"), `stack: sysctl "": only settings that begin with net. belong to a stack`},
+		{"sysctl, no setting", sysctl("net.", "x"), `stack: sysctl "net." is not the name of a setting`},
+		{"sysctl, interface", sysctl("net/ipv4/conf/eth9/forwarding", "1"), `stack: sysctl net/ipv4/conf/eth9/forwarding: open /proc/sys/net/ipv4/conf/eth9/forwarding: no such file or directory (no such setting in a stack; /proc/sys/net/ipv4/conf/eth9 may have what is meant)`},
+		{"sysctl, for reading only", sysctl("net.ipv4.tcp_available_congestion_control", "x"), `stack: sysctl net.ipv4.tcp_available_congestion_control: open /proc/sys/net/ipv4/tcp_available_congestion_control: permission denied (the kernel lets nobody set it in a network namespace, or it is for reading only)`},
 
-		{"link", nl(func(c *rtnl.Conn, _ int) error { _, err := c.IfNameToIndex("eth9"); return err }), `rtnl: look up interface "eth9": no such device`},
-		{"index", nl(func(c *rtnl.Conn, _ int) error { return c.LinkSetUp(99) }), `rtnl: set up interface 99: no such device`},
-		{"MTU", nl(func(c *rtnl.Conn, i int) error { return c.LinkSetMTU(i, 1<<20) }), `rtnl: set MTU 1048576 of interface 1048576: invalid argument (mtu greater than device maximum)`},
-		{"MAC", nl(func(c *rtnl.Conn, i int) error { return c.LinkSetAddr(i, net.HardwareAddr{2, 3}) }), `rtnl: set hardware address of interface 1048576: invalid argument (hardware address of 2 bytes, want 6)`},
-		{"zero prefix", nl(func(c *rtnl.Conn, i int) error { return c.AddrAdd(i, netip.Prefix{}) }), `rtnl: add address invalid Prefix on interface 1048576: invalid argument (the prefix is not valid)`},
-		{"address twice", nl(func(c *rtnl.Conn, i int) error { return c.AddrAdd(i, prefix[0]) }), `rtnl: add address 10.0.0.1/24 on interface 1048576: file exists (ipv4: Address already assigned)`},
-		{"route without path", nl(func(c *rtnl.Conn, _ int) error { return c.RouteAdd(prefix[1], gw, 0) }), `rtnl: add route 10.9.0.0/16 via 192.0.2.1: network is unreachable (Nexthop has invalid gateway)`},
-		{"route without destination", nl(func(c *rtnl.Conn, _ int) error { return c.RouteAdd(netip.Prefix{}, netip.Addr{}, 0) }), `rtnl: add route without destination: invalid argument (neither a valid destination nor a gateway)`},
-		{"no route", nl(func(c *rtnl.Conn, i int) error { return c.RouteDel(prefix[1], netip.Addr{}, i) }), `rtnl: delete route 10.9.0.0/16 on interface 1048576: no such process`},
-		{"no kind", add(rtnl.LinkSpec{}), `rtnl: add link: invalid argument (Kind is empty)`},
-		{"kind", add(rtnl.LinkSpec{Kind: "nosuch"}), `rtnl: add nosuch link: operation not supported (Unknown device type)`},
-		{"name twice", add(rtnl.LinkSpec{Kind: "bridge", Name: "vde0"}), `rtnl: add bridge link vde0: file exists`},
-		{"name of 16", add(rtnl.LinkSpec{Kind: "bridge", Name: "abcdefghijklmnop"}), `rtnl: add bridge link abcdefghijklmnop: numerical result out of range (interface name "abcdefghijklmnop" is longer than 15 bytes)`},
+		{"nil socket", func() error { return s.Control("tcp", "10.0.0.1:1", nil) }, `stack: Control was called without a socket: invalid argument`},
 		{"no socket", control, `stack: what was to be moved into the stack is no socket: getsockopt: socket operation on non-socket`},
 	})
 }
@@ -207,7 +275,7 @@ func TestClosedErrors(t *testing.T) {
 		}, `listen udp 224.0.0.9:80: listen udp4: use of closed network connection`},
 		{"Control", func() error { _, err := hook.Dial("tcp", "127.0.0.1:1"); return err }, `dial tcp 127.0.0.1:1: stack: stack is closed: use of closed network connection`},
 		{"Socket", func() error { _, err := s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); return err }, `stack: stack is closed: use of closed network connection`},
-		{"LookupNetIP", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "nosuch.invalid"); return err }, `lookup nosuch.invalid: the stack has no DNS servers (set Config.DNS)`},
+		{"LookupNetIP", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "nosuch.invalid"); return err }, `lookup nosuch.invalid: use of closed network connection`},
 		{"RTNL", func() error { _, err := s.RTNL(); return err }, `rtnl: dial: stack: stack is closed: use of closed network connection`},
 		{"NetNS", func() error { _, err := s.NetNS(); return err }, `stack: stack is closed: use of closed network connection`},
 		{"Sysctl", func() error { return s.Sysctl("net.ipv4.ip_forward", "1") }, `stack: stack is closed: use of closed network connection`},
@@ -215,3 +283,53 @@ func TestClosedErrors(t *testing.T) {
 		{"Run", func() error { return s.Run(t.Context(), "true") }, `command ["true"]: stack: stack is closed: use of closed network connection`},
 	})
 }
+
+// TestNoStack calls the methods of a Stack that Open did not make: they must not
+// be those of the host.
+func TestNoStack(t *testing.T) {
+	host, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	target := host.Addr().String()
+	const none = `there is no stack, the error of Open or New says why: invalid argument`
+	for name, s := range map[string]*Stack{"nil": nil, "zero": {}} {
+		hook := net.Dialer{Control: s.Control}
+		d, lc := Dialer{Stack: s}, ListenConfig{Stack: s}
+		table := []mistake{
+			{"Dial", func() error { _, err := s.Dial("tcp", target); return err }, `dial tcp: ` + none},
+			{"Listen", func() error { _, err := s.Listen("tcp", "127.0.0.1:0"); return err }, `listen tcp: ` + none},
+			{"ListenPacket", func() error { _, err := s.ListenPacket("udp", "127.0.0.1:0"); return err }, `listen udp: ` + none},
+			{"ListenPacket, IP", func() error { _, err := s.ListenPacket("ip4:icmp", "127.0.0.1"); return err }, `listen ip4:icmp: ` + none},
+			{"ListenMulticastUDP", func() error {
+				_, err := s.ListenMulticastUDP("udp", "", netip.MustParseAddrPort("224.0.0.9:80"))
+				return err
+			}, `listen udp 224.0.0.9:80: ` + none},
+			{"Control", func() error { _, err := hook.Dial("tcp", target); return err }, `dial tcp ` + target + `: ` + none},
+			{"HTTPClient", func() error { _, err := s.HTTPClient().Get("http://" + target); return err }, `Get "http://` + target + `": dial tcp: ` + none},
+			{"Socket", func() error { _, err := s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); return err }, none},
+			{"LookupNetIP", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "localhost"); return err }, `lookup localhost: ` + none},
+			{"Resolver", func() error { _, err := s.Resolver().LookupTXT(t.Context(), "nosuch.invalid."); return err }, `lookup nosuch.invalid. …` + none},
+			{"RTNL", func() error { _, err := s.RTNL(); return err }, none},
+			{"NetNS", func() error { _, err := s.NetNS(); return err }, none},
+			{"Sysctl", func() error { return s.Sysctl("net.ipv4.ip_forward", "1") }, none},
+			{"Command", func() error { return s.Command(t.Context(), "true").Run() }, none},
+			{"Run", func() error { return s.Run(t.Context(), "true") }, `command ["true"]: ` + none},
+			{"Close", s.Close, none},
+		}
+		if s != nil { // without a stack, these are the host's
+			table = append(table,
+				mistake{"Dialer", func() error { _, err := d.Dial("tcp", target); return err }, `dial tcp: ` + none},
+				mistake{"ListenConfig", func() error { _, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0"); return err }, `listen tcp: ` + none})
+		}
+		t.Run(name, func(t *testing.T) { mistakes(t, "\x00", table) })
+		if got := s.Stats(); got.Interfaces != nil {
+			t.Errorf("got %+v", got)
+		}
+	}
+}
+
+type failingWriter struct{}
+
+func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("disk full") }

@@ -61,6 +61,7 @@ type DNS struct {
 
 // A Stack is a private TCP/IP stack of the process: the kernel's own, in a
 // network namespace. Its methods may be called from several goroutines at once.
+// Those of a nil Stack return errors: it is not the host.
 type Stack struct {
 	st      *stack.Stack
 	dns     *dns.Client
@@ -68,6 +69,18 @@ type Stack struct {
 }
 
 var _ rtnl.SocketMaker = (*Stack)(nil)
+
+// errNoStack is what the methods of a nil Stack return, whose maker has not
+// looked at the error of Open or New. A nil Stack is not the host.
+var errNoStack = fmt.Errorf("there is no stack, the error of Open or New says why: %w", os.ErrInvalid)
+
+// check refuses a Stack that Open or New did not make.
+func (s *Stack) check() error {
+	if s == nil || s.st == nil {
+		return errNoStack
+	}
+	return nil
+}
 
 // Open makes a stack with the interface vde0 on the network vnl, with the given
 // addresses ("10.0.0.50/24", "fc00::1:50/64"); loopback and vde0 are up, and the
@@ -124,6 +137,9 @@ func New(ctx context.Context, cfg Config) (*Stack, error) {
 // Close may be called twice and beside any other call, and returns when the end
 // is complete. Later calls report net.ErrClosed.
 func (s *Stack) Close() error {
+	if err := s.check(); err != nil {
+		return err
+	}
 	defaultStack.CompareAndSwap(s, nil)
 	s.handles.closeAll()
 	return s.st.Close()
@@ -135,24 +151,33 @@ func (s *Stack) Close() error {
 // it is called, by the host; [Dialer] and [ListenConfig] resolve them in the
 // stack.
 func (s *Stack) Control(network, address string, c syscall.RawConn) error {
+	if err := s.check(); err != nil {
+		return err
+	}
 	return s.st.Control(network, address, c)
 }
 
 // ControlContext is [Stack.Control] for the ControlContext field.
 func (s *Stack) ControlContext(_ context.Context, network, address string, c syscall.RawConn) error {
-	return s.st.Control(network, address, c)
+	return s.Control(network, address, c)
 }
 
 // Socket makes a socket of any domain, type and protocol in the stack, as
 // socket(2). typ may contain SOCK_NONBLOCK. The file is close-on-exec and
 // belongs to the caller. It replaces vde_msocket.
 func (s *Stack) Socket(domain, typ, proto int) (*os.File, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
 	return s.st.Socket(domain, typ, proto)
 }
 
 // RTNL opens a connection that configures the stack by netlink. It belongs to
 // the caller, and is closed with the stack.
 func (s *Stack) RTNL() (*rtnl.Conn, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
 	c, err := s.st.RTNL()
 	if err == nil && !track(&s.handles, c) {
 		c.Close()
@@ -164,17 +189,32 @@ func (s *Stack) RTNL() (*rtnl.Conn, error) {
 // Sysctl sets a setting of the stack, such as "net.ipv4.ip_forward" to "1".
 // Parts are separated by dots or, where a part contains dots, by slashes. Only
 // settings below net belong to a stack; others are refused.
-func (s *Stack) Sysctl(name, value string) error { return s.st.Sysctl(name, value) }
+func (s *Stack) Sysctl(name, value string) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	return s.st.Sysctl(name, value)
+}
 
 // NetNS returns a descriptor of the stack's network namespace, for setns of
 // other libraries and programs. It belongs to the caller, and keeps the
 // namespace alive, but not its interfaces, when the stack is closed. A program
 // without privilege first enters the user namespace that owns it, as
 // ioctl_ns(2) gives it: "nsenter --user --net".
-func (s *Stack) NetNS() (*os.File, error) { return s.st.NetNS() }
+func (s *Stack) NetNS() (*os.File, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return s.st.NetNS()
+}
 
 // Stats returns the counters of the interfaces.
-func (s *Stack) Stats() Stats { return s.st.Stats() }
+func (s *Stack) Stats() Stats {
+	if s.check() != nil {
+		return Stats{}
+	}
+	return s.st.Stats()
+}
 
 // defaultStack is the stack of the package functions; nil is the host.
 var defaultStack atomic.Pointer[Stack]

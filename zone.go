@@ -1,10 +1,13 @@
 package vdestack
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
+	"syscall"
 )
 
 // zoneIndex returns the address with the number of the stack's interface for
@@ -59,4 +62,31 @@ func (s *Stack) nameZones(addrs ...net.Addr) {
 			*zone = link.Name
 		}
 	}
+}
+
+// maxUnixPath is the longest path in a socket address.
+const maxUnixPath = 107
+
+// explain says what is wrong with an address that the kernel only finds invalid.
+func explain(err error, network, address string) error {
+	op, ok := err.(*net.OpError)
+	if !ok || !errors.Is(op.Err, syscall.EINVAL) {
+		return err
+	}
+	host := address
+	if !isIP(network) {
+		host, _, _ = net.SplitHostPort(address)
+	}
+	ip, _ := netip.ParseAddr(host)
+	text := ""
+	switch {
+	case strings.HasPrefix(network, "unix") && len(address) > maxUnixPath:
+		text = fmt.Sprintf("a socket address has room for %d bytes, this path has %d", maxUnixPath, len(address))
+	case ip.Zone() == "" && (ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast()) && ip.Is6():
+		text = "a link-local address needs a zone, the name of an interface: " + ip.String() + "%vde0"
+	default:
+		return err
+	}
+	op.Err = fmt.Errorf("%w (%s)", op.Err, text)
+	return err
 }

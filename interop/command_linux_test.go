@@ -34,8 +34,8 @@ func TestCommands(t *testing.T) {
 		{busybox + " ip link show dev vde0", "mtu 1400"},
 		{ip + " neigh replace 10.0.0.9 lladdr 02:00:00:00:00:09 dev vde0", ""},
 		{ip + " neigh show 10.0.0.9", "lladdr 02:00:00:00:00:09 PERMANENT"},
-		{ping + " -n -c 1 -w 20 " + server[0], "1 received"},
-		{ping + " -n -c 1 -w 20 " + server[1], "1 received"},
+		{ping + " -n -c 1 -w 20 " + server[0], " bytes from "},
+		{ping + " -n -c 1 -w 20 " + server[1], " bytes from "},
 	} {
 		if got := run(strings.Fields(tt.command)...); !strings.Contains(got, tt.want) {
 			t.Errorf("%s: got %q, want %q", tt.command, got, tt.want)

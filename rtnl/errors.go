@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/mdlayher/netlink"
 )
@@ -64,5 +65,68 @@ func fail(op string, what fmt.Stringer, err error) error {
 	if errors.Is(e.Err, os.ErrDeadlineExceeded) {
 		e.Err, e.Msg = os.ErrDeadlineExceeded, "no answer from the kernel"
 	}
+	if errno, ok := e.Err.(syscall.Errno); ok && e.Msg == "" {
+		e.Msg = hint(op, errno)
+	}
 	return e
+}
+
+// hint says what an errno means to an operation for which the kernel has no
+// words of its own; older kernels have fewer.
+func hint(op string, errno syscall.Errno) string {
+	verb, object, _ := strings.Cut(op, " ")
+	object, _, _ = strings.Cut(object, " ")
+	switch errno {
+	case syscall.EPERM, syscall.EACCES:
+		return "it takes CAP_NET_ADMIN over the stack"
+	case syscall.ENODEV:
+		if op == "add route" {
+			return "there is no such interface, or the route has neither interface nor gateway"
+		}
+		return "there is no such interface"
+	case syscall.EEXIST:
+		switch object {
+		case "":
+			return "the name or the index is taken"
+		case "name":
+			return "the name is taken"
+		}
+		return "there is one already"
+	case syscall.ESRCH, syscall.ENOENT:
+		return "there is none"
+	case syscall.ENETUNREACH, syscall.EHOSTUNREACH:
+		return "the gateway is in no network of an interface that is up"
+	case syscall.EADDRNOTAVAIL:
+		switch {
+		case verb == "delete":
+			return "the interface does not have it"
+		case object == "hardware" || object == "":
+			return "a hardware address is neither zero nor a group's"
+		}
+	case syscall.EINVAL:
+		switch {
+		case op == "add":
+			return "the kind needs a parameter, as a vlan its Parent, or one is wrong, as a Master that is not there"
+		case object == "master":
+			return "there is no interface with the index of the master"
+		case object == "MTU":
+			return "the interface does not take this MTU"
+		case op == "get", op == "delete", object == "up", object == "down", object == "hardware":
+			return "0 is no interface"
+		}
+	case syscall.EOPNOTSUPP:
+		switch {
+		case op == "add":
+			return "the kernel does not have this kind: modprobe"
+		case object == "master":
+			return "the master is no bridge, or the interface cannot be a port"
+		case op == "delete":
+			return "the kernel keeps this interface"
+		}
+	case syscall.EBUSY:
+		if object == "name" {
+			return "set the interface down first"
+		}
+	}
+	return ""
 }

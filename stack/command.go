@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -140,14 +141,17 @@ func (c *Cmd) Start() (err error) {
 	case c.ctx.Err() != nil:
 		return c.ctx.Err()
 	}
-	for _, v := range c.Env {
-		if strings.ContainsRune(v, 0) {
-			return fmt.Errorf("stack: environment variable %q has a zero byte", v)
-		}
+	if err := c.check(); err != nil {
+		return err
 	}
 	files, err := c.files()
 	if err != nil {
 		return err
+	}
+	for i, f := range files {
+		if f != nil && f.Fd() == ^uintptr(0) {
+			return fmt.Errorf("stack: the file for descriptor %d of the command: %w", i, os.ErrClosed)
+		}
 	}
 	if c.proc, err = c.s.start(c.ctx, c, files); err != nil {
 		return err
@@ -169,6 +173,28 @@ func (c *Cmd) Start() (err error) {
 			case <-c.done:
 			}
 		})
+	}
+	return nil
+}
+
+// check refuses what no program can be executed with.
+func (c *Cmd) check() error {
+	if c.Path == "" {
+		return errors.New("stack: Path of the command is empty")
+	}
+	for what, texts := range map[string][]string{"path": {c.Path}, "directory": {c.Dir}, "argument": c.Args, "environment variable": c.Env} {
+		for _, text := range texts {
+			if strings.ContainsRune(text, 0) {
+				return fmt.Errorf("stack: %s %q has a zero byte", what, text)
+			}
+		}
+	}
+	for _, b := range c.Binds {
+		for _, path := range []string{b.From, b.To} {
+			if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
+				return fmt.Errorf("stack: bind of %q over %q: path %q is not absolute, or has a zero byte", b.From, b.To, path)
+			}
+		}
 	}
 	return nil
 }

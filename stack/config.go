@@ -64,7 +64,8 @@ type Interface struct {
 	// prefixes. IPv6 addresses are usable at once: duplicate address detection
 	// is skipped for them.
 	Addrs []netip.Prefix
-	// Gateways are default routes, at most one for IPv4 and one for IPv6.
+	// Gateways are default routes, at most one for IPv4 and one for IPv6 in the
+	// whole stack.
 	Gateways []netip.Addr
 	// Down leaves the interface down.
 	Down bool
@@ -112,6 +113,7 @@ func (c *Config) check() error {
 	copy(ifs, c.Interfaces)
 	c.Interfaces = ifs
 	names := map[string]int{"lo": -1}
+	gateways := map[bool]int{}
 	for i := range ifs {
 		f := &ifs[i]
 		if f.Name == "" {
@@ -127,6 +129,12 @@ func (c *Config) check() error {
 			return fmt.Errorf("interface %d: name %q is that of interface %d too", i, f.Name, j)
 		}
 		names[f.Name] = i
+		for _, gw := range f.Gateways {
+			if j, ok := gateways[gw.Is4()]; ok {
+				return fmt.Errorf("interface %d: gateway %v: interface %d has the default route of its family already; add others by RTNL, with a metric", i, gw, j)
+			}
+			gateways[gw.Is4()] = i
+		}
 	}
 	return nil
 }
@@ -156,7 +164,11 @@ func (f *Interface) check() error {
 		if err := f.checkAddr(p); err != nil {
 			return err
 		}
-		if slices.Contains(f.Addrs[:i], p) {
+		// IPv4 has one address in two networks, IPv6 does not.
+		if j := slices.IndexFunc(f.Addrs[:i], func(q netip.Prefix) bool { return p == q || p.Addr() == q.Addr() && p.Addr().Is6() }); j >= 0 {
+			if q := f.Addrs[j]; q != p {
+				return fmt.Errorf("addresses %v and %v: IPv6 has an address once on an interface", q, p)
+			}
 			return fmt.Errorf("address %v is given twice", p)
 		}
 	}
@@ -182,8 +194,10 @@ func (f *Interface) checkAddr(p netip.Prefix) error {
 		return fmt.Errorf("address %v has no length from 0 to %d: write ADDRESS/LENGTH, such as 10.0.0.50/24", a, a.BitLen())
 	case a.Is4In6():
 		return fmt.Errorf("address %v is IPv4 written as IPv6: write it as %v", p, a.Unmap())
-	case a.IsUnspecified(), a.IsMulticast():
+	case a.IsUnspecified(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return fmt.Errorf("address %v cannot be that of an interface: it is not of a single host", p)
+	case a == netip.IPv6Loopback():
+		return fmt.Errorf("address %v belongs to loopback, which has it", p)
 	case a.Is6() && f.MTU < minMTU6:
 		return fmt.Errorf("address %v: IPv6 needs an MTU of %d, this one is %d", p, minMTU6, f.MTU)
 	}

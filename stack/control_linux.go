@@ -27,6 +27,9 @@ var carried = []struct{ level, opt int }{
 // protocol is made in the stack, gets the options set so far, and takes the
 // place of the original.
 func (s *Stack) Control(network, address string, c syscall.RawConn) error {
+	if c == nil {
+		return fmt.Errorf("%s: Control was called without a socket: %w", s.name, os.ErrInvalid)
+	}
 	var err error
 	if cerr := c.Control(func(fd uintptr) { err = s.swap(int(fd)) }); cerr != nil {
 		return cerr

@@ -131,6 +131,9 @@ func (l *lan) plug(s *Stack, cfg Interface) (port int, err error) {
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return 0, fmt.Errorf("%w (the kernel has no veth interfaces: modprobe veth; mem:// does without)", err)
 	}
+	if errors.Is(err, unix.EXFULL) {
+		return 0, fmt.Errorf("%w (the network has as many interfaces as a bridge has ports, 1023: mem:// has no limit)", err)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -158,13 +158,18 @@ func (s *Stack) killOrphans(groups []int) {
 	}
 }
 
-// groupOf returns the process group of a process, from proc_pid_stat(5): the
-// third field after the name, which is in parentheses.
+// groupOf returns the process group of a process, -1 if it is not known.
 func groupOf(pid int) int {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return -1
 	}
+	return groupIn(text)
+}
+
+// groupIn reads the process group from proc_pid_stat(5): the third field after
+// the name, which is in parentheses and may have some in it.
+func groupIn(text []byte) int {
 	f := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(f) < 3 {
 		return -1

@@ -57,21 +57,32 @@ func dumpSockets(diag int, req []byte) (ids [][]byte) {
 		if err != nil {
 			return ids
 		}
-		for b := buf[:n]; len(b) >= unix.NLMSG_HDRLEN; {
-			l := int(binary.NativeEndian.Uint32(b))
-			typ := binary.NativeEndian.Uint16(b[4:])
-			if l < unix.NLMSG_HDRLEN || l > len(b) || typ == unix.NLMSG_DONE {
-				return ids
-			}
-			if typ == unix.NLMSG_ERROR && binary.NativeEndian.Uint32(b[8:]) == dumpSeq {
-				return ids
-			}
-			if msg := b[unix.NLMSG_HDRLEN:l]; typ == sockDiagByFamily && len(msg) >= diagMessageLen {
-				ids = append(ids, append([]byte(nil), msg[diagMsgSockID:diagMsgSockID+sockIDLen]...))
-			}
-			b = b[min((l+3)&^3, len(b)):]
+		more, end := decodeDump(buf[:n])
+		ids = append(ids, more...)
+		if end {
+			return ids
 		}
 	}
+}
+
+// decodeDump returns the identities in a datagram of a dump, and whether it is
+// the last one.
+func decodeDump(b []byte) (ids [][]byte, end bool) {
+	for len(b) >= unix.NLMSG_HDRLEN {
+		l := int(binary.NativeEndian.Uint32(b))
+		typ := binary.NativeEndian.Uint16(b[4:])
+		if l < unix.NLMSG_HDRLEN || l > len(b) || typ == unix.NLMSG_DONE {
+			return ids, true
+		}
+		if typ == unix.NLMSG_ERROR && binary.NativeEndian.Uint32(b[8:]) == dumpSeq {
+			return ids, true
+		}
+		if msg := b[unix.NLMSG_HDRLEN:l]; typ == sockDiagByFamily && len(msg) >= diagMessageLen {
+			ids = append(ids, append([]byte(nil), msg[diagMsgSockID:diagMsgSockID+sockIDLen]...))
+		}
+		b = b[min((l+3)&^3, len(b)):]
+	}
+	return ids, false
 }
 
 // dumpSeq is the sequence number of dumps; errors of other requests, which are
@@ -128,14 +139,19 @@ func shutDown(cookie uint64, spare int) {
 // tableSize returns a number above all descriptors of the process.
 func tableSize() int {
 	if text, err := os.ReadFile("/proc/thread-self/status"); err == nil {
-		if _, rest, ok := strings.Cut(string(text), "\nFDSize:"); ok {
-			line, _, _ := strings.Cut(rest, "\n")
-			if n, err := strconv.Atoi(strings.TrimSpace(line)); err == nil {
-				return n
-			}
+		if n, ok := fdSize(string(text)); ok {
+			return n
 		}
 	}
 	return 1 << 16
+}
+
+// fdSize reads the size of the descriptor table from proc_pid_status(5).
+func fdSize(status string) (n int, ok bool) {
+	_, rest, _ := strings.Cut(status, "\nFDSize:")
+	line, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.Atoi(strings.TrimSpace(line))
+	return n, err == nil && n > 0
 }
 
 // drain waits until the pump has taken what the kernel sent to the interface,

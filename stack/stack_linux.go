@@ -178,30 +178,43 @@ func (s *Stack) RTNL() (*rtnl.Conn, error) { return rtnl.Dial(s) }
 // separated by dots or, where a part contains dots, by slashes. Only settings
 // below net belong to a stack; the others are the machine's and are refused.
 func (s *Stack) Sysctl(name, value string) error {
-	sep := "."
-	if strings.Contains(name, "/") {
-		sep = "/"
-	}
-	parts := strings.Split(name, sep)
-	if len(parts) < 2 || parts[0] != "net" {
-		return fmt.Errorf("%s: sysctl %q: only settings that begin with net. belong to a stack", s.name, name)
-	}
-	for _, p := range parts {
-		if p == "" || p == "." || p == ".." || strings.ContainsAny(p, "/\x00") {
-			return fmt.Errorf("%s: sysctl %q is not the name of a setting", s.name, name)
-		}
+	path, err := sysctlPath(name)
+	if err != nil {
+		return s.wrap(err)
 	}
 	// The path leads to the settings of the namespace of whoever opens it.
-	fd, err := s.ns.Open("/proc/sys/"+strings.Join(parts, "/"), unix.O_WRONLY)
+	fd, err := s.ns.Open(path, unix.O_WRONLY)
 	if err != nil {
 		return s.wrap(fmt.Errorf("sysctl %s: %w", name, err))
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
 	if _, err := f.WriteString(value); err != nil {
-		return s.wrap(fmt.Errorf("sysctl %s=%q: %w", name, value, errors.Unwrap(err)))
+		why := "the kernel does not take this value"
+		if errors.Is(err, unix.ENOENT) {
+			why = "the kernel does not have what the value names"
+		}
+		return s.wrap(fmt.Errorf("sysctl %s=%.80q: %w (%s)", name, value, errors.Unwrap(err), why))
 	}
 	return nil
+}
+
+// sysctlPath returns the file of a setting of a stack.
+func sysctlPath(name string) (string, error) {
+	sep := "."
+	if strings.Contains(name, "/") {
+		sep = "/"
+	}
+	parts := strings.Split(name, sep)
+	if len(parts) < 2 || parts[0] != "net" {
+		return "", fmt.Errorf("sysctl %q: only settings that begin with net. belong to a stack", name)
+	}
+	for _, p := range parts {
+		if p == "" || p == "." || p == ".." || strings.ContainsAny(p, "/\x00") {
+			return "", fmt.Errorf("sysctl %q is not the name of a setting", name)
+		}
+	}
+	return "/proc/sys/" + strings.Join(parts, "/"), nil
 }
 
 // NetNS returns a descriptor of the stack's network namespace, for setns of

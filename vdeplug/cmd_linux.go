@@ -80,9 +80,20 @@ func startCommand(args []string) (*command, error) {
 	if err != nil {
 		stdin.Close()
 		stdout.Close()
-		return nil, err
+		return nil, explainStart(err)
 	}
 	return c, nil
+}
+
+// explainStart says why a command is not executed.
+func explainStart(err error) error {
+	switch {
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w (it must be a file that this user may execute, chmod +x)", err)
+	case errors.Is(err, unix.ENOEXEC):
+		return fmt.Errorf("%w (neither a program for this machine nor a script that begins with #!)", err)
+	}
+	return err
 }
 
 func (c *command) Write(b []byte) (int, error) { return c.stdin.Write(b) }

@@ -122,7 +122,19 @@ func readLocator(path string) (Locator, error) {
 		return Locator{}, err
 	}
 	defer f.Close()
-	line, err := bufio.NewReader(io.LimitReader(f, maxLine)).ReadString('\n')
+	l, err := firstLocator(f)
+	if err == nil && l.scheme == "" {
+		if isFile(l.body) {
+			return Locator{}, fmt.Errorf("it names another file, %q (the first line must be the locator itself)", l.body)
+		}
+		l.scheme = "vde"
+	}
+	return l, err
+}
+
+// firstLocator reads the locator in the first line of a file.
+func firstLocator(r io.Reader) (Locator, error) {
+	line, err := bufio.NewReader(io.LimitReader(r, maxLine)).ReadString('\n')
 	switch {
 	case err != nil && err != io.EOF:
 		return Locator{}, err
@@ -133,15 +145,5 @@ func readLocator(path string) (Locator, error) {
 	if strings.TrimSpace(line) == "" {
 		return Locator{}, errors.New("the first line is empty; it must be a locator")
 	}
-	l, err := parse(line)
-	if err != nil {
-		return Locator{}, err
-	}
-	if l.scheme == "" {
-		if isFile(l.body) {
-			return Locator{}, fmt.Errorf("it names another file, %q (the first line must be the locator itself)", l.body)
-		}
-		l.scheme = "vde"
-	}
-	return l, nil
+	return parse(line)
 }

@@ -94,11 +94,16 @@ func (f *selfFilter) isLocal(addr netip.Addr, scope uint32) bool {
 	// The kernel has answered when the call returns.
 	var reply [1024]byte
 	n, err := unix.Read(f.netlink, reply[:])
+	return err != nil || isLocalRoute(reply[:n])
+}
+
+// isLocalRoute reads the answer to a routeRequest.
+func isLocalRoute(reply []byte) bool {
 	const routeType = unix.NLMSG_HDRLEN + 7 // in struct rtmsg
-	if err != nil || n < unix.NLMSG_HDRLEN {
+	if len(reply) < unix.NLMSG_HDRLEN {
 		return true
 	}
-	return binary.NativeEndian.Uint16(reply[4:]) == unix.RTM_NEWROUTE && n > routeType && reply[routeType] == unix.RTN_LOCAL
+	return binary.NativeEndian.Uint16(reply[4:]) == unix.RTM_NEWROUTE && len(reply) > routeType && reply[routeType] == unix.RTN_LOCAL
 }
 
 // routeRequest makes an RTM_GETROUTE for one address.

@@ -5,6 +5,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"maps"
+	"net/netip"
 	"path"
 	"reflect"
 	"slices"
@@ -230,4 +231,30 @@ func TestNames(t *testing.T) {
 	if got := fold("A\xc3\x84\xffZ."); got != "a\xc3\x84\xffz." {
 		t.Errorf("fold = %q", got)
 	}
+}
+
+// FuzzName wants every name that is taken for one to fit into a message, and
+// those tried in its place too.
+func FuzzName(f *testing.F) {
+	for _, name := range []string{"a", "a.b.", "10.0.0.1", "a..b", "-a", strings.Repeat("a.", 126) + "a", "x_y"} {
+		f.Add(name, "example.org")
+	}
+	f.Fuzz(func(t *testing.T, name, domain string) {
+		c, err := New(Config{Search: []string{domain}, Hosts: map[string][]netip.Addr{name: {netip.IPv6Unspecified()}}}, refuseDial(t))
+		if err != nil {
+			return
+		}
+		if _, err := c.LookupNetIP(t.Context(), "ip6", name); err != nil {
+			t.Errorf("%q is a host and not found: %v", name, err)
+		}
+		for _, candidate := range c.candidates(name) {
+			if _, err := dnsmessage.NewName(candidate); err != nil || !strings.HasSuffix(candidate, ".") {
+				t.Errorf("%q is looked up as %q: %v", name, candidate, err)
+			}
+		}
+		ptr := dnsmessage.MustNewName(reverseName(netip.IPv6Unspecified()))
+		if _, ok := c.known(dnsmessage.Question{Name: ptr, Type: dnsmessage.TypePTR, Class: dnsmessage.ClassINET}); !ok {
+			t.Errorf("%q has an address, which has no name", name)
+		}
+	})
 }

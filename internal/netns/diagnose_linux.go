@@ -157,7 +157,7 @@ func refusedUse(errno unix.Errno) string {
 }
 
 const (
-	seccompText = "a seccomp filter is active and may forbid it: let it allow clone, unshare and setns with namespaces, " +
+	seccompText = "a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare and setns with namespaces, " +
 		"for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no"
 	configText   = "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"
 	apparmorText = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: " +
@@ -239,12 +239,27 @@ func explainSocket(err error, domain, typ, proto int) error {
 				return kind + ": " + refusedUse(errno)
 			}
 			return kind + ": the kernel does not know this domain, see socket(2)"
-		case unix.ESOCKTNOSUPPORT, unix.EINVAL:
+		case unix.ESOCKTNOSUPPORT:
 			return kind + ": the domain has no such type, see socket(2)"
+		case unix.EINVAL:
+			return kind + ": there is no such type, or no such protocol, see socket(2)"
 		case unix.EPROTONOSUPPORT, unix.EPROTOTYPE:
 			return kind + ": the domain and type have no such protocol, 0 is the usual one"
 		}
 		return kind
+	})
+}
+
+// explainJoin explains why the file of a namespace is not opened.
+func explainJoin(err error) error {
+	return because(err, func(errno unix.Errno) string {
+		switch errno {
+		case unix.ENOENT, unix.ENOTDIR, unix.ESRCH:
+			return "no such namespace: /run/netns has those of ip netns, /proc/PID/ns/net is that of a process that lives"
+		case unix.EACCES, unix.EPERM:
+			return "it belongs to another user or to a process with privileges: that takes CAP_SYS_ADMIN, for a process CAP_SYS_PTRACE too"
+		}
+		return ""
 	})
 }
 
@@ -259,6 +274,8 @@ func explainOpen(err *os.PathError) error {
 			return "/proc/sys is read-only, as in containers: run this one with it writable"
 		case errno == unix.EACCES, errno == unix.EPERM:
 			return "the kernel lets nobody set it in a network namespace, or it is for reading only"
+		case errno == unix.ENOENT && sysctl("kernel.ostype") == "":
+			return "/proc is missing: mount -t proc proc /proc"
 		case errno == unix.ENOENT, errno == unix.ENOTDIR, errno == unix.EISDIR:
 			return "no such setting in a stack; " + filepath.Dir(err.Path) + " may have what is meant"
 		}
@@ -276,15 +293,36 @@ func explainMount(err error) error {
 	})
 }
 
+// explainBind explains why a file is not mounted over another.
+func explainBind(err error, from, to string) error {
+	return because(err, func(errno unix.Errno) string {
+		switch errno {
+		case unix.ENOENT, unix.EACCES:
+			for _, path := range []string{from, to} {
+				if _, err := os.Stat(path); err != nil {
+					return "both must exist: " + err.Error()
+				}
+			}
+		case unix.ENOTDIR:
+			return "both must be directories, or neither"
+		case unix.EPERM:
+			return refusedUse(errno)
+		}
+		return ""
+	})
+}
+
 // explainExec explains why a program is not executed.
 func explainExec(err *os.PathError) error {
 	return because(err, func(errno unix.Errno) string {
 		switch errno {
-		case unix.ENOENT:
+		case unix.ENOENT, unix.ENOTDIR:
 			if _, err := os.Stat(err.Path); err == nil {
 				return "the file is there, but not the interpreter that it names in its first line or its ELF header"
 			}
 			return "no such program"
+		case unix.EPERM:
+			return forbidden(errno)
 		case unix.EACCES:
 			return "it must be a file that this user may execute, chmod +x, not on a file system mounted noexec"
 		case unix.ENOEXEC:

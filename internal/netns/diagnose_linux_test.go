@@ -105,12 +105,26 @@ func mapError(op string, errno unix.Errno) error {
 	return fmt.Errorf("mapping: %w", &os.PathError{Op: op, Path: "/proc/43/uid_map", Err: errno})
 }
 
+func joinError(errno unix.Errno) error {
+	return &os.PathError{Op: "open", Path: "/run/netns/x", Err: errno}
+}
+
+func mounting(err error) error { return explainBind(err, "/", "/nonexistent") }
+
+func executing(err error) error {
+	return explainExec(&os.PathError{Op: "exec", Path: "/nonexistent", Err: err})
+}
+
+func setting(err error) error {
+	return explainOpen(&os.PathError{Op: "open", Path: "/proc/sys/net/ipv4/x", Err: err})
+}
+
 func packet(err error) error { return explainSocket(err, unix.AF_PACKET, unix.SOCK_RAW, 3) }
 
 func TestDiagnosis(t *testing.T) {
 	const (
 		apparmor = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: load an AppArmor profile for this program with the rule userns, or set it to 0"
-		filter   = "a seccomp filter is active and may forbid it: let it allow clone, unshare and setns with namespaces, for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no"
+		filter   = "a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare and setns with namespaces, for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no"
 		unknown  = "no setting says why: a chroot, the rules of a container or a security module (see journalctl -k) forbid it; allow it there, or give the program CAP_SYS_ADMIN"
 	)
 	restricted := sysctls("kernel.apparmor_restrict_unprivileged_userns=1")
@@ -187,6 +201,29 @@ func TestDiagnosis(t *testing.T) {
 			"domain 17, type 0x3, protocol 3: a seccomp filter is active and may forbid it: let it allow socket and setns, for a systemd unit by RestrictAddressFamilies"},
 		{"socket, AppArmor", machine{files: restricted}, packet, unix.EPERM, "domain 17, type 0x3, protocol 3: " + apparmor},
 
+		{"no namespace", machine{}, explainJoin, joinError(unix.ENOENT), "no such namespace: /run/netns has those of ip netns, /proc/PID/ns/net is that of a process that lives"},
+		{"namespace of another", machine{}, explainJoin, joinError(unix.EACCES), "it belongs to another user or to a process with privileges: that takes CAP_SYS_ADMIN, for a process CAP_SYS_PTRACE too"},
+		{"namespace, descriptors", machine{}, explainJoin, joinError(unix.EMFILE), "the limit of descriptors is 256: close some, or raise it, ulimit -n"},
+
+		{"bind, nothing there", machine{}, mounting, unix.ENOENT, "both must exist: stat /nonexistent: no such file or directory"},
+		{"bind, file and directory", machine{}, mounting, unix.ENOTDIR, "both must be directories, or neither"},
+		{"bind, seccomp", machine{files: status(0, 2)}, mounting, unix.EPERM, filter},
+		{"bind, other", machine{}, mounting, unix.EBUSY, ""},
+
+		{"exec, no program", machine{}, executing, unix.ENOENT, "no such program"},
+		{"exec, below a file", machine{}, executing, unix.ENOTDIR, "no such program"},
+		{"exec, seccomp", machine{files: status(0, 2)}, executing, unix.EPERM, filter},
+		{"exec, mode", machine{}, executing, unix.EACCES, "it must be a file that this user may execute, chmod +x, not on a file system mounted noexec"},
+		{"exec, format", machine{}, executing, unix.ENOEXEC, "neither a program for this machine nor a script that begins with #!"},
+		{"exec, too long", machine{}, executing, unix.E2BIG, "the arguments and the environment are too long, see execve(2)"},
+		{"exec, busy", machine{}, executing, unix.ETXTBSY, "somebody has it open for writing"},
+		{"exec, processes", machine{}, executing, unix.EAGAIN, "the limit of processes and threads, ulimit -u, is 256, or pids.max of the container is reached: raise it, or end some"},
+
+		{"setting, /proc missing", machine{noProc: true}, setting, unix.ENOENT, "/proc is missing: mount -t proc proc /proc"},
+		{"setting, none", machine{}, setting, unix.ENOENT, "no such setting in a stack; /proc/sys/net/ipv4 may have what is meant"},
+		{"setting, read-only", machine{}, setting, unix.EROFS, "/proc/sys is read-only, as in containers: run this one with it writable"},
+		{"setting, refused", machine{}, setting, unix.EACCES, "the kernel lets nobody set it in a network namespace, or it is for reading only"},
+
 		{"no error", machine{}, explain, nil, ""},
 		{"other error", machine{}, explain, net.ErrClosed, ""},
 		{"other errno", machine{}, Refused, unix.EFAULT, ""},
@@ -202,7 +239,8 @@ func TestDiagnosis(t *testing.T) {
 				}
 				return
 			}
-			if want := tt.err.Error() + " (" + tt.want + ")"; got.Error() != want {
+			// Some put a path before the error.
+			if want := tt.err.Error() + " (" + tt.want + ")"; !strings.HasSuffix(got.Error(), want) {
 				t.Errorf("got\n\t%v\nwant\n\t%s", got, want)
 			}
 			if !errors.Is(got, tt.err) {
@@ -248,4 +286,54 @@ func apparmored() {
 	}
 	fmt.Print(err)
 	os.Exit(0)
+}
+
+// FuzzProc diagnoses with files of /proc that have anything in them. There is
+// always an explanation.
+func FuzzProc(f *testing.F) {
+	for _, name := range []string{"/proc/self/status", "/proc/self/mountinfo", "/proc/self/uid_map", "/proc/sys/user/max_net_namespaces"} {
+		f.Add(ordinary[name], "42", uint16(unix.EPERM))
+	}
+	f.Add("CapEff:\nSeccomp:\t2\n", "self", uint16(unix.EACCES))
+	f.Add("0 100000 1000\n1000 1", "", uint16(unix.ENOSPC))
+	f.Fuzz(func(t *testing.T, text, self string, n uint16) {
+		files := make(map[string]string)
+		for name := range ordinary {
+			files[name] = text
+		}
+		defer machine{files: files, self: self}.install()()
+		errno := unix.Errno(n)
+		for _, explain := range []func(error) error{explain, Refused, explainJoin, explainMount, explainLimit, executing, setting, packet, mounting} {
+			for _, err := range []error{errno, mapError("open", errno), os.NewSyscallError("clone", errno)} {
+				if got := explain(err); !errors.Is(got, errno) {
+					t.Errorf("%v does not wrap %v", got, errno)
+				}
+			}
+		}
+		for _, errno := range []unix.Errno{unix.EPERM, unix.ENOSPC, unix.EAGAIN, unix.EMFILE, unix.ENOSYS} {
+			if got := explain(errno).Error(); !strings.HasPrefix(got, errno.Error()+" (") {
+				t.Errorf("got %q", got)
+			}
+		}
+	})
+}
+
+// FuzzIdentity wants a map of ids to lead each to itself.
+func FuzzIdentity(f *testing.F) {
+	f.Add("         0          0 4294967295\n")
+	f.Add("0 100000 1000\n2000 101000 1")
+	f.Fuzz(func(t *testing.T, ids string) {
+		out, err := identityOf(ids)
+		if err != nil {
+			return
+		}
+		for line := range strings.Lines(out) {
+			if f := strings.Fields(line); len(f) != 3 || f[0] != f[1] {
+				t.Errorf("line %q of %q", line, ids)
+			}
+		}
+		if again, err := identityOf(out); err != nil || again != out {
+			t.Errorf("got %q, %v from %q", again, err, out)
+		}
+	})
 }

@@ -175,11 +175,16 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 		return explainExec(&os.PathError{Op: "exec", Path: p.path, Err: errno})
 	}
 	err := os.NewSyscallError(p.what[i], errno)
-	if p.what[i] == "unshare" {
+	switch p.what[i] {
+	case "unshare":
 		err = explainMount(err)
+	case "mount":
+		if _, ok := p.mounts[i]; !ok {
+			err = Refused(err)
+		}
 	}
 	if b, ok := p.mounts[i]; ok {
-		err = fmt.Errorf("mounting %s over %s: %w", b.From, b.To, err)
+		err = fmt.Errorf("mounting %s over %s: %w", b.From, b.To, explainBind(err, b.From, b.To))
 	}
 	return explainLimit(fmt.Errorf("starting %s: %w", p.path, err))
 }

@@ -387,11 +387,17 @@ func identity(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return identityOf(string(text))
+}
+
+// identityOf returns the map for a namespace below one with the map given, as
+// user_namespaces(7) has them.
+func identityOf(ids string) (string, error) {
 	var out strings.Builder
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(ids) {
 		f := strings.Fields(line)
 		if len(f) != 3 {
-			return "", fmt.Errorf("line %q of /proc/self/%s", line, name)
+			return "", fmt.Errorf("line %q of a map of ids has not three numbers", line)
 		}
 		fmt.Fprintf(&out, "%s %s %s\n", f[0], f[0], f[2])
 	}

@@ -86,7 +86,7 @@ func helperFor(ns int) (*helper, error) {
 	}
 	user, err := ownerOf(ns)
 	if err == unix.EPERM {
-		return nil, fmt.Errorf("it belongs to a user namespace that the process is not in: %w", err)
+		return nil, fmt.Errorf("it belongs to a user namespace that the process is not in, that of another user or container; CAP_SYS_ADMIN opens those below: %w", err)
 	}
 	if err != nil {
 		return nil, explainLimit(os.NewSyscallError("ioctl NS_GET_USERNS", err))

@@ -67,7 +67,7 @@ func Join(path string) (_ *NS, err error) {
 	// A named pipe would wait for its other end.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, explainLimit(&os.PathError{Op: "open", Path: path, Err: err})
+		return nil, explainJoin(&os.PathError{Op: "open", Path: path, Err: err})
 	}
 	n := &NS{fd: fd}
 	if n.h, err = helperFor(fd); err != nil {

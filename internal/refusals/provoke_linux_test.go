@@ -181,6 +181,16 @@ func forwarding() error {
 	return s.Sysctl("net.ipv4.ip_forward", "1")
 }
 
+// joinParent asks for the namespace of the test, which is of another user, or of
+// the same in a user namespace above.
+func joinParent() error {
+	s, err := vdestack.New(context.Background(), vdestack.Config{NetNS: fmt.Sprintf("/proc/%d/ns/net", os.Getppid())})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
 var held []*vdestack.Stack
 
 // holdStacks keeps stacks open.

@@ -34,7 +34,7 @@ type refusal struct {
 const (
 	user    = "stack: making a user namespace: "
 	mapping = user + "mapping ids into the user namespace: "
-	seccomp = " (a seccomp filter is active and may forbid it: let it allow clone, unshare and setns with namespaces, for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no)"
+	seccomp = " (a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare and setns with namespaces, for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no)"
 	sockets = "a seccomp filter is active and may forbid it: let it allow socket and setns, for a systemd unit by RestrictAddressFamilies)"
 	noTUN   = "stack: interface vde0: open /dev/net/tun: "
 )
@@ -153,6 +153,24 @@ var refusals = []refusal{
 	{
 		name: "limit of descriptors", refuse: fewDescriptors, remedy: limit(unix.RLIMIT_NOFILE, 100),
 		want: "stack: …: too many open files (the limit of descriptors is …: close some, or raise it, ulimit -n)",
+	},
+	{
+		name: "another's namespace", ask: joinParent,
+		want: "stack: …it belongs to …",
+	},
+	{
+		name: "seccomp, mount", refuse: filter(testenv.Rule{Call: unix.SYS_MOUNT, Err: unix.EPERM}), helper: true, ask: commandWithFiles,
+		want: "stack: starting /bin/true: mount: operation not permitted" + seccomp,
+	},
+	{
+		name: "seccomp, execve", refuse: filter(testenv.Rule{Call: unix.SYS_EXECVE, Err: unix.EPERM}), helper: true, ask: commandWithFiles,
+		want: "stack: exec /bin/true: operation not permitted" + seccomp,
+	},
+	{
+		name: "proc missing, after a stack", keep: []uintptr{unix.CAP_SYS_ADMIN},
+		refuse: func() error { return errors.Join(holdStacks(1), mount("none", "/proc", "tmpfs", 0)) }, ask: forwarding, helper: true,
+		remedy: func() error { return unix.Unmount("/proc", 0) },
+		want:   "stack: sysctl net.ipv4.ip_forward: open /proc/sys/net/ipv4/ip_forward: no such file or directory (/proc is missing: mount -t proc proc /proc)",
 	},
 	{
 		name: "read-only /proc/sys", prepare: func() error { return bind("/proc/sys", "/proc/sys", unix.MS_RDONLY) }, ask: forwarding, helper: true,

@@ -19,8 +19,9 @@ const stage = "VDESTACK_TEST_STAGE"
 // Main is a TestMain that runs all tests of the package in a network namespace
 // of its own, so that no packet of a test reaches the machine's network. It has
 // loopback with IPv4 multicast, and a veth pair (test0 with fd09::1/64, and
-// test1) for IPv6 multicast. Root keeps its privileges; an ordinary user has
-// none in there, as outside.
+// test1) for IPv6 multicast. Root keeps its privileges, and has a mount namespace
+// with a /dev/net/tun for everybody; an ordinary user has none in there, as
+// outside.
 func Main(m *testing.M) {
 	for _, arg := range os.Args[1:] {
 		// A fuzzing run passes descriptors to its workers; the fuzz targets
@@ -61,7 +62,8 @@ func respawn() int {
 		defer runtime.UnlockOSThread()
 		return cmd.Run()
 	}
-	err = run(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET})
+	// Unshareflags, for package syscall then keeps mounts from propagating.
+	err = run(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Unshareflags: unix.CLONE_NEWNS})
 	if errors.Is(err, unix.EPERM) {
 		err = run(&syscall.SysProcAttr{
 			Cloneflags:  unix.CLONE_NEWNET | unix.CLONE_NEWUSER,
@@ -100,6 +102,11 @@ func setup() error {
 	if out, err := ip.CombinedOutput(); err != nil {
 		return fmt.Errorf("ip: %w: %s (apt-get install iproute2)", err, out)
 	}
+	if os.Geteuid() == 0 {
+		if err := publicTUN(); err != nil {
+			return fmt.Errorf("a TUN device for ordinary users: %w", err)
+		}
+	}
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("dropping capabilities: %w", err)
 	}
@@ -109,4 +116,37 @@ func setup() error {
 		return err
 	}
 	return syscall.Exec(exe, append([]string{exe}, os.Args[1:]...), os.Environ())
+}
+
+// publicTUN puts a device of mode 0666, as distributions have it, in the place
+// of a /dev/net/tun that is for root alone: root's tests have parts that an
+// ordinary user plays. Where no device may be made, the old one stays, and those
+// tests say what they miss.
+func publicTUN() error {
+	const device = "/dev/net/tun"
+	var st unix.Stat_t
+	if err := unix.Stat(device, &st); err != nil || st.Mode&0o666 == 0o666 {
+		return nil
+	}
+	dir, err := os.MkdirTemp("", "vdestack-test")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(dir)
+	if err := unix.Mount("none", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, ""); err != nil {
+		return os.NewSyscallError("mount", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH) // what is bound from it stays
+	node := dir + "/tun"
+	switch err := unix.Mknod(node, unix.S_IFCHR, int(st.Rdev)); err {
+	case nil:
+	case unix.EPERM:
+		return nil
+	default:
+		return os.NewSyscallError("mknod", err)
+	}
+	if err := os.Chmod(node, 0o666); err != nil {
+		return err
+	}
+	return os.NewSyscallError("mount", unix.Mount(node, device, "", unix.MS_BIND, ""))
 }
