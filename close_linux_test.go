@@ -3,12 +3,15 @@ package vdestack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"runtime"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
@@ -133,14 +136,88 @@ func TestCloseAtOnce(t *testing.T) {
 	}
 }
 
-// TestNewCancelled gives New no time: nothing is left behind.
+// TestNewCancelled gives New no time, and then less and less: nothing is left
+// behind.
 func TestNewCancelled(t *testing.T) {
 	leaks(t)
+	goroutines := runtime.NumGoroutine()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := New(ctx, Config{Interfaces: []Interface{{VNL: "mem://" + t.Name()}}})
-	if !errors.Is(err, context.Canceled) {
+	cfg := Config{Interfaces: []Interface{
+		{VNL: "mem://" + t.Name(), Addrs: prefixes("10.0.0.1/24", "fc00::1:1/64")},
+		{VNL: "lan://" + t.Name(), Addrs: prefixes("10.1.0.1/24", "fc00::2:1/64")},
+	}}
+	if _, err := New(ctx, cfg); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
+	}
+	start := time.Now()
+	s, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := time.Since(start)
+	s.Close()
+	cancelled := 0
+	for i := range 40 {
+		ctx, cancel := context.WithTimeout(t.Context(), whole*time.Duration(40-i)/40)
+		s, err := New(ctx, cfg)
+		cancel()
+		switch {
+		case err == nil:
+			s.Close()
+		case errors.Is(err, context.DeadlineExceeded):
+			cancelled++
+		default:
+			t.Error(err)
+		}
+	}
+	t.Logf("cancelled %d times of 40", cancelled)
+	noGoroutines(t, goroutines)
+}
+
+// blocked gets a value when testblock:// is opened, which then waits for ever.
+var blocked = make(chan bool)
+
+func init() {
+	vdeplug.Register("testblock", func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
+		blocked <- true
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	})
+}
+
+// TestNewBlocked cancels New while it waits for its second network. What the
+// first one has is given back.
+func TestNewBlocked(t *testing.T) {
+	leaks(t)
+	goroutines := runtime.NumGoroutine()
+	reason := errors.New("changed my mind")
+	for _, first := range []string{"mem://" + t.Name(), "lan://" + t.Name(), "cmd://cat"} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() {
+			<-blocked
+			cancel(reason)
+		}()
+		_, err := New(ctx, Config{Interfaces: []Interface{{VNL: first, Addrs: prefixes("10.0.0.1/24")}, {VNL: "testblock://"}}})
+		cancel(nil)
+		if !errors.Is(err, reason) {
+			t.Errorf("%s: got %v, want the cause", first, err)
+		}
+	}
+	noGoroutines(t, goroutines)
+	if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+		t.Errorf("child %d is left, %v", pid, err)
+	}
+}
+
+// noGoroutines waits until there are no more goroutines than the given number.
+func noGoroutines(t *testing.T, before int) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+		if time.Now().After(end) {
+			buf := make([]byte, 1<<16)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
+		}
 	}
 }
 
@@ -193,22 +270,24 @@ func TestCloseSockets(t *testing.T) {
 			}
 		}()
 	}
+	read := func(c net.Conn) error { _, err := c.Read(make([]byte, 10)); return err }
+	write := func(c net.Conn) error { // until nobody takes it
+		for {
+			if _, err := c.Write(make([]byte, 1<<16)); err != nil {
+				return err
+			}
+		}
+	}
 	for _, mptcp := range []bool{false, true} {
 		name := map[bool]string{false: "tcp", true: "mptcp"}[mptcp]
 		ln := listen(a, "tcp", "10.0.0.1:0", mptcp)
 		wait(name+" accept", net.ErrClosed, func() error { _, err := ln.Accept(); return err })
 		other := listen(a, "tcp", "10.0.0.1:0", mptcp)
 		client, server := connect(other, mptcp)
-		wait(name+" accepted read", nil, func() error { _, err := server.Read(make([]byte, 10)); return err })
-		wait(name+" peer's read", nil, func() error { _, err := client.Read(make([]byte, 10)); return err })
+		wait(name+" accepted read", nil, func() error { return read(server) })
+		wait(name+" peer's read", nil, func() error { return read(client) })
 		_, writer := connect(other, mptcp)
-		wait(name+" accepted write", nil, func() error {
-			for {
-				if _, err := writer.Write(make([]byte, 1<<16)); err != nil {
-					return err
-				}
-			}
-		})
+		wait(name+" accepted write", nil, func() error { return write(writer) })
 		// The bare hook.
 		lc := net.ListenConfig{Control: a.Control}
 		lc.SetMultipathTCP(mptcp)
@@ -218,12 +297,32 @@ func TestCloseSockets(t *testing.T) {
 		}
 		defer bare.Close()
 		wait(name+" bare accept", nil, func() error { _, err := bare.Accept(); return err })
+		d := net.Dialer{ControlContext: a.ControlContext}
+		d.SetMultipathTCP(mptcp)
+		far := listen(b, "tcp", "10.0.0.2:0", mptcp)
+		for what, f := range map[string]func(c net.Conn) error{" bare read": read, " bare write": write} {
+			c, err := d.Dial("tcp", far.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			wait(name+what, nil, func() error { return f(c) })
+		}
+		wait(name+" bare dial", nil, func() error { _, err := d.Dial("tcp", "10.0.0.99:80"); return err })
+		own := Dialer{Stack: a}
+		own.SetMultipathTCP(mptcp)
+		wait(name+" dial", net.ErrClosed, func() error { _, err := own.Dial("tcp", "10.0.0.98:80"); return err })
+		full, err := own.Dial("tcp", far.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		wait(name+" write", net.ErrClosed, func() error { return write(full) })
 	}
 	ln := listen(a, "unix", "@close", false)
 	client, server := connect(ln, false)
 	wait("unix accept", net.ErrClosed, func() error { _, err := ln.Accept(); return err })
-	wait("unix read", net.ErrClosed, func() error { _, err := client.Read(make([]byte, 10)); return err })
-	wait("unix accepted read", nil, func() error { _, err := server.Read(make([]byte, 10)); return err })
+	wait("unix read", net.ErrClosed, func() error { return read(client) })
+	wait("unix accepted read", nil, func() error { return read(server) })
 	udp, err := a.ListenPacket("udp", ":0")
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +335,6 @@ func TestCloseSockets(t *testing.T) {
 	}
 	defer bare.Close()
 	wait("bare udp", nil, func() error { _, _, err := bare.ReadFrom(make([]byte, 10)); return err })
-	wait("dial", net.ErrClosed, func() error { _, err := a.Dial("tcp", "10.0.0.99:80"); return err })
 	nl, err := a.RTNL()
 	if err != nil {
 		t.Fatal(err)
@@ -263,6 +361,95 @@ func TestCloseSockets(t *testing.T) {
 			}
 		case <-limit:
 			t.Fatal("a call waits a second after Close")
+		}
+	}
+}
+
+// A lastPlug is a plug that does not leave its network before a frame was sent
+// after all sockets were ended.
+type lastPlug struct {
+	closing, sent chan bool
+	once          sync.Once
+	closed        chan bool
+}
+
+// lastPlugs are those that last:// opens.
+var lastPlugs = make(chan *lastPlug, 1)
+
+func init() {
+	vdeplug.Register("last", func(context.Context, vdeplug.Locator, *vdeplug.Options) (vdeplug.Conn, error) {
+		return <-lastPlugs, nil
+	})
+}
+
+func (p *lastPlug) Recv([]byte) (int, error) {
+	<-p.closed
+	return 0, net.ErrClosed
+}
+
+func (p *lastPlug) Send([]byte) error {
+	select {
+	case <-p.closing:
+		select {
+		case p.sent <- true:
+		default:
+		}
+	default:
+	}
+	return nil
+}
+
+func (p *lastPlug) Close() error {
+	p.once.Do(func() {
+		close(p.closing)
+		select {
+		case <-p.sent:
+		case <-time.After(10 * time.Second):
+		}
+		close(p.closed)
+	})
+	return nil
+}
+
+// TestCloseDialLate dials when Close has ended the sockets of the stack, and
+// has not removed the interfaces yet.
+func TestCloseDialLate(t *testing.T) {
+	for _, mptcp := range []bool{false, true} {
+		for _, dst := range []string{"10.0.0.2:80", "[fc00::1:2]:80"} {
+			t.Run(fmt.Sprint(dst, " multipath ", mptcp), func(t *testing.T) {
+				leaks(t)
+				plug := &lastPlug{closing: make(chan bool), sent: make(chan bool, 1), closed: make(chan bool)}
+				lastPlugs <- plug
+				s := open(t, "last://", "10.0.0.1/24", "fc00::1:1/64")
+				ready, dialled := make(chan bool), make(chan error, 1)
+				d := Dialer{Stack: s}
+				d.SetMultipathTCP(mptcp)
+				// The socket is in the stack by now, and connects when this returns.
+				d.ControlContext = func(context.Context, string, string, syscall.RawConn) error {
+					close(ready)
+					<-plug.closing
+					return nil
+				}
+				go func() {
+					c, err := d.DialContext(t.Context(), "tcp", dst)
+					if err == nil {
+						c.Close()
+					}
+					dialled <- err
+				}()
+				<-ready
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+				select {
+				case err := <-dialled:
+					if !errors.Is(err, net.ErrClosed) {
+						t.Errorf("got %v, want net.ErrClosed", err)
+					}
+				case <-time.After(5 * time.Second):
+					t.Error("Dial waits for a connection in a closed stack")
+				}
+			})
 		}
 	}
 }

@@ -28,6 +28,9 @@ type mistake struct {
 	want string
 }
 
+// newText is what Linux 6.1 does not say yet: its errors end before it.
+const newText = ` (ipv4: Address already assigned)`
+
 var soon = regexp.MustCompile(`within (\d+m|0)s`)
 
 // mistakes makes each mistake of a table. None may panic, hang or leave
@@ -53,7 +56,7 @@ func mistakes(t *testing.T, dir string, table []mistake) {
 					t.Fatalf("no error, want %q", m.want)
 				}
 				got := soon.ReplaceAllString(strings.ReplaceAll(err.Error(), dir, "DIR"), "soon")
-				if !matches(got, m.want) {
+				if !matches(got, m.want) && got != strings.TrimSuffix(m.want, newText) {
 					t.Errorf("got\n\t%s\nwant\n\t%s", got, m.want)
 				}
 			case <-time.After(20 * time.Second):
@@ -61,12 +64,7 @@ func mistakes(t *testing.T, dir string, table []mistake) {
 			}
 		})
 	}
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(end) {
-			buf := make([]byte, 1<<16)
-			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
-		}
-	}
+	noGoroutines(t, before)
 }
 
 // matches compares texts; … in want stands for any.

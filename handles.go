@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync"
 	"weak"
+
+	"github.com/vdestack/vdestack/stack"
 )
 
 // handles are the connections and listeners that a stack handed out and that
@@ -63,7 +65,7 @@ func (h *handles) closeAll() {
 		h.mu.Unlock()
 		for _, f := range all {
 			if c := f(); c != nil {
-				c.Close()
+				stack.CloseSocket(c)
 			}
 		}
 	})

@@ -104,6 +104,9 @@ func TestRawIP(t *testing.T) {
 			if _, ok := c.(*net.IPConn); !ok {
 				t.Errorf("a %T", c)
 			}
+			if a, ok := c.RemoteAddr().(*net.IPAddr); !ok || a.String() != tt.address {
+				t.Errorf("remote address %v", c.RemoteAddr())
+			}
 			c.SetDeadline(time.Now().Add(10 * time.Second))
 			msg := []byte{tt.echo, 0, 0, 0, 0, 1, 0, 1}
 			msg[2], msg[3] = ^tt.echo, ^byte(2) // IPv4; the kernel does IPv6's
@@ -114,6 +117,10 @@ func TestRawIP(t *testing.T) {
 				buf := make([]byte, 200)
 				n, _, err := c.(*net.IPConn).ReadFrom(buf) // without the IPv4 header
 				if err != nil {
+					for _, s := range []*Stack{a, b} {
+						out, _ := s.Command(t.Context(), "sh", "-c", "ip -s addr; ip neigh").CombinedOutput()
+						t.Logf("%s\n%+v", out, s.Stats())
+					}
 					t.Fatal(err)
 				}
 				if n >= 8 && buf[0] == tt.reply {

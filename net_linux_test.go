@@ -416,6 +416,7 @@ func TestHappyEyeballs(t *testing.T) {
 	if c, err := d.Dial("tcp6", "server:80"); err == nil {
 		t.Errorf("connected to %v", c.RemoteAddr())
 	}
+	d.Timeout = 0
 	d.LocalAddr = &net.TCPAddr{IP: net.IPv4(10, 0, 0, 3)}
 	if c, err = d.Dial("tcp", "server:80"); err != nil {
 		t.Errorf("with a local IPv4 address: %v", err)

@@ -42,7 +42,22 @@ func (s *Stack) dialDNS(ctx context.Context, network, address string) (net.Conn,
 	return s.DialContext(ctx, network, address)
 }
 
-// Resolver returns a resolver that asks the stack's DNS servers.
+// Resolver returns a resolver of package net that asks the stack's DNS servers
+// from within the stack, for LookupTXT, LookupMX, LookupSRV, LookupAddr and the
+// like. No packet of it goes anywhere else. Where the host must not decide at
+// all, use [Stack.LookupNetIP], for what package net does before it asks cannot be
+// kept from the host:
+//
+//   - LookupHost, LookupIP, LookupIPAddr, LookupNetIP, LookupCNAME and LookupAddr
+//     look into the host's /etc/hosts first, or only, as /etc/nsswitch.conf says.
+//   - A name without a trailing dot is asked for in the search list of the
+//     host's /etc/resolv.conf, with its ndots; those of [DNS] do not count.
+//   - The timeout and the attempts are those of /etc/resolv.conf too.
+//   - Errors name a server of the host, which was not asked. The text at their
+//     end is that of the servers that were.
+//   - Addresses are put in order by the routes of the host, which package net
+//     finds out without sending a packet.
+//   - LookupPort reads /etc/services.
 func (s *Stack) Resolver() *net.Resolver {
 	if err := s.check(); err != nil {
 		return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, err }}

@@ -12,6 +12,7 @@ packages=(vde2 vdeplug libvdestack-dev vdens iproute2 iputils-ping busybox
 	netcat-openbsd tcpdump curl wrk dnsmasq-base gcc libc6-dev procps util-linux)
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 fuzztime=${FUZZTIME:-5s}
+soaktime=${SOAKTIME:-30} # seconds
 
 step() { printf '\n== %s (%ds)\n' "$*" $SECONDS; }
 
@@ -43,6 +44,11 @@ done
 step "tests as $(id -un)"
 go test -race -count=1 -timeout 10m ./...
 
+step "soak as $(id -un), $soaktime s"
+# It watches itself; this is in case that fails.
+soak=(timeout -k 10 $((soaktime + 120)))
+"${soak[@]}" go run -race ./bench/soak -duration "${soaktime}s"
+
 if [ "$(id -u)" = 0 ]; then
 	step "tests as an ordinary user"
 	# A copy that this user can read, and a /dev/net/tun as distributions have
@@ -54,6 +60,7 @@ if [ "$(id -u)" = 0 ]; then
 	mkdir -m 1777 "$tmp/tmp"
 	# This user may not be able to build the programs that tests start.
 	go build -o "$tmp/programs/" ./echo_example ./http_example ./vdens
+	go build -race -o "$tmp/programs/" ./bench/soak
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tmp/src"
 	cat >"$tmp/exec" <<-EOF
 		#!/bin/sh
@@ -73,7 +80,9 @@ if [ "$(id -u)" = 0 ]; then
 			mount --bind $tmp/dev/tun /dev/net/tun
 		fi
 		cd $tmp/src
-		exec go test -race -count=1 -timeout 10m -exec $tmp/exec ./..."
+		go test -race -count=1 -timeout 10m -exec $tmp/exec ./...
+		echo 'soak, $soaktime s'
+		exec ${soak[*]} $tmp/exec $tmp/programs/soak -duration ${soaktime}s"
 fi
 
 step "fuzzing, $fuzztime each"

@@ -128,11 +128,13 @@ func New(ctx context.Context, cfg Config) (*Stack, error) {
 // Close ends the stack: its commands are killed, its connections and listeners
 // are closed, its plugs leave their networks and its interfaces vanish. Calls
 // that wait return: on connections and listeners that the stack handed out with
-// [net.ErrClosed], on accepted connections and on sockets that joined by a bare
-// hook with an error or the end of the stream. Not reached are raw, packet and
-// netlink sockets made by [Stack.Socket], and listeners that join by a bare hook
-// at the very moment of Close. In a namespace that was joined by path only what
-// the stack handed out is closed.
+// [net.ErrClosed]; on accepted connections, on sockets that joined by a bare hook
+// and in child processes that inherited a socket, with an error or the end of the
+// stream. Not reached are raw, packet and netlink sockets made by [Stack.Socket],
+// unix listeners that joined by a bare hook, sockets of multipath TCP that only
+// another process has, and listeners that join by a bare hook at the very moment
+// of Close. In a namespace that was joined by path only what the stack handed out
+// is closed.
 //
 // Close may be called twice and beside any other call, and returns when the end
 // is complete. Later calls report net.ErrClosed.

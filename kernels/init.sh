@@ -4,7 +4,8 @@
 # became of it, and switches the machine off. The lines for run.sh begin with @.
 /bin/busybox --install -s
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-export HOME=/tmp TMPDIR=/tmp
+export HOME=/tmp TMPDIR=/tmp VDESTACK_PROGRAMS=/tests/programs
+ulimit -Hn 524288 # as systemd has it
 
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -75,45 +76,23 @@ run() {
 	done </tests/must
 	echo "@run $1 $2 $result $(grep -c '^--- PASS' "$log") $(grep -c '^ *--- SKIP' "$log") \
 $(grep -c '^ *--- FAIL' "$log") $(($(cut -d. -f1 /proc/uptime) - start))"
-	# The reason of a skip is the line before.
-	awk -v who="$1 $2" '/^ *--- SKIP/ { sub(/^ *[^ ]*: /, "", last); print "@skip", who, $3 ": " last } { last = $0 }' "$log"
+	# The reason of a skip is what the test said last.
+	awk -v who="$1 $2" '
+		/^=== (RUN|CONT|NAME)/ { test = $3 }
+		/^ +[a-z_]+_test\.go:[0-9]+: / { said[test] = $0; sub(/^[^:]*:[0-9]+: /, "", said[test]) }
+		/^ *--- SKIP/ { print "@skip", who, $3 ": " said[$3] }' "$log"
 	if [ $result = FAIL ]; then
 		echo "@fail $1 as $2: exit status $status"
 		sed "s/^/@log $1 $2 /" "$log"
 	fi
 }
 
-# kill9 kills the tests of a package in the middle, at several moments, and sees
-# their helper, commands and children end with them: kill9 PACKAGE USER
-kill9() {
-	cd "/tests/$1" || return
-	result=ok
-	for delay in 0 0.3 1; do
-		(as "$2" ./test) >/dev/null 2>&1 </dev/null &
-		victim=$!
-		# The one that is killed, the one in the private namespace, its helper.
-		for try in $(seq 200); do
-			processes
-			[ "$(echo "$left" | wc -w)" -lt 3 ] || break
-			sleep 0.1
-		done
-		[ "$(echo "$left" | wc -w)" -ge 3 ] || result=FAIL
-		sleep $delay
-		kill -9 $victim || result=FAIL
-		wait $victim 2>/dev/null
-		ended "$1 killed as $2" || result=FAIL
-	done
-	echo "@kill $1 $2 $result 3"
-}
-
-for dir in /tests/*/; do
-	package=$(basename "$dir")
+for dir in /tests/*/test; do
+	package=$(basename "${dir%/test}")
 	for user in root nobody; do
 		run "$package" $user
 	done
 done
-kill9 vdestack root
-kill9 vdestack nobody
 dmesg | grep -E 'BUG|WARNING|Oops|Call [Tt]race|refcount_t|unregister_netdevice|blocked for more than' | sed 's/^/@fail kernel: /'
 echo "@end"
 poweroff -f

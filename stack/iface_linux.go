@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
 	"os"
@@ -96,7 +97,7 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, localWait)
 	defer cancel()
-	awaitLocal := i.awaitLocal(ctx, nl)
+	awaitLocal := i.awaitLocal(ctx, nl.Watch)
 	for _, p := range i.cfg.Addrs {
 		if err := nl.AddrAdd(i.index, p, rtnl.NoDAD); err != nil {
 			return err
@@ -116,15 +117,17 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 }
 
 // localWait bounds the wait for the routes of IPv6 addresses, which takes a
-// millisecond or two.
-const localWait = time.Second
+// millisecond or two. The kernel has one queue of such work for all namespaces
+// of the machine, which waits for its lock on all networks: where hundreds of
+// namespaces come and go it has taken nine seconds.
+const localWait = 30 * time.Second
 
 // awaitLocal returns a function that waits until packets reach the IPv6
 // addresses that are given to the interface after this call, or ctx ends. The
 // kernel lets an address be bound at once but leaves the rest to a worker:
 // without its local route, packets for it are dropped, and those from the stack
 // itself go out to the network.
-func (i *iface) awaitLocal(ctx context.Context, nl *rtnl.Conn) (wait func()) {
+func (i *iface) awaitLocal(ctx context.Context, watch func(context.Context) iter.Seq2[rtnl.Event, error]) (wait func()) {
 	missing := make(map[netip.Addr]bool)
 	for _, p := range i.cfg.Addrs {
 		if p.Addr().Is6() && !i.cfg.Down {
@@ -134,7 +137,7 @@ func (i *iface) awaitLocal(ctx context.Context, nl *rtnl.Conn) (wait func()) {
 	if len(missing) == 0 {
 		return func() {}
 	}
-	events := nl.Watch(ctx)
+	events := watch(ctx)
 	return func() {
 		for e, err := range events {
 			if err != nil {

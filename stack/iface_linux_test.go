@@ -3,43 +3,58 @@
 package stack
 
 import (
-	"errors"
-	"os"
+	"context"
+	"iter"
+	"log/slog"
+	"net/netip"
 	"testing"
+	"testing/synctest"
+	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/vdestack/vdestack/rtnl"
 )
 
-// TestExplainTUN has errors of the device that this machine may not have; those
-// that can be provoked are in internal/refusals.
-func TestExplainTUN(t *testing.T) {
-	opening := func(errno unix.Errno) error { return &os.PathError{Op: "open", Path: tunDevice, Err: errno} }
-	attaching := func(errno unix.Errno) error { return os.NewSyscallError("ioctl TUNSETIFF", errno) }
-	const (
-		missing = " (there is no such device: modprobe tun, or pass it into the container, docker --device /dev/net/tun)"
-		driver  = " (the kernel has no driver for it: modprobe tun)"
-		other   = " (this is not the TUN device: mknod /dev/net/tun c 10 200)"
-		taken   = " (a joined namespace may have an interface of this name already: give this one another Name)"
-	)
-	for _, tt := range []struct {
-		err  error
-		want string // what comes behind the error
+// TestAwaitLocal has a kernel that is late with the routes of addresses, or
+// never makes one.
+func TestAwaitLocal(t *testing.T) {
+	first, second := netip.MustParsePrefix("fd00::1/64"), netip.MustParsePrefix("fd00::2/64")
+	tests := []struct {
+		name   string
+		routes []netip.Prefix // each comes 10 seconds after the last
+		want   time.Duration
 	}{
-		{opening(unix.ENOENT), missing},
-		{opening(unix.ENOTDIR), missing},
-		{opening(unix.ENODEV), driver},
-		{opening(unix.ENXIO), driver},
-		{opening(unix.EISDIR), other},
-		{attaching(unix.ENOTTY), other},
-		{attaching(unix.EBUSY), taken},
-		{attaching(unix.EINVAL), taken},
-		{attaching(unix.EFAULT), ""},
-		{errors.New("other"), ""},
-		{nil, ""},
-	} {
-		got := explainTUN(tt.err)
-		if !errors.Is(got, tt.err) || got != nil && got.Error() != tt.err.Error()+tt.want {
-			t.Errorf("got %v, want %v%s", got, tt.err, tt.want)
-		}
+		{name: "late", routes: []netip.Prefix{second, first}, want: 20 * time.Second},
+		{name: "one only", routes: []netip.Prefix{first}, want: localWait},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				i := &iface{s: &Stack{log: slog.New(slog.DiscardHandler)}, cfg: Interface{
+					Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), first, second},
+				}}
+				ctx, cancel := context.WithTimeout(t.Context(), localWait)
+				defer cancel()
+				begin := time.Now()
+				i.awaitLocal(ctx, func(ctx context.Context) iter.Seq2[rtnl.Event, error] {
+					return func(yield func(rtnl.Event, error) bool) {
+						for _, p := range tt.routes {
+							select {
+							case <-ctx.Done():
+							case <-time.After(10 * time.Second):
+								r := &rtnl.Route{Dst: netip.PrefixFrom(p.Addr(), 128), Table: rtnl.TableLocal}
+								if !yield(rtnl.Event{Route: r}, nil) {
+									return
+								}
+							}
+						}
+						<-ctx.Done()
+						yield(rtnl.Event{}, ctx.Err())
+					}
+				})()
+				if got := time.Since(begin); got != tt.want {
+					t.Errorf("waited %v, want %v", got, tt.want)
+				}
+			})
+		})
 	}
 }

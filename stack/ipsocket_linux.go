@@ -47,12 +47,12 @@ func (s *Stack) IPConn(network string, proto int, local, remote netip.Addr, cont
 	}
 	cerr := raw.Control(func(fd uintptr) {
 		if local.IsValid() {
-			if err = os.NewSyscallError("bind", unix.Bind(int(fd), sockaddr(local))); err != nil {
+			if err = os.NewSyscallError("bind", unix.Bind(int(fd), sockaddr(local, 0))); err != nil {
 				return
 			}
 		}
 		if remote.IsValid() {
-			err = os.NewSyscallError("connect", unix.Connect(int(fd), sockaddr(remote)))
+			err = os.NewSyscallError("connect", unix.Connect(int(fd), sockaddr(remote, peerPort)))
 		}
 	})
 	if cerr != nil {
@@ -75,13 +75,17 @@ func (s *Stack) IPConn(network string, proto int, local, remote netip.Addr, cont
 	return c.(*net.IPConn), nil
 }
 
+// peerPort is no port, for a raw socket has none: with 0 the kernel would not
+// tell package net that the socket is connected, and to whom.
+const peerPort = 1
+
 // sockaddr returns an address of a raw socket. Its zone is an index.
-func sockaddr(a netip.Addr) unix.Sockaddr {
+func sockaddr(a netip.Addr, port int) unix.Sockaddr {
 	if a.Is4() {
-		return &unix.SockaddrInet4{Addr: a.As4()}
+		return &unix.SockaddrInet4{Addr: a.As4(), Port: port}
 	}
 	zone, _ := strconv.ParseUint(a.Zone(), 10, 32)
-	return &unix.SockaddrInet6{Addr: a.As16(), ZoneId: uint32(zone)}
+	return &unix.SockaddrInet6{Addr: a.As16(), Port: port, ZoneId: uint32(zone)}
 }
 
 // JoinGroup makes an UDP socket of the stack a member of a multicast group, on

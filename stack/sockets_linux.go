@@ -4,9 +4,11 @@ package stack
 
 import (
 	"encoding/binary"
+	"io"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -134,6 +136,39 @@ func shutDown(cookie uint64, spare int) {
 	if spare >= 0 {
 		unix.Close(spare)
 	}
+}
+
+// CloseSocket closes a connection or listener of package net, and ends its socket
+// for child processes that have inherited it, where nothing else does: those of
+// TCP and UDP are destroyed.
+func CloseSocket(c io.Closer) error {
+	dup := -1
+	if sc, ok := c.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) {
+				if isStream(int(fd)) {
+					dup, _ = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+				}
+			})
+		}
+	}
+	err := c.Close() // first, so that whoever waits on it here sees that
+	if dup >= 0 {
+		unix.Shutdown(dup, unix.SHUT_RDWR)
+		unix.Close(dup)
+	}
+	return err
+}
+
+// isStream reports a stream socket that sock_diag does not destroy, such as one
+// of multipath TCP.
+func isStream(fd int) bool {
+	typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil || typ == unix.SOCK_DGRAM || typ == unix.SOCK_RAW {
+		return false
+	}
+	proto, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	return err == nil && proto != unix.IPPROTO_TCP
 }
 
 // tableSize returns a number above all descriptors of the process.

@@ -51,7 +51,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	defer func() {
 		if err != nil {
 			s.Close()
-			err = netns.Limit(fmt.Errorf("%s: %w", cfg.Name, err))
+			err = netns.Limited(fmt.Errorf("%s: %w", cfg.Name, err))
 		}
 	}()
 	s.joined = cfg.NetNS != ""
@@ -111,12 +111,16 @@ func (s *Stack) Close() error {
 
 	s.killCommands()
 	var errs []error
+	again := func() {}
 	if s.ns != nil {
-		errs = append(errs, s.endSockets())
+		var err error
+		again, err = s.endSockets()
+		errs = append(errs, err)
 	}
 	for _, i := range s.ifaces {
 		errs = append(errs, i.close())
 	}
+	again()
 	return errors.Join(errs...)
 }
 
@@ -128,10 +132,11 @@ func (s *Stack) Closed() bool {
 }
 
 // endSockets gives the namespace up, so that no more sockets are made, and ends
-// those that were. The interfaces are still there: peers are told.
-func (s *Stack) endSockets() error {
+// those that were. The interfaces are still there: peers are told. A socket
+// that was not connected yet could not be ended, and may have begun to connect
+// since: when there are no interfaces, where no other can begin, again ends it.
+func (s *Stack) endSockets() (again func(), err error) {
 	s.swaps.Lock() // what is being moved into the stack has arrived
-	var err error
 	diag := -1
 	if s.joined {
 		err = s.ns.Close()
@@ -139,16 +144,30 @@ func (s *Stack) endSockets() error {
 		diag = s.ns.CloseWith(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)
 	}
 	s.swaps.Unlock()
+	again = func() {}
 	if !s.joined {
-		if diag >= 0 {
-			destroySockets(diag)
+		if len(s.ifaces) > 0 {
+			last, err := unix.FcntlInt(uintptr(diag), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				last = -1 // the limit of descriptors is reached
+			}
+			again = func() { endAll(s.ns.Cookie(), last) }
 		}
-		shutDown(s.ns.Cookie(), diag)
+		endAll(s.ns.Cookie(), diag)
 	}
 	for _, i := range s.ifaces {
 		i.drain()
 	}
-	return err
+	return again, err
+}
+
+// endAll ends the sockets in the namespace with the cookie, and closes the
+// netlink socket diag in it, -1 if there is none.
+func endAll(cookie uint64, diag int) {
+	if diag >= 0 {
+		destroySockets(diag)
+	}
+	shutDown(cookie, diag)
 }
 
 // Socket makes a socket of any domain, type and protocol in the stack, as

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -60,6 +61,9 @@ func (s *Stack) IPConn(network string, proto int, local, remote netip.Addr, cont
 
 // JoinGroup returns an error.
 func (s *Stack) JoinGroup(c *net.UDPConn, group netip.Addr, index int) error { return errUnsupported }
+
+// CloseSocket closes c.
+func CloseSocket(c io.Closer) error { return c.Close() }
 
 func (s *Stack) start(context.Context, *Cmd, []*os.File) (*process, error) {
 	return nil, errUnsupported

@@ -17,9 +17,14 @@ import (
 	"github.com/vdestack/vdestack/internal/argv"
 )
 
-// commandEnd is how long a command may take to end once it is asked to, and
-// again once it is killed.
-const commandEnd = time.Second
+const (
+	// commandEnd is how long a command may take to end once it is asked to.
+	commandEnd = time.Second
+	// killEnd is how long one that was killed may take. The kernel first closes
+	// what it had open, and sockets wait for its lock on all networks, for
+	// seconds where other programs make and remove many namespaces.
+	killEnd = 10 * time.Second
+)
 
 func init() { Register("cmd", openCmd) }
 
@@ -123,7 +128,7 @@ func (c *command) Close() error {
 		return err
 	}
 	c.signal(unix.SIGKILL)
-	if c.wait(commandEnd) {
+	if c.wait(killEnd) {
 		return err
 	}
 	return errors.Join(err, fmt.Errorf("command %q (process %d) does not end though killed", c.cmd.Args[0], c.cmd.Process.Pid))

@@ -102,7 +102,9 @@ func (d *dropCounter) flush(p pollFile, s *carrier.Sender, sending carrier.Sendi
 		return nil
 	}
 	lost, err := p.sendMsgs(s, sending, wait)
-	d.droppedSend.Add(uint64(lost))
+	if err == nil { // which otherwise says it
+		d.droppedSend.Add(uint64(lost))
+	}
 	return err
 }
 

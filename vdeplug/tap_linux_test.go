@@ -58,6 +58,11 @@ func (s packetSocket) Send(frame []byte) error        { _, err := s.Write(frame)
 
 func openPacketSocket(t *testing.T, ifname string) *inbox {
 	t.Helper()
+	return newInbox(t, newPacketSocket(t, ifname))
+}
+
+func newPacketSocket(t *testing.T, ifname string) packetSocket {
+	t.Helper()
 	ifi, err := net.InterfaceByName(ifname)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +77,7 @@ func openPacketSocket(t *testing.T, ifname string) *inbox {
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: ifi.Index}); err != nil {
 		t.Fatal(err)
 	}
-	return newInbox(t, packetSocket{os.NewFile(uintptr(fd), "packet socket")})
+	return packetSocket{os.NewFile(uintptr(fd), "packet socket")}
 }
 
 // TestTAPFrames carries frames between the plug and the host.
@@ -151,6 +156,11 @@ func TestTAPRemoved(t *testing.T) {
 		t.Errorf("got %#v", err)
 	}
 	wantError(t, in.Send(testFrame(broadcast, station(1), 60)), "interface vdetest0 was removed")
+	if got := in.Conn.(Dropper).Drops(); got != (Drops{}) {
+		t.Errorf("drops: got %+v, want none, for the error says it", got)
+	}
+	_, err = in.Recv(make([]byte, MaxFrame)) // which does not come to its read: the poller knows
+	wantError(t, err, "interface vdetest0 was removed")
 }
 
 func TestTAPOpenErrors(t *testing.T) {
@@ -290,7 +300,8 @@ func TestTAPAllocs(t *testing.T) {
 	needTAP(t)
 	c := openTAPTest(t, "vdetest0")
 	ip(t, "link set vdetest0 up")
-	host := openPacketSocket(t, "vdetest0").Conn
+	host := newPacketSocket(t, "vdetest0") // an inbox would allocate while Recv waits
+	defer host.Close()
 	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
 	n := testing.AllocsPerRun(200, func() {
 		send(t, c, frame)

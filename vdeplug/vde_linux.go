@@ -116,6 +116,9 @@ func (c *vdeConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
 func (c *vdeConn) SendPackets(packets []carrier.Packet) error { return c.sendPackets(packets, true) }
 
 func (c *vdeConn) sendPackets(packets []carrier.Packet, wait bool) error {
+	if err := c.final("send"); err != nil {
+		return err
+	}
 	err := c.sendFrames(c.data, packets, c, wait)
 	if final := c.final("send"); final != nil {
 		err = final

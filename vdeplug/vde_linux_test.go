@@ -395,6 +395,13 @@ func TestVDEGone(t *testing.T) {
 				}
 				eventually(t, "an error of Send", func() bool { return in.Send(testFrame(broadcast, station(1), 60)) != nil })
 				wantError(t, in.Send(testFrame(broadcast, station(1), 60)), "the switch closed the connection")
+				// The error says it, a drop would say it again.
+				wantError(t, idle.Send(testFrame(broadcast, station(1), 60)), "the switch closed the connection")
+				for _, c := range []Conn{in.Conn, idle} {
+					if got := c.(Dropper).Drops(); got != (Drops{}) {
+						t.Errorf("drops: got %+v, want none", got)
+					}
+				}
 				_, err = idle.Recv(make([]byte, MaxFrame))
 				wantError(t, err, "the switch closed the connection")
 				in.Close()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"runtime"
@@ -157,6 +158,41 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 		}
 	}
 
+	// The bare hook.
+	hook := net.ListenConfig{Control: victim.st.Control}
+	local := net.JoinHostPort(victim.addrs[t.rng.IntN(2)].String(), "0")
+	hooked, err := hook.Listen(forever, "tcp", local)
+	if err != nil {
+		return nil, err
+	}
+	cleanup.add(hooked)
+	add("accept, hook", false, func() error { _, err := hooked.Accept(); return err })
+	packets, err := hook.ListenPacket(forever, "udp", local)
+	if err != nil {
+		return nil, err
+	}
+	cleanup.add(packets)
+	add("udp, hook", false, func() error { _, _, err := packets.ReadFrom(make([]byte, 10)); return err })
+
+	// A server that does not answer.
+	web, err := other.st.Listen("tcp", net.JoinHostPort(other.addrs[t.rng.IntN(2)].String(), "0"))
+	if err != nil {
+		return nil, err
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })}
+	go srv.Serve(web)
+	cleanup.add(srv)
+	// A server in the same stack ends with it, and the client may see that first.
+	add("http", other != victim, func() error {
+		client := victim.st.HTTPClient()
+		defer client.CloseIdleConnections()
+		resp, err := client.Get("http://" + web.Addr().String())
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	})
+
 	udp, err := victim.st.ListenPacket("udp", ":0")
 	if err != nil {
 		return nil, err
@@ -182,8 +218,21 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 			if err == nil {
 				c.Close()
 			}
+			if errors.Is(err, unix.EHOSTUNREACH) && !victim.closed.Load() {
+				return nil // after three seconds
+			}
 			return err
 		}))
+		group, err := victim.st.ListenMulticastUDP("udp", "vde0", netip.MustParseAddrPort("239.1.2.3:4700"))
+		if err != nil {
+			return nil, err
+		}
+		cleanup.add(group)
+		add("multicast", true, func() error { _, _, err := group.ReadFrom(make([]byte, 10)); return err })
+		add("resolver", true, func() error {
+			_, err := victim.st.Resolver().LookupHost(forever, "nobody.test")
+			return resolved(err)
+		})
 		add("look-up", false, func() error { _, err := victim.st.LookupNetIP(forever, "ip", "nobody.test"); return err })
 	}
 
@@ -218,6 +267,22 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 		return err
 	})
 	add("commands", false, again(func() error { return victim.st.Command(forever, "true").Run() }))
+	add("run", false, again(func() error { return victim.st.Run(forever, "true; true") }))
+	add("sysctl", true, again(func() error { return victim.st.Sysctl("net.ipv4.ip_default_ttl", "65") }))
+	add("namespace", true, again(func() error {
+		f, err := victim.st.NetNS()
+		if err == nil {
+			f.Close()
+		}
+		return err
+	}))
+	add("listen", true, again(func() error {
+		ln, err := victim.st.Listen("tcp", ":0")
+		if err == nil {
+			ln.Close()
+		}
+		return err
+	}))
 	add("sockets", true, again(func() error {
 		f, err := victim.st.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 		if err == nil {

@@ -41,6 +41,7 @@ type census struct {
 	strays     []string // processes that the run started, wherever they are
 	namespaces []string // network namespaces that the process has to do with
 	leftovers  []string // files in the file system
+	mounts     int      // of files of the run
 	mappings   int
 	heap, rss  int // bytes
 }
@@ -115,7 +116,9 @@ func (s *soak) census() *census {
 	c.namespaces = slices.Sorted(maps.Keys(spaces))
 	c.strays = s.strays()
 	c.leftovers = s.leftovers()
-	text, _ := os.ReadFile("/proc/self/maps")
+	text, _ := os.ReadFile("/proc/self/mountinfo")
+	c.mounts = bytes.Count(text, []byte(filepath.Base(s.dir)+"/"))
+	text, _ = os.ReadFile("/proc/self/maps")
 	c.mappings = bytes.Count(text, []byte("\n"))
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(sample)
@@ -206,6 +209,7 @@ func (c *census) excess(d *census) (list []string) {
 		what                string
 		before, after, more int
 	}{
+		{"mounts", c.mounts, d.mounts, 0},
 		{"threads", c.threads, d.threads, moreThreads},
 		{"memory mappings", c.mappings, d.mappings, moreMappings},
 		{"bytes of heap", c.heap, d.heap, moreHeap},
@@ -227,8 +231,8 @@ func (c *census) compare(d *census) string {
 		return n
 	}
 	mib := func(n int) float64 { return float64(n) / (1 << 20) }
-	return fmt.Sprintf(" descriptors %d→%d goroutines %d→%d threads %d→%d children %d→%d strays %d→%d namespaces %d→%d files %d→%d mappings %d→%d heap %.1f→%.1f MiB rss %.0f→%.0f MiB",
+	return fmt.Sprintf(" descriptors %d→%d goroutines %d→%d threads %d→%d children %d→%d strays %d→%d namespaces %d→%d mounts %d→%d files %d→%d mappings %d→%d heap %.1f→%.1f MiB rss %.0f→%.0f MiB",
 		sum(c.files), sum(d.files), c.goroutines, d.goroutines, c.threads, d.threads, len(c.children), len(d.children),
-		len(c.strays), len(d.strays), len(c.namespaces), len(d.namespaces), len(c.leftovers), len(d.leftovers),
+		len(c.strays), len(d.strays), len(c.namespaces), len(d.namespaces), c.mounts, d.mounts, len(c.leftovers), len(d.leftovers),
 		c.mappings, d.mappings, mib(c.heap), mib(d.heap), mib(c.rss), mib(d.rss))
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vdestack/vdestack"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,9 +32,13 @@ func (t *task) doExit() error {
 	if m == nil {
 		return errSkip
 	}
-	switch t.rng.IntN(4) {
+	switch t.rng.IntN(6) {
 	case 0:
 		return m.st.Command(t.ctx, "true").Run()
+	case 4:
+		return m.st.Run(t.ctx, "true 'a b'; true")
+	case 5:
+		return t.bind(m)
 	case 1:
 		err := m.st.Command(t.ctx, "no-such-command").Run()
 		if errors.Is(err, exec.ErrNotFound) {
@@ -55,6 +60,27 @@ func (t *task) doExit() error {
 		return nil
 	}
 	return fmt.Errorf("exit %d: %w", want, err)
+}
+
+// bind runs a command that sees a file of its own in another's place.
+func (t *task) bind(m *member) error {
+	f, err := os.CreateTemp(t.dir, "bind")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	want := fmt.Sprint(t.rng.Uint64())
+	_, err = f.WriteString(want)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	cmd := m.st.Command(t.ctx, "cat", "/etc/passwd")
+	cmd.Binds = []vdestack.Bind{{From: f.Name(), To: "/etc/passwd"}}
+	out, err := cmd.Output()
+	if err == nil && string(out) != want {
+		err = fmt.Errorf("the command sees %q, want %q: %w", out, want, errCorrupt)
+	}
+	return err
 }
 
 // doCat moves a payload through cat.
@@ -164,6 +190,48 @@ func (t *task) doCancel() error {
 		return nil
 	}
 	return fmt.Errorf("cancelled: %w", err)
+}
+
+// doKillCommand kills a command as a crash does, or all of its group, and starts
+// it again.
+func (t *task) doKillCommand() error {
+	m := t.one()
+	if m == nil {
+		return errSkip
+	}
+	for range 1 + t.rng.IntN(3) {
+		script := []string{"exec cat", "cat", "sleep 1000 & cat"}
+		cmd := m.st.Command(t.ctx, "sh", "-c", "echo; "+script[t.rng.IntN(len(script))])
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			return err
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return err
+		}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		started := t.chance(2)
+		if started {
+			_, err = io.ReadFull(out, make([]byte, 1))
+		}
+		if t.chance(2) {
+			cmd.Process.Kill()
+		} else {
+			unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+		}
+		in.Close() // or cat is an orphan that waits
+		exit, ok := errors.AsType[*exec.ExitError](cmd.Wait())
+		if err != nil {
+			return err
+		}
+		if !ok || !killed(exit) {
+			return fmt.Errorf("a command that was killed: %w", errors.Join(exit, errCorrupt))
+		}
+	}
+	return nil
 }
 
 // doIP lists the addresses by a program.

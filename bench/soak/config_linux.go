@@ -150,7 +150,7 @@ func (t *task) doGiveUp() error {
 	if len(t.nets) == 1 {
 		return errSkip // there are no interfaces here
 	}
-	cfg := vdestack.Config{Name: "given-up", Interfaces: []vdestack.Interface{{VNL: "null://"}, {VNL: "mem://given-up"}}}
+	cfg := vdestack.Config{Name: "given-up", Interfaces: []vdestack.Interface{{VNL: "lan://given-up"}, {VNL: "mem://given-up"}}}
 	if t.chance(2) {
 		wrong := []string{"vde:///no/such/directory", "nosuch://", "ptp://" + t.dir + "/no/such", "cmd:///no/such/command", "vxvde://10.0.0.1"}
 		cfg.Interfaces[1].VNL = wrong[t.rng.IntN(len(wrong))]

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,11 +25,12 @@ const quietTime = 4 * time.Second
 // neighbour table has stale entries.
 type network struct {
 	name   string
-	index  int           // of its subnet
-	max    int           // how many stacks it has room for
-	vnl    func() string // nil: loopback only, or fabric
-	plug   bool          // stacks may join through a vde_plug
-	fabric *fabric       // of a network with switches
+	index  int         // of its subnet
+	max    int         // how many stacks it has room for
+	vnl    string      // empty: loopback only, ends or fabric
+	ends   chan string // of a cable, the locators that are free
+	plug   bool        // stacks may join through a vde_plug
+	fabric *fabric     // of a network with switches
 
 	taken  int           // stacks that there are; guarded by soak.mu
 	serial atomic.Uint32 // of addresses
@@ -37,7 +40,7 @@ type network struct {
 
 // loopback reports whether the stacks have nothing else, and do not reach each
 // other.
-func (n *network) loopback() bool { return n.vnl == nil && n.fabric == nil }
+func (n *network) loopback() bool { return n.vnl == "" && n.ends == nil && n.fabric == nil }
 
 // disturb notes that the network is about to be cut, and returns the function
 // to be called when it is whole again.
@@ -70,7 +73,8 @@ type member struct {
 	st     *vdestack.Stack
 	net    *network
 	serial uint32
-	half   int // of the fabric
+	half   int    // of the fabric
+	end    string // of the cable
 	via    *peer
 	addrs  []netip.Addr // IPv4, IPv6
 	known  []*member    // whose names its resolver knows
@@ -79,6 +83,8 @@ type member struct {
 	upsets uint64 // of the network, before the stack was opened
 
 	closing, cut atomic.Bool
+	closed       atomic.Bool // Close has returned
+	left         sync.Once
 }
 
 func (m *member) String() string { return fmt.Sprintf("%s.%d", m.net.name, m.serial) }
@@ -144,18 +150,23 @@ func (t *task) members(n int) []*member {
 func (t *task) open(n *network) (*member, error) {
 	t.useNet(n)
 	m := &member{net: n, serial: n.serial.Add(1), upsets: n.upsets.Load()}
-	cfg := vdestack.Config{Name: m.String(), DNS: vdestack.DNS{Hosts: make(map[string][]netip.Addr)}}
+	cfg := vdestack.Config{Name: m.String(), DNS: vdestack.DNS{
+		Servers: []netip.AddrPort{nameServer},
+		Hosts:   make(map[string][]netip.Addr),
+	}}
 	if n.loopback() {
 		m.addrs = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")}
 	} else {
 		v4, v6 := n.address(m.serial)
 		m.addrs = []netip.Addr{v4, v6}
-		vnl := ""
-		if n.fabric != nil {
+		vnl := n.vnl
+		switch {
+		case n.fabric != nil:
 			m.half = t.rng.IntN(len(n.fabric.halves))
 			vnl = n.fabric.halves[m.half].vnl()
-		} else {
-			vnl = n.vnl()
+		case n.ends != nil:
+			vnl = <-n.ends
+			m.end = vnl
 		}
 		if n.plug && t.tools.vdePlug != "" && t.chance(3) {
 			m.via = newPeer(t.soak, vnl)
@@ -163,7 +174,7 @@ func (t *task) open(n *network) (*member, error) {
 		}
 		mac := net.HardwareAddr{2, byte(t.rng.Uint32()), byte(n.index), byte(m.serial >> 16), byte(m.serial >> 8), byte(m.serial)}
 		v4absent, _ := n.absent()
-		cfg.DNS.Servers = []netip.AddrPort{netip.AddrPortFrom(v4absent, 53)}
+		cfg.DNS.Servers = append(cfg.DNS.Servers, netip.AddrPortFrom(v4absent, 53))
 		cfg.Interfaces = []vdestack.Interface{{
 			VNL: vnl, MAC: mac,
 			Addrs: []netip.Prefix{netip.PrefixFrom(v4, 16), netip.PrefixFrom(v6, 64)},
@@ -181,8 +192,19 @@ func (t *task) open(n *network) (*member, error) {
 		cfg.DNS.Hosts[other.name()] = other.addrs
 	}
 	var err error
-	if m.st, err = vdestack.New(t.ctx, cfg); err != nil {
-		m.via.forget()
+	create := func() error {
+		m.st, err = vdestack.New(t.ctx, cfg)
+		return err
+	}
+	if m.end != "" {
+		// A child of the process that has not yet executed its program has a
+		// copy of the socket of the stack that had this end before.
+		within(opTime/2, func() bool { return !errors.Is(create(), unix.EADDRINUSE) })
+	} else {
+		m.entrance().enter(create)
+	}
+	if err != nil {
+		m.leave()
 		return nil, err
 	}
 	t.use(m)
@@ -218,9 +240,26 @@ func (m *member) identify() error {
 // close closes the stack and what belongs to it.
 func (m *member) close() error {
 	m.closing.Store(true)
-	err := m.st.Close()
-	m.via.forget()
+	err := m.entrance().exit(m.st.Close)
+	m.closed.Store(true)
+	m.left.Do(m.leave)
 	return err
+}
+
+// leave gives back what the stack had for itself.
+func (m *member) leave() {
+	m.via.forget()
+	if m.end != "" {
+		m.net.ends <- m.end
+	}
+}
+
+// entrance is the switch that the stack is connected to, if any.
+func (m *member) entrance() *half {
+	if m.net.fabric == nil {
+		return nil
+	}
+	return m.net.fabric.halves[m.half]
 }
 
 // dead waits until the stack knows that its network is gone.

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/vdeplug"
@@ -64,40 +64,46 @@ func (t *task) startNetworks() error {
 	} else {
 		f.Close()
 	}
-	mem := func(name string) func() string { return func() string { return "mem://" + name } }
-	t.addNetwork(&network{name: "mem", max: 4, vnl: mem("soak")})
-	t.addNetwork(&network{name: "mem2", max: 2, vnl: mem("soak2")})
-	for i := range 2 {
-		path := filepath.Join(t.dir, fmt.Sprint("ptp", i))
-		t.addNetwork(&network{name: fmt.Sprint("ptp", i), max: 2, vnl: func() string { return "ptp://" + path }})
-	}
+	t.addNetwork(&network{name: "mem", max: 4, vnl: "mem://soak"})
+	t.addNetwork(&network{name: "lan", max: 4, vnl: "lan://soak"})
+	t.addNetwork(&network{name: "ptp", max: 2, vnl: "ptp://" + filepath.Join(t.dir, "ptp")})
+	ends := make(chan string, 2)
+	ends <- "udp://127.0.0.1:4701->127.0.0.1:4702"
+	ends <- "udp://127.0.0.1:4702->127.0.0.1:4701"
+	t.addNetwork(&network{name: "udp", max: 2, ends: ends})
 
 	const group = "vxvde://239.255.47.89"
 	if c, err := vdeplug.OpenContext(t.ctx, group, nil); err != nil {
 		t.printf("soak: left out: vxvde: %v", err)
 	} else {
 		c.Close()
-		t.addNetwork(&network{name: "vxvde", max: 4, plug: true, vnl: func() string { return group }})
+		t.addNetwork(&network{name: "vxvde", max: 4, plug: true, vnl: group})
 	}
 
-	if t.tools.vdeSwitch == "" {
-		return nil
-	}
-	for i, halves := range []int{1, 2} {
-		if halves > 1 && t.tools.vdePlug == "" {
-			break // there is no cable
-		}
-		f := &fabric{tools: t.tools}
-		for j := range halves {
-			f.halves = append(f.halves, &half{dir: filepath.Join(t.dir, fmt.Sprintf("sw%d%d", i, j))})
-		}
-		f.net = &network{name: []string{"vde", "vde2"}[i], max: 4, plug: true, fabric: f}
-		t.addNetwork(f.net)
-		if err := f.start(t.ctx); err != nil {
+	if t.tools.vdeSwitch != "" {
+		dir := filepath.Join(t.dir, "sw0")
+		err := t.addFabric(&network{name: "vde", max: 4},
+			&half{dir: dir, argv: []string{t.tools.vdeSwitch, "-s", dir}, turn: new(sync.Mutex)})
+		if err != nil {
 			return err
 		}
 	}
+	if t.tools.vdePlug != "" {
+		var halves []*half
+		for _, name := range []string{"sw1", "sw2"} {
+			dir := filepath.Join(t.dir, name)
+			halves = append(halves, &half{dir: dir, argv: []string{t.tools.vdePlug, "switch://" + dir}})
+		}
+		return t.addFabric(&network{name: "switches", max: 4, plug: true}, halves...)
+	}
 	return nil
+}
+
+// addFabric makes a network of switches, and starts them.
+func (t *task) addFabric(n *network, halves ...*half) error {
+	n.fabric = &fabric{net: n, tools: t.tools, halves: halves}
+	t.addNetwork(n)
+	return n.fabric.start(t.ctx)
 }
 
 func (t *task) addNetwork(n *network) {

@@ -16,10 +16,10 @@ import (
 const (
 	workers = 8
 	// opTime is the deadline of whatever an operation waits for.
-	opTime = 10 * time.Second
+	opTime = 20 * time.Second
 	// opLimit is how long an operation may take altogether, a few such waits:
 	// one that takes longer hangs.
-	opLimit = 20 * time.Second
+	opLimit = 40 * time.Second
 	// maxFailures is how many failures are printed.
 	maxFailures = 50
 )
@@ -127,6 +127,10 @@ func operations() []*operation {
 		{name: "close", weight: 15, do: (*task).doClose},
 		{name: "tcp", weight: 40, do: (*task).doTCP},
 		{name: "udp", weight: 30, do: (*task).doUDP},
+		{name: "multicast", weight: 10, do: (*task).doMulticast},
+		{name: "names", weight: 15, do: (*task).doNames},
+		{name: "route", weight: 3, do: (*task).doRoute},
+		{name: "join", weight: 10, do: (*task).doJoin},
 		{name: "http", weight: 10, do: (*task).doHTTP},
 		{name: "refused", weight: 15, do: (*task).doRefused},
 		{name: "forget", weight: 5, do: (*task).doForget},
@@ -135,6 +139,7 @@ func operations() []*operation {
 		{name: "cat", weight: 15, do: (*task).doCat},
 		{name: "surroundings", weight: 10, do: (*task).doSurroundings},
 		{name: "cancel", weight: 10, do: (*task).doCancel},
+		{name: "kill-command", weight: 10, do: (*task).doKillCommand},
 		{name: "ip", weight: 5, do: (*task).doIP},
 		{name: "list", weight: 10, do: (*task).doList},
 		{name: "change", weight: 15, do: (*task).doChange},
@@ -281,7 +286,7 @@ func (s *soak) summary(begin time.Time, before, after *census) bool {
 	if n > 0 {
 		s.printf("%s | FAIL (%d failures)", &b, n)
 	} else {
-		s.printf("%s | ok", &b)
+		s.printf("%s | ok: all counts are as before", &b)
 	}
 	return n == 0
 }

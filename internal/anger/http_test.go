@@ -46,6 +46,22 @@ func TestBodies(t *testing.T) {
 	})
 }
 
+// TestLarge sends a body that no buffer holds, which comes back while it is sent.
+func TestLarge(t *testing.T) {
+	guard(t)
+	r := ethernet(t)[0]
+	for _, p := range protocols {
+		t.Run(p.name, func(t *testing.T) {
+			mux := http.NewServeMux()
+			s := p.start(t, r.listen(t), r.from, mux)
+			s.handle(mux)
+			if err := s.echo(payload{11, 12<<20 + 1}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestRequests makes many requests at once.
 func TestRequests(t *testing.T) {
 	each(t, func(t *testing.T, p protocol, s *site) {

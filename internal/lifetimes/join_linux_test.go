@@ -32,6 +32,7 @@ func init() {
 	programs["joinWrong"] = joinWrong
 	programs["handOut"] = handOut
 	programs["dialOut"] = dialOut
+	programs["joinInherited"] = joinInherited
 }
 
 // lend makes a stack for other processes, says where it is, and keeps it until
@@ -83,7 +84,10 @@ func echo(from *vdestack.Stack, ln net.Listener) {
 		c.Close()
 	}()
 	c, err := from.DialContext(contextOf(20*time.Second), "tcp", ln.Addr().String())
-	check(err)
+	if err != nil {
+		out, _ := from.Command(contextOf(time.Minute), "sh", "-c", "ip -s addr; ip neigh").CombinedOutput()
+		fail("%v: %s%+v", err, out, from.Stats())
+	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	_, err = c.Write([]byte("hello"))
@@ -379,6 +383,14 @@ func handOut() {
 	go answer()
 	expect(s.Command(ctx, "/proc/self/exe", ln.Addr().String()).Output())
 
+	// A program that knows of stacks needs the descriptor only.
+	os.Setenv(programName, "joinInherited")
+	child = exec.CommandContext(ctx, exe, ln.Addr().String())
+	child.ExtraFiles = []*os.File{netns}
+	child.Stderr = os.Stdout
+	go answer()
+	expect(child.Output())
+
 	// The namespace lives on in a descriptor that was handed out.
 	check(s.Close())
 	again, err := vdestack.New(ctx, vdestack.Config{NetNS: "/proc/self/fd/" + strconv.Itoa(int(netns.Fd()))})
@@ -394,6 +406,19 @@ func dialOut() {
 	c, err := net.Dial("tcp", os.Args[1])
 	check(err)
 	io.Copy(os.Stdout, c)
+}
+
+// joinInherited makes sockets in the namespace that it has inherited.
+func joinInherited() {
+	s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: "/proc/self/fd/3"})
+	check(err)
+	ln, err := s.Listen("tcp", "10.7.0.1:0")
+	check(err)
+	echo(s, ln)
+	c, err := s.Dial("tcp", os.Args[1])
+	check(err)
+	io.Copy(os.Stdout, c)
+	check(s.Close())
 }
 
 // TestNetNS has children make sockets in a stack.

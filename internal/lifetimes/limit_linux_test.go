@@ -3,6 +3,7 @@
 package lifetimes
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +23,7 @@ import (
 func init() {
 	programs["firstAtLimit"] = firstAtLimit
 	programs["laterAtLimit"] = laterAtLimit
+	programs["joinAtLimit"] = joinAtLimit
 	programs["closeAtLimit"] = closeAtLimit
 }
 
@@ -39,7 +41,8 @@ func openAt(n int) {
 	before, goroutines := descriptors(), runtime.NumGoroutine()
 	poller := strings.Contains(strings.Join(before, " "), "eventpoll")
 	setLimit(uint64(len(before) + n))
-	s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{Interfaces: []vdestack.Interface{
+	// A context with a deadline would have the runtime make its poller here.
+	s, err := vdestack.New(context.Background(), vdestack.Config{Interfaces: []vdestack.Interface{
 		{VNL: "mem://limit", Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fc00::1/64")}},
 		{VNL: "lan://limit", Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}},
 	}})
@@ -137,6 +140,48 @@ func TestLimit(t *testing.T) {
 		})
 	}
 	t.Run("later stacks", func(t *testing.T) { run(t, program(t, "laterAtLimit")) })
+}
+
+// joinAtLimit joins a namespace of another process with more and more room. The
+// first that succeeds makes a helper for it.
+func joinAtLimit() {
+	path := os.Args[1]
+	s, err := vdestack.Open("")
+	check(err)
+	check(s.Close())
+	joined := 0
+	for n := range 21 {
+		before, helpers, goroutines := descriptors(), children(), runtime.NumGoroutine()
+		setLimit(uint64(len(before) + n))
+		s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path, Interfaces: []vdestack.Interface{{VNL: "mem://limit", Name: "join0"}}})
+		setLimit(1000)
+		if err == nil {
+			check(s.Close())
+			joined++
+			continue
+		}
+		fmt.Printf("%d descriptors: %v\n", n, err)
+		if !strings.Contains(err.Error(), "ulimit -n") {
+			fail("the error does not name the limit")
+		}
+		// The helper of a process with CAP_SYS_ADMIN stays, and has its home.
+		if after := descriptors(); !slices.Equal(before, after) && len(children()) == len(helpers) {
+			fail("descriptors: %v, %v before", after, before)
+		}
+		if !eventually(5*time.Second, func() bool { return runtime.NumGoroutine() <= goroutines+len(children())-len(helpers) }) {
+			fail("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
+		}
+	}
+	fmt.Printf("%d times joined\n", joined)
+	if joined == 0 {
+		fail("20 descriptors have to be enough")
+	}
+}
+
+// TestJoinAtLimit joins a namespace with room for 0 to 20 more descriptors.
+func TestJoinAtLimit(t *testing.T) {
+	path, _ := lent(t)
+	run(t, program(t, "joinAtLimit", path))
 }
 
 // closeAtLimit closes a stack when there is no room for a descriptor.

@@ -80,9 +80,9 @@ func explain(err error) error {
 // namespace of this package.
 func Refused(err error) error { return because(err, refusedUse) }
 
-// explainLimit explains an error if it comes from a limit that a call of any
+// Limited explains an error if it comes from a limit that a call of any
 // kind can reach.
-func explainLimit(err error) error {
+func Limited(err error) error {
 	call, _ := errors.AsType[*os.SyscallError](err)
 	return because(err, func(errno unix.Errno) string {
 		if errno == unix.EAGAIN && call != nil && call.Syscall == "clone" {

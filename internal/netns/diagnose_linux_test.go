@@ -176,10 +176,10 @@ func TestDiagnosis(t *testing.T) {
 
 		{"processes", machine{}, explain, unix.EAGAIN,
 			"the limit of processes and threads, ulimit -u, is 256, or pids.max of the container is reached: raise it, or end some"},
-		{"processes, command", machine{noLimits: true}, explainLimit, os.NewSyscallError("clone", unix.EAGAIN),
+		{"processes, command", machine{noLimits: true}, Limited, os.NewSyscallError("clone", unix.EAGAIN),
 			"the limit of processes and threads, ulimit -u, is unlimited, or pids.max of the container is reached: raise it, or end some"},
-		{"no process", machine{}, explainLimit, os.NewSyscallError("recvfrom", unix.EAGAIN), ""},
-		{"descriptors", machine{}, explainLimit, unix.EMFILE, "the limit of descriptors is 256: close some, or raise it, ulimit -n"},
+		{"no process", machine{}, Limited, os.NewSyscallError("recvfrom", unix.EAGAIN), ""},
+		{"descriptors", machine{}, Limited, unix.EMFILE, "the limit of descriptors is 256: close some, or raise it, ulimit -n"},
 		{"files", machine{}, explain, unix.ENFILE, "the limit of the whole system, fs.file-max=100000: the administrator can raise it"},
 		{"memory", machine{}, Refused, unix.ENOMEM, "no memory: the machine's, the container's or that of ulimit -v is used up"},
 
@@ -303,7 +303,7 @@ func FuzzProc(f *testing.F) {
 		}
 		defer machine{files: files, self: self}.install()()
 		errno := unix.Errno(n)
-		for _, explain := range []func(error) error{explain, Refused, explainJoin, explainMount, explainLimit, executing, setting, packet, mounting} {
+		for _, explain := range []func(error) error{explain, Refused, explainJoin, explainMount, Limited, executing, setting, packet, mounting} {
 			for _, err := range []error{errno, mapError("open", errno), os.NewSyscallError("clone", errno)} {
 				if got := explain(err); !errors.Is(got, errno) {
 					t.Errorf("%v does not wrap %v", got, errno)

@@ -98,7 +98,7 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 	}
 	n.mu.RUnlock()
 	if err != nil {
-		return 0, explainLimit(os.NewSyscallError("clone", err))
+		return 0, Limited(os.NewSyscallError("clone", err))
 	}
 	child := int(ret)
 
@@ -186,7 +186,7 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 	if b, ok := p.mounts[i]; ok {
 		err = fmt.Errorf("mounting %s over %s: %w", b.From, b.To, explainBind(err, b.From, b.To))
 	}
-	return explainLimit(fmt.Errorf("starting %s: %w", p.path, err))
+	return Limited(fmt.Errorf("starting %s: %w", p.path, err))
 }
 
 func (p *plan) close() {

@@ -280,7 +280,10 @@ func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
 	if err == nil {
 		h.user, err = ownerID(h.home)
 	}
-	return h, err
+	if err != nil {
+		return nil, err // not h, which is stopped
+	}
+	return h, nil
 }
 
 var callNames = map[uintptr]string{unix.SYS_SETNS: "setns", unix.SYS_UNSHARE: "unshare"}

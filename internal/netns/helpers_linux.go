@@ -64,7 +64,7 @@ func startPoller() error {
 			for _, fd := range fds[:i] {
 				unix.Close(fd)
 			}
-			return explainLimit(os.NewSyscallError("eventfd", err))
+			return Limited(os.NewSyscallError("eventfd", err))
 		}
 		fds[i] = fd
 	}
@@ -89,7 +89,7 @@ func helperFor(ns int) (*helper, error) {
 		return nil, fmt.Errorf("it belongs to a user namespace that the process is not in, that of another user or container; CAP_SYS_ADMIN opens those below: %w", err)
 	}
 	if err != nil {
-		return nil, explainLimit(os.NewSyscallError("ioctl NS_GET_USERNS", err))
+		return nil, Limited(os.NewSyscallError("ioctl NS_GET_USERNS", err))
 	}
 	defer unix.Close(user)
 	id, err := idOf(user)
@@ -110,9 +110,12 @@ func helperFor(ns int) (*helper, error) {
 		return nil, err
 	}
 	if helpers.plain == nil {
-		helpers.plain, err = startHelper(unix.CLONE_NEWNET)
-		if atLimit(err) {
-			return nil, explainLimit(err)
+		h, err := startHelper(unix.CLONE_NEWNET)
+		switch {
+		case err == nil:
+			helpers.plain = h
+		case !errors.Is(err, unix.EPERM):
+			return nil, Refused(err)
 		}
 	}
 	if helpers.plain != nil {
@@ -130,7 +133,7 @@ func helperFor(ns int) (*helper, error) {
 		return nil, fmt.Errorf("entering the user namespace that it belongs to: %w (it must be one of the same user)", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("entering the user namespace that it belongs to: %w", explainLimit(err))
+		return nil, fmt.Errorf("entering the user namespace that it belongs to: %w", Refused(err))
 	}
 	if helpers.foreign == nil {
 		helpers.foreign = make(map[nsID]*foreign)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"strings"
 	"sync"
 	"unsafe"
 
@@ -76,7 +75,7 @@ func Join(path string) (_ *NS, err error) {
 	}
 	probe, err := n.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if err == nil {
-		err = n.readCookie(probe)
+		err = Refused(n.readCookie(probe))
 		unix.Close(probe)
 	}
 	if err != nil {
@@ -92,7 +91,7 @@ func (n *NS) Cookie() uint64 { return n.cookie }
 func (n *NS) readCookie(fd int) (err error) {
 	n.cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	if err == unix.ENOPROTOOPT {
-		return fmt.Errorf("the kernel is older than Linux 5.14, which is needed: getsockopt SO_NETNS_COOKIE: %w: %w", err, errors.ErrUnsupported)
+		return fmt.Errorf("%w: %w", os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err), errors.ErrUnsupported)
 	}
 	return os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err)
 }
@@ -105,16 +104,6 @@ func loopbackUp(fd int) error {
 	}
 	ifr.SetUint16(unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_RUNNING)
 	return os.NewSyscallError("ioctl SIOCSIFFLAGS lo", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr))
-}
-
-// Limit adds what to do to an error that says that a limit of the process or the
-// machine is reached, unless it is there already.
-func Limit(err error) error {
-	var errno unix.Errno
-	if !errors.As(err, &errno) || strings.Contains(err.Error(), limit(errno)) {
-		return err
-	}
-	return annotate(err, limit(errno))
 }
 
 // do executes calls in the namespace and returns the result of the last.

@@ -26,6 +26,7 @@ type Device struct {
 	f   *os.File
 	raw syscall.RawConn
 
+	closing atomic.Bool
 	socket  bool // a packet socket, not a TAP
 	header  bool
 	offload atomic.Uint32 // an Offload
@@ -119,14 +120,25 @@ func (d *Device) SyscallConn() syscall.RawConn { return d.raw }
 
 // Close removes the interface, unless it is persistent. A Read that waits
 // returns [os.ErrClosed], as do later calls.
-func (d *Device) Close() error { return d.f.Close() }
+func (d *Device) Close() error {
+	d.closing.Store(true)
+	return d.f.Close()
+}
 
 // Read waits for packets of the interface and returns them.
 func (d *Device) Read(b *carrier.Buffer) ([]carrier.Packet, error) {
 	err, closed := b.Receive(d.raw, d)
 	if closed != nil {
 		b.Release()
-		return nil, os.ErrClosed
+		if d.closing.Load() {
+			return nil, os.ErrClosed
+		}
+		// The poller gives up on a file that has nothing but an error for it. A
+		// TAP has that as soon as its interface is gone.
+		return nil, ErrRemoved
+	}
+	if errors.Is(err, unix.EBADFD) {
+		err = ErrRemoved
 	}
 	return b.Packets, err
 }

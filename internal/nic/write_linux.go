@@ -131,11 +131,11 @@ func (w *writer) count(frames, bytes uint64, err error) {
 		w.counts.Bytes += bytes
 		return
 	}
-	w.counts.Dropped += frames
-	// EIO: the interface is down. What is no frame is refused with EINVAL.
 	if err == unix.EBADFD {
 		w.err = ErrRemoved
+		return
 	}
+	w.counts.Dropped += frames // EIO: it is down; EINVAL: it is no frame
 }
 
 func (w *writer) part(i int, b []byte) {

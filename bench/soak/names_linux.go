@@ -1,0 +1,178 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
+)
+
+// nameServer is the first DNS server of every stack, in the stack itself. It is
+// there only while a task looks names up; ports of listeners at random are
+// others.
+var nameServer = netip.MustParseAddrPort("127.0.0.1:5300")
+
+// doNames serves names in a stack, and looks them up there: some answers are
+// cut off in a packet and whole in a stream, some names are unknown.
+func (t *task) doNames() error {
+	m := t.one()
+	if m == nil {
+		return errSkip
+	}
+	pc, err := m.st.ListenPacket("udp4", nameServer.String())
+	if errors.Is(err, unix.EADDRINUSE) {
+		return errSkip // another task does
+	}
+	if err != nil {
+		return err
+	}
+	ln, err := m.st.Listen("tcp4", nameServer.String())
+	if err != nil {
+		pc.Close()
+		return err
+	}
+	served := make(chan error, 2)
+	go func() { served <- serveNames(pc) }()
+	go func() { served <- serveStreams(ln, t.deadline()) }()
+	err = t.lookUp(m)
+	pc.Close()
+	ln.Close()
+	for range 2 {
+		if serr := <-served; !errors.Is(serr, net.ErrClosed) {
+			err = errors.Join(err, wrap("serving names", serr))
+		}
+	}
+	return err
+}
+
+func (t *task) lookUp(m *member) error {
+	for range 1 + t.rng.IntN(10) {
+		u := t.unique()
+		name := fmt.Sprintf("%x.%s.test", u, []string{"short", "long", "unknown"}[t.rng.IntN(3)])
+		var want, got []netip.Addr
+		if !strings.Contains(name, "unknown") {
+			want = addressesOf(name + ".")
+		}
+		var err error
+		if t.chance(3) {
+			got, err = m.st.Resolver().LookupNetIP(t.ctx, "ip", name)
+			err = resolved(err)
+		} else {
+			got, err = m.st.LookupNetIP(t.ctx, "ip", name)
+		}
+		if dnsErr, ok := errors.AsType[*net.DNSError](err); ok && dnsErr.IsNotFound && want == nil {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for i := range got {
+			got[i] = got[i].Unmap()
+		}
+		slices.SortFunc(got, netip.Addr.Compare)
+		if len(got) < len(want) && !slices.ContainsFunc(got, func(a netip.Addr) bool { return !slices.Contains(want, a) }) {
+			// Of one family, as when the stack is closed between the two.
+			return fmt.Errorf("%s is only %v, want %v: %w", name, got, want, io.ErrUnexpectedEOF)
+		}
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("%s is %v, want %v: %w", name, got, want, errCorrupt)
+		}
+	}
+	return nil
+}
+
+// resolved returns an error of a [net.Resolver], which keeps the text alone of
+// what it was told.
+func resolved(err error) error {
+	if err != nil && strings.Contains(err.Error(), net.ErrClosed.Error()) {
+		return wrap(err.Error(), net.ErrClosed)
+	}
+	return err
+}
+
+// addressesOf returns the addresses of an absolute name, in order: it begins
+// with what is special of them.
+func addressesOf(name string) []netip.Addr {
+	var u [4]byte
+	fmt.Sscanf(name, "%02x%02x%02x%02x", &u[0], &u[1], &u[2], &u[3])
+	return []netip.Addr{netip.AddrFrom4(u), netip.AddrFrom16([16]byte{0: 0xfd, 1: 3, 12: u[0], 13: u[1], 14: u[2], 15: u[3]})}
+}
+
+// answer returns the answer to a query. In a packet that of a long name is cut
+// off.
+func answer(query []byte, packet bool) ([]byte, error) {
+	var p dnsmessage.Parser
+	header, err := p.Start(query)
+	if err != nil {
+		return nil, err
+	}
+	q, err := p.Question()
+	if err != nil {
+		return nil, err
+	}
+	m := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: header.ID, Response: true, RecursionDesired: true, RecursionAvailable: true},
+		Questions: []dnsmessage.Question{q},
+	}
+	name := q.Name.String()
+	rr := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
+	switch addrs := addressesOf(name); {
+	case strings.Contains(name, ".unknown."):
+		m.RCode = dnsmessage.RCodeNameError
+	case packet && strings.Contains(name, ".long."):
+		m.Truncated = true
+	case q.Type == dnsmessage.TypeA:
+		m.Answers = []dnsmessage.Resource{{Header: rr, Body: &dnsmessage.AResource{A: addrs[0].As4()}}}
+	case q.Type == dnsmessage.TypeAAAA:
+		m.Answers = []dnsmessage.Resource{{Header: rr, Body: &dnsmessage.AAAAResource{AAAA: addrs[1].As16()}}}
+	}
+	return m.Pack()
+}
+
+func serveNames(pc net.PacketConn) error {
+	buf := make([]byte, 1<<12)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if err != nil {
+			return err
+		}
+		a, err := answer(buf[:n], true)
+		if err != nil {
+			return err
+		}
+		// Who asked may be gone.
+		if _, err := pc.WriteTo(a, from); errors.Is(err, net.ErrClosed) {
+			return err
+		}
+	}
+}
+
+// serveStreams answers one query of each connection: before each message is its
+// length, RFC 1035 section 4.2.2.
+func serveStreams(ln net.Listener, deadline time.Time) error {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		c.SetDeadline(deadline)
+		var length uint16
+		query := make([]byte, 1<<12)
+		if binary.Read(c, binary.BigEndian, &length) == nil && int(length) <= len(query) {
+			if _, err := io.ReadFull(c, query[:length]); err == nil {
+				if a, err := answer(query[:length], false); err == nil {
+					c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...))
+				}
+			}
+		}
+		c.Close()
+	}
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/vdestack/vdestack"
+)
+
+// doRoute opens three stacks for itself, of which the middle one has two
+// interfaces and routes, and moves payloads from one end to the other.
+func (t *task) doRoute() error {
+	if len(t.nets) == 1 {
+		return errSkip // there are no interfaces here
+	}
+	n := &network{name: fmt.Sprint("route", t.serial.Add(1))}
+	var router vdestack.Config
+	var configs []vdestack.Config
+	for side := range 2 {
+		vnl := fmt.Sprintf("%s://%s.%d", []string{"mem", "lan"}[t.rng.IntN(2)], n.name, side)
+		mtu := 1280 + t.rng.IntN(9000-1280)
+		station := func(nth byte) vdestack.Interface {
+			return vdestack.Interface{VNL: vnl, MTU: mtu, Addrs: []netip.Prefix{
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 200, byte(side), nth}), 24),
+				netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfd, 1: 4, 2: byte(side), 15: nth}), 64),
+			}}
+		}
+		near, end := station(1), station(2)
+		end.Gateways = []netip.Addr{near.Addrs[0].Addr(), near.Addrs[1].Addr()}
+		configs = append(configs, vdestack.Config{Interfaces: []vdestack.Interface{end}})
+		// A router asks for its neighbours from a link-local address. The
+		// kernel's own cannot be used before duplicates have been looked for.
+		near.Addrs = append(near.Addrs, netip.MustParsePrefix("fe80::1/64"))
+		router.Interfaces = append(router.Interfaces, near)
+	}
+	configs = append(configs, router)
+	ms := make([]*member, len(configs))
+	errs := make([]error, len(configs))
+	var wg sync.WaitGroup
+	for i, cfg := range configs {
+		wg.Go(func() { ms[i], errs[i] = t.openAs(n, cfg) })
+	}
+	wg.Wait()
+	defer func() {
+		for _, i := range t.rng.Perm(len(ms)) {
+			if ms[i] != nil {
+				t.end(ms[i])
+			}
+		}
+	}()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	for _, name := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
+		if err := ms[2].st.Sysctl(name, "1"); err != nil {
+			return err
+		}
+	}
+	return t.stream(ms[0], ms[1])
+}
+
+// openAs opens a stack that only this task uses: that it is closed in the end
+// excuses nothing.
+func (t *task) openAs(n *network, cfg vdestack.Config) (*member, error) {
+	m := &member{net: n, serial: n.serial.Add(1)}
+	cfg.Name = m.String()
+	for _, i := range cfg.Interfaces {
+		for _, p := range i.Addrs {
+			m.addrs = append(m.addrs, p.Addr())
+		}
+	}
+	var err error
+	if m.st, err = vdestack.New(t.ctx, cfg); err != nil {
+		return nil, err
+	}
+	if err := m.identify(); err != nil {
+		m.close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// doJoin joins the namespace of a stack as a second one, uses both, and closes
+// the second.
+func (t *task) doJoin() error {
+	ms := t.members(2)
+	if ms == nil {
+		return errSkip
+	}
+	a, b := ms[0], ms[1]
+	f, err := a.st.NetNS()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	cfg := vdestack.Config{
+		NetNS: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()),
+		DNS:   vdestack.DNS{Hosts: make(map[string][]netip.Addr)},
+	}
+	for _, other := range a.known {
+		cfg.DNS.Hosts[other.name()] = other.addrs
+	}
+	u := t.unique()
+	extra := netip.AddrFrom4(u)
+	if !a.net.loopback() && t.chance(2) {
+		cfg.Interfaces = []vdestack.Interface{{
+			VNL:   []string{"mem", "lan"}[t.rng.IntN(2)] + "://join",
+			Name:  fmt.Sprintf("j%x", u),
+			Addrs: []netip.Prefix{netip.PrefixFrom(extra, 32)},
+		}}
+	}
+	joined, err := t.openAs(a.net, cfg)
+	if err != nil {
+		return wrap("joining", err)
+	}
+	if joined.space != a.space || joined.cookie != a.cookie {
+		joined.close()
+		return fmt.Errorf("joined %s, want %s", joined.space, a.space)
+	}
+	joined.addrs, joined.known = a.addrs, a.known
+	// What the first stack has is not the second's to close.
+	ln, err := a.st.Listen("tcp", net.JoinHostPort(a.addrs[0].String(), "0"))
+	if err != nil {
+		joined.close()
+		return err
+	}
+	defer ln.Close()
+	if t.chance(2) {
+		err = t.stream(joined, b)
+	} else {
+		err = t.stream(b, joined)
+	}
+	if err == nil {
+		err = joined.st.Command(t.ctx, "true").Run()
+	}
+	if cerr := joined.close(); cerr != nil {
+		t.fail("closing %v, which has joined: %v", joined, cerr)
+	}
+	if err != nil {
+		return wrap("with the joined stack", err)
+	}
+	if err := a.carries(t.ctx, ln); err != nil {
+		return wrap("after the joined stack was closed", err)
+	}
+	return nil
+}
+
+// carries reports whether a listener of the stack is reached from the stack.
+func (m *member) carries(ctx context.Context, ln net.Listener) error {
+	c, err := m.st.DialContext(ctx, "tcp", ln.Addr().String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ln.(*net.TCPListener).SetDeadline(time.Now().Add(opTime))
+	s, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.inside(s), s.Close())
+}

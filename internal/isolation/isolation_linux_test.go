@@ -1,0 +1,497 @@
+//go:build amd64 || arm64
+
+package isolation
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack"
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
+)
+
+// patience is how long a test waits for what must happen, on a busy machine.
+const patience = 60 * time.Second
+
+func prefixes(list ...string) (ps []netip.Prefix) {
+	for _, s := range list {
+		ps = append(ps, netip.MustParsePrefix(s))
+	}
+	return ps
+}
+
+func addrs(list ...string) (as []netip.Addr) {
+	for _, s := range list {
+		as = append(as, netip.MustParseAddr(s))
+	}
+	return as
+}
+
+func newStack(t *testing.T, dns vdestack.DNS, list ...string) *vdestack.Stack {
+	t.Helper()
+	s, err := vdestack.New(t.Context(), vdestack.Config{
+		Interfaces: []vdestack.Interface{{VNL: "mem://" + t.Name(), Addrs: prefixes(list...)}}, DNS: dns,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// names are what the DNS server of the stacks knows.
+var names = map[string][]string{
+	"www.stack.example.":   {"10.0.0.1", "fc00::1:1", "a text"},
+	"both.stack.example.":  {"10.0.0.1", "fc00::1:1"},
+	"other.host.example.":  {"10.0.0.9"},
+	"server.host.example.": {"10.0.0.9"},
+}
+
+// serve has a stack serve what the host serves too, and names.
+func serve(t *testing.T, s *vdestack.Stack) {
+	t.Helper()
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	lookup := func(name string, _ dnsmessage.Type) []string { return names[name] }
+	for _, address := range []string{":80", "localhost:81"} {
+		ln, err := s.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ln.Close() })
+		if address == ":80" {
+			mux := http.NewServeMux()
+			mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "stack\n") })
+			srv := &http.Server{Handler: mux}
+			wg.Go(func() { srv.Serve(ln) })
+			t.Cleanup(func() { srv.Close() })
+			continue
+		}
+		wg.Go(func() { greet(ln) })
+	}
+	ln, err := s.Listen("tcp", "[::]:5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	wg.Go(func() { greet(ln) })
+	for _, port := range []string{"7", "53"} {
+		p, err := s.ListenPacket("udp", ":"+port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Close() })
+		wg.Go(func() {
+			buf := make([]byte, 1<<16)
+			for {
+				n, from, err := p.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				reply := []byte("stack\n")
+				if port == "53" {
+					reply = answer(buf[:n], lookup)
+				}
+				p.WriteTo(reply, from)
+			}
+		})
+	}
+}
+
+// greet tells who connects that this is the stack.
+func greet(ln net.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		io.WriteString(c, "stack\n")
+		c.Close()
+	}
+}
+
+// hello reads the greeting of whoever was reached.
+func hello(c net.Conn, err error) error {
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	if strings.HasPrefix(c.LocalAddr().Network(), "udp") {
+		if _, err := c.Write([]byte("who?")); err != nil {
+			return err
+		}
+	}
+	got, err := bufio.NewReader(c).ReadString('\n')
+	if got != "stack\n" {
+		return fmt.Errorf("reached %q at %v, %v", got, c.RemoteAddr(), err)
+	}
+	return nil
+}
+
+// TestCanary uses stacks in every way, on a host that has the same addresses,
+// ports, names and interfaces: it sees no packet, decides nothing and does not
+// change, and no thread is ever in another namespace.
+func TestCanary(t *testing.T) {
+	c := newCanary(t)
+	if s, err := vdestack.Open(""); err != nil { // which makes the helper task
+		t.Fatal(err)
+	} else {
+		s.Close()
+	}
+	before := state(t)
+	c.sings()
+	c.sniff(t)
+	stop := watch(t)
+
+	a := newStack(t, vdestack.DNS{}, "10.0.0.1/24", "fc00::1:1/64", "fe80::a/64")
+	dns := vdestack.DNS{
+		Servers: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:53")},
+		Search:  []string{"stack.example"},
+		Hosts:   map[string][]netip.Addr{"server": addrs("10.0.0.1", "fc00::1:1"), "here": addrs("10.0.0.2")},
+	}
+	b := newStack(t, dns, "10.0.0.2/24", "fc00::1:2/64", "fe80::b/64")
+	serve(t, a)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+
+	for _, address := range []string{"10.0.0.1:5000", "[fc00::1:1]:5000", "[fe80::a%vde0]:5000", "server:5000", "www:5000", "www.stack.example:5000", "www.stack.example.:5000"} {
+		t.Run("dial "+address, func(t *testing.T) {
+			if err := hello(b.DialContext(ctx, "tcp", address)); err != nil {
+				t.Error(err)
+			}
+			if err := hello(b.DialContext(ctx, "udp", strings.Replace(address, ":5000", ":7", 1))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("localhost", func(t *testing.T) {
+		if err := hello(a.DialContext(ctx, "tcp", "localhost:81")); err != nil {
+			t.Error(err)
+		}
+		if err := hello(b.DialContext(ctx, "tcp", "localhost:81")); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("the other stack's: %v", err)
+		}
+	})
+	t.Run("names of the host", func(t *testing.T) {
+		for _, name := range []string{"hostonly", "hostonly.stack.example", "other", "nosuch.example"} {
+			_, err := b.DialContext(ctx, "tcp", name+":80")
+			if dnsErr, ok := errors.AsType[*net.DNSError](err); !ok || !dnsErr.IsNotFound {
+				t.Errorf("%s: %v, want that there is no such host", name, err)
+			}
+			if _, err := b.Listen("tcp", name+":0"); err == nil {
+				t.Errorf("%s: listens", name)
+			}
+		}
+		if ln, err := b.Listen("tcp", "here:80"); err != nil || ln.Addr().String() != "10.0.0.2:80" {
+			t.Errorf("listens on %v, %v", ln, err)
+		} else {
+			ln.Close()
+		}
+	})
+	t.Run("look up", func(t *testing.T) {
+		// Each has one family only; the host has both.
+		four := newStack(t, dns, "10.0.0.3/24")
+		six := newStack(t, vdestack.DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("[fc00::1:1]:53")}, Hosts: dns.Hosts}, "fc00::1:4/64")
+		for _, tt := range []struct {
+			s    *vdestack.Stack
+			name string
+			want []netip.Addr
+		}{
+			{b, "both", addrs("10.0.0.1", "fc00::1:1")}, // RFC 6724 on unique local addresses
+			{four, "server", addrs("10.0.0.1", "fc00::1:1")},
+			{six, "server", addrs("fc00::1:1", "10.0.0.1")},
+		} {
+			got, err := tt.s.LookupNetIP(ctx, "ip", tt.name)
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("%s: got %v, %v, want %v", tt.name, got, err, tt.want)
+			}
+		}
+		txt, err := b.Resolver().LookupTXT(ctx, "www.stack.example.")
+		if !slices.Equal(txt, []string{"a text"}) {
+			t.Errorf("TXT: got %q, %v", txt, err)
+		}
+	})
+	t.Run("HTTP", func(t *testing.T) {
+		client := b.HTTPClient()
+		defer client.CloseIdleConnections()
+		for _, host := range []string{"10.0.0.1", "[fc00::1:1]", "[fe80::a%25vde0]", "server", "www"} {
+			resp, err := client.Get("http://" + host + "/")
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if string(body) != "stack\n" {
+				t.Errorf("%s: got %q, %v", host, body, err)
+			}
+		}
+	})
+	t.Run("hooks", func(t *testing.T) {
+		d := net.Dialer{ControlContext: b.ControlContext}
+		d.SetMultipathTCP(true)
+		if err := hello(d.DialContext(ctx, "tcp", "10.0.0.1:5000")); err != nil {
+			t.Error(err)
+		}
+		lc := net.ListenConfig{Control: b.Control}
+		ln, err := lc.Listen(ctx, "tcp", "10.0.0.2:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		go greet(ln)
+		if err := hello(a.DialContext(ctx, "tcp", "10.0.0.2:80")); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("default", func(t *testing.T) {
+		vdestack.SetDefault(b)
+		defer vdestack.SetDefault(nil)
+		if err := hello(vdestack.DialContext(ctx, "tcp", "server:5000")); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("abstract unix socket", func(t *testing.T) {
+		if err := hello(b.Dial("unix", "@isolation")); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("the host's: %v", err)
+		}
+		ln, err := b.Listen("unix", "@isolation")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		go greet(ln)
+		if err := hello(b.Dial("unix", "@isolation")); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("multicast", func(t *testing.T) {
+		for group, network := range map[string]string{"239.1.2.3:5001": "udp4", "[ff05::1234]:5001": "udp6"} {
+			in, err := a.ListenMulticastUDP(network, "vde0", netip.MustParseAddrPort(group))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			all, err := a.ListenMulticastUDP("udp", "", netip.MustParseAddrPort(group))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer all.Close()
+			if err := b.Run(ctx, "ip route replace 239.0.0.0/8 dev vde0"); err != nil {
+				t.Fatal(err)
+			}
+			out, err := b.DialContext(ctx, "udp", group)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			if _, err := out.Write([]byte("stack\n")); err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range []*net.UDPConn{in, all} {
+				c.SetDeadline(time.Now().Add(patience))
+				buf := make([]byte, 100)
+				if n, _, err := c.ReadFrom(buf); string(buf[:n]) != "stack\n" {
+					t.Errorf("%s: got %q, %v", group, buf[:n], err)
+				}
+			}
+		}
+	})
+	t.Run("raw", func(t *testing.T) {
+		for _, tt := range []struct {
+			network, address string
+			echo, reply      byte
+		}{{"ip4:icmp", "10.0.0.1", 8, 0}, {"ip6:ipv6-icmp", "fc00::1:1", 128, 129}, {"ip6:58", "server", 128, 129}, {"ip:1", "www", 8, 0}} {
+			c, err := b.DialContext(ctx, tt.network, tt.address)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(patience))
+			if _, err := c.Write([]byte{tt.echo, 0, ^tt.echo, ^byte(2), 0, 1, 0, 1}); err != nil {
+				t.Fatal(err)
+			}
+			for buf := make([]byte, 200); ; {
+				n, _, err := c.(*net.IPConn).ReadFrom(buf)
+				if err != nil {
+					t.Error(err)
+				}
+				if err != nil || n >= 8 && buf[0] == tt.reply {
+					break
+				}
+			}
+		}
+	})
+	t.Run("packets", func(t *testing.T) {
+		f, err := b.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, allPackets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		f.SetDeadline(time.Now().Add(patience))
+		if err := hello(b.DialContext(ctx, "tcp", "10.0.0.1:5000")); err != nil {
+			t.Error(err)
+		}
+		if n, err := f.Read(make([]byte, 2000)); err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	})
+	t.Run("commands", func(t *testing.T) {
+		for _, line := range []string{"ping -c 1 -W 30 10.0.0.1", "ping -c 1 -W 30 fc00::1:1", "ip route replace default via 10.0.0.1", "ip addr add 10.5.0.1/24 dev vde0"} {
+			args := strings.Fields(line)
+			if out, err := b.Command(ctx, args[0], args[1:]...).CombinedOutput(); err != nil {
+				t.Errorf("%s: %v: %s", line, err, out)
+			}
+		}
+	})
+	t.Run("settings", func(t *testing.T) {
+		for name, value := range map[string]string{"net.ipv4.ip_forward": "1", "net.ipv4.conf.vde0.forwarding": "1", "net.ipv6.conf.vde0.accept_ra": "0"} {
+			if err := b.Sysctl(name, value); err != nil {
+				t.Error(err)
+			}
+		}
+		nl, err := b.RTNL()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nl.Close()
+		index, err := nl.IfNameToIndex("vde0")
+		if err != nil || index != b.Stats().Interfaces[0].Index {
+			t.Errorf("vde0 is interface %d, %v", index, err)
+		}
+		if err := nl.RouteAdd(netip.MustParsePrefix("10.9.0.0/16"), netip.MustParseAddr("10.0.0.1"), index); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("joined", func(t *testing.T) {
+		f, err := b.NetNS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		s, err := vdestack.New(ctx, vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), DNS: dns})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := hello(s.DialContext(ctx, "tcp", "www:5000")); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Logf("looked at the namespaces of all threads %d times", stop())
+	if noted := c.sings(); len(noted) > 0 {
+		t.Errorf("the host has noticed:\n%s", strings.Join(noted, "\n"))
+	}
+	if after := state(t); after != before {
+		t.Errorf("the host has changed:\n%s\nbefore:\n%s", after, before)
+	}
+	if t.Failed() {
+		return
+	}
+
+	// It is no dumb canary.
+	for _, f := range []func() error{
+		func() error { return hello(net.Dial("tcp", "10.0.0.1:5000")) },
+		func() error { return hello(net.Dial("tcp", "server.:5000")) },
+		func() error { return hello(net.Dial("unix", "@isolation")) },
+	} {
+		if err := f(); err == nil {
+			t.Error("the host reaches the stack")
+		}
+	}
+	if got, err := net.LookupHost("elsewhere"); err != nil || !slices.Equal(got, []string{"10.66.66.66"}) {
+		t.Errorf("the host finds %v, %v", got, err)
+	}
+	if noted := strings.Join(c.sings(), "\n"); !strings.Contains(noted, "TCP connection") || !strings.Contains(noted, "unix connection") ||
+		!strings.Contains(noted, "UDP on port 53") || !strings.Contains(noted, "packet of") {
+		t.Errorf("the host has noticed only:\n%s", noted)
+	}
+}
+
+// TestWithoutIPv6 runs a part of the tests on a host where IPv6 is switched off.
+func TestWithoutIPv6(t *testing.T) {
+	if os.Getenv(stage) == "no IPv6" {
+		onlyIPv4(t)
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestWithoutIPv6$", "-test.v")
+	if onHost(cmd, "no IPv6") != 0 {
+		t.Error("it failed there")
+	}
+}
+
+func onlyIPv4(t *testing.T) {
+	if ln, err := net.Listen("tcp6", "[::1]:0"); err == nil {
+		t.Fatalf("the host listens on %v", ln.Addr())
+	}
+	if ln, err := net.Listen("tcp", ":0"); err != nil {
+		t.Fatal(err)
+	} else {
+		t.Logf("the host listens on %v", ln.Addr())
+		ln.Close()
+	}
+	dns := vdestack.DNS{Hosts: map[string][]netip.Addr{"six": addrs("2001:db8::1"), "both": addrs("2001:db8::1", "10.0.0.1")}}
+	a := newStack(t, dns, "10.0.0.1/24", "2001:db8::1/64")
+	b := newStack(t, dns, "10.0.0.2/24", "2001:db8::2/64")
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, listen := range []string{":80", "[::]:81", "six:82"} {
+		ln, err := a.Listen("tcp", listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		wg.Go(func() { greet(ln) })
+		p, err := a.ListenPacket("udp", listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		wg.Go(func() {
+			buf := make([]byte, 100)
+			for {
+				_, from, err := p.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				p.WriteTo([]byte("stack\n"), from)
+			}
+		})
+		_, port, _ := net.SplitHostPort(ln.Addr().String())
+		for _, host := range []string{"2001:db8::1", "six", "both", "10.0.0.1"} {
+			if listen == "six:82" && host == "10.0.0.1" {
+				continue
+			}
+			for _, network := range []string{"tcp", "udp"} {
+				if err := hello(b.Dial(network, net.JoinHostPort(host, port))); err != nil {
+					t.Errorf("%s to %s: %v", network, host, err)
+				}
+			}
+		}
+	}
+	if got, err := b.LookupNetIP(t.Context(), "ip", "both"); err != nil || !got[0].Is6() {
+		t.Errorf("the order is %v, %v", got, err)
+	}
+}

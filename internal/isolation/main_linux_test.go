@@ -1,0 +1,165 @@
+//go:build amd64 || arm64
+
+package isolation
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stage says where the tests run: on the machine, on the made-up host, or on one
+// without IPv6.
+const stage = "ISOLATION_STAGE"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(stage) {
+	case "":
+		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+		os.Exit(onHost(cmd, "host"))
+	case "host":
+		if err := setUp(); err != nil {
+			fmt.Fprintln(os.Stderr, "isolation:", err)
+			os.Exit(1)
+		}
+	case "no IPv6":
+		if err := withoutIPv6(); err != nil {
+			fmt.Fprintln(os.Stderr, "isolation:", err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// onHost runs the tests in new namespaces, of which the command is root, and
+// returns its exit status.
+func onHost(cmd *exec.Cmd, kind string) int {
+	cmd.Env = append(os.Environ(), stage+"="+kind)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	runtime.LockOSThread() // Pdeathsig follows the thread
+	defer runtime.UnlockOSThread()
+	err := cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() >= 0 {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "isolation:", err)
+		return 1
+	}
+	return 0
+}
+
+// files are the host's configuration of names, and all of it is wrong for the
+// stacks.
+var files = map[string]string{
+	"hosts": "10.66.66.66 server www www.stack.example localhost localhost.stack.example\n" +
+		"10.0.0.1 hostonly hostonly.stack.example\n",
+	"resolv.conf":   "nameserver 10.0.0.1\nnameserver fc00::1:1\nsearch host.example\noptions ndots:9 timeout:1 attempts:1\n",
+	"nsswitch.conf": "hosts: files dns\n",
+}
+
+// network is the host's: an interface with the name of the stacks', and their
+// addresses on it.
+const network = `link set lo up multicast on
+link add vde0 type veth peer name far0
+link set far0 up
+link set vde0 up
+addr add 10.0.0.1/24 dev vde0
+addr add 10.0.0.2/24 dev vde0
+addr add fc00::1:1/64 dev vde0 nodad
+addr add fc00::1:2/64 dev vde0 nodad
+addr add fe80::a/64 dev vde0 nodad
+addr add fe80::b/64 dev vde0 nodad
+route add default via 10.0.0.254
+route add default via fc00::ff dev vde0
+`
+
+// setUp makes the host.
+func setUp() error {
+	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("mount /: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "isolation")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	for name, text := range files {
+		from := filepath.Join(dir, name)
+		if err := os.WriteFile(from, []byte(text), 0o644); err != nil {
+			return err
+		}
+		if err := unix.Mount(from, "/etc/"+name, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount /etc/%s: %w", name, err)
+		}
+	}
+	for name, value := range map[string]string{
+		// The host is silent by itself.
+		"net/ipv6/conf/default/router_solicitations": "0",
+		"net/ipv6/conf/default/addr_gen_mode":        "1",
+	} {
+		if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0); err != nil {
+			return err
+		}
+	}
+	ip := exec.Command("/sbin/ip", "-batch", "-")
+	ip.Stdin = strings.NewReader(network)
+	if out, err := ip.CombinedOutput(); err != nil {
+		return fmt.Errorf("ip: %w: %s (apt-get install iproute2)", err, out)
+	}
+	// The kernel takes its time for the rest of IPv6 addresses.
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		text, err := os.ReadFile("/proc/self/net/ipv6_route")
+		if err != nil {
+			return err
+		}
+		if localRoutes(string(text)) == strings.Count(network, "nodad") {
+			break
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("the host's IPv6 addresses are not usable: %s", text)
+		}
+	}
+	os.Setenv("HTTP_PROXY", "http://10.0.0.2:3128")
+	os.Setenv("LOCALDOMAIN", "host.example")
+	os.Setenv("RES_OPTIONS", "ndots:9")
+	return nil
+}
+
+// localRoutes counts the routes of single addresses of the interface.
+func localRoutes(table string) (n int) {
+	for line := range strings.Lines(table) {
+		if f := strings.Fields(line); len(f) == 10 && f[1] == "80" && f[9] == "vde0" {
+			n++
+		}
+	}
+	return n
+}
+
+// withoutIPv6 makes a host that has IPv6 switched off, as many have.
+func withoutIPv6() error {
+	for _, name := range []string{"all", "default", "lo"} {
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0); err != nil {
+			return err
+		}
+	}
+	if out, err := exec.Command("/sbin/ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		return fmt.Errorf("ip: %w: %s (apt-get install iproute2)", err, out)
+	}
+	return nil
+}
