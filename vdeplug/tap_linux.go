@@ -115,8 +115,8 @@ func (c *tapConn) final(op string, err error) error {
 		return nil
 	case c.closing.Load(), errors.Is(err, os.ErrClosed):
 		return net.ErrClosed
-	case errors.Is(err, unix.EBADFD), errors.Is(err, nic.ErrRemoved):
-		err = fmt.Errorf("interface %s was removed: %w", c.name, err)
+	case errors.Is(err, unix.EBADFD):
+		err = fmt.Errorf("interface %s was removed: %w", c.name, unix.EBADFD)
 	}
 	return &Error{op, c.vnl, err}
 }

@@ -2,6 +2,7 @@ package nic
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -178,7 +179,7 @@ func (d *Device) Receive(fd int, b *carrier.Buffer) (bool, error) {
 }
 
 // ErrRemoved says that the interface was removed.
-var ErrRemoved = errors.New("the interface was removed")
+var ErrRemoved = fmt.Errorf("the interface was removed: %w", unix.EBADFD)
 
 // Counts are what became of frames.
 type Counts struct{ Frames, Bytes, Dropped uint64 }
