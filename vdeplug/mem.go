@@ -2,24 +2,7 @@ package vdeplug
 
 import (
 	"context"
-	"net"
-	"slices"
 	"sync"
-	"sync/atomic"
-	"time"
-
-	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/virtio"
-)
-
-const (
-	// memStations is how many stations a switch remembers.
-	memStations = 4096
-	// memBatch is how many packets are received at once.
-	memBatch = 64
-	// memExpire is how long it remembers a silent one, as the switches of
-	// VDE do.
-	memExpire = 120 * time.Second
 )
 
 func init() { Register("mem", openMem) }
@@ -28,240 +11,28 @@ func init() { Register("mem", openMem) }
 // as it has ports.
 var memNets = struct {
 	mu       sync.Mutex // guards switches, and which switch has ports
-	switches map[string]*memSwitch
-}{switches: make(map[string]*memSwitch)}
+	switches map[string]*fabric
+}{switches: make(map[string]*fabric)}
 
 // openMem connects to a learning switch inside the process. All of the body is
 // its name, which may be empty.
 func openMem(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	memNets.mu.Lock()
 	defer memNets.mu.Unlock()
-	sw := memNets.switches[l.Body()]
-	if sw == nil {
-		sw = newMemSwitch(l.Body())
-		memNets.switches[sw.name] = sw
+	name := l.Body()
+	f := memNets.switches[name]
+	if f == nil {
+		f = newFabric(kindSwitch, fabricStations, fabricExpire)
+		memNets.switches[name] = f
 	}
-	return sw.join(), nil
-}
-
-// A memSwitch carries frames between its ports. Every frame is copied to the
-// queue of the port where its station was seen last, or to all; so nobody
-// waits for a slow receiver.
-type memSwitch struct {
-	name string
-	now  func() time.Duration
-
-	mu       sync.Mutex // guards the fields below and memPort.gone; held for a look-up only
-	ports    []*memPort // replaced, never changed in place
-	stations *macTable[*memPort]
-}
-
-func newMemSwitch(name string) *memSwitch {
-	start := time.Now()
-	return &memSwitch{
-		name:     name,
-		now:      func() time.Duration { return time.Since(start) },
-		stations: newMACTable[*memPort](memStations, memExpire),
-	}
-}
-
-func (sw *memSwitch) join() *memPort {
-	p := &memPort{sw: sw}
-	p.arrived.L = &p.mu
-	sw.mu.Lock()
-	defer sw.mu.Unlock()
-	sw.ports = append(slices.Clip(sw.ports), p)
-	return p
-}
-
-// leave removes a port, and returns whether it was the last.
-func (sw *memSwitch) leave(p *memPort) (last bool) {
-	sw.mu.Lock()
-	defer sw.mu.Unlock()
-	p.gone = true
-	sw.stations.forget(p)
-	sw.ports = slices.DeleteFunc(slices.Clone(sw.ports), func(q *memPort) bool { return q == p })
-	return len(sw.ports) == 0
-}
-
-// route learns where the source of a frame is, and returns the port of its
-// destination; nil and all ports if that is unknown, no ports if the frame is
-// none.
-func (sw *memSwitch) route(from *memPort, p *carrier.Packet) (to *memPort, all []*memPort, err error) {
-	now := sw.now()
-	sw.mu.Lock()
-	defer sw.mu.Unlock()
-	switch {
-	case from.gone:
-		return nil, nil, net.ErrClosed
-	case len(p.Data) < HeaderLen, p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame:
-		from.droppedSend.Add(1)
-		return nil, nil, nil
-	}
-	dst, src := macs(p.Data)
-	sw.stations.learn(src, from, now)
-	if to, ok := sw.stations.lookup(dst, now); ok {
-		return to, nil, nil
-	}
-	return nil, sw.ports, nil
-}
-
-// A memPort is a plug of a memSwitch.
-type memPort struct {
-	dropCounter
-	sw   *memSwitch
-	gone bool // guarded by sw.mu
-	// whole is set once packets are received: the port takes what stands for
-	// several frames as it is.
-	whole atomic.Bool
-
-	mu      sync.Mutex // guards queue, closed and the fields of the receivers
-	arrived sync.Cond  // there is something in queue, or closed was set
-	queue   frameQueue
-	closed  bool
-
-	closing sync.Once
-}
-
-var (
-	_ Conn         = (*memPort)(nil)
-	_ Dropper      = (*memPort)(nil)
-	_ carrier.Conn = (*memPort)(nil)
-)
-
-func (p *memPort) Send(frame []byte) error {
-	packet := carrier.Packet{Data: frame}
-	return p.sendPacket(&packet)
-}
-
-// SendPackets is that of [carrier.Conn].
-func (p *memPort) SendPackets(packets []carrier.Packet) error {
-	for i := range packets {
-		if err := p.sendPacket(&packets[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *memPort) sendPacket(packet *carrier.Packet) error {
-	to, all, err := p.sw.route(p, packet)
-	if err != nil {
-		return err
-	}
-	one := [1]*memPort{to}
-	if to != nil {
-		all = one[:]
-	}
-	// Ports that take frames come last: making these changes the packet.
-	cut := false
-	for _, to := range all {
-		switch {
-		case to == p:
-		case packet.Offload == virtio.Header{} || to.whole.Load():
-			to.deliver(packet.Offload, packet.Data)
-		default:
-			cut = true
-		}
-	}
-	if !cut {
-		return nil
-	}
-	c := memCutters.Get().(*memCutter)
-	defer memCutters.Put(c)
-	segments, err := c.Split(packet.Offload, packet.Data, 0)
-	if err != nil {
-		p.droppedSend.Add(1)
-		return nil
-	}
-	for _, g := range segments {
-		c.frame = append(append(c.frame[:0], g.Head...), g.Data...)
-		for _, to := range all {
-			if to != p && !to.whole.Load() {
-				to.deliver(virtio.Header{}, c.frame)
-			}
-		}
-	}
-	return nil
-}
-
-// A memCutter makes frames for ports that take no packets.
-type memCutter struct {
-	virtio.Segmenter
-	frame []byte
-}
-
-var memCutters = sync.Pool{New: func() any { return new(memCutter) }}
-
-// deliver queues a packet for Recv.
-func (p *memPort) deliver(h virtio.Header, data []byte) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return
-	}
-	if !p.queue.push(h, data) {
-		frames, _ := virtio.Count(h, data)
-		p.droppedRecv.Add(uint64(frames))
-		return
-	}
-	p.arrived.Signal()
-}
-
-func (p *memPort) Recv(frame []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for p.wait() {
-		if h, n := p.queue.pop(frame); n <= len(frame) && h == (virtio.Header{}) {
-			return n, nil
-		}
-		p.droppedRecv.Add(1)
-	}
-	return 0, net.ErrClosed
-}
-
-// wait waits until there is something in the queue; it reports false if the port
-// is closed. p.mu is held.
-func (p *memPort) wait() bool {
-	for p.queue.empty() && !p.closed {
-		p.arrived.Wait()
-	}
-	return !p.closed
-}
-
-// RecvPackets is that of [carrier.Conn]. Once it was called, Recv must not be.
-func (p *memPort) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
-	b.Release()
-	p.whole.Store(true)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.wait() {
-		return nil, net.ErrClosed
-	}
-	mem := b.Bytes()
-	for !p.queue.empty() && len(b.Packets) < memBatch && len(mem) >= virtio.MaxPacket {
-		h, n := p.queue.pop(mem)
-		if n <= len(mem) {
-			b.Add(h, mem[:n:n])
-			mem = mem[n:]
-		}
-	}
-	return b.Packets, nil
-}
-
-func (p *memPort) Close() error {
-	p.closing.Do(func() {
-		p.mu.Lock()
-		p.closed = true
-		p.queue = frameQueue{}
-		p.arrived.Broadcast()
-		p.mu.Unlock()
-
+	p := newMemPort(f)
+	p.leave = func() error {
 		memNets.mu.Lock()
 		defer memNets.mu.Unlock()
-		if p.sw.leave(p) {
-			delete(memNets.switches, p.sw.name)
+		if f.leave(&p.port) == 0 {
+			delete(memNets.switches, name)
 		}
-	})
-	return nil
+		return nil
+	}
+	return p, nil
 }
