@@ -1,0 +1,82 @@
+// Package vdeplug connects to Virtual Distributed Ethernet networks. A plug
+// (type [Conn]) sends and receives whole Ethernet frames; which network it is
+// on, and how the frames travel, is said by a Virtual Network Locator such as
+// "vxvde://234.0.0.1", "vde:///run/switch[3]" or "mem://lab".
+//
+// # Locators
+//
+// A locator is SCHEME://BODY; the scheme ends at the first "://" and is matched
+// exactly. There are three other forms:
+//
+//   - a path is the switch there, scheme "vde"; or, if a file is there, what the
+//     file's first line says (a ".vnl" file; its line may not name another file)
+//   - "=COMMAND" is "cmd://COMMAND"
+//   - the empty locator is the default network of the user:
+//     $HOME/.vdeplug/default or else $HOME/.vde2/default.switch, each a switch or a
+//     file, or else "vde://", the switch of the system
+//
+// The body is for the scheme to read. Those that have options are written in one
+// of two styles, and a network inside them comes last, between braces:
+//
+//	path[option/option=value]{inner}
+//	address/option/option=value{inner}
+//
+// The inner network is a locator too, nested as deep as is wanted. Parts of the
+// body can be quoted, '…' or "…", without escapes inside; outside quotes a
+// backslash protects the next byte, and %XY is the byte with that hexadecimal
+// code. What is inside the braces is not decoded before the inner network is
+// opened.
+//
+// Option names are exact. An option that is unknown, twice there or has a wrong
+// value is an error that quotes it and says what is allowed.
+//
+// # Networks
+//
+// With the peer each is tested with:
+//
+//	mem://NAME                      a switch inside the process
+//	vde://PATH[PORT/OPTIONS]        a switch of the host: vde_switch, vde_plug
+//	vxvde://GROUP/OPTIONS           a distributed switch over IP multicast: vde_plug
+//	ptp://PATH                      a cable between two programs: vde_plug
+//	udp://[ADDR:]PORT->HOST:PORT    a cable over UDP: vde_plug
+//	tap://NAME                      a TAP interface of the host: the kernel
+//	cmd://COMMAND                   a program that speaks the stream format: vde_plug
+//	switch://PATH[OPTIONS]          a switch of this program for others of the host
+//	hub://, multi://, bonding://    the same, with other rules: see below
+//	null://                         no network
+//
+// # Switches
+//
+// A plug on switch://PATH is the switch that others of the host connect to as
+// vde://PATH: programs in C (vde_plug, vdens, libvdestack, qemu), and this package.
+// The plug itself is one of its ports, and so is every other plug of the program
+// that opens the same directory with the same options, or none.
+//
+//   - switch:// sends a frame where its station was seen last, within its VLAN, or
+//     to all; tags stay as they are.
+//   - hub:// sends every frame to all.
+//   - multi:// sends the frames of the program to all clients, and those of clients
+//     to the program only.
+//   - bonding:// is multi:// that sends each frame to one client, in turn.
+//
+// The options of all four:
+//
+//   - mode=M: the permissions of the sockets in octal, by default 0600: who may
+//     write to them may connect
+//   - dirmode=M: those of the directory, by default as mode says
+//   - grp=G: the group that the directory and the sockets belong to, a name or a
+//     number
+//   - hashsize=N: how many stations a switch remembers at most, by default 4096
+//   - expiretime=S: how many seconds it remembers a silent one, by default 120
+//   - hashseed=N has no meaning
+//
+// Without PATH the directory is /tmp/vdenode_USER. It is made when the first plug
+// opens it, and removed when the last is closed. What a switch has left that was
+// killed is taken over; a directory with a switch that runs, or with anything
+// else in it, is an error.
+//
+// A client that does not read loses frames, and delays nobody. One that connects
+// must say what it wants within three seconds. There are 1024 clients at most.
+// Clients that are of this package get whole packets of the kernel's TCP, which
+// is several times as fast as frames.
+package vdeplug
