@@ -28,7 +28,8 @@ type Device struct {
 	raw syscall.RawConn
 
 	closing atomic.Bool
-	socket  bool // a packet socket, not a TAP
+	socket  bool        // a packet socket, not a TAP
+	down    atomic.Bool // whether the interface of a socket was, when it was looked at
 	header  bool
 	offload atomic.Uint32 // an Offload
 	udp     bool          // the kernel accepts joined datagrams
@@ -129,6 +130,9 @@ func (d *Device) Close() error {
 // Read waits for packets of the interface and returns them.
 func (d *Device) Read(b *carrier.Buffer) ([]carrier.Packet, error) {
 	err, closed := b.Receive(d.raw, d)
+	for closed != nil && d.stillThere(closed) {
+		err, closed = b.Receive(d.raw, d)
+	}
 	if closed != nil {
 		b.Release()
 		if d.closing.Load() {
