@@ -102,7 +102,7 @@ func (s *Sender) Add(segments []virtio.Segment, size int, to *unix.RawSockaddrIn
 		c.hdr.SetLen(unix.SizeofCmsghdr + 2)
 		*(*uint16)(unsafe.Pointer(&c.value)) = uint16(size)
 		h.Control = (*byte)(unsafe.Pointer(c))
-		h.SetControllen(int(unsafe.Sizeof(*c)))
+		h.SetControllen(ControlInt) // what is left of c would be a message too
 	}
 	s.frames[s.added] = len(segments)
 	s.added++
