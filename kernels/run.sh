@@ -34,12 +34,11 @@ modules=(tun veth bridge dummy macvlan vxlan 8021q tcp_diag udp_diag raw_diag in
 	unix_diag af_packet_diag netlink_diag sch_fq sch_fq_codel)
 
 # What runs without -f: package, pattern of its tests, pattern of those to skip:
-# what depends on the kernel, without what takes long where it is emulated: hundreds
-# of programs that start, a buffer that fills.
+# what depends on the kernel, without what takes long where it is emulated.
 tests=(
-	"internal/netns . StartCancelGroup|StartBeside" "internal/rlimit ." "rtnl . WatchOverrun"
+	"internal/netns ." "internal/rlimit ." "rtnl . WatchOverrun"
 	"vdeplug TAP|Mem|Cmd" "vdestack ."
-	"internal/lifetimes . Many|Crowd|Stopped" "internal/refusals ."
+	"internal/lifetimes . Many|Crowd" "internal/refusals ."
 	"internal/anger ECN|PacketInfo|DontFragment|GSO"
 )
 # Tests that must have run and passed in every machine: package, with - for /, the
@@ -60,8 +59,8 @@ must=(
 step() { printf '== %s (%ds)\n' "$*" $SECONDS; }
 die() { echo "kernels/run.sh: $*" >&2; exit 1; }
 
-# In seconds, for a machine and for one test binary in it. On two processors that do
-# nothing else both machines are done in a third of it.
+# In seconds: of the host for a machine, of the machine for one test binary in it.
+# Two processors that do nothing else are done with both machines in a third of it.
 machine_limit=900
 run_limit=300
 memory=1G
@@ -262,7 +261,11 @@ add_modules() {
 }
 
 # machine ARCHITECTURE sets qemu to the command of a machine, and console to the
-# kernel's name of its serial port.
+# kernel's name of its serial port. The clock of an emulated one counts instructions
+# (500 million a second) and jumps while it sleeps: what the tests say of time holds
+# however busy the host is. That takes one processor; with two, qemu 7.2 also
+# confuses kernels that change their code while they run (int3 in a static branch,
+# seen on amd64 with Linux 7.3).
 machine() {
 	local cpu=max
 	case $1 in
@@ -270,9 +273,11 @@ machine() {
 	arm64) qemu=(qemu-system-aarch64 -M virt) console=ttyAMA0 cpu=cortex-a72 ;;
 	esac
 	if [ "$1" = "$kvm" ]; then
-		qemu+=(-accel kvm) cpu=host
+		qemu+=(-accel kvm -smp 2) cpu=host
+	else
+		qemu+=(-smp 1 -icount shift=1,sleep=off)
 	fi
-	qemu+=(-cpu $cpu -m $memory -smp 2 -display none -monitor none -serial stdio -no-reboot -nic none)
+	qemu+=(-cpu $cpu -m $memory -display none -monitor none -serial stdio -no-reboot -nic none)
 }
 
 # image SUITE ARCHITECTURE prints the name of the kernel.
