@@ -134,16 +134,21 @@ func useOn(vnl, path, there string) {
 	if !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "join0") {
 		fail("an interface of the same name: %v", err)
 	}
-	second := joined(path, vnl, "join1", "10.8.0.3/24")
+	// On a network of its own: the kernel answers for all of a namespace's
+	// addresses on each of its interfaces, and the first of these two goes away.
+	second := joined(path, vnl+"2", "join1", "10.8.2.1/24")
+	beside, err := vdestack.Open(vnl+"2", "10.8.2.2/24")
+	check(err)
 	checkSurrounding(before)
 	check(s.Close())
 	if _, err := s.Dial("tcp", "10.8.0.2:80"); !errors.Is(err, net.ErrClosed) {
 		fail("dialling from a closed stack: %v", err)
 	}
-	ln, err = second.Listen("tcp", "10.8.0.3:0")
+	ln, err = second.Listen("tcp", "10.8.2.1:0")
 	check(err)
-	echo(other, ln)
+	echo(beside, ln)
 	check(second.Close())
+	check(beside.Close())
 	check(other.Close())
 	third, err := vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path})
 	check(err)
