@@ -145,6 +145,7 @@ func TestOpenUsable(t *testing.T) {
 					return
 				}
 				routes, err := nl.Routes()
+				nl.Close() // a connection that is forgotten is closed by the collector, later
 				if err != nil {
 					t.Error(err)
 				}
