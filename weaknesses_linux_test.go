@@ -186,7 +186,13 @@ func startSwitch(t *testing.T, path string) (end func()) {
 		})
 	}
 	t.Cleanup(end)
-	eventually(t, "a switch", func() bool { _, err := os.Stat(filepath.Join(path, "ctl")); return err == nil })
+	eventually(t, "a switch", func() bool {
+		c, err := net.Dial("unix", filepath.Join(path, "ctl"))
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
 	return end
 }
 

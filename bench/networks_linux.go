@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"net"
 	"path/filepath"
 	"time"
 )
@@ -76,7 +76,9 @@ func startSwitch(ctx context.Context, path string) (stop func(), err error) {
 	defer poll.Stop()
 	late := time.After(stopWait)
 	for {
-		if _, err := os.Stat(filepath.Join(path, "ctl")); err == nil {
+		// Its socket is there a moment before it listens.
+		if c, err := net.Dial("unix", filepath.Join(path, "ctl")); err == nil {
+			c.Close()
 			return p.stop, nil
 		}
 		select {
