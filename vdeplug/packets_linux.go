@@ -8,11 +8,6 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// roomWait is how long a plug waits for room in a socket before it drops
-// frames. What a peer that works needs is much less; one that hangs takes this
-// from each batch, and what comes meanwhile is dropped by the interface.
-const roomWait = 10 * time.Millisecond
-
 // receive waits until r has received something.
 func (p pollFile) receive(b *carrier.Buffer, r carrier.Receiver) error {
 	err, closed := b.Receive(p.raw, r)

@@ -45,11 +45,13 @@ func NewStream(rw io.ReadWriteCloser) Conn { return newStream("stream", rw) }
 
 func newStream(vnl string, rw io.ReadWriteCloser) *stream {
 	s := &stream{
-		vnl:   vnl,
-		rw:    rw,
-		r:     bufio.NewReaderSize(rw, 64<<10),
-		queue: make([]byte, 0, streamQueue),
-		ended: make(chan struct{}),
+		vnl:     vnl,
+		rw:      rw,
+		r:       bufio.NewReaderSize(rw, 64<<10),
+		queue:   make([]byte, 0, streamQueue),
+		late:    time.NewTimer(roomWait),
+		emptied: make(chan struct{}, 1),
+		ended:   make(chan struct{}),
 	}
 	s.wake.L = &s.mu
 	go s.write()
@@ -65,10 +67,14 @@ type stream struct {
 	r    *bufio.Reader // its Read ends when rw is closed
 	rerr error
 
+	smu     sync.Mutex // guards cut and late; held while SendPackets waits
+	cut     virtio.Segmenter
+	late    *time.Timer
+	emptied chan struct{} // has something when queue was emptied
+
 	mu     sync.Mutex // guards the fields below; never held across a write
 	wake   sync.Cond  // there is something in queue, or closed was set
 	queue  []byte     // whole frames with their lengths; never grows
-	cut    virtio.Segmenter
 	werr   error
 	closed bool
 
@@ -207,8 +213,11 @@ func (s *stream) append(head, data []byte) {
 	s.queue = append(append(s.queue, head...), data...)
 }
 
-// SendPackets is that of [carrier.Conn].
+// SendPackets is that of [carrier.Conn]. It waits a moment where there is no room.
 func (s *stream) SendPackets(packets []carrier.Packet) error {
+	s.smu.Lock()
+	defer s.smu.Unlock()
+	late := time.Now().Add(roomWait)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range packets {
@@ -223,7 +232,7 @@ func (s *stream) SendPackets(packets []carrier.Packet) error {
 		}
 		for _, g := range segments {
 			n := len(g.Head) + len(g.Data)
-			if n < HeaderLen || n > MaxFrame || !s.room(n) {
+			if n < HeaderLen || n > MaxFrame || !s.room(n) && !s.waitRoom(n, late) {
 				s.droppedSend.Add(1)
 				continue
 			}
@@ -232,6 +241,28 @@ func (s *stream) SendPackets(packets []carrier.Packet) error {
 	}
 	s.wake.Signal()
 	return nil
+}
+
+// waitRoom waits until there is room for a frame of n bytes, and reports whether
+// there is. It lets go of mu meanwhile.
+func (s *stream) waitRoom(n int, late time.Time) bool {
+	s.wake.Signal()
+	for !s.room(n) && !s.closed && s.werr == nil {
+		d := time.Until(late)
+		if d <= 0 {
+			return false
+		}
+		s.mu.Unlock()
+		s.late.Reset(d)
+		select {
+		case <-s.emptied:
+		case <-s.ended:
+		case <-s.late.C:
+		}
+		s.late.Stop()
+		s.mu.Lock()
+	}
+	return s.room(n) && !s.closed && s.werr == nil
 }
 
 // room reports whether there is room for a frame of n bytes.
@@ -253,6 +284,10 @@ func (s *stream) write() {
 			return
 		}
 		out, s.queue = s.queue, out[:0]
+		select {
+		case s.emptied <- struct{}{}:
+		default:
+		}
 		s.mu.Unlock()
 		err := writeFrames(s.rw, out)
 		s.mu.Lock()

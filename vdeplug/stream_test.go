@@ -11,6 +11,10 @@ import (
 	"slices"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
 )
 
 // A half is one direction of a stream in memory.
@@ -274,5 +278,69 @@ func FuzzStream(f *testing.F) {
 		if !reflect.DeepEqual(got, frames) {
 			t.Errorf("%d frames came back as %d", len(frames), len(got))
 		}
+	})
+}
+
+// TestStreamBurst sends more at once than is queued.
+func TestStreamBurst(t *testing.T) {
+	packets := make([]carrier.Packet, 4*streamQueue/MaxFrame)
+	for i := range packets {
+		packets[i].Data = testFrame(broadcast, station(1), MaxFrame)
+	}
+	t.Run("to a reader", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, w := io.Pipe()
+			c := NewStream(half{bytes.NewReader(nil), w}).(*stream)
+			got := make(chan int)
+			go func() {
+				c := NewStream(half{r, io.Discard})
+				defer c.Close()
+				frames, _ := recvAll(c)
+				got <- len(frames)
+			}()
+			if err := c.SendPackets(packets); err != nil {
+				t.Error(err)
+			}
+			c.Close()
+			w.Close()
+			if n := <-got; n != len(packets) {
+				t.Errorf("%d of %d frames arrive", n, len(packets))
+			}
+		})
+	})
+	t.Run("to nobody", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, w := io.Pipe()
+			c := NewStream(half{bytes.NewReader(nil), w}).(*stream)
+			start := time.Now()
+			if err := c.SendPackets(packets); err != nil {
+				t.Error(err)
+			}
+			if d := time.Since(start); d != roomWait {
+				t.Errorf("it waits for %v, want %v", d, roomWait)
+			}
+			if c.Drops().Send == 0 {
+				t.Error("nothing was dropped")
+			}
+			r.Close()
+			c.Close()
+		})
+	})
+	t.Run("until it is closed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, w := io.Pipe()
+			c := NewStream(half{bytes.NewReader(nil), w}).(*stream)
+			time.AfterFunc(roomWait/2, func() {
+				r.Close()
+				c.Close()
+			})
+			start := time.Now()
+			if err := c.SendPackets(packets); err == nil {
+				t.Error("no error")
+			}
+			if d := time.Since(start); d != roomWait/2 {
+				t.Errorf("it waits for %v, want %v", d, roomWait/2)
+			}
+		})
 	})
 }
