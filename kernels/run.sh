@@ -3,9 +3,10 @@
 # booted by qemu from an initramfs that holds the static test binaries and a few
 # Debian programs, and runs them as root and as an ordinary user (init.sh).
 #
-#	kernels/run.sh [-a] [-f] [-t N] [-v] [suite/architecture ...]
+#	kernels/run.sh [-1] [-a] [-f] [-t N] [-v] [suite/architecture ...]
 #
-# Without arguments: the kernels of Debian 12. -a adds the newer ones of Debian 13 and
+# Without arguments: the kernels of Debian 12. -1 runs each test once on a kernel: as
+# root on amd64, as the ordinary user on arm64. -a adds the newer ones of Debian 13 and
 # of the backports to both. -f runs every test of every package, not only those that
 # depend on the kernel; that takes its time where the machine is emulated. -t gives
 # the machines N times as long, for a computer that is busy. -v shows why tests were
@@ -65,9 +66,10 @@ machine_limit=900
 run_limit=300
 memory=1G
 
-verbose= full=
-while getopts aft:v opt; do
+verbose= full= once=
+while getopts 1aft:v opt; do
 	case $opt in
+	1) once=1 ;;
 	a) stable+=("${newer[@]}") ;;
 	f) full=1 machine_limit=$((4 * machine_limit)) run_limit=$((3 * run_limit)) memory=2G ;;
 	t) machine_limit=$((OPTARG * machine_limit)) run_limit=$((OPTARG * run_limit)) ;;
@@ -300,6 +302,15 @@ probe_kvm() {
 	grep -q 'Linux version' "$work/kvm.log" || { kvm=no; step "KVM does not boot it: emulating"; }
 }
 
+# users ARCHITECTURE prints who runs the tests.
+users() {
+	case $once,$1 in
+	1,amd64) echo root ;;
+	1,arm64) echo nobody ;;
+	*) echo root nobody ;;
+	esac
+}
+
 # make_initramfs SUITE ARCHITECTURE
 make_initramfs() {
 	local root=$work/root
@@ -309,7 +320,7 @@ make_initramfs() {
 	cp -a "$work/tests-$2" "$root/tests"
 	add_modules "$cache/kernel-$1-$2" "$root"
 	mkdir -p "$root"/{proc,sys,dev,tmp,run,etc}
-	echo "run_limit=$run_limit" >"$root/tests/limits"
+	echo "run_limit=$run_limit users='$(users "$2")'" >"$root/tests/limits"
 	cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
 	cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
 	echo 'tcpdump:x:100:65534::/:/usr/sbin/nologin' >>"$root/etc/passwd"
