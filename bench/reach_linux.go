@@ -18,7 +18,7 @@ import (
 const (
 	// pace is how many stacks are asked by all sources before neighbours are
 	// forgotten. The kernel has one table of them for the whole machine, of 1024
-	// entries, and each question for an address goes to all stacks.
+	// entries.
 	pace = 5
 	// tries is how often an unanswered packet is sent, and answerWait how long
 	// an answer is waited for: the kernel repeats its question every second.
@@ -26,15 +26,23 @@ const (
 	answerWait = time.Second
 )
 
-// A source sends pings from a stack.
-type source struct {
+// A neighbour is a stack and what others know of it.
+type neighbour struct {
 	*member
-	conn  *net.IPConn
 	nl    *rtnl.Conn
 	index int
+	mac   net.HardwareAddr
 }
 
-// reach pings all stacks from every nth of them.
+// A source sends pings from a stack.
+type source struct {
+	*neighbour
+	conn *net.IPConn
+}
+
+// reach pings all stacks from every nth of them. The first one asks for their
+// hardware addresses. The others are told: each question goes to all stacks, and
+// ten million copies take a minute.
 func reach(stacks []worker.Stack, n int) (pairs, reached int, err error) {
 	var members []*member
 	for _, s := range stacks {
@@ -54,66 +62,114 @@ func reach(stacks []worker.Stack, n int) (pairs, reached int, err error) {
 		sources = append(sources, s)
 	}
 	for i := 0; i < len(members); i += pace {
-		targets := members[i:min(i+pace, len(members))]
-		answers := make(chan int)
-		errs := make(chan error, len(sources))
-		for _, s := range sources {
-			go func() {
-				n, err := s.ping(targets)
-				errs <- err
-				answers <- n
-			}()
-		}
-		for _, s := range sources {
-			reached += <-answers
-			err = cmp.Or(err, <-errs)
-			for _, t := range targets {
-				if t != s.member {
-					pairs++
-				}
-			}
-		}
-		if err == nil {
-			err = forget(sources, targets)
-		}
+		p, r, err := reachSome(sources, members[i:min(i+pace, len(members))])
 		if err != nil {
 			return 0, 0, err
 		}
+		pairs, reached = pairs+p, reached+r
 	}
 	return pairs, reached, nil
 }
 
-func newSource(m *member) (_ *source, err error) {
-	s := &source{member: m}
+// reachSome pings some stacks from all sources.
+func reachSome(sources []*source, members []*member) (pairs, reached int, err error) {
+	var targets []*neighbour
 	defer func() {
-		if err != nil {
-			s.close()
+		for _, t := range targets {
+			t.close()
 		}
 	}()
-	if s.nl, err = m.RTNL(); err != nil {
+	for _, m := range members {
+		t, err := newNeighbour(m)
+		if err != nil {
+			return 0, 0, err
+		}
+		targets = append(targets, t)
+	}
+	for _, s := range sources[1:] {
+		for _, t := range targets {
+			if s.member != t.member {
+				if err := errors.Join(s.knows(t), t.knows(s.neighbour)); err != nil {
+					return 0, 0, err
+				}
+			}
+		}
+	}
+	answers := make(chan int)
+	errs := make(chan error, len(sources))
+	for _, s := range sources {
+		go func() {
+			n, err := s.ping(members)
+			errs <- err
+			answers <- n
+		}()
+	}
+	for _, s := range sources {
+		reached += <-answers
+		err = cmp.Or(err, <-errs)
+		for _, t := range targets {
+			if t.member != s.member {
+				pairs++
+			}
+		}
+	}
+	for _, s := range sources {
+		for _, t := range targets {
+			err = errors.Join(err, s.forgets(t), t.forgets(s.neighbour))
+		}
+	}
+	return pairs, reached, err
+}
+
+func newNeighbour(m *member) (n *neighbour, err error) {
+	n = &neighbour{member: m}
+	if n.nl, err = m.RTNL(); err != nil {
 		return nil, err
 	}
-	if s.index, err = s.nl.IfNameToIndex(ifName); err != nil {
-		return nil, err
+	if n.index, err = n.nl.IfNameToIndex(ifName); err == nil {
+		n.mac, err = n.nl.LinkAddr(n.index)
 	}
-	conn, err := m.ListenPacket("ip4:icmp", "0.0.0.0")
 	if err != nil {
+		n.close()
 		return nil, err
 	}
-	s.conn = conn.(*net.IPConn)
-	return s, nil
+	return n, nil
 }
 
 // ifName is the name of the interface of a stack that has one.
 const ifName = "vde0"
 
+func (n *neighbour) close() { n.nl.Close() }
+
+// knows adds the hardware address of another to the table of neighbours, for ever.
+func (n *neighbour) knows(other *neighbour) error {
+	return n.nl.NeighborAdd(rtnl.Neighbor{IfIndex: n.index, Addr: other.addr, HardwareAddr: other.mac})
+}
+
+// forgets removes another from the table of neighbours, whoever put it there.
+func (n *neighbour) forgets(other *neighbour) error {
+	if err := n.nl.NeighborDel(n.index, other.addr); !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
+
+func newSource(m *member) (*source, error) {
+	n, err := newNeighbour(m)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := m.ListenPacket("ip4:icmp", "0.0.0.0")
+	if err != nil {
+		n.close()
+		return nil, err
+	}
+	return &source{n, conn.(*net.IPConn)}, nil
+}
+
 func (s *source) close() {
-	if s.conn != nil {
-		s.conn.Close()
-	}
-	if s.nl != nil {
-		s.nl.Close()
-	}
+	s.conn.Close()
+	s.neighbour.close()
 }
 
 // ping returns how many of the targets, without the source itself, answer.
@@ -156,32 +212,4 @@ func (s *source) ping(targets []*member) (answered int, err error) {
 		}
 	}
 	return total - len(missing), nil
-}
-
-// forget removes from the tables of neighbours what the pings have put there.
-func forget(sources []*source, targets []*member) error {
-	for _, s := range sources {
-		for _, t := range targets {
-			if err := s.nl.NeighborDel(s.index, t.addr); err != nil && !errors.Is(err, unix.ENOENT) {
-				return err
-			}
-		}
-	}
-	for _, t := range targets {
-		nl, err := t.RTNL()
-		if err != nil {
-			return err
-		}
-		index, err := nl.IfNameToIndex(ifName)
-		for _, s := range sources {
-			if derr := nl.NeighborDel(index, s.addr); derr != nil && !errors.Is(derr, unix.ENOENT) {
-				err = cmp.Or(err, derr)
-			}
-		}
-		nl.Close()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
