@@ -216,8 +216,10 @@ type ptpConn struct {
 	// epoll. All that is received is received under its reference.
 	both  pollFile
 	epoll int
-	// turn counts calls: the one must not starve the other. Only Receive uses it.
-	turn uint
+	// pairs says that something came through the pair last, and turn counts calls:
+	// it must not starve the socket. Only Receive uses them.
+	pairs bool
+	turn  uint
 
 	stop chan struct{} // closed by Close
 	done chan struct{} // closed when watch has ended
@@ -295,10 +297,11 @@ func (c *ptpConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 
 // Receive is that of [carrier.Receiver].
 func (c *ptpConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
+	c.turn++
+	pair := c.pairs != (c.turn%16 == 0)
 	for empty := 0; !c.closing.Load(); {
-		c.turn++
 		var err error
-		if c.turn%2 == 0 {
+		if pair {
 			err = c.direct.receive(b)
 		} else {
 			err = c.receiveDatagrams(b)
@@ -308,11 +311,13 @@ func (c *ptpConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
 			if empty++; empty == 2 {
 				return false, nil
 			}
+			pair = !pair
 		case err == unix.ECONNRESET || transient(err):
-			empty = 0
+			empty, pair = 0, !pair
 		case err != nil:
 			return true, os.NewSyscallError("recvmmsg", err)
 		case len(b.Packets) > 0:
+			c.pairs = pair
 			return true, nil
 		default:
 			empty = 0

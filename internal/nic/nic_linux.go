@@ -29,6 +29,7 @@ type Device struct {
 
 	closing atomic.Bool
 	reading atomic.Bool // from the search for packets on, until there are none
+	waited  bool        // since the last packet of a TAP; only the reader uses it
 	socket  bool        // a packet socket, not a TAP
 	header  bool
 	offload atomic.Uint32 // an Offload
@@ -179,8 +180,11 @@ func (d *Device) receive(fd int, b *carrier.Buffer) (bool, error) {
 		return d.receiveMsgs(fd, b)
 	}
 	const largest = virtio.HeaderLen + virtio.MaxPacket
-	mem, used := b.Bytes(), 0
-	for used < enough && len(b.Packets) < enoughPackets {
+	mem, used, most := b.Bytes(), 0, enoughPackets
+	if d.waited {
+		most = 1 // it is not held up by the search for more
+	}
+	for used < enough && len(b.Packets) < most {
 		n, err := unix.Read(fd, mem[used:used+largest])
 		switch {
 		case err == unix.EINTR:
@@ -188,6 +192,7 @@ func (d *Device) receive(fd int, b *carrier.Buffer) (bool, error) {
 		case len(b.Packets) > 0 && err != nil:
 			return true, nil // if it lasts, it comes again
 		case err == unix.EAGAIN:
+			d.waited = true
 			return false, nil
 		case err != nil:
 			return true, os.NewSyscallError("read", err)
@@ -204,6 +209,7 @@ func (d *Device) receive(fd int, b *carrier.Buffer) (bool, error) {
 		}
 		b.Add(h, packet)
 	}
+	d.waited = false
 	return true, nil
 }
 
