@@ -63,54 +63,68 @@ func (cfg Interface) plugged() bool {
 	return err != nil || l.Scheme() != lanScheme && (l.Scheme() != memScheme || memnet.UserSpace.Load())
 }
 
-// A network is being opened, or is open.
+// A network is one that is reached by a plug.
 type network struct {
-	opened chan struct{}
-	plug   vdeplug.Conn // nil once it is taken
+	ctx    context.Context
+	vnl    string
+	opened chan struct{} // closed when it is open; nil: nobody opens it yet
+	plug   vdeplug.Conn  // nil once it is taken
 	err    error
 }
 
-// openNetwork begins to open the network of an interface.
-func openNetwork(ctx context.Context, vnl string) *network {
+func newNetwork(ctx context.Context, vnl string) *network {
 	if vnl == "" {
 		vnl = "null://"
 	}
-	n := &network{opened: make(chan struct{})}
-	go func() {
-		defer close(n.opened)
-		n.plug, n.err = vdeplug.OpenContext(ctx, vnl, nil)
-	}()
-	return n
+	return &network{ctx: ctx, vnl: vnl}
 }
 
-// openNetworks begins to open those that are reached by plugs. discard gives up
-// what nobody has taken.
-func openNetworks(ctx context.Context, interfaces []Interface) (all []*network, discard func()) {
+// begin begins to open the network beside what the caller does.
+func (n *network) begin() {
+	if n == nil {
+		return
+	}
+	n.opened = make(chan struct{})
+	go func() {
+		defer close(n.opened)
+		n.open()
+	}()
+}
+
+func (n *network) open() { n.plug, n.err = vdeplug.OpenContext(n.ctx, n.vnl, nil) }
+
+// take returns the plug, and opens the network if begin has not.
+func (n *network) take() (plug vdeplug.Conn, err error) {
+	if n.opened == nil {
+		n.open()
+	} else {
+		<-n.opened
+	}
+	plug, n.plug = n.plug, nil
+	return plug, n.err
+}
+
+// plugNetworks returns the networks of those interfaces that reach theirs by plugs,
+// nil for the others. discard gives up what nobody has taken.
+func plugNetworks(ctx context.Context, interfaces []Interface) (all []*network, discard func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	all = make([]*network, len(interfaces))
 	for j, f := range interfaces {
 		if f.plugged() {
-			all[j] = openNetwork(ctx, f.VNL)
+			all[j] = newNetwork(ctx, f.VNL)
 		}
 	}
 	return all, func() {
 		cancel()
 		for _, n := range all {
-			if n == nil {
-				continue
-			}
-			if plug, _ := n.take(); plug != nil {
-				plug.Close()
+			if n != nil && n.opened != nil {
+				<-n.opened
+				if n.plug != nil {
+					n.plug.Close()
+				}
 			}
 		}
 	}
-}
-
-// take waits until the network is open, and hands the plug over.
-func (n *network) take() (plug vdeplug.Conn, err error) {
-	<-n.opened
-	plug, n.plug = n.plug, nil
-	return plug, n.err
 }
 
 // newIface makes an interface and configures it. network is what it is plugged
@@ -120,7 +134,7 @@ func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface, netw
 		if i, err := s.newLANIface(ctx, nl, cfg); i != nil || err != nil {
 			return i, err
 		}
-		network = openNetwork(ctx, cfg.VNL) // the kernel cannot
+		network = newNetwork(ctx, cfg.VNL) // the kernel cannot
 	}
 	i := &iface{s: s, cfg: cfg}
 	defer func() {

@@ -68,14 +68,22 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	networks, discard := openNetworks(ctx, cfg.Interfaces)
+	networks, discard := plugNetworks(ctx, cfg.Interfaces)
 	defer discard()
+	var first netns.TAP
+	if len(networks) > 0 && networks[0] != nil && cfg.Interfaces[0].Kind != KindVeth {
+		first = cfg.Interfaces[0].tap(0)
+	}
 	if !s.joined {
-		var first netns.TAP
-		if len(cfg.Interfaces) > 0 && networks[0] != nil && cfg.Interfaces[0].Kind != KindVeth {
-			first = cfg.Interfaces[0].tap(0)
+		s.ns = netns.Ready(first)
+	}
+	if s.ns == nil || len(networks) > 1 { // there is something to do meanwhile
+		for _, n := range networks {
+			n.begin()
 		}
-		s.ns, err = netns.NewWith(first) // while the networks are opened
+	}
+	if s.ns == nil {
+		s.ns, err = netns.Create(first)
 	}
 	if err != nil {
 		return nil, err

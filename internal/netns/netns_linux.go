@@ -42,13 +42,14 @@ func New() (*NS, error) { return NewWith(TAP{}) }
 // NewWith is New, and makes a TAP interface too, for the first who asks for such.
 // The zero TAP makes none.
 func NewWith(t TAP) (*NS, error) {
-	if n := takeReady(t); n != nil {
+	if n := Ready(t); n != nil {
 		return n, nil
 	}
-	return create(t)
+	return Create(t)
 }
 
-func create(t TAP) (*NS, error) {
+// Create is NewWith that returns none that is ready.
+func Create(t TAP) (*NS, error) {
 	h, err := theHelper()
 	if err != nil {
 		return nil, err

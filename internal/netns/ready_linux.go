@@ -31,8 +31,8 @@ var ready struct {
 	timer  *time.Timer   // makes the next, or closes them
 }
 
-// takeReady returns a namespace that is ready, nil if there is none.
-func takeReady(t TAP) *NS {
+// Ready is NewWith that returns only one that is ready, nil if there is none.
+func Ready(t TAP) *NS {
 	ready.mu.Lock()
 	defer ready.mu.Unlock()
 	now := time.Now()
@@ -81,7 +81,7 @@ func tend() {
 	for len(ready.spaces) < mostReady {
 		t := ready.tap
 		ready.mu.Unlock()
-		n, err := create(t)
+		n, err := Create(t)
 		ready.mu.Lock()
 		if err != nil {
 			break // whoever asks for one sees that
