@@ -13,11 +13,15 @@ const (
 	gap = 5 * time.Millisecond
 	// rest is a pause after which nothing of the first stack is under way.
 	rest = 100 * time.Millisecond
+	// recovery is a pause in which the kernel removes what a worker that has ended
+	// had open: meanwhile it lets nobody make a namespace.
+	recovery = 200 * time.Millisecond
 )
 
 // openWith lets a new worker open stacks one after the other, and returns how long
 // each took until its socket, and then to close.
 func (t *turn) openWith(count int, pause time.Duration) (opens, closes []int64, err error) {
+	time.Sleep(recovery)
 	w, err := t.start(t.contestant)
 	if err != nil {
 		return nil, nil, err
