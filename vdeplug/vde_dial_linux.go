@@ -18,10 +18,12 @@ const (
 	// vdeTimeout bounds the handshake: the installed vde_switch does not
 	// answer at all where it should refuse.
 	vdeTimeout = 3 * time.Second
-	// vdeSendBuffer is how many bytes a slow switch leaves waiting, twice
-	// that with the kernel's own data. (The size of a receive buffer means
-	// nothing to a local socket.)
-	vdeSendBuffer = 1 << 20
+	// vdeSendBuffer is how many bytes a slow switch leaves waiting, twice that with
+	// the kernel's own data. That is a little less than a socket of the switch itself
+	// holds (net.core.wmem_default): vde_switch drops what is more than its way to
+	// the receiver has room for. (The size of a receive buffer means nothing to a
+	// local socket.)
+	vdeSendBuffer = 96 << 10
 	// maxUnixPath is the longest path in a socket address.
 	maxUnixPath = unixPathLen - 1
 )
@@ -123,10 +125,7 @@ func (d *vdeDialer) connect(dir string) (ctl *os.File, data pollFile, err error)
 	if err = connectData(fd, peer); err != nil {
 		return ctl, data, fmt.Errorf("reaching the switch's data socket %q: %w", peer, os.NewSyscallError("connect", err))
 	}
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, vdeSendBuffer) != nil {
-		// Without privilege as much as there is.
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, vdeSendBuffer)
-	}
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, vdeSendBuffer)
 	taken := fd
 	fd = -1
 	data, err = newPollFile(taken, "vde")
