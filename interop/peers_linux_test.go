@@ -42,6 +42,9 @@ var networks = []network{
 		vnl := "ptp://" + filepath.Join(shortDir(t), "cable")
 		return vnl, vnl
 	}},
+	{"udp", func(*testing.T) (string, string) {
+		return "udp://7001->127.0.0.1:7002", "udp://7002->127.0.0.1:7001" // of this namespace
+	}},
 	{"cmd", func(t *testing.T) (string, string) {
 		vnl := vdeSwitch(t)
 		return "cmd://" + testenv.Need(t, "vde_plug", "vdeplug") + " " + vnl, vnl

@@ -1,0 +1,134 @@
+package interop
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/stack"
+)
+
+// TestOffloads moves data between a stack and Debian's vdens, whose kernel does
+// nothing for several frames at once and looks at every checksum: with all offloads
+// of the stack, without each, and without any.
+func TestOffloads(t *testing.T) {
+	ip, busybox := testenv.Need(t, "ip", "iproute2"), testenv.Need(t, "busybox", "busybox")
+	nc := testenv.Need(t, "nc.openbsd", "netcat-openbsd")
+	ping := testenv.Need(t, "ping", "iputils-ping")
+	data := filepath.Join(t.TempDir(), "data")
+	if err := os.WriteFile(data, []byte(strings.Repeat(string(payload()), 8)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range offloads() {
+		t.Run(tt.name, func(t *testing.T) {
+			on(t, func(t *testing.T, vnl, theirs string) {
+				f := tt.Interface
+				f.VNL = vnl
+				for _, p := range server.prefixes() {
+					f.Addrs = append(f.Addrs, netip.MustParsePrefix(p))
+				}
+				s, err := vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{f}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				ln, err := s.Listen("tcp", ":5000")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer ln.Close()
+				go serveEcho(ln)
+
+				sh := debian(t, theirs, client)
+				sh.must(t, ip+" link set lo up")
+				for _, addr := range server {
+					sh.must(t, fmt.Sprintf("%s -N -w 20 %s 5000 <%[3]s | cmp - %[3]s", nc, addr, data))
+					sh.must(t, fmt.Sprintf("%s -n -c 1 -w 20 -s 20000 %s", ping, addr)) // in fragments
+				}
+				counters := "cat /proc/net/snmp /proc/net/snmp6"
+				here, err := s.Command(t.Context(), busybox, "sh", "-c", counters).Output()
+				if err != nil {
+					t.Fatal(err)
+				}
+				wantNoBad(t, "vdens", sh.must(t, counters))
+				wantNoBad(t, "the stack", string(here))
+			})
+		})
+	}
+}
+
+type offload struct {
+	name string
+	vdestack.Interface
+}
+
+// offloads are the ways to switch them off.
+func offloads() (list []offload) {
+	add := func(kind string, without stack.Offload) {
+		list = append(list, offload{fmt.Sprintf("%s without %#x", kind, without), vdestack.Interface{Kind: kind, NoOffload: without}})
+	}
+	all := stack.Offload(0)
+	for o := stack.OffloadHeader; o <= stack.OffloadUDPGRO; o <<= 1 {
+		all |= o
+		add(stack.KindTAP, o)
+	}
+	for _, kind := range []string{stack.KindTAP, stack.KindVeth} {
+		add(kind, 0)
+		add(kind, all)
+	}
+	return list
+}
+
+// wantNoBad looks at what a kernel has counted.
+func wantNoBad(t *testing.T, who, counters string) {
+	t.Helper()
+	seen := 0
+	count := func(name, value string) {
+		switch name := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(name, "Ip6"), "Icmp6"), "Udp6"); name {
+		case "InCsumErrors", "InHdrErrors", "InTruncatedPkts", "ReasmFails":
+			seen++
+			if value != "0" {
+				t.Errorf("%s: %s of %s", who, value, name)
+			}
+		}
+	}
+	var names []string
+	for line := range strings.Lines(counters) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) == 2: // snmp6
+			count(f[0], f[1])
+		case len(names) == len(f) && names[0] == f[0]:
+			for i := range f {
+				count(names[i], f[i])
+			}
+			names = nil
+		default:
+			names = f
+		}
+	}
+	if seen < 10 {
+		t.Errorf("%s: only %d counters: %s", who, seen, counters)
+	}
+}
+
+// serveEcho sends back what comes, until the listener is closed.
+func serveEcho(ln net.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			io.Copy(c, c)
+		}()
+	}
+}
