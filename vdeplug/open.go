@@ -24,6 +24,9 @@ const openTimeout = 10 * time.Second
 // it exists, else $HOME/.vde2/default.switch, both a switch or a ".vnl" file,
 // else the default switch of the system, "vde://".
 //
+// The network between braces, of schemes that are nested, is opened in the same
+// way, with all that the locator of a network can be.
+//
 // Opening ends after ten seconds at the latest. Errors are of type [*Error];
 // one that wraps [errors.ErrUnsupported] means that the scheme is unknown or
 // not available on this system.
@@ -45,10 +48,21 @@ func OpenContext(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	return c, nil
 }
 
+// maxNesting is how deep networks may be nested. Who writes them does not get
+// there; a file that names itself between the braces would have no end.
+const maxNesting = 32
+
+type nestingKey struct{}
+
 func openLocator(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
+	nesting, _ := ctx.Value(nestingKey{}).(int)
+	if nesting > maxNesting {
+		return nil, fmt.Errorf("more than %d networks are nested; does a file name itself?", maxNesting)
+	}
+	ctx = context.WithValue(ctx, nestingKey{}, nesting+1)
 	l, origin, err := resolve(vnl)
 	if err != nil {
 		return nil, err
@@ -61,6 +75,17 @@ func openLocator(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	c, err := open(ctx, l, o)
 	if err != nil {
 		return nil, fmt.Errorf("%s%w", origin, err)
+	}
+	return c, nil
+}
+
+// openInner opens the network that was between the braces of another. The empty
+// locator, which stands for missing braces too, is the default network of the
+// user.
+func openInner(ctx context.Context, vnl string, o *Options) (Conn, error) {
+	c, err := openLocator(ctx, vnl, o)
+	if err != nil {
+		return nil, fmt.Errorf("inner network %q: %w", vnl, err)
 	}
 	return c, nil
 }

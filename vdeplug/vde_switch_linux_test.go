@@ -35,8 +35,8 @@ type vdeSwitch struct {
 }
 
 // startSwitch starts a program that makes a switch in dir and ends with its
-// standard input.
-func startSwitch(t *testing.T, dir string, cmd *exec.Cmd) *vdeSwitch {
+// standard input. vnl is how to write dir, if that is not the same.
+func startSwitch(t *testing.T, dir string, cmd *exec.Cmd, vnl ...string) *vdeSwitch {
 	t.Helper()
 	s := &vdeSwitch{dir: dir, cmd: cmd, output: new(lockedBuffer), ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = s.output, s.output
@@ -57,7 +57,7 @@ func startSwitch(t *testing.T, dir string, cmd *exec.Cmd) *vdeSwitch {
 		s.kill(t)
 	})
 	eventually(t, "a switch in "+dir, func() bool {
-		c, err := Open(dir, nil)
+		c, err := Open(append(vnl, dir)[0], nil)
 		if err != nil {
 			return false
 		}

@@ -1,7 +1,3 @@
-// Package vdeplug connects to Virtual Distributed Ethernet networks. A plug
-// (type [Conn]) sends and receives whole Ethernet frames; which network it is
-// on, and how the frames travel, is said by a Virtual Network Locator such as
-// "vxvde://234.0.0.1", "vde:///run/switch[3]" or "mem://lab".
 package vdeplug
 
 import (

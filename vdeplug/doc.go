@@ -1,0 +1,32 @@
+// Package vdeplug connects to Virtual Distributed Ethernet networks. A plug
+// (type [Conn]) sends and receives whole Ethernet frames; which network it is
+// on, and how the frames travel, is said by a Virtual Network Locator such as
+// "vxvde://234.0.0.1", "vde:///run/switch[3]" or "mem://lab".
+//
+// # Locators
+//
+// A locator is SCHEME://BODY; the scheme ends at the first "://" and is matched
+// exactly. There are three other forms:
+//
+//   - a path is the switch there, scheme "vde"; or, if a file is there, what the
+//     file's first line says (a ".vnl" file; its line may not name another file)
+//   - "=COMMAND" is "cmd://COMMAND"
+//   - the empty locator is the default network of the user:
+//     $HOME/.vdeplug/default or else $HOME/.vde2/default.switch, each a switch or a
+//     file, or else "vde://", the switch of the system
+//
+// The body is for the scheme to read. Those that have options are written in one
+// of two styles, and a network inside them comes last, between braces:
+//
+//	path[option/option=value]{inner}
+//	address/option/option=value{inner}
+//
+// The inner network is a locator too, nested as deep as is wanted. Parts of the
+// body can be quoted, '…' or "…", without escapes inside; outside quotes a
+// backslash protects the next byte, and %XY is the byte with that hexadecimal
+// code. What is inside the braces is not decoded before the inner network is
+// opened.
+//
+// Option names are exact. An option that is unknown, twice there or has a wrong
+// value is an error that quotes it and says what is allowed.
+package vdeplug

@@ -1,0 +1,67 @@
+package vdeplug
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// TestLocatorC has one switch, with a name that needs quoting, and opens it by
+// every way to write that: the C program is on the same one.
+func TestLocatorC(t *testing.T) {
+	noLeaks(t)
+	home := shortDir(t)
+	dir := filepath.Join(home, `s w[1]{'%41`)
+	startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir), quote(dir))
+	t.Setenv("HOME", home)
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(home, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	escaped := `/s\ w\[1\]\{\'\%41`
+	file := write("net.vnl", "vde://"+home+escaped+"\nvde:///another\n")
+	write(".vdeplug/default", home+escaped+"[]\n")
+	here := openInbox(t, quote(dir))
+	i := 0
+	check := func(t *testing.T, c Conn, frames *inbox) {
+		t.Helper()
+		i++
+		carry(t, c, here, testFrame(broadcast, station(2*i), 60))
+		carry(t, here, frames, testFrame(broadcast, station(2*i+1), 60))
+	}
+	for _, vnl := range []string{
+		"vde://" + home + escaped,
+		home + escaped,
+		"vde://" + home + `/'s w[1]{'\''%41'`,
+		"vde://" + home + `/"s w[1]{'%41"`,
+		"vde://" + home + `/s%20w%5b1%5D%7b%27%2541`,
+		home + `/s" w["1']'\{"'%"41[]`,
+		home + escaped + "[/mode=0700//]",
+		home + escaped + `["mode=0700"]`,
+		home + escaped + "[mode%3d0700]",
+		file,
+		"",
+	} {
+		t.Run(vnl, func(t *testing.T) {
+			ours := openInbox(t, vnl)
+			check(t, ours, ours)
+			ours.Close()
+			there := cPlug(t, vnl)
+			check(t, there, there.inbox)
+			if err := there.stderr.String(); strings.TrimSpace(err) != "" {
+				t.Errorf("the C program says %q", err)
+			}
+		})
+	}
+}
