@@ -29,4 +29,18 @@
 //
 // Option names are exact. An option that is unknown, twice there or has a wrong
 // value is an error that quotes it and says what is allowed.
+//
+// # Networks
+//
+// With the peer each is tested with:
+//
+//	mem://NAME                      a switch inside the process
+//	vde://PATH[PORT/OPTIONS]        a switch of the host: vde_switch, vde_plug
+//	vxvde://GROUP/OPTIONS           a distributed switch over IP multicast: vde_plug
+//	vxlan://GROUP/OPTIONS           VXLAN, RFC 7348: the kernel, vde_plug
+//	ptp://PATH                      a cable between two programs: vde_plug
+//	udp://[ADDR:]PORT->HOST:PORT    a cable over UDP: vde_plug
+//	tap://NAME                      a TAP interface of the host: the kernel
+//	cmd://COMMAND                   a program that speaks the stream format: vde_plug
+//	null://                         no network
 package vdeplug

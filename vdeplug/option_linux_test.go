@@ -16,7 +16,7 @@ func FuzzOptions(f *testing.F) {
 	for _, vnl := range []string{
 		"vde:///run/sw[port=3/group=7/mode=700]", "vde://[x/y=1]", "vde://sw[16777216]",
 		"vxvde://239.1.2.3/port=5555/vni=12345/ttl=7", "vxvde://ff02::7%test0/grp=70000", "vxvde:///rcvbuf=2kM/hashsize=0/expiretime=9",
-		"vxvde:///v4/v6/bind=::1/if=a", "tap://a%d", "udp://[::1]:5->a:b:6", "udp://->:",
+		"vxvde:///v4/v6/bind=::1/if=a", "vxlan:///remote=10.0.0.1,10.0.0.2/vni=7", "vxlan://ff05::1/port=8472/remote=fe80::1%a", "tap://a%d", "udp://[::1]:5->a:b:6", "udp://->:",
 	} {
 		f.Add(vnl)
 	}
@@ -40,6 +40,7 @@ func FuzzOptions(f *testing.F) {
 		}
 		if asksNobody(l) {
 			checkVXVDE(t, l)
+			checkVXLAN(t, l)
 		}
 	})
 }
@@ -53,7 +54,8 @@ func asksNobody(l Locator) bool {
 	}
 	_, err = netip.ParseAddr(target.Addr)
 	return (target.Addr == "" || err == nil) && !slices.ContainsFunc(target.Params, func(p Param) bool {
-		return (p.Name == "port" || p.Name == "vni" || p.Name == "grp") && strings.Trim(p.Value, "0123456789") != ""
+		return p.Name == "remote" && strings.Trim(p.Value, "0123456789abcdef.:,%") != "" ||
+			(p.Name == "port" || p.Name == "vni" || p.Name == "grp") && strings.Trim(p.Value, "0123456789") != ""
 	})
 }
 
@@ -71,6 +73,24 @@ func checkVXVDE(t *testing.T, l Locator) {
 	}
 	if cfg.bind.IsValid() && cfg.bind.Is4() != group.Is4() {
 		t.Errorf("%q: from %v to %v", l, cfg.bind, group)
+	}
+}
+
+func checkVXLAN(t *testing.T, l Locator) {
+	// Names are looked up, and not before the context has ended.
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	cfg, err := parseVXLAN(ctx, l)
+	if err != nil {
+		return
+	}
+	if !cfg.vxlan || cfg.group.IsValid() == (len(cfg.remotes) > 0) || cfg.port() == 0 || cfg.vni > maxVNI {
+		t.Errorf("%q: %+v", l, cfg)
+	}
+	for _, a := range cfg.remotes {
+		if a.Addr().IsMulticast() || a.Addr().Zone() != "" || a.Addr().Is4() != cfg.addr().Is4() || a.Port() != cfg.port() {
+			t.Errorf("%q: remote %v", l, a)
+		}
 	}
 }
 

@@ -82,6 +82,7 @@ var packetPairs = []struct {
 		b, _ = openVXVDETest(t, "vxvde://")
 		return a, b
 	}},
+	{"vxlan", func(t *testing.T) (a, b Conn) { return openTest(t, vxlanTest(2)), openTest(t, vxlanTest(3)) }},
 	{"vde", func(t *testing.T) (a, b Conn) {
 		s := classicSwitch(t)
 		return openTest(t, "vde://"+s.dir), openTest(t, "vde://"+s.dir)

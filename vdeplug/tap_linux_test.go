@@ -63,21 +63,31 @@ func openPacketSocket(t *testing.T, ifname string) *inbox {
 
 func newPacketSocket(t *testing.T, ifname string) packetSocket {
 	t.Helper()
-	ifi, err := net.InterfaceByName(ifname)
+	s, err := openPacket(ifname)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return s
+}
+
+func openPacket(ifname string) (packetSocket, error) {
+	ifi, err := net.InterfaceByName(ifname)
+	if err != nil {
+		return packetSocket{}, err
 	}
 	var all [2]byte // a number in network order
 	binary.BigEndian.PutUint16(all[:], unix.ETH_P_ALL)
 	proto := binary.NativeEndian.Uint16(all[:])
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(proto))
 	if err != nil {
-		t.Fatal(err)
+		return packetSocket{}, err
 	}
+	s := packetSocket{os.NewFile(uintptr(fd), "packet socket")}
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: ifi.Index}); err != nil {
-		t.Fatal(err)
+		s.Close()
+		return packetSocket{}, err
 	}
-	return packetSocket{os.NewFile(uintptr(fd), "packet socket")}
+	return s, nil
 }
 
 // TestTAPFrames carries frames between the plug and the host.

@@ -42,44 +42,47 @@ func newUDPSender(d *dropCounter, sending carrier.Sending) *udpSender {
 	return u
 }
 
-// add adds the frames of a packet, each after header, for the receiver to; nil
-// is that of the socket. The packet must stay until they are sent: what there is
-// no room for is flushed.
-func (u *udpSender) add(p pollFile, s *carrier.Sender, packet *carrier.Packet, header []byte, to *unix.RawSockaddrInet6, wait bool) error {
-	if packet.Offload.GSOType == virtio.GSONone {
-		segments, ok := u.split(s, packet, 0)
-		if !ok {
-			return nil
-		}
-		segments[0].Head = header
-		if s.Add(segments, 0, to) {
-			return nil
-		}
-		if err := u.flush(p, s, u.sending, wait); err != nil {
-			return err
-		}
-		s.Add(segments, 0, to)
-		return nil
+// add adds the frames of a packet, each after header, for each of the receivers
+// to; none is that of the socket. The packet must stay until they are sent: what
+// there is no room for is flushed.
+func (u *udpSender) add(p pollFile, s *carrier.Sender, packet *carrier.Packet, header []byte, to []sockaddr, wait bool) error {
+	whole := packet.Offload.GSOType == virtio.GSONone
+	headroom := len(header)
+	if whole {
+		headroom = 0 // the header is not copied
 	}
-	segments, ok := u.split(s, packet, len(header))
+	segments, ok := u.split(s, packet, headroom)
 	if !ok {
 		return nil
 	}
-	for i := range segments {
-		copy(segments[i].Head, header)
+	if whole {
+		segments[0].Head = header
+	} else {
+		for i := range segments {
+			copy(segments[i].Head, header)
+		}
 	}
 	size := len(segments[0].Head) + len(segments[0].Data)
 	count, cut := min(maxUDPSegments, maxUDPBytes/size), size
-	if int64(size) >= u.limit.Load() {
+	if whole || int64(size) >= u.limit.Load() {
 		count, cut = 1, 0
 	}
-	for len(segments) > 0 {
-		n := min(count, len(segments))
-		if s.Add(segments[:n], cut, to) {
-			segments = segments[n:]
-		} else if err := u.flush(p, s, u.sending, wait); err != nil {
-			return err
+	for i := range max(1, len(to)) {
+		var addr *unix.RawSockaddrInet6
+		if len(to) > 0 {
+			addr = &to[i].raw
 		}
+		for rest := segments; len(rest) > 0; {
+			n := min(count, len(rest))
+			if s.Add(rest[:n], cut, addr) {
+				rest = rest[n:]
+			} else if err := u.flush(p, s, u.sending, wait); err != nil {
+				return err
+			}
+		}
+	}
+	if whole {
+		return nil
 	}
 	// The headers of segments are where those of the next packet go.
 	return u.flush(p, s, u.sending, wait)

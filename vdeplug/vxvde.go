@@ -48,16 +48,18 @@ func classify(own, got *vxvdeHeader, n int) vxvdeKind {
 	return vxvdeFrame
 }
 
-// vxvdeConfig is what a vxvde locator says.
+// vxvdeConfig is what a locator of vxvde or vxlan says.
 type vxvdeConfig struct {
-	group  netip.AddrPort
-	vni    uint32
-	ttl    int
-	ifname string     // interface of the group; empty: the routing table decides
-	bind   netip.Addr // local address of what is sent; invalid: any
-	rcvbuf int        // bytes; 0: the kernel's default
-	table  int        // stations that are remembered; 0: learn nothing
-	expire time.Duration
+	vxlan   bool           // the packets are those of VXLAN, and all endpoints have the same port
+	group   netip.AddrPort // invalid: there are remotes in its place
+	remotes []netip.AddrPort
+	vni     uint32
+	ttl     int
+	ifname  string     // interface of the group; empty: the routing table decides
+	bind    netip.Addr // local address of what is sent; invalid: any
+	rcvbuf  int        // bytes; 0: more than the kernel's default
+	table   int        // stations that are remembered; 0: learn nothing
+	expire  time.Duration
 }
 
 // openVXVDE opens a distributed switch over UDP multicast:
@@ -112,77 +114,115 @@ func parseVXVDE(ctx context.Context, l Locator) (vxvdeConfig, error) {
 	if err != nil {
 		return vxvdeConfig{}, err
 	}
-	cfg := vxvdeConfig{vni: 1, ttl: 1, table: 1024, expire: 128 * time.Second}
-	port := uint16(vxvdePort)
-	var grp, vni, v4, v6 bool
-	var gid, seconds int
-	err = t.Options(map[string]func(string, bool) error{
-		"port": func(v string, _ bool) (err error) {
-			port, err = lookupPort(ctx, v)
-			return err
-		},
-		"vni": func(v string, _ bool) error {
-			id, err := lookupGID(ctx, v)
-			cfg.vni, vni = uint32(id), true
-			return err
-		},
-		"grp": func(v string, _ bool) (err error) {
-			gid, err = lookupGID(ctx, v)
-			grp = true
-			return err
-		},
-		"ttl":        numberOption(&cfg.ttl, 1, 255),
-		"v4":         flagOption(&v4),
-		"v6":         flagOption(&v6),
-		"if":         textOption(&cfg.ifname),
-		"bind":       addressOption(&cfg.bind),
-		"rcvbuf":     sizeOption(&cfg.rcvbuf),
-		"hashsize":   numberOption(&cfg.table, 0, 1<<20),
-		"expiretime": numberOption(&seconds, 1, 1<<31-1),
-	})
-	if err != nil {
-		return vxvdeConfig{}, err
+	o := newVXVDEOptions(vxvdePort)
+	var grp, vni bool
+	var gid int
+	allowed := o.allowed(ctx)
+	allowed["vni"] = func(v string, _ bool) error {
+		id, err := lookupGID(ctx, v)
+		o.vni, vni = uint32(id), true
+		return err
 	}
-	if seconds != 0 {
-		cfg.expire = time.Duration(seconds) * time.Second
+	allowed["grp"] = func(v string, _ bool) (err error) {
+		gid, err = lookupGID(ctx, v)
+		grp = true
+		return err
+	}
+	if err := t.Options(allowed); err != nil {
+		return vxvdeConfig{}, err
 	}
 	if grp && !vni {
-		cfg.vni = uint32(gid)
+		o.vni = uint32(gid)
 	}
-	host := t.Addr
-	if host == "" {
-		if host = "239.0.0.1"; v6 {
-			host = "ff05:56de::1"
-		}
-	}
-	network := "ip"
-	switch {
-	case v4 && !v6:
-		network = "ip4"
-	case v6 && !v4:
-		network = "ip6"
-	}
-	addr, err := lookupMulticast(ctx, network, host)
+	addr, err := o.findGroup(ctx, t.Addr)
 	if err != nil {
 		return vxvdeConfig{}, err
-	}
-	if addr, err = cfg.takeZone(addr, "group"); err != nil {
-		return vxvdeConfig{}, err
-	}
-	if cfg.bind, err = cfg.takeZone(cfg.bind, "bind"); err != nil {
-		return vxvdeConfig{}, err
-	}
-	if addr.Is6() && cfg.ifname == "" && (addr.IsLinkLocalMulticast() || addr.IsInterfaceLocalMulticast()) {
-		return vxvdeConfig{}, fmt.Errorf("group %q is a different one on each interface: say which with if=NAME", host)
 	}
 	if grp {
 		addr = withGID(addr, gid)
 	}
-	if cfg.bind.IsValid() && cfg.bind.Is4() != addr.Is4() {
-		return vxvdeConfig{}, fmt.Errorf("option \"bind=%s\" and the group %s are of different families", cfg.bind, addr)
+	o.group = netip.AddrPortFrom(addr, o.port)
+	return o.config(addr)
+}
+
+// vxvdeOptions are what vxvde and vxlan have in common.
+type vxvdeOptions struct {
+	vxvdeConfig
+	port    uint16
+	v4, v6  bool
+	seconds int
+}
+
+func newVXVDEOptions(port uint16) *vxvdeOptions {
+	return &vxvdeOptions{
+		vxvdeConfig: vxvdeConfig{vni: 1, ttl: 1, table: 1024},
+		port:        port,
+		seconds:     128,
 	}
-	cfg.group = netip.AddrPortFrom(addr, port)
-	return cfg, nil
+}
+
+func (o *vxvdeOptions) allowed(ctx context.Context) map[string]func(string, bool) error {
+	return map[string]func(string, bool) error{
+		"port": func(v string, _ bool) (err error) {
+			o.port, err = lookupPort(ctx, v)
+			return err
+		},
+		"ttl":        numberOption(&o.ttl, 1, 255),
+		"v4":         flagOption(&o.v4),
+		"v6":         flagOption(&o.v6),
+		"if":         textOption(&o.ifname),
+		"bind":       addressOption(&o.bind),
+		"rcvbuf":     sizeOption(&o.rcvbuf),
+		"hashsize":   numberOption(&o.table, 0, 1<<20),
+		"expiretime": numberOption(&o.seconds, 1, 1<<31-1),
+	}
+}
+
+// network returns the families that a name may stand for.
+func (o *vxvdeOptions) network() string {
+	switch {
+	case o.v4 && !o.v6:
+		return "ip4"
+	case o.v6 && !o.v4:
+		return "ip6"
+	}
+	return "ip"
+}
+
+// findGroup returns the address of the group that a locator gives as host.
+func (o *vxvdeOptions) findGroup(ctx context.Context, host string) (netip.Addr, error) {
+	if host == "" {
+		if host = "239.0.0.1"; o.v6 {
+			host = "ff05:56de::1"
+		}
+	}
+	addr, err := lookupMulticast(ctx, o.network(), host)
+	if err != nil {
+		return addr, err
+	}
+	if addr, err = o.takeZone(addr, "group"); err != nil {
+		return addr, err
+	}
+	if addr.Is6() && o.ifname == "" && o.bind.Zone() == "" && (addr.IsLinkLocalMulticast() || addr.IsInterfaceLocalMulticast()) {
+		return addr, fmt.Errorf("group %q is a different one on each interface: say which with if=NAME", host)
+	}
+	return addr, nil
+}
+
+// config returns what the options say for a network with the address.
+func (o *vxvdeOptions) config(addr netip.Addr) (_ vxvdeConfig, err error) {
+	if o.bind, err = o.takeZone(o.bind, "bind"); err != nil {
+		return vxvdeConfig{}, err
+	}
+	if o.bind.IsValid() && o.bind.Is4() != addr.Is4() {
+		what := "group"
+		if !o.group.IsValid() {
+			what = "remote"
+		}
+		return vxvdeConfig{}, fmt.Errorf("option \"bind=%s\" and the %s %s are of different families", o.bind, what, addr)
+	}
+	o.expire = time.Duration(o.seconds) * time.Second
+	return o.vxvdeConfig, nil
 }
 
 // takeZone moves the zone of an address to the interface of the network.

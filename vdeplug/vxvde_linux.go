@@ -12,10 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// vxvdeConn is an endpoint of a vxvde network.
+// vxvdeConn is an endpoint of a vxvde or a vxlan network.
 type vxvdeConn struct {
 	dropCounter
 	vnl     string
+	vxlan   bool
 	header  vxvdeHeader
 	sockets *vxvdeSockets
 	self    *selfFilter
@@ -56,6 +57,7 @@ func newVXVDE(l Locator, cfg vxvdeConfig) (Conn, error) {
 func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvdeConn, error) {
 	c := &vxvdeConn{
 		vnl:    l.String(),
+		vxlan:  cfg.vxlan,
 		header: makeVXVDEHeader(cfg.vni),
 		now:    now,
 		table:  newMACTable[sockaddr](cfg.table, cfg.expire),
@@ -71,11 +73,11 @@ func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvde
 	c.udp = newUDPSender(&c.dropCounter, nil)
 	ep, err := c.sockets.epoll()
 	if err == nil {
-		c.file, err = newPollFile(ep, "vxvde")
+		c.file, err = newPollFile(ep, l.Scheme())
 	}
 	if err == nil {
 		fd := c.sockets.uni
-		if c.uni, err = newPollFile(fd, "vxvde"); err != nil {
+		if c.uni, err = newPollFile(fd, l.Scheme()); err != nil {
 			c.sockets.uni = -1 // it is closed
 			c.file.close()
 		}
@@ -109,9 +111,9 @@ func (c *vxvdeConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
 	// from ending the call.
 	for !c.closing.Load() {
 		c.turn++
-		multicast := c.turn%2 == 0
+		multicast := c.turn%2 == 0 && c.sockets.multi >= 0
 		n, err := b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, carrier.ControlInt)
-		if err == unix.EAGAIN {
+		if err == unix.EAGAIN && c.sockets.multi >= 0 {
 			multicast = !multicast
 			n, err = b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, carrier.ControlInt)
 		}
@@ -136,10 +138,16 @@ func (c *vxvdeConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
 // accept takes the frames of what an endpoint has sent.
 func (c *vxvdeConn) accept(b *carrier.Buffer, g carrier.Datagram, multicast bool) {
 	peer := sockaddr{*g.From}
-	if multicast && c.self.own(&peer) {
+	// The list of remotes may be the same on all hosts.
+	if (multicast || c.vxlan) && c.self.own(&peer) {
 		return
 	}
 	peer.normalize()
+	classify := classify
+	if c.vxlan {
+		classify = classifyVXLAN
+		peer.setPort(c.sockets.port) // senders may leave from any
+	}
 	var learned mac
 	for packet, whole := range datagrams(g) {
 		if len(packet) < vxvdeHeaderLen {
@@ -195,42 +203,49 @@ func (c *vxvdeConn) sendPackets(packets []carrier.Packet, wait bool) error {
 			c.droppedSend.Add(1)
 			continue
 		}
-		to := c.destination(packets[i].Data)
-		if err := c.udp.add(c.uni, s, &packets[i], c.header[:], &to.raw, wait); err != nil {
+		var known [1]sockaddr
+		to := known[:]
+		if peer, ok := c.destination(packets[i].Data); ok {
+			known[0] = peer
+		} else {
+			to = c.sockets.all
+		}
+		if err := c.udp.add(c.uni, s, &packets[i], c.header[:], to, wait); err != nil {
 			return err
 		}
 	}
 	return c.flush(c.uni, s, c.udp, wait)
 }
 
-// destination returns where a frame is sent.
-func (c *vxvdeConn) destination(frame []byte) sockaddr {
+// destination returns where the station is that a frame is for. It reports false
+// if the frame is for all, or who has to get it is not known.
+func (c *vxvdeConn) destination(frame []byte) (sockaddr, bool) {
 	dst, _ := macs(frame)
 	if dst.isMulticast() {
-		return c.sockets.group
+		return sockaddr{}, false
 	}
 	now := c.now()
 	c.mu.Lock()
-	peer, ok := c.table.lookup(dst, now)
-	c.mu.Unlock()
-	if !ok {
-		return c.sockets.group
-	}
-	return peer
+	defer c.mu.Unlock()
+	return c.table.lookup(dst, now)
 }
 
-// Close tells the others that the endpoint leaves.
+// Close tells the others that the endpoint leaves, where they understand that.
 func (c *vxvdeConn) Close() error {
 	c.closeOnce.Do(func() {
 		c.closing.Store(true)
 		c.file.close()
-		bye := carrier.NewSender()
-		bye.Add([]virtio.Segment{{Head: c.header[:]}}, 0, &c.sockets.group.raw)
-		c.uni.sendMsgs(bye, c.udp, false) // as any packet it may be lost
-		bye.Free()
+		if !c.vxlan {
+			bye := carrier.NewSender()
+			bye.Add([]virtio.Segment{{Head: c.header[:]}}, 0, &c.sockets.group.raw)
+			c.uni.sendMsgs(bye, c.udp, false) // as any packet it may be lost
+			bye.Free()
+		}
 		c.uni.close() // with its socket
 		c.self.close()
-		unix.Close(c.sockets.multi)
+		if c.sockets.multi >= 0 {
+			unix.Close(c.sockets.multi)
+		}
 	})
 	return nil
 }

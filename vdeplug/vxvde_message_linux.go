@@ -21,8 +21,12 @@ func makeSockaddr(ap netip.AddrPort, scope uint32) (s sockaddr) {
 		s.raw.Family = unix.AF_INET
 		s.inet4().Addr = ap.Addr().As4()
 	}
-	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&s.raw.Port))[:], ap.Port())
+	s.setPort(ap.Port())
 	return s
+}
+
+func (s *sockaddr) setPort(port uint16) {
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&s.raw.Port))[:], port)
 }
 
 func (s *sockaddr) inet4() *unix.RawSockaddrInet4 {

@@ -8,6 +8,6 @@ import (
 	"runtime"
 )
 
-func newVXVDE(Locator, vxvdeConfig) (Conn, error) {
-	return nil, fmt.Errorf("vxvde on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+func newVXVDE(l Locator, _ vxvdeConfig) (Conn, error) {
+	return nil, fmt.Errorf("%s on %s: %w", l.Scheme(), runtime.GOOS, errors.ErrUnsupported)
 }

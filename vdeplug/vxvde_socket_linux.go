@@ -12,10 +12,11 @@ import (
 // vxvdeSockets are the descriptors of an endpoint, all made in the network
 // namespace of the caller.
 type vxvdeSockets struct {
-	multi   int // receives what is sent to the group
+	multi   int // receives what is sent to the group; -1: there is none
 	uni     int // sends all, and receives what is sent to this endpoint
 	group   sockaddr
-	port    uint16 // of uni
+	all     []sockaddr // the group, or the remotes in its place
+	port    uint16     // of uni
 	ifindex uint32
 }
 
@@ -27,27 +28,47 @@ func openVXVDESockets(cfg vxvdeConfig) (s *vxvdeSockets, err error) {
 		}
 	}()
 	family := unix.AF_INET
-	if cfg.group.Addr().Is6() {
+	if cfg.addr().Is6() {
 		family = unix.AF_INET6
-	}
-	if s.multi, err = udpSocket(family); err != nil {
-		return s, err
 	}
 	if s.uni, err = udpSocket(family); err != nil {
 		return s, err
 	}
-	joinUDP(s.multi)
 	joinUDP(s.uni)
 	if cfg.ifname != "" {
 		if s.ifindex, err = interfaceIndex(s.uni, cfg.ifname); err != nil {
 			return s, fmt.Errorf("option \"if=%s\": %w", cfg.ifname, err)
 		}
 	}
-	s.group = makeSockaddr(cfg.group, s.ifindex)
-	if err := s.join(cfg); err != nil {
+	for _, a := range cfg.remotes {
+		s.all = append(s.all, makeSockaddr(a, s.scope(a.Addr())))
+	}
+	if err := s.bind(cfg); err != nil || !cfg.group.IsValid() {
 		return s, err
 	}
-	return s, s.bind(cfg)
+	if s.multi, err = udpSocket(family); err != nil {
+		return s, err
+	}
+	joinUDP(s.multi)
+	s.group = makeSockaddr(cfg.group, s.ifindex)
+	s.all = []sockaddr{s.group}
+	return s, s.join(cfg)
+}
+
+// addr returns an address of the network, for its family.
+func (cfg *vxvdeConfig) addr() netip.Addr {
+	if len(cfg.remotes) > 0 {
+		return cfg.remotes[0].Addr()
+	}
+	return cfg.group.Addr()
+}
+
+// scope returns the zone of an address, 0 if it has none.
+func (s *vxvdeSockets) scope(a netip.Addr) uint32 {
+	if a.Is6() && a.IsLinkLocalUnicast() {
+		return s.ifindex
+	}
+	return 0
 }
 
 func udpSocket(family int) (int, error) {
@@ -78,8 +99,16 @@ func interfaceIndex(fd int, name string) (uint32, error) {
 // shares the port with the other endpoints of the host.
 func (s *vxvdeSockets) join(cfg vxvdeConfig) error {
 	group, port := cfg.group.Addr(), int(cfg.group.Port())
-	if err := unix.SetsockoptInt(s.multi, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return os.NewSyscallError("setsockopt SO_REUSEADDR", err)
+	if err := reuse(s.multi, 1); err != nil {
+		return err
+	}
+	if cfg.vxlan {
+		// uni has the same port, and shares it for this moment only: what is for
+		// it would go to whoever takes the port last.
+		if err := reuse(s.uni, 1); err != nil {
+			return err
+		}
+		defer reuse(s.uni, 0)
 	}
 	var bound, joined error
 	if group.Is4() {
@@ -106,6 +135,10 @@ func (s *vxvdeSockets) join(cfg vxvdeConfig) error {
 	return nil
 }
 
+func reuse(fd, value int) error {
+	return os.NewSyscallError("setsockopt SO_REUSEADDR", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, value))
+}
+
 func routeHint(group netip.Addr) string {
 	if group.Is4() {
 		return "add one (ip route add 224.0.0.0/4 dev NAME)"
@@ -113,42 +146,57 @@ func routeHint(group netip.Addr) string {
 	return "bring up an interface that has IPv6"
 }
 
-// bind gives uni the port that is the endpoint's identity.
+// udpNoCheck6RX is UDP_NO_CHECK6_RX of linux/udp.h.
+const udpNoCheck6RX = 102
+
+// bind gives uni the port that is the endpoint's identity, or that of all.
 func (s *vxvdeSockets) bind(cfg vxvdeConfig) error {
 	set := func(level, option, value int, name string) error {
 		return os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(s.uni, level, option, value))
 	}
+	port := 0
+	if cfg.vxlan {
+		port = int(cfg.port())
+	}
 	var local unix.Sockaddr
 	var err error
-	if cfg.group.Addr().Is4() {
-		sa := &unix.SockaddrInet4{}
+	if cfg.addr().Is4() {
+		sa := &unix.SockaddrInet4{Port: port}
 		if cfg.bind.IsValid() {
 			sa.Addr = cfg.bind.As4()
 		}
 		local = sa
-		err = errors.Join(
-			set(unix.IPPROTO_IP, unix.IP_TTL, cfg.ttl, "IP_TTL"),
-			set(unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, cfg.ttl, "IP_MULTICAST_TTL"))
+		err = set(unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, cfg.ttl, "IP_MULTICAST_TTL")
+		switch {
+		case err != nil:
+		case cfg.vxlan:
+			err = set(unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0, "IP_MULTICAST_ALL")
+		default:
+			err = set(unix.IPPROTO_IP, unix.IP_TTL, cfg.ttl, "IP_TTL")
+		}
 		if err == nil && s.ifindex != 0 {
 			err = os.NewSyscallError("setsockopt IP_MULTICAST_IF", unix.SetsockoptIPMreqn(s.uni,
 				unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(s.ifindex)}))
 		}
 	} else {
-		sa := &unix.SockaddrInet6{}
+		sa := &unix.SockaddrInet6{Port: port, ZoneId: s.scope(cfg.bind)}
 		if cfg.bind.IsValid() {
 			sa.Addr = cfg.bind.As16()
 		}
-		if cfg.bind.IsLinkLocalUnicast() {
-			sa.ZoneId = s.ifindex
-		}
 		local = sa
-		// Endpoints of an IPv6 group have IPv6 addresses: what comes from
+		// Endpoints of an IPv6 network have IPv6 addresses: what comes from
 		// IPv4 is none.
 		err = errors.Join(
 			set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1, "IPV6_V6ONLY"),
 			set(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, cfg.ttl, "IPV6_MULTICAST_HOPS"))
 		if err == nil && s.ifindex != 0 {
 			err = set(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, int(s.ifindex), "IPV6_MULTICAST_IF")
+		}
+		if err == nil && cfg.vxlan {
+			err = errors.Join(
+				set(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0, "IPV6_MULTICAST_ALL"),
+				// RFC 7348, section 4.1: a zero checksum must be accepted.
+				set(unix.SOL_UDP, udpNoCheck6RX, 1, "UDP_NO_CHECK6_RX"))
 		}
 	}
 	if err == nil && cfg.rcvbuf != 0 {
@@ -157,11 +205,13 @@ func (s *vxvdeSockets) bind(cfg vxvdeConfig) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Bind(s.uni, local); err != nil {
-		err = os.NewSyscallError("bind", err)
-		if cfg.bind.IsValid() {
-			return fmt.Errorf("option \"bind=%s\": not an address of this host: %w", cfg.bind, err)
-		}
+	switch err := os.NewSyscallError("bind", unix.Bind(s.uni, local)); {
+	case err == nil:
+	case cfg.vxlan && errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("port %d is in use by a vxlan interface, another plug or another program: one can have it, or one for each address of the host (bind=ADDRESS): %w", port, err)
+	case cfg.bind.IsValid():
+		return fmt.Errorf("option \"bind=%s\": not an address of this host: %w", cfg.bind, err)
+	default:
 		return err
 	}
 	name, err := unix.Getsockname(s.uni)
@@ -177,6 +227,14 @@ func (s *vxvdeSockets) bind(cfg vxvdeConfig) error {
 	return nil
 }
 
+// port returns the port of the group, or of the remotes.
+func (cfg *vxvdeConfig) port() uint16 {
+	if len(cfg.remotes) > 0 {
+		return cfg.remotes[0].Port()
+	}
+	return cfg.group.Port()
+}
+
 // epoll returns a descriptor that is readable when one of the sockets is: what
 // the runtime's poller waits for in their place.
 func (s *vxvdeSockets) epoll() (int, error) {
@@ -185,6 +243,9 @@ func (s *vxvdeSockets) epoll() (int, error) {
 		return -1, os.NewSyscallError("epoll_create1", err)
 	}
 	for _, fd := range []int{s.uni, s.multi} {
+		if fd < 0 {
+			continue
+		}
 		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
 		if err = unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 			break

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -15,11 +16,16 @@ import (
 //go:embed testdata/vxvde.txt
 var vxvdeCapture string
 
-// capturedVXVDE returns the packets of another implementation by name.
 func capturedVXVDE(t testing.TB) map[string][]byte {
 	t.Helper()
+	return captured(t, vxvdeCapture)
+}
+
+// captured returns the packets of another implementation by name.
+func captured(t testing.TB, text string) map[string][]byte {
+	t.Helper()
 	packets := make(map[string][]byte)
-	for line := range strings.Lines(vxvdeCapture) {
+	for line := range strings.Lines(text) {
 		name, digits, ok := strings.Cut(strings.TrimSpace(line), " ")
 		if !ok || name == "#" {
 			continue
@@ -179,7 +185,7 @@ func TestParseVXVDE(t *testing.T) {
 				wantError(t, err, tt.err)
 				return
 			}
-			if err != nil || got != tt.want {
+			if err != nil || !reflect.DeepEqual(got, tt.want) {
 				t.Errorf("got %+v, %v, want %+v", got, err, tt.want)
 			}
 		})

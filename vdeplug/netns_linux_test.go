@@ -1,0 +1,100 @@
+package vdeplug
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+// A netns is another network namespace, as that of another host.
+type netns struct {
+	path string // for nsenter and ip
+	jobs chan func()
+}
+
+// newNetns makes a namespace for the time of the test, and takes root.
+func newNetns(t *testing.T) *netns {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("making a namespace for a thread needs root")
+	}
+	ns := &netns{jobs: make(chan func())}
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		ns.path = fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
+		made <- err
+		for job := range ns.jobs {
+			job()
+		}
+	}()
+	err := <-made
+	t.Cleanup(func() { close(ns.jobs) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.ip(t, "link set lo up")
+	return ns
+}
+
+// do runs f in the namespace. f must not end the test.
+func (ns *netns) do(f func()) {
+	done := make(chan struct{})
+	ns.jobs <- func() {
+		defer close(done)
+		f()
+	}
+	<-done
+}
+
+// ip runs ip in the namespace.
+func (ns *netns) ip(t *testing.T, args string) {
+	t.Helper()
+	cmd := exec.Command(testenv.Need(t, "ip", "iproute2"), strings.Fields(args)...)
+	var out []byte
+	var err error
+	ns.do(func() { out, err = cmd.CombinedOutput() })
+	if err != nil {
+		t.Fatalf("ip %s: %v: %s", args, err, out)
+	}
+}
+
+// wire joins the namespace with that of the tests: interface wire0 here, with
+// 10.9.8.1/24 and fd98::1/64, and wire1 there with the addresses that end in 2.
+func (ns *netns) wire(t *testing.T) {
+	t.Helper()
+	ip(t, "link add wire0 type veth peer name wire1 netns "+ns.path)
+	t.Cleanup(func() { ip(t, "link del wire0") })
+	for _, args := range []string{"link set wire0 up", "addr add 10.9.8.1/24 dev wire0", "addr add fd98::1/64 dev wire0 nodad"} {
+		ip(t, args)
+	}
+	for _, args := range []string{"link set wire1 up", "addr add 10.9.8.2/24 dev wire1", "addr add fd98::2/64 dev wire1 nodad"} {
+		ns.ip(t, args)
+	}
+}
+
+// cPlug starts vde_plug in the namespace.
+func (ns *netns) cPlug(t *testing.T, vnl string) *cConn {
+	t.Helper()
+	plug := testenv.Need(t, "vde_plug", "vdeplug")
+	return cCommand(t, testenv.Need(t, "nsenter", "util-linux"), "--net="+ns.path, plug, vnl)
+}
+
+// packetSocket opens one on an interface of the namespace.
+func (ns *netns) packetSocket(t *testing.T, ifname string) *inbox {
+	t.Helper()
+	var s packetSocket
+	var err error
+	ns.do(func() { s, err = openPacket(ifname) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newInbox(t, s)
+}

@@ -1,0 +1,222 @@
+package vdeplug
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"golang.org/x/sys/unix"
+)
+
+// vxlanTest returns a locator of an endpoint on loopback with an address of its
+// own, which knows three: itself, another, and one where nobody is.
+func vxlanTest(n int) string {
+	return fmt.Sprintf("vxlan:///bind=127.0.0.%d/remote=127.0.0.2,127.0.0.3,127.0.0.4", n)
+}
+
+func TestVXLANConn(t *testing.T) {
+	for _, vnl := range []string{vxlanTest(2), "vxlan:///if=lo", "vxlan:///v6/if=test0"} {
+		t.Run(vnl, func(t *testing.T) {
+			testConn(t, func(t *testing.T) Conn {
+				c, err := Open(vnl, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return c
+			})
+		})
+	}
+}
+
+// TestVXLANPair has two endpoints on one host, which takes an address for each.
+func TestVXLANPair(t *testing.T) {
+	for _, tt := range [][2]string{
+		{vxlanTest(2), vxlanTest(3)},
+		{"vxlan:///if=lo/bind=127.0.0.2", "vxlan:///if=lo/bind=127.0.0.3"},
+	} {
+		t.Run(tt[0], func(t *testing.T) {
+			noLeaks(t)
+			a, b := openInbox(t, tt[0]), openInbox(t, tt[1])
+			for _, n := range []int{14, 60, 1514, MaxFrame} {
+				frame := testFrame(broadcast, station(1), n)
+				send(t, a, frame)
+				if got := b.next(t); !bytes.Equal(got, frame) {
+					t.Errorf("broadcast of %d bytes: got another of %d", n, len(got))
+				}
+				frame = testFrame(station(1), station(2), n)
+				send(t, b, frame)
+				if got := a.next(t); !bytes.Equal(got, frame) {
+					t.Errorf("unicast of %d bytes: got another of %d", n, len(got))
+				}
+			}
+			if got := b.Conn.(Dropper).Drops(); got != (Drops{}) {
+				t.Errorf("got %+v, want no drops", got)
+			}
+		})
+	}
+}
+
+// TestVXLANPort answers to the port of the network wherever a packet comes from,
+// as the kernel's packets come from many.
+func TestVXLANPort(t *testing.T) {
+	noLeaks(t)
+	in := openInbox(t, "vxlan:///bind=127.0.0.2/remote=127.0.0.3/vni=42")
+	listen := func(addr string) *net.UDPConn {
+		t.Helper()
+		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	other, remote, peer := listen("127.0.0.4:5000"), listen("127.0.0.3:4789"), listen("127.0.0.4:4789")
+	header := makeVXVDEHeader(42)
+	to := netip.MustParseAddrPort("127.0.0.2:4789")
+	p := probe{own: other, to: to}
+	want := func(at *net.UDPConn, frame []byte) {
+		t.Helper()
+		if got, _ := p.read(t, at); !bytes.Equal(got, packet(header, frame)) {
+			t.Errorf("got packet % .40x", got)
+		}
+	}
+	frame := testFrame(station(1), station(2), 60)
+	send(t, in, frame)
+	want(remote, frame)
+	// Reserved bits do not count, those of another VNI do.
+	foreign, odd := header, header
+	foreign[6]++
+	odd[0], odd[1], odd[7] = 0xff, 0xff, 0xff
+	p.send(t, packet(foreign, testFrame(broadcast, station(1), 60)))
+	p.send(t, header[:])
+	p.send(t, packet(header, make([]byte, HeaderLen-1)))
+	hello := testFrame(broadcast, station(1), 60)
+	p.send(t, packet(odd, hello))
+	if got := in.next(t); !bytes.Equal(got, hello) {
+		t.Errorf("got % .40x", got)
+	}
+	arp := captured(t, vxlanCapture)["arp"]
+	p.send(t, arp)
+	if got := in.next(t); !bytes.Equal(got, arp[vxvdeHeaderLen:]) {
+		t.Errorf("got % .40x, want the packet of the kernel", got)
+	}
+	if got := in.Conn.(Dropper).Drops(); got != (Drops{Recv: 2}) {
+		t.Errorf("got %+v, want two short packets", got)
+	}
+	send(t, in, frame)
+	want(peer, frame)
+}
+
+func TestVXLANPortTaken(t *testing.T) {
+	noLeaks(t)
+	a := openInbox(t, "vxlan:///remote=127.0.0.3")
+	for _, vnl := range []string{"vxlan:///remote=127.0.0.3", "vxlan:///vni=2/if=lo", "vxlan:///bind=127.0.0.2/remote=127.0.0.3"} {
+		_, err := Open(vnl, nil)
+		wantError(t, err, "port 4789 is in use by a vxlan interface, another plug or another program")
+	}
+	openInbox(t, "vxlan:///remote=127.0.0.3/port=4790")
+	a.Close()
+	// Nobody can take the port from one that has a group either.
+	openInbox(t, "vxlan:///if=lo")
+	fd, err := udpSocket(unix.AF_INET)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := reuse(fd, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: vxlanPort}); err != unix.EADDRINUSE {
+		t.Errorf("got %v, want that the port is in use", err)
+	}
+}
+
+// vxlanKernel are networks of ours with an interface of the kernel beyond a wire.
+var vxlanKernel = []struct{ name, vnl, device string }{
+	{"IPv4 multicast", "vxlan://239.1.1.1/vni=42/if=wire0", "group 239.1.1.1 dev wire1"},
+	{"IPv4 unicast", "vxlan:///remote=10.9.8.2/vni=42", "remote 10.9.8.1"},
+	{"IPv4 list", "vxlan:///remote=10.9.8.1,10.9.8.3,10.9.8.2/vni=42/bind=10.9.8.1", "remote 10.9.8.1 udpcsum"},
+	{"IPv6 multicast", "vxlan://ff05::42/vni=42/if=wire0", "group ff05::42 dev wire1"},
+	{"IPv6 unicast", "vxlan:///remote=fd98::2/vni=42", "remote fd98::1"},
+	{"IPv6 no checksum", "vxlan:///remote=fd98::2/vni=42", "remote fd98::1 udp6zerocsumtx udp6zerocsumrx"},
+}
+
+// TestVXLANKernel carries frames to and from the kernel's own vxlan interface.
+func TestVXLANKernel(t *testing.T) {
+	for _, tt := range vxlanKernel {
+		t.Run(tt.name, func(t *testing.T) {
+			noLeaks(t)
+			ns := newNetns(t)
+			ns.wire(t)
+			ns.ip(t, "link add vx type vxlan id 42 dstport 4789 "+tt.device)
+			ns.ip(t, "link set vx address 02:00:00:00:00:63 mtu 1400 up")
+			c := openPlug(t, tt.vnl)
+			here, there := newInbox(t, c), ns.packetSocket(t, "vx")
+			// The kernel must have learned who is where before it counts.
+			carry(t, here, there, testFrame(broadcast, station(1), 60))
+			carry(t, there, here, testFrame(broadcast, station(2), 60))
+			for _, n := range []int{15, 60, 1414} {
+				frame := testFrame(station(1), station(2), n)
+				send(t, there, frame)
+				here.want(t, frame)
+				frame = testFrame(station(2), station(1), n)
+				send(t, here, frame)
+				there.want(t, frame)
+			}
+			// What is larger than the wire's packets comes in fragments.
+			frame := testFrame(station(2), station(1), 1514)
+			send(t, here, frame)
+			there.want(t, frame)
+			v := c.(*vxvdeConn)
+			v.mu.Lock()
+			peer, known := v.table.lookup(station(2), v.now())
+			v.mu.Unlock()
+			if want := netip.MustParseAddr(map[bool]string{true: "10.9.8.2", false: "fd98::2"}[tt.name[3] == '4']); !known || peer.addr() != want || peer.port() != vxlanPort {
+				t.Errorf("station 2 is at %v port %d, want %v", peer.addr(), peer.port(), want)
+			}
+			// Packets as the kernel's TCP makes them, in batches.
+			p := testPacket(40, 1300)
+			want := cut(t, p)
+			if err := c.(carrier.Conn).SendPackets([]carrier.Packet{p, {Data: testFrame(station(2), station(1), 99)}}); err != nil {
+				t.Fatal(err)
+			}
+			for _, frame := range want {
+				there.want(t, frame)
+			}
+			if d := v.Drops(); d != (Drops{}) {
+				t.Errorf("got %+v, want no drops", d)
+			}
+		})
+	}
+}
+
+// TestVXLANC talks to the plug in C, which loses frames for stations that it
+// knows unless it is told to know none.
+func TestVXLANC(t *testing.T) {
+	for _, tt := range []struct{ ours, c string }{
+		{"vxlan://239.0.0.1/vni=42/if=wire0", "vxlan://239.0.0.1/vni=42/if=wire1/hashsize=0"},
+		{"vxlan:///v6/vni=42/if=wire0", "vxlan:///v6/vni=42/if=wire1/hashsize=0"},
+	} {
+		t.Run(tt.c, func(t *testing.T) {
+			noLeaks(t)
+			ns := newNetns(t)
+			ns.wire(t)
+			ns.ip(t, "route add 224.0.0.0/4 dev wire1")
+			here := openInbox(t, tt.ours)
+			there := ns.cPlug(t, tt.c)
+			carry(t, here, there.inbox, testFrame(broadcast, station(1), 60))
+			carry(t, there, here, testFrame(broadcast, station(2), 60))
+			for _, n := range []int{15, 60, 1514, 9000, MaxFrame} {
+				frame := testFrame(station(1), station(2), n)
+				send(t, there, frame)
+				here.want(t, frame)
+				frame = testFrame(station(2), station(1), n)
+				send(t, here, frame)
+				there.want(t, frame)
+			}
+		})
+	}
+}
