@@ -112,6 +112,13 @@ func (in *inbox) has(frame []byte, wait time.Duration) bool {
 	}
 }
 
+func send(t *testing.T, c Conn, frame []byte) {
+	t.Helper()
+	if err := c.Send(frame); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // carry sends the frame until it arrives: the peer may still be opening its
 // network, or learn only then who is there.
 func carry(t *testing.T, from Conn, to *inbox, frame []byte) {

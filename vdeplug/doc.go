@@ -42,5 +42,6 @@
 //	udp://[ADDR:]PORT->HOST:PORT    a cable over UDP: vde_plug
 //	tap://NAME                      a TAP interface of the host: the kernel
 //	cmd://COMMAND                   a program that speaks the stream format: vde_plug
+//	vlan://NUMBER/OPTIONS{NETWORK}  VLANs of another network: vde_plug
 //	null://                         no network
 package vdeplug

@@ -52,6 +52,11 @@ func TestLocatorC(t *testing.T) {
 		home + escaped + "[mode%3d0700]",
 		file,
 		"",
+		"vlan://{" + home + escaped + "}",
+		"vlan:///trunk{vlan://{" + home + escaped + "[]}}",
+		"vlan://{" + file + "}",
+		"vlan://{}",
+		"vlan://",
 	} {
 		t.Run(vnl, func(t *testing.T) {
 			ours := openInbox(t, vnl)

@@ -60,9 +60,9 @@ func (o *oneByOne) recv(c carrier.Conn, d *dropCounter, closing *atomic.Bool, fr
 
 func (o *oneByOne) send(c packetSender, frame []byte) error {
 	p := singles.Get().(*[1]carrier.Packet)
-	p[0].Data = frame
+	p[0] = carrier.Packet{Data: frame}
 	err := c.sendPackets(p[:], false)
-	p[0].Data = nil
+	p[0] = carrier.Packet{}
 	singles.Put(p)
 	return err
 }

@@ -84,11 +84,11 @@ func checkVXLAN(t *testing.T, l Locator) {
 	if err != nil {
 		return
 	}
-	if !cfg.vxlan || cfg.group.IsValid() == (len(cfg.remotes) > 0) || cfg.port() == 0 || cfg.vni > maxVNI {
+	if !cfg.vxlan || cfg.group.IsValid() == (len(cfg.remotes) > 0) || cfg.to().Port() == 0 || cfg.vni > maxVNI {
 		t.Errorf("%q: %+v", l, cfg)
 	}
 	for _, a := range cfg.remotes {
-		if a.Addr().IsMulticast() || a.Addr().Zone() != "" || a.Addr().Is4() != cfg.addr().Is4() || a.Port() != cfg.port() {
+		if a.Addr().IsMulticast() || a.Addr().Zone() != "" || a.Addr().Is4() != cfg.to().Addr().Is4() || a.Port() != cfg.to().Port() {
 			t.Errorf("%q: remote %v", l, a)
 		}
 	}

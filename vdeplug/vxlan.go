@@ -100,7 +100,7 @@ func parseVXLAN(ctx context.Context, l Locator) (vxvdeConfig, error) {
 	if err := o.findRemotes(ctx, remotes); err != nil {
 		return vxvdeConfig{}, fmt.Errorf("option \"remote=%s\": %w", remotes, err)
 	}
-	return o.config(o.addr())
+	return o.config(o.to().Addr())
 }
 
 // findRemotes looks up a list of endpoints. Those after the first are of its

@@ -62,6 +62,15 @@ type vxvdeConfig struct {
 	expire  time.Duration
 }
 
+// to returns the group, or one of the remotes: the family and the port are those
+// of all.
+func (cfg *vxvdeConfig) to() netip.AddrPort {
+	if len(cfg.remotes) > 0 {
+		return cfg.remotes[0]
+	}
+	return cfg.group
+}
+
 // openVXVDE opens a distributed switch over UDP multicast:
 //
 //	vxvde://[group][/port=P][/vni=N][/grp=G][/ttl=N][/v4][/v6][/if=NAME]

@@ -68,13 +68,6 @@ func TestVXVDEPair(t *testing.T) {
 	}
 }
 
-func send(t *testing.T, c Conn, frame []byte) {
-	t.Helper()
-	if err := c.Send(frame); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // openVXVDETest opens an endpoint with a clock of the test.
 func openVXVDETest(t *testing.T, vnl string) (*vxvdeConn, *atomic.Int64) {
 	t.Helper()

@@ -28,7 +28,7 @@ func openVXVDESockets(cfg vxvdeConfig) (s *vxvdeSockets, err error) {
 		}
 	}()
 	family := unix.AF_INET
-	if cfg.addr().Is6() {
+	if cfg.to().Addr().Is6() {
 		family = unix.AF_INET6
 	}
 	if s.uni, err = udpSocket(family); err != nil {
@@ -53,14 +53,6 @@ func openVXVDESockets(cfg vxvdeConfig) (s *vxvdeSockets, err error) {
 	s.group = makeSockaddr(cfg.group, s.ifindex)
 	s.all = []sockaddr{s.group}
 	return s, s.join(cfg)
-}
-
-// addr returns an address of the network, for its family.
-func (cfg *vxvdeConfig) addr() netip.Addr {
-	if len(cfg.remotes) > 0 {
-		return cfg.remotes[0].Addr()
-	}
-	return cfg.group.Addr()
 }
 
 // scope returns the zone of an address, 0 if it has none.
@@ -156,11 +148,11 @@ func (s *vxvdeSockets) bind(cfg vxvdeConfig) error {
 	}
 	port := 0
 	if cfg.vxlan {
-		port = int(cfg.port())
+		port = int(cfg.to().Port())
 	}
 	var local unix.Sockaddr
 	var err error
-	if cfg.addr().Is4() {
+	if cfg.to().Addr().Is4() {
 		sa := &unix.SockaddrInet4{Port: port}
 		if cfg.bind.IsValid() {
 			sa.Addr = cfg.bind.As4()
@@ -225,14 +217,6 @@ func (s *vxvdeSockets) bind(cfg vxvdeConfig) error {
 		s.port = uint16(sa.Port)
 	}
 	return nil
-}
-
-// port returns the port of the group, or of the remotes.
-func (cfg *vxvdeConfig) port() uint16 {
-	if len(cfg.remotes) > 0 {
-		return cfg.remotes[0].Port()
-	}
-	return cfg.group.Port()
 }
 
 // epoll returns a descriptor that is readable when one of the sockets is: what

@@ -53,7 +53,12 @@ func (b *Buffer) take() {
 
 // Add adds a packet, which is in the memory of the buffer, to Packets.
 func (b *Buffer) Add(h virtio.Header, data []byte) {
-	b.Packets = append(b.Packets, Packet{h, data})
+	b.AddRoom(h, data, 0)
+}
+
+// AddRoom is Add for a packet with room before it.
+func (b *Buffer) AddRoom(h virtio.Header, data []byte, room int) {
+	b.Packets = append(b.Packets, Packet{h, data, room})
 }
 
 // Release gives the memory back. What Packets held is lost.

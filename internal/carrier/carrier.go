@@ -7,7 +7,11 @@
 // that, or carries them whole to whoever understands them.
 package carrier
 
-import "github.com/vdestack/vdestack/internal/virtio"
+import (
+	"unsafe"
+
+	"github.com/vdestack/vdestack/internal/virtio"
+)
 
 // A Packet is an Ethernet frame, or what stands for several.
 type Packet struct {
@@ -16,6 +20,20 @@ type Packet struct {
 	Offload virtio.Header
 	// Data may be changed by whoever is handed the packet.
 	Data []byte
+	// Room is how many bytes before Data, in the same memory, may be too.
+	Room int
+}
+
+// Prepend moves the beginning of Data n bytes towards the front. It reports false
+// if there is no room.
+func (p *Packet) Prepend(n int) bool {
+	if n > p.Room {
+		return false
+	}
+	p.Room -= n
+	first := (*byte)(unsafe.Add(unsafe.Pointer(unsafe.SliceData(p.Data)), -n))
+	p.Data = unsafe.Slice(first, n+len(p.Data))
+	return true
 }
 
 // A Conn is a plug that moves several packets with one call. Its methods may be

@@ -200,14 +200,15 @@ func (d *Device) receive(fd int, b *carrier.Buffer) (bool, error) {
 		packet := mem[used : used+n]
 		used += (n + 63) &^ 63
 		var h virtio.Header
-		if d.header {
-			if h.Decode(packet) != nil {
-				d.Bad.Add(1)
-				continue
-			}
-			packet = packet[virtio.HeaderLen:]
+		if !d.header {
+			b.Add(h, packet)
+			continue
 		}
-		b.Add(h, packet)
+		if h.Decode(packet) != nil {
+			d.Bad.Add(1)
+			continue
+		}
+		b.AddRoom(h, packet[virtio.HeaderLen:], virtio.HeaderLen)
 	}
 	d.waited = false
 	return true, nil

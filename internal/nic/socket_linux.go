@@ -89,23 +89,23 @@ func (d *Device) receiveMsgs(fd int, b *carrier.Buffer) (bool, error) {
 
 // add adds what a socket has received.
 func (d *Device) add(b *carrier.Buffer, g carrier.Datagram) {
-	packet := g.Data
+	packet, room := g.Data, 0
 	var h virtio.Header
 	if d.header {
 		if h.Decode(packet) != nil {
 			d.Bad.Add(1)
 			return
 		}
-		packet = packet[virtio.HeaderLen:]
+		packet, room = packet[virtio.HeaderLen:], virtio.HeaderLen
 	}
 	if len(packet) < etherLen || g.Truncated {
 		d.Bad.Add(1)
 		return
 	}
 	if g.TagType != 0 {
-		packet = d.insertTag(g, packet, &h)
+		packet, room = d.insertTag(g, packet, &h), 0
 	}
-	b.Add(h, packet)
+	b.AddRoom(h, packet, room)
 }
 
 // insertTag puts a VLAN tag back that the kernel has taken out. The addresses

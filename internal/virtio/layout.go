@@ -38,12 +38,19 @@ type layout struct {
 	plain bool // the IP header has no options, and no extension header follows
 }
 
+// maxTags is how many VLAN tags a packet has that is to be cut, as the kernel has
+// it (VLAN_MAX_DEPTH).
+const maxTags = 8
+
 // parse finds the layout of a frame with up to two VLAN tags. It reports false
 // for other protocols, fragments, and everything whose lengths contradict each
 // other.
-func parse(frame []byte) (l layout, ok bool) {
+func parse(frame []byte) (l layout, ok bool) { return parseTags(frame, 2) }
+
+// parseTags is parse for up to so many tags.
+func parseTags(frame []byte, tags int) (l layout, ok bool) {
 	l.ip = etherLen
-	for range 3 {
+	for range tags + 1 {
 		if len(frame) < l.ip {
 			return l, false
 		}

@@ -127,7 +127,7 @@ type cut struct {
 }
 
 func (c *cut) init(h Header, packet []byte) error {
-	l, ok := parse(packet)
+	l, ok := parseTags(packet, maxTags)
 	switch h.GSOType &^ GSOECN {
 	case GSOTCPv4:
 		ok = ok && l.proto == protoTCP && !l.v6
@@ -241,7 +241,7 @@ func Count(h Header, packet []byte) (frames, bytes int) {
 	if h.GSOType == GSONone || h.GSOSize == 0 {
 		return 1, len(packet)
 	}
-	l, ok := parse(packet)
+	l, ok := parseTags(packet, maxTags)
 	if !ok {
 		return 1, len(packet)
 	}

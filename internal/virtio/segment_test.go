@@ -215,6 +215,42 @@ func TestSplitAllocs(t *testing.T) {
 	}
 }
 
+// TestSplitTags cuts packets with more tags than are joined: the frames are those
+// of the packet without, tagged.
+func TestSplitTags(t *testing.T) {
+	for n := range maxTags + 2 {
+		tags := bytes.Repeat([]byte{0x81, 0, 0, 5}, n)
+		h, packet := tcp4().packet(4000, 1000)
+		_, tagged := tcp4().with(func(f *flow) { f.tags = tags }).packet(4000, 1000)
+		var s, plain Segmenter
+		want, err := plain.Split(h, packet, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.CsumStart += uint16(len(tags))
+		h.HdrLen += uint16(len(tags))
+		got, err := s.Split(h, tagged, 0)
+		if n > maxTags {
+			if err == nil {
+				t.Errorf("%d tags: no error", n)
+			}
+			continue
+		}
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("%d tags: %d frames, %v", n, len(got), err)
+		}
+		for i, g := range got {
+			frame := slices.Insert(append(bytes.Clone(want[i].Head), want[i].Data...), 12, tags...)
+			if !bytes.Equal(append(bytes.Clone(g.Head), g.Data...), frame) {
+				t.Errorf("%d tags: frame %d differs", n, i)
+			}
+		}
+		if frames, _ := Count(h, tagged); frames != len(want) {
+			t.Errorf("%d tags: %d frames counted", n, frames)
+		}
+	}
+}
+
 // FuzzSplit takes any packet with any header. Frames must add up to the packet,
 // and, if it had the checksum that its header promises, have right checksums.
 func FuzzSplit(f *testing.F) {
@@ -257,10 +293,10 @@ func FuzzSplit(f *testing.F) {
 			}
 			return
 		}
-		l, _ := parse(original)
+		l, _ := parseTags(original, maxTags)
 		n := l.end - l.data
 		for i, f := range frames {
-			fl, ok := parse(f)
+			fl, ok := parseTags(f, maxTags)
 			if !ok || fl.end != len(f) || fl.data != l.data {
 				t.Fatalf("frame %d is malformed: %x", i, f)
 			}

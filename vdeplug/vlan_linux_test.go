@@ -1,0 +1,93 @@
+package vdeplug
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// TestVLANC sends the same frames through our plug and the one in C.
+func TestVLANC(t *testing.T) {
+	testenv.Need(t, "vde_plug", "vdeplug")
+	for _, tt := range vlanTests {
+		t.Run(tt.vnl, func(t *testing.T) {
+			noLeaks(t)
+			path, ptp := ptpName(t)
+			there := cPlug(t, tt.vnl+"{"+ptp+"}")
+			waitPath(t, path)
+			network := openInbox(t, ptp)
+			// The last that passes shows that all before has been read.
+			check := func(way string, from Conn, to *inbox, table map[int]int) {
+				t.Helper()
+				order := slices.Sorted(maps.Keys(table))
+				passes := slices.IndexFunc(order, func(n int) bool { return table[n] != nothing })
+				order = append(order, order[passes])
+				// The plug may still be opening its network.
+				hello := testFrame(station(1), station(2), 60)
+				eventually(t, "a frame", func() bool {
+					send(t, from, tagFrame(hello, etherTypeVLAN, order[passes], 0))
+					select {
+					case <-to.frames:
+						return true
+					default:
+						return false
+					}
+				})
+				var want [][]byte
+				for _, n := range order {
+					frame := testFrame(station(1), station(2), 60)
+					send(t, from, tagFrame(frame, etherTypeVLAN, n, 5))
+					if table[n] != nothing {
+						want = append(want, tagFrame(frame, etherTypeVLAN, table[n], 0))
+					}
+				}
+				for _, frame := range want {
+					got := to.next(t)
+					for bytes.Contains(got, hello[HeaderLen:]) {
+						got = to.next(t)
+					}
+					if len(got) == MaxFrame && way == "in" {
+						got = got[:len(frame)] // the plug returns the whole buffer where it has changed the number
+					}
+					if !bytes.Equal(got, frame) {
+						t.Fatalf("%s: got % x, want % x", way, got[:20], frame[:20])
+					}
+				}
+			}
+			check("out", there, network, tt.out)
+			check("in", network, there.inbox, tt.in)
+		})
+	}
+}
+
+// TestVLANCPair is a VLAN of which one end is ours.
+func TestVLANCPair(t *testing.T) {
+	noLeaks(t)
+	s := plugSwitch(t) // vde_switch wants to be told of VLANs
+	for _, format := range []string{"vlan://%d{%s}", "vlan://%d/qinq{%s}", "vlan://%d{vlan://5/qinq{%s}}"} {
+		t.Run(strings.ReplaceAll(format, "/", ""), func(t *testing.T) {
+			vnl := fmt.Sprintf(format, 4, s.dir)
+			here, there, other := openInbox(t, vnl), cPlug(t, vnl), openInbox(t, fmt.Sprintf(format, 6, s.dir))
+			carry(t, here, there.inbox, testFrame(broadcast, station(1), 60))
+			carry(t, there, here, testFrame(broadcast, station(2), 60))
+			for _, n := range []int{14, 60, 1500} {
+				frame := testFrame(station(1), station(2), n)
+				send(t, there, frame)
+				here.want(t, frame)
+				frame = testFrame(station(2), station(1), n)
+				send(t, here, frame)
+				there.want(t, frame)
+			}
+			select {
+			case frame := <-other.frames:
+				t.Errorf("a frame got into another VLAN: %x", frame)
+			default:
+			}
+		})
+	}
+}

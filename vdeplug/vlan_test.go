@@ -1,0 +1,364 @@
+package vdeplug
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+// untagged stands for a frame without tag, and nothing for none at all.
+const (
+	untagged = -1
+	nothing  = -2
+)
+
+// vlanTests are what becomes of frames in both directions. All are seen with the
+// plug in C, but for the priorities and what it does wrong.
+var vlanTests = []struct {
+	vnl     string
+	out, in map[int]int
+}{
+	{"vlan://", map[int]int{untagged: untagged, 0: untagged, 10: nothing}, map[int]int{untagged: untagged, 0: untagged, 10: nothing}},
+	{"vlan://3/trunk/tag=11-12:13",
+		map[int]int{untagged: 3, 3: 3, 11: 12, 12: 12, 13: 13, 14: 14, 1: nothing, 0: untagged, 4095: nothing},
+		map[int]int{untagged: nothing, 3: untagged, 11: 11, 12: 11, 13: 13, 14: 14, 1: nothing, 0: nothing, 4095: nothing}},
+	{"vlan://3/untag=4/trunk/tag=11-12:12-11",
+		map[int]int{untagged: 3, 3: 3, 4: untagged, 11: 12, 12: 11, 13: 13, 1: nothing, 0: nothing},
+		map[int]int{untagged: 4, 3: untagged, 4: 4, 11: 12, 12: 11, 13: 13, 1: nothing, 0: nothing}},
+	{"vlan://3/tag=11-12:13-14",
+		map[int]int{untagged: 3, 3: nothing, 11: 12, 12: nothing, 13: 14, 14: nothing},
+		map[int]int{untagged: nothing, 3: untagged, 11: nothing, 12: 11, 13: nothing, 14: 13, 0: nothing}},
+	{"vlan://0/t=10.11",
+		map[int]int{untagged: untagged, 0: untagged, 10: 10, 11: 11, 12: nothing},
+		map[int]int{untagged: untagged, 0: untagged, 10: 10, 11: 11, 12: nothing}},
+	{"vlan://0x3/u=3/tag=03-15", map[int]int{untagged: 3, 3: untagged, 15: nothing}, map[int]int{untagged: 3, 3: untagged, 15: 3}},
+	{"vlan://4/untag=5/tag=4-17:5-18",
+		map[int]int{untagged: 4, 4: 17, 5: untagged},
+		map[int]int{untagged: 5, 4: untagged, 5: nothing, 17: 4, 18: 5}},
+	{"vlan:///untag=5", map[int]int{untagged: nothing, 5: untagged, 0: nothing}, map[int]int{untagged: 5, 0: untagged, 5: nothing}},
+	{"vlan://4095/x", map[int]int{untagged: nothing, 7: 7, 0: untagged}, map[int]int{untagged: nothing, 7: 7, 0: nothing}},
+}
+
+// tagFrame puts a tag into a frame, with a priority.
+func tagFrame(frame []byte, etherType uint16, number, priority int) []byte {
+	if number == untagged {
+		return frame
+	}
+	tag := binary.BigEndian.AppendUint16(nil, etherType)
+	tag = binary.BigEndian.AppendUint16(tag, uint16(priority<<13|number))
+	return slices.Insert(bytes.Clone(frame), addrsLen, tag...)
+}
+
+func parseVLANTest(t testing.TB, vnl string) *vlan {
+	t.Helper()
+	l, err := Parse(vnl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, _, err := parseVLAN(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func TestVLANFrames(t *testing.T) {
+	for _, tt := range vlanTests {
+		v := parseVLANTest(t, tt.vnl)
+		w := new(nestedWork)
+		check := func(way string, from, to, priority int, got []carrier.Packet, frame []byte) {
+			t.Helper()
+			switch want := tagFrame(frame, etherTypeVLAN, to, 0); {
+			case to == nothing && len(got) > 0:
+				t.Errorf("%s: %s %d: passed as %x, want it dropped", tt.vnl, way, from, got[0].Data[:20])
+			case to != nothing && (len(got) != 1 || !bytes.Equal(got[0].Data, want)):
+				t.Errorf("%s: %s %d: got %x, want %x", tt.vnl, way, from, got, want)
+			}
+		}
+		for _, priority := range []int{0, 5} {
+			for from, to := range tt.out {
+				w.packets = nil
+				frame := testFrame(station(1), station(2), 60)
+				tagged := tagFrame(frame, etherTypeVLAN, from, priority)
+				dropped := v.outward(w, &carrier.Packet{Data: bytes.Clone(tagged)})
+				check("out", from, to, priority, w.packets, frame)
+				if dropped != 1-len(w.packets) {
+					t.Errorf("%s: out %d: %d dropped", tt.vnl, from, dropped)
+				}
+			}
+			for from, to := range tt.in {
+				frame := testFrame(station(1), station(2), 60)
+				p := []carrier.Packet{{Data: tagFrame(bytes.Clone(frame), etherTypeVLAN, from, priority)}}
+				if v.inward(&p[0]) != pass {
+					p = nil
+				}
+				check("in", from, to, priority, p, frame)
+			}
+		}
+	}
+}
+
+// TestVLANQinQ tags what is tagged.
+func TestVLANQinQ(t *testing.T) {
+	v := parseVLANTest(t, "vlan://3/qinq")
+	frame := testFrame(station(1), station(2), 60)
+	customer := tagFrame(frame, etherTypeVLAN, 7, 5)
+	for _, inside := range [][]byte{frame, customer} {
+		outside := tagFrame(inside, etherTypeQinQ, 3, 0)
+		w := new(nestedWork)
+		v.outward(w, &carrier.Packet{Data: bytes.Clone(inside)})
+		if len(w.packets) != 1 || !bytes.Equal(w.packets[0].Data, outside) {
+			t.Errorf("out: got %x, want %x", w.packets, outside)
+		}
+		p := carrier.Packet{Data: bytes.Clone(outside)}
+		if v.inward(&p) != pass || !bytes.Equal(p.Data, inside) {
+			t.Errorf("in: got %x, want %x", p.Data, inside)
+		}
+		p = carrier.Packet{Data: inside}
+		if got := v.inward(&p); got != ignored {
+			t.Errorf("in without the tag: %d", got)
+		}
+	}
+}
+
+func TestParseVLAN(t *testing.T) {
+	tests := []struct {
+		in    string
+		inner string
+		same  string // a locator that means the same
+		err   string
+	}{
+		{in: "vlan://3{vde:///run/sw}", inner: "vde:///run/sw", same: "vlan://3"},
+		{in: "vlan://4{vlan://5/qinq{vxvde://234.0.0.1}}", inner: "vlan://5/qinq{vxvde://234.0.0.1}", same: "vlan://4"},
+		{in: "vlan://", same: "vlan://0"},
+		{in: "vlan://3/untag=4/trunk/tag=10:11-12:12-11", same: "vlan://3/x/t=12-11.11-12.10/u=4"},
+		{in: "vlan://3/tag=7", same: "vlan://3/tag=7-7"},
+		{in: "vlan://010/q", same: "vlan://8/ad"},
+		{in: "vlan://0x10/qinq", same: "vlan://16/qinq"},
+
+		{in: "vlan://4096", err: `VLAN "4096": must be a number from 0 to 4095`},
+		{in: "vlan://1_0", err: `VLAN "1_0": must be a number`},
+		{in: "vlan://-1", err: `VLAN "-1": must be a number`},
+		{in: "vlan://3[untag=4]", err: `VLAN "3[untag=4]": options are written vlan://NUMBER/option/option=value`},
+		{in: "vlan://3/untag=4095", err: `vlan option "untag=4095": must be a number from 0 to 4094`},
+		{in: "vlan://3/untag", err: `vlan option "untag": must be a number`},
+		{in: "vlan://3/tag=", err: `must be numbers of VLANs, as 10:11-12`},
+		{in: "vlan://3/tag=10:0", err: `"0" must be a number from 1 to 4094, or two with "-" between them`},
+		{in: "vlan://3/tag=10:11-", err: `"11-" must be a number`},
+		{in: "vlan://3/tag=10:11-4095", err: `"11-4095" must be a number`},
+		{in: "vlan://3/tag=10-11-12", err: `"10-11-12" must be a number`},
+		{in: "vlan://3/tag=10:10-12", err: `"10-12": a number is on the list already`},
+		{in: "vlan://3/tag=10-12:11-12", err: `"11-12": a number is on the list already`},
+		{in: "vlan://3/untag=4/u=5", err: `vlan option "u=5": it is set already by another name`},
+		{in: "vlan://3/qinq/q", err: `vlan option "q": it is set already`},
+		{in: "vlan://3/trunk=1", err: `vlan option "trunk=1": takes no value`},
+		{in: "vlan://3/tru", err: `vlan option "tru": unknown (have ad, q, qinq, t, tag, trunk, u, untag, x)`},
+		{in: "vlan://3{a}b", err: `text after "}"`},
+		{in: "vlan://3{a", err: `no "}" after this "{"`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.in, func(t *testing.T) {
+			l, err := Parse(tt.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, inner, err := parseVLAN(l)
+			if tt.err != "" {
+				wantError(t, err, tt.err)
+				return
+			}
+			if err != nil || inner != tt.inner || !reflect.DeepEqual(got, parseVLANTest(t, tt.same)) {
+				t.Errorf("got inner network %q, %v, want %q and the table of %s", inner, err, tt.inner, tt.same)
+			}
+		})
+	}
+}
+
+// FuzzVLAN passes any packet in both directions. What went out and comes back is
+// what it was.
+func FuzzVLAN(f *testing.F) {
+	vlans := []*vlan{
+		parseVLANTest(f, "vlan://3"), parseVLANTest(f, "vlan://3/qinq"), parseVLANTest(f, "vlan:///trunk"),
+		parseVLANTest(f, "vlan://3/untag=4/trunk/tag=11-12:12-11"),
+	}
+	frame := testFrame(station(1), station(2), 60)
+	for i := range vlans {
+		f.Add(uint8(i), uint8(0), uint8(0), uint16(0), uint16(0), frame)
+		f.Add(uint8(i), uint8(0), uint8(virtio.FlagNeedsCsum), uint16(34), uint16(54), tagFrame(frame, etherTypeVLAN, 12, 7))
+		f.Add(uint8(i), uint8(14), uint8(virtio.FlagNeedsCsum), uint16(1), uint16(9), tagFrame(frame, etherTypeQinQ, 4, 7)[:17])
+	}
+	f.Fuzz(func(t *testing.T, which, room, flags uint8, start, head uint16, data []byte) {
+		if len(data) < HeaderLen {
+			return
+		}
+		v := vlans[int(which)%len(vlans)]
+		mem := append(make([]byte, room), data...)
+		p := carrier.Packet{Offload: virtio.Header{Flags: flags, CsumStart: start, HdrLen: head}, Data: mem[room:], Room: int(room)}
+		w := new(nestedWork)
+		if dropped := v.outward(w, &p); dropped+len(w.packets) != 1 {
+			t.Fatalf("%d frames and %d dropped", len(w.packets), dropped)
+		}
+		back := carrier.Packet{Offload: p.Offload, Data: bytes.Clone(data)}
+		if v.inward(&back) == pass && len(back.Data) < HeaderLen {
+			t.Fatalf("a frame of %d bytes", len(back.Data))
+		}
+		if len(w.packets) == 0 {
+			return
+		}
+		out := w.packets[0]
+		if n := len(out.Data) - len(data); n != 0 && n != tagLen && n != -tagLen {
+			t.Fatalf("%d bytes became %d", len(data), len(out.Data))
+		}
+		if flags&virtio.FlagNeedsCsum != 0 && int(out.Offload.CsumStart)-int(start) != len(out.Data)-len(data) {
+			t.Fatalf("%d bytes became %d, and the offset %d became %d", len(data), len(out.Data), start, out.Offload.CsumStart)
+		}
+		if binary.BigEndian.Uint16(data[addrsLen:]) == v.etherType || v.inward(&out) != pass {
+			return // another number, or no priority
+		}
+		want := data
+		if to := v.out.untagged; (to == vlanUntagged || v.in.tagged[to] == vlanUntagged) && !bytes.Equal(out.Data, want) {
+			t.Fatalf("came back as %x, want %x", out.Data, want)
+		}
+	})
+}
+
+// TestNested opens a network in networks, and is on the same one.
+func TestNested(t *testing.T) {
+	noLeaks(t)
+	const vnl = "vlan://4{vlan://5/qinq{vlan://6{mem://nested}}}"
+	a, b, c := openInbox(t, vnl), openInbox(t, vnl), openInbox(t, "mem://nested")
+	frame := testFrame(broadcast, station(1), 60)
+	tagged := tagFrame(tagFrame(tagFrame(frame, etherTypeVLAN, 4, 0), etherTypeQinQ, 5, 0), etherTypeVLAN, 6, 0)
+	send(t, a, frame)
+	if got := b.next(t); !bytes.Equal(got, frame) {
+		t.Errorf("got %x", got)
+	}
+	if got := c.next(t); !bytes.Equal(got, tagged) {
+		t.Errorf("got %x, want %x", got, tagged)
+	}
+	// What is not for them passes them by, and is no drop.
+	send(t, c, frame)
+	send(t, c, tagFrame(frame, etherTypeVLAN, 6, 0))
+	send(t, c, tagged)
+	if got := a.next(t); !bytes.Equal(got, frame) {
+		t.Errorf("got %x", got)
+	}
+	// The innermost has no room for its tag.
+	send(t, a, testFrame(broadcast, station(1), MaxFrame-4))
+	for in, want := range map[*inbox]Drops{a: {Send: 1}, b: {}} {
+		if got := in.Conn.(Dropper).Drops(); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+}
+
+func TestNestedConn(t *testing.T) {
+	for _, vnl := range []string{"vlan://4{mem://nested}", "vlan://4{nestedtest://}", "vlan://4{null://}"} {
+		t.Run(vnl, func(t *testing.T) {
+			Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
+				c, err := Open("mem://nestedtest", nil)
+				return struct {
+					Conn
+					Dropper
+				}{c, c.(Dropper)}, err // one that moves no packets
+			})
+			defer unregister("nestedtest")
+			testConn(t, func(t *testing.T) Conn {
+				c, err := Open(vnl, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return c
+			})
+		})
+	}
+}
+
+// TestNestedFrames is nested on a plug that carries frames only.
+func TestNestedFrames(t *testing.T) {
+	noLeaks(t)
+	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
+		c, err := Open("mem://nestedtest", nil)
+		return struct{ Conn }{c}, err
+	})
+	defer unregister("nestedtest")
+	c := openPlugTest(t, "vlan://4{nestedtest://}")
+	a, b := newInbox(t, c), openInbox(t, "vlan://4{mem://nestedtest}")
+	bad := carrier.Packet{Data: make([]byte, 100), Offload: virtio.Header{GSOType: 77}}
+	frame := testFrame(broadcast, station(1), 60)
+	if err := c.(carrier.Conn).SendPackets([]carrier.Packet{{Data: bytes.Clone(frame)}, bad, {}}); err != nil {
+		t.Fatal(err)
+	}
+	b.want(t, frame)
+	frame = testFrame(broadcast, station(2), 60)
+	send(t, b, frame)
+	a.want(t, frame)
+	if got := c.(Dropper).Drops(); got != (Drops{Send: 2}) {
+		t.Errorf("got %+v, want two packets that are none", got)
+	}
+}
+
+func openPlugTest(t *testing.T, vnl string) Conn {
+	t.Helper()
+	c, err := Open(vnl, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestNestedErrors sees errors name the network they are of.
+func TestNestedErrors(t *testing.T) {
+	noLeaks(t)
+	file := filepath.Join(t.TempDir(), "net.vnl")
+	if err := os.WriteFile(file, []byte("vlan://4{"+file+"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for vnl, text := range map[string]string{
+		"vlan://4{vxvde:///nosuch}": `open "vlan://4{vxvde:///nosuch}": inner network "vxvde:///nosuch": vxvde option "nosuch": unknown`,
+		"vlan://4{nosuch://}":       `inner network "nosuch://": unknown scheme "nosuch" (have `,
+		"vlan://4/n{mem://}":        `vlan option "n": unknown`,
+		"mem://{null://}":           "",
+		file:                        "more than 32 networks are nested; does a file name itself?",
+	} {
+		c, err := Open(vnl, nil)
+		if text == "" {
+			if err != nil {
+				t.Errorf("%s: %v", vnl, err)
+			} else {
+				c.Close()
+			}
+			continue
+		}
+		wantError(t, err, text)
+	}
+	// The end of the inner network is that of the outer.
+	p, q := net.Pipe()
+	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) { return newStream("nestedtest://", p), nil })
+	defer unregister("nestedtest")
+	in := openInbox(t, "vlan://4{nestedtest://}")
+	q.Close()
+	err := in.wantEnd(t)
+	wantError(t, err, `vdeplug: recv "vlan://4{nestedtest://}": the peer has ended the stream`)
+	if !errors.Is(err, io.EOF) {
+		t.Errorf("%v is no end of file", err)
+	}
+}
+
+// unregister is for tests that register a scheme more than once.
+func unregister(scheme string) {
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	delete(registry.schemes, scheme)
+}
