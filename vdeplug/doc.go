@@ -43,5 +43,6 @@
 //	tap://NAME                      a TAP interface of the host: the kernel
 //	cmd://COMMAND                   a program that speaks the stream format: vde_plug
 //	vlan://NUMBER/OPTIONS{NETWORK}  VLANs of another network: vde_plug
+//	agno://KEYFILE[OPTIONS]{NETWORK} another network, encrypted: no program, OpenSSL
 //	null://                         no network
 package vdeplug

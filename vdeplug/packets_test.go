@@ -1,0 +1,52 @@
+package vdeplug
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+// testPacket makes a packet as the kernel's TCP gives it to an interface: of
+// segments with so many bytes, from station 1 to station 2.
+func testPacket(segments, mss int) carrier.Packet {
+	const ip, tcp, data = 14, 34, 54
+	p := make([]byte, data, data+segments*mss)
+	dst, src := station(2), station(1)
+	copy(p, dst[:])
+	copy(p[6:], src[:])
+	binary.BigEndian.PutUint16(p[12:], 0x0800)
+	for i := range segments * mss {
+		p = append(p, byte(i)^byte(i>>8))
+	}
+	copy(p[ip:], []byte{0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
+	binary.BigEndian.PutUint16(p[ip+2:], uint16(len(p)-ip))
+	copy(p[tcp:], []byte{0x10, 0, 0x20, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 4, 0, 0, 0, 0, 0})
+	// The sum of the pseudo header, which whoever makes frames completes.
+	sum := uint32(6 + len(p) - tcp)
+	for i := ip + 12; i < ip+20; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(p[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(p[tcp+16:], uint16(sum>>16+sum))
+	return carrier.Packet{
+		Offload: virtio.Header{Flags: virtio.FlagNeedsCsum, GSOType: virtio.GSOTCPv4, HdrLen: data, GSOSize: uint16(mss), CsumStart: tcp, CsumOffset: 16},
+		Data:    p,
+	}
+}
+
+// cut returns the frames of a packet.
+func cut(t *testing.T, p carrier.Packet) (frames [][]byte) {
+	t.Helper()
+	var s virtio.Segmenter
+	segments, err := s.Split(p.Offload, bytes.Clone(p.Data), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range segments {
+		frames = append(frames, append(bytes.Clone(g.Head), g.Data...))
+	}
+	return frames
+}
