@@ -41,6 +41,8 @@
 //	ptp://PATH                      a cable between two programs: vde_plug
 //	udp://[ADDR:]PORT->HOST:PORT    a cable over UDP: vde_plug
 //	tap://NAME                      a TAP interface of the host: the kernel
+//	pcap://NAME                     the network of an interface of the host: vde_plug
+//	macvtap://NAME                  the same by a macvtap interface: the kernel
 //	cmd://COMMAND                   a program that speaks the stream format: vde_plug
 //	vlan://NUMBER/OPTIONS{NETWORK}  VLANs of another network: vde_plug
 //	agno://KEYFILE[OPTIONS]{NETWORK} another network, encrypted: no program, OpenSSL

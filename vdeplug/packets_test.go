@@ -23,18 +23,23 @@ func testPacket(segments, mss int) carrier.Packet {
 	}
 	copy(p[ip:], []byte{0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
 	binary.BigEndian.PutUint16(p[ip+2:], uint16(len(p)-ip))
+	binary.BigEndian.PutUint16(p[ip+10:], ^sum16(p[ip:tcp], 0))
 	copy(p[tcp:], []byte{0x10, 0, 0x20, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 4, 0, 0, 0, 0, 0})
 	// The sum of the pseudo header, which whoever makes frames completes.
-	sum := uint32(6 + len(p) - tcp)
-	for i := ip + 12; i < ip+20; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(p[i:]))
-	}
-	sum = sum>>16 + sum&0xffff
-	binary.BigEndian.PutUint16(p[tcp+16:], uint16(sum>>16+sum))
+	binary.BigEndian.PutUint16(p[tcp+16:], sum16(p[ip+12:ip+20], uint32(6+len(p)-tcp)))
 	return carrier.Packet{
 		Offload: virtio.Header{Flags: virtio.FlagNeedsCsum, GSOType: virtio.GSOTCPv4, HdrLen: data, GSOSize: uint16(mss), CsumStart: tcp, CsumOffset: 16},
 		Data:    p,
 	}
+}
+
+// sum16 returns the sum of the Internet's checksums.
+func sum16(b []byte, sum uint32) uint16 {
+	for ; len(b) > 0; b = b[2:] {
+		sum += uint32(binary.BigEndian.Uint16(b))
+	}
+	sum = sum>>16 + sum&0xffff
+	return uint16(sum>>16 + sum)
 }
 
 // cut returns the frames of a packet.

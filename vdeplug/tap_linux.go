@@ -17,7 +17,8 @@ import (
 
 const tunDevice = "/dev/net/tun"
 
-// tapConn is the network side of a TAP interface.
+// tapConn is the network side of a TAP or macvtap interface, or a packet socket on
+// an interface.
 type tapConn struct {
 	dropCounter
 	vnl  string
@@ -103,6 +104,13 @@ func explainAttach(name string, err error) error {
 		return fmt.Errorf("interface %q is no TAP interface, or one of another kind (multi queue): %w", name, err)
 	}
 	return fmt.Errorf("interface %q: %w", name, err)
+}
+
+// Drops returns the counts, with what the interface sent that is no packet.
+func (c *tapConn) Drops() Drops {
+	d := c.dropCounter.Drops()
+	d.Recv += c.dev.Bad.Load()
+	return d
 }
 
 func (c *tapConn) Recv(frame []byte) (int, error) {

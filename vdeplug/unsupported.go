@@ -10,7 +10,7 @@ import (
 )
 
 func init() {
-	for _, scheme := range []string{"cmd", "ptp"} {
+	for _, scheme := range []string{"cmd", "macvtap", "pcap", "ptp", "seqpacket", "vdesl"} {
 		Register(scheme, func(context.Context, Locator, *Options) (Conn, error) { return nil, unsupported(scheme) })
 	}
 }

@@ -31,6 +31,7 @@ type Device struct {
 	reading atomic.Bool // from the search for packets on, until there are none
 	waited  bool        // since the last packet of a TAP; only the reader uses it
 	socket  bool        // a packet socket, not a TAP
+	down    atomic.Bool // whether the interface of a socket was, when it was looked at
 	header  bool
 	offload atomic.Uint32 // an Offload
 	udp     bool          // the kernel accepts joined datagrams
@@ -139,6 +140,9 @@ func (d *Device) Detach() error {
 // Read waits for packets of the interface and returns them.
 func (d *Device) Read(b *carrier.Buffer) ([]carrier.Packet, error) {
 	err, closed := b.Receive(d.raw, d)
+	for closed != nil && d.stillThere(closed) {
+		err, closed = b.Receive(d.raw, d)
+	}
 	if closed != nil {
 		b.Release()
 		if d.closing.Load() {

@@ -1,7 +1,9 @@
 package nic
 
 import (
+	"errors"
 	"os"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -74,7 +76,16 @@ func (d *Device) receiveMsgs(fd int, b *carrier.Buffer) (bool, error) {
 		case err == unix.EAGAIN:
 			return false, nil
 		case err == unix.ENETDOWN:
-			continue // said once; the interface may come up again
+			if removed(fd) {
+				return true, ErrRemoved
+			}
+			// It may come up again, and nobody will say if it goes away now.
+			d.down.Store(true)
+			d.lookAgain()
+			continue
+		case err == unix.EINVAL:
+			d.Bad.Add(1) // a packet of a kind that no header describes, as of a tunnel
+			continue
 		case err != nil:
 			return true, os.NewSyscallError("recvmmsg", err)
 		}
@@ -85,6 +96,52 @@ func (d *Device) receiveMsgs(fd int, b *carrier.Buffer) (bool, error) {
 			return true, nil
 		}
 	}
+}
+
+// downLook is how often an interface that is down is looked at.
+const downLook = time.Second
+
+func (d *Device) lookAgain() { d.f.SetReadDeadline(time.Now().Add(downLook)) }
+
+// stillThere reports whether to go on waiting after the error of waiting: the
+// interface was down, but is not removed.
+func (d *Device) stillThere(err error) (there bool) {
+	if !d.down.Load() || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	d.raw.Control(func(fd uintptr) {
+		switch there = !removed(int(fd)); {
+		case there && isUp(int(fd)):
+			d.down.Store(false)
+			d.f.SetReadDeadline(time.Time{})
+		case there:
+			d.lookAgain()
+		}
+	})
+	return there
+}
+
+// removed reports whether the interface of a socket is no more.
+func removed(fd int) bool { return index(fd) <= 0 }
+
+func index(fd int) int {
+	name, err := unix.Getsockname(fd)
+	if ll, ok := name.(*unix.SockaddrLinklayer); ok && err == nil {
+		return ll.Ifindex
+	}
+	return 0
+}
+
+func isUp(fd int) bool {
+	req, err := unix.NewIfreq("")
+	if err != nil {
+		return false
+	}
+	req.SetUint32(uint32(index(fd)))
+	if unix.IoctlIfreq(fd, unix.SIOCGIFNAME, req) != nil || unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, req) != nil {
+		return false
+	}
+	return req.Uint16()&unix.IFF_UP != 0
 }
 
 // add adds what a socket has received.

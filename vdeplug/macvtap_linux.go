@@ -1,0 +1,77 @@
+package vdeplug
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/vdestack/vdestack/internal/nic"
+	"golang.org/x/sys/unix"
+)
+
+func init() { Register("macvtap", openMacVTAP) }
+
+// openMacVTAP is on the network of an interface of the host by a macvtap interface
+// on it, which must be there and up:
+//
+//	macvtap://name
+//
+// The plug sends and receives with the address of the macvtap interface, and with
+// others if it is in passthru mode. It takes access to the device of the
+// interface, /dev/tapN, where N is its number.
+func openMacVTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
+	name := l.Body()
+	if name == "" {
+		return nil, errors.New("no interface given")
+	}
+	if err := checkInterfaceName(name); err != nil {
+		return nil, err
+	}
+	index, err := hostInterface(name)
+	if err != nil {
+		return nil, fmt.Errorf("interface %q: %w", name, err)
+	}
+	device := fmt.Sprintf("/dev/tap%d", index)
+	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, explainMacVTAP(name, device, err)
+	}
+	// As with a TAP the ioctl comes before the poller.
+	req, err := unix.NewIfreq("")
+	if err == nil {
+		req.SetUint16(nic.Flags(nic.All))
+		err = os.NewSyscallError("ioctl TUNSETIFF", unix.IoctlIfreq(fd, unix.TUNSETIFF, req))
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("%s is not the device of a macvtap interface: %w", device, err)
+	}
+	dev, err := nic.NewTAP(fd, "macvtap "+name, nic.All)
+	if err != nil {
+		return nil, err
+	}
+	return &tapConn{vnl: l.String(), name: name, dev: dev}, nil
+}
+
+// hostInterface returns the number of an interface in the caller's namespace.
+func hostInterface(name string) (uint32, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	return interfaceIndex(fd, name)
+}
+
+func explainMacVTAP(name, device string, err error) error {
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("interface %q has no device %s: either it is no macvtap interface (ip link add link ETH name %s type macvtap), or the device must be made here: %w", name, device, name, err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("no access to %s (its owner gives it, chown or chmod): %w", device, err)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("interface %q is in use by another program: %w", name, err)
+	}
+	return fmt.Errorf("opening %s: %w", device, err)
+}

@@ -1,0 +1,70 @@
+package vdeplug
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/vdestack/vdestack/internal/nic"
+	"golang.org/x/sys/unix"
+)
+
+func init() { Register("pcap", openPCAP) }
+
+// openPCAP is on the network of an interface of the host, beside the host:
+//
+//	pcap://name
+//
+// The plug gets all that the interface receives, in promiscuous mode, and sends
+// through it. The host itself does not get what the plug sends, nor the plug what
+// the host sends. It takes the capability CAP_NET_RAW. A wireless network carries
+// no frames from other addresses than that of the interface.
+func openPCAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
+	name := l.Body()
+	if name == "" {
+		return nil, errors.New("no interface given")
+	}
+	if err := checkInterfaceName(name); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return nil, fmt.Errorf("no permission: it takes CAP_NET_RAW (setcap cap_net_raw+ep PROGRAM): %w", os.NewSyscallError("socket", err))
+	case err != nil:
+		return nil, os.NewSyscallError("socket", err)
+	}
+	index, err := promiscuous(fd, name)
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("interface %q: %w", name, err)
+	}
+	dev, err := nic.NewSocket(fd, index, nic.All)
+	if err != nil {
+		return nil, fmt.Errorf("interface %q: %w", name, err)
+	}
+	return &tapConn{vnl: l.String(), name: name, dev: dev}, nil
+}
+
+// promiscuous lets an interface receive everything as long as the socket is open,
+// and returns its index.
+func promiscuous(fd int, name string) (int, error) {
+	index, err := interfaceIndex(fd, name)
+	if err != nil {
+		return 0, err
+	}
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFHWADDR, req); err != nil {
+		return 0, os.NewSyscallError("ioctl SIOCGIFHWADDR", err)
+	}
+	if kind := req.Uint16(); kind != unix.ARPHRD_ETHER {
+		return 0, fmt.Errorf("it is not of the kind of Ethernet (ARPHRD %d): %w", kind, unix.EINVAL)
+	}
+	err = unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
+		&unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_PROMISC})
+	return int(index), os.NewSyscallError("setsockopt PACKET_ADD_MEMBERSHIP", err)
+}

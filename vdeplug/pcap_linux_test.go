@@ -1,0 +1,228 @@
+package vdeplug
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// needPackets skips the test where packet sockets cannot be had.
+func needPackets(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("a packet socket needs root")
+	}
+}
+
+// wirePCAP makes a wire with two ends, here0 and there0.
+func wirePCAP(t *testing.T) {
+	t.Helper()
+	needPackets(t)
+	ip(t, "link add here0 type veth peer name there0")
+	t.Cleanup(func() { exec.Command("/sbin/ip", "link", "del", "here0").Run() }) // a test may have done it
+	ip(t, "link set here0 mtu 9216 up")
+	ip(t, "link set there0 mtu 9216 up")
+	waitRunning(t, "here0", "there0")
+}
+
+// waitRunning waits until interfaces that are up carry packets too.
+func waitRunning(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		eventually(t, name+" running", func() bool {
+			ifi, err := net.InterfaceByName(name)
+			return err == nil && ifi.Flags&net.FlagRunning != 0
+		})
+	}
+}
+
+func TestPCAPConn(t *testing.T) {
+	wirePCAP(t)
+	testConn(t, func(t *testing.T) Conn {
+		c, err := Open("pcap://here0", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	})
+}
+
+// TestPCAP is on a wire with another plug of ours, and with the one in C.
+func TestPCAP(t *testing.T) {
+	wirePCAP(t)
+	for _, tt := range []struct {
+		name string
+		open func(t *testing.T) (Conn, *inbox)
+	}{
+		{"ours", func(t *testing.T) (Conn, *inbox) { in := openInbox(t, "pcap://there0"); return in, in }},
+		{"C", func(t *testing.T) (Conn, *inbox) { c := cPlug(t, "pcap://there0"); return c, c.inbox }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			noLeaks(t)
+			here := openInbox(t, "pcap://here0")
+			there, frames := tt.open(t)
+			carry(t, here, frames, testFrame(broadcast, station(1), 60))
+			carry(t, there, here, testFrame(broadcast, station(2), 60))
+			// Neither address is that of an interface.
+			for _, n := range []int{15, 60, 1514, 9216 + 14} {
+				frame := testFrame(station(1), station(2), n)
+				send(t, there, frame)
+				here.want(t, frame)
+				frame = testFrame(station(2), station(1), n)
+				send(t, here, frame)
+				frames.want(t, frame)
+			}
+			tagged := tagFrame(testFrame(station(2), station(1), 60), etherTypeVLAN, 5, 3)
+			send(t, here, tagged)
+			frames.want(t, tagged)
+			tagged = tagFrame(testFrame(station(1), station(2), 60), etherTypeQinQ, 5, 3)
+			send(t, there, tagged)
+			here.want(t, tagged)
+		})
+	}
+}
+
+// TestPCAPHost is where the host's own traffic is not seen, and the host does not
+// see that of the plug.
+func TestPCAPHost(t *testing.T) {
+	wirePCAP(t)
+	noLeaks(t)
+	here, there := openInbox(t, "pcap://here0"), openInbox(t, "pcap://there0")
+	host := openPacketSocket(t, "here0")
+	outgoing, mark := testFrame(station(2), station(1), 60), testFrame(station(1), station(2), 60)
+	send(t, host, outgoing)
+	there.want(t, outgoing)
+	send(t, there, mark)
+	for {
+		got := here.next(t)
+		if string(got) == string(outgoing) {
+			t.Error("got what the host has sent")
+		}
+		if string(got) == string(mark) {
+			break
+		}
+	}
+}
+
+// TestPCAPRemoved sees the interface go down, come up again, and go away.
+func TestPCAPRemoved(t *testing.T) {
+	wirePCAP(t)
+	noLeaks(t)
+	c, there := openPlug(t, "pcap://here0"), openInbox(t, "pcap://there0")
+	here := newInbox(t, c)
+	carry(t, there, here, testFrame(broadcast, station(1), 60))
+	ip(t, "link set here0 down")
+	if err := here.Send(testFrame(broadcast, station(1), 60)); err != nil {
+		t.Errorf("down: %v", err)
+	}
+	if got := c.(Dropper).Drops().Send; got != 1 {
+		t.Errorf("%d frames dropped, want 1", got)
+	}
+	ip(t, "link set here0 up")
+	carry(t, there, here, testFrame(broadcast, station(1), 60))
+	carry(t, here, there, testFrame(broadcast, station(2), 60))
+	ip(t, "link del here0")
+	err := here.wantEnd(t)
+	wantError(t, err, `recv "pcap://here0": interface here0 was removed`)
+	if !errors.Is(err, unix.EBADFD) {
+		t.Errorf("%v", err)
+	}
+	wantError(t, here.Send(testFrame(broadcast, station(1), 60)), "interface here0 was removed")
+}
+
+// TestPCAPPackets sends packets as the kernel's TCP makes them: the wire carries
+// them whole.
+func TestPCAPPackets(t *testing.T) {
+	wirePCAP(t)
+	noLeaks(t)
+	a, b := openTest(t, "vlan://4{pcap://here0}"), openTest(t, "vlan://4{pcap://there0}")
+	greet(t, a.(carrier.Conn), b.(carrier.Conn))
+	for _, size := range [][2]int{{1, 100}, {44, 1446}, {7, 8900}} {
+		p := testPacket(size[0], size[1])
+		want := cut(t, p)
+		if err := a.(carrier.Conn).SendPackets([]carrier.Packet{p}); err != nil {
+			t.Fatal(err)
+		}
+		collect(t, b.(carrier.Conn), want)
+	}
+}
+
+func TestPCAPErrors(t *testing.T) {
+	for vnl, text := range map[string]string{
+		"pcap://":        "no interface given",
+		"pcap://a/b":     `interface "a/b": byte '/' has no place in a name`,
+		"macvtap://":     "no interface given",
+		"macvtap://a/b":  `interface "a/b": byte '/' has no place in a name`,
+		"macvtap://nix0": `interface "nix0": no such interface here`,
+		"macvtap://lo":   `interface "lo" has no device /dev/tap1: either it is no macvtap interface`,
+	} {
+		_, err := Open(vnl, nil)
+		wantError(t, err, text)
+	}
+	if os.Geteuid() != 0 {
+		_, err := Open("pcap://lo", nil)
+		wantError(t, err, "no permission: it takes CAP_NET_RAW")
+		if !errors.Is(err, os.ErrPermission) {
+			t.Errorf("%v", err)
+		}
+		return
+	}
+	noLeaks(t)
+	_, err := Open("pcap://nix0", nil)
+	wantError(t, err, `interface "nix0": no such interface here`)
+	if !errors.Is(err, unix.ENODEV) {
+		t.Errorf("%v", err)
+	}
+	_, err = Open("pcap://lo", nil)
+	wantError(t, err, `interface "lo": it is not of the kind of Ethernet (ARPHRD 772)`)
+}
+
+// TestMacVTAP carries frames between a macvtap interface and the wire it is on.
+func TestMacVTAP(t *testing.T) {
+	wirePCAP(t)
+	out, err := exec.Command(testenv.Need(t, "ip", "iproute2"), strings.Fields("link add link here0 name mvt0 type macvtap mode passthru")...).CombinedOutput()
+	if err != nil {
+		t.Skipf("this kernel has no macvtap: %s", out)
+	}
+	t.Cleanup(func() { ip(t, "link del mvt0") })
+	ip(t, "link set mvt0 up")
+	if index, err := hostInterface("mvt0"); err != nil {
+		t.Fatal(err)
+	} else if ifi, err := net.InterfaceByIndex(int(index)); err != nil || ifi.Name != "mvt0" {
+		t.Errorf("interface %d is %v, %v", index, ifi, err)
+	}
+	c, err := Open("macvtap://mvt0", nil)
+	if errors.Is(err, unix.ENOENT) {
+		t.Skipf("the machine makes no devices: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, there := newInbox(t, c), openInbox(t, "pcap://there0")
+	carry(t, here, there, testFrame(broadcast, station(1), 60))
+	carry(t, there, here, testFrame(broadcast, station(2), 60))
+	for _, n := range []int{60, 1514} {
+		frame := testFrame(station(1), station(2), n)
+		send(t, there, frame)
+		here.want(t, frame)
+		frame = testFrame(station(2), station(1), n)
+		send(t, here, frame)
+		there.want(t, frame)
+	}
+	p := testPacket(20, 1400)
+	want := cut(t, p)
+	if err := c.(carrier.Conn).SendPackets([]carrier.Packet{p}); err != nil {
+		t.Fatal(err)
+	}
+	for _, frame := range want {
+		there.want(t, frame)
+	}
+}
