@@ -39,6 +39,8 @@
 //	vxvde://GROUP/OPTIONS           a distributed switch over IP multicast: vde_plug
 //	vxlan://GROUP/OPTIONS           VXLAN, RFC 7348: the kernel, vde_plug
 //	ptp://PATH                      a cable between two programs: vde_plug
+//	ptp://PATH[seqpacket]           the same for later versions of vdeplug
+//	seqpacket://FD                  a socket that the process has: vde_plug
 //	udp://[ADDR:]PORT->HOST:PORT    a cable over UDP: vde_plug
 //	tap://NAME                      a TAP interface of the host: the kernel
 //	pcap://NAME                     the network of an interface of the host: vde_plug

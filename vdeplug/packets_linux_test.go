@@ -11,6 +11,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/virtio"
+	"golang.org/x/sys/unix"
 )
 
 // packetPairs are networks with two plugs that move packets.
@@ -28,6 +29,14 @@ var packetPairs = []struct {
 		t.Cleanup(func() { directPTP = true })
 		_, vnl := ptpName(t)
 		return openTest(t, vnl), openTest(t, vnl)
+	}},
+	{"ptp seqpacket", func(t *testing.T) (a, b Conn) {
+		_, vnl := ptpSeqName(t)
+		return openTest(t, vnl), openTest(t, vnl)
+	}},
+	{"seqpacket", func(t *testing.T) (a, b Conn) {
+		x, y := socketPair(t, unix.SOCK_SEQPACKET)
+		return openSeqpacketTest(t, x), openSeqpacketTest(t, y)
 	}},
 	{"udp", func(t *testing.T) (a, b Conn) {
 		return openTest(t, udpVNL(7001, 7002, "127.0.0.1")), openTest(t, udpVNL(7002, 7001, "127.0.0.1"))

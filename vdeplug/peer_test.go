@@ -32,7 +32,14 @@ func cPlug(t *testing.T, vnl string) *cConn {
 // cCommand starts a program with a stream on its standard input and output.
 func cCommand(t *testing.T, name string, arg ...string) *cConn {
 	t.Helper()
+	return cCommandFiles(t, nil, name, arg...)
+}
+
+// cCommandFiles is cCommand with more files for the program, from descriptor 3 on.
+func cCommandFiles(t *testing.T, files []*os.File, name string, arg ...string) *cConn {
+	t.Helper()
 	c := &cConn{cmd: exec.Command(name, arg...), stderr: new(lockedBuffer), ended: make(chan struct{})}
+	c.cmd.ExtraFiles = files
 	c.cmd.Stderr = c.stderr
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := c.cmd.StdinPipe()

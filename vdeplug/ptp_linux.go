@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,25 +21,33 @@ const (
 	// ptpMaxPath is the longest path of which both names fit in a socket
 	// address.
 	ptpMaxPath = 107 - len(ptpSecond)
+	// ptpMaxSeqPath leaves room for what a name has while it is made.
+	ptpMaxSeqPath = 107 - 17
 	// ptpLook is how often an end looks for its peer.
 	ptpLook = 200 * time.Millisecond
 )
 
 func init() { Register("ptp", openPTP) }
 
-// openPTP connects two ends with each other through a pair of datagram
-// sockets, as vdeplug 4.0.1 does. Who comes first has the name path, who comes
-// second path+. All of the body is the path.
-func openPTP(_ context.Context, l Locator, _ *Options) (Conn, error) {
-	if l.Body() == "" {
-		return nil, errors.New("no path given")
-	}
-	path, err := filepath.Abs(l.Body()) // the process may go elsewhere
+// openPTP connects two ends with each other:
+//
+//	ptp://path
+//	ptp://path[seqpacket]
+//
+// Both open the same path. All of the body is the path, as it is written, unless
+// it ends with "]": then there are options, and quoting as in vde.
+//
+//   - seqpacket is for the ends of versions of vdeplug after 4.0.1, which have a
+//     socket of another kind than those of 4.0.1. The two cannot be connected.
+//
+// One end may go and come back.
+func openPTP(ctx context.Context, l Locator, _ *Options) (Conn, error) {
+	path, seqpacket, err := parsePTP(l)
 	if err != nil {
 		return nil, err
 	}
-	if len(path) > ptpMaxPath {
-		return nil, fmt.Errorf("path %q has %d bytes, a socket's path at most %d", path, len(path), ptpMaxPath)
+	if seqpacket {
+		return openPTPSeqpacket(ctx, l.String(), path)
 	}
 	p, fd, err := takePTP(path)
 	if err != nil {
@@ -51,6 +59,35 @@ func openPTP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// parsePTP returns the absolute path of a locator: the process may go elsewhere.
+func parsePTP(l Locator) (path string, seqpacket bool, err error) {
+	path = l.Body()
+	if strings.HasSuffix(path, "]") {
+		t, err := l.Bracketed()
+		if err == nil {
+			err = t.Options(map[string]func(string, bool) error{"seqpacket": flagOption(&seqpacket)})
+		}
+		if err != nil {
+			return "", false, err
+		}
+		path = t.Addr
+	}
+	if path == "" {
+		return "", false, errors.New("no path given")
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return "", false, err
+	}
+	max := ptpMaxPath
+	if seqpacket {
+		max = ptpMaxSeqPath
+	}
+	if len(path) > max {
+		return "", false, fmt.Errorf("path %q has %d bytes, a socket's path at most %d", path, len(path), max)
+	}
+	return path, seqpacket, nil
 }
 
 // takePTP takes one of the two roles and returns a socket that is bound to its
@@ -99,19 +136,10 @@ func inUse(path string) (bool, error) {
 	case unix.ENOENT:
 		return false, nil
 	case unix.EPROTOTYPE:
-		return false, fmt.Errorf("%s is a socket of another kind (later versions of vdeplug have such): %w", path, err)
+		return false, fmt.Errorf("%s is a socket of another kind (later versions of vdeplug have such, the option seqpacket): %w", path, err)
 	case unix.ECONNREFUSED:
-		info, err := os.Lstat(path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return false, nil
-		case err != nil:
+		if err := removeSocket(path); err != nil {
 			return false, err
-		case info.Mode().Type() != fs.ModeSocket:
-			return false, fmt.Errorf("%s exists and is no socket", path)
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return false, fmt.Errorf("removing a dead socket: %w", err)
 		}
 		return false, nil
 	}

@@ -1,0 +1,446 @@
+package vdeplug
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+	"golang.org/x/sys/unix"
+)
+
+// ptpAnswer is how long an end waits for the other to say whether it takes it.
+const ptpAnswer = 2 * time.Second
+
+// A ptpSeqConn is one end of a pair as versions of vdeplug after 4.0.1 have it: one
+// socket of the kind SEQPACKET. Who comes first listens on the path; who comes
+// second connects, and gets one byte in answer: 0, or the errno of a refusal. When
+// the listener goes, the other takes its place.
+type ptpSeqConn struct {
+	dropCounter
+	vnl  string
+	path string
+	one  oneByOne
+
+	closing   atomic.Bool
+	closeOnce sync.Once
+	ctx       context.Context // ended by Close
+	cancel    context.CancelFunc
+	done      chan struct{} // closed when run has ended
+
+	mu       sync.Mutex // guards the fields below; never held across a system call that waits
+	changed  sync.Cond  // link or closed was set
+	link     *ptpLink   // to the peer; nil: there is none
+	closed   bool
+	listener *ptpListener // nil: the other end listens
+}
+
+// A ptpLink is a connection to a peer.
+type ptpLink struct {
+	seqpacketLink
+	gone chan struct{} // closed when it is no more that of the plug
+}
+
+// A ptpListener is the name of a pair.
+type ptpListener struct {
+	file     pollFile
+	path     string
+	dev, ino uint64
+}
+
+var (
+	_ Conn         = (*ptpSeqConn)(nil)
+	_ Dropper      = (*ptpSeqConn)(nil)
+	_ carrier.Conn = (*ptpSeqConn)(nil)
+)
+
+func openPTPSeqpacket(ctx context.Context, vnl, path string) (Conn, error) {
+	listener, link, err := takePTPSeqpacket(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	c := &ptpSeqConn{vnl: vnl, path: path, listener: listener, link: link, done: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.changed.L = &c.mu
+	go c.run()
+	return c, nil
+}
+
+// takePTPSeqpacket connects to the listener of a path, or becomes it.
+func takePTPSeqpacket(ctx context.Context, path string) (*ptpListener, *ptpLink, error) {
+	// Others may take and leave the name meanwhile; not for ever.
+	for range 10 {
+		link, err := connectPTP(ctx, path)
+		switch {
+		case err == nil:
+			return nil, link, nil
+		case errors.Is(err, unix.ECONNREFUSED):
+			if err := removeSocket(path); err != nil {
+				return nil, nil, err
+			}
+		case !errors.Is(err, unix.ENOENT):
+			return nil, nil, err
+		}
+		listener, err := listenPTP(path)
+		if err == nil {
+			return listener, nil, nil
+		}
+		if !errors.Is(err, unix.EEXIST) {
+			return nil, nil, err
+		}
+	}
+	return nil, nil, fmt.Errorf("%s: others open and close it all the time: %w", path, unix.EADDRINUSE)
+}
+
+// connectPTP connects to a listener, and waits for its answer.
+func connectPTP(ctx context.Context, path string) (*ptpLink, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	growBuffers(fd)
+	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
+	case nil:
+	case unix.EPROTOTYPE:
+		unix.Close(fd)
+		return nil, fmt.Errorf("%s is a socket of another kind (vdeplug 4.0.1 has such, without the option seqpacket): %w", path, err)
+	case unix.EAGAIN:
+		unix.Close(fd)
+		return nil, fmt.Errorf("%s does not answer, and others wait for it: %w", path, err)
+	default:
+		unix.Close(fd)
+		return nil, fmt.Errorf("%s: %w", path, os.NewSyscallError("connect", err))
+	}
+	link, err := newPTPLink(fd)
+	if err != nil {
+		return nil, err
+	}
+	if err := link.answer(ctx); err != nil {
+		link.file.close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return link, nil
+}
+
+func newPTPLink(fd int) (*ptpLink, error) {
+	file, err := newPollFile(fd, "ptp")
+	if err != nil {
+		return nil, err
+	}
+	return &ptpLink{seqpacketLink: seqpacketLink{file: file}, gone: make(chan struct{})}, nil
+}
+
+// hungUp reports whether the peer of a link is gone.
+func (k *ptpLink) hungUp() (gone bool) {
+	closed := k.file.raw.Control(func(fd uintptr) { gone = hungUp(int(fd)) })
+	return gone || closed != nil
+}
+
+// answer waits for the byte that says whether the listener takes the link.
+func (k *ptpLink) answer(ctx context.Context) error {
+	k.file.f.SetReadDeadline(time.Now().Add(ptpAnswer))
+	stop := context.AfterFunc(ctx, k.file.wake)
+	var b [1]byte
+	var n int
+	var err error
+	closed := k.file.raw.Read(func(fd uintptr) bool {
+		n, err = unix.Read(int(fd), b[:])
+		return err != unix.EAGAIN && err != unix.EINTR
+	})
+	if !stop() {
+		return ctx.Err()
+	}
+	k.file.f.SetReadDeadline(time.Time{})
+	switch {
+	case closed != nil:
+		return fmt.Errorf("the other end did not answer in %v: %w", ptpAnswer, unix.ETIMEDOUT)
+	case err != nil:
+		return os.NewSyscallError("read", err)
+	case n == 0:
+		return fmt.Errorf("the other end went away: %w", unix.ECONNRESET)
+	case unix.Errno(b[0]) == unix.EISCONN:
+		return fmt.Errorf("it already has two ends: %w", unix.EISCONN)
+	case b[0] != 0:
+		return fmt.Errorf("the other end refuses: %w", unix.Errno(b[0]))
+	}
+	return nil
+}
+
+// listenPTP takes a path. EEXIST says that another has.
+func listenPTP(path string) (*ptpListener, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	// A name that nobody listens on yet would be taken for a dead one: it gets its
+	// place when everything is ready, if that is free.
+	made := fmt.Sprintf("%s.%x", path, time.Now().UnixNano())
+	err = os.NewSyscallError("fchmod", unix.Fchmod(fd, 0o700))
+	if err == nil {
+		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: made}))
+	}
+	if err == nil {
+		if err = os.NewSyscallError("listen", unix.Listen(fd, 1)); err == nil {
+			err = os.NewSyscallError("link", unix.Link(made, path))
+		}
+		unix.Unlink(made)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	l := &ptpListener{path: path}
+	l.dev, l.ino = inode(path)
+	if l.file, err = newPollFile(fd, "ptp"); err != nil {
+		l.unlink()
+		return nil, err
+	}
+	return l, nil
+}
+
+// unlink removes the name, unless it has become that of another.
+func (l *ptpListener) unlink() {
+	if dev, ino := inode(l.path); dev == l.dev && ino == l.ino {
+		unix.Unlink(l.path)
+	}
+}
+
+// accept waits for a peer.
+func (l *ptpListener) accept() (*ptpLink, error) {
+	var fd int
+	var err error
+	closed := l.file.raw.Read(func(listener uintptr) bool {
+		fd, _, err = unix.Accept4(int(listener), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		return err != unix.EAGAIN && err != unix.EINTR
+	})
+	if closed != nil {
+		return nil, net.ErrClosed
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("accept4", err)
+	}
+	growBuffers(fd)
+	return newPTPLink(fd)
+}
+
+// run looks for a peer whenever there is none.
+func (c *ptpSeqConn) run() {
+	defer close(c.done)
+	for !c.closing.Load() {
+		c.mu.Lock()
+		listener, link := c.listener, c.link
+		c.mu.Unlock()
+		var err error
+		switch {
+		case listener != nil:
+			err = c.welcome(listener)
+		case link != nil:
+			select {
+			case <-c.ctx.Done():
+			case <-link.gone:
+			}
+		default:
+			err = c.retake()
+		}
+		if err != nil {
+			select { // somebody else has the path, or there are no descriptors
+			case <-c.ctx.Done():
+			case <-time.After(ptpLook):
+			}
+		}
+	}
+}
+
+// welcome waits for a peer, and takes it unless there is one.
+func (c *ptpSeqConn) welcome(l *ptpListener) error {
+	link, err := l.accept()
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	old := c.link
+	c.mu.Unlock()
+	if old != nil && old.hungUp() { // which nobody has seen who does not receive
+		c.drop(old)
+		old = nil
+	}
+	answer := []byte{0}
+	if old != nil {
+		answer[0] = byte(unix.EISCONN)
+	}
+	link.file.raw.Control(func(fd uintptr) { err = unix.Send(int(fd), answer, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) })
+	if old != nil || err != nil {
+		link.file.close()
+		return nil // it has gone, or must
+	}
+	c.take(nil, link)
+	return nil
+}
+
+// retake looks who has the path now, or takes it.
+func (c *ptpSeqConn) retake() error {
+	listener, link, err := takePTPSeqpacket(c.ctx, c.path)
+	if err == nil {
+		c.take(listener, link)
+	}
+	return err
+}
+
+// take owns what it is given, of which one is nil, unless the plug was closed.
+func (c *ptpSeqConn) take(listener *ptpListener, link *ptpLink) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed && listener != nil:
+		listener.unlink()
+		listener.file.close()
+	case c.closed:
+		link.file.close()
+	case listener != nil:
+		c.listener = listener
+	default:
+		c.link = link
+		c.changed.Broadcast()
+	}
+}
+
+// drop gives a link up.
+func (c *ptpSeqConn) drop(link *ptpLink) {
+	c.mu.Lock()
+	mine := c.link == link
+	if mine {
+		c.link = nil
+	}
+	c.mu.Unlock()
+	if mine {
+		link.file.close()
+		c.count(link)
+		close(link.gone)
+	}
+}
+
+// count takes over the counts of a link.
+func (c *ptpSeqConn) count(link *ptpLink) {
+	d := link.Drops()
+	c.droppedRecv.Add(d.Recv)
+	c.droppedSend.Add(d.Send)
+}
+
+// Drops returns the counts of all links so far.
+func (c *ptpSeqConn) Drops() Drops {
+	d := c.dropCounter.Drops()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.link != nil {
+		more := c.link.Drops()
+		d.Recv += more.Recv
+		d.Send += more.Send
+	}
+	return d
+}
+
+func (c *ptpSeqConn) Recv(frame []byte) (int, error) {
+	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
+}
+
+// wait waits for a link; nil: the plug was closed.
+func (c *ptpSeqConn) wait() *ptpLink {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.link == nil && !c.closed {
+		c.changed.Wait()
+	}
+	if c.closed {
+		return nil
+	}
+	return c.link
+}
+
+// RecvPackets is that of [carrier.Conn].
+func (c *ptpSeqConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	for {
+		b.Release() // it may take long
+		link := c.wait()
+		if link == nil {
+			return nil, net.ErrClosed
+		}
+		if link.file.receive(b, link) == nil {
+			return b.Packets, nil
+		}
+		c.drop(link)
+	}
+}
+
+func (c *ptpSeqConn) Send(frame []byte) error { return c.one.send(c, frame) }
+
+// SendPackets is that of [carrier.Conn].
+func (c *ptpSeqConn) SendPackets(packets []carrier.Packet) error { return c.sendPackets(packets, true) }
+
+func (c *ptpSeqConn) sendPackets(packets []carrier.Packet, wait bool) error {
+	c.mu.Lock()
+	link := c.link
+	c.mu.Unlock()
+	switch {
+	case c.closing.Load():
+		return net.ErrClosed
+	case link == nil: // nobody is there, as with a cable
+		for i := range packets {
+			frames, _ := virtio.Count(packets[i].Offload, packets[i].Data)
+			c.droppedSend.Add(uint64(frames))
+		}
+		return nil
+	}
+	if there, err := link.send(packets, wait); err != nil || !there {
+		c.drop(link)
+	}
+	if c.closing.Load() {
+		return net.ErrClosed
+	}
+	return nil
+}
+
+// Close removes the name of the socket, if it is that of this end.
+func (c *ptpSeqConn) Close() error {
+	c.closeOnce.Do(func() {
+		c.closing.Store(true)
+		c.mu.Lock()
+		c.closed = true
+		listener, link := c.listener, c.link
+		c.changed.Broadcast()
+		c.mu.Unlock()
+		c.cancel()
+		if listener != nil {
+			listener.unlink()
+			listener.file.close()
+		}
+		if link != nil {
+			c.drop(link)
+		}
+		<-c.done
+	})
+	return nil
+}
+
+// removeSocket removes a socket that nobody has.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s exists and is no socket", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing a dead socket: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,215 @@
+package vdeplug
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"golang.org/x/sys/unix"
+)
+
+func init() { Register("seqpacket", openSeqpacket) }
+
+// openSeqpacket takes over a socket that the process has, a frame in each packet:
+//
+//	seqpacket://number
+//
+// The number is that of the descriptor of a connected socket of the kind
+// SEQPACKET, such as one half of a pair that the process was started with. The
+// plug owns it, and closes it. The network ends when the other half is closed.
+func openSeqpacket(_ context.Context, l Locator, _ *Options) (Conn, error) {
+	fd, err := strconv.Atoi(l.Body())
+	if err != nil || fd < 0 {
+		return nil, fmt.Errorf("%q: must be the number of a descriptor", l.Body())
+	}
+	if !adopted.add(fd) {
+		return nil, fmt.Errorf("descriptor %d is that of another plug", fd)
+	}
+	file, err := adoptSeqpacket(fd)
+	if err != nil {
+		adopted.remove(fd)
+		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
+	}
+	return &seqpacketConn{vnl: l.String(), fd: fd, link: seqpacketLink{file: file}}, nil
+}
+
+// adopted are the descriptors that plugs have taken over. A second owner would
+// close what has become something else by then.
+var adopted adoptions
+
+type adoptions struct {
+	mu  sync.Mutex // guards fds
+	fds map[int]bool
+}
+
+func (a *adoptions) add(fd int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.fds[fd] {
+		return false
+	}
+	if a.fds == nil {
+		a.fds = make(map[int]bool)
+	}
+	a.fds[fd] = true
+	return true
+}
+
+func (a *adoptions) remove(fd int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.fds, fd)
+}
+
+// adoptSeqpacket leaves alone what is no such socket.
+func adoptSeqpacket(fd int) (pollFile, error) {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	switch {
+	case errors.Is(err, unix.EBADF):
+		return pollFile{}, fmt.Errorf("it is not open: %w", err)
+	case errors.Is(err, unix.ENOTSOCK):
+		return pollFile{}, fmt.Errorf("it is no socket: %w", err)
+	case err != nil:
+		return pollFile{}, os.NewSyscallError("getsockopt", err)
+	case kind != unix.SOCK_SEQPACKET:
+		return pollFile{}, fmt.Errorf("it is a socket of the kind %d, not SEQPACKET (%d)", kind, unix.SOCK_SEQPACKET)
+	}
+	if _, err := unix.Getpeername(fd); err != nil {
+		return pollFile{}, fmt.Errorf("it has no peer: %w", err)
+	}
+	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return pollFile{}, os.NewSyscallError("fcntl", err)
+	}
+	growBuffers(fd)
+	return newPollFile(fd, "seqpacket")
+}
+
+// A seqpacketLink is a connected socket.
+type seqpacketLink struct {
+	dropCounter
+	file pollFile
+	dead atomic.Bool // sending has seen the end
+}
+
+// errHungUp is the end of a link.
+var errHungUp = fmt.Errorf("the peer has closed its end: %w", io.EOF)
+
+// Receive is that of [carrier.Receiver].
+func (s *seqpacketLink) Receive(fd int, b *carrier.Buffer) (bool, error) {
+	for {
+		empty, err := s.receiveFrames(fd, b)
+		switch {
+		case err == unix.EAGAIN:
+			return false, nil
+		case err == unix.ECONNRESET:
+			return true, errHungUp
+		case err != nil:
+			return true, os.NewSyscallError("recvmmsg", err)
+		case len(b.Packets) > 0:
+			return true, nil
+		case empty > 0 && hungUp(fd):
+			return true, errHungUp // the end looks like empty packets
+		}
+		s.droppedRecv.Add(uint64(empty))
+		if s.file.closed() {
+			return true, net.ErrClosed
+		}
+	}
+}
+
+// hungUp reports whether the peer of a connected socket is gone.
+func hungUp(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
+}
+
+// send sends frames. It reports false if the peer is gone.
+func (s *seqpacketLink) send(packets []carrier.Packet, wait bool) (bool, error) {
+	err := s.sendFrames(s.file, packets, s, wait)
+	return !s.dead.Load(), err
+}
+
+// Refused is that of [carrier.Sending].
+func (s *seqpacketLink) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+	switch err {
+	case unix.EPIPE, unix.ECONNRESET, unix.ENOTCONN:
+		s.dead.Store(true)
+	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
+	default:
+		return frames, false, os.NewSyscallError("sendmmsg", err)
+	}
+	return frames, false, nil
+}
+
+// A seqpacketConn is a plug on one link, with which it ends.
+type seqpacketConn struct {
+	link seqpacketLink
+	vnl  string
+	fd   int
+	one  oneByOne
+
+	closing   atomic.Bool
+	closeOnce sync.Once
+}
+
+var (
+	_ Conn         = (*seqpacketConn)(nil)
+	_ Dropper      = (*seqpacketConn)(nil)
+	_ carrier.Conn = (*seqpacketConn)(nil)
+)
+
+func (c *seqpacketConn) final(op string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case c.closing.Load():
+		return net.ErrClosed
+	}
+	return &Error{op, c.vnl, err}
+}
+
+func (c *seqpacketConn) Drops() Drops { return c.link.Drops() }
+
+func (c *seqpacketConn) Recv(frame []byte) (int, error) {
+	return c.one.recv(c, &c.link.dropCounter, &c.closing, frame)
+}
+
+// RecvPackets is that of [carrier.Conn].
+func (c *seqpacketConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	err := c.link.file.receive(b, &c.link)
+	return b.Packets, c.final("recv", err)
+}
+
+func (c *seqpacketConn) Send(frame []byte) error { return c.one.send(c, frame) }
+
+// SendPackets is that of [carrier.Conn].
+func (c *seqpacketConn) SendPackets(packets []carrier.Packet) error {
+	return c.sendPackets(packets, true)
+}
+
+func (c *seqpacketConn) sendPackets(packets []carrier.Packet, wait bool) error {
+	there, err := c.link.send(packets, wait)
+	if err == nil && !there {
+		err = errHungUp
+	}
+	return c.final("send", err)
+}
+
+// Close closes the descriptor.
+func (c *seqpacketConn) Close() error {
+	c.closeOnce.Do(func() {
+		c.closing.Store(true)
+		c.link.file.close()
+		adopted.remove(c.fd)
+	})
+	return nil
+}

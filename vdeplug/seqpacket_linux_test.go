@@ -1,0 +1,161 @@
+package vdeplug
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+// socketPair returns the descriptors of two connected sockets.
+func socketPair(t *testing.T, kind int) (a, b int) {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair[0], pair[1]
+}
+
+func openSeqpacketTest(t *testing.T, fd int) Conn {
+	t.Helper()
+	c, err := Open(fmt.Sprintf("seqpacket://%d", fd), nil)
+	if err != nil {
+		unix.Close(fd)
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestSeqpacketConn(t *testing.T) {
+	testConn(t, func(t *testing.T) Conn {
+		a, b := socketPair(t, unix.SOCK_SEQPACKET)
+		t.Cleanup(func() { unix.Close(b) })
+		c, err := Open(fmt.Sprintf("seqpacket://%d", a), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	})
+}
+
+// TestSeqpacket has ends of ours and of the program in C on a pair.
+func TestSeqpacket(t *testing.T) {
+	for _, there := range []struct {
+		name string
+		open func(t *testing.T, fd int) (Conn, *inbox)
+	}{
+		{"ours", func(t *testing.T, fd int) (Conn, *inbox) {
+			in := newInbox(t, openSeqpacketTest(t, fd))
+			return in, in
+		}},
+		{"C", func(t *testing.T, fd int) (Conn, *inbox) {
+			f := os.NewFile(uintptr(fd), "pair")
+			defer f.Close()
+			c := cCommandFiles(t, []*os.File{f}, testenv.Need(t, "vde_plug", "vdeplug"), "seqpacket://3")
+			return c, c.inbox
+		}},
+	} {
+		t.Run(there.name, func(t *testing.T) {
+			noLeaks(t)
+			a, b := socketPair(t, unix.SOCK_SEQPACKET)
+			here := newInbox(t, openSeqpacketTest(t, a))
+			peer, frames := there.open(t, b)
+			for _, n := range frameSizes {
+				frame := testFrame(station(1), station(2), n)
+				send(t, peer, frame)
+				here.want(t, frame)
+				frame = testFrame(station(2), station(1), n)
+				send(t, here, frame)
+				frames.want(t, frame)
+			}
+			if c, ok := peer.(*cConn); ok {
+				c.kill(t)
+			} else {
+				peer.Close()
+			}
+			err := here.wantEnd(t)
+			wantError(t, err, "the peer has closed its end")
+			if !errors.Is(err, io.EOF) {
+				t.Errorf("%v is no end of file", err)
+			}
+			wantError(t, here.Send(testFrame(station(2), station(1), 60)), "the peer has closed its end")
+		})
+	}
+}
+
+// TestSeqpacketEmpty passes over packets without a byte, short and long ones, and
+// gets what was sent before the end.
+func TestSeqpacketEmpty(t *testing.T) {
+	noLeaks(t)
+	a, b := socketPair(t, unix.SOCK_SEQPACKET)
+	c := openSeqpacketTest(t, a)
+	want := testFrame(broadcast, station(1), 60)
+	for _, p := range [][]byte{{}, {1}, make([]byte, MaxFrame+1), {}, want, {}} {
+		if err := unix.Send(b, p, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unix.Close(b)
+	buf := make([]byte, MaxFrame)
+	if n, err := c.Recv(buf); err != nil || !bytes.Equal(buf[:n], want) {
+		t.Errorf("got %d bytes, %v", n, err)
+	}
+	if _, err := c.Recv(buf); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v, want the end", err)
+	}
+	if got := c.(Dropper).Drops().Recv; got < 2 {
+		t.Errorf("%d drops, want those of the short and the long packet", got)
+	}
+}
+
+func TestSeqpacketErrors(t *testing.T) {
+	noLeaks(t)
+	for vnl, text := range map[string]string{
+		"seqpacket://":       `"": must be the number of a descriptor`,
+		"seqpacket://x":      `"x": must be the number of a descriptor`,
+		"seqpacket://-1":     `"-1": must be the number`,
+		"seqpacket://99999":  "descriptor 99999: it is not open",
+		"seqpacket://0x3":    "must be the number",
+		"seqpacket://3/port": "must be the number",
+	} {
+		_, err := Open(vnl, nil)
+		wantError(t, err, text)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	_, err = Open(fmt.Sprintf("seqpacket://%d", r.Fd()), nil)
+	wantError(t, err, "it is no socket")
+	a, b := socketPair(t, unix.SOCK_STREAM)
+	defer unix.Close(a)
+	defer unix.Close(b)
+	_, err = Open(fmt.Sprintf("seqpacket://%d", a), nil)
+	wantError(t, err, "it is a socket of the kind 1, not SEQPACKET (5)")
+	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(s)
+	_, err = Open(fmt.Sprintf("seqpacket://%d", s), nil)
+	wantError(t, err, "it has no peer")
+
+	a, b = socketPair(t, unix.SOCK_SEQPACKET)
+	defer unix.Close(b)
+	c := openSeqpacketTest(t, a)
+	vnl := fmt.Sprintf("seqpacket://%d", a)
+	_, err = Open(vnl, nil)
+	wantError(t, err, fmt.Sprintf("descriptor %d is that of another plug", a))
+	c.Close()
+	_, err = Open(vnl, nil)
+	wantError(t, err, "it is not open")
+}
