@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +17,7 @@ func FuzzOptions(f *testing.F) {
 	for _, vnl := range []string{
 		"vde:///run/sw[port=3/group=7/mode=700]", "vde://[x/y=1]", "vde://sw[16777216]",
 		"vxvde://239.1.2.3/port=5555/vni=12345/ttl=7", "vxvde://ff02::7%test0/grp=70000", "vxvde:///rcvbuf=2kM/hashsize=0/expiretime=9",
-		"vxvde:///v4/v6/bind=::1/if=a", "vxlan:///remote=10.0.0.1,10.0.0.2/vni=7", "vxlan://ff05::1/port=8472/remote=fe80::1%a", "tap://a%d", "udp://[::1]:5->a:b:6", "udp://->:",
+		"vxvde:///v4/v6/bind=::1/if=a", "vxlan:///remote=10.0.0.1,10.0.0.2/vni=7", "vxlan://ff05::1/port=8472/remote=fe80::1%a", "vlan://3/untag=4/trunk/tag=10:11-12{x}", "agno:///k[ethtype=0x600]{mem://}", "ptp:///a[seqpacket]", "vdesl:///dev/x[speed=9600]", "tap://a%d", "udp://[::1]:5->a:b:6", "udp://->:",
 	} {
 		f.Add(vnl)
 	}
@@ -37,6 +38,22 @@ func FuzzOptions(f *testing.F) {
 		}
 		if local, peer, err := parseUDP(l.Body()); err == nil && (peer.host == "" && !strings.Contains(l.Body(), "[]") || peer.port == "" || strings.Contains(local.port, ":")) {
 			t.Errorf("%q: from %+v to %+v", l.Body(), local, peer)
+		}
+		if cfg, err := parseVDESL(l); err == nil && (cfg.device == "" || cfg.speed.bits < 9600) {
+			t.Errorf("%q: %+v", vnl, cfg)
+		}
+		if path, _, err := parsePTP(l); err == nil && (!filepath.IsAbs(path) || len(path) > ptpMaxPath) {
+			t.Errorf("%q: path %q", vnl, path)
+		}
+		if cfg, _, err := parseAGNO(l); err == nil && (!filepath.IsAbs(cfg.keyfile) || cfg.ethType > agnoRand && cfg.ethType < minEthType) {
+			t.Errorf("%q: %+v", vnl, cfg)
+		}
+		if v, _, err := parseVLAN(l); err == nil {
+			for i, to := range v.out.tagged {
+				if to == 0 || to == maxVLAN+1 || v.in.tagged[i] == 0 || v.in.tagged[i] == maxVLAN+1 {
+					t.Errorf("%q: VLAN %d becomes %d, %d", vnl, i, to, v.in.tagged[i])
+				}
+			}
 		}
 		if asksNobody(l) {
 			checkVXVDE(t, l)

@@ -87,7 +87,8 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience.Seconds())})
+		wait := unix.NsecToTimeval(int64(patience))
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
 		return fd
 	}
 	recv := func(fd int) []byte {
