@@ -15,6 +15,9 @@ func init() { Register("vxlan", openVXLAN) }
 const (
 	// vxlanPort is the port of RFC 7348.
 	vxlanPort = 4789
+	// vxlanMTU is what the frames get of packets that come uncut: all networks of
+	// Ethernet carry them.
+	vxlanMTU = 1430
 	// maxRemotes bounds how often a frame for all is sent.
 	maxRemotes = 1024
 )

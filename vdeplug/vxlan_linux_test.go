@@ -3,9 +3,13 @@ package vdeplug
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"math"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"golang.org/x/sys/unix"
@@ -177,19 +181,149 @@ func TestVXLANKernel(t *testing.T) {
 			if want := netip.MustParseAddr(map[bool]string{true: "10.9.8.2", false: "fd98::2"}[tt.name[3] == '4']); !known || peer.addr() != want || peer.port() != vxlanPort {
 				t.Errorf("station 2 is at %v port %d, want %v", peer.addr(), peer.port(), want)
 			}
-			// Packets as the kernel's TCP makes them, in batches.
+			// Packets as the kernel's TCP makes them, in batches. The interface may
+			// join their frames again.
+			var joined Conn
+			var err error
+			ns.do(func() { joined, err = Open("pcap://vx", nil) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := newInbox(t, joined)
 			p := testPacket(40, 1300)
 			want := cut(t, p)
 			if err := c.(carrier.Conn).SendPackets([]carrier.Packet{p, {Data: testFrame(station(2), station(1), 99)}}); err != nil {
 				t.Fatal(err)
 			}
 			for _, frame := range want {
-				there.want(t, frame)
+				all.want(t, frame)
 			}
 			if d := v.Drops(); d != (Drops{}) {
 				t.Errorf("got %+v, want no drops", d)
 			}
+			wantSegments(t, v.udp)
 		})
+	}
+}
+
+// cable carries packets between two plugs until one is closed.
+func cable(t *testing.T, a, b Conn) {
+	t.Helper()
+	var wg sync.WaitGroup
+	carry := func(from, to carrier.Conn) {
+		var buf carrier.Buffer
+		defer buf.Release()
+		for {
+			packets, err := from.RecvPackets(&buf)
+			if err == nil {
+				err = to.SendPackets(packets)
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+	wg.Go(func() { carry(a.(carrier.Conn), b.(carrier.Conn)) })
+	wg.Go(func() { carry(b.(carrier.Conn), a.(carrier.Conn)) })
+	t.Cleanup(func() {
+		a.Close()
+		b.Close()
+		wg.Wait()
+	})
+}
+
+// TestVXLANTCP has TCP of the kernel on both sides, an interface of ours here and
+// the kernel's vxlan there: packets come as no network card has finished them.
+func TestVXLANTCP(t *testing.T) {
+	needTAP(t)
+	for _, tt := range vxlanKernel {
+		t.Run(tt.name, func(t *testing.T) {
+			noLeaks(t)
+			ns := newNetns(t)
+			ns.wire(t)
+			ns.ip(t, "link add vx type vxlan id 42 dstport 4789 "+tt.device)
+			ns.ip(t, "link set vx mtu 1400 up")
+			ns.ip(t, "addr add 10.7.7.2/24 dev vx")
+			tap := openTAPTest(t, "vxtap0")
+			ip(t, "link set vxtap0 mtu 1400 up")
+			ip(t, "addr add 10.7.7.1/24 dev vxtap0")
+			cable(t, tap, openPlug(t, tt.vnl))
+			var l net.Listener
+			var err error
+			ns.do(func() { l, err = net.Listen("tcp", "10.7.7.2:0") })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			data := bytes.Repeat([]byte("vdestack "), 1<<20)
+			done := make(chan error, 1)
+			go func() { // returns what it gets
+				c, err := l.Accept()
+				if err == nil {
+					defer c.Close()
+					var got []byte
+					c.SetDeadline(time.Now().Add(2 * patience))
+					if got, err = io.ReadAll(c); err == nil {
+						_, err = c.Write(got)
+					}
+				}
+				done <- err
+			}()
+			c, err := net.DialTimeout("tcp", l.Addr().String(), 2*patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(4 * patience))
+			if _, err := c.Write(data); err != nil {
+				t.Fatal(err)
+			}
+			c.(*net.TCPConn).CloseWrite()
+			got, err := io.ReadAll(c)
+			if err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d of %d bytes came back, %v", len(got), len(data), err)
+			}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestVXLANPartial takes packets as the kernel sends them through a virtual card:
+// uncut, and with the checksum left to do.
+func TestVXLANPartial(t *testing.T) {
+	noLeaks(t)
+	c := openPlug(t, "vxlan:///bind=127.0.0.2/remote=127.0.0.3")
+	own, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	p := probe{own: own, to: netip.MustParseAddrPort("127.0.0.2:4789")}
+	for _, size := range [][2]int{{1, 100}, {40, vxlanMTU - 40}} {
+		whole := testPacket(size[0], size[1])
+		want := cut(t, whole)
+		p.send(t, packet(makeVXVDEHeader(1), whole.Data))
+		collect(t, c.(carrier.Conn), want)
+	}
+	// Without a reason to believe that, such a packet is too long.
+	whole := testPacket(40, 1000)
+	whole.Data[34+16] ^= 1
+	p.send(t, packet(makeVXVDEHeader(1), whole.Data))
+	last := testFrame(broadcast, station(1), 60)
+	p.send(t, packet(makeVXVDEHeader(1), last))
+	collect(t, c.(carrier.Conn), [][]byte{last})
+	if got := c.(Dropper).Drops(); got != (Drops{Recv: 1}) {
+		t.Errorf("got %+v, want one", got)
+	}
+}
+
+// wantSegments wants the kernel to have cut all that was sent in datagrams.
+func wantSegments(t *testing.T, u *udpSender) {
+	t.Helper()
+	if limit := u.limit.Load(); limit != math.MaxInt64 {
+		t.Errorf("the kernel did not cut datagrams of %d bytes", limit)
 	}
 }
 
