@@ -360,7 +360,7 @@ func TestDown(t *testing.T) {
 func TestClose(t *testing.T) {
 	s := newSpace(t)
 	tap, index := s.tap(All)
-	for _, d := range []*Device{tap, s.socket(index, All)} {
+	for _, d := range []*Device{s.socket(index, All), tap} { // which removes the interface
 		errs := make(chan error)
 		go func() {
 			var b carrier.Buffer
