@@ -143,7 +143,7 @@ func TestPlugFileErrors(t *testing.T) {
 		{"file of a wrong locator", "DIR/bad.vnl", `file DIR/bad.vnl says "foo://x": unknown scheme "foo" (have ` + schemes + `): unsupported operation`},
 		{"ptp, long path", "ptp://DIR/" + long, `path "DIR/` + long + `" has … bytes, a socket's path at most 106`},
 		{"ptp, file", "ptp://DIR/file", `DIR/file exists and is no socket`},
-		{"ptp, socket", "ptp://DIR/sw/ctl", `DIR/sw/ctl is a socket of another kind (later versions of vdeplug have such): protocol wrong type for socket`},
+		{"ptp, socket", "ptp://DIR/sw/ctl", `DIR/sw/ctl is a socket of another kind (later versions of vdeplug have such, the option seqpacket): protocol wrong type for socket`},
 		{"ptp, both ends", "ptp://DIR/taken", `DIR/taken already has two ends: address already in use`},
 		{"udp, port in use", "udp://" + local + "->127.0.0.1:9", `source ` + local + ` is used by another program: bind: address already in use`},
 		{"cmd, file", "cmd://DIR/file", `fork/exec DIR/file: permission denied (it must be a file that this user may execute, chmod +x)`},
