@@ -56,8 +56,8 @@ func bars(processors int) []bar {
 		{"7", "sockets, one goroutine ÷ libvdestack", 2, "", ratio("sockets1", cell{ours, loop}, cell{rival, loop}), 5, false},
 		{"7", "sockets, eight goroutines ÷ the host", 2, "", ratio("sockets8", cell{ours, loop}, cell{kernel, loop}), 0.35, false},
 		{"7", "dial and close ÷ the host", 2, "", ratio("dials", cell{ours, loop}, cell{kernel, loop}), 0.6, false},
-		{"8", "second stack of a process, ptp, nothing prepared ÷ libvdestack", 2, "", between("open", onPTP, "open_series", rivalPTP), 1.1, true},
-		{"8", "stacks in series, ptp, one every 5 ms ÷ libvdestack", 2, "", between("open_series", onPTP, "open_series", rivalPTP), 0.4, true},
+		{"8", "second stack of a process, ptp, nothing prepared ÷ libvdestack's second", 2, "", ratio("open", onPTP, rivalPTP), 1.1, true},
+		{"8", "stacks in series, ptp, one every 5 ms ÷ libvdestack", 2, "", ratio("open_series", onPTP, rivalPTP), 0.4, true},
 	}
 	for _, c := range []cell{onLAN, onMem, onPTP} {
 		list = append(list, bar{"8", c.network + ", Close", 3, "ms", single("close", c), 1, true})
@@ -93,14 +93,9 @@ func single(metric string, c cell) func([]sample) (float64, bool) {
 
 // ratio is the quotient of the medians of two cells.
 func ratio(metric string, of, to cell) func([]sample) (float64, bool) {
-	return between(metric, of, metric, to)
-}
-
-// between is the quotient of the medians of two metrics.
-func between(metric string, of cell, other string, to cell) func([]sample) (float64, bool) {
 	return func(samples []sample) (float64, bool) {
 		a, ok := single(metric, of)(samples)
-		b, ok2 := single(other, to)(samples)
+		b, ok2 := single(metric, to)(samples)
 		return a / b, ok && ok2 && b != 0
 	}
 }
