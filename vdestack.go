@@ -14,6 +14,7 @@ import (
 	"github.com/vdestack/vdestack/internal/dns"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/stack"
+	"github.com/vdestack/vdestack/vdeplug"
 )
 
 // Config says how a Stack is made. The zero Config gives one with a loopback
@@ -212,6 +213,15 @@ func (s *Stack) NetNS() (*os.File, error) {
 		return nil, err
 	}
 	return s.st.NetNS()
+}
+
+// Emulator returns what changes the network of an interface that is on one of the
+// scheme netemu, or nested on such, while it is in use.
+func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return s.st.Emulator(ifname)
 }
 
 // Stats returns the counters of the interfaces.

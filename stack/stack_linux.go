@@ -16,6 +16,7 @@ import (
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
@@ -310,6 +311,21 @@ func (s *Stack) NetNS() (*os.File, error) {
 		return nil, s.wrap(err)
 	}
 	return f, nil
+}
+
+// Emulator returns what changes the network of an interface that is on one of the
+// scheme netemu, or nested on such, while it is in use.
+func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) {
+	for _, i := range s.ifaces {
+		if i.cfg.Name != ifname {
+			continue
+		}
+		if e := vdeplug.FindEmulator(i.plug); e != nil {
+			return e, nil
+		}
+		return nil, s.wrap(fmt.Errorf("interface %s is not on a network of netemu:// (%q)", ifname, i.cfg.VNL))
+	}
+	return nil, s.wrap(fmt.Errorf("there is no interface %q", ifname))
 }
 
 // Stats returns the counters of the interfaces.

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/vdeplug"
 )
 
 // Stack is not available on this system: New returns an error.
@@ -47,6 +48,9 @@ func (s *Stack) Sysctl(name, value string) error { return errUnsupported }
 
 // NetNS returns an error.
 func (s *Stack) NetNS() (*os.File, error) { return nil, errUnsupported }
+
+// Emulator returns an error.
+func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) { return nil, errUnsupported }
 
 // Stats returns nothing.
 func (s *Stack) Stats() Stats { return Stats{} }

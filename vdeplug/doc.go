@@ -49,5 +49,6 @@
 //	vdesl://DEVICE[speed=N]         the stream format on a serial line: vde_plug
 //	vlan://NUMBER/OPTIONS{NETWORK}  VLANs of another network: vde_plug
 //	agno://KEYFILE[OPTIONS]{NETWORK} another network, encrypted: no program, OpenSSL
+//	netemu://OPTIONS{NETWORK}       another network, impaired: the kernel's TCP
 //	null://                         no network
 package vdeplug

@@ -91,17 +91,27 @@ var (
 // newNested takes over the inner plug.
 func newNested(l Locator, inner Conn, n nesting) *nestedConn {
 	c := &nestedConn{vnl: l.String(), inner: inner, nesting: n}
-	var ok bool
-	if c.packets, ok = inner.(carrier.Conn); !ok {
-		c.frames = carrier.NewFrames(inner, MaxFrame)
-		c.packets = c.frames
-	}
+	c.packets, c.frames = packetsOf(inner)
 	return c
 }
 
+// packetsOf returns a plug as one that moves packets. If it is none, frames does
+// that for it.
+func packetsOf(inner Conn) (packets carrier.Conn, frames *carrier.Frames) {
+	if packets, ok := inner.(carrier.Conn); ok {
+		return packets, nil
+	}
+	frames = carrier.NewFrames(inner, MaxFrame)
+	return frames, frames
+}
+
+func (c *nestedConn) unwrap() Conn { return c.inner }
+
 // final says of an error which network it is of.
-func (c *nestedConn) final(op string, err error) error {
-	if err == nil || c.closing.Load() {
+func (c *nestedConn) final(op string, err error) error { return finalError(op, c.vnl, err, &c.closing) }
+
+func finalError(op, vnl string, err error, closing *atomic.Bool) error {
+	if err == nil || closing.Load() {
 		if err != nil {
 			err = net.ErrClosed
 		}
@@ -110,7 +120,7 @@ func (c *nestedConn) final(op string, err error) error {
 	if e, ok := err.(*Error); ok {
 		err = e.Err // what it is nested in is in the locator
 	}
-	return &Error{op, c.vnl, err}
+	return &Error{op, vnl, err}
 }
 
 func (c *nestedConn) Recv(frame []byte) (int, error) {
@@ -182,15 +192,16 @@ func (c *nestedConn) Send(frame []byte) error {
 }
 
 // Drops returns the counts of the plug and of those that it is nested on.
-func (c *nestedConn) Drops() Drops {
-	d := c.dropCounter.Drops()
-	if inner, ok := c.inner.(Dropper); ok {
+func (c *nestedConn) Drops() Drops { return innerDrops(c.dropCounter.Drops(), c.inner, c.frames) }
+
+func innerDrops(d Drops, inner Conn, frames *carrier.Frames) Drops {
+	if inner, ok := inner.(Dropper); ok {
 		more := inner.Drops()
 		d.Recv += more.Recv
 		d.Send += more.Send
 	}
-	if c.frames != nil {
-		d.Send += c.frames.Bad.Load()
+	if frames != nil {
+		d.Send += frames.Bad.Load()
 	}
 	return d
 }

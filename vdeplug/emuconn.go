@@ -1,0 +1,306 @@
+package vdeplug
+
+import (
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+const (
+	// emuBatch is how many packets are sent or received at once.
+	emuBatch = 64
+	// emuTurns is how many batches somebody sends who came for one.
+	emuTurns = 16
+	// emuBehind is how much who receives may leave unread before no more is taken
+	// from the network.
+	emuBehind = 256 << 10
+)
+
+// An emuConn is a plug on a network that is impaired. While there is no
+// impairment of a direction, nothing happens in it.
+type emuConn struct {
+	dropCounter
+	vnl     string
+	inner   Conn
+	packets carrier.Conn // inner
+	frames  *carrier.Frames
+	emu     *Emulator
+	one     oneByOne
+
+	closing   atomic.Bool
+	closeOnce sync.Once
+	read      chan struct{} // closed at the end of who reads
+}
+
+var (
+	_ Conn         = (*emuConn)(nil)
+	_ Dropper      = (*emuConn)(nil)
+	_ carrier.Conn = (*emuConn)(nil)
+)
+
+// newEmuConn takes over the inner plug.
+func newEmuConn(l Locator, inner Conn, e Emulation) *emuConn {
+	c := &emuConn{vnl: l.String(), inner: inner, emu: newEmulator(e), read: make(chan struct{})}
+	c.packets, c.frames = packetsOf(inner)
+	c.emu.out.dropped, c.emu.in.dropped = &c.droppedSend, &c.droppedRecv
+	c.emu.in.inward = true
+	c.emu.out.expired = func() { c.sendDue(true) }
+	c.emu.in.expired = c.tellArrived
+	return c
+}
+
+// emuWork is what a batch takes.
+type emuWork struct {
+	virtio.Segmenter
+	packets []carrier.Packet
+}
+
+var emuWorks = sync.Pool{New: func() any { return new(emuWork) }}
+
+func (w *emuWork) free() {
+	clear(w.packets)
+	w.packets = w.packets[:0]
+	emuWorks.Put(w)
+}
+
+// SendPackets is that of [carrier.Conn].
+func (c *emuConn) SendPackets(packets []carrier.Packet) error {
+	if !c.emu.out.on.Load() {
+		return c.final("send", c.packets.SendPackets(packets))
+	}
+	return c.send(packets, true)
+}
+
+// Send sends a frame that the caller keeps, and must not wait.
+func (c *emuConn) Send(frame []byte) error {
+	switch {
+	case c.closing.Load():
+		return net.ErrClosed
+	case !c.emu.out.on.Load():
+		return c.final("send", c.inner.Send(frame))
+	}
+	p := singles.Get().(*[1]carrier.Packet)
+	p[0] = carrier.Packet{Data: frame}
+	err := c.send(p[:], false)
+	p[0] = carrier.Packet{}
+	singles.Put(p)
+	return err
+}
+
+func (c *emuConn) send(packets []carrier.Packet, wait bool) error {
+	l := &c.emu.out
+	w := emuWorks.Get().(*emuWork)
+	defer w.free()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return net.ErrClosed
+	case l.err != nil:
+		return l.err
+	}
+	now := l.now()
+	for i := range packets {
+		l.put(&w.Segmenter, &packets[i], now)
+	}
+	c.sendDue(wait)
+	return l.err
+}
+
+// sendDue sends what has arrived at the other end, unless somebody does. out.mu
+// is held, but not while it sends.
+func (c *emuConn) sendDue(wait bool) {
+	l := &c.emu.out
+	if l.sending || l.err != nil {
+		return
+	}
+	l.sending = true
+	w := emuWorks.Get().(*emuWork)
+	defer w.free()
+	for range emuTurns {
+		var drained *emuChunk
+		w.packets = w.packets[:0]
+		for now := l.now(); drained == nil && len(w.packets) < emuBatch; {
+			r, p, ok := l.queue.first()
+			if !ok || r.due > now {
+				break
+			}
+			w.packets = append(w.packets, p)
+			drained = l.queue.pop()
+		}
+		if len(w.packets) == 0 || l.closed {
+			drained.free()
+			break
+		}
+		l.mu.Unlock()
+		err := c.pass(w.packets, wait)
+		drained.free()
+		l.mu.Lock()
+		if err != nil {
+			l.err = c.final("send", err)
+			break
+		}
+	}
+	l.sending = false
+	if l.closed || l.err != nil {
+		l.queue.clear()
+	}
+	l.arm()
+}
+
+// pass hands packets to the network.
+func (c *emuConn) pass(packets []carrier.Packet, wait bool) error {
+	if wait {
+		return c.packets.SendPackets(packets)
+	}
+	for i := range packets {
+		var err error
+		if packets[i].Offload == (virtio.Header{}) {
+			err = c.inner.Send(packets[i].Data)
+		} else {
+			err = c.packets.SendPackets(packets[i : i+1])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *emuConn) Recv(frame []byte) (int, error) {
+	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
+}
+
+// RecvPackets is that of [carrier.Conn].
+func (c *emuConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	l := &c.emu.in
+	for !l.on.Load() {
+		packets, err := c.packets.RecvPackets(b)
+		if err != nil || !l.on.Load() {
+			return packets, c.final("recv", err)
+		}
+		c.putArrived(packets)
+	}
+	b.Release()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		switch {
+		case l.closed:
+			return nil, net.ErrClosed
+		case l.isDue(l.now()):
+			c.take(b)
+			return b.Packets, nil
+		case l.err != nil && l.queue.head == nil && !l.late.held:
+			return nil, l.err
+		case !l.reading:
+			l.reading = true
+			go c.readAll()
+		}
+		l.arm()
+		l.arrived.Wait()
+	}
+}
+
+// take copies what has arrived to b. in.mu is held.
+func (c *emuConn) take(b *carrier.Buffer) {
+	l := &c.emu.in
+	mem := b.Bytes()
+	now := l.now()
+	for len(b.Packets) < emuBatch && len(mem) >= nestedRoom+virtio.MaxPacket {
+		r, p, ok := l.queue.first()
+		if !ok || r.due > now {
+			break
+		}
+		data := mem[nestedRoom : nestedRoom+r.n : nestedRoom+r.n]
+		copy(data, p.Data)
+		b.AddRoom(r.header, data, nestedRoom)
+		mem = mem[nestedRoom+r.n:]
+		l.queue.pop().free()
+	}
+	if l.isDue(now) {
+		l.arrived.Signal() // for another one
+	}
+	l.room.Signal()
+}
+
+// readAll puts what the network sends into the queue.
+func (c *emuConn) readAll() {
+	defer close(c.read)
+	l := &c.emu.in
+	var b carrier.Buffer
+	defer b.Release()
+	for n := 1; ; n++ {
+		l.mu.Lock()
+		for !l.closed && l.queue.bytes > emuBehind && l.isDue(l.now()) {
+			l.room.Wait()
+		}
+		l.mu.Unlock()
+		packets, err := c.packets.RecvPackets(&b)
+		if err != nil {
+			l.mu.Lock()
+			l.err = c.final("recv", err)
+			l.arrived.Broadcast()
+			l.mu.Unlock()
+			return
+		}
+		c.putArrived(packets)
+		if n%emuTurns == 0 {
+			runtime.Gosched()
+		}
+	}
+}
+
+func (c *emuConn) putArrived(packets []carrier.Packet) {
+	l := &c.emu.in
+	w := emuWorks.Get().(*emuWork)
+	defer w.free()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	now := l.now()
+	for i := range packets {
+		l.put(&w.Segmenter, &packets[i], now)
+	}
+	c.tellArrived()
+}
+
+// tellArrived wakes who receives if there is something. in.mu is held.
+func (c *emuConn) tellArrived() {
+	l := &c.emu.in
+	if l.isDue(l.now()) || l.err != nil {
+		l.arrived.Signal()
+	}
+	l.arm()
+}
+
+// final says of an error which network it is of.
+func (c *emuConn) final(op string, err error) error { return finalError(op, c.vnl, err, &c.closing) }
+
+func (c *emuConn) unwrap() Conn { return c.inner }
+
+// Drops returns the counts of the plug and of those that it is nested on.
+func (c *emuConn) Drops() Drops { return innerDrops(c.dropCounter.Drops(), c.inner, c.frames) }
+
+// Close leaves the network. What is on its way is lost.
+func (c *emuConn) Close() (err error) {
+	c.closeOnce.Do(func() {
+		c.closing.Store(true)
+		c.emu.out.close()
+		c.emu.in.close()
+		err = c.inner.Close()
+		c.emu.in.mu.Lock()
+		reading := c.emu.in.reading
+		c.emu.in.mu.Unlock()
+		if reading {
+			<-c.read
+		}
+	})
+	return err
+}
