@@ -30,6 +30,11 @@
 // Option names are exact. An option that is unknown, twice there or has a wrong
 // value is an error that quotes it and says what is allowed.
 //
+// # Recording
+//
+// [Capture] records the frames of any plug in the format pcapng, which Wireshark
+// reads.
+//
 // # Networks
 //
 // With the peer each is tested with:

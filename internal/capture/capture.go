@@ -1,0 +1,325 @@
+// Package capture records frames in the format pcapng, which Wireshark and many
+// other programs read.
+//
+// Who has frames never waits for who writes them: what the writer does not take in
+// time is dropped, and counted in the file.
+package capture
+
+import (
+	"fmt"
+	"io"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+const (
+	// bufferSize bounds what waits for the writer: about 2,700 frames of 1514
+	// bytes. While it writes as much again is kept.
+	bufferSize = 4 << 20
+	// keptSize is how much memory stays while nothing waits.
+	keptSize = 1 << 20
+	// writeSize is how much is written at once: what a writer takes shows that
+	// it still works.
+	writeSize = 256 << 10
+	// stallTime is how long Close waits for a writer that takes nothing.
+	stallTime = 5 * time.Second
+
+	headerLen = 14 // of Ethernet
+)
+
+// recorders are those that are in use, by their writer.
+var recorders = struct {
+	mu  sync.Mutex // guards all, and recorder.users
+	all map[io.Writer]*recorder
+}{all: make(map[io.Writer]*recorder)}
+
+// A recorder writes one section, with all interfaces that have the same writer.
+type recorder struct {
+	w     io.Writer
+	users int           // interfaces that are open
+	done  chan struct{} // closed when nothing more is written
+
+	mu         sync.Mutex // guards what follows, and the fields of interfaces; not held while it writes
+	arrived    sync.Cond  // pending or closing has changed
+	interfaces []*Interface
+	pending    []byte
+	cut        virtio.Segmenter
+	writes     uint64
+	closing    bool
+	err        error
+}
+
+// An Interface is what frames are recorded of. Its methods may be called from
+// several goroutines at once.
+type Interface struct {
+	r      *recorder
+	id     int
+	failed func(error)
+
+	// Guarded by r.mu:
+	closed bool
+	stats  statistics
+	missed uint64 // since the last that was recorded
+}
+
+// Open begins to record an interface. Those with the same writer, if it can be
+// compared, share a section. failed is called, once, with the error that ends the
+// recording; it may be nil.
+func Open(w io.Writer, name, description string, failed func(error)) *Interface {
+	if failed == nil {
+		failed = func(error) {}
+	}
+	i := &Interface{failed: failed}
+	if err := i.join(w, name, description); err != nil {
+		failed(err)
+	}
+	return i
+}
+
+// join takes the recorder of a writer, and returns the error that has ended it.
+func (i *Interface) join(w io.Writer, name, description string) error {
+	recorders.mu.Lock()
+	defer recorders.mu.Unlock()
+	comparable := reflect.ValueOf(w).Comparable()
+	var r *recorder
+	if comparable {
+		r = recorders.all[w]
+	}
+	if r == nil {
+		r = &recorder{w: w, done: make(chan struct{}), pending: appendSection(nil)}
+		r.arrived.L = &r.mu
+		if comparable {
+			recorders.all[w] = r
+		}
+		go r.write()
+	}
+	r.users++
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i.r, i.id = r, len(r.interfaces)
+	i.stats.start = time.Now().UnixNano()
+	if r.err == nil {
+		r.interfaces = append(r.interfaces, i)
+		r.pending = appendInterface(r.pending, name, description)
+		r.arrived.Signal()
+	}
+	return r.err
+}
+
+// write writes what there is.
+func (r *recorder) write() {
+	defer close(r.done)
+	var out []byte
+	for {
+		r.mu.Lock()
+		for len(r.pending) == 0 && !r.closing {
+			if cap(r.pending)+cap(out) > keptSize {
+				r.pending, out = nil, nil
+			}
+			r.arrived.Wait()
+		}
+		if len(r.pending) == 0 || r.err != nil {
+			r.mu.Unlock()
+			return
+		}
+		out, r.pending = r.pending, out[:0]
+		r.mu.Unlock()
+		for rest := out; len(rest) > 0; {
+			n, err := r.w.Write(rest[:min(len(rest), writeSize)])
+			if err == nil && n != min(len(rest), writeSize) {
+				err = io.ErrShortWrite
+			}
+			if !r.wrote(err) {
+				return
+			}
+			rest = rest[n:]
+		}
+	}
+}
+
+// wrote notes what became of a write, and reports whether to go on.
+func (r *recorder) wrote(err error) bool {
+	r.mu.Lock()
+	r.writes++
+	r.mu.Unlock()
+	return r.end(err)
+}
+
+// end ends the recording, if err is not nil. It reports whether it goes on.
+func (r *recorder) end(err error) bool {
+	r.mu.Lock()
+	if err == nil || r.err != nil {
+		defer r.mu.Unlock()
+		return r.err == nil // Close may not have waited
+	}
+	err = fmt.Errorf("writing the capture: %w", err)
+	r.err, r.pending = err, nil
+	interfaces := r.interfaces
+	r.mu.Unlock()
+	for _, i := range interfaces {
+		i.failed(err)
+	}
+	return false
+}
+
+// Packets records what crosses the wire: the frames that packets stand for. out
+// says that the interface has sent them. The packets stay as they are.
+func (i *Interface) Packets(out bool, packets []carrier.Packet) {
+	r := i.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i.closed {
+		return
+	}
+	now := time.Now().UnixNano()
+	for j := range packets {
+		i.packet(now, out, packets[j].Offload, packets[j].Data)
+	}
+	if len(r.pending) > 0 {
+		r.arrived.Signal()
+	}
+}
+
+// Frame is Packets for a single frame.
+func (i *Interface) Frame(out bool, frame []byte) {
+	r := i.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !i.closed {
+		i.packet(time.Now().UnixNano(), out, virtio.Header{}, frame)
+		r.arrived.Signal()
+	}
+}
+
+// packet records the frames of a packet. r.mu is held.
+func (i *Interface) packet(now int64, out bool, h virtio.Header, data []byte) {
+	r := i.r
+	if len(data) < headerLen {
+		return // it does not get there
+	}
+	frames, bytes := virtio.Count(h, data)
+	if r.err != nil || len(r.pending)+bytes+frames*packetMore > bufferSize {
+		i.stats.dropped += uint64(frames)
+		i.missed += uint64(frames)
+		return
+	}
+	if h.GSOType == virtio.GSONone {
+		at := len(r.pending) + packetHead
+		i.frame(now, out, nil, data)
+		// A checksum that is missing is made in the copy.
+		r.cut.Split(h, r.pending[at:at+len(data)], 0) // an error leaves it as it is
+		return
+	}
+	segments, err := r.cut.Split(h, data, 0)
+	if err != nil {
+		return // it does not get there
+	}
+	for _, s := range segments {
+		i.frame(now, out, s.Head, s.Data)
+	}
+}
+
+func (i *Interface) frame(now int64, out bool, head, data []byte) {
+	i.r.pending = appendPacket(i.r.pending, i.id, now, out, i.missed, head, data)
+	i.missed = 0
+	i.stats.recorded++
+}
+
+// Missed notes that frames were lost on the way to here.
+func (i *Interface) Missed(frames uint64) {
+	if frames == 0 {
+		return
+	}
+	i.r.mu.Lock()
+	defer i.r.mu.Unlock()
+	i.stats.osDropped += frames
+	i.missed += frames
+}
+
+// Dropped returns how many frames were not recorded.
+func (i *Interface) Dropped() uint64 {
+	i.r.mu.Lock()
+	defer i.r.mu.Unlock()
+	return i.stats.dropped + i.stats.osDropped
+}
+
+// Err returns the error that has ended the recording.
+func (i *Interface) Err() error {
+	i.r.mu.Lock()
+	defer i.r.mu.Unlock()
+	return i.r.err
+}
+
+// Close ends the recording of the interface. The last one that has the writer
+// waits until all is written, or nothing was for five seconds. It returns the
+// error that has ended the recording, if there is one. The writer stays open.
+// Closing twice is harmless.
+func (i *Interface) Close() error {
+	r := i.r
+	r.mu.Lock()
+	if i.closed {
+		r.mu.Unlock()
+		return nil
+	}
+	i.closed = true
+	i.stats.end = time.Now().UnixNano()
+	if r.err == nil {
+		r.pending = appendStatistics(r.pending, i.id, i.stats)
+		r.arrived.Signal()
+	}
+	r.mu.Unlock()
+	if r.leave() {
+		r.wait()
+	}
+	return i.Err()
+}
+
+// leave reports whether the last user has left.
+func (r *recorder) leave() bool {
+	recorders.mu.Lock()
+	defer recorders.mu.Unlock()
+	if r.users--; r.users > 0 {
+		return false
+	}
+	if reflect.ValueOf(r.w).Comparable() {
+		delete(recorders.all, r.w)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closing = true
+	r.arrived.Signal()
+	return true
+}
+
+// errStalled says that Close did not wait for all to be written.
+var errStalled = fmt.Errorf("the writer has taken nothing for %v", stallTime)
+
+// wait waits for the end of write, as long as that goes on.
+func (r *recorder) wait() {
+	timer := time.NewTimer(stallTime)
+	defer timer.Stop()
+	count := func() uint64 {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.writes
+	}
+	for last := count(); ; timer.Reset(stallTime) {
+		select {
+		case <-r.done:
+			return
+		case <-timer.C:
+		}
+		var err error
+		if last == count() {
+			err = errStalled
+		}
+		if !r.end(err) {
+			return
+		}
+		last = count()
+	}
+}

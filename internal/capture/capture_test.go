@@ -1,0 +1,392 @@
+package capture
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/capture/capturetest"
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+// frame returns an Ethernet frame of n bytes.
+func frame(n int) []byte {
+	f := make([]byte, n)
+	copy(f, []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5})
+	for i := 14; i < n; i++ {
+		f[i] = byte(i * n)
+	}
+	return f
+}
+
+// tcp returns a packet of the kernel's TCP that stands for so many frames.
+func tcp(segments, mss int) carrier.Packet {
+	const ip, l4, data = 14, 34, 54
+	p := append(frame(14), make([]byte, data-ip+segments*mss)...)
+	p[12], p[13] = 8, 0
+	for i := data; i < len(p); i++ {
+		p[i] = byte(i) ^ byte(i>>8)
+	}
+	copy(p[ip:], []byte{0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
+	binary.BigEndian.PutUint16(p[ip+2:], uint16(len(p)-ip))
+	binary.BigEndian.PutUint16(p[ip+10:], ^sum(p[ip:l4], 0))
+	copy(p[l4:], []byte{0x10, 0, 0x20, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 4, 0, 0, 0, 0, 0})
+	binary.BigEndian.PutUint16(p[l4+16:], sum(p[ip+12:ip+20], uint32(6+len(p)-l4)))
+	h := virtio.Header{Flags: virtio.FlagNeedsCsum, CsumStart: l4, CsumOffset: 16}
+	if segments > 1 {
+		h.GSOType, h.HdrLen, h.GSOSize = virtio.GSOTCPv4, data, uint16(mss)
+	}
+	return carrier.Packet{Offload: h, Data: p}
+}
+
+// sum is that of the Internet's checksums.
+func sum(b []byte, s uint32) uint16 {
+	for ; len(b) > 1; b = b[2:] {
+		s += uint32(binary.BigEndian.Uint16(b))
+	}
+	if len(b) > 0 {
+		s += uint32(b[0]) << 8
+	}
+	for s>>16 != 0 {
+		s = s>>16 + s&0xffff
+	}
+	return uint16(s)
+}
+
+// cut returns the frames of a packet.
+func cut(t *testing.T, p carrier.Packet) (frames [][]byte) {
+	t.Helper()
+	var s virtio.Segmenter
+	segments, err := s.Split(p.Offload, bytes.Clone(p.Data), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range segments {
+		frames = append(frames, append(bytes.Clone(g.Head), g.Data...))
+	}
+	return frames
+}
+
+func read(t *testing.T, b []byte) capturetest.File {
+	t.Helper()
+	f, err := capturetest.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// record makes a file with all that there is.
+func record(t *testing.T, w interface{ Write([]byte) (int, error) }) (frames [][]byte) {
+	t.Helper()
+	a := Open(w, "vde0", "stack: mem://a", nil)
+	b := Open(w, "vde1", "", nil)
+	long, single := tcp(5, 1000), tcp(1, 999)
+	before := []carrier.Packet{{Offload: long.Offload, Data: bytes.Clone(long.Data)}, {Offload: single.Offload, Data: bytes.Clone(single.Data)}}
+	packets := []carrier.Packet{{Data: frame(60)}, long, {Data: frame(61)}, single, {Data: frame(13)}, {Offload: virtio.Header{GSOType: 77}, Data: frame(100)}}
+	a.Packets(true, packets)
+	for i, p := range []carrier.Packet{long, single} {
+		if p.Offload != before[i].Offload || !bytes.Equal(p.Data, before[i].Data) {
+			t.Error("recording changes a packet")
+		}
+	}
+	b.Frame(false, frame(1514))
+	b.Missed(3)
+	b.Missed(0)
+	b.Packets(false, packets[:1])
+	check(t, a.Close())
+	check(t, b.Close())
+	check(t, b.Close())
+	a.Frame(true, frame(60)) // too late
+	frames = append([][]byte{frame(60)}, cut(t, long)...)
+	frames = append(append(frames, frame(61)), cut(t, single)...)
+	return append(frames, frame(1514), frame(60))
+}
+
+func TestRecord(t *testing.T) {
+	var out bytes.Buffer
+	begin := time.Now().UnixNano()
+	frames := record(t, &out)
+	f := read(t, out.Bytes())
+	if want := []capturetest.Interface{
+		{Section: 1, Name: "vde0", Description: "stack: mem://a", Closed: true, Received: 8, User: 8},
+		{Section: 1, Name: "vde1", Closed: true, Received: 5, OSDropped: 3, User: 2},
+	}; !slices.Equal(f.Interfaces, want) {
+		t.Errorf("got interfaces %+v", f.Interfaces)
+	}
+	if len(f.Packets) != len(frames) {
+		t.Fatalf("%d packets, want %d", len(f.Packets), len(frames))
+	}
+	last := begin
+	for i, p := range f.Packets {
+		id, missed := i/8, uint64(0)
+		if i == 9 {
+			missed = 3
+		}
+		if p.Interface != id || p.Out != (id == 0) || p.Missed != missed || !bytes.Equal(p.Data, frames[i]) {
+			t.Errorf("packet %d: %+v, want %x", i, p, frames[i])
+		}
+		if p.Time < last || p.Time > time.Now().UnixNano() {
+			t.Errorf("packet %d: time %d after %d", i, p.Time, last)
+		}
+		last = p.Time
+	}
+	if len(recorders.all) > 0 {
+		t.Errorf("%d recorders are left", len(recorders.all))
+	}
+	// Later, there is another section.
+	record(t, &out)
+	if f := read(t, out.Bytes()); f.Sections != 2 || len(f.Interfaces) != 4 || len(f.Packets) != 2*len(frames) {
+		t.Errorf("%d sections, %d interfaces", f.Sections, len(f.Interfaces))
+	}
+}
+
+// TestWireshark reads a file with its programs.
+func TestWireshark(t *testing.T) {
+	tshark, capinfos := testenv.Need(t, "tshark", "tshark"), testenv.Need(t, "capinfos", "wireshark-common")
+	file := filepath.Join(t.TempDir(), "file.pcapng")
+	w, err := os.Create(file)
+	check(t, err)
+	frames := record(t, w)
+	check(t, w.Close())
+	run := func(name string, args ...string) string {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), name, args...).Output()
+		if err != nil {
+			t.Fatalf("%s: %v: %s", name, err, out)
+		}
+		return string(out)
+	}
+	var want strings.Builder
+	for i, f := range frames {
+		iface, direction := "vde0", 2
+		if i >= 8 {
+			iface, direction = "vde1", 1
+		}
+		status, good := "", 1
+		if len(f) > 200 && i < 8 {
+			status = fmt.Sprint(good)
+		}
+		fmt.Fprintf(&want, "%d\t%s\t0x%08x\t%d\t%s\n", i+1, iface, direction, len(f), status)
+	}
+	got := run(tshark, "-r", file, "-o", "tcp.check_checksum:TRUE", "-T", "fields", "-e", "frame.number",
+		"-e", "frame.interface_name", "-e", "frame.packet_flags", "-e", "frame.len", "-e", "tcp.checksum.status")
+	if got != want.String() {
+		t.Errorf("tshark says\n%s, want\n%s", got, want.String())
+	}
+	got = run(capinfos, "-M", file)
+	for _, text := range []string{"File type:           pcapng", "Ethernet", "nanoseconds (9)", "Strict time order:   True", "Capture application: vdestack", "Name = vde0", "Description = stack: mem://a", "Name = vde1", "Number of stat entries = 1"} {
+		if !strings.Contains(got, text) {
+			t.Errorf("capinfos does not say %q:\n%s", text, got)
+		}
+	}
+}
+
+// A slow is a writer that takes what it is told to.
+type slow struct {
+	bytes.Buffer
+	take chan error
+}
+
+func (s *slow) Write(b []byte) (int, error) {
+	if err := <-s.take; err != nil {
+		return 0, err
+	}
+	return s.Buffer.Write(b)
+}
+
+// TestSlow fills the buffer of a writer that waits: nobody waits for it, and the
+// file tells what is missing.
+func TestSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &slow{take: make(chan error)}
+		i := Open(w, "vde0", "", nil)
+		synctest.Wait()
+		const frames, size = 10000, 1500
+		for range frames {
+			i.Frame(true, frame(size))
+		}
+		dropped := i.Dropped()
+		if kept := frames - dropped; kept < bufferSize/(size+packetMore)-1 || kept > bufferSize/size+1 {
+			t.Errorf("%d frames are kept", kept)
+		}
+		if !bytes.Equal(w.Bytes(), nil) {
+			t.Error("it has written")
+		}
+		close(w.take)
+		synctest.Wait()
+		i.Frame(true, frame(size))
+		check(t, i.Close())
+		f := read(t, w.Bytes())
+		last := f.Packets[len(f.Packets)-1]
+		if s := f.Interfaces[0]; last.Missed != dropped || s.Dropped != dropped || s.User != uint64(len(f.Packets)) || s.Received != frames+1 {
+			t.Errorf("the last frame missed %d, %+v, want %d", last.Missed, s, dropped)
+		}
+	})
+}
+
+// TestFailing ends with the first error, once for all who record, and takes in no
+// more.
+func TestFailing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &slow{take: make(chan error)}
+		full := errors.New("the disk is full")
+		var mu sync.Mutex
+		told := 0
+		failed := func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if told++; !errors.Is(err, full) {
+				t.Errorf("told %v", err)
+			}
+		}
+		a, b := Open(w, "vde0", "", failed), Open(w, "vde1", "", failed)
+		synctest.Wait()
+		a.Frame(true, frame(60))
+		w.take <- nil
+		w.take <- full
+		synctest.Wait()
+		if told != 2 || !errors.Is(a.Err(), full) {
+			t.Errorf("told %d times, error %v", told, a.Err())
+		}
+		c := Open(w, "vde2", "", failed)
+		if told != 3 {
+			t.Errorf("told %d times", told)
+		}
+		for range 10 {
+			a.Frame(true, frame(60))
+			c.Packets(true, []carrier.Packet{tcp(3, 1000)})
+		}
+		if a.Dropped() != 10 || c.Dropped() != 30 || len(a.r.pending) > 0 {
+			t.Errorf("%d and %d dropped, %d bytes kept", a.Dropped(), c.Dropped(), len(a.r.pending))
+		}
+		for _, i := range []*Interface{a, b, c} {
+			if err := i.Close(); !errors.Is(err, full) || err.Error() != "writing the capture: the disk is full" {
+				t.Errorf("close: %v", err)
+			}
+		}
+	})
+}
+
+// TestStalled closes while a writer takes nothing, and while it takes a bit.
+func TestStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &slow{take: make(chan error)}
+		i := Open(w, "vde0", "", nil)
+		start := time.Now()
+		if err := i.Close(); !errors.Is(err, errStalled) || time.Since(start) != stallTime {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		w.take <- nil // what was begun ends
+		synctest.Wait()
+		select {
+		case <-i.r.done:
+		default:
+			t.Error("it goes on")
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w := &slow{take: make(chan error)}
+		i := Open(w, "vde0", "", nil)
+		for range 2000 {
+			i.Frame(true, frame(1500))
+		}
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() {
+			for {
+				time.Sleep(stallTime / 2)
+				select {
+				case w.take <- nil:
+				case <-i.r.done:
+					return
+				}
+			}
+		})
+		check(t, i.Close())
+		if f := read(t, w.Bytes()); len(f.Packets) != 2000 || !f.Interfaces[0].Closed {
+			t.Errorf("%d packets", len(f.Packets))
+		}
+	})
+}
+
+// sliceWriter cannot be compared.
+type sliceWriter struct{ to []*bytes.Buffer }
+
+func (s sliceWriter) Write(b []byte) (int, error) { return s.to[0].Write(b) }
+
+// TestNotComparable gives each its own section, where it cannot be known that two
+// writers are one.
+func TestNotComparable(t *testing.T) {
+	var a, b bytes.Buffer
+	i, j := Open(sliceWriter{[]*bytes.Buffer{&a}}, "vde0", "", nil), Open(sliceWriter{[]*bytes.Buffer{&b}}, "vde0", "", nil)
+	i.Frame(true, frame(60))
+	check(t, i.Close())
+	check(t, j.Close())
+	if f, g := read(t, a.Bytes()), read(t, b.Bytes()); len(f.Packets) != 1 || len(g.Packets) != 0 || g.Sections != 1 {
+		t.Errorf("got %+v and %+v", f, g)
+	}
+}
+
+// TestConcurrent records from all sides while interfaces come and go.
+func TestConcurrent(t *testing.T) {
+	var out bytes.Buffer
+	first := Open(&out, "first", "", nil)
+	var wg sync.WaitGroup
+	for n := range 4 {
+		wg.Go(func() {
+			for range 10 {
+				i := Open(&out, fmt.Sprint("vde", n), "", nil)
+				for range 20 {
+					i.Frame(true, frame(60+n))
+					first.Packets(false, []carrier.Packet{tcp(2, 100)})
+				}
+				if err := i.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	check(t, first.Close())
+	f := read(t, out.Bytes())
+	if len(f.Interfaces) != 41 || len(f.Packets) != 4*10*(20+40) {
+		t.Errorf("%d interfaces, %d packets", len(f.Interfaces), len(f.Packets))
+	}
+}
+
+func BenchmarkPackets(b *testing.B) {
+	p := tcp(45, 1448)
+	w := discard{}
+	i := Open(w, "vde0", "", nil)
+	defer i.Close()
+	packets := []carrier.Packet{p}
+	b.SetBytes(int64(len(p.Data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		i.Packets(true, packets)
+	}
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
