@@ -8,6 +8,7 @@ package stack
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -69,6 +70,19 @@ type Interface struct {
 	Gateways []netip.Addr
 	// Down leaves the interface down.
 	Down bool
+	// Capture, if it is not nil, gets a recording of all frames of the interface,
+	// in the format pcapng, as they cross the wire: none is larger than the MTU
+	// of its sender allows, and all checksums are made. Interfaces, of any stack
+	// of the process, with the same writer, if it can be compared, are interfaces
+	// of one section.
+	//
+	// The network does not wait for the writer: what it does not take in time,
+	// while 4 MiB wait, is not recorded, but counted, in the file and in
+	// [InterfaceStats]. An error of the writer ends the recording, and nothing
+	// else; it is logged, and Close returns it. Close of the last stack that
+	// records to the writer waits until it has taken all, unless it takes nothing
+	// for five seconds. The writer stays open.
+	Capture io.Writer
 	// Kind is what the interface is made of, [KindTAP] or [KindVeth]. Empty means
 	// a TAP, or a veth pair where there is no /dev/net/tun for this user.
 	// Interfaces of mem:// and lan:// are veth pairs of another sort, and have no
@@ -274,4 +288,9 @@ type InterfaceStats struct {
 
 	// Err says why the network is gone; nil while it is there.
 	Err error
+
+	// CaptureDropped counts frames that Capture has not recorded, and CaptureErr
+	// says why it has ended; nil while it goes on.
+	CaptureDropped uint64
+	CaptureErr     error
 }

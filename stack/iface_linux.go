@@ -41,6 +41,8 @@ type iface struct {
 	port    lanPort
 	lanLast atomic.Pointer[InterfaceStats] // of a closed one
 
+	recording *recording // nil: it is not recorded
+
 	tx, rx counters
 	// failure says why the plug is gone.
 	failure atomic.Pointer[error]
@@ -149,6 +151,9 @@ func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface, netw
 	if err := i.open(ctx, nl); err != nil {
 		return nil, err
 	}
+	if err := i.startCapture(nl); err != nil {
+		return nil, err
+	}
 	if err := i.configure(ctx, nl); err != nil || cfg.Down || i.cable == nil {
 		return i, err
 	}
@@ -177,11 +182,17 @@ func (i *iface) open(ctx context.Context, nl *rtnl.Conn) (err error) {
 	return nil
 }
 
+// findIndex asks for the index of the interface where the kernel has chosen it.
+func (i *iface) findIndex(nl *rtnl.Conn) (err error) {
+	if i.index == 0 {
+		i.index, err = nl.IfNameToIndex(i.cfg.Name)
+	}
+	return err
+}
+
 func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
-	if i.index == 0 { // the kernel has chosen it
-		if i.index, err = nl.IfNameToIndex(i.cfg.Name); err != nil {
-			return err
-		}
+	if err := i.findIndex(nl); err != nil {
+		return err
 	}
 	// A veth pair was made with these.
 	if i.cfg.MAC != nil && i.lan == nil && i.cable == nil {
@@ -364,6 +375,14 @@ func (i *iface) fail(err error) {
 }
 
 func (i *iface) stats() InterfaceStats {
+	st := i.networkStats()
+	if i.recording != nil {
+		st.CaptureDropped, st.CaptureErr = i.recording.Dropped(), i.recording.Err()
+	}
+	return st
+}
+
+func (i *iface) networkStats() InterfaceStats {
 	if i.lan != nil {
 		return i.lanStats()
 	}
@@ -386,15 +405,15 @@ func (i *iface) stats() InterfaceStats {
 	return st
 }
 
-// leave leaves the network.
+// leave leaves the network, and ends the recording.
 func (i *iface) leave() error {
 	if i.lan != nil {
-		return i.closeLAN()
+		return errors.Join(i.recording.close(), i.closeLAN())
 	}
 	if i.plug == nil {
 		return nil
 	}
-	return i.plug.Close()
+	return errors.Join(i.plug.Close(), i.recording.close())
 }
 
 // remove removes the interface and waits for the pump. That takes the kernel

@@ -528,6 +528,9 @@ func (s *Stack) newLANIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (
 		// wakes all others each time. RFC 4861 asks three times.
 		s.Sysctl("net/ipv6/conf/"+cfg.Name+"/router_solicitations", "3")
 	}
+	if err := i.startCapture(nl); err != nil {
+		return i, err
+	}
 	if err := i.configure(ctx, nl); err != nil || cfg.Down {
 		return i, err
 	}

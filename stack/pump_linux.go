@@ -50,6 +50,9 @@ func (i *iface) send(plug carrier.Conn) {
 			c.Frames += uint64(frames)
 			c.Bytes += uint64(bytes)
 		}
+		if i.recording != nil {
+			i.recording.Packets(true, packets)
+		}
 		if err := plug.SendPackets(packets); err != nil {
 			i.fail(err) // the interface stays, and is drained
 			c = nic.Counts{Dropped: c.Frames}
@@ -70,6 +73,9 @@ func (i *iface) receive(plug carrier.Conn) {
 		if err != nil {
 			i.fail(err)
 			return
+		}
+		if i.recording != nil {
+			i.recording.Packets(false, packets)
 		}
 		c, err := i.dev.Write(packets)
 		i.rx.add(c)

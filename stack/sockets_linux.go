@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/nic"
 	"golang.org/x/sys/unix"
 )
 
@@ -199,15 +198,18 @@ func fdSize(status string) (n int, ok bool) {
 // such as the resets of sockets that were just ended.
 func (i *iface) drain() {
 	if i.dev != nil {
-		drain(i.dev)
+		drain(i.dev, drainPump)
 	}
 }
 
-// drain waits until who reads an interface has passed on what there was to read.
-// It waits no longer than a few milliseconds: a busy stack does not fall silent
+// drainPump is no more than a few milliseconds: a busy stack does not fall silent
 // by itself.
-func drain(d *nic.Device) {
-	const step, limit = 100 * time.Microsecond, 5 * time.Millisecond
+const drainPump = 5 * time.Millisecond
+
+// drain waits until who reads an interface has passed on what there was to read.
+// It does not wait much longer than limit.
+func drain(d interface{ Quiet() bool }, limit time.Duration) {
+	const step = 100 * time.Microsecond
 	for range limit / step {
 		if d.Quiet() {
 			return

@@ -82,7 +82,7 @@ func (u *uplink) make() error {
 // Disconnect closes the socket, when what the plugs sent has passed, and, if they
 // are still there, what the stacks sent.
 func (u *uplink) Disconnect() {
-	drain(u.dev)
+	drain(u.dev, drainPump)
 	u.port.Close()
 	<-u.arrived
 	u.dev.Close()

@@ -36,6 +36,9 @@ type Device struct {
 	offload atomic.Uint32 // an Offload
 	udp     bool          // the kernel accepts joined datagrams
 
+	monitor  bool   // of a Monitor
+	outgoing []bool // which packets of the last Read the interface has sent
+
 	// Bad counts what the interface sent that is no packet.
 	Bad atomic.Uint64
 	// Refused counts packets of joined frames that the interface did not take.

@@ -29,6 +29,10 @@ func htons(v uint16) uint16 { return v<<8 | v>>8 }
 // before it is cut into frames. Only UDP and TCP checksums are left out of o on
 // the way there; the way back is as of a TAP. An error closes the descriptor.
 func NewSocket(fd, index int, o Offload) (_ *Device, err error) {
+	return newSocket(fd, index, o, 1)
+}
+
+func newSocket(fd, index int, o Offload, ignoreOutgoing int) (_ *Device, err error) {
 	o = o.Usable()
 	d := &Device{socket: true, header: o&Header != 0, udp: true}
 	set := func(level, option, value int, name string) {
@@ -41,7 +45,7 @@ func NewSocket(fd, index int, o Offload) (_ *Device, err error) {
 			d.header, o = false, 0
 		}
 	}
-	set(unix.SOL_PACKET, packetIgnoreOutgoing, 1, "PACKET_IGNORE_OUTGOING")
+	set(unix.SOL_PACKET, packetIgnoreOutgoing, ignoreOutgoing, "PACKET_IGNORE_OUTGOING")
 	set(unix.SOL_PACKET, unix.PACKET_AUXDATA, 1, "PACKET_AUXDATA")
 	// Not PACKET_QDISC_BYPASS, which drops packets that the interface wants cut.
 	for _, option := range [][2]int{{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}} {
@@ -89,8 +93,13 @@ func (d *Device) receiveMsgs(fd int, b *carrier.Buffer) (bool, error) {
 		case err != nil:
 			return true, os.NewSyscallError("recvmmsg", err)
 		}
+		d.outgoing = d.outgoing[:0]
 		for i := range n {
-			d.add(b, b.Datagram(i))
+			g, before := b.Datagram(i), len(b.Packets)
+			d.add(b, g)
+			if d.monitor && len(b.Packets) > before {
+				d.outgoing = append(d.outgoing, packetType(g) == unix.PACKET_OUTGOING)
+			}
 		}
 		if len(b.Packets) > 0 {
 			return true, nil

@@ -1,0 +1,365 @@
+package vdestack
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/capture/capturetest"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/stack"
+)
+
+// sum16 is the sum of the Internet's checksums.
+func sum16(b []byte, s uint32) uint16 {
+	for ; len(b) > 1; b = b[2:] {
+		s += uint32(binary.BigEndian.Uint16(b))
+	}
+	if len(b) > 0 {
+		s += uint32(b[0]) << 8
+	}
+	for s>>16 != 0 {
+		s = s>>16 + s&0xffff
+	}
+	return uint16(s)
+}
+
+// checkSums looks at the checksums of a frame, and returns the payload of TCP.
+func checkSums(frame []byte) (tcp []byte, err error) {
+	ip := frame[14:]
+	if binary.BigEndian.Uint16(frame[12:]) == 0x8100 {
+		ip = frame[18:]
+	}
+	var proto byte
+	var pseudo, l4 []byte
+	switch {
+	case ip[0]>>4 == 4 && ip[0]&15 == 5:
+		if sum16(ip[:20], 0) != 0xffff {
+			return nil, errors.New("checksum of the IPv4 header")
+		}
+		proto, pseudo, l4 = ip[9], ip[12:20], ip[20:binary.BigEndian.Uint16(ip[2:])]
+	case ip[0]>>4 == 6:
+		proto, pseudo, l4 = ip[6], ip[8:40], ip[40:40+binary.BigEndian.Uint16(ip[4:])]
+	default:
+		return nil, nil
+	}
+	s := sum16(l4, uint32(sum16(pseudo, uint32(proto)+uint32(len(l4)))))
+	switch proto {
+	case 6:
+		tcp = l4[l4[12]>>4*4:]
+	case 17, 58:
+	case 1:
+		s = sum16(l4, 0)
+	default:
+		return nil, nil
+	}
+	if s != 0xffff {
+		return nil, fmt.Errorf("checksum of protocol %d: the sum is %#x", proto, s)
+	}
+	return tcp, nil
+}
+
+// move sends n bytes from b to a over TCP, as one stream.
+func move(t *testing.T, a, b *Stack, addr string, n int64) {
+	t.Helper()
+	ln, err := a.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	errs := make(chan error, 1)
+	go func() {
+		c, err := b.DialContext(t.Context(), "tcp", ln.Addr().String())
+		if err == nil {
+			_, err = io.Copy(c, io.LimitReader(pattern{new(int)}, n))
+			c.Close()
+		}
+		errs <- err
+	}()
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got, err := io.Copy(io.Discard, c); got != n || err != nil {
+		t.Fatalf("%d bytes of %d: %v", got, n, err)
+	}
+	if err := <-errs; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCapture records interfaces of every kind: all that crosses the wire is in the
+// file, in frames that the wire carries.
+func TestCapture(t *testing.T) {
+	const size = 1 << 20
+	dir := t.TempDir()
+	for _, tt := range []struct {
+		name string
+		f    stack.Interface
+		user bool // mem:// in user space
+	}{
+		{"mem", stack.Interface{VNL: "mem://capture"}, false},
+		{"mem jumbo", stack.Interface{VNL: "mem://capture", MTU: 9000}, false},
+		{"lan", stack.Interface{VNL: "lan://capture"}, false},
+		{"mem in user space", stack.Interface{VNL: "mem://capture"}, true},
+		{"TAP", stack.Interface{VNL: "ptp://" + dir + "/tap", Kind: stack.KindTAP}, false},
+		{"veth", stack.Interface{VNL: "ptp://" + dir + "/veth", Kind: stack.KindVeth}, false},
+		{"without offloads", stack.Interface{VNL: "ptp://" + dir + "/without", NoOffload: stack.OffloadHeader}, false},
+		{"vlan", stack.Interface{VNL: "vlan://7{mem://capture}", MTU: 1400}, false},
+		{"netemu", stack.Interface{VNL: "netemu://delay=1ms{mem://capture}"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.user {
+				inUserSpace(t)
+			}
+			leaks(t)
+			var out bytes.Buffer
+			var both [2]*Stack
+			for i := range both {
+				f := tt.f
+				f.Capture, f.Name = &out, fmt.Sprint("cap", i)
+				f.Addrs = []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", i+1)), netip.MustParsePrefix(fmt.Sprintf("fc00::%d/64", i+1))}
+				s, err := New(t.Context(), Config{Name: fmt.Sprint("stack", i), Interfaces: []Interface{f}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				both[i] = s
+			}
+			move(t, both[0], both[1], "10.0.0.1:0", size)
+			move(t, both[1], both[0], "[fc00::2]:0", size)
+			var stats [2]InterfaceStats
+			for i, s := range both {
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+				stats[i] = s.Stats().Interfaces[0]
+				if stats[i].CaptureErr != nil {
+					t.Error(stats[i].CaptureErr)
+				}
+			}
+			f, err := capturetest.Read(out.Bytes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Sections != 1 || len(f.Interfaces) != 2 {
+				t.Fatalf("%d sections, interfaces %+v", f.Sections, f.Interfaces)
+			}
+			mtu := tt.f.MTU
+			if mtu == 0 {
+				mtu = stack.DefaultMTU
+			}
+			type place struct {
+				id  int
+				out bool
+			}
+			streams, frames := make(map[place]int), make(map[place]uint64) // bytes of TCP, and all frames
+			for n, p := range f.Packets {
+				if len(p.Data) > mtu+14 {
+					t.Fatalf("frame %d has %d bytes", n, len(p.Data))
+				}
+				payload, err := checkSums(p.Data)
+				if err != nil {
+					t.Fatalf("frame %d (out: %v): %v: %x", n, p.Out, err, p.Data[:min(len(p.Data), 80)])
+				}
+				at := place{p.Interface, p.Out}
+				frames[at]++
+				streams[at] += len(payload)
+			}
+			for i, s := range f.Interfaces {
+				if s.Name != fmt.Sprint("cap", i) || s.Description != fmt.Sprintf("stack%d: %s", i, tt.f.VNL) || !s.Closed {
+					t.Errorf("interface %d: %+v", i, s)
+				}
+				if s.Dropped+s.OSDropped != stats[i].CaptureDropped || s.User != frames[place{i, true}]+frames[place{i, false}] {
+					t.Errorf("interface %d: %+v, but %v frames and %d drops", i, s, frames, stats[i].CaptureDropped)
+				}
+				if s.Dropped+s.OSDropped == 0 {
+					for _, out := range []bool{false, true} {
+						if got := streams[place{i, out}]; got < size {
+							t.Errorf("interface %d, out %v: %d bytes of TCP, want %d", i, out, got, size)
+						}
+					}
+				} else {
+					t.Logf("interface %d: %d frames were not recorded", i, s.Dropped+s.OSDropped)
+				}
+			}
+		})
+	}
+}
+
+// TestCaptureWireshark has the programs of Wireshark read a ping.
+func TestCaptureWireshark(t *testing.T) {
+	tshark, capinfos := testenv.Need(t, "tshark", "tshark"), testenv.Need(t, "capinfos", "wireshark-common")
+	onNetworks(t, func(t *testing.T, vnl string) {
+		file, err := os.Create(filepath.Join(t.TempDir(), "ping.pcapng"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		a, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Capture: file, Addrs: prefixes("10.0.0.1/24", "fc00::1/64")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Close()
+		open(t, vnl, "10.0.0.2/24", "fc00::2/64")
+		for _, dst := range []string{"10.0.0.2", "fc00::2"} {
+			if out, err := a.Command(t.Context(), "ping", "-c", "3", "-i", "0.01", dst).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		run := func(name string, args ...string) string {
+			out, err := exec.CommandContext(t.Context(), name, args...).Output()
+			if err != nil {
+				t.Fatalf("%s: %v: %s", name, err, out)
+			}
+			return string(out)
+		}
+		got := run(tshark, "-r", file.Name(), "-Y", "icmp || icmpv6.type in {128, 129}", "-T", "fields",
+			"-e", "frame.interface_name", "-e", "frame.packet_flags_direction", "-e", "_ws.col.Info")
+		lines := strings.Split(strings.TrimSpace(got), "\n")
+		if len(lines) != 12 {
+			t.Errorf("%d lines:\n%s", len(lines), got)
+		}
+		for _, line := range lines {
+			way := "\t0x00000002\tEcho (ping) request"
+			if strings.Contains(line, "reply") {
+				way = "\t0x00000001\tEcho (ping) reply"
+			}
+			if !strings.HasPrefix(line, "vde0"+way) {
+				t.Errorf("got %q", line)
+			}
+		}
+		got = run(capinfos, "-M", file.Name())
+		for _, text := range []string{"File type:           pcapng", "nanoseconds (9)", "Name = vde0", "Description = stack: " + vnl, "Number of stat entries = 1"} {
+			if !strings.Contains(got, text) {
+				t.Errorf("capinfos does not say %q:\n%s", text, got)
+			}
+		}
+	})
+}
+
+// failing is a writer that fails after some bytes.
+type failing struct{ after int }
+
+var errDisk = errors.New("no space left on device")
+
+func (f *failing) Write(b []byte) (int, error) {
+	if f.after -= len(b); f.after < 0 {
+		return 0, errDisk
+	}
+	return len(b), nil
+}
+
+// stuck is a writer that takes nothing until the end.
+type stuck struct{ end chan struct{} }
+
+func (s *stuck) Write(b []byte) (int, error) { <-s.end; return len(b), nil }
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.String()
+}
+
+// TestCaptureWriters has writers that fail and that take nothing: the network goes
+// on.
+func TestCaptureWriters(t *testing.T) {
+	onNetworks(t, func(t *testing.T, vnl string) {
+		var log lockedBuffer
+		end := make(chan struct{})
+		open := func(n int, w io.Writer) *Stack {
+			s, err := New(context.Background(), Config{
+				Logger:     slog.New(slog.NewTextHandler(&log, nil)),
+				Interfaces: []Interface{{VNL: vnl, Capture: w, Addrs: prefixes(fmt.Sprintf("10.0.0.%d/24", n))}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		a, b := open(1, &failing{after: 100e3}), open(2, &stuck{end})
+		defer a.Close()
+		defer b.Close()
+		transfer(t, a, b, "10.0.0.1:0")
+		st := a.Stats().Interfaces[0]
+		if !errors.Is(st.CaptureErr, errDisk) || st.CaptureDropped == 0 {
+			t.Errorf("%+v", st)
+		}
+		if err := a.Close(); !errors.Is(err, errDisk) {
+			t.Errorf("close: %v", err)
+		}
+		if text := log.String(); strings.Count(text, "the capture has ended") != 1 || !strings.Contains(text, "no space left on device") {
+			t.Errorf("logged %s", text)
+		}
+		if st := b.Stats().Interfaces[0]; st.CaptureErr != nil || st.CaptureDropped == 0 {
+			t.Errorf("%+v", st)
+		}
+		close(end)
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestCaptureJoined records in a namespace that others have, from the first frame
+// of an interface on.
+func TestCaptureJoined(t *testing.T) {
+	a := open(t, "")
+	ns, err := a.NetNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	var out bytes.Buffer
+	b, err := New(t.Context(), Config{
+		NetNS:      fmt.Sprintf("/proc/self/fd/%d", ns.Fd()),
+		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Capture: &out}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	// A new interface tells its groups of IPv6.
+	wait := time.Now().Add(30 * time.Second)
+	for b.Stats().Interfaces[0].TxFrames == 0 {
+		if time.Now().After(wait) {
+			t.Fatal("the interface has sent nothing")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := capturetest.Read(out.Bytes())
+	if err != nil || !slices.ContainsFunc(f.Packets, func(p capturetest.Packet) bool { return p.Out }) {
+		t.Errorf("%d packets, %v", len(f.Packets), err)
+	}
+}

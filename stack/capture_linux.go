@@ -1,0 +1,95 @@
+//go:build amd64 || arm64
+
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/capture"
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+// drainCapture bounds how long Close waits until all that has crossed an
+// interface of the kernel is recorded.
+const drainCapture = time.Second
+
+// A recording is the capture of an interface. The frames of one that has a pump are
+// recorded there; those of one that is joined in the kernel are read by a packet
+// socket.
+type recording struct {
+	*capture.Interface
+	monitor *nic.Monitor  // nil: the pump records
+	ended   chan struct{} // closed when all is read
+}
+
+// startCapture begins to record an interface, if it is to be recorded. An interface
+// that is joined in the kernel is there, and not yet up.
+func (i *iface) startCapture(nl *rtnl.Conn) error {
+	if i.cfg.Capture == nil {
+		return nil
+	}
+	r := &recording{}
+	if i.lan != nil {
+		if err := i.findIndex(nl); err != nil {
+			return err
+		}
+		fd, err := i.s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		if err == nil {
+			r.monitor, err = nic.NewMonitor(fd, i.index)
+		}
+		if err != nil {
+			return fmt.Errorf("a socket for the capture: %w", err)
+		}
+		r.ended = make(chan struct{})
+	}
+	r.Interface = capture.Open(i.cfg.Capture, i.cfg.Name, i.s.name+": "+i.cfg.VNL, func(err error) {
+		i.s.log.Warn("the capture has ended", "interface", i.cfg.Name, "error", err)
+	})
+	i.recording = r
+	if r.monitor != nil {
+		go r.read()
+	}
+	return nil
+}
+
+// read records what crosses an interface of the kernel.
+func (r *recording) read() {
+	defer close(r.ended)
+	var b carrier.Buffer
+	defer b.Release()
+	for {
+		packets, sent, err := r.monitor.Read(&b)
+		if err != nil {
+			return
+		}
+		r.Missed(r.monitor.Missed())
+		for len(packets) > 0 {
+			n := 1
+			for n < len(packets) && sent[n] == sent[0] {
+				n++
+			}
+			r.Packets(sent[0], packets[:n])
+			packets, sent = packets[n:], sent[n:]
+		}
+	}
+}
+
+// close ends the recording. It may be called twice.
+func (r *recording) close() error {
+	if r == nil {
+		return nil
+	}
+	var err error
+	if r.monitor != nil {
+		drain(r.monitor, drainCapture)
+		r.Missed(r.monitor.Missed())
+		err = r.monitor.Close()
+		<-r.ended
+	}
+	return errors.Join(err, r.Interface.Close())
+}
