@@ -3,6 +3,7 @@
 //
 //	vdens vxvde://234.0.0.1
 //	vdens -addr 10.0.0.1/24 -gw 10.0.0.254 -dns 9.9.9.9 vde:// -- curl example.org
+//	vdens -w file.pcapng vxvde:// -- ping 10.0.0.1
 //	vdens -i eth -addr eth0=10.0.0.1/24 -addr eth1=10.1.0.1/24 vde:// vxvde://
 //
 // "vdens -h" tells the options.
@@ -34,6 +35,9 @@ options:
                     repeated, as may -gw and -dns
   -gw [if=]a        default route, through an interface
   -dns a            name server that the command finds in /etc/resolv.conf
+  -w file           record all frames of the interfaces, in the format pcapng;
+                    "-" is standard output, and that of the command goes to
+                    standard error
   -h                show this
 
 Keys of the terminal, such as ^C, are for the command. SIGTERM and SIGHUP are
@@ -73,6 +77,7 @@ func main() {
 type options struct {
 	interfaces []vdestack.Interface
 	dns        []netip.Addr
+	capture    string // file; empty: none
 	command    []string
 }
 
@@ -96,6 +101,7 @@ func parse(args []string) (*options, error) {
 	flags := flag.NewFlagSet("vdens", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&prefix, "i", "vde", "")
+	flags.StringVar(&o.capture, "w", "", "")
 	flags.Func("addr", "", appendTo(&addrs))
 	flags.Func("gw", "", appendTo(&gateways))
 	flags.Func("dns", "", func(text string) error {
@@ -121,6 +127,9 @@ func parse(args []string) (*options, error) {
 			return nil, fmt.Errorf("%q is no network, and cannot be one of several", vnl)
 		}
 		o.interfaces = append(o.interfaces, vdestack.Interface{VNL: vnl, Name: fmt.Sprint(prefix, i)})
+	}
+	if o.capture != "" && len(o.interfaces) == 0 {
+		return nil, fmt.Errorf("-w %s: there is no interface without a network", o.capture)
 	}
 	for _, text := range addrs {
 		f, value, err := o.iface("addr", text)

@@ -54,6 +54,7 @@ func TestParse(t *testing.T) {
 		{name: "unknown interface", args: "-addr vde1=10.0.0.1/8 mem://a", err: `no interface "vde1", the last is vde0`},
 		{name: "address without interface", args: "-addr 10.0.0.1/8", err: "no interface without a network"},
 		{name: "gateway without interface", args: "-gw 10.0.0.1 no", err: "no interface without a network"},
+		{name: "capture without interface", args: "-w file", err: "-w file: there is no interface without a network"},
 		{name: "none of several", args: "mem://a no", err: `"no" is no network`},
 	}
 	for _, tt := range tests {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -20,6 +21,22 @@ import (
 // run makes the stack, runs the command in it and returns the exit status.
 func run(o *options) int {
 	sigs := watchSignals()
+	var stdout io.Writer = os.Stdout
+	if o.capture != "" {
+		w, err := openCapture(o)
+		if err != nil {
+			return report(err)
+		}
+		defer func() {
+			// What was not recorded is in the log; the status is the command's.
+			if err := w.Close(); err != nil {
+				report(err)
+			}
+		}()
+		if w == os.Stdout {
+			stdout = os.Stderr
+		}
+	}
 	s, err := vdestack.New(sigs.ctx, vdestack.Config{
 		Interfaces: o.interfaces,
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: untimed})),
@@ -33,7 +50,7 @@ func run(o *options) int {
 	defer s.Close()
 
 	cmd := s.Command(context.Background(), o.command[0], o.command[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, stdout, os.Stderr
 	cmd.KeepGroup = true // a command in the background could not read the terminal
 	if errors.Is(cmd.Err, exec.ErrDot) {
 		cmd.Err = nil // whose PATH has the working directory wants it
@@ -50,6 +67,21 @@ func run(o *options) int {
 		return statusSignalBase + int(status.Signal())
 	}
 	return status.ExitStatus()
+}
+
+// openCapture opens the file that all interfaces are recorded to.
+func openCapture(o *options) (w *os.File, err error) {
+	w = os.Stdout
+	if o.capture == "-" {
+		// Who reads may end before the command does.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	} else if w, err = os.Create(o.capture); err != nil {
+		return nil, err
+	}
+	for i := range o.interfaces {
+		o.interfaces[i].Capture = w
+	}
+	return w, nil
 }
 
 // start starts the command, with a resolv.conf if it gets one.

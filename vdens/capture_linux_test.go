@@ -1,0 +1,82 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/capture/capturetest"
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// asks sends a frame on vde1 that asks for a station, and says so.
+const asks = `ping -c 1 -W 1 10.1.0.2 >/dev/null; echo said`
+
+// TestCapture records what a command sends.
+func TestCapture(t *testing.T) {
+	needInterfaces(t)
+	testenv.Need(t, "ping", "iputils-ping")
+	file := filepath.Join(t.TempDir(), "file.pcapng")
+	args := []string{"-addr", "10.0.0.1/24", "-addr", "vde1=10.1.0.1/24", "mem://a", "null://", "--", "/bin/sh", "-c", asks}
+	check := func(b []byte) {
+		t.Helper()
+		f, err := capturetest.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(f.Interfaces) != 2 || f.Interfaces[0].Name != "vde0" || f.Interfaces[1].Name != "vde1" || !f.Interfaces[1].Closed {
+			t.Errorf("got interfaces %+v", f.Interfaces)
+		}
+		asked := false
+		for _, p := range f.Packets {
+			// ARP, and the address that is asked for.
+			asked = asked || p.Interface == 1 && p.Out && bytes.Equal(p.Data[12:14], []byte{8, 6}) && bytes.Equal(p.Data[38:42], []byte{10, 1, 0, 2})
+		}
+		if !asked {
+			t.Errorf("the question is not among %d frames", len(f.Packets))
+		}
+	}
+	status, stdout, stderr := runVdens(t, "", append([]string{"-w", file}, args...)...)
+	if status != 0 || stdout != "said\n" || stderr != "" {
+		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(b)
+
+	status, stdout, stderr = runVdens(t, "", append([]string{"-w", "-"}, args...)...)
+	if status != 0 || stderr != "said\n" {
+		t.Errorf("status %d, stderr %q", status, stderr)
+	}
+	check([]byte(stdout))
+}
+
+// TestCaptureFails goes on where nobody takes the capture.
+func TestCaptureFails(t *testing.T) {
+	needInterfaces(t)
+	testenv.Need(t, "ping", "iputils-ping")
+	file := filepath.Join(t.TempDir(), "no", "file")
+	status, _, stderr := runVdens(t, "", "-w", file, "mem://", "--", "true")
+	if status != statusFailed || stderr != "vdens: open "+file+": no such file or directory\n" {
+		t.Errorf("status %d, stderr %q", status, stderr)
+	}
+
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	cmd := vdens(t, "-w", "-", "-addr", "10.1.0.1/24", "null://", "--", "/bin/sh", "-c", "ping -c 1 -W 1 10.1.0.2 >/dev/null; echo said >&2; exit 7")
+	var errs strings.Builder
+	cmd.Stdout, cmd.Stderr = w, &errs
+	cmd.Run()
+	w.Close()
+	if status := cmd.ProcessState.ExitCode(); status != 7 || !strings.Contains(errs.String(), "the capture has ended") ||
+		!strings.Contains(errs.String(), "broken pipe") || !strings.Contains(errs.String(), "said") {
+		t.Errorf("status %d, %v, stderr %q", status, cmd.ProcessState, errs.String())
+	}
+}
