@@ -21,6 +21,7 @@ import (
 	"github.com/vdestack/vdestack/internal/capture/capturetest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/stack"
+	"golang.org/x/sys/unix"
 )
 
 // sum16 is the sum of the Internet's checksums.
@@ -199,6 +200,56 @@ func TestCapture(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCaptureVLAN records frames whose tags the kernel takes out on their way in.
+func TestCaptureVLAN(t *testing.T) {
+	onNetworks(t, func(t *testing.T, vnl string) {
+		var out bytes.Buffer
+		var both [2]*Stack
+		for i := range both {
+			s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Capture: &out}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			both[i] = s
+		}
+		from, err := both[0].Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer from.Close()
+		frame := append(bytes.Repeat([]byte{0xff}, 6), 2, 0, 0, 0, 0, 1, 0x81, 0, 0xa0, 7, 0x88, 0xb5)
+		frame = append(frame, bytes.Repeat([]byte{1, 2, 3, 4}, 20)...)
+		before := both[1].Stats().Interfaces[0].RxFrames
+		if err := unix.Sendto(int(from.Fd()), frame, 0, &unix.SockaddrLinklayer{Ifindex: both[0].Stats().Interfaces[0].Index}); err != nil {
+			t.Fatal(err)
+		}
+		for wait := time.Now().Add(30 * time.Second); both[1].Stats().Interfaces[0].RxFrames == before; time.Sleep(time.Millisecond) {
+			if time.Now().After(wait) {
+				t.Fatal("nothing has arrived")
+			}
+		}
+		for _, s := range both {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		f, err := capturetest.Read(out.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []bool
+		for _, p := range f.Packets {
+			if bytes.Equal(p.Data, frame) {
+				got = append(got, p.Out)
+			}
+		}
+		if !slices.Equal(got, []bool{true, false}) && !slices.Equal(got, []bool{false, true}) {
+			t.Errorf("the frame was recorded so (out): %v", got)
+		}
+	})
 }
 
 // TestCaptureWireshark has the programs of Wireshark read a ping.
