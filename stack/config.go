@@ -77,7 +77,7 @@ type Interface struct {
 	// of one section.
 	//
 	// The network does not wait for the writer: what it does not take in time,
-	// while 4 MiB wait, is not recorded, but counted, in the file and in
+	// while 16 MiB wait, is not recorded, but counted, in the file and in
 	// [InterfaceStats]. An error of the writer ends the recording, and nothing
 	// else; it is logged, and Close returns it. Close of the last stack that
 	// records to the writer waits until it has taken all, unless it takes nothing
@@ -290,7 +290,9 @@ type InterfaceStats struct {
 	Err error
 
 	// CaptureDropped counts frames that Capture has not recorded, and CaptureErr
-	// says why it has ended; nil while it goes on.
+	// says why it has ended; nil while it goes on. Where the kernel switches the
+	// network, what its socket for the capture had no room for is counted in
+	// packets, which can be of many frames.
 	CaptureDropped uint64
 	CaptureErr     error
 }

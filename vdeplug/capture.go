@@ -14,7 +14,7 @@ import (
 // interfaces of stacks, that have the same writer, if it can be compared, are
 // interfaces of one section.
 //
-// A frame never waits for w. What w does not take in time, while 4 MiB wait, is not
+// A frame never waits for w. What w does not take in time, while 16 MiB wait, is not
 // recorded, but counted in the file. An error of w ends the recording, and nothing
 // else.
 //

@@ -17,10 +17,11 @@ import (
 )
 
 const (
-	// bufferSize bounds what waits for the writer: about 2,700 frames of 1514
-	// bytes. While it writes as much again is kept.
-	bufferSize = 4 << 20
-	// keptSize is how much memory stays while nothing waits.
+	// bufferSize bounds what waits for the writer: about 10,000 frames of 1514
+	// bytes, what a fast network brings while a busy machine does not let the
+	// writer run. While it writes, as much again is kept.
+	bufferSize = 16 << 20
+	// keptSize is how much memory stays when less than a sixteenth of it was used.
 	keptSize = 1 << 20
 	// writeSize is how much is written at once: what a writer takes shows that
 	// it still works.
@@ -116,10 +117,10 @@ func (r *recorder) write() {
 	var out []byte
 	for {
 		r.mu.Lock()
+		if n := cap(r.pending) + cap(out); n > keptSize && len(out) < n/16 && len(r.pending) == 0 {
+			r.pending, out = nil, nil
+		}
 		for len(r.pending) == 0 && !r.closing {
-			if cap(r.pending)+cap(out) > keptSize {
-				r.pending, out = nil, nil
-			}
 			r.arrived.Wait()
 		}
 		if len(r.pending) == 0 || r.err != nil {

@@ -221,7 +221,7 @@ func TestSlow(t *testing.T) {
 		w := &slow{take: make(chan error)}
 		i := Open(w, "vde0", "", nil)
 		synctest.Wait()
-		const frames, size = 10000, 1500
+		const frames, size = 20000, 1500
 		for range frames {
 			i.Frame(true, frame(size))
 		}

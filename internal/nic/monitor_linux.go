@@ -11,10 +11,14 @@ import (
 // that. One goroutine reads it.
 type Monitor struct{ dev *Device }
 
+// monitorBuffer is what the kernel keeps while nobody reads, where it allows so
+// much: nothing slows down who sends.
+const monitorBuffer = 32 << 20
+
 // NewMonitor takes over a packet socket as NewSocket does, and puts it on any
 // interface.
 func NewMonitor(fd, index int) (*Monitor, error) {
-	d, err := newSocket(fd, index, All, 0)
+	d, err := newSocket(fd, index, All, monitorBuffer, 0)
 	if err != nil {
 		return nil, err
 	}

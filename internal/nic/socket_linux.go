@@ -29,10 +29,10 @@ func htons(v uint16) uint16 { return v<<8 | v>>8 }
 // before it is cut into frames. Only UDP and TCP checksums are left out of o on
 // the way there; the way back is as of a TAP. An error closes the descriptor.
 func NewSocket(fd, index int, o Offload) (_ *Device, err error) {
-	return newSocket(fd, index, o, 1)
+	return newSocket(fd, index, o, socketBuffer, 1)
 }
 
-func newSocket(fd, index int, o Offload, ignoreOutgoing int) (_ *Device, err error) {
+func newSocket(fd, index int, o Offload, buffer, ignoreOutgoing int) (_ *Device, err error) {
 	o = o.Usable()
 	d := &Device{socket: true, header: o&Header != 0, udp: true}
 	set := func(level, option, value int, name string) {
@@ -49,8 +49,8 @@ func newSocket(fd, index int, o Offload, ignoreOutgoing int) (_ *Device, err err
 	set(unix.SOL_PACKET, unix.PACKET_AUXDATA, 1, "PACKET_AUXDATA")
 	// Not PACKET_QDISC_BYPASS, which drops packets that the interface wants cut.
 	for _, option := range [][2]int{{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}} {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[0], socketBuffer) != nil {
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[1], socketBuffer)
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[0], buffer) != nil {
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[1], buffer)
 		}
 	}
 	if err == nil {
