@@ -88,6 +88,10 @@ type Interface struct {
 	// Interfaces of mem:// and lan:// are veth pairs of another sort, and have no
 	// Kind.
 	Kind string
+	// NoReconnect leaves a network that has gone, such as a switch that has ended,
+	// alone. Otherwise it is opened again when that can be done, and what is
+	// connected goes on: see [vdeplug.Options].
+	NoReconnect bool
 	// NoOffload are kinds of work that the kernel and the stack do not leave to
 	// each other although they could. It is for finding faults: without them
 	// each frame costs as much as a whole packet.
@@ -286,8 +290,14 @@ type InterfaceStats struct {
 	// the first on, frames are not joined any more (see [OffloadGRO]).
 	Refused uint64
 
-	// Err says why the network is gone; nil while it is there.
+	// Err says why the network is gone, or why it cannot be opened again yet; nil
+	// while it is there.
 	Err error
+	// Reconnecting is true while a network that is gone is being opened again. One
+	// with an Err and without Reconnecting is gone for good.
+	Reconnecting bool
+	// Reconnects counts how often it was opened again.
+	Reconnects uint64
 
 	// CaptureDropped counts frames that Capture has not recorded, and CaptureErr
 	// says why it has ended; nil while it goes on. Where the kernel switches the

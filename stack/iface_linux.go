@@ -67,18 +67,21 @@ func (cfg Interface) plugged() bool {
 
 // A network is one that is reached by a plug.
 type network struct {
-	ctx    context.Context
-	vnl    string
-	opened chan struct{} // closed when it is open; nil: nobody opens it yet
-	plug   vdeplug.Conn  // nil once it is taken
-	err    error
+	ctx     context.Context
+	vnl     string
+	options vdeplug.Options
+	opened  chan struct{} // closed when it is open; nil: nobody opens it yet
+	plug    vdeplug.Conn  // nil once it is taken
+	err     error
 }
 
-func newNetwork(ctx context.Context, vnl string) *network {
+func (s *Stack) newNetwork(ctx context.Context, cfg Interface) *network {
+	vnl := cfg.VNL
 	if vnl == "" {
 		vnl = "null://"
 	}
-	return &network{ctx: ctx, vnl: vnl}
+	o := vdeplug.Options{Reconnect: !cfg.NoReconnect, Notify: func(l vdeplug.Link) { s.linkChanged(cfg.Name, l) }}
+	return &network{ctx: ctx, vnl: vnl, options: o}
 }
 
 // begin begins to open the network beside what the caller does.
@@ -93,7 +96,7 @@ func (n *network) begin() {
 	}()
 }
 
-func (n *network) open() { n.plug, n.err = vdeplug.OpenContext(n.ctx, n.vnl, nil) }
+func (n *network) open() { n.plug, n.err = vdeplug.OpenContext(n.ctx, n.vnl, &n.options) }
 
 // take returns the plug, and opens the network if begin has not.
 func (n *network) take() (plug vdeplug.Conn, err error) {
@@ -106,14 +109,25 @@ func (n *network) take() (plug vdeplug.Conn, err error) {
 	return plug, n.err
 }
 
+// linkChanged logs what has become of a network that is opened again.
+func (s *Stack) linkChanged(name string, l vdeplug.Link) {
+	switch {
+	case l.Err == nil:
+		s.log.Info("network is back", "interface", name, "reconnects", l.Reconnects)
+	case l.Reconnecting:
+		s.log.Warn("network is gone, reconnecting", "interface", name, "error", l.Err)
+	}
+	// The pump meets the end.
+}
+
 // plugNetworks returns the networks of those interfaces that reach theirs by plugs,
 // nil for the others. discard gives up what nobody has taken.
-func plugNetworks(ctx context.Context, interfaces []Interface) (all []*network, discard func()) {
+func (s *Stack) plugNetworks(ctx context.Context, interfaces []Interface) (all []*network, discard func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	all = make([]*network, len(interfaces))
 	for j, f := range interfaces {
 		if f.plugged() {
-			all[j] = newNetwork(ctx, f.VNL)
+			all[j] = s.newNetwork(ctx, f)
 		}
 	}
 	return all, func() {
@@ -136,7 +150,7 @@ func (s *Stack) newIface(ctx context.Context, nl *rtnl.Conn, cfg Interface, netw
 		if i, err := s.newLANIface(ctx, nl, cfg); i != nil || err != nil {
 			return i, err
 		}
-		network = newNetwork(ctx, cfg.VNL) // the kernel cannot
+		network = s.newNetwork(ctx, cfg) // the kernel cannot
 	}
 	i := &iface{s: s, cfg: cfg}
 	defer func() {
@@ -399,8 +413,12 @@ func (i *iface) networkStats() InterfaceStats {
 		st.TxDropped += drops.Send
 		st.RxDropped += drops.Recv
 	}
+	if l, ok := i.plug.(vdeplug.Linker); ok {
+		link := l.Link()
+		st.Err, st.Reconnecting, st.Reconnects = link.Err, link.Reconnecting, link.Reconnects
+	}
 	if err := i.failure.Load(); err != nil {
-		st.Err = *err
+		st.Err, st.Reconnecting = *err, false
 	}
 	return st
 }

@@ -69,7 +69,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	networks, discard := plugNetworks(ctx, cfg.Interfaces)
+	networks, discard := s.plugNetworks(ctx, cfg.Interfaces)
 	defer discard()
 	var first netns.TAP
 	if len(networks) > 0 && networks[0] != nil && cfg.Interfaces[0].Kind != KindVeth {

@@ -85,6 +85,7 @@ type nestedConn struct {
 var (
 	_ Conn         = (*nestedConn)(nil)
 	_ Dropper      = (*nestedConn)(nil)
+	_ Linker       = (*nestedConn)(nil)
 	_ carrier.Conn = (*nestedConn)(nil)
 )
 
@@ -204,6 +205,14 @@ func innerDrops(d Drops, inner Conn, frames *carrier.Frames) Drops {
 		d.Send += frames.Bad.Load()
 	}
 	return d
+}
+
+// Link returns that of the network that the plug is nested on.
+func (c *nestedConn) Link() (link Link) {
+	if inner, ok := c.inner.(Linker); ok {
+		link = inner.Link()
+	}
+	return link
 }
 
 func (c *nestedConn) Close() (err error) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,31 +53,63 @@ func OpenContext(ctx context.Context, vnl string, o *Options) (Conn, error) {
 // there; a file that names itself between the braces would have no end.
 const maxNesting = 32
 
+// A nestingLevel is a network that is being opened, as a value of the context.
+type nestingLevel struct {
+	depth int
+	// revived says that a network inside comes back by itself.
+	revived atomic.Bool
+}
+
 type nestingKey struct{}
 
+// openLocator opens a network. If it is to come back by itself, the innermost one
+// does, and those that it is nested in stay as they are.
 func openLocator(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	nesting, _ := ctx.Value(nestingKey{}).(int)
-	if nesting > maxNesting {
+	level := &nestingLevel{}
+	if outer, ok := ctx.Value(nestingKey{}).(*nestingLevel); ok {
+		level.depth = outer.depth + 1
+		if o.Reconnect {
+			outer.revived.Store(true)
+		}
+	}
+	if level.depth > maxNesting {
 		return nil, fmt.Errorf("more than %d networks are nested; does a file name itself?", maxNesting)
 	}
-	ctx = context.WithValue(ctx, nestingKey{}, nesting+1)
+	ctx = context.WithValue(ctx, nestingKey{}, level)
+	c, last, err := openScheme(ctx, vnl, o)
+	if err != nil || !o.Reconnect || level.revived.Load() {
+		return c, err
+	}
+	return newReconnector(ctx, vnl, c, o.Notify, func(ctx context.Context) (Conn, bool, error) {
+		c, l, err := openScheme(ctx, vnl, o)
+		changed := l != last
+		if err == nil {
+			last = l
+		}
+		return c, changed, err
+	}), nil
+}
+
+// openScheme opens a network, and returns the locator with its scheme, if that is
+// known.
+func openScheme(ctx context.Context, vnl string, o *Options) (Conn, Locator, error) {
 	l, origin, err := resolve(vnl)
 	if err != nil {
-		return nil, err
+		return nil, l, err
 	}
 	open := lookupScheme(l.Scheme())
 	if open == nil {
-		return nil, fmt.Errorf("%sunknown scheme %q (have %s): %w",
+		return nil, l, fmt.Errorf("%sunknown scheme %q (have %s): %w",
 			origin, l.Scheme(), strings.Join(Schemes(), ", "), errors.ErrUnsupported)
 	}
 	c, err := open(ctx, l, o)
 	if err != nil {
-		return nil, fmt.Errorf("%s%w", origin, err)
+		return nil, l, fmt.Errorf("%s%w", origin, err)
 	}
-	return c, nil
+	return c, l, nil
 }
 
 // openInner opens the network that was between the braces of another. The empty

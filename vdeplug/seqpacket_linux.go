@@ -167,6 +167,8 @@ var (
 	_ carrier.Conn = (*seqpacketConn)(nil)
 )
 
+// final also says that the network cannot be opened again: its descriptor will be
+// that of something else.
 func (c *seqpacketConn) final(op string, err error) error {
 	switch {
 	case err == nil:
@@ -174,7 +176,7 @@ func (c *seqpacketConn) final(op string, err error) error {
 	case c.closing.Load():
 		return net.ErrClosed
 	}
-	return &Error{op, c.vnl, err}
+	return &Error{op, c.vnl, lastingError{err}}
 }
 
 func (c *seqpacketConn) Drops() Drops { return c.link.Drops() }

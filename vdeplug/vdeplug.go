@@ -60,6 +60,17 @@ type Options struct {
 	// Description is shown by switches in their list of ports; the plug adds
 	// the user and the process. Empty means "vdestack".
 	Description string
+	// Reconnect makes the plug open its network again, as Open did, when that has
+	// gone: a switch that was started again, a command that has ended. It goes on
+	// trying until Close, with waits from 50 ms to 5 s, or until it meets an error
+	// that does not pass, of permission or in the locator. Meanwhile Recv waits,
+	// and Send drops. Open itself fails at once all the same. See [Link].
+	Reconnect bool
+	// Notify, if not nil, is told when the network of a plug with Reconnect has
+	// gone, is back, and is gone for good. One that ends again and again in less
+	// than a second has gone once. It is called by one goroutine at a time, must
+	// return soon, and must not close the plug.
+	Notify func(Link)
 }
 
 // An OpenFunc opens the networks of one scheme. ctx bounds the opening, not

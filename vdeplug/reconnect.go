@@ -1,0 +1,466 @@
+package vdeplug
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+const (
+	// reconnectFirst is the wait before the first attempt to open a network
+	// again; each is twice the one before, up to reconnectMax. All are shortened
+	// by up to a quarter, for the plugs of a switch do not come back one by one.
+	reconnectFirst = 50 * time.Millisecond
+	reconnectMax   = 5 * time.Second
+	// reconnectSteady is how long a network must last to count as being back.
+	// What ends earlier, as a command that has no network itself, is waited for
+	// longer each time, and nobody is told of each.
+	reconnectSteady = time.Second
+	// reconnectDoubt is how long an error that does not pass by itself must be the
+	// answer. A switch makes its socket before it says who may use it, as udev does
+	// with devices, and a file is empty before it has a locator.
+	reconnectDoubt = time.Second
+)
+
+// A Link says whether the network of a plug with [Options.Reconnect] is there.
+type Link struct {
+	// Err says why the network is not there; nil while it is.
+	Err error
+	// Reconnecting is true while the network is gone and is being opened again:
+	// with Err, it is gone for good if Reconnecting is false.
+	Reconnecting bool
+	// Reconnects counts how often the network was opened again.
+	Reconnects uint64
+}
+
+// A Linker is a Conn that knows whether its network is there. Every plug of this
+// package that was opened with [Options.Reconnect] is one.
+type Linker interface {
+	Link() Link
+}
+
+// A lastingError is the end of a network that cannot be opened again.
+type lastingError struct{ error }
+
+func (e lastingError) Unwrap() error { return e.error }
+
+// A reconnector is a plug on a network that is opened again when it is gone. It
+// has a goroutine only then, and a little longer.
+type reconnector struct {
+	dropCounter // of frames for a network that is gone
+	vnl         string
+	again       func(context.Context) (_ Conn, changed bool, _ error)
+	notify      func(Link)
+	now         atomic.Pointer[session]
+
+	ctx       context.Context // ends with Close
+	cancel    context.CancelFunc
+	work      sync.WaitGroup // of revive
+	closeOnce sync.Once
+
+	mu       sync.Mutex // guards the fields below; never held across a call of a plug
+	link     Link
+	live     *session // that forget has not met
+	past     Drops    // of the plugs before
+	running  bool     // revive does
+	closed   bool
+	closeErr error // of a plug before
+}
+
+var (
+	_ Conn         = (*reconnector)(nil)
+	_ Dropper      = (*reconnector)(nil)
+	_ Linker       = (*reconnector)(nil)
+	_ carrier.Conn = (*reconnector)(nil)
+)
+
+// A session is the plug on the network, or an absence in its place.
+type session struct {
+	conn    Conn
+	packets carrier.Conn    // conn
+	frames  *carrier.Frames // packets, if conn is none
+	absence *absence        // conn, if it is one
+
+	// When the network has gone: why.
+	cause error
+	lost  chan struct{} // closed when cause is set
+}
+
+func newSession(c Conn) *session {
+	s := &session{conn: c, lost: make(chan struct{})}
+	var ok bool
+	if s.packets, ok = c.(carrier.Conn); !ok {
+		s.frames = carrier.NewFrames(c, MaxFrame)
+		s.packets = s.frames
+	}
+	return s
+}
+
+func (s *session) drops() (d Drops) {
+	if c, ok := s.conn.(Dropper); ok {
+		d = c.Drops()
+	}
+	if s.frames != nil {
+		d.Send += s.frames.Bad.Load()
+	}
+	return d
+}
+
+// newReconnector takes over an open plug. again opens its network once more, and
+// says whether that is another one than the locator meant at first. ctx has the
+// values that again wants.
+func newReconnector(ctx context.Context, vnl string, c Conn, notify func(Link), again func(context.Context) (Conn, bool, error)) *reconnector {
+	r := &reconnector{vnl: vnl, again: again, notify: notify, live: newSession(c)}
+	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	r.now.Store(r.live)
+	return r
+}
+
+func (r *reconnector) Recv(frame []byte) (int, error) {
+	for {
+		s := r.now.Load()
+		n, err := s.conn.Recv(frame)
+		if err == nil {
+			return n, nil
+		}
+		if err := r.lose(s, err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (r *reconnector) Send(frame []byte) error {
+	s := r.now.Load()
+	err := s.conn.Send(frame)
+	if err == nil {
+		return nil
+	}
+	if err := r.lose(s, err); err != nil {
+		return err
+	}
+	r.droppedSend.Add(1)
+	return nil
+}
+
+// RecvPackets is that of [carrier.Conn].
+func (r *reconnector) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	for {
+		s := r.now.Load()
+		packets, err := s.packets.RecvPackets(b)
+		if err == nil {
+			return packets, nil
+		}
+		b.Release() // it may take long
+		if err := r.lose(s, err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// SendPackets is that of [carrier.Conn].
+func (r *reconnector) SendPackets(packets []carrier.Packet) error {
+	s := r.now.Load()
+	err := s.packets.SendPackets(packets)
+	if err == nil {
+		return nil
+	}
+	if err := r.lose(s, err); err != nil {
+		return err
+	}
+	r.dropPackets(packets)
+	return nil
+}
+
+func (r *reconnector) dropPackets(packets []carrier.Packet) {
+	for i := range packets {
+		frames, _ := virtio.Count(packets[i].Offload, packets[i].Data)
+		r.droppedSend.Add(uint64(frames))
+	}
+}
+
+// lose notes that a call of the session's plug has failed. It returns an error if
+// there will be no other session.
+func (r *reconnector) lose(s *session, err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.closed:
+		return net.ErrClosed
+	case s.absence != nil && r.now.Load() == s:
+		return err // it is for ever
+	case r.now.Load() != s:
+		return nil
+	}
+	s.cause = err
+	close(s.lost)
+	r.link.Err, r.link.Reconnecting = err, true
+	a := &absence{r: r, over: make(chan struct{})}
+	r.now.Store(&session{conn: a, packets: a, absence: a})
+	if !r.running {
+		r.running = true
+		r.work.Go(func() { r.revive(s) })
+	}
+	return nil
+}
+
+// revive opens the network of a lost session again, as often as it goes while it
+// is not steady.
+func (r *reconnector) revive(s *session) {
+	wait := reconnectFirst
+	for told := false; ; {
+		if _, ok := errors.AsType[lastingError](s.cause); ok {
+			r.forget(s)
+			r.end(s.cause)
+			return
+		}
+		if !told {
+			r.tell()
+		}
+		r.forget(s)
+		next := r.reopen(&wait)
+		if next == nil {
+			return
+		}
+		if !told {
+			r.tell()
+		}
+		steady := time.NewTimer(reconnectSteady)
+		select {
+		case <-r.ctx.Done():
+			steady.Stop()
+			return
+		case <-next.lost:
+			steady.Stop()
+			told = true
+		case <-steady.C:
+			if told {
+				r.tell()
+			}
+			if r.rest(next) {
+				return
+			}
+			told, wait = false, reconnectFirst
+		}
+		s = next
+	}
+}
+
+// rest ends revive, unless the session was lost meanwhile.
+func (r *reconnector) rest(s *session) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running = r.now.Load() != s
+	return !r.running
+}
+
+// forget closes the plug of a lost session. What waits in it is woken.
+func (r *reconnector) forget(s *session) {
+	err := s.conn.Close()
+	d := s.drops()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.closeErr = err
+	}
+	r.past.Recv += d.Recv
+	r.past.Send += d.Send
+	r.live = nil
+}
+
+// reopen tries until it has opened the network, and puts the session in the place
+// of the absence. It returns nil if there is none: after Close, or an error that
+// does not pass. wait is before the next attempt.
+func (r *reconnector) reopen(wait *time.Duration) *session {
+	var doubt time.Time // since when
+	for {
+		timer := time.NewTimer(*wait - rand.N(*wait/4))
+		*wait = min(2**wait, reconnectMax)
+		select {
+		case <-r.ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+		ctx, cancel := context.WithTimeout(r.ctx, openTimeout)
+		c, changed, err := r.again(ctx)
+		cancel()
+		if err == nil {
+			return r.come(newSession(c))
+		}
+		err = &Error{"open", r.vnl, err}
+		switch {
+		case passing(err, changed):
+			doubt = time.Time{}
+		case doubt.IsZero():
+			doubt = time.Now()
+		case time.Since(doubt) >= reconnectDoubt:
+			r.end(err)
+			return nil
+		}
+		r.mu.Lock()
+		r.link.Err = err
+		r.mu.Unlock()
+	}
+}
+
+// passing reports whether opening a network again may do better than this error.
+// A locator that has become another, in a file, is to blame for what is no error
+// of the system.
+func passing(err error, changed bool) bool {
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported):
+		return false
+	case !changed:
+		return true
+	}
+	_, system := errors.AsType[syscall.Errno](err)
+	_, network := errors.AsType[net.Error](err)
+	return system || network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// come puts a session in the place of an absence.
+func (r *reconnector) come(s *session) *session {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		r.forget(s)
+		return nil
+	}
+	a := r.now.Load().absence
+	r.link = Link{Reconnects: r.link.Reconnects + 1}
+	r.live = s
+	r.now.Store(s)
+	r.mu.Unlock()
+	close(a.over)
+	return s
+}
+
+// end makes the absence one for ever. err is what calls return from now on.
+func (r *reconnector) end(err error) {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return
+	}
+	a := r.now.Load().absence
+	a.err = err
+	r.link.Err, r.link.Reconnecting = err, false
+	r.mu.Unlock()
+	close(a.over)
+	r.tell()
+}
+
+// tell tells the state of the link.
+func (r *reconnector) tell() {
+	if l := r.Link(); r.notify != nil && r.ctx.Err() == nil {
+		r.notify(l)
+	}
+}
+
+func (r *reconnector) Link() Link {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.link
+}
+
+// Drops returns the counts of all plugs so far.
+func (r *reconnector) Drops() Drops {
+	r.mu.Lock()
+	past, live := r.past, r.live
+	r.mu.Unlock()
+	d := r.dropCounter.Drops()
+	d.Recv += past.Recv
+	d.Send += past.Send
+	if live != nil {
+		more := live.drops()
+		d.Recv += more.Recv
+		d.Send += more.Send
+	}
+	return d
+}
+
+func (r *reconnector) Close() (err error) {
+	r.closeOnce.Do(func() {
+		r.mu.Lock()
+		r.closed = true
+		live := r.live
+		r.mu.Unlock()
+		r.cancel()
+		if live != nil {
+			err = live.conn.Close() // a second time, perhaps
+		}
+		r.work.Wait()
+		err = errors.Join(err, r.closeErr) // nobody else is left
+	})
+	return err
+}
+
+// An absence is in the place of a plug while the network is gone. It drops what
+// is sent.
+type absence struct {
+	r    *reconnector
+	over chan struct{} // closed at the end of the absence
+	err  error         // why it has none; set before over is closed
+}
+
+// errOver says that there is another session.
+var errOver = errors.New("vdeplug: the network is back")
+
+func (a *absence) wait() error {
+	select {
+	case <-a.r.ctx.Done():
+		return net.ErrClosed
+	case <-a.over:
+	}
+	if a.err != nil {
+		return a.err
+	}
+	return errOver
+}
+
+// ended returns why nothing will ever be sent.
+func (a *absence) ended() error {
+	if a.r.ctx.Err() != nil {
+		return net.ErrClosed
+	}
+	select {
+	case <-a.over:
+		return a.err
+	default:
+		return nil
+	}
+}
+
+func (a *absence) Recv([]byte) (int, error) { return 0, a.wait() }
+
+func (a *absence) RecvPackets(*carrier.Buffer) ([]carrier.Packet, error) { return nil, a.wait() }
+
+func (a *absence) Send([]byte) error {
+	err := a.ended()
+	if err == nil {
+		a.r.droppedSend.Add(1)
+	}
+	return err
+}
+
+func (a *absence) SendPackets(packets []carrier.Packet) error {
+	err := a.ended()
+	if err == nil {
+		a.r.dropPackets(packets)
+	}
+	return err
+}
+
+func (a *absence) Close() error { return nil }

@@ -1,0 +1,564 @@
+package vdeplug
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+)
+
+// A flaky is a network of the scheme "flaky", with the name of the test.
+type flaky struct {
+	mu    sync.Mutex
+	err   error       // of opening
+	opens []time.Time // attempts
+	now   *flakyConn  // the last that was opened
+	hang  bool        // opening does not return before its context has ended
+}
+
+var flakies sync.Map
+
+func init() {
+	Register("flaky", func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
+		f, ok := flakies.Load(l.Body())
+		if !ok {
+			return nil, errors.New("no such network")
+		}
+		return f.(*flaky).open(ctx)
+	})
+}
+
+// newFlaky returns a network, and its locator.
+func newFlaky(t *testing.T) (*flaky, string) {
+	t.Helper()
+	f := &flaky{}
+	name := strings.ReplaceAll(t.Name(), "/", "-")
+	flakies.Store(name, f)
+	t.Cleanup(func() { flakies.Delete(name) })
+	return f, "flaky://" + name
+}
+
+func (f *flaky) open(ctx context.Context) (Conn, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opens = append(f.opens, time.Now())
+	if f.hang {
+		f.mu.Unlock()
+		<-ctx.Done()
+		f.mu.Lock()
+		return nil, ctx.Err()
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+	f.now = &flakyConn{frames: make(chan []byte, 8), gone: make(chan struct{}), closed: make(chan struct{})}
+	return f.now, nil
+}
+
+func (f *flaky) set(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func (f *flaky) conn() *flakyConn {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now
+}
+
+func (f *flaky) attempts() []time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.opens)
+}
+
+// A flakyConn returns the frames that are sent, until it is gone.
+type flakyConn struct {
+	dropCounter
+	frames     chan []byte
+	gone       chan struct{}
+	once, ends sync.Once
+	closed     chan struct{}
+}
+
+func (c *flakyConn) end() { c.ends.Do(func() { close(c.gone) }) }
+
+func (c *flakyConn) Recv(frame []byte) (int, error) {
+	select {
+	case f := <-c.frames:
+		return copy(frame, f), nil
+	case <-c.gone:
+		return 0, errTestGone
+	case <-c.closed:
+		return 0, net.ErrClosed
+	}
+}
+
+func (c *flakyConn) Send(frame []byte) error {
+	select {
+	case <-c.gone:
+		return errTestGone
+	case <-c.closed:
+		return net.ErrClosed
+	default:
+	}
+	select {
+	case c.frames <- bytes.Clone(frame):
+	default:
+		c.droppedSend.Add(1)
+	}
+	return nil
+}
+
+func (c *flakyConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return nil
+}
+
+// links are what Notify was told.
+type links struct {
+	mu   sync.Mutex
+	told []string
+}
+
+func (l *links) add(link Link) {
+	text := "back"
+	switch {
+	case link.Err != nil && link.Reconnecting:
+		text = "gone"
+	case link.Err != nil:
+		text = "for good"
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told = append(l.told, text)
+}
+
+func (l *links) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.told, ", ")
+}
+
+var (
+	errTestGone  = errors.New("it has gone")
+	errTestAgain = &os.PathError{Op: "open", Path: "x", Err: syscall.ENOENT}
+)
+
+// receiving receives all the time. It returns what the last error is sent to.
+func receiving(c Conn) (got chan []byte, end chan error) {
+	got, end = make(chan []byte, 64), make(chan error, 1)
+	go func() {
+		buf := make([]byte, MaxFrame)
+		for {
+			n, err := c.Recv(buf)
+			if err != nil {
+				end <- err
+				return
+			}
+			got <- bytes.Clone(buf[:n])
+		}
+	}()
+	return got, end
+}
+
+func TestReconnect(t *testing.T) {
+	f, vnl := newFlaky(t)
+	synctest.Test(t, func(t *testing.T) {
+		var told links
+		c, err := Open(vnl, &Options{Reconnect: true, Notify: told.add})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, end := receiving(c)
+		frame := testFrame(station(1), station(2), 60)
+		if err := c.Send(frame); err != nil || !bytes.Equal(<-got, frame) {
+			t.Fatal("no frame", err)
+		}
+		f.conn().droppedSend.Add(3)
+
+		f.set(errTestAgain)
+		lost := time.Now()
+		f.conn().end()
+		synctest.Wait()
+		if l := c.(Linker).Link(); l.Err != errTestGone || !l.Reconnecting || l.Reconnects != 0 {
+			t.Errorf("gone: %+v", l)
+		}
+		if err := c.Send(frame); err != nil {
+			t.Errorf("sending while it is gone: %v", err)
+		}
+		time.Sleep(30 * time.Second)
+		if l := c.(Linker).Link(); !errors.Is(l.Err, syscall.ENOENT) || !l.Reconnecting {
+			t.Errorf("still gone: %+v", l)
+		}
+		want, last := reconnectFirst, lost
+		attempts := f.attempts()[1:]
+		if len(attempts) < 10 || len(attempts) > 16 {
+			t.Errorf("%d attempts in 30 s", len(attempts))
+		}
+		for i, at := range attempts {
+			if d := at.Sub(last); d > want || d < want*3/4 {
+				t.Errorf("attempt %d came after %v, want %v or a little less", i+1, d, want)
+			}
+			last, want = at, min(2*want, 5*time.Second)
+		}
+
+		f.set(nil)
+		time.Sleep(5 * time.Second)
+		if l := c.(Linker).Link(); l != (Link{Reconnects: 1}) {
+			t.Errorf("back: %+v", l)
+		}
+		if err := c.Send(frame); err != nil || !bytes.Equal(<-got, frame) {
+			t.Error("no frame", err)
+		}
+		if d := c.(Dropper).Drops(); d != (Drops{Send: 4}) {
+			t.Errorf("drops: %+v, want 3 of the first plug and 1 between", d)
+		}
+		time.Sleep(2 * time.Second)
+
+		// Sending finds it out as well, and the wait has started over.
+		lost = time.Now()
+		f.conn().end()
+		if err := c.Send(frame); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(reconnectFirst)
+		if at := f.attempts(); at[len(at)-1].Sub(lost) > reconnectFirst {
+			t.Error("the first wait is long")
+		}
+		if got, want := told.String(), "gone, back, gone, back"; got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-end; err != net.ErrClosed {
+			t.Errorf("receiving after Close: %v", err)
+		}
+		if err := c.Send(frame); err != net.ErrClosed {
+			t.Errorf("sending after Close: %v", err)
+		}
+		if c.Close() != nil {
+			t.Error("a second Close")
+		}
+	})
+}
+
+// TestReconnectUnsteady has a network that ends as soon as it is open.
+func TestReconnectUnsteady(t *testing.T) {
+	f, vnl := newFlaky(t)
+	synctest.Test(t, func(t *testing.T) {
+		var told links
+		c, err := Open(vnl, &Options{Reconnect: true, Notify: told.add})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		receiving(c)
+		for range 20 {
+			had := f.conn()
+			had.end()
+			for f.conn() == had {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		if got, want := told.String(), "gone, back"; got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+		at := f.attempts()
+		if d := at[len(at)-1].Sub(at[len(at)-2]); d < 3*time.Second {
+			t.Errorf("the last wait was %v", d)
+		}
+		if n := c.(Linker).Link().Reconnects; n != 20 {
+			t.Errorf("%d reconnects", n)
+		}
+		time.Sleep(2 * reconnectSteady)
+		if got, want := told.String(), "gone, back, back"; got != want {
+			t.Errorf("told %q when it lasts, want %q", got, want)
+		}
+	})
+}
+
+// TestReconnectEnds has errors that do not pass.
+func TestReconnectEnds(t *testing.T) {
+	for name, err := range map[string]error{
+		"permission":  fmt.Errorf("connecting: %w", syscall.EACCES),
+		"operation":   os.NewSyscallError("connect", syscall.EPERM),
+		"unsupported": errors.ErrUnsupported,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, vnl := newFlaky(t)
+			synctest.Test(t, func(t *testing.T) {
+				var told links
+				c, oerr := Open(vnl, &Options{Reconnect: true, Notify: told.add})
+				if oerr != nil {
+					t.Fatal(oerr)
+				}
+				defer c.Close()
+				_, end := receiving(c)
+				// For a moment it passes.
+				f.set(err)
+				f.conn().end()
+				time.Sleep(reconnectDoubt / 2)
+				if l := c.(Linker).Link(); !errors.Is(l.Err, err) || !l.Reconnecting {
+					t.Errorf("at once: %+v", l)
+				}
+				f.set(nil)
+				time.Sleep(10 * time.Second)
+				if l := c.(Linker).Link(); l.Err != nil {
+					t.Errorf("after a moment: %+v", l)
+				}
+				f.set(err)
+				f.conn().end()
+				if got := <-end; !errors.Is(got, err) || !strings.Contains(got.Error(), vnl) {
+					t.Errorf("got %v, want %v", got, err)
+				}
+				if got := c.Send(make([]byte, 60)); !errors.Is(got, err) {
+					t.Errorf("sending: %v", got)
+				}
+				synctest.Wait()
+				if l := c.(Linker).Link(); !errors.Is(l.Err, err) || l.Reconnecting || l.Reconnects != 1 {
+					t.Errorf("in the end: %+v", l)
+				}
+				n := len(f.attempts())
+				time.Sleep(time.Minute)
+				if now := len(f.attempts()); now != n {
+					t.Errorf("%d attempts after the end", now-n)
+				}
+				if got, want := told.String(), "gone, back, gone, for good"; got != want {
+					t.Errorf("told %q, want %q", got, want)
+				}
+			})
+		})
+	}
+}
+
+// TestReconnectOpen fails at once, reconnecting or not.
+func TestReconnectOpen(t *testing.T) {
+	f, vnl := newFlaky(t)
+	f.set(errTestAgain)
+	if _, err := Open(vnl, &Options{Reconnect: true}); !errors.Is(err, fs.ErrNotExist) || len(f.attempts()) != 1 {
+		t.Errorf("got %v after %d attempts", err, len(f.attempts()))
+	}
+	f.set(nil)
+	c, err := Open(vnl, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, ok := c.(*flakyConn); !ok {
+		t.Errorf("without Reconnect it is a %T", c)
+	}
+}
+
+// TestReconnectClose closes a plug at every moment of its absence.
+func TestReconnectClose(t *testing.T) {
+	for _, hang := range []bool{false, true} {
+		for _, after := range []time.Duration{0, reconnectFirst / 2, 60 * time.Millisecond, 3 * time.Second, 20 * time.Second} {
+			t.Run(fmt.Sprint(hang, after), func(t *testing.T) {
+				f, vnl := newFlaky(t)
+				synctest.Test(t, func(t *testing.T) {
+					c, err := Open(vnl, &Options{Reconnect: true})
+					if err != nil {
+						t.Fatal(err)
+					}
+					_, end := receiving(c)
+					f.set(errTestAgain)
+					f.hang = hang
+					f.conn().end()
+					time.Sleep(after)
+					began := time.Now()
+					if err := c.Close(); err != nil {
+						t.Error(err)
+					}
+					if d := time.Since(began); d > 0 {
+						t.Errorf("Close took %v", d)
+					}
+					if err := <-end; err != net.ErrClosed {
+						t.Errorf("receiving: %v", err)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestReconnectFile has the locator in a file that is changed meanwhile.
+func TestReconnectFile(t *testing.T) {
+	f, vnl := newFlaky(t)
+	file := filepath.Join(t.TempDir(), "net.vnl")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(vnl + "\n")
+	synctest.Test(t, func(t *testing.T) {
+		c, err := Open(file, &Options{Reconnect: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, end := receiving(c)
+		// It may be empty for a moment, or gone for a while.
+		write("")
+		f.conn().end()
+		time.Sleep(reconnectDoubt / 2)
+		if l := c.(Linker).Link(); !l.Reconnecting || !strings.Contains(l.Err.Error(), "empty") {
+			t.Errorf("an empty file: %+v", l)
+		}
+		os.Remove(file)
+		time.Sleep(10 * time.Second)
+		if l := c.(Linker).Link(); !l.Reconnecting {
+			t.Errorf("without the file: %+v", l)
+		}
+		write("null://\n")
+		time.Sleep(10 * time.Second)
+		if l := c.(Linker).Link(); l.Err != nil || l.Reconnects != 1 {
+			t.Errorf("another network: %+v", l)
+		}
+		c.Close()
+		<-end
+
+		write(vnl + "\n")
+		if c, err = Open(file, &Options{Reconnect: true}); err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, end = receiving(c)
+		write("vlan://x{null://}\n")
+		f.conn().end()
+		if err := <-end; !strings.Contains(err.Error(), `"x"`) {
+			t.Errorf("a bad locator: %v", err)
+		}
+	})
+}
+
+// TestReconnectNested has the network inside another come back.
+func TestReconnectNested(t *testing.T) {
+	f, vnl := newFlaky(t)
+	synctest.Test(t, func(t *testing.T) {
+		c, err := Open("vlan://7{vlan://8/qinq{"+vnl+"}}", &Options{Reconnect: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, ok := c.(*nestedConn); !ok {
+			t.Errorf("the plug is a %T", c)
+		}
+		got, _ := receiving(c)
+		frame := testFrame(station(1), station(2), 60)
+		for i := range 3 {
+			if err := c.Send(frame); err != nil || !bytes.Equal(<-got, frame) {
+				t.Fatal("no frame", err)
+			}
+			if l := c.(Linker).Link(); l.Reconnects != uint64(i) {
+				t.Errorf("%+v", l)
+			}
+			f.conn().end()
+			time.Sleep(10 * time.Second)
+		}
+	})
+}
+
+// TestReconnectPackets moves batches, and allocates nothing for it.
+func TestReconnectPackets(t *testing.T) {
+	c, err := Open("mem://"+t.Name(), &Options{Reconnect: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	peer, err := Open("mem://"+t.Name(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	packets := make([]carrier.Packet, 8)
+	for i := range packets {
+		packets[i].Data = testFrame(station(2), station(1), 60)
+	}
+	var b carrier.Buffer
+	defer b.Release()
+	round := func(from, to carrier.Conn) {
+		if err := from.SendPackets(packets); err != nil {
+			t.Fatal(err)
+		}
+		for n := 0; n < len(packets); {
+			got, err := to.RecvPackets(&b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += len(got)
+		}
+	}
+	ours, theirs := c.(carrier.Conn), peer.(carrier.Conn)
+	for _, way := range [][2]carrier.Conn{{ours, theirs}, {theirs, ours}} {
+		round(way[0], way[1])
+		if n := testing.AllocsPerRun(100, func() { round(way[0], way[1]) }); n >= 1 && !raceEnabled {
+			t.Errorf("%v allocations in a round", n)
+		}
+	}
+}
+
+// TestReconnectRace loses the network while everything is called, and closes.
+func TestReconnectRace(t *testing.T) {
+	f, vnl := newFlaky(t)
+	synctest.Test(t, func(t *testing.T) {
+		for range 20 {
+			c, err := Open(vnl, &Options{Reconnect: true, Notify: func(Link) {}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			// Only one: others wait for a mutex, which this clock does not know.
+			wg.Go(func() {
+				var b carrier.Buffer
+				defer b.Release()
+				for {
+					if _, err := c.(carrier.Conn).RecvPackets(&b); err != nil {
+						return
+					}
+				}
+			})
+			for range 3 {
+				wg.Go(func() {
+					buf := make([]byte, MaxFrame)
+					for {
+						if _, err := c.Recv(buf); err != nil {
+							return
+						}
+					}
+				})
+				wg.Go(func() {
+					for c.Send(make([]byte, 60)) == nil && c.(carrier.Conn).SendPackets([]carrier.Packet{{Data: make([]byte, 60)}}) == nil {
+						c.(Dropper).Drops()
+						c.(Linker).Link()
+						time.Sleep(time.Millisecond)
+					}
+				})
+			}
+			for i := range 20 {
+				f.conn().end()
+				time.Sleep(time.Duration(i) * 20 * time.Millisecond)
+			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			wg.Wait()
+		}
+	})
+}
