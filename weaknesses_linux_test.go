@@ -94,8 +94,13 @@ type testPlug struct {
 var testPlugs = make(chan *testPlug, 1)
 
 func init() {
-	vdeplug.Register("testplug", func(context.Context, vdeplug.Locator, *vdeplug.Options) (vdeplug.Conn, error) {
-		return <-testPlugs, nil
+	vdeplug.Register("testplug", func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
+		select {
+		case p := <-testPlugs:
+			return p, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	})
 }
 
@@ -103,7 +108,18 @@ func newTestPlug(t *testing.T) (*testPlug, *Stack) {
 	t.Helper()
 	p := &testPlug{frames: make(chan []byte), closed: make(chan struct{})}
 	testPlugs <- p
-	return p, open(t, "testplug://", "10.0.0.1/24", "fc00::1:1/64")
+	return p, openOnce(t, "testplug://", "10.0.0.1/24", "fc00::1:1/64")
+}
+
+// openOnce makes a stack that leaves a network alone that has gone.
+func openOnce(t *testing.T, vnl string, addrs ...string) *Stack {
+	t.Helper()
+	s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Addrs: prefixes(addrs...), NoReconnect: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
 }
 
 func (p *testPlug) Recv(frame []byte) (int, error) {
@@ -153,7 +169,7 @@ func TestPlugEnds(t *testing.T) {
 		"cmd://sh -c 'kill -KILL $$'": "has ended: signal: killed",
 		"cmd://sh -c 'exec >&- 2>&-; exec sleep 1000'": "has closed its output",
 	} {
-		s := open(t, vnl, "10.0.0.1/24")
+		s := openOnce(t, vnl, "10.0.0.1/24")
 		eventually(t, vnl, func() bool { return s.Stats().Interfaces[0].Err != nil })
 		if err := s.Stats().Interfaces[0].Err; !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want that it %s", vnl, err, want)

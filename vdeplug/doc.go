@@ -56,4 +56,11 @@
 //	agno://KEYFILE[OPTIONS]{NETWORK} another network, encrypted: no program, OpenSSL
 //	netemu://OPTIONS{NETWORK}       another network, impaired: the kernel's TCP
 //	null://                         no network
+//
+// # Networks that go away
+//
+// A switch may be restarted, and a command end. With [Options.Reconnect] a plug
+// opens its network again when that can be done, and tells by [Options.Notify] and
+// [Linker] what has become of it. Paths that are not absolute are looked up from
+// where the process is then.
 package vdeplug

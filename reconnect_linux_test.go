@@ -1,0 +1,412 @@
+package vdestack
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+// A program is one of those that networks are made of.
+type program struct {
+	t     *testing.T
+	args  []string
+	cmd   *exec.Cmd
+	ended chan struct{} // closed at its end
+}
+
+func newProgram(t *testing.T, name, pkg string, args ...string) *program {
+	t.Helper()
+	p := &program{t: t, args: append([]string{testenv.Need(t, name, pkg)}, args...)}
+	p.start()
+	t.Cleanup(func() { p.end(syscall.SIGKILL) })
+	return p
+}
+
+func (p *program) start() {
+	p.t.Helper()
+	cmd, ended := exec.Command(p.args[0], p.args[1:]...), make(chan struct{})
+	in, err := cmd.StdinPipe() // with which a switch would end
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.cmd, p.ended = cmd, ended
+	go func() {
+		defer close(ended)
+		cmd.Wait()
+		in.Close()
+	}()
+}
+
+func (p *program) end(sig syscall.Signal) {
+	p.cmd.Process.Signal(sig)
+	<-p.ended
+}
+
+// hold starts the program again when it has given up.
+func (p *program) hold() {
+	select {
+	case <-p.ended:
+		p.start()
+	default:
+	}
+}
+
+// awaitSwitch waits until a switch takes plugs.
+func awaitSwitch(t *testing.T, dir string) {
+	t.Helper()
+	eventually(t, "a switch in "+dir, func() bool {
+		c, err := net.Dial("unix", filepath.Join(dir, "ctl"))
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+// A logged collects the log of a stack.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func openLogged(t *testing.T, vnl, addr string) (*Stack, *logged) {
+	t.Helper()
+	log := &logged{}
+	s, err := New(t.Context(), Config{
+		Interfaces: []Interface{{VNL: vnl, Addrs: prefixes(addr)}},
+		Logger:     slog.New(slog.NewTextHandler(log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, log
+}
+
+// An upload is a TCP stream from 10.0.0.1 to 10.0.0.2, of numbers that count up.
+type upload struct {
+	t        *testing.T
+	stop     atomic.Bool
+	sent     uint64
+	received atomic.Uint64
+	ended    chan error
+	conn     net.Conn
+}
+
+func startUpload(t *testing.T, from, to *Stack) *upload {
+	t.Helper()
+	ln, err := to.Listen("tcp", "10.0.0.2:5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &upload{t: t, ended: make(chan error, 2)}
+	go func() {
+		c, err := ln.Accept()
+		ln.Close()
+		if err != nil {
+			x.ended <- err
+			return
+		}
+		defer c.Close()
+		buf := make([]byte, 8<<10)
+		for {
+			if _, err := io.ReadFull(c, buf); err != nil {
+				if err == io.EOF {
+					err = nil
+				}
+				x.ended <- err
+				return
+			}
+			for i := 0; i < len(buf); i += 8 {
+				if got, want := binary.BigEndian.Uint64(buf[i:]), x.received.Load()/8; got != want {
+					x.ended <- fmt.Errorf("got number %d, want %d", got, want)
+					return
+				}
+				x.received.Add(8)
+			}
+		}
+	}()
+	if x.conn, err = from.Dial("tcp", "10.0.0.2:5000"); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		buf := make([]byte, 8<<10)
+		for !x.stop.Load() {
+			for i := 0; i < len(buf); i += 8 {
+				binary.BigEndian.PutUint64(buf[i:], (x.sent+uint64(i))/8)
+			}
+			if _, err := x.conn.Write(buf); err != nil {
+				x.ended <- err
+				return
+			}
+			x.sent += uint64(len(buf))
+		}
+		x.conn.(*net.TCPConn).CloseWrite()
+	}()
+	return x
+}
+
+// passes waits until more has passed.
+func (x *upload) passes(what string, meanwhile ...func()) {
+	x.t.Helper()
+	goal := x.received.Load() + 1<<20
+	eventually(x.t, what, func() bool {
+		for _, f := range meanwhile {
+			f()
+		}
+		return x.received.Load() > goal
+	})
+}
+
+// complete ends the transfer, and looks that all has arrived.
+func (x *upload) complete() {
+	x.t.Helper()
+	x.stop.Store(true)
+	select {
+	case err := <-x.ended:
+		if err != nil || x.received.Load() != x.sent {
+			x.t.Errorf("%d bytes of %d have arrived: %v", x.received.Load(), x.sent, err)
+		}
+	case <-time.After(20 * time.Second):
+		x.t.Error("the transfer does not end")
+	}
+	x.conn.Close()
+}
+
+// TestReconnect kills what networks are made of under a TCP transfer, in every
+// way, and starts it again: the transfer completes.
+func TestReconnect(t *testing.T) {
+	type rig struct {
+		from, to string   // networks
+		killed   *program // under the transfer
+		await    func()   // that it works
+		steady   bool     // the interfaces do not notice
+		remove   bool     // it does not start where one was killed
+	}
+	sw := func(t *testing.T, dir string) *program {
+		p := newProgram(t, "vde_switch", "vde2", "-s", dir)
+		awaitSwitch(t, dir)
+		return p
+	}
+	for _, tt := range []struct {
+		name string
+		make func(t *testing.T, dir string) rig
+	}{
+		{"vde_switch", func(t *testing.T, dir string) rig {
+			return rig{dir, dir, sw(t, dir), func() { awaitSwitch(t, dir) }, false, false}
+		}},
+		{"switch of vde_plug", func(t *testing.T, dir string) rig {
+			p := newProgram(t, "vde_plug", "vdeplug", "null://", "switch://"+dir)
+			awaitSwitch(t, dir)
+			return rig{dir, dir, p, func() { awaitSwitch(t, dir) }, false, true}
+		}},
+		{"nested", func(t *testing.T, dir string) rig {
+			// vde_switch carries no tags.
+			p := newProgram(t, "vde_plug", "vdeplug", "null://", "switch://"+dir)
+			awaitSwitch(t, dir)
+			vnl := "vlan://5{vlan://6/qinq{" + dir + "}}"
+			return rig{vnl, vnl, p, func() { awaitSwitch(t, dir) }, false, true}
+		}},
+		{"command of a switch", func(t *testing.T, dir string) rig {
+			plug := testenv.Need(t, "vde_plug", "vdeplug")
+			return rig{"cmd://" + plug + " " + dir, "=" + plug + " " + dir, sw(t, dir), func() { awaitSwitch(t, dir) }, false, false}
+		}},
+		{"peer of ptp", func(t *testing.T, dir string) rig {
+			sw(t, dir)
+			return rig{"ptp://" + dir + ".ptp", dir, newProgram(t, "vde_plug", "vdeplug", "ptp://"+dir+".ptp", dir), func() {}, true, false}
+		}},
+	} {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+			t.Run(tt.name+", "+sig.String(), func(t *testing.T) {
+				leaks(t)
+				dir := filepath.Join(shortDir(t), "net")
+				r := tt.make(t, dir)
+				from, log := openLogged(t, r.from, "10.0.0.1/24")
+				to, _ := openLogged(t, r.to, "10.0.0.2/24")
+				x := startUpload(t, from, to)
+				x.passes("the beginning")
+				for n := range uint64(2) {
+					r.killed.end(sig)
+					if !r.steady {
+						for _, s := range []*Stack{from, to} {
+							eventually(t, "the end of the network", func() bool { return s.Stats().Interfaces[0].Err != nil || s.Stats().Interfaces[0].Reconnects > n })
+						}
+					}
+					if sig == syscall.SIGKILL && r.remove {
+						os.RemoveAll(dir)
+					}
+					r.killed.start()
+					r.await()
+					// As long as our end of ptp has not seen that its peer is gone,
+					// up to 0.2 s, vde_plug finds that there are two already.
+					x.passes("the rest", r.killed.hold)
+					if r.steady {
+						continue
+					}
+					for _, s := range []*Stack{from, to} {
+						st := s.Stats().Interfaces[0]
+						if st.Reconnects <= n || st.Err != nil || st.Reconnecting {
+							t.Errorf("%+v", st)
+						}
+					}
+				}
+				x.complete()
+				t.Logf("%d bytes; %s", x.sent, log)
+				text := log.String()
+				if gone, back := strings.Index(text, "network is gone, reconnecting"), strings.Index(text, "network is back"); (gone < 0 || back < gone) != r.steady {
+					t.Errorf("logged %q", text)
+				}
+			})
+		}
+	}
+}
+
+// TestReconnectCommand kills the command of a network itself.
+func TestReconnectCommand(t *testing.T) {
+	leaks(t)
+	dir := filepath.Join(shortDir(t), "net")
+	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
+	awaitSwitch(t, dir)
+	pids := dir + ".pids"
+	from, _ := openLogged(t, fmt.Sprintf("=sh -c 'echo $$ >>%s; exec %s %s'", pids, testenv.Need(t, "vde_plug", "vdeplug"), dir), "10.0.0.1/24")
+	to, _ := openLogged(t, dir, "10.0.0.2/24")
+	x := startUpload(t, from, to)
+	x.passes("the beginning")
+	for n, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGKILL} {
+		text, err := os.ReadFile(pids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := strings.Fields(string(text))
+		var pid int
+		fmt.Sscan(all[len(all)-1], &pid)
+		if err := syscall.Kill(pid, sig); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "another command", func() bool { return from.Stats().Interfaces[0].Reconnects == uint64(n)+1 })
+		x.passes("the rest")
+	}
+	x.complete()
+	if err := from.Close(); err != nil {
+		t.Error(err)
+	}
+	sw.end(syscall.SIGTERM)
+	noChildren(t)
+}
+
+// TestReconnectNever has networks that cannot come back, or are not to.
+func TestReconnectNever(t *testing.T) {
+	leaks(t)
+	dir := filepath.Join(shortDir(t), "net")
+	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
+	awaitSwitch(t, dir)
+
+	// A descriptor is gone with its socket.
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, log := openLogged(t, fmt.Sprintf("seqpacket://%d", fds[0]), "10.0.0.1/24")
+	unix.Close(fds[1])
+	eventually(t, "the end of the socket", func() bool {
+		st := pair.Stats().Interfaces[0]
+		return st.Err != nil && !st.Reconnecting
+	})
+	works(t, pair)
+	if text := log.String(); !strings.Contains(text, "network is gone") || strings.Contains(text, "reconnecting") {
+		t.Errorf("logged %q", text)
+	}
+
+	// Whoever does not want it.
+	once := openOnce(t, dir, "10.0.0.3/24")
+	// Nobody may go there any more, which does not stop root.
+	refused, log := openLogged(t, dir, "10.0.0.4/24")
+	sw.end(syscall.SIGTERM)
+	for _, s := range []*Stack{once, refused} {
+		eventually(t, "the end of the switch", func() bool { return s.Stats().Interfaces[0].Err != nil })
+	}
+	if st := once.Stats().Interfaces[0]; st.Reconnecting {
+		t.Errorf("%+v", st)
+	}
+	if os.Geteuid() != 0 {
+		if err := os.Mkdir(dir, 0); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the end of the attempts", func() bool {
+			st := refused.Stats().Interfaces[0]
+			return !st.Reconnecting && strings.Contains(fmt.Sprint(st.Err), "permission denied")
+		})
+		if err := os.Chmod(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		os.Remove(dir)
+		if text := log.String(); !strings.Contains(text, "permission denied") {
+			t.Errorf("logged %q", text)
+		}
+	}
+	works(t, refused)
+
+	// The switch is no longer asked by who has given up.
+	sw.start()
+	awaitSwitch(t, dir)
+	last, _ := openLogged(t, dir, "10.0.0.5/24")
+	works(t, last)
+	if st := once.Stats().Interfaces[0]; st.Err == nil || st.Reconnects != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestReconnectClose closes stacks whose networks are gone.
+func TestReconnectClose(t *testing.T) {
+	leaks(t)
+	dir := filepath.Join(shortDir(t), "net")
+	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
+	awaitSwitch(t, dir)
+	var stacks []*Stack
+	for _, vnl := range []string{dir, "vlan://5{" + dir + "}", "=true", "=sh -c 'exit 1'"} {
+		s, _ := openLogged(t, vnl, "10.0.0.1/24")
+		stacks = append(stacks, s)
+	}
+	sw.end(syscall.SIGKILL)
+	for _, s := range stacks {
+		eventually(t, "an end", func() bool { return s.Stats().Interfaces[0].Err != nil || s.Stats().Interfaces[0].Reconnects > 0 })
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	noChildren(t)
+}

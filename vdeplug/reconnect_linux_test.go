@@ -1,0 +1,85 @@
+package vdeplug
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// wantReconnects waits until the network of a plug is back for the n-th time.
+func wantReconnects(t *testing.T, c Conn, n uint64) {
+	t.Helper()
+	link := func() Link { return c.(Linker).Link() }
+	eventually(t, fmt.Sprintf("%d reconnects", n), func() bool { l := link(); return l.Reconnects == n && l.Err == nil },
+		func() string { return fmt.Sprintf("%+v", link()) })
+}
+
+// TestReconnectLine pulls out a serial line, and puts in another of the same name.
+func TestReconnectLine(t *testing.T) {
+	noLeaks(t)
+	device := filepath.Join(t.TempDir(), "tty")
+	plug := func() io.ReadWriteCloser {
+		master, name := ptyPair(t)
+		os.Remove(device)
+		if err := os.Symlink(name, device); err != nil {
+			t.Fatal(err)
+		}
+		return master
+	}
+	master := plug()
+	c, err := Open("vdesl://"+device, &Options{Reconnect: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := newInbox(t, c)
+	for n := range uint64(3) {
+		wantReconnects(t, c, n)
+		there := newInbox(t, NewStream(master))
+		carry(t, line, there, testFrame(station(1), station(2), 60))
+		carry(t, there, line, testFrame(station(2), station(1), 60))
+		os.Remove(device)
+		there.Close()
+		eventually(t, "the end of the line", func() bool { return c.(Linker).Link().Err != nil })
+		master = plug()
+	}
+	wantReconnects(t, c, 3)
+	master.Close()
+}
+
+// TestReconnectDescriptor does not take another descriptor of the same number.
+func TestReconnectDescriptor(t *testing.T) {
+	noLeaks(t)
+	pair := func() [2]int {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fds
+	}
+	first := pair()
+	c, err := Open(fmt.Sprintf("seqpacket://%d", first[0]), &Options{Reconnect: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	unix.Close(first[1])
+	if _, err := c.Recv(make([]byte, MaxFrame)); err != nil {
+		wantError(t, err, "the peer has closed its end")
+	} else {
+		t.Error("a frame")
+	}
+	if l := c.(Linker).Link(); l.Err == nil || l.Reconnecting {
+		t.Errorf("%+v", l)
+	}
+	// Both numbers are those of somebody else now.
+	second := pair()
+	defer unix.Close(second[0])
+	defer unix.Close(second[1])
+	if _, err := c.Recv(make([]byte, MaxFrame)); err == nil {
+		t.Error("it is back")
+	}
+}
