@@ -121,7 +121,7 @@ func openLogged(t *testing.T, vnl, addr string) (*Stack, *logged) {
 type upload struct {
 	t        *testing.T
 	stop     atomic.Bool
-	sent     uint64
+	sent     atomic.Uint64
 	received atomic.Uint64
 	ended    chan error
 	conn     net.Conn
@@ -167,13 +167,13 @@ func startUpload(t *testing.T, from, to *Stack) *upload {
 		buf := make([]byte, 8<<10)
 		for !x.stop.Load() {
 			for i := 0; i < len(buf); i += 8 {
-				binary.BigEndian.PutUint64(buf[i:], (x.sent+uint64(i))/8)
+				binary.BigEndian.PutUint64(buf[i:], (x.sent.Load()+uint64(i))/8)
 			}
 			if _, err := x.conn.Write(buf); err != nil {
 				x.ended <- err
 				return
 			}
-			x.sent += uint64(len(buf))
+			x.sent.Add(uint64(len(buf)))
 		}
 		x.conn.(*net.TCPConn).CloseWrite()
 	}()
@@ -198,8 +198,8 @@ func (x *upload) complete() {
 	x.stop.Store(true)
 	select {
 	case err := <-x.ended:
-		if err != nil || x.received.Load() != x.sent {
-			x.t.Errorf("%d bytes of %d have arrived: %v", x.received.Load(), x.sent, err)
+		if err != nil || x.received.Load() != x.sent.Load() {
+			x.t.Errorf("%d bytes of %d have arrived: %v", x.received.Load(), x.sent.Load(), err)
 		}
 	case <-time.After(20 * time.Second):
 		x.t.Error("the transfer does not end")
@@ -285,7 +285,7 @@ func TestReconnect(t *testing.T) {
 					}
 				}
 				x.complete()
-				t.Logf("%d bytes; %s", x.sent, log)
+				t.Logf("%d bytes; %s", x.sent.Load(), log)
 				text := log.String()
 				if gone, back := strings.Index(text, "network is gone, reconnecting"), strings.Index(text, "network is back"); (gone < 0 || back < gone) != r.steady {
 					t.Errorf("logged %q", text)
