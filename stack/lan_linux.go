@@ -37,6 +37,7 @@ const (
 )
 
 func init() {
+	vdeplug.Describe(lanScheme, vdeplug.Usage{Form: "lan://[NAME]", About: "a switch of the kernel for the stacks of this process, and no other plugs"})
 	vdeplug.Register(lanScheme, func(_ context.Context, l vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
 		return nil, fmt.Errorf("%q joins the interfaces of stacks, and has no plugs (mem:// has): %w", l, errors.ErrUnsupported)
 	})

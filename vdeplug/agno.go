@@ -21,7 +21,16 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-func init() { Register("agno", openAGNO) }
+func init() {
+	Register("agno", openAGNO)
+	Describe("agno", Usage{
+		Form:  "agno://[KEYFILE][[OPTIONS]]{NETWORK}",
+		About: "another network, encrypted with a key that all have; by default in ~/.vde_agno_key",
+		Options: []Option{
+			{Name: "ethtype", Value: "TYPE", Default: "0xa6de", About: "type of the frames: a number, ipv4, ipv6, copy or rand"},
+		},
+	})
+}
 
 // openAGNO encrypts the frames of a network with a key that all its stations
 // have:

@@ -26,7 +26,13 @@ const (
 	killEnd = 10 * time.Second
 )
 
-func init() { Register("cmd", openCmd) }
+func init() {
+	Register("cmd", openCmd)
+	Describe("cmd", Usage{
+		Form:  "cmd://COMMAND [ARGUMENT...]",
+		About: "a program that speaks the VDE stream format; =COMMAND means the same",
+	})
+}
 
 // openCmd runs a command with a stream on its standard input and output. Its
 // standard error is that of the process. The command is in a session of its

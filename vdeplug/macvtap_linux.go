@@ -10,7 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { Register("macvtap", openMacVTAP) }
+func init() {
+	Register("macvtap", openMacVTAP)
+	Describe("macvtap", Usage{Form: "macvtap://NAME", About: "the network of an interface of the host, by a macvtap interface"})
+}
 
 // openMacVTAP is on the network of an interface of the host by a macvtap interface
 // on it, which must be there and up:

@@ -25,6 +25,7 @@ const (
 
 func init() {
 	Register("mem", openMem)
+	Describe("mem", Usage{Form: "mem://[NAME]", About: "a switch inside the process"})
 	memnet.Attach = attachMem
 }
 

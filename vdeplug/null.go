@@ -6,7 +6,10 @@ import (
 	"sync"
 )
 
-func init() { Register("null", openNull) }
+func init() {
+	Register("null", openNull)
+	Describe("null", Usage{Form: "null://", About: "no network: all frames are dropped"})
+}
 
 // openNull connects to a network that drops, and counts, every frame. The body
 // is ignored.

@@ -10,7 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { Register("pcap", openPCAP) }
+func init() {
+	Register("pcap", openPCAP)
+	Describe("pcap", Usage{Form: "pcap://NAME", About: "the network of an interface of the host, beside the host"})
+}
 
 // openPCAP is on the network of an interface of the host, beside the host:
 //

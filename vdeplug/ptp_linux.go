@@ -27,7 +27,16 @@ const (
 	ptpLook = 200 * time.Millisecond
 )
 
-func init() { Register("ptp", openPTP) }
+func init() {
+	Register("ptp", openPTP)
+	Describe("ptp", Usage{
+		Form:  "ptp://PATH[[OPTIONS]]",
+		About: "a cable between two programs of this host",
+		Options: []Option{
+			{Name: "seqpacket", About: "the other end is of a version of vdeplug after 4.0.1"},
+		},
+	})
+}
 
 // openPTP connects two ends with each other:
 //

@@ -15,7 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { Register("seqpacket", openSeqpacket) }
+func init() {
+	Register("seqpacket", openSeqpacket)
+	Describe("seqpacket", Usage{Form: "seqpacket://FD", About: "a connected SEQPACKET socket that the process has"})
+}
 
 // openSeqpacket takes over a socket that the process has, a frame in each packet:
 //

@@ -6,7 +6,10 @@ import (
 	"strings"
 )
 
-func init() { Register("tap", openTAPScheme) }
+func init() {
+	Register("tap", openTAPScheme)
+	Describe("tap", Usage{Form: "tap://[NAME]", About: "the host, by a TAP interface"})
+}
 
 // maxInterfaceName is the longest name of a network interface.
 const maxInterfaceName = 15

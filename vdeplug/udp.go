@@ -9,7 +9,10 @@ import (
 	"strings"
 )
 
-func init() { Register("udp", openUDP) }
+func init() {
+	Register("udp", openUDP)
+	Describe("udp", Usage{Form: "udp://[ADDRESS:]PORT->HOST:PORT", About: "a cable over UDP, a frame in each packet"})
+}
 
 // openUDP connects to one peer, a frame in each UDP packet without any header.
 // The body is [saddr:]sport->daddr:dport: where packets are received, and

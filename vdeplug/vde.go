@@ -10,7 +10,20 @@ import (
 	"strings"
 )
 
-func init() { Register("vde", openVDE) }
+func init() {
+	Register("vde", openVDE)
+	Describe("vde", Usage{
+		Form:  "vde://[DIRECTORY][[OPTIONS]]",
+		About: "a switch of this host; by default that in /var/run/vde.ctl or /tmp/vde.ctl",
+		Options: []Option{
+			{Value: "N", About: "the same as port=N, and any other word as portgroup=NAME"},
+			{Name: "port", Value: "N", About: "number of the port; any free one by default"},
+			{Name: "portgroup", Value: "NAME", About: "a group of ports"},
+			{Name: "group", Value: "GROUP", About: "users that get access to the socket of the connection"},
+			{Name: "mode", Value: "OCTAL", Default: "700", About: "permissions of that socket"},
+		},
+	})
+}
 
 // vdeConfig is what a vde locator says.
 type vdeConfig struct {

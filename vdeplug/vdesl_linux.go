@@ -17,7 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { Register("vdesl", openVDESL) }
+func init() {
+	Register("vdesl", openVDESL)
+	Describe("vdesl", Usage{
+		Form:    "vdesl://DEVICE[[OPTIONS]]",
+		About:   "the VDE stream format on a serial line",
+		Options: []Option{{Name: "speed", Value: "N", Default: "38400", About: "bits a second"}},
+	})
+}
 
 // openVDESL speaks the stream format on a serial line:
 //

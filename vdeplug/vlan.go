@@ -12,7 +12,19 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-func init() { Register("vlan", openVLAN) }
+func init() {
+	Register("vlan", openVLAN)
+	Describe("vlan", Usage{
+		Form:  "vlan://[NUMBER][/OPTIONS]{NETWORK}",
+		About: "a VLAN of another network, or several",
+		Options: []Option{
+			{Name: "untag", Aliases: []string{"u"}, Value: "N", About: "VLAN without a tag in the network, tagged at the plug"},
+			{Name: "tag", Aliases: []string{"t"}, Value: "LIST", About: "VLANs tagged on both sides: N, or N-M for M in the network, with : between"},
+			{Name: "trunk", Aliases: []string{"x"}, About: "all other VLANs pass"},
+			{Name: "qinq", Aliases: []string{"ad", "q"}, About: "tags of 802.1ad"},
+		},
+	})
+}
 
 // openVLAN makes a VLAN of a network, or several, by IEEE 802.1Q:
 //

@@ -10,7 +10,18 @@ import (
 	"strings"
 )
 
-func init() { Register("vxlan", openVXLAN) }
+func init() {
+	Register("vxlan", openVXLAN)
+	Describe("vxlan", Usage{
+		Form:  "vxlan://[GROUP][/OPTIONS]",
+		About: "VXLAN, RFC 7348; group 239.0.0.1, or ff05:56de::1 with v6",
+		Options: append([]Option{
+			{Name: "port", Value: "PORT", Default: "4789", About: "UDP port of all endpoints"},
+			{Name: "vni", Value: "N", Default: "1", About: "number of the network"},
+			{Name: "remote", Value: "HOST,HOST...", About: "other endpoints, in place of a group"},
+		}, vxvdeCommon...),
+	})
+}
 
 const (
 	// vxlanPort is the port of RFC 7348.

@@ -7,7 +7,18 @@ import (
 	"time"
 )
 
-func init() { Register("vxvde", openVXVDE) }
+func init() {
+	Register("vxvde", openVXVDE)
+	Describe("vxvde", Usage{
+		Form:  "vxvde://[GROUP][/OPTIONS]",
+		About: "a distributed switch over IP multicast; group 239.0.0.1, or ff05:56de::1 with v6",
+		Options: append([]Option{
+			{Name: "port", Value: "PORT", Default: "14789", About: "UDP port of the group"},
+			{Name: "vni", Value: "N", Default: "1", About: "number of the network, or a group of users"},
+			{Name: "grp", Value: "GROUP", About: "group of users with a network of its own"},
+		}, vxvdeCommon...),
+	})
+}
 
 // The packets of vxvde: a header as VXLAN has it (RFC 7348 section 5), and
 // a frame. The header alone is the farewell of an endpoint.
@@ -168,6 +179,18 @@ func newVXVDEOptions(port uint16) *vxvdeOptions {
 		port:        port,
 		seconds:     128,
 	}
+}
+
+// vxvdeCommon describes the options of allowed, but for port.
+var vxvdeCommon = []Option{
+	{Name: "ttl", Value: "N", Default: "1", About: "routers that a packet to the group passes, and one"},
+	{Name: "v4", About: "names stand for IPv4 addresses"},
+	{Name: "v6", About: "names stand for IPv6 addresses"},
+	{Name: "if", Value: "NAME", About: "interface of the group; by default the routing table decides"},
+	{Name: "bind", Value: "ADDRESS", About: "local address"},
+	{Name: "rcvbuf", Value: "BYTES", About: "receive buffer, with k, M or G for more"},
+	{Name: "hashsize", Value: "N", Default: "1024", About: "stations that are remembered; 0 sends everything to all"},
+	{Name: "expiretime", Value: "SECONDS", Default: "128", About: "for how long"},
 }
 
 func (o *vxvdeOptions) allowed(ctx context.Context) map[string]func(string, bool) error {
