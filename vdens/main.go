@@ -6,7 +6,12 @@
 //	vdens -w file.pcapng vxvde:// -- ping 10.0.0.1
 //	vdens -i eth -addr eth0=10.0.0.1/24 -addr eth1=10.1.0.1/24 vde:// vxvde://
 //
-// "vdens -h" tells the options.
+// It also joins networks, by itself or with dpipe and ssh, as vde_plug does:
+//
+//	vdens plug vde:// vxvde://234.0.0.1
+//	dpipe vdens plug vde:// = ssh host vde_plug vde://
+//
+// "vdens -h" tells the options, "vdens --list" the networks there are.
 package main
 
 import (
@@ -23,6 +28,8 @@ import (
 )
 
 const usage = `usage: vdens [options] [network...] [-- command [argument...]]
+       vdens plug [-reconnect] [-descr text] [network [network]]
+       vdens --list
 
 Vdens runs a command, by default a shell, in a TCP/IP stack of its own. Each
 network, a VDE locator such as vxvde://, vde:///run/vde.ctl or mem://, gets an
@@ -38,16 +45,28 @@ options:
   -w file           record all frames of the interfaces, in the format pcapng;
                     "-" is standard output, and that of the command goes to
                     standard error
+  -r file           what the command finds as /etc/resolv.conf
   -h                show this
+  --list            show the networks there are, and their options
+
+-m, --multi, --iface, --resolvconf and -R or --resolvaddr a,a are taken too, with
+their meaning for the vdens of VirtualSquare, as are VDE_RESOLVCONF and
+VDE_RESOLVADDR of the environment where there are no options.
 
 Keys of the terminal, such as ^C, are for the command. SIGTERM and SIGHUP are
 passed on to it. When it has ended, what it left running loses its network.
+
+Plug joins two networks. With one, or none for the default network, it speaks the
+VDE stream format on standard input and output, for dpipe, ssh and vde_plug. It
+ends, with status 0, at the end of its input, and with 125 when a network has
+gone; with -reconnect it opens the network again instead. -descr is what switches
+show for its ports.
 
 exit status: that of the command, or
   128+n  a signal n ended the command
   127    the command was not found
   126    the command cannot be executed
-  125    the stack could not be made
+  125    the stack could not be made, or a network of plug has gone
   2      wrong use
 `
 
@@ -61,16 +80,26 @@ const (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "plug" { // a switch there is ./plug
+		plugMain(os.Args[2:])
+	}
 	o, err := parse(os.Args[1:])
 	switch {
+	case errors.Is(err, errList):
+		list(os.Stdout)
+		return
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Print(usage)
 		return
 	case err != nil:
-		fmt.Fprintf(os.Stderr, "vdens: %v\nvdens -h tells how it is used\n", err)
-		os.Exit(statusUsage)
+		wrongUse(err)
 	}
 	os.Exit(run(o))
+}
+
+func wrongUse(err error) {
+	fmt.Fprintf(os.Stderr, "vdens: %v\nvdens -h tells how it is used\n", err)
+	os.Exit(statusUsage)
 }
 
 // options are what the command line says.
@@ -78,6 +107,7 @@ type options struct {
 	interfaces []vdestack.Interface
 	dns        []netip.Addr
 	capture    string // file; empty: none
+	resolvConf string // file; empty: none
 	command    []string
 }
 
@@ -102,13 +132,18 @@ func parse(args []string) (*options, error) {
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&prefix, "i", "vde", "")
 	flags.StringVar(&o.capture, "w", "", "")
+	flags.StringVar(&prefix, "iface", "vde", "")
+	var showList, multi bool
+	flags.BoolVar(&showList, "list", false, "")
+	flags.BoolVar(&multi, "m", false, "") // several networks need no option
+	flags.BoolVar(&multi, "multi", false, "")
+	flags.StringVar(&o.resolvConf, "r", "", "")
+	flags.StringVar(&o.resolvConf, "resolvconf", "", "")
+	flags.Func("R", "", o.addDNS)
+	flags.Func("resolvaddr", "", o.addDNS)
 	flags.Func("addr", "", appendTo(&addrs))
 	flags.Func("gw", "", appendTo(&gateways))
-	flags.Func("dns", "", func(text string) error {
-		a, err := netip.ParseAddr(text)
-		o.dns = append(o.dns, a)
-		return err
-	})
+	flags.Func("dns", "", o.addDNS)
 	for {
 		if err := flags.Parse(args); err != nil {
 			return nil, err
@@ -119,6 +154,21 @@ func parse(args []string) (*options, error) {
 		networks, args = append(networks, flags.Arg(0)), flags.Args()[1:]
 	}
 
+	switch {
+	case showList:
+		return nil, errList
+	case o.resolvConf != "" && o.dns != nil:
+		return nil, errors.New("-r is a whole resolv.conf: -dns would be lost")
+	case o.resolvConf == "" && o.dns == nil:
+		// As the vdens of VirtualSquare has it, addresses go first.
+		if text := os.Getenv("VDE_RESOLVADDR"); text != "" {
+			if err := o.addDNS(text); err != nil {
+				return nil, fmt.Errorf("VDE_RESOLVADDR: %w", err)
+			}
+		} else {
+			o.resolvConf = os.Getenv("VDE_RESOLVCONF")
+		}
+	}
 	if len(networks) == 1 && isNone(networks[0]) {
 		networks = nil
 	}
@@ -154,6 +204,21 @@ func parse(args []string) (*options, error) {
 		f.Gateways = append(f.Gateways, gw)
 	}
 	return o, nil
+}
+
+// errList says that no stack is wanted, but the list of networks.
+var errList = errors.New("list")
+
+// addDNS adds name servers, separated by commas.
+func (o *options) addDNS(text string) error {
+	for s := range strings.SplitSeq(text, ",") {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return err
+		}
+		o.dns = append(o.dns, a)
+	}
+	return nil
 }
 
 func appendTo(list *[]string) func(string) error {

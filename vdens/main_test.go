@@ -55,6 +55,13 @@ func TestParse(t *testing.T) {
 		{name: "address without interface", args: "-addr 10.0.0.1/8", err: "no interface without a network"},
 		{name: "gateway without interface", args: "-gw 10.0.0.1 no", err: "no interface without a network"},
 		{name: "capture without interface", args: "-w file", err: "-w file: there is no interface without a network"},
+		{name: "several as in C", args: "-m --iface eth mem://a mem://b -- ls", want: "[ls] | eth0 mem://a [] [] | eth1 mem://b [] []"},
+		{name: "name servers as in C", args: "-R 9.9.9.9,fc00::1 --resolvaddr 1.1.1.1 no", want: "[/bin/myshell] | [9.9.9.9 fc00::1 1.1.1.1]"},
+		{name: "resolv.conf", args: "-r /x no", want: "[/bin/myshell] | /x"},
+		{name: "resolv.conf, long", args: "--resolvconf=/x no", want: "[/bin/myshell] | /x"},
+		{name: "resolv.conf and name servers", args: "-r /x -dns 9.9.9.9 no", err: "-dns would be lost"},
+		{name: "no name servers", args: "-R 9.9.9.9, no", err: "-R"},
+		{name: "list", args: "--list", err: errList.Error()},
 		{name: "none of several", args: "mem://a no", err: `"no" is no network`},
 	}
 	for _, tt := range tests {
@@ -73,6 +80,9 @@ func TestParse(t *testing.T) {
 			if o.dns != nil {
 				got += fmt.Sprint(" | ", o.dns)
 			}
+			if o.resolvConf != "" {
+				got += " | " + o.resolvConf
+			}
 			if got != tt.want {
 				t.Errorf("%q: got %s, want %s", tt.args, got, tt.want)
 			}
@@ -82,6 +92,22 @@ func TestParse(t *testing.T) {
 	if o, err := parse([]string{""}); err != nil || o.interfaces != nil {
 		t.Errorf(`an empty network: got %+v, %v, want none`, o, err)
 	}
+	t.Setenv("VDE_RESOLVCONF", "/env")
+	for args, want := range map[string]string{"no": "/env []", "-r /x no": "/x []", "-dns 9.9.9.9 no": " [9.9.9.9]"} {
+		o, err := parse(strings.Fields(args))
+		if err != nil || fmt.Sprint(o.resolvConf, " ", o.dns) != want {
+			t.Errorf("VDE_RESOLVCONF and %q: got %+v, %v, want %s", args, o, err, want)
+		}
+	}
+	t.Setenv("VDE_RESOLVADDR", "1.1.1.1,2.2.2.2")
+	if o, err := parse(nil); err != nil || fmt.Sprint(o.resolvConf, o.dns) != "[1.1.1.1 2.2.2.2]" {
+		t.Errorf("VDE_RESOLVADDR: got %+v, %v", o, err)
+	}
+	t.Setenv("VDE_RESOLVADDR", "x")
+	if _, err := parse(nil); err == nil || !strings.Contains(err.Error(), "VDE_RESOLVADDR") {
+		t.Errorf("a wrong VDE_RESOLVADDR: %v", err)
+	}
+	t.Setenv("VDE_RESOLVADDR", "")
 	t.Setenv("SHELL", "")
 	if o, err := parse(nil); err != nil || !reflect.DeepEqual(o.command, []string{"/bin/sh"}) {
 		t.Errorf("without SHELL: got %q, %v, want /bin/sh", o.command, err)

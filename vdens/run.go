@@ -94,6 +94,16 @@ func start(cmd *vdestack.Cmd, o *options, sigs *signals) error {
 		defer os.Remove(name) // the mount holds the file, not its name
 		cmd.Binds = []vdestack.Bind{{From: name, To: resolvConf}}
 	}
+	if o.resolvConf != "" {
+		name, err := filepath.Abs(o.resolvConf)
+		if err == nil {
+			_, err = os.Stat(name)
+		}
+		if err != nil {
+			return fmt.Errorf("the file for %s: %w", resolvConf, err)
+		}
+		cmd.Binds = []vdestack.Bind{{From: name, To: resolvConf}}
+	}
 	return sigs.start(cmd)
 }
 

@@ -150,6 +150,29 @@ func TestDNS(t *testing.T) {
 	}
 }
 
+// TestResolvConf gives the command a file, which stays that of its owner.
+func TestResolvConf(t *testing.T) {
+	if _, err := os.Stat(resolvConf); err != nil {
+		testenv.Skip(t, "there is no %s to be replaced: %v", resolvConf, err)
+	}
+	dir := t.TempDir()
+	t.Chdir(dir)
+	const text = "nameserver 10.0.0.53\nsearch example.org\n"
+	if err := os.WriteFile("mine", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, stdout, stderr := runVdens(t, "", "-r", "mine", "--", "cat", "/etc/resolv.conf")
+	if status != 0 || stdout != text {
+		t.Errorf("got status %d, %q and %q, want %q", status, stdout, stderr, text)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if status, _, stderr := runVdens(t, "", "-r", "no-such", "--", "true"); status != statusFailed || !strings.Contains(stderr, "no-such: no such file") {
+		t.Errorf("without the file: status %d and %q", status, stderr)
+	}
+}
+
 // trap is a script that waits for a signal, and tells which. Until sleep runs,
 // its process is a shell that loses other signals than SIGKILL.
 const trap = `trap 'kill -9 $!; echo HUP; exit 11' HUP

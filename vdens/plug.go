@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/vdeplug"
+)
+
+// A plugCommand is what the command line of "vdens plug" says.
+type plugCommand struct {
+	networks  []string // one: with the stream of standard input and output
+	reconnect bool
+	descr     string
+}
+
+func parsePlug(args []string) (*plugCommand, error) {
+	p := &plugCommand{}
+	flags := flag.NewFlagSet("vdens plug", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.BoolVar(&p.reconnect, "reconnect", false, "")
+	flags.StringVar(&p.descr, "descr", "vdens plug", "")
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if p.networks = flags.Args(); len(p.networks) == 0 {
+		p.networks = []string{""} // the default network of the user
+	}
+	if len(p.networks) > 2 {
+		return nil, fmt.Errorf("plug joins two networks, these are %d: %q (options come first)", len(p.networks), p.networks)
+	}
+	return p, nil
+}
+
+// plugMain is main for "vdens plug".
+func plugMain(args []string) {
+	p, err := parsePlug(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Print(usage)
+		os.Exit(0)
+	case err != nil:
+		wrongUse(err)
+	}
+	os.Exit(p.run())
+}
+
+// run joins the networks until one has ended, or a signal comes, and returns the
+// exit status.
+func (p *plugCommand) run() int {
+	// Whoever reads the stream may be gone: writing says so.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	sigs := watchSignals()
+	var conns []vdeplug.Conn
+	defer func() {
+		for _, c := range conns {
+			if err := c.Close(); err != nil {
+				report(err)
+			}
+		}
+	}()
+	for _, vnl := range p.networks {
+		c, err := vdeplug.OpenContext(sigs.ctx, vnl, &vdeplug.Options{
+			Description: p.descr, Reconnect: p.reconnect, Notify: func(l vdeplug.Link) { logLink(vnl, l) },
+		})
+		if err != nil {
+			if cause := context.Cause(sigs.ctx); cause != nil {
+				err = cause
+			}
+			return report(err)
+		}
+		conns = append(conns, c)
+	}
+	var stream vdeplug.Conn
+	ends := conns
+	if len(conns) == 1 {
+		stream = vdeplug.NewStream(stdio{})
+		defer stream.Close() // what is not read by now is lost
+		ends = append(ends, stream)
+	}
+	type end struct {
+		of  vdeplug.Conn
+		err error
+	}
+	ended := make(chan end, 2)
+	for i := range ends {
+		go func() {
+			of, err := carry(ends[i], ends[1-i])
+			ended <- end{of, err}
+		}()
+	}
+	select {
+	case <-sigs.ctx.Done():
+		return report(context.Cause(sigs.ctx))
+	case e := <-ended:
+		if e.of == stream && (errors.Is(e.err, io.EOF) || errors.Is(e.err, syscall.EPIPE)) {
+			return 0
+		}
+		return report(e.err)
+	}
+}
+
+// stdio is standard input and output as one stream. It ends with the program.
+type stdio struct{}
+
+func (stdio) Read(b []byte) (int, error)  { return os.Stdin.Read(b) }
+func (stdio) Write(b []byte) (int, error) { return os.Stdout.Write(b) }
+func (stdio) Close() error                { return nil }
+
+// logLink tells what has become of a network that is opened again.
+func logLink(vnl string, l vdeplug.Link) {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: untimed}))
+	switch {
+	case l.Err == nil:
+		log.Info("network is back", "network", vnl, "reconnects", l.Reconnects)
+	case l.Reconnecting:
+		log.Warn("network is gone, reconnecting", "network", vnl, "error", l.Err)
+	}
+}
+
+// turns is how many batches carry moves before it lets others run.
+const turns = 16
+
+// carry carries packets from one plug to another until one has ended, and returns
+// which.
+func carry(from, to vdeplug.Conn) (vdeplug.Conn, error) {
+	source, sink := packets(from), packets(to)
+	var b carrier.Buffer
+	defer b.Release()
+	for n := 1; ; n++ {
+		p, err := source.RecvPackets(&b)
+		if err != nil {
+			return from, err
+		}
+		if err := sink.SendPackets(p); err != nil {
+			return to, err
+		}
+		if n%turns == 0 {
+			runtime.Gosched()
+		}
+	}
+}
+
+func packets(c vdeplug.Conn) carrier.Conn {
+	if p, ok := c.(carrier.Conn); ok {
+		return p
+	}
+	return carrier.NewFrames(c, vdeplug.MaxFrame)
+}
