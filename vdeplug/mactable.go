@@ -1,6 +1,9 @@
 package vdeplug
 
-import "time"
+import (
+	"encoding/binary"
+	"time"
+)
 
 // A mac is the address of an Ethernet station.
 type mac [6]byte
@@ -14,6 +17,24 @@ func macs(frame []byte) (dst, src mac) {
 // isMulticast reports whether a frame to m has many receivers.
 func (m mac) isMulticast() bool { return m[0]&1 != 0 }
 
+// A vlanMAC is an address within a VLAN. VLAN 0 are frames without a tag, or
+// with a priority only.
+type vlanMAC struct {
+	mac
+	vlan uint16
+}
+
+// vlanMACs returns the destination and the source of a frame of at least
+// HeaderLen bytes, in the VLAN that its outer tag says.
+func vlanMACs(frame []byte) (dst, src vlanMAC) {
+	dst.mac, src.mac = macs(frame)
+	if len(frame) >= HeaderLen+2 && binary.BigEndian.Uint16(frame[12:]) == 0x8100 {
+		vlan := binary.BigEndian.Uint16(frame[14:]) & 0xfff
+		dst.vlan, src.vlan = vlan, vlan
+	}
+	return dst, src
+}
+
 // A macTable remembers where stations were seen last. Its size is bounded: the
 // addresses come from the network, and whoever sends there may invent them.
 // Times are on any clock that does not go back. lookup only reads; the other
@@ -21,7 +42,7 @@ func (m mac) isMulticast() bool { return m[0]&1 != 0 }
 type macTable[V comparable] struct {
 	max     int           // stations; 0 means that nothing is learned
 	expire  time.Duration // life of an entry since it was seen last
-	entries map[mac]macEntry[V]
+	entries map[vlanMAC]macEntry[V]
 }
 
 type macEntry[V comparable] struct {
@@ -30,28 +51,39 @@ type macEntry[V comparable] struct {
 }
 
 func newMACTable[V comparable](max int, expire time.Duration) *macTable[V] {
-	return &macTable[V]{max: max, expire: expire, entries: make(map[mac]macEntry[V])}
+	return &macTable[V]{max: max, expire: expire, entries: make(map[vlanMAC]macEntry[V])}
 }
 
-// lookup returns where a station was seen last, unless that is too long ago.
+// lookup is lookupVLAN where VLANs do not matter.
 func (t *macTable[V]) lookup(m mac, now time.Duration) (where V, ok bool) {
-	e, ok := t.entries[m]
+	return t.lookupVLAN(vlanMAC{mac: m}, now)
+}
+
+// lookupVLAN returns where a station was seen last, unless that is too long
+// ago.
+func (t *macTable[V]) lookupVLAN(s vlanMAC, now time.Duration) (where V, ok bool) {
+	e, ok := t.entries[s]
 	if !ok || now-e.seen > t.expire {
 		return where, false
 	}
 	return e.where, true
 }
 
-// learn notes that a frame of station m came from where. Multicast addresses
-// are no stations.
+// learn is learnVLAN where VLANs do not matter.
 func (t *macTable[V]) learn(m mac, where V, now time.Duration) {
-	if m.isMulticast() || t.max <= 0 {
+	t.learnVLAN(vlanMAC{mac: m}, where, now)
+}
+
+// learnVLAN notes that a frame of a station came from where. Multicast
+// addresses are no stations.
+func (t *macTable[V]) learnVLAN(s vlanMAC, where V, now time.Duration) {
+	if s.isMulticast() || t.max <= 0 {
 		return
 	}
-	if _, ok := t.entries[m]; !ok && len(t.entries) >= t.max {
+	if _, ok := t.entries[s]; !ok && len(t.entries) >= t.max {
 		t.evict()
 	}
-	t.entries[m] = macEntry[V]{where, now}
+	t.entries[s] = macEntry[V]{where, now}
 }
 
 // evict removes the entry seen longest ago among a few random ones. Stations
@@ -60,13 +92,13 @@ func (t *macTable[V]) learn(m mac, where V, now time.Duration) {
 func (t *macTable[V]) evict() {
 	const sample = 8
 	var (
-		oldest mac
+		oldest vlanMAC
 		seen   time.Duration
 		n      int
 	)
-	for m, e := range t.entries {
+	for s, e := range t.entries {
 		if n == 0 || e.seen < seen {
-			oldest, seen = m, e.seen
+			oldest, seen = s, e.seen
 		}
 		if n++; n == sample {
 			break
@@ -77,9 +109,9 @@ func (t *macTable[V]) evict() {
 
 // forget removes the stations that were seen at where.
 func (t *macTable[V]) forget(where V) {
-	for m, e := range t.entries {
+	for s, e := range t.entries {
 		if e.where == where {
-			delete(t.entries, m)
+			delete(t.entries, s)
 		}
 	}
 }

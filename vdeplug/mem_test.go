@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
 )
 
 // memTest opens ports of one switch. Its test receives with arrivedFrames, not with
@@ -68,7 +70,7 @@ func TestMemSwitch(t *testing.T) {
 	noLeaks(t)
 	ports := memTest(t, 4)
 	var now time.Duration
-	ports[0].sw.now = func() time.Duration { return now }
+	ports[0].fabric.now = func() time.Duration { return now }
 	a, b := station(1), station(2)
 	multicast := mac{1, 0, 0x5e, 1, 2, 3}
 
@@ -85,11 +87,73 @@ func TestMemSwitch(t *testing.T) {
 	wantAt(t, ports, 3, testFrame(broadcast, b, 60), 0, 1, 2) // b moves
 	wantAt(t, ports, 0, testFrame(b, a, 60), 3)
 
-	now += memExpire + 1
+	now += fabricExpire + 1
 	wantAt(t, ports, 1, testFrame(b, station(5), 60), 0, 2, 3) // b aged
 	wantAt(t, ports, 3, testFrame(station(5), b, 60), 1)
 	ports[3].Close()
 	wantAt(t, ports[:3], 1, testFrame(b, station(5), 60), 0, 2) // b's port left
+}
+
+// TestMemBatch sends packets for several stations at once: each gets its own, in
+// order, and what is for all keeps its place.
+func TestMemBatch(t *testing.T) {
+	noLeaks(t)
+	ports := memTest(t, 3)
+	for i, p := range ports {
+		if err := p.Send(testFrame(station(99), station(i), 60)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range ports {
+		p.arrivedFrames(t)
+	}
+	var batch []carrier.Packet
+	want := make([][][]byte, 3)
+	for i := range 3 * fabricBatch {
+		dst, src := station(1+i%2), station(0)
+		if i%7 == 0 {
+			dst = broadcast
+		}
+		f := testFrame(dst, src, 60+i)
+		batch = append(batch, carrier.Packet{Data: f})
+		for j := 1; j < 3; j++ {
+			if dst == broadcast || dst == station(j) {
+				want[j] = append(want[j], f)
+			}
+		}
+	}
+	batch = append(batch, carrier.Packet{}, carrier.Packet{Data: make([]byte, MaxFrame+1)})
+	if err := ports[0].SendPackets(batch); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range ports {
+		if got := p.arrivedFrames(t); !slices.EqualFunc(got, want[i], bytes.Equal) {
+			t.Errorf("port %d got %d frames, want others, %d", i, len(got), len(want[i]))
+		}
+	}
+	if got := ports[0].Drops(); got != (Drops{Send: 2}) {
+		t.Errorf("got %+v, want 2", got)
+	}
+}
+
+// TestMemVLAN has the same address in two VLANs.
+func TestMemVLAN(t *testing.T) {
+	noLeaks(t)
+	ports := memTest(t, 3)
+	tagged := func(dst, src mac, tag uint16) []byte {
+		f := testFrame(dst, src, 64)
+		f[12], f[13], f[14], f[15] = 0x81, 0, byte(tag>>8), byte(tag)
+		return f
+	}
+	a, b := station(1), station(2)
+	wantAt(t, ports, 0, tagged(b, a, 5), 1, 2)
+	wantAt(t, ports, 1, tagged(b, a, 6), 0, 2)
+	wantAt(t, ports, 2, tagged(a, b, 0xf005), 0) // with a priority
+	wantAt(t, ports, 2, tagged(a, b, 6), 1)
+	wantAt(t, ports, 2, testFrame(a, b, 60), 0, 1)
+	wantAt(t, ports, 0, testFrame(b, a, 60), 2)
+	wantAt(t, ports, 2, tagged(a, b, 0x2000), 0) // a priority only
+	wantAt(t, ports, 2, testFrame(a, b, HeaderLen), 0)
 }
 
 func TestMemNames(t *testing.T) {
@@ -107,9 +171,9 @@ func TestMemNames(t *testing.T) {
 	}
 
 	// The last plug takes the switch with it, and what it has learned.
-	sw := a.Conn.(*memPort).sw
+	sw := a.Conn.(*memPort).fabric
 	a.Close()
-	if again := openInbox(t, "mem://"); again.Conn.(*memPort).sw == sw {
+	if again := openInbox(t, "mem://"); again.Conn.(*memPort).fabric == sw {
 		t.Error("the switch outlived its last plug")
 	}
 	memNets.mu.Lock()
@@ -156,11 +220,12 @@ func TestMemConn(t *testing.T) {
 	n := 0
 	testConn(t, func(t *testing.T) Conn {
 		n++
-		c, err := Open(fmt.Sprintf("mem://%s%d", t.Name(), n), nil)
+		vnl := fmt.Sprintf("mem://%s%d", t.Name(), n)
+		openInbox(t, vnl)
+		c, err := Open(vnl, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		openInbox(t, "mem://"+c.(*memPort).sw.name)
 		return c
 	})
 }

@@ -1,0 +1,245 @@
+package vdeplug
+
+import (
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+const (
+	// fabricStations is how many stations a switch remembers.
+	fabricStations = 4096
+	// fabricExpire is how long it remembers a silent one, as the switches of
+	// VDE do.
+	fabricExpire = 120 * time.Second
+	// fabricBatch is how many packets are looked at together.
+	fabricBatch = 64
+)
+
+// A fabricKind is what a fabric does with packets.
+type fabricKind string
+
+const (
+	// kindSwitch sends a packet where its station was seen last, or to all.
+	kindSwitch fabricKind = "switch"
+	// kindHub sends a packet to all.
+	kindHub fabricKind = "hub"
+	// kindMulti sends the packets of the process to all clients, and those of
+	// clients to the process only.
+	kindMulti fabricKind = "multi"
+	// kindBonding is kindMulti, but sends to the clients in turn.
+	kindBonding fabricKind = "bonding"
+)
+
+// A fabric carries packets between its ports. Whoever sends hands them to
+// the ports that they are for, and waits for none.
+type fabric struct {
+	kind fabricKind
+	now  func() time.Duration
+
+	mu       sync.Mutex // guards the fields below and port.gone; held for look-ups only
+	ports    []*port    // replaced, never changed in place, as the next two
+	locals   []*port
+	remotes  []*port
+	stations *macTable[*port]
+	turn     int // counts what bonding has sent
+}
+
+// A port is where a fabric hands packets over.
+type port struct {
+	taker
+	remote bool // of a client, not of the process
+	gone   bool // guarded by fabric.mu
+}
+
+// A taker has the other side of a port.
+type taker interface {
+	// deliver takes packets, and keeps nothing of them. It does not wait: what
+	// there is no room for is lost, and counted. What is no packet has no Data.
+	deliver(packets []carrier.Packet)
+}
+
+func newFabric(kind fabricKind, stations int, expire time.Duration) *fabric {
+	start := time.Now()
+	return &fabric{
+		kind:     kind,
+		now:      func() time.Duration { return time.Since(start) },
+		stations: newMACTable[*port](stations, expire),
+	}
+}
+
+func (f *fabric) join(p *port) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	side := f.side(p)
+	*side = append(slices.Clip(*side), p)
+	f.ports = append(slices.Clip(f.ports), p)
+}
+
+// leave removes a port that is there.
+func (f *fabric) leave(p *port) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p.gone = true
+	f.stations.forget(p)
+	for _, list := range []*[]*port{&f.ports, f.side(p)} {
+		*list = slices.DeleteFunc(slices.Clone(*list), func(q *port) bool { return q == p })
+	}
+}
+
+// side returns the list of the ports that are where p is.
+func (f *fabric) side(p *port) *[]*port {
+	if p.remote {
+		return &f.remotes
+	}
+	return &f.locals
+}
+
+// forward carries packets that come from a port. It returns how many are none.
+func (f *fabric) forward(from *port, packets []carrier.Packet) (bad int, err error) {
+	r := routings.Get().(*routing)
+	defer routings.Put(r)
+	for len(packets) > 0 && err == nil {
+		batch := packets[:min(len(packets), fabricBatch)]
+		if f.route(r, from, batch) {
+			bad += r.bad
+			r.deliver(from, batch)
+		} else {
+			err = net.ErrClosed
+		}
+		packets = packets[len(batch):]
+		r.clear()
+	}
+	return bad, err
+}
+
+// A routing says where each packet of a batch goes.
+type routing struct {
+	to    [fabricBatch]*port
+	flood []*port // everybody
+	bad   int
+	run   []carrier.Packet
+	cut   virtio.Segmenter
+}
+
+var (
+	routings  = sync.Pool{New: func() any { return &routing{run: make([]carrier.Packet, 0, fabricBatch)} }}
+	everybody = new(port)
+	nobody    = new(port)
+)
+
+// clear lets go of ports and packets.
+func (r *routing) clear() {
+	clear(r.to[:])
+	clear(r.run[:cap(r.run)])
+	r.flood, r.bad = nil, 0
+}
+
+// route fills in r, and learns where the sources of packets are. It reports
+// false if from has left.
+func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) bool {
+	now := f.now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if from.gone {
+		return false
+	}
+	switch {
+	case f.kind == kindSwitch || f.kind == kindHub:
+		r.flood = f.ports
+	case from.remote:
+		r.flood = f.locals
+	default:
+		r.flood = f.remotes
+	}
+	var dst, src vlanMAC // of the packet before
+	var before *port     // where that goes
+	for i := range packets {
+		p := &packets[i]
+		if len(p.Data) < HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame {
+			r.to[i] = nobody
+			r.bad++
+			continue
+		}
+		switch f.kind {
+		case kindSwitch:
+			d, s := vlanMACs(p.Data)
+			if before == nil || d != dst || s != src { // most packets are of the same flow
+				dst, src, before = d, s, f.lookup(from, d, s, now)
+			}
+			r.to[i] = before
+		case kindBonding:
+			r.to[i] = everybody
+			if !from.remote && len(r.flood) > 0 {
+				r.to[i] = r.flood[f.turn%len(r.flood)]
+				f.turn++
+			}
+		default:
+			r.to[i] = everybody
+		}
+	}
+	return true
+}
+
+// lookup returns the port of dst, and learns that src is at from. f.mu is held.
+func (f *fabric) lookup(from *port, dst, src vlanMAC, now time.Duration) *port {
+	f.stations.learnVLAN(src, from, now)
+	to, ok := f.stations.lookupVLAN(dst, now)
+	switch {
+	case !ok:
+		return everybody
+	case to == from:
+		return nobody
+	}
+	return to
+}
+
+// deliver hands over the packets, as many as may go together at once.
+func (r *routing) deliver(from *port, packets []carrier.Packet) {
+	for i, n := 0, 0; i < len(packets); i = n {
+		to := r.to[i]
+		for n = i + 1; n < len(packets) && r.to[n] == to; n++ {
+		}
+		run := packets[i:n]
+		switch to {
+		case nobody:
+			continue
+		case everybody:
+			r.complete(run)
+			for _, p := range r.flood {
+				if p != from {
+					p.deliver(run)
+				}
+			}
+			continue
+		}
+		// What is for all must not overtake what is for one.
+		r.run = append(r.run[:0], run...)
+		for j := n; j < len(packets) && r.to[j] != everybody; j++ {
+			if r.to[j] == to {
+				r.run = append(r.run, packets[j])
+				r.to[j] = nobody
+			}
+		}
+		to.deliver(r.run)
+	}
+}
+
+// complete stores the checksums that are missing in frames, which may be done
+// once only.
+func (r *routing) complete(packets []carrier.Packet) {
+	for i := range packets {
+		p := &packets[i]
+		if p.Offload.GSOType != virtio.GSONone || p.Offload.Flags&virtio.FlagNeedsCsum == 0 {
+			continue
+		}
+		if _, err := r.cut.Split(p.Offload, p.Data, 0); err != nil {
+			p.Data = nil
+		}
+		p.Offload = virtio.Header{}
+	}
+}
