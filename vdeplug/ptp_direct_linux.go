@@ -12,20 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Two ends of this package do not send each other every frame in a datagram of
-// its own, which is most of the work, but whole packets through a connected pair
-// of sockets. The second end offers its half of a pair along with a frame, as a
-// control message, which no other program looks at: there the kernel closes the
-// descriptor, and that is the answer. An end that knows says hello through it.
+// The second end offers its half of a pair for whole packets along with a frame.
+// That it was closed is the answer of other programs; an end that knows says
+// hello through it.
 
 // directPTP is switched off by tests.
 var directPTP = true
 
 // ptpHello is the first message in both directions.
 var ptpHello = []byte("vdestack ptp packets 1\n")
-
-// directSize is the largest message: a virtio header and a packet.
-const directSize = virtio.HeaderLen + virtio.MaxPacket
 
 // A direct is the pair of a ptpConn, if there is one.
 type direct struct {
@@ -47,7 +42,7 @@ func (d *direct) offer(packets []carrier.Packet) []carrier.Packet {
 	if len(packets) == 0 || packets[0].Offload.GSOType != virtio.GSONone || !d.offered.CompareAndSwap(false, true) {
 		return packets
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	pair, err := wholePair()
 	if err != nil {
 		return packets
 	}
@@ -74,13 +69,9 @@ func (d *direct) offer(packets []carrier.Packet) []carrier.Packet {
 
 // accept takes what may be the peer's offer.
 func (d *direct) accept(fd int) {
-	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	typ, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil || err2 != nil || domain != unix.AF_UNIX || typ != unix.SOCK_SEQPACKET || unix.SetNonblock(fd, true) != nil {
-		unix.Close(fd)
-		return
+	if acceptWhole(fd) {
+		d.take(fd, true)
 	}
-	d.take(fd, true)
 }
 
 // take owns a half of a pair, in place of one that may be there, and says hello.
@@ -131,7 +122,7 @@ func (d *direct) receive(b *carrier.Buffer) error {
 	if d.file == nil {
 		return unix.EAGAIN
 	}
-	n, err := b.RecvMsgs(d.fd, directSize, carrier.DataOnly)
+	n, err := b.RecvMsgs(d.fd, wholeSize, carrier.DataOnly)
 	if err == unix.EAGAIN {
 		return err
 	}
@@ -141,7 +132,6 @@ func (d *direct) receive(b *carrier.Buffer) error {
 	}
 	for i := range n {
 		g := b.Datagram(i)
-		var h virtio.Header
 		switch {
 		case !d.greeted:
 			if !bytes.Equal(g.Data, ptpHello) {
@@ -153,10 +143,8 @@ func (d *direct) receive(b *carrier.Buffer) error {
 		case len(g.Data) == 0:
 			d.dropLocked()
 			return nil
-		case g.Truncated || h.Decode(g.Data) != nil || len(g.Data) < virtio.HeaderLen+HeaderLen:
-			d.c.droppedRecv.Add(1)
 		default:
-			b.Add(h, g.Data[virtio.HeaderLen:])
+			d.c.addWhole(b, g)
 		}
 	}
 	return nil
@@ -164,37 +152,13 @@ func (d *direct) receive(b *carrier.Buffer) error {
 
 // send sends packets through the pair. It reports false if the pair is no more.
 func (d *direct) send(pair *pollFile, packets []carrier.Packet, wait bool) bool {
-	s := carrier.NewSender()
-	defer s.Free()
-	headers := directHeaders.Get().(*[directBatch][virtio.HeaderLen]byte)
-	defer directHeaders.Put(headers)
-	for len(packets) > 0 {
-		n := min(len(packets), directBatch)
-		for i := range packets[:n] {
-			p := &packets[i]
-			if len(p.Data) < HeaderLen || len(p.Data) > virtio.MaxPacket {
-				d.c.droppedSend.Add(1)
-				continue
-			}
-			p.Offload.Encode(headers[i][:])
-			s.Add([]virtio.Segment{{Head: headers[i][:], Data: p.Data}}, 0, nil)
-		}
-		packets = packets[n:]
-		lost, err := pair.sendMsgs(s, d, wait)
-		d.c.droppedSend.Add(uint64(lost))
-		if err != nil {
-			d.pair.CompareAndSwap(pair, nil)
-			d.offered.Store(false)
-			return false
-		}
+	if d.c.sendWhole(pair, packets, d, wait) != nil {
+		d.pair.CompareAndSwap(pair, nil)
+		d.offered.Store(false)
+		return false
 	}
 	return true
 }
-
-// directBatch is how many packets are sent at once.
-const directBatch = 32
-
-var directHeaders = sync.Pool{New: func() any { return new([directBatch][virtio.HeaderLen]byte) }}
 
 // Refused is that of [carrier.Sending].
 func (d *direct) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
