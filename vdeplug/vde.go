@@ -102,14 +102,7 @@ func parseVDE(l Locator) (vdeConfig, error) {
 		"port":      port,
 		"portgroup": portgroup,
 		"group":     textOption(&cfg.group),
-		"mode": func(value string, _ bool) error {
-			mode, err := strconv.ParseUint(value, 8, 16)
-			if err != nil || mode > 0o777 {
-				return errors.New("must be an octal number from 0 to 777")
-			}
-			cfg.mode = int(mode)
-			return nil
-		},
+		"mode":      modeOption(&cfg.mode, 0o777),
 	})
 	return cfg, err
 }
@@ -125,7 +118,17 @@ const (
 	unixPathLen   = 108
 	unixAddrLen   = 2 + unixPathLen
 	vdeRequestLen = 12 + unixAddrLen // without the description
+	vdeRequestMax = 256              // of which switches read no more
 )
+
+// wholeMark follows the description of a client that takes a pair of sockets
+// for whole packets along with the reply. Others see the end of the text at its
+// NUL; the next form of the packets needs another mark.
+const wholeMark = "\x00whole 1"
+
+func hasWholeMark(description []byte) bool { return bytes.HasSuffix(description, []byte(wholeMark)) }
+
+func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
 
 // makeVDERequest returns the request for a port, to be sent in one piece. path
 // is that of the client's data socket.
@@ -148,25 +151,42 @@ func makeVDERequest(port int, path, description string) []byte {
 	return append(b, description...)
 }
 
+// makeUnixAddr returns the struct sockaddr_un of a path.
+func makeUnixAddr(path string) []byte {
+	b := make([]byte, unixAddrLen)
+	binary.NativeEndian.PutUint16(b, unixFamily)
+	copy(b[2:], path)
+	return b
+}
+
 // parseVDEReply returns the address of the switch's data socket: a path, or
 // "@" and an abstract name, which has the full length.
 func parseVDEReply(b []byte) (string, error) {
 	if len(b) != unixAddrLen {
 		return "", fmt.Errorf("the switch answered %d bytes, want %d", len(b), unixAddrLen)
 	}
-	if family := binary.NativeEndian.Uint16(b); family != unixFamily {
-		return "", fmt.Errorf("the switch answered an address of family %d, not a local one", family)
+	path, err := parseUnixAddr(b)
+	if err != nil {
+		return "", fmt.Errorf("the switch answered %w", err)
 	}
-	name := b[2:]
+	return path, nil
+}
+
+// parseUnixAddr reads a struct sockaddr_un. Its errors say what it is instead.
+func parseUnixAddr(b []byte) (string, error) {
+	if family := binary.NativeEndian.Uint16(b); family != unixFamily {
+		return "", fmt.Errorf("an address of family %d, not a local one", family)
+	}
+	name := b[2:unixAddrLen]
 	if name[0] == 0 {
 		if bytes.Count(name, []byte{0}) == len(name) {
-			return "", errors.New("the switch answered an empty address")
+			return "", errors.New("an empty address")
 		}
 		return "@" + string(name[1:]), nil
 	}
 	end := bytes.IndexByte(name, 0)
 	if end < 0 || name[0] != '/' {
-		return "", fmt.Errorf("the switch answered %q, which is no absolute path", bytes.TrimRight(name, "\x00"))
+		return "", fmt.Errorf("%q, which is no absolute path", bytes.TrimRight(name, "\x00"))
 	}
 	return string(name[:end]), nil
 }

@@ -1,7 +1,6 @@
 package vdeplug
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -66,18 +65,17 @@ func (d *vdeDialer) permit(path, ctl string) error {
 	}
 	// The directory may belong to somebody who puts a link there meanwhile:
 	// what is changed must be a socket of this user.
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, st, err := openSocket(path)
+	if err == unix.ENOTSOCK || err == nil && int(st.Uid) != os.Geteuid() {
+		if err == nil {
+			unix.Close(fd)
+		}
+		return fmt.Errorf("somebody has replaced the client's socket %s", path)
+	}
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return &fs.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("somebody has replaced the client's socket %s", path)
-	}
 	if d.gid >= 0 {
 		if err := unix.Fchownat(fd, "", -1, d.gid, unix.AT_EMPTY_PATH); err != nil {
 			return fmt.Errorf("option \"group=%s\": giving %s to it (a user can give to the own groups only): %w",
@@ -86,11 +84,7 @@ func (d *vdeDialer) permit(path, ctl string) error {
 	} else if mode&0o077 == 0 {
 		mode |= switchAccess(fd, ctl)
 	}
-	err = unix.Fchmodat(fd, "", uint32(mode), unix.AT_EMPTY_PATH)
-	if errors.Is(err, unix.EOPNOTSUPP) { // Linux before 6.6
-		err = unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), uint32(mode))
-	}
-	if err != nil {
+	if err := chmodPath(fd, mode); err != nil {
 		return &fs.PathError{Op: "chmod", Path: path, Err: err}
 	}
 	return nil

@@ -49,9 +49,9 @@ func dialVDE(ctx context.Context, l Locator, cfg vdeConfig, o *Options) (Conn, e
 	}
 	var failure error
 	for _, dir := range dirs {
-		ctl, data, err := d.connect(dir)
+		ctl, data, whole, err := d.connect(dir)
 		if err == nil {
-			return newVDEConn(l, ctl, data), nil
+			return newVDEConn(l, ctl, data, whole), nil
 		}
 		if failure == nil {
 			failure = err
@@ -75,8 +75,9 @@ type vdeDialer struct {
 	dial        context.Context // ctx, and vdeTimeout
 }
 
-// connect connects to the switch in dir.
-func (d *vdeDialer) connect(dir string) (ctl *os.File, data pollFile, err error) {
+// connect connects to the switch in dir. whole says that data is half of a pair
+// for whole packets.
+func (d *vdeDialer) connect(dir string) (ctl *os.File, data pollFile, whole bool, err error) {
 	// The switch has another working directory.
 	real, err := filepath.EvalSymlinks(dir)
 	if err == nil {
@@ -94,13 +95,13 @@ func (d *vdeDialer) connect(dir string) (ctl *os.File, data pollFile, err error)
 		_, err = os.Stat(path)
 	}
 	if err != nil {
-		return nil, data, explainConnect(path, err)
+		return nil, data, false, explainConnect(path, err)
 	}
 	// The data socket comes first: some switches take it ill if a client
 	// connects and then has no request.
 	fd, name, err := bindClient(real)
 	if err != nil {
-		return nil, data, err
+		return nil, data, false, err
 	}
 	defer func() {
 		os.Remove(name) // the connected pair needs no name
@@ -112,24 +113,32 @@ func (d *vdeDialer) connect(dir string) (ctl *os.File, data pollFile, err error)
 		}
 	}()
 	if err = d.permit(name, path); err != nil {
-		return nil, data, err
+		return nil, data, false, err
 	}
 	ctl, port, err := d.connectControl(real)
 	if err != nil {
-		return nil, data, err
+		return nil, data, false, err
 	}
-	peer, err := d.request(ctl, makeVDERequest(port, name, d.description), name)
+	description := d.description
+	if wholeVDE {
+		description += wholeMark
+	}
+	peer, right, err := d.request(ctl, makeVDERequest(port, name, description), name)
 	if err != nil {
-		return ctl, data, err
+		return ctl, data, false, err
 	}
-	if err = connectData(fd, peer); err != nil {
-		return ctl, data, fmt.Errorf("reaching the switch's data socket %q: %w", peer, os.NewSyscallError("connect", err))
+	if right >= 0 && acceptWhole(right) {
+		unix.Close(fd)
+		fd = right
+		whole = true
+	} else if err = connectData(fd, peer); err != nil {
+		return ctl, data, false, fmt.Errorf("reaching the switch's data socket %q: %w", peer, os.NewSyscallError("connect", err))
 	}
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, vdeSendBuffer)
 	taken := fd
 	fd = -1
 	data, err = newPollFile(taken, "vde")
-	return ctl, data, err
+	return ctl, data, whole, err
 }
 
 // connectControl opens the control connection, and returns for which port the
@@ -205,30 +214,91 @@ func connectData(fd int, name string) error {
 	}
 }
 
-// request sends the request, in one piece, and returns the switch's address.
-func (d *vdeDialer) request(ctl *os.File, request []byte, path string) (string, error) {
-	_, err := ctl.Write(request) // a new connection has room for it
+// request sends the request, in one piece, and returns the switch's address and
+// the descriptor that came with it, or -1.
+func (d *vdeDialer) request(ctl *os.File, request []byte, path string) (peer string, right int, err error) {
+	_, err = ctl.Write(request) // a new connection has room for it
 	stop := context.AfterFunc(d.dial, func() { ctl.SetDeadline(time.Unix(1, 0)) })
-	reply := make([]byte, unixAddrLen)
+	reply, right := make([]byte, unixAddrLen), -1
 	if err == nil {
-		_, err = io.ReadFull(ctl, reply)
+		right, err = readRight(ctl, reply)
 	}
 	if !stop() && err == nil {
 		// The deadline is set, or about to be: too late is too late.
 		err = os.ErrDeadlineExceeded
 	}
+	if err == nil {
+		peer, err = parseVDEReply(reply)
+	} else {
+		err = d.unanswered(err, path)
+	}
+	if err != nil && right >= 0 {
+		unix.Close(right)
+	}
+	return peer, right, err
+}
+
+// unanswered says what it means that there was no reply.
+func (d *vdeDialer) unanswered(err error, path string) error {
 	switch {
-	case err == nil:
-		return parseVDEReply(reply)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "", d.timeout(d.silence())
+		return d.timeout(d.silence())
 	case err == io.EOF || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE):
-		return "", fmt.Errorf("the switch refused the connection: it cannot reach the socket %s, it is full, or %s: %w",
+		return fmt.Errorf("the switch refused the connection: it cannot reach the socket %s, it is full, or %s: %w",
 			path, d.portTrouble(), err)
 	case err == io.ErrUnexpectedEOF:
-		return "", fmt.Errorf("the switch closed the connection in its answer: %w", err)
+		return fmt.Errorf("the switch closed the connection in its answer: %w", err)
 	}
-	return "", fmt.Errorf("asking the switch: %w", err)
+	return fmt.Errorf("asking the switch: %w", err)
+}
+
+// readRight is [io.ReadFull] that also returns a descriptor that came along, or
+// -1.
+func readRight(f *os.File, b []byte) (right int, err error) {
+	right = -1
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return right, err
+	}
+	oob := make([]byte, unix.CmsgSpace(4))
+	for n := 0; n < len(b) && err == nil; {
+		var got, oobn int
+		closed := raw.Read(func(fd uintptr) bool {
+			got, oobn, _, _, err = unix.Recvmsg(int(fd), b[n:], oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+			return err != unix.EAGAIN && err != unix.EINTR
+		})
+		if closed != nil {
+			return right, closed
+		}
+		if fds := rights(oob[:max(oobn, 0)]); len(fds) > 0 {
+			if right >= 0 {
+				unix.Close(right)
+			}
+			right = fds[0] // there is room for one
+		}
+		switch {
+		case err != nil:
+			err = os.NewSyscallError("recvmsg", err)
+		case got == 0 && n == 0:
+			err = io.EOF
+		case got == 0:
+			err = io.ErrUnexpectedEOF
+		}
+		n += got
+	}
+	return right, err
+}
+
+func rights(oob []byte) []int {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(messages) == 0 {
+		return nil
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return nil
+	}
+	return fds
 }
 
 func (d *vdeDialer) silence() string { return "it may be full, or " + d.portTrouble() }

@@ -145,7 +145,7 @@ func TestVDEFake(t *testing.T) {
 			if c.mode != fs.ModeSocket|0o700 {
 				t.Errorf("the client's socket has mode %v, want 0700", c.mode)
 			}
-			if want := makeVDERequest(3, c.path, describe(t.Context(), &Options{})); !bytes.Equal(c.request, want) {
+			if want := makeVDERequest(3, c.path, describe(t.Context(), &Options{})+wholeMark); !bytes.Equal(c.request, want) {
 				t.Errorf("got request % x, want % x", c.request, want)
 			}
 			frame := testFrame(broadcast, station(1), MaxFrame)

@@ -13,14 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// wholeVDE is switched off by tests.
+var wholeVDE = true
+
 // vdeConn is a connection to a switch: a pair of connected datagram sockets
-// for frames, and a stream that is silent as long as the switch is there.
+// for frames, or of sockets for whole packets, and a stream that is silent as
+// long as the switch is there.
 type vdeConn struct {
 	dropCounter
-	vnl  string
-	ctl  *os.File
-	data pollFile
-	one  oneByOne
+	vnl   string
+	ctl   *os.File
+	data  pollFile
+	whole bool
+	one   oneByOne
 
 	gone      atomic.Pointer[error] // why the switch is no longer there
 	closing   atomic.Bool
@@ -35,8 +40,8 @@ var (
 )
 
 // newVDEConn takes over the sockets after the handshake.
-func newVDEConn(l Locator, ctl *os.File, data pollFile) *vdeConn {
-	c := &vdeConn{vnl: l.String(), ctl: ctl, data: data, watched: make(chan struct{})}
+func newVDEConn(l Locator, ctl *os.File, data pollFile, whole bool) *vdeConn {
+	c := &vdeConn{vnl: l.String(), ctl: ctl, data: data, whole: whole, watched: make(chan struct{})}
 	go c.watch()
 	return c
 }
@@ -97,11 +102,13 @@ func (c *vdeConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 // Receive is that of [carrier.Receiver].
 func (c *vdeConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
 	for c.final("recv") == nil {
-		empty, err := c.receiveFrames(fd, b)
-		c.droppedRecv.Add(uint64(empty))
+		err := c.receiveData(fd, b, c.whole)
 		switch {
 		case err == unix.EAGAIN:
 			return false, nil
+		case err == io.EOF:
+			c.end(switchClosed(err))
+			return true, err
 		case err != nil:
 			c.end(switchClosed(os.NewSyscallError("recvmmsg", err)))
 			return true, err
@@ -119,7 +126,7 @@ func (c *vdeConn) sendPackets(packets []carrier.Packet, wait bool) error {
 	if err := c.final("send"); err != nil {
 		return err
 	}
-	err := c.sendFrames(c.data, packets, c, wait)
+	err := c.sendData(&c.data, packets, c.whole, c, wait)
 	if final := c.final("send"); final != nil {
 		err = final
 	}

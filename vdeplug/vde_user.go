@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// maxDescription is how long a description may be: a switch reads a request
-// of 256 bytes at most, and 122 of them are used.
-const maxDescription = 127
+// maxDescription is how long a description may be: a switch has room for 127
+// bytes, and wholeMark comes after it.
+const maxDescription = 127 - len(wholeMark)
 
 // describe returns the text that a switch shows for the port: what o says, the
 // user and the process, and where an SSH session comes from.

@@ -1,6 +1,7 @@
 package vdeplug
 
 import (
+	"io"
 	"sync"
 
 	"github.com/vdestack/vdestack/internal/carrier"
@@ -47,6 +48,39 @@ func (d *dropCounter) addWhole(b *carrier.Buffer, g carrier.Datagram) {
 		return
 	}
 	b.Add(h, g.Data[virtio.HeaderLen:])
+}
+
+// receiveData receives what a data socket of the vde protocol has: whole
+// packets from a pair, else frames. The end of a pair is [io.EOF].
+func (d *dropCounter) receiveData(fd int, b *carrier.Buffer, whole bool) error {
+	if !whole {
+		empty, err := d.receiveFrames(fd, b)
+		d.droppedRecv.Add(uint64(empty))
+		return err
+	}
+	n, err := b.RecvMsgs(fd, wholeSize, carrier.DataOnly)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		g := b.Datagram(i)
+		if len(g.Data) == 0 {
+			if len(b.Packets) == 0 {
+				return io.EOF
+			}
+			break // and once more at the next call
+		}
+		d.addWhole(b, g)
+	}
+	return nil
+}
+
+// sendData sends packets to where receiveData receives them.
+func (d *dropCounter) sendData(p *pollFile, packets []carrier.Packet, whole bool, sending carrier.Sending, wait bool) error {
+	if whole {
+		return d.sendWhole(p, packets, sending, wait)
+	}
+	return d.sendFrames(*p, packets, sending, wait)
 }
 
 // sendWhole sends packets through a pair, and counts what is lost.

@@ -1,0 +1,118 @@
+package vdeplug
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+func init() {
+	for _, kind := range []fabricKind{kindSwitch, kindHub, kindMulti, kindBonding} {
+		Register(string(kind), func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
+			cfg, err := parseSwitch(l)
+			if err != nil {
+				return nil, err
+			}
+			return openServer(ctx, cfg)
+		})
+	}
+}
+
+// switchConfig is what the locator of a switch says.
+type switchConfig struct {
+	kind     fabricKind
+	dir      string // empty: the default directory of the user
+	mode     int    // permissions of its sockets
+	dirMode  int    // those of the directory
+	group    string // of users, owner of all these; empty: unset
+	stations int
+	expire   time.Duration
+	plain    bool // there were no options
+}
+
+// parseSwitch reads the locator of a switch, to which clients connect as
+// vde://directory:
+//
+//	switch://[directory][[mode=M][/dirmode=M][/grp=G][/hashsize=N][/expiretime=N]]
+//
+// or hub, multi, bonding. By default the directory is /tmp/vdenode_USER. It is
+// made, and removed when the last plug of the process has left the switch.
+//
+//   - mode are the permissions of the sockets in octal, 0600 by default: who may
+//     write to them may connect.
+//   - dirmode are those of the directory, by default as mode says, with x for all
+//     who have r or w.
+//   - grp is the group of users that the directory and the sockets belong to, a
+//     name or a number.
+//   - hashsize is how many stations the switch remembers at most, 4096 by
+//     default, and expiretime for how many seconds, 120 by default. hashseed has
+//     no meaning.
+func parseSwitch(l Locator) (switchConfig, error) {
+	t, err := l.Bracketed()
+	if err != nil {
+		return switchConfig{}, err
+	}
+	cfg := switchConfig{
+		kind:     fabricKind(l.Scheme()),
+		dir:      t.Addr,
+		mode:     0o600,
+		dirMode:  -1,
+		stations: fabricStations,
+		plain:    len(t.Params) == 0,
+	}
+	seconds, seed := int(fabricExpire/time.Second), 0
+	err = t.Options(map[string]func(string, bool) error{
+		"mode":       modeOption(&cfg.mode, 0o777),
+		"dirmode":    modeOption(&cfg.dirMode, 0o7777),
+		"grp":        textOption(&cfg.group),
+		"hashsize":   numberOption(&cfg.stations, 0, 1<<20),
+		"expiretime": numberOption(&seconds, 1, 1<<31-1),
+		"hashseed":   numberOption(&seed, 0, 1<<31-1),
+	})
+	cfg.expire = time.Duration(seconds) * time.Second
+	cfg.mode &^= 0o111
+	if cfg.dirMode < 0 {
+		cfg.dirMode = cfg.mode | cfg.mode>>1&0o111 | cfg.mode>>2&0o111
+	}
+	cfg.dirMode |= 0o2700 // the switch itself must get in
+	return cfg, err
+}
+
+func modeOption(p *int, max uint64) func(string, bool) error {
+	return func(value string, _ bool) error {
+		mode, err := strconv.ParseUint(value, 8, 16)
+		if err != nil || mode > max {
+			return fmt.Errorf("must be an octal number from 0 to %o", max)
+		}
+		*p = int(mode)
+		return nil
+	}
+}
+
+// A vdeRequest is what a client asks a switch for. Its port does not matter
+// here: there are as many as clients.
+type vdeRequest struct {
+	path  string // of the client's data socket, in the form of parseVDEReply
+	whole bool   // it takes a pair of sockets for whole packets
+}
+
+// parseVDERequest reads a request, all of it.
+func parseVDERequest(b []byte) (vdeRequest, error) {
+	switch {
+	case len(b) < vdeRequestLen:
+		return vdeRequest{}, fmt.Errorf("a request of %d bytes, want %d or more", len(b), vdeRequestLen)
+	case nativeUint32(b) != vdeMagic:
+		return vdeRequest{}, errors.New("this is no request")
+	case nativeUint32(b[4:]) != vdeVersion:
+		return vdeRequest{}, fmt.Errorf("a request of version %d, want %d", nativeUint32(b[4:]), vdeVersion)
+	case nativeUint32(b[8:])&0xff > vdeTypePort0:
+		return vdeRequest{}, fmt.Errorf("a request of type %d", nativeUint32(b[8:])&0xff)
+	}
+	path, err := parseUnixAddr(b[12:vdeRequestLen])
+	if err != nil {
+		return vdeRequest{}, fmt.Errorf("the client's socket: %w", err)
+	}
+	return vdeRequest{path: path, whole: hasWholeMark(b[vdeRequestLen:])}, nil
+}

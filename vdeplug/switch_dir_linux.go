@@ -1,0 +1,317 @@
+package vdeplug
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// switchBacklog is how many clients wait to be accepted.
+	switchBacklog = 128
+	// maxSwitchDir is the longest path of a directory with room for the names
+	// in it.
+	maxSwitchDir = maxUnixPath - len("/fd1234567")
+	// switchProbe bounds how long it takes to see that a switch lives.
+	switchProbe = time.Second
+)
+
+// leftover are the names of data sockets that switches and clients leave when
+// they are killed: of this package and the switch of libvdeplug, of vde_switch,
+// and of clients.
+var leftover = regexp.MustCompile(`^(fd\d+|\d{3,}\.\d+|\.\d{5,}-\d{5})$`)
+
+// A switchDir is the directory of a running switch.
+type switchDir struct {
+	path     string
+	file     *os.File
+	mode     int // of the sockets
+	gid      int // their group, or -1
+	listener int // the socket ctl
+	ctl      fileID
+}
+
+// A fileID tells a file from another that has taken its name.
+type fileID struct{ dev, ino uint64 }
+
+func idOf(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), st.Ino} }
+
+// idAt returns that of what has the name path, zero if nothing has.
+func idAt(path string) fileID {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return fileID{}
+	}
+	return idOf(&st)
+}
+
+// newSwitchDir makes the directory of a switch, or takes over what a killed one
+// has left, and listens.
+func newSwitchDir(ctx context.Context, cfg switchConfig) (_ *switchDir, err error) {
+	d := &switchDir{path: cfg.dir, mode: cfg.mode, gid: -1, listener: -1}
+	if cfg.group != "" {
+		if d.gid, err = groupID(ctx, cfg.group); err != nil {
+			return nil, fmt.Errorf("option \"grp=%s\": %w", cfg.group, err)
+		}
+	}
+	made, err := d.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil && made {
+			unix.Rmdir(d.path)
+		}
+		if err != nil {
+			d.file.Close() // and the lock ends
+			if d.listener >= 0 {
+				unix.Close(d.listener)
+			}
+		}
+	}()
+	if !made {
+		if err = d.takeOver(ctx); err != nil {
+			return nil, err
+		}
+	}
+	// Nobody else gets in before all is as it should be.
+	if err = d.own(cfg, 0o2700); err != nil {
+		return nil, err
+	}
+	if err = d.listen(); err != nil {
+		return nil, err
+	}
+	if err = d.own(cfg, cfg.dirMode); err != nil {
+		unix.Unlink(d.ctlPath())
+		return nil, err
+	}
+	unix.Flock(int(d.file.Fd()), unix.LOCK_UN)
+	return d, nil
+}
+
+func (d *switchDir) ctlPath() string { return d.path + "/ctl" }
+
+// enter makes or opens the directory and locks it against others who do that,
+// or remove it, at the same time.
+func (d *switchDir) enter(ctx context.Context) (made bool, err error) {
+	for ctx.Err() == nil {
+		err = os.Mkdir(d.path, 0o700)
+		made = err == nil
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return false, err
+		}
+		fd, err := unix.Open(d.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		switch err {
+		case nil:
+		case unix.ENOENT:
+			continue // it was removed meanwhile
+		case unix.ENOTDIR, unix.ELOOP:
+			return false, fmt.Errorf("%s exists and is no directory: %w", d.path, err)
+		default:
+			return false, &fs.PathError{Op: "open", Path: d.path, Err: err}
+		}
+		d.file = os.NewFile(uintptr(fd), d.path)
+		if err = d.lock(ctx); err == nil {
+			var st unix.Stat_t
+			if unix.Fstat(fd, &st) == nil && idOf(&st) == idAt(d.path) {
+				if int(st.Uid) != os.Geteuid() {
+					d.file.Close()
+					return false, fmt.Errorf("%s belongs to user %d, this is user %d: %w", d.path, st.Uid, os.Geteuid(), fs.ErrPermission)
+				}
+				return made, nil
+			}
+		}
+		d.file.Close()
+		if err != nil {
+			return false, err
+		}
+	}
+	return false, ctx.Err()
+}
+
+// lock locks the directory. Switches have it locked for a moment only.
+func (d *switchDir) lock(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*switchProbe)
+	defer cancel()
+	for {
+		err := unix.Flock(int(d.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch err {
+		case nil:
+			return nil
+		case unix.EINTR:
+			continue
+		case unix.EWOULDBLOCK:
+		default:
+			return &fs.PathError{Op: "flock", Path: d.path, Err: err}
+		}
+		select {
+		case <-time.After(5 * time.Millisecond): // the kernel has no better way that can be given up
+		case <-ctx.Done():
+			return fmt.Errorf("somebody else has locked %s: %w", d.path, unix.EBUSY)
+		}
+	}
+}
+
+// takeOver sees that a directory that exists is what a killed switch has left,
+// and removes its sockets.
+func (d *switchDir) takeOver(ctx context.Context) error {
+	entries, err := d.file.ReadDir(-1)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Type() != fs.ModeSocket {
+			return fmt.Errorf("%s has something in it that no switch has left (%s): a switch needs a directory of its own, which it makes: %w",
+				d.path, e.Name(), fs.ErrExist)
+		}
+	}
+	if err = d.free(ctx); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(d.path, e.Name())
+		if e.Name() == "ctl" {
+			err = os.Remove(path)
+		} else if leftover.MatchString(e.Name()) {
+			_, err = inUse(path) // which removes it
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// free sees that there is no switch. It asks as a client does, for some switches
+// take it ill if a client connects and then has no request.
+func (d *switchDir) free(ctx context.Context) error {
+	dial, cancel := context.WithTimeout(ctx, switchProbe)
+	defer cancel()
+	client := vdeDialer{
+		cfg: vdeConfig{dir: d.path, port: anyPort, mode: -1}, gid: -1,
+		description: "vdestack looks whether this switch runs",
+		start:       time.Now(), ctx: ctx, dial: dial,
+	}
+	ctl, data, _, err := client.connect(d.path)
+	switch {
+	case err == nil:
+		ctl.Close()
+		data.close()
+		return fmt.Errorf("%s is the directory of a switch that runs: %w", d.path, unix.EADDRINUSE)
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
+		return nil
+	}
+	return fmt.Errorf("%s may be the directory of a switch that runs: %w", d.path, err)
+}
+
+// own gives the directory its group and permissions.
+func (d *switchDir) own(cfg switchConfig, mode int) error {
+	fd := int(d.file.Fd())
+	if d.gid >= 0 {
+		if err := unix.Fchown(fd, -1, d.gid); err != nil {
+			return fmt.Errorf("option \"grp=%s\": giving %s to it (a user can give to the own groups only): %w", cfg.group, d.path, err)
+		}
+	}
+	if err := unix.Fchmod(fd, uint32(mode)); err != nil {
+		return &fs.PathError{Op: "chmod", Path: d.path, Err: err}
+	}
+	return nil
+}
+
+// listen makes the socket ctl.
+func (d *switchDir) listen() (err error) {
+	d.listener, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	if d.ctl, err = d.bind(d.listener, d.ctlPath()); err != nil {
+		return err
+	}
+	if err = unix.Listen(d.listener, switchBacklog); err != nil {
+		unix.Unlink(d.ctlPath())
+		return os.NewSyscallError("listen", err)
+	}
+	return nil
+}
+
+// bind gives a socket a name in the directory, with the group and permissions
+// that it should have. The file has those of the socket first, so that there is
+// no moment in which more are allowed.
+func (d *switchDir) bind(fd int, path string) (id fileID, err error) {
+	if err = unix.Fchmod(fd, uint32(d.mode)); err != nil {
+		return id, os.NewSyscallError("fchmod", err)
+	}
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return id, fmt.Errorf("%s: %w", path, os.NewSyscallError("bind", err))
+	}
+	// The directory may be one in which others write.
+	file, st, err := openSocket(path)
+	if err == nil {
+		defer unix.Close(file)
+		if d.gid >= 0 && int(st.Gid) != d.gid {
+			err = unix.Fchownat(file, "", -1, d.gid, unix.AT_EMPTY_PATH)
+		}
+		if err == nil && int(st.Mode&0o777) != d.mode { // the umask
+			err = chmodPath(file, d.mode)
+		}
+	}
+	if err != nil {
+		unix.Unlink(path)
+		return id, &fs.PathError{Op: "chmod", Path: path, Err: err}
+	}
+	return idOf(&st), nil
+}
+
+// unlink removes the name of a socket, unless another has it now.
+func (d *switchDir) unlink(path string, id fileID) {
+	if idAt(path) == id {
+		unix.Unlink(path)
+	}
+}
+
+// remove takes back all that newSwitchDir has made. What others have put into
+// the directory stays, and the directory with it.
+func (d *switchDir) remove() {
+	ctx, cancel := context.WithTimeout(context.Background(), switchProbe)
+	defer cancel()
+	var st unix.Stat_t
+	d.lock(ctx) // or without; the names are looked at
+	d.unlink(d.ctlPath(), d.ctl)
+	unix.Close(d.listener)
+	if unix.Fstat(int(d.file.Fd()), &st) == nil && idOf(&st) == idAt(d.path) {
+		unix.Rmdir(d.path)
+	}
+	d.file.Close()
+}
+
+// openSocket opens the file of a local socket, without following a link.
+func openSocket(path string) (fd int, st unix.Stat_t, err error) {
+	fd, err = unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, st, err
+	}
+	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		err = unix.ENOTSOCK
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, st, err
+	}
+	return fd, st, nil
+}
+
+// chmodPath changes the permissions of what was opened with O_PATH.
+func chmodPath(fd, mode int) error {
+	err := unix.Fchmodat(fd, "", uint32(mode), unix.AT_EMPTY_PATH)
+	if errors.Is(err, unix.EOPNOTSUPP) { // Linux before 6.6
+		err = unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), uint32(mode))
+	}
+	return err
+}

@@ -1,0 +1,214 @@
+package vdeplug
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"golang.org/x/sys/unix"
+)
+
+// servers are the switches of the process that have a directory. A switch is
+// there as long as the process has plugs on it.
+var servers = struct {
+	gate  chan struct{} // has room for one: who makes or ends a switch
+	byDir map[string]*server
+}{make(chan struct{}, 1), make(map[string]*server)}
+
+// openServer joins the switch of the process in a directory, or makes it.
+func openServer(ctx context.Context, cfg switchConfig) (Conn, error) {
+	if err := cfg.locate(ctx); err != nil {
+		return nil, err
+	}
+	select {
+	case servers.gate <- struct{}{}:
+		defer func() { <-servers.gate }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	s := servers.byDir[cfg.dir]
+	switch {
+	case s == nil:
+		var err error
+		if s, err = newServer(ctx, cfg); err != nil {
+			return nil, err
+		}
+		servers.byDir[cfg.dir] = s
+	case s.cfg.kind != cfg.kind:
+		return nil, fmt.Errorf("this program has a %s in %s: %w", s.cfg.kind, cfg.dir, unix.EADDRINUSE)
+	case !cfg.plain && !s.cfg.equal(cfg):
+		return nil, fmt.Errorf("this program has a %s in %s with other options: %w", s.cfg.kind, cfg.dir, unix.EADDRINUSE)
+	}
+	s.locals++
+	p := newMemPort(s.fabric)
+	p.leave = func() error {
+		servers.gate <- struct{}{}
+		defer func() { <-servers.gate }()
+		s.fabric.leave(&p.port)
+		if s.locals--; s.locals == 0 {
+			delete(servers.byDir, cfg.dir)
+			s.close()
+		}
+		return nil
+	}
+	return p, nil
+}
+
+// locate makes the directory an absolute path, the same for all who mean it.
+func (cfg *switchConfig) locate(ctx context.Context) error {
+	if cfg.dir == "" {
+		name := userName(ctx)
+		if uid := strconv.Itoa(os.Geteuid()); name == uid {
+			name = "u" + uid
+		}
+		cfg.dir = "/tmp/vdenode_" + name
+	}
+	dir, err := filepath.Abs(cfg.dir)
+	if err != nil {
+		return err
+	}
+	// A link in place of the directory itself is none of the switch's.
+	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
+	if err != nil {
+		return fmt.Errorf("where the directory %s should be: %w", dir, err)
+	}
+	cfg.dir = filepath.Join(parent, filepath.Base(dir))
+	if len(cfg.dir) > maxSwitchDir {
+		return fmt.Errorf("the path %s has %d bytes, that of a switch may have %d: %w", cfg.dir, len(cfg.dir), maxSwitchDir, unix.ENAMETOOLONG)
+	}
+	return nil
+}
+
+// equal reports whether two locators of the same directory say the same.
+func (cfg switchConfig) equal(other switchConfig) bool {
+	cfg.plain = other.plain
+	return cfg == other
+}
+
+// A server is a switch that clients of the vde protocol connect to.
+type server struct {
+	cfg    switchConfig
+	fabric *fabric
+	locals int // plugs of the process; guarded by servers.gate
+	dir    *switchDir
+	door   *door
+	ports  sync.WaitGroup // goroutines that receive from clients
+}
+
+func newServer(ctx context.Context, cfg switchConfig) (*server, error) {
+	dir, err := newSwitchDir(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{cfg: cfg, fabric: newFabric(cfg.kind, cfg.stations, cfg.expire), dir: dir}
+	if s.door, err = newDoor(s); err != nil {
+		dir.remove()
+		return nil, err
+	}
+	return s, nil
+}
+
+// close ends all connections and removes the directory.
+func (s *server) close() {
+	s.door.close()
+	s.ports.Wait()
+	s.dir.remove()
+}
+
+// A clientPort is a client of a server.
+type clientPort struct {
+	dropCounter
+	port
+	s     *server
+	data  pollFile
+	whole bool   // data is half of a pair
+	name  string // of the data socket; empty: a pair
+	id    fileID // of the name
+}
+
+var (
+	_ taker            = (*clientPort)(nil)
+	_ carrier.Receiver = (*clientPort)(nil)
+	_ carrier.Sending  = (*clientPort)(nil)
+)
+
+// start makes the client a port of the switch.
+func (p *clientPort) start() {
+	p.taker, p.remote = p, true
+	p.s.fabric.join(&p.port)
+	p.s.ports.Go(p.receive)
+}
+
+// end takes it away. What the goroutine of the port is about to do with its
+// last packets may still happen.
+func (p *clientPort) end() {
+	p.s.fabric.leave(&p.port)
+	p.data.wake()
+	p.data.close()
+	if p.name != "" {
+		p.s.dir.unlink(p.name, p.id)
+	}
+}
+
+// receive carries the packets of the client until its port ends.
+func (p *clientPort) receive() {
+	var b carrier.Buffer
+	defer b.Release()
+	for n := 1; p.data.receive(&b, p) == nil; n++ {
+		bad, err := p.s.fabric.forward(&p.port, b.Packets)
+		p.droppedRecv.Add(uint64(bad))
+		// Whoever does not run has no memory: there may be many.
+		b.Release()
+		if err != nil {
+			return
+		}
+		if n%receiveTurns == 0 {
+			runtime.Gosched()
+		}
+	}
+}
+
+// Receive is that of [carrier.Receiver].
+func (p *clientPort) Receive(fd int, b *carrier.Buffer) (bool, error) {
+	for range receiveTries {
+		err := p.receiveData(fd, b, p.whole)
+		switch {
+		case err == unix.EAGAIN:
+			return false, nil
+		case err == unix.ECONNRESET && !p.whole || err != nil && transient(err):
+			// The end of the client's socket is not that of the connection.
+		case err != nil:
+			return true, err
+		case len(b.Packets) > 0:
+			return true, nil
+		}
+	}
+	return true, nil // so that the end of the port is seen
+}
+
+const (
+	// receiveTries is how many batches without a packet are received at once.
+	receiveTries = 16
+	// receiveTurns is how many batches a busy client has before others have
+	// their turn.
+	receiveTurns = 16
+)
+
+// deliver is that of [taker].
+func (p *clientPort) deliver(packets []carrier.Packet) {
+	p.sendData(&p.data, packets, p.whole, p, false)
+}
+
+// Refused is that of [carrier.Sending].
+func (p *clientPort) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+	switch err {
+	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
+		return frames, false, nil
+	}
+	return frames, false, err // there is nobody: the rest is lost too
+}

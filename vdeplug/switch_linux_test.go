@@ -1,0 +1,377 @@
+package vdeplug
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"golang.org/x/sys/unix"
+)
+
+// goSwitch starts a process with a switch of this package.
+func goSwitch(t *testing.T) *vdeSwitch {
+	t.Helper()
+	dir := filepath.Join(shortDir(t), "sw")
+	return startSwitch(t, dir, goSwitchCommand("switch://"+dir))
+}
+
+func goSwitchCommand(vnl string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestSwitchProcess$")
+	cmd.Env = append(os.Environ(), childVariable+"=+"+vnl, "VDESTACK_TEST_STAGE=2")
+	return cmd
+}
+
+// TestSwitchProcess is the process of goSwitch. It ends with its standard input.
+func TestSwitchProcess(t *testing.T) {
+	c, err := Open(childArg(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.Copy(io.Discard, os.Stdin)
+}
+
+// serve opens a switch in a new directory, and returns it as plug and its
+// directory.
+func serve(t *testing.T, kind, options string) (c Conn, dir string) {
+	t.Helper()
+	dir = filepath.Join(shortDir(t), "sw")
+	return openPlug(t, kind+"://"+dir+options), dir
+}
+
+// TestSwitchKinds joins two plugs of the process and clients of both languages
+// to all kinds of switches, and sees which get what.
+func TestSwitchKinds(t *testing.T) {
+	for _, tt := range []struct {
+		kind                          string
+		toLocal, toClient             bool // from a plug of the process, broadcasts
+		clientToLocal, clientToClient bool
+	}{
+		{"switch", true, true, true, true},
+		{"hub", true, true, true, true},
+		{"multi", false, true, true, false},
+		{"bonding", false, true, true, false},
+	} {
+		for _, whole := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/whole=%v", tt.kind, whole), func(t *testing.T) {
+				noLeaks(t)
+				setWhole(t, whole)
+				local, dir := serve(t, tt.kind, "")
+				a, b := newInbox(t, local), openInbox(t, tt.kind+"://"+dir)
+				in, c := openInbox(t, dir), cPlug(t, "vde://"+dir)
+				carry(t, c, a, testFrame(broadcast, station(3), 60))
+				for _, n := range []int{14, 60, 1514, MaxFrame} {
+					frame := testFrame(broadcast, station(1), n)
+					send(t, a, frame)
+					if tt.kind == "bonding" {
+						send(t, a, frame) // to the other
+					}
+					in.want(t, frame)
+					c.want(t, frame)
+					if tt.toLocal {
+						b.want(t, frame)
+					}
+					frame = testFrame(broadcast, station(2), n)
+					send(t, in, frame)
+					a.want(t, frame)
+					b.want(t, frame)
+					if tt.clientToClient {
+						c.want(t, frame)
+					}
+					frame = testFrame(broadcast, station(3), n)
+					send(t, c, frame)
+					a.want(t, frame)
+					b.want(t, frame)
+					if tt.clientToClient {
+						in.want(t, frame)
+					}
+				}
+				if !tt.toLocal {
+					in.wantNone(t, "a client has a frame of another", station(3))
+					b.wantNone(t, "a plug of the process has one of another", station(1))
+				}
+				if tt.kind == "switch" {
+					frame := testFrame(station(3), station(1), 60) // known
+					send(t, a, frame)
+					c.want(t, frame)
+					b.wantNone(t, "a frame for one station", station(1))
+					in.wantNone(t, "a frame for one station", station(1))
+				}
+				if got := a.Conn.(Dropper).Drops(); got != (Drops{}) {
+					t.Errorf("drops: %+v", got)
+				}
+			})
+		}
+	}
+}
+
+// wantNone looks whether a frame of a station is among those that have come and
+// were not waited for.
+func (in *inbox) wantNone(t *testing.T, what string, src mac) {
+	t.Helper()
+	for {
+		select {
+		case f := <-in.frames:
+			if len(f) >= HeaderLen && mac(f[6:12]) == src {
+				t.Errorf("%s: %.20x", what, f)
+			}
+		default:
+			return
+		}
+	}
+}
+
+func setWhole(t *testing.T, whole bool) {
+	t.Helper()
+	before := wholeVDE
+	wholeVDE = whole
+	t.Cleanup(func() { wholeVDE = before })
+}
+
+// TestSwitchShared has several plugs of the process on one switch, which ends
+// with the last.
+func TestSwitchShared(t *testing.T) {
+	noLeaks(t)
+	first, dir := serve(t, "switch", "[mode=0660/hashsize=5]")
+	again := openPlug(t, "switch://"+dir)
+	openPlug(t, "switch://"+dir+"/../sw[hashsize=5/mode=660]")
+	for vnl, text := range map[string]string{
+		"switch://" + dir + "[mode=0666]": "with other options",
+		"hub://" + dir:                    "this program has a switch in " + dir,
+	} {
+		_, err := Open(vnl, nil)
+		wantError(t, err, text)
+		if !errors.Is(err, unix.EADDRINUSE) {
+			t.Errorf("%v is not EADDRINUSE", err)
+		}
+	}
+	first.Close()
+	first.Close()
+	in := openInbox(t, dir)
+	carry(t, again, in, testFrame(broadcast, station(1), 60))
+}
+
+// TestSwitchFiles looks at the files of a switch while it runs and after.
+func TestSwitchFiles(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o027))
+	gid := os.Getegid()
+	for _, tt := range []struct {
+		options  string
+		dir, ctl fs.FileMode
+	}{
+		{"", 0o700, 0o600},
+		{"[mode=0666]", 0o777, 0o666},
+		{"[mode=0777]", 0o777, 0o666},
+		{"[mode=0660]", 0o770, 0o660},
+		{"[mode=0640]", 0o750, 0o640},
+		{"[dirmode=0755]", 0o755, 0o600},
+		{fmt.Sprintf("[mode=0660/dirmode=2710/grp=%d]", gid), 0o710, 0o660},
+	} {
+		t.Run(tt.options, func(t *testing.T) {
+			noLeaks(t)
+			setWhole(t, false)
+			c, dir := serve(t, "switch", tt.options)
+			client := openPlug(t, dir)
+			files := make(map[string]fs.FileMode)
+			eventually(t, "ctl and a data socket only", func() bool {
+				clear(files)
+				entries, err := os.ReadDir(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, e := range entries {
+					info, err := os.Lstat(filepath.Join(dir, e.Name()))
+					if err != nil {
+						return false
+					}
+					files[e.Name()] = info.Mode()
+				}
+				return len(files) == 2
+			})
+			for name, mode := range files {
+				if mode != fs.ModeSocket|tt.ctl {
+					t.Errorf("%s has mode %v, want %v", name, mode, tt.ctl)
+				}
+			}
+			info, err := os.Stat(dir)
+			if err != nil || info.Mode() != fs.ModeDir|fs.ModeSetgid|tt.dir {
+				t.Errorf("the directory has mode %v, %v, want %v", info.Mode(), err, tt.dir)
+			}
+			if got := info.Sys().(*syscall.Stat_t).Gid; int(got) != gid {
+				t.Errorf("the directory has group %d, want %d", got, gid)
+			}
+			client.Close()
+			eventually(t, "ctl only", func() bool {
+				entries, err := os.ReadDir(dir)
+				return err == nil && len(entries) == 1 && entries[0].Name() == "ctl"
+			})
+			c.Close()
+			if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the directory is there after Close: %v", err)
+			}
+		})
+	}
+}
+
+// TestSwitchStale starts a switch where one was killed, and does not where one
+// runs.
+func TestSwitchStale(t *testing.T) {
+	for _, kind := range switchKinds {
+		t.Run(kind.name, func(t *testing.T) {
+			noLeaks(t)
+			s := kind.start(t)
+			client := openPlug(t, s.dir) // so that there is a data socket
+			_, err := Open("switch://"+s.dir, nil)
+			wantError(t, err, s.dir+" is the directory of a switch that runs")
+			if !errors.Is(err, unix.EADDRINUSE) {
+				t.Errorf("%v is not EADDRINUSE", err)
+			}
+			s.kill(t)
+			client.Close()
+			stale, err := os.ReadDir(s.dir)
+			if err != nil || len(stale) == 0 {
+				t.Fatalf("the switch has left %v, %v", stale, err)
+			}
+			c, in := openPlug(t, "switch://"+s.dir), openInbox(t, s.dir)
+			carry(t, c, in, testFrame(broadcast, station(1), 60))
+			in.Close()
+			c.Close()
+			if _, err := os.Lstat(s.dir); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the directory is there after Close: %v", err)
+			}
+		})
+	}
+	t.Run("stopped", func(t *testing.T) {
+		noLeaks(t)
+		s := classicSwitch(t)
+		s.signal(syscall.SIGSTOP)
+		_, err := Open("switch://"+s.dir, nil)
+		wantError(t, err, "may be the directory of a switch that runs: the switch did not answer within")
+	})
+}
+
+// TestSwitchPlace asks for directories that cannot be.
+func TestSwitchPlace(t *testing.T) {
+	base := shortDir(t)
+	join := func(name string) string { return filepath.Join(base, name) }
+	if err := errors.Join(os.WriteFile(join("file"), nil, 0o600), os.Mkdir(join("home"), 0o755),
+		os.WriteFile(join("home/x"), nil, 0o600), os.Symlink("home", join("link")), os.Mkdir(join("empty"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		dir, text string
+		err       error
+	}{
+		{join("file"), "exists and is no directory", unix.ENOTDIR},
+		{join("link"), "exists and is no directory", unix.ENOTDIR},
+		{join("home"), "has something in it that no switch has left (x)", fs.ErrExist},
+		{join("no/where"), "where the directory " + join("no/where") + " should be", fs.ErrNotExist},
+		{join(strings.Repeat("x", 100)), "that of a switch may have 97", unix.ENAMETOOLONG},
+		{join("group") + "[grp=no-such-group]", `option "grp=no-such-group": must be a gid or a group`, nil},
+	} {
+		_, err := Open("switch://"+tt.dir, nil)
+		wantError(t, err, tt.text)
+		if tt.err != nil && !errors.Is(err, tt.err) {
+			t.Errorf("%v is not %v", err, tt.err)
+		}
+	}
+	if os.Geteuid() != 0 {
+		_, err := Open("switch://"+join("other")+"[grp=0]", nil)
+		wantError(t, err, `option "grp=0": giving `)
+		_, err = Open("switch:///proc/sw", nil)
+		wantError(t, err, "/proc/sw")
+	} else if err := os.Chown(join("empty"), 65534, -1); err == nil {
+		_, err := Open("switch://"+join("empty"), nil)
+		wantError(t, err, "belongs to user 65534, this is user 0")
+		os.Chown(join("empty"), 0, -1)
+	}
+	if info, err := os.Stat(join("home")); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("somebody's directory has mode %v now, %v", info.Mode(), err)
+	}
+	for _, name := range []string{"other", "group"} {
+		if _, err := os.Lstat(join(name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is left: %v", name, err)
+		}
+	}
+	openPlug(t, "switch://"+join("empty")).Close()
+	// A directory that is locked, as by another that starts.
+	if err := os.Mkdir(join("locked"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(join("locked"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = OpenContext(ctx, "switch://"+join("locked"), nil)
+	wantError(t, err, "somebody else has locked "+join("locked"))
+}
+
+// TestSwitchForeignFile finds a file of somebody else in the directory when it
+// ends.
+func TestSwitchForeignFile(t *testing.T) {
+	noLeaks(t)
+	c, dir := serve(t, "switch", "")
+	name := filepath.Join(dir, "notes")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("left: %v, %v, want the file", entries, err)
+	}
+}
+
+// TestSwitchWhole sees packets go through as they are between clients of this
+// package and plugs of the process.
+func TestSwitchWhole(t *testing.T) {
+	noLeaks(t)
+	local, dir := serve(t, "switch", "")
+	one, other := openPlug(t, dir), openPlug(t, dir)
+	if !one.(*vdeConn).whole || !other.(*vdeConn).whole {
+		t.Fatal("no pair of sockets")
+	}
+	ends := []carrier.Conn{one.(carrier.Conn), other.(carrier.Conn), local.(carrier.Conn)}
+	for i, a := range ends {
+		b := ends[(i+1)%len(ends)]
+		for j, from := range []carrier.Conn{a, b} {
+			hello := testFrame(broadcast, station(1+j), 60)
+			if err := from.SendPackets([]carrier.Packet{{Data: hello}}); err != nil {
+				t.Fatal(err)
+			}
+			for _, to := range ends {
+				if to != from {
+					collect(t, to, [][]byte{hello})
+				}
+			}
+		}
+		p := testPacket(44, 1446)
+		want := bytes.Clone(p.Data)
+		if err := a.SendPackets([]carrier.Packet{p}); err != nil {
+			t.Fatal(err)
+		}
+		var buf carrier.Buffer
+		got, err := b.RecvPackets(&buf)
+		if err != nil || len(got) != 1 || got[0].Offload != p.Offload || !bytes.Equal(got[0].Data, want) {
+			t.Errorf("from end %d: got %d packets, %v, want the same one", i, len(got), err)
+		}
+		buf.Release()
+	}
+}

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package vdeplug
+
+import "context"
+
+func openServer(_ context.Context, cfg switchConfig) (Conn, error) {
+	return nil, unsupported(string(cfg.kind))
+}
