@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +68,19 @@ var packetPairs = []struct {
 	{"vde", func(t *testing.T) (a, b Conn) {
 		s := classicSwitch(t)
 		return openTest(t, "vde://"+s.dir), openTest(t, "vde://"+s.dir)
+	}},
+	{"switch", func(t *testing.T) (a, b Conn) {
+		_, dir := serve(t, "switch", "")
+		return openTest(t, dir), openTest(t, dir)
+	}},
+	{"switch plug", func(t *testing.T) (a, b Conn) {
+		a, dir := serve(t, "switch", "")
+		return a, openTest(t, dir)
+	}},
+	{"switch datagrams", func(t *testing.T) (a, b Conn) {
+		setWhole(t, false)
+		_, dir := serve(t, "switch", "")
+		return openTest(t, dir), openTest(t, dir)
 	}},
 	{"stream", func(t *testing.T) (a, b Conn) {
 		p, q := net.Pipe()
@@ -210,7 +224,7 @@ func TestPacketsBad(t *testing.T) {
 			ca, cb := pair.open(t)
 			a, b := ca.(carrier.Conn), cb.(carrier.Conn)
 			greet(t, a, b)
-			if strings.Contains(pair.name, "mem") || pair.name == "ptp" {
+			if strings.Contains(pair.name, "mem") || slices.Contains([]string{"ptp", "switch", "switch plug"}, pair.name) {
 				t.Skip("whoever takes packets whole decides") // not a test left out: it is that of the receiver
 			}
 			bad := testPacket(3, 1000)

@@ -103,7 +103,7 @@ func plugSwitch(t *testing.T) *vdeSwitch {
 	return startSwitch(t, dir, exec.Command(name, "null://", "switch://"+dir))
 }
 
-// A switchKind is one of the switches of Debian.
+// A switchKind is one of the switches of Debian, or ours.
 type switchKind struct {
 	name  string
 	start func(t *testing.T) *vdeSwitch
@@ -113,6 +113,7 @@ type switchKind struct {
 var switchKinds = []switchKind{
 	{"vde_switch", func(t *testing.T) *vdeSwitch { return classicSwitch(t) }, 1518},
 	{"switch", plugSwitch, MaxFrame},
+	{"ours", goSwitch, MaxFrame},
 }
 
 func eachSwitch(t *testing.T, f func(t *testing.T, kind switchKind)) {

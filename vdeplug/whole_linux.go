@@ -93,7 +93,8 @@ func (d *dropCounter) sendWhole(p *pollFile, packets []carrier.Packet, sending c
 		n := min(len(packets), wholeBatch)
 		for i := range packets[:n] {
 			p := &packets[i]
-			if len(p.Data) < HeaderLen || len(p.Data) > virtio.MaxPacket {
+			if len(p.Data) < HeaderLen || len(p.Data) > virtio.MaxPacket ||
+				p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame {
 				d.droppedSend.Add(1)
 				continue
 			}
