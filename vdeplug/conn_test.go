@@ -121,7 +121,7 @@ func send(t *testing.T, c Conn, frame []byte) {
 
 // carry sends the frame until it arrives: the peer may still be opening its
 // network, or learn only then who is there.
-func carry(t *testing.T, from Conn, to *inbox, frame []byte) {
+func carry(t *testing.T, from interface{ Send([]byte) error }, to *inbox, frame []byte) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {

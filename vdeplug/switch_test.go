@@ -1,0 +1,103 @@
+package vdeplug
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseSwitch(t *testing.T) {
+	plain := switchConfig{kind: kindSwitch, dir: "/run/sw", mode: 0o600, dirMode: 0o2700, stations: 4096, expire: 120 * time.Second}
+	with := func(f func(*switchConfig)) switchConfig {
+		cfg := plain
+		f(&cfg)
+		return cfg
+	}
+	tests := []struct {
+		in   string
+		want switchConfig
+		err  string
+	}{
+		{in: "switch:///run/sw", want: with(func(c *switchConfig) { c.plain = true })},
+		{in: "switch:///run/sw[]", want: with(func(c *switchConfig) { c.plain = true })},
+		{in: "hub://", want: with(func(c *switchConfig) { c.kind, c.dir, c.plain = kindHub, "", true })},
+		{in: "multi:///run/sw[mode=0666]", want: with(func(c *switchConfig) { c.kind, c.mode, c.dirMode = kindMulti, 0o666, 0o2777 })},
+		{in: "bonding:///run/sw[mode=640]", want: with(func(c *switchConfig) { c.kind, c.mode, c.dirMode = kindBonding, 0o640, 0o2750 })},
+		{in: "switch:///run/sw[mode=0777/grp=vde]", want: with(func(c *switchConfig) { c.mode, c.dirMode, c.group = 0o666, 0o2777, "vde" })},
+		{in: "switch:///run/sw[dirmode=03755]", want: with(func(c *switchConfig) { c.dirMode = 0o3755 })},
+		{in: "switch:///run/sw[dirmode=5]", want: with(func(c *switchConfig) { c.dirMode = 0o2705 })},
+		{in: "switch:///run/sw[hashsize=0/expiretime=9/hashseed=7]", want: with(func(c *switchConfig) { c.stations, c.expire = 0, 9 * time.Second })},
+
+		{in: "switch:///run/sw[port=1]", err: `"port=1": unknown (have dirmode, expiretime, grp, hashseed, hashsize, mode)`},
+		{in: "switch:///run/sw[3]", err: `"3": unknown`},
+		{in: "switch:///run/sw[mode=8]", err: `"mode=8": must be an octal number from 0 to 777`},
+		{in: "switch:///run/sw[mode]", err: "must be an octal number"},
+		{in: "switch:///run/sw[dirmode=10000]", err: "must be an octal number from 0 to 7777"},
+		{in: "switch:///run/sw[grp=]", err: "needs a value"},
+		{in: "switch:///run/sw[hashsize=1048577]", err: "hashsize=1048577"},
+		{in: "switch:///run/sw[expiretime=0]", err: "expiretime=0"},
+		{in: "switch:///run/sw[hashseed=x]", err: "hashseed=x"},
+		{in: "switch:///run/sw{null://}", err: "no inner network"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.in, func(t *testing.T) {
+			l, err := Parse(tt.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := parseSwitch(l)
+			if tt.err != "" {
+				wantError(t, err, tt.err)
+				return
+			}
+			if err != nil || got != tt.want {
+				t.Errorf("got %+v, %v, want %+v", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// FuzzVDERequest wants what is taken for a request to be one: making it again
+// gives the same, but for what does not matter.
+func FuzzVDERequest(f *testing.F) {
+	f.Add(makeVDERequest(anyPort, "/tmp/sw/.11961-00000", "hello user=root pid=11961"))
+	f.Add(makeVDERequest(0, "/tmp/vde.00001-00000", "x"+wholeMark))
+	f.Add(makeVDERequest(maxPort, "\x00"+strings.Repeat("y", 107), wholeMark+"z"))
+	f.Add(makeVDERequest(3, "", ""))
+	f.Add([]byte{0xce, 0xfa, 0xed, 0xfe})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := parseVDERequest(b)
+		if err != nil {
+			if got != (vdeRequest{}) {
+				t.Errorf("%+v with an error", got)
+			}
+			return
+		}
+		port := int(nativeUint32(b[8:]) >> 8)
+		switch {
+		case b[8] == vdeTypePort0 || b[11] == vdeTypePort0 && b[8] == 0:
+			port = 0
+		case port == 0:
+			port = anyPort
+		}
+		path := got.path
+		if path[0] == '@' {
+			path = "\x00" + path[1:]
+		} else if strings.Contains(path, "\x00") || path[0] != '/' {
+			t.Errorf("%q is no path", path)
+		}
+		again := makeVDERequest(port, path, string(b[vdeRequestLen:]))
+		if parsed, err := parseVDERequest(again); err != nil || parsed != got {
+			t.Errorf("got %+v, then %+v, %v", got, parsed, err)
+		}
+		// What is behind the NUL of a path does not matter.
+		n := min(14+len(path), vdeRequestLen)
+		if !bytes.Equal(again[12:n], b[12:n]) || !bytes.Equal(again[vdeRequestLen:], b[vdeRequestLen:]) {
+			t.Errorf("got % x, want % x", again, b)
+		}
+		if got.whole != bytes.HasSuffix(b, []byte(wholeMark)) {
+			t.Errorf("whole: %v", got.whole)
+		}
+	})
+}
