@@ -27,7 +27,7 @@ func TestParseSwitch(t *testing.T) {
 		{in: "switch:///run/sw[mode=0777/grp=vde]", want: with(func(c *switchConfig) { c.mode, c.dirMode, c.group = 0o666, 0o2777, "vde" })},
 		{in: "switch:///run/sw[dirmode=03755]", want: with(func(c *switchConfig) { c.dirMode = 0o3755 })},
 		{in: "switch:///run/sw[dirmode=5]", want: with(func(c *switchConfig) { c.dirMode = 0o2705 })},
-		{in: "switch:///run/sw[hashsize=0/expiretime=9/hashseed=7]", want: with(func(c *switchConfig) { c.stations, c.expire = 0, 9 * time.Second })},
+		{in: "switch:///run/sw[hashsize=0/expiretime=9/hashseed=7]", want: with(func(c *switchConfig) { c.stations, c.expire = 0, 9*time.Second })},
 
 		{in: "switch:///run/sw[port=1]", err: `"port=1": unknown (have dirmode, expiretime, grp, hashseed, hashsize, mode)`},
 		{in: "switch:///run/sw[3]", err: `"3": unknown`},
@@ -76,7 +76,7 @@ func FuzzVDERequest(f *testing.F) {
 		}
 		port := int(nativeUint32(b[8:]) >> 8)
 		switch {
-		case b[8] == vdeTypePort0 || b[11] == vdeTypePort0 && b[8] == 0:
+		case nativeUint32(b[8:])&0xff == vdeTypePort0:
 			port = 0
 		case port == 0:
 			port = anyPort

@@ -16,7 +16,7 @@ import (
 )
 
 // shortDir returns a new directory with a short name, as local sockets need.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "vde")
 	if err != nil {
@@ -36,7 +36,7 @@ type vdeSwitch struct {
 
 // startSwitch starts a program that makes a switch in dir and ends with its
 // standard input. vnl is how to write dir, if that is not the same.
-func startSwitch(t *testing.T, dir string, cmd *exec.Cmd, vnl ...string) *vdeSwitch {
+func startSwitch(t testing.TB, dir string, cmd *exec.Cmd, vnl ...string) *vdeSwitch {
 	t.Helper()
 	s := &vdeSwitch{dir: dir, cmd: cmd, output: new(lockedBuffer), ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = s.output, s.output
@@ -75,9 +75,9 @@ func (s *vdeSwitch) signal(sig syscall.Signal) {
 	}
 }
 
-func (s *vdeSwitch) kill(t *testing.T) { s.stop(t, syscall.SIGKILL) }
+func (s *vdeSwitch) kill(t testing.TB) { s.stop(t, syscall.SIGKILL) }
 
-func (s *vdeSwitch) stop(t *testing.T, sig syscall.Signal) {
+func (s *vdeSwitch) stop(t testing.TB, sig syscall.Signal) {
 	t.Helper()
 	s.signal(sig)
 	select {

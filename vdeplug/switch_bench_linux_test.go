@@ -1,0 +1,102 @@
+package vdeplug
+
+import (
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// BenchmarkSwitch carries 44 frames of 1500 bytes at a time, as much as the
+// kernel's TCP hands over at once, through a switch in a process of its own:
+// one of Debian or ours, between clients as those in C, which send and receive
+// frame by frame, or ours. Nothing is lost, so that bytes are comparable.
+func BenchmarkSwitch(b *testing.B) {
+	const frames, mss = 44, 1446
+	packet := testPacket(frames, mss)
+	switches := []struct {
+		name    string
+		command func(dir string) *exec.Cmd
+	}{
+		{"vde_switch", func(dir string) *exec.Cmd {
+			return exec.Command(testenv.Need(b, "vde_switch", "vde2"), "-s", dir)
+		}},
+		{"vde_plug", func(dir string) *exec.Cmd {
+			return exec.Command(testenv.Need(b, "vde_plug", "vdeplug"), "null://", "switch://"+dir)
+		}},
+		{"ours", func(dir string) *exec.Cmd { return goSwitchCommand("switch://" + dir) }},
+	}
+	for _, sw := range switches {
+		b.Run("switch="+sw.name+"/clients=C", func(b *testing.B) {
+			dir := filepath.Join(shortDir(b), "sw")
+			startSwitch(b, dir, sw.command(dir))
+			x, y := dialRaw(b, dir).join(), dialRaw(b, dir).join()
+			frame, buf := testFrame(station(2), station(1), 54+mss), make([]byte, MaxFrame)
+			// Each knows where the other is.
+			unix.Write(y.data, testFrame(broadcast, station(2), 60))
+			if _, err := unix.Read(x.data, buf); err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(frames * mss)
+			for b.Loop() {
+				for range frames {
+					if _, err := unix.Write(x.data, frame); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for range frames {
+					if n, err := unix.Read(y.data, buf); n != len(frame) || err != nil {
+						b.Fatal(n, err)
+					}
+				}
+			}
+		})
+		b.Run("switch="+sw.name+"/clients=ours", func(b *testing.B) {
+			dir := filepath.Join(shortDir(b), "sw")
+			startSwitch(b, dir, sw.command(dir))
+			x, y := openBench(b, dir), openBench(b, dir)
+			var buf carrier.Buffer
+			defer buf.Release()
+			if err := y.SendPackets([]carrier.Packet{{Data: testFrame(broadcast, station(2), 60)}}); err != nil {
+				b.Fatal(err)
+			}
+			if _, err := x.RecvPackets(&buf); err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(frames * mss)
+			b.ReportAllocs()
+			packets := make([]carrier.Packet, 1)
+			for b.Loop() {
+				packets[0] = packet
+				if err := x.SendPackets(packets); err != nil {
+					b.Fatal(err)
+				}
+				for n := 0; n < frames; {
+					got, err := y.RecvPackets(&buf)
+					if err != nil {
+						b.Fatal(err)
+					}
+					for _, p := range got {
+						frames, _ := virtio.Count(p.Offload, p.Data)
+						n += frames
+					}
+				}
+			}
+		})
+	}
+}
+
+func openBench(b *testing.B, vnl string) carrier.Conn {
+	b.Helper()
+	c, err := Open(vnl, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	return c.(carrier.Conn)
+}
