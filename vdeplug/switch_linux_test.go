@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -114,6 +115,87 @@ func TestSwitchKinds(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestSwitchConn(t *testing.T) {
+	for _, kind := range []string{"switch", "hub", "multi", "bonding"} {
+		t.Run(kind, func(t *testing.T) {
+			testConn(t, func(t *testing.T) Conn {
+				c, dir := serve(t, kind, "")
+				openInbox(t, dir)
+				return c
+			})
+		})
+	}
+}
+
+// TestSwitchRace joins, sends and leaves from many goroutines, plugs of the
+// process and clients; the switch itself comes and goes meanwhile.
+func TestSwitchRace(t *testing.T) {
+	noLeaks(t)
+	dir := filepath.Join(shortDir(t), "sw")
+	stop := time.After(2 * time.Second)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		<-stop
+	}()
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			vnl := "switch://" + dir
+			if i%2 == 1 {
+				vnl = dir
+			}
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				c, err := Open(vnl, nil)
+				if err != nil {
+					if i%2 == 0 {
+						t.Error(err)
+						return
+					}
+					continue // the switch has just gone
+				}
+				wg.Go(func() {
+					buf := make([]byte, MaxFrame)
+					for {
+						if _, err := c.Recv(buf); err != nil {
+							return
+						}
+					}
+				})
+				for j := range 8 {
+					c.Send(testFrame(station(j), station(i), 60))
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the directory is there after the last Close: %v", err)
+	}
+}
+
+// TestSwitchRestart keeps clients of all kinds away from a switch that was
+// closed, and takes them back at the next.
+func TestSwitchRestart(t *testing.T) {
+	noLeaks(t)
+	c, dir := serve(t, "switch", "")
+	in, peer := openInbox(t, dir), cPlug(t, "vde://"+dir)
+	carry(t, peer, in, testFrame(broadcast, station(1), 60))
+	c.Close()
+	wantError(t, in.wantEnd(t), "the switch closed the connection")
+	peer.wantExit(t)
+	c = openPlug(t, "switch://"+dir)
+	in, peer = openInbox(t, dir), cPlug(t, "vde://"+dir)
+	carry(t, peer, in, testFrame(broadcast, station(1), 60))
+	carry(t, c, peer.inbox, testFrame(broadcast, station(2), 60))
 }
 
 // wantNone looks whether a frame of a station is among those that have come and
