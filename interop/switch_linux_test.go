@@ -1,0 +1,121 @@
+package interop
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/vdeplug"
+)
+
+// All tests also run on a switch of ours, of which both sides are clients.
+func init() {
+	networks = append(networks, network{"switch", func(t *testing.T) (string, string) {
+		dir := filepath.Join(shortDir(t), "sw")
+		c, err := vdeplug.Open("switch://"+dir, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return "vde://" + dir, "vde://" + dir
+	}})
+}
+
+// TestSwitch has stacks that are switches, with Debian's vdens and libvdestack
+// as their clients, either side being the server.
+func TestSwitch(t *testing.T) {
+	for _, kind := range []string{"switch", "hub", "multi", "bonding"} {
+		t.Run(kind, func(t *testing.T) {
+			noLeaks(t)
+			dir := filepath.Join(shortDir(t), "sw")
+			s := open(t, kind+"://"+dir, server)
+			serveEcho(t, s)
+			them := debian(t, "vde://"+dir, client)
+			them.ping(t, server)
+			them.echo(t, server)
+			them.serveEcho(t)
+			echo(t, s, client)
+		})
+	}
+	t.Run("libvdestack", func(t *testing.T) {
+		gcc, ip := testenv.Need(t, "gcc", "gcc"), testenv.Need(t, "ip", "iproute2")
+		exe := filepath.Join(t.TempDir(), "echo")
+		if out, err := exec.Command(gcc, "-Wall", "-o", exe, "testdata/echo.c", "-lvdestack").CombinedOutput(); err != nil {
+			testenv.Skip(t, "the program in C cannot be built: %v: %s (apt-get install libvdestack-dev libc6-dev)", err, out)
+		}
+		noLeaks(t)
+		dir := filepath.Join(shortDir(t), "sw")
+		s := open(t, "switch://"+dir, client)
+		p := start(t, exe, "vde://"+dir, ip, server.prefixes()[0], server.prefixes()[1])
+		p.expect(t, "listening")
+		echo(t, s, server)
+	})
+}
+
+// TestSwitchStacks has two stacks of the process and one client of each language
+// on one switch.
+func TestSwitchStacks(t *testing.T) {
+	noLeaks(t)
+	dir := filepath.Join(shortDir(t), "sw")
+	third := host{"10.0.0.3", "fc00::1:3"}
+	a, b := open(t, "switch://"+dir, server), open(t, "switch://"+dir, client)
+	c := open(t, dir, third)
+	for _, s := range []*vdestack.Stack{a, b, c} {
+		serveEcho(t, s)
+	}
+	echo(t, a, client)
+	echo(t, b, third)
+	echo(t, c, server)
+	them := debian(t, dir, host{"10.0.0.4", "fc00::1:4"})
+	for _, h := range []host{server, client, third} {
+		them.ping(t, h)
+		them.echo(t, h)
+	}
+}
+
+// TestSwitchChain joins a switch of ours and Debian's with vde_plug, and has a
+// stack on the one and vdens on the other.
+func TestSwitchChain(t *testing.T) {
+	noLeaks(t)
+	dir := filepath.Join(shortDir(t), "sw")
+	s := open(t, "switch://"+dir, server)
+	serveEcho(t, s)
+	classic := vdeSwitch(t)
+	start(t, testenv.Need(t, "vde_plug", "vdeplug"), "vde://"+dir, classic)
+	them := debian(t, classic, client)
+	them.ping(t, server)
+	them.echo(t, server)
+	them.serveEcho(t)
+	echo(t, s, client)
+}
+
+// serveEcho starts an echo server in a stack.
+func serveEcho(t *testing.T, s *vdestack.Stack) {
+	t.Helper()
+	l, err := s.Listen("tcp", ":5000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				if !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
+					t.Error(err)
+				}
+				return
+			}
+			go func() {
+				defer c.Close()
+				io.Copy(c, c)
+			}()
+		}
+	}()
+	t.Cleanup(func() { l.Close() })
+}
