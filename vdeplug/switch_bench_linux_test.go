@@ -6,11 +6,51 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
-
-	"github.com/vdestack/vdestack/internal/testenv"
 )
+
+// benchSwitches are the switches that are compared, each a process of its own.
+var benchSwitches = []struct {
+	name    string
+	command func(b *testing.B, dir string) *exec.Cmd
+}{
+	{"vde_switch", func(b *testing.B, dir string) *exec.Cmd {
+		return exec.Command(testenv.Need(b, "vde_switch", "vde2"), "-s", dir)
+	}},
+	{"vde_plug", func(b *testing.B, dir string) *exec.Cmd {
+		return exec.Command(testenv.Need(b, "vde_plug", "vdeplug"), "null://", "switch://"+dir)
+	}},
+	{"ours", func(_ *testing.B, dir string) *exec.Cmd { return goSwitchCommand("switch://" + dir) }},
+}
+
+// BenchmarkSwitchRoundTrip sends one small frame there and back, between clients
+// as those in C.
+func BenchmarkSwitchRoundTrip(b *testing.B) {
+	for _, sw := range benchSwitches {
+		b.Run("switch="+sw.name, func(b *testing.B) {
+			dir := filepath.Join(shortDir(b), "sw")
+			startSwitch(b, dir, sw.command(b, dir))
+			x, y := dialRaw(b, dir).join(), dialRaw(b, dir).join()
+			there, back := testFrame(station(2), station(1), 60), testFrame(station(1), station(2), 60)
+			buf := make([]byte, MaxFrame)
+			for b.Loop() {
+				for _, step := range []struct {
+					from, to *rawClient
+					frame    []byte
+				}{{x, y, there}, {y, x, back}} {
+					if _, err := unix.Write(step.from.data, step.frame); err != nil {
+						b.Fatal(err)
+					}
+					if _, err := unix.Read(step.to.data, buf); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}
 
 // BenchmarkSwitch carries 44 frames of 1500 bytes at a time, as much as the
 // kernel's TCP hands over at once, through a switch in a process of its own:
@@ -19,22 +59,10 @@ import (
 func BenchmarkSwitch(b *testing.B) {
 	const frames, mss = 44, 1446
 	packet := testPacket(frames, mss)
-	switches := []struct {
-		name    string
-		command func(dir string) *exec.Cmd
-	}{
-		{"vde_switch", func(dir string) *exec.Cmd {
-			return exec.Command(testenv.Need(b, "vde_switch", "vde2"), "-s", dir)
-		}},
-		{"vde_plug", func(dir string) *exec.Cmd {
-			return exec.Command(testenv.Need(b, "vde_plug", "vdeplug"), "null://", "switch://"+dir)
-		}},
-		{"ours", func(dir string) *exec.Cmd { return goSwitchCommand("switch://" + dir) }},
-	}
-	for _, sw := range switches {
+	for _, sw := range benchSwitches {
 		b.Run("switch="+sw.name+"/clients=C", func(b *testing.B) {
 			dir := filepath.Join(shortDir(b), "sw")
-			startSwitch(b, dir, sw.command(dir))
+			startSwitch(b, dir, sw.command(b, dir))
 			x, y := dialRaw(b, dir).join(), dialRaw(b, dir).join()
 			frame, buf := testFrame(station(2), station(1), 54+mss), make([]byte, MaxFrame)
 			// Each knows where the other is.
@@ -58,7 +86,7 @@ func BenchmarkSwitch(b *testing.B) {
 		})
 		b.Run("switch="+sw.name+"/clients=ours", func(b *testing.B) {
 			dir := filepath.Join(shortDir(b), "sw")
-			startSwitch(b, dir, sw.command(dir))
+			startSwitch(b, dir, sw.command(b, dir))
 			x, y := openBench(b, dir), openBench(b, dir)
 			var buf carrier.Buffer
 			defer buf.Release()
