@@ -63,4 +63,42 @@
 // opens its network again when that can be done, and tells by [Options.Notify] and
 // [Linker] what has become of it. Paths that are not absolute are looked up from
 // where the process is then.
+//	switch://PATH[OPTIONS]          a switch of this program for others of the host
+//	hub://, multi://, bonding://    the same, with other rules: see below
+//	null://                         no network
+//
+// # Switches
+//
+// A plug on switch://PATH is the switch that others of the host connect to as
+// vde://PATH: programs in C (vde_plug, vdens, libvdestack, qemu), and this package.
+// The plug itself is one of its ports, and so is every other plug of the program
+// that opens the same directory with the same options, or none.
+//
+//   - switch:// sends a frame where its station was seen last, within its VLAN, or
+//     to all; tags stay as they are.
+//   - hub:// sends every frame to all.
+//   - multi:// sends the frames of the program to all clients, and those of clients
+//     to the program only.
+//   - bonding:// is multi:// that sends each frame to one client, in turn.
+//
+// The options of all four:
+//
+//   - mode=M: the permissions of the sockets in octal, by default 0600: who may
+//     write to them may connect
+//   - dirmode=M: those of the directory, by default as mode says
+//   - grp=G: the group that the directory and the sockets belong to, a name or a
+//     number
+//   - hashsize=N: how many stations a switch remembers at most, by default 4096
+//   - expiretime=S: how many seconds it remembers a silent one, by default 120
+//   - hashseed=N has no meaning
+//
+// Without PATH the directory is /tmp/vdenode_USER. It is made when the first plug
+// opens it, and removed when the last is closed. What a switch has left that was
+// killed is taken over; a directory with a switch that runs, or with anything
+// else in it, is an error.
+//
+// A client that does not read loses frames, and delays nobody. One that connects
+// must say what it wants within three seconds. There are 1024 clients at most.
+// Clients that are of this package get whole packets of the kernel's TCP, which
+// is several times as fast as frames.
 package vdeplug
