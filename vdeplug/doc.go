@@ -70,7 +70,7 @@
 // # Switches
 //
 // A plug on switch://PATH is the switch that others of the host connect to as
-// vde://PATH: programs in C (vde_plug, vdens, libvdestack, qemu), and this package.
+// vde://PATH: programs in C (vde_plug, vdens, libvdestack), and this package.
 // The plug itself is one of its ports, and so is every other plug of the program
 // that opens the same directory with the same options, or none.
 //

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -455,5 +456,68 @@ func TestSwitchWhole(t *testing.T) {
 			t.Errorf("from end %d: got %d packets, %v, want the same one", i, len(got), err)
 		}
 		buf.Release()
+	}
+}
+
+// TestSwitchOtherUser has a switch of root that is open to a group, and clients
+// of an ordinary user in it; and a switch of an ordinary user, and root's.
+func TestSwitchOtherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("starting a program as another user needs root")
+	}
+	const nobody = 65534
+	plug := testenv.Need(t, "vde_plug", "vdeplug")
+	asUser := testenv.Need(t, "setpriv", "util-linux")
+	newDir := func(t *testing.T) string {
+		base := shortDir(t)
+		if err := errors.Join(os.Chmod(base, 0o755), os.Chown(base, nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(base, "sw")
+	}
+	for _, whole := range []bool{true, false} {
+		t.Run(fmt.Sprintf("of root/whole=%v", whole), func(t *testing.T) {
+			noLeaks(t)
+			setWhole(t, whole)
+			for _, options := range []string{"[mode=0666]", "[mode=0666/dirmode=0755]", fmt.Sprintf("[mode=0660/grp=%d]", nobody)} {
+				dir := newDir(t)
+				local := openInbox(t, "switch://"+dir+options)
+				asNobody(t, "TestVDERootUser", dir)
+				if got := local.next(t); len(got) != 60 {
+					t.Errorf("%s: got %d bytes", options, len(got))
+				}
+				c := cCommand(t, asUser, "--reuid=65534", "--regid=65534", "--clear-groups", plug, "vde://"+dir)
+				carry(t, c, local, testFrame(broadcast, station(1), 60))
+				carry(t, local, c.inbox, testFrame(station(1), station(2), 60))
+				noSocketLeft(t, dir)
+			}
+			// Others may not.
+			dir := newDir(t)
+			openPlug(t, "switch://"+dir)
+			asNobody(t, "TestSwitchForbiddenUser", dir)
+		})
+	}
+	t.Run("of nobody", func(t *testing.T) {
+		noLeaks(t)
+		dir := newDir(t)
+		cmd := goSwitchCommand("switch://" + dir)
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		s := startSwitch(t, dir, cmd)
+		in, c := openInbox(t, dir), cPlug(t, "vde://"+dir)
+		carry(t, c, in, testFrame(broadcast, station(1), 60))
+		carry(t, in, c.inbox, testFrame(station(1), station(2), 60))
+		s.kill(t)
+		_, err := Open("switch://"+dir, nil) // it is not root's
+		wantError(t, err, "belongs to user 65534, this is user 0")
+	})
+}
+
+// TestSwitchForbiddenUser is a part of TestSwitchOtherUser.
+func TestSwitchForbiddenUser(t *testing.T) {
+	dir := childArg(t)
+	_, err := Open(dir, nil)
+	if !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("got %v, want fs.ErrPermission", err)
 	}
 }
