@@ -8,7 +8,6 @@ import (
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
-	"golang.org/x/sys/unix"
 )
 
 // benchSwitches are the switches that are compared, each a process of its own.
@@ -40,10 +39,10 @@ func BenchmarkSwitchRoundTrip(b *testing.B) {
 					from, to *rawClient
 					frame    []byte
 				}{{x, y, there}, {y, x, back}} {
-					if _, err := unix.Write(step.from.data, step.frame); err != nil {
+					if err := writeRaw(step.from.data, step.frame); err != nil {
 						b.Fatal(err)
 					}
-					if _, err := unix.Read(step.to.data, buf); err != nil {
+					if _, err := readRaw(step.to.data, buf); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -66,19 +65,19 @@ func BenchmarkSwitch(b *testing.B) {
 			x, y := dialRaw(b, dir).join(), dialRaw(b, dir).join()
 			frame, buf := testFrame(station(2), station(1), 54+mss), make([]byte, MaxFrame)
 			// Each knows where the other is.
-			unix.Write(y.data, testFrame(broadcast, station(2), 60))
-			if _, err := unix.Read(x.data, buf); err != nil {
+			writeRaw(y.data, testFrame(broadcast, station(2), 60))
+			if _, err := readRaw(x.data, buf); err != nil {
 				b.Fatal(err)
 			}
 			b.SetBytes(frames * mss)
 			for b.Loop() {
 				for range frames {
-					if _, err := unix.Write(x.data, frame); err != nil {
+					if err := writeRaw(x.data, frame); err != nil {
 						b.Fatal(err)
 					}
 				}
 				for range frames {
-					if n, err := unix.Read(y.data, buf); n != len(frame) || err != nil {
+					if n, err := readRaw(y.data, buf); n != len(frame) || err != nil {
 						b.Fatal(n, err)
 					}
 				}

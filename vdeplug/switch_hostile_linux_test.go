@@ -37,7 +37,8 @@ func dialRaw(t testing.TB, dir string) *rawClient {
 		t.Cleanup(func() { unix.Close(*fd) })
 		// A test must end.
 		for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
-			if err := unix.SetsockoptTimeval(*fd, unix.SOL_SOCKET, option, &unix.Timeval{Sec: int64(patience / time.Second)}); err != nil {
+			timeout := unix.NsecToTimeval(int64(patience))
+			if err := unix.SetsockoptTimeval(*fd, unix.SOL_SOCKET, option, &timeout); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -52,9 +53,28 @@ func dialRaw(t testing.TB, dir string) *rawClient {
 	return c
 }
 
+// writeRaw is write(2). With a time limit the kernel does not begin again after
+// a signal.
+func writeRaw(fd int, b []byte) error {
+	for {
+		if _, err := unix.Write(fd, b); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// readRaw is read(2), as writeRaw.
+func readRaw(fd int, b []byte) (int, error) {
+	for {
+		if n, err := unix.Read(fd, b); err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
 func (c *rawClient) send(b []byte) {
 	c.t.Helper()
-	if _, err := unix.Write(c.ctl, b); err != nil {
+	if err := writeRaw(c.ctl, b); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -64,7 +84,7 @@ func (c *rawClient) join() *rawClient {
 	c.t.Helper()
 	c.send(makeVDERequest(anyPort, c.path, "raw"))
 	reply := make([]byte, 200)
-	n, err := unix.Read(c.ctl, reply)
+	n, err := readRaw(c.ctl, reply)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -82,14 +102,13 @@ func (c *rawClient) join() *rawClient {
 type sender struct{ *rawClient }
 
 func (s sender) Send(frame []byte) error {
-	_, err := unix.Write(s.data, frame)
-	return err
+	return writeRaw(s.data, frame)
 }
 
 // wantEnd waits for the end of the control connection.
 func (c *rawClient) wantEnd() {
 	c.t.Helper()
-	if n, err := unix.Read(c.ctl, make([]byte, 1)); n > 0 || err != nil && err != unix.ECONNRESET {
+	if n, err := readRaw(c.ctl, make([]byte, 1)); n > 0 || err != nil && err != unix.ECONNRESET {
 		c.t.Errorf("got %d bytes, %v, want the end of the connection", n, err)
 	}
 }
@@ -185,7 +204,7 @@ func TestSwitchRequests(t *testing.T) {
 	dialRaw(t, s.dir).join()
 	c := dialRaw(t, s.dir)
 	c.send(makeVDERequest(0, c.path, strings.Repeat("x", 134)))
-	if n, err := unix.Read(c.ctl, make([]byte, 200)); n != unixAddrLen || err != nil {
+	if n, err := readRaw(c.ctl, make([]byte, 200)); n != unixAddrLen || err != nil {
 		t.Errorf("got %d bytes, %v, want a reply", n, err)
 	}
 	// Talking afterwards is the end.
@@ -294,7 +313,7 @@ func TestSwitchNeverReads(t *testing.T) {
 	}
 	// They may begin to read.
 	buf := make([]byte, 64<<10)
-	if n, err := unix.Read(never[1].data, buf); err != nil || n == 0 {
+	if n, err := readRaw(never[1].data, buf); err != nil || n == 0 {
 		t.Errorf("got %d bytes, %v", n, err)
 	}
 	if n, err := whole.Recv(buf); err != nil || n == 0 {
@@ -315,7 +334,7 @@ func TestSwitchLengths(t *testing.T) {
 	t.Run("datagrams", func(t *testing.T) {
 		c, all := dialRaw(t, s.dir).join(), openInbox(t, s.dir)
 		for n := range longest + 1 {
-			if _, err := unix.Write(c.data, frame[:n]); err != nil {
+			if err := writeRaw(c.data, frame[:n]); err != nil {
 				t.Fatalf("%d bytes: %v", n, err)
 			}
 			if n == MaxFrame { // the longest
@@ -330,7 +349,7 @@ func TestSwitchLengths(t *testing.T) {
 		for n := longest; n >= 0; n-- {
 			var err error
 			c.data.raw.Write(func(fd uintptr) bool {
-				_, err = unix.Write(int(fd), junk[longest-n:])
+				err = writeRaw(int(fd), junk[longest-n:])
 				return err != unix.EAGAIN
 			})
 			if err == unix.EPIPE && n == 0 {
