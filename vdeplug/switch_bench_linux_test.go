@@ -1,9 +1,14 @@
 package vdeplug
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -61,7 +66,7 @@ func BenchmarkSwitch(b *testing.B) {
 	for _, sw := range benchSwitches {
 		b.Run("switch="+sw.name+"/clients=C", func(b *testing.B) {
 			dir := filepath.Join(shortDir(b), "sw")
-			startSwitch(b, dir, sw.command(b, dir))
+			s := startSwitch(b, dir, sw.command(b, dir))
 			x, y := dialRaw(b, dir).join(), dialRaw(b, dir).join()
 			frame, buf := testFrame(station(2), station(1), 54+mss), make([]byte, MaxFrame)
 			// Each knows where the other is.
@@ -70,6 +75,7 @@ func BenchmarkSwitch(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.SetBytes(frames * mss)
+			defer s.reportCPU(b, frames)()
 			for b.Loop() {
 				for range frames {
 					if err := writeRaw(x.data, frame); err != nil {
@@ -85,7 +91,7 @@ func BenchmarkSwitch(b *testing.B) {
 		})
 		b.Run("switch="+sw.name+"/clients=ours", func(b *testing.B) {
 			dir := filepath.Join(shortDir(b), "sw")
-			startSwitch(b, dir, sw.command(b, dir))
+			s := startSwitch(b, dir, sw.command(b, dir))
 			x, y := openBench(b, dir), openBench(b, dir)
 			var buf carrier.Buffer
 			defer buf.Release()
@@ -96,6 +102,7 @@ func BenchmarkSwitch(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.SetBytes(frames * mss)
+			defer s.reportCPU(b, frames)()
 			b.ReportAllocs()
 			packets := make([]carrier.Packet, 1)
 			for b.Loop() {
@@ -116,6 +123,35 @@ func BenchmarkSwitch(b *testing.B) {
 			}
 		})
 	}
+}
+
+// reportCPU reports how much processor time the switch takes for a frame. Other
+// than the time that passes, that depends little on what else the machine does.
+func (s *vdeSwitch) reportCPU(b *testing.B, frames int) func() {
+	before := s.cpu(b)
+	return func() {
+		b.ReportMetric(float64((s.cpu(b)-before).Nanoseconds())/float64(b.N*frames), "cpu-ns/frame")
+	}
+}
+
+// cpu returns the processor time that the process of a switch has taken.
+func (s *vdeSwitch) cpu(b *testing.B) (total time.Duration) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", s.cmd.Process.Pid))
+	if err != nil || len(tasks) == 0 {
+		b.Fatal("no processor time of the switch", err)
+	}
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		total += time.Duration(ns)
+	}
+	return total
 }
 
 func openBench(b *testing.B, vnl string) carrier.Conn {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"golang.org/x/sys/unix"
@@ -125,6 +126,7 @@ type clientPort struct {
 	dropCounter
 	port
 	s     *server
+	ended atomic.Bool
 	data  pollFile
 	whole bool   // data is half of a pair
 	name  string // of the data socket; empty: a pair
@@ -147,8 +149,8 @@ func (p *clientPort) start() {
 // end takes it away. What the goroutine of the port is about to do with its
 // last packets may still happen.
 func (p *clientPort) end() {
+	p.ended.Store(true)
 	p.s.fabric.leave(&p.port)
-	p.data.wake()
 	p.data.close()
 	if p.name != "" {
 		p.s.dir.unlink(p.name, p.id)
@@ -158,46 +160,45 @@ func (p *clientPort) end() {
 // receive carries the packets of the client until its port ends.
 func (p *clientPort) receive() {
 	var b carrier.Buffer
-	defer b.Release()
-	for n := 1; p.data.receive(&b, p) == nil; n++ {
-		bad, err := p.s.fabric.forward(&p.port, b.Packets)
-		p.droppedRecv.Add(uint64(bad))
-		// Whoever does not run has no memory: there may be many.
-		b.Release()
-		if err != nil {
-			return
-		}
-		if n%receiveTurns == 0 {
-			runtime.Gosched()
-		}
-	}
+	p.data.receive(&b, p)
+	b.Release()
 }
 
-// Receive is that of [carrier.Receiver].
+// Receive is that of [carrier.Receiver]. It forwards what it receives, and is not
+// done before the port ends: a socket that had little needs no second look, for
+// the poller notes what comes after the first. Whoever waits has no memory, as
+// there may be many.
 func (p *clientPort) Receive(fd int, b *carrier.Buffer) (bool, error) {
-	for range receiveTries {
+	for n := 1; !p.ended.Load(); n++ {
 		err := p.receiveData(fd, b, p.whole)
 		switch {
 		case err == unix.EAGAIN:
 			return false, nil
 		case err == unix.ECONNRESET && !p.whole || err != nil && transient(err):
-			// The end of the client's socket is not that of the connection.
+			continue // the end of the client's socket is not that of the connection
 		case err != nil:
 			return true, err
-		case len(b.Packets) > 0:
-			return true, nil
+		}
+		full := b.Full()
+		bad, err := p.s.fabric.forward(&p.port, b.Packets)
+		p.droppedRecv.Add(uint64(bad))
+		if err != nil {
+			return true, err
+		}
+		if !full {
+			return false, nil
+		}
+		if n%receiveTurns == 0 {
+			b.Release()
+			runtime.Gosched()
 		}
 	}
-	return true, nil // so that the end of the port is seen
+	return true, nil
 }
 
-const (
-	// receiveTries is how many batches without a packet are received at once.
-	receiveTries = 16
-	// receiveTurns is how many batches a busy client has before others have
-	// their turn.
-	receiveTurns = 16
-)
+// receiveTurns is how many batches a busy client has before others have their
+// turn.
+const receiveTurns = 16
 
 // deliver is that of [taker].
 func (p *clientPort) deliver(packets []carrier.Packet) {

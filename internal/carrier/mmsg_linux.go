@@ -83,6 +83,10 @@ func (b *Buffer) RecvMsgs(fd, size, control int) (n int, err error) {
 	}
 }
 
+// Full reports whether the last RecvMsgs received as much as there was room for,
+// so that there may be more.
+func (b *Buffer) Full() bool { return b.mem != nil && b.mem.used == b.mem.count }
+
 // prepare fills in the messages, or what the last call has changed of them.
 func (m *memory) prepare(size, room int) {
 	changed := m.used
