@@ -100,9 +100,7 @@ func (f *fabric) side(p *port) *[]*port {
 }
 
 // forward carries packets that come from a port. It returns how many are none.
-func (f *fabric) forward(from *port, packets []carrier.Packet) (bad int, err error) {
-	r := routings.Get().(*routing)
-	defer routings.Put(r)
+func (f *fabric) forward(r *routing, from *port, packets []carrier.Packet) (bad int, err error) {
 	for len(packets) > 0 && err == nil {
 		batch := packets[:min(len(packets), fabricBatch)]
 		if f.route(r, from, batch) {
@@ -112,12 +110,12 @@ func (f *fabric) forward(from *port, packets []carrier.Packet) (bad int, err err
 			err = net.ErrClosed
 		}
 		packets = packets[len(batch):]
-		r.clear()
+		r.clear(len(batch))
 	}
 	return bad, err
 }
 
-// A routing says where each packet of a batch goes.
+// A routing says where each packet of a batch goes. It serves one goroutine.
 type routing struct {
 	to    [fabricBatch]*port
 	flood []*port // everybody
@@ -126,16 +124,15 @@ type routing struct {
 	cut   virtio.Segmenter
 }
 
-var (
-	routings  = sync.Pool{New: func() any { return &routing{run: make([]carrier.Packet, 0, fabricBatch)} }}
-	everybody = new(port)
-	nobody    = new(port)
-)
+// What routing.to says in place of a port. They are no ports.
+var everybody, nobody = new(port), new(port)
 
-// clear lets go of ports and packets.
-func (r *routing) clear() {
-	clear(r.to[:])
-	clear(r.run[:cap(r.run)])
+func newRouting() *routing { return &routing{run: make([]carrier.Packet, 0, fabricBatch)} }
+
+// clear lets go of the ports and packets of a batch of n.
+func (r *routing) clear(n int) {
+	clear(r.to[:n])
+	clear(r.run[:n])
 	r.flood, r.bad = nil, 0
 }
 

@@ -17,6 +17,10 @@ type memPort struct {
 	leave  func() error // leaves the fabric; called once
 	drains bool         // what has arrived can be received after Close too
 
+	sending sync.Mutex // guards the next two; held while packets are handed over, which does not wait
+	route   *routing   // nil until something is sent
+	single  [1]carrier.Packet
+
 	mu      sync.Mutex // guards the fields below; held to copy packets, and to cut them
 	arrived sync.Cond  // there is something in queue, or closed was set
 	queue   frameQueue
@@ -47,17 +51,26 @@ func newMemPort(f *fabric) *memPort {
 }
 
 func (p *memPort) Send(frame []byte) error {
-	packet := singles.Get().(*[1]carrier.Packet)
-	packet[0].Data = frame
-	err := p.SendPackets(packet[:])
-	*packet = [1]carrier.Packet{}
-	singles.Put(packet)
+	p.sending.Lock()
+	defer p.sending.Unlock()
+	p.single[0].Data = frame
+	err := p.send(p.single[:])
+	p.single[0] = carrier.Packet{}
 	return err
 }
 
 // SendPackets is that of [carrier.Conn].
 func (p *memPort) SendPackets(packets []carrier.Packet) error {
-	bad, err := p.fabric.forward(&p.port, packets)
+	p.sending.Lock()
+	defer p.sending.Unlock()
+	return p.send(packets)
+}
+
+func (p *memPort) send(packets []carrier.Packet) error {
+	if p.route == nil {
+		p.route = newRouting()
+	}
+	bad, err := p.fabric.forward(p.route, &p.port, packets)
 	p.droppedSend.Add(uint64(bad))
 	return err
 }

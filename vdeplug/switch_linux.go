@@ -180,7 +180,9 @@ func (p *clientPort) Receive(fd int, b *carrier.Buffer) (bool, error) {
 			return true, err
 		}
 		full := b.Full()
-		bad, err := p.s.fabric.forward(&p.port, b.Packets)
+		r := routings.Get().(*routing)
+		bad, err := p.s.fabric.forward(r, &p.port, b.Packets)
+		routings.Put(r)
 		p.droppedRecv.Add(uint64(bad))
 		if err != nil {
 			return true, err
@@ -195,6 +197,9 @@ func (p *clientPort) Receive(fd int, b *carrier.Buffer) (bool, error) {
 	}
 	return true, nil
 }
+
+// routings are those of clients at work.
+var routings = sync.Pool{New: func() any { return newRouting() }}
 
 // receiveTurns is how many batches a busy client has before others have their
 // turn.
