@@ -2,6 +2,7 @@ package interop
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
 )
 
 // The hosts of the tests.
@@ -178,8 +180,7 @@ func (s shell) serveEcho(t *testing.T) {
 func echo(t *testing.T, s *vdestack.Stack, h host) {
 	t.Helper()
 	for _, addr := range h {
-		d := vdestack.Dialer{Dialer: net.Dialer{Timeout: patience}, Stack: s}
-		c, err := d.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr(addr), 5000).String())
+		c, err := dial(s, addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,6 +195,19 @@ func echo(t *testing.T, s *vdestack.Stack, h host) {
 		back, err := io.ReadAll(c)
 		if serr := <-sent; serr != nil || err != nil || !bytes.Equal(back, payload()) {
 			t.Errorf("%s: sent %d bytes (%v), got %d back (%v), or not the same", addr, len(payload()), serr, len(back), err)
+		}
+	}
+}
+
+// dial connects to the echo server of a host that exists. Its kernel joins the
+// multicast group of an IPv6 address some time after the address is there: seconds,
+// while it removes many namespaces. Until then the neighbour is asked for in vain.
+func dial(s *vdestack.Stack, addr string) (net.Conn, error) {
+	d := vdestack.Dialer{Dialer: net.Dialer{Deadline: time.Now().Add(patience)}, Stack: s}
+	for {
+		c, err := d.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr(addr), 5000).String())
+		if !errors.Is(err, unix.EHOSTUNREACH) { // which takes three seconds
+			return c, err
 		}
 	}
 }
