@@ -24,6 +24,12 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) == 3 && os.Args[1] == switchArg {
+		if err := serveSwitch(os.Args[2]); err != nil {
+			fatal(err)
+		}
+		return
+	}
 	isQuick := flag.Bool("quick", false, "one short round, for a smoke test")
 	rounds := flag.Int("rounds", 0, fmt.Sprintf("number of rounds (default %d, or %d with -quick)", full.rounds, quick.rounds))
 	out := flag.String("out", "bench/out", "directory for the results: results.md, results.csv, chart.svg")

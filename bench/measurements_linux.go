@@ -36,6 +36,8 @@ var pairs = []cell{
 	{rival, "udp"},
 	{ours, "vde"},
 	{rival, "vde"},
+	{ours, "switch"},
+	{rival, "switch"},
 	{ours, "cmd"},
 	{rival, "cmd"},
 	{ours, loop},
@@ -59,6 +61,8 @@ var measurements = []measurement{
 		{rival, "vxvde"},
 		{ours, "udp"},
 		{rival, "udp"},
+		{ours, "switch"},
+		{rival, "switch"},
 		// Not vde and cmd: vde_switch drops frames of this size.
 	}, run: (*turn).jumbo},
 	{name: "rtt", pinned: true, cells: []cell{
@@ -76,6 +80,8 @@ var measurements = []measurement{
 		{rival, "udp"},
 		{ours, "vde"},
 		{rival, "vde"},
+		{ours, "switch"},
+		{rival, "switch"},
 		{ours, "cmd"},
 		{rival, "cmd"},
 		{ours, loop},

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"path/filepath"
 	"time"
+
+	"github.com/vdestack/vdestack/vdeplug"
 )
 
 // A network is one that stacks are connected to.
@@ -33,6 +36,7 @@ var networks = []network{
 	{name: "mem", ends: both("mem://%s")},
 	{name: "ptp", ends: both("ptp://%s")},
 	{name: "vde", ends: both("vde://%s"), start: startSwitch},
+	{name: "switch", ends: both("vde://%s"), start: startOwnSwitch},
 	{name: "vxvde", ends: both("vxvde://")},
 	{name: "udp", ends: func(string) (a, b string) {
 		// The namespace is private: its ports are free.
@@ -68,7 +72,34 @@ func startSwitch(ctx context.Context, path string) (stop func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(false, vdeSwitch, "-s", path)
+	return startServer(ctx, path, vdeSwitch, "-s", path)
+}
+
+// startOwnSwitch starts a process of this program with the switch of vdeplug.
+func startOwnSwitch(ctx context.Context, path string) (stop func(), err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return startServer(ctx, path, exe, switchArg, path)
+}
+
+// switchArg makes this program a switch.
+const switchArg = "switch"
+
+// serveSwitch is a switch until the input ends.
+func serveSwitch(path string) error {
+	c, err := vdeplug.Open("switch://"+path, nil)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, c.Close())
+}
+
+// startServer starts a program that makes a switch at path, and waits for that.
+func startServer(ctx context.Context, path string, argv ...string) (stop func(), err error) {
+	p, err := start(false, argv...)
 	if err != nil {
 		return nil, err
 	}
@@ -85,9 +116,9 @@ func startSwitch(ctx context.Context, path string) (stop func(), err error) {
 		case <-poll.C:
 			continue
 		case <-p.ended:
-			err = errors.New("vde_switch has ended")
+			err = errors.New("the switch has ended")
 		case <-late:
-			err = errors.New("vde_switch does not start")
+			err = errors.New("the switch does not start")
 		case <-ctx.Done():
 			err = ctx.Err()
 		}

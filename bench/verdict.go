@@ -72,9 +72,12 @@ func bars(processors int) []bar {
 			bar{"9", c.network + ", the idle crowd's part of a processor", 2, "%", single("crowd_idle", c), 1, true},
 			bar{"9", c.network + ", pairs of the crowd that reach each other", 2, "%", single("crowd_reached", c), 100, false})
 	}
-	for _, network := range []string{"mem", "ptp", "vxvde", "udp", "vde", "cmd"} {
+	for _, network := range []string{"mem", "ptp", "vxvde", "udp", "vde", "switch", "cmd"} {
 		list = append(list, bar{"10", network + ", allocations for 1000 frames", 1, "", single("stream1_allocs", cell{ours, network}), noAllocs, true})
 	}
+	list = append(list,
+		bar{"11", "switch, one stream ÷ vde_switch", 2, "", ratio("stream1", cell{ours, "switch"}, cell{ours, "vde"}), 4, false},
+		bar{"11", "switch, one stream of libvdestack ÷ vde_switch", 2, "", ratio("stream1", cell{rival, "switch"}, cell{rival, "vde"}), 1.3, false})
 	return list
 }
 

@@ -45,8 +45,8 @@ func TestJudge(t *testing.T) {
 	for text := range want {
 		t.Errorf("no bar is called %q", text)
 	}
-	if len(numbers) != 10 {
-		t.Errorf("%d bars have numbers of their own, want 10", len(numbers))
+	if len(numbers) != 11 {
+		t.Errorf("%d bars have numbers of their own, want 11", len(numbers))
 	}
 	var got strings.Builder
 	writeVerdicts(&got, list)
