@@ -165,9 +165,9 @@ func (p *clientPort) receive() {
 }
 
 // Receive is that of [carrier.Receiver]. It forwards what it receives, and is not
-// done before the port ends: a socket that had little needs no second look, for
-// the poller notes what comes after the first. Whoever waits has no memory, as
-// there may be many.
+// done before the port ends: a socket that had one message needs no second look,
+// for the poller notes what comes after the first. After several, more have often
+// come meanwhile. Whoever waits has no memory, as there may be many.
 func (p *clientPort) Receive(fd int, b *carrier.Buffer) (bool, error) {
 	for n := 1; !p.ended.Load(); n++ {
 		err := p.receiveData(fd, b, p.whole)
@@ -179,7 +179,7 @@ func (p *clientPort) Receive(fd int, b *carrier.Buffer) (bool, error) {
 		case err != nil:
 			return true, err
 		}
-		full := b.Full()
+		more := b.Full() || len(b.Packets) > 1
 		r := routings.Get().(*routing)
 		bad, err := p.s.fabric.forward(r, &p.port, b.Packets)
 		routings.Put(r)
@@ -187,7 +187,7 @@ func (p *clientPort) Receive(fd int, b *carrier.Buffer) (bool, error) {
 		if err != nil {
 			return true, err
 		}
-		if !full {
+		if !more {
 			return false, nil
 		}
 		if n%receiveTurns == 0 {
