@@ -18,6 +18,7 @@ func FuzzOptions(f *testing.F) {
 		"vde:///run/sw[port=3/group=7/mode=700]", "vde://[x/y=1]", "vde://sw[16777216]",
 		"vxvde://239.1.2.3/port=5555/vni=12345/ttl=7", "vxvde://ff02::7%test0/grp=70000", "vxvde:///rcvbuf=2kM/hashsize=0/expiretime=9",
 		"vxvde:///v4/v6/bind=::1/if=a", "vxlan:///remote=10.0.0.1,10.0.0.2/vni=7", "vxlan://ff05::1/port=8472/remote=fe80::1%a", "vlan://3/untag=4/trunk/tag=10:11-12{x}", "agno:///k[ethtype=0x600]{mem://}", "ptp:///a[seqpacket]", "vdesl:///dev/x[speed=9600]", "tap://a%d", "udp://[::1]:5->a:b:6", "udp://->:",
+		"switch:///run/sw[mode=0777/dirmode=7777/grp=7/hashsize=1048576/expiretime=2147483647/hashseed=1]", "hub://[dirmode=0]", "bonding://sw[mode=1]",
 	} {
 		f.Add(vnl)
 	}
@@ -53,6 +54,11 @@ func FuzzOptions(f *testing.F) {
 				if to == 0 || to == maxVLAN+1 || v.in.tagged[i] == 0 || v.in.tagged[i] == maxVLAN+1 {
 					t.Errorf("%q: VLAN %d becomes %d, %d", vnl, i, to, v.in.tagged[i])
 				}
+			}
+		}
+		if cfg, err := parseSwitch(l); err == nil {
+			if cfg.mode&^0o666 != 0 || cfg.dirMode&^0o7777 != 0 || cfg.dirMode&0o2700 != 0o2700 || cfg.stations < 0 || cfg.stations > 1<<20 || cfg.expire <= 0 {
+				t.Errorf("%q: %+v", vnl, cfg)
 			}
 		}
 		if asksNobody(l) {

@@ -96,7 +96,7 @@ func FuzzVDERequest(f *testing.F) {
 		if !bytes.Equal(again[12:n], b[12:n]) || !bytes.Equal(again[vdeRequestLen:], b[vdeRequestLen:]) {
 			t.Errorf("got % x, want % x", again, b)
 		}
-		if got.whole != bytes.HasSuffix(b, []byte(wholeMark)) {
+		if got.whole != bytes.HasSuffix(b[vdeRequestLen:], []byte(wholeMark)) {
 			t.Errorf("whole: %v", got.whole)
 		}
 	})

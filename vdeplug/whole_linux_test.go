@@ -1,0 +1,88 @@
+package vdeplug
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+// FuzzWhole forwards a message of a pair, as any client can send it. Who takes
+// packets whole gets the same message, and who takes frames as many frames as it
+// stands for.
+func FuzzWhole(f *testing.F) {
+	message := func(h virtio.Header, data []byte) []byte {
+		b := make([]byte, virtio.HeaderLen, virtio.HeaderLen+len(data))
+		h.Encode(b)
+		return append(b, data...)
+	}
+	f.Add(message(virtio.Header{}, testFrame(broadcast, station(1), 60)))
+	f.Add(message(virtio.Header{}, make([]byte, MaxFrame+1)))
+	f.Add(message(virtio.Header{Flags: virtio.FlagNeedsCsum, CsumStart: 34, CsumOffset: 16}, testFrame(station(2), station(1), 100)))
+	for _, n := range []int{1, 3} {
+		p := testPacket(n, 1000)
+		f.Add(message(p.Offload, p.Data))
+	}
+	f.Add(make([]byte, virtio.HeaderLen+HeaderLen-1))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > wholeSize {
+			return
+		}
+		var d dropCounter
+		var buf carrier.Buffer
+		defer buf.Release()
+		buf.Bytes()
+		d.addWhole(&buf, carrier.Datagram{Data: slices.Clone(b)})
+		if len(buf.Packets) == 0 {
+			if d.Drops().Recv != 1 {
+				t.Error("a message was lost, and not counted")
+			}
+			return
+		}
+		p := buf.Packets[0]
+		if again := message(p.Offload, p.Data); !bytes.Equal(again, b) {
+			t.Errorf("got % x, want % x", again, b)
+		}
+
+		fabric := newFabric(kindHub, 0, fabricExpire)
+		client, plug, whole := new(port), newMemPort(fabric), newMemPort(fabric)
+		client.taker, client.remote = plug, true // which gets nothing from itself
+		fabric.join(client)
+		whole.whole = true
+		frames, _ := virtio.Count(p.Offload, p.Data)
+		complete := p.Offload.GSOType == virtio.GSONone // which the fabric makes of it
+		bad, err := fabric.forward(newRouting(), client, buf.Packets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := 0
+		for frame := make([]byte, virtio.MaxPacket); !plug.queue.empty(); got++ {
+			h, n := plug.queue.pop(frame)
+			if h != (virtio.Header{}) || n < HeaderLen || n > len(frame) {
+				t.Errorf("a frame of %d bytes with %+v", n, h)
+			}
+		}
+		if lost := plug.Drops().Recv; bad == 0 && got != frames && lost == 0 {
+			t.Errorf("%d frames, want %d, and none is counted as lost", got, frames)
+		}
+		if bad != 0 {
+			if !whole.queue.empty() || got != 0 {
+				t.Error("what is no packet was forwarded")
+			}
+			return
+		}
+		if whole.queue.empty() {
+			if !complete || whole.Drops().Recv != 1 {
+				t.Error("a packet was lost, and not counted")
+			}
+			return
+		}
+		taken := make([]byte, virtio.MaxPacket)
+		h, n := whole.queue.pop(taken)
+		if again := message(h, taken[:n]); !complete && !bytes.Equal(again, b) {
+			t.Errorf("got % x, want % x", again, b)
+		}
+	})
+}
