@@ -2,8 +2,6 @@ package interop
 
 import (
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -39,12 +37,7 @@ func TestOffloads(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer s.Close()
-				ln, err := s.Listen("tcp", ":5000")
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer ln.Close()
-				go serveEcho(ln)
+				serveEcho(t, s)
 
 				sh := debian(t, theirs, client)
 				sh.must(t, ip+" link set lo up")
@@ -116,19 +109,5 @@ func wantNoBad(t *testing.T, who, counters string) {
 	}
 	if seen < 10 {
 		t.Errorf("%s: only %d counters: %s", who, seen, counters)
-	}
-}
-
-// serveEcho sends back what comes, until the listener is closed.
-func serveEcho(ln net.Listener) {
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer c.Close()
-			io.Copy(c, c)
-		}()
 	}
 }
