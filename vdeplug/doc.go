@@ -45,6 +45,8 @@
 //	vxlan://GROUP/OPTIONS           VXLAN, RFC 7348: the kernel, vde_plug
 //	ptp://PATH                      a cable between two programs: vde_plug
 //	ptp://PATH[seqpacket]           the same for later versions of vdeplug
+//	switch://PATH[OPTIONS]          a switch of this program for others of the host
+//	hub://, multi://, bonding://    the same, with other rules: see below
 //	seqpacket://FD                  a socket that the process has: vde_plug
 //	udp://[ADDR:]PORT->HOST:PORT    a cable over UDP: vde_plug
 //	tap://NAME                      a TAP interface of the host: the kernel
@@ -63,9 +65,6 @@
 // opens its network again when that can be done, and tells by [Options.Notify] and
 // [Linker] what has become of it. Paths that are not absolute are looked up from
 // where the process is then.
-//	switch://PATH[OPTIONS]          a switch of this program for others of the host
-//	hub://, multi://, bonding://    the same, with other rules: see below
-//	null://                         no network
 //
 // # Switches
 //

@@ -168,14 +168,14 @@ func checkTarget(t *testing.T, got Target, err error, want Target, text string) 
 
 func TestTargetOptions(t *testing.T) {
 	tests := []struct{ name, in, got, err string }{
-		{name: "none", in: "vxvde://"},
-		{name: "all", in: "vxvde:///vni=4/v6/7", got: "vni=4 v6 word=7"},
-		{name: "unknown", in: "vxvde:///vnii=4", err: `vxvde option "vnii=4": unknown (have ttl, v6, vni)`},
-		{name: "prefix", in: "vxvde:///v=4", err: `vxvde option "v=4": unknown`},
-		{name: "bad", in: "vxvde:///ttl=4", err: `vxvde option "ttl=4": no such thing`},
-		{name: "twice", in: "vxvde:///vni=4/v6/vni=5", err: `vxvde option "vni=5": already set by "vni=4"`},
-		{name: "two words", in: "vxvde:///3/4", err: `vxvde option "4": already set by "3"`},
-		{name: "inner", in: "vxvde:///vni=4{x}", err: `vxvde: {x}: it has no inner network`},
+		{name: "none", in: "xtest://"},
+		{name: "all", in: "xtest:///vni=4/v6/7", got: "vni=4 v6 word=7"},
+		{name: "unknown", in: "xtest:///vnii=4", err: `xtest option "vnii=4": unknown (have ttl, v6, vni)`},
+		{name: "prefix", in: "xtest:///v=4", err: `xtest option "v=4": unknown`},
+		{name: "bad", in: "xtest:///ttl=4", err: `xtest option "ttl=4": no such thing`},
+		{name: "twice", in: "xtest:///vni=4/v6/vni=5", err: `xtest option "vni=5": already set by "vni=4"`},
+		{name: "two words", in: "xtest:///3/4", err: `xtest option "4": already set by "3"`},
+		{name: "inner", in: "xtest:///vni=4{x}", err: `xtest: {x}: it has no inner network`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

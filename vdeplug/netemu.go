@@ -13,7 +13,28 @@ import (
 	"time"
 )
 
-func init() { Register("netemu", openNetemu) }
+func init() {
+	Register("netemu", openNetemu)
+	u := Usage{
+		Form:    "netemu://[OPTIONS]{NETWORK}",
+		About:   "another network, impaired",
+		Options: []Option{{Name: "seed", Value: "NUMBER", About: "which frames are meant, in both directions; random"}},
+	}
+	for _, o := range []Option{
+		{Name: "loss", Value: "PERCENT", Default: "0%", About: "frames that are lost"},
+		{Name: "duplicate", Value: "PERCENT", Default: "0%", About: "frames that come twice"},
+		{Name: "corrupt", Value: "PERCENT", Default: "0%", About: "frames in which a bit is changed"},
+		{Name: "reorder", Value: "PERCENT", Default: "0%", About: "frames that come after the next"},
+		{Name: "delay", Value: "TIME", Default: "0s", About: "how long each takes"},
+		{Name: "jitter", Value: "TIME", Default: "0s", About: "how much longer at most"},
+		{Name: "rate", Value: "RATE", About: "bits a second, with bit, kbit, mbit or gbit"},
+		{Name: "queue", Value: "BYTES", Default: "256k", About: "what waits for the rate, also with k or m"},
+	} {
+		o.Aliases = []string{o.Name + "-out", o.Name + "-in"}
+		u.Options = append(u.Options, o)
+	}
+	Describe("netemu", u)
+}
 
 // openNetemu impairs a network:
 //

@@ -9,7 +9,25 @@ import (
 )
 
 func init() {
-	for _, kind := range []fabricKind{kindSwitch, kindHub, kindMulti, kindBonding} {
+	about := map[fabricKind]string{
+		kindSwitch:  "a switch of this program for others of the host",
+		kindHub:     "the same, which sends every frame to all",
+		kindMulti:   "the same, whose clients reach the program only",
+		kindBonding: "the same, which sends each frame to one client, in turn",
+	}
+	for kind, text := range about {
+		Describe(string(kind), Usage{
+			Form:  string(kind) + "://[PATH][[OPTIONS]]",
+			About: text,
+			Options: []Option{
+				{Name: "mode", Value: "MODE", Default: "0600", About: "permissions of the sockets"},
+				{Name: "dirmode", Value: "MODE", About: "those of the directory, as mode says"},
+				{Name: "grp", Value: "GROUP", About: "group of users that owns them"},
+				{Name: "hashsize", Value: "N", Default: "4096", About: "stations that are remembered"},
+				{Name: "expiretime", Value: "SECONDS", Default: "120", About: "for how long"},
+				{Name: "hashseed", Value: "N", About: "no meaning"},
+			},
+		})
 		Register(string(kind), func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
 			cfg, err := parseSwitch(l)
 			if err != nil {

@@ -38,16 +38,20 @@ func TestUsage(t *testing.T) {
 // TestUsageParsed reads each option, with its default if there is one.
 func TestUsageParsed(t *testing.T) {
 	parsers := map[string]func(Locator) error{
-		"vde":   func(l Locator) error { _, err := parseVDE(l); return err },
-		"vxvde": func(l Locator) error { _, err := parseVXVDE(t.Context(), l); return err },
-		"vxlan": func(l Locator) error { _, err := parseVXLAN(t.Context(), l); return err },
-		"vlan":  func(l Locator) error { _, _, err := parseVLAN(l); return err },
-		"agno":  func(l Locator) error { _, _, err := parseAGNO(l); return err },
-		"ptp":   func(l Locator) error { _, _, err := parsePTP(l); return err },
-		"vdesl": func(l Locator) error { _, err := parseVDESL(l); return err },
+		"vde":    func(l Locator) error { _, err := parseVDE(l); return err },
+		"vxvde":  func(l Locator) error { _, err := parseVXVDE(t.Context(), l); return err },
+		"vxlan":  func(l Locator) error { _, err := parseVXLAN(t.Context(), l); return err },
+		"vlan":   func(l Locator) error { _, _, err := parseVLAN(l); return err },
+		"agno":   func(l Locator) error { _, _, err := parseAGNO(l); return err },
+		"ptp":    func(l Locator) error { _, _, err := parsePTP(l); return err },
+		"vdesl":  func(l Locator) error { _, err := parseVDESL(l); return err },
+		"netemu": func(l Locator) error { _, _, err := parseNetemu(l); return err },
+	}
+	for _, scheme := range []string{"switch", "hub", "multi", "bonding"} {
+		parsers[scheme] = func(l Locator) error { _, err := parseSwitch(l); return err }
 	}
 	// Values of options without a default.
-	values := map[string]string{"N": "3", "NAME": "lo", "GROUP": "0", "LIST": "5:6-7", "ADDRESS": "127.0.0.1", "BYTES": "2M", "HOST,HOST...": "127.0.0.1"}
+	values := map[string]string{"N": "3", "NAME": "lo", "GROUP": "0", "LIST": "5:6-7", "ADDRESS": "127.0.0.1", "BYTES": "2M", "HOST,HOST...": "127.0.0.1", "MODE": "640", "NUMBER": "7", "RATE": "1mbit"}
 	for _, scheme := range Schemes() {
 		u, _ := UsageOf(scheme)
 		parse := parsers[scheme]
