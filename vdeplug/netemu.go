@@ -113,25 +113,25 @@ const (
 	emuMemory = 64 << 20
 )
 
-// check names the field that is wrong.
-func (i *Impairment) check() error {
+// check names the field that is wrong of a direction.
+func (i *Impairment) check(direction string) error {
 	for _, p := range []struct {
 		name  string
 		value float64
 	}{{"Loss", i.Loss}, {"Duplicate", i.Duplicate}, {"Corrupt", i.Corrupt}, {"Reorder", i.Reorder}} {
 		if !(p.value >= 0 && p.value <= 1) { // nor NaN
-			return fmt.Errorf("%s %v: must be from 0 to 1", p.name, p.value)
+			return fmt.Errorf("%s.%s %v: must be from 0 to 1", direction, p.name, p.value)
 		}
 	}
 	switch {
 	case i.Delay < 0 || i.Delay > maxEmuDelay:
-		return fmt.Errorf("Delay %v: must be from 0 to %v", i.Delay, maxEmuDelay)
+		return fmt.Errorf("%s.Delay %v: must be from 0 to %v", direction, i.Delay, maxEmuDelay)
 	case i.Jitter < 0 || i.Jitter > maxEmuDelay:
-		return fmt.Errorf("Jitter %v: must be from 0 to %v", i.Jitter, maxEmuDelay)
+		return fmt.Errorf("%s.Jitter %v: must be from 0 to %v", direction, i.Jitter, maxEmuDelay)
 	case i.Rate < 0 || i.Rate > maxEmuRate:
-		return fmt.Errorf("Rate %d: must be from 0 to %d bits a second", i.Rate, int64(maxEmuRate))
+		return fmt.Errorf("%s.Rate %d: must be from 0 to %d bits a second", direction, i.Rate, int64(maxEmuRate))
 	case i.Queue < 0 || i.Queue > emuMemory:
-		return fmt.Errorf("Queue %d: must be from 0 to %d bytes", i.Queue, emuMemory)
+		return fmt.Errorf("%s.Queue %d: must be from 0 to %d bytes", direction, i.Queue, emuMemory)
 	}
 	return nil
 }
@@ -199,13 +199,10 @@ func (e *Emulator) SetEmulation(to Emulation) error {
 }
 
 func (e *Emulation) check() error {
-	if err := e.Out.check(); err != nil {
-		return fmt.Errorf("Out.%w", err)
+	if err := e.Out.check("Out"); err != nil {
+		return err
 	}
-	if err := e.In.check(); err != nil {
-		return fmt.Errorf("In.%w", err)
-	}
-	return nil
+	return e.In.check("In")
 }
 
 // EmulationCounts are what was done to the frames of one direction.
