@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -242,8 +243,8 @@ func TestReconnect(t *testing.T) {
 			return rig{vnl, vnl, p, func() { awaitSwitch(t, dir) }, false, true}
 		}},
 		{"command of a switch", func(t *testing.T, dir string) rig {
-			plug := testenv.Need(t, "vde_plug", "vdeplug")
-			return rig{"cmd://" + plug + " " + dir, "=" + plug + " " + dir, sw(t, dir), func() { awaitSwitch(t, dir) }, false, false}
+			plug := plugCommand(t, dir)
+			return rig{"cmd://" + plug, "=" + plug, sw(t, dir), func() { awaitSwitch(t, dir) }, false, false}
 		}},
 		{"peer of ptp", func(t *testing.T, dir string) rig {
 			sw(t, dir)
@@ -261,6 +262,9 @@ func TestReconnect(t *testing.T) {
 				x.passes("the beginning")
 				for n := range uint64(2) {
 					r.killed.end(sig)
+					// vde_plug sees the end of its switch, or waits for it for ever in
+					// recv, as it happens.
+					killCommands(t, dir)
 					if !r.steady {
 						for _, s := range []*Stack{from, to} {
 							eventually(t, "the end of the network", func() bool { return s.Stats().Interfaces[0].Err != nil || s.Stats().Interfaces[0].Reconnects > n })
@@ -295,19 +299,42 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
+// plugCommand is a command that is a plug of Debian's. It leaves its number.
+func plugCommand(t *testing.T, dir string) string {
+	return fmt.Sprintf("sh -c 'echo $$ >>%s.pids; exec %s %s 2>/dev/null'", dir, testenv.Need(t, "vde_plug", "vdeplug"), dir)
+}
+
+// killCommands kills those of plugCommand that are still there.
+func killCommands(t *testing.T, dir string) {
+	t.Helper()
+	text, err := os.ReadFile(dir + ".pids")
+	if err != nil {
+		return // there are none
+	}
+	for pid := range strings.FieldsSeq(string(text)) {
+		// The number may be that of another process by now.
+		if line, _ := os.ReadFile("/proc/" + pid + "/cmdline"); bytes.Contains(line, []byte(dir)) {
+			n, err := strconv.Atoi(pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			syscall.Kill(n, syscall.SIGKILL)
+		}
+	}
+}
+
 // TestReconnectCommand kills the command of a network itself.
 func TestReconnectCommand(t *testing.T) {
 	leaks(t)
 	dir := filepath.Join(shortDir(t), "net")
 	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
 	awaitSwitch(t, dir)
-	pids := dir + ".pids"
-	from, _ := openLogged(t, fmt.Sprintf("=sh -c 'echo $$ >>%s; exec %s %s'", pids, testenv.Need(t, "vde_plug", "vdeplug"), dir), "10.0.0.1/24")
+	from, _ := openLogged(t, "="+plugCommand(t, dir), "10.0.0.1/24")
 	to, _ := openLogged(t, dir, "10.0.0.2/24")
 	x := startUpload(t, from, to)
 	x.passes("the beginning")
 	for n, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGKILL} {
-		text, err := os.ReadFile(pids)
+		text, err := os.ReadFile(dir + ".pids")
 		if err != nil {
 			t.Fatal(err)
 		}
