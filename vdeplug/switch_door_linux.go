@@ -12,7 +12,7 @@ import (
 
 const (
 	// maxClients is how many clients a switch has at most: each costs the
-	// process two or three descriptors, and what it does not read the kernel's
+	// process three or four descriptors, and what it does not read the kernel's
 	// memory.
 	maxClients = 1024
 	// roomyClients is how many of them have large socket buffers.
@@ -253,7 +253,7 @@ func (d *door) enter(p *clientPort, fd, ctl int, right []byte) (err error) {
 	if d.ports < roomyClients {
 		growBuffers(fd)
 	}
-	if p.data, err = newPollFile(fd, "switch"); err == nil {
+	if err = p.watch(fd); err == nil {
 		p.start() // before the client knows: it may send at once
 		if err = unix.Sendmsg(ctl, makeUnixAddr(d.dataPath(ctl)), right, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err == nil {
 			return nil

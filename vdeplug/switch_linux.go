@@ -127,10 +127,12 @@ type clientPort struct {
 	port
 	s     *server
 	ended atomic.Bool
-	data  pollFile
-	whole bool   // data is half of a pair
-	name  string // of the data socket; empty: a pair
-	id    fileID // of the name
+	data  pollFile // not in the poller, see watch
+	fd    int      // of data
+	ready pollFile // says that data has something
+	whole bool     // data is half of a pair
+	name  string   // of the data socket; empty: a pair
+	id    fileID   // of the name
 }
 
 var (
@@ -151,6 +153,7 @@ func (p *clientPort) start() {
 func (p *clientPort) end() {
 	p.ended.Store(true)
 	p.s.fabric.leave(&p.port)
+	p.ready.close()
 	p.data.close()
 	if p.name != "" {
 		p.s.dir.unlink(p.name, p.id)
@@ -160,7 +163,7 @@ func (p *clientPort) end() {
 // receive carries the packets of the client until its port ends.
 func (p *clientPort) receive() {
 	var b carrier.Buffer
-	p.data.receive(&b, p)
+	p.ready.receive(&b, p)
 	b.Release()
 }
 
@@ -168,9 +171,9 @@ func (p *clientPort) receive() {
 // done before the port ends: a socket that had one message needs no second look,
 // for the poller notes what comes after the first. After several, more have often
 // come meanwhile. Whoever waits has no memory, as there may be many.
-func (p *clientPort) Receive(fd int, b *carrier.Buffer) (bool, error) {
+func (p *clientPort) Receive(_ int, b *carrier.Buffer) (bool, error) {
 	for n := 1; !p.ended.Load(); n++ {
-		err := p.receiveData(fd, b, p.whole)
+		err := p.receiveData(p.fd, b, p.whole)
 		switch {
 		case err == unix.EAGAIN:
 			return false, nil
@@ -217,4 +220,39 @@ func (p *clientPort) Refused(_ int, _ *carrier.Sender, frames int, err error) (l
 		return frames, false, nil
 	}
 	return frames, false, err // there is nobody: the rest is lost too
+}
+
+// watch takes over the data socket. The runtime's poller would also tell that
+// there is room in it, whenever the other side has read something: a wake-up for
+// each packet sent, for nobody. So what it gets is an epoll descriptor that knows
+// only of what arrives.
+func (p *clientPort) watch(fd int) (err error) {
+	// The poller leaves out what blocks. What sends and receives does not wait,
+	// and says so itself.
+	if err := unix.SetNonblock(fd, false); err != nil {
+		unix.Close(fd)
+		return os.NewSyscallError("fcntl", err)
+	}
+	p.fd, p.data.f = fd, os.NewFile(uintptr(fd), "switch")
+	defer func() {
+		if err != nil {
+			p.data.close()
+		}
+	}()
+	if p.data.raw, err = p.data.f.SyscallConn(); err != nil {
+		return err
+	}
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("epoll_create1", err)
+	}
+	if err = unix.SetNonblock(epoll, true); err == nil { // or the poller does not take it
+		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN})
+	}
+	if err != nil {
+		unix.Close(epoll)
+		return os.NewSyscallError("epoll_ctl", err)
+	}
+	p.ready, err = newPollFile(epoll, "switch")
+	return err
 }
