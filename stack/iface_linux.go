@@ -31,6 +31,7 @@ type iface struct {
 	s     *Stack
 	cfg   Interface
 	index int
+	up    bool // since it was made
 
 	dev   *nic.Device
 	cable *cable // nil: dev is a TAP
@@ -219,7 +220,7 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 			return err
 		}
 	}
-	if !i.cfg.Down {
+	if !i.cfg.Down && !i.up {
 		if err := nl.LinkSetUp(i.index); err != nil {
 			return err
 		}
@@ -300,7 +301,12 @@ const tunDevice = netns.TUN
 // tap says how the TAP of the interface is made, which is that with the given
 // place in the stack.
 func (cfg Interface) tap(place int) netns.TAP {
-	return netns.TAP{Name: cfg.Name, Flags: nic.Flags(cfg.offload()), Index: firstIndex + place}
+	return netns.TAP{
+		Name:  cfg.Name,
+		Flags: nic.Flags(cfg.offload()),
+		Index: firstIndex + place,
+		Up:    !cfg.Down && cfg.MAC == nil && cfg.MTU == DefaultMTU, // nothing comes before that
+	}
 }
 
 func (cfg Interface) offload() nic.Offload {
@@ -309,14 +315,14 @@ func (cfg Interface) offload() nic.Offload {
 
 // openTAP makes the interface.
 func (i *iface) openTAP() error {
-	fd, index, err := i.s.ns.OpenTAP(i.cfg.tap(len(i.s.ifaces)))
+	fd, index, up, err := i.s.ns.OpenTAP(i.cfg.tap(len(i.s.ifaces)))
 	if _, opening := errors.AsType[*os.PathError](err); opening {
 		return explainTUN(err)
 	}
 	if err != nil {
 		return fmt.Errorf("making interface %s: %w", i.cfg.Name, explainTUN(err))
 	}
-	i.index = index
+	i.index, i.up = index, up
 	i.dev, err = nic.NewTAP(fd, tunDevice, i.cfg.offload())
 	return err
 }

@@ -81,16 +81,16 @@ func Create(t TAP) (*NS, error) {
 		n.stock.first[route] = int(fd)
 	}
 	if t != (TAP{}) {
-		if fd, err := r.result(3); err == nil {
-			if _, err := t.attach(int(fd)); err == nil {
-				n.stock.tap, n.stock.first[tap] = t, int(fd)
+		if dev, err := r.result(3); err == nil {
+			if t.begin(int(dev), int(fd)) == nil {
+				n.stock.tap, n.stock.first[tap] = t, int(dev)
 			} else {
-				unix.Close(int(fd))
+				unix.Close(int(dev))
 			}
 		}
 	}
 	if n.fd, err = nsOfSocket(int(fd)); err == nil {
-		err = errors.Join(n.readCookie(int(fd)), loopbackUp(int(fd)))
+		err = errors.Join(n.readCookie(int(fd)), setUp(int(fd), "lo"))
 	}
 	if err != nil {
 		n.stock.drop()
@@ -139,14 +139,14 @@ func (n *NS) readCookie(fd int) (err error) {
 	return os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err)
 }
 
-// loopbackUp sets lo up, in the namespace of the socket.
-func loopbackUp(fd int) error {
-	ifr, err := unix.NewIfreq("lo")
+// setUp sets an interface up, in the namespace of the socket.
+func setUp(socket int, name string) error {
+	ifr, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
 	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_LOOPBACK | unix.IFF_RUNNING)
-	return os.NewSyscallError("ioctl SIOCSIFFLAGS lo", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr))
+	ifr.SetUint16(unix.IFF_UP)
+	return os.NewSyscallError("ioctl SIOCSIFFLAGS "+name, unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, ifr))
 }
 
 // do executes calls in the namespace and returns the result of the last. Sockets

@@ -108,14 +108,15 @@ func TestReadyTAP(t *testing.T) {
 	newNS(t)
 	before := countFiles(t)
 	want := TAP{Name: "tap0", Flags: unix.IFF_TAP | unix.IFF_NO_PI, Index: 1000}
-	other := want
+	other, upped := want, want
 	other.Name = "tap1"
+	upped.Up = true
 	for _, tt := range []struct {
-		name string
-		with TAP
-		fits bool
-	}{{"the same", want, true}, {"another", other, false}, {"none", TAP{}, false}} {
-		inSeries(t, want)
+		name        string
+		ready, with TAP
+		fits        bool
+	}{{"the same", want, want, true}, {"one that is up", upped, upped, true}, {"another", want, other, false}, {"none", want, TAP{}, false}} {
+		inSeries(t, tt.ready)
 		n, err := NewWith(tt.with)
 		if err != nil {
 			t.Fatal(err)
@@ -126,7 +127,7 @@ func TestReadyTAP(t *testing.T) {
 		if tt.with == (TAP{}) {
 			tt.with = want
 		}
-		fd, index, err := n.OpenTAP(tt.with)
+		fd, index, up, err := n.OpenTAP(tt.with)
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
@@ -141,13 +142,16 @@ func TestReadyTAP(t *testing.T) {
 		if err != nil || ifr.Uint32() != uint32(index) || index != want.Index {
 			t.Errorf("%s: index %d, want %d, %v", tt.name, index, want.Index, err)
 		}
-		if _, _, err := n.OpenTAP(tt.with); !errors.Is(err, unix.EBUSY) {
+		if err := unix.IoctlIfreq(rt, unix.SIOCGIFFLAGS, ifr); err != nil || up != tt.with.Up || (ifr.Uint16()&unix.IFF_UP != 0) != up {
+			t.Errorf("%s: up is %v, and the flags %#x, %v", tt.name, up, ifr.Uint16(), err)
+		}
+		if _, _, _, err := n.OpenTAP(tt.with); !errors.Is(err, unix.EBUSY) {
 			t.Errorf("%s: made twice: %v", tt.name, err)
 		}
 		CloseTAP(fd)
 		unix.Close(rt)
 		n.Close()
-		if _, _, err := n.OpenTAP(tt.with); !errors.Is(err, net.ErrClosed) {
+		if _, _, _, err := n.OpenTAP(tt.with); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 	}

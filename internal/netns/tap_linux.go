@@ -21,24 +21,33 @@ type TAP struct {
 	Name  string
 	Flags uint16 // of TUNSETIFF
 	Index int    // 0: the kernel chooses
+	Up    bool   // one that is made with its namespace is set up
 }
 
 // OpenTAP makes a TAP interface in the namespace. It returns its descriptor, which
-// is close-on-exec, non-blocking and the caller's, and its index, 0 if that is
-// not known.
-func (n *NS) OpenTAP(t TAP) (fd, index int, err error) {
+// is close-on-exec, non-blocking and the caller's, its index, 0 if that is not
+// known, and whether it is up.
+func (n *NS) OpenTAP(t TAP) (fd, index int, up bool, err error) {
 	if fd, ok := n.stock.takeTAP(t); ok {
-		return fd, t.Index, nil
+		return fd, t.Index, t.Up, nil
 	}
 	// The device belongs to the namespace of the task that opens the file.
 	if fd, err = n.Open(TUN, tunFlags); err != nil {
-		return -1, 0, err
+		return -1, 0, false, err
 	}
 	if index, err = t.attach(fd); err != nil {
 		unix.Close(fd)
-		return -1, 0, err
+		return -1, 0, false, err
 	}
-	return fd, index, nil
+	return fd, index, false, nil
+}
+
+// begin attaches the interface that is made with its namespace, in which socket is.
+func (t TAP) begin(fd, socket int) error {
+	if _, err := t.attach(fd); err != nil || !t.Up {
+		return err
+	}
+	return setUp(socket, t.Name)
 }
 
 // attach makes the interface. The descriptor may not be known to the poller yet:
