@@ -104,27 +104,30 @@ func parsePTP(l Locator) (path string, seqpacket bool, err error) {
 func takePTP(path string) (*ptpPeer, int, error) {
 	// Others may take and leave the names meanwhile; not for ever.
 	for range 10 {
-		p := &ptpPeer{own: path, other: unix.SockaddrUnix{Name: path + ptpSecond}}
-		used, err := inUse(path)
-		if err != nil {
-			return nil, -1, err
-		}
-		if used {
-			p = &ptpPeer{own: path + ptpSecond, second: true, other: unix.SockaddrUnix{Name: path}}
-			if used, err = inUse(p.own); err != nil {
+		second := false
+		for _, p := range []*ptpPeer{
+			{own: path, other: unix.SockaddrUnix{Name: path + ptpSecond}},
+			{own: path + ptpSecond, second: true, other: unix.SockaddrUnix{Name: path}},
+		} {
+			fd, err := p.bind()
+			if err == nil {
+				p.connect(fd)
+				return p, fd, nil
+			}
+			if !errors.Is(err, unix.EADDRINUSE) {
 				return nil, -1, err
 			}
-			if used {
-				return nil, -1, fmt.Errorf("%s already has two ends: %w", path, unix.EADDRINUSE)
+			used, err := inUse(p.own)
+			if err != nil {
+				return nil, -1, err
 			}
+			if !used {
+				break // any more
+			}
+			second = p.second
 		}
-		fd, err := p.bind()
-		if err == nil {
-			p.look(fd)
-			return p, fd, nil
-		}
-		if !errors.Is(err, unix.EADDRINUSE) {
-			return nil, -1, err
+		if second {
+			return nil, -1, fmt.Errorf("%s already has two ends: %w", path, unix.EADDRINUSE)
 		}
 	}
 	return nil, -1, fmt.Errorf("%s: others open and close it all the time: %w", path, unix.EADDRINUSE)
