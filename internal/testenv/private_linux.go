@@ -18,10 +18,10 @@ const stage = "VDESTACK_TEST_STAGE"
 
 // Main is a TestMain that runs all tests of the package in a network namespace
 // of its own, so that no packet of a test reaches the machine's network. It has
-// loopback with IPv4 multicast, and a veth pair (test0 with fd09::1/64, and
-// test1) for IPv6 multicast. Root keeps its privileges, and has a mount namespace
-// with a /dev/net/tun for everybody; an ordinary user has none in there, as
-// outside.
+// loopback with IPv4 multicast, and a veth pair (test0 with fd09::1/64 and
+// 203.0.113.1/24, and test1) for IPv6 multicast. Sockets for ping are allowed.
+// Root keeps its privileges, and has a mount namespace with a /dev/net/tun for
+// everybody; an ordinary user has none in there, as outside.
 func Main(m *testing.M) {
 	for _, arg := range os.Args[1:] {
 		// A fuzzing run passes descriptors to its workers; the fuzz targets
@@ -84,13 +84,15 @@ func respawn() int {
 }
 
 // network is the private network: loopback with IPv4 multicast, and a veth pair
-// with IPv6 multicast, which loopback does not carry.
+// with IPv6 multicast, which loopback does not carry. Were the scope of its IPv4
+// address larger, it would be the source of what is sent on loopback.
 const network = `link set lo up multicast on
 route add 224.0.0.0/4 dev lo
 link add test0 type veth peer name test1
 link set test1 up
 link set test0 up
 addr add fd09::1/64 dev test0 nodad
+addr add 203.0.113.1/24 dev test0 scope link
 `
 
 // setup configures the network and executes the binary once more, without the
@@ -102,6 +104,9 @@ func setup() error {
 	if out, err := ip.CombinedOutput(); err != nil {
 		return fmt.Errorf("ip: %w: %s (apt-get install iproute2)", err, out)
 	}
+	// What distributions with systemd allow everybody. Where /proc/sys cannot be
+	// written, tests that need it say so.
+	os.WriteFile("/proc/sys/net/ipv4/ping_group_range", fmt.Appendf(nil, "%d %[1]d", os.Getegid()), 0)
 	if os.Geteuid() == 0 {
 		if err := publicTUN(); err != nil {
 			return fmt.Errorf("a TUN device for ordinary users: %w", err)
