@@ -1,0 +1,550 @@
+package slirp
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// TestForwardTCP connects from the host to a server of the guest.
+func TestForwardTCP(t *testing.T) {
+	for _, tt := range []struct{ name, vnl, host, listen, want string }{
+		{"IPv4", "slirp:///tcpfwd=127.0.0.1:8080:10.0.2.15:80", "127.0.0.1:8080", "10.0.2.15:80", "10.0.2.2"},
+		{"any address", "slirp:///tcpfwd=8080:10.0.2.15:80", "203.0.113.1:8080", "10.0.2.15:80", "203.0.113.1"},
+		{"IPv6", "slirp:///tcpfwd=[::1]:8080:[fd00::15]:80", "[::1]:8080", "[fd00::15]:80", "fd00::2"},
+		{"any address, IPv6", "slirp:///tcpfwd=[::]:8080:[fd00::15]:80", "[fd09::1]:8080", "[fd00::15]:80", "fd09::1"},
+		{"restricted", "slirp:///restricted/tcpfwd=127.0.0.1:8080:10.0.2.15:80", "127.0.0.1:8080", "10.0.2.15:80", "10.0.2.2"},
+		{"no loopback", "slirp:///disable_host_loopback/tcpfwd=127.0.0.1:8080:10.0.2.15:80", "127.0.0.1:8080", "10.0.2.15:80", "10.0.2.2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			st := guest(t, tt.vnl)
+			ln, err := st.Listen("tcp", tt.listen)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			go func() {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				host, port, _ := net.SplitHostPort(c.RemoteAddr().String())
+				fmt.Fprint(c, host, " ", port, " ")
+				io.Copy(c, c)
+			}()
+			c, err := (&net.Dialer{Timeout: patience}).Dial("tcp", tt.host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetDeadline(time.Now().Add(patience))
+			fmt.Fprint(c, "hello")
+			c.(*net.TCPConn).CloseWrite()
+			_, port, _ := net.SplitHostPort(c.LocalAddr().String())
+			got, err := io.ReadAll(c)
+			if want := tt.want + " " + port + " hello"; err != nil || string(got) != want {
+				t.Errorf("got %q, %v, want %q", got, err, want)
+			}
+		})
+	}
+}
+
+// TestForwardNobody connects to a forward whose guest is not there.
+func TestForwardNobody(t *testing.T) {
+	guest(t, "slirp:///tcpfwd=127.0.0.1:8080:10.0.2.15:80,127.0.0.1:8081:10.0.2.99:80")
+	for _, addr := range []string{"127.0.0.1:8080", "127.0.0.1:8081"} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(patience))
+		if _, err := io.ReadAll(c); err == nil || os.IsTimeout(err) {
+			t.Errorf("%s: got %v, want a reset", addr, err)
+		}
+		c.Close()
+	}
+}
+
+// TestForwardUDP sends datagrams from the host to a guest, which answers.
+func TestForwardUDP(t *testing.T) {
+	for _, tt := range []struct{ name, vnl, host, listen, want string }{
+		{"IPv4", "slirp:///udpfwd=127.0.0.1:5353:10.0.2.15:53", "127.0.0.1:5353", "10.0.2.15:53", "10.0.2.2"},
+		{"any address", "slirp:///udpfwd=5353:10.0.2.15:53", "203.0.113.1:5353", "10.0.2.15:53", "203.0.113.1"},
+		{"IPv6", "slirp:///udpfwd=[::1]:5353:[fd00::15]:53", "[::1]:5353", "[fd00::15]:53", "fd00::2"},
+		{"any address, IPv6", "slirp:///udpfwd=[::]:5353:[fd00::15]:53", "[fd09::1]:5353", "[fd00::15]:53", "fd09::1"},
+		{"restricted", "slirp:///restricted/udpfwd=127.0.0.1:5353:10.0.2.15:53", "127.0.0.1:5353", "10.0.2.15:53", "10.0.2.2"},
+		{"no loopback", "slirp:///disable_host_loopback/udpfwd=127.0.0.1:5353:10.0.2.15:53", "127.0.0.1:5353", "10.0.2.15:53", "10.0.2.2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			st := guest(t, tt.vnl)
+			pc, err := st.ListenPacket("udp", tt.listen)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pc.Close()
+			go func() {
+				buf := make([]byte, 100)
+				for {
+					n, from, err := pc.ReadFrom(buf)
+					if err != nil {
+						return
+					}
+					pc.WriteTo(fmt.Appendf(nil, "%s %s", buf[:n], from), from)
+				}
+			}()
+			for i := range 2 {
+				c, err := net.Dial("udp", tt.host)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(patience))
+				fmt.Fprint(c, i)
+				buf := make([]byte, 100)
+				n, err := c.Read(buf)
+				_, port, _ := net.SplitHostPort(c.LocalAddr().String())
+				if want := fmt.Sprint(i, " ", net.JoinHostPort(tt.want, port)); err != nil || string(buf[:n]) != want {
+					t.Errorf("got %q, %v, want %q", buf[:n], err, want)
+				}
+			}
+		})
+	}
+}
+
+// TestForwardTaken opens a forward of a port that is not free.
+func TestForwardTaken(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	port := ln.Addr().(*net.TCPAddr).Port
+	_, err = vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: fmt.Sprintf("slirp:///tcpfwd=127.0.0.1:%d:10.0.2.15:80", port)}}})
+	if want := fmt.Sprintf("127.0.0.1:%d -> guest 10.0.2.15:80: listen tcp4", port); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q in it", err, want)
+	}
+}
+
+// TestServices connects from the guest to a unix socket of the host and to a
+// command.
+func TestServices(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				fmt.Fprint(c, "socket ")
+				io.Copy(c, c)
+			}()
+		}
+	}()
+	quoted := strings.ReplaceAll(socket, "/", "%2f")
+	vnl := "slirp:///restricted/unixfwd=6000:" + quoted + "/cmdfwd=10.0.2.5:6001:'sh -c \"echo command; tr a-z A-Z\"',[fd00::5]:6002:cat,6003:/nowhere%2fcommand"
+	vnl = strings.Replace(vnl, ":/nowhere", ":%2fnowhere", 1)
+	st := guest(t, vnl)
+	for _, tt := range []struct{ addr, want string }{
+		{"10.0.2.4:6000", "socket hello"},
+		{"10.0.2.5:6001", "command\nHELLO"},
+		{"[fd00::5]:6002", "hello"},
+	} {
+		c, err := st.DialContext(bounded(t), "tcp", tt.addr)
+		if err != nil {
+			t.Errorf("%s: %v", tt.addr, err)
+			continue
+		}
+		c.SetDeadline(time.Now().Add(patience))
+		fmt.Fprint(c, "hello")
+		c.(*net.TCPConn).CloseWrite()
+		if got, err := io.ReadAll(c); err != nil || string(got) != tt.want {
+			t.Errorf("%s: got %q, %v, want %q", tt.addr, got, err, tt.want)
+		}
+		c.Close()
+	}
+	if c, err := st.DialContext(bounded(t), "tcp", "10.0.2.4:6003"); err == nil {
+		c.Close()
+		t.Error("a command that does not exist was connected to")
+	}
+}
+
+// fakeNames makes the name servers of the host those of the test.
+func fakeNames(t *testing.T, n *nat, list ...netip.AddrPort) {
+	t.Helper()
+	n.names.mu.Lock()
+	defer n.names.mu.Unlock()
+	n.names.list, n.names.checked = list, time.Now().Add(time.Hour)
+}
+
+// TestNames asks the name server of the network, which is that of the host.
+func TestNames(t *testing.T) {
+	n := openNAT(t, "slirp://")
+	st := guestOn(t, n, "10.0.2.15/24", "fd00::15/64")
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for _, h := range hosts {
+		t.Run("server on "+h.name, func(t *testing.T) {
+			server := dnsServer(t, h.loopback)
+			for _, tt := range []struct {
+				name, server string
+				list         []netip.AddrPort
+			}{
+				{"over IPv4", "10.0.2.3", []netip.AddrPort{server}},
+				{"over IPv6", "fd00::3", []netip.AddrPort{server}},
+				{"the first is silent", "10.0.2.3", []netip.AddrPort{silent.LocalAddr().(*net.UDPAddr).AddrPort(), server}},
+			} {
+				t.Run(tt.name, func(t *testing.T) {
+					fakeNames(t, n, tt.list...)
+					for _, network := range []string{"udp", "tcp"} {
+						got, err := ask(st, bounded(t), network, netip.AddrPortFrom(netip.MustParseAddr(tt.server), 53))
+						if err != nil || got != "192.0.2.7" {
+							t.Errorf("%s: got %q, %v", network, got, err)
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+// ask asks a name server for an address; once more after a moment.
+func ask(st *vdestack.Stack, ctx context.Context, network string, server netip.AddrPort) (string, error) {
+	c, err := st.DialContext(ctx, network, server.String())
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	m := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: 7, RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName("host.example."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
+	}
+	q, err := m.Pack()
+	if err != nil {
+		return "", err
+	}
+	if network == "tcp" {
+		q = append(binary.BigEndian.AppendUint16(nil, uint16(len(q))), q...)
+	}
+	buf := make([]byte, 512)
+	for try := 0; ; try++ {
+		if _, err := c.Write(q); err != nil {
+			return "", err
+		}
+		wait := time.Second
+		if try > 0 {
+			wait = patience
+		}
+		c.SetReadDeadline(time.Now().Add(wait))
+		n, err := c.Read(buf)
+		if os.IsTimeout(err) && try == 0 {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		if network == "tcp" {
+			buf, n = buf[2:], n-2
+		}
+		if err := m.Unpack(buf[:n]); err != nil || len(m.Answers) != 1 {
+			return "", fmt.Errorf("answers %v, %w", m.Answers, err)
+		}
+		return netip.AddrFrom4(m.Answers[0].Body.(*dnsmessage.AResource).A).String(), nil
+	}
+}
+
+// dnsServer starts a name server that has one answer.
+func dnsServer(t *testing.T, host string) netip.AddrPort {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", pc.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pc.Close(); ln.Close() })
+	reply := func(q []byte) []byte {
+		var m dnsmessage.Message
+		if m.Unpack(q) != nil {
+			return nil
+		}
+		m.Response = true
+		m.Answers = []dnsmessage.Resource{{
+			Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: 1},
+			Body:   &dnsmessage.AResource{A: [4]byte{192, 0, 2, 7}},
+		}}
+		a, _ := m.Pack()
+		return a
+	}
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			pc.WriteTo(reply(buf[:n]), from)
+		}
+	}()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			buf := make([]byte, 512)
+			if n, err := c.Read(buf); err == nil && n > 2 {
+				a := reply(buf[2:n])
+				c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...))
+			}
+			c.Close()
+		}
+	}()
+	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// TestPing pings what the plug has itself, and hosts beyond it.
+func TestPing(t *testing.T) {
+	ping := testenv.Need(t, "ping", "iputils-ping")
+	c, err := listenPing(false)
+	if err != nil {
+		testenv.Skip(t, "%v (net.ipv4.ping_group_range must have this group)", err)
+	}
+	c.Close()
+	st := guest(t, "slirp://")
+	closed := guestAt(t, "slirp:///restricted", "10.0.2.15/24", "fd00::15/64")
+	for _, tt := range []struct {
+		name, addr string
+		st         *vdestack.Stack
+		fails      bool
+	}{
+		{"host", "10.0.2.2", st, false},
+		{"name server", "10.0.2.3", st, false},
+		{"host, IPv6", "fd00::2", st, false},
+		{"name server, IPv6", "fd00::3", st, false},
+		{"beyond", "203.0.113.1", st, false},
+		{"beyond, IPv6", "fd09::1", st, false},
+		{"restricted", "10.0.2.2", closed, false},
+		{"restricted, beyond", "203.0.113.1", closed, true},
+		{"nobody", "10.0.2.77", st, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			for _, size := range []string{"56", "3000"} {
+				count := "3"
+				if tt.fails {
+					count = "1"
+				}
+				out, err := tt.st.Command(bounded(t), ping, "-c", count, "-i", "0.2", "-W", "2", "-s", size, tt.addr).CombinedOutput()
+				if (err != nil) != tt.fails {
+					t.Errorf("%s bytes: %v: %s", size, err, out)
+				}
+			}
+		})
+	}
+}
+
+// TestTFTP reads files of a directory, and none beside it.
+func TestTFTP(t *testing.T) {
+	busybox := testenv.Need(t, "busybox", "busybox")
+	dir := t.TempDir()
+	out := t.TempDir()
+	secret := filepath.Join(out, "secret")
+	sizes := []int{0, 1, 511, 512, 513, 1 << 20}
+	for _, size := range sizes {
+		os.WriteFile(filepath.Join(dir, fmt.Sprint(size)), bytes.Repeat([]byte("tftp"), size/4+1)[:size], 0o644)
+	}
+	os.WriteFile(secret, []byte("secret"), 0o644)
+	os.Symlink(secret, filepath.Join(dir, "link"))
+	st := guest(t, "slirp:///tftp_path="+strings.ReplaceAll(dir, "/", "%2f"))
+	get := func(name string, more ...string) ([]byte, error) {
+		local := filepath.Join(out, "got")
+		os.Remove(local)
+		args := append([]string{"tftp", "-g", "-r", name, "-l", local}, more...)
+		if text, err := st.Command(bounded(t), busybox, append(args, "10.0.2.2")...).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("%w: %s", err, text)
+		}
+		return os.ReadFile(local)
+	}
+	for _, size := range sizes {
+		for _, more := range [][]string{nil, {"-b", "1400"}, {"-b", "64"}} {
+			if size > 1000 && len(more) > 0 && more[1] == "64" {
+				continue
+			}
+			got, err := get(fmt.Sprint(size), more...)
+			if want, _ := os.ReadFile(filepath.Join(dir, fmt.Sprint(size))); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%d bytes, %q: got %d bytes, %v", size, more, len(got), err)
+			}
+		}
+	}
+	for _, name := range []string{"missing", "../" + filepath.Base(out) + "/secret", secret, "link", "."} {
+		if got, err := get(name); err == nil {
+			t.Errorf("%s: got %q, want an error", name, got)
+		}
+	}
+}
+
+// TestAdvertisement lets the kernel make an address and a default route of what
+// the router says.
+func TestAdvertisement(t *testing.T) {
+	for _, tt := range []struct{ name, vnl, prefix, host string }{
+		{"default", "slirp://", "fd00::/64", "fd00::2"},
+		{"another", "slirp:///v6/host6=fd77::1%2f64", "fd77::/64", "fd77::1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "[::1]:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			st := guestAt(t, tt.vnl)
+			prefix := netip.MustParsePrefix(tt.prefix)
+			nl, err := st.RTNL()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nl.Close()
+			// While an address is checked for duplicates it cannot be used.
+			ctx := bounded(t)
+			events := nl.Watch(ctx)
+			addr := usableAddr(t, nl, prefix)
+			if !addr.IsValid() {
+				for _, err := range events {
+					if err != nil {
+						t.Fatalf("no address of %s: %v", prefix, err)
+					}
+					if addr = usableAddr(t, nl, prefix); addr.IsValid() {
+						break
+					}
+				}
+			}
+			c, err := st.DialContext(ctx, "tcp", net.JoinHostPort(tt.host, fmt.Sprint(ln.Addr().(*net.TCPAddr).Port)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if got := c.LocalAddr().(*net.TCPAddr).AddrPort().Addr(); got != addr {
+				t.Errorf("connected from %s, want %s", got, addr)
+			}
+			routes, err := nl.Routes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := false
+			for _, r := range routes {
+				found = found || r.Gateway == routerAddr
+			}
+			if !found {
+				t.Errorf("no route by %s among %v", routerAddr, routes)
+			}
+		})
+	}
+}
+
+// usableAddr returns an address of a network that may be used, if there is one.
+func usableAddr(t *testing.T, nl *rtnl.Conn, p netip.Prefix) (_ netip.Addr) {
+	t.Helper()
+	addrs, err := nl.Addrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if p.Contains(a.Prefix.Addr()) && a.Flags&rtnl.Tentative == 0 {
+			return a.Prefix.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+// leaseScript prints what a lease says.
+const leaseScript = `#!/bin/sh
+[ "$1" = bound ] || exit 0
+for v in ip subnet mask router dns domain hostname search lease serverid siaddr boot_file tftp; do
+	eval "echo $v=\$$v"
+done
+`
+
+// leaseOf returns what busybox gets from the DHCP server of a network.
+func leaseOf(t *testing.T, vnl string, more ...string) string {
+	t.Helper()
+	busybox := testenv.Need(t, "busybox", "busybox")
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte(leaseScript), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	st := guestAt(t, vnl)
+	args := []string{"udhcpc", "-i", "vde0", "-f", "-n", "-q", "-t", "10", "-T", "1", "-s", script,
+		"-O", "search", "-O", "tftp", "-O", "bootfile"}
+	cmd := st.Command(bounded(t), busybox, append(args, more...)...)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", vnl, err, errs.String())
+	}
+	lines := slices.DeleteFunc(strings.Split(string(out), "\n"), func(s string) bool { return strings.HasSuffix(s, "=") || s == "" })
+	return strings.Join(lines, "\n")
+}
+
+// TestDHCP compares leases with those of the C library.
+func TestDHCP(t *testing.T) {
+	plug := testenv.Need(t, "vde_plug", "vdeplug")
+	if !haveC() {
+		testenv.Skip(t, "libvdeplug_slirp.so is missing (apt-get install libvdeplug-slirp)")
+	}
+	for _, tt := range []struct{ name, options, want string }{
+		{"default", "", "ip=10.0.2.15\nsubnet=255.255.255.0\nmask=24\nrouter=10.0.2.2\ndns=10.0.2.3\nhostname=slirp\nlease=86400\nserverid=10.0.2.2\nsiaddr=10.0.2.2"},
+		{"network", "/addr=10.9.0.1%2f16", "ip=10.9.2.15\nsubnet=255.255.0.0\nmask=16\nrouter=10.9.0.1\ndns=10.9.2.3\nhostname=slirp\nlease=86400\nserverid=10.9.0.1\nsiaddr=10.9.0.1"},
+		{"all", "/hostname=h/vdomainname=dom/vdnssearch=foo.com,bar.org/bootfile=boot/tftp_server_name=tsn/dhcp=10.0.2.99/vnameserver=10.0.2.7",
+			"ip=10.0.2.99\nsubnet=255.255.255.0\nmask=24\nrouter=10.0.2.2\ndns=10.0.2.7\ndomain=dom\nhostname=h\nsearch=foo.com bar.org\nlease=86400\nserverid=10.0.2.2\nsiaddr=10.0.2.2\nboot_file=boot\ntftp=tsn"},
+		{"restricted", "/restricted", "ip=10.0.2.15\nsubnet=255.255.255.0\nmask=24\nhostname=slirp\nlease=86400\nserverid=10.0.2.2\nsiaddr=10.0.2.2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := leaseOf(t, "slirp://"+tt.options); got != tt.want {
+				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
+			}
+			if got := leaseOf(t, "cmd://"+plug+" slirp://"+tt.options); got != tt.want {
+				t.Errorf("the C library gives\n%s\nwant\n%s", got, tt.want)
+			}
+		})
+	}
+	t.Run("asked for", func(t *testing.T) {
+		if got := leaseOf(t, "slirp://", "-r", "10.0.2.40"); !strings.HasPrefix(got, "ip=10.0.2.40\n") {
+			t.Errorf("got\n%s\nwant 10.0.2.40", got)
+		}
+	})
+}
+
+// haveC reports whether Debian's plug is there.
+func haveC() bool {
+	files, _ := filepath.Glob("/usr/lib/*/vdeplug/libvdeplug_slirp.so")
+	return len(files) > 0
+}

@@ -1,0 +1,290 @@
+package slirp
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+	"github.com/vdestack/vdestack/vdeplug"
+)
+
+const (
+	// linkQueue is how many packets wait to be received: at most 16 MiB, where all
+	// are of the largest size.
+	linkQueue = 256
+	// linkBatch is how many packets are received at once.
+	linkBatch = 64
+)
+
+// A link is the network interface of the stack. Its other side are the methods of
+// a plug.
+type link struct {
+	*channel.Endpoint // what goes to the plug
+	filter            func(frame []byte) bool
+
+	closing                  atomic.Bool
+	droppedRecv, droppedSend atomic.Uint64
+
+	mu     sync.Mutex // guards the fields below; held while Recv waits
+	buf    carrier.Buffer
+	next   int // packet of buf
+	cut    virtio.Segmenter
+	frames []virtio.Segment // of the packet before next, still to be returned
+}
+
+var _ stack.GSOEndpoint = (*link)(nil)
+
+func newLink(mtu int, mac tcpip.LinkAddress, filter func([]byte) bool) *link {
+	l := &link{
+		Endpoint: channel.New(linkQueue, uint32(mtu+header.EthernetMinimumSize), mac),
+		filter:   filter,
+	}
+	l.SupportedGSOKind = stack.HostGSOSupported
+	return l
+}
+
+// GSOMaxSize lets the stack send packets as large as the kernel's.
+func (*link) GSOMaxSize() uint32 { return stack.GVisorGSOMaxSize }
+
+// WritePackets counts what the queue did not take.
+func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
+	n, err := l.Endpoint.WritePackets(pkts)
+	for _, pkt := range pkts.AsSlice()[n:] {
+		l.droppedRecv.Add(uint64(framesOf(pkt)))
+	}
+	return n, err
+}
+
+func framesOf(pkt *stack.PacketBuffer) int {
+	if o := pkt.GSOOptions; o.Type != stack.GSONone && o.MSS > 0 && pkt.Data().Size() > int(o.MSS) {
+		return (pkt.Data().Size() + int(o.MSS) - 1) / int(o.MSS)
+	}
+	return 1
+}
+
+// RecvPackets is that of [carrier.Conn].
+func (l *link) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+	b.Release() // it may take long
+	pkt := l.ReadContext(context.Background())
+	if pkt == nil {
+		return nil, net.ErrClosed
+	}
+	mem := b.Bytes()
+	for pkt != nil {
+		n := 0
+		for _, part := range pkt.AsSlices() {
+			n += copy(mem[n:], part)
+		}
+		b.Add(offload(pkt), mem[:n:n])
+		mem = mem[n:]
+		pkt.DecRef()
+		if len(b.Packets) == linkBatch || len(mem) < virtio.MaxPacket {
+			break
+		}
+		pkt = l.Read()
+	}
+	return b.Packets, nil
+}
+
+// offload returns what the stack has left to be done.
+func offload(pkt *stack.PacketBuffer) (h virtio.Header) {
+	o := pkt.GSOOptions
+	if o.Type == stack.GSONone {
+		return h
+	}
+	h.HdrLen = uint16(pkt.HeaderSize())
+	if o.NeedsCsum {
+		h.Flags = virtio.FlagNeedsCsum
+		h.CsumStart = header.EthernetMinimumSize + o.L3HdrLen
+		h.CsumOffset = o.CsumOffset
+	}
+	if pkt.Data().Size() > int(o.MSS) {
+		h.GSOType, h.GSOSize = virtio.GSOTCPv4, o.MSS
+		if o.Type == stack.GSOTCPv6 {
+			h.GSOType = virtio.GSOTCPv6
+		}
+	}
+	return h
+}
+
+func (l *link) Recv(frame []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		if l.closing.Load() {
+			l.frames, l.next = nil, 0
+			l.buf.Release()
+			return 0, net.ErrClosed
+		}
+		for len(l.frames) > 0 || l.next < len(l.buf.Packets) {
+			if len(l.frames) == 0 {
+				p := l.buf.Packets[l.next]
+				l.next++
+				var err error
+				if l.frames, err = l.cut.Split(p.Offload, p.Data, 0); err != nil {
+					l.droppedRecv.Add(1)
+					continue
+				}
+			}
+			s := l.frames[0]
+			l.frames = l.frames[1:]
+			if len(s.Head)+len(s.Data) <= len(frame) {
+				n := copy(frame, s.Head)
+				return n + copy(frame[n:], s.Data), nil
+			}
+			l.droppedRecv.Add(1)
+		}
+		l.next = 0
+		if _, err := l.RecvPackets(&l.buf); err != nil {
+			l.buf.Release()
+			return 0, err
+		}
+	}
+}
+
+var cutters = sync.Pool{New: func() any { return new(virtio.Segmenter) }}
+
+// SendPackets is that of [carrier.Conn].
+func (l *link) SendPackets(packets []carrier.Packet) error {
+	if l.closing.Load() {
+		return net.ErrClosed
+	}
+	cut := cutters.Get().(*virtio.Segmenter)
+	defer cutters.Put(cut)
+	for i := range packets {
+		h, data := packets[i].Offload, packets[i].Data
+		switch h.GSOType &^ virtio.GSOECN {
+		case virtio.GSONone:
+			if len(data) > vdeplug.MaxFrame {
+				l.droppedSend.Add(1)
+				continue
+			}
+		case virtio.GSOTCPv4, virtio.GSOTCPv6:
+			// The stack takes a segment of any size, with its checksum.
+			h.GSOType, h.GSOSize = virtio.GSONone, 0
+		}
+		segments, err := cut.Split(h, data, 0)
+		if err != nil {
+			l.droppedSend.Add(1)
+			continue
+		}
+		for _, s := range segments {
+			l.inject(s.Head, s.Data)
+		}
+	}
+	return nil
+}
+
+func (l *link) Send(frame []byte) error {
+	switch {
+	case l.closing.Load():
+		return net.ErrClosed
+	case len(frame) > vdeplug.MaxFrame:
+		l.droppedSend.Add(1)
+	default:
+		l.inject(nil, frame)
+	}
+	return nil
+}
+
+// inject hands a frame, in two pieces, to the stack. What a network card would not
+// receive, and what is nobody's business here, does not get there.
+func (l *link) inject(head, data []byte) {
+	if len(head)+len(data) < header.EthernetMinimumSize {
+		l.droppedSend.Add(1)
+		return
+	}
+	v := buffer.NewView(len(head) + len(data))
+	v.Write(head)
+	v.Write(data)
+	if !l.filter(v.AsSlice()) {
+		v.Release()
+		return
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
+	defer pkt.DecRef()
+	l.InjectInbound(0, pkt) // the protocol is in the frame
+}
+
+// Drops returns the counts of what was not carried so far.
+func (l *link) Drops() vdeplug.Drops {
+	return vdeplug.Drops{Recv: l.droppedRecv.Load(), Send: l.droppedSend.Load()}
+}
+
+// accepts is the filter of the link. The stack below believes that it has all
+// addresses: it must not be asked who has one.
+func (n *nat) accepts(frame []byte) bool {
+	eth := header.Ethernet(frame)
+	if dst := eth.DestinationAddress(); dst != n.mac && dst[0]&1 == 0 {
+		return false // another guest's
+	}
+	data := frame[header.EthernetMinimumSize:]
+	switch eth.Type() {
+	case header.ARPProtocolNumber:
+		arp := header.ARP(data)
+		if len(arp) < header.ARPSize || !arp.IsValid() || !n.cfg.v4 {
+			return false
+		}
+		target, _ := netip.AddrFromSlice(arp.ProtocolAddressTarget())
+		sender, _ := netip.AddrFromSlice(arp.ProtocolAddressSender())
+		return (arp.Op() == header.ARPReply || n.own[target]) && !n.own[sender]
+	case header.IPv4ProtocolNumber:
+		ip := header.IPv4(data)
+		if len(ip) < header.IPv4MinimumSize || !n.cfg.v4 {
+			return false
+		}
+		src := netip.AddrFrom4([4]byte(data[12:16]))
+		return src.IsUnspecified() || usable(n.cfg.host, src) && !n.own[src]
+	case header.IPv6ProtocolNumber:
+		ip := header.IPv6(data)
+		if len(ip) < header.IPv6MinimumSize || !n.cfg.v6 {
+			return false
+		}
+		src := netip.AddrFrom16([16]byte(data[8:24]))
+		if n.own[src] || !src.IsUnspecified() && !src.IsLinkLocalUnicast() && !usable(n.cfg.host6, src) {
+			return false
+		}
+		if ip.NextHeader() == uint8(header.ICMPv6ProtocolNumber) {
+			return n.acceptsICMPv6(src, header.ICMPv6(data[header.IPv6MinimumSize:]))
+		}
+		return true
+	}
+	return false
+}
+
+// acceptsICMPv6 answers who looks for routers, and lets through what is meant for
+// an end of a connection.
+func (n *nat) acceptsICMPv6(src netip.Addr, m header.ICMPv6) bool {
+	if len(m) < header.ICMPv6MinimumSize {
+		return false
+	}
+	switch m.Type() {
+	case header.ICMPv6RouterSolicit:
+		n.advertise()
+	case header.ICMPv6NeighborSolicit:
+		if len(m) >= header.ICMPv6NeighborSolicitMinimumSize {
+			return n.own[netip.AddrFrom16([16]byte(m[8:24]))]
+		}
+	case header.ICMPv6NeighborAdvert, header.ICMPv6EchoRequest, header.ICMPv6DstUnreachable,
+		header.ICMPv6PacketTooBig, header.ICMPv6TimeExceeded, header.ICMPv6ParamProblem:
+		return true
+	}
+	return false
+}
+
+// macOf is the address of the router: that of the C library for its IPv4 address.
+func macOf(host netip.Addr) tcpip.LinkAddress {
+	b := host.As4()
+	return tcpip.LinkAddress(binary.BigEndian.AppendUint32([]byte{0x52, 0x55}, binary.BigEndian.Uint32(b[:])))
+}

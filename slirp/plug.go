@@ -1,0 +1,364 @@
+package slirp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/vdeplug"
+)
+
+func init() { vdeplug.Register("slirp", open) }
+
+// open makes the plug of a locator, as the documentation of the package has it.
+func open(ctx context.Context, l vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
+	cfg, err := parse(l)
+	if err != nil {
+		return nil, err
+	}
+	return newNAT(ctx, cfg)
+}
+
+const nic = 1
+
+// Limits of a plug. A descriptor is what a connection of a guest costs the program
+// first, and the kernel's memory second.
+const (
+	maxConns = 1024 // connections of TCP, both ways
+	maxFlows = 512  // ports of guests that send UDP or ping
+	// tcpBuffer is the largest buffer of a connection towards a guest, one way.
+	tcpBuffer = 256 << 10
+)
+
+// A nat is a network with a guest's side, the plug, and a side of the host's own
+// sockets.
+type nat struct {
+	*link // the plug
+	cfg   *config
+	mac   tcpip.LinkAddress
+	own   map[netip.Addr]bool // addresses that answer
+	stack *stack.Stack
+
+	names nameservers
+	dhcp  leases
+	tftp  tftp
+	flows flows
+	conns conns
+
+	ctx    context.Context // of all that waits; it ends when the plug is closed
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup // goroutines; Close waits for them
+
+	closeOnce sync.Once
+}
+
+var (
+	_ vdeplug.Conn    = (*nat)(nil)
+	_ vdeplug.Dropper = (*nat)(nil)
+	_ carrier.Conn    = (*nat)(nil)
+)
+
+func newNAT(ctx context.Context, cfg *config) (_ *nat, err error) {
+	n := &nat{cfg: cfg, mac: macOf(cfg.host.Addr()), own: make(map[netip.Addr]bool)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.link = newLink(min(cfg.mtu, cfg.mru), n.mac, n.accepts)
+	limit := descriptors()
+	n.conns.init(min(maxConns, limit/4), &n.tasks)
+	n.flows.init(min(maxFlows, limit/8))
+	n.dhcp.init(cfg)
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	if err := n.start(); err != nil {
+		return nil, err
+	}
+	if cfg.tftpPath != "" {
+		if err := n.tftp.open(cfg.tftpPath); err != nil {
+			return nil, fmt.Errorf("slirp option \"tftp_path=%s\": %w", cfg.tftpPath, err)
+		}
+	}
+	for _, f := range cfg.tcp {
+		if err := n.forwardTCP(ctx, f); err != nil {
+			return nil, fmt.Errorf("slirp option tcpfwd, %s: %w", f, err)
+		}
+	}
+	for _, f := range cfg.udp {
+		if err := n.forwardUDP(ctx, f); err != nil {
+			return nil, fmt.Errorf("slirp option udpfwd, %s: %w", f, err)
+		}
+	}
+	if cfg.verbose {
+		cfg.print(os.Stderr)
+	}
+	if cfg.v6 {
+		n.tasks.Go(n.advertiseAlways)
+	}
+	return n, nil
+}
+
+// start makes the stack that ends the connections of the guests.
+func (n *nat) start() error {
+	s := stack.New(stack.Options{
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
+		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+	})
+	n.stack = s
+	sack := tcpip.TCPSACKEnabled(true)
+	moderate := tcpip.TCPModerateReceiveBufferOption(true)
+	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer}
+	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer}
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &receive, &send} {
+		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return errorOf(err)
+		}
+	}
+	s.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s, 0, maxConns, n.connect).HandlePacket)
+	s.SetTransportProtocolHandler(udp.ProtocolNumber, n.datagram)
+	s.SetTransportProtocolHandler(icmp.ProtocolNumber4, n.ping)
+	s.SetTransportProtocolHandler(icmp.ProtocolNumber6, n.ping)
+
+	if err := s.CreateNIC(nic, ethernet.New(n.link)); err != nil {
+		return errorOf(err)
+	}
+	if err := n.addAddresses(); err != nil {
+		return err
+	}
+	// A router has a flag in its neighbour advertisements: a kernel that does not
+	// see it there takes its default route away.
+	if err := s.SetForwardingDefaultAndAllNICs(ipv6.ProtocolNumber, true); err != nil {
+		return errorOf(err)
+	}
+	s.SetPromiscuousMode(nic, true) // to be spoken to as if it were everybody
+	s.SetSpoofing(nic, true)        // and to answer so
+	s.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nic},
+		{Destination: header.IPv6EmptySubnet, NIC: nic},
+	})
+	return nil
+}
+
+func (n *nat) addAddresses() error {
+	var prefixes []netip.Prefix
+	if cfg := n.cfg; cfg.v4 {
+		prefixes = append(prefixes, cfg.host, netip.PrefixFrom(cfg.dns, cfg.host.Bits()))
+	}
+	if cfg := n.cfg; cfg.v6 {
+		prefixes = append(prefixes, cfg.host6, netip.PrefixFrom(cfg.dns6, cfg.host6.Bits()), netip.PrefixFrom(routerAddr, 64))
+	}
+	for _, s := range n.cfg.services {
+		prefixes = append(prefixes, netip.PrefixFrom(s.at.Addr(), n.cfg.network(s.at.Addr()).Bits()))
+	}
+	for _, p := range prefixes {
+		if n.own[p.Addr()] {
+			continue
+		}
+		n.own[p.Addr()] = true
+		err := n.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{
+			Protocol:          protocolOf(p.Addr()),
+			AddressWithPrefix: tcpip.AddressWithPrefix{Address: addressOf(p.Addr()), PrefixLen: p.Bits()},
+		}, stack.AddressProperties{})
+		if err != nil {
+			return errorOf(err)
+		}
+	}
+	return nil
+}
+
+// Close ends all connections, forwards and commands.
+func (n *nat) Close() error {
+	n.closeOnce.Do(func() {
+		n.closing.Store(true)
+		n.cancel()
+		n.link.Endpoint.Close() // whoever receives goes on
+		n.conns.close()
+		n.flows.close()
+		n.finish()
+		if n.stack != nil {
+			n.stack.Destroy()
+		}
+		n.tftp.close()
+	})
+	return nil
+}
+
+// finish waits for the goroutines. Those that wait for a guest go on when the stack
+// gives the connection up; one may just begin to wait, so that is done again.
+func (n *nat) finish() {
+	done := make(chan struct{})
+	go func() {
+		n.tasks.Wait()
+		close(done)
+	}()
+	for {
+		if n.stack != nil {
+			for _, e := range n.stack.RegisteredEndpoints() {
+				e.Abort()
+			}
+		}
+		select {
+		case <-done:
+			return
+		case <-time.After(abortInterval):
+		}
+	}
+}
+
+// abortInterval is how long finish waits before it looks again.
+const abortInterval = 10 * time.Millisecond
+
+// outside returns where the host's socket is to go for a destination that a guest
+// has named. Where the host has a name server on another address or family that
+// is where it goes. It reports false for what guests must not reach.
+func (n *nat) outside(dst netip.AddrPort) (netip.AddrPort, bool) {
+	cfg := n.cfg
+	addr := dst.Addr()
+	switch {
+	case cfg.restricted:
+		return netip.AddrPort{}, false
+	case n.isNameServer(dst):
+		return n.names.all()[0], true
+	case addr == cfg.host.Addr() && !cfg.noLoopback:
+		return netip.AddrPortFrom(loopback4, dst.Port()), true
+	case addr == cfg.host6.Addr() && !cfg.noLoopback:
+		return netip.AddrPortFrom(loopback6, dst.Port()), true
+	}
+	return dst, n.foreign(addr)
+}
+
+func (n *nat) isNameServer(dst netip.AddrPort) bool {
+	return dst.Port() == dnsPort && (dst.Addr() == n.cfg.dns || dst.Addr() == n.cfg.dns6)
+}
+
+var (
+	loopback4 = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	loopback6 = netip.IPv6Loopback()
+)
+
+// foreign reports whether an address is that of a host beyond the network. Those
+// that mean the host itself, in whatever form, are not: the program would connect
+// to its own loopback.
+func (n *nat) foreign(a netip.Addr) bool {
+	switch {
+	case n.cfg.network(a).Contains(a), a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a.Is4In6():
+		return false
+	case a.Is4():
+		b := a.As4()
+		return n.cfg.v4 && b[0] != 0 && b != [4]byte{255, 255, 255, 255}
+	}
+	return !a.IsLinkLocalUnicast() && n.cfg.v6 // it would need an interface
+}
+
+// inside returns how guests see a sender: who is on the loopback of the host is
+// the host's address.
+func (n *nat) inside(src netip.AddrPort, family netip.Addr) (_ netip.AddrPort, ok bool) {
+	addr := src.Addr().Unmap().WithZone("")
+	host := n.cfg.host.Addr()
+	if family.Is6() {
+		host = n.cfg.host6.Addr()
+	}
+	switch {
+	case addr.IsLoopback():
+		ok = !n.cfg.noLoopback
+		addr = host
+	case n.foreign(addr):
+		ok = addr.Is4() == family.Is4()
+	}
+	return netip.AddrPortFrom(addr, src.Port()), ok
+}
+
+// every calls f after each d until the plug is closed.
+func (n *nat) every(d time.Duration, f func()) {
+	t := time.NewTicker(d)
+	defer t.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+			f()
+		}
+	}
+}
+
+func errorOf(err tcpip.Error) error { return errors.New(err.String()) }
+
+func protocolOf(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return ipv4.ProtocolNumber
+	}
+	return ipv6.ProtocolNumber
+}
+
+func addressOf(a netip.Addr) tcpip.Address {
+	if a.Is4() {
+		return tcpip.AddrFrom4(a.As4())
+	}
+	return tcpip.AddrFrom16(a.As16())
+}
+
+func addrOf(a tcpip.Address) netip.Addr {
+	b, _ := netip.AddrFromSlice(a.AsSlice())
+	return b
+}
+
+// write sends a packet to a guest. What follows its IP header is a header of so
+// many bytes, which fill makes, and the payload.
+func (n *nat) write(src, dst netip.Addr, proto tcpip.TransportProtocolNumber, ttl uint8, size int, payload []byte, fill func(r *stack.Route, b []byte)) {
+	r, err := n.stack.FindRoute(nic, addressOf(src), addressOf(dst), protocolOf(dst), false)
+	if err != nil {
+		return
+	}
+	defer r.Release()
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
+		ReserveHeaderBytes: int(r.MaxHeaderLength()) + size,
+		Payload:            buffer.MakeWithData(payload),
+	})
+	defer pkt.DecRef()
+	fill(r, pkt.TransportHeader().Push(size))
+	pkt.TransportProtocolNumber = proto
+	r.WritePacket(stack.NetworkHeaderParams{Protocol: proto, TTL: ttl}, pkt)
+}
+
+// icmpHeaderLen is the length of what messages of ICMP begin with, in both
+// versions.
+const icmpHeaderLen = header.ICMPv4MinimumSize
+
+// writeICMP sends a message, and makes its checksum.
+func (n *nat) writeICMP(src, dst netip.Addr, ttl uint8, head [icmpHeaderLen]byte, payload []byte) {
+	proto := tcpip.TransportProtocolNumber(icmp.ProtocolNumber4)
+	if dst.Is6() {
+		proto = icmp.ProtocolNumber6
+	}
+	n.write(src, dst, proto, ttl, len(head), payload, func(r *stack.Route, b []byte) {
+		copy(b, head[:])
+		b[2], b[3] = 0, 0
+		sum := checksum.Checksum(payload, 0)
+		if dst.Is4() {
+			header.ICMPv4(b).SetChecksum(^checksum.Checksum(b, sum))
+			return
+		}
+		header.ICMPv6(b).SetChecksum(header.ICMPv6Checksum(header.ICMPv6ChecksumParams{
+			Header: b, Src: r.LocalAddress(), Dst: r.RemoteAddress(), PayloadCsum: sum, PayloadLen: len(payload),
+		}))
+	})
+}

@@ -1,0 +1,19 @@
+package slirp
+
+import (
+	"context"
+	"net"
+)
+
+// dial makes what a connection of a guest is joined to.
+func (s service) dial(ctx context.Context) (stream, error) {
+	if s.path == "" {
+		return startCommand(s.command)
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", s.path)
+	if err != nil {
+		return nil, err
+	}
+	return c.(stream), nil
+}

@@ -1,0 +1,129 @@
+package slirp
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const nonblock = unix.O_NONBLOCK
+
+// descriptors returns how many the program can have.
+func descriptors() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 1024
+	}
+	return int(min(l.Cur, 1<<20))
+}
+
+// sendNow sends a datagram. One for which there is no room is lost.
+func sendNow(c *net.UDPConn, data []byte, to netip.AddrPort) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	var sa unix.Sockaddr
+	if c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Is4() {
+		if !to.Addr().Is4() {
+			return
+		}
+		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	} else {
+		sa6 := &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+		if zone := to.Addr().Zone(); zone != "" {
+			ifi, err := net.InterfaceByName(zone)
+			if err != nil {
+				return
+			}
+			sa6.ZoneId = uint32(ifi.Index)
+		}
+		sa = sa6
+	}
+	raw.Write(func(fd uintptr) bool {
+		unix.Sendto(int(fd), data, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, sa)
+		return true
+	})
+}
+
+// listenPing makes a socket for echo requests, which the kernel allows the groups
+// of net.ipv4.ping_group_range.
+func listenPing(v6 bool) (*net.UDPConn, error) {
+	family, proto := unix.AF_INET, unix.IPPROTO_ICMP
+	if v6 {
+		family, proto = unix.AF_INET6, unix.IPPROTO_ICMPV6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), "ping")
+	defer f.Close()
+	c, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UDPConn), nil
+}
+
+// commandEnd is how long a command has to end after its connection.
+const commandEnd = time.Second
+
+// A command is a program that has one end of a pair of sockets, and the other end.
+type command struct {
+	*net.UnixConn
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+// startCommand starts a program with a connection as its standard input and output.
+func startCommand(args []string) (stream, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "command"), os.NewFile(uintptr(fds[1]), "command")
+	defer ours.Close()
+	defer theirs.Close()
+	c := &command{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
+	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = theirs, theirs, os.Stderr
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, err
+	}
+	c.UnixConn = conn.(*net.UnixConn)
+	if err := c.cmd.Start(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	go func() {
+		c.cmd.Wait()
+		close(c.ended)
+	}()
+	return c, nil
+}
+
+// Close ends the command, and what it has started.
+func (c *command) Close() error {
+	err := c.UnixConn.Close()
+	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
+		select {
+		case <-c.ended:
+			return err
+		default:
+		}
+		unix.Kill(-c.cmd.Process.Pid, signal)
+		select {
+		case <-c.ended:
+			return err
+		case <-time.After(commandEnd):
+		}
+	}
+	return err
+}
