@@ -101,6 +101,9 @@ func openScheme(ctx context.Context, vnl string, o *Options) (Conn, Locator, err
 		return nil, l, err
 	}
 	open := lookupScheme(l.Scheme())
+	if open == nil && l.Scheme() == "slirp" {
+		return nil, l, fmt.Errorf("%sscheme \"slirp\" is in a module of its own (import _ \"github.com/vdestack/vdestack/slirp\"): %w", origin, errors.ErrUnsupported)
+	}
 	if open == nil {
 		return nil, l, fmt.Errorf("%sunknown scheme %q (have %s): %w",
 			origin, l.Scheme(), strings.Join(Schemes(), ", "), errors.ErrUnsupported)

@@ -103,6 +103,8 @@ func TestOpenErrors(t *testing.T) {
 	if !errors.Is(err, errors.ErrUnsupported) || !errors.As(err, &e) || e.VNL != "nosuch://x" {
 		t.Errorf("got %#v, want an Error that wraps ErrUnsupported", err)
 	}
+	_, err = Open("slirp://", nil)
+	wantError(t, err, `vdeplug: open "slirp://": scheme "slirp" is in a module of its own (import _ "github.com/vdestack/vdestack/slirp"): `)
 	_, err = Open("/a://b", nil)
 	wantError(t, err, `vdeplug: open "/a://b": "/a" before "://" is no scheme`)
 
