@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-packages=(vde2 vdeplug libvdestack-dev vdens iproute2 iputils-ping busybox
+packages=(vde2 vdeplug libvdeplug-slirp libvdestack-dev vdens iproute2 iputils-ping busybox
 	netcat-openbsd tcpdump tshark wireshark-common curl wrk dnsmasq-base gcc libc6-dev procps util-linux)
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 fuzztime=${FUZZTIME:-5s}
@@ -33,16 +33,19 @@ unformatted=$(gofmt -l .)
 [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
 go vet ./...
 go run $staticcheck ./...
+(cd slirp && go vet ./... && go run $staticcheck ./...)
 
 step "other systems"
 for target in linux/arm64 linux/386 linux/riscv64 darwin/arm64 windows/amd64 freebsd/amd64; do
 	echo "$target"
 	GOOS=${target%/*} GOARCH=${target#*/} go build ./...
 	GOOS=${target%/*} GOARCH=${target#*/} go vet ./...
+	(cd slirp && GOOS=${target%/*} GOARCH=${target#*/} go vet ./...)
 done
 
 step "tests as $(id -un)"
 go test -race -count=1 -timeout 10m ./...
+(cd slirp && go test -race -count=1 -timeout 10m ./...)
 
 # It watches itself; this is in case that fails.
 soak=(timeout -k 10 $((soaktime + 120)))
@@ -82,6 +85,7 @@ if [ "$(id -u)" = 0 ]; then
 			exec $*"
 	}
 	as_user go test -race -count=1 -timeout 10m -exec $tmp/exec ./...
+	as_user env -C slirp go test -race -count=1 -timeout 10m -exec $tmp/exec ./...
 
 	step "soak as root, and beside it as an ordinary user, $soaktime s"
 	"${soak[@]}" "$tmp/programs/soak" -duration "${soaktime}s" &
@@ -101,7 +105,7 @@ step "fuzzing, $fuzztime each"
 grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r dir; do
 	for f in $(grep -hoE '^func Fuzz[A-Za-z0-9_]*' "$dir"/*_test.go | cut -c6- | sort -u); do
 		echo "$dir $f"
-		go test -run '^$' -fuzz "^$f\$" -fuzztime "$fuzztime" "$dir" >/tmp/vdestack-fuzz.$$ 2>&1 ||
+		(cd "$dir" && go test -run '^$' -fuzz "^$f\$" -fuzztime "$fuzztime" .) >/tmp/vdestack-fuzz.$$ 2>&1 ||
 			{ cat /tmp/vdestack-fuzz.$$; rm -f /tmp/vdestack-fuzz.$$; exit 1; }
 		rm -f /tmp/vdestack-fuzz.$$
 	done
