@@ -102,9 +102,7 @@ func (d *dropCounter) sendWhole(p *pollFile, packets []carrier.Packet, sending c
 			s.Add([]virtio.Segment{{Head: headers[i][:], Data: p.Data}}, 0, nil)
 		}
 		packets = packets[n:]
-		lost, err := p.sendMsgs(s, sending, wait)
-		d.droppedSend.Add(uint64(lost))
-		if err != nil {
+		if err := d.flush(*p, s, sending, wait); err != nil {
 			return err
 		}
 	}
