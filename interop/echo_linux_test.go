@@ -1,9 +1,9 @@
 package interop
 
 import (
+	"errors"
 	"io"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -31,11 +31,7 @@ func TestEchoExample(t *testing.T) {
 
 // TestLibvdestack is a client of a server in C on libvdestack.
 func TestLibvdestack(t *testing.T) {
-	gcc, ip := testenv.Need(t, "gcc", "gcc"), testenv.Need(t, "ip", "iproute2")
-	exe := filepath.Join(t.TempDir(), "echo")
-	if out, err := exec.Command(gcc, "-Wall", "-o", exe, "testdata/echo.c", "-lvdestack").CombinedOutput(); err != nil {
-		testenv.Skip(t, "the program in C cannot be built: %v: %s (apt-get install libvdestack-dev libc6-dev)", err, out)
-	}
+	exe, ip := cProgram(t, "echo"), testenv.Need(t, "ip", "iproute2")
 	on(t, func(t *testing.T, ours, theirs string) {
 		p := start(t, exe, theirs, ip, server.prefixes()[0], server.prefixes()[1])
 		p.expect(t, "listening")
@@ -64,9 +60,9 @@ func TestVdens(t *testing.T) {
 		them.echo(t, client)
 
 		io.WriteString(us.stdin, "exit 7\n")
-		us.end(0)
-		if got := us.cmd.ProcessState.ExitCode(); got != 7 {
-			t.Errorf("our vdens ended with status %d, want 7, that of the shell", got)
+		var status *exec.ExitError
+		if err := us.end(0); !errors.As(err, &status) || status.ExitCode() != 7 {
+			t.Errorf("our vdens ended with %v, want status 7, that of the shell", err)
 		}
 	})
 }

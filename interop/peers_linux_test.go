@@ -82,7 +82,14 @@ func shortDir(t *testing.T) string {
 func vdeSwitch(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(shortDir(t), "sw")
-	start(t, testenv.Need(t, "vde_switch", "vde2"), "-s", dir)
+	startSwitch(t, dir, testenv.Need(t, "vde_switch", "vde2"), "-s", dir)
+	return "vde://" + dir
+}
+
+// startSwitch starts a program that is a switch, and waits until it takes plugs.
+func startSwitch(t *testing.T, dir, name string, args ...string) *process {
+	t.Helper()
+	p := start(t, name, args...)
 	eventually(t, "a switch in "+dir, func() bool {
 		c, err := net.Dial("unix", filepath.Join(dir, "ctl"))
 		if err == nil {
@@ -90,7 +97,7 @@ func vdeSwitch(t *testing.T) string {
 		}
 		return err == nil
 	})
-	return "vde://" + dir
+	return p
 }
 
 // open makes a stack of ours.
@@ -114,16 +121,41 @@ func open(t *testing.T, vnl string, h host) *vdestack.Stack {
 // debian returns a shell in a namespace of Debian's vdens, which is host h.
 func debian(t *testing.T, vnl string, h host) shell {
 	t.Helper()
-	vdens, ip := testenv.Need(t, "vdens", "vdens"), testenv.Need(t, "ip", "iproute2")
-	s := shell{start(t, vdens, vnl, "/bin/sh")}
-	s.must(t, fmt.Sprintf("%[1]s link set vde0 up && %[1]s addr add %[2]s/24 dev vde0 && %[1]s addr add %[3]s/64 dev vde0 nodad", ip, h[0], h[1]))
+	return shell{start(t, testenv.Need(t, "vdens", "vdens"), vnl, "/bin/sh")}.up(t, "vde0", h)
+}
+
+// up lets the shell's interface be up, with the addresses of a host.
+func (s shell) up(t *testing.T, dev string, h host) shell {
+	t.Helper()
+	s.must(t, upScript(t, dev, h))
 	return s
+}
+
+func upScript(t *testing.T, dev string, h host) string {
+	t.Helper()
+	return fmt.Sprintf("%[1]s link set %[2]s up && %[1]s addr add %[3]s/24 dev %[2]s && %[1]s addr add %[4]s/64 dev %[2]s nodad",
+		testenv.Need(t, "ip", "iproute2"), dev, h[0], h[1])
 }
 
 // ours returns a shell in a stack of our vdens, which is host h.
 func ours(t *testing.T, vdens, vnl string, h host) shell {
 	t.Helper()
-	return shell{start(t, vdens, "-addr", h.prefixes()[0], "-addr", h.prefixes()[1], vnl, "--", "/bin/sh")}
+	return shell{start(t, vdens, ourArgs(vnl, h)...)}
+}
+
+func ourArgs(vnl string, h host) []string {
+	return []string{"-addr", h.prefixes()[0], "-addr", h.prefixes()[1], vnl, "--", "/bin/sh"}
+}
+
+// cProgram builds a program in C of testdata, which uses libvdestack.
+func cProgram(t *testing.T, name string) string {
+	t.Helper()
+	exe := filepath.Join(t.TempDir(), name)
+	out, err := exec.Command(testenv.Need(t, "gcc", "gcc"), "-Wall", "-o", exe, "testdata/"+name+".c", "-lvdestack").CombinedOutput()
+	if err != nil {
+		testenv.Skip(t, "the program in C cannot be built: %v: %s (apt-get install libvdestack-dev libc6-dev)", err, out)
+	}
+	return exe
 }
 
 // program returns the path of a program of this module.

@@ -2,8 +2,8 @@ package interop
 
 import (
 	"bufio"
+	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
 )
 
 // patience bounds what takes a moment.
@@ -62,8 +62,10 @@ func eventually(t *testing.T, what string, done func() bool) {
 
 // A process is a running program with a process group of its own.
 type process struct {
-	cmd    *exec.Cmd
-	stdin  io.WriteCloser
+	args   []string
+	pid    int
+	wait   func() error
+	stdin  *os.File
 	stdout *bufio.Reader
 	pipe   *os.File // below stdout
 	stderr lockedBuffer
@@ -75,30 +77,62 @@ type process struct {
 // all that is left of its group.
 func start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(name, args...)}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	p.cmd.Stderr = &p.stderr
-	// A program may leave processes that hold its standard error.
-	p.cmd.WaitDelay = time.Second
-	var err error
-	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	r, w, err := os.Pipe()
+	return startCmd(t, exec.Command(name, args...))
+}
+
+// startCmd is start with a command that has all but its standard files.
+func startCmd(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	return launch(t, cmd.Args, func(p *process, stdin, stdout *os.File) error {
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, &p.stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		// A program may leave processes that hold its standard error.
+		cmd.WaitDelay = time.Second
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		p.pid, p.wait = cmd.Process.Pid, cmd.Wait
+		return nil
+	})
+}
+
+// startIn is start in a stack.
+func startIn(t *testing.T, s *vdestack.Stack, name string, args ...string) *process {
+	t.Helper()
+	cmd := s.Command(context.Background(), name, args...)
+	return launch(t, cmd.Args, func(p *process, stdin, stdout *os.File) error {
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, &p.stderr
+		cmd.WaitDelay = time.Second
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		p.pid, p.wait = cmd.Process.Pid, cmd.Wait
+		return nil
+	})
+}
+
+func launch(t *testing.T, args []string, run func(p *process, stdin, stdout *os.File) error) *process {
+	t.Helper()
+	in, stdin, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.pipe, p.stdout, p.cmd.Stdout = r, bufio.NewReader(r), w
-	err = p.cmd.Start()
-	w.Close()
+	stdout, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{args: args, stdin: stdin, stdout: bufio.NewReader(stdout), pipe: stdout}
+	err = run(p, in, out)
+	in.Close()
+	out.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		p.end(syscall.SIGKILL)
-		r.Close()
+		stdout.Close()
 		if t.Failed() {
-			t.Logf("%q said: %s", p.cmd.Args, p.stderr.String())
+			t.Logf("%q said: %s", p.args, p.stderr.String())
 		}
 	})
 	return p
@@ -108,19 +142,18 @@ func start(t *testing.T, name string, args ...string) *process {
 // returns how it has ended.
 func (p *process) end(sig syscall.Signal) error {
 	p.ended.Do(func() {
-		pid := p.cmd.Process.Pid
 		p.stdin.Close()
 		// Until it is reaped, the group's number stays its own.
-		syscall.Kill(pid, sig)
-		killer := time.AfterFunc(patience, func() { syscall.Kill(pid, syscall.SIGKILL) })
+		syscall.Kill(p.pid, sig)
+		killer := time.AfterFunc(patience, func() { syscall.Kill(p.pid, syscall.SIGKILL) })
 		for {
-			if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
+			if err := unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
 				break
 			}
 		}
 		killer.Stop()
-		syscall.Kill(-pid, syscall.SIGKILL)
-		p.err = p.cmd.Wait()
+		syscall.Kill(-p.pid, syscall.SIGKILL)
+		p.err = p.wait()
 	})
 	return p.err
 }
@@ -137,7 +170,7 @@ func (p *process) expect(t *testing.T, prefix string) (before, line string) {
 		}
 		text.WriteString(line)
 		if err != nil {
-			t.Fatalf("%q: %v, waiting for %q; it said %q and %q", p.cmd.Args, err, prefix, text.String(), p.stderr.String())
+			t.Fatalf("%q: %v, waiting for %q; it said %q and %q", p.args, err, prefix, text.String(), p.stderr.String())
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -44,11 +43,7 @@ func TestSwitch(t *testing.T) {
 		})
 	}
 	t.Run("libvdestack", func(t *testing.T) {
-		gcc, ip := testenv.Need(t, "gcc", "gcc"), testenv.Need(t, "ip", "iproute2")
-		exe := filepath.Join(t.TempDir(), "echo")
-		if out, err := exec.Command(gcc, "-Wall", "-o", exe, "testdata/echo.c", "-lvdestack").CombinedOutput(); err != nil {
-			testenv.Skip(t, "the program in C cannot be built: %v: %s (apt-get install libvdestack-dev libc6-dev)", err, out)
-		}
+		exe, ip := cProgram(t, "echo"), testenv.Need(t, "ip", "iproute2")
 		noLeaks(t)
 		dir := filepath.Join(shortDir(t), "sw")
 		s := open(t, "switch://"+dir, client)
