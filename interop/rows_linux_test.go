@@ -1,0 +1,520 @@
+package interop
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/vdeplug"
+	"golang.org/x/sys/unix"
+)
+
+// rows are those of the table, in its order.
+var rows = []row{
+	{"vde", "client", "vde_switch, with vdens on it", []string{"vde2", "vdens"}, 1504, vdeClassic},
+	{"vde", "client", "`vde_plug null:// switch://…`, with vdens on it", []string{"vdeplug", "libvdeplug2", "vdens"}, largestMTU, vdePlugSwitch},
+	{"vde", "client", "`vdens plug null:// switch://…` of ours, with Debian's vdens on it", []string{"vdens"}, largestMTU, vdeOurs},
+	{"switch", "the switch", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, server4("switch")},
+	{"switch", "the switch", "libvdestack", []string{"libvdestack0", "libvdeplug2"}, largestMTU, switchLibvdestack},
+	{"switch", "the switch", "vde_plug", []string{"vdeplug", "libvdeplug2", "vdens"}, largestMTU, switchPlug},
+	{"hub", "the hub", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, server4("hub")},
+	{"multi", "the centre", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, server4("multi")},
+	{"bonding", "the centre", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, server4("bonding")},
+	{"vxvde", "IPv4 outside", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, alike("vxvde://234.0.1.1")},
+	{"vxvde", "IPv6 outside", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, alike("vxvde:///v6/if=test0")},
+	{"vxlan", "multicast, IPv4 outside", "the kernel's vxlan", []string{"linux"}, largestMTU - 50,
+		vxlanKernel("vxlan://239.1.1.1/vni=42/if=vde0", "group 239.1.1.1 dev vde0")},
+	{"vxlan", "multicast, IPv6 outside", "the kernel's vxlan", []string{"linux"}, largestMTU - 70,
+		vxlanKernel("vxlan://ff05::42/vni=42/if=vde0", "group ff05::42 dev vde0")},
+	{"vxlan", "a list of hosts", "the kernel's vxlan", []string{"linux"}, largestMTU - 50,
+		vxlanKernel("vxlan:///vni=42/remote=10.9.8.2", "remote 10.9.8.1 dev vde0")},
+	{"vxlan", "multicast, IPv4 outside", "vdens, with the option `hashsize=0`", []string{"libvdeplug2", "vdens"}, largestMTU, vxlanDebian},
+	{"vlan", "on `vde_plug null:// switch://…`", "vdens, the same", []string{"libvdeplug-vlan", "libvdeplug2", "vdens"}, largestMTU, vlanVDE},
+	{"vlan", "on vxvde", "vdens, the same", []string{"libvdeplug-vlan", "libvdeplug2", "vdens"}, largestMTU, alike("vlan://7{vxvde://234.0.1.2}")},
+	{"vlan, qinq", "two tags on vxvde", "vdens, the same", []string{"libvdeplug-vlan", "libvdeplug2", "vdens"}, largestMTU - 4, alike("vlan://7{vlan://8/qinq{vxvde://234.0.1.3}}")},
+	{"agno", "on vxvde", "vdens, the same", []string{"libvdeplug-agno", "libvdeplug2", "vdens"}, largestMTU - 16, agnoDebian},
+	{"ptp", "an end", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, ptpDebian},
+	{"ptp, seqpacket", "an end", "none in Debian: `vdens plug` of ours, to a switch with Debian's vdens", []string{"vdens"}, largestMTU, ptpSeqpacket},
+	{"udp", "an end", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, udpDebian},
+	{"seqpacket", "an end", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, seqpacketDebian},
+	{"cmd", "starts the command", "vde_plug to a vde_switch, with vdens on it", []string{"vdeplug", "libvdeplug2", "vde2", "vdens"}, 1504, cmdPlug},
+	{"vdesl", "an end of a null modem of ptys", "vdens", []string{"libvdeplug-vdesl", "libvdeplug2", "vdens"}, largestMTU, vdeslDebian},
+	{"tap", "on an interface of the kernel", "the kernel", []string{"linux"}, largestMTU, tapKernel},
+	{"tap", "on a bridge of the kernel", "vdens", []string{"linux", "libvdeplug2", "vdens"}, largestMTU, tapDebian},
+	{"pcap", "an end of a veth pair", "the kernel", []string{"linux"}, largestMTU, pcapKernel},
+	{"pcap", "an end of a veth pair", "vdens", []string{"linux", "libvdeplug-pcap", "libpcap0.8", "vdens"}, largestMTU, pcapDebian},
+	{"macvtap", "on an end of a veth pair", "the kernel", []string{"linux"}, largestMTU, macvtapKernel},
+	{"mem", "a stack", "the kernel, another stack", []string{"linux"}, largestMTU, stacks("%s://%s", "mem")},
+	{"lan", "a stack", "the kernel, another stack", []string{"linux"}, largestMTU, stacks("%s://%s", "lan")},
+	{"netemu", "a stack behind it, on mem", "the kernel, another stack", []string{"linux"}, largestMTU,
+		stacks("netemu://delay=1ms/loss=1%%/duplicate=1%%/reorder=1%%/seed=1{%s://%s}", "mem")},
+}
+
+// What becomes of a row when its peer ends and returns.
+const (
+	goesOn = "connections go on"
+	again  = "it is reached again"
+)
+
+// opposite is a rig with a peer that can be made again when it was killed.
+func opposite(us party, peer func() party) *rig {
+	r := &rig{us: us, them: peer()}
+	r.fate = func(t *testing.T) string {
+		r.them.kill()
+		r.them = peer()
+		r.them.serveEcho(t)
+		return again
+	}
+	return r
+}
+
+// alike is a network with the same locator for both.
+func alike(vnl string) func(*testing.T, string) *rig {
+	return func(t *testing.T, _ string) *rig { return against(t, vnl, vnl) }
+}
+
+// against is a stack of ours and Debian's vdens.
+func against(t *testing.T, ours, theirs string) *rig {
+	t.Helper()
+	return opposite(stackParty{open(t, ours, server)}, func() party { return debian(t, theirs, client) })
+}
+
+// behind is a network through a program, which is ended in both ways and started
+// again while a connection is in use. What Debian's vdens does not notice is why
+// there is a second stack of ours for that.
+func behind(t *testing.T, vnl string, start func() *process) *rig {
+	t.Helper()
+	p := start()
+	us := open(t, vnl, server)
+	r := &rig{us: stackParty{us}, them: debian(t, vnl, client)}
+	r.fate = func(t *testing.T) string {
+		third := host{"10.0.0.3", "fc00::1:3"}
+		serveEcho(t, open(t, vnl, third))
+		outlives(t, us, third, func(sig syscall.Signal) {
+			p.end(sig)
+		}, func() {
+			p = start()
+		})
+		r.them.kill()
+		r.them = debian(t, vnl, client)
+		r.them.serveEcho(t)
+		return goesOn
+	}
+	return r
+}
+
+// outlives uses connections from a stack to a host while what is between is ended
+// and has returned.
+func outlives(t *testing.T, s *vdestack.Stack, h host, end func(syscall.Signal), back func()) {
+	t.Helper()
+	var held []*heldConn
+	for _, addr := range h {
+		held = append(held, hold(t, s, addr))
+	}
+	for _, sig := range []syscall.Signal{unix.SIGTERM, unix.SIGKILL} {
+		for _, c := range held {
+			c.begin()
+		}
+		end(sig)
+		for _, c := range held {
+			c.begin()
+		}
+		back()
+		for _, c := range held {
+			c.complete(t)
+		}
+	}
+}
+
+func vdeClassic(t *testing.T, _ string) *rig {
+	dir := filepath.Join(shortDir(t), "sw")
+	return behind(t, "vde://"+dir, func() *process {
+		return startSwitch(t, dir, testenv.Need(t, "vde_switch", "vde2"), "-s", dir)
+	})
+}
+
+func vdePlugSwitch(t *testing.T, _ string) *rig {
+	dir := filepath.Join(shortDir(t), "sw")
+	return behind(t, "vde://"+dir, func() *process {
+		os.RemoveAll(dir) // it does not start where one was killed
+		return startSwitch(t, dir, testenv.Need(t, "vde_plug", "vdeplug"), "null://", "switch://"+dir)
+	})
+}
+
+func vdeOurs(t *testing.T, vdens string) *rig {
+	dir := filepath.Join(shortDir(t), "sw")
+	return behind(t, "vde://"+dir, func() *process {
+		return startSwitch(t, dir, vdens, "plug", "null://", "switch://"+dir)
+	})
+}
+
+// server4 is one of our four servers.
+func server4(scheme string) func(*testing.T, string) *rig {
+	return func(t *testing.T, _ string) *rig {
+		dir := filepath.Join(shortDir(t), "sw")
+		return against(t, scheme+"://"+dir, "vde://"+dir)
+	}
+}
+
+func switchLibvdestack(t *testing.T, _ string) *rig {
+	exe, dir := cProgram(t, "shell"), filepath.Join(shortDir(t), "sw")
+	return opposite(stackParty{open(t, "switch://"+dir, server)}, func() party {
+		return shell{start(t, exe, "vde://"+dir)}.up(t, "vde0", client)
+	})
+}
+
+func switchPlug(t *testing.T, _ string) *rig {
+	dir := filepath.Join(shortDir(t), "sw")
+	return against(t, "switch://"+dir, "cmd://"+testenv.Need(t, "vde_plug", "vdeplug")+" vde://"+dir)
+}
+
+// The hosts below a network that is in the packets of another.
+var (
+	below1 = host{"10.9.8.1", "fd98::1"}
+	below2 = host{"10.9.8.2", "fd98::2"}
+)
+
+// within starts our vdens on a network of a stack.
+func within(t *testing.T, s *vdestack.Stack, vdens, vnl string) party {
+	t.Helper()
+	return shell{startIn(t, s, vdens, ourArgs(vnl, server)...)}
+}
+
+// debianWithin starts Debian's vdens on a network of a stack.
+func debianWithin(t *testing.T, s *vdestack.Stack, vnl string) party {
+	t.Helper()
+	return shell{startIn(t, s, testenv.Need(t, "vdens", "vdens"), vnl, "/bin/sh")}.up(t, "vde0", client)
+}
+
+func vxlanKernel(vnl, device string) func(*testing.T, string) *rig {
+	return func(t *testing.T, vdens string) *rig {
+		ip := testenv.Need(t, "ip", "iproute2")
+		below := "mem://" + t.Name()
+		one, two := stackParty{open(t, below, below1)}, stackParty{open(t, below, below2)}
+		for _, s := range []stackParty{one, two} { // for packets in packets
+			must(t, s, fmt.Sprintf("%s link set vde0 mtu %d", ip, largestMTU))
+		}
+		device := func() {
+			must(t, two, fmt.Sprintf("%s link add vx type vxlan id 42 dstport 4789 %s && %s", ip, device, upScript(t, "vx", client)))
+		}
+		device()
+		return &rig{us: within(t, one.Stack, vdens, vnl), them: two, dev: "vx", fate: func(t *testing.T) string {
+			must(t, two, ip+" link del vx")
+			device()
+			return again
+		}}
+	}
+}
+
+func vxlanDebian(t *testing.T, vdens string) *rig {
+	below := "mem://" + t.Name()
+	one, two := open(t, below, below1), open(t, below, below2)
+	const vnl = "vxlan://239.1.1.1/vni=42/if=vde0"
+	return opposite(within(t, one, vdens, vnl), func() party { return debianWithin(t, two, vnl+"/hashsize=0") })
+}
+
+func vlanVDE(t *testing.T, _ string) *rig {
+	dir := filepath.Join(shortDir(t), "sw")
+	// vde_switch wants to be told of VLANs.
+	startSwitch(t, dir, testenv.Need(t, "vde_plug", "vdeplug"), "null://", "switch://"+dir)
+	vnl := "vlan://7{vde://" + dir + "}"
+	return against(t, vnl, vnl)
+}
+
+func agnoDebian(t *testing.T, _ string) *rig {
+	key := filepath.Join(shortDir(t), "key")
+	if err := os.WriteFile(key, []byte("00112233445566778899aabbccddeeff\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vnl := "agno://" + key + "{vxvde://234.0.1.4}"
+	return against(t, vnl, vnl)
+}
+
+func ptpDebian(t *testing.T, _ string) *rig {
+	vnl := "ptp://" + filepath.Join(shortDir(t), "cable")
+	return opposite(stackParty{open(t, vnl, server)}, func() party {
+		// Until ours has seen that the other end is gone, up to 0.2 s, a new one
+		// finds that there are two.
+		var s shell
+		eventually(t, "an end for vdens", func() bool {
+			s = shell{start(t, testenv.Need(t, "vdens", "vdens"), vnl, "/bin/sh")}
+			s.pipe.SetReadDeadline(time.Now().Add(patience))
+			fmt.Fprintln(s.stdin, "echo here")
+			_, err := s.stdout.ReadString('\n')
+			return err == nil
+		})
+		return s.up(t, "vde0", client)
+	})
+}
+
+func ptpSeqpacket(t *testing.T, vdens string) *rig {
+	dir := shortDir(t)
+	cable, sw := "ptp://"+dir+"/cable[seqpacket]", dir+"/sw"
+	c, err := vdeplug.Open("switch://"+sw, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	us := open(t, cable, server)
+	other := func() *process { return start(t, vdens, "plug", cable, "vde://"+sw) }
+	p := other()
+	return &rig{us: stackParty{us}, them: debian(t, "vde://"+sw, client), fate: func(t *testing.T) string {
+		outlives(t, us, client, func(sig syscall.Signal) { p.end(sig) }, func() { p = other() })
+		return goesOn
+	}}
+}
+
+func udpDebian(t *testing.T, _ string) *rig {
+	return against(t, "udp://7001->127.0.0.1:7002", "udp://7002->127.0.0.1:7001")
+}
+
+func seqpacketDebian(t *testing.T, _ string) *rig {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := func(fd int) party {
+		cmd := exec.Command(testenv.Need(t, "vdens", "vdens"), "seqpacket://3", "/bin/sh")
+		f := os.NewFile(uintptr(fd), "pair")
+		defer f.Close()
+		cmd.ExtraFiles = []*os.File{f}
+		return shell{startCmd(t, cmd)}.up(t, "vde0", client)
+	}
+	us := open(t, fmt.Sprintf("seqpacket://%d", fds[0]), server)
+	r := &rig{us: stackParty{us}, them: peer(fds[1])}
+	r.fate = func(t *testing.T) string {
+		r.them.kill()
+		link := func() vdestack.InterfaceStats { return us.Stats().Interfaces[0] }
+		eventually(t, "the end of the socket", func() bool { return link().Err != nil && !link().Reconnecting })
+		// Whoever has started both makes another.
+		us.Close()
+		*r = *seqpacketDebian(t, "")
+		r.us.serveEcho(t)
+		r.them.serveEcho(t)
+		return "the socket has gone for ever, which `Stats` and the log say"
+	}
+	return r
+}
+
+func cmdPlug(t *testing.T, _ string) *rig {
+	vnl, pids := vdeSwitch(t), filepath.Join(shortDir(t), "pids")
+	us := open(t, fmt.Sprintf("cmd://sh -c 'echo $$ >>%s; exec %s %s'", pids, testenv.Need(t, "vde_plug", "vdeplug"), vnl), server)
+	running := func() (list []string) {
+		text, err := os.ReadFile(pids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Fields(string(text))
+	}
+	return &rig{us: stackParty{us}, them: debian(t, vnl, client), fate: func(t *testing.T) string {
+		n := 0
+		outlives(t, us, client, func(sig syscall.Signal) {
+			var pid int
+			list := running()
+			n = len(list)
+			fmt.Sscan(list[n-1], &pid)
+			if err := unix.Kill(pid, sig); err != nil {
+				t.Fatal(err)
+			}
+		}, func() {
+			eventually(t, "another command", func() bool { return len(running()) > n })
+		})
+		return goesOn
+	}}
+}
+
+// vdeslDebian has a null modem of two pseudo terminals.
+func vdeslDebian(t *testing.T, _ string) *rig {
+	a, ours := pty(t)
+	b, theirs := pty(t)
+	for _, way := range [][2]*os.File{{a, b}, {b, a}} {
+		go func() {
+			buf := make([]byte, 1<<16)
+			for {
+				n, err := way[0].Read(buf)
+				if err == nil {
+					_, err = way[1].Write(buf[:n])
+				}
+				if err != nil {
+					return
+				}
+			}
+		}()
+	}
+	return against(t, "vdesl://"+ours, "vdesl://"+theirs)
+}
+
+// pty makes a pseudo terminal, which stays as it is when its user ends.
+func pty(t *testing.T) (master *os.File, name string) {
+	t.Helper()
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		testenv.Skip(t, "no pseudo terminals: %v", err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	master, name = os.NewFile(uintptr(fd), "master"), fmt.Sprintf("/dev/pts/%d", n)
+	line, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		master.Close()
+		line.Close()
+	})
+	return master, name
+}
+
+// alone is a stack in which a test makes interfaces.
+func alone(t *testing.T) stackParty {
+	t.Helper()
+	s, err := vdestack.New(t.Context(), vdestack.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return stackParty{s}
+}
+
+// downUp is the fate of an interface of the kernel.
+func downUp(s stackParty, dev string) func(t *testing.T) string {
+	return func(t *testing.T) string {
+		ip := testenv.Need(t, "ip", "iproute2")
+		must(t, s, fmt.Sprintf("%[1]s addr flush dev %[2]s; %[1]s link set %[2]s down; %s", ip, dev, upScript(t, dev, client)))
+		return again
+	}
+}
+
+// tapKernel has the kernel in which the interface is.
+func tapKernel(t *testing.T, vdens string) *rig {
+	s := alone(t)
+	us := within(t, s.Stack, vdens, "tap://tap0")
+	us.run(t, "true") // it is there
+	must(t, s, upScript(t, "tap0", client))
+	return &rig{us: us, them: s, dev: "tap0", fate: downUp(s, "tap0")}
+}
+
+func tapDebian(t *testing.T, vdens string) *rig {
+	s := alone(t)
+	ip := testenv.Need(t, "ip", "iproute2")
+	must(t, s, ip+" link add br0 type bridge && "+ip+" link set br0 up")
+	us := within(t, s.Stack, vdens, "tap://tap0")
+	us.run(t, "true")
+	join := func(name string) {
+		must(t, s, fmt.Sprintf("%s link set %s master br0 mtu %d up", ip, name, largestMTU))
+	}
+	join("tap0")
+	return opposite(us, func() party {
+		p := debianWithin(t, s.Stack, "tap://tap1")
+		join("tap1")
+		return p
+	})
+}
+
+// wire makes a veth pair in a stack, wire0 and wire1.
+func wire(t *testing.T, s stackParty) {
+	t.Helper()
+	ip := testenv.Need(t, "ip", "iproute2")
+	must(t, s, fmt.Sprintf("%[1]s link add wire0 mtu %[2]d type veth peer name wire1 mtu %[2]d && %[1]s link set wire0 up && %[1]s link set wire1 up", ip, largestMTU))
+}
+
+func pcapKernel(t *testing.T, vdens string) *rig {
+	s := alone(t)
+	wire(t, s)
+	must(t, s, upScript(t, "wire1", client))
+	us := within(t, s.Stack, vdens, "pcap://wire0")
+	return &rig{us: us, them: s, dev: "wire1", fate: downUp(s, "wire1")}
+}
+
+// pcapDebian has a wire without offloads: a veth pair hands the packets of TCP on
+// as they are, and libpcap knows nothing of what is left to do.
+func pcapDebian(t *testing.T, vdens string) *rig {
+	s := alone(t)
+	wire(t, s)
+	must(t, s, testenv.Need(t, "ethtool", "ethtool")+" -K wire0 tx off")
+	return opposite(within(t, s.Stack, vdens, "pcap://wire0"), func() party {
+		return debianWithin(t, s.Stack, "pcap://wire1")
+	})
+}
+
+// macvtapKernel has an interface of this process's namespace, where its device can
+// be made.
+func macvtapKernel(t *testing.T, _ string) *rig {
+	if os.Geteuid() != 0 {
+		t.Skip("making a device needs root")
+	}
+	ip := testenv.Need(t, "ip", "iproute2")
+	here := func(args string) {
+		t.Helper()
+		if out, err := exec.Command(ip, strings.Fields(args)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", args, err, out)
+		}
+	}
+	s := alone(t)
+	ns, err := s.NetNS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	here(fmt.Sprintf("link add wire0 mtu %[1]d type veth peer name wire1 mtu %[1]d netns /proc/%d/fd/%d", largestMTU, os.Getpid(), ns.Fd()))
+	t.Cleanup(func() { here("link del wire0") })
+	here("link set wire0 up")
+	here("link add link wire0 name mvt0 type macvtap mode passthru")
+	here("link set mvt0 allmulticast on up") // IPv6 finds its neighbours so
+	macvtapDevice(t, "mvt0")
+	must(t, s, upScript(t, "wire1", client))
+	return &rig{us: stackParty{open(t, "macvtap://mvt0", server)}, them: s, dev: "wire1", fate: downUp(s, "wire1")}
+}
+
+// macvtapDevice makes the device of an interface, where the machine does not do
+// that by itself.
+func macvtapDevice(t *testing.T, name string) {
+	t.Helper()
+	sys := t.TempDir()
+	if err := unix.Mount("none", sys, "sysfs", unix.MS_RDONLY, ""); err != nil {
+		testenv.Skip(t, "the interfaces here cannot be looked at: %v", err)
+	}
+	defer unix.Unmount(sys, unix.MNT_DETACH)
+	files, err := filepath.Glob(sys + "/class/net/" + name + "/tap*/dev")
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var major, minor uint32
+	if _, err := fmt.Sscanf(string(text), "%d:%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	device := "/dev/" + filepath.Base(filepath.Dir(files[0]))
+	switch err := unix.Mknod(device, unix.S_IFCHR|0o600, int(unix.Mkdev(major, minor))); err {
+	case nil:
+		t.Cleanup(func() { os.Remove(device) })
+	case unix.EEXIST:
+	default:
+		testenv.Skip(t, "mknod %s: %v", device, err)
+	}
+}
+
+// stacks are two of ours, the first on a network made of the format, the other
+// on what is in it.
+func stacks(format, scheme string) func(*testing.T, string) *rig {
+	return func(t *testing.T, _ string) *rig {
+		return opposite(stackParty{open(t, fmt.Sprintf(format, scheme, t.Name()), server)}, func() party {
+			return stackParty{open(t, scheme+"://"+t.Name(), client)}
+		})
+	}
+}
