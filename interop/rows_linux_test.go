@@ -21,12 +21,18 @@ var rows = []row{
 	{"vde", "client", "vde_switch, with vdens on it", []string{"vde2", "vdens"}, 1504, vdeClassic},
 	{"vde", "client", "`vde_plug null:// switch://…`, with vdens on it", []string{"vdeplug", "libvdeplug2", "vdens"}, largestMTU, vdePlugSwitch},
 	{"vde", "client", "`vdens plug null:// switch://…` of ours, with Debian's vdens on it", []string{"vdens"}, largestMTU, vdeOurs},
-	{"switch", "the switch", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, server4("switch")},
-	{"switch", "the switch", "libvdestack", []string{"libvdestack0", "libvdeplug2"}, largestMTU, switchLibvdestack},
-	{"switch", "the switch", "vde_plug", []string{"vdeplug", "libvdeplug2", "vdens"}, largestMTU, switchPlug},
-	{"hub", "the hub", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, server4("hub")},
-	{"multi", "the centre", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, server4("multi")},
-	{"bonding", "the centre", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, server4("bonding")},
+	{"switch", "the switch", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, serveVdens("switch")},
+	{"switch", "the switch", "vde_plug", []string{"vdeplug", "libvdeplug2", "vdens"}, largestMTU, servePlug("switch")},
+	{"switch", "the switch", "libvdestack", []string{"libvdestack0", "libvdeplug2"}, largestMTU, serveLibvdestack("switch")},
+	{"hub", "the hub", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, serveVdens("hub")},
+	{"hub", "the hub", "vde_plug", []string{"vdeplug", "libvdeplug2", "vdens"}, largestMTU, servePlug("hub")},
+	{"hub", "the hub", "libvdestack", []string{"libvdestack0", "libvdeplug2"}, largestMTU, serveLibvdestack("hub")},
+	{"multi", "the centre", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, serveVdens("multi")},
+	{"multi", "the centre", "vde_plug", []string{"vdeplug", "libvdeplug2", "vdens"}, largestMTU, servePlug("multi")},
+	{"multi", "the centre", "libvdestack", []string{"libvdestack0", "libvdeplug2"}, largestMTU, serveLibvdestack("multi")},
+	{"bonding", "the centre", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, serveVdens("bonding")},
+	{"bonding", "the centre", "vde_plug", []string{"vdeplug", "libvdeplug2", "vdens"}, largestMTU, servePlug("bonding")},
+	{"bonding", "the centre", "libvdestack", []string{"libvdestack0", "libvdeplug2"}, largestMTU, serveLibvdestack("bonding")},
 	{"vxvde", "IPv4 outside", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, alike("vxvde://234.0.1.1")},
 	{"vxvde", "IPv6 outside", "vdens", []string{"libvdeplug2", "vdens"}, largestMTU, alike("vxvde:///v6/if=test0")},
 	{"vxlan", "multicast, IPv4 outside", "the kernel's vxlan", []string{"linux"}, largestMTU - 50,
@@ -155,24 +161,28 @@ func vdeOurs(t *testing.T, vdens string) *rig {
 	})
 }
 
-// server4 is one of our four servers.
-func server4(scheme string) func(*testing.T, string) *rig {
+// serveVdens is one of our four servers, as are the next two.
+func serveVdens(scheme string) func(*testing.T, string) *rig {
 	return func(t *testing.T, _ string) *rig {
 		dir := filepath.Join(shortDir(t), "sw")
 		return against(t, scheme+"://"+dir, "vde://"+dir)
 	}
 }
 
-func switchLibvdestack(t *testing.T, _ string) *rig {
-	exe, dir := cProgram(t, "shell"), filepath.Join(shortDir(t), "sw")
-	return opposite(stackParty{open(t, "switch://"+dir, server)}, func() party {
-		return shell{start(t, exe, "vde://"+dir)}.up(t, "vde0", client)
-	})
+func servePlug(scheme string) func(*testing.T, string) *rig {
+	return func(t *testing.T, _ string) *rig {
+		dir := filepath.Join(shortDir(t), "sw")
+		return against(t, scheme+"://"+dir, "cmd://"+testenv.Need(t, "vde_plug", "vdeplug")+" vde://"+dir)
+	}
 }
 
-func switchPlug(t *testing.T, _ string) *rig {
-	dir := filepath.Join(shortDir(t), "sw")
-	return against(t, "switch://"+dir, "cmd://"+testenv.Need(t, "vde_plug", "vdeplug")+" vde://"+dir)
+func serveLibvdestack(scheme string) func(*testing.T, string) *rig {
+	return func(t *testing.T, _ string) *rig {
+		exe, dir := cProgram(t, "shell"), filepath.Join(shortDir(t), "sw")
+		return opposite(stackParty{open(t, scheme+"://"+dir, server)}, func() party {
+			return shell{start(t, exe, "vde://"+dir)}.up(t, "vde0", client)
+		})
+	}
 }
 
 // The hosts below a network that is in the packets of another.
@@ -330,51 +340,14 @@ func cmdPlug(t *testing.T, _ string) *rig {
 	}}
 }
 
-// vdeslDebian has a null modem of two pseudo terminals.
 func vdeslDebian(t *testing.T, _ string) *rig {
-	a, ours := pty(t)
-	b, theirs := pty(t)
-	for _, way := range [][2]*os.File{{a, b}, {b, a}} {
-		go func() {
-			buf := make([]byte, 1<<16)
-			for {
-				n, err := way[0].Read(buf)
-				if err == nil {
-					_, err = way[1].Write(buf[:n])
-				}
-				if err != nil {
-					return
-				}
-			}
-		}()
-	}
-	return against(t, "vdesl://"+ours, "vdesl://"+theirs)
-}
-
-// pty makes a pseudo terminal, which stays as it is when its user ends.
-func pty(t *testing.T) (master *os.File, name string) {
-	t.Helper()
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		testenv.Skip(t, "no pseudo terminals: %v", err)
-	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	master, name = os.NewFile(uintptr(fd), "master"), fmt.Sprintf("/dev/pts/%d", n)
-	line, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		master.Close()
-		line.Close()
+	m := newModem(t)
+	return opposite(stackParty{open(t, "vdesl://"+m.ours, server)}, func() party {
+		m.unplug(t)
+		p := debian(t, "vdesl://"+m.theirs, client)
+		m.plug()
+		return p
 	})
-	return master, name
 }
 
 // alone is a stack in which a test makes interfaces.

@@ -1,0 +1,97 @@
+package interop
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+// A modem joins two pseudo terminals, which are serial lines as far as plugs can
+// tell. What goes to theirs are whole frames: Debian's vdens ends where a frame has
+// no bytes, as it may seem to one that begins to read in the middle.
+type modem struct {
+	ours, theirs string // devices
+	there, line  *os.File
+	mu           sync.Mutex // guards plugged, and is held for each frame
+	plugged      bool
+}
+
+func newModem(t *testing.T) *modem {
+	t.Helper()
+	here, _, ours := pty(t)
+	there, line, theirs := pty(t)
+	m := &modem{ours: ours, theirs: theirs, there: there, line: line}
+	go io.Copy(here, there)
+	go func() {
+		var header [2]byte
+		for in := bufio.NewReader(here); ; {
+			if _, err := io.ReadFull(in, header[:]); err != nil {
+				return
+			}
+			frame := make([]byte, 2+int(binary.BigEndian.Uint16(header[:])))
+			copy(frame, header[:])
+			if _, err := io.ReadFull(in, frame[2:]); err != nil {
+				return
+			}
+			m.mu.Lock()
+			if m.plugged {
+				there.Write(frame) // unless it is unplugged meanwhile
+			}
+			m.mu.Unlock()
+		}
+	}()
+	return m
+}
+
+// unplug lets all be lost that is sent to them.
+func (m *modem) unplug(t *testing.T) {
+	t.Helper()
+	m.there.SetWriteDeadline(time.Now())
+	m.mu.Lock()
+	m.plugged = false
+	m.mu.Unlock()
+	if err := unix.IoctlSetInt(int(m.line.Fd()), unix.TCFLSH, unix.TCIFLUSH); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *modem) plug() {
+	m.there.SetWriteDeadline(time.Time{})
+	m.mu.Lock()
+	m.plugged = true
+	m.mu.Unlock()
+}
+
+// pty makes a pseudo terminal, which stays as it is when its user ends: the test
+// has the line open too.
+func pty(t *testing.T) (master, line *os.File, name string) {
+	t.Helper()
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		testenv.Skip(t, "no pseudo terminals: %v", err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	master, name = os.NewFile(uintptr(fd), "master"), fmt.Sprintf("/dev/pts/%d", n)
+	if line, err = os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		master.Close()
+		line.Close()
+	})
+	return master, line, name
+}
