@@ -26,33 +26,6 @@ func init() {
 	}})
 }
 
-// TestSwitch has stacks that are switches, with Debian's vdens and libvdestack
-// as their clients, either side being the server.
-func TestSwitch(t *testing.T) {
-	for _, kind := range []string{"switch", "hub", "multi", "bonding"} {
-		t.Run(kind, func(t *testing.T) {
-			noLeaks(t)
-			dir := filepath.Join(shortDir(t), "sw")
-			s := open(t, kind+"://"+dir, server)
-			serveEcho(t, s)
-			them := debian(t, "vde://"+dir, client)
-			them.ping(t, server)
-			them.echo(t, server)
-			them.serveEcho(t)
-			echo(t, s, client)
-		})
-	}
-	t.Run("libvdestack", func(t *testing.T) {
-		exe, ip := cProgram(t, "echo"), testenv.Need(t, "ip", "iproute2")
-		noLeaks(t)
-		dir := filepath.Join(shortDir(t), "sw")
-		s := open(t, "switch://"+dir, client)
-		p := start(t, exe, "vde://"+dir, ip, server.prefixes()[0], server.prefixes()[1])
-		p.expect(t, "listening")
-		echo(t, s, server)
-	})
-}
-
 // TestSwitchStacks has two stacks of the process and one client of each language
 // on one switch.
 func TestSwitchStacks(t *testing.T) {

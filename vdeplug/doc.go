@@ -53,9 +53,9 @@
 //	pcap://NAME                     the network of an interface of the host: vde_plug
 //	macvtap://NAME                  the same by a macvtap interface: the kernel
 //	cmd://COMMAND                   a program that speaks the stream format: vde_plug
-//	vdesl://DEVICE[speed=N]         the stream format on a serial line: vde_plug
+//	vdesl://DEVICE[speed=N]         the stream format on a serial line: vdens, vde_plug
 //	vlan://NUMBER/OPTIONS{NETWORK}  VLANs of another network: vde_plug
-//	agno://KEYFILE[OPTIONS]{NETWORK} another network, encrypted: no program, OpenSSL
+//	agno://KEYFILE[OPTIONS]{NETWORK} another network, encrypted: vdens, OpenSSL
 //	netemu://OPTIONS{NETWORK}       another network, impaired: the kernel's TCP
 //	null://                         no network
 //

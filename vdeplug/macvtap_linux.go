@@ -21,8 +21,9 @@ func init() {
 //	macvtap://name
 //
 // The plug sends and receives with the address of the macvtap interface, and with
-// others if it is in passthru mode. It takes access to the device of the
-// interface, /dev/tapN, where N is its number.
+// others if it is in passthru mode. IPv6 finds neighbours if the interface takes
+// all multicast (ip link set NAME allmulticast on). It takes access to the device
+// of the interface, /dev/tapN, where N is its number.
 func openMacVTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	name := l.Body()
 	if name == "" {
