@@ -47,6 +47,9 @@ func openPCAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface %q: %w", name, err)
 	}
+	// A veth pair hands packets on as they are, also to libpcap, which does not
+	// tell its users what is left to do.
+	dev.SendFrames()
 	return &tapConn{vnl: l.String(), name: name, dev: dev}, nil
 }
 

@@ -33,6 +33,7 @@ type Device struct {
 	socket  bool        // a packet socket, not a TAP
 	down    atomic.Bool // whether the interface of a socket was, when it was looked at
 	header  bool
+	frames  bool          // of SendFrames
 	offload atomic.Uint32 // an Offload
 	udp     bool          // the kernel accepts joined datagrams
 
@@ -121,6 +122,11 @@ func tunFlags(o Offload) (flags int) {
 
 // Offload returns the offloads that are in use.
 func (d *Device) Offload() Offload { return Offload(d.offload.Load()) }
+
+// SendFrames lets Write cut packets into frames and finish their checksums, for
+// those who read them behind the interface and know nothing of what is left to do.
+// It comes before the first Write.
+func (d *Device) SendFrames() { d.frames = true }
 
 // SyscallConn returns the descriptor.
 func (d *Device) SyscallConn() syscall.RawConn { return d.raw }

@@ -18,7 +18,7 @@ type writer struct {
 	join   virtio.Coalescer
 	cut    virtio.Segmenter
 	header [virtio.HeaderLen]byte
-	pieces [2][]byte
+	pieces [3][]byte
 	vecs   [maxParts]unix.Iovec
 
 	out           *carrier.Sender // of a packet socket
@@ -55,7 +55,7 @@ func (w *writer) all(fd int) {
 	for i := range w.packets {
 		p := &w.packets[i]
 		switch {
-		case !w.dev.header:
+		case !w.dev.header || w.dev.frames:
 			w.separate(fd, p)
 		case p.Offload == virtio.Header{} && o&GRO != 0:
 			w.join.Add(p.Data)
@@ -93,8 +93,8 @@ func (w *writer) packet(fd int, p *carrier.Packet) {
 	frames, bytes := virtio.Count(p.Offload, p.Data)
 	p.Offload.Encode(w.header[:])
 	if w.out != nil {
-		w.pieces = [2][]byte{w.header[:], p.Data}
-		w.add(w.pieces[:], frames, bytes)
+		w.pieces = [...][]byte{w.header[:], p.Data, nil}
+		w.add(w.pieces[:2], frames, bytes)
 		w.sendOut() // the header is needed for the next
 		return
 	}
@@ -103,22 +103,29 @@ func (w *writer) packet(fd int, p *carrier.Packet) {
 	w.count(uint64(frames), uint64(bytes), w.writev(fd, 2))
 }
 
-// separate writes the frames of a packet to an interface without virtio header.
+// separate writes the frames of a packet, to an interface without virtio header or
+// with one that says that nothing is left to do.
 func (w *writer) separate(fd int, p *carrier.Packet) {
 	segments, err := w.cut.Split(p.Offload, p.Data, 0)
 	if err != nil {
 		w.counts.Dropped++
 		return
 	}
+	w.header = [virtio.HeaderLen]byte{}
 	for _, s := range segments {
+		w.pieces = [...][]byte{w.header[:], s.Head, s.Data}
+		pieces := w.pieces[:]
+		if !w.dev.header {
+			pieces = pieces[1:]
+		}
 		if w.out != nil {
-			w.pieces = [2][]byte{s.Head, s.Data}
-			w.add(w.pieces[:], 1, len(s.Head)+len(s.Data))
+			w.add(pieces, 1, len(s.Head)+len(s.Data))
 			continue
 		}
-		w.part(0, s.Head)
-		w.part(1, s.Data)
-		w.count(1, uint64(len(s.Head)+len(s.Data)), w.writev(fd, 2))
+		for i, piece := range pieces {
+			w.part(i, piece)
+		}
+		w.count(1, uint64(len(s.Head)+len(s.Data)), w.writev(fd, len(pieces)))
 	}
 	if w.out != nil {
 		w.sendOut() // the headers are where those of the next packet go
