@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 packages=(vde2 vdeplug libvdeplug-agno libvdeplug-pcap libvdeplug-slirp libvdeplug-vdesl
-	libvdeplug-vlan libvdestack-dev vdens ethtool iproute2 iputils-ping busybox
+	libvdeplug-vlan libvdestack-dev vdens iproute2 iputils-ping busybox
 	netcat-openbsd tcpdump tshark wireshark-common curl wrk dnsmasq-base gcc libc6-dev
 	procps util-linux)
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2

@@ -411,12 +411,9 @@ func pcapKernel(t *testing.T, vdens string) *rig {
 	return &rig{us: us, them: s, dev: "wire1", fate: downUp(s, "wire1")}
 }
 
-// pcapDebian has a wire without offloads: a veth pair hands the packets of TCP on
-// as they are, and libpcap knows nothing of what is left to do.
 func pcapDebian(t *testing.T, vdens string) *rig {
 	s := alone(t)
 	wire(t, s)
-	must(t, s, testenv.Need(t, "ethtool", "ethtool")+" -K wire0 tx off")
 	return opposite(within(t, s.Stack, vdens, "pcap://wire0"), func() party {
 		return debianWithin(t, s.Stack, "pcap://wire1")
 	})
