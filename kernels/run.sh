@@ -3,14 +3,14 @@
 # booted by qemu from an initramfs that holds the static test binaries and a few
 # Debian programs, and runs them as root and as an ordinary user (init.sh).
 #
-#	kernels/run.sh [-1] [-a] [-f] [-t N] [-v] [suite/architecture ...]
+#	kernels/run.sh [-1] [-a] [-f] [-i] [-t N] [-v] [suite/architecture ...]
 #
 # Without arguments: the kernels of Debian 12. -1 runs each test once on a kernel: as
 # root on amd64, as the ordinary user on arm64. -a adds the newer ones of Debian 13 and
 # of the backports to both. -f runs every test of every package, not only those that
-# depend on the kernel; that takes its time where the machine is emulated. -t gives
-# the machines N times as long, for a computer that is busy. -v shows why tests were
-# skipped.
+# depend on the kernel; that takes its time where the machine is emulated. -i only
+# installs the programs that this script calls. -t gives the machines N times as long,
+# for a computer that is busy. -v shows why tests were skipped.
 #
 # Nothing is installed on the machine but, as root on Debian, the programs that
 # this script calls. Kernels and programs for the machines are downloaded once a
@@ -66,12 +66,13 @@ machine_limit=900
 run_limit=300
 memory=1G
 
-verbose= full= once=
-while getopts 1aft:v opt; do
+verbose= full= once= install=
+while getopts 1afit:v opt; do
 	case $opt in
 	1) once=1 ;;
 	a) stable+=("${newer[@]}") ;;
 	f) full=1 machine_limit=$((4 * machine_limit)) run_limit=$((3 * run_limit)) memory=2G ;;
+	i) install=1 ;;
 	t) machine_limit=$((OPTARG * machine_limit)) run_limit=$((OPTARG * run_limit)) ;;
 	v) verbose=1 ;;
 	*) exit 2 ;;
@@ -102,6 +103,8 @@ if [ ${#missing[@]} -gt 0 ]; then
 	timeout 120 apt-get update -q >/dev/null
 	DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
 fi
+
+[ -z "$install" ] || exit 0
 
 cache=${XDG_CACHE_HOME:-/tmp}/vdestack-kernels-$(id -u)
 mkdir -p -m 700 "$cache"
