@@ -173,13 +173,18 @@ func program(t *testing.T, name string) string {
 	return exe
 }
 
-// ping reaches the host from a shell.
-func (s shell) ping(t *testing.T, h host) {
+// ping reaches the host from a party.
+func ping(t *testing.T, p party, h host) {
 	t.Helper()
 	ping := testenv.Need(t, "ping", "iputils-ping")
 	for _, addr := range h {
-		s.must(t, ping+" -n -c 1 -w 20 "+addr) // until the first answer
+		must(t, p, ping+" -n -c 1 -w 20 "+addr) // until the first answer
 	}
+}
+
+func (s shell) ping(t *testing.T, h host) {
+	t.Helper()
+	ping(t, s, h)
 }
 
 // echo sends data to the echo server of the host from a shell, which gets the

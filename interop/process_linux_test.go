@@ -196,11 +196,7 @@ func (s shell) run(t *testing.T, script string) (output string, status int) {
 // must runs a script that succeeds.
 func (s shell) must(t *testing.T, script string) (output string) {
 	t.Helper()
-	output, status := s.run(t, script)
-	if status != 0 {
-		t.Fatalf("%s: status %d: %s", script, status, output)
-	}
-	return output
+	return must(t, s, script)
 }
 
 // A lockedBuffer collects the output of a running program.

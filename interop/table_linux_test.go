@@ -43,7 +43,6 @@ type rig struct {
 
 // A party is a host on the network of a row.
 type party interface {
-	ping(t *testing.T, h host)
 	echo(t *testing.T, h host)
 	serveEcho(t *testing.T)
 	run(t *testing.T, script string) (output string, status int)
@@ -60,14 +59,6 @@ func (s shell) kill() { s.end(unix.SIGKILL) }
 
 // A stackParty is a stack of this process.
 type stackParty struct{ *vdestack.Stack }
-
-func (s stackParty) ping(t *testing.T, h host) {
-	t.Helper()
-	ping := testenv.Need(t, "ping", "iputils-ping")
-	for _, addr := range h {
-		must(t, s, ping+" -n -c 1 -w 20 "+addr)
-	}
-}
 
 func (s stackParty) echo(t *testing.T, h host) {
 	t.Helper()
@@ -104,8 +95,8 @@ func must(t *testing.T, p party, script string) (output string) {
 // meet has both parties talk, the client first: it is the one that is new.
 func (r *rig) meet(t *testing.T) {
 	t.Helper()
-	r.them.ping(t, server)
-	r.us.ping(t, client)
+	ping(t, r.them, server)
+	ping(t, r.us, client)
 	r.them.echo(t, server)
 	r.us.echo(t, client)
 }
