@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // A measurement is what workers are asked for in their turn.
 type measurement struct {
 	name   string
@@ -44,49 +46,22 @@ var pairs = []cell{
 	{rival, loop},
 }
 
+// likePairs returns the pairs of one contestant, but for those on the networks.
+func likePairs(but ...string) (cells []cell) {
+	for _, c := range pairs {
+		if c.contestant != oursToRival && c.contestant != rivalToOurs && !slices.Contains(but, c.network) {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
 // measurements are all of a round, in order.
 var measurements = []measurement{
 	{name: "traffic", cells: pairs, run: (*turn).traffic},
-	{name: "jumbo", cells: []cell{
-		{kernel, veth},
-		{kernel, plain},
-		{ours, "lan"},
-		{ours, "mem"},
-		{gvisor, "pipe"},
-		{gvisor, "gso"},
-		{gvisor, "unix"},
-		{ours, "ptp"},
-		{rival, "ptp"},
-		{ours, "vxvde"},
-		{rival, "vxvde"},
-		{ours, "udp"},
-		{rival, "udp"},
-		{ours, "switch"},
-		{rival, "switch"},
-		// Not vde and cmd: vde_switch drops frames of this size.
-	}, run: (*turn).jumbo},
-	{name: "rtt", pinned: true, cells: []cell{
-		{kernel, veth},
-		{ours, "lan"},
-		{ours, "mem"},
-		{gvisor, "pipe"},
-		{gvisor, "gso"},
-		{gvisor, "unix"},
-		{ours, "ptp"},
-		{rival, "ptp"},
-		{ours, "vxvde"},
-		{rival, "vxvde"},
-		{ours, "udp"},
-		{rival, "udp"},
-		{ours, "vde"},
-		{rival, "vde"},
-		{ours, "switch"},
-		{rival, "switch"},
-		{ours, "cmd"},
-		{rival, "cmd"},
-		{ours, loop},
-		{rival, loop},
-	}, run: (*turn).roundTrips},
+	// vde_switch drops frames of this size.
+	{name: "jumbo", cells: likePairs("vde", "cmd", loop), run: (*turn).jumbo},
+	{name: "rtt", pinned: true, cells: likePairs(plain), run: (*turn).roundTrips},
 	{name: "open", suffix: "%d", cells: []cell{
 		{ours, loop},
 		{ours, "lan"},
