@@ -25,11 +25,8 @@ func init() {
 // all multicast (ip link set NAME allmulticast on). It takes access to the device
 // of the interface, /dev/tapN, where N is its number.
 func openMacVTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
-	name := l.Body()
-	if name == "" {
-		return nil, errors.New("no interface given")
-	}
-	if err := checkInterfaceName(name); err != nil {
+	name, err := interfaceName(l)
+	if err != nil {
 		return nil, err
 	}
 	index, err := hostInterface(name)
@@ -56,6 +53,15 @@ func openMacVTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 		return nil, err
 	}
 	return &tapConn{vnl: l.String(), name: name, dev: dev}, nil
+}
+
+// interfaceName returns the name of an interface that is there, which is all of a
+// locator's body.
+func interfaceName(l Locator) (string, error) {
+	if l.Body() == "" {
+		return "", errors.New("no interface given")
+	}
+	return l.Body(), checkInterfaceName(l.Body())
 }
 
 // hostInterface returns the number of an interface in the caller's namespace.

@@ -24,11 +24,8 @@ func init() {
 // the host sends. It takes the capability CAP_NET_RAW. A wireless network carries
 // no frames from other addresses than that of the interface.
 func openPCAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
-	name := l.Body()
-	if name == "" {
-		return nil, errors.New("no interface given")
-	}
-	if err := checkInterfaceName(name); err != nil {
+	name, err := interfaceName(l)
+	if err != nil {
 		return nil, err
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
