@@ -19,24 +19,11 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/capture/capturetest"
+	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/stack"
 	"golang.org/x/sys/unix"
 )
-
-// sum16 is the sum of the Internet's checksums.
-func sum16(b []byte, s uint32) uint16 {
-	for ; len(b) > 1; b = b[2:] {
-		s += uint32(binary.BigEndian.Uint16(b))
-	}
-	if len(b) > 0 {
-		s += uint32(b[0]) << 8
-	}
-	for s>>16 != 0 {
-		s = s>>16 + s&0xffff
-	}
-	return uint16(s)
-}
 
 // checkSums looks at the checksums of a frame, and returns the payload of TCP.
 func checkSums(frame []byte) (tcp []byte, err error) {
@@ -48,7 +35,7 @@ func checkSums(frame []byte) (tcp []byte, err error) {
 	var pseudo, l4 []byte
 	switch {
 	case ip[0]>>4 == 4 && ip[0]&15 == 5:
-		if sum16(ip[:20], 0) != 0xffff {
+		if carriertest.Sum(ip[:20], 0) != 0xffff {
 			return nil, errors.New("checksum of the IPv4 header")
 		}
 		proto, pseudo, l4 = ip[9], ip[12:20], ip[20:binary.BigEndian.Uint16(ip[2:])]
@@ -57,13 +44,13 @@ func checkSums(frame []byte) (tcp []byte, err error) {
 	default:
 		return nil, nil
 	}
-	s := sum16(l4, uint32(sum16(pseudo, uint32(proto)+uint32(len(l4)))))
+	s := carriertest.Sum(l4, uint32(carriertest.Sum(pseudo, uint32(proto)+uint32(len(l4)))))
 	switch proto {
 	case 6:
 		tcp = l4[l4[12]>>4*4:]
 	case 17, 58:
 	case 1:
-		s = sum16(l4, 0)
+		s = carriertest.Sum(l4, 0)
 	default:
 		return nil, nil
 	}
@@ -71,36 +58,6 @@ func checkSums(frame []byte) (tcp []byte, err error) {
 		return nil, fmt.Errorf("checksum of protocol %d: the sum is %#x", proto, s)
 	}
 	return tcp, nil
-}
-
-// move sends n bytes from b to a over TCP, as one stream.
-func move(t *testing.T, a, b *Stack, addr string, n int64) {
-	t.Helper()
-	ln, err := a.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	errs := make(chan error, 1)
-	go func() {
-		c, err := b.DialContext(t.Context(), "tcp", ln.Addr().String())
-		if err == nil {
-			_, err = io.Copy(c, io.LimitReader(pattern{new(int)}, n))
-			c.Close()
-		}
-		errs <- err
-	}()
-	c, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if got, err := io.Copy(io.Discard, c); got != n || err != nil {
-		t.Fatalf("%d bytes of %d: %v", got, n, err)
-	}
-	if err := <-errs; err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestCapture records interfaces of every kind: all that crosses the wire is in the
@@ -141,8 +98,8 @@ func TestCapture(t *testing.T) {
 				defer s.Close()
 				both[i] = s
 			}
-			move(t, both[0], both[1], "10.0.0.1:0", size)
-			move(t, both[1], both[0], "[fc00::2]:0", size)
+			transfer(t, both[0], both[1], "10.0.0.1:0", size)
+			transfer(t, both[1], both[0], "[fc00::2]:0", size)
 			var stats [2]InterfaceStats
 			for i, s := range both {
 				if err := s.Close(); err != nil {
@@ -360,7 +317,7 @@ func TestCaptureWriters(t *testing.T) {
 		defer a.Close()
 		defer b.Close()
 		for range 3 { // more than is kept
-			transfer(t, a, b, "10.0.0.1:0")
+			transfer(t, a, b, "10.0.0.1:0", transferSize)
 		}
 		st := a.Stats().Interfaces[0]
 		if !errors.Is(st.CaptureErr, errDisk) || st.CaptureDropped == 0 {

@@ -26,8 +26,8 @@ func TestNetemuTransfer(t *testing.T) {
 	} {
 		t.Run(options, func(t *testing.T) {
 			a, b := impaired(t, options)
-			transfer(t, a, b, "10.0.0.1:0")
-			transfer(t, b, a, "[fc00::2]:0")
+			transfer(t, a, b, "10.0.0.1:0", transferSize)
+			transfer(t, b, a, "[fc00::2]:0", transferSize)
 			e, err := a.Emulator("vde0")
 			if err != nil {
 				t.Fatal(err)

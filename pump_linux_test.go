@@ -32,10 +32,12 @@ func plugged(t *testing.T, f stack.Interface) (a, b *Stack) {
 	return both[0], both[1]
 }
 
-// transfer sends 8 MiB from b to a over TCP and looks that they arrive.
-func transfer(t *testing.T, a, b *Stack, addr string) {
+// transferSize is what transfer sends where nothing speaks for another size.
+const transferSize = 8 << 20
+
+// transfer sends bytes from b to a over TCP and looks that they arrive.
+func transfer(t *testing.T, a, b *Stack, addr string, size int) {
 	t.Helper()
-	const size = 8 << 20
 	ln, err := a.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +47,7 @@ func transfer(t *testing.T, a, b *Stack, addr string) {
 	go func() {
 		c, err := b.DialContext(t.Context(), "tcp", ln.Addr().String())
 		if err == nil {
-			_, err = io.Copy(c, io.LimitReader(pattern{new(int)}, size))
+			_, err = io.Copy(c, io.LimitReader(pattern{new(int)}, int64(size)))
 			c.Close()
 		}
 		errs <- err
@@ -101,8 +103,8 @@ func TestOffloads(t *testing.T) {
 		for _, o := range without {
 			t.Run(fmt.Sprintf("%s without %#x", kind, o), func(t *testing.T) {
 				a, b := plugged(t, stack.Interface{Kind: kind, NoOffload: o})
-				transfer(t, a, b, "10.0.0.1:0")
-				transfer(t, a, b, "[fc00::1]:0")
+				transfer(t, a, b, "10.0.0.1:0", transferSize)
+				transfer(t, a, b, "[fc00::1]:0", transferSize)
 				for _, s := range []*Stack{a, b} {
 					f := s.Stats().Interfaces[0]
 					if f.TxFrames == 0 || f.RxFrames == 0 || f.Err != nil {
@@ -134,5 +136,5 @@ func TestNoTUNChild(t *testing.T) {
 		t.Error("there is a TAP")
 	}
 	a, b := plugged(t, stack.Interface{})
-	transfer(t, a, b, "10.0.0.1:0")
+	transfer(t, a, b, "10.0.0.1:0", transferSize)
 }

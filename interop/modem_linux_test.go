@@ -3,7 +3,6 @@ package interop
 import (
 	"bufio"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -74,24 +73,11 @@ func (m *modem) plug() {
 // has the line open too.
 func pty(t *testing.T) (master, line *os.File, name string) {
 	t.Helper()
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		testenv.Skip(t, "no pseudo terminals: %v", err)
-	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
+	master, name = testenv.PTY(t)
+	line, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	master, name = os.NewFile(uintptr(fd), "master"), fmt.Sprintf("/dev/pts/%d", n)
-	if line, err = os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		master.Close()
-		line.Close()
-	})
+	t.Cleanup(func() { line.Close() })
 	return master, line, name
 }

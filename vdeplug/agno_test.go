@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 )
 
 //go:embed testdata/agno.txt
@@ -104,7 +105,7 @@ func TestAGNO(t *testing.T) {
 func TestAGNOPackets(t *testing.T) {
 	a := newAGNOTest(t, agnoTestKey, agnoType, agnoTestTime)
 	p := testPacket(5, 1000)
-	want := cut(t, p)
+	want := carriertest.Frames(t, p)
 	wires := sealTest(t, a, p)
 	if len(wires) != len(want) {
 		t.Fatalf("%d frames, want %d", len(wires), len(want))

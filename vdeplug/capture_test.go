@@ -10,6 +10,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/capture/capturetest"
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 )
 
 func TestCaptureConn(t *testing.T) {
@@ -46,7 +47,7 @@ func TestCapture(t *testing.T) {
 	}
 	send(t, a, make([]byte, HeaderLen-1)) // does not get there
 	p := testPacket(5, 1000)
-	frames := cut(t, p)
+	frames := carriertest.Frames(t, p)
 	check(t, a.(carrier.Conn).SendPackets([]carrier.Packet{p}))
 	for _, frame := range frames {
 		b.want(t, frame)

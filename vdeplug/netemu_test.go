@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -617,7 +618,7 @@ func TestNetemuChange(t *testing.T) {
 // does to frames that come one by one; with a delay alone it leaves it whole.
 func TestNetemuPackets(t *testing.T) {
 	const segments, mss = 40, 1000
-	sent := cut(t, testPacket(segments, mss))
+	sent := carriertest.Frames(t, testPacket(segments, mss))
 	arrives := func(t *testing.T, options string, packet bool) (frames [][]byte) {
 		synctest.Test(t, func(t *testing.T) {
 			c := newChannel(t, "out", options)

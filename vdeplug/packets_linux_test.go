@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -128,7 +129,7 @@ func collect(t *testing.T, c carrier.Conn, want [][]byte) {
 			t.Fatalf("frame %d of %d: %v", n, len(want), err)
 		}
 		for _, p := range packets {
-			for _, frame := range cut(t, p) {
+			for _, frame := range carriertest.Frames(t, p) {
 				if n == len(want) || !bytes.Equal(frame, want[n]) {
 					t.Fatalf("frame %d of %d is another, of %d bytes: %.64x", n, len(want), len(frame), frame)
 				}
@@ -152,7 +153,7 @@ func TestPackets(t *testing.T) {
 					continue // the switch cuts such frames; the pipe has no queue
 				}
 				p := testPacket(size[0], size[1])
-				want := cut(t, p)
+				want := carriertest.Frames(t, p)
 				if err := a.SendPackets([]carrier.Packet{p}); err != nil {
 					t.Fatal(err)
 				}
@@ -163,7 +164,7 @@ func TestPackets(t *testing.T) {
 			var want [][]byte
 			for range 3 {
 				for _, p := range []carrier.Packet{{Data: testFrame(station(2), station(1), 60)}, {Data: testFrame(station(2), station(1), 1514)}, testPacket(5, 1000)} {
-					want = append(want, cut(t, p)...)
+					want = append(want, carriertest.Frames(t, p)...)
 					packets = append(packets, p)
 				}
 			}
@@ -204,7 +205,7 @@ func TestPacketsOneByOne(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := testPacket(40, 1446)
-			want := cut(t, p)
+			want := carriertest.Frames(t, p)
 			if err := ca.(carrier.Conn).SendPackets([]carrier.Packet{p}); err != nil {
 				t.Fatal(err)
 			}
@@ -306,7 +307,7 @@ func TestUDPUncut(t *testing.T) {
 			greet(t, a, b)
 			for range 2 {
 				p := testPacket(20, 1446)
-				want := cut(t, p)
+				want := carriertest.Frames(t, p)
 				if err := a.SendPackets([]carrier.Packet{p}); err != nil {
 					t.Fatal(err)
 				}

@@ -1,9 +1,7 @@
 package vdeplug
 
 import (
-	"bytes"
 	"encoding/binary"
-	"testing"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -40,18 +38,4 @@ func sum16(b []byte, sum uint32) uint16 {
 	}
 	sum = sum>>16 + sum&0xffff
 	return uint16(sum>>16 + sum)
-}
-
-// cut returns the frames of a packet.
-func cut(t *testing.T, p carrier.Packet) (frames [][]byte) {
-	t.Helper()
-	var s virtio.Segmenter
-	segments, err := s.Split(p.Offload, bytes.Clone(p.Data), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, g := range segments {
-		frames = append(frames, append(bytes.Clone(g.Head), g.Data...))
-	}
-	return frames
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -148,7 +149,7 @@ func TestPCAPPackets(t *testing.T) {
 	plain, raw := openTest(t, "pcap://here0"), openPacketSocket(t, "there0") // which sees no virtio header
 	for _, size := range [][2]int{{1, 100}, {44, 1446}, {7, 8900}} {
 		p := testPacket(size[0], size[1])
-		want := cut(t, p)
+		want := carriertest.Frames(t, p)
 		if err := a.(carrier.Conn).SendPackets([]carrier.Packet{p}); err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +227,7 @@ func TestMacVTAP(t *testing.T) {
 		there.want(t, frame)
 	}
 	p := testPacket(20, 1400)
-	want := cut(t, p)
+	want := carriertest.Frames(t, p)
 	if err := c.(carrier.Conn).SendPackets([]carrier.Packet{p}); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // wantReconnects waits until the network of a plug is back for the n-th time.
@@ -23,7 +25,7 @@ func TestReconnectLine(t *testing.T) {
 	noLeaks(t)
 	device := filepath.Join(t.TempDir(), "tty")
 	plug := func() io.ReadWriteCloser {
-		master, name := ptyPair(t)
+		master, name := testenv.PTY(t)
 		os.Remove(device)
 		if err := os.Symlink(name, device); err != nil {
 			t.Fatal(err)

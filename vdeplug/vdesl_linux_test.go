@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -15,29 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ptyPair returns the master of a pseudo terminal, and the name of the other end,
-// which is a serial line as far as a plug can tell.
-func ptyPair(t *testing.T) (master *os.File, name string) {
-	t.Helper()
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		testenv.Skip(t, "no pseudo terminals: %v", err)
-	}
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	master = os.NewFile(uintptr(fd), "master")
-	t.Cleanup(func() { master.Close() })
-	return master, fmt.Sprintf("/dev/pts/%d", n)
-}
-
 func TestVDESLConn(t *testing.T) {
 	testConn(t, func(t *testing.T) Conn {
-		_, name := ptyPair(t)
+		_, name := testenv.PTY(t)
 		return openPlugTest(t, "vdesl://"+name+"[speed=115200]")
 	})
 }
@@ -45,7 +24,7 @@ func TestVDESLConn(t *testing.T) {
 // TestVDESLC has vde_plug on the other end of the line.
 func TestVDESLC(t *testing.T) {
 	noLeaks(t)
-	master, name := ptyPair(t)
+	master, name := testenv.PTY(t)
 	line := openInbox(t, "vdesl://"+name)
 	path, vnl := ptpName(t)
 	cmd := exec.Command(testenv.Need(t, "vde_plug", "vdeplug"), vnl)
@@ -67,7 +46,7 @@ func TestVDESLC(t *testing.T) {
 // TestVDESLResync loses bytes, and finds the next frame after a pause.
 func TestVDESLResync(t *testing.T) {
 	noLeaks(t)
-	master, name := ptyPair(t)
+	master, name := testenv.PTY(t)
 	c := openPlug(t, "vdesl://"+name)
 	in := newInbox(t, c)
 	stream := func(frames ...[]byte) (b []byte) {
@@ -104,7 +83,7 @@ func TestVDESLResync(t *testing.T) {
 // TestVDESLRestores leaves the line as it was.
 func TestVDESLRestores(t *testing.T) {
 	noLeaks(t)
-	master, name := ptyPair(t)
+	master, name := testenv.PTY(t)
 	state := func() unix.Termios {
 		t.Helper()
 		var s *unix.Termios

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 	"golang.org/x/sys/unix"
 )
 
@@ -191,7 +192,7 @@ func TestVXLANKernel(t *testing.T) {
 			}
 			all := newInbox(t, joined)
 			p := testPacket(40, 1300)
-			want := cut(t, p)
+			want := carriertest.Frames(t, p)
 			if err := c.(carrier.Conn).SendPackets([]carrier.Packet{p, {Data: testFrame(station(2), station(1), 99)}}); err != nil {
 				t.Fatal(err)
 			}
@@ -303,7 +304,7 @@ func TestVXLANPartial(t *testing.T) {
 	p := probe{own: own, to: netip.MustParseAddrPort("127.0.0.2:4789")}
 	for _, size := range [][2]int{{1, 100}, {40, vxlanMTU - 40}} {
 		whole := testPacket(size[0], size[1])
-		want := cut(t, whole)
+		want := carriertest.Frames(t, whole)
 		p.send(t, packet(makeVXVDEHeader(1), whole.Data))
 		collect(t, c.(carrier.Conn), want)
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/capture/capturetest"
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -41,42 +42,14 @@ func tcp(segments, mss int) carrier.Packet {
 	}
 	copy(p[ip:], []byte{0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
 	binary.BigEndian.PutUint16(p[ip+2:], uint16(len(p)-ip))
-	binary.BigEndian.PutUint16(p[ip+10:], ^sum(p[ip:l4], 0))
+	binary.BigEndian.PutUint16(p[ip+10:], ^carriertest.Sum(p[ip:l4], 0))
 	copy(p[l4:], []byte{0x10, 0, 0x20, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 4, 0, 0, 0, 0, 0})
-	binary.BigEndian.PutUint16(p[l4+16:], sum(p[ip+12:ip+20], uint32(6+len(p)-l4)))
+	binary.BigEndian.PutUint16(p[l4+16:], carriertest.Sum(p[ip+12:ip+20], uint32(6+len(p)-l4)))
 	h := virtio.Header{Flags: virtio.FlagNeedsCsum, CsumStart: l4, CsumOffset: 16}
 	if segments > 1 {
 		h.GSOType, h.HdrLen, h.GSOSize = virtio.GSOTCPv4, data, uint16(mss)
 	}
 	return carrier.Packet{Offload: h, Data: p}
-}
-
-// sum is that of the Internet's checksums.
-func sum(b []byte, s uint32) uint16 {
-	for ; len(b) > 1; b = b[2:] {
-		s += uint32(binary.BigEndian.Uint16(b))
-	}
-	if len(b) > 0 {
-		s += uint32(b[0]) << 8
-	}
-	for s>>16 != 0 {
-		s = s>>16 + s&0xffff
-	}
-	return uint16(s)
-}
-
-// cut returns the frames of a packet.
-func cut(t *testing.T, p carrier.Packet) (frames [][]byte) {
-	t.Helper()
-	var s virtio.Segmenter
-	segments, err := s.Split(p.Offload, bytes.Clone(p.Data), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, g := range segments {
-		frames = append(frames, append(bytes.Clone(g.Head), g.Data...))
-	}
-	return frames
 }
 
 func read(t *testing.T, b []byte) capturetest.File {
@@ -117,8 +90,8 @@ func record(t *testing.T, w interface{ Write([]byte) (int, error) }) (frames [][
 	check(t, b.Close())
 	check(t, b.Close())
 	a.Frame(true, frame(60)) // too late
-	frames = append([][]byte{frame(60)}, cut(t, long)...)
-	frames = append(append(frames, frame(61)), cut(t, single)...)
+	frames = append([][]byte{frame(60)}, carriertest.Frames(t, long)...)
+	frames = append(append(frames, frame(61)), carriertest.Frames(t, single)...)
 	return append(frames, frame(1514), frame(60))
 }
 

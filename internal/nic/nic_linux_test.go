@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"github.com/vdestack/vdestack/rtnl"
@@ -165,22 +166,6 @@ func testFrame(n int) []byte {
 	return f
 }
 
-// cut returns the frames of packets.
-func cut(t *testing.T, packets []carrier.Packet) (frames [][]byte) {
-	t.Helper()
-	for _, p := range packets {
-		var s virtio.Segmenter
-		segments, err := s.Split(p.Offload, bytes.Clone(p.Data), 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, g := range segments {
-			frames = append(frames, append(bytes.Clone(g.Head), g.Data...))
-		}
-	}
-	return frames
-}
-
 // plain returns packets that are the frames.
 func plain(frames [][]byte) (packets []carrier.Packet) {
 	for _, f := range frames {
@@ -203,7 +188,7 @@ func collect(t *testing.T, d *Device, n int) (frames [][]byte, packets int) {
 			t.Fatalf("after %d of %d frames: %v", len(frames), n, err)
 		}
 		packets += len(got)
-		frames = append(frames, cut(t, got)...)
+		frames = append(frames, carriertest.Frames(t, got...)...)
 	}
 	return frames, packets
 }
@@ -235,7 +220,7 @@ func TestSocket(t *testing.T) {
 			tagged := testFrame(64)
 			copy(tagged[12:], []byte{0x81, 0, 0, 5, 0x88, 0xb5})
 			packets = append(packets, carrier.Packet{Data: tagged})
-			want := cut(t, packets)
+			want := carriertest.Frames(t, packets...)
 			counts, err := a.Write(packets)
 			if err != nil || counts.Frames != uint64(len(want)) || counts.Dropped != 0 {
 				t.Errorf("%+v, %v; want %d frames", counts, err, len(want))
@@ -254,7 +239,7 @@ func TestSocketJoins(t *testing.T) {
 	s := newSpace(t)
 	ia, ib := s.cable()
 	a, b := s.socket(ia, All), s.socket(ib, All)
-	want := cut(t, []carrier.Packet{testPacket(40, 1446, 0)})
+	want := carriertest.Frames(t, testPacket(40, 1446, 0))
 	if _, err := a.Write(plain(want)); err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +262,7 @@ func TestTAP(t *testing.T) {
 				t.Errorf("offloads %#x of %#x", got, o)
 			}
 			super := testPacket(40, 1446, 0)
-			frames := cut(t, []carrier.Packet{super})
+			frames := carriertest.Frames(t, []carrier.Packet{super}...)
 			counts, err := tap.Write(plain(frames))
 			if err != nil || counts != (Counts{Frames: 40, Bytes: 40 * 1500}) {
 				t.Errorf("%+v, %v", counts, err)
@@ -313,7 +298,7 @@ func TestTAPRefused(t *testing.T) {
 	s := newSpace(t)
 	tap, index := s.tap(All)
 	host := s.socket(index, All)
-	frames := cut(t, []carrier.Packet{testPacket(3, 1000, 0)})
+	frames := carriertest.Frames(t, testPacket(3, 1000, 0))
 	tap.unjoin() // as an EINVAL does
 	if got := tap.Refused.Load(); got != 1 {
 		t.Errorf("%d refused", got)
@@ -392,7 +377,7 @@ func TestAllocs(t *testing.T) {
 	ia, ib := s.cable()
 	tap, index := s.tap(All)
 	for name, pair := range map[string][2]*Device{"tap": {tap, s.socket(index, All)}, "socket": {s.socket(ia, All), s.socket(ib, All)}} {
-		frames := plain(cut(t, []carrier.Packet{testPacket(40, 1446, 0)}))
+		frames := plain(carriertest.Frames(t, testPacket(40, 1446, 0)))
 		packets := make([]carrier.Packet, len(frames)+1)
 		var heads [][]byte
 		for _, f := range frames {

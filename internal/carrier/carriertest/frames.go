@@ -1,0 +1,42 @@
+// Package carriertest looks at packets, for tests.
+package carriertest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+// Frames returns the frames of packets.
+func Frames(t testing.TB, packets ...carrier.Packet) (frames [][]byte) {
+	t.Helper()
+	for _, p := range packets {
+		var s virtio.Segmenter
+		segments, err := s.Split(p.Offload, bytes.Clone(p.Data), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range segments {
+			frames = append(frames, append(bytes.Clone(g.Head), g.Data...))
+		}
+	}
+	return frames
+}
+
+// Sum adds bytes to a sum of the Internet's checksums, RFC 1071. It does not use
+// what it is to check.
+func Sum(b []byte, s uint32) uint16 {
+	for ; len(b) > 1; b = b[2:] {
+		s += uint32(binary.BigEndian.Uint16(b))
+	}
+	if len(b) > 0 {
+		s += uint32(b[0]) << 8
+	}
+	for s>>16 != 0 {
+		s = s>>16 + s&0xffff
+	}
+	return uint16(s)
+}
