@@ -60,7 +60,11 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 		return d.dialIP(ctx, network, address)
 	}
 	nd := d.Dialer
-	nd.Control, nd.ControlContext = nil, d.Stack.control(d.Control, d.ControlContext)
+	move := d.Stack.Control
+	if strings.HasPrefix(network, "tcp") && !nd.MultipathTCP() {
+		move = d.Stack.st.ControlTCP
+	}
+	nd.Control, nd.ControlContext = nil, followed(move, d.Control, d.ControlContext)
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: err}
 	}
@@ -113,13 +117,13 @@ func (d *Dialer) name(network, address string) (host, port string, ok bool) {
 	return host, port, true
 }
 
-// control returns the hook of the stack, followed by the caller's own as
-// package net chooses it.
-func (s *Stack) control(own func(string, string, syscall.RawConn) error,
+// followed returns a hook that moves a socket into a stack, followed by the
+// caller's own as package net chooses it.
+func followed(move, own func(string, string, syscall.RawConn) error,
 	ownContext func(context.Context, string, string, syscall.RawConn) error,
 ) func(context.Context, string, string, syscall.RawConn) error {
 	return func(ctx context.Context, network, address string, c syscall.RawConn) error {
-		if err := s.Control(network, address, c); err != nil {
+		if err := move(network, address, c); err != nil {
 			return err
 		}
 		switch {

@@ -3,7 +3,7 @@ package vdestack
 import (
 	"io"
 	"net"
-	"runtime"
+	"slices"
 	"sync"
 	"weak"
 
@@ -14,44 +14,52 @@ import (
 // somebody still holds: Close closes them, so that calls which wait on them
 // report net.ErrClosed. They are held weakly, for their owners may forget them.
 type handles struct {
-	mu   sync.Mutex // guards all; not held while a handle is closed
-	all  map[uint64]func() io.Closer
-	last uint64
+	mu   sync.Mutex // guards the rest; not held while a handle is closed
+	all  []handle
+	full int // so many are swept
 	done bool
 
 	closing sync.Once
 }
+
+// A handle is held weakly.
+type handle interface {
+	// get returns what is held, nil when its owner has forgotten it.
+	get() io.Closer
+}
+
+type held[T any, P interface {
+	*T
+	io.Closer
+}] struct{ weak.Pointer[T] }
+
+func (w held[T, P]) get() io.Closer {
+	if p := w.Value(); p != nil {
+		return P(p)
+	}
+	return nil
+}
+
+// fewHandles are not worth a sweep.
+const fewHandles = 64
 
 // track notes a handle. It reports false when the stack is closed.
 func track[T any, P interface {
 	*T
 	io.Closer
 }](h *handles, p P) bool {
-	w := weak.Make((*T)(p))
+	w := held[T, P]{weak.Make((*T)(p))}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.done {
 		return false
 	}
-	if h.all == nil {
-		h.all = make(map[uint64]func() io.Closer)
+	if len(h.all) >= max(h.full, fewHandles) {
+		h.all = slices.DeleteFunc(h.all, func(w handle) bool { return w.get() == nil })
+		h.full = 2 * len(h.all)
 	}
-	h.last++
-	id := h.last
-	h.all[id] = func() io.Closer {
-		if p := w.Value(); p != nil {
-			return P(p)
-		}
-		return nil
-	}
-	runtime.AddCleanup((*T)(p), h.forget, id)
+	h.all = append(h.all, w)
 	return true
-}
-
-func (h *handles) forget(id uint64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.all, id)
 }
 
 // closeAll closes the handles, and has track refuse later ones. Every call
@@ -63,8 +71,8 @@ func (h *handles) closeAll() {
 		all := h.all
 		h.all, h.done = nil, true
 		h.mu.Unlock()
-		for _, f := range all {
-			if c := f(); c != nil {
+		for _, w := range all {
+			if c := w.get(); c != nil {
 				stack.CloseSocket(c)
 			}
 		}

@@ -79,7 +79,7 @@ func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address
 func (lc *ListenConfig) local(ctx context.Context, network, address string) (nl net.ListenConfig, local, zone string, err error) {
 	nl = lc.ListenConfig
 	nl.Control = func(network, address string, c syscall.RawConn) error {
-		return lc.Stack.control(lc.Control, nil)(ctx, network, address, c)
+		return followed(lc.Stack.Control, lc.Control, nil)(ctx, network, address, c)
 	}
 	if !strings.HasPrefix(network, "tcp") && !strings.HasPrefix(network, "udp") {
 		return nl, address, "", nil

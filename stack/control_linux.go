@@ -10,16 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A sockOption is an option of a socket that is an int.
+type sockOption struct{ level, opt int }
+
+var v6Only = sockOption{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY}
+
 // carried are the options that a socket may have before it is bound: what
 // package net and others set before they call a Control function. A new socket
 // has none of them, but for IPV6_V6ONLY, which follows a setting of the stack.
-var carried = []struct{ level, opt int }{
+var carried = []sockOption{
 	{unix.SOL_SOCKET, unix.SO_REUSEADDR},
 	{unix.SOL_SOCKET, unix.SO_REUSEPORT},
 	{unix.SOL_SOCKET, unix.SO_BROADCAST},
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE},
 	{unix.SOL_SOCKET, unix.SO_OOBINLINE},
-	{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY},
+	v6Only,
 }
 
 // Control moves a socket that is neither bound nor connected into the stack. It
@@ -28,38 +33,68 @@ var carried = []struct{ level, opt int }{
 // protocol is made in the stack, gets the options set so far, and takes the
 // place of the original.
 func (s *Stack) Control(network, address string, c syscall.RawConn) error {
+	return s.control(c, func(fd int) error {
+		k, err := kindOf(fd)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		return s.swap(fd, k, carried)
+	})
+}
+
+// ControlTCP is Control for a socket that package net has just made to connect by
+// TCP, and not by multipath TCP. What such a socket is need not be asked: that
+// takes more time than all the rest.
+func (s *Stack) ControlTCP(network, address string, c syscall.RawConn) error {
+	k := sockKind{domain: unix.AF_INET, typ: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}
+	var options []sockOption
+	if network == "tcp6" {
+		k.domain, options = unix.AF_INET6, []sockOption{v6Only}
+	}
+	return s.control(c, func(fd int) error { return s.swap(fd, k, options) })
+}
+
+// control calls f with the descriptor of a socket.
+func (s *Stack) control(c syscall.RawConn, f func(fd int) error) error {
 	if c == nil {
 		return fmt.Errorf("%s: Control was called without a socket: %w", s.name, os.ErrInvalid)
 	}
 	var err error
-	if cerr := c.Control(func(fd uintptr) { err = s.swap(int(fd)) }); cerr != nil {
+	if cerr := c.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
 		return cerr
 	}
 	return err
 }
 
-func (s *Stack) swap(fd int) error {
-	var kind [3]int // domain, type, protocol
-	for i, opt := range []int{unix.SO_DOMAIN, unix.SO_TYPE, unix.SO_PROTOCOL} {
-		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, opt)
-		if err != nil {
-			return fmt.Errorf("%s: what was to be moved into the stack is no socket: %w", s.name, os.NewSyscallError("getsockopt", err))
+// A sockKind is what socket(2) is called with.
+type sockKind struct{ domain, typ, proto int }
+
+// kindOf returns how the socket was made, or would be as it is now.
+func kindOf(fd int) (k sockKind, err error) {
+	for _, q := range []struct {
+		opt int
+		v   *int
+	}{{unix.SO_DOMAIN, &k.domain}, {unix.SO_TYPE, &k.typ}, {unix.SO_PROTOCOL, &k.proto}} {
+		if *q.v, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, q.opt); err != nil {
+			return k, fmt.Errorf("what was to be moved into the stack is no socket: %w", os.NewSyscallError("getsockopt", err))
 		}
-		kind[i] = v
 	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		return os.NewSyscallError("fcntl", err)
-	}
+	k.typ |= flags & unix.O_NONBLOCK
+	return k, os.NewSyscallError("fcntl", err)
+}
+
+// swap puts a socket of the stack in the place of fd, with its options.
+func (s *Stack) swap(fd int, k sockKind, options []sockOption) error {
 	s.swaps.RLock()
 	defer s.swaps.RUnlock()
-	in, err := s.ns.Socket(kind[0], kind[1]|flags&unix.O_NONBLOCK, kind[2])
+	in, err := s.ns.Socket(k.domain, k.typ, k.proto)
 	if err != nil {
 		return s.wrap(err)
 	}
 	defer unix.Close(in)
-	for _, o := range carried {
-		if o.level == unix.IPPROTO_IPV6 && kind[0] != unix.AF_INET6 {
+	for _, o := range options {
+		if o.level == unix.IPPROTO_IPV6 && k.domain != unix.AF_INET6 {
 			continue
 		}
 		v, err := unix.GetsockoptInt(fd, o.level, o.opt)

@@ -40,6 +40,9 @@ func (s *Stack) Socket(domain, typ, proto int) (*os.File, error) { return nil, e
 // Control returns an error.
 func (s *Stack) Control(network, address string, c syscall.RawConn) error { return errUnsupported }
 
+// ControlTCP returns an error.
+func (s *Stack) ControlTCP(network, address string, c syscall.RawConn) error { return errUnsupported }
+
 // RTNL returns an error.
 func (s *Stack) RTNL() (*rtnl.Conn, error) { return nil, errUnsupported }
 
