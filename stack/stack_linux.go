@@ -89,7 +89,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer s.ns.Refresh()
+	defer s.ns.Settle()
 	if len(cfg.Interfaces) == 0 {
 		return s, nil
 	}

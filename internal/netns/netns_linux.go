@@ -36,7 +36,8 @@ func Start() error {
 }
 
 // New makes a network namespace, with loopback up, or returns one that is ready.
-// A socket of NETLINK_ROUTE was made with it, for the first who asks for such.
+// Sockets of NETLINK_ROUTE and TCP were made with it, for the first who asks for
+// such.
 func New() (*NS, error) { return NewWith(TAP{}) }
 
 // NewWith is New, and makes a TAP interface too, for the first who asks for such.
@@ -60,7 +61,7 @@ func Create(t TAP) (*NS, error) {
 	r.enter = false
 	r.calls = append(r.calls,
 		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWNET}},
-		socketCall(unix.AF_INET, unix.SOCK_DGRAM, 0),
+		socketCall(tcp.domain, tcp.typ, tcp.proto),
 		socketCall(route.domain, route.typ, route.proto))
 	if t != (TAP{}) {
 		r.calls = append(r.calls, openCall(&tunName[0], tunFlags))
@@ -74,9 +75,8 @@ func Create(t TAP) (*NS, error) {
 		h.leave(n)
 		return nil, fmt.Errorf("first socket of a network namespace: %w", Refused(err))
 	}
-	defer unix.Close(int(fd))
+	n.stock.first = map[kind]int{tcp: int(fd)}
 	// What is missing of these is tried again when it is asked for.
-	n.stock.first = make(map[kind]int)
 	if fd, err := r.result(2); err == nil {
 		n.stock.first[route] = int(fd)
 	}

@@ -42,6 +42,8 @@ type kind struct{ domain, typ, proto int }
 var (
 	// route is what configures a namespace.
 	route = kind{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE}
+	// tcp is what most programs ask for first.
+	tcp = kind{unix.AF_INET, unix.SOCK_STREAM, 0}
 	// tap stands for a TAP, which is no socket.
 	tap = kind{domain: -1}
 )
@@ -126,6 +128,9 @@ func (s *stock) take(k kind) (fd int, sh *shelf, arrives <-chan struct{}, count 
 		sh = s.add(k)
 	}
 	sh.taken = true
+	if fd, ok := s.begun(k); ok {
+		return fd, sh, nil, 0
+	}
 	fd = -1
 	if last := len(sh.fds) - 1; last >= 0 {
 		fd, sh.fds = sh.fds[last], sh.fds[:last]
@@ -210,18 +215,29 @@ func (s *stock) add(k kind) *shelf {
 	}
 	sh := &shelf{kind: k}
 	s.shelves[k] = sh
-	if s.timer == nil {
-		s.timer = time.AfterFunc(linger, s.sweep)
-	} else if len(s.shelves) == 1 {
-		s.timer.Reset(linger)
+	if len(s.shelves) == 1 {
+		s.sweepLater()
 	}
 	return sh
+}
+
+// sweepLater runs sweep after a while. mu is held.
+func (s *stock) sweepLater() {
+	if s.timer == nil {
+		s.timer = time.AfterFunc(linger, s.sweep)
+	} else {
+		s.timer.Reset(linger)
+	}
 }
 
 // sweep closes what nobody took since it ran the last time.
 func (s *stock) sweep() {
 	s.mu.Lock()
 	var old []int
+	if fd, ok := s.first[tcp]; ok {
+		old = append(old, fd)
+		delete(s.first, tcp)
+	}
 	for k, sh := range s.shelves {
 		if !sh.taken && sh.filling == nil {
 			old = append(old, sh.fds...)
@@ -230,7 +246,7 @@ func (s *stock) sweep() {
 		sh.taken = false
 	}
 	if len(s.shelves) > 0 {
-		s.timer.Reset(linger)
+		s.sweepLater()
 	}
 	s.mu.Unlock()
 	closeAll(old)
@@ -245,6 +261,24 @@ func (s *stock) takeFirst(k kind) (fd int, ok bool) {
 	return fd, ok
 }
 
+// begun is takeFirst for a socket of TCP, which may be one that does not block. mu
+// is held.
+func (s *stock) begun(k kind) (fd int, ok bool) {
+	nonblock := k.typ&unix.SOCK_NONBLOCK != 0
+	k.typ &^= unix.SOCK_NONBLOCK
+	if k.proto == unix.IPPROTO_TCP {
+		k.proto = tcp.proto
+	}
+	if fd, ok = s.first[k]; !ok || k != tcp {
+		return -1, false
+	}
+	delete(s.first, tcp)
+	if nonblock {
+		unix.SetNonblock(fd, true)
+	}
+	return fd, true
+}
+
 // takeTAP is takeFirst for a TAP, if it is the one that is wanted.
 func (s *stock) takeTAP(t TAP) (fd int, ok bool) {
 	s.mu.Lock()
@@ -254,6 +288,28 @@ func (s *stock) takeTAP(t TAP) (fd int, ok bool) {
 		return -1, false
 	}
 	return s.takeFirst(tap)
+}
+
+// Settle closes what was made with the namespace to set it up. A socket of TCP is
+// left for a while.
+func (n *NS) Settle() {
+	s := &n.stock
+	s.mu.Lock()
+	var old []int
+	for k, fd := range s.first {
+		switch k {
+		case tcp:
+			s.sweepLater()
+			continue
+		case tap:
+			defer CloseTAP(fd)
+		default:
+			old = append(old, fd)
+		}
+		delete(s.first, k)
+	}
+	s.mu.Unlock()
+	closeAll(old)
 }
 
 // Refresh closes what nobody has asked for yet. Sockets are made when they are

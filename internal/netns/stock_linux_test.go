@@ -32,8 +32,6 @@ func hurry(t *testing.T, n *NS, k kind, count int) {
 	}
 }
 
-var tcp = kind{unix.AF_INET, unix.SOCK_STREAM, 0}
-
 // TestStock makes sockets quickly one after the other: there is less than one
 // trip to the helper for two. Then none is kept ready.
 func TestStock(t *testing.T) {
@@ -93,6 +91,62 @@ func TestStockFresh(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+// TestFirstTCP asks for the socket of TCP that is made with a namespace: whoever
+// comes first has it without a trip, as was asked for; it does not wait for long,
+// and not across a change of the namespace.
+func TestFirstTCP(t *testing.T) {
+	make := func() *NS {
+		n, err := Create(TAP{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		n.Settle()
+		return n
+	}
+	for _, k := range []kind{
+		{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP},
+		{unix.AF_INET, unix.SOCK_STREAM, 0},
+		{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_NONBLOCK, 0},
+		{unix.AF_INET6, unix.SOCK_STREAM, 0},
+		{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP},
+	} {
+		n := make()
+		took := trips(t, n)
+		for i := range uint64(2) {
+			fd, err := n.Socket(k.domain, k.typ, k.proto)
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked := k
+			if asked.proto == 0 {
+				asked.proto = unix.IPPROTO_TCP
+			}
+			if err := asked.check(fd, n.Cookie()); err != nil {
+				t.Errorf("%+v: %v", k, err)
+			}
+			unix.Close(fd)
+			want := i
+			if k.domain != unix.AF_INET || k.proto == unix.IPPROTO_MPTCP {
+				want++
+			}
+			if got := took(); got != want {
+				t.Errorf("%+v: %d trips after socket %d, want %d", k, got, i, want)
+			}
+		}
+		n.Close()
+	}
+
+	before := countFiles(t)
+	n := make()
+	noneAhead(t, n, before+1) // the namespace's own descriptor
+	n = make()
+	n.Refresh()
+	if got := countFiles(t); got != before+2 {
+		t.Errorf("%d descriptors after Refresh, want %d", got, before+2)
+	}
 }
 
 // check compares a socket with one that is new.
