@@ -78,13 +78,15 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if !s.joined {
 		s.ns = netns.Ready(first)
 	}
-	if s.ns == nil || len(networks) > 1 { // there is something to do meanwhile
+	begin := func() {
 		for _, n := range networks {
 			n.begin()
 		}
 	}
 	if s.ns == nil {
-		s.ns, err = netns.Create(first)
+		s.ns, err = netns.Create(first, begin)
+	} else if len(networks) > 1 { // there is something to do meanwhile
+		begin()
 	}
 	if err != nil {
 		return nil, err

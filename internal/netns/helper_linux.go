@@ -66,7 +66,9 @@ type request struct {
 	enter bool // enter ns first; without it, the calls make the namespace
 	home  bool // leave ns at the end
 	calls []call
-	wake  chan bool // true: lead the next trip; false: done
+	// meanwhile is called when the helper has begun, if it is not nil.
+	meanwhile func()
+	wake      chan bool // true: lead the next trip; false: done
 
 	// Places in the list: of the setns calls, if any, and of the first of calls.
 	entry, exit, first int
@@ -82,7 +84,7 @@ func newRequest(ns *NS) *request {
 }
 
 func (r *request) free() {
-	r.ns = nil
+	r.ns, r.meanwhile = nil, nil
 	clear(r.calls)
 	r.calls = r.calls[:0]
 	requests.Put(r)
@@ -186,7 +188,13 @@ func (h *helper) trip(batch []*request) {
 	}
 	h.follow()
 	h.trips.Add(1)
-	if b.post() && !b.wait(tripLimit) {
+	posted := b.post()
+	for _, r := range batch {
+		if r.meanwhile != nil {
+			r.meanwhile()
+		}
+	}
+	if posted && !b.wait(tripLimit) {
 		unix.Kill(h.pid, unix.SIGKILL)
 		b.wait(time.Second)
 	}

@@ -46,11 +46,13 @@ func NewWith(t TAP) (*NS, error) {
 	if n := Ready(t); n != nil {
 		return n, nil
 	}
-	return Create(t)
+	return Create(t, nil)
 }
 
-// Create is NewWith that returns none that is ready.
-func Create(t TAP) (*NS, error) {
+// Create is NewWith that returns none that is ready. meanwhile, if it is not nil, is
+// called when the helper has begun, and may start what can be done beside that: the
+// helper is the first to find a free processor then. It must not wait.
+func Create(t TAP, meanwhile func()) (*NS, error) {
 	h, err := theHelper()
 	if err != nil {
 		return nil, err
@@ -58,7 +60,7 @@ func Create(t TAP) (*NS, error) {
 	n := &NS{h: h, fd: -1}
 	r := newRequest(n)
 	defer r.free()
-	r.enter = false
+	r.enter, r.meanwhile = false, meanwhile
 	r.calls = append(r.calls,
 		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWNET}},
 		socketCall(tcp.domain, tcp.typ, tcp.proto),

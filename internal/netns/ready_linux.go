@@ -81,7 +81,7 @@ func tend() {
 	for len(ready.spaces) < mostReady {
 		t := ready.tap
 		ready.mu.Unlock()
-		n, err := Create(t)
+		n, err := Create(t, nil)
 		ready.mu.Lock()
 		if err != nil {
 			break // whoever asks for one sees that

@@ -98,7 +98,7 @@ func TestStockFresh(t *testing.T) {
 // and not across a change of the namespace.
 func TestFirstTCP(t *testing.T) {
 	make := func() *NS {
-		n, err := Create(TAP{})
+		n, err := Create(TAP{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
