@@ -131,10 +131,12 @@ func (d *vdeDialer) connect(dir string) (ctl *os.File, data pollFile, whole bool
 		unix.Close(fd)
 		fd = right
 		whole = true
+		growBuffers(fd)
 	} else if err = connectData(fd, peer); err != nil {
 		return ctl, data, false, fmt.Errorf("reaching the switch's data socket %q: %w", peer, os.NewSyscallError("connect", err))
+	} else {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, vdeSendBuffer)
 	}
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, vdeSendBuffer)
 	taken := fd
 	fd = -1
 	data, err = newPollFile(taken, "vde")
