@@ -64,6 +64,7 @@ if [ "$(id -u)" = 0 ]; then
 	# This user may not be able to build the programs that tests start.
 	go build -o "$tmp/programs/" ./echo_example ./http_example ./vdens
 	go build -race -o "$tmp/programs/" ./bench/soak
+	go build -C slirp -o "$tmp/programs/" ./slirp_plug
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tmp/src"
 	cat >"$tmp/exec" <<-EOF
 		#!/bin/sh

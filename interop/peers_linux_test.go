@@ -161,14 +161,20 @@ func cProgram(t *testing.T, name string) string {
 // program returns the path of a program of this module.
 func program(t *testing.T, name string) string {
 	t.Helper()
+	return moduleProgram(t, "..", name)
+}
+
+// moduleProgram returns the path of a program of the module in a directory.
+func moduleProgram(t *testing.T, module, name string) string {
+	t.Helper()
 	if dir := os.Getenv("VDESTACK_PROGRAMS"); dir != "" {
 		return filepath.Join(dir, name)
 	}
 	exe := filepath.Join(t.TempDir(), name)
-	build := exec.Command("go", "build", "-o", exe, "../"+name)
+	build := exec.Command("go", "build", "-C", module, "-o", exe, "./"+name)
 	build.Env = append(os.Environ(), "GOPROXY=off") // there is no network here
 	if out, err := build.CombinedOutput(); err != nil {
-		testenv.Skip(t, "%s cannot be built here: %v: %s (set VDESTACK_PROGRAMS to a directory filled by go build -o DIRECTORY ./echo_example ./vdens)", name, err, out)
+		testenv.Skip(t, "%s cannot be built here: %v: %s (set VDESTACK_PROGRAMS to a directory that go build has filled)", name, err, out)
 	}
 	return exe
 }
@@ -216,8 +222,17 @@ func (s shell) serveEcho(t *testing.T) {
 // same back.
 func echo(t *testing.T, s *vdestack.Stack, h host) {
 	t.Helper()
+	echoBy(t, h, func(addr string) (net.Conn, error) { return dial(s, addr) })
+}
+
+// echoBy is echo with connections of any kind, to the addresses that the host has.
+func echoBy(t *testing.T, h host, dial func(addr string) (net.Conn, error)) {
+	t.Helper()
 	for _, addr := range h {
-		c, err := dial(s, addr)
+		if addr == "" {
+			continue
+		}
+		c, err := dial(addr)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -61,6 +62,8 @@ var rows = []row{
 	{"lan", "a stack", "the kernel, another stack", []string{"linux"}, largestMTU, stacks("%s://%s", "lan")},
 	{"netemu", "a stack behind it, on mem", "the kernel, another stack", []string{"linux"}, largestMTU,
 		stacks("netemu://delay=1ms/loss=1%%/duplicate=1%%/reorder=1%%/seed=1{%s://%s}", "mem")},
+	{"slirp", "the NAT, by `slirp_plug`", "vdens, a guest", []string{"libvdeplug2", "vdens"}, largestMTU, slirpOurs},
+	{"slirp", "a guest", "`vde_plug slirp://…`, the NAT", []string{"vdeplug", "libvdeplug-slirp", "libslirp0"}, 9000, slirpDebian},
 }
 
 // What becomes of a row when its peer ends and returns.
@@ -305,7 +308,8 @@ func seqpacketDebian(t *testing.T, _ string) *rig {
 		eventually(t, "the end of the socket", func() bool { return link().Err != nil && !link().Reconnecting })
 		// Whoever has started both makes another.
 		us.Close()
-		*r = *seqpacketDebian(t, "")
+		n := seqpacketDebian(t, "")
+		r.us, r.them = n.us, n.them
 		r.us.serveEcho(t)
 		r.them.serveEcho(t)
 		return "the socket has gone for ever, which `Stats` and the log say"
@@ -314,30 +318,50 @@ func seqpacketDebian(t *testing.T, _ string) *rig {
 }
 
 func cmdPlug(t *testing.T, _ string) *rig {
-	vnl, pids := vdeSwitch(t), filepath.Join(shortDir(t), "pids")
-	us := open(t, fmt.Sprintf("cmd://sh -c 'echo $$ >>%s; exec %s %s'", pids, testenv.Need(t, "vde_plug", "vdeplug"), vnl), server)
-	running := func() (list []string) {
+	vnl := vdeSwitch(t)
+	exe, pids := script(t, testenv.Need(t, "vde_plug", "vdeplug"), vnl)
+	us := open(t, "cmd://"+exe, server)
+	return &rig{us: stackParty{us}, them: debian(t, vnl, client), fate: func(t *testing.T) string {
+		var another func()
+		outlives(t, us, client, func(sig syscall.Signal) { another = killRun(t, pids, sig) }, func() { another() })
+		return goesOn
+	}}
+}
+
+// script writes a program that executes a command, which may have any characters
+// but '. It returns its path, and that of a file to which each run adds its number.
+func script(t *testing.T, command ...string) (path, pids string) {
+	t.Helper()
+	dir := shortDir(t)
+	path, pids = filepath.Join(dir, "run"), filepath.Join(dir, "pids")
+	text := fmt.Sprintf("#!/bin/sh\necho $$ >>%s\nexec '%s'\n", pids, strings.Join(command, "' '"))
+	if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path, pids
+}
+
+// killRun ends the last run of a script. What it returns waits for another.
+func killRun(t *testing.T, pids string, sig syscall.Signal) (another func()) {
+	t.Helper()
+	runs := func() (list []string) {
 		text, err := os.ReadFile(pids)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return strings.Fields(string(text))
 	}
-	return &rig{us: stackParty{us}, them: debian(t, vnl, client), fate: func(t *testing.T) string {
-		n := 0
-		outlives(t, us, client, func(sig syscall.Signal) {
-			var pid int
-			list := running()
-			n = len(list)
-			fmt.Sscan(list[n-1], &pid)
-			if err := unix.Kill(pid, sig); err != nil {
-				t.Fatal(err)
-			}
-		}, func() {
-			eventually(t, "another command", func() bool { return len(running()) > n })
-		})
-		return goesOn
-	}}
+	list := runs()
+	pid, err := strconv.Atoi(list[len(list)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid, sig); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		eventually(t, "another command", func() bool { return len(runs()) > len(list) })
+	}
 }
 
 func vdeslDebian(t *testing.T, _ string) *rig {

@@ -70,6 +70,12 @@ func serveEcho(t *testing.T, s *vdestack.Stack) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	serveEchoOn(t, l)
+}
+
+// serveEchoOn is an echo server until the end of the test.
+func serveEchoOn(t *testing.T, l net.Listener) {
+	t.Helper()
 	go func() {
 		for {
 			c, err := l.Accept()

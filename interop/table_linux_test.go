@@ -36,6 +36,9 @@ func (w *row) key() []string { return []string{w.network, w.role, w.peer} }
 type rig struct {
 	us, them party
 	dev      string // the interface of them; empty means vde0
+	// ours and theirs are what each is called by the other, where that is not
+	// server and client. An address that is missing is not reached.
+	ours, theirs host
 	// fate lets the peer end and return, and says what that did. After it, both
 	// parties can be reached again.
 	fate func(t *testing.T) string
@@ -92,13 +95,36 @@ func must(t *testing.T, p party, script string) (output string) {
 	return output
 }
 
+// isHost reports whether a party is the host of a NAT, which has no interface on
+// the network, and sends nothing there but by forwards of TCP.
+func isHost(p party) bool {
+	_, ok := p.(hostParty)
+	return ok
+}
+
 // meet has both parties talk, the client first: it is the one that is new.
 func (r *rig) meet(t *testing.T) {
 	t.Helper()
-	ping(t, r.them, server)
-	ping(t, r.us, client)
-	r.them.echo(t, server)
-	r.us.echo(t, client)
+	if !isHost(r.them) {
+		ping(t, r.them, r.ours)
+	}
+	if !isHost(r.us) {
+		ping(t, r.us, r.theirs)
+	}
+	r.them.echo(t, r.ours)
+	r.us.echo(t, r.theirs)
+}
+
+// talk is what meet has seen.
+func (r *rig) talk() (frames, tcp string) {
+	frames, tcp = "both ways", "both ways"
+	if isHost(r.us) || isHost(r.them) {
+		frames = "a guest pings the host"
+	}
+	if r.ours[1] == "" || r.theirs[1] == "" {
+		tcp += "; over IPv6 from the guest only"
+	}
+	return frames, tcp
 }
 
 // setMTU sets the MTU of both interfaces, if they have it.
@@ -108,7 +134,12 @@ func (r *rig) setMTU(t *testing.T, mtu int) bool {
 	if dev == "" {
 		dev = "vde0"
 	}
-	must(t, r.us, fmt.Sprintf("%s link set vde0 mtu %d", ip, mtu))
+	if !isHost(r.us) {
+		must(t, r.us, fmt.Sprintf("%s link set vde0 mtu %d", ip, mtu))
+	}
+	if isHost(r.them) {
+		return true
+	}
 	_, status := r.them.run(t, fmt.Sprintf("%s link set %s mtu %d", ip, dev, mtu))
 	return status == 0
 }
@@ -126,8 +157,20 @@ func (r *rig) try(t *testing.T, size int, may bool) (lost string) {
 	}
 	const headers = 20 + 8 // IPv4 and ICMP
 	script := fmt.Sprintf("%s -n -M do -s %d %s ", testenv.Need(t, "ping", "iputils-ping"), size-headers, wait)
-	out, there := r.them.run(t, script+server[0])
-	out2, here := r.us.run(t, script+client[0])
+	var out, out2 string
+	var there, here int
+	if !isHost(r.them) {
+		out, there = r.them.run(t, script+r.ours[0])
+	}
+	if !isHost(r.us) {
+		out2, here = r.us.run(t, script+r.theirs[0])
+	}
+	switch {
+	case isHost(r.them):
+		there = here
+	case isHost(r.us):
+		here = there
+	}
 	if (here == 0) != (there == 0) {
 		t.Errorf("packets of %d bytes pass one way: ping ended with status %d here, %d there: %s%s", size, here, there, out, out2)
 	}
@@ -170,13 +213,17 @@ const largestMTU = 9216
 // see fills the row: what is seen of frames, TCP, MTU and the peer's fate.
 func (w *row) see(t *testing.T, vdens string) []string {
 	r := w.open(t, vdens)
+	if r.ours == (host{}) {
+		r.ours, r.theirs = server, client
+	}
 	r.us.serveEcho(t)
 	r.them.serveEcho(t)
 	r.meet(t)
 	mtu := r.mtu(t, w.limit)
 	fate := r.fate(t)
 	r.meet(t)
-	cells := []string{"both ways", "both ways", mtu, fate}
+	frames, tcp := r.talk()
+	cells := []string{frames, tcp, mtu, fate}
 	t.Logf("seen: %q", cells)
 	return cells
 }

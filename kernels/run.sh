@@ -241,6 +241,7 @@ build() {
 		[ -d "$out/${name//\//-}" ] || die "there are no tests of $name"
 	done
 	[ -z "$full" ] || (cd .. && CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go build -o "$out/programs/" ./echo_example ./http_example ./vdens)
+	[ -z "$full" ] || CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go build -C ../slirp -o "$out/programs/" ./slirp_plug
 	chmod -R a+rX "$out"
 }
 

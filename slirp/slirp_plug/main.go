@@ -1,0 +1,88 @@
+// Slirp_plug is slirp:// for programs that do not have it: it speaks the VDE stream
+// format on standard input and output, for vdens, dpipe and all that starts a
+// command.
+//
+//	vdens -addr 10.0.2.15/24 -gw 10.0.2.2 -dns 10.0.2.3 cmd://slirp_plug -- curl example.org
+//	dpipe slirp_plug slirp:///restricted = vdens plug vde://
+//
+// Its argument is the locator, by default slirp://. It ends, with status 0, at the
+// end of its input.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	_ "github.com/vdestack/vdestack/slirp"
+	"github.com/vdestack/vdestack/vdeplug"
+)
+
+func main() {
+	vnl := "slirp://"
+	switch len(os.Args) {
+	case 1:
+	case 2:
+		vnl = os.Args[1]
+	default:
+		fmt.Fprintln(os.Stderr, "usage: slirp_plug [slirp://...]")
+		os.Exit(2)
+	}
+	if err := run(vnl); err != nil {
+		fmt.Fprintln(os.Stderr, "slirp_plug:", err)
+		os.Exit(1)
+	}
+}
+
+// run carries frames until the stream has ended, or a signal comes. Then the
+// commands of the network end too.
+func run(vnl string) error {
+	// Whoever reads the stream may be gone: writing says so.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer cancel()
+	network, err := vdeplug.OpenContext(ctx, vnl, nil)
+	if err != nil {
+		return err
+	}
+	defer network.Close()
+	stream := vdeplug.NewStream(stdio{})
+	defer stream.Close()
+	ended := make(chan error, 2)
+	go func() { ended <- carry(network, stream) }()
+	go func() { ended <- carry(stream, network) }()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case err := <-ended:
+		if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) {
+			return nil
+		}
+		return err
+	}
+}
+
+// carry carries frames from one network to another until one has ended.
+func carry(from, to vdeplug.Conn) error {
+	frame := make([]byte, vdeplug.MaxFrame)
+	for {
+		n, err := from.Recv(frame)
+		if err != nil {
+			return err
+		}
+		if err := to.Send(frame[:n]); err != nil {
+			return err
+		}
+	}
+}
+
+// stdio is standard input and output as one stream. It ends with the program.
+type stdio struct{}
+
+func (stdio) Read(b []byte) (int, error)  { return os.Stdin.Read(b) }
+func (stdio) Write(b []byte) (int, error) { return os.Stdout.Write(b) }
+func (stdio) Close() error                { return nil }
