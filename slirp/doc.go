@@ -78,13 +78,16 @@
 // A plug has 1024 connections and 512 sockets for UDP and ping at most, and no more
 // than a quarter and an eighth of the descriptors that the program may have. A
 // connection too many is refused; of the sockets, that which would end first makes
-// room. A connection takes half a MiB of buffers at most.
+// room. No more than a quarter of the connections are being made: then the oldest
+// of these makes room. A connection takes half a MiB of buffers at most.
 //
 // Guests cannot be told from the program: what may be reached by the host's rules,
 // on its other addresses too, may be reached by them.
 //
-// Errors of connecting are all seen as "connection refused". There is no ICMP but
-// ping, no protocol but TCP and UDP, and no multicast beyond the network. DHCP does
+// Guests are told of hosts and networks that the host cannot reach, and of what it
+// may not, as by a router. A host that does not answer is silent to them too, and
+// other errors of connecting are seen as "connection refused". There is no other ICMP
+// but ping, no protocol but TCP and UDP, and no multicast beyond the network. DHCP does
 // not know of addresses that were set by hand. On other systems than Linux there is
 // neither ping nor cmdfwd, and nothing was tried.
 package slirp

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
@@ -206,12 +207,12 @@ func (f *flow) name(a, b netip.AddrPort) {
 }
 
 // send sends a datagram that a guest has sent to dst. It does not wait.
-func (f *flow) send(dst, to netip.AddrPort, data []byte) {
+func (f *flow) send(dst, to netip.AddrPort, data []byte) error {
 	plain := netip.AddrPortFrom(to.Addr().WithZone(""), to.Port())
 	if back, ok := f.n.inside(plain, dst.Addr()); !ok || back != dst {
 		f.name(plain, dst)
 	}
-	sendNow(f.conn, data, to)
+	return sendNow(f.conn, data, to)
 }
 
 // ask chooses the name server for a question: the first of the host, and for one
@@ -280,10 +281,14 @@ func (n *nat) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bo
 	default:
 		f.keep(dnsIdle)
 		if n.isNameServer(dst) {
-			to = f.ask(data)
+			// If it is not reached, the next one may be.
+			f.send(dst, f.ask(data), data)
+			return true
 		}
 	}
-	f.send(dst, to, data)
+	if err := f.send(dst, to, data); err != nil {
+		n.tell(guest.Addr(), err, slices.Concat(pkt.NetworkHeader().Slice(), h, data))
+	}
 	return true
 }
 
@@ -322,26 +327,64 @@ func (n *nat) ping(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 		return true
 	}
 	key := flowKey{ping: true, guest: netip.AddrPortFrom(guest, binary.BigEndian.Uint16(msg[4:]))}
+	packet := slices.Concat(pkt.NetworkHeader().Slice(), msg)
 	f, err := n.find(key, false, func() (*net.UDPConn, error) { return listenPing(guest.Is6()) })
 	if err != nil {
-		n.prohibit(guest, slices.Concat(pkt.NetworkHeader().Slice(), msg))
+		n.writeUnreachable(guest, prohibited, packet)
 		return true
 	}
 	f.keep(pingIdle)
 	to := netip.AddrPortFrom(dst, 0)
-	f.send(to, to, msg)
+	if err := f.send(to, to, msg); err != nil {
+		n.tell(guest, err, packet)
+	}
 	return true
 }
 
-// prohibit tells a guest that the host may not send its packet.
-func (n *nat) prohibit(guest netip.Addr, packet []byte) {
+// An unreachable is what ICMP says of a packet that does not get where it should,
+// in both versions.
+type unreachable struct {
+	v4 header.ICMPv4Code
+	v6 header.ICMPv6Code
+}
+
+var (
+	noNetwork  = unreachable{header.ICMPv4NetUnreachable, header.ICMPv6NetworkUnreachable}
+	noHost     = unreachable{header.ICMPv4HostUnreachable, header.ICMPv6AddressUnreachable}
+	prohibited = unreachable{header.ICMPv4AdminProhibited, header.ICMPv6Prohibited}
+)
+
+// unreachableOf returns what an error of the host's socket means to a guest.
+func unreachableOf(err error) (_ unreachable, ok bool) {
+	switch {
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EINVAL): // a blackhole among the routes
+		return noNetwork, true
+	case errors.Is(err, syscall.EHOSTUNREACH):
+		return noHost, true
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return prohibited, true
+	}
+	return unreachable{}, false
+}
+
+// tell tells a guest that its packet is not delivered, if that is what the error
+// says.
+func (n *nat) tell(guest netip.Addr, err error, packet []byte) bool {
+	why, ok := unreachableOf(err)
+	if ok {
+		n.writeUnreachable(guest, why, packet)
+	}
+	return ok
+}
+
+func (n *nat) writeUnreachable(guest netip.Addr, why unreachable, packet []byte) {
 	const most = header.IPv4MinimumProcessableDatagramSize - header.IPv4MinimumSize - icmpHeaderLen // RFC 1812
 	packet = packet[:min(len(packet), most)]
 	if guest.Is6() {
-		n.writeICMP(n.cfg.host6.Addr(), guest, udpTTL, [icmpHeaderLen]byte{byte(header.ICMPv6DstUnreachable), byte(header.ICMPv6Prohibited)}, packet)
+		n.writeICMP(n.cfg.host6.Addr(), guest, udpTTL, [icmpHeaderLen]byte{byte(header.ICMPv6DstUnreachable), byte(why.v6)}, packet)
 		return
 	}
-	n.writeICMP(n.cfg.host.Addr(), guest, udpTTL, [icmpHeaderLen]byte{byte(header.ICMPv4DstUnreachable), byte(header.ICMPv4AdminProhibited)}, packet)
+	n.writeICMP(n.cfg.host.Addr(), guest, udpTTL, [icmpHeaderLen]byte{byte(header.ICMPv4DstUnreachable), byte(why.v4)}, packet)
 }
 
 // writeEchoReply sends an answer to a ping, in which the host's identifier is

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
 )
 
 // TestForwardTCP connects from the host to a server of the guest.
@@ -355,6 +358,8 @@ func TestPing(t *testing.T) {
 		{"restricted", "10.0.2.2", closed, false},
 		{"restricted, beyond", "203.0.113.1", closed, true},
 		{"nobody", "10.0.2.77", st, true},
+		{"no route", "198.51.100.1", st, true},
+		{"no route, IPv6", "2001:db8::1", st, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -367,8 +372,100 @@ func TestPing(t *testing.T) {
 				if (err != nil) != tt.fails {
 					t.Errorf("%s bytes: %v: %s", size, err, out)
 				}
+				if strings.HasPrefix(tt.name, "no route") && !strings.Contains(string(out), "nreachable") {
+					t.Errorf("%s bytes: got %q, want that it is unreachable", size, out)
+				}
 			}
 		})
+	}
+}
+
+// TestUnreachable sends to what the host cannot reach, which the guest learns. With
+// the C library it is the same where the host knows at once.
+func TestUnreachable(t *testing.T) {
+	plug := testenv.Need(t, "vde_plug", "vdeplug")
+	if !haveC() {
+		testenv.Skip(t, "libvdeplug_slirp.so is missing (apt-get install libvdeplug-slirp)")
+	}
+	ours, theirs := guest(t, "slirp://"), guest(t, "cmd://"+plug+" slirp://")
+	for _, tt := range []struct {
+		name, network, addr string
+		want                syscall.Errno
+		later               bool // C does not answer
+	}{
+		{"refused", "tcp", "10.0.2.2:9", syscall.ECONNREFUSED, false},
+		{"refused, IPv6", "tcp", "[fd00::2]:9", syscall.ECONNREFUSED, false},
+		{"no route", "tcp", "198.51.100.1:80", syscall.ENETUNREACH, false},
+		{"no route, IPv6", "tcp", "[2001:db8::1]:80", syscall.ENETUNREACH, false},
+		{"no host", "tcp", "203.0.113.77:80", syscall.EHOSTUNREACH, true},
+		{"no host, IPv6", "tcp", "[fd09::77]:80", syscall.EHOSTUNREACH, true},
+		{"UDP, no route", "udp", "198.51.100.1:80", syscall.ENETUNREACH, false},
+		{"UDP, no route, IPv6", "udp", "[2001:db8::1]:80", syscall.ENETUNREACH, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			try := func(who string, st *vdestack.Stack) {
+				c, err := st.DialContext(bounded(t), tt.network, tt.addr)
+				if err == nil {
+					defer c.Close()
+					if tt.network == "udp" {
+						wantErrors(t, c.(*net.UDPConn))
+					}
+					c.SetDeadline(time.Now().Add(patience))
+					fmt.Fprint(c, "hello")
+					_, err = c.Read(make([]byte, 1))
+				}
+				if !errors.Is(err, tt.want) {
+					t.Errorf("%s: got %v, want %v", who, err, tt.want)
+				}
+			}
+			try("ours", ours)
+			if !tt.later {
+				try("the C library", theirs)
+			}
+		})
+	}
+}
+
+// wantErrors lets a socket report all that ICMP says.
+func wantErrors(t *testing.T, c *net.UDPConn) {
+	t.Helper()
+	level, name := unix.IPPROTO_IP, unix.IP_RECVERR
+	if c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Is6() {
+		level, name = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, name, 1) })
+	if cerr != nil || err != nil {
+		t.Fatal(cerr, err)
+	}
+}
+
+// TestUnreachableOf looks at errors that take privilege, or minutes.
+func TestUnreachableOf(t *testing.T) {
+	for _, tt := range []struct {
+		err      error
+		want     unreachable
+		ok, late bool
+	}{
+		{err: syscall.ECONNREFUSED},
+		{err: syscall.ENOENT},
+		{err: syscall.ENETUNREACH, want: noNetwork, ok: true},
+		{err: syscall.EINVAL, want: noNetwork, ok: true},
+		{err: syscall.EHOSTUNREACH, want: noHost, ok: true},
+		{err: syscall.EACCES, want: prohibited, ok: true},
+		{err: syscall.EPERM, want: prohibited, ok: true},
+		{err: syscall.ETIMEDOUT, late: true},
+		{err: context.DeadlineExceeded, late: true},
+	} {
+		err := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", tt.err)}
+		got, ok := unreachableOf(err)
+		if late := (&attempt{ctx: t.Context()}).late(err); got != tt.want || ok != tt.ok || late != tt.late {
+			t.Errorf("%v: got %v, %t, %t, want %v, %t, %t", tt.err, got, ok, late, tt.want, tt.ok, tt.late)
+		}
 	}
 }
 

@@ -3,14 +3,19 @@ package slirp
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
+	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -62,7 +67,7 @@ func TestManyFlows(t *testing.T) {
 	noLeaks(t)
 	echo := echoServer(t, "127.0.0.1")
 	n := openNAT(t, "slirp:///v4")
-	before := descriptorsOpen(t)
+	before := socketsOpen(t)
 	dst := netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), echo.Port())
 	for _, host := range []string{"10.0.2.15", "10.0.2.16"} {
 		for port := 1; port < 1<<16; port += 23 {
@@ -71,8 +76,8 @@ func TestManyFlows(t *testing.T) {
 			}
 		}
 	}
-	if got := descriptorsOpen(t) - before; got > maxFlows {
-		t.Errorf("%d descriptors for flows, want %d at most", got, maxFlows)
+	if got := socketsOpen(t) - before; got > maxFlows {
+		t.Errorf("%d sockets for flows, want %d at most", got, maxFlows)
 	}
 	n.flows.mu.Lock()
 	if got := len(n.flows.open); got > maxFlows {
@@ -110,37 +115,143 @@ func stillServes(t *testing.T, n *nat, echo netip.AddrPort) {
 	t.Error("the plug does not serve any more")
 }
 
-// TestManyConnections asks for connections from everywhere and never finishes one.
-func TestManyConnections(t *testing.T) {
-	noLeaks(t)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+// socketsOpen counts sockets alone: namespaces are made ahead at any time.
+func socketsOpen(t *testing.T) (count int) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/self/fd/*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	echo := echoServer(t, "127.0.0.1")
-	n := openNAT(t, "slirp:///v4")
-	for i := range byte(100) { // of the others the stack does not know where they are
-		n.Send(frameARP(netip.AddrFrom4([4]byte{10, 0, 2, 15 + i}), n.cfg.host.Addr()))
+	for _, f := range files {
+		if to, err := os.Readlink(f); err == nil && strings.HasPrefix(to, "socket:") {
+			count++
+		}
 	}
-	before := descriptorsOpen(t)
-	dst := netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), uint16(ln.Addr().(*net.TCPAddr).Port))
-	for i := range 4 * maxConns {
-		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 2, byte(15 + i%200)}), uint16(1000+i))
+	return count
+}
+
+// flood asks for connections from everywhere and never finishes one.
+func flood(t *testing.T, n *nat, dst netip.AddrPort, count int) {
+	t.Helper()
+	for i := range byte(100) { // of the others the stack does not know where they are
+		n.Send(frameARP(netip.AddrFrom4([4]byte{10, 0, 2, 100 + i}), n.cfg.host.Addr()))
+	}
+	for i := range count {
+		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 2, byte(100 + i%150)}), uint16(1000+i))
 		if err := n.Send(frameSYN(n, src, dst)); err != nil {
 			t.Fatal(err)
 		}
 		n.conns.mu.Lock()
-		places := n.conns.places
+		places, made := n.conns.places, n.conns.made.Len()
 		n.conns.mu.Unlock()
-		if places < 0 {
-			t.Fatalf("%d places are left", places)
+		if places < 0 || made > n.conns.maxMade {
+			t.Fatalf("%d places are left and %d connections are being made, want 0 at least and %d at most", places, made, n.conns.maxMade)
 		}
 	}
-	if got := descriptorsOpen(t) - before; got > maxConns+8 {
-		t.Errorf("%d descriptors for connections, want %d at most", got, maxConns)
+}
+
+// tcpEchoServer starts a server on the host's loopback, which accepts all that comes.
+func tcpEchoServer(t *testing.T) netip.AddrPort {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	stillServes(t, n, echo)
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				// Not by splice, whose pipes are there until memory is collected.
+				io.Copy(c, struct{ io.Reader }{c})
+			}()
+		}
+	}()
+	return ln.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// dialEcho connects a guest to an echo server of the host, and uses the connection.
+func dialEcho(t *testing.T, st *vdestack.Stack, server netip.AddrPort) net.Conn {
+	t.Helper()
+	c, err := st.DialContext(bounded(t), "tcp", fmt.Sprintf("10.0.2.2:%d", server.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	useEcho(t, c)
+	return c
+}
+
+func useEcho(t *testing.T, c net.Conn) {
+	t.Helper()
+	c.SetDeadline(time.Now().Add(patience))
+	buf := make([]byte, 5)
+	fmt.Fprint(c, "hello")
+	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "hello" {
+		t.Errorf("got %q, %v", buf, err)
+	}
+}
+
+// TestManyConnections asks for more connections than there may be. None is
+// finished; those that were there before, and those that come after, are served.
+func TestManyConnections(t *testing.T) {
+	noLeaks(t)
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // nothing is accepted
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for _, tt := range []struct {
+		name string
+		dst  netip.AddrPort
+	}{
+		{"to a server", netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), uint16(silent.Addr().(*net.TCPAddr).Port))},
+		{"to who does not answer", netip.MustParseAddrPort("203.0.113.77:80")},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server := tcpEchoServer(t)
+			n := openNAT(t, "slirp:///v4")
+			st := guestOn(t, n, "10.0.2.15/24")
+			c := dialEcho(t, st, server)
+			before := socketsOpen(t)
+			flood(t, n, tt.dst, 4*maxConns)
+			if got := socketsOpen(t) - before; got > maxConns+8 {
+				t.Errorf("%d sockets for connections, want %d at most", got, maxConns)
+			}
+			useEcho(t, c)
+			for range 3 {
+				dialEcho(t, st, server)
+			}
+		})
+	}
+}
+
+// TestHalfOpenAge looks that who does not answer gets no place for long.
+func TestHalfOpenAge(t *testing.T) {
+	noLeaks(t)
+	server := tcpEchoServer(t)
+	n := openNAT(t, "slirp:///v4")
+	n.conns.patience = time.Millisecond
+	n.conns.mu.Lock()
+	places := n.conns.places
+	n.conns.mu.Unlock()
+	const crowd = 10
+	flood(t, n, netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), server.Port()), crowd)
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		n.conns.mu.Lock()
+		left, made, asked := n.conns.places, n.conns.made.Len(), len(n.conns.asked)
+		n.conns.mu.Unlock()
+		if left == places && made == 0 && asked == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d places of %d are free, %d connections are being made, %d are asked for", left, places, made, asked)
+		}
+	}
 }
 
 // TestNonsense sends frames of every length, and packets with all that a header can

@@ -56,6 +56,8 @@ type nat struct {
 	mac   tcpip.LinkAddress
 	own   map[netip.Addr]bool // addresses that answer
 	stack *stack.Stack
+	// forwarder makes connections of what guests ask for.
+	forwarder *tcp.Forwarder
 
 	names nameservers
 	dhcp  leases
@@ -132,7 +134,8 @@ func (n *nat) start() error {
 			return errorOf(err)
 		}
 	}
-	s.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(s, 0, maxConns, n.connect).HandlePacket)
+	n.forwarder = tcp.NewForwarder(s, 0, maxConns, n.connect)
+	s.SetTransportProtocolHandler(tcp.ProtocolNumber, n.segment)
 	s.SetTransportProtocolHandler(udp.ProtocolNumber, n.datagram)
 	s.SetTransportProtocolHandler(icmp.ProtocolNumber4, n.ping)
 	s.SetTransportProtocolHandler(icmp.ProtocolNumber6, n.ping)

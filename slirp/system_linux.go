@@ -23,15 +23,15 @@ func descriptors() int {
 }
 
 // sendNow sends a datagram. One for which there is no room is lost.
-func sendNow(c *net.UDPConn, data []byte, to netip.AddrPort) {
+func sendNow(c *net.UDPConn, data []byte, to netip.AddrPort) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return
+		return err
 	}
 	var sa unix.Sockaddr
 	if c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Is4() {
 		if !to.Addr().Is4() {
-			return
+			return unix.EAFNOSUPPORT
 		}
 		sa = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
 	} else {
@@ -39,16 +39,21 @@ func sendNow(c *net.UDPConn, data []byte, to netip.AddrPort) {
 		if zone := to.Addr().Zone(); zone != "" {
 			ifi, err := net.InterfaceByName(zone)
 			if err != nil {
-				return
+				return err
 			}
 			sa6.ZoneId = uint32(ifi.Index)
 		}
 		sa = sa6
 	}
-	raw.Write(func(fd uintptr) bool {
-		unix.Sendto(int(fd), data, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, sa)
+	var sent error
+	err = raw.Write(func(fd uintptr) bool {
+		sent = unix.Sendto(int(fd), data, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, sa)
 		return true
 	})
+	if err != nil {
+		return err
+	}
+	return sent
 }
 
 // listenPing makes a socket for echo requests, which the kernel allows the groups

@@ -12,7 +12,10 @@ const nonblock = 0
 
 func descriptors() int { return 1024 }
 
-func sendNow(c *net.UDPConn, data []byte, to netip.AddrPort) { c.WriteToUDPAddrPort(data, to) }
+func sendNow(c *net.UDPConn, data []byte, to netip.AddrPort) error {
+	_, err := c.WriteToUDPAddrPort(data, to)
+	return err
+}
 
 func listenPing(bool) (*net.UDPConn, error) { return nil, errors.ErrUnsupported }
 

@@ -1,16 +1,21 @@
 package slirp
 
 import (
+	"container/list"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -21,39 +26,118 @@ const (
 	dialTimeout = 2 * time.Minute
 	// nameTimeout is how long a name server may, if there is another.
 	nameTimeout = 5 * time.Second
+	// handshakeTimeout is how long a guest may take until it knows that it was
+	// answered.
+	handshakeTimeout = 30 * time.Second
 	// A guest that says nothing for keepIdle is asked, and given up after keepCount
 	// questions: its connection would stay for ever.
 	keepIdle, keepInterval, keepCount = 2 * time.Minute, 30 * time.Second, 6
 )
 
-// conns are the sockets of TCP that are open, and the places for others.
+// conns are the sockets of TCP that are open, and the places for others. A place is
+// that of an attempt until its connection has ended.
 type conns struct {
 	tasks *sync.WaitGroup // has one more for each place that is taken
+	// patience is how long a guest may take to answer that it was answered.
+	patience time.Duration
 
-	mu     sync.Mutex // guards the fields below
-	open   map[io.Closer]struct{}
-	places int
-	closed bool
+	mu      sync.Mutex // guards the fields below
+	open    map[io.Closer]struct{}
+	places  int
+	made    list.List                              // attempts that may still fail, the oldest first
+	maxMade int                                    // their number: a crowd of them leaves places to others
+	asked   map[stack.TransportEndpointID]*attempt // those that guests have asked for
+	closed  bool
+}
+
+// An attempt is a connection that is being made, from or to a guest.
+type attempt struct {
+	ctx    context.Context // ends when it is given up
+	cancel context.CancelFunc
+	// id and syn are what a guest has asked for, and the packet in which it did.
+	id    stack.TransportEndpointID
+	syn   []byte
+	entry *list.Element // of conns.made; nil if it was given up, and when it is made
 }
 
 func (c *conns) init(places int, tasks *sync.WaitGroup) {
-	c.open, c.places, c.tasks = make(map[io.Closer]struct{}), places, tasks
+	c.open, c.asked, c.places, c.tasks = make(map[io.Closer]struct{}), make(map[stack.TransportEndpointID]*attempt), places, tasks
+	c.maxMade = max(places/4, 1)
+	c.patience = handshakeTimeout
 }
 
-// take takes a place, unless there is none.
-func (c *conns) take() bool {
+// begin takes a place. If too many attempts are being made the oldest is given up,
+// so that those who answer come through. Where there is no attempt, it reports
+// whether there will be a place.
+func (c *conns) begin(ctx context.Context) (a *attempt, soon bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.places == 0 {
-		return false
+	return c.beginLocked(ctx)
+}
+
+func (c *conns) beginLocked(ctx context.Context) (a *attempt, soon bool) {
+	if first := c.made.Front(); first != nil && (c.places == 0 || c.made.Len() >= c.maxMade) {
+		old := c.made.Remove(first).(*attempt)
+		old.entry = nil
+		old.cancel()
+		soon = true
 	}
+	if c.closed || c.places == 0 {
+		return nil, soon
+	}
+	a = &attempt{}
+	a.ctx, a.cancel = context.WithCancel(ctx)
+	a.entry = c.made.PushBack(a)
 	c.places--
 	c.tasks.Add(1)
+	return a, true
+}
+
+// ask begins what a guest has asked for in a packet, unless it has done so before.
+func (c *conns) ask(ctx context.Context, id stack.TransportEndpointID, syn []byte) (a *attempt, soon bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asked[id] != nil {
+		return nil, true
+	}
+	if a, soon = c.beginLocked(ctx); a != nil {
+		a.id, a.syn = id, syn
+		c.asked[id] = a
+	}
+	return a, soon
+}
+
+func (c *conns) of(id stack.TransportEndpointID) *attempt {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked[id]
+}
+
+// succeed says that an attempt is a connection. It reports false if it was given
+// up.
+func (c *conns) succeed(a *attempt) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.forget(a)
+}
+
+func (c *conns) forget(a *attempt) bool {
+	if c.asked[a.id] == a {
+		delete(c.asked, a.id)
+	}
+	if a.entry == nil {
+		return false
+	}
+	c.made.Remove(a.entry)
+	a.entry = nil
 	return true
 }
 
-func (c *conns) giveBack() {
+// end gives the place of an attempt, or of the connection that it was, back.
+func (c *conns) end(a *attempt) {
+	a.cancel()
 	c.mu.Lock()
+	c.forget(a)
 	c.places++
 	c.mu.Unlock()
 	c.tasks.Done()
@@ -98,18 +182,37 @@ type stream interface {
 	CloseWrite() error
 }
 
+// segment takes a segment of no connection. If it reports false, it is answered
+// with a reset.
+func (n *nat) segment(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
+	h := pkt.TransportHeader().Slice()
+	if len(h) < header.TCPMinimumSize || header.TCP(h).Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
+		return false
+	}
+	a, soon := n.conns.ask(n.ctx, id, slices.Concat(pkt.NetworkHeader().Slice(), h))
+	if a == nil {
+		return soon // the guest asks again after a second
+	}
+	if !n.forwarder.HandlePacket(id, pkt) { // the checksum is wrong
+		n.conns.end(a)
+		return false
+	}
+	return true
+}
+
 // connect makes the connection that a guest asks for: to the host's side first, so
 // that the guest is refused where the host is.
 func (n *nat) connect(r *tcp.ForwarderRequest) {
-	if !n.conns.take() {
-		r.Complete(true)
-		return
-	}
-	defer n.conns.giveBack()
 	id := r.ID()
-	out, err := n.dialOut(netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort))
+	a := n.conns.of(id)
+	defer n.conns.end(a)
+	out, err := n.dialOut(a.ctx, netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort))
 	if err != nil {
-		r.Complete(true)
+		if a.late(err) || n.tell(addrOf(id.RemoteAddress), err, a.syn) {
+			r.Complete(false)
+		} else {
+			r.Complete(true)
+		}
 		return
 	}
 	if !n.conns.add(out) {
@@ -118,19 +221,72 @@ func (n *nat) connect(r *tcp.ForwarderRequest) {
 	}
 	defer n.conns.remove(out)
 	var wq waiter.Queue
-	ep, terr := r.CreateEndpoint(&wq)
-	if terr != nil {
+	ep := n.handshake(a, r, &wq)
+	if ep == nil {
 		breakOff(out)
-		r.Complete(true)
+		r.Complete(a.ctx.Err() == nil)
 		return
 	}
 	r.Complete(false)
+	if !n.conns.succeed(a) {
+		ep.Abort()
+		ep.Close()
+		breakOff(out)
+		return
+	}
 	n.join(gonet.NewTCPConn(&wq, ep), ep, out)
 }
 
+// late reports whether an attempt has failed because it took too long, or was given
+// up. The guest, who hears nothing, has its own idea of how long to wait, and may
+// ask again.
+func (a *attempt) late(err error) bool {
+	var timeout net.Error
+	return a.ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// handshake answers a guest, and waits until it has answered that. It returns nil
+// if it does not.
+func (n *nat) handshake(a *attempt, r *tcp.ForwarderRequest, wq *waiter.Queue) tcpip.Endpoint {
+	ctx, cancel := context.WithTimeout(a.ctx, n.conns.patience)
+	defer cancel()
+	done := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+		}
+		// CreateEndpoint may just begin to wait, so this is done again.
+		for {
+			if e, ok := n.stack.FindTransportEndpoint(protocolOf(addrOf(a.id.RemoteAddress)), tcp.ProtocolNumber, a.id, nic).(tcpip.Endpoint); ok {
+				e.Abort()
+			}
+			select {
+			case <-done:
+				return
+			case <-time.After(abortInterval):
+			}
+		}
+	})
+	ep, err := r.CreateEndpoint(wq)
+	close(done)
+	watch.Wait()
+	if err != nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		ep.Abort()
+		ep.Close()
+		return nil
+	}
+	return ep
+}
+
 // dialOut connects to what a guest means with an address.
-func (n *nat) dialOut(dst netip.AddrPort) (stream, error) {
-	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
+func (n *nat) dialOut(ctx context.Context, dst netip.AddrPort) (stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	for _, s := range n.cfg.services {
 		if s.at == dst {
@@ -229,20 +385,27 @@ const acceptPause = 100 * time.Millisecond
 // accept leads a connection to a guest. The guest sees who it is, with their port
 // where that is free.
 func (n *nat) accept(c *net.TCPConn, guest netip.AddrPort) {
-	if !n.conns.take() {
+	a, _ := n.conns.begin(n.ctx)
+	if a == nil {
 		breakOff(c)
 		return
 	}
-	defer n.conns.giveBack()
+	defer n.conns.end(a)
 	if !n.conns.add(c) {
 		return
 	}
 	defer n.conns.remove(c)
-	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(a.ctx, dialTimeout)
 	defer cancel()
 	from := n.client(c.RemoteAddr().(*net.TCPAddr).AddrPort(), guest.Addr())
 	in, ep, err := n.dialIn(ctx, from, guest)
 	if err != nil {
+		breakOff(c)
+		return
+	}
+	if !n.conns.succeed(a) {
+		ep.Abort()
+		in.Close()
 		breakOff(c)
 		return
 	}
