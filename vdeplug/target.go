@@ -93,9 +93,6 @@ func (t Target) Options(allowed map[string]func(value string, has bool) error) e
 	if t.HasInner {
 		return fmt.Errorf("%s: {%s}: it has no inner network (write a brace of a path as \\{)", t.scheme, t.Inner)
 	}
-	if err := checkUsage(t.scheme, allowed); err != nil {
-		return err
-	}
 	seen := make(map[string]string)
 	for _, p := range t.Params {
 		name, value := p.Name, p.Value

@@ -2,7 +2,6 @@ package vdeplug
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 )
@@ -36,55 +35,25 @@ type Option struct {
 
 var usages = struct {
 	mu      sync.RWMutex // guards schemes
-	schemes map[string]*described
-}{schemes: make(map[string]*described)}
+	schemes map[string]Usage
+}{schemes: make(map[string]Usage)}
 
-type described struct {
-	Usage
-	names []string // of all options, in order
-}
-
-// Describe makes the usage of a scheme known to [UsageOf]. From then on
-// [Target.Options] holds the scheme's plug to it: the options that the plug reads
-// are those that are described. Describe panics if the scheme is described twice.
+// Describe makes the usage of a scheme known to [UsageOf]. It panics if the scheme is
+// described twice.
 func Describe(scheme string, u Usage) {
-	d := &described{Usage: u}
-	for _, o := range u.Options {
-		d.names = append(append(d.names, o.Name), o.Aliases...)
-	}
-	slices.Sort(d.names)
 	usages.mu.Lock()
 	defer usages.mu.Unlock()
 	if _, ok := usages.schemes[scheme]; ok {
 		panic(fmt.Sprintf("vdeplug: scheme %q is described twice", scheme))
 	}
-	usages.schemes[scheme] = d
+	usages.schemes[scheme] = u
 }
 
 // UsageOf returns the usage of a scheme, and whether it is described.
 func UsageOf(scheme string) (Usage, bool) {
 	usages.mu.RLock()
 	defer usages.mu.RUnlock()
-	d, ok := usages.schemes[scheme]
-	if !ok {
-		return Usage{}, false
-	}
-	u := d.Usage
+	u, ok := usages.schemes[scheme]
 	u.Options = slices.Clone(u.Options)
-	return u, true
-}
-
-// checkUsage refuses to read options that are others than those described: it is
-// a mistake of the plug.
-func checkUsage(scheme string, allowed map[string]func(string, bool) error) error {
-	usages.mu.RLock()
-	d := usages.schemes[scheme]
-	usages.mu.RUnlock()
-	if d == nil {
-		return nil
-	}
-	if names := slices.Sorted(maps.Keys(allowed)); !slices.Equal(names, d.names) {
-		return fmt.Errorf("%s: the plug has the options %q and describes %q", scheme, names, d.names)
-	}
-	return nil
+	return u, ok
 }
