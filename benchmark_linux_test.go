@@ -4,7 +4,11 @@ import (
 	"context"
 	"io"
 	"net"
+	"os"
+	"os/exec"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,4 +78,78 @@ func BenchmarkDialUDP(b *testing.B) {
 		}
 		c.Close()
 	}
+}
+
+// BenchmarkPCAP is one TCP stream between a stack on an end of a veth pair and the
+// kernel, which has the other end, with the processor time of both.
+func BenchmarkPCAP(b *testing.B) {
+	if os.Geteuid() != 0 {
+		b.Skip("a packet socket needs root")
+	}
+	ip := func(args string) {
+		b.Helper()
+		if out, err := exec.Command("/sbin/ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+			b.Fatalf("ip %s: %v: %s", args, err, out)
+		}
+	}
+	ip("link add wire0 type veth peer name wire1")
+	defer ip("link del wire0")
+	ip("link set wire0 up")
+	ip("link set wire1 up")
+	ip("addr add 10.77.0.1/24 dev wire1")
+	s, err := Open("pcap://wire0", "10.77.0.2/24")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	ln, err := net.Listen("tcp", "10.77.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ln.Close()
+	const chunk = 1 << 20
+	for _, direction := range []string{"from stack", "to stack"} {
+		b.Run(direction, func(b *testing.B) {
+			from, err := s.DialContext(b.Context(), "tcp", ln.Addr().String())
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer from.Close()
+			to, err := ln.Accept()
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer to.Close()
+			if direction == "to stack" {
+				from, to = to, from
+			}
+			go func() {
+				data := make([]byte, chunk)
+				for {
+					if _, err := from.Write(data); err != nil {
+						return
+					}
+				}
+			}()
+			data := make([]byte, chunk)
+			b.SetBytes(chunk)
+			before := processorTime(b)
+			for b.Loop() {
+				if _, err := io.ReadFull(to, data); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric((processorTime(b)-before).Seconds()/(float64(b.N)*chunk/1e9), "cpu-s/GB")
+		})
+	}
+}
+
+// processorTime is what the process has taken so far.
+func processorTime(b *testing.B) time.Duration {
+	b.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
+	"time"
 
+	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,8 +50,59 @@ func openPCAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	}
 	// A veth pair hands packets on as they are, also to libpcap, which does not
 	// tell its users what is left to do.
-	dev.SendFrames()
-	return &tapConn{vnl: l.String(), name: name, dev: dev}, nil
+	start := time.Now()
+	u := newUnfinished(func() time.Duration { return time.Since(start) })
+	dev.SendFrames(u.taken)
+	return &tapConn{vnl: l.String(), name: name, dev: dev, unfinished: u}, nil
+}
+
+const (
+	// maxUnfinished is how many stations are known to take packets that are not
+	// finished, and unfinishedLife how long after the last one from them. While
+	// TCP sends they acknowledge.
+	maxUnfinished  = 1024
+	unfinishedLife = time.Minute
+)
+
+// unfinished knows the stations that send packets without checksum. They are kernels
+// on the same machine, or behind the same virtual network card, and what they send
+// they take too: packets that stand for many frames.
+type unfinished struct {
+	now func() time.Duration
+
+	mu       sync.RWMutex // guards stations
+	stations *macTable[struct{}]
+}
+
+func newUnfinished(now func() time.Duration) *unfinished {
+	return &unfinished{now: now, stations: newMACTable[struct{}](maxUnfinished, unfinishedLife)}
+}
+
+// learn looks who has sent packets. Those of several frames tell nothing, for the
+// interface may have joined them.
+func (u *unfinished) learn(packets []carrier.Packet) {
+	var last mac // a batch is mostly of one station
+	for i := range packets {
+		o := &packets[i].Offload
+		if o.Flags&virtio.FlagNeedsCsum == 0 || o.GSOType != virtio.GSONone {
+			continue
+		}
+		if _, src := macs(packets[i].Data); src != last {
+			last = src
+			u.mu.Lock()
+			u.stations.learn(src, struct{}{}, u.now())
+			u.mu.Unlock()
+		}
+	}
+}
+
+// taken reports whether the receiver of a packet takes it as it is.
+func (u *unfinished) taken(packet []byte) bool {
+	dst, _ := macs(packet)
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	_, ok := u.stations.lookup(dst, u.now())
+	return ok
 }
 
 // promiscuous lets an interface receive everything as long as the socket is open,

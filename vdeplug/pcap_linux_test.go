@@ -1,18 +1,22 @@
 package vdeplug
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/carrier/carriertest"
+	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 // needPackets skips the test where packet sockets cannot be had.
@@ -160,6 +164,128 @@ func TestPCAPPackets(t *testing.T) {
 		}
 		for _, frame := range want {
 			raw.want(t, frame)
+		}
+	}
+}
+
+// TestPCAPUnfinished sends to a station that has shown that it takes packets as the
+// kernel's TCP makes them, to others, and to one that has not shown it for long.
+func TestPCAPUnfinished(t *testing.T) {
+	wirePCAP(t)
+	noLeaks(t)
+	here := openTest(t, "pcap://here0").(*tapConn)
+	var now time.Duration
+	here.unfinished.now = func() time.Duration { return now }
+	there := openDevice(t, "there0")
+	for _, step := range []struct {
+		name   string
+		before func()
+		to     mac
+		tag    bool
+		whole  bool
+	}{
+		{"nothing is known", func() {}, station(2), false, false},
+		{"its own packets are finished", func() { hello(t, there, here, 0) }, station(2), false, false},
+		{"its own packets are not finished", func() { hello(t, there, here, virtio.FlagNeedsCsum) }, station(2), false, true},
+		{"in a VLAN", func() {}, station(2), true, true},
+		{"another station", func() {}, station(3), false, false},
+		{"all stations", func() {}, broadcast, false, false},
+		{"after a while", func() { now += unfinishedLife }, station(2), false, true},
+		{"too late", func() { now++ }, station(2), false, false},
+		{"it is back", func() { hello(t, there, here, virtio.FlagNeedsCsum) }, station(2), false, true},
+		{"the interface refused", func() { here.dev.Refused.Add(1) }, station(2), false, false},
+	} {
+		step.before()
+		p := testPacket(44, 1446)
+		copy(p.Data, step.to[:])
+		if step.tag {
+			p.Data = tagFrame(p.Data, etherTypeVLAN, 5, 3)
+			p.Offload.CsumStart += tagLen
+			p.Offload.HdrLen += tagLen
+		}
+		want := carriertest.Frames(t, p)
+		if err := here.SendPackets([]carrier.Packet{p}); err != nil {
+			t.Fatal(err)
+		}
+		n, wantPackets := 0, len(want)
+		if step.whole {
+			wantPackets = 1
+		}
+		var got []virtio.Header
+		var b carrier.Buffer
+		for n < len(want) {
+			packets, err := there.Read(&b)
+			if err != nil {
+				t.Fatalf("%s: %v", step.name, err)
+			}
+			for _, p := range packets {
+				if _, src := macs(p.Data); src != station(1) {
+					continue // the kernel's own
+				}
+				got = append(got, p.Offload)
+				for _, frame := range carriertest.Frames(t, p) {
+					if n == len(want) || !bytes.Equal(frame, want[n]) {
+						t.Fatalf("%s: frame %d is another", step.name, n)
+					}
+					n++
+				}
+			}
+		}
+		b.Release()
+		if len(got) != wantPackets || (got[0] != virtio.Header{}) != step.whole {
+			t.Errorf("%s: got %d packets, the first with %+v, want %d", step.name, len(got), got[0], wantPackets)
+		}
+	}
+}
+
+// openDevice is a packet socket that sends packets as they are.
+func openDevice(t *testing.T, ifname string) *nic.Device {
+	t.Helper()
+	ifi, err := net.InterfaceByName(ifname)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, err := nic.NewSocket(fd, ifi.Index, nic.All&^(nic.GRO|nic.UDPGRO))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := time.AfterFunc(patience, func() { dev.Close() })
+	t.Cleanup(func() { stop.Stop(); dev.Close() })
+	return dev
+}
+
+// hello lets the station that testPacket sends to send a packet of one frame, with
+// so much left to do, and waits until it has come.
+func hello(t *testing.T, from *nic.Device, to carrier.Conn, flags uint8) {
+	t.Helper()
+	p := testPacket(1, 100)
+	dst, src := station(1), station(2)
+	copy(p.Data, dst[:])
+	copy(p.Data[6:], src[:])
+	p.Offload.GSOType, p.Offload.GSOSize = virtio.GSONone, 0
+	if flags == 0 {
+		p = carrier.Packet{Data: carriertest.Frames(t, p)[0]}
+	}
+	if _, err := from.Write([]carrier.Packet{p}); err != nil {
+		t.Fatal(err)
+	}
+	stop := time.AfterFunc(patience, func() { to.(Conn).Close() })
+	defer stop.Stop()
+	var b carrier.Buffer
+	defer b.Release()
+	for {
+		packets, err := to.RecvPackets(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range packets {
+			if _, from := macs(p.Data); from == src {
+				return
+			}
 		}
 	}
 }

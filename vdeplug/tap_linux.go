@@ -26,6 +26,8 @@ type tapConn struct {
 	dev  *nic.Device
 	one  oneByOne
 
+	unfinished *unfinished // of pcap; else nil
+
 	closing   atomic.Bool
 	closeOnce sync.Once
 }
@@ -137,6 +139,9 @@ func (c *tapConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 			return nil, c.final("recv", err)
 		}
 		b.Packets = keep(packets, &c.droppedRecv)
+		if c.unfinished != nil {
+			c.unfinished.learn(b.Packets)
+		}
 		if len(b.Packets) > 0 {
 			return b.Packets, nil
 		}

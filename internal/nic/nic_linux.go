@@ -33,7 +33,8 @@ type Device struct {
 	socket  bool        // a packet socket, not a TAP
 	down    atomic.Bool // whether the interface of a socket was, when it was looked at
 	header  bool
-	frames  bool          // of SendFrames
+	// whole is that of SendFrames; nil lets all packets be whole.
+	whole   func(packet []byte) bool
 	offload atomic.Uint32 // an Offload
 	udp     bool          // the kernel accepts joined datagrams
 
@@ -42,7 +43,7 @@ type Device struct {
 
 	// Bad counts what the interface sent that is no packet.
 	Bad atomic.Uint64
-	// Refused counts packets of joined frames that the interface did not take.
+	// Refused counts packets of several frames that the interface did not take.
 	// After the first, frames are not joined any more.
 	Refused atomic.Uint64
 }
@@ -125,8 +126,14 @@ func (d *Device) Offload() Offload { return Offload(d.offload.Load()) }
 
 // SendFrames lets Write cut packets into frames and finish their checksums, for
 // those who read them behind the interface and know nothing of what is left to do.
-// It comes before the first Write.
-func (d *Device) SendFrames() { d.frames = true }
+// Packets for which whole returns true are joined and sent as ever, until the
+// interface refuses one. It comes before the first Write.
+func (d *Device) SendFrames(whole func(packet []byte) bool) { d.whole = whole }
+
+// finished reports whether a packet has to be sent as frames with all checksums.
+func (d *Device) finished(packet []byte) bool {
+	return !d.header || d.whole != nil && (d.Refused.Load() > 0 || !d.whole(packet))
+}
 
 // SyscallConn returns the descriptor.
 func (d *Device) SyscallConn() syscall.RawConn { return d.raw }

@@ -55,7 +55,8 @@ func (w *writer) all(fd int) {
 	for i := range w.packets {
 		p := &w.packets[i]
 		switch {
-		case !w.dev.header || w.dev.frames:
+		case w.dev.finished(p.Data):
+			w.flush(fd)
 			w.separate(fd, p)
 		case p.Offload == virtio.Header{} && o&GRO != 0:
 			w.join.Add(p.Data)
