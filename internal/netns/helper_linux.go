@@ -73,13 +73,16 @@ type request struct {
 	// Places in the list: of the setns calls, if any, and of the first of calls.
 	entry, exit, first int
 	err                error // the trip's, or setns's
+	// begun says that the first of calls was made, or may have been: a helper that
+	// is killed within a call leaves no result of it.
+	begun bool
 }
 
 var requests = sync.Pool{New: func() any { return &request{wake: make(chan bool, 1)} }}
 
 func newRequest(ns *NS) *request {
 	r := requests.Get().(*request)
-	r.ns, r.enter, r.home, r.err = ns, true, false, nil
+	r.ns, r.enter, r.home, r.err, r.begun = ns, true, false, nil, false
 	return r
 }
 
@@ -198,11 +201,11 @@ func (h *helper) trip(batch []*request) {
 		unix.Kill(h.pid, unix.SIGKILL)
 		b.wait(time.Second)
 	}
-	stuck := b.state.Load() == stateRequest
+	state := b.state.Load()
 	h.cur = cur
 	for _, r := range batch {
-		if stuck { // killed, and not dead
-			r.err = errHelper
+		if state == stateRequest { // killed, and not dead
+			r.err, r.begun = errHelper, true
 			continue
 		}
 		// One that died has done some of the list: that counts, and the rest has
@@ -214,6 +217,10 @@ func (h *helper) trip(batch []*request) {
 			}
 		}
 		copy(r.calls, list[r.first:])
+		if len(r.calls) > 0 {
+			entered := r.err == nil && (r.entry < 0 || list[r.entry].ret != notRun)
+			r.begun = r.calls[0].ret != notRun || posted && entered && state == stateGone
+		}
 		if r.err != nil || !r.enter && r.calls[0].errno() != 0 || r.exit >= 0 && list[r.exit].errno() != 0 {
 			h.cur = nowhere
 		}

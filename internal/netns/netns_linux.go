@@ -247,8 +247,10 @@ func (n *NS) CloseWith(domain, typ, proto int) (fd int, idle bool) {
 		socketCall(domain, typ, proto),
 		openCall(&protocols[0], unix.O_RDONLY))
 	n.h.do(r)
-	if _, err := r.result(0); err != nil {
-		unix.Close(n.fd) // the helper is gone
+	if !r.begun {
+		// The helper is gone. Where it may have closed this just then, the number may
+		// be another file's, and a descriptor that stays open does less harm.
+		unix.Close(n.fd)
 	}
 	n.fd = -1
 	n.h.release()

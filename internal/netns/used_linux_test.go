@@ -3,6 +3,7 @@
 package netns
 
 import (
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -50,5 +51,79 @@ func TestCloseWith(t *testing.T) {
 			t.Errorf("bound %v: idle %v, last socket %d", bound, idle, last)
 		}
 		closeAll([]int{last})
+	}
+}
+
+// TestCloseWithKilled has a helper that is killed before, within and after the call
+// that closes the namespace. Its descriptor, whose number may be that of another
+// file by then, is never closed a second time.
+func TestCloseWithKilled(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		calls    int  // that it makes: setns, and close
+		results  int  // that it leaves
+		resting  bool // it is in the namespace, and makes no setns
+		wantOpen bool // the number is in use afterwards
+	}{
+		{name: "before setns"},
+		{name: "within setns", calls: 1},
+		{name: "before close", calls: 1, results: 1, wantOpen: true}, // it cannot be told from the next
+		{name: "within close", calls: 2, results: 1, wantOpen: true},
+		{name: "after close", calls: 2, results: 2, wantOpen: true},
+		{name: "resting, within close", calls: 1, resting: true, wantOpen: true},
+		{name: "resting, after close", calls: 1, results: 1, resting: true, wantOpen: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b, err := newBox(batchCalls)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.free()
+			b.state.Store(stateIdle)
+			fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := &helper{box: b, pid: 1 << 30, home: -1} // no process has that number
+			// The fake has the process's own limit.
+			if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &h.nofile); err != nil {
+				t.Fatal(err)
+			}
+			n := &NS{h: h, fd: fd}
+			if tt.resting {
+				h.cur = n
+			}
+			other := -1 // the file that takes the number
+			died := make(chan struct{})
+			go func() {
+				defer close(died)
+				for b.state.Load() != stateRequest {
+					runtime.Gosched()
+				}
+				for i := range b.list()[:tt.calls] {
+					c := &b.list()[i]
+					if c.nr == unix.SYS_CLOSE {
+						unix.Close(fd)
+						other, _ = unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, fd)
+					}
+					if i < tt.results {
+						c.ret = 0
+					}
+				}
+				b.state.Store(stateGone)
+				unix.Syscall(unix.SYS_FUTEX, b.addr(), futexWake, 1)
+			}()
+			if last, idle := n.CloseWith(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE); last >= 0 || idle {
+				t.Errorf("got a socket %d, idle %t", last, idle)
+			}
+			<-died
+			if other >= 0 && other != fd {
+				t.Fatalf("another file has the number %d, want %d", other, fd)
+			}
+			err = unix.Close(fd)
+			if open := err == nil; open != tt.wantOpen {
+				t.Errorf("the number is in use: %t, want %t", open, tt.wantOpen)
+			}
+		})
 	}
 }
