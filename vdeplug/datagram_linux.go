@@ -154,10 +154,10 @@ func disconnect(fd int) {
 
 // growBuffers asks for socket buffers as large as they should be, or as large
 // as the user may have them.
-func growBuffers(fd int) {
+func growBuffers(fd, size int) {
 	for _, option := range [][2]int{{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}} {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[0], socketBuffer) != nil {
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[1], socketBuffer)
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[0], size) != nil {
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[1], size)
 		}
 	}
 }

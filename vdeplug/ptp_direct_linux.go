@@ -77,7 +77,7 @@ func (d *direct) accept(fd int) {
 // take owns a half of a pair, in place of one that may be there, and says hello.
 // The one that was offered it knows that the other understands.
 func (d *direct) take(fd int, known bool) {
-	growBuffers(fd)
+	growBuffers(fd, wholeBuffer)
 	if unix.Send(fd, ptpHello, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) != nil {
 		unix.Close(fd)
 		return

@@ -175,7 +175,7 @@ func (p *ptpPeer) bind() (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	growBuffers(fd)
+	growBuffers(fd, socketBuffer)
 	// The name gets the mode of the socket, so that there is no moment in
 	// which others may write to it.
 	err = os.NewSyscallError("fchmod", unix.Fchmod(fd, 0o700))

@@ -105,7 +105,7 @@ func connectPTP(ctx context.Context, path string) (*ptpLink, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	growBuffers(fd)
+	growBuffers(fd, socketBuffer)
 	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
 	case nil:
 	case unix.EPROTOTYPE:
@@ -226,7 +226,7 @@ func (l *ptpListener) accept() (*ptpLink, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("accept4", err)
 	}
-	growBuffers(fd)
+	growBuffers(fd, socketBuffer)
 	return newPTPLink(fd)
 }
 

@@ -91,7 +91,7 @@ func adoptSeqpacket(fd int) (pollFile, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return pollFile{}, os.NewSyscallError("fcntl", err)
 	}
-	growBuffers(fd)
+	growBuffers(fd, socketBuffer)
 	return newPollFile(fd, "seqpacket")
 }
 

@@ -251,7 +251,11 @@ func (d *door) dataPath(ctl int) string { return fmt.Sprintf("%s/fd%d", d.s.dir.
 // enter makes p, whose data socket is fd, a port and answers its client.
 func (d *door) enter(p *clientPort, fd, ctl int, right []byte) (err error) {
 	if d.ports < roomyClients {
-		growBuffers(fd)
+		size := socketBuffer
+		if p.whole {
+			size = wholeBuffer
+		}
+		growBuffers(fd, size)
 	}
 	if err = p.watch(fd); err == nil {
 		p.start() // before the client knows: it may send at once

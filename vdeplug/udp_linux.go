@@ -54,7 +54,7 @@ var (
 )
 
 func (c *udpConn) prepare(fd int, local, peer netip.AddrPort) error {
-	growBuffers(fd)
+	growBuffers(fd, socketBuffer)
 	joinUDP(fd)
 	if peer.Addr().Is6() {
 		// Leave the same port of IPv4 to others.

@@ -131,7 +131,7 @@ func (d *vdeDialer) connect(dir string) (ctl *os.File, data pollFile, whole bool
 		unix.Close(fd)
 		fd = right
 		whole = true
-		growBuffers(fd)
+		growBuffers(fd, wholeBuffer)
 	} else if err = connectData(fd, peer); err != nil {
 		return ctl, data, false, fmt.Errorf("reaching the switch's data socket %q: %w", peer, os.NewSyscallError("connect", err))
 	} else {

@@ -18,6 +18,10 @@ import (
 // wholeSize is the largest message.
 const wholeSize = virtio.HeaderLen + virtio.MaxPacket
 
+// wholeBuffer is what is asked for as buffers of a pair: a connection has as much on
+// its way, and what finds no room is lost.
+const wholeBuffer = 2 << 20
+
 // wholeBatch is how many packets are sent at once.
 const wholeBatch = 32
 
