@@ -12,6 +12,9 @@ import (
 const (
 	// sendMsgs is how many datagrams one system call sends at most.
 	sendMsgs = 64
+	// briefMsgs is how many take so short that the runtime is not told of the call:
+	// see RecvMsgs.
+	briefMsgs = 8
 	// sendVecs is how many pieces they may have together: two for each frame of
 	// two packets of the largest size.
 	sendVecs = 256
@@ -172,7 +175,7 @@ func (s *Sender) Lost() int {
 // when it reports false.
 func (s *Sender) send(fd int) bool {
 	for s.sent < s.added {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&s.msgs[s.sent])), uintptr(s.added-s.sent), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		n, errno := sendMessages(fd, s.msgs[s.sent:s.added])
 		switch errno {
 		case 0:
 			s.sent += int(n)
@@ -200,6 +203,16 @@ func (s *Sender) send(fd int) bool {
 		s.tried = false
 	}
 	return true
+}
+
+func sendMessages(fd int, msgs []message) (n uintptr, errno unix.Errno) {
+	const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+	if len(msgs) <= briefMsgs {
+		n, _, errno = unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), flags, 0, 0)
+	} else {
+		n, _, errno = unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), flags, 0, 0)
+	}
+	return n, errno
 }
 
 // Separately sends the frames of the datagram that was refused, and had been
