@@ -162,7 +162,7 @@ func (p *clientPort) end() {
 
 // receive carries the packets of the client until its port ends.
 func (p *clientPort) receive() {
-	var b carrier.Buffer
+	b := carrier.Buffer{Brief: true}
 	p.ready.receive(&b, p)
 	b.Release()
 }

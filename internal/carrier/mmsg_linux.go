@@ -71,9 +71,13 @@ func (b *Buffer) RecvMsgs(fd, size, control int) (n int, err error) {
 		flags |= unix.MSG_CMSG_CLOEXEC // which packet sockets refuse
 	}
 	for {
-		// To tell the runtime of a call that may block wakes its monitor, in a process
-		// that has nothing else to do. This one copies for less than 0.1 ms.
-		r, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), flags, 0, 0)
+		var r uintptr
+		var errno unix.Errno
+		if b.Brief {
+			r, _, errno = unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), flags, 0, 0)
+		} else {
+			r, _, errno = unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), flags, 0, 0)
+		}
 		switch errno {
 		case 0:
 			m.used = int(r)

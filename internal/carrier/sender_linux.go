@@ -12,9 +12,9 @@ import (
 const (
 	// sendMsgs is how many datagrams one system call sends at most.
 	sendMsgs = 64
-	// briefMsgs is how many take so short that the runtime is not told of the call:
-	// see RecvMsgs.
-	briefMsgs = 8
+	// briefMsgs is how many take so short that the runtime is not told of the call,
+	// see Buffer.Brief.
+	briefMsgs = 2
 	// sendVecs is how many pieces they may have together: two for each frame of
 	// two packets of the largest size.
 	sendVecs = 256
