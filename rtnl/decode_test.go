@@ -235,3 +235,18 @@ func FuzzDatagram(f *testing.F) {
 		}
 	})
 }
+
+// FuzzRefusal reads the end of an answer.
+func FuzzRefusal(f *testing.F) {
+	req := netlink.Message{Header: netlink.Header{Length: 24, Type: rtmNewLink}, Data: make([]byte, 8)}
+	f.Add(false, uint16(netlink.AcknowledgeTLVs), ack(req, 16, "words").Data)
+	f.Add(false, uint16(netlink.AcknowledgeTLVs|netlink.Capped), ack(req, 0, "words").Data)
+	f.Add(true, uint16(netlink.Multi), make([]byte, 4))
+	f.Fuzz(func(t *testing.T, done bool, flags uint16, b []byte) {
+		m := netlink.Message{Header: netlink.Header{Type: netlink.Error, Flags: netlink.HeaderFlags(flags)}, Data: b}
+		if done {
+			m.Header.Type = netlink.Done
+		}
+		refusal(m)
+	})
+}

@@ -6,8 +6,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-
-	"github.com/mdlayher/netlink"
 )
 
 // Error is the error of every method of Conn. It unwraps to Err, so errors.Is
@@ -57,10 +55,9 @@ func fail(op string, what fmt.Stringer, err error) error {
 	}
 	if bad, ok := errors.AsType[*Error](err); ok {
 		e.Err, e.Msg = bad.Err, bad.Msg
-		return e
-	}
-	if oe, ok := errors.AsType[*netlink.OpError](err); ok {
-		e.Err, e.Msg = oe.Err, oe.Message
+		if bad.Op != "" {
+			return e
+		}
 	}
 	if errors.Is(e.Err, os.ErrDeadlineExceeded) {
 		e.Err, e.Msg = os.ErrDeadlineExceeded, "no answer from the kernel"

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"syscall"
 	"testing"
-
-	"github.com/mdlayher/netlink"
 )
 
 // TestHint explains what a kernel without words of its own says.
@@ -45,7 +43,7 @@ func TestHint(t *testing.T) {
 		{"list links", syscall.EFAULT, ""},
 	}
 	for _, tt := range tests {
-		err := fail(tt.op, ifIndex(3), &netlink.OpError{Op: "receive", Err: tt.errno})
+		err := fail(tt.op, ifIndex(3), &Error{Err: tt.errno})
 		want := "rtnl: " + tt.op + " interface 3: " + tt.errno.Error()
 		if tt.want != "" {
 			want += " (" + tt.want + ")"
@@ -54,7 +52,7 @@ func TestHint(t *testing.T) {
 			t.Errorf("got\n\t%v\nwant\n\t%s", err, want)
 		}
 	}
-	words := fail("delete", ifIndex(3), &netlink.OpError{Err: syscall.EINVAL, Message: "the kernel's own"})
+	words := fail("delete", ifIndex(3), &Error{Err: syscall.EINVAL, Msg: "the kernel's own"})
 	if got := words.Error(); got != "rtnl: delete interface 3: invalid argument (the kernel's own)" {
 		t.Errorf("got %s", got)
 	}

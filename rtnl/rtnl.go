@@ -31,7 +31,7 @@ type SocketMaker interface {
 // once; the kernel gets their requests one after the other. Requests end: with
 // the answer of the kernel, after 10 seconds without one, or with Close.
 type Conn struct {
-	nl      *netlink.Conn
+	session *session
 	sockets SocketMaker
 	seq     atomic.Uint32
 	noEcho  bool // the kernel ignores netlink.Echo for new links
@@ -59,8 +59,7 @@ func Dial(s SocketMaker) (*Conn, error) {
 
 func newConn(t transport, s SocketMaker, timeout time.Duration) *Conn {
 	return &Conn{
-		// No port: requests carry 0 in its place, as those of C programs do.
-		nl:      netlink.NewConn(&session{transport: t, timeout: timeout}, 0),
+		session: &session{transport: t, timeout: timeout},
 		sockets: s,
 		watches: make(map[*watch]struct{}),
 	}
@@ -81,7 +80,7 @@ func (c *Conn) Close() error {
 		w.stop()
 		w.t.Close()
 	}
-	return fail("close", nil, c.nl.Close())
+	return fail("close", nil, c.session.Close())
 }
 
 // Execute sends a prepared message and returns the messages of the answer, for
@@ -92,7 +91,6 @@ func (c *Conn) Close() error {
 // that a change interrupted is an error. It replaces nldialog.
 func (c *Conn) Execute(m netlink.Message) ([]netlink.Message, error) {
 	const kind, query = 3, 2 // of every four types the third is the query
-	m.Header.Length, m.Header.PID = 0, 0
 	m.Header.Flags |= netlink.Request
 	if m.Header.Type&kind != query {
 		m.Header.Flags |= netlink.Acknowledge
@@ -105,7 +103,7 @@ func (c *Conn) execute(m netlink.Message) ([]netlink.Message, error) {
 	for m.Header.Sequence == 0 {
 		m.Header.Sequence = c.seq.Add(1)
 	}
-	return c.nl.Execute(m)
+	return c.session.execute(m)
 }
 
 // change sends a request to change something and waits until it is done.

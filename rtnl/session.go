@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"iter"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -23,41 +25,48 @@ var (
 	errMalformed   = errors.New("malformed netlink message")
 )
 
-// A session is the socket under a netlink.Conn, which sees to it that one
-// exchange at a time runs. The socket of package netlink takes the first
-// datagram for the whole answer and leaves a later acknowledgment to be taken
-// for the answer to the next request; a session reads an exchange to its end
-// and drops what is left of one that was given up.
+// A session has one exchange with the kernel at a time. It reads an answer to its
+// end, and drops what is left of one that was given up.
 type session struct {
 	transport
-	timeout time.Duration  // of each step: the kernel answers at once
-	request netlink.Header // the exchange that runs
+	timeout time.Duration // of each step: the kernel answers at once
+
+	mu sync.Mutex // held for an exchange
 }
 
-func (s *session) Send(m netlink.Message) error {
+// execute sends a message, of which length and port are filled in, and returns the
+// answer without the message that says that all its parts have come.
+func (s *session) execute(m netlink.Message) ([]netlink.Message, error) {
+	m.Header.Length = uint32(sizeofNlMsghdr+len(m.Data)+3) &^ 3
+	m.Header.PID = 0 // as those of C programs do
 	b, err := m.MarshalBinary()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.request = m.Header
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := s.setDeadline(time.Now().Add(s.timeout)); err != nil {
-		return err
+		return nil, err
 	}
-	return s.send(b)
+	if err := s.send(b); err != nil {
+		return nil, err
+	}
+	answer, err := s.receive(m.Header)
+	if err != nil {
+		return nil, err
+	}
+	last := answer[len(answer)-1]
+	if err := refusal(last); err != nil {
+		return nil, err
+	}
+	if last.Header.Type == netlink.Done {
+		answer = answer[:len(answer)-1]
+	}
+	return answer, nil
 }
 
-// SendMessages completes the interface; Conn sends one message an exchange.
-func (s *session) SendMessages(ms []netlink.Message) error {
-	for _, m := range ms {
-		if err := s.Send(m); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Receive returns the whole answer to the last request.
-func (s *session) Receive() ([]netlink.Message, error) {
+// receive returns the whole answer to a request.
+func (s *session) receive(request netlink.Header) ([]netlink.Message, error) {
 	var answer []netlink.Message
 	interrupted := false
 	for {
@@ -69,13 +78,13 @@ func (s *session) Receive() ([]netlink.Message, error) {
 			if err != nil {
 				return nil, err
 			}
-			if m.Header.Sequence != s.request.Sequence {
+			if m.Header.Sequence != request.Sequence {
 				continue
 			}
 			answer = append(answer, m)
 			interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
 			end := m.Header.Type == netlink.Error || m.Header.Type == netlink.Done
-			single := s.request.Flags&netlink.Acknowledge == 0 && m.Header.Flags&netlink.Multi == 0
+			single := request.Flags&netlink.Acknowledge == 0 && m.Header.Flags&netlink.Multi == 0
 			switch {
 			case end && interrupted:
 				return nil, errInterrupted
@@ -89,20 +98,53 @@ func (s *session) Receive() ([]netlink.Message, error) {
 	}
 }
 
-// ReceiveIter is Receive in the shape that netlink.Conn calls.
-func (s *session) ReceiveIter() iter.Seq2[netlink.Message, error] {
-	return func(yield func(netlink.Message, error) bool) {
-		answer, err := s.Receive()
-		if err != nil {
-			yield(netlink.Message{}, err)
-			return
+// refusal returns the error in the last message of an answer, if there is one:
+// that of struct nlmsgerr, or the number that ends a dump, with the kernel's own
+// words (extended acknowledgment).
+func refusal(m netlink.Message) error {
+	const sizeofErrno = 4
+	words := sizeofErrno
+	switch m.Header.Type {
+	case netlink.Error:
+		words += sizeofNlMsghdr // of the request, and its data, unless that was left out
+	case netlink.Done:
+		if len(m.Data) == 0 {
+			return nil
 		}
-		for _, m := range answer {
-			if !yield(m, nil) {
-				return
-			}
+	default:
+		return nil
+	}
+	if len(m.Data) < words {
+		return errMalformed
+	}
+	errno := -int32(binary.NativeEndian.Uint32(m.Data))
+	switch {
+	case errno == 0:
+		return nil
+	case errno < 0:
+		return errMalformed
+	}
+	e := &Error{Err: syscall.Errno(errno)}
+	if m.Header.Flags&netlink.AcknowledgeTLVs == 0 {
+		return e
+	}
+	if m.Header.Type == netlink.Error && m.Header.Flags&netlink.Capped == 0 {
+		n := binary.NativeEndian.Uint32(m.Data[sizeofErrno:])
+		if n < sizeofNlMsghdr || uint64(n) > uint64(len(m.Data)-sizeofErrno) {
+			return e
+		}
+		words = min(sizeofErrno+int(n+3)&^3, len(m.Data))
+	}
+	ad, err := netlink.NewAttributeDecoder(m.Data[words:])
+	if err != nil {
+		return e
+	}
+	for ad.Next() {
+		if ad.Type() == nlmsgerrAttrMsg {
+			e.Msg = ad.String()
 		}
 	}
+	return e
 }
 
 // messages splits a datagram.

@@ -117,6 +117,48 @@ func TestDump(t *testing.T) {
 	}
 }
 
+// TestRefusal reads last messages of an answer, what is wrong with them included.
+func TestRefusal(t *testing.T) {
+	req := netlink.Message{Header: netlink.Header{Length: 24, Type: rtmNewLink}, Data: make([]byte, 8)}
+	words, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: 2, Data: make([]byte, 4)}, {Type: nlmsgerrAttrMsg, Data: []byte("so\x00")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy := ack(req, int(syscall.EBUSY), "").Data // the number, and the request
+	lying := append([]byte(nil), busy...)
+	binary.NativeEndian.PutUint32(lying[4:], 1<<31)
+	const said, capped = netlink.AcknowledgeTLVs, netlink.Capped
+	for _, tt := range []struct {
+		name  string
+		typ   netlink.HeaderType
+		flags netlink.HeaderFlags
+		data  []byte
+		err   error
+		msg   string
+	}{
+		{"no end", rtmNewLink, 0, nil, nil, ""},
+		{"done", netlink.Done, 0, make([]byte, 4), nil, ""},
+		{"done, without a number", netlink.Done, 0, nil, nil, ""},
+		{"done, with a number and words", netlink.Done, said, append(busy[:4:4], words...), syscall.EBUSY, "so"},
+		{"acknowledged", netlink.Error, capped, make([]byte, 20), nil, ""},
+		{"number", netlink.Error, 0, busy, syscall.EBUSY, ""},
+		{"words behind the request", netlink.Error, said, append(busy[:len(busy):len(busy)], words...), syscall.EBUSY, "so"},
+		{"words behind its header", netlink.Error, said | capped, append(busy[:20:20], words...), syscall.EBUSY, "so"},
+		{"no words", netlink.Error, said, busy, syscall.EBUSY, ""},
+		{"words cut", netlink.Error, said | capped, append(busy[:20:20], words[:len(words)-6]...), syscall.EBUSY, ""},
+		{"lying request", netlink.Error, said, lying, syscall.EBUSY, ""},
+		{"short", netlink.Error, 0, busy[:19], errMalformed, ""},
+		{"short done", netlink.Done, 0, busy[:3], errMalformed, ""},
+		{"negative", netlink.Error, 0, append([]byte{1, 0, 0, 1}, busy[4:]...), errMalformed, ""},
+	} {
+		err := refusal(netlink.Message{Header: netlink.Header{Type: tt.typ, Flags: tt.flags}, Data: tt.data})
+		e, _ := errors.AsType[*Error](err)
+		if !errors.Is(err, tt.err) || tt.err == nil && err != nil || e != nil && e.Msg != tt.msg || e == nil && tt.msg != "" {
+			t.Errorf("%s: got %v, want %v and %q", tt.name, err, tt.err, tt.msg)
+		}
+	}
+}
+
 // TestStale gives up a request for want of an answer, and does not take its
 // late answer for that of the next.
 func TestStale(t *testing.T) {

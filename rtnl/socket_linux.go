@@ -19,6 +19,8 @@ const (
 	// recvSize is the largest datagram of a dump. The kernel fills a dump's
 	// datagrams up to the largest buffer that it has seen.
 	recvSize = 32 << 10
+	// firstSize is enough for all but dumps.
+	firstSize = 4 << 10
 	// watchBuffer holds some thousand changes.
 	watchBuffer = 1 << 20
 )
@@ -86,7 +88,7 @@ func openSocket(m SocketMaker, groups uint32) (transport, error) {
 	}
 	// Without extended acknowledgments errors have no text, and that is all.
 	s.SetsockoptInt(unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
-	return &netlinkSocket{s: s, buf: make([]byte, recvSize)}, nil
+	return &netlinkSocket{s: s, buf: make([]byte, firstSize)}, nil
 }
 
 // dup returns a descriptor for the file's socket, having looked that it is one
@@ -146,8 +148,8 @@ func (t *netlinkSocket) recv() ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if n > len(t.buf) {
-			t.buf = make([]byte, n)
+		if n > len(t.buf) || n > firstSize/2 && len(t.buf) < recvSize {
+			t.buf = make([]byte, max(n, recvSize))
 		}
 		if n, err = t.recvfrom(0); err != nil {
 			return nil, err

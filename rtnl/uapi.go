@@ -20,6 +20,8 @@ const (
 	rtmDelNeigh netlink.HeaderType = 29
 	rtmGetNeigh netlink.HeaderType = 30
 
+	nlmsgerrAttrMsg = 1
+
 	afUnspec = 0
 	afInet   = 2
 	afInet6  = 10

@@ -78,6 +78,7 @@ func TestNumbers(t *testing.T) {
 		{"RTNLGRP_IPV4_ROUTE", groupIPv4Route, 1 << (unix.RTNLGRP_IPV4_ROUTE - 1)},
 		{"RTNLGRP_IPV6_IFADDR", groupIPv6Addr, 1 << (unix.RTNLGRP_IPV6_IFADDR - 1)},
 		{"RTNLGRP_IPV6_ROUTE", groupIPv6Route, 1 << (unix.RTNLGRP_IPV6_ROUTE - 1)},
+		{"NLMSGERR_ATTR_MSG", nlmsgerrAttrMsg, unix.NLMSGERR_ATTR_MSG},
 		{"nlmsghdr", sizeofNlMsghdr, unix.SizeofNlMsghdr},
 		{"ifinfomsg", sizeofIfInfo, unix.SizeofIfInfomsg},
 		{"ifaddrmsg", sizeofIfAddr, unix.SizeofIfAddrmsg},
