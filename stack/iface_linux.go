@@ -303,7 +303,7 @@ const tunDevice = netns.TUN
 func (cfg Interface) tap(place int) netns.TAP {
 	return netns.TAP{
 		Name:  cfg.Name,
-		Flags: nic.Flags(cfg.offload()),
+		Flags: nic.Flags(cfg.offload()), Offloads: nic.Offloads(cfg.offload()),
 		Index: firstIndex + place,
 		Up:    !cfg.Down && cfg.MAC == nil && cfg.MTU == DefaultMTU, // nothing comes before that
 	}

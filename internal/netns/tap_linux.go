@@ -20,8 +20,11 @@ var tunName = []byte(TUN + "\x00")
 type TAP struct {
 	Name  string
 	Flags uint16 // of TUNSETIFF
-	Index int    // 0: the kernel chooses
-	Up    bool   // one that is made with its namespace is set up
+	// Offloads are those of TUNSETOFFLOAD, which takes longer once it is up. Whoever
+	// takes it over sees whether the kernel has them.
+	Offloads int
+	Index    int  // 0: the kernel chooses
+	Up       bool // one that is made with its namespace is set up
 }
 
 // OpenTAP makes a TAP interface in the namespace. It returns its descriptor, which
@@ -44,8 +47,12 @@ func (n *NS) OpenTAP(t TAP) (fd, index int, up bool, err error) {
 
 // begin attaches the interface that is made with its namespace, in which socket is.
 func (t TAP) begin(fd, socket int) error {
-	if _, err := t.attach(fd); err != nil || !t.Up {
+	if _, err := t.attach(fd); err != nil {
 		return err
+	}
+	unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, t.Offloads)
+	if !t.Up {
+		return nil
 	}
 	return setUp(socket, t.Name)
 }

@@ -65,11 +65,8 @@ var withoutUSO atomic.Bool
 // and is not known to the poller yet. What the kernel does not have of o is left
 // out. An error closes the descriptor.
 func NewTAP(fd int, name string, o Offload) (*Device, error) {
-	o = o.Usable()
+	o = o.known()
 	d := &Device{header: o&Header != 0}
-	if withoutUSO.Load() {
-		o &^= USO
-	}
 	for d.header {
 		err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tunFlags(o))
 		switch {
@@ -100,6 +97,19 @@ func (d *Device) open(fd int, name string, o Offload) (err error) {
 		d.f.Close()
 	}
 	return err
+}
+
+// Offloads returns what NewTAP begins with to ask the kernel for (TUNSETOFFLOAD), so
+// that it can be asked before.
+func Offloads(o Offload) int { return tunFlags(o.known()) }
+
+// known leaves out what does not make sense, and what the kernel is known not to have.
+func (o Offload) known() Offload {
+	o = o.Usable()
+	if withoutUSO.Load() {
+		o &^= USO
+	}
+	return o
 }
 
 func tunFlags(o Offload) (flags int) {
