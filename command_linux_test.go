@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +21,8 @@ import (
 
 func TestCommand(t *testing.T) {
 	leaks(t)
+	var pings sync.WaitGroup // they end with the stack
+	t.Cleanup(pings.Wait)
 	s := open(t, "mem://"+t.Name(), "10.0.0.1/24")
 	ctx := t.Context()
 
@@ -60,7 +63,7 @@ func TestCommand(t *testing.T) {
 				t.Fatal(text, err)
 			}
 		}
-		go s.Command(ctx, "ping", "-c", "3", "-W", "1", "10.0.0.77").Run()
+		pings.Go(func() { s.Command(ctx, "ping", "-c", "3", "-W", "1", "10.0.0.77").Run() })
 		io.Copy(io.Discard, stderr)
 		if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "Request who-has 10.0.0.77") {
 			t.Errorf("got %q, %v", out.String(), err)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -136,7 +137,9 @@ func TestRawIP(t *testing.T) {
 	defer p.Close()
 	checkIn(t, a, p)
 	p.SetDeadline(time.Now().Add(10 * time.Second))
-	go b.Command(t.Context(), "ping", "-c", "1", "10.0.0.1").Run()
+	var ping sync.WaitGroup
+	defer ping.Wait()
+	ping.Go(func() { b.Command(t.Context(), "ping", "-c", "1", "10.0.0.1").Run() })
 	if n, from, err := p.ReadFrom(make([]byte, 200)); err != nil || from.String() != "10.0.0.2" {
 		t.Errorf("got %d bytes of %v, %v", n, from, err)
 	}

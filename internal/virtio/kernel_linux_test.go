@@ -279,6 +279,11 @@ func (w *wire) carry(from, to *space) {
 	var s Segmenter
 	c := Coalescer{UDP: true}
 	buf := make([]byte, HeaderLen+1<<16)
+	out, err := to.tap.SyscallConn()
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
 	for {
 		n, err := from.tap.Read(buf)
 		if err != nil {
@@ -313,10 +318,13 @@ func (w *wire) carry(from, to *space) {
 				if p.Frames > 1 {
 					w.joined.Add(1)
 				}
-				// EIO: the interface is down, at the end.
-				if _, err := unix.Writev(to.fd, p.Parts); err != nil && err != unix.EIO && err != unix.EBADF {
-					w.t.Errorf("writing %d parts: %v", len(p.Parts), err)
-				}
+				// At the end the TAP may be closed, and its number another file's.
+				out.Control(func(fd uintptr) {
+					// EIO: the interface is down.
+					if _, err := unix.Writev(int(fd), p.Parts); err != nil && err != unix.EIO {
+						w.t.Errorf("writing %d parts: %v", len(p.Parts), err)
+					}
+				})
 			}
 		}
 	}
