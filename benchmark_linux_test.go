@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -107,7 +108,6 @@ func BenchmarkPCAP(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer ln.Close()
-	const chunk = 1 << 20
 	for _, direction := range []string{"from stack", "to stack"} {
 		b.Run(direction, func(b *testing.B) {
 			from, err := s.DialContext(b.Context(), "tcp", ln.Addr().String())
@@ -123,23 +123,9 @@ func BenchmarkPCAP(b *testing.B) {
 			if direction == "to stack" {
 				from, to = to, from
 			}
-			go func() {
-				data := make([]byte, chunk)
-				for {
-					if _, err := from.Write(data); err != nil {
-						return
-					}
-				}
-			}()
-			data := make([]byte, chunk)
-			b.SetBytes(chunk)
 			before := processorTime(b)
-			for b.Loop() {
-				if _, err := io.ReadFull(to, data); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportMetric((processorTime(b)-before).Seconds()/(float64(b.N)*chunk/1e9), "cpu-s/GB")
+			testenv.Stream(b, from, to)
+			b.ReportMetric((processorTime(b)-before).Seconds()/(float64(b.N)*testenv.StreamChunk/1e9), "cpu-s/GB")
 		})
 	}
 }

@@ -2,15 +2,15 @@ package slirp
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // BenchmarkTCP is one stream between a server on the host's loopback and a guest;
 // beside it the same with the C library, behind a pipe to vde_plug.
 func BenchmarkTCP(b *testing.B) {
-	const chunk = 1 << 20
 	for _, network := range []struct{ name, vnl string }{
 		{"Go", "slirp://"},
 		{"C", "cmd://vde_plug slirp://"},
@@ -40,22 +40,8 @@ func BenchmarkTCP(b *testing.B) {
 				if direction == "from guest" {
 					from, to = c, h
 				}
-				go func() {
-					data := make([]byte, chunk)
-					for {
-						if _, err := from.Write(data); err != nil {
-							return
-						}
-					}
-				}()
-				data := make([]byte, chunk)
-				b.SetBytes(chunk)
 				b.ReportAllocs()
-				for b.Loop() {
-					if _, err := io.ReadFull(to, data); err != nil {
-						b.Fatal(err)
-					}
-				}
+				testenv.Stream(b, from, to)
 			})
 		}
 	}

@@ -154,19 +154,7 @@ func TestServices(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				fmt.Fprint(c, "socket ")
-				io.Copy(c, c)
-			}()
-		}
-	}()
+	go serveEcho(ln, "socket ")
 	quoted := strings.ReplaceAll(socket, "/", "%2f")
 	vnl := "slirp:///restricted/unixfwd=6000:" + quoted + "/cmdfwd=10.0.2.5:6001:'sh -c \"echo command; tr a-z A-Z\"',[fd00::5]:6002:cat,6003:/nowhere%2fcommand"
 	vnl = strings.Replace(vnl, ":/nowhere", ":%2fnowhere", 1)

@@ -158,20 +158,25 @@ func tcpEchoServer(t *testing.T) netip.AddrPort {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				// Not by splice, whose pipes are there until memory is collected.
-				io.Copy(c, struct{ io.Reader }{c})
-			}()
-		}
-	}()
+	go serveEcho(ln, "")
 	return ln.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// serveEcho greets whoever connects, and sends back what they send, until the
+// listener is closed.
+func serveEcho(ln net.Listener, greeting string) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			fmt.Fprint(c, greeting)
+			// Not by splice, whose pipes are there until memory is collected.
+			io.Copy(c, struct{ io.Reader }{c})
+		}()
+	}
 }
 
 // dialEcho connects a guest to an echo server of the host, and uses the connection.
