@@ -43,8 +43,8 @@ func (s *Stack) Control(network, address string, c syscall.RawConn) error {
 }
 
 // ControlTCP is Control for a socket that package net has just made to connect by
-// TCP, and not by multipath TCP. What such a socket is need not be asked: that
-// takes more time than all the rest.
+// TCP, and not by multipath TCP. What such a socket is need not be asked, by nine
+// system calls.
 func (s *Stack) ControlTCP(network, address string, c syscall.RawConn) error {
 	k := sockKind{domain: unix.AF_INET, typ: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}
 	var options []sockOption

@@ -100,6 +100,7 @@
 // must say what it wants within three seconds. There are 1024 clients at most.
 // Clients that are of this package get whole packets of the kernel's TCP, which
 // is several times as fast as frames.
+//
 // The module github.com/vdestack/vdestack/slirp has another, which programs import:
 //
 //	slirp:///OPTIONS                what the host can reach, by NAT: libvdeplug_slirp

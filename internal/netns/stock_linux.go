@@ -269,14 +269,12 @@ func (s *stock) begun(k kind) (fd int, ok bool) {
 	if k.proto == unix.IPPROTO_TCP {
 		k.proto = tcp.proto
 	}
-	if fd, ok = s.first[k]; !ok || k != tcp {
-		return -1, false
-	}
-	delete(s.first, tcp)
-	if nonblock {
+	fd, ok = s.first[k]
+	delete(s.first, k)
+	if ok && nonblock {
 		unix.SetNonblock(fd, true)
 	}
-	return fd, true
+	return fd, ok
 }
 
 // takeTAP is takeFirst for a TAP, if it is the one that is wanted.
@@ -294,22 +292,17 @@ func (s *stock) takeTAP(t TAP) (fd int, ok bool) {
 // left for a while.
 func (n *NS) Settle() {
 	s := &n.stock
-	s.mu.Lock()
-	var old []int
-	for k, fd := range s.first {
-		switch k {
-		case tcp:
-			s.sweepLater()
-			continue
-		case tap:
-			defer CloseTAP(fd)
-		default:
-			old = append(old, fd)
-		}
-		delete(s.first, k)
+	if dev, ok := s.takeFirst(tap); ok {
+		CloseTAP(dev)
 	}
-	s.mu.Unlock()
-	closeAll(old)
+	if fd, ok := s.takeFirst(route); ok {
+		unix.Close(fd)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.first) > 0 {
+		s.sweepLater()
+	}
 }
 
 // Refresh closes what nobody has asked for yet. Sockets are made when they are
