@@ -190,20 +190,20 @@ func (d *switchDir) takeOver(ctx context.Context) error {
 }
 
 // free sees that there is no switch. It asks as a client does, for some switches
-// take it ill if a client connects and then has no request.
+// take it ill if a client connects and then has no request. It is its turn, for
+// the directory is locked.
 func (d *switchDir) free(ctx context.Context) error {
 	dial, cancel := context.WithTimeout(ctx, switchProbe)
 	defer cancel()
 	client := vdeDialer{
-		cfg: vdeConfig{dir: d.path, port: anyPort, mode: -1}, gid: -1,
+		cfg: vdeConfig{dir: d.path, port: anyPort, mode: -1}, gid: -1, locked: true,
 		description: "vdestack looks whether this switch runs",
 		start:       time.Now(), ctx: ctx, dial: dial,
 	}
-	ctl, data, _, err := client.connect(d.path)
+	conn, err := client.connect(d.path)
 	switch {
 	case err == nil:
-		ctl.Close()
-		data.close()
+		conn.leave(turn{})
 		return fmt.Errorf("%s is the directory of a switch that runs: %w", d.path, unix.EADDRINUSE)
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
 		return nil

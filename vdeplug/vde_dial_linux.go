@@ -35,7 +35,7 @@ var defaultSwitches = []string{"/var/run/vde.ctl", "/tmp/vde.ctl"}
 func dialVDE(ctx context.Context, l Locator, cfg vdeConfig, o *Options) (Conn, error) {
 	dial, cancel := context.WithTimeout(ctx, vdeTimeout)
 	defer cancel()
-	d := vdeDialer{cfg: cfg, gid: -1, start: time.Now(), ctx: ctx, dial: dial}
+	d := vdeDialer{vnl: l.String(), cfg: cfg, gid: -1, start: time.Now(), ctx: ctx, dial: dial}
 	if cfg.group != "" {
 		var err error
 		if d.gid, err = groupID(dial, cfg.group); err != nil {
@@ -49,9 +49,9 @@ func dialVDE(ctx context.Context, l Locator, cfg vdeConfig, o *Options) (Conn, e
 	}
 	var failure error
 	for _, dir := range dirs {
-		ctl, data, whole, err := d.connect(dir)
+		conn, err := d.connect(dir)
 		if err == nil {
-			return newVDEConn(l, ctl, data, whole), nil
+			return conn, nil
 		}
 		if failure == nil {
 			failure = err
@@ -67,17 +67,18 @@ func dialVDE(ctx context.Context, l Locator, cfg vdeConfig, o *Options) (Conn, e
 
 // A vdeDialer is a handshake with a switch.
 type vdeDialer struct {
+	vnl         string
 	cfg         vdeConfig
-	gid         int // that of cfg.group, or -1
+	gid         int  // that of cfg.group, or -1
+	locked      bool // the caller has locked the directory, as a turn does
 	description string
 	start       time.Time
 	ctx         context.Context // of the caller
 	dial        context.Context // ctx, and vdeTimeout
 }
 
-// connect connects to the switch in dir. whole says that data is half of a pair
-// for whole packets.
-func (d *vdeDialer) connect(dir string) (ctl *os.File, data pollFile, whole bool, err error) {
+// connect connects to the switch in dir.
+func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
 	// The switch has another working directory.
 	real, err := filepath.EvalSymlinks(dir)
 	if err == nil {
@@ -95,52 +96,64 @@ func (d *vdeDialer) connect(dir string) (ctl *os.File, data pollFile, whole bool
 		_, err = os.Stat(path)
 	}
 	if err != nil {
-		return nil, data, false, explainConnect(path, err)
+		return nil, explainConnect(path, err)
 	}
 	// The data socket comes first: some switches take it ill if a client
 	// connects and then has no request.
 	fd, name, err := bindClient(real)
 	if err != nil {
-		return nil, data, false, err
+		return nil, err
 	}
-	defer func() {
-		os.Remove(name) // the connected pair needs no name
-		if err != nil && fd >= 0 {
-			unix.Close(fd)
-		}
-		if err != nil && ctl != nil {
-			ctl.Close()
-		}
-	}()
+	defer os.Remove(name) // the connected pair needs no name
 	if err = d.permit(name, path); err != nil {
-		return nil, data, false, err
+		unix.Close(fd)
+		return nil, err
+	}
+	var t turn
+	if !d.locked {
+		t = takeTurn(d.dial, real)
 	}
 	ctl, port, err := d.connectControl(real)
 	if err != nil {
-		return nil, data, false, err
+		unix.Close(fd)
+		t.end()
+		return nil, err
 	}
+	fd, whole, err := d.shake(ctl, port, fd, name)
+	var data pollFile
+	if err == nil {
+		data, err = newPollFile(fd, "vde")
+	}
+	if err != nil {
+		go t.leave(ctl)
+		return nil, err
+	}
+	t.end()
+	return newVDEConn(d.vnl, real, ctl, data, whole), nil
+}
+
+// shake asks for a port, and connects the data socket, which it takes over and
+// has the given name. whole says that it is half of a pair for whole packets.
+func (d *vdeDialer) shake(ctl *os.File, port, fd int, name string) (data int, whole bool, err error) {
 	description := d.description
 	if wholeVDE {
 		description += wholeMark
 	}
 	peer, right, err := d.request(ctl, makeVDERequest(port, name, description), name)
-	if err != nil {
-		return ctl, data, false, err
-	}
-	if right >= 0 && acceptWhole(right) {
+	if err == nil && right >= 0 && acceptWhole(right) {
 		unix.Close(fd)
-		fd = right
-		whole = true
-		growBuffers(fd, wholeBuffer)
-	} else if err = connectData(fd, peer); err != nil {
-		return ctl, data, false, fmt.Errorf("reaching the switch's data socket %q: %w", peer, os.NewSyscallError("connect", err))
-	} else {
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, vdeSendBuffer)
+		growBuffers(right, wholeBuffer)
+		return right, true, nil
 	}
-	taken := fd
-	fd = -1
-	data, err = newPollFile(taken, "vde")
-	return ctl, data, whole, err
+	if err == nil {
+		err = connectData(fd, peer)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, false, err
+	}
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, vdeSendBuffer)
+	return fd, false, nil
 }
 
 // connectControl opens the control connection, and returns for which port the
@@ -206,14 +219,24 @@ func (d *vdeDialer) connectTo(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// connectData is connect with the standard library's form of an address: an
-// abstract name may have the full length in it.
+// connectData connects to the socket that the switch has made. The standard
+// library's form of an address allows an abstract name the full length.
 func connectData(fd int, name string) error {
+	var err error
 	for {
-		if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: name}); err != syscall.EINTR {
-			return err
+		if err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: name}); err != syscall.EINTR {
+			break
 		}
 	}
+	switch err {
+	case nil:
+		return nil
+	case unix.ENOENT, unix.ECONNREFUSED, unix.EPERM:
+		// Its name may be that of another client's socket by now.
+		return fmt.Errorf("reaching the switch's data socket %q: %w (the switch has closed it at once; vde_switch 2.3.2 does so, until it is started again, if other programs have come and gone at the same moment)",
+			name, os.NewSyscallError("connect", err))
+	}
+	return fmt.Errorf("reaching the switch's data socket %q: %w", name, os.NewSyscallError("connect", err))
 }
 
 // request sends the request, in one piece, and returns the switch's address and

@@ -1,6 +1,7 @@
 package vdeplug
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"golang.org/x/sys/unix"
@@ -22,6 +24,7 @@ var wholeVDE = true
 type vdeConn struct {
 	dropCounter
 	vnl   string
+	dir   string // of the switch
 	ctl   *os.File
 	data  pollFile
 	whole bool
@@ -40,8 +43,8 @@ var (
 )
 
 // newVDEConn takes over the sockets after the handshake.
-func newVDEConn(l Locator, ctl *os.File, data pollFile, whole bool) *vdeConn {
-	c := &vdeConn{vnl: l.String(), ctl: ctl, data: data, whole: whole, watched: make(chan struct{})}
+func newVDEConn(vnl, dir string, ctl *os.File, data pollFile, whole bool) *vdeConn {
+	c := &vdeConn{vnl: vnl, dir: dir, ctl: ctl, data: data, whole: whole, watched: make(chan struct{})}
 	go c.watch()
 	return c
 }
@@ -144,13 +147,36 @@ func (c *vdeConn) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost
 	return frames, false, err
 }
 
-// Close also ends the port of the switch.
+// Close also ends the port of the switch. While others come to the switch or
+// leave it, and if it does not run, the port ends a little later.
 func (c *vdeConn) Close() error {
 	c.closeOnce.Do(func() {
 		c.closing.Store(true)
-		c.ctl.Close()
-		<-c.watched
-		c.data.close()
+		c.data.wake()
+		left := make(chan struct{})
+		go func() {
+			defer close(left)
+			var t turn
+			select {
+			case <-c.watched: // the switch has gone first
+			default:
+				if !c.whole { // that is a switch of this package, and needs none
+					t = takeTurn(context.Background(), c.dir)
+				}
+			}
+			c.leave(t)
+		}()
+		select {
+		case <-left:
+		case <-time.After(closeWait):
+		}
 	})
 	return nil
+}
+
+// leave ends the sockets, and the turn.
+func (c *vdeConn) leave(t turn) {
+	t.leave(c.ctl)
+	<-c.watched
+	c.data.close()
 }
