@@ -56,46 +56,10 @@ func (p *process) kill() {
 type half struct {
 	dir  string
 	argv []string // starts it
-	// turn is held by who comes to a vde_switch, or goes. When several do at
-	// once, vde_switch 2.3.2 takes one client for another: one leaves, and the
-	// data socket of another is closed, whatever programs the clients are. The
-	// switch of libvdeplug does not, and has no turn.
-	turn *sync.Mutex
 	*process
 }
 
 func (h *half) vnl() string { return "vde://" + h.dir }
-
-// enter calls f, which connects a client. A nil half is no switch.
-func (h *half) enter(f func() error) error {
-	if h == nil || h.turn == nil {
-		return f()
-	}
-	h.turn.Lock()
-	defer h.turn.Unlock()
-	return f()
-}
-
-// exit calls f, which ends a client, and waits until the switch has seen it.
-func (h *half) exit(f func() error) error {
-	if h == nil || h.turn == nil {
-		return f()
-	}
-	h.turn.Lock()
-	defer h.turn.Unlock()
-	before := h.clients()
-	err := f()
-	if h.clients() > 0 {
-		within(100*time.Millisecond, func() bool { return h.clients() < before })
-	}
-	return err
-}
-
-// clients returns the number of the switch's data sockets.
-func (h *half) clients() int {
-	names, _ := filepath.Glob(h.dir + "/[0-9][0-9][0-9].*")
-	return len(names)
-}
 
 // A fabric is a switch, or two and, between them, a vde_plug as cable.
 type fabric struct {
@@ -124,13 +88,9 @@ func (f *fabric) start(ctx context.Context) error {
 		}
 		h.process = p
 		for {
-			var c vdeplug.Conn
-			err := h.enter(func() (err error) {
-				c, err = vdeplug.OpenContext(ctx, h.vnl(), nil)
-				return err
-			})
+			c, err := vdeplug.OpenContext(ctx, h.vnl(), nil)
 			if err == nil {
-				h.exit(c.Close)
+				c.Close()
 				break
 			}
 			select {

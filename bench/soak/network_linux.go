@@ -201,7 +201,7 @@ func (t *task) open(n *network) (*member, error) {
 		// copy of the socket of the stack that had this end before.
 		within(opTime/2, func() bool { return !errors.Is(create(), unix.EADDRINUSE) })
 	} else {
-		m.entrance().enter(create)
+		create()
 	}
 	if err != nil {
 		m.leave()
@@ -240,7 +240,7 @@ func (m *member) identify() error {
 // close closes the stack and what belongs to it.
 func (m *member) close() error {
 	m.closing.Store(true)
-	err := m.entrance().exit(m.st.Close)
+	err := m.st.Close()
 	m.closed.Store(true)
 	m.left.Do(m.leave)
 	return err
@@ -252,14 +252,6 @@ func (m *member) leave() {
 	if m.end != "" {
 		m.net.ends <- m.end
 	}
-}
-
-// entrance is the switch that the stack is connected to, if any.
-func (m *member) entrance() *half {
-	if m.net.fabric == nil {
-		return nil
-	}
-	return m.net.fabric.halves[m.half]
 }
 
 // dead waits until the stack knows that its network is gone.

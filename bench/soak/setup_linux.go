@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/vdeplug"
@@ -83,7 +82,7 @@ func (t *task) startNetworks() error {
 	if t.tools.vdeSwitch != "" {
 		dir := filepath.Join(t.dir, "sw0")
 		err := t.addFabric(&network{name: "vde", max: 4},
-			&half{dir: dir, argv: []string{t.tools.vdeSwitch, "-s", dir}, turn: new(sync.Mutex)})
+			&half{dir: dir, argv: []string{t.tools.vdeSwitch, "-s", dir}})
 		if err != nil {
 			return err
 		}
