@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/sched"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
@@ -88,8 +89,9 @@ func startOwnSwitch(ctx context.Context, path string) (stop func(), err error) {
 // switchArg makes this program a switch.
 const switchArg = "switch"
 
-// serveSwitch is a switch until the input ends.
+// serveSwitch is a switch until the input ends, scheduled as "vdens plug" is.
 func serveSwitch(path string) error {
+	sched.Batch()
 	c, err := vdeplug.Open("switch://"+path, nil)
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/sched"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
@@ -57,6 +58,7 @@ func plugMain(args []string) {
 // run joins the networks until one has ended, or a signal comes, and returns the
 // exit status.
 func (p *plugCommand) run() int {
+	sched.Batch()
 	// Whoever reads the stream may be gone: writing says so.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	sigs := watchSignals()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
+	"golang.org/x/sys/unix"
 )
 
 // A cSwitch is a running vde_switch.
@@ -173,6 +174,9 @@ func TestPlug(t *testing.T) {
 			for _, size := range []int{60, 1514} {
 				sa.reaches(t, sb, size)
 				sb.reaches(t, sa, size)
+			}
+			if attr, err := unix.SchedGetAttr(cmd.Process.Pid, 0); args[0] == exe && (err != nil || attr.Policy != unix.SCHED_BATCH) {
+				t.Errorf("it is scheduled by %+v, %v, want SCHED_BATCH", attr, err)
 			}
 			// All end, whoever the signal is for.
 			syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
