@@ -149,7 +149,8 @@ func interfaceUp() error {
 	return s.Close()
 }
 
-// twoStacks makes a socket in a stack after another has been made.
+// twoStacks makes a socket in each of two stacks, one of which the helper is not
+// in.
 func twoStacks() error {
 	a, err := vdestack.Open("")
 	if err != nil {
@@ -161,11 +162,15 @@ func twoStacks() error {
 		return err
 	}
 	defer b.Close()
-	f, err := a.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		return err
+	// It may be in either, for the second may have been made ahead.
+	for _, st := range []*vdestack.Stack{a, b} {
+		f, err := st.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return err
+		}
+		f.Close()
 	}
-	return f.Close()
+	return nil
 }
 
 // commandWithFiles runs a command that needs a mount namespace.
