@@ -140,8 +140,13 @@ func (d *switchDir) enter(ctx context.Context) (made bool, err error) {
 func (d *switchDir) lock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*switchProbe)
 	defer cancel()
+	return flock(ctx, d.file)
+}
+
+// flock locks a file against others who do that.
+func flock(ctx context.Context, f *os.File) error {
 	for {
-		err := unix.Flock(int(d.file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch err {
 		case nil:
 			return nil
@@ -149,12 +154,12 @@ func (d *switchDir) lock(ctx context.Context) error {
 			continue
 		case unix.EWOULDBLOCK:
 		default:
-			return &fs.PathError{Op: "flock", Path: d.path, Err: err}
+			return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
 		select {
-		case <-time.After(5 * time.Millisecond): // the kernel has no better way that can be given up
+		case <-time.After(time.Millisecond): // the kernel has no better way that can be given up
 		case <-ctx.Done():
-			return fmt.Errorf("somebody else has locked %s: %w", d.path, unix.EBUSY)
+			return fmt.Errorf("somebody else has locked %s: %w", f.Name(), unix.EBUSY)
 		}
 	}
 }

@@ -78,27 +78,14 @@ func takeTurn(ctx context.Context, dir string) turn {
 		return turn{}
 	}
 	t := turn{queue: q}
-	f, err := os.Open(dir)
-	if err != nil {
-		return t
-	}
-	for {
-		// A lock that is waited for in the kernel could not be given up.
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
+	if f, err := os.Open(dir); err == nil {
+		if flock(ctx, f) == nil {
 			t.dir = f
-			return t
+		} else {
+			f.Close()
 		}
-		if err == unix.EWOULDBLOCK || err == unix.EINTR {
-			select {
-			case <-time.After(time.Millisecond):
-				continue
-			case <-ctx.Done():
-			}
-		}
-		f.Close()
-		return t
 	}
+	return t
 }
 
 func (t turn) end() {
