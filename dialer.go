@@ -52,6 +52,65 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	return c, explain(err, network, address)
 }
 
+// DialTCP, DialUDP, DialIP and DialUnix hide those of net.Dialer, which would
+// connect on the host.
+
+// DialTCP connects to the address, see [net.Dialer.DialTCP].
+func (d *Dialer) DialTCP(ctx context.Context, network string, laddr, raddr netip.AddrPort) (*net.TCPConn, error) {
+	var local net.Addr
+	if laddr != (netip.AddrPort{}) {
+		local = net.TCPAddrFromAddrPort(laddr)
+	}
+	return dialAs[*net.TCPConn](ctx, d, "tcp", network, local, net.TCPAddrFromAddrPort(raddr))
+}
+
+// DialUDP connects to the address, see [net.Dialer.DialUDP].
+func (d *Dialer) DialUDP(ctx context.Context, network string, laddr, raddr netip.AddrPort) (*net.UDPConn, error) {
+	var local net.Addr
+	if laddr != (netip.AddrPort{}) {
+		local = net.UDPAddrFromAddrPort(laddr)
+	}
+	return dialAs[*net.UDPConn](ctx, d, "udp", network, local, net.UDPAddrFromAddrPort(raddr))
+}
+
+// DialIP connects a raw socket to the address, see [net.Dialer.DialIP].
+func (d *Dialer) DialIP(ctx context.Context, network string, laddr, raddr netip.Addr) (*net.IPConn, error) {
+	var local net.Addr
+	if laddr.IsValid() {
+		local = ipAddr(laddr)
+	}
+	return dialAs[*net.IPConn](ctx, d, "ip", network, local, ipAddr(raddr))
+}
+
+func ipAddr(a netip.Addr) *net.IPAddr { return &net.IPAddr{IP: a.AsSlice(), Zone: a.Zone()} }
+
+// DialUnix connects to the address, see [net.Dialer.DialUnix].
+func (d *Dialer) DialUnix(ctx context.Context, network string, laddr, raddr *net.UnixAddr) (*net.UnixConn, error) {
+	var local net.Addr
+	if laddr != nil {
+		local = laddr
+	}
+	if raddr == nil {
+		raddr = &net.UnixAddr{}
+	}
+	return dialAs[*net.UnixConn](ctx, d, "unix", network, local, raddr)
+}
+
+// dialAs is DialContext for a network of one kind, from the given local address
+// instead of the Dialer's.
+func dialAs[C net.Conn](ctx context.Context, d *Dialer, kind, network string, local, remote net.Addr) (conn C, err error) {
+	if !strings.HasPrefix(network, kind) || kind == "ip" && !isIP(network) {
+		return conn, &net.OpError{Op: "dial", Net: network, Source: local, Addr: remote, Err: net.UnknownNetworkError(network)}
+	}
+	typed := *d
+	typed.LocalAddr = local
+	c, err := typed.DialContext(ctx, network, remote.String())
+	if err != nil {
+		return conn, err
+	}
+	return c.(C), nil
+}
+
 func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if ctx == nil {
 		panic("nil context") // as net.Dialer
