@@ -457,20 +457,22 @@ func TestMulticastBetween(t *testing.T) {
 			t.Fatal(err)
 		}
 		for network, group := range map[string]string{"udp4": "239.1.2.3:7", "udp6": "[ff05::123]:7"} {
-			in, err := a.ListenMulticastUDP(network, "vde0", netip.MustParseAddrPort(group))
-			if err != nil {
-				t.Fatal(err)
+			for _, ifname := range []string{"vde0", ""} {
+				in, err := a.ListenMulticastUDP(network, ifname, netip.MustParseAddrPort(group))
+				if err != nil {
+					t.Fatalf("%s on %q: %v", group, ifname, err)
+				}
+				defer in.Close()
+				out, err := b.Dial(network, group)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer out.Close()
+				if _, err := out.Write([]byte(group + ifname)); err != nil {
+					t.Fatal(err)
+				}
+				speaker{in}.want(t, group+ifname)
 			}
-			defer in.Close()
-			out, err := b.Dial(network, group)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer out.Close()
-			if _, err := out.Write([]byte(group)); err != nil {
-				t.Fatal(err)
-			}
-			speaker{in}.want(t, group)
 		}
 	})
 }

@@ -453,17 +453,8 @@ func (i *iface) remove(socket int) error {
 		return errors.Join(i.dev.Close(), i.cable.remove())
 	case i.cable != nil:
 		return errors.Join(i.dev.Close(), i.cable.abandon())
-	case socket < 0 || setDown(socket, i.cfg.Name) != nil:
+	case socket < 0 || netns.SetDown(socket, i.cfg.Name) != nil:
 		return i.dev.Close()
 	}
 	return i.dev.Detach()
-}
-
-// setDown sets down an interface in the namespace of the socket.
-func setDown(socket int, name string) error {
-	ifr, err := unix.NewIfreq(name)
-	if err != nil {
-		return err
-	}
-	return unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, ifr)
 }

@@ -142,12 +142,21 @@ func (n *NS) readCookie(fd int) (err error) {
 }
 
 // setUp sets an interface up, in the namespace of the socket.
-func setUp(socket int, name string) error {
+func setUp(socket int, name string) error { return changeUp(socket, name, unix.IFF_UP) }
+
+// SetDown sets an interface down, in the namespace of the socket.
+func SetDown(socket int, name string) error { return changeUp(socket, name, 0) }
+
+// changeUp changes the flag IFF_UP of an interface alone: the call sets all flags.
+func changeUp(socket int, name string, up uint16) error {
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {
 		return err
 	}
-	ifr.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(socket, unix.SIOCGIFFLAGS, ifr); err != nil {
+		return os.NewSyscallError("ioctl SIOCGIFFLAGS "+name, err)
+	}
+	ifr.SetUint16(ifr.Uint16()&^unix.IFF_UP | up)
 	return os.NewSyscallError("ioctl SIOCSIFFLAGS "+name, unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, ifr))
 }
 
