@@ -265,6 +265,28 @@ func TestStats(t *testing.T) {
 }
 
 // TestInterfaces makes a stack with every setting of an interface.
+// TestSmallNetworks has the first and last addresses of networks that have no
+// address which is not of a host.
+func TestSmallNetworks(t *testing.T) {
+	leaks(t)
+	vnl := "mem://" + t.Name()
+	a := open(t, vnl, "10.0.0.0/31", "10.0.1.3/31", "10.0.2.0/32", "10.0.3.255/32", "10.0.4.1/24", "10.0.4.254/24", "fc00::/127", "fc00::3/127", "fc00::100/128", "fc00::1:ffff/112")
+	b := open(t, vnl, "10.0.0.1/31", "10.0.1.2/31", "fc00::1/127", "fc00::2/127")
+	ln, err := a.Listen("tcp", ":7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for _, host := range []string{"10.0.0.0", "10.0.1.3", "fc00::", "fc00::3"} {
+		c, err := b.Dial("tcp", net.JoinHostPort(host, "7"))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		c.Close()
+	}
+}
+
 func TestInterfaces(t *testing.T) {
 	leaks(t)
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}

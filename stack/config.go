@@ -63,7 +63,10 @@ type Interface struct {
 	MTU int
 	// Addrs are the interface's addresses, with the length of their networks'
 	// prefixes. IPv6 addresses are usable at once: duplicate address detection
-	// is skipped for them.
+	// is skipped for them. An address that is not of a single host is refused: the
+	// first of a network, which is the network's own or, for IPv6, that of all its
+	// routers, and the last of an IPv4 network, which is for broadcasts. Networks of
+	// one or two addresses have no such.
 	Addrs []netip.Prefix
 	// Gateways are default routes, at most one for IPv4 and one for IPv6 in the
 	// whole stack.
@@ -233,7 +236,15 @@ func (f *Interface) checkAddr(p netip.Prefix) error {
 		return fmt.Errorf("address %v cannot be that of an interface: it is not of a single host", p)
 	case a == netip.IPv6Loopback():
 		return fmt.Errorf("address %v belongs to loopback, which has it", p)
-	case a.Is6() && f.MTU < minMTU6:
+	case p.Bits() >= a.BitLen()-1: // RFC 3021 and RFC 6164: all are of hosts
+	case p == p.Masked() && a.Is4():
+		return fmt.Errorf("address %v is that of the network, not of a host in it: the first host has %v", p, netip.PrefixFrom(a.Next(), p.Bits()))
+	case p == p.Masked():
+		return fmt.Errorf("address %v is that of all routers of the network (RFC 4291, section 2.6.1), not of a host in it: the first host has %v", p, netip.PrefixFrom(a.Next(), p.Bits()))
+	case a.Is4() && !p.Contains(a.Next()):
+		return fmt.Errorf("address %v is for broadcasts in the network, not of a host in it: the last host has %v", p, netip.PrefixFrom(a.Prev(), p.Bits()))
+	}
+	if a.Is6() && f.MTU < minMTU6 {
 		return fmt.Errorf("address %v: IPv6 needs an MTU of %d, this one is %d", p, minMTU6, f.MTU)
 	}
 	return nil

@@ -78,7 +78,7 @@ func (c counts) equal(d counts) bool {
 
 // openStack opens the stack with a number.
 func openStack(i int) *vdestack.Stack {
-	addr := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String() + "/16"
+	addr := netip.AddrFrom4([4]byte{10, 0, byte((i + 1) >> 8), byte(i + 1)}).String() + "/16"
 	var s *vdestack.Stack
 	var err error
 	switch i % manyInterfaces {
