@@ -47,7 +47,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 		d.Stack.nameZones(c.LocalAddr(), c.RemoteAddr())
 	}
 	if err != nil && d.Stack.st.Closed() {
-		err = &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: net.ErrClosed}
+		err = &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: d.Stack.st.ErrClosed()}
 	}
 	return c, explain(err, network, address)
 }

@@ -103,7 +103,7 @@ func hand[C io.Closer](s *Stack, c C, err error) (C, error) {
 	if !ok {
 		c.Close()
 		var none C
-		return none, net.ErrClosed
+		return none, s.st.ErrClosed()
 	}
 	return c, nil
 }

@@ -67,7 +67,7 @@ func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address
 		}
 	}
 	if err != nil && lc.Stack.st.Closed() {
-		err = &net.OpError{Op: "listen", Net: network, Err: net.ErrClosed}
+		err = &net.OpError{Op: "listen", Net: network, Err: lc.Stack.st.ErrClosed()}
 	}
 	return l, explain(err, network, given)
 }

@@ -18,7 +18,8 @@ func (s *Stack) LookupNetIP(ctx context.Context, network, host string) ([]netip.
 	}
 	addrs, err := s.dns.LookupNetIP(ctx, network, host)
 	if err != nil && s.st.Closed() {
-		return nil, &net.DNSError{Err: net.ErrClosed.Error(), Name: host, UnwrapErr: net.ErrClosed}
+		err = s.st.ErrClosed()
+		return nil, &net.DNSError{Err: err.Error(), Name: host, UnwrapErr: err}
 	}
 	if err == nil && len(addrs) > 1 {
 		dns.Sort(addrs, s.source)

@@ -3,6 +3,7 @@ package vdestack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -265,23 +266,58 @@ func TestClosedErrors(t *testing.T) {
 	}
 	hook := net.Dialer{Control: s.Control}
 	mistakes(t, "\x00", []mistake{
-		{"Dial", func() error { _, err := s.Dial("tcp", "10.0.0.2:80"); return err }, `dial tcp: use of closed network connection`},
-		{"Listen", func() error { _, err := s.Listen("tcp", ":0"); return err }, `listen tcp: use of closed network connection`},
-		{"ListenPacket", func() error { _, err := s.ListenPacket("udp", ":0"); return err }, `listen udp: use of closed network connection`},
+		{"Dial", func() error { _, err := s.Dial("tcp", "10.0.0.2:80"); return err }, `dial tcp: stack: stack is closed: use of closed network connection`},
+		{"Listen", func() error { _, err := s.Listen("tcp", ":0"); return err }, `listen tcp: stack: stack is closed: use of closed network connection`},
+		{"ListenPacket", func() error { _, err := s.ListenPacket("udp", ":0"); return err }, `listen udp: stack: stack is closed: use of closed network connection`},
 		{"ListenPacket, IP", func() error { _, err := s.ListenPacket("ip4:icmp", "10.0.0.1"); return err }, `listen ip4:icmp: stack: stack is closed: use of closed network connection`},
 		{"ListenMulticastUDP", func() error {
 			_, err := s.ListenMulticastUDP("udp", "", netip.MustParseAddrPort("224.0.0.9:80"))
 			return err
-		}, `listen udp 224.0.0.9:80: listen udp4: use of closed network connection`},
+		}, `listen udp 224.0.0.9:80: listen udp4: stack: stack is closed: use of closed network connection`},
 		{"Control", func() error { _, err := hook.Dial("tcp", "127.0.0.1:1"); return err }, `dial tcp 127.0.0.1:1: stack: stack is closed: use of closed network connection`},
 		{"Socket", func() error { _, err := s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); return err }, `stack: stack is closed: use of closed network connection`},
-		{"LookupNetIP", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "nosuch.invalid"); return err }, `lookup nosuch.invalid: use of closed network connection`},
+		{"LookupNetIP", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "nosuch.invalid"); return err }, `lookup nosuch.invalid: stack: stack is closed: use of closed network connection`},
+		{"Dial, IP", func() error { _, err := s.Dial("ip4:icmp", "10.0.0.2"); return err }, `dial ip4:icmp: stack: stack is closed: use of closed network connection`},
+		{"Dial, unix", func() error { _, err := s.Dial("unix", "/nosuch"); return err }, `dial unix: stack: stack is closed: use of closed network connection`},
+		{"Dial, name", func() error { _, err := s.Dial("tcp", "nosuch.invalid:80"); return err }, `dial tcp: stack: stack is closed: use of closed network connection`},
+		{"Dial, zone", func() error { _, err := s.Dial("tcp", "[fe80::1%vde0]:80"); return err }, `dial tcp: stack: stack is closed: use of closed network connection`},
+		{"DialTCP", func() error {
+			_, err := (&Dialer{Stack: s}).DialTCP(t.Context(), "tcp", netip.AddrPort{}, netip.MustParseAddrPort("10.0.0.2:80"))
+			return err
+		}, `dial tcp: stack: stack is closed: use of closed network connection`},
+		{"HTTPClient", func() error { _, err := s.HTTPClient().Get("http://10.0.0.2/"); return err }, `Get "http://10.0.0.2/": dial tcp: stack: stack is closed: use of closed network connection`},
+		{"Emulator", func() error { _, err := s.Emulator("vde0"); return err }, `stack: stack is closed: use of closed network connection`},
 		{"RTNL", func() error { _, err := s.RTNL(); return err }, `rtnl: dial: stack: stack is closed: use of closed network connection`},
 		{"NetNS", func() error { _, err := s.NetNS(); return err }, `stack: stack is closed: use of closed network connection`},
 		{"Sysctl", func() error { return s.Sysctl("net.ipv4.ip_forward", "1") }, `stack: stack is closed: use of closed network connection`},
 		{"Command", func() error { return s.Command(t.Context(), "true").Run() }, `stack: stack is closed: use of closed network connection`},
 		{"Run", func() error { return s.Run(t.Context(), "true") }, `command ["true"]: stack: stack is closed: use of closed network connection`},
 	})
+}
+
+// TestString prints a stack.
+func TestString(t *testing.T) {
+	vnl := "mem://" + t.Name()
+	s, err := New(t.Context(), Config{Name: "lab", Interfaces: []Interface{{VNL: vnl}, {}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	loopback := open(t, "")
+	var none *Stack
+	for _, tt := range []struct{ got, want string }{
+		{s.Name(), "lab"}, {fmt.Sprint(s), "lab (vde0 " + vnl + ", vde1)"},
+		{loopback.Name(), "stack"}, {fmt.Sprint(loopback), "stack (loopback only)"},
+		{none.Name(), ""}, {none.String(), "no stack"}, {(&Stack{}).String(), "no stack"},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("got %q, want %q", tt.got, tt.want)
+		}
+	}
+	s.Close()
+	if got := s.String(); got != "lab (closed)" {
+		t.Errorf("got %q", got)
+	}
 }
 
 // TestNoStack calls the methods of a Stack that Open did not make: they must not

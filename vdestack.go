@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"sync/atomic"
@@ -152,6 +151,23 @@ func (s *Stack) Close() error {
 	return s.st.Close()
 }
 
+// Name returns the name that the stack was given, "stack" if it was given none.
+func (s *Stack) Name() string {
+	if s.check() != nil {
+		return ""
+	}
+	return s.st.Name()
+}
+
+// String returns the name and the interfaces with their networks, such as
+// "lab (vde0 mem://lan)", for logs.
+func (s *Stack) String() string {
+	if s.check() != nil {
+		return "no stack"
+	}
+	return s.st.String()
+}
+
 // Control is a Control function of [net.Dialer] and [net.ListenConfig], and of
 // every library that lets its user set one: the socket, which is neither bound
 // nor connected yet, moves into the stack. Names and zones are resolved before
@@ -188,7 +204,7 @@ func (s *Stack) RTNL() (*rtnl.Conn, error) {
 	c, err := s.st.RTNL()
 	if err == nil && !track(&s.handles, c) {
 		c.Close()
-		return nil, net.ErrClosed
+		return nil, s.st.ErrClosed()
 	}
 	return c, err
 }

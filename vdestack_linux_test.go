@@ -264,7 +264,6 @@ func TestStats(t *testing.T) {
 	}
 }
 
-// TestInterfaces makes a stack with every setting of an interface.
 // TestSmallNetworks has the first and last addresses of networks that have no
 // address which is not of a host.
 func TestSmallNetworks(t *testing.T) {
@@ -287,6 +286,7 @@ func TestSmallNetworks(t *testing.T) {
 	}
 }
 
+// TestInterfaces makes a stack with every setting of an interface.
 func TestInterfaces(t *testing.T) {
 	leaks(t)
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}

@@ -5,7 +5,6 @@ package stack
 import (
 	"bytes"
 	"context"
-	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -28,11 +27,8 @@ type process struct {
 
 // start executes a command in the stack.
 func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (*process, error) {
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
-		return nil, s.wrap(net.ErrClosed)
+	if s.Closed() {
+		return nil, s.ErrClosed()
 	}
 	e := &netns.Exec{Path: c.Path, Args: c.argv(), Env: c.environ(), Files: files, Setpgid: !c.KeepGroup}
 	for _, b := range c.Binds {

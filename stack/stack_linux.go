@@ -3,6 +3,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,8 +117,21 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	return s, nil
 }
 
-// Name returns the name that the stack was given.
+// Name returns the name that the stack was given, "stack" if it was given none.
 func (s *Stack) Name() string { return s.name }
+
+// String returns the name and the interfaces with their networks, such as
+// "lab (vde0 mem://lan)".
+func (s *Stack) String() string {
+	if s.Closed() {
+		return s.name + " (closed)"
+	}
+	var all []string
+	for _, i := range s.ifaces {
+		all = append(all, strings.TrimSpace(i.cfg.Name+" "+i.cfg.VNL))
+	}
+	return s.name + " (" + cmp.Or(strings.Join(all, ", "), "loopback only") + ")"
+}
 
 // Close ends the stack: its commands are killed, its sockets end, its plugs
 // leave their networks and its interfaces vanish; the kernel removes those on
@@ -200,6 +214,9 @@ func (s *Stack) Closed() bool {
 	defer s.mu.Unlock()
 	return s.closed
 }
+
+// ErrClosed is what calls report then. It names the stack, and is net.ErrClosed.
+func (s *Stack) ErrClosed() error { return s.wrap(net.ErrClosed) }
 
 // endSockets gives the namespace up, so that no more sockets are made, and ends
 // those that were. The interfaces are still there: peers are told. It returns a
@@ -318,6 +335,9 @@ func (s *Stack) NetNS() (*os.File, error) {
 // Emulator returns what changes the network of an interface that is on one of the
 // scheme netemu, or nested on such, while it is in use.
 func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) {
+	if s.Closed() {
+		return nil, s.ErrClosed()
+	}
 	for _, i := range s.ifaces {
 		if i.cfg.Name != ifname {
 			continue

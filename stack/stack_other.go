@@ -31,8 +31,14 @@ func (s *Stack) Name() string { return "" }
 // Close does nothing.
 func (s *Stack) Close() error { return nil }
 
+// String returns "".
+func (s *Stack) String() string { return "" }
+
 // Closed returns true.
 func (s *Stack) Closed() bool { return true }
+
+// ErrClosed returns an error.
+func (s *Stack) ErrClosed() error { return errUnsupported }
 
 // Socket returns an error.
 func (s *Stack) Socket(domain, typ, proto int) (*os.File, error) { return nil, errUnsupported }
