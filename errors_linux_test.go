@@ -304,6 +304,7 @@ func TestConfigErrors(t *testing.T) {
 		{"other namespace", joining("/proc/self/ns/mnt"), `stack: joining the namespace /proc/self/ns/mnt: it is no network namespace`},
 		{"no file of a namespace", joining("/dev/null"), `stack: joining the namespace /dev/null: it is no network namespace`},
 		{"directory for namespace", joining("/"), `stack: joining the namespace /: it is no network namespace`},
+		{"cancelled, loopback only", making(cancelled, Config{Name: "lab"}), `lab: context canceled`},
 		{"cancelled", making(cancelled, Config{Name: "lab", Interfaces: []Interface{{VNL: "mem://x"}}}), `lab: interface vde0: vdeplug: open "mem://x": context canceled`},
 	})
 }

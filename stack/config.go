@@ -6,6 +6,7 @@
 package stack
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/vdestack/vdestack/internal/errtext"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
@@ -316,4 +318,13 @@ type InterfaceStats struct {
 	// packets, which can be of many frames.
 	CaptureDropped uint64
 	CaptureErr     error
+}
+
+// MarshalJSON writes the errors as text, and null where there is none.
+func (s InterfaceStats) MarshalJSON() ([]byte, error) {
+	type fields InterfaceStats // without this method
+	return json.Marshal(struct {
+		fields
+		Err, CaptureErr *string
+	}{fields(s), errtext.Of(s.Err), errtext.Of(s.CaptureErr)})
 }

@@ -94,6 +94,9 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	}
 	defer s.ns.Settle()
 	if len(cfg.Interfaces) == 0 {
+		if err := context.Cause(ctx); err != nil {
+			return nil, err
+		}
 		return s, nil
 	}
 	nl, err := rtnl.Dial(s)

@@ -2,6 +2,7 @@ package vdeplug
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/errtext"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -42,6 +44,15 @@ type Link struct {
 	Reconnecting bool
 	// Reconnects counts how often the network was opened again.
 	Reconnects uint64
+}
+
+// MarshalJSON writes the error as text, and null where there is none.
+func (l Link) MarshalJSON() ([]byte, error) {
+	type fields Link // without this method
+	return json.Marshal(struct {
+		fields
+		Err *string
+	}{fields(l), errtext.Of(l.Err)})
 }
 
 // A Linker is a Conn that knows whether its network is there. Every plug of this

@@ -3,6 +3,7 @@ package vdeplug
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -561,4 +562,16 @@ func TestReconnectRace(t *testing.T) {
 			wg.Wait()
 		}
 	})
+}
+
+// TestLinkJSON has the text of the error.
+func TestLinkJSON(t *testing.T) {
+	for want, l := range map[string]Link{
+		`{"Reconnecting":false,"Reconnects":0,"Err":null}`:                              {},
+		`{"Reconnecting":true,"Reconnects":2,"Err":"use of closed network connection"}`: {Err: net.ErrClosed, Reconnecting: true, Reconnects: 2},
+	} {
+		if got, err := json.Marshal(l); err != nil || string(got) != want {
+			t.Errorf("got %s, %v, want %s", got, err, want)
+		}
+	}
 }
