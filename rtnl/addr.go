@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -19,7 +20,7 @@ type Addr struct {
 	// Prefix is the address itself with the length of its network.
 	Prefix netip.Prefix
 	// Peer is the other end of a point-to-point address, whose network the
-	// length belongs to then. The zero Addr otherwise.
+	// length belongs to then. The zero Addr otherwise. 0.0.0.0 is a peer too.
 	Peer netip.Addr
 	// Broadcast address, IPv4 only; the zero Addr if there is none.
 	Broadcast netip.Addr
@@ -51,6 +52,7 @@ type AddrFlags uint32
 
 // Some AddrFlags; package unix has the rest as IFA_F_ constants.
 const (
+	Secondary AddrFlags = 0x01 // IPv4: not the first of its network on the interface
 	// NoDAD makes an IPv6 address usable at once, without the second or two of
 	// duplicate address detection. IPv4 has none and the flag is left out.
 	NoDAD          AddrFlags = 0x02
@@ -255,6 +257,8 @@ func decodeAddr(b []byte) (Addr, bool, error) {
 	switch {
 	case !local.IsValid():
 		local = address
+	case fam == afInet && !address.IsValid() && !local.IsUnspecified():
+		a.Peer = netip.IPv4Unspecified() // is left out
 	case address.IsValid() && address != local:
 		a.Peer = address
 	}
@@ -269,6 +273,11 @@ func decodeAddr(b []byte) (Addr, bool, error) {
 // and IPv6 does duplicate address detection (see NoDAD). It replaces ipaddr_add,
 // its options the packing of data2prefix.
 func (c *Conn) AddrAdd(ifindex int, p netip.Prefix, opts ...AddrOption) error {
+	a := newAddr(ifindex, p, opts)
+	return fail("add address", a, c.send(rtmNewAddr, netlink.Excl|netlink.Create, &a))
+}
+
+func newAddr(ifindex int, p netip.Prefix, opts []AddrOption) Addr {
 	a := Addr{IfIndex: ifindex, Prefix: p}
 	for _, o := range opts {
 		o.setAddr(&a)
@@ -276,20 +285,85 @@ func (c *Conn) AddrAdd(ifindex int, p netip.Prefix, opts ...AddrOption) error {
 	if p.Addr().Is4() {
 		a.Flags &^= NoDAD
 	}
-	return fail("add address", a, c.send(rtmNewAddr, netlink.Excl|netlink.Create, &a))
+	return a
 }
 
 // AddrDel takes an address from an interface; EADDRNOTAVAIL if it has no such.
-// It replaces ipaddr_del.
-func (c *Conn) AddrDel(ifindex int, p netip.Prefix) error {
-	return c.AddrRemove(Addr{IfIndex: ifindex, Prefix: p})
+// Of the options the kernel looks at Peer and Label. With the first IPv4 address
+// of a network the others of the network go, unless the interface is told to
+// promote them: AddrRemove takes one. It replaces ipaddr_del.
+func (c *Conn) AddrDel(ifindex int, p netip.Prefix, opts ...AddrOption) error {
+	a := newAddr(ifindex, p, opts)
+	return fail("delete address", a, c.send(rtmDelAddr, 0, &a))
 }
 
-// AddrRemove is AddrDel for an address as Addrs lists it: one with a peer too.
+// AddrRemove takes an address, as Addrs lists it, from its interface, and no
+// other. While it removes an IPv4 address that others are secondary to, it sets
+// promote_secondaries of the interface.
 func (c *Conn) AddrRemove(a Addr) error {
+	return fail("delete address", a, c.removeAddr(a))
+}
+
+func (c *Conn) removeAddr(a Addr) error {
 	// The kernel looks at nothing else, but refuses a label of another address.
-	a = Addr{IfIndex: a.IfIndex, Prefix: a.Prefix, Peer: a.Peer}
-	return fail("delete address", a, c.send(rtmDelAddr, 0, &a))
+	request := Addr{IfIndex: a.IfIndex, Prefix: a.Prefix, Peer: a.Peer}
+	if err := request.check(); err != nil {
+		return err
+	}
+	if a.Prefix.Addr().Is4() && a.Flags&Secondary == 0 {
+		promote, err := c.promote(a.IfIndex)
+		if err != nil {
+			return err
+		}
+		if promote {
+			defer c.setPromote(a.IfIndex, 0)
+		}
+	}
+	return c.send(rtmDelAddr, 0, &request)
+}
+
+// promote makes an interface keep its secondary addresses when their primary
+// goes. It reports whether that was to do.
+func (c *Conn) promote(ifindex int) (bool, error) {
+	addrs, err := list(c, "list addresses", rtmGetAddr, make([]byte, sizeofIfAddr), decodeAddr)
+	if err != nil || !slices.ContainsFunc(addrs, func(a Addr) bool {
+		return a.IfIndex == ifindex && a.Prefix.Addr().Is4() && a.Flags&Secondary != 0
+	}) {
+		return false, err
+	}
+	answer, err := c.execute(netlink.Message{
+		Header: netlink.Header{Type: rtmGetLink, Flags: netlink.Request},
+		Data:   ifInfo{index: ifindex}.encode(),
+	})
+	if err != nil {
+		return false, err
+	}
+	promotes := false
+	err = decode("link message", answer[0].Data, sizeofIfInfo, nested(iflaAFSpec, nested(afInet, func(ad *netlink.AttributeDecoder) {
+		const off = 4 * (devconfPromoteSecondary - 1)
+		if b := ad.Bytes(); ad.Type() == iflaInetConf && len(b) >= off+4 {
+			promotes = uint32At(b, off) != 0
+		}
+	})))
+	if err != nil || promotes {
+		return false, err
+	}
+	return true, c.setPromote(ifindex, 1)
+}
+
+func (c *Conn) setPromote(ifindex int, v uint32) error {
+	return c.setLink(rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
+		ae.Nested(iflaAFSpec, func(ae *netlink.AttributeEncoder) error {
+			ae.Nested(afInet, func(ae *netlink.AttributeEncoder) error {
+				ae.Nested(iflaInetConf, func(ae *netlink.AttributeEncoder) error {
+					ae.Uint32(devconfPromoteSecondary, v)
+					return nil
+				})
+				return nil
+			})
+			return nil
+		})
+	})
 }
 
 // Addrs returns the IPv4 and IPv6 addresses of all interfaces with the names
@@ -297,12 +371,12 @@ func (c *Conn) AddrRemove(a Addr) error {
 // Prefix is always the local address, also of a point-to-point link.
 func (c *Conn) Addrs() ([]Addr, error) {
 	const op = "list addresses"
-	addrs, err := list(c, op, rtmGetAddr, sizeofIfAddr, decodeAddr)
+	addrs, err := list(c, op, rtmGetAddr, make([]byte, sizeofIfAddr), decodeAddr)
 	if err != nil {
 		return nil, err
 	}
 	// After the addresses: what has no link by then went away with it.
-	links, err := list(c, op, rtmGetLink, sizeofIfInfo, decodeLink)
+	links, err := list(c, op, rtmGetLink, make([]byte, sizeofIfInfo), decodeLink)
 	if err != nil {
 		return nil, err
 	}

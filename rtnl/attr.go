@@ -49,6 +49,16 @@ func attributes(b []byte, f func(ad *netlink.AttributeDecoder)) error {
 	return ad.Err()
 }
 
+// nested returns a function for attributes that calls f for those inside the
+// attributes of a type.
+func nested(typ uint16, f func(ad *netlink.AttributeDecoder)) func(ad *netlink.AttributeDecoder) {
+	return func(ad *netlink.AttributeDecoder) {
+		if ad.Type() == typ {
+			ad.Do(func(b []byte) error { return attributes(b, f) })
+		}
+	}
+}
+
 // family returns the address family of an address; 0 if it is none.
 func family(a netip.Addr) uint8 {
 	switch {

@@ -82,6 +82,11 @@ func TestRequests(t *testing.T) {
 				"2000 1200 | 0800 0100 76646500 | 1400 0200 | 0d00 0100 76787664653a2f2f00 000000"},
 		{"delete link", func(c *Conn) error { return c.LinkDel(7) }, 32,
 			"20000000 1100 0500 01000000 00000000 | 00000000 07000000 00000000 00000000"},
+		{"delete blackhole", func(c *Conn) error { return c.RouteDel(mustPrefix("10.9.9.0/24"), netip.Addr{}, 0, Blackhole) }, 44,
+			"2c000000 1900 0500 01000000 00000000 | 02 18 00 00 fe 03 00 06 00000000 | 0800 0000 00000000 | 0800 0100 0a090900"},
+		{"delete address with flags and scope", func(c *Conn) error { return c.AddrDel(2, mustPrefix("fc00::1/64"), NoDAD, ScopeLink) }, 64,
+			"40000000 1500 0500 01000000 00000000 | 0a 40 02 fd 02000000 |" +
+				"1400 0200 fc000000000000000000000000000001 | 1400 0100 fc000000000000000000000000000001"},
 		{"list links", func(c *Conn) error { _, err := c.Links(); return err }, 32,
 			"20000000 1200 0103 01000000 00000000 | 00000000 00000000 00000000 00000000"},
 		// What C nlinline has not, in the bytes of ip(8).
@@ -96,6 +101,19 @@ func TestRequests(t *testing.T) {
 		}, 68,
 			"44000000 1800 0506 01000000 00000000 | 02 10 00 00 00 04 fd 01 00000000 | 0800 0400 02000000 | 0800 0100 0a090000 |" +
 				"0800 0700 0a010203 | 0800 0600 07000000 | 0800 0f00 e8030000"},
+		{"route of every attribute", func(c *Conn) error {
+			return c.RouteAdd(mustPrefix("fd01::/64"), mustAddr("fd00::9"), 2, From(mustPrefix("fd02::/64")), PrefHigh,
+				Metrics{MTU: 1400, CongCtl: "reno"}, OnLink, Encap{Type: 4, Data: "\x08\x00\x01\x00abcd"})
+		}, 148,
+			"94000000 1800 0506 01000000 00000000 | 0a 40 40 00 fe 03 00 01 04000000 | 0800 0400 02000000 |" +
+				"1400 0100 fd010000000000000000000000000000 | 1400 0500 fd000000000000000000000000000009 |" +
+				"1400 0200 fd020000000000000000000000000000 | 0600 1500 0400 0000 | 0c00 1600 0800 0100 61626364 |" +
+				"1800 0800 | 0800 0200 78050000 | 0900 1000 72656e6f00 000000 | 0500 1400 01 000000"},
+		{"route by next hop", func(c *Conn) error {
+			return c.RouteAdd(mustPrefix("10.9.0.0/16"), netip.Addr{}, 0, NextHopID(7), TOS(0x10), Realm(5))
+		}, 52,
+			"34000000 1800 0506 01000000 00000000 | 02 10 00 10 fe 03 00 01 00000000 | 0800 0000 00000000 | 0800 0100 0a090000 |" +
+				"0800 1e00 07000000"},
 		{"wide flags", func(c *Conn) error {
 			return c.AddrAdd(2, mustPrefix("10.1.2.3/24"), NoPrefixRoute, ScopeHost, Label("x:1"))
 		}, 56,

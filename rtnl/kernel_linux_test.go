@@ -375,7 +375,7 @@ func TestMultiPath(t *testing.T) {
 	if i < 0 {
 		t.Fatalf("missing in %v", routes)
 	}
-	want := []rtnl.NextHop{{addr("10.0.0.8"), v0, 1}, {addr("10.0.0.9"), v0, 3}}
+	want := []rtnl.NextHop{{Gateway: addr("10.0.0.8"), OutIface: v0, Weight: 1}, {Gateway: addr("10.0.0.9"), OutIface: v0, Weight: 3}}
 	if !slices.Equal(routes[i].MultiPath, want) {
 		t.Errorf("got %v, want %v", routes[i].MultiPath, want)
 	}

@@ -106,13 +106,11 @@ func decodeLink(b []byte) (Link, bool, error) {
 		case iflaStats64:
 			ad.Do(l.Stats.decode)
 		case iflaLinkInfo:
-			ad.Do(func(b []byte) error {
-				return attributes(b, func(ad *netlink.AttributeDecoder) {
-					if ad.Type() == iflaInfoKind {
-						l.Kind = ad.String()
-					}
-				})
-			})
+			nested(iflaLinkInfo, func(ad *netlink.AttributeDecoder) {
+				if ad.Type() == iflaInfoKind {
+					l.Kind = ad.String()
+				}
+			})(ad)
 		}
 	})
 	if err != nil {
@@ -162,7 +160,7 @@ func linkFlags(iff uint32) net.Flags {
 // Links returns all interfaces of the stack, in the kernel's order. With Addrs
 // it replaces getifaddrs; links without a hardware address are in it.
 func (c *Conn) Links() ([]Link, error) {
-	return list(c, "list links", rtmGetLink, sizeofIfInfo, decodeLink)
+	return list(c, "list links", rtmGetLink, make([]byte, sizeofIfInfo), decodeLink)
 }
 
 // Link returns one interface; ENODEV if there is no such.

@@ -22,7 +22,11 @@ type Neighbor struct {
 
 // String returns for example "10.0.0.2 on interface 3".
 func (n Neighbor) String() string {
-	return n.Addr.String() + " on " + ifIndex(n.IfIndex).String()
+	s := n.Addr.String() + " on " + ifIndex(n.IfIndex).String()
+	if n.Flags&NeighborProxy != 0 {
+		s = "proxy " + s
+	}
+	return s
 }
 
 // NeighborState is a bit of the kernel's NUD_ states; an entry has one.
@@ -60,8 +64,9 @@ type NeighborFlags uint8
 
 // Flags of an entry.
 const (
-	NeighborProxy  NeighborFlags = 0x08 // answer for the address here
-	NeighborRouter NeighborFlags = 0x80
+	NeighborProxy      NeighborFlags = 0x08 // answer for the address here
+	NeighborExtLearned NeighborFlags = 0x10 // by the program that added it; the kernel keeps it
+	NeighborRouter     NeighborFlags = 0x80
 )
 
 func (n *Neighbor) encode() ([]byte, error) {
@@ -139,12 +144,33 @@ func (c *Conn) NeighborAdd(n Neighbor) error {
 }
 
 // NeighborDel deletes an entry, one that was learnt too; ENOENT if there is none.
+// NeighborRemove deletes those of proxies.
 func (c *Conn) NeighborDel(ifindex int, addr netip.Addr) error {
-	n := Neighbor{IfIndex: ifindex, Addr: addr}
+	return c.NeighborRemove(Neighbor{IfIndex: ifindex, Addr: addr})
+}
+
+// NeighborRemove deletes an entry as Neighbors lists it: that of a proxy, where
+// n has the flag, else that of a neighbour.
+func (c *Conn) NeighborRemove(n Neighbor) error {
+	// The kernel looks at nothing else.
+	n = Neighbor{IfIndex: n.IfIndex, Addr: n.Addr, Flags: n.Flags & NeighborProxy}
 	return fail("delete neighbour", n, c.send(rtmDelNeigh, 0, &n))
 }
 
-// Neighbors returns the entries of all interfaces, in every state.
+// Neighbors returns the entries of all interfaces, in every state, and those of
+// proxies, which have no state and may be for every interface (0). The entries
+// of other families, as the addresses that a bridge has learnt, are not in it.
 func (c *Conn) Neighbors() ([]Neighbor, error) {
-	return list(c, "list neighbours", rtmGetNeigh, sizeofNdMsg, decodeNeighbor)
+	const op = "list neighbours"
+	all, err := list(c, op, rtmGetNeigh, make([]byte, sizeofNdMsg), decodeNeighbor)
+	if err != nil {
+		return nil, err
+	}
+	body := make([]byte, sizeofNdMsg)
+	body[10] = uint8(NeighborProxy)
+	proxies, err := list(c, op, rtmGetNeigh, body, decodeNeighbor)
+	if err != nil {
+		return nil, err
+	}
+	return append(all, proxies...), nil
 }

@@ -1,11 +1,9 @@
 package rtnl
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strconv"
-	"syscall"
 
 	"github.com/mdlayher/netlink"
 )
@@ -14,6 +12,10 @@ import (
 type Route struct {
 	// Dst is the destination; 0.0.0.0/0 or ::/0 for the default route.
 	Dst netip.Prefix
+	// From is the source that the route is for, IPv6 only; the zero Prefix if it
+	// is for all.
+	From netip.Prefix
+	TOS  TOS // IPv4 only; 0 is for all
 	// Gateway is the zero Addr for directly connected destinations. IPv4 routes
 	// may have an IPv6 gateway.
 	Gateway  netip.Addr
@@ -28,6 +30,14 @@ type Route struct {
 	// MultiPath are the next hops of a route with several; Gateway and
 	// OutIface are empty then.
 	MultiPath []NextHop
+	// NextHopID is the next-hop object that the route uses, or 0. Gateway,
+	// OutIface and MultiPath say what the object was when the route was listed.
+	NextHopID NextHopID
+	Flags     RouteFlags
+	Realm     Realm // IPv4 only
+	Encap     Encap
+	Metrics   Metrics
+	Pref      RoutePref // IPv6 only
 }
 
 // A NextHop is one way of a route with several.
@@ -35,6 +45,9 @@ type NextHop struct {
 	Gateway  netip.Addr
 	OutIface int
 	Weight   int // 1 to 256
+	Flags    RouteFlags
+	Realm    Realm
+	Encap    Encap
 }
 
 // String returns for example "default via 10.0.0.9 on interface 3".
@@ -49,6 +62,15 @@ func (r Route) String() string {
 	if r.Type != Unicast {
 		s = r.Type.String() + " " + s
 	}
+	if r.From.IsValid() {
+		s += " from " + r.From.String()
+	}
+	if r.TOS != 0 {
+		s += fmt.Sprintf(" TOS %#x", uint8(r.TOS))
+	}
+	if r.NextHopID != 0 {
+		s += " by next hop " + strconv.FormatUint(uint64(r.NextHopID), 10)
+	}
 	if r.Gateway.IsValid() {
 		s += " via " + r.Gateway.String()
 	}
@@ -61,40 +83,45 @@ func (r Route) String() string {
 	return s
 }
 
-// A RouteOption says more about a route to add: a RouteType, Scope, Table,
-// Metric, Protocol or Source.
+// A RouteOption says more about a route to add or delete: a RouteType, Scope,
+// Table, Metric, Protocol, Source, TOS, From, NextHopID, RouteFlags, Realm,
+// Encap, Metrics or RoutePref.
 type RouteOption interface{ setRoute(*Route) }
 
-var _ = []RouteOption{RouteType(0), Scope(0), Table(0), Metric(0), Protocol(0), Source{}}
+var _ = []RouteOption{
+	RouteType(0), Scope(0), Table(0), Metric(0), Protocol(0), Source{}, TOS(0), From{},
+	NextHopID(0), RouteFlags(0), Realm(0), Encap{}, Metrics{}, RoutePref(0),
+}
 
 // RouteType is what happens to packets of a route. The default is Unicast.
 type RouteType uint8
 
-// Some types; package unix has the rest as RTN_ constants. A type that drops
-// packets is without gateway and interface.
+// The types of the kernel. One that drops packets is without gateway and
+// interface.
 const (
-	Unicast     RouteType = 1
-	Local       RouteType = 2 // to this stack
-	Blackhole   RouteType = 6 // dropped
-	Unreachable RouteType = 7 // dropped, answered with host unreachable
-	Prohibit    RouteType = 8 // dropped, answered with prohibited
+	Unicast        RouteType = 1 + iota
+	Local                    // to this stack
+	LocalBroadcast           // to this stack, sent as broadcast
+	Anycast                  // to this stack, sent as unicast
+	Multicast
+	Blackhole   // dropped
+	Unreachable // dropped, answered with host unreachable
+	Prohibit    // dropped, answered with prohibited
+	Throw       // not in this table: the next rule decides
+	NAT         // no kernel has it any more
+	XResolve    // nor this
 )
 
 func (t RouteType) setRoute(r *Route) { r.Type = t }
 
 // String returns the name of the type.
 func (t RouteType) String() string {
-	switch t {
-	case Unicast:
-		return "unicast"
-	case Local:
-		return "local"
-	case Blackhole:
-		return "blackhole"
-	case Unreachable:
-		return "unreachable"
-	case Prohibit:
-		return "prohibit"
+	names := [...]string{
+		"unspecified", "unicast", "local", "broadcast", "anycast", "multicast",
+		"blackhole", "unreachable", "prohibit", "throw", "nat", "xresolve",
+	}
+	if int(t) < len(names) {
+		return names[t]
 	}
 	return "type " + strconv.Itoa(int(t))
 }
@@ -136,176 +163,98 @@ type Source netip.Addr
 
 func (s Source) setRoute(r *Route) { r.Src = netip.Addr(s) }
 
-// check is for the routes that the caller wrote; those of the kernel may have
-// a gateway of another family.
-func (r *Route) check() error {
-	if err := ifIndex(r.OutIface).check(); err != nil {
-		return err
-	}
-	if !r.Dst.IsValid() {
-		return invalid(syscall.EINVAL, "neither a valid destination nor a gateway")
-	}
-	fam := family(r.Dst.Addr())
-	if r.Gateway.Is4In6() {
-		return invalid(syscall.EINVAL, "gateway %v: an IPv4 address in IPv6 form, use Unmap", r.Gateway)
-	}
-	if r.Gateway.IsValid() {
-		if err := checkAddr("gateway", r.Gateway, fam); err != nil {
-			return err
-		}
-	}
-	if r.Src.IsValid() {
-		return checkAddr("source", r.Src, fam)
-	}
-	return nil
+// TOS is the type of service of the packets that an IPv4 route is for, with
+// the lower two bits zero. IPv4 routes of TOS 0 are for all.
+type TOS uint8
+
+func (t TOS) setRoute(r *Route) { r.TOS = t }
+
+// From is the option for Route.From.
+type From netip.Prefix
+
+func (f From) setRoute(r *Route) { r.From = netip.Prefix(f) }
+
+// NextHopID is the number of a next-hop object (ip nexthop). A route that is
+// added with one has neither gateway nor interface of its own.
+type NextHopID uint32
+
+func (n NextHopID) setRoute(r *Route) { r.NextHopID = n }
+
+// RouteFlags are the kernel's RTNH_F_ flags that are set by who adds the route.
+type RouteFlags uint8
+
+// OnLink takes the gateway for a neighbour, whatever the addresses are.
+const OnLink RouteFlags = 4
+
+func (f RouteFlags) setRoute(r *Route) { r.Flags |= f }
+
+// Realm is what an IPv4 route says to packet classifiers: that of the
+// destination and, shifted by 16, that of the source.
+type Realm uint32
+
+func (m Realm) setRoute(r *Route) { r.Realm = m }
+
+// Encap is how packets are encapsulated on their way, with MPLS or IP in IP;
+// the zero Encap if they are not.
+type Encap struct {
+	Type uint16 // package unix has them as LWTUNNEL_ENCAP_ constants
+	Data string // the attributes that belong to the type, as the kernel has them
 }
 
-func (r *Route) encode() ([]byte, error) {
-	dst := r.Dst.Addr()
-	b := make([]byte, sizeofRtMsg)
-	b[0] = family(dst)
-	b[1] = uint8(r.Dst.Bits())
-	if r.Table <= 0xff {
-		b[4] = uint8(r.Table) // else an attribute
-	}
-	b[5] = uint8(r.Protocol)
-	b[6] = uint8(r.Scope)
-	b[7] = uint8(r.Type)
+func (e Encap) setRoute(r *Route) { r.Encap = e }
 
-	ae := netlink.NewAttributeEncoder()
-	// C nlinline sends the attribute without an interface too, as type 0.
-	oif := uint16(rtaOIF)
-	if r.OutIface == 0 {
-		oif = rtaUnspec
-	}
-	ae.Uint32(oif, uint32(r.OutIface))
-	if r.Dst.Bits() > 0 {
-		ae.Bytes(rtaDst, dst.AsSlice())
-	}
-	switch {
-	case !r.Gateway.IsValid():
-	case family(r.Gateway) == family(dst):
-		ae.Bytes(rtaGateway, r.Gateway.AsSlice())
-	default:
-		ae.Bytes(rtaVia, append(binary.NativeEndian.AppendUint16(nil, uint16(family(r.Gateway))), r.Gateway.AsSlice()...))
-	}
-	if r.Src.IsValid() {
-		ae.Bytes(rtaPrefSrc, r.Src.AsSlice())
-	}
-	if r.Metric != 0 {
-		ae.Uint32(rtaPriority, uint32(r.Metric))
-	}
-	if r.Table > 0xff {
-		ae.Uint32(rtaTable, uint32(r.Table))
-	}
-	return encode(b, ae)
+// Metrics are what a route says to TCP and others; what is 0 it does not say.
+// The times are in the kernel's units.
+type Metrics struct {
+	Lock             uint32 // a bit for each that the kernel may not change, 1<<2 for MTU
+	MTU              uint32
+	Window           uint32
+	RTT              uint32
+	RTTVar           uint32
+	SSThresh         uint32
+	Cwnd             uint32
+	AdvMSS           uint32
+	Reordering       uint32
+	HopLimit         uint32
+	InitCwnd         uint32
+	Features         uint32
+	RTOMin           uint32
+	InitRwnd         uint32
+	QuickAck         uint32
+	FastOpenNoCookie uint32
+	CongCtl          string // congestion control, as "cubic"
 }
 
-// decodeRoute reports false for other families (multicast routing, MPLS) and
-// for the kernel's cached copies of routes.
-func decodeRoute(b []byte) (Route, bool, error) {
-	const kind = "route message"
-	var (
-		r    Route
-		fam  uint8
-		bits int
-		dst  netip.Addr
-	)
-	if len(b) >= sizeofRtMsg {
-		fam, bits = b[0], int(b[1])
-		r.Table, r.Protocol, r.Scope, r.Type = Table(b[4]), Protocol(b[5]), Scope(b[6]), RouteType(b[7])
-		var ok bool
-		if dst, ok = unspecified(fam); !ok || uint32At(b, 8)&rtmFCloned != 0 {
-			return Route{}, false, nil
-		}
-	}
-	err := decode(kind, b, sizeofRtMsg, func(ad *netlink.AttributeDecoder) {
-		switch ad.Type() {
-		case rtaDst:
-			addrAttr(ad, fam, &dst)
-		case rtaOIF:
-			r.OutIface = int(ad.Int32())
-		case rtaGateway, rtaVia:
-			gatewayAttr(ad, fam, &r.Gateway)
-		case rtaPrefSrc:
-			addrAttr(ad, fam, &r.Src)
-		case rtaPriority:
-			r.Metric = Metric(ad.Uint32())
-		case rtaTable:
-			r.Table = Table(ad.Uint32())
-		case rtaMultipath:
-			ad.Do(func(b []byte) (err error) {
-				r.MultiPath, err = decodeNextHops(b, fam)
-				return err
-			})
-		}
-	})
-	if err != nil {
-		return Route{}, false, err
-	}
-	if r.Dst = netip.PrefixFrom(dst, bits).Masked(); !r.Dst.IsValid() {
-		return Route{}, false, malformed(kind, fmt.Errorf("destination %v, prefix length %d", dst, bits))
-	}
-	return r, true, nil
-}
+func (m Metrics) setRoute(r *Route) { r.Metrics = m }
 
-// gatewayAttr decodes RTA_GATEWAY, or RTA_VIA with its own family.
-func gatewayAttr(ad *netlink.AttributeDecoder, fam uint8, dst *netip.Addr) {
-	if ad.Type() == rtaGateway {
-		addrAttr(ad, fam, dst)
-		return
-	}
-	ad.Do(func(b []byte) error {
-		if len(b) < 2 {
-			return fmt.Errorf("gateway of %d bytes", len(b))
-		}
-		a, ok := netip.AddrFromSlice(b[2:])
-		if !ok || uint16(family(a)) != binary.NativeEndian.Uint16(b) {
-			return fmt.Errorf("gateway of %d bytes", len(b))
-		}
-		*dst = a
-		return nil
-	})
-}
+// RoutePref is the preference of RFC 4191 among IPv6 routes of the same metric.
+type RoutePref uint8
 
-// decodeNextHops reads an array of struct rtnexthop, each with attributes.
-func decodeNextHops(b []byte, fam uint8) ([]NextHop, error) {
-	var hops []NextHop
-	for len(b) > 0 {
-		if len(b) < sizeofNextHop {
-			return nil, fmt.Errorf("next hop of %d bytes", len(b))
-		}
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < sizeofNextHop || n > len(b) {
-			return nil, fmt.Errorf("next hop of length %d in %d bytes", n, len(b))
-		}
-		h := NextHop{OutIface: indexAt(b, 4), Weight: int(b[3]) + 1}
-		err := attributes(b[sizeofNextHop:n], func(ad *netlink.AttributeDecoder) {
-			if t := ad.Type(); t == rtaGateway || t == rtaVia {
-				gatewayAttr(ad, fam, &h.Gateway)
-			}
-		})
-		if err != nil {
-			return nil, err
-		}
-		hops = append(hops, h)
-		b = b[min((n+3)&^3, len(b)):]
-	}
-	return hops, nil
-}
+// The preferences. The default is PrefMedium.
+const (
+	PrefMedium RoutePref = 0
+	PrefHigh   RoutePref = 1
+	PrefLow    RoutePref = 3
+)
+
+func (p RoutePref) setRoute(r *Route) { r.Pref = p }
 
 // newRoute is a route with the constants of C nlinline, so that C and Go
 // delete each other's routes.
-func newRoute(dst netip.Prefix, gw netip.Addr, ifindex int) Route {
+func newRoute(dst netip.Prefix, gw netip.Addr, ifindex int, opts []RouteOption) Route {
 	if dst == (netip.Prefix{}) {
 		if zero, ok := unspecified(family(gw)); ok {
 			dst = netip.PrefixFrom(zero, 0)
 		}
 	}
-	return Route{
+	r := Route{
 		Dst: dst, Gateway: gw, OutIface: ifindex,
 		Table: TableMain, Protocol: ProtocolBoot, Scope: ScopeUniverse, Type: Unicast,
 	}
+	for _, o := range opts {
+		o.setRoute(&r)
+	}
+	return r
 }
 
 // RouteAdd adds a route to dst through gw. The zero dst is the default route of
@@ -316,17 +265,16 @@ func newRoute(dst netip.Prefix, gw netip.Addr, ifindex int) Route {
 // boot and scope universe. It replaces iproute_add, its options the packing of
 // data2prefix.
 func (c *Conn) RouteAdd(dst netip.Prefix, gw netip.Addr, ifindex int, opts ...RouteOption) error {
-	r := newRoute(dst, gw, ifindex)
-	for _, o := range opts {
-		o.setRoute(&r)
-	}
+	r := newRoute(dst, gw, ifindex, opts)
 	return fail("add route", r, c.changeRoute(rtmNewRoute, netlink.Excl|netlink.Create, r))
 }
 
-// RouteDel deletes a route that RouteAdd made without options; ESRCH if there
-// is no such. RouteRemove deletes others. It replaces iproute_del.
-func (c *Conn) RouteDel(dst netip.Prefix, gw netip.Addr, ifindex int) error {
-	r := newRoute(dst, gw, ifindex)
+// RouteDel deletes a route that RouteAdd made with the same arguments; ESRCH if
+// there is no such. What is left out or zero matches any route, as it does for
+// C nlinline: RouteRemove is exact. It replaces iproute_del, its options the
+// packing of data2prefix.
+func (c *Conn) RouteDel(dst netip.Prefix, gw netip.Addr, ifindex int, opts ...RouteOption) error {
+	r := newRoute(dst, gw, ifindex, opts)
 	return fail("delete route", r, c.changeRoute(rtmDelRoute, 0, r))
 }
 
@@ -337,21 +285,8 @@ func (c *Conn) changeRoute(typ netlink.HeaderType, flags netlink.HeaderFlags, r 
 	return c.send(typ, flags, &r)
 }
 
-// RouteRemove deletes a route as Routes lists it, whoever made it, from
-// whatever table. Of a route with several next hops all go.
-func (c *Conn) RouteRemove(r Route) error {
-	err := ifIndex(r.OutIface).check()
-	if err == nil && !r.Dst.IsValid() {
-		err = invalid(syscall.EINVAL, "the destination is not valid")
-	}
-	if err == nil {
-		err = c.send(rtmDelRoute, 0, &r)
-	}
-	return fail("delete route", r, err)
-}
-
 // Routes returns the IPv4 and IPv6 routes of all tables, those of TableLocal
 // too.
 func (c *Conn) Routes() ([]Route, error) {
-	return list(c, "list routes", rtmGetRoute, sizeofRtMsg, decodeRoute)
+	return list(c, "list routes", rtmGetRoute, make([]byte, sizeofRtMsg), decodeRoute)
 }

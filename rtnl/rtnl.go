@@ -125,13 +125,13 @@ func (c *Conn) send(typ netlink.HeaderType, flags netlink.HeaderFlags, m interfa
 
 // dump reads a table. A reading that a change or a full buffer spoilt is
 // repeated: the kernel marks it but sends it all the same.
-func (c *Conn) dump(typ netlink.HeaderType, size int) ([]netlink.Message, error) {
+func (c *Conn) dump(typ netlink.HeaderType, body []byte) ([]netlink.Message, error) {
 	var err error
 	for range dumpTries {
 		var answer []netlink.Message
 		answer, err = c.execute(netlink.Message{
 			Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Dump},
-			Data:   make([]byte, size),
+			Data:   body,
 		})
 		if !errors.Is(err, errInterrupted) && !errors.Is(err, syscall.EINTR) && !errors.Is(err, syscall.ENOBUFS) {
 			return answer, err
@@ -145,8 +145,8 @@ func (c *Conn) dump(typ netlink.HeaderType, size int) ([]netlink.Message, error)
 
 // list reads a table and decodes what it holds. decode reports false for what
 // does not belong into the list.
-func list[T any](c *Conn, op string, typ netlink.HeaderType, size int, decode func([]byte) (T, bool, error)) ([]T, error) {
-	answer, err := c.dump(typ, size)
+func list[T any](c *Conn, op string, typ netlink.HeaderType, body []byte, decode func([]byte) (T, bool, error)) ([]T, error) {
+	answer, err := c.dump(typ, body)
 	if err != nil {
 		return nil, fail(op, nil, err)
 	}

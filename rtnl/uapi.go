@@ -41,9 +41,13 @@ const (
 	iflaOperState   = 16
 	iflaLinkInfo    = 18
 	iflaStats64     = 23
+	iflaAFSpec      = 26
 	iflaNetNSFd     = 28
 	iflaNumTxQueues = 31
 	iflaNumRxQueues = 32
+
+	iflaInetConf            = 1
+	devconfPromoteSecondary = 20
 
 	iflaInfoKind = 1
 	iflaInfoData = 2
@@ -70,13 +74,39 @@ const (
 
 	rtaUnspec    = 0
 	rtaDst       = 1
+	rtaSrc       = 2
 	rtaOIF       = 4
 	rtaGateway   = 5
 	rtaPriority  = 6
 	rtaPrefSrc   = 7
+	rtaMetrics   = 8
 	rtaMultipath = 9
+	rtaFlow      = 11
 	rtaTable     = 15
 	rtaVia       = 18
+	rtaPref      = 20
+	rtaEncapType = 21
+	rtaEncap     = 22
+	rtaNHID      = 30
+
+	rtaxLock             = 1
+	rtaxMTU              = 2
+	rtaxWindow           = 3
+	rtaxRTT              = 4
+	rtaxRTTVar           = 5
+	rtaxSSThresh         = 6
+	rtaxCwnd             = 7
+	rtaxAdvMSS           = 8
+	rtaxReordering       = 9
+	rtaxHopLimit         = 10
+	rtaxInitCwnd         = 11
+	rtaxFeatures         = 12
+	rtaxRTOMin           = 13
+	rtaxInitRwnd         = 14
+	rtaxQuickAck         = 15
+	rtaxCCAlgo           = 16
+	rtaxFastOpenNoCookie = 17
+	rtaxMax              = 17
 
 	rtmFCloned = 0x200
 
@@ -85,6 +115,7 @@ const (
 
 	// Bits of the multicast groups, as bind takes them.
 	groupLink      = 1 << 0
+	groupNeigh     = 1 << 2
 	groupIPv4Addr  = 1 << 4
 	groupIPv4Route = 1 << 6
 	groupIPv6Addr  = 1 << 8

@@ -11,13 +11,14 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// An Event is one change. One of Link, Addr and Route is set.
+// An Event is one change. One of Link, Addr, Route and Neighbor is set.
 type Event struct {
 	// Deleted says that it is gone. Otherwise it is new or has changed.
-	Deleted bool
-	Link    *Link
-	Addr    *Addr
-	Route   *Route
+	Deleted  bool
+	Link     *Link
+	Addr     *Addr
+	Route    *Route
+	Neighbor *Neighbor
 }
 
 // A watch is the socket of one Watch.
@@ -29,16 +30,17 @@ type watch struct {
 	used atomic.Bool
 }
 
-// Watch returns the changes of links, IPv4 and IPv6 addresses and routes, from
-// the moment of the call on: to have a complete picture, call Watch, then list,
-// then range. It ends when ctx does, with Close of the Conn (net.ErrClosed is
-// the last error), and when the loop is left; it can be ranged over once. One
-// that is never ranged over costs a descriptor until ctx or the Conn ends.
+// Watch returns the changes of links, IPv4 and IPv6 addresses, routes and
+// neighbours, from the moment of the call on: to have a complete picture, call
+// Watch, then list, then range. It ends when ctx does, with Close of the Conn
+// (net.ErrClosed is the last error), and when the loop is left; it can be ranged
+// over once. One that is never ranged over costs a descriptor until ctx or the
+// Conn ends.
 //
 // Most errors are the last element. Two are not: ENOBUFS, which says that the
 // loop was too slow and changes are lost, so list again: what changes from then
 // on is reported; and a message that could not be decoded. The kernel does not
-// report the IPv4 routes that go with their link or address.
+// report the IPv4 routes that go with their link or address, nor proxies.
 func (c *Conn) Watch(ctx context.Context) iter.Seq2[Event, error] {
 	w, err := c.openWatch(ctx)
 	return func(yield func(Event, error) bool) {
@@ -51,7 +53,7 @@ func (c *Conn) Watch(ctx context.Context) iter.Seq2[Event, error] {
 }
 
 func (c *Conn) openWatch(ctx context.Context) (*watch, error) {
-	t, err := openSocket(c.sockets, groupLink|groupIPv4Addr|groupIPv4Route|groupIPv6Addr|groupIPv6Route)
+	t, err := openSocket(c.sockets, groupLink|groupNeigh|groupIPv4Addr|groupIPv4Route|groupIPv6Addr|groupIPv6Route)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +120,7 @@ func (w *watch) run(yield func(Event, error) bool) {
 	}
 }
 
-// decodeEvent reports false for what is no change of a link, address or route.
+// decodeEvent reports false for what is no such change.
 func decodeEvent(m netlink.Message) (e Event, ok bool, err error) {
 	switch m.Header.Type {
 	case rtmNewLink, rtmDelLink:
@@ -127,11 +129,16 @@ func decodeEvent(m netlink.Message) (e Event, ok bool, err error) {
 		e.Addr, ok, err = pointer(decodeAddr(m.Data))
 	case rtmNewRoute, rtmDelRoute:
 		e.Route, ok, err = pointer(decodeRoute(m.Data))
+	case rtmNewNeigh, rtmDelNeigh:
+		e.Neighbor, ok, err = pointer(decodeNeighbor(m.Data))
 	}
 	if !ok || err != nil {
 		return Event{}, false, err
 	}
-	e.Deleted = m.Header.Type == rtmDelLink || m.Header.Type == rtmDelAddr || m.Header.Type == rtmDelRoute
+	switch m.Header.Type {
+	case rtmDelLink, rtmDelAddr, rtmDelRoute, rtmDelNeigh:
+		e.Deleted = true
+	}
 	return e, true, nil
 }
 

@@ -288,3 +288,28 @@ func TestDialLeaks(t *testing.T) {
 type maker func(domain, typ, proto int) (*os.File, error)
 
 func (m maker) Socket(domain, typ, proto int) (*os.File, error) { return m(domain, typ, proto) }
+
+// TestWatchNeighbors wants to hear of a neighbour that comes and goes.
+func TestWatchNeighbors(t *testing.T) {
+	c, _ := dial(t)
+	v0, _ := upPair(t, c)
+	next, stop := iter.Pull2(c.Watch(t.Context()))
+	defer stop()
+	n := rtnl.Neighbor{IfIndex: v0, Addr: addr("10.0.0.9"), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: rtnl.NeighborPermanent}
+	check(t, c.NeighborAdd(n))
+	for _, deleted := range []bool{false, true} {
+		for {
+			e, err, _ := next()
+			check(t, err)
+			if e.Neighbor != nil && e.Neighbor.Addr == n.Addr && e.Deleted == deleted {
+				if !deleted && fmt.Sprint(*e.Neighbor) != fmt.Sprint(n) {
+					t.Errorf("got %#v, want %#v", e.Neighbor, n)
+				}
+				break
+			}
+		}
+		if !deleted {
+			check(t, c.NeighborRemove(n))
+		}
+	}
+}

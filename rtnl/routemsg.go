@@ -1,0 +1,308 @@
+package rtnl
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+)
+
+// check is for the routes that the caller wrote; those of the kernel may have
+// a gateway of another family.
+func (r *Route) check() error {
+	if err := ifIndex(r.OutIface).check(); err != nil {
+		return err
+	}
+	if !r.Dst.IsValid() {
+		return invalid(syscall.EINVAL, "neither a valid destination nor a gateway")
+	}
+	fam := family(r.Dst.Addr())
+	if r.From != (netip.Prefix{}) {
+		if !r.From.IsValid() {
+			return invalid(syscall.EINVAL, "the source prefix is not valid")
+		}
+		if err := checkAddr("source prefix", r.From.Addr(), fam); err != nil {
+			return err
+		}
+	}
+	if r.Gateway.Is4In6() {
+		return invalid(syscall.EINVAL, "gateway %v: an IPv4 address in IPv6 form, use Unmap", r.Gateway)
+	}
+	if r.Gateway.IsValid() {
+		if err := checkAddr("gateway", r.Gateway, fam); err != nil {
+			return err
+		}
+	}
+	if r.Src.IsValid() {
+		return checkAddr("source", r.Src, fam)
+	}
+	return nil
+}
+
+func (r *Route) encode() ([]byte, error) {
+	dst := r.Dst.Addr()
+	b := make([]byte, sizeofRtMsg)
+	b[0] = family(dst)
+	b[1] = uint8(r.Dst.Bits())
+	b[3] = uint8(r.TOS)
+	if r.Table <= 0xff {
+		b[4] = uint8(r.Table) // else an attribute
+	}
+	b[5] = uint8(r.Protocol)
+	b[6] = uint8(r.Scope)
+	b[7] = uint8(r.Type)
+	binary.NativeEndian.PutUint32(b[8:], uint32(r.Flags))
+
+	ae := netlink.NewAttributeEncoder()
+	// C nlinline sends the attribute without an interface too, as type 0.
+	oif := uint16(rtaOIF)
+	if r.OutIface == 0 || r.NextHopID != 0 {
+		oif = rtaUnspec
+	}
+	ae.Uint32(oif, uint32(r.OutIface))
+	if r.Dst.Bits() > 0 {
+		ae.Bytes(rtaDst, dst.AsSlice())
+	}
+	hop := NextHop{Gateway: r.Gateway, Realm: r.Realm, Encap: r.Encap}
+	switch {
+	case r.NextHopID != 0: // and nothing that its object says
+	case len(r.MultiPath) > 0:
+		ae.Do(rtaMultipath, func() ([]byte, error) { return encodeNextHops(r.MultiPath, b[0]) })
+	default:
+		hop.gateway(ae, b[0])
+	}
+	if r.Src.IsValid() {
+		ae.Bytes(rtaPrefSrc, r.Src.AsSlice())
+	}
+	if r.Metric != 0 {
+		ae.Uint32(rtaPriority, uint32(r.Metric))
+	}
+	if r.Table > 0xff {
+		ae.Uint32(rtaTable, uint32(r.Table))
+	}
+	if r.From.IsValid() {
+		b[2] = uint8(r.From.Bits())
+		ae.Bytes(rtaSrc, r.From.Addr().AsSlice())
+	}
+	if r.NextHopID != 0 {
+		ae.Uint32(rtaNHID, uint32(r.NextHopID))
+	} else {
+		hop.extras(ae)
+	}
+	if r.Metrics != (Metrics{}) {
+		ae.Do(rtaMetrics, func() ([]byte, error) { return r.Metrics.encode(false) })
+	}
+	if r.Pref != PrefMedium {
+		ae.Uint8(rtaPref, uint8(r.Pref))
+	}
+	return encode(b, ae)
+}
+
+// gateway adds the gateway in a route of the given family.
+func (h *NextHop) gateway(ae *netlink.AttributeEncoder, fam uint8) {
+	switch family(h.Gateway) {
+	case afUnspec:
+	case fam:
+		ae.Bytes(rtaGateway, h.Gateway.AsSlice())
+	default:
+		ae.Bytes(rtaVia, append(binary.NativeEndian.AppendUint16(nil, uint16(family(h.Gateway))), h.Gateway.AsSlice()...))
+	}
+}
+
+// extras adds what few next hops have.
+func (h *NextHop) extras(ae *netlink.AttributeEncoder) {
+	if h.Realm != 0 {
+		ae.Uint32(rtaFlow, uint32(h.Realm))
+	}
+	if h.Encap.Type != 0 {
+		ae.Uint16(rtaEncapType, h.Encap.Type)
+		ae.Bytes(rtaEncap, []byte(h.Encap.Data))
+	}
+}
+
+// encodeNextHops returns an array of struct rtnexthop, each with attributes.
+func encodeNextHops(hops []NextHop, fam uint8) (all []byte, err error) {
+	for _, h := range hops {
+		ae := netlink.NewAttributeEncoder()
+		h.gateway(ae, fam)
+		h.extras(ae)
+		b := make([]byte, sizeofNextHop)
+		b[2], b[3] = uint8(h.Flags), uint8(h.Weight-1)
+		binary.NativeEndian.PutUint32(b[4:], uint32(h.OutIface))
+		if b, err = encode(b, ae); err != nil {
+			return nil, err
+		}
+		binary.NativeEndian.PutUint16(b, uint16(len(b)))
+		all = append(all, b...)
+	}
+	return all, nil
+}
+
+// values are the metrics that are numbers, by their attribute.
+func (m *Metrics) values() [rtaxMax + 1]*uint32 {
+	return [...]*uint32{
+		rtaxLock: &m.Lock, rtaxMTU: &m.MTU, rtaxWindow: &m.Window, rtaxRTT: &m.RTT,
+		rtaxRTTVar: &m.RTTVar, rtaxSSThresh: &m.SSThresh, rtaxCwnd: &m.Cwnd, rtaxAdvMSS: &m.AdvMSS,
+		rtaxReordering: &m.Reordering, rtaxHopLimit: &m.HopLimit, rtaxInitCwnd: &m.InitCwnd,
+		rtaxFeatures: &m.Features, rtaxRTOMin: &m.RTOMin, rtaxInitRwnd: &m.InitRwnd,
+		rtaxQuickAck: &m.QuickAck, rtaxFastOpenNoCookie: &m.FastOpenNoCookie,
+	}
+}
+
+// encode returns the metrics that are set, or all numbers.
+func (m *Metrics) encode(all bool) ([]byte, error) {
+	ae := netlink.NewAttributeEncoder()
+	for t, v := range m.values() {
+		if v != nil && (all || *v != 0) {
+			ae.Uint32(uint16(t), *v)
+		}
+	}
+	if m.CongCtl != "" {
+		ae.String(rtaxCCAlgo, m.CongCtl)
+	}
+	return ae.Encode()
+}
+
+func (m *Metrics) decode(b []byte) error {
+	values := m.values()
+	return attributes(b, func(ad *netlink.AttributeDecoder) {
+		switch t := int(ad.Type()); {
+		case t == rtaxCCAlgo:
+			m.CongCtl = ad.String()
+		case t < len(values) && values[t] != nil:
+			*values[t] = ad.Uint32()
+		}
+	})
+}
+
+// decodeRoute reports false for other families (multicast routing, MPLS) and
+// for the kernel's cached copies of routes.
+func decodeRoute(b []byte) (Route, bool, error) {
+	const kind = "route message"
+	var (
+		r    Route
+		fam  uint8
+		bits int
+		from int // bits
+		dst  netip.Addr
+		src  netip.Addr
+	)
+	if len(b) >= sizeofRtMsg {
+		fam, bits = b[0], int(b[1])
+		from, r.TOS = int(b[2]), TOS(b[3])
+		r.Table, r.Protocol, r.Scope, r.Type = Table(b[4]), Protocol(b[5]), Scope(b[6]), RouteType(b[7])
+		r.Flags = RouteFlags(uint32At(b, 8)) & OnLink
+		var ok bool
+		dst, ok = unspecified(fam)
+		if src = dst; !ok || uint32At(b, 8)&rtmFCloned != 0 {
+			return Route{}, false, nil
+		}
+	}
+	err := decode(kind, b, sizeofRtMsg, func(ad *netlink.AttributeDecoder) {
+		switch ad.Type() {
+		case rtaDst:
+			addrAttr(ad, fam, &dst)
+		case rtaSrc:
+			addrAttr(ad, fam, &src)
+		case rtaOIF:
+			r.OutIface = int(ad.Int32())
+		case rtaGateway, rtaVia:
+			gatewayAttr(ad, fam, &r.Gateway)
+		case rtaFlow:
+			r.Realm = Realm(ad.Uint32())
+		case rtaEncapType:
+			r.Encap.Type = ad.Uint16()
+		case rtaEncap:
+			r.Encap.Data = string(ad.Bytes())
+		case rtaNHID:
+			r.NextHopID = NextHopID(ad.Uint32())
+		case rtaMetrics:
+			ad.Do(r.Metrics.decode)
+		case rtaPref:
+			r.Pref = RoutePref(ad.Uint8())
+		case rtaPrefSrc:
+			addrAttr(ad, fam, &r.Src)
+		case rtaPriority:
+			r.Metric = Metric(ad.Uint32())
+		case rtaTable:
+			r.Table = Table(ad.Uint32())
+		case rtaMultipath:
+			ad.Do(func(b []byte) (err error) {
+				r.MultiPath, err = decodeNextHops(b, fam)
+				return err
+			})
+		}
+	})
+	if err != nil {
+		return Route{}, false, err
+	}
+	if r.Dst = netip.PrefixFrom(dst, bits).Masked(); !r.Dst.IsValid() {
+		return Route{}, false, malformed(kind, fmt.Errorf("destination %v, prefix length %d", dst, bits))
+	}
+	if from > 0 {
+		if r.From = netip.PrefixFrom(src, from).Masked(); !r.From.IsValid() {
+			return Route{}, false, malformed(kind, fmt.Errorf("source %v, prefix length %d", src, from))
+		}
+	}
+	if r.Encap.Type == 0 {
+		r.Encap = Encap{}
+	}
+	return r, true, nil
+}
+
+// gatewayAttr decodes RTA_GATEWAY, or RTA_VIA with its own family.
+func gatewayAttr(ad *netlink.AttributeDecoder, fam uint8, dst *netip.Addr) {
+	if ad.Type() == rtaGateway {
+		addrAttr(ad, fam, dst)
+		return
+	}
+	ad.Do(func(b []byte) error {
+		if len(b) < 2 {
+			return fmt.Errorf("gateway of %d bytes", len(b))
+		}
+		a, ok := netip.AddrFromSlice(b[2:])
+		if !ok || uint16(family(a)) != binary.NativeEndian.Uint16(b) {
+			return fmt.Errorf("gateway of %d bytes", len(b))
+		}
+		*dst = a
+		return nil
+	})
+}
+
+// decodeNextHops reads an array of struct rtnexthop, each with attributes.
+func decodeNextHops(b []byte, fam uint8) ([]NextHop, error) {
+	var hops []NextHop
+	for len(b) > 0 {
+		if len(b) < sizeofNextHop {
+			return nil, fmt.Errorf("next hop of %d bytes", len(b))
+		}
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < sizeofNextHop || n > len(b) {
+			return nil, fmt.Errorf("next hop of length %d in %d bytes", n, len(b))
+		}
+		h := NextHop{OutIface: indexAt(b, 4), Weight: int(b[3]) + 1, Flags: RouteFlags(b[2]) & OnLink}
+		err := attributes(b[sizeofNextHop:n], func(ad *netlink.AttributeDecoder) {
+			switch ad.Type() {
+			case rtaGateway, rtaVia:
+				gatewayAttr(ad, fam, &h.Gateway)
+			case rtaFlow:
+				h.Realm = Realm(ad.Uint32())
+			case rtaEncapType:
+				h.Encap.Type = ad.Uint16()
+			case rtaEncap:
+				h.Encap.Data = string(ad.Bytes())
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		if h.Encap.Type == 0 {
+			h.Encap = Encap{}
+		}
+		hops = append(hops, h)
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	return hops, nil
+}

@@ -1,0 +1,159 @@
+package rtnl
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+)
+
+// RouteRemove deletes a route as Routes lists it, whoever made it, from
+// whatever table, and no other; ESRCH if it is not listed any more. Of a route
+// with several next hops all go.
+//
+// The kernel deletes the first route that has what the request gives, and a
+// request cannot give everything: of IPv4 routes not that they have no gateway,
+// preferred source or congestion control, nor the flags and weights of their
+// next hops; of IPv6 routes not the type nor the encapsulation. So RouteRemove
+// lists the routes first, and where the kernel would delete another it returns
+// EBUSY and names that one. A route that comes between the two is not seen.
+func (c *Conn) RouteRemove(r Route) error {
+	return fail("delete route", r, c.removeRoute(r))
+}
+
+func (c *Conn) removeRoute(r Route) error {
+	if err := ifIndex(r.OutIface).check(); err != nil {
+		return err
+	}
+	if !r.Dst.IsValid() {
+		return invalid(syscall.EINVAL, "the destination is not valid")
+	}
+	want, err := r.encode()
+	if err != nil {
+		return err
+	}
+	answer, err := c.dump(rtmGetRoute, append([]byte{want[0]}, make([]byte, sizeofRtMsg-1)...))
+	if err != nil {
+		return err
+	}
+	request := r.removal()
+	var first *Route // that the kernel would delete
+	for _, m := range answer {
+		other, ok, err := decodeRoute(m.Data)
+		if err != nil {
+			return err
+		}
+		if !ok || !request.hits(&other) {
+			continue
+		}
+		if got, err := other.encode(); err == nil && bytes.Equal(got, want) {
+			if first != nil {
+				return invalid(syscall.EBUSY, "the kernel would delete another: remove %v first", first)
+			}
+			return c.sendRemoval(&request)
+		}
+		if first == nil {
+			first = &other
+		}
+	}
+	return syscall.ESRCH
+}
+
+// removal is what a request to delete the route says of it.
+func (r Route) removal() Route {
+	switch {
+	case r.NextHopID != 0:
+		if r.Type == Blackhole {
+			r.Type = 0 // it may be the type of the object
+		}
+	case r.Dst.Addr().Is4():
+	case len(r.MultiPath) > 0:
+		r.Protocol = 0 // each next hop has one, and the first's is listed
+	case !r.Gateway.IsValid():
+		r.Gateway = netip.IPv6Unspecified() // none, where no attribute means any
+	}
+	return r
+}
+
+func (c *Conn) sendRemoval(r *Route) error {
+	fixed := *r
+	fixed.Metrics = Metrics{}
+	body, err := fixed.encode()
+	if err != nil {
+		return err
+	}
+	if r.Dst.Addr().Is4() {
+		ae := netlink.NewAttributeEncoder()
+		ae.Do(rtaMetrics, func() ([]byte, error) { return r.Metrics.encode(true) })
+		if body, err = encode(body, ae); err != nil {
+			return err
+		}
+	}
+	_, err = c.change(rtmDelRoute, 0, body)
+	return err
+}
+
+// hits reports whether the kernel takes the request to delete r for one to
+// delete other. Where kernels differ it says yes.
+func (r *Route) hits(other *Route) bool {
+	if r.Dst != other.Dst || r.From != other.From || r.Table != other.Table || r.TOS != other.TOS ||
+		!matches(r.Metric, other.Metric) {
+		return false
+	}
+	if r.Gateway == netip.IPv6Unspecified() && len(other.MultiPath) > 0 {
+		return true // what stands between its next hops is not listed
+	}
+	if !matches(r.Protocol, other.Protocol) || !matches(r.NextHopID, other.NextHopID) {
+		return false
+	}
+	if r.Dst.Addr().Is6() {
+		return other.NextHopID != 0 || slices.ContainsFunc(r.hops(), func(h NextHop) bool {
+			return slices.ContainsFunc(other.hops(), h.hits)
+		})
+	}
+	numbers := other.Metrics
+	numbers.CongCtl = r.Metrics.CongCtl
+	if !matches(r.Type, other.Type) || r.Scope != ScopeNowhere && r.Scope != other.Scope ||
+		!matches(r.Src, other.Src) || r.Metrics != numbers || !matches(r.Metrics.CongCtl, other.Metrics.CongCtl) {
+		return false
+	}
+	hops, others := r.hops(), other.hops()
+	switch {
+	case r.NextHopID != 0:
+		return true
+	case other.NextHopID != 0:
+		return r.OutIface == 0 && !r.Gateway.IsValid() && len(r.MultiPath) == 0
+	case len(r.MultiPath) == 0:
+		return hops[0].hits(others[0]) && matches(r.Encap, others[0].Encap)
+	}
+	for i, h := range others {
+		if i == len(hops) || !hops[i].hits(h) {
+			return false
+		}
+	}
+	return true
+}
+
+// hops returns the next hops of a route, one or several.
+func (r *Route) hops() []NextHop {
+	if len(r.MultiPath) > 0 {
+		return r.MultiPath
+	}
+	return []NextHop{{Gateway: r.Gateway, OutIface: r.OutIface, Realm: r.Realm, Encap: r.Encap}}
+}
+
+// hits reports whether other has what h says.
+func (h NextHop) hits(other NextHop) bool {
+	// A gateway of :: asks for none.
+	none := h.Gateway == netip.IPv6Unspecified() && !other.Gateway.IsValid()
+	return matches(h.OutIface, other.OutIface) && (none || matches(h.Gateway, other.Gateway)) && matches(h.Realm, other.Realm)
+}
+
+// matches reports whether an attribute has the value that is asked for; the
+// zero value asks for any.
+func matches[T comparable](want, got T) bool {
+	var any T
+	return want == any || want == got
+}
