@@ -26,7 +26,7 @@
 //	linksetupdown                 Conn.LinkSetUp, Conn.LinkSetDown
 //	linksetaddr, linkgetaddr      Conn.LinkSetAddr, Conn.LinkAddr
 //	linksetmtu                    Conn.LinkSetMTU
-//	iplink_add, iplink_del        Conn.LinkAdd, Conn.LinkDel
+//	iplink_add, iplink_del        Conn.LinkAdd, Conn.LinkDel, Conn.LinkDelName
 //	ipaddr_add, ipaddr_del        Conn.AddrAdd, Conn.AddrDel
 //	iproute_add, iproute_del      Conn.RouteAdd, Conn.RouteDel
 //	addrdata2prefix and others    AddrOption, RouteOption

@@ -82,6 +82,8 @@ func TestRequests(t *testing.T) {
 				"2000 1200 | 0800 0100 76646500 | 1400 0200 | 0d00 0100 76787664653a2f2f00 000000"},
 		{"delete link", func(c *Conn) error { return c.LinkDel(7) }, 32,
 			"20000000 1100 0500 01000000 00000000 | 00000000 07000000 00000000 00000000"},
+		{"delete link by name", func(c *Conn) error { return c.LinkDelName("d0") }, 40,
+			"28000000 1100 0500 01000000 00000000 | 00000000 00000000 00000000 00000000 | 0700 0300 64300000"},
 		{"delete blackhole", func(c *Conn) error { return c.RouteDel(mustPrefix("10.9.9.0/24"), netip.Addr{}, 0, Blackhole) }, 44,
 			"2c000000 1900 0500 01000000 00000000 | 02 18 00 00 fe 03 00 06 00000000 | 0800 0000 00000000 | 0800 0100 0a090900"},
 		{"delete address with flags and scope", func(c *Conn) error { return c.AddrDel(2, mustPrefix("fc00::1/64"), NoDAD, ScopeLink) }, 64,

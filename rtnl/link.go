@@ -315,3 +315,14 @@ func (c *Conn) setLink(typ netlink.HeaderType, info ifInfo, attrs func(*netlink.
 func (c *Conn) LinkDel(ifindex int) error {
 	return fail("delete", ifIndex(ifindex), c.setLink(rtmDelLink, ifInfo{index: ifindex}, nil))
 }
+
+// LinkDelName is LinkDel by name, in one message; ENODEV if there is none.
+func (c *Conn) LinkDelName(name string) error {
+	err := checkName(name)
+	if err == nil {
+		err = c.setLink(rtmDelLink, ifInfo{}, func(ae *netlink.AttributeEncoder) {
+			ae.String(iflaIfName, name)
+		})
+	}
+	return fail("delete", text("interface "+strconv.Quote(name)), err)
+}

@@ -359,3 +359,24 @@ func TestNeighborRemove(t *testing.T) {
 		}, h.Neighbors, h.NeighborRemove)
 	}
 }
+
+// TestLinkDelName removes a link by its name.
+func TestLinkDelName(t *testing.T) {
+	c, _ := dial(t)
+	addLink(t, c, rtnl.LinkSpec{Name: "br0", Kind: "bridge"})
+	addLink(t, c, rtnl.LinkSpec{Name: "br1", Kind: "bridge"})
+	check(t, c.LinkDelName("br0"))
+	links, err := c.Links()
+	check(t, err)
+	if len(links) != 2 || links[1].Name != "br1" {
+		t.Errorf("left: %+v", links)
+	}
+	for _, name := range []string{"br0", "none"} {
+		if err := c.LinkDelName(name); !errors.Is(err, unix.ENODEV) {
+			t.Errorf("%q: %v, want ENODEV", name, err)
+		}
+	}
+	if err := c.LinkDelName(""); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("no name: %v, want EINVAL", err)
+	}
+}
