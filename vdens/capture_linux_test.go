@@ -47,6 +47,9 @@ func TestCapture(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(b)
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o077 != 0 {
+		t.Errorf("others may use the capture: %v, %v", info.Mode(), err)
+	}
 
 	status, stdout, stderr = runVdens(t, "", append([]string{"-w", "-"}, args...)...)
 	if status != 0 || stderr != "said\n" {

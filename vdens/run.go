@@ -75,8 +75,8 @@ func openCapture(o *options) (w *os.File, err error) {
 	if o.capture == "-" {
 		// Who reads may end before the command does.
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	} else if w, err = os.Create(o.capture); err != nil {
-		return nil, err
+	} else if w, err = os.OpenFile(o.capture, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+		return nil, err // the file holds all that was said, and is its owner's
 	}
 	for i := range o.interfaces {
 		o.interfaces[i].Capture = w
