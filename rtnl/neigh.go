@@ -172,5 +172,10 @@ func (c *Conn) Neighbors() ([]Neighbor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(all, proxies...), nil
+	for _, n := range proxies {
+		if n.Flags&NeighborProxy != 0 { // other stacks may not look at what was asked for
+			all = append(all, n)
+		}
+	}
+	return all, nil
 }

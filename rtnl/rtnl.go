@@ -22,7 +22,10 @@ const (
 )
 
 // A SocketMaker makes a socket in some network stack. *vdestack.Stack and
-// *stack.Stack are SocketMakers. The socket belongs to the caller.
+// *stack.Stack are SocketMakers. The socket belongs to the caller. It need not be
+// one of the kernel: a stack in user space answers at the other end of a socket
+// pair, SOCK_SEQPACKET or SOCK_DGRAM, with a netlink message in each datagram or
+// several. Such a Conn does everything but Watch.
 type SocketMaker interface {
 	Socket(domain, typ, proto int) (*os.File, error)
 }
@@ -34,7 +37,7 @@ type Conn struct {
 	session *session
 	sockets SocketMaker
 	seq     atomic.Uint32
-	noEcho  bool // the kernel ignores netlink.Echo for new links
+	noEcho  bool // the stack may ignore netlink.Echo for new links
 
 	mu      sync.Mutex // guards closed and watches; never held across a system call
 	closed  bool
@@ -53,7 +56,7 @@ func Dial(s SocketMaker) (*Conn, error) {
 		return nil, fail("dial", nil, err)
 	}
 	c := newConn(t, s, replyTimeout)
-	c.noEcho = !linkEcho()
+	c.noEcho = !linkEcho(t)
 	return c, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -25,9 +26,13 @@ const (
 	watchBuffer = 1 << 20
 )
 
-// linkEcho says whether the kernel sends a new link back to who asks for it, as
-// Linux does since 6.2. Nothing but making a link shows it.
-var linkEcho = sync.OnceValue(func() bool {
+// linkEcho says whether the stack behind t sends a new link back to who asks for
+// it.
+func linkEcho(t transport) bool { return t.(*netlinkSocket).kernel && kernelEcho() }
+
+// kernelEcho says it of the kernel: Linux does since 6.2. Nothing but making a
+// link shows it.
+var kernelEcho = sync.OnceValue(func() bool {
 	var u unix.Utsname
 	var major, minor int
 	if unix.Uname(&u) != nil {
@@ -48,10 +53,11 @@ func (host) Socket(domain, typ, proto int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "netlink"), nil
 }
 
-// A netlinkSocket is the transport to the kernel. One goroutine at a time
-// receives.
+// A netlinkSocket is the transport to the kernel, or to a stack in user space at
+// the other end of a socket pair. One goroutine at a time receives.
 type netlinkSocket struct {
 	s      *socket.Conn
+	kernel bool
 	buf    []byte
 	closed atomic.Bool
 }
@@ -67,9 +73,13 @@ func openSocket(m SocketMaker, groups uint32) (transport, error) {
 		return nil, err
 	}
 	defer f.Close()
-	fd, err := dup(f)
+	fd, kernel, err := dup(f)
 	if err != nil {
 		return nil, err
+	}
+	if !kernel && groups != 0 {
+		unix.Close(fd)
+		return nil, invalid(errors.ErrUnsupported, "a socket pair joins no multicast groups")
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
@@ -78,6 +88,10 @@ func openSocket(m SocketMaker, groups uint32) (transport, error) {
 	s, err := socket.New(fd, "netlink")
 	if err != nil {
 		return nil, err // fd belongs to an os.File inside already
+	}
+	t := &netlinkSocket{s: s, kernel: kernel, buf: make([]byte, firstSize)}
+	if !kernel {
+		return t, nil
 	}
 	if err := s.Bind(&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		s.Close()
@@ -88,30 +102,41 @@ func openSocket(m SocketMaker, groups uint32) (transport, error) {
 	}
 	// Without extended acknowledgments errors have no text, and that is all.
 	s.SetsockoptInt(unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
-	return &netlinkSocket{s: s, buf: make([]byte, firstSize)}, nil
+	return t, nil
 }
 
 // dup returns a descriptor for the file's socket, having looked that it is one
-// for rtnetlink. The file may be in the poller, blocking or not: it stays as it is.
-func dup(f *os.File) (fd int, err error) {
+// for rtnetlink, of the kernel's or of a stack that has the other end of a pair.
+// The file may be in the poller, blocking or not: it stays as it is.
+func dup(f *os.File) (fd int, kernel bool, err error) {
 	rc, err := f.SyscallConn()
 	if err != nil {
-		return -1, err
+		return -1, false, err
 	}
 	cerr := rc.Control(func(sysfd uintptr) {
-		domain, _ := unix.GetsockoptInt(int(sysfd), unix.SOL_SOCKET, unix.SO_DOMAIN)
-		proto, perr := unix.GetsockoptInt(int(sysfd), unix.SOL_SOCKET, unix.SO_PROTOCOL)
-		if perr != nil || domain != unix.AF_NETLINK || proto != unix.NETLINK_ROUTE {
-			err = errors.New("the SocketMaker did not make a NETLINK_ROUTE socket")
+		option := func(o int) int {
+			v, err := unix.GetsockoptInt(int(sysfd), unix.SOL_SOCKET, o)
+			if err != nil {
+				return -1
+			}
+			return v
+		}
+		typ := option(unix.SO_TYPE)
+		switch domain := option(unix.SO_DOMAIN); {
+		case domain == unix.AF_NETLINK && option(unix.SO_PROTOCOL) == unix.NETLINK_ROUTE:
+			kernel = true
+		case domain == unix.AF_UNIX && (typ == unix.SOCK_SEQPACKET || typ == unix.SOCK_DGRAM):
+		default:
+			err = errors.New("the SocketMaker made neither a NETLINK_ROUTE socket nor a Unix one that keeps datagrams (SOCK_SEQPACKET, SOCK_DGRAM)")
 			return
 		}
 		fd, err = unix.FcntlInt(sysfd, unix.F_DUPFD_CLOEXEC, 0)
 		err = os.NewSyscallError("fcntl", err)
 	})
 	if cerr != nil {
-		return -1, cerr
+		return -1, false, cerr
 	}
-	return fd, err
+	return fd, kernel, err
 }
 
 func (t *netlinkSocket) Close() error {
@@ -131,8 +156,12 @@ func (t *netlinkSocket) reason(err error) error {
 func (t *netlinkSocket) setDeadline(d time.Time) error { return t.reason(t.s.SetDeadline(d)) }
 
 func (t *netlinkSocket) send(b []byte) error {
+	var to unix.Sockaddr // a pair has an end only
+	if t.kernel {
+		to = &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+	}
 	return t.reason(t.s.WriteFunc(context.Background(), "sendto", func(fd int) error {
-		return again(func() error { return unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) })
+		return again(func() error { return unix.Sendmsg(fd, b, nil, to, unix.MSG_NOSIGNAL) })
 	}))
 }
 
@@ -147,6 +176,9 @@ func (t *netlinkSocket) recv() ([]byte, error) {
 		}
 		if err != nil {
 			return nil, err
+		}
+		if n == 0 && !t.kernel {
+			return nil, invalid(io.ErrUnexpectedEOF, "the stack has closed its end")
 		}
 		if n > len(t.buf) || n > firstSize/2 && len(t.buf) < recvSize {
 			t.buf = make([]byte, max(n, recvSize))
@@ -168,7 +200,7 @@ func (t *netlinkSocket) recvfrom(flags int) (n int, err error) {
 			var from unix.Sockaddr
 			var err error
 			n, from, err = unix.Recvfrom(fd, t.buf, flags)
-			if sa, ok := from.(*unix.SockaddrNetlink); err == nil && (!ok || sa.Pid != 0) && flags == 0 {
+			if sa, ok := from.(*unix.SockaddrNetlink); t.kernel && err == nil && (!ok || sa.Pid != 0) && flags == 0 {
 				n = 0
 			}
 			return err

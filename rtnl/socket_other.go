@@ -13,4 +13,4 @@ func openSocket(SocketMaker, uint32) (transport, error) {
 	return nil, fmt.Errorf("netlink needs Linux, this is %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }
 
-func linkEcho() bool { return false }
+func linkEcho(transport) bool { return false }

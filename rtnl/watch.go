@@ -40,7 +40,8 @@ type watch struct {
 // Most errors are the last element. Two are not: ENOBUFS, which says that the
 // loop was too slow and changes are lost, so list again: what changes from then
 // on is reported; and a message that could not be decoded. The kernel does not
-// report the IPv4 routes that go with their link or address, nor proxies.
+// report the IPv4 routes that go with their link or address, nor proxies. A stack
+// behind a socket pair has no Watch: errors.ErrUnsupported.
 func (c *Conn) Watch(ctx context.Context) iter.Seq2[Event, error] {
 	w, err := c.openWatch(ctx)
 	return func(yield func(Event, error) bool) {
