@@ -19,11 +19,23 @@ import (
 // [exec.Cmd], and mean the same; a Cmd runs once.
 //
 // The command sees the stack as its network, and the rest of the machine as the
-// program does. It has the capabilities CAP_NET_ADMIN, CAP_NET_RAW,
-// CAP_NET_BIND_SERVICE and CAP_NET_BROADCAST over its stack, so that ip, ping
-// and tcpdump work for an ordinary user; root keeps all of root's, over the
-// stack. It is killed when the program ends, however that happens, and when the
-// stack is closed.
+// program does. As with exec.Cmd it has the credentials and the confinement of the
+// goroutine's thread at Start: user and groups, root and working directory,
+// Landlock, seccomp, no_new_privs, limits, schedule and session. What the program
+// gives up later does not change a command that runs.
+//
+//   - It has CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE and
+//     CAP_NET_BROADCAST over its stack, so that ip, ping and tcpdump work for an
+//     ordinary user. Those that the thread itself passes on, of which root has
+//     most, are over the stack too; CAP_SYS_PTRACE is not among them.
+//   - The stacks of a program are one trust domain: a command may also configure
+//     the other stacks of the program, and trace their commands.
+//   - Start refuses a program whose effective user is not the one that it had at
+//     its first stack: become another user before that, or after the last command.
+//   - It is killed when the program ends, however that happens, and when the stack
+//     is closed; not when the thread that started it ends. What keeps the command
+//     is a thread that the program has for each, until it ends. A set-user-ID
+//     program that the command executes in its own place outlives the program.
 type Cmd struct {
 	// Path is the program; relative paths are evaluated against Dir.
 	Path string

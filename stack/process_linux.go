@@ -67,10 +67,12 @@ func (p *process) kill() {
 
 // signal is called with the stack's mutex held, which keeps the number valid.
 func (p *process) signal(sig unix.Signal) {
+	pid := p.pid
 	if p.group {
-		unix.Kill(-p.pid, sig)
-	} else {
-		unix.Kill(p.pid, sig)
+		pid = -pid
+	}
+	if unix.Kill(pid, sig) == unix.EPERM { // the program has become another user
+		p.s.ns.Kill(pid, sig)
 	}
 }
 

@@ -312,6 +312,16 @@ func explainBind(err error, from, to string) error {
 	})
 }
 
+// explainThread explains why a command gets no watcher.
+func explainThread(err error) error {
+	return Limited(because(err, func(errno unix.Errno) string {
+		if errno == unix.EINVAL {
+			return "the thread has made a PID namespace for its children: start commands from another goroutine, or unshare in the command"
+		}
+		return ""
+	}))
+}
+
 // explainExec explains why a program is not executed.
 func explainExec(err *os.PathError) error {
 	return because(err, func(errno unix.Errno) string {

@@ -6,24 +6,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strconv"
+	"sync"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"github.com/vdestack/vdestack/internal/rlimit"
 	"golang.org/x/sys/unix"
 )
-
-// commandCaps are the capabilities of commands, over their namespace only: with
-// them, ip, ping and their like work for an ordinary user.
-var commandCaps = []int{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_BROADCAST}
 
 // An Exec says what Start executes.
 type Exec struct {
@@ -47,94 +39,142 @@ type Exec struct {
 type Bind struct{ From, To string }
 
 // Start executes a program in the namespace, as a child of the process: it can
-// be waited for and signalled like any other. The child dies with the process.
-// Start returns when the program runs, or could not be executed.
+// be waited for and signalled like any other. It has the credentials and the
+// confinement of the calling thread, as a child of os/exec has, and commandCaps.
+// The child dies with the process. Start returns when the program runs, or could
+// not be executed.
 func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
-	p := plan{}
+	p := plan{path: e.Path}
 	defer p.close()
-	if err := p.make(e, n.h); err != nil {
-		return 0, err
-	}
-	b, err := newBox(len(p.calls))
+	l, err := n.launch(ctx, e, &p)
 	if err != nil {
 		return 0, err
 	}
-	unused := true
-	defer func() {
-		if unused {
-			b.free()
-		}
-	}()
-	last := len(p.calls) - 1
-	for i, c := range p.calls {
-		if !p.optional[i] {
-			c.skip = uintptr(last - i - 1)
-		}
-		b.add(c)
+	defer l.release()
+	child := int(l.pid.Load())
+	if child == 0 {
+		return 0, Limited(os.NewSyscallError("clone", unix.Errno(-l.err)))
 	}
-	b.state.Store(stateRequest)
-
-	n.mu.RLock()
-	if n.fd < 0 {
-		n.mu.RUnlock()
-		return 0, net.ErrClosed
-	}
-	r := newRequest(n)
-	r.calls = append(r.calls, call{
-		nr:    unix.SYS_CLONE,
-		args:  cloneArgs(unix.CLONE_VM|unix.CLONE_PARENT|unix.CLONE_PARENT_SETTID|unix.CLONE_CHILD_CLEARTID, b.stackTop(), b.childAddr(), b.addr()),
-		child: b.addr(),
-	})
-	n.h.do(r)
-	ret, err := r.result(0)
-	r.free()
-	if errors.Is(err, errHelper) {
-		// It was killed, maybe after it made the child, which reads the box.
-		if child := int(b.child.Load()); child != 0 {
-			unix.Kill(child, unix.SIGKILL)
-			reap(child)
-		}
-		unused = n.h.box.state.Load() == stateGone
-	}
-	n.mu.RUnlock()
-	if err != nil {
-		return 0, Limited(os.NewSyscallError("clone", err))
-	}
-	child := int(ret)
-
-	// The task is our child and nobody waits for it yet: the pid stays its own.
-	signalled := make(chan bool)
-	stop := context.AfterFunc(ctx, func() {
-		unix.Kill(child, unix.SIGKILL)
-		if e.Setpgid {
-			// The program may have run, and started others. It starts no more;
-			// the other way round it could, if it had no group yet.
-			unix.Kill(-child, unix.SIGKILL)
-		}
-		close(signalled)
-	})
-	for !b.wait(time.Minute) {
-	}
-	killed := !stop()
-	if killed {
-		<-signalled
-	}
-	runtime.KeepAlive(&p)
-	for i, c := range b.list() {
+	for i, c := range l.list() {
 		if errno := c.errno(); errno != 0 && !p.optional[i] {
 			reap(child)
 			return 0, p.explain(i, errno)
 		}
 	}
-	// Until it executes the program, a clone of the helper is no ordinary child.
-	if err := unix.Waitid(unix.P_PID, child, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); killed || err == unix.ECHILD {
+	switch {
+	case l.cancelled.Load() != 0:
 		reap(child)
-		if ctx.Err() != nil {
-			return 0, context.Cause(ctx)
-		}
+		return 0, context.Cause(ctx)
+	case l.list()[l.n-2].ret == notRun: // the call before the exec
+		reap(child)
 		return 0, &os.PathError{Op: "exec", Path: e.Path, Err: errors.New("killed before it started")}
 	}
 	return child, nil
+}
+
+// launch clones the command, and returns when it has left the memory.
+func (n *NS) launch(ctx context.Context, e *Exec, p *plan) (*launch, error) {
+	if n.h.box.state.Load() == stateGone {
+		return nil, errHelper
+	}
+	// The command has descriptors of its own: those that the namespace has now.
+	net, err := n.File()
+	if err != nil {
+		return nil, err
+	}
+	p.files = append(p.files, net)
+	user := -1
+	if n.h.entered {
+		if user, err = ownerOf(int(net.Fd())); err != nil {
+			return nil, Limited(os.NewSyscallError("ioctl NS_GET_USERNS", err))
+		}
+		p.files = append(p.files, os.NewFile(uintptr(user), "userns"))
+	}
+
+	runtime.LockOSThread() // whose credentials count
+	c := threadCreds()
+	if err = n.h.admit(&c); err != nil {
+		err = fmt.Errorf("starting %s: %w", e.Path, err)
+	} else {
+		err = p.make(e, user, int(net.Fd()), &c)
+	}
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	l, err := newLaunch(p.calls)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	l.list()[l.n-2].args[1] = uintptr(unsafe.Pointer(&l.mask))
+
+	forks.lock()
+	defer forks.unlock()
+	err = l.run()
+	runtime.UnlockOSThread()
+	if err != nil {
+		return nil, explainThread(os.NewSyscallError("clone", err))
+	}
+	cancelled := make(chan bool)
+	stop := context.AfterFunc(ctx, func() {
+		l.cancel(e.Setpgid)
+		close(cancelled)
+	})
+	l.wait()
+	if !stop() {
+		<-cancelled
+	}
+	runtime.KeepAlive(p)
+	return l, nil
+}
+
+// forks holds [syscall.ForkLock] while there are commands between clone and exec:
+// who holds it for reading has descriptors that none of them may get. The
+// commands do not wait for each other, as those of os/exec.
+var forks forkLock
+
+// maxJoin is how many commands may join before readers have their turn.
+const maxJoin = 16
+
+type forkLock struct {
+	mu     sync.Mutex // guards the rest
+	n      int        // commands
+	joined int        // since it was taken
+}
+
+func (f *forkLock) lock() {
+	for {
+		f.mu.Lock()
+		if f.n == 0 {
+			syscall.ForkLock.Lock()
+			f.joined = 0
+		}
+		if f.joined < maxJoin {
+			f.n++
+			f.joined++
+			f.mu.Unlock()
+			return
+		}
+		f.mu.Unlock()
+		syscall.ForkLock.RLock()
+		//lint:ignore SA2001 it waits for the commands
+		syscall.ForkLock.RUnlock()
+	}
+}
+
+func (f *forkLock) unlock() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n--; f.n == 0 {
+		syscall.ForkLock.Unlock()
+	}
+}
+
+// Kill is kill(2), with the rights that the helper has over commands.
+func (n *NS) Kill(pid int, sig unix.Signal) error {
+	_, err := n.do(call{nr: unix.SYS_KILL, args: [6]uintptr{uintptr(pid), uintptr(sig)}})
+	return os.NewSyscallError("kill", err)
 }
 
 func reap(pid int) {
@@ -158,7 +198,7 @@ type plan struct {
 }
 
 func (p *plan) add(what string, nr uintptr, args ...uintptr) {
-	c := call{nr: nr}
+	c := call{nr: nr, ret: notRun}
 	copy(c.args[:], args)
 	if p.what == nil {
 		p.what, p.optional = make(map[int]string), make(map[int]bool)
@@ -178,6 +218,8 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 	switch p.what[i] {
 	case "unshare":
 		err = explainMount(err)
+	case "setns":
+		err = Refused(err)
 	case "mount":
 		if _, ok := p.mounts[i]; !ok {
 			err = Refused(err)
@@ -202,8 +244,7 @@ func pointer[T any](p *plan, v *T) uintptr {
 	return uintptr(unsafe.Pointer(v))
 }
 
-func (p *plan) make(e *Exec, h *helper) error {
-	p.path = e.Path
+func (p *plan) make(e *Exec, user, net int, c *creds) error {
 	path, err := unix.BytePtrFromString(e.Path)
 	if err != nil {
 		return &os.PathError{Op: "exec", Path: e.Path, Err: err}
@@ -217,57 +258,35 @@ func (p *plan) make(e *Exec, h *helper) error {
 		return &os.PathError{Op: "exec", Path: e.Path, Err: fmt.Errorf("environment with a zero byte: %w", err)}
 	}
 
-	p.addCaps()
 	if e.Setpgid {
 		p.add("setpgid", unix.SYS_SETPGID, 0, 0)
 	}
-	dir := e.Dir
-	if dir == nil {
-		// The helper's directory is the one in which it was made.
-		if dir, err = os.OpenFile(".", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
-			return fmt.Errorf("starting %s: working directory: %w", e.Path, err)
-		}
-		p.files = append(p.files, dir)
+	if e.Dir != nil {
+		p.add("fchdir", unix.SYS_FCHDIR, e.Dir.Fd())
+		p.keep = append(p.keep, e.Dir)
 	}
-	p.add("fchdir", unix.SYS_FCHDIR, dir.Fd())
-	p.keep = append(p.keep, dir)
+	p.enter(user, net, c)
 	if err := p.addBinds(e.Binds); err != nil {
 		return fmt.Errorf("starting %s: %w", e.Path, err)
 	}
-	if mask, err := strconv.ParseUint(field("/proc/thread-self/status", "Umask:"), 8, 32); err == nil {
-		p.add("", unix.SYS_UMASK, uintptr(mask))
-	}
+	p.confine(user >= 0, c)
 	p.addFiles(e.Files)
 	// Package syscall raised the limit when the program started. The program may
 	// have set another since: commands get that, as with os/exec.
 	var now unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); rlimit.Known && err == nil && now.Cur == rlimit.Nofile[1] && now.Max == rlimit.Nofile[1] {
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); rlimit.Known && err == nil && now.Cur == rlimit.Nofile[1]-1 && now.Max == rlimit.Nofile[1] {
 		p.add("", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, pointer(p, &rlimit.Nofile), 0)
 	}
-	p.addSignals(h)
+	p.addSignals()
+	p.add("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, 0, 0, 8) // see launch
 	p.add("exec", unix.SYS_EXECVE, pointer(p, path), pointer(p, &argv[0]), pointer(p, &env[0]))
 	p.keep = append(p.keep, argv, env)
-	p.add("", unix.SYS_EXIT_GROUP, 127)
+	for i := range p.calls {
+		if !p.optional[i] {
+			p.calls[i].skip = uintptr(len(p.calls)) // to its end
+		}
+	}
 	return nil
-}
-
-// addCaps raises the ambient capabilities. Errors do not matter: root without a
-// user namespace has them anyway. The permitted set stays whole, the kernel
-// takes from it only what is there: were it smaller, root's exec would enlarge
-// it again, and a task whose capabilities grow loses its parent-death signal,
-// which it has set before anything else.
-func (p *plan) addCaps() {
-	data := new([2]unix.CapUserData)
-	for i := range data {
-		data[i] = unix.CapUserData{Effective: ^uint32(0), Permitted: ^uint32(0)}
-	}
-	for _, c := range commandCaps {
-		data[c/32].Inheritable |= 1 << (c % 32)
-	}
-	p.add("", unix.SYS_CAPSET, pointer(p, &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}), pointer(p, &data[0]))
-	for _, c := range commandCaps {
-		p.add("", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(c))
-	}
 }
 
 // addBinds gives the child a mount namespace with files of its own. It comes
@@ -340,19 +359,21 @@ type sigaction struct {
 
 const sigIgn = 1
 
-// addSignals ignores the signals that the process ignores now, and only those,
-// and blocks none.
-func (p *plan) addSignals(h *helper) {
-	for s := syscall.Signal(1); s < 65; s++ {
-		now, then := signal.Ignored(s), slices.Contains(h.ignored, s)
-		if now == then {
+var dispositions = [...]sigaction{0: {}, sigIgn: {handler: sigIgn}}
+
+// addSignals has the command ignore the signals that the process ignores, and
+// handle no other: Go's handlers must not run in it.
+func (p *plan) addSignals() {
+	for s := 1; s < 65; s++ {
+		if s == int(unix.SIGKILL) || s == int(unix.SIGSTOP) {
 			continue
 		}
-		act := &sigaction{}
-		if now {
-			act.handler = sigIgn
+		var now sigaction
+		unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), 0, uintptr(unsafe.Pointer(&now)), 8, 0, 0)
+		then := &dispositions[0]
+		if now.handler == sigIgn {
+			then = &dispositions[sigIgn]
 		}
-		p.add("", unix.SYS_RT_SIGACTION, uintptr(s), pointer(p, act), 0, 8)
+		p.add("", unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(then)), 0, 8)
 	}
-	p.add("rt_sigprocmask", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, pointer(p, new(uint64)), 0, 8)
 }

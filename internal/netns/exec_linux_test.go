@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -261,6 +262,74 @@ func TestStartBeside(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+}
+
+// TestStartForkLock starts commands beside what package syscall lets programs do
+// under ForkLock: files are written, and descriptors made that are close-on-exec a
+// little later. The programs are not busy, and no command gets a descriptor.
+func TestStartForkLock(t *testing.T) {
+	n := newNS(t)
+	dir := t.TempDir()
+	const count = `set -- /proc/self/fd/*; exit $#`
+	quiet := exec.Command("/bin/sh", "-c", count)
+	quiet.Stdin, quiet.Stdout, quiet.Stderr = os.Stdin, os.Stdout, os.Stderr // not close-on-exec maybe
+	quiet.Run()
+	want := quiet.ProcessState.ExitCode()
+
+	stop := make(chan bool)
+	var makers, wg sync.WaitGroup
+	makers.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			syscall.ForkLock.RLock()
+			var p [2]int
+			err := syscall.Pipe(p[:])
+			if err == nil {
+				syscall.CloseOnExec(p[0])
+				syscall.CloseOnExec(p[1])
+			}
+			syscall.ForkLock.RUnlock()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			syscall.Close(p[0])
+			syscall.Close(p[1])
+		}
+	})
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 100 {
+				name := dir + "/" + strconv.Itoa(g) + "-" + strconv.Itoa(i)
+				syscall.ForkLock.RLock()
+				err := os.WriteFile(name, []byte("#!/bin/sh\n"+count), 0o755)
+				syscall.ForkLock.RUnlock()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				pid, err := n.Start(t.Context(), &Exec{Path: name, Args: []string{name}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				p, _ := os.FindProcess(pid)
+				state, err := p.Wait()
+				// The shell has the script open, too.
+				if err != nil || state.ExitCode() != want+1 {
+					t.Errorf("%v, %v: a command has that many descriptors, want %d", state, err, want+1)
+				}
+				os.Remove(name)
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	makers.Wait()
 }
 
 // TestStartBinds mounts a file over another one, for the command alone.

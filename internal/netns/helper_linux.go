@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -38,9 +36,10 @@ type helper struct {
 	home int // descriptor of the network namespace where it rests
 	// user is the user namespace where it is.
 	user nsID
-	// ignored are the signals that were ignored when it was made; a task
-	// inherits that.
-	ignored []syscall.Signal
+	// entered says that this is not the process's own, and owner is the user who
+	// may enter it.
+	entered bool
+	owner   int
 
 	mu    sync.Mutex // guards the rest; not held across a trip
 	queue []*request
@@ -261,12 +260,8 @@ func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
 		return nil, err
 	}
 	b.state.Store(stateIdle)
-	h := &helper{box: b, home: -1, gone: make(chan struct{})}
-	for s := syscall.Signal(1); s < 65; s++ {
-		if signal.Ignored(s) {
-			h.ignored = append(h.ignored, s)
-		}
-	}
+	h := &helper{box: b, home: -1, gone: make(chan struct{}), owner: unix.Geteuid()}
+	h.entered = flags&unix.CLONE_NEWUSER != 0 || len(calls) > 0
 	ready := make(chan error)
 	go h.keep(flags, ready)
 	if err := <-ready; err != nil {
@@ -283,7 +278,6 @@ func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
 			return nil, err
 		}
 	}
-	h.defaultSignals()
 	r := newRequest(nil)
 	defer r.free()
 	r.enter = false
@@ -326,21 +320,6 @@ func (h *helper) stop() {
 		unix.Close(h.home)
 	}
 	h.box.free()
-}
-
-// defaultSignals removes the process's signal handlers from the helper's own
-// table: commands inherit it, and unblock signals before they execute.
-func (h *helper) defaultSignals() {
-	act := &sigaction{}
-	r := newRequest(nil)
-	for s := syscall.Signal(1); s < 65; s++ {
-		if s != unix.SIGKILL && s != unix.SIGSTOP && !slices.Contains(h.ignored, s) {
-			r.calls = append(r.calls, call{nr: unix.SYS_RT_SIGACTION, args: [6]uintptr{uintptr(s), uintptr(unsafe.Pointer(act)), 0, 8}})
-		}
-	}
-	h.do(r)
-	r.free()
-	runtime.KeepAlive(act)
 }
 
 // keep makes the task on a thread that stays: the signal that ends the helper

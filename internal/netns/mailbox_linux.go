@@ -86,8 +86,6 @@ func (b *box) free() { unix.Munmap(b.mem) }
 
 func (b *box) addr() uintptr { return uintptr(unsafe.Pointer(b.mailbox)) }
 
-func (b *box) childAddr() uintptr { return uintptr(unsafe.Pointer(&b.child)) }
-
 func (b *box) stackTop() uintptr { return b.addr() + uintptr(len(b.mem)) }
 
 func (b *box) list() []call { return unsafe.Slice(&b.first, b.cap)[:b.n:b.cap] }

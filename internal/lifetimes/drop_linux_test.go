@@ -1,0 +1,470 @@
+//go:build amd64 || arm64
+
+package lifetimes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	programs["drop"] = drop
+	programs["outlive"] = outlive
+	programs["readHelper"] = readHelper
+	programs["peek"] = peek
+}
+
+// stranger is a user and a group that are neither root's nor the tests'.
+const stranger = 12345
+
+// A dropping is what a program does to itself after its first stack.
+type dropping struct {
+	name string
+	root bool // it takes root
+	do   func()
+	// refused is what the error of commands says, where there are none any more.
+	refused string
+}
+
+var droppings = []dropping{
+	{name: "nothing", do: func() {}},
+	{name: "effective user", root: true, do: func() { check(syscall.Setresuid(-1, stranger, -1)) },
+		refused: "the program has become user 12345"},
+	{name: "real user", root: true, do: func() { check(syscall.Setresuid(stranger, -1, -1)) }},
+	{name: "groups", root: true, do: func() {
+		check(syscall.Setgroups([]int{stranger, stranger + 1}))
+		check(syscall.Setgid(stranger))
+	}},
+	{name: "root directory", root: true, do: func() {
+		check(os.Chdir("/usr"))
+		check(syscall.Chroot("."))
+	}},
+	{name: "no_new_privs", do: func() { check(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) }},
+	{name: "capabilities", root: true, do: func() { keep(unix.CAP_KILL) }},
+	{name: "capabilities and no_new_privs", root: true, do: func() {
+		keep(unix.CAP_KILL)
+		check(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	}},
+	{name: "bounding set", root: true, do: func() { bound(unix.CAP_SETPCAP, unix.CAP_CHOWN) }},
+	{name: "bounding set and capabilities", root: true, do: func() {
+		bound()
+		keep()
+	}},
+	{name: "securebits", root: true, do: func() {
+		check(unix.Prctl(unix.PR_SET_SECUREBITS, noroot|norootLocked, 0, 0, 0))
+	}},
+	{name: "no ambient capabilities", root: true, do: func() {
+		check(unix.Prctl(unix.PR_SET_SECUREBITS, noAmbientRaise|noAmbientRaiseLocked, 0, 0, 0))
+	}},
+	{name: "ambient capabilities", root: true, do: func() {
+		set := capabilities()
+		set[0].Inheritable |= 1<<unix.CAP_CHOWN | 1<<unix.CAP_SYS_PTRACE
+		setCapabilities(set)
+		check(unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_CHOWN, 0, 0))
+		check(unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_SYS_PTRACE, 0, 0))
+	}},
+	{name: "Landlock", do: landlock},
+	{name: "seccomp", do: func() {
+		check(testenv.Refuse(testenv.Rule{Call: unix.SYS_MKNODAT, Err: unix.EPERM}))
+	}},
+	{name: "limits", do: func() {
+		for _, limit := range []int{unix.RLIMIT_FSIZE, unix.RLIMIT_STACK, unix.RLIMIT_CORE, unix.RLIMIT_NOFILE, unix.RLIMIT_CPU, unix.RLIMIT_MEMLOCK} {
+			var l unix.Rlimit
+			check(unix.Getrlimit(limit, &l))
+			l.Max = min(l.Max, 1<<20)
+			l.Cur = min(l.Cur, 1<<19)
+			check(unix.Setrlimit(limit, &l))
+		}
+	}},
+	{name: "schedule", do: func() {
+		var cpus, one unix.CPUSet
+		check(unix.SchedGetaffinity(0, &cpus))
+		for i := range 1024 {
+			if cpus.IsSet(i) {
+				one.Set(i)
+				break
+			}
+		}
+		check(unix.SchedSetaffinity(0, &one))
+		check(unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Nice: 7}, 0))
+		check(unix.Prctl(unix.PR_SET_TIMERSLACK, 123456, 0, 0, 0))
+		check(os.WriteFile("/proc/self/oom_score_adj", []byte("321"), 0))
+	}},
+	{name: "session", do: func() {
+		if _, err := unix.Setsid(); err != nil {
+			check(unix.Setpgid(0, 0))
+		}
+	}},
+	{name: "umask and directory", do: func() {
+		syscall.Umask(0o271)
+		check(os.Chdir("/proc"))
+	}},
+	{name: "signals", do: func() {
+		blockHere(unix.SIGUSR1)
+		signal.Ignore(unix.SIGUSR2, unix.SIGHUP)
+	}},
+}
+
+// Of linux/securebits.h.
+const (
+	noroot, norootLocked                 = 1 << 0, 1 << 1
+	noAmbientRaise, noAmbientRaiseLocked = 1 << 6, 1 << 7
+)
+
+// capabilities returns those of the thread.
+func capabilities() (set [2]unix.CapUserData) {
+	check(unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &set[0]))
+	return set
+}
+
+func setCapabilities(set [2]unix.CapUserData) {
+	check(unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &set[0]))
+}
+
+// keep leaves the thread these of its capabilities.
+func keep(caps ...int) {
+	var mask uint32
+	for _, c := range caps {
+		mask |= 1 << c
+	}
+	set := capabilities()
+	for i := range set {
+		set[i].Permitted &= mask
+		set[i].Effective &= mask
+		mask = 0
+	}
+	setCapabilities(set)
+}
+
+// bound leaves these in the bounding set of the thread.
+func bound(caps ...int) {
+	for c := range 64 {
+		if v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0); err != nil || v == 0 {
+			continue
+		}
+		drop := true
+		for _, k := range caps {
+			drop = drop && k != c
+		}
+		if drop {
+			check(unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0))
+		}
+	}
+}
+
+// blockHere blocks a signal in the thread.
+func blockHere(sig unix.Signal) {
+	set := uint64(1) << (sig - 1)
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, uintptr(unsafe.Pointer(&set)), 0, 8, 0, 0); errno != 0 {
+		fail("rt_sigprocmask: %v", errno)
+	}
+}
+
+// landlock lets the thread read files below /usr and /proc only.
+func landlock() {
+	const read = unix.LANDLOCK_ACCESS_FS_READ_FILE
+	attr := unix.LandlockRulesetAttr{Handled_access_fs: read}
+	set, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), 8, 0)
+	if errno == unix.ENOSYS || errno == unix.EOPNOTSUPP {
+		fmt.Println("the kernel has no Landlock")
+		return
+	}
+	if errno != 0 {
+		fail("landlock_create_ruleset: %v", errno)
+	}
+	for _, dir := range []string{"/usr", "/proc", "/etc/ld.so.cache"} {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+		check(err)
+		rule := unix.LandlockPathBeneathAttr{Allowed_access: read, Parent_fd: int32(fd)}
+		if _, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, set, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)), 0, 0, 0); errno != 0 {
+			fail("landlock_add_rule: %v", errno)
+		}
+	}
+	check(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, set, 0, 0); errno != 0 {
+		fail("landlock_restrict_self: %v", errno)
+	}
+}
+
+// inherited returns what a process has from the thread that started it.
+func inherited(t *testing.T, pid string) map[string]string {
+	t.Helper()
+	proc := "/proc/" + pid + "/"
+	all := make(map[string]string)
+	for _, name := range []string{"root", "cwd", "ns/mnt"} {
+		link, err := os.Readlink(proc + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = link
+	}
+	read := func(name string) string {
+		text, err := os.ReadFile(proc + name)
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			return errno.Error() // the kernel does not have it
+		}
+		return string(text)
+	}
+	for _, name := range []string{"cgroup", "limits", "oom_score_adj", "timerslack_ns", "personality", "attr/current"} {
+		all[name] = read(name)
+	}
+	for line := range strings.Lines(read("status")) {
+		label, value, _ := strings.Cut(line, ":")
+		switch label {
+		case "Uid", "Gid", "Groups", "Umask", "NoNewPrivs", "Seccomp", "Seccomp_filters", "Cpus_allowed", "SigBlk", "SigIgn", "SigCgt",
+			"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb":
+			all[label] = strings.TrimSpace(value)
+		}
+	}
+	stat := read("stat")
+	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(f) < 39 {
+		t.Fatalf("process %s: %q", pid, stat)
+	}
+	// Numbers of proc_pid_stat(5); the first of these is 3.
+	for name, n := range map[string]int{"parent": 4, "group": 5, "session": 6, "terminal": 7, "priority": 18, "nice": 19, "real time": 40, "policy": 41} {
+		all[name] = f[n-3]
+	}
+	return all
+}
+
+// drop gives something up after its first stack, and compares a command with what
+// os/exec starts.
+func drop() {
+	var d dropping
+	for _, d = range droppings {
+		if d.name == os.Args[1] {
+			break
+		}
+	}
+	secret := os.Args[2]
+	runtime.LockOSThread()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	check(err)
+	s, err := vdestack.Open("mem://drop", "10.0.0.1/24")
+	check(err)
+	check(s.Command(contextOf(time.Minute), "true").Run())
+	d.do()
+	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	check(err)
+
+	if d.refused != "" {
+		err := s.Command(context.Background(), "/bin/cat", secret).Run()
+		if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), d.refused) {
+			fail("a command: %v", err)
+		}
+		fmt.Println(err)
+		return
+	}
+
+	child := func(name string, arg ...string) *exec.Cmd {
+		c := exec.Command(name, arg...)
+		c.Stdin, c.Stdout, c.Stderr = null, null, null
+		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		return c
+	}
+	command := func(name string, arg ...string) *vdestack.Cmd {
+		c := s.Command(context.Background(), name, arg...)
+		c.Stdin, c.Stdout, c.Stderr, c.KeepGroup = null, null, null, true
+		return c
+	}
+	want, got := child("/bin/sleep", "1000"), command("/bin/sleep", "1000")
+	check(want.Start())
+	check(got.Start())
+	if now, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || now != before {
+		fail("dumpable is %d, %v, and was %d before the command", now, err, before)
+	}
+	fmt.Println(want.Process.Pid, got.Process.Pid)
+	os.Stdin.Read(make([]byte, 1)) // until the test has looked at them
+	// Files of others: to be read, and executed.
+	for _, args := range [][]string{{"/bin/cat", secret}, {secret}} {
+		want, got := child(args[0], args[1:]...).Run(), command(args[0], args[1:]...).Run()
+		if (want == nil) != (got == nil) || errors.Is(want, unix.EACCES) != errors.Is(got, unix.EACCES) {
+			fail("%q: %v, want %v", args, got, want)
+		}
+		fmt.Printf("%q: %v\n", args, got)
+	}
+	fmt.Println("done")
+}
+
+// TestDrop compares the commands of programs that have given something up.
+func TestDrop(t *testing.T) {
+	for _, d := range droppings {
+		t.Run(d.name, func(t *testing.T) {
+			if d.root && os.Geteuid() != 0 {
+				t.Skip("for root")
+			}
+			dir := t.TempDir()
+			secret := dir + "/secret"
+			if err := os.WriteFile(secret, []byte("#!/bin/true\n"), 0o100); err != nil {
+				t.Fatal(err)
+			}
+			if os.Geteuid() == 0 {
+				if err := os.Chown(secret, stranger+7, stranger+7); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd := program(t, "drop", d.name, secret)
+			cmd.WaitDelay = 5 * time.Second // something of it lives on
+			if d.refused != "" {
+				run(t, cmd)
+				return
+			}
+			out, in := launch(t, cmd)
+			var pids []string
+			for len(pids) != 2 {
+				line := readLine(t, out)
+				t.Log(line)
+				pids = strings.Fields(line)
+			}
+			want, got := inherited(t, pids[0]), inherited(t, pids[1])
+			for name, w := range want {
+				if strings.HasPrefix(name, "Cap") {
+					set, err := strconv.ParseUint(w, 16, 64)
+					if err != nil {
+						t.Fatal(err)
+					}
+					w = fmt.Sprintf("%016x", (set|network)&^(1<<unix.CAP_SYS_PTRACE))
+				}
+				if got[name] != w && w != unix.EPERM.Error() { // the slack is shown to root
+					t.Errorf("%s of a command: %q, want %q", name, got[name], w)
+				}
+			}
+			in.Close()
+			for line := ""; line != "done"; {
+				line = readLine(t, out)
+				t.Log(line)
+			}
+		})
+	}
+}
+
+// network are the capabilities that all commands have over their stack.
+const network = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_NET_BROADCAST
+
+// outlive starts a command, does what could save it from the program's end, and
+// waits to be killed.
+func outlive() {
+	s, err := vdestack.Open("mem://outlive", "10.0.0.1/24")
+	check(err)
+	c := s.Command(context.Background(), "sleep", "1000")
+	how := os.Args[1]
+	tid := make(chan int)
+	go func() {
+		runtime.LockOSThread()
+		if how == "capabilities" {
+			keep()
+		}
+		check(c.Start())
+		tid <- unix.Gettid()
+		if how != "thread" {
+			select {}
+		}
+		// The thread ends with the goroutine.
+	}()
+	thread := <-tid
+	switch how {
+	case "thread":
+		if !eventually(10*time.Second, func() bool { return unix.Tgkill(os.Getpid(), thread, 0) == unix.ESRCH }) {
+			fail("thread %d does not end", thread)
+		}
+		if state := status(strconv.Itoa(c.Process.Pid), "State"); state == "" || strings.HasPrefix(state, "Z") {
+			fail("the command ended with the thread that had started it: %q", state)
+		}
+	case "user", "close":
+		check(syscall.Setuid(stranger))
+	}
+	fmt.Println(c.Process.Pid)
+	if how == "close" {
+		os.Stdin.Read(make([]byte, 1))
+		s.Close()
+		c.Wait()
+		fmt.Println("closed")
+	}
+	select {}
+}
+
+// TestOutlive kills programs, and their commands end, whatever the program and the
+// thread that started them have become.
+func TestOutlive(t *testing.T) {
+	for _, how := range []string{"nothing", "thread", "capabilities"} {
+		t.Run(how, func(t *testing.T) {
+			if os.Geteuid() != 0 && (how == "user" || how == "close") {
+				t.Skip("for root")
+			}
+			cmd := program(t, "outlive", how)
+			out, in := launch(t, cmd)
+			pid, err := strconv.Atoi(readLine(t, out))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fd, err := unix.PidfdOpen(pid, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			if how == "close" {
+				in.Close()
+				readLine(t, out)
+			} else {
+				cmd.Process.Kill()
+			}
+			if !ended(fd, 5*time.Second) {
+				unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+				t.Error("the command outlives the program, or its stack")
+			}
+		})
+	}
+}
+
+// readHelper has a command read the memory of the helper, which is the program's.
+func readHelper() {
+	s, err := vdestack.Open("mem://peek", "10.0.0.1/24")
+	check(err)
+	c := s.Command(contextOf(time.Minute), "/proc/self/exe", strconv.Itoa(theHelper()), strconv.Itoa(os.Getpid()))
+	c.Env = append(os.Environ(), programName+"=peek")
+	out, err := c.CombinedOutput()
+	if err != nil {
+		fail("%v\n%s", err, out)
+	}
+}
+
+// peek is that command.
+func peek() {
+	for _, pid := range os.Args[1:] {
+		for _, flag := range []int{os.O_RDONLY, os.O_RDWR} {
+			if f, err := os.OpenFile("/proc/"+pid+"/mem", flag, 0); err == nil {
+				fail("a command has opened %s", f.Name())
+			}
+		}
+		if link, err := os.Readlink("/proc/" + pid + "/fd/0"); err == nil {
+			fail("a command sees descriptor 0 of process %s: %s", pid, link)
+		}
+	}
+	// It may still trace what it has started itself.
+	child := exec.Command("sleep", "1000")
+	check(child.Start())
+	defer child.Wait()
+	defer child.Process.Kill()
+	f, err := os.Open("/proc/" + strconv.Itoa(child.Process.Pid) + "/mem")
+	check(err)
+	f.Close()
+}
+
+// TestHelperMemory keeps commands from the memory of the program.
+func TestHelperMemory(t *testing.T) { run(t, program(t, "readHelper")) }

@@ -1,0 +1,158 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A capSet is a set of capabilities.
+type capSet uint64
+
+func capsOf(list ...int) (s capSet) {
+	for _, c := range list {
+		s |= 1 << c
+	}
+	return s
+}
+
+// commandCaps are the capabilities of commands, over their namespace only: with
+// them, ip, ping and their like work for an ordinary user.
+var commandCaps = capsOf(unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_BROADCAST)
+
+// withheldCaps are those that no command has: a command of root would read the
+// program's memory through the helper, which has it too.
+var withheldCaps = capsOf(unix.CAP_SYS_PTRACE)
+
+// enterCaps are needed between the entry into a user namespace and the exec.
+var enterCaps = capsOf(unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP)
+
+// creds are what a thread may do, see capabilities(7).
+type creds struct {
+	euid                                                 int
+	effective, permitted, inheritable, ambient, bounding capSet
+	last                                                 int // the last capability that the kernel knows
+	securebits                                           int
+	noNewPrivs                                           bool
+}
+
+// threadCreds reads those of the calling thread. It does without /proc, which is
+// not there after a chroot.
+func threadCreds() (c creds) {
+	c.euid = unix.Geteuid()
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	unix.RawSyscall(unix.SYS_CAPGET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
+	runtime.KeepAlive(&hdr)
+	c.effective = capSet(data[1].Effective)<<32 | capSet(data[0].Effective)
+	c.permitted = capSet(data[1].Permitted)<<32 | capSet(data[0].Permitted)
+	c.inheritable = capSet(data[1].Inheritable)<<32 | capSet(data[0].Inheritable)
+	get := func(option, arg2, arg3 int) int {
+		v, _, errno := unix.RawSyscall6(unix.SYS_PRCTL, uintptr(option), uintptr(arg2), uintptr(arg3), 0, 0, 0)
+		if errno != 0 {
+			return -1
+		}
+		return int(v)
+	}
+	for i := range 64 {
+		has := get(unix.PR_CAPBSET_READ, i, 0)
+		if has < 0 {
+			break
+		}
+		c.last = i
+		if has == 1 {
+			c.bounding |= 1 << i
+		}
+	}
+	for i := range 64 {
+		// The kernel keeps the ambient set within these two.
+		if c.permitted&c.inheritable&(1<<i) != 0 && get(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_IS_SET, i) == 1 {
+			c.ambient |= 1 << i
+		}
+	}
+	c.securebits = max(0, get(unix.PR_GET_SECUREBITS, 0, 0))
+	c.noNewPrivs = get(unix.PR_GET_NO_NEW_PRIVS, 0, 0) == 1
+	return c
+}
+
+// enter has the command enter the namespaces; user is -1 where the program is in
+// the user namespace of the stack itself. The entry into another gives all
+// capabilities, in all sets: until the exec the command has the rights over files
+// that the program has.
+func (p *plan) enter(user, net int, c *creds) {
+	if user >= 0 {
+		p.add("setns", unix.SYS_SETNS, uintptr(user), unix.CLONE_NEWUSER)
+	}
+	p.add("setns", unix.SYS_SETNS, uintptr(net), unix.CLONE_NEWNET)
+	if user >= 0 {
+		p.capset("capset", c.effective|commandCaps|enterCaps, ^capSet(0), c.inheritable|commandCaps)
+	} else {
+		p.capset("", c.effective, c.permitted, c.inheritable|commandCaps&c.permitted)
+	}
+}
+
+// confine leaves the command the capabilities of the thread that starts it, and
+// commandCaps, those over the stack only. Where the program is in the user
+// namespace of the stack itself, they would be over more than that, and are
+// passed on where the program has them; errors do not matter there.
+func (p *plan) confine(entered bool, c *creds) {
+	more, had := commandCaps, ^capSet(0)
+	name := func(what string) string { return what }
+	if !entered {
+		more, had = commandCaps&c.permitted, c.bounding
+		name = func(string) string { return "" }
+	}
+	bounding := (c.bounding | more) &^ withheldCaps
+	ambient := (c.ambient | more) &^ withheldCaps
+	inheritable := (c.inheritable | more) &^ withheldCaps
+	permitted := (c.permitted | more) &^ withheldCaps
+	for i := range c.last + 1 {
+		bit := capSet(1) << i
+		if had&^bounding&bit != 0 {
+			p.add(name("prctl PR_CAPBSET_DROP"), unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(i))
+		}
+		if ambient&bit != 0 {
+			p.add(name("prctl PR_CAP_AMBIENT_RAISE"), unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(i))
+		}
+	}
+	if entered {
+		p.add("prctl PR_SET_SECUREBITS", unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, uintptr(c.securebits))
+		if !c.noNewPrivs {
+			// What root's exec gives: a process whose permitted set grows loses its
+			// parent-death signal. With no_new_privs it does not grow.
+			permitted |= bounding | inheritable
+		}
+	}
+	p.capset(name("capset"), c.effective&permitted|more, permitted, inheritable)
+}
+
+func (p *plan) capset(what string, effective, permitted, inheritable capSet) {
+	data := new([2]unix.CapUserData)
+	for i := range data {
+		data[i] = unix.CapUserData{
+			Effective:   uint32(effective >> (32 * i)),
+			Permitted:   uint32(permitted >> (32 * i)),
+			Inheritable: uint32(inheritable >> (32 * i)),
+		}
+	}
+	p.add(what, unix.SYS_CAPSET, pointer(p, &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}), pointer(p, &data[0]))
+}
+
+// admit refuses a thread that the kernel does not let into the namespaces with
+// commands of the capabilities that it has now. Another user with CAP_SYS_ADMIN
+// would be let in, but its credentials would grow, and the memory that the command
+// shares with the program until the exec could be dumped no more.
+func (h *helper) admit(c *creds) error {
+	switch {
+	case h.entered && c.euid != h.owner:
+		return fmt.Errorf("the user namespace of the stack belongs to user %d, and the program has become user %d: %w (change the user before the first stack is made, or after the last command was started)",
+			h.owner, c.euid, unix.EPERM)
+	case !h.entered && c.effective&capsOf(unix.CAP_SYS_ADMIN) == 0:
+		return fmt.Errorf("the program has given up CAP_SYS_ADMIN, which it needs to enter the stack, for there are no user namespaces: %w (give it up before the first stack is made, or after the last command was started)", unix.EPERM)
+	}
+	return nil
+}

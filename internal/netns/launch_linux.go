@@ -1,0 +1,104 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"os"
+	"runtime"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A launch is the start of a command. A thread is made for it, the watcher, which
+// has all that the calling thread has: credentials, Landlock, seccomp, nice value,
+// directories. It clones the command, and stays until that has ended, for the
+// kernel ends the command with the thread that is its parent. The watcher blocks
+// all signals, and Go's runtime knows nothing of it.
+//
+// The assembly knows the layout. The memory lies outside the Go heap, with a page
+// behind it for the stack of both, which is there for form only.
+type launch struct {
+	// state is stateRequest until the command has left the memory, by exec or by
+	// exit: then the kernel makes it stateGone. It is a futex.
+	state atomic.Uint32
+	n     uint32
+	ppid  uintptr // the parent that the command expects
+	// pid is that of the command. The kernel writes it before the command runs.
+	pid       atomic.Uint32
+	released  atomic.Uint32 // not 0: nobody looks at the launch any more
+	err       uintptr       // of clone, if there is no command
+	all       uint64        // a set of all signals
+	mask      uint64        // the signals that the calling thread blocks
+	cancelled atomic.Uint32 // not 0: the command ends before it does anything
+	size      uintptr       // of the memory
+	first     call
+}
+
+// watcherFlags make a thread of the process.
+const watcherFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
+
+func newLaunch(calls []call) (*launch, error) {
+	page := os.Getpagesize()
+	size := int(unsafe.Offsetof(launch{}.first)) + len(calls)*int(unsafe.Sizeof(call{}))
+	size = (size+page-1)/page*page + page
+	mem, err := unix.MmapPtr(-1, 0, nil, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	l := (*launch)(mem)
+	l.state.Store(stateRequest)
+	l.n, l.ppid, l.all, l.size = uint32(len(calls)), uintptr(os.Getpid()), ^uint64(0), uintptr(size)
+	copy(l.list(), calls)
+	return l, nil
+}
+
+func (l *launch) addr() uintptr { return uintptr(unsafe.Pointer(l)) }
+
+func (l *launch) list() []call { return unsafe.Slice(&l.first, l.n) }
+
+// run makes the watcher, which makes the command.
+func (l *launch) run() error {
+	if ret := watch(l.addr(), watcherFlags, l.addr()+l.size); ret > ^uintptr(4095) {
+		unix.MunmapPtr(unsafe.Pointer(l), l.size)
+		return unix.Errno(-ret)
+	}
+	return nil
+}
+
+// cancel ends the command. It is called before that is waited for.
+func (l *launch) cancel(group bool) {
+	l.cancelled.Store(1)
+	pid := int(l.pid.Load())
+	if pid == 0 {
+		return // it is not there yet, and will see that
+	}
+	unix.Kill(pid, unix.SIGKILL)
+	if group {
+		// The program may have run, and started others. It starts no more; the
+		// other way round it could, if it had no group yet.
+		unix.Kill(-pid, unix.SIGKILL)
+	}
+}
+
+// wait waits until the command has left the memory.
+func (l *launch) wait() {
+	for l.state.Load() == stateRequest {
+		ts := unix.NsecToTimespec(time.Minute.Nanoseconds())
+		unix.Syscall6(unix.SYS_FUTEX, l.addr(), futexWait, stateRequest, uintptr(unsafe.Pointer(&ts)), 0, 0)
+		runtime.KeepAlive(&ts)
+	}
+}
+
+// release gives the launch to the watcher, which frees it.
+func (l *launch) release() {
+	l.released.Store(1)
+	unix.RawSyscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&l.released)), futexWake, 1)
+}
+
+// watch makes the watcher of a launch.
+//
+//go:noescape
+func watch(box, flags, stack uintptr) (tid uintptr)
