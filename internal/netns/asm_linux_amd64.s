@@ -44,6 +44,8 @@ wait:
 	MOVL 0(BOX), AX
 	CMPL AX, $2            // stateRequest
 	JEQ  run
+	CMPL AX, $1            // stateIdle
+	JNE  exit
 	MOVQ BOX, DI
 	XORL SI, SI            // FUTEX_WAIT
 	MOVL $1, DX            // while stateIdle
@@ -59,6 +61,8 @@ run:
 next:
 	TESTL LEFT, LEFT
 	JEQ  done
+	CMPL 0(BOX), $2        // else nobody waits for the rest
+	JNE  exit
 	MOVQ 0(CALL), AX
 	MOVQ 72(CALL), BX      // of clone only: the mailbox of the child
 	MOVQ 8(CALL), DI
@@ -95,8 +99,12 @@ zero:
 	JMP  child
 
 done:
-	MOVL $1, AX
-	XCHGL AX, 0(BOX)       // stateIdle
+	// From stateRequest to stateIdle; what says that it is the end stays.
+	MOVL $2, AX
+	MOVL $1, CX
+	LOCK
+	CMPXCHGL CX, 0(BOX)
+	JNE  exit
 	MOVQ BOX, DI
 	MOVL $1, SI            // FUTEX_WAKE
 	MOVL $1, DX

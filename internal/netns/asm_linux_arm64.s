@@ -46,6 +46,8 @@ wait:
 	LDARW (BOX), R0
 	CMPW $2, R0            // stateRequest
 	BEQ  run
+	CMPW $1, R0            // stateIdle
+	BNE  exit
 	MOVD BOX, R0
 	MOVD ZR, R1            // FUTEX_WAIT
 	MOVD $1, R2            // while stateIdle
@@ -60,6 +62,9 @@ run:
 
 next:
 	CBZ  LEFT, done
+	LDARW (BOX), R0
+	CMPW $2, R0            // else nobody waits for the rest
+	BNE  exit
 	MOVD 0(CALL), R8
 	MOVD 72(CALL), CHILD   // of clone only: the mailbox of the child
 	MOVD 8(CALL), R0
@@ -96,8 +101,13 @@ zero:
 	B    child
 
 done:
-	MOVD $1, R0
-	STLRW R0, (BOX)        // stateIdle
+	// From stateRequest to stateIdle; what says that it is the end stays.
+	LDAXRW (BOX), R0
+	CMPW $2, R0
+	BNE  exit
+	MOVD $1, R1
+	STLXRW R1, (BOX), R2
+	CBNZW R2, done
 	MOVD BOX, R0
 	MOVD $1, R1            // FUTEX_WAKE
 	MOVD $1, R2

@@ -21,7 +21,7 @@ const (
 	// batchCalls is how many calls one trip to the helper may carry.
 	batchCalls = 64
 	// tripLimit bounds a trip. None of the calls blocks; a helper that was
-	// stopped for so long is given up and killed.
+	// stopped for so long is given up.
 	tripLimit = 10 * time.Second
 )
 
@@ -53,6 +53,8 @@ type helper struct {
 	trips     atomic.Uint64 // made so far
 	abandoned atomic.Bool   // nobody needs it
 	gone      chan struct{} // closed when the task is dead
+
+	waiting sync.Mutex // held while the process number is used, or given back
 }
 
 // nowhere stands for a namespace that is not known.
@@ -158,6 +160,7 @@ func (h *helper) trip(batch []*request) {
 		return
 	}
 	b.n = 0
+	h.follow()
 	cur, entry := h.cur, -1
 	for i, r := range batch {
 		if i == 0 || r.ns != batch[i-1].ns || batch[i-1].home || !r.enter {
@@ -188,7 +191,6 @@ func (h *helper) trip(batch []*request) {
 	if b.n == 0 {
 		return
 	}
-	h.follow()
 	h.trips.Add(1)
 	posted := b.post()
 	for _, r := range batch {
@@ -197,13 +199,13 @@ func (h *helper) trip(batch []*request) {
 		}
 	}
 	if posted && !b.wait(tripLimit) {
-		unix.Kill(h.pid, unix.SIGKILL)
-		b.wait(time.Second)
+		h.end()
+		b.leaves(stateEnd, time.Second)
 	}
 	state := b.state.Load()
 	h.cur = cur
 	for _, r := range batch {
-		if state == stateRequest { // killed, and not dead
+		if state == stateEnd { // and not dead yet
 			r.err, r.begun = errHelper, true
 			continue
 		}
@@ -227,13 +229,18 @@ func (h *helper) trip(batch []*request) {
 }
 
 // follow gives the helper the process's limit of descriptors: it is a process of
-// its own, and would keep the limit with which it was made.
+// its own, and would keep the limit with which it was made. A process that has
+// become another user has the helper do it; above its own hard limit it cannot.
 func (h *helper) follow() {
 	var now unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err == nil && now != h.nofile {
-		if err := unix.Prlimit(h.pid, unix.RLIMIT_NOFILE, &now, nil); err == nil {
-			h.nofile = now
-		}
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil || now == h.nofile {
+		return
+	}
+	h.nofile = now
+	var err error
+	h.byPID(func(pid int) { err = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &now, nil) })
+	if err == unix.EPERM {
+		h.box.add(call{nr: unix.SYS_PRLIMIT64, args: [6]uintptr{0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&h.nofile)), 0}})
 	}
 }
 
@@ -255,7 +262,7 @@ func (h *helper) leave(ns *NS) {
 // those of clone: with CLONE_NEWUSER it has a user namespace too, which the
 // process owns; that needs no privilege. What flags cannot say, calls do.
 func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
-	b, err := newBox(batchCalls)
+	b, err := newBox(batchCalls + 1) // and that of follow
 	if err != nil {
 		return nil, err
 	}
@@ -305,16 +312,33 @@ func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
 
 var callNames = map[uintptr]string{unix.SYS_SETNS: "setns", unix.SYS_UNSHARE: "unshare"}
 
+// end has the helper end by the word. The signal is for one that is stopped; a
+// process that has become another user may not send it.
+func (h *helper) end() {
+	h.box.end()
+	h.byPID(func(pid int) { unix.Kill(pid, unix.SIGKILL) })
+}
+
+// byPID calls f with the helper's process number, unless it is dead: the number
+// can be that of another process then.
+func (h *helper) byPID(f func(pid int)) {
+	h.waiting.Lock()
+	defer h.waiting.Unlock()
+	select {
+	case <-h.gone:
+	default:
+		f(h.pid)
+	}
+}
+
 // stop ends a helper that nobody uses.
 func (h *helper) stop() {
 	h.abandoned.Store(true)
-	if err := unix.Kill(h.pid, unix.SIGKILL); err == unix.EPERM {
-		return // the process has become another user
-	}
+	h.end()
 	select {
 	case <-h.gone:
 	case <-time.After(time.Second):
-		return // it hangs in the kernel
+		return // it is stopped, or hangs in the kernel
 	}
 	if h.home >= 0 {
 		unix.Close(h.home)
@@ -322,11 +346,18 @@ func (h *helper) stop() {
 	h.box.free()
 }
 
-// keep makes the task on a thread that stays: the signal that ends the helper
-// with the process follows the thread that made it. The thread then waits for
-// the helper, so that its death leaves no zombie.
+// keep makes the task on a thread that stays: what ends the helper with the
+// process follows the thread that made it. The thread then waits for the helper,
+// so that its death leaves no zombie.
+//
+// When the thread ends, with the process, by exit, a signal or exec of another
+// program, the kernel writes stateGone into the mailbox and wakes the helper. It
+// asks for nobody's credentials then, as it does for the parent-death signal, which
+// a process that has become another user has not the right to send. That signal is
+// for a helper that is stopped, which does not look at the word.
 func (h *helper) keep(flags uintptr, ready chan<- error) {
 	runtime.LockOSThread()
+	restore := clearAtExit(h.box.addr())
 	flags |= unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_CHILD_CLEARTID
 	// The helper inherits the mask, so that no handler ever runs in it.
 	all, old := ^uint64(0), uint64(0)
@@ -334,22 +365,41 @@ func (h *helper) keep(flags uintptr, ready chan<- error) {
 	pid := spawn(flags, h.box.stackTop(), h.box.addr(), h.box.addr())
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
 	if pid > ^uintptr(4095) {
+		restore()
 		runtime.UnlockOSThread()
 		ready <- unix.Errno(-pid)
 		return
 	}
 	h.pid = int(pid)
 	ready <- nil
-	for {
-		_, err := unix.Wait4(h.pid, nil, unix.WALL, nil)
-		if err != unix.EINTR {
-			break
-		}
+	for unix.Waitid(unix.P_PID, h.pid, nil, unix.WEXITED|unix.WALL|unix.WNOWAIT, nil) == unix.EINTR {
 	}
+	restore() // before the mailbox is freed
+	h.waiting.Lock()
+	reap(h.pid)
 	close(h.gone)
+	h.waiting.Unlock()
 	if !h.abandoned.Load() {
 		select {} // commands are children of this thread and die with it
 	}
+}
+
+// clearAtExit has the kernel write 0 to an address, and wake one who waits there,
+// when the calling thread ends and another task has the memory. restore takes that
+// back.
+//
+// Go's own threads have no such address. That of a thread of glibc, in a program
+// with cgo, tells pthread_join and the cache of stacks that the thread has ended;
+// it has it again when the thread may end before the program does. A kernel that
+// does not tell what it was (CONFIG_CHECKPOINT_RESTORE) leaves the program one
+// unused stack then.
+func clearAtExit(addr uintptr) (restore func()) {
+	var old uintptr
+	if unix.Prctl(unix.PR_GET_TID_ADDRESS, uintptr(unsafe.Pointer(&old)), 0, 0, 0) != nil {
+		old = 0
+	}
+	unix.RawSyscall(unix.SYS_SET_TID_ADDRESS, addr, 0, 0)
+	return func() { unix.RawSyscall(unix.SYS_SET_TID_ADDRESS, old, 0, 0) }
 }
 
 // mapIDs gives the helper's user namespace the process's own user and group

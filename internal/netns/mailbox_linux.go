@@ -33,12 +33,19 @@ func (c *call) errno() unix.Errno {
 }
 
 // States of a mailbox. The word is a futex: the task waits while it is idle,
-// its client while a request is posted. The kernel itself writes stateGone when
-// the task leaves the memory, by exit or by exec (CLONE_CHILD_CLEARTID).
+// its client while a request is posted. The task ends when it finds anything else.
+//
+// The kernel itself writes stateGone, at the end of either side. When the task
+// leaves the memory, by exit or by exec (CLONE_CHILD_CLEARTID), its client sees
+// that. When the keeper's thread ends, which only the end of the program brings
+// about (set_tid_address), the helper sees that; the client is no more then. Each
+// time the kernel wakes one waiter. It is the right one, for the two never wait at
+// the same time: the word says whose turn it is.
 const (
 	stateGone    = 0
 	stateIdle    = 1
 	stateRequest = 2
+	stateEnd     = 3 // the client wants the task to end
 )
 
 // Futex operations of linux/futex.h. Not the private ones: the wake-up that the
@@ -102,17 +109,20 @@ func (b *box) add(c call) int {
 // waitStep is how much of a limit one sleep can use up.
 const waitStep = 100 * time.Millisecond
 
-// wait waits while a request is posted. It reports false after the given time,
-// of which the process has to be awake: after it was stopped together with the
-// task, the task has its time to answer.
-func (b *box) wait(limit time.Duration) bool {
-	for b.state.Load() == stateRequest {
+// wait waits while a request is posted, see leaves.
+func (b *box) wait(limit time.Duration) bool { return b.leaves(stateRequest, limit) }
+
+// leaves waits until the state is another one. It reports false after the given
+// time, of which the process has to be awake: after it was stopped together with
+// the task, the task has its time to answer.
+func (b *box) leaves(state uint32, limit time.Duration) bool {
+	for b.state.Load() == state {
 		if limit <= 0 {
 			return false
 		}
 		start, step := time.Now(), min(limit, waitStep)
 		ts := unix.NsecToTimespec(step.Nanoseconds())
-		unix.Syscall6(unix.SYS_FUTEX, b.addr(), futexWait, stateRequest, uintptr(unsafe.Pointer(&ts)), 0, 0)
+		unix.Syscall6(unix.SYS_FUTEX, b.addr(), futexWait, uintptr(state), uintptr(unsafe.Pointer(&ts)), 0, 0)
 		runtime.KeepAlive(&ts)
 		limit -= min(time.Since(start), step)
 	}
@@ -126,6 +136,20 @@ func (b *box) post() bool {
 	}
 	unix.RawSyscall(unix.SYS_FUTEX, b.addr(), futexWake, 1)
 	return true
+}
+
+// end has the task end, whatever its credentials are: when it has made the call
+// that it is in. One that is stopped only does so when it is continued.
+func (b *box) end() {
+	for s := b.state.Load(); s != stateGone && !b.state.CompareAndSwap(s, stateEnd); s = b.state.Load() {
+	}
+	unix.RawSyscall(unix.SYS_FUTEX, b.addr(), futexWake, 1)
+}
+
+// lost reports that the task is dead or ends.
+func (b *box) lost() bool {
+	s := b.state.Load()
+	return s != stateIdle && s != stateRequest
 }
 
 // spawn clones a task that shares memory; the child serves the mailbox.

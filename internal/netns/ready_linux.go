@@ -56,7 +56,7 @@ func Ready(t TAP) *NS {
 		return nil
 	}
 	n := ready.spaces[last]
-	if n.h.box.state.Load() == stateGone {
+	if n.h.box.lost() {
 		dropReady() // nobody makes sockets in them
 		return nil
 	}
