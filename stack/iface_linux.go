@@ -227,10 +227,26 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 	}
 	wait, cancel := context.WithTimeout(ctx, localWait)
 	defer cancel()
-	awaitLocal := i.awaitLocal(wait, nl.Watch)
+	var events iter.Seq2[rtnl.Event, error]
+	if !i.cfg.Down {
+		events = nl.Watch(wait)
+	}
+	missing := make(map[netip.Addr]bool)
 	for _, p := range i.cfg.Addrs {
 		if err := nl.AddrAdd(i.index, p, rtnl.NoDAD); err != nil {
 			return err
+		}
+		if p.Addr().Is6() && !i.cfg.Down {
+			missing[p.Addr()] = true
+		}
+	}
+	if !i.cfg.Down {
+		local, err := i.linkLocal(nl)
+		if err != nil {
+			return err
+		}
+		if local.IsValid() {
+			missing[local] = true
 		}
 	}
 	for _, gw := range i.cfg.Gateways {
@@ -242,7 +258,7 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 			return err
 		}
 	}
-	if missing := awaitLocal(); len(missing) > 0 {
+	if missing := awaitLocal(events, missing); len(missing) > 0 {
 		err := fmt.Errorf("the kernel has not made the routes of %v yet, for which it has one queue on the whole machine", missing)
 		if cause := context.Cause(ctx); cause != nil {
 			return fmt.Errorf("%w: %w", err, cause)
@@ -258,36 +274,55 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 // namespaces come and go it has taken nine seconds.
 const localWait = 30 * time.Second
 
-// awaitLocal returns a function that waits until packets reach the IPv6
-// addresses that are given to the interface after this call, or ctx ends. The
-// kernel lets an address be bound at once but leaves the rest to a worker:
-// without its local route, packets for it are dropped, and those from the stack
-// itself go out to the network. The function returns those that are missing.
-func (i *iface) awaitLocal(ctx context.Context, watch func(context.Context) iter.Seq2[rtnl.Event, error]) (wait func() []netip.Addr) {
-	missing := make(map[netip.Addr]bool)
-	for _, p := range i.cfg.Addrs {
-		if p.Addr().Is6() && !i.cfg.Down {
-			missing[p.Addr()] = true
-		}
+// linkLocal makes the link-local address that the kernel has given to the
+// interface, which is up, usable at once, as those of the configuration are: it
+// takes the place of itself, without duplicate address detection, which lasts a
+// second or two. The kernel's setting would do that for all addresses, those of
+// routers too. It returns the address, or the zero Addr if there is no such.
+func (i *iface) linkLocal(nl *rtnl.Conn) (netip.Addr, error) {
+	l, err := nl.Link(i.index)
+	if err == nil && l.Kind == "veth" {
+		// It has a carrier when the other end is up, and the address then.
+		l, err = await(nl, i.index)
 	}
+	if err != nil || len(l.HardwareAddr) != 6 {
+		return netip.Addr{}, err
+	}
+	a := netip.PrefixFrom(eui64(l.HardwareAddr), 64)
+	err = nl.AddrDel(i.index, a)
+	if err != nil {
+		// There is no IPv6, or it is made otherwise in a namespace that was joined.
+		return netip.Addr{}, nil
+	}
+	return a.Addr(), nl.AddrAdd(i.index, a, rtnl.NoDAD, rtnl.ScopeLink)
+}
+
+// eui64 returns the link-local address of an Ethernet address, RFC 4291, appendix A.
+func eui64(mac net.HardwareAddr) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
+}
+
+// awaitLocal waits until packets reach IPv6 addresses that were given to an
+// interface since events began, or these end. The kernel lets an address be bound
+// at once but leaves the rest to a worker: without its local route, packets for it
+// are dropped, and those from the stack itself go out to the network. It returns
+// those that are missing.
+func awaitLocal(events iter.Seq2[rtnl.Event, error], missing map[netip.Addr]bool) []netip.Addr {
 	if len(missing) == 0 {
-		return func() []netip.Addr { return nil }
+		return nil
 	}
-	events := watch(ctx)
-	return func() []netip.Addr {
-		for e, err := range events {
-			if err != nil {
-				break
-			}
-			if e.Route != nil && e.Route.Table == rtnl.TableLocal && !e.Deleted {
-				delete(missing, e.Route.Dst.Addr())
-			}
-			if len(missing) == 0 {
-				break
-			}
+	for e, err := range events {
+		if err != nil {
+			break
 		}
-		return slices.SortedFunc(maps.Keys(missing), netip.Addr.Compare)
+		if e.Route != nil && e.Route.Table == rtnl.TableLocal && !e.Deleted {
+			delete(missing, e.Route.Dst.Addr())
+		}
+		if len(missing) == 0 {
+			break
+		}
 	}
+	return slices.SortedFunc(maps.Keys(missing), netip.Addr.Compare)
 }
 
 // firstIndex is the index of the first interface that a stack makes; the second

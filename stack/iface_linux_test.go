@@ -5,7 +5,6 @@ package stack
 import (
 	"context"
 	"fmt"
-	"iter"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -30,28 +29,23 @@ func TestAwaitLocal(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				i := &iface{cfg: Interface{
-					Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), first, second},
-				}}
 				ctx, cancel := context.WithTimeout(t.Context(), localWait)
 				defer cancel()
 				begin := time.Now()
-				missing := i.awaitLocal(ctx, func(ctx context.Context) iter.Seq2[rtnl.Event, error] {
-					return func(yield func(rtnl.Event, error) bool) {
-						for _, p := range tt.routes {
-							select {
-							case <-ctx.Done():
-							case <-time.After(10 * time.Second):
-								r := &rtnl.Route{Dst: netip.PrefixFrom(p.Addr(), 128), Table: rtnl.TableLocal}
-								if !yield(rtnl.Event{Route: r}, nil) {
-									return
-								}
+				missing := awaitLocal(func(yield func(rtnl.Event, error) bool) {
+					for _, p := range tt.routes {
+						select {
+						case <-ctx.Done():
+						case <-time.After(10 * time.Second):
+							r := &rtnl.Route{Dst: netip.PrefixFrom(p.Addr(), 128), Table: rtnl.TableLocal}
+							if !yield(rtnl.Event{Route: r}, nil) {
+								return
 							}
 						}
-						<-ctx.Done()
-						yield(rtnl.Event{}, ctx.Err())
 					}
-				})()
+					<-ctx.Done()
+					yield(rtnl.Event{}, ctx.Err())
+				}, map[netip.Addr]bool{first.Addr(): true, second.Addr(): true})
 				if got := time.Since(begin); got != tt.want {
 					t.Errorf("waited %v, want %v", got, tt.want)
 				}

@@ -291,17 +291,23 @@ func (n *lan) join(a, b int) error {
 }
 
 // await waits until a bridge forwards the frames of a port, whose both ends are
-// up. The kernel's news that it has a carrier reaches the bridge later; since
-// Linux 6.3 the question brings it there.
+// up.
 func (n *lan) await(port int) error {
+	_, err := await(n.nl, port)
+	return err
+}
+
+// await waits until an end of a veth pair, whose both ends are up, has a carrier.
+// The kernel's news of it reaches its bridge, or its addresses, later; since Linux
+// 6.3 the question brings it there.
+func await(nl *rtnl.Conn, index int) (l rtnl.Link, err error) {
 	for wait := 50 * time.Microsecond; wait < localWait; wait *= 2 {
-		l, err := n.nl.Link(port)
-		if err != nil || l.OperState == rtnl.OperUp {
-			return err
+		if l, err = nl.Link(index); err != nil || l.OperState == rtnl.OperUp {
+			return l, err
 		}
 		time.Sleep(wait)
 	}
-	return nil
+	return l, nil
 }
 
 // reserve finds a bridge with room for another interface.

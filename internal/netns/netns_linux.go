@@ -64,6 +64,7 @@ func Create(t TAP, meanwhile func()) (*NS, error) {
 	r.calls = append(r.calls,
 		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWNET}},
 		socketCall(tcp.domain, tcp.typ, tcp.proto),
+		socketCall(route.domain, route.typ, route.proto),
 		socketCall(route.domain, route.typ, route.proto))
 	if t != (TAP{}) {
 		r.calls = append(r.calls, openCall(&tunName[0], tunFlags))
@@ -79,11 +80,13 @@ func Create(t TAP, meanwhile func()) (*NS, error) {
 	}
 	n.stock.first = map[kind]int{tcp: int(fd)}
 	// What is missing of these is tried again when it is asked for.
-	if fd, err := r.result(2); err == nil {
-		n.stock.first[route] = int(fd)
+	for i, k := range []kind{route, watching} {
+		if fd, err := r.result(2 + i); err == nil {
+			n.stock.first[k] = int(fd)
+		}
 	}
 	if t != (TAP{}) {
-		if dev, err := r.result(3); err == nil {
+		if dev, err := r.result(4); err == nil {
 			if t.begin(int(dev), int(fd)) == nil {
 				n.stock.tap, n.stock.first[tap] = t, int(dev)
 			} else {

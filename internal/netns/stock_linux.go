@@ -42,6 +42,8 @@ type kind struct{ domain, typ, proto int }
 var (
 	// route is what configures a namespace.
 	route = kind{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE}
+	// watching stands for a second one, which waits for what comes of that.
+	watching = kind{domain: -2}
 	// tcp is what most programs ask for first.
 	tcp = kind{unix.AF_INET, unix.SOCK_STREAM, 0}
 	// tap stands for a TAP, which is no socket.
@@ -257,6 +259,10 @@ func (s *stock) takeFirst(k kind) (fd int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fd, ok = s.first[k]
+	if k == route && !ok {
+		k = watching
+		fd, ok = s.first[k]
+	}
 	delete(s.first, k)
 	return fd, ok
 }
@@ -295,8 +301,10 @@ func (n *NS) Settle() {
 	if dev, ok := s.takeFirst(tap); ok {
 		CloseTAP(dev)
 	}
-	if fd, ok := s.takeFirst(route); ok {
-		unix.Close(fd)
+	for range 2 {
+		if fd, ok := s.takeFirst(route); ok {
+			unix.Close(fd)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

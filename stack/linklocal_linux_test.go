@@ -1,0 +1,157 @@
+//go:build amd64 || arm64
+
+package stack
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/memnet"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+// configuration opens a connection that ends with the test.
+func configuration(t *testing.T, s *Stack) *rtnl.Conn {
+	t.Helper()
+	nl, err := s.RTNL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nl.Close() })
+	return nl
+}
+
+// TestLinkLocal looks for the link-local addresses of each kind of interface when
+// New returns: they are used, and have their routes.
+func TestLinkLocal(t *testing.T) {
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 7}
+	for name, ifs := range map[string][]Interface{
+		"TAP":               {{}},
+		"two TAPs":          {{}, {}},
+		"TAP with MAC":      {{MAC: mac}},
+		"with addresses":    {{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fc00::1/64")}}},
+		"veth":              {{Kind: KindVeth}},
+		"mem":               {{VNL: "mem://linklocal"}},
+		"mem with MAC":      {{VNL: "mem://linklocal", MAC: mac}},
+		"lan":               {{VNL: "lan://linklocal", Addrs: []netip.Prefix{netip.MustParsePrefix("fc00::1/64")}}},
+		"mem in user space": {{VNL: "mem://linklocal"}},
+		"several":           {{VNL: "mem://linklocal"}, {VNL: "lan://linklocal"}, {Kind: KindVeth}, {}},
+		"small MTU":         {{MTU: 1000}},
+		"down":              {{Down: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "mem in user space" {
+				memnet.UserSpace.Store(true)
+				t.Cleanup(func() { memnet.UserSpace.Store(false) })
+			}
+			s, err := New(t.Context(), Config{Interfaces: ifs})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+			want := len(ifs)
+			if ifs[0].Down || ifs[0].MTU == 1000 {
+				want = 0
+			}
+			wantLocal(t, s, want)
+		})
+	}
+}
+
+// wantLocal checks that so many interfaces have a link-local address that is used.
+func wantLocal(t *testing.T, s *Stack, want int) {
+	t.Helper()
+	nl := configuration(t, s)
+	routes, err := nl.Routes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs, err := nl.Addrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := 0
+	for _, a := range addrs {
+		if !a.Prefix.Addr().IsLinkLocalUnicast() {
+			continue
+		}
+		got++
+		if a.Flags&rtnl.Tentative != 0 || a.Scope != rtnl.ScopeLink || a.Prefix.Bits() != 64 {
+			t.Errorf("%v has flags %#x and scope %v", a, a.Flags, a.Scope)
+		}
+		if !slices.ContainsFunc(routes, func(r rtnl.Route) bool {
+			return r.Table == rtnl.TableLocal && r.Dst.Addr() == a.Prefix.Addr() && r.OutIface == a.IfIndex
+		}) {
+			t.Errorf("%v has no local route: %v", a, routes)
+		}
+	}
+	if got != want {
+		t.Errorf("%d addresses are link-local, want %d: %v", got, want, addrs)
+	}
+}
+
+// TestLinkLocalJoined joins a namespace: its own address is used at once, and the
+// interface that was there before, and what the namespace begins others with, stay
+// as they were.
+func TestLinkLocalJoined(t *testing.T) {
+	for _, vnl := range []string{"", "mem://linklocal"} {
+		s := member(t, "null://", 1)
+		nl := configuration(t, s)
+		dummy, err := nl.LinkAdd(rtnl.LinkSpec{Name: "other", Kind: "bridge"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		look := func() map[string]string {
+			all := attributes(t, nl, s.ifaces[0].index)
+			for k, v := range attributes(t, nl, dummy) {
+				all["other "+k] = v
+			}
+			addrs, err := nl.Addrs()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range addrs {
+				if a.Name != "in" {
+					all[a.String()] = fmt.Sprint(a.Flags)
+				}
+			}
+			for _, name := range []string{"default", "all", "vde0", "other"} {
+				for _, set := range []string{"accept_dad", "dad_transmits", "addr_gen_mode", "disable_ipv6"} {
+					path := "/proc/sys/net/ipv6/conf/" + name + "/" + set
+					fd, err := s.ns.Open(path, unix.O_RDONLY)
+					if err != nil {
+						t.Fatal(err)
+					}
+					buf := make([]byte, 16)
+					n, err := unix.Read(fd, buf)
+					unix.Close(fd)
+					if err != nil {
+						t.Fatal(err)
+					}
+					all[path] = string(buf[:n])
+				}
+			}
+			return all
+		}
+		before := look()
+		f, err := s.NetNS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		in, err := New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), Interfaces: []Interface{{Name: "in", VNL: vnl}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantLocal(t, in, 2)
+		if after := look(); !maps.Equal(before, after) {
+			t.Errorf("got %v, want %v", after, before)
+		}
+		in.Close()
+	}
+}
