@@ -43,6 +43,11 @@ type dropping struct {
 
 var droppings = []dropping{
 	{name: "nothing", do: func() {}},
+	{name: "user", root: true, do: func() {
+		check(syscall.Setgroups([]int{stranger}))
+		check(syscall.Setgid(stranger))
+		check(syscall.Setuid(stranger))
+	}, refused: "the user namespace of the stack belongs to user 0, and the program has become user 12345"},
 	{name: "effective user", root: true, do: func() { check(syscall.Setresuid(-1, stranger, -1)) },
 		refused: "the program has become user 12345"},
 	{name: "real user", root: true, do: func() { check(syscall.Setresuid(stranger, -1, -1)) }},
@@ -402,7 +407,7 @@ func outlive() {
 // TestOutlive kills programs, and their commands end, whatever the program and the
 // thread that started them have become.
 func TestOutlive(t *testing.T) {
-	for _, how := range []string{"nothing", "thread", "capabilities"} {
+	for _, how := range []string{"nothing", "thread", "capabilities", "user", "close"} {
 		t.Run(how, func(t *testing.T) {
 			if os.Geteuid() != 0 && (how == "user" || how == "close") {
 				t.Skip("for root")
