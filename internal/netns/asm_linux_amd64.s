@@ -64,7 +64,6 @@ next:
 	CMPL 0(BOX), $2        // else nobody waits for the rest
 	JNE  exit
 	MOVQ 0(CALL), AX
-	MOVQ 72(CALL), BX      // of clone only: the mailbox of the child
 	MOVQ 8(CALL), DI
 	MOVQ 16(CALL), SI
 	MOVQ 24(CALL), DX
@@ -72,10 +71,6 @@ next:
 	MOVQ 40(CALL), R8
 	MOVQ 48(CALL), R9
 	SYSCALL
-	TESTQ AX, AX
-	JEQ  zero
-
-store:
 	MOVQ AX, 56(CALL)
 	MOVL $1, BX
 	CMPQ AX, $-4095
@@ -86,17 +81,9 @@ advance:
 	CMPL BX, LEFT
 	JHI  done
 	SUBL BX, LEFT
-	IMULQ $80, BX
+	IMULQ $72, BX
 	ADDQ BX, CALL
 	JMP  next
-
-zero:
-	// The child of a clone: it may not look at this list, which can be another
-	// one by now.
-	TESTQ BX, BX
-	JEQ  store
-	MOVQ BX, BOX
-	JMP  child
 
 done:
 	// From stateRequest to stateIdle; what says that it is the end stays.

@@ -7,7 +7,6 @@
 #define CALL R20
 #define LEFT R21
 #define STEP R22
-#define CHILD R23
 
 #define SYS_futex 98
 #define SYS_clone 220
@@ -66,7 +65,6 @@ next:
 	CMPW $2, R0            // else nobody waits for the rest
 	BNE  exit
 	MOVD 0(CALL), R8
-	MOVD 72(CALL), CHILD   // of clone only: the mailbox of the child
 	MOVD 8(CALL), R0
 	MOVD 16(CALL), R1
 	MOVD 24(CALL), R2
@@ -74,9 +72,6 @@ next:
 	MOVD 40(CALL), R4
 	MOVD 48(CALL), R5
 	SVC
-	CBZ  R0, zero
-
-store:
 	MOVD R0, 56(CALL)
 	MOVD $1, STEP
 	MOVD $-4095, R1
@@ -89,16 +84,9 @@ advance:
 	CMP  LEFT, STEP
 	BHI  done
 	SUB  STEP, LEFT
-	MOVD $80, R1
+	MOVD $72, R1
 	MADD R1, CALL, STEP, CALL
 	B    next
-
-zero:
-	// The child of a clone: it may not look at this list, which can be another
-	// one by now.
-	CBZ  CHILD, store
-	MOVD CHILD, BOX
-	B    child
 
 done:
 	// From stateRequest to stateIdle; what says that it is the end stays.

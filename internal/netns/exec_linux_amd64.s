@@ -137,7 +137,7 @@ advance:
 	CMPL BX, LEFT
 	JHI  exit
 	SUBL BX, LEFT
-	IMULQ $80, BX
+	IMULQ $72, BX
 	ADDQ BX, CALL
 	JMP  next
 

@@ -137,7 +137,7 @@ advance:
 	CMP  LEFT, STEP
 	BHI  exit
 	SUB  STEP, LEFT
-	MOVD $80, R1
+	MOVD $72, R1
 	MADD R1, CALL, STEP, CALL
 	B    next
 

@@ -50,9 +50,8 @@ type helper struct {
 	batch  []*request
 	nofile unix.Rlimit // the helper's limit of descriptors
 
-	trips     atomic.Uint64 // made so far
-	abandoned atomic.Bool   // nobody needs it
-	gone      chan struct{} // closed when the task is dead
+	trips atomic.Uint64 // made so far
+	gone  chan struct{} // closed when the task is dead
 
 	waiting sync.Mutex // held while the process number is used, or given back
 }
@@ -333,7 +332,6 @@ func (h *helper) byPID(f func(pid int)) {
 
 // stop ends a helper that nobody uses.
 func (h *helper) stop() {
-	h.abandoned.Store(true)
 	h.end()
 	select {
 	case <-h.gone:
@@ -357,6 +355,7 @@ func (h *helper) stop() {
 // for a helper that is stopped, which does not look at the word.
 func (h *helper) keep(flags uintptr, ready chan<- error) {
 	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	restore := clearAtExit(h.box.addr())
 	flags |= unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_CHILD_CLEARTID
 	// The helper inherits the mask, so that no handler ever runs in it.
@@ -366,7 +365,6 @@ func (h *helper) keep(flags uintptr, ready chan<- error) {
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
 	if pid > ^uintptr(4095) {
 		restore()
-		runtime.UnlockOSThread()
 		ready <- unix.Errno(-pid)
 		return
 	}
@@ -379,9 +377,6 @@ func (h *helper) keep(flags uintptr, ready chan<- error) {
 	reap(h.pid)
 	close(h.gone)
 	h.waiting.Unlock()
-	if !h.abandoned.Load() {
-		select {} // commands are children of this thread and die with it
-	}
 }
 
 // clearAtExit has the kernel write 0 to an address, and wake one who waits there,

@@ -14,11 +14,10 @@ import (
 
 // A call is one system call in a mailbox. The assembly knows its layout.
 type call struct {
-	nr    uintptr
-	args  [6]uintptr
-	ret   uintptr // as the kernel returns it: an error is -errno
-	skip  uintptr // how many of the following calls an error skips
-	child uintptr // of clone only: the mailbox with which the child continues
+	nr   uintptr
+	args [6]uintptr
+	ret  uintptr // as the kernel returns it: an error is -errno
+	skip uintptr // how many of the following calls an error skips
 }
 
 // notRun is the result of a call that was skipped; the kernel never returns it.
@@ -62,10 +61,7 @@ type mailbox struct {
 	state atomic.Uint32
 	n     uint32
 	ppid  uintptr // the parent that the task expects
-	// child is the number of the task, once it was cloned: the kernel writes it,
-	// even if nobody lives to store what clone returns (CLONE_PARENT_SETTID).
-	child atomic.Uint32
-	_     [44]byte
+	_     [48]byte
 	first call
 }
 
