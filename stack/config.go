@@ -65,7 +65,8 @@ type Interface struct {
 	MTU int
 	// Addrs are the interface's addresses, with the length of their networks'
 	// prefixes. IPv6 addresses are usable at once, and so is the link-local one
-	// that the kernel makes: duplicate address detection is skipped for them. An address that is not of a single host is refused: the
+	// that the kernel makes, which packets come from only if none is given here:
+	// duplicate address detection is skipped for them. An address that is not of a single host is refused: the
 	// first of a network, which is the network's own or, for IPv6, that of all its
 	// routers, and the last of an IPv4 network, which is for broadcasts. Networks of
 	// one or two addresses have no such.

@@ -278,7 +278,9 @@ const localWait = 30 * time.Second
 // interface, which is up, usable at once, as those of the configuration are: it
 // takes the place of itself, without duplicate address detection, which lasts a
 // second or two. The kernel's setting would do that for all addresses, those of
-// routers too. It returns the address, or the zero Addr if there is no such.
+// routers too. Packets come from it only where the configuration has no link-local
+// address: who was asked by one that it has answers from that. linkLocal returns
+// the address, or the zero Addr if there is no such.
 func (i *iface) linkLocal(nl *rtnl.Conn) (netip.Addr, error) {
 	l, err := nl.Link(i.index)
 	if err == nil && l.Kind == "veth" {
@@ -294,7 +296,11 @@ func (i *iface) linkLocal(nl *rtnl.Conn) (netip.Addr, error) {
 		// There is no IPv6, or it is made otherwise in a namespace that was joined.
 		return netip.Addr{}, nil
 	}
-	return a.Addr(), nl.AddrAdd(i.index, a, rtnl.NoDAD, rtnl.ScopeLink)
+	options := []rtnl.AddrOption{rtnl.NoDAD, rtnl.ScopeLink}
+	if slices.ContainsFunc(i.cfg.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }) {
+		options = append(options, rtnl.Lifetime{Valid: rtnl.Forever}) // deprecated from the beginning
+	}
+	return a.Addr(), nl.AddrAdd(i.index, a, options...)
 }
 
 // eui64 returns the link-local address of an Ethernet address, RFC 4291, appendix A.

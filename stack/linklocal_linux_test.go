@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 
@@ -35,6 +36,7 @@ func TestLinkLocal(t *testing.T) {
 		"two TAPs":          {{}, {}},
 		"TAP with MAC":      {{MAC: mac}},
 		"with addresses":    {{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fc00::1/64")}}},
+		"with a link-local": {{Addrs: []netip.Prefix{netip.MustParsePrefix("fe80::a/64")}}},
 		"veth":              {{Kind: KindVeth}},
 		"mem":               {{VNL: "mem://linklocal"}},
 		"mem with MAC":      {{VNL: "mem://linklocal", MAC: mac}},
@@ -57,6 +59,9 @@ func TestLinkLocal(t *testing.T) {
 			want := len(ifs)
 			if ifs[0].Down || ifs[0].MTU == 1000 {
 				want = 0
+			}
+			if name == "with a link-local" {
+				want = 2
 			}
 			wantLocal(t, s, want)
 		})
@@ -92,6 +97,68 @@ func wantLocal(t *testing.T, s *Stack, want int) {
 	}
 	if got != want {
 		t.Errorf("%d addresses are link-local, want %d: %v", got, want, addrs)
+	}
+}
+
+// TestLinkLocalGiven asks a link-local address of the configuration, and one of the
+// kernel: the answer comes from where the question went.
+func TestLinkLocalGiven(t *testing.T) {
+	for _, given := range []string{"", "fe80::a/64"} {
+		var stacks []*Stack
+		for range 2 {
+			f := Interface{VNL: "mem://linklocal"}
+			if given != "" {
+				f.Addrs = []netip.Prefix{netip.MustParsePrefix(given)}
+				given = "fe80::b/64"
+			}
+			s, err := New(t.Context(), Config{Interfaces: []Interface{f}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			stacks = append(stacks, s)
+		}
+		open := func(s *Stack, a netip.Addr, connect bool) *os.File {
+			f, err := s.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.Close() })
+			unix.SetsockoptTimeval(int(f.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+			to := &unix.SockaddrInet6{Port: 7, Addr: a.As16(), ZoneId: uint32(s.ifaces[0].index)}
+			if connect {
+				err = unix.Connect(int(f.Fd()), to)
+			} else {
+				err = unix.Bind(int(f.Fd()), &unix.SockaddrInet6{Port: 7})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}
+		target := netip.MustParseAddr("fe80::a")
+		if given == "" {
+			l, err := configuration(t, stacks[0]).Link(stacks[0].ifaces[0].index)
+			if err != nil {
+				t.Fatal(err)
+			}
+			target = eui64(l.HardwareAddr)
+		}
+		in, out := open(stacks[0], netip.Addr{}, false), open(stacks[1], target, true)
+		if _, err := out.Write([]byte("who?")); err != nil {
+			t.Fatalf("asking %v: %v", target, err)
+		}
+		buf := make([]byte, 100)
+		_, from, err := unix.Recvfrom(int(in.Fd()), buf, 0)
+		if err != nil {
+			t.Fatalf("%v was not asked: %v", target, err)
+		}
+		if err := unix.Sendto(int(in.Fd()), []byte("me"), 0, from); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := out.Read(buf); string(buf[:n]) != "me" {
+			t.Errorf("%v answered %q, %v", target, buf[:n], err)
+		}
 	}
 }
 
