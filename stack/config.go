@@ -293,7 +293,7 @@ type Stats struct {
 // InterfaceStats count what passed between an interface and its network. "Tx"
 // is what the stack sent.
 type InterfaceStats struct {
-	Name  string
+	Name  string // that it has now
 	Index int
 	VNL   string
 

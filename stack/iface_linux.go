@@ -435,6 +435,22 @@ func (i *iface) fail(err error) {
 	}
 }
 
+// name returns the name that the interface has now, which a command or netlink can
+// change; of one that is gone, the name that it was given.
+func (i *iface) name() string {
+	if i.dev != nil && i.cable == nil {
+		if name, err := i.dev.Name(); err == nil {
+			return name
+		}
+	} else if fd, err := i.s.ns.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0); err == nil {
+		defer unix.Close(fd)
+		if name, err := netns.IfName(fd, i.index); err == nil {
+			return name
+		}
+	}
+	return i.cfg.Name
+}
+
 func (i *iface) stats() InterfaceStats {
 	st := i.networkStats()
 	if i.recording != nil {
@@ -448,7 +464,7 @@ func (i *iface) networkStats() InterfaceStats {
 		return i.lanStats()
 	}
 	st := InterfaceStats{
-		Name: i.cfg.Name, Index: i.index, VNL: i.cfg.VNL,
+		Name: i.name(), Index: i.index, VNL: i.cfg.VNL,
 		TxFrames: i.tx.frames.Load(), TxBytes: i.tx.bytes.Load(), TxDropped: i.tx.dropped.Load(),
 		RxFrames: i.rx.frames.Load(), RxBytes: i.rx.bytes.Load(), RxDropped: i.rx.dropped.Load(),
 	}
@@ -494,7 +510,7 @@ func (i *iface) remove(socket int) error {
 		return errors.Join(i.dev.Close(), i.cable.remove())
 	case i.cable != nil:
 		return errors.Join(i.dev.Close(), i.cable.abandon())
-	case socket < 0 || netns.SetDown(socket, i.cfg.Name) != nil:
+	case socket < 0 || netns.SetDown(socket, i.index) != nil:
 		return i.dev.Close()
 	}
 	return i.dev.Detach()

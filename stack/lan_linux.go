@@ -551,24 +551,60 @@ func (i *iface) lanStats() InterfaceStats {
 		return *last
 	}
 	st := InterfaceStats{Name: i.cfg.Name, Index: i.index, VNL: i.cfg.VNL}
-	// Not by netlink, which waits when the kernel is busy with interfaces.
+	if err := i.readCounters(&st); err != nil && !errors.Is(err, net.ErrClosed) {
+		st.Err = err
+	}
+	return st
+}
+
+// readCounters reads the name and the counters of the interface. Not by netlink,
+// which waits when the kernel is busy with interfaces.
+func (i *iface) readCounters(st *InterfaceStats) error {
+	socket, err := i.s.ns.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(socket)
 	fd, err := i.s.ns.Open("/proc/net/dev", unix.O_RDONLY)
 	if err != nil {
-		if !errors.Is(err, net.ErrClosed) {
-			st.Err = err
-		}
-		return st
+		return err
 	}
 	f := os.NewFile(uintptr(fd), "/proc/net/dev")
 	defer f.Close()
-	text, err := io.ReadAll(f)
-	if err != nil {
-		st.Err = err
-		return st
+	for range renames {
+		name, err := netns.IfName(socket, i.index)
+		if errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("interface %s: %w", i.cfg.Name, nic.ErrRemoved)
+		}
+		var text []byte
+		if err == nil {
+			_, err = f.Seek(0, io.SeekStart)
+		}
+		if err == nil {
+			text, err = io.ReadAll(f)
+		}
+		if err != nil {
+			return err
+		}
+		// The file has names: they must have been the same before and after.
+		if after, err := netns.IfName(socket, i.index); err != nil || after != name || !st.decode(string(text), name) {
+			continue
+		}
+		st.Name = name
+		return nil
 	}
-	for line := range strings.Lines(string(text)) {
-		name, counters, ok := strings.Cut(strings.TrimSpace(line), ":")
-		if !ok || name != i.cfg.Name {
+	return fmt.Errorf("interface %s gets new names all the time", i.cfg.Name)
+}
+
+// renames bounds how often the counters are read while the interface is renamed.
+const renames = 10
+
+// decode reads the counters of the interface with a name in /proc/net/dev, and
+// reports false if it is not there.
+func (st *InterfaceStats) decode(text, name string) bool {
+	for line := range strings.Lines(text) {
+		who, counters, ok := strings.Cut(strings.TrimSpace(line), ":")
+		if !ok || who != name {
 			continue
 		}
 		// Received and sent: bytes, packets, errs, drop, fifo, frame, compressed,
@@ -581,10 +617,9 @@ func (i *iface) lanStats() InterfaceStats {
 		}
 		st.RxBytes, st.RxFrames, st.RxDropped = k[0], k[1], k[3]
 		st.TxBytes, st.TxFrames, st.TxDropped = k[8], k[9], k[11]
-		return st
+		return true
 	}
-	st.Err = fmt.Errorf("interface %s: %w", i.cfg.Name, nic.ErrRemoved)
-	return st
+	return false
 }
 
 // closeLAN leaves the network. The interface goes with its namespace, unless

@@ -342,7 +342,7 @@ func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) {
 		return nil, s.ErrClosed()
 	}
 	for _, i := range s.ifaces {
-		if i.cfg.Name != ifname {
+		if i.name() != ifname {
 			continue
 		}
 		if e := vdeplug.FindEmulator(i.plug); e != nil {

@@ -148,7 +148,27 @@ func (n *NS) readCookie(fd int) (err error) {
 func setUp(socket int, name string) error { return changeUp(socket, name, unix.IFF_UP) }
 
 // SetDown sets an interface down, in the namespace of the socket.
-func SetDown(socket int, name string) error { return changeUp(socket, name, 0) }
+func SetDown(socket, index int) error {
+	name, err := IfName(socket, index)
+	if err != nil {
+		return err
+	}
+	return changeUp(socket, name, 0)
+}
+
+// IfName returns the name that an interface has now, in the namespace of the socket;
+// ENODEV if there is none with the index.
+func IfName(socket, index int) (string, error) {
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return "", err
+	}
+	ifr.SetUint32(uint32(index))
+	if err := unix.IoctlIfreq(socket, unix.SIOCGIFNAME, ifr); err != nil {
+		return "", os.NewSyscallError("ioctl SIOCGIFNAME", err)
+	}
+	return ifr.Name(), nil
+}
 
 // changeUp changes the flag IFF_UP of an interface alone: the call sets all flags.
 func changeUp(socket int, name string, up uint16) error {

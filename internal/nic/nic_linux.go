@@ -145,6 +145,18 @@ func (d *Device) finished(packet []byte) bool {
 	return !d.header || d.whole != nil && (d.Refused.Load() > 0 || !d.whole(packet))
 }
 
+// Name returns the name that a TAP has now.
+func (d *Device) Name() (string, error) {
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return "", err
+	}
+	cerr := d.raw.Control(func(fd uintptr) {
+		err = os.NewSyscallError("ioctl TUNGETIFF", unix.IoctlIfreq(int(fd), unix.TUNGETIFF, ifr))
+	})
+	return ifr.Name(), errors.Join(cerr, err)
+}
+
 // SyscallConn returns the descriptor.
 func (d *Device) SyscallConn() syscall.RawConn { return d.raw }
 

@@ -1,0 +1,89 @@
+package vdestack
+
+import (
+	"testing"
+)
+
+// TestRename exchanges the names of interfaces of each kind: counters and the
+// emulator are those of the interface, not of the name.
+func TestRename(t *testing.T) {
+	leaks(t)
+	vnl := "mem://" + t.Name()
+	for _, tt := range []struct {
+		name  string
+		iface Interface
+	}{
+		{"TAP", Interface{}},
+		{"veth", Interface{Kind: "veth"}},
+		{"mem", Interface{VNL: vnl}},
+		{"lan", Interface{VNL: "lan://" + t.Name()}},
+		{"netemu", Interface{VNL: "netemu://{" + vnl + "}"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			first, second := tt.iface, Interface{}
+			first.Addrs, second.Addrs = prefixes("10.0.0.1/24"), prefixes("10.0.1.1/24")
+			s, err := New(t.Context(), Config{Interfaces: []Interface{first, second}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			before := s.Stats().Interfaces
+			nl, err := s.RTNL()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nl.Close()
+			rename := func(index int, name string) {
+				t.Helper()
+				err := nl.LinkSetDown(index)
+				if err == nil {
+					err = nl.LinkSetName(index, name)
+				}
+				if err == nil {
+					err = nl.LinkSetUp(index)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			rename(before[0].Index, "new")
+			check := func(names ...string) {
+				t.Helper()
+				st := s.Stats().Interfaces
+				for i, want := range names {
+					if st[i].Name != want || st[i].Index != before[i].Index || st[i].Err != nil || st[i].TxFrames < before[i].TxFrames {
+						t.Errorf("got %+v, was %+v, want the name %q", st[i], before[i], want)
+					}
+				}
+			}
+			check("new", "vde1")
+			rename(before[1].Index, "vde0")
+			check("new", "vde0")
+			rename(before[0].Index, "vde1")
+			check("vde1", "vde0")
+
+			_, err = s.Emulator("vde1")
+			if is := tt.name == "netemu"; is != (err == nil) {
+				t.Errorf("emulator of vde1: %v", err)
+			}
+			if _, err = s.Emulator("vde0"); err == nil {
+				t.Error("vde0 has the emulator of another interface")
+			}
+			if err := nl.LinkDel(before[0].Index); err != nil {
+				t.Fatal(err)
+			}
+			if tt.name == "mem" || tt.name == "lan" {
+				if st := s.Stats().Interfaces[0]; st.Err == nil {
+					t.Errorf("%+v of an interface that was removed", st)
+				}
+			}
+			last := s.Stats().Interfaces[1]
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if st := s.Stats().Interfaces[1]; st.TxFrames < last.TxFrames {
+				t.Errorf("after Close: %+v, before %+v", st, last)
+			}
+		})
+	}
+}
