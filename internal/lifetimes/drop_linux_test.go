@@ -257,8 +257,11 @@ func drop() {
 			break
 		}
 	}
-	secret := os.Args[2]
+	secret, refused := os.Args[2], os.Args[3]
 	runtime.LockOSThread()
+	if len(os.Args) > 4 { // plain
+		check(testenv.Refuse(testenv.Rule{Call: unix.SYS_CLONE, Mask: unix.CLONE_NEWUSER, Err: unix.EPERM}))
+	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	check(err)
 	s, err := vdestack.Open("mem://drop", "10.0.0.1/24")
@@ -268,9 +271,9 @@ func drop() {
 	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	check(err)
 
-	if d.refused != "" {
+	if refused != "" {
 		err := s.Command(context.Background(), "/bin/cat", secret).Run()
-		if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), d.refused) {
+		if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), refused) {
 			fail("a command: %v", err)
 		}
 		fmt.Println(err)
@@ -314,48 +317,76 @@ func TestDrop(t *testing.T) {
 			if d.root && os.Geteuid() != 0 {
 				t.Skip("for root")
 			}
-			dir := t.TempDir()
-			secret := dir + "/secret"
-			if err := os.WriteFile(secret, []byte("#!/bin/true\n"), 0o100); err != nil {
+			d.compare(t, network)
+		})
+	}
+}
+
+// TestDropPlain does so where there are no user namespaces. Commands have the
+// capabilities over the network there only if the program may pass them on.
+func TestDropPlain(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("for root")
+	}
+	for _, d := range droppings {
+		switch d.name {
+		case "user", "effective user", "capabilities", "bounding set and capabilities":
+			d.refused = "the program has given up CAP_SYS_ADMIN"
+		case "nothing", "groups", "root directory", "bounding set", "securebits", "Landlock", "schedule":
+		default:
+			continue
+		}
+		t.Run(d.name, func(t *testing.T) {
+			more := uint64(network)
+			if d.name == "bounding set" {
+				more = 0
+			}
+			d.compare(t, more, "plain")
+		})
+	}
+}
+
+// compare runs the program, whose commands have more capabilities than its children.
+func (d *dropping) compare(t *testing.T, more uint64, plain ...string) {
+	secret := t.TempDir() + "/secret"
+	if err := os.WriteFile(secret, []byte("#!/bin/true\n"), 0o100); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(secret, stranger+7, stranger+7); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := program(t, "drop", append([]string{d.name, secret, d.refused}, plain...)...)
+	cmd.WaitDelay = 5 * time.Second // something of it lives on
+	if d.refused != "" {
+		run(t, cmd)
+		return
+	}
+	out, in := launch(t, cmd)
+	var pids []string
+	for len(pids) != 2 {
+		line := readLine(t, out)
+		t.Log(line)
+		pids = strings.Fields(line)
+	}
+	want, got := inherited(t, pids[0]), inherited(t, pids[1])
+	for name, w := range want {
+		if strings.HasPrefix(name, "Cap") {
+			set, err := strconv.ParseUint(w, 16, 64)
+			if err != nil {
 				t.Fatal(err)
 			}
-			if os.Geteuid() == 0 {
-				if err := os.Chown(secret, stranger+7, stranger+7); err != nil {
-					t.Fatal(err)
-				}
-			}
-			cmd := program(t, "drop", d.name, secret)
-			cmd.WaitDelay = 5 * time.Second // something of it lives on
-			if d.refused != "" {
-				run(t, cmd)
-				return
-			}
-			out, in := launch(t, cmd)
-			var pids []string
-			for len(pids) != 2 {
-				line := readLine(t, out)
-				t.Log(line)
-				pids = strings.Fields(line)
-			}
-			want, got := inherited(t, pids[0]), inherited(t, pids[1])
-			for name, w := range want {
-				if strings.HasPrefix(name, "Cap") {
-					set, err := strconv.ParseUint(w, 16, 64)
-					if err != nil {
-						t.Fatal(err)
-					}
-					w = fmt.Sprintf("%016x", (set|network)&^(1<<unix.CAP_SYS_PTRACE))
-				}
-				if got[name] != w && w != unix.EPERM.Error() { // the slack is shown to root
-					t.Errorf("%s of a command: %q, want %q", name, got[name], w)
-				}
-			}
-			in.Close()
-			for line := ""; line != "done"; {
-				line = readLine(t, out)
-				t.Log(line)
-			}
-		})
+			w = fmt.Sprintf("%016x", (set|more)&^(1<<unix.CAP_SYS_PTRACE))
+		}
+		if got[name] != w && w != unix.EPERM.Error() { // the slack is shown to root
+			t.Errorf("%s of a command: %q, want %q", name, got[name], w)
+		}
+	}
+	in.Close()
+	for line := ""; line != "done"; {
+		line = readLine(t, out)
+		t.Log(line)
 	}
 }
 

@@ -91,9 +91,12 @@ func (p *plan) enter(user, net int, c *creds) {
 	if user >= 0 {
 		p.capset("capset", c.effective|commandCaps|enterCaps, ^capSet(0), c.inheritable|commandCaps)
 	} else {
-		p.capset("", c.effective, c.permitted, c.inheritable|commandCaps&c.permitted)
+		p.capset("", c.effective, c.permitted, c.inheritable|commandCaps&c.inheritables())
 	}
 }
+
+// inheritables are those that the thread may pass on in its own user namespace.
+func (c *creds) inheritables() capSet { return c.permitted & (c.bounding | c.inheritable) }
 
 // confine leaves the command the capabilities of the thread that starts it, and
 // commandCaps, those over the stack only. Where the program is in the user
@@ -103,7 +106,7 @@ func (p *plan) confine(entered bool, c *creds) {
 	more, had := commandCaps, ^capSet(0)
 	name := func(what string) string { return what }
 	if !entered {
-		more, had = commandCaps&c.permitted, c.bounding
+		more, had = commandCaps&c.inheritables(), c.bounding
 		name = func(string) string { return "" }
 	}
 	bounding := (c.bounding | more) &^ withheldCaps
