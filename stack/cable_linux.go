@@ -89,7 +89,7 @@ func (s *Stack) openCable(ctx context.Context, nl *rtnl.Conn, cfg Interface, o n
 	if err := s.setOffload(cfg.Name, o); err != nil {
 		return nil, nil, err
 	}
-	fd, err := c.hub.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	fd, err := c.hub.socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 	if err != nil {
 		return nil, nil, err
 	}

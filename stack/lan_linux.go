@@ -225,11 +225,20 @@ func (n *lan) quiet() error {
 
 // Socket makes a socket in the namespace of the network, for rtnl.
 func (n *lan) Socket(domain, typ, proto int) (*os.File, error) {
-	fd, err := n.ns.Socket(domain, typ, proto)
+	fd, err := n.socket(domain, typ, proto)
 	if err != nil {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), "socket:"+n.vnl), nil
+}
+
+// socket is Socket without a file. The network may be older than the helper task
+// of its newest stacks.
+func (n *lan) socket(domain, typ, proto int) (fd int, err error) {
+	if err := n.ns.Renew(); err != nil {
+		return -1, err
+	}
+	return n.ns.Socket(domain, typ, proto)
 }
 
 // next returns the index of a new interface in the namespace of the network.

@@ -98,7 +98,7 @@ func (u *uplink) Disconnect() {
 // openFar opens the interface at the other end of a veth pair, in the network's
 // namespace.
 func (n *lan) openFar(index int) (*nic.Device, error) {
-	fd, err := n.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	fd, err := n.socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 	if err != nil {
 		return nil, err
 	}

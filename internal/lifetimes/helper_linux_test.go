@@ -5,19 +5,25 @@ package lifetimes
 import (
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/stack"
+	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
 func init() {
 	programs["loseHelper"] = loseHelper
 	programs["callForever"] = callForever
+	programs["renewHelper"] = renewHelper
 }
 
 // atOnce is how long a call may take when the helper is gone.
@@ -111,6 +117,8 @@ func loseHelper() {
 	results := make(chan result)
 	started := make(chan bool)
 	all := calls(s)
+	again := all["New"] // makes another helper
+	delete(all, "New")
 	for name, f := range all {
 		go func() {
 			for first := true; ; first = false {
@@ -160,7 +168,12 @@ func loseHelper() {
 			fail("a later %s takes %v", name, took)
 		}
 	}
-	// What was there lives on until the stack is closed.
+	// What was there lives on until the stack is closed, also for new stacks.
+	check(again())
+	late, err := vdestack.Open("mem://lose", "10.0.0.4/24")
+	check(err)
+	echo(late, ln)
+	check(late.Close())
 	_, err = client.Write([]byte("hello"))
 	check(err)
 	server.SetDeadline(time.Now().Add(10 * time.Second))
@@ -179,8 +192,8 @@ func loseHelper() {
 	ln.Close()
 	// The kernel tells of the helper's death before it is a zombie.
 	var pids []int
-	if !eventually(5*time.Second, func() bool { pids = children(); return len(pids) == 0 }) {
-		fail("processes are left: %v", pids)
+	if !eventually(5*time.Second, func() bool { pids = children(); return len(pids) == 1 && pids[0] != helper }) {
+		fail("processes %v, want another helper", pids)
 	}
 	// The helper may have died with a descriptor whose number nobody knows.
 	var after []string
@@ -201,6 +214,82 @@ func TestHelperKilled(t *testing.T) {
 func TestHelperStopped(t *testing.T) {
 	t.Parallel()
 	run(t, program(t, "loseHelper", strconv.Itoa(int(unix.SIGSTOP)), (13*time.Second).String()))
+}
+
+// renewHelper kills all its helpers again and again, and makes stacks with new ones
+// on networks that the old ones made. Nothing is left of any of them.
+func renewHelper() {
+	path := os.Args[1]
+	networks := []string{"mem://renew", "lan://renew", "switch://" + os.Args[2]}
+	open := func(host int) (stacks []*vdestack.Stack) {
+		for i, vnl := range networks {
+			s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{Interfaces: []vdestack.Interface{{
+				VNL: vnl, Kind: stack.KindVeth, Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, byte(host)}), 24)}}}})
+			check(err)
+			stacks = append(stacks, s)
+		}
+		// This takes a helper of its own.
+		s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path})
+		check(err)
+		return append(stacks, s)
+	}
+	closeAll := func(stacks []*vdestack.Stack) {
+		for _, s := range stacks {
+			check(s.Close())
+		}
+	}
+	closeAll(open(1))
+	before, helpers := descriptors(), len(children())
+	old := open(1)
+	var listeners []net.Listener
+	for i, s := range old[:len(networks)] {
+		ln, err := s.Listen("tcp", fmt.Sprintf("10.%d.0.1:0", i))
+		check(err)
+		defer ln.Close()
+		listeners = append(listeners, ln)
+	}
+	for round := range 3 {
+		for _, pid := range children() {
+			fd, err := unix.PidfdOpen(pid, 0)
+			check(err)
+			check(unix.Kill(pid, unix.SIGKILL))
+			if !ended(fd, 10*time.Second) {
+				fail("the helper %d lives", pid)
+			}
+			check(unix.Close(fd))
+		}
+		for _, s := range old {
+			if _, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0); err == nil || !strings.Contains(err.Error(), "new ones can be made") {
+				fail("a socket of a lost stack: %v", err)
+			}
+		}
+		stacks := open(2 + round)
+		for i, ln := range listeners {
+			echo(stacks[i], ln)
+		}
+		// A plug needs a socket in the namespace of the network.
+		plug, err := vdeplug.Open(networks[0], nil)
+		check(err)
+		check(plug.Close())
+		closeAll(stacks)
+	}
+	for _, ln := range listeners {
+		check(ln.Close())
+	}
+	closeAll(old)
+	var pids []int
+	if !eventually(10*time.Second, func() bool { pids = children(); return len(pids) == helpers }) {
+		fail("helpers %v, want %d", pids, helpers)
+	}
+	if after := descriptors(); !slices.Equal(after, before) {
+		fail("descriptors: %v, %v before", after, before)
+	}
+}
+
+// TestHelperRenewed kills helpers of all kinds.
+func TestHelperRenewed(t *testing.T) {
+	path, _ := lent(t)
+	run(t, program(t, "renewHelper", path, t.TempDir()+"/switch"))
 }
 
 // callForever makes sockets until its input ends.

@@ -74,8 +74,8 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 
 // launch clones the command, and returns when it has left the memory.
 func (n *NS) launch(ctx context.Context, e *Exec, p *plan) (*launch, error) {
-	if n.h.box.lost() {
-		return nil, errHelper
+	if err := n.alive(); err != nil {
+		return nil, err
 	}
 	// The command has descriptors of its own: those that the namespace has now.
 	net, err := n.File()

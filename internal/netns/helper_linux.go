@@ -25,8 +25,8 @@ const (
 	tripLimit = 10 * time.Second
 )
 
-// errHelper reports a helper that is gone; nothing brings it back.
-var errHelper = errors.New("the helper task of the process was killed: its stacks are lost, start the process again")
+// errHelper reports a helper that is gone. Another is made for the next namespace.
+var errHelper = errors.New("the helper task was killed: its stacks are lost, close them; new ones can be made")
 
 // A helper is a task that shares memory and descriptors with the process and
 // has namespaces of its own. It executes lists of system calls.
@@ -40,6 +40,10 @@ type helper struct {
 	// may enter it.
 	entered bool
 	owner   int
+
+	// users are the namespaces in which it works, and whoever makes one; guarded by
+	// helpers.mu.
+	users int
 
 	mu    sync.Mutex // guards the rest; not held across a trip
 	queue []*request
@@ -330,7 +334,7 @@ func (h *helper) byPID(f func(pid int)) {
 	}
 }
 
-// stop ends a helper that nobody uses.
+// stop ends a helper that nobody uses, if it is not dead already.
 func (h *helper) stop() {
 	h.end()
 	select {

@@ -16,41 +16,96 @@ import (
 var helpers struct {
 	mu  sync.Mutex // guards all; held while a helper is made
 	own *helper    // makes namespaces
-	// plain is in the process's own user namespace, which takes CAP_SYS_ADMIN.
+	// plain is in the process's own user namespace, which takes CAP_SYS_ADMIN. Both
+	// stay when nobody uses them.
 	plain *helper
-	// foreign are in the user namespaces of other processes, as long as they
-	// have users. Nobody can enter two of them.
-	foreign map[nsID]*foreign
+	// in are the helpers by the user namespaces in which they are, with those in the
+	// user namespaces of other processes. Nobody can enter two of them.
+	in map[nsID]*helper
 }
 
-type foreign struct {
-	*helper
-	users int
-}
-
-// theHelper returns the helper that makes namespaces, made at the first call. A
-// user namespace is asked for first; a process with CAP_SYS_ADMIN does without.
+// theHelper returns the helper that makes namespaces, made at the first call and
+// when it was killed. A user namespace is asked for first; a process with
+// CAP_SYS_ADMIN does without. It is given back by release.
 func theHelper() (*helper, error) {
 	helpers.mu.Lock()
 	defer helpers.mu.Unlock()
-	if helpers.own != nil {
-		return helpers.own, nil
+	drop(&helpers.own)
+	if h := helpers.own; h != nil {
+		h.users++
+		return h, nil
 	}
 	if err := startPoller(); err != nil {
 		return nil, err
 	}
 	h, err := startHelper(unix.CLONE_NEWUSER | unix.CLONE_NEWNET)
 	if err != nil && !atLimit(err) {
-		if plain, perr := startHelper(unix.CLONE_NEWNET); perr == nil {
+		if plain, perr := thePlain(); perr == nil {
 			h, err = plain, nil
-			helpers.plain = plain
 		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("making a user namespace: %w", explain(err))
 	}
 	helpers.own = h
+	use(h)
 	return h, nil
+}
+
+// thePlain returns the helper without a user namespace. helpers.mu is held.
+func thePlain() (*helper, error) {
+	drop(&helpers.plain)
+	if helpers.plain == nil {
+		h, err := startHelper(unix.CLONE_NEWNET)
+		if err != nil {
+			return nil, err
+		}
+		helpers.plain = h
+	}
+	return helpers.plain, nil
+}
+
+// drop forgets a helper that was killed. helpers.mu is held.
+func drop(kept **helper) {
+	h := *kept
+	if h == nil || !h.box.lost() {
+		return
+	}
+	if *kept = nil; h.users == 0 && h != helpers.own && h != helpers.plain {
+		h.forget()
+		h.stop()
+	}
+}
+
+// use counts a user of a helper. helpers.mu is held.
+func use(h *helper) {
+	h.users++
+	if helpers.in == nil {
+		helpers.in = make(map[nsID]*helper)
+	}
+	helpers.in[h.user] = h
+}
+
+// release gives a helper back. One that does not stay ends with its last user: it
+// would keep its user namespace alive, and programs can meet many.
+func (h *helper) release() {
+	helpers.mu.Lock()
+	h.users--
+	last := h.users == 0 && h != helpers.own && h != helpers.plain
+	if last {
+		h.forget()
+	}
+	helpers.mu.Unlock()
+	if last {
+		h.stop()
+	}
+}
+
+// forget keeps others from finding a helper. helpers.mu is held.
+func (h *helper) forget() {
+	if helpers.in[h.user] == h {
+		delete(helpers.in, h.user)
+	}
 }
 
 // startPoller makes sure that the runtime has its poller, which it makes when it
@@ -99,34 +154,27 @@ func helperFor(ns int) (*helper, error) {
 
 	helpers.mu.Lock()
 	defer helpers.mu.Unlock()
-	if h := helpers.own; h != nil && h.user == id {
+	if h := helpers.in[id]; h != nil && !h.box.lost() {
+		h.users++
 		return h, nil
-	}
-	if f := helpers.foreign[id]; f != nil {
-		f.users++
-		return f.helper, nil
 	}
 	if err := startPoller(); err != nil {
 		return nil, err
 	}
-	if helpers.plain == nil {
-		h, err := startHelper(unix.CLONE_NEWNET)
-		switch {
-		case err == nil:
-			helpers.plain = h
-		case !errors.Is(err, unix.EPERM):
-			return nil, Refused(err)
-		}
+	h, err := thePlain()
+	if err == nil {
+		use(h)
+		return h, nil
 	}
-	if helpers.plain != nil {
-		return helpers.plain, nil
+	if !errors.Is(err, unix.EPERM) {
+		return nil, Refused(err)
 	}
 	var own unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/user", &own); err == nil && id == (nsID{own.Dev, own.Ino}) {
 		return nil, fmt.Errorf("it belongs to the process's own user namespace, not to one made by this user: that takes CAP_SYS_ADMIN: %w", unix.EPERM)
 	}
 	// The task has all capabilities in there, and makes itself a home.
-	h, err := startHelper(0,
+	h, err = startHelper(0,
 		call{nr: unix.SYS_SETNS, args: [6]uintptr{uintptr(user), unix.CLONE_NEWUSER}},
 		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWNET}})
 	if errors.Is(err, unix.EPERM) {
@@ -135,31 +183,8 @@ func helperFor(ns int) (*helper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("entering the user namespace that it belongs to: %w", Refused(err))
 	}
-	if helpers.foreign == nil {
-		helpers.foreign = make(map[nsID]*foreign)
-	}
-	helpers.foreign[id] = &foreign{helper: h, users: 1}
+	use(h)
 	return h, nil
-}
-
-// release gives a helper back. One in a foreign user namespace ends with its
-// last user: it would keep that alive, and programs can meet many.
-func (h *helper) release() {
-	helpers.mu.Lock()
-	f := helpers.foreign[h.user]
-	if f == nil || f.helper != h {
-		helpers.mu.Unlock()
-		return
-	}
-	f.users--
-	last := f.users == 0
-	if last {
-		delete(helpers.foreign, h.user)
-	}
-	helpers.mu.Unlock()
-	if last {
-		h.stop()
-	}
 }
 
 // An nsID identifies a namespace that is alive.

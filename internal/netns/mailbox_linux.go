@@ -60,8 +60,7 @@ const (
 type mailbox struct {
 	state atomic.Uint32
 	n     uint32
-	ppid  uintptr // the parent that the task expects
-	_     [48]byte
+	_     [56]byte
 	first call
 }
 
@@ -81,7 +80,6 @@ func newBox(calls int) (*box, error) {
 		return nil, os.NewSyscallError("mmap", err)
 	}
 	b := &box{mailbox: (*mailbox)(unsafe.Pointer(&mem[0])), mem: mem, cap: calls}
-	b.ppid = uintptr(os.Getpid())
 	return b, nil
 }
 
@@ -148,7 +146,7 @@ func (b *box) lost() bool {
 	return s != stateIdle && s != stateRequest
 }
 
-// spawn clones a task that shares memory; the child serves the mailbox.
+// spawn clones a task that shares memory and serves the mailbox.
 //
 //go:noescape
 func spawn(flags, stack, ctid, box uintptr) (pid uintptr)

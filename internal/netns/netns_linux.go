@@ -31,7 +31,10 @@ type NS struct {
 // Start makes what the namespaces that the process makes have in common. New does
 // that too.
 func Start() error {
-	_, err := theHelper()
+	h, err := theHelper()
+	if err == nil {
+		h.release()
+	}
 	return err
 }
 
@@ -52,12 +55,22 @@ func NewWith(t TAP) (*NS, error) {
 // Create is NewWith that returns none that is ready. meanwhile, if it is not nil, is
 // called when the helper has begun, and may start what can be done beside that: the
 // helper is the first to find a free processor then. It must not wait.
-func Create(t TAP, meanwhile func()) (*NS, error) {
+func Create(t TAP, meanwhile func()) (_ *NS, err error) {
 	h, err := theHelper()
 	if err != nil {
 		return nil, err
 	}
 	n := &NS{h: h, fd: -1}
+	defer func() {
+		if err != nil {
+			n.stock.drop()
+			if n.fd >= 0 {
+				unix.Close(n.fd)
+			}
+			h.leave(n)
+			h.release()
+		}
+	}()
 	r := newRequest(n)
 	defer r.free()
 	r.enter, r.meanwhile = false, meanwhile
@@ -75,7 +88,6 @@ func Create(t TAP, meanwhile func()) (*NS, error) {
 	}
 	fd, err := r.result(1)
 	if err != nil {
-		h.leave(n)
 		return nil, fmt.Errorf("first socket of a network namespace: %w", Refused(err))
 	}
 	n.stock.first = map[kind]int{tcp: int(fd)}
@@ -98,9 +110,6 @@ func Create(t TAP, meanwhile func()) (*NS, error) {
 		err = errors.Join(n.readCookie(int(fd)), setUp(int(fd), "lo"))
 	}
 	if err != nil {
-		n.stock.drop()
-		n.Close()
-		h.leave(n)
 		return nil, fmt.Errorf("setting up a network namespace: %w", Refused(err))
 	}
 	return n, nil
@@ -131,6 +140,39 @@ func Join(path string) (_ *NS, err error) {
 		return nil, fmt.Errorf("joining the namespace %s: %w", path, err)
 	}
 	return n, nil
+}
+
+// Renew gives the namespace another helper if its own was killed. It is for what
+// the stacks of both share.
+func (n *NS) Renew() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.fd < 0 {
+		return net.ErrClosed
+	}
+	if !n.h.box.lost() {
+		return nil
+	}
+	h, err := helperFor(n.fd)
+	if err != nil {
+		return fmt.Errorf("entering a namespace whose helper task was killed: %w", err)
+	}
+	n.h.release()
+	n.h = h
+	return nil
+}
+
+// alive reports why the namespace is of no use any more, if so.
+func (n *NS) alive() error {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.fd < 0 {
+		return net.ErrClosed
+	}
+	if n.h.box.lost() {
+		return errHelper
+	}
+	return nil
 }
 
 // Cookie returns what SO_NETNS_COOKIE gives for sockets in the namespace.
