@@ -65,7 +65,7 @@ type NeighborFlags uint8
 // Flags of an entry.
 const (
 	NeighborProxy      NeighborFlags = 0x08 // answer for the address here
-	NeighborExtLearned NeighborFlags = 0x10 // by the program that added it; the kernel keeps it
+	NeighborExtLearned NeighborFlags = 0x10 // does not count towards the kernel's limit, and is kept; stacks mark theirs so
 	NeighborRouter     NeighborFlags = 0x80
 )
 

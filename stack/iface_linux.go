@@ -209,6 +209,7 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 	if err := i.findIndex(nl); err != nil {
 		return err
 	}
+	i.s.neighbors.Own(i.index)
 	// A veth pair was made with these.
 	if i.cfg.MAC != nil && i.lan == nil && i.cable == nil {
 		if err := nl.LinkSetAddr(i.index, i.cfg.MAC); err != nil {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/vdestack/vdestack/internal/neigh"
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/rtnl"
@@ -31,6 +32,8 @@ type Stack struct {
 	joined bool         // the namespace is not of our making
 	lent   atomic.Bool  // NetNS was called: the namespace may outlive the stack
 	swaps  sync.RWMutex // held for reading while a socket is moved into the stack
+
+	neighbors *neigh.Space // nil: they are not looked after
 
 	mu       sync.Mutex // guards closed, commands and orphans
 	closed   bool
@@ -104,6 +107,9 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		return nil, err
 	}
 	defer nl.Close()
+	if s.neighbors, err = neigh.Keep(s.ns, !s.joined); err != nil {
+		s.log.Debug("neighbours take places of the machine's table", "error", err)
+	}
 	for j, f := range cfg.Interfaces {
 		i, err := s.newIface(ctx, nl, f, networks[j])
 		if err != nil {
@@ -161,6 +167,7 @@ func (s *Stack) Close() error {
 	defer close(s.done)
 
 	s.killCommands()
+	s.neighbors.Close()
 	var errs []error
 	for _, i := range s.ifaces {
 		i.keepStats()

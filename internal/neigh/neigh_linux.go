@@ -1,0 +1,441 @@
+//go:build amd64 || arm64
+
+package neigh
+
+import (
+	"encoding/binary"
+	"errors"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/teardown"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+// few is how many entries of a process are reported before any are marked: most
+// programs have no more, and need no marks. It is a variable for tests.
+var few = 64
+
+// keepers are those of the process, which most have one of.
+var keepers = struct {
+	mu  sync.Mutex // guards all; held while a keeper is made
+	all map[netns.Home]*keeper
+}{all: make(map[netns.Home]*keeper)}
+
+// A keeper marks the neighbours in all namespaces that one helper enters.
+type keeper struct {
+	home     netns.Home
+	users    int // guarded by keepers.mu
+	few      int // the variables of the same names
+	unused   time.Duration
+	requests *rtnl.Conn    // in the home
+	reports  *os.File      // a socket there
+	done     chan struct{} // closed when nobody reads them
+
+	// Of the goroutine that reads the reports:
+	waiting []*Space // which have entries to mark
+	entries int      // to mark, of all
+	busy    []*Space // which have a socket
+
+	mu     sync.Mutex         // guards spaces; held for no system call
+	spaces map[int32][]*Space // by number; several have joined the same one
+}
+
+// numbers is the last number that a namespace was given. None is given twice: the
+// kernel keeps it until the namespace is gone.
+var numbers atomic.Int32
+
+// A Space is a namespace whose neighbours are marked.
+type Space struct {
+	k      *keeper
+	ns     *netns.NS
+	number int32 // in the home
+
+	// socket is one in the namespace, -1 if there is none. Who uses it takes it away
+	// meanwhile.
+	socket atomic.Int32
+	closed atomic.Bool
+
+	joined bool       // others have interfaces in it
+	mu     sync.Mutex // guards only
+	only   map[int32]bool
+
+	// Of the goroutine that reads the reports:
+	batch []byte // messages that mark
+	found int    // entries since the table was read
+	room  int    // how many until it is read again
+	full  bool   // no more are marked until then
+}
+
+// Keep begins to mark the neighbours in a namespace. Where others have interfaces
+// in it, all is false, and those that Own names are meant.
+func Keep(ns *netns.NS, all bool) (_ *Space, err error) {
+	k, err := keeperOf(ns.Home())
+	if err != nil {
+		return nil, err
+	}
+	s := &Space{k: k, ns: ns, joined: !all, room: firstRoom}
+	s.socket.Store(-1)
+	if err := k.add(s); err != nil {
+		k.leave()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Own says that the interface is to be looked after in a namespace where others
+// have some.
+func (s *Space) Own(index int) {
+	if s == nil || !s.joined {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.only == nil {
+		s.only = make(map[int32]bool)
+	}
+	s.only[int32(index)] = true
+}
+
+func (s *Space) owns(index int32) bool {
+	if !s.joined {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.only[index]
+}
+
+// Close ends that, before the namespace is closed. It waits for nothing. What is
+// marked stays so, until its interface is gone. It is called once; nil has nothing
+// to do.
+func (s *Space) Close() {
+	if s == nil {
+		return
+	}
+	s.closed.Store(true)
+	s.putAway()
+	s.k.drop(s)
+	s.k.leave()
+}
+
+func keeperOf(home netns.Home) (_ *keeper, err error) {
+	keepers.mu.Lock()
+	defer keepers.mu.Unlock()
+	k := keepers.all[home]
+	if k == nil {
+		if k, err = newKeeper(home); err != nil {
+			return nil, err
+		}
+		keepers.all[home] = k
+	}
+	k.users++
+	return k, nil
+}
+
+func (k *keeper) leave() {
+	keepers.mu.Lock()
+	defer keepers.mu.Unlock()
+	if k.users--; k.users > 0 {
+		return
+	}
+	delete(keepers.all, k.home)
+	k.requests.Close()
+	k.reports.Close()
+	teardown.Go(func() { <-k.done })
+}
+
+func newKeeper(home netns.Home) (_ *keeper, err error) {
+	k := &keeper{home: home, few: few, unused: unused, done: make(chan struct{}), spaces: make(map[int32][]*Space)}
+	if k.requests, err = rtnl.Dial(maker(home.Socket)); err != nil {
+		return nil, err
+	}
+	if k.reports, err = listen(home); err != nil {
+		k.requests.Close()
+		return nil, err
+	}
+	go k.run()
+	return k, nil
+}
+
+// A maker is a rtnl.SocketMaker.
+type maker func(domain, typ, proto int) (int, error)
+
+func (m maker) Socket(domain, typ, proto int) (*os.File, error) {
+	fd, err := m(domain, typ, proto)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "netlink"), nil
+}
+
+// buffer holds the reports that wait to be read, as far as the machine's limit
+// (net.core.rmem_max) allows.
+const buffer = 4 << 20
+
+// listen opens the socket that hears of new neighbours.
+func listen(home netns.Home) (*os.File, error) {
+	fd, err := home.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	fail := func(call string, err error) (*os.File, error) {
+		unix.Close(fd)
+		return nil, os.NewSyscallError(call, err)
+	}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
+		return fail("setsockopt SO_ATTACH_FILTER", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1); err != nil {
+		return fail("setsockopt NETLINK_LISTEN_ALL_NSID", err)
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.RTNLGRP_NEIGH - 1)}); err != nil {
+		return fail("bind", err)
+	}
+	return os.NewFile(uintptr(fd), "neighbours"), nil
+}
+
+const (
+	// valid are the states in which the kernel has a neighbour's address.
+	valid = uint16(rtnl.NeighborReachable | rtnl.NeighborStale | rtnl.NeighborDelay | rtnl.NeighborProbe)
+	// marked are the flags of entries that do not count, and of what is no entry.
+	marked = unix.NTF_EXT_LEARNED | unix.NTF_PROXY
+)
+
+// Where things are in a message of a neighbour, behind the header.
+const (
+	atIndex  = unix.SizeofNlMsghdr + 4
+	atState  = unix.SizeofNlMsghdr + 8
+	atFlags  = unix.SizeofNlMsghdr + 10
+	atAttrs  = unix.SizeofNlMsghdr + unix.SizeofNdMsg
+	atFamily = unix.SizeofNlMsghdr
+)
+
+// filter lets through the reports of valid entries that are not marked. It is what
+// keeps the process asleep when known neighbours come and go.
+var filter = []unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4}, // the type
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: network(unix.RTM_NEWNEIGH), Jf: 8},
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: atFamily},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.AF_INET, Jt: 1},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.AF_INET6, Jf: 5},
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: atFlags},
+	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: marked, Jt: 3},
+	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: atState},
+	{Code: unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, K: network(valid), Jf: 1},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 16},
+	{Code: unix.BPF_RET | unix.BPF_K},
+}
+
+// network returns a number of a message as the filter loads it, in the order of
+// the network.
+func network(n uint16) uint32 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], n)
+	return uint32(binary.BigEndian.Uint16(b[:]))
+}
+
+// add gives the namespace of the space a number in the home, and looks after it.
+func (k *keeper) add(s *Space) error {
+	f, err := s.ns.File()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// Before the kernel knows the number: then there may be reports.
+	k.put(s, numbers.Add(1))
+	_, err = k.netNSID(unix.RTM_NEWNSID, f, s.number)
+	if err == nil {
+		return nil
+	}
+	k.drop(s)
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	// It was joined before, and keeps the number that it has.
+	number, err := k.netNSID(unix.RTM_GETNSID, f, 0)
+	if err == nil {
+		k.put(s, number)
+	}
+	return err
+}
+
+func (k *keeper) put(s *Space, number int32) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s.number = number
+	k.spaces[number] = append(k.spaces[number], s)
+}
+
+func (k *keeper) drop(s *Space) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	left := slices.DeleteFunc(slices.Clone(k.spaces[s.number]), func(o *Space) bool { return o == s })
+	if k.spaces[s.number] = left; len(left) == 0 {
+		delete(k.spaces, s.number)
+	}
+}
+
+const sizeofRtGenMsg = 4 // with its padding
+
+// netNSID sends a request about the number of a namespace, which it returns.
+func (k *keeper) netNSID(typ netlink.HeaderType, f *os.File, number int32) (int32, error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.Uint32(unix.NETNSA_FD, uint32(f.Fd()))
+	if typ == unix.RTM_NEWNSID {
+		ae.Int32(unix.NETNSA_NSID, number)
+	}
+	body, err := ae.Encode()
+	if err != nil {
+		return 0, err
+	}
+	answer, err := k.requests.Execute(netlink.Message{Header: netlink.Header{Type: typ}, Data: append(make([]byte, sizeofRtGenMsg), body...)})
+	if err != nil || typ == unix.RTM_NEWNSID {
+		return number, err
+	}
+	number = unix.NETNSA_NSID_NOT_ASSIGNED
+	for _, m := range answer {
+		ad, err := netlink.NewAttributeDecoder(m.Data[min(sizeofRtGenMsg, len(m.Data)):])
+		if err != nil {
+			return 0, err
+		}
+		for ad.Next() {
+			if ad.Type() == unix.NETNSA_NSID {
+				number = ad.Int32()
+			}
+		}
+	}
+	if number < 0 {
+		return 0, errors.New("the kernel has no number for the namespace")
+	}
+	return number, nil
+}
+
+const (
+	// most is how many reports are read at once.
+	most = 256
+	// linger is how long sockets wait for the next report, and mostSockets how many
+	// of them do.
+	linger      = 100 * time.Millisecond
+	mostSockets = 256
+)
+
+// run marks what is reported until the socket is closed.
+func (k *keeper) run() {
+	defer close(k.done)
+	conn, err := k.reports.SyscallConn()
+	if err != nil {
+		return
+	}
+	var (
+		b, oob = make([]byte, 4<<10), make([]byte, unix.CmsgSpace(4))
+		lost   bool
+	)
+	for {
+		lost = false
+		err := conn.Read(func(fd uintptr) bool {
+			for n := range most {
+				size, oobn, _, from, err := unix.Recvmsg(int(fd), b, oob, 0)
+				switch {
+				case err == unix.EINTR:
+				case err == unix.ENOBUFS:
+					lost = true
+				case err != nil:
+					return n > 0 || err != unix.EAGAIN
+				default:
+					if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != 0 {
+						continue // a privileged process may send to any netlink socket
+					}
+					for _, s := range k.named(oob[:oobn]) {
+						s.report(b[:size])
+					}
+				}
+			}
+			return true
+		})
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			k.rest()
+			k.reports.SetReadDeadline(time.Time{})
+			continue
+		}
+		if err != nil {
+			k.rest()
+			return
+		}
+		if k.entries > k.few {
+			k.open(k.waiting)
+			for _, s := range k.waiting {
+				s.flush()
+			}
+			clear(k.waiting)
+			k.waiting, k.entries = k.waiting[:0], 0
+		}
+		if lost {
+			for some := range slices.Chunk(k.list(), mostSockets) {
+				k.rest()
+				k.open(some)
+				for _, s := range some {
+					s.sweep()
+				}
+			}
+		}
+		if len(k.busy) > mostSockets {
+			k.rest()
+		}
+		if len(k.busy) > 0 {
+			k.reports.SetReadDeadline(time.Now().Add(linger))
+		}
+	}
+}
+
+// open makes the sockets that are missing, all at once: the helper does what waits
+// together in one trip, and has others to serve.
+func (k *keeper) open(spaces []*Space) {
+	var wg sync.WaitGroup
+	for _, s := range spaces {
+		if s.socket.Load() < 0 {
+			k.busy = append(k.busy, s)
+			wg.Go(s.open)
+		}
+	}
+	wg.Wait()
+}
+
+// rest closes the sockets.
+func (k *keeper) rest() {
+	for _, s := range k.busy {
+		s.putAway()
+	}
+	clear(k.busy)
+	k.busy = k.busy[:0]
+}
+
+// named returns the spaces of the namespace whose number comes with a report.
+func (k *keeper) named(oob []byte) []*Space {
+	h, data, _, err := unix.ParseOneSocketControlMessage(oob)
+	if err != nil || h.Level != unix.SOL_NETLINK || h.Type != unix.NETLINK_LISTEN_ALL_NSID || len(data) < 4 {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.spaces[int32(binary.NativeEndian.Uint32(data))]
+}
+
+func (k *keeper) list() []*Space {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var all []*Space
+	for _, s := range k.spaces {
+		all = append(all, s...)
+	}
+	return all
+}

@@ -1,0 +1,370 @@
+//go:build amd64 || arm64
+
+package neigh_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/neigh"
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/teardown"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// A node is a stack that accepts connections, and its netlink.
+type node struct {
+	*vdestack.Stack
+	nl    *rtnl.Conn
+	index int
+	addr  netip.Addr
+}
+
+func newNode(t *testing.T, vnl, prefix string) *node {
+	t.Helper()
+	s, err := vdestack.Open(vnl, prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	n := &node{Stack: s, index: s.Stats().Interfaces[0].Index, addr: netip.MustParsePrefix(prefix).Addr()}
+	if n.nl, err = s.RTNL(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.nl.Close() })
+	ln, err := s.Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	return n
+}
+
+// reach connects to an address, and waits for the other end to close.
+func (n *node) reach(to netip.Addr) error {
+	c, err := n.Dial("tcp", netip.AddrPortFrom(to, 80).String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := io.ReadAll(c); err != nil {
+		return fmt.Errorf("connected to %v: %w", to, err)
+	}
+	return nil
+}
+
+func (n *node) mustReach(t *testing.T, to netip.Addr) {
+	t.Helper()
+	if err := n.reach(to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// neighbor returns what the node knows of an address.
+func (n *node) neighbor(t *testing.T, addr netip.Addr) rtnl.Neighbor {
+	t.Helper()
+	all, err := n.nl.Neighbors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		if e.Addr == addr {
+			return e
+		}
+	}
+	return rtnl.Neighbor{}
+}
+
+func (n *node) mac(t *testing.T) net.HardwareAddr {
+	t.Helper()
+	l, err := n.nl.Link(n.index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.HardwareAddr
+}
+
+// take gives the node an address, and waits until packets for it arrive.
+func (n *node) take(t *testing.T, prefix netip.Prefix) {
+	t.Helper()
+	if err := n.nl.AddrAdd(n.index, prefix, rtnl.NoDAD); err != nil {
+		t.Fatal(err)
+	}
+	until(t, fmt.Sprint("there is a route to ", prefix), func() bool {
+		routes, err := n.nl.Routes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(routes, func(r rtnl.Route) bool { return r.Table == rtnl.TableLocal && r.Dst == prefix })
+	})
+}
+
+// counting returns how many entries of the node count towards the kernel's limit
+// and stay, and how many do not count.
+func (n *node) counting(t *testing.T) (counting, marked int) {
+	t.Helper()
+	all, err := n.nl.Neighbors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		switch {
+		case e.Flags&rtnl.NeighborExtLearned != 0:
+			marked++
+		case e.State&(rtnl.NeighborNoARP|rtnl.NeighborPermanent) == 0:
+			counting++
+		}
+	}
+	return counting, marked
+}
+
+// until calls f until it returns true.
+func until(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !f(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("not within a minute: ", what)
+		}
+	}
+}
+
+// TestCrowd has 64 stacks that all talk to each other: they have four times as many
+// neighbours as the kernel's table has places.
+func TestCrowd(t *testing.T) {
+	const stacks = 64
+	for _, prefix := range []string{"10.1.0.%d/24", "fd00::%d/64"} {
+		t.Run(prefix, func(t *testing.T) {
+			var all []*node
+			for i := range stacks {
+				all = append(all, newNode(t, "mem://"+t.Name(), fmt.Sprintf(prefix, i+1)))
+			}
+			// A question goes to all, and the kernel has room for 1000 frames at a time.
+			atOnce := make(chan struct{}, 1000/stacks/2)
+			errs := make([]error, stacks)
+			var wg sync.WaitGroup
+			for i, from := range all {
+				wg.Go(func() {
+					atOnce <- struct{}{}
+					defer func() { <-atOnce }()
+					for j := range stacks {
+						errs[i] = errors.Join(errs[i], from.reach(all[(i+j)%stacks].addr))
+					}
+				})
+			}
+			wg.Wait()
+			if err := errors.Join(errs...); err != nil {
+				t.Error(err)
+			}
+			until(t, "all neighbours but a few are marked", func() bool {
+				counting, marked := 0, 0
+				for _, n := range all {
+					c, m := n.counting(t)
+					counting, marked = counting+c, marked+m
+				}
+				return counting <= neigh.Few() && marked >= stacks*(stacks-1)-neigh.Few()
+			})
+		})
+	}
+}
+
+// TestFew has a program with few stacks, whose neighbours stay as the kernel has
+// them.
+func TestFew(t *testing.T) {
+	a, b := newNode(t, "mem://"+t.Name(), "10.1.0.1/24"), newNode(t, "mem://"+t.Name(), "10.1.0.2/24")
+	a.mustReach(t, b.addr)
+	if e := a.neighbor(t, b.addr); !e.Addr.IsValid() || e.Flags != 0 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestChange has the hardware address of a neighbour change, its address move to
+// another stack, and two stacks with the same. The kernel follows as it does where
+// nothing is marked.
+func TestChange(t *testing.T) {
+	neigh.MarkAll(t, time.Minute)
+	for _, tt := range []struct {
+		name, prefix, other string
+		moves               int
+	}{
+		{"IPv4", "10.1.0.%d/24", "10.1.0.9", 1}, // ARP keeps to the first answer for a second
+		{"IPv6", "fd00::%d/64", "fd00::9", 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var n []*node
+			for i := range 4 {
+				n = append(n, newNode(t, "mem://"+t.Name(), fmt.Sprintf(tt.prefix, i+1)))
+			}
+			a, b, c := n[0], n[1], n[2]
+			a.mustReach(t, b.addr)
+			marked := func(addr netip.Addr, mac net.HardwareAddr) {
+				t.Helper()
+				until(t, fmt.Sprintf("%v is marked, at %v", addr, mac), func() bool {
+					e := a.neighbor(t, addr)
+					return e.Flags&rtnl.NeighborExtLearned != 0 && e.HardwareAddr.String() == mac.String()
+				})
+			}
+			marked(b.addr, b.mac(t))
+
+			mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
+			if err := b.nl.LinkSetAddr(b.index, mac); err != nil {
+				t.Fatal(err)
+			}
+			b.mustReach(t, a.addr) // by which a learns it
+			marked(b.addr, mac)
+			a.mustReach(t, b.addr)
+
+			moving := netip.MustParseAddr(tt.other)
+			prefix := netip.PrefixFrom(moving, moving.BitLen())
+			for _, holder := range []*node{c, b, c}[:tt.moves] {
+				holder.take(t, prefix)
+				// It asks for a with that address, by which a learns where it is.
+				if err := holder.nl.NeighborDel(holder.index, a.addr); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatal(err)
+				}
+				d := vdestack.Dialer{Stack: holder.Stack, Dialer: net.Dialer{LocalAddr: &net.TCPAddr{IP: moving.AsSlice()}}}
+				conn, err := d.Dial("tcp", netip.AddrPortFrom(a.addr, 80).String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn.Close()
+				marked(moving, holder.mac(t))
+				a.mustReach(t, moving)
+				if err := holder.nl.AddrDel(holder.index, prefix); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			// Of two that have it, one is found.
+			b.take(t, prefix)
+			c.take(t, prefix)
+			// With IPv6 the second answer may count, which comes during the handshake.
+			if err := n[3].reach(moving); err != nil && !errors.Is(err, unix.ECONNRESET) {
+				t.Fatal(err)
+			}
+			if mac := n[3].neighbor(t, moving).HardwareAddr.String(); mac != b.mac(t).String() && mac != c.mac(t).String() {
+				t.Errorf("two stacks have %v, and it is found at %v", moving, mac)
+			}
+		})
+	}
+}
+
+// TestSweep has many neighbours that are not used any more: they do not stay.
+func TestSweep(t *testing.T) {
+	neigh.MarkAll(t, 0)
+	n := newNode(t, "null://", "10.1.0.1/16")
+	added := 0
+	add := func() {
+		i := added
+		added++
+		e := rtnl.Neighbor{IfIndex: n.index, Addr: netip.AddrFrom4([4]byte{10, 1, 1 + byte(i>>8), byte(i)}),
+			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)}, State: rtnl.NeighborStale}
+		if err := n.nl.NeighborAdd(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 8 * neigh.FirstRoom {
+		add()
+	}
+	// Where reports were lost there are more until as many have come again.
+	until(t, "most are gone, and the rest is marked", func() bool {
+		add()
+		counting, marked := n.counting(t)
+		return counting <= 1 && marked <= neigh.FirstRoom+1
+	})
+}
+
+// TestJoined joins a namespace that has an interface of its own, whose neighbours
+// stay as they are.
+func TestJoined(t *testing.T) {
+	neigh.MarkAll(t, time.Minute)
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	f, err := ns.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var joined []*node
+	for _, name := range []string{"one", "two"} { // of the same namespace
+		s, err := vdestack.New(t.Context(), vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()),
+			Interfaces: []vdestack.Interface{{Name: name, VNL: "null://", Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		n := &node{Stack: s, index: s.Stats().Interfaces[0].Index}
+		if n.nl, err = s.RTNL(); err != nil {
+			t.Fatal(err)
+		}
+		defer n.nl.Close()
+		joined = append(joined, n)
+	}
+	nl := joined[0].nl
+	others, err := nl.LinkAdd(rtnl.LinkSpec{Name: "others", Kind: "veth", Up: true, Peer: &rtnl.LinkSpec{Name: "end"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, index := range []int{others, joined[0].index, joined[1].index} {
+		e := rtnl.Neighbor{IfIndex: index, Addr: netip.AddrFrom4([4]byte{10, 1, 0, byte(2 + i)}), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 2}, State: rtnl.NeighborStale}
+		if err := nl.NeighborAdd(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "those of the stacks are marked", func() bool { _, marked := joined[0].counting(t); return marked == 2 })
+	if e := joined[0].neighbor(t, netip.MustParseAddr("10.1.0.2")); e.Flags != 0 {
+		t.Errorf("the other interface: %+v", e)
+	}
+	// One that is left is still looked after.
+	joined[0].Close()
+	e := rtnl.Neighbor{IfIndex: joined[1].index, Addr: netip.MustParseAddr("10.1.0.9"), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 2}, State: rtnl.NeighborStale}
+	if err := joined[1].nl.NeighborAdd(e); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the second stack's is marked", func() bool { return joined[1].neighbor(t, e.Addr).Flags&rtnl.NeighborExtLearned != 0 })
+}
+
+// TestClose has nothing left when the last stack is closed.
+func TestClose(t *testing.T) {
+	neigh.MarkAll(t, time.Minute)
+	for range 3 {
+		a, b := newNode(t, "mem://"+t.Name(), "10.1.0.1/24"), newNode(t, "mem://"+t.Name(), "10.1.0.2/24")
+		a.mustReach(t, b.addr)
+		if !neigh.Running() {
+			t.Fatal("nothing is looked after")
+		}
+		for _, n := range []*node{a, b} {
+			if err := n.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if neigh.Running() {
+			t.Fatal("something is looked after yet")
+		}
+		teardown.Wait()
+	}
+}

@@ -1,0 +1,219 @@
+//go:build amd64 || arm64
+
+package neigh
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// firstRoom is how many entries a namespace gets before those that are not used
+	// are removed. The kernel keeps 128 of its own (gc_thresh1).
+	firstRoom = 256
+	// mostMarked is about how many entries of a namespace are marked: who floods a
+	// network with addresses gets some megabytes for it, and no more.
+	mostMarked = 1 << 15
+)
+
+// unused is how long an entry is not used before it is removed, as with the kernel
+// (net.ipv4.neigh.default.gc_stale_time). It is a variable for tests.
+var unused = time.Minute
+
+// An entry is one of the kernel's table.
+type entry struct {
+	family byte
+	index  int32
+	state  uint16
+	flags  byte
+	dst    []byte
+	proto  byte
+	age    time.Duration // since it was used, confirmed or changed, whichever was last
+}
+
+// decode reads the message of a neighbour behind its header.
+func decode(b []byte) (e entry, ok bool) {
+	if len(b) < unix.SizeofNdMsg {
+		return entry{}, false
+	}
+	e = entry{
+		family: b[0],
+		index:  int32(binary.NativeEndian.Uint32(b[4:])),
+		state:  binary.NativeEndian.Uint16(b[8:]),
+		flags:  b[10],
+	}
+	ad, err := netlink.NewAttributeDecoder(b[unix.SizeofNdMsg:])
+	if err != nil {
+		return entry{}, false
+	}
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.NDA_DST:
+			e.dst = ad.Bytes()
+		case ndaProtocol:
+			e.proto = ad.Uint8()
+		case unix.NDA_CACHEINFO:
+			// When it was confirmed, used and updated, in hundredths of a second.
+			if b := ad.Bytes(); len(b) >= 12 {
+				ago := min(binary.NativeEndian.Uint32(b), binary.NativeEndian.Uint32(b[4:]), binary.NativeEndian.Uint32(b[8:]))
+				e.age = time.Duration(ago) * (time.Second / 100)
+			}
+		}
+	}
+	size := map[byte]int{unix.AF_INET: 4, unix.AF_INET6: 16}[e.family]
+	return e, ad.Err() == nil && size > 0 && len(e.dst) == size
+}
+
+// counts says whether the entry takes one of the places of the table that are for
+// neighbours that were found.
+func (e entry) counts() bool { return e.state&valid != 0 && e.flags&marked == 0 }
+
+// ndaProtocol is NDA_PROTOCOL of linux/neighbour.h.
+const ndaProtocol = 12
+
+// learnt marks entries that were marked here, and not by a program of the user's.
+const learnt = unix.RTPROT_KERNEL
+
+// mark appends a message that marks the entry, if it is there yet. It has no
+// hardware address, and says only that the entry is to be confirmed when it is used
+// and nothing else confirms it: much may have changed meanwhile.
+func (e entry) mark(b []byte) []byte {
+	b = e.request(b, unix.RTM_NEWNEIGH, uint16(rtnl.NeighborStale), unix.NTF_EXT_LEARNED, 8)
+	b = binary.NativeEndian.AppendUint16(b, 5)
+	b = binary.NativeEndian.AppendUint16(b, ndaProtocol)
+	return append(b, learnt, 0, 0, 0)
+}
+
+// remove returns a message that removes the entry.
+func (e entry) remove(b []byte) []byte { return e.request(b, unix.RTM_DELNEIGH, 0, 0, 0) }
+
+// request appends a message about the entry, with room for more bytes.
+func (e entry) request(b []byte, typ, state uint16, flags byte, more int) []byte {
+	b = binary.NativeEndian.AppendUint32(b, uint32(atAttrs+4+len(e.dst)+more))
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
+	b = append(b, make([]byte, 8)...)
+	b = append(b, e.family, 0, 0, 0)
+	b = binary.NativeEndian.AppendUint32(b, uint32(e.index))
+	b = binary.NativeEndian.AppendUint16(b, state)
+	b = append(b, flags, 0)
+	b = binary.NativeEndian.AppendUint16(b, uint16(4+len(e.dst)))
+	b = binary.NativeEndian.AppendUint16(b, unix.NDA_DST)
+	return append(b, e.dst...)
+}
+
+// report takes a report of the kernel.
+func (s *Space) report(b []byte) {
+	if len(b) < atAttrs {
+		return
+	}
+	e, ok := decode(b[unix.SizeofNlMsghdr:])
+	if !ok || !e.counts() || !s.owns(e.index) {
+		return
+	}
+	if s.found++; s.full && s.found <= s.room {
+		return
+	}
+	if len(s.batch) == 0 {
+		s.k.waiting = append(s.k.waiting, s)
+	}
+	s.batch = e.mark(s.batch)
+	s.k.entries++
+}
+
+// flush marks the entries that were reported.
+func (s *Space) flush() {
+	s.send()
+	if s.found > s.room {
+		s.sweep()
+	}
+}
+
+// send sends the messages of the batch to the kernel, which has done what they say
+// when it returns. Errors are those of entries or a namespace that are gone.
+func (s *Space) send() {
+	if len(s.batch) == 0 {
+		return
+	}
+	if fd := s.socket.Swap(-1); fd >= 0 {
+		unix.Sendto(int(fd), s.batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		s.putBack(int(fd))
+	}
+	if s.batch = s.batch[:0]; cap(s.batch) > batchSize {
+		s.batch = nil
+	}
+}
+
+// open makes the socket. An error is that of a namespace which is being closed, or
+// of the limit of descriptors: then entries are marked when they change.
+func (s *Space) open() {
+	if fd, err := s.ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE); err == nil {
+		s.putBack(fd)
+	}
+}
+
+func (s *Space) putBack(fd int) {
+	s.socket.Store(int32(fd))
+	if s.closed.Load() {
+		s.putAway()
+	}
+}
+
+// putAway closes the socket, unless it is being used.
+func (s *Space) putAway() {
+	if fd := s.socket.Swap(-1); fd >= 0 {
+		unix.Close(int(fd))
+	}
+}
+
+// batchSize is about how many bytes of messages are sent at once. The kernel takes
+// some hundred thousand.
+const batchSize = 16 << 10
+
+// sweep reads the whole table of the namespace, removes the marked entries that
+// nobody uses, and marks those that were missed. Not before as many have come again
+// as are left is there another sweep, so each entry has its share of two.
+func (s *Space) sweep() {
+	c, err := rtnl.Dial(maker(s.ns.Socket))
+	if err != nil {
+		return
+	}
+	answer, err := c.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETNEIGH, Flags: netlink.Dump}, Data: make([]byte, unix.SizeofNdMsg)})
+	if err = errors.Join(err, c.Close()); err != nil {
+		return
+	}
+	var missed []entry
+	kept := 0
+	for _, m := range answer {
+		e, ok := decode(m.Data)
+		switch {
+		case !ok || !s.owns(e.index):
+		case e.counts():
+			missed = append(missed, e)
+		case e.flags&unix.NTF_EXT_LEARNED == 0 || e.proto != learnt:
+		case e.state&uint16(rtnl.NeighborFailed) != 0, e.state&uint16(rtnl.NeighborStale) != 0 && e.age >= s.k.unused:
+			s.add(e.remove(s.batch))
+		default:
+			kept++
+		}
+	}
+	missed = missed[:min(len(missed), max(0, mostMarked-kept))]
+	for _, e := range missed {
+		s.add(e.mark(s.batch))
+	}
+	s.send()
+	kept += len(missed)
+	s.found, s.room, s.full = 0, max(firstRoom, kept), kept >= mostMarked
+}
+
+// add makes b the batch, and sends it if it is large.
+func (s *Space) add(b []byte) {
+	if s.batch = b; len(b) > batchSize {
+		s.send()
+	}
+}
