@@ -91,6 +91,22 @@ func TestSocketErrors(t *testing.T) {
 		{"no zone, IP", dial("ip6:icmp", "fe80::1"), `dial ip6:icmp: connect: invalid argument (a link-local address needs a zone, the name of an interface: fe80::1%vde0)`},
 		{"index of no interface", dial("tcp", "[fe80::1%99]:80"), `dial tcp [fe80::1%99]:80: connect: network is unreachable`},
 		{"group", dial("tcp", "224.0.0.1:5"), `dial tcp 224.0.0.1:5: connect: network is unreachable`},
+		{"group, UDP", dial("udp", "239.1.2.3:5"), `dial udp 239.1.2.3:5: connect: network is unreachable (no route says from which interface: ip route add 224.0.0.0/4 dev vde0, or a gateway, or an address of the stack as LocalAddr)`},
+		{"group, IP", dial("ip4:udp", "239.1.2.3"), `dial ip4:udp: connect: network is unreachable (no route says from which interface: ip route add 224.0.0.0/4 dev vde0, or a gateway, or an address of the stack as LocalAddr)`},
+		{"group of IPv6, loopback only", func() error {
+			_, err := open(t, "").Dial("udp", "[ff05::123]:5")
+			return err
+		}, `dial udp [ff05::123]:5: connect: network is unreachable (no interface is up that has IPv6, and is the zone if there is one)`},
+		{"group, from an address", func() error {
+			d := Dialer{Stack: s}
+			d.LocalAddr = &net.UDPAddr{IP: net.IPv4(10, 0, 0, 1)}
+			c, err := d.Dial("udp", "239.1.2.3:5")
+			if err == nil {
+				c.Close()
+				err = errors.New("none")
+			}
+			return err
+		}, "none"},
 		{"family, UDP", dial("udp4", "[::1]:5"), `dial udp4: address ::1: no suitable address found`},
 		{"long path", dial("unix", strings.Repeat("x", 200)), `dial unix ` + strings.Repeat("x", 200) + `: connect: invalid argument (a socket address has room for 107 bytes, this path has 200)`},
 		{"IP protocol, number", dial("ip4:300", "10.0.0.1"), `dial ip4:300: address 300: unknown IP protocol: a number from 0 to 255, icmp, igmp, tcp, udp or ipv6-icmp`},

@@ -67,10 +67,15 @@ func (s *Stack) nameZones(addrs ...net.Addr) {
 // maxUnixPath is the longest path in a socket address.
 const maxUnixPath = 107
 
-// explain says what is wrong with an address that the kernel only finds invalid.
+// explain says what is wrong with an address that the kernel only finds invalid, and
+// what is missing for a group that it finds unreachable.
 func explain(err error, network, address string) error {
 	op, ok := err.(*net.OpError)
-	if !ok || !errors.Is(op.Err, syscall.EINVAL) {
+	if !ok {
+		return err
+	}
+	invalid, unreachable := errors.Is(op.Err, syscall.EINVAL), errors.Is(op.Err, syscall.ENETUNREACH)
+	if !invalid && !unreachable {
 		return err
 	}
 	host := address
@@ -78,8 +83,17 @@ func explain(err error, network, address string) error {
 		host, _, _ = net.SplitHostPort(address)
 	}
 	ip, _ := netip.ParseAddr(host)
+	if a, ok := op.Addr.(*net.UDPAddr); ok {
+		ip = a.AddrPort().Addr().Unmap() // of a name
+	}
 	text := ""
 	switch {
+	case unreachable && ip.IsMulticast() && ip.Is4() && !strings.HasPrefix(network, "tcp"):
+		text = "no route says from which interface: ip route add 224.0.0.0/4 dev vde0, or a gateway, or an address of the stack as LocalAddr"
+	case unreachable && ip.IsMulticast() && !strings.HasPrefix(network, "tcp"):
+		text = "no interface is up that has IPv6, and is the zone if there is one"
+	case unreachable:
+		return err
 	case strings.HasPrefix(network, "unix") && len(address) > maxUnixPath:
 		text = fmt.Sprintf("a socket address has room for %d bytes, this path has %d", maxUnixPath, len(address))
 	case ip.Zone() == "" && (ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast()) && ip.Is6():
