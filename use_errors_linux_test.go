@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -308,6 +309,67 @@ func TestClosedErrors(t *testing.T) {
 		{"Sysctl", func() error { return s.Sysctl("net.ipv4.ip_forward", "1") }, `stack: stack is closed: use of closed network connection`},
 		{"Command", func() error { return s.Command(t.Context(), "true").Run() }, `stack: stack is closed: use of closed network connection`},
 		{"Run", func() error { return s.Run(t.Context(), "true") }, `command ["true"]: stack: stack is closed: use of closed network connection`},
+	})
+}
+
+// TestPing has sockets of ICMP that need no privilege, as ping uses them, and says
+// what to do where the stack's setting forbids them.
+func TestPing(t *testing.T) {
+	s := open(t, "mem://"+t.Name(), "10.0.0.1/24", "fc00::1/64")
+	for _, tt := range []struct {
+		domain, proto int
+		echo          byte
+		to            unix.Sockaddr
+	}{
+		{unix.AF_INET, unix.IPPROTO_ICMP, 8, &unix.SockaddrInet4{Addr: [4]byte{10, 0, 0, 1}}},
+		{unix.AF_INET6, unix.IPPROTO_ICMPV6, 128, &unix.SockaddrInet6{Addr: netip.MustParseAddr("fc00::1").As16()}},
+	} {
+		f, err := s.Socket(tt.domain, unix.SOCK_DGRAM, tt.proto)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		fd := int(f.Fd())
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+		if err := unix.Sendto(fd, []byte{tt.echo, 0, 0, 0, 0, 0, 0, 1, 'x'}, 0, tt.to); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 100)
+		if n, _, err := unix.Recvfrom(fd, buf, 0); err != nil || n != 9 || buf[8] != 'x' {
+			t.Errorf("got % x, %v", buf[:max(n, 0)], err)
+		}
+	}
+	// A namespace begins with a range that has no group.
+	fresh := s.Command(t.Context(), testenv.Need(t, "unshare", "util-linux"), "-rn", "sh", "-c", "echo; cat")
+	stdin, err := fresh.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := fresh.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := fresh.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.Wait()
+	defer stdin.Close()
+	if _, err := stdout.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/%d/ns/net", fresh.Process.Pid)}); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	gid := os.Getegid()
+	own := fmt.Sprintf("%q is that of this process", fmt.Sprintf("%d %d", gid, gid))
+	mistakes(t, "\x00", []mistake{
+		{"ICMP", func() error { _, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP); return err },
+			`stack: socket: permission denied (domain 2, type 0x2, protocol 1: the setting net.ipv4.ping_group_range of the stack says which groups may: ` + own + `)`},
+		{"ICMPv6", func() error {
+			_, err := s.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMPV6)
+			return err
+		}, `stack: socket: permission denied (domain 10, type 0x802, protocol 58: the setting net.ipv4.ping_group_range of the stack says which groups may: ` + own + `)`},
 	})
 }
 

@@ -233,6 +233,8 @@ func explainSocket(err error, domain, typ, proto int) error {
 		switch errno {
 		case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EAFNOSUPPORT:
 			switch {
+			case errno == unix.EACCES && isPing(domain, typ, proto):
+				return fmt.Sprintf("%s: the setting net.ipv4.ping_group_range of the stack says which groups may: %q is that of this process", kind, pingRange())
 			case filtered():
 				return kind + ": a seccomp filter is active and may forbid it: let it allow socket and setns, for a systemd unit by RestrictAddressFamilies"
 			case errno != unix.EAFNOSUPPORT:
@@ -248,6 +250,15 @@ func explainSocket(err error, domain, typ, proto int) error {
 		}
 		return kind
 	})
+}
+
+// pingRange is the range of the group of the process alone.
+func pingRange() string { return fmt.Sprintf("%d %[1]d", unix.Getegid()) }
+
+// isPing reports a socket of ICMP that needs no privilege.
+func isPing(domain, typ, proto int) bool {
+	return typ&^(unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) == unix.SOCK_DGRAM &&
+		(domain == unix.AF_INET && proto == unix.IPPROTO_ICMP || domain == unix.AF_INET6 && proto == unix.IPPROTO_ICMPV6)
 }
 
 // explainJoin explains why the file of a namespace is not opened.

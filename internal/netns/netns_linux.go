@@ -78,7 +78,8 @@ func Create(t TAP, meanwhile func()) (_ *NS, err error) {
 		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWNET}},
 		socketCall(tcp.domain, tcp.typ, tcp.proto),
 		socketCall(route.domain, route.typ, route.proto),
-		socketCall(route.domain, route.typ, route.proto))
+		socketCall(route.domain, route.typ, route.proto),
+		openCall(&pingGroups[0], unix.O_WRONLY))
 	if t != (TAP{}) {
 		r.calls = append(r.calls, openCall(&tunName[0], tunFlags))
 	}
@@ -97,8 +98,11 @@ func Create(t TAP, meanwhile func()) (_ *NS, err error) {
 			n.stock.first[k] = int(fd)
 		}
 	}
+	if fd, err := r.result(4); err == nil {
+		allowPing(int(fd))
+	}
 	if t != (TAP{}) {
-		if dev, err := r.result(4); err == nil {
+		if dev, err := r.result(5); err == nil {
 			if t.begin(int(dev), int(fd)) == nil {
 				n.stock.tap, n.stock.first[tap] = t, int(dev)
 			} else {
@@ -113,6 +117,18 @@ func Create(t TAP, meanwhile func()) (_ *NS, err error) {
 		return nil, fmt.Errorf("setting up a network namespace: %w", Refused(err))
 	}
 	return n, nil
+}
+
+var pingGroups = []byte("/proc/sys/net/ipv4/ping_group_range\x00")
+
+// allowPing lets everybody in a namespace have sockets of ICMP: where only the own
+// ids are mapped, that are the own group. fd is that of the setting, and is closed.
+// In a container that keeps it read-only it stays as it is.
+func allowPing(fd int) {
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte("0 2147483647")); err == unix.EINVAL {
+		unix.Write(fd, []byte(pingRange()))
+	}
 }
 
 // Join returns the network namespace at path, such as /run/netns/NAME,
