@@ -50,6 +50,7 @@ type config struct {
 	mtu        int // of both directions
 	mru        int
 	noLoopback bool
+	metadata   bool // guests reach the metadata services of clouds
 	tcp, udp   []forward
 	services   []service
 	verbose    bool
@@ -106,6 +107,7 @@ func parse(l vdeplug.Locator) (*config, error) {
 		"mtu":                   number(&cfg.mtu),
 		"mru":                   number(&cfg.mru),
 		"disable_host_loopback": flag(&cfg.noLoopback),
+		"metadata":              flag(&cfg.metadata),
 		"tcpfwd":                text(&tcp),
 		"udpfwd":                text(&udp),
 		"unixfwd":               text(&unix),

@@ -61,7 +61,7 @@ func TestOptions(t *testing.T) {
 func TestOptionErrors(t *testing.T) {
 	for _, tt := range []struct{ vnl, want string }{
 		{"slirp://x", `slirp address "x": it has none`},
-		{"slirp:///foo", `slirp option "foo": unknown (have addr, addr6, bootfile, cmdfwd, dhcp, disable_host_loopback, host, host6, hostname, mru, mtu, restricted, tcpfwd, tftp_path, tftp_server_name, udpfwd, unixfwd, v4, v6, vdnssearch, vdomainname, verbose, vnameserver, vnameserver6)`},
+		{"slirp:///foo", `slirp option "foo": unknown (have addr, addr6, bootfile, cmdfwd, dhcp, disable_host_loopback, host, host6, hostname, metadata, mru, mtu, restricted, tcpfwd, tftp_path, tftp_server_name, udpfwd, unixfwd, v4, v6, vdnssearch, vdomainname, verbose, vnameserver, vnameserver6)`},
 		{"slirp:///host", `slirp option "host": must be an IPv4 address`},
 		{"slirp:///v4=1", `slirp option "v4=1": takes no value`},
 		{"slirp:///v4/v4", `slirp option "v4": already set by "v4"`},

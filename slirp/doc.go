@@ -60,6 +60,9 @@
 //   - mtu, mru=BYTES: the largest packet to a guest; the smaller one counts, 1500 by
 //     default. Packets of guests may be as large as they like.
 //   - disable_host_loopback: the host's address leads nowhere.
+//   - metadata: guests reach 169.254.0.0/16 and the other addresses where clouds give a
+//     machine its credentials (fd00:ec2::/32, 168.63.129.16, 100.100.100.200, 192.0.0.192).
+//     By default they are refused.
 //   - restricted: guests reach nothing but DHCP, TFTP, unixfwd and cmdfwd. They are
 //     told of no router or name server. Forwards to them work.
 //   - tcpfwd, udpfwd=[HOSTIP:]HOSTPORT:GUESTIP:GUESTPORT,…: ports of the host that

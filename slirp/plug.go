@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -257,10 +258,26 @@ var (
 	loopback6 = netip.IPv6Loopback()
 )
 
+// metadata are the networks where clouds tell a machine about itself, its
+// credentials included: a guest could become the machine. Most of them are
+// link-local, which no router forwards (RFC 3927). The others are of Amazon (over
+// IPv6), Azure, Alibaba and Oracle, and what a NAT64 makes of the first (RFC 6052).
+var metadata = []netip.Prefix{
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("fd00:ec2::/32"),
+	netip.MustParsePrefix("168.63.129.16/32"),
+	netip.MustParsePrefix("100.100.100.200/32"),
+	netip.MustParsePrefix("192.0.0.192/32"),
+	netip.MustParsePrefix("64:ff9b::169.254.0.0/112"),
+}
+
 // foreign reports whether an address is that of a host beyond the network. Those
 // that mean the host itself, in whatever form, are not: the program would connect
 // to its own loopback.
 func (n *nat) foreign(a netip.Addr) bool {
+	if !n.cfg.metadata && slices.ContainsFunc(metadata, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		return false
+	}
 	switch {
 	case n.cfg.network(a).Contains(a), a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a.Is4In6():
 		return false

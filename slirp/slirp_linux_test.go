@@ -223,6 +223,7 @@ func TestRefused(t *testing.T) {
 		{"unspecified", "slirp://", "0.1.2.3", open},
 		{"loopback is off", "slirp:///disable_host_loopback", "10.0.2.2", open},
 		{"loopback is off, IPv6", "slirp:///disable_host_loopback", "fd00::2", open},
+		{"metadata", "slirp://", "169.254.169.254", 80},
 		{"restricted", "slirp:///restricted", "10.0.2.2", open},
 		{"restricted, beyond", "slirp:///restricted", "203.0.113.1", open},
 	} {
