@@ -19,6 +19,7 @@ import (
 	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
@@ -505,7 +506,7 @@ func (i *iface) remove(socket int) error {
 	if i.dev == nil {
 		return nil
 	}
-	defer i.pumps.Wait()
+	defer teardown.Within(i.pumps.Wait) // the kernel may hold one of them in its plug
 	switch {
 	case i.cable != nil && (i.s.joined || i.s.lent.Load()):
 		return errors.Join(i.dev.Close(), i.cable.remove())

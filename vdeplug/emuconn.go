@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -299,7 +300,7 @@ func (c *emuConn) Close() (err error) {
 		reading := c.emu.in.reading
 		c.emu.in.mu.Unlock()
 		if reading {
-			<-c.read
+			teardown.Within(func() { <-c.read })
 		}
 	})
 	return err

@@ -21,6 +21,7 @@ func (p pollFile) receive(b *carrier.Buffer, r carrier.Receiver) error {
 // waits a moment for room.
 func (p pollFile) sendMsgs(s *carrier.Sender, sending carrier.Sending, wait bool) (lost int, err error) {
 	defer s.Reset()
+	s.Brief = p.brief
 	all, err, closed := s.Send(p.raw, sending)
 	if !all && closed == nil && wait {
 		p.f.SetWriteDeadline(time.Now().Add(roomWait))

@@ -13,6 +13,9 @@ import (
 type pollFile struct {
 	f   *os.File
 	raw syscall.RawConn
+	// brief says that sending takes no longer than the kernel needs to copy, see
+	// carrier.Sender: the socket refuses descriptors, or knows none.
+	brief bool
 }
 
 // newPollFile takes over a non-blocking descriptor; it is closed if that does
@@ -29,7 +32,7 @@ func newPollFile(fd int, name string) (pollFile, error) {
 		f.Close()
 		return pollFile{}, err
 	}
-	return pollFile{f, raw}, nil
+	return pollFile{f: f, raw: raw}, nil
 }
 
 // wake ends the Recv in progress and all later ones.

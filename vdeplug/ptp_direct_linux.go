@@ -27,6 +27,9 @@ type direct struct {
 	c *ptpConn
 	// offered says that the peer has had an offer.
 	offered atomic.Bool
+	// refused says that it does not take descriptors now: it has not seen yet that
+	// the peer before is gone.
+	refused atomic.Bool
 	// pair is where packets are sent; nil: in datagrams.
 	pair atomic.Pointer[pollFile]
 
@@ -59,7 +62,11 @@ func (d *direct) offer(packets []carrier.Packet) []carrier.Packet {
 	}
 	if err != nil {
 		unix.Close(pair[0])
-		d.offered.Store(false)
+		if err == unix.EPERM {
+			d.refused.Store(true) // and once more a little later
+		} else {
+			d.offered.Store(false)
+		}
 		packets[0].Offload = virtio.Header{} // its checksum was made
 		return packets
 	}
@@ -82,10 +89,12 @@ func (d *direct) take(fd int, known bool) {
 		unix.Close(fd)
 		return
 	}
+	brief := refuseRights(fd)
 	f, err := newPollFile(fd, "ptp pair")
 	if err != nil {
 		return
 	}
+	f.brief = brief
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dropLocked()
@@ -96,6 +105,7 @@ func (d *direct) take(fd int, known bool) {
 	d.file, d.fd, d.greeted = &f, fd, false
 	if known {
 		d.pair.Store(&f)
+		refuseRights(d.c.sock) // it has come
 	}
 }
 
@@ -111,6 +121,9 @@ func (d *direct) dropLocked() {
 	if d.file != nil {
 		d.file.close() // which also takes it from the epoll descriptor
 		d.file = nil
+		if !d.c.role.second {
+			expectRights(d.c.sock)
+		}
 	}
 }
 

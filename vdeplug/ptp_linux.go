@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
 
@@ -175,6 +176,9 @@ func (p *ptpPeer) bind() (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
+	if p.second { // which makes the offer
+		refuseRights(fd)
+	}
 	growBuffers(fd, socketBuffer)
 	// The name gets the mode of the socket, so that there is no moment in
 	// which others may write to it.
@@ -283,9 +287,11 @@ func newPTPConn(vnl string, sock int, p *ptpPeer) (_ *ptpConn, err error) {
 		done:         make(chan struct{}),
 	}
 	c.direct.c = c
+	brief := p.second && refuseRights(sock)
 	if c.file, err = newPollFile(sock, "ptp"); err != nil {
 		return nil, err
 	}
+	c.file.brief = brief
 	if c.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		err = os.NewSyscallError("epoll_create1", err)
 	} else if err = c.watchFD(sock); err == nil {
@@ -321,6 +327,9 @@ func (c *ptpConn) watch() {
 			return
 		case <-tick.C:
 			c.file.raw.Control(look)
+			if c.direct.refused.CompareAndSwap(true, false) {
+				c.direct.offered.Store(false)
+			}
 		}
 	}
 }
@@ -421,9 +430,11 @@ func (c *ptpConn) Close() error {
 	c.closeOnce.Do(func() {
 		c.closing.Store(true)
 		close(c.stop)
-		<-c.done
 		c.role.unlink()
-		c.release()
+		teardown.Within(func() {
+			<-c.done
+			c.release()
+		})
 	})
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -105,6 +106,7 @@ func connectPTP(ctx context.Context, path string) (*ptpLink, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
+	refuseRights(fd)
 	growBuffers(fd, socketBuffer)
 	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
 	case nil:
@@ -130,10 +132,12 @@ func connectPTP(ctx context.Context, path string) (*ptpLink, error) {
 }
 
 func newPTPLink(fd int) (*ptpLink, error) {
+	brief := refuseRights(fd)
 	file, err := newPollFile(fd, "ptp")
 	if err != nil {
 		return nil, err
 	}
+	file.brief = brief
 	return &ptpLink{seqpacketLink: seqpacketLink{file: file}, gone: make(chan struct{})}, nil
 }
 
@@ -179,6 +183,7 @@ func listenPTP(path string) (*ptpListener, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
+	refuseRights(fd) // and what it accepts
 	// A name that nobody listens on yet would be taken for a dead one: it gets its
 	// place when everything is ready, if that is free.
 	made := fmt.Sprintf("%s.%x", path, time.Now().UnixNano())
@@ -418,12 +423,16 @@ func (c *ptpSeqConn) Close() error {
 		c.cancel()
 		if listener != nil {
 			listener.unlink()
-			listener.file.close()
 		}
-		if link != nil {
-			c.drop(link)
-		}
-		<-c.done
+		teardown.Within(func() {
+			if listener != nil {
+				listener.file.close()
+			}
+			if link != nil {
+				c.drop(link)
+			}
+			<-c.done
+		})
 	})
 	return nil
 }

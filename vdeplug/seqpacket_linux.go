@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,7 +93,10 @@ func adoptSeqpacket(fd int) (pollFile, error) {
 		return pollFile{}, os.NewSyscallError("fcntl", err)
 	}
 	growBuffers(fd, socketBuffer)
-	return newPollFile(fd, "seqpacket")
+	brief := refuseRights(fd)
+	file, err := newPollFile(fd, "seqpacket")
+	file.brief = brief
+	return file, err
 }
 
 // A seqpacketLink is a connected socket.
@@ -213,8 +217,10 @@ func (c *seqpacketConn) sendPackets(packets []carrier.Packet, wait bool) error {
 func (c *seqpacketConn) Close() error {
 	c.closeOnce.Do(func() {
 		c.closing.Store(true)
-		c.link.file.close()
-		adopted.remove(c.fd)
+		teardown.Within(func() {
+			c.link.file.close()
+			adopted.remove(c.fd)
+		})
 	})
 	return nil
 }

@@ -236,6 +236,7 @@ func (d *switchDir) listen() (err error) {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
+	refuseRights(d.listener) // and what it accepts
 	if d.ctl, err = d.bind(d.listener, d.ctlPath()); err != nil {
 		return err
 	}

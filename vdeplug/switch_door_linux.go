@@ -224,7 +224,7 @@ func (d *door) answer(ctl int, request vdeRequest) (*clientPort, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &clientPort{s: d.s, name: d.dataPath(ctl)}
+	p := &clientPort{s: d.s, name: d.dataPath(ctl), data: pollFile{brief: refuseRights(fd)}}
 	if err = connectClient(fd, ctl, request.path); err == nil {
 		p.id, err = d.s.dir.bind(fd, p.name)
 	}
@@ -242,7 +242,7 @@ func (d *door) answerWhole(ctl int) (*clientPort, error) {
 		return nil, err
 	}
 	defer unix.Close(pair[1])
-	p := &clientPort{s: d.s, whole: true}
+	p := &clientPort{s: d.s, whole: true, data: pollFile{brief: refuseRights(pair[0])}}
 	return p, d.enter(p, pair[0], ctl, unix.UnixRights(pair[1]))
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
 
@@ -116,9 +117,11 @@ func newServer(ctx context.Context, cfg switchConfig) (*server, error) {
 
 // close ends all connections and removes the directory.
 func (s *server) close() {
-	s.door.close()
-	s.ports.Wait()
-	s.dir.remove()
+	teardown.Within(func() {
+		s.door.close()
+		s.ports.Wait()
+		s.dir.remove()
+	})
 }
 
 // A clientPort is a client of a server.
@@ -162,7 +165,7 @@ func (p *clientPort) end() {
 
 // receive carries the packets of the client until its port ends.
 func (p *clientPort) receive() {
-	b := carrier.Buffer{Brief: true}
+	b := carrier.Buffer{Brief: p.data.brief}
 	p.ready.receive(&b, p)
 	b.Release()
 }

@@ -37,6 +37,7 @@ func dialUDP(vnl string, local, peer netip.AddrPort) (_ Conn, err error) {
 	if c.file, err = newPollFile(fd, "udp"); err != nil {
 		return nil, err
 	}
+	c.file.brief = true
 	return c, nil
 }
 

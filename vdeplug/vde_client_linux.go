@@ -21,6 +21,7 @@ func bindClient(dir string) (fd int, path string, err error) {
 	if err != nil {
 		return -1, "", os.NewSyscallError("socket", err)
 	}
+	refuseRights(fd)
 	// The mode that the socket has goes to its file: nobody else may send to
 	// it before permit says so.
 	if err := unix.Fchmod(fd, 0o700); err != nil {

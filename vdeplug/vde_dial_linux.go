@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,6 +48,34 @@ func dialVDE(ctx context.Context, l Locator, cfg vdeConfig, o *Options) (Conn, e
 	if cfg.dir == "" {
 		dirs = defaultSwitches
 	}
+	var conn *vdeConn
+	var err error
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		conn, err = d.connectAny(dirs)
+	}()
+	select {
+	case <-ended:
+	case <-dial.Done():
+		// It ends too, unless the kernel holds it.
+		if !teardown.Within(func() { <-ended }) {
+			go func() {
+				if <-ended; err == nil {
+					conn.Close()
+				}
+			}()
+			return nil, d.timeout("it has sent descriptors that the kernel takes long to close")
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// connectAny connects to the switch in the first directory that has one.
+func (d *vdeDialer) connectAny(dirs []string) (*vdeConn, error) {
 	var failure error
 	for _, dir := range dirs {
 		conn, err := d.connect(dir)
@@ -58,7 +87,7 @@ func dialVDE(ctx context.Context, l Locator, cfg vdeConfig, o *Options) (Conn, e
 		} else {
 			failure = fmt.Errorf("%w; %w", failure, err)
 		}
-		if dial.Err() != nil {
+		if d.dial.Err() != nil {
 			break
 		}
 	}
@@ -122,7 +151,9 @@ func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
 	fd, whole, err := d.shake(ctl, port, fd, name)
 	var data pollFile
 	if err == nil {
+		brief := refuseRights(fd)
 		data, err = newPollFile(fd, "vde")
+		data.brief = brief
 	}
 	if err != nil {
 		go t.leave(ctl)
@@ -140,6 +171,9 @@ func (d *vdeDialer) shake(ctl *os.File, port, fd int, name string) (data int, wh
 		description += wholeMark
 	}
 	peer, right, err := d.request(ctl, makeVDERequest(port, name, description), name)
+	if raw, err := ctl.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { refuseRights(int(fd)) }) // there was one, or there is none
+	}
 	if err == nil && right >= 0 && acceptWhole(right) {
 		unix.Close(fd)
 		growBuffers(right, wholeBuffer)
@@ -285,7 +319,7 @@ func readRight(f *os.File, b []byte) (right int, err error) {
 	if err != nil {
 		return right, err
 	}
-	oob := make([]byte, unix.CmsgSpace(4))
+	oob := make([]byte, unix.CmsgLen(4)) // CmsgSpace has room for two
 	for n := 0; n < len(b) && err == nil; {
 		var got, oobn int
 		closed := raw.Read(func(fd uintptr) bool {
@@ -295,11 +329,11 @@ func readRight(f *os.File, b []byte) (right int, err error) {
 		if closed != nil {
 			return right, closed
 		}
-		if fds := rights(oob[:max(oobn, 0)]); len(fds) > 0 {
+		for _, fd := range rights(oob[:max(oobn, 0)]) {
 			if right >= 0 {
 				unix.Close(right)
 			}
-			right = fds[0] // there is room for one
+			right = fd
 		}
 		switch {
 		case err != nil:
@@ -314,16 +348,14 @@ func readRight(f *os.File, b []byte) (right int, err error) {
 	return right, err
 }
 
-func rights(oob []byte) []int {
-	messages, err := unix.ParseSocketControlMessage(oob)
-	if err != nil || len(messages) == 0 {
-		return nil
+// rights returns all descriptors of control messages.
+func rights(oob []byte) (all []int) {
+	messages, _ := unix.ParseSocketControlMessage(oob)
+	for i := range messages {
+		fds, _ := unix.ParseUnixRights(&messages[i])
+		all = append(all, fds...)
 	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		return nil
-	}
-	return fds
+	return all
 }
 
 func (d *vdeDialer) silence() string { return "it may be full, or " + d.portTrouble() }

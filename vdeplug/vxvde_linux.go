@@ -81,6 +81,7 @@ func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvde
 			c.sockets.uni = -1 // it is closed
 			c.file.close()
 		}
+		c.uni.brief = true
 	}
 	if err != nil {
 		c.self.close()

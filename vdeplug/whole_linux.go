@@ -32,8 +32,8 @@ func wholePair() (pair [2]int, err error) {
 	return unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 }
 
-// acceptWhole takes over what may be half of a pair. It is closed, and false
-// returned, if it is none.
+// acceptWhole takes over what may be half of a pair. It is closed, which may take
+// long, and false returned, if it is none.
 func acceptWhole(fd int) bool {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	typ, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
@@ -41,6 +41,7 @@ func acceptWhole(fd int) bool {
 		unix.Close(fd)
 		return false
 	}
+	refuseRights(fd) // unless its maker has a copy, and lets it take them again
 	return true
 }
 

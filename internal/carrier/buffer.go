@@ -25,8 +25,10 @@ type Buffer struct {
 	// Packets are what was received last.
 	Packets []Packet
 	// Brief says that the runtime is not told of calls that receive: that would wake
-	// its monitor thread, where nothing else goes on in the process. They take no
-	// longer than 0.1 ms, in which nobody else has the processor of the goroutine.
+	// its monitor thread, where nothing else goes on in the process. They must take
+	// no longer than 0.1 ms, as the whole process may wait for them. So it is for
+	// sockets that no descriptors can be sent to: the kernel destroys those that
+	// nobody takes in the call that receives, which has taken minutes.
 	Brief bool
 
 	mem  *memory

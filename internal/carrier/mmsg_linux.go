@@ -53,8 +53,9 @@ type Datagram struct {
 const (
 	// DataOnly: senders are not wanted either.
 	DataOnly = 0
-	// ControlInt is room for UDP_GRO, or one descriptor.
-	ControlInt = unix.SizeofCmsghdr + 8
+	// ControlInt is room for UDP_GRO, or for one descriptor: with the padding of
+	// CMSG_SPACE, the kernel would hand over two.
+	ControlInt = unix.SizeofCmsghdr + 4
 	// ControlAux is room for PACKET_AUXDATA.
 	ControlAux = unix.SizeofCmsghdr + 24
 )

@@ -12,8 +12,7 @@ import (
 const (
 	// sendMsgs is how many datagrams one system call sends at most.
 	sendMsgs = 64
-	// briefMsgs is how many take so short that the runtime is not told of the call,
-	// see Buffer.Brief.
+	// briefMsgs is how many a call that the runtime is not told of sends at most.
 	briefMsgs = 2
 	// sendVecs is how many pieces they may have together: two for each frame of
 	// two packets of the largest size.
@@ -25,6 +24,9 @@ const (
 type Sender struct {
 	// Segmenter cuts what is to be sent.
 	Segmenter virtio.Segmenter
+	// Brief is as that of Buffer, for calls that send a datagram or two. Sending
+	// destroys what a local socket has received, if its peer is gone.
+	Brief bool
 
 	msgs    [sendMsgs]message
 	vecs    [sendVecs]unix.Iovec
@@ -64,7 +66,7 @@ func NewSender() *Sender { return senders.Get().(*Sender) }
 // Free gives the Sender back.
 func (s *Sender) Free() {
 	s.Reset()
-	s.sending = nil
+	s.sending, s.Brief = nil, false
 	senders.Put(s)
 }
 
@@ -175,7 +177,7 @@ func (s *Sender) Lost() int {
 // when it reports false.
 func (s *Sender) send(fd int) bool {
 	for s.sent < s.added {
-		n, errno := sendMessages(fd, s.msgs[s.sent:s.added])
+		n, errno := sendMessages(fd, s.msgs[s.sent:s.added], s.Brief)
 		switch errno {
 		case 0:
 			s.sent += int(n)
@@ -205,9 +207,9 @@ func (s *Sender) send(fd int) bool {
 	return true
 }
 
-func sendMessages(fd int, msgs []message) (n uintptr, errno unix.Errno) {
+func sendMessages(fd int, msgs []message, brief bool) (n uintptr, errno unix.Errno) {
 	const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
-	if len(msgs) <= briefMsgs {
+	if brief && len(msgs) <= briefMsgs {
 		n, _, errno = unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), flags, 0, 0)
 	} else {
 		n, _, errno = unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), flags, 0, 0)

@@ -199,6 +199,7 @@ func (d *Device) insertTag(g carrier.Datagram, packet []byte, h *virtio.Header) 
 // send hands packets to the interface of a socket.
 func (w *writer) send() {
 	w.out = carrier.NewSender()
+	w.out.Brief = true // no other process has the socket
 	w.all(-1)
 	w.sendOut()
 	w.out.Free()

@@ -3,7 +3,10 @@
 // which takes a thread; there is none while there is nothing to do.
 package teardown
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // workers is how many things are done at once: the kernel does most of them one
 // after the other anyway.
@@ -44,6 +47,30 @@ func run() {
 	work.running--
 	if work.running == 0 {
 		work.idle.Broadcast()
+	}
+}
+
+// Limit is how long Within waits.
+const Limit = 500 * time.Millisecond
+
+// Within calls f in a goroutine of its own, and waits until it has ended, which it
+// reports, but not much longer than Limit: then f goes on by itself. It is for the
+// end of what another process takes part in: descriptors that came with a message are
+// destroyed in the call that reads the message, or closes the socket, and how long
+// the kernel needs for that is their maker's choice.
+func Within(f func()) (ended bool) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	timer := time.NewTimer(Limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
 	}
 }
 
