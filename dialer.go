@@ -41,6 +41,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err := d.Stack.check(); err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: err}
 	}
+	start := time.Now()
 	c, err := d.dial(ctx, network, address)
 	c, err = hand(d.Stack, c, err)
 	if err == nil {
@@ -49,7 +50,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil && d.Stack.st.Closed() {
 		err = &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: d.Stack.st.ErrClosed()}
 	}
-	return c, explain(err, network, address)
+	return c, explain(explainNeighbors(err, start), network, address)
 }
 
 // DialTCP, DialUDP, DialIP and DialUnix hide those of net.Dialer, which would

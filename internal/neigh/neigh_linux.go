@@ -332,6 +332,7 @@ const (
 // run marks what is reported until the socket is closed.
 func (k *keeper) run() {
 	defer close(k.done)
+	Full(time.Now()) // from now on it is known
 	conn, err := k.reports.SyscallConn()
 	if err != nil {
 		return

@@ -1,0 +1,93 @@
+package neigh
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A table is one of the kernel's. What it tells about it, it tells the host only.
+type table struct {
+	stat, limit string
+
+	mu      sync.Mutex // guards what follows; held while the file is read
+	known   bool
+	refused uint64    // entries for which there was no room, since the machine was started
+	seen    time.Time // when it had grown
+}
+
+// tables is a variable for tests.
+var tables = []*table{
+	{stat: "/proc/net/stat/arp_cache", limit: "net.ipv4.neigh.default.gc_thresh3"},
+	{stat: "/proc/net/stat/ndisc_cache", limit: "net.ipv6.neigh.default.gc_thresh3"},
+}
+
+// Full says what to do if a table of neighbours was found to have been full since
+// start. The kernel tells nobody: connections just time out. Empty text means that it
+// was not, or that this cannot be known, as in a container.
+func Full(start time.Time) string {
+	for _, t := range tables {
+		if seen := t.look(); seen.After(start) {
+			return "the machine's table of neighbours was full lately: raise " + t.limit + " on the host" + t.value()
+		}
+	}
+	return ""
+}
+
+// look returns when the table was last seen to have been full.
+func (t *table) look() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text, err := os.ReadFile(t.stat)
+	if err != nil {
+		return time.Time{}
+	}
+	n, ok := sum(string(text), "table_fulls")
+	if !ok {
+		return time.Time{}
+	}
+	if t.known && n > t.refused {
+		t.seen = time.Now()
+	}
+	t.known, t.refused = true, n
+	return t.seen
+}
+
+// value returns the limit, if it can be read.
+func (t *table) value() string {
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(t.limit, ".", "/"))
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(", it is %s", strings.TrimSpace(string(text)))
+}
+
+// sum adds up a column of a file in /proc/net/stat, which has a row of hexadecimal
+// numbers for each processor.
+func sum(text, column string) (total uint64, ok bool) {
+	head, rows, _ := strings.Cut(text, "\n")
+	at := -1
+	for i, name := range strings.Fields(head) {
+		if name == column {
+			at = i
+		}
+	}
+	if at < 0 {
+		return 0, false
+	}
+	for row := range strings.Lines(rows) {
+		f := strings.Fields(row)
+		if len(f) <= at {
+			return 0, false
+		}
+		n, err := strconv.ParseUint(f[at], 16, 64)
+		if err != nil {
+			return 0, false
+		}
+		total += n
+	}
+	return total, true
+}
