@@ -1,13 +1,22 @@
 // Echo_example is an echo server with a TCP/IP stack of its own.
 //
-//	go run ./echo_example vxvde://234.0.0.1
+// It is the example of the Internet of Threads tutorial about libvdestack, in Go:
+// both of its versions, which differ in how they configure the stack.
 //
-// listens on TCP port 5000 of 10.0.0.50/24 and fc00::1:50/64, with default
-// gateways at 10.0.0.60 and fc00::1:60, until it is interrupted. Any other
-// program on the network can be its client, such as one in a namespace of vdens:
+//	go run ./echo_example -config commands vxvde://234.0.0.1
+//	go run ./echo_example -config netlink vxvde://234.0.0.1
+//
+// The first, vdestack6 of the tutorial, runs busybox or ip in the stack; it has the
+// addresses 10.0.0.50/24 and fc00::1:50/64, and no gateway. The second, vdestack6nl and
+// the default, uses netlink; it has 10.0.0.60/24 and fc00::1:60/64, and default gateways
+// at 10.0.0.1 and fc00::1:1. Either listens on TCP port 5000 until it is interrupted. Any
+// other program on the network can be its client, such as one in a namespace of vdens:
 //
 //	vdens vxvde://234.0.0.1
-//	ip addr add 10.0.0.1/24 dev vde0; ip link set vde0 up; nc 10.0.0.50 5000
+//	ip addr add 10.0.0.1/24 dev vde0
+//	ip addr add fc00::1:1/64 dev vde0
+//	ip link set vde0 up
+//	nc 10.0.0.60 5000
 //
 // Without a locator a second stack of the same process is the client, on a
 // network inside the process.
@@ -23,6 +32,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
 	"syscall"
 	"time"
@@ -32,29 +42,39 @@ import (
 )
 
 func main() {
-	config := flag.String("config", "netlink", "`how` the interface is configured: by netlink, or by commands (ip, in the stack)")
+	config := flag.String("config", "netlink", "`how` the interface is configured: by netlink, or by commands (busybox or ip, in the stack)")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: echo_example [-config netlink|commands] [locator]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	configure := map[string]func(context.Context, *vdestack.Stack) error{
-		"commands": byCommands, "netlink": byNetlink,
-	}[*config]
-	if configure == nil || flag.NArg() > 1 {
+	setup, ok := setups[*config]
+	if !ok || flag.NArg() > 1 {
 		flag.Usage()
 		os.Exit(2)
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, flag.Arg(0), configure); err != nil {
+	if err := run(ctx, flag.Arg(0), setup); err != nil {
 		fmt.Fprintln(os.Stderr, "echo_example:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, vnl string, configure func(context.Context, *vdestack.Stack) error) error {
+// A setup is one of the tutorial's: the addresses of the server, and what gives them
+// to it.
+type setup struct {
+	addr4, addr6 string
+	configure    func(context.Context, *vdestack.Stack) error
+}
+
+var setups = map[string]setup{
+	"commands": {"10.0.0.50", "fc00::1:50", byCommands},
+	"netlink":  {"10.0.0.60", "fc00::1:60", byNetlink},
+}
+
+func run(ctx context.Context, vnl string, how setup) error {
 	demo := vnl == ""
 	if demo {
 		vnl = "mem://echo_example"
@@ -69,7 +89,7 @@ func run(ctx context.Context, vnl string, configure func(context.Context, *vdest
 		return err
 	}
 	defer server.Close()
-	if err := configure(ctx, server); err != nil {
+	if err := how.configure(ctx, server); err != nil {
 		return err
 	}
 
@@ -79,12 +99,12 @@ func run(ctx context.Context, vnl string, configure func(context.Context, *vdest
 		return err
 	}
 	defer ln.Close()
-	fmt.Printf("listening on %v of 10.0.0.50 and fc00::1:50, on %s\n", ln.Addr(), vnl)
+	fmt.Printf("listening on %v of %s and %s, on %s\n", ln.Addr(), how.addr4, how.addr6, vnl)
 
 	failed := make(chan error, 1)
 	go func() { failed <- serve(ln) }()
 	if demo {
-		return visit(ctx, vnl)
+		return visit(ctx, vnl, how)
 	}
 	select {
 	case err := <-failed:
@@ -94,19 +114,19 @@ func run(ctx context.Context, vnl string, configure func(context.Context, *vdest
 	}
 }
 
-// byCommands configures the interface as one would at a shell. Without nodad,
-// an IPv6 address is not reachable before duplicate address detection has
-// ended, after one or two seconds.
+// byCommands configures the interface as one would at a shell. The IPv6 address can
+// be reached when duplicate address detection has ended, after one or two seconds.
 func byCommands(ctx context.Context, s *vdestack.Stack) error {
-	return s.Run(ctx, `
-		ip link set vde0 up;
-		ip addr add 10.0.0.50/24 dev vde0;
-		ip addr add fc00::1:50/64 dev vde0 nodad;
-		ip route add default via 10.0.0.60;
-		ip -6 route add default via fc00::1:60`)
+	ip := "ip"
+	if busybox, err := exec.LookPath("busybox"); err == nil {
+		ip = busybox + " ip"
+	}
+	return s.Run(ctx, ip+" addr add 10.0.0.50/24 dev vde0;"+
+		ip+" addr add fc00::1:50/64 dev vde0;"+
+		ip+" link set vde0 up")
 }
 
-// byNetlink does the same without a program.
+// byNetlink needs no program.
 func byNetlink(_ context.Context, s *vdestack.Stack) error {
 	nl, err := s.RTNL()
 	if err != nil {
@@ -120,10 +140,10 @@ func byNetlink(_ context.Context, s *vdestack.Stack) error {
 	var anywhere netip.Prefix // the zero destination is that of a default route
 	return errors.Join(
 		nl.LinkSetUp(vde0),
-		nl.AddrAdd(vde0, netip.MustParsePrefix("10.0.0.50/24")),
-		nl.AddrAdd(vde0, netip.MustParsePrefix("fc00::1:50/64"), rtnl.NoDAD),
-		nl.RouteAdd(anywhere, netip.MustParseAddr("10.0.0.60"), vde0),
-		nl.RouteAdd(anywhere, netip.MustParseAddr("fc00::1:60"), vde0),
+		nl.AddrAdd(vde0, netip.MustParsePrefix("10.0.0.60/24")),
+		nl.RouteAdd(anywhere, netip.MustParseAddr("10.0.0.1"), 0),
+		nl.AddrAdd(vde0, netip.MustParsePrefix("fc00::1:60/64"), rtnl.NoDAD), // usable at once
+		nl.RouteAdd(anywhere, netip.MustParseAddr("fc00::1:1"), 0),
 	)
 }
 
@@ -143,7 +163,7 @@ func serve(ln net.Listener) error {
 
 // visit is a client in a stack of its own: it says something over IPv4 and over
 // IPv6, and prints what comes back.
-func visit(ctx context.Context, vnl string) error {
+func visit(ctx context.Context, vnl string, to setup) error {
 	client, err := vdestack.Open(vnl, "10.0.0.1/24", "fc00::1:1/64")
 	if err != nil {
 		return err
@@ -151,8 +171,8 @@ func visit(ctx context.Context, vnl string) error {
 	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	for _, server := range []string{"10.0.0.50:5000", "[fc00::1:50]:5000"} {
-		if err := say(ctx, client, server, "hello from far away"); err != nil {
+	for _, addr := range []string{to.addr4, to.addr6} {
+		if err := say(ctx, client, net.JoinHostPort(addr, "5000"), "hello from far away"); err != nil {
 			return err
 		}
 	}

@@ -4,10 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,19 +50,26 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 // TestAlone runs the program as a new user does.
 func TestAlone(t *testing.T) {
 	testenv.Need(t, "ip", "iproute2")
-	for _, args := range [][]string{nil, {"-config", "commands"}} {
-		out, err := program(t, args...).CombinedOutput()
+	for _, tt := range []struct {
+		args         []string
+		addr4, addr6 string
+	}{
+		{nil, "10.0.0.60", "fc00::1:60"},
+		{[]string{"-config", "netlink"}, "10.0.0.60", "fc00::1:60"},
+		{[]string{"-config", "commands"}, "10.0.0.50", "fc00::1:50"},
+	} {
+		out, err := program(t, tt.args...).CombinedOutput()
 		for _, want := range []string{
-			"listening on [::]:5000 of 10.0.0.50 and fc00::1:50, on mem://echo_example\n",
-			" says to 10.0.0.50:5000: hello", "\n10.0.0.50:5000 answers: hello",
-			" says to [fc00::1:50]:5000: hello", "\n[fc00::1:50]:5000 answers: hello",
+			"listening on [::]:5000 of " + tt.addr4 + " and " + tt.addr6 + ", on mem://echo_example\n",
+			" says to " + tt.addr4 + ":5000: hello", "\n" + tt.addr4 + ":5000 answers: hello",
+			" says to [" + tt.addr6 + "]:5000: hello", "\n[" + tt.addr6 + "]:5000 answers: hello",
 		} {
 			if !strings.Contains(string(out), want) {
-				t.Errorf("%q: %q is missing", args, want)
+				t.Errorf("%q: %q is missing", tt.args, want)
 			}
 		}
 		if err != nil || t.Failed() {
-			t.Errorf("%q: %v\n%s", args, err, out)
+			t.Errorf("%q: %v\n%s", tt.args, err, out)
 		}
 	}
 }
@@ -99,7 +106,7 @@ func TestServe(t *testing.T) {
 		if line, err := bufio.NewReader(stdout).ReadString('\n'); !strings.HasPrefix(line, "listening on ") {
 			t.Fatalf("got %q, %v", line, err)
 		}
-		if err := visit(t.Context(), vnl); err != nil {
+		if err := visit(t.Context(), vnl, setups["netlink"]); err != nil {
 			t.Error(err)
 		}
 
@@ -138,34 +145,62 @@ func listenBye(t *testing.T) *net.UDPConn {
 	return c
 }
 
-// TestDefaultRoutes finds the gateways, however they were configured.
-func TestDefaultRoutes(t *testing.T) {
+// TestTutorial looks at a stack as each of the tutorial's two programs has it:
+// addresses and default routes, those and no other.
+func TestTutorial(t *testing.T) {
 	testenv.Need(t, "ip", "iproute2")
-	for name, configure := range map[string]func(context.Context, *vdestack.Stack) error{
-		"commands": byCommands, "netlink": byNetlink,
+	for name, want := range map[string]struct{ addrs, defaults []string }{
+		"commands": {addrs: []string{"10.0.0.50/24", "fc00::1:50/64"}},
+		"netlink": {
+			addrs:    []string{"10.0.0.60/24", "fc00::1:60/64"},
+			defaults: []string{"10.0.0.1", "fc00::1:1"},
+		},
 	} {
-		s, err := vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "mem://", Down: true}}})
-		if err != nil {
-			testenv.Skip(t, "no interfaces here: %v", err)
-		}
-		defer s.Close()
-		if err := configure(t.Context(), s); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		nl, err := s.RTNL()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nl.Close()
-		routes, err := nl.Routes()
-		if err != nil {
-			t.Fatal(err)
-		}
-		all := fmt.Sprint(routes)
-		for _, want := range []string{"default via 10.0.0.60 ", "default via fc00::1:60 "} {
-			if !strings.Contains(all, want) {
-				t.Errorf("%s: no %q in %s", name, want, all)
+		t.Run(name, func(t *testing.T) {
+			s, err := vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "mem://", Name: "vde0", Down: true}}})
+			if err != nil {
+				testenv.Skip(t, "no interfaces here: %v", err)
 			}
-		}
+			defer s.Close()
+			if err := setups[name].configure(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			nl, err := s.RTNL()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nl.Close()
+			vde0, err := nl.IfNameToIndex("vde0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l, err := nl.Link(vde0); err != nil || l.Flags&net.FlagUp == 0 {
+				t.Errorf("vde0 is not up: %+v, %v", l, err)
+			}
+			var addrs, defaults []string
+			list, err := nl.Addrs()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, a := range list {
+				if a.IfIndex == vde0 && !a.Prefix.Addr().IsLinkLocalUnicast() {
+					addrs = append(addrs, a.Prefix.String())
+				}
+			}
+			routes, err := nl.Routes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range routes {
+				if r.Gateway.IsValid() {
+					defaults = append(defaults, r.Gateway.String())
+				}
+			}
+			slices.Sort(addrs)
+			slices.Sort(defaults)
+			if !slices.Equal(addrs, want.addrs) || !slices.Equal(defaults, want.defaults) {
+				t.Errorf("got addresses %q and gateways %q, want %q and %q", addrs, defaults, want.addrs, want.defaults)
+			}
+		})
 	}
 }

@@ -13,7 +13,7 @@ import (
 // TestEchoExample is a client of our server in a namespace of Debian's vdens.
 func TestEchoExample(t *testing.T) {
 	exe := program(t, "echo_example")
-	for _, config := range []string{"netlink", "commands"} {
+	for config, server := range map[string]host{"netlink": {"10.0.0.60", "fc00::1:60"}, "commands": server} {
 		t.Run(config, func(t *testing.T) {
 			on(t, func(t *testing.T, ours, theirs string) {
 				p := start(t, exe, "-config", config, ours)
