@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/teardown"
@@ -50,7 +51,6 @@ func newEmuConn(l Locator, inner Conn, e Emulation) *emuConn {
 	c.emu.out.dropped, c.emu.in.dropped = &c.droppedSend, &c.droppedRecv
 	c.emu.in.inward = true
 	c.emu.out.expired = func() { c.sendDue(true) }
-	c.emu.in.expired = c.tellArrived
 	return c
 }
 
@@ -120,12 +120,13 @@ func (c *emuConn) sendDue(wait bool) {
 		return
 	}
 	l.sending = true
+	now := l.now()
 	w := emuWorks.Get().(*emuWork)
 	defer w.free()
 	for range emuTurns {
 		var drained *emuChunk
 		w.packets = w.packets[:0]
-		for now := l.now(); drained == nil && len(w.packets) < emuBatch; {
+		for drained == nil && len(w.packets) < emuBatch {
 			r, p, ok := l.queue.first()
 			if !ok || r.due > now {
 				break
@@ -145,12 +146,13 @@ func (c *emuConn) sendDue(wait bool) {
 			l.err = c.final("send", err)
 			break
 		}
+		now = l.now()
 	}
 	l.sending = false
 	if l.closed || l.err != nil {
 		l.queue.clear()
 	}
-	l.arm()
+	l.arm(now)
 }
 
 // pass hands packets to the network.
@@ -190,28 +192,29 @@ func (c *emuConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
+		now := l.now()
 		switch {
 		case l.closed:
 			return nil, net.ErrClosed
-		case l.isDue(l.now()):
-			c.take(b)
+		case l.isDue(now):
+			c.take(b, now)
 			return b.Packets, nil
-		case l.err != nil && l.queue.head == nil && !l.late.held:
+		case l.ready(now):
+			l.arm(now) // for another one
 			return nil, l.err
 		case !l.reading:
 			l.reading = true
 			go c.readAll()
 		}
-		l.arm()
+		l.arm(now)
 		l.arrived.Wait()
 	}
 }
 
 // take copies what has arrived to b. in.mu is held.
-func (c *emuConn) take(b *carrier.Buffer) {
+func (c *emuConn) take(b *carrier.Buffer, now time.Duration) {
 	l := &c.emu.in
 	mem := b.Bytes()
-	now := l.now()
 	for len(b.Packets) < emuBatch && len(mem) >= nestedRoom+virtio.MaxPacket {
 		r, p, ok := l.queue.first()
 		if !ok || r.due > now {
@@ -223,9 +226,7 @@ func (c *emuConn) take(b *carrier.Buffer) {
 		mem = mem[nestedRoom+r.n:]
 		l.queue.pop().free()
 	}
-	if l.isDue(now) {
-		l.arrived.Signal() // for another one
-	}
+	l.arm(now) // for another one
 	l.room.Signal()
 }
 
@@ -245,7 +246,7 @@ func (c *emuConn) readAll() {
 		if err != nil {
 			l.mu.Lock()
 			l.err = c.final("recv", err)
-			l.arrived.Broadcast()
+			l.arm(l.now())
 			l.mu.Unlock()
 			return
 		}
@@ -269,16 +270,7 @@ func (c *emuConn) putArrived(packets []carrier.Packet) {
 	for i := range packets {
 		l.put(&w.Segmenter, &packets[i], now)
 	}
-	c.tellArrived()
-}
-
-// tellArrived wakes who receives if there is something. in.mu is held.
-func (c *emuConn) tellArrived() {
-	l := &c.emu.in
-	if l.isDue(l.now()) || l.err != nil {
-		l.arrived.Signal()
-	}
-	l.arm()
+	l.arm(now)
 }
 
 // final says of an error which network it is of.

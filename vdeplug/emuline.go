@@ -17,8 +17,8 @@ const emuLate = 10 * time.Millisecond
 // frame (draw) does not depend on time; when it arrives is its place in a queue in
 // order of time. One timer wakes whoever takes it from there.
 type emuLine struct {
-	start   time.Time
-	dropped *atomic.Uint64 // of the plug
+	now     func() time.Duration // since the start
+	dropped *atomic.Uint64       // of the plug
 	// on is set with the first impairment, for ever: all goes through the queue.
 	on atomic.Bool
 
@@ -35,10 +35,10 @@ type emuLine struct {
 	timer   *time.Timer // nil: it was not needed yet
 	wake    time.Duration
 	waking  bool   // the timer goes off at wake
-	expired func() // tells that something in the queue is due; called with mu held
+	expired func() // outward: takes from the queue what is due; called with mu held
 
 	sending       bool      // outward: somebody takes from the queue
-	inward        bool      // who receives takes from the queue
+	inward        bool      // who receives takes from the queue, and arm wakes them
 	reading       bool      // inward: somebody puts into it
 	arrived, room sync.Cond // inward: of the queue
 }
@@ -52,11 +52,9 @@ type emuHeld struct {
 }
 
 func (l *emuLine) init(start time.Time) {
-	l.start = start
+	l.now = func() time.Duration { return time.Since(start) }
 	l.arrived.L, l.room.L = &l.mu, &l.mu
 }
-
-func (l *emuLine) now() time.Duration { return time.Since(l.start) }
 
 func (l *emuLine) impairment() Impairment {
 	l.mu.Lock()
@@ -90,7 +88,8 @@ func (l *emuLine) set(to Impairment, anew bool, seed, direction uint64) {
 		}
 		r.due = l.due(r.left, r.jitter)
 	})
-	l.arm()
+	l.arm(now)
+	l.room.Signal() // what was due may no longer be
 }
 
 // takes returns how long n bytes take at the rate.
@@ -237,12 +236,22 @@ func (l *emuLine) isDue(now time.Duration) bool {
 	return ok && r.due <= now
 }
 
-// arm has the timer go off when something is to be done next. l.mu is held.
-func (l *emuLine) arm() {
+// ready reports that there is something for who receives: a packet that has
+// arrived, or the end of the network behind the last one.
+func (l *emuLine) ready(now time.Duration) bool {
+	return l.isDue(now) || l.err != nil && l.queue.head == nil && !l.late.held
+}
+
+// arm sees to what comes next: it wakes one who receives if that is possible now,
+// and otherwise has the timer go off when it is. l.mu is held. now is when the
+// caller looked what is due: at a later moment something else may be, which
+// neither of the two would see to.
+func (l *emuLine) arm(now time.Duration) {
 	r, _, ok := l.queue.first()
-	next, now := r.due, l.now()
-	if l.inward && next <= now {
-		ok = false // there is nothing to be done
+	next := r.due
+	if l.inward && l.ready(now) {
+		l.arrived.Signal()
+		ok = false // who is woken arms it again
 	}
 	if l.late.held && (!ok || l.late.until < next) {
 		next, ok = l.late.until, true
@@ -251,7 +260,7 @@ func (l *emuLine) arm() {
 		return
 	}
 	l.wake, l.waking = next, true
-	wait := max(next-now, 0)
+	wait := max(next-l.now(), 0)
 	if l.timer == nil {
 		l.timer = time.AfterFunc(wait, l.expire)
 	} else {
@@ -267,10 +276,15 @@ func (l *emuLine) expire() {
 	if l.closed {
 		return
 	}
-	if now := l.now(); l.late.held && l.late.until <= now {
+	now := l.now()
+	if l.late.held && l.late.until <= now {
 		l.release(now)
 	}
-	l.expired()
+	if l.inward {
+		l.arm(now)
+	} else {
+		l.expired()
+	}
 }
 
 // close drops what is in the queue, and wakes all who wait.

@@ -92,11 +92,7 @@ func (p *memPort) deliver(packets []carrier.Packet) {
 			p.pushFrames(h, data)
 		}
 	}
-	if len(packets) > 1 {
-		p.arrived.Broadcast()
-	} else {
-		p.arrived.Signal()
-	}
+	p.arrived.Signal()
 }
 
 func (p *memPort) push(h virtio.Header, data []byte) {
@@ -122,6 +118,7 @@ func (p *memPort) Recv(frame []byte) (int, error) {
 	defer p.mu.Unlock()
 	for p.wait() {
 		if h, n := p.queue.pop(frame); n <= len(frame) && h == (virtio.Header{}) {
+			p.wakeNext()
 			return n, nil
 		}
 		p.droppedRecv.Add(1)
@@ -155,7 +152,16 @@ func (p *memPort) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 			mem = mem[n:]
 		}
 	}
+	p.wakeNext()
 	return b.Packets, nil
+}
+
+// wakeNext wakes another receiver if something is left: however much arrives at
+// once, deliver wakes one.
+func (p *memPort) wakeNext() {
+	if !p.queue.empty() {
+		p.arrived.Signal()
+	}
 }
 
 // Close leaves the fabric. What has arrived by then is lost, unless the port
