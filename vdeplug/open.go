@@ -120,6 +120,9 @@ func openScheme(ctx context.Context, vnl string, o *Options) (Conn, Locator, err
 // user.
 func openInner(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	c, err := openLocator(ctx, vnl, o)
+	if err != nil && vnl == "" {
+		return nil, fmt.Errorf("no inner network is named between braces, as {mem://lab}, so it is the user's default: %w", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("inner network %q: %w", vnl, err)
 	}
@@ -135,7 +138,7 @@ func resolve(vnl string) (l Locator, origin string, err error) {
 	path, body := l.body, l.body
 	if path == "" {
 		if path = defaultNetwork(); path == "" {
-			return Locator{scheme: "vde"}, "", nil
+			return Locator{scheme: "vde"}, "default network vde://: ", nil
 		}
 		body = quote(path)
 		origin = fmt.Sprintf("default network %s: ", path)

@@ -96,6 +96,18 @@ func TestDefaultNetwork(t *testing.T) {
 	})
 }
 
+// TestNoBraces says which network is meant where none is named within another.
+func TestNoBraces(t *testing.T) {
+	t.Setenv("HOME", "")
+	for _, vnl := range []string{"netemu://loss=1%", "netemu://{}", "vlan://5"} {
+		if c, err := Open(vnl, nil); err == nil {
+			c.Close() // a switch of the system
+		} else {
+			wantError(t, err, `no inner network is named between braces, as {mem://lab}, so it is the user's default: default network vde://: `)
+		}
+	}
+}
+
 func TestOpenErrors(t *testing.T) {
 	_, err := Open("nosuch://x", nil)
 	wantError(t, err, `vdeplug: open "nosuch://x": unknown scheme "nosuch" (have `)

@@ -5,8 +5,8 @@
 //	vdens -addr 10.0.2.15/24 -gw 10.0.2.2 -dns 10.0.2.3 cmd://slirp_plug -- curl example.org
 //	dpipe slirp_plug slirp:///restricted = vdens plug vde://
 //
-// Its argument is the locator, by default slirp://. It ends, with status 0, at the
-// end of its input.
+// Its argument is the locator, by default slirp://. It ends at the end of its input,
+// and at SIGTERM, SIGINT and SIGHUP, in silence and with status 0.
 package main
 
 import (
@@ -32,19 +32,20 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: slirp_plug [slirp://...]")
 		os.Exit(2)
 	}
-	if err := run(vnl); err != nil {
+	// Whoever reads the stream may be gone: writing says so.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer cancel()
+	// An error after a signal is that of what it has ended.
+	if err := run(ctx, vnl); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "slirp_plug:", err)
 		os.Exit(1)
 	}
 }
 
-// run carries frames until the stream has ended, or a signal comes. Then the
-// commands of the network end too.
-func run(vnl string) error {
-	// Whoever reads the stream may be gone: writing says so.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	defer cancel()
+// run carries frames until the stream has ended, or ctx is done. Then the commands of
+// the network end too.
+func run(ctx context.Context, vnl string) error {
 	network, err := vdeplug.OpenContext(ctx, vnl, nil)
 	if err != nil {
 		return err
@@ -57,7 +58,7 @@ func run(vnl string) error {
 	go func() { ended <- carry(stream, network) }()
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil
 	case err := <-ended:
 		if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) {
 			return nil

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/vdeplug"
+)
+
+// asProgram makes the test binary run as the program itself.
+const asProgram = "SLIRP_PLUG_TEST_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		os.Exit(0)
+	}
+	testenv.Main(m)
+}
+
+// whoHasHost is a question of ARP of 10.0.2.15 for 10.0.2.2.
+const whoHasHost = "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01" +
+	"\x02\x00\x00\x00\x00\x01\x0a\x00\x02\x0f\x00\x00\x00\x00\x00\x00\x0a\x00\x02\x02"
+
+// A stream is what a program reads and writes.
+type stream struct {
+	io.Reader
+	io.WriteCloser
+}
+
+// TestEnd ends the program in each normal way: it says nothing, and its status is 0.
+func TestEnd(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, sig := range map[string]syscall.Signal{
+		"end of input": 0, "SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT, "SIGHUP": syscall.SIGHUP,
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), exe)
+			cmd.Env = append(os.Environ(), asProgram+"=1", "GORACE=atexit_sleep_ms=0")
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// It runs when it answers.
+			network := vdeplug.NewStream(stream{stdout, stdin})
+			if err := network.Send([]byte(whoHasHost)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := network.Recv(make([]byte, vdeplug.MaxFrame)); err != nil {
+				t.Fatal(err)
+			}
+			if sig == 0 {
+				stdin.Close()
+			} else {
+				cmd.Process.Signal(sig)
+			}
+			if err := cmd.Wait(); err != nil || stderr.Len() > 0 {
+				t.Errorf("it ended with %v and says %q", err, stderr.String())
+			}
+		})
+	}
+}
