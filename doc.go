@@ -46,5 +46,6 @@
 //
 // Linux on amd64 and arm64; elsewhere [New] returns an error that wraps
 // errors.ErrUnsupported. Either user namespaces are allowed or the program has
-// CAP_SYS_ADMIN. Interfaces need access to /dev/net/tun.
+// CAP_SYS_ADMIN. Interfaces on mem:// and lan:// are made by the kernel alone; others
+// are TAPs where the user has /dev/net/tun, and veth pairs elsewhere.
 package vdestack
