@@ -53,7 +53,7 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 	defer l.release()
 	child := int(l.pid.Load())
 	if child == 0 {
-		return 0, Limited(os.NewSyscallError("clone", unix.Errno(-l.err)))
+		return 0, Limited(os.NewSyscallError("clone", unix.Errno(-l.ret)))
 	}
 	for i, c := range l.list() {
 		if errno := c.errno(); errno != 0 && !p.optional[i] {
@@ -72,7 +72,8 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 	return child, nil
 }
 
-// launch clones the command, and returns when it has left the memory.
+// launch clones the command, and returns when it has executed the program and has
+// its descriptors only, or is dead.
 func (n *NS) launch(ctx context.Context, e *Exec, p *plan) (*launch, error) {
 	if err := n.alive(); err != nil {
 		return nil, err
@@ -91,20 +92,23 @@ func (n *NS) launch(ctx context.Context, e *Exec, p *plan) (*launch, error) {
 		p.files = append(p.files, os.NewFile(uintptr(user), "userns"))
 	}
 
+	r, done, err := donePipe(len(e.Files))
+	if err != nil {
+		return nil, Limited(err)
+	}
+	defer unix.Close(r)
+
 	runtime.LockOSThread() // whose credentials count
 	c := threadCreds()
+	var l *launch
 	if err = n.h.admit(&c); err != nil {
 		err = fmt.Errorf("starting %s: %w", e.Path, err)
-	} else {
-		err = p.make(e, user, int(net.Fd()), &c)
+	} else if err = p.make(e, user, int(net.Fd()), done, &c); err == nil {
+		l, err = newLaunch(p.calls, done)
 	}
 	if err != nil {
 		runtime.UnlockOSThread()
-		return nil, err
-	}
-	l, err := newLaunch(p.calls)
-	if err != nil {
-		runtime.UnlockOSThread()
+		unix.Close(done)
 		return nil, err
 	}
 	l.list()[l.n-2].args[1] = uintptr(unsafe.Pointer(&l.mask))
@@ -121,7 +125,7 @@ func (n *NS) launch(ctx context.Context, e *Exec, p *plan) (*launch, error) {
 		l.cancel(e.Setpgid)
 		close(cancelled)
 	})
-	l.wait()
+	waitDone(r)
 	if !stop() {
 		<-cancelled
 	}
@@ -244,7 +248,7 @@ func pointer[T any](p *plan, v *T) uintptr {
 	return uintptr(unsafe.Pointer(v))
 }
 
-func (p *plan) make(e *Exec, user, net int, c *creds) error {
+func (p *plan) make(e *Exec, user, net, done int, c *creds) error {
 	path, err := unix.BytePtrFromString(e.Path)
 	if err != nil {
 		return &os.PathError{Op: "exec", Path: e.Path, Err: err}
@@ -270,7 +274,7 @@ func (p *plan) make(e *Exec, user, net int, c *creds) error {
 		return fmt.Errorf("starting %s: %w", e.Path, err)
 	}
 	p.confine(user >= 0, c)
-	p.addFiles(e.Files)
+	p.addFiles(e.Files, done)
 	// Package syscall raised the limit when the program started. The program may
 	// have set another since: commands get that, as with os/exec.
 	var now unix.Rlimit
@@ -320,9 +324,9 @@ func (p *plan) addBinds(binds []Bind) error {
 
 // addFiles gives the child its descriptors. One that stands where another is to
 // go is moved out of the way first.
-func (p *plan) addFiles(files []*os.File) {
+func (p *plan) addFiles(files []*os.File, done int) {
 	fds := make([]int, len(files))
-	next := len(files)
+	next := max(len(files), done+1) // done stays open until the exec
 	for i, f := range files {
 		fds[i] = -1
 		if f != nil {

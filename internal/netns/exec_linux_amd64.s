@@ -8,8 +8,9 @@
 #define CALL R13
 #define LEFT R15
 
-#define SYS_rt_sigprocmask 14
+#define SYS_close 3
 #define SYS_munmap 11
+#define SYS_rt_sigprocmask 14
 #define SYS_clone 56
 #define SYS_exit 60
 #define SYS_getppid 110
@@ -47,24 +48,18 @@ TEXT ·watch(SB), NOSPLIT, $0-32
 
 watcher:
 	// It sleeps until the command has executed the program, or is dead.
-	MOVL $0x304111, DI    // CLONE_VM|CLONE_VFORK|CLONE_PARENT_SETTID|CLONE_CHILD_CLEARTID|SIGCHLD
+	MOVL $0x104111, DI     // CLONE_VM|CLONE_VFORK|CLONE_PARENT_SETTID|SIGCHLD
 	XORL SI, SI            // the same stack
 	LEAQ 16(BOX), DX       // pid
-	MOVQ BOX, R10          // state
+	XORL R10, R10
 	XORL R8, R8
 	MOVL $SYS_clone, AX
 	SYSCALL
 	TESTQ AX, AX
 	JEQ  command
-	CMPQ AX, $-4095
-	JCS  hold              // no error
 	MOVQ AX, 24(BOX)
-	XORL AX, AX
-	XCHGL AX, 0(BOX)       // stateGone
-	MOVQ BOX, DI
-	MOVL $1, SI            // FUTEX_WAKE
-	MOVL $1, DX
-	MOVL $SYS_futex, AX
+	MOVL 0(BOX), DI        // done
+	MOVL $SYS_close, AX
 	SYSCALL
 
 hold:

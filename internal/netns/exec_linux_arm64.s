@@ -9,6 +9,7 @@
 #define LEFT R21
 #define STEP R22
 
+#define SYS_close 57
 #define SYS_exit 93
 #define SYS_exit_group 94
 #define SYS_waitid 95
@@ -47,23 +48,17 @@ TEXT ·watch(SB), NOSPLIT, $0-32
 
 watcher:
 	// It sleeps until the command has executed the program, or is dead.
-	MOVD $0x304111, R0    // CLONE_VM|CLONE_VFORK|CLONE_PARENT_SETTID|CLONE_CHILD_CLEARTID|SIGCHLD
+	MOVD $0x104111, R0     // CLONE_VM|CLONE_VFORK|CLONE_PARENT_SETTID|SIGCHLD
 	MOVD ZR, R1            // the same stack
 	ADD  $16, BOX, R2      // pid
 	MOVD ZR, R3
-	MOVD BOX, R4           // state
+	MOVD ZR, R4
 	MOVD $SYS_clone, R8
 	SVC
 	CBZ  R0, command
-	MOVD $-4095, R1
-	CMP  R1, R0
-	BLO  hold              // no error
 	MOVD R0, 24(BOX)
-	STLRW ZR, (BOX)        // stateGone
-	MOVD BOX, R0
-	MOVD $1, R1            // FUTEX_WAKE
-	MOVD $1, R2
-	MOVD $SYS_futex, R8
+	MOVWU 0(BOX), R0       // done
+	MOVD $SYS_close, R8
 	SVC
 
 hold:

@@ -332,6 +332,32 @@ func TestStartForkLock(t *testing.T) {
 	makers.Wait()
 }
 
+// TestStartCloses closes a file that it writes when a command has started, and
+// executes it: no descriptor of it is left in the command.
+func TestStartCloses(t *testing.T) {
+	n := newNS(t)
+	name := t.TempDir() + "/script"
+	for range 200 {
+		f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o755)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString("#!/bin/true\n"); err != nil {
+			t.Fatal(err)
+		}
+		pid, err := n.Start(t.Context(), &Exec{Path: "/bin/true", Args: []string{"true"}, Files: make([]*os.File, 3)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		if err := exec.Command(name).Run(); err != nil {
+			t.Error(err)
+		}
+		reap(pid)
+		os.Remove(name)
+	}
+}
+
 // TestStartBinds mounts a file over another one, for the command alone.
 func TestStartBinds(t *testing.T) {
 	n := newNS(t)

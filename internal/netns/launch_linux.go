@@ -4,9 +4,7 @@ package netns
 
 import (
 	"os"
-	"runtime"
 	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,15 +19,16 @@ import (
 // The assembly knows the layout. The memory lies outside the Go heap, with a page
 // behind it for the stack of both, which is there for form only.
 type launch struct {
-	// state is stateRequest until the command has left the memory, by exec or by
-	// exit: then the kernel makes it stateGone. It is a futex.
-	state atomic.Uint32
-	n     uint32
-	ppid  uintptr // the parent that the command expects
+	// done is the end of a pipe. Both have it: the watcher closes it when the command
+	// has left the memory, and the kernel that of the command, when it has executed
+	// the program and closed what is close-on-exec, or is dead.
+	done uint32
+	n    uint32
+	ppid uintptr // the parent that the command expects
 	// pid is that of the command. The kernel writes it before the command runs.
 	pid       atomic.Uint32
 	released  atomic.Uint32 // not 0: nobody looks at the launch any more
-	err       uintptr       // of clone, if there is no command
+	ret       uintptr       // of clone
 	all       uint64        // a set of all signals
 	mask      uint64        // the signals that the calling thread blocks
 	cancelled atomic.Uint32 // not 0: the command ends before it does anything
@@ -40,7 +39,7 @@ type launch struct {
 // watcherFlags make a thread of the process.
 const watcherFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
 
-func newLaunch(calls []call) (*launch, error) {
+func newLaunch(calls []call, done int) (*launch, error) {
 	page := os.Getpagesize()
 	size := int(unsafe.Offsetof(launch{}.first)) + len(calls)*int(unsafe.Sizeof(call{}))
 	size = (size+page-1)/page*page + page
@@ -49,8 +48,7 @@ func newLaunch(calls []call) (*launch, error) {
 		return nil, os.NewSyscallError("mmap", err)
 	}
 	l := (*launch)(mem)
-	l.state.Store(stateRequest)
-	l.n, l.ppid, l.all, l.size = uint32(len(calls)), uintptr(os.Getpid()), ^uint64(0), uintptr(size)
+	l.done, l.n, l.ppid, l.all, l.size = uint32(done), uint32(len(calls)), uintptr(os.Getpid()), ^uint64(0), uintptr(size)
 	copy(l.list(), calls)
 	return l, nil
 }
@@ -59,9 +57,10 @@ func (l *launch) addr() uintptr { return uintptr(unsafe.Pointer(l)) }
 
 func (l *launch) list() []call { return unsafe.Slice(&l.first, l.n) }
 
-// run makes the watcher, which makes the command.
+// run makes the watcher, which makes the command. It takes the end of the pipe.
 func (l *launch) run() error {
 	if ret := watch(l.addr(), watcherFlags, l.addr()+l.size); ret > ^uintptr(4095) {
+		unix.Close(int(l.done))
 		unix.MunmapPtr(unsafe.Pointer(l), l.size)
 		return unix.Errno(-ret)
 	}
@@ -83,12 +82,31 @@ func (l *launch) cancel(group bool) {
 	}
 }
 
-// wait waits until the command has left the memory.
-func (l *launch) wait() {
-	for l.state.Load() == stateRequest {
-		ts := unix.NsecToTimespec(time.Minute.Nanoseconds())
-		unix.Syscall6(unix.SYS_FUTEX, l.addr(), futexWait, stateRequest, uintptr(unsafe.Pointer(&ts)), 0, 0)
-		runtime.KeepAlive(&ts)
+// donePipe makes the pipe that tells of the exec; the number of its end for the
+// command is at least min.
+func donePipe(min int) (r, w int, err error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return -1, -1, os.NewSyscallError("pipe2", err)
+	}
+	if p[1] < min {
+		w, err := unix.FcntlInt(uintptr(p[1]), unix.F_DUPFD_CLOEXEC, min)
+		unix.Close(p[1])
+		if err != nil {
+			unix.Close(p[0])
+			return -1, -1, os.NewSyscallError("fcntl", err)
+		}
+		p[1] = w
+	}
+	return p[0], p[1], nil
+}
+
+// waitDone waits until nobody has the other end of the pipe any more.
+func waitDone(r int) {
+	for {
+		if _, err := unix.Read(r, make([]byte, 1)); err != unix.EINTR {
+			return
+		}
 	}
 }
 
