@@ -6,16 +6,23 @@ import (
 	"slices"
 )
 
-// maxSegments is how many frames a packet may become. TCP with the smallest
-// segments that Linux agrees to, 48 bytes with options, stays below; an
-// invented header with a size of 1 would make megabytes of headers.
-const maxSegments = 2048
+const (
+	// maxSegments is how many frames a packet may become, whatever they carry: the
+	// kernel makes no more of one of UDP (UDP_MAX_SEGMENTS), and who joins segments
+	// of a few bytes stays below.
+	maxSegments = 128
+	// minSegment is what each of more must carry, which only a packet of TCP has: the
+	// least MSS that Linux agrees to (TCP_MIN_SND_MSS, 48) less timestamps. So no
+	// packet becomes many more frames than its bytes are as frames of their own; a
+	// size of 1 would make 2,000 of 2 KB, for each port of a switch.
+	minSegment = 36
+)
 
 // What Split and AppendFrames find wrong with a packet. It is to be dropped
 // and counted: no frames can be made of it.
 var (
 	errGSOType  = errors.New("virtio: unknown type of segmentation (was the offload asked for?)")
-	errGSOSize  = errors.New("virtio: segments are too small")
+	errGSOSize  = errors.New("virtio: segments are too small, or too many")
 	errGSO      = errors.New("virtio: packet is not what its header says is to be segmented")
 	errChecksum = errors.New("virtio: place of the checksum is not in the packet")
 )
@@ -127,6 +134,15 @@ type cut struct {
 }
 
 func (c *cut) init(h Header, packet []byte) error {
+	if err := c.shape(h, packet); err != nil {
+		return err
+	}
+	c.sums(h)
+	return nil
+}
+
+// shape says how a packet is cut, or why it cannot be.
+func (c *cut) shape(h Header, packet []byte) error {
 	l, ok := parseTags(packet, maxTags)
 	switch h.GSOType &^ GSOECN {
 	case GSOTCPv4:
@@ -147,15 +163,26 @@ func (c *cut) init(h Header, packet []byte) error {
 		return errGSOSize
 	}
 	c.segments = max(1, (l.end-l.data+c.mss-1)/c.mss)
-	if c.segments > maxSegments {
+	if c.segments > maxSegments && (l.proto == protoUDP || c.mss < minSegment) {
 		return errGSOSize
 	}
-	return c.sums(h)
+	check := c.check() - l.l4
+	switch {
+	case h.Flags&FlagNeedsCsum != 0:
+		if int(h.CsumStart) != l.l4 || int(h.CsumOffset) != check {
+			return errChecksum
+		}
+	case l.proto == protoUDP && !l.v6 && binary.BigEndian.Uint16(packet[l.l4+check:]) == 0:
+		c.noCheck = true
+	case !l.plain:
+		return errGSO
+	}
+	return nil
 }
 
 // sums prepares the checksums of the segments: only what changes from one to
 // the next is left to be added.
-func (c *cut) sums(h Header) error {
+func (c *cut) sums(h Header) {
 	if !c.v6 {
 		b := c.packet[c.ip:c.l4]
 		c.ipSum = uint32(sum(b[:2])) + uint32(sum(b[6:10])) + uint32(sum(b[12:]))
@@ -167,15 +194,9 @@ func (c *cut) sums(h Header) error {
 	case h.Flags&FlagNeedsCsum != 0:
 		// The sum of the pseudo header is there, and knows the final
 		// destination of packets with a routing header. Its length goes.
-		if int(h.CsumStart) != c.l4 || int(h.CsumOffset) != check {
-			return errChecksum
-		}
 		c.l4Sum = uint32(old) + uint32(^uint16(c.end-c.l4))
-	case c.proto == protoUDP && !c.v6 && old == 0:
-		c.noCheck = true
-		return nil
-	case !c.plain:
-		return errGSO
+	case c.noCheck:
+		return
 	default:
 		c.l4Sum = c.pseudo(c.packet)
 	}
@@ -183,7 +204,6 @@ func (c *cut) sums(h Header) error {
 	if c.proto == protoTCP {
 		c.l4Sum += uint32(sum(b[8:12])) + uint32(sum(b[14:16])) + uint32(sum(b[18:]))
 	}
-	return nil
 }
 
 // payload returns the payload of segment i.
@@ -238,13 +258,9 @@ func (c *cut) putHead(dst []byte, i int, data []byte) {
 // Count returns how many frames Split makes of a packet, and their bytes. For a
 // packet that Split refuses it returns those of the packet itself.
 func Count(h Header, packet []byte) (frames, bytes int) {
-	if h.GSOType == GSONone || h.GSOSize == 0 {
+	var c cut
+	if h.GSOType == GSONone || c.shape(h, packet) != nil {
 		return 1, len(packet)
 	}
-	l, ok := parseTags(packet, maxTags)
-	if !ok {
-		return 1, len(packet)
-	}
-	frames = max(1, (l.end-l.data+int(h.GSOSize)-1)/int(h.GSOSize))
-	return frames, l.end + (frames-1)*l.data
+	return c.segments, c.end + (c.segments-1)*c.data
 }

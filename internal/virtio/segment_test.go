@@ -2,6 +2,7 @@ package virtio
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"testing"
@@ -251,6 +252,67 @@ func TestSplitTags(t *testing.T) {
 	}
 }
 
+// TestSplitBound has headers that would make more frames of a packet than it has a
+// use for. They are refused, and counted as one frame.
+func TestSplitBound(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		udp        bool
+		n, gsoSize int // bytes of the packet's payload
+		want       int // frames; 0: refused
+	}{
+		{name: "one byte each", n: 2000, gsoSize: 1},
+		{name: "one byte each, few", n: 128, gsoSize: 1, want: 128},
+		{name: "one byte each, one too many", n: 129, gsoSize: 1},
+		{name: "TCP_MIN_GSO_SIZE", n: 16000, gsoSize: 8},
+		{name: "least MSS", n: 65000, gsoSize: 36, want: 1806},
+		{name: "below the least MSS", n: 65000, gsoSize: 35},
+		{name: "UDP", udp: true, n: 128 * 500, gsoSize: 500, want: 128},
+		{name: "UDP, more than the kernel makes", udp: true, n: 129 * 500, gsoSize: 500},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h, packet := boundPacket(tt.udp, tt.n)
+			h.GSOSize = uint16(tt.gsoSize)
+			var s Segmenter
+			segments, err := s.Split(h, packet, 0)
+			if len(segments) != tt.want || (err != nil) != (tt.want == 0) {
+				t.Fatalf("%d frames, %v, want %d", len(segments), err, tt.want)
+			}
+			frames, bytes := Count(h, packet)
+			want, wantBytes := 1, len(packet)
+			if tt.want > 0 {
+				want, wantBytes = len(segments), 0
+				for _, s := range segments {
+					wantBytes += len(s.Head) + len(s.Data)
+				}
+			}
+			if frames != want || bytes != wantBytes {
+				t.Errorf("counted %d frames of %d bytes, want %d of %d", frames, bytes, want, wantBytes)
+			}
+		})
+	}
+}
+
+// boundPacket is a packet of IPv4 to be segmented, with n bytes of payload.
+func boundPacket(udp bool, n int) (Header, []byte) {
+	h, head := Header{GSOType: GSOTCPv4}, tcpLen
+	if udp {
+		h.GSOType, head = GSOUDPL4, udpLen
+	}
+	b := make([]byte, etherLen+ipv4Len+head+n)
+	binary.BigEndian.PutUint16(b[12:], 0x0800)
+	ip := b[etherLen:]
+	ip[0], ip[8], ip[9] = 0x45, 64, protoTCP
+	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
+	if udp {
+		ip[9] = protoUDP
+		binary.BigEndian.PutUint16(ip[ipv4Len+4:], uint16(udpLen+n))
+	} else {
+		ip[ipv4Len+12] = 5 << 4
+	}
+	return h, b
+}
+
 // FuzzSplit takes any packet with any header. Frames must add up to the packet,
 // and, if it had the checksum that its header promises, have right checksums.
 func FuzzSplit(f *testing.F) {
@@ -273,7 +335,18 @@ func FuzzSplit(f *testing.F) {
 		// A capacity that ends with the packet makes every read beyond it panic.
 		packet := slices.Clip(bytes.Clone(b[HeaderLen:]))
 		original := bytes.Clone(packet)
+		counted, bytesCounted := Count(h, packet)
 		segments, err := s.Split(h, packet, 4)
+		count, bytesCount := 1, len(packet)
+		if err == nil {
+			count, bytesCount = len(segments), 0
+			for _, g := range segments {
+				bytesCount += len(g.Head) - 4 + len(g.Data)
+			}
+		}
+		if counted != count || bytesCounted != bytesCount {
+			t.Fatalf("Count says %d frames of %d bytes, Split %d of %d (%v)", counted, bytesCounted, count, bytesCount, err)
+		}
 		frames := join(segments, 4)
 		all, stride, err2 := AppendFrames(nil, h, bytes.Clone(original), 4)
 		if err != err2 {
