@@ -84,8 +84,8 @@ type Interface struct {
 	//
 	// The network does not wait for the writer: what it does not take in time,
 	// while 16 MiB wait, is not recorded, but counted, in the file and in
-	// [InterfaceStats]. An error of the writer ends the recording, and nothing
-	// else; it is logged, and Close returns it. Close of the last stack that
+	// [InterfaceStats]. An error of the writer, as which a panic counts,
+	// ends the recording, and nothing else; it is logged, and Close returns it. Close of the last stack that
 	// records to the writer waits until it has taken all, unless it takes nothing
 	// for five seconds. The writer stays open.
 	Capture io.Writer

@@ -15,8 +15,8 @@ import (
 // interfaces of one section.
 //
 // A frame never waits for w. What w does not take in time, while 16 MiB wait, is not
-// recorded, but counted in the file. An error of w ends the recording, and nothing
-// else.
+// recorded, but counted in the file. An error of w, as which a panic
+// counts, ends the recording, and nothing else.
 //
 // The new plug takes c over. Its Close closes c, and waits until w has taken what
 // was recorded, unless others record to w, or w takes nothing for five seconds. It

@@ -6,6 +6,7 @@
 package capture
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -130,7 +131,7 @@ func (r *recorder) write() {
 		out, r.pending = r.pending, out[:0]
 		r.mu.Unlock()
 		for rest := out; len(rest) > 0; {
-			n, err := r.w.Write(rest[:min(len(rest), writeSize)])
+			n, err := r.writeTo(rest[:min(len(rest), writeSize)])
 			if err == nil && n != min(len(rest), writeSize) {
 				err = io.ErrShortWrite
 			}
@@ -141,6 +142,28 @@ func (r *recorder) write() {
 		}
 	}
 }
+
+// writeTo calls the writer. That it panics, or ends the goroutine, is the end of the
+// recording: nobody else could recover here.
+func (r *recorder) writeTo(b []byte) (n int, err error) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if p := recover(); p != nil {
+			n, err = 0, fmt.Errorf("the writer has panicked: %v", p)
+		} else {
+			r.end(errGoexit)
+		}
+	}()
+	n, err = r.w.Write(b)
+	returned = true
+	return n, err
+}
+
+// errGoexit says that a writer does not return.
+var errGoexit = errors.New("the writer has ended the goroutine that called it")
 
 // wrote notes what became of a write, and reports whether to go on.
 func (r *recorder) wrote(err error) bool {

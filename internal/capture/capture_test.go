@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -258,6 +260,41 @@ func TestFailing(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A badWriter does not return from Write.
+type badWriter func()
+
+func (w badWriter) Write([]byte) (int, error) {
+	w()
+	return 0, nil
+}
+
+// TestBadWriter has writers that panic, or end the goroutine. That is the end of the
+// recording, and of nothing else.
+func TestBadWriter(t *testing.T) {
+	for name, w := range map[string]io.Writer{
+		"panic":      badWriter(func() { panic("no") }),
+		"Goexit":     badWriter(runtime.Goexit),
+		"no pointer": (*os.File)(nil),
+		"nil":        nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			told := make(chan error, 2)
+			i := Open(w, "vde0", "", func(err error) { told <- err })
+			err := <-told
+			i.Frame(true, frame(60))
+			if i.Dropped() != 1 {
+				t.Errorf("%d frames dropped, want 1", i.Dropped())
+			}
+			if got := i.Close(); got == nil || got != err {
+				t.Errorf("Close returns %v, told %v", got, err)
+			}
+			if len(told) > 0 {
+				t.Errorf("told again: %v", <-told)
+			}
+		})
+	}
 }
 
 // TestStalled closes while a writer takes nothing, and while it takes a bit.
