@@ -36,6 +36,25 @@
 // udp://), TAP interfaces (tap://), commands (cmd://), and those that a program
 // registers.
 //
+// # Privileges
+//
+// A program changes its user before its first stack, or not at all.
+//
+// Stacks belong to the user who made the first. Their sockets are made by a helper
+// task that keeps what the program was then; all else is done with the rights that
+// the program has now. When it has become another user, stacks keep their
+// connections and make sockets of all kinds, raw ones too. Refused, with the reason,
+// are ports below 1024, [Stack.Sysctl], changes by netlink, commands, plugs that are
+// the first on a mem:// network of stacks, and new stacks; [Stack.Close] works. This
+// is no protection from code that an attacker runs in the program: it shares its
+// memory with the helper. Another group, fewer capabilities, no_new_privs and another
+// root directory take nothing from a stack.
+//
+// After setuid a process is not dumpable, and the kernel does not let it set up a
+// user namespace: [New] says so. Start the program as the user, or call
+// prctl(PR_SET_DUMPABLE, 1) after setuid, which lets other processes of the user read
+// its memory; the package never does that by itself.
+//
 // # From C
 //
 // vde_addstack is [Open] or [New], vde_delstack [Stack.Close], vde_msocket

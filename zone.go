@@ -3,11 +3,15 @@ package vdestack
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/vdestack/vdestack/internal/netns"
 )
 
 // zoneIndex returns the address with the number of the stack's interface for
@@ -67,12 +71,18 @@ func (s *Stack) nameZones(addrs ...net.Addr) {
 // maxUnixPath is the longest path in a socket address.
 const maxUnixPath = 107
 
-// explain says what is wrong with an address that the kernel only finds invalid, and
-// what is missing for a group that it finds unreachable.
+// explain says what is wrong with an address that the kernel only finds invalid, what
+// is missing for a group that it finds unreachable, and why a port is refused.
 func explain(err error, network, address string) error {
 	op, ok := err.(*net.OpError)
 	if !ok {
 		return err
+	}
+	if call, ok := errors.AsType[*os.SyscallError](op.Err); ok && call.Syscall == "bind" && errors.Is(call, fs.ErrPermission) {
+		if text := netns.GivenUp(); text != "" {
+			op.Err = fmt.Errorf("%w (%s)", op.Err, text)
+			return err
+		}
 	}
 	invalid, unreachable := errors.Is(op.Err, syscall.EINVAL), errors.Is(op.Err, syscall.ENETUNREACH)
 	if !invalid && !unreachable {

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"github.com/vdestack/vdestack/internal/netns"
 )
 
 // Error is the error of every method of Conn. It unwraps to Err, so errors.Is
@@ -75,7 +77,11 @@ func hint(op string, errno syscall.Errno) string {
 	object, _, _ = strings.Cut(object, " ")
 	switch errno {
 	case syscall.EPERM, syscall.EACCES:
-		return "it takes CAP_NET_ADMIN over the stack"
+		text := "it takes CAP_NET_ADMIN over the stack"
+		if givenUp := netns.GivenUp(); givenUp != "" {
+			text += ": " + givenUp
+		}
+		return text
 	case syscall.ENODEV:
 		if op == "add route" {
 			return "there is no such interface, or the route has neither interface nor gateway"

@@ -2,7 +2,8 @@
 // kernel, its Ethernet interfaces, the plugs that carry their frames to
 // networks, the sockets made in it and the commands that run in it.
 //
-// Programs use package vdestack, which adds names, dialers and listeners.
+// Programs use package vdestack, which adds names, dialers and listeners, and says
+// what becomes of stacks when a program changes its user.
 package stack
 
 import (

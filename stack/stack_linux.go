@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -302,8 +303,11 @@ func (s *Stack) Sysctl(name, value string) error {
 	s.ns.Refresh()
 	if err != nil {
 		why := "the kernel does not take this value"
-		if errors.Is(err, unix.ENOENT) {
+		switch givenUp := netns.GivenUp(); {
+		case errors.Is(err, unix.ENOENT):
 			why = "the kernel does not have what the value names"
+		case errors.Is(err, fs.ErrPermission) && givenUp != "":
+			why = givenUp
 		}
 		return s.wrap(fmt.Errorf("sysctl %s=%.80q: %w (%s)", name, value, errors.Unwrap(err), why))
 	}

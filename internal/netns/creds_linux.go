@@ -4,8 +4,6 @@ package netns
 
 import (
 	"fmt"
-	"runtime"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,10 +42,7 @@ type creds struct {
 // not there after a chroot.
 func threadCreds() (c creds) {
 	c.euid = unix.Geteuid()
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	unix.RawSyscall(unix.SYS_CAPGET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
-	runtime.KeepAlive(&hdr)
+	data := capget()
 	c.effective = capSet(data[1].Effective)<<32 | capSet(data[0].Effective)
 	c.permitted = capSet(data[1].Permitted)<<32 | capSet(data[0].Permitted)
 	c.inheritable = capSet(data[1].Inheritable)<<32 | capSet(data[0].Inheritable)

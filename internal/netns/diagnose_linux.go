@@ -159,8 +159,9 @@ func refusedUse(errno unix.Errno) string {
 const (
 	seccompText = "a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare and setns with namespaces, " +
 		"for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no"
-	configText   = "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"
-	apparmorText = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: " +
+	notDumpableText = "the process is not dumpable, as setuid leaves it, so that its files in /proc are root's: start the program as this user, or call prctl(PR_SET_DUMPABLE, 1) before the first stack"
+	configText      = "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"
+	apparmorText    = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: " +
 		"load an AppArmor profile for this program with the rule userns, or set it to 0"
 )
 
@@ -186,6 +187,9 @@ func tooMany(limits ...string) string {
 
 // forbidden says who may have refused what the kernel itself allows.
 func forbidden(errno unix.Errno) string {
+	if text := GivenUp(); text != "" {
+		return text
+	}
 	var who []string
 	if sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1" && !capable(unix.CAP_SYS_ADMIN) {
 		who = append(who, apparmorText)
@@ -215,7 +219,10 @@ func refusedMap(errno unix.Errno, op string) string {
 	case errno == unix.EROFS:
 		return "/proc is read-only: mount -o remount,rw /proc"
 	case op == "open" && prctl(unix.PR_GET_DUMPABLE) != 1:
-		return "the process is not dumpable, so that its files in /proc are root's: make the first stack earlier, or call prctl(PR_SET_DUMPABLE, 1) before"
+		if text := GivenUp(); text != "" {
+			return text + "; another user namespace takes prctl(PR_SET_DUMPABLE, 1), for setuid has left the process not dumpable, and its files in /proc to root"
+		}
+		return notDumpableText
 	case errno == unix.EPERM && geteuid() == 0 && !capable(unix.CAP_SETFCAP):
 		return "user id 0 is mapped only with CAP_SETFCAP: give it to the program (docker --cap-add SETFCAP), or run it as another user"
 	case errno == unix.EPERM, errno == unix.EACCES:

@@ -190,7 +190,7 @@ func TestDiagnosis(t *testing.T) {
 		{"/proc of a sibling", machine{self: "-"}, explain, mapError("open", unix.ENOENT),
 			"/proc is that of another PID namespace: mount the own one, mount -t proc proc /proc"},
 		{"not dumpable", machine{notDump: true}, explain, mapError("open", unix.EACCES),
-			"the process is not dumpable, so that its files in /proc are root's: make the first stack earlier, or call prctl(PR_SET_DUMPABLE, 1) before"},
+			"the process is not dumpable, as setuid leaves it, so that its files in /proc are root's: start the program as this user, or call prctl(PR_SET_DUMPABLE, 1) before the first stack"},
 		{"user id 0", machine{root: true}, explain, mapError("write", unix.EPERM),
 			"user id 0 is mapped only with CAP_SETFCAP: give it to the program (docker --cap-add SETFCAP), or run it as another user"},
 		{"user id 0 with capability", machine{root: true, files: status(1<<unix.CAP_SETFCAP, 0)}, explain, mapError("write", unix.EPERM), unknown},
@@ -336,4 +336,40 @@ func FuzzIdentity(f *testing.F) {
 			t.Errorf("got %q, %v from %q", again, err, out)
 		}
 	})
+}
+
+// TestGivenUp has programs that are not what they were at their first helper.
+func TestGivenUp(t *testing.T) {
+	old, oldID, oldCaps := first.Load(), geteuid, effective
+	defer func() { geteuid, effective = oldID, oldCaps; first.Store(old) }()
+	all := capsOf(unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN)
+	for _, tt := range []struct {
+		name  string
+		first *origin
+		euid  int
+		caps  capSet
+		want  string // a part; "" if nothing is given up
+	}{
+		{name: "no helper"},
+		{name: "the same user", first: &origin{1000, true, 0}, euid: 1000},
+		{name: "root without capabilities", first: &origin{0, true, all}},
+		{name: "another user", first: &origin{0, true, all}, euid: 1000, want: "user 0 made the first stack and has the capabilities over it, the program has become user 1000"},
+		{name: "another user with CAP_NET_ADMIN", first: &origin{0, true, all}, euid: 1000, caps: capsOf(unix.CAP_NET_ADMIN)},
+		{name: "no user namespace", first: &origin{0, false, all}, caps: all},
+		{name: "no user namespace, another user", first: &origin{0, false, all}, euid: 1000, caps: all},
+		{name: "no user namespace, one capability less", first: &origin{0, false, all}, caps: capsOf(unix.CAP_NET_ADMIN), want: "given up the capabilities"},
+		{name: "no user namespace, never had it", first: &origin{0, false, capsOf(unix.CAP_SYS_ADMIN)}, caps: capsOf(unix.CAP_SYS_ADMIN)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			first.Store(tt.first)
+			geteuid = func() int { return tt.euid }
+			effective = func() capSet { return tt.caps }
+			if got := GivenUp(); (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			if tt.want != "" && !strings.Contains(Refused(unix.EPERM).Error(), tt.want) {
+				t.Errorf("EPERM is explained by %q", Refused(unix.EPERM))
+			}
+		})
+	}
 }

@@ -36,10 +36,8 @@ type helper struct {
 	home int // descriptor of the network namespace where it rests
 	// user is the user namespace where it is.
 	user nsID
-	// entered says that this is not the process's own, and owner is the user who
-	// may enter it.
-	entered bool
-	owner   int
+	// origin says whether this is not the process's own, and who may enter it.
+	origin
 
 	// users are the namespaces in which it works, and whoever makes one; guarded by
 	// helpers.mu.
@@ -270,8 +268,8 @@ func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
 		return nil, err
 	}
 	b.state.Store(stateIdle)
-	h := &helper{box: b, home: -1, gone: make(chan struct{}), owner: unix.Geteuid()}
-	h.entered = flags&unix.CLONE_NEWUSER != 0 || len(calls) > 0
+	h := &helper{box: b, home: -1, gone: make(chan struct{})}
+	h.origin = originNow(flags&unix.CLONE_NEWUSER != 0 || len(calls) > 0)
 	ready := make(chan error)
 	go h.keep(flags, ready)
 	if err := <-ready; err != nil {

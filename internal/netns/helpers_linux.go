@@ -24,14 +24,15 @@ var helpers struct {
 	in map[nsID]*helper
 }
 
-// theHelper returns the helper that makes namespaces, made at the first call and
-// when it was killed. A user namespace is asked for first; a process with
+// theHelper returns the helper that makes namespaces, made at the first call, when
+// it was killed, and when the process has become another user, who cannot set up
+// what the old one makes. A user namespace is asked for first; a process with
 // CAP_SYS_ADMIN does without. It is given back by release.
 func theHelper() (*helper, error) {
 	helpers.mu.Lock()
 	defer helpers.mu.Unlock()
 	drop(&helpers.own)
-	if h := helpers.own; h != nil {
+	if h := helpers.own; h != nil && h.has() {
 		h.users++
 		return h, nil
 	}
@@ -47,31 +48,42 @@ func theHelper() (*helper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a user namespace: %w", explain(err))
 	}
+	old := helpers.own
 	helpers.own = h
 	use(h)
+	endUnused(old)
+	first.CompareAndSwap(nil, &h.origin)
 	return h, nil
 }
 
 // thePlain returns the helper without a user namespace. helpers.mu is held.
 func thePlain() (*helper, error) {
 	drop(&helpers.plain)
-	if helpers.plain == nil {
+	switch h := helpers.plain; {
+	case h == nil:
 		h, err := startHelper(unix.CLONE_NEWNET)
 		if err != nil {
 			return nil, err
 		}
 		helpers.plain = h
+	case !h.has(): // it keeps what the program has given up
+		return nil, unix.EPERM
 	}
 	return helpers.plain, nil
 }
 
 // drop forgets a helper that was killed. helpers.mu is held.
 func drop(kept **helper) {
-	h := *kept
-	if h == nil || !h.box.lost() {
-		return
+	if h := *kept; h != nil && h.box.lost() {
+		*kept = nil
+		endUnused(h)
 	}
-	if *kept = nil; h.users == 0 && h != helpers.own && h != helpers.plain {
+}
+
+// endUnused ends a helper, if there is one, that neither stays nor has users.
+// helpers.mu is held.
+func endUnused(h *helper) {
+	if h != nil && h.users == 0 && h != helpers.own && h != helpers.plain {
 		h.forget()
 		h.stop()
 	}
@@ -154,7 +166,7 @@ func helperFor(ns int) (*helper, error) {
 
 	helpers.mu.Lock()
 	defer helpers.mu.Unlock()
-	if h := helpers.in[id]; h != nil && !h.box.lost() {
+	if h := helpers.in[id]; h != nil && !h.box.lost() && (h.entered || h.has()) {
 		h.users++
 		return h, nil
 	}

@@ -56,8 +56,8 @@ func Ready(t TAP) *NS {
 		return nil
 	}
 	n := ready.spaces[last]
-	if n.h.box.lost() {
-		dropReady() // nobody makes sockets in them
+	if n.h.box.lost() || !n.h.has() {
+		dropReady() // nobody makes sockets in them, or sets them up
 		return nil
 	}
 	ready.spaces[last] = nil

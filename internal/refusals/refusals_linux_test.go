@@ -105,7 +105,7 @@ var refusals = []refusal{
 
 	{
 		name: "not dumpable", refuse: dumpable(0), remedy: dumpable(1),
-		want: mapping + "open /proc/PID/uid_map: permission denied (the process is not dumpable, so that its files in /proc are root's: make the first stack earlier, or call prctl(PR_SET_DUMPABLE, 1) before)",
+		want: mapping + "open /proc/PID/uid_map: permission denied (the process is not dumpable, as setuid leaves it, so that its files in /proc are root's: start the program as this user, or call prctl(PR_SET_DUMPABLE, 1) before the first stack)",
 	},
 	{
 		name: "not dumpable, after a stack", refuse: func() error { return errors.Join(holdStacks(1), dumpable(0)()) },
@@ -125,7 +125,7 @@ var refusals = []refusal{
 	{name: "proc with hidepid", flags: unix.CLONE_NEWPID, prepare: hidepid},
 	{
 		name: "proc with hidepid, not dumpable", flags: unix.CLONE_NEWPID, prepare: hidepid, refuse: dumpable(0), remedy: dumpable(1),
-		want: mapping + "open /proc/PID/uid_map: no such file or directory (the process is not dumpable, so that its files in /proc are root's: make the first stack earlier, or call prctl(PR_SET_DUMPABLE, 1) before)",
+		want: mapping + "open /proc/PID/uid_map: no such file or directory (the process is not dumpable, as setuid leaves it, so that its files in /proc are root's: start the program as this user, or call prctl(PR_SET_DUMPABLE, 1) before the first stack)",
 	},
 	{
 		name: "no user id", unmapped: true,

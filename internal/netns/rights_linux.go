@@ -1,0 +1,63 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// first is what the program was when its first helper was made.
+var first atomic.Pointer[origin]
+
+// An origin says who has the capabilities over namespaces: the user who made their
+// user namespace, and those with the capabilities over that of the process.
+type origin struct {
+	owner   int
+	entered bool   // there is a user namespace
+	caps    capSet // of its maker, as far as they matter
+}
+
+func originNow(entered bool) origin {
+	return origin{geteuid(), entered, effective() & capsOf(unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN)}
+}
+
+// has reports that the calling thread has the capabilities over the namespaces.
+func (o *origin) has() bool {
+	if o.entered {
+		return geteuid() == o.owner || effective()&capsOf(unix.CAP_NET_ADMIN) != 0
+	}
+	return effective()&o.caps == o.caps
+}
+
+// effective returns the effective capabilities of the calling thread; tests replace
+// it. It does without /proc, which may be gone.
+var effective = func() capSet {
+	data := capget()
+	return capSet(data[1].Effective)<<32 | capSet(data[0].Effective)
+}
+
+func capget() (data [2]unix.CapUserData) {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	unix.RawSyscall(unix.SYS_CAPGET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
+	runtime.KeepAlive(&hdr)
+	return data
+}
+
+// GivenUp says that the program has given up its capabilities over stacks since the
+// first was made, and what to do; "" if it has not. It explains refusals.
+func GivenUp() string {
+	o := first.Load()
+	switch {
+	case o == nil || o.has():
+		return ""
+	case o.entered:
+		return fmt.Sprintf("user %d made the first stack and has the capabilities over it, the program has become user %d: change the user before the first stack is made, or keep it",
+			o.owner, geteuid())
+	}
+	return "the program has given up the capabilities with which it made the first stack: give them up before that, or keep CAP_NET_ADMIN and CAP_SYS_ADMIN"
+}
