@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -128,6 +129,10 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: err}
 	}
+	var err error
+	if nd.LocalAddr, err = d.Stack.zoneOf(nd.LocalAddr); err != nil {
+		return fail(err)
+	}
 	host, port, ok := d.name(network, address)
 	if !ok {
 		if host != "" { // a literal with a zone
@@ -153,6 +158,12 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	}
 	if err != nil {
 		return fail(err)
+	}
+	addrs = slices.Clone(addrs) // they may be the stack's Hosts
+	for i, a := range addrs {
+		if addrs[i], err = d.Stack.zoneIndex(a); err != nil {
+			return fail(err)
+		}
 	}
 	r := race{network: network, port: port, dial: nd.DialContext, delay: d.FallbackDelay}
 	return r.run(ctx, addrs)

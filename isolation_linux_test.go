@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -80,6 +81,137 @@ func TestZones(t *testing.T) {
 	}
 	if _, err := b.Dial("tcp", "["+la.String()+"%test0]:80"); err == nil || !strings.Contains(err.Error(), `zone "test0" is no interface of the stack`) {
 		t.Errorf("an interface of the host: %v", err)
+	}
+}
+
+// TestLocalAddrZone connects from and to addresses with zones wherever a Dialer has
+// any: those of its own connections above all.
+func TestLocalAddrZone(t *testing.T) {
+	six := netip.MustParseAddr("fe80::b%vde0")
+	s, err := New(t.Context(), Config{
+		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: prefixes("fe80::a/64", "fe80::b/64")}},
+		DNS:        DNS{Hosts: map[string][]netip.Addr{"b": {six}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ln, err := s.Listen("tcp", "[fe80::b%vde0]:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := s.Dial("udp", "[fe80::b%vde0]:90")
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier := c.LocalAddr()
+	c.Close()
+	ip := net.ParseIP("fe80::a")
+	for _, tt := range []struct {
+		name, network, address string
+		local                  net.Addr
+	}{
+		{"TCP", "tcp", "[fe80::b%vde0]:80", &net.TCPAddr{IP: ip, Zone: "vde0"}},
+		{"TCP, a name", "tcp", "b:80", &net.TCPAddr{IP: ip, Zone: "vde0"}},
+		{"UDP", "udp", "[fe80::b%vde0]:90", &net.UDPAddr{IP: ip, Zone: "vde0"}},
+		{"UDP, a name", "udp", "b:90", nil},
+		{"UDP, an earlier one", "udp", "[fe80::b%vde0]:90", earlier},
+		{"raw", "ip6:ipv6-icmp", "fe80::b%vde0", &net.IPAddr{IP: ip, Zone: "vde0"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := Dialer{Stack: s}
+			d.LocalAddr = tt.local
+			c, err := d.Dial(tt.network, tt.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		})
+	}
+	d := Dialer{Stack: s}
+	d.LocalAddr = &net.UDPAddr{IP: ip, Zone: "test0"}
+	if _, err := d.Dial("udp", "b:90"); err == nil || !strings.Contains(err.Error(), `zone "test0" is no interface of the stack`) {
+		t.Errorf("an interface of the host: %v", err)
+	}
+	typed := Dialer{Stack: s}
+	if c, err := typed.DialTCP(t.Context(), "tcp", netip.MustParseAddrPort("[fe80::a%vde0]:0"), netip.MustParseAddrPort("[fe80::b%vde0]:80")); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
+}
+
+// TestUnscoped sends to link-local addresses from a stack on two networks. Package
+// net does not know the names of zones then: what it sends goes to the right network,
+// or nowhere, with an error.
+func TestUnscoped(t *testing.T) {
+	lab := [2]string{"mem://" + t.Name() + "0", "mem://" + t.Name() + "1"}
+	s, err := New(t.Context(), Config{Interfaces: []Interface{
+		{VNL: lab[0], Name: "lab0", Addrs: prefixes("10.0.0.1/24")},
+		{VNL: lab[1], Name: "lab1", Addrs: prefixes("10.0.1.1/24")},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var there [2]net.PacketConn
+	for i, vnl := range lab {
+		peer := open(t, vnl, "fe80::b/64")
+		if there[i], err = peer.ListenPacket("udp6", "[::]:90"); err != nil {
+			t.Fatal(err)
+		}
+		defer there[i].Close()
+		there[i].SetDeadline(time.Now().Add(10 * time.Second))
+	}
+	pc, err := s.ListenPacket("udp6", "[::]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	nl, err := s.RTNL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nl.Close()
+	for _, dst := range []string{"fe80::b", "ff02::1", "ff12::5"} {
+		for _, zone := range []string{"", "lab0", "lab1", "test0"} {
+			_, err := pc.WriteTo([]byte("astray"), &net.UDPAddr{IP: net.ParseIP(dst), Port: 90, Zone: zone})
+			if err == nil {
+				t.Errorf("to %s, zone %q: it was sent", dst, zone)
+			}
+		}
+	}
+	for i, name := range []string{"lab0", "lab1"} {
+		index, err := nl.IfNameToIndex(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dst := range []string{"fe80::b", "ff02::1"} {
+			want := name + dst
+			if _, err := pc.WriteTo([]byte(want), &net.UDPAddr{IP: net.ParseIP(dst), Port: 90, Zone: strconv.Itoa(index)}); err != nil {
+				t.Fatalf("to %s, zone %d: %v", dst, index, err)
+			}
+			b := make([]byte, 100)
+			n, from, err := there[i].ReadFrom(b)
+			if err != nil || string(b[:n]) != want {
+				t.Fatalf("got %q, %v, want %q", b[:n], err, want)
+			}
+			// To where it came from.
+			if _, err := there[i].WriteTo([]byte("back"), from); err != nil {
+				t.Fatal(err)
+			}
+			pc.SetDeadline(time.Now().Add(10 * time.Second))
+			if n, _, err := pc.ReadFrom(b); err != nil || string(b[:n]) != "back" {
+				t.Fatalf("got %q, %v, want an answer", b[:n], err)
+			}
+		}
+		// A connected socket has the zone's name.
+		c, err := s.Dial("udp6", "[fe80::b%"+name+"]:90")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
 	}
 }
 

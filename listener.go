@@ -27,6 +27,12 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 // ListenPacket announces on the local address, see [net.ListenPacket]. Without
 // a host, or with ::, "udp" takes both families. Raw sockets, such as "ip4:icmp",
 // need no privilege.
+//
+// WriteTo of what it returns is package net's, which does not know the names of the
+// stack's interfaces: write the zone of a link-local destination as a number, as
+// ReadFrom gives it ("fe80::1%1048576"), or use a connection of Dial, which takes names.
+// Where a stack has several interfaces, link-local destinations without a zone, or with a
+// name, are unreachable; with one interface they are sent there.
 func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	if isIP(network) && lc.Stack != nil {
 		if err := lc.Stack.check(); err != nil {

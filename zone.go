@@ -35,6 +35,34 @@ func (s *Stack) zoneIndex(ip netip.Addr) (netip.Addr, error) {
 	return ip.WithZone(strconv.Itoa(index)), nil
 }
 
+// zoneOf is zoneIndex for a local address of a Dialer, which it does not change.
+func (s *Stack) zoneOf(addr net.Addr) (net.Addr, error) {
+	index := func(ip net.IP, zone string) (string, error) {
+		a, ok := netip.AddrFromSlice(ip)
+		if !ok || zone == "" || a.Unmap().Is4() {
+			return zone, nil // package net has the right error, or ignores the zone
+		}
+		a, err := s.zoneIndex(a.WithZone(zone))
+		return a.Zone(), err
+	}
+	var err error
+	switch a := addr.(type) {
+	case *net.TCPAddr:
+		if a != nil && a.Zone != "" {
+			b := *a
+			b.Zone, err = index(a.IP, a.Zone)
+			return &b, err
+		}
+	case *net.UDPAddr:
+		if a != nil && a.Zone != "" {
+			b := *a
+			b.Zone, err = index(a.IP, a.Zone)
+			return &b, err
+		}
+	}
+	return addr, nil
+}
+
 // nameZones puts the names of the stack's interfaces into the zones of the
 // addresses of a new connection, before anybody sees them. Package net has a
 // number there, as the host has no such interface.

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -118,6 +119,11 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		}
 		s.ifaces = append(s.ifaces, i)
 	}
+	if len(s.ifaces) > 1 && !s.joined {
+		if err := refuseUnscoped(nl); err != nil {
+			s.log.Debug("link-local destinations without a zone go to the first interface", "error", err)
+		}
+	}
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
@@ -125,6 +131,21 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		i.start()
 	}
 	return s, nil
+}
+
+// refuseUnscoped makes link-local destinations without a zone unreachable. Package
+// net knows the names of the host's interfaces only, and makes any other zone none;
+// the kernel then takes the first interface, whose network may be another one. With
+// a zone, or a socket that is bound to an interface, routes of other interfaces do not
+// count, and these are loopback's. They come before the kernel's own: one has a lower
+// metric, the others longer prefixes.
+func refuseUnscoped(nl *rtnl.Conn) error {
+	err := nl.RouteAdd(netip.MustParsePrefix("fe80::/64"), netip.Addr{}, 0, rtnl.Unreachable, rtnl.Metric(1))
+	for _, flags := range []byte{0, 1, 3, 7} { // of multicast addresses, RFC 4291 and 7371
+		group := netip.AddrFrom16([16]byte{0: 0xff, 1: flags<<4 | 2})
+		err = errors.Join(err, nl.RouteAdd(netip.PrefixFrom(group, 16), netip.Addr{}, 0, rtnl.Unreachable, rtnl.Table(unix.RT_TABLE_LOCAL)))
+	}
+	return err
 }
 
 // Name returns the name that the stack was given, "stack" if it was given none.
