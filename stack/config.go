@@ -292,7 +292,9 @@ type Stats struct {
 }
 
 // InterfaceStats count what passed between an interface and its network. "Tx"
-// is what the stack sent.
+// is what the stack sent, without what was dropped. Networks that the kernel
+// switches, mem:// and lan://, have the kernel's counters, to which a packet that
+// stands for several frames is one.
 type InterfaceStats struct {
 	Name  string // that it has now
 	Index int

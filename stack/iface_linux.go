@@ -37,6 +37,7 @@ type iface struct {
 	dev   *nic.Device
 	cable *cable // nil: dev is a TAP
 	plug  vdeplug.Conn
+	wire  *wire // the plug, when the pump has started
 	pumps sync.WaitGroup
 
 	lan     *lan
@@ -472,11 +473,13 @@ func (i *iface) networkStats() InterfaceStats {
 	}
 	st.TxDropped += i.dev.Bad.Load()
 	st.Refused = i.dev.Refused.Load()
+	if i.wire != nil {
+		dropped := i.wire.dropped()
+		st.TxFrames -= min(st.TxFrames, dropped)
+		st.TxDropped += dropped
+	}
 	if d, ok := i.plug.(vdeplug.Dropper); ok {
-		drops := d.Drops()
-		st.TxFrames -= min(st.TxFrames, drops.Send)
-		st.TxDropped += drops.Send
-		st.RxDropped += drops.Recv
+		st.RxDropped += d.Drops().Recv
 	}
 	if l, ok := i.plug.(vdeplug.Linker); ok {
 		link := l.Link()

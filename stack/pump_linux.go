@@ -24,16 +24,13 @@ func (i *iface) start() {
 	if i.lan != nil {
 		return
 	}
-	plug, ok := i.plug.(carrier.Conn)
-	if !ok {
-		plug = newFrames(i.plug)
-	}
-	i.pumps.Go(func() { i.send(plug) })
-	i.pumps.Go(func() { i.receive(plug) })
+	i.wire = newWire(i.plug)
+	i.pumps.Go(func() { i.send(i.wire) })
+	i.pumps.Go(func() { i.receive(i.wire) })
 }
 
 // send carries packets from the interface to the network.
-func (i *iface) send(plug carrier.Conn) {
+func (i *iface) send(w *wire) {
 	var b carrier.Buffer
 	defer b.Release()
 	for n := 1; ; n++ {
@@ -53,9 +50,11 @@ func (i *iface) send(plug carrier.Conn) {
 		if i.recording != nil {
 			i.recording.Packets(true, packets)
 		}
-		if err := plug.SendPackets(packets); err != nil {
+		if sent, err := w.send(packets, c.Frames, c.Bytes); err != nil {
 			i.fail(err) // the interface stays, and is drained
 			c = nic.Counts{Dropped: c.Frames}
+		} else {
+			c.Bytes = sent
 		}
 		i.tx.add(c)
 		if n%turns == 0 {
@@ -88,45 +87,47 @@ func (i *iface) receive(plug carrier.Conn) {
 	}
 }
 
-// frames lets a plug that knows only frames carry packets.
-type frames struct {
-	plug vdeplug.Conn
-	in   []byte           // for the one goroutine that receives
-	cut  virtio.Segmenter // for the one that sends
-	out  []byte           // a frame in one piece
+// A wire is a plug as the pump sends to it.
+type wire struct {
+	carrier.Conn
+	plug   vdeplug.Conn
+	frames *carrier.Frames // nil: the plug carries packets
+	seen   uint64          // of dropped; only the sender uses it
 }
 
-func newFrames(plug vdeplug.Conn) *frames {
-	return &frames{plug: plug, in: make([]byte, vdeplug.MaxFrame)}
-}
-
-// RecvPackets is that of [carrier.Conn].
-func (f *frames) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
-	n, err := f.plug.Recv(f.in)
-	if err != nil {
-		return nil, err
+func newWire(plug vdeplug.Conn) *wire {
+	w := &wire{plug: plug}
+	var ok bool
+	if w.Conn, ok = plug.(carrier.Conn); !ok {
+		w.frames = carrier.NewFrames(plug, vdeplug.MaxFrame)
+		w.Conn = w.frames
 	}
-	b.Packets = append(b.Packets[:0], carrier.Packet{Data: f.in[:n]})
-	return b.Packets, nil
+	return w
 }
 
-// SendPackets is that of [carrier.Conn].
-func (f *frames) SendPackets(packets []carrier.Packet) error {
-	for i := range packets {
-		segments, err := f.cut.Split(packets[i].Offload, packets[i].Data, 0)
-		if err != nil {
-			continue // no frames can be made of it
-		}
-		for _, s := range segments {
-			frame := s.Data
-			if len(s.Head) > 0 {
-				f.out = append(append(f.out[:0], s.Head...), s.Data...)
-				frame = f.out
-			}
-			if err := f.plug.Send(frame); err != nil {
-				return err
-			}
-		}
+// send sends packets that are so many frames and bytes, and returns how many of
+// the bytes were sent. Plugs count the frames that they drop, most of them in this
+// call: of a batch of which a part was dropped, the bytes are shared out. What is
+// dropped later counts with the next batch.
+func (w *wire) send(packets []carrier.Packet, frames, bytes uint64) (sent uint64, err error) {
+	if err := w.SendPackets(packets); err != nil {
+		return 0, err
 	}
-	return nil
+	lost := min(w.dropped()-w.seen, frames)
+	w.seen += lost
+	if lost > 0 {
+		bytes -= bytes * lost / frames
+	}
+	return bytes, nil
+}
+
+// dropped returns how many frames were not sent so far.
+func (w *wire) dropped() (n uint64) {
+	if d, ok := w.plug.(vdeplug.Dropper); ok {
+		n = d.Drops().Send
+	}
+	if w.frames != nil {
+		n += w.frames.Bad.Load()
+	}
+	return n
 }

@@ -104,7 +104,8 @@ func (d *dropCounter) sendWhole(p *pollFile, packets []carrier.Packet, sending c
 				continue
 			}
 			p.Offload.Encode(headers[i][:])
-			s.Add([]virtio.Segment{{Head: headers[i][:], Data: p.Data}}, 0, nil)
+			frames, _ := virtio.Count(p.Offload, p.Data)
+			s.AddParts([][]byte{headers[i][:], p.Data}, frames)
 		}
 		packets = packets[n:]
 		if err := d.flush(*p, s, sending, wait); err != nil {

@@ -1,0 +1,108 @@
+package vdestack
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/stack"
+)
+
+// TestStatsTruth compares what a stack has sent with what another has received, on
+// networks of plugs.
+func TestStatsTruth(t *testing.T) {
+	for name, vnl := range map[string]string{
+		"mem": "mem://" + t.Name(), "ptp": "ptp://" + filepath.Join(t.TempDir(), "p"),
+		"netemu": "netemu://delay=1us{mem://" + t.Name() + ".emu}", "vlan": "vlan://5{mem://" + t.Name() + ".vlan}",
+	} {
+		for _, kind := range kinds {
+			for _, o := range []stack.Offload{0, 0xff} {
+				t.Run(fmt.Sprintf("%s on %s without %#x", name, kind, o), func(t *testing.T) {
+					inUserSpace(t)
+					make := func(addr string) *Stack {
+						s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Kind: kind, NoOffload: o, Addrs: prefixes(addr)}}})
+						if err != nil {
+							t.Fatal(err)
+						}
+						t.Cleanup(func() { s.Close() })
+						return s
+					}
+					b := make("10.0.0.2/24") // first: it gets all
+					a := make("10.0.0.1/24")
+					echo(t, a, b)
+					transfer(t, b, a, "10.0.0.2:0", 64<<10)
+					var sent, got InterfaceStats
+					defer func() {
+						if t.Failed() {
+							t.Logf("sent %+v, received %+v", sent, got)
+						}
+					}()
+					eventually(t, "all that is sent has arrived", func() bool {
+						sent, got = a.Stats().Interfaces[0], b.Stats().Interfaces[0]
+						return sent.TxFrames > 0 && got.RxFrames+got.RxDropped == sent.TxFrames && (got.RxDropped > 0 || got.RxBytes == sent.TxBytes)
+					})
+				})
+			}
+		}
+	}
+}
+
+// echo sends datagrams of many sizes from a to b and back.
+func echo(t *testing.T, a, b *Stack) {
+	t.Helper()
+	p, err := b.ListenPacket("udp", "10.0.0.2:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	c, err := a.Dial("udp", "10.0.0.2:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	buf := make([]byte, 2000)
+	for n := 1; n < 1500; n += 97 {
+		for _, one := range []interface{ SetReadDeadline(time.Time) error }{p, c} {
+			one.SetReadDeadline(time.Now().Add(10 * time.Second))
+		}
+		var from net.Addr
+		_, err := c.Write(buf[:n])
+		if err == nil {
+			_, from, err = p.ReadFrom(buf)
+		}
+		if err == nil {
+			_, err = p.WriteTo(buf[:n], from)
+		}
+		if err == nil {
+			_, err = c.Read(buf)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestStatsDropped has a network that drops all: nothing counts as sent.
+func TestStatsDropped(t *testing.T) {
+	for _, kind := range kinds {
+		for _, never := range []bool{false, true} {
+			s, err := New(t.Context(), Config{Interfaces: []Interface{{Kind: kind, NoReconnect: never, Addrs: prefixes("10.0.0.1/24", "fc00::1/64")}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			speaker := newSpeaker(t, s)
+			for range 100 {
+				speaker.send(t, "10.0.0.255:7", "nobody")
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if st := s.Stats().Interfaces[0]; st.TxFrames != 0 || st.TxBytes != 0 || st.TxDropped < 100 {
+				t.Errorf("%s: %+v", kind, st)
+			}
+		}
+	}
+}
