@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -374,5 +375,145 @@ func TestCaptureJoined(t *testing.T) {
 	f, err := capturetest.Read(out.Bytes())
 	if err != nil || !slices.ContainsFunc(f.Packets, func(p capturetest.Packet) bool { return p.Out }) {
 		t.Errorf("%d packets, %v", len(f.Packets), err)
+	}
+}
+
+// TestCaptureOrder records three stacks of a network in one file: each frame is
+// there as sent before it is there as received, and no time contradicts that.
+func TestCaptureOrder(t *testing.T) {
+	ping, tshark := testenv.Need(t, "ping", "iputils-ping"), testenv.Need(t, "tshark", "tshark")
+	test := func(t *testing.T, vnl string) {
+		file, err := os.Create(filepath.Join(t.TempDir(), "order.pcapng"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		const count = 3
+		var stacks [count]*Stack
+		for i := range stacks {
+			s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Name: fmt.Sprint("cap", i), Capture: file,
+				Addrs: prefixes(fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("fc00::%d/64", i+1))}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			stacks[i] = s
+		}
+		for i, s := range stacks {
+			next := (i + 1) % count
+			for _, dst := range []string{fmt.Sprintf("10.0.0.%d", next+1), fmt.Sprintf("fc00::%d", next+1)} {
+				if out, err := s.Command(t.Context(), ping, "-q", "-c", "100", "-i", "0.002", dst).CombinedOutput(); err != nil {
+					t.Fatalf("%v\n%s", err, out)
+				}
+			}
+			transfer(t, stacks[next], s, fmt.Sprintf("10.0.0.%d:0", next+1), 1<<20)
+		}
+		again := 0 // segments that TCP itself has sent again: the machine was slow
+		for _, s := range stacks {
+			out, err := s.Command(t.Context(), "awk", "/^Tcp: [0-9]/ { print $13 }", "/proc/self/net/snmp").Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := strconv.Atoi(strings.TrimSpace(string(out)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			again += n
+		}
+		for _, s := range stacks {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if st := s.Stats().Interfaces[0]; st.CaptureDropped > 0 {
+				testenv.Skip(t, "%d frames were not recorded: the machine is too slow for the order of all", st.CaptureDropped)
+			}
+		}
+		b, err := os.ReadFile(file.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := capturetest.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkOrder(t, f)
+		if again > 0 {
+			t.Logf("TCP has sent %d segments again: tshark is not asked", again)
+			return
+		}
+		for i := range stacks {
+			// A file for each: of both ends of a connection, segments are there twice.
+			one := filepath.Join(t.TempDir(), "one.pcap")
+			if err := os.WriteFile(one, pcapOf(f, i), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.CommandContext(t.Context(), tshark, "-r", one,
+				"-Y", "tcp.analysis.retransmission || tcp.analysis.out_of_order || tcp.analysis.lost_segment || tcp.analysis.ack_lost_segment").Output()
+			if err != nil || len(out) > 0 {
+				t.Errorf("tshark on interface %d: %v\n%s", i, err, out)
+			}
+		}
+	}
+	onNetworks(t, test)
+	t.Run("switch", func(t *testing.T) { test(t, "switch://"+filepath.Join(t.TempDir(), "sw")) })
+}
+
+// pcapOf returns the frames of an interface in the format pcap, with nanoseconds.
+func pcapOf(f capturetest.File, id int) []byte {
+	le := binary.LittleEndian
+	b := append(le.AppendUint32(nil, 0xa1b23c4d), 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0)
+	for _, p := range f.Packets {
+		if p.Interface == id {
+			b = le.AppendUint32(b, uint32(p.Time/1e9))
+			b = le.AppendUint32(b, uint32(p.Time%1e9))
+			b = le.AppendUint32(b, uint32(len(p.Data)))
+			b = append(le.AppendUint32(b, uint32(len(p.Data))), p.Data...)
+		}
+	}
+	return b
+}
+
+// checkOrder wants, before each frame that an interface received, one that another
+// had sent.
+func checkOrder(t *testing.T, f capturetest.File) {
+	t.Helper()
+	type arrival struct {
+		data string
+		at   int
+	}
+	sent, received := make(map[string][]int64), make(map[arrival]int)
+	late := 0
+	for _, p := range f.Packets {
+		if p.Out {
+			sent[string(p.Data)] = append(sent[string(p.Data)], p.Time)
+		}
+	}
+	all := sent
+	sent = make(map[string][]int64)
+	for n, p := range f.Packets {
+		data := string(p.Data)
+		if p.Out {
+			sent[data] = append(sent[data], p.Time)
+			continue
+		}
+		a := arrival{data, p.Interface}
+		i := received[a]
+		received[a]++
+		switch {
+		case i >= len(all[data]):
+			continue // sent before the capture began, or by nobody who is recorded
+		case i >= len(sent[data]):
+			t.Errorf("frame %d of %d is received before it is sent: %x", n, len(f.Packets), p.Data[:min(len(data), 60)])
+		case p.Time < sent[data][i]:
+			t.Errorf("frame %d is received %d ns before it is sent: %x", n, sent[data][i]-p.Time, p.Data[:min(len(data), 60)])
+		default:
+			continue
+		}
+		if late++; late > 10 {
+			t.Fatal("and so on")
+		}
+	}
+	if len(received) == 0 {
+		t.Error("nothing was received")
 	}
 }

@@ -42,6 +42,14 @@ func (i *iface) startCapture(nl *rtnl.Conn) error {
 		if err == nil {
 			r.monitor, err = nic.NewMonitor(fd, i.index)
 		}
+		if err == nil {
+			if fd, err = i.s.ns.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0); err == nil {
+				err = nic.AwaitTimes(fd)
+			}
+			if err != nil {
+				r.monitor.Close()
+			}
+		}
 		if err != nil {
 			return fmt.Errorf("a socket for the capture: %w", err)
 		}
@@ -52,6 +60,7 @@ func (i *iface) startCapture(nl *rtnl.Conn) error {
 	})
 	i.recording = r
 	if r.monitor != nil {
+		r.Late(r.monitor.Quiet)
 		go r.read()
 	}
 	return nil
@@ -63,19 +72,12 @@ func (r *recording) read() {
 	var b carrier.Buffer
 	defer b.Release()
 	for {
-		packets, sent, err := r.monitor.Read(&b)
+		packets, seen, err := r.monitor.Read(&b)
 		if err != nil {
 			return
 		}
 		r.Missed(r.monitor.Missed())
-		for len(packets) > 0 {
-			n := 1
-			for n < len(packets) && sent[n] == sent[0] {
-				n++
-			}
-			r.Packets(sent[0], packets[:n])
-			packets, sent = packets[n:], sent[n:]
-		}
+		r.SeenAt(packets, func(j int) (out bool, ns int64) { return seen[j].Sent, seen[j].Time })
 	}
 }
 

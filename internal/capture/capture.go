@@ -2,14 +2,18 @@
 // other programs read.
 //
 // Who has frames never waits for who writes them: what the writer does not take in
-// time is dropped, and counted in the file.
+// time is dropped, and counted in the file. Frames are in the file in the order of
+// their times, also where these are taken long before a frame gets here.
 package capture
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,6 +34,11 @@ const (
 	// stallTime is how long Close waits for a writer that takes nothing.
 	stallTime = 5 * time.Second
 
+	// holdTime is how long a frame waits for earlier ones at most, and holdStep how
+	// often they are looked for.
+	holdTime = time.Second
+	holdStep = time.Millisecond
+
 	headerLen = 14 // of Ethernet
 )
 
@@ -49,10 +58,21 @@ type recorder struct {
 	arrived    sync.Cond  // pending or closing has changed
 	interfaces []*Interface
 	pending    []byte
+	blocks     []block // that pending consists of
+	sorted     bool    // they are in the order of their times
 	cut        virtio.Segmenter
 	writes     uint64
 	closing    bool
 	err        error
+}
+
+// A block is where one ends in pending, with the time that it belongs to and the
+// one when it came.
+type block struct {
+	ns      int64
+	arrived time.Time
+	begin   int
+	end     int
 }
 
 // An Interface is what frames are recorded of. Its methods may be called from
@@ -65,7 +85,10 @@ type Interface struct {
 	// Guarded by r.mu:
 	closed bool
 	stats  statistics
-	missed uint64 // since the last that was recorded
+	missed uint64      // since the last that was recorded
+	quiet  func() bool // nil: frames get here at their time
+	last   int64       // time of the last frame that came with one
+	newest int64       // of the times of all frames
 }
 
 // Open begins to record an interface. Those with the same writer, if it can be
@@ -92,7 +115,8 @@ func (i *Interface) join(w io.Writer, name, description string) error {
 		r = recorders.all[w]
 	}
 	if r == nil {
-		r = &recorder{w: w, done: make(chan struct{}), pending: appendSection(nil)}
+		r = &recorder{w: w, done: make(chan struct{}), pending: appendSection(nil), sorted: true}
+		r.ended(math.MinInt64, time.Now())
 		r.arrived.L = &r.mu
 		if comparable {
 			recorders.all[w] = r
@@ -107,9 +131,95 @@ func (i *Interface) join(w io.Writer, name, description string) error {
 	if r.err == nil {
 		r.interfaces = append(r.interfaces, i)
 		r.pending = appendInterface(r.pending, name, description)
+		r.ended(math.MinInt64, time.Now()) // before all of its frames, in the order of the numbers
 		r.arrived.Signal()
 	}
 	return r.err
+}
+
+// ended notes that a block of pending is complete. r.mu is held.
+func (r *recorder) ended(ns int64, arrived time.Time) {
+	b := block{ns: ns, arrived: arrived, end: len(r.pending)}
+	if n := len(r.blocks); n > 0 {
+		b.begin = r.blocks[n-1].end
+		r.sorted = r.sorted && r.blocks[n-1].ns <= ns
+	}
+	r.blocks = append(r.blocks, b)
+}
+
+// Late says that frames get here later than at their time, with SeenAt, and that
+// quiet reports whether all are here. Frames of other interfaces with the same
+// writer wait for them.
+func (i *Interface) Late(quiet func() bool) {
+	i.r.mu.Lock()
+	defer i.r.mu.Unlock()
+	i.quiet = quiet
+}
+
+// complete returns a time up to which all frames are here. No lock is held: what
+// comes meanwhile may be later than that.
+//
+// A frame waits to be read at who sends it before it gets its time at who receives
+// it. So when all is read at the sender after now, all is here that was sent before
+// a frame that was received before now.
+func (r *recorder) complete() (ns int64, now time.Time) {
+	now = time.Now()
+	ns = math.MaxInt64
+	r.mu.Lock()
+	interfaces, closing := r.interfaces, r.closing
+	r.mu.Unlock()
+	if closing {
+		return ns, now
+	}
+	for _, i := range interfaces {
+		r.mu.Lock()
+		late, last := i.quiet != nil && !i.closed, i.last
+		r.mu.Unlock()
+		if !late {
+			continue
+		}
+		ns = min(ns, now.UnixNano())
+		if !i.quiet() {
+			ns = min(ns, last)
+		}
+	}
+	return ns, now
+}
+
+// take moves to out what belongs to a time up to ns, or has waited too long.
+func (r *recorder) take(out []byte, ns int64, now time.Time) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ns == math.MaxInt64 && r.sorted {
+		out, r.pending, r.blocks = r.pending, out[:0], r.blocks[:0]
+		return out
+	}
+	if !r.sorted {
+		slices.SortStableFunc(r.blocks, func(a, b block) int { return cmp.Compare(a.ns, b.ns) })
+	}
+	n := 0
+	for i, b := range r.blocks {
+		if b.ns <= ns || now.Sub(b.arrived) > holdTime {
+			n = i + 1
+		}
+	}
+	out = out[:0]
+	for _, b := range r.blocks {
+		out = append(out, r.pending[b.begin:b.end]...)
+	}
+	size := 0
+	for _, b := range r.blocks[:n] {
+		size += b.end - b.begin
+	}
+	r.pending, r.sorted = append(r.pending[:0], out[size:]...), true
+	r.blocks = append(r.blocks[:0], r.blocks[n:]...)
+	end := 0
+	for i := range r.blocks {
+		b := &r.blocks[i]
+		b.begin, b.end = end, end+b.end-b.begin
+		end = b.end
+	}
+	return out[:size]
 }
 
 // write writes what there is.
@@ -119,17 +229,21 @@ func (r *recorder) write() {
 	for {
 		r.mu.Lock()
 		if n := cap(r.pending) + cap(out); n > keptSize && len(out) < n/16 && len(r.pending) == 0 {
-			r.pending, out = nil, nil
+			r.pending, r.blocks, out = nil, nil, nil
 		}
 		for len(r.pending) == 0 && !r.closing {
 			r.arrived.Wait()
 		}
-		if len(r.pending) == 0 || r.err != nil {
-			r.mu.Unlock()
+		over := len(r.pending) == 0 || r.err != nil
+		r.mu.Unlock()
+		if over {
 			return
 		}
-		out, r.pending = r.pending, out[:0]
-		r.mu.Unlock()
+		ns, now := r.complete()
+		if out = r.take(out, ns, now); len(out) == 0 {
+			time.Sleep(holdStep) // until more is complete
+			continue
+		}
 		for rest := out; len(rest) > 0; {
 			n, err := r.writeTo(rest[:min(len(rest), writeSize)])
 			if err == nil && n != min(len(rest), writeSize) {
@@ -181,7 +295,7 @@ func (r *recorder) end(err error) bool {
 		return r.err == nil // Close may not have waited
 	}
 	err = fmt.Errorf("writing the capture: %w", err)
-	r.err, r.pending = err, nil
+	r.err, r.pending, r.blocks = err, nil, nil
 	interfaces := r.interfaces
 	r.mu.Unlock()
 	for _, i := range interfaces {
@@ -199,9 +313,28 @@ func (i *Interface) Packets(out bool, packets []carrier.Packet) {
 	if i.closed {
 		return
 	}
-	now := time.Now().UnixNano()
+	now := time.Now()
 	for j := range packets {
-		i.packet(now, out, packets[j].Offload, packets[j].Data)
+		i.packet(now.UnixNano(), now, out, packets[j].Offload, packets[j].Data)
+	}
+	if len(r.pending) > 0 {
+		r.arrived.Signal()
+	}
+}
+
+// SeenAt is Packets for those whose direction and time in ns are known.
+func (i *Interface) SeenAt(packets []carrier.Packet, of func(j int) (out bool, ns int64)) {
+	r := i.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i.closed {
+		return
+	}
+	now := time.Now()
+	for j := range packets {
+		out, ns := of(j)
+		i.packet(ns, now, out, packets[j].Offload, packets[j].Data)
+		i.last = ns
 	}
 	if len(r.pending) > 0 {
 		r.arrived.Signal()
@@ -214,13 +347,14 @@ func (i *Interface) Frame(out bool, frame []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !i.closed {
-		i.packet(time.Now().UnixNano(), out, virtio.Header{}, frame)
+		now := time.Now()
+		i.packet(now.UnixNano(), now, out, virtio.Header{}, frame)
 		r.arrived.Signal()
 	}
 }
 
 // packet records the frames of a packet. r.mu is held.
-func (i *Interface) packet(now int64, out bool, h virtio.Header, data []byte) {
+func (i *Interface) packet(ns int64, now time.Time, out bool, h virtio.Header, data []byte) {
 	r := i.r
 	if len(data) < headerLen {
 		return // it does not get there
@@ -233,7 +367,7 @@ func (i *Interface) packet(now int64, out bool, h virtio.Header, data []byte) {
 	}
 	if h.GSOType == virtio.GSONone {
 		at := len(r.pending) + packetHead
-		i.frame(now, out, nil, data)
+		i.frame(ns, now, out, nil, data)
 		// A checksum that is missing is made in the copy.
 		r.cut.Split(h, r.pending[at:at+len(data)], 0) // an error leaves it as it is
 		return
@@ -243,13 +377,14 @@ func (i *Interface) packet(now int64, out bool, h virtio.Header, data []byte) {
 		return // it does not get there
 	}
 	for _, s := range segments {
-		i.frame(now, out, s.Head, s.Data)
+		i.frame(ns, now, out, s.Head, s.Data)
 	}
 }
 
-func (i *Interface) frame(now int64, out bool, head, data []byte) {
-	i.r.pending = appendPacket(i.r.pending, i.id, now, out, i.missed, head, data)
-	i.missed = 0
+func (i *Interface) frame(ns int64, now time.Time, out bool, head, data []byte) {
+	i.r.pending = appendPacket(i.r.pending, i.id, ns, out, i.missed, head, data)
+	i.r.ended(ns, now)
+	i.missed, i.newest = 0, max(i.newest, ns)
 	i.stats.recorded++
 }
 
@@ -290,9 +425,11 @@ func (i *Interface) Close() error {
 		return nil
 	}
 	i.closed = true
-	i.stats.end = time.Now().UnixNano()
+	now := time.Now()
+	i.stats.end = now.UnixNano()
 	if r.err == nil {
 		r.pending = appendStatistics(r.pending, i.id, i.stats)
+		r.ended(max(i.stats.end, i.newest), now) // after all of its frames, also if the clock was set
 		r.arrived.Signal()
 	}
 	r.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -400,3 +401,50 @@ func BenchmarkPackets(b *testing.B) {
 type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+// TestLate records frames that come later than others of a later time.
+func TestLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		var quiet atomic.Bool
+		slow, fast := Open(&out, "slow", "", nil), Open(&out, "fast", "", nil)
+		slow.Late(quiet.Load)
+		fast.Late(func() bool { return true })
+		seen := func(i *Interface, ago time.Duration) {
+			ns := time.Now().Add(-ago).UnixNano()
+			i.SeenAt([]carrier.Packet{{Data: frame(60)}}, func(int) (bool, int64) { return i == slow, ns })
+		}
+		written := func() (order []string) {
+			synctest.Wait()
+			for _, p := range read(t, out.Bytes()).Packets {
+				order = append(order, []string{"slow", "fast"}[p.Interface])
+			}
+			return order
+		}
+		expect := func(want ...string) {
+			t.Helper()
+			if got := written(); !slices.Equal(got, want) {
+				t.Errorf("written %q, want %q", got, want)
+			}
+		}
+		seen(fast, 10*time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
+		expect() // slow may have an earlier one
+		seen(slow, time.Second)
+		time.Sleep(holdStep)
+		expect("slow")
+		seen(slow, 105*time.Millisecond)
+		quiet.Store(true)
+		time.Sleep(holdStep)
+		expect("slow", "fast", "slow")
+		quiet.Store(false)
+		seen(fast, 0)
+		time.Sleep(holdTime + 2*holdStep)
+		expect("slow", "fast", "slow", "fast") // at last
+		seen(fast, -time.Hour)
+		seen(slow, -time.Minute)
+		check(t, slow.Close())
+		check(t, fast.Close())
+		expect("slow", "fast", "slow", "fast", "slow", "fast")
+	})
+}

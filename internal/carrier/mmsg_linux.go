@@ -24,10 +24,10 @@ type system struct {
 }
 
 // A control is a control message: of UDP_GRO, UDP_SEGMENT or SCM_RIGHTS with an
-// int, or of PACKET_AUXDATA.
+// int, or of PACKET_AUXDATA, which that of SO_TIMESTAMPNS may precede.
 type control struct {
 	hdr   unix.Cmsghdr
-	value [24]byte
+	value [ControlStamped - unix.SizeofCmsghdr]byte
 }
 
 // A Datagram is what RecvMsgs received.
@@ -44,6 +44,9 @@ type Datagram struct {
 	// Tag and TagType are the VLAN tag that the kernel has taken out of a frame
 	// (PACKET_AUXDATA); TagType 0: none.
 	Tag, TagType uint16
+	// Time is when the frame was at the interface (SO_TIMESTAMPNS), in ns since
+	// 1970; 0: not asked for.
+	Time int64
 	// Right is a descriptor that came along (SCM_RIGHTS), else -1. It belongs to
 	// the caller.
 	Right int
@@ -58,6 +61,8 @@ const (
 	ControlInt = unix.SizeofCmsghdr + 4
 	// ControlAux is room for PACKET_AUXDATA.
 	ControlAux = unix.SizeofCmsghdr + 24
+	// ControlStamped is room for SO_TIMESTAMPNS and PACKET_AUXDATA.
+	ControlStamped = unix.SizeofCmsghdr + 16 + ControlAux
 )
 
 // RecvMsgs receives datagrams into the memory of the buffer, without blocking:
@@ -128,24 +133,31 @@ func (b *Buffer) Datagram(i int) Datagram {
 		From:      &b.mem.names[i],
 		Right:     -1,
 	}
-	if b.mem.room == DataOnly || m.hdr.Controllen < unix.SizeofCmsghdr+4 {
+	if b.mem.room == DataOnly {
 		return d
 	}
-	c := &b.mem.control[i]
-	value := int(*(*int32)(unsafe.Pointer(&c.value)))
-	switch [2]int32{c.hdr.Level, c.hdr.Type} {
-	case [2]int32{unix.SOL_UDP, unix.UDP_GRO}:
-		d.Segment = value
-	case [2]int32{unix.SOL_SOCKET, unix.SCM_RIGHTS}:
-		d.Right = value
-	case [2]int32{unix.SOL_PACKET, unix.PACKET_AUXDATA}:
-		aux := (*unix.TpacketAuxdata)(unsafe.Pointer(&c.value))
-		if aux.Status&unix.TP_STATUS_VLAN_VALID != 0 {
-			d.Tag, d.TagType = aux.Vlan_tci, unix.ETH_P_8021Q
-			if aux.Status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
-				d.TagType = aux.Vlan_tpid
+	const align = unix.SizeofPtr - 1
+	c := unsafe.Slice((*byte)(unsafe.Pointer(&b.mem.control[i])), unsafe.Sizeof(control{}))[:m.hdr.Controllen]
+	for len(c) >= unix.SizeofCmsghdr+4 {
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
+		value := unsafe.Pointer(&c[unix.SizeofCmsghdr])
+		switch [2]int32{h.Level, h.Type} {
+		case [2]int32{unix.SOL_UDP, unix.UDP_GRO}:
+			d.Segment = int(*(*int32)(value))
+		case [2]int32{unix.SOL_SOCKET, unix.SCM_RIGHTS}:
+			d.Right = int(*(*int32)(value))
+		case [2]int32{unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS}:
+			d.Time = (*unix.Timespec)(value).Nano()
+		case [2]int32{unix.SOL_PACKET, unix.PACKET_AUXDATA}:
+			aux := (*unix.TpacketAuxdata)(value)
+			if aux.Status&unix.TP_STATUS_VLAN_VALID != 0 {
+				d.Tag, d.TagType = aux.Vlan_tci, unix.ETH_P_8021Q
+				if aux.Status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+					d.TagType = aux.Vlan_tpid
+				}
 			}
 		}
+		c = c[min(len(c), (int(h.Len)+align)&^align):]
 	}
 	return d
 }

@@ -1,6 +1,9 @@
 package nic
 
 import (
+	"errors"
+	"os"
+	"time"
 	"unsafe"
 
 	"github.com/vdestack/vdestack/internal/carrier"
@@ -11,6 +14,12 @@ import (
 // that. One goroutine reads it.
 type Monitor struct{ dev *Device }
 
+// Seen is what a Monitor knows of a packet.
+type Seen struct {
+	Sent bool  // by the interface
+	Time int64 // when it was at the interface, in ns since 1970
+}
+
 // monitorBuffer is what the kernel keeps while nobody reads, where it allows so
 // much: nothing slows down who sends.
 const monitorBuffer = 32 << 20
@@ -18,18 +27,55 @@ const monitorBuffer = 32 << 20
 // NewMonitor takes over a packet socket as NewSocket does, and puts it on any
 // interface.
 func NewMonitor(fd, index int) (*Monitor, error) {
+	// Before it is bound, so that every packet has a time.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("setsockopt SO_TIMESTAMPNS", err)
+	}
 	d, err := newSocket(fd, index, All, monitorBuffer, 0)
 	if err != nil {
 		return nil, err
 	}
-	d.monitor = true
+	d.monitor, d.control = true, carrier.ControlStamped
 	return &Monitor{d}, nil
 }
 
-// Read waits for packets and returns them, with those that the interface has sent.
-func (m *Monitor) Read(b *carrier.Buffer) (packets []carrier.Packet, sent []bool, err error) {
+// AwaitTimes waits until the kernel notes the times of packets, which it begins to do
+// some time after the first socket has asked for them. It takes over a socket of
+// AF_INET and SOCK_DGRAM in a namespace whose loopback is up.
+func AwaitTimes(fd int) error {
+	defer unix.Close(fd)
+	const tries, between = 10000, 100 * time.Microsecond
+	// Other than SO_TIMESTAMPNS this tells no time rather than that of the call.
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_RX_SOFTWARE|unix.SOF_TIMESTAMPING_SOFTWARE)
+	if err != nil {
+		return os.NewSyscallError("setsockopt SO_TIMESTAMPING", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	self, err := unix.Getsockname(fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	var b [1]byte
+	var oob [128]byte
+	for range tries {
+		if err := unix.Sendto(fd, b[:], 0, self); err != nil {
+			return os.NewSyscallError("sendto", err)
+		}
+		if _, n, _, _, err := unix.Recvmsg(fd, b[:], oob[:], unix.MSG_DONTWAIT); err == nil && n > 0 {
+			return nil
+		}
+		time.Sleep(between)
+	}
+	return errors.New("the kernel tells no times of packets")
+}
+
+// Read waits for packets and returns them, and with each what is known of it.
+func (m *Monitor) Read(b *carrier.Buffer) (packets []carrier.Packet, seen []Seen, err error) {
 	packets, err = m.dev.Read(b)
-	return packets, m.dev.outgoing, err
+	return packets, m.dev.seen, err
 }
 
 // Missed returns how many packets were lost since the last call.

@@ -38,8 +38,9 @@ type Device struct {
 	offload atomic.Uint32 // an Offload
 	udp     bool          // the kernel accepts joined datagrams
 
-	monitor  bool   // of a Monitor
-	outgoing []bool // which packets of the last Read the interface has sent
+	monitor bool   // of a Monitor
+	seen    []Seen // the packets of the last Read
+	control int    // of the socket's messages
 
 	// Bad counts what the interface sent that is no packet.
 	Bad atomic.Uint64

@@ -34,7 +34,7 @@ func NewSocket(fd, index int, o Offload) (_ *Device, err error) {
 
 func newSocket(fd, index int, o Offload, buffer, ignoreOutgoing int) (_ *Device, err error) {
 	o = o.Usable()
-	d := &Device{socket: true, header: o&Header != 0, udp: true}
+	d := &Device{socket: true, header: o&Header != 0, udp: true, control: carrier.ControlAux}
 	set := func(level, option, value int, name string) {
 		if err == nil {
 			err = os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(fd, level, option, value))
@@ -75,7 +75,7 @@ const (
 // receiveMsgs receives packets from a socket.
 func (d *Device) receiveMsgs(fd int, b *carrier.Buffer) (bool, error) {
 	for {
-		n, err := b.RecvMsgs(fd, virtio.HeaderLen+virtio.MaxPacket, carrier.ControlAux)
+		n, err := b.RecvMsgs(fd, virtio.HeaderLen+virtio.MaxPacket, d.control)
 		switch {
 		case err == unix.EAGAIN:
 			return false, nil
@@ -93,12 +93,12 @@ func (d *Device) receiveMsgs(fd int, b *carrier.Buffer) (bool, error) {
 		case err != nil:
 			return true, os.NewSyscallError("recvmmsg", err)
 		}
-		d.outgoing = d.outgoing[:0]
+		d.seen = d.seen[:0]
 		for i := range n {
 			g, before := b.Datagram(i), len(b.Packets)
 			d.add(b, g)
 			if d.monitor && len(b.Packets) > before {
-				d.outgoing = append(d.outgoing, packetType(g) == unix.PACKET_OUTGOING)
+				d.seen = append(d.seen, Seen{packetType(g) == unix.PACKET_OUTGOING, g.Time})
 			}
 		}
 		if len(b.Packets) > 0 {
