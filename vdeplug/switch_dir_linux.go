@@ -118,7 +118,8 @@ func (d *switchDir) enter(ctx context.Context) (made bool, err error) {
 			return false, &fs.PathError{Op: "open", Path: d.path, Err: err}
 		}
 		d.file = os.NewFile(uintptr(fd), d.path)
-		if err = d.lock(ctx); err == nil {
+		if err = d.lock(ctx); err == nil || errors.Is(err, unix.EBUSY) && ctx.Err() == nil {
+			err = nil // whoever may read the directory can lock it for ever
 			var st unix.Stat_t
 			if unix.Fstat(fd, &st) == nil && idOf(&st) == idAt(d.path) {
 				if int(st.Uid) != os.Geteuid() {
@@ -136,7 +137,9 @@ func (d *switchDir) enter(ctx context.Context) (made bool, err error) {
 	return false, ctx.Err()
 }
 
-// lock locks the directory. Switches have it locked for a moment only.
+// lock locks the directory. Switches have it locked for a moment only: what waits
+// longer goes without, as with a turn. Then the names in it are looked at all the
+// same, and only two switches that start at the same moment can take each other's.
 func (d *switchDir) lock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*switchProbe)
 	defer cancel()

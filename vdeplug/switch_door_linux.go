@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,13 +13,16 @@ import (
 
 const (
 	// maxClients is how many clients a switch has at most: each costs the
-	// process three or four descriptors, and what it does not read the kernel's
-	// memory.
+	// process descriptors, and what it does not read the kernel's memory.
 	maxClients = 1024
+	// clientFiles is how many descriptors a client has: its connection, its data
+	// socket, and what watches that. The clients of all switches have a quarter of
+	// those that the process may have, and connections without a request an eighth.
+	clientFiles = 3
 	// roomyClients is how many of them have large socket buffers.
 	roomyClients = 64
-	// maxWaiting is how many may have connected and not said what they want.
-	// The next takes the place of the first of them.
+	// maxWaiting is how many may have connected and not said what they want, at
+	// most. The next takes the place of the first of them.
 	maxWaiting = 128
 	// requestWait is how long they have.
 	requestWait = 3 * time.Second
@@ -161,7 +165,7 @@ func (d *door) accept(now time.Time) {
 			d.paused = now.Add(acceptPause)
 			return
 		}
-		if len(d.waiting) == maxWaiting {
+		if len(d.waiting) >= min(maxWaiting, maxFiles()/8) {
 			d.drop(d.waiting[0])
 		}
 		c := &doorClient{fd: fd, until: now.Add(requestWait)}
@@ -181,7 +185,7 @@ func (d *door) drop(c *doorClient) {
 	delete(d.clients, c.fd)
 	if c.port != nil {
 		c.port.end()
-		d.ports--
+		d.release()
 		return
 	}
 	d.waiting = slices.DeleteFunc(d.waiting, func(w *doorClient) bool { return w == c })
@@ -194,7 +198,7 @@ func (d *door) admit(c *doorClient) {
 	if err == unix.EAGAIN || err == unix.EINTR {
 		return
 	}
-	if err != nil || d.ports == maxClients {
+	if err != nil {
 		d.drop(c)
 		return
 	}
@@ -203,14 +207,45 @@ func (d *door) admit(c *doorClient) {
 		d.drop(c)
 		return
 	}
+	if !d.reserve() {
+		d.drop(c) // which its client takes for a switch that is full
+		return
+	}
 	p, err := d.answer(c.fd, request)
 	if err != nil {
+		d.release()
 		d.drop(c)
 		return
 	}
 	d.waiting = slices.DeleteFunc(d.waiting, func(w *doorClient) bool { return w == c })
 	c.port = p
+}
+
+// inside counts the clients of all switches of the process.
+var inside atomic.Int32
+
+// reserve counts a client, unless there are as many as there may be.
+func (d *door) reserve() bool {
+	if n := inside.Add(1); d.ports == maxClients || int(n) > maxFiles()/4/clientFiles {
+		inside.Add(-1)
+		return false
+	}
 	d.ports++
+	return true
+}
+
+func (d *door) release() {
+	d.ports--
+	inside.Add(-1)
+}
+
+// maxFiles is how many descriptors the process may have.
+func maxFiles() int {
+	var l unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
+		return 1024
+	}
+	return int(min(l.Cur, 1<<20))
 }
 
 // answer connects the data sockets and makes the client a port.
@@ -250,7 +285,7 @@ func (d *door) dataPath(ctl int) string { return fmt.Sprintf("%s/fd%d", d.s.dir.
 
 // enter makes p, whose data socket is fd, a port and answers its client.
 func (d *door) enter(p *clientPort, fd, ctl int, right []byte) (err error) {
-	if d.ports < roomyClients {
+	if d.ports <= roomyClients { // this one is counted
 		size := socketBuffer
 		if p.whole {
 			size = wholeBuffer

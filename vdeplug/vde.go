@@ -46,7 +46,8 @@ const (
 //	vde://[directory][[port=N][/group=G][/mode=M]]
 //
 // The directory is that of the switch; by default it is /var/run/vde.ctl or, if
-// no switch is there, /tmp/vde.ctl.
+// no switch is there, /tmp/vde.ctl; a switch that is neither root's nor that of the user
+// must be named.
 //
 //   - port is the number of the port, by default any free one. A number alone
 //     does as well: vde:///run/sw[3]. Port 0 of vde_switch is for management.

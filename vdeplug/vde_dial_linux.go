@@ -30,7 +30,8 @@ const (
 )
 
 // defaultSwitches are the directories tried when the locator names none: the
-// switch of the system, and that of an ordinary user.
+// switch of the system, and that of an ordinary user. Anybody can make the second:
+// see own.
 var defaultSwitches = []string{"/var/run/vde.ctl", "/tmp/vde.ctl"}
 
 func dialVDE(ctx context.Context, l Locator, cfg vdeConfig, o *Options) (Conn, error) {
@@ -127,6 +128,14 @@ func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
 	if err != nil {
 		return nil, explainConnect(path, err)
 	}
+	if d.cfg.dir == "" {
+		// Before others are let write to the client's socket, which may need it.
+		if st, err := os.Stat(path); err == nil {
+			if err := own(real, st.Sys().(*syscall.Stat_t).Uid); err != nil {
+				return nil, err
+			}
+		}
+	}
 	// The data socket comes first: some switches take it ill if a client
 	// connects and then has no request.
 	fd, name, err := bindClient(real)
@@ -143,6 +152,11 @@ func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
 		t = takeTurn(d.dial, real)
 	}
 	ctl, port, err := d.connectControl(real)
+	if err == nil && d.cfg.dir == "" {
+		if err = ownPeer(real, ctl); err != nil {
+			ctl.Close()
+		}
+	}
 	if err != nil {
 		unix.Close(fd)
 		t.end()
@@ -161,6 +175,33 @@ func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
 	}
 	t.end()
 	return newVDEConn(d.vnl, real, ctl, data, whole), nil
+}
+
+// ownPeer is own for the process at the other end of a connection.
+func ownPeer(dir string, ctl *os.File) error {
+	raw, err := ctl.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	closed := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if closed != nil {
+		return closed
+	}
+	if err != nil {
+		return os.NewSyscallError("getsockopt SO_PEERCRED", err)
+	}
+	return own(dir, peer.Uid)
+}
+
+// own refuses a switch that nobody has named and that is neither root's nor this
+// user's: it gets all frames.
+func own(dir string, uid uint32) error {
+	if uid == 0 || int(uid) == os.Geteuid() {
+		return nil
+	}
+	return fmt.Errorf("the switch in %s is that of user %d, and by default only those of root and of this user (%d) are taken: name it, vde://%s, if you trust that user: %w",
+		dir, uid, os.Geteuid(), dir, unix.EPERM)
 }
 
 // shake asks for a port, and connects the data socket, which it takes over and

@@ -1,0 +1,143 @@
+package vdeplug
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestSwitchShare has more clients than a switch has descriptors for. They get a
+// quarter of what the process may have, and no more.
+func TestSwitchShare(t *testing.T) {
+	const limit, clients = 360, 400
+	s, works := hostile(t)
+	if err := unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
+		t.Fatal(err)
+	}
+	before := s.files(t)
+	in := 2 // those of hostile
+	var last *rawClient
+	for range clients {
+		c := dialRaw(t, s.dir)
+		c.send(makeVDERequest(anyPort, c.path, "crowd"))
+		if n, err := readRaw(c.ctl, make([]byte, 200)); err == nil && n == unixAddrLen {
+			in, last = in+1, c
+		} else {
+			// Whoever is refused gives the connection up.
+			unix.Shutdown(c.ctl, unix.SHUT_RDWR)
+		}
+	}
+	if want := limit / 4 / clientFiles; in != want {
+		t.Errorf("%d clients are in, want %d", in, want)
+	}
+	if got := s.files(t); got > before+limit/4 {
+		t.Errorf("the switch has %d descriptors, had %d before, and may have %d", got, before, limit)
+	}
+	_, err := Open(s.dir, nil)
+	wantError(t, err, "the switch refused the connection")
+	wantError(t, err, "it is full")
+	// Those who say nothing take their share only.
+	for range clients {
+		dialRaw(t, s.dir)
+	}
+	if got := s.files(t); got > before+limit/4+limit/8 {
+		t.Errorf("the switch has %d descriptors, had %d before, and may have %d", got, before, limit)
+	}
+	unix.Shutdown(last.ctl, unix.SHUT_RDWR)
+	last.wantEnd()
+	works()
+}
+
+// TestSwitchLocked has somebody who may read the directory that a killed switch has
+// left lock it for ever.
+func TestSwitchLocked(t *testing.T) {
+	noLeaks(t)
+	dir := filepath.Join(shortDir(t), "sw")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	c := openPlug(t, "switch://"+dir+"[dirmode=0755]")
+	a, b := openInbox(t, dir), openInbox(t, dir)
+	carry(t, a, b, testFrame(broadcast, station(1), 60))
+	a.Close()
+	b.Close()
+	c.Close()
+	eventually(t, "the directory to be gone", func() bool {
+		_, err := os.Lstat(dir)
+		return errors.Is(err, fs.ErrNotExist)
+	})
+}
+
+// TestVDEDefault has a switch of another user where a locator without a directory
+// looks. It is refused, whatever the file says of its owner, unless it is named.
+func TestVDEDefault(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("starting a program as another user needs root")
+	}
+	noLeaks(t)
+	base := shortDir(t)
+	if err := os.Chown(base, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(base, "sw")
+	cmd := goSwitchCommand("switch://" + dir)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	startSwitch(t, dir, cmd)
+	setDefaults(t, dir)
+	for _, owner := range []int{0, 65534} {
+		if err := os.Chown(filepath.Join(dir, "ctl"), owner, -1); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open("vde://", nil)
+		wantError(t, err, "the switch in "+dir+" is that of user 65534")
+		if !errors.Is(err, unix.EPERM) {
+			t.Errorf("%v is not %v", err, unix.EPERM)
+		}
+		openPlug(t, "vde://"+dir).Close()
+	}
+	// Its own user may have it, and everybody that of root.
+	asNobody(t, "TestVDEDefaultUser", dir)
+	if err := os.Chmod(base, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(base, "root")
+	openPlug(t, "switch://"+root+"[mode=0666/dirmode=0755]")
+	asNobody(t, "TestVDEDefaultUser", root)
+}
+
+// TestVDEDefaultUser is the part of TestVDEDefault of the ordinary user.
+func TestVDEDefaultUser(t *testing.T) {
+	dir := childArg(t)
+	noLeaks(t)
+	setDefaults(t, dir)
+	openPlug(t, "vde://")
+}
+
+// TestVDEDefaultOwn has the switch of this user where a locator without a directory
+// looks.
+func TestVDEDefaultOwn(t *testing.T) {
+	noLeaks(t)
+	_, dir := serve(t, "switch", "")
+	setDefaults(t, dir)
+	openPlug(t, "vde://")
+}
+
+func setDefaults(t *testing.T, dir string) {
+	before := defaultSwitches
+	defaultSwitches = []string{dir}
+	t.Cleanup(func() { defaultSwitches = before })
+}
