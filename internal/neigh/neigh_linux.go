@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/rtnl"
@@ -30,13 +29,16 @@ var keepers = struct {
 
 // A keeper marks the neighbours in all namespaces that one helper enters.
 type keeper struct {
-	home     netns.Home
-	users    int // guarded by keepers.mu
-	few      int // the variables of the same names
-	unused   time.Duration
-	requests *rtnl.Conn    // in the home
-	reports  *os.File      // a socket there
-	done     chan struct{} // closed when nobody reads them
+	home    netns.Home
+	users   int // guarded by keepers.mu
+	few     int // the variables of the same names
+	unused  time.Duration
+	reports *os.File      // a socket in the home
+	done    chan struct{} // closed when nobody reads them
+
+	asking   sync.Mutex // guards requests and message; held for a request
+	requests int        // descriptor of another socket there
+	message  []byte
 
 	// Of the goroutine that reads the reports:
 	waiting []*Space // which have entries to mark
@@ -51,26 +53,34 @@ type keeper struct {
 // kernel keeps it until the namespace is gone.
 var numbers atomic.Int32
 
-// A Space is a namespace whose neighbours are marked.
+// A Space is a namespace whose neighbours are marked. It is small: most have few.
 type Space struct {
 	k      *keeper
 	ns     *netns.NS
 	number int32 // in the home
 
-	// socket is one in the namespace, -1 if there is none. Who uses it takes it away
-	// meanwhile.
+	// socket is the descriptor of one in the namespace and 1, or 0 if there is none.
+	// Who uses it takes it away meanwhile.
 	socket atomic.Int32
 	closed atomic.Bool
 
-	joined bool       // others have interfaces in it
-	mu     sync.Mutex // guards only
-	only   map[int32]bool
+	own *interfaces // nil: all
+	*work
+}
 
-	// Of the goroutine that reads the reports:
+// A work is what is to be done in a space. It belongs to the goroutine that reads
+// the reports, which makes it.
+type work struct {
 	batch []byte // messages that mark
 	found int    // entries since the table was read
 	room  int    // how many until it is read again
 	full  bool   // no more are marked until then
+}
+
+// The interfaces that belong to a stack, where others have some too.
+type interfaces struct {
+	mu    sync.Mutex // guards index
+	index map[int32]bool
 }
 
 // Keep begins to mark the neighbours in a namespace. Where others have interfaces
@@ -80,8 +90,10 @@ func Keep(ns *netns.NS, all bool) (_ *Space, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Space{k: k, ns: ns, joined: !all, room: firstRoom}
-	s.socket.Store(-1)
+	s := &Space{k: k, ns: ns}
+	if !all {
+		s.own = &interfaces{index: make(map[int32]bool)}
+	}
 	if err := k.add(s); err != nil {
 		k.leave()
 		return nil, err
@@ -92,24 +104,21 @@ func Keep(ns *netns.NS, all bool) (_ *Space, err error) {
 // Own says that the interface is to be looked after in a namespace where others
 // have some.
 func (s *Space) Own(index int) {
-	if s == nil || !s.joined {
+	if s == nil || s.own == nil {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.only == nil {
-		s.only = make(map[int32]bool)
-	}
-	s.only[int32(index)] = true
+	s.own.mu.Lock()
+	defer s.own.mu.Unlock()
+	s.own.index[int32(index)] = true
 }
 
 func (s *Space) owns(index int32) bool {
-	if !s.joined {
+	if s.own == nil {
 		return true
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.only[index]
+	s.own.mu.Lock()
+	defer s.own.mu.Unlock()
+	return s.own.index[index]
 }
 
 // Close ends that, before the namespace is closed. It waits for nothing. What is
@@ -146,18 +155,18 @@ func (k *keeper) leave() {
 		return
 	}
 	delete(keepers.all, k.home)
-	k.requests.Close()
+	unix.Close(k.requests) // nobody asks without being a user
 	k.reports.Close()
 	teardown.Go(func() { <-k.done })
 }
 
 func newKeeper(home netns.Home) (_ *keeper, err error) {
-	k := &keeper{home: home, few: few, unused: unused, done: make(chan struct{}), spaces: make(map[int32][]*Space)}
-	if k.requests, err = rtnl.Dial(maker(home.Socket)); err != nil {
+	k := &keeper{home: home, message: make([]byte, 0, 4<<10), few: few, unused: unused, done: make(chan struct{}), spaces: make(map[int32][]*Space)}
+	if k.requests, err = home.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE); err != nil {
 		return nil, err
 	}
 	if k.reports, err = listen(home); err != nil {
-		k.requests.Close()
+		unix.Close(k.requests)
 		return nil, err
 	}
 	go k.run()
@@ -246,27 +255,24 @@ func network(n uint16) uint32 {
 
 // add gives the namespace of the space a number in the home, and looks after it.
 func (k *keeper) add(s *Space) error {
-	f, err := s.ns.File()
-	if err != nil {
+	return s.ns.With(func(ns int) error {
+		// Before the kernel knows the number: then there may be reports.
+		k.put(s, numbers.Add(1))
+		_, err := k.ask(unix.RTM_NEWNSID, ns, s.number)
+		if err == nil {
+			return nil
+		}
+		k.drop(s)
+		if err != unix.EEXIST {
+			return err
+		}
+		// It was joined before, and keeps the number that it has.
+		number, err := k.ask(unix.RTM_GETNSID, ns, 0)
+		if err == nil {
+			k.put(s, number)
+		}
 		return err
-	}
-	defer f.Close()
-	// Before the kernel knows the number: then there may be reports.
-	k.put(s, numbers.Add(1))
-	_, err = k.netNSID(unix.RTM_NEWNSID, f, s.number)
-	if err == nil {
-		return nil
-	}
-	k.drop(s)
-	if !errors.Is(err, unix.EEXIST) {
-		return err
-	}
-	// It was joined before, and keeps the number that it has.
-	number, err := k.netNSID(unix.RTM_GETNSID, f, 0)
-	if err == nil {
-		k.put(s, number)
-	}
-	return err
+	})
 }
 
 func (k *keeper) put(s *Space, number int32) {
@@ -285,40 +291,62 @@ func (k *keeper) drop(s *Space) {
 	}
 }
 
-const sizeofRtGenMsg = 4 // with its padding
-
-// netNSID sends a request about the number of a namespace, which it returns.
-func (k *keeper) netNSID(typ netlink.HeaderType, f *os.File, number int32) (int32, error) {
-	ae := netlink.NewAttributeEncoder()
-	ae.Uint32(unix.NETNSA_FD, uint32(f.Fd()))
+// ask sends a request about the number of the namespace with a descriptor, and
+// returns the number. The kernel answers at once. There may be thousands of
+// namespaces: this leaves no garbage.
+func (k *keeper) ask(typ uint16, ns int, number int32) (int32, error) {
+	const header = unix.SizeofNlMsghdr + 4 // with struct rtgenmsg
+	k.asking.Lock()
+	defer k.asking.Unlock()
+	b := k.message[:0]
+	attr := func(typ uint16, value uint32) {
+		b = binary.NativeEndian.AppendUint16(b, 8)
+		b = binary.NativeEndian.AppendUint16(b, typ)
+		b = binary.NativeEndian.AppendUint32(b, value)
+	}
+	flags := uint16(unix.NLM_F_REQUEST)
 	if typ == unix.RTM_NEWNSID {
-		ae.Int32(unix.NETNSA_NSID, number)
+		flags |= unix.NLM_F_ACK
 	}
-	body, err := ae.Encode()
+	b = append(b, 0, 0, 0, 0)
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = binary.NativeEndian.AppendUint16(b, flags)
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	attr(unix.NETNSA_FD, uint32(ns))
+	if typ == unix.RTM_NEWNSID {
+		attr(unix.NETNSA_NSID, uint32(number))
+	}
+	binary.NativeEndian.PutUint32(b, uint32(len(b)))
+	if _, err := unix.Write(k.requests, b); err != nil {
+		return 0, os.NewSyscallError("sendto", err)
+	}
+	n, err := unix.Read(k.requests, k.message[:cap(k.message)])
 	if err != nil {
-		return 0, err
+		return 0, os.NewSyscallError("recvfrom", err)
 	}
-	answer, err := k.requests.Execute(netlink.Message{Header: netlink.Header{Type: typ}, Data: append(make([]byte, sizeofRtGenMsg), body...)})
-	if err != nil || typ == unix.RTM_NEWNSID {
-		return number, err
+	b = k.message[:n]
+	if n < header {
+		return 0, errAnswer
 	}
-	number = unix.NETNSA_NSID_NOT_ASSIGNED
-	for _, m := range answer {
-		ad, err := netlink.NewAttributeDecoder(m.Data[min(sizeofRtGenMsg, len(m.Data)):])
-		if err != nil {
-			return 0, err
+	if binary.NativeEndian.Uint16(b[4:]) == unix.NLMSG_ERROR {
+		if errno := -int32(binary.NativeEndian.Uint32(b[unix.SizeofNlMsghdr:])); errno != 0 {
+			return 0, unix.Errno(errno)
 		}
-		for ad.Next() {
-			if ad.Type() == unix.NETNSA_NSID {
-				number = ad.Int32()
+		return number, nil
+	}
+	for b = b[header:]; len(b) >= 8; {
+		if binary.NativeEndian.Uint16(b[2:]) == unix.NETNSA_NSID {
+			if number = int32(binary.NativeEndian.Uint32(b[4:])); number >= 0 {
+				return number, nil
 			}
 		}
+		size := int(binary.NativeEndian.Uint16(b)+3) &^ 3
+		b = b[min(max(size, 8), len(b)):]
 	}
-	if number < 0 {
-		return 0, errors.New("the kernel has no number for the namespace")
-	}
-	return number, nil
+	return 0, errAnswer
 }
+
+var errAnswer = errors.New("the kernel has no number for the namespace")
 
 const (
 	// most is how many reports are read at once.
@@ -385,6 +413,7 @@ func (k *keeper) run() {
 				k.rest()
 				k.open(some)
 				for _, s := range some {
+					s.begin()
 					s.sweep()
 				}
 			}
@@ -403,7 +432,7 @@ func (k *keeper) run() {
 func (k *keeper) open(spaces []*Space) {
 	var wg sync.WaitGroup
 	for _, s := range spaces {
-		if s.socket.Load() < 0 {
+		if s.socket.Load() == 0 {
 			k.busy = append(k.busy, s)
 			wg.Go(s.open)
 		}

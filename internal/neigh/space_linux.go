@@ -107,6 +107,13 @@ func (e entry) request(b []byte, typ, state uint16, flags byte, more int) []byte
 	return append(b, e.dst...)
 }
 
+// begin makes what is needed to mark entries.
+func (s *Space) begin() {
+	if s.work == nil {
+		s.work = &work{room: firstRoom}
+	}
+}
+
 // report takes a report of the kernel.
 func (s *Space) report(b []byte) {
 	if len(b) < atAttrs {
@@ -116,6 +123,7 @@ func (s *Space) report(b []byte) {
 	if !ok || !e.counts() || !s.owns(e.index) {
 		return
 	}
+	s.begin()
 	if s.found++; s.full && s.found <= s.room {
 		return
 	}
@@ -140,9 +148,9 @@ func (s *Space) send() {
 	if len(s.batch) == 0 {
 		return
 	}
-	if fd := s.socket.Swap(-1); fd >= 0 {
-		unix.Sendto(int(fd), s.batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		s.putBack(int(fd))
+	if fd := int(s.socket.Swap(0)) - 1; fd >= 0 {
+		unix.Write(fd, s.batch)
+		s.putBack(fd)
 	}
 	if s.batch = s.batch[:0]; cap(s.batch) > batchSize {
 		s.batch = nil
@@ -158,7 +166,7 @@ func (s *Space) open() {
 }
 
 func (s *Space) putBack(fd int) {
-	s.socket.Store(int32(fd))
+	s.socket.Store(int32(fd) + 1)
 	if s.closed.Load() {
 		s.putAway()
 	}
@@ -166,8 +174,8 @@ func (s *Space) putBack(fd int) {
 
 // putAway closes the socket, unless it is being used.
 func (s *Space) putAway() {
-	if fd := s.socket.Swap(-1); fd >= 0 {
-		unix.Close(int(fd))
+	if fd := int(s.socket.Swap(0)) - 1; fd >= 0 {
+		unix.Close(fd)
 	}
 }
 

@@ -2,7 +2,10 @@
 
 package netns
 
-import "os"
+import (
+	"net"
+	"os"
+)
 
 // A Home is the namespace where a helper rests, which has no interface but
 // loopback. All namespaces that one helper enters have the same home.
@@ -23,4 +26,15 @@ func (h Home) Socket(domain, typ, proto int) (fd int, err error) {
 		return -1, explainSocket(os.NewSyscallError("socket", err), domain, typ, proto)
 	}
 	return int(ret), nil
+}
+
+// With calls f with the descriptor of the namespace, which stays open meanwhile. f
+// does not wait for anything.
+func (n *NS) With(f func(fd int) error) error {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.fd < 0 {
+		return net.ErrClosed
+	}
+	return f(n.fd)
 }
