@@ -176,7 +176,7 @@ func newHub(vnl string) (_ *lan, err error) {
 	if err := n.quiet(); err != nil {
 		return nil, err
 	}
-	n.nl, err = rtnl.Dial(n)
+	n.nl, err = dialNetlink(n)
 	return n, err
 }
 

@@ -104,7 +104,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		}
 		return s, nil
 	}
-	nl, err := rtnl.Dial(s)
+	nl, err := s.RTNL()
 	if err != nil {
 		return nil, err
 	}
@@ -303,7 +303,13 @@ func (s *Stack) wrap(err error) error {
 
 // RTNL opens a connection that configures the stack by netlink. It belongs to
 // the caller.
-func (s *Stack) RTNL() (*rtnl.Conn, error) { return rtnl.Dial(s) }
+func (s *Stack) RTNL() (*rtnl.Conn, error) { return dialNetlink(s) }
+
+// dialNetlink is rtnl.Dial, for which sockets that nobody has asked for yet make room
+// where a descriptor is missing.
+func dialNetlink(m rtnl.SocketMaker) (*rtnl.Conn, error) {
+	return netns.WithRoom(func() (*rtnl.Conn, error) { return rtnl.Dial(m) })
+}
 
 // Sysctl sets a setting of the stack, such as "net.ipv4.ip_forward". Parts are
 // separated by dots or, where a part contains dots, by slashes. Only settings

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"unsafe"
@@ -110,12 +112,18 @@ func Create(t TAP, meanwhile func()) (_ *NS, err error) {
 			}
 		}
 	}
-	if n.fd, err = nsOfSocket(int(fd)); err == nil {
+	n.fd, err = nsOfSocket(int(fd))
+	if err != nil && atLimit(err) {
+		n.stock.settle()
+		n.fd, err = nsOfSocket(int(fd))
+	}
+	if err == nil {
 		err = errors.Join(n.readCookie(int(fd)), setUp(int(fd), "lo"))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("setting up a network namespace: %w", Refused(err))
 	}
+	n.register()
 	return n, nil
 }
 
@@ -155,6 +163,7 @@ func Join(path string) (_ *NS, err error) {
 		n.Close()
 		return nil, fmt.Errorf("joining the namespace %s: %w", path, err)
 	}
+	n.register()
 	return n, nil
 }
 
@@ -244,11 +253,51 @@ func changeUp(socket int, name string, up uint16) error {
 // do executes calls in the namespace and returns the result of the last. Sockets
 // that nobody has asked for yet make room where a descriptor is missing.
 func (n *NS) do(calls ...call) (uintptr, error) {
-	ret, err := n.try(calls...)
-	if err != nil && atLimit(err) && n.stock.drop() {
-		ret, err = n.try(calls...)
+	return WithRoom(func() (uintptr, error) { return n.try(calls...) })
+}
+
+// spaces are the namespaces that may have sockets which nobody has asked for yet.
+var spaces struct {
+	mu  sync.Mutex // guards all
+	all map[*NS]struct{}
+}
+
+func (n *NS) register() {
+	spaces.mu.Lock()
+	defer spaces.mu.Unlock()
+	if spaces.all == nil {
+		spaces.all = make(map[*NS]struct{})
 	}
-	return ret, err
+	spaces.all[n] = struct{}{}
+}
+
+func (n *NS) unregister() {
+	spaces.mu.Lock()
+	defer spaces.mu.Unlock()
+	delete(spaces.all, n)
+}
+
+// WithRoom calls f, and calls it again if a descriptor was missing and there were
+// sockets, in whichever namespace of the process, that nobody has asked for yet: they
+// make room.
+func WithRoom[T any](f func() (T, error)) (T, error) {
+	v, err := f()
+	if err != nil && atLimit(err) && makeRoom() {
+		v, err = f()
+	}
+	return v, err
+}
+
+func makeRoom() (some bool) {
+	spaces.mu.Lock()
+	all := slices.Collect(maps.Keys(spaces.all))
+	spaces.mu.Unlock()
+	for _, n := range all {
+		if n.stock.drop() {
+			some = true
+		}
+	}
+	return some
 }
 
 func (n *NS) try(calls ...call) (uintptr, error) {
@@ -309,6 +358,7 @@ func (n *NS) Close() error {
 	if n.fd < 0 {
 		return nil
 	}
+	n.unregister()
 	n.stock.drop()
 	n.h.leave(n)
 	err := unix.Close(n.fd)
@@ -328,6 +378,7 @@ func (n *NS) CloseWith(domain, typ, proto int) (fd int, idle bool) {
 	if n.fd < 0 {
 		return -1, false
 	}
+	n.unregister()
 	n.stock.drop()
 	r := newRequest(n)
 	defer r.free()

@@ -298,6 +298,15 @@ func (s *stock) takeTAP(t TAP) (fd int, ok bool) {
 // left for a while.
 func (n *NS) Settle() {
 	s := &n.stock
+	s.settle()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.first) > 0 {
+		s.sweepLater()
+	}
+}
+
+func (s *stock) settle() {
 	if dev, ok := s.takeFirst(tap); ok {
 		CloseTAP(dev)
 	}
@@ -305,11 +314,6 @@ func (n *NS) Settle() {
 		if fd, ok := s.takeFirst(route); ok {
 			unix.Close(fd)
 		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.first) > 0 {
-		s.sweepLater()
 	}
 }
 
