@@ -41,6 +41,7 @@ var ordinary = map[string]string{
 
 // install makes the diagnosis look at the machine.
 func (m machine) install() (restore func()) {
+	DropReady() // which are made by functions that are about to be replaced
 	f, l, p, u, c, s := readFile, readLink, getpid, geteuid, prctl, softLimit
 	readFile = func(name string) ([]byte, error) {
 		text, ok := m.files[name]
