@@ -92,6 +92,32 @@ func (h host) dump(typ netlink.HeaderType, body []byte, volatile uint16) []strin
 	return all
 }
 
+// given are the destinations and addresses that the kernel gives an interface, at
+// whatever time.
+var given = []netip.Prefix{prefix("fe80::/10"), prefix("ff00::/8")}
+
+func isGiven(a netip.Addr) bool {
+	return slices.ContainsFunc(given, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// hasAddr reports whether an attribute of a message after size bytes is an address
+// that f is true of.
+func hasAddr(m string, size int, typ uint16, f func(netip.Addr) bool) bool {
+	attrs, err := netlink.UnmarshalAttributes([]byte(m[size:]))
+	return err == nil && slices.ContainsFunc(attrs, func(a netlink.Attribute) bool {
+		addr, ok := netip.AddrFromSlice(a.Data)
+		return a.Type == typ && ok && f(addr)
+	})
+}
+
+// listOnly returns those of a list that keep is true of.
+func listOnly[T any](list func() ([]T, error), keep func(T) bool) func() ([]T, error) {
+	return func() ([]T, error) {
+		all, err := list()
+		return slices.DeleteFunc(all, func(v T) bool { return !keep(v) }), err
+	}
+}
+
 // removeAll lists and removes until nothing is left. After each removal that one
 // entry must be gone from the kernel's table and no other. What remove refuses
 // with EBUSY must be left as it was; it must go when others have. There may be
@@ -152,8 +178,10 @@ func (h host) removeRoutes(rng *rand.Rand) {
 	h.t.Helper()
 	removeAll(h, rng, func() []string {
 		all := h.dump(unix.RTM_GETROUTE, make([]byte, unix.SizeofRtMsg), unix.RTA_CACHEINFO)
-		return slices.DeleteFunc(all, func(s string) bool { return s[0] != unix.AF_INET && s[0] != unix.AF_INET6 })
-	}, h.Routes, h.RouteRemove)
+		return slices.DeleteFunc(all, func(s string) bool {
+			return s[0] != unix.AF_INET && s[0] != unix.AF_INET6 || hasAddr(s, unix.SizeofRtMsg, unix.RTA_DST, isGiven)
+		})
+	}, listOnly(h.Routes, func(r rtnl.Route) bool { return !isGiven(r.Dst.Addr()) }), h.RouteRemove)
 }
 
 // TestRouteRemove removes routes that differ in one attribute from another.
@@ -310,6 +338,7 @@ func TestAddrRemove(t *testing.T) {
 		before := setting()
 		removeAll(h, rng, func() []string {
 			all := h.dump(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), unix.IFA_CACHEINFO)
+			all = slices.DeleteFunc(all, func(s string) bool { return hasAddr(s, unix.SizeofIfAddrmsg, unix.IFA_ADDRESS, isGiven) })
 			for i, a := range all {
 				// One that is promoted, or found to be unique, has other flags.
 				b := []byte(a)
@@ -320,7 +349,7 @@ func TestAddrRemove(t *testing.T) {
 				all[i] = string(b)
 			}
 			return all
-		}, h.Addrs, h.AddrRemove)
+		}, listOnly(h.Addrs, func(a rtnl.Addr) bool { return !isGiven(a.Prefix.Addr()) }), h.AddrRemove)
 		if after := setting(); after != before {
 			t.Errorf("%s is %q now, was %q", promote, after, before)
 		}
@@ -334,14 +363,16 @@ func TestNeighborRemove(t *testing.T) {
 		h := newHost(t)
 		vde0, err := h.IfNameToIndex("vde0")
 		check(t, err)
-		for _, a := range []string{"10.0.0.7", "10.0.0.8", "fd00::7", "fd00::8"} {
+		addrs := []netip.Addr{addr("10.0.0.7"), addr("10.0.0.8"), addr("fd00::7"), addr("fd00::8")}
+		added := func(a netip.Addr) bool { return slices.Contains(addrs, a) } // the kernel has others
+		for _, a := range addrs {
 			for _, n := range []rtnl.Neighbor{
 				{IfIndex: vde0, Flags: rtnl.NeighborProxy},
 				{Flags: rtnl.NeighborProxy},
 				{IfIndex: vde0, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 7}, Flags: rtnl.NeighborExtLearned, State: rtnl.NeighborReachable},
 				{IfIndex: 1, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 7}, State: rtnl.NeighborNoARP},
 			} {
-				if n.Addr = addr(a); n.IfIndex == 0 && n.Addr.Is6() {
+				if n.Addr = a; n.IfIndex == 0 && n.Addr.Is6() {
 					continue // only ARP has proxies for all interfaces
 				}
 				check(t, h.NeighborAdd(n))
@@ -352,11 +383,12 @@ func TestNeighborRemove(t *testing.T) {
 			proxies[10] = unix.NTF_PROXY
 			all := h.dump(unix.RTM_GETNEIGH, make([]byte, unix.SizeofNdMsg), unix.NDA_CACHEINFO)
 			all = append(all, h.dump(unix.RTM_GETNEIGH, proxies, unix.NDA_CACHEINFO)...)
+			all = slices.DeleteFunc(all, func(s string) bool { return !hasAddr(s, unix.SizeofNdMsg, unix.NDA_DST, added) })
 			for i, n := range all {
 				all[i] = n[:8] + n[10:] // without the state, which ages
 			}
 			return all
-		}, h.Neighbors, h.NeighborRemove)
+		}, listOnly(h.Neighbors, func(n rtnl.Neighbor) bool { return added(n.Addr) }), h.NeighborRemove)
 	}
 }
 
