@@ -50,6 +50,12 @@
 // memory with the helper. Another group, fewer capabilities, no_new_privs and another
 // root directory take nothing from a stack.
 //
+// The stacks of a program are one trust domain for the commands in them. A program
+// that runs commands of others gives their stacks [Config].Isolated: the commands of
+// one have no capabilities over the other and cannot trace what is in it. What
+// remains is what one user's processes may do to each other: signals, files and, for
+// root, all that root's files open.
+//
 // After setuid a process is not dumpable, and the kernel does not let it set up a
 // user namespace: [New] says so. Start the program as the user, or call
 // prctl(PR_SET_DUMPABLE, 1) after setuid, which lets other processes of the user read

@@ -31,6 +31,12 @@ type Config struct {
 	// has open (/proc/PID/fd/N). It has to belong to this program or another one
 	// of the same user; CAP_SYS_ADMIN opens all. Empty makes one.
 	NetNS string
+	// Isolated gives the stack a user namespace of its own: commands that run in it
+	// have no capabilities over the other stacks of the program, nor may they trace
+	// what is not theirs, and the other way round. It is for programs that run
+	// commands of others, and costs a process more, which ends with the stack. It
+	// takes user namespaces; NetNS cannot have it. See Privileges for what remains.
+	Isolated bool
 	// Logger receives rare events, never packets. Nil discards them.
 	Logger *slog.Logger
 }
@@ -117,7 +123,7 @@ func New(ctx context.Context, cfg Config) (*Stack, error) {
 		return nil, fmt.Errorf("%s: %w", cmp.Or(cfg.Name, "stack"), err)
 	}
 	s.st, err = stack.New(ctx, stack.Config{
-		Name: cfg.Name, Interfaces: cfg.Interfaces, NetNS: cfg.NetNS, Logger: cfg.Logger,
+		Name: cfg.Name, Interfaces: cfg.Interfaces, NetNS: cfg.NetNS, Isolated: cfg.Isolated, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err

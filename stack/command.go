@@ -28,8 +28,12 @@ import (
 //     CAP_NET_BROADCAST over its stack, so that ip, ping and tcpdump work for an
 //     ordinary user. Those that the thread itself passes on, of which root has
 //     most, are over the stack too; CAP_SYS_PTRACE is not among them.
-//   - The stacks of a program are one trust domain: a command may also configure
-//     the other stacks of the program, and trace their commands.
+//   - The stacks of a program are one trust domain: a command may list, make, move
+//     and delete interfaces of the other stacks and of the networks mem:// and
+//     lan:// between them, and trace their commands. Where one of the two stacks is
+//     Isolated it may not. It may send signals to all that the user's processes may,
+//     and what /proc/PID/net shows of a network everybody may read. Commands of root
+//     have root's rights over files in any case.
 //   - Start refuses a program whose effective user is not the one that it had at
 //     its first stack: become another user before that, or after the last command.
 //   - It is killed when the program ends, however that happens, and when the stack

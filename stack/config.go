@@ -46,6 +46,13 @@ type Config struct {
 	// has open (/proc/PID/fd/N). It has to belong to this program or another one
 	// of the same user; CAP_SYS_ADMIN opens all. Empty makes one.
 	NetNS string
+	// Isolated gives the stack a user namespace of its own: commands that run in it
+	// have no capabilities over the other stacks of the program, nor may they trace
+	// what is not theirs, and the other way round. It is for programs that run
+	// commands of others, and costs a process more, which ends with the stack. It
+	// takes user namespaces; NetNS cannot have it. See the Privileges of package
+	// vdestack for what remains.
+	Isolated bool
 	// Logger receives rare events, never packets. Nil discards them.
 	Logger *slog.Logger
 }
@@ -147,6 +154,9 @@ func (c *Config) check() error {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Isolated && c.NetNS != "" {
+		return fmt.Errorf("Isolated with NetNS %q: the namespace has its user namespace already; isolate the stack that makes it", c.NetNS)
 	}
 	ifs := make([]Interface, len(c.Interfaces))
 	copy(ifs, c.Interfaces)

@@ -81,7 +81,10 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if len(networks) > 0 && networks[0] != nil && cfg.Interfaces[0].Kind != KindVeth {
 		first = cfg.Interfaces[0].tap(0)
 	}
-	if !s.joined {
+	create := netns.Create
+	if cfg.Isolated {
+		create = netns.CreateIsolated
+	} else if !s.joined {
 		s.ns = netns.Ready(first)
 	}
 	begin := func() {
@@ -90,7 +93,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		}
 	}
 	if s.ns == nil {
-		s.ns, err = netns.Create(first, begin)
+		s.ns, err = create(first, begin)
 	} else if len(networks) > 1 { // there is something to do meanwhile
 		begin()
 	}

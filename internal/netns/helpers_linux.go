@@ -56,6 +56,23 @@ func theHelper() (*helper, error) {
 	return h, nil
 }
 
+// isolatedHelper makes a helper for one namespace, in a user namespace beside those
+// of the others: who has capabilities in one has none in another, in neither
+// direction. It is given back by release.
+func isolatedHelper() (*helper, error) {
+	helpers.mu.Lock()
+	defer helpers.mu.Unlock()
+	if err := startPoller(); err != nil {
+		return nil, err
+	}
+	h, err := startHelper(unix.CLONE_NEWUSER | unix.CLONE_NEWNET)
+	if err != nil {
+		return nil, fmt.Errorf("isolating takes a user namespace: making it: %w", explain(err))
+	}
+	use(h)
+	return h, nil
+}
+
 // thePlain returns the helper without a user namespace. helpers.mu is held.
 func thePlain() (*helper, error) {
 	drop(&helpers.plain)

@@ -57,11 +57,26 @@ func NewWith(t TAP) (*NS, error) {
 // Create is NewWith that returns none that is ready. meanwhile, if it is not nil, is
 // called when the helper has begun, and may start what can be done beside that: the
 // helper is the first to find a free processor then. It must not wait.
-func Create(t TAP, meanwhile func()) (_ *NS, err error) {
+func Create(t TAP, meanwhile func()) (*NS, error) {
 	h, err := theHelper()
 	if err != nil {
 		return nil, err
 	}
+	return h.create(t, meanwhile)
+}
+
+// CreateIsolated is Create with a user namespace and a helper of its own, which ends
+// with the namespace.
+func CreateIsolated(t TAP, meanwhile func()) (*NS, error) {
+	h, err := isolatedHelper()
+	if err != nil {
+		return nil, err
+	}
+	return h.create(t, meanwhile)
+}
+
+// create makes a network namespace, which has the caller's use of the helper.
+func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 	n := &NS{h: h, fd: -1}
 	defer func() {
 		if err != nil {
