@@ -23,20 +23,31 @@ type origin struct {
 }
 
 func originNow(entered bool) origin {
-	return origin{geteuid(), entered, effective() & capsOf(unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN)}
+	return origin{unix.Geteuid(), entered, effective() & capsOf(unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN)}
 }
 
 // has reports that the calling thread has the capabilities over the namespaces.
 func (o *origin) has() bool {
-	if o.entered {
-		return geteuid() == o.owner || effective()&capsOf(unix.CAP_NET_ADMIN) != 0
-	}
-	return effective()&o.caps == o.caps
+	euid := unix.Geteuid()
+	return o.entered && euid == o.owner || o.givenUp(euid, effective()) == ""
 }
 
-// effective returns the effective capabilities of the calling thread; tests replace
-// it. It does without /proc, which may be gone.
-var effective = func() capSet {
+// givenUp says what one with the user id and capabilities does not have any more, ""
+// if nothing.
+func (o *origin) givenUp(euid int, caps capSet) string {
+	switch {
+	case !o.entered && caps&o.caps != o.caps:
+		return "the program has given up the capabilities with which it made the first stack: give them up before that, or keep CAP_NET_ADMIN and CAP_SYS_ADMIN"
+	case o.entered && euid != o.owner && caps&capsOf(unix.CAP_NET_ADMIN) == 0:
+		return fmt.Sprintf("user %d made the first stack and has the capabilities over it, the program has become user %d: change the user before the first stack is made, or keep it",
+			o.owner, euid)
+	}
+	return ""
+}
+
+// effective returns the effective capabilities of the calling thread. It does without
+// /proc, which may be gone.
+func effective() capSet {
 	data := capget()
 	return capSet(data[1].Effective)<<32 | capSet(data[0].Effective)
 }
@@ -51,13 +62,8 @@ func capget() (data [2]unix.CapUserData) {
 // GivenUp says that the program has given up its capabilities over stacks since the
 // first was made, and what to do; "" if it has not. It explains refusals.
 func GivenUp() string {
-	o := first.Load()
-	switch {
-	case o == nil || o.has():
-		return ""
-	case o.entered:
-		return fmt.Sprintf("user %d made the first stack and has the capabilities over it, the program has become user %d: change the user before the first stack is made, or keep it",
-			o.owner, geteuid())
+	if o := first.Load(); o != nil {
+		return o.givenUp(unix.Geteuid(), effective())
 	}
-	return "the program has given up the capabilities with which it made the first stack: give them up before that, or keep CAP_NET_ADMIN and CAP_SYS_ADMIN"
+	return ""
 }
