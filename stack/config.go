@@ -156,7 +156,7 @@ func (c *Config) check() error {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Isolated && c.NetNS != "" {
-		return fmt.Errorf("Isolated with NetNS %q: the namespace has its user namespace already; isolate the stack that makes it", c.NetNS)
+		return fmt.Errorf("field Isolated with NetNS %q: the namespace has its user namespace already; isolate the stack that makes it", c.NetNS)
 	}
 	ifs := make([]Interface, len(c.Interfaces))
 	copy(ifs, c.Interfaces)
