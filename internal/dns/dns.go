@@ -41,7 +41,9 @@ type Config struct {
 	// like to give to a whole connection, and a server that has to ask others
 	// still has time for it.
 	Timeout time.Duration
-	// Attempts is how often each server is tried; 0 means 2.
+	// Attempts is how often each server is tried; 0 means 2. A server that fails
+	// is asked without EDNS at its next try, if it was asked with it, and the
+	// other way round: some gateways drop queries with EDNS.
 	Attempts int
 }
 
@@ -54,7 +56,7 @@ type DialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 // A Client answers lookups. It is safe for concurrent use, holds no resources
 // between lookups, and leaves no goroutine behind when a lookup returns.
 type Client struct {
-	servers  []string // "10.0.0.1:53"
+	servers  []*server
 	search   []string // absolute: "example.org.", or "" for the root
 	ndots    int
 	hosts    hosts
@@ -80,7 +82,7 @@ func New(cfg Config, dial DialFunc) (*Client, error) {
 		if s.Port() == 0 {
 			s = netip.AddrPortFrom(s.Addr(), 53)
 		}
-		c.servers = append(c.servers, s.String())
+		c.servers = append(c.servers, &server{addr: s.String()})
 	}
 	for _, domain := range cfg.Search {
 		if domain != "." && !isName(domain) {

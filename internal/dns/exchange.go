@@ -7,10 +7,19 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
+
+// A server is one of Config.Servers.
+type server struct {
+	addr string // "10.0.0.1:53"
+	// plain says that the next query is to be made without EDNS: the last one
+	// that was answered had none, or the last one that failed had it.
+	plain atomic.Bool
+}
 
 // ask asks the servers one after the other until one has a reply, which says
 // what the records are or that the name does not exist.
@@ -26,7 +35,7 @@ func (c *Client) ask(ctx context.Context, q dnsmessage.Question, attempts int) (
 			if err == nil {
 				return r, nil
 			}
-			failed = dnsError(err, server)
+			failed = dnsError(err, server.addr)
 			left--
 		}
 	}
@@ -46,22 +55,35 @@ func (c *Client) share(ctx context.Context, left int) time.Duration {
 
 // try asks one server: over TCP what does not fit into a packet, and without
 // EDNS if the server does not know it.
-func (c *Client) try(ctx context.Context, server string, q dnsmessage.Question, timeout time.Duration) (reply, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+func (c *Client) try(ctx context.Context, s *server, q dnsmessage.Question, timeout time.Duration) (reply, error) {
+	tryCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	for edns := true; ; edns = false {
-		r, err := c.exchange(ctx, "udp", server, q, edns)
-		if err == nil && r.truncated {
-			r, err = c.exchange(ctx, "tcp", server, q, edns)
-		}
-		switch {
-		case err != nil:
-			return reply{}, err
-		case edns && lacksEDNS(r.rcode):
-		default:
-			return r, r.fault()
-		}
+	edns := !s.plain.Load()
+	r, err := c.query(tryCtx, s.addr, q, edns)
+	if err == nil && edns && lacksEDNS(r.rcode) {
+		edns = false
+		r, err = c.query(tryCtx, s.addr, q, edns)
 	}
+	if err == nil {
+		err = r.fault()
+	}
+	if ctx.Err() == nil {
+		failed := err != nil
+		s.plain.Store(edns == failed)
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return r, nil
+}
+
+// query makes one query, over TCP too if the reply is larger than a packet.
+func (c *Client) query(ctx context.Context, server string, q dnsmessage.Question, edns bool) (reply, error) {
+	r, err := c.exchange(ctx, "udp", server, q, edns)
+	if err == nil && r.truncated {
+		r, err = c.exchange(ctx, "tcp", server, q, edns)
+	}
+	return r, err
 }
 
 // exchange sends one query from a port of its own and waits for the reply.
@@ -96,8 +118,9 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// exchangePacket ignores what is no reply to the query: anyone can send such
-// packets, and the reply may follow.
+// exchangePacket ignores packets that are not a reply to the query: anyone can
+// send them, and the reply may follow. A malformed reply is the server's, or of
+// somebody who could as well have sent a good one: no other will follow.
 func exchangePacket(ctx context.Context, conn net.Conn, query []byte, q dnsmessage.Question) (reply, error) {
 	if _, err := conn.Write(query); err != nil {
 		return reply{}, err
@@ -113,8 +136,11 @@ func exchangePacket(ctx context.Context, conn net.Conn, query []byte, q dnsmessa
 		if n > maxPacket {
 			buf[2] |= truncatedBit
 		}
-		if r, err := parse(buf[:n], id, q); err == nil {
+		switch r, err := parse(buf[:n], id, q); {
+		case err == nil:
 			return r, nil
+		case !errors.Is(err, errNotReply):
+			return reply{}, malformed(err)
 		}
 	}
 	return reply{}, ctx.Err()

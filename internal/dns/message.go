@@ -50,25 +50,29 @@ type addrRecord struct {
 	addr  netip.Addr
 }
 
-var errNotReply = errors.New("not the answer to the question")
+var (
+	errNotReply   = errors.New("not the answer to the question")
+	errNoQuestion = errors.New("reply without the question")
+)
 
-// parse reads a message that may be the reply to a question. It is not if it
-// has another id or question, and is not believed if any of it is malformed.
+// parse reads a message that may be the reply to a question. The error is
+// errNotReply if it has another id or question, and another one if it is the reply
+// and any of it is malformed or missing.
 func parse(msg []byte, id uint16, q dnsmessage.Question) (reply, error) {
 	r := reply{msg: msg}
 	var p dnsmessage.Parser
 	h, err := p.Start(msg)
-	if err != nil {
-		return r, err
-	}
-	if !h.Response || h.ID != id || h.OpCode != 0 {
+	if err != nil || !h.Response || h.ID != id || h.OpCode != 0 {
 		return r, errNotReply
 	}
 	r.rcode, r.truncated = h.RCode, h.Truncated
 	switch asked, err := p.Question(); {
-	case errors.Is(err, dnsmessage.ErrSectionDone) && lacksEDNS(h.RCode):
-		// Servers that do not understand a query may return its header only.
+	case errors.Is(err, dnsmessage.ErrSectionDone) && (r.truncated || isFailure(h.RCode)):
+		// Servers that fail, or do not understand a query, may return its header
+		// only. It holds no answer to be believed.
 		return r, nil
+	case errors.Is(err, dnsmessage.ErrSectionDone):
+		return r, errNoQuestion
 	case err != nil:
 		return r, err
 	case asked.Type != q.Type, asked.Class != q.Class, fold(asked.Name.String()) != fold(q.Name.String()):
@@ -77,10 +81,15 @@ func parse(msg []byte, id uint16, q dnsmessage.Question) (reply, error) {
 	if err := p.SkipQuestion(); !errors.Is(err, dnsmessage.ErrSectionDone) {
 		return r, errNotReply
 	}
-	if r.truncated || h.RCode != dnsmessage.RCodeSuccess && h.RCode != dnsmessage.RCodeNameError {
+	if r.truncated || isFailure(h.RCode) {
 		return r, nil
 	}
 	return r, r.parseSections(&p, h, q)
+}
+
+// isFailure reports whether a reply with the code has no answer to the question.
+func isFailure(code dnsmessage.RCode) bool {
+	return code != dnsmessage.RCodeSuccess && code != dnsmessage.RCodeNameError
 }
 
 // lacksEDNS reports whether a server that answers so is to be asked again

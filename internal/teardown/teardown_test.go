@@ -42,3 +42,26 @@ func TestGo(t *testing.T) {
 	}
 	Wait() // there is nothing
 }
+
+// TestWithin waits for what ends in time, and leaves what does not.
+func TestWithin(t *testing.T) {
+	for _, tt := range []struct {
+		takes, want time.Duration
+		ended       bool
+	}{
+		{0, 0, true},
+		{Limit / 2, Limit / 2, true},
+		{time.Hour, Limit, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			if ended := Within(func() { time.Sleep(tt.takes) }); ended != tt.ended {
+				t.Errorf("%v: ended is %v", tt.takes, ended)
+			}
+			if took := time.Since(start); took != tt.want {
+				t.Errorf("%v: waited %v, want %v", tt.takes, took, tt.want)
+			}
+			time.Sleep(tt.takes) // it ends by itself
+		})
+	}
+}
