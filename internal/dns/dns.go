@@ -3,7 +3,7 @@
 // by those of the host. It opens no file, and all its packets leave through the
 // dial function it is given.
 //
-// Nothing is cached: each lookup asks anew, and a caching server in the network
+// No answer is cached: each lookup asks anew, and a caching server in the network
 // does better what a cache here could do. The protocol is that of RFC 1035 with
 // EDNS0 (RFC 6891) over UDP, and TCP (RFC 7766) for what does not fit.
 package dns

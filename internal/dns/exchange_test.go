@@ -132,31 +132,12 @@ func TestSpoof(t *testing.T) {
 		}},
 		{name: "question type", spoof: func(q *query, m *dnsmessage.Message) []byte { m.Questions[0].Type = dnsmessage.TypeTXT; return nil }},
 		{name: "question class", spoof: func(q *query, m *dnsmessage.Message) []byte { m.Questions[0].Class++; return nil }},
-		{name: "no question", spoof: func(q *query, m *dnsmessage.Message) []byte { m.Questions = nil; return nil }},
 		{name: "two questions", spoof: func(q *query, m *dnsmessage.Message) []byte {
 			m.Questions = append(m.Questions, m.Questions[0])
 			return nil
 		}},
 		{name: "empty packet", spoof: func(q *query, m *dnsmessage.Message) []byte { return []byte{} }},
 		{name: "short header", spoof: func(q *query, m *dnsmessage.Message) []byte { return packed(*m)[:11] }},
-		{name: "cut off", spoof: func(q *query, m *dnsmessage.Message) []byte { b := packed(*m); return b[:len(b)-1] }},
-		{name: "cut off additional", spoof: func(q *query, m *dnsmessage.Message) []byte {
-			m.Additionals = append(m.Additionals, evil)
-			b := packed(*m)
-			return b[:len(b)-1]
-		}},
-		{name: "record length", spoof: func(q *query, m *dnsmessage.Message) []byte {
-			b := packed(*m)
-			b[len(b)-5] = 3 // of four
-			return b[:len(b)-1]
-		}},
-		{name: "compression loop", spoof: func(q *query, m *dnsmessage.Message) []byte {
-			b := packed(*m)
-			// The owner of the record becomes a pointer to itself.
-			at := len(packed(q.message()))
-			b[at], b[at+1] = 0xc0|byte(at>>8), byte(at)
-			return b
-		}},
 		{name: "noise", spoof: func(q *query, m *dnsmessage.Message) []byte { return []byte(strings.Repeat("\xff", 600)) }},
 	}
 	for _, tt := range tests {

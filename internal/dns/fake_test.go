@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,7 +153,9 @@ type fake struct {
 	addr   netip.AddrPort
 	handle handler
 	hangUp bool // end a stream after one answer
-	stop   func()
+	// refuses is the network on which nobody is there, of a fake of newPipeFake.
+	refuses string
+	stop    func()
 
 	mu  sync.Mutex // guards log
 	log []*query
@@ -281,6 +284,13 @@ func newPipeFake(addr string, h handler) *fake {
 func newPipeClient(t testing.TB, cfg Config, fakes ...*fake) *Client {
 	t.Helper()
 	return newClientOf(t, cfg, fakes, func(ctx context.Context, network string, f *fake) (net.Conn, error) {
+		switch {
+		case network != f.refuses:
+		case network == "udp":
+			return refusedConn{}, nil
+		default:
+			return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+		}
 		client, server := net.Pipe()
 		go func() {
 			defer server.Close()
@@ -300,6 +310,15 @@ func newPipeClient(t testing.TB, cfg Config, fakes ...*fake) *Client {
 		return client, nil
 	})
 }
+
+// A refusedConn is a UDP socket whose packets are answered by ICMP.
+type refusedConn struct{ net.Conn }
+
+func (refusedConn) Write(b []byte) (int, error) { return len(b), nil }
+func (refusedConn) Read([]byte) (int, error) {
+	return 0, &net.OpError{Op: "read", Net: "udp", Err: syscall.ECONNREFUSED}
+}
+func (refusedConn) Close() error { return nil }
 
 // newClient returns a client of the servers.
 func newClient(t testing.TB, cfg Config, fakes ...*fake) *Client {

@@ -1,0 +1,290 @@
+package dns
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// TestMisbehaving has a server that misbehaves, alone and with a good one after it:
+// which of them answers, how long that takes, and what the error is.
+func TestMisbehaving(t *testing.T) {
+	const alone, first, second = "10.0.0.1", "10.0.0.1", "10.0.0.2"
+	const timeout = 3 * time.Second // of a try
+	good := func(q *query) { q.send(q.message(record("a.example.", "A "+first))) }
+	// withEDNS does so to queries with EDNS, and answers others.
+	withEDNS := func(h handler) handler {
+		return func(q *query) {
+			if q.edns != 0 {
+				h(q)
+			} else {
+				good(q)
+			}
+		}
+	}
+	// overTCP does so over TCP, where it sends its clients.
+	overTCP := func(h handler) handler {
+		return func(q *query) {
+			if q.network == "tcp" {
+				h(q)
+				return
+			}
+			m := q.message()
+			m.Truncated = true
+			q.send(m)
+		}
+	}
+	// changed sends the good answer, changed.
+	changed := func(change func(m *dnsmessage.Message)) handler {
+		return func(q *query) {
+			m := q.message(record("a.example.", "A "+first))
+			change(&m)
+			q.send(m)
+		}
+	}
+	// mangled sends the bytes of a good answer, mangled; record is where its first
+	// record begins.
+	mangled := func(mangle func(b []byte, record int) []byte) handler {
+		return func(q *query) {
+			m := q.message(record("a.example.", "A "+first))
+			q.sendBytes(mangle(packed(m), len(packed(q.message()))))
+		}
+	}
+	cut := mangled(func(b []byte, _ int) []byte { return b[:len(b)-1] })
+	headerOnly := func(code dnsmessage.RCode) handler {
+		return changed(func(m *dnsmessage.Message) { m.RCode, m.Questions, m.Answers = code, nil, nil })
+	}
+	const (
+		unmarshal   = "cannot unmarshal DNS message"
+		misbehaving = "server misbehaving"
+		refused     = "connection refused"
+		timedOut    = "i/o timeout"
+		notFound    = "no such host"
+	)
+	tests := []struct {
+		name    string
+		h       handler
+		refuses string
+		hangUp  bool
+		// alone: the answer, or the error, and the time
+		want, err string
+		took      time.Duration
+		// with the second server
+		want2, err2 string
+		took2       time.Duration
+	}{
+		{name: "silent", h: silent,
+			err: timedOut, took: 2 * timeout, want2: second, took2: timeout},
+		{name: "ICMP refuses", refuses: "udp",
+			err: refused, want2: second},
+		{name: "SERVFAIL", h: rcode(dnsmessage.RCodeServerFailure),
+			err: misbehaving, want2: second},
+		{name: "SERVFAIL, header only", h: headerOnly(dnsmessage.RCodeServerFailure),
+			err: misbehaving, want2: second},
+		{name: "REFUSED, header only", h: headerOnly(dnsmessage.RCodeRefused),
+			err: misbehaving, want2: second},
+		{name: "FORMERR on EDNS", h: withEDNS(rcode(dnsmessage.RCodeFormatError)),
+			want: alone, want2: first},
+		{name: "FORMERR on EDNS, header only", h: withEDNS(headerOnly(dnsmessage.RCodeFormatError)),
+			want: alone, want2: first},
+		{name: "NOTIMP on EDNS", h: withEDNS(rcode(dnsmessage.RCodeNotImplemented)),
+			want: alone, want2: first},
+		{name: "SERVFAIL on EDNS", h: withEDNS(rcode(dnsmessage.RCodeServerFailure)),
+			want: alone, want2: second},
+		{name: "drops EDNS", h: withEDNS(silent),
+			want: alone, took: timeout, want2: second, took2: timeout},
+		{name: "cut", h: cut,
+			err: unmarshal, want2: second},
+		{name: "cut with EDNS", h: withEDNS(cut),
+			want: alone, want2: second},
+		{name: "cut in the question", h: mangled(func(b []byte, record int) []byte { return b[:record-1] }),
+			err: unmarshal, want2: second},
+		{name: "cut in the additional section", h: func(q *query) {
+			m := q.message(record("a.example.", "A "+first))
+			m.Additionals = append(m.Additionals, record("b.example.", "A "+first))
+			b := packed(m)
+			q.sendBytes(b[:len(b)-1])
+		}, err: unmarshal, want2: second},
+		{name: "cut before the records", h: mangled(func(b []byte, record int) []byte { return b[:record] }),
+			err: unmarshal, want2: second},
+		{name: "wrong length of a record", h: mangled(func(b []byte, _ int) []byte {
+			b[len(b)-5] = 3 // of four
+			return b[:len(b)-1]
+		}), err: unmarshal, want2: second},
+		{name: "compression loop", h: mangled(func(b []byte, at int) []byte {
+			// The owner of the record becomes a pointer to itself.
+			b[at], b[at+1] = 0xc0|byte(at>>8), byte(at)
+			return b
+		}), err: unmarshal, want2: second},
+		{name: "compression loop in the question", h: mangled(func(b []byte, _ int) []byte {
+			b[12], b[13] = 0xc0, 12
+			return b
+		}), err: unmarshal, want2: second},
+		{name: "no question section", h: changed(func(m *dnsmessage.Message) { m.Questions = nil }),
+			err: unmarshal, want2: second},
+		{name: "NXDOMAIN without question section", h: headerOnly(dnsmessage.RCodeNameError),
+			err: unmarshal, want2: second},
+		{name: "truncated to the header", h: func(q *query) {
+			if q.network == "tcp" {
+				good(q)
+				return
+			}
+			m := q.message()
+			m.Truncated, m.Questions = true, nil
+			q.send(m)
+		}, want: alone, want2: first},
+		// Anybody may have sent these: the reply may follow.
+		{name: "wrong id", h: changed(func(m *dnsmessage.Message) { m.ID++ }),
+			err: timedOut, took: 2 * timeout, want2: second, took2: timeout},
+		{name: "wrong question", h: changed(func(m *dnsmessage.Message) { m.Questions[0].Name = dnsmessage.MustNewName("b.example.") }),
+			err: timedOut, took: 2 * timeout, want2: second, took2: timeout},
+		{name: "sends the query back", h: changed(func(m *dnsmessage.Message) { m.Response, m.Answers = false, nil }),
+			err: timedOut, took: 2 * timeout, want2: second, took2: timeout},
+		{name: "less than a header", h: mangled(func(b []byte, _ int) []byte { return b[:11] }),
+			err: timedOut, took: 2 * timeout, want2: second, took2: timeout},
+
+		{name: "TCP refuses", h: overTCP(nil), refuses: "tcp",
+			err: refused, want2: second},
+		{name: "TCP closes", h: overTCP(silent), hangUp: true,
+			err: misbehaving, want2: second},
+		{name: "TCP closes in the message", h: overTCP(func(q *query) { q.raw(frame(packed(q.message()))[:9]) }), hangUp: true,
+			err: misbehaving, want2: second},
+		{name: "TCP stalls", h: overTCP(silent),
+			err: timedOut, took: 2 * timeout, want2: second, took2: timeout},
+		{name: "TCP length too large", h: overTCP(func(q *query) { q.raw(append([]byte{0xff, 0xff}, packed(q.message())...)) }),
+			err: timedOut, took: 2 * timeout, want2: second, took2: timeout},
+		{name: "TCP length too small", h: overTCP(func(q *query) { q.raw(append([]byte{0, 20}, packed(q.message())...)) }),
+			err: unmarshal, want2: second},
+		{name: "TCP length 0", h: overTCP(func(q *query) { q.raw([]byte{0, 0}) }),
+			err: unmarshal, want2: second},
+		{name: "TCP with a wrong id", h: overTCP(changed(func(m *dnsmessage.Message) { m.ID++ })),
+			err: unmarshal, want2: second},
+		{name: "TCP without question section", h: overTCP(changed(func(m *dnsmessage.Message) { m.Questions = nil })),
+			err: unmarshal, want2: second},
+		{name: "refuses TCP for what fits with EDNS", h: func(q *query) {
+			if q.edns != 0 {
+				good(q)
+				return
+			}
+			m := q.message()
+			m.Truncated = true
+			q.send(m)
+		}, refuses: "tcp", want: alone, want2: first},
+
+		{name: "huge", h: func(q *query) {
+			m := q.message(record("a.example.", "A "+first))
+			for range 200 {
+				m.Answers = append(m.Answers, record("a.example.", "TXT "+strings.Repeat("x", 250)))
+			}
+			q.send(m)
+		}, want: alone, want2: first},
+		// These are answers: the next server has no other.
+		{name: "another name", h: func(q *query) { q.send(q.message(record("b.example.", "A "+first))) },
+			err: notFound, err2: notFound},
+		{name: "CNAME loop", h: func(q *query) {
+			q.send(q.message(record("a.example.", "CNAME b.example."), record("b.example.", "CNAME a.example.")))
+		}, err: misbehaving, err2: misbehaving},
+	}
+	for _, tt := range tests {
+		for _, both := range []bool{false, true} {
+			name, want, wantErr, wantTook := tt.name+", alone", tt.want, tt.err, tt.took
+			if both {
+				name, want, wantErr, wantTook = tt.name+", two servers", tt.want2, tt.err2, tt.took2
+			}
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					bad := newPipeFake("10.0.0.1:53", tt.h)
+					bad.refuses, bad.hangUp = tt.refuses, tt.hangUp
+					fakes := []*fake{bad}
+					if both {
+						fakes = append(fakes, newPipeFake("10.0.0.2:53", func(q *query) { q.send(q.message(record("a.example.", "A "+second))) }))
+					}
+					c := newPipeClient(t, Config{}, fakes...)
+					start := time.Now()
+					got, err := c.LookupNetIP(t.Context(), "ip4", "a.example")
+					check(t, got, err, want, wantErr)
+					if took := time.Since(start); took != wantTook {
+						t.Errorf("took %v, want %v", took, wantTook)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestEDNSDropped has a gateway that drops queries with EDNS: once that is found
+// out, nobody waits for it any more, and the resolver of package net gets through
+// too.
+func TestEDNSDropped(t *testing.T) {
+	dropped := func(q *query) {
+		if q.edns == 0 {
+			zone{"a.example.": {"A 10.0.0.1", "AAAA fd00::1", "TXT hello"}}.serve(q)
+		}
+	}
+	lookup := func(t *testing.T, c *Client, want time.Duration) {
+		t.Helper()
+		start := time.Now()
+		got, err := c.LookupNetIP(t.Context(), "ip", "a.example")
+		check(t, got, err, "10.0.0.1 fd00::1", "")
+		if took := time.Since(start); took != want {
+			t.Errorf("took %v, want %v", took, want)
+		}
+	}
+	t.Run("remembered", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newPipeFake("10.0.0.1:53", dropped)
+			c := newPipeClient(t, Config{}, f)
+			lookup(t, c, 3*time.Second)
+			lookup(t, c, 0)
+			synctest.Wait()
+			// The gateway is replaced by one that knows nothing else.
+			f.handle = func(q *query) {
+				if q.edns != 0 {
+					zone{"a.example.": {"A 10.0.0.1", "AAAA fd00::1"}}.serve(q)
+				}
+			}
+			lookup(t, c, 3*time.Second)
+			lookup(t, c, 0)
+		})
+	})
+	t.Run("one attempt", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newPipeClient(t, Config{Attempts: 1}, newPipeFake("10.0.0.1:53", dropped))
+			got, err := c.LookupNetIP(t.Context(), "ip", "a.example")
+			check(t, got, err, "", "i/o timeout")
+			lookup(t, c, 0)
+		})
+	})
+	t.Run("cancelled", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := newPipeFake("10.0.0.1:53", silent)
+			c := newPipeClient(t, Config{}, f)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			got, err := c.LookupNetIP(ctx, "ip4", "a.example")
+			check(t, got, err, "", "i/o timeout")
+			synctest.Wait()
+			f.handle = zoneA.serve
+			got, err = c.LookupNetIP(t.Context(), "ip4", "a.example")
+			check(t, got, err, "10.0.0.1", "")
+			for _, q := range f.queries() {
+				if q.edns == 0 {
+					t.Errorf("%v: the server had no time to fail", q)
+				}
+			}
+		})
+	})
+	t.Run("resolver of package net", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c := newPipeClient(t, Config{}, newPipeFake("10.0.0.1:53", dropped))
+			got, err := c.Resolver().LookupTXT(t.Context(), "a.example.")
+			if err != nil || len(got) != 1 || got[0] != "hello" {
+				t.Errorf("got %q, %v, want hello", got, err)
+			}
+		})
+	})
+}
