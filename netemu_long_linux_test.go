@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -160,6 +161,12 @@ func (x *impairedTransfer) run(t *testing.T) (err error) {
 	return nil
 }
 
+// lostFrames returns how many frames have not arrived as they were, or not at all.
+func lostFrames(e *vdeplug.Emulator) uint64 {
+	out, in := e.Counts()
+	return out.Lost + out.Corrupted + out.Dropped + in.Lost + in.Corrupted + in.Dropped
+}
+
 // transfer sends data to a server, which sends it back.
 func (x *impairedTransfer) transfer(e *vdeplug.Emulator, server, client *Stack, host string) error {
 	ln, err := server.Listen("tcp", net.JoinHostPort(host, "0"))
@@ -168,6 +175,14 @@ func (x *impairedTransfer) transfer(e *vdeplug.Emulator, server, client *Stack, 
 	}
 	defer ln.Close()
 	c, err := client.Dial("tcp", ln.Addr().String())
+	for lost := uint64(0); errors.Is(err, syscall.EHOSTUNREACH); {
+		// The kernel asks for a neighbour three times. All may have been lost.
+		before := lost
+		if lost = lostFrames(e); lost < before+3 {
+			return fmt.Errorf("%d frames were lost: %w", lost-before, err)
+		}
+		c, err = client.Dial("tcp", ln.Addr().String())
+	}
 	if err != nil {
 		return err
 	}
