@@ -358,7 +358,7 @@ func TestRightsAtSwitch(t *testing.T) {
 				fds := []int{devNull(t)} // it stays this test's
 				if !refuses {
 					unix.Close(fds[0])
-					fds = taps(t, 100)
+					fds = taps(t, 40)
 				}
 				dir := filepath.Join(shortDir(t), "sw")
 				c := openPlug(t, "switch://"+dir)
