@@ -55,8 +55,8 @@ type flow struct {
 	// names are what the guest calls those who are called otherwise outside, and
 	// those who have come through a forward by what the guest calls them.
 	names  map[netip.AddrPort]netip.AddrPort
-	asked  uint16 // identifier of the last question for a name server
-	server int    // and to which it went
+	asked  uint16         // identifier of the last question for a name server
+	server netip.AddrPort // and to which it went
 }
 
 // flows are all by key.
@@ -180,6 +180,9 @@ func (f *flow) deliver(from netip.AddrPort, data []byte) {
 			return
 		}
 	}
+	if f.n.isNameServer(src) {
+		f.n.names.answered("udp", from)
+	}
 	if src.Port() != dnsPort && !f.key.ping {
 		f.keep(udpIdle)
 	}
@@ -215,21 +218,36 @@ func (f *flow) send(dst, to netip.AddrPort, data []byte) error {
 	return sendNow(f.conn, data, to)
 }
 
-// ask chooses the name server for a question: the first of the host, and for one
-// that is asked again, the next.
-func (f *flow) ask(question []byte) netip.AddrPort {
-	servers := f.n.names.all()
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// ask sends a question for a name server to one of the host: the first that is not
+// silent and can be reached, and for one that is asked again, the next.
+func (f *flow) ask(dst netip.AddrPort, question []byte) {
 	id := uint16(0)
 	if len(question) >= 2 {
 		id = binary.BigEndian.Uint16(question)
 	}
-	if f.server++; id != f.asked {
-		f.server = 0
+	f.mu.Lock()
+	var before netip.AddrPort
+	if id == f.asked {
+		before = f.server
 	}
-	f.asked = id
-	return servers[f.server%len(servers)]
+	f.mu.Unlock()
+	names := &f.n.names
+	order, probes := names.order("udp", before)
+	for _, s := range probes {
+		f.send(dst, s, question)
+	}
+	for _, s := range order {
+		if slices.Contains(probes, s) {
+			continue // one that was not reached
+		}
+		names.asked("udp", s)
+		if f.send(dst, s, question) == nil {
+			f.mu.Lock()
+			f.asked, f.server = id, s
+			f.mu.Unlock()
+			return
+		}
+	}
 }
 
 // datagram takes a datagram of a guest. If it reports false, the guest is told that
@@ -281,8 +299,7 @@ func (n *nat) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bo
 	default:
 		f.keep(dnsIdle)
 		if n.isNameServer(dst) {
-			// If it is not reached, the next one may be.
-			f.send(dst, f.ask(data), data)
+			f.ask(dst, data)
 			return true
 		}
 	}

@@ -298,23 +298,82 @@ func (n *nat) dialOut(ctx context.Context, dst netip.AddrPort) (stream, error) {
 		return nil, fmt.Errorf("%s is not to be reached", dst)
 	}
 	if n.isNameServer(dst) {
-		return dialTCP(ctx, n.names.all(), nameTimeout)
+		return n.dialName(ctx)
 	}
-	return dialTCP(ctx, []netip.AddrPort{to}, dialTimeout)
+	return dialTCP(ctx, to, dialTimeout)
 }
 
-// dialTCP connects to the first of some servers that answers in time.
-func dialTCP(ctx context.Context, servers []netip.AddrPort, each time.Duration) (stream, error) {
-	var err error
-	d := net.Dialer{Timeout: each}
-	for _, to := range servers {
-		var c net.Conn
-		if c, err = d.DialContext(ctx, "tcp", to.String()); err == nil {
-			return c.(stream), nil
+func dialTCP(ctx context.Context, to netip.AddrPort, timeout time.Duration) (stream, error) {
+	d := net.Dialer{Timeout: timeout}
+	c, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(stream), nil
+}
+
+// dialName connects to the first name server of the host that answers in time.
+func (n *nat) dialName(ctx context.Context) (_ stream, err error) {
+	order, probes := n.names.order("tcp", netip.AddrPort{})
+	for _, s := range probes {
+		n.tasks.Go(func() { n.probe(s) })
+	}
+	for _, s := range order {
+		var c stream
+		if c, err = n.dialNameAt(ctx, s); err == nil {
+			return c, nil
 		}
 	}
 	return nil, err
 }
+
+func (n *nat) dialNameAt(ctx context.Context, server netip.AddrPort) (stream, error) {
+	n.names.asked("tcp", server)
+	c, err := dialTCP(ctx, server, nameTimeout)
+	if err != nil {
+		return nil, err
+	}
+	n.names.connected(server)
+	return &nameConn{stream: c, names: &n.names, server: server}, nil
+}
+
+// probeQuestion asks for the name servers of the root, in a message with its length
+// before it.
+const probeQuestion = "\x00\x11" + "\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + "\x00\x00\x02\x00\x01"
+
+// probe looks whether a name server that was silent answers again.
+func (n *nat) probe(server netip.AddrPort) {
+	c, err := n.dialNameAt(n.ctx, server)
+	if err != nil || !n.conns.add(c) {
+		return
+	}
+	defer n.conns.remove(c)
+	c.SetDeadline(time.Now().Add(nameTimeout))
+	io.WriteString(c, probeQuestion)
+	c.Read(make([]byte, 1)) // any answer will do
+}
+
+// A nameConn is a connection to a name server, which may be silent on it too.
+type nameConn struct {
+	stream
+	names  *nameservers
+	server netip.AddrPort
+}
+
+func (c *nameConn) Write(b []byte) (int, error) {
+	c.names.asked("tcp", c.server)
+	return c.stream.Write(b)
+}
+
+func (c *nameConn) Read(b []byte) (int, error) {
+	size, err := c.stream.Read(b)
+	if size > 0 {
+		c.names.answered("tcp", c.server)
+	}
+	return size, err
+}
+
+func (c *nameConn) SetLinger(sec int) error { return c.stream.(*net.TCPConn).SetLinger(sec) }
 
 // join copies between a guest and a socket of the host until both directions have
 // ended, or one is broken.
@@ -345,7 +404,7 @@ func (n *nat) join(guest *gonet.TCPConn, ep tcpip.Endpoint, out stream) {
 
 // breakOff closes a socket so that the other side learns that something is missing.
 func breakOff(s stream) {
-	if c, ok := s.(*net.TCPConn); ok {
+	if c, ok := s.(interface{ SetLinger(sec int) error }); ok {
 		c.SetLinger(0)
 	}
 	s.Close()
