@@ -21,7 +21,8 @@
 //
 // Names are resolved by [Config].DNS alone, from within the stack: nothing of
 // the host's resolver, hosts file or search list is used. A stack without DNS
-// servers knows literal addresses, localhost and the names in DNS.Hosts.
+// servers knows literal addresses, localhost and the names in DNS.Hosts. Commands
+// resolve names as the machine does, unless Cmd.Names gives them the stack's.
 //
 // # Configuration
 //

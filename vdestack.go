@@ -52,18 +52,7 @@ type InterfaceStats = stack.InterfaceStats
 
 // DNS says how a stack resolves names. Nothing of the host's configuration is
 // used.
-type DNS struct {
-	// Servers are asked in this order, from within the stack. Port 0 means 53.
-	Servers []netip.AddrPort
-	// Search are the domains that are tried for names with fewer than Ndots
-	// dots, as in resolv.conf(5).
-	Search []string
-	// Ndots is the number of dots with which a name is tried as it is first. 0
-	// means 1.
-	Ndots int
-	// Hosts are names that are known without asking.
-	Hosts map[string][]netip.Addr
-}
+type DNS = stack.DNS
 
 // A Stack is a private TCP/IP stack of the process: the kernel's own, in a
 // network namespace. Its methods may be called from several goroutines at once.
@@ -123,7 +112,7 @@ func New(ctx context.Context, cfg Config) (*Stack, error) {
 		return nil, fmt.Errorf("%s: %w", cmp.Or(cfg.Name, "stack"), err)
 	}
 	s.st, err = stack.New(ctx, stack.Config{
-		Name: cfg.Name, Interfaces: cfg.Interfaces, NetNS: cfg.NetNS, Isolated: cfg.Isolated, Logger: cfg.Logger,
+		Name: cfg.Name, Interfaces: cfg.Interfaces, DNS: cfg.DNS, NetNS: cfg.NetNS, Isolated: cfg.Isolated, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err

@@ -40,6 +40,37 @@ import (
 //     is closed; not when the thread that started it ends. What keeps the command
 //     is a thread that the program has for each, until it ends. A set-user-ID
 //     program that the command executes in its own place outlives the program.
+//
+// # Names
+//
+// Without Names, the command resolves names as the machine says: by its resolv.conf
+// and hosts, and by services of the machine that are asked through sockets in the
+// file system, which are in no network namespace. With it, the command has a mount
+// namespace in which
+//
+//   - /etc/resolv.conf and /etc/hosts are those of the stack's [DNS]. A server with
+//     another port than 53, an address in Hosts with a zone, and a name without
+//     an address cannot be written there; the log says so once. A file that does
+//     not exist cannot be replaced: Start returns an error if DNS needs it.
+//   - /etc/nsswitch.conf has "hosts: files dns", and is the machine's otherwise: users
+//     and groups still come from where the machine has them. /etc/host.conf has
+//     "multi on".
+//   - the directories of the sockets of nscd, systemd-resolved and avahi are empty.
+//   - /sys is the sysfs of the stack, with /sys/class/net, and what is mounted below
+//     stays: cgroups, debugfs. The kernel refuses that where parts of /sys are
+//     covered, as in containers; the log says so once, and the command has the
+//     machine's.
+//
+// What Binds replaces is left as Binds has it. When another mount is refused, Start
+// returns an error: the command does not run with the names of the machine.
+//
+// Not hidden are D-Bus, through which programs can ask systemd-resolved and avahi;
+// sssd, of which users come too, and which glibc does not ask for hosts any more; and
+// services that make their directory later. Where a program of the machine replaces
+// /etc/resolv.conf itself, or another of these files, the command sees the new one;
+// replacing what it leads to in /run/systemd/resolve is without effect. It does not
+// hide the machine from a command that looks for it: in /proc/PID/root of a command
+// without Names, for example.
 type Cmd struct {
 	// Path is the program; relative paths are evaluated against Dir.
 	Path string
@@ -60,9 +91,12 @@ type Cmd struct {
 	// which is killed as a whole.
 	KeepGroup bool
 	// Binds gives the command a mount namespace of its own and mounts these
-	// files and directories in it, in this order. With them a command gets its
-	// own /etc/resolv.conf, for example.
+	// files and directories in it, in this order. The kernel takes such a mount
+	// away when a program of the machine removes or replaces the file To.
 	Binds []Bind
+	// Names gives the command the names of the stack instead of the machine's, see
+	// the section Names.
+	Names bool
 	// WaitDelay bounds how long Wait waits for the end of the pipes when the
 	// command has ended or ctx is done, for others may hold them. 0 means no
 	// bound.

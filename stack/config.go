@@ -53,6 +53,9 @@ type Config struct {
 	// takes user namespaces; NetNS cannot have it. See the Privileges of package
 	// vdestack for what remains.
 	Isolated bool
+	// DNS is what commands with Cmd.Names find. Package vdestack resolves names by
+	// it too.
+	DNS DNS
 	// Logger receives rare events, never packets. Nil discards them.
 	Logger *slog.Logger
 }
@@ -157,6 +160,9 @@ func (c *Config) check() error {
 	}
 	if c.Isolated && c.NetNS != "" {
 		return fmt.Errorf("field Isolated with NetNS %q: the namespace has its user namespace already; isolate the stack that makes it", c.NetNS)
+	}
+	if err := c.DNS.check(); err != nil {
+		return err
 	}
 	ifs := make([]Interface, len(c.Interfaces))
 	copy(ifs, c.Interfaces)

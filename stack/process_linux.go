@@ -5,6 +5,7 @@ package stack
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -32,7 +33,14 @@ func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (*process, 
 	}
 	e := &netns.Exec{Path: c.Path, Args: c.argv(), Env: c.environ(), Files: files, Setpgid: !c.KeepGroup}
 	for _, b := range c.Binds {
-		e.Binds = append(e.Binds, netns.Bind(b))
+		e.Mounts = append(e.Mounts, netns.Mount{From: b.From, To: b.To})
+	}
+	if c.Names {
+		remove, err := s.mountNames(e)
+		if err != nil {
+			return nil, s.wrap(fmt.Errorf("starting %s: %w", c.Path, err))
+		}
+		defer remove()
 	}
 	if c.Dir != "" {
 		fd, err := unix.Open(c.Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -45,6 +53,9 @@ func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (*process, 
 	pid, err := s.ns.Start(ctx, e)
 	if err != nil {
 		return nil, s.wrap(err)
+	}
+	if e.SysfsErr != nil {
+		s.tellSysfs(e.SysfsErr)
 	}
 	p := &process{s: s, pid: pid, group: e.Setpgid}
 	s.mu.Lock()

@@ -36,6 +36,7 @@ type Stack struct {
 	swaps  sync.RWMutex // held for reading while a socket is moved into the stack
 
 	neighbors *neigh.Space // nil: they are not looked after
+	names     *names       // of commands
 
 	mu       sync.Mutex // guards closed, commands and orphans
 	closed   bool
@@ -55,6 +56,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	s := &Stack{
 		name:     cfg.Name,
 		log:      cfg.Logger.With("stack", cfg.Name),
+		names:    newNames(&cfg.DNS),
 		commands: make(map[*process]struct{}),
 		done:     make(chan struct{}),
 	}

@@ -330,6 +330,16 @@ func explainBind(err error, from, to string) error {
 	})
 }
 
+// explainSysfs explains why the command has the machine's sysfs.
+func explainSysfs(err error) error {
+	return because(err, func(errno unix.Errno) string {
+		if errno == unix.EPERM || errno == unix.EACCES {
+			return "the kernel allows it only where the whole of /sys is visible, which it is not in most containers, and not to threads under Landlock"
+		}
+		return ""
+	})
+}
+
 // explainThread explains why a command gets no watcher.
 func explainThread(err error) error {
 	return Limited(because(err, func(errno unix.Errno) string {

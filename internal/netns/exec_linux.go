@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -29,14 +30,27 @@ type Exec struct {
 	Files []*os.File
 	// Setpgid puts the command in a process group of its own.
 	Setpgid bool
-	// Binds, if any, are made in this order in a mount namespace of the
+	// Mounts, if any, are made in this order in a mount namespace of the
 	// command's own.
-	Binds []Bind
+	Mounts []Mount
+	// Sysfs, if it is not empty, is a directory of nobody else's. With it the
+	// command finds the sysfs of the namespace at /sys, where that is possible.
+	Sysfs string
+	// SysfsErr says why it was not, after Start.
+	SysfsErr error
+	// Temp are files, and after them directories, that the child removes when it has
+	// the mounts. Nobody else need do it when the process is killed.
+	Temp []string
 }
 
-// A Bind is a file or directory, From, that is mounted over another, To. Both
+// A Mount is a file or directory, From, that is mounted over another, To. Both
 // paths are absolute; of symbolic links, what they lead to counts.
-type Bind struct{ From, To string }
+type Mount struct {
+	// From may be empty: To is covered by an empty directory.
+	From, To string
+	// Make makes the file To before, in what covers its directory.
+	Make bool
+}
 
 // Start executes a program in the namespace, as a child of the process: it can
 // be waited for and signalled like any other. It has the credentials and the
@@ -59,6 +73,9 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 		if errno := c.errno(); errno != 0 && !p.optional[i] {
 			reap(child)
 			return 0, p.explain(i, errno)
+		}
+		if errno := c.errno(); errno != 0 && p.sysfs[i] != "" {
+			e.SysfsErr = explainSysfs(fmt.Errorf("%s: %w", p.sysfs[i], errno))
 		}
 	}
 	switch {
@@ -195,7 +212,8 @@ type plan struct {
 	calls    []call
 	optional map[int]bool   // calls whose error does not matter
 	what     map[int]string // names of the others
-	mounts   map[int]Bind   // the binds among them
+	mounts   map[int]Mount  // the mounts among them
+	sysfs    map[int]string // and those of the sysfs, which may fail
 	keep     []any
 	files    []*os.File
 	path     string
@@ -229,8 +247,10 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 			err = Refused(err)
 		}
 	}
-	if b, ok := p.mounts[i]; ok {
-		err = fmt.Errorf("mounting %s over %s: %w", b.From, b.To, explainBind(err, b.From, b.To))
+	if m, ok := p.mounts[i]; ok && m.From == "" {
+		err = fmt.Errorf("mounting an empty directory over %s: %w", m.To, Refused(err))
+	} else if ok {
+		err = fmt.Errorf("mounting %s over %s: %w", m.From, m.To, explainBind(err, m.From, m.To))
 	}
 	return Limited(fmt.Errorf("starting %s: %w", p.path, err))
 }
@@ -270,7 +290,7 @@ func (p *plan) make(e *Exec, user, net, done int, c *creds) error {
 		p.keep = append(p.keep, e.Dir)
 	}
 	p.enter(user, net, c)
-	if err := p.addBinds(e.Binds); err != nil {
+	if err := p.addMounts(e); err != nil {
 		return fmt.Errorf("starting %s: %w", e.Path, err)
 	}
 	p.confine(user >= 0, c)
@@ -293,33 +313,62 @@ func (p *plan) make(e *Exec, user, net, done int, c *creds) error {
 	return nil
 }
 
-// addBinds gives the child a mount namespace with files of its own. It comes
+// addMounts gives the child a mount namespace with files of its own. It comes
 // after the working directory, which moves to the new namespace with the child:
 // one that is entered later would still be that of the old.
-func (p *plan) addBinds(binds []Bind) error {
-	if len(binds) == 0 {
+func (p *plan) addMounts(e *Exec) error {
+	if len(e.Mounts) == 0 && e.Sysfs == "" {
 		return nil
 	}
+	p.mounts = make(map[int]Mount)
 	p.add("unshare", unix.SYS_UNSHARE, unix.CLONE_NEWNS)
 	// Nothing may propagate to where the child comes from.
-	root, none := []byte("/\x00"), []byte("none\x00")
-	p.add("mount", unix.SYS_MOUNT, pointer(p, &none[0]), pointer(p, &root[0]), 0, unix.MS_REC|unix.MS_PRIVATE, 0)
-	p.mounts = make(map[int]Bind)
-	for _, b := range binds {
-		var paths [2]*byte
-		for i, path := range []string{b.From, b.To} {
-			if !filepath.IsAbs(path) {
-				return fmt.Errorf("bind %s over %s: path %q is not absolute", b.From, b.To, path)
+	p.mount("mount", "none", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if e.Sysfs != "" {
+		e.SysfsErr = p.addSysfs(e.Sysfs)
+	}
+	at := unix.AT_FDCWD
+	for _, m := range e.Mounts {
+		for _, path := range []string{m.From, m.To} {
+			if path == "" && m.To != "" {
+				continue
 			}
-			var err error
-			if paths[i], err = unix.BytePtrFromString(path); err != nil {
-				return fmt.Errorf("bind: path %q: %w", path, err)
+			if !filepath.IsAbs(path) {
+				return fmt.Errorf("bind %s over %s: path %q is not absolute", m.From, m.To, path)
+			}
+			if strings.ContainsRune(path, 0) {
+				return fmt.Errorf("bind: path %q has a zero byte", path)
 			}
 		}
-		p.mounts[len(p.calls)] = b
-		p.add("mount", unix.SYS_MOUNT, pointer(p, paths[0]), pointer(p, paths[1]), 0, unix.MS_BIND|unix.MS_REC, 0)
+		if m.Make {
+			p.add("mknodat", unix.SYS_MKNODAT, uintptr(at), p.text(m.To), unix.S_IFREG|0o644, 0)
+		}
+		p.mounts[len(p.calls)] = m
+		if m.From == "" {
+			p.mount("mount", "none", m.To, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755,size=64k")
+		} else {
+			p.mount("mount", m.From, m.To, "", unix.MS_BIND|unix.MS_REC, "")
+		}
+	}
+	for _, path := range e.Temp {
+		p.add("", unix.SYS_UNLINKAT, uintptr(at), p.text(path), 0) // one of the two fails
+		p.add("", unix.SYS_UNLINKAT, uintptr(at), p.text(path), unix.AT_REMOVEDIR)
 	}
 	return nil
+}
+
+// mount adds a mount(2) of paths without a zero byte.
+func (p *plan) mount(what, from, to, fstype string, flags uintptr, data string) {
+	p.add(what, unix.SYS_MOUNT, p.text(from), p.text(to), p.text(fstype), flags, p.text(data))
+}
+
+// text returns the address of a text, 0 for none.
+func (p *plan) text(s string) uintptr {
+	if s == "" {
+		return 0
+	}
+	b := append([]byte(s), 0)
+	return pointer(p, &b[0])
 }
 
 // addFiles gives the child its descriptors. One that stands where another is to

@@ -358,8 +358,8 @@ func TestStartCloses(t *testing.T) {
 	}
 }
 
-// TestStartBinds mounts a file over another one, for the command alone.
-func TestStartBinds(t *testing.T) {
+// TestStartMounts mounts a file over another one, for the command alone.
+func TestStartMounts(t *testing.T) {
 	n := newNS(t)
 	dir := t.TempDir()
 	from, to, link := dir+"/from", dir+"/to", dir+"/link"
@@ -384,7 +384,7 @@ func TestStartBinds(t *testing.T) {
 	defer w.Close()
 	e := &Exec{
 		Path: "/bin/sh", Args: []string{"sh", "-c", "cat to; echo; pwd -P"},
-		Dir: d, Files: []*os.File{nil, w, w}, Binds: []Bind{{from, link}},
+		Dir: d, Files: []*os.File{nil, w, w}, Mounts: []Mount{{From: from, To: link}},
 	}
 	pid, err := n.Start(t.Context(), e)
 	if err != nil {
@@ -407,11 +407,11 @@ func TestStartBinds(t *testing.T) {
 		t.Errorf("the process sees %q, %v, want its own file", text, err)
 	}
 
-	e.Binds = []Bind{{dir + "/gone", to}}
+	e.Mounts = []Mount{{From: dir + "/gone", To: to}}
 	if _, err := n.Start(t.Context(), e); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "mounting "+dir+"/gone over "+to) {
 		t.Errorf("bind of a missing file: %v", err)
 	}
-	e.Binds = []Bind{{"from", to}}
+	e.Mounts = []Mount{{From: "from", To: to}}
 	if _, err := n.Start(t.Context(), e); err == nil || !strings.Contains(err.Error(), `"from" is not absolute`) {
 		t.Errorf("bind of a relative path: %v", err)
 	}

@@ -1,0 +1,349 @@
+package vdestack
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// namesMachine tells a test of Cmd.Names that it runs on the machine that
+// onMachine has made.
+const namesMachine = "VDESTACK_TEST_NAMES_MACHINE"
+
+// stubResolvConf is what /etc/resolv.conf of the machine is a link to.
+const stubResolvConf = "/run/systemd/resolve/stub-resolv.conf"
+
+// onMachine runs a test again, in a mount namespace with an /etc and a /run of its
+// own, where names are the machine's, and reports whether this is that run. The
+// commands are executed there before, by a shell of root.
+func onMachine(t *testing.T, commands string) bool {
+	if os.Getenv(namesMachine) == t.Name() {
+		return true
+	}
+	testenv.Need(t, "getent", "libc-bin")
+	unshare := testenv.Need(t, "unshare", "util-linux")
+	etc, run := t.TempDir(), t.TempDir()
+	for _, name := range []string{"passwd", "group"} {
+		text, err := os.ReadFile("/etc/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, etc+"/"+name, string(text))
+	}
+	write(t, etc+"/hosts", "10.66.66.66 known.test machine.test\n")
+	write(t, etc+"/nsswitch.conf", "passwd: files\nhosts: resolve [!UNAVAIL=return] sss files dns\n")
+	write(t, etc+"/host.conf", "multi off\n")
+	if err := os.Symlink(stubResolvConf, etc+"/resolv.conf"); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{stubResolvConf, "/run/nscd/x", "/run/avahi-daemon/x"} {
+		path = filepath.Join(run, strings.TrimPrefix(path, "/run"))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, path, "nameserver 10.66.66.53\nsearch machine.test\n")
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--mount"}
+	again := "exec"
+	if os.Geteuid() != 0 {
+		args = []string{"--mount", "--user", "--map-root-user"}
+		again = fmt.Sprintf("exec %s --user --map-user=%d --map-group=%d", unshare, os.Geteuid(), os.Getegid())
+	}
+	script := `set -e; mount --make-rprivate /; mount --rbind "$1" /etc; mount --rbind "$2" /run; ` + commands + `; shift 2; ` + again + ` "$@"`
+	args = append(args, "/bin/sh", "-c", script, "sh", etc, run, exe, "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.v")
+	cmd := exec.CommandContext(t.Context(), unshare, args...)
+	cmd.Env = append(os.Environ(), namesMachine+"="+t.Name(), "TMPDIR="+t.TempDir())
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err != nil:
+		t.Errorf("%v:\n%s", err, out)
+	case bytes.Contains(out, []byte("--- SKIP: "+t.Name())):
+		testenv.Skip(t, "%s", out)
+	}
+	return false
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// trap listens where a service of the machine does, and counts who asks.
+func trap(t *testing.T, path string) *atomic.Int32 {
+	t.Helper()
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	asked := new(atomic.Int32)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			asked.Add(1)
+			c.Close()
+		}
+	}()
+	return asked
+}
+
+// startServer starts a name server in the stack, at port 53.
+func startServer(t *testing.T, s *Stack) {
+	t.Helper()
+	cmd := s.Command(t.Context(), testenv.Need(t, "dnsmasq", "dnsmasq-base"),
+		"--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--pid-file=", "--user=", "--group=",
+		"--no-resolv", "--no-hosts", "--listen-address=10.9.0.53", "--bind-interfaces", "--local=/test/",
+		"--host-record=www.test,10.9.0.80,fd00::80", "--host-record=known.test,10.77.77.77")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	log := bufio.NewReader(stderr)
+	for line := ""; !strings.Contains(line, "started"); {
+		if line, err = log.ReadString('\n'); err != nil {
+			t.Fatalf("dnsmasq: %q, %v", line, err)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, log)
+		close(done)
+	}()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-done
+		cmd.Wait()
+	})
+}
+
+// namesStack returns a stack with names, and what it logs.
+func namesStack(t *testing.T, dns DNS) (*Stack, *bytes.Buffer) {
+	t.Helper()
+	log := new(bytes.Buffer)
+	s, err := New(t.Context(), Config{
+		Interfaces: []Interface{{VNL: "mem://names", Addrs: prefixes("10.9.0.1/24")}},
+		DNS:        dns, Logger: slog.New(slog.NewTextHandler(log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s, log
+}
+
+// namesCommand runs a line of the shell with Names.
+func namesCommand(t *testing.T, s *Stack, line string, binds ...Bind) string {
+	t.Helper()
+	cmd := s.Command(t.Context(), "/bin/sh", "-c", line)
+	cmd.Names, cmd.Binds = true, binds
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("%s: %v: %s", line, err, out)
+	}
+	return string(out)
+}
+
+// noFiles looks that nothing is left behind.
+func noFiles(t *testing.T) {
+	t.Helper()
+	if left, err := filepath.Glob(os.TempDir() + "/vdestack-names-*"); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+var namesDNS = DNS{
+	Servers: []netip.AddrPort{netip.MustParseAddrPort("10.9.0.53:53"), netip.MustParseAddrPort("10.9.0.54:5353")},
+	Search:  []string{"test", "example.org"},
+	Ndots:   2,
+	Hosts:   map[string][]netip.Addr{"known.test": addrs("10.1.1.1", "10.1.1.2", "fd00::1"), "hidden.test": nil},
+}
+
+// TestCommandNames resolves names in a command, on a machine that has others.
+func TestCommandNames(t *testing.T) {
+	if !onMachine(t, ":") {
+		return
+	}
+	traps := make(map[string]*atomic.Int32)
+	for _, path := range []string{"/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve", "/run/avahi-daemon/socket"} {
+		traps[path] = trap(t, path)
+	}
+	startServer(t, open(t, "mem://names", "10.9.0.53/24"))
+	s, log := namesStack(t, namesDNS)
+	busybox := testenv.Need(t, "busybox", "busybox")
+	for _, tt := range []struct {
+		line string
+		want []string // of the output, or parts of it
+		part bool
+	}{
+		{line: "cat /etc/resolv.conf", want: []string{"nameserver 10.9.0.53\nsearch test example.org\noptions ndots:2\n"}},
+		{line: "cat /etc/hosts", want: []string{"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n10.1.1.1 known.test\n10.1.1.2 known.test\nfd00::1 known.test\n"}},
+		{line: "cat /etc/nsswitch.conf", want: []string{"passwd: files\nhosts: files dns\n"}},
+		{line: "getent ahosts known.test | grep STREAM | cut -d ' ' -f 1 | sort", want: []string{"10.1.1.1\n10.1.1.2\nfd00::1\n"}},
+		{line: "getent ahostsv4 www.test", part: true, want: []string{"10.9.0.80 "}},
+		{line: "getent ahostsv6 www", part: true, want: []string{"fd00::80 "}},
+		{line: "getent hosts localhost", part: true, want: []string{"::1"}},
+		{line: "getent hosts machine.test || echo unknown", want: []string{"unknown\n"}},
+		{line: busybox + " nslookup www.test", part: true, want: []string{"10.9.0.53", "10.9.0.80"}},
+		{line: "getent passwd root", part: true, want: []string{"root:"}},
+		{line: "ls -A /run/nscd /run/avahi-daemon", want: []string{"/run/avahi-daemon:\n\n/run/nscd:\n"}},
+		{line: "ls -A /run/systemd/resolve", want: []string{"stub-resolv.conf\n"}},
+	} {
+		got := namesCommand(t, s, tt.line)
+		for _, want := range tt.want {
+			if got != want && !(tt.part && strings.Contains(got, want)) {
+				t.Errorf("%s: got %q, want %q", tt.line, got, want)
+			}
+		}
+	}
+	for path, asked := range traps {
+		if n := asked.Load(); n > 0 {
+			t.Errorf("%s was asked %d times", path, n)
+		}
+	}
+	if n := strings.Count(log.String(), "10.9.0.54:5353, hidden.test without an address"); n != 1 {
+		t.Errorf("what commands do not find was told %d times: %s", n, log)
+	}
+	// This is what the command is kept from.
+	without := s.Command(t.Context(), "getent", "hosts", "machine.test")
+	if out, err := without.Output(); err != nil || string(out) != "10.66.66.66     known.test machine.test\n" || traps["/run/nscd/socket"].Load() == 0 {
+		t.Errorf("without Names: got %q, %v, and nscd was asked %d times", out, err, traps["/run/nscd/socket"].Load())
+	}
+
+	t.Run("binds", func(t *testing.T) {
+		got := namesCommand(t, s, "cat /etc/resolv.conf; ls /run/systemd/resolve; test -e /run/nscd/socket || echo hidden; getent hosts known.test",
+			Bind{From: "/etc/resolv.conf", To: "/etc/resolv.conf"})
+		if want := "nameserver 10.66.66.53\nsearch machine.test\nio.systemd.Resolve\nstub-resolv.conf\nhidden\n"; !strings.HasPrefix(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if out := namesCommand(t, s, "test -S /run/systemd/resolve/io.systemd.Resolve || echo hidden", Bind{From: "/etc/resolv.conf", To: "/etc/resolv.conf"}); out != "hidden\n" {
+			t.Errorf("the socket beside it is there: %s", out)
+		}
+	})
+
+	// A service of the machine that writes its file again does so by rename.
+	t.Run("replaced", func(t *testing.T) {
+		cmd := s.Command(t.Context(), "/bin/sh", "-c", "echo ready; read x; cat /etc/resolv.conf")
+		cmd.Names = true
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		write(t, stubResolvConf+".new", "nameserver 10.66.66.54\n")
+		if err := os.Rename(stubResolvConf+".new", stubResolvConf); err != nil {
+			t.Fatal(err)
+		}
+		stdin.Close()
+		out, _ := io.ReadAll(stdout)
+		if want := "ready\nnameserver 10.9.0.53\n"; !strings.HasPrefix(string(out), want) {
+			t.Errorf("got %q, want %q", out, want)
+		}
+		cmd.Wait()
+	})
+
+	t.Run("not started", func(t *testing.T) {
+		cmd := s.Command(t.Context(), "/no/such/program")
+		cmd.Names = true
+		if err := cmd.Run(); err == nil {
+			t.Error("started")
+		}
+	})
+
+	// Where there is no file, nothing can be mounted.
+	t.Run("no file", func(t *testing.T) {
+		if err := os.Remove("/etc/resolv.conf"); err != nil {
+			t.Fatal(err)
+		}
+		cmd := s.Command(t.Context(), "true")
+		cmd.Names = true
+		if err := cmd.Run(); err == nil || !strings.Contains(err.Error(), "make /etc/resolv.conf, an empty file") {
+			t.Errorf("got %v", err)
+		}
+		s := open(t, "")
+		if got := namesCommand(t, s, "cat /etc/hosts"); !strings.HasPrefix(got, "127.0.0.1 localhost\n") {
+			t.Errorf("got %q", got)
+		}
+	})
+	noFiles(t)
+}
+
+// TestCommandSysfs looks for the interfaces in /sys/class/net.
+func TestCommandSysfs(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	s, log := namesStack(t, DNS{})
+	got := namesCommand(t, s, "ls /sys/class/net")
+	if strings.Contains(log.String(), "/sys/class/net") {
+		testenv.Skip(t, "the kernel does not allow it here: %s", log)
+	}
+	if got != "lo\nvde0\n" {
+		t.Errorf("got %q, want lo and vde0", got)
+	}
+	index := strings.TrimSpace(namesCommand(t, s, "cat /sys/class/net/vde0/ifindex"))
+	if i := s.Stats().Interfaces[0].Index; index != strconv.Itoa(i) {
+		t.Errorf("vde0 is interface %s in sysfs, want %d", index, i)
+	}
+	below, err := os.ReadDir("/sys/fs/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, f := range below {
+		want = append(want, f.Name())
+	}
+	list := strings.Fields(namesCommand(t, s, "ls -A /sys/fs/cgroup"))
+	slices.Sort(list)
+	slices.Sort(want)
+	if !slices.Equal(list, want) {
+		t.Errorf("in /sys/fs/cgroup: got %q, want %q", list, want)
+	}
+	noFiles(t)
+}
+
+// TestCommandSysfsCovered runs where the kernel does not allow it to be mounted.
+func TestCommandSysfsCovered(t *testing.T) {
+	if !onMachine(t, "mount -t tmpfs none /sys/kernel; mount -t tmpfs none /sys/class") {
+		return
+	}
+	s, log := namesStack(t, DNS{})
+	for range 2 {
+		if got := namesCommand(t, s, "ls -A /sys/kernel /sys/class; cat /etc/hosts"); !strings.HasPrefix(got, "/sys/class:\n\n/sys/kernel:\n127.0.0.1 localhost\n") {
+			t.Errorf("got %q", got)
+		}
+	}
+	if n := strings.Count(log.String(), "mounting the sysfs of the stack: operation not permitted (the kernel allows it only"); n != 1 {
+		t.Errorf("told %d times: %s", n, log)
+	}
+	noFiles(t)
+}

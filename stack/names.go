@@ -1,0 +1,93 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"context"
+
+	"github.com/vdestack/vdestack/internal/dns"
+)
+
+// DNS says how a stack resolves names. Nothing of the host's configuration is
+// used.
+type DNS struct {
+	// Servers are asked in this order, from within the stack. Port 0 means 53.
+	Servers []netip.AddrPort
+	// Search are the domains that are tried for names with fewer than Ndots
+	// dots, as in resolv.conf(5).
+	Search []string
+	// Ndots is the number of dots with which a name is tried as it is first. 0
+	// means 1.
+	Ndots int
+	// Hosts are names that are known without asking.
+	Hosts map[string][]netip.Addr
+}
+
+func (d *DNS) check() error {
+	_, err := dns.New(dns.Config{Servers: d.Servers, Search: d.Search, Ndots: d.Ndots, Hosts: d.Hosts},
+		func(context.Context, string, string) (net.Conn, error) { return nil, errors.ErrUnsupported })
+	return err
+}
+
+// resolvConf writes it as a resolv.conf(5), but for the servers that it returns:
+// the file has no ports.
+func (d *DNS) resolvConf() (text string, untold []string) {
+	var b strings.Builder
+	for _, s := range d.Servers {
+		if s.Port() != 0 && s.Port() != 53 {
+			untold = append(untold, s.String())
+			continue
+		}
+		fmt.Fprintf(&b, "nameserver %s\n", s.Addr().Unmap())
+	}
+	search := strings.Join(d.Search, " ")
+	if search == "" {
+		search = "." // else it is the domain in the name of the machine
+	}
+	fmt.Fprintf(&b, "search %s\n", search)
+	if d.Ndots > 1 {
+		fmt.Fprintf(&b, "options ndots:%d\n", d.Ndots)
+	}
+	return b.String(), untold
+}
+
+// hosts writes them as a hosts(5), but for those that it returns: the file has no
+// zones, and no names without addresses.
+func (d *DNS) hosts() (text string, untold []string) {
+	var b strings.Builder
+	name := func(s string) string { return strings.TrimSuffix(s, ".") }
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(d.Hosts)), func(s string) bool { return strings.EqualFold(name(s), "localhost") }) {
+		b.WriteString("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
+	}
+	for _, host := range slices.Sorted(maps.Keys(d.Hosts)) {
+		for _, a := range d.Hosts[host] {
+			if a.Zone() != "" {
+				untold = append(untold, fmt.Sprintf("%s %v", host, a))
+				continue
+			}
+			fmt.Fprintf(&b, "%s %s\n", a.Unmap(), name(host))
+		}
+		if len(d.Hosts[host]) == 0 {
+			untold = append(untold, host+" without an address")
+		}
+	}
+	return b.String(), untold
+}
+
+// onlyFilesAndDNS replaces the hosts line of an nsswitch.conf(5): no service of the
+// machine is asked for hosts. Users and groups stay those of the machine.
+func onlyFilesAndDNS(conf string) string {
+	var b strings.Builder
+	for line := range strings.Lines(conf) {
+		if key, _, _ := strings.Cut(line, ":"); strings.TrimSpace(key) != "hosts" {
+			b.WriteString(strings.TrimSuffix(line, "\n") + "\n")
+		}
+	}
+	return b.String() + "hosts: files dns\n"
+}
