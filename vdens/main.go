@@ -41,11 +41,14 @@ options:
   -addr [if=]a/len  address of an interface, by default of the first; may be
                     repeated, as may -gw and -dns
   -gw [if=]a        default route, through an interface
-  -dns a            name server that the command finds in /etc/resolv.conf
+  -dns a            name server of the command; without one it knows localhost
   -w file           record all frames of the interfaces, in the format pcapng;
                     "-" is standard output, and that of the command goes to
                     standard error
-  -r file           what the command finds as /etc/resolv.conf
+  -r file           what the command finds as /etc/resolv.conf; it may be the
+                    machine's own
+  -names=false      leave the command the machine's resolv.conf, hosts, services
+                    for names, such as nscd, and /sys/class/net
   -h                show this
   --list            show the networks there are, and their options
 
@@ -106,6 +109,7 @@ func wrongUse(err error) {
 type options struct {
 	interfaces []vdestack.Interface
 	dns        []netip.Addr
+	names      bool   // the command has names of its own
 	capture    string // file; empty: none
 	resolvConf string // file; empty: none
 	command    []string
@@ -133,6 +137,7 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&prefix, "i", "vde", "")
 	flags.StringVar(&o.capture, "w", "", "")
 	flags.StringVar(&prefix, "iface", "vde", "")
+	flags.BoolVar(&o.names, "names", true, "")
 	var showList, multi bool
 	flags.BoolVar(&showList, "list", false, "")
 	flags.BoolVar(&multi, "m", false, "") // several networks need no option
@@ -159,9 +164,11 @@ func parse(args []string) (*options, error) {
 		return nil, errList
 	case o.resolvConf != "" && o.dns != nil:
 		return nil, errors.New("-r is a whole resolv.conf: -dns would be lost")
+	case !o.names && o.dns != nil:
+		return nil, errors.New("-names=false leaves the command the machine's name servers: -dns would be lost")
 	case o.resolvConf == "" && o.dns == nil:
 		// As the vdens of VirtualSquare has it, addresses go first.
-		if text := os.Getenv("VDE_RESOLVADDR"); text != "" {
+		if text := os.Getenv("VDE_RESOLVADDR"); text != "" && o.names {
 			if err := o.addDNS(text); err != nil {
 				return nil, fmt.Errorf("VDE_RESOLVADDR: %w", err)
 			}

@@ -60,6 +60,7 @@ func TestParse(t *testing.T) {
 		{name: "resolv.conf", args: "-r /x no", want: "[/bin/myshell] | /x"},
 		{name: "resolv.conf, long", args: "--resolvconf=/x no", want: "[/bin/myshell] | /x"},
 		{name: "resolv.conf and name servers", args: "-r /x -dns 9.9.9.9 no", err: "-dns would be lost"},
+		{name: "names of the machine and name servers", args: "-names=false -dns 9.9.9.9 no", err: "-dns would be lost"},
 		{name: "no name servers", args: "-R 9.9.9.9, no", err: "-R"},
 		{name: "list", args: "--list", err: errList.Error()},
 		{name: "none of several", args: "mem://a no", err: `"no" is no network`},

@@ -7,11 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -37,8 +37,13 @@ func run(o *options) int {
 			stdout = os.Stderr
 		}
 	}
+	var dns vdestack.DNS
+	for _, a := range o.dns {
+		dns.Servers = append(dns.Servers, netip.AddrPortFrom(a, 0))
+	}
 	s, err := vdestack.New(sigs.ctx, vdestack.Config{
 		Interfaces: o.interfaces,
+		DNS:        dns,
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: untimed})),
 	})
 	if err != nil {
@@ -86,14 +91,7 @@ func openCapture(o *options) (w *os.File, err error) {
 
 // start starts the command, with a resolv.conf if it gets one.
 func start(cmd *vdestack.Cmd, o *options, sigs *signals) error {
-	if len(o.dns) > 0 {
-		name, err := writeResolvConf(o)
-		if err != nil {
-			return err
-		}
-		defer os.Remove(name) // the mount holds the file, not its name
-		cmd.Binds = []vdestack.Bind{{From: name, To: resolvConf}}
-	}
+	cmd.Names = o.names
 	if o.resolvConf != "" {
 		name, err := filepath.Abs(o.resolvConf)
 		if err == nil {
@@ -139,29 +137,6 @@ func report(err error) int {
 
 // resolvConf is where programs look for name servers, resolv.conf(5).
 const resolvConf = "/etc/resolv.conf"
-
-// writeResolvConf makes the file that takes the place of resolvConf.
-func writeResolvConf(o *options) (name string, err error) {
-	var text strings.Builder
-	for _, a := range o.dns {
-		fmt.Fprintf(&text, "nameserver %s\n", a)
-	}
-	dir, err := filepath.Abs(os.TempDir())
-	if err != nil {
-		return "", err
-	}
-	f, err := os.CreateTemp(dir, "vdens-resolv.conf-")
-	if err != nil {
-		return "", err
-	}
-	_, err = f.WriteString(text.String())
-	// Not only for us: the command may change its user.
-	if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
-		os.Remove(f.Name())
-		return "", err
-	}
-	return f.Name(), nil
-}
 
 // signals handles the signals that would end vdens. Until the command runs they
 // do; then those of the terminal reach the command by themselves, as it is in

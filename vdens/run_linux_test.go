@@ -132,7 +132,7 @@ func TestDNS(t *testing.T) {
 	t.Setenv("TMPDIR", dir)
 	status, stdout, stderr := runVdens(t, "", "-dns", "10.0.0.53", "-dns", "fc00::53", "--", "/bin/sh", "-c", "cat /etc/resolv.conf; pwd -P; ls "+dir)
 	wd, _ := os.Getwd()
-	if want := "nameserver 10.0.0.53\nnameserver fc00::53\n" + wd + "\n"; status != 0 || !strings.HasPrefix(stdout, want) {
+	if want := "nameserver 10.0.0.53\nnameserver fc00::53\nsearch .\n" + wd + "\n"; status != 0 || !strings.HasPrefix(stdout, want) {
 		t.Errorf("got status %d, %q and %q, want %q", status, stdout, stderr, want)
 	}
 	if after, err := os.ReadFile(resolvConf); err != nil || !bytes.Equal(after, before) {
@@ -147,6 +147,28 @@ func TestDNS(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestNames runs a command with the names of its stack, and with the machine's.
+func TestNames(t *testing.T) {
+	needInterfaces(t)
+	machine, err := os.ReadFile(resolvConf)
+	if err != nil {
+		testenv.Skip(t, "there is no %s to be replaced: %v", resolvConf, err)
+	}
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "search .\n"},
+		{[]string{"-names=false"}, string(machine)},
+		{[]string{"-r", resolvConf}, string(machine)},
+	} {
+		status, stdout, stderr := runVdens(t, "", append(tt.args, "mem://", "--", "cat", resolvConf)...)
+		if status != 0 || stdout != tt.want {
+			t.Errorf("%q: got status %d, %q and %q, want %q", tt.args, status, stdout, stderr, tt.want)
+		}
 	}
 }
 
@@ -316,6 +338,8 @@ func TestSignalEarly(t *testing.T) {
 
 // TestKilled kills vdens, which takes the command along.
 func TestKilled(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
 	cmd := vdens(t, "--", "/bin/sh", "-c", "echo ready; exec sleep 1000")
 	stdout := startTrap(t, cmd)
 	if err := cmd.Process.Kill(); err != nil {
@@ -324,6 +348,9 @@ func TestKilled(t *testing.T) {
 	// The end of the output is that of the command.
 	if out, err := io.ReadAll(stdout); err != nil || len(out) > 0 {
 		t.Errorf("got %q, %v, want the end", out, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
