@@ -63,8 +63,10 @@
 //     default. Packets of guests may be as large as they like.
 //   - disable_host_loopback: the host's address leads nowhere.
 //   - metadata: guests reach 169.254.0.0/16 and the other addresses where clouds give a
-//     machine its credentials (fd00:ec2::/32, 168.63.129.16, 100.100.100.200, 192.0.0.192).
-//     By default they are refused.
+//     machine its credentials: 168.63.129.16, 100.100.100.200, 192.0.0.192,
+//     fd00:ec2::/32, fd20:ce::254, fd00:c1::a9fe:a9fe, fd00:42::42, fd00:a9fe:a9fe::1
+//     and fd00:100::100:200, and those of IPv4 within 64:ff9b::/96 and 2002::/16. By
+//     default they are refused.
 //   - restricted: guests reach nothing but DHCP, TFTP, unixfwd and cmdfwd. They are
 //     told of no router or name server. Forwards to them work.
 //   - tcpfwd, udpfwd=[HOSTIP:]HOSTPORT:GUESTIP:GUESTPORT,…: ports of the host that

@@ -260,22 +260,43 @@ var (
 
 // metadata are the networks where clouds tell a machine about itself, its
 // credentials included: a guest could become the machine. Most of them are
-// link-local, which no router forwards (RFC 3927). The others are of Amazon (over
-// IPv6), Azure, Alibaba and Oracle, and what a NAT64 makes of the first (RFC 6052).
+// link-local, which no router forwards (RFC 3927); of IPv6, those are never reached.
 var metadata = []netip.Prefix{
 	netip.MustParsePrefix("169.254.0.0/16"),
-	netip.MustParsePrefix("fd00:ec2::/32"),
-	netip.MustParsePrefix("168.63.129.16/32"),
-	netip.MustParsePrefix("100.100.100.200/32"),
-	netip.MustParsePrefix("192.0.0.192/32"),
-	netip.MustParsePrefix("64:ff9b::169.254.0.0/112"),
+	netip.MustParsePrefix("168.63.129.16/32"),   // Azure
+	netip.MustParsePrefix("100.100.100.200/32"), // Alibaba
+	netip.MustParsePrefix("192.0.0.192/32"),     // Oracle
+	netip.MustParsePrefix("fd00:ec2::/32"),      // Amazon
+	netip.MustParsePrefix("fd20:ce::254/128"),   // Google
+	netip.MustParsePrefix("fd00:c1::a9fe:a9fe/128"),
+	netip.MustParsePrefix("fd00:42::42/128"),       // Scaleway
+	netip.MustParsePrefix("fd00:a9fe:a9fe::1/128"), // Akamai
+	netip.MustParsePrefix("fd00:100::100:200/128"),
+}
+
+var (
+	nat64  = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052
+	sixTo4 = netip.MustParsePrefix("2002::/16")    // RFC 3056
+)
+
+// isMetadata reports an address of a metadata service, also as one of IPv6 that a
+// gateway makes of it.
+func isMetadata(a netip.Addr) bool {
+	b := a.As16()
+	switch {
+	case nat64.Contains(a):
+		a = netip.AddrFrom4([4]byte(b[12:]))
+	case sixTo4.Contains(a):
+		a = netip.AddrFrom4([4]byte(b[2:]))
+	}
+	return slices.ContainsFunc(metadata, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // foreign reports whether an address is that of a host beyond the network. Those
 // that mean the host itself, in whatever form, are not: the program would connect
 // to its own loopback.
 func (n *nat) foreign(a netip.Addr) bool {
-	if !n.cfg.metadata && slices.ContainsFunc(metadata, func(p netip.Prefix) bool { return p.Contains(a) }) {
+	if !n.cfg.metadata && isMetadata(a) {
 		return false
 	}
 	switch {
