@@ -136,7 +136,7 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	host, port, ok := d.name(network, address)
 	if !ok {
 		if host != "" { // a literal with a zone
-			ip, err := d.Stack.zoneIndex(netip.MustParseAddr(host))
+			ip, err := d.Stack.remoteZone(netip.MustParseAddr(host))
 			if err != nil {
 				return fail(err)
 			}
@@ -161,7 +161,7 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	}
 	addrs = slices.Clone(addrs) // they may be the stack's Hosts
 	for i, a := range addrs {
-		if addrs[i], err = d.Stack.zoneIndex(a); err != nil {
+		if addrs[i], err = d.Stack.remoteZone(a); err != nil {
 			return fail(err)
 		}
 	}

@@ -106,7 +106,7 @@ func (s *Stack) hostAddr(ctx context.Context, network, host string) (netip.Addr,
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	return s.zoneIndex(addrs[0].Unmap())
+	return s.remoteZone(addrs[0].Unmap())
 }
 
 // own returns the caller's own Control function as package net chooses it.

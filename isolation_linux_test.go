@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 )
 
@@ -212,6 +213,122 @@ func TestUnscoped(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Close()
+	}
+}
+
+// TestUnscopedPrefixes has link-local addresses whose networks have other lengths than
+// 64 bits, of which the kernel makes routes of that length.
+func TestUnscopedPrefixes(t *testing.T) {
+	s, err := New(t.Context(), Config{Interfaces: []Interface{
+		{VNL: "mem://" + t.Name() + "0", Name: "lab0", Addrs: prefixes("fe80::a/80", "fe80:1::a/10", "fe80:2::a/128")},
+		{VNL: "mem://" + t.Name() + "1", Name: "lab1", Addrs: prefixes("fe80::a/96", "fe80:3::a/48")},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	pc, err := s.ListenPacket("udp6", "[::]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	for _, dst := range []string{"fe80::b", "fe80::1:0:0:b", "fe80:1::b", "fe80:2::b", "fe80:3::b", "feb0::b"} {
+		if _, err := pc.WriteTo([]byte("astray"), &net.UDPAddr{IP: net.ParseIP(dst), Port: 90, Zone: "lab1"}); !errors.Is(err, syscall.EHOSTUNREACH) {
+			t.Errorf("to %s: got %v, want no route to host", dst, err)
+		}
+	}
+}
+
+// TestZonesElsewhere has zones where they are not literals of Dial: of names, of name
+// servers, of groups, and of addresses that have none.
+func TestZonesElsewhere(t *testing.T) {
+	lab := [2]string{"mem://" + t.Name() + "0", "mem://" + t.Name() + "1"}
+	there := open(t, lab[1], "fe80::53/64", "fd00::53/64")
+	server, err := there.ListenPacket("udp6", "[fe80::53%vde0]:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		b := make([]byte, 1500)
+		for {
+			n, from, err := server.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(b[:n]) != nil {
+				continue
+			}
+			m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
+			if q := m.Questions[0]; q.Type == dnsmessage.TypeA {
+				m.Answers = []dnsmessage.Resource{{
+					Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class},
+					Body:   &dnsmessage.AResource{A: [4]byte{192, 0, 2, 7}},
+				}}
+			}
+			answer, _ := m.Pack()
+			server.WriteTo(answer, from)
+		}
+	}()
+	s, err := New(t.Context(), Config{
+		Interfaces: []Interface{
+			{VNL: lab[0], Name: "lab0", Addrs: prefixes("fe80::a/64")},
+			{VNL: lab[1], Name: "lab1", Addrs: prefixes("fe80::a/64")},
+		},
+		DNS: DNS{
+			Servers: []netip.AddrPort{netip.MustParseAddrPort("[fe80::53%lab1]:53")},
+			Hosts: map[string][]netip.Addr{
+				"here":   {netip.MustParseAddr("fe80::a%lab1")},
+				"astray": {netip.MustParseAddr("fd00::53%lab1")},
+			},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if addrs, err := s.LookupNetIP(t.Context(), "ip4", "host.example"); err != nil || len(addrs) != 1 || addrs[0].String() != "192.0.2.7" {
+		t.Errorf("a name server with a zone: %v, %v", addrs, err)
+	}
+	ln, err := s.Listen("tcp", "here:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if got, want := ln.Addr().String(), "[fe80::a%lab1]:80"; got != want {
+		t.Errorf("listening on %s, want %s", got, want)
+	}
+	pc, err := s.ListenPacket("udp", "here:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	if got, want := pc.LocalAddr().String(), "[fe80::a%lab1]:80"; got != want {
+		t.Errorf("a socket of packets is at %s, want %s", got, want)
+	}
+	for _, tt := range []struct{ network, address string }{
+		{"udp", "[fd00::53%lab1]:53"},
+		{"tcp", "[fd00::53%lab1]:53"},
+		{"udp", "[ff05::1%lab1]:53"},
+		{"udp", "astray:53"},
+		{"ip6:ipv6-icmp", "fd00::53%lab1"},
+	} {
+		c, err := s.Dial(tt.network, tt.address)
+		if err == nil {
+			c.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "it has a zone, which only link-local addresses have") {
+			t.Errorf("dial %s %s: got %v, want an error about its zone", tt.network, tt.address, err)
+		}
+	}
+	for _, group := range []string{"[ff02::5%lab0]:99", "[ff05::5%lab1]:99"} {
+		in, err := s.ListenMulticastUDP("udp", "", netip.MustParseAddrPort(group))
+		if err != nil {
+			t.Errorf("%s: %v", group, err)
+			continue
+		}
+		in.Close()
 	}
 }
 

@@ -32,7 +32,9 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 // stack's interfaces: write the zone of a link-local destination as a number, as
 // ReadFrom gives it ("fe80::1%1048576"), or use a connection of Dial, which takes names.
 // Where a stack has several interfaces, link-local destinations without a zone, or with a
-// name, are unreachable; with one interface they are sent there.
+// name, are unreachable, and a link-local group is joined only on an interface that is
+// named; with one interface they are sent, and joined, there. The kernel ignores the zones
+// of all other addresses: those of groups go where routes or IPV6_MULTICAST_IF say.
 func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	if isIP(network) && lc.Stack != nil {
 		if err := lc.Stack.check(); err != nil {
@@ -119,7 +121,7 @@ func (s *Stack) localAddr(ctx context.Context, family, host string) (netip.Addr,
 			return a, nil
 		}
 	}
-	return addrs[0], nil
+	return s.zoneIndex(addrs[0])
 }
 
 // Listen announces in the stack, see [net.Listen].

@@ -35,6 +35,15 @@ func (s *Stack) zoneIndex(ip netip.Addr) (netip.Addr, error) {
 	return ip.WithZone(strconv.Itoa(index)), nil
 }
 
+// remoteZone is zoneIndex for an address that is to be connected to. The kernel ignores
+// the zone of one that is not link-local, and might send to another network.
+func (s *Stack) remoteZone(ip netip.Addr) (netip.Addr, error) {
+	if ip.Zone() != "" && !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() && !ip.IsInterfaceLocalMulticast() && !ip.IsLoopback() {
+		return netip.Addr{}, &net.AddrError{Err: "it has a zone, which only link-local addresses have: routes decide where it is", Addr: ip.String()}
+	}
+	return s.zoneIndex(ip)
+}
+
 // zoneOf is zoneIndex for a local address of a Dialer, which it does not change.
 func (s *Stack) zoneOf(addr net.Addr) (net.Addr, error) {
 	index := func(ip net.IP, zone string) (string, error) {

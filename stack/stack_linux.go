@@ -125,7 +125,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		s.ifaces = append(s.ifaces, i)
 	}
 	if len(s.ifaces) > 1 && !s.joined {
-		if err := refuseUnscoped(nl); err != nil {
+		if err := refuseUnscoped(nl, cfg.Interfaces); err != nil {
 			s.log.Debug("link-local destinations without a zone go to the first interface", "error", err)
 		}
 	}
@@ -142,10 +142,20 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 // net knows the names of the host's interfaces only, and makes any other zone none;
 // the kernel then takes the first interface, whose network may be another one. With
 // a zone, or a socket that is bound to an interface, routes of other interfaces do not
-// count, and these are loopback's. They come before the kernel's own: one has a lower
-// metric, the others longer prefixes.
-func refuseUnscoped(nl *rtnl.Conn) error {
-	err := nl.RouteAdd(netip.MustParsePrefix("fe80::/64"), netip.Addr{}, 0, rtnl.Unreachable, rtnl.Metric(1))
+// count, and these are loopback's. They come before the kernel's own: those of hosts have
+// a lower metric, and the lengths of the addresses too; those of groups a longer prefix.
+func refuseUnscoped(nl *rtnl.Conn, interfaces []Interface) (err error) {
+	hosts := map[netip.Prefix]bool{netip.MustParsePrefix("fe80::/10"): true, netip.MustParsePrefix("fe80::/64"): true}
+	for _, f := range interfaces {
+		for _, p := range f.Addrs {
+			if a := p.Addr(); a.Is6() && a.IsLinkLocalUnicast() && !p.IsSingleIP() {
+				hosts[p.Masked()] = true
+			}
+		}
+	}
+	for p := range hosts {
+		err = errors.Join(err, nl.RouteAdd(p, netip.Addr{}, 0, rtnl.Unreachable, rtnl.Metric(1)))
+	}
 	for _, flags := range []byte{0, 1, 3, 7} { // of multicast addresses, RFC 4291 and 7371
 		group := netip.AddrFrom16([16]byte{0: 0xff, 1: flags<<4 | 2})
 		err = errors.Join(err, nl.RouteAdd(netip.PrefixFrom(group, 16), netip.Addr{}, 0, rtnl.Unreachable, rtnl.Table(unix.RT_TABLE_LOCAL)))
