@@ -6,17 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"github.com/vdestack/vdestack/vdeplug"
 )
-
-// turns is how many batches an interface that is always busy moves before it
-// lets others run.
-const turns = 16
 
 // start runs the pump: one goroutine a direction, which waits in the poller and
 // holds no thread, and no memory for packets, while nothing happens.
@@ -33,7 +28,8 @@ func (i *iface) start() {
 func (i *iface) send(w *wire) {
 	var b carrier.Buffer
 	defer b.Release()
-	for n := 1; ; n++ {
+	var turn carrier.Turn
+	for {
 		packets, err := i.dev.Read(&b)
 		if err != nil {
 			if !errors.Is(err, os.ErrClosed) {
@@ -41,6 +37,7 @@ func (i *iface) send(w *wire) {
 			}
 			return
 		}
+		turn.Begin()
 		var c nic.Counts
 		for j := range packets {
 			frames, bytes := virtio.Count(packets[j].Offload, packets[j].Data)
@@ -57,9 +54,7 @@ func (i *iface) send(w *wire) {
 			c.Bytes = sent
 		}
 		i.tx.add(c)
-		if n%turns == 0 {
-			runtime.Gosched()
-		}
+		turn.End()
 	}
 }
 
@@ -67,12 +62,14 @@ func (i *iface) send(w *wire) {
 func (i *iface) receive(plug carrier.Conn) {
 	var b carrier.Buffer
 	defer b.Release()
-	for n := 1; ; n++ {
+	var turn carrier.Turn
+	for {
 		packets, err := plug.RecvPackets(&b)
 		if err != nil {
 			i.fail(err)
 			return
 		}
+		turn.Begin()
 		if i.recording != nil {
 			i.recording.Packets(false, packets)
 		}
@@ -81,9 +78,7 @@ func (i *iface) receive(plug carrier.Conn) {
 		if errors.Is(err, os.ErrClosed) {
 			return
 		}
-		if n%turns == 0 {
-			runtime.Gosched()
-		}
+		turn.End()
 	}
 }
 

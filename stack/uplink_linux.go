@@ -110,11 +110,14 @@ func (u *uplink) send() {
 	defer close(u.sent)
 	var b carrier.Buffer
 	defer b.Release()
+	var turn carrier.Turn
 	for {
 		packets, err := u.dev.Read(&b)
+		turn.Begin()
 		if err != nil || u.port.SendPackets(packets) != nil {
 			return
 		}
+		turn.End()
 	}
 }
 
@@ -123,13 +126,16 @@ func (u *uplink) receive() {
 	defer close(u.arrived)
 	var b carrier.Buffer
 	defer b.Release()
+	var turn carrier.Turn
 	for {
 		packets, err := u.port.RecvPackets(&b)
 		if err != nil {
 			return
 		}
+		turn.Begin()
 		if _, err := u.dev.Write(packets); err != nil {
 			return
 		}
+		turn.End()
 	}
 }

@@ -2,7 +2,6 @@ package vdeplug
 
 import (
 	"net"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -236,7 +235,8 @@ func (c *emuConn) readAll() {
 	l := &c.emu.in
 	var b carrier.Buffer
 	defer b.Release()
-	for n := 1; ; n++ {
+	var turn carrier.Turn
+	for {
 		l.mu.Lock()
 		for !l.closed && l.queue.bytes > emuBehind && l.isDue(l.now()) {
 			l.room.Wait()
@@ -250,10 +250,9 @@ func (c *emuConn) readAll() {
 			l.mu.Unlock()
 			return
 		}
+		turn.Begin()
 		c.putArrived(packets)
-		if n%emuTurns == 0 {
-			runtime.Gosched()
-		}
+		turn.End()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
@@ -46,7 +47,11 @@ type fabric struct {
 	locals   []*port
 	remotes  []*port
 	stations *macTable[*port]
-	turn     int // counts what bonding has sent
+	turn     int     // counts what bonding has sent
+	flooded  account // by all ports
+
+	active atomic.Int64 // when packets came last
+	uplink atomic.Bool  // it has one
 }
 
 // A port is where a fabric hands packets over.
@@ -54,6 +59,8 @@ type port struct {
 	taker
 	remote bool // of a client, not of the process
 	gone   bool // guarded by fabric.mu
+	// flooded is what was sent to many; guarded by fabric.mu.
+	flooded account
 }
 
 // A taker has the other side of a port.
@@ -65,11 +72,13 @@ type taker interface {
 
 func newFabric(kind fabricKind, stations int, expire time.Duration) *fabric {
 	start := time.Now()
-	return &fabric{
+	f := &fabric{
 		kind:     kind,
 		now:      func() time.Duration { return time.Since(start) },
 		stations: newMACTable[*port](stations, expire),
 	}
+	f.active.Store(int64(-fabricIdle))
+	return f
 }
 
 func (f *fabric) join(p *port) {
@@ -78,6 +87,9 @@ func (f *fabric) join(p *port) {
 	side := f.side(p)
 	*side = append(slices.Clip(*side), p)
 	f.ports = append(slices.Clip(f.ports), p)
+	if len(f.ports) == 1 {
+		f.enlist(true)
+	}
 }
 
 // leave removes a port that is there.
@@ -89,6 +101,9 @@ func (f *fabric) leave(p *port) {
 	for _, list := range []*[]*port{&f.ports, f.side(p)} {
 		*list = slices.DeleteFunc(slices.Clone(*list), func(q *port) bool { return q == p })
 	}
+	if len(f.ports) == 0 {
+		f.enlist(false)
+	}
 }
 
 // side returns the list of the ports that are where p is.
@@ -99,15 +114,23 @@ func (f *fabric) side(p *port) *[]*port {
 	return &f.locals
 }
 
-// forward carries packets that come from a port. It returns how many are none.
-func (f *fabric) forward(r *routing, from *port, packets []carrier.Packet) (bad int, err error) {
+// forward carries packets that come from a port. It returns how many it does not:
+// those that are none, and what a port that may not wait has sent to too many.
+func (f *fabric) forward(r *routing, from *port, packets []carrier.Packet, wait bool) (bad int, err error) {
 	for len(packets) > 0 && err == nil {
 		batch := packets[:min(len(packets), fabricBatch)]
-		if f.route(r, from, batch) {
+		switch {
+		case !f.route(r, from, batch):
+			err = net.ErrClosed
+		case r.debt <= 0 || f.alone():
 			bad += r.bad
 			r.deliver(from, batch)
-		} else {
-			err = net.ErrClosed
+		case wait:
+			bad += r.bad
+			r.deliver(from, batch)
+			time.Sleep(min(r.debt, floodPause))
+		default:
+			bad += len(batch)
 		}
 		packets = packets[len(batch):]
 		r.clear(len(batch))
@@ -120,8 +143,10 @@ type routing struct {
 	to    [fabricBatch]*port
 	flood []*port // everybody
 	bad   int
+	debt  time.Duration // of who sends, for what goes to everybody
 	run   []carrier.Packet
 	cut   virtio.Segmenter
+	turn  carrier.Turn
 }
 
 // What routing.to says in place of a port. They are no ports.
@@ -133,7 +158,7 @@ func newRouting() *routing { return &routing{run: make([]carrier.Packet, 0, fabr
 func (r *routing) clear(n int) {
 	clear(r.to[:n])
 	clear(r.run[:n])
-	r.flood, r.bad = nil, 0
+	r.flood, r.bad, r.debt = nil, 0, 0
 }
 
 // route fills in r, and learns where the sources of packets are. It reports
@@ -153,6 +178,8 @@ func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) bool {
 	default:
 		r.flood = f.remotes
 	}
+	f.active.Store(int64(now))
+	units := 0           // that go to everybody
 	var dst, src vlanMAC // of the packet before
 	var before *port     // where that goes
 	for i := range packets {
@@ -169,6 +196,9 @@ func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) bool {
 				dst, src, before = d, s, f.lookup(from, d, s, now)
 			}
 			r.to[i] = before
+			if before == everybody {
+				units += 1 + len(p.Data)/floodUnit
+			}
 		case kindBonding:
 			r.to[i] = everybody
 			if !from.remote && len(r.flood) > 0 {
@@ -177,7 +207,15 @@ func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) bool {
 			}
 		default:
 			r.to[i] = everybody
+			units += 1 + len(p.Data)/floodUnit
 		}
+	}
+	if units > 0 {
+		more := len(r.flood) - 1 // copies than of what goes to one
+		if slices.Contains(r.flood, from) {
+			more--
+		}
+		r.debt = f.charge(from, now, units*more)
 	}
 	return true
 }
@@ -207,9 +245,11 @@ func (r *routing) deliver(from *port, packets []carrier.Packet) {
 			continue
 		case everybody:
 			r.complete(run)
+			r.turn.Begin()
 			for _, p := range r.flood {
 				if p != from {
 					p.deliver(run)
+					r.turn.End()
 				}
 			}
 			continue

@@ -60,7 +60,11 @@ func attachMem(name string, u memnet.Uplink) (detach func(), err error) {
 	sw := memSwitchOf(name)
 	sw.uplink = u
 	memNets.mu.Unlock()
+	sw.fabric.uplink.Store(true)
+	fabrics.uplinks.Add(1)
 	detach = func() {
+		fabrics.uplinks.Add(-1)
+		sw.fabric.uplink.Store(false)
 		memNets.mu.Lock()
 		sw.uplink = nil
 		sw.release()

@@ -17,7 +17,7 @@ type memPort struct {
 	leave  func() error // leaves the fabric; called once
 	drains bool         // what has arrived can be received after Close too
 
-	sending sync.Mutex // guards the next two; held while packets are handed over, which does not wait
+	sending sync.Mutex // guards the next two; held while packets are handed over
 	route   *routing   // nil until something is sent
 	single  [1]carrier.Packet
 
@@ -54,7 +54,7 @@ func (p *memPort) Send(frame []byte) error {
 	p.sending.Lock()
 	defer p.sending.Unlock()
 	p.single[0].Data = frame
-	err := p.send(p.single[:])
+	err := p.send(p.single[:], false)
 	p.single[0] = carrier.Packet{}
 	return err
 }
@@ -63,14 +63,14 @@ func (p *memPort) Send(frame []byte) error {
 func (p *memPort) SendPackets(packets []carrier.Packet) error {
 	p.sending.Lock()
 	defer p.sending.Unlock()
-	return p.send(packets)
+	return p.send(packets, true)
 }
 
-func (p *memPort) send(packets []carrier.Packet) error {
+func (p *memPort) send(packets []carrier.Packet, wait bool) error {
 	if p.route == nil {
 		p.route = newRouting()
 	}
-	bad, err := p.fabric.forward(p.route, &p.port, packets)
+	bad, err := p.fabric.forward(p.route, &p.port, packets, wait)
 	p.droppedSend.Add(uint64(bad))
 	return err
 }

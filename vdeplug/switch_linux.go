@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -175,7 +174,9 @@ func (p *clientPort) receive() {
 // for the poller notes what comes after the first. After several, more have often
 // come meanwhile. Whoever waits has no memory, as there may be many.
 func (p *clientPort) Receive(_ int, b *carrier.Buffer) (bool, error) {
-	for n := 1; !p.ended.Load(); n++ {
+	var turn carrier.Turn
+	turn.Begin()
+	for !p.ended.Load() {
 		err := p.receiveData(p.fd, b, p.whole)
 		switch {
 		case err == unix.EAGAIN:
@@ -187,7 +188,7 @@ func (p *clientPort) Receive(_ int, b *carrier.Buffer) (bool, error) {
 		}
 		more := b.Full() || len(b.Packets) > 1
 		r := routings.Get().(*routing)
-		bad, err := p.s.fabric.forward(r, &p.port, b.Packets)
+		bad, err := p.s.fabric.forward(r, &p.port, b.Packets, true)
 		routings.Put(r)
 		p.droppedRecv.Add(uint64(bad))
 		if err != nil {
@@ -196,9 +197,9 @@ func (p *clientPort) Receive(_ int, b *carrier.Buffer) (bool, error) {
 		if !more {
 			return false, nil
 		}
-		if n%receiveTurns == 0 {
+		if turn.Over() {
 			b.Release()
-			runtime.Gosched()
+			turn.Yield()
 		}
 	}
 	return true, nil
@@ -206,10 +207,6 @@ func (p *clientPort) Receive(_ int, b *carrier.Buffer) (bool, error) {
 
 // routings are those of clients at work.
 var routings = sync.Pool{New: func() any { return newRouting() }}
-
-// receiveTurns is how many batches a busy client has before others have their
-// turn.
-const receiveTurns = 16
 
 // deliver is that of [taker].
 func (p *clientPort) deliver(packets []carrier.Packet) {

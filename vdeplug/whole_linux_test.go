@@ -53,7 +53,7 @@ func FuzzWhole(f *testing.F) {
 		whole.whole = true
 		frames, _ := virtio.Count(p.Offload, p.Data)
 		complete := p.Offload.GSOType == virtio.GSONone // which the fabric makes of it
-		bad, err := fabric.forward(newRouting(), client, buf.Packets)
+		bad, err := fabric.forward(newRouting(), client, buf.Packets, true)
 		if err != nil {
 			t.Fatal(err)
 		}

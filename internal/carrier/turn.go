@@ -1,0 +1,45 @@
+package carrier
+
+import (
+	"runtime"
+	"time"
+)
+
+// turnTime is how long a goroutine that is always busy moves packets before
+// others have their turn.
+const turnTime = 200 * time.Microsecond
+
+// A Turn bounds what a goroutine that moves packets costs before others have
+// their turn, in time: what a packet costs depends on its size, and on to how many
+// it goes. It serves one goroutine.
+type Turn struct {
+	begun, spent time.Duration
+}
+
+var epoch = time.Now()
+
+// Begin says that work begins.
+func (t *Turn) Begin() { t.begun = time.Since(epoch) }
+
+// End says that some work is done, and that more begins. It has others run if
+// there was enough of it.
+func (t *Turn) End() {
+	if t.Over() {
+		t.Yield()
+	}
+}
+
+// Over is End that only reports whether there was enough work. Then the caller
+// calls Yield.
+func (t *Turn) Over() bool {
+	now := time.Since(epoch)
+	t.spent += now - t.begun
+	t.begun = now
+	return t.spent >= turnTime
+}
+
+// Yield lets others run.
+func (t *Turn) Yield() {
+	runtime.Gosched()
+	t.spent, t.begun = 0, time.Since(epoch)
+}
