@@ -31,8 +31,8 @@
 //	  - The name server hands questions to the one that /etc/resolv.conf of the host
 //	    names first, whatever its family, and those that are asked again from the same
 //	    port to the next. A server that has answered nothing for 0.8 seconds after a
-//	    question is passed over until it answers again; every ten seconds it gets a
-//	    question too. UDP and TCP count separately. There is no other port than 53.
+//	    question is passed over until it answers again; the next question, and one in
+//	    every ten seconds, goes to it too. UDP and TCP count separately. There is no other port than 53.
 //	  - Guests get IPv4 addresses by DHCP (or BOOTP), and make IPv6 addresses of
 //	    what the router advertises.
 //	  - Other addresses are those of the world. TCP, UDP and, where the kernel lets

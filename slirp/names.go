@@ -83,9 +83,10 @@ func (n *nameservers) allLocked() []netip.AddrPort {
 
 // order returns the name servers in the order in which they are to be asked: as the
 // host lists them, but silent ones last. If the question went to a server before,
-// those after that one come first. The silent ones that are to be asked too, to find
-// out whether they answer again, are in probes. Over UDP these are all of them if
-// there are no others.
+// those after that one come first. The silent ones that are to be asked too are in
+// probes: when they are first seen to be silent, for only a packet may be lost, and
+// later to find out whether they answer again. Over UDP these are all of them if there
+// are no others.
 func (n *nameservers) order(network string, before netip.AddrPort) (order, probes []netip.AddrPort) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -108,7 +109,7 @@ func (n *nameservers) order(network string, before netip.AddrPort) (order, probe
 		w := n.waits[t]
 		switch {
 		case none && s == silent[0]: // is asked anyway
-		case now.Sub(w.last) >= probeInterval, none && network == "udp":
+		case !w.silent(w.last), now.Sub(w.last) >= probeInterval, none && network == "udp":
 			w.last = now
 			n.waits[t] = w
 			probes = append(probes, s)
