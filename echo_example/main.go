@@ -56,7 +56,8 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, flag.Arg(0), setup); err != nil {
+	// One that was interrupted has ended as it should.
+	if err := run(ctx, flag.Arg(0), setup); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "echo_example:", err)
 		os.Exit(1)
 	}

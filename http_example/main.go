@@ -54,7 +54,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := run(ctx, vnl, strings.Split(*serverAddrs, ","), strings.Split(*clientAddrs, ","), *port, *serve, *get)
-	if err != nil {
+	if err != nil && ctx.Err() == nil { // one that was interrupted has ended as it should
 		fmt.Fprintln(os.Stderr, "http_example:", err)
 		os.Exit(1)
 	}

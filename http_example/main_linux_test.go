@@ -121,3 +121,27 @@ func TestApart(t *testing.T) {
 		}
 	}
 }
+
+// TestInterrupted ends a client that waits for a server which is not there.
+func TestInterrupted(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		client := program(t, "-get", "http://10.0.0.99/", "vxvde://234.0.0.1")
+		var said bytes.Buffer
+		client.Stderr = &said
+		stdout, err := client.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := client.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer client.Cancel()
+		if line, err := bufio.NewReader(stdout).ReadString('\n'); !strings.HasPrefix(line, "client: ") {
+			t.Fatalf("the client says %q, %v", line, err)
+		}
+		client.Process.Signal(sig)
+		if err := client.Wait(); err != nil || said.Len() > 0 {
+			t.Errorf("%v: it ended with %v, and said %q", sig, err, &said)
+		}
+	}
+}
