@@ -21,11 +21,12 @@
 //	path[option/option=value]{inner}
 //	address/option/option=value{inner}
 //
-// The inner network is a locator too, nested as deep as is wanted. Parts of the
-// body can be quoted, '…' or "…", without escapes inside; outside quotes a
-// backslash protects the next byte, and %XY is the byte with that hexadecimal
-// code. What is inside the braces is not decoded before the inner network is
-// opened.
+// The inner network is a locator too, nested as deep as is wanted. {} is the
+// default network of the user, and so are missing braces, but for netemu, which
+// needs them. Parts of the body can be quoted, '…' or "…", without escapes inside;
+// outside quotes a backslash protects the next byte, and %XY is the byte with that
+// hexadecimal code. What is inside the braces is not decoded before the inner
+// network is opened.
 //
 // Option names are exact. An option that is unknown, twice there or has a wrong
 // value is an error that quotes it and says what is allowed.

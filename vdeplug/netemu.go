@@ -40,6 +40,8 @@ func init() {
 //
 //	netemu://option=value/option=value{network}
 //
+// The braces must be there: who has forgotten the network would be on another one.
+//
 // Options are for both directions; with "-out" or "-in" behind the name they are
 // for the frames that the plug sends, or receives, and count more.
 //
@@ -56,6 +58,9 @@ func openNetemu(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	e, vnl, err := parseNetemu(l)
 	if err != nil {
 		return nil, err
+	}
+	if !l.hasInner() { // a scheme of our own: nobody relies on what C makes of that
+		return nil, fmt.Errorf("no inner network: write it between braces at the end, as %s{mem://lab}; {} is your default network", l)
 	}
 	inner, err := openInner(ctx, vnl, o)
 	if err != nil {

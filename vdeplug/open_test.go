@@ -99,7 +99,9 @@ func TestDefaultNetwork(t *testing.T) {
 // TestNoBraces says which network is meant where none is named within another.
 func TestNoBraces(t *testing.T) {
 	t.Setenv("HOME", "")
-	for _, vnl := range []string{"netemu://loss=1%", "netemu://{}", "vlan://5"} {
+	_, err := Open("netemu://loss=1%", nil)
+	wantError(t, err, `open "netemu://loss=1%": no inner network: write it between braces at the end, as netemu://loss=1%{mem://lab}; {} is your default network`)
+	for _, vnl := range []string{"netemu://{}", "vlan://5"} {
 		if c, err := Open(vnl, nil); err == nil {
 			c.Close() // a switch of the system
 		} else {

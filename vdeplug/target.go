@@ -147,6 +147,12 @@ func (l Locator) target() (t Target, outer string, err error) {
 	return t, l.body[:first], nil
 }
 
+// hasInner reports whether a locator has braces.
+func (l Locator) hasInner() bool {
+	t, _, err := l.target()
+	return err == nil && t.HasInner
+}
+
 // params reads the options, separated by "/", that s has from offset off on.
 // Empty ones are skipped.
 func (l Locator) params(t *Target, s string, off int) error {
