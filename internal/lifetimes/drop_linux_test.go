@@ -434,8 +434,13 @@ func outlive() {
 	c := s.Command(context.Background(), "sleep", "1000")
 	how := os.Args[1]
 	tid := make(chan int)
-	go func() {
+	var start func()
+	start = func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			go start() // the first thread of a program does not end
+			select {}
+		}
 		if how == "capabilities" {
 			keep()
 		}
@@ -445,7 +450,8 @@ func outlive() {
 			select {}
 		}
 		// The thread ends with the goroutine.
-	}()
+	}
+	go start()
 	thread := <-tid
 	switch how {
 	case "thread":

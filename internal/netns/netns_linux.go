@@ -357,7 +357,7 @@ func (n *NS) File() (*os.File, error) {
 	if n.fd < 0 {
 		return nil, net.ErrClosed
 	}
-	fd, err := unix.FcntlInt(uintptr(n.fd), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := WithRoom(func() (int, error) { return unix.FcntlInt(uintptr(n.fd), unix.F_DUPFD_CLOEXEC, 0) })
 	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
