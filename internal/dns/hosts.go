@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 )
 
 // hosts are the names that are known without a server.
@@ -15,7 +16,18 @@ type hosts struct {
 
 var loopback = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 
+// noHosts are the hosts of clients that are given none. They share the maps, which
+// nobody changes.
+var noHosts = sync.OnceValues(func() (hosts, error) { return makeHosts(nil) })
+
 func newHosts(table map[string][]netip.Addr) (hosts, error) {
+	if len(table) == 0 {
+		return noHosts()
+	}
+	return makeHosts(table)
+}
+
+func makeHosts(table map[string][]netip.Addr) (hosts, error) {
 	h := hosts{byName: map[string][]netip.Addr{"localhost.": loopback}, byAddr: make(map[string][]string)}
 	given := make(map[string]string)
 	for name, addrs := range table {
