@@ -36,9 +36,10 @@ func (s *Stack) zoneIndex(ip netip.Addr) (netip.Addr, error) {
 }
 
 // remoteZone is zoneIndex for an address that is to be connected to. The kernel ignores
-// the zone of one that is not link-local, and might send to another network.
+// the zone of one that is not link-local, and might send to another network, if there
+// are several.
 func (s *Stack) remoteZone(ip netip.Addr) (netip.Addr, error) {
-	if ip.Zone() != "" && !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() && !ip.IsInterfaceLocalMulticast() && !ip.IsLoopback() {
+	if ip.Zone() != "" && len(s.Stats().Interfaces) > 1 && !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() && !ip.IsInterfaceLocalMulticast() && !ip.IsLoopback() {
 		return netip.Addr{}, &net.AddrError{Err: "it has a zone, which only link-local addresses have: routes decide where it is", Addr: ip.String()}
 	}
 	return s.zoneIndex(ip)
