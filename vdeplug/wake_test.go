@@ -1,0 +1,125 @@
+package vdeplug
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+)
+
+// TestStreamWakes sends bursts over a stream, and the next when all has arrived.
+func TestStreamWakes(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			x, y := net.Pipe()
+			a, b := newStream("a", x), newStream("b", y)
+			arrived := make(chan int, 1000)
+			var all sync.WaitGroup
+			all.Go(func() {
+				var buf carrier.Buffer
+				defer buf.Release()
+				for {
+					packets, err := b.RecvPackets(&buf)
+					if err != nil {
+						return
+					}
+					arrived <- len(packets)
+				}
+			})
+			for range 20 {
+				left := 1 + r.IntN(50)
+				packets := make([]carrier.Packet, left)
+				for i := range packets {
+					packets[i].Data = numbered(i, 60+r.IntN(9000)) // more than the queue holds
+				}
+				if r.IntN(2) == 0 {
+					check(t, a.SendPackets(packets))
+				} else {
+					left = min(left, 20)
+					for _, p := range packets[:left] {
+						check(t, a.Send(p.Data))
+					}
+				}
+				for left > 0 {
+					left -= <-arrived
+				}
+			}
+			if d := a.Drops(); d != (Drops{}) {
+				t.Errorf("%+v", d)
+			}
+			a.Close()
+			b.Close()
+			all.Wait()
+		})
+	}
+}
+
+// TestReconnectWakes has networks that end soon and come back, with several who
+// receive: all of them go on, and learn of the end.
+func TestReconnectWakes(t *testing.T) {
+	for seed := range uint64(20) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			var mu sync.Mutex
+			left, frames := 10, 0
+			next := func() Conn {
+				c := &endingConn{frames: r.IntN(5), err: errors.New("it has ended")}
+				frames += c.frames
+				return &lockedConn{Conn: c}
+			}
+			first := next()
+			c := newReconnector(t.Context(), "test", first, nil, func(context.Context) (Conn, bool, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if left--; left < 0 {
+					return nil, false, lastingErr
+				}
+				if r.IntN(2) == 0 {
+					return nil, false, errors.New("not yet")
+				}
+				return next(), false, nil
+			})
+			var all sync.WaitGroup
+			var got [3]int
+			for i := range got {
+				all.Go(func() {
+					buf := make([]byte, MaxFrame)
+					for {
+						if _, err := c.Recv(buf); err != nil {
+							return
+						}
+						got[i]++
+						time.Sleep(time.Duration(i) * time.Millisecond)
+					}
+				})
+			}
+			all.Wait()
+			if sum := got[0] + got[1] + got[2]; sum != frames {
+				t.Errorf("received %d frames, want %d", sum, frames)
+			}
+			c.Close()
+		})
+	}
+}
+
+// lastingErr does not pass.
+var lastingErr = lastingError{errors.ErrUnsupported}
+
+// A lockedConn is for several goroutines.
+type lockedConn struct {
+	mu sync.Mutex
+	Conn
+}
+
+func (c *lockedConn) Recv(frame []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.Conn.Recv(frame)
+}
