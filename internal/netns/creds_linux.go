@@ -107,7 +107,7 @@ func (p *plan) confine(entered bool, c *creds) {
 	bounding := (c.bounding | more) &^ withheldCaps
 	ambient := (c.ambient | more) &^ withheldCaps
 	inheritable := (c.inheritable | more) &^ withheldCaps
-	permitted := (c.permitted | more) &^ withheldCaps
+	permitted := c.permitted | more
 	for i := range c.last + 1 {
 		bit := capSet(1) << i
 		if had&^bounding&bit != 0 {
@@ -119,13 +119,17 @@ func (p *plan) confine(entered bool, c *creds) {
 	}
 	if entered {
 		p.add("prctl PR_SET_SECUREBITS", unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, uintptr(c.securebits))
+		// Until the exec the command has the program's memory. Only a process that has
+		// all that it may have can trace it: no other command does. The exec takes it
+		// away, for it is in none of the other sets.
+		permitted |= withheldCaps
 		if !c.noNewPrivs {
 			// What root's exec gives: a process whose permitted set grows loses its
 			// parent-death signal. With no_new_privs it does not grow.
 			permitted |= bounding | inheritable
 		}
 	}
-	p.capset(name("capset"), c.effective&permitted|more, permitted, inheritable)
+	p.capset(name("capset"), c.effective&permitted&^withheldCaps|more, permitted, inheritable)
 }
 
 func (p *plan) capset(what string, effective, permitted, inheritable capSet) {
