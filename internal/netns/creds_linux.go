@@ -4,6 +4,7 @@ package netns
 
 import (
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +37,7 @@ type creds struct {
 	last                                                 int // the last capability that the kernel knows
 	securebits                                           int
 	noNewPrivs                                           bool
+	err                                                  error // why they are not known
 }
 
 // threadCreds reads those of the calling thread. It does without /proc, which is
@@ -48,6 +50,10 @@ func threadCreds() (c creds) {
 	c.inheritable = capSet(data[1].Inheritable)<<32 | capSet(data[0].Inheritable)
 	get := func(option, arg2, arg3 int) int {
 		v, _, errno := unix.RawSyscall6(unix.SYS_PRCTL, uintptr(option), uintptr(arg2), uintptr(arg3), 0, 0, 0)
+		// Beyond the last capability it is EINVAL; a seccomp filter may forbid all.
+		if errno != 0 && (errno != unix.EINVAL || option != unix.PR_CAPBSET_READ || arg2 == 0) && c.err == nil {
+			c.err = os.NewSyscallError("prctl", errno)
+		}
 		if errno != 0 {
 			return -1
 		}
@@ -69,7 +75,7 @@ func threadCreds() (c creds) {
 			c.ambient |= 1 << i
 		}
 	}
-	c.securebits = max(0, get(unix.PR_GET_SECUREBITS, 0, 0))
+	c.securebits = get(unix.PR_GET_SECUREBITS, 0, 0)
 	c.noNewPrivs = get(unix.PR_GET_NO_NEW_PRIVS, 0, 0) == 1
 	return c
 }
@@ -150,6 +156,8 @@ func (p *plan) capset(what string, effective, permitted, inheritable capSet) {
 // shares with the program until the exec could be dumped no more.
 func (h *helper) admit(c *creds) error {
 	switch {
+	case c.err != nil:
+		return fmt.Errorf("reading the credentials that the command is to have: %w", Refused(c.err))
 	case h.entered && c.euid != h.owner:
 		return fmt.Errorf("the user namespace of the stack belongs to user %d, and the program has become user %d: %w (change the user before the first stack is made, or after the last command was started)",
 			h.owner, c.euid, unix.EPERM)

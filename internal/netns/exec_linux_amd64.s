@@ -101,6 +101,8 @@ command:
 	MOVL $9, SI
 	MOVL $SYS_prctl, AX
 	SYSCALL
+	TESTQ AX, AX
+	JNE  exit              // a seccomp filter forbids it
 	MOVL $SYS_getppid, AX
 	SYSCALL
 	CMPQ AX, 8(BOX)
