@@ -191,7 +191,7 @@ func blockHere(sig unix.Signal) {
 	}
 }
 
-// landlock lets the thread read files below /usr and /proc only.
+// landlock lets the thread read programs and /proc only.
 func landlock() {
 	const read = unix.LANDLOCK_ACCESS_FS_READ_FILE
 	attr := unix.LandlockRulesetAttr{Handled_access_fs: read}
@@ -203,7 +203,7 @@ func landlock() {
 	if errno != 0 {
 		fail("landlock_create_ruleset: %v", errno)
 	}
-	for _, dir := range []string{"/usr", "/proc", "/etc/ld.so.cache"} {
+	for _, dir := range []string{"/usr", "/bin", "/lib", "/lib64", "/proc", "/etc/ld.so.cache"} {
 		fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err == unix.ENOENT {
 			continue
