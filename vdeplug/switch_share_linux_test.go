@@ -136,6 +136,31 @@ func TestVDEDefaultOwn(t *testing.T) {
 	openPlug(t, "vde://")
 }
 
+// TestVDEDefaultRedirected has another user lead to a switch of this user, where a
+// locator without a directory looks: by a directory with a link in it, and by a link.
+func TestVDEDefaultRedirected(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make files of another user")
+	}
+	noLeaks(t)
+	_, dir := serve(t, "switch", "")
+	inside, link := filepath.Join(t.TempDir(), "inside"), filepath.Join(t.TempDir(), "link")
+	for _, err := range []error{
+		os.Mkdir(inside, 0o777), os.Symlink(dir+"/ctl", inside+"/ctl"), os.Lchown(inside, 65534, 65534),
+		os.Symlink(dir, link), os.Lchown(link, 65534, 65534),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{inside, link} {
+		setDefaults(t, dir)
+		_, err := Open("vde://", nil)
+		wantError(t, err, "is that of user 65534")
+		openPlug(t, "vde://"+dir).Close()
+	}
+}
+
 func setDefaults(t *testing.T, dir string) {
 	before := defaultSwitches
 	defaultSwitches = []string{dir}

@@ -129,10 +129,14 @@ func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
 		return nil, explainConnect(path, err)
 	}
 	if d.cfg.dir == "" {
-		// Before others are let write to the client's socket, which may need it.
-		if st, err := os.Stat(path); err == nil {
-			if err := own(real, st.Sys().(*syscall.Stat_t).Uid); err != nil {
-				return nil, err
+		// Before others are let write to the client's socket, which may need it. Who has
+		// the directory can also let ctl mean another switch of this user, and take the
+		// name of the client's socket.
+		for _, name := range []string{dir, real, path} {
+			if st, err := os.Lstat(name); err == nil {
+				if err := own(real, st.Sys().(*syscall.Stat_t).Uid); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
