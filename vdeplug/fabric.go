@@ -178,7 +178,9 @@ func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) bool {
 	default:
 		r.flood = f.remotes
 	}
-	f.active.Store(int64(now))
+	if int64(now) > f.active.Load()+int64(fabricIdle/8) { // or each packet pays for it
+		f.active.Store(int64(now))
+	}
 	units := 0           // that go to everybody
 	var dst, src vlanMAC // of the packet before
 	var before *port     // where that goes
@@ -210,7 +212,7 @@ func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) bool {
 			units += 1 + len(p.Data)/floodUnit
 		}
 	}
-	if units > 0 {
+	if units > 0 && len(r.flood) > 2 {
 		more := len(r.flood) - 1 // copies than of what goes to one
 		if slices.Contains(r.flood, from) {
 			more--
@@ -245,11 +247,16 @@ func (r *routing) deliver(from *port, packets []carrier.Packet) {
 			continue
 		case everybody:
 			r.complete(run)
-			r.turn.Begin()
+			many := len(r.flood) > 2
+			if many {
+				r.turn.Begin()
+			}
 			for _, p := range r.flood {
 				if p != from {
 					p.deliver(run)
-					r.turn.End()
+					if many {
+						r.turn.End()
+					}
 				}
 			}
 			continue
