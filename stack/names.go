@@ -29,7 +29,15 @@ type DNS struct {
 	Hosts map[string][]netip.Addr
 }
 
+// isZero reports whether nothing is said.
+func (d *DNS) isZero() bool {
+	return len(d.Servers) == 0 && len(d.Search) == 0 && d.Ndots == 0 && len(d.Hosts) == 0
+}
+
 func (d *DNS) check() error {
+	if d.isZero() {
+		return nil
+	}
 	_, err := dns.New(dns.Config{Servers: d.Servers, Search: d.Search, Ndots: d.Ndots, Hosts: d.Hosts},
 		func(context.Context, string, string) (net.Conn, error) { return nil, errors.ErrUnsupported })
 	return err

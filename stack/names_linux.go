@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/vdestack/vdestack/internal/netns"
 )
@@ -25,7 +24,16 @@ type names struct {
 	resolvConf, hosts string
 	servers, known    bool     // there are some, which need the files
 	untold            []string // what the files cannot say
-	once, sysOnce     sync.Once
+}
+
+// noNames are those of the zero DNS, which most stacks have.
+var noNames = newNames(&DNS{})
+
+func namesOf(d *DNS) *names {
+	if d.isZero() {
+		return noNames
+	}
+	return newNames(d)
 }
 
 func newNames(d *DNS) *names {
@@ -42,7 +50,7 @@ func newNames(d *DNS) *names {
 // them, and remove finds something only if it did not start.
 func (s *Stack) mountNames(e *netns.Exec) (remove func(), err error) {
 	n := s.names
-	n.once.Do(func() {
+	s.tell.names.Do(func() {
 		if len(n.untold) > 0 {
 			s.log.Warn("commands do not find all names: resolv.conf has no ports, and hosts no zones and nothing to hide names with", "missing", strings.Join(n.untold, ", "))
 		}
@@ -172,7 +180,7 @@ func within(path, dir string) bool {
 
 // tellSysfs says once that commands have the machine's sysfs.
 func (s *Stack) tellSysfs(err error) {
-	s.names.sysOnce.Do(func() {
+	s.tell.sysfs.Do(func() {
 		s.log.Warn("commands find the machine's interfaces in /sys/class/net", "error", err)
 	})
 }

@@ -37,6 +37,7 @@ type Stack struct {
 
 	neighbors *neigh.Space // nil: they are not looked after
 	names     *names       // of commands
+	tell      struct{ names, sysfs sync.Once }
 
 	mu       sync.Mutex // guards closed, commands and orphans
 	closed   bool
@@ -56,7 +57,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	s := &Stack{
 		name:     cfg.Name,
 		log:      cfg.Logger.With("stack", cfg.Name),
-		names:    newNames(&cfg.DNS),
+		names:    namesOf(&cfg.DNS),
 		commands: make(map[*process]struct{}),
 		done:     make(chan struct{}),
 	}
