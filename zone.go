@@ -39,38 +39,41 @@ func (s *Stack) zoneIndex(ip netip.Addr) (netip.Addr, error) {
 // the zone of one that is not link-local, and might send to another network, if there
 // are several.
 func (s *Stack) remoteZone(ip netip.Addr) (netip.Addr, error) {
-	if ip.Zone() != "" && len(s.Stats().Interfaces) > 1 && !ip.IsLinkLocalUnicast() && !ip.IsLinkLocalMulticast() && !ip.IsInterfaceLocalMulticast() && !ip.IsLoopback() {
+	counts := ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast() || ip.IsInterfaceLocalMulticast() || ip.IsLoopback()
+	if ip.Zone() != "" && !counts && len(s.Stats().Interfaces) > 1 {
 		return netip.Addr{}, &net.AddrError{Err: "it has a zone, which only link-local addresses have: routes decide where it is", Addr: ip.String()}
 	}
 	return s.zoneIndex(ip)
 }
 
 // zoneOf is zoneIndex for a local address of a Dialer, which it does not change.
-func (s *Stack) zoneOf(addr net.Addr) (net.Addr, error) {
-	index := func(ip net.IP, zone string) (string, error) {
-		a, ok := netip.AddrFromSlice(ip)
-		if !ok || zone == "" || a.Unmap().Is4() {
-			return zone, nil // package net has the right error, or ignores the zone
-		}
-		a, err := s.zoneIndex(a.WithZone(zone))
-		return a.Zone(), err
-	}
-	var err error
+func (s *Stack) zoneOf(addr net.Addr) (_ net.Addr, err error) {
 	switch a := addr.(type) {
 	case *net.TCPAddr:
-		if a != nil && a.Zone != "" {
+		if a != nil {
 			b := *a
-			b.Zone, err = index(a.IP, a.Zone)
+			b.Zone, err = s.zoneText(b.IP, b.Zone)
 			return &b, err
 		}
 	case *net.UDPAddr:
-		if a != nil && a.Zone != "" {
+		if a != nil {
 			b := *a
-			b.Zone, err = index(a.IP, a.Zone)
+			b.Zone, err = s.zoneText(b.IP, b.Zone)
 			return &b, err
 		}
 	}
 	return addr, nil
+}
+
+// zoneText is zoneIndex for the zone of an address of package net, which has the right
+// error for one that is none, and ignores the zone of IPv4.
+func (s *Stack) zoneText(ip net.IP, zone string) (string, error) {
+	a, ok := netip.AddrFromSlice(ip)
+	if !ok || zone == "" || a.Unmap().Is4() {
+		return zone, nil
+	}
+	a, err := s.zoneIndex(a.WithZone(zone))
+	return a.Zone(), err
 }
 
 // nameZones puts the names of the stack's interfaces into the zones of the
