@@ -44,10 +44,7 @@ type creds struct {
 // not there after a chroot.
 func threadCreds() (c creds) {
 	c.euid = unix.Geteuid()
-	data := capget()
-	c.effective = capSet(data[1].Effective)<<32 | capSet(data[0].Effective)
-	c.permitted = capSet(data[1].Permitted)<<32 | capSet(data[0].Permitted)
-	c.inheritable = capSet(data[1].Inheritable)<<32 | capSet(data[0].Inheritable)
+	c.effective, c.permitted, c.inheritable = capget()
 	get := func(option, arg2, arg3 int) int {
 		v, _, errno := unix.RawSyscall6(unix.SYS_PRCTL, uintptr(option), uintptr(arg2), uintptr(arg3), 0, 0, 0)
 		// Beyond the last capability it is EINVAL; a seccomp filter may forbid all.

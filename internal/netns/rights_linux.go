@@ -48,15 +48,21 @@ func (o *origin) givenUp(euid int, caps capSet) string {
 // effective returns the effective capabilities of the calling thread. It does without
 // /proc, which may be gone.
 func effective() capSet {
-	data := capget()
-	return capSet(data[1].Effective)<<32 | capSet(data[0].Effective)
+	s, _, _ := capget()
+	return s
 }
 
-func capget() (data [2]unix.CapUserData) {
+func capget() (effective, permitted, inheritable capSet) {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
 	unix.RawSyscall(unix.SYS_CAPGET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
 	runtime.KeepAlive(&hdr)
-	return data
+	for i, d := range data {
+		effective |= capSet(d.Effective) << (32 * i)
+		permitted |= capSet(d.Permitted) << (32 * i)
+		inheritable |= capSet(d.Inheritable) << (32 * i)
+	}
+	return effective, permitted, inheritable
 }
 
 // GivenUp says that the program has given up its capabilities over stacks since the
