@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -8,8 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-
-	"context"
 
 	"github.com/vdestack/vdestack/internal/dns"
 )

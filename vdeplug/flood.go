@@ -43,8 +43,8 @@ func (a *account) charge(now, cost time.Duration, share int) time.Duration {
 	return time.Duration(*a) - now
 }
 
-// charge notes that what a port sends takes so many copies more than for one receiver. It returns for how long the port
-// is in debt. f.mu is held.
+// charge notes that what a port sends takes so many copies more than for one
+// receiver. It returns for how long the port is in debt. f.mu is held.
 func (f *fabric) charge(from *port, now time.Duration, copies int) time.Duration {
 	cost, share := time.Duration(copies)*floodCost, portShare
 	if f.flooded.charge(now, cost, fabricShare) > 0 {
