@@ -141,7 +141,6 @@ func (s *Stack) Close() error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	defaultStack.CompareAndSwap(s, nil)
 	s.handles.closeAll()
 	return s.st.Close()
 }
@@ -248,7 +247,8 @@ var defaultStack atomic.Pointer[Stack]
 
 // SetDefault makes s the stack of the package functions [Dial], [DialContext],
 // [Listen] and [ListenPacket]; nil means the host. It replaces
-// vde_default_stack. Closing the default stack makes the host the default.
+// vde_default_stack. A default stack that is closed stays the default: the
+// functions then return errors until SetDefault is called again.
 func SetDefault(s *Stack) { defaultStack.Store(s) }
 
 // Default returns the stack of the package functions; nil is the host.

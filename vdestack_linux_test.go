@@ -2,6 +2,7 @@ package vdestack
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -186,12 +187,7 @@ func TestSetDefault(t *testing.T) {
 	defer p.Close()
 	checkIn(t, a, p)
 
-	b := open(t, "")
-	SetDefault(b)
-	b.Close()
-	if Default() != nil {
-		t.Error("a closed stack stays the default")
-	}
+	SetDefault(nil)
 	host, err := ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -199,6 +195,54 @@ func TestSetDefault(t *testing.T) {
 	defer host.Close()
 	if cookieOf(t, host) == cookieOf(t, ln) {
 		t.Error("without a default stack the host is used")
+	}
+}
+
+// TestSetDefaultClosed closes the default stack: the package functions do not reach
+// the host, where there is a listener for them, until the program asks for that.
+func TestSetDefaultClosed(t *testing.T) {
+	host, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	s, err := New(t.Context(), Config{Name: "lab"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	SetDefault(s)
+	defer SetDefault(nil)
+	s.Close()
+	addr := host.Addr().String()
+	conn := func(c io.Closer, err error) error {
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	functions := map[string]func() error{
+		"Dial":                func() error { return conn(Dial("tcp", addr)) },
+		"Dial, UDP":           func() error { return conn(Dial("udp", addr)) },
+		"Dial, raw":           func() error { return conn(Dial("ip4:icmp", "127.0.0.1")) },
+		"Dial, name":          func() error { return conn(Dial("tcp", "localhost:1")) },
+		"DialContext":         func() error { return conn(DialContext(t.Context(), "tcp", addr)) },
+		"Listen":              func() error { return conn(Listen("tcp", "127.0.0.1:0")) },
+		"Listen, unix":        func() error { return conn(Listen("unix", "@"+t.Name())) },
+		"ListenPacket":        func() error { return conn(ListenPacket("udp", "127.0.0.1:0")) },
+		"ListenPacket, raw":   func() error { return conn(ListenPacket("ip4:icmp", "127.0.0.1")) },
+		"ListenPacket, group": func() error { return conn(ListenPacket("udp", "224.0.0.9:0")) },
+	}
+	for name, f := range functions {
+		if err := f(); !isClosed(err) || !strings.Contains(err.Error(), "lab") {
+			t.Errorf("%s, the default stack is closed: %v, want net.ErrClosed and the name of the stack", name, err)
+		}
+	}
+	if Default() != s {
+		t.Error("the closed stack is not the default any more")
+	}
+	SetDefault(nil)
+	if err := functions["Dial"](); err != nil {
+		t.Errorf("after SetDefault(nil): %v", err)
 	}
 }
 
