@@ -97,4 +97,7 @@
 // but ping, no protocol but TCP and UDP, and no multicast beyond the network. DHCP does
 // not know of addresses that were set by hand. On other systems than Linux there is
 // neither ping nor cmdfwd, and nothing was tried.
+//
+// What gVisor itself logs is discarded, unless the program says where it goes
+// (SetTarget of gvisor.dev/gvisor/pkg/log).
 package slirp

@@ -2,6 +2,7 @@ package slirp
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
@@ -396,4 +399,34 @@ func FuzzFrame(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestSilent sends what gVisor has something to say about.
+func TestSilent(t *testing.T) {
+	noLeaks(t)
+	n := openNAT(t, "slirp:///v4")
+	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	saved, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(saved)
+	if err := unix.Dup3(int(file.Fd()), 2, 0); err != nil {
+		t.Fatal(err)
+	}
+	guest, host, loopback := netip.MustParseAddr("10.0.2.15"), netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("127.0.0.1")
+	for _, way := range [][2]netip.Addr{{loopback, host}, {guest, loopback}} {
+		err = errors.Join(err, n.Send(frameUDP(n, netip.AddrPortFrom(way[0], 1), netip.AddrPortFrom(way[1], 2), []byte("x"))))
+	}
+	log.Warningf("a warning of gVisor")
+	if err := errors.Join(err, unix.Dup3(saved, 2, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(file.Name()); len(text) > 0 || err != nil {
+		t.Errorf("standard error got %q, %v", text, err)
+	}
 }
