@@ -1,7 +1,6 @@
 package vdeplug
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -260,7 +259,7 @@ func (d *door) answer(ctl int, request vdeRequest) (*clientPort, error) {
 		return nil, err
 	}
 	p := &clientPort{s: d.s, name: d.dataPath(ctl), data: pollFile{brief: refuseRights(fd)}}
-	if err = connectClient(fd, ctl, request.path); err == nil {
+	if err = connectOwned(fd, ctl, request.path, true); err == nil {
 		p.id, err = d.s.dir.bind(fd, p.name)
 	}
 	if err != nil {
@@ -300,37 +299,6 @@ func (d *door) enter(p *clientPort, fd, ctl int, right []byte) (err error) {
 		p.end()
 	} else if p.name != "" {
 		d.s.dir.unlink(p.name, p.id)
-	}
-	return err
-}
-
-// connectClient connects a socket to that of a client, which must be the
-// client's: what it names may be a socket of the system, to which others must
-// not write with the rights of the switch.
-func connectClient(fd, ctl int, path string) error {
-	peer, err := unix.GetsockoptUcred(ctl, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
-		return err
-	}
-	trusted := peer.Uid == 0 || int(peer.Uid) == os.Geteuid()
-	if path[0] == '@' { // which has no owner
-		if !trusted {
-			return unix.EPERM
-		}
-		return connectData(fd, path)
-	}
-	file, st, err := openSocket(path)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(file)
-	if st.Uid != peer.Uid && !trusted {
-		return unix.EPERM
-	}
-	// What was looked at is what is connected to.
-	err = connectData(fd, fmt.Sprintf("/proc/self/fd/%d", file))
-	if trusted && errors.Is(err, unix.ENOENT) { // no /proc
-		err = connectData(fd, path)
 	}
 	return err
 }

@@ -90,7 +90,7 @@ func (c *rawClient) join() *rawClient {
 	}
 	peer, err := parseVDEReply(reply[:n])
 	if err == nil {
-		err = connectData(c.data, peer)
+		err = connectData(c.data, c.ctl, peer)
 	}
 	if err != nil {
 		c.t.Fatal(err)
@@ -410,5 +410,23 @@ func TestSwitchDeputyUser(t *testing.T) {
 		c.send(makeVDERequest(anyPort, path, ""))
 		c.wantEnd()
 	}
+	dialRaw(t, dir).join()
+}
+
+// TestSwitchForeignSocket has a socket of another user in the place of that of a
+// client who is root, and the switch's own user.
+func TestSwitchForeignSocket(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, and another user")
+	}
+	noLeaks(t)
+	dir := filepath.Join(shortDir(t), "sw")
+	openPlug(t, "switch://"+dir+"[dirmode=0777]")
+	c := dialRaw(t, dir)
+	if err := os.Lchown(c.path, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	c.send(makeVDERequest(anyPort, c.path, ""))
+	c.wantEnd()
 	dialRaw(t, dir).join()
 }

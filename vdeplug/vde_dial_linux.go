@@ -216,7 +216,8 @@ func (d *vdeDialer) shake(ctl *os.File, port, fd int, name string) (data int, wh
 		description += wholeMark
 	}
 	peer, right, err := d.request(ctl, makeVDERequest(port, name, description), name)
-	if raw, err := ctl.SyscallConn(); err == nil {
+	raw, failure := ctl.SyscallConn()
+	if failure == nil {
 		raw.Control(func(fd uintptr) { refuseRights(int(fd)) }) // there was one, or there is none
 	}
 	if err == nil && right >= 0 && acceptWhole(right) {
@@ -225,7 +226,12 @@ func (d *vdeDialer) shake(ctl *os.File, port, fd int, name string) (data int, wh
 		return right, true, nil
 	}
 	if err == nil {
-		err = connectData(fd, peer)
+		err = failure
+	}
+	if err == nil {
+		if failure = raw.Control(func(ctl uintptr) { err = connectData(fd, int(ctl), peer) }); failure != nil {
+			err = failure
+		}
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -298,24 +304,70 @@ func (d *vdeDialer) connectTo(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// connectData connects to the socket that the switch has made. The standard
-// library's form of an address allows an abstract name the full length.
-func connectData(fd int, name string) error {
-	var err error
-	for {
-		if err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: name}); err != syscall.EINTR {
-			break
-		}
-	}
-	switch err {
-	case nil:
+// connectData connects to the socket that the switch has made.
+func connectData(fd, ctl int, name string) error {
+	err := connectOwned(fd, ctl, name, false)
+	switch {
+	case err == nil:
 		return nil
-	case unix.ENOENT, unix.ECONNREFUSED, unix.EPERM:
+	case errors.Is(err, errNotOwned):
+		return fmt.Errorf("the switch's data socket %q: %w", name, err)
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EPERM):
 		// Its name may be that of another client's socket by now.
 		return fmt.Errorf("reaching the switch's data socket %q: %w (the switch has closed it at once; vde_switch 2.3.2 does so, until it is started again, if other programs have come and gone at the same moment)",
 			name, os.NewSyscallError("connect", err))
 	}
 	return fmt.Errorf("reaching the switch's data socket %q: %w", name, os.NewSyscallError("connect", err))
+}
+
+var errNotOwned = fmt.Errorf("it does not belong to the user at the other end of the control connection: %w", unix.EPERM)
+
+// connectOwned connects a socket to that which the other end of a control
+// connection has named. It must be the other end's own: any socket of the system
+// may be named, to which others must not write with the rights of this process.
+// Root and this user have these rights; but if always is set their sockets are
+// looked at too, for where others may write to a directory they may have put
+// another in its place.
+func connectOwned(fd, ctl int, name string, always bool) error {
+	peer, err := unix.GetsockoptUcred(ctl, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return err
+	}
+	trusted := peer.Uid == 0 || int(peer.Uid) == os.Geteuid()
+	if name[0] == '@' { // which has no owner
+		if !trusted {
+			return errNotOwned
+		}
+		return connectUnix(fd, name)
+	}
+	if trusted && !always {
+		return connectUnix(fd, name)
+	}
+	file, st, err := openSocket(name)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(file)
+	if st.Uid != peer.Uid {
+		return errNotOwned
+	}
+	// What was looked at is what is connected to.
+	err = connectUnix(fd, fmt.Sprintf("/proc/self/fd/%d", file))
+	if trusted && err == unix.ENOENT { // no /proc, and no other way
+		err = connectUnix(fd, name)
+	}
+	return err
+}
+
+// connectUnix connects to a local socket. The standard library's form of an
+// address allows an abstract name the full length.
+func connectUnix(fd int, name string) error {
+	for {
+		err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: name})
+		if err != syscall.EINTR {
+			return err
+		}
+	}
 }
 
 // request sends the request, in one piece, and returns the switch's address and

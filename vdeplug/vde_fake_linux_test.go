@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -237,5 +238,50 @@ func TestVDEGarbled(t *testing.T) {
 			wantError(t, err, tt.text)
 			noSocketLeft(t, dir)
 		})
+	}
+}
+
+// TestVDEDeputy meets the switch of another user, which wants the client of root
+// to write to a socket of root.
+func TestVDEDeputy(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, and another user")
+	}
+	noLeaks(t)
+	dir := shortDir(t)
+	f := newFakeSwitch(t, filepath.Join(dir, "ctl"))
+	// The kernel notes who listens.
+	raw, err := f.listener.(*net.UnixListener).SyscallConn()
+	check(t, err)
+	check(t, raw.Control(func(fd uintptr) {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		for _, uid := range []int{65534, 0} {
+			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
+				t.Fatal(errno)
+			}
+			if uid != 0 {
+				check(t, unix.Listen(int(fd), 8))
+			}
+		}
+	}))
+	l, err := net.ListenPacket("unixgram", filepath.Join(dir, "log"))
+	check(t, err)
+	defer l.Close()
+	abstract := "\x00vdeplug-test-" + filepath.Base(dir)
+	names := []string{filepath.Join(dir, "log"), abstract}
+	next := 0
+	f.serve(func(c *fakeClient) {
+		name := names[next]
+		next++
+		if name == names[0] {
+			c.reply(vdeReply(unixFamily, name))
+			return
+		}
+		c.accept(name)
+	})
+	for range 2 {
+		_, err = Open(dir, nil)
+		wantError(t, err, "does not belong to the user at the other end")
 	}
 }
