@@ -68,6 +68,9 @@ type taker interface {
 	// deliver takes packets, and keeps nothing of them. It does not wait: what
 	// there is no room for is lost, and counted. What is no packet has no Data.
 	deliver(packets []carrier.Packet)
+	// takesWhole reports whether it takes what stands for several frames as it is.
+	// Otherwise deliver cuts it.
+	takesWhole() bool
 }
 
 func newFabric(kind fabricKind, stations int, expire time.Duration) *fabric {
@@ -118,9 +121,10 @@ func (f *fabric) side(p *port) *[]*port {
 // those that are none, and what a port that may not wait has sent to too many.
 func (f *fabric) forward(r *routing, from *port, packets []carrier.Packet, wait bool) (bad int, err error) {
 	for len(packets) > 0 && err == nil {
-		batch := packets[:min(len(packets), fabricBatch)]
+		n, there := f.route(r, from, packets[:min(len(packets), fabricBatch)])
+		batch := packets[:n]
 		switch {
-		case !f.route(r, from, batch):
+		case !there:
 			err = net.ErrClosed
 		case r.debt <= 0 || f.alone():
 			bad += r.bad
@@ -128,12 +132,12 @@ func (f *fabric) forward(r *routing, from *port, packets []carrier.Packet, wait 
 		case wait:
 			bad += r.bad
 			r.deliver(from, batch)
-			time.Sleep(min(r.debt, floodPause))
+			f.pause(from, r.debt)
 		default:
 			bad += len(batch)
 		}
-		packets = packets[len(batch):]
-		r.clear(len(batch))
+		packets = packets[n:]
+		r.clear(n)
 	}
 	return bad, err
 }
@@ -161,14 +165,15 @@ func (r *routing) clear(n int) {
 	r.flood, r.bad, r.debt = nil, 0, 0
 }
 
-// route fills in r, and learns where the sources of packets are. It reports
+// route fills in r for the first packets, and learns where their sources are. It
+// returns how many these are: few, if they become many frames for everybody. there is
 // false if from has left.
-func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) bool {
+func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) (n int, there bool) {
 	now := f.now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if from.gone {
-		return false
+		return 0, false
 	}
 	switch {
 	case f.kind == kindSwitch || f.kind == kindHub:
@@ -181,11 +186,11 @@ func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) bool {
 	if int64(now) > f.active.Load()+int64(fabricIdle/8) { // or each packet pays for it
 		f.active.Store(int64(now))
 	}
-	units := 0           // that go to everybody
+	var all load         // that goes to everybody
 	var dst, src vlanMAC // of the packet before
 	var before *port     // where that goes
-	for i := range packets {
-		p := &packets[i]
+	for ; n < len(packets) && all.frames < floodBatch; n++ {
+		i, p := n, &packets[n]
 		if len(p.Data) < HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame {
 			r.to[i] = nobody
 			r.bad++
@@ -199,7 +204,7 @@ func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) bool {
 			}
 			r.to[i] = before
 			if before == everybody {
-				units += 1 + len(p.Data)/floodUnit
+				all.add(p)
 			}
 		case kindBonding:
 			r.to[i] = everybody
@@ -209,17 +214,13 @@ func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) bool {
 			}
 		default:
 			r.to[i] = everybody
-			units += 1 + len(p.Data)/floodUnit
+			all.add(p)
 		}
 	}
-	if units > 0 && len(r.flood) > 2 {
-		more := len(r.flood) - 1 // copies than of what goes to one
-		if slices.Contains(r.flood, from) {
-			more--
-		}
-		r.debt = f.charge(from, now, units*more)
+	if all.frames > 0 && len(r.flood) > 2 {
+		r.debt = f.charge(from, now, all.copies(r.flood, from))
 	}
-	return true
+	return n, true
 }
 
 // lookup returns the port of dst, and learns that src is at from. f.mu is held.

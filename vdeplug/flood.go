@@ -5,6 +5,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 // What goes to many ports costs its sender little and the process much. While
@@ -25,8 +28,12 @@ const (
 	floodBurst = 100 * time.Millisecond
 	// floodDebt bounds a debt.
 	floodDebt = time.Second
-	// floodPause bounds a wait: Close of a switch may wait for it.
+	// floodPause is after how long who waits looks whether it has to: Close of a
+	// switch may wait for it.
 	floodPause = 100 * time.Millisecond
+	// floodBatch is how many frames for everybody are handed over at once, or what
+	// one packet becomes: so much at most is done before its sender waits.
+	floodBatch = 1024
 	// fabricIdle is how long after its last packets a fabric counts as one that
 	// carries some. One beside a flood may have long pauses: it must not be taken
 	// for idle because of them.
@@ -51,6 +58,45 @@ func (f *fabric) charge(from *port, now time.Duration, copies int) time.Duration
 		share *= indebted
 	}
 	return from.flooded.charge(now, cost, share)
+}
+
+// pause makes a port wait for the end of its debt, as long as it has to.
+func (f *fabric) pause(from *port, debt time.Duration) {
+	for ; debt > 0 && !f.alone(); debt -= floodPause {
+		time.Sleep(min(debt, floodPause))
+		f.mu.Lock()
+		gone := from.gone
+		f.mu.Unlock()
+		if gone {
+			return
+		}
+	}
+}
+
+// A load is what packets cost for each receiver: the copies of one that takes
+// them as they are, and the frames of one for which they are cut.
+type load struct{ units, frames int }
+
+func (l *load) add(p *carrier.Packet) {
+	units := 1 + len(p.Data)/floodUnit
+	frames, _ := virtio.Count(p.Offload, p.Data)
+	l.units += units
+	l.frames += max(units, frames)
+}
+
+// copies returns how many more there are than for the cheapest receiver.
+func (l *load) copies(to []*port, from *port) int {
+	n := -l.units
+	for _, p := range to {
+		switch {
+		case p == from:
+		case p.takesWhole():
+			n += l.units
+		default:
+			n += l.frames
+		}
+	}
+	return n
 }
 
 // fabrics are those of the process that have ports.

@@ -1,12 +1,15 @@
 package vdeplug
 
 import (
+	"encoding/binary"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 // TestFloodShare floods networks with several ports, and looks how many copies are
@@ -166,4 +169,86 @@ func TestFloodSpares(t *testing.T) {
 			p.Close()
 		}
 	})
+}
+
+// A counter takes packets, and counts what they cost.
+type counter struct {
+	whole         bool
+	frames, units int
+}
+
+func (c *counter) takesWhole() bool { return c.whole }
+
+func (c *counter) deliver(packets []carrier.Packet) {
+	for i := range packets {
+		frames, _ := virtio.Count(packets[i].Offload, packets[i].Data)
+		c.frames += frames
+		c.units += 1 + len(packets[i].Data)/floodUnit
+	}
+}
+
+// TestFloodFrames floods a network with packets that become as many frames as can
+// be, beside another network.
+func TestFloodFrames(t *testing.T) {
+	const length = 4 * time.Second
+	packet := carrier.Packet{
+		Offload: virtio.Header{GSOType: virtio.GSOTCPv4, GSOSize: 36, Flags: virtio.FlagNeedsCsum, HdrLen: 54, CsumStart: 34, CsumOffset: 16},
+		Data:    make([]byte, 60000),
+	}
+	copy(packet.Data, "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x08\x00\x45")
+	binary.BigEndian.PutUint16(packet.Data[16:], 60000-14)
+	packet.Data[22], packet.Data[23], packet.Data[46] = 64, 6, 0x50
+	frames, _ := virtio.Count(packet.Offload, packet.Data)
+	if frames < 1600 {
+		t.Fatalf("%d frames", frames)
+	}
+	for _, whole := range []int{0, 2, 8} {
+		synctest.Test(t, func(t *testing.T) {
+			f, other := newFabric(kindHub, 64, time.Minute), newFabric(kindHub, 64, time.Minute)
+			from, beside := &port{taker: &counter{}}, &port{taker: &counter{}}
+			f.join(from)
+			other.join(beside)
+			var takers []*counter
+			for i := range 8 {
+				c := &counter{whole: i < whole}
+				takers = append(takers, c)
+				f.join(&port{taker: c})
+			}
+			batch := slices.Repeat([]carrier.Packet{packet}, 4)
+			start := time.Now()
+			var uses sync.WaitGroup
+			uses.Go(func() {
+				for r := newRouting(); time.Since(start) < length; time.Sleep(fabricIdle / 4) {
+					_, err := other.forward(r, beside, []carrier.Packet{{Data: broadcastOf(1)}}, false)
+					check(t, err)
+				}
+			})
+			synctest.Wait()
+			for r := newRouting(); time.Since(start) < length-time.Second; {
+				_, err := f.forward(r, from, batch, true)
+				check(t, err)
+			}
+			uses.Wait()
+			var cost, cheapest time.Duration
+			for i, c := range takers {
+				copies := c.frames
+				if c.whole {
+					copies = c.units
+				}
+				cost += time.Duration(copies) * floodCost
+				if i == 0 {
+					cheapest = time.Duration(c.units) * floodCost
+				}
+			}
+			cost -= cheapest
+			most := (time.Since(start)+floodBurst)/portShare + 8*time.Duration(frames)*floodCost
+			if cost > most || cost < most/16 {
+				t.Errorf("%d take whole packets: copies for %v were made in %v, want at most %v", whole, cost, time.Since(start), most)
+			}
+			for _, p := range f.ports {
+				f.leave(p)
+			}
+			other.leave(beside)
+		})
+	}
 }

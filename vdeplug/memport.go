@@ -3,6 +3,7 @@ package vdeplug
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -25,11 +26,12 @@ type memPort struct {
 	arrived sync.Cond  // there is something in queue, or closed was set
 	queue   frameQueue
 	closed  bool
-	// whole is set once packets are received: the port takes what stands for
-	// several frames as it is.
-	whole bool
-	cut   virtio.Segmenter
-	frame []byte
+	cut     virtio.Segmenter
+	frame   []byte
+
+	// whole is set, with mu held, once packets are received: the port takes what
+	// stands for several frames as it is.
+	whole atomic.Bool
 
 	closing  sync.Once
 	closeErr error
@@ -86,7 +88,7 @@ func (p *memPort) deliver(packets []carrier.Packet) {
 		switch h, data := packets[i].Offload, packets[i].Data; {
 		case len(data) < HeaderLen:
 			p.droppedRecv.Add(1)
-		case h == virtio.Header{} || p.whole:
+		case h == virtio.Header{} || p.whole.Load():
 			p.push(h, data)
 		default:
 			p.pushFrames(h, data)
@@ -94,6 +96,8 @@ func (p *memPort) deliver(packets []carrier.Packet) {
 	}
 	p.arrived.Signal()
 }
+
+func (p *memPort) takesWhole() bool { return p.whole.Load() }
 
 func (p *memPort) push(h virtio.Header, data []byte) {
 	if !p.queue.push(h, data) {
@@ -140,7 +144,7 @@ func (p *memPort) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	b.Release()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.whole = true
+	p.whole.Store(true)
 	if !p.wait() {
 		return nil, net.ErrClosed
 	}

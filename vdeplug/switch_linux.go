@@ -213,6 +213,8 @@ func (p *clientPort) deliver(packets []carrier.Packet) {
 	p.sendData(&p.data, packets, p.whole, p, false)
 }
 
+func (p *clientPort) takesWhole() bool { return p.whole }
+
 // Refused is that of [carrier.Sending].
 func (p *clientPort) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
 	switch err {

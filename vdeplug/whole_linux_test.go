@@ -50,7 +50,7 @@ func FuzzWhole(f *testing.F) {
 		client, plug, whole := new(port), newMemPort(fabric), newMemPort(fabric)
 		client.taker, client.remote = plug, true // which gets nothing from itself
 		fabric.join(client)
-		whole.whole = true
+		whole.whole.Store(true)
 		frames, _ := virtio.Count(p.Offload, p.Data)
 		complete := p.Offload.GSOType == virtio.GSONone // which the fabric makes of it
 		bad, err := fabric.forward(newRouting(), client, buf.Packets, true)
