@@ -36,10 +36,10 @@ import (
 //     have root's rights over files in any case.
 //   - Start refuses a program whose effective user is not the one that it had at
 //     its first stack: become another user before that, or after the last command.
-//   - It is killed when the program ends, however that happens, and when the stack
-//     is closed; not when the thread that started it ends. What keeps the command
-//     is a thread that the program has for each, until it ends. A set-user-ID
-//     program that the command executes in its own place outlives the program.
+//   - It is killed when the program ends, however that happens and whatever user it
+//     has become, and when the stack is closed; not when the thread that started it
+//     ends. Its process group is killed with it (at the program's end: from Linux 6.9
+//     on). A command costs the program a thread and a descriptor until Wait.
 //
 // # Names
 //

@@ -22,6 +22,7 @@ const killWait = time.Second
 // its number, and that of its group, stay its own.
 type process struct {
 	s     *Stack
+	exec  *netns.Exec
 	pid   int
 	group bool
 }
@@ -57,7 +58,7 @@ func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (*process, 
 	if e.SysfsErr != nil {
 		s.tellSysfs(e.SysfsErr)
 	}
-	p := &process{s: s, pid: pid, group: e.Setpgid}
+	p := &process{s: s, exec: e, pid: pid, group: e.Setpgid}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.commands[p] = struct{}{}
@@ -99,6 +100,7 @@ func (p *process) wait(reap func() error) error {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	delete(p.s.commands, p)
+	p.exec.Ended()
 	err := reap()
 	if p.group && unix.Kill(-p.pid, 0) == nil {
 		p.s.orphans = append(p.s.orphans, p.pid)

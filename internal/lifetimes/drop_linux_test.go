@@ -26,6 +26,7 @@ import (
 func init() {
 	programs["drop"] = drop
 	programs["outlive"] = outlive
+	programs["become"] = become
 	programs["readHelper"] = readHelper
 	programs["peek"] = peek
 }
@@ -426,13 +427,29 @@ func (d *dropping) compare(t *testing.T, more uint64, plain ...string) {
 // network are the capabilities that all commands have over their stack.
 const network = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_NET_BROADCAST
 
-// outlive starts a command, does what could save it from the program's end, and
-// waits to be killed.
+// outlive starts a command, does what could save it from the program's end, says the
+// number of the process that is to end, and ends by itself or is killed.
 func outlive() {
+	how := os.Args[1]
+	if how == "ids" {
+		check(syscall.Setresuid(stranger, 0, 0))
+	}
 	s, err := vdestack.Open("mem://outlive", "10.0.0.1/24")
 	check(err)
+	helper := theHelper()
 	c := s.Command(context.Background(), "sleep", "1000")
-	how := os.Args[1]
+	switch how {
+	case "change", "set-user-ID", "stopped":
+		c = s.Command(context.Background(), "/proc/self/exe")
+		if how == "set-user-ID" {
+			c.Path = os.Args[3]
+		}
+		c.Env = append(os.Environ(), programName+"=become")
+	case "background":
+		c = s.Command(context.Background(), "sh", "-c", "sleep 1000 & echo $!; wait")
+	}
+	out, err := c.StdoutPipe()
+	check(err)
 	tid := make(chan int)
 	var start func()
 	start = func() {
@@ -453,58 +470,143 @@ func outlive() {
 	}
 	go start()
 	thread := <-tid
+	pid := c.Process.Pid
 	switch how {
 	case "thread":
 		if !eventually(10*time.Second, func() bool { return unix.Tgkill(os.Getpid(), thread, 0) == unix.ESRCH }) {
 			fail("thread %d does not end", thread)
 		}
-		if state := status(strconv.Itoa(c.Process.Pid), "State"); state == "" || strings.HasPrefix(state, "Z") {
+		if state := status(strconv.Itoa(pid), "State"); state == "" || strings.HasPrefix(state, "Z") {
 			fail("the command ended with the thread that had started it: %q", state)
 		}
 	case "user", "close":
 		check(syscall.Setuid(stranger))
+	case "background":
+		_, err := fmt.Fscan(out, &pid)
+		check(err)
+	case "change", "set-user-ID", "stopped":
+		var user int
+		_, err := fmt.Fscan(out, &user)
+		check(err)
+		if user != stranger {
+			fmt.Println("skip: the command does not change its user here")
+			return
+		}
 	}
-	fmt.Println(c.Process.Pid)
+	if how == "stopped" {
+		check(unix.Kill(helper, unix.SIGSTOP))
+		if !eventually(10*time.Second, func() bool { return strings.HasPrefix(status(strconv.Itoa(helper), "State"), "T") }) {
+			fail("the helper does not stop")
+		}
+	}
+	fmt.Println(pid)
+	os.Stdin.Read(make([]byte, 1))
 	if how == "close" {
-		os.Stdin.Read(make([]byte, 1))
 		s.Close()
 		c.Wait()
 		fmt.Println("closed")
+		select {}
 	}
+	ends[os.Args[2]]()
+}
+
+// become is a command that is, or becomes, another user.
+func become() {
+	if os.Geteuid() != stranger {
+		check(syscall.Setresuid(stranger, stranger, stranger))
+	}
+	fmt.Println(os.Geteuid())
 	select {}
 }
 
-// TestOutlive kills programs, and their commands end, whatever the program and the
-// thread that started them have become.
+// TestOutlive ends programs, and their commands end, whatever the program, the thread
+// that started them and they themselves have become.
 func TestOutlive(t *testing.T) {
-	for _, how := range []string{"nothing", "thread", "capabilities", "user", "close"} {
-		t.Run(how, func(t *testing.T) {
-			if os.Geteuid() != 0 && (how == "user" || how == "close") {
-				t.Skip("for root")
-			}
-			cmd := program(t, "outlive", how)
-			out, in := launch(t, cmd)
-			pid, err := strconv.Atoi(readLine(t, out))
-			if err != nil {
-				t.Fatal(err)
-			}
-			fd, err := unix.PidfdOpen(pid, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer unix.Close(fd)
-			if how == "close" {
-				in.Close()
-				readLine(t, out)
-			} else {
-				cmd.Process.Kill()
-			}
-			if !ended(fd, 5*time.Second) {
-				unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-				t.Error("the command outlives the program, or its stack")
-			}
-		})
+	for _, tt := range []struct {
+		how  string
+		root bool
+		ends []string
+	}{
+		{how: "nothing"}, {how: "thread"}, {how: "capabilities"}, {how: "background"},
+		{how: "user", root: true}, {how: "close", root: true},
+		{how: "ids", root: true}, {how: "set-user-ID", root: true}, {how: "stopped", root: true},
+		{how: "change", root: true, ends: []string{"exit", "kill", "abort", "exec"}},
+	} {
+		if tt.ends == nil {
+			tt.ends = []string{"kill"}
+		}
+		for _, end := range tt.ends {
+			t.Run(tt.how+", "+end, func(t *testing.T) {
+				if tt.root && os.Geteuid() != 0 {
+					t.Skip("for root")
+				}
+				args := []string{tt.how, end}
+				switch tt.how {
+				case "background":
+					if !signalsGroups(t) {
+						t.Skip("needs PIDFD_SIGNAL_PROCESS_GROUP (Linux 6.9)")
+					}
+				case "set-user-ID":
+					args = append(args, setUserID(t))
+				}
+				cmd := program(t, "outlive", args...)
+				if end == "abort" {
+					cmd.Dir = t.TempDir() // for the dump
+				}
+				out, in := launch(t, cmd)
+				line := readLine(t, out)
+				if reason, ok := strings.CutPrefix(line, "skip: "); ok {
+					t.Skip(reason)
+				}
+				pid, err := strconv.Atoi(line)
+				if err != nil {
+					t.Fatal(err)
+				}
+				fd, err := unix.PidfdOpen(pid, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Close(fd)
+				if end != "exec" {
+					in.Close()
+				} else if _, err := in.Write([]byte{1}); err != nil { // what it executes ends with its input
+					t.Fatal(err)
+				}
+				if tt.how == "close" {
+					readLine(t, out)
+				}
+				if !ended(fd, 5*time.Second) {
+					unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+					t.Error("the command outlives the program, or its stack")
+				}
+			})
+		}
 	}
+}
+
+// signalsGroups reports that the kernel can send a signal to the group of a process.
+func signalsGroups(t *testing.T) bool {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	return unix.PidfdSendSignal(fd, 0, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP) != unix.EINVAL
+}
+
+// setUserID makes a program of this test that belongs to the stranger, and to whose
+// user id it switches.
+func setUserID(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := t.TempDir() + "/program"
+	if err := errors.Join(os.WriteFile(path, text, 0o755), os.Chown(path, stranger, -1), os.Chmod(path, 0o755|os.ModeSetuid)); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // readHelper has a command read the memory of the helper, which is the program's.

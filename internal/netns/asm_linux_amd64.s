@@ -11,6 +11,7 @@
 #define SYS_clone 56
 #define SYS_exit_group 231
 #define SYS_prctl 157
+#define SYS_pidfd_send_signal 424
 
 // func spawn(flags, stack, ctid, box uintptr) (pid uintptr)
 TEXT ·spawn(SB), NOSPLIT, $0-40
@@ -28,10 +29,10 @@ TEXT ·spawn(SB), NOSPLIT, $0-40
 	RET
 
 helper:
-	// Die with the thread that is our parent: prctl(PR_SET_PDEATHSIG, SIGKILL).
-	// If it died before that, the word says so.
+	// If it is stopped, it goes on when the thread dies that is its parent, and finds
+	// the word: prctl(PR_SET_PDEATHSIG, SIGCONT).
 	MOVL $1, DI
-	MOVL $9, SI
+	MOVL $18, SI
 	MOVL $SYS_prctl, AX
 	SYSCALL
 
@@ -95,6 +96,32 @@ done:
 	JMP  wait
 
 exit:
+	CMPL 0(BOX), $0        // stateGone
+	JNE  leave
+
+	// The program is no more. Its commands end, each with its process group (which
+	// the kernel does from Linux 6.9 on).
+	LEAQ ·commands(SB), CALL
+	MOVL 0(CALL), LEFT
+
+kill:
+	TESTL LEFT, LEFT
+	JEQ  leave
+	SUBL $1, LEFT
+	MOVL 4(CALL)(LEFT*4), DI
+	TESTL DI, DI
+	JLT  kill
+	MOVL $9, SI            // SIGKILL
+	XORL DX, DX
+	XORL R10, R10
+	MOVL $SYS_pidfd_send_signal, AX
+	SYSCALL
+	MOVL $4, R10           // PIDFD_SIGNAL_PROCESS_GROUP
+	MOVL $SYS_pidfd_send_signal, AX
+	SYSCALL
+	JMP  kill
+
+leave:
 	XORL DI, DI
 	MOVL $SYS_exit_group, AX
 	SYSCALL

@@ -12,6 +12,7 @@
 #define SYS_clone 220
 #define SYS_exit_group 94
 #define SYS_prctl 167
+#define SYS_pidfd_send_signal 424
 
 // func spawn(flags, stack, ctid, box uintptr) (pid uintptr)
 TEXT ·spawn(SB), NOSPLIT, $0-40
@@ -28,10 +29,10 @@ TEXT ·spawn(SB), NOSPLIT, $0-40
 	RET
 
 helper:
-	// Die with the thread that is our parent: prctl(PR_SET_PDEATHSIG, SIGKILL).
-	// If it died before that, the word says so.
+	// If it is stopped, it goes on when the thread dies that is its parent, and finds
+	// the word: prctl(PR_SET_PDEATHSIG, SIGCONT).
 	MOVD $1, R0
-	MOVD $9, R1
+	MOVD $18, R1
 	MOVD $SYS_prctl, R8
 	SVC
 
@@ -98,6 +99,34 @@ done:
 	B    wait
 
 exit:
+	LDARW (BOX), R0
+	CBNZW R0, leave        // not stateGone
+
+	// The program is no more. Its commands end, each with its process group (which
+	// the kernel does from Linux 6.9 on).
+	MOVD $·commands(SB), CALL
+	MOVWU (CALL), LEFT
+	ADD  LEFT<<2, CALL     // the last slot
+
+kill:
+	CBZ  LEFT, leave
+	SUB  $1, LEFT
+	MOVW (CALL), R0
+	SUB  $4, CALL
+	TBNZ $31, R0, kill
+	MOVD R0, STEP
+	MOVD $9, R1            // SIGKILL
+	MOVD ZR, R2
+	MOVD ZR, R3
+	MOVD $SYS_pidfd_send_signal, R8
+	SVC
+	MOVD STEP, R0
+	MOVD $4, R3            // PIDFD_SIGNAL_PROCESS_GROUP
+	MOVD $SYS_pidfd_send_signal, R8
+	SVC
+	B    kill
+
+leave:
 	MOVD ZR, R0
 	MOVD $SYS_exit_group, R8
 	SVC

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -41,6 +42,8 @@ type Exec struct {
 	// Temp are files, and after them directories, that the child removes when it has
 	// the mounts. Nobody else need do it when the process is killed.
 	Temp []string
+
+	slot *atomic.Int32 // of commands, while it runs
 }
 
 // A Mount is a file or directory, From, that is mounted over another, To. Both
@@ -55,8 +58,9 @@ type Mount struct {
 // Start executes a program in the namespace, as a child of the process: it can
 // be waited for and signalled like any other. It has the credentials and the
 // confinement of the calling thread, as a child of os/exec has, and commandCaps.
-// The child dies with the process. Start returns when the program runs, or could
-// not be executed.
+// The child, with its process group, dies with the process, whatever either has
+// become. Start returns when the program runs, or could not be executed. Without
+// an error, Ended is called when it has ended.
 func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 	p := plan{path: e.Path}
 	defer p.close()
@@ -65,8 +69,15 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 		return 0, err
 	}
 	defer l.release()
+	e.slot = l.slot
+	defer func() {
+		if err != nil {
+			e.Ended()
+		}
+	}()
 	child := int(l.pid.Load())
 	if child == 0 {
+		l.slot.Store(slotTaken) // the kernel may have written there all the same
 		return 0, Limited(os.NewSyscallError("clone", unix.Errno(-l.ret)))
 	}
 	for i, c := range l.list() {
@@ -87,6 +98,17 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 		return 0, &os.PathError{Op: "exec", Path: e.Path, Err: errors.New("killed before it started")}
 	}
 	return child, nil
+}
+
+// Ended gives back what Start keeps to end the command with the process.
+func (e *Exec) Ended() {
+	if e.slot == nil {
+		return
+	}
+	if fd := e.slot.Swap(slotFree); fd >= 0 {
+		unix.Close(int(fd))
+	}
+	e.slot = nil
 }
 
 // launch clones the command, and returns when it has executed the program and has

@@ -48,10 +48,10 @@ TEXT ·watch(SB), NOSPLIT, $0-32
 
 watcher:
 	// It sleeps until the command has executed the program, or is dead.
-	MOVL $0x104111, DI     // CLONE_VM|CLONE_VFORK|CLONE_PARENT_SETTID|SIGCHLD
+	MOVL $0x1005111, DI    // CLONE_VM|CLONE_VFORK|CLONE_PIDFD|CLONE_CHILD_SETTID|SIGCHLD
 	XORL SI, SI            // the same stack
-	LEAQ 16(BOX), DX       // pid
-	XORL R10, R10
+	MOVQ 64(BOX), DX       // slot
+	LEAQ 16(BOX), R10      // pid
 	XORL R8, R8
 	MOVL $SYS_clone, AX
 	SYSCALL
@@ -110,7 +110,7 @@ command:
 	MOVL 48(BOX), AX       // cancelled
 	TESTL AX, AX
 	JNE  exit
-	LEAQ 64(BOX), CALL
+	LEAQ 72(BOX), CALL
 	MOVL 4(BOX), LEFT
 
 next:

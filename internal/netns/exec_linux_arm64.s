@@ -48,11 +48,11 @@ TEXT ·watch(SB), NOSPLIT, $0-32
 
 watcher:
 	// It sleeps until the command has executed the program, or is dead.
-	MOVD $0x104111, R0     // CLONE_VM|CLONE_VFORK|CLONE_PARENT_SETTID|SIGCHLD
+	MOVD $0x1005111, R0    // CLONE_VM|CLONE_VFORK|CLONE_PIDFD|CLONE_CHILD_SETTID|SIGCHLD
 	MOVD ZR, R1            // the same stack
-	ADD  $16, BOX, R2      // pid
+	MOVD 64(BOX), R2       // slot
 	MOVD ZR, R3
-	MOVD ZR, R4
+	ADD  $16, BOX, R4      // pid
 	MOVD $SYS_clone, R8
 	SVC
 	CBZ  R0, command
@@ -108,7 +108,7 @@ command:
 	ADD  $48, BOX, R0      // cancelled
 	LDARW (R0), R1
 	CBNZW R1, exit
-	ADD  $64, BOX, CALL
+	ADD  $72, BOX, CALL
 	MOVWU 4(BOX), LEFT
 
 next:

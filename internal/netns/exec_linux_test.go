@@ -33,14 +33,16 @@ func run(t *testing.T, n *NS, ctx context.Context, path string, args ...string) 
 		t.Fatal(err)
 	}
 	defer null.Close()
-	pid, err := n.Start(ctx, &Exec{
+	e := &Exec{
 		Path: path, Args: append([]string{path}, args...), Env: os.Environ(),
 		Files: []*os.File{null, w, w}, Setpgid: true,
-	})
+	}
+	pid, err := n.Start(ctx, e)
 	w.Close()
 	if err != nil {
 		return "", nil, err
 	}
+	defer e.Ended()
 	p, err := os.FindProcess(pid)
 	if err != nil {
 		t.Fatal(err)
@@ -110,10 +112,12 @@ func TestStartCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 20 {
-		pid, err := n.Start(ctx, &Exec{Path: "/bin/sleep", Args: []string{"sleep", "100"}})
+		e := &Exec{Path: "/bin/sleep", Args: []string{"sleep", "100"}}
+		pid, err := n.Start(ctx, e)
 		if err == nil {
 			unix.Kill(pid, unix.SIGKILL)
 			reap(pid)
+			e.Ended()
 		} else if !errors.Is(err, context.Canceled) {
 			t.Fatal(err)
 		}
@@ -138,15 +142,17 @@ func TestStartCancelGroup(t *testing.T) {
 					return
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Millisecond*time.Duration(i)/rounds)
-				pid, err := n.Start(ctx, &Exec{
+				e := &Exec{
 					Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 100 & sleep 100 & wait"}, Env: os.Environ(),
 					Files: []*os.File{nil, w, w}, Setpgid: true,
-				})
+				}
+				pid, err := n.Start(ctx, e)
 				cancel()
 				w.Close()
 				if err == nil {
 					unix.Kill(-pid, unix.SIGKILL)
 					reap(pid)
+					e.Ended()
 				} else if !errors.Is(err, context.DeadlineExceeded) {
 					t.Error(err)
 				}
@@ -193,6 +199,7 @@ func TestStartDirAndFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer e.Ended()
 	p, _ := os.FindProcess(pid)
 	if s, err := p.Wait(); err != nil || !s.Success() {
 		t.Fatal(s, err)
@@ -246,7 +253,8 @@ func TestStartBeside(t *testing.T) {
 		})
 	}
 	for range 300 {
-		pid, err := n.Start(t.Context(), &Exec{Path: "/bin/true", Args: []string{"true"}})
+		e := &Exec{Path: "/bin/true", Args: []string{"true"}}
+		pid, err := n.Start(t.Context(), e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,6 +267,7 @@ func TestStartBeside(t *testing.T) {
 		if err != nil || status != 0 {
 			t.Fatalf("status %x, %v", status, err)
 		}
+		e.Ended()
 	}
 	close(stop)
 	wg.Wait()
@@ -312,13 +321,15 @@ func TestStartForkLock(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				pid, err := n.Start(t.Context(), &Exec{Path: name, Args: []string{name}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
+				e := &Exec{Path: name, Args: []string{name}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}}
+				pid, err := n.Start(t.Context(), e)
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				p, _ := os.FindProcess(pid)
 				state, err := p.Wait()
+				e.Ended()
 				// The shell has the script open, too.
 				if err != nil || state.ExitCode() != want+1 {
 					t.Errorf("%v, %v: a command has that many descriptors, want %d", state, err, want+1)
@@ -345,7 +356,8 @@ func TestStartCloses(t *testing.T) {
 		if _, err := f.WriteString("#!/bin/true\n"); err != nil {
 			t.Fatal(err)
 		}
-		pid, err := n.Start(t.Context(), &Exec{Path: "/bin/true", Args: []string{"true"}, Files: make([]*os.File, 3)})
+		e := &Exec{Path: "/bin/true", Args: []string{"true"}, Files: make([]*os.File, 3)}
+		pid, err := n.Start(t.Context(), e)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -354,6 +366,7 @@ func TestStartCloses(t *testing.T) {
 			t.Error(err)
 		}
 		reap(pid)
+		e.Ended()
 		os.Remove(name)
 	}
 }
@@ -398,6 +411,7 @@ func TestStartMounts(t *testing.T) {
 	if s, err := p.Wait(); err != nil || !s.Success() {
 		t.Fatal(s, err)
 	}
+	e.Ended()
 	w.Close()
 	out, _ := io.ReadAll(r)
 	if got, want := string(out), from+"\n"+dir+"\n"; got != want {

@@ -3,7 +3,9 @@
 package netns
 
 import (
+	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -33,21 +35,64 @@ type launch struct {
 	mask      uint64        // the signals that the calling thread blocks
 	cancelled atomic.Uint32 // not 0: the command ends before it does anything
 	size      uintptr       // of the memory
+	slot      *atomic.Int32 // in commands, for the pidfd
 	first     call
+}
+
+// commands are the pidfds of all commands of the process. The kernel writes each
+// into its slot when it makes the command. The helpers live a moment longer than the
+// program, and kill all that are there then: unlike the kernel's signal at the end of
+// the parent, that needs no exec to leave it in force, and they have CAP_KILL over
+// what the commands may become. Their assembly knows the layout.
+var commands commandList
+
+type commandList struct {
+	used  atomic.Uint32 // how many slots were ever taken
+	slots [1<<16 - 1]atomic.Int32
+	mu    sync.Mutex // held by take
+}
+
+const (
+	slotFree  = -1
+	slotTaken = -2 // without a command yet, or without a pidfd
+)
+
+// take returns a free slot, which is taken then.
+func (l *commandList) take() (*atomic.Int32, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	used := int(l.used.Load())
+	for i := range used {
+		if l.slots[i].CompareAndSwap(slotFree, slotTaken) {
+			return &l.slots[i], nil
+		}
+	}
+	if used == len(l.slots) {
+		return nil, fmt.Errorf("%d commands run already: %w", used, unix.EAGAIN)
+	}
+	l.slots[used].Store(slotTaken)
+	l.used.Add(1)
+	return &l.slots[used], nil
 }
 
 // watcherFlags make a thread of the process.
 const watcherFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
 
 func newLaunch(calls []call, done int) (*launch, error) {
+	slot, err := commands.take()
+	if err != nil {
+		return nil, err
+	}
 	page := os.Getpagesize()
 	size := int(unsafe.Offsetof(launch{}.first)) + len(calls)*int(unsafe.Sizeof(call{}))
 	size = (size+page-1)/page*page + page
 	mem, err := unix.MmapPtr(-1, 0, nil, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
+		slot.Store(slotFree)
 		return nil, os.NewSyscallError("mmap", err)
 	}
 	l := (*launch)(mem)
+	l.slot = slot
 	l.done, l.n, l.ppid, l.all, l.size = uint32(done), uint32(len(calls)), uintptr(os.Getpid()), ^uint64(0), uintptr(size)
 	copy(l.list(), calls)
 	return l, nil
@@ -61,6 +106,7 @@ func (l *launch) list() []call { return unsafe.Slice(&l.first, l.n) }
 func (l *launch) run() error {
 	if ret := watch(l.addr(), watcherFlags, l.addr()+l.size); ret > ^uintptr(4095) {
 		unix.Close(int(l.done))
+		l.slot.Store(slotFree)
 		unix.MunmapPtr(unsafe.Pointer(l), l.size)
 		return unix.Errno(-ret)
 	}
