@@ -90,6 +90,9 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 		}
 	}
 	switch {
+	case l.stopped:
+		reap(child)
+		return 0, &os.PathError{Op: "exec", Path: e.Path, Err: fmt.Errorf("another process stopped it (SIGSTOP) before it ran, and did not continue it for %v: it was killed", stopLimit)}
 	case l.cancelled.Load() != 0:
 		reap(child)
 		return 0, context.Cause(ctx)
@@ -164,7 +167,10 @@ func (n *NS) launch(ctx context.Context, e *Exec, p *plan) (*launch, error) {
 		l.cancel(e.Setpgid)
 		close(cancelled)
 	})
-	waitDone(r)
+	l.waitDone(r, func() {
+		l.stopped = true
+		l.cancel(e.Setpgid)
+	})
 	if !stop() {
 		<-cancelled
 	}

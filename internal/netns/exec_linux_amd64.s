@@ -110,7 +110,7 @@ command:
 	MOVL 48(BOX), AX       // cancelled
 	TESTL AX, AX
 	JNE  exit
-	LEAQ 72(BOX), CALL
+	LEAQ 80(BOX), CALL
 	MOVL 4(BOX), LEFT
 
 next:

@@ -108,7 +108,7 @@ command:
 	ADD  $48, BOX, R0      // cancelled
 	LDARW (R0), R1
 	CBNZW R1, exit
-	ADD  $72, BOX, CALL
+	ADD  $80, BOX, CALL
 	MOVWU 4(BOX), LEFT
 
 next:

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,7 @@ type launch struct {
 	cancelled atomic.Uint32 // not 0: the command ends before it does anything
 	size      uintptr       // of the memory
 	slot      *atomic.Int32 // in commands, for the pidfd
+	stopped   bool          // for too long, and cancelled therefore
 	first     call
 }
 
@@ -147,13 +149,37 @@ func donePipe(min int) (r, w int, err error) {
 	return p[0], p[1], nil
 }
 
-// waitDone waits until nobody has the other end of the pipe any more.
-func waitDone(r int) {
-	for {
-		if _, err := unix.Read(r, make([]byte, 1)); err != unix.EINTR {
+const (
+	// stopLimit bounds how long a command may be stopped before its exec, for
+	// syscall.ForkLock is held meanwhile.
+	stopLimit = 2 * time.Second
+	// stopStep is how long the exec has before that is looked for. It takes the
+	// kernel as long as the file system does; that is not bounded.
+	stopStep = 50 * time.Millisecond
+)
+
+// waitDone waits until nobody has the other end of the pipe any more. It calls
+// stopped when the command was stopped for too long: the time counts in which the
+// program itself is awake. A debugger's stops are not the command's.
+func (l *launch) waitDone(r int, stopped func()) {
+	fds := []unix.PollFd{{Fd: int32(r)}} // its end is always looked for
+	for left := stopLimit; ; {
+		switch n, err := unix.Poll(fds, int(stopStep.Milliseconds())); {
+		case n > 0 || err != nil && err != unix.EINTR:
 			return
+		case n == 0 && left > 0 && l.isStopped():
+			if left -= stopStep; left <= 0 {
+				stopped()
+			}
 		}
 	}
+}
+
+// isStopped reports that a signal has stopped the command.
+func (l *launch) isStopped() bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, int(l.pid.Load()), &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
+	return err == nil && info.Signo != 0
 }
 
 // release gives the launch to the watcher, which frees it.
