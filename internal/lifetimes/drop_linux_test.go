@@ -27,6 +27,7 @@ func init() {
 	programs["drop"] = drop
 	programs["outlive"] = outlive
 	programs["become"] = become
+	programs["hide"] = hide
 	programs["readHelper"] = readHelper
 	programs["peek"] = peek
 }
@@ -218,6 +219,67 @@ func landlock() {
 	check(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, set, 0, 0); errno != 0 {
 		fail("landlock_restrict_self: %v", errno)
+	}
+}
+
+// A hiding is a system call that a seccomp filter refuses, so that the command could
+// not be given what its starter has.
+type hiding struct {
+	name   string
+	option uint32 // of prctl; 0 means all
+	text   string // of the error
+}
+
+var hidings = []hiding{
+	{name: "prctl", text: "reading the credentials that the command is to have: prctl: "},
+	{name: "PR_CAPBSET_READ", option: unix.PR_CAPBSET_READ, text: "reading the credentials that the command is to have: prctl: "},
+	{name: "PR_GET_SECUREBITS", option: unix.PR_GET_SECUREBITS, text: "reading the credentials that the command is to have: prctl: "},
+	{name: "PR_GET_NO_NEW_PRIVS", option: unix.PR_GET_NO_NEW_PRIVS, text: "reading the credentials that the command is to have: prctl: "},
+	{name: "PR_SET_PDEATHSIG", option: unix.PR_SET_PDEATHSIG, text: "prctl PR_SET_PDEATHSIG: "},
+	{name: "PR_SET_SECUREBITS", option: unix.PR_SET_SECUREBITS, text: "prctl PR_SET_SECUREBITS: "},
+	{name: "PR_CAP_AMBIENT", option: unix.PR_CAP_AMBIENT, text: "prctl PR_CAP_AMBIENT_RAISE: "},
+	{name: "PR_CAPBSET_DROP", option: unix.PR_CAPBSET_DROP, text: "prctl PR_CAPBSET_DROP: "},
+}
+
+// hide has a filter refuse a call, after the first stack, and starts a command.
+func hide() {
+	var h hiding
+	for _, h = range hidings {
+		if h.name == os.Args[1] {
+			break
+		}
+	}
+	errno := unix.EPERM
+	if os.Args[2] == "ENOSYS" {
+		errno = unix.ENOSYS
+	}
+	s, err := vdestack.Open("mem://hide", "10.0.0.1/24")
+	check(err)
+	start := func() ([]byte, error) { return s.Command(contextOf(time.Minute), "echo", "it runs").Output() }
+	_, err = start()
+	check(err)
+	before := descriptors()
+	check(testenv.Refuse(testenv.Rule{Call: unix.SYS_PRCTL, Mask: h.option, Equal: h.option != 0, Err: errno}))
+	out, err := start()
+	if !errors.Is(err, errno) || !strings.Contains(err.Error(), h.text) || !strings.Contains(err.Error(), "seccomp filter") || len(out) > 0 {
+		fail("a command: %q, %v, want an error with %q that names the filter", out, err, h.text)
+	}
+	fmt.Println(err)
+	if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+		fail("child %d is left, %v", pid, err)
+	}
+	if after := descriptors(); len(after) != len(before) {
+		fail("descriptors: %v, %v before", after, before)
+	}
+}
+
+// TestHidden starts commands where a seccomp filter hides what they are to have, or
+// would leave them more: they do not run, and the error says why.
+func TestHidden(t *testing.T) {
+	for _, h := range hidings {
+		for _, errno := range []string{"EPERM", "ENOSYS"} {
+			t.Run(h.name+" "+errno, func(t *testing.T) { run(t, program(t, "hide", h.name, errno)) })
+		}
 	}
 }
 

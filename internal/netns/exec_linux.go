@@ -96,6 +96,9 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 	case l.cancelled.Load() != 0:
 		reap(child)
 		return 0, context.Cause(ctx)
+	case l.signal != 0:
+		reap(child)
+		return 0, fmt.Errorf("starting %s: having it end with the program: %w", e.Path, Refused(os.NewSyscallError("prctl PR_SET_PDEATHSIG", unix.Errno(-l.signal))))
 	case l.list()[l.n-2].ret == notRun: // the call before the exec
 		reap(child)
 		return 0, &os.PathError{Op: "exec", Path: e.Path, Err: errors.New("killed before it started")}
@@ -268,7 +271,7 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 	switch p.what[i] {
 	case "unshare":
 		err = explainMount(err)
-	case "setns":
+	case "setns", "capset", "prctl PR_CAPBSET_DROP", "prctl PR_CAP_AMBIENT_RAISE", "prctl PR_SET_SECUREBITS":
 		err = Refused(err)
 	case "mount":
 		if _, ok := p.mounts[i]; !ok {

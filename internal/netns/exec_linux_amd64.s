@@ -101,6 +101,7 @@ command:
 	MOVL $9, SI
 	MOVL $SYS_prctl, AX
 	SYSCALL
+	MOVQ AX, 72(BOX)
 	TESTQ AX, AX
 	JNE  exit              // a seccomp filter forbids it
 	MOVL $SYS_getppid, AX
@@ -110,7 +111,7 @@ command:
 	MOVL 48(BOX), AX       // cancelled
 	TESTL AX, AX
 	JNE  exit
-	LEAQ 80(BOX), CALL
+	LEAQ 88(BOX), CALL
 	MOVL 4(BOX), LEFT
 
 next:

@@ -99,6 +99,7 @@ command:
 	MOVD $9, R1
 	MOVD $SYS_prctl, R8
 	SVC
+	MOVD R0, 72(BOX)
 	CBNZ R0, exit          // a seccomp filter forbids it
 	MOVD $SYS_getppid, R8
 	SVC
@@ -108,7 +109,7 @@ command:
 	ADD  $48, BOX, R0      // cancelled
 	LDARW (R0), R1
 	CBNZW R1, exit
-	ADD  $80, BOX, CALL
+	ADD  $88, BOX, CALL
 	MOVWU 4(BOX), LEFT
 
 next:

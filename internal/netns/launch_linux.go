@@ -37,6 +37,7 @@ type launch struct {
 	cancelled atomic.Uint32 // not 0: the command ends before it does anything
 	size      uintptr       // of the memory
 	slot      *atomic.Int32 // in commands, for the pidfd
+	signal    uintptr       // of prctl PR_SET_PDEATHSIG
 	stopped   bool          // for too long, and cancelled therefore
 	first     call
 }
