@@ -10,7 +10,10 @@
 // found, once it is more than a few. Nothing waits for that, and the kernel confirms,
 // changes and loses the entries as it does others.
 //
-// But it never removes marked entries because they are not used. This package does,
+// Where there are so many on a network that questions are a burden, Introduce spares
+// them: two whose addresses the process knows learn of each other, marked.
+//
+// The kernel never removes marked entries because they are not used. This package does,
 // where there are many.
 //
 // One socket and one goroutine hear of all namespaces that one helper enters. The

@@ -45,8 +45,9 @@ type keeper struct {
 	entries int      // to mark, of all
 	busy    []*Space // which have a socket
 
-	mu     sync.Mutex         // guards spaces; held for no system call
+	mu     sync.Mutex         // guards what follows; held for no system call
 	spaces map[int32][]*Space // by number; several have joined the same one
+	noted  []*Space           // which have more entries than were reported
 }
 
 // numbers is the last number that a namespace was given. None is given twice: the
@@ -63,6 +64,8 @@ type Space struct {
 	// Who uses it takes it away meanwhile.
 	socket atomic.Int32
 	closed atomic.Bool
+
+	introduced atomic.Int32 // entries that no report told of, and the table was not read since
 
 	own *interfaces // nil: all
 	*work
@@ -393,7 +396,8 @@ func (k *keeper) run() {
 		})
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			k.rest()
-			k.reports.SetReadDeadline(time.Time{})
+			k.reports.SetReadDeadline(time.Time{}) // before: who is noted now sets it again
+			k.count()
 			continue
 		}
 		if err != nil {
@@ -425,6 +429,22 @@ func (k *keeper) run() {
 			k.reports.SetReadDeadline(time.Now().Add(linger))
 		}
 	}
+}
+
+// count adds the entries that were not reported, and has tables read that may have
+// too many.
+func (k *keeper) count() {
+	k.mu.Lock()
+	noted := k.noted
+	k.noted = nil
+	k.mu.Unlock()
+	k.open(noted)
+	for _, s := range noted {
+		s.begin()
+		s.found += int(s.introduced.Swap(0))
+		s.flush()
+	}
+	k.rest()
 }
 
 // open makes the sockets that are missing, all at once: the helper does what waits

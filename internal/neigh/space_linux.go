@@ -32,6 +32,7 @@ type entry struct {
 	state  uint16
 	flags  byte
 	dst    []byte
+	mac    []byte
 	proto  byte
 	age    time.Duration // since it was used, confirmed or changed, whichever was last
 }
@@ -55,6 +56,8 @@ func decode(b []byte) (e entry, ok bool) {
 		switch ad.Type() {
 		case unix.NDA_DST:
 			e.dst = ad.Bytes()
+		case unix.NDA_LLADDR:
+			e.mac = ad.Bytes()
 		case ndaProtocol:
 			e.proto = ad.Uint8()
 		case unix.NDA_CACHEINFO:
@@ -83,28 +86,46 @@ const learnt = unix.RTPROT_KERNEL
 // hardware address, and says only that the entry is to be confirmed when it is used
 // and nothing else confirms it: much may have changed meanwhile.
 func (e entry) mark(b []byte) []byte {
-	b = e.request(b, unix.RTM_NEWNEIGH, uint16(rtnl.NeighborStale), unix.NTF_EXT_LEARNED, 8)
-	b = binary.NativeEndian.AppendUint16(b, 5)
-	b = binary.NativeEndian.AppendUint16(b, ndaProtocol)
-	return append(b, learnt, 0, 0, 0)
+	return message(b, unix.RTM_NEWNEIGH, 0, e.header(uint16(rtnl.NeighborStale), unix.NTF_EXT_LEARNED), attribute{unix.NDA_DST, e.dst}, byUs)
 }
 
 // remove returns a message that removes the entry.
-func (e entry) remove(b []byte) []byte { return e.request(b, unix.RTM_DELNEIGH, 0, 0, 0) }
+func (e entry) remove(b []byte) []byte {
+	return message(b, unix.RTM_DELNEIGH, 0, e.header(0, 0), attribute{unix.NDA_DST, e.dst})
+}
 
-// request appends a message about the entry, with room for more bytes.
-func (e entry) request(b []byte, typ, state uint16, flags byte, more int) []byte {
-	b = binary.NativeEndian.AppendUint32(b, uint32(atAttrs+4+len(e.dst)+more))
+// header returns that of a message about the entry.
+func (e entry) header(state uint16, flags byte) []byte {
+	b := make([]byte, unix.SizeofNdMsg)
+	b[0], b[10] = e.family, flags
+	binary.NativeEndian.PutUint32(b[4:], uint32(e.index))
+	binary.NativeEndian.PutUint16(b[8:], state)
+	return b
+}
+
+// An attribute is one of a message.
+type attribute struct {
+	typ   uint16
+	value []byte
+}
+
+var byUs = attribute{ndaProtocol, []byte{learnt}}
+
+// message appends a request.
+func message(b []byte, typ, flags uint16, body []byte, attributes ...attribute) []byte {
+	start := len(b)
+	b = binary.NativeEndian.AppendUint32(b, 0)
 	b = binary.NativeEndian.AppendUint16(b, typ)
-	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
-	b = append(b, make([]byte, 8)...)
-	b = append(b, e.family, 0, 0, 0)
-	b = binary.NativeEndian.AppendUint32(b, uint32(e.index))
-	b = binary.NativeEndian.AppendUint16(b, state)
-	b = append(b, flags, 0)
-	b = binary.NativeEndian.AppendUint16(b, uint16(4+len(e.dst)))
-	b = binary.NativeEndian.AppendUint16(b, unix.NDA_DST)
-	return append(b, e.dst...)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST|flags)
+	b = append(append(b, make([]byte, 8)...), body...)
+	for _, a := range attributes {
+		b = binary.NativeEndian.AppendUint16(b, uint16(4+len(a.value)))
+		b = binary.NativeEndian.AppendUint16(b, a.typ)
+		b = append(b, a.value...)
+		b = append(b, make([]byte, -len(b)&3)...) // start is aligned too
+	}
+	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start))
+	return b
 }
 
 // begin makes what is needed to mark entries.

@@ -1,0 +1,170 @@
+//go:build amd64 || arm64
+
+package neigh
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+// A Party is an interface on a network, and an address that it seems to have.
+type Party struct {
+	Space *Space
+	Index int
+	Addr  netip.Addr
+}
+
+// Introduce tells two parties on one network of each other what the first would learn
+// by asking for the second, and the second by being asked. A question would reach
+// everybody there, and who is found so takes a place of the kernel's table until it
+// is marked; these entries never do. Both kernels are looked at first: where one would
+// not answer for its address now, nobody is told anything.
+func Introduce(a, b Party) error {
+	fa, err := a.open()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fa)
+	fb, err := b.open()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fb)
+	va, err := a.look(fa, b.Addr)
+	if err != nil {
+		return err
+	}
+	vb, err := b.look(fb, a.Addr)
+	if err != nil || va.mac == nil || vb.mac == nil {
+		return err
+	}
+	b.learn(fb, a.Addr, va.mac, vb)
+	a.learn(fa, b.Addr, vb.mac, va)
+	return nil
+}
+
+func (p Party) open() (fd int, err error) {
+	return p.Space.ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+}
+
+// A view is what a party sees.
+type view struct {
+	mac   []byte // its own; nil: it does not answer who asks for its address
+	other entry  // for the other party, if there is one
+}
+
+// skipStats is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h.
+const skipStats = 1 << 3
+
+// look asks the kernel of the party by a socket of its namespace. The answers are there
+// at once, one for each question.
+func (p Party) look(fd int, other netip.Addr) (v view, err error) {
+	route := make([]byte, unix.SizeofRtMsg)
+	route[0], route[1] = family(p.Addr), byte(p.Addr.BitLen())
+	link := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(link[4:], uint32(p.Index))
+	e := p.entry(other)
+	b := message(nil, unix.RTM_GETROUTE, 0, route, attribute{unix.RTA_DST, p.Addr.AsSlice()})
+	b = message(b, unix.RTM_GETLINK, 0, link, attribute{unix.IFLA_EXT_MASK, binary.NativeEndian.AppendUint32(nil, skipStats)})
+	b = message(b, unix.RTM_GETNEIGH, 0, e.header(0, 0), attribute{unix.NDA_DST, e.dst})
+	if _, err := unix.Write(fd, b); err != nil {
+		return v, os.NewSyscallError("sendto", err)
+	}
+	buf := make([]byte, 4<<10)
+	next := func(size int) (body []byte, err error) {
+		n, err := unix.Read(fd, buf)
+		switch {
+		case err != nil:
+			return nil, os.NewSyscallError("recvfrom", err)
+		case n < unix.SizeofNlMsghdr+4:
+			return nil, errShort
+		}
+		body = buf[unix.SizeofNlMsghdr:n]
+		switch {
+		case binary.NativeEndian.Uint16(buf[4:]) == unix.NLMSG_ERROR:
+			return nil, unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
+		case len(body) < size:
+			return nil, errShort
+		}
+		return body, nil
+	}
+	if route, err = next(unix.SizeofRtMsg); err != nil {
+		return v, err
+	}
+	local := route[7] == unix.RTN_LOCAL
+	if link, err = next(unix.SizeofIfInfomsg); err != nil {
+		return v, err
+	}
+	if flags := binary.NativeEndian.Uint32(link[8:]); local && flags&(unix.IFF_RUNNING|unix.IFF_NOARP) == unix.IFF_RUNNING {
+		v.mac = hardwareAddr(link[unix.SizeofIfInfomsg:])
+	}
+	known, err := next(unix.SizeofNdMsg)
+	if err == nil {
+		v.other, _ = decode(known)
+	} else if err != unix.ENOENT {
+		return v, err
+	}
+	return v, nil
+}
+
+var errShort = errors.New("the kernel's answer is too short")
+
+// hardwareAddr returns that of an Ethernet interface with the given attributes.
+func hardwareAddr(attributes []byte) []byte {
+	ad, err := netlink.NewAttributeDecoder(attributes)
+	if err != nil {
+		return nil
+	}
+	for ad.Next() {
+		if b := ad.Bytes(); ad.Type() == unix.IFLA_ADDRESS && len(b) == 6 {
+			return b
+		}
+	}
+	return nil
+}
+
+// learn makes an entry for the other party, which is to be confirmed when it is used, as
+// one that is learnt from a question. What somebody has made permanent stays. The kernel
+// has done it when learn returns; an error is that of an interface that is gone.
+func (p Party) learn(fd int, other netip.Addr, mac []byte, v view) {
+	if v.other.state&uint16(rtnl.NeighborPermanent|rtnl.NeighborNoARP) != 0 || v.other.state&valid != 0 && bytes.Equal(v.other.mac, mac) {
+		return
+	}
+	e := p.entry(other)
+	_, err := unix.Write(fd, message(nil, unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, e.header(uint16(rtnl.NeighborStale), unix.NTF_EXT_LEARNED),
+		attribute{unix.NDA_DST, e.dst}, attribute{unix.NDA_LLADDR, mac}, byUs))
+	if err == nil {
+		p.Space.note()
+	}
+}
+
+func (p Party) entry(of netip.Addr) entry {
+	return entry{family: family(of), index: int32(p.Index), dst: of.AsSlice()}
+}
+
+func family(a netip.Addr) byte {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// note counts an entry that no report tells of, and has the keeper look whether there
+// are too many now and then.
+func (s *Space) note() {
+	if s.introduced.Add(1) != firstRoom {
+		return
+	}
+	s.k.mu.Lock()
+	s.k.noted = append(s.k.noted, s)
+	s.k.mu.Unlock()
+	s.k.reports.SetReadDeadline(time.Now())
+}
