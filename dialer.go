@@ -121,11 +121,15 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 		return d.dialIP(ctx, network, address)
 	}
 	nd := d.Dialer
-	move := d.Stack.Control
+	move := d.Stack.st.Control
 	if strings.HasPrefix(network, "tcp") && !nd.MultipathTCP() {
 		move = d.Stack.st.ControlTCP
 	}
-	nd.Control, nd.ControlContext = nil, followed(move, d.Control, d.ControlContext)
+	hook := followed(move, d.Control, d.ControlContext)
+	nd.Control, nd.ControlContext = nil, func(ctx context.Context, network, address string, c syscall.RawConn) error {
+		d.Stack.meet(ctx, address)
+		return hook(ctx, network, address, c)
+	}
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: err}
 	}
@@ -204,6 +208,13 @@ func followed(move, own func(string, string, syscall.RawConn) error,
 			return own(network, address, c)
 		}
 		return nil
+	}
+}
+
+// meet prepares the stack for a socket that is connected to a literal address.
+func (s *Stack) meet(ctx context.Context, address string) {
+	if to, err := netip.ParseAddrPort(address); err == nil {
+		s.st.Meet(ctx, to.Addr())
 	}
 }
 

@@ -55,6 +55,7 @@ func (d *Dialer) dialIP(ctx context.Context, network, address string) (net.Conn,
 		} else if d.LocalAddr != nil {
 			return nil, &net.AddrError{Err: "mismatched local address type", Addr: d.LocalAddr.String()}
 		}
+		d.Stack.st.Meet(ctx, remote)
 		return d.Stack.st.IPConn(ipFamily(remote), proto, local, remote, own(ctx, d.Control, d.ControlContext))
 	}()
 	if err != nil {

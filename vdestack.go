@@ -168,15 +168,16 @@ func (s *Stack) String() string {
 // it is called, by the host; [Dialer] and [ListenConfig] resolve them in the
 // stack.
 func (s *Stack) Control(network, address string, c syscall.RawConn) error {
-	if err := s.check(); err != nil {
-		return err
-	}
-	return s.st.Control(network, address, c)
+	return s.ControlContext(context.Background(), network, address, c)
 }
 
 // ControlContext is [Stack.Control] for the ControlContext field.
-func (s *Stack) ControlContext(_ context.Context, network, address string, c syscall.RawConn) error {
-	return s.Control(network, address, c)
+func (s *Stack) ControlContext(ctx context.Context, network, address string, c syscall.RawConn) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	s.meet(ctx, address)
+	return s.st.Control(network, address, c)
 }
 
 // Socket makes a socket of any domain, type and protocol in the stack, as

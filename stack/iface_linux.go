@@ -43,6 +43,7 @@ type iface struct {
 	lan     *lan
 	port    lanPort
 	lanLast atomic.Pointer[InterfaceStats] // of a closed one
+	met     acquaintances
 
 	recording *recording // nil: it is not recorded
 

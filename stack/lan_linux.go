@@ -94,6 +94,7 @@ type lan struct {
 	number atomic.Int32 // of the last interface made here; they are never used again
 	detach func()       // ends the uplink; nil: there can be none
 	ending atomic.Bool
+	hosts  hosts
 
 	mu      sync.Mutex // guards what follows; held while a bridge is made
 	bridges []lanBridge
@@ -547,8 +548,12 @@ func (s *Stack) newLANIface(ctx context.Context, nl *rtnl.Conn, cfg Interface) (
 	if err := i.startCapture(nl); err != nil {
 		return i, err
 	}
-	if err := i.configure(ctx, nl); err != nil || cfg.Down {
+	if err := i.configure(ctx, nl); err != nil {
 		return i, err
+	}
+	i.lan.hosts.add(i)
+	if cfg.Down {
+		return i, nil
 	}
 	return i, i.lan.await(i.port.index)
 }
@@ -643,6 +648,7 @@ func (i *iface) closeLAN() error {
 		}
 	}
 	if i.lan != nil {
+		i.lan.hosts.drop(i)
 		err = errors.Join(err, i.lan.leave())
 	}
 	return err

@@ -46,6 +46,9 @@ func (s *Stack) Socket(domain, typ, proto int) (*os.File, error) { return nil, e
 // Control returns an error.
 func (s *Stack) Control(network, address string, c syscall.RawConn) error { return errUnsupported }
 
+// Meet does nothing.
+func (s *Stack) Meet(ctx context.Context, to netip.Addr) {}
+
 // ControlTCP returns an error.
 func (s *Stack) ControlTCP(network, address string, c syscall.RawConn) error { return errUnsupported }
 

@@ -34,6 +34,8 @@ type node struct {
 	addr  netip.Addr
 }
 
+// newNode opens a stack, whose address the network knows: nobody has to ask for it where
+// there are many.
 func newNode(t *testing.T, vnl, prefix string) *node {
 	t.Helper()
 	s, err := vdestack.Open(vnl, prefix)
@@ -41,7 +43,31 @@ func newNode(t *testing.T, vnl, prefix string) *node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	n := &node{Stack: s, index: s.Stats().Interfaces[0].Index, addr: netip.MustParsePrefix(prefix).Addr()}
+	return serve(t, s, netip.MustParsePrefix(prefix))
+}
+
+// newStranger opens one that takes its address later, so that the kernel has to find it.
+func newStranger(t *testing.T, vnl, prefix string) *node {
+	t.Helper()
+	s, err := vdestack.Open(vnl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	p := netip.MustParsePrefix(prefix)
+	n := serve(t, s, p)
+	if err := n.nl.AddrAdd(n.index, p, rtnl.NoDAD); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitRoute(t, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+	return n
+}
+
+// serve has a stack accept connections.
+func serve(t *testing.T, s *vdestack.Stack, prefix netip.Prefix) *node {
+	t.Helper()
+	n := &node{Stack: s, index: s.Stats().Interfaces[0].Index, addr: prefix.Addr()}
+	var err error
 	if n.nl, err = s.RTNL(); err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +138,11 @@ func (n *node) take(t *testing.T, prefix netip.Prefix) {
 	if err := n.nl.AddrAdd(n.index, prefix, rtnl.NoDAD); err != nil {
 		t.Fatal(err)
 	}
+	n.awaitRoute(t, prefix)
+}
+
+func (n *node) awaitRoute(t *testing.T, prefix netip.Prefix) {
+	t.Helper()
 	until(t, fmt.Sprint("there is a route to ", prefix), func() bool {
 		routes, err := n.nl.Routes()
 		if err != nil {
@@ -150,42 +181,52 @@ func until(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// TestCrowd has 64 stacks that all talk to each other: they have four times as many
+// TestCrowd has stacks that all talk to each other: 64 have four times as many
 // neighbours as the kernel's table has places.
 func TestCrowd(t *testing.T) {
-	const stacks = 64
-	for _, prefix := range []string{"10.1.0.%d/24", "fd00::%d/64"} {
-		t.Run(prefix, func(t *testing.T) {
-			var all []*node
-			for i := range stacks {
-				all = append(all, newNode(t, "mem://"+t.Name(), fmt.Sprintf(prefix, i+1)))
-			}
-			// A question goes to all, and the kernel has room for 1000 frames at a time.
-			atOnce := make(chan struct{}, 1000/stacks/2)
-			errs := make([]error, stacks)
-			var wg sync.WaitGroup
-			for i, from := range all {
-				wg.Go(func() {
-					atOnce <- struct{}{}
-					defer func() { <-atOnce }()
-					for j := range stacks {
-						errs[i] = errors.Join(errs[i], from.reach(all[(i+j)%stacks].addr))
-					}
-				})
-			}
-			wg.Wait()
-			if err := errors.Join(errs...); err != nil {
-				t.Error(err)
-			}
-			until(t, "all neighbours but a few are marked", func() bool {
-				counting, marked := 0, 0
-				for _, n := range all {
-					c, m := n.counting(t)
-					counting, marked = counting+c, marked+m
+	for _, tt := range []struct {
+		name   string
+		open   func(t *testing.T, vnl, prefix string) *node
+		stacks int
+		atOnce int
+	}{
+		// A question goes to all, and the kernel has room for 1000 frames at a time.
+		{"found", newStranger, 64, 1000 / 64 / 2},
+		{"known", newNode, 80, 80},
+	} {
+		stacks := tt.stacks
+		for _, prefix := range []string{"10.1.0.%d/24", "fd00::%d/64"} {
+			t.Run(tt.name+" "+prefix, func(t *testing.T) {
+				var all []*node
+				for i := range stacks {
+					all = append(all, tt.open(t, "mem://"+t.Name(), fmt.Sprintf(prefix, i+1)))
 				}
-				return counting <= neigh.Few() && marked >= stacks*(stacks-1)-neigh.Few()
+				atOnce := make(chan struct{}, tt.atOnce)
+				errs := make([]error, stacks)
+				var wg sync.WaitGroup
+				for i, from := range all {
+					wg.Go(func() {
+						atOnce <- struct{}{}
+						defer func() { <-atOnce }()
+						for j := range stacks {
+							errs[i] = errors.Join(errs[i], from.reach(all[(i+j)%stacks].addr))
+						}
+					})
+				}
+				wg.Wait()
+				if err := errors.Join(errs...); err != nil {
+					t.Error(err)
+				}
+				until(t, "all neighbours but a few are marked", func() bool {
+					counting, marked := 0, 0
+					for _, n := range all {
+						c, m := n.counting(t)
+						counting, marked = counting+c, marked+m
+					}
+					return counting <= neigh.Few() && marked >= stacks*(stacks-1)-neigh.Few()
+				})
 			})
-		})
+		}
 	}
 }
 
