@@ -13,20 +13,27 @@
 //   - "=COMMAND" is "cmd://COMMAND"
 //   - the empty locator is the default network of the user:
 //     $HOME/.vdeplug/default or else $HOME/.vde2/default.switch, each a switch or a
-//     file, or else "vde://", the switch of the system
+//     file, or else "vde://", the switch in /var/run/vde.ctl or else in /tmp/vde.ctl
 //
-// The body is for the scheme to read. Those that have options are written in one
-// of two styles, and a network inside them comes last, between braces:
+// The body is for the scheme to read. [UsageOf] has the form and the options of each, and
+// "vdens --list" prints them. Those that have options are written in one of two
+// styles, and a network inside them comes last, between braces:
 //
 //	path[option/option=value]{inner}
 //	address/option/option=value{inner}
 //
 // The inner network is a locator too, nested as deep as is wanted. {} is the
 // default network of the user, and so are missing braces, but for netemu, which
-// needs them. Parts of the body can be quoted, '…' or "…", without escapes inside;
+// needs them. Parts of such a body can be quoted, '…' or "…", without escapes inside;
 // outside quotes a backslash protects the next byte, and %XY is the byte with that
 // hexadecimal code. What is inside the braces is not decoded before the inner
 // network is opened.
+//
+// The bodies of other schemes are taken as they are written, and %XY means nothing
+// there: mem, tap, pcap, macvtap, udp, seqpacket, and ptp unless it ends with "]".
+// That of cmd is split into words, with quotes and backslashes as in a shell, and
+// is given to no shell. In a shell a locator with > [ { or * needs quotes:
+// 'udp://7000->10.0.0.2:7000' without them writes to a file.
 //
 // Option names are exact. An option that is unknown, twice there or has a wrong
 // value is an error that quotes it and says what is allowed.
@@ -41,7 +48,8 @@
 // With the peer each is tested with:
 //
 //	mem://NAME                      a switch inside the process
-//	vde://PATH[PORT/OPTIONS]        a switch of the host: vde_switch, vde_plug
+//	vde://PATH[PORT/OPTIONS]        a switch of the host, without PATH that in
+//	                                /var/run/vde.ctl or /tmp/vde.ctl: vde_switch, vde_plug
 //	vxvde://GROUP/OPTIONS           a distributed switch over IP multicast: vde_plug
 //	vxlan://GROUP/OPTIONS           VXLAN, RFC 7348: the kernel, vde_plug
 //	ptp://PATH                      a cable between two programs: vde_plug
@@ -79,7 +87,8 @@
 //   - hub:// sends every frame to all.
 //   - multi:// sends the frames of the program to all clients, and those of clients
 //     to the program only.
-//   - bonding:// is multi:// that sends each frame to one client, in turn.
+//   - bonding:// is multi:// that sends each frame to one client, to the next one with
+//     each frame.
 //
 // The options of all four:
 //
@@ -90,7 +99,7 @@
 //     number
 //   - hashsize=N: how many stations a switch remembers at most, by default 4096
 //   - expiretime=S: how many seconds it remembers a silent one, by default 120
-//   - hashseed=N has no meaning
+//   - hashseed=N is taken, as libvdeplug has it, and changes nothing
 //
 // Without PATH the directory is /tmp/vdenode_USER. It is made when the first plug
 // opens it, and removed when the last is closed. What a switch has left that was

@@ -25,7 +25,7 @@ func init() {
 				{Name: "grp", Value: "GROUP", About: "group of users that owns them"},
 				{Name: "hashsize", Value: "N", Default: "4096", About: "stations that are remembered"},
 				{Name: "expiretime", Value: "SECONDS", Default: "120", About: "for how long"},
-				{Name: "hashseed", Value: "N", About: "no meaning"},
+				{Name: "hashseed", Value: "N", About: "changes nothing; libvdeplug has it"},
 			},
 		})
 		Register(string(kind), func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
@@ -65,8 +65,8 @@ type switchConfig struct {
 //   - grp is the group of users that the directory and the sockets belong to, a
 //     name or a number.
 //   - hashsize is how many stations the switch remembers at most, 4096 by
-//     default, and expiretime for how many seconds, 120 by default. hashseed has
-//     no meaning.
+//     default, and expiretime for how many seconds, 120 by default. hashseed
+//     is taken, as libvdeplug has it, and changes nothing.
 func parseSwitch(l Locator) (switchConfig, error) {
 	t, err := l.Bracketed()
 	if err != nil {

@@ -148,7 +148,8 @@ func (c *vdeConn) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost
 }
 
 // Close also ends the port of the switch. While others come to the switch or
-// leave it, and if it does not run, the port ends a little later.
+// leave it, and if it does not run, the sockets and the port end later: after
+// turnWait and leaveWait at most.
 func (c *vdeConn) Close() error {
 	c.closeOnce.Do(func() {
 		c.closing.Store(true)

@@ -34,8 +34,11 @@ type Conn interface {
 	// [net.ErrClosed]; any other error is final, as with Recv.
 	Send(frame []byte) error
 	// Close leaves the network and unblocks Recv. It takes back all that Open
-	// made (sockets, files, processes) before it returns. Closing twice is
-	// harmless.
+	// made (sockets, files, processes) before it returns, within two seconds unless
+	// the kernel is slow to end a command. Where it waits for others it goes on by
+	// itself: a plug on vde:// whose switch does not see that it leaves keeps its
+	// two sockets and a goroutine for two seconds more at most, and one that the
+	// kernel holds because of a peer until that lets go. Closing twice is harmless.
 	Close() error
 }
 
