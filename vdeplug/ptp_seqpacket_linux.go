@@ -238,6 +238,7 @@ func (l *ptpListener) accept() (*ptpLink, error) {
 // run looks for a peer whenever there is none.
 func (c *ptpSeqConn) run() {
 	defer close(c.done)
+	var called time.Time
 	for !c.closing.Load() {
 		c.mu.Lock()
 		listener, link := c.listener, c.link
@@ -252,6 +253,11 @@ func (c *ptpSeqConn) run() {
 			case <-link.gone:
 			}
 		default:
+			select { // one that leaves at once is not called again and again
+			case <-c.ctx.Done():
+			case <-time.After(ptpLook - time.Since(called)):
+			}
+			called = time.Now()
 			err = c.retake()
 		}
 		if err != nil {

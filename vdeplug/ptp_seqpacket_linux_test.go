@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -184,6 +186,35 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 		t.Errorf("got % x, want the end", got)
 	}
 	unix.Close(third)
+}
+
+// TestPTPSeqpacketFlaps has another end that takes the link, and leaves at once.
+func TestPTPSeqpacketFlaps(t *testing.T) {
+	noLeaks(t)
+	path, vnl := ptpSeqName(t)
+	l, err := net.Listen("unixpacket", path)
+	check(t, err)
+	defer l.Close()
+	const calls = 4 // one by Open, and one at once
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for range calls {
+			c, err := l.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.Write([]byte{0})
+			c.Close()
+		}
+	}()
+	start := time.Now()
+	openInbox(t, vnl)
+	<-ended
+	if d := time.Since(start); d < (calls-2)*ptpLook {
+		t.Errorf("the plug came %d times in %v", calls, d)
+	}
 }
 
 func TestPTPParse(t *testing.T) {
