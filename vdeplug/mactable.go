@@ -43,6 +43,7 @@ type macTable[V comparable] struct {
 	max     int           // stations; 0 means that nothing is learned
 	expire  time.Duration // life of an entry since it was seen last
 	entries map[vlanMAC]macEntry[V]
+	at      map[V]int // how many of them are there
 }
 
 type macEntry[V comparable] struct {
@@ -51,7 +52,7 @@ type macEntry[V comparable] struct {
 }
 
 func newMACTable[V comparable](max int, expire time.Duration) *macTable[V] {
-	return &macTable[V]{max: max, expire: expire, entries: make(map[vlanMAC]macEntry[V])}
+	return &macTable[V]{max: max, expire: expire, entries: make(map[vlanMAC]macEntry[V]), at: make(map[V]int)}
 }
 
 // lookup is lookupVLAN where VLANs do not matter.
@@ -80,10 +81,25 @@ func (t *macTable[V]) learnVLAN(s vlanMAC, where V, now time.Duration) {
 	if s.isMulticast() || t.max <= 0 {
 		return
 	}
-	if _, ok := t.entries[s]; !ok && len(t.entries) >= t.max {
+	old, ok := t.entries[s]
+	if !ok && len(t.entries) >= t.max {
 		t.evict()
 	}
 	t.entries[s] = macEntry[V]{where, now}
+	if ok && old.where == where {
+		return
+	}
+	if ok {
+		t.less(old.where)
+	}
+	t.at[where]++
+}
+
+// less counts an entry that is no more at where.
+func (t *macTable[V]) less(where V) {
+	if t.at[where]--; t.at[where] == 0 {
+		delete(t.at, where)
+	}
 }
 
 // evict removes the entry seen longest ago among a few random ones. Stations
@@ -104,14 +120,25 @@ func (t *macTable[V]) evict() {
 			break
 		}
 	}
+	t.less(t.entries[oldest].where)
 	delete(t.entries, oldest)
 }
 
-// forget removes the stations that were seen at where.
+// forget removes the stations that were seen at where. It costs nothing if there
+// are none: whoever sends to the network may say good-bye as often as it likes.
 func (t *macTable[V]) forget(where V) {
+	left := t.at[where]
+	if left == 0 {
+		return
+	}
+	delete(t.at, where)
 	for s, e := range t.entries {
-		if e.where == where {
-			delete(t.entries, s)
+		if e.where != where {
+			continue
+		}
+		delete(t.entries, s)
+		if left--; left == 0 {
+			return
 		}
 	}
 }

@@ -2,6 +2,8 @@ package vdeplug
 
 import (
 	"encoding/binary"
+	"maps"
+	"math/rand/v2"
 	"testing"
 	"time"
 )
@@ -76,5 +78,37 @@ func TestMACTableAllocs(t *testing.T) {
 		table.lookup(station(i%500), time.Duration(i))
 	}); n != 0 {
 		t.Errorf("%v allocations per frame, want 0", n)
+	}
+}
+
+// TestMACTableForget compares with a table that is looked through whole.
+func TestMACTableForget(t *testing.T) {
+	const max, places = 32, 5
+	table, r := newMACTable[int](max, time.Hour), rand.New(rand.NewPCG(1, 2))
+	for i := range 20000 {
+		where := r.IntN(places)
+		if r.IntN(20) == 0 {
+			table.forget(where)
+		} else {
+			table.learn(station(r.IntN(2*max)), where, time.Duration(i))
+		}
+		at := make(map[int]int)
+		for _, e := range table.entries {
+			at[e.where]++
+		}
+		if !maps.Equal(at, table.at) {
+			t.Fatalf("step %d: stations are at %v, counted are %v", i, at, table.at)
+		}
+	}
+}
+
+// BenchmarkMACTableForget says good-bye for who has no station, in a full table.
+func BenchmarkMACTableForget(b *testing.B) {
+	table := newMACTable[int](1024, time.Hour)
+	for i := range 1024 {
+		table.learn(station(i), 1, 0)
+	}
+	for b.Loop() {
+		table.forget(2)
 	}
 }
