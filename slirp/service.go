@@ -3,6 +3,7 @@ package slirp
 import (
 	"context"
 	"net"
+	"syscall"
 )
 
 // dial makes what a connection of a guest is joined to.
@@ -10,7 +11,7 @@ func (s service) dial(ctx context.Context) (stream, error) {
 	if s.path == "" {
 		return startCommand(s.command)
 	}
-	var d net.Dialer
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return c.Control(refuseRights) }}
 	c, err := d.DialContext(ctx, "unix", s.path)
 	if err != nil {
 		return nil, err

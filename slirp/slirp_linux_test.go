@@ -25,7 +25,13 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(sendsRights) != "" {
+		sendRights(os.Stdout)
+		os.Exit(0)
+	}
+	testenv.Main(m)
+}
 
 // patience is how long a test waits for what must happen.
 const patience = 20 * time.Second

@@ -76,6 +76,11 @@ func listenPing(v6 bool) (*net.UDPConn, error) {
 	return c.(*net.UDPConn), nil
 }
 
+// refuseRights has a local socket take no descriptors, from Linux 6.16 on: guests have
+// no use for any, and the kernel would destroy them in the call that reads, which can
+// take long. Who sends one gets EPERM.
+func refuseRights(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) }
+
 // commandEnd is how long a command has to end after its connection.
 const commandEnd = time.Second
 
@@ -92,6 +97,7 @@ func startCommand(args []string) (stream, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
+	refuseRights(uintptr(fds[0]))
 	ours, theirs := os.NewFile(uintptr(fds[0]), "command"), os.NewFile(uintptr(fds[1]), "command")
 	defer ours.Close()
 	defer theirs.Close()

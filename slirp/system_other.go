@@ -19,4 +19,6 @@ func sendNow(c *net.UDPConn, data []byte, to netip.AddrPort) error {
 
 func listenPing(bool) (*net.UDPConn, error) { return nil, errors.ErrUnsupported }
 
+func refuseRights(uintptr) {}
+
 func startCommand([]string) (stream, error) { return nil, errors.ErrUnsupported }

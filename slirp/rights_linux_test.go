@@ -1,0 +1,73 @@
+package slirp
+
+import (
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sendsRights, in the environment, makes the test binary a command that calls
+// sendRights.
+const sendsRights = "SLIRP_SENDS_RIGHTS"
+
+// sendRights sends a descriptor to a socket, and then what became of that.
+func sendRights(f *os.File) {
+	err := unix.Sendmsg(int(f.Fd()), []byte("x"), unix.UnixRights(int(f.Fd())), nil, unix.MSG_NOSIGNAL)
+	text := "taken"
+	if err != nil {
+		text = err.Error()
+	}
+	f.WriteString(text)
+}
+
+// TestRights has what guests are connected to send descriptors, which are refused.
+func TestRights(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
+	unix.Close(pair[0])
+	unix.Close(pair[1])
+	if err != nil {
+		t.Skipf("needs SO_PASSRIGHTS (Linux 6.16): %v", err)
+	}
+	path := t.TempDir() + "/s"
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		f, err := c.(*net.UnixConn).File()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer f.Close()
+		sendRights(f)
+	}()
+	t.Setenv(sendsRights, "1")
+	for name, s := range map[string]service{"socket": {path: path}, "command": {command: []string{"/proc/self/exe"}}} {
+		t.Run(name, func(t *testing.T) {
+			c, err := s.dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			c.SetReadDeadline(time.Now().Add(patience))
+			if got, err := io.ReadAll(c); err != nil || string(got) != unix.EPERM.Error() {
+				t.Errorf("sending a descriptor: %q, %v, want %q", got, err, unix.EPERM)
+			}
+		})
+	}
+}
