@@ -145,9 +145,11 @@ func loseHelper() {
 			fail("%s: %v", name, err)
 		}
 	}
+	reasons := ""
 	for range all {
 		select {
 		case r := <-results:
+			reasons += r.err.Error()
 			fmt.Printf("%s after %v: %v\n", r.name, r.at.Sub(start).Round(time.Millisecond), r.err)
 			clear(r.name, r.err)
 		case <-timeout:
@@ -159,6 +161,10 @@ func loseHelper() {
 		check(err)
 	case <-timeout:
 		fail("Close waits after %v", limit)
+	}
+
+	if sig == int(unix.SIGSTOP) && !strings.Contains(reasons, "did not answer for 10s, for somebody has stopped it") {
+		fail("no error says that the helper was stopped")
 	}
 
 	for name, f := range all {

@@ -28,6 +28,9 @@ const (
 // errHelper reports a helper that is gone. Another is made for the next namespace.
 var errHelper = errors.New("the helper task was killed: its stacks are lost, close them; new ones can be made")
 
+// errStopped reports a helper that is given up. Later calls have errHelper.
+var errStopped = fmt.Errorf("the helper task did not answer for %v, for somebody has stopped it (SIGSTOP), or the kernel holds it: it was killed, its stacks are lost, close them; new ones can be made", tripLimit)
+
 // A helper is a task that shares memory and descriptors with the process and
 // has namespaces of its own. It executes lists of system calls.
 type helper struct {
@@ -75,6 +78,7 @@ type request struct {
 	// Places in the list: of the setns calls, if any, and of the first of calls.
 	entry, exit, first int
 	err                error // the trip's, or setns's
+	lost               error // why calls have no result
 	// begun says that the first of calls was made, or may have been: a helper that
 	// is killed within a call leaves no result of it.
 	begun bool
@@ -84,7 +88,7 @@ var requests = sync.Pool{New: func() any { return &request{wake: make(chan bool,
 
 func newRequest(ns *NS) *request {
 	r := requests.Get().(*request)
-	r.ns, r.enter, r.home, r.err, r.begun = ns, true, false, nil, false
+	r.ns, r.enter, r.home, r.err, r.lost, r.begun = ns, true, false, nil, errHelper, false
 	return r
 }
 
@@ -102,7 +106,7 @@ func (r *request) result(i int) (uintptr, error) {
 	}
 	c := &r.calls[i]
 	if c.ret == notRun {
-		return 0, errHelper
+		return 0, r.lost
 	}
 	if errno := c.errno(); errno != 0 {
 		return 0, errno
@@ -199,19 +203,21 @@ func (h *helper) trip(batch []*request) {
 			r.meanwhile()
 		}
 	}
+	lost := errHelper
 	if posted && !b.wait(tripLimit) {
+		lost = errStopped
 		h.end()
 		b.leaves(stateEnd, time.Second)
 	}
 	state := b.state.Load()
 	h.cur = cur
 	for _, r := range batch {
+		r.lost = lost
 		if state == stateEnd { // and not dead yet
-			r.err, r.begun = errHelper, true
+			r.err, r.begun = lost, true
 			continue
 		}
-		// One that died has done some of the list: that counts, and the rest has
-		// errHelper as its result.
+		// One that died has done some of the list: that counts.
 		list := b.list()
 		if r.entry >= 0 {
 			if errno := list[r.entry].errno(); errno != 0 {
