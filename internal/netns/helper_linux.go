@@ -28,7 +28,7 @@ const (
 // errHelper reports a helper that is gone. Another is made for the next namespace.
 var errHelper = errors.New("the helper task was killed: its stacks are lost, close them; new ones can be made")
 
-// errStopped reports a helper that is given up. Later calls have errHelper.
+// errStopped reports a helper that was given up.
 var errStopped = fmt.Errorf("the helper task did not answer for %v, for somebody has stopped it (SIGSTOP), or the kernel holds it: it was killed, its stacks are lost, close them; new ones can be made", tripLimit)
 
 // A helper is a task that shares memory and descriptors with the process and
@@ -54,6 +54,8 @@ type helper struct {
 	cur    *NS
 	batch  []*request
 	nofile unix.Rlimit // the helper's limit of descriptors
+
+	stopped atomic.Bool // it was given up
 
 	trips atomic.Uint64 // made so far
 	gone  chan struct{} // closed when the task is dead
@@ -114,6 +116,14 @@ func (r *request) result(i int) (uintptr, error) {
 	return c.ret, nil
 }
 
+// lost says why the helper is gone.
+func (h *helper) lost() error {
+	if h.stopped.Load() {
+		return errStopped
+	}
+	return errHelper
+}
+
 // do executes the request. Requests that wait at the same time share one trip:
 // the first caller leads it, and hands the lead to the first who came later.
 func (h *helper) do(r *request) {
@@ -160,7 +170,7 @@ func (h *helper) trip(batch []*request) {
 	b := h.box
 	if b.state.Load() != stateIdle {
 		for _, r := range batch {
-			r.err = errHelper
+			r.err = h.lost()
 		}
 		return
 	}
@@ -203,18 +213,17 @@ func (h *helper) trip(batch []*request) {
 			r.meanwhile()
 		}
 	}
-	lost := errHelper
 	if posted && !b.wait(tripLimit) {
-		lost = errStopped
+		h.stopped.Store(true)
 		h.end()
 		b.leaves(stateEnd, time.Second)
 	}
 	state := b.state.Load()
 	h.cur = cur
 	for _, r := range batch {
-		r.lost = lost
+		r.lost = h.lost()
 		if state == stateEnd { // and not dead yet
-			r.err, r.begun = lost, true
+			r.err, r.begun = h.lost(), true
 			continue
 		}
 		// One that died has done some of the list: that counts.

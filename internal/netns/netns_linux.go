@@ -210,7 +210,7 @@ func (n *NS) alive() error {
 		return net.ErrClosed
 	}
 	if n.h.box.lost() {
-		return errHelper
+		return n.h.lost()
 	}
 	return nil
 }
