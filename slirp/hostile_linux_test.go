@@ -280,7 +280,7 @@ func TestNonsense(t *testing.T) {
 			copy(p.Data, good)
 			p.Offload.GSOType, p.Offload.GSOSize, p.Offload.Flags = gso, uint16(size/3), gso&1
 			p.Offload.CsumStart, p.Offload.CsumOffset = uint16(size), 6
-			n.SendPackets([]carrier.Packet{p})
+			n.SendPackets([]carrier.Packet{p}, true)
 		}
 	}
 	if d := n.Drops(); d.Send == 0 {

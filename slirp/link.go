@@ -33,14 +33,9 @@ type link struct {
 	*channel.Endpoint // what goes to the plug
 	filter            func(frame []byte) bool
 
-	closing                  atomic.Bool
-	droppedRecv, droppedSend atomic.Uint64
-
-	mu     sync.Mutex // guards the fields below; held while Recv waits
-	buf    carrier.Buffer
-	next   int // packet of buf
-	cut    virtio.Segmenter
-	frames []virtio.Segment // of the packet before next, still to be returned
+	counters carrier.Counters
+	closing  atomic.Bool
+	reader   carrier.FrameReader
 }
 
 var _ stack.GSOEndpoint = (*link)(nil)
@@ -61,7 +56,7 @@ func (*link) GSOMaxSize() uint32 { return stack.GVisorGSOMaxSize }
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	n, err := l.Endpoint.WritePackets(pkts)
 	for _, pkt := range pkts.AsSlice()[n:] {
-		l.droppedRecv.Add(uint64(framesOf(pkt)))
+		l.counters.DroppedRecv.Add(uint64(framesOf(pkt)))
 	}
 	return n, err
 }
@@ -73,7 +68,7 @@ func framesOf(pkt *stack.PacketBuffer) int {
 	return 1
 }
 
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (l *link) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	b.Release() // it may take long
 	pkt := l.ReadContext(context.Background())
@@ -119,44 +114,13 @@ func offload(pkt *stack.PacketBuffer) (h virtio.Header) {
 }
 
 func (l *link) Recv(frame []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for {
-		if l.closing.Load() {
-			l.frames, l.next = nil, 0
-			l.buf.Release()
-			return 0, net.ErrClosed
-		}
-		for len(l.frames) > 0 || l.next < len(l.buf.Packets) {
-			if len(l.frames) == 0 {
-				p := l.buf.Packets[l.next]
-				l.next++
-				var err error
-				if l.frames, err = l.cut.Split(p.Offload, p.Data, 0); err != nil {
-					l.droppedRecv.Add(1)
-					continue
-				}
-			}
-			s := l.frames[0]
-			l.frames = l.frames[1:]
-			if len(s.Head)+len(s.Data) <= len(frame) {
-				n := copy(frame, s.Head)
-				return n + copy(frame[n:], s.Data), nil
-			}
-			l.droppedRecv.Add(1)
-		}
-		l.next = 0
-		if _, err := l.RecvPackets(&l.buf); err != nil {
-			l.buf.Release()
-			return 0, err
-		}
-	}
+	return l.reader.Recv(l, &l.counters, &l.closing, frame)
 }
 
 var cutters = sync.Pool{New: func() any { return new(virtio.Segmenter) }}
 
-// SendPackets is that of [carrier.Conn].
-func (l *link) SendPackets(packets []carrier.Packet) error {
+// SendPackets implements [carrier.Transport].
+func (l *link) SendPackets(packets []carrier.Packet, _ bool) error {
 	if l.closing.Load() {
 		return net.ErrClosed
 	}
@@ -167,7 +131,7 @@ func (l *link) SendPackets(packets []carrier.Packet) error {
 		switch h.GSOType &^ virtio.GSOECN {
 		case virtio.GSONone:
 			if len(data) > vdeplug.MaxFrame {
-				l.droppedSend.Add(1)
+				l.counters.DroppedSend.Add(1)
 				continue
 			}
 		case virtio.GSOTCPv4, virtio.GSOTCPv6:
@@ -176,7 +140,7 @@ func (l *link) SendPackets(packets []carrier.Packet) error {
 		}
 		segments, err := cut.Split(h, data, 0)
 		if err != nil {
-			l.droppedSend.Add(1)
+			l.counters.DroppedSend.Add(1)
 			continue
 		}
 		for _, s := range segments {
@@ -191,7 +155,7 @@ func (l *link) Send(frame []byte) error {
 	case l.closing.Load():
 		return net.ErrClosed
 	case len(frame) > vdeplug.MaxFrame:
-		l.droppedSend.Add(1)
+		l.counters.DroppedSend.Add(1)
 	default:
 		l.inject(nil, frame)
 	}
@@ -202,7 +166,7 @@ func (l *link) Send(frame []byte) error {
 // receive, and what is nobody's business here, does not get there.
 func (l *link) inject(head, data []byte) {
 	if len(head)+len(data) < header.EthernetMinimumSize {
-		l.droppedSend.Add(1)
+		l.counters.DroppedSend.Add(1)
 		return
 	}
 	v := buffer.NewView(len(head) + len(data))
@@ -219,8 +183,12 @@ func (l *link) inject(head, data []byte) {
 
 // Drops returns the counts of what was not carried so far.
 func (l *link) Drops() vdeplug.Drops {
-	return vdeplug.Drops{Recv: l.droppedRecv.Load(), Send: l.droppedSend.Load()}
+	recv, send := l.Dropped()
+	return vdeplug.Drops{Recv: recv, Send: send}
 }
+
+// Dropped returns the same to transports above.
+func (l *link) Dropped() (recv, send uint64) { return l.counters.Dropped() }
 
 // accepts is the filter of the link. The stack below believes that it has all
 // addresses: it must not be asked who has one.

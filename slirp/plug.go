@@ -74,9 +74,9 @@ type nat struct {
 }
 
 var (
-	_ vdeplug.Conn    = (*nat)(nil)
-	_ vdeplug.Dropper = (*nat)(nil)
-	_ carrier.Conn    = (*nat)(nil)
+	_ vdeplug.Conn      = (*nat)(nil)
+	_ vdeplug.Dropper   = (*nat)(nil)
+	_ carrier.Transport = (*nat)(nil)
 )
 
 func newNAT(ctx context.Context, cfg *config) (_ *nat, err error) {

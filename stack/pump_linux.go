@@ -59,7 +59,7 @@ func (i *iface) send(w *wire) {
 }
 
 // receive carries packets from the network to the interface.
-func (i *iface) receive(plug carrier.Conn) {
+func (i *iface) receive(plug carrier.Transport) {
 	var b carrier.Buffer
 	defer b.Release()
 	var turn carrier.Turn
@@ -84,20 +84,26 @@ func (i *iface) receive(plug carrier.Conn) {
 
 // A wire is a plug as the pump sends to it.
 type wire struct {
-	carrier.Conn
-	plug   vdeplug.Conn
-	frames *carrier.Frames // nil: the plug carries packets
-	seen   uint64          // of dropped; only the sender uses it
+	carrier.Transport
+	dropped func() uint64 // how many frames were not sent so far
+	seen    uint64        // of dropped; only the sender uses it
 }
 
 func newWire(plug vdeplug.Conn) *wire {
-	w := &wire{plug: plug}
-	var ok bool
-	if w.Conn, ok = plug.(carrier.Conn); !ok {
-		w.frames = carrier.NewFrames(plug, vdeplug.MaxFrame)
-		w.Conn = w.frames
+	if t, ok := plug.(carrier.Transport); ok {
+		return &wire{Transport: t, dropped: func() uint64 {
+			_, n := carrier.Dropped(t)
+			return n
+		}}
 	}
-	return w
+	f := carrier.NewFrames(plug, vdeplug.MaxFrame)
+	return &wire{Transport: f, dropped: func() uint64 {
+		n := f.DroppedSend.Load()
+		if d, ok := plug.(vdeplug.Dropper); ok {
+			n += d.Drops().Send
+		}
+		return n
+	}}
 }
 
 // send sends packets that are so many frames and bytes, and returns how many of
@@ -105,7 +111,7 @@ func newWire(plug vdeplug.Conn) *wire {
 // call: of a batch of which a part was dropped, the bytes are shared out. What is
 // dropped later counts with the next batch.
 func (w *wire) send(packets []carrier.Packet, frames, bytes uint64) (sent uint64, err error) {
-	if err := w.SendPackets(packets); err != nil {
+	if err := w.SendPackets(packets, true); err != nil {
 		return 0, err
 	}
 	lost := min(w.dropped()-w.seen, frames)
@@ -114,15 +120,4 @@ func (w *wire) send(packets []carrier.Packet, frames, bytes uint64) (sent uint64
 		bytes -= bytes * lost / frames
 	}
 	return bytes, nil
-}
-
-// dropped returns how many frames were not sent so far.
-func (w *wire) dropped() (n uint64) {
-	if d, ok := w.plug.(vdeplug.Dropper); ok {
-		n = d.Drops().Send
-	}
-	if w.frames != nil {
-		n += w.frames.Bad.Load()
-	}
-	return n
 }

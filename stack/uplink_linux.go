@@ -114,7 +114,7 @@ func (u *uplink) send() {
 	for {
 		packets, err := u.dev.Read(&b)
 		turn.Begin()
-		if err != nil || u.port.SendPackets(packets) != nil {
+		if err != nil || u.port.SendPackets(packets, true) != nil {
 			return
 		}
 		turn.End()

@@ -135,7 +135,7 @@ const turns = 16
 // carry carries packets from one plug to another until one has ended, and returns
 // which.
 func carry(from, to vdeplug.Conn) (vdeplug.Conn, error) {
-	source, sink := packets(from), packets(to)
+	source, sink := transportOf(from), transportOf(to)
 	var b carrier.Buffer
 	defer b.Release()
 	for n := 1; ; n++ {
@@ -143,7 +143,7 @@ func carry(from, to vdeplug.Conn) (vdeplug.Conn, error) {
 		if err != nil {
 			return from, err
 		}
-		if err := sink.SendPackets(p); err != nil {
+		if err := sink.SendPackets(p, true); err != nil {
 			return to, err
 		}
 		if n%turns == 0 {
@@ -152,9 +152,9 @@ func carry(from, to vdeplug.Conn) (vdeplug.Conn, error) {
 	}
 }
 
-func packets(c vdeplug.Conn) carrier.Conn {
-	if p, ok := c.(carrier.Conn); ok {
-		return p
+func transportOf(c vdeplug.Conn) carrier.Transport {
+	if t, ok := c.(carrier.Transport); ok {
+		return t
 	}
 	return carrier.NewFrames(c, vdeplug.MaxFrame)
 }

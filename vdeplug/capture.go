@@ -22,58 +22,30 @@ import (
 // was recorded, unless others record to w, or w takes nothing for five seconds. It
 // returns the error of w, which stays open.
 func Capture(c Conn, w io.Writer, name string) Conn {
-	n := &captureConn{Conn: c, capture: capture.Open(w, name, "", nil)}
-	n.packets, n.frames = packetsOf(c)
-	return n
+	return newPlug("", &captureConn{layer{inner: transportOf(c)}, capture.Open(w, name, "", nil)})
 }
 
-// A captureConn is a plug that is recorded.
+// A captureConn is a transport that is recorded.
 type captureConn struct {
-	Conn
-	packets carrier.Conn
-	frames  *carrier.Frames
+	layer
 	capture *capture.Interface
 }
 
-var (
-	_ Conn         = (*captureConn)(nil)
-	_ Dropper      = (*captureConn)(nil)
-	_ carrier.Conn = (*captureConn)(nil)
-)
+var _ carrier.Transport = (*captureConn)(nil)
 
-func (c *captureConn) Recv(frame []byte) (int, error) {
-	n, err := c.Conn.Recv(frame)
-	if err == nil {
-		c.capture.Frame(false, frame[:n])
-	}
-	return n, err
-}
-
-func (c *captureConn) Send(frame []byte) error {
-	if sendable(frame) {
-		c.capture.Frame(true, frame)
-	}
-	return c.Conn.Send(frame)
-}
-
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (c *captureConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
-	packets, err := c.packets.RecvPackets(b)
+	packets, err := c.inner.RecvPackets(b)
 	if err == nil {
 		c.capture.Packets(false, packets)
 	}
 	return packets, err
 }
 
-// SendPackets is that of [carrier.Conn].
-func (c *captureConn) SendPackets(packets []carrier.Packet) error {
+// SendPackets implements [carrier.Transport].
+func (c *captureConn) SendPackets(packets []carrier.Packet, wait bool) error {
 	c.capture.Packets(true, packets)
-	return c.packets.SendPackets(packets)
+	return c.inner.SendPackets(packets, wait)
 }
 
-func (c *captureConn) unwrap() Conn { return c.Conn }
-
-// Drops returns the counts of the plug.
-func (c *captureConn) Drops() Drops { return innerDrops(Drops{}, c.Conn, c.frames) }
-
-func (c *captureConn) Close() error { return errors.Join(c.Conn.Close(), c.capture.Close()) }
+func (c *captureConn) Close() error { return errors.Join(c.inner.Close(), c.capture.Close()) }

@@ -48,7 +48,7 @@ func TestCapture(t *testing.T) {
 	send(t, a, make([]byte, HeaderLen-1)) // does not get there
 	p := testPacket(5, 1000)
 	frames := carriertest.Frames(t, p)
-	check(t, a.(carrier.Conn).SendPackets([]carrier.Packet{p}))
+	check(t, a.(carrier.Transport).SendPackets([]carrier.Packet{p}, true))
 	for _, frame := range frames {
 		b.want(t, frame)
 	}

@@ -52,7 +52,7 @@ func openCmd(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStream(l.String(), c), nil
+	return newPlug(l.String(), newStream(c)), nil
 }
 
 // A command is a running program whose Read and Write are its standard output

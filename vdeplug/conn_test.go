@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/carrier"
 )
 
 // An inbox is a plug of a test. Its frames are received all the time, so that
@@ -20,6 +22,37 @@ type inbox struct {
 	Conn
 	frames chan []byte
 	end    chan error // the last error of Recv
+}
+
+// A plugOn is a plug with its transport.
+type plugOn[T carrier.Transport] struct {
+	*plug
+	on T
+}
+
+// isOn reports whether the transport of a plug is a T.
+func isOn[T carrier.Transport](c Conn) (p plugOn[T], ok bool) {
+	switch c := c.(type) {
+	case plugOn[T]:
+		return c, true
+	case *linkedPlug:
+		p.plug = c.plug
+	case *plug:
+		p.plug = c
+	default:
+		return p, false
+	}
+	p.on, ok = p.transport.(T)
+	return p, ok
+}
+
+// on is isOn for a plug of which that is known.
+func on[T carrier.Transport](c Conn) plugOn[T] {
+	p, ok := isOn[T](c)
+	if !ok {
+		panic(fmt.Sprintf("%T is another plug", c))
+	}
+	return p
 }
 
 // newInbox takes over a plug and closes it at the end of the test.

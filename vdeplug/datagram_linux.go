@@ -3,7 +3,6 @@ package vdeplug
 import (
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -19,15 +18,12 @@ const socketBuffer = 1 << 20
 // A datagramConn is a plug on a connected datagram socket, a frame in each
 // datagram. Its peer may come, go and come back.
 type datagramConn struct {
-	dropCounter
-	vnl  string
+	frameCodec
 	file pollFile
 	peer datagramPeer
 	udp  *udpSender // nil: a local socket
-	one  oneByOne
 
-	closing   atomic.Bool
-	closeOnce sync.Once
+	closing atomic.Bool
 }
 
 // A datagramPeer is the other end of a datagramConn. Its methods may be called
@@ -40,29 +36,13 @@ type datagramPeer interface {
 	empty(fd int)
 }
 
-func (c *datagramConn) Recv(frame []byte) (int, error) {
-	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
-}
-
-func (c *datagramConn) Send(frame []byte) error { return c.one.send(c, frame) }
-
-func (c *datagramConn) final(op string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case c.closing.Load():
-		return net.ErrClosed
-	}
-	return &Error{op, c.vnl, err}
-}
-
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (c *datagramConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	err := c.file.receive(b, c)
-	return b.Packets, c.final("recv", err)
+	return b.Packets, err
 }
 
-// Receive is that of [carrier.Receiver].
+// Receive implements [carrier.Receiver].
 func (c *datagramConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
 	// A flood of bad datagrams must not keep Close from ending the call.
 	for !c.closing.Load() {
@@ -102,11 +82,11 @@ func (c *datagramConn) receiveUDP(fd int, b *carrier.Buffer) error {
 	for i := range n {
 		g := b.Datagram(i)
 		if len(g.Data) == 0 {
-			c.droppedRecv.Add(1)
+			c.DroppedRecv.Add(1)
 		}
 		for frame, whole := range datagrams(g) {
 			if !whole || !sendable(frame) {
-				c.droppedRecv.Add(1)
+				c.DroppedRecv.Add(1)
 				continue
 			}
 			b.Add(virtio.Header{}, frame)
@@ -115,12 +95,8 @@ func (c *datagramConn) receiveUDP(fd int, b *carrier.Buffer) error {
 	return nil
 }
 
-// SendPackets is that of [carrier.Conn].
-func (c *datagramConn) SendPackets(packets []carrier.Packet) error {
-	return c.final("send", c.sendPackets(packets, true))
-}
-
-func (c *datagramConn) sendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [carrier.Transport].
+func (c *datagramConn) SendPackets(packets []carrier.Packet, wait bool) error {
 	if c.udp == nil {
 		return c.sendFrames(c.file, packets, c, wait)
 	}
@@ -134,7 +110,7 @@ func (c *datagramConn) sendPackets(packets []carrier.Packet, wait bool) error {
 	return c.flush(c.file, s, c.udp.sending, wait)
 }
 
-// Refused is that of [carrier.Sending].
+// Refused implements [carrier.Sending].
 func (c *datagramConn) Refused(fd int, s *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
 	if s.Segment() != 0 && uncut(err) {
 		return c.udp.Refused(fd, s, frames, err)

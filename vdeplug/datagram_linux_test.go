@@ -18,13 +18,8 @@ var openers = []opener{
 		quit := func(t *testing.T) { in.Close() }
 		kill := func(t *testing.T) {
 			// What the kernel does for a killed process.
-			if c, ok := in.Conn.(*ptpConn); ok {
-				c.closeOnce.Do(func() {
-					c.closing.Store(true)
-					close(c.stop)
-					<-c.done
-					c.release()
-				})
+			if c, ok := isOn[*ptpConn](in.Conn); ok {
+				c.kill()
 			}
 			in.Close()
 		}

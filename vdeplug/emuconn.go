@@ -3,7 +3,6 @@ package vdeplug
 import (
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
@@ -24,30 +23,17 @@ const (
 // An emuConn is a plug on a network that is impaired. While there is no
 // impairment of a direction, nothing happens in it.
 type emuConn struct {
-	dropCounter
-	vnl     string
-	inner   Conn
-	packets carrier.Conn // inner
-	frames  *carrier.Frames
-	emu     *Emulator
-	one     oneByOne
-
-	closing   atomic.Bool
-	closeOnce sync.Once
-	read      chan struct{} // closed at the end of who reads
+	layer
+	emu  *Emulator
+	read chan struct{} // closed at the end of who reads
 }
 
-var (
-	_ Conn         = (*emuConn)(nil)
-	_ Dropper      = (*emuConn)(nil)
-	_ carrier.Conn = (*emuConn)(nil)
-)
+var _ carrier.Transport = (*emuConn)(nil)
 
 // newEmuConn takes over the inner plug.
-func newEmuConn(l Locator, inner Conn, e Emulation) *emuConn {
-	c := &emuConn{vnl: l.String(), inner: inner, emu: newEmulator(e), read: make(chan struct{})}
-	c.packets, c.frames = packetsOf(inner)
-	c.emu.out.dropped, c.emu.in.dropped = &c.droppedSend, &c.droppedRecv
+func newEmuConn(inner Conn, e Emulation) *emuConn {
+	c := &emuConn{layer: layer{inner: transportOf(inner)}, emu: newEmulator(e), read: make(chan struct{})}
+	c.emu.out.dropped, c.emu.in.dropped = &c.DroppedSend, &c.DroppedRecv
 	c.emu.in.inward = true
 	c.emu.out.expired = func() { c.sendDue(true) }
 	return c
@@ -67,32 +53,12 @@ func (w *emuWork) free() {
 	emuWorks.Put(w)
 }
 
-// SendPackets is that of [carrier.Conn].
-func (c *emuConn) SendPackets(packets []carrier.Packet) error {
-	if !c.emu.out.on.Load() {
-		return c.final("send", c.packets.SendPackets(packets))
-	}
-	return c.send(packets, true)
-}
-
-// Send sends a frame that the caller keeps, and must not wait.
-func (c *emuConn) Send(frame []byte) error {
-	switch {
-	case c.closing.Load():
-		return net.ErrClosed
-	case !c.emu.out.on.Load():
-		return c.final("send", c.inner.Send(frame))
-	}
-	p := singles.Get().(*[1]carrier.Packet)
-	p[0] = carrier.Packet{Data: frame}
-	err := c.send(p[:], false)
-	p[0] = carrier.Packet{}
-	singles.Put(p)
-	return err
-}
-
-func (c *emuConn) send(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [carrier.Transport].
+func (c *emuConn) SendPackets(packets []carrier.Packet, wait bool) error {
 	l := &c.emu.out
+	if !l.on.Load() {
+		return c.inner.SendPackets(packets, wait)
+	}
 	w := emuWorks.Get().(*emuWork)
 	defer w.free()
 	l.mu.Lock()
@@ -138,11 +104,11 @@ func (c *emuConn) sendDue(wait bool) {
 			break
 		}
 		l.mu.Unlock()
-		err := c.pass(w.packets, wait)
+		err := c.inner.SendPackets(w.packets, wait)
 		drained.free()
 		l.mu.Lock()
 		if err != nil {
-			l.err = c.final("send", err)
+			l.err = err
 			break
 		}
 		now = l.now()
@@ -154,36 +120,13 @@ func (c *emuConn) sendDue(wait bool) {
 	l.arm(now)
 }
 
-// pass hands packets to the network.
-func (c *emuConn) pass(packets []carrier.Packet, wait bool) error {
-	if wait {
-		return c.packets.SendPackets(packets)
-	}
-	for i := range packets {
-		var err error
-		if packets[i].Offload == (virtio.Header{}) {
-			err = c.inner.Send(packets[i].Data)
-		} else {
-			err = c.packets.SendPackets(packets[i : i+1])
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *emuConn) Recv(frame []byte) (int, error) {
-	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
-}
-
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (c *emuConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	l := &c.emu.in
 	for !l.on.Load() {
-		packets, err := c.packets.RecvPackets(b)
+		packets, err := c.inner.RecvPackets(b)
 		if err != nil || !l.on.Load() {
-			return packets, c.final("recv", err)
+			return packets, err
 		}
 		c.putArrived(packets)
 	}
@@ -242,10 +185,10 @@ func (c *emuConn) readAll() {
 			l.room.Wait()
 		}
 		l.mu.Unlock()
-		packets, err := c.packets.RecvPackets(&b)
+		packets, err := c.inner.RecvPackets(&b)
 		if err != nil {
 			l.mu.Lock()
-			l.err = c.final("recv", err)
+			l.err = err
 			l.arm(l.now())
 			l.mu.Unlock()
 			return
@@ -272,27 +215,16 @@ func (c *emuConn) putArrived(packets []carrier.Packet) {
 	l.arm(now)
 }
 
-// final says of an error which network it is of.
-func (c *emuConn) final(op string, err error) error { return finalError(op, c.vnl, err, &c.closing) }
-
-func (c *emuConn) unwrap() Conn { return c.inner }
-
-// Drops returns the counts of the plug and of those that it is nested on.
-func (c *emuConn) Drops() Drops { return innerDrops(c.dropCounter.Drops(), c.inner, c.frames) }
-
 // Close leaves the network. What is on its way is lost.
-func (c *emuConn) Close() (err error) {
-	c.closeOnce.Do(func() {
-		c.closing.Store(true)
-		c.emu.out.close()
-		c.emu.in.close()
-		err = c.inner.Close()
-		c.emu.in.mu.Lock()
-		reading := c.emu.in.reading
-		c.emu.in.mu.Unlock()
-		if reading {
-			teardown.Within(func() { <-c.read })
-		}
-	})
+func (c *emuConn) Close() error {
+	c.emu.out.close()
+	c.emu.in.close()
+	err := c.inner.Close()
+	c.emu.in.mu.Lock()
+	reading := c.emu.in.reading
+	c.emu.in.mu.Unlock()
+	if reading {
+		teardown.Within(func() { <-c.read })
+	}
 	return err
 }

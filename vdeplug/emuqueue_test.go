@@ -65,7 +65,7 @@ func testNetemuWakes(t *testing.T, options, way string, receivers int, seed uint
 			var b carrier.Buffer
 			defer b.Release()
 			for {
-				packets, err := to.(carrier.Conn).RecvPackets(&b)
+				packets, err := to.(carrier.Transport).RecvPackets(&b)
 				if err != nil {
 					return
 				}
@@ -116,7 +116,7 @@ func TestNetemuEnd(t *testing.T) {
 					check(t, err)
 					e, _, err := parseNetemu(l)
 					check(t, err)
-					c := newEmuConn(l, inner, e)
+					c := newEmuConn(inner, e)
 					hasten(c.emu, rand.New(rand.NewPCG(seed, 1)), time.Millisecond)
 					var all sync.WaitGroup
 					var got atomic.Int64
@@ -187,7 +187,7 @@ func TestMemPortWakes(t *testing.T) {
 				for left := frames; left > 0; {
 					n := 1 + r.IntN(left)
 					left -= n
-					check(t, from.(carrier.Conn).SendPackets([]carrier.Packet{testPacket(n, 100)}))
+					check(t, from.(carrier.Transport).SendPackets([]carrier.Packet{testPacket(n, 100)}, true))
 				}
 				all.Wait()
 			}

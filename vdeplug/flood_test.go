@@ -31,10 +31,10 @@ func TestFloodShare(t *testing.T) {
 				name := "mem://" + t.Name()
 				var all sync.WaitGroup
 				var conns []Conn
-				join := func(name string) carrier.Conn {
+				join := func(name string) carrier.Transport {
 					c := openPlugTest(t, name)
 					conns = append(conns, c)
-					return c.(carrier.Conn)
+					return c.(carrier.Transport)
 				}
 				for range receivers {
 					c := join(name)
@@ -54,7 +54,7 @@ func TestFloodShare(t *testing.T) {
 					c := join(name + " other")
 					other.Go(func() {
 						for tick := time.NewTicker(100 * time.Millisecond); ; {
-							check(t, c.SendPackets([]carrier.Packet{{Data: numbered(1, 60)}}))
+							check(t, c.SendPackets([]carrier.Packet{{Data: numbered(1, 60)}}, true))
 							select {
 							case <-stop:
 								tick.Stop()
@@ -76,7 +76,7 @@ func TestFloodShare(t *testing.T) {
 							packets[i].Data = broadcastOf(i)
 						}
 						for n := 0; time.Since(start) < length && (tt.other || n < 300); n++ {
-							if err := c.SendPackets(packets); err != nil {
+							if err := c.SendPackets(packets, true); err != nil {
 								t.Error(err)
 							}
 							copies[i] += len(packets) * (receivers + tt.flooders - 2)
@@ -123,11 +123,11 @@ func TestFloodSpares(t *testing.T) {
 			ports = append(ports, p)
 			src, dst := numbered(i, 60), station(100+i)
 			copy(src[6:], dst[:])
-			check(t, p.Send(src))
+			check(t, p.SendPackets([]carrier.Packet{{Data: src}}, false))
 		}
 		busy := newMemPort(other)
 		busy.leave = func() error { other.leave(&busy.port); return nil }
-		check(t, busy.Send(numbered(0, 60)))
+		check(t, busy.SendPackets([]carrier.Packet{{Data: numbered(0, 60)}}, false))
 		flood := make([]carrier.Packet, fabricBatch)
 		for i := range flood {
 			flood[i].Data = broadcastOf(i)
@@ -136,8 +136,8 @@ func TestFloodSpares(t *testing.T) {
 		for _, p := range ports[2:] {
 			all.Go(func() {
 				for range 100 {
-					check(t, busy.Send(numbered(0, 60)))
-					check(t, p.SendPackets(flood))
+					check(t, busy.SendPackets([]carrier.Packet{{Data: numbered(0, 60)}}, false))
+					check(t, p.SendPackets(flood, true))
 				}
 			})
 		}
@@ -148,7 +148,7 @@ func TestFloodSpares(t *testing.T) {
 		for range 100 {
 			time.Sleep(10 * time.Millisecond)
 			before := time.Now()
-			check(t, ports[0].SendPackets([]carrier.Packet{{Data: one}}))
+			check(t, ports[0].SendPackets([]carrier.Packet{{Data: one}}, true))
 			if d := time.Since(before); d != 0 {
 				t.Fatalf("a packet for one waits for %v", d)
 			}
@@ -156,12 +156,12 @@ func TestFloodSpares(t *testing.T) {
 		for range 10 {
 			time.Sleep(100 * time.Millisecond)
 			before := time.Now()
-			check(t, ports[0].SendPackets(flood[:1]))
+			check(t, ports[0].SendPackets(flood[:1], true))
 			if d := time.Since(before); d != 0 {
 				t.Fatalf("a packet for all waits for %v, though its sender sends few", d)
 			}
 		}
-		if n := ports[0].droppedSend.Load(); n != 0 {
+		if n := ports[0].DroppedSend.Load(); n != 0 {
 			t.Errorf("%d packets were dropped", n)
 		}
 		all.Wait()

@@ -52,7 +52,7 @@ func openMacVTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tapConn{vnl: l.String(), name: name, dev: dev}, nil
+	return newPlug(l.String(), &tapConn{name: name, dev: dev}), nil
 }
 
 // interfaceName returns the name of an interface that is there, which is all of a

@@ -41,7 +41,7 @@ func openMem(_ context.Context, l Locator, _ *Options) (Conn, error) {
 		p.Close()
 		return nil, err
 	}
-	return p, nil
+	return newPlug(l.String(), p), nil
 }
 
 // memSwitchOf returns the switch of a name. memNets.mu is held.

@@ -9,45 +9,51 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 )
 
 // memTest opens ports of one switch. Its test receives with arrivedFrames, not with
 // an inbox: what was sent has arrived when Send returns.
-func memTest(t *testing.T, n int) []*memPort {
+func memTest(t *testing.T, n int) []memPlug {
 	t.Helper()
-	ports := make([]*memPort, n)
+	ports := make([]memPlug, n)
 	for i := range ports {
 		c, err := Open("mem://"+t.Name(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		ports[i] = c.(*memPort)
+		ports[i] = memPlug{on[*memPort](c)}
 	}
 	return ports
 }
 
+type memPlug struct{ plugOn[*memPort] }
+
 // arrivedFrames empties the queue of a port.
-func (p *memPort) arrivedFrames(t *testing.T) (frames [][]byte) {
+func (p memPlug) arrivedFrames(t *testing.T) (frames [][]byte) {
 	t.Helper()
-	buf := make([]byte, MaxFrame)
+	var b carrier.Buffer
+	defer b.Release()
 	for {
-		p.mu.Lock()
-		empty := p.queue.empty()
-		p.mu.Unlock()
+		p.on.mu.Lock()
+		empty := p.on.queue.empty()
+		p.on.mu.Unlock()
 		if empty {
 			return frames
 		}
-		n, err := p.Recv(buf)
+		packets, err := p.RecvPackets(&b)
 		if err != nil {
 			t.Fatal(err)
 		}
-		frames = append(frames, bytes.Clone(buf[:n]))
+		for _, packet := range packets {
+			frames = append(frames, carriertest.Frames(t, packet)...)
+		}
 	}
 }
 
 // wantAt sends a frame and checks which ports get it.
-func wantAt(t *testing.T, ports []*memPort, from int, frame []byte, want ...int) {
+func wantAt(t *testing.T, ports []memPlug, from int, frame []byte, want ...int) {
 	t.Helper()
 	if err := ports[from].Send(frame); err != nil {
 		t.Fatal(err)
@@ -70,7 +76,7 @@ func TestMemSwitch(t *testing.T) {
 	noLeaks(t)
 	ports := memTest(t, 4)
 	var now time.Duration
-	ports[0].fabric.now = func() time.Duration { return now }
+	ports[0].on.fabric.now = func() time.Duration { return now }
 	a, b := station(1), station(2)
 	multicast := mac{1, 0, 0x5e, 1, 2, 3}
 
@@ -123,7 +129,7 @@ func TestMemBatch(t *testing.T) {
 		}
 	}
 	batch = append(batch, carrier.Packet{}, carrier.Packet{Data: make([]byte, MaxFrame+1)})
-	if err := ports[0].SendPackets(batch); err != nil {
+	if err := ports[0].SendPackets(batch, true); err != nil {
 		t.Fatal(err)
 	}
 	for i, p := range ports {
@@ -171,9 +177,9 @@ func TestMemNames(t *testing.T) {
 	}
 
 	// The last plug takes the switch with it, and what it has learned.
-	sw := a.Conn.(*memPort).fabric
+	sw := on[*memPort](a.Conn).on.fabric
 	a.Close()
-	if again := openInbox(t, "mem://"); again.Conn.(*memPort).fabric == sw {
+	if again := openInbox(t, "mem://"); on[*memPort](again.Conn).on.fabric == sw {
 		t.Error("the switch outlived its last plug")
 	}
 	memNets.mu.Lock()
@@ -272,7 +278,7 @@ func TestMemAllocs(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() {
 		ports[0].Send(toAll)
 		ports[1].Send(toOne)
-		for _, p := range []*memPort{ports[0], ports[1], ports[2]} {
+		for _, p := range []memPlug{ports[0], ports[1], ports[2]} {
 			if _, err := p.Recv(buf); err != nil {
 				t.Fatal(err)
 			}

@@ -3,7 +3,6 @@ package vdeplug
 import (
 	"net"
 	"sync"
-	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -12,36 +11,22 @@ import (
 // A memPort is a plug of the process on a fabric, or its uplink. Packets wait for
 // its receiver in a queue, so that nobody waits for a slow one.
 type memPort struct {
-	dropCounter
+	carrier.Counters
 	port
 	fabric *fabric
 	leave  func() error // leaves the fabric; called once
 	drains bool         // what has arrived can be received after Close too
 
-	sending sync.Mutex // guards the next two; held while packets are handed over
+	sending sync.Mutex // guards route; held while packets are handed over
 	route   *routing   // nil until something is sent
-	single  [1]carrier.Packet
 
-	mu      sync.Mutex // guards the fields below; held to copy packets, and to cut them
+	mu      sync.Mutex // guards the fields below; held to copy packets
 	arrived sync.Cond  // there is something in queue, or closed was set
 	queue   frameQueue
 	closed  bool
-	cut     virtio.Segmenter
-	frame   []byte
-
-	// whole is set, with mu held, once packets are received: the port takes what
-	// stands for several frames as it is.
-	whole atomic.Bool
-
-	closing  sync.Once
-	closeErr error
 }
 
-var (
-	_ Conn         = (*memPort)(nil)
-	_ Dropper      = (*memPort)(nil)
-	_ carrier.Conn = (*memPort)(nil)
-)
+var _ carrier.Transport = (*memPort)(nil)
 
 // newMemPort joins a fabric. Its field leave is to be set.
 func newMemPort(f *fabric) *memPort {
@@ -52,28 +37,15 @@ func newMemPort(f *fabric) *memPort {
 	return p
 }
 
-func (p *memPort) Send(frame []byte) error {
+// SendPackets implements [carrier.Transport].
+func (p *memPort) SendPackets(packets []carrier.Packet, wait bool) error {
 	p.sending.Lock()
 	defer p.sending.Unlock()
-	p.single[0].Data = frame
-	err := p.send(p.single[:], false)
-	p.single[0] = carrier.Packet{}
-	return err
-}
-
-// SendPackets is that of [carrier.Conn].
-func (p *memPort) SendPackets(packets []carrier.Packet) error {
-	p.sending.Lock()
-	defer p.sending.Unlock()
-	return p.send(packets, true)
-}
-
-func (p *memPort) send(packets []carrier.Packet, wait bool) error {
 	if p.route == nil {
 		p.route = newRouting()
 	}
 	bad, err := p.fabric.forward(p.route, &p.port, packets, wait)
-	p.droppedSend.Add(uint64(bad))
+	p.DroppedSend.Add(uint64(bad))
 	return err
 }
 
@@ -85,50 +57,19 @@ func (p *memPort) deliver(packets []carrier.Packet) {
 		return
 	}
 	for i := range packets {
-		switch h, data := packets[i].Offload, packets[i].Data; {
-		case len(data) < HeaderLen:
-			p.droppedRecv.Add(1)
-		case h == virtio.Header{} || p.whole.Load():
-			p.push(h, data)
-		default:
-			p.pushFrames(h, data)
+		h, data := packets[i].Offload, packets[i].Data
+		if len(data) < HeaderLen {
+			p.DroppedRecv.Add(1)
+		} else if !p.queue.push(h, data) {
+			frames, _ := virtio.Count(h, data)
+			p.DroppedRecv.Add(uint64(frames))
 		}
 	}
 	p.arrived.Signal()
 }
 
-func (p *memPort) takesWhole() bool { return p.whole.Load() }
-
-func (p *memPort) push(h virtio.Header, data []byte) {
-	if !p.queue.push(h, data) {
-		frames, _ := virtio.Count(h, data)
-		p.droppedRecv.Add(uint64(frames))
-	}
-}
-
-func (p *memPort) pushFrames(h virtio.Header, data []byte) {
-	segments, err := p.cut.Split(h, data, 0)
-	if err != nil {
-		p.droppedRecv.Add(1)
-	}
-	for _, g := range segments {
-		p.frame = append(append(p.frame[:0], g.Head...), g.Data...)
-		p.push(virtio.Header{}, p.frame)
-	}
-}
-
-func (p *memPort) Recv(frame []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for p.wait() {
-		if h, n := p.queue.pop(frame); n <= len(frame) && h == (virtio.Header{}) {
-			p.wakeNext()
-			return n, nil
-		}
-		p.droppedRecv.Add(1)
-	}
-	return 0, net.ErrClosed
-}
+// takesWhole implements [taker]: what has to be cut is when it is received.
+func (p *memPort) takesWhole() bool { return true }
 
 // wait waits until there is something in the queue; it reports false if the port
 // is closed and nothing is left. p.mu is held.
@@ -139,12 +80,11 @@ func (p *memPort) wait() bool {
 	return !p.queue.empty()
 }
 
-// RecvPackets is that of [carrier.Conn]. Once it was called, Recv must not be.
+// RecvPackets implements [carrier.Transport].
 func (p *memPort) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	b.Release()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.whole.Store(true)
 	if !p.wait() {
 		return nil, net.ErrClosed
 	}
@@ -171,15 +111,12 @@ func (p *memPort) wakeNext() {
 // Close leaves the fabric. What has arrived by then is lost, unless the port
 // drains.
 func (p *memPort) Close() error {
-	p.closing.Do(func() {
-		p.mu.Lock()
-		p.closed = true
-		if !p.drains {
-			p.queue = frameQueue{}
-		}
-		p.arrived.Broadcast()
-		p.mu.Unlock()
-		p.closeErr = p.leave()
-	})
-	return p.closeErr
+	p.mu.Lock()
+	p.closed = true
+	if !p.drains {
+		p.queue = frameQueue{}
+	}
+	p.arrived.Broadcast()
+	p.mu.Unlock()
+	return p.leave()
 }

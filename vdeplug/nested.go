@@ -37,7 +37,7 @@ type nestedWork struct {
 	virtio.Segmenter
 	packets []carrier.Packet
 	bytes   []byte
-	one     carrier.Packet // of Send
+	one     carrier.Packet // that is being changed
 }
 
 var nestedWorks = sync.Pool{New: func() any { return new(nestedWork) }}
@@ -68,72 +68,49 @@ func (w *nestedWork) free() {
 	nestedWorks.Put(w)
 }
 
-// A nestedConn is a plug on another.
-type nestedConn struct {
-	dropCounter
-	vnl     string
-	inner   Conn
-	packets carrier.Conn // inner
-	frames  *carrier.Frames
-	nesting nesting
-	one     oneByOne
-
-	closing   atomic.Bool
-	closeOnce sync.Once
+// A layer is what transports on another have in common.
+type layer struct {
+	carrier.Counters
+	inner carrier.Transport
 }
 
-var (
-	_ Conn         = (*nestedConn)(nil)
-	_ Dropper      = (*nestedConn)(nil)
-	_ Linker       = (*nestedConn)(nil)
-	_ carrier.Conn = (*nestedConn)(nil)
-)
+// Dropped returns the counts of the layer and of those below it.
+func (l *layer) Dropped() (recv, send uint64) {
+	recv, send = l.Counters.Dropped()
+	r, s := carrier.Dropped(l.inner)
+	return recv + r, send + s
+}
+
+// Link returns that of the innermost network.
+func (l *layer) Link() (link Link) {
+	if inner, ok := l.inner.(Linker); ok {
+		link = inner.Link()
+	}
+	return link
+}
+
+func (l *layer) below() carrier.Transport { return l.inner }
+
+// A nestedConn changes packets on their way to another transport.
+type nestedConn struct {
+	layer
+	nesting nesting
+	closing atomic.Bool
+}
+
+var _ carrier.Transport = (*nestedConn)(nil)
 
 // newNested takes over the inner plug.
-func newNested(l Locator, inner Conn, n nesting) *nestedConn {
-	c := &nestedConn{vnl: l.String(), inner: inner, nesting: n}
-	c.packets, c.frames = packetsOf(inner)
-	return c
+func newNested(l Locator, inner Conn, n nesting) Conn {
+	return newPlug(l.String(), &nestedConn{layer: layer{inner: transportOf(inner)}, nesting: n})
 }
 
-// packetsOf returns a plug as one that moves packets. If it is none, frames does
-// that for it.
-func packetsOf(inner Conn) (packets carrier.Conn, frames *carrier.Frames) {
-	if packets, ok := inner.(carrier.Conn); ok {
-		return packets, nil
-	}
-	frames = carrier.NewFrames(inner, MaxFrame)
-	return frames, frames
-}
-
-func (c *nestedConn) unwrap() Conn { return c.inner }
-
-// final says of an error which network it is of.
-func (c *nestedConn) final(op string, err error) error { return finalError(op, c.vnl, err, &c.closing) }
-
-func finalError(op, vnl string, err error, closing *atomic.Bool) error {
-	if err == nil || closing.Load() {
-		if err != nil {
-			err = net.ErrClosed
-		}
-		return err
-	}
-	if e, ok := err.(*Error); ok {
-		err = e.Err // what it is nested in is in the locator
-	}
-	return &Error{op, vnl, err}
-}
-
-func (c *nestedConn) Recv(frame []byte) (int, error) {
-	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
-}
-
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (c *nestedConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	for {
-		packets, err := c.packets.RecvPackets(b)
+		packets, err := c.inner.RecvPackets(b)
 		if err != nil {
-			return nil, c.final("recv", err)
+			return nil, err
 		}
 		b.Packets = packets[:0]
 		for i := range packets {
@@ -141,7 +118,7 @@ func (c *nestedConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 			case pass:
 				b.Packets = append(b.Packets, packets[i])
 			case dropped:
-				c.droppedRecv.Add(1)
+				c.DroppedRecv.Add(1)
 			}
 		}
 		if len(b.Packets) > 0 {
@@ -153,72 +130,26 @@ func (c *nestedConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	}
 }
 
-// outward hands a packet to the nesting, unless it is none.
-func (c *nestedConn) outward(w *nestedWork, p *carrier.Packet) {
-	if len(p.Data) < HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame {
-		c.droppedSend.Add(1)
-		return
-	}
-	c.droppedSend.Add(uint64(c.nesting.outward(w, p)))
-}
-
-// SendPackets is that of [carrier.Conn].
-func (c *nestedConn) SendPackets(packets []carrier.Packet) error {
+// SendPackets implements [carrier.Transport].
+func (c *nestedConn) SendPackets(packets []carrier.Packet, wait bool) error {
 	w := nestedWorks.Get().(*nestedWork)
 	defer w.free()
 	for i := range packets {
-		c.outward(w, &packets[i])
-	}
-	return c.final("send", c.packets.SendPackets(w.packets))
-}
-
-// Send sends a frame that the caller keeps, and must not wait.
-func (c *nestedConn) Send(frame []byte) error {
-	if c.closing.Load() {
-		return net.ErrClosed
-	}
-	w := nestedWorks.Get().(*nestedWork)
-	defer w.free()
-	w.one = carrier.Packet{Data: frame}
-	if sendable(frame) {
-		w.move(&w.one)
-	}
-	c.outward(w, &w.one)
-	for _, p := range w.packets {
-		if err := c.inner.Send(p.Data); err != nil {
-			return c.final("send", err)
+		p := packets[i]
+		if len(p.Data) < HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame {
+			c.DroppedSend.Add(1)
+			continue
 		}
+		if !wait { // the bytes are the caller's
+			w.move(&p)
+		}
+		w.one = p
+		c.DroppedSend.Add(uint64(c.nesting.outward(w, &w.one)))
 	}
-	return nil
+	return c.inner.SendPackets(w.packets, wait)
 }
 
-// Drops returns the counts of the plug and of those that it is nested on.
-func (c *nestedConn) Drops() Drops { return innerDrops(c.dropCounter.Drops(), c.inner, c.frames) }
-
-func innerDrops(d Drops, inner Conn, frames *carrier.Frames) Drops {
-	if inner, ok := inner.(Dropper); ok {
-		more := inner.Drops()
-		d.Recv += more.Recv
-		d.Send += more.Send
-	}
-	if frames != nil {
-		d.Send += frames.Bad.Load()
-	}
-	return d
-}
-
-// Link returns that of the network that the plug is nested on.
-func (c *nestedConn) Link() (link Link) {
-	if inner, ok := c.inner.(Linker); ok {
-		link = inner.Link()
-	}
-	return link
-}
-
-func (c *nestedConn) Close() (err error) {
-	c.closeOnce.Do(func() {
-		c.closing.Store(true)
-		err = c.inner.Close()
-	})
-	return err
+func (c *nestedConn) Close() error {
+	c.closing.Store(true)
+	return c.inner.Close()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/vdestack/vdestack/internal/carrier"
 	"math"
 	mathrand "math/rand/v2"
 	"slices"
@@ -66,7 +67,7 @@ func openNetemu(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newEmuConn(l, inner, e), nil
+	return newPlug(l.String(), newEmuConn(inner, e)), nil
 }
 
 // An Emulation says how a network is impaired. The zero Emulation changes nothing.
@@ -164,17 +165,16 @@ type Emulator struct {
 // or of the first such network that it is nested on. It returns nil if there is
 // none.
 func FindEmulator(c Conn) *Emulator {
-	for c != nil {
-		switch plug := c.(type) {
+	for t := transportOf(c); ; {
+		switch at := t.(type) {
 		case *emuConn:
-			return plug.emu
-		case interface{ unwrap() Conn }:
-			c = plug.unwrap()
+			return at.emu
+		case interface{ below() carrier.Transport }:
+			t = at.below()
 		default:
 			return nil
 		}
 	}
-	return nil
 }
 
 // Emulation returns how the network is impaired, with the seed that is in use.

@@ -624,7 +624,7 @@ func TestNetemuPackets(t *testing.T) {
 			c := newChannel(t, "out", options)
 			if packet {
 				p := testPacket(segments, mss)
-				check(t, c.from.(carrier.Conn).SendPackets([]carrier.Packet{p}))
+				check(t, c.from.(carrier.Transport).SendPackets([]carrier.Packet{p}, true))
 			} else {
 				for _, f := range sent {
 					send(t, c.from, f)
@@ -649,16 +649,16 @@ func TestNetemuPackets(t *testing.T) {
 	}
 	// Not even the header changes.
 	synctest.Test(t, func(t *testing.T) {
-		c := openPlugTest(t, "netemu://delay=5ms{mem://"+t.Name()+"}").(carrier.Conn)
-		peer := openPlugTest(t, "mem://"+t.Name()).(carrier.Conn)
+		c := openPlugTest(t, "netemu://delay=5ms{mem://"+t.Name()+"}").(carrier.Transport)
+		peer := openPlugTest(t, "mem://"+t.Name()).(carrier.Transport)
 		defer c.(Conn).Close()
 		defer peer.(Conn).Close()
-		for _, way := range [][2]carrier.Conn{{c, peer}, {peer, c}} {
+		for _, way := range [][2]carrier.Transport{{c, peer}, {peer, c}} {
 			var b carrier.Buffer
 			go func() {
 				time.Sleep(time.Millisecond) // the switch has seen who takes packets
 				p := testPacket(segments, mss)
-				way[0].SendPackets([]carrier.Packet{p})
+				way[0].SendPackets([]carrier.Packet{p}, true)
 			}()
 			got, err := way[1].RecvPackets(&b)
 			want := testPacket(segments, mss)
@@ -682,7 +682,7 @@ func TestNetemuBatches(t *testing.T) {
 		for n := range emuBatch {
 			packets = append(packets, carrier.Packet{Data: numbered(n, 100)})
 		}
-		check(t, c.(carrier.Conn).SendPackets(packets))
+		check(t, c.(carrier.Transport).SendPackets(packets, true))
 		time.Sleep(5 * time.Millisecond)
 		synctest.Wait()
 		if !slices.Equal(sent.sizes, []int{emuBatch}) {
@@ -694,7 +694,7 @@ func TestNetemuBatches(t *testing.T) {
 
 // batches is a plug that notes how many packets it is handed.
 type batches struct {
-	dropCounter
+	carrier.Counters
 	sizes  []int
 	closed chan struct{}
 }
@@ -706,7 +706,7 @@ func (b *batches) RecvPackets(*carrier.Buffer) ([]carrier.Packet, error) {
 	<-b.closed
 	return nil, net.ErrClosed
 }
-func (b *batches) SendPackets(p []carrier.Packet) error {
+func (b *batches) SendPackets(p []carrier.Packet, _ bool) error {
 	b.sizes = append(b.sizes, len(p))
 	return nil
 }
@@ -751,7 +751,9 @@ func TestNetemuErrors(t *testing.T) {
 		t.Run(options, func(t *testing.T) {
 			noLeaks(t)
 			p, q := net.Pipe()
-			Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) { return newStream("nestedtest://", p), nil })
+			Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
+				return newPlug("nestedtest://", newStream(p)), nil
+			})
 			defer unregister("nestedtest")
 			vnl := "netemu://" + options + "{nestedtest://}"
 			in := openInbox(t, vnl)
@@ -765,7 +767,9 @@ func TestNetemuErrors(t *testing.T) {
 	}
 	// Who sends is told, too, though later.
 	p, q := net.Pipe()
-	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) { return newStream("nestedtest://", p), nil })
+	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
+		return newPlug("nestedtest://", newStream(p)), nil
+	})
 	defer unregister("nestedtest")
 	c := openPlugTest(t, "netemu://delay=1ms{nestedtest://}")
 	defer c.Close()
@@ -844,9 +848,9 @@ func FuzzNetemuPacket(f *testing.F) {
 		h := virtio.Header{Flags: flags, GSOType: gso, GSOSize: size, CsumStart: start, CsumOffset: offset}
 		for _, imp := range []Impairment{{Delay: time.Hour}, {Delay: time.Hour, Corrupt: 1, Duplicate: 1, Reorder: .5}} {
 			m := newEmulator(Emulation{Out: imp, Seed: 1})
-			var d dropCounter
+			var d carrier.Counters
 			l := &m.out
-			l.dropped = &d.droppedSend
+			l.dropped = &d.DroppedSend
 			var s virtio.Segmenter
 			for range 3 {
 				l.put(&s, &carrier.Packet{Offload: h, Data: bytes.Clone(data)}, 0)

@@ -3,7 +3,8 @@ package vdeplug
 import (
 	"context"
 	"net"
-	"sync"
+
+	"github.com/vdestack/vdestack/internal/carrier"
 )
 
 func init() {
@@ -13,37 +14,30 @@ func init() {
 
 // openNull connects to a network that drops, and counts, every frame. The body
 // is ignored.
-func openNull(context.Context, Locator, *Options) (Conn, error) {
-	return &nullConn{closed: make(chan struct{})}, nil
+func openNull(_ context.Context, l Locator, _ *Options) (Conn, error) {
+	return newPlug(l.String(), &nullConn{closed: make(chan struct{})}), nil
 }
 
 type nullConn struct {
-	dropCounter
-	closing sync.Once
-	closed  chan struct{}
+	carrier.Counters
+	closed chan struct{}
 }
 
-var (
-	_ Conn    = (*nullConn)(nil)
-	_ Dropper = (*nullConn)(nil)
-)
+var _ carrier.Transport = (*nullConn)(nil)
 
-func (c *nullConn) Recv([]byte) (int, error) {
+// RecvPackets implements [carrier.Transport].
+func (c *nullConn) RecvPackets(*carrier.Buffer) ([]carrier.Packet, error) {
 	<-c.closed
-	return 0, net.ErrClosed
+	return nil, net.ErrClosed
 }
 
-func (c *nullConn) Send([]byte) error {
-	select {
-	case <-c.closed:
-		return net.ErrClosed
-	default:
-		c.droppedSend.Add(1)
-		return nil
-	}
+// SendPackets implements [carrier.Transport].
+func (c *nullConn) SendPackets(packets []carrier.Packet, _ bool) error {
+	c.DropPackets(packets)
+	return nil
 }
 
 func (c *nullConn) Close() error {
-	c.closing.Do(func() { close(c.closed) })
+	close(c.closed)
 	return nil
 }

@@ -38,9 +38,13 @@ func (p pollFile) sendMsgs(s *carrier.Sender, sending carrier.Sending, wait bool
 
 func (p pollFile) closed() bool { return p.raw.Control(func(uintptr) {}) != nil }
 
+// A frameCodec makes packets of datagrams and datagrams of packets, and counts what
+// is neither.
+type frameCodec struct{ carrier.Counters }
+
 // receiveFrames receives datagrams that are frames each, from a socket without
 // more to say. empty is how many had no byte.
-func (d *dropCounter) receiveFrames(fd int, b *carrier.Buffer) (empty int, err error) {
+func (d *frameCodec) receiveFrames(fd int, b *carrier.Buffer) (empty int, err error) {
 	n, err := b.RecvMsgs(fd, MaxFrame+1, carrier.DataOnly)
 	if err != nil {
 		return 0, err
@@ -56,18 +60,18 @@ func (d *dropCounter) receiveFrames(fd int, b *carrier.Buffer) (empty int, err e
 }
 
 // addFrame adds a datagram that is a frame.
-func (d *dropCounter) addFrame(b *carrier.Buffer, g carrier.Datagram) {
+func (d *frameCodec) addFrame(b *carrier.Buffer, g carrier.Datagram) {
 	switch {
 	case len(g.Data) == 0:
 	case len(g.Data) < HeaderLen || len(g.Data) > MaxFrame || g.Truncated:
-		d.droppedRecv.Add(1)
+		d.DroppedRecv.Add(1)
 	default:
 		b.Add(virtio.Header{}, g.Data)
 	}
 }
 
 // sendFrames sends the frames of packets, a frame in each datagram.
-func (d *dropCounter) sendFrames(p pollFile, packets []carrier.Packet, sending carrier.Sending, wait bool) error {
+func (d *frameCodec) sendFrames(p pollFile, packets []carrier.Packet, sending carrier.Sending, wait bool) error {
 	s := carrier.NewSender()
 	defer s.Free()
 	for i := range packets {
@@ -93,28 +97,28 @@ func (d *dropCounter) sendFrames(p pollFile, packets []carrier.Packet, sending c
 }
 
 // flush sends what was added to s, and counts what is lost.
-func (d *dropCounter) flush(p pollFile, s *carrier.Sender, sending carrier.Sending, wait bool) error {
+func (d *frameCodec) flush(p pollFile, s *carrier.Sender, sending carrier.Sending, wait bool) error {
 	if s.Empty() {
 		return nil
 	}
 	lost, err := p.sendMsgs(s, sending, wait)
 	if err == nil { // which otherwise says it
-		d.droppedSend.Add(uint64(lost))
+		d.DroppedSend.Add(uint64(lost))
 	}
 	return err
 }
 
 // split returns the frames of a packet, with room before them. What cannot be
 // sent is counted.
-func (d *dropCounter) split(s *carrier.Sender, p *carrier.Packet, headroom int) ([]virtio.Segment, bool) {
+func (d *frameCodec) split(s *carrier.Sender, p *carrier.Packet, headroom int) ([]virtio.Segment, bool) {
 	segments, err := s.Segmenter.Split(p.Offload, p.Data, headroom)
 	if err != nil || len(segments) == 0 {
-		d.droppedSend.Add(1)
+		d.DroppedSend.Add(1)
 		return nil, false
 	}
 	// The first is the longest; the last may be shorter, but has headers.
 	if n := len(segments[0].Head) - headroom + len(segments[0].Data); n < HeaderLen || n > MaxFrame {
-		d.droppedSend.Add(uint64(len(segments)))
+		d.DroppedSend.Add(uint64(len(segments)))
 		return nil, false
 	}
 	return segments, true

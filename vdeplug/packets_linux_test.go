@@ -102,22 +102,22 @@ func openTest(t *testing.T, vnl string) Conn {
 }
 
 // greet lets a know where b is, and b who a is.
-func greet(t *testing.T, a, b carrier.Conn) {
+func greet(t *testing.T, a, b carrier.Transport) {
 	t.Helper()
 	hello := testFrame(station(1), station(2), 60)
-	if err := b.SendPackets([]carrier.Packet{{Data: hello}}); err != nil {
+	if err := b.SendPackets([]carrier.Packet{{Data: hello}}, true); err != nil {
 		t.Fatal(err)
 	}
 	collect(t, a, [][]byte{hello})
 	hello = testFrame(station(2), station(1), 60)
-	if err := a.SendPackets([]carrier.Packet{{Data: hello}}); err != nil {
+	if err := a.SendPackets([]carrier.Packet{{Data: hello}}, true); err != nil {
 		t.Fatal(err)
 	}
 	collect(t, b, [][]byte{hello})
 }
 
 // collect receives packets until the frames have come, in order.
-func collect(t *testing.T, c carrier.Conn, want [][]byte) {
+func collect(t *testing.T, c carrier.Transport, want [][]byte) {
 	t.Helper()
 	stop := time.AfterFunc(patience, func() { c.(Conn).Close() })
 	defer stop.Stop()
@@ -146,7 +146,7 @@ func TestPackets(t *testing.T) {
 		t.Run(pair.name, func(t *testing.T) {
 			noLeaks(t)
 			ca, cb := pair.open(t)
-			a, b := ca.(carrier.Conn), cb.(carrier.Conn)
+			a, b := ca.(carrier.Transport), cb.(carrier.Transport)
 			greet(t, a, b)
 			for _, size := range [][2]int{{1, 100}, {2, 1446}, {10, 1446}, {44, 1446}, {100, 400}, {7, 8900}} {
 				if pair.name == "vde" && size[1] > 1500 || pair.name == "stream" && size[0] > 44 {
@@ -154,7 +154,7 @@ func TestPackets(t *testing.T) {
 				}
 				p := testPacket(size[0], size[1])
 				want := carriertest.Frames(t, p)
-				if err := a.SendPackets([]carrier.Packet{p}); err != nil {
+				if err := a.SendPackets([]carrier.Packet{p}, true); err != nil {
 					t.Fatal(err)
 				}
 				collect(t, b, want)
@@ -168,7 +168,7 @@ func TestPackets(t *testing.T) {
 					packets = append(packets, p)
 				}
 			}
-			if err := a.SendPackets(packets); err != nil {
+			if err := a.SendPackets(packets, true); err != nil {
 				t.Fatal(err)
 			}
 			collect(t, b, want)
@@ -184,11 +184,11 @@ func TestPackets(t *testing.T) {
 
 // senderOf returns what lets the kernel cut datagrams.
 func senderOf(c Conn) *udpSender {
-	switch c := c.(type) {
-	case *udpConn:
-		return c.udp
-	case *vxvdeConn:
-		return c.udp
+	if c, ok := isOn[*udpConn](c); ok {
+		return c.on.udp
+	}
+	if c, ok := isOn[*vxvdeConn](c); ok {
+		return c.on.udp
 	}
 	return nil
 }
@@ -206,7 +206,7 @@ func TestPacketsOneByOne(t *testing.T) {
 			}
 			p := testPacket(40, 1446)
 			want := carriertest.Frames(t, p)
-			if err := ca.(carrier.Conn).SendPackets([]carrier.Packet{p}); err != nil {
+			if err := ca.(carrier.Transport).SendPackets([]carrier.Packet{p}, true); err != nil {
 				t.Fatal(err)
 			}
 			for _, frame := range want {
@@ -223,7 +223,7 @@ func TestPacketsBad(t *testing.T) {
 		t.Run(pair.name, func(t *testing.T) {
 			noLeaks(t)
 			ca, cb := pair.open(t)
-			a, b := ca.(carrier.Conn), cb.(carrier.Conn)
+			a, b := ca.(carrier.Transport), cb.(carrier.Transport)
 			greet(t, a, b)
 			if strings.Contains(pair.name, "mem") || slices.Contains([]string{"ptp", "switch", "switch plug"}, pair.name) {
 				t.Skip("whoever takes packets whole decides") // not a test left out: it is that of the receiver
@@ -236,7 +236,7 @@ func TestPacketsBad(t *testing.T) {
 			short := carrier.Packet{Data: make([]byte, HeaderLen-1)}
 			before := ca.(Dropper).Drops().Send
 			good := testFrame(station(2), station(1), 99)
-			if err := a.SendPackets([]carrier.Packet{bad, none, long, short, {}, {Data: good}}); err != nil {
+			if err := a.SendPackets([]carrier.Packet{bad, none, long, short, {}, {Data: good}}, true); err != nil {
 				t.Fatal(err)
 			}
 			collect(t, b, [][]byte{good})
@@ -258,7 +258,7 @@ func TestPacketsAllocs(t *testing.T) {
 		}
 		t.Run(pair.name, func(t *testing.T) {
 			ca, cb := pair.open(t)
-			a, b := ca.(carrier.Conn), cb.(carrier.Conn)
+			a, b := ca.(carrier.Transport), cb.(carrier.Transport)
 			greet(t, a, b)
 			packets := make([]carrier.Packet, 2)
 			var buf carrier.Buffer
@@ -269,7 +269,7 @@ func TestPacketsAllocs(t *testing.T) {
 				copy(model.Data, data)
 				packets[0], packets[1] = model, model
 				packets[1].Offload, packets[1].Data = virtio.Header{}, data[:1514]
-				if err := a.SendPackets(packets); err != nil {
+				if err := a.SendPackets(packets, true); err != nil {
 					t.Fatal(err)
 				}
 				for frames := 0; frames < 31; {
@@ -303,12 +303,12 @@ func TestUDPUncut(t *testing.T) {
 		t.Run(pair.name, func(t *testing.T) {
 			noLeaks(t)
 			ca, cb := pair.open(t)
-			a, b := ca.(carrier.Conn), cb.(carrier.Conn)
+			a, b := ca.(carrier.Transport), cb.(carrier.Transport)
 			greet(t, a, b)
 			for range 2 {
 				p := testPacket(20, 1446)
 				want := carriertest.Frames(t, p)
-				if err := a.SendPackets([]carrier.Packet{p}); err != nil {
+				if err := a.SendPackets([]carrier.Packet{p}, true); err != nil {
 					t.Fatal(err)
 				}
 				collect(t, b, want)
@@ -325,32 +325,27 @@ func TestUDPUncut(t *testing.T) {
 func TestPTPDirect(t *testing.T) {
 	noLeaks(t)
 	path, vnl := ptpName(t)
-	first := openTest(t, vnl).(*ptpConn)
-	second := openTest(t, vnl).(*ptpConn)
+	first := on[*ptpConn](openTest(t, vnl))
+	second := on[*ptpConn](openTest(t, vnl))
 	greet(t, first, second)
-	for _, c := range []*ptpConn{first, second} {
-		if c.direct.pair.Load() == nil {
-			t.Errorf("%s: no pair", c.role.own)
+	for _, c := range []plugOn[*ptpConn]{first, second} {
+		if c.on.direct.pair.Load() == nil {
+			t.Errorf("%s: no pair", c.on.role.own)
 		}
 	}
 	// A killed end leaves its name; the other sees the end of the pair, and
 	// goes on with the next.
-	second.closeOnce.Do(func() {
-		second.closing.Store(true)
-		close(second.stop)
-		<-second.done
-		second.release()
-	})
-	again := openTest(t, vnl).(*ptpConn)
-	if again.role.own != path+ptpSecond {
-		t.Fatalf("took the name %s", again.role.own)
+	second.kill()
+	again := on[*ptpConn](openTest(t, vnl))
+	if again.on.role.own != path+ptpSecond {
+		t.Fatalf("took the name %s", again.on.role.own)
 	}
 	in := newInbox(t, first)
 	carry(t, again, in, testFrame(station(1), station(2), 60))
-	if err := again.SendPackets([]carrier.Packet{{Data: testFrame(station(1), station(2), 60)}}); err != nil {
+	if err := again.SendPackets([]carrier.Packet{{Data: testFrame(station(1), station(2), 60)}}, true); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a pair", func() bool { return first.direct.pair.Load() != nil })
+	eventually(t, "a pair", func() bool { return first.on.direct.pair.Load() != nil })
 }
 
 func TestPTPDirectC(t *testing.T) {
@@ -358,24 +353,24 @@ func TestPTPDirectC(t *testing.T) {
 	path, vnl := ptpName(t)
 	c := cPlug(t, vnl)
 	waitPath(t, path)
-	ours := openTest(t, vnl).(*ptpConn)
+	ours := on[*ptpConn](openTest(t, vnl))
 	in := newInbox(t, ours)
 	carry(t, ours, c.inbox, testFrame(station(2), station(1), 60))
 	for i := range 3 {
 		frame := testFrame(station(2), station(1), 100+i)
-		if err := ours.SendPackets([]carrier.Packet{{Data: frame}}); err != nil {
+		if err := ours.SendPackets([]carrier.Packet{{Data: frame}}, true); err != nil {
 			t.Fatal(err)
 		}
 		c.want(t, frame)
 	}
 	carry(t, c, in, testFrame(station(1), station(2), 60))
-	if !ours.direct.offered.Load() || ours.direct.pair.Load() != nil {
-		t.Errorf("offered %v, a pair %v", ours.direct.offered.Load(), ours.direct.pair.Load())
+	if !ours.on.direct.offered.Load() || ours.on.direct.pair.Load() != nil {
+		t.Errorf("offered %v, a pair %v", ours.on.direct.offered.Load(), ours.on.direct.pair.Load())
 	}
 	eventually(t, "the end of the pair", func() bool {
-		ours.direct.mu.Lock()
-		defer ours.direct.mu.Unlock()
-		return ours.direct.file == nil
+		ours.on.direct.mu.Lock()
+		defer ours.on.direct.mu.Unlock()
+		return ours.on.direct.file == nil
 	})
 }
 
@@ -390,21 +385,21 @@ func BenchmarkPackets(b *testing.B) {
 			b.ReportAllocs()
 			packets := []carrier.Packet{p}
 			for b.Loop() {
-				a.SendPackets(packets)
+				a.SendPackets(packets, true)
 				c.RecvPackets(&buf)
 			}
 		})
 	}
 }
 
-func openMemPair(b *testing.B) (x, y carrier.Conn) {
-	for _, p := range []*carrier.Conn{&x, &y} {
+func openMemPair(b *testing.B) (x, y carrier.Transport) {
+	for _, p := range []*carrier.Transport{&x, &y} {
 		c, err := Open("mem://bench", nil)
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { c.Close() })
-		*p = c.(carrier.Conn)
+		*p = c.(carrier.Transport)
 	}
 	return x, y
 }

@@ -53,7 +53,7 @@ func openPCAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	start := time.Now()
 	u := newUnfinished(func() time.Duration { return time.Since(start) })
 	dev.SendFrames(u.taken)
-	return &tapConn{vnl: l.String(), name: name, dev: dev, unfinished: u}, nil
+	return newPlug(l.String(), &tapConn{name: name, dev: dev, unfinished: u}), nil
 }
 
 const (

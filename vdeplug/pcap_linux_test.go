@@ -149,17 +149,17 @@ func TestPCAPPackets(t *testing.T) {
 	wirePCAP(t)
 	noLeaks(t)
 	a, b := openTest(t, "vlan://4{pcap://here0}"), openTest(t, "vlan://4{pcap://there0}")
-	greet(t, a.(carrier.Conn), b.(carrier.Conn))
+	greet(t, a.(carrier.Transport), b.(carrier.Transport))
 	plain, raw := openTest(t, "pcap://here0"), openPacketSocket(t, "there0") // which sees no virtio header
 	for _, size := range [][2]int{{1, 100}, {44, 1446}, {7, 8900}} {
 		p := testPacket(size[0], size[1])
 		want := carriertest.Frames(t, p)
-		if err := a.(carrier.Conn).SendPackets([]carrier.Packet{p}); err != nil {
+		if err := a.(carrier.Transport).SendPackets([]carrier.Packet{p}, true); err != nil {
 			t.Fatal(err)
 		}
-		collect(t, b.(carrier.Conn), want)
+		collect(t, b.(carrier.Transport), want)
 		p = testPacket(size[0], size[1])
-		if err := plain.(carrier.Conn).SendPackets([]carrier.Packet{p}); err != nil {
+		if err := plain.(carrier.Transport).SendPackets([]carrier.Packet{p}, true); err != nil {
 			t.Fatal(err)
 		}
 		for _, frame := range want {
@@ -173,9 +173,9 @@ func TestPCAPPackets(t *testing.T) {
 func TestPCAPUnfinished(t *testing.T) {
 	wirePCAP(t)
 	noLeaks(t)
-	here := openTest(t, "pcap://here0").(*tapConn)
+	here := on[*tapConn](openTest(t, "pcap://here0"))
 	var now time.Duration
-	here.unfinished.now = func() time.Duration { return now }
+	here.on.unfinished.now = func() time.Duration { return now }
 	there := openDevice(t, "there0")
 	for _, step := range []struct {
 		name   string
@@ -193,7 +193,7 @@ func TestPCAPUnfinished(t *testing.T) {
 		{"after a while", func() { now += unfinishedLife }, station(2), false, true},
 		{"too late", func() { now++ }, station(2), false, false},
 		{"it is back", func() { hello(t, there, here, virtio.FlagNeedsCsum) }, station(2), false, true},
-		{"the interface refused", func() { here.dev.Refused.Add(1) }, station(2), false, false},
+		{"the interface refused", func() { here.on.dev.Refused.Add(1) }, station(2), false, false},
 	} {
 		step.before()
 		p := testPacket(44, 1446)
@@ -204,7 +204,7 @@ func TestPCAPUnfinished(t *testing.T) {
 			p.Offload.HdrLen += tagLen
 		}
 		want := carriertest.Frames(t, p)
-		if err := here.SendPackets([]carrier.Packet{p}); err != nil {
+		if err := here.SendPackets([]carrier.Packet{p}, true); err != nil {
 			t.Fatal(err)
 		}
 		n, wantPackets := 0, len(want)
@@ -260,7 +260,7 @@ func openDevice(t *testing.T, ifname string) *nic.Device {
 
 // hello lets the station that testPacket sends to send a packet of one frame, with
 // so much left to do, and waits until it has come.
-func hello(t *testing.T, from *nic.Device, to carrier.Conn, flags uint8) {
+func hello(t *testing.T, from *nic.Device, to carrier.Transport, flags uint8) {
 	t.Helper()
 	p := testPacket(1, 100)
 	dst, src := station(1), station(2)
@@ -354,7 +354,7 @@ func TestMacVTAP(t *testing.T) {
 	}
 	p := testPacket(20, 1400)
 	want := carriertest.Frames(t, p)
-	if err := c.(carrier.Conn).SendPackets([]carrier.Packet{p}); err != nil {
+	if err := c.(carrier.Transport).SendPackets([]carrier.Packet{p}, true); err != nil {
 		t.Fatal(err)
 	}
 	for _, frame := range want {

@@ -173,7 +173,7 @@ func (d *direct) send(pair *pollFile, packets []carrier.Packet, wait bool) bool 
 	return true
 }
 
-// Refused is that of [carrier.Sending].
+// Refused implements [carrier.Sending].
 func (d *direct) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
 	switch err {
 	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:

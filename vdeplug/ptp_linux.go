@@ -63,12 +63,12 @@ func openPTP(ctx context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := newPTPConn(l.String(), fd, p)
+	c, err := newPTPConn(fd, p)
 	if err != nil {
 		p.unlink()
 		return nil, err
 	}
-	return c, nil
+	return newPlug(l.String(), c), nil
 }
 
 // parsePTP returns the absolute path of a locator: the process may go elsewhere.
@@ -269,16 +269,12 @@ type ptpConn struct {
 	done chan struct{} // closed when watch has ended
 }
 
-var (
-	_ Conn         = (*ptpConn)(nil)
-	_ Dropper      = (*ptpConn)(nil)
-	_ carrier.Conn = (*ptpConn)(nil)
-)
+var _ carrier.Transport = (*ptpConn)(nil)
 
 // newPTPConn takes over a bound socket.
-func newPTPConn(vnl string, sock int, p *ptpPeer) (_ *ptpConn, err error) {
+func newPTPConn(sock int, p *ptpPeer) (_ *ptpConn, err error) {
 	c := &ptpConn{
-		datagramConn: datagramConn{vnl: vnl, peer: p},
+		datagramConn: datagramConn{peer: p},
 		role:         p,
 		second:       p.second && directPTP,
 		sock:         sock,
@@ -334,17 +330,13 @@ func (c *ptpConn) watch() {
 	}
 }
 
-func (c *ptpConn) Recv(frame []byte) (int, error) {
-	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
-}
-
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (c *ptpConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	err := c.both.receive(b, c)
-	return b.Packets, c.final("recv", err)
+	return b.Packets, err
 }
 
-// Receive is that of [carrier.Receiver].
+// Receive implements [carrier.Receiver].
 func (c *ptpConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
 	c.turn++
 	pair := c.pairs != (c.turn%16 == 0)
@@ -402,14 +394,8 @@ func (c *ptpConn) receiveDatagrams(b *carrier.Buffer) error {
 	return nil
 }
 
-func (c *ptpConn) Send(frame []byte) error { return c.one.send(c, frame) }
-
-// SendPackets is that of [carrier.Conn].
-func (c *ptpConn) SendPackets(packets []carrier.Packet) error {
-	return c.final("send", c.sendPackets(packets, true))
-}
-
-func (c *ptpConn) sendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [carrier.Transport].
+func (c *ptpConn) SendPackets(packets []carrier.Packet, wait bool) error {
 	if pair := c.direct.pair.Load(); pair != nil && c.direct.send(pair, packets, wait) {
 		return nil
 	}
@@ -419,7 +405,7 @@ func (c *ptpConn) sendPackets(packets []carrier.Packet, wait bool) error {
 	return c.sendFrames(c.file, packets, c, wait)
 }
 
-// Refused is that of [carrier.Sending].
+// Refused implements [carrier.Sending].
 func (c *ptpConn) Refused(fd int, s *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
 	c.direct.offered.Store(false) // the next peer has had none
 	return c.datagramConn.Refused(fd, s, frames, err)
@@ -427,14 +413,12 @@ func (c *ptpConn) Refused(fd int, s *carrier.Sender, frames int, err error) (los
 
 // Close removes the name of the socket.
 func (c *ptpConn) Close() error {
-	c.closeOnce.Do(func() {
-		c.closing.Store(true)
-		close(c.stop)
-		c.role.unlink()
-		teardown.Within(func() {
-			<-c.done
-			c.release()
-		})
+	c.closing.Store(true)
+	close(c.stop)
+	c.role.unlink()
+	teardown.Within(func() {
+		<-c.done
+		c.release()
 	})
 	return nil
 }

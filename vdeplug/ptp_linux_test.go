@@ -96,7 +96,7 @@ func TestPTPRestart(t *testing.T) {
 					}
 					c := reopen(t, again, name, vnl)
 					// An idle end of C never notices that its peer went.
-					if _, ours := stays.Conn.(*ptpConn); ours {
+					if _, ours := isOn[*ptpConn](stays.Conn); ours {
 						carry(t, c, stays, testFrame(station(1), station(2), 60))
 					}
 					carry(t, stays, c, testFrame(station(1), station(2), 60))
@@ -304,7 +304,7 @@ func TestPTPFull(t *testing.T) {
 	a, b := openPlug(t, vnl), openPlug(t, vnl)
 	// As long as an end is not connected back, its queue is short.
 	eventually(t, "a connection back", func() bool {
-		role := a.(*ptpConn).role
+		role := on[*ptpConn](a).on.role
 		role.mu.Lock()
 		defer role.mu.Unlock()
 		return role.connected
@@ -352,7 +352,7 @@ func TestPTPEmpty(t *testing.T) {
 		}
 		frame := testFrame(broadcast, station(1), 60)
 		eventually(t, "a connection", func() bool {
-			role := c.(*ptpConn).role
+			role := on[*ptpConn](c).on.role
 			role.mu.Lock()
 			defer role.mu.Unlock()
 			return role.connected
@@ -376,4 +376,16 @@ func TestPTPEmpty(t *testing.T) {
 func BenchmarkPTP(b *testing.B) {
 	vnl := "ptp://" + filepath.Join(b.TempDir(), "p")
 	benchPlugs(b, vnl, vnl)
+}
+
+// kill does what the kernel does for a killed process: nobody removes the name.
+func (c plugOn[T]) kill() {
+	c.closeOnce.Do(func() {
+		c.closing.Store(true)
+		p := any(c.on).(*ptpConn)
+		p.closing.Store(true)
+		close(p.stop)
+		<-p.done
+		p.release()
+	})
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/teardown"
-	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,16 +24,13 @@ const ptpAnswer = 2 * time.Second
 // second connects, and gets one byte in answer: 0, or the errno of a refusal. When
 // the listener goes, the other takes its place.
 type ptpSeqConn struct {
-	dropCounter
-	vnl  string
+	carrier.Counters
 	path string
-	one  oneByOne
 
-	closing   atomic.Bool
-	closeOnce sync.Once
-	ctx       context.Context // ended by Close
-	cancel    context.CancelFunc
-	done      chan struct{} // closed when run has ended
+	closing atomic.Bool
+	ctx     context.Context // ended by Close
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when run has ended
 
 	mu       sync.Mutex // guards the fields below; never held across a system call that waits
 	changed  sync.Cond  // link or closed was set
@@ -56,22 +52,18 @@ type ptpListener struct {
 	dev, ino uint64
 }
 
-var (
-	_ Conn         = (*ptpSeqConn)(nil)
-	_ Dropper      = (*ptpSeqConn)(nil)
-	_ carrier.Conn = (*ptpSeqConn)(nil)
-)
+var _ carrier.Transport = (*ptpSeqConn)(nil)
 
 func openPTPSeqpacket(ctx context.Context, vnl, path string) (Conn, error) {
 	listener, link, err := takePTPSeqpacket(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	c := &ptpSeqConn{vnl: vnl, path: path, listener: listener, link: link, done: make(chan struct{})}
+	c := &ptpSeqConn{path: path, listener: listener, link: link, done: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.changed.L = &c.mu
 	go c.run()
-	return c, nil
+	return newPlug(vnl, c), nil
 }
 
 // takePTPSeqpacket connects to the listener of a path, or becomes it.
@@ -339,26 +331,21 @@ func (c *ptpSeqConn) drop(link *ptpLink) {
 
 // count takes over the counts of a link.
 func (c *ptpSeqConn) count(link *ptpLink) {
-	d := link.Drops()
-	c.droppedRecv.Add(d.Recv)
-	c.droppedSend.Add(d.Send)
+	recv, send := link.Dropped()
+	c.DroppedRecv.Add(recv)
+	c.DroppedSend.Add(send)
 }
 
-// Drops returns the counts of all links so far.
-func (c *ptpSeqConn) Drops() Drops {
-	d := c.dropCounter.Drops()
+// Dropped returns the counts of all links so far.
+func (c *ptpSeqConn) Dropped() (recv, send uint64) {
+	recv, send = c.Counters.Dropped()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.link != nil {
-		more := c.link.Drops()
-		d.Recv += more.Recv
-		d.Send += more.Send
+		r, s := c.link.Dropped()
+		recv, send = recv+r, send+s
 	}
-	return d
-}
-
-func (c *ptpSeqConn) Recv(frame []byte) (int, error) {
-	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
+	return recv, send
 }
 
 // wait waits for a link; nil: the plug was closed.
@@ -374,7 +361,7 @@ func (c *ptpSeqConn) wait() *ptpLink {
 	return c.link
 }
 
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (c *ptpSeqConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	for {
 		b.Release() // it may take long
@@ -389,12 +376,8 @@ func (c *ptpSeqConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	}
 }
 
-func (c *ptpSeqConn) Send(frame []byte) error { return c.one.send(c, frame) }
-
-// SendPackets is that of [carrier.Conn].
-func (c *ptpSeqConn) SendPackets(packets []carrier.Packet) error { return c.sendPackets(packets, true) }
-
-func (c *ptpSeqConn) sendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [carrier.Transport].
+func (c *ptpSeqConn) SendPackets(packets []carrier.Packet, wait bool) error {
 	c.mu.Lock()
 	link := c.link
 	c.mu.Unlock()
@@ -402,10 +385,7 @@ func (c *ptpSeqConn) sendPackets(packets []carrier.Packet, wait bool) error {
 	case c.closing.Load():
 		return net.ErrClosed
 	case link == nil: // nobody is there, as with a cable
-		for i := range packets {
-			frames, _ := virtio.Count(packets[i].Offload, packets[i].Data)
-			c.droppedSend.Add(uint64(frames))
-		}
+		c.DropPackets(packets)
 		return nil
 	}
 	if there, err := link.send(packets, wait); err != nil || !there {
@@ -419,26 +399,24 @@ func (c *ptpSeqConn) sendPackets(packets []carrier.Packet, wait bool) error {
 
 // Close removes the name of the socket, if it is that of this end.
 func (c *ptpSeqConn) Close() error {
-	c.closeOnce.Do(func() {
-		c.closing.Store(true)
-		c.mu.Lock()
-		c.closed = true
-		listener, link := c.listener, c.link
-		c.changed.Broadcast()
-		c.mu.Unlock()
-		c.cancel()
+	c.closing.Store(true)
+	c.mu.Lock()
+	c.closed = true
+	listener, link := c.listener, c.link
+	c.changed.Broadcast()
+	c.mu.Unlock()
+	c.cancel()
+	if listener != nil {
+		listener.unlink()
+	}
+	teardown.Within(func() {
 		if listener != nil {
-			listener.unlink()
+			listener.file.close()
 		}
-		teardown.Within(func() {
-			if listener != nil {
-				listener.file.close()
-			}
-			if link != nil {
-				c.drop(link)
-			}
-			<-c.done
-		})
+		if link != nil {
+			c.drop(link)
+		}
+		<-c.done
 	})
 	return nil
 }

@@ -62,7 +62,7 @@ func TestPTPSeqpacket(t *testing.T) {
 	both(a, b)
 	// The one that listens: the other takes its place.
 	a.Close()
-	eventually(t, "another listener", func() bool { return b.Conn.(*ptpSeqConn).listens() })
+	eventually(t, "another listener", func() bool { return on[*ptpSeqConn](b.Conn).on.listens() })
 	a = openInbox(t, vnl)
 	both(a, b)
 	a.Close()

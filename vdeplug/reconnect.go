@@ -16,7 +16,6 @@ import (
 
 	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/errtext"
-	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 const (
@@ -69,16 +68,15 @@ func (e lastingError) Unwrap() error { return e.error }
 // A reconnector is a plug on a network that is opened again when it is gone. It
 // has a goroutine only then, and a little longer.
 type reconnector struct {
-	dropCounter // of frames for a network that is gone
-	vnl         string
-	again       func(context.Context) (_ Conn, changed bool, _ error)
-	notify      func(Link)
-	now         atomic.Pointer[session]
+	carrier.Counters // of frames for a network that is gone
+	vnl              string
+	again            func(context.Context) (_ Conn, changed bool, _ error)
+	notify           func(Link)
+	now              atomic.Pointer[session]
 
-	ctx       context.Context // ends with Close
-	cancel    context.CancelFunc
-	work      sync.WaitGroup // of revive
-	closeOnce sync.Once
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	work   sync.WaitGroup // of revive
 
 	mu       sync.Mutex // guards the fields below; never held across a call of a plug
 	link     Link
@@ -90,18 +88,14 @@ type reconnector struct {
 }
 
 var (
-	_ Conn         = (*reconnector)(nil)
-	_ Dropper      = (*reconnector)(nil)
-	_ Linker       = (*reconnector)(nil)
-	_ carrier.Conn = (*reconnector)(nil)
+	_ Linker            = (*reconnector)(nil)
+	_ carrier.Transport = (*reconnector)(nil)
 )
 
 // A session is the plug on the network, or an absence in its place.
 type session struct {
-	conn    Conn
-	packets carrier.Conn    // conn
-	frames  *carrier.Frames // packets, if conn is none
-	absence *absence        // conn, if it is one
+	transport carrier.Transport
+	absence   *absence // transport, if it is one
 
 	// When the network has gone: why.
 	cause error
@@ -109,66 +103,24 @@ type session struct {
 }
 
 func newSession(c Conn) *session {
-	s := &session{conn: c, lost: make(chan struct{})}
-	var ok bool
-	if s.packets, ok = c.(carrier.Conn); !ok {
-		s.frames = carrier.NewFrames(c, MaxFrame)
-		s.packets = s.frames
-	}
-	return s
-}
-
-func (s *session) drops() (d Drops) {
-	if c, ok := s.conn.(Dropper); ok {
-		d = c.Drops()
-	}
-	if s.frames != nil {
-		d.Send += s.frames.Bad.Load()
-	}
-	return d
+	return &session{transport: transportOf(c), lost: make(chan struct{})}
 }
 
 // newReconnector takes over an open plug. again opens its network once more, and
 // says whether that is another one than the locator meant at first. ctx has the
 // values that again wants.
-func newReconnector(ctx context.Context, vnl string, c Conn, notify func(Link), again func(context.Context) (Conn, bool, error)) *reconnector {
+func newReconnector(ctx context.Context, vnl string, c Conn, notify func(Link), again func(context.Context) (Conn, bool, error)) Conn {
 	r := &reconnector{vnl: vnl, again: again, notify: notify, live: newSession(c)}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	r.now.Store(r.live)
-	return r
+	return newPlug(vnl, r)
 }
 
-func (r *reconnector) Recv(frame []byte) (int, error) {
-	for {
-		s := r.now.Load()
-		n, err := s.conn.Recv(frame)
-		if err == nil {
-			return n, nil
-		}
-		if err := r.lose(s, err); err != nil {
-			return 0, err
-		}
-	}
-}
-
-func (r *reconnector) Send(frame []byte) error {
-	s := r.now.Load()
-	err := s.conn.Send(frame)
-	if err == nil {
-		return nil
-	}
-	if err := r.lose(s, err); err != nil {
-		return err
-	}
-	r.droppedSend.Add(1)
-	return nil
-}
-
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (r *reconnector) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	for {
 		s := r.now.Load()
-		packets, err := s.packets.RecvPackets(b)
+		packets, err := s.transport.RecvPackets(b)
 		if err == nil {
 			return packets, nil
 		}
@@ -179,25 +131,18 @@ func (r *reconnector) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	}
 }
 
-// SendPackets is that of [carrier.Conn].
-func (r *reconnector) SendPackets(packets []carrier.Packet) error {
+// SendPackets implements [carrier.Transport].
+func (r *reconnector) SendPackets(packets []carrier.Packet, wait bool) error {
 	s := r.now.Load()
-	err := s.packets.SendPackets(packets)
+	err := s.transport.SendPackets(packets, wait)
 	if err == nil {
 		return nil
 	}
 	if err := r.lose(s, err); err != nil {
 		return err
 	}
-	r.dropPackets(packets)
+	r.DropPackets(packets)
 	return nil
-}
-
-func (r *reconnector) dropPackets(packets []carrier.Packet) {
-	for i := range packets {
-		frames, _ := virtio.Count(packets[i].Offload, packets[i].Data)
-		r.droppedSend.Add(uint64(frames))
-	}
 }
 
 // lose notes that a call of the session's plug has failed. It returns an error if
@@ -217,7 +162,7 @@ func (r *reconnector) lose(s *session, err error) error {
 	close(s.lost)
 	r.link.Err, r.link.Reconnecting = err, true
 	a := &absence{r: r, over: make(chan struct{})}
-	r.now.Store(&session{conn: a, packets: a, absence: a})
+	r.now.Store(&session{transport: a, absence: a})
 	if !r.running {
 		r.running = true
 		r.work.Go(func() { r.revive(s) })
@@ -277,15 +222,15 @@ func (r *reconnector) rest(s *session) bool {
 
 // forget closes the plug of a lost session. What waits in it is woken.
 func (r *reconnector) forget(s *session) {
-	err := s.conn.Close()
-	d := s.drops()
+	err := s.transport.Close()
+	recv, send := carrier.Dropped(s.transport)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
 		r.closeErr = err
 	}
-	r.past.Recv += d.Recv
-	r.past.Send += d.Send
+	r.past.Recv += recv
+	r.past.Send += send
 	r.live = nil
 }
 
@@ -386,36 +331,31 @@ func (r *reconnector) Link() Link {
 	return r.link
 }
 
-// Drops returns the counts of all plugs so far.
-func (r *reconnector) Drops() Drops {
+// Dropped returns the counts of all plugs so far.
+func (r *reconnector) Dropped() (recv, send uint64) {
 	r.mu.Lock()
 	past, live := r.past, r.live
 	r.mu.Unlock()
-	d := r.dropCounter.Drops()
-	d.Recv += past.Recv
-	d.Send += past.Send
+	recv, send = r.Counters.Dropped()
+	recv, send = recv+past.Recv, send+past.Send
 	if live != nil {
-		more := live.drops()
-		d.Recv += more.Recv
-		d.Send += more.Send
+		r, s := carrier.Dropped(live.transport)
+		recv, send = recv+r, send+s
 	}
-	return d
+	return recv, send
 }
 
 func (r *reconnector) Close() (err error) {
-	r.closeOnce.Do(func() {
-		r.mu.Lock()
-		r.closed = true
-		live := r.live
-		r.mu.Unlock()
-		r.cancel()
-		if live != nil {
-			err = live.conn.Close() // a second time, perhaps
-		}
-		r.work.Wait()
-		err = errors.Join(err, r.closeErr) // nobody else is left
-	})
-	return err
+	r.mu.Lock()
+	r.closed = true
+	live := r.live
+	r.mu.Unlock()
+	r.cancel()
+	if live != nil {
+		err = live.transport.Close() // a second time, perhaps
+	}
+	r.work.Wait()
+	return errors.Join(err, r.closeErr) // nobody else is left
 }
 
 // An absence is in the place of a plug while the network is gone. It drops what
@@ -454,22 +394,12 @@ func (a *absence) ended() error {
 	}
 }
 
-func (a *absence) Recv([]byte) (int, error) { return 0, a.wait() }
-
 func (a *absence) RecvPackets(*carrier.Buffer) ([]carrier.Packet, error) { return nil, a.wait() }
 
-func (a *absence) Send([]byte) error {
+func (a *absence) SendPackets(packets []carrier.Packet, _ bool) error {
 	err := a.ended()
 	if err == nil {
-		a.r.droppedSend.Add(1)
-	}
-	return err
-}
-
-func (a *absence) SendPackets(packets []carrier.Packet) error {
-	err := a.ended()
-	if err == nil {
-		a.r.dropPackets(packets)
+		a.r.DropPackets(packets)
 	}
 	return err
 }

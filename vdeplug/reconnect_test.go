@@ -89,12 +89,14 @@ func (f *flaky) attempts() []time.Time {
 
 // A flakyConn returns the frames that are sent, until it is gone.
 type flakyConn struct {
-	dropCounter
+	carrier.Counters
 	frames     chan []byte
 	gone       chan struct{}
 	once, ends sync.Once
 	closed     chan struct{}
 }
+
+func (c *flakyConn) Drops() Drops { return Drops{c.DroppedRecv.Load(), c.DroppedSend.Load()} }
 
 func (c *flakyConn) end() { c.ends.Do(func() { close(c.gone) }) }
 
@@ -120,7 +122,7 @@ func (c *flakyConn) Send(frame []byte) error {
 	select {
 	case c.frames <- bytes.Clone(frame):
 	default:
-		c.droppedSend.Add(1)
+		c.DroppedSend.Add(1)
 	}
 	return nil
 }
@@ -190,7 +192,7 @@ func TestReconnect(t *testing.T) {
 		if err := c.Send(frame); err != nil || !bytes.Equal(<-got, frame) {
 			t.Fatal("no frame", err)
 		}
-		f.conn().droppedSend.Add(3)
+		f.conn().DroppedSend.Add(3)
 
 		f.set(errTestAgain)
 		lost := time.Now()
@@ -458,7 +460,7 @@ func TestReconnectNested(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if _, ok := c.(*nestedConn); !ok {
+		if _, ok := isOn[*nestedConn](c); !ok {
 			t.Errorf("the plug is a %T", c)
 		}
 		got, _ := receiving(c)
@@ -494,8 +496,8 @@ func TestReconnectPackets(t *testing.T) {
 	}
 	var b carrier.Buffer
 	defer b.Release()
-	round := func(from, to carrier.Conn) {
-		if err := from.SendPackets(packets); err != nil {
+	round := func(from, to carrier.Transport) {
+		if err := from.SendPackets(packets, true); err != nil {
 			t.Fatal(err)
 		}
 		for n := 0; n < len(packets); {
@@ -506,8 +508,8 @@ func TestReconnectPackets(t *testing.T) {
 			n += len(got)
 		}
 	}
-	ours, theirs := c.(carrier.Conn), peer.(carrier.Conn)
-	for _, way := range [][2]carrier.Conn{{ours, theirs}, {theirs, ours}} {
+	ours, theirs := c.(carrier.Transport), peer.(carrier.Transport)
+	for _, way := range [][2]carrier.Transport{{ours, theirs}, {theirs, ours}} {
 		round(way[0], way[1])
 		if n := testing.AllocsPerRun(100, func() { round(way[0], way[1]) }); n >= 1 && !raceEnabled {
 			t.Errorf("%v allocations in a round", n)
@@ -530,7 +532,7 @@ func TestReconnectRace(t *testing.T) {
 				var b carrier.Buffer
 				defer b.Release()
 				for {
-					if _, err := c.(carrier.Conn).RecvPackets(&b); err != nil {
+					if _, err := c.(carrier.Transport).RecvPackets(&b); err != nil {
 						return
 					}
 				}
@@ -545,7 +547,7 @@ func TestReconnectRace(t *testing.T) {
 					}
 				})
 				wg.Go(func() {
-					for c.Send(make([]byte, 60)) == nil && c.(carrier.Conn).SendPackets([]carrier.Packet{{Data: make([]byte, 60)}}) == nil {
+					for c.Send(make([]byte, 60)) == nil && c.(carrier.Transport).SendPackets([]carrier.Packet{{Data: make([]byte, 60)}}, true) == nil {
 						c.(Dropper).Drops()
 						c.(Linker).Link()
 						time.Sleep(time.Millisecond)

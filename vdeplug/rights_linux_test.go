@@ -377,11 +377,11 @@ func TestRightsAtSwitch(t *testing.T) {
 				case "waiting":
 					fd, busy = dialRaw(t, dir).ctl, admits
 				case "packets":
-					client := openPlug(t, dir).(*vdeConn)
-					if !client.whole {
+					client := on[*vdeConn](openPlug(t, dir))
+					if !client.on.whole {
 						t.Fatal("no pair")
 					}
-					client.data.raw.Control(func(p uintptr) { fd = int(p) })
+					client.on.data.raw.Control(func(p uintptr) { fd = int(p) })
 					busy = func() {
 						if err := client.Send(testFrame(broadcast, station(3), 60)); err != nil {
 							t.Fatal(err)

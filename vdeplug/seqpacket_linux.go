@@ -41,7 +41,7 @@ func openSeqpacket(_ context.Context, l Locator, _ *Options) (Conn, error) {
 		adopted.remove(fd)
 		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
 	}
-	return &seqpacketConn{vnl: l.String(), fd: fd, link: seqpacketLink{file: file}}, nil
+	return newPlug(l.String(), &seqpacketConn{fd: fd, link: seqpacketLink{file: file}}), nil
 }
 
 // adopted are the descriptors that plugs have taken over. A second owner would
@@ -101,7 +101,7 @@ func adoptSeqpacket(fd int) (pollFile, error) {
 
 // A seqpacketLink is a connected socket.
 type seqpacketLink struct {
-	dropCounter
+	frameCodec
 	file pollFile
 	dead atomic.Bool // sending has seen the end
 }
@@ -109,7 +109,7 @@ type seqpacketLink struct {
 // errHungUp is the end of a link.
 var errHungUp = fmt.Errorf("the peer has closed its end: %w", io.EOF)
 
-// Receive is that of [carrier.Receiver].
+// Receive implements [carrier.Receiver].
 func (s *seqpacketLink) Receive(fd int, b *carrier.Buffer) (bool, error) {
 	for {
 		empty, err := s.receiveFrames(fd, b)
@@ -125,7 +125,7 @@ func (s *seqpacketLink) Receive(fd int, b *carrier.Buffer) (bool, error) {
 		case empty > 0 && hungUp(fd):
 			return true, errHungUp // the end looks like empty packets
 		}
-		s.droppedRecv.Add(uint64(empty))
+		s.DroppedRecv.Add(uint64(empty))
 		if s.file.closed() {
 			return true, net.ErrClosed
 		}
@@ -145,7 +145,7 @@ func (s *seqpacketLink) send(packets []carrier.Packet, wait bool) (bool, error) 
 	return !s.dead.Load(), err
 }
 
-// Refused is that of [carrier.Sending].
+// Refused implements [carrier.Sending].
 func (s *seqpacketLink) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
 	switch err {
 	case unix.EPIPE, unix.ECONNRESET, unix.ENOTCONN:
@@ -160,67 +160,42 @@ func (s *seqpacketLink) Refused(_ int, _ *carrier.Sender, frames int, err error)
 // A seqpacketConn is a plug on one link, with which it ends.
 type seqpacketConn struct {
 	link seqpacketLink
-	vnl  string
 	fd   int
-	one  oneByOne
-
-	closing   atomic.Bool
-	closeOnce sync.Once
 }
 
-var (
-	_ Conn         = (*seqpacketConn)(nil)
-	_ Dropper      = (*seqpacketConn)(nil)
-	_ carrier.Conn = (*seqpacketConn)(nil)
-)
+var _ carrier.Transport = (*seqpacketConn)(nil)
 
 // final also says that the network cannot be opened again: its descriptor will be
 // that of something else.
-func (c *seqpacketConn) final(op string, err error) error {
-	switch {
-	case err == nil:
+func (c *seqpacketConn) final(err error) error {
+	if err == nil {
 		return nil
-	case c.closing.Load():
-		return net.ErrClosed
 	}
-	return &Error{op, c.vnl, lastingError{err}}
+	return lastingError{err}
 }
 
-func (c *seqpacketConn) Drops() Drops { return c.link.Drops() }
+func (c *seqpacketConn) Dropped() (recv, send uint64) { return c.link.Dropped() }
 
-func (c *seqpacketConn) Recv(frame []byte) (int, error) {
-	return c.one.recv(c, &c.link.dropCounter, &c.closing, frame)
-}
-
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (c *seqpacketConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	err := c.link.file.receive(b, &c.link)
-	return b.Packets, c.final("recv", err)
+	return b.Packets, c.final(err)
 }
 
-func (c *seqpacketConn) Send(frame []byte) error { return c.one.send(c, frame) }
-
-// SendPackets is that of [carrier.Conn].
-func (c *seqpacketConn) SendPackets(packets []carrier.Packet) error {
-	return c.sendPackets(packets, true)
-}
-
-func (c *seqpacketConn) sendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [carrier.Transport].
+func (c *seqpacketConn) SendPackets(packets []carrier.Packet, wait bool) error {
 	there, err := c.link.send(packets, wait)
 	if err == nil && !there {
 		err = errHungUp
 	}
-	return c.final("send", err)
+	return c.final(err)
 }
 
 // Close closes the descriptor.
 func (c *seqpacketConn) Close() error {
-	c.closeOnce.Do(func() {
-		c.closing.Store(true)
-		teardown.Within(func() {
-			c.link.file.close()
-			adopted.remove(c.fd)
-		})
+	teardown.Within(func() {
+		c.link.file.close()
+		adopted.remove(c.fd)
 	})
 	return nil
 }

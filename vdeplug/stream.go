@@ -41,11 +41,10 @@ const (
 // while they run. When the stream ends, Recv returns an error that wraps
 // [io.EOF]. A length that cannot be one is the end too: there is no mark from
 // which to go on.
-func NewStream(rw io.ReadWriteCloser) Conn { return newStream("stream", rw) }
+func NewStream(rw io.ReadWriteCloser) Conn { return newPlug("stream", newStream(rw)) }
 
-func newStream(vnl string, rw io.ReadWriteCloser) *stream {
+func newStream(rw io.ReadWriteCloser) *stream {
 	s := &stream{
-		vnl:     vnl,
 		rw:      rw,
 		r:       bufio.NewReaderSize(rw, 64<<10),
 		queue:   make([]byte, 0, streamQueue),
@@ -58,17 +57,17 @@ func newStream(vnl string, rw io.ReadWriteCloser) *stream {
 	return s
 }
 
+var segmenters = sync.Pool{New: func() any { return new(virtio.Segmenter) }}
+
 type stream struct {
-	dropCounter
-	vnl string
-	rw  io.ReadWriteCloser
+	carrier.Counters
+	rw io.ReadWriteCloser
 
 	rmu  sync.Mutex    // guards r and rerr; held while Recv waits
 	r    *bufio.Reader // its Read ends when rw is closed
 	rerr error
 
-	smu     sync.Mutex // guards cut and late; held while SendPackets waits
-	cut     virtio.Segmenter
+	smu     sync.Mutex // guards late; held while SendPackets waits
 	late    *time.Timer
 	emptied chan struct{} // has something when queue was emptied
 
@@ -78,30 +77,10 @@ type stream struct {
 	werr   error
 	closed bool
 
-	closing sync.Once
-	ended   chan struct{} // closed when write has returned
+	ended chan struct{} // closed when write has returned
 }
 
-func (s *stream) Recv(frame []byte) (int, error) {
-	s.rmu.Lock()
-	defer s.rmu.Unlock()
-	for {
-		switch {
-		case s.isClosed():
-			return 0, net.ErrClosed
-		case s.rerr != nil:
-			return 0, s.rerr
-		}
-		n, err := s.readFrame(frame)
-		if err != nil {
-			s.rerr = &Error{"recv", s.vnl, err}
-		} else if n > 0 {
-			return n, nil
-		}
-	}
-}
-
-// RecvPackets is that of [carrier.Conn]. It returns all frames of the stream that
+// RecvPackets implements [carrier.Transport]. It returns all frames of the stream that
 // were read together.
 func (s *stream) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	b.Release() // it may take long
@@ -128,7 +107,7 @@ func (s *stream) readFrames(b *carrier.Buffer) {
 	for len(mem) >= MaxFrame {
 		n, err := s.readFrame(mem[:MaxFrame])
 		if err != nil {
-			s.rerr = &Error{"recv", s.vnl, err}
+			s.rerr = err
 			return
 		}
 		if n > 0 {
@@ -174,7 +153,7 @@ func (s *stream) readFrame(frame []byte) (int, error) {
 	case n > maxStreamFrame:
 		return 0, fmt.Errorf("frame length %d is more than %d: this is no VDE stream, or it has lost a byte", n, maxStreamFrame)
 	case n < HeaderLen || n > MaxFrame || n > len(frame):
-		s.droppedRecv.Add(1)
+		s.DroppedRecv.Add(1)
 		_, err = s.r.Discard(n)
 		return 0, torn(err)
 	}
@@ -190,33 +169,20 @@ func torn(err error) error {
 	return err
 }
 
-func (s *stream) Send(frame []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.closed:
-		return net.ErrClosed
-	case s.werr != nil:
-		return s.werr
-	case !sendable(frame) || !s.room(len(frame)):
-		s.droppedSend.Add(1)
-		return nil
-	}
-	s.append(frame, nil)
-	s.wake.Signal()
-	return nil
-}
-
 // append queues a frame of two pieces, for which there is room.
 func (s *stream) append(head, data []byte) {
 	s.queue = binary.BigEndian.AppendUint16(s.queue, uint16(len(head)+len(data)))
 	s.queue = append(append(s.queue, head...), data...)
 }
 
-// SendPackets is that of [carrier.Conn]. It waits a moment where there is no room.
-func (s *stream) SendPackets(packets []carrier.Packet) error {
-	s.smu.Lock()
-	defer s.smu.Unlock()
+// SendPackets implements [carrier.Transport].
+func (s *stream) SendPackets(packets []carrier.Packet, wait bool) error {
+	if wait {
+		s.smu.Lock()
+		defer s.smu.Unlock()
+	}
+	cut := segmenters.Get().(*virtio.Segmenter)
+	defer segmenters.Put(cut)
 	late := time.Now().Add(roomWait)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,14 +192,14 @@ func (s *stream) SendPackets(packets []carrier.Packet) error {
 		} else if s.werr != nil {
 			return s.werr
 		}
-		segments, err := s.cut.Split(packets[i].Offload, packets[i].Data, 0)
+		segments, err := cut.Split(packets[i].Offload, packets[i].Data, 0)
 		if err != nil {
-			s.droppedSend.Add(1)
+			s.DroppedSend.Add(1)
 		}
 		for _, g := range segments {
 			n := len(g.Head) + len(g.Data)
-			if n < HeaderLen || n > MaxFrame || !s.room(n) && !s.waitRoom(n, late) {
-				s.droppedSend.Add(1)
+			if n < HeaderLen || n > MaxFrame || !s.room(n) && !(wait && s.waitRoom(n, late)) {
+				s.DroppedSend.Add(1)
 				continue
 			}
 			s.append(g.Head, g.Data)
@@ -292,7 +258,7 @@ func (s *stream) write() {
 		err := writeFrames(s.rw, out)
 		s.mu.Lock()
 		if err != nil {
-			s.werr = &Error{"send", s.vnl, err}
+			s.werr = err
 			return
 		}
 	}
@@ -321,17 +287,15 @@ func writeFrames(w io.Writer, b []byte) error {
 // Close gives the reader a moment to take what was sent before, and closes the
 // files.
 func (s *stream) Close() (err error) {
-	s.closing.Do(func() {
-		s.mu.Lock()
-		s.closed = true
-		s.wake.Signal()
-		s.mu.Unlock()
-		s.waitWriter(streamFlush)
-		err = s.rw.Close()
-		if !s.waitWriter(streamEnd) {
-			err = errors.Join(err, errors.New("stream: a write goes on although its file was closed"))
-		}
-	})
+	s.mu.Lock()
+	s.closed = true
+	s.wake.Signal()
+	s.mu.Unlock()
+	s.waitWriter(streamFlush)
+	err = s.rw.Close()
+	if !s.waitWriter(streamEnd) {
+		err = errors.Join(err, errors.New("stream: a write goes on although its file was closed"))
+	}
 	return err
 }
 

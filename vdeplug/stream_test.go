@@ -290,7 +290,7 @@ func TestStreamBurst(t *testing.T) {
 	t.Run("to a reader", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r, w := io.Pipe()
-			c := NewStream(half{bytes.NewReader(nil), w}).(*stream)
+			c := NewStream(half{bytes.NewReader(nil), w}).(*plug)
 			got := make(chan int)
 			go func() {
 				c := NewStream(half{r, io.Discard})
@@ -298,7 +298,7 @@ func TestStreamBurst(t *testing.T) {
 				frames, _ := recvAll(c)
 				got <- len(frames)
 			}()
-			if err := c.SendPackets(packets); err != nil {
+			if err := c.SendPackets(packets, true); err != nil {
 				t.Error(err)
 			}
 			c.Close()
@@ -311,9 +311,9 @@ func TestStreamBurst(t *testing.T) {
 	t.Run("to nobody", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r, w := io.Pipe()
-			c := NewStream(half{bytes.NewReader(nil), w}).(*stream)
+			c := NewStream(half{bytes.NewReader(nil), w}).(*plug)
 			start := time.Now()
-			if err := c.SendPackets(packets); err != nil {
+			if err := c.SendPackets(packets, true); err != nil {
 				t.Error(err)
 			}
 			if d := time.Since(start); d != roomWait {
@@ -329,13 +329,13 @@ func TestStreamBurst(t *testing.T) {
 	t.Run("until it is closed", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r, w := io.Pipe()
-			c := NewStream(half{bytes.NewReader(nil), w}).(*stream)
+			c := NewStream(half{bytes.NewReader(nil), w}).(*plug)
 			time.AfterFunc(roomWait/2, func() {
 				r.Close()
 				c.Close()
 			})
 			start := time.Now()
-			if err := c.SendPackets(packets); err == nil {
+			if err := c.SendPackets(packets, true); err == nil {
 				t.Error("no error")
 			}
 			if d := time.Since(start); d != roomWait/2 {

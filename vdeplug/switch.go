@@ -33,7 +33,11 @@ func init() {
 			if err != nil {
 				return nil, err
 			}
-			return openServer(ctx, cfg)
+			p, err := openServer(ctx, cfg)
+			if err != nil {
+				return nil, err
+			}
+			return newPlug(l.String(), p), nil
 		})
 	}
 }

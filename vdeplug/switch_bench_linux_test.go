@@ -95,7 +95,7 @@ func BenchmarkSwitch(b *testing.B) {
 			x, y := openBench(b, dir), openBench(b, dir)
 			var buf carrier.Buffer
 			defer buf.Release()
-			if err := y.SendPackets([]carrier.Packet{{Data: testFrame(broadcast, station(2), 60)}}); err != nil {
+			if err := y.SendPackets([]carrier.Packet{{Data: testFrame(broadcast, station(2), 60)}}, true); err != nil {
 				b.Fatal(err)
 			}
 			if _, err := x.RecvPackets(&buf); err != nil {
@@ -107,7 +107,7 @@ func BenchmarkSwitch(b *testing.B) {
 			packets := make([]carrier.Packet, 1)
 			for b.Loop() {
 				packets[0] = packet
-				if err := x.SendPackets(packets); err != nil {
+				if err := x.SendPackets(packets, true); err != nil {
 					b.Fatal(err)
 				}
 				for n := 0; n < frames; {
@@ -154,12 +154,12 @@ func (s *vdeSwitch) cpu(b *testing.B) (total time.Duration) {
 	return total
 }
 
-func openBench(b *testing.B, vnl string) carrier.Conn {
+func openBench(b *testing.B, vnl string) carrier.Transport {
 	b.Helper()
 	c, err := Open(vnl, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { c.Close() })
-	return c.(carrier.Conn)
+	return c.(carrier.Transport)
 }

@@ -296,14 +296,14 @@ func TestSwitchNeverReads(t *testing.T) {
 	}
 	unix.Close(never[0].data)
 	whole := openPlug(t, s.dir) // Recv is never called
-	from := openPlug(t, s.dir).(carrier.Conn)
+	from := openPlug(t, s.dir).(carrier.Transport)
 	memory := s.memory(t)
 	for range 500 {
 		batch := make([]carrier.Packet, 40)
 		for i := range batch {
 			batch[i].Data = testFrame(broadcast, station(7), 1514)
 		}
-		if err := from.SendPackets(batch); err != nil {
+		if err := from.SendPackets(batch, true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -345,7 +345,7 @@ func TestSwitchLengths(t *testing.T) {
 	})
 	works()
 	t.Run("pair", func(t *testing.T) {
-		c := openPlug(t, s.dir).(*vdeConn)
+		c := on[*vdeConn](openPlug(t, s.dir)).on
 		for n := longest; n >= 0; n-- {
 			var err error
 			c.data.raw.Write(func(fd uintptr) bool {

@@ -22,7 +22,7 @@ var servers = struct {
 }{make(chan struct{}, 1), make(map[string]*server)}
 
 // openServer joins the switch of the process in a directory, or makes it.
-func openServer(ctx context.Context, cfg switchConfig) (Conn, error) {
+func openServer(ctx context.Context, cfg switchConfig) (*memPort, error) {
 	if err := cfg.locate(ctx); err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func (s *server) close() {
 
 // A clientPort is a client of a server.
 type clientPort struct {
-	dropCounter
+	frameCodec
 	port
 	s     *server
 	ended atomic.Bool
@@ -169,7 +169,7 @@ func (p *clientPort) receive() {
 	b.Release()
 }
 
-// Receive is that of [carrier.Receiver]. It forwards what it receives, and is not
+// Receive implements [carrier.Receiver]. It forwards what it receives, and is not
 // done before the port ends: a socket that had one message needs no second look,
 // for the poller notes what comes after the first. After several, more have often
 // come meanwhile. Whoever waits has no memory, as there may be many.
@@ -190,7 +190,7 @@ func (p *clientPort) Receive(_ int, b *carrier.Buffer) (bool, error) {
 		r := routings.Get().(*routing)
 		bad, err := p.s.fabric.forward(r, &p.port, b.Packets, true)
 		routings.Put(r)
-		p.droppedRecv.Add(uint64(bad))
+		p.DroppedRecv.Add(uint64(bad))
 		if err != nil {
 			return true, err
 		}
@@ -215,7 +215,7 @@ func (p *clientPort) deliver(packets []carrier.Packet) {
 
 func (p *clientPort) takesWhole() bool { return p.whole }
 
-// Refused is that of [carrier.Sending].
+// Refused implements [carrier.Sending].
 func (p *clientPort) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
 	switch err {
 	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:

@@ -430,15 +430,15 @@ func TestSwitchWhole(t *testing.T) {
 	noLeaks(t)
 	local, dir := serve(t, "switch", "")
 	one, other := openPlug(t, dir), openPlug(t, dir)
-	if !one.(*vdeConn).whole || !other.(*vdeConn).whole {
+	if !on[*vdeConn](one).on.whole || !on[*vdeConn](other).on.whole {
 		t.Fatal("no pair of sockets")
 	}
-	ends := []carrier.Conn{one.(carrier.Conn), other.(carrier.Conn), local.(carrier.Conn)}
+	ends := []carrier.Transport{one.(carrier.Transport), other.(carrier.Transport), local.(carrier.Transport)}
 	for i, a := range ends {
 		b := ends[(i+1)%len(ends)]
-		for j, from := range []carrier.Conn{a, b} {
+		for j, from := range []carrier.Transport{a, b} {
 			hello := testFrame(broadcast, station(1+j), 60)
-			if err := from.SendPackets([]carrier.Packet{{Data: hello}}); err != nil {
+			if err := from.SendPackets([]carrier.Packet{{Data: hello}}, true); err != nil {
 				t.Fatal(err)
 			}
 			for _, to := range ends {
@@ -449,7 +449,7 @@ func TestSwitchWhole(t *testing.T) {
 		}
 		p := testPacket(44, 1446)
 		want := bytes.Clone(p.Data)
-		if err := a.SendPackets([]carrier.Packet{p}); err != nil {
+		if err := a.SendPackets([]carrier.Packet{p}, true); err != nil {
 			t.Fatal(err)
 		}
 		var buf carrier.Buffer

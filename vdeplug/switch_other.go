@@ -4,6 +4,6 @@ package vdeplug
 
 import "context"
 
-func openServer(_ context.Context, cfg switchConfig) (Conn, error) {
+func openServer(_ context.Context, cfg switchConfig) (*memPort, error) {
 	return nil, unsupported(string(cfg.kind))
 }

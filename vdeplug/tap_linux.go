@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/carrier"
@@ -20,23 +19,14 @@ const tunDevice = "/dev/net/tun"
 // tapConn is the network side of a TAP or macvtap interface, or a packet socket on
 // an interface.
 type tapConn struct {
-	dropCounter
-	vnl  string
+	carrier.Counters
 	name string // of the interface
 	dev  *nic.Device
-	one  oneByOne
 
 	unfinished *unfinished // of pcap; else nil
-
-	closing   atomic.Bool
-	closeOnce sync.Once
 }
 
-var (
-	_ Conn         = (*tapConn)(nil)
-	_ Dropper      = (*tapConn)(nil)
-	_ carrier.Conn = (*tapConn)(nil)
-)
+var _ carrier.Transport = (*tapConn)(nil)
 
 func openTAP(l Locator) (Conn, error) {
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
@@ -54,7 +44,7 @@ func openTAP(l Locator) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tapConn{vnl: l.String(), name: name, dev: dev}, nil
+	return newPlug(l.String(), &tapConn{name: name, dev: dev}), nil
 }
 
 // attachTAP makes fd the descriptor of an interface, and returns its name.
@@ -108,37 +98,32 @@ func explainAttach(name string, err error) error {
 	return fmt.Errorf("interface %q: %w", name, err)
 }
 
-// Drops returns the counts, with what the interface sent that is no packet.
-func (c *tapConn) Drops() Drops {
-	d := c.dropCounter.Drops()
-	d.Recv += c.dev.Bad.Load()
-	return d
+// Dropped returns the counts, with what the interface sent that is no packet.
+func (c *tapConn) Dropped() (recv, send uint64) {
+	recv, send = c.Counters.Dropped()
+	return recv + c.dev.Bad.Load(), send
 }
 
-func (c *tapConn) Recv(frame []byte) (int, error) {
-	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
-}
-
-func (c *tapConn) final(op string, err error) error {
+func (c *tapConn) final(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case c.closing.Load(), errors.Is(err, os.ErrClosed):
+	case errors.Is(err, os.ErrClosed):
 		return net.ErrClosed
 	case errors.Is(err, unix.EBADFD):
 		err = fmt.Errorf("interface %s was removed: %w", c.name, unix.EBADFD)
 	}
-	return &Error{op, c.vnl, err}
+	return err
 }
 
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (c *tapConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	for {
 		packets, err := c.dev.Read(b)
 		if err != nil {
-			return nil, c.final("recv", err)
+			return nil, c.final(err)
 		}
-		b.Packets = keep(packets, &c.droppedRecv)
+		b.Packets = keep(packets, &c.DroppedRecv)
 		if c.unfinished != nil {
 			c.unfinished.learn(b.Packets)
 		}
@@ -157,24 +142,15 @@ func keep(packets []carrier.Packet, dropped *atomic.Uint64) []carrier.Packet {
 	return kept
 }
 
-func (c *tapConn) Send(frame []byte) error { return c.one.send(c, frame) }
-
-// SendPackets is that of [carrier.Conn].
-func (c *tapConn) SendPackets(packets []carrier.Packet) error {
-	return c.sendPackets(packets, true)
-}
-
-func (c *tapConn) sendPackets(packets []carrier.Packet, _ bool) error {
-	counts, err := c.dev.Write(keep(packets, &c.droppedSend))
-	c.droppedSend.Add(counts.Dropped)
-	return c.final("send", err)
+// SendPackets implements [carrier.Transport].
+func (c *tapConn) SendPackets(packets []carrier.Packet, _ bool) error {
+	counts, err := c.dev.Write(keep(packets, &c.DroppedSend))
+	c.DroppedSend.Add(counts.Dropped)
+	return c.final(err)
 }
 
 // Close takes the interface away, unless it is persistent.
 func (c *tapConn) Close() error {
-	c.closeOnce.Do(func() {
-		c.closing.Store(true)
-		c.dev.Close()
-	})
+	c.dev.Close()
 	return nil
 }

@@ -35,16 +35,16 @@ func ip(t *testing.T, args string) {
 	}
 }
 
-func openTAPTest(t *testing.T, name string) *tapConn {
+func openTAPTest(t *testing.T, name string) plugOn[*tapConn] {
 	t.Helper()
-	return openPlug(t, "tap://"+name).(*tapConn)
+	return on[*tapConn](openPlug(t, "tap://"+name))
 }
 
 func TestTAPConn(t *testing.T) {
 	needTAP(t)
 	testConn(t, func(t *testing.T) Conn {
 		c := openTAPTest(t, "")
-		ip(t, "link set "+c.name+" up")
+		ip(t, "link set "+c.on.name+" up")
 		return c
 	})
 }
@@ -97,11 +97,11 @@ func TestTAPFrames(t *testing.T) {
 		t.Run("name "+name, func(t *testing.T) {
 			noLeaks(t)
 			c := openTAPTest(t, name)
-			if name != "" && c.name != name || c.name == "" {
-				t.Errorf("the interface is called %q", c.name)
+			if name != "" && c.on.name != name || c.on.name == "" {
+				t.Errorf("the interface is called %q", c.on.name)
 			}
-			ip(t, "link set "+c.name+" mtu 9216 up")
-			in, host := newInbox(t, c), openPacketSocket(t, c.name)
+			ip(t, "link set "+c.on.name+" mtu 9216 up")
+			in, host := newInbox(t, c), openPacketSocket(t, c.on.name)
 			for _, n := range []int{14, 15, 60, 1514, 9216 + 14} {
 				frame := testFrame(broadcast, station(1), n)
 				send(t, in, frame)
@@ -111,7 +111,7 @@ func TestTAPFrames(t *testing.T) {
 				in.want(t, frame)
 			}
 			c.Close()
-			if _, err := net.InterfaceByName(c.name); err == nil {
+			if _, err := net.InterfaceByName(c.on.name); err == nil {
 				t.Error("the interface is still there")
 			}
 		})
@@ -314,7 +314,7 @@ func TestTAPAllocs(t *testing.T) {
 	defer host.Close()
 	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
 	n := testing.AllocsPerRun(200, func() {
-		send(t, c, frame)
+		send(t, c.plug, frame)
 		send(t, host, frame)
 		for n := 0; n != len(frame); { // the host may have something to say
 			var err error

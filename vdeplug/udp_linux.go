@@ -32,13 +32,13 @@ func dialUDP(vnl string, local, peer netip.AddrPort) (_ Conn, err error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	c.vnl, c.peer = vnl, c
-	c.udp = newUDPSender(&c.dropCounter, c)
+	c.peer = c
+	c.udp = newUDPSender(&c.frameCodec, c)
 	if c.file, err = newPollFile(fd, "udp"); err != nil {
 		return nil, err
 	}
 	c.file.brief = true
-	return c, nil
+	return newPlug(vnl, c), nil
 }
 
 // A udpConn is one end of a pair.
@@ -48,11 +48,7 @@ type udpConn struct {
 	addr unix.Sockaddr
 }
 
-var (
-	_ Conn         = (*udpConn)(nil)
-	_ Dropper      = (*udpConn)(nil)
-	_ carrier.Conn = (*udpConn)(nil)
-)
+var _ carrier.Transport = (*udpConn)(nil)
 
 func (c *udpConn) prepare(fd int, local, peer netip.AddrPort) error {
 	growBuffers(fd, socketBuffer)
@@ -110,12 +106,10 @@ func (c *udpConn) reconnect(fd int, err error) bool {
 }
 
 // empty drops a packet without a frame.
-func (c *udpConn) empty(int) { c.droppedRecv.Add(1) }
+func (c *udpConn) empty(int) { c.DroppedRecv.Add(1) }
 
 func (c *udpConn) Close() error {
-	c.closeOnce.Do(func() {
-		c.closing.Store(true)
-		c.file.close()
-	})
+	c.closing.Store(true)
+	c.file.close()
 	return nil
 }

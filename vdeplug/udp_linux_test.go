@@ -71,7 +71,7 @@ func TestUDPStranger(t *testing.T) {
 func TestUDPReconnect(t *testing.T) {
 	noLeaks(t)
 	a, b := openPlug(t, udpVNL(7001, 7002, "127.0.0.1")), openInbox(t, udpVNL(7002, 7001, "127.0.0.1"))
-	a.(*udpConn).file.raw.Control(func(fd uintptr) { disconnect(int(fd)) })
+	on[*udpConn](a).on.file.raw.Control(func(fd uintptr) { disconnect(int(fd)) })
 	frame := testFrame(broadcast, station(1), 60)
 	if err := a.Send(frame); err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ const (
 // A udpSender sends frames by UDP, several as one datagram which the kernel, or
 // the network card, cuts (UDP_SEGMENT).
 type udpSender struct {
-	*dropCounter
+	*frameCodec
 	sending carrier.Sending
 	// limit is the size from which on the kernel refuses to cut: a datagram that
 	// does not fit into a packet of the network below goes in fragments, alone.
@@ -33,8 +33,8 @@ type udpSender struct {
 
 // newUDPSender returns a sender that counts with d. sending is asked about
 // errors; nil means the sender itself.
-func newUDPSender(d *dropCounter, sending carrier.Sending) *udpSender {
-	u := &udpSender{dropCounter: d, sending: sending}
+func newUDPSender(d *frameCodec, sending carrier.Sending) *udpSender {
+	u := &udpSender{frameCodec: d, sending: sending}
 	if sending == nil {
 		u.sending = u
 	}

@@ -72,7 +72,7 @@ func dialVDE(ctx context.Context, l Locator, cfg vdeConfig, o *Options) (Conn, e
 	if err != nil {
 		return nil, err
 	}
-	return conn, nil
+	return newPlug(d.vnl, conn), nil
 }
 
 // connectAny connects to the switch in the first directory that has one.
@@ -178,7 +178,7 @@ func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
 		return nil, err
 	}
 	t.end()
-	return newVDEConn(d.vnl, real, ctl, data, whole), nil
+	return newVDEConn(real, ctl, data, whole), nil
 }
 
 // ownPeer is own for the process at the other end of a connection.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,29 +21,22 @@ var wholeVDE = true
 // for frames, or of sockets for whole packets, and a stream that is silent as
 // long as the switch is there.
 type vdeConn struct {
-	dropCounter
-	vnl   string
+	frameCodec
 	dir   string // of the switch
 	ctl   *os.File
 	data  pollFile
 	whole bool
-	one   oneByOne
 
-	gone      atomic.Pointer[error] // why the switch is no longer there
-	closing   atomic.Bool
-	closeOnce sync.Once
-	watched   chan struct{} // closed when watch has ended
+	gone    atomic.Pointer[error] // why the switch is no longer there
+	closing atomic.Bool
+	watched chan struct{} // closed when watch has ended
 }
 
-var (
-	_ Conn         = (*vdeConn)(nil)
-	_ Dropper      = (*vdeConn)(nil)
-	_ carrier.Conn = (*vdeConn)(nil)
-)
+var _ carrier.Transport = (*vdeConn)(nil)
 
 // newVDEConn takes over the sockets after the handshake.
-func newVDEConn(vnl, dir string, ctl *os.File, data pollFile, whole bool) *vdeConn {
-	c := &vdeConn{vnl: vnl, dir: dir, ctl: ctl, data: data, whole: whole, watched: make(chan struct{})}
+func newVDEConn(dir string, ctl *os.File, data pollFile, whole bool) *vdeConn {
+	c := &vdeConn{dir: dir, ctl: ctl, data: data, whole: whole, watched: make(chan struct{})}
 	go c.watch()
 	return c
 }
@@ -75,36 +67,30 @@ func (c *vdeConn) end(err error) {
 }
 
 // final returns the error of an operation on a network that is closed or gone.
-func (c *vdeConn) final(op string) error {
+func (c *vdeConn) final() error {
 	if c.closing.Load() {
 		return net.ErrClosed
 	}
 	if err := c.gone.Load(); err != nil {
-		return &Error{op, c.vnl, *err}
+		return *err
 	}
 	return nil
 }
 
-func (c *vdeConn) Recv(frame []byte) (int, error) {
-	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
-}
-
-func (c *vdeConn) Send(frame []byte) error { return c.one.send(c, frame) }
-
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (c *vdeConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	err := c.data.receive(b, c)
 	if err != nil {
-		if final := c.final("recv"); final != nil {
+		if final := c.final(); final != nil {
 			err = final
 		}
 	}
 	return b.Packets, err
 }
 
-// Receive is that of [carrier.Receiver].
+// Receive implements [carrier.Receiver].
 func (c *vdeConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
-	for c.final("recv") == nil {
+	for c.final() == nil {
 		err := c.receiveData(fd, b, c.whole)
 		switch {
 		case err == unix.EAGAIN:
@@ -122,21 +108,19 @@ func (c *vdeConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
 	return true, net.ErrClosed
 }
 
-// SendPackets is that of [carrier.Conn].
-func (c *vdeConn) SendPackets(packets []carrier.Packet) error { return c.sendPackets(packets, true) }
-
-func (c *vdeConn) sendPackets(packets []carrier.Packet, wait bool) error {
-	if err := c.final("send"); err != nil {
+// SendPackets implements [carrier.Transport].
+func (c *vdeConn) SendPackets(packets []carrier.Packet, wait bool) error {
+	if err := c.final(); err != nil {
 		return err
 	}
 	err := c.sendData(&c.data, packets, c.whole, c, wait)
-	if final := c.final("send"); final != nil {
+	if final := c.final(); final != nil {
 		err = final
 	}
 	return err
 }
 
-// Refused is that of [carrier.Sending].
+// Refused implements [carrier.Sending].
 func (c *vdeConn) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
 	switch err {
 	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
@@ -151,27 +135,25 @@ func (c *vdeConn) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost
 // leave it, and if it does not run, the sockets and the port end later: after
 // turnWait and leaveWait at most.
 func (c *vdeConn) Close() error {
-	c.closeOnce.Do(func() {
-		c.closing.Store(true)
-		c.data.wake()
-		left := make(chan struct{})
-		go func() {
-			defer close(left)
-			var t turn
-			select {
-			case <-c.watched: // the switch has gone first
-			default:
-				if !c.whole { // that is a switch of this package, and needs none
-					t = takeTurn(context.Background(), c.dir)
-				}
-			}
-			c.leave(t)
-		}()
+	c.closing.Store(true)
+	c.data.wake()
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		var t turn
 		select {
-		case <-left:
-		case <-time.After(closeWait):
+		case <-c.watched: // the switch has gone first
+		default:
+			if !c.whole { // that is a switch of this package, and needs none
+				t = takeTurn(context.Background(), c.dir)
+			}
 		}
-	})
+		c.leave(t)
+	}()
+	select {
+	case <-left:
+	case <-time.After(closeWait):
+	}
 	return nil
 }
 

@@ -465,7 +465,7 @@ func BenchmarkVDE(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer unix.Close(pair[1])
-	c := newVDEConn("vde://", "", ctl, data, false)
+	c := newPlug("vde://", newVDEConn("", ctl, data, false))
 	defer c.Close()
 	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
 	b.ReportAllocs()

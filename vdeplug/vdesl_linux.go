@@ -45,9 +45,9 @@ func openVDESL(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := newStream(l.String(), line)
-	line.dropped = &s.droppedRecv
-	return s, nil
+	s := newStream(line)
+	line.dropped = &s.DroppedRecv
+	return newPlug(l.String(), s), nil
 }
 
 // A lineSpeed is one of termios(3).

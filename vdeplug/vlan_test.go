@@ -297,7 +297,7 @@ func TestNestedFrames(t *testing.T) {
 	a, b := newInbox(t, c), openInbox(t, "vlan://4{mem://nestedtest}")
 	bad := carrier.Packet{Data: make([]byte, 100), Offload: virtio.Header{GSOType: 77}}
 	frame := testFrame(broadcast, station(1), 60)
-	if err := c.(carrier.Conn).SendPackets([]carrier.Packet{{Data: bytes.Clone(frame)}, bad, {}}); err != nil {
+	if err := c.(carrier.Transport).SendPackets([]carrier.Packet{{Data: bytes.Clone(frame)}, bad, {}}, true); err != nil {
 		t.Fatal(err)
 	}
 	b.want(t, frame)
@@ -345,7 +345,9 @@ func TestNestedErrors(t *testing.T) {
 	}
 	// The end of the inner network is that of the outer.
 	p, q := net.Pipe()
-	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) { return newStream("nestedtest://", p), nil })
+	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
+		return newPlug("nestedtest://", newStream(p)), nil
+	})
 	defer unregister("nestedtest")
 	in := openInbox(t, "vlan://4{nestedtest://}")
 	q.Close()

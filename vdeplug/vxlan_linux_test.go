@@ -175,7 +175,7 @@ func TestVXLANKernel(t *testing.T) {
 			frame := testFrame(station(2), station(1), 1514)
 			send(t, here, frame)
 			there.want(t, frame)
-			v := c.(*vxvdeConn)
+			v := on[*vxvdeConn](c).on
 			v.mu.Lock()
 			peer, known := v.table.lookup(station(2), v.now())
 			v.mu.Unlock()
@@ -193,13 +193,13 @@ func TestVXLANKernel(t *testing.T) {
 			all := newInbox(t, joined)
 			p := testPacket(40, 1300)
 			want := carriertest.Frames(t, p)
-			if err := c.(carrier.Conn).SendPackets([]carrier.Packet{p, {Data: testFrame(station(2), station(1), 99)}}); err != nil {
+			if err := c.(carrier.Transport).SendPackets([]carrier.Packet{p, {Data: testFrame(station(2), station(1), 99)}}, true); err != nil {
 				t.Fatal(err)
 			}
 			for _, frame := range want {
 				all.want(t, frame)
 			}
-			if d := v.Drops(); d != (Drops{}) {
+			if d := c.(Dropper).Drops(); d != (Drops{}) {
 				t.Errorf("got %+v, want no drops", d)
 			}
 			wantSegments(t, v.udp)
@@ -211,21 +211,21 @@ func TestVXLANKernel(t *testing.T) {
 func cable(t *testing.T, a, b Conn) {
 	t.Helper()
 	var wg sync.WaitGroup
-	carry := func(from, to carrier.Conn) {
+	carry := func(from, to carrier.Transport) {
 		var buf carrier.Buffer
 		defer buf.Release()
 		for {
 			packets, err := from.RecvPackets(&buf)
 			if err == nil {
-				err = to.SendPackets(packets)
+				err = to.SendPackets(packets, true)
 			}
 			if err != nil {
 				return
 			}
 		}
 	}
-	wg.Go(func() { carry(a.(carrier.Conn), b.(carrier.Conn)) })
-	wg.Go(func() { carry(b.(carrier.Conn), a.(carrier.Conn)) })
+	wg.Go(func() { carry(a.(carrier.Transport), b.(carrier.Transport)) })
+	wg.Go(func() { carry(b.(carrier.Transport), a.(carrier.Transport)) })
 	t.Cleanup(func() {
 		a.Close()
 		b.Close()
@@ -306,7 +306,7 @@ func TestVXLANPartial(t *testing.T) {
 		whole := testPacket(size[0], size[1])
 		want := carriertest.Frames(t, whole)
 		p.send(t, packet(makeVXVDEHeader(1), whole.Data))
-		collect(t, c.(carrier.Conn), want)
+		collect(t, c.(carrier.Transport), want)
 	}
 	// Without a reason to believe that, such a packet is too long.
 	whole := testPacket(40, 1000)
@@ -314,7 +314,7 @@ func TestVXLANPartial(t *testing.T) {
 	p.send(t, packet(makeVXVDEHeader(1), whole.Data))
 	last := testFrame(broadcast, station(1), 60)
 	p.send(t, packet(makeVXVDEHeader(1), last))
-	collect(t, c.(carrier.Conn), [][]byte{last})
+	collect(t, c.(carrier.Transport), [][]byte{last})
 	if got := c.(Dropper).Drops(); got != (Drops{Recv: 1}) {
 		t.Errorf("got %+v, want one", got)
 	}

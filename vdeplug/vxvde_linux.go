@@ -14,8 +14,7 @@ import (
 
 // vxvdeConn is an endpoint of a vxvde or a vxlan network.
 type vxvdeConn struct {
-	dropCounter
-	vnl     string
+	frameCodec
 	vxlan   bool
 	header  vxvdeHeader
 	sockets *vxvdeSockets
@@ -26,24 +25,18 @@ type vxvdeConn struct {
 	file pollFile
 	uni  pollFile // the socket that sends
 	udp  *udpSender
-	one  oneByOne
 	// turn counts calls: the one socket must not starve the other. Only Receive
 	// uses it.
 	turn uint
 
-	closing   atomic.Bool
-	closeOnce sync.Once
+	closing atomic.Bool
 
 	now   func() time.Duration
 	mu    sync.Mutex // guards table; never held across a system call
 	table *macTable[sockaddr]
 }
 
-var (
-	_ Conn         = (*vxvdeConn)(nil)
-	_ Dropper      = (*vxvdeConn)(nil)
-	_ carrier.Conn = (*vxvdeConn)(nil)
-)
+var _ carrier.Transport = (*vxvdeConn)(nil)
 
 func newVXVDE(l Locator, cfg vxvdeConfig) (Conn, error) {
 	start := time.Now()
@@ -51,12 +44,11 @@ func newVXVDE(l Locator, cfg vxvdeConfig) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, nil
+	return newPlug(l.String(), c), nil
 }
 
 func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvdeConn, error) {
 	c := &vxvdeConn{
-		vnl:    l.String(),
 		vxlan:  cfg.vxlan,
 		header: makeVXVDEHeader(cfg.vni),
 		now:    now,
@@ -70,7 +62,7 @@ func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvde
 		c.sockets.close()
 		return nil, err
 	}
-	c.udp = newUDPSender(&c.dropCounter, nil)
+	c.udp = newUDPSender(&c.frameCodec, nil)
 	ep, err := c.sockets.epoll()
 	if err == nil {
 		c.file, err = newPollFile(ep, l.Scheme())
@@ -91,18 +83,9 @@ func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvde
 	return c, nil
 }
 
-func (c *vxvdeConn) Recv(frame []byte) (int, error) {
-	return c.one.recv(c, &c.dropCounter, &c.closing, frame)
-}
-
-func (c *vxvdeConn) Send(frame []byte) error { return c.one.send(c, frame) }
-
-// RecvPackets is that of [carrier.Conn].
+// RecvPackets implements [carrier.Transport].
 func (c *vxvdeConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	err := c.file.receive(b, c)
-	if err != nil && err != net.ErrClosed {
-		err = &Error{"recv", c.vnl, err}
-	}
 	return b.Packets, err
 }
 
@@ -163,7 +146,7 @@ func (c *vxvdeConn) accept(b *carrier.Buffer, g carrier.Datagram, multicast bool
 			c.mu.Unlock()
 			continue
 		case vxvdeShort:
-			c.droppedRecv.Add(1)
+			c.DroppedRecv.Add(1)
 			continue
 		}
 		frame := packet[vxvdeHeaderLen:]
@@ -173,7 +156,7 @@ func (c *vxvdeConn) accept(b *carrier.Buffer, g carrier.Datagram, multicast bool
 			offload = virtio.Partial(frame, vxlanMTU)
 		}
 		if !whole || len(frame) > MaxFrame && offload.GSOType == virtio.GSONone {
-			c.droppedRecv.Add(1)
+			c.DroppedRecv.Add(1)
 			continue
 		}
 		if _, src := macs(frame); src != learned {
@@ -198,15 +181,13 @@ func transient(err error) bool {
 	return false
 }
 
-// SendPackets is that of [carrier.Conn].
-func (c *vxvdeConn) SendPackets(packets []carrier.Packet) error { return c.sendPackets(packets, true) }
-
-func (c *vxvdeConn) sendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [carrier.Transport].
+func (c *vxvdeConn) SendPackets(packets []carrier.Packet, wait bool) error {
 	s := carrier.NewSender()
 	defer s.Free()
 	for i := range packets {
 		if len(packets[i].Data) < HeaderLen {
-			c.droppedSend.Add(1)
+			c.DroppedSend.Add(1)
 			continue
 		}
 		var known [1]sockaddr
@@ -238,20 +219,18 @@ func (c *vxvdeConn) destination(frame []byte) (sockaddr, bool) {
 
 // Close tells the others that the endpoint leaves, where they understand that.
 func (c *vxvdeConn) Close() error {
-	c.closeOnce.Do(func() {
-		c.closing.Store(true)
-		c.file.close()
-		if !c.vxlan {
-			bye := carrier.NewSender()
-			bye.Add([]virtio.Segment{{Head: c.header[:]}}, 0, &c.sockets.group.raw)
-			c.uni.sendMsgs(bye, c.udp, false) // as any packet it may be lost
-			bye.Free()
-		}
-		c.uni.close() // with its socket
-		c.self.close()
-		if c.sockets.multi >= 0 {
-			unix.Close(c.sockets.multi)
-		}
-	})
+	c.closing.Store(true)
+	c.file.close()
+	if !c.vxlan {
+		bye := carrier.NewSender()
+		bye.Add([]virtio.Segment{{Head: c.header[:]}}, 0, &c.sockets.group.raw)
+		c.uni.sendMsgs(bye, c.udp, false) // as any packet it may be lost
+		bye.Free()
+	}
+	c.uni.close() // with its socket
+	c.self.close()
+	if c.sockets.multi >= 0 {
+		unix.Close(c.sockets.multi)
+	}
 	return nil
 }

@@ -69,7 +69,7 @@ func TestVXVDEPair(t *testing.T) {
 }
 
 // openVXVDETest opens an endpoint with a clock of the test.
-func openVXVDETest(t *testing.T, vnl string) (*vxvdeConn, *atomic.Int64) {
+func openVXVDETest(t *testing.T, vnl string) (plugOn[*vxvdeConn], *atomic.Int64) {
 	t.Helper()
 	l, err := Parse(vnl)
 	if err != nil {
@@ -84,8 +84,9 @@ func openVXVDETest(t *testing.T, vnl string) (*vxvdeConn, *atomic.Int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
-	return c, clock
+	p := on[*vxvdeConn](newPlug(l.String(), c))
+	t.Cleanup(func() { p.Close() })
+	return p, clock
 }
 
 // TestVXVDECaptured plays the second of the captured endpoints against the
@@ -235,9 +236,9 @@ func TestVXVDELearning(t *testing.T) {
 			frame = testFrame(station(2), mac{1, 0, 0x5e, 0, 0, 1}, 60)
 			a.send(t, packet(header, frame))
 			in.want(t, frame)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			if _, ok := c.table.lookup(mac{1, 0, 0x5e, 0, 0, 1}, 0); ok {
+			c.on.mu.Lock()
+			defer c.on.mu.Unlock()
+			if _, ok := c.on.table.lookup(mac{1, 0, 0x5e, 0, 0, 1}, 0); ok {
 				t.Error("a multicast source was learned")
 			}
 		})
@@ -284,7 +285,7 @@ func TestVXVDEOptions(t *testing.T) {
 		{"IP_MULTICAST_TTL", unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, 7},
 		{"SO_RCVBUF", unix.SOL_SOCKET, unix.SO_RCVBUF, 64 << 10}, // doubled, as always
 	} {
-		got, err := unix.GetsockoptInt(c.sockets.uni, tt.level, tt.option)
+		got, err := unix.GetsockoptInt(c.on.sockets.uni, tt.level, tt.option)
 		if err != nil || got != tt.min {
 			t.Errorf("%s = %d, %v, want %d", tt.name, got, err, tt.min)
 		}
@@ -395,7 +396,7 @@ func TestVXVDEFair(t *testing.T) {
 	const starve = 32
 	const flood = 5 * starve
 	for range flood {
-		to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.sockets.port)
+		to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.on.sockets.port)
 		if _, err := p.own.WriteToUDPAddrPort(packet(header, testFrame(station(2), station(1), 60)), to); err != nil {
 			t.Fatal(err)
 		}
@@ -427,9 +428,9 @@ func TestVXVDEAllocs(t *testing.T) {
 			b, _ := openVXVDETest(t, f.vnl)
 			hello, frame, buf := testFrame(broadcast, station(1), 60), testFrame(station(1), station(2), 1514), make([]byte, MaxFrame)
 			round := func() {
-				send(t, a, hello)
+				send(t, a.plug, hello)
 				b.Recv(buf)
-				send(t, b, frame)
+				send(t, b.plug, frame)
 				if n, err := a.Recv(buf); n != len(frame) || err != nil {
 					t.Fatalf("got %d bytes, %v", n, err)
 				}

@@ -16,9 +16,9 @@ type probe struct {
 	to    netip.AddrPort
 }
 
-func newProbe(t *testing.T, c *vxvdeConn) *probe {
+func newProbe(t *testing.T, c plugOn[*vxvdeConn]) *probe {
 	t.Helper()
-	group := netip.AddrPortFrom(c.sockets.group.addr(), c.sockets.group.port())
+	group := netip.AddrPortFrom(c.on.sockets.group.addr(), c.on.sockets.group.port())
 	var ifi *net.Interface
 	local := "0.0.0.0:0"
 	if group.Addr().Is6() {
@@ -123,9 +123,9 @@ func TestVXVDEC(t *testing.T) {
 			p.want(t, p.group, bye[:])
 			mark = testFrame(station(2), station(1), 60)
 			eventually(t, "a frame to the group", func() bool {
-				c.mu.Lock()
-				defer c.mu.Unlock()
-				_, ok := c.table.lookup(station(2), c.now())
+				c.on.mu.Lock()
+				defer c.on.mu.Unlock()
+				_, ok := c.on.table.lookup(station(2), c.on.now())
 				return !ok
 			})
 			send(t, here, mark)

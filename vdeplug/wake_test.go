@@ -19,7 +19,7 @@ func TestStreamWakes(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			x, y := net.Pipe()
-			a, b := newStream("a", x), newStream("b", y)
+			a, b := NewStream(x).(*plug), NewStream(y).(*plug)
 			arrived := make(chan int, 1000)
 			var all sync.WaitGroup
 			all.Go(func() {
@@ -40,7 +40,7 @@ func TestStreamWakes(t *testing.T) {
 					packets[i].Data = numbered(i, 60+r.IntN(9000)) // more than the queue holds
 				}
 				if r.IntN(2) == 0 {
-					check(t, a.SendPackets(packets))
+					check(t, a.SendPackets(packets, true))
 				} else {
 					left = min(left, 20)
 					for _, p := range packets[:left] {

@@ -46,10 +46,10 @@ func acceptWhole(fd int) bool {
 }
 
 // addWhole adds the packet of a message.
-func (d *dropCounter) addWhole(b *carrier.Buffer, g carrier.Datagram) {
+func (d *frameCodec) addWhole(b *carrier.Buffer, g carrier.Datagram) {
 	var h virtio.Header
 	if g.Truncated || h.Decode(g.Data) != nil || len(g.Data) < virtio.HeaderLen+HeaderLen {
-		d.droppedRecv.Add(1)
+		d.DroppedRecv.Add(1)
 		return
 	}
 	b.Add(h, g.Data[virtio.HeaderLen:])
@@ -57,10 +57,10 @@ func (d *dropCounter) addWhole(b *carrier.Buffer, g carrier.Datagram) {
 
 // receiveData receives what a data socket of the vde protocol has: whole
 // packets from a pair, else frames. The end of a pair is [io.EOF].
-func (d *dropCounter) receiveData(fd int, b *carrier.Buffer, whole bool) error {
+func (d *frameCodec) receiveData(fd int, b *carrier.Buffer, whole bool) error {
 	if !whole {
 		empty, err := d.receiveFrames(fd, b)
-		d.droppedRecv.Add(uint64(empty))
+		d.DroppedRecv.Add(uint64(empty))
 		return err
 	}
 	n, err := b.RecvMsgs(fd, wholeSize, carrier.DataOnly)
@@ -81,7 +81,7 @@ func (d *dropCounter) receiveData(fd int, b *carrier.Buffer, whole bool) error {
 }
 
 // sendData sends packets to where receiveData receives them.
-func (d *dropCounter) sendData(p *pollFile, packets []carrier.Packet, whole bool, sending carrier.Sending, wait bool) error {
+func (d *frameCodec) sendData(p *pollFile, packets []carrier.Packet, whole bool, sending carrier.Sending, wait bool) error {
 	if whole {
 		return d.sendWhole(p, packets, sending, wait)
 	}
@@ -89,7 +89,7 @@ func (d *dropCounter) sendData(p *pollFile, packets []carrier.Packet, whole bool
 }
 
 // sendWhole sends packets through a pair, and counts what is lost.
-func (d *dropCounter) sendWhole(p *pollFile, packets []carrier.Packet, sending carrier.Sending, wait bool) error {
+func (d *frameCodec) sendWhole(p *pollFile, packets []carrier.Packet, sending carrier.Sending, wait bool) error {
 	s := carrier.NewSender()
 	defer s.Free()
 	headers := wholeHeaders.Get().(*[wholeBatch][virtio.HeaderLen]byte)
@@ -100,7 +100,7 @@ func (d *dropCounter) sendWhole(p *pollFile, packets []carrier.Packet, sending c
 			p := &packets[i]
 			if len(p.Data) < HeaderLen || len(p.Data) > virtio.MaxPacket ||
 				p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame {
-				d.droppedSend.Add(1)
+				d.DroppedSend.Add(1)
 				continue
 			}
 			p.Offload.Encode(headers[i][:])

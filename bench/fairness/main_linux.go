@@ -83,7 +83,7 @@ func floodAlone(vnl string) {
 	for i := range packets {
 		packets[i].Data = broadcast()
 	}
-	for c.(carrier.Conn).SendPackets(packets) == nil {
+	for c.(carrier.Transport).SendPackets(packets, true) == nil {
 	}
 }
 
@@ -99,7 +99,7 @@ func listen(vnl string) {
 		all.Go(func() {
 			var b carrier.Buffer
 			for {
-				if _, err := c.(carrier.Conn).RecvPackets(&b); err != nil {
+				if _, err := c.(carrier.Transport).RecvPackets(&b); err != nil {
 					return
 				}
 			}
@@ -454,7 +454,7 @@ func openPlugs() (*victim, error) {
 		var buf carrier.Buffer
 		defer buf.Release()
 		for {
-			packets, err := b.(carrier.Conn).RecvPackets(&buf)
+			packets, err := b.(carrier.Transport).RecvPackets(&buf)
 			if err != nil {
 				return
 			}
@@ -464,7 +464,7 @@ func openPlugs() (*victim, error) {
 	packets := []carrier.Packet{{Data: broadcast()}}
 	send := func(n int) error {
 		for range n {
-			if err := a.(carrier.Conn).SendPackets(packets); err != nil {
+			if err := a.(carrier.Transport).SendPackets(packets, true); err != nil {
 				return err
 			}
 		}

@@ -1,10 +1,10 @@
 // Package carrier is how packets travel between the interfaces of stacks and
 // plugs: several with one call, and as large as the kernel's TCP makes them.
 //
-// A plug that has no more than the methods of vdeplug.Conn carries one frame
-// with each call. One that is a [Conn] too is handed packets as they come from
-// an interface with offloads: it cuts them into frames where its network needs
-// that, or carries them whole to whoever understands them.
+// A plug that has only the methods of vdeplug.Conn carries one frame with each
+// call. One that is a [Transport] too is handed packets as they come from an
+// interface with offloads: it cuts them into frames where its network needs that,
+// or carries them whole to peers that understand them.
 package carrier
 
 import (
@@ -36,15 +36,21 @@ func (p *Packet) Prepend(n int) bool {
 	return true
 }
 
-// A Conn is a plug that moves several packets with one call. Its methods may be
+// A Transport moves batches of packets to and from a network. Its methods may be
 // called from several goroutines at once, with buffers of their own.
-type Conn interface {
+type Transport interface {
 	// RecvPackets waits until something arrives and returns it: b.Packets, in
 	// the memory of b. Packets that stand for several frames come only from
-	// those who send such. Its errors are those of Recv.
+	// peers that send such packets. After Close it returns [net.ErrClosed]; any
+	// other error is final and says why the network is gone.
 	RecvPackets(b *Buffer) ([]Packet, error)
-	// SendPackets hands packets to the network, in order. A network that is full
-	// may make it wait for a moment, and drops what it does not take then. It
-	// keeps nothing of the packets. Its errors are those of Send.
-	SendPackets(packets []Packet) error
+	// SendPackets hands packets to the network, in order, and keeps nothing of
+	// them. If wait is true, a network that is full may make it wait for a
+	// moment; what the network does not take then is dropped and counted. If
+	// wait is false, it does not wait, and the bytes of packets that are frames
+	// already belong to the caller: it does not change them. Its errors are those
+	// of RecvPackets.
+	SendPackets(packets []Packet, wait bool) error
+	// Close leaves the network and unblocks RecvPackets.
+	Close() error
 }

@@ -2,41 +2,40 @@ package carrier
 
 import (
 	"sync"
-	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// A FrameConn is a plug that carries one frame with each call, as vdeplug.Conn
-// has it.
+// A FrameConn carries one frame with each call, as vdeplug.Conn says.
 type FrameConn interface {
 	Recv(frame []byte) (n int, err error)
 	Send(frame []byte) error
+	Close() error
 }
 
-// Frames is a Conn on a plug that is none.
+// Frames is a [Transport] on a FrameConn. Its counters are of packets of which no
+// frames could be made.
 type Frames struct {
-	plug FrameConn
-	// Bad counts packets of which no frames could be made.
-	Bad atomic.Uint64
+	Counters
+	conn FrameConn
 
-	mu sync.Mutex // guards in; held while Recv waits
+	mu waitLock // guards in; held while Recv waits
 	in []byte
 }
 
-var _ Conn = (*Frames)(nil)
+var _ Transport = (*Frames)(nil)
 
-// NewFrames returns a Conn on a plug with frames of max bytes at most.
-func NewFrames(plug FrameConn, max int) *Frames {
-	return &Frames{plug: plug, in: make([]byte, max)}
+// NewFrames returns a Transport on c, whose frames have max bytes at most.
+func NewFrames(c FrameConn, max int) *Frames {
+	return &Frames{conn: c, in: make([]byte, max)}
 }
 
-// RecvPackets is that of [Conn].
+// RecvPackets implements [Transport].
 func (f *Frames) RecvPackets(b *Buffer) ([]Packet, error) {
 	b.Release() // it may take long
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n, err := f.plug.Recv(f.in)
+	n, err := f.conn.Recv(f.in)
 	if err != nil {
 		return nil, err
 	}
@@ -54,14 +53,14 @@ type cutter struct {
 
 var cutters = sync.Pool{New: func() any { return new(cutter) }}
 
-// SendPackets is that of [Conn].
-func (f *Frames) SendPackets(packets []Packet) error {
+// SendPackets implements [Transport]. It never waits, as Send does not.
+func (f *Frames) SendPackets(packets []Packet, _ bool) error {
 	c := cutters.Get().(*cutter)
 	defer cutters.Put(c)
 	for i := range packets {
 		segments, err := c.Split(packets[i].Offload, packets[i].Data, 0)
 		if err != nil {
-			f.Bad.Add(1)
+			f.DroppedSend.Add(1)
 			continue
 		}
 		for _, s := range segments {
@@ -70,10 +69,13 @@ func (f *Frames) SendPackets(packets []Packet) error {
 				c.frame = append(append(c.frame[:0], s.Head...), s.Data...)
 				frame = c.frame
 			}
-			if err := f.plug.Send(frame); err != nil {
+			if err := f.conn.Send(frame); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
 }
+
+// Close closes the FrameConn.
+func (f *Frames) Close() error { return f.conn.Close() }

@@ -14,8 +14,7 @@ import (
 // A Port is the uplink's connection to the switch in user space. After Close,
 // RecvPackets goes on to return what was sent before, and then [net.ErrClosed].
 type Port interface {
-	carrier.Conn
-	Close() error
+	carrier.Transport
 }
 
 // An Uplink is the kernel's half of a network. Its methods are called one at a

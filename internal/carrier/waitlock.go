@@ -1,0 +1,28 @@
+package carrier
+
+import "sync"
+
+// A waitLock is a mutex whose holder may wait for long. Who waits for it is durably
+// blocked, as testing/synctest has it; who waits for a [sync.Mutex] is not.
+type waitLock struct {
+	mu   sync.Mutex // guards held
+	free sync.Cond  // held became false
+	held bool
+}
+
+func (l *waitLock) Lock() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free.L = &l.mu
+	for l.held {
+		l.free.Wait()
+	}
+	l.held = true
+}
+
+func (l *waitLock) Unlock() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = false
+	l.free.Signal()
+}
