@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/capture/capturetest"
-	"github.com/vdestack/vdestack/internal/carrier/carriertest"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/stack"
 	"golang.org/x/sys/unix"
@@ -36,7 +36,7 @@ func checkSums(frame []byte) (tcp []byte, err error) {
 	var pseudo, l4 []byte
 	switch {
 	case ip[0]>>4 == 4 && ip[0]&15 == 5:
-		if carriertest.Sum(ip[:20], 0) != 0xffff {
+		if packettest.Sum(ip[:20], 0) != 0xffff {
 			return nil, errors.New("checksum of the IPv4 header")
 		}
 		proto, pseudo, l4 = ip[9], ip[12:20], ip[20:binary.BigEndian.Uint16(ip[2:])]
@@ -45,13 +45,13 @@ func checkSums(frame []byte) (tcp []byte, err error) {
 	default:
 		return nil, nil
 	}
-	s := carriertest.Sum(l4, uint32(carriertest.Sum(pseudo, uint32(proto)+uint32(len(l4)))))
+	s := packettest.Sum(l4, uint32(packettest.Sum(pseudo, uint32(proto)+uint32(len(l4)))))
 	switch proto {
 	case 6:
 		tcp = l4[l4[12]>>4*4:]
 	case 17, 58:
 	case 1:
-		s = carriertest.Sum(l4, 0)
+		s = packettest.Sum(l4, 0)
 	default:
 		return nil, nil
 	}

@@ -19,7 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"github.com/vdestack/vdestack"
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
@@ -276,11 +276,11 @@ func TestNonsense(t *testing.T) {
 	}
 	for size := 0; size < 1<<16; size += 1021 {
 		for gso := range byte(8) {
-			p := carrier.Packet{Data: make([]byte, size)}
+			p := packet.Packet{Data: make([]byte, size)}
 			copy(p.Data, good)
 			p.Offload.GSOType, p.Offload.GSOSize, p.Offload.Flags = gso, uint16(size/3), gso&1
 			p.Offload.CsumStart, p.Offload.CsumOffset = uint16(size), 6
-			n.SendPackets([]carrier.Packet{p}, true)
+			n.SendPackets([]packet.Packet{p}, true)
 		}
 	}
 	if d := n.Drops(); d.Send == 0 {

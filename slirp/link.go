@@ -14,7 +14,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -33,9 +33,9 @@ type link struct {
 	*channel.Endpoint // what goes to the plug
 	filter            func(frame []byte) bool
 
-	counters carrier.Counters
+	counters packet.Counters
 	closing  atomic.Bool
-	reader   carrier.FrameReader
+	reader   packet.FrameReader
 }
 
 var _ stack.GSOEndpoint = (*link)(nil)
@@ -68,8 +68,8 @@ func framesOf(pkt *stack.PacketBuffer) int {
 	return 1
 }
 
-// RecvPackets implements [carrier.Transport].
-func (l *link) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (l *link) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	b.Release() // it may take long
 	pkt := l.ReadContext(context.Background())
 	if pkt == nil {
@@ -119,8 +119,8 @@ func (l *link) Recv(frame []byte) (int, error) {
 
 var cutters = sync.Pool{New: func() any { return new(virtio.Segmenter) }}
 
-// SendPackets implements [carrier.Transport].
-func (l *link) SendPackets(packets []carrier.Packet, _ bool) error {
+// SendPackets implements [packet.Transport].
+func (l *link) SendPackets(packets []packet.Packet, _ bool) error {
 	if l.closing.Load() {
 		return net.ErrClosed
 	}

@@ -23,7 +23,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
@@ -74,9 +74,9 @@ type nat struct {
 }
 
 var (
-	_ vdeplug.Conn      = (*nat)(nil)
-	_ vdeplug.Dropper   = (*nat)(nil)
-	_ carrier.Transport = (*nat)(nil)
+	_ vdeplug.Conn     = (*nat)(nil)
+	_ vdeplug.Dropper  = (*nat)(nil)
+	_ packet.Transport = (*nat)(nil)
 )
 
 func newNAT(ctx context.Context, cfg *config) (_ *nat, err error) {

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/capture"
-	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -69,7 +69,7 @@ func (i *iface) startCapture(nl *rtnl.Conn) error {
 // read records what crosses an interface of the kernel.
 func (r *recording) read() {
 	defer close(r.ended)
-	var b carrier.Buffer
+	var b packet.Buffer
 	defer b.Release()
 	for {
 		packets, seen, err := r.monitor.Read(&b)

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -26,9 +26,9 @@ func (i *iface) start() {
 
 // send carries packets from the interface to the network.
 func (i *iface) send(w *wire) {
-	var b carrier.Buffer
+	var b packet.Buffer
 	defer b.Release()
-	var turn carrier.Turn
+	var turn packet.Turn
 	for {
 		packets, err := i.dev.Read(&b)
 		if err != nil {
@@ -59,10 +59,10 @@ func (i *iface) send(w *wire) {
 }
 
 // receive carries packets from the network to the interface.
-func (i *iface) receive(plug carrier.Transport) {
-	var b carrier.Buffer
+func (i *iface) receive(plug packet.Transport) {
+	var b packet.Buffer
 	defer b.Release()
-	var turn carrier.Turn
+	var turn packet.Turn
 	for {
 		packets, err := plug.RecvPackets(&b)
 		if err != nil {
@@ -84,19 +84,19 @@ func (i *iface) receive(plug carrier.Transport) {
 
 // A wire is a plug as the pump sends to it.
 type wire struct {
-	carrier.Transport
+	packet.Transport
 	dropped func() uint64 // how many frames were not sent so far
 	seen    uint64        // of dropped; only the sender uses it
 }
 
 func newWire(plug vdeplug.Conn) *wire {
-	if t, ok := plug.(carrier.Transport); ok {
+	if t, ok := plug.(packet.Transport); ok {
 		return &wire{Transport: t, dropped: func() uint64 {
-			_, n := carrier.Dropped(t)
+			_, n := packet.Dropped(t)
 			return n
 		}}
 	}
-	f := carrier.NewFrames(plug, vdeplug.MaxFrame)
+	f := packet.NewFrames(plug, vdeplug.MaxFrame)
 	return &wire{Transport: f, dropped: func() uint64 {
 		n := f.DroppedSend.Load()
 		if d, ok := plug.(vdeplug.Dropper); ok {
@@ -110,7 +110,7 @@ func newWire(plug vdeplug.Conn) *wire {
 // the bytes were sent. Plugs count the frames that they drop, most of them in this
 // call: of a batch of which a part was dropped, the bytes are shared out. What is
 // dropped later counts with the next batch.
-func (w *wire) send(packets []carrier.Packet, frames, bytes uint64) (sent uint64, err error) {
+func (w *wire) send(packets []packet.Packet, frames, bytes uint64) (sent uint64, err error) {
 	if err := w.SendPackets(packets, true); err != nil {
 		return 0, err
 	}

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -40,10 +40,10 @@ func TestSentBytes(t *testing.T) {
 	w := newWire(l)
 	sent := uint64(0)
 	send := func(sizes ...int) (err error) {
-		var packets []carrier.Packet
+		var packets []packet.Packet
 		total := 0
 		for _, n := range sizes {
-			packets = append(packets, carrier.Packet{Data: make([]byte, n)})
+			packets = append(packets, packet.Packet{Data: make([]byte, n)})
 			total += n
 		}
 		n, err := w.send(packets, uint64(len(sizes)), uint64(total))
@@ -75,7 +75,7 @@ func TestSentBytes(t *testing.T) {
 	}
 	l.err = nil
 	check("the network is gone")
-	packets := []carrier.Packet{{Offload: virtio.Header{GSOType: virtio.GSOTCPv4, GSOSize: 100}, Data: make([]byte, 60)}}
+	packets := []packet.Packet{{Offload: virtio.Header{GSOType: virtio.GSOTCPv4, GSOSize: 100}, Data: make([]byte, 60)}}
 	n, err := w.send(packets, 1, 60)
 	sent += n
 	if err != nil || w.dropped() != 7 {

@@ -7,9 +7,9 @@ import (
 	"fmt"
 
 	"github.com/mdlayher/netlink"
-	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -108,9 +108,9 @@ func (n *lan) openFar(index int) (*nic.Device, error) {
 // send carries packets from the stacks to the plugs.
 func (u *uplink) send() {
 	defer close(u.sent)
-	var b carrier.Buffer
+	var b packet.Buffer
 	defer b.Release()
-	var turn carrier.Turn
+	var turn packet.Turn
 	for {
 		packets, err := u.dev.Read(&b)
 		turn.Begin()
@@ -124,9 +124,9 @@ func (u *uplink) send() {
 // receive carries packets from the plugs to the stacks.
 func (u *uplink) receive() {
 	defer close(u.arrived)
-	var b carrier.Buffer
+	var b packet.Buffer
 	defer b.Release()
-	var turn carrier.Turn
+	var turn packet.Turn
 	for {
 		packets, err := u.port.RecvPackets(&b)
 		if err != nil {

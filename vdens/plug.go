@@ -12,7 +12,7 @@ import (
 	"runtime"
 	"syscall"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/sched"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -136,7 +136,7 @@ const turns = 16
 // which.
 func carry(from, to vdeplug.Conn) (vdeplug.Conn, error) {
 	source, sink := transportOf(from), transportOf(to)
-	var b carrier.Buffer
+	var b packet.Buffer
 	defer b.Release()
 	for n := 1; ; n++ {
 		p, err := source.RecvPackets(&b)
@@ -152,9 +152,9 @@ func carry(from, to vdeplug.Conn) (vdeplug.Conn, error) {
 	}
 }
 
-func transportOf(c vdeplug.Conn) carrier.Transport {
-	if t, ok := c.(carrier.Transport); ok {
+func transportOf(c vdeplug.Conn) packet.Transport {
+	if t, ok := c.(packet.Transport); ok {
 		return t
 	}
-	return carrier.NewFrames(c, vdeplug.MaxFrame)
+	return packet.NewFrames(c, vdeplug.MaxFrame)
 }

@@ -17,7 +17,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -197,7 +197,7 @@ func newAGNO(cfg agnoConfig, key agnoKey) *agno {
 	return &agno{ethType: cfg.ethType, block: block, now: time.Now}
 }
 
-func (a *agno) outward(w *nestedWork, p *carrier.Packet) (dropped int) {
+func (a *agno) outward(w *nestedWork, p *packet.Packet) (dropped int) {
 	segments, err := w.Split(p.Offload, p.Data, 0)
 	if err != nil {
 		return 1
@@ -210,7 +210,7 @@ func (a *agno) outward(w *nestedWork, p *carrier.Packet) (dropped int) {
 		frame := w.take(len(s.Head) + len(s.Data) + 2*aes.BlockSize)
 		n := copy(frame[aes.BlockSize:], s.Head)
 		n += copy(frame[aes.BlockSize+n:], s.Data)
-		w.pass(carrier.Packet{Data: a.seal(frame, n)})
+		w.pass(packet.Packet{Data: a.seal(frame, n)})
 	}
 	return dropped
 }
@@ -249,7 +249,7 @@ func (a *agno) wireType(inside uint16) uint16 {
 	return a.ethType
 }
 
-func (a *agno) inward(p *carrier.Packet) verdict {
+func (a *agno) inward(p *packet.Packet) verdict {
 	if p.Offload != (virtio.Header{}) {
 		return ignored // it was not made by an agno
 	}
@@ -263,7 +263,7 @@ const (
 )
 
 // open decrypts a frame. Those with another key are those of another network.
-func (a *agno) open(p *carrier.Packet) verdict {
+func (a *agno) open(p *packet.Packet) verdict {
 	const head = HeaderLen + aes.BlockSize
 	if len(p.Data) < head {
 		return ignored

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/carrier/carriertest"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 )
 
 //go:embed testdata/agno.txt
@@ -42,14 +42,14 @@ func TestAGNOForeign(t *testing.T) {
 		"whole": append(append(bytes.Clone(head), 8, 0), payload[:32]...),
 	} {
 		a := newAGNOTest(t, agnoTestKey, agnoType, agnoTestTime)
-		p := carrier.Packet{Data: bytes.Clone(wires[name])}
+		p := packet.Packet{Data: bytes.Clone(wires[name])}
 		if got := a.inward(&p); got != pass || !bytes.Equal(p.Data, want) {
 			t.Errorf("%s: %d, got %x, want %x", name, got, p.Data, want)
 		}
 	}
 }
 
-func sealTest(t testing.TB, a *agno, packets ...carrier.Packet) (wires [][]byte) {
+func sealTest(t testing.TB, a *agno, packets ...packet.Packet) (wires [][]byte) {
 	t.Helper()
 	w := new(nestedWork)
 	for i := range packets {
@@ -70,7 +70,7 @@ func TestAGNO(t *testing.T) {
 		for _, n := range []int{14, 15, 29, 30, 31, 60, 1514, MaxFrame} {
 			a := newAGNOTest(t, agnoTestKey, ethType, agnoTestTime)
 			frame := testFrame(station(1), station(2), n)
-			wires := sealTest(t, a, carrier.Packet{Data: bytes.Clone(frame)})
+			wires := sealTest(t, a, packet.Packet{Data: bytes.Clone(frame)})
 			if len(wires) != 1 || len(wires[0]) != HeaderLen+16+(n-HeaderLen+15)/16*16 || !bytes.Equal(wires[0][:addrsLen], frame[:addrsLen]) {
 				t.Fatalf("%d bytes became %x", n, wires)
 			}
@@ -91,7 +91,7 @@ func TestAGNO(t *testing.T) {
 				{"01", 0, ignored},
 			} {
 				b := newAGNOTest(t, tt.key, agnoType, agnoTestTime.Add(tt.late))
-				p := carrier.Packet{Data: bytes.Clone(wires[0])}
+				p := packet.Packet{Data: bytes.Clone(wires[0])}
 				got := b.inward(&p)
 				if got != tt.want || got == pass && (!bytes.Equal(p.Data, frame) || p.Room != 16) {
 					t.Errorf("%d bytes, key %s, %v late: %d, want %d: %.30x", n, tt.key, tt.late, got, tt.want, p.Data)
@@ -105,13 +105,13 @@ func TestAGNO(t *testing.T) {
 func TestAGNOPackets(t *testing.T) {
 	a := newAGNOTest(t, agnoTestKey, agnoType, agnoTestTime)
 	p := testPacket(5, 1000)
-	want := carriertest.Frames(t, p)
+	want := packettest.Frames(t, p)
 	wires := sealTest(t, a, p)
 	if len(wires) != len(want) {
 		t.Fatalf("%d frames, want %d", len(wires), len(want))
 	}
 	for i, wire := range wires {
-		p := carrier.Packet{Data: wire}
+		p := packet.Packet{Data: wire}
 		if a.inward(&p) != pass || !bytes.Equal(p.Data, want[i]) {
 			t.Errorf("frame %d: got %.60x, want %.60x", i, p.Data, want[i])
 		}
@@ -238,15 +238,15 @@ func FuzzAGNO(f *testing.F) {
 		if sealed && len(wire) >= HeaderLen+16 {
 			a.block.Encrypt(wire[HeaderLen:], wire[HeaderLen:]) // any block
 		}
-		p := carrier.Packet{Data: bytes.Clone(wire)}
+		p := packet.Packet{Data: bytes.Clone(wire)}
 		if a.inward(&p) == pass && (len(p.Data) < HeaderLen || len(p.Data) > len(wire)-16 || !bytes.Equal(p.Data[:addrsLen], wire[:addrsLen])) {
 			t.Fatalf("%x became %x", wire, p.Data)
 		}
 		if len(wire) < HeaderLen || len(wire) > MaxFrame {
 			return
 		}
-		for _, out := range sealTest(t, a, carrier.Packet{Data: bytes.Clone(wire)}) {
-			back := carrier.Packet{Data: out}
+		for _, out := range sealTest(t, a, packet.Packet{Data: bytes.Clone(wire)}) {
+			back := packet.Packet{Data: out}
 			if a.inward(&back) != pass || !bytes.Equal(back.Data, wire) {
 				t.Fatalf("%x came back as %x", wire, back.Data)
 			}

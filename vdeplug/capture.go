@@ -5,7 +5,7 @@ import (
 	"io"
 
 	"github.com/vdestack/vdestack/internal/capture"
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 // Capture returns a plug that records all frames of c in the format pcapng, as an
@@ -31,10 +31,10 @@ type captureConn struct {
 	capture *capture.Interface
 }
 
-var _ carrier.Transport = (*captureConn)(nil)
+var _ packet.Transport = (*captureConn)(nil)
 
-// RecvPackets implements [carrier.Transport].
-func (c *captureConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (c *captureConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	packets, err := c.inner.RecvPackets(b)
 	if err == nil {
 		c.capture.Packets(false, packets)
@@ -42,8 +42,8 @@ func (c *captureConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	return packets, err
 }
 
-// SendPackets implements [carrier.Transport].
-func (c *captureConn) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (c *captureConn) SendPackets(packets []packet.Packet, wait bool) error {
 	c.capture.Packets(true, packets)
 	return c.inner.SendPackets(packets, wait)
 }

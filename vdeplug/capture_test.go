@@ -9,8 +9,8 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/capture/capturetest"
-	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/carrier/carriertest"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 )
 
 func TestCaptureConn(t *testing.T) {
@@ -47,8 +47,8 @@ func TestCapture(t *testing.T) {
 	}
 	send(t, a, make([]byte, HeaderLen-1)) // does not get there
 	p := testPacket(5, 1000)
-	frames := carriertest.Frames(t, p)
-	check(t, a.(carrier.Transport).SendPackets([]carrier.Packet{p}, true))
+	frames := packettest.Frames(t, p)
+	check(t, a.(packet.Transport).SendPackets([]packet.Packet{p}, true))
 	for _, frame := range frames {
 		b.want(t, frame)
 	}

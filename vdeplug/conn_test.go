@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 // An inbox is a plug of a test. Its frames are received all the time, so that
@@ -25,13 +25,13 @@ type inbox struct {
 }
 
 // A plugOn is a plug with its transport.
-type plugOn[T carrier.Transport] struct {
+type plugOn[T packet.Transport] struct {
 	*plug
 	on T
 }
 
 // isOn reports whether the transport of a plug is a T.
-func isOn[T carrier.Transport](c Conn) (p plugOn[T], ok bool) {
+func isOn[T packet.Transport](c Conn) (p plugOn[T], ok bool) {
 	switch c := c.(type) {
 	case plugOn[T]:
 		return c, true
@@ -47,7 +47,7 @@ func isOn[T carrier.Transport](c Conn) (p plugOn[T], ok bool) {
 }
 
 // on is isOn for a plug of which that is known.
-func on[T carrier.Transport](c Conn) plugOn[T] {
+func on[T packet.Transport](c Conn) plugOn[T] {
 	p, ok := isOn[T](c)
 	if !ok {
 		panic(fmt.Sprintf("%T is another plug", c))

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -36,14 +36,14 @@ type datagramPeer interface {
 	empty(fd int)
 }
 
-// RecvPackets implements [carrier.Transport].
-func (c *datagramConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (c *datagramConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	err := c.file.receive(b, c)
 	return b.Packets, err
 }
 
-// Receive implements [carrier.Receiver].
-func (c *datagramConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
+// Receive implements [packet.Receiver].
+func (c *datagramConn) Receive(fd int, b *packet.Buffer) (bool, error) {
 	// A flood of bad datagrams must not keep Close from ending the call.
 	for !c.closing.Load() {
 		var empty int
@@ -74,8 +74,8 @@ func (c *datagramConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
 }
 
 // receiveUDP receives UDP packets that are frames each.
-func (c *datagramConn) receiveUDP(fd int, b *carrier.Buffer) error {
-	n, err := b.RecvMsgs(fd, maxDatagram, carrier.ControlInt)
+func (c *datagramConn) receiveUDP(fd int, b *packet.Buffer) error {
+	n, err := b.RecvMsgs(fd, maxDatagram, packet.ControlInt)
 	if err != nil {
 		return err
 	}
@@ -95,12 +95,12 @@ func (c *datagramConn) receiveUDP(fd int, b *carrier.Buffer) error {
 	return nil
 }
 
-// SendPackets implements [carrier.Transport].
-func (c *datagramConn) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (c *datagramConn) SendPackets(packets []packet.Packet, wait bool) error {
 	if c.udp == nil {
 		return c.sendFrames(c.file, packets, c, wait)
 	}
-	s := carrier.NewSender()
+	s := packet.NewSender()
 	defer s.Free()
 	for i := range packets {
 		if err := c.udp.add(c.file, s, &packets[i], nil, nil, wait); err != nil {
@@ -110,8 +110,8 @@ func (c *datagramConn) SendPackets(packets []carrier.Packet, wait bool) error {
 	return c.flush(c.file, s, c.udp.sending, wait)
 }
 
-// Refused implements [carrier.Sending].
-func (c *datagramConn) Refused(fd int, s *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+// Refused implements [packet.Sending].
+func (c *datagramConn) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	if s.Segment() != 0 && uncut(err) {
 		return c.udp.Refused(fd, s, frames, err)
 	}

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -28,7 +28,7 @@ type emuConn struct {
 	read chan struct{} // closed at the end of who reads
 }
 
-var _ carrier.Transport = (*emuConn)(nil)
+var _ packet.Transport = (*emuConn)(nil)
 
 // newEmuConn takes over the inner plug.
 func newEmuConn(inner Conn, e Emulation) *emuConn {
@@ -42,7 +42,7 @@ func newEmuConn(inner Conn, e Emulation) *emuConn {
 // emuWork is what a batch takes.
 type emuWork struct {
 	virtio.Segmenter
-	packets []carrier.Packet
+	packets []packet.Packet
 }
 
 var emuWorks = sync.Pool{New: func() any { return new(emuWork) }}
@@ -53,8 +53,8 @@ func (w *emuWork) free() {
 	emuWorks.Put(w)
 }
 
-// SendPackets implements [carrier.Transport].
-func (c *emuConn) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (c *emuConn) SendPackets(packets []packet.Packet, wait bool) error {
 	l := &c.emu.out
 	if !l.on.Load() {
 		return c.inner.SendPackets(packets, wait)
@@ -120,8 +120,8 @@ func (c *emuConn) sendDue(wait bool) {
 	l.arm(now)
 }
 
-// RecvPackets implements [carrier.Transport].
-func (c *emuConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (c *emuConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	l := &c.emu.in
 	for !l.on.Load() {
 		packets, err := c.inner.RecvPackets(b)
@@ -154,7 +154,7 @@ func (c *emuConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 }
 
 // take copies what has arrived to b. in.mu is held.
-func (c *emuConn) take(b *carrier.Buffer, now time.Duration) {
+func (c *emuConn) take(b *packet.Buffer, now time.Duration) {
 	l := &c.emu.in
 	mem := b.Bytes()
 	for len(b.Packets) < emuBatch && len(mem) >= nestedRoom+virtio.MaxPacket {
@@ -176,9 +176,9 @@ func (c *emuConn) take(b *carrier.Buffer, now time.Duration) {
 func (c *emuConn) readAll() {
 	defer close(c.read)
 	l := &c.emu.in
-	var b carrier.Buffer
+	var b packet.Buffer
 	defer b.Release()
-	var turn carrier.Turn
+	var turn packet.Turn
 	for {
 		l.mu.Lock()
 		for !l.closed && l.queue.bytes > emuBehind && l.isDue(l.now()) {
@@ -199,7 +199,7 @@ func (c *emuConn) readAll() {
 	}
 }
 
-func (c *emuConn) putArrived(packets []carrier.Packet) {
+func (c *emuConn) putArrived(packets []packet.Packet) {
 	l := &c.emu.in
 	w := emuWorks.Get().(*emuWork)
 	defer w.free()

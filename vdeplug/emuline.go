@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -127,7 +127,7 @@ func (l *emuLine) draw() (f fate) {
 }
 
 // put takes a packet that has come now. l.mu is held.
-func (l *emuLine) put(cut *virtio.Segmenter, p *carrier.Packet, now time.Duration) {
+func (l *emuLine) put(cut *virtio.Segmenter, p *packet.Packet, now time.Duration) {
 	single := p.Offload.GSOType == virtio.GSONone
 	if len(p.Data) < HeaderLen || single && len(p.Data) > MaxFrame || len(p.Data) > virtio.MaxPacket {
 		l.dropped.Add(1)

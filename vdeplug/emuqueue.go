@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -91,13 +91,13 @@ func (q *emuQueue) push(r emuRecord, head, data []byte) []byte {
 }
 
 // first returns the first packet.
-func (q *emuQueue) first() (r emuRecord, p carrier.Packet, ok bool) {
+func (q *emuQueue) first() (r emuRecord, p packet.Packet, ok bool) {
 	if q.head == nil {
 		return r, p, false
 	}
 	r.decode(q.head.bytes[q.read:])
 	at := q.read + emuRecordLen
-	return r, carrier.Packet{Offload: r.header, Data: q.head.bytes[at : at+r.n : at+r.n], Room: emuRecordLen}, true
+	return r, packet.Packet{Offload: r.header, Data: q.head.bytes[at : at+r.n : at+r.n], Room: emuRecordLen}, true
 }
 
 // pop removes the first packet of a queue that is not empty. Its memory is left

@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 // hasten gives both directions a clock that goes on by a random time whenever it
@@ -62,10 +62,10 @@ func testNetemuWakes(t *testing.T, options, way string, receivers int, seed uint
 	arrived := make(chan int, 1000)
 	for range receivers {
 		all.Go(func() {
-			var b carrier.Buffer
+			var b packet.Buffer
 			defer b.Release()
 			for {
-				packets, err := to.(carrier.Transport).RecvPackets(&b)
+				packets, err := to.(packet.Transport).RecvPackets(&b)
 				if err != nil {
 					return
 				}
@@ -122,7 +122,7 @@ func TestNetemuEnd(t *testing.T) {
 					var got atomic.Int64
 					for range 4 {
 						all.Go(func() {
-							var b carrier.Buffer // Recv would let one of them wait for all
+							var b packet.Buffer // Recv would let one of them wait for all
 							defer b.Release()
 							for {
 								packets, err := c.RecvPackets(&b)
@@ -187,7 +187,7 @@ func TestMemPortWakes(t *testing.T) {
 				for left := frames; left > 0; {
 					n := 1 + r.IntN(left)
 					left -= n
-					check(t, from.(carrier.Transport).SendPackets([]carrier.Packet{testPacket(n, 100)}, true))
+					check(t, from.(packet.Transport).SendPackets([]packet.Packet{testPacket(n, 100)}, true))
 				}
 				all.Wait()
 			}

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -67,7 +67,7 @@ type port struct {
 type taker interface {
 	// deliver takes packets, and keeps nothing of them. It does not wait: what
 	// there is no room for is lost, and counted. What is no packet has no Data.
-	deliver(packets []carrier.Packet)
+	deliver(packets []packet.Packet)
 	// takesWhole reports whether it takes what stands for several frames as it is.
 	// Otherwise deliver cuts it.
 	takesWhole() bool
@@ -119,7 +119,7 @@ func (f *fabric) side(p *port) *[]*port {
 
 // forward carries packets that come from a port. It returns how many it does not:
 // those that are none, and what a port that may not wait has sent to too many.
-func (f *fabric) forward(r *routing, from *port, packets []carrier.Packet, wait bool) (bad int, err error) {
+func (f *fabric) forward(r *routing, from *port, packets []packet.Packet, wait bool) (bad int, err error) {
 	for len(packets) > 0 && err == nil {
 		n, there := f.route(r, from, packets[:min(len(packets), fabricBatch)])
 		batch := packets[:n]
@@ -148,15 +148,15 @@ type routing struct {
 	flood []*port // everybody
 	bad   int
 	debt  time.Duration // of who sends, for what goes to everybody
-	run   []carrier.Packet
+	run   []packet.Packet
 	cut   virtio.Segmenter
-	turn  carrier.Turn
+	turn  packet.Turn
 }
 
 // What routing.to says in place of a port. They are no ports.
 var everybody, nobody = new(port), new(port)
 
-func newRouting() *routing { return &routing{run: make([]carrier.Packet, 0, fabricBatch)} }
+func newRouting() *routing { return &routing{run: make([]packet.Packet, 0, fabricBatch)} }
 
 // clear lets go of the ports and packets of a batch of n.
 func (r *routing) clear(n int) {
@@ -168,7 +168,7 @@ func (r *routing) clear(n int) {
 // route fills in r for the first packets, and learns where their sources are. It
 // returns how many these are: few, if they become many frames for everybody. there is
 // false if from has left.
-func (f *fabric) route(r *routing, from *port, packets []carrier.Packet) (n int, there bool) {
+func (f *fabric) route(r *routing, from *port, packets []packet.Packet) (n int, there bool) {
 	now := f.now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -237,7 +237,7 @@ func (f *fabric) lookup(from *port, dst, src vlanMAC, now time.Duration) *port {
 }
 
 // deliver hands over the packets, as many as may go together at once.
-func (r *routing) deliver(from *port, packets []carrier.Packet) {
+func (r *routing) deliver(from *port, packets []packet.Packet) {
 	for i, n := 0, 0; i < len(packets); i = n {
 		to := r.to[i]
 		for n = i + 1; n < len(packets) && r.to[n] == to; n++ {
@@ -276,7 +276,7 @@ func (r *routing) deliver(from *port, packets []carrier.Packet) {
 
 // complete stores the checksums that are missing in frames, which may be done
 // once only.
-func (r *routing) complete(packets []carrier.Packet) {
+func (r *routing) complete(packets []packet.Packet) {
 	for i := range packets {
 		p := &packets[i]
 		if p.Offload.GSOType != virtio.GSONone || p.Offload.Flags&virtio.FlagNeedsCsum == 0 {

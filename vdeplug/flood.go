@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -77,7 +77,7 @@ func (f *fabric) pause(from *port, debt time.Duration) {
 // them as they are, and the frames of one for which they are cut.
 type load struct{ units, frames int }
 
-func (l *load) add(p *carrier.Packet) {
+func (l *load) add(p *packet.Packet) {
 	units := 1 + len(p.Data)/floodUnit
 	frames, _ := virtio.Count(p.Offload, p.Data)
 	l.units += units

@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -31,15 +31,15 @@ func TestFloodShare(t *testing.T) {
 				name := "mem://" + t.Name()
 				var all sync.WaitGroup
 				var conns []Conn
-				join := func(name string) carrier.Transport {
+				join := func(name string) packet.Transport {
 					c := openPlugTest(t, name)
 					conns = append(conns, c)
-					return c.(carrier.Transport)
+					return c.(packet.Transport)
 				}
 				for range receivers {
 					c := join(name)
 					all.Go(func() { // so that nothing is dropped
-						var b carrier.Buffer
+						var b packet.Buffer
 						defer b.Release()
 						for {
 							if _, err := c.RecvPackets(&b); err != nil {
@@ -54,7 +54,7 @@ func TestFloodShare(t *testing.T) {
 					c := join(name + " other")
 					other.Go(func() {
 						for tick := time.NewTicker(100 * time.Millisecond); ; {
-							check(t, c.SendPackets([]carrier.Packet{{Data: numbered(1, 60)}}, true))
+							check(t, c.SendPackets([]packet.Packet{{Data: numbered(1, 60)}}, true))
 							select {
 							case <-stop:
 								tick.Stop()
@@ -71,7 +71,7 @@ func TestFloodShare(t *testing.T) {
 				for i := range tt.flooders {
 					c := join(name)
 					floods.Go(func() {
-						packets := make([]carrier.Packet, fabricBatch)
+						packets := make([]packet.Packet, fabricBatch)
 						for i := range packets {
 							packets[i].Data = broadcastOf(i)
 						}
@@ -123,12 +123,12 @@ func TestFloodSpares(t *testing.T) {
 			ports = append(ports, p)
 			src, dst := numbered(i, 60), station(100+i)
 			copy(src[6:], dst[:])
-			check(t, p.SendPackets([]carrier.Packet{{Data: src}}, false))
+			check(t, p.SendPackets([]packet.Packet{{Data: src}}, false))
 		}
 		busy := newMemPort(other)
 		busy.leave = func() error { other.leave(&busy.port); return nil }
-		check(t, busy.SendPackets([]carrier.Packet{{Data: numbered(0, 60)}}, false))
-		flood := make([]carrier.Packet, fabricBatch)
+		check(t, busy.SendPackets([]packet.Packet{{Data: numbered(0, 60)}}, false))
+		flood := make([]packet.Packet, fabricBatch)
 		for i := range flood {
 			flood[i].Data = broadcastOf(i)
 		}
@@ -136,7 +136,7 @@ func TestFloodSpares(t *testing.T) {
 		for _, p := range ports[2:] {
 			all.Go(func() {
 				for range 100 {
-					check(t, busy.SendPackets([]carrier.Packet{{Data: numbered(0, 60)}}, false))
+					check(t, busy.SendPackets([]packet.Packet{{Data: numbered(0, 60)}}, false))
 					check(t, p.SendPackets(flood, true))
 				}
 			})
@@ -148,7 +148,7 @@ func TestFloodSpares(t *testing.T) {
 		for range 100 {
 			time.Sleep(10 * time.Millisecond)
 			before := time.Now()
-			check(t, ports[0].SendPackets([]carrier.Packet{{Data: one}}, true))
+			check(t, ports[0].SendPackets([]packet.Packet{{Data: one}}, true))
 			if d := time.Since(before); d != 0 {
 				t.Fatalf("a packet for one waits for %v", d)
 			}
@@ -179,7 +179,7 @@ type counter struct {
 
 func (c *counter) takesWhole() bool { return c.whole }
 
-func (c *counter) deliver(packets []carrier.Packet) {
+func (c *counter) deliver(packets []packet.Packet) {
 	for i := range packets {
 		frames, _ := virtio.Count(packets[i].Offload, packets[i].Data)
 		c.frames += frames
@@ -191,14 +191,14 @@ func (c *counter) deliver(packets []carrier.Packet) {
 // be, beside another network.
 func TestFloodFrames(t *testing.T) {
 	const length = 4 * time.Second
-	packet := carrier.Packet{
+	pkt := packet.Packet{
 		Offload: virtio.Header{GSOType: virtio.GSOTCPv4, GSOSize: 36, Flags: virtio.FlagNeedsCsum, HdrLen: 54, CsumStart: 34, CsumOffset: 16},
 		Data:    make([]byte, 60000),
 	}
-	copy(packet.Data, "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x08\x00\x45")
-	binary.BigEndian.PutUint16(packet.Data[16:], 60000-14)
-	packet.Data[22], packet.Data[23], packet.Data[46] = 64, 6, 0x50
-	frames, _ := virtio.Count(packet.Offload, packet.Data)
+	copy(pkt.Data, "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x08\x00\x45")
+	binary.BigEndian.PutUint16(pkt.Data[16:], 60000-14)
+	pkt.Data[22], pkt.Data[23], pkt.Data[46] = 64, 6, 0x50
+	frames, _ := virtio.Count(pkt.Offload, pkt.Data)
 	if frames < 1600 {
 		t.Fatalf("%d frames", frames)
 	}
@@ -214,12 +214,12 @@ func TestFloodFrames(t *testing.T) {
 				takers = append(takers, c)
 				f.join(&port{taker: c})
 			}
-			batch := slices.Repeat([]carrier.Packet{packet}, 4)
+			batch := slices.Repeat([]packet.Packet{pkt}, 4)
 			start := time.Now()
 			var uses sync.WaitGroup
 			uses.Go(func() {
 				for r := newRouting(); time.Since(start) < length; time.Sleep(fabricIdle / 4) {
-					_, err := other.forward(r, beside, []carrier.Packet{{Data: broadcastOf(1)}}, false)
+					_, err := other.forward(r, beside, []packet.Packet{{Data: broadcastOf(1)}}, false)
 					check(t, err)
 				}
 			})

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/carrier/carriertest"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 )
 
 // memTest opens ports of one switch. Its test receives with arrivedFrames, not with
@@ -33,7 +33,7 @@ type memPlug struct{ plugOn[*memPort] }
 // arrivedFrames empties the queue of a port.
 func (p memPlug) arrivedFrames(t *testing.T) (frames [][]byte) {
 	t.Helper()
-	var b carrier.Buffer
+	var b packet.Buffer
 	defer b.Release()
 	for {
 		p.on.mu.Lock()
@@ -46,8 +46,8 @@ func (p memPlug) arrivedFrames(t *testing.T) (frames [][]byte) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, packet := range packets {
-			frames = append(frames, carriertest.Frames(t, packet)...)
+		for _, pkt := range packets {
+			frames = append(frames, packettest.Frames(t, pkt)...)
 		}
 	}
 }
@@ -113,7 +113,7 @@ func TestMemBatch(t *testing.T) {
 	for _, p := range ports {
 		p.arrivedFrames(t)
 	}
-	var batch []carrier.Packet
+	var batch []packet.Packet
 	want := make([][][]byte, 3)
 	for i := range 3 * fabricBatch {
 		dst, src := station(1+i%2), station(0)
@@ -121,14 +121,14 @@ func TestMemBatch(t *testing.T) {
 			dst = broadcast
 		}
 		f := testFrame(dst, src, 60+i)
-		batch = append(batch, carrier.Packet{Data: f})
+		batch = append(batch, packet.Packet{Data: f})
 		for j := 1; j < 3; j++ {
 			if dst == broadcast || dst == station(j) {
 				want[j] = append(want[j], f)
 			}
 		}
 	}
-	batch = append(batch, carrier.Packet{}, carrier.Packet{Data: make([]byte, MaxFrame+1)})
+	batch = append(batch, packet.Packet{}, packet.Packet{Data: make([]byte, MaxFrame+1)})
 	if err := ports[0].SendPackets(batch, true); err != nil {
 		t.Fatal(err)
 	}

@@ -4,14 +4,14 @@ import (
 	"net"
 	"sync"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 // A memPort is a plug of the process on a fabric, or its uplink. Packets wait for
 // its receiver in a queue, so that nobody waits for a slow one.
 type memPort struct {
-	carrier.Counters
+	packet.Counters
 	port
 	fabric *fabric
 	leave  func() error // leaves the fabric; called once
@@ -26,7 +26,7 @@ type memPort struct {
 	closed  bool
 }
 
-var _ carrier.Transport = (*memPort)(nil)
+var _ packet.Transport = (*memPort)(nil)
 
 // newMemPort joins a fabric. Its field leave is to be set.
 func newMemPort(f *fabric) *memPort {
@@ -37,8 +37,8 @@ func newMemPort(f *fabric) *memPort {
 	return p
 }
 
-// SendPackets implements [carrier.Transport].
-func (p *memPort) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (p *memPort) SendPackets(packets []packet.Packet, wait bool) error {
 	p.sending.Lock()
 	defer p.sending.Unlock()
 	if p.route == nil {
@@ -50,7 +50,7 @@ func (p *memPort) SendPackets(packets []carrier.Packet, wait bool) error {
 }
 
 // deliver queues packets.
-func (p *memPort) deliver(packets []carrier.Packet) {
+func (p *memPort) deliver(packets []packet.Packet) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -80,8 +80,8 @@ func (p *memPort) wait() bool {
 	return !p.queue.empty()
 }
 
-// RecvPackets implements [carrier.Transport].
-func (p *memPort) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (p *memPort) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	b.Release()
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -14,10 +14,10 @@ import (
 type nesting interface {
 	// outward changes a packet of the plug and hands it to w.pass, or what it has
 	// made of it. It returns how many frames it has refused.
-	outward(w *nestedWork, p *carrier.Packet) (dropped int)
+	outward(w *nestedWork, p *packet.Packet) (dropped int)
 	// inward changes a packet of the network in place. It returns what is to be
 	// done with it.
-	inward(p *carrier.Packet) verdict
+	inward(p *packet.Packet) verdict
 }
 
 // A verdict says what becomes of a packet.
@@ -35,9 +35,9 @@ const nestedRoom = 16
 // nestedWork is what sending takes.
 type nestedWork struct {
 	virtio.Segmenter
-	packets []carrier.Packet
+	packets []packet.Packet
 	bytes   []byte
-	one     carrier.Packet // that is being changed
+	one     packet.Packet // that is being changed
 }
 
 var nestedWorks = sync.Pool{New: func() any { return new(nestedWork) }}
@@ -53,31 +53,31 @@ func (w *nestedWork) take(n int) []byte {
 }
 
 // move gives a packet room before it.
-func (w *nestedWork) move(p *carrier.Packet) {
+func (w *nestedWork) move(p *packet.Packet) {
 	mem := w.take(nestedRoom + len(p.Data))
 	copy(mem[nestedRoom:], p.Data)
 	p.Data, p.Room = mem[nestedRoom:], nestedRoom
 }
 
-func (w *nestedWork) pass(p carrier.Packet) { w.packets = append(w.packets, p) }
+func (w *nestedWork) pass(p packet.Packet) { w.packets = append(w.packets, p) }
 
 func (w *nestedWork) free() {
 	clear(w.packets)
-	w.one = carrier.Packet{}
+	w.one = packet.Packet{}
 	w.packets, w.bytes = w.packets[:0], w.bytes[:0]
 	nestedWorks.Put(w)
 }
 
 // A layer is what transports on another have in common.
 type layer struct {
-	carrier.Counters
-	inner carrier.Transport
+	packet.Counters
+	inner packet.Transport
 }
 
 // Dropped returns the counts of the layer and of those below it.
 func (l *layer) Dropped() (recv, send uint64) {
 	recv, send = l.Counters.Dropped()
-	r, s := carrier.Dropped(l.inner)
+	r, s := packet.Dropped(l.inner)
 	return recv + r, send + s
 }
 
@@ -89,7 +89,7 @@ func (l *layer) Link() (link Link) {
 	return link
 }
 
-func (l *layer) below() carrier.Transport { return l.inner }
+func (l *layer) below() packet.Transport { return l.inner }
 
 // A nestedConn changes packets on their way to another transport.
 type nestedConn struct {
@@ -98,15 +98,15 @@ type nestedConn struct {
 	closing atomic.Bool
 }
 
-var _ carrier.Transport = (*nestedConn)(nil)
+var _ packet.Transport = (*nestedConn)(nil)
 
 // newNested takes over the inner plug.
 func newNested(l Locator, inner Conn, n nesting) Conn {
 	return newPlug(l.String(), &nestedConn{layer: layer{inner: transportOf(inner)}, nesting: n})
 }
 
-// RecvPackets implements [carrier.Transport].
-func (c *nestedConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (c *nestedConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	for {
 		packets, err := c.inner.RecvPackets(b)
 		if err != nil {
@@ -130,8 +130,8 @@ func (c *nestedConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	}
 }
 
-// SendPackets implements [carrier.Transport].
-func (c *nestedConn) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (c *nestedConn) SendPackets(packets []packet.Packet, wait bool) error {
 	w := nestedWorks.Get().(*nestedWork)
 	defer w.free()
 	for i := range packets {

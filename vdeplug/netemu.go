@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"math"
 	mathrand "math/rand/v2"
 	"slices"
@@ -169,7 +169,7 @@ func FindEmulator(c Conn) *Emulator {
 		switch at := t.(type) {
 		case *emuConn:
 			return at.emu
-		case interface{ below() carrier.Transport }:
+		case interface{ below() packet.Transport }:
 			t = at.below()
 		default:
 			return nil

@@ -16,8 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/carrier/carriertest"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -618,13 +618,13 @@ func TestNetemuChange(t *testing.T) {
 // does to frames that come one by one; with a delay alone it leaves it whole.
 func TestNetemuPackets(t *testing.T) {
 	const segments, mss = 40, 1000
-	sent := carriertest.Frames(t, testPacket(segments, mss))
-	arrives := func(t *testing.T, options string, packet bool) (frames [][]byte) {
+	sent := packettest.Frames(t, testPacket(segments, mss))
+	arrives := func(t *testing.T, options string, whole bool) (frames [][]byte) {
 		synctest.Test(t, func(t *testing.T) {
 			c := newChannel(t, "out", options)
-			if packet {
+			if whole {
 				p := testPacket(segments, mss)
-				check(t, c.from.(carrier.Transport).SendPackets([]carrier.Packet{p}, true))
+				check(t, c.from.(packet.Transport).SendPackets([]packet.Packet{p}, true))
 			} else {
 				for _, f := range sent {
 					send(t, c.from, f)
@@ -649,16 +649,16 @@ func TestNetemuPackets(t *testing.T) {
 	}
 	// Not even the header changes.
 	synctest.Test(t, func(t *testing.T) {
-		c := openPlugTest(t, "netemu://delay=5ms{mem://"+t.Name()+"}").(carrier.Transport)
-		peer := openPlugTest(t, "mem://"+t.Name()).(carrier.Transport)
+		c := openPlugTest(t, "netemu://delay=5ms{mem://"+t.Name()+"}").(packet.Transport)
+		peer := openPlugTest(t, "mem://"+t.Name()).(packet.Transport)
 		defer c.(Conn).Close()
 		defer peer.(Conn).Close()
-		for _, way := range [][2]carrier.Transport{{c, peer}, {peer, c}} {
-			var b carrier.Buffer
+		for _, way := range [][2]packet.Transport{{c, peer}, {peer, c}} {
+			var b packet.Buffer
 			go func() {
 				time.Sleep(time.Millisecond) // the switch has seen who takes packets
 				p := testPacket(segments, mss)
-				way[0].SendPackets([]carrier.Packet{p}, true)
+				way[0].SendPackets([]packet.Packet{p}, true)
 			}()
 			got, err := way[1].RecvPackets(&b)
 			want := testPacket(segments, mss)
@@ -678,11 +678,11 @@ func TestNetemuBatches(t *testing.T) {
 		defer unregister("nestedtest")
 		sent.closed = make(chan struct{})
 		c := openPlugTest(t, "netemu://delay=5ms{nestedtest://}")
-		var packets []carrier.Packet
+		var packets []packet.Packet
 		for n := range emuBatch {
-			packets = append(packets, carrier.Packet{Data: numbered(n, 100)})
+			packets = append(packets, packet.Packet{Data: numbered(n, 100)})
 		}
-		check(t, c.(carrier.Transport).SendPackets(packets, true))
+		check(t, c.(packet.Transport).SendPackets(packets, true))
 		time.Sleep(5 * time.Millisecond)
 		synctest.Wait()
 		if !slices.Equal(sent.sizes, []int{emuBatch}) {
@@ -694,7 +694,7 @@ func TestNetemuBatches(t *testing.T) {
 
 // batches is a plug that notes how many packets it is handed.
 type batches struct {
-	carrier.Counters
+	packet.Counters
 	sizes  []int
 	closed chan struct{}
 }
@@ -702,11 +702,11 @@ type batches struct {
 func (b *batches) Recv([]byte) (int, error) { <-b.closed; return 0, net.ErrClosed }
 func (b *batches) Send([]byte) error        { b.sizes = append(b.sizes, 1); return nil }
 func (b *batches) Close() error             { close(b.closed); return nil }
-func (b *batches) RecvPackets(*carrier.Buffer) ([]carrier.Packet, error) {
+func (b *batches) RecvPackets(*packet.Buffer) ([]packet.Packet, error) {
 	<-b.closed
 	return nil, net.ErrClosed
 }
-func (b *batches) SendPackets(p []carrier.Packet, _ bool) error {
+func (b *batches) SendPackets(p []packet.Packet, _ bool) error {
 	b.sizes = append(b.sizes, len(p))
 	return nil
 }
@@ -848,12 +848,12 @@ func FuzzNetemuPacket(f *testing.F) {
 		h := virtio.Header{Flags: flags, GSOType: gso, GSOSize: size, CsumStart: start, CsumOffset: offset}
 		for _, imp := range []Impairment{{Delay: time.Hour}, {Delay: time.Hour, Corrupt: 1, Duplicate: 1, Reorder: .5}} {
 			m := newEmulator(Emulation{Out: imp, Seed: 1})
-			var d carrier.Counters
+			var d packet.Counters
 			l := &m.out
 			l.dropped = &d.DroppedSend
 			var s virtio.Segmenter
 			for range 3 {
-				l.put(&s, &carrier.Packet{Offload: h, Data: bytes.Clone(data)}, 0)
+				l.put(&s, &packet.Packet{Offload: h, Data: bytes.Clone(data)}, 0)
 			}
 			for l.queue.head != nil {
 				if _, p, _ := l.queue.first(); len(p.Data) < HeaderLen || len(p.Data) > virtio.MaxPacket {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"net"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 func init() {
@@ -19,20 +19,20 @@ func openNull(_ context.Context, l Locator, _ *Options) (Conn, error) {
 }
 
 type nullConn struct {
-	carrier.Counters
+	packet.Counters
 	closed chan struct{}
 }
 
-var _ carrier.Transport = (*nullConn)(nil)
+var _ packet.Transport = (*nullConn)(nil)
 
-// RecvPackets implements [carrier.Transport].
-func (c *nullConn) RecvPackets(*carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (c *nullConn) RecvPackets(*packet.Buffer) ([]packet.Packet, error) {
 	<-c.closed
 	return nil, net.ErrClosed
 }
 
-// SendPackets implements [carrier.Transport].
-func (c *nullConn) SendPackets(packets []carrier.Packet, _ bool) error {
+// SendPackets implements [packet.Transport].
+func (c *nullConn) SendPackets(packets []packet.Packet, _ bool) error {
 	c.DropPackets(packets)
 	return nil
 }

@@ -4,12 +4,12 @@ import (
 	"net"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 // receive waits until r has received something.
-func (p pollFile) receive(b *carrier.Buffer, r carrier.Receiver) error {
+func (p pollFile) receive(b *packet.Buffer, r packet.Receiver) error {
 	err, closed := b.Receive(p.raw, r)
 	if closed != nil {
 		return net.ErrClosed
@@ -19,7 +19,7 @@ func (p pollFile) receive(b *carrier.Buffer, r carrier.Receiver) error {
 
 // sendMsgs sends what was added to s, and takes it away. If wait is true, it
 // waits a moment for room.
-func (p pollFile) sendMsgs(s *carrier.Sender, sending carrier.Sending, wait bool) (lost int, err error) {
+func (p pollFile) sendMsgs(s *packet.Sender, sending packet.Sending, wait bool) (lost int, err error) {
 	defer s.Reset()
 	s.Brief = p.brief
 	all, err, closed := s.Send(p.raw, sending)
@@ -40,12 +40,12 @@ func (p pollFile) closed() bool { return p.raw.Control(func(uintptr) {}) != nil 
 
 // A frameCodec makes packets of datagrams and datagrams of packets, and counts what
 // is neither.
-type frameCodec struct{ carrier.Counters }
+type frameCodec struct{ packet.Counters }
 
 // receiveFrames receives datagrams that are frames each, from a socket without
 // more to say. empty is how many had no byte.
-func (d *frameCodec) receiveFrames(fd int, b *carrier.Buffer) (empty int, err error) {
-	n, err := b.RecvMsgs(fd, MaxFrame+1, carrier.DataOnly)
+func (d *frameCodec) receiveFrames(fd int, b *packet.Buffer) (empty int, err error) {
+	n, err := b.RecvMsgs(fd, MaxFrame+1, packet.DataOnly)
 	if err != nil {
 		return 0, err
 	}
@@ -60,7 +60,7 @@ func (d *frameCodec) receiveFrames(fd int, b *carrier.Buffer) (empty int, err er
 }
 
 // addFrame adds a datagram that is a frame.
-func (d *frameCodec) addFrame(b *carrier.Buffer, g carrier.Datagram) {
+func (d *frameCodec) addFrame(b *packet.Buffer, g packet.Datagram) {
 	switch {
 	case len(g.Data) == 0:
 	case len(g.Data) < HeaderLen || len(g.Data) > MaxFrame || g.Truncated:
@@ -71,8 +71,8 @@ func (d *frameCodec) addFrame(b *carrier.Buffer, g carrier.Datagram) {
 }
 
 // sendFrames sends the frames of packets, a frame in each datagram.
-func (d *frameCodec) sendFrames(p pollFile, packets []carrier.Packet, sending carrier.Sending, wait bool) error {
-	s := carrier.NewSender()
+func (d *frameCodec) sendFrames(p pollFile, packets []packet.Packet, sending packet.Sending, wait bool) error {
+	s := packet.NewSender()
 	defer s.Free()
 	for i := range packets {
 		segments, ok := d.split(s, &packets[i], 0)
@@ -97,7 +97,7 @@ func (d *frameCodec) sendFrames(p pollFile, packets []carrier.Packet, sending ca
 }
 
 // flush sends what was added to s, and counts what is lost.
-func (d *frameCodec) flush(p pollFile, s *carrier.Sender, sending carrier.Sending, wait bool) error {
+func (d *frameCodec) flush(p pollFile, s *packet.Sender, sending packet.Sending, wait bool) error {
 	if s.Empty() {
 		return nil
 	}
@@ -110,7 +110,7 @@ func (d *frameCodec) flush(p pollFile, s *carrier.Sender, sending carrier.Sendin
 
 // split returns the frames of a packet, with room before them. What cannot be
 // sent is counted.
-func (d *frameCodec) split(s *carrier.Sender, p *carrier.Packet, headroom int) ([]virtio.Segment, bool) {
+func (d *frameCodec) split(s *packet.Sender, p *packet.Packet, headroom int) ([]virtio.Segment, bool) {
 	segments, err := s.Segmenter.Split(p.Offload, p.Data, headroom)
 	if err != nil || len(segments) == 0 {
 		d.DroppedSend.Add(1)

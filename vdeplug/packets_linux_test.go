@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/carrier/carriertest"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -102,26 +102,26 @@ func openTest(t *testing.T, vnl string) Conn {
 }
 
 // greet lets a know where b is, and b who a is.
-func greet(t *testing.T, a, b carrier.Transport) {
+func greet(t *testing.T, a, b packet.Transport) {
 	t.Helper()
 	hello := testFrame(station(1), station(2), 60)
-	if err := b.SendPackets([]carrier.Packet{{Data: hello}}, true); err != nil {
+	if err := b.SendPackets([]packet.Packet{{Data: hello}}, true); err != nil {
 		t.Fatal(err)
 	}
 	collect(t, a, [][]byte{hello})
 	hello = testFrame(station(2), station(1), 60)
-	if err := a.SendPackets([]carrier.Packet{{Data: hello}}, true); err != nil {
+	if err := a.SendPackets([]packet.Packet{{Data: hello}}, true); err != nil {
 		t.Fatal(err)
 	}
 	collect(t, b, [][]byte{hello})
 }
 
 // collect receives packets until the frames have come, in order.
-func collect(t *testing.T, c carrier.Transport, want [][]byte) {
+func collect(t *testing.T, c packet.Transport, want [][]byte) {
 	t.Helper()
 	stop := time.AfterFunc(patience, func() { c.(Conn).Close() })
 	defer stop.Stop()
-	var b carrier.Buffer
+	var b packet.Buffer
 	defer b.Release()
 	for n := 0; n < len(want); {
 		packets, err := c.RecvPackets(&b)
@@ -129,7 +129,7 @@ func collect(t *testing.T, c carrier.Transport, want [][]byte) {
 			t.Fatalf("frame %d of %d: %v", n, len(want), err)
 		}
 		for _, p := range packets {
-			for _, frame := range carriertest.Frames(t, p) {
+			for _, frame := range packettest.Frames(t, p) {
 				if n == len(want) || !bytes.Equal(frame, want[n]) {
 					t.Fatalf("frame %d of %d is another, of %d bytes: %.64x", n, len(want), len(frame), frame)
 				}
@@ -146,25 +146,25 @@ func TestPackets(t *testing.T) {
 		t.Run(pair.name, func(t *testing.T) {
 			noLeaks(t)
 			ca, cb := pair.open(t)
-			a, b := ca.(carrier.Transport), cb.(carrier.Transport)
+			a, b := ca.(packet.Transport), cb.(packet.Transport)
 			greet(t, a, b)
 			for _, size := range [][2]int{{1, 100}, {2, 1446}, {10, 1446}, {44, 1446}, {100, 400}, {7, 8900}} {
 				if pair.name == "vde" && size[1] > 1500 || pair.name == "stream" && size[0] > 44 {
 					continue // the switch cuts such frames; the pipe has no queue
 				}
 				p := testPacket(size[0], size[1])
-				want := carriertest.Frames(t, p)
-				if err := a.SendPackets([]carrier.Packet{p}, true); err != nil {
+				want := packettest.Frames(t, p)
+				if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
 					t.Fatal(err)
 				}
 				collect(t, b, want)
 			}
 			// Many packets at once, with frames between them.
-			var packets []carrier.Packet
+			var packets []packet.Packet
 			var want [][]byte
 			for range 3 {
-				for _, p := range []carrier.Packet{{Data: testFrame(station(2), station(1), 60)}, {Data: testFrame(station(2), station(1), 1514)}, testPacket(5, 1000)} {
-					want = append(want, carriertest.Frames(t, p)...)
+				for _, p := range []packet.Packet{{Data: testFrame(station(2), station(1), 60)}, {Data: testFrame(station(2), station(1), 1514)}, testPacket(5, 1000)} {
+					want = append(want, packettest.Frames(t, p)...)
 					packets = append(packets, p)
 				}
 			}
@@ -205,8 +205,8 @@ func TestPacketsOneByOne(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := testPacket(40, 1446)
-			want := carriertest.Frames(t, p)
-			if err := ca.(carrier.Transport).SendPackets([]carrier.Packet{p}, true); err != nil {
+			want := packettest.Frames(t, p)
+			if err := ca.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
 				t.Fatal(err)
 			}
 			for _, frame := range want {
@@ -223,7 +223,7 @@ func TestPacketsBad(t *testing.T) {
 		t.Run(pair.name, func(t *testing.T) {
 			noLeaks(t)
 			ca, cb := pair.open(t)
-			a, b := ca.(carrier.Transport), cb.(carrier.Transport)
+			a, b := ca.(packet.Transport), cb.(packet.Transport)
 			greet(t, a, b)
 			if strings.Contains(pair.name, "mem") || slices.Contains([]string{"ptp", "switch", "switch plug"}, pair.name) {
 				t.Skip("whoever takes packets whole decides") // not a test left out: it is that of the receiver
@@ -232,11 +232,11 @@ func TestPacketsBad(t *testing.T) {
 			bad.Offload.GSOType = 77
 			none := testPacket(3, 1000)
 			none.Offload.GSOSize = 0
-			long := carrier.Packet{Data: testFrame(station(2), station(1), MaxFrame+1)}
-			short := carrier.Packet{Data: make([]byte, HeaderLen-1)}
+			long := packet.Packet{Data: testFrame(station(2), station(1), MaxFrame+1)}
+			short := packet.Packet{Data: make([]byte, HeaderLen-1)}
 			before := ca.(Dropper).Drops().Send
 			good := testFrame(station(2), station(1), 99)
-			if err := a.SendPackets([]carrier.Packet{bad, none, long, short, {}, {Data: good}}, true); err != nil {
+			if err := a.SendPackets([]packet.Packet{bad, none, long, short, {}, {Data: good}}, true); err != nil {
 				t.Fatal(err)
 			}
 			collect(t, b, [][]byte{good})
@@ -258,10 +258,10 @@ func TestPacketsAllocs(t *testing.T) {
 		}
 		t.Run(pair.name, func(t *testing.T) {
 			ca, cb := pair.open(t)
-			a, b := ca.(carrier.Transport), cb.(carrier.Transport)
+			a, b := ca.(packet.Transport), cb.(packet.Transport)
 			greet(t, a, b)
-			packets := make([]carrier.Packet, 2)
-			var buf carrier.Buffer
+			packets := make([]packet.Packet, 2)
+			var buf packet.Buffer
 			defer buf.Release()
 			model := testPacket(30, 1446)
 			data := bytes.Clone(model.Data)
@@ -303,12 +303,12 @@ func TestUDPUncut(t *testing.T) {
 		t.Run(pair.name, func(t *testing.T) {
 			noLeaks(t)
 			ca, cb := pair.open(t)
-			a, b := ca.(carrier.Transport), cb.(carrier.Transport)
+			a, b := ca.(packet.Transport), cb.(packet.Transport)
 			greet(t, a, b)
 			for range 2 {
 				p := testPacket(20, 1446)
-				want := carriertest.Frames(t, p)
-				if err := a.SendPackets([]carrier.Packet{p}, true); err != nil {
+				want := packettest.Frames(t, p)
+				if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
 					t.Fatal(err)
 				}
 				collect(t, b, want)
@@ -342,7 +342,7 @@ func TestPTPDirect(t *testing.T) {
 	}
 	in := newInbox(t, first)
 	carry(t, again, in, testFrame(station(1), station(2), 60))
-	if err := again.SendPackets([]carrier.Packet{{Data: testFrame(station(1), station(2), 60)}}, true); err != nil {
+	if err := again.SendPackets([]packet.Packet{{Data: testFrame(station(1), station(2), 60)}}, true); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "a pair", func() bool { return first.on.direct.pair.Load() != nil })
@@ -358,7 +358,7 @@ func TestPTPDirectC(t *testing.T) {
 	carry(t, ours, c.inbox, testFrame(station(2), station(1), 60))
 	for i := range 3 {
 		frame := testFrame(station(2), station(1), 100+i)
-		if err := ours.SendPackets([]carrier.Packet{{Data: frame}}, true); err != nil {
+		if err := ours.SendPackets([]packet.Packet{{Data: frame}}, true); err != nil {
 			t.Fatal(err)
 		}
 		c.want(t, frame)
@@ -379,11 +379,11 @@ func BenchmarkPackets(b *testing.B) {
 		b.Run(fmt.Sprint(mss), func(b *testing.B) {
 			p := testPacket(44, mss)
 			a, c := openMemPair(b)
-			var buf carrier.Buffer
+			var buf packet.Buffer
 			defer buf.Release()
 			b.SetBytes(int64(len(p.Data)))
 			b.ReportAllocs()
-			packets := []carrier.Packet{p}
+			packets := []packet.Packet{p}
 			for b.Loop() {
 				a.SendPackets(packets, true)
 				c.RecvPackets(&buf)
@@ -392,14 +392,14 @@ func BenchmarkPackets(b *testing.B) {
 	}
 }
 
-func openMemPair(b *testing.B) (x, y carrier.Transport) {
-	for _, p := range []*carrier.Transport{&x, &y} {
+func openMemPair(b *testing.B) (x, y packet.Transport) {
+	for _, p := range []*packet.Transport{&x, &y} {
 		c, err := Open("mem://bench", nil)
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { c.Close() })
-		*p = c.(carrier.Transport)
+		*p = c.(packet.Transport)
 	}
 	return x, y
 }

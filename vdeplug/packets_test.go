@@ -3,13 +3,13 @@ package vdeplug
 import (
 	"encoding/binary"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 // testPacket makes a packet as the kernel's TCP gives it to an interface: of
 // segments with so many bytes, from station 1 to station 2.
-func testPacket(segments, mss int) carrier.Packet {
+func testPacket(segments, mss int) packet.Packet {
 	const ip, tcp, data = 14, 34, 54
 	p := make([]byte, data, data+segments*mss)
 	dst, src := station(2), station(1)
@@ -25,7 +25,7 @@ func testPacket(segments, mss int) carrier.Packet {
 	copy(p[tcp:], []byte{0x10, 0, 0x20, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 4, 0, 0, 0, 0, 0})
 	// The sum of the pseudo header, which whoever makes frames completes.
 	binary.BigEndian.PutUint16(p[tcp+16:], sum16(p[ip+12:ip+20], uint32(6+len(p)-tcp)))
-	return carrier.Packet{
+	return packet.Packet{
 		Offload: virtio.Header{Flags: virtio.FlagNeedsCsum, GSOType: virtio.GSOTCPv4, HdrLen: data, GSOSize: uint16(mss), CsumStart: tcp, CsumOffset: 16},
 		Data:    p,
 	}

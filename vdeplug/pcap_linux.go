@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -80,7 +80,7 @@ func newUnfinished(now func() time.Duration) *unfinished {
 
 // learn looks who has sent packets. Those of several frames tell nothing, for the
 // interface may have joined them.
-func (u *unfinished) learn(packets []carrier.Packet) {
+func (u *unfinished) learn(packets []packet.Packet) {
 	var last mac // a batch is mostly of one station
 	for i := range packets {
 		o := &packets[i].Offload

@@ -12,9 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -149,17 +149,17 @@ func TestPCAPPackets(t *testing.T) {
 	wirePCAP(t)
 	noLeaks(t)
 	a, b := openTest(t, "vlan://4{pcap://here0}"), openTest(t, "vlan://4{pcap://there0}")
-	greet(t, a.(carrier.Transport), b.(carrier.Transport))
+	greet(t, a.(packet.Transport), b.(packet.Transport))
 	plain, raw := openTest(t, "pcap://here0"), openPacketSocket(t, "there0") // which sees no virtio header
 	for _, size := range [][2]int{{1, 100}, {44, 1446}, {7, 8900}} {
 		p := testPacket(size[0], size[1])
-		want := carriertest.Frames(t, p)
-		if err := a.(carrier.Transport).SendPackets([]carrier.Packet{p}, true); err != nil {
+		want := packettest.Frames(t, p)
+		if err := a.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
 			t.Fatal(err)
 		}
-		collect(t, b.(carrier.Transport), want)
+		collect(t, b.(packet.Transport), want)
 		p = testPacket(size[0], size[1])
-		if err := plain.(carrier.Transport).SendPackets([]carrier.Packet{p}, true); err != nil {
+		if err := plain.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
 			t.Fatal(err)
 		}
 		for _, frame := range want {
@@ -203,8 +203,8 @@ func TestPCAPUnfinished(t *testing.T) {
 			p.Offload.CsumStart += tagLen
 			p.Offload.HdrLen += tagLen
 		}
-		want := carriertest.Frames(t, p)
-		if err := here.SendPackets([]carrier.Packet{p}, true); err != nil {
+		want := packettest.Frames(t, p)
+		if err := here.SendPackets([]packet.Packet{p}, true); err != nil {
 			t.Fatal(err)
 		}
 		n, wantPackets := 0, len(want)
@@ -212,7 +212,7 @@ func TestPCAPUnfinished(t *testing.T) {
 			wantPackets = 1
 		}
 		var got []virtio.Header
-		var b carrier.Buffer
+		var b packet.Buffer
 		for n < len(want) {
 			packets, err := there.Read(&b)
 			if err != nil {
@@ -223,7 +223,7 @@ func TestPCAPUnfinished(t *testing.T) {
 					continue // the kernel's own
 				}
 				got = append(got, p.Offload)
-				for _, frame := range carriertest.Frames(t, p) {
+				for _, frame := range packettest.Frames(t, p) {
 					if n == len(want) || !bytes.Equal(frame, want[n]) {
 						t.Fatalf("%s: frame %d is another", step.name, n)
 					}
@@ -260,7 +260,7 @@ func openDevice(t *testing.T, ifname string) *nic.Device {
 
 // hello lets the station that testPacket sends to send a packet of one frame, with
 // so much left to do, and waits until it has come.
-func hello(t *testing.T, from *nic.Device, to carrier.Transport, flags uint8) {
+func hello(t *testing.T, from *nic.Device, to packet.Transport, flags uint8) {
 	t.Helper()
 	p := testPacket(1, 100)
 	dst, src := station(1), station(2)
@@ -268,14 +268,14 @@ func hello(t *testing.T, from *nic.Device, to carrier.Transport, flags uint8) {
 	copy(p.Data[6:], src[:])
 	p.Offload.GSOType, p.Offload.GSOSize = virtio.GSONone, 0
 	if flags == 0 {
-		p = carrier.Packet{Data: carriertest.Frames(t, p)[0]}
+		p = packet.Packet{Data: packettest.Frames(t, p)[0]}
 	}
-	if _, err := from.Write([]carrier.Packet{p}); err != nil {
+	if _, err := from.Write([]packet.Packet{p}); err != nil {
 		t.Fatal(err)
 	}
 	stop := time.AfterFunc(patience, func() { to.(Conn).Close() })
 	defer stop.Stop()
-	var b carrier.Buffer
+	var b packet.Buffer
 	defer b.Release()
 	for {
 		packets, err := to.RecvPackets(&b)
@@ -353,8 +353,8 @@ func TestMacVTAP(t *testing.T) {
 		there.want(t, frame)
 	}
 	p := testPacket(20, 1400)
-	want := carriertest.Frames(t, p)
-	if err := c.(carrier.Transport).SendPackets([]carrier.Packet{p}, true); err != nil {
+	want := packettest.Frames(t, p)
+	if err := c.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
 		t.Fatal(err)
 	}
 	for _, frame := range want {

@@ -5,16 +5,16 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 // A plug is the [Conn] on a transport. It cuts packets into frames for Recv, names
 // the network in errors, and closes the transport once.
 type plug struct {
 	vnl       string // empty: errors name it already
-	transport carrier.Transport
-	reader    carrier.FrameReader
-	counters  carrier.Counters // of frames that Recv does not return
+	transport packet.Transport
+	reader    packet.FrameReader
+	counters  packet.Counters // of frames that Recv does not return
 
 	// The errors of receiving and of sending are final: later calls return the same.
 	recvErr, sendErr atomic.Pointer[Error]
@@ -25,13 +25,13 @@ type plug struct {
 }
 
 var (
-	_ Conn              = (*plug)(nil)
-	_ Dropper           = (*plug)(nil)
-	_ carrier.Transport = (*plug)(nil)
+	_ Conn             = (*plug)(nil)
+	_ Dropper          = (*plug)(nil)
+	_ packet.Transport = (*plug)(nil)
 )
 
 // newPlug takes over a transport. vnl names the network in errors.
-func newPlug(vnl string, t carrier.Transport) Conn {
+func newPlug(vnl string, t packet.Transport) Conn {
 	p := &plug{vnl: vnl, transport: t}
 	if l, ok := t.(Linker); ok {
 		return &linkedPlug{p, l}
@@ -64,8 +64,8 @@ func (p *plug) final(op string, first *atomic.Pointer[Error], err error) error {
 	return first.Load()
 }
 
-// RecvPackets implements [carrier.Transport].
-func (p *plug) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (p *plug) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	packets, err := p.transport.RecvPackets(b)
 	if err != nil {
 		return nil, p.final("recv", &p.recvErr, err)
@@ -73,8 +73,8 @@ func (p *plug) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	return packets, nil
 }
 
-// SendPackets implements [carrier.Transport].
-func (p *plug) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (p *plug) SendPackets(packets []packet.Packet, wait bool) error {
 	if p.closing.Load() {
 		return net.ErrClosed
 	}
@@ -86,16 +86,16 @@ func (p *plug) Recv(frame []byte) (int, error) {
 }
 
 func (p *plug) Send(frame []byte) error {
-	single := singles.Get().(*[1]carrier.Packet)
-	single[0] = carrier.Packet{Data: frame}
+	single := singles.Get().(*[1]packet.Packet)
+	single[0] = packet.Packet{Data: frame}
 	err := p.SendPackets(single[:], false)
-	single[0] = carrier.Packet{}
+	single[0] = packet.Packet{}
 	singles.Put(single)
 	return err
 }
 
 // singles are the batches of Send.
-var singles = sync.Pool{New: func() any { return new([1]carrier.Packet) }}
+var singles = sync.Pool{New: func() any { return new([1]packet.Packet) }}
 
 // Drops returns the counts of the plug and of those below it.
 func (p *plug) Drops() Drops {
@@ -106,11 +106,11 @@ func (p *plug) Drops() Drops {
 // Dropped returns the same to transports above.
 func (p *plug) Dropped() (recv, send uint64) {
 	recv, send = p.counters.Dropped()
-	r, s := carrier.Dropped(p.transport)
+	r, s := packet.Dropped(p.transport)
 	return recv + r, send + s
 }
 
-func (p *plug) below() carrier.Transport { return p.transport }
+func (p *plug) below() packet.Transport { return p.transport }
 
 func (p *plug) Close() error {
 	p.closeOnce.Do(func() {
@@ -121,16 +121,16 @@ func (p *plug) Close() error {
 }
 
 // transportOf returns c as a transport: of a Conn from elsewhere, frame by frame.
-func transportOf(c Conn) carrier.Transport {
-	if t, ok := c.(carrier.Transport); ok {
+func transportOf(c Conn) packet.Transport {
+	if t, ok := c.(packet.Transport); ok {
 		return t
 	}
-	return &foreignConn{carrier.NewFrames(c, MaxFrame), c}
+	return &foreignConn{packet.NewFrames(c, MaxFrame), c}
 }
 
 // A foreignConn is a Conn that is not one of this package, as a transport.
 type foreignConn struct {
-	*carrier.Frames
+	*packet.Frames
 	conn Conn
 }
 

@@ -14,7 +14,7 @@ type pollFile struct {
 	f   *os.File
 	raw syscall.RawConn
 	// brief says that sending takes no longer than the kernel needs to copy, see
-	// carrier.Sender: the socket refuses descriptors, or knows none.
+	// packet.Sender: the socket refuses descriptors, or knows none.
 	brief bool
 }
 

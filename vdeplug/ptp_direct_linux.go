@@ -7,7 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -41,7 +41,7 @@ type direct struct {
 
 // offer makes a pair and sends the other half along with a frame, unless the
 // peer has had one. It returns what is left of packets.
-func (d *direct) offer(packets []carrier.Packet) []carrier.Packet {
+func (d *direct) offer(packets []packet.Packet) []packet.Packet {
 	if len(packets) == 0 || packets[0].Offload.GSOType != virtio.GSONone || !d.offered.CompareAndSwap(false, true) {
 		return packets
 	}
@@ -50,7 +50,7 @@ func (d *direct) offer(packets []carrier.Packet) []carrier.Packet {
 		return packets
 	}
 	defer unix.Close(pair[1])
-	s := carrier.NewSender()
+	s := packet.NewSender()
 	defer s.Free()
 	frame, ok := d.c.split(s, &packets[0], 0)
 	if !ok {
@@ -129,13 +129,13 @@ func (d *direct) dropLocked() {
 
 // receive receives packets from the pair, without blocking. EAGAIN says that
 // there are none, or there is no pair.
-func (d *direct) receive(b *carrier.Buffer) error {
+func (d *direct) receive(b *packet.Buffer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.file == nil {
 		return unix.EAGAIN
 	}
-	n, err := b.RecvMsgs(d.fd, wholeSize, carrier.DataOnly)
+	n, err := b.RecvMsgs(d.fd, wholeSize, packet.DataOnly)
 	if err == unix.EAGAIN {
 		return err
 	}
@@ -164,7 +164,7 @@ func (d *direct) receive(b *carrier.Buffer) error {
 }
 
 // send sends packets through the pair. It reports false if the pair is no more.
-func (d *direct) send(pair *pollFile, packets []carrier.Packet, wait bool) bool {
+func (d *direct) send(pair *pollFile, packets []packet.Packet, wait bool) bool {
 	if d.c.sendWhole(pair, packets, d, wait) != nil {
 		d.pair.CompareAndSwap(pair, nil)
 		d.offered.Store(false)
@@ -173,8 +173,8 @@ func (d *direct) send(pair *pollFile, packets []carrier.Packet, wait bool) bool 
 	return true
 }
 
-// Refused implements [carrier.Sending].
-func (d *direct) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+// Refused implements [packet.Sending].
+func (d *direct) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	switch err {
 	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
 		return frames, false, nil

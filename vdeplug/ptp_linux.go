@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
@@ -269,7 +269,7 @@ type ptpConn struct {
 	done chan struct{} // closed when watch has ended
 }
 
-var _ carrier.Transport = (*ptpConn)(nil)
+var _ packet.Transport = (*ptpConn)(nil)
 
 // newPTPConn takes over a bound socket.
 func newPTPConn(sock int, p *ptpPeer) (_ *ptpConn, err error) {
@@ -330,14 +330,14 @@ func (c *ptpConn) watch() {
 	}
 }
 
-// RecvPackets implements [carrier.Transport].
-func (c *ptpConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (c *ptpConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	err := c.both.receive(b, c)
 	return b.Packets, err
 }
 
-// Receive implements [carrier.Receiver].
-func (c *ptpConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
+// Receive implements [packet.Receiver].
+func (c *ptpConn) Receive(_ int, b *packet.Buffer) (bool, error) {
 	c.turn++
 	pair := c.pairs != (c.turn%16 == 0)
 	for empty := 0; !c.closing.Load(); {
@@ -368,8 +368,8 @@ func (c *ptpConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
 }
 
 // receiveDatagrams receives frames, and the offer of the peer.
-func (c *ptpConn) receiveDatagrams(b *carrier.Buffer) error {
-	n, err := b.RecvMsgs(c.sock, MaxFrame+1, carrier.ControlInt)
+func (c *ptpConn) receiveDatagrams(b *packet.Buffer) error {
+	n, err := b.RecvMsgs(c.sock, MaxFrame+1, packet.ControlInt)
 	if err != nil {
 		return err
 	}
@@ -394,8 +394,8 @@ func (c *ptpConn) receiveDatagrams(b *carrier.Buffer) error {
 	return nil
 }
 
-// SendPackets implements [carrier.Transport].
-func (c *ptpConn) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (c *ptpConn) SendPackets(packets []packet.Packet, wait bool) error {
 	if pair := c.direct.pair.Load(); pair != nil && c.direct.send(pair, packets, wait) {
 		return nil
 	}
@@ -405,8 +405,8 @@ func (c *ptpConn) SendPackets(packets []carrier.Packet, wait bool) error {
 	return c.sendFrames(c.file, packets, c, wait)
 }
 
-// Refused implements [carrier.Sending].
-func (c *ptpConn) Refused(fd int, s *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+// Refused implements [packet.Sending].
+func (c *ptpConn) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	c.direct.offered.Store(false) // the next peer has had none
 	return c.datagramConn.Refused(fd, s, frames, err)
 }

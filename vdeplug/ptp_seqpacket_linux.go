@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +24,7 @@ const ptpAnswer = 2 * time.Second
 // second connects, and gets one byte in answer: 0, or the errno of a refusal. When
 // the listener goes, the other takes its place.
 type ptpSeqConn struct {
-	carrier.Counters
+	packet.Counters
 	path string
 
 	closing atomic.Bool
@@ -52,7 +52,7 @@ type ptpListener struct {
 	dev, ino uint64
 }
 
-var _ carrier.Transport = (*ptpSeqConn)(nil)
+var _ packet.Transport = (*ptpSeqConn)(nil)
 
 func openPTPSeqpacket(ctx context.Context, vnl, path string) (Conn, error) {
 	listener, link, err := takePTPSeqpacket(ctx, path)
@@ -361,8 +361,8 @@ func (c *ptpSeqConn) wait() *ptpLink {
 	return c.link
 }
 
-// RecvPackets implements [carrier.Transport].
-func (c *ptpSeqConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (c *ptpSeqConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	for {
 		b.Release() // it may take long
 		link := c.wait()
@@ -376,8 +376,8 @@ func (c *ptpSeqConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	}
 }
 
-// SendPackets implements [carrier.Transport].
-func (c *ptpSeqConn) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (c *ptpSeqConn) SendPackets(packets []packet.Packet, wait bool) error {
 	c.mu.Lock()
 	link := c.link
 	c.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/errtext"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 const (
@@ -68,11 +68,11 @@ func (e lastingError) Unwrap() error { return e.error }
 // A reconnector is a plug on a network that is opened again when it is gone. It
 // has a goroutine only then, and a little longer.
 type reconnector struct {
-	carrier.Counters // of frames for a network that is gone
-	vnl              string
-	again            func(context.Context) (_ Conn, changed bool, _ error)
-	notify           func(Link)
-	now              atomic.Pointer[session]
+	packet.Counters // of frames for a network that is gone
+	vnl             string
+	again           func(context.Context) (_ Conn, changed bool, _ error)
+	notify          func(Link)
+	now             atomic.Pointer[session]
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -88,13 +88,13 @@ type reconnector struct {
 }
 
 var (
-	_ Linker            = (*reconnector)(nil)
-	_ carrier.Transport = (*reconnector)(nil)
+	_ Linker           = (*reconnector)(nil)
+	_ packet.Transport = (*reconnector)(nil)
 )
 
 // A session is the plug on the network, or an absence in its place.
 type session struct {
-	transport carrier.Transport
+	transport packet.Transport
 	absence   *absence // transport, if it is one
 
 	// When the network has gone: why.
@@ -116,8 +116,8 @@ func newReconnector(ctx context.Context, vnl string, c Conn, notify func(Link), 
 	return newPlug(vnl, r)
 }
 
-// RecvPackets implements [carrier.Transport].
-func (r *reconnector) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (r *reconnector) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	for {
 		s := r.now.Load()
 		packets, err := s.transport.RecvPackets(b)
@@ -131,8 +131,8 @@ func (r *reconnector) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	}
 }
 
-// SendPackets implements [carrier.Transport].
-func (r *reconnector) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (r *reconnector) SendPackets(packets []packet.Packet, wait bool) error {
 	s := r.now.Load()
 	err := s.transport.SendPackets(packets, wait)
 	if err == nil {
@@ -223,7 +223,7 @@ func (r *reconnector) rest(s *session) bool {
 // forget closes the plug of a lost session. What waits in it is woken.
 func (r *reconnector) forget(s *session) {
 	err := s.transport.Close()
-	recv, send := carrier.Dropped(s.transport)
+	recv, send := packet.Dropped(s.transport)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
@@ -339,7 +339,7 @@ func (r *reconnector) Dropped() (recv, send uint64) {
 	recv, send = r.Counters.Dropped()
 	recv, send = recv+past.Recv, send+past.Send
 	if live != nil {
-		r, s := carrier.Dropped(live.transport)
+		r, s := packet.Dropped(live.transport)
 		recv, send = recv+r, send+s
 	}
 	return recv, send
@@ -394,9 +394,9 @@ func (a *absence) ended() error {
 	}
 }
 
-func (a *absence) RecvPackets(*carrier.Buffer) ([]carrier.Packet, error) { return nil, a.wait() }
+func (a *absence) RecvPackets(*packet.Buffer) ([]packet.Packet, error) { return nil, a.wait() }
 
-func (a *absence) SendPackets(packets []carrier.Packet, _ bool) error {
+func (a *absence) SendPackets(packets []packet.Packet, _ bool) error {
 	err := a.ended()
 	if err == nil {
 		a.r.DropPackets(packets)

@@ -18,7 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 // A flaky is a network of the scheme "flaky", with the name of the test.
@@ -89,7 +89,7 @@ func (f *flaky) attempts() []time.Time {
 
 // A flakyConn returns the frames that are sent, until it is gone.
 type flakyConn struct {
-	carrier.Counters
+	packet.Counters
 	frames     chan []byte
 	gone       chan struct{}
 	once, ends sync.Once
@@ -490,13 +490,13 @@ func TestReconnectPackets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer peer.Close()
-	packets := make([]carrier.Packet, 8)
+	packets := make([]packet.Packet, 8)
 	for i := range packets {
 		packets[i].Data = testFrame(station(2), station(1), 60)
 	}
-	var b carrier.Buffer
+	var b packet.Buffer
 	defer b.Release()
-	round := func(from, to carrier.Transport) {
+	round := func(from, to packet.Transport) {
 		if err := from.SendPackets(packets, true); err != nil {
 			t.Fatal(err)
 		}
@@ -508,8 +508,8 @@ func TestReconnectPackets(t *testing.T) {
 			n += len(got)
 		}
 	}
-	ours, theirs := c.(carrier.Transport), peer.(carrier.Transport)
-	for _, way := range [][2]carrier.Transport{{ours, theirs}, {theirs, ours}} {
+	ours, theirs := c.(packet.Transport), peer.(packet.Transport)
+	for _, way := range [][2]packet.Transport{{ours, theirs}, {theirs, ours}} {
 		round(way[0], way[1])
 		if n := testing.AllocsPerRun(100, func() { round(way[0], way[1]) }); n >= 1 && !raceEnabled {
 			t.Errorf("%v allocations in a round", n)
@@ -529,10 +529,10 @@ func TestReconnectRace(t *testing.T) {
 			var wg sync.WaitGroup
 			// Only one: others wait for a mutex, which this clock does not know.
 			wg.Go(func() {
-				var b carrier.Buffer
+				var b packet.Buffer
 				defer b.Release()
 				for {
-					if _, err := c.(carrier.Transport).RecvPackets(&b); err != nil {
+					if _, err := c.(packet.Transport).RecvPackets(&b); err != nil {
 						return
 					}
 				}
@@ -547,7 +547,7 @@ func TestReconnectRace(t *testing.T) {
 					}
 				})
 				wg.Go(func() {
-					for c.Send(make([]byte, 60)) == nil && c.(carrier.Transport).SendPackets([]carrier.Packet{{Data: make([]byte, 60)}}, true) == nil {
+					for c.Send(make([]byte, 60)) == nil && c.(packet.Transport).SendPackets([]packet.Packet{{Data: make([]byte, 60)}}, true) == nil {
 						c.(Dropper).Drops()
 						c.(Linker).Link()
 						time.Sleep(time.Millisecond)

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
@@ -109,8 +109,8 @@ type seqpacketLink struct {
 // errHungUp is the end of a link.
 var errHungUp = fmt.Errorf("the peer has closed its end: %w", io.EOF)
 
-// Receive implements [carrier.Receiver].
-func (s *seqpacketLink) Receive(fd int, b *carrier.Buffer) (bool, error) {
+// Receive implements [packet.Receiver].
+func (s *seqpacketLink) Receive(fd int, b *packet.Buffer) (bool, error) {
 	for {
 		empty, err := s.receiveFrames(fd, b)
 		switch {
@@ -140,13 +140,13 @@ func hungUp(fd int) bool {
 }
 
 // send sends frames. It reports false if the peer is gone.
-func (s *seqpacketLink) send(packets []carrier.Packet, wait bool) (bool, error) {
+func (s *seqpacketLink) send(packets []packet.Packet, wait bool) (bool, error) {
 	err := s.sendFrames(s.file, packets, s, wait)
 	return !s.dead.Load(), err
 }
 
-// Refused implements [carrier.Sending].
-func (s *seqpacketLink) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+// Refused implements [packet.Sending].
+func (s *seqpacketLink) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	switch err {
 	case unix.EPIPE, unix.ECONNRESET, unix.ENOTCONN:
 		s.dead.Store(true)
@@ -163,7 +163,7 @@ type seqpacketConn struct {
 	fd   int
 }
 
-var _ carrier.Transport = (*seqpacketConn)(nil)
+var _ packet.Transport = (*seqpacketConn)(nil)
 
 // final also says that the network cannot be opened again: its descriptor will be
 // that of something else.
@@ -176,14 +176,14 @@ func (c *seqpacketConn) final(err error) error {
 
 func (c *seqpacketConn) Dropped() (recv, send uint64) { return c.link.Dropped() }
 
-// RecvPackets implements [carrier.Transport].
-func (c *seqpacketConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (c *seqpacketConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	err := c.link.file.receive(b, &c.link)
 	return b.Packets, c.final(err)
 }
 
-// SendPackets implements [carrier.Transport].
-func (c *seqpacketConn) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (c *seqpacketConn) SendPackets(packets []packet.Packet, wait bool) error {
 	there, err := c.link.send(packets, wait)
 	if err == nil && !there {
 		err = errHungUp

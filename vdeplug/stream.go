@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -60,7 +60,7 @@ func newStream(rw io.ReadWriteCloser) *stream {
 var segmenters = sync.Pool{New: func() any { return new(virtio.Segmenter) }}
 
 type stream struct {
-	carrier.Counters
+	packet.Counters
 	rw io.ReadWriteCloser
 
 	rmu  sync.Mutex    // guards r and rerr; held while Recv waits
@@ -80,9 +80,9 @@ type stream struct {
 	ended chan struct{} // closed when write has returned
 }
 
-// RecvPackets implements [carrier.Transport]. It returns all frames of the stream that
+// RecvPackets implements [packet.Transport]. It returns all frames of the stream that
 // were read together.
-func (s *stream) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+func (s *stream) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	b.Release() // it may take long
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
@@ -102,7 +102,7 @@ func (s *stream) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 }
 
 // readFrames reads the frames that are there, and at least one.
-func (s *stream) readFrames(b *carrier.Buffer) {
+func (s *stream) readFrames(b *packet.Buffer) {
 	mem := b.Bytes()
 	for len(mem) >= MaxFrame {
 		n, err := s.readFrame(mem[:MaxFrame])
@@ -175,8 +175,8 @@ func (s *stream) append(head, data []byte) {
 	s.queue = append(append(s.queue, head...), data...)
 }
 
-// SendPackets implements [carrier.Transport].
-func (s *stream) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (s *stream) SendPackets(packets []packet.Packet, wait bool) error {
 	if wait {
 		s.smu.Lock()
 		defer s.smu.Unlock()

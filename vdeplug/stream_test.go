@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 // A half is one direction of a stream in memory.
@@ -283,7 +283,7 @@ func FuzzStream(f *testing.F) {
 
 // TestStreamBurst sends more at once than is queued.
 func TestStreamBurst(t *testing.T) {
-	packets := make([]carrier.Packet, 4*streamQueue/MaxFrame)
+	packets := make([]packet.Packet, 4*streamQueue/MaxFrame)
 	for i := range packets {
 		packets[i].Data = testFrame(broadcast, station(1), MaxFrame)
 	}

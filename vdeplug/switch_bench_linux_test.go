@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -62,7 +62,7 @@ func BenchmarkSwitchRoundTrip(b *testing.B) {
 // frame by frame, or ours. Nothing is lost, so that bytes are comparable.
 func BenchmarkSwitch(b *testing.B) {
 	const frames, mss = 44, 1446
-	packet := testPacket(frames, mss)
+	pkt := testPacket(frames, mss)
 	for _, sw := range benchSwitches {
 		b.Run("switch="+sw.name+"/clients=C", func(b *testing.B) {
 			dir := filepath.Join(shortDir(b), "sw")
@@ -93,9 +93,9 @@ func BenchmarkSwitch(b *testing.B) {
 			dir := filepath.Join(shortDir(b), "sw")
 			s := startSwitch(b, dir, sw.command(b, dir))
 			x, y := openBench(b, dir), openBench(b, dir)
-			var buf carrier.Buffer
+			var buf packet.Buffer
 			defer buf.Release()
-			if err := y.SendPackets([]carrier.Packet{{Data: testFrame(broadcast, station(2), 60)}}, true); err != nil {
+			if err := y.SendPackets([]packet.Packet{{Data: testFrame(broadcast, station(2), 60)}}, true); err != nil {
 				b.Fatal(err)
 			}
 			if _, err := x.RecvPackets(&buf); err != nil {
@@ -104,9 +104,9 @@ func BenchmarkSwitch(b *testing.B) {
 			b.SetBytes(frames * mss)
 			defer s.reportCPU(b, frames)()
 			b.ReportAllocs()
-			packets := make([]carrier.Packet, 1)
+			packets := make([]packet.Packet, 1)
 			for b.Loop() {
-				packets[0] = packet
+				packets[0] = pkt
 				if err := x.SendPackets(packets, true); err != nil {
 					b.Fatal(err)
 				}
@@ -154,12 +154,12 @@ func (s *vdeSwitch) cpu(b *testing.B) (total time.Duration) {
 	return total
 }
 
-func openBench(b *testing.B, vnl string) carrier.Transport {
+func openBench(b *testing.B, vnl string) packet.Transport {
 	b.Helper()
 	c, err := Open(vnl, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { c.Close() })
-	return c.(carrier.Transport)
+	return c.(packet.Transport)
 }

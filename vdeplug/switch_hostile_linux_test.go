@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"golang.org/x/sys/unix"
 )
 
@@ -296,10 +296,10 @@ func TestSwitchNeverReads(t *testing.T) {
 	}
 	unix.Close(never[0].data)
 	whole := openPlug(t, s.dir) // Recv is never called
-	from := openPlug(t, s.dir).(carrier.Transport)
+	from := openPlug(t, s.dir).(packet.Transport)
 	memory := s.memory(t)
 	for range 500 {
-		batch := make([]carrier.Packet, 40)
+		batch := make([]packet.Packet, 40)
 		for i := range batch {
 			batch[i].Data = testFrame(broadcast, station(7), 1514)
 		}

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
@@ -138,9 +138,9 @@ type clientPort struct {
 }
 
 var (
-	_ taker            = (*clientPort)(nil)
-	_ carrier.Receiver = (*clientPort)(nil)
-	_ carrier.Sending  = (*clientPort)(nil)
+	_ taker           = (*clientPort)(nil)
+	_ packet.Receiver = (*clientPort)(nil)
+	_ packet.Sending  = (*clientPort)(nil)
 )
 
 // start makes the client a port of the switch.
@@ -164,17 +164,17 @@ func (p *clientPort) end() {
 
 // receive carries the packets of the client until its port ends.
 func (p *clientPort) receive() {
-	b := carrier.Buffer{Brief: p.data.brief}
+	b := packet.Buffer{Brief: p.data.brief}
 	p.ready.receive(&b, p)
 	b.Release()
 }
 
-// Receive implements [carrier.Receiver]. It forwards what it receives, and is not
+// Receive implements [packet.Receiver]. It forwards what it receives, and is not
 // done before the port ends: a socket that had one message needs no second look,
 // for the poller notes what comes after the first. After several, more have often
 // come meanwhile. Whoever waits has no memory, as there may be many.
-func (p *clientPort) Receive(_ int, b *carrier.Buffer) (bool, error) {
-	var turn carrier.Turn
+func (p *clientPort) Receive(_ int, b *packet.Buffer) (bool, error) {
+	var turn packet.Turn
 	turn.Begin()
 	for !p.ended.Load() {
 		err := p.receiveData(p.fd, b, p.whole)
@@ -209,14 +209,14 @@ func (p *clientPort) Receive(_ int, b *carrier.Buffer) (bool, error) {
 var routings = sync.Pool{New: func() any { return newRouting() }}
 
 // deliver is that of [taker].
-func (p *clientPort) deliver(packets []carrier.Packet) {
+func (p *clientPort) deliver(packets []packet.Packet) {
 	p.sendData(&p.data, packets, p.whole, p, false)
 }
 
 func (p *clientPort) takesWhole() bool { return p.whole }
 
-// Refused implements [carrier.Sending].
-func (p *clientPort) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+// Refused implements [packet.Sending].
+func (p *clientPort) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	switch err {
 	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
 		return frames, false, nil

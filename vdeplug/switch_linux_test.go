@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -433,12 +433,12 @@ func TestSwitchWhole(t *testing.T) {
 	if !on[*vdeConn](one).on.whole || !on[*vdeConn](other).on.whole {
 		t.Fatal("no pair of sockets")
 	}
-	ends := []carrier.Transport{one.(carrier.Transport), other.(carrier.Transport), local.(carrier.Transport)}
+	ends := []packet.Transport{one.(packet.Transport), other.(packet.Transport), local.(packet.Transport)}
 	for i, a := range ends {
 		b := ends[(i+1)%len(ends)]
-		for j, from := range []carrier.Transport{a, b} {
+		for j, from := range []packet.Transport{a, b} {
 			hello := testFrame(broadcast, station(1+j), 60)
-			if err := from.SendPackets([]carrier.Packet{{Data: hello}}, true); err != nil {
+			if err := from.SendPackets([]packet.Packet{{Data: hello}}, true); err != nil {
 				t.Fatal(err)
 			}
 			for _, to := range ends {
@@ -449,10 +449,10 @@ func TestSwitchWhole(t *testing.T) {
 		}
 		p := testPacket(44, 1446)
 		want := bytes.Clone(p.Data)
-		if err := a.SendPackets([]carrier.Packet{p}, true); err != nil {
+		if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
 			t.Fatal(err)
 		}
-		var buf carrier.Buffer
+		var buf packet.Buffer
 		got, err := b.RecvPackets(&buf)
 		if err != nil || len(got) != 1 || got[0].Offload != p.Offload || !bytes.Equal(got[0].Data, want) {
 			t.Errorf("from end %d: got %d packets, %v, want the same one", i, len(got), err)

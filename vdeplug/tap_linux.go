@@ -8,8 +8,8 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/vdestack/vdestack/internal/carrier"
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -19,14 +19,14 @@ const tunDevice = "/dev/net/tun"
 // tapConn is the network side of a TAP or macvtap interface, or a packet socket on
 // an interface.
 type tapConn struct {
-	carrier.Counters
+	packet.Counters
 	name string // of the interface
 	dev  *nic.Device
 
 	unfinished *unfinished // of pcap; else nil
 }
 
-var _ carrier.Transport = (*tapConn)(nil)
+var _ packet.Transport = (*tapConn)(nil)
 
 func openTAP(l Locator) (Conn, error) {
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
@@ -116,8 +116,8 @@ func (c *tapConn) final(err error) error {
 	return err
 }
 
-// RecvPackets implements [carrier.Transport].
-func (c *tapConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (c *tapConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	for {
 		packets, err := c.dev.Read(b)
 		if err != nil {
@@ -134,16 +134,16 @@ func (c *tapConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 }
 
 // keep removes and counts what no plug carries.
-func keep(packets []carrier.Packet, dropped *atomic.Uint64) []carrier.Packet {
-	kept := slices.DeleteFunc(packets, func(p carrier.Packet) bool {
+func keep(packets []packet.Packet, dropped *atomic.Uint64) []packet.Packet {
+	kept := slices.DeleteFunc(packets, func(p packet.Packet) bool {
 		return len(p.Data) < HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame
 	})
 	dropped.Add(uint64(len(packets) - len(kept)))
 	return kept
 }
 
-// SendPackets implements [carrier.Transport].
-func (c *tapConn) SendPackets(packets []carrier.Packet, _ bool) error {
+// SendPackets implements [packet.Transport].
+func (c *tapConn) SendPackets(packets []packet.Packet, _ bool) error {
 	counts, err := c.dev.Write(keep(packets, &c.DroppedSend))
 	c.DroppedSend.Add(counts.Dropped)
 	return c.final(err)

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,7 +48,7 @@ type udpConn struct {
 	addr unix.Sockaddr
 }
 
-var _ carrier.Transport = (*udpConn)(nil)
+var _ packet.Transport = (*udpConn)(nil)
 
 func (c *udpConn) prepare(fd int, local, peer netip.AddrPort) error {
 	growBuffers(fd, socketBuffer)

@@ -5,7 +5,7 @@ import (
 	"math"
 	"sync/atomic"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -25,7 +25,7 @@ const (
 // the network card, cuts (UDP_SEGMENT).
 type udpSender struct {
 	*frameCodec
-	sending carrier.Sending
+	sending packet.Sending
 	// limit is the size from which on the kernel refuses to cut: a datagram that
 	// does not fit into a packet of the network below goes in fragments, alone.
 	limit atomic.Int64
@@ -33,7 +33,7 @@ type udpSender struct {
 
 // newUDPSender returns a sender that counts with d. sending is asked about
 // errors; nil means the sender itself.
-func newUDPSender(d *frameCodec, sending carrier.Sending) *udpSender {
+func newUDPSender(d *frameCodec, sending packet.Sending) *udpSender {
 	u := &udpSender{frameCodec: d, sending: sending}
 	if sending == nil {
 		u.sending = u
@@ -45,13 +45,13 @@ func newUDPSender(d *frameCodec, sending carrier.Sending) *udpSender {
 // add adds the frames of a packet, each after header, for each of the receivers
 // to; none is that of the socket. The packet must stay until they are sent: what
 // there is no room for is flushed.
-func (u *udpSender) add(p pollFile, s *carrier.Sender, packet *carrier.Packet, header []byte, to []sockaddr, wait bool) error {
-	whole := packet.Offload.GSOType == virtio.GSONone
+func (u *udpSender) add(p pollFile, s *packet.Sender, pkt *packet.Packet, header []byte, to []sockaddr, wait bool) error {
+	whole := pkt.Offload.GSOType == virtio.GSONone
 	headroom := len(header)
 	if whole {
 		headroom = 0 // the header is not copied
 	}
-	segments, ok := u.split(s, packet, headroom)
+	segments, ok := u.split(s, pkt, headroom)
 	if !ok {
 		return nil
 	}
@@ -91,7 +91,7 @@ func (u *udpSender) add(p pollFile, s *carrier.Sender, packet *carrier.Packet, h
 // Refused sends one by one what the kernel did not want to cut. Whatever the
 // error is otherwise (no route, no interface, a firewall), it is one of the
 // network now; the next frame may pass.
-func (u *udpSender) Refused(fd int, s *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+func (u *udpSender) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	if size := s.Segment(); size != 0 && uncut(err) {
 		u.limit.Store(min(u.limit.Load(), int64(size)))
 		return s.Separately(fd), false, nil
@@ -122,7 +122,7 @@ const maxDatagram = 65535
 
 // datagrams returns the datagrams of which the kernel made one, and whether they
 // are whole.
-func datagrams(g carrier.Datagram) iter.Seq2[[]byte, bool] {
+func datagrams(g packet.Datagram) iter.Seq2[[]byte, bool] {
 	return func(yield func([]byte, bool) bool) {
 		size := g.Segment
 		if size <= 0 {

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,7 +32,7 @@ type vdeConn struct {
 	watched chan struct{} // closed when watch has ended
 }
 
-var _ carrier.Transport = (*vdeConn)(nil)
+var _ packet.Transport = (*vdeConn)(nil)
 
 // newVDEConn takes over the sockets after the handshake.
 func newVDEConn(dir string, ctl *os.File, data pollFile, whole bool) *vdeConn {
@@ -77,8 +77,8 @@ func (c *vdeConn) final() error {
 	return nil
 }
 
-// RecvPackets implements [carrier.Transport].
-func (c *vdeConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (c *vdeConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	err := c.data.receive(b, c)
 	if err != nil {
 		if final := c.final(); final != nil {
@@ -88,8 +88,8 @@ func (c *vdeConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
 	return b.Packets, err
 }
 
-// Receive implements [carrier.Receiver].
-func (c *vdeConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
+// Receive implements [packet.Receiver].
+func (c *vdeConn) Receive(fd int, b *packet.Buffer) (bool, error) {
 	for c.final() == nil {
 		err := c.receiveData(fd, b, c.whole)
 		switch {
@@ -108,8 +108,8 @@ func (c *vdeConn) Receive(fd int, b *carrier.Buffer) (bool, error) {
 	return true, net.ErrClosed
 }
 
-// SendPackets implements [carrier.Transport].
-func (c *vdeConn) SendPackets(packets []carrier.Packet, wait bool) error {
+// SendPackets implements [packet.Transport].
+func (c *vdeConn) SendPackets(packets []packet.Packet, wait bool) error {
 	if err := c.final(); err != nil {
 		return err
 	}
@@ -120,8 +120,8 @@ func (c *vdeConn) SendPackets(packets []carrier.Packet, wait bool) error {
 	return err
 }
 
-// Refused implements [carrier.Sending].
-func (c *vdeConn) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+// Refused implements [packet.Sending].
+func (c *vdeConn) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	switch err {
 	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
 		return frames, false, nil

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -235,7 +235,7 @@ func (v *vlan) route(way *vlanWay, frame []byte) (to uint16, tagged bool) {
 	return way.tagged[binary.BigEndian.Uint16(frame[HeaderLen:])&0xfff], true
 }
 
-func (v *vlan) outward(w *nestedWork, p *carrier.Packet) (dropped int) {
+func (v *vlan) outward(w *nestedWork, p *packet.Packet) (dropped int) {
 	to, tagged := v.route(&v.out, p.Data)
 	if to == vlanDrop {
 		frames, _ := virtio.Count(p.Offload, p.Data)
@@ -252,7 +252,7 @@ func (v *vlan) outward(w *nestedWork, p *carrier.Packet) (dropped int) {
 	return 0
 }
 
-func (v *vlan) inward(p *carrier.Packet) verdict {
+func (v *vlan) inward(p *packet.Packet) verdict {
 	if len(p.Data) < HeaderLen {
 		return dropped
 	}
@@ -272,7 +272,7 @@ func (v *vlan) inward(p *carrier.Packet) verdict {
 }
 
 // change gives a frame the tag that it should have. There is room for it.
-func (v *vlan) change(p *carrier.Packet, to uint16, tagged bool) (ok bool) {
+func (v *vlan) change(p *packet.Packet, to uint16, tagged bool) (ok bool) {
 	switch {
 	case tagged && to != vlanUntagged:
 		binary.BigEndian.PutUint16(p.Data[HeaderLen:], to)

@@ -13,7 +13,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -77,7 +77,7 @@ func TestVLANFrames(t *testing.T) {
 	for _, tt := range vlanTests {
 		v := parseVLANTest(t, tt.vnl)
 		w := new(nestedWork)
-		check := func(way string, from, to, priority int, got []carrier.Packet, frame []byte) {
+		check := func(way string, from, to, priority int, got []packet.Packet, frame []byte) {
 			t.Helper()
 			switch want := tagFrame(frame, etherTypeVLAN, to, 0); {
 			case to == nothing && len(got) > 0:
@@ -91,7 +91,7 @@ func TestVLANFrames(t *testing.T) {
 				w.packets = nil
 				frame := testFrame(station(1), station(2), 60)
 				tagged := tagFrame(frame, etherTypeVLAN, from, priority)
-				dropped := v.outward(w, &carrier.Packet{Data: bytes.Clone(tagged)})
+				dropped := v.outward(w, &packet.Packet{Data: bytes.Clone(tagged)})
 				check("out", from, to, priority, w.packets, frame)
 				if dropped != 1-len(w.packets) {
 					t.Errorf("%s: out %d: %d dropped", tt.vnl, from, dropped)
@@ -99,7 +99,7 @@ func TestVLANFrames(t *testing.T) {
 			}
 			for from, to := range tt.in {
 				frame := testFrame(station(1), station(2), 60)
-				p := []carrier.Packet{{Data: tagFrame(bytes.Clone(frame), etherTypeVLAN, from, priority)}}
+				p := []packet.Packet{{Data: tagFrame(bytes.Clone(frame), etherTypeVLAN, from, priority)}}
 				if v.inward(&p[0]) != pass {
 					p = nil
 				}
@@ -117,15 +117,15 @@ func TestVLANQinQ(t *testing.T) {
 	for _, inside := range [][]byte{frame, customer} {
 		outside := tagFrame(inside, etherTypeQinQ, 3, 0)
 		w := new(nestedWork)
-		v.outward(w, &carrier.Packet{Data: bytes.Clone(inside)})
+		v.outward(w, &packet.Packet{Data: bytes.Clone(inside)})
 		if len(w.packets) != 1 || !bytes.Equal(w.packets[0].Data, outside) {
 			t.Errorf("out: got %x, want %x", w.packets, outside)
 		}
-		p := carrier.Packet{Data: bytes.Clone(outside)}
+		p := packet.Packet{Data: bytes.Clone(outside)}
 		if v.inward(&p) != pass || !bytes.Equal(p.Data, inside) {
 			t.Errorf("in: got %x, want %x", p.Data, inside)
 		}
-		p = carrier.Packet{Data: inside}
+		p = packet.Packet{Data: inside}
 		if got := v.inward(&p); got != ignored {
 			t.Errorf("in without the tag: %d", got)
 		}
@@ -204,12 +204,12 @@ func FuzzVLAN(f *testing.F) {
 		}
 		v := vlans[int(which)%len(vlans)]
 		mem := append(make([]byte, room), data...)
-		p := carrier.Packet{Offload: virtio.Header{Flags: flags, CsumStart: start, HdrLen: head}, Data: mem[room:], Room: int(room)}
+		p := packet.Packet{Offload: virtio.Header{Flags: flags, CsumStart: start, HdrLen: head}, Data: mem[room:], Room: int(room)}
 		w := new(nestedWork)
 		if dropped := v.outward(w, &p); dropped+len(w.packets) != 1 {
 			t.Fatalf("%d frames and %d dropped", len(w.packets), dropped)
 		}
-		back := carrier.Packet{Offload: p.Offload, Data: bytes.Clone(data)}
+		back := packet.Packet{Offload: p.Offload, Data: bytes.Clone(data)}
 		if v.inward(&back) == pass && len(back.Data) < HeaderLen {
 			t.Fatalf("a frame of %d bytes", len(back.Data))
 		}
@@ -295,9 +295,9 @@ func TestNestedFrames(t *testing.T) {
 	defer unregister("nestedtest")
 	c := openPlugTest(t, "vlan://4{nestedtest://}")
 	a, b := newInbox(t, c), openInbox(t, "vlan://4{mem://nestedtest}")
-	bad := carrier.Packet{Data: make([]byte, 100), Offload: virtio.Header{GSOType: 77}}
+	bad := packet.Packet{Data: make([]byte, 100), Offload: virtio.Header{GSOType: 77}}
 	frame := testFrame(broadcast, station(1), 60)
-	if err := c.(carrier.Transport).SendPackets([]carrier.Packet{{Data: bytes.Clone(frame)}, bad, {}}, true); err != nil {
+	if err := c.(packet.Transport).SendPackets([]packet.Packet{{Data: bytes.Clone(frame)}, bad, {}}, true); err != nil {
 		t.Fatal(err)
 	}
 	b.want(t, frame)

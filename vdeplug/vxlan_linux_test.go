@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/carrier/carriertest"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,7 +84,7 @@ func TestVXLANPort(t *testing.T) {
 	p := probe{own: other, to: to}
 	want := func(at *net.UDPConn, frame []byte) {
 		t.Helper()
-		if got, _ := p.read(t, at); !bytes.Equal(got, packet(header, frame)) {
+		if got, _ := p.read(t, at); !bytes.Equal(got, withHeader(header, frame)) {
 			t.Errorf("got packet % .40x", got)
 		}
 	}
@@ -95,11 +95,11 @@ func TestVXLANPort(t *testing.T) {
 	foreign, odd := header, header
 	foreign[6]++
 	odd[0], odd[1], odd[7] = 0xff, 0xff, 0xff
-	p.send(t, packet(foreign, testFrame(broadcast, station(1), 60)))
+	p.send(t, withHeader(foreign, testFrame(broadcast, station(1), 60)))
 	p.send(t, header[:])
-	p.send(t, packet(header, make([]byte, HeaderLen-1)))
+	p.send(t, withHeader(header, make([]byte, HeaderLen-1)))
 	hello := testFrame(broadcast, station(1), 60)
-	p.send(t, packet(odd, hello))
+	p.send(t, withHeader(odd, hello))
 	if got := in.next(t); !bytes.Equal(got, hello) {
 		t.Errorf("got % .40x", got)
 	}
@@ -192,8 +192,8 @@ func TestVXLANKernel(t *testing.T) {
 			}
 			all := newInbox(t, joined)
 			p := testPacket(40, 1300)
-			want := carriertest.Frames(t, p)
-			if err := c.(carrier.Transport).SendPackets([]carrier.Packet{p, {Data: testFrame(station(2), station(1), 99)}}, true); err != nil {
+			want := packettest.Frames(t, p)
+			if err := c.(packet.Transport).SendPackets([]packet.Packet{p, {Data: testFrame(station(2), station(1), 99)}}, true); err != nil {
 				t.Fatal(err)
 			}
 			for _, frame := range want {
@@ -211,8 +211,8 @@ func TestVXLANKernel(t *testing.T) {
 func cable(t *testing.T, a, b Conn) {
 	t.Helper()
 	var wg sync.WaitGroup
-	carry := func(from, to carrier.Transport) {
-		var buf carrier.Buffer
+	carry := func(from, to packet.Transport) {
+		var buf packet.Buffer
 		defer buf.Release()
 		for {
 			packets, err := from.RecvPackets(&buf)
@@ -224,8 +224,8 @@ func cable(t *testing.T, a, b Conn) {
 			}
 		}
 	}
-	wg.Go(func() { carry(a.(carrier.Transport), b.(carrier.Transport)) })
-	wg.Go(func() { carry(b.(carrier.Transport), a.(carrier.Transport)) })
+	wg.Go(func() { carry(a.(packet.Transport), b.(packet.Transport)) })
+	wg.Go(func() { carry(b.(packet.Transport), a.(packet.Transport)) })
 	t.Cleanup(func() {
 		a.Close()
 		b.Close()
@@ -304,17 +304,17 @@ func TestVXLANPartial(t *testing.T) {
 	p := probe{own: own, to: netip.MustParseAddrPort("127.0.0.2:4789")}
 	for _, size := range [][2]int{{1, 100}, {40, vxlanMTU - 40}} {
 		whole := testPacket(size[0], size[1])
-		want := carriertest.Frames(t, whole)
-		p.send(t, packet(makeVXVDEHeader(1), whole.Data))
-		collect(t, c.(carrier.Transport), want)
+		want := packettest.Frames(t, whole)
+		p.send(t, withHeader(makeVXVDEHeader(1), whole.Data))
+		collect(t, c.(packet.Transport), want)
 	}
 	// Without a reason to believe that, such a packet is too long.
 	whole := testPacket(40, 1000)
 	whole.Data[34+16] ^= 1
-	p.send(t, packet(makeVXVDEHeader(1), whole.Data))
+	p.send(t, withHeader(makeVXVDEHeader(1), whole.Data))
 	last := testFrame(broadcast, station(1), 60)
-	p.send(t, packet(makeVXVDEHeader(1), last))
-	collect(t, c.(carrier.Transport), [][]byte{last})
+	p.send(t, withHeader(makeVXVDEHeader(1), last))
+	collect(t, c.(packet.Transport), [][]byte{last})
 	if got := c.(Dropper).Drops(); got != (Drops{Recv: 1}) {
 		t.Errorf("got %+v, want one", got)
 	}

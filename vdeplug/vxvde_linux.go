@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +36,7 @@ type vxvdeConn struct {
 	table *macTable[sockaddr]
 }
 
-var _ carrier.Transport = (*vxvdeConn)(nil)
+var _ packet.Transport = (*vxvdeConn)(nil)
 
 func newVXVDE(l Locator, cfg vxvdeConfig) (Conn, error) {
 	start := time.Now()
@@ -83,23 +83,23 @@ func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvde
 	return c, nil
 }
 
-// RecvPackets implements [carrier.Transport].
-func (c *vxvdeConn) RecvPackets(b *carrier.Buffer) ([]carrier.Packet, error) {
+// RecvPackets implements [packet.Transport].
+func (c *vxvdeConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	err := c.file.receive(b, c)
 	return b.Packets, err
 }
 
 // Receive takes packets from both sockets until one has frames.
-func (c *vxvdeConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
+func (c *vxvdeConn) Receive(_ int, b *packet.Buffer) (bool, error) {
 	// A flood of packets that are not for this network must not keep Close
 	// from ending the call.
 	for !c.closing.Load() {
 		c.turn++
 		multicast := c.turn%2 == 0 && c.sockets.multi >= 0
-		n, err := b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, carrier.ControlInt)
+		n, err := b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, packet.ControlInt)
 		if err == unix.EAGAIN && c.sockets.multi >= 0 {
 			multicast = !multicast
-			n, err = b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, carrier.ControlInt)
+			n, err = b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, packet.ControlInt)
 		}
 		switch {
 		case err == unix.EAGAIN:
@@ -120,7 +120,7 @@ func (c *vxvdeConn) Receive(_ int, b *carrier.Buffer) (bool, error) {
 }
 
 // accept takes the frames of what an endpoint has sent.
-func (c *vxvdeConn) accept(b *carrier.Buffer, g carrier.Datagram, multicast bool) {
+func (c *vxvdeConn) accept(b *packet.Buffer, g packet.Datagram, multicast bool) {
 	peer := sockaddr{*g.From}
 	// The list of remotes may be the same on all hosts.
 	if (multicast || c.vxlan) && c.self.own(&peer) {
@@ -181,9 +181,9 @@ func transient(err error) bool {
 	return false
 }
 
-// SendPackets implements [carrier.Transport].
-func (c *vxvdeConn) SendPackets(packets []carrier.Packet, wait bool) error {
-	s := carrier.NewSender()
+// SendPackets implements [packet.Transport].
+func (c *vxvdeConn) SendPackets(packets []packet.Packet, wait bool) error {
+	s := packet.NewSender()
 	defer s.Free()
 	for i := range packets {
 		if len(packets[i].Data) < HeaderLen {
@@ -222,7 +222,7 @@ func (c *vxvdeConn) Close() error {
 	c.closing.Store(true)
 	c.file.close()
 	if !c.vxlan {
-		bye := carrier.NewSender()
+		bye := packet.NewSender()
 		bye.Add([]virtio.Segment{{Head: c.header[:]}}, 0, &c.sockets.group.raw)
 		c.uni.sendMsgs(bye, c.udp, false) // as any packet it may be lost
 		bye.Free()

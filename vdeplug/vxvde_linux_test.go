@@ -124,18 +124,18 @@ func TestVXVDEJunk(t *testing.T) {
 	for i := range own {
 		header := own
 		header[i] ^= 1
-		p.send(t, packet(header, testFrame(broadcast, station(1), 60)))
+		p.send(t, withHeader(header, testFrame(broadcast, station(1), 60)))
 	}
 	for n := range vxvdeHeaderLen {
 		p.send(t, own[:n])
 	}
 	for _, n := range []int{1, 4, 10, 13, 14} {
-		p.send(t, packet(own, make([]byte, n)))
+		p.send(t, withHeader(own, make([]byte, n)))
 	}
-	p.send(t, packet(own, make([]byte, MaxFrame+1)))
-	p.send(t, packet(own, make([]byte, 60000)))
+	p.send(t, withHeader(own, make([]byte, MaxFrame+1)))
+	p.send(t, withHeader(own, make([]byte, 60000)))
 	want := testFrame(broadcast, station(1), 15)
-	p.send(t, packet(own, want))
+	p.send(t, withHeader(own, want))
 	if got := in.next(t); !bytes.Equal(got, want) {
 		t.Errorf("got % .60x, want % x", got, want)
 	}
@@ -151,7 +151,7 @@ func TestVXVDEShortBuffer(t *testing.T) {
 	p := newProbe(t, c)
 	header := makeVXVDEHeader(1)
 	for _, n := range []int{61, 200, 60} {
-		p.send(t, packet(header, testFrame(broadcast, station(1), n)))
+		p.send(t, withHeader(header, testFrame(broadcast, station(1), n)))
 	}
 	if n, err := c.Recv(make([]byte, 60)); n != 60 || err != nil {
 		t.Errorf("got %d bytes, %v, want 60", n, err)
@@ -159,7 +159,7 @@ func TestVXVDEShortBuffer(t *testing.T) {
 	if got := c.Drops(); got != (Drops{Recv: 2}) {
 		t.Errorf("got %+v, want 2", got)
 	}
-	p.send(t, packet(header, testFrame(broadcast, station(1), 60)))
+	p.send(t, withHeader(header, testFrame(broadcast, station(1), 60)))
 	p.send(t, header[:])
 	go c.Recv(nil)
 	eventually(t, "a drop", func() bool { return c.Drops().Recv == 3 })
@@ -179,7 +179,7 @@ func TestVXVDELearning(t *testing.T) {
 			speak := func(p *probe) {
 				t.Helper()
 				frame := testFrame(broadcast, to, 60)
-				p.send(t, packet(header, frame))
+				p.send(t, withHeader(header, frame))
 				in.want(t, frame)
 			}
 			// expect sends to the station and waits for the packet where it
@@ -190,7 +190,7 @@ func TestVXVDELearning(t *testing.T) {
 				send(t, c, frame)
 				for {
 					got, _ := p.read(t, at)
-					if bytes.Equal(got, packet(header, frame)) {
+					if bytes.Equal(got, withHeader(header, frame)) {
 						return
 					}
 				}
@@ -208,7 +208,7 @@ func TestVXVDELearning(t *testing.T) {
 			expect(a, a.own)
 			a.send(t, header[:]) // a bye by multicast
 			speak2 := testFrame(broadcast, station(3), 60)
-			b.send(t, packet(header, speak2))
+			b.send(t, withHeader(header, speak2))
 			in.want(t, speak2)
 			expect(a, a.group)
 
@@ -222,7 +222,7 @@ func TestVXVDELearning(t *testing.T) {
 					t.Fatal(err)
 				}
 				mark := testFrame(station(2), station(4), 60)
-				if _, err := p.own.WriteToUDPAddrPort(packet(header, mark), src); err != nil {
+				if _, err := p.own.WriteToUDPAddrPort(withHeader(header, mark), src); err != nil {
 					t.Fatal(err)
 				}
 				in.want(t, mark)
@@ -234,7 +234,7 @@ func TestVXVDELearning(t *testing.T) {
 
 			// A frame from a multicast address is delivered, not learned.
 			frame = testFrame(station(2), mac{1, 0, 0x5e, 0, 0, 1}, 60)
-			a.send(t, packet(header, frame))
+			a.send(t, withHeader(header, frame))
 			in.want(t, frame)
 			c.on.mu.Lock()
 			defer c.on.mu.Unlock()
@@ -253,11 +253,11 @@ func TestVXVDELearningOff(t *testing.T) {
 	p := newProbe(t, c)
 	header := makeVXVDEHeader(1)
 	frame := testFrame(broadcast, station(1), 60)
-	p.send(t, packet(header, frame))
+	p.send(t, withHeader(header, frame))
 	in.want(t, frame)
 	frame = testFrame(station(1), station(2), 60)
 	send(t, c, frame)
-	p.want(t, p.group, packet(header, frame))
+	p.want(t, p.group, withHeader(header, frame))
 }
 
 // TestVXVDEOther has two networks on one group: their members do not meet.
@@ -298,7 +298,7 @@ func TestVXVDEOptions(t *testing.T) {
 	}
 	// The own packet has come back by now.
 	frame := testFrame(broadcast, station(2), 60)
-	p.send(t, packet(makeVXVDEHeader(1), frame))
+	p.send(t, withHeader(makeVXVDEHeader(1), frame))
 	if got := in.next(t); !bytes.Equal(got, frame) {
 		t.Error("got the own frame")
 	}
@@ -397,11 +397,11 @@ func TestVXVDEFair(t *testing.T) {
 	const flood = 5 * starve
 	for range flood {
 		to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.on.sockets.port)
-		if _, err := p.own.WriteToUDPAddrPort(packet(header, testFrame(station(2), station(1), 60)), to); err != nil {
+		if _, err := p.own.WriteToUDPAddrPort(withHeader(header, testFrame(station(2), station(1), 60)), to); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p.send(t, packet(header, testFrame(broadcast, station(1), 60)))
+	p.send(t, withHeader(header, testFrame(broadcast, station(1), 60)))
 	buf := make([]byte, MaxFrame)
 	for i := range flood + 1 {
 		if _, err := c.Recv(buf); err != nil {

@@ -75,7 +75,7 @@ func (p *probe) want(t *testing.T, from *net.UDPConn, packet []byte) {
 	}
 }
 
-func packet(header vxvdeHeader, frame []byte) []byte { return append(header[:], frame...) }
+func withHeader(header vxvdeHeader, frame []byte) []byte { return append(header[:], frame...) }
 
 // TestVXVDEC talks to the C program, in both directions, by multicast and then
 // by unicast, until one of the two leaves.
@@ -129,7 +129,7 @@ func TestVXVDEC(t *testing.T) {
 				return !ok
 			})
 			send(t, here, mark)
-			p.want(t, p.group, packet(bye, mark))
+			p.want(t, p.group, withHeader(bye, mark))
 			// And the other way round.
 			again := cPlug(t, f.vnl)
 			carry(t, here, again.inbox, testFrame(broadcast, station(1), 60))
@@ -144,7 +144,7 @@ func TestVXVDEC(t *testing.T) {
 				send(t, again, mark)
 				p.group.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 				n, _, err := p.group.ReadFromUDPAddrPort(buf)
-				return err == nil && bytes.Equal(buf[:n], packet(bye, mark))
+				return err == nil && bytes.Equal(buf[:n], withHeader(bye, mark))
 			})
 		})
 	}

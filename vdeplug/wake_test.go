@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 // TestStreamWakes sends bursts over a stream, and the next when all has arrived.
@@ -23,7 +23,7 @@ func TestStreamWakes(t *testing.T) {
 			arrived := make(chan int, 1000)
 			var all sync.WaitGroup
 			all.Go(func() {
-				var buf carrier.Buffer
+				var buf packet.Buffer
 				defer buf.Release()
 				for {
 					packets, err := b.RecvPackets(&buf)
@@ -35,7 +35,7 @@ func TestStreamWakes(t *testing.T) {
 			})
 			for range 20 {
 				left := 1 + r.IntN(50)
-				packets := make([]carrier.Packet, left)
+				packets := make([]packet.Packet, left)
 				for i := range packets {
 					packets[i].Data = numbered(i, 60+r.IntN(9000)) // more than the queue holds
 				}

@@ -4,7 +4,7 @@ import (
 	"io"
 	"sync"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -46,7 +46,7 @@ func acceptWhole(fd int) bool {
 }
 
 // addWhole adds the packet of a message.
-func (d *frameCodec) addWhole(b *carrier.Buffer, g carrier.Datagram) {
+func (d *frameCodec) addWhole(b *packet.Buffer, g packet.Datagram) {
 	var h virtio.Header
 	if g.Truncated || h.Decode(g.Data) != nil || len(g.Data) < virtio.HeaderLen+HeaderLen {
 		d.DroppedRecv.Add(1)
@@ -57,13 +57,13 @@ func (d *frameCodec) addWhole(b *carrier.Buffer, g carrier.Datagram) {
 
 // receiveData receives what a data socket of the vde protocol has: whole
 // packets from a pair, else frames. The end of a pair is [io.EOF].
-func (d *frameCodec) receiveData(fd int, b *carrier.Buffer, whole bool) error {
+func (d *frameCodec) receiveData(fd int, b *packet.Buffer, whole bool) error {
 	if !whole {
 		empty, err := d.receiveFrames(fd, b)
 		d.DroppedRecv.Add(uint64(empty))
 		return err
 	}
-	n, err := b.RecvMsgs(fd, wholeSize, carrier.DataOnly)
+	n, err := b.RecvMsgs(fd, wholeSize, packet.DataOnly)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (d *frameCodec) receiveData(fd int, b *carrier.Buffer, whole bool) error {
 }
 
 // sendData sends packets to where receiveData receives them.
-func (d *frameCodec) sendData(p *pollFile, packets []carrier.Packet, whole bool, sending carrier.Sending, wait bool) error {
+func (d *frameCodec) sendData(p *pollFile, packets []packet.Packet, whole bool, sending packet.Sending, wait bool) error {
 	if whole {
 		return d.sendWhole(p, packets, sending, wait)
 	}
@@ -89,8 +89,8 @@ func (d *frameCodec) sendData(p *pollFile, packets []carrier.Packet, whole bool,
 }
 
 // sendWhole sends packets through a pair, and counts what is lost.
-func (d *frameCodec) sendWhole(p *pollFile, packets []carrier.Packet, sending carrier.Sending, wait bool) error {
-	s := carrier.NewSender()
+func (d *frameCodec) sendWhole(p *pollFile, packets []packet.Packet, sending packet.Sending, wait bool) error {
+	s := packet.NewSender()
 	defer s.Free()
 	headers := wholeHeaders.Get().(*[wholeBatch][virtio.HeaderLen]byte)
 	defer wholeHeaders.Put(headers)

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -31,10 +31,10 @@ func FuzzWhole(f *testing.F) {
 			return
 		}
 		var d frameCodec
-		var buf carrier.Buffer
+		var buf packet.Buffer
 		defer buf.Release()
 		buf.Bytes()
-		d.addWhole(&buf, carrier.Datagram{Data: slices.Clone(b)})
+		d.addWhole(&buf, packet.Datagram{Data: slices.Clone(b)})
 		if len(buf.Packets) == 0 {
 			if d.DroppedRecv.Load() != 1 {
 				t.Error("a message was lost, and not counted")

@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
@@ -79,11 +79,11 @@ func floodAlone(vnl string) {
 		fmt.Fprintln(os.Stderr, "fairness:", err)
 		os.Exit(1)
 	}
-	packets := make([]carrier.Packet, 64)
+	packets := make([]packet.Packet, 64)
 	for i := range packets {
 		packets[i].Data = broadcast()
 	}
-	for c.(carrier.Transport).SendPackets(packets, true) == nil {
+	for c.(packet.Transport).SendPackets(packets, true) == nil {
 	}
 }
 
@@ -97,9 +97,9 @@ func listen(vnl string) {
 			os.Exit(1)
 		}
 		all.Go(func() {
-			var b carrier.Buffer
+			var b packet.Buffer
 			for {
-				if _, err := c.(carrier.Transport).RecvPackets(&b); err != nil {
+				if _, err := c.(packet.Transport).RecvPackets(&b); err != nil {
 					return
 				}
 			}
@@ -451,20 +451,20 @@ func openPlugs() (*victim, error) {
 	arrived := make(chan int, 1<<16)
 	var done sync.WaitGroup
 	done.Go(func() {
-		var buf carrier.Buffer
+		var buf packet.Buffer
 		defer buf.Release()
 		for {
-			packets, err := b.(carrier.Transport).RecvPackets(&buf)
+			packets, err := b.(packet.Transport).RecvPackets(&buf)
 			if err != nil {
 				return
 			}
 			arrived <- len(packets)
 		}
 	})
-	packets := []carrier.Packet{{Data: broadcast()}}
+	packets := []packet.Packet{{Data: broadcast()}}
 	send := func(n int) error {
 		for range n {
-			if err := a.(carrier.Transport).SendPackets(packets, true); err != nil {
+			if err := a.(packet.Transport).SendPackets(packets, true); err != nil {
 				return err
 			}
 		}

@@ -17,7 +17,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -306,7 +306,7 @@ func (r *recorder) end(err error) bool {
 
 // Packets records what crosses the wire: the frames that packets stand for. out
 // says that the interface has sent them. The packets stay as they are.
-func (i *Interface) Packets(out bool, packets []carrier.Packet) {
+func (i *Interface) Packets(out bool, packets []packet.Packet) {
 	r := i.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -323,7 +323,7 @@ func (i *Interface) Packets(out bool, packets []carrier.Packet) {
 }
 
 // SeenAt is Packets for those whose direction and time in ns are known.
-func (i *Interface) SeenAt(packets []carrier.Packet, of func(j int) (out bool, ns int64)) {
+func (i *Interface) SeenAt(packets []packet.Packet, of func(j int) (out bool, ns int64)) {
 	r := i.r
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/capture/capturetest"
-	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/carrier/carriertest"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -36,7 +36,7 @@ func frame(n int) []byte {
 }
 
 // tcp returns a packet of the kernel's TCP that stands for so many frames.
-func tcp(segments, mss int) carrier.Packet {
+func tcp(segments, mss int) packet.Packet {
 	const ip, l4, data = 14, 34, 54
 	p := append(frame(14), make([]byte, data-ip+segments*mss)...)
 	p[12], p[13] = 8, 0
@@ -45,14 +45,14 @@ func tcp(segments, mss int) carrier.Packet {
 	}
 	copy(p[ip:], []byte{0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
 	binary.BigEndian.PutUint16(p[ip+2:], uint16(len(p)-ip))
-	binary.BigEndian.PutUint16(p[ip+10:], ^carriertest.Sum(p[ip:l4], 0))
+	binary.BigEndian.PutUint16(p[ip+10:], ^packettest.Sum(p[ip:l4], 0))
 	copy(p[l4:], []byte{0x10, 0, 0x20, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 4, 0, 0, 0, 0, 0})
-	binary.BigEndian.PutUint16(p[l4+16:], carriertest.Sum(p[ip+12:ip+20], uint32(6+len(p)-l4)))
+	binary.BigEndian.PutUint16(p[l4+16:], packettest.Sum(p[ip+12:ip+20], uint32(6+len(p)-l4)))
 	h := virtio.Header{Flags: virtio.FlagNeedsCsum, CsumStart: l4, CsumOffset: 16}
 	if segments > 1 {
 		h.GSOType, h.HdrLen, h.GSOSize = virtio.GSOTCPv4, data, uint16(mss)
 	}
-	return carrier.Packet{Offload: h, Data: p}
+	return packet.Packet{Offload: h, Data: p}
 }
 
 func read(t *testing.T, b []byte) capturetest.File {
@@ -77,10 +77,10 @@ func record(t *testing.T, w interface{ Write([]byte) (int, error) }) (frames [][
 	a := Open(w, "vde0", "stack: mem://a", nil)
 	b := Open(w, "vde1", "", nil)
 	long, single := tcp(5, 1000), tcp(1, 999)
-	before := []carrier.Packet{{Offload: long.Offload, Data: bytes.Clone(long.Data)}, {Offload: single.Offload, Data: bytes.Clone(single.Data)}}
-	packets := []carrier.Packet{{Data: frame(60)}, long, {Data: frame(61)}, single, {Data: frame(13)}, {Offload: virtio.Header{GSOType: 77}, Data: frame(100)}}
+	before := []packet.Packet{{Offload: long.Offload, Data: bytes.Clone(long.Data)}, {Offload: single.Offload, Data: bytes.Clone(single.Data)}}
+	packets := []packet.Packet{{Data: frame(60)}, long, {Data: frame(61)}, single, {Data: frame(13)}, {Offload: virtio.Header{GSOType: 77}, Data: frame(100)}}
 	a.Packets(true, packets)
-	for i, p := range []carrier.Packet{long, single} {
+	for i, p := range []packet.Packet{long, single} {
 		if p.Offload != before[i].Offload || !bytes.Equal(p.Data, before[i].Data) {
 			t.Error("recording changes a packet")
 		}
@@ -93,8 +93,8 @@ func record(t *testing.T, w interface{ Write([]byte) (int, error) }) (frames [][
 	check(t, b.Close())
 	check(t, b.Close())
 	a.Frame(true, frame(60)) // too late
-	frames = append([][]byte{frame(60)}, carriertest.Frames(t, long)...)
-	frames = append(append(frames, frame(61)), carriertest.Frames(t, single)...)
+	frames = append([][]byte{frame(60)}, packettest.Frames(t, long)...)
+	frames = append(append(frames, frame(61)), packettest.Frames(t, single)...)
 	return append(frames, frame(1514), frame(60))
 }
 
@@ -250,7 +250,7 @@ func TestFailing(t *testing.T) {
 		}
 		for range 10 {
 			a.Frame(true, frame(60))
-			c.Packets(true, []carrier.Packet{tcp(3, 1000)})
+			c.Packets(true, []packet.Packet{tcp(3, 1000)})
 		}
 		if a.Dropped() != 10 || c.Dropped() != 30 || len(a.r.pending) > 0 {
 			t.Errorf("%d and %d dropped, %d bytes kept", a.Dropped(), c.Dropped(), len(a.r.pending))
@@ -369,7 +369,7 @@ func TestConcurrent(t *testing.T) {
 				i := Open(&out, fmt.Sprint("vde", n), "", nil)
 				for range 20 {
 					i.Frame(true, frame(60+n))
-					first.Packets(false, []carrier.Packet{tcp(2, 100)})
+					first.Packets(false, []packet.Packet{tcp(2, 100)})
 				}
 				if err := i.Close(); err != nil {
 					t.Error(err)
@@ -390,7 +390,7 @@ func BenchmarkPackets(b *testing.B) {
 	w := discard{}
 	i := Open(w, "vde0", "", nil)
 	defer i.Close()
-	packets := []carrier.Packet{p}
+	packets := []packet.Packet{p}
 	b.SetBytes(int64(len(p.Data)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -412,7 +412,7 @@ func TestLate(t *testing.T) {
 		fast.Late(func() bool { return true })
 		seen := func(i *Interface, ago time.Duration) {
 			ns := time.Now().Add(-ago).UnixNano()
-			i.SeenAt([]carrier.Packet{{Data: frame(60)}}, func(int) (bool, int64) { return i == slow, ns })
+			i.SeenAt([]packet.Packet{{Data: frame(60)}}, func(int) (bool, int64) { return i == slow, ns })
 		}
 		written := func() (order []string) {
 			synctest.Wait()

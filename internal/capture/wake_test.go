@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 // A slowWriter takes a random time.
@@ -41,7 +41,7 @@ func TestWakes(t *testing.T) {
 						if r.IntN(2) == 0 {
 							i.Frame(true, frame)
 						} else {
-							i.Packets(false, []carrier.Packet{{Data: frame}, {Data: frame}})
+							i.Packets(false, []packet.Packet{{Data: frame}, {Data: frame}})
 						}
 						time.Sleep(time.Duration(r.IntN(4)) * time.Microsecond)
 					}

@@ -8,13 +8,13 @@ package memnet
 import (
 	"sync/atomic"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 // A Port is the uplink's connection to the switch in user space. After Close,
 // RecvPackets goes on to return what was sent before, and then [net.ErrClosed].
 type Port interface {
-	carrier.Transport
+	packet.Transport
 }
 
 // An Uplink is the kernel's half of a network. Its methods are called one at a

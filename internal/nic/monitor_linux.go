@@ -6,7 +6,7 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,7 +36,7 @@ func NewMonitor(fd, index int) (*Monitor, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.monitor, d.control = true, carrier.ControlStamped
+	d.monitor, d.control = true, packet.ControlStamped
 	return &Monitor{d}, nil
 }
 
@@ -73,7 +73,7 @@ func AwaitTimes(fd int) error {
 }
 
 // Read waits for packets and returns them, and with each what is known of it.
-func (m *Monitor) Read(b *carrier.Buffer) (packets []carrier.Packet, seen []Seen, err error) {
+func (m *Monitor) Read(b *packet.Buffer) (packets []packet.Packet, seen []Seen, err error) {
 	packets, err = m.dev.Read(b)
 	return packets, m.dev.seen, err
 }
@@ -95,6 +95,6 @@ func (m *Monitor) Quiet() bool { return m.dev.Quiet() }
 func (m *Monitor) Close() error { return m.dev.Close() }
 
 // packetType is the sll_pkttype of the sender's address, struct sockaddr_ll.
-func packetType(g carrier.Datagram) uint8 {
+func packetType(g packet.Datagram) uint8 {
 	return (*unix.RawSockaddrLinklayer)(unsafe.Pointer(g.From)).Pkttype
 }

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -177,7 +177,7 @@ func (d *Device) Detach() error {
 }
 
 // Read waits for packets of the interface and returns them.
-func (d *Device) Read(b *carrier.Buffer) ([]carrier.Packet, error) {
+func (d *Device) Read(b *packet.Buffer) ([]packet.Packet, error) {
 	err, closed := b.Receive(d.raw, d)
 	for closed != nil && d.stillThere(closed) {
 		err, closed = b.Receive(d.raw, d)
@@ -197,8 +197,8 @@ func (d *Device) Read(b *carrier.Buffer) ([]carrier.Packet, error) {
 	return b.Packets, err
 }
 
-// Receive is that of [carrier.Receiver].
-func (d *Device) Receive(fd int, b *carrier.Buffer) (done bool, err error) {
+// Receive is that of [packet.Receiver].
+func (d *Device) Receive(fd int, b *packet.Buffer) (done bool, err error) {
 	d.reading.Store(true)
 	if done, err = d.receive(fd, b); !done {
 		d.reading.Store(false)
@@ -218,7 +218,7 @@ func (d *Device) Quiet() bool {
 	return quiet
 }
 
-func (d *Device) receive(fd int, b *carrier.Buffer) (bool, error) {
+func (d *Device) receive(fd int, b *packet.Buffer) (bool, error) {
 	if d.socket {
 		return d.receiveMsgs(fd, b)
 	}
@@ -265,7 +265,7 @@ type Counts struct{ Frames, Bytes, Dropped uint64 }
 
 // Write hands packets to the interface, joined where they continue each other.
 // What it does not take is dropped.
-func (d *Device) Write(packets []carrier.Packet) (Counts, error) {
+func (d *Device) Write(packets []packet.Packet) (Counts, error) {
 	w := writers.Get().(*writer)
 	defer w.free()
 	w.dev, w.packets = d, packets

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
-	"github.com/vdestack/vdestack/internal/carrier/carriertest"
 	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
@@ -120,7 +120,7 @@ func (s *space) await(index int) {
 
 // testPacket makes a TCP packet of segments with so many bytes, tagged if vlan
 // is not 0.
-func testPacket(segments, mss int, vlan uint16) carrier.Packet {
+func testPacket(segments, mss int, vlan uint16) packet.Packet {
 	ip := 14
 	if vlan != 0 {
 		ip = 18
@@ -151,7 +151,7 @@ func testPacket(segments, mss int, vlan uint16) carrier.Packet {
 	}
 	sum = sum>>16 + sum&0xffff
 	binary.BigEndian.PutUint16(p[tcp+16:], uint16(sum>>16+sum))
-	return carrier.Packet{
+	return packet.Packet{
 		Offload: virtio.Header{Flags: virtio.FlagNeedsCsum, GSOType: virtio.GSOTCPv4, HdrLen: uint16(data), GSOSize: uint16(mss), CsumStart: uint16(tcp), CsumOffset: 16},
 		Data:    p,
 	}
@@ -167,9 +167,9 @@ func testFrame(n int) []byte {
 }
 
 // plain returns packets that are the frames.
-func plain(frames [][]byte) (packets []carrier.Packet) {
+func plain(frames [][]byte) (packets []packet.Packet) {
 	for _, f := range frames {
-		packets = append(packets, carrier.Packet{Data: bytes.Clone(f)})
+		packets = append(packets, packet.Packet{Data: bytes.Clone(f)})
 	}
 	return packets
 }
@@ -180,7 +180,7 @@ func collect(t *testing.T, d *Device, n int) (frames [][]byte, packets int) {
 	t.Helper()
 	stop := time.AfterFunc(patience, func() { d.Close() })
 	defer stop.Stop()
-	var b carrier.Buffer
+	var b packet.Buffer
 	defer b.Release()
 	for len(frames) < n {
 		got, err := d.Read(&b)
@@ -188,7 +188,7 @@ func collect(t *testing.T, d *Device, n int) (frames [][]byte, packets int) {
 			t.Fatalf("after %d of %d frames: %v", len(frames), n, err)
 		}
 		packets += len(got)
-		frames = append(frames, carriertest.Frames(t, got...)...)
+		frames = append(frames, packettest.Frames(t, got...)...)
 	}
 	return frames, packets
 }
@@ -212,15 +212,15 @@ func TestSocket(t *testing.T) {
 			s := newSpace(t)
 			ia, ib := s.cable()
 			a, b := s.socket(ia, o), s.socket(ib, o)
-			packets := []carrier.Packet{
+			packets := []packet.Packet{
 				{Data: testFrame(60)}, {Data: testFrame(1514)},
 				testPacket(40, 1446, 0), testPacket(1, 100, 0), testPacket(20, 1400, 77),
 				{Data: testFrame(9014)}, testPacket(8, 8000, 0),
 			}
 			tagged := testFrame(64)
 			copy(tagged[12:], []byte{0x81, 0, 0, 5, 0x88, 0xb5})
-			packets = append(packets, carrier.Packet{Data: tagged})
-			want := carriertest.Frames(t, packets...)
+			packets = append(packets, packet.Packet{Data: tagged})
+			want := packettest.Frames(t, packets...)
 			counts, err := a.Write(packets)
 			if err != nil || counts.Frames != uint64(len(want)) || counts.Dropped != 0 {
 				t.Errorf("%+v, %v; want %d frames", counts, err, len(want))
@@ -239,7 +239,7 @@ func TestSocketJoins(t *testing.T) {
 	s := newSpace(t)
 	ia, ib := s.cable()
 	a, b := s.socket(ia, All), s.socket(ib, All)
-	want := carriertest.Frames(t, testPacket(40, 1446, 0))
+	want := packettest.Frames(t, testPacket(40, 1446, 0))
 	if _, err := a.Write(plain(want)); err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestTAP(t *testing.T) {
 				t.Errorf("offloads %#x of %#x", got, o)
 			}
 			super := testPacket(40, 1446, 0)
-			frames := carriertest.Frames(t, []carrier.Packet{super}...)
+			frames := packettest.Frames(t, []packet.Packet{super}...)
 			counts, err := tap.Write(plain(frames))
 			if err != nil || counts != (Counts{Frames: 40, Bytes: 40 * 1500}) {
 				t.Errorf("%+v, %v", counts, err)
@@ -272,7 +272,7 @@ func TestTAP(t *testing.T) {
 			if want := map[bool]int{true: 1, false: 40}[o&GRO != 0]; n != want {
 				t.Errorf("the kernel got %d packets, want %d", n, want)
 			}
-			counts, err = tap.Write([]carrier.Packet{super, {Data: testFrame(60)}})
+			counts, err = tap.Write([]packet.Packet{super, {Data: testFrame(60)}})
 			if err != nil || counts != (Counts{Frames: 41, Bytes: 40*1500 + 60}) {
 				t.Errorf("%+v, %v", counts, err)
 			}
@@ -280,7 +280,7 @@ func TestTAP(t *testing.T) {
 			wantFrames(t, got, append(slices.Clone(frames), testFrame(60)))
 
 			// What the kernel sends.
-			if _, err := host.Write([]carrier.Packet{testPacket(40, 1446, 0)}); err != nil {
+			if _, err := host.Write([]packet.Packet{testPacket(40, 1446, 0)}); err != nil {
 				t.Fatal(err)
 			}
 			got, n = collect(t, tap, 40)
@@ -298,7 +298,7 @@ func TestTAPRefused(t *testing.T) {
 	s := newSpace(t)
 	tap, index := s.tap(All)
 	host := s.socket(index, All)
-	frames := carriertest.Frames(t, testPacket(3, 1000, 0))
+	frames := packettest.Frames(t, testPacket(3, 1000, 0))
 	tap.unjoin() // as an EINVAL does
 	if got := tap.Refused.Load(); got != 1 {
 		t.Errorf("%d refused", got)
@@ -319,21 +319,21 @@ func TestDown(t *testing.T) {
 	s := newSpace(t)
 	tap, index := s.tap(All)
 	s.check(s.nl.LinkSetDown(index))
-	counts, err := tap.Write([]carrier.Packet{{Data: testFrame(60)}, {Data: testFrame(60)}})
+	counts, err := tap.Write([]packet.Packet{{Data: testFrame(60)}, {Data: testFrame(60)}})
 	if err != nil || counts != (Counts{Dropped: 2}) {
 		t.Errorf("TAP: %+v, %v", counts, err)
 	}
 	ia, ib := s.cable()
 	a, b := s.socket(ia, All), s.socket(ib, All)
 	s.check(s.nl.LinkSetDown(ia))
-	counts, err = a.Write([]carrier.Packet{{Data: testFrame(60)}, {Data: testFrame(60)}})
+	counts, err = a.Write([]packet.Packet{{Data: testFrame(60)}, {Data: testFrame(60)}})
 	if err != nil || counts != (Counts{Dropped: 2}) {
 		t.Errorf("socket: %+v, %v", counts, err)
 	}
 	s.check(s.nl.LinkSetUp(ia))
 	for deadline := time.Now().Add(patience); counts.Frames == 0; time.Sleep(time.Millisecond) {
 		// The carrier comes a moment later.
-		if counts, err = a.Write([]carrier.Packet{{Data: testFrame(60)}}); err != nil || time.Now().After(deadline) {
+		if counts, err = a.Write([]packet.Packet{{Data: testFrame(60)}}); err != nil || time.Now().After(deadline) {
 			t.Fatalf("%+v, %v", counts, err)
 		}
 	}
@@ -348,7 +348,7 @@ func TestClose(t *testing.T) {
 	for _, d := range []*Device{s.socket(index, All), tap} { // which removes the interface
 		errs := make(chan error)
 		go func() {
-			var b carrier.Buffer
+			var b packet.Buffer
 			for {
 				if _, err := d.Read(&b); err != nil {
 					errs <- err
@@ -377,14 +377,14 @@ func TestAllocs(t *testing.T) {
 	ia, ib := s.cable()
 	tap, index := s.tap(All)
 	for name, pair := range map[string][2]*Device{"tap": {tap, s.socket(index, All)}, "socket": {s.socket(ia, All), s.socket(ib, All)}} {
-		frames := plain(carriertest.Frames(t, testPacket(40, 1446, 0)))
-		packets := make([]carrier.Packet, len(frames)+1)
+		frames := plain(packettest.Frames(t, testPacket(40, 1446, 0)))
+		packets := make([]packet.Packet, len(frames)+1)
 		var heads [][]byte
 		for _, f := range frames {
 			heads = append(heads, bytes.Clone(f.Data[:54]))
 		}
 		super := testPacket(40, 1446, 0)
-		var b carrier.Buffer
+		var b packet.Buffer
 		n := testing.AllocsPerRun(100, func() {
 			for i := range frames {
 				copy(frames[i].Data, heads[i]) // joining changes them

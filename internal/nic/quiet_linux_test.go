@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,7 +27,7 @@ func TestQuiet(t *testing.T) {
 	if d.Quiet() {
 		t.Error("quiet with a packet that was not read")
 	}
-	var b carrier.Buffer
+	var b packet.Buffer
 	packets, err := d.Read(&b)
 	if err != nil || len(packets) != 1 {
 		t.Fatalf("%d packets, %v", len(packets), err)
@@ -60,7 +60,7 @@ func TestDetach(t *testing.T) {
 	if _, err := s.nl.Link(index); err != nil {
 		t.Error(err)
 	}
-	if _, err := d.Read(new(carrier.Buffer)); !errors.Is(err, os.ErrClosed) {
+	if _, err := d.Read(new(packet.Buffer)); !errors.Is(err, os.ErrClosed) {
 		t.Error(err)
 	}
 	s.check(s.nl.LinkDel(index))

@@ -5,7 +5,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +34,7 @@ func NewSocket(fd, index int, o Offload) (_ *Device, err error) {
 
 func newSocket(fd, index int, o Offload, buffer, ignoreOutgoing int) (_ *Device, err error) {
 	o = o.Usable()
-	d := &Device{socket: true, header: o&Header != 0, udp: true, control: carrier.ControlAux}
+	d := &Device{socket: true, header: o&Header != 0, udp: true, control: packet.ControlAux}
 	set := func(level, option, value int, name string) {
 		if err == nil {
 			err = os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(fd, level, option, value))
@@ -73,7 +73,7 @@ const (
 )
 
 // receiveMsgs receives packets from a socket.
-func (d *Device) receiveMsgs(fd int, b *carrier.Buffer) (bool, error) {
+func (d *Device) receiveMsgs(fd int, b *packet.Buffer) (bool, error) {
 	for {
 		n, err := b.RecvMsgs(fd, virtio.HeaderLen+virtio.MaxPacket, d.control)
 		switch {
@@ -154,7 +154,7 @@ func isUp(fd int) bool {
 }
 
 // add adds what a socket has received.
-func (d *Device) add(b *carrier.Buffer, g carrier.Datagram) {
+func (d *Device) add(b *packet.Buffer, g packet.Datagram) {
 	packet, room := g.Data, 0
 	var h virtio.Header
 	if d.header {
@@ -176,7 +176,7 @@ func (d *Device) add(b *carrier.Buffer, g carrier.Datagram) {
 
 // insertTag puts a VLAN tag back that the kernel has taken out. The addresses
 // move to where the virtio header was.
-func (d *Device) insertTag(g carrier.Datagram, packet []byte, h *virtio.Header) []byte {
+func (d *Device) insertTag(g packet.Datagram, packet []byte, h *virtio.Header) []byte {
 	if !d.header {
 		grown := make([]byte, len(packet)+vlanTag)
 		copy(grown[vlanTag:], packet)
@@ -198,7 +198,7 @@ func (d *Device) insertTag(g carrier.Datagram, packet []byte, h *virtio.Header) 
 
 // send hands packets to the interface of a socket.
 func (w *writer) send() {
-	w.out = carrier.NewSender()
+	w.out = packet.NewSender()
 	w.out.Brief = true // no other process has the socket
 	w.all(-1)
 	w.sendOut()
@@ -235,8 +235,8 @@ func (w *writer) sendOut() {
 	}
 }
 
-// Refused is that of [carrier.Sending].
-func (w *writer) Refused(_ int, _ *carrier.Sender, frames int, err error) (lost int, again bool, final error) {
+// Refused is that of [packet.Sending].
+func (w *writer) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	if err == unix.ENXIO || err == unix.ENODEV {
 		return frames, false, ErrRemoved
 	}

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"unsafe"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -21,11 +21,11 @@ type writer struct {
 	pieces [3][]byte
 	vecs   [maxParts]unix.Iovec
 
-	out           *carrier.Sender // of a packet socket
-	frames, bytes uint64          // in out
+	out           *packet.Sender // of a packet socket
+	frames, bytes uint64         // in out
 
 	dev     *Device
-	packets []carrier.Packet
+	packets []packet.Packet
 	counts  Counts
 	err     error
 	write   func(fd uintptr)
@@ -90,7 +90,7 @@ func (w *writer) flush(fd int) {
 }
 
 // packet writes a packet as it is.
-func (w *writer) packet(fd int, p *carrier.Packet) {
+func (w *writer) packet(fd int, p *packet.Packet) {
 	frames, bytes := virtio.Count(p.Offload, p.Data)
 	p.Offload.Encode(w.header[:])
 	if w.out != nil {
@@ -106,7 +106,7 @@ func (w *writer) packet(fd int, p *carrier.Packet) {
 
 // separate writes the frames of a packet, to an interface without virtio header or
 // with one that says that nothing is left to do.
-func (w *writer) separate(fd int, p *carrier.Packet) {
+func (w *writer) separate(fd int, p *packet.Packet) {
 	segments, err := w.cut.Split(p.Offload, p.Data, 0)
 	if err != nil {
 		w.counts.Dropped++

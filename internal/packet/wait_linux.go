@@ -1,4 +1,4 @@
-package carrier
+package packet
 
 import "syscall"
 

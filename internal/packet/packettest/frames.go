@@ -1,17 +1,17 @@
-// Package carriertest looks at packets, for tests.
-package carriertest
+// Package packettest looks at packets, for tests.
+package packettest
 
 import (
 	"bytes"
 	"encoding/binary"
 	"testing"
 
-	"github.com/vdestack/vdestack/internal/carrier"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 // Frames returns the frames of packets.
-func Frames(t testing.TB, packets ...carrier.Packet) (frames [][]byte) {
+func Frames(t testing.TB, packets ...packet.Packet) (frames [][]byte) {
 	t.Helper()
 	for _, p := range packets {
 		var s virtio.Segmenter

@@ -1,11 +1,11 @@
-// Package carrier is how packets travel between the interfaces of stacks and
+// Package packet is how packets travel between the interfaces of stacks and
 // plugs: several with one call, and as large as the kernel's TCP makes them.
 //
 // A plug that has only the methods of vdeplug.Conn carries one frame with each
 // call. One that is a [Transport] too is handed packets as they come from an
 // interface with offloads: it cuts them into frames where its network needs that,
 // or carries them whole to peers that understand them.
-package carrier
+package packet
 
 import (
 	"unsafe"

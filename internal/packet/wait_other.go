@@ -1,6 +1,6 @@
 //go:build !linux
 
-package carrier
+package packet
 
 type (
 	waiter struct{}
