@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -203,7 +204,7 @@ func (a *agno) outward(w *nestedWork, p *packet.Packet) (dropped int) {
 		return 1
 	}
 	for _, s := range segments {
-		if n := len(s.Head) + len(s.Data); n < HeaderLen || n > MaxFrame {
+		if n := len(s.Head) + len(s.Data); n < ether.HeaderLen || n > ether.MaxFrame {
 			dropped++
 			continue
 		}
@@ -218,7 +219,7 @@ func (a *agno) outward(w *nestedWork, p *packet.Packet) (dropped int) {
 // seal encrypts a frame of n bytes, before which there is room for one block, and
 // behind it for another.
 func (a *agno) seal(b []byte, n int) []byte {
-	const head = HeaderLen + aes.BlockSize
+	const head = ether.HeaderLen + aes.BlockSize
 	ethType := binary.BigEndian.Uint16(b[aes.BlockSize+addrsLen:])
 	copy(b, b[aes.BlockSize:][:addrsLen])
 	payload := b[head : aes.BlockSize+n]
@@ -226,7 +227,7 @@ func (a *agno) seal(b []byte, n int) []byte {
 	payload = b[head : head+len(payload)+pad]
 	clear(payload[len(payload)-pad:])
 
-	block := b[HeaderLen:head]
+	block := b[ether.HeaderLen:head]
 	binary.BigEndian.PutUint16(block, ethType)
 	block[agnoPadAt], block[agnoPadAt+1] = byte(pad), 0
 	copy(block[agnoMarkAt:], agnoMark)
@@ -264,11 +265,11 @@ const (
 
 // open decrypts a frame. Those with another key are those of another network.
 func (a *agno) open(p *packet.Packet) verdict {
-	const head = HeaderLen + aes.BlockSize
+	const head = ether.HeaderLen + aes.BlockSize
 	if len(p.Data) < head {
 		return ignored
 	}
-	block := p.Data[HeaderLen:head]
+	block := p.Data[ether.HeaderLen:head]
 	a.block.Decrypt(block, block)
 	if string(block[agnoMarkAt:agnoTimeAt]) != agnoMark || block[agnoPadAt+1] != 0 {
 		return ignored

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 )
@@ -67,11 +68,11 @@ func sealTest(t testing.TB, a *agno, packets ...packet.Packet) (wires [][]byte) 
 // time are right.
 func TestAGNO(t *testing.T) {
 	for _, ethType := range []uint16{agnoType, agnoCopy, agnoRand, ethTypeIPv4} {
-		for _, n := range []int{14, 15, 29, 30, 31, 60, 1514, MaxFrame} {
+		for _, n := range []int{14, 15, 29, 30, 31, 60, 1514, ether.MaxFrame} {
 			a := newAGNOTest(t, agnoTestKey, ethType, agnoTestTime)
 			frame := testFrame(station(1), station(2), n)
 			wires := sealTest(t, a, packet.Packet{Data: bytes.Clone(frame)})
-			if len(wires) != 1 || len(wires[0]) != HeaderLen+16+(n-HeaderLen+15)/16*16 || !bytes.Equal(wires[0][:addrsLen], frame[:addrsLen]) {
+			if len(wires) != 1 || len(wires[0]) != ether.HeaderLen+16+(n-ether.HeaderLen+15)/16*16 || !bytes.Equal(wires[0][:addrsLen], frame[:addrsLen]) {
 				t.Fatalf("%d bytes became %x", n, wires)
 			}
 			typ := binary.BigEndian.Uint16(wires[0][addrsLen:])
@@ -213,7 +214,7 @@ func TestAGNOOthers(t *testing.T) {
 	frame := testFrame(broadcast, station(1), 100)
 	send(t, a, frame)
 	b.want(t, frame)
-	if got := other.next(t); bytes.Contains(got, frame[HeaderLen:HeaderLen+8]) {
+	if got := other.next(t); bytes.Contains(got, frame[ether.HeaderLen:ether.HeaderLen+8]) {
 		t.Errorf("sent in clear: %x", got)
 	}
 	send(t, other, frame)
@@ -233,16 +234,16 @@ func FuzzAGNO(f *testing.F) {
 		f.Add(wire, false)
 		f.Add(wire[:len(wire)-3], false)
 	}
-	f.Add(append(make([]byte, HeaderLen), "\x08\x00\xff\x00agno\x65\x53\xf1\x00abcdefgh"...), true)
+	f.Add(append(make([]byte, ether.HeaderLen), "\x08\x00\xff\x00agno\x65\x53\xf1\x00abcdefgh"...), true)
 	f.Fuzz(func(t *testing.T, wire []byte, sealed bool) {
-		if sealed && len(wire) >= HeaderLen+16 {
-			a.block.Encrypt(wire[HeaderLen:], wire[HeaderLen:]) // any block
+		if sealed && len(wire) >= ether.HeaderLen+16 {
+			a.block.Encrypt(wire[ether.HeaderLen:], wire[ether.HeaderLen:]) // any block
 		}
 		p := packet.Packet{Data: bytes.Clone(wire)}
-		if a.inward(&p) == pass && (len(p.Data) < HeaderLen || len(p.Data) > len(wire)-16 || !bytes.Equal(p.Data[:addrsLen], wire[:addrsLen])) {
+		if a.inward(&p) == pass && (len(p.Data) < ether.HeaderLen || len(p.Data) > len(wire)-16 || !bytes.Equal(p.Data[:addrsLen], wire[:addrsLen])) {
 			t.Fatalf("%x became %x", wire, p.Data)
 		}
-		if len(wire) < HeaderLen || len(wire) > MaxFrame {
+		if len(wire) < ether.HeaderLen || len(wire) > ether.MaxFrame {
 			return
 		}
 		for _, out := range sealTest(t, a, packet.Packet{Data: bytes.Clone(wire)}) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/ether"
 )
 
 func BenchmarkParse(b *testing.B) {
@@ -64,8 +66,8 @@ func BenchmarkStream(b *testing.B) {
 // benchTurnback sends frames to where they come back from.
 func benchTurnback(b *testing.B, c Conn) {
 	b.Cleanup(func() { c.Close() })
-	for _, size := range []int{60, 1514, MaxFrame} {
-		frame, buf := testFrame(broadcast, station(1), size), make([]byte, MaxFrame)
+	for _, size := range []int{60, 1514, ether.MaxFrame} {
+		frame, buf := testFrame(broadcast, station(1), size), make([]byte, ether.MaxFrame)
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/capture/capturetest"
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 )
@@ -39,13 +40,13 @@ func TestCapture(t *testing.T) {
 		t.Error("a capture hides what it records")
 	}
 	var want [][]byte
-	for _, n := range []int{60, 1514, MaxFrame} {
+	for _, n := range []int{60, 1514, ether.MaxFrame} {
 		frame := testFrame(broadcast, station(1), n)
 		send(t, a, frame)
 		b.want(t, frame)
 		want = append(want, frame)
 	}
-	send(t, a, make([]byte, HeaderLen-1)) // does not get there
+	send(t, a, make([]byte, ether.HeaderLen-1)) // does not get there
 	p := testPacket(5, 1000)
 	frames := packettest.Frames(t, p)
 	check(t, a.(packet.Transport).SendPackets([]packet.Packet{p}, true))

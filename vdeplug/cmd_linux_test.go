@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/ether"
 )
 
 func TestCmd(t *testing.T) {
@@ -22,7 +24,7 @@ func TestCmd(t *testing.T) {
 		t.Run(vnl, func(t *testing.T) {
 			noLeaks(t)
 			c := openInbox(t, vnl)
-			for _, n := range []int{14, 60, 1514, 4094, 4095, MaxFrame} {
+			for _, n := range []int{14, 60, 1514, 4094, 4095, ether.MaxFrame} {
 				frame := testFrame(broadcast, station(1), n)
 				if err := c.Send(frame); err != nil {
 					t.Fatal(err)
@@ -169,7 +171,7 @@ func TestCmdKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Recv(make([]byte, MaxFrame))
+		c.Recv(make([]byte, ether.MaxFrame))
 		t.Fatal("the command has ended")
 	}
 	file := filepath.Join(t.TempDir(), "pid")

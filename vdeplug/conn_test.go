@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
@@ -22,6 +23,14 @@ type inbox struct {
 	Conn
 	frames chan []byte
 	end    chan error // the last error of Recv
+}
+
+// station returns the address of a made-up station.
+func station(n int) ether.MAC {
+	var m ether.MAC
+	m[0] = 0x02
+	binary.BigEndian.PutUint32(m[2:], uint32(n))
+	return m
 }
 
 // A plugOn is a plug with its transport.
@@ -172,19 +181,19 @@ func carry(t *testing.T, from interface{ Send([]byte) error }, to *inbox, frame 
 
 // testFrame makes a frame of n bytes from station src to station dst that is
 // different from all others.
-func testFrame(dst, src mac, n int) []byte {
-	f := make([]byte, max(n, HeaderLen))
+func testFrame(dst, src ether.MAC, n int) []byte {
+	f := make([]byte, max(n, ether.HeaderLen))
 	copy(f, dst[:])
 	copy(f[6:], src[:])
 	f[12], f[13] = 0x88, 0xb5 // local experiments
 	serial.Lock()
 	defer serial.Unlock()
 	serial.n++
-	for i := HeaderLen; i < len(f); i++ {
+	for i := ether.HeaderLen; i < len(f); i++ {
 		f[i] = byte(i * int(serial.n))
 	}
-	if len(f) >= HeaderLen+4 {
-		binary.BigEndian.PutUint32(f[HeaderLen:], serial.n)
+	if len(f) >= ether.HeaderLen+4 {
+		binary.BigEndian.PutUint32(f[ether.HeaderLen:], serial.n)
 	}
 	return f
 }
@@ -194,7 +203,7 @@ var serial struct {
 	n uint32
 }
 
-var broadcast = mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+var broadcast = ether.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
 // pipes are the two ends of a program's standard input and output.
 type pipes struct {
@@ -216,7 +225,7 @@ func testConn(t *testing.T, open func(t *testing.T) Conn) {
 		for range readers {
 			go func() {
 				for {
-					if _, err := c.Recv(make([]byte, MaxFrame)); err != nil {
+					if _, err := c.Recv(make([]byte, ether.MaxFrame)); err != nil {
 						errs <- err
 						return
 					}
@@ -239,7 +248,7 @@ func testConn(t *testing.T, open func(t *testing.T) Conn) {
 				t.Fatal("Close did not wake a receiver")
 			}
 		}
-		if _, err := c.Recv(make([]byte, MaxFrame)); err != net.ErrClosed {
+		if _, err := c.Recv(make([]byte, ether.MaxFrame)); err != net.ErrClosed {
 			t.Errorf("recv after close: got %v, want net.ErrClosed", err)
 		}
 		if err := c.Send(testFrame(broadcast, station(1), 60)); err != net.ErrClosed {
@@ -257,7 +266,7 @@ func testConn(t *testing.T, open func(t *testing.T) Conn) {
 		if !ok {
 			t.Fatalf("%T counts no drops", c)
 		}
-		for _, n := range []int{0, 1, HeaderLen - 1, MaxFrame + 1, 20000} {
+		for _, n := range []int{0, 1, ether.HeaderLen - 1, ether.MaxFrame + 1, 20000} {
 			before := d.Drops().Send
 			if err := c.Send(make([]byte, n)); err != nil {
 				t.Errorf("%d bytes: %v", n, err)
@@ -301,7 +310,7 @@ func testConn(t *testing.T, open func(t *testing.T) Conn) {
 				}
 			})
 			wg.Go(func() {
-				buf := make([]byte, MaxFrame)
+				buf := make([]byte, ether.MaxFrame)
 				for {
 					if _, err := c.Recv(buf); err != nil {
 						return
@@ -327,8 +336,8 @@ func benchPlugs(b *testing.B, fromVNL, toVNL string) {
 	}
 	scheme, _, _ := strings.Cut(fromVNL, "://")
 	from, to := open(fromVNL), open(toVNL)
-	for _, size := range []int{60, 1514, MaxFrame} {
-		frame, buf := testFrame(broadcast, station(1), size), make([]byte, MaxFrame)
+	for _, size := range []int{60, 1514, ether.MaxFrame} {
+		frame, buf := testFrame(broadcast, station(1), size), make([]byte, ether.MaxFrame)
 		b.Run(fmt.Sprint(scheme, " ", size), func(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()

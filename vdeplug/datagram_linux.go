@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
@@ -32,8 +33,8 @@ type datagramPeer interface {
 	// reconnect connects the socket to the peer again, after sending has
 	// failed. It returns whether another attempt makes sense.
 	reconnect(fd int, err error) bool
-	// empty is told of a datagram without a byte.
-	empty(fd int)
+	// Empty is told of a datagram without a byte.
+	Empty(fd int)
 }
 
 // RecvPackets implements [packet.Transport].
@@ -64,7 +65,7 @@ func (c *datagramConn) Receive(fd int, b *packet.Buffer) (bool, error) {
 			return true, os.NewSyscallError("recvmmsg", err)
 		}
 		if empty > 0 {
-			c.peer.empty(fd)
+			c.peer.Empty(fd)
 		}
 		if len(b.Packets) > 0 {
 			return true, nil
@@ -85,7 +86,7 @@ func (c *datagramConn) receiveUDP(fd int, b *packet.Buffer) error {
 			c.DroppedRecv.Add(1)
 		}
 		for frame, whole := range datagrams(g) {
-			if !whole || !sendable(frame) {
+			if !whole || !ether.Sendable(frame) {
 				c.DroppedRecv.Add(1)
 				continue
 			}

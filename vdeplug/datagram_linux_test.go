@@ -3,6 +3,8 @@ package vdeplug
 import (
 	"net"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/ether"
 )
 
 // An opener opens an end of a network and returns how to end it: as a program
@@ -46,7 +48,7 @@ func pairs(t *testing.T, test func(t *testing.T, first, second opener)) {
 	}
 }
 
-var frameSizes = []int{HeaderLen, 60, 1514, 4096, MaxFrame}
+var frameSizes = []int{ether.HeaderLen, 60, 1514, 4096, ether.MaxFrame}
 
 // checkAllocs sends and receives without allocating.
 func checkAllocs(t *testing.T, from, to Conn) {
@@ -54,7 +56,7 @@ func checkAllocs(t *testing.T, from, to Conn) {
 	if raceEnabled {
 		t.Skip("the race detector empties pools")
 	}
-	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
+	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, ether.MaxFrame)
 	if n := testing.AllocsPerRun(1000, func() {
 		if err := from.Send(frame); err != nil {
 			t.Fatal(err)
@@ -71,7 +73,7 @@ func checkAllocs(t *testing.T, from, to Conn) {
 func checkDatagrams(t *testing.T, peer net.Conn, c Conn, empty uint64) {
 	t.Helper()
 	short, long := testFrame(broadcast, station(1), 100), testFrame(broadcast, station(1), 101)
-	for _, b := range [][]byte{make([]byte, HeaderLen-1), make([]byte, MaxFrame+1), make([]byte, 20000), long, {}, short} {
+	for _, b := range [][]byte{make([]byte, ether.HeaderLen-1), make([]byte, ether.MaxFrame+1), make([]byte, 20000), long, {}, short} {
 		if _, err := peer.Write(b); err != nil {
 			t.Fatal(err)
 		}

@@ -6,7 +6,3 @@ import "time"
 // frames. What a peer that works needs is much less; one that hangs takes this
 // from each batch, and what comes meanwhile is dropped by the interface.
 const roomWait = 10 * time.Millisecond
-
-// sendable reports whether a frame has a length that plugs carry; others are
-// dropped.
-func sendable(frame []byte) bool { return HeaderLen <= len(frame) && len(frame) <= MaxFrame }

@@ -97,7 +97,7 @@ func (c *emuConn) sendDue(wait bool) {
 				break
 			}
 			w.packets = append(w.packets, p)
-			drained = l.queue.pop()
+			drained = l.queue.Pop()
 		}
 		if len(w.packets) == 0 || l.closed {
 			drained.free()
@@ -166,7 +166,7 @@ func (c *emuConn) take(b *packet.Buffer, now time.Duration) {
 		copy(data, p.Data)
 		b.AddRoom(r.header, data, nestedRoom)
 		mem = mem[nestedRoom+r.n:]
-		l.queue.pop().free()
+		l.queue.Pop().free()
 	}
 	l.arm(now) // for another one
 	l.room.Signal()

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -129,14 +130,14 @@ func (l *emuLine) draw() (f fate) {
 // put takes a packet that has come now. l.mu is held.
 func (l *emuLine) put(cut *virtio.Segmenter, p *packet.Packet, now time.Duration) {
 	single := p.Offload.GSOType == virtio.GSONone
-	if len(p.Data) < HeaderLen || single && len(p.Data) > MaxFrame || len(p.Data) > virtio.MaxPacket {
+	if len(p.Data) < ether.HeaderLen || single && len(p.Data) > ether.MaxFrame || len(p.Data) > virtio.MaxPacket {
 		l.dropped.Add(1)
 		return
 	}
 	if l.imp.whole() {
 		frames, _ := virtio.Count(p.Offload, p.Data)
 		l.counts.Frames += uint64(frames)
-		if l.push(p.Offload, nil, p.Data, 0, now) == nil {
+		if l.Push(p.Offload, nil, p.Data, 0, now) == nil {
 			l.full(frames)
 		}
 		l.release(now)
@@ -149,7 +150,7 @@ func (l *emuLine) put(cut *virtio.Segmenter, p *packet.Packet, now time.Duration
 	}
 	for i := range segments {
 		s := &segments[i]
-		if n := len(s.Head) + len(s.Data); n < HeaderLen || n > MaxFrame {
+		if n := len(s.Head) + len(s.Data); n < ether.HeaderLen || n > ether.MaxFrame {
 			l.dropped.Add(1)
 			continue
 		}
@@ -194,25 +195,25 @@ func (l *emuLine) pass(head, data []byte, f fate, now time.Duration) {
 		copies = 2
 		l.counts.Duplicated++
 	}
-	bits := 8 * uint64(len(head)+len(data)-HeaderLen)
+	bits := 8 * uint64(len(head)+len(data)-ether.HeaderLen)
 	f.corrupt = f.corrupt && bits > 0
 	if f.corrupt {
 		l.counts.Corrupted++
 	}
 	for range copies {
-		frame := l.push(virtio.Header{}, head, data, f.jitter, now)
+		frame := l.Push(virtio.Header{}, head, data, f.jitter, now)
 		if frame == nil {
 			l.full(1)
 		} else if f.corrupt {
 			bit := f.bit % bits
-			frame[HeaderLen+bit/8] ^= 1 << (bit % 8)
+			frame[ether.HeaderLen+bit/8] ^= 1 << (bit % 8)
 		}
 	}
 }
 
-// push puts a packet into the queue with the time when it arrives. It returns nil
+// Push puts a packet into the queue with the time when it arrives. It returns nil
 // if the queue is full.
-func (l *emuLine) push(h virtio.Header, head, data []byte, jitter float64, now time.Duration) []byte {
+func (l *emuLine) Push(h virtio.Header, head, data []byte, jitter float64, now time.Duration) []byte {
 	n := len(head) + len(data)
 	if l.queue.bytes+n > emuMemory {
 		return nil
@@ -227,7 +228,7 @@ func (l *emuLine) push(h virtio.Header, head, data []byte, jitter float64, now t
 		}
 	}
 	l.busy = max(l.busy, now) + l.takes(n)
-	return l.queue.push(emuRecord{left: l.busy, due: l.due(l.busy, jitter), jitter: jitter, header: h}, head, data)
+	return l.queue.Push(emuRecord{left: l.busy, due: l.due(l.busy, jitter), jitter: jitter, header: h}, head, data)
 }
 
 // isDue reports that the first in the queue has arrived.

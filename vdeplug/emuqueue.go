@@ -67,9 +67,9 @@ func (r *emuRecord) decode(b []byte) {
 	r.header.Decode(b[28:])
 }
 
-// push appends a packet in two pieces, of virtio.MaxPacket bytes at most, and
+// Push appends a packet in two pieces, of virtio.MaxPacket bytes at most, and
 // returns it as it is in the queue.
-func (q *emuQueue) push(r emuRecord, head, data []byte) []byte {
+func (q *emuQueue) Push(r emuRecord, head, data []byte) []byte {
 	r.n = len(head) + len(data)
 	size := emuRecordLen + r.n
 	if q.tail == nil || q.tail.used+size > len(q.tail.bytes) {
@@ -100,9 +100,9 @@ func (q *emuQueue) first() (r emuRecord, p packet.Packet, ok bool) {
 	return r, packet.Packet{Offload: r.header, Data: q.head.bytes[at : at+r.n : at+r.n], Room: emuRecordLen}, true
 }
 
-// pop removes the first packet of a queue that is not empty. Its memory is left
+// Pop removes the first packet of a queue that is not empty. Its memory is left
 // alone until the chunk that pop returns once all in it are removed is freed.
-func (q *emuQueue) pop() (drained *emuChunk) {
+func (q *emuQueue) Pop() (drained *emuChunk) {
 	c := q.head
 	size := emuRecordLen + int(binary.NativeEndian.Uint32(c.bytes[q.read+24:]))
 	q.read += size

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
@@ -178,7 +179,7 @@ func TestMemPortWakes(t *testing.T) {
 				var all sync.WaitGroup
 				for range frames {
 					all.Go(func() {
-						if _, err := to.Recv(make([]byte, MaxFrame)); err != nil {
+						if _, err := to.Recv(make([]byte, ether.MaxFrame)); err != nil {
 							t.Error(err)
 						}
 					})

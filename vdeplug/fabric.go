@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -46,7 +47,7 @@ type fabric struct {
 	ports    []*port    // replaced, never changed in place, as the next two
 	locals   []*port
 	remotes  []*port
-	stations *macTable[*port]
+	stations *ether.MACTable[*port]
 	turn     int     // counts what bonding has sent
 	flooded  account // by all ports
 
@@ -78,7 +79,7 @@ func newFabric(kind fabricKind, stations int, expire time.Duration) *fabric {
 	f := &fabric{
 		kind:     kind,
 		now:      func() time.Duration { return time.Since(start) },
-		stations: newMACTable[*port](stations, expire),
+		stations: ether.NewMACTable[*port](stations, expire),
 	}
 	f.active.Store(int64(-fabricIdle))
 	return f
@@ -100,7 +101,7 @@ func (f *fabric) leave(p *port) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p.gone = true
-	f.stations.forget(p)
+	f.stations.Forget(p)
 	for _, list := range []*[]*port{&f.ports, f.side(p)} {
 		*list = slices.DeleteFunc(slices.Clone(*list), func(q *port) bool { return q == p })
 	}
@@ -186,21 +187,21 @@ func (f *fabric) route(r *routing, from *port, packets []packet.Packet) (n int, 
 	if int64(now) > f.active.Load()+int64(fabricIdle/8) { // or each packet pays for it
 		f.active.Store(int64(now))
 	}
-	var all load         // that goes to everybody
-	var dst, src vlanMAC // of the packet before
-	var before *port     // where that goes
+	var all load               // that goes to everybody
+	var dst, src ether.VLANMAC // of the packet before
+	var before *port           // where that goes
 	for ; n < len(packets) && all.frames < floodBatch; n++ {
 		i, p := n, &packets[n]
-		if len(p.Data) < HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame {
+		if len(p.Data) < ether.HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > ether.MaxFrame {
 			r.to[i] = nobody
 			r.bad++
 			continue
 		}
 		switch f.kind {
 		case kindSwitch:
-			d, s := vlanMACs(p.Data)
+			d, s := ether.VLANMACs(p.Data)
 			if before == nil || d != dst || s != src { // most packets are of the same flow
-				dst, src, before = d, s, f.lookup(from, d, s, now)
+				dst, src, before = d, s, f.Lookup(from, d, s, now)
 			}
 			r.to[i] = before
 			if before == everybody {
@@ -223,10 +224,10 @@ func (f *fabric) route(r *routing, from *port, packets []packet.Packet) (n int, 
 	return n, true
 }
 
-// lookup returns the port of dst, and learns that src is at from. f.mu is held.
-func (f *fabric) lookup(from *port, dst, src vlanMAC, now time.Duration) *port {
-	f.stations.learnVLAN(src, from, now)
-	to, ok := f.stations.lookupVLAN(dst, now)
+// Lookup returns the port of dst, and learns that src is at from. f.mu is held.
+func (f *fabric) Lookup(from *port, dst, src ether.VLANMAC, now time.Duration) *port {
+	f.stations.LearnVLAN(src, from, now)
+	to, ok := f.stations.LookupVLAN(dst, now)
 	switch {
 	case !ok:
 		return everybody

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 )
@@ -37,7 +38,7 @@ func (p memPlug) arrivedFrames(t *testing.T) (frames [][]byte) {
 	defer b.Release()
 	for {
 		p.on.mu.Lock()
-		empty := p.on.queue.empty()
+		empty := p.on.queue.Empty()
 		p.on.mu.Unlock()
 		if empty {
 			return frames
@@ -78,17 +79,17 @@ func TestMemSwitch(t *testing.T) {
 	var now time.Duration
 	ports[0].on.fabric.now = func() time.Duration { return now }
 	a, b := station(1), station(2)
-	multicast := mac{1, 0, 0x5e, 1, 2, 3}
+	multicast := ether.MAC{1, 0, 0x5e, 1, 2, 3}
 
-	wantAt(t, ports, 0, testFrame(b, a, 60), 1, 2, 3) // unknown
-	wantAt(t, ports, 1, testFrame(a, b, 60), 0)       // learned
-	wantAt(t, ports, 0, testFrame(b, a, MaxFrame), 1) // both ways
+	wantAt(t, ports, 0, testFrame(b, a, 60), 1, 2, 3)       // unknown
+	wantAt(t, ports, 1, testFrame(a, b, 60), 0)             // learned
+	wantAt(t, ports, 0, testFrame(b, a, ether.MaxFrame), 1) // both ways
 	wantAt(t, ports, 2, testFrame(broadcast, station(3), 60), 0, 1, 3)
 	wantAt(t, ports, 2, testFrame(multicast, station(3), 60), 0, 1, 3)
 	wantAt(t, ports, 3, testFrame(a, multicast, 60), 0) // sender not learned
 	wantAt(t, ports, 0, testFrame(multicast, a, 60), 1, 2, 3)
 	wantAt(t, ports, 1, testFrame(b, station(4), 60)) // never back
-	wantAt(t, ports, 0, testFrame(b, a, HeaderLen), 1)
+	wantAt(t, ports, 0, testFrame(b, a, ether.HeaderLen), 1)
 
 	wantAt(t, ports, 3, testFrame(broadcast, b, 60), 0, 1, 2) // b moves
 	wantAt(t, ports, 0, testFrame(b, a, 60), 3)
@@ -128,7 +129,7 @@ func TestMemBatch(t *testing.T) {
 			}
 		}
 	}
-	batch = append(batch, packet.Packet{}, packet.Packet{Data: make([]byte, MaxFrame+1)})
+	batch = append(batch, packet.Packet{}, packet.Packet{Data: make([]byte, ether.MaxFrame+1)})
 	if err := ports[0].SendPackets(batch, true); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestMemBatch(t *testing.T) {
 func TestMemVLAN(t *testing.T) {
 	noLeaks(t)
 	ports := memTest(t, 3)
-	tagged := func(dst, src mac, tag uint16) []byte {
+	tagged := func(dst, src ether.MAC, tag uint16) []byte {
 		f := testFrame(dst, src, 64)
 		f[12], f[13], f[14], f[15] = 0x81, 0, byte(tag>>8), byte(tag)
 		return f
@@ -159,7 +160,7 @@ func TestMemVLAN(t *testing.T) {
 	wantAt(t, ports, 2, testFrame(a, b, 60), 0, 1)
 	wantAt(t, ports, 0, testFrame(b, a, 60), 2)
 	wantAt(t, ports, 2, tagged(a, b, 0x2000), 0) // a priority only
-	wantAt(t, ports, 2, testFrame(a, b, HeaderLen), 0)
+	wantAt(t, ports, 2, testFrame(a, b, ether.HeaderLen), 0)
 }
 
 func TestMemNames(t *testing.T) {
@@ -199,7 +200,7 @@ func TestMemFull(t *testing.T) {
 		}
 	}
 	dropped := ports[1].Drops().Recv
-	if arrived := len(ports[1].arrivedFrames(t)); arrived != queueMax/(queueLenSize+1514) || uint64(arrived)+dropped != frames {
+	if arrived := len(ports[1].arrivedFrames(t)); arrived != ether.QueueMax/(ether.QueueLenSize+1514) || uint64(arrived)+dropped != frames {
 		t.Errorf("%d arrived and %d dropped of %d", arrived, dropped, frames)
 	}
 	if d := ports[0].Drops(); d != (Drops{}) {
@@ -249,7 +250,7 @@ func TestMemRace(t *testing.T) {
 					return
 				}
 				wg.Go(func() {
-					buf := make([]byte, MaxFrame)
+					buf := make([]byte, ether.MaxFrame)
 					for {
 						if _, err := c.Recv(buf); err != nil {
 							return
@@ -273,8 +274,8 @@ func TestMemRace(t *testing.T) {
 
 func TestMemAllocs(t *testing.T) {
 	ports := memTest(t, 3)
-	toAll, toOne := testFrame(broadcast, station(1), 1514), testFrame(station(1), station(2), MaxFrame)
-	buf := make([]byte, MaxFrame)
+	toAll, toOne := testFrame(broadcast, station(1), 1514), testFrame(station(1), station(2), ether.MaxFrame)
+	buf := make([]byte, ether.MaxFrame)
 	if n := testing.AllocsPerRun(1000, func() {
 		ports[0].Send(toAll)
 		ports[1].Send(toOne)

@@ -4,6 +4,7 @@ import (
 	"net"
 	"sync"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -22,7 +23,7 @@ type memPort struct {
 
 	mu      sync.Mutex // guards the fields below; held to copy packets
 	arrived sync.Cond  // there is something in queue, or closed was set
-	queue   frameQueue
+	queue   ether.Queue
 	closed  bool
 }
 
@@ -58,9 +59,9 @@ func (p *memPort) deliver(packets []packet.Packet) {
 	}
 	for i := range packets {
 		h, data := packets[i].Offload, packets[i].Data
-		if len(data) < HeaderLen {
+		if len(data) < ether.HeaderLen {
 			p.DroppedRecv.Add(1)
-		} else if !p.queue.push(h, data) {
+		} else if !p.queue.Push(h, data) {
 			frames, _ := virtio.Count(h, data)
 			p.DroppedRecv.Add(uint64(frames))
 		}
@@ -74,10 +75,10 @@ func (p *memPort) takesWhole() bool { return true }
 // wait waits until there is something in the queue; it reports false if the port
 // is closed and nothing is left. p.mu is held.
 func (p *memPort) wait() bool {
-	for p.queue.empty() && !p.closed {
+	for p.queue.Empty() && !p.closed {
 		p.arrived.Wait()
 	}
-	return !p.queue.empty()
+	return !p.queue.Empty()
 }
 
 // RecvPackets implements [packet.Transport].
@@ -89,8 +90,8 @@ func (p *memPort) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 		return nil, net.ErrClosed
 	}
 	mem := b.Bytes()
-	for !p.queue.empty() && len(b.Packets) < fabricBatch && len(mem) >= virtio.MaxPacket {
-		h, n := p.queue.pop(mem)
+	for !p.queue.Empty() && len(b.Packets) < fabricBatch && len(mem) >= virtio.MaxPacket {
+		h, n := p.queue.Pop(mem)
 		if n <= len(mem) {
 			b.Add(h, mem[:n:n])
 			mem = mem[n:]
@@ -103,7 +104,7 @@ func (p *memPort) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 // wakeNext wakes another receiver if something is left: however much arrives at
 // once, deliver wakes one.
 func (p *memPort) wakeNext() {
-	if !p.queue.empty() {
+	if !p.queue.Empty() {
 		p.arrived.Signal()
 	}
 }
@@ -114,7 +115,7 @@ func (p *memPort) Close() error {
 	p.mu.Lock()
 	p.closed = true
 	if !p.drains {
-		p.queue = frameQueue{}
+		p.queue = ether.Queue{}
 	}
 	p.arrived.Broadcast()
 	p.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -136,7 +137,7 @@ func (c *nestedConn) SendPackets(packets []packet.Packet, wait bool) error {
 	defer w.free()
 	for i := range packets {
 		p := packets[i]
-		if len(p.Data) < HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame {
+		if len(p.Data) < ether.HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > ether.MaxFrame {
 			c.DroppedSend.Add(1)
 			continue
 		}

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -170,7 +171,7 @@ type arrival struct {
 
 // numbered returns a frame of 26 bytes or more that is full of its number.
 func numbered(n, size int) []byte {
-	f := make([]byte, HeaderLen, size+4)
+	f := make([]byte, ether.HeaderLen, size+4)
 	dst, src := station(2), station(1)
 	copy(f, dst[:])
 	copy(f[6:], src[:])
@@ -185,7 +186,7 @@ func numbered(n, size int) []byte {
 func numberOf(frame []byte) int {
 	var n [3]uint32
 	for i := range n {
-		n[i] = binary.BigEndian.Uint32(frame[HeaderLen+4*i:])
+		n[i] = binary.BigEndian.Uint32(frame[ether.HeaderLen+4*i:])
 	}
 	if n[0] == n[1] {
 		return int(n[0])
@@ -225,7 +226,7 @@ func newChannel(t *testing.T, way, options string) *channel {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		buf := make([]byte, MaxFrame)
+		buf := make([]byte, ether.MaxFrame)
 		for {
 			n, err := c.to.Recv(buf)
 			if err != nil {
@@ -332,7 +333,7 @@ func TestNetemuParts(t *testing.T) {
 				for i, b := range numbered(number, 60) {
 					flipped += bits.OnesCount8(a.frame[i] ^ b)
 				}
-				if flipped > 1 || flipped == 1 && !bytes.Equal(a.frame[:HeaderLen], numbered(0, 60)[:HeaderLen]) {
+				if flipped > 1 || flipped == 1 && !bytes.Equal(a.frame[:ether.HeaderLen], numbered(0, 60)[:ether.HeaderLen]) {
 					t.Fatalf("%d bits are wrong in %x", flipped, a.frame)
 				}
 				changed += flipped
@@ -720,7 +721,7 @@ func TestNetemuBehind(t *testing.T) {
 		defer peer.Close()
 		first := make(chan int)
 		go func() {
-			n, _ := c.Recv(make([]byte, MaxFrame))
+			n, _ := c.Recv(make([]byte, ether.MaxFrame))
 			first <- n
 		}()
 		synctest.Wait()
@@ -786,13 +787,13 @@ func TestNetemuErrors(t *testing.T) {
 func TestNetemuAllocs(t *testing.T) {
 	for _, options := range []string{"", "loss=1%/duplicate=1%/corrupt=1%/reorder=1%", "delay=1us", "rate=100gbit"} {
 		c, peer := openPlugTest(t, "netemu://"+options+"{mem://"+t.Name()+"}"), openPlugTest(t, "mem://"+t.Name())
-		frame, buf := numbered(1, 1000), make([]byte, MaxFrame)
+		frame, buf := numbered(1, 1000), make([]byte, ether.MaxFrame)
 		for name, way := range map[string][2]Conn{"out": {c, peer}, "in": {peer, c}} {
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
 				for {
-					if n, err := way[1].Recv(buf); err != nil || n == HeaderLen {
+					if n, err := way[1].Recv(buf); err != nil || n == ether.HeaderLen {
 						return
 					}
 				}
@@ -802,7 +803,7 @@ func TestNetemuAllocs(t *testing.T) {
 				t.Errorf("%q, %s: %.1f allocations a frame", options, name, allocs)
 			}
 			for {
-				way[0].Send(frame[:HeaderLen])
+				way[0].Send(frame[:ether.HeaderLen])
 				select {
 				case <-ended:
 				case <-time.After(time.Millisecond):
@@ -856,10 +857,10 @@ func FuzzNetemuPacket(f *testing.F) {
 				l.put(&s, &packet.Packet{Offload: h, Data: bytes.Clone(data)}, 0)
 			}
 			for l.queue.head != nil {
-				if _, p, _ := l.queue.first(); len(p.Data) < HeaderLen || len(p.Data) > virtio.MaxPacket {
+				if _, p, _ := l.queue.first(); len(p.Data) < ether.HeaderLen || len(p.Data) > virtio.MaxPacket {
 					t.Fatalf("a packet of %d bytes", len(p.Data))
 				}
-				l.queue.pop().free()
+				l.queue.Pop().free()
 			}
 			if l.queue.bytes != 0 {
 				t.Fatalf("%d bytes are left", l.queue.bytes)

@@ -4,6 +4,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -45,7 +46,7 @@ type frameCodec struct{ packet.Counters }
 // receiveFrames receives datagrams that are frames each, from a socket without
 // more to say. empty is how many had no byte.
 func (d *frameCodec) receiveFrames(fd int, b *packet.Buffer) (empty int, err error) {
-	n, err := b.RecvMsgs(fd, MaxFrame+1, packet.DataOnly)
+	n, err := b.RecvMsgs(fd, ether.MaxFrame+1, packet.DataOnly)
 	if err != nil {
 		return 0, err
 	}
@@ -63,7 +64,7 @@ func (d *frameCodec) receiveFrames(fd int, b *packet.Buffer) (empty int, err err
 func (d *frameCodec) addFrame(b *packet.Buffer, g packet.Datagram) {
 	switch {
 	case len(g.Data) == 0:
-	case len(g.Data) < HeaderLen || len(g.Data) > MaxFrame || g.Truncated:
+	case len(g.Data) < ether.HeaderLen || len(g.Data) > ether.MaxFrame || g.Truncated:
 		d.DroppedRecv.Add(1)
 	default:
 		b.Add(virtio.Header{}, g.Data)
@@ -117,7 +118,7 @@ func (d *frameCodec) split(s *packet.Sender, p *packet.Packet, headroom int) ([]
 		return nil, false
 	}
 	// The first is the longest; the last may be shorter, but has headers.
-	if n := len(segments[0].Head) - headroom + len(segments[0].Data); n < HeaderLen || n > MaxFrame {
+	if n := len(segments[0].Head) - headroom + len(segments[0].Data); n < ether.HeaderLen || n > ether.MaxFrame {
 		d.DroppedSend.Add(uint64(len(segments)))
 		return nil, false
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -232,8 +233,8 @@ func TestPacketsBad(t *testing.T) {
 			bad.Offload.GSOType = 77
 			none := testPacket(3, 1000)
 			none.Offload.GSOSize = 0
-			long := packet.Packet{Data: testFrame(station(2), station(1), MaxFrame+1)}
-			short := packet.Packet{Data: make([]byte, HeaderLen-1)}
+			long := packet.Packet{Data: testFrame(station(2), station(1), ether.MaxFrame+1)}
+			short := packet.Packet{Data: make([]byte, ether.HeaderLen-1)}
 			before := ca.(Dropper).Drops().Send
 			good := testFrame(station(2), station(1), 99)
 			if err := a.SendPackets([]packet.Packet{bad, none, long, short, {}, {Data: good}}, true); err != nil {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -71,26 +72,26 @@ type unfinished struct {
 	now func() time.Duration
 
 	mu       sync.RWMutex // guards stations
-	stations *macTable[struct{}]
+	stations *ether.MACTable[struct{}]
 }
 
 func newUnfinished(now func() time.Duration) *unfinished {
-	return &unfinished{now: now, stations: newMACTable[struct{}](maxUnfinished, unfinishedLife)}
+	return &unfinished{now: now, stations: ether.NewMACTable[struct{}](maxUnfinished, unfinishedLife)}
 }
 
-// learn looks who has sent packets. Those of several frames tell nothing, for the
+// Learn looks who has sent packets. Those of several frames tell nothing, for the
 // interface may have joined them.
-func (u *unfinished) learn(packets []packet.Packet) {
-	var last mac // a batch is mostly of one station
+func (u *unfinished) Learn(packets []packet.Packet) {
+	var last ether.MAC // a batch is mostly of one station
 	for i := range packets {
 		o := &packets[i].Offload
 		if o.Flags&virtio.FlagNeedsCsum == 0 || o.GSOType != virtio.GSONone {
 			continue
 		}
-		if _, src := macs(packets[i].Data); src != last {
+		if _, src := ether.MACs(packets[i].Data); src != last {
 			last = src
 			u.mu.Lock()
-			u.stations.learn(src, struct{}{}, u.now())
+			u.stations.Learn(src, struct{}{}, u.now())
 			u.mu.Unlock()
 		}
 	}
@@ -98,10 +99,10 @@ func (u *unfinished) learn(packets []packet.Packet) {
 
 // taken reports whether the receiver of a packet takes it as it is.
 func (u *unfinished) taken(packet []byte) bool {
-	dst, _ := macs(packet)
+	dst, _ := ether.MACs(packet)
 	u.mu.RLock()
 	defer u.mu.RUnlock()
-	_, ok := u.stations.lookup(dst, u.now())
+	_, ok := u.stations.Lookup(dst, u.now())
 	return ok
 }
 

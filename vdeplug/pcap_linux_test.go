@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
@@ -180,7 +181,7 @@ func TestPCAPUnfinished(t *testing.T) {
 	for _, step := range []struct {
 		name   string
 		before func()
-		to     mac
+		to     ether.MAC
 		tag    bool
 		whole  bool
 	}{
@@ -219,7 +220,7 @@ func TestPCAPUnfinished(t *testing.T) {
 				t.Fatalf("%s: %v", step.name, err)
 			}
 			for _, p := range packets {
-				if _, src := macs(p.Data); src != station(1) {
+				if _, src := ether.MACs(p.Data); src != station(1) {
 					continue // the kernel's own
 				}
 				got = append(got, p.Offload)
@@ -283,7 +284,7 @@ func hello(t *testing.T, from *nic.Device, to packet.Transport, flags uint8) {
 			t.Fatal(err)
 		}
 		for _, p := range packets {
-			if _, from := macs(p.Data); from == src {
+			if _, from := ether.MACs(p.Data); from == src {
 				return
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
@@ -125,7 +126,7 @@ func transportOf(c Conn) packet.Transport {
 	if t, ok := c.(packet.Transport); ok {
 		return t
 	}
-	return &foreignConn{packet.NewFrames(c, MaxFrame), c}
+	return &foreignConn{packet.NewFrames(c, ether.MaxFrame), c}
 }
 
 // A foreignConn is a Conn that is not one of this package, as a transport.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
@@ -239,7 +240,7 @@ func (p *ptpPeer) look(fd int) {
 
 func (p *ptpPeer) reconnect(fd int, _ error) bool { return p.connect(fd) == nil }
 
-func (p *ptpPeer) empty(fd int) {
+func (p *ptpPeer) Empty(fd int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	// Connecting to the peer it has changes nothing; letting go of it would
@@ -369,7 +370,7 @@ func (c *ptpConn) Receive(_ int, b *packet.Buffer) (bool, error) {
 
 // receiveDatagrams receives frames, and the offer of the peer.
 func (c *ptpConn) receiveDatagrams(b *packet.Buffer) error {
-	n, err := b.RecvMsgs(c.sock, MaxFrame+1, packet.ControlInt)
+	n, err := b.RecvMsgs(c.sock, ether.MaxFrame+1, packet.ControlInt)
 	if err != nil {
 		return err
 	}
@@ -389,7 +390,7 @@ func (c *ptpConn) receiveDatagrams(b *packet.Buffer) error {
 		c.direct.accept(offer)
 	}
 	if empty {
-		c.peer.empty(c.sock)
+		c.peer.Empty(c.sock)
 	}
 	return nil
 }

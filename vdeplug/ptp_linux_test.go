@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -361,7 +362,7 @@ func TestPTPEmpty(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Close()
-		got := make([]byte, MaxFrame)
+		got := make([]byte, ether.MaxFrame)
 		peer.SetReadDeadline(time.Now().Add(patience))
 		if n, err := peer.Read(got); err != nil || n != len(frame) {
 			t.Errorf("the first datagram: got %d bytes, %v, want %d", n, err, len(frame))

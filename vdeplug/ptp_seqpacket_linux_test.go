@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/ether"
 )
 
 func ptpSeqName(t *testing.T) (path, vnl string) {
@@ -95,7 +97,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	}
 	recv := func(fd int) []byte {
 		t.Helper()
-		buf := make([]byte, MaxFrame)
+		buf := make([]byte, ether.MaxFrame)
 		n, err := unix.Read(fd, buf)
 		if err != nil {
 			t.Fatal(err)

@@ -176,14 +176,14 @@ func (r *reconnector) revive(s *session) {
 	wait := reconnectFirst
 	for told := false; ; {
 		if _, ok := errors.AsType[lastingError](s.cause); ok {
-			r.forget(s)
+			r.Forget(s)
 			r.end(s.cause)
 			return
 		}
 		if !told {
 			r.tell()
 		}
-		r.forget(s)
+		r.Forget(s)
 		next := r.reopen(&wait)
 		if next == nil {
 			return
@@ -220,8 +220,8 @@ func (r *reconnector) rest(s *session) bool {
 	return !r.running
 }
 
-// forget closes the plug of a lost session. What waits in it is woken.
-func (r *reconnector) forget(s *session) {
+// Forget closes the plug of a lost session. What waits in it is woken.
+func (r *reconnector) Forget(s *session) {
 	err := s.transport.Close()
 	recv, send := packet.Dropped(s.transport)
 	r.mu.Lock()
@@ -291,7 +291,7 @@ func (r *reconnector) come(s *session) *session {
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
-		r.forget(s)
+		r.Forget(s)
 		return nil
 	}
 	a := r.now.Load().absence

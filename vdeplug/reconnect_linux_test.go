@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -69,7 +70,7 @@ func TestReconnectDescriptor(t *testing.T) {
 	}
 	defer c.Close()
 	unix.Close(first[1])
-	if _, err := c.Recv(make([]byte, MaxFrame)); err != nil {
+	if _, err := c.Recv(make([]byte, ether.MaxFrame)); err != nil {
 		wantError(t, err, "the peer has closed its end")
 	} else {
 		t.Error("a frame")
@@ -81,7 +82,7 @@ func TestReconnectDescriptor(t *testing.T) {
 	second := pair()
 	defer unix.Close(second[0])
 	defer unix.Close(second[1])
-	if _, err := c.Recv(make([]byte, MaxFrame)); err == nil {
+	if _, err := c.Recv(make([]byte, ether.MaxFrame)); err == nil {
 		t.Error("it is back")
 	}
 }

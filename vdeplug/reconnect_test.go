@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
@@ -166,7 +167,7 @@ var (
 func receiving(c Conn) (got chan []byte, end chan error) {
 	got, end = make(chan []byte, 64), make(chan error, 1)
 	go func() {
-		buf := make([]byte, MaxFrame)
+		buf := make([]byte, ether.MaxFrame)
 		for {
 			n, err := c.Recv(buf)
 			if err != nil {
@@ -539,7 +540,7 @@ func TestReconnectRace(t *testing.T) {
 			})
 			for range 3 {
 				wg.Go(func() {
-					buf := make([]byte, MaxFrame)
+					buf := make([]byte, ether.MaxFrame)
 					for {
 						if _, err := c.Recv(buf); err != nil {
 							return

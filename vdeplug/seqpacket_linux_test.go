@@ -8,6 +8,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -97,13 +98,13 @@ func TestSeqpacketEmpty(t *testing.T) {
 	a, b := socketPair(t, unix.SOCK_SEQPACKET)
 	c := openSeqpacketTest(t, a)
 	want := testFrame(broadcast, station(1), 60)
-	for _, p := range [][]byte{{}, {1}, make([]byte, MaxFrame+1), {}, want, {}} {
+	for _, p := range [][]byte{{}, {1}, make([]byte, ether.MaxFrame+1), {}, want, {}} {
 		if err := unix.Send(b, p, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	unix.Close(b)
-	buf := make([]byte, MaxFrame)
+	buf := make([]byte, ether.MaxFrame)
 	if n, err := c.Recv(buf); err != nil || !bytes.Equal(buf[:n], want) {
 		t.Errorf("got %d bytes, %v", n, err)
 	}

@@ -10,13 +10,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 const (
 	// maxStreamFrame is the largest length that C writers of a stream send.
-	maxStreamFrame = MaxFrame + 2
+	maxStreamFrame = ether.MaxFrame + 2
 	// streamHeaderLen is the length of the length before each frame.
 	streamHeaderLen = 2
 	// streamQueue is how many bytes wait for a slow reader at most, about as
@@ -104,8 +105,8 @@ func (s *stream) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 // readFrames reads the frames that are there, and at least one.
 func (s *stream) readFrames(b *packet.Buffer) {
 	mem := b.Bytes()
-	for len(mem) >= MaxFrame {
-		n, err := s.readFrame(mem[:MaxFrame])
+	for len(mem) >= ether.MaxFrame {
+		n, err := s.readFrame(mem[:ether.MaxFrame])
 		if err != nil {
 			s.rerr = err
 			return
@@ -152,7 +153,7 @@ func (s *stream) readFrame(frame []byte) (int, error) {
 		return 0, nil
 	case n > maxStreamFrame:
 		return 0, fmt.Errorf("frame length %d is more than %d: this is no VDE stream, or it has lost a byte", n, maxStreamFrame)
-	case n < HeaderLen || n > MaxFrame || n > len(frame):
+	case n < ether.HeaderLen || n > ether.MaxFrame || n > len(frame):
 		s.DroppedRecv.Add(1)
 		_, err = s.r.Discard(n)
 		return 0, torn(err)
@@ -198,7 +199,7 @@ func (s *stream) SendPackets(packets []packet.Packet, wait bool) error {
 		}
 		for _, g := range segments {
 			n := len(g.Head) + len(g.Data)
-			if n < HeaderLen || n > MaxFrame || !s.room(n) && !(wait && s.waitRoom(n, late)) {
+			if n < ether.HeaderLen || n > ether.MaxFrame || !s.room(n) && !(wait && s.waitRoom(n, late)) {
 				s.DroppedSend.Add(1)
 				continue
 			}

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
@@ -31,8 +32,8 @@ func framed(frame []byte) []byte {
 }
 
 func TestStreamRecv(t *testing.T) {
-	small := testFrame(broadcast, station(1), HeaderLen)
-	big := testFrame(broadcast, station(1), MaxFrame)
+	small := testFrame(broadcast, station(1), ether.HeaderLen)
+	big := testFrame(broadcast, station(1), ether.MaxFrame)
 	tests := []struct {
 		name  string
 		in    [][]byte
@@ -45,7 +46,7 @@ func TestStreamRecv(t *testing.T) {
 		{name: "frames", in: [][]byte{framed(small), framed(big)}, want: [][]byte{small, big}, err: io.EOF},
 		{name: "length 0", in: [][]byte{{0, 0}, framed(small), {0, 0, 0, 0}}, want: [][]byte{small}, err: io.EOF},
 		{name: "runt", in: [][]byte{framed(small[:13]), framed([]byte{1}), framed(small)}, want: [][]byte{small}, drops: 2, err: io.EOF},
-		{name: "oversize", in: [][]byte{framed(make([]byte, MaxFrame+1)), framed(make([]byte, MaxFrame+2)), framed(small)},
+		{name: "oversize", in: [][]byte{framed(make([]byte, ether.MaxFrame+1)), framed(make([]byte, ether.MaxFrame+2)), framed(small)},
 			want: [][]byte{small}, drops: 2, err: io.EOF},
 		{name: "no length", in: [][]byte{framed(small), {0x24, 0x15}}, want: [][]byte{small}, text: "frame length 9237 is more than 9236"},
 		{name: "text", in: [][]byte{[]byte("login: ")}, text: "frame length 27759 is more than 9236"},
@@ -73,7 +74,7 @@ func TestStreamRecv(t *testing.T) {
 					t.Errorf("got error %v, want one that wraps %v", err, tt.err)
 				}
 				wantError(t, err, tt.text)
-				if _, again := c.Recv(make([]byte, MaxFrame)); again != err {
+				if _, again := c.Recv(make([]byte, ether.MaxFrame)); again != err {
 					t.Errorf("then got error %v, want %v again", again, err)
 				}
 				if got := c.(Dropper).Drops(); got != (Drops{Recv: tt.drops}) {
@@ -86,7 +87,7 @@ func TestStreamRecv(t *testing.T) {
 
 // recvAll receives until the end.
 func recvAll(c Conn) (frames [][]byte, err error) {
-	buf := make([]byte, MaxFrame)
+	buf := make([]byte, ether.MaxFrame)
 	for {
 		n, err := c.Recv(buf)
 		if err != nil {
@@ -182,7 +183,7 @@ func TestStreamFull(t *testing.T) {
 	if dropped == 0 || dropped >= frames {
 		t.Errorf("%d of %d frames dropped, want some", dropped, frames)
 	}
-	buf := make([]byte, MaxFrame)
+	buf := make([]byte, ether.MaxFrame)
 	for range frames - dropped {
 		if n, err := b.Recv(buf); err != nil || n != 1514 {
 			t.Fatalf("got %d bytes, %v, want 1514", n, err)
@@ -197,7 +198,7 @@ func TestStreamPeerGone(t *testing.T) {
 	noLeaks(t)
 	a, b := pipePair(t)
 	b.Close()
-	_, err := a.Recv(make([]byte, MaxFrame))
+	_, err := a.Recv(make([]byte, ether.MaxFrame))
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("got %v, want the end of the stream", err)
 	}
@@ -240,7 +241,7 @@ func TestStreamConn(t *testing.T) {
 
 func TestStreamAllocs(t *testing.T) {
 	a, b := pipePair(t)
-	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
+	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, ether.MaxFrame)
 	if n := testing.AllocsPerRun(1000, func() {
 		if err := a.Send(frame); err != nil {
 			t.Fatal(err)
@@ -283,9 +284,9 @@ func FuzzStream(f *testing.F) {
 
 // TestStreamBurst sends more at once than is queued.
 func TestStreamBurst(t *testing.T) {
-	packets := make([]packet.Packet, 4*streamQueue/MaxFrame)
+	packets := make([]packet.Packet, 4*streamQueue/ether.MaxFrame)
 	for i := range packets {
-		packets[i].Data = testFrame(broadcast, station(1), MaxFrame)
+		packets[i].Data = testFrame(broadcast, station(1), ether.MaxFrame)
 	}
 	t.Run("to a reader", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -38,7 +39,7 @@ func BenchmarkSwitchRoundTrip(b *testing.B) {
 			startSwitch(b, dir, sw.command(b, dir))
 			x, y := dialRaw(b, dir).join(), dialRaw(b, dir).join()
 			there, back := testFrame(station(2), station(1), 60), testFrame(station(1), station(2), 60)
-			buf := make([]byte, MaxFrame)
+			buf := make([]byte, ether.MaxFrame)
 			for b.Loop() {
 				for _, step := range []struct {
 					from, to *rawClient
@@ -68,7 +69,7 @@ func BenchmarkSwitch(b *testing.B) {
 			dir := filepath.Join(shortDir(b), "sw")
 			s := startSwitch(b, dir, sw.command(b, dir))
 			x, y := dialRaw(b, dir).join(), dialRaw(b, dir).join()
-			frame, buf := testFrame(station(2), station(1), 54+mss), make([]byte, MaxFrame)
+			frame, buf := testFrame(station(2), station(1), 54+mss), make([]byte, ether.MaxFrame)
 			// Each knows where the other is.
 			writeRaw(y.data, testFrame(broadcast, station(2), 60))
 			if _, err := readRaw(x.data, buf); err != nil {

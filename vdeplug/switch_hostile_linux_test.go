@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"golang.org/x/sys/unix"
 )
@@ -337,7 +338,7 @@ func TestSwitchLengths(t *testing.T) {
 			if err := writeRaw(c.data, frame[:n]); err != nil {
 				t.Fatalf("%d bytes: %v", n, err)
 			}
-			if n == MaxFrame { // the longest
+			if n == ether.MaxFrame { // the longest
 				carry(t, sender{c}, all, frame[:n])
 			}
 		}

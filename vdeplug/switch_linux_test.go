@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
@@ -73,7 +74,7 @@ func TestSwitchKinds(t *testing.T) {
 				a, b := newInbox(t, local), openInbox(t, tt.kind+"://"+dir)
 				in, c := openInbox(t, dir), cPlug(t, "vde://"+dir)
 				carry(t, c, a, testFrame(broadcast, station(3), 60))
-				for _, n := range []int{14, 60, 1514, MaxFrame} {
+				for _, n := range []int{14, 60, 1514, ether.MaxFrame} {
 					frame := testFrame(broadcast, station(1), n)
 					send(t, a, frame)
 					if tt.kind == "bonding" {
@@ -163,7 +164,7 @@ func TestSwitchRace(t *testing.T) {
 					continue // the switch has just gone
 				}
 				wg.Go(func() {
-					buf := make([]byte, MaxFrame)
+					buf := make([]byte, ether.MaxFrame)
 					for {
 						if _, err := c.Recv(buf); err != nil {
 							return
@@ -203,12 +204,12 @@ func TestSwitchRestart(t *testing.T) {
 
 // wantNone looks whether a frame of a station is among those that have come and
 // were not waited for.
-func (in *inbox) wantNone(t *testing.T, what string, src mac) {
+func (in *inbox) wantNone(t *testing.T, what string, src ether.MAC) {
 	t.Helper()
 	for {
 		select {
 		case f := <-in.frames:
-			if len(f) >= HeaderLen && mac(f[6:12]) == src {
+			if len(f) >= ether.HeaderLen && ether.MAC(f[6:12]) == src {
 				t.Errorf("%s: %.20x", what, f)
 			}
 		default:

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -125,7 +126,7 @@ func (c *tapConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 		}
 		b.Packets = keep(packets, &c.DroppedRecv)
 		if c.unfinished != nil {
-			c.unfinished.learn(b.Packets)
+			c.unfinished.Learn(b.Packets)
 		}
 		if len(b.Packets) > 0 {
 			return b.Packets, nil
@@ -136,7 +137,7 @@ func (c *tapConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 // keep removes and counts what no plug carries.
 func keep(packets []packet.Packet, dropped *atomic.Uint64) []packet.Packet {
 	kept := slices.DeleteFunc(packets, func(p packet.Packet) bool {
-		return len(p.Data) < HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame
+		return len(p.Data) < ether.HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > ether.MaxFrame
 	})
 	dropped.Add(uint64(len(packets) - len(kept)))
 	return kept

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -169,7 +170,7 @@ func TestTAPRemoved(t *testing.T) {
 	if got := in.Conn.(Dropper).Drops(); got != (Drops{}) {
 		t.Errorf("drops: got %+v, want none, for the error says it", got)
 	}
-	_, err = in.Recv(make([]byte, MaxFrame)) // which does not come to its read: the poller knows
+	_, err = in.Recv(make([]byte, ether.MaxFrame)) // which does not come to its read: the poller knows
 	wantError(t, err, "interface vdetest0 was removed")
 }
 
@@ -312,7 +313,7 @@ func TestTAPAllocs(t *testing.T) {
 	ip(t, "link set vdetest0 up")
 	host := newPacketSocket(t, "vdetest0") // an inbox would allocate while Recv waits
 	defer host.Close()
-	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
+	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, ether.MaxFrame)
 	n := testing.AllocsPerRun(200, func() {
 		send(t, c.plug, frame)
 		send(t, host, frame)

@@ -105,8 +105,8 @@ func (c *udpConn) reconnect(fd int, err error) bool {
 	return unix.Connect(fd, c.addr) == nil
 }
 
-// empty drops a packet without a frame.
-func (c *udpConn) empty(int) { c.DroppedRecv.Add(1) }
+// Empty drops a packet without a frame.
+func (c *udpConn) Empty(int) { c.DroppedRecv.Add(1) }
 
 func (c *udpConn) Close() error {
 	c.closing.Store(true)

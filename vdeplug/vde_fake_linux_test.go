@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/ether"
 )
 
 // A fakeSwitch is a switch that behaves as the test says.
@@ -149,8 +151,8 @@ func TestVDEFake(t *testing.T) {
 			if want := makeVDERequest(3, c.path, describe(t.Context(), &Options{})+wholeMark); !bytes.Equal(c.request, want) {
 				t.Errorf("got request % x, want % x", c.request, want)
 			}
-			frame := testFrame(broadcast, station(1), MaxFrame)
-			for _, b := range [][]byte{{}, {1}, make([]byte, 13), make([]byte, MaxFrame+1), make([]byte, 60000), frame} {
+			frame := testFrame(broadcast, station(1), ether.MaxFrame)
+			for _, b := range [][]byte{{}, {1}, make([]byte, 13), make([]byte, ether.MaxFrame+1), make([]byte, 60000), frame} {
 				if _, err := unix.Write(c.data, b); err != nil {
 					t.Fatal(err)
 				}

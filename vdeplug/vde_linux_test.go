@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -402,10 +403,10 @@ func TestVDEGone(t *testing.T) {
 						t.Errorf("drops: got %+v, want none", got)
 					}
 				}
-				_, err = idle.Recv(make([]byte, MaxFrame))
+				_, err = idle.Recv(make([]byte, ether.MaxFrame))
 				wantError(t, err, "the switch closed the connection")
 				in.Close()
-				if _, err := in.Recv(make([]byte, MaxFrame)); err != net.ErrClosed {
+				if _, err := in.Recv(make([]byte, ether.MaxFrame)); err != net.ErrClosed {
 					t.Errorf("after close: got %v, want net.ErrClosed", err)
 				}
 			})
@@ -438,7 +439,7 @@ func TestVDEAllocs(t *testing.T) {
 	}
 	s := classicSwitch(t)
 	a, b := openPlug(t, s.dir), openPlug(t, s.dir)
-	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
+	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, ether.MaxFrame)
 	n := testing.AllocsPerRun(200, func() {
 		send(t, a, frame)
 		if n, err := b.Recv(buf); n != len(frame) || err != nil {
@@ -467,7 +468,7 @@ func BenchmarkVDE(b *testing.B) {
 	defer unix.Close(pair[1])
 	c := newPlug("vde://", newVDEConn("", ctl, data, false))
 	defer c.Close()
-	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, MaxFrame)
+	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, ether.MaxFrame)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(frame)))
 	for b.Loop() {

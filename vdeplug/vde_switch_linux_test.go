@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -112,8 +113,8 @@ type switchKind struct {
 
 var switchKinds = []switchKind{
 	{"vde_switch", func(t *testing.T) *vdeSwitch { return classicSwitch(t) }, 1518},
-	{"switch", plugSwitch, MaxFrame},
-	{"ours", goSwitch, MaxFrame},
+	{"switch", plugSwitch, ether.MaxFrame},
+	{"ours", goSwitch, ether.MaxFrame},
 }
 
 func eachSwitch(t *testing.T, f func(t *testing.T, kind switchKind)) {

@@ -6,16 +6,18 @@ import (
 	"maps"
 	"slices"
 	"sync"
+
+	"github.com/vdestack/vdestack/internal/ether"
 )
 
 // Sizes of Ethernet frames, in bytes, without frame check sequence.
 const (
 	// HeaderLen is the length of an Ethernet header; shorter frames are dropped.
-	HeaderLen = 14
+	HeaderLen = ether.HeaderLen
 	// MaxMTU is the largest payload of a frame that every plug carries.
-	MaxMTU = 9216
+	MaxMTU = ether.MaxMTU
 	// MaxFrame is the largest frame: MaxMTU, the header and one VLAN tag.
-	MaxFrame = MaxMTU + HeaderLen + 4
+	MaxFrame = ether.MaxFrame
 )
 
 // A Conn is a plug: a connection to an Ethernet network. Frames are whole,

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +37,7 @@ func TestVDESLC(t *testing.T) {
 	defer cmd.Process.Kill()
 	waitPath(t, path)
 	there := openInbox(t, vnl)
-	for _, n := range []int{14, 60, 1514, MaxFrame} {
+	for _, n := range []int{14, 60, 1514, ether.MaxFrame} {
 		// The program in C takes a frame for lost of which a part is not there yet.
 		carry(t, line, there, testFrame(station(1), station(2), n))
 		carry(t, there, line, testFrame(station(2), station(1), n))

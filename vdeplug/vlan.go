@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -221,7 +222,7 @@ func (cfg *vlanConfig) vlan() *vlan {
 const (
 	addrsLen = 2 * 6 // before the tag
 	// vlanMinLen is the length of a frame that has a tag.
-	vlanMinLen = HeaderLen + tagLen
+	vlanMinLen = ether.HeaderLen + tagLen
 )
 
 // route returns what becomes of a frame, and whether it has a tag.
@@ -232,7 +233,7 @@ func (v *vlan) route(way *vlanWay, frame []byte) (to uint16, tagged bool) {
 	if len(frame) < vlanMinLen {
 		return vlanDrop, true
 	}
-	return way.tagged[binary.BigEndian.Uint16(frame[HeaderLen:])&0xfff], true
+	return way.tagged[binary.BigEndian.Uint16(frame[ether.HeaderLen:])&0xfff], true
 }
 
 func (v *vlan) outward(w *nestedWork, p *packet.Packet) (dropped int) {
@@ -253,7 +254,7 @@ func (v *vlan) outward(w *nestedWork, p *packet.Packet) (dropped int) {
 }
 
 func (v *vlan) inward(p *packet.Packet) verdict {
-	if len(p.Data) < HeaderLen {
+	if len(p.Data) < ether.HeaderLen {
 		return dropped
 	}
 	to, tagged := v.route(&v.in, p.Data)
@@ -275,7 +276,7 @@ func (v *vlan) inward(p *packet.Packet) verdict {
 func (v *vlan) change(p *packet.Packet, to uint16, tagged bool) (ok bool) {
 	switch {
 	case tagged && to != vlanUntagged:
-		binary.BigEndian.PutUint16(p.Data[HeaderLen:], to)
+		binary.BigEndian.PutUint16(p.Data[ether.HeaderLen:], to)
 	case tagged:
 		copy(p.Data[tagLen:], p.Data[:addrsLen])
 		p.Data = p.Data[tagLen:]
@@ -287,7 +288,7 @@ func (v *vlan) change(p *packet.Packet, to uint16, tagged bool) (ok bool) {
 		}
 		copy(p.Data, p.Data[tagLen:tagLen+addrsLen])
 		binary.BigEndian.PutUint16(p.Data[addrsLen:], v.etherType)
-		binary.BigEndian.PutUint16(p.Data[HeaderLen:], to)
+		binary.BigEndian.PutUint16(p.Data[ether.HeaderLen:], to)
 		return shift(&p.Offload, tagLen)
 	}
 	return true
@@ -299,7 +300,7 @@ func shift(h *virtio.Header, n int) bool {
 	move := func(v *uint16) bool {
 		moved := int(*v) + n
 		*v = uint16(moved)
-		return HeaderLen <= moved && moved <= 0xffff
+		return ether.HeaderLen <= moved && moved <= 0xffff
 	}
 	if h.HdrLen != 0 && !move(&h.HdrLen) {
 		h.HdrLen = 0 // a hint

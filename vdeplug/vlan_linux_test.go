@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -48,10 +49,10 @@ func TestVLANC(t *testing.T) {
 				}
 				for _, frame := range want {
 					got := to.next(t)
-					for bytes.Contains(got, hello[HeaderLen:]) {
+					for bytes.Contains(got, hello[ether.HeaderLen:]) {
 						got = to.next(t)
 					}
-					if len(got) == MaxFrame && way == "in" {
+					if len(got) == ether.MaxFrame && way == "in" {
 						got = got[:len(frame)] // the plug returns the whole buffer where it has changed the number
 					}
 					if !bytes.Equal(got, frame) {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -199,7 +200,7 @@ func FuzzVLAN(f *testing.F) {
 		f.Add(uint8(i), uint8(14), uint8(virtio.FlagNeedsCsum), uint16(1), uint16(9), tagFrame(frame, etherTypeQinQ, 4, 7)[:17])
 	}
 	f.Fuzz(func(t *testing.T, which, room, flags uint8, start, head uint16, data []byte) {
-		if len(data) < HeaderLen {
+		if len(data) < ether.HeaderLen {
 			return
 		}
 		v := vlans[int(which)%len(vlans)]
@@ -210,7 +211,7 @@ func FuzzVLAN(f *testing.F) {
 			t.Fatalf("%d frames and %d dropped", len(w.packets), dropped)
 		}
 		back := packet.Packet{Offload: p.Offload, Data: bytes.Clone(data)}
-		if v.inward(&back) == pass && len(back.Data) < HeaderLen {
+		if v.inward(&back) == pass && len(back.Data) < ether.HeaderLen {
 			t.Fatalf("a frame of %d bytes", len(back.Data))
 		}
 		if len(w.packets) == 0 {
@@ -255,7 +256,7 @@ func TestNested(t *testing.T) {
 		t.Errorf("got %x", got)
 	}
 	// The innermost has no room for its tag.
-	send(t, a, testFrame(broadcast, station(1), MaxFrame-4))
+	send(t, a, testFrame(broadcast, station(1), ether.MaxFrame-4))
 	for in, want := range map[*inbox]Drops{a: {Send: 1}, b: {}} {
 		if got := in.Conn.(Dropper).Drops(); got != want {
 			t.Errorf("got %+v, want %+v", got, want)

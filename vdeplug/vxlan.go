@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/vdestack/vdestack/internal/ether"
 )
 
 func init() {
@@ -181,7 +183,7 @@ func classifyVXLAN(own, got *vxvdeHeader, n int) vxvdeKind {
 	switch {
 	case n < vxvdeHeaderLen || got[0]&vxvdeFlags == 0 || [3]byte(got[4:7]) != [3]byte(own[4:7]):
 		return vxvdeForeign
-	case n < vxvdeHeaderLen+HeaderLen:
+	case n < vxvdeHeaderLen+ether.HeaderLen:
 		return vxvdeShort
 	}
 	return vxvdeFrame

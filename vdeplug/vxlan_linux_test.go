@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"golang.org/x/sys/unix"
@@ -45,7 +46,7 @@ func TestVXLANPair(t *testing.T) {
 		t.Run(tt[0], func(t *testing.T) {
 			noLeaks(t)
 			a, b := openInbox(t, tt[0]), openInbox(t, tt[1])
-			for _, n := range []int{14, 60, 1514, MaxFrame} {
+			for _, n := range []int{14, 60, 1514, ether.MaxFrame} {
 				frame := testFrame(broadcast, station(1), n)
 				send(t, a, frame)
 				if got := b.next(t); !bytes.Equal(got, frame) {
@@ -97,7 +98,7 @@ func TestVXLANPort(t *testing.T) {
 	odd[0], odd[1], odd[7] = 0xff, 0xff, 0xff
 	p.send(t, withHeader(foreign, testFrame(broadcast, station(1), 60)))
 	p.send(t, header[:])
-	p.send(t, withHeader(header, make([]byte, HeaderLen-1)))
+	p.send(t, withHeader(header, make([]byte, ether.HeaderLen-1)))
 	hello := testFrame(broadcast, station(1), 60)
 	p.send(t, withHeader(odd, hello))
 	if got := in.next(t); !bytes.Equal(got, hello) {
@@ -177,7 +178,7 @@ func TestVXLANKernel(t *testing.T) {
 			there.want(t, frame)
 			v := on[*vxvdeConn](c).on
 			v.mu.Lock()
-			peer, known := v.table.lookup(station(2), v.now())
+			peer, known := v.table.Lookup(station(2), v.now())
 			v.mu.Unlock()
 			if want := netip.MustParseAddr(map[bool]string{true: "10.9.8.2", false: "fd98::2"}[tt.name[3] == '4']); !known || peer.addr() != want || peer.port() != vxlanPort {
 				t.Errorf("station 2 is at %v port %d, want %v", peer.addr(), peer.port(), want)
@@ -344,7 +345,7 @@ func TestVXLANC(t *testing.T) {
 			there := ns.cPlug(t, tt.c)
 			carry(t, here, there.inbox, testFrame(broadcast, station(1), 60))
 			carry(t, there, here, testFrame(broadcast, station(2), 60))
-			for _, n := range []int{15, 60, 1514, 9000, MaxFrame} {
+			for _, n := range []int{15, 60, 1514, 9000, ether.MaxFrame} {
 				frame := testFrame(station(1), station(2), n)
 				send(t, there, frame)
 				here.want(t, frame)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/ether"
 )
 
 func init() {
@@ -53,7 +55,7 @@ func classify(own, got *vxvdeHeader, n int) vxvdeKind {
 		return vxvdeForeign
 	case n == vxvdeHeaderLen:
 		return vxvdeBye
-	case n <= vxvdeHeaderLen+HeaderLen:
+	case n <= vxvdeHeaderLen+ether.HeaderLen:
 		return vxvdeShort
 	}
 	return vxvdeFrame

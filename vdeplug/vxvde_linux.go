@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
@@ -33,7 +34,7 @@ type vxvdeConn struct {
 
 	now   func() time.Duration
 	mu    sync.Mutex // guards table; never held across a system call
-	table *macTable[sockaddr]
+	table *ether.MACTable[sockaddr]
 }
 
 var _ packet.Transport = (*vxvdeConn)(nil)
@@ -52,7 +53,7 @@ func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvde
 		vxlan:  cfg.vxlan,
 		header: makeVXVDEHeader(cfg.vni),
 		now:    now,
-		table:  newMACTable[sockaddr](cfg.table, cfg.expire),
+		table:  ether.NewMACTable[sockaddr](cfg.table, cfg.expire),
 	}
 	var err error
 	if c.sockets, err = openVXVDESockets(cfg); err != nil {
@@ -132,7 +133,7 @@ func (c *vxvdeConn) accept(b *packet.Buffer, g packet.Datagram, multicast bool) 
 		classify = classifyVXLAN
 		peer.setPort(c.sockets.port) // senders may leave from any
 	}
-	var learned mac
+	var learned ether.MAC
 	for packet, whole := range datagrams(g) {
 		if len(packet) < vxvdeHeaderLen {
 			continue
@@ -142,7 +143,7 @@ func (c *vxvdeConn) accept(b *packet.Buffer, g packet.Datagram, multicast bool) 
 			continue
 		case vxvdeBye:
 			c.mu.Lock()
-			c.table.forget(peer)
+			c.table.Forget(peer)
 			c.mu.Unlock()
 			continue
 		case vxvdeShort:
@@ -155,15 +156,15 @@ func (c *vxvdeConn) accept(b *packet.Buffer, g packet.Datagram, multicast bool) 
 			// Other than by hand, a host makes packets for network cards to complete.
 			offload = virtio.Partial(frame, vxlanMTU)
 		}
-		if !whole || len(frame) > MaxFrame && offload.GSOType == virtio.GSONone {
+		if !whole || len(frame) > ether.MaxFrame && offload.GSOType == virtio.GSONone {
 			c.DroppedRecv.Add(1)
 			continue
 		}
-		if _, src := macs(frame); src != learned {
+		if _, src := ether.MACs(frame); src != learned {
 			learned = src
 			now := c.now()
 			c.mu.Lock()
-			c.table.learn(src, peer, now)
+			c.table.Learn(src, peer, now)
 			c.mu.Unlock()
 		}
 		b.Add(offload, frame)
@@ -186,7 +187,7 @@ func (c *vxvdeConn) SendPackets(packets []packet.Packet, wait bool) error {
 	s := packet.NewSender()
 	defer s.Free()
 	for i := range packets {
-		if len(packets[i].Data) < HeaderLen {
+		if len(packets[i].Data) < ether.HeaderLen {
 			c.DroppedSend.Add(1)
 			continue
 		}
@@ -207,14 +208,14 @@ func (c *vxvdeConn) SendPackets(packets []packet.Packet, wait bool) error {
 // destination returns where the station is that a frame is for. It reports false
 // if the frame is for all, or who has to get it is not known.
 func (c *vxvdeConn) destination(frame []byte) (sockaddr, bool) {
-	dst, _ := macs(frame)
-	if dst.isMulticast() {
+	dst, _ := ether.MACs(frame)
+	if dst.IsMulticast() {
 		return sockaddr{}, false
 	}
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.table.lookup(dst, now)
+	return c.table.Lookup(dst, now)
 }
 
 // Close tells the others that the endpoint leaves, where they understand that.

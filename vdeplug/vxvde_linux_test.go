@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/ether"
 )
 
 // vxvdeFamilies are the networks of the tests: IPv6 multicast needs an
@@ -42,7 +44,7 @@ func TestVXVDEPair(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			noLeaks(t)
 			a, b := openInbox(t, f.vnl), openInbox(t, f.vnl)
-			for _, n := range []int{15, 60, 1514, MaxFrame} {
+			for _, n := range []int{15, 60, 1514, ether.MaxFrame} {
 				frame := testFrame(broadcast, station(1), n)
 				send(t, a, frame)
 				if got := b.next(t); !bytes.Equal(got, frame) {
@@ -132,7 +134,7 @@ func TestVXVDEJunk(t *testing.T) {
 	for _, n := range []int{1, 4, 10, 13, 14} {
 		p.send(t, withHeader(own, make([]byte, n)))
 	}
-	p.send(t, withHeader(own, make([]byte, MaxFrame+1)))
+	p.send(t, withHeader(own, make([]byte, ether.MaxFrame+1)))
 	p.send(t, withHeader(own, make([]byte, 60000)))
 	want := testFrame(broadcast, station(1), 15)
 	p.send(t, withHeader(own, want))
@@ -233,12 +235,12 @@ func TestVXVDELearning(t *testing.T) {
 			expect(a, a.group)
 
 			// A frame from a multicast address is delivered, not learned.
-			frame = testFrame(station(2), mac{1, 0, 0x5e, 0, 0, 1}, 60)
+			frame = testFrame(station(2), ether.MAC{1, 0, 0x5e, 0, 0, 1}, 60)
 			a.send(t, withHeader(header, frame))
 			in.want(t, frame)
 			c.on.mu.Lock()
 			defer c.on.mu.Unlock()
-			if _, ok := c.on.table.lookup(mac{1, 0, 0x5e, 0, 0, 1}, 0); ok {
+			if _, ok := c.on.table.Lookup(ether.MAC{1, 0, 0x5e, 0, 0, 1}, 0); ok {
 				t.Error("a multicast source was learned")
 			}
 		})
@@ -402,12 +404,12 @@ func TestVXVDEFair(t *testing.T) {
 		}
 	}
 	p.send(t, withHeader(header, testFrame(broadcast, station(1), 60)))
-	buf := make([]byte, MaxFrame)
+	buf := make([]byte, ether.MaxFrame)
 	for i := range flood + 1 {
 		if _, err := c.Recv(buf); err != nil {
 			t.Fatal(err)
 		}
-		if dst, _ := macs(buf); dst == broadcast {
+		if dst, _ := ether.MACs(buf); dst == broadcast {
 			if i > 2*starve {
 				t.Errorf("the multicast packet came after %d others", i)
 			}
@@ -426,7 +428,7 @@ func TestVXVDEAllocs(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			a, _ := openVXVDETest(t, f.vnl)
 			b, _ := openVXVDETest(t, f.vnl)
-			hello, frame, buf := testFrame(broadcast, station(1), 60), testFrame(station(1), station(2), 1514), make([]byte, MaxFrame)
+			hello, frame, buf := testFrame(broadcast, station(1), 60), testFrame(station(1), station(2), 1514), make([]byte, ether.MaxFrame)
 			round := func() {
 				send(t, a.plug, hello)
 				b.Recv(buf)
@@ -453,7 +455,7 @@ func BenchmarkVXVDE(b *testing.B) {
 		return c
 	}
 	from, to := open(), open()
-	frame, buf := testFrame(station(1), station(2), 1514), make([]byte, MaxFrame)
+	frame, buf := testFrame(station(1), station(2), 1514), make([]byte, ether.MaxFrame)
 	hello := testFrame(broadcast, station(1), 60)
 	to.Send(hello)
 	from.Recv(buf)

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/ether"
 )
 
 // A probe is a member of the group with plain sockets: it sees the packets
@@ -96,7 +98,7 @@ func TestVXVDEC(t *testing.T) {
 				send(t, here, frame)
 				there.want(t, frame)
 			}
-			for _, n := range []int{15, 60, 9000, MaxFrame} {
+			for _, n := range []int{15, 60, 9000, ether.MaxFrame} {
 				frame := testFrame(station(2), station(1), n)
 				send(t, here, frame)
 				there.want(t, frame)
@@ -110,7 +112,7 @@ func TestVXVDEC(t *testing.T) {
 			for {
 				got, _ := p.read(t, p.group)
 				frame := got[vxvdeHeaderLen:]
-				if dst, _ := macs(frame); dst != broadcast {
+				if dst, _ := ether.MACs(frame); dst != broadcast {
 					t.Errorf("a frame to %x went to the group", dst)
 				}
 				if bytes.Equal(frame, mark) {
@@ -125,7 +127,7 @@ func TestVXVDEC(t *testing.T) {
 			eventually(t, "a frame to the group", func() bool {
 				c.on.mu.Lock()
 				defer c.on.mu.Unlock()
-				_, ok := c.on.table.lookup(station(2), c.on.now())
+				_, ok := c.on.table.Lookup(station(2), c.on.now())
 				return !ok
 			})
 			send(t, here, mark)
@@ -138,7 +140,7 @@ func TestVXVDEC(t *testing.T) {
 				got, _ = p.read(t, p.group)
 			}
 			// It may read the frame before the bye.
-			buf := make([]byte, MaxFrame)
+			buf := make([]byte, ether.MaxFrame)
 			eventually(t, "a frame to the group", func() bool {
 				mark = testFrame(station(1), station(2), 60)
 				send(t, again, mark)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/ether"
 )
 
 //go:embed testdata/vxvde.txt
@@ -75,7 +77,7 @@ func FuzzVXVDEPacket(f *testing.F) {
 		switch {
 		case kind == vxvdeForeign && ours, kind != vxvdeForeign && !ours:
 			t.Errorf("% x: kind %d", packet[:n], kind)
-		case kind == vxvdeFrame && len(frame) <= HeaderLen, kind == vxvdeBye && len(frame) > 0:
+		case kind == vxvdeFrame && len(frame) <= ether.HeaderLen, kind == vxvdeBye && len(frame) > 0:
 			t.Errorf("frame of %d bytes: kind %d", len(frame), kind)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
@@ -90,7 +91,7 @@ func TestReconnectWakes(t *testing.T) {
 			var got [3]int
 			for i := range got {
 				all.Go(func() {
-					buf := make([]byte, MaxFrame)
+					buf := make([]byte, ether.MaxFrame)
 					for {
 						if _, err := c.Recv(buf); err != nil {
 							return

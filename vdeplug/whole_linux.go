@@ -4,6 +4,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
@@ -48,7 +49,7 @@ func acceptWhole(fd int) bool {
 // addWhole adds the packet of a message.
 func (d *frameCodec) addWhole(b *packet.Buffer, g packet.Datagram) {
 	var h virtio.Header
-	if g.Truncated || h.Decode(g.Data) != nil || len(g.Data) < virtio.HeaderLen+HeaderLen {
+	if g.Truncated || h.Decode(g.Data) != nil || len(g.Data) < virtio.HeaderLen+ether.HeaderLen {
 		d.DroppedRecv.Add(1)
 		return
 	}
@@ -98,8 +99,8 @@ func (d *frameCodec) sendWhole(p *pollFile, packets []packet.Packet, sending pac
 		n := min(len(packets), wholeBatch)
 		for i := range packets[:n] {
 			p := &packets[i]
-			if len(p.Data) < HeaderLen || len(p.Data) > virtio.MaxPacket ||
-				p.Offload.GSOType == virtio.GSONone && len(p.Data) > MaxFrame {
+			if len(p.Data) < ether.HeaderLen || len(p.Data) > virtio.MaxPacket ||
+				p.Offload.GSOType == virtio.GSONone && len(p.Data) > ether.MaxFrame {
 				d.DroppedSend.Add(1)
 				continue
 			}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -19,13 +20,13 @@ func FuzzWhole(f *testing.F) {
 		return append(b, data...)
 	}
 	f.Add(message(virtio.Header{}, testFrame(broadcast, station(1), 60)))
-	f.Add(message(virtio.Header{}, make([]byte, MaxFrame+1)))
+	f.Add(message(virtio.Header{}, make([]byte, ether.MaxFrame+1)))
 	f.Add(message(virtio.Header{Flags: virtio.FlagNeedsCsum, CsumStart: 34, CsumOffset: 16}, testFrame(station(2), station(1), 100)))
 	for _, n := range []int{1, 3} {
 		p := testPacket(n, 1000)
 		f.Add(message(p.Offload, p.Data))
 	}
-	f.Add(make([]byte, virtio.HeaderLen+HeaderLen-1))
+	f.Add(make([]byte, virtio.HeaderLen+ether.HeaderLen-1))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) > wholeSize {
 			return
@@ -57,19 +58,19 @@ func FuzzWhole(f *testing.F) {
 			t.Fatal(err)
 		}
 		if bad != 0 {
-			if !whole.queue.empty() {
+			if !whole.queue.Empty() {
 				t.Error("what is no packet was forwarded")
 			}
 			return
 		}
-		if whole.queue.empty() {
+		if whole.queue.Empty() {
 			if !complete || whole.DroppedRecv.Load() != 1 {
 				t.Error("a packet was lost, and not counted")
 			}
 			return
 		}
 		taken := make([]byte, virtio.MaxPacket)
-		h, n := whole.queue.pop(taken)
+		h, n := whole.queue.Pop(taken)
 		if again := message(h, taken[:n]); !complete && !bytes.Equal(again, b) {
 			t.Errorf("got % x, want % x", again, b)
 		}
@@ -80,7 +81,7 @@ func FuzzWhole(f *testing.F) {
 			t.Errorf("%d frames, want %d", len(segments), frames)
 		}
 		for _, s := range segments {
-			if len(s.Head)+len(s.Data) < HeaderLen {
+			if len(s.Head)+len(s.Data) < ether.HeaderLen {
 				t.Errorf("a frame of %d bytes", len(s.Head)+len(s.Data))
 			}
 		}

@@ -1,4 +1,4 @@
-package vdeplug
+package ether
 
 import (
 	"encoding/binary"
@@ -6,11 +6,11 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// A frameQueue is a ring of bytes that holds packets of any length, each after
+// A Queue is a ring of bytes that holds packets of any length, each after
 // its length in four bytes and its virtio header. So its bound is one of memory,
 // and small frames do not pay for the largest. The ring grows from queueMin to
-// queueMax as it is needed, and never again allocates.
-type frameQueue struct {
+// QueueMax as it is needed, and never again allocates.
+type Queue struct {
 	ring  []byte // its length is a power of two
 	start int
 	used  int
@@ -18,17 +18,17 @@ type frameQueue struct {
 
 const (
 	queueMin = 16 << 10
-	// queueMax is about 2,700 frames of 1514 bytes, or 64 packets of the largest
+	// QueueMax is about 2,700 frames of 1514 bytes, or 64 packets of the largest
 	// size: as much as an interface of the kernel queues, some milliseconds of
 	// work.
-	queueMax     = 4 << 20
-	queueLenSize = 4 + virtio.HeaderLen
+	QueueMax     = 4 << 20
+	QueueLenSize = 4 + virtio.HeaderLen
 )
 
-// push appends a packet, unless the queue is full.
-func (q *frameQueue) push(h virtio.Header, data []byte) bool {
-	need := q.used + queueLenSize + len(data)
-	if need > queueMax {
+// Push appends a packet, unless the queue is full.
+func (q *Queue) Push(h virtio.Header, data []byte) bool {
+	need := q.used + QueueLenSize + len(data)
+	if need > QueueMax {
 		return false
 	}
 	if need > len(q.ring) {
@@ -40,7 +40,7 @@ func (q *frameQueue) push(h virtio.Header, data []byte) bool {
 		q.read(0, ring[:q.used])
 		q.ring, q.start = ring, 0
 	}
-	var head [queueLenSize]byte
+	var head [QueueLenSize]byte
 	binary.NativeEndian.PutUint32(head[:], uint32(len(data)))
 	h.Encode(head[4:])
 	q.write(head[:])
@@ -48,33 +48,33 @@ func (q *frameQueue) push(h virtio.Header, data []byte) bool {
 	return true
 }
 
-// pop removes the first packet of a queue that is not empty, and copies it to
+// Pop removes the first packet of a queue that is not empty, and copies it to
 // data. It returns its length; if that is more than data holds, nothing was
 // copied.
-func (q *frameQueue) pop(data []byte) (h virtio.Header, n int) {
-	var head [queueLenSize]byte
+func (q *Queue) Pop(data []byte) (h virtio.Header, n int) {
+	var head [QueueLenSize]byte
 	q.read(0, head[:])
 	n = int(binary.NativeEndian.Uint32(head[:]))
 	h.Decode(head[4:])
 	if n <= len(data) {
-		q.read(queueLenSize, data[:n])
+		q.read(QueueLenSize, data[:n])
 	}
-	q.start = (q.start + queueLenSize + n) & (len(q.ring) - 1)
-	q.used -= queueLenSize + n
+	q.start = (q.start + QueueLenSize + n) & (len(q.ring) - 1)
+	q.used -= QueueLenSize + n
 	return h, n
 }
 
-func (q *frameQueue) empty() bool { return q.used == 0 }
+func (q *Queue) Empty() bool { return q.used == 0 }
 
 // write appends bytes, for which there is room.
-func (q *frameQueue) write(b []byte) {
+func (q *Queue) write(b []byte) {
 	end := (q.start + q.used) & (len(q.ring) - 1)
 	copy(q.ring, b[copy(q.ring[end:], b):])
 	q.used += len(b)
 }
 
 // read copies bytes that are in the queue at offset off.
-func (q *frameQueue) read(off int, b []byte) {
+func (q *Queue) read(off int, b []byte) {
 	if len(b) == 0 {
 		return
 	}

@@ -1,4 +1,4 @@
-package vdeplug
+package ether
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 func TestFrameQueue(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var (
-		q    frameQueue
+		q    Queue
 		list [][]byte
 		used int
 	)
@@ -23,9 +23,9 @@ func TestFrameQueue(t *testing.T) {
 			for i := range min(len(frame), 100) {
 				frame[i] = byte(rnd.Int())
 			}
-			size := queueLenSize + len(frame)
-			want := used+size <= queueMax
-			if got := q.push(virtio.Header{HdrLen: uint16(len(frame))}, frame); got != want {
+			size := QueueLenSize + len(frame)
+			want := used+size <= QueueMax
+			if got := q.Push(virtio.Header{HdrLen: uint16(len(frame))}, frame); got != want {
 				t.Fatalf("push of %d bytes to %d: %v, want %v", len(frame), used, got, want)
 			}
 			if want {
@@ -34,13 +34,13 @@ func TestFrameQueue(t *testing.T) {
 		} else if len(list) > 0 {
 			buf := make([]byte, 10000)
 			want := list[0]
-			list, used = list[1:], used-queueLenSize-len(want)
-			h, n := q.pop(buf)
+			list, used = list[1:], used-QueueLenSize-len(want)
+			h, n := q.Pop(buf)
 			if h.HdrLen != uint16(len(want)) || n != len(want) || n <= len(buf) && !bytes.Equal(buf[:n], want) {
 				t.Fatalf("pop: got %d bytes %.20x, want %d bytes %.20x", n, buf, len(want), want)
 			}
 		}
-		if q.empty() != (len(list) == 0) || q.used != used || len(q.ring) > queueMax {
+		if q.Empty() != (len(list) == 0) || q.used != used || len(q.ring) > QueueMax {
 			t.Fatalf("%d bytes of %d used, want %d", q.used, len(q.ring), used)
 		}
 	}

@@ -1,33 +1,33 @@
-package vdeplug
+package ether
 
 import (
 	"encoding/binary"
 	"time"
 )
 
-// A mac is the address of an Ethernet station.
-type mac [6]byte
+// A MAC is the address of an Ethernet station.
+type MAC [6]byte
 
-// macs returns the destination and the source of a frame of at least
+// MACs returns the destination and the source of a frame of at least
 // HeaderLen bytes.
-func macs(frame []byte) (dst, src mac) {
-	return mac(frame[0:6]), mac(frame[6:12])
+func MACs(frame []byte) (dst, src MAC) {
+	return MAC(frame[0:6]), MAC(frame[6:12])
 }
 
-// isMulticast reports whether a frame to m has many receivers.
-func (m mac) isMulticast() bool { return m[0]&1 != 0 }
+// IsMulticast reports whether a frame to m has many receivers.
+func (m MAC) IsMulticast() bool { return m[0]&1 != 0 }
 
-// A vlanMAC is an address within a VLAN. VLAN 0 are frames without a tag, or
+// A VLANMAC is an address within a VLAN. VLAN 0 are frames without a tag, or
 // with a priority only.
-type vlanMAC struct {
-	mac
+type VLANMAC struct {
+	MAC
 	vlan uint16
 }
 
-// vlanMACs returns the destination and the source of a frame of at least
+// VLANMACs returns the destination and the source of a frame of at least
 // HeaderLen bytes, in the VLAN that its outer tag says.
-func vlanMACs(frame []byte) (dst, src vlanMAC) {
-	dst.mac, src.mac = macs(frame)
+func VLANMACs(frame []byte) (dst, src VLANMAC) {
+	dst.MAC, src.MAC = MACs(frame)
 	if len(frame) >= HeaderLen+2 && binary.BigEndian.Uint16(frame[12:]) == 0x8100 {
 		vlan := binary.BigEndian.Uint16(frame[14:]) & 0xfff
 		dst.vlan, src.vlan = vlan, vlan
@@ -35,14 +35,14 @@ func vlanMACs(frame []byte) (dst, src vlanMAC) {
 	return dst, src
 }
 
-// A macTable remembers where stations were seen last. Its size is bounded: the
+// A MACTable remembers where stations were seen last. Its size is bounded: the
 // addresses come from the network, and whoever sends there may invent them.
 // Times are on any clock that does not go back. lookup only reads; the other
 // methods must not run at once with any.
-type macTable[V comparable] struct {
+type MACTable[V comparable] struct {
 	max     int           // stations; 0 means that nothing is learned
 	expire  time.Duration // life of an entry since it was seen last
-	entries map[vlanMAC]macEntry[V]
+	entries map[VLANMAC]macEntry[V]
 	at      map[V]int // how many of them are there
 }
 
@@ -51,18 +51,18 @@ type macEntry[V comparable] struct {
 	seen  time.Duration
 }
 
-func newMACTable[V comparable](max int, expire time.Duration) *macTable[V] {
-	return &macTable[V]{max: max, expire: expire, entries: make(map[vlanMAC]macEntry[V]), at: make(map[V]int)}
+func NewMACTable[V comparable](max int, expire time.Duration) *MACTable[V] {
+	return &MACTable[V]{max: max, expire: expire, entries: make(map[VLANMAC]macEntry[V]), at: make(map[V]int)}
 }
 
-// lookup is lookupVLAN where VLANs do not matter.
-func (t *macTable[V]) lookup(m mac, now time.Duration) (where V, ok bool) {
-	return t.lookupVLAN(vlanMAC{mac: m}, now)
+// Lookup is lookupVLAN where VLANs do not matter.
+func (t *MACTable[V]) Lookup(m MAC, now time.Duration) (where V, ok bool) {
+	return t.LookupVLAN(VLANMAC{MAC: m}, now)
 }
 
-// lookupVLAN returns where a station was seen last, unless that is too long
+// LookupVLAN returns where a station was seen last, unless that is too long
 // ago.
-func (t *macTable[V]) lookupVLAN(s vlanMAC, now time.Duration) (where V, ok bool) {
+func (t *MACTable[V]) LookupVLAN(s VLANMAC, now time.Duration) (where V, ok bool) {
 	e, ok := t.entries[s]
 	if !ok || now-e.seen > t.expire {
 		return where, false
@@ -70,15 +70,15 @@ func (t *macTable[V]) lookupVLAN(s vlanMAC, now time.Duration) (where V, ok bool
 	return e.where, true
 }
 
-// learn is learnVLAN where VLANs do not matter.
-func (t *macTable[V]) learn(m mac, where V, now time.Duration) {
-	t.learnVLAN(vlanMAC{mac: m}, where, now)
+// Learn is learnVLAN where VLANs do not matter.
+func (t *MACTable[V]) Learn(m MAC, where V, now time.Duration) {
+	t.LearnVLAN(VLANMAC{MAC: m}, where, now)
 }
 
-// learnVLAN notes that a frame of a station came from where. Multicast
+// LearnVLAN notes that a frame of a station came from where. Multicast
 // addresses are no stations.
-func (t *macTable[V]) learnVLAN(s vlanMAC, where V, now time.Duration) {
-	if s.isMulticast() || t.max <= 0 {
+func (t *MACTable[V]) LearnVLAN(s VLANMAC, where V, now time.Duration) {
+	if s.IsMulticast() || t.max <= 0 {
 		return
 	}
 	old, ok := t.entries[s]
@@ -96,7 +96,7 @@ func (t *macTable[V]) learnVLAN(s vlanMAC, where V, now time.Duration) {
 }
 
 // less counts an entry that is no more at where.
-func (t *macTable[V]) less(where V) {
+func (t *MACTable[V]) less(where V) {
 	if t.at[where]--; t.at[where] == 0 {
 		delete(t.at, where)
 	}
@@ -105,10 +105,10 @@ func (t *macTable[V]) less(where V) {
 // evict removes the entry seen longest ago among a few random ones. Stations
 // that send survive a flood of invented addresses, and no frame waits for a
 // search of the whole table.
-func (t *macTable[V]) evict() {
+func (t *MACTable[V]) evict() {
 	const sample = 8
 	var (
-		oldest vlanMAC
+		oldest VLANMAC
 		seen   time.Duration
 		n      int
 	)
@@ -124,9 +124,9 @@ func (t *macTable[V]) evict() {
 	delete(t.entries, oldest)
 }
 
-// forget removes the stations that were seen at where. It costs nothing if there
+// Forget removes the stations that were seen at where. It costs nothing if there
 // are none: whoever sends to the network may say good-bye as often as it likes.
-func (t *macTable[V]) forget(where V) {
+func (t *MACTable[V]) Forget(where V) {
 	left := t.at[where]
 	if left == 0 {
 		return

@@ -1,0 +1,15 @@
+// Package ether has what is common to everything that carries Ethernet frames: their
+// sizes, the addresses of stations, a table of where stations were seen, and a queue
+// of frames.
+package ether
+
+// Sizes of Ethernet frames, in bytes, without frame check sequence.
+const (
+	HeaderLen = 14
+	MaxMTU    = 9216
+	MaxFrame  = MaxMTU + HeaderLen + 4 // with one VLAN tag
+)
+
+// Sendable reports whether a frame has a length that plugs carry; others are
+// dropped.
+func Sendable(frame []byte) bool { return HeaderLen <= len(frame) && len(frame) <= MaxFrame }
