@@ -220,8 +220,8 @@ func (a *agno) outward(w *nestedWork, p *packet.Packet) (dropped int) {
 // behind it for another.
 func (a *agno) seal(b []byte, n int) []byte {
 	const head = ether.HeaderLen + aes.BlockSize
-	ethType := binary.BigEndian.Uint16(b[aes.BlockSize+addrsLen:])
-	copy(b, b[aes.BlockSize:][:addrsLen])
+	ethType := binary.BigEndian.Uint16(b[aes.BlockSize+ether.AddrsLen:])
+	copy(b, b[aes.BlockSize:][:ether.AddrsLen])
 	payload := b[head : aes.BlockSize+n]
 	pad := -len(payload) & (aes.BlockSize - 1)
 	payload = b[head : head+len(payload)+pad]
@@ -233,7 +233,7 @@ func (a *agno) seal(b []byte, n int) []byte {
 	copy(block[agnoMarkAt:], agnoMark)
 	binary.BigEndian.PutUint32(block[agnoTimeAt:], uint32(a.now().Unix()))
 	rand.Read(block[agnoRandAt:]) // does not fail
-	binary.BigEndian.PutUint16(b[addrsLen:], a.wireType(ethType))
+	binary.BigEndian.PutUint16(b[ether.AddrsLen:], a.wireType(ethType))
 	encryptCBC(a.block, block, payload)
 	a.block.Encrypt(block, block)
 	return b[:head+len(payload)]
@@ -285,8 +285,8 @@ func (a *agno) open(p *packet.Packet) verdict {
 		return dropped
 	}
 	decryptCBC(a.block, block, payload)
-	copy(p.Data[aes.BlockSize+addrsLen:], block[:2]) // the end of the block
-	copy(p.Data[aes.BlockSize:], p.Data[:addrsLen])
+	copy(p.Data[aes.BlockSize+ether.AddrsLen:], block[:2]) // the end of the block
+	copy(p.Data[aes.BlockSize:], p.Data[:ether.AddrsLen])
 	p.Data = p.Data[aes.BlockSize : head+len(payload)-pad]
 	p.Room += aes.BlockSize
 	return pass

@@ -72,10 +72,10 @@ func TestAGNO(t *testing.T) {
 			a := newAGNOTest(t, agnoTestKey, ethType, agnoTestTime)
 			frame := testFrame(station(1), station(2), n)
 			wires := sealTest(t, a, packet.Packet{Data: bytes.Clone(frame)})
-			if len(wires) != 1 || len(wires[0]) != ether.HeaderLen+16+(n-ether.HeaderLen+15)/16*16 || !bytes.Equal(wires[0][:addrsLen], frame[:addrsLen]) {
+			if len(wires) != 1 || len(wires[0]) != ether.HeaderLen+16+(n-ether.HeaderLen+15)/16*16 || !bytes.Equal(wires[0][:ether.AddrsLen], frame[:ether.AddrsLen]) {
 				t.Fatalf("%d bytes became %x", n, wires)
 			}
-			typ := binary.BigEndian.Uint16(wires[0][addrsLen:])
+			typ := binary.BigEndian.Uint16(wires[0][ether.AddrsLen:])
 			if ethType > agnoRand && typ != ethType || ethType == agnoCopy && typ != 0x88b5 || typ < minEthType || typ > maxEthType {
 				t.Errorf("type %#x, want %#x", typ, ethType)
 			}
@@ -240,7 +240,7 @@ func FuzzAGNO(f *testing.F) {
 			a.block.Encrypt(wire[ether.HeaderLen:], wire[ether.HeaderLen:]) // any block
 		}
 		p := packet.Packet{Data: bytes.Clone(wire)}
-		if a.inward(&p) == pass && (len(p.Data) < ether.HeaderLen || len(p.Data) > len(wire)-16 || !bytes.Equal(p.Data[:addrsLen], wire[:addrsLen])) {
+		if a.inward(&p) == pass && (len(p.Data) < ether.HeaderLen || len(p.Data) > len(wire)-16 || !bytes.Equal(p.Data[:ether.AddrsLen], wire[:ether.AddrsLen])) {
 			t.Fatalf("%x became %x", wire, p.Data)
 		}
 		if len(wire) < ether.HeaderLen || len(wire) > ether.MaxFrame {

@@ -4,25 +4,22 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
-	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/virtio"
-	"golang.org/x/sys/unix"
 )
-
-// socketBuffer is what is asked for as send and receive buffers of datagram
-// sockets: some hundred frames, as the queues of the kernel's interfaces.
-const socketBuffer = 1 << 20
 
 // A datagramConn is a plug on a connected datagram socket, a frame in each
 // datagram. Its peer may come, go and come back.
 type datagramConn struct {
-	frameCodec
-	file pollFile
+	sockio.FrameCodec
+	file sockio.PollFile
 	peer datagramPeer
-	udp  *udpSender // nil: a local socket
+	udp  *sockio.UDPSender // nil: a local socket
 
 	closing atomic.Bool
 }
@@ -39,7 +36,7 @@ type datagramPeer interface {
 
 // RecvPackets implements [packet.Transport].
 func (c *datagramConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
-	err := c.file.receive(b, c)
+	err := c.file.Receive(b, c)
 	return b.Packets, err
 }
 
@@ -50,14 +47,14 @@ func (c *datagramConn) Receive(fd int, b *packet.Buffer) (bool, error) {
 		var empty int
 		var err error
 		if c.udp == nil {
-			empty, err = c.receiveFrames(fd, b)
+			empty, err = c.ReceiveFrames(fd, b)
 		} else {
 			err = c.receiveUDP(fd, b)
 		}
 		switch {
 		case err == unix.EAGAIN:
 			return false, nil
-		case err == unix.ECONNRESET || transient(err):
+		case err == unix.ECONNRESET || sockio.Transient(err):
 			// The peer went, or a router said something about a datagram
 			// long sent. Each is reported once.
 			continue
@@ -76,7 +73,7 @@ func (c *datagramConn) Receive(fd int, b *packet.Buffer) (bool, error) {
 
 // receiveUDP receives UDP packets that are frames each.
 func (c *datagramConn) receiveUDP(fd int, b *packet.Buffer) error {
-	n, err := b.RecvMsgs(fd, maxDatagram, packet.ControlInt)
+	n, err := b.RecvMsgs(fd, sockio.MaxDatagram, packet.ControlInt)
 	if err != nil {
 		return err
 	}
@@ -85,7 +82,7 @@ func (c *datagramConn) receiveUDP(fd int, b *packet.Buffer) error {
 		if len(g.Data) == 0 {
 			c.DroppedRecv.Add(1)
 		}
-		for frame, whole := range datagrams(g) {
+		for frame, whole := range sockio.Datagrams(g) {
 			if !whole || !ether.Sendable(frame) {
 				c.DroppedRecv.Add(1)
 				continue
@@ -99,21 +96,21 @@ func (c *datagramConn) receiveUDP(fd int, b *packet.Buffer) error {
 // SendPackets implements [packet.Transport].
 func (c *datagramConn) SendPackets(packets []packet.Packet, wait bool) error {
 	if c.udp == nil {
-		return c.sendFrames(c.file, packets, c, wait)
+		return c.SendFrames(c.file, packets, c, wait)
 	}
 	s := packet.NewSender()
 	defer s.Free()
 	for i := range packets {
-		if err := c.udp.add(c.file, s, &packets[i], nil, nil, wait); err != nil {
+		if err := c.udp.Add(c.file, s, &packets[i], nil, nil, wait); err != nil {
 			return err
 		}
 	}
-	return c.flush(c.file, s, c.udp.sending, wait)
+	return c.Flush(c.file, s, c.udp.Sending, wait)
 }
 
 // Refused implements [packet.Sending].
 func (c *datagramConn) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
-	if s.Segment() != 0 && uncut(err) {
+	if s.Segment() != 0 && sockio.Uncut(err) {
 		return c.udp.Refused(fd, s, frames, err)
 	}
 	switch err {
@@ -121,20 +118,4 @@ func (c *datagramConn) Refused(fd int, s *packet.Sender, frames int, err error) 
 		return frames, false, nil
 	}
 	return frames, c.peer.reconnect(fd, err), nil
-}
-
-// disconnect takes the peer from a datagram socket.
-func disconnect(fd int) {
-	addr := unix.RawSockaddr{Family: unix.AF_UNSPEC}
-	unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr))
-}
-
-// growBuffers asks for socket buffers as large as they should be, or as large
-// as the user may have them.
-func growBuffers(fd, size int) {
-	for _, option := range [][2]int{{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}} {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[0], size) != nil {
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[1], size)
-		}
-	}
 }

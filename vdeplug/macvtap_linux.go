@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,7 +72,7 @@ func hostInterface(name string) (uint32, error) {
 		return 0, os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	return interfaceIndex(fd, name)
+	return sockio.InterfaceIndex(fd, name)
 }
 
 func explainMacVTAP(name, device string, err error) error {

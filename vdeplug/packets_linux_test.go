@@ -13,6 +13,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -176,15 +177,15 @@ func TestPackets(t *testing.T) {
 			if d := ca.(Dropper).Drops(); d.Send != 0 {
 				t.Errorf("dropped %+v", d)
 			}
-			if u := senderOf(ca); u != nil && u.limit.Load() != math.MaxInt64 {
-				t.Errorf("the kernel does not cut datagrams of %d bytes", u.limit.Load())
+			if u := senderOf(ca); u != nil && u.Limit.Load() != math.MaxInt64 {
+				t.Errorf("the kernel does not cut datagrams of %d bytes", u.Limit.Load())
 			}
 		})
 	}
 }
 
 // senderOf returns what lets the kernel cut datagrams.
-func senderOf(c Conn) *udpSender {
+func senderOf(c Conn) *sockio.UDPSender {
 	if c, ok := isOn[*udpConn](c); ok {
 		return c.on.udp
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -109,7 +110,7 @@ func (u *unfinished) taken(packet []byte) bool {
 // promiscuous lets an interface receive everything as long as the socket is open,
 // and returns its index.
 func promiscuous(fd int, name string) (int, error) {
-	index, err := interfaceIndex(fd, name)
+	index, err := sockio.InterfaceIndex(fd, name)
 	if err != nil {
 		return 0, err
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -31,12 +32,12 @@ type direct struct {
 	// the peer before is gone.
 	refused atomic.Bool
 	// pair is where packets are sent; nil: in datagrams.
-	pair atomic.Pointer[pollFile]
+	pair atomic.Pointer[sockio.PollFile]
 
-	mu      sync.Mutex // guards the fields below; held for a system call that does not block
-	file    *pollFile  // what is received from
-	fd      int        // of file
-	greeted bool       // the peer has said hello
+	mu      sync.Mutex       // guards the fields below; held for a system call that does not block
+	file    *sockio.PollFile // what is received from
+	fd      int              // of file
+	greeted bool             // the peer has said hello
 }
 
 // offer makes a pair and sends the other half along with a frame, unless the
@@ -45,17 +46,17 @@ func (d *direct) offer(packets []packet.Packet) []packet.Packet {
 	if len(packets) == 0 || packets[0].Offload.GSOType != virtio.GSONone || !d.offered.CompareAndSwap(false, true) {
 		return packets
 	}
-	pair, err := wholePair()
+	pair, err := sockio.WholePair()
 	if err != nil {
 		return packets
 	}
 	defer unix.Close(pair[1])
 	s := packet.NewSender()
 	defer s.Free()
-	frame, ok := d.c.split(s, &packets[0], 0)
+	frame, ok := d.c.Split(s, &packets[0], 0)
 	if !ok {
 		err = unix.EINVAL
-	} else if d.c.file.raw.Control(func(fd uintptr) {
+	} else if d.c.file.Raw.Control(func(fd uintptr) {
 		err = unix.Sendmsg(int(fd), frame[0].Data, unix.UnixRights(pair[1]), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}) != nil {
 		err = net.ErrClosed
@@ -76,7 +77,7 @@ func (d *direct) offer(packets []packet.Packet) []packet.Packet {
 
 // accept takes what may be the peer's offer.
 func (d *direct) accept(fd int) {
-	if acceptWhole(fd) {
+	if sockio.AcceptWhole(fd) {
 		d.take(fd, true)
 	}
 }
@@ -84,28 +85,28 @@ func (d *direct) accept(fd int) {
 // take owns a half of a pair, in place of one that may be there, and says hello.
 // The one that was offered it knows that the other understands.
 func (d *direct) take(fd int, known bool) {
-	growBuffers(fd, wholeBuffer)
+	sockio.GrowBuffers(fd, sockio.WholeBuffer)
 	if unix.Send(fd, ptpHello, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) != nil {
 		unix.Close(fd)
 		return
 	}
-	brief := refuseRights(fd)
-	f, err := newPollFile(fd, "ptp pair")
+	brief := sockio.RefuseRights(fd)
+	f, err := sockio.NewPollFile(fd, "ptp pair")
 	if err != nil {
 		return
 	}
-	f.brief = brief
+	f.Brief = brief
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dropLocked()
 	if d.c.closing.Load() || d.c.watchFD(fd) != nil {
-		f.close()
+		f.Close()
 		return
 	}
 	d.file, d.fd, d.greeted = &f, fd, false
 	if known {
 		d.pair.Store(&f)
-		refuseRights(d.c.sock) // it has come
+		sockio.RefuseRights(d.c.sock) // it has come
 	}
 }
 
@@ -119,10 +120,10 @@ func (d *direct) drop() {
 func (d *direct) dropLocked() {
 	d.pair.Store(nil)
 	if d.file != nil {
-		d.file.close() // which also takes it from the epoll descriptor
+		d.file.Close() // which also takes it from the epoll descriptor
 		d.file = nil
 		if !d.c.role.second {
-			expectRights(d.c.sock)
+			sockio.ExpectRights(d.c.sock)
 		}
 	}
 }
@@ -135,7 +136,7 @@ func (d *direct) receive(b *packet.Buffer) error {
 	if d.file == nil {
 		return unix.EAGAIN
 	}
-	n, err := b.RecvMsgs(d.fd, wholeSize, packet.DataOnly)
+	n, err := b.RecvMsgs(d.fd, sockio.WholeSize, packet.DataOnly)
 	if err == unix.EAGAIN {
 		return err
 	}
@@ -157,15 +158,15 @@ func (d *direct) receive(b *packet.Buffer) error {
 			d.dropLocked()
 			return nil
 		default:
-			d.c.addWhole(b, g)
+			d.c.AddWhole(b, g)
 		}
 	}
 	return nil
 }
 
 // send sends packets through the pair. It reports false if the pair is no more.
-func (d *direct) send(pair *pollFile, packets []packet.Packet, wait bool) bool {
-	if d.c.sendWhole(pair, packets, d, wait) != nil {
+func (d *direct) send(pair *sockio.PollFile, packets []packet.Packet, wait bool) bool {
+	if d.c.SendWhole(pair, packets, d, wait) != nil {
 		d.pair.CompareAndSwap(pair, nil)
 		d.offered.Store(false)
 		return false

@@ -11,10 +11,12 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/teardown"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -119,7 +121,7 @@ func takePTP(path string) (*ptpPeer, int, error) {
 			if !errors.Is(err, unix.EADDRINUSE) {
 				return nil, -1, err
 			}
-			used, err := inUse(p.own)
+			used, err := sockio.InUse(p.own)
 			if err != nil {
 				return nil, -1, err
 			}
@@ -133,31 +135,6 @@ func takePTP(path string) (*ptpPeer, int, error) {
 		}
 	}
 	return nil, -1, fmt.Errorf("%s: others open and close it all the time: %w", path, unix.EADDRINUSE)
-}
-
-// inUse reports whether a datagram socket with the name path is alive. It
-// removes a dead one, which a killed process has left.
-func inUse(path string) (bool, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return false, os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
-	switch err {
-	case nil, unix.EPERM: // EPERM: it talks to another
-		return true, nil
-	case unix.ENOENT:
-		return false, nil
-	case unix.EPROTOTYPE:
-		return false, fmt.Errorf("%s is a socket of another kind (later versions of vdeplug have such, the option seqpacket): %w", path, err)
-	case unix.ECONNREFUSED:
-		if err := removeSocket(path); err != nil {
-			return false, err
-		}
-		return false, nil
-	}
-	return false, fmt.Errorf("%s: %w", path, os.NewSyscallError("connect", err))
 }
 
 // A ptpPeer is one role in a pair.
@@ -178,9 +155,9 @@ func (p *ptpPeer) bind() (int, error) {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	if p.second { // which makes the offer
-		refuseRights(fd)
+		sockio.RefuseRights(fd)
 	}
-	growBuffers(fd, socketBuffer)
+	sockio.GrowBuffers(fd, sockio.SocketBuffer)
 	// The name gets the mode of the socket, so that there is no moment in
 	// which others may write to it.
 	err = os.NewSyscallError("fchmod", unix.Fchmod(fd, 0o700))
@@ -191,23 +168,15 @@ func (p *ptpPeer) bind() (int, error) {
 		unix.Close(fd)
 		return -1, fmt.Errorf("%s: %w", p.own, err)
 	}
-	p.dev, p.ino = inode(p.own)
+	p.dev, p.ino = sockio.Inode(p.own)
 	return fd, nil
 }
 
 // unlink removes the name own, unless it has become that of another.
 func (p *ptpPeer) unlink() {
-	if dev, ino := inode(p.own); dev == p.dev && ino == p.ino {
+	if dev, ino := sockio.Inode(p.own); dev == p.dev && ino == p.ino {
 		unix.Unlink(p.own)
 	}
-}
-
-func inode(path string) (dev, ino uint64) {
-	var st unix.Stat_t
-	if unix.Lstat(path, &st) != nil {
-		return 0, 0
-	}
-	return uint64(st.Dev), st.Ino
 }
 
 // connect connects the socket to who has the other name now. If that is the
@@ -246,7 +215,7 @@ func (p *ptpPeer) Empty(fd int) {
 	// Connecting to the peer it has changes nothing; letting go of it would
 	// throw away the frames that wait.
 	if p.connectLocked(fd) != nil {
-		disconnect(fd)
+		sockio.Disconnect(fd)
 	}
 }
 
@@ -259,7 +228,7 @@ type ptpConn struct {
 	sock   int // descriptor of file
 	// both is the epoll descriptor over the socket and the pair, with the number
 	// epoll. All that is received is received under its reference.
-	both  pollFile
+	both  sockio.PollFile
 	epoll int
 	// pairs says that something came through the pair last, and turn counts calls:
 	// it must not starve the socket. Only Receive uses them.
@@ -284,23 +253,23 @@ func newPTPConn(sock int, p *ptpPeer) (_ *ptpConn, err error) {
 		done:         make(chan struct{}),
 	}
 	c.direct.c = c
-	brief := p.second && refuseRights(sock)
-	if c.file, err = newPollFile(sock, "ptp"); err != nil {
+	brief := p.second && sockio.RefuseRights(sock)
+	if c.file, err = sockio.NewPollFile(sock, "ptp"); err != nil {
 		return nil, err
 	}
-	c.file.brief = brief
+	c.file.Brief = brief
 	if c.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		err = os.NewSyscallError("epoll_create1", err)
 	} else if err = c.watchFD(sock); err == nil {
 		err = os.NewSyscallError("fcntl", unix.SetNonblock(c.epoll, true)) // or the poller does not take it
 	}
 	if err == nil {
-		c.both, err = newPollFile(c.epoll, "ptp")
+		c.both, err = sockio.NewPollFile(c.epoll, "ptp")
 	} else if c.epoll >= 0 {
 		unix.Close(c.epoll)
 	}
 	if err != nil {
-		c.file.close()
+		c.file.Close()
 		return nil, err
 	}
 	go c.watch()
@@ -323,7 +292,7 @@ func (c *ptpConn) watch() {
 		case <-c.stop:
 			return
 		case <-tick.C:
-			c.file.raw.Control(look)
+			c.file.Raw.Control(look)
 			if c.direct.refused.CompareAndSwap(true, false) {
 				c.direct.offered.Store(false)
 			}
@@ -333,7 +302,7 @@ func (c *ptpConn) watch() {
 
 // RecvPackets implements [packet.Transport].
 func (c *ptpConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
-	err := c.both.receive(b, c)
+	err := c.both.Receive(b, c)
 	return b.Packets, err
 }
 
@@ -354,7 +323,7 @@ func (c *ptpConn) Receive(_ int, b *packet.Buffer) (bool, error) {
 				return false, nil
 			}
 			pair = !pair
-		case err == unix.ECONNRESET || transient(err):
+		case err == unix.ECONNRESET || sockio.Transient(err):
 			empty, pair = 0, !pair
 		case err != nil:
 			return true, os.NewSyscallError("recvmmsg", err)
@@ -384,7 +353,7 @@ func (c *ptpConn) receiveDatagrams(b *packet.Buffer) error {
 			offer = g.Right
 		}
 		empty = empty || len(g.Data) == 0
-		c.addFrame(b, g)
+		c.AddFrame(b, g)
 	}
 	if offer >= 0 {
 		c.direct.accept(offer)
@@ -403,7 +372,7 @@ func (c *ptpConn) SendPackets(packets []packet.Packet, wait bool) error {
 	if wait && c.second {
 		packets = c.direct.offer(packets)
 	}
-	return c.sendFrames(c.file, packets, c, wait)
+	return c.SendFrames(c.file, packets, c, wait)
 }
 
 // Refused implements [packet.Sending].
@@ -426,7 +395,7 @@ func (c *ptpConn) Close() error {
 
 // release closes all descriptors.
 func (c *ptpConn) release() {
-	c.both.close()
+	c.both.Close()
 	c.direct.drop()
-	c.file.close()
+	c.file.Close()
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -117,7 +118,7 @@ func reopen(t *testing.T, o opener, path, vnl string) *inbox {
 		if err != nil {
 			return ""
 		}
-		dev, ino := inode(path)
+		dev, ino := sockio.Inode(path)
 		return fmt.Sprint(dev, ino, info.ModTime())
 	}
 	if o.name != "C" {

@@ -4,16 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/packet"
-	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/teardown"
 )
 
 // ptpAnswer is how long an end waits for the other to say whether it takes it.
@@ -47,7 +48,7 @@ type ptpLink struct {
 
 // A ptpListener is the name of a pair.
 type ptpListener struct {
-	file     pollFile
+	file     sockio.PollFile
 	path     string
 	dev, ino uint64
 }
@@ -75,7 +76,7 @@ func takePTPSeqpacket(ctx context.Context, path string) (*ptpListener, *ptpLink,
 		case err == nil:
 			return nil, link, nil
 		case errors.Is(err, unix.ECONNREFUSED):
-			if err := removeSocket(path); err != nil {
+			if err := sockio.RemoveSocket(path); err != nil {
 				return nil, nil, err
 			}
 		case !errors.Is(err, unix.ENOENT):
@@ -98,8 +99,8 @@ func connectPTP(ctx context.Context, path string) (*ptpLink, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	refuseRights(fd)
-	growBuffers(fd, socketBuffer)
+	sockio.RefuseRights(fd)
+	sockio.GrowBuffers(fd, sockio.SocketBuffer)
 	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
 	case nil:
 	case unix.EPROTOTYPE:
@@ -117,43 +118,43 @@ func connectPTP(ctx context.Context, path string) (*ptpLink, error) {
 		return nil, err
 	}
 	if err := link.answer(ctx); err != nil {
-		link.file.close()
+		link.file.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return link, nil
 }
 
 func newPTPLink(fd int) (*ptpLink, error) {
-	brief := refuseRights(fd)
-	file, err := newPollFile(fd, "ptp")
+	brief := sockio.RefuseRights(fd)
+	file, err := sockio.NewPollFile(fd, "ptp")
 	if err != nil {
 		return nil, err
 	}
-	file.brief = brief
+	file.Brief = brief
 	return &ptpLink{seqpacketLink: seqpacketLink{file: file}, gone: make(chan struct{})}, nil
 }
 
 // hungUp reports whether the peer of a link is gone.
 func (k *ptpLink) hungUp() (gone bool) {
-	closed := k.file.raw.Control(func(fd uintptr) { gone = hungUp(int(fd)) })
+	closed := k.file.Raw.Control(func(fd uintptr) { gone = hungUp(int(fd)) })
 	return gone || closed != nil
 }
 
 // answer waits for the byte that says whether the listener takes the link.
 func (k *ptpLink) answer(ctx context.Context) error {
-	k.file.f.SetReadDeadline(time.Now().Add(ptpAnswer))
-	stop := context.AfterFunc(ctx, k.file.wake)
+	k.file.File.SetReadDeadline(time.Now().Add(ptpAnswer))
+	stop := context.AfterFunc(ctx, k.file.Wake)
 	var b [1]byte
 	var n int
 	var err error
-	closed := k.file.raw.Read(func(fd uintptr) bool {
+	closed := k.file.Raw.Read(func(fd uintptr) bool {
 		n, err = unix.Read(int(fd), b[:])
 		return err != unix.EAGAIN && err != unix.EINTR
 	})
 	if !stop() {
 		return ctx.Err()
 	}
-	k.file.f.SetReadDeadline(time.Time{})
+	k.file.File.SetReadDeadline(time.Time{})
 	switch {
 	case closed != nil:
 		return fmt.Errorf("the other end did not answer in %v: %w", ptpAnswer, unix.ETIMEDOUT)
@@ -175,7 +176,7 @@ func listenPTP(path string) (*ptpListener, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	refuseRights(fd) // and what it accepts
+	sockio.RefuseRights(fd) // and what it accepts
 	// A name that nobody listens on yet would be taken for a dead one: it gets its
 	// place when everything is ready, if that is free.
 	made := fmt.Sprintf("%s.%x", path, time.Now().UnixNano())
@@ -194,8 +195,8 @@ func listenPTP(path string) (*ptpListener, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	l := &ptpListener{path: path}
-	l.dev, l.ino = inode(path)
-	if l.file, err = newPollFile(fd, "ptp"); err != nil {
+	l.dev, l.ino = sockio.Inode(path)
+	if l.file, err = sockio.NewPollFile(fd, "ptp"); err != nil {
 		l.unlink()
 		return nil, err
 	}
@@ -204,7 +205,7 @@ func listenPTP(path string) (*ptpListener, error) {
 
 // unlink removes the name, unless it has become that of another.
 func (l *ptpListener) unlink() {
-	if dev, ino := inode(l.path); dev == l.dev && ino == l.ino {
+	if dev, ino := sockio.Inode(l.path); dev == l.dev && ino == l.ino {
 		unix.Unlink(l.path)
 	}
 }
@@ -213,7 +214,7 @@ func (l *ptpListener) unlink() {
 func (l *ptpListener) accept() (*ptpLink, error) {
 	var fd int
 	var err error
-	closed := l.file.raw.Read(func(listener uintptr) bool {
+	closed := l.file.Raw.Read(func(listener uintptr) bool {
 		fd, _, err = unix.Accept4(int(listener), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		return err != unix.EAGAIN && err != unix.EINTR
 	})
@@ -223,7 +224,7 @@ func (l *ptpListener) accept() (*ptpLink, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("accept4", err)
 	}
-	growBuffers(fd, socketBuffer)
+	sockio.GrowBuffers(fd, sockio.SocketBuffer)
 	return newPTPLink(fd)
 }
 
@@ -278,9 +279,9 @@ func (c *ptpSeqConn) welcome(l *ptpListener) error {
 	if old != nil {
 		answer[0] = byte(unix.EISCONN)
 	}
-	link.file.raw.Control(func(fd uintptr) { err = unix.Send(int(fd), answer, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) })
+	link.file.Raw.Control(func(fd uintptr) { err = unix.Send(int(fd), answer, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) })
 	if old != nil || err != nil {
-		link.file.close()
+		link.file.Close()
 		return nil // it has gone, or must
 	}
 	c.take(nil, link)
@@ -303,9 +304,9 @@ func (c *ptpSeqConn) take(listener *ptpListener, link *ptpLink) {
 	switch {
 	case c.closed && listener != nil:
 		listener.unlink()
-		listener.file.close()
+		listener.file.Close()
 	case c.closed:
-		link.file.close()
+		link.file.Close()
 	case listener != nil:
 		c.listener = listener
 	default:
@@ -323,7 +324,7 @@ func (c *ptpSeqConn) drop(link *ptpLink) {
 	}
 	c.mu.Unlock()
 	if mine {
-		link.file.close()
+		link.file.Close()
 		c.count(link)
 		close(link.gone)
 	}
@@ -369,7 +370,7 @@ func (c *ptpSeqConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 		if link == nil {
 			return nil, net.ErrClosed
 		}
-		if link.file.receive(b, link) == nil {
+		if link.file.Receive(b, link) == nil {
 			return b.Packets, nil
 		}
 		c.drop(link)
@@ -411,29 +412,12 @@ func (c *ptpSeqConn) Close() error {
 	}
 	teardown.Within(func() {
 		if listener != nil {
-			listener.file.close()
+			listener.file.Close()
 		}
 		if link != nil {
 			c.drop(link)
 		}
 		<-c.done
 	})
-	return nil
-}
-
-// removeSocket removes a socket that nobody has.
-func removeSocket(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s exists and is no socket", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing a dead socket: %w", err)
-	}
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/sockio"
 )
 
 // eachKernel runs a test with SO_PASSRIGHTS, if the kernel has it, and without, as
@@ -20,14 +22,14 @@ import (
 func eachKernel(t *testing.T, test func(t *testing.T, refuses bool)) {
 	t.Run("new", func(t *testing.T) {
 		pair := socketpair(t, unix.SOCK_DGRAM)
-		if !refuseRights(pair[0]) {
+		if !sockio.RefuseRights(pair[0]) {
 			t.Skip("needs SO_PASSRIGHTS (Linux 6.16)")
 		}
 		test(t, true)
 	})
 	t.Run("old", func(t *testing.T) {
-		withoutPassRights.Store(true)
-		t.Cleanup(func() { withoutPassRights.Store(false) })
+		sockio.WithoutPassRights.Store(true)
+		t.Cleanup(func() { sockio.WithoutPassRights.Store(false) })
 		test(t, false)
 	})
 }
@@ -381,7 +383,7 @@ func TestRightsAtSwitch(t *testing.T) {
 					if !client.on.whole {
 						t.Fatal("no pair")
 					}
-					client.on.data.raw.Control(func(p uintptr) { fd = int(p) })
+					client.on.data.Raw.Control(func(p uintptr) { fd = int(p) })
 					busy = func() {
 						if err := client.Send(testFrame(broadcast, station(3), 60)); err != nil {
 							t.Fatal(err)

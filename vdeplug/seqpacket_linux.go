@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
@@ -73,36 +74,36 @@ func (a *adoptions) remove(fd int) {
 }
 
 // adoptSeqpacket leaves alone what is no such socket.
-func adoptSeqpacket(fd int) (pollFile, error) {
+func adoptSeqpacket(fd int) (sockio.PollFile, error) {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	switch {
 	case errors.Is(err, unix.EBADF):
-		return pollFile{}, fmt.Errorf("it is not open: %w", err)
+		return sockio.PollFile{}, fmt.Errorf("it is not open: %w", err)
 	case errors.Is(err, unix.ENOTSOCK):
-		return pollFile{}, fmt.Errorf("it is no socket: %w", err)
+		return sockio.PollFile{}, fmt.Errorf("it is no socket: %w", err)
 	case err != nil:
-		return pollFile{}, os.NewSyscallError("getsockopt", err)
+		return sockio.PollFile{}, os.NewSyscallError("getsockopt", err)
 	case kind != unix.SOCK_SEQPACKET:
-		return pollFile{}, fmt.Errorf("it is a socket of the kind %d, not SEQPACKET (%d)", kind, unix.SOCK_SEQPACKET)
+		return sockio.PollFile{}, fmt.Errorf("it is a socket of the kind %d, not SEQPACKET (%d)", kind, unix.SOCK_SEQPACKET)
 	}
 	if _, err := unix.Getpeername(fd); err != nil {
-		return pollFile{}, fmt.Errorf("it has no peer: %w", err)
+		return sockio.PollFile{}, fmt.Errorf("it has no peer: %w", err)
 	}
 	unix.CloseOnExec(fd)
 	if err := unix.SetNonblock(fd, true); err != nil {
-		return pollFile{}, os.NewSyscallError("fcntl", err)
+		return sockio.PollFile{}, os.NewSyscallError("fcntl", err)
 	}
-	growBuffers(fd, socketBuffer)
-	brief := refuseRights(fd)
-	file, err := newPollFile(fd, "seqpacket")
-	file.brief = brief
+	sockio.GrowBuffers(fd, sockio.SocketBuffer)
+	brief := sockio.RefuseRights(fd)
+	file, err := sockio.NewPollFile(fd, "seqpacket")
+	file.Brief = brief
 	return file, err
 }
 
 // A seqpacketLink is a connected socket.
 type seqpacketLink struct {
-	frameCodec
-	file pollFile
+	sockio.FrameCodec
+	file sockio.PollFile
 	dead atomic.Bool // sending has seen the end
 }
 
@@ -112,7 +113,7 @@ var errHungUp = fmt.Errorf("the peer has closed its end: %w", io.EOF)
 // Receive implements [packet.Receiver].
 func (s *seqpacketLink) Receive(fd int, b *packet.Buffer) (bool, error) {
 	for {
-		empty, err := s.receiveFrames(fd, b)
+		empty, err := s.ReceiveFrames(fd, b)
 		switch {
 		case err == unix.EAGAIN:
 			return false, nil
@@ -126,7 +127,7 @@ func (s *seqpacketLink) Receive(fd int, b *packet.Buffer) (bool, error) {
 			return true, errHungUp // the end looks like empty packets
 		}
 		s.DroppedRecv.Add(uint64(empty))
-		if s.file.closed() {
+		if s.file.Closed() {
 			return true, net.ErrClosed
 		}
 	}
@@ -141,7 +142,7 @@ func hungUp(fd int) bool {
 
 // send sends frames. It reports false if the peer is gone.
 func (s *seqpacketLink) send(packets []packet.Packet, wait bool) (bool, error) {
-	err := s.sendFrames(s.file, packets, s, wait)
+	err := s.SendFrames(s.file, packets, s, wait)
 	return !s.dead.Load(), err
 }
 
@@ -178,7 +179,7 @@ func (c *seqpacketConn) Dropped() (recv, send uint64) { return c.link.Dropped() 
 
 // RecvPackets implements [packet.Transport].
 func (c *seqpacketConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
-	err := c.link.file.receive(b, &c.link)
+	err := c.link.file.Receive(b, &c.link)
 	return b.Packets, c.final(err)
 }
 
@@ -194,7 +195,7 @@ func (c *seqpacketConn) SendPackets(packets []packet.Packet, wait bool) error {
 // Close closes the descriptor.
 func (c *seqpacketConn) Close() error {
 	teardown.Within(func() {
-		c.link.file.close()
+		c.link.file.Close()
 		adopted.remove(c.fd)
 	})
 	return nil

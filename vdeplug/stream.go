@@ -49,7 +49,7 @@ func newStream(rw io.ReadWriteCloser) *stream {
 		rw:      rw,
 		r:       bufio.NewReaderSize(rw, 64<<10),
 		queue:   make([]byte, 0, streamQueue),
-		late:    time.NewTimer(roomWait),
+		late:    time.NewTimer(packet.RoomWait),
 		emptied: make(chan struct{}, 1),
 		ended:   make(chan struct{}),
 	}
@@ -184,7 +184,7 @@ func (s *stream) SendPackets(packets []packet.Packet, wait bool) error {
 	}
 	cut := segmenters.Get().(*virtio.Segmenter)
 	defer segmenters.Put(cut)
-	late := time.Now().Add(roomWait)
+	late := time.Now().Add(packet.RoomWait)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range packets {

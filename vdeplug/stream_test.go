@@ -317,8 +317,8 @@ func TestStreamBurst(t *testing.T) {
 			if err := c.SendPackets(packets, true); err != nil {
 				t.Error(err)
 			}
-			if d := time.Since(start); d != roomWait {
-				t.Errorf("it waits for %v, want %v", d, roomWait)
+			if d := time.Since(start); d != packet.RoomWait {
+				t.Errorf("it waits for %v, want %v", d, packet.RoomWait)
 			}
 			if c.Drops().Send == 0 {
 				t.Error("nothing was dropped")
@@ -331,7 +331,7 @@ func TestStreamBurst(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r, w := io.Pipe()
 			c := NewStream(half{bytes.NewReader(nil), w}).(*plug)
-			time.AfterFunc(roomWait/2, func() {
+			time.AfterFunc(packet.RoomWait/2, func() {
 				r.Close()
 				c.Close()
 			})
@@ -339,8 +339,8 @@ func TestStreamBurst(t *testing.T) {
 			if err := c.SendPackets(packets, true); err == nil {
 				t.Error("no error")
 			}
-			if d := time.Since(start); d != roomWait/2 {
-				t.Errorf("it waits for %v, want %v", d, roomWait/2)
+			if d := time.Since(start); d != packet.RoomWait/2 {
+				t.Errorf("it waits for %v, want %v", d, packet.RoomWait/2)
 			}
 		})
 	})

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/sockio"
 )
 
 const (
@@ -143,28 +145,7 @@ func (d *switchDir) enter(ctx context.Context) (made bool, err error) {
 func (d *switchDir) lock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*switchProbe)
 	defer cancel()
-	return flock(ctx, d.file)
-}
-
-// flock locks a file against others who do that.
-func flock(ctx context.Context, f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch err {
-		case nil:
-			return nil
-		case unix.EINTR:
-			continue
-		case unix.EWOULDBLOCK:
-		default:
-			return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
-		}
-		select {
-		case <-time.After(time.Millisecond): // the kernel has no better way that can be given up
-		case <-ctx.Done():
-			return fmt.Errorf("somebody else has locked %s: %w", f.Name(), unix.EBUSY)
-		}
-	}
+	return sockio.Flock(ctx, d.file)
 }
 
 // takeOver sees that a directory that exists is what a killed switch has left,
@@ -188,7 +169,7 @@ func (d *switchDir) takeOver(ctx context.Context) error {
 		if e.Name() == "ctl" {
 			err = os.Remove(path)
 		} else if leftover.MatchString(e.Name()) {
-			_, err = inUse(path) // which removes it
+			_, err = sockio.InUse(path) // which removes it
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -239,7 +220,7 @@ func (d *switchDir) listen() (err error) {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	refuseRights(d.listener) // and what it accepts
+	sockio.RefuseRights(d.listener) // and what it accepts
 	if d.ctl, err = d.bind(d.listener, d.ctlPath()); err != nil {
 		return err
 	}
@@ -261,14 +242,14 @@ func (d *switchDir) bind(fd int, path string) (id fileID, err error) {
 		return id, fmt.Errorf("%s: %w", path, os.NewSyscallError("bind", err))
 	}
 	// The directory may be one in which others write.
-	file, st, err := openSocket(path)
+	file, st, err := sockio.OpenSocket(path)
 	if err == nil {
 		defer unix.Close(file)
 		if d.gid >= 0 && int(st.Gid) != d.gid {
 			err = unix.Fchownat(file, "", -1, d.gid, unix.AT_EMPTY_PATH)
 		}
 		if err == nil && int(st.Mode&0o777) != d.mode { // the umask
-			err = chmodPath(file, d.mode)
+			err = sockio.ChmodPath(file, d.mode)
 		}
 	}
 	if err != nil {
@@ -298,29 +279,4 @@ func (d *switchDir) remove() {
 		unix.Rmdir(d.path)
 	}
 	d.file.Close()
-}
-
-// openSocket opens the file of a local socket, without following a link.
-func openSocket(path string) (fd int, st unix.Stat_t, err error) {
-	fd, err = unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, st, err
-	}
-	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		err = unix.ENOTSOCK
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, st, err
-	}
-	return fd, st, nil
-}
-
-// chmodPath changes the permissions of what was opened with O_PATH.
-func chmodPath(fd, mode int) error {
-	err := unix.Fchmodat(fd, "", uint32(mode), unix.AT_EMPTY_PATH)
-	if errors.Is(err, unix.EOPNOTSUPP) { // Linux before 6.6
-		err = unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), uint32(mode))
-	}
-	return err
 }

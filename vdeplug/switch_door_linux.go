@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/sockio"
 )
 
 const (
@@ -36,7 +38,7 @@ const (
 type door struct {
 	s     *server
 	epoll int
-	poll  pollFile // of epoll
+	poll  sockio.PollFile // of epoll
 	done  chan struct{}
 
 	// The fields below are those of the goroutine.
@@ -66,7 +68,7 @@ func newDoor(s *server) (_ *door, err error) {
 		unix.Close(d.epoll)
 		return nil, err
 	}
-	if d.poll, err = newPollFile(d.epoll, "switch"); err != nil {
+	if d.poll, err = sockio.NewPollFile(d.epoll, "switch"); err != nil {
 		return nil, err
 	}
 	go d.serve()
@@ -83,7 +85,7 @@ func (d *door) unwatch(fd int) { unix.EpollCtl(d.epoll, unix.EPOLL_CTL_DEL, fd, 
 
 // close sends everybody away.
 func (d *door) close() {
-	d.poll.close()
+	d.poll.Close()
 	<-d.done
 }
 
@@ -91,9 +93,9 @@ func (d *door) serve() {
 	defer close(d.done)
 	step := d.step
 	for {
-		d.poll.f.SetReadDeadline(d.next())
-		err := d.poll.raw.Read(step)
-		if err != nil && d.poll.closed() {
+		d.poll.File.SetReadDeadline(d.next())
+		err := d.poll.Raw.Read(step)
+		if err != nil && d.poll.Closed() {
 			break
 		}
 		d.expire(time.Now())
@@ -258,7 +260,7 @@ func (d *door) answer(ctl int, request vdeRequest) (*clientPort, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &clientPort{s: d.s, name: d.dataPath(ctl), data: pollFile{brief: refuseRights(fd)}}
+	p := &clientPort{s: d.s, name: d.dataPath(ctl), data: sockio.PollFile{Brief: sockio.RefuseRights(fd)}}
 	if err = connectOwned(fd, ctl, request.path, true); err == nil {
 		p.id, err = d.s.dir.bind(fd, p.name)
 	}
@@ -271,12 +273,12 @@ func (d *door) answer(ctl int, request vdeRequest) (*clientPort, error) {
 
 // answerWhole gives the client its half of a pair of sockets.
 func (d *door) answerWhole(ctl int) (*clientPort, error) {
-	pair, err := wholePair()
+	pair, err := sockio.WholePair()
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(pair[1])
-	p := &clientPort{s: d.s, whole: true, data: pollFile{brief: refuseRights(pair[0])}}
+	p := &clientPort{s: d.s, whole: true, data: sockio.PollFile{Brief: sockio.RefuseRights(pair[0])}}
 	return p, d.enter(p, pair[0], ctl, unix.UnixRights(pair[1]))
 }
 
@@ -285,11 +287,11 @@ func (d *door) dataPath(ctl int) string { return fmt.Sprintf("%s/fd%d", d.s.dir.
 // enter makes p, whose data socket is fd, a port and answers its client.
 func (d *door) enter(p *clientPort, fd, ctl int, right []byte) (err error) {
 	if d.ports <= roomyClients { // this one is counted
-		size := socketBuffer
+		size := sockio.SocketBuffer
 		if p.whole {
-			size = wholeBuffer
+			size = sockio.WholeBuffer
 		}
-		growBuffers(fd, size)
+		sockio.GrowBuffers(fd, size)
 	}
 	if err = p.watch(fd); err == nil {
 		p.start() // before the client knows: it may send at once

@@ -349,7 +349,7 @@ func TestSwitchLengths(t *testing.T) {
 		c := on[*vdeConn](openPlug(t, s.dir)).on
 		for n := longest; n >= 0; n-- {
 			var err error
-			c.data.raw.Write(func(fd uintptr) bool {
+			c.data.Raw.Write(func(fd uintptr) bool {
 				err = writeRaw(int(fd), junk[longest-n:])
 				return err != unix.EAGAIN
 			})

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
@@ -125,16 +126,16 @@ func (s *server) close() {
 
 // A clientPort is a client of a server.
 type clientPort struct {
-	frameCodec
+	sockio.FrameCodec
 	port
 	s     *server
 	ended atomic.Bool
-	data  pollFile // not in the poller, see watch
-	fd    int      // of data
-	ready pollFile // says that data has something
-	whole bool     // data is half of a pair
-	name  string   // of the data socket; empty: a pair
-	id    fileID   // of the name
+	data  sockio.PollFile // not in the poller, see watch
+	fd    int             // of data
+	ready sockio.PollFile // says that data has something
+	whole bool            // data is half of a pair
+	name  string          // of the data socket; empty: a pair
+	id    fileID          // of the name
 }
 
 var (
@@ -155,8 +156,8 @@ func (p *clientPort) start() {
 func (p *clientPort) end() {
 	p.ended.Store(true)
 	p.s.fabric.leave(&p.port)
-	p.ready.close()
-	p.data.close()
+	p.ready.Close()
+	p.data.Close()
 	if p.name != "" {
 		p.s.dir.unlink(p.name, p.id)
 	}
@@ -164,8 +165,8 @@ func (p *clientPort) end() {
 
 // receive carries the packets of the client until its port ends.
 func (p *clientPort) receive() {
-	b := packet.Buffer{Brief: p.data.brief}
-	p.ready.receive(&b, p)
+	b := packet.Buffer{Brief: p.data.Brief}
+	p.ready.Receive(&b, p)
 	b.Release()
 }
 
@@ -177,11 +178,11 @@ func (p *clientPort) Receive(_ int, b *packet.Buffer) (bool, error) {
 	var turn packet.Turn
 	turn.Begin()
 	for !p.ended.Load() {
-		err := p.receiveData(p.fd, b, p.whole)
+		err := p.ReceiveData(p.fd, b, p.whole)
 		switch {
 		case err == unix.EAGAIN:
 			return false, nil
-		case err == unix.ECONNRESET && !p.whole || err != nil && transient(err):
+		case err == unix.ECONNRESET && !p.whole || err != nil && sockio.Transient(err):
 			continue // the end of the client's socket is not that of the connection
 		case err != nil:
 			return true, err
@@ -210,7 +211,7 @@ var routings = sync.Pool{New: func() any { return newRouting() }}
 
 // deliver is that of [taker].
 func (p *clientPort) deliver(packets []packet.Packet) {
-	p.sendData(&p.data, packets, p.whole, p, false)
+	p.SendData(&p.data, packets, p.whole, p, false)
 }
 
 func (p *clientPort) takesWhole() bool { return p.whole }
@@ -235,13 +236,13 @@ func (p *clientPort) watch(fd int) (err error) {
 		unix.Close(fd)
 		return os.NewSyscallError("fcntl", err)
 	}
-	p.fd, p.data.f = fd, os.NewFile(uintptr(fd), "switch")
+	p.fd, p.data.File = fd, os.NewFile(uintptr(fd), "switch")
 	defer func() {
 		if err != nil {
-			p.data.close()
+			p.data.Close()
 		}
 	}()
-	if p.data.raw, err = p.data.f.SyscallConn(); err != nil {
+	if p.data.Raw, err = p.data.File.SyscallConn(); err != nil {
 		return err
 	}
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -255,6 +256,6 @@ func (p *clientPort) watch(fd int) (err error) {
 		unix.Close(epoll)
 		return os.NewSyscallError("epoll_ctl", err)
 	}
-	p.ready, err = newPollFile(epoll, "switch")
+	p.ready, err = sockio.NewPollFile(epoll, "switch")
 	return err
 }

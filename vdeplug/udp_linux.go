@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,11 +34,11 @@ func dialUDP(vnl string, local, peer netip.AddrPort) (_ Conn, err error) {
 		return nil, err
 	}
 	c.peer = c
-	c.udp = newUDPSender(&c.frameCodec, c)
-	if c.file, err = newPollFile(fd, "udp"); err != nil {
+	c.udp = sockio.NewUDPSender(&c.FrameCodec, c)
+	if c.file, err = sockio.NewPollFile(fd, "udp"); err != nil {
 		return nil, err
 	}
-	c.file.brief = true
+	c.file.Brief = true
 	return newPlug(vnl, c), nil
 }
 
@@ -51,8 +52,8 @@ type udpConn struct {
 var _ packet.Transport = (*udpConn)(nil)
 
 func (c *udpConn) prepare(fd int, local, peer netip.AddrPort) error {
-	growBuffers(fd, socketBuffer)
-	joinUDP(fd)
+	sockio.GrowBuffers(fd, sockio.SocketBuffer)
+	sockio.JoinUDP(fd)
 	if peer.Addr().Is6() {
 		// Leave the same port of IPv4 to others.
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
@@ -101,7 +102,7 @@ func (c *udpConn) reconnect(fd int, err error) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	disconnect(fd) // or the old source address is kept
+	sockio.Disconnect(fd) // or the old source address is kept
 	return unix.Connect(fd, c.addr) == nil
 }
 
@@ -110,6 +111,6 @@ func (c *udpConn) Empty(int) { c.DroppedRecv.Add(1) }
 
 func (c *udpConn) Close() error {
 	c.closing.Store(true)
-	c.file.close()
+	c.file.Close()
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/sockio"
 )
 
 // udpHosts are the addresses between which the tests run.
@@ -71,7 +73,7 @@ func TestUDPStranger(t *testing.T) {
 func TestUDPReconnect(t *testing.T) {
 	noLeaks(t)
 	a, b := openPlug(t, udpVNL(7001, 7002, "127.0.0.1")), openInbox(t, udpVNL(7002, 7001, "127.0.0.1"))
-	on[*udpConn](a).on.file.raw.Control(func(fd uintptr) { disconnect(int(fd)) })
+	on[*udpConn](a).on.file.Raw.Control(func(fd uintptr) { sockio.Disconnect(int(fd)) })
 	frame := testFrame(broadcast, station(1), 60)
 	if err := a.Send(frame); err != nil {
 		t.Fatal(err)

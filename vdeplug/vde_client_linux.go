@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/sockio"
 )
 
 // clientSerial numbers the names of data sockets; the process may have many.
@@ -21,7 +23,7 @@ func bindClient(dir string) (fd int, path string, err error) {
 	if err != nil {
 		return -1, "", os.NewSyscallError("socket", err)
 	}
-	refuseRights(fd)
+	sockio.RefuseRights(fd)
 	// The mode that the socket has goes to its file: nobody else may send to
 	// it before permit says so.
 	if err := unix.Fchmod(fd, 0o700); err != nil {
@@ -66,7 +68,7 @@ func (d *vdeDialer) permit(path, ctl string) error {
 	}
 	// The directory may belong to somebody who puts a link there meanwhile:
 	// what is changed must be a socket of this user.
-	fd, st, err := openSocket(path)
+	fd, st, err := sockio.OpenSocket(path)
 	if err == unix.ENOTSOCK || err == nil && int(st.Uid) != os.Geteuid() {
 		if err == nil {
 			unix.Close(fd)
@@ -85,7 +87,7 @@ func (d *vdeDialer) permit(path, ctl string) error {
 	} else if mode&0o077 == 0 {
 		mode |= switchAccess(fd, ctl)
 	}
-	if err := chmodPath(fd, mode); err != nil {
+	if err := sockio.ChmodPath(fd, mode); err != nil {
 		return &fs.PathError{Op: "chmod", Path: path, Err: err}
 	}
 	return nil

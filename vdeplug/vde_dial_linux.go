@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
@@ -167,11 +168,11 @@ func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
 		return nil, err
 	}
 	fd, whole, err := d.shake(ctl, port, fd, name)
-	var data pollFile
+	var data sockio.PollFile
 	if err == nil {
-		brief := refuseRights(fd)
-		data, err = newPollFile(fd, "vde")
-		data.brief = brief
+		brief := sockio.RefuseRights(fd)
+		data, err = sockio.NewPollFile(fd, "vde")
+		data.Brief = brief
 	}
 	if err != nil {
 		go t.leave(ctl)
@@ -218,11 +219,11 @@ func (d *vdeDialer) shake(ctl *os.File, port, fd int, name string) (data int, wh
 	peer, right, err := d.request(ctl, makeVDERequest(port, name, description), name)
 	raw, failure := ctl.SyscallConn()
 	if failure == nil {
-		raw.Control(func(fd uintptr) { refuseRights(int(fd)) }) // there was one, or there is none
+		raw.Control(func(fd uintptr) { sockio.RefuseRights(int(fd)) }) // there was one, or there is none
 	}
-	if err == nil && right >= 0 && acceptWhole(right) {
+	if err == nil && right >= 0 && sockio.AcceptWhole(right) {
 		unix.Close(fd)
-		growBuffers(right, wholeBuffer)
+		sockio.GrowBuffers(right, sockio.WholeBuffer)
 		return right, true, nil
 	}
 	if err == nil {
@@ -343,7 +344,7 @@ func connectOwned(fd, ctl int, name string, always bool) error {
 	if trusted && !always {
 		return connectUnix(fd, name)
 	}
-	file, st, err := openSocket(name)
+	file, st, err := sockio.OpenSocket(name)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,10 +22,10 @@ var wholeVDE = true
 // for frames, or of sockets for whole packets, and a stream that is silent as
 // long as the switch is there.
 type vdeConn struct {
-	frameCodec
+	sockio.FrameCodec
 	dir   string // of the switch
 	ctl   *os.File
-	data  pollFile
+	data  sockio.PollFile
 	whole bool
 
 	gone    atomic.Pointer[error] // why the switch is no longer there
@@ -35,7 +36,7 @@ type vdeConn struct {
 var _ packet.Transport = (*vdeConn)(nil)
 
 // newVDEConn takes over the sockets after the handshake.
-func newVDEConn(dir string, ctl *os.File, data pollFile, whole bool) *vdeConn {
+func newVDEConn(dir string, ctl *os.File, data sockio.PollFile, whole bool) *vdeConn {
 	c := &vdeConn{dir: dir, ctl: ctl, data: data, whole: whole, watched: make(chan struct{})}
 	go c.watch()
 	return c
@@ -63,7 +64,7 @@ func switchClosed(err error) error {
 // wakes Recv.
 func (c *vdeConn) end(err error) {
 	c.gone.CompareAndSwap(nil, &err)
-	c.data.wake()
+	c.data.Wake()
 }
 
 // final returns the error of an operation on a network that is closed or gone.
@@ -79,7 +80,7 @@ func (c *vdeConn) final() error {
 
 // RecvPackets implements [packet.Transport].
 func (c *vdeConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
-	err := c.data.receive(b, c)
+	err := c.data.Receive(b, c)
 	if err != nil {
 		if final := c.final(); final != nil {
 			err = final
@@ -91,7 +92,7 @@ func (c *vdeConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 // Receive implements [packet.Receiver].
 func (c *vdeConn) Receive(fd int, b *packet.Buffer) (bool, error) {
 	for c.final() == nil {
-		err := c.receiveData(fd, b, c.whole)
+		err := c.ReceiveData(fd, b, c.whole)
 		switch {
 		case err == unix.EAGAIN:
 			return false, nil
@@ -113,7 +114,7 @@ func (c *vdeConn) SendPackets(packets []packet.Packet, wait bool) error {
 	if err := c.final(); err != nil {
 		return err
 	}
-	err := c.sendData(&c.data, packets, c.whole, c, wait)
+	err := c.SendData(&c.data, packets, c.whole, c, wait)
 	if final := c.final(); final != nil {
 		err = final
 	}
@@ -136,7 +137,7 @@ func (c *vdeConn) Refused(_ int, _ *packet.Sender, frames int, err error) (lost 
 // turnWait and leaveWait at most.
 func (c *vdeConn) Close() error {
 	c.closing.Store(true)
-	c.data.wake()
+	c.data.Wake()
 	left := make(chan struct{})
 	go func() {
 		defer close(left)
@@ -161,5 +162,5 @@ func (c *vdeConn) Close() error {
 func (c *vdeConn) leave(t turn) {
 	t.leave(c.ctl)
 	<-c.watched
-	c.data.close()
+	c.data.Close()
 }

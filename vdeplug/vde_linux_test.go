@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -461,7 +462,7 @@ func BenchmarkVDE(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer other.Close()
-	data, err := newPollFile(pair[0], "data")
+	data, err := sockio.NewPollFile(pair[0], "data")
 	if err != nil {
 		b.Fatal(err)
 	}

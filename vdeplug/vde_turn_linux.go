@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/sockio"
 )
 
 const (
@@ -79,7 +81,7 @@ func takeTurn(ctx context.Context, dir string) turn {
 	}
 	t := turn{queue: q}
 	if f, err := os.Open(dir); err == nil {
-		if flock(ctx, f) == nil {
+		if sockio.Flock(ctx, f) == nil {
 			t.dir = f
 		} else {
 			f.Close()

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/sockio"
 )
 
 func init() {
@@ -128,8 +130,8 @@ func openLine(cfg vdeslConfig) (_ *line, err error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	p, err := newPollFile(fd, cfg.device)
-	s.f, s.raw = p.f, p.raw
+	p, err := sockio.NewPollFile(fd, cfg.device)
+	s.f, s.raw = p.File, p.Raw
 	return s, err
 }
 

@@ -220,14 +220,14 @@ func (cfg *vlanConfig) vlan() *vlan {
 }
 
 const (
-	addrsLen = 2 * 6 // before the tag
+
 	// vlanMinLen is the length of a frame that has a tag.
 	vlanMinLen = ether.HeaderLen + tagLen
 )
 
 // route returns what becomes of a frame, and whether it has a tag.
 func (v *vlan) route(way *vlanWay, frame []byte) (to uint16, tagged bool) {
-	if binary.BigEndian.Uint16(frame[addrsLen:]) != v.etherType {
+	if binary.BigEndian.Uint16(frame[ether.AddrsLen:]) != v.etherType {
 		return way.untagged, false
 	}
 	if len(frame) < vlanMinLen {
@@ -278,7 +278,7 @@ func (v *vlan) change(p *packet.Packet, to uint16, tagged bool) (ok bool) {
 	case tagged && to != vlanUntagged:
 		binary.BigEndian.PutUint16(p.Data[ether.HeaderLen:], to)
 	case tagged:
-		copy(p.Data[tagLen:], p.Data[:addrsLen])
+		copy(p.Data[tagLen:], p.Data[:ether.AddrsLen])
 		p.Data = p.Data[tagLen:]
 		p.Room += tagLen
 		return shift(&p.Offload, -tagLen)
@@ -286,8 +286,8 @@ func (v *vlan) change(p *packet.Packet, to uint16, tagged bool) (ok bool) {
 		if !p.Prepend(tagLen) {
 			return false
 		}
-		copy(p.Data, p.Data[tagLen:tagLen+addrsLen])
-		binary.BigEndian.PutUint16(p.Data[addrsLen:], v.etherType)
+		copy(p.Data, p.Data[tagLen:tagLen+ether.AddrsLen])
+		binary.BigEndian.PutUint16(p.Data[ether.AddrsLen:], v.etherType)
 		binary.BigEndian.PutUint16(p.Data[ether.HeaderLen:], to)
 		return shift(&p.Offload, tagLen)
 	}

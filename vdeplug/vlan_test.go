@@ -58,7 +58,7 @@ func tagFrame(frame []byte, etherType uint16, number, priority int) []byte {
 	}
 	tag := binary.BigEndian.AppendUint16(nil, etherType)
 	tag = binary.BigEndian.AppendUint16(tag, uint16(priority<<13|number))
-	return slices.Insert(bytes.Clone(frame), addrsLen, tag...)
+	return slices.Insert(bytes.Clone(frame), ether.AddrsLen, tag...)
 }
 
 func parseVLANTest(t testing.TB, vnl string) *vlan {
@@ -224,7 +224,7 @@ func FuzzVLAN(f *testing.F) {
 		if flags&virtio.FlagNeedsCsum != 0 && int(out.Offload.CsumStart)-int(start) != len(out.Data)-len(data) {
 			t.Fatalf("%d bytes became %d, and the offset %d became %d", len(data), len(out.Data), start, out.Offload.CsumStart)
 		}
-		if binary.BigEndian.Uint16(data[addrsLen:]) == v.etherType || v.inward(&out) != pass {
+		if binary.BigEndian.Uint16(data[ether.AddrsLen:]) == v.etherType || v.inward(&out) != pass {
 			return // another number, or no priority
 		}
 		want := data

@@ -14,6 +14,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"golang.org/x/sys/unix"
 )
 
@@ -180,8 +181,8 @@ func TestVXLANKernel(t *testing.T) {
 			v.mu.Lock()
 			peer, known := v.table.Lookup(station(2), v.now())
 			v.mu.Unlock()
-			if want := netip.MustParseAddr(map[bool]string{true: "10.9.8.2", false: "fd98::2"}[tt.name[3] == '4']); !known || peer.addr() != want || peer.port() != vxlanPort {
-				t.Errorf("station 2 is at %v port %d, want %v", peer.addr(), peer.port(), want)
+			if want := netip.MustParseAddr(map[bool]string{true: "10.9.8.2", false: "fd98::2"}[tt.name[3] == '4']); !known || peer.Addr() != want || peer.Port() != vxlanPort {
+				t.Errorf("station 2 is at %v port %d, want %v", peer.Addr(), peer.Port(), want)
 			}
 			// Packets as the kernel's TCP makes them, in batches. The interface may
 			// join their frames again.
@@ -293,7 +294,7 @@ func TestVXLANTCP(t *testing.T) {
 }
 
 // TestVXLANPartial takes packets as the kernel sends them through a virtual card:
-// uncut, and with the checksum left to do.
+// Uncut, and with the checksum left to do.
 func TestVXLANPartial(t *testing.T) {
 	noLeaks(t)
 	c := openPlug(t, "vxlan:///bind=127.0.0.2/remote=127.0.0.3")
@@ -322,9 +323,9 @@ func TestVXLANPartial(t *testing.T) {
 }
 
 // wantSegments wants the kernel to have cut all that was sent in datagrams.
-func wantSegments(t *testing.T, u *udpSender) {
+func wantSegments(t *testing.T, u *sockio.UDPSender) {
 	t.Helper()
-	if limit := u.limit.Load(); limit != math.MaxInt64 {
+	if limit := u.Limit.Load(); limit != math.MaxInt64 {
 		t.Errorf("the kernel did not cut datagrams of %d bytes", limit)
 	}
 }

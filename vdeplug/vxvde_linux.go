@@ -7,15 +7,17 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/virtio"
-	"golang.org/x/sys/unix"
 )
 
 // vxvdeConn is an endpoint of a vxvde or a vxlan network.
 type vxvdeConn struct {
-	frameCodec
+	sockio.FrameCodec
 	vxlan   bool
 	header  vxvdeHeader
 	sockets *vxvdeSockets
@@ -23,9 +25,9 @@ type vxvdeConn struct {
 
 	// file is the epoll descriptor over the sockets. All that is received is
 	// received under its reference: when its Close returns, they are unused.
-	file pollFile
-	uni  pollFile // the socket that sends
-	udp  *udpSender
+	file sockio.PollFile
+	uni  sockio.PollFile // the socket that sends
+	udp  *sockio.UDPSender
 	// turn counts calls: the one socket must not starve the other. Only Receive
 	// uses it.
 	turn uint
@@ -34,7 +36,7 @@ type vxvdeConn struct {
 
 	now   func() time.Duration
 	mu    sync.Mutex // guards table; never held across a system call
-	table *ether.MACTable[sockaddr]
+	table *ether.MACTable[sockio.Sockaddr]
 }
 
 var _ packet.Transport = (*vxvdeConn)(nil)
@@ -53,7 +55,7 @@ func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvde
 		vxlan:  cfg.vxlan,
 		header: makeVXVDEHeader(cfg.vni),
 		now:    now,
-		table:  ether.NewMACTable[sockaddr](cfg.table, cfg.expire),
+		table:  ether.NewMACTable[sockio.Sockaddr](cfg.table, cfg.expire),
 	}
 	var err error
 	if c.sockets, err = openVXVDESockets(cfg); err != nil {
@@ -63,18 +65,18 @@ func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvde
 		c.sockets.close()
 		return nil, err
 	}
-	c.udp = newUDPSender(&c.frameCodec, nil)
+	c.udp = sockio.NewUDPSender(&c.FrameCodec, nil)
 	ep, err := c.sockets.epoll()
 	if err == nil {
-		c.file, err = newPollFile(ep, l.Scheme())
+		c.file, err = sockio.NewPollFile(ep, l.Scheme())
 	}
 	if err == nil {
 		fd := c.sockets.uni
-		if c.uni, err = newPollFile(fd, l.Scheme()); err != nil {
+		if c.uni, err = sockio.NewPollFile(fd, l.Scheme()); err != nil {
 			c.sockets.uni = -1 // it is closed
-			c.file.close()
+			c.file.Close()
 		}
-		c.uni.brief = true
+		c.uni.Brief = true
 	}
 	if err != nil {
 		c.self.close()
@@ -86,7 +88,7 @@ func newVXVDEClock(l Locator, cfg vxvdeConfig, now func() time.Duration) (*vxvde
 
 // RecvPackets implements [packet.Transport].
 func (c *vxvdeConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
-	err := c.file.receive(b, c)
+	err := c.file.Receive(b, c)
 	return b.Packets, err
 }
 
@@ -97,15 +99,15 @@ func (c *vxvdeConn) Receive(_ int, b *packet.Buffer) (bool, error) {
 	for !c.closing.Load() {
 		c.turn++
 		multicast := c.turn%2 == 0 && c.sockets.multi >= 0
-		n, err := b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, packet.ControlInt)
+		n, err := b.RecvMsgs(c.sockets.receiver(multicast), sockio.MaxDatagram, packet.ControlInt)
 		if err == unix.EAGAIN && c.sockets.multi >= 0 {
 			multicast = !multicast
-			n, err = b.RecvMsgs(c.sockets.receiver(multicast), maxDatagram, packet.ControlInt)
+			n, err = b.RecvMsgs(c.sockets.receiver(multicast), sockio.MaxDatagram, packet.ControlInt)
 		}
 		switch {
 		case err == unix.EAGAIN:
 			return false, nil
-		case transient(err):
+		case sockio.Transient(err):
 			continue
 		case err != nil:
 			return true, os.NewSyscallError("recvmmsg", err)
@@ -122,19 +124,19 @@ func (c *vxvdeConn) Receive(_ int, b *packet.Buffer) (bool, error) {
 
 // accept takes the frames of what an endpoint has sent.
 func (c *vxvdeConn) accept(b *packet.Buffer, g packet.Datagram, multicast bool) {
-	peer := sockaddr{*g.From}
+	peer := sockio.Sockaddr{Raw: *g.From}
 	// The list of remotes may be the same on all hosts.
 	if (multicast || c.vxlan) && c.self.own(&peer) {
 		return
 	}
-	peer.normalize()
+	peer.Normalize()
 	classify := classify
 	if c.vxlan {
 		classify = classifyVXLAN
-		peer.setPort(c.sockets.port) // senders may leave from any
+		peer.SetPort(c.sockets.port) // senders may leave from any
 	}
 	var learned ether.MAC
-	for packet, whole := range datagrams(g) {
+	for packet, whole := range sockio.Datagrams(g) {
 		if len(packet) < vxvdeHeaderLen {
 			continue
 		}
@@ -171,17 +173,6 @@ func (c *vxvdeConn) accept(b *packet.Buffer, g packet.Datagram, multicast bool) 
 	}
 }
 
-// transient reports errors that a socket passes on from the network, for
-// packets long sent: they say nothing about the next one.
-func transient(err error) bool {
-	switch err {
-	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN,
-		unix.ENOPROTOOPT, unix.EPROTO, unix.EMSGSIZE, unix.EACCES:
-		return true
-	}
-	return false
-}
-
 // SendPackets implements [packet.Transport].
 func (c *vxvdeConn) SendPackets(packets []packet.Packet, wait bool) error {
 	s := packet.NewSender()
@@ -191,26 +182,26 @@ func (c *vxvdeConn) SendPackets(packets []packet.Packet, wait bool) error {
 			c.DroppedSend.Add(1)
 			continue
 		}
-		var known [1]sockaddr
+		var known [1]sockio.Sockaddr
 		to := known[:]
 		if peer, ok := c.destination(packets[i].Data); ok {
 			known[0] = peer
 		} else {
 			to = c.sockets.all
 		}
-		if err := c.udp.add(c.uni, s, &packets[i], c.header[:], to, wait); err != nil {
+		if err := c.udp.Add(c.uni, s, &packets[i], c.header[:], to, wait); err != nil {
 			return err
 		}
 	}
-	return c.flush(c.uni, s, c.udp, wait)
+	return c.Flush(c.uni, s, c.udp, wait)
 }
 
 // destination returns where the station is that a frame is for. It reports false
 // if the frame is for all, or who has to get it is not known.
-func (c *vxvdeConn) destination(frame []byte) (sockaddr, bool) {
+func (c *vxvdeConn) destination(frame []byte) (sockio.Sockaddr, bool) {
 	dst, _ := ether.MACs(frame)
 	if dst.IsMulticast() {
-		return sockaddr{}, false
+		return sockio.Sockaddr{}, false
 	}
 	now := c.now()
 	c.mu.Lock()
@@ -221,14 +212,14 @@ func (c *vxvdeConn) destination(frame []byte) (sockaddr, bool) {
 // Close tells the others that the endpoint leaves, where they understand that.
 func (c *vxvdeConn) Close() error {
 	c.closing.Store(true)
-	c.file.close()
+	c.file.Close()
 	if !c.vxlan {
 		bye := packet.NewSender()
-		bye.Add([]virtio.Segment{{Head: c.header[:]}}, 0, &c.sockets.group.raw)
-		c.uni.sendMsgs(bye, c.udp, false) // as any packet it may be lost
+		bye.Add([]virtio.Segment{{Head: c.header[:]}}, 0, &c.sockets.group.Raw)
+		c.uni.SendMsgs(bye, c.udp, false) // as any packet it may be lost
 		bye.Free()
 	}
-	c.uni.close() // with its socket
+	c.uni.Close() // with its socket
 	c.self.close()
 	if c.sockets.multi >= 0 {
 		unix.Close(c.sockets.multi)

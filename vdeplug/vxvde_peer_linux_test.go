@@ -20,7 +20,7 @@ type probe struct {
 
 func newProbe(t *testing.T, c plugOn[*vxvdeConn]) *probe {
 	t.Helper()
-	group := netip.AddrPortFrom(c.on.sockets.group.addr(), c.on.sockets.group.port())
+	group := netip.AddrPortFrom(c.on.sockets.group.Addr(), c.on.sockets.group.Port())
 	var ifi *net.Interface
 	local := "0.0.0.0:0"
 	if group.Addr().Is6() {

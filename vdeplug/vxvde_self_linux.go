@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/sockio"
 )
 
 // A selfFilter tells the endpoint's own multicast packets, which come back to
@@ -23,7 +25,7 @@ type selfFilter struct {
 	netlink int        // -1 if bound is valid
 
 	now   func() time.Duration
-	known map[sockaddr]selfAnswer
+	known map[sockio.Sockaddr]selfAnswer
 }
 
 type selfAnswer struct {
@@ -38,7 +40,7 @@ const (
 )
 
 func newSelfFilter(port uint16, bound netip.Addr, now func() time.Duration) (*selfFilter, error) {
-	f := &selfFilter{port: port, bound: bound, netlink: -1, now: now, known: make(map[sockaddr]selfAnswer)}
+	f := &selfFilter{port: port, bound: bound, netlink: -1, now: now, known: make(map[sockio.Sockaddr]selfAnswer)}
 	if bound.IsValid() {
 		return f, nil
 	}
@@ -57,11 +59,11 @@ func (f *selfFilter) close() {
 }
 
 // own reports whether a packet from src is the endpoint's own.
-func (f *selfFilter) own(src *sockaddr) bool {
-	if src.port() != f.port {
+func (f *selfFilter) own(src *sockio.Sockaddr) bool {
+	if src.Port() != f.port {
 		return false
 	}
-	addr := src.addr()
+	addr := src.Addr()
 	if f.bound.IsValid() {
 		return addr == f.bound
 	}
@@ -75,7 +77,7 @@ func (f *selfFilter) own(src *sockaddr) bool {
 		if len(f.known) >= maxSelfAnswers {
 			clear(f.known)
 		}
-		answer = selfAnswer{f.isLocal(addr, src.raw.Scope_id), now}
+		answer = selfAnswer{f.isLocal(addr, src.Raw.Scope_id), now}
 		f.known[*src] = answer
 	}
 	return answer.local

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/sockio"
 )
 
 // TestVXVDESelf asks the filter about sources with the endpoint's port.
@@ -56,18 +58,18 @@ func TestVXVDESelf(t *testing.T) {
 	}
 	for range 2 { // asked, and known
 		for _, tt := range tests {
-			s := makeSockaddr(netip.AddrPortFrom(tt.addr, port), tt.scope)
+			s := sockio.MakeSockaddr(netip.AddrPortFrom(tt.addr, port), tt.scope)
 			if got := f.own(&s); got != tt.want {
 				t.Errorf("own(%v, scope %d) = %v, want %v", tt.addr, tt.scope, got, tt.want)
 			}
-			s = makeSockaddr(netip.AddrPortFrom(tt.addr, port+1), tt.scope)
+			s = sockio.MakeSockaddr(netip.AddrPortFrom(tt.addr, port+1), tt.scope)
 			if f.own(&s) {
 				t.Errorf("%v with another port is own", tt.addr)
 			}
 		}
 	}
 	// An answer does not last.
-	s := makeSockaddr(netip.MustParseAddrPort("10.1.2.3:40000"), 0)
+	s := sockio.MakeSockaddr(netip.MustParseAddrPort("10.1.2.3:40000"), 0)
 	f.known[s] = selfAnswer{true, clock}
 	clock += selfAnswerLife
 	if !f.own(&s) {
@@ -79,7 +81,7 @@ func TestVXVDESelf(t *testing.T) {
 	}
 	// Invented sources do not fill the memory.
 	for i := range 1000 {
-		s := makeSockaddr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)}), port), 0)
+		s := sockio.MakeSockaddr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)}), port), 0)
 		f.own(&s)
 	}
 	if n := len(f.known); n > maxSelfAnswers {
@@ -91,7 +93,7 @@ func TestVXVDESelf(t *testing.T) {
 		t.Fatal(err)
 	}
 	for addr, want := range map[string]bool{"127.0.0.2:40000": true, "127.0.0.1:40000": false, "127.0.0.2:40001": false} {
-		s := makeSockaddr(netip.MustParseAddrPort(addr), 0)
+		s := sockio.MakeSockaddr(netip.MustParseAddrPort(addr), 0)
 		if got := bound.own(&s); got != want {
 			t.Errorf("bound to 127.0.0.2: own(%s) = %v, want %v", addr, got, want)
 		}

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/sockio"
 )
 
 // vxvdeSockets are the descriptors of an endpoint, all made in the network
@@ -14,9 +16,9 @@ import (
 type vxvdeSockets struct {
 	multi   int // receives what is sent to the group; -1: there is none
 	uni     int // sends all, and receives what is sent to this endpoint
-	group   sockaddr
-	all     []sockaddr // the group, or the remotes in its place
-	port    uint16     // of uni
+	group   sockio.Sockaddr
+	all     []sockio.Sockaddr // the group, or the remotes in its place
+	port    uint16            // of uni
 	ifindex uint32
 }
 
@@ -34,14 +36,14 @@ func openVXVDESockets(cfg vxvdeConfig) (s *vxvdeSockets, err error) {
 	if s.uni, err = udpSocket(family); err != nil {
 		return s, err
 	}
-	joinUDP(s.uni)
+	sockio.JoinUDP(s.uni)
 	if cfg.ifname != "" {
-		if s.ifindex, err = interfaceIndex(s.uni, cfg.ifname); err != nil {
+		if s.ifindex, err = sockio.InterfaceIndex(s.uni, cfg.ifname); err != nil {
 			return s, fmt.Errorf("option \"if=%s\": %w", cfg.ifname, err)
 		}
 	}
 	for _, a := range cfg.remotes {
-		s.all = append(s.all, makeSockaddr(a, s.scope(a.Addr())))
+		s.all = append(s.all, sockio.MakeSockaddr(a, s.scope(a.Addr())))
 	}
 	if err := s.bind(cfg); err != nil || !cfg.group.IsValid() {
 		return s, err
@@ -49,9 +51,9 @@ func openVXVDESockets(cfg vxvdeConfig) (s *vxvdeSockets, err error) {
 	if s.multi, err = udpSocket(family); err != nil {
 		return s, err
 	}
-	joinUDP(s.multi)
-	s.group = makeSockaddr(cfg.group, s.ifindex)
-	s.all = []sockaddr{s.group}
+	sockio.JoinUDP(s.multi)
+	s.group = sockio.MakeSockaddr(cfg.group, s.ifindex)
+	s.all = []sockio.Sockaddr{s.group}
 	return s, s.join(cfg)
 }
 
@@ -69,22 +71,6 @@ func udpSocket(family int) (int, error) {
 		return -1, fmt.Errorf("this system has no IPv6: %w", os.NewSyscallError("socket", err))
 	}
 	return fd, os.NewSyscallError("socket", err)
-}
-
-// interfaceIndex asks a socket, not the thread's namespace.
-func interfaceIndex(fd int, name string) (uint32, error) {
-	req, err := unix.NewIfreq(name)
-	if err != nil {
-		return 0, fmt.Errorf("a name of an interface has at most %d bytes", unix.IFNAMSIZ-1)
-	}
-	err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, req)
-	switch {
-	case errors.Is(err, unix.ENODEV):
-		return 0, fmt.Errorf("no such interface here: %w", err)
-	case err != nil:
-		return 0, os.NewSyscallError("ioctl", err)
-	}
-	return req.Uint32(), nil
 }
 
 // join binds multi to the group itself, so that it gets nothing else, and

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -28,14 +29,14 @@ func FuzzWhole(f *testing.F) {
 	}
 	f.Add(make([]byte, virtio.HeaderLen+ether.HeaderLen-1))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > wholeSize {
+		if len(b) > sockio.WholeSize {
 			return
 		}
-		var d frameCodec
+		var d sockio.FrameCodec
 		var buf packet.Buffer
 		defer buf.Release()
 		buf.Bytes()
-		d.addWhole(&buf, packet.Datagram{Data: slices.Clone(b)})
+		d.AddWhole(&buf, packet.Datagram{Data: slices.Clone(b)})
 		if len(buf.Packets) == 0 {
 			if d.DroppedRecv.Load() != 1 {
 				t.Error("a message was lost, and not counted")

@@ -5,7 +5,8 @@ package ether
 
 // Sizes of Ethernet frames, in bytes, without frame check sequence.
 const (
-	HeaderLen = 14
+	AddrsLen  = 2 * 6 // destination and source
+	HeaderLen = AddrsLen + 2
 	MaxMTU    = 9216
 	MaxFrame  = MaxMTU + HeaderLen + 4 // with one VLAN tag
 )

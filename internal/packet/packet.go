@@ -8,6 +8,7 @@
 package packet
 
 import (
+	"time"
 	"unsafe"
 
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -35,6 +36,11 @@ func (p *Packet) Prepend(n int) bool {
 	p.Data = unsafe.Slice(first, n+len(p.Data))
 	return true
 }
+
+// RoomWait is how long a transport waits for room in a socket or a queue before it
+// drops frames. A peer that works needs much less; one that hangs takes this from
+// each batch, and the interface drops what comes meanwhile.
+const RoomWait = 10 * time.Millisecond
 
 // A Transport moves batches of packets to and from a network. Its methods may be
 // called from several goroutines at once, with buffers of their own.

@@ -1,4 +1,4 @@
-package vdeplug
+package sockio
 
 import (
 	"sync/atomic"
@@ -12,15 +12,15 @@ import (
 // an hour for a TCP connection that lingers. So sockets refuse them (SO_PASSRIGHTS,
 // Linux 6.16), but for the moments in which they expect one.
 
-// withoutPassRights is set by tests, which so have the kernels before.
-var withoutPassRights atomic.Bool
+// WithoutPassRights is set by tests, which so have the kernels before.
+var WithoutPassRights atomic.Bool
 
-// refuseRights has a local socket take no descriptors, and with it those that it
+// RefuseRights has a local socket take no descriptors, and with it those that it
 // accepts: who sends one gets EPERM. It reports whether the kernel can do that.
 // What the socket has received already stays.
-func refuseRights(fd int) bool {
-	return !withoutPassRights.Load() && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) == nil
+func RefuseRights(fd int) bool {
+	return !WithoutPassRights.Load() && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) == nil
 }
 
-// expectRights has a local socket take descriptors.
-func expectRights(fd int) { unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 1) }
+// ExpectRights has a local socket take descriptors.
+func ExpectRights(fd int) { unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 1) }

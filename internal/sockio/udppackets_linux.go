@@ -1,4 +1,4 @@
-package vdeplug
+package sockio
 
 import (
 	"iter"
@@ -21,37 +21,37 @@ const (
 	udpBuffer = 4 << 20
 )
 
-// A udpSender sends frames by UDP, several as one datagram which the kernel, or
+// A UDPSender sends frames by UDP, several as one datagram which the kernel, or
 // the network card, cuts (UDP_SEGMENT).
-type udpSender struct {
-	*frameCodec
-	sending packet.Sending
-	// limit is the size from which on the kernel refuses to cut: a datagram that
+type UDPSender struct {
+	*FrameCodec
+	Sending packet.Sending
+	// Limit is the size from which on the kernel refuses to cut: a datagram that
 	// does not fit into a packet of the network below goes in fragments, alone.
-	limit atomic.Int64
+	Limit atomic.Int64
 }
 
-// newUDPSender returns a sender that counts with d. sending is asked about
+// NewUDPSender returns a sender that counts with d. sending is asked about
 // errors; nil means the sender itself.
-func newUDPSender(d *frameCodec, sending packet.Sending) *udpSender {
-	u := &udpSender{frameCodec: d, sending: sending}
+func NewUDPSender(d *FrameCodec, sending packet.Sending) *UDPSender {
+	u := &UDPSender{FrameCodec: d, Sending: sending}
 	if sending == nil {
-		u.sending = u
+		u.Sending = u
 	}
-	u.limit.Store(math.MaxInt64)
+	u.Limit.Store(math.MaxInt64)
 	return u
 }
 
-// add adds the frames of a packet, each after header, for each of the receivers
+// Add adds the frames of a packet, each after header, for each of the receivers
 // to; none is that of the socket. The packet must stay until they are sent: what
 // there is no room for is flushed.
-func (u *udpSender) add(p pollFile, s *packet.Sender, pkt *packet.Packet, header []byte, to []sockaddr, wait bool) error {
+func (u *UDPSender) Add(p PollFile, s *packet.Sender, pkt *packet.Packet, header []byte, to []Sockaddr, wait bool) error {
 	whole := pkt.Offload.GSOType == virtio.GSONone
 	headroom := len(header)
 	if whole {
 		headroom = 0 // the header is not copied
 	}
-	segments, ok := u.split(s, pkt, headroom)
+	segments, ok := u.Split(s, pkt, headroom)
 	if !ok {
 		return nil
 	}
@@ -64,19 +64,19 @@ func (u *udpSender) add(p pollFile, s *packet.Sender, pkt *packet.Packet, header
 	}
 	size := len(segments[0].Head) + len(segments[0].Data)
 	count, cut := min(maxUDPSegments, maxUDPBytes/size), size
-	if whole || int64(size) >= u.limit.Load() {
+	if whole || int64(size) >= u.Limit.Load() {
 		count, cut = 1, 0
 	}
 	for i := range max(1, len(to)) {
 		var addr *unix.RawSockaddrInet6
 		if len(to) > 0 {
-			addr = &to[i].raw
+			addr = &to[i].Raw
 		}
 		for rest := segments; len(rest) > 0; {
 			n := min(count, len(rest))
 			if s.Add(rest[:n], cut, addr) {
 				rest = rest[n:]
-			} else if err := u.flush(p, s, u.sending, wait); err != nil {
+			} else if err := u.Flush(p, s, u.Sending, wait); err != nil {
 				return err
 			}
 		}
@@ -85,22 +85,22 @@ func (u *udpSender) add(p pollFile, s *packet.Sender, pkt *packet.Packet, header
 		return nil
 	}
 	// The headers of segments are where those of the next packet go.
-	return u.flush(p, s, u.sending, wait)
+	return u.Flush(p, s, u.Sending, wait)
 }
 
 // Refused sends one by one what the kernel did not want to cut. Whatever the
 // error is otherwise (no route, no interface, a firewall), it is one of the
 // network now; the next frame may pass.
-func (u *udpSender) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
-	if size := s.Segment(); size != 0 && uncut(err) {
-		u.limit.Store(min(u.limit.Load(), int64(size)))
+func (u *UDPSender) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+	if size := s.Segment(); size != 0 && Uncut(err) {
+		u.Limit.Store(min(u.Limit.Load(), int64(size)))
 		return s.Separately(fd), false, nil
 	}
 	return frames, false, nil
 }
 
-// uncut reports that an error can mean that the kernel does not cut a datagram.
-func uncut(err error) bool {
+// Uncut reports that an error can mean that the kernel does not cut a datagram.
+func Uncut(err error) bool {
 	switch err {
 	case unix.EINVAL, unix.EMSGSIZE, unix.EIO, unix.EOPNOTSUPP:
 		return true
@@ -108,21 +108,21 @@ func uncut(err error) bool {
 	return false
 }
 
-// joinUDP lets the kernel hand over datagrams that continue each other as one,
+// JoinUDP lets the kernel hand over datagrams that continue each other as one,
 // and gives them room to wait.
-func joinUDP(fd int) {
+func JoinUDP(fd int) {
 	unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) // Linux before 5.0 does not
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, udpBuffer) != nil {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, udpBuffer)
 	}
 }
 
-// maxDatagram is the largest datagram, or what the kernel has joined.
-const maxDatagram = 65535
+// MaxDatagram is the largest datagram, or what the kernel has joined.
+const MaxDatagram = 65535
 
-// datagrams returns the datagrams of which the kernel made one, and whether they
+// Datagrams returns the datagrams of which the kernel made one, and whether they
 // are whole.
-func datagrams(g packet.Datagram) iter.Seq2[[]byte, bool] {
+func Datagrams(g packet.Datagram) iter.Seq2[[]byte, bool] {
 	return func(yield func([]byte, bool) bool) {
 		size := g.Segment
 		if size <= 0 {

@@ -1,4 +1,4 @@
-package vdeplug
+package sockio
 
 import (
 	"io"
@@ -16,38 +16,38 @@ import (
 // Whoever makes the pair hands the other half over as a control message, which
 // no other program looks at: there the kernel closes the descriptor.
 
-// wholeSize is the largest message.
-const wholeSize = virtio.HeaderLen + virtio.MaxPacket
+// WholeSize is the largest message.
+const WholeSize = virtio.HeaderLen + virtio.MaxPacket
 
-// wholeBuffer is what is asked for as buffers of a pair: a connection has as much on
+// WholeBuffer is what is asked for as buffers of a pair: a connection has as much on
 // its way, and what finds no room is lost.
-const wholeBuffer = 2 << 20
+const WholeBuffer = 2 << 20
 
 // wholeBatch is how many packets are sent at once.
 const wholeBatch = 32
 
 var wholeHeaders = sync.Pool{New: func() any { return new([wholeBatch][virtio.HeaderLen]byte) }}
 
-// wholePair makes a pair.
-func wholePair() (pair [2]int, err error) {
+// WholePair makes a pair.
+func WholePair() (pair [2]int, err error) {
 	return unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 }
 
-// acceptWhole takes over what may be half of a pair. It is closed, which may take
+// AcceptWhole takes over what may be half of a pair. It is closed, which may take
 // long, and false returned, if it is none.
-func acceptWhole(fd int) bool {
+func AcceptWhole(fd int) bool {
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	typ, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || err2 != nil || domain != unix.AF_UNIX || typ != unix.SOCK_SEQPACKET || unix.SetNonblock(fd, true) != nil {
 		unix.Close(fd)
 		return false
 	}
-	refuseRights(fd) // unless its maker has a copy, and lets it take them again
+	RefuseRights(fd) // unless its maker has a copy, and lets it take them again
 	return true
 }
 
-// addWhole adds the packet of a message.
-func (d *frameCodec) addWhole(b *packet.Buffer, g packet.Datagram) {
+// AddWhole adds the packet of a message.
+func (d *FrameCodec) AddWhole(b *packet.Buffer, g packet.Datagram) {
 	var h virtio.Header
 	if g.Truncated || h.Decode(g.Data) != nil || len(g.Data) < virtio.HeaderLen+ether.HeaderLen {
 		d.DroppedRecv.Add(1)
@@ -56,15 +56,15 @@ func (d *frameCodec) addWhole(b *packet.Buffer, g packet.Datagram) {
 	b.Add(h, g.Data[virtio.HeaderLen:])
 }
 
-// receiveData receives what a data socket of the vde protocol has: whole
+// ReceiveData receives what a data socket of the vde protocol has: whole
 // packets from a pair, else frames. The end of a pair is [io.EOF].
-func (d *frameCodec) receiveData(fd int, b *packet.Buffer, whole bool) error {
+func (d *FrameCodec) ReceiveData(fd int, b *packet.Buffer, whole bool) error {
 	if !whole {
-		empty, err := d.receiveFrames(fd, b)
+		empty, err := d.ReceiveFrames(fd, b)
 		d.DroppedRecv.Add(uint64(empty))
 		return err
 	}
-	n, err := b.RecvMsgs(fd, wholeSize, packet.DataOnly)
+	n, err := b.RecvMsgs(fd, WholeSize, packet.DataOnly)
 	if err != nil {
 		return err
 	}
@@ -76,21 +76,21 @@ func (d *frameCodec) receiveData(fd int, b *packet.Buffer, whole bool) error {
 			}
 			break // and once more at the next call
 		}
-		d.addWhole(b, g)
+		d.AddWhole(b, g)
 	}
 	return nil
 }
 
-// sendData sends packets to where receiveData receives them.
-func (d *frameCodec) sendData(p *pollFile, packets []packet.Packet, whole bool, sending packet.Sending, wait bool) error {
+// SendData sends packets to where receiveData receives them.
+func (d *FrameCodec) SendData(p *PollFile, packets []packet.Packet, whole bool, sending packet.Sending, wait bool) error {
 	if whole {
-		return d.sendWhole(p, packets, sending, wait)
+		return d.SendWhole(p, packets, sending, wait)
 	}
-	return d.sendFrames(*p, packets, sending, wait)
+	return d.SendFrames(*p, packets, sending, wait)
 }
 
-// sendWhole sends packets through a pair, and counts what is lost.
-func (d *frameCodec) sendWhole(p *pollFile, packets []packet.Packet, sending packet.Sending, wait bool) error {
+// SendWhole sends packets through a pair, and counts what is lost.
+func (d *FrameCodec) SendWhole(p *PollFile, packets []packet.Packet, sending packet.Sending, wait bool) error {
 	s := packet.NewSender()
 	defer s.Free()
 	headers := wholeHeaders.Get().(*[wholeBatch][virtio.HeaderLen]byte)
@@ -109,7 +109,7 @@ func (d *frameCodec) sendWhole(p *pollFile, packets []packet.Packet, sending pac
 			s.AddParts([][]byte{headers[i][:], p.Data}, frames)
 		}
 		packets = packets[n:]
-		if err := d.flush(*p, s, sending, wait); err != nil {
+		if err := d.Flush(*p, s, sending, wait); err != nil {
 			return err
 		}
 	}

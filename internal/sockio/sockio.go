@@ -1,0 +1,4 @@
+// Package sockio moves frames and packets over local sockets and UDP: descriptors in
+// the runtime's poller, a frame in each datagram or a whole packet in each message,
+// and UDP with segmentation offload. It is for Linux.
+package sockio
