@@ -25,7 +25,8 @@ const (
 // stack's. Names, zones and the order of addresses are the stack's.
 type Dialer struct {
 	net.Dialer
-	// Stack is where to connect; nil means the host.
+	// Stack is where to connect. Nil is an error: it is mostly an Open whose error
+	// nobody looked at. A net.Dialer connects on the host.
 	Stack *Stack
 }
 
@@ -36,9 +37,6 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 
 // DialContext connects to the address, see [net.Dialer.DialContext].
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	if d.Stack == nil {
-		return d.Dialer.DialContext(ctx, network, address)
-	}
 	if err := d.Stack.check(); err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: err}
 	}
@@ -367,18 +365,7 @@ func (s *Stack) Dial(network, address string) (net.Conn, error) {
 // DialContext connects in the stack, see [net.Dialer.DialContext]. It is the
 // Dial function of [http.Transport] and of many others.
 func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return s.dialWith(net.Dialer{})(ctx, network, address)
-}
-
-// dialWith is DialContext with a dialer of package net. A nil Stack, which is the
-// host to a Dialer, is none.
-func (s *Stack) dialWith(d net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if err := s.check(); err != nil {
-			return nil, &net.OpError{Op: "dial", Net: network, Err: err}
-		}
-		return (&Dialer{Dialer: d, Stack: s}).DialContext(ctx, network, address)
-	}
+	return (&Dialer{Stack: s}).DialContext(ctx, network, address)
 }
 
 // Transport returns a new transport that connects in the stack, with the
@@ -387,19 +374,25 @@ func (s *Stack) dialWith(d net.Dialer) func(ctx context.Context, network, addres
 func (s *Stack) Transport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.Proxy = nil
-	t.DialContext = s.dialWith(net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second})
+	d := net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
+	t.DialContext = (&Dialer{Dialer: d, Stack: s}).DialContext
 	return t
 }
 
 // HTTPClient returns a client with a new [Stack.Transport].
 func (s *Stack) HTTPClient() *http.Client { return &http.Client{Transport: s.Transport()} }
 
-// Dial connects in the default stack, see [SetDefault].
+// Dial connects in the default stack, or on the host if there is none, see
+// [SetDefault].
 func Dial(network, address string) (net.Conn, error) {
 	return DialContext(context.Background(), network, address)
 }
 
-// DialContext connects in the default stack, see [SetDefault].
+// DialContext connects in the default stack, or on the host if there is none, see
+// [SetDefault].
 func DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	return (&Dialer{Stack: Default()}).DialContext(ctx, network, address)
+	if s := Default(); s != nil {
+		return s.DialContext(ctx, network, address)
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
 }

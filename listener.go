@@ -14,7 +14,8 @@ import (
 // included: it sees the socket of the stack.
 type ListenConfig struct {
 	net.ListenConfig
-	// Stack is where to listen; nil means the host.
+	// Stack is where to listen. Nil is an error: it is mostly an Open whose error
+	// nobody looked at. A net.ListenConfig listens on the host.
 	Stack *Stack
 }
 
@@ -36,7 +37,7 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 // named; with one interface they are sent, and joined, there. The kernel ignores the zones
 // of all other addresses: those of groups go where routes or IPV6_MULTICAST_IF say.
 func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
-	if isIP(network) && lc.Stack != nil {
+	if isIP(network) {
 		if err := lc.Stack.check(); err != nil {
 			return nil, &net.OpError{Op: "listen", Net: network, Err: err}
 		}
@@ -49,9 +50,6 @@ func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address strin
 func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address string,
 	f func(*net.ListenConfig, context.Context, string, string) (L, error),
 ) (L, error) {
-	if lc.Stack == nil {
-		return f(&lc.ListenConfig, ctx, network, address)
-	}
 	var none L
 	if err := lc.Stack.check(); err != nil {
 		return none, &net.OpError{Op: "listen", Net: network, Err: err}
@@ -126,26 +124,28 @@ func (s *Stack) localAddr(ctx context.Context, family, host string) (netip.Addr,
 
 // Listen announces in the stack, see [net.Listen].
 func (s *Stack) Listen(network, address string) (net.Listener, error) {
-	if err := s.check(); err != nil {
-		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
-	}
 	return (&ListenConfig{Stack: s}).Listen(context.Background(), network, address)
 }
 
 // ListenPacket announces in the stack, see [net.ListenPacket].
 func (s *Stack) ListenPacket(network, address string) (net.PacketConn, error) {
-	if err := s.check(); err != nil {
-		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
-	}
 	return (&ListenConfig{Stack: s}).ListenPacket(context.Background(), network, address)
 }
 
-// Listen announces in the default stack, see [SetDefault].
+// Listen announces in the default stack, or on the host if there is none, see
+// [SetDefault].
 func Listen(network, address string) (net.Listener, error) {
-	return (&ListenConfig{Stack: Default()}).Listen(context.Background(), network, address)
+	if s := Default(); s != nil {
+		return s.Listen(network, address)
+	}
+	return net.Listen(network, address)
 }
 
-// ListenPacket announces in the default stack, see [SetDefault].
+// ListenPacket announces in the default stack, or on the host if there is none, see
+// [SetDefault].
 func ListenPacket(network, address string) (net.PacketConn, error) {
-	return (&ListenConfig{Stack: Default()}).ListenPacket(context.Background(), network, address)
+	if s := Default(); s != nil {
+		return s.ListenPacket(network, address)
+	}
+	return net.ListenPacket(network, address)
 }

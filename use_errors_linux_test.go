@@ -431,11 +431,15 @@ func TestNoStack(t *testing.T) {
 			{"Command", func() error { return s.Command(t.Context(), "true").Run() }, none},
 			{"Run", func() error { return s.Run(t.Context(), "true") }, `command ["true"]: ` + none},
 			{"Close", s.Close, none},
-		}
-		if s != nil { // without a stack, these are the host's
-			table = append(table,
-				mistake{"Dialer", func() error { _, err := d.Dial("tcp", target); return err }, `dial tcp: ` + none},
-				mistake{"ListenConfig", func() error { _, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0"); return err }, `listen tcp: ` + none})
+			{"Dialer", func() error { _, err := d.Dial("tcp", target); return err }, `dial tcp: ` + none},
+			{"Dialer, unix", func() error { _, err := d.Dial("unix", target); return err }, `dial unix: ` + none},
+			{"DialTCP", func() error {
+				_, err := d.DialTCP(t.Context(), "tcp", netip.AddrPort{}, netip.MustParseAddrPort(target))
+				return err
+			}, `dial tcp: ` + none},
+			{"ListenConfig", func() error { _, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0"); return err }, `listen tcp: ` + none},
+			{"ListenConfig, packets", func() error { _, err := lc.ListenPacket(t.Context(), "udp", "127.0.0.1:0"); return err }, `listen udp: ` + none},
+			{"ListenConfig, IP", func() error { _, err := lc.ListenPacket(t.Context(), "ip4:icmp", "127.0.0.1"); return err }, `listen ip4:icmp: ` + none},
 		}
 		t.Run(name, func(t *testing.T) { mistakes(t, "\x00", table) })
 		if got := s.Stats(); got.Interfaces != nil {
