@@ -63,7 +63,7 @@ if [ "$(id -u)" = 0 ]; then
 	mkdir -m 1777 "$tmp/tmp"
 	# This user may not be able to build the programs that tests start.
 	go build -o "$tmp/programs/" ./echo_example ./http_example ./vdens
-	go build -race -o "$tmp/programs/" ./bench/soak
+	go build -race -o "$tmp/programs/" ./internal/test/soak
 	go build -C slirp -o "$tmp/programs/" ./slirp_plug
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tmp/src"
 	cat >"$tmp/exec" <<-EOF
@@ -96,7 +96,7 @@ if [ "$(id -u)" = 0 ]; then
 	wait $!
 else
 	step "soak, $soaktime s"
-	"${soak[@]}" go run -race ./bench/soak -duration "${soaktime}s"
+	"${soak[@]}" go run -race ./internal/test/soak -duration "${soaktime}s"
 fi
 
 step "the benchmark, quick"

@@ -23,20 +23,20 @@ import (
 // What is weak in libvdestack 0.1.2, and the tests that this package is not:
 //
 //	 1 commands hang in a stack without network   TestBesideCommand
-//	 2 calls hang when the helper or TAP is gone  lifetimes.TestHelperKilled, TestHelperStopped; TestInterfaceGone,
-//	                                              TestConfigErrors, refusals.TestRefusals
+//	 2 calls hang when the helper or TAP is gone  lifecycle.TestHelperKilled, TestHelperStopped; TestInterfaceGone,
+//	                                              TestConfigErrors, permissions.TestRefusals
 //	 3 a stream that ends takes all the CPU       TestPlugEnds
-//	 4 what a deleted stack leaves                TestPlugsLeave, lifetimes.TestMany; TestVXVDECaptured (the good-bye)
+//	 4 what a deleted stack leaves                TestPlugsLeave, lifecycle.TestMany; TestVXVDECaptured (the good-bye)
 //	 5 the coprocess stays as a zombie            TestPlugsLeave
 //	 6 death by a signal is success               TestCommand/status
 //	 7 the loss of the switch is not noticed      TestSwitchGone
 //	 8 two tasks with one TLS                     none of ours has any; netns.TestSocket, TestStartBeside
 //	 9 errors of writing are not looked at        TestFramesRefused
 //	10 an error is taken for a length             TestFramesRefused
-//	11 SIGCHLD and wait see the helper            lifetimes.TestSurroundings
+//	11 SIGCHLD and wait see the helper            lifecycle.TestSurroundings
 //	12 the helper acts before its ids are mapped  TestFirstCommand
 //	13 sockets wait for commands                  TestBesideCommand
-//	14 an error leaves things behind              TestNewBlocked, TestNewCancelled, lifetimes.TestLimit, refusals.TestRefusals
+//	14 an error leaves things behind              TestNewBlocked, TestNewCancelled, lifecycle.TestLimit, permissions.TestRefusals
 //	15 an exit status is lost                     TestStatuses
 //	16 root needs user namespaces                 netns.TestWithoutUserNS
 

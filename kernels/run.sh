@@ -39,17 +39,17 @@ modules=(tun veth bridge dummy macvlan vxlan 8021q tcp_diag udp_diag raw_diag in
 tests=(
 	"internal/netns ." "internal/rlimit ." "rtnl . WatchOverrun"
 	"vdeplug TAP|Mem|Cmd" "vdestack ."
-	"internal/lifetimes . Many|Crowd" "internal/refusals ."
-	"internal/anger ECN|PacketInfo|DontFragment|GSO"
+	"internal/test/lifecycle . Many|Crowd" "internal/test/permissions ."
+	"internal/test/conformance ECN|PacketInfo|DontFragment|GSO"
 )
 # Tests that must have run and passed in every machine: package, with - for /, the
 # test, and the user if one of the two cannot run it.
 must=(
 	"internal-netns TestSocket" "internal-netns TestThreads" "internal-netns TestKill"
 	"internal-netns TestStart" "internal-netns TestWithoutUserNS"
-	"internal-lifetimes TestKill" "internal-lifetimes TestHelperKilled"
-	"internal-lifetimes TestJoin" "internal-lifetimes TestSurroundings"
-	"internal-refusals TestRefusals" "internal-anger TestPacketInfo"
+	"internal-test-lifecycle TestKill" "internal-test-lifecycle TestHelperKilled"
+	"internal-test-lifecycle TestJoin" "internal-test-lifecycle TestSurroundings"
+	"internal-test-permissions TestRefusals" "internal-test-conformance TestPacketInfo"
 	"rtnl TestLinks" "rtnl TestAddrs" "rtnl TestRoutes" "rtnl TestWatch"
 	"vdeplug TestTAPConn root" "vdeplug TestMemConn" "vdeplug TestCmdKilled"
 	"vdestack TestConn" "vdestack TestUDP" "vdestack TestEscape" "vdestack TestOpen"

@@ -11,7 +11,7 @@ import (
 )
 
 // TestExplainTUN has errors of the device that this machine may not have; those
-// that can be provoked are in internal/refusals.
+// that can be provoked are in internal/test/permissions.
 func TestExplainTUN(t *testing.T) {
 	opening := func(errno unix.Errno) error { return &os.PathError{Op: "open", Path: tunDevice, Err: errno} }
 	attaching := func(errno unix.Errno) error { return os.NewSyscallError("ioctl TUNSETIFF", errno) }

@@ -1,0 +1,135 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"net"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// patience is how long a test waits for what must happen, on a busy machine.
+const patience = 60 * time.Second
+
+func TestMain(m *testing.M) {
+	// The tests of TestCrowd run all at once, however few processors there are.
+	flag.Set("test.parallel", strconv.Itoa(crowd))
+	testenv.Main(m)
+}
+
+// open opens a stack for the length of the test.
+func open(t testing.TB, vnl string, prefixes ...string) *vdestack.Stack {
+	t.Helper()
+	s, err := vdestack.Open(vnl, prefixes...)
+	if errors.Is(err, errors.ErrUnsupported) {
+		testenv.Skip(t, "no stacks here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// A route is a way from one stack to another, or within one. Nil is the host.
+type route struct {
+	name     string
+	host     string // address of to
+	from, to *vdestack.Stack
+}
+
+// routes returns the ways between two stacks over an Ethernet, which the kernel
+// switches, over a cable, which a pump in user space carries frames to, and over
+// loopback in one of them.
+func routes(t testing.TB) []route {
+	t.Helper()
+	return append(ethernet(t), loopback(t)...)
+}
+
+// loopback returns the ways of routes within a stack.
+func loopback(t testing.TB) []route {
+	t.Helper()
+	s := open(t, "mem://"+t.Name(), "10.0.0.9/24", "fc00::1:9/64")
+	return []route{{"loopback, IPv4", "127.0.0.1", s, s}, {"loopback, IPv6", "::1", s, s}}
+}
+
+// ethernet returns the ways of routes between two stacks.
+func ethernet(t testing.TB) (routes []route) {
+	t.Helper()
+	for _, n := range []struct{ name, vnl string }{{"ethernet", "mem://" + t.Name()}, {"cable", "ptp://" + filepath.Join(t.TempDir(), "ptp")}} {
+		a := open(t, n.vnl, "10.0.0.1/24", "fc00::1:1/64")
+		b := open(t, n.vnl, "10.0.0.2/24", "fc00::1:2/64")
+		routes = append(routes, route{n.name + ", IPv4", "10.0.0.1", b, a}, route{n.name + ", IPv6", "fc00::1:1", b, a})
+	}
+	return routes
+}
+
+// listen listens at the end of the route.
+func (r route) listen(t testing.TB) *net.TCPListener {
+	t.Helper()
+	lc := vdestack.ListenConfig{Stack: r.to}
+	ln, err := lc.Listen(t.Context(), "tcp", net.JoinHostPort(r.host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln.(*net.TCPListener)
+}
+
+// dial connects to an address at the end of the route.
+func (r route) dial(ctx context.Context, address string) (*net.TCPConn, error) {
+	d := vdestack.Dialer{Stack: r.from}
+	c, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	return c.(*net.TCPConn), nil
+}
+
+// connect returns both ends of a connection.
+func (r route) connect(t testing.TB) (near, far *net.TCPConn) {
+	t.Helper()
+	ln := r.listen(t)
+	defer ln.Close()
+	near, err := r.dial(t.Context(), ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close() })
+	ln.SetDeadline(time.Now().Add(patience))
+	far, err = ln.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { far.Close() })
+	far.SetDeadline(time.Now().Add(patience))
+	return near, far
+}
+
+// bounded returns a context that ends with the patience.
+func bounded(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// await waits for an event, and fails the test if it does not happen.
+func await(t testing.TB, what string, event <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-event:
+	case <-time.After(patience):
+		t.Errorf("%s: not within %v", what, patience)
+	}
+}

@@ -1,0 +1,153 @@
+package conformance
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/smtp"
+	"net/textproto"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A mailbox is a server of SMTP (RFC 5321) for one session, with STARTTLS and
+// AUTH PLAIN.
+type mailbox struct {
+	tls      *tls.Config
+	from, to string
+	auth     string
+	message  []byte
+}
+
+// serve serves a session to its end.
+func (m *mailbox) serve(c net.Conn) error {
+	text := textproto.NewConn(c)
+	defer func() { text.Close() }()
+	secure := false
+	if err := text.PrintfLine("220 %s ready", serverName); err != nil {
+		return err
+	}
+	for {
+		line, err := text.ReadLine()
+		if err != nil {
+			return err
+		}
+		command, rest, _ := strings.Cut(line, " ")
+		reply := "250 ok"
+		switch command {
+		case "EHLO":
+			reply = "250-" + serverName + "\r\n250-8BITMIME\r\n250 STARTTLS"
+			if secure {
+				reply = "250-" + serverName + "\r\n250-8BITMIME\r\n250 AUTH PLAIN"
+			}
+		case "STARTTLS":
+			if err := text.PrintfLine("220 go on"); err != nil {
+				return err
+			}
+			secure = true
+			text = textproto.NewConn(tls.Server(c, m.tls))
+			continue
+		case "AUTH":
+			m.auth, reply = strings.TrimPrefix(rest, "PLAIN "), "235 welcome"
+		case "MAIL":
+			m.from = rest
+		case "RCPT":
+			m.to = rest
+		case "DATA":
+			if err := text.PrintfLine("354 end with a dot"); err != nil {
+				return err
+			}
+			if m.message, err = text.ReadDotBytes(); err != nil {
+				return err
+			}
+		case "QUIT":
+			return text.PrintfLine("221 bye")
+		default:
+			reply = "502 unknown command"
+		}
+		if err := text.PrintfLine("%s", reply); err != nil {
+			return err
+		}
+	}
+}
+
+// TestSMTP mails a large message.
+func TestSMTP(t *testing.T) {
+	guard(t)
+	id := newIdentity(t)
+	for _, r := range routes(t) {
+		t.Run(r.name, func(t *testing.T) {
+			near, far := r.connect(t)
+			m := &mailbox{tls: id}
+			served := make(chan error, 1)
+			go func() { served <- m.serve(far) }()
+			c, err := smtp.NewClient(near, serverName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if err := c.StartTLS(id); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Auth(smtp.PlainAuth("", "user", "password", serverName)); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Mail("a@client.example"); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Rcpt("b@" + serverName); err != nil {
+				t.Fatal(err)
+			}
+			w, err := c.Data()
+			if err != nil {
+				t.Fatal(err)
+			}
+			message := mail(payload{1, 300000})
+			if _, err := w.Write(message); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Quit(); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case err := <-served:
+				if err != nil && err != io.EOF {
+					t.Errorf("server: %v", err)
+				}
+			case <-time.After(patience):
+				t.Fatal("the server does not end")
+			}
+			if want := base64.StdEncoding.EncodeToString([]byte("\x00user\x00password")); m.auth != want {
+				t.Errorf("AUTH: got %q, want %q", m.auth, want)
+			}
+			if want := "FROM:<a@client.example> BODY=8BITMIME"; m.from != want {
+				t.Errorf("MAIL: got %q, want %q", m.from, want)
+			}
+			if want := "TO:<b@" + serverName + ">"; m.to != want {
+				t.Errorf("RCPT: got %q, want %q", m.to, want)
+			}
+			if !bytes.Equal(m.message, message) {
+				t.Errorf("got a message of %d bytes, want %d", len(m.message), len(message))
+			}
+		})
+	}
+}
+
+// mail returns a message in lines, some of which begin with a dot.
+func mail(p payload) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "Subject: %d bytes\n\n", p.size)
+	for data := p.bytes(); len(data) > 0; {
+		n := min(len(data), 50)
+		fmt.Fprintf(&b, ".%x\n", data[:n])
+		data = data[n:]
+	}
+	return b.Bytes()
+}

@@ -1,0 +1,82 @@
+package conformance
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestThousand has 1,000 connections of one listener open at once, each with
+// payloads in both directions.
+func TestThousand(t *testing.T) {
+	guard(t)
+	const connections = 1000
+	needDescriptors(t, 2*connections+200)
+	// A few packets each: what all send at once is more than the queues hold.
+	const size = 4000
+	for _, r := range ethernet(t) {
+		t.Run(r.name, func(t *testing.T) {
+			ctx := bounded(t)
+			ln := r.listen(t)
+			var wg, open sync.WaitGroup
+			open.Add(2 * connections)
+			all := make(chan struct{}) // are open
+			go func() {
+				open.Wait()
+				close(all)
+			}()
+			exchange := func(c *net.TCPConn, send, receive payload) error {
+				defer c.Close()
+				open.Done()
+				select {
+				case <-all:
+				case <-ctx.Done():
+					return fmt.Errorf("not all are open: %w", ctx.Err())
+				}
+				sent := make(chan error, 1)
+				go func() {
+					_, err := c.Write(send.bytes())
+					sent <- errors.Join(err, c.CloseWrite())
+				}()
+				return errors.Join(receive.check(c), <-sent)
+			}
+			wg.Go(func() {
+				ln.SetDeadline(time.Now().Add(patience))
+				for range connections {
+					c, err := ln.AcceptTCP()
+					if err != nil {
+						t.Error(err)
+						open.Done()
+						continue
+					}
+					c.SetDeadline(time.Now().Add(patience))
+					wg.Go(func() {
+						// The port tells which connection it is.
+						seed := uint64(c.RemoteAddr().(*net.TCPAddr).Port)
+						if err := exchange(c, payload{seed, size}, payload{seed + 1<<16, size}); err != nil {
+							t.Errorf("server, connection %d: %v", seed, err)
+						}
+					})
+				}
+			})
+			for range connections {
+				wg.Go(func() {
+					c, err := r.dial(ctx, ln.Addr().String())
+					if err != nil {
+						t.Error(err)
+						open.Done()
+						return
+					}
+					seed := uint64(c.LocalAddr().(*net.TCPAddr).Port)
+					if err := exchange(c, payload{seed + 1<<16, size}, payload{seed, size}); err != nil {
+						t.Errorf("client, connection %d: %v", seed, err)
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}

@@ -1,0 +1,344 @@
+package interop
+
+import (
+	_ "embed"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+var write = flag.Bool("write", false, "write what TestTable sees to "+tableFile)
+
+const tableFile = "../../../docs/INTEROP.md"
+
+// A row of the table is a network with a party of ours and one that is not.
+type row struct {
+	network, role, peer string
+	// packages are those of Debian that the peer is made of, or "linux".
+	packages []string
+	// limit is the largest MTU of the network.
+	limit int
+	// open makes both parties; vdens is the program of this module.
+	open func(t *testing.T, vdens string) *rig
+}
+
+func (w *row) key() []string { return []string{w.network, w.role, w.peer} }
+
+// A rig is both parties, the host server and the host client.
+type rig struct {
+	us, them party
+	dev      string // the interface of them; empty means vde0
+	// ours and theirs are what each is called by the other, where that is not
+	// server and client. An address that is missing is not reached.
+	ours, theirs host
+	// fate lets the peer end and return, and says what that did. After it, both
+	// parties can be reached again.
+	fate func(t *testing.T) string
+}
+
+// A party is a host on the network of a row.
+type party interface {
+	echo(t *testing.T, h host)
+	serveEcho(t *testing.T)
+	run(t *testing.T, script string) (output string, status int)
+	// kill lets it end without a word, where it can.
+	kill()
+}
+
+var (
+	_ party = shell{}
+	_ party = stackParty{}
+)
+
+func (s shell) kill() { s.end(unix.SIGKILL) }
+
+// A stackParty is a stack of this process.
+type stackParty struct{ *vdestack.Stack }
+
+func (s stackParty) echo(t *testing.T, h host) {
+	t.Helper()
+	echo(t, s.Stack, h)
+}
+
+func (s stackParty) serveEcho(t *testing.T) {
+	t.Helper()
+	serveEcho(t, s.Stack)
+}
+
+func (s stackParty) run(t *testing.T, script string) (output string, status int) {
+	t.Helper()
+	cmd := s.Command(t.Context(), "/bin/sh", "-c", script)
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+func (s stackParty) kill() { s.Close() }
+
+// must runs a script that succeeds.
+func must(t *testing.T, p party, script string) (output string) {
+	t.Helper()
+	output, status := p.run(t, script)
+	if status != 0 {
+		t.Fatalf("%s: status %d: %s", script, status, output)
+	}
+	return output
+}
+
+// isHost reports whether a party is the host of a NAT, which has no interface on
+// the network, and sends nothing there but by forwards of TCP.
+func isHost(p party) bool {
+	_, ok := p.(hostParty)
+	return ok
+}
+
+// meet has both parties talk, the client first: it is the one that is new.
+func (r *rig) meet(t *testing.T) {
+	t.Helper()
+	if !isHost(r.them) {
+		ping(t, r.them, r.ours)
+	}
+	if !isHost(r.us) {
+		ping(t, r.us, r.theirs)
+	}
+	r.them.echo(t, r.ours)
+	r.us.echo(t, r.theirs)
+}
+
+// talk is what meet has seen.
+func (r *rig) talk() (frames, tcp string) {
+	frames, tcp = "both ways", "both ways"
+	if isHost(r.us) || isHost(r.them) {
+		frames = "a guest pings the host"
+	}
+	if r.ours[1] == "" || r.theirs[1] == "" {
+		tcp += "; over IPv6 from the guest only"
+	}
+	return frames, tcp
+}
+
+// setMTU sets the MTU of both interfaces, if they have it.
+func (r *rig) setMTU(t *testing.T, mtu int) bool {
+	t.Helper()
+	ip, dev := testenv.Need(t, "ip", "iproute2"), r.dev
+	if dev == "" {
+		dev = "vde0"
+	}
+	if !isHost(r.us) {
+		must(t, r.us, fmt.Sprintf("%s link set vde0 mtu %d", ip, mtu))
+	}
+	if isHost(r.them) {
+		return true
+	}
+	_, status := r.them.run(t, fmt.Sprintf("%s link set %s mtu %d", ip, dev, mtu))
+	return status == 0
+}
+
+// try sends packets of a size both ways. Those that may pass are waited for. It
+// returns what becomes of others.
+func (r *rig) try(t *testing.T, size int, may bool) (lost string) {
+	t.Helper()
+	if !r.setMTU(t, size) {
+		return fmt.Sprint(size, " is refused")
+	}
+	wait := "-c 1 -w 20" // until the first answer
+	if !may {
+		wait = "-c 3 -i 0.2 -W 0.5"
+	}
+	const headers = 20 + 8 // IPv4 and ICMP
+	script := fmt.Sprintf("%s -n -M do -s %d %s ", testenv.Need(t, "ping", "iputils-ping"), size-headers, wait)
+	var out, out2 string
+	var there, here int
+	if !isHost(r.them) {
+		out, there = r.them.run(t, script+r.ours[0])
+	}
+	if !isHost(r.us) {
+		out2, here = r.us.run(t, script+r.theirs[0])
+	}
+	switch {
+	case isHost(r.them):
+		there = here
+	case isHost(r.us):
+		here = there
+	}
+	if (here == 0) != (there == 0) {
+		t.Errorf("packets of %d bytes pass one way: ping ended with status %d here, %d there: %s%s", size, here, there, out, out2)
+	}
+	if here == 0 {
+		return ""
+	}
+	return fmt.Sprint(size, " is lost")
+}
+
+// mtu finds the largest MTU, where the network has the limit that is expected.
+func (r *rig) mtu(t *testing.T, limit int) string {
+	t.Helper()
+	defer r.setMTU(t, 1500)
+	sizes := []int{1500, 9000, limit}
+	if limit < largestMTU {
+		sizes = append(sizes, limit+1)
+	}
+	slices.Sort(sizes)
+	var largest int
+	var lost string
+	for _, size := range sizes {
+		switch now := r.try(t, size, size <= limit); {
+		case lost == "" && now == "":
+			largest = size
+		case lost == "":
+			lost = now
+		case now == "":
+			t.Errorf("packets of %d bytes pass, but %s", size, lost)
+		}
+	}
+	if lost == "" {
+		return fmt.Sprint(largest)
+	}
+	return fmt.Sprintf("%d; %s", largest, lost)
+}
+
+// largestMTU is the largest that our interfaces have, and a buffer of libvdeplug.
+const largestMTU = 9216
+
+// see fills the row: what is seen of frames, TCP, MTU and the peer's fate.
+func (w *row) see(t *testing.T, vdens string) []string {
+	r := w.open(t, vdens)
+	if r.ours == (host{}) {
+		r.ours, r.theirs = server, client
+	}
+	r.us.serveEcho(t)
+	r.them.serveEcho(t)
+	r.meet(t)
+	mtu := r.mtu(t, w.limit)
+	fate := r.fate(t)
+	r.meet(t)
+	frames, tcp := r.talk()
+	cells := []string{frames, tcp, mtu, fate}
+	t.Logf("seen: %q", cells)
+	return cells
+}
+
+// versions are those of the peer's parts here.
+func (w *row) versions(t *testing.T) string {
+	t.Helper()
+	var list []string
+	for _, p := range w.packages {
+		if p == "linux" {
+			var name unix.Utsname
+			if err := unix.Uname(&name); err != nil {
+				t.Fatal(err)
+			}
+			release, _, _ := strings.Cut(unix.ByteSliceToString(name.Release[:]), "-") // the rest is who has built it
+			list = append(list, "Linux "+release)
+			continue
+		}
+		out, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", p).Output()
+		if err != nil {
+			t.Fatalf("dpkg-query %s: %v", p, err)
+		}
+		list = append(list, p+" "+string(out))
+	}
+	return strings.Join(list, ", ")
+}
+
+// TestTable is docs/INTEROP.md: every row is what this test sees. It fails where
+// the file says something else; with -write it writes the file.
+func TestTable(t *testing.T) {
+	vdens := program(t, "vdens")
+	seen := make([][]string, len(rows))
+	complete := true
+	for i := range rows {
+		w := &rows[i]
+		t.Run(strings.Join(w.key(), ", "), func(t *testing.T) {
+			noLeaks(t)
+			seen[i] = w.see(t, vdens)
+		})
+		complete = complete && seen[i] != nil
+	}
+	switch {
+	case t.Failed():
+	case !*write:
+		compareTable(t, seen)
+	case complete:
+		writeTable(t, seen)
+	default:
+		t.Error("not all rows were seen: the table is written by root, with all programs")
+	}
+}
+
+var columns = []string{"network", "our side", "other side", "its versions", "frames", "TCP", "largest MTU", "the other side ends and returns"}
+
+// versionColumn is the one that differs among machines.
+const versionColumn = 3
+
+func tableLine(cells []string) string { return "| " + strings.Join(cells, " | ") + " |\n" }
+
+// text is the whole file, with what is around its table.
+//
+//go:embed testdata/INTEROP.md
+var text string
+
+// around returns what is before the rows of the table, and after them.
+func around() (before, after string) {
+	before, after, _ = strings.Cut(text, "{{table}}")
+	return before + tableLine(columns) + "|" + strings.Repeat("---|", len(columns)) + "\n", after
+}
+
+func writeTable(t *testing.T, seen [][]string) {
+	t.Helper()
+	var b strings.Builder
+	before, after := around()
+	b.WriteString(before)
+	for i := range rows {
+		b.WriteString(tableLine(slices.Concat(rows[i].key(), []string{rows[i].versions(t)}, seen[i])))
+	}
+	b.WriteString(after)
+	if err := os.WriteFile(tableFile, []byte(b.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// compareTable looks that the file has all rows, and no others, and says of those
+// that were seen what was seen.
+func compareTable(t *testing.T, seen [][]string) {
+	t.Helper()
+	file, err := os.ReadFile(tableFile)
+	if err != nil {
+		testenv.Skip(t, "no table to compare with: %v", err)
+	}
+	const rewrite = " (go test ./internal/test/interop -run TestTable -args -write)"
+	before, after := around()
+	rest, ok := strings.CutPrefix(string(file), before)
+	rest, ok2 := strings.CutSuffix(rest, after)
+	if !ok || !ok2 {
+		t.Fatal(tableFile + " differs from testdata/INTEROP.md around its table" + rewrite)
+	}
+	lines := slices.Collect(strings.Lines(rest))
+	if len(lines) != len(rows) {
+		t.Fatalf("%s has %d rows, want %d%s", tableFile, len(lines), len(rows), rewrite)
+	}
+	for i, line := range lines {
+		got := strings.Split(strings.TrimSuffix(strings.TrimPrefix(line, "| "), " |\n"), " | ")
+		if len(got) != len(columns) {
+			t.Errorf("%s: row %q has %d columns%s", tableFile, line, len(got), rewrite)
+			continue
+		}
+		want := slices.Concat(rows[i].key(), got[versionColumn:versionColumn+1], seen[i])
+		if seen[i] == nil {
+			want, got = want[:versionColumn], got[:versionColumn]
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got row %q, want %q%s", tableFile, got, want, rewrite)
+		}
+	}
+}

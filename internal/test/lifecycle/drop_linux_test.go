@@ -1,0 +1,709 @@
+//go:build amd64 || arm64
+
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	programs["drop"] = drop
+	programs["outlive"] = outlive
+	programs["become"] = become
+	programs["hide"] = hide
+	programs["readHelper"] = readHelper
+	programs["peek"] = peek
+}
+
+// stranger is a user and a group that are neither root's nor the tests'.
+const stranger = 12345
+
+// A dropping is what a program does to itself after its first stack.
+type dropping struct {
+	name string
+	root bool // it takes root
+	do   func()
+	// refused is what the error of commands says, where there are none any more.
+	refused string
+}
+
+var droppings = []dropping{
+	{name: "nothing", do: func() {}},
+	{name: "user", root: true, do: func() {
+		check(syscall.Setgroups([]int{stranger}))
+		check(syscall.Setgid(stranger))
+		check(syscall.Setuid(stranger))
+	}, refused: "the user namespace of the stack belongs to user 0, and the program has become user 12345"},
+	{name: "effective user", root: true, do: func() { check(syscall.Setresuid(-1, stranger, -1)) },
+		refused: "the program has become user 12345"},
+	{name: "real user", root: true, do: func() {
+		if cat, err := os.Readlink("/bin/cat"); err == nil && strings.Contains(cat, "busybox") {
+			fmt.Println("busybox gives the rights of an effective user up itself")
+			return
+		}
+		check(syscall.Setresuid(stranger, -1, -1))
+	}},
+	{name: "groups", root: true, do: func() {
+		check(syscall.Setgroups([]int{stranger, stranger + 1}))
+		check(syscall.Setgid(stranger))
+	}},
+	{name: "root directory", root: true, do: func() {
+		if _, err := os.Stat("/usr/bin/sleep"); err != nil {
+			fmt.Println("there are no programs in /usr, as a root directory")
+			return
+		}
+		check(os.Chdir("/usr"))
+		check(syscall.Chroot("."))
+	}},
+	{name: "no_new_privs", do: func() { check(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) }},
+	{name: "capabilities", root: true, do: func() { keep(unix.CAP_KILL) }},
+	{name: "capabilities and no_new_privs", root: true, do: func() {
+		keep(unix.CAP_KILL)
+		check(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	}},
+	{name: "bounding set", root: true, do: func() { bound(unix.CAP_SETPCAP, unix.CAP_CHOWN) }},
+	{name: "bounding set and capabilities", root: true, do: func() {
+		bound()
+		keep()
+	}},
+	{name: "securebits", root: true, do: func() {
+		check(unix.Prctl(unix.PR_SET_SECUREBITS, noroot|norootLocked, 0, 0, 0))
+	}},
+	{name: "no ambient capabilities", root: true, do: func() {
+		check(unix.Prctl(unix.PR_SET_SECUREBITS, noAmbientRaise|noAmbientRaiseLocked, 0, 0, 0))
+	}},
+	{name: "ambient capabilities", root: true, do: func() {
+		set := capabilities()
+		set[0].Inheritable |= 1<<unix.CAP_CHOWN | 1<<unix.CAP_SYS_PTRACE
+		setCapabilities(set)
+		check(unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_CHOWN, 0, 0))
+		check(unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_SYS_PTRACE, 0, 0))
+	}},
+	{name: "Landlock", do: landlock},
+	{name: "seccomp", do: func() {
+		check(testenv.Refuse(testenv.Rule{Call: unix.SYS_MKNODAT, Err: unix.EPERM}))
+	}},
+	{name: "limits", do: func() {
+		for _, limit := range []int{unix.RLIMIT_FSIZE, unix.RLIMIT_STACK, unix.RLIMIT_CORE, unix.RLIMIT_NOFILE, unix.RLIMIT_CPU, unix.RLIMIT_MEMLOCK} {
+			var l unix.Rlimit
+			check(unix.Getrlimit(limit, &l))
+			l.Max = min(l.Max, 1<<20)
+			l.Cur = min(l.Cur, 1<<18)
+			check(unix.Setrlimit(limit, &l))
+		}
+	}},
+	{name: "schedule", do: func() {
+		var cpus, one unix.CPUSet
+		check(unix.SchedGetaffinity(0, &cpus))
+		for i := range 1024 {
+			if cpus.IsSet(i) {
+				one.Set(i)
+				break
+			}
+		}
+		check(unix.SchedSetaffinity(0, &one))
+		check(unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Nice: 7}, 0))
+		check(unix.Prctl(unix.PR_SET_TIMERSLACK, 123456, 0, 0, 0))
+		check(os.WriteFile("/proc/self/oom_score_adj", []byte("321"), 0))
+	}},
+	{name: "session", do: func() {
+		if _, err := unix.Setsid(); err != nil {
+			check(unix.Setpgid(0, 0))
+		}
+	}},
+	{name: "umask and directory", do: func() {
+		syscall.Umask(0o271)
+		check(os.Chdir("/proc"))
+	}},
+	{name: "signals", do: func() {
+		blockHere(unix.SIGUSR1)
+		signal.Ignore(unix.SIGUSR2, unix.SIGHUP)
+	}},
+}
+
+// Of linux/securebits.h.
+const (
+	noroot, norootLocked                 = 1 << 0, 1 << 1
+	noAmbientRaise, noAmbientRaiseLocked = 1 << 6, 1 << 7
+)
+
+// capabilities returns those of the thread.
+func capabilities() (set [2]unix.CapUserData) {
+	check(unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &set[0]))
+	return set
+}
+
+func setCapabilities(set [2]unix.CapUserData) {
+	check(unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &set[0]))
+}
+
+// keep leaves the thread these of its capabilities.
+func keep(caps ...int) {
+	var mask uint32
+	for _, c := range caps {
+		mask |= 1 << c
+	}
+	set := capabilities()
+	for i := range set {
+		set[i].Permitted &= mask
+		set[i].Effective &= mask
+		mask = 0
+	}
+	setCapabilities(set)
+}
+
+// bound leaves these in the bounding set of the thread.
+func bound(caps ...int) {
+	for c := range 64 {
+		if v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0); err != nil || v == 0 {
+			continue
+		}
+		drop := true
+		for _, k := range caps {
+			drop = drop && k != c
+		}
+		if drop {
+			check(unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0))
+		}
+	}
+}
+
+// blockHere blocks a signal in the thread.
+func blockHere(sig unix.Signal) {
+	set := uint64(1) << (sig - 1)
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, uintptr(unsafe.Pointer(&set)), 0, 8, 0, 0); errno != 0 {
+		fail("rt_sigprocmask: %v", errno)
+	}
+}
+
+// landlock lets the thread read programs and /proc only.
+func landlock() {
+	const read = unix.LANDLOCK_ACCESS_FS_READ_FILE
+	attr := unix.LandlockRulesetAttr{Handled_access_fs: read}
+	set, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), 8, 0)
+	if errno == unix.ENOSYS || errno == unix.EOPNOTSUPP {
+		fmt.Println("the kernel has no Landlock")
+		return
+	}
+	if errno != 0 {
+		fail("landlock_create_ruleset: %v", errno)
+	}
+	for _, dir := range []string{"/usr", "/bin", "/lib", "/lib64", "/proc", "/etc/ld.so.cache"} {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err == unix.ENOENT {
+			continue
+		}
+		check(err)
+		rule := unix.LandlockPathBeneathAttr{Allowed_access: read, Parent_fd: int32(fd)}
+		if _, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, set, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)), 0, 0, 0); errno != 0 {
+			fail("landlock_add_rule: %v", errno)
+		}
+	}
+	check(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, set, 0, 0); errno != 0 {
+		fail("landlock_restrict_self: %v", errno)
+	}
+}
+
+// A hiding is a system call that a seccomp filter refuses, so that the command could
+// not be given what its starter has.
+type hiding struct {
+	name   string
+	option uint32 // of prctl; 0 means all
+	text   string // of the error
+}
+
+var hidings = []hiding{
+	{name: "prctl", text: "reading the credentials that the command is to have: prctl: "},
+	{name: "PR_CAPBSET_READ", option: unix.PR_CAPBSET_READ, text: "reading the credentials that the command is to have: prctl: "},
+	{name: "PR_GET_SECUREBITS", option: unix.PR_GET_SECUREBITS, text: "reading the credentials that the command is to have: prctl: "},
+	{name: "PR_GET_NO_NEW_PRIVS", option: unix.PR_GET_NO_NEW_PRIVS, text: "reading the credentials that the command is to have: prctl: "},
+	{name: "PR_SET_PDEATHSIG", option: unix.PR_SET_PDEATHSIG, text: "prctl PR_SET_PDEATHSIG: "},
+	{name: "PR_SET_SECUREBITS", option: unix.PR_SET_SECUREBITS, text: "prctl PR_SET_SECUREBITS: "},
+	{name: "PR_CAP_AMBIENT", option: unix.PR_CAP_AMBIENT, text: "prctl PR_CAP_AMBIENT_RAISE: "},
+	{name: "PR_CAPBSET_DROP", option: unix.PR_CAPBSET_DROP, text: "prctl PR_CAPBSET_DROP: "},
+}
+
+// hide has a filter refuse a call, after the first stack, and starts a command.
+func hide() {
+	var h hiding
+	for _, h = range hidings {
+		if h.name == os.Args[1] {
+			break
+		}
+	}
+	errno := unix.EPERM
+	if os.Args[2] == "ENOSYS" {
+		errno = unix.ENOSYS
+	}
+	s, err := vdestack.Open("mem://hide", "10.0.0.1/24")
+	check(err)
+	start := func() ([]byte, error) { return s.Command(contextOf(time.Minute), "echo", "it runs").Output() }
+	_, err = start()
+	check(err)
+	before := descriptors()
+	check(testenv.Refuse(testenv.Rule{Call: unix.SYS_PRCTL, Mask: h.option, Equal: h.option != 0, Err: errno}))
+	out, err := start()
+	if !errors.Is(err, errno) || !strings.Contains(err.Error(), h.text) || !strings.Contains(err.Error(), "seccomp filter") || len(out) > 0 {
+		fail("a command: %q, %v, want an error with %q that names the filter", out, err, h.text)
+	}
+	fmt.Println(err)
+	if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+		fail("child %d is left, %v", pid, err)
+	}
+	if after := descriptors(); len(after) != len(before) {
+		fail("descriptors: %v, %v before", after, before)
+	}
+}
+
+// TestHidden starts commands where a seccomp filter hides what they are to have, or
+// would leave them more: they do not run, and the error says why.
+func TestHidden(t *testing.T) {
+	for _, h := range hidings {
+		for _, errno := range []string{"EPERM", "ENOSYS"} {
+			t.Run(h.name+" "+errno, func(t *testing.T) { run(t, program(t, "hide", h.name, errno)) })
+		}
+	}
+}
+
+// inherited returns what a process has from the thread that started it.
+func inherited(t *testing.T, pid string) map[string]string {
+	t.Helper()
+	proc := "/proc/" + pid + "/"
+	all := make(map[string]string)
+	for _, name := range []string{"root", "cwd", "ns/mnt"} {
+		link, err := os.Readlink(proc + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = link
+	}
+	read := func(name string) string {
+		text, err := os.ReadFile(proc + name)
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			return errno.Error() // the kernel does not have it
+		}
+		return string(text)
+	}
+	for _, name := range []string{"cgroup", "limits", "oom_score_adj", "timerslack_ns", "personality", "attr/current"} {
+		all[name] = read(name)
+	}
+	for line := range strings.Lines(read("status")) {
+		label, value, _ := strings.Cut(line, ":")
+		switch label {
+		case "Uid", "Gid", "Groups", "Umask", "NoNewPrivs", "Seccomp", "Seccomp_filters", "Cpus_allowed", "SigBlk", "SigIgn", "SigCgt",
+			"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb":
+			all[label] = strings.TrimSpace(value)
+		}
+	}
+	stat := read("stat")
+	f := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(f) < 39 {
+		t.Fatalf("process %s: %q", pid, stat)
+	}
+	// Numbers of proc_pid_stat(5); the first of these is 3.
+	for name, n := range map[string]int{"parent": 4, "group": 5, "session": 6, "terminal": 7, "priority": 18, "nice": 19, "real time": 40, "policy": 41} {
+		all[name] = f[n-3]
+	}
+	return all
+}
+
+// drop gives something up after its first stack, and compares a command with what
+// os/exec starts.
+func drop() {
+	var d dropping
+	for _, d = range droppings {
+		if d.name == os.Args[1] {
+			break
+		}
+	}
+	secret, refused := os.Args[2], os.Args[3]
+	runtime.LockOSThread()
+	if len(os.Args) > 4 { // plain
+		check(testenv.Refuse(testenv.Rule{Call: unix.SYS_CLONE, Mask: unix.CLONE_NEWUSER, Err: unix.EPERM}))
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	check(err)
+	s, err := vdestack.Open("mem://drop", "10.0.0.1/24")
+	check(err)
+	check(s.Command(contextOf(time.Minute), "true").Run())
+	d.do()
+	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	check(err)
+
+	if refused != "" {
+		err := s.Command(context.Background(), "/bin/cat", secret).Run()
+		if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), refused) {
+			fail("a command: %v", err)
+		}
+		fmt.Println(err)
+		return
+	}
+
+	child := func(name string, arg ...string) *exec.Cmd {
+		c := exec.Command(name, arg...)
+		c.Stdin, c.Stdout, c.Stderr = null, null, null
+		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		return c
+	}
+	command := func(name string, arg ...string) *vdestack.Cmd {
+		c := s.Command(context.Background(), name, arg...)
+		c.Stdin, c.Stdout, c.Stderr, c.KeepGroup = null, null, null, true
+		return c
+	}
+	want, got := child("/bin/cat"), command("/bin/cat")
+	// They have executed the program, with what the exec gives, when they answer: the
+	// kernel gives credentials a little after it has left the memory.
+	answer := func(in io.Writer, out io.Reader) {
+		_, err := io.WriteString(in, "x")
+		check(err)
+		_, err = io.ReadFull(out, make([]byte, 1))
+		check(err)
+	}
+	want.Stdin, want.Stdout, got.Stdin, got.Stdout = nil, nil, nil, nil
+	in, err := want.StdinPipe()
+	check(err)
+	out, err := want.StdoutPipe()
+	check(err)
+	check(want.Start())
+	answer(in, out)
+	in2, err := got.StdinPipe()
+	check(err)
+	out2, err := got.StdoutPipe()
+	check(err)
+	check(got.Start())
+	answer(in2, out2)
+	if now, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || now != before {
+		fail("dumpable is %d, %v, and was %d before the command", now, err, before)
+	}
+	fmt.Println(want.Process.Pid, got.Process.Pid)
+	os.Stdin.Read(make([]byte, 1)) // until the test has looked at them
+	// Files of others: to be read, and executed.
+	for _, args := range [][]string{{"/bin/cat", secret}, {secret}} {
+		want, got := child(args[0], args[1:]...).Run(), command(args[0], args[1:]...).Run()
+		if (want == nil) != (got == nil) || errors.Is(want, unix.EACCES) != errors.Is(got, unix.EACCES) {
+			fail("%q: %v, want %v", args, got, want)
+		}
+		fmt.Printf("%q: %v\n", args, got)
+	}
+	fmt.Println("done")
+}
+
+// TestDrop compares the commands of programs that have given something up.
+func TestDrop(t *testing.T) {
+	for _, d := range droppings {
+		t.Run(d.name, func(t *testing.T) {
+			if d.root && os.Geteuid() != 0 {
+				t.Skip("for root")
+			}
+			d.compare(t, network)
+		})
+	}
+}
+
+// TestDropPlain does so where there are no user namespaces. Commands have the
+// capabilities over the network there only if the program may pass them on.
+func TestDropPlain(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("for root")
+	}
+	for _, d := range droppings {
+		switch d.name {
+		case "user", "effective user", "capabilities", "bounding set and capabilities":
+			d.refused = "the program has given up CAP_SYS_ADMIN"
+		case "nothing", "groups", "root directory", "bounding set", "securebits", "Landlock", "schedule":
+		default:
+			continue
+		}
+		t.Run(d.name, func(t *testing.T) {
+			more := uint64(network)
+			if d.name == "bounding set" {
+				more = 0
+			}
+			d.compare(t, more, "plain")
+		})
+	}
+}
+
+// compare runs the program, whose commands have more capabilities than its children.
+func (d *dropping) compare(t *testing.T, more uint64, plain ...string) {
+	secret := t.TempDir() + "/secret"
+	if err := os.WriteFile(secret, []byte("#!/bin/true\n"), 0o100); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(secret, stranger+7, stranger+7); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := program(t, "drop", append([]string{d.name, secret, d.refused}, plain...)...)
+	cmd.WaitDelay = 5 * time.Second // something of it lives on
+	if d.refused != "" {
+		run(t, cmd)
+		return
+	}
+	out, in := launch(t, cmd)
+	var pids []string
+	for len(pids) != 2 {
+		line := readLine(t, out)
+		t.Log(line)
+		pids = strings.Fields(line)
+	}
+	want, got := inherited(t, pids[0]), inherited(t, pids[1])
+	for name, w := range want {
+		if strings.HasPrefix(name, "Cap") {
+			set, err := strconv.ParseUint(w, 16, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w = fmt.Sprintf("%016x", (set|more)&^(1<<unix.CAP_SYS_PTRACE))
+		}
+		if got[name] != w && w != unix.EPERM.Error() { // the slack is shown to root
+			t.Errorf("%s of a command: %q, want %q", name, got[name], w)
+		}
+	}
+	in.Close()
+	for line := ""; line != "done"; {
+		line = readLine(t, out)
+		t.Log(line)
+	}
+}
+
+// network are the capabilities that all commands have over their stack.
+const network = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_NET_BROADCAST
+
+// outlive starts a command, does what could save it from the program's end, says the
+// number of the process that is to end, and ends by itself or is killed.
+func outlive() {
+	how := os.Args[1]
+	if how == "ids" {
+		check(syscall.Setresuid(stranger, 0, 0))
+	}
+	s, err := vdestack.Open("mem://outlive", "10.0.0.1/24")
+	check(err)
+	helper := theHelper()
+	c := s.Command(context.Background(), "sleep", "1000")
+	switch how {
+	case "change", "set-user-ID", "stopped":
+		c = s.Command(context.Background(), "/proc/self/exe")
+		if how == "set-user-ID" {
+			c.Path = os.Args[3]
+		}
+		c.Env = append(os.Environ(), programName+"=become")
+	case "background":
+		c = s.Command(context.Background(), "sh", "-c", "sleep 1000 & echo $!; wait")
+	}
+	out, err := c.StdoutPipe()
+	check(err)
+	tid := make(chan int)
+	var start func()
+	start = func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			go start() // the first thread of a program does not end
+			select {}
+		}
+		if how == "capabilities" {
+			keep()
+		}
+		check(c.Start())
+		tid <- unix.Gettid()
+		if how != "thread" {
+			select {}
+		}
+		// The thread ends with the goroutine.
+	}
+	go start()
+	thread := <-tid
+	pid := c.Process.Pid
+	switch how {
+	case "thread":
+		if !eventually(10*time.Second, func() bool { return unix.Tgkill(os.Getpid(), thread, 0) == unix.ESRCH }) {
+			fail("thread %d does not end", thread)
+		}
+		if state := status(strconv.Itoa(pid), "State"); state == "" || strings.HasPrefix(state, "Z") {
+			fail("the command ended with the thread that had started it: %q", state)
+		}
+	case "user", "close":
+		check(syscall.Setuid(stranger))
+	case "background":
+		_, err := fmt.Fscan(out, &pid)
+		check(err)
+	case "change", "set-user-ID", "stopped":
+		var user int
+		_, err := fmt.Fscan(out, &user)
+		check(err)
+		if user != stranger {
+			fmt.Println("skip: the command does not change its user here")
+			return
+		}
+	}
+	if how == "stopped" {
+		check(unix.Kill(helper, unix.SIGSTOP))
+		if !eventually(10*time.Second, func() bool { return strings.HasPrefix(status(strconv.Itoa(helper), "State"), "T") }) {
+			fail("the helper does not stop")
+		}
+	}
+	fmt.Println(pid)
+	os.Stdin.Read(make([]byte, 1))
+	if how == "close" {
+		s.Close()
+		c.Wait()
+		fmt.Println("closed")
+		select {}
+	}
+	ends[os.Args[2]]()
+}
+
+// become is a command that is, or becomes, another user.
+func become() {
+	if os.Geteuid() != stranger {
+		check(syscall.Setresuid(stranger, stranger, stranger))
+	}
+	fmt.Println(os.Geteuid())
+	select {}
+}
+
+// TestOutlive ends programs, and their commands end, whatever the program, the thread
+// that started them and they themselves have become.
+func TestOutlive(t *testing.T) {
+	for _, tt := range []struct {
+		how  string
+		root bool
+		ends []string
+	}{
+		{how: "nothing"}, {how: "thread"}, {how: "capabilities"}, {how: "background"},
+		{how: "user", root: true}, {how: "close", root: true},
+		{how: "ids", root: true}, {how: "set-user-ID", root: true}, {how: "stopped", root: true},
+		{how: "change", root: true, ends: []string{"exit", "kill", "abort", "exec"}},
+	} {
+		if tt.ends == nil {
+			tt.ends = []string{"kill"}
+		}
+		for _, end := range tt.ends {
+			t.Run(tt.how+", "+end, func(t *testing.T) {
+				if tt.root && os.Geteuid() != 0 {
+					t.Skip("for root")
+				}
+				args := []string{tt.how, end}
+				switch tt.how {
+				case "background":
+					if !signalsGroups(t) {
+						t.Skip("needs PIDFD_SIGNAL_PROCESS_GROUP (Linux 6.9)")
+					}
+				case "set-user-ID":
+					args = append(args, setUserID(t))
+				}
+				cmd := program(t, "outlive", args...)
+				if end == "abort" {
+					cmd.Dir = t.TempDir() // for the dump
+				}
+				out, in := launch(t, cmd)
+				line := readLine(t, out)
+				if reason, ok := strings.CutPrefix(line, "skip: "); ok {
+					t.Skip(reason)
+				}
+				pid, err := strconv.Atoi(line)
+				if err != nil {
+					t.Fatal(err)
+				}
+				fd, err := unix.PidfdOpen(pid, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer unix.Close(fd)
+				if end != "exec" {
+					in.Close()
+				} else if _, err := in.Write([]byte{1}); err != nil { // what it executes ends with its input
+					t.Fatal(err)
+				}
+				if tt.how == "close" {
+					readLine(t, out)
+				}
+				if !ended(fd, 5*time.Second) {
+					unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+					t.Error("the command outlives the program, or its stack")
+				}
+			})
+		}
+	}
+}
+
+// signalsGroups reports that the kernel can send a signal to the group of a process.
+func signalsGroups(t *testing.T) bool {
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	return unix.PidfdSendSignal(fd, 0, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP) != unix.EINVAL
+}
+
+// setUserID makes a program of this test that belongs to the stranger, and to whose
+// user id it switches.
+func setUserID(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := t.TempDir() + "/program"
+	if err := errors.Join(os.WriteFile(path, text, 0o755), os.Chown(path, stranger, -1), os.Chmod(path, 0o755|os.ModeSetuid)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// readHelper has a command read the memory of the helper, which is the program's.
+func readHelper() {
+	s, err := vdestack.Open("mem://peek", "10.0.0.1/24")
+	check(err)
+	c := s.Command(contextOf(time.Minute), "/proc/self/exe", strconv.Itoa(theHelper()), strconv.Itoa(os.Getpid()))
+	c.Env = append(os.Environ(), programName+"=peek")
+	out, err := c.CombinedOutput()
+	if err != nil {
+		fail("%v\n%s", err, out)
+	}
+}
+
+// peek is that command.
+func peek() {
+	for _, pid := range os.Args[1:] {
+		for _, flag := range []int{os.O_RDONLY, os.O_RDWR} {
+			if f, err := os.OpenFile("/proc/"+pid+"/mem", flag, 0); err == nil {
+				fail("a command has opened %s", f.Name())
+			}
+		}
+		if link, err := os.Readlink("/proc/" + pid + "/fd/0"); err == nil {
+			fail("a command sees descriptor 0 of process %s: %s", pid, link)
+		}
+	}
+	// It may still trace what it has started itself.
+	child := exec.Command("sleep", "1000")
+	check(child.Start())
+	defer child.Wait()
+	defer child.Process.Kill()
+	f, err := os.Open("/proc/" + strconv.Itoa(child.Process.Pid) + "/mem")
+	check(err)
+	f.Close()
+}
+
+// TestHelperMemory keeps commands from the memory of the program.
+func TestHelperMemory(t *testing.T) { run(t, program(t, "readHelper")) }

@@ -1,0 +1,176 @@
+//go:build amd64 || arm64
+
+package lifecycle
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/vdeplug"
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	programs["givenUp"] = givenUp
+	programs["notDumpable"] = notDumpable
+}
+
+// givenUp calls everything in stacks that were made before a drop. What the drop
+// takes away is refused with the reason; the rest works.
+func givenUp() {
+	drop := os.Args[1]
+	// Who has the same user has all that the stacks' user has.
+	taken := drop == "setuid" || drop == "seteuid"
+	s, err := vdestack.Open("mem://given", "10.6.0.1/24")
+	check(err)
+	peer, err := vdestack.Open("mem://given", "10.6.0.2/24")
+	check(err)
+	old, err := s.RTNL()
+	check(err)
+	index := s.Stats().Interfaces[0].Index
+	check(drops[drop]())
+
+	ctx := contextOf(time.Minute)
+	closing := func(c io.Closer, err error) error {
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	socket := func(domain, typ, proto int) func() error {
+		return func() error { return closing(s.Socket(domain, typ, proto)) }
+	}
+	configure := func(nl *rtnl.Conn, addr string) error { return nl.AddrAdd(index, netip.MustParsePrefix(addr)) }
+	from := func(port int) func() error {
+		return func() error {
+			d := vdestack.Dialer{Stack: s, Dialer: net.Dialer{LocalAddr: &net.UDPAddr{Port: port}}}
+			return closing(d.Dial("udp", "10.6.0.2:9"))
+		}
+	}
+	for _, tt := range []struct {
+		name  string
+		takes bool // capabilities over the stack
+		call  func() error
+	}{
+		{"Socket", false, socket(unix.AF_INET, unix.SOCK_STREAM, 0)},
+		{"Socket, packet", false, socket(unix.AF_PACKET, unix.SOCK_RAW, 0)},
+		{"Socket, raw", false, socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)},
+		{"Listen", false, func() error {
+			ln, err := s.Listen("tcp", "10.6.0.1:8080")
+			if err == nil {
+				echo(peer, ln)
+				ln.Close()
+			}
+			return err
+		}},
+		{"Listen, low port", true, func() error { return closing(s.Listen("tcp", ":80")) }},
+		{"ListenPacket, low port", true, func() error { return closing(s.ListenPacket("udp", ":53")) }},
+		{"ListenPacket, raw", false, func() error { return closing(s.ListenPacket("ip4:icmp", "0.0.0.0")) }},
+		{"Dial", false, from(5000)},
+		{"Dial, low port", true, from(500)},
+		{"Sysctl", true, func() error { return s.Sysctl("net.ipv4.ip_forward", "1") }},
+		{"RTNL, reading", false, func() error {
+			nl, err := s.RTNL()
+			if err == nil {
+				_, err = nl.Links()
+				nl.Close()
+			}
+			return err
+		}},
+		{"RTNL", true, func() error {
+			nl, err := s.RTNL()
+			check(err)
+			defer nl.Close()
+			return configure(nl, "10.7.0.1/24")
+		}},
+		{"RTNL, older", true, func() error { return configure(old, "10.7.0.2/24") }},
+		{"Stats", false, func() error { return s.Stats().Interfaces[0].Err }},
+		{"NetNS", false, func() error { return closing(peer.NetNS()) }},
+		{"Open", true, func() error { return closing(vdestack.Open("lan://another", "10.8.0.1/24")) }},
+		{"Open, the same network", true, func() error { return closing(vdestack.Open("mem://given", "10.6.0.3/24")) }},
+		{"plug", true, func() error { return closing(vdeplug.Open("mem://given", nil)) }},
+		{"Command", true, func() error {
+			cmd := s.Command(ctx, "/bin/true")
+			if drop == "chroot" {
+				return nil // there are no programs
+			}
+			return cmd.Run()
+		}},
+		{"Close", false, s.Close},
+		{"Close, lent", true, peer.Close}, // the interface is to go, for NetNS was called
+	} {
+		err := tt.call()
+		switch text := fmt.Sprint(err); {
+		case !tt.takes || !taken:
+			if err != nil {
+				fail("%s: %v", tt.name, err)
+			}
+		case !strings.Contains(text, "the program has become user 65534") || !strings.Contains(text, "change the user before the first stack is made"):
+			fail("%s: %v, want the reason", tt.name, err)
+		}
+	}
+	if taken {
+		// The program may make itself dumpable, and is another user then.
+		check(unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
+		s, err := vdestack.Open("mem://new", "10.6.0.1/24")
+		check(err)
+		ln, err := s.Listen("tcp", ":80")
+		check(err)
+		second, err := vdestack.Open("mem://new", "10.6.0.2/24")
+		check(err)
+		ln2, err := s.Listen("tcp", "10.6.0.1:81")
+		check(err)
+		echo(second, ln2)
+		check(s.Sysctl("net.ipv4.ip_forward", "1"))
+		out, err := s.Command(ctx, "id", "-u").Output()
+		if err != nil || strings.TrimSpace(string(out)) != fmt.Sprint(os.Geteuid()) {
+			fail("a command of the new user: %q, %v", out, err)
+		}
+		check(ln.Close())
+		check(second.Close())
+		check(s.Close())
+	}
+}
+
+// notDumpable changes the user before the first stack.
+func notDumpable() {
+	check(drops["setuid"]())
+	_, err := vdestack.Open("mem://first", "10.6.0.1/24")
+	if err == nil || !strings.Contains(err.Error(), "call prctl(PR_SET_DUMPABLE, 1) before the first stack") {
+		fail("%v, want what to do", err)
+	}
+	if v, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); v == 1 || err != nil {
+		fail("the process was made dumpable")
+	}
+	check(unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
+	s, err := vdestack.Open("mem://first", "10.6.0.1/24")
+	check(err)
+	ln, err := s.Listen("tcp", ":80")
+	check(err)
+	check(ln.Close())
+	check(s.Close())
+}
+
+// TestGivenUp uses stacks after the program has given up what it had.
+func TestGivenUp(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("an ordinary user has nothing to give up")
+		return
+	}
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		testenv.Skip(t, "%v", err)
+	}
+	for drop := range drops {
+		t.Run(drop, func(t *testing.T) { run(t, program(t, "givenUp", drop)) })
+	}
+	t.Run("before", func(t *testing.T) { run(t, program(t, "notDumpable")) })
+}

@@ -1,0 +1,309 @@
+//go:build amd64 || arm64
+
+package lifecycle
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/vdeplug"
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	programs["isolate"] = isolate
+	programs["intrude"] = intrude
+	programs["isolatedEnds"] = isolatedEnds
+	programs["isolatedPlain"] = isolatedPlain
+}
+
+// intrude is a command that tries what it may not with another one, and says what
+// it could.
+func intrude() {
+	pid, err := strconv.Atoi(os.Args[1])
+	check(err)
+	runtime.LockOSThread() // who traces is a thread
+	nl, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	check(err)
+	ask := func(typ netlink.HeaderType, flags netlink.HeaderFlags, header int, attrs func(*netlink.AttributeEncoder)) error {
+		ae := netlink.NewAttributeEncoder()
+		attrs(ae)
+		body, err := ae.Encode()
+		check(err)
+		if typ != unix.RTM_GETLINK { // which has an answer of its own
+			flags |= netlink.Acknowledge
+		}
+		_, err = nl.Execute(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request | flags}, Data: append(make([]byte, header), body...)})
+		return err
+	}
+	var nsid int32
+	there := func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.IFLA_IFNAME, "vde0")
+		ae.Int32(unix.IFLA_TARGET_NETNSID, nsid)
+	}
+	bridge := func(name string, where func(*netlink.AttributeEncoder)) error {
+		return ask(unix.RTM_NEWLINK, netlink.Create|netlink.Excl, unix.SizeofIfInfomsg, func(ae *netlink.AttributeEncoder) {
+			ae.String(unix.IFLA_IFNAME, name)
+			ae.Nested(unix.IFLA_LINKINFO, func(ae *netlink.AttributeEncoder) error {
+				ae.String(unix.IFLA_INFO_KIND, "bridge")
+				return nil
+			})
+			where(ae)
+		})
+	}
+	open := func(name string) error {
+		f, err := os.OpenFile(fmt.Sprintf("/proc/%d/%s", pid, name), os.O_RDONLY, 0)
+		if err == nil {
+			f.Close()
+		}
+		return err
+	}
+	// Anybody may ask for the number of a namespace here, or give it one; what counts
+	// is what that is good for.
+	ask(unix.RTM_NEWNSID, 0, 4, func(ae *netlink.AttributeEncoder) {
+		ae.Int32(unix.NETNSA_NSID, int32(pid))
+		ae.Uint32(unix.NETNSA_PID, uint32(pid))
+	})
+	nsid, err = numberOf(nl, pid)
+	check(err)
+	if nsid < 0 {
+		fail("the namespace of process %d has no number", pid)
+	}
+	check(exec.Command("ip", "link", "add", "own", "type", "veth", "peer", "name", "own2").Run())
+	for _, try := range []struct {
+		name string
+		call func() error
+	}{
+		{"list", func() error { return ask(unix.RTM_GETLINK, 0, unix.SizeofIfInfomsg, there) }},
+		{"make", func() error {
+			return bridge("made", func(ae *netlink.AttributeEncoder) { ae.Uint32(unix.IFLA_NET_NS_PID, uint32(pid)) })
+		}},
+		{"move", func() error {
+			return ask(unix.RTM_NEWLINK, 0, unix.SizeofIfInfomsg, func(ae *netlink.AttributeEncoder) {
+				ae.String(unix.IFLA_IFNAME, "own")
+				ae.Uint32(unix.IFLA_NET_NS_PID, uint32(pid))
+			})
+		}},
+		{"delete", func() error { return ask(unix.RTM_DELLINK, 0, unix.SizeofIfInfomsg, there) }},
+		{"mem", func() error { return open("mem") }},
+		{"ns/net", func() error { return open("ns/net") }},
+		{"ns/user", func() error { return open("ns/user") }},
+		{"fd", func() error { _, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/0", pid)); return err }},
+		{"read", func() error {
+			b := make([]byte, 1)
+			_, err := unix.ProcessVMReadv(pid, []unix.Iovec{{Base: &b[0], Len: 1}}, []unix.RemoteIovec{{Base: uintptr(unsafe.Pointer(&b[0])), Len: 1}}, 0)
+			if err == unix.EFAULT {
+				return nil // it was let in
+			}
+			return err
+		}},
+		{"trace", func() error {
+			err := unix.PtraceAttach(pid)
+			if err == nil {
+				unix.Wait4(pid, nil, unix.WALL, nil)
+				unix.PtraceDetach(pid)
+			}
+			return err
+		}},
+	} {
+		if try.call() == nil {
+			fmt.Print(try.name, " ")
+		}
+	}
+}
+
+// numberOf returns the number of the network namespace of a process.
+func numberOf(nl *netlink.Conn, pid int) (int32, error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.Uint32(unix.NETNSA_PID, uint32(pid))
+	body, err := ae.Encode()
+	check(err)
+	answers, err := nl.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETNSID, Flags: netlink.Request}, Data: append(make([]byte, 4), body...)})
+	if err != nil || len(answers) != 1 {
+		return 0, fmt.Errorf("%d answers, %w", len(answers), err)
+	}
+	ad, err := netlink.NewAttributeDecoder(answers[0].Data[4:])
+	if err != nil {
+		return 0, err
+	}
+	for ad.Next() {
+		if ad.Type() == unix.NETNSA_NSID {
+			return ad.Int32(), nil
+		}
+	}
+	return 0, fmt.Errorf("no number: %w", ad.Err())
+}
+
+// isolate has commands of stacks, isolated and not, try what they may not with each
+// other, with the helpers and with the program.
+func isolate() {
+	ctx := contextOf(time.Minute)
+	open := func(host byte, isolated bool) (*vdestack.Stack, int) {
+		s, err := vdestack.New(ctx, vdestack.Config{Isolated: isolated, Interfaces: []vdestack.Interface{{
+			VNL: "mem://isolate", Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, host}), 24)}}}})
+		check(err)
+		cmd := s.Command(ctx, "sleep", "1000")
+		check(cmd.Start())
+		return s, cmd.Process.Pid
+	}
+	a, inA := open(1, false)
+	own := slices.DeleteFunc(children(), func(pid int) bool { return pid == inA })
+	b, inB := open(2, false)
+	c, inC := open(3, true)
+	isolated := slices.DeleteFunc(children(), func(pid int) bool { return pid == inA || pid == inB || slices.Contains(own, pid) })
+	isolated = slices.DeleteFunc(isolated, func(pid int) bool { return pid == inC })
+	d, inD := open(4, true)
+	if len(own) != 1 || len(isolated) != 1 {
+		fail("helpers %v and %v, want one each", own, isolated)
+	}
+	links := "list make move delete "
+	for _, tt := range []struct {
+		name string
+		in   *vdestack.Stack
+		pid  int
+		may  string
+	}{
+		{"from isolated to another", c, inA, ""},
+		{"from isolated to isolated", c, inD, ""},
+		{"from another to isolated", a, inC, ""},
+		{"from isolated to the first helper", c, own[0], ""},
+		{"from another to an isolated helper", a, isolated[0], ""},
+		{"from isolated to the program", c, os.Getpid(), ""},
+		{"from another to the program", a, os.Getpid(), ""},
+		// Its network is that of the stack or nobody's.
+		{"from isolated to its own helper", c, isolated[0], links},
+		// What stack.Cmd says.
+		{"within one trust domain", a, inB, links + "mem ns/net ns/user fd read trace "},
+	} {
+		cmd := tt.in.Command(ctx, "/proc/self/exe", strconv.Itoa(tt.pid))
+		cmd.Env = append(os.Environ(), programName+"=intrude")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			fail("%s: %v: %s", tt.name, err, out)
+		}
+		could := string(out)
+		fmt.Printf("%s: %q\n", tt.name, could)
+		switch {
+		case tt.pid == isolated[0] && tt.in == c:
+			for name := range strings.FieldsSeq(could) {
+				if !strings.Contains(tt.may, name+" ") {
+					fail("%s: could %q", tt.name, could)
+				}
+			}
+		case could != tt.may:
+			fail("%s: could %q, want %q", tt.name, could, tt.may)
+		case tt.may == "":
+			check(tt.in.Command(ctx, "ip", "link", "del", "own").Run())
+		}
+	}
+	for _, s := range []*vdestack.Stack{a, b, c, d} {
+		check(s.Close())
+	}
+}
+
+// TestIsolated has commands of isolated stacks attack others.
+func TestIsolated(t *testing.T) { run(t, program(t, "isolate")) }
+
+// isolatedEnds has isolated stacks on networks with others, and sees that their
+// helpers end with them.
+func isolatedEnds() {
+	ctx := contextOf(time.Minute)
+	open := func(vnl string, host byte, isolated bool) *vdestack.Stack {
+		s, err := vdestack.New(ctx, vdestack.Config{Isolated: isolated, Interfaces: []vdestack.Interface{{
+			VNL: vnl, Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, host}), 24)}}}})
+		check(err)
+		return s
+	}
+	check(open("mem://first", 1, false).Close())
+	before := descriptors()
+	if n := len(children()); n != 1 {
+		fail("%d helpers", n)
+	}
+	for _, vnl := range []string{"mem://ends", "lan://ends", "switch://" + os.Args[1]} {
+		a, b, c := open(vnl, 1, true), open(vnl, 2, false), open(vnl, 3, true)
+		if n := len(children()); n != 3 {
+			fail("%d helpers, want 3", n)
+		}
+		stacks := []*vdestack.Stack{a, b, c}
+		for i, s := range stacks {
+			ln, err := s.Listen("tcp", fmt.Sprintf("10.0.0.%d:80", i+1))
+			check(err)
+			for j, from := range stacks {
+				if i != j {
+					echo(from, ln)
+				}
+			}
+			check(ln.Close())
+			check(s.Sysctl("net.ipv4.ip_forward", "1"))
+			check(s.Command(ctx, "ip", "addr", "add", "10.1.0.1/24", "dev", "vde0").Run())
+		}
+		if strings.HasPrefix(vnl, "mem") {
+			plug, err := vdeplug.Open(vnl, nil)
+			check(err)
+			check(plug.Close())
+		}
+		// It can be joined, and lives until both are closed.
+		f, err := a.NetNS()
+		check(err)
+		joined, err := vdestack.New(ctx, vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd())})
+		check(err)
+		check(f.Close())
+		check(a.Close())
+		if n := len(children()); n != 3 {
+			fail("%d helpers while a stack is joined, want 3", n)
+		}
+		ln, err := joined.Listen("tcp", "127.0.0.1:0")
+		check(err)
+		check(ln.Close())
+		for _, s := range []*vdestack.Stack{joined, b, c} {
+			check(s.Close())
+		}
+		if n := len(children()); n != 1 {
+			fail("%d helpers after Close, want 1", n)
+		}
+	}
+	if after := descriptors(); !slices.Equal(after, before) {
+		fail("descriptors %v, %v before", after, before)
+	}
+	_, err := vdestack.New(ctx, vdestack.Config{Isolated: true, NetNS: "/proc/self/ns/net"})
+	if err == nil || !strings.Contains(err.Error(), "Isolated with NetNS") {
+		fail("isolated and joined: %v", err)
+	}
+}
+
+// isolatedPlain is root where there are no user namespaces.
+func isolatedPlain() {
+	check(os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0))
+	s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{})
+	check(err)
+	_, err = vdestack.New(contextOf(time.Minute), vdestack.Config{Isolated: true})
+	if err == nil || !strings.Contains(err.Error(), "isolating takes a user namespace") || !strings.Contains(err.Error(), "user.max_user_namespaces=0") {
+		fail("%v, want the reason", err)
+	}
+	check(s.Close())
+}
+
+func TestIsolatedPlain(t *testing.T) {
+	cmd := program(t, "isolatedPlain")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	}
+	run(t, cmd)
+}
+
+// TestIsolatedEnds counts what isolated stacks leave.
+func TestIsolatedEnds(t *testing.T) { run(t, program(t, "isolatedEnds", t.TempDir()+"/switch")) }

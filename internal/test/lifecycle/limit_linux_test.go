@@ -1,0 +1,237 @@
+//go:build amd64 || arm64
+
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack"
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	programs["firstAtLimit"] = firstAtLimit
+	programs["laterAtLimit"] = laterAtLimit
+	programs["joinAtLimit"] = joinAtLimit
+	programs["closeAtLimit"] = closeAtLimit
+}
+
+// setLimit sets the limit of descriptors.
+func setLimit(n uint64) {
+	var l unix.Rlimit
+	check(unix.Getrlimit(unix.RLIMIT_NOFILE, &l))
+	l.Cur = n
+	check(unix.Setrlimit(unix.RLIMIT_NOFILE, &l))
+}
+
+// openAt makes a stack with room for n descriptors more than there are, and
+// checks that an error says so and leaves nothing.
+func openAt(n int) {
+	before, goroutines := descriptors(), runtime.NumGoroutine()
+	poller := strings.Contains(strings.Join(before, " "), "eventpoll")
+	setLimit(uint64(len(before) + n))
+	// A context with a deadline would have the runtime make its poller here.
+	s, err := vdestack.New(context.Background(), vdestack.Config{Interfaces: []vdestack.Interface{
+		{VNL: "mem://limit", Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fc00::1/64")}},
+		{VNL: "lan://limit", Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}},
+	}})
+	setLimit(1000)
+	if err == nil {
+		fmt.Printf("%d descriptors: a stack\n", n)
+		check(s.Close())
+	} else {
+		fmt.Printf("%d descriptors: %v\n", n, err)
+		if !strings.Contains(err.Error(), "ulimit -n") {
+			fail("the error does not name the limit")
+		}
+		if n > 15 {
+			fail("%d descriptors have to be enough", n)
+		}
+	}
+	if !poller {
+		return // the first stack leaves the helper's home and the poller
+	}
+	if after := descriptors(); !slices.Equal(before, after) {
+		fail("descriptors: %v, %v before", after, before)
+	}
+	if !eventually(5*time.Second, func() bool { return runtime.NumGoroutine() <= goroutines }) {
+		fail("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
+	}
+}
+
+// firstAtLimit makes the first stack of the program with the given room.
+func firstAtLimit() {
+	n, err := strconv.Atoi(os.Args[1])
+	check(err)
+	openAt(n)
+	if helpers := children(); len(helpers) > 1 {
+		fail("helpers %v are left", helpers)
+	}
+	s, err := vdestack.Open("mem://limit", "10.0.0.1/24")
+	check(err)
+	check(s.Close())
+}
+
+// laterAtLimit makes others, when there is a helper.
+func laterAtLimit() {
+	s, err := vdestack.Open("")
+	check(err)
+	check(s.Close())
+	for n := range 21 {
+		openAt(n)
+	}
+
+	// The helper has the limit of the program, not the one it was born with.
+	s, err = vdestack.Open("")
+	check(err)
+	defer s.Close()
+	var files []*os.File
+	for {
+		f, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			break
+		}
+		files = append(files, f)
+	}
+	if want := 1000 - 20; len(files) < want {
+		fail("%d sockets with a limit of 1000 descriptors", len(files))
+	}
+	for _, f := range files {
+		f.Close()
+	}
+	out, err := s.Command(contextOf(time.Minute), "sh", "-c", "ulimit -S -n").Output()
+	check(err)
+	if got := strings.TrimSpace(string(out)); got != "1000" {
+		fail("a command has a limit of %s descriptors, the program 1000", got)
+	}
+}
+
+// TestLimit makes stacks with room for 0 to 20 more descriptors: each works, or
+// there is a clear error and nothing left.
+func TestLimit(t *testing.T) {
+	for n := range 21 {
+		t.Run(fmt.Sprintf("first stack with %d", n), func(t *testing.T) {
+			cmd := program(t, "firstAtLimit", strconv.Itoa(n))
+			// A file: a pipe would have the runtime make its poller.
+			out, err := os.CreateTemp(t.TempDir(), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			cmd.Stdout = out
+			err = cmd.Run()
+			out.Seek(0, io.SeekStart)
+			text, _ := io.ReadAll(out)
+			t.Logf("%s", text)
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("later stacks", func(t *testing.T) { run(t, program(t, "laterAtLimit")) })
+}
+
+// joinAtLimit joins a namespace of another process with more and more room. The
+// first that succeeds makes a helper for it.
+func joinAtLimit() {
+	path := os.Args[1]
+	s, err := vdestack.Open("")
+	check(err)
+	check(s.Close())
+	joined := 0
+	for n := range 21 {
+		before, helpers, goroutines := descriptors(), children(), runtime.NumGoroutine()
+		setLimit(uint64(len(before) + n))
+		s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path, Interfaces: []vdestack.Interface{{VNL: "mem://limit", Name: "join0"}}})
+		setLimit(1000)
+		if err == nil {
+			check(s.Close())
+			joined++
+			continue
+		}
+		fmt.Printf("%d descriptors: %v\n", n, err)
+		if !strings.Contains(err.Error(), "ulimit -n") {
+			fail("the error does not name the limit")
+		}
+		// The helper of a process with CAP_SYS_ADMIN stays, and has its home.
+		if after := descriptors(); !slices.Equal(before, after) && len(children()) == len(helpers) {
+			fail("descriptors: %v, %v before", after, before)
+		}
+		if !eventually(5*time.Second, func() bool { return runtime.NumGoroutine() <= goroutines+len(children())-len(helpers) }) {
+			fail("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
+		}
+	}
+	fmt.Printf("%d times joined\n", joined)
+	if joined == 0 {
+		fail("20 descriptors have to be enough")
+	}
+}
+
+// TestJoinAtLimit joins a namespace with room for 0 to 20 more descriptors.
+func TestJoinAtLimit(t *testing.T) {
+	path, _ := lent(t)
+	run(t, program(t, "joinAtLimit", path))
+}
+
+// closeAtLimit closes a stack when there is no room for a descriptor.
+func closeAtLimit() {
+	s, err := vdestack.Open("mem://limit", "10.0.0.1/24")
+	check(err)
+	results := make(chan error)
+	wait := func(c net.Conn) {
+		go func() {
+			_, err := c.Read(make([]byte, 10))
+			results <- err
+		}()
+	}
+	ctx := contextOf(time.Minute)
+	for _, mptcp := range []bool{false, true} {
+		// The bare hook: the stack does not know these.
+		lc, d := net.ListenConfig{Control: s.Control}, net.Dialer{Control: s.Control}
+		lc.SetMultipathTCP(mptcp)
+		d.SetMultipathTCP(mptcp)
+		ln, err := lc.Listen(ctx, "tcp", "10.0.0.1:0")
+		check(err)
+		c, err := d.DialContext(ctx, "tcp", ln.Addr().String())
+		check(err)
+		wait(c)
+		c, err = ln.Accept()
+		check(err)
+		wait(c)
+		c, err = d.DialContext(ctx, "udp", "10.0.0.1:9")
+		check(err)
+		wait(c)
+	}
+
+	setLimit(100)
+	for {
+		if _, err := unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
+			break
+		}
+	}
+	check(s.Close())
+	for range 6 {
+		select {
+		case err := <-results:
+			if err == nil {
+				fail("a call on a socket of a closed stack has no error")
+			}
+			fmt.Println(err)
+		case <-time.After(10 * time.Second):
+			fail("a call on a socket of a closed stack waits")
+		}
+	}
+}
+
+func TestCloseAtLimit(t *testing.T) { run(t, program(t, "closeAtLimit")) }

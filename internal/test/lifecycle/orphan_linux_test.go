@@ -1,0 +1,175 @@
+//go:build amd64 || arm64
+
+package lifecycle
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/vdestack/vdestack"
+	"golang.org/x/sys/unix"
+)
+
+func init() {
+	programs["orphan"] = orphan
+	programs["resident"] = func() {
+		fmt.Println("resident")
+		io.Copy(io.Discard, os.Stdin)
+	}
+}
+
+// nobody is the user that root's programs become.
+const nobody = 65534
+
+// drops are what a program may give up.
+var drops = map[string]func() error{
+	"nothing": func() error { return nil },
+	"setuid": func() error {
+		return errors.Join(syscall.Setgroups(nil), syscall.Setgid(nobody), syscall.Setuid(nobody))
+	},
+	"seteuid": func() error { return syscall.Setresuid(-1, nobody, -1) },
+	"setgid":  func() error { return syscall.Setresgid(nobody, nobody, nobody) },
+	"chroot":  func() error { return errors.Join(syscall.Chroot("/proc/self/fdinfo"), syscall.Chdir("/")) },
+	"capabilities": func() error {
+		// A program with cgo, as with the race detector, does this by libcap.
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0)
+		if errno == unix.ENOTSUP || errno == 0 {
+			return nil
+		}
+		return errno
+	},
+}
+
+// ends are how a program may end.
+var ends = map[string]func(){
+	"exit": func() { os.Exit(0) },
+	"kill": func() { unix.Kill(os.Getpid(), unix.SIGKILL); select {} },
+	"abort": func() {
+		debug.SetTraceback("crash")
+		null, _ := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+		unix.Dup2(int(null.Fd()), 2)
+		panic("as wanted")
+	},
+	"exec": func() {
+		check(syscall.Exec("/proc/self/exe", []string{"resident"}, append(os.Environ(), programName+"=resident")))
+	},
+}
+
+// orphan has helpers, a listener of the host and the end of a pipe, gives up
+// something and ends.
+func orphan() {
+	drop, end, closed := drops[os.Args[1]], ends[os.Args[2]], os.Args[3] == "closed"
+	unix.CloseOnExec(3)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	check(err)
+	s, err := vdestack.Open("mem://orphan", "10.0.0.1/24")
+	check(err)
+	stacks := []*vdestack.Stack{s}
+	// This takes a helper of its own.
+	s, err = vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: os.Args[4]})
+	check(err)
+	stacks = append(stacks, s)
+	pids := children()
+	if len(pids) != 2 {
+		fail("children %v, want two helpers", pids)
+	}
+	for _, pid := range pids {
+		fmt.Print(pid, " ")
+	}
+	check(drop())
+	if closed {
+		for _, s := range stacks {
+			check(s.Close())
+		}
+	}
+	fmt.Println(ln.Addr())
+	os.Stdin.Read(make([]byte, 1)) // until the test is ready
+	end()
+}
+
+// TestOrphans looks whether something of a program is left when it ends, whatever
+// it has become by then: a helper, a port of the host or the end of a pipe.
+func TestOrphans(t *testing.T) {
+	path, _ := lent(t)
+	for drop := range drops {
+		if drop != "nothing" && os.Geteuid() != 0 {
+			continue // an ordinary user has nothing to give up
+		}
+		for end := range ends {
+			if drop == "chroot" && end == "exec" {
+				continue // there are no programs
+			}
+			for _, state := range []string{"open", "closed"} {
+				t.Run(drop+"/"+end+"/"+state, func(t *testing.T) { testOrphan(t, drop, end, state, path) })
+			}
+		}
+	}
+}
+
+func testOrphan(t *testing.T, args ...string) {
+	cmd := program(t, "orphan", args...)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd.ExtraFiles = []*os.File{w}
+	out, in := launch(t, cmd)
+	w.Close()
+	fields := strings.Fields(readLine(t, out))
+	addr := fields[len(fields)-1]
+	var helpers []int
+	for _, field := range fields[:len(fields)-1] {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err == unix.ESRCH {
+			continue // that of a stack which is closed
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		helpers = append(helpers, fd)
+	}
+	io.WriteString(in, "\n")
+	if args[1] == "exec" {
+		readLine(t, out)
+	} else {
+		var exit *exec.ExitError
+		if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+			t.Error(err)
+		}
+	}
+	r.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := r.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the pipe: %v, want its end", err)
+	}
+	for _, fd := range helpers {
+		if !ended(fd, 10*time.Second) {
+			t.Error("a helper lives on")
+			unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		}
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Errorf("the port: %v", err)
+	} else {
+		ln.Close()
+	}
+}

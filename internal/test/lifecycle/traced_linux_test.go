@@ -1,0 +1,73 @@
+//go:build amd64 || arm64
+
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+func init() { programs["traced"] = traced }
+
+// traced runs commands.
+func traced() {
+	s, err := vdestack.Open("mem://traced", "10.0.0.1/24")
+	check(err)
+	for i := range 3 {
+		out, err := s.Command(context.Background(), "/bin/echo", fmt.Sprint("command ", i)).Output()
+		check(err)
+		if want := fmt.Sprintf("command %d\n", i); string(out) != want {
+			fail("got %q, want %q", out, want)
+		}
+	}
+	check(s.Close())
+}
+
+// TestTraced has debuggers follow programs that run commands: a command is to
+// them what a child of os/exec is.
+func TestTraced(t *testing.T) {
+	trace := t.TempDir() + "/trace"
+	for _, tt := range []struct {
+		tool string
+		args []string
+		want string
+	}{
+		{tool: "gdb", args: []string{"-q", "-batch", "-nx", "-ex", "set startup-with-shell off", "-ex", "run", "/proc/self/exe"},
+			want: "exited normally]"},
+		{tool: "strace", args: []string{"-f", "-o", trace, "-e", "trace=execve", "/proc/self/exe"},
+			want: `execve("/bin/echo", ["/bin/echo", "command 2"]`},
+	} {
+		t.Run(tt.tool, func(t *testing.T) {
+			exe, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, a := range tt.args {
+				if a == "/proc/self/exe" {
+					tt.args[i] = exe
+				}
+			}
+			cmd := program(t, "traced")
+			tool := exec.CommandContext(t.Context(), testenv.Need(t, tt.tool, tt.tool), tt.args...)
+			tool.Env = cmd.Env
+			stop := time.AfterFunc(time.Minute, func() { tool.Process.Kill() })
+			defer stop.Stop()
+			out, err := tool.CombinedOutput()
+			text := string(out)
+			if log, err := os.ReadFile(trace); err == nil {
+				text += string(log)
+			}
+			if err != nil || !strings.Contains(text, tt.want) {
+				t.Errorf("%v, no %q in the output:\n%s", err, tt.want, text)
+			}
+		})
+	}
+}
