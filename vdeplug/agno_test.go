@@ -13,6 +13,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 //go:embed testdata/agno.txt
@@ -208,7 +209,7 @@ func TestAGNOConn(t *testing.T) {
 // TestAGNOOthers is on a network with others, who read nothing, and whose frames
 // are not read.
 func TestAGNOOthers(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	vnl := agnoVNL(t, "vlan://7{mem://agno}")
 	a, b, other := openInbox(t, vnl), openInbox(t, strings.Replace(vnl, "{", "[ethtype=rand]{", 1)), openInbox(t, "vlan://7{mem://agno}")
 	frame := testFrame(broadcast, station(1), 100)

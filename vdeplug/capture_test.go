@@ -12,6 +12,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func TestCaptureConn(t *testing.T) {
@@ -32,7 +33,7 @@ func TestCaptureConn(t *testing.T) {
 
 // TestCapture records two plugs into one file.
 func TestCapture(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	var out bytes.Buffer
 	a := Capture(openPlugTest(t, "netemu://{mem://capture}"), &out, "a")
 	b := newInbox(t, Capture(openPlugTest(t, "mem://capture"), &out, "b"))
@@ -87,7 +88,7 @@ func (fullDisk) Write([]byte) (int, error) { return 0, errFull }
 
 // TestCaptureFails loses the recording, not the network.
 func TestCaptureFails(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	a, b := Capture(openPlugTest(t, "mem://capture"), fullDisk{}, "a"), openInbox(t, "mem://capture")
 	for range 10 {
 		frame := testFrame(broadcast, station(1), 60)

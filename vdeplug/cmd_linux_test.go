@@ -17,12 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func TestCmd(t *testing.T) {
 	for _, vnl := range []string{"cmd://cat", "=cat"} { // a stream that comes back
 		t.Run(vnl, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			c := openInbox(t, vnl)
 			for _, n := range []int{14, 60, 1514, 4094, 4095, ether.MaxFrame} {
 				frame := testFrame(broadcast, station(1), n)
@@ -53,7 +54,7 @@ func TestCmdConn(t *testing.T) {
 }
 
 func TestCmdOpenErrors(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	plain := filepath.Join(t.TempDir(), "plain")
 	if err := os.WriteFile(plain, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
@@ -96,7 +97,7 @@ func TestCmdEnds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.command, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			c := openInbox(t, "cmd://"+tt.command)
 			err := c.wantEnd(t)
 			wantError(t, err, tt.text)
@@ -125,7 +126,7 @@ func alive(pid int) bool {
 // pidFile waits for the process number that a command writes.
 func pidFile(t *testing.T, path string) (pid int) {
 	t.Helper()
-	eventually(t, "a number in "+path, func() bool {
+	testenv.Eventually(t, "a number in "+path, func() bool {
 		text, _ := os.ReadFile(path)
 		pid, _ = strconv.Atoi(strings.TrimSuffix(string(text), "\n"))
 		return pid > 0 && strings.HasSuffix(string(text), "\n")
@@ -144,7 +145,7 @@ func TestCmdClose(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			file := filepath.Join(t.TempDir(), "pid")
 			c := openInbox(t, "cmd://sh -c \""+strings.ReplaceAll(tt.script, "PID", file)+"\"")
 			pid := pidFile(t, file)
@@ -158,7 +159,7 @@ func TestCmdClose(t *testing.T) {
 			if err := c.wantEnd(t); err != net.ErrClosed {
 				t.Errorf("recv: got %v, want net.ErrClosed", err)
 			}
-			eventually(t, "the end of the process", func() bool { return !alive(pid) })
+			testenv.Eventually(t, "the end of the process", func() bool { return !alive(pid) })
 		})
 	}
 }
@@ -187,13 +188,13 @@ func TestCmdKilled(t *testing.T) {
 	pid := pidFile(t, file)
 	cmd.Process.Signal(unix.SIGKILL)
 	cmd.Wait()
-	eventually(t, "the end of the command", func() bool { return !alive(pid) })
+	testenv.Eventually(t, "the end of the command", func() bool { return !alive(pid) })
 }
 
 // TestCmdSeveral ends one of two commands: the thread that has started both
 // must not end with it.
 func TestCmdSeveral(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	first := openInbox(t, "cmd://cat")
 	second := openInbox(t, "cmd://cat")
 	first.Close()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // An inbox is a plug of a test. Its frames are received all the time, so that
@@ -104,8 +105,8 @@ func openInbox(t *testing.T, vnl string) *inbox {
 // want waits for a frame that equals frame and passes over others.
 func (in *inbox) want(t *testing.T, frame []byte) {
 	t.Helper()
-	if !in.has(frame, patience) {
-		t.Fatalf("a frame of %d bytes (%.20x) did not arrive in %v", len(frame), frame, patience)
+	if !in.has(frame, testenv.Timeout) {
+		t.Fatalf("a frame of %d bytes (%.20x) did not arrive in %v", len(frame), frame, testenv.Timeout)
 	}
 }
 
@@ -118,8 +119,8 @@ func (in *inbox) next(t *testing.T) []byte {
 			t.Fatal("the network has ended")
 		}
 		return f
-	case <-time.After(patience):
-		t.Fatalf("no frame arrived in %v", patience)
+	case <-time.After(testenv.Timeout):
+		t.Fatalf("no frame arrived in %v", testenv.Timeout)
 	}
 	return nil
 }
@@ -131,8 +132,8 @@ func (in *inbox) wantEnd(t *testing.T) error {
 	case err := <-in.end:
 		in.end <- err
 		return err
-	case <-time.After(patience):
-		t.Fatalf("the network did not end in %v", patience)
+	case <-time.After(testenv.Timeout):
+		t.Fatalf("the network did not end in %v", testenv.Timeout)
 	}
 	return nil
 }
@@ -165,7 +166,7 @@ func send(t *testing.T, c Conn, frame []byte) {
 // network, or learn only then who is there.
 func carry(t *testing.T, from interface{ Send([]byte) error }, to *inbox, frame []byte) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testenv.Timeout)
 	for {
 		if err := from.Send(frame); err != nil {
 			t.Fatalf("send: %v", err)
@@ -174,7 +175,7 @@ func carry(t *testing.T, from interface{ Send([]byte) error }, to *inbox, frame 
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("no frame of %d bytes (%.20x) arrived in %v", len(frame), frame, patience)
+			t.Fatalf("no frame of %d bytes (%.20x) arrived in %v", len(frame), frame, testenv.Timeout)
 		}
 	}
 }
@@ -218,7 +219,7 @@ func (p pipes) Close() error                { return errors.Join(p.w.Close(), p.
 // network of its own.
 func testConn(t *testing.T, open func(t *testing.T) Conn) {
 	t.Run("close", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		c := open(t)
 		errs := make(chan error)
 		const readers = 3
@@ -244,7 +245,7 @@ func testConn(t *testing.T, open func(t *testing.T) Conn) {
 				if err != net.ErrClosed {
 					t.Errorf("recv: got %v, want net.ErrClosed", err)
 				}
-			case <-time.After(patience):
+			case <-time.After(testenv.Timeout):
 				t.Fatal("Close did not wake a receiver")
 			}
 		}
@@ -259,7 +260,7 @@ func testConn(t *testing.T, open func(t *testing.T) Conn) {
 		}
 	})
 	t.Run("drops", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		c := open(t)
 		defer c.Close()
 		d, ok := c.(Dropper)
@@ -277,7 +278,7 @@ func testConn(t *testing.T, open func(t *testing.T) Conn) {
 		}
 	})
 	t.Run("does not block", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		c := open(t)
 		done := make(chan error)
 		go func() {
@@ -295,13 +296,13 @@ func testConn(t *testing.T, open func(t *testing.T) Conn) {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(patience):
+		case <-time.After(testenv.Timeout):
 			t.Error("Send blocks")
 		}
 		c.Close()
 	})
 	t.Run("concurrent", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		c := open(t)
 		var wg sync.WaitGroup
 		for i := range 3 {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // An opener opens an end of a network and returns how to end it: as a program
@@ -40,7 +41,7 @@ func pairs(t *testing.T, test func(t *testing.T, first, second opener)) {
 		for _, second := range openers {
 			if first.name != "C" || second.name != "C" {
 				t.Run(first.name+" "+second.name, func(t *testing.T) {
-					noLeaks(t)
+					testenv.NoLeaks(t)
 					test(t, first, second)
 				})
 			}

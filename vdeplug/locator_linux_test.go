@@ -13,7 +13,7 @@ import (
 // TestLocatorC has one switch, with a name that needs quoting, and opens it by
 // every way to write that: the C program is on the same one.
 func TestLocatorC(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	home := shortDir(t)
 	dir := filepath.Join(home, `s w[1]{'%41`)
 	startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir), quote(dir))

@@ -11,6 +11,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // memTest opens ports of one switch. Its test receives with arrivedFrames, not with
@@ -74,7 +75,7 @@ func wantAt(t *testing.T, ports []memPlug, from int, frame []byte, want ...int) 
 }
 
 func TestMemSwitch(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	ports := memTest(t, 4)
 	var now time.Duration
 	ports[0].on.fabric.now = func() time.Duration { return now }
@@ -104,7 +105,7 @@ func TestMemSwitch(t *testing.T) {
 // TestMemBatch sends packets for several stations at once: each gets its own, in
 // order, and what is for all keeps its place.
 func TestMemBatch(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	ports := memTest(t, 3)
 	for i, p := range ports {
 		if err := p.Send(testFrame(station(99), station(i), 60)); err != nil {
@@ -145,7 +146,7 @@ func TestMemBatch(t *testing.T) {
 
 // TestMemVLAN has the same address in two VLANs.
 func TestMemVLAN(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	ports := memTest(t, 3)
 	tagged := func(dst, src ether.MAC, tag uint16) []byte {
 		f := testFrame(dst, src, 64)
@@ -164,7 +165,7 @@ func TestMemVLAN(t *testing.T) {
 }
 
 func TestMemNames(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	a, b, c := openInbox(t, "mem://"), openInbox(t, "mem://[x]{'"), openInbox(t, "mem://[x]{'")
 	frame := testFrame(broadcast, station(1), 60)
 	if err := b.Send(frame); err != nil {
@@ -239,7 +240,7 @@ func TestMemConn(t *testing.T) {
 
 // TestMemRace joins, sends and leaves from many goroutines.
 func TestMemRace(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {

@@ -19,6 +19,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -750,7 +751,7 @@ func TestNetemuBehind(t *testing.T) {
 func TestNetemuErrors(t *testing.T) {
 	for _, options := range []string{"", "delay=1h", "delay=5ms", "loss=100%"} {
 		t.Run(options, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			p, q := net.Pipe()
 			Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
 				return newPlug("nestedtest://", newStream(p)), nil
@@ -776,7 +777,7 @@ func TestNetemuErrors(t *testing.T) {
 	defer c.Close()
 	q.Close()
 	var err error
-	eventually(t, "an error", func() bool {
+	testenv.Eventually(t, "an error", func() bool {
 		err = c.Send(numbered(1, 60))
 		return err != nil
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
@@ -121,7 +122,7 @@ func greet(t *testing.T, a, b packet.Transport) {
 // collect receives packets until the frames have come, in order.
 func collect(t *testing.T, c packet.Transport, want [][]byte) {
 	t.Helper()
-	stop := time.AfterFunc(patience, func() { c.(Conn).Close() })
+	stop := time.AfterFunc(testenv.Timeout, func() { c.(Conn).Close() })
 	defer stop.Stop()
 	var b packet.Buffer
 	defer b.Release()
@@ -146,7 +147,7 @@ func collect(t *testing.T, c packet.Transport, want [][]byte) {
 func TestPackets(t *testing.T) {
 	for _, pair := range packetPairs {
 		t.Run(pair.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			ca, cb := pair.open(t)
 			a, b := ca.(packet.Transport), cb.(packet.Transport)
 			greet(t, a, b)
@@ -199,7 +200,7 @@ func senderOf(c Conn) *sockio.UDPSender {
 func TestPacketsOneByOne(t *testing.T) {
 	for _, pair := range packetPairs {
 		t.Run(pair.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			ca, cb := pair.open(t)
 			in := newInbox(t, cb)
 			carry(t, ca, in, testFrame(broadcast, station(1), 60))
@@ -223,7 +224,7 @@ func TestPacketsOneByOne(t *testing.T) {
 func TestPacketsBad(t *testing.T) {
 	for _, pair := range packetPairs {
 		t.Run(pair.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			ca, cb := pair.open(t)
 			a, b := ca.(packet.Transport), cb.(packet.Transport)
 			greet(t, a, b)
@@ -303,7 +304,7 @@ func TestUDPUncut(t *testing.T) {
 			continue
 		}
 		t.Run(pair.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			ca, cb := pair.open(t)
 			a, b := ca.(packet.Transport), cb.(packet.Transport)
 			greet(t, a, b)
@@ -325,7 +326,7 @@ func TestUDPUncut(t *testing.T) {
 // TestPTPDirect sees two ends of this package use their pair of sockets, also
 // after one was killed, and one of C stay with datagrams.
 func TestPTPDirect(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	path, vnl := ptpName(t)
 	first := on[*ptpConn](openTest(t, vnl))
 	second := on[*ptpConn](openTest(t, vnl))
@@ -347,11 +348,11 @@ func TestPTPDirect(t *testing.T) {
 	if err := again.SendPackets([]packet.Packet{{Data: testFrame(station(1), station(2), 60)}}, true); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a pair", func() bool { return first.on.direct.pair.Load() != nil })
+	testenv.Eventually(t, "a pair", func() bool { return first.on.direct.pair.Load() != nil })
 }
 
 func TestPTPDirectC(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	path, vnl := ptpName(t)
 	c := cPlug(t, vnl)
 	waitPath(t, path)
@@ -369,7 +370,7 @@ func TestPTPDirectC(t *testing.T) {
 	if !ours.on.direct.offered.Load() || ours.on.direct.pair.Load() != nil {
 		t.Errorf("offered %v, a pair %v", ours.on.direct.offered.Load(), ours.on.direct.pair.Load())
 	}
-	eventually(t, "the end of the pair", func() bool {
+	testenv.Eventually(t, "the end of the pair", func() bool {
 		ours.on.direct.mu.Lock()
 		defer ours.on.direct.mu.Unlock()
 		return ours.on.direct.file == nil

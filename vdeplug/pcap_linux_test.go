@@ -43,7 +43,7 @@ func wirePCAP(t *testing.T) {
 func waitRunning(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		eventually(t, name+" running", func() bool {
+		testenv.Eventually(t, name+" running", func() bool {
 			ifi, err := net.InterfaceByName(name)
 			return err == nil && ifi.Flags&net.FlagRunning != 0
 		})
@@ -72,7 +72,7 @@ func TestPCAP(t *testing.T) {
 		{"C", func(t *testing.T) (Conn, *inbox) { c := cPlug(t, "pcap://there0"); return c, c.inbox }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			here := openInbox(t, "pcap://here0")
 			there, frames := tt.open(t)
 			carry(t, here, frames, testFrame(broadcast, station(1), 60))
@@ -100,7 +100,7 @@ func TestPCAP(t *testing.T) {
 // see that of the plug.
 func TestPCAPHost(t *testing.T) {
 	wirePCAP(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	here, there := openInbox(t, "pcap://here0"), openInbox(t, "pcap://there0")
 	host := openPacketSocket(t, "here0")
 	outgoing, mark := testFrame(station(2), station(1), 60), testFrame(station(1), station(2), 60)
@@ -121,7 +121,7 @@ func TestPCAPHost(t *testing.T) {
 // TestPCAPRemoved sees the interface go down, come up again, and go away.
 func TestPCAPRemoved(t *testing.T) {
 	wirePCAP(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c, there := openPlug(t, "pcap://here0"), openInbox(t, "pcap://there0")
 	here := newInbox(t, c)
 	carry(t, there, here, testFrame(broadcast, station(1), 60))
@@ -148,7 +148,7 @@ func TestPCAPRemoved(t *testing.T) {
 // frames, which nobody has to finish.
 func TestPCAPPackets(t *testing.T) {
 	wirePCAP(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	a, b := openTest(t, "vlan://4{pcap://here0}"), openTest(t, "vlan://4{pcap://there0}")
 	greet(t, a.(packet.Transport), b.(packet.Transport))
 	plain, raw := openTest(t, "pcap://here0"), openPacketSocket(t, "there0") // which sees no virtio header
@@ -173,7 +173,7 @@ func TestPCAPPackets(t *testing.T) {
 // kernel's TCP makes them, to others, and to one that has not shown it for long.
 func TestPCAPUnfinished(t *testing.T) {
 	wirePCAP(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	here := on[*tapConn](openTest(t, "pcap://here0"))
 	var now time.Duration
 	here.on.unfinished.now = func() time.Duration { return now }
@@ -254,7 +254,7 @@ func openDevice(t *testing.T, ifname string) *nic.Device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := time.AfterFunc(patience, func() { dev.Close() })
+	stop := time.AfterFunc(testenv.Timeout, func() { dev.Close() })
 	t.Cleanup(func() { stop.Stop(); dev.Close() })
 	return dev
 }
@@ -274,7 +274,7 @@ func hello(t *testing.T, from *nic.Device, to packet.Transport, flags uint8) {
 	if _, err := from.Write([]packet.Packet{p}); err != nil {
 		t.Fatal(err)
 	}
-	stop := time.AfterFunc(patience, func() { to.(Conn).Close() })
+	stop := time.AfterFunc(testenv.Timeout, func() { to.(Conn).Close() })
 	defer stop.Stop()
 	var b packet.Buffer
 	defer b.Release()
@@ -311,7 +311,7 @@ func TestPCAPErrors(t *testing.T) {
 		}
 		return
 	}
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	_, err := Open("pcap://nix0", nil)
 	wantError(t, err, `interface "nix0": no such interface here`)
 	if !errors.Is(err, unix.ENODEV) {

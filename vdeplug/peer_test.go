@@ -88,8 +88,8 @@ func (c *cConn) wantExit(t *testing.T) {
 	t.Helper()
 	select {
 	case <-c.ended:
-	case <-time.After(patience):
-		t.Errorf("%v did not end in %v", c.cmd.Args, patience)
+	case <-time.After(testenv.Timeout):
+		t.Errorf("%v did not end in %v", c.cmd.Args, testenv.Timeout)
 	}
 }
 

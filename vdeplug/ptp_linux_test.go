@@ -27,7 +27,7 @@ func ptpName(t *testing.T) (path, vnl string) {
 
 func waitPath(t *testing.T, path string) {
 	t.Helper()
-	eventually(t, path, func() bool {
+	testenv.Eventually(t, path, func() bool {
 		_, err := os.Lstat(path)
 		return err == nil
 	})
@@ -58,7 +58,7 @@ func TestPTP(t *testing.T) {
 // network.
 func TestPTPCmd(t *testing.T) {
 	testenv.Need(t, "vde_plug", "vdeplug")
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	path, vnl := ptpName(t)
 	a, b := openInbox(t, vnl), openInbox(t, "=vde_plug "+vnl)
 	for _, n := range frameSizes {
@@ -125,7 +125,7 @@ func reopen(t *testing.T, o opener, path, vnl string) *inbox {
 		in, _, _ := o.open(t, vnl)
 		return in
 	}
-	before, deadline := stamp(), time.Now().Add(patience)
+	before, deadline := stamp(), time.Now().Add(testenv.Timeout)
 	for time.Now().Before(deadline) {
 		c := cPlug(t, vnl)
 		tick := time.NewTicker(time.Millisecond)
@@ -141,7 +141,7 @@ func reopen(t *testing.T, o opener, path, vnl string) *inbox {
 			}
 		}
 	}
-	t.Fatalf("vde_plug did not open %s again in %v", vnl, patience)
+	t.Fatalf("vde_plug did not open %s again in %v", vnl, testenv.Timeout)
 	return nil
 }
 
@@ -172,7 +172,7 @@ func TestPTPThird(t *testing.T) {
 
 // TestPTPTogether opens three ends at once: two get a role.
 func TestPTPTogether(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	_, vnl := ptpName(t)
 	for range 50 {
 		conns := make(chan Conn, 3)
@@ -203,7 +203,7 @@ func TestPTPTogether(t *testing.T) {
 }
 
 func TestPTPNames(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
@@ -301,11 +301,11 @@ func checkQueue(t *testing.T, from, to Conn) {
 }
 
 func TestPTPFull(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	_, vnl := ptpName(t)
 	a, b := openPlug(t, vnl), openPlug(t, vnl)
 	// As long as an end is not connected back, its queue is short.
-	eventually(t, "a connection back", func() bool {
+	testenv.Eventually(t, "a connection back", func() bool {
 		role := on[*ptpConn](a).on.role
 		role.mu.Lock()
 		defer role.mu.Unlock()
@@ -322,7 +322,7 @@ func TestPTPAllocs(t *testing.T) {
 }
 
 func TestPTPDatagrams(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	path, vnl := ptpName(t)
 	c := openPlug(t, vnl)
 	peer, err := net.DialUnix("unixgram",
@@ -337,7 +337,7 @@ func TestPTPDatagrams(t *testing.T) {
 // TestPTPEmpty sees that no end sends a datagram without a byte: vdens 0.2 would
 // take it for the end of the network.
 func TestPTPEmpty(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	for _, name := range []string{"", ptpSecond} { // of the peer
 		path, vnl := ptpName(t)
 		var c Conn
@@ -353,7 +353,7 @@ func TestPTPEmpty(t *testing.T) {
 			c = openPlug(t, vnl)
 		}
 		frame := testFrame(broadcast, station(1), 60)
-		eventually(t, "a connection", func() bool {
+		testenv.Eventually(t, "a connection", func() bool {
 			role := on[*ptpConn](c).on.role
 			role.mu.Lock()
 			defer role.mu.Unlock()
@@ -364,7 +364,7 @@ func TestPTPEmpty(t *testing.T) {
 		}
 		c.Close()
 		got := make([]byte, ether.MaxFrame)
-		peer.SetReadDeadline(time.Now().Add(patience))
+		peer.SetReadDeadline(time.Now().Add(testenv.Timeout))
 		if n, err := peer.Read(got); err != nil || n != len(frame) {
 			t.Errorf("the first datagram: got %d bytes, %v, want %d", n, err, len(frame))
 		}

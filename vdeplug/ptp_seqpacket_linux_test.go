@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func ptpSeqName(t *testing.T) (path, vnl string) {
@@ -40,7 +41,7 @@ func TestPTPSeqpacketConn(t *testing.T) {
 
 // TestPTPSeqpacket has two ends, which come and go.
 func TestPTPSeqpacket(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	path, vnl := ptpSeqName(t)
 	a, b := openInbox(t, vnl), openInbox(t, vnl)
 	both := func(a, b *inbox) {
@@ -64,7 +65,7 @@ func TestPTPSeqpacket(t *testing.T) {
 	both(a, b)
 	// The one that listens: the other takes its place.
 	a.Close()
-	eventually(t, "another listener", func() bool { return on[*ptpSeqConn](b.Conn).on.listens() })
+	testenv.Eventually(t, "another listener", func() bool { return on[*ptpSeqConn](b.Conn).on.listens() })
 	a = openInbox(t, vnl)
 	both(a, b)
 	a.Close()
@@ -82,7 +83,7 @@ func (c *ptpSeqConn) listens() bool {
 
 // TestPTPSeqpacketForeign is the other end with plain sockets, as vdeplug has it.
 func TestPTPSeqpacketForeign(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	path, vnl := ptpSeqName(t)
 	addr := &unix.SockaddrUnix{Name: path}
 	socket := func() int {
@@ -91,7 +92,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wait := unix.NsecToTimeval(int64(patience))
+		wait := unix.NsecToTimeval(int64(testenv.Timeout))
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
 		return fd
 	}
@@ -171,7 +172,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	unix.Close(fd)
 	fd = socket()
 	defer unix.Close(fd)
-	eventually(t, "our end to listen", func() bool { return unix.Connect(fd, addr) == nil })
+	testenv.Eventually(t, "our end to listen", func() bool { return unix.Connect(fd, addr) == nil })
 	if got := recv(fd); !bytes.Equal(got, []byte{0}) {
 		t.Errorf("got % x, want that it is taken", got)
 	}
@@ -192,7 +193,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 
 // TestPTPSeqpacketFlaps has another end that takes the link, and leaves at once.
 func TestPTPSeqpacketFlaps(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	path, vnl := ptpSeqName(t)
 	l, err := net.Listen("unixpacket", path)
 	check(t, err)
@@ -256,7 +257,7 @@ func TestPTPParse(t *testing.T) {
 
 // TestPTPVersions opens a pair of one version in the other.
 func TestPTPVersions(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	path, vnl := ptpName(t)
 	c := openPlugTest(t, vnl)
 	_, err := Open(vnl+"[seqpacket]", nil)

@@ -17,13 +17,13 @@ import (
 func wantReconnects(t *testing.T, c Conn, n uint64) {
 	t.Helper()
 	link := func() Link { return c.(Linker).Link() }
-	eventually(t, fmt.Sprintf("%d reconnects", n), func() bool { l := link(); return l.Reconnects == n && l.Err == nil },
+	testenv.Eventually(t, fmt.Sprintf("%d reconnects", n), func() bool { l := link(); return l.Reconnects == n && l.Err == nil },
 		func() string { return fmt.Sprintf("%+v", link()) })
 }
 
 // TestReconnectLine pulls out a serial line, and puts in another of the same name.
 func TestReconnectLine(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	device := filepath.Join(t.TempDir(), "tty")
 	plug := func() io.ReadWriteCloser {
 		master, name := testenv.PTY(t)
@@ -46,7 +46,7 @@ func TestReconnectLine(t *testing.T) {
 		carry(t, there, line, testFrame(station(2), station(1), 60))
 		os.Remove(device)
 		there.Close()
-		eventually(t, "the end of the line", func() bool { return c.(Linker).Link().Err != nil })
+		testenv.Eventually(t, "the end of the line", func() bool { return c.(Linker).Link().Err != nil })
 		master = plug()
 	}
 	wantReconnects(t, c, 3)
@@ -55,7 +55,7 @@ func TestReconnectLine(t *testing.T) {
 
 // TestReconnectDescriptor does not take another descriptor of the same number.
 func TestReconnectDescriptor(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	pair := func() [2]int {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // eachKernel runs a test with SO_PASSRIGHTS, if the kernel has it, and without, as
@@ -68,7 +69,7 @@ func devNull(t *testing.T) int {
 // received waits until all that a socket has sent is received.
 func received(t *testing.T, fd int) {
 	t.Helper()
-	eventually(t, "all that was sent to be received", func() bool {
+	testenv.Eventually(t, "all that was sent to be received", func() bool {
 		n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 		return err != nil || n == 0
 	})
@@ -142,7 +143,7 @@ func closes(t *testing.T, c Conn) {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(patience):
+	case <-time.After(testenv.Timeout):
 		t.Errorf("Close does not return")
 	}
 }
@@ -227,7 +228,7 @@ func foreignPTP(t *testing.T, own, peer string) int {
 
 func connectForeign(t *testing.T, fd int, peer string) {
 	t.Helper()
-	eventually(t, "a connection to "+peer, func() bool { return unix.Connect(fd, &unix.SockaddrUnix{Name: peer}) == nil })
+	testenv.Eventually(t, "a connection to "+peer, func() bool { return unix.Connect(fd, &unix.SockaddrUnix{Name: peer}) == nil })
 }
 
 // TestRightsClose sends a descriptor that the kernel cannot destroy to each plug
@@ -237,7 +238,7 @@ func TestRightsClose(t *testing.T) {
 	for _, f := range foreigners {
 		t.Run(f.name, func(t *testing.T) {
 			eachKernel(t, func(t *testing.T, refuses bool) {
-				noLeaks(t)
+				testenv.NoLeaks(t)
 				c, sockets := f.open(t)
 				h := newLingerer(t)
 				frame := testFrame(broadcast, station(7), 60)
@@ -280,10 +281,10 @@ func TestRightsAreClosed(t *testing.T) {
 	for _, f := range foreigners {
 		t.Run(f.name, func(t *testing.T) {
 			eachKernel(t, func(t *testing.T, refuses bool) {
-				noLeaks(t)
+				testenv.NoLeaks(t)
 				c, sockets := f.open(t)
 				in := newInbox(t, c)
-				before := len(descriptors(t))
+				before := len(testenv.Descriptors(t))
 				frame := testFrame(broadcast, station(7), 60)
 				for i := range 50 {
 					for _, fd := range sockets {
@@ -304,7 +305,7 @@ func TestRightsAreClosed(t *testing.T) {
 						in.want(t, frame)
 					}
 				}
-				eventually(t, "no descriptor more", func() bool { return len(descriptors(t)) <= before }, func() string { return fmt.Sprint(len(descriptors(t)), before) })
+				testenv.Eventually(t, "no descriptor more", func() bool { return len(testenv.Descriptors(t)) <= before }, func() string { return fmt.Sprint(len(testenv.Descriptors(t)), before) })
 			})
 		})
 	}
@@ -356,7 +357,7 @@ func TestRightsAtSwitch(t *testing.T) {
 	for _, socket := range []string{"frames", "packets", "control", "waiting"} {
 		t.Run(socket, func(t *testing.T) {
 			eachKernel(t, func(t *testing.T, refuses bool) {
-				noLeaks(t)
+				testenv.NoLeaks(t)
 				fds := []int{devNull(t)} // it stays this test's
 				if !refuses {
 					unix.Close(fds[0])
@@ -418,7 +419,7 @@ func TestRightsAtSwitch(t *testing.T) {
 					t.Error("the process stood still until the kernel had destroyed all descriptors")
 				}
 				closes(t, c)
-				eventually(t, "the devices to be gone", func() bool { return foreignInterfaces(t) == 0 })
+				testenv.Eventually(t, "the devices to be gone", func() bool { return foreignInterfaces(t) == 0 })
 			})
 		})
 	}
@@ -428,7 +429,7 @@ func TestRightsAtSwitch(t *testing.T) {
 // which the kernel cannot destroy. Open ends all the same.
 func TestRightsInReply(t *testing.T) {
 	eachKernel(t, func(t *testing.T, _ bool) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		dir := shortDir(t)
 		h := newLingerer(t)
 		a, b := h.make(), h.make()
@@ -440,7 +441,7 @@ func TestRightsInReply(t *testing.T) {
 		})
 		start := time.Now()
 		_, err := Open(dir, nil)
-		if took := time.Since(start); took > patience {
+		if took := time.Since(start); took > testenv.Timeout {
 			t.Errorf("Open took %v", took)
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {

@@ -64,7 +64,7 @@ func TestSeqpacket(t *testing.T) {
 		}},
 	} {
 		t.Run(there.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			a, b := socketPair(t, unix.SOCK_SEQPACKET)
 			here := newInbox(t, openSeqpacketTest(t, a))
 			peer, frames := there.open(t, b)
@@ -94,7 +94,7 @@ func TestSeqpacket(t *testing.T) {
 // TestSeqpacketEmpty passes over packets without a byte, short and long ones, and
 // gets what was sent before the end.
 func TestSeqpacketEmpty(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	a, b := socketPair(t, unix.SOCK_SEQPACKET)
 	c := openSeqpacketTest(t, a)
 	want := testFrame(broadcast, station(1), 60)
@@ -117,7 +117,7 @@ func TestSeqpacketEmpty(t *testing.T) {
 }
 
 func TestSeqpacketErrors(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	for vnl, text := range map[string]string{
 		"seqpacket://":       `"": must be the number of a descriptor`,
 		"seqpacket://x":      `"x": must be the number of a descriptor`,

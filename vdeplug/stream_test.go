@@ -16,6 +16,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A half is one direction of a stream in memory.
@@ -63,7 +64,7 @@ func TestStreamRecv(t *testing.T) {
 	for _, tt := range tests {
 		for how, reader := range readers {
 			t.Run(tt.name+" "+how, func(t *testing.T) {
-				noLeaks(t)
+				testenv.NoLeaks(t)
 				c := NewStream(half{reader(bytes.NewReader(slices.Concat(tt.in...))), io.Discard})
 				defer c.Close()
 				got, err := recvAll(c)
@@ -126,7 +127,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 }
 
 func TestStreamSend(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	var w recorder
 	var want []byte
 	c := NewStream(half{iotest.ErrReader(io.EOF), &w})
@@ -170,7 +171,7 @@ func pipePair(t *testing.T) (a, b Conn) {
 
 // TestStreamFull writes more than a peer reads: what is kept arrives whole.
 func TestStreamFull(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	a, b := pipePair(t)
 	const frames = 2000
 	for i := range frames {
@@ -195,14 +196,14 @@ func TestStreamFull(t *testing.T) {
 }
 
 func TestStreamPeerGone(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	a, b := pipePair(t)
 	b.Close()
 	_, err := a.Recv(make([]byte, ether.MaxFrame))
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("got %v, want the end of the stream", err)
 	}
-	eventually(t, "an error of Send", func() bool {
+	testenv.Eventually(t, "an error of Send", func() bool {
 		err = a.Send(testFrame(broadcast, station(1), 60))
 		return err != nil
 	})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,7 +39,7 @@ func dialRaw(t testing.TB, dir string) *rawClient {
 		t.Cleanup(func() { unix.Close(*fd) })
 		// A test must end.
 		for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
-			timeout := unix.NsecToTimeval(int64(patience))
+			timeout := unix.NsecToTimeval(int64(testenv.Timeout))
 			if err := unix.SetsockoptTimeval(*fd, unix.SOL_SOCKET, option, &timeout); err != nil {
 				t.Fatal(err)
 			}
@@ -118,7 +119,7 @@ func (c *rawClient) wantEnd() {
 // work. works sees that they do.
 func hostile(t *testing.T) (s *vdeSwitch, works func()) {
 	t.Helper()
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	s = goSwitch(t)
 	a, b := openInbox(t, s.dir), cPlug(t, "vde://"+s.dir)
 	carry(t, b, a, testFrame(broadcast, station(2), 60))
@@ -225,7 +226,7 @@ func TestSwitchSilent(t *testing.T) {
 	}
 	works()
 	silent.wantEnd() // after requestWait
-	eventually(t, "no descriptor more than before", func() bool { return s.files(t) <= before })
+	testenv.Eventually(t, "no descriptor more than before", func() bool { return s.files(t) <= before })
 }
 
 // TestSwitchTenThousand has 10,000 connections, with a request and without.
@@ -281,7 +282,7 @@ func TestSwitchTenThousand(t *testing.T) {
 			for _, fd := range fds {
 				unix.Shutdown(fd, unix.SHUT_RDWR)
 			}
-			eventually(t, "no descriptor more than before", func() bool { return s.files(t) <= before })
+			testenv.Eventually(t, "no descriptor more than before", func() bool { return s.files(t) <= before })
 			works()
 		})
 	}
@@ -373,7 +374,7 @@ func TestSwitchDeputy(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, and another user")
 	}
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	base := shortDir(t)
 	if err := os.Chmod(base, 0o755); err != nil {
 		t.Fatal(err)
@@ -420,7 +421,7 @@ func TestSwitchForeignSocket(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, and another user")
 	}
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	dir := filepath.Join(shortDir(t), "sw")
 	openPlug(t, "switch://"+dir+"[dirmode=0777]")
 	c := dialRaw(t, dir)

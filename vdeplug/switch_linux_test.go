@@ -68,7 +68,7 @@ func TestSwitchKinds(t *testing.T) {
 	} {
 		for _, whole := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/whole=%v", tt.kind, whole), func(t *testing.T) {
-				noLeaks(t)
+				testenv.NoLeaks(t)
 				setWhole(t, whole)
 				local, dir := serve(t, tt.kind, "")
 				a, b := newInbox(t, local), openInbox(t, tt.kind+"://"+dir)
@@ -134,7 +134,7 @@ func TestSwitchConn(t *testing.T) {
 // TestSwitchRace joins, sends and leaves from many goroutines, plugs of the
 // process and clients; the switch itself comes and goes meanwhile.
 func TestSwitchRace(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	dir := filepath.Join(shortDir(t), "sw")
 	stop := time.After(2 * time.Second)
 	done := make(chan struct{})
@@ -189,7 +189,7 @@ func TestSwitchRace(t *testing.T) {
 // TestSwitchRestart keeps clients of all kinds away from a switch that was
 // closed, and takes them back at the next.
 func TestSwitchRestart(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c, dir := serve(t, "switch", "")
 	in, peer := openInbox(t, dir), cPlug(t, "vde://"+dir)
 	carry(t, peer, in, testFrame(broadcast, station(1), 60))
@@ -228,7 +228,7 @@ func setWhole(t *testing.T, whole bool) {
 // TestSwitchShared has several plugs of the process on one switch, which ends
 // with the last.
 func TestSwitchShared(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	first, dir := serve(t, "switch", "[mode=0660/hashsize=5]")
 	again := openPlug(t, "switch://"+dir)
 	openPlug(t, "switch://"+dir+"/../sw[hashsize=5/mode=660]")
@@ -265,12 +265,12 @@ func TestSwitchFiles(t *testing.T) {
 		{fmt.Sprintf("[mode=0660/dirmode=2710/grp=%d]", gid), 0o710, 0o660},
 	} {
 		t.Run(tt.options, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			setWhole(t, false)
 			c, dir := serve(t, "switch", tt.options)
 			client := openPlug(t, dir)
 			files := make(map[string]fs.FileMode)
-			eventually(t, "ctl and a data socket only", func() bool {
+			testenv.Eventually(t, "ctl and a data socket only", func() bool {
 				clear(files)
 				entries, err := os.ReadDir(dir)
 				if err != nil {
@@ -298,7 +298,7 @@ func TestSwitchFiles(t *testing.T) {
 				t.Errorf("the directory has group %d, want %d", got, gid)
 			}
 			client.Close()
-			eventually(t, "ctl only", func() bool {
+			testenv.Eventually(t, "ctl only", func() bool {
 				entries, err := os.ReadDir(dir)
 				return err == nil && len(entries) == 1 && entries[0].Name() == "ctl"
 			})
@@ -315,7 +315,7 @@ func TestSwitchFiles(t *testing.T) {
 func TestSwitchStale(t *testing.T) {
 	for _, kind := range switchKinds {
 		t.Run(kind.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			s := kind.start(t)
 			client := openPlug(t, s.dir) // so that there is a data socket
 			_, err := Open("switch://"+s.dir, nil)
@@ -339,7 +339,7 @@ func TestSwitchStale(t *testing.T) {
 		})
 	}
 	t.Run("stopped", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		s := classicSwitch(t)
 		s.signal(syscall.SIGSTOP)
 		_, err := Open("switch://"+s.dir, nil)
@@ -412,7 +412,7 @@ func TestSwitchPlace(t *testing.T) {
 // TestSwitchForeignFile finds a file of somebody else in the directory when it
 // ends.
 func TestSwitchForeignFile(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c, dir := serve(t, "switch", "")
 	name := filepath.Join(dir, "notes")
 	if err := os.WriteFile(name, nil, 0o600); err != nil {
@@ -428,7 +428,7 @@ func TestSwitchForeignFile(t *testing.T) {
 // TestSwitchWhole sees packets go through as they are between clients of this
 // package and plugs of the process.
 func TestSwitchWhole(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	local, dir := serve(t, "switch", "")
 	one, other := openPlug(t, dir), openPlug(t, dir)
 	if !on[*vdeConn](one).on.whole || !on[*vdeConn](other).on.whole {
@@ -480,7 +480,7 @@ func TestSwitchOtherUser(t *testing.T) {
 	}
 	for _, whole := range []bool{true, false} {
 		t.Run(fmt.Sprintf("of root/whole=%v", whole), func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			setWhole(t, whole)
 			for _, options := range []string{"[mode=0666]", "[mode=0666/dirmode=0755]", fmt.Sprintf("[mode=0660/grp=%d]", nobody)} {
 				dir := newDir(t)
@@ -501,7 +501,7 @@ func TestSwitchOtherUser(t *testing.T) {
 		})
 	}
 	t.Run("of nobody", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		dir := newDir(t)
 		cmd := goSwitchCommand("switch://" + dir)
 		cmd.Dir = "/"

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // TestSwitchShare has more clients than a switch has descriptors for. They get a
@@ -56,7 +58,7 @@ func TestSwitchShare(t *testing.T) {
 // TestSwitchLocked has somebody who may read the directory that a killed switch has
 // left lock it for ever.
 func TestSwitchLocked(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	dir := filepath.Join(shortDir(t), "sw")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -75,7 +77,7 @@ func TestSwitchLocked(t *testing.T) {
 	a.Close()
 	b.Close()
 	c.Close()
-	eventually(t, "the directory to be gone", func() bool {
+	testenv.Eventually(t, "the directory to be gone", func() bool {
 		_, err := os.Lstat(dir)
 		return errors.Is(err, fs.ErrNotExist)
 	})
@@ -87,7 +89,7 @@ func TestVDEDefault(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("starting a program as another user needs root")
 	}
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	base := shortDir(t)
 	if err := os.Chown(base, 65534, 65534); err != nil {
 		t.Fatal(err)
@@ -122,7 +124,7 @@ func TestVDEDefault(t *testing.T) {
 // TestVDEDefaultUser is the part of TestVDEDefault of the ordinary user.
 func TestVDEDefaultUser(t *testing.T) {
 	dir := childArg(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	setDefaults(t, dir)
 	openPlug(t, "vde://")
 }
@@ -130,7 +132,7 @@ func TestVDEDefaultUser(t *testing.T) {
 // TestVDEDefaultOwn has the switch of this user where a locator without a directory
 // looks.
 func TestVDEDefaultOwn(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	_, dir := serve(t, "switch", "")
 	setDefaults(t, dir)
 	openPlug(t, "vde://")
@@ -142,7 +144,7 @@ func TestVDEDefaultRedirected(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make files of another user")
 	}
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	_, dir := serve(t, "switch", "")
 	inside, link := filepath.Join(t.TempDir(), "inside"), filepath.Join(t.TempDir(), "link")
 	for _, err := range []error{

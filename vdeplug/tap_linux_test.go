@@ -96,7 +96,7 @@ func TestTAPFrames(t *testing.T) {
 	needTAP(t)
 	for _, name := range []string{"", "vdetest0"} {
 		t.Run("name "+name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			c := openTAPTest(t, name)
 			if name != "" && c.on.name != name || c.on.name == "" {
 				t.Errorf("the interface is called %q", c.on.name)
@@ -122,7 +122,7 @@ func TestTAPFrames(t *testing.T) {
 // TestTAPDown drops what is sent while the interface is down.
 func TestTAPDown(t *testing.T) {
 	needTAP(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	in := newInbox(t, openTAPTest(t, "vdetest0"))
 	send(t, in, testFrame(broadcast, station(1), 60))
 	if got := in.Conn.(Dropper).Drops(); got != (Drops{Send: 1}) {
@@ -135,7 +135,7 @@ func TestTAPDown(t *testing.T) {
 // TestTAPShortBuffer drops what the receiver has no room for.
 func TestTAPShortBuffer(t *testing.T) {
 	needTAP(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c := openTAPTest(t, "vdetest0")
 	ip(t, "link set vdetest0 up")
 	host := openPacketSocket(t, "vdetest0")
@@ -156,7 +156,7 @@ func TestTAPShortBuffer(t *testing.T) {
 // TestTAPRemoved takes the interface away under the plug.
 func TestTAPRemoved(t *testing.T) {
 	needTAP(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	in := newInbox(t, openTAPTest(t, "vdetest0"))
 	ip(t, "link set vdetest0 up")
 	ip(t, "link del vdetest0")
@@ -176,7 +176,7 @@ func TestTAPRemoved(t *testing.T) {
 
 func TestTAPOpenErrors(t *testing.T) {
 	needTAP(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	openTAPTest(t, "vdetest0")
 	tests := []struct {
 		name, text string
@@ -209,7 +209,7 @@ func TestTAPForbidden(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may")
 	}
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	text := "no permission: it takes CAP_NET_ADMIN, or an interface made for this user (ip tuntap add mode tap user " +
 		strconv.Itoa(os.Geteuid()) + " name vdetest0)"
 	if err := unix.Faccessat(unix.AT_FDCWD, tunDevice, unix.R_OK|unix.W_OK, unix.AT_EACCESS); err != nil {
@@ -225,7 +225,7 @@ func TestTAPForbidden(t *testing.T) {
 // TestTAPNamespace makes the interface in the namespace of the caller.
 func TestTAPNamespace(t *testing.T) {
 	needTAP(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	inNamespace(t, func() {
 		c, err := Open("tap://vdetest0", nil)
 		if err != nil {
@@ -250,7 +250,7 @@ func TestTAPNamespace(t *testing.T) {
 // TestTAPC joins a plug and one in C by a bridge of the host.
 func TestTAPC(t *testing.T) {
 	needTAP(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	ip(t, "link add vdebr0 type bridge")
 	t.Cleanup(func() { ip(t, "link del vdebr0") })
 	ip(t, "tuntap add mode tap name vdetest1") // so that it is there at once
@@ -277,7 +277,7 @@ func TestTAPPersistent(t *testing.T) {
 	if err := unix.Stat(tunDevice, &st); err != nil || st.Mode&0o006 != 0o006 {
 		testenv.Skip(t, "%s is not for ordinary users here (chmod 0666)", tunDevice)
 	}
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	ip(t, "tuntap add mode tap user 65534 name vdetest0")
 	t.Cleanup(func() { ip(t, "link del vdetest0") })
 	ip(t, "link set vdetest0 up")
@@ -290,7 +290,7 @@ func TestTAPPersistent(t *testing.T) {
 // TestTAPPersistentUser is the part of TestTAPPersistent of the ordinary user.
 func TestTAPPersistentUser(t *testing.T) {
 	childArg(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c := openTAPTest(t, "vdetest0")
 	send(t, c, testFrame(broadcast, station(1), 60))
 	if got := c.Drops(); got != (Drops{}) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // udpHosts are the addresses between which the tests run.
@@ -50,7 +51,7 @@ func TestUDPRestart(t *testing.T) {
 }
 
 func TestUDPStranger(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c := openPlug(t, udpVNL(7001, 7002, "127.0.0.1"))
 	dial := func(local string) *net.UDPConn {
 		t.Helper()
@@ -71,7 +72,7 @@ func TestUDPStranger(t *testing.T) {
 // TestUDPReconnect takes the route away from a socket, as an address that is
 // removed and comes back does.
 func TestUDPReconnect(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	a, b := openPlug(t, udpVNL(7001, 7002, "127.0.0.1")), openInbox(t, udpVNL(7002, 7001, "127.0.0.1"))
 	on[*udpConn](a).on.file.Raw.Control(func(fd uintptr) { sockio.Disconnect(int(fd)) })
 	frame := testFrame(broadcast, station(1), 60)
@@ -103,7 +104,7 @@ func TestUDPAllocs(t *testing.T) {
 }
 
 func TestUDPOpenErrors(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	openPlug(t, udpVNL(7001, 7002, "127.0.0.1"))
 	openPlug(t, udpVNL(7001, 7002, "::1")) // the families do not get into each other's way
 	tests := []struct{ body, text string }{
@@ -154,7 +155,7 @@ func TestParseUDP(t *testing.T) {
 }
 
 func TestUDPNames(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	a, b := openInbox(t, "udp://localhost:7001->localhost:7002"), openInbox(t, "udp://localhost:7002->localhost:7001")
 	carry(t, a, b, testFrame(station(2), station(1), 60))
 	carry(t, b, a, testFrame(station(1), station(2), 60))

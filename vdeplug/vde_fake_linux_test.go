@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A fakeSwitch is a switch that behaves as the test says.
@@ -128,7 +129,7 @@ func (c *fakeClient) reply(b []byte) {
 func TestVDEFake(t *testing.T) {
 	for _, name := range []string{"path", "abstract"} {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			dir := shortDir(t)
 			f := newFakeSwitch(t, filepath.Join(dir, "ctl"))
 			clients := make(chan *fakeClient, 1)
@@ -178,7 +179,7 @@ func TestVDEFake(t *testing.T) {
 
 // TestVDEMode looks at the permissions of the client's socket.
 func TestVDEMode(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	dir := shortDir(t)
 	f := newFakeSwitch(t, filepath.Join(dir, "ctl"))
 	modes := make(chan fs.FileMode, 1)
@@ -233,7 +234,7 @@ func TestVDEGarbled(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			dir := shortDir(t)
 			newFakeSwitch(t, filepath.Join(dir, "ctl")).serve(tt.handle)
 			_, err := Open(dir, nil)
@@ -249,7 +250,7 @@ func TestVDEDeputy(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, and another user")
 	}
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	dir := shortDir(t)
 	f := newFakeSwitch(t, filepath.Join(dir, "ctl"))
 	// The kernel notes who listens.

@@ -41,7 +41,7 @@ func TestVDEConn(t *testing.T) {
 // TestVDEFrames joins two plugs and one in C by a switch.
 func TestVDEFrames(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, kind switchKind) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		s := kind.start(t)
 		a, b, c := openInbox(t, "vde://"+s.dir), openInbox(t, s.dir), cPlug(t, "vde://"+s.dir)
 		carry(t, a, c.inbox, testFrame(broadcast, station(1), 60))
@@ -75,7 +75,7 @@ func TestVDEFrames(t *testing.T) {
 // TestVDEMany opens many plugs at once, more than the queue of a switch holds.
 func TestVDEMany(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, kind switchKind) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		s := kind.start(t)
 		conns := make([]Conn, 24)
 		var wg sync.WaitGroup
@@ -107,7 +107,7 @@ func TestVDEMany(t *testing.T) {
 
 // TestVDEPort asks for a port, and is listed there by its description.
 func TestVDEPort(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	mgmt := filepath.Join(shortDir(t), "mgmt")
 	s := classicSwitch(t, "-M", mgmt)
 	a, err := Open(s.dir+"[7]", &Options{Description: "lab one"})
@@ -129,13 +129,13 @@ func TestVDEPort(t *testing.T) {
 		t.Errorf("port 0 is\n%s", got)
 	}
 	a.Close()
-	eventually(t, "an endpoint less", func() bool {
+	testenv.Eventually(t, "an endpoint less", func() bool {
 		return strings.Count(console(t, mgmt, "port/print 7"), "endpoint ID") == 1
 	})
 }
 
 func TestVDEPortGroup(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	s := classicSwitch(t)
 	_, err := Open(s.dir+"[lab]", nil)
 	wantError(t, err, `no port group "lab": there is no socket `+s.dir+`/lab (`)
@@ -187,7 +187,7 @@ func TestVDESilent(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			dir := tt.start(t)
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
@@ -206,7 +206,7 @@ func TestVDESilent(t *testing.T) {
 		})
 	}
 	t.Run("for ever", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		s := classicSwitch(t)
 		s.signal(syscall.SIGSTOP)
 		_, err := Open(s.dir, nil)
@@ -253,7 +253,7 @@ func TestVDEAbsent(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			_, err := Open(tt.vnl, nil)
 			wantError(t, err, tt.text)
 			if tt.err != nil && !errors.Is(err, tt.err) {
@@ -277,7 +277,7 @@ func TestVDEForbidden(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("nothing is forbidden to root")
 	}
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	s := classicSwitch(t)
 	for _, name := range []string{"ctl", "."} {
 		path := filepath.Join(s.dir, name)
@@ -301,7 +301,7 @@ func TestVDEForbidden(t *testing.T) {
 
 // TestVDELongPath has directories near the limit of socket addresses.
 func TestVDELongPath(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	base := shortDir(t)
 	deep := func(n int) string { return base + "/" + strings.Repeat("x", n-len(base)-1) }
 	// The name of the client's socket does not fit, that of the switch's does.
@@ -328,7 +328,7 @@ func TestVDEOtherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("starting a program as another user needs root")
 	}
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	base := shortDir(t)
 	if err := os.Chown(base, 65534, 65534); err != nil {
 		t.Fatal(err)
@@ -351,7 +351,7 @@ func TestVDERoot(t *testing.T) {
 	}
 	for name, dirmode := range map[string]string{"writable": "0777", "not writable": "0755"} {
 		t.Run(name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			base := shortDir(t)
 			if err := os.Chmod(base, 0o755); err != nil {
 				t.Fatal(err)
@@ -372,7 +372,7 @@ func TestVDERoot(t *testing.T) {
 // TestVDERootUser is the part of TestVDERoot of the ordinary user.
 func TestVDERootUser(t *testing.T) {
 	dir := childArg(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	a, b := openPlug(t, dir), openInbox(t, dir)
 	frame := testFrame(broadcast, station(1), 60)
 	send(t, a, frame)
@@ -384,7 +384,7 @@ func TestVDEGone(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, kind switchKind) {
 		for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 			t.Run(sig.String(), func(t *testing.T) {
-				noLeaks(t)
+				testenv.NoLeaks(t)
 				s := kind.start(t)
 				in := openInbox(t, s.dir)
 				idle := openPlug(t, s.dir)
@@ -395,7 +395,7 @@ func TestVDEGone(t *testing.T) {
 				if !errors.As(err, &e) || e.Op != "recv" || e.VNL != "vde://"+s.dir {
 					t.Errorf("got %#v", err)
 				}
-				eventually(t, "an error of Send", func() bool { return in.Send(testFrame(broadcast, station(1), 60)) != nil })
+				testenv.Eventually(t, "an error of Send", func() bool { return in.Send(testFrame(broadcast, station(1), 60)) != nil })
 				wantError(t, in.Send(testFrame(broadcast, station(1), 60)), "the switch closed the connection")
 				// The error says it, a drop would say it again.
 				wantError(t, idle.Send(testFrame(broadcast, station(1), 60)), "the switch closed the connection")
@@ -417,7 +417,7 @@ func TestVDEGone(t *testing.T) {
 
 // TestVDESlow sends to a switch that does not run.
 func TestVDESlow(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	s := classicSwitch(t)
 	a, b := openPlug(t, s.dir), openInbox(t, s.dir)
 	s.signal(syscall.SIGSTOP)

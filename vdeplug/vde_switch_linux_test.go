@@ -57,7 +57,7 @@ func startSwitch(t testing.TB, dir string, cmd *exec.Cmd, vnl ...string) *vdeSwi
 		s.signal(syscall.SIGCONT)
 		s.kill(t)
 	})
-	eventually(t, "a switch in "+dir, func() bool {
+	testenv.Eventually(t, "a switch in "+dir, func() bool {
 		c, err := Open(append(vnl, dir)[0], nil)
 		if err != nil {
 			return false
@@ -83,8 +83,8 @@ func (s *vdeSwitch) stop(t testing.TB, sig syscall.Signal) {
 	s.signal(sig)
 	select {
 	case <-s.ended:
-	case <-time.After(patience):
-		t.Errorf("the switch did not end in %v", patience)
+	case <-time.After(testenv.Timeout):
+		t.Errorf("the switch did not end in %v", testenv.Timeout)
 	}
 }
 
@@ -132,7 +132,7 @@ func console(t *testing.T, path, command string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	r := bufio.NewReader(c)
 	until := func(end string) string {
 		var text strings.Builder

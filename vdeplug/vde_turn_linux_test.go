@@ -8,18 +8,20 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // TestVDETurns has plugs come and go at once, of two processes.
 func TestVDETurns(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, kind switchKind) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		s := kind.start(t)
 		var wg sync.WaitGroup
 		wg.Go(func() { inChild(t, "TestVDETurnsChild", s.dir, nil) })
 		comeAndGo(t, s.dir)
 		wg.Wait()
-		eventually(t, "no port that is left", func() bool { return ports(t, s.dir) == 0 })
+		testenv.Eventually(t, "no port that is left", func() bool { return ports(t, s.dir) == 0 })
 		a, b := openInbox(t, s.dir), openInbox(t, s.dir)
 		carry(t, a, b, testFrame(broadcast, station(1), 60))
 	})
@@ -28,7 +30,7 @@ func TestVDETurns(t *testing.T) {
 // TestVDETurnsChild is the part of TestVDETurns of the other process.
 func TestVDETurnsChild(t *testing.T) {
 	dir := childArg(t)
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	comeAndGo(t, dir)
 }
 
@@ -79,7 +81,7 @@ func TestVDETurnTaken(t *testing.T) {
 			carry(t, a, b, testFrame(broadcast, station(1), 60))
 			a.Close()
 			b.Close()
-			eventually(t, "the ends of the ports", func() bool { return ports(t, s.dir) == 0 })
+			testenv.Eventually(t, "the ends of the ports", func() bool { return ports(t, s.dir) == 0 })
 		})
 	}
 }
@@ -95,7 +97,7 @@ func lockDir(t *testing.T, dir string) (f *os.File, locked bool) {
 
 // TestVDETurnStopped leaves a switch that does not run, and waits for nothing.
 func TestVDETurnStopped(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	s := classicSwitch(t)
 	conns := []Conn{openPlug(t, s.dir), openPlug(t, s.dir), openPlug(t, s.dir)}
 	s.signal(syscall.SIGSTOP)
@@ -106,8 +108,8 @@ func TestVDETurnStopped(t *testing.T) {
 		t.Errorf("a switch that does not run has closed sockets: %d are left of %d", n, len(conns))
 	}
 	s.signal(syscall.SIGCONT)
-	eventually(t, "the ends of the ports", func() bool { return ports(t, s.dir) == 0 })
-	eventually(t, "the ends of the turns", func() bool {
+	testenv.Eventually(t, "the ends of the ports", func() bool { return ports(t, s.dir) == 0 })
+	testenv.Eventually(t, "the ends of the turns", func() bool {
 		turnQueues.Lock()
 		defer turnQueues.Unlock()
 		f, locked := lockDir(t, s.dir)

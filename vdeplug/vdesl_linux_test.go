@@ -24,7 +24,7 @@ func TestVDESLConn(t *testing.T) {
 
 // TestVDESLC has vde_plug on the other end of the line.
 func TestVDESLC(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	master, name := testenv.PTY(t)
 	line := openInbox(t, "vdesl://"+name)
 	path, vnl := ptpName(t)
@@ -46,7 +46,7 @@ func TestVDESLC(t *testing.T) {
 
 // TestVDESLResync loses bytes, and finds the next frame after a pause.
 func TestVDESLResync(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	master, name := testenv.PTY(t)
 	c := openPlug(t, "vdesl://"+name)
 	in := newInbox(t, c)
@@ -67,7 +67,7 @@ func TestVDESLResync(t *testing.T) {
 			t.Fatal(err)
 		}
 		in.want(t, b)
-		eventually(t, "a drop", func() bool { return drops() == uint64(i+1) })
+		testenv.Eventually(t, "a drop", func() bool { return drops() == uint64(i+1) })
 		if _, err := master.Write(stream(a, nil, b)); err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +83,7 @@ func TestVDESLResync(t *testing.T) {
 
 // TestVDESLRestores leaves the line as it was.
 func TestVDESLRestores(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	master, name := testenv.PTY(t)
 	state := func() unix.Termios {
 		t.Helper()
@@ -109,7 +109,7 @@ func TestVDESLRestores(t *testing.T) {
 }
 
 func TestVDESLErrors(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	for vnl, text := range map[string]string{
 		"vdesl://":                     "no device given",
 		"vdesl:///dev/null":            "/dev/null is no serial line",

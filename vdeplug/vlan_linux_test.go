@@ -17,7 +17,7 @@ func TestVLANC(t *testing.T) {
 	testenv.Need(t, "vde_plug", "vdeplug")
 	for _, tt := range vlanTests {
 		t.Run(tt.vnl, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			path, ptp := ptpName(t)
 			there := cPlug(t, tt.vnl+"{"+ptp+"}")
 			waitPath(t, path)
@@ -30,7 +30,7 @@ func TestVLANC(t *testing.T) {
 				order = append(order, order[passes])
 				// The plug may still be opening its network.
 				hello := testFrame(station(1), station(2), 60)
-				eventually(t, "a frame", func() bool {
+				testenv.Eventually(t, "a frame", func() bool {
 					send(t, from, tagFrame(hello, etherTypeVLAN, order[passes], 0))
 					select {
 					case <-to.frames:
@@ -68,7 +68,7 @@ func TestVLANC(t *testing.T) {
 
 // TestVLANCPair is a VLAN of which one end is ours.
 func TestVLANCPair(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	s := plugSwitch(t) // vde_switch wants to be told of VLANs
 	for _, format := range []string{"vlan://%d{%s}", "vlan://%d/qinq{%s}", "vlan://%d{vlan://5/qinq{%s}}"} {
 		t.Run(strings.ReplaceAll(format, "/", ""), func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -236,7 +237,7 @@ func FuzzVLAN(f *testing.F) {
 
 // TestNested opens a network in networks, and is on the same one.
 func TestNested(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	const vnl = "vlan://4{vlan://5/qinq{vlan://6{mem://nested}}}"
 	a, b, c := openInbox(t, vnl), openInbox(t, vnl), openInbox(t, "mem://nested")
 	frame := testFrame(broadcast, station(1), 60)
@@ -288,7 +289,7 @@ func TestNestedConn(t *testing.T) {
 
 // TestNestedFrames is nested on a plug that carries frames only.
 func TestNestedFrames(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
 		c, err := Open("mem://nestedtest", nil)
 		return struct{ Conn }{c}, err
@@ -321,7 +322,7 @@ func openPlugTest(t *testing.T, vnl string) Conn {
 
 // TestNestedErrors sees errors name the network they are of.
 func TestNestedErrors(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	file := filepath.Join(t.TempDir(), "net.vnl")
 	if err := os.WriteFile(file, []byte("vlan://4{"+file+"}\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,7 +46,7 @@ func TestVXLANPair(t *testing.T) {
 		{"vxlan:///if=lo/bind=127.0.0.2", "vxlan:///if=lo/bind=127.0.0.3"},
 	} {
 		t.Run(tt[0], func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			a, b := openInbox(t, tt[0]), openInbox(t, tt[1])
 			for _, n := range []int{14, 60, 1514, ether.MaxFrame} {
 				frame := testFrame(broadcast, station(1), n)
@@ -69,7 +70,7 @@ func TestVXLANPair(t *testing.T) {
 // TestVXLANPort answers to the port of the network wherever a packet comes from,
 // as the kernel's packets come from many.
 func TestVXLANPort(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	in := openInbox(t, "vxlan:///bind=127.0.0.2/remote=127.0.0.3/vni=42")
 	listen := func(addr string) *net.UDPConn {
 		t.Helper()
@@ -118,7 +119,7 @@ func TestVXLANPort(t *testing.T) {
 }
 
 func TestVXLANPortTaken(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	a := openInbox(t, "vxlan:///remote=127.0.0.3")
 	for _, vnl := range []string{"vxlan:///remote=127.0.0.3", "vxlan:///vni=2/if=lo", "vxlan:///bind=127.0.0.2/remote=127.0.0.3"} {
 		_, err := Open(vnl, nil)
@@ -155,7 +156,7 @@ var vxlanKernel = []struct{ name, vnl, device string }{
 func TestVXLANKernel(t *testing.T) {
 	for _, tt := range vxlanKernel {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			ns := newNetns(t)
 			ns.wire(t)
 			ns.ip(t, "link add vx type vxlan id 42 dstport 4789 "+tt.device)
@@ -241,7 +242,7 @@ func TestVXLANTCP(t *testing.T) {
 	needTAP(t)
 	for _, tt := range vxlanKernel {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			ns := newNetns(t)
 			ns.wire(t)
 			ns.ip(t, "link add vx type vxlan id 42 dstport 4789 "+tt.device)
@@ -265,19 +266,19 @@ func TestVXLANTCP(t *testing.T) {
 				if err == nil {
 					defer c.Close()
 					var got []byte
-					c.SetDeadline(time.Now().Add(2 * patience))
+					c.SetDeadline(time.Now().Add(2 * testenv.Timeout))
 					if got, err = io.ReadAll(c); err == nil {
 						_, err = c.Write(got)
 					}
 				}
 				done <- err
 			}()
-			c, err := net.DialTimeout("tcp", l.Addr().String(), 2*patience)
+			c, err := net.DialTimeout("tcp", l.Addr().String(), 2*testenv.Timeout)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(4 * patience))
+			c.SetDeadline(time.Now().Add(4 * testenv.Timeout))
 			if _, err := c.Write(data); err != nil {
 				t.Fatal(err)
 			}
@@ -296,7 +297,7 @@ func TestVXLANTCP(t *testing.T) {
 // TestVXLANPartial takes packets as the kernel sends them through a virtual card:
 // Uncut, and with the checksum left to do.
 func TestVXLANPartial(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c := openPlug(t, "vxlan:///bind=127.0.0.2/remote=127.0.0.3")
 	own, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 3)})
 	if err != nil {
@@ -338,7 +339,7 @@ func TestVXLANC(t *testing.T) {
 		{"vxlan:///v6/vni=42/if=wire0", "vxlan:///v6/vni=42/if=wire1/hashsize=0"},
 	} {
 		t.Run(tt.c, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			ns := newNetns(t)
 			ns.wire(t)
 			ns.ip(t, "route add 224.0.0.0/4 dev wire1")

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // vxvdeFamilies are the networks of the tests: IPv6 multicast needs an
@@ -42,7 +43,7 @@ func TestVXVDEConn(t *testing.T) {
 func TestVXVDEPair(t *testing.T) {
 	for _, f := range vxvdeFamilies {
 		t.Run(f.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			a, b := openInbox(t, f.vnl), openInbox(t, f.vnl)
 			for _, n := range []int{15, 60, 1514, ether.MaxFrame} {
 				frame := testFrame(broadcast, station(1), n)
@@ -97,7 +98,7 @@ func TestVXVDECaptured(t *testing.T) {
 	captured := capturedVXVDE(t)
 	for _, f := range vxvdeFamilies {
 		t.Run(f.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			c, _ := openVXVDETest(t, f.vnl)
 			in := newInbox(t, c)
 			p := newProbe(t, c)
@@ -118,7 +119,7 @@ func TestVXVDECaptured(t *testing.T) {
 
 // TestVXVDEJunk sends packets that are none of the network before one that is.
 func TestVXVDEJunk(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c, _ := openVXVDETest(t, "vxvde:///vni=7")
 	in := newInbox(t, c)
 	p := newProbe(t, c)
@@ -148,7 +149,7 @@ func TestVXVDEJunk(t *testing.T) {
 
 // TestVXVDEShortBuffer drops what the receiver has no room for.
 func TestVXVDEShortBuffer(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c, _ := openVXVDETest(t, "vxvde://")
 	p := newProbe(t, c)
 	header := makeVXVDEHeader(1)
@@ -164,14 +165,14 @@ func TestVXVDEShortBuffer(t *testing.T) {
 	p.send(t, withHeader(header, testFrame(broadcast, station(1), 60)))
 	p.send(t, header[:])
 	go c.Recv(nil)
-	eventually(t, "a drop", func() bool { return c.Drops().Recv == 3 })
+	testenv.Eventually(t, "a drop", func() bool { return c.Drops().Recv == 3 })
 }
 
 // TestVXVDELearning follows a station that is learned, moves, ages and leaves.
 func TestVXVDELearning(t *testing.T) {
 	for _, f := range vxvdeFamilies {
 		t.Run(f.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			c, clock := openVXVDETest(t, f.vnl+map[bool]string{true: "/expiretime=2", false: "//expiretime=2"}[f.name == "IPv6"])
 			in := newInbox(t, c)
 			a, b := newProbe(t, c), newProbe(t, c)
@@ -249,7 +250,7 @@ func TestVXVDELearning(t *testing.T) {
 
 // TestVXVDELearningOff sends everything to the group.
 func TestVXVDELearningOff(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c, _ := openVXVDETest(t, "vxvde:///hashsize=0")
 	in := newInbox(t, c)
 	p := newProbe(t, c)
@@ -264,7 +265,7 @@ func TestVXVDELearningOff(t *testing.T) {
 
 // TestVXVDEOther has two networks on one group: their members do not meet.
 func TestVXVDEOther(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	a, b := openInbox(t, "vxvde:///vni=1"), openInbox(t, "vxvde:///vni=2")
 	a2 := openInbox(t, "vxvde://")
 	first, second := testFrame(broadcast, station(1), 60), testFrame(broadcast, station(2), 60)
@@ -277,7 +278,7 @@ func TestVXVDEOther(t *testing.T) {
 
 // TestVXVDEOptions looks at what the kernel was told.
 func TestVXVDEOptions(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c, _ := openVXVDETest(t, "vxvde:///ttl=7/rcvbuf=32k/bind=127.0.0.1/port=5555")
 	for _, tt := range []struct {
 		name               string
@@ -318,7 +319,7 @@ func TestVXVDEOpenErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.vnl, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			_, err := Open(tt.vnl, nil)
 			wantError(t, err, tt.text)
 			if tt.err != nil && !errors.Is(err, tt.err) {
@@ -330,7 +331,7 @@ func TestVXVDEOpenErrors(t *testing.T) {
 
 // TestVXVDEPortTaken meets a program that does not share the port.
 func TestVXVDEPortTaken(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	other, err := net.ListenUDP("udp4", &net.UDPAddr{Port: 5556})
 	if err != nil {
 		t.Fatal(err)
@@ -391,7 +392,7 @@ func TestVXVDENoRoute(t *testing.T) {
 
 // TestVXVDEFair floods one socket and waits for the other.
 func TestVXVDEFair(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	c, _ := openVXVDETest(t, "vxvde://")
 	p := newProbe(t, c)
 	header := makeVXVDEHeader(1)

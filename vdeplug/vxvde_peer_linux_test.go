@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A probe is a member of the group with plain sockets: it sees the packets
@@ -58,7 +59,7 @@ func (p *probe) read(t *testing.T, from *net.UDPConn) (packet []byte, src netip.
 	self := p.own.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	buf := make([]byte, 64<<10)
 	for {
-		from.SetReadDeadline(time.Now().Add(patience))
+		from.SetReadDeadline(time.Now().Add(testenv.Timeout))
 		n, src, err := from.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			t.Fatal(err)
@@ -84,7 +85,7 @@ func withHeader(header vxvdeHeader, frame []byte) []byte { return append(header[
 func TestVXVDEC(t *testing.T) {
 	for _, f := range vxvdeFamilies {
 		t.Run(f.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			c, _ := openVXVDETest(t, f.vnl)
 			here := newInbox(t, c)
 			p := newProbe(t, c)
@@ -124,7 +125,7 @@ func TestVXVDEC(t *testing.T) {
 			there.quit(t)
 			p.want(t, p.group, bye[:])
 			mark = testFrame(station(2), station(1), 60)
-			eventually(t, "a frame to the group", func() bool {
+			testenv.Eventually(t, "a frame to the group", func() bool {
 				c.on.mu.Lock()
 				defer c.on.mu.Unlock()
 				_, ok := c.on.table.Lookup(station(2), c.on.now())
@@ -141,7 +142,7 @@ func TestVXVDEC(t *testing.T) {
 			}
 			// It may read the frame before the bye.
 			buf := make([]byte, ether.MaxFrame)
-			eventually(t, "a frame to the group", func() bool {
+			testenv.Eventually(t, "a frame to the group", func() bool {
 				mark = testFrame(station(1), station(2), 60)
 				send(t, again, mark)
 				p.group.SetReadDeadline(time.Now().Add(20 * time.Millisecond))

@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // TestVXVDESelf asks the filter about sources with the endpoint's port.
 func TestVXVDESelf(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	const port = 40000
 	var clock time.Duration
 	f, err := newSelfFilter(port, netip.Addr{}, func() time.Duration { return clock })
@@ -38,7 +39,7 @@ func TestVXVDESelf(t *testing.T) {
 		t.Fatalf("no link-local address in %v", addrs)
 	}
 	// The address is no one's until the kernel has found no duplicate.
-	eventually(t, "a link-local address in use", func() bool { return f.isLocal(linkLocal, scope) })
+	testenv.Eventually(t, "a link-local address in use", func() bool { return f.isLocal(linkLocal, scope) })
 	tests := []struct {
 		addr  netip.Addr
 		scope uint32

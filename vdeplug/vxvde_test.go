@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 //go:embed testdata/vxvde.txt
@@ -196,7 +197,7 @@ func TestParseVXVDE(t *testing.T) {
 
 // TestVXVDENameTimeout gives up on a name when the caller does.
 func TestVXVDENameTimeout(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, vnl := range []string{"vxvde://no-such-host.example", "vxvde:///grp=2147483648"} {

@@ -1,4 +1,4 @@
-package vdeplug
+package testenv
 
 import (
 	"fmt"
@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// patience is how long a test waits for what must happen.
-const patience = 10 * time.Second
+// Timeout is how long a test waits for what must happen.
+const Timeout = 10 * time.Second
 
-// noLeaks fails the test if it leaves goroutines, descriptors or processes
+// NoLeaks fails the test if it leaves goroutines, descriptors or processes
 // behind. It is to be called before anything else registers a clean-up.
-func noLeaks(t *testing.T) {
+func NoLeaks(t testing.TB) {
 	t.Helper()
 	r, w, err := os.Pipe() // makes the descriptors of the poller, which stay
 	if err != nil {
@@ -24,18 +24,18 @@ func noLeaks(t *testing.T) {
 	}
 	r.Close()
 	w.Close()
-	goroutines, files := runtime.NumGoroutine(), descriptors(t)
+	goroutines, files := runtime.NumGoroutine(), Descriptors(t)
 	t.Cleanup(func() {
 		var leaked string
-		eventually(t, "no leaks", func() bool {
+		Eventually(t, "no leaks", func() bool {
 			leaked = leaks(t, goroutines, files)
 			return leaked == ""
 		}, func() string { return leaked })
 	})
 }
 
-func leaks(t *testing.T, goroutines int, files map[string]string) string {
-	for fd, target := range descriptors(t) {
+func leaks(t testing.TB, goroutines int, files map[string]string) string {
+	for fd, target := range Descriptors(t) {
 		if files[fd] != target {
 			return fmt.Sprintf("descriptor %s is still open: %s", fd, target)
 		}
@@ -50,8 +50,8 @@ func leaks(t *testing.T, goroutines int, files map[string]string) string {
 	return ""
 }
 
-// descriptors returns the open files by descriptor, where the system tells.
-func descriptors(t *testing.T) map[string]string {
+// Descriptors returns the open files by descriptor, where the system tells.
+func Descriptors(t testing.TB) map[string]string {
 	t.Helper()
 	const dir = "/proc/self/fd"
 	entries, err := os.ReadDir(dir)
@@ -70,7 +70,7 @@ func descriptors(t *testing.T) map[string]string {
 
 // children returns the processes that this one has started and not reaped,
 // where the system tells.
-func children(t *testing.T) []string {
+func children(t testing.TB) []string {
 	t.Helper()
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil && runtime.GOOS == "linux" {
@@ -86,18 +86,18 @@ func children(t *testing.T) []string {
 	return slices.Sorted(maps.Keys(pids))
 }
 
-// eventually waits until ok returns true, and fails the test with what was
+// Eventually waits until ok returns true, and fails the test with what was
 // expected and the last state otherwise.
-func eventually(t testing.TB, want string, ok func() bool, state ...func() string) {
+func Eventually(t testing.TB, want string, ok func() bool, state ...func() string) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(Timeout)
 	for !ok() {
 		if time.Now().After(deadline) {
 			text := ""
 			for _, s := range state {
 				text += ": " + s()
 			}
-			t.Errorf("want %s within %v%s", want, patience, text)
+			t.Errorf("want %s within %v%s", want, Timeout, text)
 			return
 		}
 		time.Sleep(2 * time.Millisecond)
