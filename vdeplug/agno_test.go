@@ -13,6 +13,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -71,7 +72,7 @@ func TestAGNO(t *testing.T) {
 	for _, ethType := range []uint16{agnoType, agnoCopy, agnoRand, ethTypeIPv4} {
 		for _, n := range []int{14, 15, 29, 30, 31, 60, 1514, ether.MaxFrame} {
 			a := newAGNOTest(t, agnoTestKey, ethType, agnoTestTime)
-			frame := testFrame(station(1), station(2), n)
+			frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
 			wires := sealTest(t, a, packet.Packet{Data: bytes.Clone(frame)})
 			if len(wires) != 1 || len(wires[0]) != ether.HeaderLen+16+(n-ether.HeaderLen+15)/16*16 || !bytes.Equal(wires[0][:ether.AddrsLen], frame[:ether.AddrsLen]) {
 				t.Fatalf("%d bytes became %x", n, wires)
@@ -212,15 +213,15 @@ func TestAGNOOthers(t *testing.T) {
 	testenv.NoLeaks(t)
 	vnl := agnoVNL(t, "vlan://7{mem://agno}")
 	a, b, other := openInbox(t, vnl), openInbox(t, strings.Replace(vnl, "{", "[ethtype=rand]{", 1)), openInbox(t, "vlan://7{mem://agno}")
-	frame := testFrame(broadcast, station(1), 100)
-	send(t, a, frame)
-	b.want(t, frame)
-	if got := other.next(t); bytes.Contains(got, frame[ether.HeaderLen:ether.HeaderLen+8]) {
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100)
+	plugtest.Send(t, a, frame)
+	b.Want(t, frame)
+	if got := other.Next(t); bytes.Contains(got, frame[ether.HeaderLen:ether.HeaderLen+8]) {
 		t.Errorf("sent in clear: %x", got)
 	}
-	send(t, other, frame)
-	send(t, b, frame)
-	if got := a.next(t); !bytes.Equal(got, frame) {
+	plugtest.Send(t, other, frame)
+	plugtest.Send(t, b, frame)
+	if got := a.Next(t); !bytes.Equal(got, frame) {
 		t.Errorf("got %x", got)
 	}
 	if got := a.Conn.(Dropper).Drops(); got != (Drops{}) {

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/plugtest"
 )
 
 func BenchmarkCmd(b *testing.B) {
@@ -27,7 +29,7 @@ func BenchmarkTAP(b *testing.B) {
 	}
 	b.Cleanup(func() { c.Close() })
 	upBench(b, "vdebench0")
-	frame := testFrame(broadcast, station(1), 1514)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514)
 	b.SetBytes(int64(len(frame)))
 	b.ReportAllocs()
 	for b.Loop() {

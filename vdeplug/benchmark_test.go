@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
 )
 
 func BenchmarkParse(b *testing.B) {
@@ -67,7 +68,7 @@ func BenchmarkStream(b *testing.B) {
 func benchTurnback(b *testing.B, c Conn) {
 	b.Cleanup(func() { c.Close() })
 	for _, size := range []int{60, 1514, ether.MaxFrame} {
-		frame, buf := testFrame(broadcast, station(1), size), make([]byte, ether.MaxFrame)
+		frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), size), make([]byte, ether.MaxFrame)
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()

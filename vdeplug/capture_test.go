@@ -12,6 +12,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -36,23 +37,23 @@ func TestCapture(t *testing.T) {
 	testenv.NoLeaks(t)
 	var out bytes.Buffer
 	a := Capture(openPlugTest(t, "netemu://{mem://capture}"), &out, "a")
-	b := newInbox(t, Capture(openPlugTest(t, "mem://capture"), &out, "b"))
+	b := plugtest.NewInbox(t, Capture(openPlugTest(t, "mem://capture"), &out, "b"))
 	if FindEmulator(a) == nil {
 		t.Error("a capture hides what it records")
 	}
 	var want [][]byte
 	for _, n := range []int{60, 1514, ether.MaxFrame} {
-		frame := testFrame(broadcast, station(1), n)
-		send(t, a, frame)
-		b.want(t, frame)
+		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
+		plugtest.Send(t, a, frame)
+		b.Want(t, frame)
 		want = append(want, frame)
 	}
-	send(t, a, make([]byte, ether.HeaderLen-1)) // does not get there
+	plugtest.Send(t, a, make([]byte, ether.HeaderLen-1)) // does not get there
 	p := testPacket(5, 1000)
 	frames := packettest.Frames(t, p)
 	check(t, a.(packet.Transport).SendPackets([]packet.Packet{p}, true))
 	for _, frame := range frames {
-		b.want(t, frame)
+		b.Want(t, frame)
 	}
 	want = append(want, frames...)
 	check(t, a.Close())
@@ -91,14 +92,14 @@ func TestCaptureFails(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := Capture(openPlugTest(t, "mem://capture"), fullDisk{}, "a"), openInbox(t, "mem://capture")
 	for range 10 {
-		frame := testFrame(broadcast, station(1), 60)
-		send(t, a, frame)
-		b.want(t, frame)
+		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
+		plugtest.Send(t, a, frame)
+		b.Want(t, frame)
 	}
 	if err := a.Close(); !errors.Is(err, errFull) {
 		t.Errorf("close: %v, want the error of the writer", err)
 	}
-	if err := a.Send(testFrame(broadcast, station(1), 60)); err != net.ErrClosed {
+	if err := a.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)); err != net.ErrClosed {
 		t.Errorf("got %v", err)
 	}
 }
@@ -115,7 +116,7 @@ func BenchmarkCapture(b *testing.B) {
 				c = Capture(c, &nowhere{}, "a")
 			}
 			defer c.Close()
-			frame := testFrame(broadcast, station(1), 1514)
+			frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514)
 			b.ReportAllocs()
 			for b.Loop() {
 				c.Send(frame)

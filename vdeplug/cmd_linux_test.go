@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -26,11 +27,11 @@ func TestCmd(t *testing.T) {
 			testenv.NoLeaks(t)
 			c := openInbox(t, vnl)
 			for _, n := range []int{14, 60, 1514, 4094, 4095, ether.MaxFrame} {
-				frame := testFrame(broadcast, station(1), n)
+				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
 				if err := c.Send(frame); err != nil {
 					t.Fatal(err)
 				}
-				c.want(t, frame)
+				c.Want(t, frame)
 			}
 			if got := c.Conn.(Dropper).Drops(); got != (Drops{}) {
 				t.Errorf("got %+v, want no drops", got)
@@ -99,7 +100,7 @@ func TestCmdEnds(t *testing.T) {
 		t.Run(tt.command, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			c := openInbox(t, "cmd://"+tt.command)
-			err := c.wantEnd(t)
+			err := c.WantEnd(t)
 			wantError(t, err, tt.text)
 			wantError(t, err, fmt.Sprintf("vdeplug: recv %q: ", "cmd://"+tt.command))
 			var exit *exec.ExitError
@@ -156,7 +157,7 @@ func TestCmdClose(t *testing.T) {
 			if d := time.Since(start); d > 5*time.Second {
 				t.Errorf("Close took %v", d)
 			}
-			if err := c.wantEnd(t); err != net.ErrClosed {
+			if err := c.WantEnd(t); err != net.ErrClosed {
 				t.Errorf("recv: got %v, want net.ErrClosed", err)
 			}
 			testenv.Eventually(t, "the end of the process", func() bool { return !alive(pid) })
@@ -198,11 +199,11 @@ func TestCmdSeveral(t *testing.T) {
 	first := openInbox(t, "cmd://cat")
 	second := openInbox(t, "cmd://cat")
 	first.Close()
-	frame := testFrame(broadcast, station(1), 60)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	if err := second.Send(frame); err != nil {
 		t.Fatal(err)
 	}
-	second.want(t, frame)
+	second.Want(t, frame)
 }
 
 // TestCmdSlowDeath closes commands that take their time to end when killed.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -12,11 +13,11 @@ import (
 // that ends, and as one that is killed.
 type opener struct {
 	name string
-	open func(t *testing.T, vnl string) (in *inbox, quit, kill func(t *testing.T))
+	open func(t *testing.T, vnl string) (in *plugtest.Inbox, quit, kill func(t *testing.T))
 }
 
 var openers = []opener{
-	{"go", func(t *testing.T, vnl string) (*inbox, func(*testing.T), func(*testing.T)) {
+	{"go", func(t *testing.T, vnl string) (*plugtest.Inbox, func(*testing.T), func(*testing.T)) {
 		in := openInbox(t, vnl)
 		quit := func(t *testing.T) { in.Close() }
 		kill := func(t *testing.T) {
@@ -28,9 +29,9 @@ var openers = []opener{
 		}
 		return in, quit, kill
 	}},
-	{"C", func(t *testing.T, vnl string) (*inbox, func(*testing.T), func(*testing.T)) {
+	{"C", func(t *testing.T, vnl string) (*plugtest.Inbox, func(*testing.T), func(*testing.T)) {
 		c := cPlug(t, vnl)
-		return c.inbox, c.quit, c.kill
+		return c.Inbox, c.quit, c.kill
 	}},
 }
 
@@ -57,7 +58,7 @@ func checkAllocs(t *testing.T, from, to Conn) {
 	if raceEnabled {
 		t.Skip("the race detector empties pools")
 	}
-	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, ether.MaxFrame)
+	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
 	if n := testing.AllocsPerRun(1000, func() {
 		if err := from.Send(frame); err != nil {
 			t.Fatal(err)
@@ -73,7 +74,7 @@ func checkAllocs(t *testing.T, from, to Conn) {
 // checkDatagrams sends what is no frame, from a socket that is the peer.
 func checkDatagrams(t *testing.T, peer net.Conn, c Conn, empty uint64) {
 	t.Helper()
-	short, long := testFrame(broadcast, station(1), 100), testFrame(broadcast, station(1), 101)
+	short, long := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 101)
 	for _, b := range [][]byte{make([]byte, ether.HeaderLen-1), make([]byte, ether.MaxFrame+1), make([]byte, 20000), long, {}, short} {
 		if _, err := peer.Write(b); err != nil {
 			t.Fatal(err)

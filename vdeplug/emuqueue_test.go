@@ -13,6 +13,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
 )
 
 // hasten gives both directions a clock that goes on by a random time whenever it
@@ -86,7 +87,7 @@ func testNetemuWakes(t *testing.T, options, way string, receivers int, seed uint
 	got := 0
 	for sent := 0; sent < 400; {
 		for burst := 1 + r.IntN(80); burst > 0; burst-- {
-			send(t, from, numbered(sent, 60+r.IntN(9000)))
+			plugtest.Send(t, from, numbered(sent, 60+r.IntN(9000)))
 			sent++
 		}
 		if r.IntN(4) == 0 {

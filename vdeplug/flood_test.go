@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -121,7 +122,7 @@ func TestFloodSpares(t *testing.T) {
 			p := newMemPort(f)
 			p.leave = func() error { f.leave(&p.port); return nil }
 			ports = append(ports, p)
-			src, dst := numbered(i, 60), station(100+i)
+			src, dst := numbered(i, 60), plugtest.Station(100+i)
 			copy(src[6:], dst[:])
 			check(t, p.SendPackets([]packet.Packet{{Data: src}}, false))
 		}
@@ -142,7 +143,7 @@ func TestFloodSpares(t *testing.T) {
 			})
 		}
 		one := numbered(1, 60)
-		to, from := station(101), station(100)
+		to, from := plugtest.Station(101), plugtest.Station(100)
 		copy(one, to[:])
 		copy(one[6:], from[:])
 		for range 100 {

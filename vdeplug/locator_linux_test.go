@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -34,11 +35,11 @@ func TestLocatorC(t *testing.T) {
 	write(".vdeplug/default", home+escaped+"[]\n")
 	here := openInbox(t, quote(dir))
 	i := 0
-	check := func(t *testing.T, c Conn, frames *inbox) {
+	check := func(t *testing.T, c Conn, frames *plugtest.Inbox) {
 		t.Helper()
 		i++
-		carry(t, c, here, testFrame(broadcast, station(2*i), 60))
-		carry(t, here, frames, testFrame(broadcast, station(2*i+1), 60))
+		plugtest.Carry(t, c, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2*i), 60))
+		plugtest.Carry(t, here, frames, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2*i+1), 60))
 	}
 	for _, vnl := range []string{
 		"vde://" + home + escaped,
@@ -63,7 +64,7 @@ func TestLocatorC(t *testing.T) {
 			check(t, ours, ours)
 			ours.Close()
 			there := cPlug(t, vnl)
-			check(t, there, there.inbox)
+			check(t, there, there.Inbox)
 			if err := there.stderr.String(); strings.TrimSpace(err) != "" {
 				t.Errorf("the C program says %q", err)
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -79,27 +80,27 @@ func TestMemSwitch(t *testing.T) {
 	ports := memTest(t, 4)
 	var now time.Duration
 	ports[0].on.fabric.now = func() time.Duration { return now }
-	a, b := station(1), station(2)
+	a, b := plugtest.Station(1), plugtest.Station(2)
 	multicast := ether.MAC{1, 0, 0x5e, 1, 2, 3}
 
-	wantAt(t, ports, 0, testFrame(b, a, 60), 1, 2, 3)       // unknown
-	wantAt(t, ports, 1, testFrame(a, b, 60), 0)             // learned
-	wantAt(t, ports, 0, testFrame(b, a, ether.MaxFrame), 1) // both ways
-	wantAt(t, ports, 2, testFrame(broadcast, station(3), 60), 0, 1, 3)
-	wantAt(t, ports, 2, testFrame(multicast, station(3), 60), 0, 1, 3)
-	wantAt(t, ports, 3, testFrame(a, multicast, 60), 0) // sender not learned
-	wantAt(t, ports, 0, testFrame(multicast, a, 60), 1, 2, 3)
-	wantAt(t, ports, 1, testFrame(b, station(4), 60)) // never back
-	wantAt(t, ports, 0, testFrame(b, a, ether.HeaderLen), 1)
+	wantAt(t, ports, 0, plugtest.TestFrame(b, a, 60), 1, 2, 3)       // unknown
+	wantAt(t, ports, 1, plugtest.TestFrame(a, b, 60), 0)             // learned
+	wantAt(t, ports, 0, plugtest.TestFrame(b, a, ether.MaxFrame), 1) // both ways
+	wantAt(t, ports, 2, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60), 0, 1, 3)
+	wantAt(t, ports, 2, plugtest.TestFrame(multicast, plugtest.Station(3), 60), 0, 1, 3)
+	wantAt(t, ports, 3, plugtest.TestFrame(a, multicast, 60), 0) // sender not learned
+	wantAt(t, ports, 0, plugtest.TestFrame(multicast, a, 60), 1, 2, 3)
+	wantAt(t, ports, 1, plugtest.TestFrame(b, plugtest.Station(4), 60)) // never back
+	wantAt(t, ports, 0, plugtest.TestFrame(b, a, ether.HeaderLen), 1)
 
-	wantAt(t, ports, 3, testFrame(broadcast, b, 60), 0, 1, 2) // b moves
-	wantAt(t, ports, 0, testFrame(b, a, 60), 3)
+	wantAt(t, ports, 3, plugtest.TestFrame(plugtest.Broadcast, b, 60), 0, 1, 2) // b moves
+	wantAt(t, ports, 0, plugtest.TestFrame(b, a, 60), 3)
 
 	now += fabricExpire + 1
-	wantAt(t, ports, 1, testFrame(b, station(5), 60), 0, 2, 3) // b aged
-	wantAt(t, ports, 3, testFrame(station(5), b, 60), 1)
+	wantAt(t, ports, 1, plugtest.TestFrame(b, plugtest.Station(5), 60), 0, 2, 3) // b aged
+	wantAt(t, ports, 3, plugtest.TestFrame(plugtest.Station(5), b, 60), 1)
 	ports[3].Close()
-	wantAt(t, ports[:3], 1, testFrame(b, station(5), 60), 0, 2) // b's port left
+	wantAt(t, ports[:3], 1, plugtest.TestFrame(b, plugtest.Station(5), 60), 0, 2) // b's port left
 }
 
 // TestMemBatch sends packets for several stations at once: each gets its own, in
@@ -108,7 +109,7 @@ func TestMemBatch(t *testing.T) {
 	testenv.NoLeaks(t)
 	ports := memTest(t, 3)
 	for i, p := range ports {
-		if err := p.Send(testFrame(station(99), station(i), 60)); err != nil {
+		if err := p.Send(plugtest.TestFrame(plugtest.Station(99), plugtest.Station(i), 60)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -118,14 +119,14 @@ func TestMemBatch(t *testing.T) {
 	var batch []packet.Packet
 	want := make([][][]byte, 3)
 	for i := range 3 * fabricBatch {
-		dst, src := station(1+i%2), station(0)
+		dst, src := plugtest.Station(1+i%2), plugtest.Station(0)
 		if i%7 == 0 {
-			dst = broadcast
+			dst = plugtest.Broadcast
 		}
-		f := testFrame(dst, src, 60+i)
+		f := plugtest.TestFrame(dst, src, 60+i)
 		batch = append(batch, packet.Packet{Data: f})
 		for j := 1; j < 3; j++ {
-			if dst == broadcast || dst == station(j) {
+			if dst == plugtest.Broadcast || dst == plugtest.Station(j) {
 				want[j] = append(want[j], f)
 			}
 		}
@@ -149,31 +150,31 @@ func TestMemVLAN(t *testing.T) {
 	testenv.NoLeaks(t)
 	ports := memTest(t, 3)
 	tagged := func(dst, src ether.MAC, tag uint16) []byte {
-		f := testFrame(dst, src, 64)
+		f := plugtest.TestFrame(dst, src, 64)
 		f[12], f[13], f[14], f[15] = 0x81, 0, byte(tag>>8), byte(tag)
 		return f
 	}
-	a, b := station(1), station(2)
+	a, b := plugtest.Station(1), plugtest.Station(2)
 	wantAt(t, ports, 0, tagged(b, a, 5), 1, 2)
 	wantAt(t, ports, 1, tagged(b, a, 6), 0, 2)
 	wantAt(t, ports, 2, tagged(a, b, 0xf005), 0) // with a priority
 	wantAt(t, ports, 2, tagged(a, b, 6), 1)
-	wantAt(t, ports, 2, testFrame(a, b, 60), 0, 1)
-	wantAt(t, ports, 0, testFrame(b, a, 60), 2)
+	wantAt(t, ports, 2, plugtest.TestFrame(a, b, 60), 0, 1)
+	wantAt(t, ports, 0, plugtest.TestFrame(b, a, 60), 2)
 	wantAt(t, ports, 2, tagged(a, b, 0x2000), 0) // a priority only
-	wantAt(t, ports, 2, testFrame(a, b, ether.HeaderLen), 0)
+	wantAt(t, ports, 2, plugtest.TestFrame(a, b, ether.HeaderLen), 0)
 }
 
 func TestMemNames(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b, c := openInbox(t, "mem://"), openInbox(t, "mem://[x]{'"), openInbox(t, "mem://[x]{'")
-	frame := testFrame(broadcast, station(1), 60)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	if err := b.Send(frame); err != nil {
 		t.Fatal(err)
 	}
-	c.want(t, frame)
+	c.Want(t, frame)
 	select {
-	case f := <-a.frames:
+	case f := <-a.Frames:
 		t.Errorf("another network got %x", f)
 	default:
 	}
@@ -194,7 +195,7 @@ func TestMemNames(t *testing.T) {
 func TestMemFull(t *testing.T) {
 	ports := memTest(t, 2)
 	const frames = 4000
-	frame := testFrame(broadcast, station(1), 1514)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514)
 	for range frames {
 		if err := ports[0].Send(frame); err != nil {
 			t.Fatal(err)
@@ -212,7 +213,7 @@ func TestMemFull(t *testing.T) {
 func TestMemShortBuffer(t *testing.T) {
 	ports := memTest(t, 2)
 	for _, n := range []int{101, 100} {
-		if err := ports[0].Send(testFrame(broadcast, station(1), n)); err != nil {
+		if err := ports[0].Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -259,7 +260,7 @@ func TestMemRace(t *testing.T) {
 					}
 				})
 				for j := range 8 {
-					c.Send(testFrame(station(j), station(i), 60))
+					c.Send(plugtest.TestFrame(plugtest.Station(j), plugtest.Station(i), 60))
 				}
 				c.Close()
 			}
@@ -275,7 +276,7 @@ func TestMemRace(t *testing.T) {
 
 func TestMemAllocs(t *testing.T) {
 	ports := memTest(t, 3)
-	toAll, toOne := testFrame(broadcast, station(1), 1514), testFrame(station(1), station(2), ether.MaxFrame)
+	toAll, toOne := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), ether.MaxFrame)
 	buf := make([]byte, ether.MaxFrame)
 	if n := testing.AllocsPerRun(1000, func() {
 		ports[0].Send(toAll)

@@ -19,6 +19,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -173,7 +174,7 @@ type arrival struct {
 // numbered returns a frame of 26 bytes or more that is full of its number.
 func numbered(n, size int) []byte {
 	f := make([]byte, ether.HeaderLen, size+4)
-	dst, src := station(2), station(1)
+	dst, src := plugtest.Station(2), plugtest.Station(1)
 	copy(f, dst[:])
 	copy(f[6:], src[:])
 	f[12], f[13] = 0x88, 0xb5
@@ -249,7 +250,7 @@ func newChannel(t *testing.T, way, options string) *channel {
 func (c *channel) sendNumbers(t *testing.T, first, count, size int) (arrived []arrival) {
 	t.Helper()
 	for n := range count {
-		send(t, c.from, numbered(first+n, size))
+		plugtest.Send(t, c.from, numbered(first+n, size))
 	}
 	return c.rest()
 }
@@ -288,7 +289,7 @@ func TestNetemuRepeats(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newChannel(t, way, options)
 				for n := range frames {
-					send(t, c.from, numbered(n, 100))
+					plugtest.Send(t, c.from, numbered(n, 100))
 				}
 				arrived = c.rest()
 			})
@@ -327,7 +328,7 @@ func TestNetemuParts(t *testing.T) {
 		last, late, changed := -1, 0, 0
 		for n := 0; n < frames; n += 1000 {
 			for i := range 1000 {
-				send(t, c.from, numbered(n+i, 60))
+				plugtest.Send(t, c.from, numbered(n+i, 60))
 			}
 			for _, a := range c.rest() {
 				number, flipped := numberOf(a.frame), 0
@@ -389,7 +390,7 @@ func TestNetemuConserves(t *testing.T) {
 				imp := impairment()
 				check(t, c.emu.SetEmulation(Emulation{Out: imp, In: imp}))
 				for range 40 {
-					send(t, c.from, numbered(frames, 60+r.IntN(1400)))
+					plugtest.Send(t, c.from, numbered(frames, 60+r.IntN(1400)))
 					frames++
 					time.Sleep(time.Duration(r.IntN(2e7)))
 				}
@@ -442,7 +443,7 @@ func TestNetemuDelay(t *testing.T) {
 	const delay, jitter = 20 * time.Millisecond, 10 * time.Millisecond
 	inChannel(t, "delay=20ms", func(t *testing.T, c *channel) {
 		for n := range 100 {
-			send(t, c.from, numbered(n, 60))
+			plugtest.Send(t, c.from, numbered(n, 60))
 			time.Sleep(time.Millisecond)
 		}
 		for n, a := range c.rest() {
@@ -511,7 +512,7 @@ func TestNetemuMemory(t *testing.T) {
 	inChannel(t, "delay=1m", func(t *testing.T, c *channel) {
 		const size, most = 9000, emuMemory/9000 + 1000
 		for n := range most {
-			send(t, c.from, numbered(n, size))
+			plugtest.Send(t, c.from, numbered(n, size))
 			time.Sleep(time.Millisecond) // for who reads
 		}
 		got := len(c.rest())
@@ -544,7 +545,7 @@ func TestNetemuChange(t *testing.T) {
 	both := func(i Impairment) Emulation { return Emulation{Out: i, In: i} }
 	inChannel(t, "", func(t *testing.T, c *channel) {
 		for n := range 5 { // as it is not impaired
-			send(t, c.from, numbered(n, 60))
+			plugtest.Send(t, c.from, numbered(n, 60))
 			synctest.Wait()
 		}
 		if len(c.arrived) != 5 {
@@ -562,11 +563,11 @@ func TestNetemuChange(t *testing.T) {
 		// Frames on their way come earlier, or later, and before those that follow.
 		check(t, c.emu.SetEmulation(both(Impairment{Delay: time.Minute})))
 		begin := time.Now()
-		send(t, c.from, numbered(0, 60))
+		plugtest.Send(t, c.from, numbered(0, 60))
 		synctest.Wait()
 		time.Sleep(time.Second)
 		check(t, c.emu.SetEmulation(both(Impairment{Delay: 2 * time.Second})))
-		send(t, c.from, numbered(1, 60))
+		plugtest.Send(t, c.from, numbered(1, 60))
 		got := c.rest()
 		if len(got) != 2 || numberOf(got[0].frame) != 0 || got[0].at != begin.Sub(c.start)+2*time.Second || got[1].at != begin.Sub(c.start)+3*time.Second {
 			t.Errorf("got %v", got)
@@ -575,7 +576,7 @@ func TestNetemuChange(t *testing.T) {
 		check(t, c.emu.SetEmulation(both(Impairment{Rate: 8})))
 		begin = time.Now()
 		for n := range 10 {
-			send(t, c.from, numbered(n, 100))
+			plugtest.Send(t, c.from, numbered(n, 100))
 		}
 		synctest.Wait()
 		time.Sleep(100*time.Second + time.Second/2) // the first has passed
@@ -629,7 +630,7 @@ func TestNetemuPackets(t *testing.T) {
 				check(t, c.from.(packet.Transport).SendPackets([]packet.Packet{p}, true))
 			} else {
 				for _, f := range sent {
-					send(t, c.from, f)
+					plugtest.Send(t, c.from, f)
 				}
 			}
 			for _, a := range c.rest() {
@@ -727,7 +728,7 @@ func TestNetemuBehind(t *testing.T) {
 		}()
 		synctest.Wait()
 		for n := range 10000 {
-			send(t, peer, numbered(n, 1000))
+			plugtest.Send(t, peer, numbered(n, 1000))
 			if n == 0 {
 				synctest.Wait()
 			}
@@ -760,7 +761,7 @@ func TestNetemuErrors(t *testing.T) {
 			vnl := "netemu://" + options + "{nestedtest://}"
 			in := openInbox(t, vnl)
 			q.Close()
-			err := in.wantEnd(t)
+			err := in.WantEnd(t)
 			wantError(t, err, fmt.Sprintf("vdeplug: recv %q: the peer has ended the stream", vnl))
 			if !errors.Is(err, io.EOF) {
 				t.Errorf("%v is no end of file", err)

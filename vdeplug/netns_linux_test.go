@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A netns is another network namespace, as that of another host.
@@ -88,7 +90,7 @@ func (ns *netns) cPlug(t *testing.T, vnl string) *cConn {
 }
 
 // packetSocket opens one on an interface of the namespace.
-func (ns *netns) packetSocket(t *testing.T, ifname string) *inbox {
+func (ns *netns) packetSocket(t *testing.T, ifname string) *plugtest.Inbox {
 	t.Helper()
 	var s packetSocket
 	var err error
@@ -96,5 +98,5 @@ func (ns *netns) packetSocket(t *testing.T, ifname string) *inbox {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newInbox(t, s)
+	return plugtest.NewInbox(t, s)
 }

@@ -1,6 +1,10 @@
 package vdeplug
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/plugtest"
+)
 
 func TestNull(t *testing.T) {
 	testConn(t, func(t *testing.T) Conn {
@@ -12,7 +16,7 @@ func TestNull(t *testing.T) {
 	})
 	c := openInbox(t, "null://")
 	for i := range 10 {
-		if err := c.Send(testFrame(broadcast, station(i), 60)); err != nil {
+		if err := c.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(i), 60)); err != nil {
 			t.Fatal(err)
 		}
 	}

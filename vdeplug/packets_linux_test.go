@@ -10,13 +10,15 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
-	"golang.org/x/sys/unix"
 )
 
 // packetPairs are networks with two plugs that move packets.
@@ -107,12 +109,12 @@ func openTest(t *testing.T, vnl string) Conn {
 // greet lets a know where b is, and b who a is.
 func greet(t *testing.T, a, b packet.Transport) {
 	t.Helper()
-	hello := testFrame(station(1), station(2), 60)
+	hello := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 	if err := b.SendPackets([]packet.Packet{{Data: hello}}, true); err != nil {
 		t.Fatal(err)
 	}
 	collect(t, a, [][]byte{hello})
-	hello = testFrame(station(2), station(1), 60)
+	hello = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)
 	if err := a.SendPackets([]packet.Packet{{Data: hello}}, true); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +168,7 @@ func TestPackets(t *testing.T) {
 			var packets []packet.Packet
 			var want [][]byte
 			for range 3 {
-				for _, p := range []packet.Packet{{Data: testFrame(station(2), station(1), 60)}, {Data: testFrame(station(2), station(1), 1514)}, testPacket(5, 1000)} {
+				for _, p := range []packet.Packet{{Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)}, {Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)}, testPacket(5, 1000)} {
 					want = append(want, packettest.Frames(t, p)...)
 					packets = append(packets, p)
 				}
@@ -202,9 +204,9 @@ func TestPacketsOneByOne(t *testing.T) {
 		t.Run(pair.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			ca, cb := pair.open(t)
-			in := newInbox(t, cb)
-			carry(t, ca, in, testFrame(broadcast, station(1), 60))
-			if err := cb.Send(testFrame(station(1), station(2), 60)); err != nil {
+			in := plugtest.NewInbox(t, cb)
+			plugtest.Carry(t, ca, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+			if err := cb.Send(plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)); err != nil {
 				t.Fatal(err)
 			}
 			p := testPacket(40, 1446)
@@ -213,7 +215,7 @@ func TestPacketsOneByOne(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, frame := range want {
-				in.want(t, frame)
+				in.Want(t, frame)
 			}
 		})
 	}
@@ -235,10 +237,10 @@ func TestPacketsBad(t *testing.T) {
 			bad.Offload.GSOType = 77
 			none := testPacket(3, 1000)
 			none.Offload.GSOSize = 0
-			long := packet.Packet{Data: testFrame(station(2), station(1), ether.MaxFrame+1)}
+			long := packet.Packet{Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), ether.MaxFrame+1)}
 			short := packet.Packet{Data: make([]byte, ether.HeaderLen-1)}
 			before := ca.(Dropper).Drops().Send
-			good := testFrame(station(2), station(1), 99)
+			good := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 99)
 			if err := a.SendPackets([]packet.Packet{bad, none, long, short, {}, {Data: good}}, true); err != nil {
 				t.Fatal(err)
 			}
@@ -343,9 +345,9 @@ func TestPTPDirect(t *testing.T) {
 	if again.on.role.own != path+ptpSecond {
 		t.Fatalf("took the name %s", again.on.role.own)
 	}
-	in := newInbox(t, first)
-	carry(t, again, in, testFrame(station(1), station(2), 60))
-	if err := again.SendPackets([]packet.Packet{{Data: testFrame(station(1), station(2), 60)}}, true); err != nil {
+	in := plugtest.NewInbox(t, first)
+	plugtest.Carry(t, again, in, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
+	if err := again.SendPackets([]packet.Packet{{Data: plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)}}, true); err != nil {
 		t.Fatal(err)
 	}
 	testenv.Eventually(t, "a pair", func() bool { return first.on.direct.pair.Load() != nil })
@@ -357,16 +359,16 @@ func TestPTPDirectC(t *testing.T) {
 	c := cPlug(t, vnl)
 	waitPath(t, path)
 	ours := on[*ptpConn](openTest(t, vnl))
-	in := newInbox(t, ours)
-	carry(t, ours, c.inbox, testFrame(station(2), station(1), 60))
+	in := plugtest.NewInbox(t, ours)
+	plugtest.Carry(t, ours, c.Inbox, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
 	for i := range 3 {
-		frame := testFrame(station(2), station(1), 100+i)
+		frame := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 100+i)
 		if err := ours.SendPackets([]packet.Packet{{Data: frame}}, true); err != nil {
 			t.Fatal(err)
 		}
-		c.want(t, frame)
+		c.Want(t, frame)
 	}
-	carry(t, c, in, testFrame(station(1), station(2), 60))
+	plugtest.Carry(t, c, in, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 	if !ours.on.direct.offered.Load() || ours.on.direct.pair.Load() != nil {
 		t.Errorf("offered %v, a pair %v", ours.on.direct.offered.Load(), ours.on.direct.pair.Load())
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -12,7 +13,7 @@ import (
 func testPacket(segments, mss int) packet.Packet {
 	const ip, tcp, data = 14, 34, 54
 	p := make([]byte, data, data+segments*mss)
-	dst, src := station(2), station(1)
+	dst, src := plugtest.Station(2), plugtest.Station(1)
 	copy(p, dst[:])
 	copy(p[6:], src[:])
 	binary.BigEndian.PutUint16(p[12:], 0x0800)

@@ -16,6 +16,7 @@ import (
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -66,32 +67,32 @@ func TestPCAP(t *testing.T) {
 	wirePCAP(t)
 	for _, tt := range []struct {
 		name string
-		open func(t *testing.T) (Conn, *inbox)
+		open func(t *testing.T) (Conn, *plugtest.Inbox)
 	}{
-		{"ours", func(t *testing.T) (Conn, *inbox) { in := openInbox(t, "pcap://there0"); return in, in }},
-		{"C", func(t *testing.T) (Conn, *inbox) { c := cPlug(t, "pcap://there0"); return c, c.inbox }},
+		{"ours", func(t *testing.T) (Conn, *plugtest.Inbox) { in := openInbox(t, "pcap://there0"); return in, in }},
+		{"C", func(t *testing.T) (Conn, *plugtest.Inbox) { c := cPlug(t, "pcap://there0"); return c, c.Inbox }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			here := openInbox(t, "pcap://here0")
 			there, frames := tt.open(t)
-			carry(t, here, frames, testFrame(broadcast, station(1), 60))
-			carry(t, there, here, testFrame(broadcast, station(2), 60))
+			plugtest.Carry(t, here, frames, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+			plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 			// Neither address is that of an interface.
 			for _, n := range []int{15, 60, 1514, 9216 + 14} {
-				frame := testFrame(station(1), station(2), n)
-				send(t, there, frame)
-				here.want(t, frame)
-				frame = testFrame(station(2), station(1), n)
-				send(t, here, frame)
-				frames.want(t, frame)
+				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
+				plugtest.Send(t, there, frame)
+				here.Want(t, frame)
+				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
+				plugtest.Send(t, here, frame)
+				frames.Want(t, frame)
 			}
-			tagged := tagFrame(testFrame(station(2), station(1), 60), etherTypeVLAN, 5, 3)
-			send(t, here, tagged)
-			frames.want(t, tagged)
-			tagged = tagFrame(testFrame(station(1), station(2), 60), etherTypeQinQ, 5, 3)
-			send(t, there, tagged)
-			here.want(t, tagged)
+			tagged := tagFrame(plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60), etherTypeVLAN, 5, 3)
+			plugtest.Send(t, here, tagged)
+			frames.Want(t, tagged)
+			tagged = tagFrame(plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60), etherTypeQinQ, 5, 3)
+			plugtest.Send(t, there, tagged)
+			here.Want(t, tagged)
 		})
 	}
 }
@@ -103,12 +104,12 @@ func TestPCAPHost(t *testing.T) {
 	testenv.NoLeaks(t)
 	here, there := openInbox(t, "pcap://here0"), openInbox(t, "pcap://there0")
 	host := openPacketSocket(t, "here0")
-	outgoing, mark := testFrame(station(2), station(1), 60), testFrame(station(1), station(2), 60)
-	send(t, host, outgoing)
-	there.want(t, outgoing)
-	send(t, there, mark)
+	outgoing, mark := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
+	plugtest.Send(t, host, outgoing)
+	there.Want(t, outgoing)
+	plugtest.Send(t, there, mark)
 	for {
-		got := here.next(t)
+		got := here.Next(t)
 		if string(got) == string(outgoing) {
 			t.Error("got what the host has sent")
 		}
@@ -123,25 +124,25 @@ func TestPCAPRemoved(t *testing.T) {
 	wirePCAP(t)
 	testenv.NoLeaks(t)
 	c, there := openPlug(t, "pcap://here0"), openInbox(t, "pcap://there0")
-	here := newInbox(t, c)
-	carry(t, there, here, testFrame(broadcast, station(1), 60))
+	here := plugtest.NewInbox(t, c)
+	plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	ip(t, "link set here0 down")
-	if err := here.Send(testFrame(broadcast, station(1), 60)); err != nil {
+	if err := here.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)); err != nil {
 		t.Errorf("down: %v", err)
 	}
 	if got := c.(Dropper).Drops().Send; got != 1 {
 		t.Errorf("%d frames dropped, want 1", got)
 	}
 	ip(t, "link set here0 up")
-	carry(t, there, here, testFrame(broadcast, station(1), 60))
-	carry(t, here, there, testFrame(broadcast, station(2), 60))
+	plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+	plugtest.Carry(t, here, there, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 	ip(t, "link del here0")
-	err := here.wantEnd(t)
+	err := here.WantEnd(t)
 	wantError(t, err, `recv "pcap://here0": interface here0 was removed`)
 	if !errors.Is(err, unix.EBADFD) {
 		t.Errorf("%v", err)
 	}
-	wantError(t, here.Send(testFrame(broadcast, station(1), 60)), "interface here0 was removed")
+	wantError(t, here.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "interface here0 was removed")
 }
 
 // TestPCAPPackets sends packets as the kernel's TCP makes them: the wire carries
@@ -164,7 +165,7 @@ func TestPCAPPackets(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, frame := range want {
-			raw.want(t, frame)
+			raw.Want(t, frame)
 		}
 	}
 }
@@ -185,16 +186,16 @@ func TestPCAPUnfinished(t *testing.T) {
 		tag    bool
 		whole  bool
 	}{
-		{"nothing is known", func() {}, station(2), false, false},
-		{"its own packets are finished", func() { hello(t, there, here, 0) }, station(2), false, false},
-		{"its own packets are not finished", func() { hello(t, there, here, virtio.FlagNeedsCsum) }, station(2), false, true},
-		{"in a VLAN", func() {}, station(2), true, true},
-		{"another station", func() {}, station(3), false, false},
-		{"all stations", func() {}, broadcast, false, false},
-		{"after a while", func() { now += unfinishedLife }, station(2), false, true},
-		{"too late", func() { now++ }, station(2), false, false},
-		{"it is back", func() { hello(t, there, here, virtio.FlagNeedsCsum) }, station(2), false, true},
-		{"the interface refused", func() { here.on.dev.Refused.Add(1) }, station(2), false, false},
+		{"nothing is known", func() {}, plugtest.Station(2), false, false},
+		{"its own packets are finished", func() { hello(t, there, here, 0) }, plugtest.Station(2), false, false},
+		{"its own packets are not finished", func() { hello(t, there, here, virtio.FlagNeedsCsum) }, plugtest.Station(2), false, true},
+		{"in a VLAN", func() {}, plugtest.Station(2), true, true},
+		{"another station", func() {}, plugtest.Station(3), false, false},
+		{"all stations", func() {}, plugtest.Broadcast, false, false},
+		{"after a while", func() { now += unfinishedLife }, plugtest.Station(2), false, true},
+		{"too late", func() { now++ }, plugtest.Station(2), false, false},
+		{"it is back", func() { hello(t, there, here, virtio.FlagNeedsCsum) }, plugtest.Station(2), false, true},
+		{"the interface refused", func() { here.on.dev.Refused.Add(1) }, plugtest.Station(2), false, false},
 	} {
 		step.before()
 		p := testPacket(44, 1446)
@@ -220,7 +221,7 @@ func TestPCAPUnfinished(t *testing.T) {
 				t.Fatalf("%s: %v", step.name, err)
 			}
 			for _, p := range packets {
-				if _, src := ether.MACs(p.Data); src != station(1) {
+				if _, src := ether.MACs(p.Data); src != plugtest.Station(1) {
 					continue // the kernel's own
 				}
 				got = append(got, p.Offload)
@@ -264,7 +265,7 @@ func openDevice(t *testing.T, ifname string) *nic.Device {
 func hello(t *testing.T, from *nic.Device, to packet.Transport, flags uint8) {
 	t.Helper()
 	p := testPacket(1, 100)
-	dst, src := station(1), station(2)
+	dst, src := plugtest.Station(1), plugtest.Station(2)
 	copy(p.Data, dst[:])
 	copy(p.Data[6:], src[:])
 	p.Offload.GSOType, p.Offload.GSOSize = virtio.GSONone, 0
@@ -342,16 +343,16 @@ func TestMacVTAP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	here, there := newInbox(t, c), openInbox(t, "pcap://there0")
-	carry(t, here, there, testFrame(broadcast, station(1), 60))
-	carry(t, there, here, testFrame(broadcast, station(2), 60))
+	here, there := plugtest.NewInbox(t, c), openInbox(t, "pcap://there0")
+	plugtest.Carry(t, here, there, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+	plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 	for _, n := range []int{60, 1514} {
-		frame := testFrame(station(1), station(2), n)
-		send(t, there, frame)
-		here.want(t, frame)
-		frame = testFrame(station(2), station(1), n)
-		send(t, here, frame)
-		there.want(t, frame)
+		frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
+		plugtest.Send(t, there, frame)
+		here.Want(t, frame)
+		frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
+		plugtest.Send(t, here, frame)
+		there.Want(t, frame)
 	}
 	p := testPacket(20, 1400)
 	want := packettest.Frames(t, p)
@@ -359,6 +360,6 @@ func TestMacVTAP(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, frame := range want {
-		there.want(t, frame)
+		there.Want(t, frame)
 	}
 }

@@ -11,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A cConn is a plug of the C programs.
 type cConn struct {
-	*inbox
+	*plugtest.Inbox
 	cmd    *exec.Cmd
 	stderr *lockedBuffer
 	ended  chan struct{} // closed when the process was reaped
@@ -61,7 +62,7 @@ func cCommandFiles(t *testing.T, files []*os.File, name string, arg ...string) *
 		c.cmd.Wait()
 	}()
 	t.Cleanup(func() { c.kill(t) })
-	c.inbox = newInbox(t, NewStream(pipes{stdout, stdin}))
+	c.Inbox = plugtest.NewInbox(t, NewStream(plugtest.Pipe(stdout, stdin)))
 	return c
 }
 

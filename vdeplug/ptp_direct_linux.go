@@ -164,7 +164,7 @@ func (d *direct) receive(b *packet.Buffer) error {
 	return nil
 }
 
-// send sends packets through the pair. It reports false if the pair is no more.
+// Send sends packets through the pair. It reports false if the pair is no more.
 func (d *direct) send(pair *sockio.PollFile, packets []packet.Packet, wait bool) bool {
 	if d.c.SendWhole(pair, packets, d, wait) != nil {
 		d.pair.CompareAndSwap(pair, nil)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
@@ -41,8 +42,8 @@ func TestPTP(t *testing.T) {
 		b, quitB, _ := second.open(t, vnl)
 		waitPath(t, path+"+")
 		for _, n := range frameSizes {
-			carry(t, a, b, testFrame(station(2), station(1), n))
-			carry(t, b, a, testFrame(station(1), station(2), n))
+			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n))
+			plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n))
 		}
 		quitB(t)
 		quitA(t)
@@ -62,8 +63,8 @@ func TestPTPCmd(t *testing.T) {
 	path, vnl := ptpName(t)
 	a, b := openInbox(t, vnl), openInbox(t, "=vde_plug "+vnl)
 	for _, n := range frameSizes {
-		carry(t, a, b, testFrame(station(2), station(1), n))
-		carry(t, b, a, testFrame(station(1), station(2), n))
+		plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n))
+		plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n))
 	}
 	b.Close()
 	if _, err := os.Lstat(path + ptpSecond); err == nil {
@@ -84,8 +85,8 @@ func TestPTPRestart(t *testing.T) {
 					waitPath(t, path)
 					b, quitB, killB := second.open(t, vnl)
 					waitPath(t, path+"+")
-					carry(t, a, b, testFrame(station(2), station(1), 60))
-					carry(t, b, a, testFrame(station(1), station(2), 60))
+					plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
+					plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 
 					stays, end, again := b, map[string]func(*testing.T){"quit": quitA, "kill": killA}[how], first
 					if which == "second" {
@@ -99,10 +100,10 @@ func TestPTPRestart(t *testing.T) {
 					c := reopen(t, again, name, vnl)
 					// An idle end of C never notices that its peer went.
 					if _, ours := isOn[*ptpConn](stays.Conn); ours {
-						carry(t, c, stays, testFrame(station(1), station(2), 60))
+						plugtest.Carry(t, c, stays, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 					}
-					carry(t, stays, c, testFrame(station(1), station(2), 60))
-					carry(t, c, stays, testFrame(station(1), station(2), 60))
+					plugtest.Carry(t, stays, c, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
+					plugtest.Carry(t, c, stays, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 				})
 			})
 		}
@@ -111,7 +112,7 @@ func TestPTPRestart(t *testing.T) {
 
 // reopen opens an end that takes the name path. The C library gives up as long
 // as the other end has not noticed that the one before is gone.
-func reopen(t *testing.T, o opener, path, vnl string) *inbox {
+func reopen(t *testing.T, o opener, path, vnl string) *plugtest.Inbox {
 	t.Helper()
 	stamp := func() string {
 		info, err := os.Lstat(path)
@@ -136,7 +137,7 @@ func reopen(t *testing.T, o opener, path, vnl string) *inbox {
 				waiting = false
 			case <-tick.C:
 				if now := stamp(); now != "" && now != before {
-					return c.inbox
+					return c.Inbox
 				}
 			}
 		}
@@ -164,8 +165,8 @@ func TestPTPThird(t *testing.T) {
 				t.Errorf("vde_plug: %v: %s", c.cmd.ProcessState, c.stderr)
 			}
 			// The two go on, and now they are connected.
-			carry(t, a, b, testFrame(station(2), station(1), 60))
-			carry(t, b, a, testFrame(station(1), station(2), 60))
+			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
+			plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 		}
 	})
 }
@@ -188,15 +189,15 @@ func TestPTPTogether(t *testing.T) {
 		}
 		wg.Wait()
 		close(conns)
-		var ends []*inbox
+		var ends []*plugtest.Inbox
 		for c := range conns {
-			ends = append(ends, newInbox(t, c))
+			ends = append(ends, plugtest.NewInbox(t, c))
 		}
 		if len(ends) != 2 {
 			t.Fatalf("%d ends, want 2", len(ends))
 		}
-		carry(t, ends[0], ends[1], testFrame(broadcast, station(1), 60))
-		carry(t, ends[1], ends[0], testFrame(broadcast, station(1), 60))
+		plugtest.Carry(t, ends[0], ends[1], plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+		plugtest.Carry(t, ends[1], ends[0], plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 		ends[0].Close()
 		ends[1].Close()
 	}
@@ -236,7 +237,7 @@ func TestPTPNames(t *testing.T) {
 		t.Errorf("the file has %q, %v", b, err)
 	}
 	a, b := openInbox(t, "ptp://"+long), openInbox(t, "ptp://"+long)
-	carry(t, a, b, testFrame(broadcast, station(1), 60))
+	plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	if info, err := os.Stat(long + "+"); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("got %v, %v, want mode 0700", info, err)
 	}
@@ -248,7 +249,7 @@ func TestPTPNames(t *testing.T) {
 	c := openInbox(t, "ptp://"+long)
 	a.Close()
 	waitPath(t, long)
-	carry(t, c, b, testFrame(broadcast, station(1), 60))
+	plugtest.Carry(t, c, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 
 	t.Chdir(dir)
 	d := openInbox(t, "ptp://rel[3]{'")
@@ -273,7 +274,7 @@ func TestPTPConn(t *testing.T) {
 				_, vnl := ptpName(t)
 				a, b := openPlug(t, vnl), openPlug(t, vnl)
 				if reads {
-					newInbox(t, b)
+					plugtest.NewInbox(t, b)
 				}
 				return a
 			})
@@ -286,7 +287,7 @@ func TestPTPConn(t *testing.T) {
 func checkQueue(t *testing.T, from, to Conn) {
 	t.Helper()
 	const frames = 20000
-	frame := testFrame(broadcast, station(1), 1514)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514)
 	for range frames {
 		if err := from.Send(frame); err != nil {
 			t.Fatal(err)
@@ -296,8 +297,8 @@ func checkQueue(t *testing.T, from, to Conn) {
 	if dropped == 0 || frames-dropped < 50 {
 		t.Errorf("%d of %d frames dropped, want some, but less", dropped, frames)
 	}
-	in := newInbox(t, to)
-	carry(t, from, in, testFrame(broadcast, station(1), 60))
+	in := plugtest.NewInbox(t, to)
+	plugtest.Carry(t, from, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 }
 
 func TestPTPFull(t *testing.T) {
@@ -352,7 +353,7 @@ func TestPTPEmpty(t *testing.T) {
 		if name == "" {
 			c = openPlug(t, vnl)
 		}
-		frame := testFrame(broadcast, station(1), 60)
+		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 		testenv.Eventually(t, "a connection", func() bool {
 			role := on[*ptpConn](c).on.role
 			role.mu.Lock()

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -44,11 +45,11 @@ func TestPTPSeqpacket(t *testing.T) {
 	testenv.NoLeaks(t)
 	path, vnl := ptpSeqName(t)
 	a, b := openInbox(t, vnl), openInbox(t, vnl)
-	both := func(a, b *inbox) {
+	both := func(a, b *plugtest.Inbox) {
 		t.Helper()
 		for _, n := range frameSizes {
-			carry(t, a, b, testFrame(station(1), station(2), n))
-			carry(t, b, a, testFrame(station(2), station(1), n))
+			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n))
+			plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n))
 		}
 	}
 	both(a, b)
@@ -158,15 +159,15 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	if err := <-opened; err != nil {
 		t.Fatal(err)
 	}
-	in := newInbox(t, c)
-	frame := testFrame(station(1), station(2), 1514)
-	send(t, in, frame)
+	in := plugtest.NewInbox(t, c)
+	frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1514)
+	plugtest.Send(t, in, frame)
 	if got := recv(fd); !bytes.Equal(got, frame) {
 		t.Errorf("got %d bytes", len(got))
 	}
-	frame = testFrame(station(2), station(1), 1514)
+	frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)
 	unix.Send(fd, frame, 0)
-	in.want(t, frame)
+	in.Want(t, frame)
 	// It dies, and leaves its name. Ours takes that, and the next one comes to it.
 	unix.Close(listener)
 	unix.Close(fd)
@@ -177,7 +178,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 		t.Errorf("got % x, want that it is taken", got)
 	}
 	unix.Send(fd, frame, 0)
-	in.want(t, frame)
+	in.Want(t, frame)
 	third := socket()
 	if err := unix.Connect(third, addr); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -38,12 +39,12 @@ func TestReconnectLine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := newInbox(t, c)
+	line := plugtest.NewInbox(t, c)
 	for n := range uint64(3) {
 		wantReconnects(t, c, n)
-		there := newInbox(t, NewStream(master))
-		carry(t, line, there, testFrame(station(1), station(2), 60))
-		carry(t, there, line, testFrame(station(2), station(1), 60))
+		there := plugtest.NewInbox(t, NewStream(master))
+		plugtest.Carry(t, line, there, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
+		plugtest.Carry(t, there, line, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
 		os.Remove(device)
 		there.Close()
 		testenv.Eventually(t, "the end of the line", func() bool { return c.(Linker).Link().Err != nil })

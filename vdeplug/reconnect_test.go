@@ -20,6 +20,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
 )
 
 // A flaky is a network of the scheme "flaky", with the name of the test.
@@ -189,7 +190,7 @@ func TestReconnect(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, end := receiving(c)
-		frame := testFrame(station(1), station(2), 60)
+		frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 		if err := c.Send(frame); err != nil || !bytes.Equal(<-got, frame) {
 			t.Fatal("no frame", err)
 		}
@@ -465,7 +466,7 @@ func TestReconnectNested(t *testing.T) {
 			t.Errorf("the plug is a %T", c)
 		}
 		got, _ := receiving(c)
-		frame := testFrame(station(1), station(2), 60)
+		frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 		for i := range 3 {
 			if err := c.Send(frame); err != nil || !bytes.Equal(<-got, frame) {
 				t.Fatal("no frame", err)
@@ -493,7 +494,7 @@ func TestReconnectPackets(t *testing.T) {
 	defer peer.Close()
 	packets := make([]packet.Packet, 8)
 	for i := range packets {
-		packets[i].Data = testFrame(station(2), station(1), 60)
+		packets[i].Data = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)
 	}
 	var b packet.Buffer
 	defer b.Release()

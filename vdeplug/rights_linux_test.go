@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
@@ -241,7 +242,7 @@ func TestRightsClose(t *testing.T) {
 				testenv.NoLeaks(t)
 				c, sockets := f.open(t)
 				h := newLingerer(t)
-				frame := testFrame(broadcast, station(7), 60)
+				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(7), 60)
 				for _, fd := range sockets {
 					right := h.make
 					if refuses && !f.expects {
@@ -258,7 +259,7 @@ func TestRightsClose(t *testing.T) {
 				}
 				// They are received when nobody else has them, or who closes them last
 				// would be held.
-				in := newInbox(t, c)
+				in := plugtest.NewInbox(t, c)
 				for _, fd := range sockets {
 					if refuses && !f.expects {
 						continue
@@ -283,9 +284,9 @@ func TestRightsAreClosed(t *testing.T) {
 			eachKernel(t, func(t *testing.T, refuses bool) {
 				testenv.NoLeaks(t)
 				c, sockets := f.open(t)
-				in := newInbox(t, c)
+				in := plugtest.NewInbox(t, c)
 				before := len(testenv.Descriptors(t))
-				frame := testFrame(broadcast, station(7), 60)
+				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(7), 60)
 				for i := range 50 {
 					for _, fd := range sockets {
 						rights := make([]int, 1+i%3)
@@ -302,7 +303,7 @@ func TestRightsAreClosed(t *testing.T) {
 						if err != nil {
 							t.Fatal(err)
 						}
-						in.want(t, frame)
+						in.Want(t, frame)
 					}
 				}
 				testenv.Eventually(t, "no descriptor more", func() bool { return len(testenv.Descriptors(t)) <= before }, func() string { return fmt.Sprint(len(testenv.Descriptors(t)), before) })
@@ -366,7 +367,7 @@ func TestRightsAtSwitch(t *testing.T) {
 				dir := filepath.Join(shortDir(t), "sw")
 				c := openPlug(t, "switch://"+dir)
 				var fd int
-				busy := func() { writeRaw(fd, testFrame(broadcast, station(3), 60)) }
+				busy := func() { writeRaw(fd, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60)) }
 				admits := func() {
 					other := dialRaw(t, dir)
 					other.send(makeVDERequest(anyPort, other.path, ""))
@@ -386,7 +387,7 @@ func TestRightsAtSwitch(t *testing.T) {
 					}
 					client.on.data.Raw.Control(func(p uintptr) { fd = int(p) })
 					busy = func() {
-						if err := client.Send(testFrame(broadcast, station(3), 60)); err != nil {
+						if err := client.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60)); err != nil {
 							t.Fatal(err)
 						}
 					}

@@ -140,7 +140,7 @@ func hungUp(fd int) bool {
 	return err == nil && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
-// send sends frames. It reports false if the peer is gone.
+// Send sends frames. It reports false if the peer is gone.
 func (s *seqpacketLink) send(packets []packet.Packet, wait bool) (bool, error) {
 	err := s.SendFrames(s.file, packets, s, wait)
 	return !s.dead.Load(), err

@@ -8,9 +8,11 @@ import (
 	"os"
 	"testing"
 
-	"github.com/vdestack/vdestack/internal/ether"
-	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // socketPair returns the descriptors of two connected sockets.
@@ -50,43 +52,43 @@ func TestSeqpacketConn(t *testing.T) {
 func TestSeqpacket(t *testing.T) {
 	for _, there := range []struct {
 		name string
-		open func(t *testing.T, fd int) (Conn, *inbox)
+		open func(t *testing.T, fd int) (Conn, *plugtest.Inbox)
 	}{
-		{"ours", func(t *testing.T, fd int) (Conn, *inbox) {
-			in := newInbox(t, openSeqpacketTest(t, fd))
+		{"ours", func(t *testing.T, fd int) (Conn, *plugtest.Inbox) {
+			in := plugtest.NewInbox(t, openSeqpacketTest(t, fd))
 			return in, in
 		}},
-		{"C", func(t *testing.T, fd int) (Conn, *inbox) {
+		{"C", func(t *testing.T, fd int) (Conn, *plugtest.Inbox) {
 			f := os.NewFile(uintptr(fd), "pair")
 			defer f.Close()
 			c := cCommandFiles(t, []*os.File{f}, testenv.Need(t, "vde_plug", "vdeplug"), "seqpacket://3")
-			return c, c.inbox
+			return c, c.Inbox
 		}},
 	} {
 		t.Run(there.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			a, b := socketPair(t, unix.SOCK_SEQPACKET)
-			here := newInbox(t, openSeqpacketTest(t, a))
+			here := plugtest.NewInbox(t, openSeqpacketTest(t, a))
 			peer, frames := there.open(t, b)
 			for _, n := range frameSizes {
-				frame := testFrame(station(1), station(2), n)
-				send(t, peer, frame)
-				here.want(t, frame)
-				frame = testFrame(station(2), station(1), n)
-				send(t, here, frame)
-				frames.want(t, frame)
+				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
+				plugtest.Send(t, peer, frame)
+				here.Want(t, frame)
+				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
+				plugtest.Send(t, here, frame)
+				frames.Want(t, frame)
 			}
 			if c, ok := peer.(*cConn); ok {
 				c.kill(t)
 			} else {
 				peer.Close()
 			}
-			err := here.wantEnd(t)
+			err := here.WantEnd(t)
 			wantError(t, err, "the peer has closed its end")
 			if !errors.Is(err, io.EOF) {
 				t.Errorf("%v is no end of file", err)
 			}
-			wantError(t, here.Send(testFrame(station(2), station(1), 60)), "the peer has closed its end")
+			wantError(t, here.Send(plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)), "the peer has closed its end")
 		})
 	}
 }
@@ -97,7 +99,7 @@ func TestSeqpacketEmpty(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := socketPair(t, unix.SOCK_SEQPACKET)
 	c := openSeqpacketTest(t, a)
-	want := testFrame(broadcast, station(1), 60)
+	want := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	for _, p := range [][]byte{{}, {1}, make([]byte, ether.MaxFrame+1), {}, want, {}} {
 		if err := unix.Send(b, p, 0); err != nil {
 			t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -33,8 +34,8 @@ func framed(frame []byte) []byte {
 }
 
 func TestStreamRecv(t *testing.T) {
-	small := testFrame(broadcast, station(1), ether.HeaderLen)
-	big := testFrame(broadcast, station(1), ether.MaxFrame)
+	small := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.HeaderLen)
+	big := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.MaxFrame)
 	tests := []struct {
 		name  string
 		in    [][]byte
@@ -106,7 +107,7 @@ func readStream(b []byte) ([][]byte, error) {
 }
 
 func TestStreamShortBuffer(t *testing.T) {
-	long, short := testFrame(broadcast, station(1), 101), testFrame(broadcast, station(1), 100)
+	long, short := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 101), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100)
 	c := NewStream(half{bytes.NewReader(slices.Concat(framed(long), framed(short))), io.Discard})
 	defer c.Close()
 	buf := make([]byte, 100)
@@ -132,7 +133,7 @@ func TestStreamSend(t *testing.T) {
 	var want []byte
 	c := NewStream(half{iotest.ErrReader(io.EOF), &w})
 	for i, n := range []int{14, 60, 1514, 4094, 4095, 9234, 1514, 1514, 1514, 100} {
-		frame := testFrame(broadcast, station(i), n)
+		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(i), n)
 		want = append(want, framed(frame)...)
 		if err := c.Send(frame); err != nil {
 			t.Fatal(err)
@@ -164,7 +165,7 @@ func pipePair(t *testing.T) (a, b Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b = NewStream(pipes{r1, w2}), NewStream(pipes{r2, w1})
+	a, b = NewStream(plugtest.Pipe(r1, w2)), NewStream(plugtest.Pipe(r2, w1))
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
 }
@@ -175,7 +176,7 @@ func TestStreamFull(t *testing.T) {
 	a, b := pipePair(t)
 	const frames = 2000
 	for i := range frames {
-		frame := testFrame(broadcast, station(i), 1514)
+		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(i), 1514)
 		if err := a.Send(frame); err != nil {
 			t.Fatal(err)
 		}
@@ -191,8 +192,8 @@ func TestStreamFull(t *testing.T) {
 		}
 	}
 	// The peer reads on: the stream has recovered.
-	in := newInbox(t, b)
-	carry(t, a, in, testFrame(broadcast, station(1), 60))
+	in := plugtest.NewInbox(t, b)
+	plugtest.Carry(t, a, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 }
 
 func TestStreamPeerGone(t *testing.T) {
@@ -204,7 +205,7 @@ func TestStreamPeerGone(t *testing.T) {
 		t.Errorf("got %v, want the end of the stream", err)
 	}
 	testenv.Eventually(t, "an error of Send", func() bool {
-		err = a.Send(testFrame(broadcast, station(1), 60))
+		err = a.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 		return err != nil
 	})
 	var e *Error
@@ -221,7 +222,7 @@ func TestStreamConn(t *testing.T) {
 	t.Run("peer reads", func(t *testing.T) {
 		testConn(t, func(t *testing.T) Conn {
 			a, b := pipePair(t)
-			newInbox(t, b)
+			plugtest.NewInbox(t, b)
 			return a
 		})
 	})
@@ -242,7 +243,7 @@ func TestStreamConn(t *testing.T) {
 
 func TestStreamAllocs(t *testing.T) {
 	a, b := pipePair(t)
-	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, ether.MaxFrame)
+	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
 	if n := testing.AllocsPerRun(1000, func() {
 		if err := a.Send(frame); err != nil {
 			t.Fatal(err)
@@ -287,7 +288,7 @@ func FuzzStream(f *testing.F) {
 func TestStreamBurst(t *testing.T) {
 	packets := make([]packet.Packet, 4*streamQueue/ether.MaxFrame)
 	for i := range packets {
-		packets[i].Data = testFrame(broadcast, station(1), ether.MaxFrame)
+		packets[i].Data = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.MaxFrame)
 	}
 	t.Run("to a reader", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

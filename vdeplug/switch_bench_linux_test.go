@@ -12,6 +12,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -38,7 +39,7 @@ func BenchmarkSwitchRoundTrip(b *testing.B) {
 			dir := filepath.Join(shortDir(b), "sw")
 			startSwitch(b, dir, sw.command(b, dir))
 			x, y := dialRaw(b, dir).join(), dialRaw(b, dir).join()
-			there, back := testFrame(station(2), station(1), 60), testFrame(station(1), station(2), 60)
+			there, back := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 			buf := make([]byte, ether.MaxFrame)
 			for b.Loop() {
 				for _, step := range []struct {
@@ -69,9 +70,9 @@ func BenchmarkSwitch(b *testing.B) {
 			dir := filepath.Join(shortDir(b), "sw")
 			s := startSwitch(b, dir, sw.command(b, dir))
 			x, y := dialRaw(b, dir).join(), dialRaw(b, dir).join()
-			frame, buf := testFrame(station(2), station(1), 54+mss), make([]byte, ether.MaxFrame)
+			frame, buf := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 54+mss), make([]byte, ether.MaxFrame)
 			// Each knows where the other is.
-			writeRaw(y.data, testFrame(broadcast, station(2), 60))
+			writeRaw(y.data, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 			if _, err := readRaw(x.data, buf); err != nil {
 				b.Fatal(err)
 			}
@@ -96,7 +97,7 @@ func BenchmarkSwitch(b *testing.B) {
 			x, y := openBench(b, dir), openBench(b, dir)
 			var buf packet.Buffer
 			defer buf.Release()
-			if err := y.SendPackets([]packet.Packet{{Data: testFrame(broadcast, station(2), 60)}}, true); err != nil {
+			if err := y.SendPackets([]packet.Packet{{Data: plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60)}}, true); err != nil {
 				b.Fatal(err)
 			}
 			if _, err := x.RecvPackets(&buf); err != nil {

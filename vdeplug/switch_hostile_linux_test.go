@@ -13,10 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"golang.org/x/sys/unix"
 )
 
 // A rawClient is a client that does what the test says, with sockets that block
@@ -122,14 +124,14 @@ func hostile(t *testing.T) (s *vdeSwitch, works func()) {
 	testenv.NoLeaks(t)
 	s = goSwitch(t)
 	a, b := openInbox(t, s.dir), cPlug(t, "vde://"+s.dir)
-	carry(t, b, a, testFrame(broadcast, station(2), 60))
+	plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 	return s, func() {
 		t.Helper()
 		// Their queues may be full of what was for all.
-		carry(t, a, b.inbox, testFrame(station(2), station(1), 1000))
-		carry(t, b, a, testFrame(station(1), station(2), 1000))
+		plugtest.Carry(t, a, b.Inbox, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1000))
+		plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1000))
 		c := openInbox(t, s.dir)
-		carry(t, a, c, testFrame(broadcast, station(1), 60))
+		plugtest.Carry(t, a, c, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 		c.Close()
 	}
 }
@@ -303,7 +305,7 @@ func TestSwitchNeverReads(t *testing.T) {
 	for range 500 {
 		batch := make([]packet.Packet, 40)
 		for i := range batch {
-			batch[i].Data = testFrame(broadcast, station(7), 1514)
+			batch[i].Data = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(7), 1514)
 		}
 		if err := from.SendPackets(batch, true); err != nil {
 			t.Fatal(err)
@@ -328,7 +330,7 @@ func TestSwitchNeverReads(t *testing.T) {
 func TestSwitchLengths(t *testing.T) {
 	s, works := hostile(t)
 	const longest = 65535
-	frame := testFrame(broadcast, station(9), longest)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(9), longest)
 	junk := bytes.Clone(frame)
 	for i := range junk {
 		junk[i] = byte(i * i >> 3)
@@ -340,7 +342,7 @@ func TestSwitchLengths(t *testing.T) {
 				t.Fatalf("%d bytes: %v", n, err)
 			}
 			if n == ether.MaxFrame { // the longest
-				carry(t, sender{c}, all, frame[:n])
+				plugtest.Carry(t, sender{c}, all, frame[:n])
 			}
 		}
 		c.send([]byte{0}) // and an end in the middle of it
@@ -387,7 +389,7 @@ func TestSwitchDeputy(t *testing.T) {
 	dir := filepath.Join(base, "sw")
 	c := openPlug(t, "switch://"+dir+"[mode=0666]")
 	asNobody(t, "TestSwitchDeputyUser", dir)
-	send(t, c, testFrame(broadcast, station(1), 60))
+	plugtest.Send(t, c, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	l.SetReadDeadline(time.Now().Add(time.Millisecond))
 	if n, _, err := l.ReadFrom(make([]byte, 2000)); err == nil {
 		t.Errorf("got %d bytes", n)

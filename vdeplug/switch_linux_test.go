@@ -16,10 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"golang.org/x/sys/unix"
 )
 
 // goSwitch starts a process with a switch of this package.
@@ -71,45 +73,45 @@ func TestSwitchKinds(t *testing.T) {
 				testenv.NoLeaks(t)
 				setWhole(t, whole)
 				local, dir := serve(t, tt.kind, "")
-				a, b := newInbox(t, local), openInbox(t, tt.kind+"://"+dir)
+				a, b := plugtest.NewInbox(t, local), openInbox(t, tt.kind+"://"+dir)
 				in, c := openInbox(t, dir), cPlug(t, "vde://"+dir)
-				carry(t, c, a, testFrame(broadcast, station(3), 60))
+				plugtest.Carry(t, c, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60))
 				for _, n := range []int{14, 60, 1514, ether.MaxFrame} {
-					frame := testFrame(broadcast, station(1), n)
-					send(t, a, frame)
+					frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
+					plugtest.Send(t, a, frame)
 					if tt.kind == "bonding" {
-						send(t, a, frame) // to the other
+						plugtest.Send(t, a, frame) // to the other
 					}
-					in.want(t, frame)
-					c.want(t, frame)
+					in.Want(t, frame)
+					c.Want(t, frame)
 					if tt.toLocal {
-						b.want(t, frame)
+						b.Want(t, frame)
 					}
-					frame = testFrame(broadcast, station(2), n)
-					send(t, in, frame)
-					a.want(t, frame)
-					b.want(t, frame)
+					frame = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), n)
+					plugtest.Send(t, in, frame)
+					a.Want(t, frame)
+					b.Want(t, frame)
 					if tt.clientToClient {
-						c.want(t, frame)
+						c.Want(t, frame)
 					}
-					frame = testFrame(broadcast, station(3), n)
-					send(t, c, frame)
-					a.want(t, frame)
-					b.want(t, frame)
+					frame = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), n)
+					plugtest.Send(t, c, frame)
+					a.Want(t, frame)
+					b.Want(t, frame)
 					if tt.clientToClient {
-						in.want(t, frame)
+						in.Want(t, frame)
 					}
 				}
 				if !tt.toLocal {
-					in.wantNone(t, "a client has a frame of another", station(3))
-					b.wantNone(t, "a plug of the process has one of another", station(1))
+					in.WantNone(t, "a client has a frame of another", plugtest.Station(3))
+					b.WantNone(t, "a plug of the process has one of another", plugtest.Station(1))
 				}
 				if tt.kind == "switch" {
-					frame := testFrame(station(3), station(1), 60) // known
-					send(t, a, frame)
-					c.want(t, frame)
-					b.wantNone(t, "a frame for one station", station(1))
-					in.wantNone(t, "a frame for one station", station(1))
+					frame := plugtest.TestFrame(plugtest.Station(3), plugtest.Station(1), 60) // known
+					plugtest.Send(t, a, frame)
+					c.Want(t, frame)
+					b.WantNone(t, "a frame for one station", plugtest.Station(1))
+					in.WantNone(t, "a frame for one station", plugtest.Station(1))
 				}
 				if got := a.Conn.(Dropper).Drops(); got != (Drops{}) {
 					t.Errorf("drops: %+v", got)
@@ -172,7 +174,7 @@ func TestSwitchRace(t *testing.T) {
 					}
 				})
 				for j := range 8 {
-					c.Send(testFrame(station(j), station(i), 60))
+					c.Send(plugtest.TestFrame(plugtest.Station(j), plugtest.Station(i), 60))
 				}
 				c.Close()
 			}
@@ -192,30 +194,14 @@ func TestSwitchRestart(t *testing.T) {
 	testenv.NoLeaks(t)
 	c, dir := serve(t, "switch", "")
 	in, peer := openInbox(t, dir), cPlug(t, "vde://"+dir)
-	carry(t, peer, in, testFrame(broadcast, station(1), 60))
+	plugtest.Carry(t, peer, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	c.Close()
-	wantError(t, in.wantEnd(t), "the switch closed the connection")
+	wantError(t, in.WantEnd(t), "the switch closed the connection")
 	peer.wantExit(t)
 	c = openPlug(t, "switch://"+dir)
 	in, peer = openInbox(t, dir), cPlug(t, "vde://"+dir)
-	carry(t, peer, in, testFrame(broadcast, station(1), 60))
-	carry(t, c, peer.inbox, testFrame(broadcast, station(2), 60))
-}
-
-// wantNone looks whether a frame of a station is among those that have come and
-// were not waited for.
-func (in *inbox) wantNone(t *testing.T, what string, src ether.MAC) {
-	t.Helper()
-	for {
-		select {
-		case f := <-in.frames:
-			if len(f) >= ether.HeaderLen && ether.MAC(f[6:12]) == src {
-				t.Errorf("%s: %.20x", what, f)
-			}
-		default:
-			return
-		}
-	}
+	plugtest.Carry(t, peer, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+	plugtest.Carry(t, c, peer.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 }
 
 func setWhole(t *testing.T, whole bool) {
@@ -245,7 +231,7 @@ func TestSwitchShared(t *testing.T) {
 	first.Close()
 	first.Close()
 	in := openInbox(t, dir)
-	carry(t, again, in, testFrame(broadcast, station(1), 60))
+	plugtest.Carry(t, again, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 }
 
 // TestSwitchFiles looks at the files of a switch while it runs and after.
@@ -330,7 +316,7 @@ func TestSwitchStale(t *testing.T) {
 				t.Fatalf("the switch has left %v, %v", stale, err)
 			}
 			c, in := openPlug(t, "switch://"+s.dir), openInbox(t, s.dir)
-			carry(t, c, in, testFrame(broadcast, station(1), 60))
+			plugtest.Carry(t, c, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			in.Close()
 			c.Close()
 			if _, err := os.Lstat(s.dir); !errors.Is(err, fs.ErrNotExist) {
@@ -438,7 +424,7 @@ func TestSwitchWhole(t *testing.T) {
 	for i, a := range ends {
 		b := ends[(i+1)%len(ends)]
 		for j, from := range []packet.Transport{a, b} {
-			hello := testFrame(broadcast, station(1+j), 60)
+			hello := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1+j), 60)
 			if err := from.SendPackets([]packet.Packet{{Data: hello}}, true); err != nil {
 				t.Fatal(err)
 			}
@@ -486,12 +472,12 @@ func TestSwitchOtherUser(t *testing.T) {
 				dir := newDir(t)
 				local := openInbox(t, "switch://"+dir+options)
 				asNobody(t, "TestVDERootUser", dir)
-				if got := local.next(t); len(got) != 60 {
+				if got := local.Next(t); len(got) != 60 {
 					t.Errorf("%s: got %d bytes", options, len(got))
 				}
 				c := cCommand(t, asUser, "--reuid=65534", "--regid=65534", "--clear-groups", plug, "vde://"+dir)
-				carry(t, c, local, testFrame(broadcast, station(1), 60))
-				carry(t, local, c.inbox, testFrame(station(1), station(2), 60))
+				plugtest.Carry(t, c, local, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+				plugtest.Carry(t, local, c.Inbox, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 				noSocketLeft(t, dir)
 			}
 			// Others may not.
@@ -508,8 +494,8 @@ func TestSwitchOtherUser(t *testing.T) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		s := startSwitch(t, dir, cmd)
 		in, c := openInbox(t, dir), cPlug(t, "vde://"+dir)
-		carry(t, c, in, testFrame(broadcast, station(1), 60))
-		carry(t, in, c.inbox, testFrame(station(1), station(2), 60))
+		plugtest.Carry(t, c, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+		plugtest.Carry(t, in, c.Inbox, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 		s.kill(t)
 		_, err := Open("switch://"+dir, nil) // it is not root's
 		wantError(t, err, "belongs to user 65534, this is user 0")

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -73,7 +74,7 @@ func TestSwitchLocked(t *testing.T) {
 	}
 	c := openPlug(t, "switch://"+dir+"[dirmode=0755]")
 	a, b := openInbox(t, dir), openInbox(t, dir)
-	carry(t, a, b, testFrame(broadcast, station(1), 60))
+	plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	a.Close()
 	b.Close()
 	c.Close()

@@ -12,9 +12,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vdestack/vdestack/internal/ether"
-	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // needTAP skips the test where interfaces cannot be made.
@@ -57,9 +59,9 @@ type packetSocket struct{ *os.File }
 func (s packetSocket) Recv(frame []byte) (int, error) { return s.Read(frame) }
 func (s packetSocket) Send(frame []byte) error        { _, err := s.Write(frame); return err }
 
-func openPacketSocket(t *testing.T, ifname string) *inbox {
+func openPacketSocket(t *testing.T, ifname string) *plugtest.Inbox {
 	t.Helper()
-	return newInbox(t, newPacketSocket(t, ifname))
+	return plugtest.NewInbox(t, newPacketSocket(t, ifname))
 }
 
 func newPacketSocket(t *testing.T, ifname string) packetSocket {
@@ -102,14 +104,14 @@ func TestTAPFrames(t *testing.T) {
 				t.Errorf("the interface is called %q", c.on.name)
 			}
 			ip(t, "link set "+c.on.name+" mtu 9216 up")
-			in, host := newInbox(t, c), openPacketSocket(t, c.on.name)
+			in, host := plugtest.NewInbox(t, c), openPacketSocket(t, c.on.name)
 			for _, n := range []int{14, 15, 60, 1514, 9216 + 14} {
-				frame := testFrame(broadcast, station(1), n)
-				send(t, in, frame)
-				host.want(t, frame)
-				frame = testFrame(broadcast, station(2), n)
-				send(t, host, frame)
-				in.want(t, frame)
+				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
+				plugtest.Send(t, in, frame)
+				host.Want(t, frame)
+				frame = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), n)
+				plugtest.Send(t, host, frame)
+				in.Want(t, frame)
 			}
 			c.Close()
 			if _, err := net.InterfaceByName(c.on.name); err == nil {
@@ -123,13 +125,13 @@ func TestTAPFrames(t *testing.T) {
 func TestTAPDown(t *testing.T) {
 	needTAP(t)
 	testenv.NoLeaks(t)
-	in := newInbox(t, openTAPTest(t, "vdetest0"))
-	send(t, in, testFrame(broadcast, station(1), 60))
+	in := plugtest.NewInbox(t, openTAPTest(t, "vdetest0"))
+	plugtest.Send(t, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	if got := in.Conn.(Dropper).Drops(); got != (Drops{Send: 1}) {
 		t.Errorf("got %+v, want one not sent", got)
 	}
 	ip(t, "link set vdetest0 up")
-	carry(t, in, openPacketSocket(t, "vdetest0"), testFrame(broadcast, station(1), 60))
+	plugtest.Carry(t, in, openPacketSocket(t, "vdetest0"), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 }
 
 // TestTAPShortBuffer drops what the receiver has no room for.
@@ -139,9 +141,9 @@ func TestTAPShortBuffer(t *testing.T) {
 	c := openTAPTest(t, "vdetest0")
 	ip(t, "link set vdetest0 up")
 	host := openPacketSocket(t, "vdetest0")
-	frame := testFrame(broadcast, station(1), 20)
-	send(t, host, testFrame(broadcast, station(1), 21))
-	send(t, host, frame)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 20)
+	plugtest.Send(t, host, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 21))
+	plugtest.Send(t, host, frame)
 	buf := make([]byte, 20)
 	for !bytes.Equal(buf, frame) {
 		if _, err := c.Recv(buf); err != nil {
@@ -157,16 +159,16 @@ func TestTAPShortBuffer(t *testing.T) {
 func TestTAPRemoved(t *testing.T) {
 	needTAP(t)
 	testenv.NoLeaks(t)
-	in := newInbox(t, openTAPTest(t, "vdetest0"))
+	in := plugtest.NewInbox(t, openTAPTest(t, "vdetest0"))
 	ip(t, "link set vdetest0 up")
 	ip(t, "link del vdetest0")
-	err := in.wantEnd(t)
+	err := in.WantEnd(t)
 	wantError(t, err, "interface vdetest0 was removed")
 	var e *Error
 	if !errors.As(err, &e) || e.Op != "recv" || e.VNL != "tap://vdetest0" {
 		t.Errorf("got %#v", err)
 	}
-	wantError(t, in.Send(testFrame(broadcast, station(1), 60)), "interface vdetest0 was removed")
+	wantError(t, in.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "interface vdetest0 was removed")
 	if got := in.Conn.(Dropper).Drops(); got != (Drops{}) {
 		t.Errorf("drops: got %+v, want none, for the error says it", got)
 	}
@@ -255,17 +257,17 @@ func TestTAPC(t *testing.T) {
 	t.Cleanup(func() { ip(t, "link del vdebr0") })
 	ip(t, "tuntap add mode tap name vdetest1") // so that it is there at once
 	t.Cleanup(func() { ip(t, "link del vdetest1") })
-	here, there := newInbox(t, openTAPTest(t, "vdetest0")), cPlug(t, "tap://vdetest1")
+	here, there := plugtest.NewInbox(t, openTAPTest(t, "vdetest0")), cPlug(t, "tap://vdetest1")
 	for _, name := range []string{"vdetest0", "vdetest1"} {
 		ip(t, "link set "+name+" master vdebr0 up")
 	}
 	ip(t, "link set vdebr0 up")
-	carry(t, here, there.inbox, testFrame(broadcast, station(1), 60))
+	plugtest.Carry(t, here, there.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	for _, n := range []int{14, 60, 1514} {
-		frame := testFrame(station(1), station(2), n)
-		carry(t, there, here, frame)
-		frame = testFrame(station(2), station(1), n)
-		carry(t, here, there.inbox, frame)
+		frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
+		plugtest.Carry(t, there, here, frame)
+		frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
+		plugtest.Carry(t, here, there.Inbox, frame)
 	}
 }
 
@@ -292,7 +294,7 @@ func TestTAPPersistentUser(t *testing.T) {
 	childArg(t)
 	testenv.NoLeaks(t)
 	c := openTAPTest(t, "vdetest0")
-	send(t, c, testFrame(broadcast, station(1), 60))
+	plugtest.Send(t, c, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	if got := c.Drops(); got != (Drops{}) {
 		t.Errorf("got %+v, want none", got)
 	}
@@ -313,10 +315,10 @@ func TestTAPAllocs(t *testing.T) {
 	ip(t, "link set vdetest0 up")
 	host := newPacketSocket(t, "vdetest0") // an inbox would allocate while Recv waits
 	defer host.Close()
-	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, ether.MaxFrame)
+	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
 	n := testing.AllocsPerRun(200, func() {
-		send(t, c.plug, frame)
-		send(t, host, frame)
+		plugtest.Send(t, c.plug, frame)
+		plugtest.Send(t, host, frame)
 		for n := 0; n != len(frame); { // the host may have something to say
 			var err error
 			if n, err = c.Recv(buf); err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
@@ -24,8 +25,8 @@ func TestUDP(t *testing.T) {
 				a, _, _ := first.open(t, udpVNL(7001, 7002, host))
 				b, _, _ := second.open(t, fmt.Sprintf("udp://%s:7002->%[1]s:7001", host))
 				for _, n := range frameSizes {
-					carry(t, a, b, testFrame(station(2), station(1), n))
-					carry(t, b, a, testFrame(station(1), station(2), n))
+					plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n))
+					plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n))
 				}
 			})
 		})
@@ -38,13 +39,13 @@ func TestUDPRestart(t *testing.T) {
 		a, _, _ := first.open(t, udpVNL(7001, 7002, "127.0.0.1"))
 		for range 3 {
 			for range 5 {
-				if err := a.Send(testFrame(broadcast, station(1), 60)); err != nil {
+				if err := a.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)); err != nil {
 					t.Fatal(err)
 				}
 			}
 			b, _, kill := second.open(t, udpVNL(7002, 7001, "127.0.0.1"))
-			carry(t, b, a, testFrame(station(1), station(2), 60))
-			carry(t, a, b, testFrame(station(2), station(1), 60))
+			plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
+			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
 			kill(t)
 		}
 	})
@@ -64,7 +65,7 @@ func TestUDPStranger(t *testing.T) {
 		return conn
 	}
 	for _, stranger := range []string{"127.0.0.1:7003", "127.0.0.2:7002"} {
-		dial(stranger).Write(testFrame(broadcast, station(1), 60)) // refused, but later
+		dial(stranger).Write(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)) // refused, but later
 	}
 	checkDatagrams(t, dial("127.0.0.1:7002"), c, 1)
 }
@@ -75,11 +76,11 @@ func TestUDPReconnect(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := openPlug(t, udpVNL(7001, 7002, "127.0.0.1")), openInbox(t, udpVNL(7002, 7001, "127.0.0.1"))
 	on[*udpConn](a).on.file.Raw.Control(func(fd uintptr) { sockio.Disconnect(int(fd)) })
-	frame := testFrame(broadcast, station(1), 60)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	if err := a.Send(frame); err != nil {
 		t.Fatal(err)
 	}
-	b.want(t, frame)
+	b.Want(t, frame)
 	if d := a.(Dropper).Drops(); d != (Drops{}) {
 		t.Errorf("got %+v, want no drops", d)
 	}
@@ -157,8 +158,8 @@ func TestParseUDP(t *testing.T) {
 func TestUDPNames(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := openInbox(t, "udp://localhost:7001->localhost:7002"), openInbox(t, "udp://localhost:7002->localhost:7001")
-	carry(t, a, b, testFrame(station(2), station(1), 60))
-	carry(t, b, a, testFrame(station(1), station(2), 60))
+	plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
+	plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 }
 
 func BenchmarkUDP(b *testing.B) {

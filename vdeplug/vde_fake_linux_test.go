@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -152,27 +153,27 @@ func TestVDEFake(t *testing.T) {
 			if want := makeVDERequest(3, c.path, describe(t.Context(), &Options{})+wholeMark); !bytes.Equal(c.request, want) {
 				t.Errorf("got request % x, want % x", c.request, want)
 			}
-			frame := testFrame(broadcast, station(1), ether.MaxFrame)
+			frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.MaxFrame)
 			for _, b := range [][]byte{{}, {1}, make([]byte, 13), make([]byte, ether.MaxFrame+1), make([]byte, 60000), frame} {
 				if _, err := unix.Write(c.data, b); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if got := in.next(t); !bytes.Equal(got, frame) {
+			if got := in.Next(t); !bytes.Equal(got, frame) {
 				t.Errorf("got %d bytes, want %d", len(got), len(frame))
 			}
 			if got := in.Conn.(Dropper).Drops(); got != (Drops{Recv: 5}) {
 				t.Errorf("got %+v, want 5", got)
 			}
-			send(t, in, nil)
-			send(t, in, frame)
+			plugtest.Send(t, in, nil)
+			plugtest.Send(t, in, frame)
 			buf := make([]byte, 64<<10)
 			if n, err := unix.Read(c.data, buf); err != nil || !bytes.Equal(buf[:n], frame) {
 				t.Errorf("the switch got %d bytes, %v, want %d", n, err, len(frame))
 			}
 			// What the C clients do not expect either.
 			c.reply([]byte("junk"))
-			wantError(t, in.wantEnd(t), "the switch broke the protocol")
+			wantError(t, in.WantEnd(t), "the switch broke the protocol")
 		})
 	}
 }

@@ -16,10 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"golang.org/x/sys/unix"
 )
 
 func openPlug(t *testing.T, vnl string) Conn {
@@ -44,18 +46,18 @@ func TestVDEFrames(t *testing.T) {
 		testenv.NoLeaks(t)
 		s := kind.start(t)
 		a, b, c := openInbox(t, "vde://"+s.dir), openInbox(t, s.dir), cPlug(t, "vde://"+s.dir)
-		carry(t, a, c.inbox, testFrame(broadcast, station(1), 60))
+		plugtest.Carry(t, a, c.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 		for _, n := range []int{14, 15, 60, 1514, kind.max} {
-			frame := testFrame(broadcast, station(1), n)
-			send(t, a, frame)
-			b.want(t, frame)
-			c.want(t, frame)
-			frame = testFrame(station(1), station(3), n)
-			send(t, c, frame)
-			a.want(t, frame)
-			frame = testFrame(station(3), station(2), n)
-			send(t, b, frame)
-			c.want(t, frame)
+			frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
+			plugtest.Send(t, a, frame)
+			b.Want(t, frame)
+			c.Want(t, frame)
+			frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(3), n)
+			plugtest.Send(t, c, frame)
+			a.Want(t, frame)
+			frame = plugtest.TestFrame(plugtest.Station(3), plugtest.Station(2), n)
+			plugtest.Send(t, b, frame)
+			c.Want(t, frame)
 		}
 		if got := a.Conn.(Dropper).Drops(); got != (Drops{}) {
 			t.Errorf("got %+v, want none", got)
@@ -93,14 +95,14 @@ func TestVDEMany(t *testing.T) {
 		if t.Failed() {
 			return
 		}
-		var boxes []*inbox
+		var boxes []*plugtest.Inbox
 		for _, c := range conns {
-			boxes = append(boxes, newInbox(t, c))
+			boxes = append(boxes, plugtest.NewInbox(t, c))
 		}
-		frame := testFrame(broadcast, station(1), 60)
-		send(t, conns[0], frame)
+		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
+		plugtest.Send(t, conns[0], frame)
 		for _, in := range boxes[1:] {
-			in.want(t, frame)
+			in.Want(t, frame)
 		}
 	})
 }
@@ -308,9 +310,9 @@ func TestVDELongPath(t *testing.T) {
 	dir := deep(99)
 	s := startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir))
 	a, b := openInbox(t, s.dir), openInbox(t, s.dir)
-	frame := testFrame(broadcast, station(1), 60)
-	send(t, a, frame)
-	b.want(t, frame)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
+	plugtest.Send(t, a, frame)
+	b.Want(t, frame)
 
 	dir = deep(104)
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -338,9 +340,9 @@ func TestVDEOtherUser(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	s := startSwitch(t, dir, cmd)
 	a, b := openInbox(t, s.dir), openInbox(t, s.dir)
-	frame := testFrame(broadcast, station(1), 60)
-	send(t, a, frame)
-	b.want(t, frame)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
+	plugtest.Send(t, a, frame)
+	b.Want(t, frame)
 }
 
 // TestVDERoot has a switch of root that is open to everybody, and an ordinary
@@ -361,7 +363,7 @@ func TestVDERoot(t *testing.T) {
 				"-s", dir, "-m", "0666", "--dirmode", dirmode))
 			in := openInbox(t, s.dir)
 			asNobody(t, "TestVDERootUser", s.dir)
-			if got := in.next(t); len(got) != 60 {
+			if got := in.Next(t); len(got) != 60 {
 				t.Errorf("got %d bytes", len(got))
 			}
 			noSocketLeft(t, dir)
@@ -374,9 +376,9 @@ func TestVDERootUser(t *testing.T) {
 	dir := childArg(t)
 	testenv.NoLeaks(t)
 	a, b := openPlug(t, dir), openInbox(t, dir)
-	frame := testFrame(broadcast, station(1), 60)
-	send(t, a, frame)
-	b.want(t, frame)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
+	plugtest.Send(t, a, frame)
+	b.Want(t, frame)
 }
 
 // TestVDEGone ends the switch in several ways.
@@ -389,16 +391,16 @@ func TestVDEGone(t *testing.T) {
 				in := openInbox(t, s.dir)
 				idle := openPlug(t, s.dir)
 				s.stop(t, sig)
-				err := in.wantEnd(t)
+				err := in.WantEnd(t)
 				wantError(t, err, "the switch closed the connection")
 				var e *Error
 				if !errors.As(err, &e) || e.Op != "recv" || e.VNL != "vde://"+s.dir {
 					t.Errorf("got %#v", err)
 				}
-				testenv.Eventually(t, "an error of Send", func() bool { return in.Send(testFrame(broadcast, station(1), 60)) != nil })
-				wantError(t, in.Send(testFrame(broadcast, station(1), 60)), "the switch closed the connection")
+				testenv.Eventually(t, "an error of Send", func() bool { return in.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)) != nil })
+				wantError(t, in.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "the switch closed the connection")
 				// The error says it, a drop would say it again.
-				wantError(t, idle.Send(testFrame(broadcast, station(1), 60)), "the switch closed the connection")
+				wantError(t, idle.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "the switch closed the connection")
 				for _, c := range []Conn{in.Conn, idle} {
 					if got := c.(Dropper).Drops(); got != (Drops{}) {
 						t.Errorf("drops: got %+v, want none", got)
@@ -423,14 +425,14 @@ func TestVDESlow(t *testing.T) {
 	s.signal(syscall.SIGSTOP)
 	const frames = 20000
 	for i := range frames {
-		send(t, a, testFrame(broadcast, station(i), 1514))
+		plugtest.Send(t, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(i), 1514))
 	}
 	dropped := a.(Dropper).Drops().Send
 	if dropped == 0 || dropped == frames {
 		t.Errorf("%d of %d frames dropped, want some", dropped, frames)
 	}
 	s.signal(syscall.SIGCONT)
-	carry(t, a, b, testFrame(broadcast, station(1), 60))
+	plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 }
 
 // TestVDEAllocs moves frames without allocating.
@@ -440,9 +442,9 @@ func TestVDEAllocs(t *testing.T) {
 	}
 	s := classicSwitch(t)
 	a, b := openPlug(t, s.dir), openPlug(t, s.dir)
-	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, ether.MaxFrame)
+	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
 	n := testing.AllocsPerRun(200, func() {
-		send(t, a, frame)
+		plugtest.Send(t, a, frame)
 		if n, err := b.Recv(buf); n != len(frame) || err != nil {
 			t.Fatalf("got %d bytes, %v", n, err)
 		}
@@ -469,7 +471,7 @@ func BenchmarkVDE(b *testing.B) {
 	defer unix.Close(pair[1])
 	c := newPlug("vde://", newVDEConn("", ctl, data, false))
 	defer c.Close()
-	frame, buf := testFrame(broadcast, station(1), 1514), make([]byte, ether.MaxFrame)
+	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
 	b.ReportAllocs()
 	b.SetBytes(int64(len(frame)))
 	for b.Loop() {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -23,7 +24,7 @@ func TestVDETurns(t *testing.T) {
 		wg.Wait()
 		testenv.Eventually(t, "no port that is left", func() bool { return ports(t, s.dir) == 0 })
 		a, b := openInbox(t, s.dir), openInbox(t, s.dir)
-		carry(t, a, b, testFrame(broadcast, station(1), 60))
+		plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	})
 }
 
@@ -78,7 +79,7 @@ func TestVDETurnTaken(t *testing.T) {
 			s := classicSwitch(t)
 			defer take(t, s.dir)()
 			a, b := openInbox(t, s.dir), openInbox(t, s.dir)
-			carry(t, a, b, testFrame(broadcast, station(1), 60))
+			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			a.Close()
 			b.Close()
 			testenv.Eventually(t, "the ends of the ports", func() bool { return ports(t, s.dir) == 0 })

@@ -10,9 +10,11 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/vdestack/vdestack/internal/ether"
-	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func TestVDESLConn(t *testing.T) {
@@ -39,8 +41,8 @@ func TestVDESLC(t *testing.T) {
 	there := openInbox(t, vnl)
 	for _, n := range []int{14, 60, 1514, ether.MaxFrame} {
 		// The program in C takes a frame for lost of which a part is not there yet.
-		carry(t, line, there, testFrame(station(1), station(2), n))
-		carry(t, there, line, testFrame(station(2), station(1), n))
+		plugtest.Carry(t, line, there, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n))
+		plugtest.Carry(t, there, line, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n))
 	}
 }
 
@@ -49,14 +51,14 @@ func TestVDESLResync(t *testing.T) {
 	testenv.NoLeaks(t)
 	master, name := testenv.PTY(t)
 	c := openPlug(t, "vdesl://"+name)
-	in := newInbox(t, c)
+	in := plugtest.NewInbox(t, c)
 	stream := func(frames ...[]byte) (b []byte) {
 		for _, f := range frames {
 			b = append(binary.BigEndian.AppendUint16(b, uint16(len(f))), f...)
 		}
 		return b
 	}
-	a, b := testFrame(broadcast, station(1), 60), testFrame(broadcast, station(1), 100)
+	a, b := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100)
 	drops := func() uint64 { return c.(Dropper).Drops().Recv }
 	for i, bad := range [][]byte{
 		stream(a)[:40],                     // the end is lost
@@ -66,16 +68,16 @@ func TestVDESLResync(t *testing.T) {
 		if _, err := master.Write(append(stream(b), bad...)); err != nil {
 			t.Fatal(err)
 		}
-		in.want(t, b)
+		in.Want(t, b)
 		testenv.Eventually(t, "a drop", func() bool { return drops() == uint64(i+1) })
 		if _, err := master.Write(stream(a, nil, b)); err != nil {
 			t.Fatal(err)
 		}
-		in.want(t, a)
-		in.want(t, b)
+		in.Want(t, a)
+		in.Want(t, b)
 	}
 	master.Close()
-	err := in.wantEnd(t)
+	err := in.WantEnd(t)
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("%v is no end of file", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -23,17 +24,17 @@ func TestVLANC(t *testing.T) {
 			waitPath(t, path)
 			network := openInbox(t, ptp)
 			// The last that passes shows that all before has been read.
-			check := func(way string, from Conn, to *inbox, table map[int]int) {
+			check := func(way string, from Conn, to *plugtest.Inbox, table map[int]int) {
 				t.Helper()
 				order := slices.Sorted(maps.Keys(table))
 				passes := slices.IndexFunc(order, func(n int) bool { return table[n] != nothing })
 				order = append(order, order[passes])
 				// The plug may still be opening its network.
-				hello := testFrame(station(1), station(2), 60)
+				hello := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 				testenv.Eventually(t, "a frame", func() bool {
-					send(t, from, tagFrame(hello, etherTypeVLAN, order[passes], 0))
+					plugtest.Send(t, from, tagFrame(hello, etherTypeVLAN, order[passes], 0))
 					select {
-					case <-to.frames:
+					case <-to.Frames:
 						return true
 					default:
 						return false
@@ -41,16 +42,16 @@ func TestVLANC(t *testing.T) {
 				})
 				var want [][]byte
 				for _, n := range order {
-					frame := testFrame(station(1), station(2), 60)
-					send(t, from, tagFrame(frame, etherTypeVLAN, n, 5))
+					frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
+					plugtest.Send(t, from, tagFrame(frame, etherTypeVLAN, n, 5))
 					if table[n] != nothing {
 						want = append(want, tagFrame(frame, etherTypeVLAN, table[n], 0))
 					}
 				}
 				for _, frame := range want {
-					got := to.next(t)
+					got := to.Next(t)
 					for bytes.Contains(got, hello[ether.HeaderLen:]) {
-						got = to.next(t)
+						got = to.Next(t)
 					}
 					if len(got) == ether.MaxFrame && way == "in" {
 						got = got[:len(frame)] // the plug returns the whole buffer where it has changed the number
@@ -61,7 +62,7 @@ func TestVLANC(t *testing.T) {
 				}
 			}
 			check("out", there, network, tt.out)
-			check("in", network, there.inbox, tt.in)
+			check("in", network, there.Inbox, tt.in)
 		})
 	}
 }
@@ -74,18 +75,18 @@ func TestVLANCPair(t *testing.T) {
 		t.Run(strings.ReplaceAll(format, "/", ""), func(t *testing.T) {
 			vnl := fmt.Sprintf(format, 4, s.dir)
 			here, there, other := openInbox(t, vnl), cPlug(t, vnl), openInbox(t, fmt.Sprintf(format, 6, s.dir))
-			carry(t, here, there.inbox, testFrame(broadcast, station(1), 60))
-			carry(t, there, here, testFrame(broadcast, station(2), 60))
+			plugtest.Carry(t, here, there.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+			plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 			for _, n := range []int{14, 60, 1500} {
-				frame := testFrame(station(1), station(2), n)
-				send(t, there, frame)
-				here.want(t, frame)
-				frame = testFrame(station(2), station(1), n)
-				send(t, here, frame)
-				there.want(t, frame)
+				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
+				plugtest.Send(t, there, frame)
+				here.Want(t, frame)
+				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
+				plugtest.Send(t, here, frame)
+				there.Want(t, frame)
 			}
 			select {
-			case frame := <-other.frames:
+			case frame := <-other.Frames:
 				t.Errorf("a frame got into another VLAN: %x", frame)
 			default:
 			}

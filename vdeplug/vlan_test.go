@@ -15,6 +15,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -91,7 +92,7 @@ func TestVLANFrames(t *testing.T) {
 		for _, priority := range []int{0, 5} {
 			for from, to := range tt.out {
 				w.packets = nil
-				frame := testFrame(station(1), station(2), 60)
+				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 				tagged := tagFrame(frame, etherTypeVLAN, from, priority)
 				dropped := v.outward(w, &packet.Packet{Data: bytes.Clone(tagged)})
 				check("out", from, to, priority, w.packets, frame)
@@ -100,7 +101,7 @@ func TestVLANFrames(t *testing.T) {
 				}
 			}
 			for from, to := range tt.in {
-				frame := testFrame(station(1), station(2), 60)
+				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 				p := []packet.Packet{{Data: tagFrame(bytes.Clone(frame), etherTypeVLAN, from, priority)}}
 				if v.inward(&p[0]) != pass {
 					p = nil
@@ -114,7 +115,7 @@ func TestVLANFrames(t *testing.T) {
 // TestVLANQinQ tags what is tagged.
 func TestVLANQinQ(t *testing.T) {
 	v := parseVLANTest(t, "vlan://3/qinq")
-	frame := testFrame(station(1), station(2), 60)
+	frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 	customer := tagFrame(frame, etherTypeVLAN, 7, 5)
 	for _, inside := range [][]byte{frame, customer} {
 		outside := tagFrame(inside, etherTypeQinQ, 3, 0)
@@ -194,7 +195,7 @@ func FuzzVLAN(f *testing.F) {
 		parseVLANTest(f, "vlan://3"), parseVLANTest(f, "vlan://3/qinq"), parseVLANTest(f, "vlan:///trunk"),
 		parseVLANTest(f, "vlan://3/untag=4/trunk/tag=11-12:12-11"),
 	}
-	frame := testFrame(station(1), station(2), 60)
+	frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 	for i := range vlans {
 		f.Add(uint8(i), uint8(0), uint8(0), uint16(0), uint16(0), frame)
 		f.Add(uint8(i), uint8(0), uint8(virtio.FlagNeedsCsum), uint16(34), uint16(54), tagFrame(frame, etherTypeVLAN, 12, 7))
@@ -240,25 +241,25 @@ func TestNested(t *testing.T) {
 	testenv.NoLeaks(t)
 	const vnl = "vlan://4{vlan://5/qinq{vlan://6{mem://nested}}}"
 	a, b, c := openInbox(t, vnl), openInbox(t, vnl), openInbox(t, "mem://nested")
-	frame := testFrame(broadcast, station(1), 60)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	tagged := tagFrame(tagFrame(tagFrame(frame, etherTypeVLAN, 4, 0), etherTypeQinQ, 5, 0), etherTypeVLAN, 6, 0)
-	send(t, a, frame)
-	if got := b.next(t); !bytes.Equal(got, frame) {
+	plugtest.Send(t, a, frame)
+	if got := b.Next(t); !bytes.Equal(got, frame) {
 		t.Errorf("got %x", got)
 	}
-	if got := c.next(t); !bytes.Equal(got, tagged) {
+	if got := c.Next(t); !bytes.Equal(got, tagged) {
 		t.Errorf("got %x, want %x", got, tagged)
 	}
 	// What is not for them passes them by, and is no drop.
-	send(t, c, frame)
-	send(t, c, tagFrame(frame, etherTypeVLAN, 6, 0))
-	send(t, c, tagged)
-	if got := a.next(t); !bytes.Equal(got, frame) {
+	plugtest.Send(t, c, frame)
+	plugtest.Send(t, c, tagFrame(frame, etherTypeVLAN, 6, 0))
+	plugtest.Send(t, c, tagged)
+	if got := a.Next(t); !bytes.Equal(got, frame) {
 		t.Errorf("got %x", got)
 	}
 	// The innermost has no room for its tag.
-	send(t, a, testFrame(broadcast, station(1), ether.MaxFrame-4))
-	for in, want := range map[*inbox]Drops{a: {Send: 1}, b: {}} {
+	plugtest.Send(t, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.MaxFrame-4))
+	for in, want := range map[*plugtest.Inbox]Drops{a: {Send: 1}, b: {}} {
 		if got := in.Conn.(Dropper).Drops(); got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
@@ -296,16 +297,16 @@ func TestNestedFrames(t *testing.T) {
 	})
 	defer unregister("nestedtest")
 	c := openPlugTest(t, "vlan://4{nestedtest://}")
-	a, b := newInbox(t, c), openInbox(t, "vlan://4{mem://nestedtest}")
+	a, b := plugtest.NewInbox(t, c), openInbox(t, "vlan://4{mem://nestedtest}")
 	bad := packet.Packet{Data: make([]byte, 100), Offload: virtio.Header{GSOType: 77}}
-	frame := testFrame(broadcast, station(1), 60)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	if err := c.(packet.Transport).SendPackets([]packet.Packet{{Data: bytes.Clone(frame)}, bad, {}}, true); err != nil {
 		t.Fatal(err)
 	}
-	b.want(t, frame)
-	frame = testFrame(broadcast, station(2), 60)
-	send(t, b, frame)
-	a.want(t, frame)
+	b.Want(t, frame)
+	frame = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60)
+	plugtest.Send(t, b, frame)
+	a.Want(t, frame)
 	if got := c.(Dropper).Drops(); got != (Drops{Send: 2}) {
 		t.Errorf("got %+v, want two packets that are none", got)
 	}
@@ -353,7 +354,7 @@ func TestNestedErrors(t *testing.T) {
 	defer unregister("nestedtest")
 	in := openInbox(t, "vlan://4{nestedtest://}")
 	q.Close()
-	err := in.wantEnd(t)
+	err := in.WantEnd(t)
 	wantError(t, err, `vdeplug: recv "vlan://4{nestedtest://}": the peer has ended the stream`)
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("%v is no end of file", err)

@@ -11,12 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"golang.org/x/sys/unix"
 )
 
 // vxlanTest returns a locator of an endpoint on loopback with an address of its
@@ -49,14 +51,14 @@ func TestVXLANPair(t *testing.T) {
 			testenv.NoLeaks(t)
 			a, b := openInbox(t, tt[0]), openInbox(t, tt[1])
 			for _, n := range []int{14, 60, 1514, ether.MaxFrame} {
-				frame := testFrame(broadcast, station(1), n)
-				send(t, a, frame)
-				if got := b.next(t); !bytes.Equal(got, frame) {
+				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
+				plugtest.Send(t, a, frame)
+				if got := b.Next(t); !bytes.Equal(got, frame) {
 					t.Errorf("broadcast of %d bytes: got another of %d", n, len(got))
 				}
-				frame = testFrame(station(1), station(2), n)
-				send(t, b, frame)
-				if got := a.next(t); !bytes.Equal(got, frame) {
+				frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
+				plugtest.Send(t, b, frame)
+				if got := a.Next(t); !bytes.Equal(got, frame) {
 					t.Errorf("unicast of %d bytes: got another of %d", n, len(got))
 				}
 			}
@@ -91,30 +93,30 @@ func TestVXLANPort(t *testing.T) {
 			t.Errorf("got packet % .40x", got)
 		}
 	}
-	frame := testFrame(station(1), station(2), 60)
-	send(t, in, frame)
+	frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
+	plugtest.Send(t, in, frame)
 	want(remote, frame)
 	// Reserved bits do not count, those of another VNI do.
 	foreign, odd := header, header
 	foreign[6]++
 	odd[0], odd[1], odd[7] = 0xff, 0xff, 0xff
-	p.send(t, withHeader(foreign, testFrame(broadcast, station(1), 60)))
+	p.send(t, withHeader(foreign, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)))
 	p.send(t, header[:])
 	p.send(t, withHeader(header, make([]byte, ether.HeaderLen-1)))
-	hello := testFrame(broadcast, station(1), 60)
+	hello := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	p.send(t, withHeader(odd, hello))
-	if got := in.next(t); !bytes.Equal(got, hello) {
+	if got := in.Next(t); !bytes.Equal(got, hello) {
 		t.Errorf("got % .40x", got)
 	}
 	arp := captured(t, vxlanCapture)["arp"]
 	p.send(t, arp)
-	if got := in.next(t); !bytes.Equal(got, arp[vxvdeHeaderLen:]) {
+	if got := in.Next(t); !bytes.Equal(got, arp[vxvdeHeaderLen:]) {
 		t.Errorf("got % .40x, want the packet of the kernel", got)
 	}
 	if got := in.Conn.(Dropper).Drops(); got != (Drops{Recv: 2}) {
 		t.Errorf("got %+v, want two short packets", got)
 	}
-	send(t, in, frame)
+	plugtest.Send(t, in, frame)
 	want(peer, frame)
 }
 
@@ -162,25 +164,25 @@ func TestVXLANKernel(t *testing.T) {
 			ns.ip(t, "link add vx type vxlan id 42 dstport 4789 "+tt.device)
 			ns.ip(t, "link set vx address 02:00:00:00:00:63 mtu 1400 up")
 			c := openPlug(t, tt.vnl)
-			here, there := newInbox(t, c), ns.packetSocket(t, "vx")
+			here, there := plugtest.NewInbox(t, c), ns.packetSocket(t, "vx")
 			// The kernel must have learned who is where before it counts.
-			carry(t, here, there, testFrame(broadcast, station(1), 60))
-			carry(t, there, here, testFrame(broadcast, station(2), 60))
+			plugtest.Carry(t, here, there, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+			plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 			for _, n := range []int{15, 60, 1414} {
-				frame := testFrame(station(1), station(2), n)
-				send(t, there, frame)
-				here.want(t, frame)
-				frame = testFrame(station(2), station(1), n)
-				send(t, here, frame)
-				there.want(t, frame)
+				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
+				plugtest.Send(t, there, frame)
+				here.Want(t, frame)
+				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
+				plugtest.Send(t, here, frame)
+				there.Want(t, frame)
 			}
 			// What is larger than the wire's packets comes in fragments.
-			frame := testFrame(station(2), station(1), 1514)
-			send(t, here, frame)
-			there.want(t, frame)
+			frame := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)
+			plugtest.Send(t, here, frame)
+			there.Want(t, frame)
 			v := on[*vxvdeConn](c).on
 			v.mu.Lock()
-			peer, known := v.table.Lookup(station(2), v.now())
+			peer, known := v.table.Lookup(plugtest.Station(2), v.now())
 			v.mu.Unlock()
 			if want := netip.MustParseAddr(map[bool]string{true: "10.9.8.2", false: "fd98::2"}[tt.name[3] == '4']); !known || peer.Addr() != want || peer.Port() != vxlanPort {
 				t.Errorf("station 2 is at %v port %d, want %v", peer.Addr(), peer.Port(), want)
@@ -193,14 +195,14 @@ func TestVXLANKernel(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			all := newInbox(t, joined)
+			all := plugtest.NewInbox(t, joined)
 			p := testPacket(40, 1300)
 			want := packettest.Frames(t, p)
-			if err := c.(packet.Transport).SendPackets([]packet.Packet{p, {Data: testFrame(station(2), station(1), 99)}}, true); err != nil {
+			if err := c.(packet.Transport).SendPackets([]packet.Packet{p, {Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 99)}}, true); err != nil {
 				t.Fatal(err)
 			}
 			for _, frame := range want {
-				all.want(t, frame)
+				all.Want(t, frame)
 			}
 			if d := c.(Dropper).Drops(); d != (Drops{}) {
 				t.Errorf("got %+v, want no drops", d)
@@ -315,7 +317,7 @@ func TestVXLANPartial(t *testing.T) {
 	whole := testPacket(40, 1000)
 	whole.Data[34+16] ^= 1
 	p.send(t, withHeader(makeVXVDEHeader(1), whole.Data))
-	last := testFrame(broadcast, station(1), 60)
+	last := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	p.send(t, withHeader(makeVXVDEHeader(1), last))
 	collect(t, c.(packet.Transport), [][]byte{last})
 	if got := c.(Dropper).Drops(); got != (Drops{Recv: 1}) {
@@ -345,15 +347,15 @@ func TestVXLANC(t *testing.T) {
 			ns.ip(t, "route add 224.0.0.0/4 dev wire1")
 			here := openInbox(t, tt.ours)
 			there := ns.cPlug(t, tt.c)
-			carry(t, here, there.inbox, testFrame(broadcast, station(1), 60))
-			carry(t, there, here, testFrame(broadcast, station(2), 60))
+			plugtest.Carry(t, here, there.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+			plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 			for _, n := range []int{15, 60, 1514, 9000, ether.MaxFrame} {
-				frame := testFrame(station(1), station(2), n)
-				send(t, there, frame)
-				here.want(t, frame)
-				frame = testFrame(station(2), station(1), n)
-				send(t, here, frame)
-				there.want(t, frame)
+				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
+				plugtest.Send(t, there, frame)
+				here.Want(t, frame)
+				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
+				plugtest.Send(t, here, frame)
+				there.Want(t, frame)
 			}
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -46,22 +47,22 @@ func TestVXVDEPair(t *testing.T) {
 			testenv.NoLeaks(t)
 			a, b := openInbox(t, f.vnl), openInbox(t, f.vnl)
 			for _, n := range []int{15, 60, 1514, ether.MaxFrame} {
-				frame := testFrame(broadcast, station(1), n)
-				send(t, a, frame)
-				if got := b.next(t); !bytes.Equal(got, frame) {
+				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
+				plugtest.Send(t, a, frame)
+				if got := b.Next(t); !bytes.Equal(got, frame) {
 					t.Errorf("broadcast of %d bytes: got %d others", n, len(got))
 				}
-				frame = testFrame(station(1), station(2), n)
-				send(t, b, frame)
-				if got := a.next(t); !bytes.Equal(got, frame) {
+				frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
+				plugtest.Send(t, b, frame)
+				if got := a.Next(t); !bytes.Equal(got, frame) {
 					t.Errorf("unicast of %d bytes: got %d others", n, len(got))
 				}
 			}
 			// Nobody accepts a frame without payload.
-			send(t, a, testFrame(broadcast, station(1), 14))
-			last := testFrame(broadcast, station(1), 15)
-			send(t, a, last)
-			if got := b.next(t); !bytes.Equal(got, last) {
+			plugtest.Send(t, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 14))
+			last := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 15)
+			plugtest.Send(t, a, last)
+			if got := b.Next(t); !bytes.Equal(got, last) {
 				t.Errorf("got a frame of %d bytes", len(got))
 			}
 			if got := b.Conn.(Dropper).Drops(); got != (Drops{Recv: 1}) {
@@ -100,16 +101,16 @@ func TestVXVDECaptured(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			c, _ := openVXVDETest(t, f.vnl)
-			in := newInbox(t, c)
+			in := plugtest.NewInbox(t, c)
 			p := newProbe(t, c)
 			p.send(t, captured["broadcast"])
-			in.want(t, captured["broadcast"][vxvdeHeaderLen:])
-			send(t, c, captured["unicast"][vxvdeHeaderLen:])
+			in.Want(t, captured["broadcast"][vxvdeHeaderLen:])
+			plugtest.Send(t, c, captured["unicast"][vxvdeHeaderLen:])
 			p.want(t, p.own, captured["unicast"])
 			p.send(t, captured["bye"])
 			p.send(t, captured["unicast"]) // anything, to know that the other has been read
-			in.want(t, captured["unicast"][vxvdeHeaderLen:])
-			send(t, c, captured["unicast"][vxvdeHeaderLen:])
+			in.Want(t, captured["unicast"][vxvdeHeaderLen:])
+			plugtest.Send(t, c, captured["unicast"][vxvdeHeaderLen:])
 			p.want(t, p.group, captured["unicast"])
 			c.Close()
 			p.want(t, p.group, captured["bye"])
@@ -121,13 +122,13 @@ func TestVXVDECaptured(t *testing.T) {
 func TestVXVDEJunk(t *testing.T) {
 	testenv.NoLeaks(t)
 	c, _ := openVXVDETest(t, "vxvde:///vni=7")
-	in := newInbox(t, c)
+	in := plugtest.NewInbox(t, c)
 	p := newProbe(t, c)
 	own := makeVXVDEHeader(7)
 	for i := range own {
 		header := own
 		header[i] ^= 1
-		p.send(t, withHeader(header, testFrame(broadcast, station(1), 60)))
+		p.send(t, withHeader(header, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)))
 	}
 	for n := range vxvdeHeaderLen {
 		p.send(t, own[:n])
@@ -137,9 +138,9 @@ func TestVXVDEJunk(t *testing.T) {
 	}
 	p.send(t, withHeader(own, make([]byte, ether.MaxFrame+1)))
 	p.send(t, withHeader(own, make([]byte, 60000)))
-	want := testFrame(broadcast, station(1), 15)
+	want := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 15)
 	p.send(t, withHeader(own, want))
-	if got := in.next(t); !bytes.Equal(got, want) {
+	if got := in.Next(t); !bytes.Equal(got, want) {
 		t.Errorf("got % .60x, want % x", got, want)
 	}
 	if got := c.Drops(); got != (Drops{Recv: 7}) {
@@ -154,7 +155,7 @@ func TestVXVDEShortBuffer(t *testing.T) {
 	p := newProbe(t, c)
 	header := makeVXVDEHeader(1)
 	for _, n := range []int{61, 200, 60} {
-		p.send(t, withHeader(header, testFrame(broadcast, station(1), n)))
+		p.send(t, withHeader(header, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)))
 	}
 	if n, err := c.Recv(make([]byte, 60)); n != 60 || err != nil {
 		t.Errorf("got %d bytes, %v, want 60", n, err)
@@ -162,7 +163,7 @@ func TestVXVDEShortBuffer(t *testing.T) {
 	if got := c.Drops(); got != (Drops{Recv: 2}) {
 		t.Errorf("got %+v, want 2", got)
 	}
-	p.send(t, withHeader(header, testFrame(broadcast, station(1), 60)))
+	p.send(t, withHeader(header, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)))
 	p.send(t, header[:])
 	go c.Recv(nil)
 	testenv.Eventually(t, "a drop", func() bool { return c.Drops().Recv == 3 })
@@ -174,23 +175,23 @@ func TestVXVDELearning(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			c, clock := openVXVDETest(t, f.vnl+map[bool]string{true: "/expiretime=2", false: "//expiretime=2"}[f.name == "IPv6"])
-			in := newInbox(t, c)
+			in := plugtest.NewInbox(t, c)
 			a, b := newProbe(t, c), newProbe(t, c)
 			header := makeVXVDEHeader(1)
-			to := station(1)
+			to := plugtest.Station(1)
 			// speak lets the station send from a probe, by multicast.
 			speak := func(p *probe) {
 				t.Helper()
-				frame := testFrame(broadcast, to, 60)
+				frame := plugtest.TestFrame(plugtest.Broadcast, to, 60)
 				p.send(t, withHeader(header, frame))
-				in.want(t, frame)
+				in.Want(t, frame)
 			}
 			// expect sends to the station and waits for the packet where it
 			// should come.
 			expect := func(p *probe, at *net.UDPConn) {
 				t.Helper()
-				frame := testFrame(to, station(2), 60)
-				send(t, c, frame)
+				frame := plugtest.TestFrame(to, plugtest.Station(2), 60)
+				plugtest.Send(t, c, frame)
 				for {
 					got, _ := p.read(t, at)
 					if bytes.Equal(got, withHeader(header, frame)) {
@@ -210,25 +211,25 @@ func TestVXVDELearning(t *testing.T) {
 			speak(a)
 			expect(a, a.own)
 			a.send(t, header[:]) // a bye by multicast
-			speak2 := testFrame(broadcast, station(3), 60)
+			speak2 := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60)
 			b.send(t, withHeader(header, speak2))
-			in.want(t, speak2)
+			in.Want(t, speak2)
 			expect(a, a.group)
 
 			// A bye by unicast, of another endpoint first.
 			speak(a)
-			frame := testFrame(to, station(2), 60)
-			send(t, c, frame)
+			frame := plugtest.TestFrame(to, plugtest.Station(2), 60)
+			plugtest.Send(t, c, frame)
 			_, src := a.read(t, a.own)
 			for _, p := range []*probe{b, a} {
 				if _, err := p.own.WriteToUDPAddrPort(header[:], src); err != nil {
 					t.Fatal(err)
 				}
-				mark := testFrame(station(2), station(4), 60)
+				mark := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(4), 60)
 				if _, err := p.own.WriteToUDPAddrPort(withHeader(header, mark), src); err != nil {
 					t.Fatal(err)
 				}
-				in.want(t, mark)
+				in.Want(t, mark)
 				if p == b {
 					expect(a, a.own)
 				}
@@ -236,9 +237,9 @@ func TestVXVDELearning(t *testing.T) {
 			expect(a, a.group)
 
 			// A frame from a multicast address is delivered, not learned.
-			frame = testFrame(station(2), ether.MAC{1, 0, 0x5e, 0, 0, 1}, 60)
+			frame = plugtest.TestFrame(plugtest.Station(2), ether.MAC{1, 0, 0x5e, 0, 0, 1}, 60)
 			a.send(t, withHeader(header, frame))
-			in.want(t, frame)
+			in.Want(t, frame)
 			c.on.mu.Lock()
 			defer c.on.mu.Unlock()
 			if _, ok := c.on.table.Lookup(ether.MAC{1, 0, 0x5e, 0, 0, 1}, 0); ok {
@@ -252,14 +253,14 @@ func TestVXVDELearning(t *testing.T) {
 func TestVXVDELearningOff(t *testing.T) {
 	testenv.NoLeaks(t)
 	c, _ := openVXVDETest(t, "vxvde:///hashsize=0")
-	in := newInbox(t, c)
+	in := plugtest.NewInbox(t, c)
 	p := newProbe(t, c)
 	header := makeVXVDEHeader(1)
-	frame := testFrame(broadcast, station(1), 60)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	p.send(t, withHeader(header, frame))
-	in.want(t, frame)
-	frame = testFrame(station(1), station(2), 60)
-	send(t, c, frame)
+	in.Want(t, frame)
+	frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
+	plugtest.Send(t, c, frame)
 	p.want(t, p.group, withHeader(header, frame))
 }
 
@@ -268,10 +269,10 @@ func TestVXVDEOther(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := openInbox(t, "vxvde:///vni=1"), openInbox(t, "vxvde:///vni=2")
 	a2 := openInbox(t, "vxvde://")
-	first, second := testFrame(broadcast, station(1), 60), testFrame(broadcast, station(2), 60)
-	send(t, b, first)
-	send(t, a, second)
-	if got := a2.next(t); !bytes.Equal(got, second) {
+	first, second := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60)
+	plugtest.Send(t, b, first)
+	plugtest.Send(t, a, second)
+	if got := a2.Next(t); !bytes.Equal(got, second) {
 		t.Errorf("got a frame of another network")
 	}
 }
@@ -293,16 +294,16 @@ func TestVXVDEOptions(t *testing.T) {
 			t.Errorf("%s = %d, %v, want %d", tt.name, got, err, tt.min)
 		}
 	}
-	in := newInbox(t, c)
+	in := plugtest.NewInbox(t, c)
 	p := newProbe(t, c)
-	send(t, c, testFrame(broadcast, station(1), 60))
+	plugtest.Send(t, c, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	if _, src := p.read(t, p.group); src.Addr().Unmap() != netip.MustParseAddr("127.0.0.1") {
 		t.Errorf("packet from %v, want the address of the option bind", src)
 	}
 	// The own packet has come back by now.
-	frame := testFrame(broadcast, station(2), 60)
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60)
 	p.send(t, withHeader(makeVXVDEHeader(1), frame))
-	if got := in.next(t); !bytes.Equal(got, frame) {
+	if got := in.Next(t); !bytes.Equal(got, frame) {
 		t.Error("got the own frame")
 	}
 }
@@ -381,7 +382,7 @@ func TestVXVDENoRoute(t *testing.T) {
 		}
 		defer c.Close()
 		// The interface is down: nothing can be sent, but that may change.
-		if err := c.Send(testFrame(broadcast, station(1), 60)); err != nil {
+		if err := c.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)); err != nil {
 			t.Errorf("send: %v", err)
 		}
 		if got := c.(Dropper).Drops(); got != (Drops{Send: 1}) {
@@ -400,17 +401,17 @@ func TestVXVDEFair(t *testing.T) {
 	const flood = 5 * starve
 	for range flood {
 		to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), c.on.sockets.port)
-		if _, err := p.own.WriteToUDPAddrPort(withHeader(header, testFrame(station(2), station(1), 60)), to); err != nil {
+		if _, err := p.own.WriteToUDPAddrPort(withHeader(header, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)), to); err != nil {
 			t.Fatal(err)
 		}
 	}
-	p.send(t, withHeader(header, testFrame(broadcast, station(1), 60)))
+	p.send(t, withHeader(header, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)))
 	buf := make([]byte, ether.MaxFrame)
 	for i := range flood + 1 {
 		if _, err := c.Recv(buf); err != nil {
 			t.Fatal(err)
 		}
-		if dst, _ := ether.MACs(buf); dst == broadcast {
+		if dst, _ := ether.MACs(buf); dst == plugtest.Broadcast {
 			if i > 2*starve {
 				t.Errorf("the multicast packet came after %d others", i)
 			}
@@ -429,11 +430,11 @@ func TestVXVDEAllocs(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			a, _ := openVXVDETest(t, f.vnl)
 			b, _ := openVXVDETest(t, f.vnl)
-			hello, frame, buf := testFrame(broadcast, station(1), 60), testFrame(station(1), station(2), 1514), make([]byte, ether.MaxFrame)
+			hello, frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1514), make([]byte, ether.MaxFrame)
 			round := func() {
-				send(t, a.plug, hello)
+				plugtest.Send(t, a.plug, hello)
 				b.Recv(buf)
-				send(t, b.plug, frame)
+				plugtest.Send(t, b.plug, frame)
 				if n, err := a.Recv(buf); n != len(frame) || err != nil {
 					t.Fatalf("got %d bytes, %v", n, err)
 				}
@@ -456,8 +457,8 @@ func BenchmarkVXVDE(b *testing.B) {
 		return c
 	}
 	from, to := open(), open()
-	frame, buf := testFrame(station(1), station(2), 1514), make([]byte, ether.MaxFrame)
-	hello := testFrame(broadcast, station(1), 60)
+	frame, buf := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1514), make([]byte, ether.MaxFrame)
+	hello := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	to.Send(hello)
 	from.Recv(buf)
 	b.ReportAllocs()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -44,7 +45,7 @@ func newProbe(t *testing.T, c plugOn[*vxvdeConn]) *probe {
 	return &probe{in, own, group}
 }
 
-// send sends a packet to the group.
+// Send sends a packet to the group.
 func (p *probe) send(t *testing.T, packet []byte) {
 	t.Helper()
 	if _, err := p.own.WriteToUDPAddrPort(packet, p.to); err != nil {
@@ -87,33 +88,33 @@ func TestVXVDEC(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			c, _ := openVXVDETest(t, f.vnl)
-			here := newInbox(t, c)
+			here := plugtest.NewInbox(t, c)
 			p := newProbe(t, c)
 			there := cPlug(t, f.vnl)
-			carry(t, here, there.inbox, testFrame(broadcast, station(1), 60))
+			plugtest.Carry(t, here, there.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			for range 2 {
-				frame := testFrame(station(1), station(2), 1514)
-				send(t, there, frame)
-				here.want(t, frame)
-				frame = testFrame(station(2), station(1), 1514)
-				send(t, here, frame)
-				there.want(t, frame)
+				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1514)
+				plugtest.Send(t, there, frame)
+				here.Want(t, frame)
+				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)
+				plugtest.Send(t, here, frame)
+				there.Want(t, frame)
 			}
 			for _, n := range []int{15, 60, 9000, ether.MaxFrame} {
-				frame := testFrame(station(2), station(1), n)
-				send(t, here, frame)
-				there.want(t, frame)
-				frame = testFrame(station(1), station(2), n)
-				send(t, there, frame)
-				here.want(t, frame)
+				frame := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
+				plugtest.Send(t, here, frame)
+				there.Want(t, frame)
+				frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
+				plugtest.Send(t, there, frame)
+				here.Want(t, frame)
 			}
 			// To the group went nothing but the broadcasts.
-			mark := testFrame(broadcast, station(1), 60)
-			send(t, here, mark)
+			mark := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
+			plugtest.Send(t, here, mark)
 			for {
 				got, _ := p.read(t, p.group)
 				frame := got[vxvdeHeaderLen:]
-				if dst, _ := ether.MACs(frame); dst != broadcast {
+				if dst, _ := ether.MACs(frame); dst != plugtest.Broadcast {
 					t.Errorf("a frame to %x went to the group", dst)
 				}
 				if bytes.Equal(frame, mark) {
@@ -124,18 +125,18 @@ func TestVXVDEC(t *testing.T) {
 			// The C program says bye, and is forgotten.
 			there.quit(t)
 			p.want(t, p.group, bye[:])
-			mark = testFrame(station(2), station(1), 60)
+			mark = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)
 			testenv.Eventually(t, "a frame to the group", func() bool {
 				c.on.mu.Lock()
 				defer c.on.mu.Unlock()
-				_, ok := c.on.table.Lookup(station(2), c.on.now())
+				_, ok := c.on.table.Lookup(plugtest.Station(2), c.on.now())
 				return !ok
 			})
-			send(t, here, mark)
+			plugtest.Send(t, here, mark)
 			p.want(t, p.group, withHeader(bye, mark))
 			// And the other way round.
 			again := cPlug(t, f.vnl)
-			carry(t, here, again.inbox, testFrame(broadcast, station(1), 60))
+			plugtest.Carry(t, here, again.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			here.Close()
 			for got, _ := p.read(t, p.group); !bytes.Equal(got, bye[:]); {
 				got, _ = p.read(t, p.group)
@@ -143,8 +144,8 @@ func TestVXVDEC(t *testing.T) {
 			// It may read the frame before the bye.
 			buf := make([]byte, ether.MaxFrame)
 			testenv.Eventually(t, "a frame to the group", func() bool {
-				mark = testFrame(station(1), station(2), 60)
-				send(t, again, mark)
+				mark = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
+				plugtest.Send(t, again, mark)
 				p.group.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 				n, _, err := p.group.ReadFromUDPAddrPort(buf)
 				return err == nil && bytes.Equal(buf[:n], withHeader(bye, mark))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -20,9 +21,9 @@ func FuzzWhole(f *testing.F) {
 		h.Encode(b)
 		return append(b, data...)
 	}
-	f.Add(message(virtio.Header{}, testFrame(broadcast, station(1), 60)))
+	f.Add(message(virtio.Header{}, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)))
 	f.Add(message(virtio.Header{}, make([]byte, ether.MaxFrame+1)))
-	f.Add(message(virtio.Header{Flags: virtio.FlagNeedsCsum, CsumStart: 34, CsumOffset: 16}, testFrame(station(2), station(1), 100)))
+	f.Add(message(virtio.Header{Flags: virtio.FlagNeedsCsum, CsumStart: 34, CsumOffset: 16}, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 100)))
 	for _, n := range []int{1, 3} {
 		p := testPacket(n, 1000)
 		f.Add(message(p.Offload, p.Data))

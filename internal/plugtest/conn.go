@@ -1,0 +1,67 @@
+// Package plugtest has what tests of networks share: frames that differ from all others,
+// plugs that are received from all the time, and a check of what every plug promises.
+// Tests of an engine make a plug of its transport with [NewConn].
+package plugtest
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vdestack/vdestack/internal/packet"
+)
+
+// A Conn is a plug, as vdeplug.Conn says.
+type Conn interface {
+	Recv(frame []byte) (n int, err error)
+	Send(frame []byte) error
+	Close() error
+}
+
+// NewConn returns the plug on a transport, with the errors as they are.
+func NewConn(t packet.Transport) Conn { return &conn{transport: t} }
+
+type conn struct {
+	transport packet.Transport
+	reader    packet.FrameReader
+	counters  packet.Counters // of frames that Recv does not return
+
+	closing   atomic.Bool
+	closeOnce sync.Once
+	closeErr  error
+}
+
+func (c *conn) Recv(frame []byte) (int, error) {
+	n, err := c.reader.Recv(c.transport, &c.counters, &c.closing, frame)
+	return n, c.final(err)
+}
+
+func (c *conn) Send(frame []byte) error {
+	if c.closing.Load() {
+		return net.ErrClosed
+	}
+	return c.final(c.transport.SendPackets([]packet.Packet{{Data: frame}}, false))
+}
+
+// final makes one error of all that a transport has once it is closed.
+func (c *conn) final(err error) error {
+	if err != nil && c.closing.Load() {
+		return net.ErrClosed
+	}
+	return err
+}
+
+// Dropped returns the counts of the plug and its transport.
+func (c *conn) Dropped() (recv, send uint64) {
+	recv, send = c.counters.Dropped()
+	r, s := packet.Dropped(c.transport)
+	return recv + r, send + s
+}
+
+func (c *conn) Close() error {
+	c.closeOnce.Do(func() {
+		c.closing.Store(true)
+		c.closeErr = c.transport.Close()
+	})
+	return c.closeErr
+}
