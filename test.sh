@@ -33,21 +33,20 @@ fi
 step "format, vet, staticcheck"
 unformatted=$(gofmt -l .)
 [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
-go vet ./...
-go run $staticcheck ./...
-(cd slirp && go vet ./... && go run $staticcheck ./...)
+# Patterns for the packages of every module that go.work names.
+mapfile -t modules < <(go list -m -f "{{.Dir}}/...")
+go vet "${modules[@]}"
+go run $staticcheck "${modules[@]}"
 
 step "other systems"
 for target in linux/arm64 linux/386 darwin/arm64 windows/amd64 freebsd/amd64; do
 	echo "$target"
 	GOOS=${target%/*} GOARCH=${target#*/} go build ./...
-	GOOS=${target%/*} GOARCH=${target#*/} go vet ./...
-	(cd slirp && GOOS=${target%/*} GOARCH=${target#*/} go vet ./...)
+	GOOS=${target%/*} GOARCH=${target#*/} go vet "${modules[@]}"
 done
 
 step "tests as $(id -un)"
-go test -race -count=1 -timeout 10m ./...
-(cd slirp && go test -race -count=1 -timeout 10m ./...)
+go test -race -count=1 -timeout 10m "${modules[@]}"
 
 # It watches itself; this is in case that fails.
 soak=(timeout -k 10 $((soaktime + 120)))
@@ -62,9 +61,8 @@ if [ "$(id -u)" = 0 ]; then
 	mkdir -p "$tmp/src" "$tmp/dev"
 	mkdir -m 1777 "$tmp/tmp"
 	# This user may not be able to build the programs that tests start.
-	go build -o "$tmp/programs/" ./echo_example ./http_example ./vdens
+	go build -o "$tmp/programs/" ./echo_example ./http_example ./vdens ./slirp/slirp_plug
 	go build -race -o "$tmp/programs/" ./internal/test/soak
-	go build -C slirp -o "$tmp/programs/" ./slirp_plug
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tmp/src"
 	cat >"$tmp/exec" <<-EOF
 		#!/bin/sh
@@ -87,8 +85,7 @@ if [ "$(id -u)" = 0 ]; then
 			cd $tmp/src
 			exec $*"
 	}
-	as_user go test -race -count=1 -timeout 10m -exec $tmp/exec ./...
-	as_user env -C slirp go test -race -count=1 -timeout 10m -exec $tmp/exec ./...
+	as_user go test -race -count=1 -timeout 10m -exec $tmp/exec "${modules[@]/#$PWD/.}"
 
 	step "soak as root, and beside it as an ordinary user, $soaktime s"
 	"${soak[@]}" "$tmp/programs/soak" -duration "${soaktime}s" &
@@ -101,7 +98,6 @@ fi
 
 step "the benchmark, quick"
 # Only that it works is looked at, never its figures.
-(cd bench/gvisor && go vet ./... && go build -o /dev/null .)
 go run ./bench -quick -out bench/out/quick ${VDESTACK_TEST_STRICT:+-strict} >/dev/null
 
 step "fuzzing, $fuzztime each"

@@ -19,7 +19,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 here=$PWD
-module=$(go list -m)
+module=$(GOWORK=off go list -m)
 
 stable=(bookworm/amd64 bookworm/arm64)
 newer=(bookworm-backports/amd64 bookworm-backports/arm64 trixie/amd64 trixie/arm64
@@ -232,7 +232,7 @@ build() {
 		CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go test -c -o "$out/$name/test" "$pkg"
 		echo "$pattern" >"$out/$name/pattern"
 		[ ! -d "$dir/testdata" ] || cp -R "$dir/testdata" "$out/$name/"
-	done < <(cd .. && GOOS=linux GOARCH=$1 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./...)
+	done < <(cd .. && GOOS=linux GOARCH=$1 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... ./vdens/...)
 	printf '%s\n' "${must[@]}" | tee "$out/must" | while read -r name _; do
 		[ -d "$out/$name" ] || die "there are no tests of $name"
 	done
@@ -240,8 +240,7 @@ build() {
 		name=${name%% *}
 		[ -d "$out/${name//\//-}" ] || die "there are no tests of $name"
 	done
-	[ -z "$full" ] || (cd .. && CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go build -o "$out/programs/" ./echo_example ./http_example ./vdens)
-	[ -z "$full" ] || CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go build -C ../slirp -o "$out/programs/" ./slirp_plug
+	[ -z "$full" ] || (cd .. && CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go build -o "$out/programs/" ./echo_example ./http_example ./vdens ./slirp/slirp_plug)
 	chmod -R a+rX "$out"
 }
 

@@ -27,7 +27,12 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-func init() { vdeplug.Register("slirp", open) }
+const scheme = "slirp"
+
+func init() {
+	vdeplug.Register(scheme, open)
+	vdeplug.Describe(scheme, usage)
+}
 
 // open makes the plug of a locator, as the documentation of the package has it.
 func open(ctx context.Context, l vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {

@@ -2,6 +2,7 @@
 // Ethernet networks. It needs no privilege.
 //
 //	vdens vxvde://234.0.0.1
+//	vdens slirp:// -- curl example.org
 //	vdens -addr 10.0.0.1/24 -gw 10.0.0.254 -dns 9.9.9.9 vde:// -- curl example.org
 //	vdens -w file.pcapng vxvde:// -- ping 10.0.0.1
 //	vdens -i eth -addr eth0=10.0.0.1/24 -addr eth1=10.1.0.1/24 vde:// vxvde://
@@ -34,7 +35,9 @@ const usage = `usage: vdens [options] [network...] [-- command [argument...]]
 Vdens runs a command, by default a shell, in a TCP/IP stack of its own. Each
 network, a VDE locator such as vxvde://, vde:///run/vde.ctl or mem://, gets an
 interface, vde0, vde1 and so on, which is up. Without a network, or with "-" or
-"no" for it, there is loopback only.
+"no" for it, there is loopback only. On slirp://, the network of all that the host
+can reach, an interface without -addr is configured as the network's first guest,
+with its default routes and name server unless there are others.
 
 options:
   -i prefix         first part of the interfaces' names (default vde)

@@ -37,6 +37,9 @@ func run(o *options) int {
 			stdout = os.Stderr
 		}
 	}
+	if err := o.configureSlirp(); err != nil {
+		return report(err)
+	}
 	var dns vdestack.DNS
 	for _, a := range o.dns {
 		dns.Servers = append(dns.Servers, netip.AddrPortFrom(a, 0))

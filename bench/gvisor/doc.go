@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command gvisor is the worker of the benchmark for gVisor's TCP/IP stack, a
 // module of its own so that nobody who uses stacks depends on it. Its stacks
 // are joined, by the locator, by

@@ -11,5 +11,3 @@ require (
 	golang.org/x/sys v0.49.0
 	golang.org/x/time v0.15.0 // indirect
 )
-
-replace github.com/vdestack/vdestack => ../..
