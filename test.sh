@@ -45,6 +45,9 @@ for target in linux/arm64 linux/386 darwin/arm64 windows/amd64 freebsd/amd64; do
 	GOOS=${target%/*} GOARCH=${target#*/} go vet "${modules[@]}"
 done
 
+step "modules, as their users have them"
+./modules.sh check
+
 step "tests as $(id -un)"
 go test -race -count=1 -timeout 10m "${modules[@]}"
 

@@ -1,0 +1,232 @@
+#!/bin/bash
+# Looks after the modules of this repository, which go.work joins for development.
+# RELEASING.md says how they go together.
+#
+#	./modules.sh tidy             go mod tidy in each module, with the others as they are here
+#	./modules.sh release VERSION  make the commit and the tags of a release, in this checkout
+#	./modules.sh check            release this tree on trial, and use what was released
+set -euo pipefail
+cd "$(dirname "$0")"
+
+path=github.com/vdestack/vdestack
+released=(. slirp vdens) # a module comes after those that it requires
+unreleased=(bench/gvisor)
+
+die() { echo "modules.sh: $*" >&2; exit 1; }
+say() { printf -- '-- %s (%ds)\n' "$*" $SECONDS; }
+
+# quiet runs a command, and shows what it says if it fails.
+quiet() {
+	local said
+	said=$("$@" 2>&1) || { echo "$said" >&2; return 1; }
+}
+
+# module DIRECTORY prints the path of a module, tag DIRECTORY VERSION the name of a tag.
+module() { if [ "$1" = . ]; then echo $path; else echo "$path/$1"; fi; }
+tag() { if [ "$1" = . ]; then echo "$2"; else echo "$1/$2"; fi; }
+
+# required DIRECTORY prints "DIRECTORY VERSION" for each module of the repository that
+# the one in a directory requires.
+required() {
+	local dir
+	for dir in "${released[@]}"; do
+		awk -v dir="$dir" -v module="$(module "$dir")" \
+			'$1 == "require" { $1 = ""; $0 = $0 } $1 == module { print dir, $2 }' "$1/go.mod"
+	done
+}
+
+# scratch makes the directory $work, which ends with the script.
+scratch() {
+	work=$(mktemp -d /tmp/vdestack-modules.XXXXXX)
+	trap 'rm -rf "$work"' EXIT
+}
+
+# tidy works on copies of go.mod with replace lines, because go mod tidy does not look
+# at go.work. It keeps the sums of siblings, which belong to their last release.
+tidy() {
+	local dir sibling
+	scratch
+	for dir in "${released[@]}" "${unreleased[@]}"; do
+		cp "$dir"/go.{mod,sum} "$work"
+		while read -r sibling _; do
+			go mod edit -replace="$(module "$sibling")=$PWD/$sibling" "$work/go.mod"
+		done < <(required "$dir")
+		GOWORK=off go -C "$dir" mod tidy -modfile="$work/go.mod"
+		while read -r sibling _; do
+			go mod edit -dropreplace="$(module "$sibling")" "$work/go.mod"
+			grep "^$(module "$sibling") " "$dir/go.sum" >>"$work/go.sum" || true
+		done < <(required "$dir")
+		LC_ALL=C sort -u -o "$work/go.sum" "$work/go.sum"
+		cp "$work"/go.{mod,sum} "$dir"
+	done
+}
+
+# publish DIRECTORY VERSION adds a tag of the repository $work/src to the module proxy
+# $work/proxy. The go command makes it from the tag, as a public proxy does.
+publish() {
+	(
+		cd "$work"
+		export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0="url.file://$work/src.insteadOf" GIT_CONFIG_VALUE_0="https://$path"
+		GOWORK=off GOPROXY=direct GONOSUMDB=$path GOFLAGS=-modcacherw GOMODCACHE=$work/proxy \
+			quiet go mod download "$(module "$1")@$2"
+	)
+}
+
+# proxies prints the proxy of this repository's modules, and the cache of all others'.
+proxies() { echo "file://$work/proxy/cache/download,file://$(go env GOMODCACHE)/cache/download"; }
+
+# release makes the commit in a clone, where it is tagged and published module by
+# module: a go.sum has the sums of the siblings.
+release() {
+	local version=$1 dir sibling old
+	[[ $version =~ ^v[01]\.[0-9]+\.[0-9]+(-[0-9a-z.]+)?$ ]] || die "version $version: want v0.MINOR.PATCH or v1.MINOR.PATCH"
+	[ -z "$(git status --porcelain)" ] || die "there are changes that are not committed"
+	grep -qx '## Unreleased' CHANGELOG.md || die "CHANGELOG.md has no part \"## Unreleased\""
+	for dir in "${released[@]}"; do
+		! git rev-parse -q --verify "refs/tags/$(tag "$dir" "$version")" >/dev/null ||
+			die "the tag $(tag "$dir" "$version") is there already (a version is released once)"
+	done
+	scratch
+	git clone -q . "$work/src"
+	(
+		cd "$work/src"
+		export GIT_AUTHOR_NAME=release GIT_AUTHOR_EMAIL=release GIT_COMMITTER_NAME=release GIT_COMMITTER_EMAIL=release
+		sed -i "s/^## Unreleased\$/&\n\n## $version/" CHANGELOG.md
+		for dir in "${released[@]}" "${unreleased[@]}"; do
+			while read -r sibling old; do
+				go mod edit -require="$(module "$sibling")@$version" "$dir/go.mod"
+				sed -i "s| $(module "$sibling") $old => | $(module "$sibling") $version => |" go.work
+			done < <(required "$dir")
+		done
+		git commit -qam release
+		for dir in "${released[@]}"; do
+			GOWORK=off GOPROXY=$(proxies),$(go env GOPROXY) GONOSUMDB=$path GOFLAGS=-modcacherw GOMODCACHE=$work/cache \
+				quiet go -C "$dir" mod tidy
+			git commit -qa --amend --no-edit
+			git tag "$(tag "$dir" "$version")"
+			publish "$dir" "$version"
+		done
+	)
+	git fetch -q "$work/src" HEAD
+	git checkout -q FETCH_HEAD -- .
+	git commit -q -m "release $version"
+	for dir in "${released[@]}"; do
+		git tag -m "$(module "$dir") $version" "$(tag "$dir" "$version")"
+		echo "$(tag "$dir" "$version")"
+	done
+}
+
+# check does what users do with a release of this tree: each module is required by a module
+# elsewhere, installed by its version, and vetted outside the workspace. It does so with
+# the oldest Go that the module asks for, and begins with an empty module cache.
+check() {
+	local version=v1.99.0 dir
+	scratch
+	mkdir "$work/src"
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$work/src"
+	cd "$work/src"
+	git init -q
+	git config user.name check
+	git config user.email check
+	git add .
+	git commit -q -m "the tree"
+	say "go mod tidy"
+	./modules.sh tidy
+	git diff --exit-code || die "go.mod and go.sum are not tidy (./modules.sh tidy)"
+	say "a release"
+	./modules.sh release $version >/dev/null
+	for dir in "${released[@]}"; do
+		publish "$dir" $version
+	done
+	for dir in "${released[@]}"; do
+		use "$dir" $version
+	done
+}
+
+# use DIRECTORY VERSION is the part of check for one module.
+use() {
+	local version=$2 module go asked needed user=$work/user-${1##*/}
+	module=$(module "$1")
+	asked=$(awk '$1 == "go" { print $2 }' "$1/go.mod")
+	say "$module, with go$asked"
+	if ! go=$(GOTOOLCHAIN=go$asked go env GOROOT); then
+		[ "${VDESTACK_TEST_STRICT-}" != 1 ] || die "go$asked cannot be had"
+		go=$(go env GOROOT)
+		echo "go$asked cannot be had, this is $("$go/bin/go" env GOVERSION)"
+	fi
+	(
+		GOPROXY=$(proxies)
+		PATH=$go/bin:$PATH
+		# -trimpath: what was compiled is not known by the place of the module cache.
+		export GOPROXY GOMODCACHE=$user-modules GONOSUMDB=$path GOTOOLCHAIN=local GOWORK=off
+		export GOFLAGS="-modcacherw -trimpath -mod=mod"
+
+		mkdir "$user"
+		# With the sums of others' modules nobody has to be asked for them.
+		grep -v "^$path" "$1/go.sum" >"$user/go.sum"
+		cd "$user"
+		quiet go mod init example.org/user
+		quiet go get "$module@$version"
+		case $module in
+		*/vdens) # a program
+			quiet go build -o user "$module"
+			./user --list | grep -q '^slirp://' || die "vdens has no slirp://"
+			;;
+		*/slirp)
+			user_program "_ \"$module\"" 'vdeplug.Open("slirp://", nil)'
+			;;
+		*)
+			user_program "\"$module\"" 'vdestack.Open("mem://", "10.0.0.1/24")'
+			! grep gvisor go.mod || die "$module requires gVisor"
+			;;
+		esac
+		! grep "$path" go.mod | grep -vF " $version" || die "this is not what was released"
+
+		case $module in
+		*/vdens | */slirp)
+			[ "${module##*/}" != slirp ] || module+=/slirp_plug
+			GONOSUMDB='*' GOBIN=$user quiet go install "$module@$version"
+			[ -x "$user/${module##*/}" ] || die "$module was not installed"
+			;;
+		esac
+
+		cd "$work/src/$1"
+		export GOFLAGS="$GOFLAGS -mod=readonly"
+		quiet go vet ./...
+		needed=$(go list -deps -test -f '{{with .Module}}{{if not .Main}}{{.GoVersion}}{{end}}{{end}}' ./... |
+			sort -V | tail -n 1)
+		[ "$asked" = "$needed" ] || die "$1/go.mod asks for go $asked, while what it requires asks for $needed"
+	)
+}
+
+# user_program IMPORT OPEN builds a program that imports a package and opens something.
+user_program() {
+	cat >main.go <<-END
+		package main
+
+		import (
+			"fmt"
+
+			"$path/vdeplug"
+			$1
+		)
+
+		func main() {
+			fmt.Println(vdeplug.Schemes())
+			thing, err := $2
+			if err == nil {
+				thing.Close()
+			}
+		}
+	END
+	quiet go vet .
+	quiet go build -o user .
+	quiet ./user
+}
+
+case ${1-} in
+tidy) tidy ;;
+release) release "${2-}" ;;
+check) check ;;
+*) die "want tidy, release VERSION or check" ;;
+esac
