@@ -95,7 +95,7 @@ release() {
 		for dir in "${released[@]}" "${unreleased[@]}"; do
 			while read -r sibling old; do
 				go mod edit -require="$(module "$sibling")@$version" "$dir/go.mod"
-				sed -i "s| $(module "$sibling") $old => | $(module "$sibling") $version => |" go.work
+				sed -i "s|\($(module "$sibling")\) $old => |\1 $version => |" go.work
 			done < <(required "$dir")
 		done
 		git commit -qam release
@@ -135,6 +135,7 @@ check() {
 	git diff --exit-code || die "go.mod and go.sum are not tidy (./modules.sh tidy)"
 	say "a release"
 	./modules.sh release $version >/dev/null
+	GOPROXY=off go list -deps ./... ./slirp/... ./vdens/... >/dev/null || die "go.work does not join what was released"
 	for dir in "${released[@]}"; do
 		publish "$dir" $version
 	done
