@@ -151,7 +151,6 @@ use() {
 	asked=$(awk '$1 == "go" { print $2 }' "$1/go.mod")
 	say "$module, with go$asked"
 	if ! go=$(GOTOOLCHAIN=go$asked go env GOROOT); then
-		[ "${VDESTACK_TEST_STRICT-}" != 1 ] || die "go$asked cannot be had"
 		go=$(go env GOROOT)
 		echo "go$asked cannot be had, this is $("$go/bin/go" env GOVERSION)"
 	fi
