@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An uplink joins a network of the kernel to the switch of package vdeplug that
-// has the same name, while that has plugs: a port of the first bridge, a veth
-// pair, and a packet socket at its other end, which needs no device that a
+// An uplink joins a network of the kernel to the switch in user space that has the
+// same name, see package memnet, while that has plugs: a port of the first bridge, a
+// veth pair, and a packet socket at its other end, which needs no device that a
 // container may lack.
 type uplink struct {
 	lan *lan
@@ -25,14 +25,14 @@ type uplink struct {
 
 	// While it is connected:
 	dev           *nic.Device
-	port          memnet.Port
-	sent, arrived chan struct{} // closed at the end of send and of receive
+	port          packet.Transport // to the switch in user space
+	sent, arrived chan struct{}    // closed at the end of send and of receive
 }
 
 var _ memnet.Uplink = (*uplink)(nil)
 
 // Connect opens the socket and carries frames through it.
-func (u *uplink) Connect(port memnet.Port) (err error) {
+func (u *uplink) Connect(port packet.Transport) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("joining the stacks of %s: %w", u.lan.vnl, err)

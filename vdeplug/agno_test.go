@@ -107,7 +107,7 @@ func TestAGNO(t *testing.T) {
 // TestAGNOPackets cuts packets, as nobody else could.
 func TestAGNOPackets(t *testing.T) {
 	a := newAGNOTest(t, agnoTestKey, agnoType, agnoTestTime)
-	p := testPacket(5, 1000)
+	p := packettest.TCP(5, 1000)
 	want := packettest.Frames(t, p)
 	wires := sealTest(t, a, p)
 	if len(wires) != len(want) {
@@ -119,7 +119,7 @@ func TestAGNOPackets(t *testing.T) {
 			t.Errorf("frame %d: got %.60x, want %.60x", i, p.Data, want[i])
 		}
 	}
-	if p := testPacket(5, 1000); a.inward(&p) != ignored {
+	if p := packettest.TCP(5, 1000); a.inward(&p) != ignored {
 		t.Error("took a packet that is no frame")
 	}
 }

@@ -49,7 +49,7 @@ func TestCapture(t *testing.T) {
 		want = append(want, frame)
 	}
 	plugtest.Send(t, a, make([]byte, ether.HeaderLen-1)) // does not get there
-	p := testPacket(5, 1000)
+	p := packettest.TCP(5, 1000)
 	frames := packettest.Frames(t, p)
 	check(t, a.(packet.Transport).SendPackets([]packet.Packet{p}, true))
 	for _, frame := range frames {

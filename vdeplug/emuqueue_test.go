@@ -13,6 +13,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
 )
 
@@ -189,7 +190,7 @@ func TestMemPortWakes(t *testing.T) {
 				for left := frames; left > 0; {
 					n := 1 + r.IntN(left)
 					left -= n
-					check(t, from.(packet.Transport).SendPackets([]packet.Packet{testPacket(n, 100)}, true))
+					check(t, from.(packet.Transport).SendPackets([]packet.Packet{packettest.TCP(n, 100)}, true))
 				}
 				all.Wait()
 			}

@@ -621,12 +621,12 @@ func TestNetemuChange(t *testing.T) {
 // does to frames that come one by one; with a delay alone it leaves it whole.
 func TestNetemuPackets(t *testing.T) {
 	const segments, mss = 40, 1000
-	sent := packettest.Frames(t, testPacket(segments, mss))
+	sent := packettest.Frames(t, packettest.TCP(segments, mss))
 	arrives := func(t *testing.T, options string, whole bool) (frames [][]byte) {
 		synctest.Test(t, func(t *testing.T) {
 			c := newChannel(t, "out", options)
 			if whole {
-				p := testPacket(segments, mss)
+				p := packettest.TCP(segments, mss)
 				check(t, c.from.(packet.Transport).SendPackets([]packet.Packet{p}, true))
 			} else {
 				for _, f := range sent {
@@ -660,11 +660,11 @@ func TestNetemuPackets(t *testing.T) {
 			var b packet.Buffer
 			go func() {
 				time.Sleep(time.Millisecond) // the switch has seen who takes packets
-				p := testPacket(segments, mss)
+				p := packettest.TCP(segments, mss)
 				way[0].SendPackets([]packet.Packet{p}, true)
 			}()
 			got, err := way[1].RecvPackets(&b)
-			want := testPacket(segments, mss)
+			want := packettest.TCP(segments, mss)
 			if err != nil || len(got) != 1 || got[0].Offload != want.Offload || !bytes.Equal(got[0].Data, want.Data) {
 				t.Errorf("%d packets, %v", len(got), err)
 			}
@@ -844,7 +844,7 @@ func FuzzNetemu(f *testing.F) {
 
 // FuzzNetemuPacket has any packet pass a line.
 func FuzzNetemuPacket(f *testing.F) {
-	p := testPacket(3, 100)
+	p := packettest.TCP(3, 100)
 	f.Add(p.Offload.Flags, p.Offload.GSOType, p.Offload.GSOSize, p.Offload.CsumStart, p.Offload.CsumOffset, p.Data)
 	f.Add(uint8(0), uint8(0), uint16(0), uint16(0), uint16(0), numbered(1, 60))
 	f.Fuzz(func(t *testing.T, flags, gso uint8, size, start, offset uint16, data []byte) {

@@ -157,7 +157,7 @@ func TestPackets(t *testing.T) {
 				if pair.name == "vde" && size[1] > 1500 || pair.name == "stream" && size[0] > 44 {
 					continue // the switch cuts such frames; the pipe has no queue
 				}
-				p := testPacket(size[0], size[1])
+				p := packettest.TCP(size[0], size[1])
 				want := packettest.Frames(t, p)
 				if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
 					t.Fatal(err)
@@ -168,7 +168,7 @@ func TestPackets(t *testing.T) {
 			var packets []packet.Packet
 			var want [][]byte
 			for range 3 {
-				for _, p := range []packet.Packet{{Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)}, {Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)}, testPacket(5, 1000)} {
+				for _, p := range []packet.Packet{{Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)}, {Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)}, packettest.TCP(5, 1000)} {
 					want = append(want, packettest.Frames(t, p)...)
 					packets = append(packets, p)
 				}
@@ -209,7 +209,7 @@ func TestPacketsOneByOne(t *testing.T) {
 			if err := cb.Send(plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)); err != nil {
 				t.Fatal(err)
 			}
-			p := testPacket(40, 1446)
+			p := packettest.TCP(40, 1446)
 			want := packettest.Frames(t, p)
 			if err := ca.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
 				t.Fatal(err)
@@ -233,9 +233,9 @@ func TestPacketsBad(t *testing.T) {
 			if strings.Contains(pair.name, "mem") || slices.Contains([]string{"ptp", "switch", "switch plug"}, pair.name) {
 				t.Skip("whoever takes packets whole decides") // not a test left out: it is that of the receiver
 			}
-			bad := testPacket(3, 1000)
+			bad := packettest.TCP(3, 1000)
 			bad.Offload.GSOType = 77
-			none := testPacket(3, 1000)
+			none := packettest.TCP(3, 1000)
 			none.Offload.GSOSize = 0
 			long := packet.Packet{Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), ether.MaxFrame+1)}
 			short := packet.Packet{Data: make([]byte, ether.HeaderLen-1)}
@@ -268,7 +268,7 @@ func TestPacketsAllocs(t *testing.T) {
 			packets := make([]packet.Packet, 2)
 			var buf packet.Buffer
 			defer buf.Release()
-			model := testPacket(30, 1446)
+			model := packettest.TCP(30, 1446)
 			data := bytes.Clone(model.Data)
 			n := testing.AllocsPerRun(100, func() {
 				copy(model.Data, data)
@@ -311,7 +311,7 @@ func TestUDPUncut(t *testing.T) {
 			a, b := ca.(packet.Transport), cb.(packet.Transport)
 			greet(t, a, b)
 			for range 2 {
-				p := testPacket(20, 1446)
+				p := packettest.TCP(20, 1446)
 				want := packettest.Frames(t, p)
 				if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
 					t.Fatal(err)
@@ -382,7 +382,7 @@ func TestPTPDirectC(t *testing.T) {
 func BenchmarkPackets(b *testing.B) {
 	for _, mss := range []int{1446} {
 		b.Run(fmt.Sprint(mss), func(b *testing.B) {
-			p := testPacket(44, mss)
+			p := packettest.TCP(44, mss)
 			a, c := openMemPair(b)
 			var buf packet.Buffer
 			defer buf.Release()

@@ -154,13 +154,13 @@ func TestPCAPPackets(t *testing.T) {
 	greet(t, a.(packet.Transport), b.(packet.Transport))
 	plain, raw := openTest(t, "pcap://here0"), openPacketSocket(t, "there0") // which sees no virtio header
 	for _, size := range [][2]int{{1, 100}, {44, 1446}, {7, 8900}} {
-		p := testPacket(size[0], size[1])
+		p := packettest.TCP(size[0], size[1])
 		want := packettest.Frames(t, p)
 		if err := a.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
 			t.Fatal(err)
 		}
 		collect(t, b.(packet.Transport), want)
-		p = testPacket(size[0], size[1])
+		p = packettest.TCP(size[0], size[1])
 		if err := plain.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +198,7 @@ func TestPCAPUnfinished(t *testing.T) {
 		{"the interface refused", func() { here.on.dev.Refused.Add(1) }, plugtest.Station(2), false, false},
 	} {
 		step.before()
-		p := testPacket(44, 1446)
+		p := packettest.TCP(44, 1446)
 		copy(p.Data, step.to[:])
 		if step.tag {
 			p.Data = tagFrame(p.Data, etherTypeVLAN, 5, 3)
@@ -264,7 +264,7 @@ func openDevice(t *testing.T, ifname string) *nic.Device {
 // so much left to do, and waits until it has come.
 func hello(t *testing.T, from *nic.Device, to packet.Transport, flags uint8) {
 	t.Helper()
-	p := testPacket(1, 100)
+	p := packettest.TCP(1, 100)
 	dst, src := plugtest.Station(1), plugtest.Station(2)
 	copy(p.Data, dst[:])
 	copy(p.Data[6:], src[:])
@@ -354,7 +354,7 @@ func TestMacVTAP(t *testing.T) {
 		plugtest.Send(t, here, frame)
 		there.Want(t, frame)
 	}
-	p := testPacket(20, 1400)
+	p := packettest.TCP(20, 1400)
 	want := packettest.Frames(t, p)
 	if err := c.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/fabric"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -350,6 +352,45 @@ func foreignInterfaces(t *testing.T) int {
 	return strings.Count(string(b), "foreign")
 }
 
+// A holder is a port that keeps its fabric from doing anything: a fabric that counts
+// the copies of a flood holds its lock.
+type holder struct {
+	once          sync.Once
+	held, release chan struct{}
+}
+
+func (h *holder) Deliver([]packet.Packet) {}
+
+func (h *holder) TakesGSO() bool {
+	h.once.Do(func() { close(h.held) })
+	<-h.release
+	return true
+}
+
+// hold keeps a fabric that has ports from forwarding packets, and from letting ports
+// join and leave, until release is called.
+func hold(f *fabric.Fabric) (release func()) {
+	h := &holder{held: make(chan struct{}), release: make(chan struct{})}
+	ports := [2]fabric.Port{{Receiver: h}, {Receiver: h}}
+	for i := range ports {
+		f.Join(&ports[i])
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		flood := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(9), 60)
+		f.Forward(fabric.NewRoutes(), &ports[0], []packet.Packet{{Data: flood}}, false)
+	}()
+	<-h.held
+	return func() {
+		close(h.release)
+		<-done
+		for i := range ports {
+			f.Leave(&ports[i])
+		}
+	}
+}
+
 // TestRightsAtSwitch sends descriptors as a client of a switch, to all of its
 // sockets. The process that has the switch goes on while the kernel destroys them:
 // a call that the runtime does not know of would stop it at the next collection of
@@ -393,8 +434,7 @@ func TestRightsAtSwitch(t *testing.T) {
 					}
 				}
 				// Who receives them has to wait until nobody else has them.
-				f := servers.byDir[dir].fabric
-				f.mu.Lock()
+				release := hold(servers.byDir[dir].fabric)
 				busy()
 				received(t, fd)
 				// With a packet that is none.
@@ -402,7 +442,7 @@ func TestRightsAtSwitch(t *testing.T) {
 				for _, fd := range fds {
 					unix.Close(fd)
 				}
-				f.mu.Unlock()
+				release()
 				if refuses {
 					if err != unix.EPERM {
 						t.Errorf("sending descriptors: %v, want %v", err, unix.EPERM)

@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/fabric"
 )
 
 func init() {
-	about := map[fabricKind]string{
-		kindSwitch:  "a switch of this program for others of the host",
-		kindHub:     "the same, which sends every frame to all",
-		kindMulti:   "the same, whose clients reach the program only",
-		kindBonding: "the same, which sends each frame to one client, in turn",
+	about := map[fabric.Kind]string{
+		fabric.Switch:  "a switch of this program for others of the host",
+		fabric.Hub:     "the same, which sends every frame to all",
+		fabric.Multi:   "the same, whose clients reach the program only",
+		fabric.Bonding: "the same, which sends each frame to one client, in turn",
 	}
 	for kind, text := range about {
 		Describe(string(kind), Usage{
@@ -44,7 +46,7 @@ func init() {
 
 // switchConfig is what the locator of a switch says.
 type switchConfig struct {
-	kind     fabricKind
+	kind     fabric.Kind
 	dir      string // empty: the default directory of the user
 	mode     int    // permissions of its sockets
 	dirMode  int    // those of the directory
@@ -77,14 +79,14 @@ func parseSwitch(l Locator) (switchConfig, error) {
 		return switchConfig{}, err
 	}
 	cfg := switchConfig{
-		kind:     fabricKind(l.Scheme()),
+		kind:     fabric.Kind(l.Scheme()),
 		dir:      t.Addr,
 		mode:     0o600,
 		dirMode:  -1,
-		stations: fabricStations,
+		stations: fabric.DefaultStations,
 		plain:    len(t.Params) == 0,
 	}
-	seconds, seed := int(fabricExpire/time.Second), 0
+	seconds, seed := int(fabric.DefaultExpire/time.Second), 0
 	err = t.Options(map[string]func(string, bool) error{
 		"mode":       modeOption(&cfg.mode, 0o777),
 		"dirmode":    modeOption(&cfg.dirMode, 0o7777),

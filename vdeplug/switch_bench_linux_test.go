@@ -12,6 +12,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -64,7 +65,7 @@ func BenchmarkSwitchRoundTrip(b *testing.B) {
 // frame by frame, or ours. Nothing is lost, so that bytes are comparable.
 func BenchmarkSwitch(b *testing.B) {
 	const frames, mss = 44, 1446
-	pkt := testPacket(frames, mss)
+	pkt := packettest.TCP(frames, mss)
 	for _, sw := range benchSwitches {
 		b.Run("switch="+sw.name+"/clients=C", func(b *testing.B) {
 			dir := filepath.Join(shortDir(b), "sw")

@@ -9,10 +9,12 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/fabric"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/teardown"
-	"golang.org/x/sys/unix"
 )
 
 // servers are the switches of the process that have a directory. A switch is
@@ -23,7 +25,7 @@ var servers = struct {
 }{make(chan struct{}, 1), make(map[string]*server)}
 
 // openServer joins the switch of the process in a directory, or makes it.
-func openServer(ctx context.Context, cfg switchConfig) (*memPort, error) {
+func openServer(ctx context.Context, cfg switchConfig) (*fabric.LocalPort, error) {
 	if err := cfg.locate(ctx); err != nil {
 		return nil, err
 	}
@@ -47,18 +49,14 @@ func openServer(ctx context.Context, cfg switchConfig) (*memPort, error) {
 		return nil, fmt.Errorf("this program has a %s in %s with other options: %w", s.cfg.kind, cfg.dir, unix.EADDRINUSE)
 	}
 	s.locals++
-	p := newMemPort(s.fabric)
-	p.leave = func() error {
+	return fabric.NewLocalPort(s.fabric, func() {
 		servers.gate <- struct{}{}
 		defer func() { <-servers.gate }()
-		s.fabric.leave(&p.port)
 		if s.locals--; s.locals == 0 {
 			delete(servers.byDir, cfg.dir)
 			s.close()
 		}
-		return nil
-	}
-	return p, nil
+	}), nil
 }
 
 // locate makes the directory an absolute path, the same for all who mean it.
@@ -95,7 +93,7 @@ func (cfg switchConfig) equal(other switchConfig) bool {
 // A server is a switch that clients of the vde protocol connect to.
 type server struct {
 	cfg    switchConfig
-	fabric *fabric
+	fabric *fabric.Fabric
 	locals int // plugs of the process; guarded by servers.gate
 	dir    *switchDir
 	door   *door
@@ -107,7 +105,7 @@ func newServer(ctx context.Context, cfg switchConfig) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{cfg: cfg, fabric: newFabric(cfg.kind, cfg.stations, cfg.expire), dir: dir}
+	s := &server{cfg: cfg, fabric: fabric.New(cfg.kind, cfg.stations, cfg.expire), dir: dir}
 	if s.door, err = newDoor(s); err != nil {
 		dir.remove()
 		return nil, err
@@ -127,7 +125,7 @@ func (s *server) close() {
 // A clientPort is a client of a server.
 type clientPort struct {
 	sockio.FrameCodec
-	port
+	fabric.Port
 	s     *server
 	ended atomic.Bool
 	data  sockio.PollFile // not in the poller, see watch
@@ -139,15 +137,15 @@ type clientPort struct {
 }
 
 var (
-	_ taker           = (*clientPort)(nil)
+	_ fabric.Receiver = (*clientPort)(nil)
 	_ packet.Receiver = (*clientPort)(nil)
 	_ packet.Sending  = (*clientPort)(nil)
 )
 
 // start makes the client a port of the switch.
 func (p *clientPort) start() {
-	p.taker, p.remote = p, true
-	p.s.fabric.join(&p.port)
+	p.Receiver, p.Remote = p, true
+	p.s.fabric.Join(&p.Port)
 	p.s.ports.Go(p.receive)
 }
 
@@ -155,7 +153,7 @@ func (p *clientPort) start() {
 // last packets may still happen.
 func (p *clientPort) end() {
 	p.ended.Store(true)
-	p.s.fabric.leave(&p.port)
+	p.s.fabric.Leave(&p.Port)
 	p.ready.Close()
 	p.data.Close()
 	if p.name != "" {
@@ -188,8 +186,8 @@ func (p *clientPort) Receive(_ int, b *packet.Buffer) (bool, error) {
 			return true, err
 		}
 		more := b.Full() || len(b.Packets) > 1
-		r := routings.Get().(*routing)
-		bad, err := p.s.fabric.forward(r, &p.port, b.Packets, true)
+		r := routings.Get().(*fabric.Routes)
+		bad, err := p.s.fabric.Forward(r, &p.Port, b.Packets, true)
 		routings.Put(r)
 		p.DroppedRecv.Add(uint64(bad))
 		if err != nil {
@@ -207,14 +205,14 @@ func (p *clientPort) Receive(_ int, b *packet.Buffer) (bool, error) {
 }
 
 // routings are those of clients at work.
-var routings = sync.Pool{New: func() any { return newRouting() }}
+var routings = sync.Pool{New: func() any { return fabric.NewRoutes() }}
 
-// deliver is that of [taker].
-func (p *clientPort) deliver(packets []packet.Packet) {
+// Deliver is that of [Receiver].
+func (p *clientPort) Deliver(packets []packet.Packet) {
 	p.SendData(&p.data, packets, p.whole, p, false)
 }
 
-func (p *clientPort) takesWhole() bool { return p.whole }
+func (p *clientPort) TakesGSO() bool { return p.whole }
 
 // Refused implements [packet.Sending].
 func (p *clientPort) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
@@ -434,7 +435,7 @@ func TestSwitchWhole(t *testing.T) {
 				}
 			}
 		}
-		p := testPacket(44, 1446)
+		p := packettest.TCP(44, 1446)
 		want := bytes.Clone(p.Data)
 		if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
 			t.Fatal(err)

@@ -2,8 +2,12 @@
 
 package vdeplug
 
-import "context"
+import (
+	"context"
 
-func openServer(_ context.Context, cfg switchConfig) (*memPort, error) {
+	"github.com/vdestack/vdestack/internal/fabric"
+)
+
+func openServer(_ context.Context, cfg switchConfig) (*fabric.LocalPort, error) {
 	return nil, unsupported(string(cfg.kind))
 }

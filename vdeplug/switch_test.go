@@ -5,10 +5,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/fabric"
 )
 
 func TestParseSwitch(t *testing.T) {
-	plain := switchConfig{kind: kindSwitch, dir: "/run/sw", mode: 0o600, dirMode: 0o2700, stations: 4096, expire: 120 * time.Second}
+	plain := switchConfig{kind: fabric.Switch, dir: "/run/sw", mode: 0o600, dirMode: 0o2700, stations: 4096, expire: 120 * time.Second}
 	with := func(f func(*switchConfig)) switchConfig {
 		cfg := plain
 		f(&cfg)
@@ -21,9 +23,9 @@ func TestParseSwitch(t *testing.T) {
 	}{
 		{in: "switch:///run/sw", want: with(func(c *switchConfig) { c.plain = true })},
 		{in: "switch:///run/sw[]", want: with(func(c *switchConfig) { c.plain = true })},
-		{in: "hub://", want: with(func(c *switchConfig) { c.kind, c.dir, c.plain = kindHub, "", true })},
-		{in: "multi:///run/sw[mode=0666]", want: with(func(c *switchConfig) { c.kind, c.mode, c.dirMode = kindMulti, 0o666, 0o2777 })},
-		{in: "bonding:///run/sw[mode=640]", want: with(func(c *switchConfig) { c.kind, c.mode, c.dirMode = kindBonding, 0o640, 0o2750 })},
+		{in: "hub://", want: with(func(c *switchConfig) { c.kind, c.dir, c.plain = fabric.Hub, "", true })},
+		{in: "multi:///run/sw[mode=0666]", want: with(func(c *switchConfig) { c.kind, c.mode, c.dirMode = fabric.Multi, 0o666, 0o2777 })},
+		{in: "bonding:///run/sw[mode=640]", want: with(func(c *switchConfig) { c.kind, c.mode, c.dirMode = fabric.Bonding, 0o640, 0o2750 })},
 		{in: "switch:///run/sw[mode=0777/grp=vde]", want: with(func(c *switchConfig) { c.mode, c.dirMode, c.group = 0o666, 0o2777, "vde" })},
 		{in: "switch:///run/sw[dirmode=03755]", want: with(func(c *switchConfig) { c.dirMode = 0o3755 })},
 		{in: "switch:///run/sw[dirmode=5]", want: with(func(c *switchConfig) { c.dirMode = 0o2705 })},

@@ -196,7 +196,7 @@ func TestVXLANKernel(t *testing.T) {
 				t.Fatal(err)
 			}
 			all := plugtest.NewInbox(t, joined)
-			p := testPacket(40, 1300)
+			p := packettest.TCP(40, 1300)
 			want := packettest.Frames(t, p)
 			if err := c.(packet.Transport).SendPackets([]packet.Packet{p, {Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 99)}}, true); err != nil {
 				t.Fatal(err)
@@ -308,13 +308,13 @@ func TestVXLANPartial(t *testing.T) {
 	defer own.Close()
 	p := probe{own: own, to: netip.MustParseAddrPort("127.0.0.2:4789")}
 	for _, size := range [][2]int{{1, 100}, {40, vxlanMTU - 40}} {
-		whole := testPacket(size[0], size[1])
+		whole := packettest.TCP(size[0], size[1])
 		want := packettest.Frames(t, whole)
 		p.send(t, withHeader(makeVXVDEHeader(1), whole.Data))
 		collect(t, c.(packet.Transport), want)
 	}
 	// Without a reason to believe that, such a packet is too long.
-	whole := testPacket(40, 1000)
+	whole := packettest.TCP(40, 1000)
 	whole.Data[34+16] ^= 1
 	p.send(t, withHeader(makeVXVDEHeader(1), whole.Data))
 	last := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)

@@ -1,38 +1,138 @@
-// Package memnet is what packages vdeplug and stack say to each other about the
-// networks mem://NAME. Such a network has two halves: a switch in user space,
-// which package vdeplug has for plugs, and a switch of the kernel, which package
-// stack has for the interfaces of stacks. An uplink joins the two, but only while
+// Package memnet has the networks mem://NAME of the process. Such a network has two
+// halves: a switch in user space for plugs, and a switch of the kernel, which package
+// stack makes for the interfaces of stacks. An uplink joins the two, but only while
 // there are plugs: a network of stacks alone costs nothing in user space.
 package memnet
 
 import (
+	"sync"
 	"sync/atomic"
 
+	"github.com/vdestack/vdestack/internal/fabric"
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
-// A Port is the uplink's connection to the switch in user space. After Close,
-// RecvPackets goes on to return what was sent before, and then [net.ErrClosed].
-type Port interface {
-	packet.Transport
-}
+// UserSpace has package stack do without a switch of the kernel for mem://:
+// interfaces are plugs then. It is set where the kernel has none, and by tests.
+var UserSpace atomic.Bool
 
 // An Uplink is the kernel's half of a network. Its methods are called one at a
 // time.
 type Uplink interface {
 	// Connect is called when the network has plugs. When it returns, frames pass
-	// between the halves. The port belongs to the uplink, unless there is an
-	// error, which is that of opening the plug.
-	Connect(Port) error
+	// between the halves. Unless it returns an error, which opening the plug
+	// reports, it takes over the port: the uplink's connection to the switch in
+	// user space. After Close, RecvPackets of the port goes on to return what was
+	// sent before, and then [net.ErrClosed].
+	Connect(port packet.Transport) error
 	// Disconnect is called when the last plug has left, or the uplink is
 	// detached. When it returns, what plugs sent before is delivered.
 	Disconnect()
 }
 
-// Attach gives the network of a name its uplink, until detach is called. A
-// network has one uplink at most. Package vdeplug sets it.
-var Attach func(name string, u Uplink) (detach func(), err error)
+// networks has the networks of the process by name. A network exists as long as it
+// has plugs or an uplink.
+var networks = struct {
+	mu     sync.Mutex // guards byName, and the plugs and uplink of each
+	byName map[string]*network
+}{byName: make(map[string]*network)}
 
-// UserSpace makes package stack do without a switch of the kernel for mem://:
-// interfaces are plugs then. It is set where the kernel has none, and by tests.
-var UserSpace atomic.Bool
+// A network is the half in user space, a learning switch. Its uplink is one more port.
+type network struct {
+	name   string
+	fabric *fabric.Fabric
+
+	plugs  int    // guarded by networks.mu
+	uplink Uplink // guarded by networks.mu; nil: none
+
+	connecting sync.Mutex // held while the uplink is connected or disconnected
+	connected  Uplink     // guarded by connecting; nil: none
+}
+
+// Open returns a new plug on the network of a name, which may be empty. Close leaves
+// it, and must be called once.
+func Open(name string) (*fabric.LocalPort, error) {
+	networks.mu.Lock()
+	n := get(name)
+	n.plugs++
+	networks.mu.Unlock()
+	p := fabric.NewLocalPort(n.fabric, func() {
+		networks.mu.Lock()
+		n.plugs--
+		n.release()
+		networks.mu.Unlock()
+		n.connect()
+	})
+	if err := n.connect(); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Attach gives the network of a name its uplink, until detach is called. A
+// network has one uplink at most.
+func Attach(name string, u Uplink) (detach func(), err error) {
+	networks.mu.Lock()
+	n := get(name)
+	n.uplink = u
+	networks.mu.Unlock()
+	n.fabric.SetUplink(true)
+	detach = func() {
+		n.fabric.SetUplink(false)
+		networks.mu.Lock()
+		n.uplink = nil
+		n.release()
+		networks.mu.Unlock()
+		n.connect()
+	}
+	if err := n.connect(); err != nil {
+		detach()
+		return nil, err
+	}
+	return detach, nil
+}
+
+// get returns the network of a name. networks.mu is held.
+func get(name string) *network {
+	n := networks.byName[name]
+	if n == nil {
+		n = &network{name: name, fabric: fabric.New(fabric.Switch, fabric.DefaultStations, fabric.DefaultExpire)}
+		networks.byName[name] = n
+	}
+	return n
+}
+
+// release forgets a network that nobody uses. networks.mu is held.
+func (n *network) release() {
+	if n.plugs == 0 && n.uplink == nil && networks.byName[n.name] == n {
+		delete(networks.byName, n.name)
+	}
+}
+
+// connect connects the uplink if there are plugs, and disconnects it if there are none
+// any more. When it returns that is done, by this call or another.
+func (n *network) connect() error {
+	n.connecting.Lock()
+	defer n.connecting.Unlock()
+	networks.mu.Lock()
+	u := n.uplink
+	if n.plugs == 0 {
+		u = nil
+	}
+	networks.mu.Unlock()
+	if n.connected != nil && n.connected != u {
+		n.connected.Disconnect()
+		n.connected = nil
+	}
+	if u == nil || n.connected == u {
+		return nil
+	}
+	p := fabric.NewDrainingPort(n.fabric)
+	if err := u.Connect(p); err != nil {
+		p.Close()
+		return err
+	}
+	n.connected = u
+	return nil
+}

@@ -1,4 +1,4 @@
-package vdeplug
+package fabric
 
 import (
 	"bytes"
@@ -7,15 +7,15 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// FuzzWhole forwards a message of a pair, as any client can send it. Who takes
-// packets whole gets the same message, and who takes frames as many frames as it
-// stands for.
-func FuzzWhole(f *testing.F) {
+// FuzzGSO forwards a message of a socket pair, as any client can send it. A receiver
+// of GSO packets gets the same message, another as many frames as it stands for.
+func FuzzGSO(f *testing.F) {
 	message := func(h virtio.Header, data []byte) []byte {
 		b := make([]byte, virtio.HeaderLen, virtio.HeaderLen+len(data))
 		h.Encode(b)
@@ -25,7 +25,7 @@ func FuzzWhole(f *testing.F) {
 	f.Add(message(virtio.Header{}, make([]byte, ether.MaxFrame+1)))
 	f.Add(message(virtio.Header{Flags: virtio.FlagNeedsCsum, CsumStart: 34, CsumOffset: 16}, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 100)))
 	for _, n := range []int{1, 3} {
-		p := testPacket(n, 1000)
+		p := packettest.TCP(n, 1000)
 		f.Add(message(p.Offload, p.Data))
 	}
 	f.Add(make([]byte, virtio.HeaderLen+ether.HeaderLen-1))
@@ -49,30 +49,32 @@ func FuzzWhole(f *testing.F) {
 			t.Errorf("got % x, want % x", again, b)
 		}
 
-		fabric := newFabric(kindHub, 0, fabricExpire)
-		client, whole := new(port), newMemPort(fabric)
-		client.taker, client.remote = whole, true // which gets nothing from itself
-		fabric.join(client)
+		fabric := New(Hub, 0, DefaultExpire)
+		local := NewLocalPort(fabric, nil)
+		client := &Port{Receiver: local, Remote: true} // which gets nothing from itself
+		fabric.Join(client)
+		defer local.Close()
+		defer fabric.Leave(client)
 		frames, _ := virtio.Count(p.Offload, p.Data)
 		complete := p.Offload.GSOType == virtio.GSONone // which the fabric makes of it
-		bad, err := fabric.forward(newRouting(), client, buf.Packets, true)
+		bad, err := fabric.Forward(NewRoutes(), client, buf.Packets, true)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if bad != 0 {
-			if !whole.queue.Empty() {
+			if !local.queue.Empty() {
 				t.Error("what is no packet was forwarded")
 			}
 			return
 		}
-		if whole.queue.Empty() {
-			if !complete || whole.DroppedRecv.Load() != 1 {
+		if local.queue.Empty() {
+			if !complete || local.DroppedRecv.Load() != 1 {
 				t.Error("a packet was lost, and not counted")
 			}
 			return
 		}
 		taken := make([]byte, virtio.MaxPacket)
-		h, n := whole.queue.Pop(taken)
+		h, n := local.queue.Pop(taken)
 		if again := message(h, taken[:n]); !complete && !bytes.Equal(again, b) {
 			t.Errorf("got % x, want % x", again, b)
 		}

@@ -1,4 +1,4 @@
-package vdeplug
+package fabric
 
 import (
 	"encoding/binary"
@@ -13,8 +13,8 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// TestFloodShare floods networks with several ports, and looks how many copies are
-// made while another network is in use, and while none is.
+// TestFloodShare floods networks with several ports, and checks how many copies are
+// made while another network is busy, and while none is.
 func TestFloodShare(t *testing.T) {
 	const receivers, length = 5, 4 * time.Second
 	for _, tt := range []struct {
@@ -29,21 +29,21 @@ func TestFloodShare(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				name := "mem://" + t.Name()
+				f, busy := newSwitch(), newSwitch()
 				var all sync.WaitGroup
-				var conns []Conn
-				join := func(name string) packet.Transport {
-					c := openPlugTest(t, name)
-					conns = append(conns, c)
-					return c.(packet.Transport)
+				var ports []*LocalPort
+				join := func(f *Fabric) *LocalPort {
+					p := NewLocalPort(f, nil)
+					ports = append(ports, p)
+					return p
 				}
 				for range receivers {
-					c := join(name)
+					p := join(f)
 					all.Go(func() { // so that nothing is dropped
 						var b packet.Buffer
 						defer b.Release()
 						for {
-							if _, err := c.RecvPackets(&b); err != nil {
+							if _, err := p.RecvPackets(&b); err != nil {
 								return
 							}
 						}
@@ -52,10 +52,10 @@ func TestFloodShare(t *testing.T) {
 				stop := make(chan struct{})
 				var other sync.WaitGroup
 				if tt.other {
-					c := join(name + " other")
+					p := join(busy)
 					other.Go(func() {
 						for tick := time.NewTicker(100 * time.Millisecond); ; {
-							check(t, c.SendPackets([]packet.Packet{{Data: numbered(1, 60)}}, true))
+							check(t, p.SendPackets([]packet.Packet{{Data: unicast()}}, true))
 							select {
 							case <-stop:
 								tick.Stop()
@@ -70,14 +70,14 @@ func TestFloodShare(t *testing.T) {
 				copies := make([]int, tt.flooders)
 				var floods sync.WaitGroup
 				for i := range tt.flooders {
-					c := join(name)
+					p := join(f)
 					floods.Go(func() {
-						packets := make([]packet.Packet, fabricBatch)
+						packets := make([]packet.Packet, batchSize)
 						for i := range packets {
-							packets[i].Data = broadcastOf(i)
+							packets[i].Data = broadcast()
 						}
 						for n := 0; time.Since(start) < length && (tt.other || n < 300); n++ {
-							if err := c.SendPackets(packets, true); err != nil {
+							if err := p.SendPackets(packets, true); err != nil {
 								t.Error(err)
 							}
 							copies[i] += len(packets) * (receivers + tt.flooders - 2)
@@ -96,9 +96,9 @@ func TestFloodShare(t *testing.T) {
 					t.Errorf("a network alone waits for %v", time.Since(start))
 				}
 				close(stop)
-				other.Wait() // it does not find its plug closed
-				for _, c := range conns {
-					c.Close()
+				other.Wait() // it does not find its port closed
+				for _, p := range ports {
+					p.Close()
 				}
 				all.Wait()
 			})
@@ -106,46 +106,51 @@ func TestFloodShare(t *testing.T) {
 	}
 }
 
-func broadcastOf(n int) []byte {
-	frame := numbered(n, 100)
-	copy(frame, "\xff\xff\xff\xff\xff\xff")
-	return frame
+func newSwitch() *Fabric { return New(Switch, DefaultStations, DefaultExpire) }
+
+func unicast() []byte {
+	return plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)
 }
 
-// TestFloodSpares sends to one beside a flood from other ports, which nothing
-// holds up, and to all now and then, as those do who look for others.
+func broadcast() []byte {
+	return plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100)
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFloodSpares sends to one station, and now and then to all as ARP does, while
+// other ports flood: nothing delays these packets.
 func TestFloodSpares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, other := newFabric(kindSwitch, 64, time.Minute), newFabric(kindSwitch, 64, time.Minute)
-		var ports []*memPort
+		f, other := New(Switch, 64, time.Minute), New(Switch, 64, time.Minute)
+		var ports []*LocalPort
 		for i := range 12 {
-			p := newMemPort(f)
-			p.leave = func() error { f.leave(&p.port); return nil }
+			p := NewLocalPort(f, nil)
 			ports = append(ports, p)
-			src, dst := numbered(i, 60), plugtest.Station(100+i)
-			copy(src[6:], dst[:])
-			check(t, p.SendPackets([]packet.Packet{{Data: src}}, false))
+			hello := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(100+i), 60)
+			check(t, p.SendPackets([]packet.Packet{{Data: hello}}, false))
 		}
-		busy := newMemPort(other)
-		busy.leave = func() error { other.leave(&busy.port); return nil }
-		check(t, busy.SendPackets([]packet.Packet{{Data: numbered(0, 60)}}, false))
-		flood := make([]packet.Packet, fabricBatch)
+		busy := NewLocalPort(other, nil)
+		check(t, busy.SendPackets([]packet.Packet{{Data: unicast()}}, false))
+		flood := make([]packet.Packet, batchSize)
 		for i := range flood {
-			flood[i].Data = broadcastOf(i)
+			flood[i].Data = broadcast()
 		}
 		var all sync.WaitGroup
 		for _, p := range ports[2:] {
 			all.Go(func() {
 				for range 100 {
-					check(t, busy.SendPackets([]packet.Packet{{Data: numbered(0, 60)}}, false))
+					check(t, busy.SendPackets([]packet.Packet{{Data: unicast()}}, false))
 					check(t, p.SendPackets(flood, true))
 				}
 			})
 		}
-		one := numbered(1, 60)
-		to, from := plugtest.Station(101), plugtest.Station(100)
-		copy(one, to[:])
-		copy(one[6:], from[:])
+		one := plugtest.TestFrame(plugtest.Station(101), plugtest.Station(100), 60)
 		for range 100 {
 			time.Sleep(10 * time.Millisecond)
 			before := time.Now()
@@ -172,15 +177,15 @@ func TestFloodSpares(t *testing.T) {
 	})
 }
 
-// A counter takes packets, and counts what they cost.
+// A counter is a receiver that counts what packets cost.
 type counter struct {
-	whole         bool
+	gso           bool
 	frames, units int
 }
 
-func (c *counter) takesWhole() bool { return c.whole }
+func (c *counter) TakesGSO() bool { return c.gso }
 
-func (c *counter) deliver(packets []packet.Packet) {
+func (c *counter) Deliver(packets []packet.Packet) {
 	for i := range packets {
 		frames, _ := virtio.Count(packets[i].Offload, packets[i].Data)
 		c.frames += frames
@@ -188,8 +193,8 @@ func (c *counter) deliver(packets []packet.Packet) {
 	}
 }
 
-// TestFloodFrames floods a network with packets that become as many frames as can
-// be, beside another network.
+// TestFloodFrames floods a network with packets that become as many frames as
+// possible, while another network is busy.
 func TestFloodFrames(t *testing.T) {
 	const length = 4 * time.Second
 	pkt := packet.Packet{
@@ -203,37 +208,37 @@ func TestFloodFrames(t *testing.T) {
 	if frames < 1600 {
 		t.Fatalf("%d frames", frames)
 	}
-	for _, whole := range []int{0, 2, 8} {
+	for _, gso := range []int{0, 2, 8} {
 		synctest.Test(t, func(t *testing.T) {
-			f, other := newFabric(kindHub, 64, time.Minute), newFabric(kindHub, 64, time.Minute)
-			from, beside := &port{taker: &counter{}}, &port{taker: &counter{}}
-			f.join(from)
-			other.join(beside)
-			var takers []*counter
+			f, other := New(Hub, 64, time.Minute), New(Hub, 64, time.Minute)
+			from, beside := &Port{Receiver: &counter{}}, &Port{Receiver: &counter{}}
+			f.Join(from)
+			other.Join(beside)
+			var receivers []*counter
 			for i := range 8 {
-				c := &counter{whole: i < whole}
-				takers = append(takers, c)
-				f.join(&port{taker: c})
+				c := &counter{gso: i < gso}
+				receivers = append(receivers, c)
+				f.Join(&Port{Receiver: c})
 			}
 			batch := slices.Repeat([]packet.Packet{pkt}, 4)
 			start := time.Now()
 			var uses sync.WaitGroup
 			uses.Go(func() {
-				for r := newRouting(); time.Since(start) < length; time.Sleep(fabricIdle / 4) {
-					_, err := other.forward(r, beside, []packet.Packet{{Data: broadcastOf(1)}}, false)
+				for r := NewRoutes(); time.Since(start) < length; time.Sleep(idleAfter / 4) {
+					_, err := other.Forward(r, beside, []packet.Packet{{Data: broadcast()}}, false)
 					check(t, err)
 				}
 			})
 			synctest.Wait()
-			for r := newRouting(); time.Since(start) < length-time.Second; {
-				_, err := f.forward(r, from, batch, true)
+			for r := NewRoutes(); time.Since(start) < length-time.Second; {
+				_, err := f.Forward(r, from, batch, true)
 				check(t, err)
 			}
 			uses.Wait()
 			var cost, cheapest time.Duration
-			for i, c := range takers {
+			for i, c := range receivers {
 				copies := c.frames
-				if c.whole {
+				if c.gso {
 					copies = c.units
 				}
 				cost += time.Duration(copies) * floodCost
@@ -244,12 +249,12 @@ func TestFloodFrames(t *testing.T) {
 			cost -= cheapest
 			most := (time.Since(start)+floodBurst)/portShare + 8*time.Duration(frames)*floodCost
 			if cost > most || cost < most/16 {
-				t.Errorf("%d take whole packets: copies for %v were made in %v, want at most %v", whole, cost, time.Since(start), most)
+				t.Errorf("%d take GSO packets: copies for %v were made in %v, want at most %v", gso, cost, time.Since(start), most)
 			}
 			for _, p := range f.ports {
-				f.leave(p)
+				f.Leave(p)
 			}
-			other.leave(beside)
+			other.Leave(beside)
 		})
 	}
 }
