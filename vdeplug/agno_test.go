@@ -37,7 +37,7 @@ func newAGNOTest(t testing.TB, key string, ethType uint16, now time.Time) *agno 
 
 // TestAGNOForeign reads frames of another implementation of the ciphers.
 func TestAGNOForeign(t *testing.T) {
-	wires := captured(t, agnoCapture)
+	wires := plugtest.Captured(t, agnoCapture)
 	payload := bytes.Repeat([]byte("vdestack"), 6)
 	head := []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2}
 	for name, want := range map[string][]byte{
@@ -232,7 +232,7 @@ func TestAGNOOthers(t *testing.T) {
 // FuzzAGNO opens frames of anybody, with and without the key.
 func FuzzAGNO(f *testing.F) {
 	a := newAGNOTest(f, agnoTestKey, agnoType, agnoTestTime)
-	for _, wire := range captured(f, agnoCapture) {
+	for _, wire := range plugtest.Captured(f, agnoCapture) {
 		f.Add(wire, false)
 		f.Add(wire[:len(wire)-3], false)
 	}

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
+	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
 // packetPairs are networks with two plugs that move packets.
@@ -51,11 +51,7 @@ var packetPairs = []struct {
 	{"udp6", func(t *testing.T) (a, b Conn) {
 		return openTest(t, udpVNL(7001, 7002, "[::1]")), openTest(t, udpVNL(7002, 7001, "[::1]"))
 	}},
-	{"vxvde", func(t *testing.T) (a, b Conn) {
-		a, _ = openVXVDETest(t, "vxvde://")
-		b, _ = openVXVDETest(t, "vxvde://")
-		return a, b
-	}},
+	{"vxvde", func(t *testing.T) (a, b Conn) { return openTest(t, "vxvde://"), openTest(t, "vxvde://") }},
 	{"vxlan", func(t *testing.T) (a, b Conn) { return openTest(t, vxlanTest(2)), openTest(t, vxlanTest(3)) }},
 	{"vlan of mem", func(t *testing.T) (a, b Conn) {
 		return openTest(t, "vlan://4{mem://packets}"), openTest(t, "vlan://4{mem://packets}")
@@ -113,35 +109,12 @@ func greet(t *testing.T, a, b packet.Transport) {
 	if err := b.SendPackets([]packet.Packet{{Data: hello}}, true); err != nil {
 		t.Fatal(err)
 	}
-	collect(t, a, [][]byte{hello})
+	plugtest.Collect(t, a, [][]byte{hello})
 	hello = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)
 	if err := a.SendPackets([]packet.Packet{{Data: hello}}, true); err != nil {
 		t.Fatal(err)
 	}
-	collect(t, b, [][]byte{hello})
-}
-
-// collect receives packets until the frames have come, in order.
-func collect(t *testing.T, c packet.Transport, want [][]byte) {
-	t.Helper()
-	stop := time.AfterFunc(testenv.Timeout, func() { c.(Conn).Close() })
-	defer stop.Stop()
-	var b packet.Buffer
-	defer b.Release()
-	for n := 0; n < len(want); {
-		packets, err := c.RecvPackets(&b)
-		if err != nil {
-			t.Fatalf("frame %d of %d: %v", n, len(want), err)
-		}
-		for _, p := range packets {
-			for _, frame := range packettest.Frames(t, p) {
-				if n == len(want) || !bytes.Equal(frame, want[n]) {
-					t.Fatalf("frame %d of %d is another, of %d bytes: %.64x", n, len(want), len(frame), frame)
-				}
-				n++
-			}
-		}
-	}
+	plugtest.Collect(t, b, [][]byte{hello})
 }
 
 // TestPackets sends packets of all sizes and sees the right frames arrive, in
@@ -162,7 +135,7 @@ func TestPackets(t *testing.T) {
 				if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
 					t.Fatal(err)
 				}
-				collect(t, b, want)
+				plugtest.Collect(t, b, want)
 			}
 			// Many packets at once, with frames between them.
 			var packets []packet.Packet
@@ -176,7 +149,7 @@ func TestPackets(t *testing.T) {
 			if err := a.SendPackets(packets, true); err != nil {
 				t.Fatal(err)
 			}
-			collect(t, b, want)
+			plugtest.Collect(t, b, want)
 			if d := ca.(Dropper).Drops(); d.Send != 0 {
 				t.Errorf("dropped %+v", d)
 			}
@@ -192,8 +165,8 @@ func senderOf(c Conn) *sockio.UDPSender {
 	if c, ok := isOn[*udpConn](c); ok {
 		return c.on.udp
 	}
-	if c, ok := isOn[*vxvdeConn](c); ok {
-		return c.on.udp
+	if c, ok := isOn[*vxlan.Endpoint](c); ok {
+		return c.on.Sender
 	}
 	return nil
 }
@@ -244,7 +217,7 @@ func TestPacketsBad(t *testing.T) {
 			if err := a.SendPackets([]packet.Packet{bad, none, long, short, {}, {Data: good}}, true); err != nil {
 				t.Fatal(err)
 			}
-			collect(t, b, [][]byte{good})
+			plugtest.Collect(t, b, [][]byte{good})
 			if got := ca.(Dropper).Drops().Send - before; got != 5 {
 				t.Errorf("%d drops, want 5", got)
 			}
@@ -316,7 +289,7 @@ func TestUDPUncut(t *testing.T) {
 				if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
 					t.Fatal(err)
 				}
-				collect(t, b, want)
+				plugtest.Collect(t, b, want)
 			}
 			if d := ca.(Dropper).Drops(); d.Send != 0 {
 				t.Errorf("dropped %+v", d)

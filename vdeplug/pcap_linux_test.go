@@ -159,7 +159,7 @@ func TestPCAPPackets(t *testing.T) {
 		if err := a.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
 			t.Fatal(err)
 		}
-		collect(t, b.(packet.Transport), want)
+		plugtest.Collect(t, b.(packet.Transport), want)
 		p = packettest.TCP(size[0], size[1])
 		if err := plain.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
 			t.Fatal(err)

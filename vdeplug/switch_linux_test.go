@@ -431,7 +431,7 @@ func TestSwitchWhole(t *testing.T) {
 			}
 			for _, to := range ends {
 				if to != from {
-					collect(t, to, [][]byte{hello})
+					plugtest.Collect(t, to, [][]byte{hello})
 				}
 			}
 		}

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
 func init() {
@@ -28,9 +28,6 @@ func init() {
 const (
 	// vxlanPort is the port of RFC 7348.
 	vxlanPort = 4789
-	// vxlanMTU is what the frames get of packets that come uncut: all networks of
-	// Ethernet carry them.
-	vxlanMTU = 1430
 	// maxRemotes bounds how often a frame for all is sent.
 	maxRemotes = 1024
 )
@@ -80,43 +77,43 @@ func openVXLAN(ctx context.Context, l Locator, _ *Options) (Conn, error) {
 	return newVXVDE(l, cfg)
 }
 
-func parseVXLAN(ctx context.Context, l Locator) (vxvdeConfig, error) {
+func parseVXLAN(ctx context.Context, l Locator) (vxlan.Config, error) {
 	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
 	defer cancel()
 	t, err := l.Slashed()
 	if err != nil {
-		return vxvdeConfig{}, err
+		return vxlan.Config{}, err
 	}
 	o := newVXVDEOptions(vxlanPort)
-	o.vxlan = true
+	o.VXLAN = true
 	var vni int
-	vniOption := numberOption(&vni, 0, maxVNI)
+	vniOption := numberOption(&vni, 0, vxlan.MaxVNI)
 	var remotes string
 	allowed := o.allowed(ctx)
 	allowed["vni"] = func(v string, has bool) error {
 		err := vniOption(v, has)
-		o.vni = uint32(vni)
+		o.VNI = uint32(vni)
 		return err
 	}
 	allowed["remote"] = textOption(&remotes)
 	if err := t.Options(allowed); err != nil {
-		return vxvdeConfig{}, err
+		return vxlan.Config{}, err
 	}
 	if remotes == "" {
 		addr, err := o.findGroup(ctx, t.Addr)
 		if err != nil {
-			return vxvdeConfig{}, err
+			return vxlan.Config{}, err
 		}
-		o.group = netip.AddrPortFrom(addr, o.port)
+		o.Group = netip.AddrPortFrom(addr, o.port)
 		return o.config(addr)
 	}
 	if t.Addr != "" {
-		return vxvdeConfig{}, fmt.Errorf("group %q and option \"remote=%s\": it is one or the other", t.Addr, remotes)
+		return vxlan.Config{}, fmt.Errorf("group %q and option \"remote=%s\": it is one or the other", t.Addr, remotes)
 	}
 	if err := o.findRemotes(ctx, remotes); err != nil {
-		return vxvdeConfig{}, fmt.Errorf("option \"remote=%s\": %w", remotes, err)
+		return vxlan.Config{}, fmt.Errorf("option \"remote=%s\": %w", remotes, err)
 	}
-	return o.config(o.to().Addr())
+	return o.config(o.Remotes[0].Addr())
 }
 
 // findRemotes looks up a list of endpoints. Those after the first are of its
@@ -131,15 +128,15 @@ func (o *vxvdeOptions) findRemotes(ctx context.Context, list string) error {
 		if addr, err = o.takeZone(addr, "remote"); err != nil {
 			return err
 		}
-		if addr.Is6() && addr.IsLinkLocalUnicast() && o.ifname == "" && o.bind.Zone() == "" {
+		if addr.Is6() && addr.IsLinkLocalUnicast() && o.Interface == "" && o.Bind.Zone() == "" {
 			return fmt.Errorf("%s is another one on each interface: say which with if=NAME", addr)
 		}
 		remote := netip.AddrPortFrom(addr, o.port)
-		if slices.Contains(o.remotes, remote) {
+		if slices.Contains(o.Remotes, remote) {
 			return fmt.Errorf("%s is there twice", host)
 		}
-		o.remotes = append(o.remotes, remote)
-		if len(o.remotes) > maxRemotes {
+		o.Remotes = append(o.Remotes, remote)
+		if len(o.Remotes) > maxRemotes {
 			return fmt.Errorf("more than %d remotes", maxRemotes)
 		}
 		if network = "ip6"; addr.Is4() {
@@ -174,17 +171,4 @@ func lookupUnicast(ctx context.Context, network, host string) (netip.Addr, error
 		}
 	}
 	return netip.Addr{}, err
-}
-
-// classifyVXLAN looks at the header of a packet of n bytes in all. The flag that
-// there is a VNI counts, and the VNI; the rest is to be ignored (RFC 7348,
-// section 5).
-func classifyVXLAN(own, got *vxvdeHeader, n int) vxvdeKind {
-	switch {
-	case n < vxvdeHeaderLen || got[0]&vxvdeFlags == 0 || [3]byte(got[4:7]) != [3]byte(own[4:7]):
-		return vxvdeForeign
-	case n < vxvdeHeaderLen+ether.HeaderLen:
-		return vxvdeShort
-	}
-	return vxvdeFrame
 }

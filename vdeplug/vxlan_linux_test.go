@@ -19,6 +19,7 @@ import (
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
 // vxlanTest returns a locator of an endpoint on loopback with an address of its
@@ -69,57 +70,6 @@ func TestVXLANPair(t *testing.T) {
 	}
 }
 
-// TestVXLANPort answers to the port of the network wherever a packet comes from,
-// as the kernel's packets come from many.
-func TestVXLANPort(t *testing.T) {
-	testenv.NoLeaks(t)
-	in := openInbox(t, "vxlan:///bind=127.0.0.2/remote=127.0.0.3/vni=42")
-	listen := func(addr string) *net.UDPConn {
-		t.Helper()
-		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
-	}
-	other, remote, peer := listen("127.0.0.4:5000"), listen("127.0.0.3:4789"), listen("127.0.0.4:4789")
-	header := makeVXVDEHeader(42)
-	to := netip.MustParseAddrPort("127.0.0.2:4789")
-	p := probe{own: other, to: to}
-	want := func(at *net.UDPConn, frame []byte) {
-		t.Helper()
-		if got, _ := p.read(t, at); !bytes.Equal(got, withHeader(header, frame)) {
-			t.Errorf("got packet % .40x", got)
-		}
-	}
-	frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
-	plugtest.Send(t, in, frame)
-	want(remote, frame)
-	// Reserved bits do not count, those of another VNI do.
-	foreign, odd := header, header
-	foreign[6]++
-	odd[0], odd[1], odd[7] = 0xff, 0xff, 0xff
-	p.send(t, withHeader(foreign, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)))
-	p.send(t, header[:])
-	p.send(t, withHeader(header, make([]byte, ether.HeaderLen-1)))
-	hello := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	p.send(t, withHeader(odd, hello))
-	if got := in.Next(t); !bytes.Equal(got, hello) {
-		t.Errorf("got % .40x", got)
-	}
-	arp := captured(t, vxlanCapture)["arp"]
-	p.send(t, arp)
-	if got := in.Next(t); !bytes.Equal(got, arp[vxvdeHeaderLen:]) {
-		t.Errorf("got % .40x, want the packet of the kernel", got)
-	}
-	if got := in.Conn.(Dropper).Drops(); got != (Drops{Recv: 2}) {
-		t.Errorf("got %+v, want two short packets", got)
-	}
-	plugtest.Send(t, in, frame)
-	want(peer, frame)
-}
-
 func TestVXLANPortTaken(t *testing.T) {
 	testenv.NoLeaks(t)
 	a := openInbox(t, "vxlan:///remote=127.0.0.3")
@@ -131,12 +81,12 @@ func TestVXLANPortTaken(t *testing.T) {
 	a.Close()
 	// Nobody can take the port from one that has a group either.
 	openInbox(t, "vxlan:///if=lo")
-	fd, err := udpSocket(unix.AF_INET)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if err := reuse(fd, 1); err != nil {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: vxlanPort}); err != unix.EADDRINUSE {
@@ -180,10 +130,8 @@ func TestVXLANKernel(t *testing.T) {
 			frame := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)
 			plugtest.Send(t, here, frame)
 			there.Want(t, frame)
-			v := on[*vxvdeConn](c).on
-			v.mu.Lock()
-			peer, known := v.table.Lookup(plugtest.Station(2), v.now())
-			v.mu.Unlock()
+			v := on[*vxlan.Endpoint](c).on
+			peer, known := v.Lookup(plugtest.Station(2))
 			if want := netip.MustParseAddr(map[bool]string{true: "10.9.8.2", false: "fd98::2"}[tt.name[3] == '4']); !known || peer.Addr() != want || peer.Port() != vxlanPort {
 				t.Errorf("station 2 is at %v port %d, want %v", peer.Addr(), peer.Port(), want)
 			}
@@ -207,7 +155,7 @@ func TestVXLANKernel(t *testing.T) {
 			if d := c.(Dropper).Drops(); d != (Drops{}) {
 				t.Errorf("got %+v, want no drops", d)
 			}
-			wantSegments(t, v.udp)
+			wantSegments(t, v.Sender)
 		})
 	}
 }
@@ -293,35 +241,6 @@ func TestVXLANTCP(t *testing.T) {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-// TestVXLANPartial takes packets as the kernel sends them through a virtual card:
-// Uncut, and with the checksum left to do.
-func TestVXLANPartial(t *testing.T) {
-	testenv.NoLeaks(t)
-	c := openPlug(t, "vxlan:///bind=127.0.0.2/remote=127.0.0.3")
-	own, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 3)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer own.Close()
-	p := probe{own: own, to: netip.MustParseAddrPort("127.0.0.2:4789")}
-	for _, size := range [][2]int{{1, 100}, {40, vxlanMTU - 40}} {
-		whole := packettest.TCP(size[0], size[1])
-		want := packettest.Frames(t, whole)
-		p.send(t, withHeader(makeVXVDEHeader(1), whole.Data))
-		collect(t, c.(packet.Transport), want)
-	}
-	// Without a reason to believe that, such a packet is too long.
-	whole := packettest.TCP(40, 1000)
-	whole.Data[34+16] ^= 1
-	p.send(t, withHeader(makeVXVDEHeader(1), whole.Data))
-	last := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	p.send(t, withHeader(makeVXVDEHeader(1), last))
-	collect(t, c.(packet.Transport), [][]byte{last})
-	if got := c.(Dropper).Drops(); got != (Drops{Recv: 1}) {
-		t.Errorf("got %+v, want one", got)
 	}
 }
 

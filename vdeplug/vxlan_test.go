@@ -7,72 +7,29 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
-//go:embed testdata/vxlan.txt
-var vxlanCapture string
-
-func TestVXLANHeader(t *testing.T) {
-	own := makeVXVDEHeader(0x123456)
-	for i, mask := range [8]byte{0xf7, 0xff, 0xff, 0xff, 0, 0, 0, 0xff} { // bits to be ignored
-		for bit := byte(1); bit != 0; bit <<= 1 {
-			got := own
-			got[i] ^= bit
-			want := vxvdeForeign
-			if mask&bit != 0 {
-				want = vxvdeFrame
-			}
-			if kind := classifyVXLAN(&own, &got, 100); kind != want {
-				t.Errorf("bit %#x of byte %d differs: kind %d, want %d", bit, i, kind, want)
-			}
-		}
-	}
-	for n, want := range map[int]vxvdeKind{
-		0: vxvdeForeign, 7: vxvdeForeign, 8: vxvdeShort, 8 + 13: vxvdeShort, 8 + 14: vxvdeFrame, 65507: vxvdeFrame,
-	} {
-		if got := classifyVXLAN(&own, &own, n); got != want {
-			t.Errorf("%d bytes: kind %d, want %d", n, got, want)
-		}
-	}
-}
-
-// FuzzVXLANPacket holds the decoder against the rule, said in another way.
-func FuzzVXLANPacket(f *testing.F) {
-	f.Add(captured(f, vxlanCapture)["arp"])
-	f.Add([]byte{8, 0, 0, 0, 0, 0, 1, 0, 1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6, 8, 0})
-	f.Add([]byte{0xff, 1, 1, 1, 0, 0, 1, 1})
-	own := makeVXVDEHeader(1)
-	f.Fuzz(func(t *testing.T, packet []byte) {
-		var got vxvdeHeader
-		copy(got[:], packet)
-		kind := classifyVXLAN(&own, &got, len(packet))
-		ours := len(packet) >= 8 && packet[0]>>3&1 == 1 && packet[4] == 0 && packet[5] == 0 && packet[6] == 1
-		switch {
-		case (kind == vxvdeForeign) == ours, kind == vxvdeBye, (kind == vxvdeFrame) != (ours && len(packet) >= 22):
-			t.Errorf("% .10x, %d bytes: kind %d", packet, len(packet), kind)
-		}
-	})
-}
-
 func TestParseVXLAN(t *testing.T) {
-	plain := vxvdeConfig{
-		vxlan: true,
-		group: netip.MustParseAddrPort("239.0.0.1:4789"),
-		vni:   1, ttl: 1, table: 1024, expire: 128 * time.Second,
+	plain := vxlan.Config{
+		VXLAN: true,
+		Group: netip.MustParseAddrPort("239.0.0.1:4789"),
+		VNI:   1, TTL: 1, Stations: 1024, Expire: 128 * time.Second,
 	}
-	with := func(f func(*vxvdeConfig)) vxvdeConfig {
+	with := func(f func(*vxlan.Config)) vxlan.Config {
 		cfg := plain
 		f(&cfg)
 		return cfg
 	}
-	group := func(s string) func(*vxvdeConfig) {
-		return func(c *vxvdeConfig) { c.group = netip.MustParseAddrPort(s) }
+	group := func(s string) func(*vxlan.Config) {
+		return func(c *vxlan.Config) { c.Group = netip.MustParseAddrPort(s) }
 	}
-	remotes := func(list ...string) func(*vxvdeConfig) {
-		return func(c *vxvdeConfig) {
-			c.group = netip.AddrPort{}
+	remotes := func(list ...string) func(*vxlan.Config) {
+		return func(c *vxlan.Config) {
+			c.Group = netip.AddrPort{}
 			for _, s := range list {
-				c.remotes = append(c.remotes, netip.MustParseAddrPort(s))
+				c.Remotes = append(c.Remotes, netip.MustParseAddrPort(s))
 			}
 		}
 	}
@@ -82,26 +39,26 @@ func TestParseVXLAN(t *testing.T) {
 	}
 	tests := []struct {
 		in   string
-		want vxvdeConfig
+		want vxlan.Config
 		err  string
 	}{
 		{in: "vxlan://", want: plain},
-		{in: "vxlan://239.0.0.1/vni=42/if=test0", want: with(func(c *vxvdeConfig) { c.vni, c.ifname = 42, "test0" })},
+		{in: "vxlan://239.0.0.1/vni=42/if=test0", want: with(func(c *vxlan.Config) { c.VNI, c.Interface = 42, "test0" })},
 		{in: "vxlan:///v6", want: with(group("[ff05:56de::1]:4789"))},
-		{in: "vxlan:///port=8472/vni=0/ttl=9", want: with(func(c *vxvdeConfig) {
+		{in: "vxlan:///port=8472/vni=0/ttl=9", want: with(func(c *vxlan.Config) {
 			group("239.0.0.1:8472")(c)
-			c.vni, c.ttl = 0, 9
+			c.VNI, c.TTL = 0, 9
 		})},
 		{in: "vxlan:///remote=10.0.0.2", want: with(remotes("10.0.0.2:4789"))},
 		{in: "vxlan:///remote=10.0.0.2,10.0.0.3/port=8472", want: with(remotes("10.0.0.2:8472", "10.0.0.3:8472"))},
-		{in: "vxlan:///remote=fd00::2,fd00::3/bind=fd00::1", want: with(func(c *vxvdeConfig) {
+		{in: "vxlan:///remote=fd00::2,fd00::3/bind=fd00::1", want: with(func(c *vxlan.Config) {
 			remotes("[fd00::2]:4789", "[fd00::3]:4789")(c)
-			c.bind = netip.MustParseAddr("fd00::1")
+			c.Bind = netip.MustParseAddr("fd00::1")
 		})},
 		{in: "vxlan:///remote=localhost/v4", want: with(remotes("127.0.0.1:4789"))},
-		{in: "vxlan:///remote=fe80::2%test0", want: with(func(c *vxvdeConfig) {
+		{in: "vxlan:///remote=fe80::2%test0", want: with(func(c *vxlan.Config) {
 			remotes("[fe80::2]:4789")(c)
-			c.ifname = "test0"
+			c.Interface = "test0"
 		})},
 
 		{in: "vxlan:///nosuch", err: `vxlan option "nosuch": unknown (have bind, expiretime, hashsize, if, port, rcvbuf, remote, ttl, v4, v6, vni)`},

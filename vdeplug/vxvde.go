@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
 func init() {
@@ -22,67 +22,8 @@ func init() {
 	})
 }
 
-// The packets of vxvde: a header as VXLAN has it (RFC 7348 section 5), and
-// a frame. The header alone is the farewell of an endpoint.
-const (
-	vxvdeHeaderLen = 8
-	vxvdeFlags     = 0x08 // the VNI is valid
-	vxvdePort      = 14789
-	maxVNI         = 1<<24 - 1
-)
-
-type vxvdeHeader = [vxvdeHeaderLen]byte
-
-func makeVXVDEHeader(vni uint32) vxvdeHeader {
-	return vxvdeHeader{vxvdeFlags, 0, 0, 0, byte(vni >> 16), byte(vni >> 8), byte(vni), 0}
-}
-
-// vxvdeKind says what a packet is.
-type vxvdeKind int
-
-const (
-	vxvdeForeign vxvdeKind = iota // of another network, or no packet of vxvde
-	vxvdeBye
-	vxvdeShort // no Ethernet frame with a payload
-	vxvdeFrame
-)
-
-// classify looks at the header of a packet of n bytes in all. All bytes count,
-// the reserved ones too: as the other implementation does it.
-func classify(own, got *vxvdeHeader, n int) vxvdeKind {
-	switch {
-	case n < vxvdeHeaderLen || *own != *got:
-		return vxvdeForeign
-	case n == vxvdeHeaderLen:
-		return vxvdeBye
-	case n <= vxvdeHeaderLen+ether.HeaderLen:
-		return vxvdeShort
-	}
-	return vxvdeFrame
-}
-
-// vxvdeConfig is what a locator of vxvde or vxlan says.
-type vxvdeConfig struct {
-	vxlan   bool           // the packets are those of VXLAN, and all endpoints have the same port
-	group   netip.AddrPort // invalid: there are remotes in its place
-	remotes []netip.AddrPort
-	vni     uint32
-	ttl     int
-	ifname  string     // interface of the group; empty: the routing table decides
-	bind    netip.Addr // local address of what is sent; invalid: any
-	rcvbuf  int        // bytes; 0: more than the kernel's default
-	table   int        // stations that are remembered; 0: learn nothing
-	expire  time.Duration
-}
-
-// to returns the group, or one of the remotes: the family and the port are those
-// of all.
-func (cfg *vxvdeConfig) to() netip.AddrPort {
-	if len(cfg.remotes) > 0 {
-		return cfg.remotes[0]
-	}
-	return cfg.group
-}
+// vxvdePort is the port of vdeplug 4.
+const vxvdePort = 14789
 
 // openVXVDE opens a distributed switch over UDP multicast:
 //
@@ -126,15 +67,24 @@ func openVXVDE(ctx context.Context, l Locator, _ *Options) (Conn, error) {
 	return newVXVDE(l, cfg)
 }
 
+// newVXVDE joins a network of vxvde or vxlan.
+func newVXVDE(l Locator, cfg vxlan.Config) (Conn, error) {
+	e, err := vxlan.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return newPlug(l.String(), e), nil
+}
+
 // nameTimeout bounds the look-up of a name in a locator.
 const nameTimeout = 5 * time.Second
 
-func parseVXVDE(ctx context.Context, l Locator) (vxvdeConfig, error) {
+func parseVXVDE(ctx context.Context, l Locator) (vxlan.Config, error) {
 	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
 	defer cancel()
 	t, err := l.Slashed()
 	if err != nil {
-		return vxvdeConfig{}, err
+		return vxlan.Config{}, err
 	}
 	o := newVXVDEOptions(vxvdePort)
 	var grp, vni bool
@@ -142,7 +92,7 @@ func parseVXVDE(ctx context.Context, l Locator) (vxvdeConfig, error) {
 	allowed := o.allowed(ctx)
 	allowed["vni"] = func(v string, _ bool) error {
 		id, err := lookupGID(ctx, v)
-		o.vni, vni = uint32(id), true
+		o.VNI, vni = uint32(id), true
 		return err
 	}
 	allowed["grp"] = func(v string, _ bool) (err error) {
@@ -151,25 +101,25 @@ func parseVXVDE(ctx context.Context, l Locator) (vxvdeConfig, error) {
 		return err
 	}
 	if err := t.Options(allowed); err != nil {
-		return vxvdeConfig{}, err
+		return vxlan.Config{}, err
 	}
 	if grp && !vni {
-		o.vni = uint32(gid)
+		o.VNI = uint32(gid)
 	}
 	addr, err := o.findGroup(ctx, t.Addr)
 	if err != nil {
-		return vxvdeConfig{}, err
+		return vxlan.Config{}, err
 	}
 	if grp {
 		addr = withGID(addr, gid)
 	}
-	o.group = netip.AddrPortFrom(addr, o.port)
+	o.Group = netip.AddrPortFrom(addr, o.port)
 	return o.config(addr)
 }
 
 // vxvdeOptions are what vxvde and vxlan have in common.
 type vxvdeOptions struct {
-	vxvdeConfig
+	vxlan.Config
 	port    uint16
 	v4, v6  bool
 	seconds int
@@ -177,9 +127,9 @@ type vxvdeOptions struct {
 
 func newVXVDEOptions(port uint16) *vxvdeOptions {
 	return &vxvdeOptions{
-		vxvdeConfig: vxvdeConfig{vni: 1, ttl: 1, table: 1024},
-		port:        port,
-		seconds:     128,
+		Config:  vxlan.Config{VNI: 1, TTL: 1, Stations: 1024},
+		port:    port,
+		seconds: 128,
 	}
 }
 
@@ -201,13 +151,13 @@ func (o *vxvdeOptions) allowed(ctx context.Context) map[string]func(string, bool
 			o.port, err = lookupPort(ctx, v)
 			return err
 		},
-		"ttl":        numberOption(&o.ttl, 1, 255),
+		"ttl":        numberOption(&o.TTL, 1, 255),
 		"v4":         flagOption(&o.v4),
 		"v6":         flagOption(&o.v6),
-		"if":         textOption(&o.ifname),
-		"bind":       addressOption(&o.bind),
-		"rcvbuf":     sizeOption(&o.rcvbuf),
-		"hashsize":   numberOption(&o.table, 0, 1<<20),
+		"if":         textOption(&o.Interface),
+		"bind":       addressOption(&o.Bind),
+		"rcvbuf":     sizeOption(&o.RecvBuffer),
+		"hashsize":   numberOption(&o.Stations, 0, 1<<20),
 		"expiretime": numberOption(&o.seconds, 1, 1<<31-1),
 	}
 }
@@ -237,38 +187,38 @@ func (o *vxvdeOptions) findGroup(ctx context.Context, host string) (netip.Addr, 
 	if addr, err = o.takeZone(addr, "group"); err != nil {
 		return addr, err
 	}
-	if addr.Is6() && o.ifname == "" && o.bind.Zone() == "" && (addr.IsLinkLocalMulticast() || addr.IsInterfaceLocalMulticast()) {
+	if addr.Is6() && o.Interface == "" && o.Bind.Zone() == "" && (addr.IsLinkLocalMulticast() || addr.IsInterfaceLocalMulticast()) {
 		return addr, fmt.Errorf("group %q is a different one on each interface: say which with if=NAME", host)
 	}
 	return addr, nil
 }
 
 // config returns what the options say for a network with the address.
-func (o *vxvdeOptions) config(addr netip.Addr) (_ vxvdeConfig, err error) {
-	if o.bind, err = o.takeZone(o.bind, "bind"); err != nil {
-		return vxvdeConfig{}, err
+func (o *vxvdeOptions) config(addr netip.Addr) (_ vxlan.Config, err error) {
+	if o.Bind, err = o.takeZone(o.Bind, "bind"); err != nil {
+		return vxlan.Config{}, err
 	}
-	if o.bind.IsValid() && o.bind.Is4() != addr.Is4() {
+	if o.Bind.IsValid() && o.Bind.Is4() != addr.Is4() {
 		what := "group"
-		if !o.group.IsValid() {
+		if !o.Group.IsValid() {
 			what = "remote"
 		}
-		return vxvdeConfig{}, fmt.Errorf("option \"bind=%s\" and the %s %s are of different families", o.bind, what, addr)
+		return vxlan.Config{}, fmt.Errorf("option \"bind=%s\" and the %s %s are of different families", o.Bind, what, addr)
 	}
-	o.expire = time.Duration(o.seconds) * time.Second
-	return o.vxvdeConfig, nil
+	o.Expire = time.Duration(o.seconds) * time.Second
+	return o.Config, nil
 }
 
 // takeZone moves the zone of an address to the interface of the network.
-func (cfg *vxvdeConfig) takeZone(a netip.Addr, what string) (netip.Addr, error) {
+func (o *vxvdeOptions) takeZone(a netip.Addr, what string) (netip.Addr, error) {
 	zone := a.Zone()
 	switch {
 	case zone == "":
 		return a, nil
-	case cfg.ifname != "" && cfg.ifname != zone:
-		return a, fmt.Errorf("%s %s is on another interface than the option \"if=%s\" or the group says", what, a, cfg.ifname)
+	case o.Interface != "" && o.Interface != zone:
+		return a, fmt.Errorf("%s %s is on another interface than the option \"if=%s\" or the group says", what, a, o.Interface)
 	}
-	cfg.ifname = zone
+	o.Interface = zone
 	return a.WithZone(""), nil
 }
 

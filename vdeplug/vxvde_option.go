@@ -9,6 +9,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
 // lookupMulticast returns the multicast address that host is or names. network
@@ -56,8 +58,8 @@ func lookupGID(ctx context.Context, name string) (int, error) {
 			return 0, err
 		}
 	}
-	if gid < 0 || gid > maxVNI {
-		return 0, fmt.Errorf("%d does not fit in 24 bits (at most %d)", gid, maxVNI)
+	if gid < 0 || gid > vxlan.MaxVNI {
+		return 0, fmt.Errorf("%d does not fit in 24 bits (at most %d)", gid, vxlan.MaxVNI)
 	}
 	return gid, nil
 }

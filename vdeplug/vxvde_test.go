@@ -1,147 +1,76 @@
 package vdeplug
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
-	"encoding/hex"
 	"net/netip"
 	"os"
 	"reflect"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
-//go:embed testdata/vxvde.txt
-var vxvdeCapture string
-
-func capturedVXVDE(t testing.TB) map[string][]byte {
-	t.Helper()
-	return captured(t, vxvdeCapture)
-}
-
-// captured returns the packets of another implementation by name.
-func captured(t testing.TB, text string) map[string][]byte {
-	t.Helper()
-	packets := make(map[string][]byte)
-	for line := range strings.Lines(text) {
-		name, digits, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if !ok || name == "#" {
-			continue
-		}
-		var err error
-		if packets[name], err = hex.DecodeString(strings.ReplaceAll(digits, " ", "")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return packets
-}
-
-func TestVXVDEHeader(t *testing.T) {
-	own := makeVXVDEHeader(0x123456)
-	if want := (vxvdeHeader{8, 0, 0, 0, 0x12, 0x34, 0x56, 0}); own != want {
-		t.Errorf("header % x, want % x", own, want)
-	}
-	for i := range own {
-		got := own
-		got[i] ^= 0x40
-		if kind := classify(&own, &got, 100); kind != vxvdeForeign {
-			t.Errorf("byte %d of the header differs: kind %d, want %d", i, kind, vxvdeForeign)
-		}
-	}
-	for n, want := range map[int]vxvdeKind{
-		0: vxvdeForeign, 7: vxvdeForeign, 8: vxvdeBye, 9: vxvdeShort, 12: vxvdeShort, 8 + 14: vxvdeShort,
-		8 + 15: vxvdeFrame, 8 + 60: vxvdeFrame, 65507: vxvdeFrame,
-	} {
-		if got := classify(&own, &own, n); got != want {
-			t.Errorf("%d bytes: kind %d, want %d", n, got, want)
-		}
-	}
-}
-
-// FuzzVXVDEPacket holds the decoder against the rule, said in another way.
-func FuzzVXVDEPacket(f *testing.F) {
-	for _, p := range capturedVXVDE(f) {
-		f.Add(p)
-	}
-	f.Add([]byte{8, 0, 0, 0, 0, 0, 2, 0, 1})
-	own := makeVXVDEHeader(1)
-	f.Fuzz(func(t *testing.T, packet []byte) {
-		var got vxvdeHeader
-		n := copy(got[:], packet)
-		kind := classify(&own, &got, len(packet))
-		frame, ours := bytes.CutPrefix(packet, own[:])
-		switch {
-		case kind == vxvdeForeign && ours, kind != vxvdeForeign && !ours:
-			t.Errorf("% x: kind %d", packet[:n], kind)
-		case kind == vxvdeFrame && len(frame) <= ether.HeaderLen, kind == vxvdeBye && len(frame) > 0:
-			t.Errorf("frame of %d bytes: kind %d", len(frame), kind)
-		}
-	})
-}
-
 func TestParseVXVDE(t *testing.T) {
-	plain := vxvdeConfig{
-		group: netip.MustParseAddrPort("239.0.0.1:14789"),
-		vni:   1, ttl: 1, table: 1024, expire: 128 * time.Second,
+	plain := vxlan.Config{
+		Group: netip.MustParseAddrPort("239.0.0.1:14789"),
+		VNI:   1, TTL: 1, Stations: 1024, Expire: 128 * time.Second,
 	}
-	with := func(f func(*vxvdeConfig)) vxvdeConfig {
+	with := func(f func(*vxlan.Config)) vxlan.Config {
 		cfg := plain
 		f(&cfg)
 		return cfg
 	}
-	group := func(s string) func(*vxvdeConfig) {
-		return func(c *vxvdeConfig) { c.group = netip.MustParseAddrPort(s) }
+	group := func(s string) func(*vxlan.Config) {
+		return func(c *vxlan.Config) { c.Group = netip.MustParseAddrPort(s) }
 	}
 	egid := uint32(os.Getegid())
 	tests := []struct {
 		in   string
-		want vxvdeConfig
+		want vxlan.Config
 		err  string
 	}{
 		{in: "vxvde://", want: plain},
-		{in: "vxvde://239.1.2.3/port=5555/vni=12345/ttl=7", want: with(func(c *vxvdeConfig) {
+		{in: "vxvde://239.1.2.3/port=5555/vni=12345/ttl=7", want: with(func(c *vxlan.Config) {
 			group("239.1.2.3:5555")(c)
-			c.vni, c.ttl = 12345, 7
+			c.VNI, c.TTL = 12345, 7
 		})},
 		{in: "vxvde:///v4", want: plain},
 		{in: "vxvde:///v6", want: with(group("[ff05:56de::1]:14789"))},
 		{in: "vxvde:///v4/v6", want: with(group("[ff05:56de::1]:14789"))},
 		{in: "vxvde://ff05::7/v6", want: with(group("[ff05::7]:14789"))},
 		{in: "vxvde://::ffff:239.0.0.9", want: with(group("239.0.0.9:14789"))},
-		{in: "vxvde://ff02::7%test0", want: with(func(c *vxvdeConfig) {
+		{in: "vxvde://ff02::7%test0", want: with(func(c *vxlan.Config) {
 			group("[ff02::7]:14789")(c)
-			c.ifname = "test0"
+			c.Interface = "test0"
 		})},
 		{in: "vxvde:///port=domain", want: with(group("239.0.0.1:53"))},
-		{in: "vxvde:///grp=70000/vni=5", want: with(func(c *vxvdeConfig) {
+		{in: "vxvde:///grp=70000/vni=5", want: with(func(c *vxlan.Config) {
 			group("239.1.17.112:14789")(c)
-			c.vni = 5
+			c.VNI = 5
 		})},
 		{in: "vxvde:///grp=daemon", want: plain},
-		{in: "vxvde://ff05:56de::1/grp=70000", want: with(func(c *vxvdeConfig) {
+		{in: "vxvde://ff05:56de::1/grp=70000", want: with(func(c *vxlan.Config) {
 			group("[ff05:56de::1:1170]:14789")(c)
-			c.vni = 70000
+			c.VNI = 70000
 		})},
 		{in: "vxvde:///vni=daemon", want: plain},
-		{in: "vxvde:///vni", want: with(func(c *vxvdeConfig) { c.vni = egid })},
-		{in: "vxvde:///vni=", want: with(func(c *vxvdeConfig) { c.vni = egid })},
-		{in: "vxvde:///vni=0", want: with(func(c *vxvdeConfig) { c.vni = 0 })},
-		{in: "vxvde:///vni=16777215", want: with(func(c *vxvdeConfig) { c.vni = 1<<24 - 1 })},
-		{in: "vxvde:///rcvbuf=2M", want: with(func(c *vxvdeConfig) { c.rcvbuf = 2 << 20 })},
-		{in: "vxvde:///rcvbuf=1kK", want: with(func(c *vxvdeConfig) { c.rcvbuf = 1 << 20 })},
-		{in: "vxvde:///rcvbuf=65536", want: with(func(c *vxvdeConfig) { c.rcvbuf = 65536 })},
-		{in: "vxvde:///hashsize=0/expiretime=2", want: with(func(c *vxvdeConfig) { c.table, c.expire = 0, 2*time.Second })},
-		{in: "vxvde:///if=test0/bind=127.0.0.1", want: with(func(c *vxvdeConfig) {
-			c.ifname, c.bind = "test0", netip.MustParseAddr("127.0.0.1")
+		{in: "vxvde:///vni", want: with(func(c *vxlan.Config) { c.VNI = egid })},
+		{in: "vxvde:///vni=", want: with(func(c *vxlan.Config) { c.VNI = egid })},
+		{in: "vxvde:///vni=0", want: with(func(c *vxlan.Config) { c.VNI = 0 })},
+		{in: "vxvde:///vni=16777215", want: with(func(c *vxlan.Config) { c.VNI = 1<<24 - 1 })},
+		{in: "vxvde:///rcvbuf=2M", want: with(func(c *vxlan.Config) { c.RecvBuffer = 2 << 20 })},
+		{in: "vxvde:///rcvbuf=1kK", want: with(func(c *vxlan.Config) { c.RecvBuffer = 1 << 20 })},
+		{in: "vxvde:///rcvbuf=65536", want: with(func(c *vxlan.Config) { c.RecvBuffer = 65536 })},
+		{in: "vxvde:///hashsize=0/expiretime=2", want: with(func(c *vxlan.Config) { c.Stations, c.Expire = 0, 2*time.Second })},
+		{in: "vxvde:///if=test0/bind=127.0.0.1", want: with(func(c *vxlan.Config) {
+			c.Interface, c.Bind = "test0", netip.MustParseAddr("127.0.0.1")
 		})},
-		{in: "vxvde://ff05::1/bind=fe80::1%test0", want: with(func(c *vxvdeConfig) {
+		{in: "vxvde://ff05::1/bind=fe80::1%test0", want: with(func(c *vxlan.Config) {
 			group("[ff05::1]:14789")(c)
-			c.ifname, c.bind = "test0", netip.MustParseAddr("fe80::1")
+			c.Interface, c.Bind = "test0", netip.MustParseAddr("fe80::1")
 		})},
 
 		{in: "vxvde:///nosuch=1", err: `"nosuch=1": unknown (have bind, expiretime, grp, hashsize, if, port, rcvbuf, ttl, v4, v6, vni)`},

@@ -1,10 +1,14 @@
-package vdeplug
+package vxlan
 
 import (
+	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -71,8 +75,8 @@ func TestVXVDESelf(t *testing.T) {
 	}
 	// An answer does not last.
 	s := sockio.MakeSockaddr(netip.MustParseAddrPort("10.1.2.3:40000"), 0)
-	f.known[s] = selfAnswer{true, clock}
-	clock += selfAnswerLife
+	f.known[s] = localAnswer{true, clock}
+	clock += answerLifetime
 	if !f.own(&s) {
 		t.Error("the answer was not kept")
 	}
@@ -85,8 +89,8 @@ func TestVXVDESelf(t *testing.T) {
 		s := sockio.MakeSockaddr(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)}), port), 0)
 		f.own(&s)
 	}
-	if n := len(f.known); n > maxSelfAnswers {
-		t.Errorf("%d answers are kept, want at most %d", n, maxSelfAnswers)
+	if n := len(f.known); n > maxAnswers {
+		t.Errorf("%d answers are kept, want at most %d", n, maxAnswers)
 	}
 
 	bound, err := newSelfFilter(port, netip.MustParseAddr("127.0.0.2"), nil)
@@ -99,4 +103,26 @@ func TestVXVDESelf(t *testing.T) {
 			t.Errorf("bound to 127.0.0.2: own(%s) = %v, want %v", addr, got, want)
 		}
 	}
+}
+
+// FuzzRouteReply holds the decoder against the kernel's layout: a message for a
+// new route says in its eighth byte what the route is.
+func FuzzRouteReply(f *testing.F) {
+	local := make([]byte, unix.NLMSG_HDRLEN+unix.SizeofRtMsg)
+	binary.NativeEndian.PutUint16(local[4:], unix.RTM_NEWROUTE)
+	local[unix.NLMSG_HDRLEN+7] = unix.RTN_LOCAL
+	unicast := slices.Clone(local)
+	unicast[unix.NLMSG_HDRLEN+7] = unix.RTN_UNICAST
+	for _, b := range [][]byte{nil, local, unicast, local[:20], routeRequest(netip.MustParseAddr("10.0.0.1"), 0)} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		want := len(b) < unix.NLMSG_HDRLEN // no answer: the port has to do
+		if len(b) >= unix.NLMSG_HDRLEN+8 {
+			want = binary.NativeEndian.Uint16(b[4:6]) == unix.RTM_NEWROUTE && b[unix.NLMSG_HDRLEN+7] == unix.RTN_LOCAL
+		}
+		if got := isLocalRoute(b); got != want {
+			t.Errorf("%x: %v, want %v", b, got, want)
+		}
+	})
 }

@@ -1,4 +1,4 @@
-package vdeplug
+package vxlan
 
 import (
 	"encoding/binary"
@@ -12,35 +12,35 @@ import (
 	"github.com/vdestack/vdestack/internal/sockio"
 )
 
-// A selfFilter tells the endpoint's own multicast packets, which come back to
-// it, from those of others. A packet is its own if the port is, and the
-// address is one of this host: two hosts may well have chosen the same port.
+// A selfFilter recognizes the endpoint's own multicast packets, which come back to it.
+// A packet is its own if it has the endpoint's port and an address of this host: other
+// hosts may have chosen the same port.
 //
-// Whether an address is local is asked from the kernel by netlink, through
-// a socket in the namespace of the endpoint, and only for packets with the own
-// port; the answers are kept for a while, as addresses come and go.
+// It asks the kernel whether an address is local, through a netlink socket in the
+// endpoint's namespace, and only for packets with the endpoint's port. It keeps the
+// answers for a while only, since addresses come and go.
 type selfFilter struct {
 	port    uint16
 	bound   netip.Addr // the only address of the endpoint, if valid
 	netlink int        // -1 if bound is valid
 
 	now   func() time.Duration
-	known map[sockio.Sockaddr]selfAnswer
+	known map[sockio.Sockaddr]localAnswer
 }
 
-type selfAnswer struct {
+type localAnswer struct {
 	local bool
 	asked time.Duration
 }
 
 const (
-	selfAnswerLife = 10 * time.Second
-	// maxSelfAnswers bounds what packets with invented sources cost.
-	maxSelfAnswers = 64
+	answerLifetime = 10 * time.Second
+	// maxAnswers bounds the memory that packets with forged sources take.
+	maxAnswers = 64
 )
 
 func newSelfFilter(port uint16, bound netip.Addr, now func() time.Duration) (*selfFilter, error) {
-	f := &selfFilter{port: port, bound: bound, netlink: -1, now: now, known: make(map[sockio.Sockaddr]selfAnswer)}
+	f := &selfFilter{port: port, bound: bound, netlink: -1, now: now, known: make(map[sockio.Sockaddr]localAnswer)}
 	if bound.IsValid() {
 		return f, nil
 	}
@@ -67,25 +67,25 @@ func (f *selfFilter) own(src *sockio.Sockaddr) bool {
 	if f.bound.IsValid() {
 		return addr == f.bound
 	}
-	// Over loopback without another address, the kernel sends from 0.0.0.0.
+	// On a host with no other address than loopback's, the source is 0.0.0.0.
 	if addr.IsUnspecified() {
 		return true
 	}
 	now := f.now()
 	answer, ok := f.known[*src]
-	if !ok || now-answer.asked > selfAnswerLife {
-		if len(f.known) >= maxSelfAnswers {
+	if !ok || now-answer.asked > answerLifetime {
+		if len(f.known) >= maxAnswers {
 			clear(f.known)
 		}
-		answer = selfAnswer{f.isLocal(addr, src.Raw.Scope_id), now}
+		answer = localAnswer{f.isLocal(addr, src.Raw.Scope_id), now}
 		f.known[*src] = answer
 	}
 	return answer.local
 }
 
-// isLocal asks for the route to the address: it is of the type local if the
-// address is one of the host. Without an answer the port has to do: a frame
-// lost is better than one that goes round.
+// isLocal asks the kernel for the route to the address, which has the type "local" for
+// addresses of this host. Without an answer it reports true: losing a frame is better
+// than a loop.
 func (f *selfFilter) isLocal(addr netip.Addr, scope uint32) bool {
 	if addr.Is6() && !addr.IsLinkLocalUnicast() || addr.Is4() {
 		scope = 0
@@ -93,7 +93,7 @@ func (f *selfFilter) isLocal(addr netip.Addr, scope uint32) bool {
 	if err := unix.Sendto(f.netlink, routeRequest(addr, scope), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return true
 	}
-	// The kernel has answered when the call returns.
+	// The answer is there when Sendto returns.
 	var reply [1024]byte
 	n, err := unix.Read(f.netlink, reply[:])
 	return err != nil || isLocalRoute(reply[:n])

@@ -1,0 +1,78 @@
+package plugtest
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// A Probe is a member of a multicast group with plain sockets. It sees the packets that
+// go to the group, and those that are sent to it alone, and sends any.
+type Probe struct {
+	Group *net.UDPConn
+	Own   *net.UDPConn
+	To    netip.AddrPort // where Send sends to
+}
+
+// NewProbe joins the group of a test: IPv6 multicast needs an interface, which is test0.
+func NewProbe(t *testing.T, group netip.AddrPort) *Probe {
+	t.Helper()
+	var ifi *net.Interface
+	local := "0.0.0.0:0"
+	if group.Addr().Is6() {
+		var err error
+		if ifi, err = net.InterfaceByName("test0"); err != nil {
+			t.Fatal(err)
+		}
+		local = "[fd09::1]:0"
+	}
+	in, err := net.ListenMulticastUDP("udp", ifi, net.UDPAddrFromAddrPort(group))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	own, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(local)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { own.Close() })
+	return &Probe{in, own, group}
+}
+
+// Send sends a packet to the group.
+func (p *Probe) Send(t *testing.T, packet []byte) {
+	t.Helper()
+	if _, err := p.Own.WriteToUDPAddrPort(packet, p.To); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Read returns the next packet of one of the sockets that the probe has not sent
+// itself.
+func (p *Probe) Read(t *testing.T, from *net.UDPConn) (packet []byte, src netip.AddrPort) {
+	t.Helper()
+	self := p.Own.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	buf := make([]byte, 64<<10)
+	for {
+		from.SetReadDeadline(time.Now().Add(testenv.Timeout))
+		n, src, err := from.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if src.Port() != self {
+			return buf[:n], src
+		}
+	}
+}
+
+// Want reads a packet and compares it.
+func (p *Probe) Want(t *testing.T, from *net.UDPConn, packet []byte) {
+	t.Helper()
+	if got, _ := p.Read(t, from); !bytes.Equal(got, packet) {
+		t.Fatalf("got packet % .40x, want % .40x", got, packet)
+	}
+}

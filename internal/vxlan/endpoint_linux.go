@@ -1,0 +1,228 @@
+package vxlan
+
+import (
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/virtio"
+)
+
+// assumedMTU is for packets that arrive unsegmented: the frames that are made of them
+// fit into every Ethernet.
+const assumedMTU = 1430
+
+// An Endpoint is a member of a network.
+type Endpoint struct {
+	sockio.FrameCodec
+	vxlan   bool
+	header  header
+	sockets *sockets
+	self    *selfFilter
+
+	// epoll waits for both sockets. Receivers hold a reference to it: when its Close
+	// returns, nobody receives from the sockets.
+	epoll   sockio.PollFile
+	unicast sockio.PollFile // the socket that sends
+	Sender  *sockio.UDPSender
+	// calls of Receive alternate between the sockets, so that neither starves.
+	calls uint
+
+	closing atomic.Bool
+
+	now   func() time.Duration
+	mu    sync.Mutex // guards table; never held across a system call
+	table *ether.MACTable[sockio.Sockaddr]
+}
+
+var _ packet.Transport = (*Endpoint)(nil)
+
+// Open joins the network in the network namespace of the caller.
+func Open(cfg Config) (*Endpoint, error) {
+	start := time.Now()
+	return openWithClock(cfg, func() time.Duration { return time.Since(start) })
+}
+
+func openWithClock(cfg Config, now func() time.Duration) (*Endpoint, error) {
+	e := &Endpoint{
+		vxlan:  cfg.VXLAN,
+		header: makeHeader(cfg.VNI),
+		now:    now,
+		table:  ether.NewMACTable[sockio.Sockaddr](cfg.Stations, cfg.Expire),
+	}
+	var err error
+	if e.sockets, err = openSockets(cfg); err != nil {
+		return nil, err
+	}
+	if e.self, err = newSelfFilter(e.sockets.port, cfg.Bind, now); err != nil {
+		e.sockets.close()
+		return nil, err
+	}
+	e.Sender = sockio.NewUDPSender(&e.FrameCodec, nil)
+	ep, err := e.sockets.epoll()
+	if err == nil {
+		e.epoll, err = sockio.NewPollFile(ep, cfg.scheme())
+	}
+	if err == nil {
+		fd := e.sockets.unicast
+		if e.unicast, err = sockio.NewPollFile(fd, cfg.scheme()); err != nil {
+			e.sockets.unicast = -1 // it is closed
+			e.epoll.Close()
+		}
+		e.unicast.Brief = true
+	}
+	if err != nil {
+		e.self.close()
+		e.sockets.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// RecvPackets implements [packet.Transport].
+func (e *Endpoint) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
+	err := e.epoll.Receive(b, e)
+	return b.Packets, err
+}
+
+// Receive takes packets from both sockets until one has frames.
+func (e *Endpoint) Receive(_ int, b *packet.Buffer) (bool, error) {
+	// A flood of packets for other networks must not delay Close.
+	for !e.closing.Load() {
+		e.calls++
+		multicast := e.calls%2 == 0 && e.sockets.multicast >= 0
+		n, err := b.RecvMsgs(e.sockets.receiver(multicast), sockio.MaxDatagram, packet.ControlInt)
+		if err == unix.EAGAIN && e.sockets.multicast >= 0 {
+			multicast = !multicast
+			n, err = b.RecvMsgs(e.sockets.receiver(multicast), sockio.MaxDatagram, packet.ControlInt)
+		}
+		switch {
+		case err == unix.EAGAIN:
+			return false, nil
+		case sockio.Transient(err):
+			continue
+		case err != nil:
+			return true, os.NewSyscallError("recvmmsg", err)
+		}
+		for i := range n {
+			e.accept(b, b.Datagram(i), multicast)
+		}
+		if len(b.Packets) > 0 {
+			return true, nil
+		}
+	}
+	return true, net.ErrClosed
+}
+
+// accept adds the frames of a datagram to b, and learns where their senders are.
+func (e *Endpoint) accept(b *packet.Buffer, g packet.Datagram, multicast bool) {
+	peer := sockio.Sockaddr{Raw: *g.From}
+	// Multicast packets come back; and this endpoint may be on the list of remotes.
+	if (multicast || e.vxlan) && e.self.own(&peer) {
+		return
+	}
+	peer.Normalize()
+	classify := classifyVXVDE
+	if e.vxlan {
+		classify = classifyVXLAN
+		peer.SetPort(e.sockets.port) // the source port may be any
+	}
+	var learned ether.MAC
+	for data, whole := range sockio.Datagrams(g) {
+		if len(data) < headerLen {
+			continue
+		}
+		switch classify(&e.header, (*header)(data), len(data)) {
+		case kindForeign:
+			continue
+		case kindBye:
+			e.mu.Lock()
+			e.table.Forget(peer)
+			e.mu.Unlock()
+			continue
+		case kindShort:
+			e.DroppedRecv.Add(1)
+			continue
+		}
+		frame := data[headerLen:]
+		var offload virtio.Header
+		if e.vxlan {
+			// A host leaves checksums and segmentation to its network card, and a
+			// virtual one does neither.
+			offload = virtio.Partial(frame, assumedMTU)
+		}
+		if !whole || len(frame) > ether.MaxFrame && offload.GSOType == virtio.GSONone {
+			e.DroppedRecv.Add(1)
+			continue
+		}
+		if _, src := ether.MACs(frame); src != learned {
+			learned = src
+			now := e.now()
+			e.mu.Lock()
+			e.table.Learn(src, peer, now)
+			e.mu.Unlock()
+		}
+		b.Add(offload, frame)
+	}
+}
+
+// SendPackets implements [packet.Transport].
+func (e *Endpoint) SendPackets(packets []packet.Packet, wait bool) error {
+	s := packet.NewSender()
+	defer s.Free()
+	for i := range packets {
+		if len(packets[i].Data) < ether.HeaderLen {
+			e.DroppedSend.Add(1)
+			continue
+		}
+		var known [1]sockio.Sockaddr
+		to := known[:]
+		dst, _ := ether.MACs(packets[i].Data)
+		if peer, ok := e.Lookup(dst); ok {
+			known[0] = peer
+		} else {
+			to = e.sockets.all
+		}
+		if err := e.Sender.Add(e.unicast, s, &packets[i], e.header[:], to, wait); err != nil {
+			return err
+		}
+	}
+	return e.Flush(e.unicast, s, e.Sender, wait)
+}
+
+// Lookup returns the endpoint of the station with the address dst. It reports
+// false if dst is multicast or not known: frames for it go to all.
+func (e *Endpoint) Lookup(dst ether.MAC) (sockio.Sockaddr, bool) {
+	if dst.IsMulticast() {
+		return sockio.Sockaddr{}, false
+	}
+	now := e.now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.table.Lookup(dst, now)
+}
+
+// Close leaves the network. In vxvde, it says so to the others.
+func (e *Endpoint) Close() error {
+	e.closing.Store(true)
+	e.epoll.Close()
+	if !e.vxlan {
+		bye := packet.NewSender()
+		bye.Add([]virtio.Segment{{Head: e.header[:]}}, 0, &e.sockets.group.Raw)
+		e.unicast.SendMsgs(bye, e.Sender, false) // like any packet, it may get lost
+		bye.Free()
+	}
+	e.unicast.Close() // closes sockets.unicast
+	e.self.close()
+	if e.sockets.multicast >= 0 {
+		unix.Close(e.sockets.multicast)
+	}
+	return nil
+}
