@@ -22,12 +22,12 @@ import (
 // was recorded, unless others record to w, or w takes nothing for five seconds. It
 // returns the error of w, which stays open.
 func Capture(c Conn, w io.Writer, name string) Conn {
-	return newPlug("", &captureConn{layer{inner: transportOf(c)}, capture.Open(w, name, "", nil)})
+	return newPlug("", &captureConn{packet.Layer{Inner: transportOf(c)}, capture.Open(w, name, "", nil)})
 }
 
 // A captureConn is a transport that is recorded.
 type captureConn struct {
-	layer
+	packet.Layer
 	capture *capture.Interface
 }
 
@@ -35,7 +35,7 @@ var _ packet.Transport = (*captureConn)(nil)
 
 // RecvPackets implements [packet.Transport].
 func (c *captureConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
-	packets, err := c.inner.RecvPackets(b)
+	packets, err := c.Inner.RecvPackets(b)
 	if err == nil {
 		c.capture.Packets(false, packets)
 	}
@@ -45,7 +45,7 @@ func (c *captureConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 // SendPackets implements [packet.Transport].
 func (c *captureConn) SendPackets(packets []packet.Packet, wait bool) error {
 	c.capture.Packets(true, packets)
-	return c.inner.SendPackets(packets, wait)
+	return c.Inner.SendPackets(packets, wait)
 }
 
-func (c *captureConn) Close() error { return errors.Join(c.inner.Close(), c.capture.Close()) }
+func (c *captureConn) Close() error { return errors.Join(c.Inner.Close(), c.capture.Close()) }

@@ -11,6 +11,7 @@ import (
 )
 
 const (
+	headroom = 16
 	// emuBatch is how many packets are sent or received at once.
 	emuBatch = 64
 	// emuTurns is how many batches somebody sends who came for one.
@@ -23,7 +24,7 @@ const (
 // An emuConn is a plug on a network that is impaired. While there is no
 // impairment of a direction, nothing happens in it.
 type emuConn struct {
-	layer
+	packet.Layer
 	emu  *Emulator
 	read chan struct{} // closed at the end of who reads
 }
@@ -32,7 +33,7 @@ var _ packet.Transport = (*emuConn)(nil)
 
 // newEmuConn takes over the inner plug.
 func newEmuConn(inner Conn, e Emulation) *emuConn {
-	c := &emuConn{layer: layer{inner: transportOf(inner)}, emu: newEmulator(e), read: make(chan struct{})}
+	c := &emuConn{Layer: packet.Layer{Inner: transportOf(inner)}, emu: newEmulator(e), read: make(chan struct{})}
 	c.emu.out.dropped, c.emu.in.dropped = &c.DroppedSend, &c.DroppedRecv
 	c.emu.in.inward = true
 	c.emu.out.expired = func() { c.sendDue(true) }
@@ -57,7 +58,7 @@ func (w *emuWork) free() {
 func (c *emuConn) SendPackets(packets []packet.Packet, wait bool) error {
 	l := &c.emu.out
 	if !l.on.Load() {
-		return c.inner.SendPackets(packets, wait)
+		return c.Inner.SendPackets(packets, wait)
 	}
 	w := emuWorks.Get().(*emuWork)
 	defer w.free()
@@ -104,7 +105,7 @@ func (c *emuConn) sendDue(wait bool) {
 			break
 		}
 		l.mu.Unlock()
-		err := c.inner.SendPackets(w.packets, wait)
+		err := c.Inner.SendPackets(w.packets, wait)
 		drained.free()
 		l.mu.Lock()
 		if err != nil {
@@ -124,7 +125,7 @@ func (c *emuConn) sendDue(wait bool) {
 func (c *emuConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	l := &c.emu.in
 	for !l.on.Load() {
-		packets, err := c.inner.RecvPackets(b)
+		packets, err := c.Inner.RecvPackets(b)
 		if err != nil || !l.on.Load() {
 			return packets, err
 		}
@@ -157,15 +158,15 @@ func (c *emuConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 func (c *emuConn) take(b *packet.Buffer, now time.Duration) {
 	l := &c.emu.in
 	mem := b.Bytes()
-	for len(b.Packets) < emuBatch && len(mem) >= nestedRoom+virtio.MaxPacket {
+	for len(b.Packets) < emuBatch && len(mem) >= headroom+virtio.MaxPacket {
 		r, p, ok := l.queue.first()
 		if !ok || r.due > now {
 			break
 		}
-		data := mem[nestedRoom : nestedRoom+r.n : nestedRoom+r.n]
+		data := mem[headroom : headroom+r.n : headroom+r.n]
 		copy(data, p.Data)
-		b.AddRoom(r.header, data, nestedRoom)
-		mem = mem[nestedRoom+r.n:]
+		b.AddRoom(r.header, data, headroom)
+		mem = mem[headroom+r.n:]
 		l.queue.Pop().free()
 	}
 	l.arm(now) // for another one
@@ -185,7 +186,7 @@ func (c *emuConn) readAll() {
 			l.room.Wait()
 		}
 		l.mu.Unlock()
-		packets, err := c.inner.RecvPackets(&b)
+		packets, err := c.Inner.RecvPackets(&b)
 		if err != nil {
 			l.mu.Lock()
 			l.err = err
@@ -219,7 +220,7 @@ func (c *emuConn) putArrived(packets []packet.Packet) {
 func (c *emuConn) Close() error {
 	c.emu.out.close()
 	c.emu.in.close()
-	err := c.inner.Close()
+	err := c.Inner.Close()
 	c.emu.in.mu.Lock()
 	reading := c.emu.in.reading
 	c.emu.in.mu.Unlock()

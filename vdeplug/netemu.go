@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/vdestack/vdestack/internal/packet"
 	"math"
 	mathrand "math/rand/v2"
 	"slices"
@@ -12,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 func init() {
@@ -165,16 +166,10 @@ type Emulator struct {
 // or of the first such network that it is nested on. It returns nil if there is
 // none.
 func FindEmulator(c Conn) *Emulator {
-	for t := transportOf(c); ; {
-		switch at := t.(type) {
-		case *emuConn:
-			return at.emu
-		case interface{ below() packet.Transport }:
-			t = at.below()
-		default:
-			return nil
-		}
+	if e, ok := packet.Find[*emuConn](transportOf(c)); ok {
+		return e.emu
 	}
+	return nil
 }
 
 // Emulation returns how the network is impaired, with the seed that is in use.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/transform"
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
@@ -47,13 +48,16 @@ func FuzzOptions(f *testing.F) {
 		if path, _, err := parsePTP(l); err == nil && (!filepath.IsAbs(path) || len(path) > ptpMaxPath) {
 			t.Errorf("%q: path %q", vnl, path)
 		}
-		if cfg, _, err := parseAGNO(l); err == nil && (!filepath.IsAbs(cfg.keyfile) || cfg.ethType > agnoRand && cfg.ethType < minEthType) {
+		if cfg, _, err := parseAGNO(l); err == nil && (!filepath.IsAbs(cfg.keyfile) || cfg.ethType > transform.AGNORand && cfg.ethType < transform.MinEtherType) {
 			t.Errorf("%q: %+v", vnl, cfg)
 		}
-		if v, _, err := parseVLAN(l); err == nil {
-			for i, to := range v.out.tagged {
-				if to == 0 || to == maxVLAN+1 || v.in.tagged[i] == 0 || v.in.tagged[i] == maxVLAN+1 {
-					t.Errorf("%q: VLAN %d becomes %d, %d", vnl, i, to, v.in.tagged[i])
+		if cfg, _, err := parseVLAN(l); err == nil {
+			if cfg.Number > transform.MaxVLAN+1 || cfg.Untagged > transform.MaxVLAN {
+				t.Errorf("%q: %+v", vnl, cfg)
+			}
+			for _, p := range cfg.Tagged {
+				if p.Plug == 0 || p.Plug > transform.MaxVLAN || p.Network == 0 || p.Network > transform.MaxVLAN {
+					t.Errorf("%q: VLAN %d becomes %d", vnl, p.Plug, p.Network)
 				}
 			}
 		}

@@ -202,8 +202,8 @@ func TestPCAPUnfinished(t *testing.T) {
 		copy(p.Data, step.to[:])
 		if step.tag {
 			p.Data = tagFrame(p.Data, etherTypeVLAN, 5, 3)
-			p.Offload.CsumStart += tagLen
-			p.Offload.HdrLen += tagLen
+			p.Offload.CsumStart += 4 // the tag
+			p.Offload.HdrLen += 4    // the tag
 		}
 		want := packettest.Frames(t, p)
 		if err := here.SendPackets([]packet.Packet{p}, true); err != nil {

@@ -34,7 +34,7 @@ var (
 // newPlug takes over a transport. vnl names the network in errors.
 func newPlug(vnl string, t packet.Transport) Conn {
 	p := &plug{vnl: vnl, transport: t}
-	if l, ok := t.(Linker); ok {
+	if l, ok := packet.Find[Linker](t); ok {
 		return &linkedPlug{p, l}
 	}
 	return p
@@ -111,7 +111,8 @@ func (p *plug) Dropped() (recv, send uint64) {
 	return recv + r, send + s
 }
 
-func (p *plug) below() packet.Transport { return p.transport }
+// Below returns the transport, to [packet.Find].
+func (p *plug) Below() packet.Transport { return p.transport }
 
 func (p *plug) Close() error {
 	p.closeOnce.Do(func() {

@@ -21,6 +21,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/transform"
 )
 
 // A flaky is a network of the scheme "flaky", with the name of the test.
@@ -462,7 +463,7 @@ func TestReconnectNested(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if _, ok := isOn[*nestedConn](c); !ok {
+		if _, ok := isOn[*transform.Transport](c); !ok {
 			t.Errorf("the plug is a %T", c)
 		}
 		got, _ := receiving(c)

@@ -3,20 +3,20 @@ package vdeplug
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/transform"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -24,6 +24,9 @@ import (
 const (
 	untagged = -1
 	nothing  = -2
+
+	etherTypeVLAN = 0x8100
+	etherTypeQinQ = 0x88a8
 )
 
 // vlanTests are what becomes of frames in both directions. All are seen with the
@@ -53,33 +56,31 @@ var vlanTests = []struct {
 	{"vlan://4095/x", map[int]int{untagged: nothing, 7: 7, 0: untagged}, map[int]int{untagged: nothing, 7: 7, 0: nothing}},
 }
 
-// tagFrame puts a tag into a frame, with a priority.
+// tagFrame puts a tag into a frame, unless it is to be untagged.
 func tagFrame(frame []byte, etherType uint16, number, priority int) []byte {
 	if number == untagged {
 		return frame
 	}
-	tag := binary.BigEndian.AppendUint16(nil, etherType)
-	tag = binary.BigEndian.AppendUint16(tag, uint16(priority<<13|number))
-	return slices.Insert(bytes.Clone(frame), ether.AddrsLen, tag...)
+	return packettest.Tag(frame, etherType, number, priority)
 }
 
-func parseVLANTest(t testing.TB, vnl string) *vlan {
+func parseVLANTest(t testing.TB, vnl string) transform.Transform {
 	t.Helper()
 	l, err := Parse(vnl)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, _, err := parseVLAN(l)
+	cfg, _, err := parseVLAN(l)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return v
+	return transform.NewVLAN(cfg)
 }
 
 func TestVLANFrames(t *testing.T) {
 	for _, tt := range vlanTests {
 		v := parseVLANTest(t, tt.vnl)
-		w := new(nestedWork)
+		w := new(transform.Batch)
 		check := func(way string, from, to, priority int, got []packet.Packet, frame []byte) {
 			t.Helper()
 			switch want := tagFrame(frame, etherTypeVLAN, to, 0); {
@@ -91,46 +92,23 @@ func TestVLANFrames(t *testing.T) {
 		}
 		for _, priority := range []int{0, 5} {
 			for from, to := range tt.out {
-				w.packets = nil
+				w.Packets = nil
 				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 				tagged := tagFrame(frame, etherTypeVLAN, from, priority)
-				dropped := v.outward(w, &packet.Packet{Data: bytes.Clone(tagged)})
-				check("out", from, to, priority, w.packets, frame)
-				if dropped != 1-len(w.packets) {
+				dropped := v.Encap(w, &packet.Packet{Data: bytes.Clone(tagged)})
+				check("out", from, to, priority, w.Packets, frame)
+				if dropped != 1-len(w.Packets) {
 					t.Errorf("%s: out %d: %d dropped", tt.vnl, from, dropped)
 				}
 			}
 			for from, to := range tt.in {
 				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 				p := []packet.Packet{{Data: tagFrame(bytes.Clone(frame), etherTypeVLAN, from, priority)}}
-				if v.inward(&p[0]) != pass {
+				if v.Decap(&p[0]) != transform.Pass {
 					p = nil
 				}
 				check("in", from, to, priority, p, frame)
 			}
-		}
-	}
-}
-
-// TestVLANQinQ tags what is tagged.
-func TestVLANQinQ(t *testing.T) {
-	v := parseVLANTest(t, "vlan://3/qinq")
-	frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
-	customer := tagFrame(frame, etherTypeVLAN, 7, 5)
-	for _, inside := range [][]byte{frame, customer} {
-		outside := tagFrame(inside, etherTypeQinQ, 3, 0)
-		w := new(nestedWork)
-		v.outward(w, &packet.Packet{Data: bytes.Clone(inside)})
-		if len(w.packets) != 1 || !bytes.Equal(w.packets[0].Data, outside) {
-			t.Errorf("out: got %x, want %x", w.packets, outside)
-		}
-		p := packet.Packet{Data: bytes.Clone(outside)}
-		if v.inward(&p) != pass || !bytes.Equal(p.Data, inside) {
-			t.Errorf("in: got %x, want %x", p.Data, inside)
-		}
-		p = packet.Packet{Data: inside}
-		if got := v.inward(&p); got != ignored {
-			t.Errorf("in without the tag: %d", got)
 		}
 	}
 }
@@ -181,59 +159,11 @@ func TestParseVLAN(t *testing.T) {
 				wantError(t, err, tt.err)
 				return
 			}
-			if err != nil || inner != tt.inner || !reflect.DeepEqual(got, parseVLANTest(t, tt.same)) {
+			if err != nil || inner != tt.inner || !reflect.DeepEqual(transform.NewVLAN(got), parseVLANTest(t, tt.same)) {
 				t.Errorf("got inner network %q, %v, want %q and the table of %s", inner, err, tt.inner, tt.same)
 			}
 		})
 	}
-}
-
-// FuzzVLAN passes any packet in both directions. What went out and comes back is
-// what it was.
-func FuzzVLAN(f *testing.F) {
-	vlans := []*vlan{
-		parseVLANTest(f, "vlan://3"), parseVLANTest(f, "vlan://3/qinq"), parseVLANTest(f, "vlan:///trunk"),
-		parseVLANTest(f, "vlan://3/untag=4/trunk/tag=11-12:12-11"),
-	}
-	frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
-	for i := range vlans {
-		f.Add(uint8(i), uint8(0), uint8(0), uint16(0), uint16(0), frame)
-		f.Add(uint8(i), uint8(0), uint8(virtio.FlagNeedsCsum), uint16(34), uint16(54), tagFrame(frame, etherTypeVLAN, 12, 7))
-		f.Add(uint8(i), uint8(14), uint8(virtio.FlagNeedsCsum), uint16(1), uint16(9), tagFrame(frame, etherTypeQinQ, 4, 7)[:17])
-	}
-	f.Fuzz(func(t *testing.T, which, room, flags uint8, start, head uint16, data []byte) {
-		if len(data) < ether.HeaderLen {
-			return
-		}
-		v := vlans[int(which)%len(vlans)]
-		mem := append(make([]byte, room), data...)
-		p := packet.Packet{Offload: virtio.Header{Flags: flags, CsumStart: start, HdrLen: head}, Data: mem[room:], Room: int(room)}
-		w := new(nestedWork)
-		if dropped := v.outward(w, &p); dropped+len(w.packets) != 1 {
-			t.Fatalf("%d frames and %d dropped", len(w.packets), dropped)
-		}
-		back := packet.Packet{Offload: p.Offload, Data: bytes.Clone(data)}
-		if v.inward(&back) == pass && len(back.Data) < ether.HeaderLen {
-			t.Fatalf("a frame of %d bytes", len(back.Data))
-		}
-		if len(w.packets) == 0 {
-			return
-		}
-		out := w.packets[0]
-		if n := len(out.Data) - len(data); n != 0 && n != tagLen && n != -tagLen {
-			t.Fatalf("%d bytes became %d", len(data), len(out.Data))
-		}
-		if flags&virtio.FlagNeedsCsum != 0 && int(out.Offload.CsumStart)-int(start) != len(out.Data)-len(data) {
-			t.Fatalf("%d bytes became %d, and the offset %d became %d", len(data), len(out.Data), start, out.Offload.CsumStart)
-		}
-		if binary.BigEndian.Uint16(data[ether.AddrsLen:]) == v.etherType || v.inward(&out) != pass {
-			return // another number, or no priority
-		}
-		want := data
-		if to := v.out.untagged; (to == vlanUntagged || v.in.tagged[to] == vlanUntagged) && !bytes.Equal(out.Data, want) {
-			t.Fatalf("came back as %x, want %x", out.Data, want)
-		}
-	})
 }
 
 // TestNested opens a network in networks, and is on the same one.

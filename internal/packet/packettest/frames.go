@@ -4,8 +4,10 @@ package packettest
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
@@ -39,4 +41,11 @@ func Sum(b []byte, s uint32) uint16 {
 		s = s>>16 + s&0xffff
 	}
 	return uint16(s)
+}
+
+// Tag returns a copy of a frame with a VLAN tag.
+func Tag(frame []byte, etherType uint16, number, priority int) []byte {
+	tag := binary.BigEndian.AppendUint16(nil, etherType)
+	tag = binary.BigEndian.AppendUint16(tag, uint16(priority<<13|number))
+	return slices.Insert(bytes.Clone(frame), ether.AddrsLen, tag...)
 }
