@@ -15,11 +15,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/capture/capturetest"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/stack"
@@ -85,7 +85,7 @@ func TestCapture(t *testing.T) {
 			if tt.user {
 				inUserSpace(t)
 			}
-			leaks(t)
+			netnstest.NoLeaks(t)
 			var out bytes.Buffer
 			var both [2]*Stack
 			for i := range both {
@@ -219,7 +219,7 @@ func TestCaptureWireshark(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer file.Close()
-		a, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Capture: file, Addrs: prefixes("10.0.0.1/24", "fc00::1/64")}}})
+		a, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Capture: file, Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64")}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -281,33 +281,16 @@ type stuck struct{ end chan struct{} }
 
 func (s *stuck) Write(b []byte) (int, error) { <-s.end; return len(b), nil }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.String()
-}
-
 // TestCaptureWriters has writers that fail and that take nothing: the network goes
 // on.
 func TestCaptureWriters(t *testing.T) {
 	onNetworks(t, func(t *testing.T, vnl string) {
-		var log lockedBuffer
+		var log testenv.Buffer
 		end := make(chan struct{})
 		open := func(n int, w io.Writer) *Stack {
 			s, err := New(context.Background(), Config{
 				Logger:     slog.New(slog.NewTextHandler(&log, nil)),
-				Interfaces: []Interface{{VNL: vnl, Capture: w, Addrs: prefixes(fmt.Sprintf("10.0.0.%d/24", n))}},
+				Interfaces: []Interface{{VNL: vnl, Capture: w, Addrs: testenv.Prefixes(fmt.Sprintf("10.0.0.%d/24", n))}},
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -392,7 +375,7 @@ func TestCaptureOrder(t *testing.T) {
 		var stacks [count]*Stack
 		for i := range stacks {
 			s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Name: fmt.Sprint("cap", i), Capture: file,
-				Addrs: prefixes(fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("fc00::%d/64", i+1))}}})
+				Addrs: testenv.Prefixes(fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("fc00::%d/64", i+1))}}})
 			if err != nil {
 				t.Fatal(err)
 			}

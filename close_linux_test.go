@@ -12,14 +12,16 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/teardown"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
 // TestCloseBeside closes stacks, twice at once, while every other method runs.
 func TestCloseBeside(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	for range 10 {
 		s, err := Open("mem://"+t.Name(), "10.0.0.1/24", "fc00::1:1/64")
 		if err != nil {
@@ -107,7 +109,7 @@ func TestCloseBeside(t *testing.T) {
 // TestCloseAtOnce closes a stack from several goroutines at once: it makes no
 // difference to the calls that wait.
 func TestCloseAtOnce(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	for range 10 {
 		s, err := Open("")
 		if err != nil {
@@ -141,13 +143,13 @@ func TestCloseAtOnce(t *testing.T) {
 // TestNewCancelled gives New no time, and then less and less: nothing is left
 // behind.
 func TestNewCancelled(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	goroutines := runtime.NumGoroutine()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	cfg := Config{Interfaces: []Interface{
-		{VNL: "mem://" + t.Name(), Addrs: prefixes("10.0.0.1/24", "fc00::1:1/64")},
-		{VNL: "lan://" + t.Name(), Addrs: prefixes("10.1.0.1/24", "fc00::2:1/64")},
+		{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1:1/64")},
+		{VNL: "lan://" + t.Name(), Addrs: testenv.Prefixes("10.1.0.1/24", "fc00::2:1/64")},
 	}}
 	if _, err := New(ctx, cfg); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
@@ -191,7 +193,7 @@ func init() {
 // TestNewBlocked cancels New while it waits for its second network. What the
 // first one has is given back.
 func TestNewBlocked(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	goroutines := runtime.NumGoroutine()
 	reason := errors.New("changed my mind")
 	for _, first := range []string{"mem://" + t.Name(), "lan://" + t.Name(), "cmd://cat"} {
@@ -200,7 +202,7 @@ func TestNewBlocked(t *testing.T) {
 			<-blocked
 			cancel(reason)
 		}()
-		_, err := New(ctx, Config{Interfaces: []Interface{{VNL: first, Addrs: prefixes("10.0.0.1/24")}, {VNL: "testblock://"}}})
+		_, err := New(ctx, Config{Interfaces: []Interface{{VNL: first, Addrs: testenv.Prefixes("10.0.0.1/24")}, {VNL: "testblock://"}}})
 		cancel(nil)
 		if !errors.Is(err, reason) {
 			t.Errorf("%s: got %v, want the cause", first, err)
@@ -228,7 +230,7 @@ func noGoroutines(t *testing.T, before int) {
 // TestCloseSockets closes a stack under calls that wait on sockets of every
 // kind; each returns.
 func TestCloseSockets(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	a, b := pair(t)
 	listen := func(s *Stack, network, address string, mptcp bool) net.Listener {
 		lc := ListenConfig{Stack: s}
@@ -421,7 +423,7 @@ func TestCloseDialLate(t *testing.T) {
 	for _, mptcp := range []bool{false, true} {
 		for _, dst := range []string{"10.0.0.2:80", "[fc00::1:2]:80"} {
 			t.Run(fmt.Sprint(dst, " multipath ", mptcp), func(t *testing.T) {
-				leaks(t)
+				netnstest.NoLeaks(t)
 				plug := &lastPlug{closing: make(chan bool), sent: make(chan bool, 1), closed: make(chan bool)}
 				lastPlugs <- plug
 				s := open(t, "last://", "10.0.0.1/24", "fc00::1:1/64")

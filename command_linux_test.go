@@ -15,12 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
 func TestCommand(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	var pings sync.WaitGroup // they end with the stack
 	t.Cleanup(pings.Wait)
 	s := open(t, "mem://"+t.Name(), "10.0.0.1/24")

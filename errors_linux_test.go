@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -37,7 +38,7 @@ var soon = regexp.MustCompile(`within (\d+m|0)s`)
 // anything behind.
 func mistakes(t *testing.T, dir string, table []mistake) {
 	t.Helper()
-	leaks(t)
+	netnstest.NoLeaks(t)
 	before := runtime.NumGoroutine()
 	for _, m := range table {
 		t.Run(m.name, func(t *testing.T) {
@@ -219,7 +220,7 @@ func TestConfigErrors(t *testing.T) {
 	mac := func(b ...byte) func() error { return with(Interface{MAC: b}) }
 	addr := func(p ...netip.Prefix) func() error { return with(Interface{Addrs: p}) }
 	gateway := func(a ...netip.Addr) func() error {
-		return with(Interface{Addrs: prefixes("10.0.0.1/24", "fc00::1/64"), Gateways: a})
+		return with(Interface{Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64"), Gateways: a})
 	}
 	dns := func(d DNS) func() error { return making(t.Context(), Config{DNS: d}) }
 	joining := func(path string) func() error { return making(t.Context(), Config{NetNS: path}) }
@@ -264,27 +265,27 @@ func TestConfigErrors(t *testing.T) {
 		{"MTU too large", with(Interface{MTU: 9217}), `lab: interface 0: MTU 9217 is not within 68 and 9216`},
 		{"MTU too small", with(Interface{MTU: 67}), `lab: interface 0: MTU 67 is not within 68 and 9216`},
 		{"negative MTU", with(Interface{MTU: -1}), `lab: interface 0: MTU -1 is not within 68 and 9216`},
-		{"MTU of IPv6", with(Interface{MTU: 1279, Addrs: prefixes("fc00::1/64")}), `lab: interface 0: address fc00::1/64: IPv6 needs an MTU of 1280, this one is 1279`},
+		{"MTU of IPv6", with(Interface{MTU: 1279, Addrs: testenv.Prefixes("fc00::1/64")}), `lab: interface 0: address fc00::1/64: IPv6 needs an MTU of 1280, this one is 1279`},
 		{"empty MAC", with(Interface{MAC: net.HardwareAddr{}}), `lab: interface 0: MAC "" has 0 bytes, an Ethernet address has 6`},
 		{"MAC of 2", mac(2, 3), `lab: interface 0: MAC "02:03" has 2 bytes, an Ethernet address has 6`},
 		{"MAC of 8", mac(2, 3, 4, 5, 6, 7, 8, 9), `lab: interface 0: MAC "02:03:04:05:06:07:08:09" has 8 bytes, an Ethernet address has 6`},
 		{"group MAC", mac(1, 2, 3, 4, 5, 6), `lab: interface 0: MAC "01:02:03:04:05:06" is a group address: the lowest bit of its first byte must be 0`},
 		{"zero MAC", mac(0, 0, 0, 0, 0, 0), `lab: interface 0: MAC "00:00:00:00:00:00" is no address; leave it out for a random one`},
 
-		{"gateway without path", gateway(addrs("10.1.0.1")...), `lab: interface vde0: gateway 10.1.0.1 is in no network of the addresses [10.0.0.1/24 fc00::1/64]: rtnl: add route default via 10.1.0.1 on interface 1048576: network is unreachable (Nexthop has invalid gateway)`},
-		{"gateway without path, IPv6", gateway(addrs("fc01::1")...), `lab: interface vde0: gateway fc01::1 is in no network of the addresses [10.0.0.1/24 fc00::1/64]: rtnl: add route default via fc01::1 on interface 1048576: no route to host (…)`},
-		{"gateway without address", with(Interface{Gateways: addrs("10.0.0.2")}), `lab: interface vde0: gateway 10.0.0.2 is in no network of the addresses []: rtnl: add route default via 10.0.0.2 on interface 1048576: network is unreachable (Nexthop has invalid gateway)`},
-		{"gateway, broadcast", gateway(addrs("10.0.0.255")...), `lab: interface vde0: rtnl: add route default via 10.0.0.255 on interface 1048576: invalid argument (…)`},
-		{"gateways of two interfaces", two(Interface{Addrs: prefixes("10.0.0.1/24"), Gateways: addrs("10.0.0.2")}, Interface{Addrs: prefixes("10.1.0.1/24"), Gateways: addrs("10.1.0.2")}), `lab: interface 1: gateway 10.1.0.2: interface 0 has the default route of its family already; add others by RTNL, with a metric`},
-		{"gateways of two interfaces, IPv6", two(Interface{Addrs: prefixes("fc00::1/64"), Gateways: addrs("fc00::2")}, Interface{Addrs: prefixes("fc01::1/64"), Gateways: addrs("fc01::2")}), `lab: interface 1: gateway fc01::2: interface 0 has the default route of its family already; add others by RTNL, with a metric`},
-		{"two gateways", gateway(addrs("10.0.0.2", "10.0.0.3")...), `lab: interface 0: gateways 10.0.0.2 and 10.0.0.3: one default route a family`},
+		{"gateway without path", gateway(testenv.Addrs("10.1.0.1")...), `lab: interface vde0: gateway 10.1.0.1 is in no network of the addresses [10.0.0.1/24 fc00::1/64]: rtnl: add route default via 10.1.0.1 on interface 1048576: network is unreachable (Nexthop has invalid gateway)`},
+		{"gateway without path, IPv6", gateway(testenv.Addrs("fc01::1")...), `lab: interface vde0: gateway fc01::1 is in no network of the addresses [10.0.0.1/24 fc00::1/64]: rtnl: add route default via fc01::1 on interface 1048576: no route to host (…)`},
+		{"gateway without address", with(Interface{Gateways: testenv.Addrs("10.0.0.2")}), `lab: interface vde0: gateway 10.0.0.2 is in no network of the addresses []: rtnl: add route default via 10.0.0.2 on interface 1048576: network is unreachable (Nexthop has invalid gateway)`},
+		{"gateway, broadcast", gateway(testenv.Addrs("10.0.0.255")...), `lab: interface vde0: rtnl: add route default via 10.0.0.255 on interface 1048576: invalid argument (…)`},
+		{"gateways of two interfaces", two(Interface{Addrs: testenv.Prefixes("10.0.0.1/24"), Gateways: testenv.Addrs("10.0.0.2")}, Interface{Addrs: testenv.Prefixes("10.1.0.1/24"), Gateways: testenv.Addrs("10.1.0.2")}), `lab: interface 1: gateway 10.1.0.2: interface 0 has the default route of its family already; add others by RTNL, with a metric`},
+		{"gateways of two interfaces, IPv6", two(Interface{Addrs: testenv.Prefixes("fc00::1/64"), Gateways: testenv.Addrs("fc00::2")}, Interface{Addrs: testenv.Prefixes("fc01::1/64"), Gateways: testenv.Addrs("fc01::2")}), `lab: interface 1: gateway fc01::2: interface 0 has the default route of its family already; add others by RTNL, with a metric`},
+		{"two gateways", gateway(testenv.Addrs("10.0.0.2", "10.0.0.3")...), `lab: interface 0: gateways 10.0.0.2 and 10.0.0.3: one default route a family`},
 		{"zero gateway", gateway(netip.Addr{}), `lab: interface 0: a gateway is the zero Addr: give the address of a router`},
-		{"unspecified gateway", gateway(addrs("0.0.0.0")...), `lab: interface 0: gateway 0.0.0.0 is not the address of a host`},
-		{"multicast gateway", gateway(addrs("224.0.0.1")...), `lab: interface 0: gateway 224.0.0.1 is not the address of a host`},
-		{"mapped gateway", gateway(addrs("::ffff:10.0.0.2")...), `lab: interface 0: gateway ::ffff:10.0.0.2 is IPv4 written as IPv6: write it as 10.0.0.2`},
-		{"own gateway", gateway(addrs("10.0.0.1")...), `lab: interface 0: gateway 10.0.0.1 is the interface's own address`},
-		{"gateway's zone", gateway(addrs("fe80::1%eth9")...), `lab: interface 0: gateway fe80::1%eth9: its zone is another interface, this is vde0`},
-		{"gateway, down", with(Interface{Down: true, Gateways: addrs("10.0.0.2")}), `lab: interface 0: gateway 10.0.0.2 needs the interface up`},
+		{"unspecified gateway", gateway(testenv.Addrs("0.0.0.0")...), `lab: interface 0: gateway 0.0.0.0 is not the address of a host`},
+		{"multicast gateway", gateway(testenv.Addrs("224.0.0.1")...), `lab: interface 0: gateway 224.0.0.1 is not the address of a host`},
+		{"mapped gateway", gateway(testenv.Addrs("::ffff:10.0.0.2")...), `lab: interface 0: gateway ::ffff:10.0.0.2 is IPv4 written as IPv6: write it as 10.0.0.2`},
+		{"own gateway", gateway(testenv.Addrs("10.0.0.1")...), `lab: interface 0: gateway 10.0.0.1 is the interface's own address`},
+		{"gateway's zone", gateway(testenv.Addrs("fe80::1%eth9")...), `lab: interface 0: gateway fe80::1%eth9: its zone is another interface, this is vde0`},
+		{"gateway, down", with(Interface{Down: true, Gateways: testenv.Addrs("10.0.0.2")}), `lab: interface 0: gateway 10.0.0.2 needs the interface up`},
 
 		{"zero server", dns(DNS{Servers: []netip.AddrPort{{}}}), `stack: dns: Servers: a server without an address`},
 		{"unspecified server", dns(DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:53")}}), `stack: dns: Servers: 0.0.0.0 is not the address of a server`},

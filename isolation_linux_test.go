@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 )
@@ -90,7 +91,7 @@ func TestZones(t *testing.T) {
 func TestLocalAddrZone(t *testing.T) {
 	six := netip.MustParseAddr("fe80::b%vde0")
 	s, err := New(t.Context(), Config{
-		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: prefixes("fe80::a/64", "fe80::b/64")}},
+		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("fe80::a/64", "fe80::b/64")}},
 		DNS:        DNS{Hosts: map[string][]netip.Addr{"b": {six}}},
 	})
 	if err != nil {
@@ -149,8 +150,8 @@ func TestLocalAddrZone(t *testing.T) {
 func TestUnscoped(t *testing.T) {
 	lab := [2]string{"mem://" + t.Name() + "0", "mem://" + t.Name() + "1"}
 	s, err := New(t.Context(), Config{Interfaces: []Interface{
-		{VNL: lab[0], Name: "lab0", Addrs: prefixes("10.0.0.1/24")},
-		{VNL: lab[1], Name: "lab1", Addrs: prefixes("10.0.1.1/24")},
+		{VNL: lab[0], Name: "lab0", Addrs: testenv.Prefixes("10.0.0.1/24")},
+		{VNL: lab[1], Name: "lab1", Addrs: testenv.Prefixes("10.0.1.1/24")},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -220,8 +221,8 @@ func TestUnscoped(t *testing.T) {
 // 64 bits, of which the kernel makes routes of that length.
 func TestUnscopedPrefixes(t *testing.T) {
 	s, err := New(t.Context(), Config{Interfaces: []Interface{
-		{VNL: "mem://" + t.Name() + "0", Name: "lab0", Addrs: prefixes("fe80::a/80", "fe80:1::a/10", "fe80:2::a/128")},
-		{VNL: "mem://" + t.Name() + "1", Name: "lab1", Addrs: prefixes("fe80::a/96", "fe80:3::a/48")},
+		{VNL: "mem://" + t.Name() + "0", Name: "lab0", Addrs: testenv.Prefixes("fe80::a/80", "fe80:1::a/10", "fe80:2::a/128")},
+		{VNL: "mem://" + t.Name() + "1", Name: "lab1", Addrs: testenv.Prefixes("fe80::a/96", "fe80:3::a/48")},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -273,8 +274,8 @@ func TestZonesElsewhere(t *testing.T) {
 	}()
 	s, err := New(t.Context(), Config{
 		Interfaces: []Interface{
-			{VNL: lab[0], Name: "lab0", Addrs: prefixes("fe80::a/64")},
-			{VNL: lab[1], Name: "lab1", Addrs: prefixes("fe80::a/64")},
+			{VNL: lab[0], Name: "lab0", Addrs: testenv.Prefixes("fe80::a/64")},
+			{VNL: lab[1], Name: "lab1", Addrs: testenv.Prefixes("fe80::a/64")},
 		},
 		DNS: DNS{
 			Servers: []netip.AddrPort{netip.MustParseAddrPort("[fe80::53%lab1]:53")},
@@ -469,8 +470,8 @@ func TestHostDecidesNothing(t *testing.T) {
 		}()
 	}
 	s, err := New(t.Context(), Config{
-		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: prefixes("10.0.0.3/24", "fc00::1:3/64")}},
-		DNS:        DNS{Hosts: map[string][]netip.Addr{"server": addrs("10.0.0.1", "fc00::1:1"), "here": addrs("10.0.0.3")}},
+		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("10.0.0.3/24", "fc00::1:3/64")}},
+		DNS:        DNS{Hosts: map[string][]netip.Addr{"server": testenv.Addrs("10.0.0.1", "fc00::1:1"), "here": testenv.Addrs("10.0.0.3")}},
 	})
 	if err != nil {
 		t.Fatal(err)

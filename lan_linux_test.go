@@ -6,11 +6,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
 func TestLAN(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	vnl := "lan://" + t.Name()
 	var stacks []*Stack
 	for i := range 3 {
@@ -43,8 +45,8 @@ func TestLAN(t *testing.T) {
 		t.Errorf("a plug on it: %v", err)
 	}
 	mixed, err := New(t.Context(), Config{Interfaces: []Interface{
-		{VNL: vnl, Addrs: prefixes("10.0.0.7/24"), MTU: 9000},
-		{VNL: "mem://" + t.Name(), Addrs: prefixes("10.1.0.7/24")},
+		{VNL: vnl, Addrs: testenv.Prefixes("10.0.0.7/24"), MTU: 9000},
+		{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("10.1.0.7/24")},
 		{VNL: vnl + "-other", Name: "x0", Down: true},
 	}})
 	if err != nil {

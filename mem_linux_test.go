@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/memnet"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +34,7 @@ func onNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
 	onKernelNetworks(t, test)
 	t.Run("mem in user space", func(t *testing.T) {
 		inUserSpace(t)
-		leaks(t)
+		netnstest.NoLeaks(t)
 		test(t, "mem://"+t.Name())
 	})
 }
@@ -41,7 +43,7 @@ func onNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
 func onKernelNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
 	for _, scheme := range []string{"lan", "mem"} {
 		t.Run(scheme, func(t *testing.T) {
-			leaks(t)
+			netnstest.NoLeaks(t)
 			test(t, scheme+"://"+t.Name())
 		})
 	}
@@ -210,7 +212,7 @@ func TestFirstFrame(t *testing.T) {
 
 // TestUplink has plugs come and go beside stacks.
 func TestUplink(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	vnl := "mem://" + t.Name()
 	a, b := open(t, vnl, "10.0.0.1/24"), open(t, vnl, "10.0.0.2/24")
 	as, bs := newSpeaker(t, a), newSpeaker(t, b)
@@ -262,7 +264,7 @@ func TestUplink(t *testing.T) {
 // TestUplinkVLAN sends tagged frames both ways: the kernel keeps the tag beside
 // the packet.
 func TestUplinkVLAN(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	vnl := "mem://" + t.Name()
 	s := open(t, vnl, "10.0.0.1/24")
 	f, err := s.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
@@ -326,12 +328,12 @@ func TestUplinkStream(t *testing.T) {
 	for _, mtu := range []int{1500, 9216} {
 		for _, addr := range []string{"10.0.0.%d/24", "fc00::1:%d/64"} {
 			t.Run(fmt.Sprintf("%d %s", mtu, addr), func(t *testing.T) {
-				leaks(t)
+				netnstest.NoLeaks(t)
 				var ends [2]vdeplug.Conn
 				var stacks [2]*Stack
 				for i := range ends {
 					vnl := fmt.Sprintf("mem://%s/%d", t.Name(), i)
-					s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu, Addrs: prefixes(fmt.Sprintf(addr, i+1))}}})
+					s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu, Addrs: testenv.Prefixes(fmt.Sprintf(addr, i+1))}}})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -414,7 +416,7 @@ func TestMixedMTU(t *testing.T) {
 		var stacks []*Stack
 		for i, mtu := range []int{1280, 1500, vdeplug.MaxMTU, vdeplug.MaxMTU} {
 			s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu,
-				MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)}, Addrs: prefixes(fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("fc00::1:%d/64", i+1))}}})
+				MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)}, Addrs: testenv.Prefixes(fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("fc00::1:%d/64", i+1))}}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -481,7 +483,7 @@ func TestMulticastBetween(t *testing.T) {
 func TestSeveral(t *testing.T) {
 	onNetworks(t, func(t *testing.T, vnl string) {
 		s, err := New(t.Context(), Config{Interfaces: []Interface{
-			{VNL: vnl, Addrs: prefixes("10.0.0.1/24")}, {VNL: vnl, Addrs: prefixes("10.1.0.1/24")}, {VNL: vnl, Addrs: prefixes("10.2.0.1/24"), Down: true},
+			{VNL: vnl, Addrs: testenv.Prefixes("10.0.0.1/24")}, {VNL: vnl, Addrs: testenv.Prefixes("10.1.0.1/24")}, {VNL: vnl, Addrs: testenv.Prefixes("10.2.0.1/24"), Down: true},
 		}})
 		if err != nil {
 			t.Fatal(err)
@@ -576,7 +578,7 @@ func TestCloseLent(t *testing.T) {
 		defer ns.Close()
 		s.Close()
 		again, err := New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd()),
-			Interfaces: []Interface{{VNL: vnl, Addrs: prefixes("10.0.0.1/24")}}})
+			Interfaces: []Interface{{VNL: vnl, Addrs: testenv.Prefixes("10.0.0.1/24")}}})
 		if err != nil {
 			t.Fatal(err)
 		}

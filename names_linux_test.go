@@ -147,7 +147,7 @@ func namesStack(t *testing.T, dns DNS) (*Stack, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
 	s, err := New(t.Context(), Config{
-		Interfaces: []Interface{{VNL: "mem://names", Addrs: prefixes("10.9.0.1/24")}},
+		Interfaces: []Interface{{VNL: "mem://names", Addrs: testenv.Prefixes("10.9.0.1/24")}},
 		DNS:        dns, Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	if err != nil {
@@ -181,7 +181,7 @@ var namesDNS = DNS{
 	Servers: []netip.AddrPort{netip.MustParseAddrPort("10.9.0.53:53"), netip.MustParseAddrPort("10.9.0.54:5353")},
 	Search:  []string{"test", "example.org"},
 	Ndots:   2,
-	Hosts:   map[string][]netip.Addr{"known.test": addrs("10.1.1.1", "10.1.1.2", "fd00::1"), "hidden.test": nil},
+	Hosts:   map[string][]netip.Addr{"known.test": testenv.Addrs("10.1.1.1", "10.1.1.2", "fd00::1"), "hidden.test": nil},
 }
 
 // TestCommandNames resolves names in a command, on a machine that has others.

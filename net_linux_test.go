@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/net/nettest"
 	"golang.org/x/sys/unix"
 )
@@ -385,8 +386,8 @@ func TestTimeouts(t *testing.T) {
 func TestHappyEyeballs(t *testing.T) {
 	a, _ := pair(t)
 	s, err := New(t.Context(), Config{
-		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: prefixes("10.0.0.3/24", "fc00::1:3/64")}},
-		DNS:        DNS{Hosts: map[string][]netip.Addr{"server": addrs("fc00::1:99", "10.0.0.1"), "dead": addrs("10.0.0.1", "fc00::1:1")}},
+		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("10.0.0.3/24", "fc00::1:3/64")}},
+		DNS:        DNS{Hosts: map[string][]netip.Addr{"server": testenv.Addrs("fc00::1:99", "10.0.0.1"), "dead": testenv.Addrs("10.0.0.1", "fc00::1:1")}},
 	})
 	if err != nil {
 		t.Fatal(err)

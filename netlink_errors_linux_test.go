@@ -8,6 +8,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 )
 
@@ -33,7 +34,7 @@ func TestNetlinkErrors(t *testing.T) {
 	}
 	defer null.Close()
 	closed.Close()
-	prefix, gw := prefixes("10.0.0.1/24", "10.9.0.0/16", "fc09::/16"), addrs("192.0.2.1")[0]
+	prefix, gw := testenv.Prefixes("10.0.0.1/24", "10.9.0.0/16", "fc09::/16"), testenv.Addrs("192.0.2.1")[0]
 	mistakes(t, "\x00", []mistake{
 		{"link", nl(func(c *rtnl.Conn, _ int) error { _, err := c.IfNameToIndex("eth9"); return err }), `rtnl: look up interface "eth9": no such device (there is no such interface)`},
 		{"index", nl(func(c *rtnl.Conn, _ int) error { return c.LinkSetUp(99) }), `rtnl: set up interface 99: no such device (there is no such interface)`},
@@ -93,10 +94,12 @@ func TestNetlinkErrors(t *testing.T) {
 		{"lifetime", nl(func(c *rtnl.Conn, i int) error { return c.AddrAdd(i, prefix[1], rtnl.Lifetime{Valid: 1}) }), `rtnl: add address 10.9.0.0/16 on interface 1048576: invalid argument (lifetime 1ns, preferred 0s)`},
 		{"label of IPv6", nl(func(c *rtnl.Conn, i int) error { return c.AddrAdd(i, prefix[2], rtnl.Label("x")) }), `rtnl: add address fc09::/16 on interface 1048576: invalid argument (only IPv4 addresses have labels)`},
 		{"route, neither gateway nor interface", nl(func(c *rtnl.Conn, _ int) error { return c.RouteAdd(prefix[1], netip.Addr{}, 0) }), `rtnl: add route 10.9.0.0/16: no such device (…)`},
-		{"route, host bits", nl(func(c *rtnl.Conn, i int) error { return c.RouteAdd(prefixes("10.9.0.1/16")[0], netip.Addr{}, i) }), `rtnl: add route 10.9.0.1/16 on interface 1048576: invalid argument (…)`},
+		{"route, host bits", nl(func(c *rtnl.Conn, i int) error {
+			return c.RouteAdd(testenv.Prefixes("10.9.0.1/16")[0], netip.Addr{}, i)
+		}), `rtnl: add route 10.9.0.1/16 on interface 1048576: invalid argument (…)`},
 		{"route, family", nl(func(c *rtnl.Conn, _ int) error { return c.RouteAdd(prefix[2], gw, 0) }), `rtnl: add route fc09::/16 via 192.0.2.1: invalid argument (gateway 192.0.2.1 is not of the family of the other address)`},
 		{"route, index", nl(func(c *rtnl.Conn, _ int) error { return c.RouteAdd(prefix[1], netip.Addr{}, 99) }), `rtnl: add route 10.9.0.0/16 on interface 99: no such device (…)`},
-		{"route, mapped gateway", nl(func(c *rtnl.Conn, _ int) error { return c.RouteAdd(prefix[1], addrs("::ffff:10.0.0.2")[0], 0) }), `rtnl: add route 10.9.0.0/16 via ::ffff:10.0.0.2: invalid argument (gateway ::ffff:10.0.0.2: an IPv4 address in IPv6 form, use Unmap)`},
+		{"route, mapped gateway", nl(func(c *rtnl.Conn, _ int) error { return c.RouteAdd(prefix[1], testenv.Addrs("::ffff:10.0.0.2")[0], 0) }), `rtnl: add route 10.9.0.0/16 via ::ffff:10.0.0.2: invalid argument (gateway ::ffff:10.0.0.2: an IPv4 address in IPv6 form, use Unmap)`},
 		{"route, source", nl(func(c *rtnl.Conn, i int) error { return c.RouteAdd(prefix[1], netip.Addr{}, i, rtnl.Source(gw)) }), `rtnl: add route 10.9.0.0/16 on interface 1048576: invalid argument (…)`},
 		{"route twice", nl(func(c *rtnl.Conn, i int) error { return c.RouteAdd(prefix[0].Masked(), netip.Addr{}, i) }), `rtnl: add route 10.0.0.0/24 on interface 1048576: file exists (…)`},
 		{"neighbour, zero", nl(func(c *rtnl.Conn, i int) error { return c.NeighborAdd(rtnl.Neighbor{IfIndex: i}) }), `rtnl: add neighbour invalid IP on interface 1048576: invalid argument (the address is not valid)`},

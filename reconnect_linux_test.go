@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -73,7 +74,7 @@ func (p *program) hold() {
 // awaitSwitch waits until a switch takes plugs.
 func awaitSwitch(t *testing.T, dir string) {
 	t.Helper()
-	eventually(t, "a switch in "+dir, func() bool {
+	testenv.Eventually(t, "a switch in "+dir, func() bool {
 		c, err := net.Dial("unix", filepath.Join(dir, "ctl"))
 		if err == nil {
 			c.Close()
@@ -104,7 +105,7 @@ func openLogged(t *testing.T, vnl, addr string) (*Stack, *logged) {
 	t.Helper()
 	log := &logged{}
 	s, err := New(t.Context(), Config{
-		Interfaces: []Interface{{VNL: vnl, Addrs: prefixes(addr)}},
+		Interfaces: []Interface{{VNL: vnl, Addrs: testenv.Prefixes(addr)}},
 		Logger:     slog.New(slog.NewTextHandler(log, nil)),
 	})
 	if err != nil {
@@ -185,7 +186,7 @@ func startUpload(t *testing.T, from, to *Stack) *upload {
 func (x *upload) passes(what string, meanwhile ...func()) {
 	x.t.Helper()
 	goal := x.received.Load() + 1<<20
-	eventually(x.t, what, func() bool {
+	testenv.Eventually(x.t, what, func() bool {
 		for _, f := range meanwhile {
 			f()
 		}
@@ -253,7 +254,7 @@ func TestReconnect(t *testing.T) {
 	} {
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 			t.Run(tt.name+", "+sig.String(), func(t *testing.T) {
-				leaks(t)
+				netnstest.NoLeaks(t)
 				dir := filepath.Join(shortDir(t), "net")
 				r := tt.make(t, dir)
 				from, log := openLogged(t, r.from, "10.0.0.1/24")
@@ -267,7 +268,7 @@ func TestReconnect(t *testing.T) {
 					killCommands(t, dir)
 					if !r.steady {
 						for _, s := range []*Stack{from, to} {
-							eventually(t, "the end of the network", func() bool { return s.Stats().Interfaces[0].Err != nil || s.Stats().Interfaces[0].Reconnects > n })
+							testenv.Eventually(t, "the end of the network", func() bool { return s.Stats().Interfaces[0].Err != nil || s.Stats().Interfaces[0].Reconnects > n })
 						}
 					}
 					if sig == syscall.SIGKILL && r.remove {
@@ -325,7 +326,7 @@ func killCommands(t *testing.T, dir string) {
 
 // TestReconnectCommand kills the command of a network itself.
 func TestReconnectCommand(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	dir := filepath.Join(shortDir(t), "net")
 	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
 	awaitSwitch(t, dir)
@@ -344,7 +345,7 @@ func TestReconnectCommand(t *testing.T) {
 		if err := syscall.Kill(pid, sig); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "another command", func() bool { return from.Stats().Interfaces[0].Reconnects == uint64(n)+1 })
+		testenv.Eventually(t, "another command", func() bool { return from.Stats().Interfaces[0].Reconnects == uint64(n)+1 })
 		x.passes("the rest")
 	}
 	x.complete()
@@ -357,7 +358,7 @@ func TestReconnectCommand(t *testing.T) {
 
 // TestReconnectNever has networks that cannot come back, or are not to.
 func TestReconnectNever(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	dir := filepath.Join(shortDir(t), "net")
 	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
 	awaitSwitch(t, dir)
@@ -369,7 +370,7 @@ func TestReconnectNever(t *testing.T) {
 	}
 	pair, log := openLogged(t, fmt.Sprintf("seqpacket://%d", fds[0]), "10.0.0.1/24")
 	unix.Close(fds[1])
-	eventually(t, "the end of the socket", func() bool {
+	testenv.Eventually(t, "the end of the socket", func() bool {
 		st := pair.Stats().Interfaces[0]
 		return st.Err != nil && !st.Reconnecting
 	})
@@ -384,7 +385,7 @@ func TestReconnectNever(t *testing.T) {
 	refused, log := openLogged(t, dir, "10.0.0.4/24")
 	sw.end(syscall.SIGTERM)
 	for _, s := range []*Stack{once, refused} {
-		eventually(t, "the end of the switch", func() bool { return s.Stats().Interfaces[0].Err != nil })
+		testenv.Eventually(t, "the end of the switch", func() bool { return s.Stats().Interfaces[0].Err != nil })
 	}
 	if st := once.Stats().Interfaces[0]; st.Reconnecting {
 		t.Errorf("%+v", st)
@@ -393,7 +394,7 @@ func TestReconnectNever(t *testing.T) {
 		if err := os.Mkdir(dir, 0); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the end of the attempts", func() bool {
+		testenv.Eventually(t, "the end of the attempts", func() bool {
 			st := refused.Stats().Interfaces[0]
 			return !st.Reconnecting && strings.Contains(fmt.Sprint(st.Err), "permission denied")
 		})
@@ -419,7 +420,7 @@ func TestReconnectNever(t *testing.T) {
 
 // TestReconnectClose closes stacks whose networks are gone.
 func TestReconnectClose(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	dir := filepath.Join(shortDir(t), "net")
 	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
 	awaitSwitch(t, dir)
@@ -430,7 +431,7 @@ func TestReconnectClose(t *testing.T) {
 	}
 	sw.end(syscall.SIGKILL)
 	for _, s := range stacks {
-		eventually(t, "an end", func() bool { return s.Stats().Interfaces[0].Err != nil || s.Stats().Interfaces[0].Reconnects > 0 })
+		testenv.Eventually(t, "an end", func() bool { return s.Stats().Interfaces[0].Err != nil || s.Stats().Interfaces[0].Reconnects > 0 })
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}

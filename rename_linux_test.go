@@ -2,12 +2,15 @@ package vdestack
 
 import (
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // TestRename exchanges the names of interfaces of each kind: counters and the
 // emulator are those of the interface, not of the name.
 func TestRename(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	vnl := "mem://" + t.Name()
 	for _, tt := range []struct {
 		name  string
@@ -21,7 +24,7 @@ func TestRename(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			first, second := tt.iface, Interface{}
-			first.Addrs, second.Addrs = prefixes("10.0.0.1/24"), prefixes("10.0.1.1/24")
+			first.Addrs, second.Addrs = testenv.Prefixes("10.0.0.1/24"), testenv.Prefixes("10.0.1.1/24")
 			s, err := New(t.Context(), Config{Interfaces: []Interface{first, second}})
 			if err != nil {
 				t.Fatal(err)

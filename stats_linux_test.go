@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/stack"
 )
 
@@ -22,7 +23,7 @@ func TestStatsTruth(t *testing.T) {
 				t.Run(fmt.Sprintf("%s on %s without %#x", name, kind, o), func(t *testing.T) {
 					inUserSpace(t)
 					make := func(addr string) *Stack {
-						s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Kind: kind, NoOffload: o, Addrs: prefixes(addr)}}})
+						s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Kind: kind, NoOffload: o, Addrs: testenv.Prefixes(addr)}}})
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -39,7 +40,7 @@ func TestStatsTruth(t *testing.T) {
 							t.Logf("sent %+v, received %+v", sent, got)
 						}
 					}()
-					eventually(t, "all that is sent has arrived", func() bool {
+					testenv.Eventually(t, "all that is sent has arrived", func() bool {
 						sent, got = a.Stats().Interfaces[0], b.Stats().Interfaces[0]
 						return sent.TxFrames > 0 && got.RxFrames+got.RxDropped == sent.TxFrames && (got.RxDropped > 0 || got.RxBytes == sent.TxBytes)
 					})
@@ -88,7 +89,7 @@ func echo(t *testing.T, a, b *Stack) {
 func TestStatsDropped(t *testing.T) {
 	for _, kind := range kinds {
 		for _, never := range []bool{false, true} {
-			s, err := New(t.Context(), Config{Interfaces: []Interface{{Kind: kind, NoReconnect: never, Addrs: prefixes("10.0.0.1/24", "fc00::1/64")}}})
+			s, err := New(t.Context(), Config{Interfaces: []Interface{{Kind: kind, NoReconnect: never, Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64")}}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -4,13 +4,14 @@ import (
 	"os"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"golang.org/x/sys/unix"
 )
 
 // TestSettingOfSockets makes sockets as quickly as it can, so that some are kept
 // ready, and changes a setting with which they begin.
 func TestSettingOfSockets(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	s := open(t, "")
 	v6only := func() (v int) {
 		t.Helper()

@@ -11,7 +11,9 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/teardown"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,7 +51,7 @@ func taps(t *testing.T) (n int) {
 // interfaces. When Close has returned the plug has left its network, calls have
 // returned and the namespace makes no more sockets.
 func TestCloseReturns(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	dir := shortDir(t)
 	release := busy(t)
 	for i := range 3 {
@@ -98,11 +100,11 @@ func TestCloseReturns(t *testing.T) {
 // TestNewFailsAtOnce has New fail after it made an interface, which is removed
 // later.
 func TestNewFailsAtOnce(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	release := busy(t)
 	_, err := New(t.Context(), Config{Interfaces: []Interface{
-		{VNL: "null://", Addrs: prefixes("10.0.0.1/24")},
-		{VNL: "null://", Addrs: prefixes("10.0.0.1/24"), Gateways: addrs("10.9.9.9")},
+		{VNL: "null://", Addrs: testenv.Prefixes("10.0.0.1/24")},
+		{VNL: "null://", Addrs: testenv.Prefixes("10.0.0.1/24"), Gateways: testenv.Addrs("10.9.9.9")},
 	}})
 	if !errors.Is(err, unix.ENETUNREACH) {
 		t.Fatal(err)
@@ -117,7 +119,7 @@ func TestNewFailsAtOnce(t *testing.T) {
 // has joined it: the interfaces are gone when Close returns, for the namespace
 // stays, and their names are taken again.
 func TestCloseLentPlug(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	busy(t)
 	s, err := Open("null://", "10.0.0.1/24")
 	if err != nil {
@@ -145,7 +147,7 @@ func TestCloseLentPlug(t *testing.T) {
 // TestCloseConnecting keeps a socket that is not connected from before Close, and
 // connects when the interface has been dealt with: it cannot.
 func TestCloseConnecting(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	s, err := Open("null://", "10.0.0.1/24", "fc00::1:1/64")
 	if err != nil {
 		t.Fatal(err)
@@ -171,7 +173,7 @@ func TestCloseConnecting(t *testing.T) {
 	if err := unix.Connect(fds[0], &unix.SockaddrInet4{Addr: [4]byte{10, 0, 0, 2}, Port: 9}); err != unix.ENETUNREACH {
 		t.Errorf("IPv4: %v", err)
 	}
-	to := &unix.SockaddrInet6{Addr: addrs("fc00::1:2")[0].As16(), Port: 9}
+	to := &unix.SockaddrInet6{Addr: testenv.Addrs("fc00::1:2")[0].As16(), Port: 9}
 	if err := unix.Connect(fds[1], to); err != unix.ENETUNREACH && err != unix.EADDRNOTAVAIL {
 		t.Errorf("IPv6: %v", err)
 	}

@@ -38,7 +38,7 @@ func TestSocketErrors(t *testing.T) {
 	asking := func(server string) func() error {
 		return func() error {
 			s, err := New(t.Context(), Config{
-				Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: prefixes("10.0.0.2/24")}},
+				Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("10.0.0.2/24")}},
 				DNS:        DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort(server)}},
 			})
 			if err != nil {

@@ -5,15 +5,13 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
-	"github.com/vdestack/vdestack/internal/netns"
-	"github.com/vdestack/vdestack/internal/teardown"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
@@ -78,37 +76,8 @@ func checkIn(t testing.TB, s *Stack, c any) {
 	}
 }
 
-// leaks fails the test if descriptors are left behind at its end.
-func leaks(t *testing.T) {
-	t.Helper()
-	warm, err := Open("") // the helper task and its descriptors stay
-	if err != nil {
-		t.Fatal(err)
-	}
-	warm.Close()
-	count := func() map[string]int {
-		teardown.Wait()
-		netns.DropReady()
-		m := map[string]int{}
-		dir, _ := os.ReadDir("/proc/self/fd")
-		for _, d := range dir {
-			l, _ := os.Readlink(filepath.Join("/proc/self/fd", d.Name()))
-			m[strings.TrimRight(l, "0123456789[]")]++
-		}
-		return m
-	}
-	before := count()
-	t.Cleanup(func() {
-		for kind, n := range count() {
-			if n > before[kind] {
-				t.Errorf("%d descriptors of kind %q, %d before", n, kind, before[kind])
-			}
-		}
-	})
-}
-
 func TestOpen(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	lo := open(t, "")
 	if got := len(lo.Stats().Interfaces); got != 0 {
 		t.Errorf("a stack without network has %d interfaces", got)
@@ -128,8 +97,8 @@ func TestOpen(t *testing.T) {
 // TestOpenUsable looks for the routes that let packets in, which the kernel sets
 // after the addresses.
 func TestOpenUsable(t *testing.T) {
-	leaks(t)
-	addrs := addrs("10.0.0.1", "fc00::1:1", "fc00::2:1")
+	netnstest.NoLeaks(t)
+	addrs := testenv.Addrs("10.0.0.1", "fc00::1:1", "fc00::2:1")
 	var wg sync.WaitGroup
 	for range 4 { // the kernel takes longer when there is more to do
 		wg.Go(func() {
@@ -311,7 +280,7 @@ func TestStats(t *testing.T) {
 // TestSmallNetworks has the first and last addresses of networks that have no
 // address which is not of a host.
 func TestSmallNetworks(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	vnl := "mem://" + t.Name()
 	a := open(t, vnl, "10.0.0.0/31", "10.0.1.3/31", "10.0.2.0/32", "10.0.3.255/32", "10.0.4.1/24", "10.0.4.254/24", "fc00::/127", "fc00::3/127", "fc00::100/128", "fc00::1:ffff/112")
 	b := open(t, vnl, "10.0.0.1/31", "10.0.1.2/31", "fc00::1/127", "fc00::2/127")
@@ -332,12 +301,12 @@ func TestSmallNetworks(t *testing.T) {
 
 // TestInterfaces makes a stack with every setting of an interface.
 func TestInterfaces(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
 	s, err := New(t.Context(), Config{Name: "many", Interfaces: []Interface{
-		{VNL: "mem://" + t.Name(), MAC: mac, MTU: 9216, Addrs: prefixes("10.0.0.1/24", "fc00::1/64"), Gateways: addrs("10.0.0.254", "fc00::ff")},
-		{Name: "lab", MTU: 1280, Addrs: prefixes("10.1.0.1/24")},
-		{VNL: "mem://" + t.Name(), Down: true, Addrs: prefixes("10.2.0.1/24")},
+		{VNL: "mem://" + t.Name(), MAC: mac, MTU: 9216, Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64"), Gateways: testenv.Addrs("10.0.0.254", "fc00::ff")},
+		{Name: "lab", MTU: 1280, Addrs: testenv.Prefixes("10.1.0.1/24")},
+		{VNL: "mem://" + t.Name(), Down: true, Addrs: testenv.Prefixes("10.2.0.1/24")},
 	}})
 	if err != nil {
 		t.Fatal(err)

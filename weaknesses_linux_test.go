@@ -13,8 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
@@ -39,16 +39,6 @@ import (
 //	14 an error leaves things behind              TestNewBlocked, TestNewCancelled, lifecycle.TestLimit, permissions.TestRefusals
 //	15 an exit status is lost                     TestStatuses
 //	16 root needs user namespaces                 netns.TestWithoutUserNS
-
-// eventually waits for a condition.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not in time", what)
-		}
-	}
-}
 
 // works uses a stack without its network.
 func works(t *testing.T, s *Stack) {
@@ -114,7 +104,7 @@ func newTestPlug(t *testing.T) (*testPlug, *Stack) {
 // openOnce makes a stack that leaves a network alone that has gone.
 func openOnce(t *testing.T, vnl string, addrs ...string) *Stack {
 	t.Helper()
-	s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Addrs: prefixes(addrs...), NoReconnect: true}}})
+	s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Addrs: testenv.Prefixes(addrs...), NoReconnect: true}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,13 +135,13 @@ func (p *testPlug) Close() error {
 // TestPlugEnds has a network that ends: it is asked once more and never again,
 // and the stack works on without.
 func TestPlugEnds(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	p, s := newTestPlug(t)
 	p.frames <- make([]byte, 60)
 	before := p.recvs.Load()
 	p.err = errors.New("that was it")
 	close(p.frames)
-	eventually(t, "the end of the network", func() bool { return s.Stats().Interfaces[0].Err != nil })
+	testenv.Eventually(t, "the end of the network", func() bool { return s.Stats().Interfaces[0].Err != nil })
 	if err := s.Stats().Interfaces[0].Err; !errors.Is(err, p.err) {
 		t.Errorf("the network has ended with %v", err)
 	}
@@ -170,7 +160,7 @@ func TestPlugEnds(t *testing.T) {
 		"cmd://sh -c 'exec >&- 2>&-; exec sleep 1000'": "has closed its output",
 	} {
 		s := openOnce(t, vnl, "10.0.0.1/24")
-		eventually(t, vnl, func() bool { return s.Stats().Interfaces[0].Err != nil })
+		testenv.Eventually(t, vnl, func() bool { return s.Stats().Interfaces[0].Err != nil })
 		if err := s.Stats().Interfaces[0].Err; !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want that it %s", vnl, err, want)
 		}
@@ -202,7 +192,7 @@ func startSwitch(t *testing.T, path string) (end func()) {
 		})
 	}
 	t.Cleanup(end)
-	eventually(t, "a switch", func() bool {
+	testenv.Eventually(t, "a switch", func() bool {
 		c, err := net.Dial("unix", filepath.Join(path, "ctl"))
 		if err == nil {
 			c.Close()
@@ -214,7 +204,7 @@ func startSwitch(t *testing.T, path string) (end func()) {
 
 // TestSwitchGone kills the switch under a stack.
 func TestSwitchGone(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	path := filepath.Join(shortDir(t), "switch")
 	end := startSwitch(t, path)
 	s := open(t, path, "10.0.0.1/24")
@@ -224,7 +214,7 @@ func TestSwitchGone(t *testing.T) {
 	}
 	end()
 	for _, s := range []*Stack{s, peer} {
-		eventually(t, "the end of the switch", func() bool { return s.Stats().Interfaces[0].Err != nil })
+		testenv.Eventually(t, "the end of the switch", func() bool { return s.Stats().Interfaces[0].Err != nil })
 		t.Log(s.Stats().Interfaces[0].Err)
 		works(t, s)
 	}
@@ -233,7 +223,7 @@ func TestSwitchGone(t *testing.T) {
 // TestPlugsLeave closes stacks on networks of every kind: nothing of them is
 // left, neither descriptors nor processes, dead or alive.
 func TestPlugsLeave(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	dir := shortDir(t)
 	end := startSwitch(t, filepath.Join(dir, "switch"))
 	defer end()
@@ -249,7 +239,7 @@ func TestPlugsLeave(t *testing.T) {
 				t.Fatal(err)
 			}
 			if strings.HasSuffix(vnl, long) {
-				eventually(t, vnl, func() bool {
+				testenv.Eventually(t, vnl, func() bool {
 					text, _ := os.ReadFile(pids)
 					return strings.Count(string(text), "\n")%2 == 0 && len(text) > 0
 				})
@@ -264,7 +254,7 @@ func TestPlugsLeave(t *testing.T) {
 		t.Fatal(err)
 	}
 	for pid := range strings.FieldsSeq(string(text)) {
-		eventually(t, "the end of process "+pid, func() bool {
+		testenv.Eventually(t, "the end of process "+pid, func() bool {
 			stat, err := os.ReadFile("/proc/" + pid + "/stat")
 			return err != nil || strings.Contains(string(stat), ") Z ") // of init, which may be slow
 		})
@@ -275,14 +265,14 @@ func TestPlugsLeave(t *testing.T) {
 
 // TestInterfaceGone takes the interface away under a stack.
 func TestInterfaceGone(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	for _, vnl := range []string{"mem://" + t.Name(), "lan://" + t.Name(), "ptp://" + filepath.Join(t.TempDir(), "p")} {
 		s := open(t, vnl, "10.0.0.1/24")
 		peer := open(t, vnl, "10.0.0.2/24")
 		if err := s.Run(t.Context(), "ip link del vde0"); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the end of the interface", func() bool { return s.Stats().Interfaces[0].Err != nil })
+		testenv.Eventually(t, "the end of the interface", func() bool { return s.Stats().Interfaces[0].Err != nil })
 		t.Log(s.Stats().Interfaces[0].Err)
 		peer.Command(t.Context(), "ping", "-c", "1", "-W", "0.1", "10.0.0.1").Run() // frames for it
 		works(t, s)
@@ -298,12 +288,12 @@ func TestInterfaceGone(t *testing.T) {
 // TestFramesRefused sends what the interface refuses: frames that are none, and
 // all while it is down. They are counted, and it goes on.
 func TestFramesRefused(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	p, s := newTestPlug(t)
 	dropped := func() uint64 { return s.Stats().Interfaces[0].RxDropped }
 	for i, frame := range [][]byte{{}, {1}, make([]byte, 13)} {
 		p.frames <- frame
-		eventually(t, fmt.Sprintf("frame of %d bytes", len(frame)), func() bool { return dropped() == uint64(i)+1 })
+		testenv.Eventually(t, fmt.Sprintf("frame of %d bytes", len(frame)), func() bool { return dropped() == uint64(i)+1 })
 	}
 	if err := s.Run(t.Context(), "ip link set vde0 down"); err != nil {
 		t.Fatal(err)
@@ -312,13 +302,13 @@ func TestFramesRefused(t *testing.T) {
 	for range 10 {
 		p.frames <- frame
 	}
-	eventually(t, "frames while it is down", func() bool { return dropped() == 13 })
+	testenv.Eventually(t, "frames while it is down", func() bool { return dropped() == 13 })
 	if err := s.Run(t.Context(), "ip link set vde0 up"); err != nil {
 		t.Fatal(err)
 	}
 	before := s.Stats().Interfaces[0].RxFrames
 	p.frames <- frame
-	eventually(t, "a frame when it is up", func() bool { return s.Stats().Interfaces[0].RxFrames == before+1 })
+	testenv.Eventually(t, "a frame when it is up", func() bool { return s.Stats().Interfaces[0].RxFrames == before+1 })
 	if err := s.Stats().Interfaces[0].Err; err != nil || dropped() != 13 {
 		t.Errorf("%d dropped, %v", dropped(), err)
 	}
@@ -328,7 +318,7 @@ func TestFramesRefused(t *testing.T) {
 // TestBesideCommand does everything in stacks where a command runs, one of them
 // without a network.
 func TestBesideCommand(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	for _, vnl := range []string{"", "mem://" + t.Name()} {
 		s := open(t, vnl)
 		c := s.Command(t.Context(), "cat")
@@ -356,7 +346,7 @@ func TestBesideCommand(t *testing.T) {
 
 // TestStatuses has many commands end at once: each has its own status.
 func TestStatuses(t *testing.T) {
-	leaks(t)
+	netnstest.NoLeaks(t)
 	s := open(t, "")
 	r, w, err := os.Pipe()
 	if err != nil {

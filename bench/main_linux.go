@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv/loopback"
+	"github.com/vdestack/vdestack/internal/testenv/private"
 	"golang.org/x/sys/unix"
 )
 
@@ -56,10 +58,10 @@ func main() {
 	runtime.LockOSThread() // see process
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	if os.Getenv(stage) == "" {
+	if os.Getenv(private.Stage) == "" {
 		os.Exit(outside(ctx, b.only))
 	}
-	if err := private(); err != nil {
+	if _, _, err := private.Enter(ctx, 0, loopback.Up); err != nil {
 		fatal(err)
 	}
 	if b.built, err = inherit(); err != nil {
@@ -80,7 +82,7 @@ func outside(ctx context.Context, only *regexp.Regexp) (status int) {
 		fatal(err)
 	}
 	defer built.remove()
-	if status, err = respawn(ctx); err != nil {
+	if _, status, err = private.Enter(ctx, 0, loopback.Up); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
 	return status

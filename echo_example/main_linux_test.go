@@ -17,14 +17,8 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// asProgram makes the test binary run as the program itself.
-const asProgram = "ECHO_EXAMPLE_TEST_MAIN"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
-		os.Exit(0)
-	}
+	testenv.Programs["echo_example"] = main
 	testenv.Main(m)
 }
 
@@ -35,16 +29,9 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 	} else {
 		s.Close()
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, exe, args...)
-	// The race detector would keep the program for a second at its end.
-	cmd.Env = append(os.Environ(), asProgram+"=1", "GORACE=atexit_sleep_ms=0")
-	return cmd
+	return testenv.Program(ctx, t, "echo_example", args...)
 }
 
 // TestAlone runs the program as a new user does.

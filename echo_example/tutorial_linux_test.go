@@ -11,15 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 )
-
-// patience bounds what takes a moment.
-const patience = 30 * time.Second
 
 // TestTutorialLines goes through the tutorial of libvdestack: what each of its two
 // servers has, and what is typed in the second terminal, line by line.
@@ -129,7 +125,7 @@ func await(t *testing.T, s *vdestack.Stack, prefix string) func() {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nl.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Timeout)
 	events := nl.Watch(ctx)
 	return func() {
 		t.Helper()
@@ -198,7 +194,7 @@ func talk(t *testing.T, s *vdestack.Stack, line string) {
 	t.Helper()
 	args := strings.Fields(line)
 	testenv.Need(t, args[0], "netcat-openbsd")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Timeout)
 	defer cancel()
 	cmd := s.Command(ctx, args[0], args[1:]...)
 	in, err := cmd.StdinPipe()

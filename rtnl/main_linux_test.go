@@ -11,22 +11,17 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
 )
 
-// serverEnv makes the test binary a socket server, see serve.
-const serverEnv = "RTNL_TEST_SERVER"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(serverEnv) != "" {
+	testenv.Programs["server"] = func() {
 		if err := serve(3); err != nil {
 			fmt.Fprintln(os.Stderr, "socket server:", err)
 			os.Exit(1)
 		}
-		os.Exit(0)
 	}
 	testenv.Main(m)
 }
@@ -101,7 +96,7 @@ func startServer() {
 	theirs := os.NewFile(uintptr(pair[1]), "server")
 	defer theirs.Close()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), serverEnv+"=1")
+	cmd.Env = append(os.Environ(), testenv.ProgramVariable+"=server")
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{

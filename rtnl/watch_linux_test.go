@@ -14,37 +14,16 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
 )
 
-// leaks fails the test if it leaves goroutines or descriptors behind.
-func leaks(t *testing.T) {
+// noLeaks fails the test if it leaves goroutines or descriptors behind.
+func noLeaks(t *testing.T) {
 	t.Helper()
 	newNamespace(t) // the server is there from now on
-	goroutines, fds := runtime.NumGoroutine(), openFiles(t)
-	t.Cleanup(func() {
-		for range 500 {
-			if runtime.NumGoroutine() <= goroutines && openFiles(t) <= fds {
-				return
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		stacks := make([]byte, 1<<16)
-		stacks = stacks[:runtime.Stack(stacks, true)]
-		t.Errorf("%d goroutines and %d descriptors, there were %d and %d\n%s",
-			runtime.NumGoroutine(), openFiles(t), goroutines, fds, stacks)
-	})
-}
-
-func openFiles(t *testing.T) int {
-	t.Helper()
-	fds, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(fds)
+	testenv.NoLeaks(t)
 }
 
 // describe gives an event in one line.
@@ -75,7 +54,7 @@ func timeout(t *testing.T) context.Context {
 // TestWatch sees all changes since the call in their order, those before the
 // loop too.
 func TestWatch(t *testing.T) {
-	leaks(t)
+	noLeaks(t)
 	c, _ := dial(t)
 	events := c.Watch(timeout(t))
 
@@ -176,7 +155,7 @@ func TestWatchEnds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			leaks(t)
+			noLeaks(t)
 			c, _ := dial(t)
 			ctx, cancel := context.WithCancel(timeout(t))
 			defer cancel()
@@ -185,7 +164,7 @@ func TestWatchEnds(t *testing.T) {
 		})
 	}
 	t.Run("after Close", func(t *testing.T) {
-		leaks(t)
+		noLeaks(t)
 		c, _ := dial(t)
 		check(t, c.Close())
 		if err := drain(c.Watch(t.Context())); !errors.Is(err, net.ErrClosed) {
@@ -193,7 +172,7 @@ func TestWatchEnds(t *testing.T) {
 		}
 	})
 	t.Run("context done before", func(t *testing.T) {
-		leaks(t)
+		noLeaks(t)
 		c, _ := dial(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -233,7 +212,7 @@ func TestWatchOverrun(t *testing.T) {
 
 // TestDialLeaks opens and closes connections to makers of all sorts.
 func TestDialLeaks(t *testing.T) {
-	leaks(t)
+	noLeaks(t)
 	ns := newNamespace(t)
 	defer ns.f.Close()
 	makers := map[string]rtnl.SocketMaker{

@@ -51,12 +51,12 @@ func TestForwardTCP(t *testing.T) {
 				fmt.Fprint(c, host, " ", port, " ")
 				io.Copy(c, c)
 			}()
-			c, err := (&net.Dialer{Timeout: patience}).Dial("tcp", tt.host)
+			c, err := (&net.Dialer{Timeout: testenv.Timeout}).Dial("tcp", tt.host)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(patience))
+			c.SetDeadline(time.Now().Add(testenv.Timeout))
 			fmt.Fprint(c, "hello")
 			c.(*net.TCPConn).CloseWrite()
 			_, port, _ := net.SplitHostPort(c.LocalAddr().String())
@@ -79,7 +79,7 @@ func TestForwardNobody(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(testenv.Timeout))
 		if _, err := io.ReadAll(c); err == nil || os.IsTimeout(err) {
 			t.Errorf("%s: got %v, want a reset", addr, err)
 		}
@@ -120,7 +120,7 @@ func TestForwardUDP(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(patience))
+				c.SetDeadline(time.Now().Add(testenv.Timeout))
 				fmt.Fprint(c, i)
 				buf := make([]byte, 100)
 				n, err := c.Read(buf)
@@ -172,7 +172,7 @@ func TestServices(t *testing.T) {
 			t.Errorf("%s: %v", tt.addr, err)
 			continue
 		}
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(testenv.Timeout))
 		fmt.Fprint(c, "hello")
 		c.(*net.TCPConn).CloseWrite()
 		if got, err := io.ReadAll(c); err != nil || string(got) != tt.want {
@@ -237,7 +237,7 @@ func ask(st *vdestack.Stack, ctx context.Context, network string, server netip.A
 	defer c.Close()
 	got, err := exchange(c, network, time.Second)
 	if os.IsTimeout(err) {
-		got, err = exchange(c, network, patience)
+		got, err = exchange(c, network, testenv.Timeout)
 	}
 	return got, err
 }
@@ -404,7 +404,7 @@ func TestUnreachable(t *testing.T) {
 					if tt.network == "udp" {
 						wantErrors(t, c.(*net.UDPConn))
 					}
-					c.SetDeadline(time.Now().Add(patience))
+					c.SetDeadline(time.Now().Add(testenv.Timeout))
 					fmt.Fprint(c, "hello")
 					_, err = c.Read(make([]byte, 1))
 				}

@@ -13,14 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-
-	"github.com/vdestack/vdestack"
-	"github.com/vdestack/vdestack/internal/packet"
-	"github.com/vdestack/vdestack/vdeplug"
 )
 
 // frameUDP is a frame of a guest.
@@ -99,7 +99,7 @@ func stillServes(t *testing.T, n *nat, echo netip.AddrPort) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	buf := make([]byte, 100)
 	// What is left of before may fill the queues, so it is asked until there is an
 	// answer.
@@ -107,7 +107,7 @@ func stillServes(t *testing.T, n *nat, echo netip.AddrPort) {
 		if _, err := c.Write([]byte("still there")); err != nil {
 			t.Fatal(err)
 		}
-		c.SetReadDeadline(time.Now().Add(patience / 20))
+		c.SetReadDeadline(time.Now().Add(time.Second))
 		if size, err := c.Read(buf); err == nil {
 			if string(buf[:size]) != "still there" {
 				t.Errorf("got %q", buf[:size])
@@ -196,7 +196,7 @@ func dialEcho(t *testing.T, st *vdestack.Stack, server netip.AddrPort) net.Conn 
 
 func useEcho(t *testing.T, c net.Conn) {
 	t.Helper()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	buf := make([]byte, 5)
 	fmt.Fprint(c, "hello")
 	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "hello" {
@@ -249,7 +249,7 @@ func TestHalfOpenAge(t *testing.T) {
 	n.conns.mu.Unlock()
 	const crowd = 10
 	flood(t, n, netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), server.Port()), crowd)
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Timeout); ; time.Sleep(time.Millisecond) {
 		n.conns.mu.Lock()
 		left, made, asked := n.conns.places, n.conns.made.Len(), len(n.conns.asked)
 		n.conns.mu.Unlock()

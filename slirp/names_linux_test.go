@@ -221,7 +221,7 @@ func TestSilentNameReturns(t *testing.T) {
 		second, asked := silentServer(t)
 		fakeNames(t, n, first, second)
 		silentSince(n, "udp", first, probeInterval)
-		if got, err := askOnce(st, bounded(t), "udp", patience); err != nil || got != "192.0.2.7" {
+		if got, err := askOnce(st, bounded(t), "udp", testenv.Timeout); err != nil || got != "192.0.2.7" {
 			t.Errorf("got %q, %v", got, err)
 		}
 		wantFirst(t, n, "udp", first)
@@ -238,7 +238,7 @@ func TestSilentNameReturns(t *testing.T) {
 		second := dnsServer(t, "127.0.0.1")
 		fakeNames(t, n, first, second)
 		silentSince(n, "tcp", first, probeInterval)
-		if got, err := askOnce(st, bounded(t), "tcp", patience); err != nil || got != "192.0.2.7" {
+		if got, err := askOnce(st, bounded(t), "tcp", testenv.Timeout); err != nil || got != "192.0.2.7" {
 			t.Errorf("got %q, %v", got, err)
 		}
 		select {
@@ -263,7 +263,7 @@ func TestNameUnreachable(t *testing.T) {
 	st := guestOn(t, n, "10.0.2.15/24")
 	fakeNames(t, n, netip.MustParseAddrPort("[2001:db8::1]:53"), dnsServer(t, "127.0.0.1"))
 	for _, network := range []string{"udp", "tcp"} {
-		if got, err := askOnce(st, bounded(t), network, patience); err != nil || got != "192.0.2.7" {
+		if got, err := askOnce(st, bounded(t), network, testenv.Timeout); err != nil || got != "192.0.2.7" {
 			t.Errorf("%s: got %q, %v", network, got, err)
 		}
 	}
@@ -276,11 +276,11 @@ func TestNameConnection(t *testing.T) {
 	st := guestOn(t, n, "10.0.2.15/24")
 	full, good := fullServer(t), dnsServer(t, "127.0.0.1")
 	fakeNames(t, n, full, good)
-	if got, err := askOnce(st, bounded(t), "tcp", patience); err != nil || got != "192.0.2.7" {
+	if got, err := askOnce(st, bounded(t), "tcp", testenv.Timeout); err != nil || got != "192.0.2.7" {
 		t.Errorf("got %q, %v", got, err)
 	}
 	wantFirst(t, n, "tcp", good)
-	if got, err := askOnce(st, bounded(t), "tcp", patience); err != nil || got != "192.0.2.7" {
+	if got, err := askOnce(st, bounded(t), "tcp", testenv.Timeout); err != nil || got != "192.0.2.7" {
 		t.Errorf("again: got %q, %v", got, err)
 	}
 }
@@ -293,7 +293,7 @@ func TestProbeQuestion(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	if _, err := io.WriteString(c, probeQuestion); err != nil {
 		t.Fatal(err)
 	}

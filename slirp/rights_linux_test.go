@@ -7,12 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
-
-// sendsRights, in the environment, makes the test binary a command that calls
-// sendRights.
-const sendsRights = "SLIRP_SENDS_RIGHTS"
 
 // sendRights sends a descriptor to a socket, and then what became of that.
 func sendRights(f *os.File) {
@@ -56,7 +53,7 @@ func TestRights(t *testing.T) {
 		defer f.Close()
 		sendRights(f)
 	}()
-	t.Setenv(sendsRights, "1")
+	t.Setenv(testenv.ProgramVariable, "sendRights")
 	for name, s := range map[string]service{"socket": {path: path}, "command": {command: []string{"/proc/self/exe"}}} {
 		t.Run(name, func(t *testing.T) {
 			c, err := s.dial(t.Context())
@@ -64,7 +61,7 @@ func TestRights(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			c.SetReadDeadline(time.Now().Add(patience))
+			c.SetReadDeadline(time.Now().Add(testenv.Timeout))
 			if got, err := io.ReadAll(c); err != nil || string(got) != unix.EPERM.Error() {
 				t.Errorf("sending a descriptor: %q, %v, want %q", got, err, unix.EPERM)
 			}

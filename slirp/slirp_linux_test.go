@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,20 +20,15 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(sendsRights) != "" {
-		sendRights(os.Stdout)
-		os.Exit(0)
-	}
+	testenv.Programs["sendRights"] = func() { sendRights(os.Stdout) }
 	testenv.Main(m)
 }
-
-// patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
 
 // guest opens a stack on a network, with the first address for guests and the
 // host as its gateway.
@@ -61,7 +55,7 @@ func guestAt(t testing.TB, vnl string, addrs ...string) *vdestack.Stack {
 
 func bounded(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testenv.Timeout)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -94,7 +88,7 @@ func TestHTTP(t *testing.T) {
 			want := "hello " + h.loopback
 
 			client := st.HTTPClient()
-			client.Timeout = patience
+			client.Timeout = testenv.Timeout
 			resp, err := client.Get(url)
 			if err != nil {
 				t.Fatal(err)
@@ -145,7 +139,7 @@ func TestTransfer(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(patience))
+			c.SetDeadline(time.Now().Add(testenv.Timeout))
 			go func() {
 				c.Write(data)
 				c.(*net.TCPConn).CloseWrite()
@@ -178,7 +172,7 @@ func TestUDP(t *testing.T) {
 			buf := make([]byte, maxDatagram)
 			for _, size := range []int{0, 1, 1472, 1473, 9000, 40000, 65000} {
 				data := bytes.Repeat([]byte{byte(size)}, size)
-				c.SetDeadline(time.Now().Add(patience))
+				c.SetDeadline(time.Now().Add(testenv.Timeout))
 				if _, err := c.Write(data); err != nil {
 					t.Fatal(err)
 				}
@@ -303,37 +297,13 @@ func guestOn(t testing.TB, p vdeplug.Conn, addrs ...string) *vdestack.Stack {
 	return guestAt(t, "plug-of-test://"+name, addrs...)
 }
 
-// noLeaks fails the test if it leaves goroutines or descriptors behind. It is to be
-// called before anything else registers a clean-up.
+// noLeaks fails the test if it leaves goroutines or descriptors behind. Call it first:
+// its clean-up is then the last.
 func noLeaks(t *testing.T) {
 	t.Helper()
 	st := guest(t, "null://") // what all stacks share
 	st.Close()
-	goroutines, files := runtime.NumGoroutine(), descriptorsOpen(t)
-	t.Cleanup(func() {
-		deadline := time.Now().Add(patience)
-		for {
-			g, f := runtime.NumGoroutine(), descriptorsOpen(t)
-			if g <= goroutines && f <= files {
-				return
-			}
-			if time.Now().After(deadline) {
-				buf := make([]byte, 1<<20)
-				t.Errorf("%d goroutines, were %d; %d descriptors, were %d:\n%s", g, goroutines, f, files, buf[:runtime.Stack(buf, true)])
-				return
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
-	})
-}
-
-func descriptorsOpen(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
+	netnstest.NoLeaks(t)
 }
 
 // TestLeaks closes a plug that has connections in all states, a flow, a command
@@ -363,7 +333,7 @@ func TestLeaks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer command.Close()
-	command.SetDeadline(time.Now().Add(patience))
+	command.SetDeadline(time.Now().Add(testenv.Timeout))
 	if _, err := io.ReadFull(command, make([]byte, 3)); err != nil {
 		t.Fatal(err)
 	}
@@ -394,7 +364,7 @@ func TestLeaks(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer u.Close()
-		u.SetDeadline(time.Now().Add(patience))
+		u.SetDeadline(time.Now().Add(testenv.Timeout))
 		fmt.Fprint(u, c.send)
 		if n, err := u.Read(make([]byte, 2000)); err != nil || n != c.want {
 			t.Errorf("%s: got %d bytes, %v, want %d", c.addr, n, err, c.want)
@@ -432,7 +402,7 @@ func TestReset(t *testing.T) {
 			}
 			breaks.(*net.TCPConn).SetLinger(0)
 			breaks.Close()
-			learns.SetDeadline(time.Now().Add(patience))
+			learns.SetDeadline(time.Now().Add(testenv.Timeout))
 			if _, err := learns.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("got %v, want a reset", err)
 			}

@@ -3,7 +3,6 @@ package main
 import (
 	"flag"
 	"fmt"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -12,14 +11,10 @@ import (
 )
 
 // asVdens makes the test binary run as the program itself.
-const asVdens = "VDENS_TEST_MAIN"
+const asVdens = testenv.ProgramVariable + "=vdens"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asVdens) != "" {
-		os.Unsetenv(asVdens)
-		main()
-		os.Exit(0)
-	}
+	testenv.Programs["vdens"] = main
 	testenv.Main(m)
 }
 

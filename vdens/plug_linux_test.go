@@ -49,7 +49,7 @@ func (s *cSwitch) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	eventually(s.t, "a switch", func() bool {
+	testenv.Eventually(s.t, "a switch", func() bool {
 		c, err := vdeplug.Open(s.dir, nil)
 		if err == nil {
 			c.Close()
@@ -62,15 +62,6 @@ func (s *cSwitch) kill() {
 	s.cmd.Process.Kill()
 	s.cmd.Wait()
 	s.in.Close()
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-	}
 }
 
 // A station is a plug of the test, which receives all the time.
@@ -110,7 +101,7 @@ func (s *station) reaches(t *testing.T, to *station, size int) {
 	t.Helper()
 	frameNumber++
 	frame := append([]byte{255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1, 0x88, 0xb5}, bytes.Repeat([]byte{frameNumber}, size-14)...)
-	deadline := time.After(patience)
+	deadline := time.After(testenv.Timeout)
 	for again := time.NewTicker(20 * time.Millisecond); ; {
 		if err := s.Send(frame); err != nil {
 			t.Fatal(err)
@@ -147,7 +138,7 @@ func TestPlug(t *testing.T) {
 		{"two that would come back", func(a, b string) []string { return []string{exe, "plug", "-reconnect", a, b} }},
 		{"command", func(a, b string) []string { return []string{exe, "plug", a, "=" + vdePlug + " " + b} }},
 		{"itself as command", func(a, b string) []string {
-			return []string{exe, "plug", a, "=env " + asVdens + "=1 " + exe + " plug " + b}
+			return []string{exe, "plug", a, "=env " + asVdens + " " + exe + " plug " + b}
 		}},
 		{"shell, as ssh has it", func(a, b string) []string {
 			return []string{dpipe, exe, "plug", a, "=", "/bin/sh", "-c", "exec " + exe + " plug " + b}
@@ -223,7 +214,7 @@ func TestPlugEnds(t *testing.T) {
 		if !bytes.Equal(got, frame[2:]) {
 			t.Errorf("got %x", got)
 		}
-	case <-time.After(patience):
+	case <-time.After(testenv.Timeout):
 		t.Error("the frame before the end of the stream did not arrive")
 	}
 	if status, stdout, _ := runVdens(t, "", "plug", "-h"); status != 0 || stdout != usage {
@@ -258,7 +249,7 @@ func TestPlugSwitchGone(t *testing.T) {
 	b.start()
 	select {
 	case <-told.found:
-	case <-time.After(patience):
+	case <-time.After(testenv.Timeout):
 		t.Errorf("told %q", &told.buf)
 	}
 	sa.reaches(t, sb, 60)

@@ -19,9 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience bounds what takes a moment.
-const patience = 30 * time.Second
-
 // vdens returns the program, to be started with these arguments. Its process
 // group is killed at the end of the test.
 func vdens(t *testing.T, args ...string) *exec.Cmd {
@@ -34,10 +31,10 @@ func vdens(t *testing.T, args ...string) *exec.Cmd {
 }
 
 func command(t *testing.T, name string, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Timeout)
 	cmd := exec.CommandContext(ctx, name, args...)
 	// The race detector would keep the program for a second at its end.
-	cmd.Env = append(os.Environ(), asVdens+"=1", "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(os.Environ(), asVdens, "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
@@ -369,7 +366,7 @@ func TestNetworkGone(t *testing.T) {
 	}
 	select {
 	case <-told.found:
-	case <-time.After(patience):
+	case <-time.After(testenv.Timeout):
 		t.Errorf("nothing told: %q", told.buf.String())
 	}
 	stdin.Close()

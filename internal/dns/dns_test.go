@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -170,7 +171,7 @@ func TestKnown(t *testing.T) {
 }
 
 func TestLookup(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	f := newFake(t, zone{
 		"both.example.":  {"A 10.0.0.1", "AAAA fd00::1", "A 10.0.0.2", "A 10.0.0.1", "TXT x"},
 		"v4.example.":    {"A 10.0.0.4"},
@@ -214,7 +215,7 @@ func TestLookup(t *testing.T) {
 
 // TestQuery looks at the queries themselves.
 func TestQuery(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	f := newFake(t, zone{"www.example.": {"A 10.0.0.1"}}.serve)
 	c := newClient(t, Config{}, f)
 	const rounds = 20
@@ -259,7 +260,7 @@ func TestSearch(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			f := newFake(t, rcode(dnsmessage.RCodeNameError))
 			c := newClient(t, Config{Search: tt.search, Ndots: tt.ndots}, f)
 			got, err := c.LookupNetIP(t.Context(), "ip4", tt.host)
@@ -290,9 +291,9 @@ func TestSearchGoesOn(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			z := zone{"a.second.": {"A 10.0.0.1"}}
-			timeout := patience
+			timeout := testenv.Timeout
 			if tt.err != "" {
 				timeout = 50 * time.Millisecond
 			}
@@ -309,7 +310,7 @@ func TestSearchGoesOn(t *testing.T) {
 		})
 	}
 	t.Run("unknown is not no", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		f := newFake(t, func(q *query) {
 			if q.Name.String() == "a.first." {
 				rcode(dnsmessage.RCodeServerFailure)(q)
@@ -325,7 +326,7 @@ func TestSearchGoesOn(t *testing.T) {
 
 // TestErrors looks at all fields of the errors.
 func TestErrors(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	closed := newFake(t, silent).addr // stays open here, but not for the dial functions below
 	refused := &net.OpError{Op: "read", Net: "udp", Err: os.NewSyscallError("read", syscall.ECONNREFUSED)}
 	canceled, cancel := context.WithCancel(t.Context())
@@ -377,7 +378,7 @@ func TestErrors(t *testing.T) {
 
 // TestHostIsIgnored asks for the names in /etc/hosts.
 func TestHostIsIgnored(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	f, err := os.Open("/etc/hosts")
 	if err != nil {
 		t.Skip(err) // the system has none
@@ -400,13 +401,13 @@ func TestHostIsIgnored(t *testing.T) {
 
 // TestConcurrent makes many lookups with one client.
 func TestConcurrent(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	z := make(zone)
 	for i := range 32 {
 		z[fmt.Sprintf("h%d.example.", i)] = []string{fmt.Sprintf("A 10.0.0.%d", i), fmt.Sprintf("AAAA fd00::%x", i)}
 	}
 	// Two servers, the first of which answers half of the names.
-	c := newClient(t, Config{Timeout: patience}, newFake(t, func(q *query) {
+	c := newClient(t, Config{Timeout: testenv.Timeout}, newFake(t, func(q *query) {
 		if q.Type == dnsmessage.TypeA {
 			rcode(dnsmessage.RCodeRefused)(q)
 		} else {

@@ -20,9 +20,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
-
 	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 var capture = flag.Bool("capture", false, "write messages of dnsmasq to testdata/dnsmasq")
@@ -53,7 +52,7 @@ func startDnsmasq(t *testing.T) netip.AddrPort {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.WaitDelay = patience
+	cmd.WaitDelay = testenv.Timeout
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +65,7 @@ func startDnsmasq(t *testing.T) netip.AddrPort {
 			t.Logf("dnsmasq: %s", log.Bytes())
 		}
 	})
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testenv.Timeout)
 	for {
 		conn, err := net.Dial("tcp", addr.String())
 		if err == nil {
@@ -97,7 +96,7 @@ func freePort(t *testing.T) netip.AddrPort {
 func TestDnsmasq(t *testing.T) {
 	addr := startDnsmasq(t)
 	f := &fake{addr: addr}
-	c := newClient(t, Config{Timeout: patience, Search: []string{"example"}}, f)
+	c := newClient(t, Config{Timeout: testenv.Timeout, Search: []string{"example"}}, f)
 	tests := []struct{ network, host, want, err string }{
 		{"ip", "both.example", "10.1.2.3 fd00::3", ""},
 		{"ip", "both", "10.1.2.3 fd00::3", ""},
@@ -167,7 +166,7 @@ func captureFrom(t *testing.T, addr netip.AddrPort) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(testenv.Timeout))
 		buf := make([]byte, 1<<16)
 		if _, err := conn.Write(query); err != nil {
 			t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -71,17 +72,17 @@ func TestServers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			bad, good := newFake(t, tt.first), newFake(t, zoneA.serve)
 			bad.hangUp = true
-			c := newClient(t, Config{Timeout: patience}, bad, good)
+			c := newClient(t, Config{Timeout: testenv.Timeout}, bad, good)
 			got, err := c.LookupNetIP(t.Context(), "ip4", "a.example")
 			check(t, got, err, "10.0.0.1", "")
 			if n := len(good.asked()); n != 1 {
 				t.Errorf("the second server was asked %d times, want once", n)
 			}
 
-			c = newClient(t, Config{Timeout: patience, Attempts: 3}, bad)
+			c = newClient(t, Config{Timeout: testenv.Timeout, Attempts: 3}, bad)
 			before := len(bad.asked())
 			got, err = c.LookupNetIP(t.Context(), "ip4", "a.example")
 			check(t, got, err, "", "lookup a.example on "+bad.addr.String()+": "+tt.err)
@@ -95,16 +96,16 @@ func TestServers(t *testing.T) {
 		})
 	}
 	t.Run("port closed", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		gone, good := newFake(t, silent), newFake(t, zoneA.serve)
 		gone.stop()
-		got, err := newClient(t, Config{Timeout: patience}, gone, good).LookupNetIP(t.Context(), "ip4", "a.example")
+		got, err := newClient(t, Config{Timeout: testenv.Timeout}, gone, good).LookupNetIP(t.Context(), "ip4", "a.example")
 		check(t, got, err, "10.0.0.1", "")
-		got, err = newClient(t, Config{Timeout: patience}, gone).LookupNetIP(t.Context(), "ip4", "a.example")
+		got, err = newClient(t, Config{Timeout: testenv.Timeout}, gone).LookupNetIP(t.Context(), "ip4", "a.example")
 		check(t, got, err, "", "connection refused")
 	})
 	t.Run("final", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		for _, code := range []dnsmessage.RCode{dnsmessage.RCodeNameError, dnsmessage.RCodeSuccess} {
 			other := newFake(t, zoneA.serve)
 			got, err := newClient(t, Config{}, newFake(t, rcode(code)), other).LookupNetIP(t.Context(), "ip4", "a.example")
@@ -142,7 +143,7 @@ func TestSpoof(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			f := newFake(t, func(q *query) {
 				m := q.message(evil)
 				bad := tt.spoof(q, &m)
@@ -152,7 +153,7 @@ func TestSpoof(t *testing.T) {
 				q.sendBytes(bad)
 				q.send(q.message(record("a.example.", "A 10.0.0.1")))
 			})
-			c := newClient(t, Config{Timeout: patience}, f)
+			c := newClient(t, Config{Timeout: testenv.Timeout}, f)
 			got, err := c.LookupNetIP(t.Context(), "ip4", "a.example")
 			check(t, got, err, "10.0.0.1", "")
 			if n := len(f.asked()); n != 1 {
@@ -161,7 +162,7 @@ func TestSpoof(t *testing.T) {
 		})
 	}
 	t.Run("another address", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		f := newFake(t, func(q *query) {
 			other, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(q.from))
 			if err != nil {
@@ -172,11 +173,11 @@ func TestSpoof(t *testing.T) {
 			other.Write(packed(q.message(evil)))
 			q.send(q.message(record("a.example.", "A 10.0.0.1")))
 		})
-		got, err := newClient(t, Config{Timeout: patience}, f).LookupNetIP(t.Context(), "ip4", "a.example")
+		got, err := newClient(t, Config{Timeout: testenv.Timeout}, f).LookupNetIP(t.Context(), "ip4", "a.example")
 		check(t, got, err, "10.0.0.1", "")
 	})
 	t.Run("only spoofs", func(t *testing.T) {
-		noLeaks(t)
+		testenv.NoLeaks(t)
 		f := newFake(t, func(q *query) { m := q.message(evil); m.ID++; q.send(m) })
 		got, err := newClient(t, Config{Timeout: 50 * time.Millisecond}, f).LookupNetIP(t.Context(), "ip4", "a.example")
 		check(t, got, err, "", "i/o timeout")
@@ -236,7 +237,7 @@ func TestTCP(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			f := newFake(t, func(q *query) {
 				if q.network == "udp" {
 					tt.udp(q)
@@ -244,7 +245,7 @@ func TestTCP(t *testing.T) {
 					tt.tcp(q)
 				}
 			})
-			got, err := newClient(t, Config{Timeout: patience}, f).LookupNetIP(t.Context(), "ip4", "a.example")
+			got, err := newClient(t, Config{Timeout: testenv.Timeout}, f).LookupNetIP(t.Context(), "ip4", "a.example")
 			if err != nil || !slices.Equal(got, tt.want) {
 				t.Errorf("got %v, %v, want %v", got, err, tt.want)
 			}
@@ -275,7 +276,7 @@ func TestEDNS(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			f := newFake(t, func(q *query) {
 				switch {
 				case q.edns != 0:
@@ -288,7 +289,7 @@ func TestEDNS(t *testing.T) {
 					zoneA.serve(q)
 				}
 			})
-			got, err := newClient(t, Config{Timeout: patience, Attempts: 1}, f).LookupNetIP(t.Context(), "ip4", "a.example")
+			got, err := newClient(t, Config{Timeout: testenv.Timeout, Attempts: 1}, f).LookupNetIP(t.Context(), "ip4", "a.example")
 			check(t, got, err, "10.0.0.1", "")
 			want := []string{"tcp A a.example. plain", "udp A a.example.", "udp A a.example. plain"}
 			if got := f.asked(); !slices.Equal(got, want) {
@@ -377,9 +378,9 @@ func TestChain(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			testenv.NoLeaks(t)
 			f := newFake(t, tt.h)
-			got, err := newClient(t, Config{Timeout: patience}, f).LookupNetIP(t.Context(), "ip4", "a.example")
+			got, err := newClient(t, Config{Timeout: testenv.Timeout}, f).LookupNetIP(t.Context(), "ip4", "a.example")
 			check(t, got, err, tt.want, tt.err)
 			if asked := f.asked(); len(asked) != tt.queries {
 				t.Errorf("asked %q, want %d queries", asked, tt.queries)

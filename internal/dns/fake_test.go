@@ -6,24 +6,17 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
-
-	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
-
-// patience is how long a test waits for what must happen.
-const patience = 10 * time.Second
 
 // A query is what a fake server was asked, and the way back.
 type query struct {
@@ -348,36 +341,6 @@ func newClientOf(t testing.TB, cfg Config, fakes []*fake, dial func(context.Cont
 		t.Fatal(err)
 	}
 	return c
-}
-
-// noLeaks fails the test if it leaves goroutines or descriptors behind. It is
-// to be called before anything else registers a clean-up.
-func noLeaks(t *testing.T) {
-	t.Helper()
-	if c, err := net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	} else {
-		c.Close() // the poller has its descriptors now, which stay
-	}
-	goroutines, files := runtime.NumGoroutine(), descriptors()
-	t.Cleanup(func() {
-		deadline := time.Now().Add(patience)
-		for runtime.NumGoroutine() > goroutines || descriptors() > files {
-			if time.Now().After(deadline) {
-				buf := make([]byte, 1<<20)
-				t.Errorf("%d goroutines and %d descriptors, were %d and %d:\n%s", runtime.NumGoroutine(), descriptors(),
-					goroutines, files, buf[:runtime.Stack(buf, true)])
-				return
-			}
-			time.Sleep(2 * time.Millisecond)
-		}
-	})
-}
-
-// descriptors returns how many files are open, where the system tells.
-func descriptors() int {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	return len(entries)
 }
 
 // addrs parses addresses separated by blanks.

@@ -12,13 +12,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
 // TestResolver uses the methods of net.Resolver. Their names are absolute, so
 // that the search list of the host plays no part.
 func TestResolver(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	var big, texts []string
 	for i := range 100 {
 		texts = append(texts, strings.Repeat("x", 100+i))
@@ -46,7 +47,7 @@ func TestResolver(t *testing.T) {
 		}
 		z.serve(q)
 	})
-	r := newClient(t, Config{Timeout: patience, Hosts: map[string][]netip.Addr{
+	r := newClient(t, Config{Timeout: testenv.Timeout, Hosts: map[string][]netip.Addr{
 		"Hosts.example": addrs("10.0.0.9 fd00::9"),
 		"second":        addrs("10.0.0.9"),
 		"hidden.test":   nil,
@@ -105,7 +106,7 @@ func TestResolver(t *testing.T) {
 
 // TestResolverErrors looks at what package net makes of the errors.
 func TestResolverErrors(t *testing.T) {
-	noLeaks(t)
+	testenv.NoLeaks(t)
 	failing := newFake(t, rcode(dnsmessage.RCodeServerFailure))
 	quiet := newFake(t, silent)
 	tests := []struct {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/neigh"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 )
 
@@ -219,7 +220,7 @@ func TestMeetSweep(t *testing.T) {
 		meet()
 	}
 	// Entries that were made since the table was read are there until as many have come again.
-	until(t, "most are gone", func() bool {
+	testenv.Eventually(t, "most are gone", func() bool {
 		meet()
 		_, marked := n.counting(t)
 		return marked <= 2*neigh.FirstRoom

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -143,7 +142,7 @@ func (n *node) take(t *testing.T, prefix netip.Prefix) {
 
 func (n *node) awaitRoute(t *testing.T, prefix netip.Prefix) {
 	t.Helper()
-	until(t, fmt.Sprint("there is a route to ", prefix), func() bool {
+	testenv.Eventually(t, fmt.Sprint("there is a route to ", prefix), func() bool {
 		routes, err := n.nl.Routes()
 		if err != nil {
 			t.Fatal(err)
@@ -169,16 +168,6 @@ func (n *node) counting(t *testing.T) (counting, marked int) {
 		}
 	}
 	return counting, marked
-}
-
-// until calls f until it returns true.
-func until(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !f(); runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatal("not within a minute: ", what)
-		}
-	}
 }
 
 // TestCrowd has stacks that all talk to each other: 64 have four times as many
@@ -217,7 +206,7 @@ func TestCrowd(t *testing.T) {
 				if err := errors.Join(errs...); err != nil {
 					t.Error(err)
 				}
-				until(t, "all neighbours but a few are marked", func() bool {
+				testenv.Eventually(t, "all neighbours but a few are marked", func() bool {
 					counting, marked := 0, 0
 					for _, n := range all {
 						c, m := n.counting(t)
@@ -261,7 +250,7 @@ func TestChange(t *testing.T) {
 			a.mustReach(t, b.addr)
 			marked := func(addr netip.Addr, mac net.HardwareAddr) {
 				t.Helper()
-				until(t, fmt.Sprintf("%v is marked, at %v", addr, mac), func() bool {
+				testenv.Eventually(t, fmt.Sprintf("%v is marked, at %v", addr, mac), func() bool {
 					e := a.neighbor(t, addr)
 					return e.Flags&rtnl.NeighborExtLearned != 0 && e.HardwareAddr.String() == mac.String()
 				})
@@ -329,7 +318,7 @@ func TestSweep(t *testing.T) {
 		add()
 	}
 	// Where reports were lost there are more until as many have come again.
-	until(t, "most are gone, and the rest is marked", func() bool {
+	testenv.Eventually(t, "most are gone, and the rest is marked", func() bool {
 		add()
 		counting, marked := n.counting(t)
 		return counting <= 1 && marked <= neigh.FirstRoom+1
@@ -376,7 +365,7 @@ func TestJoined(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	until(t, "those of the stacks are marked", func() bool { _, marked := joined[0].counting(t); return marked == 2 })
+	testenv.Eventually(t, "those of the stacks are marked", func() bool { _, marked := joined[0].counting(t); return marked == 2 })
 	if e := joined[0].neighbor(t, netip.MustParseAddr("10.1.0.2")); e.Flags != 0 {
 		t.Errorf("the other interface: %+v", e)
 	}
@@ -386,7 +375,7 @@ func TestJoined(t *testing.T) {
 	if err := joined[1].nl.NeighborAdd(e); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the second stack's is marked", func() bool { return joined[1].neighbor(t, e.Addr).Flags&rtnl.NeighborExtLearned != 0 })
+	testenv.Eventually(t, "the second stack's is marked", func() bool { return joined[1].neighbor(t, e.Addr).Flags&rtnl.NeighborExtLearned != 0 })
 }
 
 // TestClose has nothing left when the last stack is closed.

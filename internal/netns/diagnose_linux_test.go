@@ -264,7 +264,7 @@ func TestAppArmor(t *testing.T) {
 	} {
 		t.Run(step, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
-			cmd.Env = append(os.Environ(), "NETNS_TEST_CHILD=apparmor", "NETNS_TEST_STEP="+step, "GORACE=atexit_sleep_ms=0")
+			cmd.Env = append(os.Environ(), testenv.ProgramVariable+"=apparmor", "NETNS_TEST_STEP="+step, "GORACE=atexit_sleep_ms=0")
 			out, err := cmd.CombinedOutput()
 			if err != nil || string(out) != want {
 				t.Errorf("%v, got\n\t%s\nwant\n\t%s", err, out, want)

@@ -23,16 +23,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	switch os.Getenv("NETNS_TEST_CHILD") {
-	case "victim":
-		victim()
-	case "limit":
-		limited()
-	case "refused":
-		refused()
-	case "apparmor":
-		apparmored()
-	}
+	testenv.Programs["victim"] = victim
+	testenv.Programs["limit"] = limited
+	testenv.Programs["refused"] = refused
+	testenv.Programs["apparmor"] = apparmored
 	testenv.Main(m)
 }
 
@@ -248,7 +242,7 @@ func victim() {
 // it within a second.
 func TestKill(t *testing.T) {
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "NETNS_TEST_CHILD=victim")
+	cmd.Env = append(os.Environ(), testenv.ProgramVariable+"=victim")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -295,7 +289,7 @@ func limited() {
 	if os.Getenv("NETNS_TEST_DROP") != "" {
 		// The whole process loses its capabilities.
 		os.Unsetenv("NETNS_TEST_DROP")
-		os.Setenv("NETNS_TEST_CHILD", "refused")
+		os.Setenv(testenv.ProgramVariable, "refused")
 		runtime.LockOSThread()                                // the bits are the thread's, whose credentials exec takes
 		check(unix.Prctl(unix.PR_SET_SECUREBITS, 1, 0, 0, 0)) // SECBIT_NOROOT
 		check(unix.Exec("/proc/self/exe", os.Args, os.Environ()))
@@ -348,14 +342,14 @@ func inUserNS(t *testing.T, env ...string) (string, error) {
 
 // TestWithoutUserNS has CAP_SYS_ADMIN, and user namespaces switched off.
 func TestWithoutUserNS(t *testing.T) {
-	if out, err := inUserNS(t, "NETNS_TEST_CHILD=limit"); err != nil {
+	if out, err := inUserNS(t, testenv.ProgramVariable+"=limit"); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }
 
 // TestRefused has neither.
 func TestRefused(t *testing.T) {
-	out, err := inUserNS(t, "NETNS_TEST_CHILD=limit", "NETNS_TEST_DROP=1")
+	out, err := inUserNS(t, testenv.ProgramVariable+"=limit", "NETNS_TEST_DROP=1")
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 7 || !strings.Contains(out, "user.max_user_namespaces=0") {
 		t.Errorf("got %v and %q, want the setting that is in the way", err, out)

@@ -14,12 +14,11 @@ import (
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
-
-const patience = 10 * time.Second
 
 // A space is a network namespace in which nothing speaks by itself.
 type space struct {
@@ -106,7 +105,7 @@ func (s *space) cable() (a, b int) {
 // sent earlier is lost.
 func (s *space) await(index int) {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Timeout); ; time.Sleep(time.Millisecond) {
 		l, err := s.nl.Link(index)
 		s.check(err)
 		if l.OperState == rtnl.OperUp {
@@ -178,7 +177,7 @@ func plain(frames [][]byte) (packets []packet.Packet) {
 // packets they were in.
 func collect(t *testing.T, d *Device, n int) (frames [][]byte, packets int) {
 	t.Helper()
-	stop := time.AfterFunc(patience, func() { d.Close() })
+	stop := time.AfterFunc(testenv.Timeout, func() { d.Close() })
 	defer stop.Stop()
 	var b packet.Buffer
 	defer b.Release()
@@ -331,7 +330,7 @@ func TestDown(t *testing.T) {
 		t.Errorf("socket: %+v, %v", counts, err)
 	}
 	s.check(s.nl.LinkSetUp(ia))
-	for deadline := time.Now().Add(patience); counts.Frames == 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Timeout); counts.Frames == 0; time.Sleep(time.Millisecond) {
 		// The carrier comes a moment later.
 		if counts, err = a.Write([]packet.Packet{{Data: testFrame(60)}}); err != nil || time.Now().After(deadline) {
 			t.Fatalf("%+v, %v", counts, err)
@@ -362,7 +361,7 @@ func TestClose(t *testing.T) {
 			if err != os.ErrClosed {
 				t.Errorf("read: %v", err)
 			}
-		case <-time.After(patience):
+		case <-time.After(testenv.Timeout):
 			t.Fatal("a Read goes on after Close")
 		}
 		if _, err := d.Write(nil); err != os.ErrClosed {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,7 +41,7 @@ func TestQuiet(t *testing.T) {
 		_, err := d.Read(&b)
 		ended <- err
 	}()
-	for end := time.Now().Add(patience); !d.Quiet(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testenv.Timeout); !d.Quiet(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("not quiet when all is read")
 		}

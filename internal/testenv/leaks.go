@@ -2,50 +2,63 @@ package testenv
 
 import (
 	"fmt"
-	"maps"
 	"os"
+	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
-// Timeout is how long a test waits for what must happen.
-const Timeout = 10 * time.Second
-
-// NoLeaks fails the test if it leaves goroutines, descriptors or processes
-// behind. It is to be called before anything else registers a clean-up.
-func NoLeaks(t testing.TB) {
+// NoLeaks fails the test if goroutines, descriptors or child processes are left
+// at its end that were not there when NoLeaks was called. Call it first: its
+// clean-up is then the last. Before each count it calls settle, which completes
+// work that the tested code leaves to the background.
+func NoLeaks(t testing.TB, settle ...func()) {
 	t.Helper()
-	r, w, err := os.Pipe() // makes the descriptors of the poller, which stay
+	r, w, err := os.Pipe() // creates the descriptors of Go's poller, which stay
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Close()
 	w.Close()
-	goroutines, files := runtime.NumGoroutine(), Descriptors(t)
+	count := func() resources {
+		for _, f := range settle {
+			f()
+		}
+		return resources{runtime.NumGoroutine(), Descriptors(t), children(t)}
+	}
+	before := count()
 	t.Cleanup(func() {
 		var leaked string
 		Eventually(t, "no leaks", func() bool {
-			leaked = leaks(t, goroutines, files)
+			leaked = count().leaked(before)
 			return leaked == ""
 		}, func() string { return leaked })
 	})
 }
 
-func leaks(t testing.TB, goroutines int, files map[string]string) string {
-	for fd, target := range Descriptors(t) {
-		if files[fd] != target {
+// resources are what a process has in use.
+type resources struct {
+	goroutines  int
+	descriptors map[string]string
+	children    map[string]bool
+}
+
+// leaked describes one resource that was not in use before; "" if there is none.
+func (r resources) leaked(before resources) string {
+	for fd, target := range r.descriptors {
+		if before.descriptors[fd] != target {
 			return fmt.Sprintf("descriptor %s is still open: %s", fd, target)
 		}
 	}
-	if n := runtime.NumGoroutine(); n > goroutines {
-		buf := make([]byte, 1<<20)
-		return fmt.Sprintf("%d goroutines more than before:\n%s", n-goroutines, buf[:runtime.Stack(buf, true)])
+	for pid := range r.children {
+		if !before.children[pid] {
+			return fmt.Sprintf("child process %s is left", pid)
+		}
 	}
-	if pids := children(t); len(pids) > 0 {
-		return fmt.Sprintf("child processes are left: %v", pids)
+	if r.goroutines > before.goroutines {
+		buf := make([]byte, 1<<20)
+		return fmt.Sprintf("%d goroutines, there were %d:\n%s", r.goroutines, before.goroutines, buf[:runtime.Stack(buf, true)])
 	}
 	return ""
 }
@@ -61,16 +74,16 @@ func Descriptors(t testing.TB) map[string]string {
 	open := make(map[string]string)
 	for _, e := range entries {
 		// The descriptor that read the directory is gone by now.
-		if target, err := os.Readlink(dir + "/" + e.Name()); err == nil {
+		if target, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil {
 			open[e.Name()] = target
 		}
 	}
 	return open
 }
 
-// children returns the processes that this one has started and not reaped,
+// children returns the processes that this one has started and not waited for,
 // where the system tells.
-func children(t testing.TB) []string {
+func children(t testing.TB) map[string]bool {
 	t.Helper()
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil && runtime.GOOS == "linux" {
@@ -83,23 +96,5 @@ func children(t testing.TB) []string {
 			pids[pid] = true
 		}
 	}
-	return slices.Sorted(maps.Keys(pids))
-}
-
-// Eventually waits until ok returns true, and fails the test with what was
-// expected and the last state otherwise.
-func Eventually(t testing.TB, want string, ok func() bool, state ...func() string) {
-	t.Helper()
-	deadline := time.Now().Add(Timeout)
-	for !ok() {
-		if time.Now().After(deadline) {
-			text := ""
-			for _, s := range state {
-				text += ": " + s()
-			}
-			t.Errorf("want %s within %v%s", want, Timeout, text)
-			return
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
+	return pids
 }

@@ -1,20 +1,16 @@
 package testenv
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/testenv/private"
 	"golang.org/x/sys/unix"
 )
-
-// stage says how far the set-up of the private namespace has come.
-const stage = "VDESTACK_TEST_STAGE"
 
 // Main is a TestMain that runs all tests of the package in a network namespace
 // of its own, so that no packet of a test reaches the machine's network. It has
@@ -23,6 +19,7 @@ const stage = "VDESTACK_TEST_STAGE"
 // Root keeps its privileges, and has a mount namespace with a /dev/net/tun for
 // everybody; an ordinary user has none in there, as outside.
 func Main(m *testing.M) {
+	runProgram()
 	for _, arg := range os.Args[1:] {
 		// A fuzzing run passes descriptors to its workers; the fuzz targets
 		// are pure functions.
@@ -30,57 +27,14 @@ func Main(m *testing.M) {
 			os.Exit(m.Run())
 		}
 	}
-	switch os.Getenv(stage) {
-	case "":
-		os.Exit(respawn())
-	case "1":
-		if err := setup(); err != nil {
-			fmt.Fprintln(os.Stderr, "testenv:", err)
-			os.Exit(1)
-		}
-		panic("unreachable")
-	}
-	os.Unsetenv(stage)
-	os.Exit(m.Run())
-}
-
-// respawn starts the test binary again in new namespaces and returns its exit
-// status. A user namespace is made only where the network namespace needs it.
-func respawn() int {
-	exe, err := os.Executable()
+	inside, status, err := private.Enter(context.Background(), unix.CLONE_NEWNS, setup)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testenv:", err)
-		return 1
 	}
-	run := func(attr *syscall.SysProcAttr) error {
-		cmd := exec.Command(exe, os.Args[1:]...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.Env = append(os.Environ(), stage+"=1")
-		attr.Pdeathsig = syscall.SIGKILL
-		cmd.SysProcAttr = attr
-		runtime.LockOSThread() // Pdeathsig follows the thread
-		defer runtime.UnlockOSThread()
-		return cmd.Run()
+	if !inside {
+		os.Exit(status)
 	}
-	// Unshareflags, for package syscall then keeps mounts from propagating.
-	err = run(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Unshareflags: unix.CLONE_NEWNS})
-	if errors.Is(err, unix.EPERM) {
-		err = run(&syscall.SysProcAttr{
-			Cloneflags:  unix.CLONE_NEWNET | unix.CLONE_NEWUSER,
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}},
-			AmbientCaps: []uintptr{unix.CAP_NET_ADMIN},
-		})
-	}
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit) && exit.ExitCode() >= 0:
-		return exit.ExitCode()
-	}
-	fmt.Fprintln(os.Stderr, "testenv:", err)
-	return 1
+	os.Exit(m.Run())
 }
 
 // network is the private network: loopback with IPv4 multicast, and a veth pair
@@ -95,10 +49,8 @@ addr add fd09::1/64 dev test0 nodad
 addr add 203.0.113.1/24 dev test0 scope link
 `
 
-// setup configures the network and executes the binary once more, without the
-// capability that it took.
+// setup configures the network.
 func setup() error {
-	runtime.LockOSThread() // exec takes the credentials of this thread
 	ip := exec.Command("/sbin/ip", "-batch", "-")
 	ip.Stdin = strings.NewReader(network)
 	if out, err := ip.CombinedOutput(); err != nil {
@@ -112,15 +64,7 @@ func setup() error {
 			return fmt.Errorf("a TUN device for ordinary users: %w", err)
 		}
 	}
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("dropping capabilities: %w", err)
-	}
-	os.Setenv(stage, "2")
-	exe, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	return syscall.Exec(exe, append([]string{exe}, os.Args[1:]...), os.Environ())
+	return nil
 }
 
 // publicTUN puts a device of mode 0666, as distributions have it, in the place

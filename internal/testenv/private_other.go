@@ -8,4 +8,7 @@ import (
 )
 
 // Main runs the tests as they are: there are no network namespaces here.
-func Main(m *testing.M) { os.Exit(m.Run()) }
+func Main(m *testing.M) {
+	runProgram()
+	os.Exit(m.Run())
+}

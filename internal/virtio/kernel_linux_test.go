@@ -25,9 +25,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience bounds every wait for the kernel.
-const patience = 10 * time.Second
-
 // A space is a network namespace with a TAP.
 type space struct {
 	t     *testing.T
@@ -72,7 +69,7 @@ func newSpace(t *testing.T, flags uint16, offloads int, host byte) *space {
 	}
 	// The kernel lets sockets use an IPv6 address before it takes packets for it.
 	local := fmt.Sprintf("%x 80 ", hostAddrs(host)[1].AsSlice())
-	for deadline := time.Now().Add(patience); !strings.Contains(s.proc("ipv6_route"), local); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(testenv.Timeout); !strings.Contains(s.proc("ipv6_route"), local); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the IPv6 address has no local route")
 		}
@@ -158,7 +155,7 @@ func (s *space) packetSocket(proto int) *os.File {
 func readFrame(t *testing.T, f *os.File, head int) []byte {
 	t.Helper()
 	buf := make([]byte, HeaderLen+1<<16)
-	f.SetReadDeadline(time.Now().Add(patience))
+	f.SetReadDeadline(time.Now().Add(testenv.Timeout))
 	for {
 		n, err := f.Read(buf)
 		if err != nil {
@@ -346,7 +343,7 @@ func transfer(t *testing.T, from, to *space, addr netip.Addr, n int) {
 	if err := unix.Connect(fd, sockaddr); err != unix.EINPROGRESS {
 		t.Fatal(err)
 	}
-	ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(patience.Milliseconds()))
+	ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(testenv.Timeout.Milliseconds()))
 	if err != nil || ready != 1 {
 		t.Fatalf("connecting: %d, %v", ready, err)
 	}
@@ -355,7 +352,7 @@ func transfer(t *testing.T, from, to *space, addr netip.Addr, n int) {
 	in, err := l.Accept()
 	from.check(err)
 	defer in.Close()
-	in.SetDeadline(time.Now().Add(patience))
+	in.SetDeadline(time.Now().Add(testenv.Timeout))
 
 	data := make([]byte, n)
 	for i := range data {
@@ -384,7 +381,7 @@ func (s *space) listen(domain int) net.Listener {
 	s.check(unix.Listen(int(f.Fd()), 1))
 	l, err := net.FileListener(f)
 	s.check(err)
-	l.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+	l.(*net.TCPListener).SetDeadline(time.Now().Add(testenv.Timeout))
 	return l
 }
 
@@ -396,7 +393,7 @@ func (s *space) conn(fd int) net.Conn {
 	defer f.Close()
 	c, err := net.FileConn(f)
 	s.check(err)
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	return c
 }
 

@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"io"
-	"os"
-	"os/exec"
 	"syscall"
 	"testing"
 
@@ -12,14 +10,8 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-// asProgram makes the test binary run as the program itself.
-const asProgram = "SLIRP_PLUG_TEST_MAIN"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
-		main()
-		os.Exit(0)
-	}
+	testenv.Programs["slirp_plug"] = main
 	testenv.Main(m)
 }
 
@@ -35,16 +27,11 @@ type stream struct {
 
 // TestEnd ends the program in each normal way: it says nothing, and its status is 0.
 func TestEnd(t *testing.T) {
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, sig := range map[string]syscall.Signal{
 		"end of input": 0, "SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT, "SIGHUP": syscall.SIGHUP,
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), exe)
-			cmd.Env = append(os.Environ(), asProgram+"=1", "GORACE=atexit_sleep_ms=0")
+			cmd := testenv.Program(t.Context(), t, "slirp_plug")
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
 			stdin, err := cmd.StdinPipe()

@@ -130,7 +130,7 @@ func TestECN(t *testing.T) {
 
 // exchange sends a datagram until it has come.
 func exchange(near, far *net.UDPConn, data, oob []byte) (m message, err error) {
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	for end := time.Now().Add(testenv.Timeout); time.Now().Before(end); {
 		if _, _, err := near.WriteMsgUDP(data, oob, nil); err != nil {
 			return m, err
 		}
@@ -182,7 +182,7 @@ func TestPacketInfo(t *testing.T) {
 			if local != host || index != r.to.Stats().Interfaces[0].Index {
 				t.Errorf("sent to %v over interface %d, want %v over %d", local, index, host, r.to.Stats().Interfaces[0].Index)
 			}
-			near.SetReadDeadline(time.Now().Add(patience))
+			near.SetReadDeadline(time.Now().Add(testenv.Timeout))
 			if _, _, err := far.WriteMsgUDPAddrPort([]byte("answer"), oob, m.from); err != nil {
 				t.Fatal(err)
 			}
@@ -254,7 +254,7 @@ func TestGSO(t *testing.T) {
 					setOption(t, far, unix.SOL_UDP, unix.UDP_GRO, 1)
 				}
 				size := control(unix.SOL_UDP, unix.UDP_SEGMENT, binary.NativeEndian.AppendUint16(nil, segment))
-				got, end := map[string]bool{}, time.Now().Add(patience)
+				got, end := map[string]bool{}, time.Now().Add(testenv.Timeout)
 				joined := 0
 				for len(got) < segments && time.Now().Before(end) {
 					n, _, err := near.WriteMsgUDP(want, size, nil)

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A protocol is a version of HTTP and what carries it.
@@ -66,7 +67,7 @@ func (p protocol) start(t testing.TB, ln net.Listener, from *vdestack.Stack, h h
 		ts.CloseClientConnections()
 		ts.Close()
 	})
-	return &site{&http.Client{Transport: tr, Timeout: patience}, ts.URL, make(chan error, 1)}
+	return &site{&http.Client{Transport: tr, Timeout: testenv.Timeout}, ts.URL, make(chan error, 1)}
 }
 
 // each runs a test with every protocol over every route, with the handler of

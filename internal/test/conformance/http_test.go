@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // TestBodies sends large bodies up, down and both ways at once.
@@ -139,7 +141,7 @@ func TestCancel(t *testing.T) {
 				if err == nil {
 					t.Errorf("%s: the server has seen no error", path)
 				}
-			case <-time.After(patience):
+			case <-time.After(testenv.Timeout):
 				t.Errorf("%s: the server does not learn that the request was cancelled", path)
 			}
 			if err := s.echo(payload{4, 1000}); err != nil {
@@ -186,7 +188,7 @@ func TestExpect(t *testing.T) {
 				fmt.Fprint(w, got, err)
 			}
 			s := protocols[0].start(t, r.listen(t), r.from, http.HandlerFunc(h))
-			s.Transport.(*http.Transport).ExpectContinueTimeout = patience
+			s.Transport.(*http.Transport).ExpectContinueTimeout = testenv.Timeout
 			for path, status := range map[string]int{"/yes": 200, "/no": 417} {
 				p := payload{5, 1 << 20}
 				body := p.reader().(*io.LimitedReader)
@@ -269,7 +271,7 @@ func TestShutdown(t *testing.T) {
 			go func() { served <- srv.Serve(ln) }()
 			c := r.from.HTTPClient()
 			defer c.CloseIdleConnections()
-			c.Timeout = patience
+			c.Timeout = testenv.Timeout
 			url := "http://" + ln.Addr().String()
 			answer := make(chan string, 1)
 			go func() {

@@ -14,9 +14,6 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// patience is how long a test waits for what must happen, on a busy machine.
-const patience = 60 * time.Second
-
 func TestMain(m *testing.M) {
 	// The tests of TestCrowd run all at once, however few processors there are.
 	flag.Set("test.parallel", strconv.Itoa(crowd))
@@ -93,7 +90,7 @@ func (r route) dial(ctx context.Context, address string) (*net.TCPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	return c.(*net.TCPConn), nil
 }
 
@@ -107,19 +104,19 @@ func (r route) connect(t testing.TB) (near, far *net.TCPConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { near.Close() })
-	ln.SetDeadline(time.Now().Add(patience))
+	ln.SetDeadline(time.Now().Add(testenv.Timeout))
 	far, err = ln.AcceptTCP()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { far.Close() })
-	far.SetDeadline(time.Now().Add(patience))
+	far.SetDeadline(time.Now().Add(testenv.Timeout))
 	return near, far
 }
 
-// bounded returns a context that ends with the patience.
+// bounded returns a context that ends with the testenv.Timeout.
 func bounded(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Timeout)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -129,7 +126,7 @@ func await(t testing.TB, what string, event <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-event:
-	case <-time.After(patience):
-		t.Errorf("%s: not within %v", what, patience)
+	case <-time.After(testenv.Timeout):
+		t.Errorf("%s: not within %v", what, testenv.Timeout)
 	}
 }

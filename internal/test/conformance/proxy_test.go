@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A detour is a client and a server on different networks, and a stack on both.
@@ -126,7 +127,7 @@ func TestUpgrade(t *testing.T) {
 						return
 					}
 					defer c.Close()
-					c.SetDeadline(time.Now().Add(patience))
+					c.SetDeadline(time.Now().Add(testenv.Timeout))
 					io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
 					io.Copy(c, rw)
 				}))
@@ -234,7 +235,7 @@ func (f *forward) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer in.Close()
 	io.WriteString(in, "HTTP/1.1 200 Connected\r\n\r\n")
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(testenv.Timeout)
 	in.SetDeadline(deadline)
 	out.SetDeadline(deadline)
 	var wg sync.WaitGroup

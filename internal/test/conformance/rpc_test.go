@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // Store is a service of package net/rpc.
@@ -113,14 +115,14 @@ func TestRPCClients(t *testing.T) {
 			var wg sync.WaitGroup
 			const clients = 20
 			wg.Go(func() {
-				ln.SetDeadline(time.Now().Add(patience))
+				ln.SetDeadline(time.Now().Add(testenv.Timeout))
 				for range clients {
 					c, err := ln.Accept()
 					if err != nil {
 						t.Error(err)
 						return
 					}
-					c.SetDeadline(time.Now().Add(patience))
+					c.SetDeadline(time.Now().Add(testenv.Timeout))
 					wg.Go(func() { server.ServeConn(c) })
 				}
 			})
@@ -138,7 +140,7 @@ func TestRPCClients(t *testing.T) {
 					call := client.Go("Store.Put", Put{i, p.bytes()}, &hash, nil)
 					select {
 					case <-call.Done:
-					case <-time.After(patience):
+					case <-time.After(testenv.Timeout):
 						t.Errorf("client %d: no answer", i)
 						return
 					}

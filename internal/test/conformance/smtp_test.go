@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A mailbox is a server of SMTP (RFC 5321) for one session, with STARTTLS and
@@ -121,7 +123,7 @@ func TestSMTP(t *testing.T) {
 				if err != nil && err != io.EOF {
 					t.Errorf("server: %v", err)
 				}
-			case <-time.After(patience):
+			case <-time.After(testenv.Timeout):
 				t.Fatal("the server does not end")
 			}
 			if want := base64.StdEncoding.EncodeToString([]byte("\x00user\x00password")); m.auth != want {

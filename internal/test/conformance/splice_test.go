@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // file returns a file with the payload.
@@ -112,7 +114,7 @@ func TestSplice(t *testing.T) {
 			t.Error(err)
 		}
 		// One of the copies still runs.
-		for _, target := range descriptors(t) {
+		for _, target := range testenv.Descriptors(t) {
 			pipe = pipe || strings.HasPrefix(target, "pipe:")
 		}
 		go func() {

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // TestHalfClose ends one direction, and sends the answer over the other.
@@ -159,7 +161,7 @@ func TestInherit(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer near.Close()
-			ln.(*net.TCPListener).SetDeadline(time.Now().Add(patience))
+			ln.(*net.TCPListener).SetDeadline(time.Now().Add(testenv.Timeout))
 			far, err := ln.Accept()
 			if err != nil {
 				t.Fatal(err)
@@ -175,7 +177,7 @@ func TestInherit(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(patience))
+			c.SetDeadline(time.Now().Add(testenv.Timeout))
 			p := payload{6, 100000}
 			go far.Write(p.bytes())
 			if err := p.checkNext(c); err != nil {

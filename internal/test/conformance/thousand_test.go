@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // TestThousand has 1,000 connections of one listener open at once, each with
@@ -44,7 +46,7 @@ func TestThousand(t *testing.T) {
 				return errors.Join(receive.check(c), <-sent)
 			}
 			wg.Go(func() {
-				ln.SetDeadline(time.Now().Add(patience))
+				ln.SetDeadline(time.Now().Add(testenv.Timeout))
 				for range connections {
 					c, err := ln.AcceptTCP()
 					if err != nil {
@@ -52,7 +54,7 @@ func TestThousand(t *testing.T) {
 						open.Done()
 						continue
 					}
-					c.SetDeadline(time.Now().Add(patience))
+					c.SetDeadline(time.Now().Add(testenv.Timeout))
 					wg.Go(func() {
 						// The port tells which connection it is.
 						seed := uint64(c.RemoteAddr().(*net.TCPAddr).Port)

@@ -12,6 +12,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // serverName is in the certificate of newIdentity.
@@ -73,7 +75,7 @@ func TestTLS(t *testing.T) {
 						return
 					}
 					defer c.Close()
-					c.SetDeadline(time.Now().Add(patience))
+					c.SetDeadline(time.Now().Add(testenv.Timeout))
 					err = question.check(c)
 					_, err2 := io.Copy(c, answer.reader())
 					served <- errors.Join(err, err2, c.(*tls.Conn).CloseWrite())
@@ -84,7 +86,7 @@ func TestTLS(t *testing.T) {
 				}
 				defer conn.Close()
 				c := conn.(*tls.Conn)
-				c.SetDeadline(time.Now().Add(patience))
+				c.SetDeadline(time.Now().Add(testenv.Timeout))
 				if _, err := io.Copy(c, question.reader()); err != nil {
 					t.Error(err)
 				}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 const (
@@ -48,14 +49,14 @@ func (r route) packets(t testing.TB) (near, far *net.UDPConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	p.SetDeadline(time.Now().Add(patience))
+	p.SetDeadline(time.Now().Add(testenv.Timeout))
 	return c.(*net.UDPConn), p.(*net.UDPConn)
 }
 
 // ask writes a datagram until its answer has come, which is the datagram itself.
 func ask(c *net.UDPConn, datagram []byte) error {
 	buf := make([]byte, 1<<16)
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	for end := time.Now().Add(testenv.Timeout); time.Now().Before(end); {
 		if _, err := c.Write(datagram); err != nil {
 			return err
 		}
@@ -76,7 +77,7 @@ func ask(c *net.UDPConn, datagram []byte) error {
 			}
 		}
 	}
-	return fmt.Errorf("no answer to %d bytes within %v", len(datagram), patience)
+	return fmt.Errorf("no answer to %d bytes within %v", len(datagram), testenv.Timeout)
 }
 
 func isTimeout(err error) bool {

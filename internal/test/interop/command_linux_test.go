@@ -12,7 +12,7 @@ import (
 // TestCommands runs the usual programs in a stack, which must work for an
 // ordinary user too.
 func TestCommands(t *testing.T) {
-	noLeaks(t)
+	noProcesses(t)
 	vnl := "mem://" + t.Name()
 	here := open(t, vnl, client)
 	open(t, vnl, server)
@@ -55,7 +55,7 @@ func TestCommands(t *testing.T) {
 	if err := dump.Start(); err != nil {
 		t.Fatal(err)
 	}
-	guard := time.AfterFunc(patience, func() { dump.Process.Kill() })
+	guard := time.AfterFunc(testenv.Timeout, func() { dump.Process.Kill() })
 	defer guard.Stop()
 	told := bufio.NewScanner(stderr)
 	for told.Scan() && !strings.HasPrefix(told.Text(), "listening on vde0") {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A heldConn is a connection to an echo server, which is in use while networks end
@@ -52,7 +53,7 @@ func (c *heldConn) complete(t *testing.T) {
 	t.Helper()
 	want := bytes.Repeat(payload(), c.pending)
 	got := make([]byte, len(want))
-	c.SetReadDeadline(time.Now().Add(2 * patience))
+	c.SetReadDeadline(time.Now().Add(2 * testenv.Timeout))
 	n, err := io.ReadFull(c, got)
 	select {
 	case serr := <-c.failed:

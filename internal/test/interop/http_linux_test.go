@@ -73,7 +73,7 @@ func newSite() *site {
 // all connections.
 func (w *site) count(t *testing.T) int {
 	t.Helper()
-	eventually(t, "the end of all connections", func() bool { return w.conns.Load() == 0 })
+	testenv.Eventually(t, "the end of all connections", func() bool { return w.conns.Load() == 0 })
 	return int(w.served.Swap(0))
 }
 

@@ -60,7 +60,7 @@ func on(t *testing.T, f func(t *testing.T, ours, theirs string), names ...string
 			continue
 		}
 		t.Run(n.name, func(t *testing.T) {
-			noLeaks(t)
+			noProcesses(t)
 			ours, theirs := n.open(t)
 			f(t, ours, theirs)
 		})
@@ -90,7 +90,7 @@ func vdeSwitch(t *testing.T) string {
 func startSwitch(t *testing.T, dir, name string, args ...string) *process {
 	t.Helper()
 	p := start(t, name, args...)
-	eventually(t, "a switch in "+dir, func() bool {
+	testenv.Eventually(t, "a switch in "+dir, func() bool {
 		c, err := net.Dial("unix", filepath.Join(dir, "ctl"))
 		if err == nil {
 			c.Close()
@@ -212,7 +212,7 @@ func (s shell) serveEcho(t *testing.T) {
 	t.Helper()
 	busybox, ss := testenv.Need(t, "busybox", "busybox"), testenv.Need(t, "ss", "iproute2")
 	s.must(t, busybox+" nc -ll -p 5000 -e cat >/dev/null 2>&1 &")
-	eventually(t, "the server", func() bool {
+	testenv.Eventually(t, "the server", func() bool {
 		out, _ := s.run(t, ss+" -tlnH sport = 5000")
 		return strings.Contains(out, ":5000")
 	})
@@ -237,7 +237,7 @@ func echoBy(t *testing.T, h host, dial func(addr string) (net.Conn, error)) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(testenv.Timeout))
 		sent := make(chan error, 1)
 		go func() {
 			_, err := c.Write(payload())
@@ -255,7 +255,7 @@ func echoBy(t *testing.T, h host, dial func(addr string) (net.Conn, error)) {
 // multicast group of an IPv6 address some time after the address is there: seconds,
 // while it removes many namespaces. Until then the neighbour is asked for in vain.
 func dial(s *vdestack.Stack, addr string) (net.Conn, error) {
-	d := vdestack.Dialer{Dialer: net.Dialer{Deadline: time.Now().Add(patience)}, Stack: s}
+	d := vdestack.Dialer{Dialer: net.Dialer{Deadline: time.Now().Add(testenv.Timeout)}, Stack: s}
 	for {
 		c, err := d.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr(addr), 5000).String())
 		if !errors.Is(err, unix.EHOSTUNREACH) { // which takes three seconds

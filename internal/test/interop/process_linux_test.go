@@ -18,9 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience bounds what takes a moment.
-const patience = 30 * time.Second
-
 func TestMain(m *testing.M) {
 	// Processes that lose their parent become ours, so that none goes unnoticed.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -30,11 +27,11 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-// noLeaks lets the test fail if it leaves a process running. It is called before
+// noProcesses lets the test fail if it leaves a process running. It is called before
 // all that makes processes.
-func noLeaks(t *testing.T) {
+func noProcesses(t *testing.T) {
 	t.Cleanup(func() {
-		eventually(t, "the end of all processes", func() bool {
+		testenv.Eventually(t, "the end of all processes", func() bool {
 			for {
 				pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
 				if err == unix.ECHILD {
@@ -48,18 +45,6 @@ func noLeaks(t *testing.T) {
 	})
 }
 
-// eventually waits until done returns true.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(patience); !done(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-	}
-}
-
 // A process is a running program with a process group of its own.
 type process struct {
 	args   []string
@@ -68,7 +53,7 @@ type process struct {
 	stdin  *os.File
 	stdout *bufio.Reader
 	pipe   *os.File // below stdout
-	stderr lockedBuffer
+	stderr testenv.Buffer
 	ended  sync.Once
 	err    error // how it has ended
 }
@@ -145,7 +130,7 @@ func (p *process) end(sig syscall.Signal) error {
 		p.stdin.Close()
 		// Until it is reaped, the group's number stays its own.
 		syscall.Kill(p.pid, sig)
-		killer := time.AfterFunc(patience, func() { syscall.Kill(p.pid, syscall.SIGKILL) })
+		killer := time.AfterFunc(testenv.Timeout, func() { syscall.Kill(p.pid, syscall.SIGKILL) })
 		for {
 			if err := unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
 				break
@@ -161,7 +146,7 @@ func (p *process) end(sig syscall.Signal) error {
 // expect reads lines of the standard output until one begins with the text.
 func (p *process) expect(t *testing.T, prefix string) (before, line string) {
 	t.Helper()
-	p.pipe.SetReadDeadline(time.Now().Add(patience))
+	p.pipe.SetReadDeadline(time.Now().Add(testenv.Timeout))
 	var text strings.Builder
 	for {
 		line, err := p.stdout.ReadString('\n')
@@ -197,22 +182,4 @@ func (s shell) run(t *testing.T, script string) (output string, status int) {
 func (s shell) must(t *testing.T, script string) (output string) {
 	t.Helper()
 	return must(t, s, script)
-}
-
-// A lockedBuffer collects the output of a running program.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

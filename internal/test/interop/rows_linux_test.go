@@ -256,9 +256,9 @@ func ptpDebian(t *testing.T, _ string) *rig {
 		// Until ours has seen that the other end is gone, up to 0.2 s, a new one
 		// finds that there are two.
 		var s shell
-		eventually(t, "an end for vdens", func() bool {
+		testenv.Eventually(t, "an end for vdens", func() bool {
 			s = shell{start(t, testenv.Need(t, "vdens", "vdens"), vnl, "/bin/sh")}
-			s.pipe.SetReadDeadline(time.Now().Add(patience))
+			s.pipe.SetReadDeadline(time.Now().Add(testenv.Timeout))
 			fmt.Fprintln(s.stdin, "echo here")
 			_, err := s.stdout.ReadString('\n')
 			return err == nil
@@ -305,7 +305,7 @@ func seqpacketDebian(t *testing.T, _ string) *rig {
 	r.fate = func(t *testing.T) string {
 		r.them.kill()
 		link := func() vdestack.InterfaceStats { return us.Stats().Interfaces[0] }
-		eventually(t, "the end of the socket", func() bool { return link().Err != nil && !link().Reconnecting })
+		testenv.Eventually(t, "the end of the socket", func() bool { return link().Err != nil && !link().Reconnecting })
 		// Whoever has started both makes another.
 		us.Close()
 		n := seqpacketDebian(t, "")
@@ -360,7 +360,7 @@ func killRun(t *testing.T, pids string, sig syscall.Signal) (another func()) {
 		t.Fatal(err)
 	}
 	return func() {
-		eventually(t, "another command", func() bool { return len(runs()) > len(list) })
+		testenv.Eventually(t, "another command", func() bool { return len(runs()) > len(list) })
 	}
 }
 

@@ -32,7 +32,7 @@ var _ party = hostParty{}
 func (hostParty) echo(t *testing.T, h host) {
 	t.Helper()
 	echoBy(t, h, func(addr string) (net.Conn, error) {
-		return net.DialTimeout("tcp", netip.AddrPortFrom(netip.MustParseAddr(addr), 5000).String(), patience)
+		return net.DialTimeout("tcp", netip.AddrPortFrom(netip.MustParseAddr(addr), 5000).String(), testenv.Timeout)
 	})
 }
 

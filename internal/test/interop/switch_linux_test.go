@@ -29,7 +29,7 @@ func init() {
 // TestSwitchStacks has two stacks of the process and one client of each language
 // on one switch.
 func TestSwitchStacks(t *testing.T) {
-	noLeaks(t)
+	noProcesses(t)
 	dir := filepath.Join(shortDir(t), "sw")
 	third := host{"10.0.0.3", "fc00::1:3"}
 	a, b := open(t, "switch://"+dir, server), open(t, "switch://"+dir, client)
@@ -50,7 +50,7 @@ func TestSwitchStacks(t *testing.T) {
 // TestSwitchChain joins a switch of ours and Debian's with vde_plug, and has a
 // stack on the one and vdens on the other.
 func TestSwitchChain(t *testing.T) {
-	noLeaks(t)
+	noProcesses(t)
 	dir := filepath.Join(shortDir(t), "sw")
 	s := open(t, "switch://"+dir, server)
 	serveEcho(t, s)

@@ -260,7 +260,7 @@ func TestTable(t *testing.T) {
 	for i := range rows {
 		w := &rows[i]
 		t.Run(strings.Join(w.key(), ", "), func(t *testing.T) {
-			noLeaks(t)
+			noProcesses(t)
 			seen[i] = w.see(t, vdens)
 		})
 		complete = complete && seen[i] != nil

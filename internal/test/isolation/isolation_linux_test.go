@@ -21,31 +21,15 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 )
 
-// patience is how long a test waits for what must happen, on a busy machine.
-const patience = 60 * time.Second
-
-func prefixes(list ...string) (ps []netip.Prefix) {
-	for _, s := range list {
-		ps = append(ps, netip.MustParsePrefix(s))
-	}
-	return ps
-}
-
-func addrs(list ...string) (as []netip.Addr) {
-	for _, s := range list {
-		as = append(as, netip.MustParseAddr(s))
-	}
-	return as
-}
-
 func newStack(t *testing.T, dns vdestack.DNS, list ...string) *vdestack.Stack {
 	t.Helper()
 	s, err := vdestack.New(t.Context(), vdestack.Config{
-		Interfaces: []vdestack.Interface{{VNL: "mem://" + t.Name(), Addrs: prefixes(list...)}}, DNS: dns,
+		Interfaces: []vdestack.Interface{{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes(list...)}}, DNS: dns,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +119,7 @@ func hello(c net.Conn, err error) error {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	if strings.HasPrefix(c.LocalAddr().Network(), "udp") {
 		if _, err := c.Write([]byte("who?")); err != nil {
 			return err
@@ -167,11 +151,11 @@ func TestCanary(t *testing.T) {
 	dns := vdestack.DNS{
 		Servers: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:53")},
 		Search:  []string{"stack.example"},
-		Hosts:   map[string][]netip.Addr{"server": addrs("10.0.0.1", "fc00::1:1"), "here": addrs("10.0.0.2")},
+		Hosts:   map[string][]netip.Addr{"server": testenv.Addrs("10.0.0.1", "fc00::1:1"), "here": testenv.Addrs("10.0.0.2")},
 	}
 	b := newStack(t, dns, "10.0.0.2/24", "fc00::1:2/64", "fe80::b/64")
 	serve(t, a)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*testenv.Timeout)
 	defer cancel()
 
 	for _, address := range []string{"10.0.0.1:5000", "[fc00::1:1]:5000", "[fe80::a%vde0]:5000", "server:5000", "www:5000", "www.stack.example:5000", "www.stack.example.:5000"} {
@@ -217,9 +201,9 @@ func TestCanary(t *testing.T) {
 			name string
 			want []netip.Addr
 		}{
-			{b, "both", addrs("10.0.0.1", "fc00::1:1")}, // RFC 6724 on unique local addresses
-			{four, "server", addrs("10.0.0.1", "fc00::1:1")},
-			{six, "server", addrs("fc00::1:1", "10.0.0.1")},
+			{b, "both", testenv.Addrs("10.0.0.1", "fc00::1:1")}, // RFC 6724 on unique local addresses
+			{four, "server", testenv.Addrs("10.0.0.1", "fc00::1:1")},
+			{six, "server", testenv.Addrs("fc00::1:1", "10.0.0.1")},
 		} {
 			got, err := tt.s.LookupNetIP(ctx, "ip", tt.name)
 			if !slices.Equal(got, tt.want) {
@@ -309,7 +293,7 @@ func TestCanary(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, c := range []*net.UDPConn{in, all} {
-				c.SetDeadline(time.Now().Add(patience))
+				c.SetDeadline(time.Now().Add(testenv.Timeout))
 				buf := make([]byte, 100)
 				if n, _, err := c.ReadFrom(buf); string(buf[:n]) != "stack\n" {
 					t.Errorf("%s: got %q, %v", group, buf[:n], err)
@@ -328,7 +312,7 @@ func TestCanary(t *testing.T) {
 				continue
 			}
 			defer c.Close()
-			c.SetDeadline(time.Now().Add(patience))
+			c.SetDeadline(time.Now().Add(testenv.Timeout))
 			if _, err := c.Write([]byte{tt.echo, 0, ^tt.echo, ^byte(2), 0, 1, 0, 1}); err != nil {
 				t.Fatal(err)
 			}
@@ -349,7 +333,7 @@ func TestCanary(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		f.SetDeadline(time.Now().Add(patience))
+		f.SetDeadline(time.Now().Add(testenv.Timeout))
 		if err := hello(b.DialContext(ctx, "tcp", "10.0.0.1:5000")); err != nil {
 			t.Error(err)
 		}
@@ -452,7 +436,7 @@ func onlyIPv4(t *testing.T) {
 		t.Logf("the host listens on %v", ln.Addr())
 		ln.Close()
 	}
-	dns := vdestack.DNS{Hosts: map[string][]netip.Addr{"six": addrs("2001:db8::1"), "both": addrs("2001:db8::1", "10.0.0.1")}}
+	dns := vdestack.DNS{Hosts: map[string][]netip.Addr{"six": testenv.Addrs("2001:db8::1"), "both": testenv.Addrs("2001:db8::1", "10.0.0.1")}}
 	a := newStack(t, dns, "10.0.0.1/24", "2001:db8::1/64")
 	b := newStack(t, dns, "10.0.0.2/24", "2001:db8::2/64")
 	var wg sync.WaitGroup

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -123,7 +124,7 @@ func setUp() error {
 		return fmt.Errorf("ip: %w: %s (apt-get install iproute2)", err, out)
 	}
 	// The kernel takes its time for the rest of IPv6 addresses.
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(testenv.Timeout); ; time.Sleep(time.Millisecond) {
 		text, err := os.ReadFile("/proc/self/net/ipv6_route")
 		if err != nil {
 			return err

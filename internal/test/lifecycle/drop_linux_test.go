@@ -506,7 +506,7 @@ func outlive() {
 		if how == "set-user-ID" {
 			c.Path = os.Args[3]
 		}
-		c.Env = append(os.Environ(), programName+"=become")
+		c.Env = append(os.Environ(), testenv.ProgramVariable+"=become")
 	case "background":
 		c = s.Command(context.Background(), "sh", "-c", "sleep 1000 & echo $!; wait")
 	}
@@ -676,7 +676,7 @@ func readHelper() {
 	s, err := vdestack.Open("mem://peek", "10.0.0.1/24")
 	check(err)
 	c := s.Command(contextOf(time.Minute), "/proc/self/exe", strconv.Itoa(theHelper()), strconv.Itoa(os.Getpid()))
-	c.Env = append(os.Environ(), programName+"=peek")
+	c.Env = append(os.Environ(), testenv.ProgramVariable+"=peek")
 	out, err := c.CombinedOutput()
 	if err != nil {
 		fail("%v\n%s", err, out)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -141,7 +142,7 @@ func closeForked() {
 	check(err)
 	ctx := contextOf(time.Minute)
 	child := exec.CommandContext(ctx, "/proc/self/exe")
-	child.Env = append(os.Environ(), programName+"=hold")
+	child.Env = append(os.Environ(), testenv.ProgramVariable+"=hold")
 	child.Stderr = os.Stderr
 	var own []io.Closer
 	give := func(kind string, c interface {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
@@ -188,7 +189,7 @@ func isolate() {
 		{"within one trust domain", a, inB, links + "mem ns/net ns/user fd read trace "},
 	} {
 		cmd := tt.in.Command(ctx, "/proc/self/exe", strconv.Itoa(tt.pid))
-		cmd.Env = append(os.Environ(), programName+"=intrude")
+		cmd.Env = append(os.Environ(), testenv.ProgramVariable+"=intrude")
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			fail("%s: %v: %s", tt.name, err, out)

@@ -375,7 +375,7 @@ func handOut() {
 	const getUserNS = 0xb701 // NS_GET_USERNS of linux/nsfs.h
 	fd, err := unix.IoctlRetInt(int(netns.Fd()), getUserNS)
 	check(err)
-	os.Setenv(programName, "dialOut")
+	os.Setenv(testenv.ProgramVariable, "dialOut")
 	exe, err := os.Readlink("/proc/self/exe")
 	check(err)
 	child := exec.CommandContext(ctx, "nsenter", "--preserve-credentials",
@@ -389,7 +389,7 @@ func handOut() {
 	expect(s.Command(ctx, "/proc/self/exe", ln.Addr().String()).Output())
 
 	// A program that knows of stacks needs the descriptor only.
-	os.Setenv(programName, "joinInherited")
+	os.Setenv(testenv.ProgramVariable, "joinInherited")
 	child = exec.CommandContext(ctx, exe, ln.Addr().String())
 	child.ExtraFiles = []*os.File{netns}
 	child.Stderr = os.Stdout

@@ -22,20 +22,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// programs are what the test binary is when it is executed with the name of one
-// of them in the environment. A program that returns was successful.
-var programs = map[string]func(){}
+// programs are what the test binary is in the tests. A program that returns was
+// successful.
+var programs = testenv.Programs
 
-const programName = "LIFECYCLE_PROGRAM"
-
-func TestMain(m *testing.M) {
-	if name := os.Getenv(programName); name != "" {
-		os.Unsetenv(programName)
-		programs[name]()
-		os.Exit(0)
-	}
-	testenv.Main(m)
-}
+func TestMain(m *testing.M) { testenv.Main(m) }
 
 // check ends a program with an error.
 func check(err error) {
@@ -59,12 +50,7 @@ func contextOf(limit time.Duration) context.Context {
 // program returns a command that executes a program.
 func program(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
-	if programs[name] == nil {
-		t.Fatalf("no program %q", name)
-	}
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
-	// The race detector would have programs sleep a second at their end.
-	cmd.Env = append(os.Environ(), programName+"="+name, "GORACE=atexit_sleep_ms=20 "+os.Getenv("GORACE"))
+	cmd := testenv.Program(t.Context(), t, name, args...)
 	cmd.Stderr = os.Stderr
 	return cmd
 }

@@ -18,6 +18,7 @@ import (
 	"unsafe"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,7 +65,7 @@ var ends = map[string]func(){
 		panic("as wanted")
 	},
 	"exec": func() {
-		check(syscall.Exec("/proc/self/exe", []string{"resident"}, append(os.Environ(), programName+"=resident")))
+		check(syscall.Exec("/proc/self/exe", []string{"resident"}, append(os.Environ(), testenv.ProgramVariable+"=resident")))
 	},
 }
 

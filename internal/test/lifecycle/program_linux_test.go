@@ -20,6 +20,7 @@ import (
 	"unsafe"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -227,7 +228,7 @@ func replace() {
 	check(err)
 	_, err = s.RTNL()
 	check(err)
-	os.Setenv(programName, "replaced")
+	os.Setenv(testenv.ProgramVariable, "replaced")
 	check(syscall.Exec("/proc/self/exe", append([]string{"replaced", strconv.Itoa(helper)}, before...), os.Environ()))
 }
 

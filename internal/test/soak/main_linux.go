@@ -9,6 +9,8 @@ import (
 	"os/signal"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv/loopback"
+	"github.com/vdestack/vdestack/internal/testenv/private"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,7 +30,9 @@ func main() {
 		cfg.seed = rand.Uint64()
 	}
 
-	inside, status, err := private()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	inside, status, err := private.Enter(ctx, 0, loopback.Up)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
 		os.Exit(1)
@@ -36,8 +40,6 @@ func main() {
 	if !inside {
 		os.Exit(status)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
 	cfg.out = os.Stdout
 	if !run(ctx, cfg) {
 		os.Exit(1)
