@@ -74,8 +74,11 @@ func ethernet(t testing.TB) (routes []route) {
 // listen listens at the end of the route.
 func (r route) listen(t testing.TB) *net.TCPListener {
 	t.Helper()
-	lc := vdestack.ListenConfig{Stack: r.to}
-	ln, err := lc.Listen(t.Context(), "tcp", net.JoinHostPort(r.host, "0"))
+	listen := (&vdestack.ListenConfig{Stack: r.to}).Listen
+	if r.to == nil {
+		listen = (&net.ListenConfig{}).Listen
+	}
+	ln, err := listen(t.Context(), "tcp", net.JoinHostPort(r.host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,8 +88,11 @@ func (r route) listen(t testing.TB) *net.TCPListener {
 
 // dial connects to an address at the end of the route.
 func (r route) dial(ctx context.Context, address string) (*net.TCPConn, error) {
-	d := vdestack.Dialer{Stack: r.from}
-	c, err := d.DialContext(ctx, "tcp", address)
+	dial := (&vdestack.Dialer{Stack: r.from}).DialContext
+	if r.from == nil {
+		dial = (&net.Dialer{}).DialContext
+	}
+	c, err := dial(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
