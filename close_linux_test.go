@@ -353,7 +353,7 @@ func TestCloseSockets(t *testing.T) {
 		}
 		return net.ErrClosed // the watch ends with its connection
 	})
-	runtime.GC() // handles are held weakly, but held
+	runtime.GC() // connTracker are held weakly, but held
 	time.Sleep(20 * time.Millisecond)
 	if err := a.Close(); err != nil {
 		t.Fatal(err)

@@ -42,7 +42,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	}
 	start := time.Now()
 	c, err := d.dial(ctx, network, address)
-	c, err = hand(d.Stack, c, err)
+	c, err = track(d.Stack, c, err)
 	if err == nil {
 		d.Stack.nameZones(c.LocalAddr(), c.RemoteAddr())
 	}
@@ -123,7 +123,7 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	if strings.HasPrefix(network, "tcp") && !nd.MultipathTCP() {
 		move = d.Stack.st.ControlTCP
 	}
-	hook := followed(move, d.Control, d.ControlContext)
+	hook := chainControl(move, d.Control, d.ControlContext)
 	nd.Control, nd.ControlContext = nil, func(ctx context.Context, network, address string, c syscall.RawConn) error {
 		d.Stack.meet(ctx, address)
 		return hook(ctx, network, address, c)
@@ -190,9 +190,9 @@ func (d *Dialer) name(network, address string) (host, port string, ok bool) {
 	return host, port, true
 }
 
-// followed returns a hook that moves a socket into a stack, followed by the
+// chainControl returns a hook that moves a socket into a stack, followed by the
 // caller's own as package net chooses it.
-func followed(move, own func(string, string, syscall.RawConn) error,
+func chainControl(move, own func(string, string, syscall.RawConn) error,
 	ownContext func(context.Context, string, string, syscall.RawConn) error,
 ) func(context.Context, string, string, syscall.RawConn) error {
 	return func(ctx context.Context, network, address string, c syscall.RawConn) error {

@@ -85,7 +85,7 @@ func (lc *ListenConfig) listenIP(ctx context.Context, network, address string) (
 			return nil, &net.AddrError{Err: "not an address of this family", Addr: address}
 		}
 		c, err := lc.Stack.st.IPConn(family, proto, local, netip.Addr{}, own(ctx, lc.Control, nil))
-		return hand(lc.Stack, c, err)
+		return track(lc.Stack, c, err)
 	}()
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Err: err}

@@ -60,7 +60,7 @@ func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address
 		return none, &net.OpError{Op: "listen", Net: network, Err: err}
 	}
 	l, err := f(&nl, ctx, network, address)
-	l, err = hand(lc.Stack, l, err)
+	l, err = track(lc.Stack, l, err)
 	if err == nil {
 		switch l := any(l).(type) {
 		case *net.TCPListener:
@@ -85,7 +85,7 @@ func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address
 func (lc *ListenConfig) local(ctx context.Context, network, address string) (nl net.ListenConfig, local, zone string, err error) {
 	nl = lc.ListenConfig
 	nl.Control = func(network, address string, c syscall.RawConn) error {
-		return followed(lc.Stack.Control, lc.Control, nil)(ctx, network, address, c)
+		return chainControl(lc.Stack.Control, lc.Control, nil)(ctx, network, address, c)
 	}
 	if !strings.HasPrefix(network, "tcp") && !strings.HasPrefix(network, "udp") {
 		return nl, address, "", nil

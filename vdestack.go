@@ -58,9 +58,9 @@ type DNS = stack.DNS
 // network namespace. Its methods may be called from several goroutines at once.
 // Those of a nil Stack return errors: it is not the host.
 type Stack struct {
-	st      *stack.Stack
-	dns     *dns.Client
-	handles handles
+	st    *stack.Stack
+	dns   *dns.Client
+	conns connTracker
 }
 
 var _ rtnl.SocketMaker = (*Stack)(nil)
@@ -141,7 +141,7 @@ func (s *Stack) Close() error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	s.handles.closeAll()
+	s.conns.closeAll()
 	return s.st.Close()
 }
 
@@ -197,7 +197,7 @@ func (s *Stack) RTNL() (*rtnl.Conn, error) {
 		return nil, err
 	}
 	c, err := s.st.RTNL()
-	if err == nil && !track(&s.handles, c) {
+	if err == nil && !trackRef(&s.conns, c) {
 		c.Close()
 		return nil, s.st.ErrClosed()
 	}

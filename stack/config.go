@@ -319,9 +319,9 @@ type InterfaceStats struct {
 	TxFrames, TxBytes, TxDropped uint64
 	RxFrames, RxBytes, RxDropped uint64
 
-	// Refused counts packets of joined frames that the kernel did not take. From
+	// GRORejected counts packets of joined frames that the kernel did not take. From
 	// the first on, frames are not joined any more (see [OffloadGRO]).
-	Refused uint64
+	GRORejected uint64
 
 	// Err says why the network is gone, or why it cannot be opened again yet; nil
 	// while it is there.

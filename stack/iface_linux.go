@@ -473,7 +473,7 @@ func (i *iface) networkStats() InterfaceStats {
 		RxFrames: i.rx.frames.Load(), RxBytes: i.rx.bytes.Load(), RxDropped: i.rx.dropped.Load(),
 	}
 	st.TxDropped += i.dev.Bad.Load()
-	st.Refused = i.dev.Refused.Load()
+	st.GRORejected = i.dev.GRORejected.Load()
 	if i.wire != nil {
 		dropped := i.wire.dropped()
 		st.TxFrames -= min(st.TxFrames, dropped)

@@ -195,7 +195,7 @@ func TestPCAPUnfinished(t *testing.T) {
 		{"after a while", func() { now += unfinishedLife }, plugtest.Station(2), false, true},
 		{"too late", func() { now++ }, plugtest.Station(2), false, false},
 		{"it is back", func() { hello(t, there, here, virtio.FlagNeedsCsum) }, plugtest.Station(2), false, true},
-		{"the interface refused", func() { here.on.dev.Refused.Add(1) }, plugtest.Station(2), false, false},
+		{"the interface refused", func() { here.on.dev.GRORejected.Add(1) }, plugtest.Station(2), false, false},
 	} {
 		step.before()
 		p := packettest.TCP(44, 1446)

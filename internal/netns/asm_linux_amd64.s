@@ -1,6 +1,6 @@
 #include "textflag.h"
 
-// The helper task: see mailbox.go for the layout of a mailbox and of a call.
+// The helper task: see calls_linux.go for the layout of the list and of a call.
 // It uses registers only, calls nothing, and never touches Go's stack or TLS.
 
 #define BOX R12

@@ -81,7 +81,7 @@ func explain(err error) error {
 func Refused(err error) error { return because(err, refusedUse) }
 
 // Limited explains an error if it comes from a limit that a call of any
-// kind can reach.
+// socketType can reach.
 func Limited(err error) error {
 	call, _ := errors.AsType[*os.SyscallError](err)
 	return because(err, func(errno unix.Errno) string {

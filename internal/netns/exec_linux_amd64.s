@@ -1,7 +1,7 @@
 #include "textflag.h"
 
 // The start of a command: see launch_linux.go for the layout of a launch, and
-// mailbox_linux.go for that of a call. What runs in the watcher and in the
+// calls_linux.go for that of a call. What runs in the watcher and in the
 // command uses registers only, calls nothing, and never touches Go's stack or TLS.
 
 #define BOX R12

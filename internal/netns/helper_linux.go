@@ -34,9 +34,9 @@ var errStopped = fmt.Errorf("the helper task did not answer for %v, for somebody
 // A helper is a task that shares memory and descriptors with the process and
 // has namespaces of its own. It executes lists of system calls.
 type helper struct {
-	box  *box
-	pid  int
-	home int // descriptor of the network namespace where it rests
+	calls *sharedCalls
+	pid   int
+	base  int // descriptor of the network namespace where it rests
 	// user is the user namespace where it is.
 	user nsID
 	// origin says whether this is not the process's own, and who may enter it.
@@ -63,16 +63,16 @@ type helper struct {
 	waiting sync.Mutex // held while the process number is used, or given back
 }
 
-// nowhere stands for a namespace that is not known.
-var nowhere = new(NS)
+// unknown stands for a namespace that is not known.
+var unknown = new(NS)
 
 // A request is what one caller wants of the helper: calls to be made in the
 // namespace ns. All calls after a failed one are skipped.
 type request struct {
-	ns    *NS
-	enter bool // enter ns first; without it, the calls make the namespace
-	home  bool // leave ns at the end
-	calls []call
+	ns     *NS
+	enter  bool // enter ns first; without it, the calls make the namespace
+	toBase bool // leave ns at the end
+	calls  []call
 	// meanwhile is called when the helper has begun, if it is not nil.
 	meanwhile func()
 	wake      chan bool // true: lead the next trip; false: done
@@ -90,7 +90,7 @@ var requests = sync.Pool{New: func() any { return &request{wake: make(chan bool,
 
 func newRequest(ns *NS) *request {
 	r := requests.Get().(*request)
-	r.ns, r.enter, r.home, r.err, r.lost, r.begun = ns, true, false, nil, errHelper, false
+	r.ns, r.enter, r.toBase, r.err, r.lost, r.begun = ns, true, false, nil, errHelper, false
 	return r
 }
 
@@ -167,7 +167,7 @@ func (h *helper) do(r *request) {
 
 // trip sends the calls of all requests as one list, and shares out the results.
 func (h *helper) trip(batch []*request) {
-	b := h.box
+	b := h.calls
 	if b.state.Load() != stateIdle {
 		for _, r := range batch {
 			r.err = h.lost()
@@ -178,10 +178,10 @@ func (h *helper) trip(batch []*request) {
 	h.follow()
 	cur, entry := h.cur, -1
 	for i, r := range batch {
-		if i == 0 || r.ns != batch[i-1].ns || batch[i-1].home || !r.enter {
+		if i == 0 || r.ns != batch[i-1].ns || batch[i-1].toBase || !r.enter {
 			entry = -1
 			if r.enter && cur != r.ns {
-				fd := h.home
+				fd := h.base
 				if r.ns != nil {
 					fd = r.ns.fd
 				}
@@ -198,8 +198,8 @@ func (h *helper) trip(batch []*request) {
 			b.add(c)
 		}
 		r.exit = -1
-		if r.home {
-			r.exit = b.add(call{nr: unix.SYS_SETNS, args: [6]uintptr{uintptr(h.home), unix.CLONE_NEWNET}})
+		if r.toBase {
+			r.exit = b.add(call{nr: unix.SYS_SETNS, args: [6]uintptr{uintptr(h.base), unix.CLONE_NEWNET}})
 			cur = nil
 		}
 	}
@@ -239,7 +239,7 @@ func (h *helper) trip(batch []*request) {
 			r.begun = r.calls[0].ret != notRun || posted && entered && state == stateGone
 		}
 		if r.err != nil || !r.enter && r.calls[0].errno() != 0 || r.exit >= 0 && list[r.exit].errno() != 0 {
-			h.cur = nowhere
+			h.cur = unknown
 		}
 	}
 }
@@ -256,7 +256,7 @@ func (h *helper) follow() {
 	var err error
 	h.byPID(func(pid int) { err = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &now, nil) })
 	if err == unix.EPERM {
-		h.box.add(call{nr: unix.SYS_PRLIMIT64, args: [6]uintptr{0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&h.nofile)), 0}})
+		h.calls.add(call{nr: unix.SYS_PRLIMIT64, args: [6]uintptr{0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&h.nofile)), 0}})
 	}
 }
 
@@ -278,12 +278,12 @@ func (h *helper) leave(ns *NS) {
 // those of clone: with CLONE_NEWUSER it has a user namespace too, which the
 // process owns; that needs no privilege. What flags cannot say, calls do.
 func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
-	b, err := newBox(batchCalls + 1) // and that of follow
+	b, err := newSharedCalls(batchCalls + 1) // and that of follow
 	if err != nil {
 		return nil, err
 	}
 	b.state.Store(stateIdle)
-	h := &helper{box: b, home: -1, gone: make(chan struct{})}
+	h := &helper{calls: b, base: -1, gone: make(chan struct{})}
 	h.origin = originNow(flags&unix.CLONE_NEWUSER != 0 || len(calls) > 0)
 	ready := make(chan error)
 	go h.keep(flags, ready)
@@ -315,10 +315,10 @@ func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("first socket of the helper task: %w", err)
 	}
-	h.home, err = nsOfSocket(int(fd))
+	h.base, err = nsOfSocket(int(fd))
 	unix.Close(int(fd))
 	if err == nil {
-		h.user, err = ownerID(h.home)
+		h.user, err = ownerID(h.base)
 	}
 	if err != nil {
 		return nil, err // not h, which is stopped
@@ -331,7 +331,7 @@ var callNames = map[uintptr]string{unix.SYS_SETNS: "setns", unix.SYS_UNSHARE: "u
 // end has the helper end by the word. The signal is for one that is stopped; a
 // process that has become another user may not send it.
 func (h *helper) end() {
-	h.box.end()
+	h.calls.end()
 	h.byPID(func(pid int) { unix.Kill(pid, unix.SIGKILL) })
 }
 
@@ -355,10 +355,10 @@ func (h *helper) stop() {
 	case <-time.After(time.Second):
 		return // it is stopped, or hangs in the kernel
 	}
-	if h.home >= 0 {
-		unix.Close(h.home)
+	if h.base >= 0 {
+		unix.Close(h.base)
 	}
-	h.box.free()
+	h.calls.free()
 }
 
 // keep makes the task on a thread that stays: what ends the helper with the
@@ -366,19 +366,19 @@ func (h *helper) stop() {
 // so that its death leaves no zombie.
 //
 // When the thread ends, with the process, by exit, a signal or exec of another
-// program, the kernel writes stateGone into the mailbox and wakes the helper. It
+// program, the kernel writes stateGone into the list and wakes the helper. It
 // asks for nobody's credentials then, as it does for the parent-death signal, which
 // a process that has become another user has not the right to send. That signal is
 // for a helper that is stopped, which does not look at the word.
 func (h *helper) keep(flags uintptr, ready chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	restore := clearAtExit(h.box.addr())
+	restore := clearAtExit(h.calls.addr())
 	flags |= unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_CHILD_CLEARTID
 	// The helper inherits the mask, so that no handler ever runs in it.
 	all, old := ^uint64(0), uint64(0)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
-	pid := spawn(flags, h.box.stackTop(), h.box.addr(), h.box.addr())
+	pid := spawn(flags, h.calls.stackTop(), h.calls.addr(), h.calls.addr())
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
 	if pid > ^uintptr(4095) {
 		restore()
@@ -389,7 +389,7 @@ func (h *helper) keep(flags uintptr, ready chan<- error) {
 	ready <- nil
 	for unix.Waitid(unix.P_PID, h.pid, nil, unix.WEXITED|unix.WALL|unix.WNOWAIT, nil) == unix.EINTR {
 	}
-	restore() // before the mailbox is freed
+	restore() // before the list is freed
 	h.waiting.Lock()
 	reap(h.pid)
 	close(h.gone)

@@ -27,7 +27,7 @@ func TestEndInList(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer closeAll(p[:])
-			b := h.box
+			b := h.calls
 			b.n = 0
 			buf := new([1]byte)
 			b.add(call{nr: unix.SYS_READ, args: [6]uintptr{uintptr(p[0]), uintptr(unsafe.Pointer(buf)), 1}})

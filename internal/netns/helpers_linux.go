@@ -91,7 +91,7 @@ func thePlain() (*helper, error) {
 
 // drop forgets a helper that was killed. helpers.mu is held.
 func drop(kept **helper) {
-	if h := *kept; h != nil && h.box.lost() {
+	if h := *kept; h != nil && h.calls.lost() {
 		*kept = nil
 		endUnused(h)
 	}
@@ -183,7 +183,7 @@ func helperFor(ns int) (*helper, error) {
 
 	helpers.mu.Lock()
 	defer helpers.mu.Unlock()
-	if h := helpers.in[id]; h != nil && !h.box.lost() && (h.entered || h.has()) {
+	if h := helpers.in[id]; h != nil && !h.calls.lost() && (h.entered || h.has()) {
 		h.users++
 		return h, nil
 	}

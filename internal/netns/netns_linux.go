@@ -27,7 +27,7 @@ type NS struct {
 	mu sync.RWMutex // held for reading during a trip; guards fd
 	fd int          // -1 when closed
 
-	stock stock
+	pool socketPool
 }
 
 // Start makes what the namespaces that the process makes have in common. New does
@@ -80,7 +80,7 @@ func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 	n := &NS{h: h, fd: -1}
 	defer func() {
 		if err != nil {
-			n.stock.drop()
+			n.pool.drop()
 			if n.fd >= 0 {
 				unix.Close(n.fd)
 			}
@@ -108,11 +108,11 @@ func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("first socket of a network namespace: %w", Refused(err))
 	}
-	n.stock.first = map[kind]int{tcp: int(fd)}
+	n.pool.first = map[socketType]int{tcp: int(fd)}
 	// What is missing of these is tried again when it is asked for.
-	for i, k := range []kind{route, watching} {
+	for i, k := range []socketType{route, watching} {
 		if fd, err := r.result(2 + i); err == nil {
-			n.stock.first[k] = int(fd)
+			n.pool.first[k] = int(fd)
 		}
 	}
 	if fd, err := r.result(4); err == nil {
@@ -121,7 +121,7 @@ func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 	if t != (TAP{}) {
 		if dev, err := r.result(5); err == nil {
 			if t.begin(int(dev), int(fd)) == nil {
-				n.stock.tap, n.stock.first[tap] = t, int(dev)
+				n.pool.tap, n.pool.first[tap] = t, int(dev)
 			} else {
 				unix.Close(int(dev))
 			}
@@ -129,7 +129,7 @@ func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 	}
 	n.fd, err = nsOfSocket(int(fd))
 	if err != nil && atLimit(err) {
-		n.stock.settle()
+		n.pool.settle()
 		n.fd, err = nsOfSocket(int(fd))
 	}
 	if err == nil {
@@ -190,7 +190,7 @@ func (n *NS) Renew() error {
 	if n.fd < 0 {
 		return net.ErrClosed
 	}
-	if !n.h.box.lost() {
+	if !n.h.calls.lost() {
 		return nil
 	}
 	h, err := helperFor(n.fd)
@@ -209,7 +209,7 @@ func (n *NS) alive() error {
 	if n.fd < 0 {
 		return net.ErrClosed
 	}
-	if n.h.box.lost() {
+	if n.h.calls.lost() {
 		return n.h.lost()
 	}
 	return nil
@@ -308,7 +308,7 @@ func makeRoom() (some bool) {
 	all := slices.Collect(maps.Keys(spaces.all))
 	spaces.mu.Unlock()
 	for _, n := range all {
-		if n.stock.drop() {
+		if n.pool.drop() {
 			some = true
 		}
 	}
@@ -374,7 +374,7 @@ func (n *NS) Close() error {
 		return nil
 	}
 	n.unregister()
-	n.stock.drop()
+	n.pool.drop()
 	n.h.leave(n)
 	err := unix.Close(n.fd)
 	n.fd = -1
@@ -394,10 +394,10 @@ func (n *NS) CloseWith(domain, typ, proto int) (fd int, idle bool) {
 		return -1, false
 	}
 	n.unregister()
-	n.stock.drop()
+	n.pool.drop()
 	r := newRequest(n)
 	defer r.free()
-	r.home = true
+	r.toBase = true
 	r.calls = append(r.calls,
 		call{nr: unix.SYS_CLOSE, args: [6]uintptr{uintptr(n.fd)}},
 		socketCall(domain, typ, proto),

@@ -131,9 +131,9 @@ func TestSocket(t *testing.T) {
 func noneAhead(t testing.TB, n *NS, files int) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		n.stock.mu.Lock()
-		kinds := len(n.stock.shelves)
-		n.stock.mu.Unlock()
+		n.pool.mu.Lock()
+		kinds := len(n.pool.shelves)
+		n.pool.mu.Unlock()
 		now := countFiles(t)
 		if kinds == 0 && now == files {
 			return

@@ -31,7 +31,7 @@ type TAP struct {
 // is close-on-exec, non-blocking and the caller's, its index, 0 if that is not
 // known, and whether it is up.
 func (n *NS) OpenTAP(t TAP) (fd, index int, up bool, err error) {
-	if fd, ok := n.stock.takeTAP(t); ok {
+	if fd, ok := n.pool.takeTAP(t); ok {
 		return fd, t.Index, t.Up, nil
 	}
 	// The device belongs to the namespace of the task that opens the file.

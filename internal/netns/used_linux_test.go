@@ -74,7 +74,7 @@ func TestCloseWithKilled(t *testing.T) {
 		{name: "resting, after close", calls: 1, results: 1, resting: true, wantOpen: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b, err := newBox(batchCalls)
+			b, err := newSharedCalls(batchCalls)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +90,7 @@ func TestCloseWithKilled(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			h := &helper{box: b, pid: 1 << 30, home: -1} // no process has that number
+			h := &helper{calls: b, pid: 1 << 30, base: -1} // no process has that number
 			// The fake has the process's own limit.
 			if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &h.nofile); err != nil {
 				t.Fatal(err)

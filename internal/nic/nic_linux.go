@@ -44,9 +44,9 @@ type Device struct {
 
 	// Bad counts what the interface sent that is no packet.
 	Bad atomic.Uint64
-	// Refused counts packets of several frames that the interface did not take.
+	// GRORejected counts packets of several frames that the interface did not take.
 	// After the first, frames are not joined any more.
-	Refused atomic.Uint64
+	GRORejected atomic.Uint64
 }
 
 // Flags returns the flags with which TUNSETIFF makes or opens an interface that
@@ -143,7 +143,7 @@ func (d *Device) SendFrames(whole func(packet []byte) bool) { d.whole = whole }
 
 // finished reports whether a packet has to be sent as frames with all checksums.
 func (d *Device) finished(packet []byte) bool {
-	return !d.header || d.whole != nil && (d.Refused.Load() > 0 || !d.whole(packet))
+	return !d.header || d.whole != nil && (d.GRORejected.Load() > 0 || !d.whole(packet))
 }
 
 // Name returns the name that a TAP has now.

@@ -299,7 +299,7 @@ func TestTAPRefused(t *testing.T) {
 	host := s.socket(index, All)
 	frames := packettest.Frames(t, testPacket(3, 1000, 0))
 	tap.unjoin() // as an EINVAL does
-	if got := tap.Refused.Load(); got != 1 {
+	if got := tap.GRORejected.Load(); got != 1 {
 		t.Errorf("%d refused", got)
 	}
 	if _, err := tap.Write(plain(frames)); err != nil {

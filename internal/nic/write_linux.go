@@ -38,7 +38,7 @@ var writers = sync.Pool{New: func() any {
 }}
 
 func (d *Device) unjoin() {
-	d.Refused.Add(1)
+	d.GRORejected.Add(1)
 	d.offload.Store(uint32(d.Offload() &^ (GRO | UDPGRO)))
 }
 

@@ -13,7 +13,7 @@ import (
 
 const (
 	// quick is how soon the next socket is asked for where it pays to have it
-	// ready: the way to the helper and back takes some 30 µs.
+	// nsPool: the way to the helper and back takes some 30 µs.
 	quick = time.Millisecond
 	// warmUp is how many trips come quickly one after the other before sockets
 	// are made ahead.
@@ -25,41 +25,41 @@ const (
 	linger = 30 * time.Millisecond
 )
 
-// A stock keeps sockets ready for a namespace in which many are made one after
+// A socketPool keeps sockets ready for a namespace in which many are made one after
 // the other: one trip to the helper makes several. One in which few are made
 // has none.
-type stock struct {
-	mu      sync.Mutex   // guards all; not held across a trip
-	first   map[kind]int // made with the namespace, until they are asked for
-	tap     TAP          // what the one among them is
-	shelves map[kind]*shelf
-	timer   *time.Timer // sweeps while there is a shelf
+type socketPool struct {
+	mu      sync.Mutex         // guards all; not held across a trip
+	first   map[socketType]int // made with the namespace, until they are asked for
+	tap     TAP                // what the one among them is
+	shelves map[socketType]*bucket
+	timer   *time.Timer // sweeps while there is a bucket
 }
 
-// A kind of socket, as socket(2) has it.
-type kind struct{ domain, typ, proto int }
+// A socketType of socket, as socket(2) has it.
+type socketType struct{ domain, typ, proto int }
 
 var (
 	// route is what configures a namespace.
-	route = kind{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE}
+	route = socketType{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE}
 	// watching stands for a second one, which waits for what comes of that.
-	watching = kind{domain: -2}
+	watching = socketType{domain: -2}
 	// tcp is what most programs ask for first.
-	tcp = kind{unix.AF_INET, unix.SOCK_STREAM, 0}
+	tcp = socketType{unix.AF_INET, unix.SOCK_STREAM, 0}
 	// tap stands for a TAP, which is no socket.
-	tap = kind{domain: -1}
+	tap = socketType{domain: -1}
 )
 
 // keeps says whether sockets of the kind can be made ahead: others receive
 // something before they are bound, or are rarely made.
-func (k kind) keeps() bool {
+func (k socketType) keeps() bool {
 	typ := k.typ &^ (unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC)
 	return (k.domain == unix.AF_INET || k.domain == unix.AF_INET6) && (typ == unix.SOCK_STREAM || typ == unix.SOCK_DGRAM)
 }
 
-// A shelf has the sockets of one kind.
-type shelf struct {
-	kind kind
+// A bucket has the sockets of one kind.
+type bucket struct {
+	kind socketType
 	fds  []int
 	// size is how many the last trip was to make, and trips how many trips came
 	// quickly one after the other.
@@ -71,7 +71,7 @@ type shelf struct {
 
 // next says how many sockets the trip that begins now should make: more if the
 // last ones were taken quickly.
-func (sh *shelf) next(now time.Time) int {
+func (sh *bucket) next(now time.Time) int {
 	if now.Sub(sh.last) > time.Duration(max(sh.size, 1))*quick {
 		sh.trips = 0
 	}
@@ -87,15 +87,15 @@ func (sh *shelf) next(now time.Time) int {
 // Socket makes a socket in the namespace. It is close-on-exec and belongs to
 // the caller. typ may contain SOCK_NONBLOCK.
 func (n *NS) Socket(domain, typ, proto int) (fd int, err error) {
-	k := kind{domain, typ, proto}
+	k := socketType{domain, typ, proto}
 	if !k.keeps() {
-		if fd, ok := n.stock.takeFirst(k); ok {
+		if fd, ok := n.pool.takeFirst(k); ok {
 			return fd, nil
 		}
 		return n.socket(k)
 	}
 	for {
-		fd, sh, arrives, count := n.stock.take(k)
+		fd, sh, arrives, count := n.pool.take(k)
 		switch {
 		case fd >= 0:
 			if count > 0 {
@@ -112,7 +112,7 @@ func (n *NS) Socket(domain, typ, proto int) (fd int, err error) {
 	}
 }
 
-func (n *NS) socket(k kind) (fd int, err error) {
+func (n *NS) socket(k socketType) (fd int, err error) {
 	ret, err := n.do(socketCall(k.domain, k.typ, k.proto))
 	if err != nil {
 		return -1, explainSocket(os.NewSyscallError("socket", err), k.domain, k.typ, k.proto)
@@ -123,7 +123,7 @@ func (n *NS) socket(k kind) (fd int, err error) {
 // take returns a socket of the kind, -1 if there is none. Then, and when half of
 // them are taken, count says how many are to be made, unless arrives tells that
 // somebody does.
-func (s *stock) take(k kind) (fd int, sh *shelf, arrives <-chan struct{}, count int) {
+func (s *socketPool) take(k socketType) (fd int, sh *bucket, arrives <-chan struct{}, count int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if sh = s.shelves[k]; sh == nil {
@@ -151,8 +151,8 @@ func (s *stock) take(k kind) (fd int, sh *shelf, arrives <-chan struct{}, count 
 	return fd, sh, nil, count
 }
 
-// fill makes sockets for a shelf, and returns the first if one is for the caller.
-func (n *NS) fill(sh *shelf, count, own int) (fd int, err error) {
+// fill makes sockets for a bucket, and returns the first if one is for the caller.
+func (n *NS) fill(sh *bucket, count, own int) (fd int, err error) {
 	fds, err := n.sockets(sh, count, own)
 	if len(fds) < own {
 		return n.socket(sh.kind) // maybe there is room for one
@@ -163,7 +163,7 @@ func (n *NS) fill(sh *shelf, count, own int) (fd int, err error) {
 	return -1, err
 }
 
-func (n *NS) sockets(sh *shelf, count, own int) (fds []int, err error) {
+func (n *NS) sockets(sh *bucket, count, own int) (fds []int, err error) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.fd < 0 {
@@ -184,14 +184,14 @@ func (n *NS) sockets(sh *shelf, count, own int) (fds []int, err error) {
 		}
 	}
 	own = min(own, len(fds))
-	n.stock.put(sh, fds[own:], err == nil)
+	n.pool.put(sh, fds[own:], err == nil)
 	return fds[:own], err
 }
 
-// put adds what was made for a shelf, if it is to be kept. A socket with a high
+// put adds what was made for a bucket, if it is to be kept. A socket with a high
 // descriptor is not: the kernel gives the lowest that is free, so at least half
 // of the table is left to the program.
-func (s *stock) put(sh *shelf, fds []int, keep bool) {
+func (s *socketPool) put(sh *bucket, fds []int, keep bool) {
 	limit := softLimit(unix.RLIMIT_NOFILE) / 2
 	var over []int
 	s.mu.Lock()
@@ -210,12 +210,12 @@ func (s *stock) put(sh *shelf, fds []int, keep bool) {
 	s.mu.Unlock()
 }
 
-// add adds an empty shelf.
-func (s *stock) add(k kind) *shelf {
+// add adds an empty bucket.
+func (s *socketPool) add(k socketType) *bucket {
 	if s.shelves == nil {
-		s.shelves = make(map[kind]*shelf)
+		s.shelves = make(map[socketType]*bucket)
 	}
-	sh := &shelf{kind: k}
+	sh := &bucket{kind: k}
 	s.shelves[k] = sh
 	if len(s.shelves) == 1 {
 		s.sweepLater()
@@ -224,7 +224,7 @@ func (s *stock) add(k kind) *shelf {
 }
 
 // sweepLater runs sweep after a while. mu is held.
-func (s *stock) sweepLater() {
+func (s *socketPool) sweepLater() {
 	if s.timer == nil {
 		s.timer = time.AfterFunc(linger, s.sweep)
 	} else {
@@ -233,7 +233,7 @@ func (s *stock) sweepLater() {
 }
 
 // sweep closes what nobody took since it ran the last time.
-func (s *stock) sweep() {
+func (s *socketPool) sweep() {
 	s.mu.Lock()
 	var old []int
 	if fd, ok := s.first[tcp]; ok {
@@ -255,7 +255,7 @@ func (s *stock) sweep() {
 }
 
 // takeFirst returns what was made with the namespace.
-func (s *stock) takeFirst(k kind) (fd int, ok bool) {
+func (s *socketPool) takeFirst(k socketType) (fd int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fd, ok = s.first[k]
@@ -269,7 +269,7 @@ func (s *stock) takeFirst(k kind) (fd int, ok bool) {
 
 // begun is takeFirst for a socket of TCP, which may be one that does not block. mu
 // is held.
-func (s *stock) begun(k kind) (fd int, ok bool) {
+func (s *socketPool) begun(k socketType) (fd int, ok bool) {
 	nonblock := k.typ&unix.SOCK_NONBLOCK != 0
 	k.typ &^= unix.SOCK_NONBLOCK
 	if k.proto == unix.IPPROTO_TCP {
@@ -284,7 +284,7 @@ func (s *stock) begun(k kind) (fd int, ok bool) {
 }
 
 // takeTAP is takeFirst for a TAP, if it is the one that is wanted.
-func (s *stock) takeTAP(t TAP) (fd int, ok bool) {
+func (s *socketPool) takeTAP(t TAP) (fd int, ok bool) {
 	s.mu.Lock()
 	fits := s.tap == t
 	s.mu.Unlock()
@@ -297,7 +297,7 @@ func (s *stock) takeTAP(t TAP) (fd int, ok bool) {
 // Settle closes what was made with the namespace to set it up. A socket of TCP is
 // left for a while.
 func (n *NS) Settle() {
-	s := &n.stock
+	s := &n.pool
 	s.settle()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -306,7 +306,7 @@ func (n *NS) Settle() {
 	}
 }
 
-func (s *stock) settle() {
+func (s *socketPool) settle() {
 	if dev, ok := s.takeFirst(tap); ok {
 		CloseTAP(dev)
 	}
@@ -319,10 +319,10 @@ func (s *stock) settle() {
 
 // Refresh closes what nobody has asked for yet. Sockets are made when they are
 // asked for then, as they must when a setting with which they begin has changed.
-func (n *NS) Refresh() { n.stock.drop() }
+func (n *NS) Refresh() { n.pool.drop() }
 
 // drop closes all, and reports whether there was any.
-func (s *stock) drop() bool {
+func (s *socketPool) drop() bool {
 	s.mu.Lock()
 	var all []int
 	for _, sh := range s.shelves {

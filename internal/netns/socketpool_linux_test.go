@@ -21,7 +21,7 @@ func trips(t *testing.T, n *NS) func() uint64 {
 }
 
 // hurry makes many sockets one after the other, and closes them.
-func hurry(t *testing.T, n *NS, k kind, count int) {
+func hurry(t *testing.T, n *NS, k socketType, count int) {
 	t.Helper()
 	for range count {
 		fd, err := n.Socket(k.domain, k.typ, k.proto)
@@ -54,10 +54,10 @@ func TestStock(t *testing.T) {
 }
 
 // TestStockFresh looks at sockets that were made ahead: they are those of the
-// kind and namespace asked for, each is handed out once, and nothing is set.
+// socketType and namespace asked for, each is handed out once, and nothing is set.
 func TestStockFresh(t *testing.T) {
 	spaces := []*NS{newNS(t), newNS(t)}
-	kinds := []kind{
+	kinds := []socketType{
 		{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP},
 		{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_NONBLOCK, unix.IPPROTO_TCP},
 		{unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP},
@@ -106,7 +106,7 @@ func TestFirstTCP(t *testing.T) {
 		n.Settle()
 		return n
 	}
-	for _, k := range []kind{
+	for _, k := range []socketType{
 		{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP},
 		{unix.AF_INET, unix.SOCK_STREAM, 0},
 		{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_NONBLOCK, 0},
@@ -150,7 +150,7 @@ func TestFirstTCP(t *testing.T) {
 }
 
 // check compares a socket with one that is new.
-func (k kind) check(fd int, cookie uint64) error {
+func (k socketType) check(fd int, cookie uint64) error {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil {
 		return err
@@ -175,7 +175,7 @@ func (k kind) check(fd int, cookie uint64) error {
 // TestNoStock asks for what receives before it is bound: none is made ahead.
 func TestNoStock(t *testing.T) {
 	n := newNS(t)
-	for _, k := range []kind{
+	for _, k := range []socketType{
 		{unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP},
 		{unix.AF_PACKET, unix.SOCK_RAW, 0x300},
 		{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE},
@@ -203,10 +203,10 @@ func TestStockDropped(t *testing.T) {
 		t.Helper()
 		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
 			hurry(t, n, tcp, 100)
-			n.stock.mu.Lock()
-			sh := n.stock.shelves[tcp]
+			n.pool.mu.Lock()
+			sh := n.pool.shelves[tcp]
 			kept := sh != nil && sh.filling == nil && len(sh.fds) > 0
-			n.stock.mu.Unlock()
+			n.pool.mu.Unlock()
 			if kept {
 				return
 			}

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A call is one system call in a mailbox. The assembly knows its layout.
+// A call is one system call in a list. The assembly knows its layout.
 type call struct {
 	nr   uintptr
 	args [6]uintptr
@@ -31,7 +31,7 @@ func (c *call) errno() unix.Errno {
 	return 0
 }
 
-// States of a mailbox. The word is a futex: the task waits while it is idle,
+// States of a list. The word is a futex: the task waits while it is idle,
 // its client while a request is posted. The task ends when it finds anything else.
 //
 // The kernel itself writes stateGone, at the end of either side. When the task
@@ -54,45 +54,45 @@ const (
 	futexWake = 1
 )
 
-// A mailbox holds the list of calls for a task that shares the memory. The
+// A callList holds the list of calls for a task that shares the memory. The
 // assembly knows the layout. It lives outside the Go heap, with a page behind
 // it for the task's stack, which is there for form only.
-type mailbox struct {
+type callList struct {
 	state atomic.Uint32
 	n     uint32
 	_     [56]byte
 	first call
 }
 
-// box owns the memory of a mailbox.
-type box struct {
-	*mailbox
+// sharedCalls owns the memory of a list.
+type sharedCalls struct {
+	*callList
 	mem []byte
 	cap int
 }
 
-func newBox(calls int) (*box, error) {
+func newSharedCalls(calls int) (*sharedCalls, error) {
 	page := os.Getpagesize()
-	size := int(unsafe.Offsetof(mailbox{}.first)) + calls*int(unsafe.Sizeof(call{}))
+	size := int(unsafe.Offsetof(callList{}.first)) + calls*int(unsafe.Sizeof(call{}))
 	size = (size+page-1)/page*page + page
 	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	b := &box{mailbox: (*mailbox)(unsafe.Pointer(&mem[0])), mem: mem, cap: calls}
+	b := &sharedCalls{callList: (*callList)(unsafe.Pointer(&mem[0])), mem: mem, cap: calls}
 	return b, nil
 }
 
-func (b *box) free() { unix.Munmap(b.mem) }
+func (b *sharedCalls) free() { unix.Munmap(b.mem) }
 
-func (b *box) addr() uintptr { return uintptr(unsafe.Pointer(b.mailbox)) }
+func (b *sharedCalls) addr() uintptr { return uintptr(unsafe.Pointer(b.callList)) }
 
-func (b *box) stackTop() uintptr { return b.addr() + uintptr(len(b.mem)) }
+func (b *sharedCalls) stackTop() uintptr { return b.addr() + uintptr(len(b.mem)) }
 
-func (b *box) list() []call { return unsafe.Slice(&b.first, b.cap)[:b.n:b.cap] }
+func (b *sharedCalls) list() []call { return unsafe.Slice(&b.first, b.cap)[:b.n:b.cap] }
 
 // add appends a call, and returns its place.
-func (b *box) add(c call) int {
+func (b *sharedCalls) add(c call) int {
 	b.n++
 	l := b.list()
 	c.ret = notRun
@@ -104,12 +104,12 @@ func (b *box) add(c call) int {
 const waitStep = 100 * time.Millisecond
 
 // wait waits while a request is posted, see leaves.
-func (b *box) wait(limit time.Duration) bool { return b.leaves(stateRequest, limit) }
+func (b *sharedCalls) wait(limit time.Duration) bool { return b.leaves(stateRequest, limit) }
 
 // leaves waits until the state is another one. It reports false after the given
 // time, of which the process has to be awake: after it was stopped together with
 // the task, the task has its time to answer.
-func (b *box) leaves(state uint32, limit time.Duration) bool {
+func (b *sharedCalls) leaves(state uint32, limit time.Duration) bool {
 	for b.state.Load() == state {
 		if limit <= 0 {
 			return false
@@ -124,7 +124,7 @@ func (b *box) leaves(state uint32, limit time.Duration) bool {
 }
 
 // post hands the list to the task. It reports false if the task is gone.
-func (b *box) post() bool {
+func (b *sharedCalls) post() bool {
 	if !b.state.CompareAndSwap(stateIdle, stateRequest) {
 		return false
 	}
@@ -134,19 +134,19 @@ func (b *box) post() bool {
 
 // end has the task end, whatever its credentials are: when it has made the call
 // that it is in. One that is stopped only does so when it is continued.
-func (b *box) end() {
+func (b *sharedCalls) end() {
 	for s := b.state.Load(); s != stateGone && !b.state.CompareAndSwap(s, stateEnd); s = b.state.Load() {
 	}
 	unix.RawSyscall(unix.SYS_FUTEX, b.addr(), futexWake, 1)
 }
 
 // lost reports that the task is dead or ends.
-func (b *box) lost() bool {
+func (b *sharedCalls) lost() bool {
 	s := b.state.Load()
 	return s != stateIdle && s != stateRequest
 }
 
-// spawn clones a task that shares memory and serves the mailbox.
+// spawn clones a task that shares memory and executes the list.
 //
 //go:noescape
 func spawn(flags, stack, ctid, box uintptr) (pid uintptr)

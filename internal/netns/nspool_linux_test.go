@@ -11,28 +11,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kept returns how many namespaces are ready, when none is being made.
-func kept() int {
-	ready.mu.Lock()
-	defer ready.mu.Unlock()
-	if ready.making != nil {
+// pooled returns how many namespaces are ready, when none is being made.
+func pooled() int {
+	nsPool.mu.Lock()
+	defer nsPool.mu.Unlock()
+	if nsPool.making != nil {
 		return -1
 	}
-	return len(ready.spaces)
+	return len(nsPool.spaces)
 }
 
 // awaitKept waits until so many are ready.
 func awaitKept(t *testing.T, want int) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); kept() != want; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); pooled() != want; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d namespaces are ready, want %d", kept(), want)
+			t.Fatalf("%d namespaces are ready, want %d", pooled(), want)
 		}
 	}
 }
 
 // inSeries asks for two namespaces, one after the other, and waits until more are
-// ready.
+// nsPool.
 func inSeries(t *testing.T, with TAP) {
 	t.Helper()
 	DropReady()
@@ -56,15 +56,15 @@ func TestReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	one.Close()
-	if got := kept(); got != 0 {
+	if got := pooled(); got != 0 {
 		t.Errorf("%d are ready after the first", got)
 	}
 	inSeries(t, TAP{})
 	// As if somebody made more: nobody does, meanwhile.
-	ready.mu.Lock()
+	nsPool.mu.Lock()
 	making := make(chan struct{})
-	ready.making = making
-	ready.mu.Unlock()
+	nsPool.making = making
+	nsPool.mu.Unlock()
 	start := h.trips.Load()
 	n, err := New()
 	if err != nil {
@@ -79,11 +79,11 @@ func TestReady(t *testing.T) {
 	if got := h.trips.Load() - start; got != 0 {
 		t.Errorf("%d trips for a namespace that is ready, and a socket", got)
 	}
-	ready.mu.Lock()
-	ready.making = nil
+	nsPool.mu.Lock()
+	nsPool.making = nil
 	close(making)
-	ready.timer.Reset(settling)
-	ready.mu.Unlock()
+	nsPool.timer.Reset(settling)
+	nsPool.mu.Unlock()
 	if cookie(t, fd) != n.Cookie() || n.Cookie() == one.Cookie() {
 		t.Errorf("cookies: %d of a socket in %d, and %d before", cookie(t, fd), n.Cookie(), one.Cookie())
 	}
@@ -121,7 +121,7 @@ func TestReadyTAP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := kept() == mostReady-1; got != tt.fits {
+		if got := pooled() == mostReady-1; got != tt.fits {
 			t.Errorf("%s: one that was ready is taken: %v", tt.name, got)
 		}
 		if tt.with == (TAP{}) {

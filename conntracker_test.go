@@ -13,14 +13,14 @@ func (c *closer) Close() error { c.closed++; return nil }
 // TestHandles tracks many handles of which most are forgotten: no more than twice
 // those that are held stay on the list, and these are closed.
 func TestHandles(t *testing.T) {
-	var h handles
+	var h connTracker
 	var kept []*closer
 	for i := range 10000 {
 		c := new(closer)
 		if i%100 == 0 {
 			kept = append(kept, c)
 		}
-		if !track(&h, c) {
+		if !trackRef(&h, c) {
 			t.Fatal("track refused a handle before the end")
 		}
 		if i%1000 == 0 {
@@ -37,7 +37,7 @@ func TestHandles(t *testing.T) {
 			t.Errorf("handle %d was closed %d times, want once", i, c.closed)
 		}
 	}
-	if track(&h, new(closer)) {
+	if trackRef(&h, new(closer)) {
 		t.Error("track took a handle after the end")
 	}
 }

@@ -20,9 +20,9 @@ const (
 	settling = 2 * time.Millisecond
 )
 
-// ready are namespaces that are made before they are asked for, while a program
+// nsPool are namespaces that are made before they are asked for, while a program
 // asks for one after the other. A program that is at rest has none.
-var ready struct {
+var nsPool struct {
 	mu     sync.Mutex // guards all; not held while a namespace is made
 	spaces []*NS
 	last   time.Time     // when one was asked for
@@ -33,73 +33,73 @@ var ready struct {
 
 // Ready is NewWith that returns only one that is ready, nil if there is none.
 func Ready(t TAP) *NS {
-	ready.mu.Lock()
-	defer ready.mu.Unlock()
+	nsPool.mu.Lock()
+	defer nsPool.mu.Unlock()
 	now := time.Now()
-	again := now.Sub(ready.last) < series
-	ready.last = now
-	if ready.tap != t {
-		if old := ready.spaces; len(old) > 0 {
+	again := now.Sub(nsPool.last) < series
+	nsPool.last = now
+	if nsPool.tap != t {
+		if old := nsPool.spaces; len(old) > 0 {
 			teardown.Go(func() { closeSpaces(old) })
 		}
-		ready.tap, ready.spaces = t, nil
+		nsPool.tap, nsPool.spaces = t, nil
 	}
-	if again && ready.making == nil {
-		if ready.timer == nil {
-			ready.timer = time.AfterFunc(settling, tend)
+	if again && nsPool.making == nil {
+		if nsPool.timer == nil {
+			nsPool.timer = time.AfterFunc(settling, tend)
 		} else {
-			ready.timer.Reset(settling)
+			nsPool.timer.Reset(settling)
 		}
 	}
-	last := len(ready.spaces) - 1
+	last := len(nsPool.spaces) - 1
 	if last < 0 {
 		return nil
 	}
-	n := ready.spaces[last]
-	if n.h.box.lost() || !n.h.has() {
+	n := nsPool.spaces[last]
+	if n.h.calls.lost() || !n.h.has() {
 		dropReady() // nobody makes sockets in them, or sets them up
 		return nil
 	}
-	ready.spaces[last] = nil
-	ready.spaces = ready.spaces[:last]
+	nsPool.spaces[last] = nil
+	nsPool.spaces = nsPool.spaces[:last]
 	return n
 }
 
 // tend makes namespaces ready, or closes them when the series has ended.
 func tend() {
-	ready.mu.Lock()
-	defer ready.mu.Unlock()
-	if ready.making != nil {
+	nsPool.mu.Lock()
+	defer nsPool.mu.Unlock()
+	if nsPool.making != nil {
 		return
 	}
-	if time.Since(ready.last) >= series {
+	if time.Since(nsPool.last) >= series {
 		dropReady()
 		return
 	}
 	done := make(chan struct{})
-	ready.making = done
-	for len(ready.spaces) < mostReady {
-		t := ready.tap
-		ready.mu.Unlock()
+	nsPool.making = done
+	for len(nsPool.spaces) < mostReady {
+		t := nsPool.tap
+		nsPool.mu.Unlock()
 		n, err := Create(t, nil)
-		ready.mu.Lock()
+		nsPool.mu.Lock()
 		if err != nil {
 			break // whoever asks for one sees that
 		}
-		if ready.tap == t {
-			ready.spaces = append(ready.spaces, n)
+		if nsPool.tap == t {
+			nsPool.spaces = append(nsPool.spaces, n)
 		} else {
 			teardown.Go(func() { n.Close() })
 		}
 	}
-	ready.making = nil
+	nsPool.making = nil
 	close(done)
-	ready.timer.Reset(time.Until(ready.last.Add(series)))
+	nsPool.timer.Reset(time.Until(nsPool.last.Add(series)))
 }
 
 func dropReady() {
-	closeSpaces(ready.spaces)
-	ready.spaces = nil
+	closeSpaces(nsPool.spaces)
+	nsPool.spaces = nil
 }
 
 func closeSpaces(spaces []*NS) {
@@ -111,17 +111,17 @@ func closeSpaces(spaces []*NS) {
 // DropReady closes the namespaces that are ready, as if none had been asked for.
 // It is for tests.
 func DropReady() {
-	ready.mu.Lock()
-	for ready.making != nil {
-		making := ready.making
-		ready.mu.Unlock()
+	nsPool.mu.Lock()
+	for nsPool.making != nil {
+		making := nsPool.making
+		nsPool.mu.Unlock()
 		<-making
-		ready.mu.Lock()
+		nsPool.mu.Lock()
 	}
-	defer ready.mu.Unlock()
-	if ready.timer != nil {
-		ready.timer.Stop()
+	defer nsPool.mu.Unlock()
+	if nsPool.timer != nil {
+		nsPool.timer.Stop()
 	}
-	ready.last = time.Time{}
+	nsPool.last = time.Time{}
 	dropReady()
 }
