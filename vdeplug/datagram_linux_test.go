@@ -30,8 +30,8 @@ var openers = []opener{
 		return in, quit, kill
 	}},
 	{"C", func(t *testing.T, vnl string) (*plugtest.Inbox, func(*testing.T), func(*testing.T)) {
-		c := cPlug(t, vnl)
-		return c.Inbox, c.quit, c.kill
+		c := plugtest.CPlug(t, vnl)
+		return c.Inbox, c.Quit, c.Kill
 	}},
 }
 

@@ -9,13 +9,14 @@ import (
 
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
 // TestLocatorC has one switch, with a name that needs quoting, and opens it by
 // every way to write that: the C program is on the same one.
 func TestLocatorC(t *testing.T) {
 	testenv.NoLeaks(t)
-	home := shortDir(t)
+	home := vdetest.ShortDir(t)
 	dir := filepath.Join(home, `s w[1]{'%41`)
 	startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir), quote(dir))
 	t.Setenv("HOME", home)
@@ -63,9 +64,9 @@ func TestLocatorC(t *testing.T) {
 			ours := openInbox(t, vnl)
 			check(t, ours, ours)
 			ours.Close()
-			there := cPlug(t, vnl)
+			there := plugtest.CPlug(t, vnl)
 			check(t, there, there.Inbox)
-			if err := there.stderr.String(); strings.TrimSpace(err) != "" {
+			if err := there.Stderr.String(); strings.TrimSpace(err) != "" {
 				t.Errorf("the C program says %q", err)
 			}
 		})

@@ -83,10 +83,10 @@ func (ns *netns) wire(t *testing.T) {
 }
 
 // cPlug starts vde_plug in the namespace.
-func (ns *netns) cPlug(t *testing.T, vnl string) *cConn {
+func (ns *netns) cPlug(t *testing.T, vnl string) *plugtest.CConn {
 	t.Helper()
 	plug := testenv.Need(t, "vde_plug", "vdeplug")
-	return cCommand(t, testenv.Need(t, "nsenter", "util-linux"), "--net="+ns.path, plug, vnl)
+	return plugtest.CCommand(t, testenv.Need(t, "nsenter", "util-linux"), "--net="+ns.path, plug, vnl)
 }
 
 // packetSocket opens one on an interface of the namespace.

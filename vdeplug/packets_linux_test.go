@@ -69,7 +69,7 @@ var packetPairs = []struct {
 	}},
 	{"vde", func(t *testing.T) (a, b Conn) {
 		s := classicSwitch(t)
-		return openTest(t, "vde://"+s.dir), openTest(t, "vde://"+s.dir)
+		return openTest(t, "vde://"+s.Dir), openTest(t, "vde://"+s.Dir)
 	}},
 	{"switch", func(t *testing.T) (a, b Conn) {
 		_, dir := serve(t, "switch", "")
@@ -329,7 +329,7 @@ func TestPTPDirect(t *testing.T) {
 func TestPTPDirectC(t *testing.T) {
 	testenv.NoLeaks(t)
 	path, vnl := ptpName(t)
-	c := cPlug(t, vnl)
+	c := plugtest.CPlug(t, vnl)
 	waitPath(t, path)
 	ours := on[*ptpConn](openTest(t, vnl))
 	in := plugtest.NewInbox(t, ours)

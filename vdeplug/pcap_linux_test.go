@@ -70,7 +70,7 @@ func TestPCAP(t *testing.T) {
 		open func(t *testing.T) (Conn, *plugtest.Inbox)
 	}{
 		{"ours", func(t *testing.T) (Conn, *plugtest.Inbox) { in := openInbox(t, "pcap://there0"); return in, in }},
-		{"C", func(t *testing.T) (Conn, *plugtest.Inbox) { c := cPlug(t, "pcap://there0"); return c, c.Inbox }},
+		{"C", func(t *testing.T) (Conn, *plugtest.Inbox) { c := plugtest.CPlug(t, "pcap://there0"); return c, c.Inbox }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			testenv.NoLeaks(t)

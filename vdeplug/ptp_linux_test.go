@@ -128,12 +128,12 @@ func reopen(t *testing.T, o opener, path, vnl string) *plugtest.Inbox {
 	}
 	before, deadline := stamp(), time.Now().Add(testenv.Timeout)
 	for time.Now().Before(deadline) {
-		c := cPlug(t, vnl)
+		c := plugtest.CPlug(t, vnl)
 		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
 		for waiting := true; waiting; {
 			select {
-			case <-c.ended:
+			case <-c.Ended:
 				waiting = false
 			case <-tick.C:
 				if now := stamp(); now != "" && now != before {
@@ -159,10 +159,10 @@ func TestPTPThird(t *testing.T) {
 			if !errors.Is(err, unix.EADDRINUSE) {
 				t.Errorf("got %v, want one that wraps EADDRINUSE", err)
 			}
-			c := cPlug(t, vnl)
-			c.wantExit(t)
-			if c.cmd.ProcessState.ExitCode() != 1 {
-				t.Errorf("vde_plug: %v: %s", c.cmd.ProcessState, c.stderr)
+			c := plugtest.CPlug(t, vnl)
+			c.WantExit(t)
+			if c.Cmd.ProcessState.ExitCode() != 1 {
+				t.Errorf("vde_plug: %v: %s", c.Cmd.ProcessState, c.Stderr)
 			}
 			// The two go on, and now they are connected.
 			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))

@@ -19,6 +19,7 @@ import (
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
 // eachKernel runs a test with SO_PASSRIGHTS, if the kernel has it, and without, as
@@ -188,7 +189,7 @@ var foreigners = []foreign{
 		}
 		t.Cleanup(func() { unix.Close(fd) })
 		connectForeign(t, fd, path)
-		if _, err := readRaw(fd, make([]byte, 1)); err != nil {
+		if _, err := vdetest.Read(fd, make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
 		return c, []int{fd}
@@ -202,12 +203,12 @@ var foreigners = []foreign{
 		return openPlug(t, fmt.Sprintf("seqpacket://%d", fd)), pair[1:]
 	}},
 	{"vde", false, func(t *testing.T) (Conn, []int) {
-		dir := shortDir(t)
-		f := newFakeSwitch(t, dir+"/ctl")
+		dir := vdetest.ShortDir(t)
+		f := vdetest.NewFake(t, dir+"/ctl")
 		data := make(chan int, 1)
-		f.serve(func(c *fakeClient) {
-			c.accept(dir + "/data")
-			data <- c.data
+		f.Serve(func(c *vdetest.FakeClient) {
+			c.Accept(dir + "/data")
+			data <- c.Data
 		})
 		return openPlug(t, dir), []int{<-data}
 	}},
@@ -300,7 +301,7 @@ func TestRightsAreClosed(t *testing.T) {
 							if err != unix.EPERM {
 								t.Fatalf("sending descriptors: %v, want %v", err, unix.EPERM)
 							}
-							err = writeRaw(fd, frame)
+							err = vdetest.Write(fd, frame)
 						}
 						if err != nil {
 							t.Fatal(err)
@@ -405,22 +406,22 @@ func TestRightsAtSwitch(t *testing.T) {
 					unix.Close(fds[0])
 					fds = taps(t, 40)
 				}
-				dir := filepath.Join(shortDir(t), "sw")
+				dir := filepath.Join(vdetest.ShortDir(t), "sw")
 				c := openPlug(t, "switch://"+dir)
 				var fd int
-				busy := func() { writeRaw(fd, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60)) }
+				busy := func() { vdetest.Write(fd, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60)) }
 				admits := func() {
-					other := dialRaw(t, dir)
-					other.send(makeVDERequest(anyPort, other.path, ""))
-					received(t, other.ctl)
+					other := vdetest.DialRaw(t, dir)
+					other.Request(vdetest.Request(other.Path, ""))
+					received(t, other.Ctl)
 				}
 				switch socket {
 				case "frames":
-					fd = dialRaw(t, dir).join().data
+					fd = vdetest.DialRaw(t, dir).Join().Data
 				case "control":
-					fd, busy = dialRaw(t, dir).join().ctl, admits
+					fd, busy = vdetest.DialRaw(t, dir).Join().Ctl, admits
 				case "waiting":
-					fd, busy = dialRaw(t, dir).ctl, admits
+					fd, busy = vdetest.DialRaw(t, dir).Ctl, admits
 				case "packets":
 					client := on[*vdeConn](openPlug(t, dir))
 					if !client.on.whole {
@@ -471,12 +472,12 @@ func TestRightsAtSwitch(t *testing.T) {
 func TestRightsInReply(t *testing.T) {
 	eachKernel(t, func(t *testing.T, _ bool) {
 		testenv.NoLeaks(t)
-		dir := shortDir(t)
+		dir := vdetest.ShortDir(t)
 		h := newLingerer(t)
 		a, b := h.make(), h.make()
-		f := newFakeSwitch(t, dir+"/ctl")
-		f.serve(func(c *fakeClient) {
-			c.ctl.(*net.UnixConn).WriteMsgUnix(vdeReply(unixFamily, dir+"/data")[:10], unix.UnixRights(a, b), nil)
+		f := vdetest.NewFake(t, dir+"/ctl")
+		f.Serve(func(c *vdetest.FakeClient) {
+			c.Ctl.(*net.UnixConn).WriteMsgUnix(vdetest.Reply(unix.AF_UNIX, dir+"/data")[:10], unix.UnixRights(a, b), nil)
 			unix.Close(a)
 			unix.Close(b)
 		})

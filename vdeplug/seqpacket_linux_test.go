@@ -61,7 +61,7 @@ func TestSeqpacket(t *testing.T) {
 		{"C", func(t *testing.T, fd int) (Conn, *plugtest.Inbox) {
 			f := os.NewFile(uintptr(fd), "pair")
 			defer f.Close()
-			c := cCommandFiles(t, []*os.File{f}, testenv.Need(t, "vde_plug", "vdeplug"), "seqpacket://3")
+			c := plugtest.CCommandFiles(t, []*os.File{f}, testenv.Need(t, "vde_plug", "vdeplug"), "seqpacket://3")
 			return c, c.Inbox
 		}},
 	} {
@@ -78,8 +78,8 @@ func TestSeqpacket(t *testing.T) {
 				plugtest.Send(t, here, frame)
 				frames.Want(t, frame)
 			}
-			if c, ok := peer.(*cConn); ok {
-				c.kill(t)
+			if c, ok := peer.(*plugtest.CConn); ok {
+				c.Kill(t)
 			} else {
 				peer.Close()
 			}

@@ -2,7 +2,6 @@ package vdeplug
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -42,18 +41,6 @@ func init() {
 			return newPlug(l.String(), p), nil
 		})
 	}
-}
-
-// switchConfig is what the locator of a switch says.
-type switchConfig struct {
-	kind     fabric.Kind
-	dir      string // empty: the default directory of the user
-	mode     int    // permissions of its sockets
-	dirMode  int    // those of the directory
-	group    string // of users, owner of all these; empty: unset
-	stations int
-	expire   time.Duration
-	plain    bool // there were no options
 }
 
 // parseSwitch reads the locator of a switch, to which clients connect as
@@ -113,30 +100,4 @@ func modeOption(p *int, max uint64) func(string, bool) error {
 		*p = int(mode)
 		return nil
 	}
-}
-
-// A vdeRequest is what a client asks a switch for. Its port does not matter
-// here: there are as many as clients.
-type vdeRequest struct {
-	path  string // of the client's data socket, in the form of parseVDEReply
-	whole bool   // it takes a pair of sockets for whole packets
-}
-
-// parseVDERequest reads a request, all of it.
-func parseVDERequest(b []byte) (vdeRequest, error) {
-	switch {
-	case len(b) < vdeRequestLen:
-		return vdeRequest{}, fmt.Errorf("a request of %d bytes, want %d or more", len(b), vdeRequestLen)
-	case nativeUint32(b) != vdeMagic:
-		return vdeRequest{}, errors.New("this is no request")
-	case nativeUint32(b[4:]) != vdeVersion:
-		return vdeRequest{}, fmt.Errorf("a request of version %d, want %d", nativeUint32(b[4:]), vdeVersion)
-	case nativeUint32(b[8:])&0xff > vdeTypePort0:
-		return vdeRequest{}, fmt.Errorf("a request of type %d", nativeUint32(b[8:])&0xff)
-	}
-	path, err := parseUnixAddr(b[12:vdeRequestLen])
-	if err != nil {
-		return vdeRequest{}, fmt.Errorf("the client's socket: %w", err)
-	}
-	return vdeRequest{path: path, whole: hasWholeMark(b[vdeRequestLen:])}, nil
 }

@@ -1,20 +1,16 @@
 package vdeplug
 
 import (
-	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -37,20 +33,20 @@ var benchSwitches = []struct {
 func BenchmarkSwitchRoundTrip(b *testing.B) {
 	for _, sw := range benchSwitches {
 		b.Run("switch="+sw.name, func(b *testing.B) {
-			dir := filepath.Join(shortDir(b), "sw")
+			dir := filepath.Join(vdetest.ShortDir(b), "sw")
 			startSwitch(b, dir, sw.command(b, dir))
-			x, y := dialRaw(b, dir).join(), dialRaw(b, dir).join()
+			x, y := vdetest.DialRaw(b, dir).Join(), vdetest.DialRaw(b, dir).Join()
 			there, back := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 			buf := make([]byte, ether.MaxFrame)
 			for b.Loop() {
 				for _, step := range []struct {
-					from, to *rawClient
+					from, to *vdetest.Raw
 					frame    []byte
 				}{{x, y, there}, {y, x, back}} {
-					if err := writeRaw(step.from.data, step.frame); err != nil {
+					if err := vdetest.Write(step.from.Data, step.frame); err != nil {
 						b.Fatal(err)
 					}
-					if _, err := readRaw(step.to.data, buf); err != nil {
+					if _, err := vdetest.Read(step.to.Data, buf); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -68,32 +64,32 @@ func BenchmarkSwitch(b *testing.B) {
 	pkt := packettest.TCP(frames, mss)
 	for _, sw := range benchSwitches {
 		b.Run("switch="+sw.name+"/clients=C", func(b *testing.B) {
-			dir := filepath.Join(shortDir(b), "sw")
+			dir := filepath.Join(vdetest.ShortDir(b), "sw")
 			s := startSwitch(b, dir, sw.command(b, dir))
-			x, y := dialRaw(b, dir).join(), dialRaw(b, dir).join()
+			x, y := vdetest.DialRaw(b, dir).Join(), vdetest.DialRaw(b, dir).Join()
 			frame, buf := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 54+mss), make([]byte, ether.MaxFrame)
 			// Each knows where the other is.
-			writeRaw(y.data, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
-			if _, err := readRaw(x.data, buf); err != nil {
+			vdetest.Write(y.Data, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
+			if _, err := vdetest.Read(x.Data, buf); err != nil {
 				b.Fatal(err)
 			}
 			b.SetBytes(frames * mss)
-			defer s.reportCPU(b, frames)()
+			defer reportCPU(b, s, frames)()
 			for b.Loop() {
 				for range frames {
-					if err := writeRaw(x.data, frame); err != nil {
+					if err := vdetest.Write(x.Data, frame); err != nil {
 						b.Fatal(err)
 					}
 				}
 				for range frames {
-					if n, err := readRaw(y.data, buf); n != len(frame) || err != nil {
+					if n, err := vdetest.Read(y.Data, buf); n != len(frame) || err != nil {
 						b.Fatal(n, err)
 					}
 				}
 			}
 		})
 		b.Run("switch="+sw.name+"/clients=ours", func(b *testing.B) {
-			dir := filepath.Join(shortDir(b), "sw")
+			dir := filepath.Join(vdetest.ShortDir(b), "sw")
 			s := startSwitch(b, dir, sw.command(b, dir))
 			x, y := openBench(b, dir), openBench(b, dir)
 			var buf packet.Buffer
@@ -105,7 +101,7 @@ func BenchmarkSwitch(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.SetBytes(frames * mss)
-			defer s.reportCPU(b, frames)()
+			defer reportCPU(b, s, frames)()
 			b.ReportAllocs()
 			packets := make([]packet.Packet, 1)
 			for b.Loop() {
@@ -130,31 +126,11 @@ func BenchmarkSwitch(b *testing.B) {
 
 // reportCPU reports how much processor time the switch takes for a frame. Other
 // than the time that passes, that depends little on what else the machine does.
-func (s *vdeSwitch) reportCPU(b *testing.B, frames int) func() {
-	before := s.cpu(b)
+func reportCPU(b *testing.B, s *vdetest.Switch, frames int) func() {
+	before := s.CPU(b)
 	return func() {
-		b.ReportMetric(float64((s.cpu(b)-before).Nanoseconds())/float64(b.N*frames), "cpu-ns/frame")
+		b.ReportMetric(float64((s.CPU(b)-before).Nanoseconds())/float64(b.N*frames), "cpu-ns/frame")
 	}
-}
-
-// cpu returns the processor time that the process of a switch has taken.
-func (s *vdeSwitch) cpu(b *testing.B) (total time.Duration) {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", s.cmd.Process.Pid))
-	if err != nil || len(tasks) == 0 {
-		b.Fatal("no processor time of the switch", err)
-	}
-	for _, task := range tasks {
-		text, err := os.ReadFile(task)
-		if err != nil {
-			b.Fatal(err)
-		}
-		ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
-		if err != nil {
-			b.Fatal(err)
-		}
-		total += time.Duration(ns)
-	}
-	return total
 }
 
 func openBench(b *testing.B, vnl string) packet.Transport {

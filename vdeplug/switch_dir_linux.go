@@ -59,7 +59,7 @@ func idAt(path string) fileID {
 func newSwitchDir(ctx context.Context, cfg switchConfig) (_ *switchDir, err error) {
 	d := &switchDir{path: cfg.dir, mode: cfg.mode, gid: -1, listener: -1}
 	if cfg.group != "" {
-		if d.gid, err = groupID(ctx, cfg.group); err != nil {
+		if d.gid, err = sockio.GroupID(ctx, cfg.group); err != nil {
 			return nil, fmt.Errorf("option \"grp=%s\": %w", cfg.group, err)
 		}
 	}

@@ -62,7 +62,7 @@ func openServer(ctx context.Context, cfg switchConfig) (*fabric.LocalPort, error
 // locate makes the directory an absolute path, the same for all who mean it.
 func (cfg *switchConfig) locate(ctx context.Context) error {
 	if cfg.dir == "" {
-		name := userName(ctx)
+		name := sockio.UserName(ctx)
 		if uid := strconv.Itoa(os.Geteuid()); name == uid {
 			name = "u" + uid
 		}

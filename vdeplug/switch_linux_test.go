@@ -23,24 +23,23 @@ import (
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
 // goSwitch starts a process with a switch of this package.
-func goSwitch(t *testing.T) *vdeSwitch {
+func goSwitch(t *testing.T) *vdetest.Switch {
 	t.Helper()
-	dir := filepath.Join(shortDir(t), "sw")
+	dir := filepath.Join(vdetest.ShortDir(t), "sw")
 	return startSwitch(t, dir, goSwitchCommand("switch://"+dir))
 }
 
 func goSwitchCommand(vnl string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestSwitchProcess$")
-	cmd.Env = append(os.Environ(), childVariable+"=+"+vnl, "VDESTACK_TEST_STAGE=2")
-	return cmd
+	return plugtest.ChildCommand("TestSwitchProcess", vnl)
 }
 
 // TestSwitchProcess is the process of goSwitch. It ends with its standard input.
 func TestSwitchProcess(t *testing.T) {
-	c, err := Open(childArg(t), nil)
+	c, err := Open(plugtest.ChildArg(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +51,7 @@ func TestSwitchProcess(t *testing.T) {
 // directory.
 func serve(t *testing.T, kind, options string) (c Conn, dir string) {
 	t.Helper()
-	dir = filepath.Join(shortDir(t), "sw")
+	dir = filepath.Join(vdetest.ShortDir(t), "sw")
 	return openPlug(t, kind+"://"+dir+options), dir
 }
 
@@ -75,7 +74,7 @@ func TestSwitchKinds(t *testing.T) {
 				setWhole(t, whole)
 				local, dir := serve(t, tt.kind, "")
 				a, b := plugtest.NewInbox(t, local), openInbox(t, tt.kind+"://"+dir)
-				in, c := openInbox(t, dir), cPlug(t, "vde://"+dir)
+				in, c := openInbox(t, dir), plugtest.CPlug(t, "vde://"+dir)
 				plugtest.Carry(t, c, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60))
 				for _, n := range []int{14, 60, 1514, ether.MaxFrame} {
 					frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
@@ -138,7 +137,7 @@ func TestSwitchConn(t *testing.T) {
 // process and clients; the switch itself comes and goes meanwhile.
 func TestSwitchRace(t *testing.T) {
 	testenv.NoLeaks(t)
-	dir := filepath.Join(shortDir(t), "sw")
+	dir := filepath.Join(vdetest.ShortDir(t), "sw")
 	stop := time.After(2 * time.Second)
 	done := make(chan struct{})
 	go func() {
@@ -194,13 +193,13 @@ func TestSwitchRace(t *testing.T) {
 func TestSwitchRestart(t *testing.T) {
 	testenv.NoLeaks(t)
 	c, dir := serve(t, "switch", "")
-	in, peer := openInbox(t, dir), cPlug(t, "vde://"+dir)
+	in, peer := openInbox(t, dir), plugtest.CPlug(t, "vde://"+dir)
 	plugtest.Carry(t, peer, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	c.Close()
 	wantError(t, in.WantEnd(t), "the switch closed the connection")
-	peer.wantExit(t)
+	peer.WantExit(t)
 	c = openPlug(t, "switch://"+dir)
-	in, peer = openInbox(t, dir), cPlug(t, "vde://"+dir)
+	in, peer = openInbox(t, dir), plugtest.CPlug(t, "vde://"+dir)
 	plugtest.Carry(t, peer, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	plugtest.Carry(t, c, peer.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 }
@@ -304,23 +303,23 @@ func TestSwitchStale(t *testing.T) {
 		t.Run(kind.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			s := kind.start(t)
-			client := openPlug(t, s.dir) // so that there is a data socket
-			_, err := Open("switch://"+s.dir, nil)
-			wantError(t, err, s.dir+" is the directory of a switch that runs")
+			client := openPlug(t, s.Dir) // so that there is a data socket
+			_, err := Open("switch://"+s.Dir, nil)
+			wantError(t, err, s.Dir+" is the directory of a switch that runs")
 			if !errors.Is(err, unix.EADDRINUSE) {
 				t.Errorf("%v is not EADDRINUSE", err)
 			}
-			s.kill(t)
+			s.Kill(t)
 			client.Close()
-			stale, err := os.ReadDir(s.dir)
+			stale, err := os.ReadDir(s.Dir)
 			if err != nil || len(stale) == 0 {
 				t.Fatalf("the switch has left %v, %v", stale, err)
 			}
-			c, in := openPlug(t, "switch://"+s.dir), openInbox(t, s.dir)
+			c, in := openPlug(t, "switch://"+s.Dir), openInbox(t, s.Dir)
 			plugtest.Carry(t, c, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			in.Close()
 			c.Close()
-			if _, err := os.Lstat(s.dir); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Lstat(s.Dir); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("the directory is there after Close: %v", err)
 			}
 		})
@@ -328,15 +327,15 @@ func TestSwitchStale(t *testing.T) {
 	t.Run("stopped", func(t *testing.T) {
 		testenv.NoLeaks(t)
 		s := classicSwitch(t)
-		s.signal(syscall.SIGSTOP)
-		_, err := Open("switch://"+s.dir, nil)
+		s.Signal(syscall.SIGSTOP)
+		_, err := Open("switch://"+s.Dir, nil)
 		wantError(t, err, "may be the directory of a switch that runs: the switch did not answer within")
 	})
 }
 
 // TestSwitchPlace asks for directories that cannot be.
 func TestSwitchPlace(t *testing.T) {
-	base := shortDir(t)
+	base := vdetest.ShortDir(t)
 	join := func(name string) string { return filepath.Join(base, name) }
 	if err := errors.Join(os.WriteFile(join("file"), nil, 0o600), os.Mkdir(join("home"), 0o755),
 		os.WriteFile(join("home/x"), nil, 0o600), os.Symlink("home", join("link")), os.Mkdir(join("empty"), 0o755)); err != nil {
@@ -459,7 +458,7 @@ func TestSwitchOtherUser(t *testing.T) {
 	plug := testenv.Need(t, "vde_plug", "vdeplug")
 	asUser := testenv.Need(t, "setpriv", "util-linux")
 	newDir := func(t *testing.T) string {
-		base := shortDir(t)
+		base := vdetest.ShortDir(t)
 		if err := errors.Join(os.Chmod(base, 0o755), os.Chown(base, nobody, nobody)); err != nil {
 			t.Fatal(err)
 		}
@@ -472,11 +471,11 @@ func TestSwitchOtherUser(t *testing.T) {
 			for _, options := range []string{"[mode=0666]", "[mode=0666/dirmode=0755]", fmt.Sprintf("[mode=0660/grp=%d]", nobody)} {
 				dir := newDir(t)
 				local := openInbox(t, "switch://"+dir+options)
-				asNobody(t, "TestVDERootUser", dir)
+				plugtest.AsNobody(t, "TestVDERootUser", dir)
 				if got := local.Next(t); len(got) != 60 {
 					t.Errorf("%s: got %d bytes", options, len(got))
 				}
-				c := cCommand(t, asUser, "--reuid=65534", "--regid=65534", "--clear-groups", plug, "vde://"+dir)
+				c := plugtest.CCommand(t, asUser, "--reuid=65534", "--regid=65534", "--clear-groups", plug, "vde://"+dir)
 				plugtest.Carry(t, c, local, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 				plugtest.Carry(t, local, c.Inbox, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 				noSocketLeft(t, dir)
@@ -484,7 +483,7 @@ func TestSwitchOtherUser(t *testing.T) {
 			// Others may not.
 			dir := newDir(t)
 			openPlug(t, "switch://"+dir)
-			asNobody(t, "TestSwitchForbiddenUser", dir)
+			plugtest.AsNobody(t, "TestSwitchForbiddenUser", dir)
 		})
 	}
 	t.Run("of nobody", func(t *testing.T) {
@@ -494,10 +493,10 @@ func TestSwitchOtherUser(t *testing.T) {
 		cmd.Dir = "/"
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		s := startSwitch(t, dir, cmd)
-		in, c := openInbox(t, dir), cPlug(t, "vde://"+dir)
+		in, c := openInbox(t, dir), plugtest.CPlug(t, "vde://"+dir)
 		plugtest.Carry(t, c, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 		plugtest.Carry(t, in, c.Inbox, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
-		s.kill(t)
+		s.Kill(t)
 		_, err := Open("switch://"+dir, nil) // it is not root's
 		wantError(t, err, "belongs to user 65534, this is user 0")
 	})
@@ -505,7 +504,7 @@ func TestSwitchOtherUser(t *testing.T) {
 
 // TestSwitchForbiddenUser is a part of TestSwitchOtherUser.
 func TestSwitchForbiddenUser(t *testing.T) {
-	dir := childArg(t)
+	dir := plugtest.ChildArg(t)
 	_, err := Open(dir, nil)
 	if !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("got %v, want fs.ErrPermission", err)

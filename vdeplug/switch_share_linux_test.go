@@ -12,6 +12,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
 // TestSwitchShare has more clients than a switch has descriptors for. They get a
@@ -19,40 +20,40 @@ import (
 func TestSwitchShare(t *testing.T) {
 	const limit, clients = 360, 400
 	s, works := hostile(t)
-	if err := unix.Prlimit(s.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
+	if err := unix.Prlimit(s.Cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
 		t.Fatal(err)
 	}
-	before := s.files(t)
+	before := s.Files(t)
 	in := 2 // those of hostile
-	var last *rawClient
+	var last *vdetest.Raw
 	for range clients {
-		c := dialRaw(t, s.dir)
-		c.send(makeVDERequest(anyPort, c.path, "crowd"))
-		if n, err := readRaw(c.ctl, make([]byte, 200)); err == nil && n == unixAddrLen {
+		c := vdetest.DialRaw(t, s.Dir)
+		c.Request(vdetest.Request(c.Path, "crowd"))
+		if n, err := vdetest.Read(c.Ctl, make([]byte, 200)); err == nil && n == unixAddrLen {
 			in, last = in+1, c
 		} else {
 			// Whoever is refused gives the connection up.
-			unix.Shutdown(c.ctl, unix.SHUT_RDWR)
+			unix.Shutdown(c.Ctl, unix.SHUT_RDWR)
 		}
 	}
 	if want := limit / 4 / clientFiles; in != want {
 		t.Errorf("%d clients are in, want %d", in, want)
 	}
-	if got := s.files(t); got > before+limit/4 {
+	if got := s.Files(t); got > before+limit/4 {
 		t.Errorf("the switch has %d descriptors, had %d before, and may have %d", got, before, limit)
 	}
-	_, err := Open(s.dir, nil)
+	_, err := Open(s.Dir, nil)
 	wantError(t, err, "the switch refused the connection")
 	wantError(t, err, "it is full")
 	// Those who say nothing take their share only.
 	for range clients {
-		dialRaw(t, s.dir)
+		vdetest.DialRaw(t, s.Dir)
 	}
-	if got := s.files(t); got > before+limit/4+limit/8 {
+	if got := s.Files(t); got > before+limit/4+limit/8 {
 		t.Errorf("the switch has %d descriptors, had %d before, and may have %d", got, before, limit)
 	}
-	unix.Shutdown(last.ctl, unix.SHUT_RDWR)
-	last.wantEnd()
+	unix.Shutdown(last.Ctl, unix.SHUT_RDWR)
+	last.WantEnd()
 	works()
 }
 
@@ -60,7 +61,7 @@ func TestSwitchShare(t *testing.T) {
 // left lock it for ever.
 func TestSwitchLocked(t *testing.T) {
 	testenv.NoLeaks(t)
-	dir := filepath.Join(shortDir(t), "sw")
+	dir := filepath.Join(vdetest.ShortDir(t), "sw")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func TestVDEDefault(t *testing.T) {
 		t.Skip("starting a program as another user needs root")
 	}
 	testenv.NoLeaks(t)
-	base := shortDir(t)
+	base := vdetest.ShortDir(t)
 	if err := os.Chown(base, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
@@ -113,18 +114,18 @@ func TestVDEDefault(t *testing.T) {
 		openPlug(t, "vde://"+dir).Close()
 	}
 	// Its own user may have it, and everybody that of root.
-	asNobody(t, "TestVDEDefaultUser", dir)
+	plugtest.AsNobody(t, "TestVDEDefaultUser", dir)
 	if err := os.Chmod(base, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	root := filepath.Join(base, "root")
 	openPlug(t, "switch://"+root+"[mode=0666/dirmode=0755]")
-	asNobody(t, "TestVDEDefaultUser", root)
+	plugtest.AsNobody(t, "TestVDEDefaultUser", root)
 }
 
 // TestVDEDefaultUser is the part of TestVDEDefault of the ordinary user.
 func TestVDEDefaultUser(t *testing.T) {
-	dir := childArg(t)
+	dir := plugtest.ChildArg(t)
 	testenv.NoLeaks(t)
 	setDefaults(t, dir)
 	openPlug(t, "vde://")

@@ -1,8 +1,6 @@
 package vdeplug
 
 import (
-	"bytes"
-	"strings"
 	"testing"
 	"time"
 
@@ -58,48 +56,4 @@ func TestParseSwitch(t *testing.T) {
 			}
 		})
 	}
-}
-
-// FuzzVDERequest wants what is taken for a request to be one: making it again
-// gives the same, but for what does not matter.
-func FuzzVDERequest(f *testing.F) {
-	f.Add(makeVDERequest(anyPort, "/tmp/sw/.11961-00000", "hello user=root pid=11961"))
-	f.Add(makeVDERequest(0, "/tmp/vde.00001-00000", "x"+wholeMark))
-	f.Add(makeVDERequest(maxPort, "\x00"+strings.Repeat("y", 107), wholeMark+"z"))
-	f.Add(makeVDERequest(3, "", ""))
-	f.Add([]byte{0xce, 0xfa, 0xed, 0xfe})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := parseVDERequest(b)
-		if err != nil {
-			if got != (vdeRequest{}) {
-				t.Errorf("%+v with an error", got)
-			}
-			return
-		}
-		port := int(nativeUint32(b[8:]) >> 8)
-		switch {
-		case nativeUint32(b[8:])&0xff == vdeTypePort0:
-			port = 0
-		case port == 0:
-			port = anyPort
-		}
-		path := got.path
-		if path[0] == '@' {
-			path = "\x00" + path[1:]
-		} else if strings.Contains(path, "\x00") || path[0] != '/' {
-			t.Errorf("%q is no path", path)
-		}
-		again := makeVDERequest(port, path, string(b[vdeRequestLen:]))
-		if parsed, err := parseVDERequest(again); err != nil || parsed != got {
-			t.Errorf("got %+v, then %+v, %v", got, parsed, err)
-		}
-		// What is behind the NUL of a path does not matter.
-		n := min(14+len(path), vdeRequestLen)
-		if !bytes.Equal(again[12:n], b[12:n]) || !bytes.Equal(again[vdeRequestLen:], b[vdeRequestLen:]) {
-			t.Errorf("got % x, want % x", again, b)
-		}
-		if got.whole != bytes.HasSuffix(b[vdeRequestLen:], []byte(wholeMark)) {
-			t.Errorf("whole: %v", got.whole)
-		}
-	})
 }

@@ -257,7 +257,7 @@ func TestTAPC(t *testing.T) {
 	t.Cleanup(func() { ip(t, "link del vdebr0") })
 	ip(t, "tuntap add mode tap name vdetest1") // so that it is there at once
 	t.Cleanup(func() { ip(t, "link del vdetest1") })
-	here, there := plugtest.NewInbox(t, openTAPTest(t, "vdetest0")), cPlug(t, "tap://vdetest1")
+	here, there := plugtest.NewInbox(t, openTAPTest(t, "vdetest0")), plugtest.CPlug(t, "tap://vdetest1")
 	for _, name := range []string{"vdetest0", "vdetest1"} {
 		ip(t, "link set "+name+" master vdebr0 up")
 	}
@@ -283,7 +283,7 @@ func TestTAPPersistent(t *testing.T) {
 	ip(t, "tuntap add mode tap user 65534 name vdetest0")
 	t.Cleanup(func() { ip(t, "link del vdetest0") })
 	ip(t, "link set vdetest0 up")
-	asNobody(t, "TestTAPPersistentUser", "")
+	plugtest.AsNobody(t, "TestTAPPersistentUser", "")
 	if _, err := net.InterfaceByName("vdetest0"); err != nil {
 		t.Errorf("a persistent interface was taken away: %v", err)
 	}
@@ -291,7 +291,7 @@ func TestTAPPersistent(t *testing.T) {
 
 // TestTAPPersistentUser is the part of TestTAPPersistent of the ordinary user.
 func TestTAPPersistentUser(t *testing.T) {
-	childArg(t)
+	plugtest.ChildArg(t)
 	testenv.NoLeaks(t)
 	c := openTAPTest(t, "vdetest0")
 	plugtest.Send(t, c, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))

@@ -11,9 +11,10 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/teardown"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -30,25 +31,23 @@ const (
 	maxUnixPath = unixPathLen - 1
 )
 
-// defaultSwitches are the directories tried when the locator names none: the
-// switch of the system, and that of an ordinary user. Anybody can make the second:
-// see own.
-var defaultSwitches = []string{"/var/run/vde.ctl", "/tmp/vde.ctl"}
-
-func dialVDE(ctx context.Context, l Locator, cfg vdeConfig, o *Options) (Conn, error) {
+// dialVDE connects to the switch in cfg.dir. If that is empty, it is the first of
+// defaults that has a switch, which must be root's or this user's: others can make
+// the directories too.
+func dialVDE(ctx context.Context, cfg vdeConfig, defaults []string) (*vdeConn, error) {
 	dial, cancel := context.WithTimeout(ctx, vdeTimeout)
 	defer cancel()
-	d := vdeDialer{vnl: l.String(), cfg: cfg, gid: -1, start: time.Now(), ctx: ctx, dial: dial}
+	d := vdeDialer{cfg: cfg, gid: -1, start: time.Now(), ctx: ctx, dial: dial}
 	if cfg.group != "" {
 		var err error
-		if d.gid, err = groupID(dial, cfg.group); err != nil {
+		if d.gid, err = sockio.GroupID(dial, cfg.group); err != nil {
 			return nil, fmt.Errorf("option \"group=%s\": %w", cfg.group, err)
 		}
 	}
-	d.description = describe(dial, o)
+	d.description = describe(dial, cfg.description)
 	dirs := []string{cfg.dir}
 	if cfg.dir == "" {
-		dirs = defaultSwitches
+		dirs = defaults
 	}
 	var conn *vdeConn
 	var err error
@@ -73,7 +72,7 @@ func dialVDE(ctx context.Context, l Locator, cfg vdeConfig, o *Options) (Conn, e
 	if err != nil {
 		return nil, err
 	}
-	return newPlug(d.vnl, conn), nil
+	return conn, nil
 }
 
 // connectAny connects to the switch in the first directory that has one.
@@ -98,7 +97,6 @@ func (d *vdeDialer) connectAny(dirs []string) (*vdeConn, error) {
 
 // A vdeDialer is a handshake with a switch.
 type vdeDialer struct {
-	vnl         string
 	cfg         vdeConfig
 	gid         int  // that of cfg.group, or -1
 	locked      bool // the caller has locked the directory, as a turn does

@@ -2,7 +2,6 @@ package vdeplug
 
 import (
 	"bytes"
-	"errors"
 	"io/fs"
 	"net"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,25 +16,8 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
-
-// A fakeSwitch is a switch that behaves as the test says.
-type fakeSwitch struct {
-	t        *testing.T
-	dir      string
-	listener net.Listener
-	done     chan struct{}
-}
-
-// A fakeClient is the switch's side of a connection.
-type fakeClient struct {
-	t       *testing.T
-	ctl     net.Conn
-	request []byte
-	path    string      // of the client's data socket
-	mode    fs.FileMode // of it
-	data    int         // the switch's data socket, -1 if there is none
-}
 
 func listenUnix(t *testing.T, path string, backlog int) int {
 	t.Helper()
@@ -53,109 +34,36 @@ func listenUnix(t *testing.T, path string, backlog int) int {
 	return fd
 }
 
-// newFakeSwitch listens at the path.
-func newFakeSwitch(t *testing.T, path string) *fakeSwitch {
-	t.Helper()
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := &fakeSwitch{t: t, dir: shortDir(t), listener: l, done: make(chan struct{})}
-	t.Cleanup(func() { l.Close() })
-	return f
-}
-
-// serve runs f for each client.
-func (f *fakeSwitch) serve(handle func(c *fakeClient)) {
-	f.t.Cleanup(func() {
-		f.listener.Close()
-		<-f.done
-	})
-	go func() {
-		defer close(f.done)
-		for {
-			ctl, err := f.listener.Accept()
-			if err != nil {
-				return
-			}
-			c := &fakeClient{t: f.t, ctl: ctl, request: make([]byte, 256), data: -1}
-			n, err := ctl.Read(c.request)
-			if err != nil || n < vdeRequestLen {
-				f.t.Errorf("request of %d bytes, %v", n, err)
-				ctl.Close()
-				continue
-			}
-			c.request = c.request[:n]
-			c.path = string(bytes.TrimRight(c.request[14:vdeRequestLen], "\x00"))
-			if info, err := os.Stat(c.path); err == nil {
-				c.mode = info.Mode()
-			}
-			f.t.Cleanup(func() {
-				ctl.Close()
-				if c.data >= 0 {
-					unix.Close(c.data)
-				}
-			})
-			handle(c)
-		}
-	}()
-}
-
-// accept answers as a switch does. A path that begins with NUL is abstract.
-func (c *fakeClient) accept(path string) {
-	name := path
-	if path[0] == 0 {
-		name = "@" + path[1:] + strings.Repeat("\x00", unixPathLen-len(path))
-	}
-	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
-	if err == nil {
-		err = errors.Join(
-			syscall.Connect(fd, &syscall.SockaddrUnix{Name: c.path}),
-			syscall.Bind(fd, &syscall.SockaddrUnix{Name: name}))
-	}
-	if err != nil {
-		c.t.Error(err)
-	}
-	c.data = fd
-	c.reply(vdeReply(unixFamily, path))
-}
-
-func (c *fakeClient) reply(b []byte) {
-	if _, err := c.ctl.Write(b); err != nil {
-		c.t.Error(err)
-	}
-}
-
 // TestVDEFake plays a handshake and frames with a switch that looks closely.
 func TestVDEFake(t *testing.T) {
 	for _, name := range []string{"path", "abstract"} {
 		t.Run(name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			dir := shortDir(t)
-			f := newFakeSwitch(t, filepath.Join(dir, "ctl"))
-			clients := make(chan *fakeClient, 1)
-			f.serve(func(c *fakeClient) {
+			dir := vdetest.ShortDir(t)
+			f := vdetest.NewFake(t, filepath.Join(dir, "ctl"))
+			clients := make(chan *vdetest.FakeClient, 1)
+			f.Serve(func(c *vdetest.FakeClient) {
 				if name == "abstract" {
-					c.accept("\x00vdeplug-test-" + filepath.Base(dir))
+					c.Accept("\x00vdeplug-test-" + filepath.Base(dir))
 				} else {
-					c.accept(filepath.Join(dir, "003.6"))
+					c.Accept(filepath.Join(dir, "003.6"))
 				}
 				clients <- c
 			})
 			in := openInbox(t, dir+"[3]")
 			c := <-clients
-			if filepath.Dir(c.path) != dir || !strings.HasPrefix(filepath.Base(c.path), ".") {
-				t.Errorf("the client's socket is %q", c.path)
+			if filepath.Dir(c.Path) != dir || !strings.HasPrefix(filepath.Base(c.Path), ".") {
+				t.Errorf("the client's socket is %q", c.Path)
 			}
-			if c.mode != fs.ModeSocket|0o700 {
-				t.Errorf("the client's socket has mode %v, want 0700", c.mode)
+			if c.Mode != fs.ModeSocket|0o700 {
+				t.Errorf("the client's socket has mode %v, want 0700", c.Mode)
 			}
-			if want := makeVDERequest(3, c.path, describe(t.Context(), &Options{})+wholeMark); !bytes.Equal(c.request, want) {
-				t.Errorf("got request % x, want % x", c.request, want)
+			if want := makeVDERequest(3, c.Path, describe(t.Context(), "")+wholeMark); !bytes.Equal(c.Request, want) {
+				t.Errorf("got request % x, want % x", c.Request, want)
 			}
 			frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.MaxFrame)
 			for _, b := range [][]byte{{}, {1}, make([]byte, 13), make([]byte, ether.MaxFrame+1), make([]byte, 60000), frame} {
-				if _, err := unix.Write(c.data, b); err != nil {
+				if _, err := unix.Write(c.Data, b); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -168,11 +76,11 @@ func TestVDEFake(t *testing.T) {
 			plugtest.Send(t, in, nil)
 			plugtest.Send(t, in, frame)
 			buf := make([]byte, 64<<10)
-			if n, err := unix.Read(c.data, buf); err != nil || !bytes.Equal(buf[:n], frame) {
+			if n, err := unix.Read(c.Data, buf); err != nil || !bytes.Equal(buf[:n], frame) {
 				t.Errorf("the switch got %d bytes, %v, want %d", n, err, len(frame))
 			}
 			// What the C clients do not expect either.
-			c.reply([]byte("junk"))
+			c.Reply([]byte("junk"))
 			wantError(t, in.WantEnd(t), "the switch broke the protocol")
 		})
 	}
@@ -181,14 +89,14 @@ func TestVDEFake(t *testing.T) {
 // TestVDEMode looks at the permissions of the client's socket.
 func TestVDEMode(t *testing.T) {
 	testenv.NoLeaks(t)
-	dir := shortDir(t)
-	f := newFakeSwitch(t, filepath.Join(dir, "ctl"))
+	dir := vdetest.ShortDir(t)
+	f := vdetest.NewFake(t, filepath.Join(dir, "ctl"))
 	modes := make(chan fs.FileMode, 1)
 	n := 0
-	f.serve(func(c *fakeClient) {
-		modes <- c.mode.Perm()
+	f.Serve(func(c *vdetest.FakeClient) {
+		modes <- c.Mode.Perm()
 		n++
-		c.accept(filepath.Join(dir, string('a'+rune(n))))
+		c.Accept(filepath.Join(dir, string('a'+rune(n))))
 	})
 	for options, want := range map[string]fs.FileMode{
 		"":            0o700,
@@ -221,23 +129,23 @@ func TestVDEMode(t *testing.T) {
 func TestVDEGarbled(t *testing.T) {
 	tests := []struct {
 		name, text string
-		handle     func(c *fakeClient)
+		handle     func(c *vdetest.FakeClient)
 	}{
-		{"refused", "the switch refused the connection: it cannot reach the socket ", func(c *fakeClient) { c.ctl.Close() }},
-		{"cut", "the switch closed the connection in its answer", func(c *fakeClient) {
-			c.reply(vdeReply(1, "/tmp/x")[:109])
-			c.ctl.Close()
+		{"refused", "the switch refused the connection: it cannot reach the socket ", func(c *vdetest.FakeClient) { c.Ctl.Close() }},
+		{"cut", "the switch closed the connection in its answer", func(c *vdetest.FakeClient) {
+			c.Reply(vdetest.Reply(1, "/tmp/x")[:109])
+			c.Ctl.Close()
 		}},
-		{"family", "an address of family 2", func(c *fakeClient) { c.reply(vdeReply(2, "/tmp/x")) }},
-		{"relative path", "no absolute path", func(c *fakeClient) { c.reply(vdeReply(1, "tmp/x")) }},
-		{"no address", "an empty address", func(c *fakeClient) { c.reply(vdeReply(1, "")) }},
-		{"nothing there", `reaching the switch's data socket "/nosuch/x": connect: no such file`, func(c *fakeClient) { c.reply(vdeReply(1, "/nosuch/x")) }},
+		{"family", "an address of family 2", func(c *vdetest.FakeClient) { c.Reply(vdetest.Reply(2, "/tmp/x")) }},
+		{"relative path", "no absolute path", func(c *vdetest.FakeClient) { c.Reply(vdetest.Reply(1, "tmp/x")) }},
+		{"no address", "an empty address", func(c *vdetest.FakeClient) { c.Reply(vdetest.Reply(1, "")) }},
+		{"nothing there", `reaching the switch's data socket "/nosuch/x": connect: no such file`, func(c *vdetest.FakeClient) { c.Reply(vdetest.Reply(1, "/nosuch/x")) }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			dir := shortDir(t)
-			newFakeSwitch(t, filepath.Join(dir, "ctl")).serve(tt.handle)
+			dir := vdetest.ShortDir(t)
+			vdetest.NewFake(t, filepath.Join(dir, "ctl")).Serve(tt.handle)
 			_, err := Open(dir, nil)
 			wantError(t, err, tt.text)
 			noSocketLeft(t, dir)
@@ -252,10 +160,10 @@ func TestVDEDeputy(t *testing.T) {
 		t.Skip("needs root, and another user")
 	}
 	testenv.NoLeaks(t)
-	dir := shortDir(t)
-	f := newFakeSwitch(t, filepath.Join(dir, "ctl"))
+	dir := vdetest.ShortDir(t)
+	f := vdetest.NewFake(t, filepath.Join(dir, "ctl"))
 	// The kernel notes who listens.
-	raw, err := f.listener.(*net.UnixListener).SyscallConn()
+	raw, err := f.Listener.(*net.UnixListener).SyscallConn()
 	check(t, err)
 	check(t, raw.Control(func(fd uintptr) {
 		runtime.LockOSThread()
@@ -275,14 +183,14 @@ func TestVDEDeputy(t *testing.T) {
 	abstract := "\x00vdeplug-test-" + filepath.Base(dir)
 	names := []string{filepath.Join(dir, "log"), abstract}
 	next := 0
-	f.serve(func(c *fakeClient) {
+	f.Serve(func(c *vdetest.FakeClient) {
 		name := names[next]
 		next++
 		if name == names[0] {
-			c.reply(vdeReply(unixFamily, name))
+			c.Reply(vdetest.Reply(unix.AF_UNIX, name))
 			return
 		}
-		c.accept(name)
+		c.Accept(name)
 	})
 	for range 2 {
 		_, err = Open(dir, nil)

@@ -22,6 +22,7 @@ import (
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
 func openPlug(t *testing.T, vnl string) Conn {
@@ -36,7 +37,7 @@ func openPlug(t *testing.T, vnl string) Conn {
 
 func TestVDEConn(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, kind switchKind) {
-		testConn(t, func(t *testing.T) Conn { return openPlug(t, kind.start(t).dir) })
+		testConn(t, func(t *testing.T) Conn { return openPlug(t, kind.start(t).Dir) })
 	})
 }
 
@@ -45,7 +46,7 @@ func TestVDEFrames(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, kind switchKind) {
 		testenv.NoLeaks(t)
 		s := kind.start(t)
-		a, b, c := openInbox(t, "vde://"+s.dir), openInbox(t, s.dir), cPlug(t, "vde://"+s.dir)
+		a, b, c := openInbox(t, "vde://"+s.Dir), openInbox(t, s.Dir), plugtest.CPlug(t, "vde://"+s.Dir)
 		plugtest.Carry(t, a, c.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 		for _, n := range []int{14, 15, 60, 1514, kind.max} {
 			frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
@@ -62,7 +63,7 @@ func TestVDEFrames(t *testing.T) {
 		if got := a.Conn.(Dropper).Drops(); got != (Drops{}) {
 			t.Errorf("got %+v, want none", got)
 		}
-		entries, err := os.ReadDir(s.dir)
+		entries, err := os.ReadDir(s.Dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +84,7 @@ func TestVDEMany(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range conns {
 			wg.Go(func() {
-				c, err := Open(s.dir, nil)
+				c, err := Open(s.Dir, nil)
 				if err != nil {
 					t.Error(err)
 					return
@@ -110,49 +111,49 @@ func TestVDEMany(t *testing.T) {
 // TestVDEPort asks for a port, and is listed there by its description.
 func TestVDEPort(t *testing.T) {
 	testenv.NoLeaks(t)
-	mgmt := filepath.Join(shortDir(t), "mgmt")
+	mgmt := filepath.Join(vdetest.ShortDir(t), "mgmt")
 	s := classicSwitch(t, "-M", mgmt)
-	a, err := Open(s.dir+"[7]", &Options{Description: "lab one"})
+	a, err := Open(s.Dir+"[7]", &Options{Description: "lab one"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	openPlug(t, s.dir+"[port=7]") // of the same user: shares the port
-	got := console(t, mgmt, "port/print 7")
-	if want := fmt.Sprintf(": lab one user=%s pid=%d", userName(t.Context()), os.Getpid()); !strings.Contains(got, want) {
+	openPlug(t, s.Dir+"[port=7]") // of the same user: shares the port
+	got := vdetest.Console(t, mgmt, "port/print 7")
+	if want := fmt.Sprintf(": lab one user=%s pid=%d", sockio.UserName(t.Context()), os.Getpid()); !strings.Contains(got, want) {
 		t.Errorf("port 7 is\n%s\nwant %q in it", got, want)
 	}
 	if n := strings.Count(got, "endpoint ID"); n != 2 {
 		t.Errorf("port 7 has %d endpoints, want 2:\n%s", n, got)
 	}
 	// The management port.
-	openPlug(t, s.dir+"[0]")
-	if got := console(t, mgmt, "port/print 0"); !strings.Contains(got, "vdestack user=") {
+	openPlug(t, s.Dir+"[0]")
+	if got := vdetest.Console(t, mgmt, "port/print 0"); !strings.Contains(got, "vdestack user=") {
 		t.Errorf("port 0 is\n%s", got)
 	}
 	a.Close()
 	testenv.Eventually(t, "an endpoint less", func() bool {
-		return strings.Count(console(t, mgmt, "port/print 7"), "endpoint ID") == 1
+		return strings.Count(vdetest.Console(t, mgmt, "port/print 7"), "endpoint ID") == 1
 	})
 }
 
 func TestVDEPortGroup(t *testing.T) {
 	testenv.NoLeaks(t)
 	s := classicSwitch(t)
-	_, err := Open(s.dir+"[lab]", nil)
-	wantError(t, err, `no port group "lab": there is no socket `+s.dir+`/lab (`)
+	_, err := Open(s.Dir+"[lab]", nil)
+	wantError(t, err, `no port group "lab": there is no socket `+s.Dir+`/lab (`)
 	wantError(t, err, "port=N, portgroup=NAME, group=NAME and mode=OCTAL")
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v is not fs.ErrNotExist", err)
 	}
-	f := newFakeSwitch(t, filepath.Join(s.dir, "lab"))
-	f.serve(func(c *fakeClient) {
-		if kind := c.request[8:12]; !bytes.Equal(kind, make([]byte, 4)) {
+	f := vdetest.NewFake(t, filepath.Join(s.Dir, "lab"))
+	f.Serve(func(c *vdetest.FakeClient) {
+		if kind := c.Request[8:12]; !bytes.Equal(kind, make([]byte, 4)) {
 			t.Errorf("the request asks for a port: % x", kind)
 		}
-		c.accept(filepath.Join(f.dir, "data"))
+		c.Accept(filepath.Join(f.Dir, "data"))
 	})
-	openPlug(t, s.dir+"[lab]").Close()
+	openPlug(t, s.Dir+"[lab]").Close()
 }
 
 // TestVDESilent meets switches that do not answer.
@@ -163,20 +164,20 @@ func TestVDESilent(t *testing.T) {
 	}{
 		{"full", "", "it may be full", func(t *testing.T) string {
 			s := classicSwitch(t, "-n", "3")
-			openPlug(t, s.dir)
-			openPlug(t, s.dir)
-			return s.dir
+			openPlug(t, s.Dir)
+			openPlug(t, s.Dir)
+			return s.Dir
 		}},
 		{"no such port", "[99]", "port 99 may not exist or belong to another user", func(t *testing.T) string {
-			return classicSwitch(t).dir
+			return classicSwitch(t).Dir
 		}},
 		{"stopped", "", "it may be full", func(t *testing.T) string {
 			s := classicSwitch(t)
-			s.signal(syscall.SIGSTOP)
-			return s.dir
+			s.Signal(syscall.SIGSTOP)
+			return s.Dir
 		}},
 		{"queue full", "", "many clients wait", func(t *testing.T) string {
-			dir := shortDir(t)
+			dir := vdetest.ShortDir(t)
 			fd := listenUnix(t, filepath.Join(dir, "ctl"), 0)
 			t.Cleanup(func() { unix.Close(fd) })
 			c, err := net.Dial("unix", filepath.Join(dir, "ctl"))
@@ -210,8 +211,8 @@ func TestVDESilent(t *testing.T) {
 	t.Run("for ever", func(t *testing.T) {
 		testenv.NoLeaks(t)
 		s := classicSwitch(t)
-		s.signal(syscall.SIGSTOP)
-		_, err := Open(s.dir, nil)
+		s.Signal(syscall.SIGSTOP)
+		_, err := Open(s.Dir, nil)
 		wantError(t, err, "the switch did not answer within 3s: it may be full")
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%v is not os.ErrDeadlineExceeded", err)
@@ -229,10 +230,10 @@ func noSocketLeft(t *testing.T, dir string) {
 
 // TestVDEAbsent finds no switch, or may not use it.
 func TestVDEAbsent(t *testing.T) {
-	dir := shortDir(t)
+	dir := vdetest.ShortDir(t)
 	join := func(name string) string { return filepath.Join(dir, name) }
 	stale := classicSwitch(t)
-	stale.kill(t)
+	stale.Kill(t)
 	if err := errors.Join(os.Mkdir(join("empty"), 0o700), os.WriteFile(join("file"), nil, 0o600),
 		os.Mkdir(join("packets"), 0o700)); err != nil {
 		t.Fatal(err)
@@ -250,8 +251,8 @@ func TestVDEAbsent(t *testing.T) {
 		{"no socket", join("empty"), "no switch there: " + join("empty/ctl") + " does not exist", fs.ErrNotExist},
 		{"a file", "vde://" + join("file"), join("file") + " is not the directory of a switch", unix.ENOTDIR},
 		{"another socket", join("packets"), join("packets/ctl") + " is not the control socket", unix.EPROTOTYPE},
-		{"stale", stale.dir, "no switch there: stale socket " + stale.dir + "/ctl", unix.ECONNREFUSED},
-		{"unknown group", stale.dir + "[group=no-such-group]", "must be a gid or a group of users", nil},
+		{"stale", stale.Dir, "no switch there: stale socket " + stale.Dir + "/ctl", unix.ECONNREFUSED},
+		{"unknown group", stale.Dir + "[group=no-such-group]", "must be a gid or a group of users", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -265,11 +266,11 @@ func TestVDEAbsent(t *testing.T) {
 	}
 	t.Run("defaults", func(t *testing.T) {
 		defer func(dirs []string) { defaultSwitches = dirs }(defaultSwitches)
-		defaultSwitches = []string{stale.dir, join("none")}
+		defaultSwitches = []string{stale.Dir, join("none")}
 		_, err := Open("vde://", nil)
-		wantError(t, err, stale.dir+"/ctl")
+		wantError(t, err, stale.Dir+"/ctl")
 		wantError(t, err, join("none/ctl"))
-		defaultSwitches = []string{stale.dir, classicSwitch(t).dir}
+		defaultSwitches = []string{stale.Dir, classicSwitch(t).Dir}
 		openPlug(t, "vde://")
 	})
 }
@@ -282,11 +283,11 @@ func TestVDEForbidden(t *testing.T) {
 	testenv.NoLeaks(t)
 	s := classicSwitch(t)
 	for _, name := range []string{"ctl", "."} {
-		path := filepath.Join(s.dir, name)
+		path := filepath.Join(s.Dir, name)
 		if err := os.Chmod(path, 0); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Open(s.dir, nil)
+		_, err := Open(s.Dir, nil)
 		wantError(t, err, fmt.Sprintf("no permission: %s has mode 0000 and owner %d:%d", path, os.Geteuid(), os.Getegid()))
 		if !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("%v is not fs.ErrPermission", err)
@@ -296,20 +297,20 @@ func TestVDEForbidden(t *testing.T) {
 		}
 	}
 	// Groups of others cannot be given to.
-	_, err := Open(s.dir+"[group=0]", nil)
+	_, err := Open(s.Dir+"[group=0]", nil)
 	wantError(t, err, `option "group=0": giving `)
-	noSocketLeft(t, s.dir)
+	noSocketLeft(t, s.Dir)
 }
 
 // TestVDELongPath has directories near the limit of socket addresses.
 func TestVDELongPath(t *testing.T) {
 	testenv.NoLeaks(t)
-	base := shortDir(t)
+	base := vdetest.ShortDir(t)
 	deep := func(n int) string { return base + "/" + strings.Repeat("x", n-len(base)-1) }
 	// The name of the client's socket does not fit, that of the switch's does.
 	dir := deep(99)
 	s := startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir))
-	a, b := openInbox(t, s.dir), openInbox(t, s.dir)
+	a, b := openInbox(t, s.Dir), openInbox(t, s.Dir)
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	plugtest.Send(t, a, frame)
 	b.Want(t, frame)
@@ -331,7 +332,7 @@ func TestVDEOtherUser(t *testing.T) {
 		t.Skip("starting a program as another user needs root")
 	}
 	testenv.NoLeaks(t)
-	base := shortDir(t)
+	base := vdetest.ShortDir(t)
 	if err := os.Chown(base, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +340,7 @@ func TestVDEOtherUser(t *testing.T) {
 	cmd := exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	s := startSwitch(t, dir, cmd)
-	a, b := openInbox(t, s.dir), openInbox(t, s.dir)
+	a, b := openInbox(t, s.Dir), openInbox(t, s.Dir)
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	plugtest.Send(t, a, frame)
 	b.Want(t, frame)
@@ -354,15 +355,15 @@ func TestVDERoot(t *testing.T) {
 	for name, dirmode := range map[string]string{"writable": "0777", "not writable": "0755"} {
 		t.Run(name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			base := shortDir(t)
+			base := vdetest.ShortDir(t)
 			if err := os.Chmod(base, 0o755); err != nil {
 				t.Fatal(err)
 			}
 			dir := filepath.Join(base, "sw")
 			s := startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"),
 				"-s", dir, "-m", "0666", "--dirmode", dirmode))
-			in := openInbox(t, s.dir)
-			asNobody(t, "TestVDERootUser", s.dir)
+			in := openInbox(t, s.Dir)
+			plugtest.AsNobody(t, "TestVDERootUser", s.Dir)
 			if got := in.Next(t); len(got) != 60 {
 				t.Errorf("got %d bytes", len(got))
 			}
@@ -373,7 +374,7 @@ func TestVDERoot(t *testing.T) {
 
 // TestVDERootUser is the part of TestVDERoot of the ordinary user.
 func TestVDERootUser(t *testing.T) {
-	dir := childArg(t)
+	dir := plugtest.ChildArg(t)
 	testenv.NoLeaks(t)
 	a, b := openPlug(t, dir), openInbox(t, dir)
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
@@ -388,13 +389,13 @@ func TestVDEGone(t *testing.T) {
 			t.Run(sig.String(), func(t *testing.T) {
 				testenv.NoLeaks(t)
 				s := kind.start(t)
-				in := openInbox(t, s.dir)
-				idle := openPlug(t, s.dir)
-				s.stop(t, sig)
+				in := openInbox(t, s.Dir)
+				idle := openPlug(t, s.Dir)
+				s.Stop(t, sig)
 				err := in.WantEnd(t)
 				wantError(t, err, "the switch closed the connection")
 				var e *Error
-				if !errors.As(err, &e) || e.Op != "recv" || e.VNL != "vde://"+s.dir {
+				if !errors.As(err, &e) || e.Op != "recv" || e.VNL != "vde://"+s.Dir {
 					t.Errorf("got %#v", err)
 				}
 				testenv.Eventually(t, "an error of Send", func() bool { return in.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)) != nil })
@@ -421,8 +422,8 @@ func TestVDEGone(t *testing.T) {
 func TestVDESlow(t *testing.T) {
 	testenv.NoLeaks(t)
 	s := classicSwitch(t)
-	a, b := openPlug(t, s.dir), openInbox(t, s.dir)
-	s.signal(syscall.SIGSTOP)
+	a, b := openPlug(t, s.Dir), openInbox(t, s.Dir)
+	s.Signal(syscall.SIGSTOP)
 	const frames = 20000
 	for i := range frames {
 		plugtest.Send(t, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(i), 1514))
@@ -431,7 +432,7 @@ func TestVDESlow(t *testing.T) {
 	if dropped == 0 || dropped == frames {
 		t.Errorf("%d of %d frames dropped, want some", dropped, frames)
 	}
-	s.signal(syscall.SIGCONT)
+	s.Signal(syscall.SIGCONT)
 	plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 }
 
@@ -441,7 +442,7 @@ func TestVDEAllocs(t *testing.T) {
 		t.Skip("the race detector empties pools")
 	}
 	s := classicSwitch(t)
-	a, b := openPlug(t, s.dir), openPlug(t, s.dir)
+	a, b := openPlug(t, s.Dir), openPlug(t, s.Dir)
 	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
 	n := testing.AllocsPerRun(200, func() {
 		plugtest.Send(t, a, frame)

@@ -4,11 +4,15 @@ package vdeplug
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"runtime"
+
+	"github.com/vdestack/vdestack/internal/fabric"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
-func dialVDE(context.Context, Locator, vdeConfig, *Options) (Conn, error) {
-	return nil, fmt.Errorf("vde on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+func dialVDE(context.Context, vdeConfig, []string) (packet.Transport, error) {
+	return nil, unsupported("vde")
+}
+
+func openServer(_ context.Context, cfg switchConfig) (*fabric.LocalPort, error) {
+	return nil, unsupported(string(cfg.kind))
 }

@@ -19,18 +19,18 @@ func TestVDETurns(t *testing.T) {
 		testenv.NoLeaks(t)
 		s := kind.start(t)
 		var wg sync.WaitGroup
-		wg.Go(func() { inChild(t, "TestVDETurnsChild", s.dir, nil) })
-		comeAndGo(t, s.dir)
+		wg.Go(func() { plugtest.InChild(t, "TestVDETurnsChild", s.Dir, nil) })
+		comeAndGo(t, s.Dir)
 		wg.Wait()
-		testenv.Eventually(t, "no port that is left", func() bool { return ports(t, s.dir) == 0 })
-		a, b := openInbox(t, s.dir), openInbox(t, s.dir)
+		testenv.Eventually(t, "no port that is left", func() bool { return ports(t, s.Dir) == 0 })
+		a, b := openInbox(t, s.Dir), openInbox(t, s.Dir)
 		plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	})
 }
 
 // TestVDETurnsChild is the part of TestVDETurns of the other process.
 func TestVDETurnsChild(t *testing.T) {
-	dir := childArg(t)
+	dir := plugtest.ChildArg(t)
 	testenv.NoLeaks(t)
 	comeAndGo(t, dir)
 }
@@ -77,12 +77,12 @@ func TestVDETurnTaken(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := classicSwitch(t)
-			defer take(t, s.dir)()
-			a, b := openInbox(t, s.dir), openInbox(t, s.dir)
+			defer take(t, s.Dir)()
+			a, b := openInbox(t, s.Dir), openInbox(t, s.Dir)
 			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			a.Close()
 			b.Close()
-			testenv.Eventually(t, "the ends of the ports", func() bool { return ports(t, s.dir) == 0 })
+			testenv.Eventually(t, "the ends of the ports", func() bool { return ports(t, s.Dir) == 0 })
 		})
 	}
 }
@@ -100,20 +100,20 @@ func lockDir(t *testing.T, dir string) (f *os.File, locked bool) {
 func TestVDETurnStopped(t *testing.T) {
 	testenv.NoLeaks(t)
 	s := classicSwitch(t)
-	conns := []Conn{openPlug(t, s.dir), openPlug(t, s.dir), openPlug(t, s.dir)}
-	s.signal(syscall.SIGSTOP)
+	conns := []Conn{openPlug(t, s.Dir), openPlug(t, s.Dir), openPlug(t, s.Dir)}
+	s.Signal(syscall.SIGSTOP)
 	for _, c := range conns {
 		c.Close()
 	}
-	if n := ports(t, s.dir); n != len(conns) {
+	if n := ports(t, s.Dir); n != len(conns) {
 		t.Errorf("a switch that does not run has closed sockets: %d are left of %d", n, len(conns))
 	}
-	s.signal(syscall.SIGCONT)
-	testenv.Eventually(t, "the ends of the ports", func() bool { return ports(t, s.dir) == 0 })
+	s.Signal(syscall.SIGCONT)
+	testenv.Eventually(t, "the ends of the ports", func() bool { return ports(t, s.Dir) == 0 })
 	testenv.Eventually(t, "the ends of the turns", func() bool {
 		turnQueues.Lock()
 		defer turnQueues.Unlock()
-		f, locked := lockDir(t, s.dir)
+		f, locked := lockDir(t, s.Dir)
 		defer f.Close()
 		return locked && len(turnQueues.of) == 0
 	})

@@ -20,7 +20,7 @@ func TestVLANC(t *testing.T) {
 		t.Run(tt.vnl, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			path, ptp := ptpName(t)
-			there := cPlug(t, tt.vnl+"{"+ptp+"}")
+			there := plugtest.CPlug(t, tt.vnl+"{"+ptp+"}")
 			waitPath(t, path)
 			network := openInbox(t, ptp)
 			// The last that passes shows that all before has been read.
@@ -73,8 +73,8 @@ func TestVLANCPair(t *testing.T) {
 	s := plugSwitch(t) // vde_switch wants to be told of VLANs
 	for _, format := range []string{"vlan://%d{%s}", "vlan://%d/qinq{%s}", "vlan://%d{vlan://5/qinq{%s}}"} {
 		t.Run(strings.ReplaceAll(format, "/", ""), func(t *testing.T) {
-			vnl := fmt.Sprintf(format, 4, s.dir)
-			here, there, other := openInbox(t, vnl), cPlug(t, vnl), openInbox(t, fmt.Sprintf(format, 6, s.dir))
+			vnl := fmt.Sprintf(format, 4, s.Dir)
+			here, there, other := openInbox(t, vnl), plugtest.CPlug(t, vnl), openInbox(t, fmt.Sprintf(format, 6, s.Dir))
 			plugtest.Carry(t, here, there.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 			for _, n := range []int{14, 60, 1500} {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
@@ -54,7 +55,7 @@ func lookupGID(ctx context.Context, name string) (int, error) {
 	gid := os.Getegid()
 	if name != "" {
 		var err error
-		if gid, err = groupID(ctx, name); err != nil {
+		if gid, err = sockio.GroupID(ctx, name); err != nil {
 			return 0, err
 		}
 	}

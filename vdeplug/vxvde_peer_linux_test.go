@@ -20,7 +20,7 @@ func TestVXVDEC(t *testing.T) {
 			c := openPlug(t, f.vnl)
 			here := plugtest.NewInbox(t, c)
 			p := plugtest.NewProbe(t, f.group)
-			there := cPlug(t, f.vnl)
+			there := plugtest.CPlug(t, f.vnl)
 			plugtest.Carry(t, here, there.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			for range 2 {
 				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1514)
@@ -53,7 +53,7 @@ func TestVXVDEC(t *testing.T) {
 				}
 			}
 			// The C program says bye, and is forgotten.
-			there.quit(t)
+			there.Quit(t)
 			p.Want(t, p.Group, bye)
 			mark = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)
 			testenv.Eventually(t, "a frame to the group", func() bool {
@@ -63,7 +63,7 @@ func TestVXVDEC(t *testing.T) {
 			plugtest.Send(t, here, mark)
 			p.Want(t, p.Group, vxvdePacket(mark))
 			// And the other way round.
-			again := cPlug(t, f.vnl)
+			again := plugtest.CPlug(t, f.vnl)
 			plugtest.Carry(t, here, again.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			here.Close()
 			for got, _ := p.Read(t, p.Group); !bytes.Equal(got, bye); {

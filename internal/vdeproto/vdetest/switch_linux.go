@@ -1,0 +1,129 @@
+// Package vdetest has the switches and clients of VDE that tests need: those of
+// Debian, and others that do what a test says. It does not use package vdeproto, which
+// it helps to check.
+package vdetest
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// ShortDir returns a new directory with a short name, as local sockets need.
+func ShortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "vde")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// A Switch is a program with a switch.
+type Switch struct {
+	Dir    string
+	Cmd    *exec.Cmd
+	output *plugtest.Output
+	ended  chan struct{}
+}
+
+// Start starts a program that makes a switch in dir and ends with its standard input.
+// It waits until ready returns nil, which connects to the switch.
+func Start(t testing.TB, dir string, cmd *exec.Cmd, ready func() error) *Switch {
+	t.Helper()
+	s := &Switch{Dir: dir, Cmd: cmd, output: new(plugtest.Output), ended: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = s.output, s.output
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(s.ended)
+		cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		stdin.Close()
+		s.Signal(syscall.SIGCONT)
+		s.Kill(t)
+	})
+	testenv.Eventually(t, "a switch in "+dir, func() bool { return ready() == nil }, s.output.String)
+	return s
+}
+
+// Signal sends a signal to the program, unless it has ended.
+func (s *Switch) Signal(sig syscall.Signal) {
+	select {
+	case <-s.ended:
+	default:
+		s.Cmd.Process.Signal(sig)
+	}
+}
+
+// Kill ends the program as a crash does.
+func (s *Switch) Kill(t testing.TB) { s.Stop(t, syscall.SIGKILL) }
+
+// Stop ends the program by a signal, and waits for it.
+func (s *Switch) Stop(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	s.Signal(sig)
+	select {
+	case <-s.ended:
+	case <-time.After(testenv.Timeout):
+		t.Errorf("the switch did not end in %v", testenv.Timeout)
+	}
+}
+
+// Classic returns the command that starts vde_switch in dir.
+func Classic(t testing.TB, dir string, arg ...string) *exec.Cmd {
+	t.Helper()
+	return exec.Command(testenv.Need(t, "vde_switch", "vde2"), append([]string{"-s", dir}, arg...)...)
+}
+
+// Plug returns the command that starts the switch of libvdeplug in dir.
+func Plug(t testing.TB, dir string) *exec.Cmd {
+	t.Helper()
+	return exec.Command(testenv.Need(t, "vde_plug", "vdeplug"), "null://", "switch://"+dir)
+}
+
+// Console sends a command to the management socket of vde_switch and returns
+// the answer.
+func Console(t *testing.T, path, command string) string {
+	t.Helper()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(testenv.Timeout))
+	r := bufio.NewReader(c)
+	until := func(end string) string {
+		var text strings.Builder
+		for !strings.HasSuffix(text.String(), end) {
+			b, err := r.ReadByte()
+			if err != nil {
+				t.Fatalf("Console: %v after %q", err, text.String())
+			}
+			text.WriteByte(b)
+		}
+		return text.String()
+	}
+	const prompt = "\nvde$ "
+	until(prompt)
+	if _, err := io.WriteString(c, command+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	return until(prompt)
+}
