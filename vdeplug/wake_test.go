@@ -12,6 +12,8 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
+	"github.com/vdestack/vdestack/internal/plugtest"
 )
 
 // TestStreamWakes sends bursts over a stream, and the next when all has arrived.
@@ -38,7 +40,7 @@ func TestStreamWakes(t *testing.T) {
 				left := 1 + r.IntN(50)
 				packets := make([]packet.Packet, left)
 				for i := range packets {
-					packets[i].Data = numbered(i, 60+r.IntN(9000)) // more than the queue holds
+					packets[i].Data = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60+r.IntN(9000)) // more than the queue holds
 				}
 				if r.IntN(2) == 0 {
 					check(t, a.SendPackets(packets, true))
@@ -71,8 +73,8 @@ func TestReconnectWakes(t *testing.T) {
 			var mu sync.Mutex
 			left, frames := 10, 0
 			next := func() Conn {
-				c := &endingConn{frames: r.IntN(5), err: errors.New("it has ended")}
-				frames += c.frames
+				c := &plugtest.EndingConn{Frames: r.IntN(5), Err: errors.New("it has ended")}
+				frames += c.Frames
 				return &lockedConn{Conn: c}
 			}
 			first := next()
@@ -123,4 +125,35 @@ func (c *lockedConn) Recv(frame []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.Conn.Recv(frame)
+}
+
+// TestMemPortWakes has as many goroutines receive as there are frames, one each.
+func TestMemPortWakes(t *testing.T) {
+	for seed := range uint64(100) {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			name := "mem://" + t.Name()
+			from, to := openPlugTest(t, name), openPlugTest(t, name)
+			defer from.Close()
+			defer to.Close()
+			for range 20 {
+				frames := 1 + r.IntN(20)
+				var all sync.WaitGroup
+				for range frames {
+					all.Go(func() {
+						if _, err := to.Recv(make([]byte, ether.MaxFrame)); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				synctest.Wait()
+				for left := frames; left > 0; {
+					n := 1 + r.IntN(left)
+					left -= n
+					check(t, from.(packet.Transport).SendPackets([]packet.Packet{packettest.TCP(n, 100)}, true))
+				}
+				all.Wait()
+			}
+		})
+	}
 }

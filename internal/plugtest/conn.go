@@ -65,3 +65,23 @@ func (c *conn) Close() error {
 	})
 	return c.closeErr
 }
+
+// An EndingConn is a plug whose network ends with Err after some frames.
+type EndingConn struct {
+	Frames int
+	Err    error
+}
+
+// Recv implements [Conn].
+func (c *EndingConn) Recv(frame []byte) (int, error) {
+	if c.Frames--; c.Frames < 0 {
+		return 0, c.Err
+	}
+	return copy(frame, TestFrame(Station(2), Station(1), 60)), nil
+}
+
+// Send implements [Conn].
+func (c *EndingConn) Send([]byte) error { return net.ErrClosed }
+
+// Close implements [Conn].
+func (c *EndingConn) Close() error { return nil }
