@@ -131,7 +131,7 @@ func New(ctx context.Context, cfg Config) (*Stack, error) {
 // of Close. In a namespace that was joined by path only what the stack handed out
 // is closed.
 //
-// Close may be called twice and beside any other call, and returns when all that
+// Close may be called twice and concurrently with any other call, and returns when all that
 // is done, but for the interfaces, which take the kernel long: they are off their
 // networks, and soon after down. They go with the namespace, when nobody has a
 // socket or a process in it any more; a program may exit before. Of a namespace

@@ -1,7 +1,7 @@
 // Package capture records frames in the format pcapng, which Wireshark and many
 // other programs read.
 //
-// Who has frames never waits for who writes them: what the writer does not take in
+// A sender of frames never waits for the writer: what the writer does not take in
 // time is dropped, and counted in the file. Frames are in the file in the order of
 // their times, also where these are taken long before a frame gets here.
 package capture
@@ -159,8 +159,8 @@ func (i *Interface) Late(quiet func() bool) {
 // complete returns a time up to which all frames are here. No lock is held: what
 // comes meanwhile may be later than that.
 //
-// A frame waits to be read at who sends it before it gets its time at who receives
-// it. So when all is read at the sender after now, all is here that was sent before
+// The sender's socket has a frame before the frame gets its time at the receiver. So
+// when all is read at the sender after now, all is here that was sent before
 // a frame that was received before now.
 func (r *recorder) complete() (ns int64, now time.Time) {
 	now = time.Now()

@@ -106,7 +106,7 @@ func appendInterface(b []byte, name, description string) []byte {
 const (
 	// packetHead is how much of a packet is before its frame.
 	packetHead = 28
-	// packetMore is how much a packet has beside its frame at most.
+	// packetMore is how much a packet has at most in addition to its frame.
 	packetMore = packetHead + 3 + 8 + 12 + 4 + 4
 )
 

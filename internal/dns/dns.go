@@ -4,7 +4,7 @@
 // dial function it is given.
 //
 // No answer is cached: each lookup asks anew, and a caching server in the network
-// does better what a cache here could do. The protocol is that of RFC 1035 with
+// does better than a cache here could. The protocol is that of RFC 1035 with
 // EDNS0 (RFC 6891) over UDP, and TCP (RFC 7766) for what does not fit.
 package dns
 
@@ -21,7 +21,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// Config says whom a Client asks, and how. The zero Config answers address
+// Config says which servers a Client asks, and how. The zero Config answers address
 // literals and localhost only.
 type Config struct {
 	// Servers are asked in this order; port 0 means 53.

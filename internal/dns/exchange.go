@@ -120,7 +120,7 @@ func ended(ctx context.Context, err error) error {
 
 // exchangePacket ignores packets that are not a reply to the query: anyone can
 // send them, and the reply may follow. A malformed reply is the server's, or of
-// somebody who could as well have sent a good one: no other will follow.
+// a sender that could as well have sent a good one: no other will follow.
 func exchangePacket(ctx context.Context, conn net.Conn, query []byte, q dnsmessage.Question) (reply, error) {
 	if _, err := conn.Write(query); err != nil {
 		return reply{}, err

@@ -12,7 +12,7 @@ import (
 // IPv6 path unfragmented, as fragments are easily lost and forged.
 const maxPacket = 1232
 
-// maxAddrs bounds the addresses that one answer gives. Whoever has more means
+// maxAddrs bounds the addresses that one answer gives. A name with more means
 // any of them.
 const maxAddrs = 128
 

@@ -36,7 +36,7 @@ func VLANMACs(frame []byte) (dst, src VLANMAC) {
 }
 
 // A MACTable remembers where stations were seen last. Its size is bounded: the
-// addresses come from the network, and whoever sends there may invent them.
+// addresses come from the network, and any sender there may invent them.
 // Times are on any clock that does not go back. lookup only reads; the other
 // methods must not run at once with any.
 type MACTable[V comparable] struct {
@@ -125,7 +125,7 @@ func (t *MACTable[V]) evict() {
 }
 
 // Forget removes the stations that were seen at where. It costs nothing if there
-// are none: whoever sends to the network may say good-bye as often as it likes.
+// are none: any sender may say good-bye as often as it likes.
 func (t *MACTable[V]) Forget(where V) {
 	left := t.at[where]
 	if left == 0 {

@@ -133,7 +133,7 @@ func hardwareAddr(attributes []byte) []byte {
 
 // learn makes an entry for the other party, which is to be confirmed when it is used, as
 // one that is learnt from a question. What somebody has made permanent stays. The kernel
-// has done it when learn returns; an error is that of an interface that is gone.
+// has done it when learn returns; an error says that the interface is gone.
 func (p Party) learn(fd int, other netip.Addr, mac []byte, v view) {
 	if v.other.state&uint16(rtnl.NeighborPermanent|rtnl.NeighborNoARP) != 0 || v.other.state&valid != 0 && bytes.Equal(v.other.mac, mac) {
 		return

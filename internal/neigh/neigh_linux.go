@@ -61,7 +61,7 @@ type Space struct {
 	number int32 // in the home
 
 	// socket is the descriptor of one in the namespace and 1, or 0 if there is none.
-	// Who uses it takes it away meanwhile.
+	// Its user takes it away meanwhile.
 	socket atomic.Int32
 	closed atomic.Bool
 

@@ -185,7 +185,7 @@ func tooMany(limits ...string) string {
 		strings.Join(have, ", "))
 }
 
-// forbidden says who may have refused what the kernel itself allows.
+// forbidden says what may have refused a call that the kernel itself allows.
 func forbidden(errno unix.Errno) string {
 	if text := GivenUp(); text != "" {
 		return text
@@ -282,7 +282,7 @@ func explainJoin(err error) error {
 }
 
 // explainOpen explains why a file of the namespace is not opened: that of a
-// setting; devices are explained by those who know what they are for.
+// setting; devices are explained by the code that uses them.
 func explainOpen(err *os.PathError) error {
 	return because(err, func(errno unix.Errno) string {
 		switch {

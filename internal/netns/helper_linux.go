@@ -42,7 +42,7 @@ type helper struct {
 	// origin says whether this is not the process's own, and who may enter it.
 	origin
 
-	// users are the namespaces in which it works, and whoever makes one; guarded by
+	// users counts the namespaces in which it works, and those being made; guarded by
 	// helpers.mu.
 	users int
 
@@ -125,7 +125,7 @@ func (h *helper) lost() error {
 }
 
 // do executes the request. Requests that wait at the same time share one trip:
-// the first caller leads it, and hands the lead to the first who came later.
+// the first caller leads it, and hands the lead to the first of those that came later.
 func (h *helper) do(r *request) {
 	h.mu.Lock()
 	h.queue = append(h.queue, r)
@@ -396,7 +396,7 @@ func (h *helper) keep(flags uintptr, ready chan<- error) {
 	h.waiting.Unlock()
 }
 
-// clearAtExit has the kernel write 0 to an address, and wake one who waits there,
+// clearAtExit has the kernel write 0 to an address, and wake a waiter there,
 // when the calling thread ends and another task has the memory. restore takes that
 // back.
 //

@@ -56,7 +56,7 @@ func theHelper() (*helper, error) {
 	return h, nil
 }
 
-// isolatedHelper makes a helper for one namespace, in a user namespace beside those
+// isolatedHelper makes a helper for one namespace, in a user namespace next to those
 // of the others: who has capabilities in one has none in another, in neither
 // direction. It is given back by release.
 func isolatedHelper() (*helper, error) {

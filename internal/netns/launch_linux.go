@@ -28,7 +28,7 @@ type launch struct {
 	done uint32
 	n    uint32
 	ppid uintptr // the parent that the command expects
-	// pid is that of the command. The kernel writes it before the command runs.
+	// pid is the number of the command. The kernel writes it before the command runs.
 	pid       atomic.Uint32
 	released  atomic.Uint32 // not 0: nobody looks at the launch any more
 	ret       uintptr       // of clone

@@ -40,13 +40,12 @@ func Start() error {
 	return err
 }
 
-// New makes a network namespace, with loopback up, or returns one that is ready.
-// Sockets of NETLINK_ROUTE and TCP were made with it, for the first who asks for
-// such.
+// New makes a network namespace, with loopback up, or returns one that was made ahead.
+// A socket of NETLINK_ROUTE and one of TCP come with it, for the first callers of Socket
+// that ask for them.
 func New() (*NS, error) { return NewWith(TAP{}) }
 
-// NewWith is New, and makes a TAP interface too, for the first who asks for such.
-// The zero TAP makes none.
+// NewWith is New that also creates a TAP, unless t is zero.
 func NewWith(t TAP) (*NS, error) {
 	if n := Ready(t); n != nil {
 		return n, nil
@@ -54,8 +53,8 @@ func NewWith(t TAP) (*NS, error) {
 	return Create(t, nil)
 }
 
-// Create is NewWith that returns none that is ready. meanwhile, if it is not nil, is
-// called when the helper has begun, and may start what can be done beside that: the
+// Create is NewWith without namespaces made ahead. meanwhile, if it is not nil, is
+// called when the helper has begun, and may start what can be done at the same time: the
 // helper is the first to find a free processor then. It must not wait.
 func Create(t TAP, meanwhile func()) (*NS, error) {
 	h, err := theHelper()

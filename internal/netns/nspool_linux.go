@@ -31,7 +31,7 @@ var nsPool struct {
 	timer  *time.Timer   // makes the next, or closes them
 }
 
-// Ready is NewWith that returns only one that is ready, nil if there is none.
+// Ready returns a namespace that NewWith has made ahead, or nil.
 func Ready(t TAP) *NS {
 	nsPool.mu.Lock()
 	defer nsPool.mu.Unlock()
@@ -84,7 +84,7 @@ func tend() {
 		n, err := Create(t, nil)
 		nsPool.mu.Lock()
 		if err != nil {
-			break // whoever asks for one sees that
+			break // the next caller sees the error
 		}
 		if nsPool.tap == t {
 			nsPool.spaces = append(nsPool.spaces, n)

@@ -21,7 +21,7 @@ type Seen struct {
 }
 
 // monitorBuffer is what the kernel keeps while nobody reads, where it allows so
-// much: nothing slows down who sends.
+// much: nothing slows down the sender.
 const monitorBuffer = 32 << 20
 
 // NewMonitor takes over a packet socket as NewSocket does, and puts it on any
@@ -88,7 +88,7 @@ func (m *Monitor) Missed() (packets uint64) {
 	return packets + m.dev.Bad.Swap(0)
 }
 
-// Quiet is that of [Device].
+// Quiet implements the method of [Device].
 func (m *Monitor) Quiet() bool { return m.dev.Quiet() }
 
 // Close ends Read.

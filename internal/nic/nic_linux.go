@@ -33,7 +33,7 @@ type Device struct {
 	socket  bool        // a packet socket, not a TAP
 	down    atomic.Bool // whether the interface of a socket was, when it was looked at
 	header  bool
-	// whole is that of SendFrames; nil lets all packets be whole.
+	// whole is the function given to SendFrames; nil lets all packets pass uncut.
 	whole   func(packet []byte) bool
 	offload atomic.Uint32 // an Offload
 	udp     bool          // the kernel accepts joined datagrams
@@ -136,7 +136,7 @@ func tunFlags(o Offload) (flags int) {
 func (d *Device) Offload() Offload { return Offload(d.offload.Load()) }
 
 // SendFrames lets Write cut packets into frames and finish their checksums, for
-// those who read them behind the interface and know nothing of what is left to do.
+// readers behind the interface that know nothing of what is left to do.
 // Packets for which whole returns true are joined and sent as ever, until the
 // interface refuses one. It comes before the first Write.
 func (d *Device) SendFrames(whole func(packet []byte) bool) { d.whole = whole }
@@ -197,7 +197,7 @@ func (d *Device) Read(b *packet.Buffer) ([]packet.Packet, error) {
 	return b.Packets, err
 }
 
-// Receive is that of [packet.Receiver].
+// Receive implements [packet.Receiver].
 func (d *Device) Receive(fd int, b *packet.Buffer) (done bool, err error) {
 	d.reading.Store(true)
 	if done, err = d.receive(fd, b); !done {

@@ -3,7 +3,7 @@
 // those of the kernel's TCP where there is a virtio header, else single frames.
 package nic
 
-// An Offload is a set of kinds of work that an interface leaves to whoever has
+// An Offload is a set of kinds of work that an interface leaves to the reader of
 // its descriptor, or the other way round.
 type Offload uint8
 

@@ -235,7 +235,7 @@ func (w *writer) sendOut() {
 	}
 }
 
-// Refused is that of [packet.Sending].
+// Refused implements [packet.Sending].
 func (w *writer) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	if err == unix.ENXIO || err == unix.ENODEV {
 		return frames, false, ErrRemoved

@@ -13,7 +13,7 @@ import (
 // which it was made. It is less than IOV_MAX.
 const maxParts = 1 + 128
 
-// A writer is what writing needs beside the packets.
+// A writer is what writing needs in addition to the packets.
 type writer struct {
 	join   virtio.Coalescer
 	cut    virtio.Segmenter

@@ -8,7 +8,7 @@ import (
 
 const (
 	// maxMsgs is how many datagrams one call receives. More would save little,
-	// and make who comes next wait.
+	// and make the next caller wait.
 	maxMsgs = 64
 	// maxPackets is how many packets a Buffer is made for: UDP_GRO joins up to 64
 	// datagrams, of which nine fit.

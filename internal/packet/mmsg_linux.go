@@ -12,7 +12,7 @@ type message struct {
 	n   uint32
 }
 
-// system is what receiving fills in beside the bytes.
+// system is what receiving fills in besides the bytes.
 type system struct {
 	msgs    [maxMsgs]message
 	vecs    [maxMsgs]unix.Iovec

@@ -19,7 +19,7 @@ type Packet struct {
 	// Offload says what remains to be done to make frames of Data. The zero
 	// Header says that Data is a frame that is complete.
 	Offload virtio.Header
-	// Data may be changed by whoever is handed the packet.
+	// Data may be changed by the function that is given the packet.
 	Data []byte
 	// Room is how many bytes before Data, in the same memory, may be too.
 	Room int

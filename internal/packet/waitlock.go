@@ -2,8 +2,9 @@ package packet
 
 import "sync"
 
-// A waitLock is a mutex whose holder may wait for long. Who waits for it is durably
-// blocked, as testing/synctest has it; who waits for a [sync.Mutex] is not.
+// A waitLock is a mutex whose holder may wait for long. A goroutine that waits for it
+// is durably blocked in the sense of testing/synctest; one that waits for a
+// [sync.Mutex] is not.
 type waitLock struct {
 	mu   sync.Mutex // guards held
 	free sync.Cond  // held became false

@@ -12,7 +12,7 @@ import (
 // something to do, sched(7)'s SCHED_BATCH. A thread that wakes up usually takes the
 // processor away from the one that has woken it: a program that carries frames gets
 // each by itself then, and its peers must start again as often. It changes nothing
-// for who has chosen another policy than the usual one, or may not change it.
+// where the user has chosen another policy than the usual one, or may not change it.
 func Batch() {
 	// Threads that are made later have the policy of the one that makes them. One
 	// that is made now may have escaped the first look.

@@ -13,7 +13,7 @@ import (
 // Two processes of this package do not send each other every frame in a
 // datagram of its own, which is most of the work, but whole packets through a
 // connected pair of sockets: a virtio header and a packet in each message.
-// Whoever makes the pair hands the other half over as a control message, which
+// The maker of the pair hands the other half over as a control message, which
 // no other program looks at: there the kernel closes the descriptor.
 
 // WholeSize is the largest message.

@@ -1,6 +1,6 @@
-// Package teardown does behind the back of those who close things what the
-// kernel takes long for. A few goroutines of the process wait for it, each of
-// which takes a thread; there is none while there is nothing to do.
+// Package teardown runs slow kernel cleanup in the background. At most a few
+// goroutines of the process wait for the kernel, each of which takes a thread; there
+// are none while there is nothing to do.
 package teardown
 
 import (

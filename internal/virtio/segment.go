@@ -8,7 +8,7 @@ import (
 
 const (
 	// maxSegments is how many frames a packet may become, whatever they carry: the
-	// kernel makes no more of one of UDP (UDP_MAX_SEGMENTS), and who joins segments
+	// kernel makes no more of one of UDP (UDP_MAX_SEGMENTS), and a kernel that joins segments
 	// of a few bytes stays below.
 	maxSegments = 128
 	// minSegment is what each of more must carry, which only a packet of TCP has: the
