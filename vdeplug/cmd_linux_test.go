@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -204,40 +203,4 @@ func TestCmdSeveral(t *testing.T) {
 		t.Fatal(err)
 	}
 	second.Want(t, frame)
-}
-
-// TestCmdSlowDeath closes commands that take their time to end when killed.
-func TestCmdSlowDeath(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		ends time.Duration
-		want time.Duration
-		err  string
-	}{
-		{name: "slow", ends: 8 * time.Second, want: 8 * time.Second},
-		{name: "never", ends: time.Hour, want: commandEnd + killEnd, err: "does not end though killed"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := &command{cmd: exec.Command("slow"), ended: make(chan struct{}), reaped: true}
-				c.cmd.Process = &os.Process{}
-				c.waiting.Do(func() {}) // there is no process
-				for _, f := range []**os.File{&c.stdin, &c.stdout} {
-					var err error
-					if *f, err = os.Open(os.DevNull); err != nil {
-						t.Fatal(err)
-					}
-				}
-				time.AfterFunc(tt.ends, func() { close(c.ended) })
-				begin := time.Now()
-				err := c.Close()
-				if tt.err == "" && err != nil || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
-					t.Errorf("got %v, want %q", err, tt.err)
-				}
-				if got := time.Since(begin); got != tt.want {
-					t.Errorf("closed after %v, want %v", got, tt.want)
-				}
-			})
-		})
-	}
 }

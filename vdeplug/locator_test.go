@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/plugtest"
 )
 
 func TestParse(t *testing.T) {
@@ -48,12 +50,7 @@ func TestZeroLocator(t *testing.T) {
 	}
 }
 
-func wantError(t *testing.T, err error, text string) {
-	t.Helper()
-	if err == nil || !strings.Contains(err.Error(), text) {
-		t.Errorf("got error %v, want one with %q", err, text)
-	}
-}
+var wantError = plugtest.WantError
 
 func word(name string) Param         { return Param{Name: name} }
 func setting(name, val string) Param { return Param{name, val, true} }

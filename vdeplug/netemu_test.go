@@ -13,6 +13,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/netem"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/stream"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -171,7 +172,7 @@ func TestNetemuErrors(t *testing.T) {
 			testenv.NoLeaks(t)
 			p, q := net.Pipe()
 			Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
-				return newPlug("nestedtest://", newStream(p)), nil
+				return newPlug("nestedtest://", stream.New(p)), nil
 			})
 			defer unregister("nestedtest")
 			vnl := "netemu://" + options + "{nestedtest://}"
@@ -187,7 +188,7 @@ func TestNetemuErrors(t *testing.T) {
 	// Who sends is told, too, though later.
 	p, q := net.Pipe()
 	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
-		return newPlug("nestedtest://", newStream(p)), nil
+		return newPlug("nestedtest://", stream.New(p)), nil
 	})
 	defer unregister("nestedtest")
 	c := openPlugTest(t, "netemu://delay=1ms{nestedtest://}")

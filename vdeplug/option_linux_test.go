@@ -42,7 +42,7 @@ func FuzzOptions(f *testing.F) {
 		if local, peer, err := parseUDP(l.Body()); err == nil && (peer.host == "" && !strings.Contains(l.Body(), "[]") || peer.port == "" || strings.Contains(local.port, ":")) {
 			t.Errorf("%q: from %+v to %+v", l.Body(), local, peer)
 		}
-		if cfg, err := parseVDESL(l); err == nil && (cfg.device == "" || cfg.speed.bits < 9600) {
+		if cfg, err := parseVDESL(l); err == nil && (cfg.device == "" || cfg.speed.Bits < 9600) {
 			t.Errorf("%q: %+v", vnl, cfg)
 		}
 		if path, _, err := parsePTP(l); err == nil && (!filepath.IsAbs(path) || len(path) > ptpMaxPath) {

@@ -15,6 +15,7 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/stream"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/transform"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -279,7 +280,7 @@ func TestNestedErrors(t *testing.T) {
 	// The end of the inner network is that of the outer.
 	p, q := net.Pipe()
 	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
-		return newPlug("nestedtest://", newStream(p)), nil
+		return newPlug("nestedtest://", stream.New(p)), nil
 	})
 	defer unregister("nestedtest")
 	in := openInbox(t, "vlan://4{nestedtest://}")

@@ -40,8 +40,14 @@ func (c *conn) Send(frame []byte) error {
 	if c.closing.Load() {
 		return net.ErrClosed
 	}
-	return c.final(c.transport.SendPackets([]packet.Packet{{Data: frame}}, false))
+	single := singles.Get().(*[1]packet.Packet)
+	defer singles.Put(single)
+	single[0] = packet.Packet{Data: frame}
+	return c.final(c.transport.SendPackets(single[:], false))
 }
+
+// singles are the batches of Send, which allocates nothing.
+var singles = sync.Pool{New: func() any { return new([1]packet.Packet) }}
 
 // final makes one error of all that a transport has once it is closed.
 func (c *conn) final(err error) error {

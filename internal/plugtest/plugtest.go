@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -225,16 +226,12 @@ func Check(t *testing.T, open func(t *testing.T) Conn) {
 		testenv.NoLeaks(t)
 		c := open(t)
 		defer c.Close()
-		d, ok := c.(interface{ Dropped() (recv, send uint64) })
-		if !ok {
-			t.Fatalf("%T counts no drops", c)
-		}
 		for _, n := range []int{0, 1, ether.HeaderLen - 1, ether.MaxFrame + 1, 20000} {
-			_, before := d.Dropped()
+			_, before := Dropped(c)
 			if err := c.Send(make([]byte, n)); err != nil {
 				t.Errorf("%d bytes: %v", n, err)
 			}
-			if _, after := d.Dropped(); after-before != 1 {
+			if _, after := Dropped(c); after-before != 1 {
 				t.Errorf("%d bytes: %d drops, want 1", n, after-before)
 			}
 		}
@@ -300,5 +297,18 @@ func (in *Inbox) WantNone(t *testing.T, what string, src ether.MAC) {
 		default:
 			return
 		}
+	}
+}
+
+// Dropped returns the drops that a plug of a transport has counted.
+func Dropped(c Conn) (recv, send uint64) {
+	return c.(interface{ Dropped() (recv, send uint64) }).Dropped()
+}
+
+// WantError wants an error with the text.
+func WantError(t testing.TB, err error, text string) {
+	t.Helper()
+	if err == nil || !strings.Contains(err.Error(), text) {
+		t.Errorf("got error %v, want one with %q", err, text)
 	}
 }

@@ -1,0 +1,351 @@
+package stream
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// A half is one direction of a stream in memory.
+type half struct {
+	io.Reader
+	io.Writer
+}
+
+func (half) Close() error { return nil }
+
+// newConn returns a plug on a stream.
+func newConn(rw io.ReadWriteCloser) plugtest.Conn { return plugtest.NewConn(New(rw)) }
+
+// framed returns a frame in the form of a stream.
+func framed(frame []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(nil, uint16(len(frame))), frame...)
+}
+
+func TestStreamRecv(t *testing.T) {
+	small := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.HeaderLen)
+	big := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.MaxFrame)
+	tests := []struct {
+		name  string
+		in    [][]byte
+		want  [][]byte
+		drops uint64
+		err   error
+		text  string
+	}{
+		{name: "nothing", err: io.EOF, text: "the peer has ended the stream: EOF"},
+		{name: "frames", in: [][]byte{framed(small), framed(big)}, want: [][]byte{small, big}, err: io.EOF},
+		{name: "length 0", in: [][]byte{{0, 0}, framed(small), {0, 0, 0, 0}}, want: [][]byte{small}, err: io.EOF},
+		{name: "runt", in: [][]byte{framed(small[:13]), framed([]byte{1}), framed(small)}, want: [][]byte{small}, drops: 2, err: io.EOF},
+		{name: "oversize", in: [][]byte{framed(make([]byte, ether.MaxFrame+1)), framed(make([]byte, ether.MaxFrame+2)), framed(small)},
+			want: [][]byte{small}, drops: 2, err: io.EOF},
+		{name: "no length", in: [][]byte{framed(small), {0x24, 0x15}}, want: [][]byte{small}, text: "frame length 9237 is more than 9236"},
+		{name: "text", in: [][]byte{[]byte("login: ")}, text: "frame length 27759 is more than 9236"},
+		{name: "torn length", in: [][]byte{framed(small), {0}}, want: [][]byte{small}, err: io.ErrUnexpectedEOF, text: "within a frame"},
+		{name: "torn frame", in: [][]byte{framed(small)[:15]}, err: io.ErrUnexpectedEOF},
+		{name: "torn body", in: [][]byte{framed(small)[:2]}, err: io.ErrUnexpectedEOF},
+		{name: "torn drop", in: [][]byte{framed(small[:5])[:4]}, drops: 1, err: io.ErrUnexpectedEOF},
+	}
+	readers := map[string]func(io.Reader) io.Reader{
+		"whole":    func(r io.Reader) io.Reader { return r },
+		"bytewise": iotest.OneByteReader,
+		"late EOF": iotest.DataErrReader,
+	}
+	for _, tt := range tests {
+		for how, reader := range readers {
+			t.Run(tt.name+" "+how, func(t *testing.T) {
+				testenv.NoLeaks(t)
+				c := newConn(half{reader(bytes.NewReader(slices.Concat(tt.in...))), io.Discard})
+				defer c.Close()
+				got, err := recvAll(c)
+				if !reflect.DeepEqual(got, tt.want) {
+					t.Errorf("got frames %.20x, want %.20x", got, tt.want)
+				}
+				if tt.err != nil && !errors.Is(err, tt.err) {
+					t.Errorf("got error %v, want one that wraps %v", err, tt.err)
+				}
+				plugtest.WantError(t, err, tt.text)
+				if _, again := c.Recv(make([]byte, ether.MaxFrame)); again != err {
+					t.Errorf("then got error %v, want %v again", again, err)
+				}
+				if recv, send := plugtest.Dropped(c); recv != tt.drops || send != 0 {
+					t.Errorf("got %d and %d drops, want %d and none", recv, send, tt.drops)
+				}
+			})
+		}
+	}
+}
+
+// recvAll receives until the end.
+func recvAll(c plugtest.Conn) (frames [][]byte, err error) {
+	buf := make([]byte, ether.MaxFrame)
+	for {
+		n, err := c.Recv(buf)
+		if err != nil {
+			return frames, err
+		}
+		frames = append(frames, bytes.Clone(buf[:n]))
+	}
+}
+
+// readStream returns the frames of a stream.
+func readStream(b []byte) ([][]byte, error) {
+	c := newConn(half{bytes.NewReader(b), io.Discard})
+	defer c.Close()
+	return recvAll(c)
+}
+
+func TestStreamShortBuffer(t *testing.T) {
+	long, short := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 101), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100)
+	c := newConn(half{bytes.NewReader(slices.Concat(framed(long), framed(short))), io.Discard})
+	defer c.Close()
+	buf := make([]byte, 100)
+	if n, err := c.Recv(buf); err != nil || !bytes.Equal(buf[:n], short) {
+		t.Errorf("got %x, %v, want the frame that fits", buf[:n], err)
+	}
+	if got, _ := plugtest.Dropped(c); got != 1 {
+		t.Errorf("got %d drops, want 1", got)
+	}
+}
+
+// A recorder keeps every write.
+type recorder struct{ writes [][]byte }
+
+func (r *recorder) Write(b []byte) (int, error) {
+	r.writes = append(r.writes, bytes.Clone(b))
+	return len(b), nil
+}
+
+func TestStreamSend(t *testing.T) {
+	testenv.NoLeaks(t)
+	var w recorder
+	var want []byte
+	c := newConn(half{iotest.ErrReader(io.EOF), &w})
+	for i, n := range []int{14, 60, 1514, 4094, 4095, 9234, 1514, 1514, 1514, 100} {
+		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(i), n)
+		want = append(want, framed(frame)...)
+		if err := c.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Close()
+	if got := slices.Concat(w.writes...); !bytes.Equal(got, want) {
+		t.Errorf("wrote %d bytes, want the %d bytes of the frames", len(got), len(want))
+	}
+	for _, b := range w.writes {
+		first := headerLen + int(binary.BigEndian.Uint16(b))
+		if len(b) > writeSize && len(b) != first {
+			t.Errorf("a write of %d bytes is more than one frame and more than a pipe takes whole", len(b))
+		}
+		if _, err := readStream(b); !errors.Is(err, io.EOF) {
+			t.Errorf("a write of %d bytes is not of whole frames: %v", len(b), err)
+		}
+	}
+}
+
+// pipePair returns two streams joined by pipes of the system.
+func pipePair(t *testing.T) (a, b plugtest.Conn) {
+	t.Helper()
+	r1, w1, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r2, w2, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b = newConn(plugtest.Pipe(r1, w2)), newConn(plugtest.Pipe(r2, w1))
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+// TestStreamFull writes more than a peer reads: what is kept arrives whole.
+func TestStreamFull(t *testing.T) {
+	testenv.NoLeaks(t)
+	a, b := pipePair(t)
+	const frames = 2000
+	for i := range frames {
+		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(i), 1514)
+		if err := a.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, dropped := plugtest.Dropped(a)
+	if dropped == 0 || dropped >= frames {
+		t.Errorf("%d of %d frames dropped, want some", dropped, frames)
+	}
+	buf := make([]byte, ether.MaxFrame)
+	for range frames - dropped {
+		if n, err := b.Recv(buf); err != nil || n != 1514 {
+			t.Fatalf("got %d bytes, %v, want 1514", n, err)
+		}
+	}
+	// The peer reads on: the stream has recovered.
+	in := plugtest.NewInbox(t, b)
+	plugtest.Carry(t, a, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+}
+
+func TestStreamPeerGone(t *testing.T) {
+	testenv.NoLeaks(t)
+	a, b := pipePair(t)
+	b.Close()
+	_, err := a.Recv(make([]byte, ether.MaxFrame))
+	if !errors.Is(err, io.EOF) {
+		t.Errorf("got %v, want the end of the stream", err)
+	}
+	testenv.Eventually(t, "an error of Send", func() bool {
+		err = a.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+		return err != nil
+	})
+	a.Close()
+	if err := a.Send(nil); err != net.ErrClosed {
+		t.Errorf("after close: got %v, want net.ErrClosed", err)
+	}
+}
+
+func TestStreamConn(t *testing.T) {
+	t.Run("peer reads", func(t *testing.T) {
+		plugtest.Check(t, func(t *testing.T) plugtest.Conn {
+			a, b := pipePair(t)
+			plugtest.NewInbox(t, b)
+			return a
+		})
+	})
+	t.Run("peer does not read", func(t *testing.T) {
+		plugtest.Check(t, func(t *testing.T) plugtest.Conn {
+			a, _ := pipePair(t)
+			return a
+		})
+	})
+	t.Run("no buffer", func(t *testing.T) {
+		plugtest.Check(t, func(t *testing.T) plugtest.Conn {
+			a, b := net.Pipe()
+			t.Cleanup(func() { b.Close() })
+			return newConn(a)
+		})
+	})
+}
+
+func TestStreamAllocs(t *testing.T) {
+	if testenv.Race {
+		t.Skip("the race detector empties pools")
+	}
+	a, b := pipePair(t)
+	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := a.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Recv(buf); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations per frame, want 0", n)
+	}
+}
+
+func FuzzStream(f *testing.F) {
+	f.Add(framed(make([]byte, 60)))
+	f.Add([]byte{0, 0, 0, 5, 1, 2, 3, 4, 5, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		frames, _ := readStream(in)
+		var w recorder
+		c := newConn(half{iotest.ErrReader(io.EOF), &w})
+		total := 0
+		for _, frame := range frames {
+			total += headerLen + len(frame)
+			if err := c.Send(frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.Close()
+		if total > len(in) {
+			t.Fatalf("%d bytes of frames from a stream of %d", total, len(in))
+		}
+		if total > queueSize {
+			return
+		}
+		got, _ := readStream(slices.Concat(w.writes...))
+		if !reflect.DeepEqual(got, frames) {
+			t.Errorf("%d frames came back as %d", len(frames), len(got))
+		}
+	})
+}
+
+// TestStreamBurst sends more at once than is queued.
+func TestStreamBurst(t *testing.T) {
+	packets := make([]packet.Packet, 4*queueSize/ether.MaxFrame)
+	for i := range packets {
+		packets[i].Data = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.MaxFrame)
+	}
+	t.Run("to a reader", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, w := io.Pipe()
+			c := New(half{bytes.NewReader(nil), w})
+			got := make(chan int)
+			go func() {
+				c := newConn(half{r, io.Discard})
+				defer c.Close()
+				frames, _ := recvAll(c)
+				got <- len(frames)
+			}()
+			if err := c.SendPackets(packets, true); err != nil {
+				t.Error(err)
+			}
+			c.Close()
+			w.Close()
+			if n := <-got; n != len(packets) {
+				t.Errorf("%d of %d frames arrive", n, len(packets))
+			}
+		})
+	})
+	t.Run("to nobody", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, w := io.Pipe()
+			c := New(half{bytes.NewReader(nil), w})
+			start := time.Now()
+			if err := c.SendPackets(packets, true); err != nil {
+				t.Error(err)
+			}
+			if d := time.Since(start); d != packet.RoomWait {
+				t.Errorf("it waits for %v, want %v", d, packet.RoomWait)
+			}
+			if c.DroppedSend.Load() == 0 {
+				t.Error("nothing was dropped")
+			}
+			r.Close()
+			c.Close()
+		})
+	})
+	t.Run("until it is closed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, w := io.Pipe()
+			c := New(half{bytes.NewReader(nil), w})
+			time.AfterFunc(packet.RoomWait/2, func() {
+				r.Close()
+				c.Close()
+			})
+			start := time.Now()
+			if err := c.SendPackets(packets, true); err == nil {
+				t.Error("no error")
+			}
+			if d := time.Since(start); d != packet.RoomWait/2 {
+				t.Errorf("it waits for %v, want %v", d, packet.RoomWait/2)
+			}
+		})
+	})
+}
