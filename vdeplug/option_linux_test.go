@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/p2p"
 	"github.com/vdestack/vdestack/internal/transform"
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
@@ -39,13 +40,13 @@ func FuzzOptions(f *testing.F) {
 				t.Errorf("interface %q: %v", l.Body(), err)
 			}
 		}
-		if local, peer, err := parseUDP(l.Body()); err == nil && (peer.host == "" && !strings.Contains(l.Body(), "[]") || peer.port == "" || strings.Contains(local.port, ":")) {
+		if local, peer, err := parseUDP(l.Body()); err == nil && (peer.Host == "" && !strings.Contains(l.Body(), "[]") || peer.Port == "" || strings.Contains(local.Port, ":")) {
 			t.Errorf("%q: from %+v to %+v", l.Body(), local, peer)
 		}
 		if cfg, err := parseVDESL(l); err == nil && (cfg.device == "" || cfg.speed.Bits < 9600) {
 			t.Errorf("%q: %+v", vnl, cfg)
 		}
-		if path, _, err := parsePTP(l); err == nil && (!filepath.IsAbs(path) || len(path) > ptpMaxPath) {
+		if path, _, err := parsePTP(l); err == nil && (!filepath.IsAbs(path) || len(path) > p2p.MaxPTPPath) {
 			t.Errorf("%q: path %q", vnl, path)
 		}
 		if cfg, _, err := parseAGNO(l); err == nil && (!filepath.IsAbs(cfg.keyfile) || cfg.ethType > transform.AGNORand && cfg.ethType < transform.MinEtherType) {

@@ -151,7 +151,7 @@ func TestPCAPPackets(t *testing.T) {
 	wirePCAP(t)
 	testenv.NoLeaks(t)
 	a, b := openTest(t, "vlan://4{pcap://here0}"), openTest(t, "vlan://4{pcap://there0}")
-	greet(t, a.(packet.Transport), b.(packet.Transport))
+	plugtest.Greet(t, a.(packet.Transport), b.(packet.Transport))
 	plain, raw := openTest(t, "pcap://here0"), openPacketSocket(t, "there0") // which sees no virtio header
 	for _, size := range [][2]int{{1, 100}, {44, 1446}, {7, 8900}} {
 		p := packettest.TCP(size[0], size[1])

@@ -4,31 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/p2p"
 	"github.com/vdestack/vdestack/internal/packet"
-	"github.com/vdestack/vdestack/internal/sockio"
-	"github.com/vdestack/vdestack/internal/teardown"
-)
-
-const (
-	// ptpSecond is what the second opener adds to the path.
-	ptpSecond = "+"
-	// ptpMaxPath is the longest path of which both names fit in a socket
-	// address.
-	ptpMaxPath = 107 - len(ptpSecond)
-	// ptpMaxSeqPath leaves room for what a name has while it is made.
-	ptpMaxSeqPath = 107 - 17
-	// ptpLook is how often an end looks for its peer.
-	ptpLook = 200 * time.Millisecond
 )
 
 func init() {
@@ -59,19 +39,16 @@ func openPTP(ctx context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	var t packet.Transport
 	if seqpacket {
-		return openPTPSeqpacket(ctx, l.String(), path)
+		t, err = p2p.OpenSeqpacketPTP(ctx, path)
+	} else {
+		t, err = p2p.OpenPTP(path)
 	}
-	p, fd, err := takePTP(path)
 	if err != nil {
 		return nil, err
 	}
-	c, err := newPTPConn(fd, p)
-	if err != nil {
-		p.unlink()
-		return nil, err
-	}
-	return newPlug(l.String(), c), nil
+	return newPlug(l.String(), t), nil
 }
 
 // parsePTP returns the absolute path of a locator: the process may go elsewhere.
@@ -93,309 +70,12 @@ func parsePTP(l Locator) (path string, seqpacket bool, err error) {
 	if path, err = filepath.Abs(path); err != nil {
 		return "", false, err
 	}
-	max := ptpMaxPath
+	max := p2p.MaxPTPPath
 	if seqpacket {
-		max = ptpMaxSeqPath
+		max = p2p.MaxSeqpacketPTPPath
 	}
 	if len(path) > max {
 		return "", false, fmt.Errorf("path %q has %d bytes, a socket's path at most %d", path, len(path), max)
 	}
 	return path, seqpacket, nil
-}
-
-// takePTP takes one of the two roles and returns a socket that is bound to its
-// name, and connected to the other if there is one.
-func takePTP(path string) (*ptpPeer, int, error) {
-	// Others may take and leave the names meanwhile; not for ever.
-	for range 10 {
-		second := false
-		for _, p := range []*ptpPeer{
-			{own: path, other: unix.SockaddrUnix{Name: path + ptpSecond}},
-			{own: path + ptpSecond, second: true, other: unix.SockaddrUnix{Name: path}},
-		} {
-			fd, err := p.bind()
-			if err == nil {
-				p.connect(fd)
-				return p, fd, nil
-			}
-			if !errors.Is(err, unix.EADDRINUSE) {
-				return nil, -1, err
-			}
-			used, err := sockio.InUse(p.own)
-			if err != nil {
-				return nil, -1, err
-			}
-			if !used {
-				break // any more
-			}
-			second = p.second
-		}
-		if second {
-			return nil, -1, fmt.Errorf("%s already has two ends: %w", path, unix.EADDRINUSE)
-		}
-	}
-	return nil, -1, fmt.Errorf("%s: others open and close it all the time: %w", path, unix.EADDRINUSE)
-}
-
-// A ptpPeer is one role in a pair.
-type ptpPeer struct {
-	own      string
-	second   bool   // own is path+
-	dev, ino uint64 // of own
-
-	mu        sync.Mutex // guards connecting
-	other     unix.SockaddrUnix
-	connected bool // to the peer, as far as this end knows
-}
-
-// bind makes a socket with the name own.
-func (p *ptpPeer) bind() (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return -1, os.NewSyscallError("socket", err)
-	}
-	if p.second { // which makes the offer
-		sockio.RefuseRights(fd)
-	}
-	sockio.GrowBuffers(fd, sockio.SocketBuffer)
-	// The name gets the mode of the socket, so that there is no moment in
-	// which others may write to it.
-	err = os.NewSyscallError("fchmod", unix.Fchmod(fd, 0o700))
-	if err == nil {
-		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: p.own}))
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, fmt.Errorf("%s: %w", p.own, err)
-	}
-	p.dev, p.ino = sockio.Inode(p.own)
-	return fd, nil
-}
-
-// unlink removes the name own, unless it has become that of another.
-func (p *ptpPeer) unlink() {
-	if dev, ino := sockio.Inode(p.own); dev == p.dev && ino == p.ino {
-		unix.Unlink(p.own)
-	}
-}
-
-// connect connects the socket to who has the other name now. If that is the
-// peer it has, nothing changes.
-func (p *ptpPeer) connect(fd int) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.connectLocked(fd)
-}
-
-func (p *ptpPeer) connectLocked(fd int) error {
-	err := unix.Connect(fd, &p.other)
-	p.connected = err == nil
-	return err
-}
-
-// look connects the socket to a peer that has come, and lets one go that is
-// dead: as long as an end is connected, the kernel lets no other write to it,
-// and an opener of the C library gives up. An end that sends finds that out by
-// itself.
-func (p *ptpPeer) look(fd int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.connectLocked(fd); err == unix.ENOENT || err == unix.ECONNREFUSED {
-		// To a dead one this fails and disconnects. One that lives must not get
-		// an empty datagram: vdens 0.2 takes it for the end of the network.
-		unix.Send(fd, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-	}
-}
-
-func (p *ptpPeer) reconnect(fd int, _ error) bool { return p.connect(fd) == nil }
-
-func (p *ptpPeer) Empty(fd int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	// Connecting to the peer it has changes nothing; letting go of it would
-	// throw away the frames that wait.
-	if p.connectLocked(fd) != nil {
-		sockio.Disconnect(fd)
-	}
-}
-
-// A ptpConn is one end of a pair.
-type ptpConn struct {
-	datagramConn
-	role   *ptpPeer
-	second bool
-	direct direct
-	sock   int // descriptor of file
-	// both is the epoll descriptor over the socket and the pair, with the number
-	// epoll. All that is received is received under its reference.
-	both  sockio.PollFile
-	epoll int
-	// pairs says that something came through the pair last, and turn counts calls:
-	// it must not starve the socket. Only Receive uses them.
-	pairs bool
-	turn  uint
-
-	stop chan struct{} // closed by Close
-	done chan struct{} // closed when watch has ended
-}
-
-var _ packet.Transport = (*ptpConn)(nil)
-
-// newPTPConn takes over a bound socket.
-func newPTPConn(sock int, p *ptpPeer) (_ *ptpConn, err error) {
-	c := &ptpConn{
-		datagramConn: datagramConn{peer: p},
-		role:         p,
-		second:       p.second && directPTP,
-		sock:         sock,
-		epoll:        -1,
-		stop:         make(chan struct{}),
-		done:         make(chan struct{}),
-	}
-	c.direct.c = c
-	brief := p.second && sockio.RefuseRights(sock)
-	if c.file, err = sockio.NewPollFile(sock, "ptp"); err != nil {
-		return nil, err
-	}
-	c.file.Brief = brief
-	if c.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		err = os.NewSyscallError("epoll_create1", err)
-	} else if err = c.watchFD(sock); err == nil {
-		err = os.NewSyscallError("fcntl", unix.SetNonblock(c.epoll, true)) // or the poller does not take it
-	}
-	if err == nil {
-		c.both, err = sockio.NewPollFile(c.epoll, "ptp")
-	} else if c.epoll >= 0 {
-		unix.Close(c.epoll)
-	}
-	if err != nil {
-		c.file.Close()
-		return nil, err
-	}
-	go c.watch()
-	return c, nil
-}
-
-// watchFD makes a descriptor one that Recv waits for.
-func (c *ptpConn) watchFD(fd int) error {
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(c.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}))
-}
-
-// watch looks for the peer now and then.
-func (c *ptpConn) watch() {
-	defer close(c.done)
-	tick := time.NewTicker(ptpLook)
-	defer tick.Stop()
-	look := func(fd uintptr) { c.role.look(int(fd)) }
-	for {
-		select {
-		case <-c.stop:
-			return
-		case <-tick.C:
-			c.file.Raw.Control(look)
-			if c.direct.refused.CompareAndSwap(true, false) {
-				c.direct.offered.Store(false)
-			}
-		}
-	}
-}
-
-// RecvPackets implements [packet.Transport].
-func (c *ptpConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
-	err := c.both.Receive(b, c)
-	return b.Packets, err
-}
-
-// Receive implements [packet.Receiver].
-func (c *ptpConn) Receive(_ int, b *packet.Buffer) (bool, error) {
-	c.turn++
-	pair := c.pairs != (c.turn%16 == 0)
-	for empty := 0; !c.closing.Load(); {
-		var err error
-		if pair {
-			err = c.direct.receive(b)
-		} else {
-			err = c.receiveDatagrams(b)
-		}
-		switch {
-		case err == unix.EAGAIN:
-			if empty++; empty == 2 {
-				return false, nil
-			}
-			pair = !pair
-		case err == unix.ECONNRESET || sockio.Transient(err):
-			empty, pair = 0, !pair
-		case err != nil:
-			return true, os.NewSyscallError("recvmmsg", err)
-		case len(b.Packets) > 0:
-			c.pairs = pair
-			return true, nil
-		default:
-			empty = 0
-		}
-	}
-	return true, net.ErrClosed
-}
-
-// receiveDatagrams receives frames, and the offer of the peer.
-func (c *ptpConn) receiveDatagrams(b *packet.Buffer) error {
-	n, err := b.RecvMsgs(c.sock, ether.MaxFrame+1, packet.ControlInt)
-	if err != nil {
-		return err
-	}
-	offer, empty := -1, false
-	for i := range n {
-		g := b.Datagram(i)
-		if g.Right >= 0 {
-			if offer >= 0 {
-				unix.Close(offer)
-			}
-			offer = g.Right
-		}
-		empty = empty || len(g.Data) == 0
-		c.AddFrame(b, g)
-	}
-	if offer >= 0 {
-		c.direct.accept(offer)
-	}
-	if empty {
-		c.peer.Empty(c.sock)
-	}
-	return nil
-}
-
-// SendPackets implements [packet.Transport].
-func (c *ptpConn) SendPackets(packets []packet.Packet, wait bool) error {
-	if pair := c.direct.pair.Load(); pair != nil && c.direct.send(pair, packets, wait) {
-		return nil
-	}
-	if wait && c.second {
-		packets = c.direct.offer(packets)
-	}
-	return c.SendFrames(c.file, packets, c, wait)
-}
-
-// Refused implements [packet.Sending].
-func (c *ptpConn) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
-	c.direct.offered.Store(false) // the next peer has had none
-	return c.datagramConn.Refused(fd, s, frames, err)
-}
-
-// Close removes the name of the socket.
-func (c *ptpConn) Close() error {
-	c.closing.Store(true)
-	close(c.stop)
-	c.role.unlink()
-	teardown.Within(func() {
-		<-c.done
-		c.release()
-	})
-	return nil
-}
-
-// release closes all descriptors.
-func (c *ptpConn) release() {
-	c.both.Close()
-	c.direct.drop()
-	c.file.Close()
 }

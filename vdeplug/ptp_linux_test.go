@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/p2p"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -67,7 +67,7 @@ func TestPTPCmd(t *testing.T) {
 		plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n))
 	}
 	b.Close()
-	if _, err := os.Lstat(path + ptpSecond); err == nil {
+	if _, err := os.Lstat(path + p2p.SecondSuffix); err == nil {
 		t.Error("the command could not clean up")
 	}
 }
@@ -95,11 +95,11 @@ func TestPTPRestart(t *testing.T) {
 					end(t)
 					name := path
 					if which == "second" {
-						name += ptpSecond
+						name += p2p.SecondSuffix
 					}
 					c := reopen(t, again, name, vnl)
 					// An idle end of C never notices that its peer went.
-					if _, ours := isOn[*ptpConn](stays.Conn); ours {
+					if _, ours := isOn[*p2p.PTP](stays.Conn); ours {
 						plugtest.Carry(t, c, stays, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 					}
 					plugtest.Carry(t, stays, c, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
@@ -218,7 +218,7 @@ func TestPTPNames(t *testing.T) {
 	if err := os.Symlink("nowhere", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	long := filepath.Join(dir, strings.Repeat("x", ptpMaxPath-len(dir)-1))
+	long := filepath.Join(dir, strings.Repeat("x", p2p.MaxPTPPath-len(dir)-1))
 	tests := []struct{ path, text string }{
 		{"", "no path given"},
 		{long + "x", "has 107 bytes, a socket's path at most 106"},
@@ -260,135 +260,7 @@ func TestPTPNames(t *testing.T) {
 	}
 }
 
-func TestPTPConn(t *testing.T) {
-	t.Run("alone", func(t *testing.T) {
-		testConn(t, func(t *testing.T) Conn { return openPlug(t, "ptp://"+filepath.Join(t.TempDir(), "p")) })
-	})
-	for _, reads := range []bool{true, false} {
-		name := "peer reads"
-		if !reads {
-			name = "peer does not read"
-		}
-		t.Run(name, func(t *testing.T) {
-			testConn(t, func(t *testing.T) Conn {
-				_, vnl := ptpName(t)
-				a, b := openPlug(t, vnl), openPlug(t, vnl)
-				if reads {
-					plugtest.NewInbox(t, b)
-				}
-				return a
-			})
-		})
-	}
-}
-
-// checkQueue sends more than a peer takes that does not read, and finds what
-// was not dropped.
-func checkQueue(t *testing.T, from, to Conn) {
-	t.Helper()
-	const frames = 20000
-	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514)
-	for range frames {
-		if err := from.Send(frame); err != nil {
-			t.Fatal(err)
-		}
-	}
-	dropped := from.(Dropper).Drops().Send
-	if dropped == 0 || frames-dropped < 50 {
-		t.Errorf("%d of %d frames dropped, want some, but less", dropped, frames)
-	}
-	in := plugtest.NewInbox(t, to)
-	plugtest.Carry(t, from, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-}
-
-func TestPTPFull(t *testing.T) {
-	testenv.NoLeaks(t)
-	_, vnl := ptpName(t)
-	a, b := openPlug(t, vnl), openPlug(t, vnl)
-	// As long as an end is not connected back, its queue is short.
-	testenv.Eventually(t, "a connection back", func() bool {
-		role := on[*ptpConn](a).on.role
-		role.mu.Lock()
-		defer role.mu.Unlock()
-		return role.connected
-	})
-	checkQueue(t, b, a)
-}
-
-func TestPTPAllocs(t *testing.T) {
-	_, vnl := ptpName(t)
-	a, b := openPlug(t, vnl), openPlug(t, vnl)
-	checkAllocs(t, a, b)
-	checkAllocs(t, b, a)
-}
-
-func TestPTPDatagrams(t *testing.T) {
-	testenv.NoLeaks(t)
-	path, vnl := ptpName(t)
-	c := openPlug(t, vnl)
-	peer, err := net.DialUnix("unixgram",
-		&net.UnixAddr{Name: path + "+", Net: "unixgram"}, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
-	checkDatagrams(t, peer, c, 0)
-}
-
-// TestPTPEmpty sees that no end sends a datagram without a byte: vdens 0.2 would
-// take it for the end of the network.
-func TestPTPEmpty(t *testing.T) {
-	testenv.NoLeaks(t)
-	for _, name := range []string{"", ptpSecond} { // of the peer
-		path, vnl := ptpName(t)
-		var c Conn
-		if name == ptpSecond {
-			c = openPlug(t, vnl)
-		}
-		peer, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path + name, Net: "unixgram"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer peer.Close()
-		if name == "" {
-			c = openPlug(t, vnl)
-		}
-		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-		testenv.Eventually(t, "a connection", func() bool {
-			role := on[*ptpConn](c).on.role
-			role.mu.Lock()
-			defer role.mu.Unlock()
-			return role.connected
-		})
-		if err := c.Send(frame); err != nil {
-			t.Fatal(err)
-		}
-		c.Close()
-		got := make([]byte, ether.MaxFrame)
-		peer.SetReadDeadline(time.Now().Add(testenv.Timeout))
-		if n, err := peer.Read(got); err != nil || n != len(frame) {
-			t.Errorf("the first datagram: got %d bytes, %v, want %d", n, err, len(frame))
-		}
-		peer.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-		if n, err := peer.Read(got); err == nil {
-			t.Errorf("after the frame: got %d bytes, want nothing", n)
-		}
-	}
-}
-
 func BenchmarkPTP(b *testing.B) {
 	vnl := "ptp://" + filepath.Join(b.TempDir(), "p")
 	benchPlugs(b, vnl, vnl)
-}
-
-// kill does what the kernel does for a killed process: nobody removes the name.
-func (c plugOn[T]) kill() {
-	c.closeOnce.Do(func() {
-		c.closing.Store(true)
-		p := any(c.on).(*ptpConn)
-		p.closing.Store(true)
-		close(p.stop)
-		<-p.done
-		p.release()
-	})
 }

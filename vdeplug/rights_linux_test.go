@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/fabric"
+	"github.com/vdestack/vdestack/internal/p2p"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
@@ -166,19 +167,19 @@ var foreigners = []foreign{
 	{"ptp first", true, func(t *testing.T) (Conn, []int) {
 		path, vnl := ptpName(t)
 		c := openPlug(t, vnl)
-		return c, []int{foreignPTP(t, path+ptpSecond, path)}
+		return c, []int{foreignPTP(t, path+p2p.SecondSuffix, path)}
 	}},
 	{"ptp second", false, func(t *testing.T) (Conn, []int) {
 		path, vnl := ptpName(t)
 		fd := foreignPTP(t, path, "")
 		c := openPlug(t, vnl)
-		connectForeign(t, fd, path+ptpSecond)
+		connectForeign(t, fd, path+p2p.SecondSuffix)
 		return c, []int{fd}
 	}},
 	{"netemu on ptp", true, func(t *testing.T) (Conn, []int) {
 		path, vnl := ptpName(t)
 		c := openPlug(t, "netemu://delay=1ms/{"+vnl+"}")
-		return c, []int{foreignPTP(t, path+ptpSecond, path)}
+		return c, []int{foreignPTP(t, path+p2p.SecondSuffix, path)}
 	}},
 	{"ptp seqpacket", false, func(t *testing.T) (Conn, []int) {
 		path, vnl := ptpName(t)

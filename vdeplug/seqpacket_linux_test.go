@@ -1,7 +1,6 @@
 package vdeplug
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
@@ -34,18 +32,6 @@ func openSeqpacketTest(t *testing.T, fd int) Conn {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
-}
-
-func TestSeqpacketConn(t *testing.T) {
-	testConn(t, func(t *testing.T) Conn {
-		a, b := socketPair(t, unix.SOCK_SEQPACKET)
-		t.Cleanup(func() { unix.Close(b) })
-		c, err := Open(fmt.Sprintf("seqpacket://%d", a), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	})
 }
 
 // TestSeqpacket has ends of ours and of the program in C on a pair.
@@ -90,31 +76,6 @@ func TestSeqpacket(t *testing.T) {
 			}
 			wantError(t, here.Send(plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)), "the peer has closed its end")
 		})
-	}
-}
-
-// TestSeqpacketEmpty passes over packets without a byte, short and long ones, and
-// gets what was sent before the end.
-func TestSeqpacketEmpty(t *testing.T) {
-	testenv.NoLeaks(t)
-	a, b := socketPair(t, unix.SOCK_SEQPACKET)
-	c := openSeqpacketTest(t, a)
-	want := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	for _, p := range [][]byte{{}, {1}, make([]byte, ether.MaxFrame+1), {}, want, {}} {
-		if err := unix.Send(b, p, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	unix.Close(b)
-	buf := make([]byte, ether.MaxFrame)
-	if n, err := c.Recv(buf); err != nil || !bytes.Equal(buf[:n], want) {
-		t.Errorf("got %d bytes, %v", n, err)
-	}
-	if _, err := c.Recv(buf); !errors.Is(err, io.EOF) {
-		t.Errorf("got %v, want the end", err)
-	}
-	if got := c.(Dropper).Drops().Recv; got < 2 {
-		t.Errorf("%d drops, want those of the short and the long packet", got)
 	}
 }
 

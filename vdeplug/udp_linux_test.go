@@ -3,13 +3,11 @@ package vdeplug
 import (
 	"context"
 	"fmt"
-	"net"
-	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/p2p"
 	"github.com/vdestack/vdestack/internal/plugtest"
-	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -51,59 +49,6 @@ func TestUDPRestart(t *testing.T) {
 	})
 }
 
-func TestUDPStranger(t *testing.T) {
-	testenv.NoLeaks(t)
-	c := openPlug(t, udpVNL(7001, 7002, "127.0.0.1"))
-	dial := func(local string) *net.UDPConn {
-		t.Helper()
-		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(local)),
-			&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7001})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		return conn
-	}
-	for _, stranger := range []string{"127.0.0.1:7003", "127.0.0.2:7002"} {
-		dial(stranger).Write(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)) // refused, but later
-	}
-	checkDatagrams(t, dial("127.0.0.1:7002"), c, 1)
-}
-
-// TestUDPReconnect takes the route away from a socket, as an address that is
-// removed and comes back does.
-func TestUDPReconnect(t *testing.T) {
-	testenv.NoLeaks(t)
-	a, b := openPlug(t, udpVNL(7001, 7002, "127.0.0.1")), openInbox(t, udpVNL(7002, 7001, "127.0.0.1"))
-	on[*udpConn](a).on.file.Raw.Control(func(fd uintptr) { sockio.Disconnect(int(fd)) })
-	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	if err := a.Send(frame); err != nil {
-		t.Fatal(err)
-	}
-	b.Want(t, frame)
-	if d := a.(Dropper).Drops(); d != (Drops{}) {
-		t.Errorf("got %+v, want no drops", d)
-	}
-}
-
-func TestUDPConn(t *testing.T) {
-	t.Run("alone", func(t *testing.T) {
-		testConn(t, func(t *testing.T) Conn { return openPlug(t, udpVNL(7001, 7002, "::1")) })
-	})
-	t.Run("peer reads", func(t *testing.T) {
-		testConn(t, func(t *testing.T) Conn {
-			openInbox(t, udpVNL(7002, 7001, "127.0.0.1"))
-			return openPlug(t, udpVNL(7001, 7002, "127.0.0.1"))
-		})
-	})
-}
-
-func TestUDPAllocs(t *testing.T) {
-	for _, host := range udpHosts {
-		checkAllocs(t, openPlug(t, udpVNL(7001, 7002, host)), openPlug(t, udpVNL(7002, 7001, host)))
-	}
-}
-
 func TestUDPOpenErrors(t *testing.T) {
 	testenv.NoLeaks(t)
 	openPlug(t, udpVNL(7001, 7002, "127.0.0.1"))
@@ -135,17 +80,18 @@ func TestUDPOpenErrors(t *testing.T) {
 }
 
 func TestParseUDP(t *testing.T) {
+	end := func(host, port string) p2p.Endpoint { return p2p.Endpoint{Host: host, Port: port} }
 	tests := []struct {
 		body        string
-		local, peer udpEnd
+		local, peer p2p.Endpoint
 	}{
-		{"2000->host.example.org:3000", udpEnd{"", "2000"}, udpEnd{"host.example.org", "3000"}},
-		{"7001->fd09::2:7002", udpEnd{"", "7001"}, udpEnd{"fd09::2", "7002"}},
-		{"[fd09::1]:7001->[fe80::2%eth0]:ntp", udpEnd{"fd09::1", "7001"}, udpEnd{"fe80::2%eth0", "ntp"}},
-		{":1->a:2", udpEnd{"", "1"}, udpEnd{"a", "2"}},
-		{"->a:2", udpEnd{}, udpEnd{"a", "2"}},
-		{"a:->b:2", udpEnd{"a", ""}, udpEnd{"b", "2"}},
-		{"a->b:1->c:2", udpEnd{"", "a"}, udpEnd{"b:1->c", "2"}},
+		{"2000->host.example.org:3000", end("", "2000"), end("host.example.org", "3000")},
+		{"7001->fd09::2:7002", end("", "7001"), end("fd09::2", "7002")},
+		{"[fd09::1]:7001->[fe80::2%eth0]:ntp", end("fd09::1", "7001"), end("fe80::2%eth0", "ntp")},
+		{":1->a:2", end("", "1"), end("a", "2")},
+		{"->a:2", p2p.Endpoint{}, end("a", "2")},
+		{"a:->b:2", end("a", ""), end("b", "2")},
+		{"a->b:1->c:2", end("", "a"), end("b:1->c", "2")},
 	}
 	for _, tt := range tests {
 		local, peer, err := parseUDP(tt.body)

@@ -18,13 +18,16 @@ type Conn interface {
 	Close() error
 }
 
-// NewConn returns the plug on a transport, with the errors as they are.
-func NewConn(t packet.Transport) Conn { return &conn{transport: t} }
+// NewConn returns the plug on a transport. It is a [packet.Transport] too, and does not
+// change errors.
+func NewConn(t packet.Transport) Conn { return &conn{Transport: t} }
+
+var _ packet.Transport = (*conn)(nil)
 
 type conn struct {
-	transport packet.Transport
-	reader    packet.FrameReader
-	counters  packet.Counters // of frames that Recv does not return
+	packet.Transport
+	reader   packet.FrameReader
+	counters packet.Counters // of frames that Recv does not return
 
 	closing   atomic.Bool
 	closeOnce sync.Once
@@ -32,7 +35,7 @@ type conn struct {
 }
 
 func (c *conn) Recv(frame []byte) (int, error) {
-	n, err := c.reader.Recv(c.transport, &c.counters, &c.closing, frame)
+	n, err := c.reader.Recv(c.Transport, &c.counters, &c.closing, frame)
 	return n, c.final(err)
 }
 
@@ -43,7 +46,7 @@ func (c *conn) Send(frame []byte) error {
 	single := singles.Get().(*[1]packet.Packet)
 	defer singles.Put(single)
 	single[0] = packet.Packet{Data: frame}
-	return c.final(c.transport.SendPackets(single[:], false))
+	return c.final(c.Transport.SendPackets(single[:], false))
 }
 
 // singles are the batches of Send, which allocates nothing.
@@ -60,14 +63,14 @@ func (c *conn) final(err error) error {
 // Dropped returns the counts of the plug and its transport.
 func (c *conn) Dropped() (recv, send uint64) {
 	recv, send = c.counters.Dropped()
-	r, s := packet.Dropped(c.transport)
+	r, s := packet.Dropped(c.Transport)
 	return recv + r, send + s
 }
 
 func (c *conn) Close() error {
 	c.closeOnce.Do(func() {
 		c.closing.Store(true)
-		c.closeErr = c.transport.Close()
+		c.closeErr = c.Transport.Close()
 	})
 	return c.closeErr
 }

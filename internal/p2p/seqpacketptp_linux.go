@@ -1,4 +1,4 @@
-package vdeplug
+package p2p
 
 import (
 	"context"
@@ -17,14 +17,14 @@ import (
 	"github.com/vdestack/vdestack/internal/teardown"
 )
 
-// ptpAnswer is how long an end waits for the other to say whether it takes it.
-const ptpAnswer = 2 * time.Second
+// answerTimeout is how long an end waits for the other to say whether it takes it.
+const answerTimeout = 2 * time.Second
 
-// A ptpSeqConn is one end of a pair as versions of vdeplug after 4.0.1 have it: one
+// A SeqpacketPTP is one end of a pair as versions of vdeplug after 4.0.1 have it: one
 // socket of the kind SEQPACKET. Who comes first listens on the path; who comes
 // second connects, and gets one byte in answer: 0, or the errno of a refusal. When
 // the listener goes, the other takes its place.
-type ptpSeqConn struct {
+type SeqpacketPTP struct {
 	packet.Counters
 	path string
 
@@ -53,22 +53,23 @@ type ptpListener struct {
 	dev, ino uint64
 }
 
-var _ packet.Transport = (*ptpSeqConn)(nil)
+var _ packet.Transport = (*SeqpacketPTP)(nil)
 
-func openPTPSeqpacket(ctx context.Context, vnl, path string) (Conn, error) {
-	listener, link, err := takePTPSeqpacket(ctx, path)
+// OpenSeqpacketPTP opens an end of the pair with the absolute path.
+func OpenSeqpacketPTP(ctx context.Context, path string) (*SeqpacketPTP, error) {
+	listener, link, err := takeSeqpacketPTP(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	c := &ptpSeqConn{path: path, listener: listener, link: link, done: make(chan struct{})}
+	c := &SeqpacketPTP{path: path, listener: listener, link: link, done: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.changed.L = &c.mu
 	go c.run()
-	return newPlug(vnl, c), nil
+	return c, nil
 }
 
-// takePTPSeqpacket connects to the listener of a path, or becomes it.
-func takePTPSeqpacket(ctx context.Context, path string) (*ptpListener, *ptpLink, error) {
+// takeSeqpacketPTP connects to the listener of a path, or becomes it.
+func takeSeqpacketPTP(ctx context.Context, path string) (*ptpListener, *ptpLink, error) {
 	// Others may take and leave the name meanwhile; not for ever.
 	for range 10 {
 		link, err := connectPTP(ctx, path)
@@ -142,7 +143,7 @@ func (k *ptpLink) hungUp() (gone bool) {
 
 // answer waits for the byte that says whether the listener takes the link.
 func (k *ptpLink) answer(ctx context.Context) error {
-	k.file.File.SetReadDeadline(time.Now().Add(ptpAnswer))
+	k.file.File.SetReadDeadline(time.Now().Add(answerTimeout))
 	stop := context.AfterFunc(ctx, k.file.Wake)
 	var b [1]byte
 	var n int
@@ -157,7 +158,7 @@ func (k *ptpLink) answer(ctx context.Context) error {
 	k.file.File.SetReadDeadline(time.Time{})
 	switch {
 	case closed != nil:
-		return fmt.Errorf("the other end did not answer in %v: %w", ptpAnswer, unix.ETIMEDOUT)
+		return fmt.Errorf("the other end did not answer in %v: %w", answerTimeout, unix.ETIMEDOUT)
 	case err != nil:
 		return os.NewSyscallError("read", err)
 	case n == 0:
@@ -229,7 +230,7 @@ func (l *ptpListener) accept() (*ptpLink, error) {
 }
 
 // run looks for a peer whenever there is none.
-func (c *ptpSeqConn) run() {
+func (c *SeqpacketPTP) run() {
 	defer close(c.done)
 	var called time.Time
 	for !c.closing.Load() {
@@ -248,7 +249,7 @@ func (c *ptpSeqConn) run() {
 		default:
 			select { // one that leaves at once is not called again and again
 			case <-c.ctx.Done():
-			case <-time.After(ptpLook - time.Since(called)):
+			case <-time.After(lookInterval - time.Since(called)):
 			}
 			called = time.Now()
 			err = c.retake()
@@ -256,14 +257,14 @@ func (c *ptpSeqConn) run() {
 		if err != nil {
 			select { // somebody else has the path, or there are no descriptors
 			case <-c.ctx.Done():
-			case <-time.After(ptpLook):
+			case <-time.After(lookInterval):
 			}
 		}
 	}
 }
 
 // welcome waits for a peer, and takes it unless there is one.
-func (c *ptpSeqConn) welcome(l *ptpListener) error {
+func (c *SeqpacketPTP) welcome(l *ptpListener) error {
 	link, err := l.accept()
 	if err != nil {
 		return err
@@ -289,8 +290,8 @@ func (c *ptpSeqConn) welcome(l *ptpListener) error {
 }
 
 // retake looks who has the path now, or takes it.
-func (c *ptpSeqConn) retake() error {
-	listener, link, err := takePTPSeqpacket(c.ctx, c.path)
+func (c *SeqpacketPTP) retake() error {
+	listener, link, err := takeSeqpacketPTP(c.ctx, c.path)
 	if err == nil {
 		c.take(listener, link)
 	}
@@ -298,7 +299,7 @@ func (c *ptpSeqConn) retake() error {
 }
 
 // take owns what it is given, of which one is nil, unless the plug was closed.
-func (c *ptpSeqConn) take(listener *ptpListener, link *ptpLink) {
+func (c *SeqpacketPTP) take(listener *ptpListener, link *ptpLink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -316,7 +317,7 @@ func (c *ptpSeqConn) take(listener *ptpListener, link *ptpLink) {
 }
 
 // drop gives a link up.
-func (c *ptpSeqConn) drop(link *ptpLink) {
+func (c *SeqpacketPTP) drop(link *ptpLink) {
 	c.mu.Lock()
 	mine := c.link == link
 	if mine {
@@ -331,14 +332,14 @@ func (c *ptpSeqConn) drop(link *ptpLink) {
 }
 
 // count takes over the counts of a link.
-func (c *ptpSeqConn) count(link *ptpLink) {
+func (c *SeqpacketPTP) count(link *ptpLink) {
 	recv, send := link.Dropped()
 	c.DroppedRecv.Add(recv)
 	c.DroppedSend.Add(send)
 }
 
 // Dropped returns the counts of all links so far.
-func (c *ptpSeqConn) Dropped() (recv, send uint64) {
+func (c *SeqpacketPTP) Dropped() (recv, send uint64) {
 	recv, send = c.Counters.Dropped()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -350,7 +351,7 @@ func (c *ptpSeqConn) Dropped() (recv, send uint64) {
 }
 
 // wait waits for a link; nil: the plug was closed.
-func (c *ptpSeqConn) wait() *ptpLink {
+func (c *SeqpacketPTP) wait() *ptpLink {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.link == nil && !c.closed {
@@ -363,7 +364,7 @@ func (c *ptpSeqConn) wait() *ptpLink {
 }
 
 // RecvPackets implements [packet.Transport].
-func (c *ptpSeqConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
+func (c *SeqpacketPTP) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	for {
 		b.Release() // it may take long
 		link := c.wait()
@@ -378,7 +379,7 @@ func (c *ptpSeqConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 }
 
 // SendPackets implements [packet.Transport].
-func (c *ptpSeqConn) SendPackets(packets []packet.Packet, wait bool) error {
+func (c *SeqpacketPTP) SendPackets(packets []packet.Packet, wait bool) error {
 	c.mu.Lock()
 	link := c.link
 	c.mu.Unlock()
@@ -399,7 +400,7 @@ func (c *ptpSeqConn) SendPackets(packets []packet.Packet, wait bool) error {
 }
 
 // Close removes the name of the socket, if it is that of this end.
-func (c *ptpSeqConn) Close() error {
+func (c *SeqpacketPTP) Close() error {
 	c.closing.Store(true)
 	c.mu.Lock()
 	c.closed = true

@@ -1,4 +1,4 @@
-package vdeplug
+package p2p
 
 import (
 	"net"

@@ -1,4 +1,4 @@
-package vdeplug
+package p2p
 
 import (
 	"bytes"
@@ -7,25 +7,26 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/virtio"
-	"golang.org/x/sys/unix"
 )
 
 // The second end offers its half of a pair for whole packets along with a frame.
 // That it was closed is the answer of other programs; an end that knows says
 // hello through it.
 
-// directPTP is switched off by tests.
-var directPTP = true
+// useDirect is switched off by tests.
+var useDirect = true
 
-// ptpHello is the first message in both directions.
-var ptpHello = []byte("vdestack ptp packets 1\n")
+// hello is the first message in both directions.
+var hello = []byte("vdestack ptp packets 1\n")
 
-// A direct is the pair of a ptpConn, if there is one.
+// A direct is the pair of a PTP, if there is one.
 type direct struct {
-	c *ptpConn
+	c *PTP
 	// offered says that the peer has had an offer.
 	offered atomic.Bool
 	// refused says that it does not take descriptors now: it has not seen yet that
@@ -86,7 +87,7 @@ func (d *direct) accept(fd int) {
 // The one that was offered it knows that the other understands.
 func (d *direct) take(fd int, known bool) {
 	sockio.GrowBuffers(fd, sockio.WholeBuffer)
-	if unix.Send(fd, ptpHello, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) != nil {
+	if unix.Send(fd, hello, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) != nil {
 		unix.Close(fd)
 		return
 	}
@@ -148,7 +149,7 @@ func (d *direct) receive(b *packet.Buffer) error {
 		g := b.Datagram(i)
 		switch {
 		case !d.greeted:
-			if !bytes.Equal(g.Data, ptpHello) {
+			if !bytes.Equal(g.Data, hello) {
 				d.dropLocked() // the end of the pair, or of those who know another hello
 				return nil
 			}

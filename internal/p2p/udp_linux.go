@@ -1,4 +1,4 @@
-package vdeplug
+package p2p
 
 import (
 	"errors"
@@ -9,14 +9,15 @@ import (
 	"strconv"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/sockio"
-	"golang.org/x/sys/unix"
 )
 
 // dialUDP makes a socket on the address local that is connected to peer: the
 // kernel passes no packets of others.
-func dialUDP(vnl string, local, peer netip.AddrPort) (_ Conn, err error) {
+func dialUDP(local, peer netip.AddrPort) (_ packet.Transport, err error) {
 	family := unix.AF_INET
 	if peer.Addr().Is6() {
 		family = unix.AF_INET6
@@ -25,7 +26,7 @@ func dialUDP(vnl string, local, peer netip.AddrPort) (_ Conn, err error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	c := &udpConn{}
+	c := &UDP{}
 	if c.addr, err = socketAddr(peer); err == nil {
 		err = c.prepare(fd, local, peer)
 	}
@@ -39,19 +40,19 @@ func dialUDP(vnl string, local, peer netip.AddrPort) (_ Conn, err error) {
 		return nil, err
 	}
 	c.file.Brief = true
-	return newPlug(vnl, c), nil
+	return c, nil
 }
 
-// A udpConn is one end of a pair.
-type udpConn struct {
+// A UDP is one end of a pair.
+type UDP struct {
 	datagramConn
 	mu   sync.Mutex // guards addr, which connecting changes inside
 	addr unix.Sockaddr
 }
 
-var _ packet.Transport = (*udpConn)(nil)
+var _ packet.Transport = (*UDP)(nil)
 
-func (c *udpConn) prepare(fd int, local, peer netip.AddrPort) error {
+func (c *UDP) prepare(fd int, local, peer netip.AddrPort) error {
 	sockio.GrowBuffers(fd, sockio.SocketBuffer)
 	sockio.JoinUDP(fd)
 	if peer.Addr().Is6() {
@@ -96,7 +97,7 @@ func socketAddr(a netip.AddrPort) (unix.Sockaddr, error) {
 
 // reconnect lets the kernel choose route and source address anew, unless the
 // error was only the peer's answer to an earlier packet that it has no plug.
-func (c *udpConn) reconnect(fd int, err error) bool {
+func (c *UDP) reconnect(fd int, err error) bool {
 	if err == unix.ECONNREFUSED {
 		return true
 	}
@@ -107,9 +108,9 @@ func (c *udpConn) reconnect(fd int, err error) bool {
 }
 
 // Empty drops a packet without a frame.
-func (c *udpConn) Empty(int) { c.DroppedRecv.Add(1) }
+func (c *UDP) Empty(int) { c.DroppedRecv.Add(1) }
 
-func (c *udpConn) Close() error {
+func (c *UDP) Close() error {
 	c.closing.Store(true)
 	c.file.Close()
 	return nil

@@ -1,0 +1,87 @@
+package p2p
+
+import (
+	"math"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
+)
+
+// ptpPath returns the path of a pair of the test.
+func ptpPath(t *testing.T) string { return filepath.Join(t.TempDir(), "p") }
+
+// must fails the test if a transport was not opened.
+func must[T packet.Transport](c T, err error) func(t *testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+}
+
+// end returns a plug on a transport, and closes it at the end of the test.
+func end(t *testing.T, c packet.Transport) plugtest.Conn {
+	plug := plugtest.NewConn(c)
+	t.Cleanup(func() { plug.Close() })
+	return plug
+}
+
+// ptpPair returns the two ends of a pair.
+func ptpPair(t *testing.T) (first, second *PTP) {
+	t.Helper()
+	path := ptpPath(t)
+	return must(OpenPTP(path))(t), must(OpenPTP(path))(t)
+}
+
+// TestPackets moves packets between two ends of each kind.
+func TestPackets(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		open   func(t *testing.T) (a, b packet.Transport)
+		limits plugtest.Limits
+	}{
+		{"ptp", func(t *testing.T) (a, b packet.Transport) { return ptpPair(t) }, plugtest.Limits{Unchecked: true}},
+		{"ptp datagrams", func(t *testing.T) (a, b packet.Transport) {
+			useDirect = false
+			t.Cleanup(func() { useDirect = true })
+			return ptpPair(t)
+		}, plugtest.Limits{}},
+		{"ptp seqpacket", func(t *testing.T) (a, b packet.Transport) {
+			path := ptpPath(t)
+			return must(OpenSeqpacketPTP(t.Context(), path))(t), must(OpenSeqpacketPTP(t.Context(), path))(t)
+		}, plugtest.Limits{}},
+		{"seqpacket", func(t *testing.T) (a, b packet.Transport) {
+			x, y := socketPair(t, unix.SOCK_SEQPACKET)
+			return must(OpenSeqpacket(x))(t), must(OpenSeqpacket(y))(t)
+		}, plugtest.Limits{}},
+		{"udp", func(t *testing.T) (a, b packet.Transport) {
+			return cut(t, openUDP(t, "7001", "7002", "127.0.0.1")), openUDP(t, "7002", "7001", "127.0.0.1")
+		}, plugtest.Limits{}},
+		{"udp6", func(t *testing.T) (a, b packet.Transport) {
+			return cut(t, openUDP(t, "7001", "7002", "::1")), openUDP(t, "7002", "7001", "::1")
+		}, plugtest.Limits{}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			plugtest.CheckPackets(t, func(t *testing.T) (a, b packet.Transport) {
+				a, b = tt.open(t)
+				return end(t, a).(packet.Transport), end(t, b).(packet.Transport)
+			}, tt.limits)
+		})
+	}
+}
+
+// cut sees that the kernel cuts the datagrams of a socket.
+func cut(t *testing.T, c *UDP) *UDP {
+	t.Cleanup(func() {
+		if limit := c.udp.Limit.Load(); limit != math.MaxInt64 {
+			t.Errorf("the kernel does not cut datagrams of %d bytes", limit)
+		}
+	})
+	return c
+}

@@ -1,0 +1,235 @@
+package p2p
+
+import (
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+func TestPTPConn(t *testing.T) {
+	t.Run("alone", func(t *testing.T) {
+		plugtest.Check(t, func(t *testing.T) plugtest.Conn { return end(t, must(OpenPTP(ptpPath(t)))(t)) })
+	})
+	for _, reads := range []bool{true, false} {
+		name := "peer reads"
+		if !reads {
+			name = "peer does not read"
+		}
+		t.Run(name, func(t *testing.T) {
+			plugtest.Check(t, func(t *testing.T) plugtest.Conn {
+				a, b := ptpPair(t)
+				peer := end(t, b)
+				if reads {
+					plugtest.NewInbox(t, peer)
+				}
+				return end(t, a)
+			})
+		})
+	}
+}
+
+// checkQueue sends more than a peer takes that does not read, and finds what
+// was not dropped.
+func checkQueue(t *testing.T, from, to plugtest.Conn) {
+	t.Helper()
+	const frames = 20000
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514)
+	for range frames {
+		if err := from.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, dropped := plugtest.Dropped(from)
+	if dropped == 0 || frames-dropped < 50 {
+		t.Errorf("%d of %d frames dropped, want some, but less", dropped, frames)
+	}
+	in := plugtest.NewInbox(t, to)
+	plugtest.Carry(t, from, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+}
+
+func TestPTPFull(t *testing.T) {
+	testenv.NoLeaks(t)
+	a, b := ptpPair(t)
+	// As long as an end is not connected back, its queue is short.
+	testenv.Eventually(t, "a connection back", func() bool {
+		role := a.role
+		role.mu.Lock()
+		defer role.mu.Unlock()
+		return role.connected
+	})
+	checkQueue(t, end(t, b), end(t, a))
+}
+
+func TestPTPAllocs(t *testing.T) {
+	first, second := ptpPair(t)
+	a, b := end(t, first), end(t, second)
+	checkAllocs(t, a, b)
+	checkAllocs(t, b, a)
+}
+
+func TestPTPDatagrams(t *testing.T) {
+	testenv.NoLeaks(t)
+	path := ptpPath(t)
+	c := end(t, must(OpenPTP(path))(t))
+	peer, err := net.DialUnix("unixgram",
+		&net.UnixAddr{Name: path + "+", Net: "unixgram"}, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	checkDatagrams(t, peer, c, 0)
+}
+
+// TestPTPEmpty sees that no end sends a datagram without a byte: vdens 0.2 would
+// take it for the end of the network.
+func TestPTPEmpty(t *testing.T) {
+	testenv.NoLeaks(t)
+	for _, name := range []string{"", SecondSuffix} { // of the peer
+		path := ptpPath(t)
+		var c *PTP
+		if name == SecondSuffix {
+			c = must(OpenPTP(path))(t)
+		}
+		peer, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path + name, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer peer.Close()
+		if name == "" {
+			c = must(OpenPTP(path))(t)
+		}
+		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
+		testenv.Eventually(t, "a connection", func() bool {
+			role := c.role
+			role.mu.Lock()
+			defer role.mu.Unlock()
+			return role.connected
+		})
+		plug := end(t, c)
+		plugtest.Send(t, plug, frame)
+		plug.Close()
+		got := make([]byte, ether.MaxFrame)
+		peer.SetReadDeadline(time.Now().Add(testenv.Timeout))
+		if n, err := peer.Read(got); err != nil || n != len(frame) {
+			t.Errorf("the first datagram: got %d bytes, %v, want %d", n, err, len(frame))
+		}
+		peer.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if n, err := peer.Read(got); err == nil {
+			t.Errorf("after the frame: got %d bytes, want nothing", n)
+		}
+	}
+}
+
+// checkAllocs sends and receives without allocating.
+func checkAllocs(t *testing.T, from, to plugtest.Conn) {
+	t.Helper()
+	if testenv.Race {
+		t.Skip("the race detector empties pools")
+	}
+	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
+	if n := testing.AllocsPerRun(1000, func() {
+		if err := from.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := to.Recv(buf); err != nil || n != len(frame) {
+			t.Fatal(n, err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations per frame, want 0", n)
+	}
+}
+
+// checkDatagrams sends what is no frame, from a socket that is the peer.
+func checkDatagrams(t *testing.T, peer net.Conn, c plugtest.Conn, empty uint64) {
+	t.Helper()
+	short, long := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 101)
+	for _, b := range [][]byte{make([]byte, ether.HeaderLen-1), make([]byte, ether.MaxFrame+1), make([]byte, 20000), long, {}, short} {
+		if _, err := peer.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	buf := make([]byte, 100)
+	if n, err := c.Recv(buf); err != nil || string(buf[:n]) != string(short) {
+		t.Errorf("got %x, %v, want the only good frame", buf[:n], err)
+	}
+	if got, _ := plugtest.Dropped(c); got != 4+empty {
+		t.Errorf("%d drops, want %d", got, 4+empty)
+	}
+}
+
+// TestPTPDirect sees two ends of this package use their pair of sockets, also
+// after one was killed, and one of C stay with datagrams.
+func TestPTPDirect(t *testing.T) {
+	testenv.NoLeaks(t)
+	path := ptpPath(t)
+	first := must(OpenPTP(path))(t)
+	second := must(OpenPTP(path))(t)
+	plugtest.Greet(t, first, second)
+	for _, c := range []*PTP{first, second} {
+		if c.direct.pair.Load() == nil {
+			t.Errorf("%s: no pair", c.role.own)
+		}
+	}
+	// A killed end leaves its name; the other sees the end of the pair, and
+	// goes on with the next.
+	second.kill()
+	again := must(OpenPTP(path))(t)
+	if again.role.own != path+SecondSuffix {
+		t.Fatalf("took the name %s", again.role.own)
+	}
+	in := plugtest.NewInbox(t, plugtest.NewConn(first))
+	plugtest.Carry(t, end(t, again), in, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
+	// Until it has, it takes no offer: the next one would come a little later.
+	testenv.Eventually(t, "the end of the first pair", first.direct.unpaired)
+	if err := again.SendPackets([]packet.Packet{{Data: plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)}}, true); err != nil {
+		t.Fatal(err)
+	}
+	testenv.Eventually(t, "a pair", func() bool { return first.direct.pair.Load() != nil })
+}
+
+func TestPTPDirectC(t *testing.T) {
+	testenv.NoLeaks(t)
+	path := ptpPath(t)
+	c := plugtest.CPlug(t, "ptp://"+path)
+	testenv.Eventually(t, path, func() bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	})
+	ours := must(OpenPTP(path))(t)
+	plug := plugtest.NewConn(ours)
+	in := plugtest.NewInbox(t, plug)
+	plugtest.Carry(t, plug, c.Inbox, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
+	for i := range 3 {
+		frame := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 100+i)
+		if err := ours.SendPackets([]packet.Packet{{Data: frame}}, true); err != nil {
+			t.Fatal(err)
+		}
+		c.Want(t, frame)
+	}
+	plugtest.Carry(t, c, in, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
+	if !ours.direct.offered.Load() || ours.direct.pair.Load() != nil {
+		t.Errorf("offered %v, a pair %v", ours.direct.offered.Load(), ours.direct.pair.Load())
+	}
+	testenv.Eventually(t, "the end of the pair", ours.direct.unpaired)
+}
+
+// unpaired reports whether there is no pair to receive from.
+func (d *direct) unpaired() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.file == nil
+}
+
+// kill does what the kernel does for a killed process: nobody removes the name.
+func (c *PTP) kill() {
+	c.closing.Store(true)
+	close(c.stop)
+	<-c.done
+	c.release()
+}

@@ -1,0 +1,177 @@
+package p2p
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/teardown"
+)
+
+// adopted are the descriptors that plugs have taken over. A second owner would
+// close what has become something else by then.
+var adopted adoptions
+
+type adoptions struct {
+	mu  sync.Mutex // guards fds
+	fds map[int]bool
+}
+
+func (a *adoptions) add(fd int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.fds[fd] {
+		return false
+	}
+	if a.fds == nil {
+		a.fds = make(map[int]bool)
+	}
+	a.fds[fd] = true
+	return true
+}
+
+func (a *adoptions) remove(fd int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.fds, fd)
+}
+
+// OpenSeqpacket takes over a descriptor that the process has.
+func OpenSeqpacket(fd int) (*Seqpacket, error) {
+	if !adopted.add(fd) {
+		return nil, fmt.Errorf("descriptor %d is that of another plug", fd)
+	}
+	file, err := adoptSeqpacket(fd)
+	if err != nil {
+		adopted.remove(fd)
+		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
+	}
+	return &Seqpacket{fd: fd, link: seqpacketLink{file: file}}, nil
+}
+
+// adoptSeqpacket leaves alone what is no such socket.
+func adoptSeqpacket(fd int) (sockio.PollFile, error) {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	switch {
+	case errors.Is(err, unix.EBADF):
+		return sockio.PollFile{}, fmt.Errorf("it is not open: %w", err)
+	case errors.Is(err, unix.ENOTSOCK):
+		return sockio.PollFile{}, fmt.Errorf("it is no socket: %w", err)
+	case err != nil:
+		return sockio.PollFile{}, os.NewSyscallError("getsockopt", err)
+	case kind != unix.SOCK_SEQPACKET:
+		return sockio.PollFile{}, fmt.Errorf("it is a socket of the kind %d, not SEQPACKET (%d)", kind, unix.SOCK_SEQPACKET)
+	}
+	if _, err := unix.Getpeername(fd); err != nil {
+		return sockio.PollFile{}, fmt.Errorf("it has no peer: %w", err)
+	}
+	unix.CloseOnExec(fd)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return sockio.PollFile{}, os.NewSyscallError("fcntl", err)
+	}
+	sockio.GrowBuffers(fd, sockio.SocketBuffer)
+	brief := sockio.RefuseRights(fd)
+	file, err := sockio.NewPollFile(fd, "seqpacket")
+	file.Brief = brief
+	return file, err
+}
+
+// A seqpacketLink is a connected socket.
+type seqpacketLink struct {
+	sockio.FrameCodec
+	file sockio.PollFile
+	dead atomic.Bool // sending has seen the end
+}
+
+// errHungUp is the end of a link.
+var errHungUp = fmt.Errorf("the peer has closed its end: %w", io.EOF)
+
+// Receive implements [packet.Receiver].
+func (s *seqpacketLink) Receive(fd int, b *packet.Buffer) (bool, error) {
+	for {
+		empty, err := s.ReceiveFrames(fd, b)
+		switch {
+		case err == unix.EAGAIN:
+			return false, nil
+		case err == unix.ECONNRESET:
+			return true, errHungUp
+		case err != nil:
+			return true, os.NewSyscallError("recvmmsg", err)
+		case len(b.Packets) > 0:
+			return true, nil
+		case empty > 0 && hungUp(fd):
+			return true, errHungUp // the end looks like empty packets
+		}
+		s.DroppedRecv.Add(uint64(empty))
+		if s.file.Closed() {
+			return true, net.ErrClosed
+		}
+	}
+}
+
+// hungUp reports whether the peer of a connected socket is gone.
+func hungUp(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
+}
+
+// Send sends frames. It reports false if the peer is gone.
+func (s *seqpacketLink) send(packets []packet.Packet, wait bool) (bool, error) {
+	err := s.SendFrames(s.file, packets, s, wait)
+	return !s.dead.Load(), err
+}
+
+// Refused implements [packet.Sending].
+func (s *seqpacketLink) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+	switch err {
+	case unix.EPIPE, unix.ECONNRESET, unix.ENOTCONN:
+		s.dead.Store(true)
+	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
+	default:
+		return frames, false, os.NewSyscallError("sendmmsg", err)
+	}
+	return frames, false, nil
+}
+
+// A Seqpacket is a plug on one link, with which it ends.
+type Seqpacket struct {
+	link seqpacketLink
+	fd   int
+}
+
+var _ packet.Transport = (*Seqpacket)(nil)
+
+func (c *Seqpacket) Dropped() (recv, send uint64) { return c.link.Dropped() }
+
+// RecvPackets implements [packet.Transport].
+func (c *Seqpacket) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
+	err := c.link.file.Receive(b, &c.link)
+	return b.Packets, err
+}
+
+// SendPackets implements [packet.Transport].
+func (c *Seqpacket) SendPackets(packets []packet.Packet, wait bool) error {
+	there, err := c.link.send(packets, wait)
+	if err == nil && !there {
+		err = errHungUp
+	}
+	return err
+}
+
+// Close closes the descriptor.
+func (c *Seqpacket) Close() error {
+	teardown.Within(func() {
+		c.link.file.Close()
+		adopted.remove(c.fd)
+	})
+	return nil
+}

@@ -1,0 +1,57 @@
+package p2p
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+func TestSeqpacketConn(t *testing.T) {
+	plugtest.Check(t, func(t *testing.T) plugtest.Conn {
+		a, b := socketPair(t, unix.SOCK_SEQPACKET)
+		t.Cleanup(func() { unix.Close(b) })
+		return end(t, must(OpenSeqpacket(a))(t))
+	})
+}
+
+// TestSeqpacketEmpty passes over packets without a byte, short and long ones, and
+// gets what was sent before the end.
+func TestSeqpacketEmpty(t *testing.T) {
+	testenv.NoLeaks(t)
+	a, b := socketPair(t, unix.SOCK_SEQPACKET)
+	c := end(t, must(OpenSeqpacket(a))(t))
+	want := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
+	for _, p := range [][]byte{{}, {1}, make([]byte, ether.MaxFrame+1), {}, want, {}} {
+		if err := unix.Send(b, p, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unix.Close(b)
+	buf := make([]byte, ether.MaxFrame)
+	if n, err := c.Recv(buf); err != nil || !bytes.Equal(buf[:n], want) {
+		t.Errorf("got %d bytes, %v", n, err)
+	}
+	if _, err := c.Recv(buf); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v, want the end", err)
+	}
+	if got, _ := plugtest.Dropped(c); got < 2 {
+		t.Errorf("%d drops, want those of the short and the long packet", got)
+	}
+}
+
+// socketPair returns the descriptors of two connected sockets.
+func socketPair(t *testing.T, kind int) (a, b int) {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair[0], pair[1]
+}
