@@ -13,7 +13,7 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// A datagramConn is a plug on a connected datagram socket, a frame in each
+// A datagramConn is a [packet.Transport] on a connected datagram socket, a frame in each
 // datagram. Its peer may come, go and come back.
 type datagramConn struct {
 	sockio.FrameCodec
@@ -27,10 +27,10 @@ type datagramConn struct {
 // A datagramPeer is the other end of a datagramConn. Its methods may be called
 // from several goroutines at once, and do not block.
 type datagramPeer interface {
-	// reconnect connects the socket to the peer again, after sending has
-	// failed. It returns whether another attempt makes sense.
+	// reconnect connects the socket to the peer again, after sending has failed. It
+	// reports whether to try sending once more.
 	reconnect(fd int, err error) bool
-	// Empty is told of a datagram without a byte.
+	// Empty is called for an empty datagram.
 	Empty(fd int)
 }
 
@@ -55,8 +55,8 @@ func (c *datagramConn) Receive(fd int, b *packet.Buffer) (bool, error) {
 		case err == unix.EAGAIN:
 			return false, nil
 		case err == unix.ECONNRESET || sockio.Transient(err):
-			// The peer went, or a router said something about a datagram
-			// long sent. Each is reported once.
+			// The peer is gone, or a router has answered an earlier datagram. Each
+			// error is reported once.
 			continue
 		case err != nil:
 			return true, os.NewSyscallError("recvmmsg", err)
@@ -71,7 +71,7 @@ func (c *datagramConn) Receive(fd int, b *packet.Buffer) (bool, error) {
 	return true, net.ErrClosed
 }
 
-// receiveUDP receives UDP packets that are frames each.
+// receiveUDP receives UDP packets, a frame in each.
 func (c *datagramConn) receiveUDP(fd int, b *packet.Buffer) error {
 	n, err := b.RecvMsgs(fd, sockio.MaxDatagram, packet.ControlInt)
 	if err != nil {

@@ -14,35 +14,35 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// The second end offers its half of a pair for whole packets along with a frame.
-// That it was closed is the answer of other programs; an end that knows says
-// hello through it.
+// The second end of a pair creates a connected pair of sockets for GSO packets, and offers
+// one of them to the first, as a control message of a frame. Other programs close it
+// unseen; an end of this package answers with a hello.
 
-// useDirect is switched off by tests.
+// useDirect lets second ends make offers. Tests switch it off.
 var useDirect = true
 
 // hello is the first message in both directions.
 var hello = []byte("vdestack ptp packets 1\n")
 
-// A direct is the pair of a PTP, if there is one.
+// A direct is the pair of sockets for GSO packets of a PTP, if there is one.
 type direct struct {
 	c *PTP
 	// offered says that the peer has had an offer.
 	offered atomic.Bool
-	// refused says that it does not take descriptors now: it has not seen yet that
-	// the peer before is gone.
+	// refused says that the peer takes no descriptors for now: it has not noticed yet
+	// that its last peer is gone.
 	refused atomic.Bool
-	// pair is where packets are sent; nil: in datagrams.
+	// pair is what packets are sent through; if nil, the datagram socket is.
 	pair atomic.Pointer[sockio.PollFile]
 
 	mu      sync.Mutex       // guards the fields below; held for a system call that does not block
-	file    *sockio.PollFile // what is received from
+	file    *sockio.PollFile // what packets are received from; nil: no pair
 	fd      int              // of file
 	greeted bool             // the peer has said hello
 }
 
-// offer makes a pair and sends the other half along with a frame, unless the
-// peer has had one. It returns what is left of packets.
+// offer makes a pair and sends one socket of it along with the first frame, unless the
+// peer has had an offer. It returns the packets that are left to send.
 func (d *direct) offer(packets []packet.Packet) []packet.Packet {
 	if len(packets) == 0 || packets[0].Offload.GSOType != virtio.GSONone || !d.offered.CompareAndSwap(false, true) {
 		return packets
@@ -65,26 +65,26 @@ func (d *direct) offer(packets []packet.Packet) []packet.Packet {
 	if err != nil {
 		unix.Close(pair[0])
 		if err == unix.EPERM {
-			d.refused.Store(true) // and once more a little later
+			d.refused.Store(true) // watch allows another offer a little later
 		} else {
 			d.offered.Store(false)
 		}
-		packets[0].Offload = virtio.Header{} // its checksum was made
+		packets[0].Offload = virtio.Header{} // its checksum is complete by now
 		return packets
 	}
 	d.take(pair[0], false)
 	return packets[1:]
 }
 
-// accept takes what may be the peer's offer.
+// accept takes a descriptor that the peer has sent, if it is an offer.
 func (d *direct) accept(fd int) {
 	if sockio.AcceptWhole(fd) {
 		d.take(fd, true)
 	}
 }
 
-// take owns a half of a pair, in place of one that may be there, and says hello.
-// The one that was offered it knows that the other understands.
+// take replaces the pair with a new one, which it owns, and sends hello. known says that
+// the peer is known to understand it, as it has made the offer.
 func (d *direct) take(fd int, known bool) {
 	sockio.GrowBuffers(fd, sockio.WholeBuffer)
 	if unix.Send(fd, hello, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) != nil {
@@ -107,11 +107,11 @@ func (d *direct) take(fd int, known bool) {
 	d.file, d.fd, d.greeted = &f, fd, false
 	if known {
 		d.pair.Store(&f)
-		sockio.RefuseRights(d.c.sock) // it has come
+		sockio.RefuseRights(d.c.sock) // there is one offer only
 	}
 }
 
-// drop gives the pair up: the peer has, or it was never one.
+// drop closes the pair.
 func (d *direct) drop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -121,7 +121,7 @@ func (d *direct) drop() {
 func (d *direct) dropLocked() {
 	d.pair.Store(nil)
 	if d.file != nil {
-		d.file.Close() // which also takes it from the epoll descriptor
+		d.file.Close() // also removes it from epoll
 		d.file = nil
 		if !d.c.role.second {
 			sockio.ExpectRights(d.c.sock)
@@ -129,8 +129,8 @@ func (d *direct) dropLocked() {
 	}
 }
 
-// receive receives packets from the pair, without blocking. EAGAIN says that
-// there are none, or there is no pair.
+// receive receives packets from the pair, without blocking. It returns EAGAIN if there are
+// no packets, or there is no pair.
 func (d *direct) receive(b *packet.Buffer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -150,7 +150,7 @@ func (d *direct) receive(b *packet.Buffer) error {
 		switch {
 		case !d.greeted:
 			if !bytes.Equal(g.Data, hello) {
-				d.dropLocked() // the end of the pair, or of those who know another hello
+				d.dropLocked() // the peer has closed it, or knows another hello
 				return nil
 			}
 			d.greeted = true

@@ -19,10 +19,9 @@ import (
 const (
 	// SecondSuffix is what the second opener adds to the path.
 	SecondSuffix = "+"
-	// MaxPTPPath is the longest path of which both names fit in a socket
-	// address.
+	// MaxPTPPath is the longest path of which both names fit into a socket address.
 	MaxPTPPath = 107 - len(SecondSuffix)
-	// MaxSeqpacketPTPPath leaves room for what a name has while it is made.
+	// MaxSeqpacketPTPPath leaves room for the suffix of a name that is being made.
 	MaxSeqpacketPTPPath = 107 - 17
 	// lookInterval is how often an end looks for its peer.
 	lookInterval = 200 * time.Millisecond
@@ -31,7 +30,7 @@ const (
 // takePTP takes one of the two roles and returns a socket that is bound to its
 // name, and connected to the other if there is one.
 func takePTP(path string) (*ptpRole, int, error) {
-	// Others may take and leave the names meanwhile; not for ever.
+	// Others may take and leave the names meanwhile, but not all the time.
 	for range 10 {
 		second := false
 		for _, p := range []*ptpRole{
@@ -51,7 +50,7 @@ func takePTP(path string) (*ptpRole, int, error) {
 				return nil, -1, err
 			}
 			if !used {
-				break // any more
+				break // not any more: once more from the first
 			}
 			second = p.second
 		}
@@ -62,13 +61,13 @@ func takePTP(path string) (*ptpRole, int, error) {
 	return nil, -1, fmt.Errorf("%s: others open and close it all the time: %w", path, unix.EADDRINUSE)
 }
 
-// A ptpRole is one role in a pair.
+// A ptpRole is the name of this end of a pair, and its peer's.
 type ptpRole struct {
 	own      string
 	second   bool   // own is path+
 	dev, ino uint64 // of own
 
-	mu        sync.Mutex // guards connecting
+	mu        sync.Mutex // guards connecting and the fields below
 	other     unix.SockaddrUnix
 	connected bool // to the peer, as far as this end knows
 }
@@ -83,8 +82,7 @@ func (p *ptpRole) bind() (int, error) {
 		sockio.RefuseRights(fd)
 	}
 	sockio.GrowBuffers(fd, sockio.SocketBuffer)
-	// The name gets the mode of the socket, so that there is no moment in
-	// which others may write to it.
+	// The name inherits the mode of the socket, so that others can never write to it.
 	err = os.NewSyscallError("fchmod", unix.Fchmod(fd, 0o700))
 	if err == nil {
 		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: p.own}))
@@ -97,15 +95,15 @@ func (p *ptpRole) bind() (int, error) {
 	return fd, nil
 }
 
-// unlink removes the name own, unless it has become that of another.
+// unlink removes the name, unless another socket has it by now.
 func (p *ptpRole) unlink() {
 	if dev, ino := sockio.Inode(p.own); dev == p.dev && ino == p.ino {
 		unix.Unlink(p.own)
 	}
 }
 
-// connect connects the socket to who has the other name now. If that is the
-// peer it has, nothing changes.
+// connect connects to the current owner of the peer path. If the socket is connected to
+// it already, nothing changes.
 func (p *ptpRole) connect(fd int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -118,16 +116,15 @@ func (p *ptpRole) connectLocked(fd int) error {
 	return err
 }
 
-// look connects the socket to a peer that has come, and lets one go that is
-// dead: as long as an end is connected, the kernel lets no other write to it,
-// and an opener of the C library gives up. An end that sends finds that out by
-// itself.
+// look connects the socket to a new peer, and disconnects it from a dead one: while it is
+// connected, the kernel lets no other peer write to it, and an opener of the C library
+// gives up. Senders notice a dead peer by themselves.
 func (p *ptpRole) look(fd int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.connectLocked(fd); err == unix.ENOENT || err == unix.ECONNREFUSED {
-		// To a dead one this fails and disconnects. One that lives must not get
-		// an empty datagram: vdens 0.2 takes it for the end of the network.
+		// Sending to a dead peer fails and disconnects. A live peer must not get an
+		// empty datagram: vdens 0.2 takes it for the end of the network.
 		unix.Send(fd, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	}
 }
@@ -137,28 +134,28 @@ func (p *ptpRole) reconnect(fd int, _ error) bool { return p.connect(fd) == nil 
 func (p *ptpRole) Empty(fd int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	// Connecting to the peer it has changes nothing; letting go of it would
-	// throw away the frames that wait.
+	// Connecting to the same peer again changes nothing; disconnecting from it would
+	// discard the frames in the queue.
 	if p.connectLocked(fd) != nil {
 		sockio.Disconnect(fd)
 	}
 }
 
-// A PTP is one end of a pair.
+// A PTP is one end of a pair of datagram sockets.
 type PTP struct {
 	datagramConn
 	role   *ptpRole
 	second bool
 	direct direct
 	sock   int // descriptor of file
-	// both is the epoll descriptor over the socket and the pair, with the number
-	// epoll. All that is received is received under its reference.
+	// both is the file of epoll, which watches the socket and the direct pair. All
+	// receiving holds a reference to it.
 	both  sockio.PollFile
 	epoll int
-	// pairs says that something came through the pair last, and turn counts calls:
-	// it must not starve the socket. Only Receive uses them.
+	// pairs says that the last packets came through the pair. round counts calls, so
+	// that the pair cannot starve the socket. Both are used by Receive alone.
 	pairs bool
-	turn  uint
+	round uint
 
 	stop chan struct{} // closed by Close
 	done chan struct{} // closed when watch has ended
@@ -166,7 +163,8 @@ type PTP struct {
 
 var _ packet.Transport = (*PTP)(nil)
 
-// OpenPTP opens an end of the pair with the absolute path.
+// OpenPTP opens an end of the pair with a path, which must be absolute: the process may
+// change its directory.
 func OpenPTP(path string) (*PTP, error) {
 	p, fd, err := takePTP(path)
 	if err != nil {
@@ -215,12 +213,12 @@ func newPTP(sock int, p *ptpRole) (_ *PTP, err error) {
 	return c, nil
 }
 
-// watchFD makes a descriptor one that Recv waits for.
+// watchFD adds a descriptor to those that RecvPackets waits for.
 func (c *PTP) watchFD(fd int) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(c.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}))
 }
 
-// watch looks for the peer now and then.
+// watch looks for the peer every lookInterval.
 func (c *PTP) watch() {
 	defer close(c.done)
 	tick := time.NewTicker(lookInterval)
@@ -247,8 +245,8 @@ func (c *PTP) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 
 // Receive implements [packet.Receiver].
 func (c *PTP) Receive(_ int, b *packet.Buffer) (bool, error) {
-	c.turn++
-	pair := c.pairs != (c.turn%16 == 0)
+	c.round++
+	pair := c.pairs != (c.round%16 == 0)
 	for empty := 0; !c.closing.Load(); {
 		var err error
 		if pair {
@@ -316,11 +314,11 @@ func (c *PTP) SendPackets(packets []packet.Packet, wait bool) error {
 
 // Refused implements [packet.Sending].
 func (c *PTP) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
-	c.direct.offered.Store(false) // the next peer has had none
+	c.direct.offered.Store(false) // the next peer has had no offer
 	return c.datagramConn.Refused(fd, s, frames, err)
 }
 
-// Close removes the name of the socket.
+// Close leaves the pair, and removes the name of this end.
 func (c *PTP) Close() error {
 	c.closing.Store(true)
 	close(c.stop)

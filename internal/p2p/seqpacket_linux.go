@@ -16,8 +16,8 @@ import (
 	"github.com/vdestack/vdestack/internal/teardown"
 )
 
-// adopted are the descriptors that plugs have taken over. A second owner would
-// close what has become something else by then.
+// adopted are the descriptors that were taken over. A second owner would close a file
+// that has got the number since.
 var adopted adoptions
 
 type adoptions struct {
@@ -44,7 +44,7 @@ func (a *adoptions) remove(fd int) {
 	delete(a.fds, fd)
 }
 
-// OpenSeqpacket takes over a descriptor that the process has.
+// OpenSeqpacket takes over a descriptor of the process, a connected SEQPACKET socket.
 func OpenSeqpacket(fd int) (*Seqpacket, error) {
 	if !adopted.add(fd) {
 		return nil, fmt.Errorf("descriptor %d is that of another plug", fd)
@@ -57,7 +57,8 @@ func OpenSeqpacket(fd int) (*Seqpacket, error) {
 	return &Seqpacket{fd: fd, link: seqpacketLink{file: file}}, nil
 }
 
-// adoptSeqpacket leaves alone what is no such socket.
+// adoptSeqpacket checks a descriptor and prepares it. It leaves anything but a connected
+// SEQPACKET socket as it is.
 func adoptSeqpacket(fd int) (sockio.PollFile, error) {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	switch {
@@ -84,14 +85,14 @@ func adoptSeqpacket(fd int) (sockio.PollFile, error) {
 	return file, err
 }
 
-// A seqpacketLink is a connected socket.
+// A seqpacketLink carries frames over a connected SEQPACKET socket.
 type seqpacketLink struct {
 	sockio.FrameCodec
 	file sockio.PollFile
-	dead atomic.Bool // sending has seen the end
+	dead atomic.Bool // sending has found the peer gone
 }
 
-// errHungUp is the end of a link.
+// errHungUp says that the peer of a link is gone.
 var errHungUp = fmt.Errorf("the peer has closed its end: %w", io.EOF)
 
 // Receive implements [packet.Receiver].
@@ -142,7 +143,7 @@ func (s *seqpacketLink) Refused(_ int, _ *packet.Sender, frames int, err error) 
 	return frames, false, nil
 }
 
-// A Seqpacket is a plug on one link, with which it ends.
+// A Seqpacket is a [packet.Transport] on a socket of the process. It ends with its peer.
 type Seqpacket struct {
 	link seqpacketLink
 	fd   int

@@ -17,13 +17,13 @@ import (
 	"github.com/vdestack/vdestack/internal/teardown"
 )
 
-// answerTimeout is how long an end waits for the other to say whether it takes it.
+// answerTimeout is how long an end waits for the answer of the listener.
 const answerTimeout = 2 * time.Second
 
-// A SeqpacketPTP is one end of a pair as versions of vdeplug after 4.0.1 have it: one
-// socket of the kind SEQPACKET. Who comes first listens on the path; who comes
-// second connects, and gets one byte in answer: 0, or the errno of a refusal. When
-// the listener goes, the other takes its place.
+// A SeqpacketPTP is one end of a pair as in versions of vdeplug after 4.0.1, with SEQPACKET
+// sockets. The first end listens on the path; the second connects, and is answered with
+// one byte: 0, or the errno of a refusal. When the listener leaves, the other end takes
+// its place.
 type SeqpacketPTP struct {
 	packet.Counters
 	path string
@@ -34,8 +34,8 @@ type SeqpacketPTP struct {
 	done    chan struct{} // closed when run has ended
 
 	mu       sync.Mutex // guards the fields below; never held across a system call that waits
-	changed  sync.Cond  // link or closed was set
-	link     *ptpLink   // to the peer; nil: there is none
+	changed  sync.Cond  // signals that link or closed was set
+	link     *ptpLink   // to the peer; nil: no peer
 	closed   bool
 	listener *ptpListener // nil: the other end listens
 }
@@ -43,10 +43,10 @@ type SeqpacketPTP struct {
 // A ptpLink is a connection to a peer.
 type ptpLink struct {
 	seqpacketLink
-	gone chan struct{} // closed when it is no more that of the plug
+	gone chan struct{} // closed by drop
 }
 
-// A ptpListener is the name of a pair.
+// A ptpListener is the socket that has the path of a pair.
 type ptpListener struct {
 	file     sockio.PollFile
 	path     string
@@ -55,7 +55,7 @@ type ptpListener struct {
 
 var _ packet.Transport = (*SeqpacketPTP)(nil)
 
-// OpenSeqpacketPTP opens an end of the pair with the absolute path.
+// OpenSeqpacketPTP opens an end of the pair with a path, which must be absolute.
 func OpenSeqpacketPTP(ctx context.Context, path string) (*SeqpacketPTP, error) {
 	listener, link, err := takeSeqpacketPTP(ctx, path)
 	if err != nil {
@@ -70,7 +70,7 @@ func OpenSeqpacketPTP(ctx context.Context, path string) (*SeqpacketPTP, error) {
 
 // takeSeqpacketPTP connects to the listener of a path, or becomes it.
 func takeSeqpacketPTP(ctx context.Context, path string) (*ptpListener, *ptpLink, error) {
-	// Others may take and leave the name meanwhile; not for ever.
+	// Others may take and leave the name meanwhile, but not all the time.
 	for range 10 {
 		link, err := connectPTP(ctx, path)
 		switch {
@@ -141,7 +141,7 @@ func (k *ptpLink) hungUp() (gone bool) {
 	return gone || closed != nil
 }
 
-// answer waits for the byte that says whether the listener takes the link.
+// answer waits for the answer of the listener.
 func (k *ptpLink) answer(ctx context.Context) error {
 	k.file.File.SetReadDeadline(time.Now().Add(answerTimeout))
 	stop := context.AfterFunc(ctx, k.file.Wake)
@@ -171,15 +171,15 @@ func (k *ptpLink) answer(ctx context.Context) error {
 	return nil
 }
 
-// listenPTP takes a path. EEXIST says that another has.
+// listenPTP listens on a path. The error is EEXIST if another has it.
 func listenPTP(path string) (*ptpListener, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	sockio.RefuseRights(fd) // and what it accepts
-	// A name that nobody listens on yet would be taken for a dead one: it gets its
-	// place when everything is ready, if that is free.
+	// A socket that does not listen yet would be taken for a dead one: it is made under
+	// another name, and linked to the path once it listens.
 	made := fmt.Sprintf("%s.%x", path, time.Now().UnixNano())
 	err = os.NewSyscallError("fchmod", unix.Fchmod(fd, 0o700))
 	if err == nil {
@@ -204,7 +204,7 @@ func listenPTP(path string) (*ptpListener, error) {
 	return l, nil
 }
 
-// unlink removes the name, unless it has become that of another.
+// unlink removes the path, unless another socket has it by now.
 func (l *ptpListener) unlink() {
 	if dev, ino := sockio.Inode(l.path); dev == l.dev && ino == l.ino {
 		unix.Unlink(l.path)
@@ -229,7 +229,7 @@ func (l *ptpListener) accept() (*ptpLink, error) {
 	return newPTPLink(fd)
 }
 
-// run looks for a peer whenever there is none.
+// run finds a peer whenever there is no link.
 func (c *SeqpacketPTP) run() {
 	defer close(c.done)
 	var called time.Time
@@ -247,7 +247,7 @@ func (c *SeqpacketPTP) run() {
 			case <-link.gone:
 			}
 		default:
-			select { // one that leaves at once is not called again and again
+			select { // do not call a peer that leaves at once again and again
 			case <-c.ctx.Done():
 			case <-time.After(lookInterval - time.Since(called)):
 			}
@@ -255,7 +255,7 @@ func (c *SeqpacketPTP) run() {
 			err = c.retake()
 		}
 		if err != nil {
-			select { // somebody else has the path, or there are no descriptors
+			select { // another has the path, or there are no descriptors
 			case <-c.ctx.Done():
 			case <-time.After(lookInterval):
 			}
@@ -263,7 +263,7 @@ func (c *SeqpacketPTP) run() {
 	}
 }
 
-// welcome waits for a peer, and takes it unless there is one.
+// welcome waits for a peer, and accepts it unless there is one already.
 func (c *SeqpacketPTP) welcome(l *ptpListener) error {
 	link, err := l.accept()
 	if err != nil {
@@ -272,7 +272,7 @@ func (c *SeqpacketPTP) welcome(l *ptpListener) error {
 	c.mu.Lock()
 	old := c.link
 	c.mu.Unlock()
-	if old != nil && old.hungUp() { // which nobody has seen who does not receive
+	if old != nil && old.hungUp() { // unnoticed, as nothing receives
 		c.drop(old)
 		old = nil
 	}
@@ -283,13 +283,13 @@ func (c *SeqpacketPTP) welcome(l *ptpListener) error {
 	link.file.Raw.Control(func(fd uintptr) { err = unix.Send(int(fd), answer, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) })
 	if old != nil || err != nil {
 		link.file.Close()
-		return nil // it has gone, or must
+		return nil // refused, or gone
 	}
 	c.take(nil, link)
 	return nil
 }
 
-// retake looks who has the path now, or takes it.
+// retake connects to the current owner of the path, or listens on it.
 func (c *SeqpacketPTP) retake() error {
 	listener, link, err := takeSeqpacketPTP(c.ctx, c.path)
 	if err == nil {
@@ -298,7 +298,7 @@ func (c *SeqpacketPTP) retake() error {
 	return err
 }
 
-// take owns what it is given, of which one is nil, unless the plug was closed.
+// take takes over a listener or a link; the other is nil. After Close, it closes it.
 func (c *SeqpacketPTP) take(listener *ptpListener, link *ptpLink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -316,7 +316,7 @@ func (c *SeqpacketPTP) take(listener *ptpListener, link *ptpLink) {
 	}
 }
 
-// drop gives a link up.
+// drop closes a link, unless that was done.
 func (c *SeqpacketPTP) drop(link *ptpLink) {
 	c.mu.Lock()
 	mine := c.link == link
@@ -331,7 +331,7 @@ func (c *SeqpacketPTP) drop(link *ptpLink) {
 	}
 }
 
-// count takes over the counts of a link.
+// count adds the counts of a link to those of the pair.
 func (c *SeqpacketPTP) count(link *ptpLink) {
 	recv, send := link.Dropped()
 	c.DroppedRecv.Add(recv)
@@ -350,7 +350,7 @@ func (c *SeqpacketPTP) Dropped() (recv, send uint64) {
 	return recv, send
 }
 
-// wait waits for a link; nil: the plug was closed.
+// wait waits for a link, and returns nil after Close.
 func (c *SeqpacketPTP) wait() *ptpLink {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -366,7 +366,7 @@ func (c *SeqpacketPTP) wait() *ptpLink {
 // RecvPackets implements [packet.Transport].
 func (c *SeqpacketPTP) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	for {
-		b.Release() // it may take long
+		b.Release() // while it waits
 		link := c.wait()
 		if link == nil {
 			return nil, net.ErrClosed
@@ -386,7 +386,7 @@ func (c *SeqpacketPTP) SendPackets(packets []packet.Packet, wait bool) error {
 	switch {
 	case c.closing.Load():
 		return net.ErrClosed
-	case link == nil: // nobody is there, as with a cable
+	case link == nil: // a cable without the other end
 		c.DropPackets(packets)
 		return nil
 	}
@@ -399,7 +399,7 @@ func (c *SeqpacketPTP) SendPackets(packets []packet.Packet, wait bool) error {
 	return nil
 }
 
-// Close removes the name of the socket, if it is that of this end.
+// Close leaves the pair, and removes the path if this end listens on it.
 func (c *SeqpacketPTP) Close() error {
 	c.closing.Store(true)
 	c.mu.Lock()

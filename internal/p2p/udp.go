@@ -10,13 +10,13 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
-// OpenUDP opens a cable from local to peer.
+// OpenUDP opens a cable over UDP from local to peer.
 func OpenUDP(ctx context.Context, local, peer Endpoint) (packet.Transport, error) {
 	pairs, err := resolveUDP(ctx, local, peer)
 	if err != nil {
 		return nil, err
 	}
-	// The first pair that this host can use; its error tells the most.
+	// Use the first pair that this host can; its error says the most.
 	for _, pair := range pairs {
 		c, dialErr := dialUDP(pair.local, pair.peer)
 		if dialErr == nil {
@@ -27,14 +27,15 @@ func OpenUDP(ctx context.Context, local, peer Endpoint) (packet.Transport, error
 	return nil, err
 }
 
-// A Endpoint is an address as it is written.
+// An Endpoint is an address as the user writes it. The host may be a name; empty means any
+// address. The port may be the name of a service; empty means any port.
 type Endpoint struct{ Host, Port string }
 
-// A udpPair is the resolved addresses of both ends, of one family.
+// A udpPair has the addresses of both ends, of one family.
 type udpPair struct{ local, peer netip.AddrPort }
 
-// resolveUDP finds the addresses that the names of both ends stand for, in the
-// order in which they are to be tried.
+// resolveUDP resolves both ends, and returns the pairs of addresses in the order in which
+// to try them.
 func resolveUDP(ctx context.Context, local, peer Endpoint) ([]udpPair, error) {
 	localPort, err := udpPort(ctx, local.Port)
 	if err != nil {

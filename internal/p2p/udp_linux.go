@@ -15,8 +15,8 @@ import (
 	"github.com/vdestack/vdestack/internal/sockio"
 )
 
-// dialUDP makes a socket on the address local that is connected to peer: the
-// kernel passes no packets of others.
+// dialUDP makes a socket on the address local that is connected to peer: the kernel drops
+// packets from others.
 func dialUDP(local, peer netip.AddrPort) (_ packet.Transport, err error) {
 	family := unix.AF_INET
 	if peer.Addr().Is6() {
@@ -43,10 +43,10 @@ func dialUDP(local, peer netip.AddrPort) (_ packet.Transport, err error) {
 	return c, nil
 }
 
-// A UDP is one end of a pair.
+// A UDP is one end of a cable over UDP.
 type UDP struct {
 	datagramConn
-	mu   sync.Mutex // guards addr, which connecting changes inside
+	mu   sync.Mutex // guards addr, in which Connect writes
 	addr unix.Sockaddr
 }
 
@@ -56,7 +56,7 @@ func (c *UDP) prepare(fd int, local, peer netip.AddrPort) error {
 	sockio.GrowBuffers(fd, sockio.SocketBuffer)
 	sockio.JoinUDP(fd)
 	if peer.Addr().Is6() {
-		// Leave the same port of IPv4 to others.
+		// Leave the same port of IPv4 free for others.
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
 			return os.NewSyscallError("setsockopt", err)
 		}
@@ -95,15 +95,15 @@ func socketAddr(a netip.AddrPort) (unix.Sockaddr, error) {
 	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port()), ZoneId: uint32(index)}, nil
 }
 
-// reconnect lets the kernel choose route and source address anew, unless the
-// error was only the peer's answer to an earlier packet that it has no plug.
+// reconnect has the kernel choose route and source address again. It need not if the
+// error is only the answer of the peer's host to an earlier packet, for a closed port.
 func (c *UDP) reconnect(fd int, err error) bool {
 	if err == unix.ECONNREFUSED {
 		return true
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	sockio.Disconnect(fd) // or the old source address is kept
+	sockio.Disconnect(fd) // otherwise the old source address stays
 	return unix.Connect(fd, c.addr) == nil
 }
 
