@@ -65,24 +65,13 @@ func mistakes(t *testing.T, dir string, table []mistake) {
 			}
 		})
 	}
-	noGoroutines(t, before)
+	netnstest.NoGoroutines(t, before)
 }
 
 // matches compares texts; … in want stands for any.
 func matches(got, want string) bool {
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(want), "…", ".+")
 	return regexp.MustCompile("(?s)^" + pattern + "$").MatchString(got)
-}
-
-// shortDir returns a directory with a short name, as local sockets need.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "vde")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
 }
 
 // opening and making return the errors of Open and New.
@@ -102,7 +91,7 @@ func ignoring(s *Stack, err error) error {
 }
 
 func TestLocatorErrors(t *testing.T) {
-	dir := shortDir(t)
+	dir := testenv.ShortDir(t)
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -138,7 +127,7 @@ func TestLocatorErrors(t *testing.T) {
 
 // TestSwitchErrors meets switches that are there, and do not take the plug.
 func TestSwitchErrors(t *testing.T) {
-	dir := shortDir(t)
+	dir := testenv.ShortDir(t)
 	listen := func(name string) net.Listener {
 		os.Mkdir(filepath.Join(dir, name), 0o700)
 		l, err := net.Listen("unix", filepath.Join(dir, name, "ctl"))

@@ -1,25 +1,12 @@
 package vdestack
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
-	"errors"
-	"fmt"
-	"io"
-	"net"
 	"net/netip"
-	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
-	"github.com/vdestack/vdestack/internal/testenv"
-	"github.com/vdestack/vdestack/vdeplug"
-	"golang.org/x/sys/unix"
 )
 
 // inUserSpace makes the networks mem:// of a test as a kernel without bridges
@@ -29,425 +16,29 @@ func inUserSpace(t testing.TB) {
 	t.Cleanup(func() { memnet.UserSpace.Store(false) })
 }
 
-// onNetworks runs a test on each kind of network that joins stacks of a process.
-func onNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
-	onKernelNetworks(t, test)
-	t.Run("mem in user space", func(t *testing.T) {
-		inUserSpace(t)
-		netnstest.NoLeaks(t)
-		test(t, "mem://"+t.Name())
-	})
+// TestUserSpace repeats tests of this package on mem:// in user space, whose
+// interfaces are TAPs with a pump. Package stack has more.
+func TestUserSpace(t *testing.T) {
+	inUserSpace(t)
+	for name, test := range map[string]func(*testing.T){
+		"Closed": TestClosed, "CloseBeside": TestCloseBeside, "CloseSockets": TestCloseSockets,
+	} {
+		t.Run(name, test)
+	}
 }
 
-// onKernelNetworks runs a test on those that the kernel switches.
-func onKernelNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
+// onNetworks runs a test on each kind of network that joins stacks of a process.
+func onNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
 	for _, scheme := range []string{"lan", "mem"} {
 		t.Run(scheme, func(t *testing.T) {
 			netnstest.NoLeaks(t)
 			test(t, scheme+"://"+t.Name())
 		})
 	}
-}
-
-// TestUserSpace repeats tests of this package on mem:// in user space, whose
-// interfaces are TAPs with a pump.
-func TestUserSpace(t *testing.T) {
-	inUserSpace(t)
-	for name, test := range map[string]func(*testing.T){
-		"OpenUsable": TestOpenUsable, "Closed": TestClosed, "Sysctl": TestSysctl, "Stats": TestStats, "Interfaces": TestInterfaces,
-		"CloseBeside": TestCloseBeside, "NewCancelled": TestNewCancelled, "CloseSockets": TestCloseSockets, "Neighbour": TestNeighbour,
-	} {
-		t.Run(name, test)
-	}
-}
-
-// A station is a plug that speaks UDP over IPv4, by broadcast.
-type station struct {
-	vdeplug.Conn
-	mac  net.HardwareAddr
-	addr netip.AddrPort
-}
-
-func newStation(t testing.TB, vnl string, number byte) *station {
-	t.Helper()
-	p, err := vdeplug.Open(vnl, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return &station{p, net.HardwareAddr{2, 0, 0, 0, 9, number}, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, number}), 7)}
-}
-
-// frame returns a broadcast datagram, with a VLAN tag if vlan is not 0.
-func (s *station) frame(vlan uint16, text string) []byte {
-	f := append([]byte{255, 255, 255, 255, 255, 255}, s.mac...)
-	if vlan != 0 {
-		f = binary.BigEndian.AppendUint16(f, unix.ETH_P_8021Q)
-		f = binary.BigEndian.AppendUint16(f, vlan)
-	}
-	f = append(f, 8, 0)
-	ip := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0}
-	binary.BigEndian.PutUint16(ip[2:], uint16(28+len(text)))
-	ip = append(append(ip, s.addr.Addr().AsSlice()...), 255, 255, 255, 255)
-	sum := uint32(0)
-	for i := 0; i < len(ip); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
-	}
-	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
-	f = append(f, ip...)
-	f = binary.BigEndian.AppendUint16(f, s.addr.Port())
-	f = binary.BigEndian.AppendUint16(f, 7)
-	f = binary.BigEndian.AppendUint16(f, uint16(8+len(text)))
-	return append(append(f, 0, 0), text...)
-}
-
-func (s *station) send(t testing.TB, vlan uint16, text string) {
-	t.Helper()
-	if err := s.Send(s.frame(vlan, text)); err != nil {
-		t.Error(err)
-	}
-}
-
-// want receives until a datagram with the text comes, and checks its VLAN.
-func (s *station) want(t testing.TB, vlan uint16, text string) {
-	t.Helper()
-	stop := time.AfterFunc(10*time.Second, func() { s.Close() })
-	defer stop.Stop()
-	buf := make([]byte, vdeplug.MaxFrame)
-	for {
-		n, err := s.Recv(buf)
-		if err != nil {
-			t.Fatalf("%q has not come: %v", text, err)
-		}
-		f := buf[:n]
-		if !bytes.HasSuffix(f, []byte(text)) {
-			continue
-		}
-		got := uint16(0)
-		if binary.BigEndian.Uint16(f[12:]) == unix.ETH_P_8021Q {
-			got = binary.BigEndian.Uint16(f[14:])
-		}
-		if got != vlan {
-			t.Errorf("%q came with VLAN %d, want %d", text, got, vlan)
-		}
-		return
-	}
-}
-
-// A speaker sends and receives broadcast datagrams in a stack.
-type speaker struct{ *net.UDPConn }
-
-func newSpeaker(t testing.TB, s *Stack) speaker {
-	t.Helper()
-	p, err := s.ListenPacket("udp4", ":7")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return speaker{p.(*net.UDPConn)}
-}
-
-func (s speaker) send(t testing.TB, to, text string) {
-	t.Helper()
-	if _, err := s.WriteToUDPAddrPort([]byte(text), netip.MustParseAddrPort(to)); err != nil {
-		t.Error(err)
-	}
-}
-
-func (s speaker) want(t testing.TB, text string) {
-	t.Helper()
-	s.SetReadDeadline(time.Now().Add(10 * time.Second))
-	buf := make([]byte, 1<<16)
-	for {
-		n, _, err := s.ReadFrom(buf)
-		if err != nil {
-			t.Fatalf("%q has not come: %v", text, err)
-		}
-		if string(buf[:n]) == text {
-			return
-		}
-	}
-}
-
-// TestFirstFrame sends a frame once, as soon as an interface or a plug is open.
-func TestFirstFrame(t *testing.T) {
-	onNetworks(t, func(t *testing.T, vnl string) {
-		plugs := strings.HasPrefix(vnl, "mem://")
-		for round := range 10 {
-			vnl := fmt.Sprint(vnl, round)
-			var p *station
-			if plugs && round%2 == 0 {
-				p = newStation(t, vnl, 9)
-			}
-			a := open(t, vnl, "10.0.0.1/24")
-			as := newSpeaker(t, a)
-			if p != nil {
-				p.send(t, 0, "plug to first")
-				as.want(t, "plug to first")
-			}
-			b := open(t, vnl, "10.0.0.2/24")
-			bs := newSpeaker(t, b)
-			bs.send(t, "10.0.0.255:7", "second to first")
-			as.want(t, "second to first")
-			as.send(t, "10.0.0.255:7", "first to second")
-			bs.want(t, "first to second")
-			if plugs && p == nil {
-				p = newStation(t, vnl, 9)
-				p.send(t, 0, "plug to both")
-				as.want(t, "plug to both")
-				bs.want(t, "plug to both")
-			}
-			if p != nil {
-				as.send(t, "10.0.0.255:7", "first to plug")
-				p.want(t, 0, "first to plug")
-			}
-			a.Close()
-			b.Close()
-			if p != nil {
-				p.Close()
-			}
-		}
-	})
-}
-
-// TestUplink has plugs come and go beside stacks.
-func TestUplink(t *testing.T) {
-	netnstest.NoLeaks(t)
-	vnl := "mem://" + t.Name()
-	a, b := open(t, vnl, "10.0.0.1/24"), open(t, vnl, "10.0.0.2/24")
-	as, bs := newSpeaker(t, a), newSpeaker(t, b)
-	for range 3 {
-		p, q := newStation(t, vnl, 8), newStation(t, vnl, 9)
-		p.send(t, 0, "to all")
-		as.want(t, "to all")
-		bs.want(t, "to all")
-		q.want(t, 0, "to all")
-		// The stacks know by now where p is.
-		as.send(t, "10.0.0.255:7", "all of you")
-		for _, s := range []*station{p, q} {
-			s.want(t, 0, "all of you")
-		}
-		bs.want(t, "all of you")
-		p.Close()
-		// What was sent before Close arrives.
-		for i := range 20 {
-			q.send(t, 0, fmt.Sprint("last ", i))
-		}
-		q.Close()
-		for i := range 20 {
-			as.want(t, fmt.Sprint("last ", i))
-		}
-		// Without plugs the network goes on.
-		as.send(t, "10.0.0.2:7", "still there")
-		bs.want(t, "still there")
-	}
-	// Two come and go while the stacks leave.
-	var wg sync.WaitGroup
-	for number := range byte(2) {
-		wg.Go(func() {
-			for range 20 {
-				p, err := vdeplug.Open(vnl, nil)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				p.Send(bytes.Repeat([]byte{0xff, 2, number}, 20))
-				p.Close()
-			}
-		})
-	}
-	a.Close()
-	b.Close()
-	wg.Wait()
-}
-
-// TestUplinkVLAN sends tagged frames both ways: the kernel keeps the tag beside
-// the packet.
-func TestUplinkVLAN(t *testing.T) {
-	netnstest.NoLeaks(t)
-	vnl := "mem://" + t.Name()
-	s := open(t, vnl, "10.0.0.1/24")
-	f, err := s.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	fd := int(f.Fd())
-	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
-	if err := errors.Join(
-		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: s.Stats().Interfaces[0].Index}),
-		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}),
-	); err != nil {
-		t.Fatal(err)
-	}
-	p := newStation(t, vnl, 9)
-	other := newStation(t, vnl, 8)
-	for _, vlan := range []uint16{0, 5, 7<<13 | 4094} {
-		for _, size := range []int{10, vdeplug.MaxMTU - 28} {
-			text := strings.Repeat("x", size) + fmt.Sprint(" to plug ", vlan)
-			text = text[len(text)-size:]
-			if size > 1000 {
-				if err := s.Run(t.Context(), fmt.Sprint("ip link set vde0 mtu ", vdeplug.MaxMTU)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if _, err := f.Write(other.frame(vlan, text)); err != nil {
-				t.Fatal(size, vlan, err)
-			}
-			p.want(t, vlan, text)
-		}
-		text := fmt.Sprint("to stack ", vlan)
-		p.send(t, vlan, text)
-		buf, oob := make([]byte, vdeplug.MaxFrame), make([]byte, 100)
-		for {
-			n, oobn, _, _, err := unix.Recvmsg(fd, buf, oob, 0)
-			if err != nil {
-				t.Fatalf("%q has not come: %v", text, err)
-			}
-			if !bytes.HasSuffix(buf[:n], []byte(text)) {
-				continue
-			}
-			messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-			if err != nil || len(messages) != 1 {
-				t.Fatal(messages, err)
-			}
-			// Of struct tpacket_auxdata.
-			if got := binary.NativeEndian.Uint16(messages[0].Data[16:]); got != vlan {
-				t.Errorf("%q came with VLAN %d", text, got)
-			}
-			break
-		}
-	}
-}
-
-// TestUplinkStream carries a stream between two networks that a cable of plugs
-// joins: the kernel's large packets become frames of the network's size, with
-// whole checksums.
-func TestUplinkStream(t *testing.T) {
-	for _, mtu := range []int{1500, 9216} {
-		for _, addr := range []string{"10.0.0.%d/24", "fc00::1:%d/64"} {
-			t.Run(fmt.Sprintf("%d %s", mtu, addr), func(t *testing.T) {
-				netnstest.NoLeaks(t)
-				var ends [2]vdeplug.Conn
-				var stacks [2]*Stack
-				for i := range ends {
-					vnl := fmt.Sprintf("mem://%s/%d", t.Name(), i)
-					s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu, Addrs: testenv.Prefixes(fmt.Sprintf(addr, i+1))}}})
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer s.Close()
-					stacks[i] = s
-					if ends[i], err = vdeplug.Open(vnl, nil); err != nil {
-						t.Fatal(err)
-					}
-				}
-				var cable sync.WaitGroup
-				for i := range ends {
-					cable.Go(func() {
-						frame := make([]byte, vdeplug.MaxFrame)
-						for {
-							n, err := ends[i].Recv(frame)
-							if err != nil {
-								return
-							}
-							if n > mtu+vdeplug.HeaderLen {
-								t.Errorf("frame of %d bytes", n)
-							}
-							ends[1-i].Send(frame[:n])
-						}
-					})
-				}
-				defer cable.Wait()
-				defer ends[0].Close()
-				defer ends[1].Close()
-				stream(t, stacks[0], stacks[1], netip.MustParsePrefix(fmt.Sprintf(addr, 1)).Addr(), 4<<20)
-			})
-		}
-	}
-}
-
-// stream sends bytes from one stack to the address of another, and compares.
-func stream(t testing.TB, server, client *Stack, addr netip.Addr, size int) {
-	t.Helper()
-	ln, err := server.Listen("tcp", netip.AddrPortFrom(addr, 0).String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	sent := make([]byte, size)
-	for i := range sent {
-		sent[i] = byte(i * i >> 8)
-	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() {
-		c, err := client.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Error(err)
-			ln.Close()
-			return
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(time.Minute))
-		if _, err := c.Write(sent); err != nil {
-			t.Error(err)
-		}
-	})
-	c, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(time.Minute))
-	sum := sha256.New()
-	if n, err := io.Copy(sum, c); err != nil || n != int64(size) {
-		t.Fatalf("%d bytes, %v", n, err)
-	}
-	if want := sha256.Sum256(sent); !bytes.Equal(sum.Sum(nil), want[:]) {
-		t.Error("the bytes are others")
-	}
-}
-
-// TestMixedMTU has interfaces of three sizes on a network.
-func TestMixedMTU(t *testing.T) {
-	onNetworks(t, func(t *testing.T, vnl string) {
-		var stacks []*Stack
-		for i, mtu := range []int{1280, 1500, vdeplug.MaxMTU, vdeplug.MaxMTU} {
-			s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu,
-				MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)}, Addrs: testenv.Prefixes(fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("fc00::1:%d/64", i+1))}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { s.Close() })
-			stacks = append(stacks, s)
-		}
-		for i, s := range stacks {
-			stream(t, s, stacks[(i+1)%len(stacks)], netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 1<<20)
-		}
-		// One frame of the largest size.
-		big := strings.Repeat("x", vdeplug.MaxMTU-28)
-		from, to := newSpeaker(t, stacks[2]), newSpeaker(t, stacks[3])
-		from.send(t, "10.0.0.4:7", big)
-		to.want(t, big)
-		if st := stacks[3].Stats().Interfaces[0]; st.RxBytes < vdeplug.MaxMTU || st.TxFrames == 0 || st.Err != nil {
-			t.Errorf("counters: %+v", st)
-		}
-		nl, err := stacks[1].RTNL()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nl.Close()
-		neighbours, err := nl.Neighbors()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, n := range neighbours {
-			if n.Addr == netip.MustParseAddr("10.0.0.1") && n.HardwareAddr.String() != "02:00:00:00:00:01" {
-				t.Errorf("neighbour %v has the address %v", n, n.HardwareAddr)
-			}
-		}
+	t.Run("mem in user space", func(t *testing.T) {
+		inUserSpace(t)
+		netnstest.NoLeaks(t)
+		test(t, "mem://"+t.Name())
 	})
 }
 
@@ -473,116 +64,16 @@ func TestMulticastBetween(t *testing.T) {
 				if _, err := out.Write([]byte(group + ifname)); err != nil {
 					t.Fatal(err)
 				}
-				speaker{in}.want(t, group+ifname)
+				in.SetReadDeadline(time.Now().Add(10 * time.Second))
+				buf := make([]byte, 100)
+				for got := ""; got != group+ifname; {
+					n, _, err := in.ReadFrom(buf)
+					if err != nil {
+						t.Fatalf("%q has not come: %v", group+ifname, err)
+					}
+					got = string(buf[:n])
+				}
 			}
 		}
-	})
-}
-
-// TestSeveral has a stack with several interfaces on a network, one of them down.
-func TestSeveral(t *testing.T) {
-	onNetworks(t, func(t *testing.T, vnl string) {
-		s, err := New(t.Context(), Config{Interfaces: []Interface{
-			{VNL: vnl, Addrs: testenv.Prefixes("10.0.0.1/24")}, {VNL: vnl, Addrs: testenv.Prefixes("10.1.0.1/24")}, {VNL: vnl, Addrs: testenv.Prefixes("10.2.0.1/24"), Down: true},
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		peer := open(t, vnl, "10.0.0.2/24", "10.1.0.2/24", "10.2.0.2/24")
-		ln, err := s.Listen("tcp", ":7")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		reach := func(addr string) error {
-			d := Dialer{Stack: peer, Dialer: net.Dialer{Timeout: 10 * time.Second}}
-			c, err := d.Dial("tcp", addr)
-			if err == nil {
-				c.Close()
-			}
-			return err
-		}
-		for _, addr := range []string{"10.0.0.1:7", "10.1.0.1:7"} {
-			if err := reach(addr); err != nil {
-				t.Error(err)
-			}
-		}
-		if st := s.Stats().Interfaces[2]; st.TxFrames != 0 || st.RxFrames != 0 {
-			t.Errorf("an interface that is down has counted %+v", st)
-		}
-		nl, err := s.RTNL()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nl.Close()
-		if err := nl.LinkSetUp(s.Stats().Interfaces[2].Index); err != nil {
-			t.Fatal(err)
-		}
-		if err := reach("10.2.0.1:7"); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-// TestCloseTells closes a stack: its peers get to know, and another takes its
-// place. A pump in user space has a few milliseconds for that, which are not
-// enough on every machine.
-func TestCloseTells(t *testing.T) {
-	onKernelNetworks(t, func(t *testing.T, vnl string) {
-		peer := open(t, vnl, "10.0.0.9/24")
-		for range 5 {
-			s := open(t, vnl, "10.0.0.1/24")
-			ln, err := s.Listen("tcp", "10.0.0.1:7")
-			if err != nil {
-				t.Fatal(err)
-			}
-			// The peer may still know the stack before.
-			if err := peer.Run(t.Context(), "ip neigh flush all"); err != nil {
-				t.Fatal(err)
-			}
-			c, err := peer.Dial("tcp", "10.0.0.1:7")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			accepted, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			// The namespace is alive as long as this is open.
-			defer accepted.Close()
-			before := s.Stats().Interfaces[0]
-			s.Close()
-			if after := s.Stats().Interfaces[0]; after.TxFrames < before.TxFrames || before.TxFrames == 0 || after.Err != nil {
-				t.Errorf("counters %+v, after Close %+v", before, after)
-			}
-			c.SetReadDeadline(time.Now().Add(10 * time.Second))
-			if _, err := c.Read(make([]byte, 1)); err != io.EOF && !errors.Is(err, syscall.ECONNRESET) {
-				t.Errorf("reading from a peer that was closed: %v", err)
-			}
-		}
-	})
-}
-
-// TestCloseLent closes a stack whose namespace somebody has: the interface is
-// gone when Close returns, and its name is free.
-func TestCloseLent(t *testing.T) {
-	onNetworks(t, func(t *testing.T, vnl string) {
-		s := open(t, vnl, "10.0.0.1/24")
-		peer := open(t, vnl, "10.0.0.2/24")
-		ns, err := s.NetNS()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ns.Close()
-		s.Close()
-		again, err := New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd()),
-			Interfaces: []Interface{{VNL: vnl, Addrs: testenv.Prefixes("10.0.0.1/24")}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer again.Close()
-		stream(t, again, peer, netip.MustParseAddr("10.0.0.1"), 1<<16)
 	})
 }

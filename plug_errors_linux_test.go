@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
@@ -87,7 +88,7 @@ func TestPlugErrors(t *testing.T) {
 // TestPlugFileErrors meets files, sockets and programs that are not what the
 // locator says.
 func TestPlugFileErrors(t *testing.T) {
-	dir := shortDir(t)
+	dir := testenv.ShortDir(t)
 	for name, text := range map[string]string{
 		"file": "hello\n", "long.vnl": strings.Repeat("x", 1<<17), "other.vnl": dir + "/file\n", "bad.vnl": "foo://x\n", "full/ctl": "",
 	} {

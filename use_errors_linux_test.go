@@ -165,7 +165,7 @@ func TestSocketErrors(t *testing.T) {
 }
 
 func TestCommandErrors(t *testing.T) {
-	dir := shortDir(t)
+	dir := testenv.ShortDir(t)
 	s := open(t, "")
 	for name, mode := range map[string]os.FileMode{"script": 0o700, "file": 0o600} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("hello"), mode); err != nil {
@@ -430,6 +430,7 @@ func TestNoStack(t *testing.T) {
 			{"Sysctl", func() error { return s.Sysctl("net.ipv4.ip_forward", "1") }, none},
 			{"Command", func() error { return s.Command(t.Context(), "true").Run() }, none},
 			{"Run", func() error { return s.Run(t.Context(), "true") }, `command ["true"]: ` + none},
+			{"Emulator", func() error { _, err := s.Emulator("vde0"); return err }, none},
 			{"Close", s.Close, none},
 			{"Dialer", func() error { _, err := d.Dial("tcp", target); return err }, `dial tcp: ` + none},
 			{"Dialer, unix", func() error { _, err := d.Dial("unix", target); return err }, `dial unix: ` + none},

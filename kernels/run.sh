@@ -38,7 +38,7 @@ modules=(tun veth bridge dummy macvlan vxlan 8021q tcp_diag udp_diag raw_diag in
 # what depends on the kernel, without what takes long where it is emulated.
 tests=(
 	"internal/netns ." "internal/rlimit ." "rtnl . WatchOverrun"
-	"vdeplug TAP|Mem|Cmd" "vdestack ."
+	"vdeplug TAP|Mem|Cmd" "vdestack ." "stack ."
 	"internal/test/lifecycle . Many|Crowd" "internal/test/permissions ."
 	"internal/test/conformance ECN|PacketInfo|DontFragment|GSO"
 )
@@ -53,8 +53,8 @@ must=(
 	"rtnl TestLinks" "rtnl TestAddrs" "rtnl TestRoutes" "rtnl TestWatch"
 	"vdeplug TestTAPConn root" "vdeplug TestMemConn" "vdeplug TestCmdKilled"
 	"vdestack TestConn" "vdestack TestUDP" "vdestack TestEscape" "vdestack TestOpen"
-	"vdestack TestHTTP" "vdestack TestInterfaces" "vdestack TestCommand"
-	"vdestack TestLAN" "vdestack TestCloseSockets" "vdestack TestCloseKillsCommands"
+	"vdestack TestHTTP" "vdestack TestCloseSockets" "stack TestInterfaces"
+	"stack TestCommand" "stack TestLAN" "stack TestCloseKillsCommands"
 )
 
 step() { printf '== %s (%ds)\n' "$*" $SECONDS; }

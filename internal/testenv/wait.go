@@ -3,6 +3,7 @@ package testenv
 import (
 	"bytes"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -60,4 +61,16 @@ func Addrs(list ...string) (as []netip.Addr) {
 		as = append(as, netip.MustParseAddr(s))
 	}
 	return as
+}
+
+// ShortDir returns a directory with a short name, as the paths of local sockets need.
+// It is removed at the end of the test.
+func ShortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "vde")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }

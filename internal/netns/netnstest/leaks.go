@@ -3,8 +3,11 @@ package netnstest
 
 import (
 	"maps"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/teardown"
@@ -33,6 +36,32 @@ func NoLeaks(t testing.TB) {
 			}
 		}
 	})
+}
+
+// NoGoroutines waits until there are no more goroutines than the given number.
+func NoGoroutines(t testing.TB, before int) {
+	t.Helper()
+	Settle()
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+		if time.Now().After(end) {
+			buf := make([]byte, 1<<16)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// Busy keeps what Close leaves for later from being done, until the function that
+// it returns is called, once or more.
+func Busy(t testing.TB) (release func()) {
+	t.Helper()
+	const more = 100 // than is done at once
+	blocked := make(chan bool)
+	for range more {
+		teardown.Go(func() { <-blocked })
+	}
+	release = sync.OnceFunc(func() { close(blocked); teardown.Wait() })
+	t.Cleanup(release)
+	return release
 }
 
 // kinds counts the open files by what they are.

@@ -1,4 +1,4 @@
-package vdestack
+package stack_test
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/stack"
 	"golang.org/x/sys/unix"
 )
 
@@ -203,36 +204,11 @@ func TestCommand(t *testing.T) {
 	})
 }
 
-func TestRun(t *testing.T) {
-	s := open(t, "mem://"+t.Name())
-	file := filepath.Join(t.TempDir(), "x")
-	if err := s.Run(t.Context(), "ip link set vde0 mtu 1300; touch '"+file+"'; true"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(file); err != nil {
-		t.Error(err)
-	}
-	err := s.Run(t.Context(), "true; sh -c 'exit 4'; rm '"+file+"'")
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(err.Error(), "exit 4") {
-		t.Errorf("got %v, want exit status 4", err)
-	}
-	if _, err := os.Stat(file); err != nil {
-		t.Errorf("a command after a failed one ran: %v", err)
-	}
-	if err := s.Run(t.Context(), ""); err != nil {
-		t.Errorf("no command: %v", err)
-	}
-	if err := s.Run(t.Context(), "echo 'unterminated"); err == nil {
-		t.Error("an unterminated quote is accepted")
-	}
-}
-
 // TestCloseKillsCommands closes a stack under commands, one of which left its
 // process group running.
 func TestCloseKillsCommands(t *testing.T) {
 	s := open(t, "")
-	start := func(script string) (*Cmd, io.Reader) {
+	start := func(script string) (*stack.Cmd, io.Reader) {
 		c := s.Command(context.Background(), "sh", "-c", script)
 		r, w, err := os.Pipe()
 		if err != nil {

@@ -1,4 +1,4 @@
-package vdestack
+package stack_test
 
 import (
 	"errors"
@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/netns"
@@ -16,20 +15,6 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
-
-// busy keeps what Close leaves for later from being done, until the function that
-// it returns is called, once or more.
-func busy(t *testing.T) (release func()) {
-	t.Helper()
-	const more = 100 // than is done at once
-	blocked := make(chan bool)
-	for range more {
-		teardown.Go(func() { <-blocked })
-	}
-	release = sync.OnceFunc(func() { close(blocked); teardown.Wait() })
-	t.Cleanup(release)
-	return release
-}
 
 // taps returns how many TAP interfaces the process has open.
 func taps(t *testing.T) (n int) {
@@ -52,8 +37,8 @@ func taps(t *testing.T) (n int) {
 // returned and the namespace makes no more sockets.
 func TestCloseReturns(t *testing.T) {
 	netnstest.NoLeaks(t)
-	dir := shortDir(t)
-	release := busy(t)
+	dir := testenv.ShortDir(t)
+	release := netnstest.Busy(t)
 	for i := range 3 {
 		path := filepath.Join(dir, fmt.Sprint(i))
 		s, err := Open("ptp://"+path, "10.0.0.1/24", "fc00::1:1/64")
@@ -67,6 +52,7 @@ func TestCloseReturns(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer ln.Close()
 		accepted := make(chan error)
 		go func() {
 			_, err := ln.Accept()
@@ -78,7 +64,7 @@ func TestCloseReturns(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-accepted; !errors.Is(err, net.ErrClosed) {
+		if err := <-accepted; !errors.Is(err, unix.EINVAL) {
 			t.Errorf("accept: %v", err)
 		}
 		if _, err := os.Stat(path); !os.IsNotExist(err) {
@@ -101,7 +87,7 @@ func TestCloseReturns(t *testing.T) {
 // later.
 func TestNewFailsAtOnce(t *testing.T) {
 	netnstest.NoLeaks(t)
-	release := busy(t)
+	release := netnstest.Busy(t)
 	_, err := New(t.Context(), Config{Interfaces: []Interface{
 		{VNL: "null://", Addrs: testenv.Prefixes("10.0.0.1/24")},
 		{VNL: "null://", Addrs: testenv.Prefixes("10.0.0.1/24"), Gateways: testenv.Addrs("10.9.9.9")},
@@ -120,7 +106,7 @@ func TestNewFailsAtOnce(t *testing.T) {
 // stays, and their names are taken again.
 func TestCloseLentPlug(t *testing.T) {
 	netnstest.NoLeaks(t)
-	busy(t)
+	netnstest.Busy(t)
 	s, err := Open("null://", "10.0.0.1/24")
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package vdestack
+package stack_test
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-package vdestack
+package stack_test
 
 import (
 	"bytes"
@@ -255,7 +255,7 @@ func TestReconnect(t *testing.T) {
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 			t.Run(tt.name+", "+sig.String(), func(t *testing.T) {
 				netnstest.NoLeaks(t)
-				dir := filepath.Join(shortDir(t), "net")
+				dir := filepath.Join(testenv.ShortDir(t), "net")
 				r := tt.make(t, dir)
 				from, log := openLogged(t, r.from, "10.0.0.1/24")
 				to, _ := openLogged(t, r.to, "10.0.0.2/24")
@@ -327,7 +327,7 @@ func killCommands(t *testing.T, dir string) {
 // TestReconnectCommand kills the command of a network itself.
 func TestReconnectCommand(t *testing.T) {
 	netnstest.NoLeaks(t)
-	dir := filepath.Join(shortDir(t), "net")
+	dir := filepath.Join(testenv.ShortDir(t), "net")
 	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
 	awaitSwitch(t, dir)
 	from, _ := openLogged(t, "="+plugCommand(t, dir), "10.0.0.1/24")
@@ -359,7 +359,7 @@ func TestReconnectCommand(t *testing.T) {
 // TestReconnectNever has networks that cannot come back, or are not to.
 func TestReconnectNever(t *testing.T) {
 	netnstest.NoLeaks(t)
-	dir := filepath.Join(shortDir(t), "net")
+	dir := filepath.Join(testenv.ShortDir(t), "net")
 	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
 	awaitSwitch(t, dir)
 
@@ -421,7 +421,7 @@ func TestReconnectNever(t *testing.T) {
 // TestReconnectClose closes stacks whose networks are gone.
 func TestReconnectClose(t *testing.T) {
 	netnstest.NoLeaks(t)
-	dir := filepath.Join(shortDir(t), "net")
+	dir := filepath.Join(testenv.ShortDir(t), "net")
 	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
 	awaitSwitch(t, dir)
 	var stacks []*Stack

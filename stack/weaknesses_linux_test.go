@@ -1,4 +1,4 @@
-package vdestack
+package stack_test
 
 import (
 	"context"
@@ -205,7 +205,7 @@ func startSwitch(t *testing.T, path string) (end func()) {
 // TestSwitchGone kills the switch under a stack.
 func TestSwitchGone(t *testing.T) {
 	netnstest.NoLeaks(t)
-	path := filepath.Join(shortDir(t), "switch")
+	path := filepath.Join(testenv.ShortDir(t), "switch")
 	end := startSwitch(t, path)
 	s := open(t, path, "10.0.0.1/24")
 	peer := open(t, path, "10.0.0.2/24")
@@ -224,7 +224,7 @@ func TestSwitchGone(t *testing.T) {
 // left, neither descriptors nor processes, dead or alive.
 func TestPlugsLeave(t *testing.T) {
 	netnstest.NoLeaks(t)
-	dir := shortDir(t)
+	dir := testenv.ShortDir(t)
 	end := startSwitch(t, filepath.Join(dir, "switch"))
 	defer end()
 	pids := filepath.Join(dir, "pids")

@@ -1,0 +1,91 @@
+package stack_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/vdestack/vdestack/stack"
+)
+
+type (
+	Config         = stack.Config
+	Interface      = stack.Interface
+	InterfaceStats = stack.InterfaceStats
+	DNS            = stack.DNS
+	Bind           = stack.Bind
+)
+
+// A Stack is a stack with the calls of package net that the tests use.
+type Stack struct{ *stack.Stack }
+
+// New makes a stack.
+func New(ctx context.Context, cfg Config) (*Stack, error) {
+	s, err := stack.New(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Stack{s}, nil
+}
+
+// Open makes a stack with an interface on the network, or without a network one with
+// loopback only.
+func Open(vnl string, prefixes ...string) (*Stack, error) {
+	var cfg Config
+	if vnl != "" {
+		i := Interface{VNL: vnl}
+		for _, p := range prefixes {
+			i.Addrs = append(i.Addrs, netip.MustParsePrefix(p))
+		}
+		cfg.Interfaces = []Interface{i}
+	}
+	return New(context.Background(), cfg)
+}
+
+func (s *Stack) Dial(network, address string) (net.Conn, error) {
+	return s.DialContext(context.Background(), network, address)
+}
+
+func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{Control: s.Control}
+	return d.DialContext(ctx, network, address)
+}
+
+func (s *Stack) Listen(network, address string) (net.Listener, error) {
+	lc := net.ListenConfig{Control: s.Control}
+	return lc.Listen(context.Background(), network, address)
+}
+
+func (s *Stack) ListenPacket(network, address string) (net.PacketConn, error) {
+	lc := net.ListenConfig{Control: s.Control}
+	return lc.ListenPacket(context.Background(), network, address)
+}
+
+// Run executes commands of the shell.
+func (s *Stack) Run(ctx context.Context, commands string) error {
+	return s.Command(ctx, "sh", "-ec", commands).Run()
+}
+
+// open opens a stack for the length of the test.
+func open(t testing.TB, vnl string, prefixes ...string) *Stack {
+	t.Helper()
+	s, err := Open(vnl, prefixes...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// pair opens the stacks 10.0.0.1, fc00::1:1 and 10.0.0.2, fc00::1:2 on a
+// network of their own.
+func pair(t testing.TB) (a, b *Stack) {
+	t.Helper()
+	vnl := "mem://" + t.Name()
+	return open(t, vnl, "10.0.0.1/24", "fc00::1:1/64"), open(t, vnl, "10.0.0.2/24", "fc00::1:2/64")
+}
