@@ -22,27 +22,26 @@ func init() {
 	})
 }
 
-// openAGNO encrypts the frames of a network with a key that all its stations
-// have:
+// openAGNO encrypts the frames of a network with a key that its stations share:
 //
 //	agno://[keyfile][[ethtype=TYPE]]{network}
 //
-// The key file begins with "/" or "~"; by default it is ~/.vde_agno_key. Its
-// hexadecimal digits, at least two, are the key, 32 of them at most; what is
-// missing is zero. All other bytes of it mean nothing.
+// The path of the key file begins with "/" or "~"; by default it is ~/.vde_agno_key.
+// The hexadecimal digits in the file are the key: at least two, and at most 32. Missing
+// digits are 0, and all other bytes are ignored.
 //
-//   - ethtype is the type that frames have in the network: a6de by default; ipv4
-//     or ipv6; copy, that of the frame inside; rand, another for each; or a number
-//     from 0x600 to 0xfffe. Stations need not have the same.
+//   - ethtype is the type of frames in the network: a6de by default; ipv4 or ipv6;
+//     copy, the type of the frame inside; rand, another for each frame; or a number
+//     from 0x600 to 0xfffe. Stations may use different types.
 //
 // Addresses are sent in clear, the rest with AES-128. Nothing protects the payload
-// from being changed, and what was recorded can be sent again for three seconds;
-// so much may the clocks differ too. It keeps networks apart and curious readers
-// out, and is no VPN.
+// from being changed. Recorded frames can be replayed for three seconds, which is also
+// how much clocks may differ. It keeps networks apart and curious readers out, but is
+// not a VPN.
 //
-// Frames become 16 to 31 bytes longer: an MTU of 1469 at the plug fits all into a
-// network of Ethernet. The C program takes an upper-case A in a key file for
-// another digit; write the key in lower case.
+// Frames become 16 to 31 bytes longer: with an MTU of 1469 at the plug, all fit into
+// Ethernet. The C program reads an upper-case A in a key file as another digit; write
+// the key in lower case.
 func openAGNO(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	cfg, vnl, err := parseAGNO(l)
 	if err != nil {

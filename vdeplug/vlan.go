@@ -28,22 +28,22 @@ func init() {
 //
 //	vlan://[number][/untag=N][/tag=LIST][/trunk][/qinq]{network}
 //
-// The plug's frames without a tag are those of VLAN number in the network; by
-// default, or with 0, they have no tag there either.
+// The plug's untagged frames have the tag of VLAN number in the network; by default,
+// or with 0, they are untagged there, too.
 //
-//   - untag, or u, is the VLAN whose frames have no tag in the network, and are
-//     tagged with this number at the plug. By default there is none.
+//   - untag, or u, is the VLAN whose frames are untagged in the network, and tagged
+//     with this number at the plug. By default there is none.
 //   - tag, or t, is a list of VLANs whose frames are tagged on both sides: numbers,
 //     or A-B for VLAN A at the plug and B in the network, separated by colons or
 //     points.
-//   - trunk, or x, lets all other VLANs pass as they are, but for 0, 1 and 4095.
-//   - qinq, ad or q is for tags of IEEE 802.1ad. Frames with other tags count as
-//     untagged: that is how one VLAN carries VLANs.
+//   - trunk, or x, passes all other VLANs unchanged, except 0, 1 and 4095.
+//   - qinq, ad or q selects tags of IEEE 802.1ad. Frames with other tags count as
+//     untagged, so that one VLAN can carry VLANs.
 //
-// All other frames are dropped. The priority in a tag is not kept. Frames with a
-// tag are four bytes longer: a network that does not carry them needs an MTU of
-// 1496 at the plug. vde_switch drops frames with a tag unless its ports are in the
-// VLAN (vlan/create and vlan/addport of its console).
+// All other frames are dropped. The priority in a tag is not kept. Tagged frames are
+// four bytes longer: a network that does not carry them needs an MTU of 1496 at the
+// plug. vde_switch drops tagged frames unless its ports are in the VLAN (vlan/create
+// and vlan/addport on its console).
 func openVLAN(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	cfg, vnl, err := parseVLAN(l)
 	if err != nil {
@@ -92,18 +92,6 @@ func parseVLAN(l Locator) (cfg transform.VLANConfig, inner string, err error) {
 		"qinq": ad, "ad": ad, "q": ad,
 	})
 	return cfg, inner, err
-}
-
-// once is for an option that has several names.
-func once(set func(string, bool) error) func(string, bool) error {
-	done := false
-	return func(value string, has bool) error {
-		if done {
-			return errors.New("it is set already by another name")
-		}
-		done = true
-		return set(value, has)
-	}
 }
 
 // vlanNumber reads a decimal number, or one that begins with 0x or 0.

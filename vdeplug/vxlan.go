@@ -32,15 +32,15 @@ const (
 	maxRemotes = 1024
 )
 
-// openVXLAN opens a network of VXLAN (RFC 7348), as those of the kernel's vxlan
-// interfaces and of switches:
+// openVXLAN opens a VXLAN network (RFC 7348), such as those of the kernel's vxlan
+// interfaces and of hardware switches:
 //
 //	vxlan://[group][/port=P][/vni=N][/remote=ADDR,ADDR…][/ttl=N][/v4][/v6]
 //	        [/if=NAME][/bind=ADDR][/rcvbuf=BYTES][/hashsize=N][/expiretime=SECONDS]
 //
 // All endpoints with the same VNI, on the same port, are on one network. Frames
-// to unknown stations go to the group or to all remotes, others to the endpoint
-// that the station was heard from.
+// for unknown stations go to the group or to all remotes, others to the endpoint
+// of the station.
 //
 //   - group is a multicast address or the name of one, 239.0.0.1 by default,
 //     ff05:56de::1 with v6.
@@ -49,26 +49,26 @@ const (
 //   - vni is the number of the network, 0 to 16777215, 1 by default.
 //   - remote are the addresses or names of other endpoints, separated by commas,
 //     in place of a group. The endpoint itself may be one of them, so that the
-//     list can be the same on all hosts. Frames of others are accepted too, and
-//     answered.
-//   - ttl limits how many routers a packet to the group passes, 1 by default.
-//   - v4 and v6 restrict what a name may mean.
+//     list can be the same on all hosts. Frames from other endpoints are
+//     accepted, too, and answered.
+//   - ttl is the time to live of packets to the group, 1 by default.
+//   - v4 and v6 restrict names to IPv4 or IPv6 addresses.
 //   - if is the network interface of the group; by default the routing table
 //     decides.
 //   - bind is the local address that packets leave from and are received at.
-//   - rcvbuf is the size of the receive buffer for unicast in bytes, with k, M
-//     or G behind it for more.
-//   - hashsize is how many stations are remembered, 1024 by default; 0 sends
-//     everything to the group or to all remotes.
+//   - rcvbuf is the size of the receive buffer for unicast, in bytes or with k,
+//     M or G.
+//   - hashsize is how many stations are remembered, 1024 by default; with 0,
+//     everything goes to the group or to all remotes.
 //   - expiretime is for how many seconds, 128 by default.
 //
 // Nothing is encrypted, and whoever can send to the port can send frames.
-// Packets larger than the network's MTU travel in fragments, which not every
-// endpoint in hardware accepts; an MTU of 1450 (1430 with IPv6) in the virtual
-// network avoids them on Ethernet.
+// Packets larger than the network's MTU are fragmented, which not every hardware
+// endpoint accepts; on Ethernet, an MTU of 1450 (1430 with IPv6) in the virtual
+// network avoids that.
 //
 // The plug of vdeplug 4.0.1 loses each frame for a station that it knows. With
-// vxlan:///hashsize=0 there, it sends all to the group.
+// vxlan:///hashsize=0 there, it sends everything to the group.
 func openVXLAN(ctx context.Context, l Locator, _ *Options) (Conn, error) {
 	cfg, err := parseVXLAN(ctx, l)
 	if err != nil {
@@ -116,8 +116,7 @@ func parseVXLAN(ctx context.Context, l Locator) (vxlan.Config, error) {
 	return o.config(o.Remotes[0].Addr())
 }
 
-// findRemotes looks up a list of endpoints. Those after the first are of its
-// family.
+// findRemotes looks up a list of endpoints. All have the address family of the first.
 func (o *vxvdeOptions) findRemotes(ctx context.Context, list string) error {
 	network := o.network()
 	for host := range strings.SplitSeq(list, ",") {

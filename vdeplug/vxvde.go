@@ -2,10 +2,15 @@ package vdeplug
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
+	"strconv"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
@@ -31,34 +36,33 @@ const vxvdePort = 14789
 //	        [/bind=ADDR][/rcvbuf=BYTES][/hashsize=N][/expiretime=SECONDS]
 //
 // All endpoints with the same group, port and VNI are on one network. Frames
-// to unknown stations go to the group, others to the endpoint that the station
-// was heard from.
+// for unknown stations go to the group, others to the endpoint of the station.
 //
 //   - group is a multicast address or the name of one, 239.0.0.1 by default,
 //     ff05:56de::1 with v6.
 //   - port is the UDP port of the group, a number or the name of a service,
 //     14789 by default.
 //   - vni is the number of the network in the packets, 0 to 16777215, or a
-//     group of users that stands for its gid; without a value the effective
-//     group. 1 by default, or the gid of grp.
-//   - grp is a gid or a group of users (without a value the effective group)
-//     that has a network of its own: the last three bytes of the group's
-//     address and the VNI become the gid.
-//   - ttl limits how many routers a packet passes, 1 by default. It counts for
-//     all IPv4 packets and IPv6 multicast; IPv6 unicast has the system's limit.
-//   - v4 and v6 restrict what a name may mean.
+//     group of users, whose gid it is; without a value, the effective group. 1
+//     by default, or the gid of grp.
+//   - grp is a gid or a group of users (without a value, the effective group)
+//     that has a network of its own: the last three bytes of the address of the
+//     multicast group, and the VNI, become the gid.
+//   - ttl is the time to live of packets, 1 by default. It applies to all IPv4
+//     packets and IPv6 multicast; IPv6 unicast has the system's limit.
+//   - v4 and v6 restrict names to IPv4 or IPv6 addresses.
 //   - if is the network interface of the group; by default the routing table
 //     decides.
 //   - bind is the local address that packets leave from.
-//   - rcvbuf is the size of the receive buffer for unicast in bytes, with k, M
-//     or G behind it for more.
-//   - hashsize is how many stations are remembered, 1024 by default; 0 sends
-//     everything to the group.
+//   - rcvbuf is the size of the receive buffer for unicast, in bytes or with k,
+//     M or G.
+//   - hashsize is how many stations are remembered, 1024 by default; with 0,
+//     everything goes to the group.
 //   - expiretime is for how many seconds, 128 by default.
 //
 // Nothing is encrypted, and whoever can send to the group can send frames.
-// Packets larger than the network's MTU travel in fragments; an MTU of 1450
-// (1430 with IPv6) in the virtual network avoids them on Ethernet.
+// Packets larger than the network's MTU are fragmented; on Ethernet, an MTU of
+// 1450 (1430 with IPv6) in the virtual network avoids that.
 func openVXVDE(ctx context.Context, l Locator, _ *Options) (Conn, error) {
 	cfg, err := parseVXVDE(ctx, l)
 	if err != nil {
@@ -117,7 +121,7 @@ func parseVXVDE(ctx context.Context, l Locator) (vxlan.Config, error) {
 	return o.config(addr)
 }
 
-// vxvdeOptions are what vxvde and vxlan have in common.
+// vxvdeOptions are the options of vxvde and vxlan.
 type vxvdeOptions struct {
 	vxlan.Config
 	port    uint16
@@ -133,9 +137,9 @@ func newVXVDEOptions(port uint16) *vxvdeOptions {
 	}
 }
 
-// vxvdeCommon describes the options of allowed, but for port.
+// vxvdeCommon describes the options of allowed, except for port.
 var vxvdeCommon = []Option{
-	{Name: "ttl", Value: "N", Default: "1", About: "routers that a packet to the group passes, and one"},
+	{Name: "ttl", Value: "N", Default: "1", About: "time to live of packets to the group"},
 	{Name: "v4", About: "names stand for IPv4 addresses"},
 	{Name: "v6", About: "names stand for IPv6 addresses"},
 	{Name: "if", Value: "NAME", About: "interface of the group; by default the routing table decides"},
@@ -162,7 +166,7 @@ func (o *vxvdeOptions) allowed(ctx context.Context) map[string]func(string, bool
 	}
 }
 
-// network returns the families that a name may stand for.
+// network returns the address families of names.
 func (o *vxvdeOptions) network() string {
 	switch {
 	case o.v4 && !o.v6:
@@ -173,7 +177,7 @@ func (o *vxvdeOptions) network() string {
 	return "ip"
 }
 
-// findGroup returns the address of the group that a locator gives as host.
+// findGroup returns the address of the group with the name or address host.
 func (o *vxvdeOptions) findGroup(ctx context.Context, host string) (netip.Addr, error) {
 	if host == "" {
 		if host = "239.0.0.1"; o.v6 {
@@ -193,7 +197,7 @@ func (o *vxvdeOptions) findGroup(ctx context.Context, host string) (netip.Addr, 
 	return addr, nil
 }
 
-// config returns what the options say for a network with the address.
+// config returns the configuration for a network with a group or remote of this address.
 func (o *vxvdeOptions) config(addr netip.Addr) (_ vxlan.Config, err error) {
 	if o.Bind, err = o.takeZone(o.Bind, "bind"); err != nil {
 		return vxlan.Config{}, err
@@ -229,4 +233,55 @@ func withGID(a netip.Addr, gid int) netip.Addr {
 	b[n-3], b[n-2], b[n-1] = byte(gid>>16), byte(gid>>8), byte(gid)
 	a, _ = netip.AddrFromSlice(b)
 	return a
+}
+
+// lookupMulticast returns the multicast address that host is or names. network
+// is "ip", "ip4" or "ip6".
+func lookupMulticast(ctx context.Context, network, host string) (netip.Addr, error) {
+	addrs := make([]netip.Addr, 1)
+	var err error
+	if addrs[0], err = netip.ParseAddr(host); err != nil {
+		if addrs, err = net.DefaultResolver.LookupNetIP(ctx, network, host); err != nil {
+			return netip.Addr{}, fmt.Errorf("group %q: %w", host, err)
+		}
+	}
+	for _, a := range addrs {
+		a = a.Unmap()
+		switch {
+		case network == "ip4" && !a.Is4() || network == "ip6" && !a.Is6():
+			err = fmt.Errorf("group %q: %s is not of the family that option \"v%s\" says", host, a, network[2:])
+		case !a.IsMulticast():
+			err = fmt.Errorf("group %q: %s is no multicast address (224.0.0.0 to 239.255.255.255, or ff00::/8)", host, a)
+		default:
+			return a, nil
+		}
+	}
+	return netip.Addr{}, err
+}
+
+func lookupPort(ctx context.Context, name string) (uint16, error) {
+	port, err := strconv.Atoi(name)
+	if err != nil && name != "" {
+		port, err = net.DefaultResolver.LookupPort(ctx, "udp", name)
+	}
+	if err != nil || port < 1 || port > 65535 {
+		return 0, errors.New("must be a port from 1 to 65535 or the name of a UDP service")
+	}
+	return uint16(port), nil
+}
+
+// lookupGID returns the number of a network that belongs to a group of users:
+// a decimal number or a group's name. Empty is the effective group.
+func lookupGID(ctx context.Context, name string) (int, error) {
+	gid := os.Getegid()
+	if name != "" {
+		var err error
+		if gid, err = sockio.GroupID(ctx, name); err != nil {
+			return 0, err
+		}
+	}
+	if gid < 0 || gid > vxlan.MaxVNI {
+		return 0, fmt.Errorf("%d does not fit in 24 bits (at most %d)", gid, vxlan.MaxVNI)
+	}
+	return gid, nil
 }
