@@ -31,9 +31,17 @@ func cpuTime() time.Duration {
 }
 
 // resident returns the memory of the program that is in use, in bytes: without what
-// was garbage, which the runtime gives back to the system when it has the time.
+// was garbage, which the runtime gives back to the system when it has the time. The
+// race detector has a shadow of all memory that was ever used and gives nothing back,
+// so with it only Go's own memory counts.
 func resident() int {
+	runtime.GC() // a pool keeps what is in it for one more
 	debug.FreeOSMemory()
+	if raceEnabled {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int(m.Sys - m.HeapReleased)
+	}
 	kib, err := strconv.Atoi(strings.TrimSuffix(status("self", "VmRSS"), " kB"))
 	check(err)
 	return kib << 10
