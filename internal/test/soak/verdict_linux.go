@@ -86,8 +86,8 @@ var errnos = []error{
 	// Accept on a listener of a bare hook that was shut down; a packet to an
 	// IPv6 neighbour for which the table has no room, and to one of IPv4.
 	unix.EINVAL, unix.ENOBUFS,
-	// The directory of a switch that is gone.
-	unix.ENOENT,
+	// The directory of a switch that is gone, and the vde_plug that was on it.
+	unix.ENOENT, unix.ESRCH,
 }
 
 // excused reports whether err is one that a closed stack or a cut network
