@@ -12,6 +12,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/p2p"
 	"github.com/vdestack/vdestack/internal/transform"
+	"github.com/vdestack/vdestack/internal/vdeproto"
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
@@ -31,7 +32,7 @@ func FuzzOptions(f *testing.F) {
 			return
 		}
 		if cfg, err := parseVDE(l); err == nil {
-			if cfg.port < anyPort || cfg.port > maxPort || cfg.mode < -1 || cfg.mode > 0o777 || strings.Contains(cfg.portgroup, "/") {
+			if cfg.Port < vdeproto.AnyPort || cfg.Port > vdeproto.MaxPort || cfg.Mode < -1 || cfg.Mode > 0o777 || strings.Contains(cfg.PortGroup, "/") {
 				t.Errorf("%q: %+v", vnl, cfg)
 			}
 		}
@@ -63,7 +64,7 @@ func FuzzOptions(f *testing.F) {
 			}
 		}
 		if cfg, err := parseSwitch(l); err == nil {
-			if cfg.mode&^0o666 != 0 || cfg.dirMode&^0o7777 != 0 || cfg.dirMode&0o2700 != 0o2700 || cfg.stations < 0 || cfg.stations > 1<<20 || cfg.expire <= 0 {
+			if cfg.Mode&^0o666 != 0 || cfg.DirMode&^0o7777 != 0 || cfg.DirMode&0o2700 != 0o2700 || cfg.Stations < 0 || cfg.Stations > 1<<20 || cfg.Expire <= 0 {
 				t.Errorf("%q: %+v", vnl, cfg)
 			}
 		}

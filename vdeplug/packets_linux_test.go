@@ -70,7 +70,7 @@ var packetPairs = []struct {
 		return a, openTest(t, dir)
 	}},
 	{"switch datagrams", func(t *testing.T) (a, b Conn) {
-		setWhole(t, false)
+		setGSO(t, false)
 		_, dir := serve(t, "switch", "")
 		return openTest(t, dir), openTest(t, dir)
 	}},

@@ -5,53 +5,17 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
-	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vdestack/vdestack/internal/fabric"
 	"github.com/vdestack/vdestack/internal/p2p"
-	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
-	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
-
-// eachKernel runs a test with SO_PASSRIGHTS, if the kernel has it, and without, as
-// before Linux 6.16.
-func eachKernel(t *testing.T, test func(t *testing.T, refuses bool)) {
-	t.Run("new", func(t *testing.T) {
-		pair := socketpair(t, unix.SOCK_DGRAM)
-		if !sockio.RefuseRights(pair[0]) {
-			t.Skip("needs SO_PASSRIGHTS (Linux 6.16)")
-		}
-		test(t, true)
-	})
-	t.Run("old", func(t *testing.T) {
-		sockio.WithoutPassRights.Store(true)
-		t.Cleanup(func() { sockio.WithoutPassRights.Store(false) })
-		test(t, false)
-	})
-}
-
-func socketpair(t testing.TB, kind int) [2]int {
-	t.Helper()
-	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		unix.Close(pair[0])
-		unix.Close(pair[1])
-	})
-	return pair
-}
 
 // sendRights sends a message with descriptors, and closes them.
 func sendRights(fd int, message []byte, rights ...int) error {
@@ -60,24 +24,6 @@ func sendRights(fd int, message []byte, rights ...int) error {
 		unix.Close(r)
 	}
 	return err
-}
-
-func devNull(t *testing.T) int {
-	t.Helper()
-	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fd
-}
-
-// received waits until all that a socket has sent is received.
-func received(t *testing.T, fd int) {
-	t.Helper()
-	testenv.Eventually(t, "all that was sent to be received", func() bool {
-		n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-		return err != nil || n == 0
-	})
 }
 
 // A lingerer makes descriptors that the kernel does not destroy before its release,
@@ -196,7 +142,7 @@ var foreigners = []foreign{
 		return c, []int{fd}
 	}},
 	{"seqpacket", false, func(t *testing.T) (Conn, []int) {
-		pair := socketpair(t, unix.SOCK_SEQPACKET)
+		pair := plugtest.SocketPair(t, unix.SOCK_SEQPACKET)
 		fd, err := unix.Dup(pair[0])
 		if err != nil {
 			t.Fatal(err)
@@ -242,7 +188,7 @@ func connectForeign(t *testing.T, fd int, peer string) {
 func TestRightsClose(t *testing.T) {
 	for _, f := range foreigners {
 		t.Run(f.name, func(t *testing.T) {
-			eachKernel(t, func(t *testing.T, refuses bool) {
+			plugtest.EachKernel(t, func(t *testing.T, refuses bool) {
 				testenv.NoLeaks(t)
 				c, sockets := f.open(t)
 				h := newLingerer(t)
@@ -250,7 +196,7 @@ func TestRightsClose(t *testing.T) {
 				for _, fd := range sockets {
 					right := h.make
 					if refuses && !f.expects {
-						right = func() int { return devNull(t) } // they stay this test's
+						right = func() int { return plugtest.DevNull(t) } // they stay this test's
 					}
 					// One is taken, and others are for the kernel to destroy.
 					err := sendRights(fd, frame, right(), right(), right())
@@ -268,7 +214,7 @@ func TestRightsClose(t *testing.T) {
 					if refuses && !f.expects {
 						continue
 					}
-					received(t, fd)
+					plugtest.Received(t, fd)
 					// And some that nobody has received when the socket is closed.
 					if err := sendRights(fd, frame, h.make()); err != nil {
 						t.Fatal(err)
@@ -285,7 +231,7 @@ func TestRightsClose(t *testing.T) {
 func TestRightsAreClosed(t *testing.T) {
 	for _, f := range foreigners {
 		t.Run(f.name, func(t *testing.T) {
-			eachKernel(t, func(t *testing.T, refuses bool) {
+			plugtest.EachKernel(t, func(t *testing.T, refuses bool) {
 				testenv.NoLeaks(t)
 				c, sockets := f.open(t)
 				in := plugtest.NewInbox(t, c)
@@ -295,7 +241,7 @@ func TestRightsAreClosed(t *testing.T) {
 					for _, fd := range sockets {
 						rights := make([]int, 1+i%3)
 						for j := range rights {
-							rights[j] = devNull(t)
+							rights[j] = plugtest.DevNull(t)
 						}
 						err := sendRights(fd, frame, rights...)
 						if refuses && !f.expects {
@@ -316,162 +262,10 @@ func TestRightsAreClosed(t *testing.T) {
 	}
 }
 
-// taps makes TAP devices, which the kernel takes some 20 ms each to destroy, and
-// cannot be kept from.
-func taps(t *testing.T, n int) (fds []int) {
-	t.Helper()
-	for range n {
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Skipf("needs /dev/net/tun: %v", err)
-		}
-		ifr, err := unix.NewIfreq("foreign%d")
-		if err == nil {
-			ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
-		}
-		if err != nil {
-			unix.Close(fd)
-		}
-		if err == unix.EPERM {
-			t.Skip("this user cannot make interfaces in the namespace of the test")
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		fds = append(fds, fd)
-	}
-	return fds
-}
-
-// foreignInterfaces counts the interfaces of taps.
-func foreignInterfaces(t *testing.T) int {
-	t.Helper()
-	b, err := os.ReadFile("/proc/thread-self/net/dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Count(string(b), "foreign")
-}
-
-// A holder is a port that keeps its fabric from doing anything: a fabric that counts
-// the copies of a flood holds its lock.
-type holder struct {
-	once          sync.Once
-	held, release chan struct{}
-}
-
-func (h *holder) Deliver([]packet.Packet) {}
-
-func (h *holder) TakesGSO() bool {
-	h.once.Do(func() { close(h.held) })
-	<-h.release
-	return true
-}
-
-// hold keeps a fabric that has ports from forwarding packets, and from letting ports
-// join and leave, until release is called.
-func hold(f *fabric.Fabric) (release func()) {
-	h := &holder{held: make(chan struct{}), release: make(chan struct{})}
-	ports := [2]fabric.Port{{Receiver: h}, {Receiver: h}}
-	for i := range ports {
-		f.Join(&ports[i])
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		flood := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(9), 60)
-		f.Forward(fabric.NewRoutes(), &ports[0], []packet.Packet{{Data: flood}}, false)
-	}()
-	<-h.held
-	return func() {
-		close(h.release)
-		<-done
-		for i := range ports {
-			f.Leave(&ports[i])
-		}
-	}
-}
-
-// TestRightsAtSwitch sends descriptors as a client of a switch, to all of its
-// sockets. The process that has the switch goes on while the kernel destroys them:
-// a call that the runtime does not know of would stop it at the next collection of
-// garbage.
-func TestRightsAtSwitch(t *testing.T) {
-	for _, socket := range []string{"frames", "packets", "control", "waiting"} {
-		t.Run(socket, func(t *testing.T) {
-			eachKernel(t, func(t *testing.T, refuses bool) {
-				testenv.NoLeaks(t)
-				fds := []int{devNull(t)} // it stays this test's
-				if !refuses {
-					unix.Close(fds[0])
-					fds = taps(t, 40)
-				}
-				dir := filepath.Join(vdetest.ShortDir(t), "sw")
-				c := openPlug(t, "switch://"+dir)
-				var fd int
-				busy := func() { vdetest.Write(fd, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60)) }
-				admits := func() {
-					other := vdetest.DialRaw(t, dir)
-					other.Request(vdetest.Request(other.Path, ""))
-					received(t, other.Ctl)
-				}
-				switch socket {
-				case "frames":
-					fd = vdetest.DialRaw(t, dir).Join().Data
-				case "control":
-					fd, busy = vdetest.DialRaw(t, dir).Join().Ctl, admits
-				case "waiting":
-					fd, busy = vdetest.DialRaw(t, dir).Ctl, admits
-				case "packets":
-					client := on[*vdeConn](openPlug(t, dir))
-					if !client.on.whole {
-						t.Fatal("no pair")
-					}
-					client.on.data.Raw.Control(func(p uintptr) { fd = int(p) })
-					busy = func() {
-						if err := client.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60)); err != nil {
-							t.Fatal(err)
-						}
-					}
-				}
-				// Who receives them has to wait until nobody else has them.
-				release := hold(servers.byDir[dir].fabric)
-				busy()
-				received(t, fd)
-				// With a packet that is none.
-				err := unix.Sendmsg(fd, []byte{1}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
-				for _, fd := range fds {
-					unix.Close(fd)
-				}
-				release()
-				if refuses {
-					if err != unix.EPERM {
-						t.Errorf("sending descriptors: %v, want %v", err, unix.EPERM)
-					}
-					return
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				received(t, fd)
-				for range 3 {
-					runtime.GC()
-				}
-				if foreignInterfaces(t) == 0 {
-					t.Error("the process stood still until the kernel had destroyed all descriptors")
-				}
-				closes(t, c)
-				testenv.Eventually(t, "the devices to be gone", func() bool { return foreignInterfaces(t) == 0 })
-			})
-		})
-	}
-}
-
 // TestRightsInReply answers the request of a client with more descriptors than one,
 // which the kernel cannot destroy. Open ends all the same.
 func TestRightsInReply(t *testing.T) {
-	eachKernel(t, func(t *testing.T, _ bool) {
+	plugtest.EachKernel(t, func(t *testing.T, _ bool) {
 		testenv.NoLeaks(t)
 		dir := vdetest.ShortDir(t)
 		h := newLingerer(t)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/fabric"
+	"github.com/vdestack/vdestack/internal/vdeproto"
 )
 
 func init() {
@@ -34,7 +35,7 @@ func init() {
 			if err != nil {
 				return nil, err
 			}
-			p, err := openServer(ctx, cfg)
+			p, err := vdeproto.OpenSwitch(ctx, cfg)
 			if err != nil {
 				return nil, err
 			}
@@ -60,34 +61,34 @@ func init() {
 //   - hashsize is how many stations the switch remembers at most, 4096 by
 //     default, and expiretime for how many seconds, 120 by default. hashseed
 //     is taken, as libvdeplug has it, and changes nothing.
-func parseSwitch(l Locator) (switchConfig, error) {
+func parseSwitch(l Locator) (vdeproto.SwitchConfig, error) {
 	t, err := l.Bracketed()
 	if err != nil {
-		return switchConfig{}, err
+		return vdeproto.SwitchConfig{}, err
 	}
-	cfg := switchConfig{
-		kind:     fabric.Kind(l.Scheme()),
-		dir:      t.Addr,
-		mode:     0o600,
-		dirMode:  -1,
-		stations: fabric.DefaultStations,
-		plain:    len(t.Params) == 0,
+	cfg := vdeproto.SwitchConfig{
+		Kind:     fabric.Kind(l.Scheme()),
+		Dir:      t.Addr,
+		Mode:     0o600,
+		DirMode:  -1,
+		Stations: fabric.DefaultStations,
+		Plain:    len(t.Params) == 0,
 	}
 	seconds, seed := int(fabric.DefaultExpire/time.Second), 0
 	err = t.Options(map[string]func(string, bool) error{
-		"mode":       modeOption(&cfg.mode, 0o777),
-		"dirmode":    modeOption(&cfg.dirMode, 0o7777),
-		"grp":        textOption(&cfg.group),
-		"hashsize":   numberOption(&cfg.stations, 0, 1<<20),
+		"mode":       modeOption(&cfg.Mode, 0o777),
+		"dirmode":    modeOption(&cfg.DirMode, 0o7777),
+		"grp":        textOption(&cfg.Group),
+		"hashsize":   numberOption(&cfg.Stations, 0, 1<<20),
 		"expiretime": numberOption(&seconds, 1, 1<<31-1),
 		"hashseed":   numberOption(&seed, 0, 1<<31-1),
 	})
-	cfg.expire = time.Duration(seconds) * time.Second
-	cfg.mode &^= 0o111
-	if cfg.dirMode < 0 {
-		cfg.dirMode = cfg.mode | cfg.mode>>1&0o111 | cfg.mode>>2&0o111
+	cfg.Expire = time.Duration(seconds) * time.Second
+	cfg.Mode &^= 0o111
+	if cfg.DirMode < 0 {
+		cfg.DirMode = cfg.Mode | cfg.Mode>>1&0o111 | cfg.Mode>>2&0o111
 	}
-	cfg.dirMode |= 0o2700 // the switch itself must get in
+	cfg.DirMode |= 0o2700 // the switch itself must get in
 	return cfg, err
 }
 

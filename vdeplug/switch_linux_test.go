@@ -1,7 +1,6 @@
 package vdeplug
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,10 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
-	"github.com/vdestack/vdestack/internal/packet"
-	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
@@ -68,10 +66,10 @@ func TestSwitchKinds(t *testing.T) {
 		{"multi", false, true, true, false},
 		{"bonding", false, true, true, false},
 	} {
-		for _, whole := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s/whole=%v", tt.kind, whole), func(t *testing.T) {
+		for _, gso := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/gso=%v", tt.kind, gso), func(t *testing.T) {
 				testenv.NoLeaks(t)
-				setWhole(t, whole)
+				setGSO(t, gso)
 				local, dir := serve(t, tt.kind, "")
 				a, b := plugtest.NewInbox(t, local), openInbox(t, tt.kind+"://"+dir)
 				in, c := openInbox(t, dir), plugtest.CPlug(t, "vde://"+dir)
@@ -204,11 +202,11 @@ func TestSwitchRestart(t *testing.T) {
 	plugtest.Carry(t, c, peer.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 }
 
-func setWhole(t *testing.T, whole bool) {
+// setGSO lets clients and switches use GSO packets between them, or not.
+func setGSO(t *testing.T, gso bool) {
 	t.Helper()
-	before := wholeVDE
-	wholeVDE = whole
-	t.Cleanup(func() { wholeVDE = before })
+	before := vdeproto.WithoutGSO.Swap(!gso)
+	t.Cleanup(func() { vdeproto.WithoutGSO.Store(before) })
 }
 
 // TestSwitchShared has several plugs of the process on one switch, which ends
@@ -252,7 +250,7 @@ func TestSwitchFiles(t *testing.T) {
 	} {
 		t.Run(tt.options, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			setWhole(t, false)
+			setGSO(t, false)
 			c, dir := serve(t, "switch", tt.options)
 			client := openPlug(t, dir)
 			files := make(map[string]fs.FileMode)
@@ -411,43 +409,6 @@ func TestSwitchForeignFile(t *testing.T) {
 	}
 }
 
-// TestSwitchWhole sees packets go through as they are between clients of this
-// package and plugs of the process.
-func TestSwitchWhole(t *testing.T) {
-	testenv.NoLeaks(t)
-	local, dir := serve(t, "switch", "")
-	one, other := openPlug(t, dir), openPlug(t, dir)
-	if !on[*vdeConn](one).on.whole || !on[*vdeConn](other).on.whole {
-		t.Fatal("no pair of sockets")
-	}
-	ends := []packet.Transport{one.(packet.Transport), other.(packet.Transport), local.(packet.Transport)}
-	for i, a := range ends {
-		b := ends[(i+1)%len(ends)]
-		for j, from := range []packet.Transport{a, b} {
-			hello := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1+j), 60)
-			if err := from.SendPackets([]packet.Packet{{Data: hello}}, true); err != nil {
-				t.Fatal(err)
-			}
-			for _, to := range ends {
-				if to != from {
-					plugtest.Collect(t, to, [][]byte{hello})
-				}
-			}
-		}
-		p := packettest.TCP(44, 1446)
-		want := bytes.Clone(p.Data)
-		if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
-			t.Fatal(err)
-		}
-		var buf packet.Buffer
-		got, err := b.RecvPackets(&buf)
-		if err != nil || len(got) != 1 || got[0].Offload != p.Offload || !bytes.Equal(got[0].Data, want) {
-			t.Errorf("from end %d: got %d packets, %v, want the same one", i, len(got), err)
-		}
-		buf.Release()
-	}
-}
-
 // TestSwitchOtherUser has a switch of root that is open to a group, and clients
 // of an ordinary user in it; and a switch of an ordinary user, and root's.
 func TestSwitchOtherUser(t *testing.T) {
@@ -464,10 +425,10 @@ func TestSwitchOtherUser(t *testing.T) {
 		}
 		return filepath.Join(base, "sw")
 	}
-	for _, whole := range []bool{true, false} {
-		t.Run(fmt.Sprintf("of root/whole=%v", whole), func(t *testing.T) {
+	for _, gso := range []bool{true, false} {
+		t.Run(fmt.Sprintf("of root/gso=%v", gso), func(t *testing.T) {
 			testenv.NoLeaks(t)
-			setWhole(t, whole)
+			setGSO(t, gso)
 			for _, options := range []string{"[mode=0666]", "[mode=0666/dirmode=0755]", fmt.Sprintf("[mode=0660/grp=%d]", nobody)} {
 				dir := newDir(t)
 				local := openInbox(t, "switch://"+dir+options)

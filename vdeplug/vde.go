@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/vdestack/vdestack/internal/vdeproto"
 )
 
 func init() {
@@ -51,30 +53,30 @@ func openVDE(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.description = o.Description
-	c, err := dialVDE(ctx, cfg, defaultSwitches)
+	cfg.Description = o.Description
+	c, err := vdeproto.Dial(ctx, cfg, defaultSwitches)
 	if err != nil {
 		return nil, err
 	}
 	return newPlug(l.String(), c), nil
 }
 
-func parseVDE(l Locator) (vdeConfig, error) {
+func parseVDE(l Locator) (vdeproto.Config, error) {
 	t, err := l.Bracketed()
 	if err != nil {
-		return vdeConfig{}, err
+		return vdeproto.Config{}, err
 	}
-	cfg := vdeConfig{dir: t.Addr, port: anyPort, mode: -1}
+	cfg := vdeproto.Config{Dir: t.Addr, Port: vdeproto.AnyPort, Mode: -1}
 	ports := 0
 	port := func(value string, _ bool) error {
 		if ports++; ports > 1 {
 			return errors.New("the port is set already")
 		}
 		n, err := strconv.Atoi(value)
-		if err != nil || n < 0 || n > maxPort {
-			return fmt.Errorf("must be a number from 0 to %d", maxPort)
+		if err != nil || n < 0 || n > vdeproto.MaxPort {
+			return fmt.Errorf("must be a number from 0 to %d", vdeproto.MaxPort)
 		}
-		cfg.port = n
+		cfg.Port = n
 		return nil
 	}
 	portgroup := func(value string, has bool) error {
@@ -84,7 +86,7 @@ func parseVDE(l Locator) (vdeConfig, error) {
 		case value == "" || value == "." || value == ".." || strings.Contains(value, "/"):
 			return errors.New("must be the number of a port or the name of a group of ports")
 		}
-		cfg.portgroup = value
+		cfg.PortGroup = value
 		if ports++; ports > 1 {
 			return errors.New("the port is set already")
 		}
@@ -94,8 +96,8 @@ func parseVDE(l Locator) (vdeConfig, error) {
 		"":          portgroup,
 		"port":      port,
 		"portgroup": portgroup,
-		"group":     textOption(&cfg.group),
-		"mode":      modeOption(&cfg.mode, 0o777),
+		"group":     textOption(&cfg.Group),
+		"mode":      modeOption(&cfg.Mode, 0o777),
 	})
 	return cfg, err
 }

@@ -156,6 +156,21 @@ func TestVDEPortGroup(t *testing.T) {
 	openPlug(t, s.Dir+"[lab]").Close()
 }
 
+func listenUnix(t *testing.T, path string, backlog int) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
+	}
+	if err == nil {
+		err = unix.Listen(fd, backlog)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
 // TestVDESilent meets switches that do not answer.
 func TestVDESilent(t *testing.T) {
 	tests := []struct {
@@ -452,35 +467,5 @@ func TestVDEAllocs(t *testing.T) {
 	})
 	if n != 0 {
 		t.Errorf("%v allocations", n)
-	}
-}
-
-func BenchmarkVDE(b *testing.B) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		b.Fatal(err)
-	}
-	ctl, other, err := os.Pipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer other.Close()
-	data, err := sockio.NewPollFile(pair[0], "data")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer unix.Close(pair[1])
-	c := newPlug("vde://", newVDEConn("", ctl, data, false))
-	defer c.Close()
-	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
-	b.ReportAllocs()
-	b.SetBytes(int64(len(frame)))
-	for b.Loop() {
-		c.Send(frame)
-		n, _ := unix.Read(pair[1], buf)
-		unix.Write(pair[1], buf[:n])
-		if _, err := c.Recv(buf); err != nil {
-			b.Fatal(err)
-		}
 	}
 }

@@ -1,4 +1,4 @@
-package vdeplug
+package vdeproto
 
 import (
 	"context"
@@ -17,15 +17,16 @@ import (
 	"github.com/vdestack/vdestack/internal/teardown"
 )
 
-// servers are the switches of the process that have a directory. A switch is
-// there as long as the process has plugs on it.
+// servers has the switches of the process. A switch exists as long as the process has
+// plugs on it.
 var servers = struct {
-	gate  chan struct{} // has room for one: who makes or ends a switch
+	gate  chan struct{} // a lock, for which a context can be waited
 	byDir map[string]*server
 }{make(chan struct{}, 1), make(map[string]*server)}
 
-// openServer joins the switch of the process in a directory, or makes it.
-func openServer(ctx context.Context, cfg switchConfig) (*fabric.LocalPort, error) {
+// OpenSwitch returns a port of the switch of the process in a directory, which it makes
+// if need be. The last Close of a port ends the switch.
+func OpenSwitch(ctx context.Context, cfg SwitchConfig) (*fabric.LocalPort, error) {
 	if err := cfg.locate(ctx); err != nil {
 		return nil, err
 	}
@@ -35,78 +36,79 @@ func openServer(ctx context.Context, cfg switchConfig) (*fabric.LocalPort, error
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	s := servers.byDir[cfg.dir]
+	s := servers.byDir[cfg.Dir]
 	switch {
 	case s == nil:
 		var err error
 		if s, err = newServer(ctx, cfg); err != nil {
 			return nil, err
 		}
-		servers.byDir[cfg.dir] = s
-	case s.cfg.kind != cfg.kind:
-		return nil, fmt.Errorf("this program has a %s in %s: %w", s.cfg.kind, cfg.dir, unix.EADDRINUSE)
-	case !cfg.plain && !s.cfg.equal(cfg):
-		return nil, fmt.Errorf("this program has a %s in %s with other options: %w", s.cfg.kind, cfg.dir, unix.EADDRINUSE)
+		servers.byDir[cfg.Dir] = s
+	case s.cfg.Kind != cfg.Kind:
+		return nil, fmt.Errorf("this program has a %s in %s: %w", s.cfg.Kind, cfg.Dir, unix.EADDRINUSE)
+	case !cfg.Plain && !s.cfg.equal(cfg):
+		return nil, fmt.Errorf("this program has a %s in %s with other options: %w", s.cfg.Kind, cfg.Dir, unix.EADDRINUSE)
 	}
 	s.locals++
 	return fabric.NewLocalPort(s.fabric, func() {
 		servers.gate <- struct{}{}
 		defer func() { <-servers.gate }()
 		if s.locals--; s.locals == 0 {
-			delete(servers.byDir, cfg.dir)
+			delete(servers.byDir, cfg.Dir)
 			s.close()
 		}
 	}), nil
 }
 
-// locate makes the directory an absolute path, the same for all who mean it.
-func (cfg *switchConfig) locate(ctx context.Context) error {
-	if cfg.dir == "" {
+// locate makes Dir an absolute path without links, so that equal directories have equal
+// paths.
+func (cfg *SwitchConfig) locate(ctx context.Context) error {
+	if cfg.Dir == "" {
 		name := sockio.UserName(ctx)
 		if uid := strconv.Itoa(os.Geteuid()); name == uid {
 			name = "u" + uid
 		}
-		cfg.dir = "/tmp/vdenode_" + name
+		cfg.Dir = "/tmp/vdenode_" + name
 	}
-	dir, err := filepath.Abs(cfg.dir)
+	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return err
 	}
-	// A link in place of the directory itself is none of the switch's.
+	// Only the parent: a link in place of the directory itself is refused later.
 	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
 	if err != nil {
 		return fmt.Errorf("where the directory %s should be: %w", dir, err)
 	}
-	cfg.dir = filepath.Join(parent, filepath.Base(dir))
-	if len(cfg.dir) > maxSwitchDir {
-		return fmt.Errorf("the path %s has %d bytes, that of a switch may have %d: %w", cfg.dir, len(cfg.dir), maxSwitchDir, unix.ENAMETOOLONG)
+	cfg.Dir = filepath.Join(parent, filepath.Base(dir))
+	if len(cfg.Dir) > maxSwitchDir {
+		return fmt.Errorf("the path %s has %d bytes, that of a switch may have %d: %w", cfg.Dir, len(cfg.Dir), maxSwitchDir, unix.ENAMETOOLONG)
 	}
 	return nil
 }
 
-// equal reports whether two locators of the same directory say the same.
-func (cfg switchConfig) equal(other switchConfig) bool {
-	cfg.plain = other.plain
+// equal reports whether two configurations are the same, Plain aside.
+func (cfg SwitchConfig) equal(other SwitchConfig) bool {
+	cfg.Plain = other.Plain
 	return cfg == other
 }
 
-// A server is a switch that clients of the vde protocol connect to.
+// A server is a switch that clients connect to.
 type server struct {
-	cfg    switchConfig
-	fabric *fabric.Fabric
-	locals int // plugs of the process; guarded by servers.gate
-	dir    *switchDir
-	door   *door
-	ports  sync.WaitGroup // goroutines that receive from clients
+	cfg      SwitchConfig
+	fabric   *fabric.Fabric
+	locals   int // plugs of the process; guarded by servers.gate
+	dir      *switchDir
+	acceptor *acceptor
+	ports    sync.WaitGroup // goroutines of clients
 }
 
-func newServer(ctx context.Context, cfg switchConfig) (*server, error) {
+func newServer(ctx context.Context, cfg SwitchConfig) (*server, error) {
 	dir, err := newSwitchDir(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	s := &server{cfg: cfg, fabric: fabric.New(cfg.kind, cfg.stations, cfg.expire), dir: dir}
-	if s.door, err = newDoor(s); err != nil {
+	s := &server{cfg: cfg, fabric: fabric.New(cfg.Kind, cfg.Stations, cfg.Expire), dir: dir}
+	if s.acceptor, err = newAcceptor(s); err != nil {
 		dir.remove()
 		return nil, err
 	}
@@ -116,7 +118,7 @@ func newServer(ctx context.Context, cfg switchConfig) (*server, error) {
 // close ends all connections and removes the directory.
 func (s *server) close() {
 	teardown.Within(func() {
-		s.door.close()
+		s.acceptor.close()
 		s.ports.Wait()
 		s.dir.remove()
 	})
@@ -128,11 +130,11 @@ type clientPort struct {
 	fabric.Port
 	s     *server
 	ended atomic.Bool
-	data  sockio.PollFile // not in the poller, see watch
+	data  sockio.PollFile // not in the poller: see watch
 	fd    int             // of data
-	ready sockio.PollFile // says that data has something
-	whole bool            // data is half of a pair
-	name  string          // of the data socket; empty: a pair
+	ready sockio.PollFile // readable when data is
+	gso   bool            // data is half of a pair of sockets for GSO packets
+	name  string          // of the data socket; empty for a pair
 	id    fileID          // of the name
 }
 
@@ -149,8 +151,7 @@ func (p *clientPort) start() {
 	p.s.ports.Go(p.receive)
 }
 
-// end takes it away. What the goroutine of the port is about to do with its
-// last packets may still happen.
+// end removes the port. Its goroutine may still forward its last packets.
 func (p *clientPort) end() {
 	p.ended.Store(true)
 	p.s.fabric.Leave(&p.Port)
@@ -168,27 +169,27 @@ func (p *clientPort) receive() {
 	b.Release()
 }
 
-// Receive implements [packet.Receiver]. It forwards what it receives, and is not
-// done before the port ends: a socket that had one message needs no second look,
-// for the poller notes what comes after the first. After several, more have often
-// come meanwhile. Whoever waits has no memory, as there may be many.
+// Receive implements [packet.Receiver]. It forwards packets until the port ends. After
+// a single packet it waits for the poller again; after several, more have often
+// arrived, and it reads again. While it waits it holds no memory, as there may be many
+// clients.
 func (p *clientPort) Receive(_ int, b *packet.Buffer) (bool, error) {
 	var turn packet.Turn
 	turn.Begin()
 	for !p.ended.Load() {
-		err := p.ReceiveData(p.fd, b, p.whole)
+		err := p.ReceiveData(p.fd, b, p.gso)
 		switch {
 		case err == unix.EAGAIN:
 			return false, nil
-		case err == unix.ECONNRESET && !p.whole || err != nil && sockio.Transient(err):
-			continue // the end of the client's socket is not that of the connection
+		case err == unix.ECONNRESET && !p.gso || err != nil && sockio.Transient(err):
+			continue // the client has closed its socket, not the connection
 		case err != nil:
 			return true, err
 		}
 		more := b.Full() || len(b.Packets) > 1
-		r := routings.Get().(*fabric.Routes)
+		r := routesPool.Get().(*fabric.Routes)
 		bad, err := p.s.fabric.Forward(r, &p.Port, b.Packets, true)
-		routings.Put(r)
+		routesPool.Put(r)
 		p.DroppedRecv.Add(uint64(bad))
 		if err != nil {
 			return true, err
@@ -204,15 +205,16 @@ func (p *clientPort) Receive(_ int, b *packet.Buffer) (bool, error) {
 	return true, nil
 }
 
-// routings are those of clients at work.
-var routings = sync.Pool{New: func() any { return fabric.NewRoutes() }}
+// routesPool has the routes of clients, for use while they forward.
+var routesPool = sync.Pool{New: func() any { return fabric.NewRoutes() }}
 
-// Deliver is that of [Receiver].
+// Deliver implements [fabric.Receiver].
 func (p *clientPort) Deliver(packets []packet.Packet) {
-	p.SendData(&p.data, packets, p.whole, p, false)
+	p.SendData(&p.data, packets, p.gso, p, false)
 }
 
-func (p *clientPort) TakesGSO() bool { return p.whole }
+// TakesGSO implements [fabric.Receiver].
+func (p *clientPort) TakesGSO() bool { return p.gso }
 
 // Refused implements [packet.Sending].
 func (p *clientPort) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
@@ -220,16 +222,15 @@ func (p *clientPort) Refused(_ int, _ *packet.Sender, frames int, err error) (lo
 	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
 		return frames, false, nil
 	}
-	return frames, false, err // there is nobody: the rest is lost too
+	return frames, false, err // nobody receives: the rest is lost too
 }
 
-// watch takes over the data socket. The runtime's poller would also tell that
-// there is room in it, whenever the other side has read something: a wake-up for
-// each packet sent, for nobody. So what it gets is an epoll descriptor that knows
-// only of what arrives.
+// watch takes over the data socket. In the runtime's poller, it would wake up also for
+// room to send: whenever the client has read a packet. So the poller gets an epoll
+// descriptor that reports only what arrives.
 func (p *clientPort) watch(fd int) (err error) {
-	// The poller leaves out what blocks. What sends and receives does not wait,
-	// and says so itself.
+	// The poller ignores blocking descriptors. Calls that send and receive say that
+	// they do not wait.
 	if err := unix.SetNonblock(fd, false); err != nil {
 		unix.Close(fd)
 		return os.NewSyscallError("fcntl", err)

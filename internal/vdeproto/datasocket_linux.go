@@ -1,4 +1,4 @@
-package vdeplug
+package vdeproto
 
 import (
 	"fmt"
@@ -12,20 +12,18 @@ import (
 	"github.com/vdestack/vdestack/internal/sockio"
 )
 
-// clientSerial numbers the names of data sockets; the process may have many.
+// clientSerial numbers the data sockets of the process, for their names.
 var clientSerial atomic.Uint32
 
-// bindClient makes a data socket in the directory of the switch or, if that
-// is not to be written or its name too long, where the client of libvdeplug
-// does.
+// bindClient makes a data socket in the directory of the switch or, if that is not
+// writable or its name too long, in the places that libvdeplug uses.
 func bindClient(dir string) (fd int, path string, err error) {
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, "", os.NewSyscallError("socket", err)
 	}
 	sockio.RefuseRights(fd)
-	// The mode that the socket has goes to its file: nobody else may send to
-	// it before permit says so.
+	// The file gets the mode of the socket: nobody else may send to it before permit.
 	if err := unix.Fchmod(fd, 0o700); err != nil {
 		unix.Close(fd)
 		return -1, "", os.NewSyscallError("fchmod", err)
@@ -43,8 +41,8 @@ func bindClient(dir string) (fd int, path string, err error) {
 		strings.Join(failures, ", "), os.NewSyscallError("bind", err))
 }
 
-// bindUnique binds to the first free name with the prefix. Names of other
-// processes are met where several pid namespaces share a directory.
+// bindUnique binds to the first free name with the prefix. Processes of several pid
+// namespaces that share a directory may choose the same names.
 func bindUnique(fd int, prefix string) (string, error) {
 	var err error
 	for range 100 {
@@ -59,15 +57,15 @@ func bindUnique(fd int, prefix string) (string, error) {
 	return "", err
 }
 
-// permit lets the switch write to the client's socket, and whom the options
-// say.
-func (d *vdeDialer) permit(path, ctl string) error {
-	mode := d.cfg.mode
+// permit lets the switch write to the client's socket, and others as the configuration
+// says.
+func (d *dialer) permit(path, ctl string) error {
+	mode := d.cfg.Mode
 	if mode < 0 {
 		mode = 0o700
 	}
-	// The directory may belong to somebody who puts a link there meanwhile:
-	// what is changed must be a socket of this user.
+	// The owner of the directory may have put a link there: only change a socket of
+	// this user.
 	fd, st, err := sockio.OpenSocket(path)
 	if err == unix.ENOTSOCK || err == nil && int(st.Uid) != os.Geteuid() {
 		if err == nil {
@@ -82,7 +80,7 @@ func (d *vdeDialer) permit(path, ctl string) error {
 	if d.gid >= 0 {
 		if err := unix.Fchownat(fd, "", -1, d.gid, unix.AT_EMPTY_PATH); err != nil {
 			return fmt.Errorf("option \"group=%s\": giving %s to it (a user can give to the own groups only): %w",
-				d.cfg.group, path, os.NewSyscallError("chown", err))
+				d.cfg.Group, path, os.NewSyscallError("chown", err))
 		}
 	} else if mode&0o077 == 0 {
 		mode |= switchAccess(fd, ctl)
@@ -93,8 +91,8 @@ func (d *vdeDialer) permit(path, ctl string) error {
 	return nil
 }
 
-// switchAccess returns the permissions that a switch of another user needs to
-// write to the client's socket; its group does if that can be had.
+// switchAccess returns the permissions that the switch of another user needs to write
+// to the client's socket: those of its group, if the socket can be given to that.
 func switchAccess(fd int, ctl string) int {
 	var st unix.Stat_t
 	if unix.Stat(ctl, &st) != nil || st.Uid == 0 || int(st.Uid) == os.Geteuid() {

@@ -15,48 +15,6 @@ import (
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
-// TestSwitchShare has more clients than a switch has descriptors for. They get a
-// quarter of what the process may have, and no more.
-func TestSwitchShare(t *testing.T) {
-	const limit, clients = 360, 400
-	s, works := hostile(t)
-	if err := unix.Prlimit(s.Cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
-		t.Fatal(err)
-	}
-	before := s.Files(t)
-	in := 2 // those of hostile
-	var last *vdetest.Raw
-	for range clients {
-		c := vdetest.DialRaw(t, s.Dir)
-		c.Request(vdetest.Request(c.Path, "crowd"))
-		if n, err := vdetest.Read(c.Ctl, make([]byte, 200)); err == nil && n == unixAddrLen {
-			in, last = in+1, c
-		} else {
-			// Whoever is refused gives the connection up.
-			unix.Shutdown(c.Ctl, unix.SHUT_RDWR)
-		}
-	}
-	if want := limit / 4 / clientFiles; in != want {
-		t.Errorf("%d clients are in, want %d", in, want)
-	}
-	if got := s.Files(t); got > before+limit/4 {
-		t.Errorf("the switch has %d descriptors, had %d before, and may have %d", got, before, limit)
-	}
-	_, err := Open(s.Dir, nil)
-	wantError(t, err, "the switch refused the connection")
-	wantError(t, err, "it is full")
-	// Those who say nothing take their share only.
-	for range clients {
-		vdetest.DialRaw(t, s.Dir)
-	}
-	if got := s.Files(t); got > before+limit/4+limit/8 {
-		t.Errorf("the switch has %d descriptors, had %d before, and may have %d", got, before, limit)
-	}
-	unix.Shutdown(last.Ctl, unix.SHUT_RDWR)
-	last.WantEnd()
-	works()
-}
-
 // TestSwitchLocked has somebody who may read the directory that a killed switch has
 // left lock it for ever.
 func TestSwitchLocked(t *testing.T) {

@@ -1,4 +1,4 @@
-package vdeplug
+package vdeproto
 
 import (
 	"bytes"
@@ -19,23 +19,8 @@ import (
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
-func listenUnix(t *testing.T, path string, backlog int) int {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
-	}
-	if err == nil {
-		err = unix.Listen(fd, backlog)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fd
-}
-
-// TestVDEFake plays a handshake and frames with a switch that looks closely.
-func TestVDEFake(t *testing.T) {
+// TestFake plays a handshake and frames with a switch that looks closely.
+func TestFake(t *testing.T) {
 	for _, name := range []string{"path", "abstract"} {
 		t.Run(name, func(t *testing.T) {
 			testenv.NoLeaks(t)
@@ -50,7 +35,11 @@ func TestVDEFake(t *testing.T) {
 				}
 				clients <- c
 			})
-			in := openInbox(t, dir+"[3]")
+			cfg := config(dir)
+			cfg.Port = 3
+			conn, err := Dial(t.Context(), cfg, nil)
+			client := newPlug(t, conn, err)
+			in := plugtest.NewInbox(t, client)
 			c := <-clients
 			if filepath.Dir(c.Path) != dir || !strings.HasPrefix(filepath.Base(c.Path), ".") {
 				t.Errorf("the client's socket is %q", c.Path)
@@ -58,7 +47,7 @@ func TestVDEFake(t *testing.T) {
 			if c.Mode != fs.ModeSocket|0o700 {
 				t.Errorf("the client's socket has mode %v, want 0700", c.Mode)
 			}
-			if want := makeVDERequest(3, c.Path, describe(t.Context(), "")+wholeMark); !bytes.Equal(c.Request, want) {
+			if want := makeRequest(3, c.Path, describe(t.Context(), "")+gsoMark); !bytes.Equal(c.Request, want) {
 				t.Errorf("got request % x, want % x", c.Request, want)
 			}
 			frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.MaxFrame)
@@ -70,8 +59,8 @@ func TestVDEFake(t *testing.T) {
 			if got := in.Next(t); !bytes.Equal(got, frame) {
 				t.Errorf("got %d bytes, want %d", len(got), len(frame))
 			}
-			if got := in.Conn.(Dropper).Drops(); got != (Drops{Recv: 5}) {
-				t.Errorf("got %+v, want 5", got)
+			if recv, send := client.on.Dropped(); recv != 5 || send != 0 {
+				t.Errorf("dropped %d received and %d sent, want 5 and 0", recv, send)
 			}
 			plugtest.Send(t, in, nil)
 			plugtest.Send(t, in, frame)
@@ -86,8 +75,8 @@ func TestVDEFake(t *testing.T) {
 	}
 }
 
-// TestVDEMode looks at the permissions of the client's socket.
-func TestVDEMode(t *testing.T) {
+// TestMode looks at the permissions of the client's socket.
+func TestMode(t *testing.T) {
 	testenv.NoLeaks(t)
 	dir := vdetest.ShortDir(t)
 	f := vdetest.NewFake(t, filepath.Join(dir, "ctl"))
@@ -98,18 +87,24 @@ func TestVDEMode(t *testing.T) {
 		n++
 		c.Accept(filepath.Join(dir, string('a'+rune(n))))
 	})
-	for options, want := range map[string]fs.FileMode{
-		"":            0o700,
-		"[mode=0666]": 0o666,
-		"[mode=0770/group=" + strconv.Itoa(os.Getegid()) + "]": 0o770,
-		"[group=" + strconv.Itoa(os.Getegid()) + "]":           0o700,
+	group := strconv.Itoa(os.Getegid())
+	for _, tt := range []struct {
+		mode  int
+		group string
+		want  fs.FileMode
+	}{
+		{-1, "", 0o700},
+		{0o666, "", 0o666},
+		{0o770, group, 0o770},
+		{-1, group, 0o700},
 	} {
-		openPlug(t, dir+options).Close()
-		if got := <-modes; got != want {
-			t.Errorf("%s: mode %o, want %o", options, got, want)
+		conn, err := Dial(t.Context(), Config{Dir: dir, Port: AnyPort, Mode: tt.mode, Group: tt.group}, nil)
+		newPlug(t, conn, err).Close()
+		if got := <-modes; got != tt.want {
+			t.Errorf("mode %o, group %q: mode %o, want %o", tt.mode, tt.group, got, tt.want)
 		}
 	}
-	_, err := Open(dir+"[group=no-such-group]", nil)
+	_, err := Dial(t.Context(), Config{Dir: dir, Port: AnyPort, Mode: -1, Group: "no-such-group"}, nil)
 	wantError(t, err, `option "group=no-such-group": must be a gid or a group`)
 	if os.Geteuid() != 0 {
 		return
@@ -125,8 +120,8 @@ func TestVDEMode(t *testing.T) {
 	}
 }
 
-// TestVDEGarbled meets switches that answer wrong.
-func TestVDEGarbled(t *testing.T) {
+// TestGarbled meets switches that answer wrong.
+func TestGarbled(t *testing.T) {
 	tests := []struct {
 		name, text string
 		handle     func(c *vdetest.FakeClient)
@@ -146,16 +141,18 @@ func TestVDEGarbled(t *testing.T) {
 			testenv.NoLeaks(t)
 			dir := vdetest.ShortDir(t)
 			vdetest.NewFake(t, filepath.Join(dir, "ctl")).Serve(tt.handle)
-			_, err := Open(dir, nil)
+			_, err := Dial(t.Context(), config(dir), nil)
 			wantError(t, err, tt.text)
-			noSocketLeft(t, dir)
+			if names, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(names) > 0 {
+				t.Errorf("left in the directory: %q, %v", names, err)
+			}
 		})
 	}
 }
 
-// TestVDEDeputy meets the switch of another user, which wants the client of root
+// TestDeputy meets the switch of another user, which wants the client of root
 // to write to a socket of root.
-func TestVDEDeputy(t *testing.T) {
+func TestDeputy(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, and another user")
 	}
@@ -193,7 +190,7 @@ func TestVDEDeputy(t *testing.T) {
 		c.Accept(name)
 	})
 	for range 2 {
-		_, err = Open(dir, nil)
+		_, err = Dial(t.Context(), config(dir), nil)
 		wantError(t, err, "does not belong to the user at the other end")
 	}
 }

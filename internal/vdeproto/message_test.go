@@ -1,4 +1,4 @@
-package vdeplug
+package vdeproto
 
 import (
 	"bytes"
@@ -15,15 +15,15 @@ import (
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
-func TestVDERequest(t *testing.T) {
+func TestRequest(t *testing.T) {
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
 		t.Skip("the bytes are those of a little-endian host")
 	}
 	for _, tt := range []struct {
 		port int
 		kind string
-	}{{anyPort, "00000000"}, {0, "01000000"}, {3, "00030000"}, {maxPort, "00ffffff"}} {
-		got := makeVDERequest(tt.port, "/tmp/sw/.11961-00000", "hello user=root pid=11961")
+	}{{AnyPort, "00000000"}, {0, "01000000"}, {3, "00030000"}, {MaxPort, "00ffffff"}} {
+		got := makeRequest(tt.port, "/tmp/sw/.11961-00000", "hello user=root pid=11961")
 		want, err := hex.DecodeString("cefaedfe" + "03000000" + tt.kind + "0100" +
 			"2f746d702f73772f2e31313936312d3030303030" + strings.Repeat("00", 88) +
 			"68656c6c6f20757365723d726f6f74207069643d3131393631")
@@ -36,7 +36,7 @@ func TestVDERequest(t *testing.T) {
 	}
 }
 
-func TestVDEReply(t *testing.T) {
+func TestReply(t *testing.T) {
 	long := "/" + strings.Repeat("x", 106)
 	tests := []struct {
 		name, path, err string
@@ -55,7 +55,7 @@ func TestVDEReply(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			path, err := parseVDEReply(tt.reply)
+			path, err := parseReply(tt.reply)
 			if tt.err != "" {
 				wantError(t, err, tt.err)
 				return
@@ -67,14 +67,14 @@ func TestVDEReply(t *testing.T) {
 	}
 }
 
-// FuzzVDEReply accepts addresses that can be given to the kernel, and no others.
-func FuzzVDEReply(f *testing.F) {
+// FuzzReply accepts addresses that can be given to the kernel, and no others.
+func FuzzReply(f *testing.F) {
 	f.Add(vdetest.Reply(1, "/run/sw/003.6"))
 	f.Add(vdetest.Reply(1, "\x00name"))
 	f.Add(vdetest.Reply(7, ""))
 	f.Add([]byte{1, 0, '/'})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		path, err := parseVDEReply(b)
+		path, err := parseReply(b)
 		if err != nil {
 			return
 		}
@@ -124,28 +124,28 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// FuzzVDERequest wants what is taken for a request to be one: making it again
+// FuzzRequest wants what is taken for a request to be one: making it again
 // gives the same, but for what does not matter.
-func FuzzVDERequest(f *testing.F) {
-	f.Add(makeVDERequest(anyPort, "/tmp/sw/.11961-00000", "hello user=root pid=11961"))
-	f.Add(makeVDERequest(0, "/tmp/vde.00001-00000", "x"+wholeMark))
-	f.Add(makeVDERequest(maxPort, "\x00"+strings.Repeat("y", 107), wholeMark+"z"))
-	f.Add(makeVDERequest(3, "", ""))
+func FuzzRequest(f *testing.F) {
+	f.Add(makeRequest(AnyPort, "/tmp/sw/.11961-00000", "hello user=root pid=11961"))
+	f.Add(makeRequest(0, "/tmp/vde.00001-00000", "x"+gsoMark))
+	f.Add(makeRequest(MaxPort, "\x00"+strings.Repeat("y", 107), gsoMark+"z"))
+	f.Add(makeRequest(3, "", ""))
 	f.Add([]byte{0xce, 0xfa, 0xed, 0xfe})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := parseVDERequest(b)
+		got, err := parseRequest(b)
 		if err != nil {
-			if got != (vdeRequest{}) {
+			if got != (request{}) {
 				t.Errorf("%+v with an error", got)
 			}
 			return
 		}
 		port := int(nativeUint32(b[8:]) >> 8)
 		switch {
-		case nativeUint32(b[8:])&0xff == vdeTypePort0:
+		case nativeUint32(b[8:])&0xff == typePort0:
 			port = 0
 		case port == 0:
-			port = anyPort
+			port = AnyPort
 		}
 		path := got.path
 		if path[0] == '@' {
@@ -153,17 +153,17 @@ func FuzzVDERequest(f *testing.F) {
 		} else if strings.Contains(path, "\x00") || path[0] != '/' {
 			t.Errorf("%q is no path", path)
 		}
-		again := makeVDERequest(port, path, string(b[vdeRequestLen:]))
-		if parsed, err := parseVDERequest(again); err != nil || parsed != got {
+		again := makeRequest(port, path, string(b[requestLen:]))
+		if parsed, err := parseRequest(again); err != nil || parsed != got {
 			t.Errorf("got %+v, then %+v, %v", got, parsed, err)
 		}
 		// What is behind the NUL of a path does not matter.
-		n := min(14+len(path), vdeRequestLen)
-		if !bytes.Equal(again[12:n], b[12:n]) || !bytes.Equal(again[vdeRequestLen:], b[vdeRequestLen:]) {
+		n := min(14+len(path), requestLen)
+		if !bytes.Equal(again[12:n], b[12:n]) || !bytes.Equal(again[requestLen:], b[requestLen:]) {
 			t.Errorf("got % x, want % x", again, b)
 		}
-		if got.whole != bytes.HasSuffix(b[vdeRequestLen:], []byte(wholeMark)) {
-			t.Errorf("whole: %v", got.whole)
+		if got.gso != bytes.HasSuffix(b[requestLen:], []byte(gsoMark)) {
+			t.Errorf("whole: %v", got.gso)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package vdeplug
+package vdeproto
 
 import (
 	"context"
@@ -16,35 +16,36 @@ import (
 	"github.com/vdestack/vdestack/internal/sockio"
 )
 
-// wholeVDE is switched off by tests.
-var wholeVDE = true
+// WithoutGSO is set by tests: neither clients nor switches use socket pairs for GSO
+// packets, as those in C.
+var WithoutGSO atomic.Bool
 
-// vdeConn is a connection to a switch: a pair of connected datagram sockets
-// for frames, or of sockets for whole packets, and a stream that is silent as
-// long as the switch is there.
-type vdeConn struct {
+// A Conn is a client's connection to a switch: a control connection, on which nothing
+// is said as long as the switch is there, and a data socket, connected to that of the
+// switch. It carries frames, or GSO packets if both ends are of this package.
+type Conn struct {
 	sockio.FrameCodec
-	dir   string // of the switch
-	ctl   *os.File
-	data  sockio.PollFile
-	whole bool
+	dir  string // of the switch
+	ctl  *os.File
+	data sockio.PollFile
+	gso  bool
 
 	gone    atomic.Pointer[error] // why the switch is no longer there
 	closing atomic.Bool
 	watched chan struct{} // closed when watch has ended
 }
 
-var _ packet.Transport = (*vdeConn)(nil)
+var _ packet.Transport = (*Conn)(nil)
 
-// newVDEConn takes over the sockets after the handshake.
-func newVDEConn(dir string, ctl *os.File, data sockio.PollFile, whole bool) *vdeConn {
-	c := &vdeConn{dir: dir, ctl: ctl, data: data, whole: whole, watched: make(chan struct{})}
+// newConn takes over the sockets of a handshake.
+func newConn(dir string, ctl *os.File, data sockio.PollFile, gso bool) *Conn {
+	c := &Conn{dir: dir, ctl: ctl, data: data, gso: gso, watched: make(chan struct{})}
 	go c.watch()
 	return c
 }
 
 // watch waits for the end of the control connection.
-func (c *vdeConn) watch() {
+func (c *Conn) watch() {
 	defer close(c.watched)
 	switch n, err := c.ctl.Read(make([]byte, 1)); {
 	case c.closing.Load():
@@ -63,13 +64,13 @@ func switchClosed(err error) error {
 
 // end makes err the reason why the network is gone, unless there is one, and
 // wakes Recv.
-func (c *vdeConn) end(err error) {
+func (c *Conn) end(err error) {
 	c.gone.CompareAndSwap(nil, &err)
 	c.data.Wake()
 }
 
 // final returns the error of an operation on a network that is closed or gone.
-func (c *vdeConn) final() error {
+func (c *Conn) final() error {
 	if c.closing.Load() {
 		return net.ErrClosed
 	}
@@ -80,7 +81,7 @@ func (c *vdeConn) final() error {
 }
 
 // RecvPackets implements [packet.Transport].
-func (c *vdeConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
+func (c *Conn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	err := c.data.Receive(b, c)
 	if err != nil {
 		if final := c.final(); final != nil {
@@ -91,9 +92,9 @@ func (c *vdeConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 }
 
 // Receive implements [packet.Receiver].
-func (c *vdeConn) Receive(fd int, b *packet.Buffer) (bool, error) {
+func (c *Conn) Receive(fd int, b *packet.Buffer) (bool, error) {
 	for c.final() == nil {
-		err := c.ReceiveData(fd, b, c.whole)
+		err := c.ReceiveData(fd, b, c.gso)
 		switch {
 		case err == unix.EAGAIN:
 			return false, nil
@@ -111,11 +112,11 @@ func (c *vdeConn) Receive(fd int, b *packet.Buffer) (bool, error) {
 }
 
 // SendPackets implements [packet.Transport].
-func (c *vdeConn) SendPackets(packets []packet.Packet, wait bool) error {
+func (c *Conn) SendPackets(packets []packet.Packet, wait bool) error {
 	if err := c.final(); err != nil {
 		return err
 	}
-	err := c.SendData(&c.data, packets, c.whole, c, wait)
+	err := c.SendData(&c.data, packets, c.gso, c, wait)
 	if final := c.final(); final != nil {
 		err = final
 	}
@@ -123,7 +124,7 @@ func (c *vdeConn) SendPackets(packets []packet.Packet, wait bool) error {
 }
 
 // Refused implements [packet.Sending].
-func (c *vdeConn) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+func (c *Conn) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	switch err {
 	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
 		return frames, false, nil
@@ -133,24 +134,24 @@ func (c *vdeConn) Refused(_ int, _ *packet.Sender, frames int, err error) (lost 
 	return frames, false, err
 }
 
-// Close also ends the port of the switch. While others come to the switch or
-// leave it, and if it does not run, the sockets and the port end later: after
-// turnWait and leaveWait at most.
-func (c *vdeConn) Close() error {
+// Close leaves the switch. Its port and the sockets may end later, after lockWait
+// and leaveWait at most: while other clients connect or leave, or if the switch is
+// stopped.
+func (c *Conn) Close() error {
 	c.closing.Store(true)
 	c.data.Wake()
 	left := make(chan struct{})
 	go func() {
 		defer close(left)
-		var t turn
+		var l handshakeLock
 		select {
-		case <-c.watched: // the switch has gone first
+		case <-c.watched: // the switch is gone
 		default:
-			if !c.whole { // that is a switch of this package, and needs none
-				t = takeTurn(context.Background(), c.dir)
+			if !c.gso { // a switch with GSO needs no lock
+				l = lockHandshake(context.Background(), c.dir)
 			}
 		}
-		c.leave(t)
+		c.leave(l)
 	}()
 	select {
 	case <-left:
@@ -159,9 +160,9 @@ func (c *vdeConn) Close() error {
 	return nil
 }
 
-// leave ends the sockets, and the turn.
-func (c *vdeConn) leave(t turn) {
-	t.leave(c.ctl)
+// leave ends the sockets, and releases the lock.
+func (c *Conn) leave(l handshakeLock) {
+	l.leave(c.ctl)
 	<-c.watched
 	c.data.Close()
 }

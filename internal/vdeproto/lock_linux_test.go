@@ -1,4 +1,4 @@
-package vdeplug
+package vdeproto
 
 import (
 	"os"
@@ -11,15 +11,16 @@ import (
 
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
-// TestVDETurns has plugs come and go at once, of two processes.
-func TestVDETurns(t *testing.T) {
-	eachSwitch(t, func(t *testing.T, kind switchKind) {
+// TestLock has plugs come and go at once, of two processes.
+func TestLock(t *testing.T) {
+	eachSwitch(t, func(t *testing.T, start func(t *testing.T) *vdetest.Switch) {
 		testenv.NoLeaks(t)
-		s := kind.start(t)
+		s := start(t)
 		var wg sync.WaitGroup
-		wg.Go(func() { plugtest.InChild(t, "TestVDETurnsChild", s.Dir, nil) })
+		wg.Go(func() { plugtest.InChild(t, "TestLockChild", s.Dir, nil) })
 		comeAndGo(t, s.Dir)
 		wg.Wait()
 		testenv.Eventually(t, "no port that is left", func() bool { return ports(t, s.Dir) == 0 })
@@ -28,8 +29,8 @@ func TestVDETurns(t *testing.T) {
 	})
 }
 
-// TestVDETurnsChild is the part of TestVDETurns of the other process.
-func TestVDETurnsChild(t *testing.T) {
+// TestLockChild is the part of TestLock of the other process.
+func TestLockChild(t *testing.T) {
 	dir := plugtest.ChildArg(t)
 	testenv.NoLeaks(t)
 	comeAndGo(t, dir)
@@ -40,7 +41,7 @@ func comeAndGo(t *testing.T, dir string) {
 	for range 4 {
 		wg.Go(func() {
 			for range 50 {
-				c, err := Open(dir, nil)
+				c, err := Dial(t.Context(), config(dir), nil)
 				if err != nil {
 					t.Error(err)
 					return
@@ -61,10 +62,10 @@ func ports(t *testing.T, dir string) int {
 	return len(names)
 }
 
-// TestVDETurnTaken has a turn that does not end.
-func TestVDETurnTaken(t *testing.T) {
+// TestLockTaken has a lock that is not released.
+func TestLockTaken(t *testing.T) {
 	tests := map[string]func(t *testing.T, dir string) (end func()){
-		"of this process": func(t *testing.T, dir string) func() { return takeTurn(t.Context(), dir).end },
+		"of this process": func(t *testing.T, dir string) func() { return lockHandshake(t.Context(), dir).unlock },
 		"of another": func(t *testing.T, dir string) func() {
 			f, locked := lockDir(t, dir)
 			if !locked {
@@ -96,11 +97,11 @@ func lockDir(t *testing.T, dir string) (f *os.File, locked bool) {
 	return f, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
-// TestVDETurnStopped leaves a switch that does not run, and waits for nothing.
-func TestVDETurnStopped(t *testing.T) {
+// TestLockStopped leaves a switch that does not run, and waits for nothing.
+func TestLockStopped(t *testing.T) {
 	testenv.NoLeaks(t)
 	s := classicSwitch(t)
-	conns := []Conn{openPlug(t, s.Dir), openPlug(t, s.Dir), openPlug(t, s.Dir)}
+	conns := []plug[*Conn]{openPlug(t, s.Dir), openPlug(t, s.Dir), openPlug(t, s.Dir)}
 	s.Signal(syscall.SIGSTOP)
 	for _, c := range conns {
 		c.Close()
@@ -110,11 +111,11 @@ func TestVDETurnStopped(t *testing.T) {
 	}
 	s.Signal(syscall.SIGCONT)
 	testenv.Eventually(t, "the ends of the ports", func() bool { return ports(t, s.Dir) == 0 })
-	testenv.Eventually(t, "the ends of the turns", func() bool {
-		turnQueues.Lock()
-		defer turnQueues.Unlock()
+	testenv.Eventually(t, "the release of all locks", func() bool {
+		lockQueues.Lock()
+		defer lockQueues.Unlock()
 		f, locked := lockDir(t, s.Dir)
 		defer f.Close()
-		return locked && len(turnQueues.of) == 0
+		return locked && len(lockQueues.of) == 0
 	})
 }

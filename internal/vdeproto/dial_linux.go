@@ -1,4 +1,4 @@
-package vdeplug
+package vdeproto
 
 import (
 	"context"
@@ -18,38 +18,38 @@ import (
 )
 
 const (
-	// vdeTimeout bounds the handshake: the installed vde_switch does not
-	// answer at all where it should refuse.
-	vdeTimeout = 3 * time.Second
-	// vdeSendBuffer is how many bytes a slow switch leaves waiting, twice that with
-	// the kernel's own data. That is a little less than a socket of the switch itself
-	// holds (net.core.wmem_default): vde_switch drops what is more than its way to
-	// the receiver has room for. (The size of a receive buffer means nothing to a
-	// local socket.)
-	vdeSendBuffer = 96 << 10
+	// dialTimeout bounds the handshake: vde_switch 2.3.2 does not answer at all where
+	// it should refuse.
+	dialTimeout = 3 * time.Second
+	// sendBuffer is how many bytes are buffered for a slow switch (the kernel counts
+	// twice that, with its own data). A socket of the switch holds a little more
+	// (net.core.wmem_default), so that vde_switch, which drops what the receiver's
+	// socket has no room for, does not drop a burst. Local sockets have no receive
+	// buffers.
+	sendBuffer = 96 << 10
 	// maxUnixPath is the longest path in a socket address.
 	maxUnixPath = unixPathLen - 1
 )
 
-// dialVDE connects to the switch in cfg.dir. If that is empty, it is the first of
+// Dial connects to the switch in cfg.dir. If that is empty, it is the first of
 // defaults that has a switch, which must be root's or this user's: others can make
 // the directories too.
-func dialVDE(ctx context.Context, cfg vdeConfig, defaults []string) (*vdeConn, error) {
-	dial, cancel := context.WithTimeout(ctx, vdeTimeout)
+func Dial(ctx context.Context, cfg Config, defaults []string) (*Conn, error) {
+	dial, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	d := vdeDialer{cfg: cfg, gid: -1, start: time.Now(), ctx: ctx, dial: dial}
-	if cfg.group != "" {
+	d := dialer{cfg: cfg, gid: -1, start: time.Now(), ctx: ctx, dial: dial}
+	if cfg.Group != "" {
 		var err error
-		if d.gid, err = sockio.GroupID(dial, cfg.group); err != nil {
-			return nil, fmt.Errorf("option \"group=%s\": %w", cfg.group, err)
+		if d.gid, err = sockio.GroupID(dial, cfg.Group); err != nil {
+			return nil, fmt.Errorf("option \"group=%s\": %w", cfg.Group, err)
 		}
 	}
-	d.description = describe(dial, cfg.description)
-	dirs := []string{cfg.dir}
-	if cfg.dir == "" {
+	d.description = describe(dial, cfg.Description)
+	dirs := []string{cfg.Dir}
+	if cfg.Dir == "" {
 		dirs = defaults
 	}
-	var conn *vdeConn
+	var conn *Conn
 	var err error
 	ended := make(chan struct{})
 	go func() {
@@ -76,7 +76,7 @@ func dialVDE(ctx context.Context, cfg vdeConfig, defaults []string) (*vdeConn, e
 }
 
 // connectAny connects to the switch in the first directory that has one.
-func (d *vdeDialer) connectAny(dirs []string) (*vdeConn, error) {
+func (d *dialer) connectAny(dirs []string) (*Conn, error) {
 	var failure error
 	for _, dir := range dirs {
 		conn, err := d.connect(dir)
@@ -95,19 +95,19 @@ func (d *vdeDialer) connectAny(dirs []string) (*vdeConn, error) {
 	return nil, failure
 }
 
-// A vdeDialer is a handshake with a switch.
-type vdeDialer struct {
-	cfg         vdeConfig
+// A dialer does a handshake with a switch.
+type dialer struct {
+	cfg         Config
 	gid         int  // that of cfg.group, or -1
-	locked      bool // the caller has locked the directory, as a turn does
+	locked      bool // the caller has locked the directory, as a handshakeLock does
 	description string
 	start       time.Time
 	ctx         context.Context // of the caller
-	dial        context.Context // ctx, and vdeTimeout
+	dial        context.Context // ctx, and dialTimeout
 }
 
 // connect connects to the switch in dir.
-func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
+func (d *dialer) connect(dir string) (*Conn, error) {
 	// The switch has another working directory.
 	real, err := filepath.EvalSymlinks(dir)
 	if err == nil {
@@ -127,13 +127,13 @@ func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
 	if err != nil {
 		return nil, explainConnect(path, err)
 	}
-	if d.cfg.dir == "" {
-		// Before others are let write to the client's socket, which may need it. Who has
-		// the directory can also let ctl mean another switch of this user, and take the
-		// name of the client's socket.
+	if d.cfg.Dir == "" {
+		// Checked before others may write to the client's socket, see permit. The owner of
+		// the directory could also make ctl a link to another switch of this user, and
+		// take the name of the client's socket.
 		for _, name := range []string{dir, real, path} {
 			if st, err := os.Lstat(name); err == nil {
-				if err := own(real, st.Sys().(*syscall.Stat_t).Uid); err != nil {
+				if err := checkOwner(real, st.Sys().(*syscall.Stat_t).Uid); err != nil {
 					return nil, err
 				}
 			}
@@ -150,22 +150,22 @@ func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	var t turn
+	var l handshakeLock
 	if !d.locked {
-		t = takeTurn(d.dial, real)
+		l = lockHandshake(d.dial, real)
 	}
 	ctl, port, err := d.connectControl(real)
-	if err == nil && d.cfg.dir == "" {
-		if err = ownPeer(real, ctl); err != nil {
+	if err == nil && d.cfg.Dir == "" {
+		if err = checkPeer(real, ctl); err != nil {
 			ctl.Close()
 		}
 	}
 	if err != nil {
 		unix.Close(fd)
-		t.end()
+		l.unlock()
 		return nil, err
 	}
-	fd, whole, err := d.shake(ctl, port, fd, name)
+	fd, gso, err := d.handshake(ctl, port, fd, name)
 	var data sockio.PollFile
 	if err == nil {
 		brief := sockio.RefuseRights(fd)
@@ -173,15 +173,15 @@ func (d *vdeDialer) connect(dir string) (*vdeConn, error) {
 		data.Brief = brief
 	}
 	if err != nil {
-		go t.leave(ctl)
+		go l.leave(ctl)
 		return nil, err
 	}
-	t.end()
-	return newVDEConn(real, ctl, data, whole), nil
+	l.unlock()
+	return newConn(real, ctl, data, gso), nil
 }
 
-// ownPeer is own for the process at the other end of a connection.
-func ownPeer(dir string, ctl *os.File) error {
+// checkPeer is checkOwner for the user at the other end of a connection.
+func checkPeer(dir string, ctl *os.File) error {
 	raw, err := ctl.SyscallConn()
 	if err != nil {
 		return err
@@ -194,12 +194,12 @@ func ownPeer(dir string, ctl *os.File) error {
 	if err != nil {
 		return os.NewSyscallError("getsockopt SO_PEERCRED", err)
 	}
-	return own(dir, peer.Uid)
+	return checkOwner(dir, peer.Uid)
 }
 
-// own refuses a switch that nobody has named and that is neither root's nor this
-// user's: it gets all frames.
-func own(dir string, uid uint32) error {
+// checkOwner refuses a default switch that is neither root's nor this user's: it would
+// get all frames.
+func checkOwner(dir string, uid uint32) error {
 	if uid == 0 || int(uid) == os.Geteuid() {
 		return nil
 	}
@@ -207,14 +207,15 @@ func own(dir string, uid uint32) error {
 		dir, uid, os.Geteuid(), dir, unix.EPERM)
 }
 
-// shake asks for a port, and connects the data socket, which it takes over and
-// has the given name. whole says that it is half of a pair for whole packets.
-func (d *vdeDialer) shake(ctl *os.File, port, fd int, name string) (data int, whole bool, err error) {
+// handshake asks for a port, and connects the data socket fd, which has the given name.
+// It takes fd over, and returns the data socket to use: fd, or one of a pair for GSO
+// packets.
+func (d *dialer) handshake(ctl *os.File, port, fd int, name string) (data int, gso bool, err error) {
 	description := d.description
-	if wholeVDE {
-		description += wholeMark
+	if !WithoutGSO.Load() {
+		description += gsoMark
 	}
-	peer, right, err := d.request(ctl, makeVDERequest(port, name, description), name)
+	peer, right, err := d.request(ctl, makeRequest(port, name, description), name)
 	raw, failure := ctl.SyscallConn()
 	if failure == nil {
 		raw.Control(func(fd uintptr) { sockio.RefuseRights(int(fd)) }) // there was one, or there is none
@@ -236,26 +237,25 @@ func (d *vdeDialer) shake(ctl *os.File, port, fd int, name string) (data int, wh
 		unix.Close(fd)
 		return -1, false, err
 	}
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, vdeSendBuffer)
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
 	return fd, false, nil
 }
 
-// connectControl opens the control connection, and returns for which port the
-// request must ask.
-func (d *vdeDialer) connectControl(dir string) (ctl *os.File, port int, err error) {
-	name := d.cfg.portgroup
-	if d.cfg.port > 0 {
-		// A socket with the number as its name comes first; then the
-		// request does not say it again.
-		name = fmt.Sprint(d.cfg.port)
+// connectControl opens the control connection, and returns the port to request.
+func (d *dialer) connectControl(dir string) (ctl *os.File, port int, err error) {
+	name := d.cfg.PortGroup
+	if d.cfg.Port > 0 {
+		// A socket with the number as its name comes first. Its request does not
+		// repeat the number.
+		name = fmt.Sprint(d.cfg.Port)
 	}
 	if name != "" {
 		path := filepath.Join(dir, name)
 		if ctl, err = d.connectTo(path); err == nil {
-			return ctl, anyPort, nil
+			return ctl, AnyPort, nil
 		}
 		switch {
-		case d.cfg.portgroup == "":
+		case d.cfg.PortGroup == "":
 		case errors.Is(err, fs.ErrNotExist):
 			return nil, 0, fmt.Errorf("no port group %q: there is no socket %s (few switches have port groups; the options are port=N, portgroup=NAME, group=NAME and mode=OCTAL): %w",
 				name, path, err)
@@ -267,13 +267,12 @@ func (d *vdeDialer) connectControl(dir string) (ctl *os.File, port int, err erro
 	if ctl, err = d.connectTo(path); err != nil {
 		return nil, 0, explainConnect(path, err)
 	}
-	return ctl, d.cfg.port, nil
+	return ctl, d.cfg.Port, nil
 }
 
-// connectTo connects to a listening local socket. While its queue is full it
-// tries again: a switch serves one client at a time, and the kernel does not
-// tell when there is room.
-func (d *vdeDialer) connectTo(path string) (*os.File, error) {
+// connectTo connects to a listening local socket. While its backlog is full it tries
+// again: the kernel does not report when there is room.
+func (d *dialer) connectTo(path string) (*os.File, error) {
 	if len(path) > maxUnixPath {
 		return nil, os.NewSyscallError("connect", unix.ENAMETOOLONG)
 	}
@@ -303,7 +302,7 @@ func (d *vdeDialer) connectTo(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// connectData connects to the socket that the switch has made.
+// connectData connects to the data socket that the switch has named.
 func connectData(fd, ctl int, name string) error {
 	err := connectOwned(fd, ctl, name, false)
 	switch {
@@ -321,19 +320,18 @@ func connectData(fd, ctl int, name string) error {
 
 var errNotOwned = fmt.Errorf("it does not belong to the user at the other end of the control connection: %w", unix.EPERM)
 
-// connectOwned connects a socket to that which the other end of a control
-// connection has named. It must be the other end's own: any socket of the system
-// may be named, to which others must not write with the rights of this process.
-// Root and this user have these rights; but if always is set their sockets are
-// looked at too, for where others may write to a directory they may have put
-// another in its place.
+// connectOwned connects fd to the socket that the peer of a control connection has
+// named. It must belong to the peer, which could name any socket of the system, and
+// have this process write to it with rights that the peer lacks. Root and this user
+// have these rights; their sockets are checked only if always is set, for directories
+// in which others may replace a socket.
 func connectOwned(fd, ctl int, name string, always bool) error {
 	peer, err := unix.GetsockoptUcred(ctl, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
 		return err
 	}
 	trusted := peer.Uid == 0 || int(peer.Uid) == os.Geteuid()
-	if name[0] == '@' { // which has no owner
+	if name[0] == '@' { // abstract names have no owner
 		if !trusted {
 			return errNotOwned
 		}
@@ -350,7 +348,7 @@ func connectOwned(fd, ctl int, name string, always bool) error {
 	if st.Uid != peer.Uid {
 		return errNotOwned
 	}
-	// What was looked at is what is connected to.
+	// Connect to the file that was checked.
 	err = connectUnix(fd, fmt.Sprintf("/proc/self/fd/%d", file))
 	if trusted && err == unix.ENOENT { // no /proc, and no other way
 		err = connectUnix(fd, name)
@@ -358,8 +356,8 @@ func connectOwned(fd, ctl int, name string, always bool) error {
 	return err
 }
 
-// connectUnix connects to a local socket. The standard library's form of an
-// address allows an abstract name the full length.
+// connectUnix connects to a local socket. Package syscall allows abstract names of the
+// full length, package unix does not.
 func connectUnix(fd int, name string) error {
 	for {
 		err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: name})
@@ -371,7 +369,7 @@ func connectUnix(fd int, name string) error {
 
 // request sends the request, in one piece, and returns the switch's address and
 // the descriptor that came with it, or -1.
-func (d *vdeDialer) request(ctl *os.File, request []byte, path string) (peer string, right int, err error) {
+func (d *dialer) request(ctl *os.File, request []byte, path string) (peer string, right int, err error) {
 	_, err = ctl.Write(request) // a new connection has room for it
 	stop := context.AfterFunc(d.dial, func() { ctl.SetDeadline(time.Unix(1, 0)) })
 	reply, right := make([]byte, unixAddrLen), -1
@@ -379,11 +377,11 @@ func (d *vdeDialer) request(ctl *os.File, request []byte, path string) (peer str
 		right, err = readRight(ctl, reply)
 	}
 	if !stop() && err == nil {
-		// The deadline is set, or about to be: too late is too late.
+		// The deadline was set while the reply arrived: that is too late too.
 		err = os.ErrDeadlineExceeded
 	}
 	if err == nil {
-		peer, err = parseVDEReply(reply)
+		peer, err = parseReply(reply)
 	} else {
 		err = d.unanswered(err, path)
 	}
@@ -393,8 +391,8 @@ func (d *vdeDialer) request(ctl *os.File, request []byte, path string) (peer str
 	return peer, right, err
 }
 
-// unanswered says what it means that there was no reply.
-func (d *vdeDialer) unanswered(err error, path string) error {
+// unanswered explains why there is no reply.
+func (d *dialer) unanswered(err error, path string) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return d.timeout(d.silence())
@@ -407,7 +405,7 @@ func (d *vdeDialer) unanswered(err error, path string) error {
 	return fmt.Errorf("asking the switch: %w", err)
 }
 
-// readRight is [io.ReadFull] that also returns a descriptor that came along, or
+// readRight is like [io.ReadFull], and also returns a descriptor that was sent along, or
 // -1.
 func readRight(f *os.File, b []byte) (right int, err error) {
 	right = -1
@@ -454,18 +452,18 @@ func rights(oob []byte) (all []int) {
 	return all
 }
 
-func (d *vdeDialer) silence() string { return "it may be full, or " + d.portTrouble() }
+func (d *dialer) silence() string { return "it may be full, or " + d.portTrouble() }
 
-func (d *vdeDialer) portTrouble() string {
-	if d.cfg.port == anyPort {
+func (d *dialer) portTrouble() string {
+	if d.cfg.Port == AnyPort {
 		return "its ports may belong to other users"
 	}
-	return fmt.Sprintf("port %d may not exist or belong to another user", d.cfg.port)
+	return fmt.Sprintf("port %d may not exist or belong to another user", d.cfg.Port)
 }
 
 // timeout returns the error of a handshake that has taken too long.
-func (d *vdeDialer) timeout(why string) error {
-	waited, err := vdeTimeout, d.ctx.Err()
+func (d *dialer) timeout(why string) error {
+	waited, err := dialTimeout, d.ctx.Err()
 	switch deadline, ok := d.ctx.Deadline(); {
 	case errors.Is(err, context.Canceled):
 		return err
@@ -499,8 +497,7 @@ func explainConnect(path string, err error) error {
 	return fmt.Errorf("connecting to %s: %w", path, err)
 }
 
-// whoMay returns the first part of a path that stops this user, and to whom it
-// belongs.
+// whoMay describes the first part of a path that this user has no permission for.
 func whoMay(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs

@@ -1,4 +1,4 @@
-package vdeplug
+package vdeproto
 
 import (
 	"context"
@@ -16,18 +16,17 @@ import (
 )
 
 const (
-	// switchBacklog is how many clients wait to be accepted.
+	// switchBacklog is how many clients may wait to be accepted.
 	switchBacklog = 128
 	// maxSwitchDir is the longest path of a directory with room for the names
 	// in it.
 	maxSwitchDir = maxUnixPath - len("/fd1234567")
-	// switchProbe bounds how long it takes to see that a switch lives.
+	// switchProbe bounds the check for a switch that runs.
 	switchProbe = time.Second
 )
 
-// leftover are the names of data sockets that switches and clients leave when
-// they are killed: of this package and the switch of libvdeplug, of vde_switch,
-// and of clients.
+// leftover matches the names of data sockets that killed switches and clients leave:
+// fd3 of this package and libvdeplug, 003.5 of vde_switch, .01234-00000 of clients.
 var leftover = regexp.MustCompile(`^(fd\d+|\d{3,}\.\d+|\.\d{5,}-\d{5})$`)
 
 // A switchDir is the directory of a running switch.
@@ -40,12 +39,12 @@ type switchDir struct {
 	ctl      fileID
 }
 
-// A fileID tells a file from another that has taken its name.
+// A fileID identifies a file: another may have taken its name.
 type fileID struct{ dev, ino uint64 }
 
 func idOf(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), st.Ino} }
 
-// idAt returns that of what has the name path, zero if nothing has.
+// idAt returns the fileID of the file at path, or zero.
 func idAt(path string) fileID {
 	var st unix.Stat_t
 	if unix.Lstat(path, &st) != nil {
@@ -54,13 +53,13 @@ func idAt(path string) fileID {
 	return idOf(&st)
 }
 
-// newSwitchDir makes the directory of a switch, or takes over what a killed one
-// has left, and listens.
-func newSwitchDir(ctx context.Context, cfg switchConfig) (_ *switchDir, err error) {
-	d := &switchDir{path: cfg.dir, mode: cfg.mode, gid: -1, listener: -1}
-	if cfg.group != "" {
-		if d.gid, err = sockio.GroupID(ctx, cfg.group); err != nil {
-			return nil, fmt.Errorf("option \"grp=%s\": %w", cfg.group, err)
+// newSwitchDir makes the directory of a switch, or takes over that of a killed one, and
+// listens.
+func newSwitchDir(ctx context.Context, cfg SwitchConfig) (_ *switchDir, err error) {
+	d := &switchDir{path: cfg.Dir, mode: cfg.Mode, gid: -1, listener: -1}
+	if cfg.Group != "" {
+		if d.gid, err = sockio.GroupID(ctx, cfg.Group); err != nil {
+			return nil, fmt.Errorf("option \"grp=%s\": %w", cfg.Group, err)
 		}
 	}
 	made, err := d.enter(ctx)
@@ -72,7 +71,7 @@ func newSwitchDir(ctx context.Context, cfg switchConfig) (_ *switchDir, err erro
 			unix.Rmdir(d.path)
 		}
 		if err != nil {
-			d.file.Close() // and the lock ends
+			d.file.Close() // which releases the lock
 			if d.listener >= 0 {
 				unix.Close(d.listener)
 			}
@@ -83,14 +82,14 @@ func newSwitchDir(ctx context.Context, cfg switchConfig) (_ *switchDir, err erro
 			return nil, err
 		}
 	}
-	// Nobody else gets in before all is as it should be.
+	// Nobody else may enter before everything is in place.
 	if err = d.own(cfg, 0o2700); err != nil {
 		return nil, err
 	}
 	if err = d.listen(); err != nil {
 		return nil, err
 	}
-	if err = d.own(cfg, cfg.dirMode); err != nil {
+	if err = d.own(cfg, cfg.DirMode); err != nil {
 		unix.Unlink(d.ctlPath())
 		return nil, err
 	}
@@ -100,8 +99,8 @@ func newSwitchDir(ctx context.Context, cfg switchConfig) (_ *switchDir, err erro
 
 func (d *switchDir) ctlPath() string { return d.path + "/ctl" }
 
-// enter makes or opens the directory and locks it against others who do that,
-// or remove it, at the same time.
+// enter makes or opens the directory, and locks it against others that do so or remove
+// it at the same time.
 func (d *switchDir) enter(ctx context.Context) (made bool, err error) {
 	for ctx.Err() == nil {
 		err = os.Mkdir(d.path, 0o700)
@@ -178,21 +177,21 @@ func (d *switchDir) takeOver(ctx context.Context) error {
 	return nil
 }
 
-// free sees that there is no switch. It asks as a client does, for some switches
-// take it ill if a client connects and then has no request. It is its turn, for
-// the directory is locked.
+// free returns an error if a switch runs in the directory. It does a whole handshake:
+// some switches break if a client connects and sends no request. The directory is
+// locked already.
 func (d *switchDir) free(ctx context.Context) error {
 	dial, cancel := context.WithTimeout(ctx, switchProbe)
 	defer cancel()
-	client := vdeDialer{
-		cfg: vdeConfig{dir: d.path, port: anyPort, mode: -1}, gid: -1, locked: true,
+	client := dialer{
+		cfg: Config{Dir: d.path, Port: AnyPort, Mode: -1}, gid: -1, locked: true,
 		description: "vdestack looks whether this switch runs",
 		start:       time.Now(), ctx: ctx, dial: dial,
 	}
 	conn, err := client.connect(d.path)
 	switch {
 	case err == nil:
-		conn.leave(turn{})
+		conn.leave(handshakeLock{})
 		return fmt.Errorf("%s is the directory of a switch that runs: %w", d.path, unix.EADDRINUSE)
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
 		return nil
@@ -201,11 +200,11 @@ func (d *switchDir) free(ctx context.Context) error {
 }
 
 // own gives the directory its group and permissions.
-func (d *switchDir) own(cfg switchConfig, mode int) error {
+func (d *switchDir) own(cfg SwitchConfig, mode int) error {
 	fd := int(d.file.Fd())
 	if d.gid >= 0 {
 		if err := unix.Fchown(fd, -1, d.gid); err != nil {
-			return fmt.Errorf("option \"grp=%s\": giving %s to it (a user can give to the own groups only): %w", cfg.group, d.path, err)
+			return fmt.Errorf("option \"grp=%s\": giving %s to it (a user can give to the own groups only): %w", cfg.Group, d.path, err)
 		}
 	}
 	if err := unix.Fchmod(fd, uint32(mode)); err != nil {
@@ -231,9 +230,8 @@ func (d *switchDir) listen() (err error) {
 	return nil
 }
 
-// bind gives a socket a name in the directory, with the group and permissions
-// that it should have. The file has those of the socket first, so that there is
-// no moment in which more are allowed.
+// bind gives a socket a name in the directory, with its group and permissions. The file
+// gets the permissions of the socket, so that there is no moment in which it allows more.
 func (d *switchDir) bind(fd int, path string) (id fileID, err error) {
 	if err = unix.Fchmod(fd, uint32(d.mode)); err != nil {
 		return id, os.NewSyscallError("fchmod", err)
@@ -241,7 +239,7 @@ func (d *switchDir) bind(fd int, path string) (id fileID, err error) {
 	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		return id, fmt.Errorf("%s: %w", path, os.NewSyscallError("bind", err))
 	}
-	// The directory may be one in which others write.
+	// Others may be able to write to the directory.
 	file, st, err := sockio.OpenSocket(path)
 	if err == nil {
 		defer unix.Close(file)
@@ -266,13 +264,13 @@ func (d *switchDir) unlink(path string, id fileID) {
 	}
 }
 
-// remove takes back all that newSwitchDir has made. What others have put into
-// the directory stays, and the directory with it.
+// remove removes everything that newSwitchDir has made. If others have put files into
+// the directory, it stays.
 func (d *switchDir) remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), switchProbe)
 	defer cancel()
 	var st unix.Stat_t
-	d.lock(ctx) // or without; the names are looked at
+	d.lock(ctx) // or without: the identity of files is checked
 	d.unlink(d.ctlPath(), d.ctl)
 	unix.Close(d.listener)
 	if unix.Fstat(int(d.file.Fd()), &st) == nil && idOf(&st) == idAt(d.path) {

@@ -1,4 +1,4 @@
-package vdeplug
+package vdeproto
 
 import (
 	"context"
@@ -10,8 +10,8 @@ import (
 )
 
 // maxDescription is how long a description may be: a switch has room for 127
-// bytes, and wholeMark comes after it.
-const maxDescription = 127 - len(wholeMark)
+// bytes, and gsoMark comes after it.
+const maxDescription = 127 - len(gsoMark)
 
 // describe returns the text that a switch shows for the port: d, by default
 // vdestack, the user and the process, and where an SSH session comes from.

@@ -1,4 +1,4 @@
-package vdeplug
+package vdeproto
 
 import (
 	"bytes"
@@ -65,13 +65,13 @@ func TestSwitchRequests(t *testing.T) {
 		"family":      change(12, 2),
 		"half":        func(b []byte) []byte { return b[:61] },
 		"one byte":    func(b []byte) []byte { return b[:1] },
-		"too short":   func(b []byte) []byte { return b[:vdeRequestLen-1] },
+		"too short":   func(b []byte) []byte { return b[:requestLen-1] },
 		"junk":        func(b []byte) []byte { return bytes.Repeat([]byte("junk"), 4096) },
 		"zeros":       func(b []byte) []byte { return make([]byte, 256) },
 		"no path":     func(b []byte) []byte { return vdetest.Request("", "") },
 		"no socket":   func(b []byte) []byte { return vdetest.Request("/dev/null", "") },
 		"nothing":     func(b []byte) []byte { return vdetest.Request("/nosuch", "") },
-		"not bound":   func(b []byte) []byte { return makeVDERequest(anyPort, "\x00"+strings.Repeat("x", 107), "") },
+		"not bound":   func(b []byte) []byte { return makeRequest(AnyPort, "\x00"+strings.Repeat("x", 107), "") },
 		"the own ctl": func(b []byte) []byte { return vdetest.Request(s.Dir+"/ctl", "") },
 		"relative":    func(b []byte) []byte { return vdetest.Request("x", "") },
 	} {
@@ -85,7 +85,7 @@ func TestSwitchRequests(t *testing.T) {
 	// Requests that are good.
 	vdetest.DialRaw(t, s.Dir).Join()
 	c := vdetest.DialRaw(t, s.Dir)
-	c.Request(makeVDERequest(0, c.Path, strings.Repeat("x", 134)))
+	c.Request(makeRequest(0, c.Path, strings.Repeat("x", 134)))
 	if n, err := vdetest.Read(c.Ctl, make([]byte, 200)); n != unixAddrLen || err != nil {
 		t.Errorf("got %d bytes, %v, want a reply", n, err)
 	}
@@ -127,7 +127,7 @@ func TestSwitchTenThousand(t *testing.T) {
 					unix.Close(fd)
 				}
 			})
-			request := vdetest.Request("/nosuch", wholeMark)
+			request := vdetest.Request("/nosuch", gsoMark)
 			for i := range connections {
 				fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 				if err != nil {
@@ -178,7 +178,7 @@ func TestSwitchNeverReads(t *testing.T) {
 	}
 	unix.Close(never[0].Data)
 	whole := openPlug(t, s.Dir) // Recv is never called
-	from := openPlug(t, s.Dir).(packet.Transport)
+	from := openPlug(t, s.Dir).on
 	memory := s.Memory(t)
 	for range 500 {
 		batch := make([]packet.Packet, 40)
@@ -227,7 +227,7 @@ func TestSwitchLengths(t *testing.T) {
 	})
 	works()
 	t.Run("pair", func(t *testing.T) {
-		c := on[*vdeConn](openPlug(t, s.Dir)).on
+		c := openPlug(t, s.Dir).on
 		for n := longest; n >= 0; n-- {
 			var err error
 			c.data.Raw.Write(func(fd uintptr) bool {
@@ -265,7 +265,7 @@ func TestSwitchDeputy(t *testing.T) {
 	}
 	defer l.Close()
 	dir := filepath.Join(base, "sw")
-	c := openPlug(t, "switch://"+dir+"[mode=0666]")
+	c := openSwitch(t, dir, 0o666, 0o777)
 	plugtest.AsNobody(t, "TestSwitchDeputyUser", dir)
 	plugtest.Send(t, c, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	l.SetReadDeadline(time.Now().Add(time.Millisecond))
@@ -303,7 +303,7 @@ func TestSwitchForeignSocket(t *testing.T) {
 	}
 	testenv.NoLeaks(t)
 	dir := filepath.Join(vdetest.ShortDir(t), "sw")
-	openPlug(t, "switch://"+dir+"[dirmode=0777]")
+	openSwitch(t, dir, 0o600, 0o777)
 	c := vdetest.DialRaw(t, dir)
 	if err := os.Lchown(c.Path, 65534, 65534); err != nil {
 		t.Fatal(err)
@@ -311,4 +311,46 @@ func TestSwitchForeignSocket(t *testing.T) {
 	c.Request(vdetest.Request(c.Path, ""))
 	c.WantEnd()
 	vdetest.DialRaw(t, dir).Join()
+}
+
+// TestSwitchShare has more clients than a switch has descriptors for. They get a
+// quarter of what the process may have, and no more.
+func TestSwitchShare(t *testing.T) {
+	const limit, clients = 360, 400
+	s, works := hostile(t)
+	if err := unix.Prlimit(s.Cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
+		t.Fatal(err)
+	}
+	before := s.Files(t)
+	in := 2 // those of hostile
+	var last *vdetest.Raw
+	for range clients {
+		c := vdetest.DialRaw(t, s.Dir)
+		c.Request(vdetest.Request(c.Path, "crowd"))
+		if n, err := vdetest.Read(c.Ctl, make([]byte, 200)); err == nil && n == unixAddrLen {
+			in, last = in+1, c
+		} else {
+			// Whoever is refused gives the connection up.
+			unix.Shutdown(c.Ctl, unix.SHUT_RDWR)
+		}
+	}
+	if want := limit / 4 / clientFiles; in != want {
+		t.Errorf("%d clients are in, want %d", in, want)
+	}
+	if got := s.Files(t); got > before+limit/4 {
+		t.Errorf("the switch has %d descriptors, had %d before, and may have %d", got, before, limit)
+	}
+	_, err := Dial(t.Context(), config(s.Dir), nil)
+	wantError(t, err, "the switch refused the connection")
+	wantError(t, err, "it is full")
+	// Those who say nothing take their share only.
+	for range clients {
+		vdetest.DialRaw(t, s.Dir)
+	}
+	if got := s.Files(t); got > before+limit/4+limit/8 {
+		t.Errorf("the switch has %d descriptors, had %d before, and may have %d", got, before, limit)
+	}
+	unix.Shutdown(last.Ctl, unix.SHUT_RDWR)
+	last.WantEnd()
+	works()
 }

@@ -1,0 +1,61 @@
+package plugtest
+
+import (
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// EachKernel runs a test with SO_PASSRIGHTS, if the kernel has it, and without, as
+// before Linux 6.16.
+func EachKernel(t *testing.T, test func(t *testing.T, refuses bool)) {
+	t.Run("new", func(t *testing.T) {
+		pair := SocketPair(t, unix.SOCK_DGRAM)
+		if !sockio.RefuseRights(pair[0]) {
+			t.Skip("needs SO_PASSRIGHTS (Linux 6.16)")
+		}
+		test(t, true)
+	})
+	t.Run("old", func(t *testing.T) {
+		sockio.WithoutPassRights.Store(true)
+		t.Cleanup(func() { sockio.WithoutPassRights.Store(false) })
+		test(t, false)
+	})
+}
+
+// SocketPair returns two connected local sockets, which end with the test.
+func SocketPair(t testing.TB, kind int) [2]int {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		unix.Close(pair[0])
+		unix.Close(pair[1])
+	})
+	return pair
+}
+
+// DevNull opens a descriptor.
+func DevNull(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// Received waits until all that a socket has sent is received.
+func Received(t *testing.T, fd int) {
+	t.Helper()
+	testenv.Eventually(t, "all that was sent to be received", func() bool {
+		n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		return err != nil || n == 0
+	})
+}

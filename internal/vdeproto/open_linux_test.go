@@ -1,0 +1,101 @@
+package vdeproto
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/fabric"
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
+)
+
+// A plug is a Conn of tests with its transport.
+type plug[T packet.Transport] struct {
+	plugtest.Conn
+	on T
+}
+
+func newPlug[T packet.Transport](t testing.TB, on T, err error) plug[T] {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := plugtest.NewConn(on)
+	t.Cleanup(func() { c.Close() })
+	return plug[T]{c, on}
+}
+
+// config returns the configuration of vde://dir.
+func config(dir string) Config { return Config{Dir: dir, Port: AnyPort, Mode: -1} }
+
+// openPlug connects to the switch in dir.
+func openPlug(t testing.TB, dir string) plug[*Conn] {
+	t.Helper()
+	c, err := Dial(t.Context(), config(dir), nil)
+	return newPlug(t, c, err)
+}
+
+func openInbox(t *testing.T, dir string) *plugtest.Inbox {
+	t.Helper()
+	return plugtest.NewInbox(t, openPlug(t, dir))
+}
+
+// openSwitch makes a switch in dir, or joins it. Its sockets and directory have the
+// given modes.
+func openSwitch(t testing.TB, dir string, mode, dirMode int) plug[*fabric.LocalPort] {
+	t.Helper()
+	p, err := OpenSwitch(t.Context(), SwitchConfig{
+		Kind: fabric.Switch, Dir: dir, Mode: mode, DirMode: 0o2700 | dirMode,
+		Stations: fabric.DefaultStations, Expire: fabric.DefaultExpire,
+	})
+	return newPlug(t, p, err)
+}
+
+// startSwitch starts a program that makes a switch in a new directory.
+func startSwitch(t *testing.T, command func(dir string) *exec.Cmd) *vdetest.Switch {
+	t.Helper()
+	dir := filepath.Join(vdetest.ShortDir(t), "sw")
+	return vdetest.Start(t, dir, command(dir), func() error {
+		c, err := Dial(t.Context(), config(dir), nil)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+}
+
+// classicSwitch starts vde_switch.
+func classicSwitch(t *testing.T) *vdetest.Switch {
+	t.Helper()
+	return startSwitch(t, func(dir string) *exec.Cmd { return vdetest.Classic(t, dir) })
+}
+
+// plugSwitch starts the switch of libvdeplug.
+func plugSwitch(t *testing.T) *vdetest.Switch {
+	t.Helper()
+	return startSwitch(t, func(dir string) *exec.Cmd { return vdetest.Plug(t, dir) })
+}
+
+// goSwitch starts a process with a switch of this package.
+func goSwitch(t *testing.T) *vdetest.Switch {
+	t.Helper()
+	return startSwitch(t, func(dir string) *exec.Cmd { return plugtest.ChildCommand("TestSwitchProcess", dir) })
+}
+
+// TestSwitchProcess is the process of goSwitch. It ends with its standard input.
+func TestSwitchProcess(t *testing.T) {
+	defer openSwitch(t, plugtest.ChildArg(t), 0o600, 0o700).Close()
+	io.Copy(io.Discard, os.Stdin)
+}
+
+func eachSwitch(t *testing.T, test func(t *testing.T, start func(t *testing.T) *vdetest.Switch)) {
+	for name, start := range map[string]func(t *testing.T) *vdetest.Switch{
+		"vde_switch": classicSwitch, "switch": plugSwitch, "ours": goSwitch,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, start) })
+	}
+}

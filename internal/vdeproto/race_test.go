@@ -1,0 +1,5 @@
+//go:build race
+
+package vdeproto
+
+const raceEnabled = true
