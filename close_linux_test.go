@@ -319,10 +319,10 @@ type lastPlug struct {
 var lastPlugs sync.Map
 
 func init() {
-	vdeplug.Register("last", func(_ context.Context, l vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
+	vdeplug.Register(vdeplug.Scheme{Name: "last", Open: func(_ context.Context, l vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
 		p, _ := lastPlugs.LoadAndDelete(l.String())
 		return p.(*lastPlug), nil
-	})
+	}})
 }
 
 func (p *lastPlug) Recv([]byte) (int, error) {

@@ -89,7 +89,7 @@ func parse(l vdeplug.Locator) (*config, error) {
 	var tcp, udp, unix, commands string
 	host := once(prefixOption(&cfg.host, netip.Addr.Is4, "an IPv4 address with its network, as 10.0.2.2%2f24", 30))
 	host6 := once(prefixOption(&cfg.host6, netip.Addr.Is6, "an IPv6 address with its network, as fd00::2%2f64", 120))
-	err = t.Options(map[string]func(string, bool) error{
+	err = t.Apply(map[string]func(string, bool) error{
 		"restricted": flag(&cfg.restricted),
 		"v4":         flag(&cfg.v4),
 		"v6":         flag(&cfg.v6),

@@ -30,8 +30,11 @@ import (
 const scheme = "slirp"
 
 func init() {
-	vdeplug.Register(scheme, open)
-	vdeplug.Describe(scheme, usage)
+	vdeplug.Register(vdeplug.Scheme{
+		Name:  scheme,
+		Open:  open,
+		Usage: usage,
+	})
 }
 
 // open makes the plug of a locator, as the documentation of the package has it.

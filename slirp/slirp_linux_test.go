@@ -272,10 +272,10 @@ func TestClose(t *testing.T) {
 var plugs sync.Map
 
 func init() {
-	vdeplug.Register("plug-of-test", func(_ context.Context, l vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
+	vdeplug.Register(vdeplug.Scheme{Name: "plug-of-test", Open: func(_ context.Context, l vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
 		p, _ := plugs.LoadAndDelete(l.Body())
 		return p.(vdeplug.Conn), nil
-	})
+	}})
 }
 
 // openNAT opens a plug.

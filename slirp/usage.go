@@ -5,7 +5,7 @@ import "github.com/vdestack/vdestack/vdeplug"
 var usage = vdeplug.Usage{
 	Form:  "slirp://[/OPTIONS]",
 	About: "all that the host can reach, without privilege: user-mode NAT",
-	Options: []vdeplug.Option{
+	Options: []vdeplug.OptionUsage{
 		{Name: "v4", About: "only IPv4"},
 		{Name: "v6", About: "only IPv6"},
 		{Name: "addr", Aliases: []string{"host"}, Value: "ADDRESS%2fBITS", Default: "10.0.2.2%2f24", About: "the host, with the network"},

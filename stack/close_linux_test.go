@@ -56,11 +56,11 @@ func TestNewCancelled(t *testing.T) {
 var blocked = make(chan bool)
 
 func init() {
-	vdeplug.Register("testblock", func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
+	vdeplug.Register(vdeplug.Scheme{Name: "testblock", Open: func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
 		blocked <- true
 		<-ctx.Done()
 		return nil, context.Cause(ctx)
-	})
+	}})
 }
 
 // TestNewBlocked cancels New while it waits for its second network. What the

@@ -18,12 +18,13 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
-	"golang.org/x/sys/unix"
 )
 
 // The schemes of networks that the kernel switches. An interface on one is an
@@ -35,13 +36,6 @@ const (
 	lanScheme = "lan"
 	memScheme = "mem"
 )
-
-func init() {
-	vdeplug.Describe(lanScheme, vdeplug.Usage{Form: "lan://[NAME]", About: "a switch of the kernel for the stacks of this process, and no other plugs"})
-	vdeplug.Register(lanScheme, func(_ context.Context, l vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
-		return nil, fmt.Errorf("%q joins the interfaces of stacks, and has no plugs (mem:// has): %w", l, errors.ErrUnsupported)
-	})
-}
 
 // Variables for tests.
 var (

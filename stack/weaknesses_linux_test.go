@@ -84,14 +84,14 @@ type testPlug struct {
 var testPlugs = make(chan *testPlug, 1)
 
 func init() {
-	vdeplug.Register("testplug", func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
+	vdeplug.Register(vdeplug.Scheme{Name: "testplug", Open: func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
 		select {
 		case p := <-testPlugs:
 			return p, nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-	})
+	}})
 }
 
 func newTestPlug(t *testing.T) (*testPlug, *Stack) {

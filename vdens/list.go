@@ -39,7 +39,7 @@ OPTIONS are in [[ ]], one pair of brackets is written. Options are separated by 
 }
 
 // optionForm returns how an option is written.
-func optionForm(o vdeplug.Option) string {
+func optionForm(o vdeplug.OptionUsage) string {
 	if o.Value == "" || o.Name == "" {
 		return o.Name + o.Value
 	}

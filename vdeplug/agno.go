@@ -12,12 +12,15 @@ import (
 )
 
 func init() {
-	Register("agno", openAGNO)
-	Describe("agno", Usage{
-		Form:  "agno://[KEYFILE][[OPTIONS]]{NETWORK}",
-		About: "another network, encrypted with a key that all have; by default in ~/.vde_agno_key",
-		Options: []Option{
-			{Name: "ethtype", Value: "TYPE", Default: "0xa6de", About: "type of the frames: a number, ipv4, ipv6, copy or rand"},
+	Register(Scheme{
+		Name: "agno",
+		Open: openAGNO,
+		Usage: Usage{
+			Form:  "agno://[KEYFILE][[OPTIONS]]{NETWORK}",
+			About: "another network, encrypted with a key that all have; by default in ~/.vde_agno_key",
+			Options: []OptionUsage{
+				{Name: "ethtype", Value: "TYPE", Default: "0xa6de", About: "type of the frames: a number, ipv4, ipv6, copy or rand"},
+			},
 		},
 	})
 }
@@ -90,7 +93,7 @@ func parseAGNO(l Locator) (cfg agnoConfig, inner string, err error) {
 	} else if !filepath.IsAbs(cfg.keyfile) {
 		return cfg, "", fmt.Errorf("key file %q: must begin with \"/\" or \"~/\"", cfg.keyfile)
 	}
-	err = t.Options(map[string]func(string, bool) error{
+	err = t.Apply(map[string]func(string, bool) error{
 		"ethtype": func(v string, _ bool) error {
 			switch v {
 			case "copy":

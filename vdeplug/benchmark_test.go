@@ -25,7 +25,7 @@ func BenchmarkParse(b *testing.B) {
 func BenchmarkTarget(b *testing.B) {
 	for _, tt := range []struct {
 		vnl   string
-		parse func(Locator) (Target, error)
+		parse func(Locator) (ParsedLocator, error)
 	}{
 		{"vde:///run/switch[3]", Locator.Bracketed},
 		{"vxvde://234.0.0.1/port=14789/ttl=2", Locator.Slashed},

@@ -19,12 +19,15 @@ import (
 func TestCaptureConn(t *testing.T) {
 	for _, vnl := range []string{"mem://capture", "netemu://delay=1ms{mem://capture}", "nestedtest://"} {
 		t.Run(vnl, func(t *testing.T) {
-			Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
-				c, err := Open("mem://nestedtest", nil)
-				return struct {
-					Conn
-					Dropper
-				}{c, c.(Dropper)}, err // one that moves no packets
+			Register(Scheme{
+				Name: "nestedtest",
+				Open: func(context.Context, Locator, *Options) (Conn, error) {
+					c, err := Open("mem://nestedtest", nil)
+					return struct {
+						Conn
+						Dropper
+					}{c, c.(Dropper)}, err // one that moves no packets
+				},
 			})
 			defer unregister("nestedtest")
 			testConn(t, func(t *testing.T) Conn { return Capture(openPlugTest(t, vnl), new(bytes.Buffer), "plug") })

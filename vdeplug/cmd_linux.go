@@ -10,10 +10,13 @@ import (
 )
 
 func init() {
-	Register("cmd", openCmd)
-	Describe("cmd", Usage{
-		Form:  "cmd://COMMAND [ARGUMENT...]",
-		About: "a program that speaks the VDE stream format; =COMMAND means the same",
+	Register(Scheme{
+		Name: "cmd",
+		Open: openCmd,
+		Usage: Usage{
+			Form:  "cmd://COMMAND [ARGUMENT...]",
+			About: "a program that speaks the VDE stream format; =COMMAND means the same",
+		},
 	})
 }
 

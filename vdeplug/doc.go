@@ -35,7 +35,7 @@
 // is given to no shell. In a shell a locator with > [ { or * needs quotes:
 // 'udp://7000->10.0.0.2:7000' without them writes to a file.
 //
-// Option names are exact. An option that is unknown, twice there or has a wrong
+// OptionUsage names are exact. An option that is unknown, twice there or has a wrong
 // value is an error that quotes it and says what is allowed.
 //
 // # Recording

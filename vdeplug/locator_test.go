@@ -52,8 +52,8 @@ func TestZeroLocator(t *testing.T) {
 
 var wantError = plugtest.WantError
 
-func word(name string) Param         { return Param{Name: name} }
-func setting(name, val string) Param { return Param{name, val, true} }
+func word(name string) Option         { return Option{Name: name} }
+func setting(name, val string) Option { return Option{name, val, true} }
 
 // bracketed and slashed are the readings of one body that the sheet of the
 // grammar gives, each seen with the C programs, and ours where they refuse.
@@ -61,27 +61,27 @@ var (
 	bracketed = []struct {
 		in     string
 		addr   string
-		params []Param
+		params []Option
 		inner  string
 		err    string
 	}{
 		{in: "vde://"},
 		{in: "/run/sw", addr: "/run/sw"},
 		{in: "vde:///run/s%779", addr: "/run/sw9"},
-		{in: `vde://'/run/sw9'["5"]`, addr: "/run/sw9", params: []Param{word("5")}},
+		{in: `vde://'/run/sw9'["5"]`, addr: "/run/sw9", params: []Option{word("5")}},
 		{in: "vde:///run/sw[3/mode=0660/group=vde]", addr: "/run/sw",
-			params: []Param{word("3"), setting("mode", "0660"), setting("group", "vde")}},
-		{in: "vde://sw[//foo/]", addr: "sw", params: []Param{word("foo")}},
+			params: []Option{word("3"), setting("mode", "0660"), setting("group", "vde")}},
+		{in: "vde://sw[//foo/]", addr: "sw", params: []Option{word("foo")}},
 		{in: "vde://sw[]", addr: "sw"},
-		{in: "vde://sw[mode]", addr: "sw", params: []Param{word("mode")}},
-		{in: "vde://sw[mode=]", addr: "sw", params: []Param{setting("mode", "")}},
-		{in: "vde://sw[mode%3d7]", addr: "sw", params: []Param{setting("mode", "7")}},
-		{in: "vde://sw[mode=a=b]", addr: "sw", params: []Param{setting("mode", "a=b")}},
-		{in: "vde://sw[a]b]", addr: "sw", params: []Param{word("a]b")}},
-		{in: `vde://a\[b[c\/d]`, addr: "a[b", params: []Param{word("c/d")}},
+		{in: "vde://sw[mode]", addr: "sw", params: []Option{word("mode")}},
+		{in: "vde://sw[mode=]", addr: "sw", params: []Option{setting("mode", "")}},
+		{in: "vde://sw[mode%3d7]", addr: "sw", params: []Option{setting("mode", "7")}},
+		{in: "vde://sw[mode=a=b]", addr: "sw", params: []Option{setting("mode", "a=b")}},
+		{in: "vde://sw[a]b]", addr: "sw", params: []Option{word("a]b")}},
+		{in: `vde://a\[b[c\/d]`, addr: "a[b", params: []Option{word("c/d")}},
 		{in: `vde://'a\'"b\%2f"`, addr: `a\b\%2f`},
 		{in: "vde://a%2Fb%zzc%2", addr: "a/b%zzc%2"},
-		{in: "agno:///key[ethtype=copy]{vxvde://}", addr: "/key", params: []Param{setting("ethtype", "copy")}, inner: "vxvde://"},
+		{in: "agno:///key[ethtype=copy]{vxvde://}", addr: "/key", params: []Option{setting("ethtype", "copy")}, inner: "vxvde://"},
 		{in: "agno://{vde://a[b]{c}}", inner: "vde://a[b]{c}"},
 		{in: `agno://'{'{vde://"}"%7d}`, addr: "{", inner: `vde://"}"%7d`},
 		{in: "vde://sw]", addr: "sw]"},
@@ -102,22 +102,22 @@ var (
 	slashed = []struct {
 		in     string
 		addr   string
-		params []Param
+		params []Option
 		inner  string
 		err    string
 	}{
 		{in: "vxvde://"},
 		{in: "vxvde:///"},
 		{in: "vxvde://239.1.2.3/port=5555/vni=12345/ttl=7", addr: "239.1.2.3",
-			params: []Param{setting("port", "5555"), setting("vni", "12345"), setting("ttl", "7")}},
-		{in: "vxvde:///vni=3", params: []Param{setting("vni", "3")}},
-		{in: "vxvde:///v6//vni", params: []Param{word("v6"), word("vni")}},
-		{in: "slirp:///addr=10.9.0.1%2f24", params: []Param{setting("addr", "10.9.0.1/24")}},
-		{in: "slirp:///addr='1.2.3.4/24'", params: []Param{setting("addr", "1.2.3.4/24")}},
-		{in: "slirp:///addr=1.2.3.4/24", params: []Param{setting("addr", "1.2.3.4"), word("24")}},
+			params: []Option{setting("port", "5555"), setting("vni", "12345"), setting("ttl", "7")}},
+		{in: "vxvde:///vni=3", params: []Option{setting("vni", "3")}},
+		{in: "vxvde:///v6//vni", params: []Option{word("v6"), word("vni")}},
+		{in: "slirp:///addr=10.9.0.1%2f24", params: []Option{setting("addr", "10.9.0.1/24")}},
+		{in: "slirp:///addr='1.2.3.4/24'", params: []Option{setting("addr", "1.2.3.4/24")}},
+		{in: "slirp:///addr=1.2.3.4/24", params: []Option{setting("addr", "1.2.3.4"), word("24")}},
 		{in: "vlan://4{vlan://5/qinq{vxvde://234.0.0.1}}", addr: "4", inner: "vlan://5/qinq{vxvde://234.0.0.1}"},
 		{in: "vlan://3/untag=4/trunk/tag=10:11-12:12-11{vde:///run/sw}", addr: "3",
-			params: []Param{setting("untag", "4"), word("trunk"), setting("tag", "10:11-12:12-11")}, inner: "vde:///run/sw"},
+			params: []Option{setting("untag", "4"), word("trunk"), setting("tag", "10:11-12:12-11")}, inner: "vde:///run/sw"},
 		{in: "vlan://3[untag=4]", addr: "3[untag=4]"},
 
 		{in: "vlan://4{vde://x}/u=3", err: `byte 17, at "/u=3": text after "}"`},
@@ -130,18 +130,18 @@ func TestTarget(t *testing.T) {
 	for _, tt := range bracketed {
 		t.Run("bracketed "+tt.in, func(t *testing.T) {
 			got, err := parseTarget(t, tt.in, Locator.Bracketed)
-			checkTarget(t, got, err, Target{Addr: tt.addr, Params: tt.params, Inner: tt.inner}, tt.err)
+			checkTarget(t, got, err, ParsedLocator{Addr: tt.addr, Options: tt.params, Inner: tt.inner}, tt.err)
 		})
 	}
 	for _, tt := range slashed {
 		t.Run("slashed "+tt.in, func(t *testing.T) {
 			got, err := parseTarget(t, tt.in, Locator.Slashed)
-			checkTarget(t, got, err, Target{Addr: tt.addr, Params: tt.params, Inner: tt.inner}, tt.err)
+			checkTarget(t, got, err, ParsedLocator{Addr: tt.addr, Options: tt.params, Inner: tt.inner}, tt.err)
 		})
 	}
 }
 
-func parseTarget(t *testing.T, vnl string, read func(Locator) (Target, error)) (Target, error) {
+func parseTarget(t *testing.T, vnl string, read func(Locator) (ParsedLocator, error)) (ParsedLocator, error) {
 	t.Helper()
 	l, err := Parse(vnl)
 	if err != nil {
@@ -150,7 +150,7 @@ func parseTarget(t *testing.T, vnl string, read func(Locator) (Target, error)) (
 	return read(l)
 }
 
-func checkTarget(t *testing.T, got Target, err error, want Target, text string) {
+func checkTarget(t *testing.T, got ParsedLocator, err error, want ParsedLocator, text string) {
 	t.Helper()
 	if text != "" {
 		wantError(t, err, text)
@@ -181,7 +181,7 @@ func TestTargetOptions(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			err = target.Options(map[string]func(string, bool) error{
+			err = target.Apply(map[string]func(string, bool) error{
 				"vni": func(value string, has bool) error { got = append(got, "vni="+value); return nil },
 				"v6": func(value string, has bool) error {
 					if has {
@@ -204,7 +204,7 @@ func TestTargetOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, target.Options(nil), `null option "x": unknown (it has no options)`)
+	wantError(t, target.Apply(nil), `null option "x": unknown (it has no options)`)
 }
 
 func FuzzParse(f *testing.F) {
@@ -223,7 +223,7 @@ func FuzzParse(f *testing.F) {
 		if again, err := Parse(l.String()); err != nil || again != l {
 			t.Fatalf("%q is read as %#v, %v, want %#v", l, again, err, l)
 		}
-		for _, read := range []func(Locator) (Target, error){Locator.Bracketed, Locator.Slashed} {
+		for _, read := range []func(Locator) (ParsedLocator, error){Locator.Bracketed, Locator.Slashed} {
 			target, err := read(l)
 			if err != nil {
 				continue
@@ -231,7 +231,7 @@ func FuzzParse(f *testing.F) {
 			if strings.Contains(target.Addr, "\x00") {
 				t.Fatalf("%q: NUL in %q", vnl, target.Addr)
 			}
-			target.Options(nil)
+			target.Apply(nil)
 			if target.HasInner {
 				Parse(target.Inner)
 			}
@@ -248,7 +248,7 @@ func FuzzTarget(f *testing.F) {
 			t.Skip()
 		}
 		quoteSlash := func(s string) string { return strings.ReplaceAll(quote(s), "/", `\/`) }
-		want := Target{Addr: addr, Params: []Param{setting(name, value), word(name)}, Inner: inner, HasInner: true}
+		want := ParsedLocator{Addr: addr, Options: []Option{setting(name, value), word(name)}, Inner: inner, HasInner: true}
 		options := quoteSlash(name) + "=" + quoteSlash(value) + "/" + quoteSlash(name)
 		got, err := parseTarget(t, "x://"+quote(addr)+"["+options+"]{"+inner+"}", Locator.Bracketed)
 		want.scheme = "x"

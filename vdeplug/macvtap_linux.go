@@ -12,8 +12,11 @@ import (
 )
 
 func init() {
-	Register("macvtap", openMacVTAP)
-	Describe("macvtap", Usage{Form: "macvtap://NAME", About: "the network of an interface of the host, by a macvtap interface"})
+	Register(Scheme{
+		Name:  "macvtap",
+		Open:  openMacVTAP,
+		Usage: Usage{Form: "macvtap://NAME", About: "the network of an interface of the host, by a macvtap interface"},
+	})
 }
 
 // openMacVTAP is on the network of an interface of the host by a macvtap interface

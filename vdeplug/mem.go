@@ -7,8 +7,11 @@ import (
 )
 
 func init() {
-	Register("mem", openMem)
-	Describe("mem", Usage{Form: "mem://[NAME]", About: "a switch inside the process"})
+	Register(Scheme{
+		Name:  "mem",
+		Open:  openMem,
+		Usage: Usage{Form: "mem://[NAME]", About: "a switch inside the process"},
+	})
 }
 
 // openMem connects to a learning switch inside the process. All of the body is

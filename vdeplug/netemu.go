@@ -15,13 +15,12 @@ import (
 )
 
 func init() {
-	Register("netemu", openNetemu)
 	u := Usage{
 		Form:    "netemu://[OPTIONS]{NETWORK}",
 		About:   "another network, impaired",
-		Options: []Option{{Name: "seed", Value: "NUMBER", About: "which frames are meant, in both directions; random"}},
+		Options: []OptionUsage{{Name: "seed", Value: "NUMBER", About: "which frames are meant, in both directions; random"}},
 	}
-	for _, o := range []Option{
+	for _, o := range []OptionUsage{
 		{Name: "loss", Value: "PERCENT", Default: "0%", About: "frames that are lost"},
 		{Name: "duplicate", Value: "PERCENT", Default: "0%", About: "frames that come twice"},
 		{Name: "corrupt", Value: "PERCENT", Default: "0%", About: "frames in which a bit is changed"},
@@ -34,7 +33,11 @@ func init() {
 		o.Aliases = []string{o.Name + "-out", o.Name + "-in"}
 		u.Options = append(u.Options, o)
 	}
-	Describe("netemu", u)
+	Register(Scheme{
+		Name:  "netemu",
+		Open:  openNetemu,
+		Usage: u,
+	})
 }
 
 // openNetemu impairs a network:
@@ -175,11 +178,11 @@ func parseNetemu(l Locator) (e Emulation, inner string, err error) {
 	}
 	inner, t.HasInner = t.Inner, false
 	if t.Addr != "" { // the first option
-		var p Param
+		var p Option
 		if p.Name, p.Value, p.HasValue = strings.Cut(t.Addr, "="); p.Name == "" {
 			return e, "", fmt.Errorf(`netemu option %q: no name before "="`, t.Addr)
 		}
-		t.Params = slices.Insert(t.Params, 0, p)
+		t.Options = slices.Insert(t.Options, 0, p)
 	}
 	allowed := map[string]func(string, bool) error{
 		"seed": func(v string, _ bool) (err error) {
@@ -200,10 +203,10 @@ func parseNetemu(l Locator) (e Emulation, inner string, err error) {
 		allowed[name+"-in"] = func(v string, _ bool) error { return set(&e.In, v) }
 	}
 	// Options of one direction take precedence, wherever they are.
-	slices.SortStableFunc(t.Params, func(a, b Param) int {
+	slices.SortStableFunc(t.Options, func(a, b Option) int {
 		return strings.Count(a.Name, "-") - strings.Count(b.Name, "-")
 	})
-	return e, inner, t.Options(allowed)
+	return e, inner, t.Apply(allowed)
 }
 
 // netemuOptions set the fields of a direction.

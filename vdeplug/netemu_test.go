@@ -145,12 +145,15 @@ func TestNetemuConn(t *testing.T) {
 		"netemu://delay=1ms{vlan://4{mem://netemu}}", "vlan://4{netemu://delay=1ms{mem://netemu}}", "netemu://reorder=50%/rate=1gbit{nestedtest://}",
 	} {
 		t.Run(vnl, func(t *testing.T) {
-			Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
-				c, err := Open("mem://nestedtest", nil)
-				return struct {
-					Conn
-					Dropper
-				}{c, c.(Dropper)}, err // one that moves no packets
+			Register(Scheme{
+				Name: "nestedtest",
+				Open: func(context.Context, Locator, *Options) (Conn, error) {
+					c, err := Open("mem://nestedtest", nil)
+					return struct {
+						Conn
+						Dropper
+					}{c, c.(Dropper)}, err // one that moves no packets
+				},
 			})
 			defer unregister("nestedtest")
 			testConn(t, func(t *testing.T) Conn { return openPlugTest(t, vnl) })
@@ -171,8 +174,11 @@ func TestNetemuErrors(t *testing.T) {
 		t.Run(options, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			p, q := net.Pipe()
-			Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
-				return newPlug("nestedtest://", stream.New(p)), nil
+			Register(Scheme{
+				Name: "nestedtest",
+				Open: func(context.Context, Locator, *Options) (Conn, error) {
+					return newPlug("nestedtest://", stream.New(p)), nil
+				},
 			})
 			defer unregister("nestedtest")
 			vnl := "netemu://" + options + "{nestedtest://}"
@@ -187,8 +193,11 @@ func TestNetemuErrors(t *testing.T) {
 	}
 	// Who sends is told, too, though later.
 	p, q := net.Pipe()
-	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
-		return newPlug("nestedtest://", stream.New(p)), nil
+	Register(Scheme{
+		Name: "nestedtest",
+		Open: func(context.Context, Locator, *Options) (Conn, error) {
+			return newPlug("nestedtest://", stream.New(p)), nil
+		},
 	})
 	defer unregister("nestedtest")
 	c := openPlugTest(t, "netemu://delay=1ms{nestedtest://}")

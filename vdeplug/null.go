@@ -8,8 +8,11 @@ import (
 )
 
 func init() {
-	Register("null", openNull)
-	Describe("null", Usage{Form: "null://", About: "no network: all frames are dropped"})
+	Register(Scheme{
+		Name:  "null",
+		Open:  openNull,
+		Usage: Usage{Form: "null://", About: "no network: all frames are dropped"},
+	})
 }
 
 // openNull connects to a network that drops, and counts, every frame. The body

@@ -100,7 +100,7 @@ func openScheme(ctx context.Context, vnl string, o *Options) (Conn, Locator, err
 	if err != nil {
 		return nil, l, err
 	}
-	open := lookupScheme(l.Scheme())
+	open := lookupScheme(l.Scheme()).Open
 	if open == nil && l.Scheme() == "slirp" {
 		return nil, l, fmt.Errorf("%sscheme \"slirp\" is in a module of its own (import _ \"github.com/vdestack/vdestack/slirp\"): %w", origin, errors.ErrUnsupported)
 	}

@@ -151,13 +151,19 @@ func TestRegister(t *testing.T) {
 				t.Errorf("Register(%q) did not panic", scheme)
 			}
 		}()
-		Register(scheme, open)
+		Register(Scheme{
+			Name: scheme,
+			Open: open,
+		})
 	}
 	open := func(context.Context, Locator, *Options) (Conn, error) { return nil, errors.New("no network") }
 	mustPanic("", open)
 	mustPanic("a/b", open)
 	mustPanic("registertest", nil)
-	Register("registertest", open)
+	Register(Scheme{
+		Name: "registertest",
+		Open: open,
+	})
 	t.Cleanup(func() { // for -count
 		registry.mu.Lock()
 		defer registry.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 )
 
 // The functions here return functions that read the value of an option, as
-// [Target.Options] calls them.
+// [ParsedLocator.Options] calls them.
 
 // once rejects an option that is set a second time, by another of its names.
 func once(set func(string, bool) error) func(string, bool) error {

@@ -83,7 +83,7 @@ func asksNobody(l Locator) bool {
 		return false
 	}
 	_, err = netip.ParseAddr(target.Addr)
-	return (target.Addr == "" || err == nil) && !slices.ContainsFunc(target.Params, func(p Param) bool {
+	return (target.Addr == "" || err == nil) && !slices.ContainsFunc(target.Options, func(p Option) bool {
 		return p.Name == "remote" && strings.Trim(p.Value, "0123456789abcdef.:,%") != "" ||
 			(p.Name == "port" || p.Name == "vni" || p.Name == "grp") && strings.Trim(p.Value, "0123456789") != ""
 	})

@@ -17,8 +17,11 @@ import (
 )
 
 func init() {
-	Register("pcap", openPCAP)
-	Describe("pcap", Usage{Form: "pcap://NAME", About: "the network of an interface of the host, beside the host"})
+	Register(Scheme{
+		Name:  "pcap",
+		Open:  openPCAP,
+		Usage: Usage{Form: "pcap://NAME", About: "the network of an interface of the host, beside the host"},
+	})
 }
 
 // openPCAP is on the network of an interface of the host, beside the host:

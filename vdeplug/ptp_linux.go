@@ -12,12 +12,15 @@ import (
 )
 
 func init() {
-	Register("ptp", openPTP)
-	Describe("ptp", Usage{
-		Form:  "ptp://PATH[[OPTIONS]]",
-		About: "a cable between two programs of this host",
-		Options: []Option{
-			{Name: "seqpacket", About: "the other end is of a version of vdeplug after 4.0.1"},
+	Register(Scheme{
+		Name: "ptp",
+		Open: openPTP,
+		Usage: Usage{
+			Form:  "ptp://PATH[[OPTIONS]]",
+			About: "a cable between two programs of this host",
+			Options: []OptionUsage{
+				{Name: "seqpacket", About: "the other end is of a version of vdeplug after 4.0.1"},
+			},
 		},
 	})
 }
@@ -57,7 +60,7 @@ func parsePTP(l Locator) (path string, seqpacket bool, err error) {
 	if strings.HasSuffix(path, "]") {
 		t, err := l.Bracketed()
 		if err == nil {
-			err = t.Options(map[string]func(string, bool) error{"seqpacket": flagOption(&seqpacket)})
+			err = t.Apply(map[string]func(string, bool) error{"seqpacket": flagOption(&seqpacket)})
 		}
 		if err != nil {
 			return "", false, err

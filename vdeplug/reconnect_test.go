@@ -36,12 +36,15 @@ type flaky struct {
 var flakies sync.Map
 
 func init() {
-	Register("flaky", func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
-		f, ok := flakies.Load(l.Body())
-		if !ok {
-			return nil, errors.New("no such network")
-		}
-		return f.(*flaky).open(ctx)
+	Register(Scheme{
+		Name: "flaky",
+		Open: func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
+			f, ok := flakies.Load(l.Body())
+			if !ok {
+				return nil, errors.New("no such network")
+			}
+			return f.(*flaky).open(ctx)
+		},
 	})
 }
 

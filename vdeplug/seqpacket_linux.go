@@ -10,8 +10,11 @@ import (
 )
 
 func init() {
-	Register("seqpacket", openSeqpacket)
-	Describe("seqpacket", Usage{Form: "seqpacket://FD", About: "a connected SEQPACKET socket that the process has"})
+	Register(Scheme{
+		Name:  "seqpacket",
+		Open:  openSeqpacket,
+		Usage: Usage{Form: "seqpacket://FD", About: "a connected SEQPACKET socket that the process has"},
+	})
 }
 
 // openSeqpacket takes over a socket that the process has, a frame in each packet:

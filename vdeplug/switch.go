@@ -13,33 +13,36 @@ import (
 func init() {
 	about := map[fabric.Kind]string{
 		fabric.Switch:  "a switch of this program for others of the host",
-		fabric.Hub:     "the same, which sends every frame to all",
-		fabric.Multi:   "the same, whose clients reach the program only",
-		fabric.Bonding: "the same, which sends each frame to one client, in turn",
+		fabric.Hub:     "a hub of this program for others of the host: every frame goes to all",
+		fabric.Multi:   "a switch of this program whose clients reach the program only",
+		fabric.Bonding: "multi:// that sends each frame to one client, in turn",
 	}
 	for kind, text := range about {
-		Describe(string(kind), Usage{
-			Form:  string(kind) + "://[PATH][[OPTIONS]]",
-			About: text,
-			Options: []Option{
-				{Name: "mode", Value: "MODE", Default: "0600", About: "permissions of the sockets"},
-				{Name: "dirmode", Value: "MODE", About: "those of the directory, as mode says"},
-				{Name: "grp", Value: "GROUP", About: "group of users that owns them"},
-				{Name: "hashsize", Value: "N", Default: "4096", About: "stations that are remembered"},
-				{Name: "expiretime", Value: "SECONDS", Default: "120", About: "for how long"},
-				{Name: "hashseed", Value: "N", About: "changes nothing; libvdeplug has it"},
+		Register(Scheme{
+			Name: string(kind),
+			Open: func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
+				cfg, err := parseSwitch(l)
+				if err != nil {
+					return nil, err
+				}
+				p, err := vdeproto.OpenSwitch(ctx, cfg)
+				if err != nil {
+					return nil, err
+				}
+				return newPlug(l.String(), p), nil
 			},
-		})
-		Register(string(kind), func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
-			cfg, err := parseSwitch(l)
-			if err != nil {
-				return nil, err
-			}
-			p, err := vdeproto.OpenSwitch(ctx, cfg)
-			if err != nil {
-				return nil, err
-			}
-			return newPlug(l.String(), p), nil
+			Usage: Usage{
+				Form:  string(kind) + "://[PATH][[OPTIONS]]",
+				About: text,
+				Options: []OptionUsage{
+					{Name: "mode", Value: "MODE", Default: "0600", About: "permissions of the sockets"},
+					{Name: "dirmode", Value: "MODE", About: "those of the directory, as mode says"},
+					{Name: "grp", Value: "GROUP", About: "group of users that owns them"},
+					{Name: "hashsize", Value: "N", Default: "4096", About: "stations that are remembered"},
+					{Name: "expiretime", Value: "SECONDS", Default: "120", About: "for how long"},
+					{Name: "hashseed", Value: "N", About: "changes nothing; libvdeplug has it"},
+				},
+			},
 		})
 	}
 }
@@ -72,10 +75,10 @@ func parseSwitch(l Locator) (vdeproto.SwitchConfig, error) {
 		Mode:     0o600,
 		DirMode:  -1,
 		Stations: fabric.DefaultStations,
-		Plain:    len(t.Params) == 0,
+		Plain:    len(t.Options) == 0,
 	}
 	seconds, seed := int(fabric.DefaultExpire/time.Second), 0
-	err = t.Options(map[string]func(string, bool) error{
+	err = t.Apply(map[string]func(string, bool) error{
 		"mode":       modeOption(&cfg.Mode, 0o777),
 		"dirmode":    modeOption(&cfg.DirMode, 0o7777),
 		"grp":        textOption(&cfg.Group),

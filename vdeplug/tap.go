@@ -7,8 +7,11 @@ import (
 )
 
 func init() {
-	Register("tap", openTAPScheme)
-	Describe("tap", Usage{Form: "tap://[NAME]", About: "the host, by a TAP interface"})
+	Register(Scheme{
+		Name:  "tap",
+		Open:  openTAPScheme,
+		Usage: Usage{Form: "tap://[NAME]", About: "the host, by a TAP interface"},
+	})
 }
 
 // maxInterfaceName is the longest name of a network interface.

@@ -7,26 +7,26 @@ import (
 	"strings"
 )
 
-// A Target is the body of a locator taken apart: where the network is, the
+// A ParsedLocator is the body of a locator taken apart: where the network is, the
 // options, and the locator of an inner network. [Locator.Bracketed] and
 // [Locator.Slashed] make it.
-type Target struct {
-	Addr     string  // path or address, decoded
-	Params   []Param // options in the order written
-	Inner    string  // locator between the braces, as written
-	HasInner bool    // there are braces
+type ParsedLocator struct {
+	Addr     string   // path or address, decoded
+	Options  []Option // options in the order written
+	Inner    string   // locator between the braces, as written
+	HasInner bool     // there are braces
 
 	scheme string
 }
 
-// A Param is one option, decoded: a name, or a name and a value.
-type Param struct {
+// An Option is one of a locator, decoded: a name, or a name and a value.
+type Option struct {
 	Name, Value string
 	HasValue    bool // "name=", even if the value is empty
 }
 
 // String returns the option as name or name=value, decoded.
-func (p Param) String() string {
+func (p Option) String() string {
 	if p.HasValue {
 		return p.Name + "=" + p.Value
 	}
@@ -38,10 +38,10 @@ func (p Param) String() string {
 // "…"), and outside quotes a backslash protects the next byte and %XY is the
 // byte with that hexadecimal code. An option is decoded before it is split at
 // its first "=". Errors quote the text and say at which byte of the locator.
-func (l Locator) Bracketed() (Target, error) {
+func (l Locator) Bracketed() (ParsedLocator, error) {
 	t, outer, err := l.target()
 	if err != nil {
-		return Target{}, err
+		return ParsedLocator{}, err
 	}
 	first := indexPlain(outer, '[')
 	if first < 0 {
@@ -50,16 +50,16 @@ func (l Locator) Bracketed() (Target, error) {
 	}
 	last := lastIndexPlain(outer, ']')
 	if last < first {
-		return Target{}, l.errorAt(first, `no "]" after this "["`)
+		return ParsedLocator{}, l.errorAt(first, `no "]" after this "["`)
 	}
 	if last+1 < len(outer) {
-		return Target{}, l.errorAt(last+1, `text after "]"`)
+		return ParsedLocator{}, l.errorAt(last+1, `text after "]"`)
 	}
 	if t.Addr, err = l.decode(outer[:first], 0); err != nil {
-		return Target{}, err
+		return ParsedLocator{}, err
 	}
 	if err := l.params(&t, outer[:last], first+1); err != nil {
-		return Target{}, err
+		return ParsedLocator{}, err
 	}
 	return t, nil
 }
@@ -67,34 +67,34 @@ func (l Locator) Bracketed() (Target, error) {
 // Slashed reads the body as addr/opt/opt=value{inner}, the form of vxvde,
 // vxlan, vlan and slirp. Quoting is that of [Locator.Bracketed]; a "/" in the
 // address or a value must be quoted.
-func (l Locator) Slashed() (Target, error) {
+func (l Locator) Slashed() (ParsedLocator, error) {
 	t, outer, err := l.target()
 	if err != nil {
-		return Target{}, err
+		return ParsedLocator{}, err
 	}
 	addr := beforePlain(outer, '/')
 	if t.Addr, err = l.decode(addr, 0); err != nil {
-		return Target{}, err
+		return ParsedLocator{}, err
 	}
 	if err := l.params(&t, outer, len(addr)+1); err != nil {
-		return Target{}, err
+		return ParsedLocator{}, err
 	}
 	return t, nil
 }
 
-// Options hands every option to the function of its name. The function gets
+// Apply passes every option to the function of its name. The function gets
 // the value, and whether there was one ("name=value" or "name"). The name ""
 // stands for a word without a value that is no other option, as the port in
 // "vde://sw[3]"; the word is its value. Names are exact. An option that is not
 // allowed, given twice or refused by its function is an error that quotes it
 // and, if it is unknown, lists the allowed ones; so are inner networks unless
 // the plug reads Inner before and clears HasInner.
-func (t Target) Options(allowed map[string]func(value string, has bool) error) error {
+func (t ParsedLocator) Apply(allowed map[string]func(value string, has bool) error) error {
 	if t.HasInner {
 		return fmt.Errorf("%s: {%s}: it has no inner network (write a brace of a path as \\{)", t.scheme, t.Inner)
 	}
 	seen := make(map[string]string)
-	for _, p := range t.Params {
+	for _, p := range t.Options {
 		name, value := p.Name, p.Value
 		set := allowed[name]
 		if set == nil && !p.HasValue {
@@ -124,7 +124,7 @@ func allowedNames(allowed map[string]func(string, bool) error) string {
 }
 
 // target checks the quoting of the body and cuts the inner locator off it.
-func (l Locator) target() (t Target, outer string, err error) {
+func (l Locator) target() (t ParsedLocator, outer string, err error) {
 	t.scheme = l.Scheme()
 	if i := unbalanced(l.body); i >= 0 {
 		if l.body[i] == '\\' {
@@ -155,7 +155,7 @@ func (l Locator) hasInner() bool {
 
 // params reads the options, separated by "/", that s has from offset off on.
 // Empty ones are skipped.
-func (l Locator) params(t *Target, s string, off int) error {
+func (l Locator) params(t *ParsedLocator, s string, off int) error {
 	for off < len(s) {
 		word := beforePlain(s[off:], '/')
 		text, err := l.decode(word, off)
@@ -163,12 +163,12 @@ func (l Locator) params(t *Target, s string, off int) error {
 			return err
 		}
 		if text != "" {
-			var p Param
+			var p Option
 			p.Name, p.Value, p.HasValue = strings.Cut(text, "=")
 			if p.Name == "" {
 				return l.errorAt(off, `no name before "="`)
 			}
-			t.Params = append(t.Params, p)
+			t.Options = append(t.Options, p)
 		}
 		off += len(word) + 1
 	}

@@ -10,8 +10,11 @@ import (
 )
 
 func init() {
-	Register("udp", openUDP)
-	Describe("udp", Usage{Form: "udp://[ADDRESS:]PORT->HOST:PORT", About: "a cable over UDP, a frame in each packet"})
+	Register(Scheme{
+		Name:  "udp",
+		Open:  openUDP,
+		Usage: Usage{Form: "udp://[ADDRESS:]PORT->HOST:PORT", About: "a cable over UDP, a frame in each packet"},
+	})
 }
 
 // openUDP connects to one peer, a frame in each UDP packet without any header.

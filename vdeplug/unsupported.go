@@ -11,7 +11,10 @@ import (
 
 func init() {
 	for _, scheme := range []string{"cmd", "macvtap", "pcap", "ptp", "seqpacket", "vdesl"} {
-		Register(scheme, func(context.Context, Locator, *Options) (Conn, error) { return nil, unsupported(scheme) })
+		Register(Scheme{
+			Name: scheme,
+			Open: func(context.Context, Locator, *Options) (Conn, error) { return nil, unsupported(scheme) },
+		})
 	}
 }
 

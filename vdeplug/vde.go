@@ -11,16 +11,19 @@ import (
 )
 
 func init() {
-	Register("vde", openVDE)
-	Describe("vde", Usage{
-		Form:  "vde://[DIRECTORY][[OPTIONS]]",
-		About: "a switch of this host; by default that in /var/run/vde.ctl or /tmp/vde.ctl",
-		Options: []Option{
-			{Value: "N", About: "the same as port=N, and any other word as portgroup=NAME"},
-			{Name: "port", Value: "N", About: "number of the port; any free one by default"},
-			{Name: "portgroup", Value: "NAME", About: "a group of ports"},
-			{Name: "group", Value: "GROUP", About: "users that get access to the socket of the connection"},
-			{Name: "mode", Value: "OCTAL", Default: "700", About: "permissions of that socket"},
+	Register(Scheme{
+		Name: "vde",
+		Open: openVDE,
+		Usage: Usage{
+			Form:  "vde://[DIRECTORY][[OPTIONS]]",
+			About: "a switch of this host; by default that in /var/run/vde.ctl or /tmp/vde.ctl",
+			Options: []OptionUsage{
+				{Value: "N", About: "the same as port=N, and any other word as portgroup=NAME"},
+				{Name: "port", Value: "N", About: "number of the port; any free one by default"},
+				{Name: "portgroup", Value: "NAME", About: "a group of ports"},
+				{Name: "group", Value: "GROUP", About: "users that get access to the socket of the connection"},
+				{Name: "mode", Value: "OCTAL", Default: "700", About: "permissions of that socket"},
+			},
 		},
 	})
 }
@@ -92,7 +95,7 @@ func parseVDE(l Locator) (vdeproto.Config, error) {
 		}
 		return nil
 	}
-	err = t.Options(map[string]func(string, bool) error{
+	err = t.Apply(map[string]func(string, bool) error{
 		"":          portgroup,
 		"port":      port,
 		"portgroup": portgroup,

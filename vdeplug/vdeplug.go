@@ -94,36 +94,54 @@ func (e *Error) Error() string { return fmt.Sprintf("vdeplug: %s %q: %v", e.Op, 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-var registry = struct {
-	mu      sync.RWMutex // guards schemes
-	schemes map[string]OpenFunc
-}{schemes: make(map[string]OpenFunc)}
-
-// Register makes a scheme known to [Open]. A scheme consists of letters, digits
-// and the marks + - . _ and is matched exactly. Register panics if it has
-// other bytes or none, if open is nil, or if the scheme is registered already:
-// a mistake of the program, found when it starts.
-func Register(scheme string, open OpenFunc) {
-	registry.mu.Lock()
-	defer registry.mu.Unlock()
-	if !validScheme(scheme) || open == nil {
-		panic(fmt.Sprintf("vdeplug: Register of %q needs a valid scheme and a function", scheme))
-	}
-	if _, ok := registry.schemes[scheme]; ok {
-		panic(fmt.Sprintf("vdeplug: scheme %q is registered twice", scheme))
-	}
-	registry.schemes[scheme] = open
+// A Scheme is a kind of network. Locators name it by what stands before "://".
+type Scheme struct {
+	// Name consists of letters, digits and the marks + - . _ and is matched exactly.
+	Name string
+	// Open opens a network of the scheme.
+	Open OpenFunc
+	// Usage says how its locators are written, see [UsageOf]. The zero Usage says
+	// nothing.
+	Usage Usage
 }
 
-// Schemes returns the registered schemes in alphabetical order.
+var registry = struct {
+	mu      sync.RWMutex // guards schemes
+	schemes map[string]Scheme
+}{schemes: make(map[string]Scheme)}
+
+// Register makes a scheme known to [Open], [Schemes] and [UsageOf]. It panics if the
+// name is empty or has other bytes than it may, if there is no function, or if the
+// scheme is registered already: a mistake of the program, found when it starts.
+func Register(s Scheme) {
+	registry.mu.Lock()
+	defer registry.mu.Unlock()
+	if !validScheme(s.Name) || s.Open == nil {
+		panic(fmt.Sprintf("vdeplug: Register of %q needs a valid name and the function Open", s.Name))
+	}
+	if _, ok := registry.schemes[s.Name]; ok {
+		panic(fmt.Sprintf("vdeplug: scheme %q is registered twice", s.Name))
+	}
+	registry.schemes[s.Name] = s
+}
+
+// Schemes returns the names of the registered schemes in alphabetical order.
 func Schemes() []string {
 	registry.mu.RLock()
 	defer registry.mu.RUnlock()
 	return slices.Sorted(maps.Keys(registry.schemes))
 }
 
-func lookupScheme(scheme string) OpenFunc {
+// UsageOf returns the usage of a scheme; false if it is not registered, or its Usage
+// is zero.
+func UsageOf(scheme string) (Usage, bool) {
+	u := lookupScheme(scheme).Usage
+	u.Options = slices.Clone(u.Options)
+	return u, u.Form != ""
+}
+
+func lookupScheme(name string) Scheme {
 	registry.mu.RLock()
 	defer registry.mu.RUnlock()
-	return registry.schemes[scheme]
+	return registry.schemes[name]
 }

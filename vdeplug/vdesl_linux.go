@@ -8,11 +8,14 @@ import (
 )
 
 func init() {
-	Register("vdesl", openVDESL)
-	Describe("vdesl", Usage{
-		Form:    "vdesl://DEVICE[[OPTIONS]]",
-		About:   "the VDE stream format on a serial line",
-		Options: []Option{{Name: "speed", Value: "N", Default: "38400", About: "bits a second"}},
+	Register(Scheme{
+		Name: "vdesl",
+		Open: openVDESL,
+		Usage: Usage{
+			Form:    "vdesl://DEVICE[[OPTIONS]]",
+			About:   "the VDE stream format on a serial line",
+			Options: []OptionUsage{{Name: "speed", Value: "N", Default: "38400", About: "bits a second"}},
+		},
 	})
 }
 
@@ -50,7 +53,7 @@ func parseVDESL(l Locator) (vdeslConfig, error) {
 		return vdeslConfig{}, err
 	}
 	cfg := vdeslConfig{t.Addr, stream.DefaultSpeed}
-	err = t.Options(map[string]func(string, bool) error{
+	err = t.Apply(map[string]func(string, bool) error{
 		"speed": func(v string, _ bool) (err error) {
 			cfg.speed, err = stream.ParseSpeed(v)
 			return err

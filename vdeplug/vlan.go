@@ -11,15 +11,18 @@ import (
 )
 
 func init() {
-	Register("vlan", openVLAN)
-	Describe("vlan", Usage{
-		Form:  "vlan://[NUMBER][/OPTIONS]{NETWORK}",
-		About: "a VLAN of another network, or several",
-		Options: []Option{
-			{Name: "untag", Aliases: []string{"u"}, Value: "N", About: "VLAN without a tag in the network, tagged at the plug"},
-			{Name: "tag", Aliases: []string{"t"}, Value: "LIST", About: "VLANs tagged on both sides: N, or N-M for M in the network, with : between"},
-			{Name: "trunk", Aliases: []string{"x"}, About: "all other VLANs pass"},
-			{Name: "qinq", Aliases: []string{"ad", "q"}, About: "tags of 802.1ad"},
+	Register(Scheme{
+		Name: "vlan",
+		Open: openVLAN,
+		Usage: Usage{
+			Form:  "vlan://[NUMBER][/OPTIONS]{NETWORK}",
+			About: "a VLAN of another network, or several",
+			Options: []OptionUsage{
+				{Name: "untag", Aliases: []string{"u"}, Value: "N", About: "VLAN without a tag in the network, tagged at the plug"},
+				{Name: "tag", Aliases: []string{"t"}, Value: "LIST", About: "VLANs tagged on both sides: N, or N-M for M in the network, with : between"},
+				{Name: "trunk", Aliases: []string{"x"}, About: "all other VLANs pass"},
+				{Name: "qinq", Aliases: []string{"ad", "q"}, About: "tags of 802.1ad"},
+			},
 		},
 	})
 }
@@ -85,7 +88,7 @@ func parseVLAN(l Locator) (cfg transform.VLANConfig, inner string, err error) {
 	})
 	trunk := once(flagOption(&cfg.Trunk))
 	ad := once(flagOption(&cfg.QinQ))
-	err = t.Options(map[string]func(string, bool) error{
+	err = t.Apply(map[string]func(string, bool) error{
 		"untag": untag, "u": untag,
 		"tag": tag, "t": tag,
 		"trunk": trunk, "x": trunk,

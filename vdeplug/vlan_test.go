@@ -200,12 +200,15 @@ func TestNested(t *testing.T) {
 func TestNestedConn(t *testing.T) {
 	for _, vnl := range []string{"vlan://4{mem://nested}", "vlan://4{nestedtest://}", "vlan://4{null://}"} {
 		t.Run(vnl, func(t *testing.T) {
-			Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
-				c, err := Open("mem://nestedtest", nil)
-				return struct {
-					Conn
-					Dropper
-				}{c, c.(Dropper)}, err // one that moves no packets
+			Register(Scheme{
+				Name: "nestedtest",
+				Open: func(context.Context, Locator, *Options) (Conn, error) {
+					c, err := Open("mem://nestedtest", nil)
+					return struct {
+						Conn
+						Dropper
+					}{c, c.(Dropper)}, err // one that moves no packets
+				},
 			})
 			defer unregister("nestedtest")
 			testConn(t, func(t *testing.T) Conn {
@@ -222,9 +225,12 @@ func TestNestedConn(t *testing.T) {
 // TestNestedFrames is nested on a plug that carries frames only.
 func TestNestedFrames(t *testing.T) {
 	testenv.NoLeaks(t)
-	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
-		c, err := Open("mem://nestedtest", nil)
-		return struct{ Conn }{c}, err
+	Register(Scheme{
+		Name: "nestedtest",
+		Open: func(context.Context, Locator, *Options) (Conn, error) {
+			c, err := Open("mem://nestedtest", nil)
+			return struct{ Conn }{c}, err
+		},
 	})
 	defer unregister("nestedtest")
 	c := openPlugTest(t, "vlan://4{nestedtest://}")
@@ -279,8 +285,11 @@ func TestNestedErrors(t *testing.T) {
 	}
 	// The end of the inner network is that of the outer.
 	p, q := net.Pipe()
-	Register("nestedtest", func(context.Context, Locator, *Options) (Conn, error) {
-		return newPlug("nestedtest://", stream.New(p)), nil
+	Register(Scheme{
+		Name: "nestedtest",
+		Open: func(context.Context, Locator, *Options) (Conn, error) {
+			return newPlug("nestedtest://", stream.New(p)), nil
+		},
 	})
 	defer unregister("nestedtest")
 	in := openInbox(t, "vlan://4{nestedtest://}")

@@ -13,15 +13,18 @@ import (
 )
 
 func init() {
-	Register("vxlan", openVXLAN)
-	Describe("vxlan", Usage{
-		Form:  "vxlan://[GROUP][/OPTIONS]",
-		About: "VXLAN, RFC 7348; group 239.0.0.1, or ff05:56de::1 with v6",
-		Options: append([]Option{
-			{Name: "port", Value: "PORT", Default: "4789", About: "UDP port of all endpoints"},
-			{Name: "vni", Value: "N", Default: "1", About: "number of the network"},
-			{Name: "remote", Value: "HOST,HOST...", About: "other endpoints, in place of a group"},
-		}, vxvdeCommon...),
+	Register(Scheme{
+		Name: "vxlan",
+		Open: openVXLAN,
+		Usage: Usage{
+			Form:  "vxlan://[GROUP][/OPTIONS]",
+			About: "VXLAN, RFC 7348; group 239.0.0.1, or ff05:56de::1 with v6",
+			Options: append([]OptionUsage{
+				{Name: "port", Value: "PORT", Default: "4789", About: "UDP port of all endpoints"},
+				{Name: "vni", Value: "N", Default: "1", About: "number of the network"},
+				{Name: "remote", Value: "HOST,HOST...", About: "other endpoints, in place of a group"},
+			}, vxvdeCommon...),
+		},
 	})
 }
 
@@ -96,7 +99,7 @@ func parseVXLAN(ctx context.Context, l Locator) (vxlan.Config, error) {
 		return err
 	}
 	allowed["remote"] = textOption(&remotes)
-	if err := t.Options(allowed); err != nil {
+	if err := t.Apply(allowed); err != nil {
 		return vxlan.Config{}, err
 	}
 	if remotes == "" {

@@ -15,15 +15,18 @@ import (
 )
 
 func init() {
-	Register("vxvde", openVXVDE)
-	Describe("vxvde", Usage{
-		Form:  "vxvde://[GROUP][/OPTIONS]",
-		About: "a distributed switch over IP multicast; group 239.0.0.1, or ff05:56de::1 with v6",
-		Options: append([]Option{
-			{Name: "port", Value: "PORT", Default: "14789", About: "UDP port of the group"},
-			{Name: "vni", Value: "N", Default: "1", About: "number of the network, or a group of users"},
-			{Name: "grp", Value: "GROUP", About: "group of users with a network of its own"},
-		}, vxvdeCommon...),
+	Register(Scheme{
+		Name: "vxvde",
+		Open: openVXVDE,
+		Usage: Usage{
+			Form:  "vxvde://[GROUP][/OPTIONS]",
+			About: "a distributed switch over IP multicast; group 239.0.0.1, or ff05:56de::1 with v6",
+			Options: append([]OptionUsage{
+				{Name: "port", Value: "PORT", Default: "14789", About: "UDP port of the group"},
+				{Name: "vni", Value: "N", Default: "1", About: "number of the network, or a group of users"},
+				{Name: "grp", Value: "GROUP", About: "group of users with a network of its own"},
+			}, vxvdeCommon...),
+		},
 	})
 }
 
@@ -104,7 +107,7 @@ func parseVXVDE(ctx context.Context, l Locator) (vxlan.Config, error) {
 		grp = true
 		return err
 	}
-	if err := t.Options(allowed); err != nil {
+	if err := t.Apply(allowed); err != nil {
 		return vxlan.Config{}, err
 	}
 	if grp && !vni {
@@ -138,7 +141,7 @@ func newVXVDEOptions(port uint16) *vxvdeOptions {
 }
 
 // vxvdeCommon describes the options of allowed, except for port.
-var vxvdeCommon = []Option{
+var vxvdeCommon = []OptionUsage{
 	{Name: "ttl", Value: "N", Default: "1", About: "time to live of packets to the group"},
 	{Name: "v4", About: "names stand for IPv4 addresses"},
 	{Name: "v6", About: "names stand for IPv6 addresses"},

@@ -218,7 +218,7 @@ func (d *dialer) handshake(ctl *os.File, port, fd int, name string) (data int, g
 	peer, right, err := d.request(ctl, makeRequest(port, name, description), name)
 	raw, failure := ctl.SyscallConn()
 	if failure == nil {
-		raw.Control(func(fd uintptr) { sockio.RefuseRights(int(fd)) }) // a reply may bring one, and nothing after it
+		raw.Control(func(fd uintptr) { sockio.RefuseRights(int(fd)) }) // there was one, or there is none
 	}
 	if err == nil && right >= 0 && sockio.AcceptWhole(right) {
 		unix.Close(fd)

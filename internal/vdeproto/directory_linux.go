@@ -139,7 +139,7 @@ func (d *switchDir) enter(ctx context.Context) (made bool, err error) {
 }
 
 // lock locks the directory. Switches have it locked for a moment only: what waits
-// longer goes without, as with a handshakeLock. The names in it are checked all the
+// longer goes without, as with a turn. Then the names in it are looked at all the
 // same, and only two switches that start at the same moment can take each other's.
 func (d *switchDir) lock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*switchProbe)

@@ -20,7 +20,7 @@ import (
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
-// hostile starts a switch in a process of its own, with two clients that want to
+// hostile starts a switch in a process of its own, with two clients who want to
 // work. works sees that they do.
 func hostile(t *testing.T) (s *vdetest.Switch, works func()) {
 	t.Helper()
@@ -48,7 +48,7 @@ func memoryBound() int {
 	return 64 << 20
 }
 
-// TestSwitchRequests sends invalid requests.
+// TestSwitchRequests sends requests that are none.
 func TestSwitchRequests(t *testing.T) {
 	s, works := hostile(t)
 	change := func(at int, value uint32) func([]byte) []byte {
@@ -330,7 +330,7 @@ func TestSwitchShare(t *testing.T) {
 		if n, err := vdetest.Read(c.Ctl, make([]byte, 200)); err == nil && n == unixAddrLen {
 			in, last = in+1, c
 		} else {
-			// A client that is refused gives the connection up.
+			// Whoever is refused gives the connection up.
 			unix.Shutdown(c.Ctl, unix.SHUT_RDWR)
 		}
 	}
@@ -343,7 +343,7 @@ func TestSwitchShare(t *testing.T) {
 	_, err := Dial(t.Context(), config(s.Dir), nil)
 	wantError(t, err, "the switch refused the connection")
 	wantError(t, err, "it is full")
-	// Silent connections take their share only.
+	// Those who say nothing take their share only.
 	for range clients {
 		vdetest.DialRaw(t, s.Dir)
 	}

@@ -141,7 +141,7 @@ func TestRightsAtSwitch(t *testing.T) {
 				release := hold(servers.byDir[dir].fabric)
 				busy()
 				plugtest.Received(t, fd)
-				// With an invalid packet.
+				// With a packet that is none.
 				err := unix.Sendmsg(fd, []byte{1}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
 				for _, fd := range fds {
 					unix.Close(fd)
