@@ -10,9 +10,8 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// A queue holds packets with their times, in order. Its memory comes in chunks
-// from a pool, and goes back there: a network on which nothing is on its way has
-// none.
+// A queue holds packets with their times, in order. Its memory comes in chunks from a
+// pool: an empty queue has none.
 type queue struct {
 	head, tail *chunk
 	read       int // offset of the first packet in head

@@ -91,6 +91,10 @@ func respawn(ctx context.Context, flags uintptr) (status int, err error) {
 // again executes the program once more, without the capabilities that it took.
 func again() error {
 	runtime.LockOSThread() // exec takes the credentials of this thread
+	// And its Pdeathsig, which only the first thread has got from respawn.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return os.NewSyscallError("prctl PR_SET_PDEATHSIG", err)
+	}
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("dropping capabilities: %w", err)
 	}
