@@ -45,28 +45,51 @@
 //
 // # Networks
 //
-// With the peer each is tested with:
+// In capitals is what to fill in, between [ ] what may be left out. Package slirp, a
+// module of its own, adds slirp://, and [Register] others.
 //
-//	mem://NAME                      a switch inside the process
-//	vde://PATH[PORT/OPTIONS]        a switch of the host, without PATH that in
-//	                                /var/run/vde.ctl or /tmp/vde.ctl: vde_switch, vde_plug
-//	vxvde://GROUP/OPTIONS           a distributed switch over IP multicast: vde_plug
-//	vxlan://GROUP/OPTIONS           VXLAN, RFC 7348: the kernel, vde_plug
-//	ptp://PATH                      a cable between two programs: vde_plug
-//	ptp://PATH[seqpacket]           the same for later versions of vdeplug
-//	switch://PATH[OPTIONS]          a switch of this program for others of the host
-//	hub://, multi://, bonding://    the same, with other rules: see below
-//	seqpacket://FD                  a socket that the process has: vde_plug
-//	udp://[ADDR:]PORT->HOST:PORT    a cable over UDP: vde_plug
-//	tap://NAME                      a TAP interface of the host: the kernel
-//	pcap://NAME                     the network of an interface of the host: vde_plug
-//	macvtap://NAME                  the same by a macvtap interface: the kernel
-//	cmd://COMMAND                   a program that speaks the stream format: vde_plug
-//	vdesl://DEVICE[speed=N]         the stream format on a serial line: vdens, vde_plug
-//	vlan://NUMBER/OPTIONS{NETWORK}  VLANs of another network: vde_plug
-//	agno://KEYFILE[OPTIONS]{NETWORK} another network, encrypted: vdens, OpenSSL
-//	netemu://OPTIONS{NETWORK}       another network, impaired: the kernel's TCP
-//	null://                         no network
+//	agno://[KEYFILE][[OPTIONS]]{NETWORK}
+//	    another network, encrypted with a key that all have; by default in ~/.vde_agno_key
+//	bonding://[PATH][[OPTIONS]]
+//	    multi:// that sends each frame to one client, in turn
+//	cmd://COMMAND [ARGUMENT...]
+//	    a program that speaks the VDE stream format; =COMMAND means the same
+//	hub://[PATH][[OPTIONS]]
+//	    a hub of this program for others of the host: every frame goes to all
+//	lan://[NAME]
+//	    a switch of the kernel for the stacks of this process, and no other plugs
+//	macvtap://NAME
+//	    the network of an interface of the host, by a macvtap interface
+//	mem://[NAME]
+//	    a switch inside the process
+//	multi://[PATH][[OPTIONS]]
+//	    a switch of this program whose clients reach the program only
+//	netemu://[OPTIONS]{NETWORK}
+//	    another network, impaired: delay, jitter, loss, rate, duplicates, disorder and errors, each way
+//	null://
+//	    no network: all frames are dropped
+//	pcap://NAME
+//	    the network of an interface of the host, beside the host
+//	ptp://PATH[[OPTIONS]]
+//	    a cable between two programs of this host
+//	seqpacket://FD
+//	    a connected SEQPACKET socket that the process has
+//	switch://[PATH][[OPTIONS]]
+//	    a switch of this program for others of the host
+//	tap://[NAME]
+//	    the host, by a TAP interface
+//	udp://[ADDRESS:]PORT->HOST:PORT
+//	    a cable over UDP, a frame in each packet
+//	vde://[DIRECTORY][[OPTIONS]]
+//	    a switch of this host; by default that in /var/run/vde.ctl or /tmp/vde.ctl
+//	vdesl://DEVICE[[OPTIONS]]
+//	    the VDE stream format on a serial line
+//	vlan://[NUMBER][/OPTIONS]{NETWORK}
+//	    a VLAN of another network, or several
+//	vxlan://[GROUP][/OPTIONS]
+//	    VXLAN, RFC 7348; group 239.0.0.1, or ff05:56de::1 with v6
+//	vxvde://[GROUP][/OPTIONS]
+//	    a distributed switch over IP multicast; group 239.0.0.1, or ff05:56de::1 with v6
 //
 // # Networks that go away
 //

@@ -17,7 +17,7 @@ import (
 func init() {
 	u := Usage{
 		Form:    "netemu://[OPTIONS]{NETWORK}",
-		About:   "another network, impaired",
+		About:   "another network, impaired: delay, jitter, loss, rate, duplicates, disorder and errors, each way",
 		Options: []OptionUsage{{Name: "seed", Value: "NUMBER", About: "which frames are meant, in both directions; random"}},
 	}
 	for _, o := range []OptionUsage{
