@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
 // TestCloseBeside closes stacks, twice at once, while every other method runs.
 func TestCloseBeside(t *testing.T) {
+	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	for range 10 {
 		s, err := Open("mem://"+t.Name(), "10.0.0.1/24", "fc00::1:1/64")
@@ -357,6 +359,7 @@ func (p *lastPlug) Close() error {
 // TestCloseDialLate dials when Close has ended the sockets of the stack, and
 // has not removed the interfaces yet.
 func TestCloseDialLate(t *testing.T) {
+	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	for _, mptcp := range []bool{false, true} {
 		for _, dst := range []string{"10.0.0.2:80", "[fc00::1:2]:80"} {

@@ -127,6 +127,7 @@ func TestLocatorErrors(t *testing.T) {
 
 // TestSwitchErrors meets switches that are there, and do not take the plug.
 func TestSwitchErrors(t *testing.T) {
+	testenv.Long(t)
 	dir := testenv.ShortDir(t)
 	listen := func(name string) net.Listener {
 		os.Mkdir(filepath.Join(dir, name), 0o700)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // inUserSpace makes the networks mem:// of a test as a kernel without bridges
@@ -19,6 +20,7 @@ func inUserSpace(t testing.TB) {
 // TestUserSpace repeats tests of this package on mem:// in user space, whose
 // interfaces are TAPs with a pump. Package stack has more.
 func TestUserSpace(t *testing.T) {
+	testenv.Long(t)
 	inUserSpace(t)
 	for name, test := range map[string]func(*testing.T){
 		"Closed": TestClosed, "CloseBeside": TestCloseBeside, "CloseSockets": TestCloseSockets,

@@ -63,6 +63,7 @@ func (e endpoint) pipe() (c1, c2 net.Conn, stop func(), err error) {
 }
 
 func TestConn(t *testing.T) {
+	testenv.Long(t)
 	for _, e := range endpoints(t) {
 		t.Run(e.name, func(t *testing.T) { nettest.TestConn(t, e.pipe) })
 	}

@@ -1,10 +1,13 @@
 #!/bin/bash
-# Runs everything that a change must pass. As root on Debian it first installs
+# Runs everything that a change must pass, or with -quick what takes less than a minute
+# once it is built: format, vet and the tests that are short. As root on Debian it first installs
 # the programs that tests talk to; elsewhere tests whose program is missing are
 # skipped. VDESTACK_TEST_STRICT=1 makes a skipped test a failure.
 #
 # As root the tests run twice: as root, and as an ordinary user. No test touches
-# the machine's network: each package runs in a network namespace of its own.
+# the machine's network: each package runs in a network namespace of its own. Tests
+# wait for the kernel and for each other for half of their time, so that more packages
+# run at once than there are processors.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -16,7 +19,20 @@ staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 fuzztime=${FUZZTIME:-10000x} # not a time: at its end go test may fail for no reason
 soaktime=${SOAKTIME:-60} # seconds
 
+parallel=$((2 * $(nproc))) # packages at once
+
 step() { printf '\n== %s (%ds)\n' "$*" $SECONDS; }
+
+if [ "${1:-}" = -quick ]; then
+	step "format, vet, short tests"
+	unformatted=$(gofmt -l .)
+	[ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
+	mapfile -t modules < <(go list -m -f "{{.Dir}}/...")
+	go vet "${modules[@]}"
+	go test -short -p $parallel "${modules[@]}"
+	step "passed"
+	exit
+fi
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	missing=()
@@ -49,7 +65,7 @@ step "modules, as their users have them"
 ./modules.sh check
 
 step "tests as $(id -un)"
-go test -race -count=1 -timeout 10m "${modules[@]}"
+go test -race -count=1 -timeout 10m -p $parallel "${modules[@]}"
 
 # It watches itself; this is in case that fails.
 soak=(timeout -k 10 $((soaktime + 120)))
@@ -88,7 +104,7 @@ if [ "$(id -u)" = 0 ]; then
 			cd $tmp/src
 			exec $*"
 	}
-	as_user go test -race -count=1 -timeout 10m -exec $tmp/exec "${modules[@]/#$PWD/.}"
+	as_user go test -race -count=1 -timeout 10m -p $parallel -exec $tmp/exec "${modules[@]/#$PWD/.}"
 
 	step "soak as root, and beside it as an ordinary user, $soaktime s"
 	"${soak[@]}" "$tmp/programs/soak" -duration "${soaktime}s" &

@@ -12,6 +12,7 @@ import (
 // TestVeth sees packets of the size of the network where offloads are off, and
 // larger ones where they are on.
 func TestVeth(t *testing.T) {
+	testenv.Long(t)
 	const mtu = 1500
 	for _, name := range []string{veth, plain} {
 		t.Run(name, func(t *testing.T) {

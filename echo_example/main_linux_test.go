@@ -36,6 +36,7 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 
 // TestAlone runs the program as a new user does.
 func TestAlone(t *testing.T) {
+	testenv.Long(t)
 	testenv.Need(t, "ip", "iproute2")
 	for _, tt := range []struct {
 		args         []string

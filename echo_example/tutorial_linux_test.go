@@ -20,6 +20,7 @@ import (
 // TestTutorialLines goes through the tutorial of libvdestack: what each of its two
 // servers has, and what is typed in the second terminal, line by line.
 func TestTutorialLines(t *testing.T) {
+	testenv.Long(t)
 	const vnl = "vxvde://234.0.0.1"
 	// $ vdens vxvde://234.0.0.1
 	vdens := []string{

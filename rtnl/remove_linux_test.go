@@ -14,11 +14,10 @@ import (
 	"testing"
 
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
 )
 
 // A host is a stack that ip(8) can be run in.
@@ -186,6 +185,7 @@ func (h host) removeRoutes(rng *rand.Rand) {
 
 // TestRouteRemove removes routes that differ in one attribute from another.
 func TestRouteRemove(t *testing.T) {
+	testenv.Long(t)
 	tests := []struct {
 		name, script string
 		routes       []string
@@ -316,6 +316,7 @@ func randomRoute(rng *rand.Rand) string {
 
 // TestAddrRemove removes addresses that are alike.
 func TestAddrRemove(t *testing.T) {
+	testenv.Long(t)
 	commands := []string{
 		"10.0.0.2/24", "10.0.0.3/24 label vde0:x", "10.0.0.4/24 valid_lft 1000 preferred_lft 900", "10.0.0.1/16", "10.0.0.1/32", "10.0.0.9/16",
 		"10.1.0.1 peer 10.2.0.1", "10.1.0.1 peer 10.2.0.2", "10.1.0.1 peer 10.2.0.1/24", "10.1.0.2 peer 10.2.0.7/24", "10.1.0.1 peer 0.0.0.0", "10.1.0.1/32",

@@ -64,6 +64,7 @@ func checkSums(frame []byte) (tcp []byte, err error) {
 // TestCapture records interfaces of every kind: all that crosses the wire is in the
 // file, in frames that the wire carries.
 func TestCapture(t *testing.T) {
+	testenv.Long(t)
 	const size = 1 << 20
 	dir := t.TempDir()
 	for _, tt := range []struct {
@@ -212,6 +213,7 @@ func TestCaptureVLAN(t *testing.T) {
 
 // TestCaptureWireshark has the programs of Wireshark read a ping.
 func TestCaptureWireshark(t *testing.T) {
+	testenv.Long(t)
 	tshark, capinfos := testenv.Need(t, "tshark", "tshark"), testenv.Need(t, "capinfos", "wireshark-common")
 	onNetworks(t, func(t *testing.T, vnl string) {
 		file, err := os.Create(filepath.Join(t.TempDir(), "ping.pcapng"))
@@ -284,6 +286,7 @@ func (s *stuck) Write(b []byte) (int, error) { <-s.end; return len(b), nil }
 // TestCaptureWriters has writers that fail and that take nothing: the network goes
 // on.
 func TestCaptureWriters(t *testing.T) {
+	testenv.Long(t)
 	onNetworks(t, func(t *testing.T, vnl string) {
 		var log testenv.Buffer
 		end := make(chan struct{})
@@ -364,6 +367,7 @@ func TestCaptureJoined(t *testing.T) {
 // TestCaptureOrder records three stacks of a network in one file: each frame is
 // there as sent before it is there as received, and no time contradicts that.
 func TestCaptureOrder(t *testing.T) {
+	testenv.Long(t)
 	ping, tshark := testenv.Need(t, "ping", "iputils-ping"), testenv.Need(t, "tshark", "tshark")
 	test := func(t *testing.T, vnl string) {
 		file, err := os.Create(filepath.Join(t.TempDir(), "order.pcapng"))

@@ -16,6 +16,7 @@ import (
 // TestNewCancelled gives New no time, and then less and less: nothing is left
 // behind.
 func TestNewCancelled(t *testing.T) {
+	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	goroutines := runtime.NumGoroutine()
 	ctx, cancel := context.WithCancel(t.Context())

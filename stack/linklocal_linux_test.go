@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/memnet"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +31,7 @@ func configuration(t *testing.T, s *Stack) *rtnl.Conn {
 // TestLinkLocal looks for the link-local addresses of each kind of interface when
 // New returns: they are used, and have their routes.
 func TestLinkLocal(t *testing.T) {
+	testenv.Long(t)
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 7}
 	for name, ifs := range map[string][]Interface{
 		"TAP":               {{}},

@@ -53,6 +53,7 @@ func onKernelNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
 // TestUserSpace repeats tests of this package on mem:// in user space, whose
 // interfaces are TAPs with a pump.
 func TestUserSpace(t *testing.T) {
+	testenv.Long(t)
 	inUserSpace(t)
 	for name, test := range map[string]func(*testing.T){
 		"OpenUsable": TestOpenUsable, "Sysctl": TestSysctl, "Stats": TestStats, "Interfaces": TestInterfaces,
@@ -172,6 +173,7 @@ func (s speaker) want(t testing.TB, text string) {
 
 // TestFirstFrame sends a frame once, as soon as an interface or a plug is open.
 func TestFirstFrame(t *testing.T) {
+	testenv.Long(t)
 	onNetworks(t, func(t *testing.T, vnl string) {
 		plugs := strings.HasPrefix(vnl, "mem://")
 		for round := range 10 {
@@ -326,6 +328,7 @@ func TestUplinkVLAN(t *testing.T) {
 // joins: the kernel's large packets become frames of the network's size, with
 // whole checksums.
 func TestUplinkStream(t *testing.T) {
+	testenv.Long(t)
 	for _, mtu := range []int{1500, 9216} {
 		for _, addr := range []string{"10.0.0.%d/24", "fc00::1:%d/64"} {
 			t.Run(fmt.Sprintf("%d %s", mtu, addr), func(t *testing.T) {

@@ -186,6 +186,7 @@ var namesDNS = DNS{
 
 // TestCommandNames resolves names in a command, on a machine that has others.
 func TestCommandNames(t *testing.T) {
+	testenv.Long(t)
 	if !onMachine(t, ":") {
 		return
 	}
@@ -333,6 +334,7 @@ func TestCommandSysfs(t *testing.T) {
 
 // TestCommandSysfsCovered runs where the kernel does not allow it to be mounted.
 func TestCommandSysfsCovered(t *testing.T) {
+	testenv.Long(t)
 	if !onMachine(t, "mount -t tmpfs none /sys/kernel; mount -t tmpfs none /sys/class") {
 		return
 	}

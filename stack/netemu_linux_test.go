@@ -20,6 +20,7 @@ func impaired(t *testing.T, options string) (a, b *Stack) {
 
 // TestNetemuTransfer moves data over networks that TCP has to work for.
 func TestNetemuTransfer(t *testing.T) {
+	testenv.Long(t)
 	for _, options := range []string{
 		"delay=2ms/jitter=1ms", "loss=1%/seed=1", "duplicate=5%/seed=2", "reorder=5%/seed=3", "corrupt=0.5%/seed=4", "rate=400mbit/queue=128k",
 		"loss=0.3%/duplicate=1%/reorder=1%/corrupt=0.1%/delay=1ms/jitter=1ms/rate=1gbit/seed=5",

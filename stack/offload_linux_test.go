@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/stack"
 )
 
@@ -92,6 +93,7 @@ func (p pattern) Read(b []byte) (int, error) {
 // TestOffloads moves data with all offloads, without each, and without any, on
 // both kinds of interfaces.
 func TestOffloads(t *testing.T) {
+	testenv.Long(t)
 	all := stack.Offload(0)
 	without := []stack.Offload{0}
 	for o := stack.OffloadHeader; o <= stack.OffloadUDPGRO; o <<= 1 {
@@ -118,6 +120,7 @@ func TestOffloads(t *testing.T) {
 
 // TestNoTUN opens a stack where there is no /dev/net/tun for this process.
 func TestNoTUN(t *testing.T) {
+	testenv.Long(t)
 	s := open(t, "")
 	cmd := s.Command(t.Context(), os.Args[0], "-test.run=^TestNoTUNChild$", "-test.v")
 	cmd.Env = append(os.Environ(), "VDESTACK_NO_TUN=1")

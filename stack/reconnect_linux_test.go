@@ -212,6 +212,7 @@ func (x *upload) complete() {
 // TestReconnect kills what networks are made of under a TCP transfer, in every
 // way, and starts it again: the transfer completes.
 func TestReconnect(t *testing.T) {
+	testenv.Long(t)
 	type rig struct {
 		from, to string   // networks
 		killed   *program // under the transfer
@@ -326,6 +327,7 @@ func killCommands(t *testing.T, dir string) {
 
 // TestReconnectCommand kills the command of a network itself.
 func TestReconnectCommand(t *testing.T) {
+	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	dir := filepath.Join(testenv.ShortDir(t), "net")
 	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)

@@ -135,6 +135,7 @@ func (p *testPlug) Close() error {
 // TestPlugEnds has a network that ends: it is asked once more and never again,
 // and the stack works on without.
 func TestPlugEnds(t *testing.T) {
+	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	p, s := newTestPlug(t)
 	p.frames <- make([]byte, 60)

@@ -16,6 +16,7 @@ const asks = `ping -c 1 -W 1 10.1.0.2 >/dev/null; echo said`
 
 // TestCapture records what a command sends.
 func TestCapture(t *testing.T) {
+	testenv.Long(t)
 	needInterfaces(t)
 	testenv.Need(t, "ping", "iputils-ping")
 	file := filepath.Join(t.TempDir(), "file.pcapng")
@@ -60,6 +61,7 @@ func TestCapture(t *testing.T) {
 
 // TestCaptureFails goes on where nobody takes the capture.
 func TestCaptureFails(t *testing.T) {
+	testenv.Long(t)
 	needInterfaces(t)
 	testenv.Need(t, "ping", "iputils-ping")
 	file := filepath.Join(t.TempDir(), "no", "file")

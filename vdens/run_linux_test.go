@@ -64,6 +64,7 @@ func needInterfaces(t *testing.T) {
 }
 
 func TestRun(t *testing.T) {
+	testenv.Long(t)
 	needInterfaces(t)
 	ip := testenv.Need(t, "ip", "iproute2")
 	script := filepath.Join(t.TempDir(), "script")

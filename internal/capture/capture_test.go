@@ -138,6 +138,7 @@ func TestRecord(t *testing.T) {
 
 // TestWireshark reads a file with its programs.
 func TestWireshark(t *testing.T) {
+	testenv.Long(t)
 	tshark, capinfos := testenv.Need(t, "tshark", "tshark"), testenv.Need(t, "capinfos", "wireshark-common")
 	file := filepath.Join(t.TempDir(), "file.pcapng")
 	w, err := os.Create(file)
@@ -193,6 +194,7 @@ func (s *slow) Write(b []byte) (int, error) {
 // TestSlow fills the buffer of a writer that waits: nobody waits for it, and the
 // file tells what is missing.
 func TestSlow(t *testing.T) {
+	testenv.Long(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := &slow{take: make(chan error)}
 		i := Open(w, "vde0", "", nil)

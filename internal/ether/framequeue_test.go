@@ -5,11 +5,13 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 // TestFrameQueue compares the queue with a list of frames.
 func TestFrameQueue(t *testing.T) {
+	testenv.Long(t)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var (
 		q    Queue

@@ -50,6 +50,7 @@ func (n *node) expect(t *testing.T, addr netip.Addr, mac net.HardwareAddr) {
 // TestRush has hundreds of stacks that reach the same one at the same instant. Nobody
 // asks for anybody: the first of those that are found would take places.
 func TestRush(t *testing.T) {
+	testenv.Long(t)
 	const stacks = 300
 	for _, prefix := range []string{"10.1.%d.%d/16", "fd00::%d:%d/64"} {
 		t.Run(prefix, func(t *testing.T) {
@@ -198,6 +199,7 @@ func TestMeet(t *testing.T) {
 
 // TestMeetSweep has a stack meet many, of whom it does not remember all for ever.
 func TestMeetSweep(t *testing.T) {
+	testenv.Long(t)
 	neigh.MarkAll(t, 0)
 	vnl := "lan://" + t.Name()
 	crowded(t, vnl)

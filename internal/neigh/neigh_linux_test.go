@@ -173,6 +173,7 @@ func (n *node) counting(t *testing.T) (counting, marked int) {
 // TestCrowd has stacks that all talk to each other: 64 have four times as many
 // neighbours as the kernel's table has places.
 func TestCrowd(t *testing.T) {
+	testenv.Long(t)
 	for _, tt := range []struct {
 		name   string
 		open   func(t *testing.T, vnl, prefix string) *node

@@ -65,6 +65,7 @@ func countFiles(t testing.TB) int {
 // TestSocket asks for sockets in several namespaces from many goroutines at
 // once, under constant garbage collection, and checks where each one is.
 func TestSocket(t *testing.T) {
+	testenv.Long(t)
 	var spaces []*NS
 	var cookies []uint64
 	host, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)

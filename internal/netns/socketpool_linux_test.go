@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -174,6 +175,7 @@ func (k socketType) check(fd int, cookie uint64) error {
 
 // TestNoStock asks for what receives before it is bound: none is made ahead.
 func TestNoStock(t *testing.T) {
+	testenv.Long(t)
 	n := newNS(t)
 	for _, k := range []socketType{
 		{unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP},

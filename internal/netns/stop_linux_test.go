@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,6 +18,7 @@ import (
 // delays because of a lease. Start does not wait for ever, with syscall.ForkLock held,
 // for somebody to continue it; when somebody does, the command runs.
 func TestStartStopped(t *testing.T) {
+	testenv.Long(t)
 	for _, continued := range []bool{false, true} {
 		name := map[bool]string{false: "for good", true: "and continued"}[continued]
 		t.Run(name, func(t *testing.T) {

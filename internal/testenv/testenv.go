@@ -34,3 +34,12 @@ func Need(t testing.TB, program, pkg string) string {
 	Skip(t, "program %s is missing (apt-get install %s)", program, pkg)
 	return ""
 }
+
+// Long skips the test where the tests are to be quick (go test -short), for it takes
+// seconds.
+func Long(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes seconds: not with -short")
+	}
+}

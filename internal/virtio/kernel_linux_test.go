@@ -459,6 +459,7 @@ func countersIn(text, suffix string) (sum int) {
 // TestKernelStream lets two kernels talk: each sends packets that are split,
 // and gets packets that are joined of the frames.
 func TestKernelStream(t *testing.T) {
+	testenv.Long(t)
 	for _, addr := range []string{"10.9.0.2", "fd09::2"} {
 		t.Run(addr, func(t *testing.T) {
 			a, b := newSpace(t, unix.IFF_VNET_HDR, offloads, 1), newSpace(t, unix.IFF_VNET_HDR, offloads, 2)

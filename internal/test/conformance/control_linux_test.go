@@ -215,6 +215,7 @@ func (m message) packetInfo() (local netip.Addr, index int, answer []byte) {
 // TestDontFragment sees that what exceeds the MTU of the stack's interface is
 // refused on request, as the search for a path's MTU needs it.
 func TestDontFragment(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	for _, r := range ethernet(t) {
 		t.Run(r.name, func(t *testing.T) {

@@ -25,6 +25,7 @@ const (
 // All are there at once, some on the same network, and use the same ports. Each
 // client talks to its own server, and to that of another stack.
 func TestCrowd(t *testing.T) {
+	testenv.Long(t)
 	var parallel int
 	fmt.Sscan(flag.Lookup("test.parallel").Value.String(), &parallel)
 	if parallel < crowd {

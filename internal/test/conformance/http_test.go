@@ -18,6 +18,7 @@ import (
 
 // TestBodies sends large bodies up, down and both ways at once.
 func TestBodies(t *testing.T) {
+	testenv.Long(t)
 	each(t, func(t *testing.T, p protocol, s *site) {
 		up := payload{1, 2<<20 + 1}
 		resp, err := s.Post(s.url+"/sum", "application/octet-stream", up.reader())
@@ -50,6 +51,7 @@ func TestBodies(t *testing.T) {
 
 // TestLarge sends a body that no buffer holds, which comes back while it is sent.
 func TestLarge(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	r := ethernet(t)[0]
 	for _, p := range protocols {
@@ -66,6 +68,7 @@ func TestLarge(t *testing.T) {
 
 // TestRequests makes many requests at once.
 func TestRequests(t *testing.T) {
+	testenv.Long(t)
 	each(t, func(t *testing.T, p protocol, s *site) {
 		var wg sync.WaitGroup
 		for i := range 20 {
@@ -110,6 +113,7 @@ func TestDialogue(t *testing.T) {
 // TestCancel cancels requests that wait, send and receive. The server learns of
 // it, and the client works on.
 func TestCancel(t *testing.T) {
+	testenv.Long(t)
 	each(t, func(t *testing.T, p protocol, s *site) {
 		for _, path := range []string{"/wait", "/hear", "/talk"} {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -219,6 +223,7 @@ func TestExpect(t *testing.T) {
 // TestFiles serves a file, whole and in ranges. HTTP/1.1 without TLS sends it
 // with sendfile.
 func TestFiles(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	for _, r := range routes(t) {
 		for _, p := range protocols {

@@ -61,6 +61,7 @@ func detours(t *testing.T) map[string]detour {
 // TestReverseProxy has a proxy between stacks, which speaks one protocol with
 // the client and another one with the server.
 func TestReverseProxy(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	for name, d := range detours(t) {
 		for i, front := range protocols {
@@ -175,6 +176,7 @@ func TestUpgrade(t *testing.T) {
 // TestConnect reaches servers through a proxy that is configured in the
 // transport: TLS in a tunnel (CONNECT), and forwarded requests.
 func TestConnect(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	for name, d := range detours(t) {
 		for _, p := range protocols {

@@ -48,6 +48,7 @@ func (s *Store) Get(key uint64, value *[]byte) error {
 
 // TestRPC makes many calls at once over one connection, with both codecs.
 func TestRPC(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	codecs := []struct {
 		name   string
@@ -104,6 +105,7 @@ func TestRPC(t *testing.T) {
 
 // TestRPCClients has several clients of one server.
 func TestRPCClients(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	for _, r := range ethernet(t) {
 		t.Run(r.name, func(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -42,6 +43,7 @@ const (
 // wrong, while the stacks are closed and replaced. Nothing panics, nothing
 // hangs, and nothing is left. Errors are not looked at.
 func TestStress(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	s := &stress{t: t}
 	for i := range s.stacks {

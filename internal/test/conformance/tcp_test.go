@@ -119,6 +119,7 @@ func TestBackPressure(t *testing.T) {
 
 // TestVector writes many small buffers with one call.
 func TestVector(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	for _, r := range routes(t) {
 		t.Run(r.name, func(t *testing.T) {

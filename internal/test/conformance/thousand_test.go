@@ -14,6 +14,7 @@ import (
 // TestThousand has 1,000 connections of one listener open at once, each with
 // payloads in both directions.
 func TestThousand(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	const connections = 1000
 	needDescriptors(t, 2*connections+200)

@@ -56,6 +56,7 @@ func newIdentity(t testing.TB) *tls.Config {
 // TestTLS dials with a tls.Dialer that knows of the stack by its net.Dialer
 // only. Both ends show certificates; the second session resumes the first.
 func TestTLS(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	server := newIdentity(t)
 	server.ClientAuth = tls.RequireAndVerifyClientCert

@@ -108,6 +108,7 @@ func TestDatagrams(t *testing.T) {
 
 // TestRefused sends datagrams to nobody, and learns of it.
 func TestRefused(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	for _, r := range routes(t) {
 		t.Run(r.name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 // TestEchoExample is a client of our server in a namespace of Debian's vdens.
 func TestEchoExample(t *testing.T) {
+	testenv.Long(t)
 	exe := program(t, "echo_example")
 	for config, server := range map[string]host{"netlink": {"10.0.0.60", "fc00::1:60"}, "commands": server} {
 		t.Run(config, func(t *testing.T) {
@@ -31,6 +32,7 @@ func TestEchoExample(t *testing.T) {
 
 // TestLibvdestack is a client of a server in C on libvdestack.
 func TestLibvdestack(t *testing.T) {
+	testenv.Long(t)
 	exe, ip := cProgram(t, "echo"), testenv.Need(t, "ip", "iproute2")
 	on(t, func(t *testing.T, ours, theirs string) {
 		p := start(t, exe, theirs, ip, server.prefixes()[0], server.prefixes()[1])
@@ -49,6 +51,7 @@ func TestDebianServer(t *testing.T) {
 
 // TestVdens has our vdens and Debian's talk, either being the server.
 func TestVdens(t *testing.T) {
+	testenv.Long(t)
 	exe := program(t, "vdens")
 	on(t, func(t *testing.T, vnl, theirs string) {
 		us, them := ours(t, exe, vnl, client), debian(t, theirs, server)

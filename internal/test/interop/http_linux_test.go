@@ -26,6 +26,7 @@ const (
 // TestHTTP loads a web server on a stack, which is net/http's as it is, from
 // namespaces of Debian's vdens and of ours. No request is lost.
 func TestHTTP(t *testing.T) {
+	testenv.Long(t)
 	testenv.Need(t, "curl", "curl")
 	testenv.Need(t, "wrk", "wrk")
 	on(t, func(t *testing.T, vnl, theirs string) {

@@ -17,6 +17,7 @@ import (
 // nothing for several frames at once and looks at every checksum: with all offloads
 // of the stack, without each, and without any.
 func TestOffloads(t *testing.T) {
+	testenv.Long(t)
 	ip, busybox := testenv.Need(t, "ip", "iproute2"), testenv.Need(t, "busybox", "busybox")
 	nc := testenv.Need(t, "nc.openbsd", "netcat-openbsd")
 	ping := testenv.Need(t, "ping", "iputils-ping")

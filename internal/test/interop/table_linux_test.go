@@ -254,6 +254,7 @@ func (w *row) versions(t *testing.T) string {
 // TestTable is docs/INTEROP.md: every row is what this test sees. It fails where
 // the file says something else; with -write it writes the file.
 func TestTable(t *testing.T) {
+	testenv.Long(t)
 	vdens := program(t, "vdens")
 	seen := make([][]string, len(rows))
 	complete := true

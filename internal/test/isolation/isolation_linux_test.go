@@ -136,6 +136,7 @@ func hello(c net.Conn, err error) error {
 // ports, names and interfaces: it sees no packet, decides nothing and does not
 // change, and no thread is ever in another namespace.
 func TestCanary(t *testing.T) {
+	testenv.Long(t)
 	c := newCanary(t)
 	if s, err := vdestack.Open(""); err != nil { // which makes the helper task
 		t.Fatal(err)

@@ -109,6 +109,7 @@ func crowd() {
 
 // TestCrowd has a thousand stacks on one network.
 func TestCrowd(t *testing.T) {
+	testenv.Long(t)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Max < 2*manyStacks {
 		testenv.Skip(t, "the limit of descriptors is %d (ulimit -H -n %d)", limit.Max, 2*manyStacks)

@@ -276,6 +276,7 @@ func hide() {
 // TestHidden starts commands where a seccomp filter hides what they are to have, or
 // would leave them more: they do not run, and the error says why.
 func TestHidden(t *testing.T) {
+	testenv.Long(t)
 	for _, h := range hidings {
 		for _, errno := range []string{"EPERM", "ENOSYS"} {
 			t.Run(h.name+" "+errno, func(t *testing.T) { run(t, program(t, "hide", h.name, errno)) })
@@ -408,6 +409,7 @@ func drop() {
 
 // TestDrop compares the commands of programs that have given something up.
 func TestDrop(t *testing.T) {
+	testenv.Long(t)
 	for _, d := range droppings {
 		t.Run(d.name, func(t *testing.T) {
 			if d.root && os.Geteuid() != 0 {

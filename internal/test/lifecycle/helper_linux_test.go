@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/stack"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
@@ -216,6 +217,7 @@ func TestHelperKilled(t *testing.T) {
 // TestHelperStopped stops it. A call is given up after ten seconds in which the
 // program was running, which take longer on a busy machine.
 func TestHelperStopped(t *testing.T) {
+	testenv.Long(t)
 	t.Parallel()
 	run(t, program(t, "loseHelper", strconv.Itoa(int(unix.SIGSTOP)), (13*time.Second).String()))
 }
@@ -322,6 +324,7 @@ func callForever() {
 // TestAllStopped stops a program and its helper for longer than calls may take,
 // as a debugger or a batch system does.
 func TestAllStopped(t *testing.T) {
+	testenv.Long(t)
 	t.Parallel()
 	cmd := program(t, "callForever")
 	out, in := launch(t, cmd)

@@ -199,6 +199,7 @@ func join() {
 
 // TestJoin joins the namespace of another process of the same user.
 func TestJoin(t *testing.T) {
+	testenv.Long(t)
 	path, _ := lent(t)
 	run(t, program(t, "join", path))
 }
@@ -300,6 +301,7 @@ func joinNamed() {
 }
 
 func TestJoinNamed(t *testing.T) {
+	testenv.Long(t)
 	testenv.Need(t, "ip", "iproute2")
 	cmd := program(t, "joinNamed")
 	cmd.Env = append(cmd.Env, "PATH=/usr/sbin:/sbin:/usr/bin:/bin")

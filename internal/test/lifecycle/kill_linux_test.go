@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func init() { programs["starter"] = starter }
@@ -41,6 +42,7 @@ func starter() {
 // TestKill kills programs at random moments while they start commands: nothing
 // of them lives on. All that belongs to a program has its output open.
 func TestKill(t *testing.T) {
+	testenv.Long(t)
 	for range 30 {
 		cmd := program(t, "starter")
 		r, w, err := os.Pipe()

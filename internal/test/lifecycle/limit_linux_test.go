@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -120,6 +121,7 @@ func laterAtLimit() {
 // TestLimit makes stacks with room for 0 to 20 more descriptors: each works, or
 // there is a clear error and nothing left.
 func TestLimit(t *testing.T) {
+	testenv.Long(t)
 	for n := range 21 {
 		t.Run(fmt.Sprintf("first stack with %d", n), func(t *testing.T) {
 			cmd := program(t, "firstAtLimit", strconv.Itoa(n))
@@ -180,6 +182,7 @@ func joinAtLimit() {
 
 // TestJoinAtLimit joins a namespace with room for 0 to 20 more descriptors.
 func TestJoinAtLimit(t *testing.T) {
+	testenv.Long(t)
 	path, _ := lent(t)
 	run(t, program(t, "joinAtLimit", path))
 }

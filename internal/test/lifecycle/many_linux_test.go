@@ -188,6 +188,7 @@ func many() {
 
 // TestMany opens and closes a thousand stacks, and has a thousand at once.
 func TestMany(t *testing.T) {
+	testenv.Long(t)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Max < 2*manyStacks {
 		testenv.Skip(t, "the limit of descriptors is %d (ulimit -H -n %d)", limit.Max, 2*manyStacks)

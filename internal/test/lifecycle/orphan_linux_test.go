@@ -104,6 +104,7 @@ func orphan() {
 // TestOrphans looks whether something of a program is left when it ends, whatever
 // it has become by then: a helper, a port of the host or the end of a pipe.
 func TestOrphans(t *testing.T) {
+	testenv.Long(t)
 	path, _ := lent(t)
 	for drop := range drops {
 		if drop != "nothing" && os.Geteuid() != 0 {

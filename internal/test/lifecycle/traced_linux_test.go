@@ -34,6 +34,7 @@ func traced() {
 // TestTraced has debuggers follow programs that run commands: a command is to
 // them what a child of os/exec is.
 func TestTraced(t *testing.T) {
+	testenv.Long(t)
 	trace := t.TempDir() + "/trace"
 	for _, tt := range []struct {
 		tool string

@@ -64,6 +64,7 @@ func TestNested(t *testing.T) {
 
 // TestRootsDevice has /dev/net/tun as the kernel makes it, for root only.
 func TestRootsDevice(t *testing.T) {
+	testenv.Long(t)
 	if os.Geteuid() != 0 {
 		t.Skip("making devices takes root")
 	}
@@ -92,6 +93,7 @@ func rootsDevice() error {
 
 // TestDeviceGroup takes the device from the child as container programs do.
 func TestDeviceGroup(t *testing.T) {
+	testenv.Long(t)
 	groups, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		t.Fatal(err)

@@ -213,6 +213,7 @@ func ioctl(request uint32) testenv.Rule {
 }
 
 func TestRefusals(t *testing.T) {
+	testenv.Long(t)
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		testenv.Skip(t, "/dev/net/tun is missing (modprobe tun)")
 	}

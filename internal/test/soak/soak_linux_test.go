@@ -19,6 +19,7 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 
 // TestSoak soaks for some seconds.
 func TestSoak(t *testing.T) {
+	testenv.Long(t)
 	testenv.Need(t, "vde_switch", "vde2")
 	testenv.Need(t, "vde_plug", "vdeplug")
 	if f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0); err != nil {
