@@ -1,8 +1,10 @@
 #!/bin/bash
-# Runs everything that a change must pass, or with -quick what takes less than a minute
-# once it is built: format, vet and the tests that are short. As root on Debian it first installs
-# the programs that tests talk to; elsewhere tests whose program is missing are
-# skipped. VDESTACK_TEST_STRICT=1 makes a skipped test a failure.
+# Runs everything that a change must pass. With -quick it runs, for each commit, what
+# takes less than a minute once it is built: format, vet and the tests that are short.
+#
+# As root on Debian it first installs the programs that tests talk to; elsewhere tests
+# whose program is missing are skipped. VDESTACK_TEST_STRICT=1 makes a skipped test a
+# failure.
 #
 # As root the tests run twice: as root, and as an ordinary user. No test touches
 # the machine's network: each package runs in a network namespace of its own. Tests
@@ -20,6 +22,15 @@ fuzztime=${FUZZTIME:-10000x} # not a time: at its end go test may fail for no re
 soaktime=${SOAKTIME:-60} # seconds
 
 parallel=$((2 * $(nproc))) # packages at once
+# All namespaces share the kernel's table of neighbours, which this package fills.
+alone=./internal/neigh
+
+# list sets modules to patterns for the packages of every module that go.work names, and
+# together to the packages whose tests can run at once.
+list() {
+	mapfile -t modules < <(go list -m -f "{{.Dir}}/...")
+	mapfile -t together < <(go list "${modules[@]}" | grep -v "${alone#.}\$")
+}
 
 step() { printf '\n== %s (%ds)\n' "$*" $SECONDS; }
 
@@ -27,9 +38,10 @@ if [ "${1:-}" = -quick ]; then
 	step "format, vet, short tests"
 	unformatted=$(gofmt -l .)
 	[ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
-	mapfile -t modules < <(go list -m -f "{{.Dir}}/...")
+	list
 	go vet "${modules[@]}"
-	go test -short -p $parallel "${modules[@]}"
+	go test -short -p $parallel "${together[@]}"
+	go test -short $alone
 	step "passed"
 	exit
 fi
@@ -49,8 +61,7 @@ fi
 step "format, vet, staticcheck"
 unformatted=$(gofmt -l .)
 [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
-# Patterns for the packages of every module that go.work names.
-mapfile -t modules < <(go list -m -f "{{.Dir}}/...")
+list
 go vet "${modules[@]}"
 go run $staticcheck "${modules[@]}"
 
@@ -65,7 +76,8 @@ step "modules, as their users have them"
 ./modules.sh check
 
 step "tests as $(id -un)"
-go test -race -count=1 -timeout 10m -p $parallel "${modules[@]}"
+go test -race -count=1 -timeout 10m -p $parallel "${together[@]}"
+go test -race -count=1 -timeout 10m $alone
 
 # It watches itself; this is in case that fails.
 soak=(timeout -k 10 $((soaktime + 120)))
@@ -104,7 +116,8 @@ if [ "$(id -u)" = 0 ]; then
 			cd $tmp/src
 			exec $*"
 	}
-	as_user go test -race -count=1 -timeout 10m -p $parallel -exec $tmp/exec "${modules[@]/#$PWD/.}"
+	as_user go test -race -count=1 -timeout 10m -p $parallel -exec $tmp/exec "${together[@]}"
+	as_user go test -race -count=1 -timeout 10m -exec $tmp/exec $alone
 
 	step "soak as root, and beside it as an ordinary user, $soaktime s"
 	"${soak[@]}" "$tmp/programs/soak" -duration "${soaktime}s" &

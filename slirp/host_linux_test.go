@@ -70,6 +70,7 @@ func TestForwardTCP(t *testing.T) {
 
 // TestForwardNobody connects to a forward whose guest is not there.
 func TestForwardNobody(t *testing.T) {
+	testenv.Long(t)
 	guest(t, "slirp:///tcpfwd=127.0.0.1:8080:10.0.2.15:80,127.0.0.1:8081:10.0.2.99:80")
 	for _, addr := range []string{"127.0.0.1:8080", "127.0.0.1:8081"} {
 		c, err := net.Dial("tcp", addr)
@@ -196,6 +197,7 @@ func fakeNames(t *testing.T, n *nat, list ...netip.AddrPort) {
 
 // TestNames asks the name server of the network, which is that of the host.
 func TestNames(t *testing.T) {
+	testenv.Long(t)
 	n := openNAT(t, "slirp://")
 	st := guestOn(t, n, "10.0.2.15/24", "fd00::15/64")
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -505,6 +507,7 @@ func TestTFTP(t *testing.T) {
 // TestAdvertisement lets the kernel make an address and a default route of what
 // the router says.
 func TestAdvertisement(t *testing.T) {
+	testenv.Long(t)
 	for _, tt := range []struct{ name, vnl, prefix, host string }{
 		{"default", "slirp://", "fd00::/64", "fd00::2"},
 		{"another", "slirp:///v6/host6=fd77::1%2f64", "fd77::/64", "fd77::1"},

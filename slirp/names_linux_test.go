@@ -272,6 +272,7 @@ func TestNameUnreachable(t *testing.T) {
 // TestNameConnection has a first name server that takes no connection: only the
 // first who asks waits for it.
 func TestNameConnection(t *testing.T) {
+	testenv.Long(t)
 	n := openNAT(t, "slirp:///v4")
 	st := guestOn(t, n, "10.0.2.15/24")
 	full, good := fullServer(t), dnsServer(t, "127.0.0.1")

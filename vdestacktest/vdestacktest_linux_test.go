@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdestacktest"
 )
 
@@ -43,6 +44,7 @@ func run(t *testing.T, f func(t testing.TB)) []string {
 }
 
 func TestOpen(t *testing.T) {
+	testenv.Long(t)
 	vnl := "mem://" + t.Name()
 	tests := []struct {
 		name string
