@@ -228,9 +228,10 @@ func TestPlugsLeave(t *testing.T) {
 	dir := testenv.ShortDir(t)
 	end := startSwitch(t, filepath.Join(dir, "switch"))
 	defer end()
-	pids := filepath.Join(dir, "pids")
-	long := fmt.Sprintf("sh -c 'echo $$ >>%s; sleep 1000 & echo $! >>%[1]s; wait'", pids)
-	for range 3 {
+	var all string // numbers of processes
+	for round := range 3 {
+		pids := filepath.Join(dir, fmt.Sprint("pids", round))
+		long := fmt.Sprintf("sh -c 'echo $$ >>%s; sleep 1000 & echo $! >>%[1]s; wait'", pids)
 		for _, vnl := range []string{
 			"null://", "mem://" + t.Name(), "lan://" + t.Name(), filepath.Join(dir, "switch"), "ptp://" + filepath.Join(dir, "ptp"),
 			"udp://127.0.0.1:5555->127.0.0.1:5556", "vxvde://234.0.0.1", "=cat", "cmd://" + long,
@@ -242,19 +243,20 @@ func TestPlugsLeave(t *testing.T) {
 			if strings.HasSuffix(vnl, long) {
 				testenv.Eventually(t, vnl, func() bool {
 					text, _ := os.ReadFile(pids)
-					return strings.Count(string(text), "\n")%2 == 0 && len(text) > 0
+					return strings.Count(string(text), "\n") == 2
 				})
 			}
 			if err := s.Close(); err != nil {
 				t.Errorf("%s: %v", vnl, err)
 			}
 		}
+		text, err := os.ReadFile(pids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += string(text)
 	}
-	text, err := os.ReadFile(pids)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for pid := range strings.FieldsSeq(string(text)) {
+	for pid := range strings.FieldsSeq(all) {
 		testenv.Eventually(t, "the end of process "+pid, func() bool {
 			stat, err := os.ReadFile("/proc/" + pid + "/stat")
 			return err != nil || strings.Contains(string(stat), ") Z ") // of init, which may be slow
