@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -61,12 +62,14 @@ type Config struct {
 }
 
 // An Interface is an Ethernet interface of a stack. The zero Interface is
-// called vde0, vde1, … by its place in the list, and is not connected.
+// called vde0, vde1, … by its place in the stack, and is not connected.
 type Interface struct {
 	// VNL is the locator of the network, see package vdeplug. Empty means not
 	// connected: frames are dropped.
 	VNL string
-	// Name has 1 to 15 characters. Empty means vdeN, N its place in the list.
+	// Name has 1 to 15 characters. Empty means vdeN, N its place in Config.Interfaces;
+	// for AddInterface, the number of interfaces of the stack, or the next one whose
+	// name is free.
 	Name string
 	// MAC is the hardware address, six bytes. Nil means a random one, locally
 	// administered.
@@ -167,36 +170,50 @@ func (c *Config) check() error {
 	ifs := make([]Interface, len(c.Interfaces))
 	copy(ifs, c.Interfaces)
 	c.Interfaces = ifs
-	names := map[string]int{"lo": -1}
-	gateways := map[bool]int{}
 	for i := range ifs {
 		f := &ifs[i]
 		if f.Name == "" {
 			f.Name = fmt.Sprintf("vde%d", i)
 		}
-		if err := f.check(); err != nil {
+		err := f.check()
+		if err == nil {
+			err = f.conflict(ifs[:i], func(j int) string { return fmt.Sprintf("interface %d", j) })
+		}
+		if err != nil {
 			return fmt.Errorf("interface %d: %w", i, err)
-		}
-		if j, ok := names[f.Name]; ok {
-			if j < 0 {
-				return fmt.Errorf("interface %d: name %q belongs to loopback", i, f.Name)
-			}
-			return fmt.Errorf("interface %d: name %q is that of interface %d too", i, f.Name, j)
-		}
-		names[f.Name] = i
-		for _, gw := range f.Gateways {
-			if j, ok := gateways[gw.Is4()]; ok {
-				return fmt.Errorf("interface %d: gateway %v: interface %d has the default route of its family already; add others by RTNL, with a metric", i, gw, j)
-			}
-			gateways[gw.Is4()] = i
 		}
 	}
 	return nil
 }
 
+// conflict reports what an interface cannot have because another one has it. call
+// returns what the others are called in the error.
+func (f *Interface) conflict(others []Interface, call func(j int) string) error {
+	for j := range others {
+		o := &others[j]
+		if f.Name == o.Name {
+			return existsError{fmt.Errorf("name %q is that of %s too", f.Name, call(j))}
+		}
+		for _, gw := range f.Gateways {
+			if slices.ContainsFunc(o.Gateways, func(other netip.Addr) bool { return gw.Is4() == other.Is4() }) {
+				return fmt.Errorf("gateway %v: %s has the default route of its family already; add others by RTNL, with a metric", gw, call(j))
+			}
+		}
+	}
+	return nil
+}
+
+// existsError is an error that is [fs.ErrExist] too.
+type existsError struct{ error }
+
+func (e existsError) Unwrap() []error { return []error{e.error, fs.ErrExist} }
+
 func (f *Interface) check() error {
 	if err := checkName(f.Name); err != nil {
 		return err
+	}
+	if f.Name == "lo" {
+		return fmt.Errorf("name %q belongs to loopback", f.Name)
 	}
 	if f.Kind != "" && f.Kind != KindTAP && f.Kind != KindVeth {
 		return fmt.Errorf("kind %q is neither %q nor %q", f.Kind, KindTAP, KindVeth)

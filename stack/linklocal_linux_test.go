@@ -11,6 +11,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/linktest"
 	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
@@ -127,7 +128,7 @@ func TestLinkLocalGiven(t *testing.T) {
 			}
 			t.Cleanup(func() { f.Close() })
 			unix.SetsockoptTimeval(int(f.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
-			to := &unix.SockaddrInet6{Port: 7, Addr: a.As16(), ZoneId: uint32(s.ifaces[0].index)}
+			to := &unix.SockaddrInet6{Port: 7, Addr: a.As16(), ZoneId: uint32(s.interfaces()[0].index)}
 			if connect {
 				err = unix.Connect(int(f.Fd()), to)
 			} else {
@@ -140,7 +141,7 @@ func TestLinkLocalGiven(t *testing.T) {
 		}
 		target := netip.MustParseAddr("fe80::a")
 		if given == "" {
-			l, err := configuration(t, stacks[0]).Link(stacks[0].ifaces[0].index)
+			l, err := configuration(t, stacks[0]).Link(stacks[0].interfaces()[0].index)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -176,8 +177,8 @@ func TestLinkLocalJoined(t *testing.T) {
 			t.Fatal(err)
 		}
 		look := func() map[string]string {
-			all := attributes(t, nl, s.ifaces[0].index)
-			for k, v := range attributes(t, nl, dummy) {
+			all := linktest.Attributes(t, nl, s.interfaces()[0].index)
+			for k, v := range linktest.Attributes(t, nl, dummy) {
 				all["other "+k] = v
 			}
 			addrs, err := nl.Addrs()

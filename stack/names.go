@@ -33,6 +33,15 @@ func (d *DNS) isZero() bool {
 	return len(d.Servers) == 0 && len(d.Search) == 0 && d.Ndots == 0 && len(d.Hosts) == 0
 }
 
+// clone returns a copy that shares nothing with d.
+func (d DNS) clone() DNS {
+	d.Servers, d.Search, d.Hosts = slices.Clone(d.Servers), slices.Clone(d.Search), maps.Clone(d.Hosts)
+	for name, addrs := range d.Hosts {
+		d.Hosts[name] = slices.Clone(addrs)
+	}
+	return d
+}
+
 func (d *DNS) check() error {
 	if d.isZero() {
 		return nil

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/vdestack/vdestack/internal/netns"
 )
@@ -19,38 +20,57 @@ import (
 // systemd-resolved and avahi.
 var hostServices = []string{"/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon", "/var/run/avahi-daemon"}
 
-// A names is what commands with Names find.
-type names struct {
+// A dnsConfig is the DNS of a stack, and what commands with Names find of it.
+type dnsConfig struct {
+	DNS
 	resolvConf, hosts string
-	servers, known    bool     // there are some, which need the files
-	untold            []string // what the files cannot say
+	untold            []string  // what the files cannot say
+	tell              sync.Once // that they cannot
 }
 
-// noNames are those of the zero DNS, which most stacks have.
-var noNames = newNames(&DNS{})
+// noDNS is the zero DNS, which most stacks have.
+var noDNS = newDNSConfig(DNS{})
 
-func namesOf(d *DNS) *names {
-	if d.isZero() {
-		return noNames
-	}
-	return newNames(d)
-}
-
-func newNames(d *DNS) *names {
-	n := &names{servers: len(d.Servers)+len(d.Search) > 0, known: len(d.Hosts) > 0}
+func newDNSConfig(d DNS) *dnsConfig {
+	c := &dnsConfig{DNS: d}
 	var more []string
-	n.resolvConf, n.untold = d.resolvConf()
-	n.hosts, more = d.hosts()
-	n.untold = append(n.untold, more...)
-	return n
+	c.resolvConf, c.untold = d.resolvConf()
+	c.hosts, more = d.hosts()
+	c.untold = append(c.untold, more...)
+	return c
 }
+
+// setDNS makes d, which was checked, the DNS of the stack.
+func (s *Stack) setDNS(d DNS) {
+	if d.isZero() {
+		s.dns.Store(noDNS)
+		return
+	}
+	s.dns.Store(newDNSConfig(d.clone()))
+}
+
+// SetDNS changes the DNS of the stack: what commands with Cmd.Names find that are
+// started from now on. Package vdestack resolves names by it too.
+func (s *Stack) SetDNS(d DNS) error {
+	if s.Closed() {
+		return s.ErrClosed()
+	}
+	if err := d.check(); err != nil {
+		return s.wrap(err)
+	}
+	s.setDNS(d)
+	return nil
+}
+
+// DNS returns the DNS of the stack. It is the caller's.
+func (s *Stack) DNS() DNS { return s.dns.Load().DNS.clone() }
 
 // mountNames adds what Cmd.Names says to the mounts of a command, which has its
 // Binds already. Its files are needed until it runs: then the command has removed
 // them, and remove finds something only if it did not start.
 func (s *Stack) mountNames(e *netns.Exec) (remove func(), err error) {
-	n := s.names
-	s.tell.names.Do(func() {
+	n := s.dns.Load()
+	n.tell.Do(func() {
 		if len(n.untold) > 0 {
 			s.log.Warn("commands do not find all names: resolv.conf has no ports, and hosts no zones and nothing to hide names with", "missing", strings.Join(n.untold, ", "))
 		}
@@ -95,8 +115,8 @@ func (s *Stack) mountNames(e *netns.Exec) (remove func(), err error) {
 		path, text string
 		needed     bool
 	}{
-		{"/etc/resolv.conf", n.resolvConf, n.servers},
-		{"/etc/hosts", n.hosts, n.known},
+		{"/etc/resolv.conf", n.resolvConf, len(n.Servers)+len(n.Search) > 0},
+		{"/etc/hosts", n.hosts, len(n.Hosts) > 0},
 		{"/etc/nsswitch.conf", onlyFilesAndDNS(string(nsswitch)), false},
 		{"/etc/host.conf", "multi on\n", false}, // all addresses of a name in hosts
 	} {
@@ -180,7 +200,7 @@ func within(path, dir string) bool {
 
 // tellSysfs says once that commands have the machine's sysfs.
 func (s *Stack) tellSysfs(err error) {
-	s.tell.sysfs.Do(func() {
+	s.sysfs.Do(func() {
 		s.log.Warn("commands find the machine's interfaces in /sys/class/net", "error", err)
 	})
 }

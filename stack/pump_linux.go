@@ -5,7 +5,10 @@ package stack
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"sync"
+	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/packet"
@@ -13,27 +16,98 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-// start runs the pump: one goroutine a direction, which waits in the poller and
-// holds no thread, and no memory for packets, while nothing happens.
-func (i *iface) start() {
-	if i.lan != nil {
-		return
-	}
-	i.wire = newWire(i.plug)
-	i.pumps.Go(func() { i.send(i.wire) })
-	i.pumps.Go(func() { i.receive(i.wire) })
+// A pump carries packets between the device of an interface and a plug, with a
+// goroutine for each direction, which waits in the poller and holds no thread, and no
+// memory for packets, while nothing happens.
+type pump struct {
+	i    *iface
+	plug vdeplug.Conn
+	dev  *nic.Device
+
+	wire    *wire // the plug; nil until it runs
+	running sync.WaitGroup
+
+	tx, rx counters
+	// failure says why the plug is gone.
+	failure atomic.Pointer[error]
 }
 
+type counters struct {
+	frames, bytes, dropped atomic.Uint64
+}
+
+func (c *counters) add(n nic.Counts) {
+	c.frames.Add(n.Frames)
+	c.bytes.Add(n.Bytes)
+	c.dropped.Add(n.Dropped)
+}
+
+// run starts the pump.
+func (p *pump) run() {
+	p.wire = newWire(p.plug)
+	p.running.Go(p.send)
+	p.running.Go(p.receive)
+}
+
+// monitor implements [link]: the pump records.
+func (p *pump) monitor() (*nic.Monitor, error) { return nil, nil }
+
+// leave implements [link]. It waits until the pump has forwarded what the kernel sent,
+// such as the resets of sockets that were just ended.
+func (p *pump) leave(bool) error {
+	if p.wire != nil {
+		nic.Drain(p.dev, nic.DrainTime)
+	}
+	return errors.Join(p.plug.Close(), p.i.recording.close())
+}
+
+// fail notes why the network is gone, once.
+func (p *pump) fail(err error) {
+	if errors.Is(err, net.ErrClosed) {
+		return
+	}
+	if p.failure.CompareAndSwap(nil, &err) {
+		p.i.s.log.Warn("network is gone", "interface", p.i.cfg.Name, "error", err)
+	}
+}
+
+// stats adds the counters of the pump and its plug, and the state of the network.
+func (p *pump) stats(st *InterfaceStats) {
+	st.TxFrames, st.TxBytes, st.TxDropped = p.tx.frames.Load(), p.tx.bytes.Load(), p.tx.dropped.Load()
+	st.RxFrames, st.RxBytes, st.RxDropped = p.rx.frames.Load(), p.rx.bytes.Load(), p.rx.dropped.Load()
+	st.TxDropped += p.dev.Bad.Load()
+	st.GRORejected = p.dev.GRORejected.Load()
+	if p.wire != nil {
+		dropped := p.wire.dropped()
+		st.TxFrames -= min(st.TxFrames, dropped)
+		st.TxDropped += dropped
+	}
+	if d, ok := p.plug.(vdeplug.Dropper); ok {
+		st.RxDropped += d.Drops().Recv
+	}
+	if l, ok := p.plug.(vdeplug.Linker); ok {
+		link := l.Link()
+		st.Err, st.Reconnecting, st.Reconnects = link.Err, link.Reconnecting, link.Reconnects
+	}
+	if err := p.failure.Load(); err != nil {
+		st.Err, st.Reconnecting = *err, false
+	}
+}
+
+// emulator returns the controller of the netemu network that the plug is on, nil if
+// there is none.
+func (p *pump) emulator() *vdeplug.Emulator { return vdeplug.FindEmulator(p.plug) }
+
 // send carries packets from the interface to the network.
-func (i *iface) send(w *wire) {
+func (p *pump) send() {
 	var b packet.Buffer
 	defer b.Release()
 	var turn packet.Turn
 	for {
-		packets, err := i.dev.Read(&b)
+		packets, err := p.dev.Read(&b)
 		if err != nil {
 			if !errors.Is(err, os.ErrClosed) {
-				i.fail(fmt.Errorf("reading from interface %s: %w", i.cfg.Name, err))
+				p.fail(fmt.Errorf("reading from interface %s: %w", p.i.cfg.Name, err))
 			}
 			return
 		}
@@ -44,37 +118,37 @@ func (i *iface) send(w *wire) {
 			c.Frames += uint64(frames)
 			c.Bytes += uint64(bytes)
 		}
-		if i.recording != nil {
-			i.recording.Packets(true, packets)
+		if p.i.recording != nil {
+			p.i.recording.Packets(true, packets)
 		}
-		if sent, err := w.send(packets, c.Frames, c.Bytes); err != nil {
-			i.fail(err) // the interface stays, and is drained
+		if sent, err := p.wire.send(packets, c.Frames, c.Bytes); err != nil {
+			p.fail(err) // the interface stays, and is drained
 			c = nic.Counts{Dropped: c.Frames}
 		} else {
 			c.Bytes = sent
 		}
-		i.tx.add(c)
+		p.tx.add(c)
 		turn.End()
 	}
 }
 
 // receive carries packets from the network to the interface.
-func (i *iface) receive(plug packet.Transport) {
+func (p *pump) receive() {
 	var b packet.Buffer
 	defer b.Release()
 	var turn packet.Turn
 	for {
-		packets, err := plug.RecvPackets(&b)
+		packets, err := p.wire.RecvPackets(&b)
 		if err != nil {
-			i.fail(err)
+			p.fail(err)
 			return
 		}
 		turn.Begin()
-		if i.recording != nil {
-			i.recording.Packets(false, packets)
+		if p.i.recording != nil {
+			p.i.recording.Packets(false, packets)
 		}
-		c, err := i.dev.Write(packets)
-		i.rx.add(c)
+		c, err := p.dev.Write(packets)
+		p.rx.add(c)
 		if errors.Is(err, os.ErrClosed) {
 			return
 		}

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -192,28 +191,4 @@ func fdSize(status string) (n int, ok bool) {
 	line, _, _ := strings.Cut(rest, "\n")
 	n, err := strconv.Atoi(strings.TrimSpace(line))
 	return n, err == nil && n > 0
-}
-
-// drain waits until the pump has passed on what the kernel sent to the interface,
-// such as the resets of sockets that were just ended.
-func (i *iface) drain() {
-	if i.dev != nil {
-		drain(i.dev, drainPump)
-	}
-}
-
-// drainPump is no more than a few milliseconds: a busy stack does not fall silent
-// by itself.
-const drainPump = 5 * time.Millisecond
-
-// drain waits until who reads an interface has passed on what there was to read.
-// It does not wait much longer than limit.
-func drain(d interface{ Quiet() bool }, limit time.Duration) {
-	const step = 100 * time.Microsecond
-	for range limit / step {
-		if d.Quiet() {
-			return
-		}
-		time.Sleep(step)
-	}
 }

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -30,16 +29,22 @@ type Stack struct {
 	name   string
 	log    *slog.Logger
 	ns     *netns.NS
-	ifaces []*iface
 	joined bool         // the namespace is not of our making
 	lent   atomic.Bool  // NetNS was called: the namespace may outlive the stack
+	inUse  atomic.Bool  // New has returned
 	swaps  sync.RWMutex // held for reading while a socket is moved into the stack
 
-	neighbors *neigh.Space // nil: they are not looked after
-	names     *names       // of commands
-	tell      struct{ names, sysfs sync.Once }
+	ifaces    atomic.Pointer[[]*iface]    // in use; written with mu held
+	neighbors atomic.Pointer[neigh.Space] // nil: they are not looked after
+	keep      sync.Once                   // begins to look after them
+	unscoped  unscoped
+	dns       atomic.Pointer[dnsConfig]
+	sysfs     sync.Once // tells that commands have the machine's sysfs
 
-	mu       sync.Mutex // guards closed, commands and orphans
+	mu       sync.Mutex     // guards the rest
+	coming   []*iface       // that are being made
+	claimed  int            // how many were ever made or are being made
+	changes  sync.WaitGroup // of interfaces; none begins when closed is set
 	closed   bool
 	commands map[*process]struct{}
 	orphans  []int         // process groups that outlived their command
@@ -57,10 +62,10 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	s := &Stack{
 		name:     cfg.Name,
 		log:      cfg.Logger.With("stack", cfg.Name),
-		names:    namesOf(&cfg.DNS),
 		commands: make(map[*process]struct{}),
 		done:     make(chan struct{}),
 	}
+	s.setDNS(cfg.DNS)
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -108,6 +113,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		if err := context.Cause(ctx); err != nil {
 			return nil, err
 		}
+		s.inUse.Store(true)
 		return s, nil
 	}
 	nl, err := s.RTNL()
@@ -115,53 +121,18 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		return nil, err
 	}
 	defer nl.Close()
-	if s.neighbors, err = neigh.Keep(s.ns, !s.joined); err != nil {
-		s.log.Debug("neighbours take places of the machine's table", "error", err)
-	}
 	for j, f := range cfg.Interfaces {
-		i, err := s.newIface(ctx, nl, f, networks[j])
+		i, err := s.claim(f, func(error) {})
 		if err != nil {
-			return nil, fmt.Errorf("interface %s: %w", f.Name, err)
+			return nil, err
 		}
-		s.ifaces = append(s.ifaces, i)
-	}
-	if len(s.ifaces) > 1 && !s.joined {
-		if err := refuseUnscoped(nl, cfg.Interfaces); err != nil {
-			s.log.Debug("link-local destinations without a zone go to the first interface", "error", err)
+		if err := s.add(ctx, nl, i, networks[j]); err != nil {
+			s.behind(func() { i.remove(-1) })
+			return nil, err
 		}
 	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	for _, i := range s.ifaces {
-		i.start()
-	}
+	s.inUse.Store(true)
 	return s, nil
-}
-
-// refuseUnscoped makes link-local destinations without a zone unreachable. Package
-// net knows the names of the host's interfaces only, and makes any other zone none;
-// the kernel then takes the first interface, whose network may be another one. With
-// a zone, or a socket that is bound to an interface, routes of other interfaces do not
-// count, and these are loopback's. They come before the kernel's own: those of hosts have
-// a lower metric, and the lengths of the addresses too; those of groups a longer prefix.
-func refuseUnscoped(nl *rtnl.Conn, interfaces []Interface) (err error) {
-	hosts := map[netip.Prefix]bool{netip.MustParsePrefix("fe80::/10"): true, netip.MustParsePrefix("fe80::/64"): true}
-	for _, f := range interfaces {
-		for _, p := range f.Addrs {
-			if a := p.Addr(); a.Is6() && a.IsLinkLocalUnicast() && !p.IsSingleIP() {
-				hosts[p.Masked()] = true
-			}
-		}
-	}
-	for p := range hosts {
-		err = errors.Join(err, nl.RouteAdd(p, netip.Addr{}, 0, rtnl.Unreachable, rtnl.Metric(1)))
-	}
-	for _, flags := range []byte{0, 1, 3, 7} { // of multicast addresses, RFC 4291 and 7371
-		group := netip.AddrFrom16([16]byte{0: 0xff, 1: flags<<4 | 2})
-		err = errors.Join(err, nl.RouteAdd(netip.PrefixFrom(group, 16), netip.Addr{}, 0, rtnl.Unreachable, rtnl.Table(unix.RT_TABLE_LOCAL)))
-	}
-	return err
 }
 
 // Name returns the name that the stack was given, "stack" if it was given none.
@@ -174,7 +145,7 @@ func (s *Stack) String() string {
 		return s.name + " (closed)"
 	}
 	var all []string
-	for _, i := range s.ifaces {
+	for _, i := range s.interfaces() {
 		all = append(all, strings.TrimSpace(i.cfg.Name+" "+i.cfg.VNL))
 	}
 	return s.name + " (" + cmp.Or(strings.Join(all, ", "), "loopback only") + ")"
@@ -201,26 +172,30 @@ func (s *Stack) Close() error {
 		return nil
 	}
 	s.closed = true
+	for _, i := range s.coming {
+		i.cancel(net.ErrClosed)
+	}
 	s.mu.Unlock()
 	defer close(s.done)
 
 	s.killCommands()
-	s.neighbors.Close()
-	var errs []error
-	for _, i := range s.ifaces {
-		i.keepStats()
+	s.changes.Wait()
+	s.neighbors.Load().Close()
+	ifaces := s.interfaces()
+	for _, i := range ifaces {
+		i.link.stats(new(InterfaceStats)) // the kernel's are remembered
 	}
+	var errs []error
 	last := -1
 	if s.ns != nil {
 		var err error
 		last, err = s.endSockets()
 		errs = append(errs, err)
 	}
-	for _, i := range s.ifaces {
-		i.drain()
-		errs = append(errs, i.leave())
+	for _, i := range ifaces {
+		errs = append(errs, i.leave(s.joined || s.lent.Load()))
 	}
-	if len(s.ifaces) > 0 {
+	if len(ifaces) > 0 {
 		s.behind(func() { s.removeAll(last) })
 	} else if last >= 0 {
 		unix.Close(last)
@@ -246,7 +221,7 @@ func (s *Stack) removeAll(last int) {
 	if s.lent.Load() {
 		in = -1 // somebody would see them
 	}
-	for _, i := range s.ifaces {
+	for _, i := range s.interfaces() {
 		if err := i.remove(in); err != nil {
 			s.log.Debug("removing an interface", "interface", i.cfg.Name, "error", err)
 		}
@@ -335,16 +310,8 @@ func (s *Stack) Sysctl(name, value string) error {
 	if err != nil {
 		return s.wrap(err)
 	}
-	// The path leads to the settings of the namespace of whoever opens it.
-	fd, err := s.ns.Open(path, unix.O_WRONLY)
-	if err != nil {
-		return s.wrap(fmt.Errorf("sysctl %s: %w", name, err))
-	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	_, err = f.WriteString(value)
-	s.ns.Refresh()
-	if err != nil {
+	err = s.ns.WriteSysctl(path, value)
+	if call, ok := errors.AsType[*os.PathError](err); ok && call.Op == "write" {
 		why := "the kernel does not take this value"
 		switch givenUp := netns.GivenUp(); {
 		case errors.Is(err, unix.ENOENT):
@@ -352,12 +319,30 @@ func (s *Stack) Sysctl(name, value string) error {
 		case errors.Is(err, fs.ErrPermission) && givenUp != "":
 			why = givenUp
 		}
-		return s.wrap(fmt.Errorf("sysctl %s=%.80q: %w (%s)", name, value, errors.Unwrap(err), why))
+		return s.wrap(fmt.Errorf("sysctl %s=%.80q: %w (%s)", name, value, call.Err, why))
+	}
+	if err != nil {
+		return s.wrap(fmt.Errorf("sysctl %s: %w", name, err))
 	}
 	return nil
 }
 
-// sysctlPath returns the file of a setting of a stack.
+// ReadSysctl returns a setting of the stack, such as "net.ipv4.ip_forward", named as for
+// Sysctl. Several values are separated as the kernel does it, by tabs or line ends; the
+// last line end is left out.
+func (s *Stack) ReadSysctl(name string) (string, error) {
+	path, err := sysctlPath(name)
+	if err != nil {
+		return "", s.wrap(err)
+	}
+	value, err := s.ns.ReadSysctl(path)
+	if err != nil {
+		return "", s.wrap(fmt.Errorf("sysctl %s: %w", name, err))
+	}
+	return strings.TrimSuffix(value, "\n"), nil
+}
+
+// sysctlPath returns the path of a setting of a stack below /proc/sys.
 func sysctlPath(name string) (string, error) {
 	sep := "."
 	if strings.Contains(name, "/") {
@@ -372,7 +357,7 @@ func sysctlPath(name string) (string, error) {
 			return "", fmt.Errorf("sysctl %q is not the name of a setting", name)
 		}
 	}
-	return "/proc/sys/" + strings.Join(parts, "/"), nil
+	return strings.Join(parts, "/"), nil
 }
 
 // NetNS returns a descriptor of the stack's network namespace, for setns of
@@ -395,22 +380,22 @@ func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) {
 	if s.Closed() {
 		return nil, s.ErrClosed()
 	}
-	for _, i := range s.ifaces {
-		if i.name() != ifname {
-			continue
-		}
-		if e := vdeplug.FindEmulator(i.plug); e != nil {
+	i, err := s.find(ifname)
+	if err != nil {
+		return nil, s.wrap(err)
+	}
+	if p, ok := i.link.(interface{ emulator() *vdeplug.Emulator }); ok {
+		if e := p.emulator(); e != nil {
 			return e, nil
 		}
-		return nil, s.wrap(fmt.Errorf("interface %s is not on a network of netemu:// (%q)", ifname, i.cfg.VNL))
 	}
-	return nil, s.wrap(fmt.Errorf("there is no interface %q", ifname))
+	return nil, s.wrap(fmt.Errorf("interface %s is not on a network of netemu:// (%q)", ifname, i.cfg.VNL))
 }
 
 // Stats returns the counters of the interfaces.
 func (s *Stack) Stats() Stats {
 	var st Stats
-	for _, i := range s.ifaces {
+	for _, i := range s.interfaces() {
 		st.Interfaces = append(st.Interfaces, i.stats())
 	}
 	return st

@@ -58,6 +58,21 @@ func (s *Stack) RTNL() (*rtnl.Conn, error) { return nil, errUnsupported }
 // Sysctl returns an error.
 func (s *Stack) Sysctl(name, value string) error { return errUnsupported }
 
+// ReadSysctl returns an error.
+func (s *Stack) ReadSysctl(name string) (string, error) { return "", errUnsupported }
+
+// AddInterface returns an error.
+func (s *Stack) AddInterface(context.Context, Interface) error { return errUnsupported }
+
+// RemoveInterface returns an error.
+func (s *Stack) RemoveInterface(name string) error { return errUnsupported }
+
+// SetDNS returns an error.
+func (s *Stack) SetDNS(DNS) error { return errUnsupported }
+
+// DNS returns the zero DNS.
+func (s *Stack) DNS() DNS { return DNS{} }
+
 // NetNS returns an error.
 func (s *Stack) NetNS() (*os.File, error) { return nil, errUnsupported }
 

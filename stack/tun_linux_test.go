@@ -19,7 +19,7 @@ func TestExplainTUN(t *testing.T) {
 		missing = " (there is no such device: modprobe tun, or pass it into the container, docker --device /dev/net/tun)"
 		driver  = " (the kernel has no driver for it: modprobe tun)"
 		other   = " (this is not the TUN device: mknod /dev/net/tun c 10 200)"
-		taken   = " (a joined namespace may have an interface of this name already: give this one another Name)"
+		taken   = " (the namespace may have an interface of this name already: give this one another Name)"
 	)
 	for _, tt := range []struct {
 		err  error

@@ -115,6 +115,16 @@ func (s *Space) Own(index int) {
 	s.own.index[int32(index)] = true
 }
 
+// Disown says that the interface is gone: others may get its index.
+func (s *Space) Disown(index int) {
+	if s == nil || s.own == nil {
+		return
+	}
+	s.own.mu.Lock()
+	defer s.own.mu.Unlock()
+	delete(s.own.index, int32(index))
+}
+
 func (s *Space) owns(index int32) bool {
 	if s.own == nil {
 		return true

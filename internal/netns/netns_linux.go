@@ -251,6 +251,19 @@ func IfName(socket, index int) (string, error) {
 	return ifr.Name(), nil
 }
 
+// IfIndex returns the index of the interface that has a name now, in the namespace of the
+// socket; ENODEV if there is none.
+func IfIndex(socket int, name string) (int, error) {
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.IoctlIfreq(socket, unix.SIOCGIFINDEX, ifr); err != nil {
+		return 0, os.NewSyscallError("ioctl SIOCGIFINDEX", err)
+	}
+	return int(ifr.Uint32()), nil
+}
+
 // changeUp changes the flag IFF_UP of an interface alone: the call sets all flags.
 func changeUp(socket int, name string, up uint16) error {
 	ifr, err := unix.NewIfreq(name)

@@ -1,8 +1,9 @@
 //go:build amd64 || arm64
 
-package stack
+package bridge
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -10,16 +11,14 @@ import (
 	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/packet"
-	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
 
-// An uplink joins a network of the kernel to the switch in user space that has the
-// same name, see package memnet, while that has plugs: a port of the first bridge, a
-// veth pair, and a packet socket at its other end, which needs no device that a
-// container may lack.
+// An uplink joins a switch of the kernel to the switch in user space that has the same
+// name, while that has plugs. It is a veth pair: one end is a port of the first bridge,
+// the other has a packet socket, which needs no device that a container may lack.
 type uplink struct {
-	lan *lan
+	sw *Switch
 	// The ends of the pair, once it is made: it stays with the network.
 	near, far int
 
@@ -31,21 +30,21 @@ type uplink struct {
 
 var _ memnet.Uplink = (*uplink)(nil)
 
-// Connect opens the socket and carries frames through it.
+// Connect implements [memnet.Uplink]: it opens the socket and carries frames through it.
 func (u *uplink) Connect(port packet.Transport) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("joining the stacks of %s: %w", u.lan.vnl, err)
+			err = fmt.Errorf("joining the stacks of %s: %w", u.sw.name, err)
 		}
 	}()
 	if err := u.make(); err != nil {
 		return err
 	}
-	u.lan.silence()
-	if u.dev, err = u.lan.openFar(u.far); err != nil {
+	u.sw.silence()
+	if u.dev, err = u.sw.openFar(u.far, nic.All); err != nil {
 		return err
 	}
-	if err := u.lan.flood(u.near, true, func(_, _ *netlink.AttributeEncoder) {}); err != nil {
+	if err := u.sw.flood(u.near, true, func(_, _ *netlink.AttributeEncoder) {}); err != nil {
 		u.dev.Close()
 		return err
 	}
@@ -60,49 +59,33 @@ func (u *uplink) make() error {
 	if u.near != 0 {
 		return nil
 	}
-	n := u.lan
-	near, far := n.next(), n.next()
-	_, err := addLink(n.nl, rtnl.LinkSpec{
-		Name: fmt.Sprintf("port%d", near), Index: near, Kind: "veth", Master: n.root, MTU: portMTU, Queues: lanQueues, Up: true,
-		Peer: &rtnl.LinkSpec{Name: fmt.Sprintf("plugs%d", far), Index: far, MTU: portMTU, Queues: lanQueues},
-	})
+	near, far, err := u.sw.addPair("plugs", u.sw.root)
 	if err != nil {
-		return explainLAN(err, "veth")
+		return explainMissing(err, "veth")
 	}
-	if err = n.nl.LinkSetUp(far); err == nil {
-		err = n.await(near)
+	if err = u.sw.nl.LinkSetUp(far); err == nil {
+		_, err = AwaitCarrier(context.Background(), u.sw.nl, near)
 	}
 	if err != nil {
-		return errors.Join(err, n.nl.LinkDel(near))
+		return errors.Join(err, u.sw.nl.LinkDel(near))
 	}
 	u.near, u.far = near, far
 	return nil
 }
 
-// Disconnect closes the socket, when what the plugs sent has passed, and, if they
-// are still there, what the stacks sent.
+// Disconnect implements [memnet.Uplink]: it closes the socket after what the plugs sent
+// has passed, and, if they are still there, what the stacks sent.
 func (u *uplink) Disconnect() {
-	drain(u.dev, drainPump)
+	nic.Drain(u.dev, nic.DrainTime)
 	u.port.Close()
 	<-u.arrived
 	u.dev.Close()
 	<-u.sent
-	if u.lan.ending.Load() {
+	if u.sw.ending.Load() {
 		return
 	}
-	// The stations that were plugs are nowhere now. An error is that of a network
-	// that is gone.
-	u.lan.flood(u.near, false, func(_, port *netlink.AttributeEncoder) { port.Flag(unix.IFLA_BRPORT_FLUSH, true) })
-}
-
-// openFar opens the interface at the other end of a veth pair, in the network's
-// namespace.
-func (n *lan) openFar(index int) (*nic.Device, error) {
-	fd, err := n.socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	if err != nil {
-		return nil, err
-	}
-	return nic.NewSocket(fd, index, nic.All)
+	// The bridge forgets the addresses of the plugs. It fails where the network is gone.
+	u.sw.flood(u.near, false, func(_, port *netlink.AttributeEncoder) { port.Flag(unix.IFLA_BRPORT_FLUSH, true) })
 }
 
 // send carries packets from the stacks to the plugs.

@@ -1,6 +1,6 @@
 //go:build amd64 || arm64
 
-package stack
+package bridge_test
 
 import (
 	"errors"
@@ -10,14 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/bridge"
 	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/stack"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
-
-func TestMain(m *testing.M) { testenv.Main(m) }
 
 // set gives a variable a value for the length of a test.
 func set[T any](t *testing.T, v *T, value T) {
@@ -26,9 +26,9 @@ func set[T any](t *testing.T, v *T, value T) {
 	t.Cleanup(func() { *v = old })
 }
 
-func member(t *testing.T, vnl string, number int) *Stack {
+func member(t *testing.T, vnl string, number int) *stack.Stack {
 	t.Helper()
-	s, err := New(t.Context(), config(vnl, number))
+	s, err := stack.New(t.Context(), config(vnl, number))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,11 +36,11 @@ func member(t *testing.T, vnl string, number int) *Stack {
 	return s
 }
 
-func config(vnl string, number int) Config {
-	return Config{Interfaces: []Interface{{VNL: vnl, Addrs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", number))}}}}
+func config(vnl string, number int) stack.Config {
+	return stack.Config{Interfaces: []stack.Interface{{VNL: vnl, Addrs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", number))}}}}
 }
 
-func ping(t *testing.T, s *Stack, number int) {
+func ping(t *testing.T, s *stack.Stack, number int) {
 	t.Helper()
 	out, err := s.Command(t.Context(), "ping", "-c", "1", "-W", "10", fmt.Sprintf("10.0.0.%d", number)).CombinedOutput()
 	if err != nil {
@@ -48,38 +48,16 @@ func ping(t *testing.T, s *Stack, number int) {
 	}
 }
 
-// theLAN returns a network that there is.
-func theLAN(t *testing.T, vnl string) *lan {
-	t.Helper()
-	lans.mu.Lock()
-	defer lans.mu.Unlock()
-	n := lans.all[vnl]
-	if n == nil {
-		t.Fatalf("there is no network %s", vnl)
-	}
-	return n
-}
-
-// reap does at once what is done a second later.
-func reap(n *lan) {
-	n.mu.Lock()
-	if n.reaper != nil {
-		n.reaper.Stop()
-	}
-	n.mu.Unlock()
-	n.reap()
-}
-
 // TestLANBridges fills bridges with ports, as a network with thousands does.
 func TestLANBridges(t *testing.T) {
 	testenv.Need(t, "ping", "iputils-ping")
-	set(t, &bridgePorts, 2)
-	set(t, &maxBridges, 3)
+	set(t, bridge.BridgePorts, 2)
+	set(t, bridge.MaxBridges, 3)
 	for _, scheme := range []string{"lan://", "mem://"} {
 		t.Run(scheme[:3], func(t *testing.T) {
 			vnl := scheme + t.Name()
-			var stacks []*Stack
-			for i := range bridgePorts * maxBridges {
+			var stacks []*stack.Stack
+			for i := range *bridge.BridgePorts * *bridge.MaxBridges {
 				stacks = append(stacks, member(t, vnl, i+1))
 			}
 			for i, s := range stacks {
@@ -109,14 +87,13 @@ func TestLANBridges(t *testing.T) {
 					}
 				}
 			}
-			_, err := New(t.Context(), config(vnl, 100))
+			_, err := stack.New(t.Context(), config(vnl, 100))
 			if err == nil || !strings.Contains(err.Error(), "the network has 6 interfaces, more do not fit") {
 				t.Errorf("one too many: %v", err)
 			}
 			// There is room again when the kernel has removed what is closed.
-			n := theLAN(t, vnl)
 			stacks[1].Close()
-			reap(n)
+			bridge.Reap(vnl)
 			member(t, vnl, 50)
 			ping(t, stacks[4], 50)
 		})
@@ -127,8 +104,6 @@ func TestLANBridges(t *testing.T) {
 func TestLANHeld(t *testing.T) {
 	vnl := "mem://" + t.Name()
 	member(t, vnl, 1)
-	n := theLAN(t, vnl)
-	var left []lanPort
 	for i := range 10 {
 		s := member(t, vnl, i+2)
 		f, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
@@ -136,17 +111,17 @@ func TestLANHeld(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		left = append(left, s.ifaces[0].port)
 		s.Close()
 	}
-	reap(n)
-	for _, p := range left {
-		if _, err := n.nl.Link(p.index); !errors.Is(err, unix.ENODEV) {
-			t.Errorf("port %d: %v, want ENODEV", p.index, err)
-		}
+	if got := bridge.Ports(t, vnl); got != 11 {
+		t.Errorf("%d ports, want 11", got)
 	}
-	if got := n.bridges[0].ports; got != 1 {
+	bridge.Reap(vnl)
+	if got := bridge.Ports(t, vnl); got != 1 {
 		t.Errorf("%d ports, want 1", got)
+	}
+	if got := bridge.Reserved(vnl); got != 1 {
+		t.Errorf("%d places are taken, want 1", got)
 	}
 }
 
@@ -159,14 +134,14 @@ func TestWithoutLAN(t *testing.T) {
 		"veth":   "the kernel has no veth interfaces: modprobe veth; mem:// does without, more slowly",
 	} {
 		t.Run(kind, func(t *testing.T) {
-			set(t, &addLink, func(c *rtnl.Conn, l rtnl.LinkSpec) (int, error) {
+			set(t, bridge.AddLink, func(c *rtnl.Conn, l rtnl.LinkSpec) (int, error) {
 				if l.Kind == kind {
 					l.Peer, l.Data, l.Kind = nil, nil, "none"
 				}
 				return c.LinkAdd(l)
 			})
 			t.Cleanup(func() { memnet.UserSpace.Store(false) })
-			_, err := New(t.Context(), config("lan://"+t.Name(), 1))
+			_, err := stack.New(t.Context(), config("lan://"+t.Name(), 1))
 			if !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), want) {
 				t.Errorf("lan://: %v", err)
 			}
@@ -176,15 +151,18 @@ func TestWithoutLAN(t *testing.T) {
 			}
 			defer p.Close()
 			a, b := member(t, "mem://"+t.Name(), 1), member(t, "mem://"+t.Name(), 2)
-			if a.ifaces[0].lan != nil || a.ifaces[0].dev == nil {
-				t.Error("the interface is no TAP")
+			nl, err := a.RTNL()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nl.Close()
+			if l, err := nl.Link(a.Stats().Interfaces[0].Index); err != nil || l.Kind != "tun" {
+				t.Errorf("the interface is no TAP: %+v, %v", l, err)
 			}
 			ping(t, a, 2)
 			ping(t, b, 1)
-			lans.mu.Lock()
-			defer lans.mu.Unlock()
-			if len(lans.all) != 0 {
-				t.Errorf("networks %v", lans.all)
+			if all := bridge.Names(); len(all) != 0 {
+				t.Errorf("networks %v", all)
 			}
 		})
 	}

@@ -1,0 +1,236 @@
+//go:build amd64 || arm64
+
+package bridge
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// portMTU is the MTU of what carries frames of all interfaces: bridges, ports,
+	// the pairs between bridges, and the uplink. Interfaces of stacks have their own.
+	portMTU = ether.MaxMTU
+	// vethQueues is how many queues a veth interface has. More are of no use here:
+	// packets are passed to the other end at once.
+	vethQueues = 1
+	// firstIndex is the index of the first interface in a hub.
+	firstIndex = 1 << 20
+	// carrierWait bounds the wait for a carrier.
+	carrierWait = 30 * time.Second
+	// reapDelay is how long the kernel gets to remove a pair together with the
+	// namespace of its stack.
+	reapDelay = time.Second
+)
+
+// addLink is a variable for tests.
+var addLink = (*rtnl.Conn).LinkAdd
+
+// reaping is held while abandoned pairs are removed in the background: one thread
+// waits for the kernel, whatever the number of networks.
+var reaping sync.Mutex
+
+// An End is the end of a veth pair that becomes an interface of a stack.
+type End struct {
+	NS      *netns.NS
+	Netlink *rtnl.Conn // in NS
+	Shared  bool       // others have interfaces in NS too
+	Name    string
+	Index   int // the kernel chooses another one if it is taken
+	MTU     int
+	MAC     net.HardwareAddr // nil: random
+}
+
+// A hub is a namespace of the process that holds the far ends of stacks' interfaces.
+type hub struct {
+	name   string
+	ns     *netns.NS
+	nl     *rtnl.Conn
+	number atomic.Int32 // index of the last interface made here; none is used twice
+}
+
+// open makes the namespace. An error leaves nothing.
+func (h *hub) open(name string) (err error) {
+	h.name = name
+	h.number.Store(firstIndex - 1)
+	if h.ns, err = netns.New(); err != nil {
+		return err
+	}
+	if err = h.quiet(); err == nil {
+		h.nl, err = netns.WithRoom(func() (*rtnl.Conn, error) { return rtnl.Dial(h) })
+	}
+	if err != nil {
+		h.close()
+	}
+	return err
+}
+
+// close ends the namespace. The kernel removes what is in it, and the other ends of
+// pairs, in its own time.
+func (h *hub) close() error {
+	var err error
+	if h.nl != nil {
+		err = h.nl.Close()
+	}
+	return errors.Join(err, h.ns.Close())
+}
+
+// quiet keeps the hub from sending and filtering packets: it has no addresses, and no
+// rules for packets. Settings that the kernel does not have, or that a container keeps
+// read-only, cost time and do no harm.
+func (h *hub) quiet() error {
+	for _, set := range []struct{ path, value string }{
+		// A bridge and its ports would have link-local addresses.
+		{"net/ipv6/conf/default/disable_ipv6", "1"},
+		// Each packet would be looked at as a router does, a tenth of the time.
+		{"net/bridge/bridge-nf-call-iptables", "0"},
+		{"net/bridge/bridge-nf-call-ip6tables", "0"},
+		{"net/bridge/bridge-nf-call-arptables", "0"},
+	} {
+		err := h.ns.WriteSysctl(set.path, set.value)
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("%s: setting %s=%s: %w", h.name, set.path, set.value, err)
+		}
+	}
+	return nil
+}
+
+// Socket makes a socket in the hub, for rtnl.
+func (h *hub) Socket(domain, typ, proto int) (*os.File, error) {
+	fd, err := h.socket(domain, typ, proto)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "socket:"+h.name), nil
+}
+
+// socket is Socket without a file. The hub may be older than the helper task of its
+// newest stacks.
+func (h *hub) socket(domain, typ, proto int) (fd int, err error) {
+	if err := h.ns.Renew(); err != nil {
+		return -1, err
+	}
+	return h.ns.Socket(domain, typ, proto)
+}
+
+// next returns the index of a new interface in the hub.
+func (h *hub) next() int { return int(h.number.Add(1)) }
+
+// addEnd makes a veth pair: far in the hub, which is set up, and end in a stack, which
+// is down. It returns the index of the end, 0 if that is not known.
+func (h *hub) addEnd(ctx context.Context, far rtnl.LinkSpec, end End) (index int, err error) {
+	ns, err := end.NS.File()
+	if err != nil {
+		return 0, err
+	}
+	defer ns.Close()
+	far.Kind, far.MTU, far.Queues, far.Up = "veth", portMTU, vethQueues, true
+	far.Peer = &rtnl.LinkSpec{Name: end.Name, Index: end.Index, MTU: end.MTU, MAC: end.MAC, Queues: vethQueues, NetNS: ns}
+	_, err = addLink(h.nl, far)
+	if errors.Is(err, unix.EBUSY) || end.Shared && errors.Is(err, unix.EEXIST) {
+		far.Peer.Index = 0
+		err = retryTaken(ctx, end, func() error { _, err := addLink(h.nl, far); return err })
+	}
+	return far.Peer.Index, err
+}
+
+// retryTaken calls add until no interface of the same name is left in a namespace that
+// is shared. One whose program was killed is removed by the kernel in its own time, so
+// a veth interface gets two seconds to go.
+func retryTaken(ctx context.Context, end End, add func() error) error {
+	limit := time.Now().Add(2 * time.Second)
+	for {
+		err := add()
+		if !errors.Is(err, unix.EEXIST) || !end.Shared || time.Now().After(limit) || ctx.Err() != nil {
+			return err
+		}
+		if index, ierr := end.Netlink.IfNameToIndex(end.Name); ierr == nil {
+			if l, lerr := end.Netlink.Link(index); lerr == nil && l.Kind != "veth" {
+				return err
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// addPair makes a veth pair within the hub, and sets the near end up.
+func (h *hub) addPair(name string, master int) (near, far int, err error) {
+	near, far = h.next(), h.next()
+	_, err = addLink(h.nl, rtnl.LinkSpec{
+		Name: fmt.Sprintf("port%d", near), Index: near, Kind: "veth", Master: master, MTU: portMTU, Queues: vethQueues, Up: true,
+		Peer: &rtnl.LinkSpec{Name: fmt.Sprintf("%s%d", name, far), Index: far, MTU: portMTU, Queues: vethQueues},
+	})
+	return near, far, err
+}
+
+// delete removes a veth pair by its end in the hub, which may be gone already. It takes
+// the kernel some ten milliseconds.
+func (h *hub) delete(index int) error {
+	if err := h.nl.LinkDel(index); !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil
+}
+
+// openFar opens the end of a veth pair that is in the hub.
+func (h *hub) openFar(index int, o nic.Offload) (*nic.Device, error) {
+	fd, err := h.socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return nil, err
+	}
+	return nic.NewSocket(fd, index, o)
+}
+
+// change sends a request about an interface in the hub that package rtnl has no method
+// for.
+func (h *hub) change(typ netlink.HeaderType, index int, attrs func(*netlink.AttributeEncoder)) error {
+	ae := netlink.NewAttributeEncoder()
+	attrs(ae)
+	body, err := ae.Encode()
+	if err != nil {
+		return err
+	}
+	info := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(info[4:], uint32(index))
+	_, err = h.nl.Execute(netlink.Message{Header: netlink.Header{Type: typ}, Data: append(info, body...)})
+	return err
+}
+
+// AwaitCarrier waits until an end of a veth pair, both ends of which are up, has a
+// carrier. The kernel's news of it reaches the bridge of the end, or its addresses,
+// later; since Linux 6.3 asking brings it there.
+func AwaitCarrier(ctx context.Context, nl *rtnl.Conn, index int) (l rtnl.Link, err error) {
+	for wait := 50 * time.Microsecond; wait < carrierWait; wait *= 2 {
+		if l, err = nl.Link(index); err != nil || l.OperState == rtnl.OperUp {
+			return l, err
+		}
+		select {
+		case <-ctx.Done():
+			return l, context.Cause(ctx)
+		case <-time.After(wait):
+		}
+	}
+	return l, nil
+}
+
+// explain says what to do where the kernel lacks a kind of interface.
+func explain(err error, kind string) error {
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	return fmt.Errorf("%w (the kernel has no %s interfaces: modprobe %s)", err, kind, kind)
+}

@@ -1,0 +1,133 @@
+//go:build amd64 || arm64
+
+package bridge
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/neigh"
+)
+
+// A host is an interface on a switch, with the addresses that it was made with.
+type host struct {
+	space *neigh.Space
+	index int
+	addrs []netip.Prefix
+	met   meetings
+}
+
+// hosts are those of a switch.
+type hosts struct {
+	mu  sync.RWMutex
+	all map[*host]bool
+	by  map[netip.Addr]*host
+}
+
+func (hs *hosts) add(h *host) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	if hs.all == nil {
+		hs.all, hs.by = make(map[*host]bool), make(map[netip.Addr]*host)
+	}
+	hs.all[h] = true
+	for _, p := range h.addrs {
+		hs.by[p.Addr()] = h
+	}
+}
+
+func (hs *hosts) drop(h *host) {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	delete(hs.all, h)
+	for _, p := range h.addrs {
+		if hs.by[p.Addr()] == h {
+			delete(hs.by, p.Addr())
+		}
+	}
+}
+
+// find returns the host with an address, if there are so many that a question
+// for it is a burden.
+func (hs *hosts) find(addr netip.Addr) *host {
+	hs.mu.RLock()
+	defer hs.mu.RUnlock()
+	if len(hs.all) <= crowd {
+		return nil
+	}
+	return hs.by[addr]
+}
+
+// meetings are those of a host, by the address of the other one.
+type meetings struct {
+	mu  sync.Mutex
+	all map[netip.Addr]*meeting
+}
+
+// A meeting is with another host that has the address.
+type meeting struct {
+	with  *host
+	since time.Time
+	over  chan struct{} // closed when they know each other
+}
+
+const (
+	// crowd is how many interfaces a network may have before addresses are not asked
+	// for. From twice as many on, an introduction takes less time than a question.
+	crowd = 64
+	// mostMet bounds what a host remembers; it may meet another one again.
+	mostMet = 64
+	// remembered is how long, for the kernel may forget neighbours that are not used.
+	remembered = time.Minute
+)
+
+// introducing bounds how many introductions go on at once, each with two descriptors.
+var introducing = make(chan struct{}, 8)
+
+// Announce makes the interface, which has the index in its stack and is configured,
+// known to those on the network. space is that of its stack; without one it is not.
+func (p *Port) Announce(space *neigh.Space, index int, addrs []netip.Prefix) {
+	p.host = &host{space: space, index: index, addrs: addrs}
+	p.sw.hosts.add(p.host)
+}
+
+// Meet introduces the host of the port, which has the address from, and the one with
+// the address to on the same network, if there are many: they learn the hardware
+// addresses of each other, so that nobody has to ask for them. It fails in silence:
+// then the kernel asks.
+func (p *Port) Meet(ctx context.Context, from, to netip.Addr) {
+	me, other := p.host, p.sw.hosts.find(to)
+	if other == nil || other == me || me.space == nil || other.space == nil {
+		return
+	}
+	m := me.met.begin(other, to, func() {
+		neigh.Introduce(neigh.Party{Space: me.space, Index: me.index, Addr: from}, neigh.Party{Space: other.space, Index: other.index, Addr: to})
+	})
+	select {
+	case <-m.over:
+	case <-ctx.Done():
+	}
+}
+
+// begin returns the meeting with a host, which is begun unless it was.
+func (ms *meetings) begin(with *host, addr netip.Addr, introduce func()) *meeting {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if m := ms.all[addr]; m != nil && m.with == with && time.Since(m.since) < remembered {
+		return m
+	}
+	if ms.all == nil || len(ms.all) >= mostMet {
+		ms.all = make(map[netip.Addr]*meeting)
+	}
+	m := &meeting{with: with, since: time.Now(), over: make(chan struct{})}
+	ms.all[addr] = m
+	go func() {
+		defer close(m.over)
+		introducing <- struct{}{}
+		defer func() { <-introducing }()
+		introduce()
+	}()
+	return m
+}

@@ -1,0 +1,46 @@
+//go:build amd64 || arm64
+
+package netns
+
+import (
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// WriteSysctl sets a setting of the namespace: path is below /proc/sys, such as
+// "net/ipv4/ip_forward". Sockets that were made ahead may have the old setting, and are
+// given up.
+func (n *NS) WriteSysctl(path, value string) error {
+	f, err := n.openSysctl(path, unix.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(value)
+	n.Refresh()
+	return err
+}
+
+// ReadSysctl returns a setting of the namespace, as the kernel writes it.
+func (n *NS) ReadSysctl(path string) (string, error) {
+	f, err := n.openSysctl(path, unix.O_RDONLY)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
+	return string(text), err
+}
+
+// openSysctl opens the file of a setting: the path leads to the settings of the
+// namespace of whoever opens it.
+func (n *NS) openSysctl(path string, flags int) (*os.File, error) {
+	path = "/proc/sys/" + path
+	fd, err := n.Open(path, flags)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}

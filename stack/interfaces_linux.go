@@ -1,0 +1,315 @@
+//go:build amd64 || arm64
+
+package stack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/vdestack/vdestack/internal/neigh"
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
+)
+
+// AddInterface makes an interface, as New makes those of its Config: when it returns,
+// the interface is configured, its addresses are usable, and Stats lists it last. ctx
+// bounds that, not the life of the interface. An error leaves nothing behind; it is
+// [fs.ErrExist] if the name is taken, and [net.ErrClosed] after Close, which ends a call
+// that is under way.
+func (s *Stack) AddInterface(ctx context.Context, cfg Interface) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := s.beginChange(); err != nil {
+		return err
+	}
+	defer s.changes.Done()
+	i, err := s.claim(cfg, cancel)
+	if err != nil {
+		return s.wrap(err)
+	}
+	err = s.addInterface(ctx, i)
+	switch {
+	case err != nil && s.Closed():
+		return s.ErrClosed()
+	case err != nil:
+		return netns.Limited(s.wrap(err))
+	}
+	return nil
+}
+
+func (s *Stack) addInterface(ctx context.Context, i *iface) error {
+	var n *network
+	if i.cfg.plugged() {
+		n = s.newNetwork(ctx, i.cfg)
+	}
+	nl, err := s.RTNL()
+	if err == nil {
+		defer nl.Close()
+		err = s.add(ctx, nl, i, n)
+	}
+	if err != nil {
+		err = errors.Join(err, i.remove(-1))
+		s.forget(i)
+		s.refuseUnscoped(nl)
+	}
+	return err
+}
+
+// RemoveInterface removes an interface that New or AddInterface made: it leaves its
+// network, its recording ends, and its addresses and routes go with it. It is called by
+// the name that it has now; by the name that it was made with, if no other interface in
+// the namespace has that now. Sockets stay: connections from its addresses get no
+// answers any more, as when a card is pulled out. The name, and a default route, can be
+// used again when RemoveInterface returns. An error of the network or the recording is
+// returned; the interface is gone all the same.
+func (s *Stack) RemoveInterface(name string) error {
+	if err := s.beginChange(); err != nil {
+		return err
+	}
+	defer s.changes.Done()
+	if text := netns.GivenUp(); text != "" {
+		return s.wrap(fmt.Errorf("removing interface %s: %w (%s)", name, fs.ErrPermission, text))
+	}
+	i, err := s.find(name)
+	if err == nil && !s.take(i) {
+		err = fmt.Errorf("there is no interface %q", name) // another call was faster
+	}
+	if err != nil {
+		return s.wrap(err)
+	}
+	if err = errors.Join(i.leave(true), i.remove(-1)); err != nil {
+		err = s.wrap(fmt.Errorf("removing interface %s: %w", name, err))
+	}
+	s.refuseUnscoped(nil)
+	return err
+}
+
+// beginChange has Close wait until changes.Done is called, unless it was called before.
+func (s *Stack) beginChange() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return s.ErrClosed()
+	}
+	s.changes.Add(1)
+	return nil
+}
+
+// interfaces returns those that are in use.
+func (s *Stack) interfaces() []*iface {
+	if all := s.ifaces.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+// claim checks an interface that is to be made, and reserves its name and default
+// routes until forget is called. Close calls cancel.
+func (s *Stack) claim(cfg Interface, cancel context.CancelCauseFunc) (*iface, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.Concat(s.interfaces(), s.coming)
+	var others []Interface
+	for _, i := range all {
+		others = append(others, i.cfg)
+	}
+	for n := len(others); cfg.Name == ""; n++ {
+		name := fmt.Sprintf("vde%d", n)
+		if !slices.ContainsFunc(others, func(o Interface) bool { return o.Name == name }) {
+			cfg.Name = name
+		}
+	}
+	err := cfg.check()
+	if err == nil {
+		err = cfg.conflict(others, func(j int) string { return "interface " + others[j].Name })
+	}
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", cfg.Name, err)
+	}
+	i := &iface{s: s, cfg: cfg, place: s.claimed, cancel: cancel}
+	s.claimed++
+	s.coming = append(s.coming, i)
+	if s.closed { // Close has not seen it
+		cancel(net.ErrClosed)
+	}
+	return i, nil
+}
+
+// use takes an interface that was claimed, and made, into use.
+func (s *Stack) use(i *iface) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := append(slices.Clone(s.interfaces()), i)
+	s.ifaces.Store(&all)
+	s.coming = without(s.coming, i)
+}
+
+// forget ends the claim of an interface that could not be made.
+func (s *Stack) forget(i *iface) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.coming = without(s.coming, i)
+}
+
+// take takes an interface out of use. It reports false if that was done before.
+func (s *Stack) take(i *iface) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.interfaces()
+	left := without(all, i)
+	s.ifaces.Store(&left)
+	return len(left) < len(all)
+}
+
+// without returns a copy of a list without an interface.
+func without(list []*iface, i *iface) []*iface {
+	return slices.DeleteFunc(slices.Clone(list), func(o *iface) bool { return o == i })
+}
+
+// add makes an interface that was claimed, and takes it into use. n is the network that
+// it is plugged into, nil if the kernel switches that. After an error the interface has
+// to be removed, and its claim ended.
+func (s *Stack) add(ctx context.Context, nl *rtnl.Conn, i *iface, n *network) error {
+	s.keep.Do(func() {
+		space, err := neigh.Keep(s.ns, !s.joined)
+		if err != nil {
+			s.log.Debug("neighbours take places of the machine's table", "error", err)
+			return
+		}
+		s.neighbors.Store(space)
+	})
+	s.refuseUnscoped(nl)
+	if err := i.setUp(ctx, nl, n); err != nil {
+		return fmt.Errorf("interface %s: %w", i.cfg.Name, err)
+	}
+	s.use(i)
+	return nil
+}
+
+// find returns the interface with a name: that which has it now or, if no interface in
+// the namespace has, that which was made with it.
+func (s *Stack) find(name string) (*iface, error) {
+	index, err := s.indexOf(name)
+	if err != nil {
+		return nil, err
+	}
+	all := s.interfaces()
+	at := slices.IndexFunc(all, func(i *iface) bool {
+		if index == 0 {
+			return i.cfg.Name == name
+		}
+		return i.index == index
+	})
+	switch {
+	case at >= 0:
+		return all[at], nil
+	case index != 0:
+		return nil, fmt.Errorf("interface %q is none of New or AddInterface: RTNL changes it", name)
+	}
+	return nil, fmt.Errorf("there is no interface %q", name)
+}
+
+// indexOf returns the index of the interface in the namespace that has the name now, 0
+// if there is none.
+func (s *Stack) indexOf(name string) (int, error) {
+	if checkName(name) != nil {
+		return 0, nil
+	}
+	fd, err := s.ns.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	index, err := netns.IfIndex(fd, name)
+	if errors.Is(err, unix.ENODEV) {
+		return 0, nil
+	}
+	return index, err
+}
+
+// unscoped are the link-local destinations that are unreachable without a zone.
+type unscoped struct {
+	mu  sync.Mutex // guards all; held while routes are changed
+	all map[netip.Prefix]bool
+}
+
+// refuseUnscoped makes link-local destinations without a zone unreachable while there
+// are several interfaces. Package net knows the names of the host's interfaces only, and
+// drops any other zone; the kernel then takes the first interface, whose network may be
+// another one. With a zone, or a socket that is bound to an interface, routes of other
+// interfaces do not count, and these are loopback's. In a namespace that was joined they
+// would be others' too. nl may be nil.
+func (s *Stack) refuseUnscoped(nl *rtnl.Conn) {
+	if s.joined {
+		return
+	}
+	s.unscoped.mu.Lock()
+	defer s.unscoped.mu.Unlock()
+	s.mu.Lock()
+	want := unscopedOf(slices.Concat(s.interfaces(), s.coming))
+	s.mu.Unlock()
+	if maps.Equal(s.unscoped.all, want) {
+		return
+	}
+	if err := s.changeUnscoped(nl, want); err != nil {
+		s.log.Debug("link-local destinations without a zone go to the first interface", "error", err)
+	}
+}
+
+// changeUnscoped adds and deletes routes until there are those that are wanted.
+// s.unscoped.mu is held.
+func (s *Stack) changeUnscoped(nl *rtnl.Conn, want map[netip.Prefix]bool) (err error) {
+	if nl == nil {
+		if nl, err = s.RTNL(); err != nil {
+			return err
+		}
+		defer nl.Close()
+	}
+	have := s.unscoped.all
+	s.unscoped.all = want
+	change := func(from, to map[netip.Prefix]bool, f func(netip.Prefix, netip.Addr, int, ...rtnl.RouteOption) error) {
+		for p := range to {
+			if from[p] {
+				continue
+			}
+			where := rtnl.RouteOption(rtnl.Metric(1))
+			if p.Addr().IsMulticast() {
+				where = rtnl.Table(unix.RT_TABLE_LOCAL)
+			}
+			err = errors.Join(err, f(p, netip.Addr{}, 0, rtnl.Unreachable, where))
+		}
+	}
+	change(have, want, nl.RouteAdd)
+	change(want, have, nl.RouteDel)
+	return err
+}
+
+// unscopedOf returns the destinations for some interfaces. Their routes come before the
+// kernel's own: those of hosts have a lower metric, and the lengths of the addresses too;
+// those of groups a longer prefix.
+func unscopedOf(all []*iface) map[netip.Prefix]bool {
+	if len(all) < 2 {
+		return nil
+	}
+	want := map[netip.Prefix]bool{netip.MustParsePrefix("fe80::/10"): true, netip.MustParsePrefix("fe80::/64"): true}
+	for _, i := range all {
+		for _, p := range i.cfg.Addrs {
+			if a := p.Addr(); a.Is6() && a.IsLinkLocalUnicast() && !p.IsSingleIP() {
+				want[p.Masked()] = true
+			}
+		}
+	}
+	for _, flags := range []byte{0, 1, 3, 7} { // of multicast addresses, RFC 4291 and 7371
+		group := netip.AddrFrom16([16]byte{0: 0xff, 1: flags<<4 | 2})
+		want[netip.PrefixFrom(group, 16)] = true
+	}
+	return want
+}

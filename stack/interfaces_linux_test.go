@@ -1,0 +1,585 @@
+//go:build amd64 || arm64
+
+package stack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/memnet"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/vdeplug"
+	"golang.org/x/sys/unix"
+)
+
+// made returns a stack that ends with the test.
+func made(t *testing.T, cfg Config) *Stack {
+	t.Helper()
+	s, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func addInterface(t *testing.T, s *Stack, cfg Interface) {
+	t.Helper()
+	if err := s.AddInterface(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func removeInterface(t *testing.T, s *Stack, name string) {
+	t.Helper()
+	if err := s.RemoveInterface(name); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func addrsOf(list ...string) (ps []netip.Prefix) {
+	for _, s := range list {
+		ps = append(ps, netip.MustParsePrefix(s))
+	}
+	return ps
+}
+
+// exchange sends a datagram from an address of one stack to one of another, and back.
+func exchange(t *testing.T, a, b *Stack, to string) {
+	t.Helper()
+	addr := netip.MustParseAddr(to)
+	sa := func(a netip.Addr) unix.Sockaddr {
+		if a.Is4() {
+			return &unix.SockaddrInet4{Port: 7, Addr: a.As4()}
+		}
+		return &unix.SockaddrInet6{Port: 7, Addr: a.As16()}
+	}
+	domain := unix.AF_INET6
+	if addr.Is4() {
+		domain = unix.AF_INET
+	}
+	var fds [2]int
+	for i, s := range []*Stack{a, b} {
+		f, err := s.Socket(domain, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		fds[i] = int(f.Fd())
+		unix.SetsockoptTimeval(fds[i], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(testenv.Timeout.Seconds())})
+	}
+	err := unix.Bind(fds[1], sa(addr))
+	if err == nil {
+		err = unix.Connect(fds[0], sa(addr))
+	}
+	if err == nil {
+		err = unix.Send(fds[0], []byte("ping"), 0)
+	}
+	if err != nil {
+		t.Fatalf("to %s: %v", to, err)
+	}
+	buf := make([]byte, 10)
+	n, from, err := unix.Recvfrom(fds[1], buf, 0)
+	if err == nil {
+		err = unix.Sendto(fds[1], buf[:n], 0, from)
+	}
+	if err == nil {
+		n, err = unix.Read(fds[0], buf)
+	}
+	if err != nil || string(buf[:n]) != "ping" {
+		t.Errorf("to %s: %q, %v", to, buf[:max(n, 0)], err)
+	}
+}
+
+// describe returns the links, addresses and routes of a stack, without what differs from
+// stack to stack.
+func describe(t *testing.T, s *Stack) (all []string) {
+	t.Helper()
+	nl := configuration(t, s)
+	names := map[int]string{0: "-"}
+	var local []netip.Addr
+	links, err := nl.Links()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		names[l.Index] = l.Name
+		all = append(all, fmt.Sprint("link ", l.Name, " ", l.Kind, " ", l.MTU, " ", l.Flags&(net.FlagUp|net.FlagMulticast) != 0))
+		if len(l.HardwareAddr) == 6 {
+			local = append(local, eui64(l.HardwareAddr))
+		}
+	}
+	addrs, err := nl.Addrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := func(a netip.Addr) string {
+		if slices.Contains(local, a) {
+			return "own"
+		}
+		return a.String()
+	}
+	for _, a := range addrs {
+		all = append(all, fmt.Sprint("address ", own(a.Prefix.Addr()), " ", a.Prefix.Bits(), " ", a.Name, " ", a.Scope, " ", a.Flags))
+	}
+	routes, err := nl.Routes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range routes {
+		all = append(all, fmt.Sprint("route ", own(r.Dst.Addr()), " ", r.Dst.Bits(), " ", r.Gateway, " ", names[r.OutIface], " ", r.Table, " ", r.Type, " ", r.Metric, " ", r.Scope))
+	}
+	slices.Sort(all)
+	return all
+}
+
+func wantSame(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	for _, g := range got {
+		if !slices.Contains(want, g) {
+			t.Errorf("%s: %s is there, and is not with New", what, g)
+		}
+	}
+	for _, w := range want {
+		if !slices.Contains(got, w) {
+			t.Errorf("%s: %s is missing, and is there with New", what, w)
+		}
+	}
+}
+
+// TestAddInterface adds an interface of each kind to a stack in use, and removes it:
+// links, addresses and routes are as New makes them.
+func TestAddInterface(t *testing.T) {
+	netnstest.NoLeaks(t)
+	for _, tt := range []struct {
+		name, vnl string
+		with      Interface
+		alone     bool // no other stack can be on the network
+	}{
+		{name: "TAP", vnl: "null://", alone: true},
+		{name: "TAP with MAC and MTU", vnl: "null://", alone: true, with: Interface{MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}, MTU: 1400}},
+		{name: "veth", vnl: "null://", alone: true, with: Interface{Kind: KindVeth}},
+		{name: "down", vnl: "null://", alone: true, with: Interface{Down: true}},
+		{name: "TAP and plug", vnl: "vlan://4{mem://%s}"},
+		{name: "veth and plug", vnl: "vlan://4{mem://%s}", with: Interface{Kind: KindVeth}},
+		{name: "mem", vnl: "mem://%s"},
+		{name: "lan", vnl: "lan://%s"},
+		{name: "mem in user space", vnl: "mem://%s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			netnstest.NoLeaks(t)
+			if tt.name == "mem in user space" {
+				memnet.UserSpace.Store(true)
+				t.Cleanup(func() { memnet.UserSpace.Store(false) })
+			}
+			cfg := tt.with
+			cfg.VNL = strings.ReplaceAll(tt.vnl, "%s", "add")
+			cfg.Addrs = addrsOf("10.0.0.1/24", "fc00::1/64", "fe80::1/60")
+			if cfg.Down { // the kernel makes routes of IPv6 when it likes
+				cfg.Addrs = cfg.Addrs[:1]
+			} else {
+				cfg.Gateways = []netip.Addr{netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("fc00::9")}
+			}
+			first := Interface{Addrs: addrsOf("10.1.0.1/24")}
+			byNew := func(list ...Interface) []string {
+				s := made(t, Config{Interfaces: list})
+				defer s.Close()
+				return describe(t, s)
+			}
+			none, one, two := byNew(), byNew(cfg), byNew(cfg, first)
+
+			s := made(t, Config{})
+			for round := range 2 {
+				record := &bytes.Buffer{}
+				cfg.Capture = record
+				addInterface(t, s, cfg)
+				wantSame(t, "one", describe(t, s), one)
+				if !tt.alone {
+					other := made(t, Config{Interfaces: []Interface{{VNL: cfg.VNL, Addrs: addrsOf("10.0.0.2/24", "fc00::2/64")}}})
+					for _, to := range []string{"10.0.0.2", "fc00::2"} {
+						exchange(t, s, other, to)
+					}
+					for _, to := range []string{"10.0.0.1", "fc00::1"} {
+						exchange(t, other, s, to)
+					}
+					other.Close()
+				}
+				addInterface(t, s, first) // gets the next name
+				wantSame(t, "two", describe(t, s), two)
+				st := s.Stats().Interfaces
+				if len(st) != 2 || st[0].Name != "vde0" || st[1].Name != "vde1" || st[0].Err != nil || st[0].Index != firstIndex+2*round {
+					t.Errorf("%+v", st)
+				}
+				if !tt.alone && (st[0].TxFrames < 4 || st[0].RxFrames < 4) {
+					t.Errorf("counted %+v", st[0])
+				}
+				if got, want := s.String(), "stack (vde0 "+cfg.VNL+", vde1)"; got != want {
+					t.Errorf("got %s, want %s", got, want)
+				}
+				removeInterface(t, s, "vde1")
+				wantSame(t, "one again", describe(t, s), one)
+				removeInterface(t, s, "vde0")
+				if record.Len() == 0 {
+					t.Error("the capture has not ended")
+				}
+				wantSame(t, "none again", describe(t, s), none)
+				if st := s.Stats().Interfaces; len(st) != 0 {
+					t.Errorf("%+v is left", st)
+				}
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestInterfaceErrors has calls that fail: nothing has changed then.
+func TestInterfaceErrors(t *testing.T) {
+	netnstest.NoLeaks(t)
+	s := made(t, Config{Name: "lab", Interfaces: []Interface{
+		{Addrs: addrsOf("10.0.0.1/24"), Gateways: []netip.Addr{netip.MustParseAddr("10.0.0.9")}},
+		{Name: "lan0", VNL: "lan://" + t.Name()},
+	}})
+	nl := configuration(t, s)
+	other, err := nl.LinkAdd(rtnl.LinkSpec{Name: "br0", Kind: "bridge"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := describe(t, s)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, tt := range []struct {
+		name string
+		call func() error
+		want string
+		is   error
+	}{
+		{"name of another", func() error { return s.AddInterface(t.Context(), Interface{Name: "lan0"}) },
+			`lab: interface lan0: name "lan0" is that of interface lan0 too`, fs.ErrExist},
+		{"loopback", func() error { return s.AddInterface(t.Context(), Interface{Name: "lo"}) },
+			`lab: interface lo: name "lo" belongs to loopback`, nil},
+		{"name taken, TAP", func() error { return s.AddInterface(t.Context(), Interface{Name: "br0", Kind: KindTAP}) },
+			"(the namespace may have an interface of this name already: give this one another Name)", fs.ErrExist},
+		{"name taken, veth", func() error { return s.AddInterface(t.Context(), Interface{Name: "br0", Kind: KindVeth}) },
+			"give this one another Name", fs.ErrExist},
+		{"name taken, lan", func() error { return s.AddInterface(t.Context(), Interface{Name: "br0", VNL: "lan://" + t.Name()}) },
+			"give this one another Name", fs.ErrExist},
+		{"second default route", func() error {
+			return s.AddInterface(t.Context(), Interface{Addrs: addrsOf("10.1.0.1/24"), Gateways: []netip.Addr{netip.MustParseAddr("10.1.0.9")}})
+		}, "lab: interface vde2: gateway 10.1.0.9: interface vde0 has the default route of its family already; add others by RTNL, with a metric", nil},
+		{"gateway far away", func() error {
+			return s.AddInterface(t.Context(), Interface{VNL: "mem://" + t.Name(), Addrs: addrsOf("fc00::1/64"), Gateways: []netip.Addr{netip.MustParseAddr("fc01::9")}})
+		}, "lab: interface vde2: gateway fc01::9 is in no network of the addresses [fc00::1/64]", unix.EHOSTUNREACH},
+		{"address", func() error { return s.AddInterface(t.Context(), Interface{Addrs: addrsOf("10.1.0.0/24")}) },
+			"lab: interface vde2: address 10.1.0.0/24 is that of the network", nil},
+		{"network", func() error { return s.AddInterface(t.Context(), Interface{VNL: "foo://x"}) },
+			`lab: interface vde2: vdeplug: open "foo://x": unknown scheme "foo"`, errors.ErrUnsupported},
+		{"context, TAP", func() error { return s.AddInterface(ended, Interface{}) }, "lab: interface vde2: ", context.Canceled},
+		{"context, lan", func() error { return s.AddInterface(ended, Interface{VNL: "lan://x"}) }, "lab: interface vde2: ", context.Canceled},
+		{"no interface", func() error { return s.RemoveInterface("vde7") }, `lab: there is no interface "vde7"`, nil},
+		{"no name", func() error { return s.RemoveInterface("") }, `lab: there is no interface ""`, nil},
+		{"loopback", func() error { return s.RemoveInterface("lo") }, `lab: interface "lo" is none of New or AddInterface: RTNL changes it`, nil},
+		{"of netlink", func() error { return s.RemoveInterface("br0") }, `lab: interface "br0" is none of New or AddInterface: RTNL changes it`, nil},
+	} {
+		err := tt.call()
+		if err == nil || !strings.Contains(err.Error(), tt.want) || tt.is != nil && !errors.Is(err, tt.is) {
+			t.Errorf("%s: got %v, want %q and %v", tt.name, err, tt.want, tt.is)
+		}
+		wantSame(t, tt.name, describe(t, s), before)
+		if n := len(s.Stats().Interfaces); n != 2 {
+			t.Errorf("%s: %d interfaces", tt.name, n)
+		}
+	}
+	if err := nl.LinkDel(other); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	for name, err := range map[string]error{
+		"AddInterface":    s.AddInterface(t.Context(), Interface{}),
+		"RemoveInterface": s.RemoveInterface("vde0"),
+		"SetDNS":          s.SetDNS(DNS{}),
+	} {
+		if !errors.Is(err, net.ErrClosed) || err.Error() != "lab: stack is closed: use of closed network connection" {
+			t.Errorf("%s after Close: %v", name, err)
+		}
+	}
+}
+
+// TestRemoveRenamed removes interfaces that have other names by now, and one that was
+// removed by netlink.
+func TestRemoveRenamed(t *testing.T) {
+	netnstest.NoLeaks(t)
+	for _, with := range []Interface{{}, {Kind: KindVeth}, {VNL: "mem://" + t.Name()}, {VNL: "lan://" + t.Name()}} {
+		s := made(t, Config{Interfaces: []Interface{with, with, with, with}})
+		nl := configuration(t, s)
+		index := func(at int) int { return firstIndex + at }
+		rename := func(at int, name string) {
+			t.Helper()
+			err := nl.LinkSetDown(index(at))
+			if err == nil {
+				err = nl.LinkSetName(index(at), name)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		left := func(want ...int) {
+			t.Helper()
+			var got, kernel []int
+			for _, st := range s.Stats().Interfaces {
+				got = append(got, st.Index)
+			}
+			links, err := nl.Links()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range links {
+				if l.Index >= firstIndex {
+					kernel = append(kernel, l.Index)
+				}
+			}
+			slices.Sort(kernel)
+			for i := range want {
+				want[i] += firstIndex
+			}
+			if !slices.Equal(got, want) || !slices.Equal(kernel, want) {
+				t.Errorf("%v are left, the kernel has %v, want %v", got, kernel, want)
+			}
+		}
+		// The name that it has now comes first, ...
+		rename(0, "new")
+		rename(1, "vde0")
+		removeInterface(t, s, "vde0")
+		left(0, 2, 3)
+		// ... that which it was made with is enough while nobody else has it.
+		if _, err := nl.LinkAdd(rtnl.LinkSpec{Name: "vde0", Kind: "bridge"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.RemoveInterface("vde0"); err == nil {
+			t.Error("an interface of netlink was taken for that of the stack")
+		}
+		if err := nl.LinkDelName("vde0"); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.AddInterface(t.Context(), Interface{Name: "vde0"}); !errors.Is(err, fs.ErrExist) {
+			t.Errorf("the name of a renamed interface: %v", err)
+		}
+		removeInterface(t, s, "vde0")
+		left(2, 3)
+		rename(2, "newer")
+		removeInterface(t, s, "newer")
+		left(3)
+		if err := nl.LinkDel(index(3)); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(s.Stats().Interfaces); n != 1 {
+			t.Errorf("%d interfaces", n)
+		}
+		removeInterface(t, s, "vde3")
+		left()
+		addInterface(t, s, Interface{Name: "vde0", VNL: with.VNL})
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestInterfacesJoined adds interfaces to a stack that has joined the namespace of
+// another one: those of the other are not touched.
+func TestInterfacesJoined(t *testing.T) {
+	netnstest.NoLeaks(t)
+	for _, vnl := range []string{"null://", "mem://" + t.Name()} {
+		s := made(t, Config{Interfaces: []Interface{{Addrs: addrsOf("10.0.0.1/24")}}})
+		f, err := s.NetNS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := describe(t, s)
+		in := made(t, Config{Name: "in", NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd())})
+		f.Close()
+		if err := in.AddInterface(t.Context(), Interface{VNL: vnl}); err == nil {
+			t.Error("two interfaces have the name vde0")
+		}
+		wantSame(t, "after a failure", describe(t, s), before)
+		addInterface(t, in, Interface{Name: "in0", VNL: vnl, Addrs: addrsOf("fc00::2/64")})
+		addInterface(t, in, Interface{Name: "in1", VNL: vnl})
+		wantLocal(t, in, 3)
+		if err := in.RemoveInterface("vde0"); err == nil {
+			t.Error("the interface of another stack was removed")
+		}
+		removeInterface(t, in, "in0")
+		if err := in.Close(); err != nil {
+			t.Error(err)
+		}
+		wantSame(t, "in the end", describe(t, s), before)
+		s.Close()
+	}
+}
+
+// hanging is a network that cannot be opened until the context ends.
+var hanging = make(chan struct{}, 10)
+
+func init() {
+	vdeplug.Register("hangingtest", func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
+		hanging <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+}
+
+// TestAddInterfaceHangs has a network that cannot be reached: other interfaces come and
+// go meanwhile, and Close ends the call.
+func TestAddInterfaceHangs(t *testing.T) {
+	netnstest.NoLeaks(t)
+	s := made(t, Config{Name: "lab"})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- s.AddInterface(ctx, Interface{Name: "a", VNL: "hangingtest://"}) }()
+	go func() { second <- s.AddInterface(t.Context(), Interface{Name: "b", VNL: "hangingtest://"}) }()
+	<-hanging
+	<-hanging
+	if err := s.AddInterface(t.Context(), Interface{Name: "a"}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a name that is being taken: %v", err)
+	}
+	addInterface(t, s, Interface{Name: "c", VNL: "mem://" + t.Name()})
+	removeInterface(t, s, "c")
+	cancel(nil)
+	if err := <-first; !errors.Is(err, context.Canceled) || !strings.HasPrefix(err.Error(), "lab: interface a: ") {
+		t.Errorf("the context has ended: %v", err)
+	}
+	addInterface(t, s, Interface{Name: "a"})
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-second; !errors.Is(err, net.ErrClosed) || err.Error() != s.ErrClosed().Error() {
+		t.Errorf("the stack was closed: %v", err)
+	}
+}
+
+// TestInterfacesConcurrent adds and removes interfaces from many goroutines, beside
+// those that use the stack, until it is closed.
+func TestInterfacesConcurrent(t *testing.T) {
+	netnstest.NoLeaks(t)
+	rounds := 3
+	if testing.Short() {
+		rounds = 1
+	}
+	for range rounds {
+		peer := made(t, Config{Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: addrsOf("10.0.0.100/24")}}})
+		s := made(t, Config{Name: "busy"})
+		var wg, users sync.WaitGroup
+		var ends = make(chan struct{})
+		expect := func(what string, err error, more ...error) {
+			if err == nil || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			for _, m := range more {
+				if errors.Is(err, m) {
+					return
+				}
+			}
+			t.Errorf("%s: %v", what, err)
+		}
+		for j, with := range []Interface{{}, {Kind: KindVeth}, {VNL: "mem://" + t.Name()}, {VNL: "lan://" + t.Name()}, {VNL: "netemu://delay=1ms{mem://" + t.Name() + "}"}} {
+			wg.Go(func() {
+				with.Name = fmt.Sprintf("if%d", j)
+				with.Addrs = addrsOf(fmt.Sprintf("10.0.0.%d/24", j+1), fmt.Sprintf("fc00::%d/64", j+1))
+				for range 4 {
+					expect("add", s.AddInterface(t.Context(), with))
+					_, err := s.Emulator(with.Name)
+					if j == 4 {
+						expect("emulator", err)
+					}
+					expect("remove", s.RemoveInterface(with.Name))
+				}
+				expect("add", s.AddInterface(t.Context(), with))
+			})
+		}
+		for range 3 {
+			users.Go(func() {
+				for {
+					select {
+					case <-ends:
+						return
+					default:
+					}
+					s.Stats()
+					_ = s.String()
+					s.Meet(t.Context(), netip.MustParseAddr("10.0.0.100"))
+					expect("DNS", s.SetDNS(DNS{Hosts: map[string][]netip.Addr{"a": {netip.MustParseAddr("10.0.0.100")}}}))
+					s.DNS()
+					_, err := s.ReadSysctl("net.ipv4.ip_forward")
+					expect("sysctl", err)
+					f, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+					expect("socket", err)
+					if err == nil {
+						unix.Connect(int(f.Fd()), &unix.SockaddrInet4{Port: 7, Addr: [4]byte{10, 0, 0, 100}})
+						unix.Write(int(f.Fd()), []byte("x"))
+						f.Close()
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if n := len(s.Stats().Interfaces); n != 5 {
+			t.Errorf("%d interfaces, want 5", n)
+		}
+		wantLocal(t, s, 5)
+		// Close comes when interfaces are being made and removed.
+		for j := range 5 {
+			wg.Go(func() { expect("remove", s.RemoveInterface(fmt.Sprintf("if%d", j))) })
+			wg.Go(func() {
+				expect("add", s.AddInterface(t.Context(), Interface{VNL: []string{"", "mem://x", "lan://x"}[j%3], Addrs: addrsOf(fmt.Sprintf("fc01::%d/64", j+1))}))
+			})
+		}
+		expect("close", s.Close())
+		close(ends)
+		wg.Wait()
+		users.Wait()
+		peer.Close()
+	}
+}
+
+// TestReadSysctl reads what Sysctl has set.
+func TestReadSysctl(t *testing.T) {
+	s := made(t, Config{Name: "lab", Interfaces: []Interface{{Name: "a.b"}}})
+	for name, value := range map[string]string{
+		"net.ipv4.ip_forward":             "1",
+		"net/ipv4/conf/a.b/forwarding":    "0",
+		"net.ipv4.ip_local_port_range":    "2000\t3000",
+		"net.ipv6.conf.default.hop_limit": "17",
+	} {
+		if err := s.Sysctl(name, value); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.ReadSysctl(name); err != nil || got != value {
+			t.Errorf("%s: got %q, %v, want %q", name, got, err, value)
+		}
+	}
+	if _, err := s.ReadSysctl("net.ipv4.none"); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "lab: sysctl net.ipv4.none: ") {
+		t.Errorf("no such setting: %v", err)
+	}
+	if _, err := s.ReadSysctl("kernel.hostname"); err == nil {
+		t.Error("a setting of the machine was read")
+	}
+	if host, err := os.ReadFile("/proc/sys/net/ipv6/conf/default/hop_limit"); err == nil && string(host) == "17\n" {
+		t.Error("the setting is that of the process")
+	}
+	s.Close()
+	if _, err := s.ReadSysctl("net.ipv4.ip_forward"); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}

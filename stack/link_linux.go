@@ -1,0 +1,108 @@
+//go:build amd64 || arm64
+
+package stack
+
+import (
+	"context"
+	"errors"
+
+	"github.com/vdestack/vdestack/internal/bridge"
+	"github.com/vdestack/vdestack/internal/memnet"
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/vdeplug"
+	"golang.org/x/sys/unix"
+)
+
+// A link is what an interface is made of, and its way to its network:
+//
+//   - a [tapLink] is a TAP, whose packets a pump carries to a plug;
+//   - a [vethLink] is a veth pair with a pump at its other end, where there is no TAP;
+//   - a [portLink] is a veth pair that ends in a bridge of the kernel.
+type link interface {
+	// start begins to carry packets, and returns when the network gets those that
+	// the interface, which is configured, sends from now on.
+	start(ctx context.Context) error
+	// monitor opens a socket that sees all packets of the interface, to record them.
+	// A link that has a pump, which records, returns nil.
+	monitor() (*nic.Monitor, error)
+	// leave leaves the network, and ends the recording. It is called once. stays says
+	// that the namespace stays in use, and does not take the interface with it.
+	leave(stays bool) error
+	// remove removes the interface, and waits for the pump. socket is one in a
+	// namespace that ends with the interface, which may be left to it; -1 for a
+	// namespace that stays.
+	remove(socket int) error
+	// stats adds the name that the interface has now, and what the link has counted
+	// so far. It can be called after remove too.
+	stats(st *InterfaceStats)
+}
+
+var (
+	_ link = (*tapLink)(nil)
+	_ link = (*vethLink)(nil)
+	_ link = (*portLink)(nil)
+)
+
+// make makes the link of an interface, down, and finds the index of the interface. n is
+// the network that it is plugged into, nil if the kernel switches that. Where an error
+// leaves something, i.link has it.
+func (i *iface) make(ctx context.Context, nl *rtnl.Conn, n *network) error {
+	err := i.makeLink(ctx, nl, n)
+	if err == nil && i.index == 0 { // the kernel has chosen it
+		i.index, err = nl.IfNameToIndex(i.cfg.Name)
+	}
+	return err
+}
+
+func (i *iface) makeLink(ctx context.Context, nl *rtnl.Conn, n *network) error {
+	if n == nil {
+		err := i.makePort(ctx, nl)
+		if !errors.Is(err, bridge.ErrMissing) || i.cfg.scheme() != memScheme {
+			return err
+		}
+		memnet.UserSpace.Store(true) // the kernel will not have it the next time
+		i.s.log.Debug("the network is switched in user space", "interface", i.cfg.Name, "reason", err)
+		n = i.s.newNetwork(ctx, i.cfg)
+	}
+	plug, err := n.take()
+	if err == nil {
+		if err = i.makePlugged(ctx, nl, plug); err != nil && i.link == nil {
+			plug.Close()
+		}
+	}
+	return err
+}
+
+// makePlugged makes an interface with a pump: a TAP or, where that is not to be had, a
+// veth pair.
+func (i *iface) makePlugged(ctx context.Context, nl *rtnl.Conn, plug vdeplug.Conn) error {
+	var noTAP error
+	if i.cfg.Kind != KindVeth {
+		if noTAP = i.makeTAP(nl, plug); noTAP == nil || i.cfg.Kind == KindTAP || i.link != nil || !noDevice(noTAP) {
+			return noTAP
+		}
+		i.s.log.Debug("the interface is a veth pair", "interface", i.cfg.Name, "reason", noTAP)
+	}
+	return i.makeVeth(ctx, nl, plug, noTAP)
+}
+
+// end describes the interface as an end of a veth pair.
+func (i *iface) end(nl *rtnl.Conn) bridge.End {
+	return bridge.End{
+		NS: i.s.ns, Netlink: nl, Shared: i.s.joined,
+		Name: i.cfg.Name, Index: firstIndex + i.place, MTU: i.cfg.MTU, MAC: i.cfg.MAC,
+	}
+}
+
+// currentName returns the name that an interface of the stack has now, which a command
+// or netlink can change.
+func (s *Stack) currentName(index int) (string, error) {
+	fd, err := s.ns.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	return netns.IfName(fd, index)
+}
