@@ -26,9 +26,11 @@
 //
 // # Configuration
 //
-// [Open] and [New] make interfaces with addresses and default routes. The rest
-// is done by netlink ([Stack.RTNL], package rtnl), by programs that run in the
-// stack ([Stack.Command], [Stack.Run]) and by [Stack.Sysctl].
+// [Open] and [New] make interfaces with addresses and default routes.
+// [Stack.AddInterface] and [Stack.RemoveInterface] change them while the stack is in
+// use, [Stack.SetDNS] how names are resolved. The rest is done by netlink
+// ([Stack.RTNL], package rtnl), by programs that run in the stack ([Stack.Command],
+// [Stack.Run]) and by [Stack.Sysctl]; [Stack.ReadSysctl] reads settings.
 //
 // # Networks
 //
@@ -45,7 +47,7 @@
 // task that keeps what the program was then; all else is done with the rights that
 // the program has now. When it has become another user, stacks keep their
 // connections and make sockets of all kinds, raw ones too. Refused, with the reason,
-// are ports below 1024, [Stack.Sysctl], changes by netlink, commands, plugs that are
+// are ports below 1024, [Stack.Sysctl], changes of interfaces and by netlink, commands, plugs that are
 // the first on a mem:// network of stacks, and new stacks; [Stack.Close] works. This
 // is no protection from code that an attacker runs in the program: it shares its
 // memory with the helper. Another group, fewer capabilities, no_new_privs and another

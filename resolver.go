@@ -16,7 +16,7 @@ func (s *Stack) LookupNetIP(ctx context.Context, network, host string) ([]netip.
 	if err := s.check(); err != nil {
 		return nil, &net.DNSError{Err: err.Error(), Name: host, UnwrapErr: err}
 	}
-	addrs, err := s.dns.LookupNetIP(ctx, network, host)
+	addrs, err := s.dns.Load().LookupNetIP(ctx, network, host)
 	if err != nil && s.st.Closed() {
 		err = s.st.ErrClosed()
 		return nil, &net.DNSError{Err: err.Error(), Name: host, UnwrapErr: err}
@@ -25,6 +25,15 @@ func (s *Stack) LookupNetIP(ctx context.Context, network, host string) ([]netip.
 		dns.Sort(addrs, s.source)
 	}
 	return addrs, err
+}
+
+// resolve has names resolved by d.
+func (s *Stack) resolve(d DNS) error {
+	c, err := dns.New(dns.Config{Servers: d.Servers, Search: d.Search, Ndots: d.Ndots, Hosts: d.Hosts}, s.dialDNS)
+	if err == nil {
+		s.dns.Store(c)
+	}
+	return err
 }
 
 // source returns the address from which the stack reaches dst. Connecting a UDP
@@ -63,5 +72,7 @@ func (s *Stack) Resolver() *net.Resolver {
 	if err := s.check(); err != nil {
 		return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, err }}
 	}
-	return s.dns.Resolver()
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		return s.dns.Load().Resolver().Dial(ctx, network, address)
+	}}
 }

@@ -1,12 +1,12 @@
 package vdestack
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -58,9 +58,10 @@ type DNS = stack.DNS
 // network namespace. Its methods may be called from several goroutines at once.
 // Those of a nil Stack return errors: it is not the host.
 type Stack struct {
-	st    *stack.Stack
-	dns   *dns.Client
-	conns connTracker
+	st      *stack.Stack
+	dns     atomic.Pointer[dns.Client]
+	setting sync.Mutex // held while the DNS is changed
+	conns   connTracker
 }
 
 var _ rtnl.SocketMaker = (*Stack)(nil)
@@ -103,19 +104,16 @@ func Open(vnl string, prefixes ...string) (*Stack, error) {
 // New makes a stack. ctx bounds the set-up, not the life of the stack. An error
 // leaves nothing behind.
 func New(ctx context.Context, cfg Config) (*Stack, error) {
-	s := &Stack{}
-	var err error
-	s.dns, err = dns.New(dns.Config{
-		Servers: cfg.DNS.Servers, Search: cfg.DNS.Search, Ndots: cfg.DNS.Ndots, Hosts: cfg.DNS.Hosts,
-	}, s.dialDNS)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", cmp.Or(cfg.Name, "stack"), err)
-	}
-	s.st, err = stack.New(ctx, stack.Config{
+	st, err := stack.New(ctx, stack.Config{
 		Name: cfg.Name, Interfaces: cfg.Interfaces, DNS: cfg.DNS, NetNS: cfg.NetNS, Isolated: cfg.Isolated, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err
+	}
+	s := &Stack{st: st}
+	if err := s.resolve(st.DNS()); err != nil {
+		st.Close()
+		return nil, fmt.Errorf("%s: %w", st.Name(), err)
 	}
 	return s, nil
 }
@@ -212,6 +210,71 @@ func (s *Stack) Sysctl(name, value string) error {
 		return err
 	}
 	return s.st.Sysctl(name, value)
+}
+
+// ReadSysctl returns a setting of the stack, such as that of "net.ipv4.ip_forward", named
+// as for [Stack.Sysctl]. Several values are separated as the kernel does it, by tabs or
+// line ends; the last line end is left out. The error is [fs.ErrNotExist] where the kernel
+// does not have the setting.
+func (s *Stack) ReadSysctl(name string) (string, error) {
+	if err := s.check(); err != nil {
+		return "", err
+	}
+	return s.st.ReadSysctl(name)
+}
+
+// AddInterface makes an interface in a stack that is in use, as [New] makes those of
+// [Config]:
+//
+//   - When it returns, the addresses are usable and Stats lists the interface last.
+//   - ctx bounds the set-up, not the life of the interface.
+//   - An error leaves nothing behind. It is [fs.ErrExist] if the name is taken.
+//   - It may be called with any other call. Close ends it, with [net.ErrClosed].
+//   - A default route that another interface of the stack has cannot be had twice.
+//   - In a namespace that was joined, the interface is removed with the stack.
+func (s *Stack) AddInterface(ctx context.Context, i Interface) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	return s.st.AddInterface(ctx, i)
+}
+
+// RemoveInterface removes an interface that New or AddInterface made. name is the name
+// that it has now or, if no interface has that now, the name that it was made with.
+//
+//   - It leaves its network, its capture ends, and its addresses and routes go with it.
+//   - Sockets stay open: connections from its addresses get no answers any more, as if a
+//     card was pulled out, and end by their time limits.
+//   - Name and default route are free when it returns.
+//   - It returns an error of the network or the capture; the interface is gone all the
+//     same. Interfaces that others made are removed by [Stack.RTNL].
+func (s *Stack) RemoveInterface(name string) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	return s.st.RemoveInterface(name)
+}
+
+// SetDNS changes how names are resolved, for lookups, resolvers that were handed out
+// before, and commands with Cmd.Names that begin from now on.
+func (s *Stack) SetDNS(d DNS) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	s.setting.Lock()
+	defer s.setting.Unlock()
+	if err := s.st.SetDNS(d); err != nil {
+		return err
+	}
+	return s.resolve(s.st.DNS())
+}
+
+// DNS returns how names are resolved: a copy of Config.DNS, or of what SetDNS was given.
+func (s *Stack) DNS() DNS {
+	if s.check() != nil {
+		return DNS{}
+	}
+	return s.st.DNS()
 }
 
 // NetNS returns a descriptor of the stack's network namespace, for setns of

@@ -105,6 +105,14 @@ func givenUp() {
 			}
 			return cmd.Run()
 		}},
+		{"AddInterface, mem", true, func() error { return s.AddInterface(ctx, vdestack.Interface{Name: "more", VNL: "mem://given"}) }},
+		{"AddInterface", true, func() error { return s.AddInterface(ctx, vdestack.Interface{}) }},
+		{"RemoveInterface", true, func() error { return s.RemoveInterface("vde0") }},
+		{"SetDNS", false, func() error { return s.SetDNS(vdestack.DNS{}) }},
+		{"ReadSysctl", false, func() error {
+			_, err := s.ReadSysctl("net.ipv4.ip_forward")
+			return err
+		}},
 		{"Close", false, s.Close},
 		{"Close, lent", true, peer.Close}, // the interface is to go, for NetNS was called
 	} {

@@ -1,0 +1,172 @@
+package vdestack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+// TestAddInterfaceDial adds an interface to a stack without one, and dials, listens and
+// uses zones on it; then the stack moves to another network.
+func TestAddInterfaceDial(t *testing.T) {
+	netnstest.NoLeaks(t)
+	vnl := "mem://" + t.Name()
+	server := open(t, vnl, "10.0.0.2/24", "fe80::2/64")
+	other := open(t, vnl+"-other", "10.0.0.2/24", "fe80::2/64")
+	s := open(t, "")
+	for _, peer := range []*Stack{server, other} {
+		for _, addr := range []string{"10.0.0.2:80", "[::]:81"} {
+			ln, err := peer.Listen("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					fmt.Fprint(c, peer.String())
+					c.Close()
+				}
+			}()
+		}
+	}
+	get := func(addr string) (string, error) {
+		c, err := s.Dial("tcp", addr)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		buf := make([]byte, 100)
+		n, err := c.Read(buf)
+		return string(buf[:n]), err
+	}
+	if text, err := get("10.0.0.2:80"); err == nil {
+		t.Errorf("without an interface: %q", text)
+	}
+	for _, peer := range []*Stack{server, other, server} {
+		i := Interface{VNL: peer.Stats().Interfaces[0].VNL, Addrs: testenv.Prefixes("10.0.0.1/24")}
+		if err := s.AddInterface(t.Context(), i); err != nil {
+			t.Fatal(err)
+		}
+		for _, addr := range []string{"10.0.0.2:80", "[fe80::2%vde0]:81"} {
+			if got, err := get(addr); err != nil || got != peer.String() {
+				t.Errorf("%s: got %q, %v, want %q", addr, got, err, peer)
+			}
+		}
+		if err := s.RemoveInterface("vde0"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := get("[fe80::2%vde0]:81"); err == nil {
+			t.Error("the zone of an interface that was removed is known")
+		}
+	}
+}
+
+// TestSetDNS changes how names are resolved, also by a resolver that was handed out
+// before.
+func TestSetDNS(t *testing.T) {
+	netnstest.NoLeaks(t)
+	s := open(t, "")
+	r := s.Resolver()
+	if got := s.DNS(); !reflect.DeepEqual(got, DNS{}) {
+		t.Errorf("got %+v", got)
+	}
+	for _, addr := range []string{"10.0.0.7", "10.0.0.8"} {
+		want := netip.MustParseAddr(addr)
+		d := DNS{Search: []string{"lab"}, Ndots: 2, Hosts: map[string][]netip.Addr{"server.test": {want}}}
+		if err := s.SetDNS(d); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.DNS(); !reflect.DeepEqual(got, d) {
+			t.Errorf("got %+v, want %+v", got, d)
+		}
+		// Neither what was given nor what was returned belongs to the stack.
+		d.Hosts["server.test"][0] = netip.Addr{}
+		s.DNS().Search[0] = "x"
+		if got := s.DNS(); got.Search[0] != "lab" || got.Hosts["server.test"][0] != want {
+			t.Errorf("the DNS was changed from outside: %+v", got)
+		}
+		if got, err := s.LookupNetIP(t.Context(), "ip", "server.test"); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("lookup: %v, %v", got, err)
+		}
+		if got, err := r.LookupNetIP(t.Context(), "ip4", "server.test."); err != nil || len(got) != 1 || got[0].Unmap() != want {
+			t.Errorf("resolver: %v, %v", got, err)
+		}
+		c := s.Command(t.Context(), "getent", "hosts", "server.test")
+		c.Names = true
+		if out, err := c.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), addr) {
+			t.Errorf("command: %s, %v", out, err)
+		}
+	}
+	if err := s.SetDNS(DNS{Ndots: -1}); err == nil || err.Error() != "stack: dns: Ndots: -1 is negative" {
+		t.Errorf("a bad one: %v", err)
+	}
+	if got := s.DNS(); got.Ndots != 2 {
+		t.Errorf("a bad one was taken: %+v", got)
+	}
+	s.Close()
+	if err := s.SetDNS(DNS{}); !isClosed(err) {
+		t.Errorf("after Close: %v", err)
+	}
+	var none *Stack
+	for _, err := range []error{none.SetDNS(DNS{}), none.AddInterface(t.Context(), Interface{}), none.RemoveInterface("vde0")} {
+		if err == nil {
+			t.Error("a nil Stack was changed")
+		}
+	}
+	if !reflect.DeepEqual(none.DNS(), DNS{}) {
+		t.Error("a nil Stack has DNS")
+	}
+}
+
+// TestChangeConcurrent dials by name while the interface comes and goes, and the
+// DNS changes.
+func TestChangeConcurrent(t *testing.T) {
+	netnstest.NoLeaks(t)
+	vnl := "mem://" + t.Name()
+	peer := open(t, vnl, "10.0.0.2/24")
+	s := open(t, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if c, err := s.Dial("udp", "peer:9"); err == nil {
+					c.Write([]byte("x"))
+					c.Close()
+				}
+				s.Listen("tcp", "[fe80::1%vde0]:80")
+			}
+		})
+	}
+	for j := range 20 {
+		if err := s.SetDNS(DNS{Hosts: map[string][]netip.Addr{"peer": {netip.MustParseAddr("10.0.0.2")}}, Ndots: j}); err != nil {
+			t.Error(err)
+		}
+		if err := s.AddInterface(t.Context(), Interface{VNL: []string{vnl, "null://"}[j%2], Addrs: testenv.Prefixes("10.0.0.1/24")}); err != nil {
+			t.Error(err)
+		}
+		if c, err := s.Dial("udp", net.JoinHostPort("peer", "9")); err != nil {
+			t.Error(err)
+		} else {
+			c.Close()
+		}
+		if err := s.RemoveInterface("vde0"); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	wg.Wait()
+	peer.Close()
+	s.Close()
+}
