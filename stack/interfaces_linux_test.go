@@ -433,11 +433,11 @@ func TestInterfacesJoined(t *testing.T) {
 var hanging = make(chan struct{}, 10)
 
 func init() {
-	vdeplug.Register("hangingtest", func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
+	vdeplug.Register(vdeplug.Scheme{Name: "hangingtest", Open: func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
 		hanging <- struct{}{}
 		<-ctx.Done()
 		return nil, ctx.Err()
-	})
+	}})
 }
 
 // TestAddInterfaceHangs has a network that cannot be reached: other interfaces come and
