@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -234,6 +235,11 @@ func wantEnd(t *testing.T, cmd *exec.Cmd, stdout io.Reader, status int, said str
 
 // TestSignals sends signals to vdens alone.
 func TestSignals(t *testing.T) {
+	// Under nohup SIGHUP is ignored, and vdens leaves it so. What has a handler here has
+	// its default in a child.
+	arrived := make(chan os.Signal, 1)
+	signal.Notify(arrived, syscall.SIGHUP)
+	defer signal.Stop(arrived)
 	for _, tt := range []struct {
 		signal syscall.Signal
 		said   string
