@@ -44,6 +44,30 @@ type Config struct {
 // An Interface is an Ethernet interface of a stack.
 type Interface = stack.Interface
 
+// A Kind is what an interface is made of: [KindTAP] or [KindVeth].
+type Kind = stack.Kind
+
+// Kinds of interfaces; package stack says what they are.
+const (
+	KindTAP  = stack.KindTAP
+	KindVeth = stack.KindVeth
+)
+
+// An Offload is work that the kernel and the stack leave to each other. A set of them
+// in Interface.NoOffload is switched off, for debugging.
+type Offload = stack.Offload
+
+// Offloads; package stack says what they are.
+const (
+	OffloadHeader   = stack.OffloadHeader
+	OffloadChecksum = stack.OffloadChecksum
+	OffloadTSO4     = stack.OffloadTSO4
+	OffloadTSO6     = stack.OffloadTSO6
+	OffloadUSO      = stack.OffloadUSO
+	OffloadGRO      = stack.OffloadGRO
+	OffloadUDPGRO   = stack.OffloadUDPGRO
+)
+
 // Stats are the counters of a stack's interfaces.
 type Stats = stack.Stats
 

@@ -107,7 +107,7 @@ type Interface struct {
 	// a TAP, or a veth pair where there is no /dev/net/tun for this user.
 	// Interfaces of mem:// and lan:// are veth pairs of another sort, and have no
 	// Kind.
-	Kind string
+	Kind Kind
 	// NoReconnect leaves a network that has gone, such as a switch that has ended,
 	// alone. Otherwise it is opened again when that can be done, and what is
 	// connected goes on: see [vdeplug.Options].
@@ -118,13 +118,16 @@ type Interface struct {
 	NoOffload Offload
 }
 
+// A Kind is what an interface is made of.
+type Kind string
+
 // Kinds of interfaces.
 const (
 	// KindTAP is a TAP, the device for programs that are networks.
-	KindTAP = "tap"
+	KindTAP Kind = "tap"
 	// KindVeth is one end of a veth pair, whose other end a packet socket reads
 	// and writes in a namespace that belongs to the process. It needs no device.
-	KindVeth = "veth"
+	KindVeth Kind = "veth"
 )
 
 // An Offload is a set of kinds of work that is done for many frames at once.

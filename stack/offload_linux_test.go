@@ -14,7 +14,7 @@ import (
 )
 
 // kinds are the ways to make an interface.
-var kinds = []string{stack.KindTAP, stack.KindVeth}
+var kinds = []stack.Kind{stack.KindTAP, stack.KindVeth}
 
 // plugged makes two stacks on a network of plugs, with interfaces as f says.
 func plugged(t *testing.T, f stack.Interface) (a, b *Stack) {

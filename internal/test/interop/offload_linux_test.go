@@ -65,7 +65,7 @@ type offload struct {
 
 // offloads are the ways to switch them off.
 func offloads() (list []offload) {
-	add := func(kind string, without stack.Offload) {
+	add := func(kind stack.Kind, without stack.Offload) {
 		list = append(list, offload{fmt.Sprintf("%s without %#x", kind, without), vdestack.Interface{Kind: kind, NoOffload: without}})
 	}
 	all := stack.Offload(0)
@@ -73,7 +73,7 @@ func offloads() (list []offload) {
 		all |= o
 		add(stack.KindTAP, o)
 	}
-	for _, kind := range []string{stack.KindTAP, stack.KindVeth} {
+	for _, kind := range []stack.Kind{stack.KindTAP, stack.KindVeth} {
 		add(kind, 0)
 		add(kind, all)
 	}
