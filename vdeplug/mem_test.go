@@ -38,7 +38,7 @@ func TestMemConn(t *testing.T) {
 }
 
 func TestMemAllocs(t *testing.T) {
-	if raceEnabled {
+	if testenv.Race {
 		t.Skip("the race detector empties pools")
 	}
 	ports := make([]Conn, 3)

@@ -227,7 +227,7 @@ func TestNetemuAllocs(t *testing.T) {
 				}
 			}()
 			allocs := testing.AllocsPerRun(2000, func() { way[0].Send(frame) })
-			if allocs > 0 && !raceEnabled { // where pools forget
+			if allocs > 0 && !testenv.Race { // where pools forget
 				t.Errorf("%q, %s: %.1f allocations a frame", options, name, allocs)
 			}
 			for {

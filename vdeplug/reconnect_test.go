@@ -21,6 +21,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/transform"
 )
 
@@ -517,7 +518,7 @@ func TestReconnectPackets(t *testing.T) {
 	ours, theirs := c.(packet.Transport), peer.(packet.Transport)
 	for _, way := range [][2]packet.Transport{{ours, theirs}, {theirs, ours}} {
 		round(way[0], way[1])
-		if n := testing.AllocsPerRun(100, func() { round(way[0], way[1]) }); n >= 1 && !raceEnabled {
+		if n := testing.AllocsPerRun(100, func() { round(way[0], way[1]) }); n >= 1 && !testenv.Race {
 			t.Errorf("%v allocations in a round", n)
 		}
 	}

@@ -307,7 +307,7 @@ func TestTAPPersistentUser(t *testing.T) {
 
 // TestTAPAllocs moves frames without allocating.
 func TestTAPAllocs(t *testing.T) {
-	if raceEnabled {
+	if testenv.Race {
 		t.Skip("the race detector empties pools")
 	}
 	needTAP(t)

@@ -453,7 +453,7 @@ func TestVDESlow(t *testing.T) {
 
 // TestVDEAllocs moves frames without allocating.
 func TestVDEAllocs(t *testing.T) {
-	if raceEnabled {
+	if testenv.Race {
 		t.Skip("the race detector empties pools")
 	}
 	s := classicSwitch(t)

@@ -197,7 +197,7 @@ func TestVXVDENoRoute(t *testing.T) {
 
 // TestVXVDEAllocs moves frames without allocating.
 func TestVXVDEAllocs(t *testing.T) {
-	if raceEnabled {
+	if testenv.Race {
 		t.Skip("the race detector empties pools")
 	}
 	for _, f := range vxvdeFamilies {

@@ -401,7 +401,7 @@ func TestAllocs(t *testing.T) {
 				n += len(got)
 			}
 		})
-		if n != 0 && !raceEnabled {
+		if n != 0 && !testenv.Race {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}

@@ -42,7 +42,7 @@ func hostile(t *testing.T) (s *vdetest.Switch, works func()) {
 // memoryBound is how much memory more a switch may have because of hostile
 // clients. Most of it is that of the goroutines of maxClients, and of garbage.
 func memoryBound() int {
-	if raceEnabled {
+	if testenv.Race {
 		return 256 << 20 // the race detector has its own for each
 	}
 	return 64 << 20

@@ -37,7 +37,7 @@ func cpuTime() time.Duration {
 func resident() int {
 	runtime.GC() // a pool keeps what is in it for one more
 	debug.FreeOSMemory()
-	if raceEnabled {
+	if testenv.Race {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return int(m.Sys - m.HeapReleased)

@@ -1,5 +1,0 @@
-//go:build !race
-
-package vdeproto
-
-const raceEnabled = false

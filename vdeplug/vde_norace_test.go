@@ -1,5 +1,0 @@
-//go:build !race
-
-package vdeplug
-
-const raceEnabled = false
