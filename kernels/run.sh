@@ -29,7 +29,7 @@ security=http://deb.debian.org/debian-security
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 # Programs in the machine, from Debian 12 whatever the kernel is.
-userland=(base-passwd busybox-static dash iproute2 iputils-ping procps tcpdump util-linux vde2 vdeplug)
+userland=(base-passwd busybox-static dash iproute2 iputils-ping libc-bin procps tcpdump util-linux vde2 vdeplug)
 # Modules, with what they depend on. The tests ask for no others.
 modules=(tun veth bridge dummy macvlan vxlan 8021q tcp_diag udp_diag raw_diag inet_diag
 	unix_diag af_packet_diag netlink_diag sch_fq sch_fq_codel)
@@ -192,13 +192,14 @@ extract() {
 # get_userland ARCHITECTURE
 get_userland() {
 	local dir=$cache/userland-$1
-	fresh "$dir" && return
+	fresh "$dir" && [ "$(cat "$dir.list" 2>/dev/null)" = "${userland[*]}" ] && return
 	private_apt bookworm "$1"
 	timeout 400 apt-get -q -c "$conf" install --download-only "${userland[@]}" >"$work/log" 2>&1 ||
 		{ cat "$work/log"; die "no programs for $1"; }
 	extract "$dir" "$archives"/*.deb
 	rm -rf "$dir"/usr/{include,games,src} "$dir"/usr/lib/*/{gconv,perl*} \
 		"$dir"/usr/share/{doc,man,locale,perl*,info,lintian,bash-completion,bug,pam*,zsh}
+	echo "${userland[*]}" >"$dir.list"
 }
 
 # get_kernel SUITE ARCHITECTURE
@@ -329,6 +330,7 @@ make_initramfs() {
 	echo 'tcpdump:x:100:65534::/:/usr/sbin/nologin' >>"$root/etc/passwd"
 	echo '127.0.0.1 localhost' >"$root/etc/hosts"
 	echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
+	: >"$root/etc/resolv.conf" # which a command's names are mounted over
 	ln -sf dash "$root/bin/sh"
 	install -m 755 "$here/init.sh" "$root/init"
 	(cd "$root" && find . -print0 | cpio --null --quiet -o -H newc --owner 0:0) >"$work/$1-$2.cpio"
