@@ -1,7 +1,6 @@
 package interop
 
 import (
-	_ "embed"
 	"flag"
 	"fmt"
 	"os"
@@ -284,21 +283,26 @@ const versionColumn = 3
 
 func tableLine(cells []string) string { return "| " + strings.Join(cells, " | ") + " |\n" }
 
-// text is the whole file, with what is around its table.
-//
-//go:embed testdata/INTEROP.md
-var text string
-
-// around returns what is before the rows of the table, and after them.
-func around() (before, after string) {
-	before, after, _ = strings.Cut(text, "{{table}}")
-	return before + tableLine(columns) + "|" + strings.Repeat("---|", len(columns)) + "\n", after
+// cutTable returns the rows of the table in a file, and what is before and after them.
+func cutTable(t *testing.T, file string) (before, table, after string) {
+	t.Helper()
+	head := tableLine(columns) + "|" + strings.Repeat("---|", len(columns)) + "\n"
+	before, rest, ok := strings.Cut(file, head)
+	table, after, ok2 := strings.Cut(rest, "\n\n")
+	if !ok || !ok2 {
+		t.Fatalf("%s has no table with the columns %q, and text after it", tableFile, columns)
+	}
+	return before + head, table + "\n", "\n" + after
 }
 
 func writeTable(t *testing.T, seen [][]string) {
 	t.Helper()
+	file, err := os.ReadFile(tableFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, after := cutTable(t, string(file))
 	var b strings.Builder
-	before, after := around()
 	b.WriteString(before)
 	for i := range rows {
 		b.WriteString(tableLine(slices.Concat(rows[i].key(), []string{rows[i].versions(t)}, seen[i])))
@@ -318,13 +322,8 @@ func compareTable(t *testing.T, seen [][]string) {
 		testenv.Skip(t, "no table to compare with: %v", err)
 	}
 	const rewrite = " (go test ./internal/test/interop -run TestTable -args -write)"
-	before, after := around()
-	rest, ok := strings.CutPrefix(string(file), before)
-	rest, ok2 := strings.CutSuffix(rest, after)
-	if !ok || !ok2 {
-		t.Fatal(tableFile + " differs from testdata/INTEROP.md around its table" + rewrite)
-	}
-	lines := slices.Collect(strings.Lines(rest))
+	_, table, _ := cutTable(t, string(file))
+	lines := slices.Collect(strings.Lines(table))
 	if len(lines) != len(rows) {
 		t.Fatalf("%s has %d rows, want %d%s", tableFile, len(lines), len(rows), rewrite)
 	}
