@@ -1,10 +1,9 @@
 // Package rtnl configures the network stack of Linux over netlink: links,
 // addresses, routes and neighbours are added, removed, listed and watched.
 //
-// It works on any stack that can make a socket: on that of a
-// [github.com/vdestack/vdestack.Stack], on that of the process with Dial(nil),
-// or on a SocketMaker of the caller's. A [Conn] stays in its stack and serves
-// any number of goroutines.
+// It works on any stack that can make a socket: a
+// [github.com/vdestack/vdestack.Stack], the stack of the process with Dial(nil), or any
+// other [SocketMaker]. A [Conn] stays in its stack and serves any number of goroutines.
 //
 //	c, err := rtnl.Dial(stack)
 //	…
@@ -17,7 +16,7 @@
 //	…
 //	err = c.RouteAdd(netip.Prefix{}, netip.MustParseAddr("10.0.0.254"), 0)
 //
-// # In place of C nlinline
+// # Replacing nlinline
 //
 // Each function of nlinline has a method that sends the same bytes, so C and Go
 // programs see the same results and delete each other's routes:
@@ -35,8 +34,7 @@
 //
 // # Options
 //
-// Flags, scopes, tables and the like are values of types of their own, and each
-// is an option:
+// Flags, scopes, tables and so on have types of their own, and each value is an option:
 //
 //	c.AddrAdd(eth, prefix, rtnl.NoDAD, rtnl.ScopeLink)
 //	c.RouteAdd(dst, gateway, 0, rtnl.Table(100), rtnl.Metric(5))
@@ -45,11 +43,11 @@
 // # Errors
 //
 // Every error is an [*Error]. It unwraps to the errno of the kernel, so
-// errors.Is(err, fs.ErrExist) and errors.Is(err, unix.ENETUNREACH) work, and
-// says what the kernel says:
+// errors.Is(err, fs.ErrExist) and errors.Is(err, unix.ENETUNREACH) work, and has the
+// kernel's own text:
 //
 //	rtnl: add route default via 10.0.0.9: network is unreachable (Nexthop has invalid gateway)
 //
-// Arguments that no message can hold are refused before one is sent, with the
-// errno that the kernel has for them.
+// Arguments that no message can hold are refused before one is sent, with the errno that
+// the kernel has for them.
 package rtnl

@@ -1,9 +1,9 @@
-// Package stack holds one private TCP/IP stack: a network namespace of the
-// kernel, its Ethernet interfaces, the plugs that carry their frames to
-// networks, the sockets made in it and the commands that run in it.
+// Package stack is one private TCP/IP stack: a network namespace of the kernel, its
+// Ethernet interfaces, the plugs that carry their frames to networks, the sockets made
+// in it and the commands that run in it.
 //
-// Programs use package vdestack, which adds names, dialers and listeners, and says
-// what becomes of stacks when a program changes its user.
+// Programs use package vdestack, which adds names, dialers and listeners, and explains
+// what happens to stacks when a program changes its user.
 package stack
 
 import (
