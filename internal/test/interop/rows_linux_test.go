@@ -312,7 +312,7 @@ func seqpacketDebian(t *testing.T, _ string) *rig {
 		r.us, r.them = n.us, n.them
 		r.us.serveEcho(t)
 		r.them.serveEcho(t)
-		return "the socket has gone for ever, which `Stats` and the log say"
+		return "the socket is gone for good, which `Stats` and the log say"
 	}
 	return r
 }

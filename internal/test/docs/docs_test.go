@@ -1,0 +1,185 @@
+// Package docs checks the documents: what they name exists, and the README's figures are
+// those of bench.
+package docs
+
+import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+const root = "../../.."
+
+var update = flag.Bool("update", false, "write the README's table of speed")
+
+// A tree is what the repository has.
+type tree struct {
+	paths     map[string]bool // from the root; directories too
+	documents []string        // all Markdown files
+	owners    map[string]bool // names of packages and exported types
+	declared  map[string]bool // functions, types, methods, fields, constants and variables
+}
+
+func readTree(t *testing.T) *tree {
+	t.Helper()
+	tr := &tree{paths: make(map[string]bool), owners: make(map[string]bool), declared: make(map[string]bool)}
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && d.Name() == ".git" {
+			return fs.SkipDir
+		}
+		rel, _ := filepath.Rel(root, name)
+		tr.paths[rel] = true
+		switch path.Ext(rel) {
+		case ".md":
+			tr.documents = append(tr.documents, rel)
+		case ".go":
+			f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(f, tr.visit)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+func (tr *tree) visit(n ast.Node) bool {
+	var names []*ast.Ident
+	switch n := n.(type) {
+	case *ast.File:
+		tr.owners[n.Name.Name] = true
+	case *ast.TypeSpec:
+		tr.owners[n.Name.Name] = n.Name.IsExported()
+		names = []*ast.Ident{n.Name}
+	case *ast.FuncDecl:
+		names = []*ast.Ident{n.Name}
+	case *ast.ValueSpec:
+		names = n.Names
+	case *ast.Field:
+		names = n.Names
+	}
+	for _, name := range names {
+		tr.declared[name.Name] = true
+	}
+	return true
+}
+
+var (
+	fenced   = regexp.MustCompile("(?ms)^```.*?^```")
+	code     = regexp.MustCompile("`[^`]+`")
+	link     = regexp.MustCompile(`\]\(([^):#]+)(?:#[^)]*)?\)`)
+	file     = regexp.MustCompile(`^[\w.-]+(?:/[\w.-]+)+/?$|^[\w-]+\.(?:go|md|sh|mod|work|svg)$`)
+	member   = regexp.MustCompile(`\b([A-Za-z]\w*)\.([A-Z]\w*)\b`)
+	testName = regexp.MustCompile(`\b(?:Test|Benchmark|Fuzz)[A-Z]\w*`)
+)
+
+// made are paths that the programs here make.
+var made = map[string]bool{"bench/out": true, "slirp/v0.1.0": true, "vdens/v0.1.0": true}
+
+// TestNames sees that the files exist that documents link to or name in backquotes, and
+// that the tests, and the names of our packages and types, are declared somewhere. The
+// changelog also has names that are gone.
+func TestNames(t *testing.T) {
+	tr := readTree(t)
+	for _, doc := range tr.documents {
+		text, err := os.ReadFile(filepath.Join(root, doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		prose, dir := fenced.ReplaceAllString(string(text), ""), path.Dir(doc)
+		for _, m := range link.FindAllStringSubmatch(prose, -1) {
+			if !tr.paths[path.Join(dir, m[1])] {
+				t.Errorf("%s links to %s, which does not exist", doc, m[1])
+			}
+		}
+		for _, c := range code.FindAllString(prose, -1) {
+			c = strings.Trim(c, "`")
+			if file.MatchString(c) && !tr.has(dir, path.Clean(c)) {
+				t.Errorf("%s names the file %s, which does not exist", doc, c)
+			}
+			for _, name := range testName.FindAllString(c, -1) {
+				if !tr.declared[name] {
+					t.Errorf("%s names the test %s, which does not exist", doc, name)
+				}
+			}
+			for _, m := range member.FindAllStringSubmatch(c, -1) {
+				if tr.owners[m[1]] && !tr.declared[m[2]] && doc != "CHANGELOG.md" {
+					t.Errorf("%s names %s, which does not exist", doc, m[0])
+				}
+			}
+		}
+	}
+}
+
+// has reports whether a path, from the root or from a directory, is there, or is not one
+// of the repository, such as net/http.
+func (tr *tree) has(dir, name string) bool {
+	first, _, longer := strings.Cut(name, "/")
+	return made[name] || tr.paths[name] || tr.paths[path.Join(dir, name)] ||
+		longer && !tr.paths[first] && !tr.paths[path.Join(dir, first)]
+}
+
+// TestSpeed has the README's table of speed say what bench/README.md says of one stream.
+func TestSpeed(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "bench/README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "### TCP throughput, one stream, 128 KiB writes, MTU 1500")
+	table, _, _ = strings.Cut(table, "\n### ")
+	// value returns a cell in column i, or nothing.
+	value := func(network, stack string, i int) string {
+		_, row, _ := strings.Cut(table, "\n| "+network+" | "+stack+" | ")
+		row, _, _ = strings.Cut(row, " |\n")
+		if cells := strings.Split(row, " | "); i < len(cells) && cells[i] != "—" {
+			first, _, _ := strings.Cut(cells[i], " ")
+			return first
+		}
+		return ""
+	}
+	short := func(s string) string {
+		if v, err := strconv.ParseFloat(s, 64); err == nil && v >= 1 {
+			return strconv.FormatFloat(v, 'f', 1, 64)
+		}
+		return s
+	}
+	var want strings.Builder
+	for _, row := range []struct{ text, network, stack string }{
+		{"veth pair of the kernel", "veth", "kernel"},
+		{"`mem://`", "mem", "vdestack"},
+		{"`lan://`", "lan", "vdestack"},
+		{"`ptp://`", "ptp", "vdestack"},
+		{"`udp://`", "udp", "vdestack"},
+		{"`vxvde://`", "vxvde", "vdestack"},
+		{"`switch://`", "switch", "vdestack"},
+		{"`vde://`, through vde_switch", "vde", "vdestack"},
+		{"`cmd://`, through vde_plug", "cmd", "vdestack"},
+	} {
+		gbit := value(row.network, row.stack, 0)
+		if gbit == "" {
+			t.Errorf("bench/README.md has no %s on %s", row.stack, row.network)
+		}
+		cells := []string{row.text, short(gbit), short(value(row.network, row.stack, 7)), value(row.network, row.stack, 4), value(row.network, "libvdestack", 4)}
+		fmt.Fprintln(&want, strings.ReplaceAll("| "+strings.Join(cells, " | ")+" |", "|  |", "| |"))
+	}
+	testenv.CheckGenerated(t, filepath.Join(root, "README.md"), `\| network \| Gbit/s [^\n]*\n\|[-:|]+\n((?:\|[^\n]*\n)+)`, want.String(), *update)
+}
