@@ -49,12 +49,14 @@ func TestNetemuPing(t *testing.T) {
 		t.Fatal(err)
 	}
 	took := regexp.MustCompile(`time=([0-9.]+) ms`)
+	// With -w it waits for five answers. Without, it would wait for those that are missing
+	// only twice as long as the longest has taken, whatever -W says.
 	ping := func(least time.Duration) {
 		t.Helper()
 		for from, to := range map[*Stack]string{a: "10.0.0.2", b: "fc00::1"} {
-			out, err := from.Command(t.Context(), "ping", "-c", "5", "-i", "0.01", "-W", "10", to).CombinedOutput()
+			out, err := from.Command(t.Context(), "ping", "-c", "5", "-i", "0.01", "-w", "60", to).CombinedOutput()
 			times := took.FindAllSubmatch(out, -1)
-			if err != nil || len(times) != 5 {
+			if err != nil || len(times) < 5 {
 				t.Fatalf("%v\n%s", err, out)
 			}
 			for _, m := range times {
