@@ -1,9 +1,9 @@
 // Package capture records frames in the format pcapng, which Wireshark and many
 // other programs read.
 //
-// A sender of frames never waits for the writer: what the writer does not take in
-// time is dropped, and counted in the file. Frames are in the file in the order of
-// their times, also where these are taken long before a frame gets here.
+// A sender of frames never waits for the writer: what the writer does not take in time is
+// dropped, and counted in the file. Frames are in the file in the order of their times, even
+// if they get here in another order.
 package capture
 
 import (
@@ -22,27 +22,27 @@ import (
 )
 
 const (
-	// bufferSize bounds what waits for the writer: about 10,000 frames of 1514
-	// bytes, what a fast network brings while a busy machine does not let the
-	// writer run. While it writes, as much again is kept.
+	// bufferSize bounds what waits for the writer: about 10,000 frames of 1514 bytes, as
+	// many as a fast network brings while a busy machine does not let the writer run.
+	// While it writes, the same amount is kept a second time.
 	bufferSize = 16 << 20
-	// keptSize is how much memory stays when less than a sixteenth of it was used.
+	// keptSize is how much memory is kept though less than a sixteenth of it was used.
 	keptSize = 1 << 20
-	// writeSize is how much is written at once: what a writer takes shows that
-	// it still works.
+	// writeSize is how much is written at once. Each write shows that the writer still
+	// works.
 	writeSize = 256 << 10
-	// stallTime is how long Close waits for a writer that takes nothing.
+	// stallTime is how long Close waits for a writer that makes no progress.
 	stallTime = 5 * time.Second
 
-	// holdTime is how long a frame waits for earlier ones at most, and holdStep how
-	// often they are looked for.
+	// holdTime is how long a frame waits at most for earlier ones of other interfaces, and
+	// holdStep the interval of looking for them.
 	holdTime = time.Second
 	holdStep = time.Millisecond
 
 	headerLen = 14 // of Ethernet
 )
 
-// recorders are those that are in use, by their writer.
+// recorders are the recorders in use, by their writer.
 var recorders = struct {
 	mu  sync.Mutex // guards all, and recorder.users
 	all map[io.Writer]*recorder
@@ -52,22 +52,21 @@ var recorders = struct {
 type recorder struct {
 	w     io.Writer
 	users int           // interfaces that are open
-	done  chan struct{} // closed when nothing more is written
+	done  chan struct{} // closed when write has returned
 
 	mu         sync.Mutex // guards what follows, and the fields of interfaces; not held while it writes
 	arrived    sync.Cond  // pending or closing has changed
 	interfaces []*Interface
 	pending    []byte
-	blocks     []block // that pending consists of
-	sorted     bool    // they are in the order of their times
+	blocks     []block // of pending
+	sorted     bool    // blocks are in the order of their times
 	cut        virtio.Segmenter
 	writes     uint64
 	closing    bool
 	err        error
 }
 
-// A block is where one ends in pending, with the time that it belongs to and the
-// one when it came.
+// A block of pending, with the time that it belongs to and the time when it came.
 type block struct {
 	ns      int64
 	arrived time.Time
@@ -75,8 +74,7 @@ type block struct {
 	end     int
 }
 
-// An Interface is what frames are recorded of. Its methods may be called from
-// several goroutines at once.
+// An Interface records frames. Its methods may be called from several goroutines at once.
 type Interface struct {
 	r      *recorder
 	id     int
@@ -85,15 +83,15 @@ type Interface struct {
 	// Guarded by r.mu:
 	closed bool
 	stats  statistics
-	missed uint64      // since the last that was recorded
+	missed uint64      // since the last recorded frame
 	quiet  func() bool // nil: frames get here at their time
 	last   int64       // time of the last frame that came with one
 	newest int64       // of the times of all frames
 }
 
-// Open begins to record an interface. Those with the same writer, if it can be
-// compared, share a section. failed is called, once, with the error that ends the
-// recording; it may be nil.
+// Open begins to record an interface. Interfaces with the same writer share a section, if
+// the writer can be compared. failed is called once, with the error that ends the recording;
+// it may be nil.
 func Open(w io.Writer, name, description string, failed func(error)) *Interface {
 	if failed == nil {
 		failed = func(error) {}
@@ -105,7 +103,7 @@ func Open(w io.Writer, name, description string, failed func(error)) *Interface 
 	return i
 }
 
-// join takes the recorder of a writer, and returns the error that has ended it.
+// join joins the recorder of a writer, and returns the error that has ended it.
 func (i *Interface) join(w io.Writer, name, description string) error {
 	recorders.mu.Lock()
 	defer recorders.mu.Unlock()
@@ -137,7 +135,7 @@ func (i *Interface) join(w io.Writer, name, description string) error {
 	return r.err
 }
 
-// ended notes that a block of pending is complete. r.mu is held.
+// ended records that a block of pending is complete. r.mu is held.
 func (r *recorder) ended(ns int64, arrived time.Time) {
 	b := block{ns: ns, arrived: arrived, end: len(r.pending)}
 	if n := len(r.blocks); n > 0 {
@@ -147,21 +145,20 @@ func (r *recorder) ended(ns int64, arrived time.Time) {
 	r.blocks = append(r.blocks, b)
 }
 
-// Late says that frames get here later than at their time, with SeenAt, and that
-// quiet reports whether all are here. Frames of other interfaces with the same
-// writer wait for them.
+// Late says that frames get here, with SeenAt, later than at their time. quiet reports
+// whether all are here. Frames of other interfaces with the same writer wait for them.
 func (i *Interface) Late(quiet func() bool) {
 	i.r.mu.Lock()
 	defer i.r.mu.Unlock()
 	i.quiet = quiet
 }
 
-// complete returns a time up to which all frames are here. No lock is held: what
-// comes meanwhile may be later than that.
+// complete returns a time up to which all frames are here. No lock is held: what comes
+// meanwhile is later than that.
 //
-// The sender's socket has a frame before the frame gets its time at the receiver. So
-// when all is read at the sender after now, all is here that was sent before
-// a frame that was received before now.
+// The sender's socket has a frame before the frame gets its time at the receiver. So if the
+// sender's socket is found empty after now, everything is here that was sent before a frame
+// that was received before now.
 func (r *recorder) complete() (ns int64, now time.Time) {
 	now = time.Now()
 	ns = math.MaxInt64
@@ -222,7 +219,7 @@ func (r *recorder) take(out []byte, ns int64, now time.Time) []byte {
 	return out[:size]
 }
 
-// write writes what there is.
+// write writes what is pending, until the recording ends.
 func (r *recorder) write() {
 	defer close(r.done)
 	var out []byte
@@ -257,8 +254,8 @@ func (r *recorder) write() {
 	}
 }
 
-// writeTo calls the writer. That it panics, or ends the goroutine, is the end of the
-// recording: nobody else could recover here.
+// writeTo calls the writer. A writer that panics, or ends the goroutine, ends the recording;
+// the program could not recover in this goroutine.
 func (r *recorder) writeTo(b []byte) (n int, err error) {
 	returned := false
 	defer func() {
@@ -279,7 +276,7 @@ func (r *recorder) writeTo(b []byte) (n int, err error) {
 // errGoexit says that a writer does not return.
 var errGoexit = errors.New("the writer has ended the goroutine that called it")
 
-// wrote notes what became of a write, and reports whether to go on.
+// wrote counts a write, and reports whether to go on.
 func (r *recorder) wrote(err error) bool {
 	r.mu.Lock()
 	r.writes++
@@ -287,7 +284,7 @@ func (r *recorder) wrote(err error) bool {
 	return r.end(err)
 }
 
-// end ends the recording, if err is not nil. It reports whether it goes on.
+// end ends the recording if err is not nil. It reports whether the recording goes on.
 func (r *recorder) end(err error) bool {
 	r.mu.Lock()
 	if err == nil || r.err != nil {
@@ -304,52 +301,42 @@ func (r *recorder) end(err error) bool {
 	return false
 }
 
-// Packets records what crosses the wire: the frames that packets stand for. out
-// says that the interface has sent them. The packets stay as they are.
+// Packets records the frames that packets stand for. out says that the interface has sent
+// them. It does not change the packets.
 func (i *Interface) Packets(out bool, packets []packet.Packet) {
-	r := i.r
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if i.closed {
-		return
-	}
-	now := time.Now()
-	for j := range packets {
-		i.packet(now.UnixNano(), now, out, packets[j].Offload, packets[j].Data)
-	}
-	if len(r.pending) > 0 {
-		r.arrived.Signal()
-	}
+	i.record(func(now time.Time) {
+		for j := range packets {
+			i.packet(now.UnixNano(), now, out, packets[j].Offload, packets[j].Data)
+		}
+	})
 }
 
 // SeenAt is Packets for those whose direction and time in ns are known.
 func (i *Interface) SeenAt(packets []packet.Packet, of func(j int) (out bool, ns int64)) {
-	r := i.r
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if i.closed {
-		return
-	}
-	now := time.Now()
-	for j := range packets {
-		out, ns := of(j)
-		i.packet(ns, now, out, packets[j].Offload, packets[j].Data)
-		i.last = ns
-	}
-	if len(r.pending) > 0 {
-		r.arrived.Signal()
-	}
+	i.record(func(now time.Time) {
+		for j := range packets {
+			out, ns := of(j)
+			i.packet(ns, now, out, packets[j].Offload, packets[j].Data)
+			i.last = ns
+		}
+	})
 }
 
 // Frame is Packets for a single frame.
 func (i *Interface) Frame(out bool, frame []byte) {
-	r := i.r
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !i.closed {
-		now := time.Now()
-		i.packet(now.UnixNano(), now, out, virtio.Header{}, frame)
-		r.arrived.Signal()
+	i.record(func(now time.Time) { i.packet(now.UnixNano(), now, out, virtio.Header{}, frame) })
+}
+
+// record calls add with r.mu held, unless the interface is closed.
+func (i *Interface) record(add func(now time.Time)) {
+	i.r.mu.Lock()
+	defer i.r.mu.Unlock()
+	if i.closed {
+		return
+	}
+	add(time.Now())
+	if len(i.r.pending) > 0 {
+		i.r.arrived.Signal()
 	}
 }
 
@@ -357,7 +344,7 @@ func (i *Interface) Frame(out bool, frame []byte) {
 func (i *Interface) packet(ns int64, now time.Time, out bool, h virtio.Header, data []byte) {
 	r := i.r
 	if len(data) < headerLen {
-		return // it does not get there
+		return // the network does not carry it
 	}
 	frames, bytes := virtio.Count(h, data)
 	if r.err != nil || len(r.pending)+bytes+frames*packetMore > bufferSize {
@@ -368,13 +355,13 @@ func (i *Interface) packet(ns int64, now time.Time, out bool, h virtio.Header, d
 	if h.GSOType == virtio.GSONone {
 		at := len(r.pending) + packetHead
 		i.frame(ns, now, out, nil, data)
-		// A checksum that is missing is made in the copy.
-		r.cut.Split(h, r.pending[at:at+len(data)], 0) // an error leaves it as it is
+		// A missing checksum is completed in the copy; on an error it is left out.
+		r.cut.Split(h, r.pending[at:at+len(data)], 0)
 		return
 	}
 	segments, err := r.cut.Split(h, data, 0)
 	if err != nil {
-		return // it does not get there
+		return // the network does not carry it
 	}
 	for _, s := range segments {
 		i.frame(ns, now, out, s.Head, s.Data)
@@ -388,7 +375,7 @@ func (i *Interface) frame(ns int64, now time.Time, out bool, head, data []byte) 
 	i.stats.recorded++
 }
 
-// Missed notes that frames were lost on the way to here.
+// Missed counts frames that were lost on the way to here.
 func (i *Interface) Missed(frames uint64) {
 	if frames == 0 {
 		return
@@ -413,10 +400,9 @@ func (i *Interface) Err() error {
 	return i.r.err
 }
 
-// Close ends the recording of the interface. The last one that has the writer
-// waits until all is written, or nothing was for five seconds. It returns the
-// error that has ended the recording, if there is one. The writer stays open.
-// Closing twice is harmless.
+// Close ends the recording of the interface. The last interface of a writer waits until all
+// is written, or until nothing was written for five seconds. Close returns the error that has
+// ended the recording. The writer stays open. Closing twice is harmless.
 func (i *Interface) Close() error {
 	r := i.r
 	r.mu.Lock()
@@ -429,7 +415,7 @@ func (i *Interface) Close() error {
 	i.stats.end = now.UnixNano()
 	if r.err == nil {
 		r.pending = appendStatistics(r.pending, i.id, i.stats)
-		r.ended(max(i.stats.end, i.newest), now) // after all of its frames, also if the clock was set
+		r.ended(max(i.stats.end, i.newest), now) // after all of its frames, even if the clock was set
 		r.arrived.Signal()
 	}
 	r.mu.Unlock()
@@ -459,7 +445,7 @@ func (r *recorder) leave() bool {
 // errStalled says that Close did not wait for all to be written.
 var errStalled = fmt.Errorf("the writer has taken nothing for %v", stallTime)
 
-// wait waits for the end of write, as long as that goes on.
+// wait waits for the end of write, while that makes progress.
 func (r *recorder) wait() {
 	timer := time.NewTimer(stallTime)
 	defer timer.Stop()

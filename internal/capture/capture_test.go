@@ -2,7 +2,6 @@ package capture
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -35,40 +34,20 @@ func frame(n int) []byte {
 	return f
 }
 
-// tcp returns a packet of the kernel's TCP that stands for so many frames.
+// tcp returns a packet of the kernel's TCP; a single segment is a frame without checksum.
 func tcp(segments, mss int) packet.Packet {
-	const ip, l4, data = 14, 34, 54
-	p := append(frame(14), make([]byte, data-ip+segments*mss)...)
-	p[12], p[13] = 8, 0
-	for i := data; i < len(p); i++ {
-		p[i] = byte(i) ^ byte(i>>8)
+	p := packettest.TCP(segments, mss)
+	if segments == 1 {
+		p.Offload.GSOType, p.Offload.HdrLen, p.Offload.GSOSize = virtio.GSONone, 0, 0
 	}
-	copy(p[ip:], []byte{0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
-	binary.BigEndian.PutUint16(p[ip+2:], uint16(len(p)-ip))
-	binary.BigEndian.PutUint16(p[ip+10:], ^packettest.Sum(p[ip:l4], 0))
-	copy(p[l4:], []byte{0x10, 0, 0x20, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 4, 0, 0, 0, 0, 0})
-	binary.BigEndian.PutUint16(p[l4+16:], packettest.Sum(p[ip+12:ip+20], uint32(6+len(p)-l4)))
-	h := virtio.Header{Flags: virtio.FlagNeedsCsum, CsumStart: l4, CsumOffset: 16}
-	if segments > 1 {
-		h.GSOType, h.HdrLen, h.GSOSize = virtio.GSOTCPv4, data, uint16(mss)
-	}
-	return packet.Packet{Offload: h, Data: p}
+	return p
 }
 
 func read(t *testing.T, b []byte) capturetest.File {
 	t.Helper()
 	f, err := capturetest.Read(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return f
-}
-
-func check(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // record makes a file with all that there is.
@@ -89,9 +68,9 @@ func record(t *testing.T, w interface{ Write([]byte) (int, error) }) (frames [][
 	b.Missed(3)
 	b.Missed(0)
 	b.Packets(false, packets[:1])
-	check(t, a.Close())
-	check(t, b.Close())
-	check(t, b.Close())
+	testenv.Check(t, a.Close())
+	testenv.Check(t, b.Close())
+	testenv.Check(t, b.Close())
 	a.Frame(true, frame(60)) // too late
 	frames = append([][]byte{frame(60)}, packettest.Frames(t, long)...)
 	frames = append(append(frames, frame(61)), packettest.Frames(t, single)...)
@@ -142,9 +121,9 @@ func TestWireshark(t *testing.T) {
 	tshark, capinfos := testenv.Need(t, "tshark", "tshark"), testenv.Need(t, "capinfos", "wireshark-common")
 	file := filepath.Join(t.TempDir(), "file.pcapng")
 	w, err := os.Create(file)
-	check(t, err)
+	testenv.Check(t, err)
 	frames := record(t, w)
-	check(t, w.Close())
+	testenv.Check(t, w.Close())
 	run := func(name string, args ...string) string {
 		t.Helper()
 		out, err := exec.CommandContext(t.Context(), name, args...).Output()
@@ -213,7 +192,7 @@ func TestSlow(t *testing.T) {
 		close(w.take)
 		synctest.Wait()
 		i.Frame(true, frame(size))
-		check(t, i.Close())
+		testenv.Check(t, i.Close())
 		f := read(t, w.Bytes())
 		last := f.Packets[len(f.Packets)-1]
 		if s := f.Interfaces[0]; last.Missed != dropped || s.Dropped != dropped || s.User != uint64(len(f.Packets)) || s.Received != frames+1 {
@@ -335,7 +314,7 @@ func TestStalled(t *testing.T) {
 				}
 			}
 		})
-		check(t, i.Close())
+		testenv.Check(t, i.Close())
 		if f := read(t, w.Bytes()); len(f.Packets) != 2000 || !f.Interfaces[0].Closed {
 			t.Errorf("%d packets", len(f.Packets))
 		}
@@ -353,8 +332,8 @@ func TestNotComparable(t *testing.T) {
 	var a, b bytes.Buffer
 	i, j := Open(sliceWriter{[]*bytes.Buffer{&a}}, "vde0", "", nil), Open(sliceWriter{[]*bytes.Buffer{&b}}, "vde0", "", nil)
 	i.Frame(true, frame(60))
-	check(t, i.Close())
-	check(t, j.Close())
+	testenv.Check(t, i.Close())
+	testenv.Check(t, j.Close())
 	if f, g := read(t, a.Bytes()), read(t, b.Bytes()); len(f.Packets) != 1 || len(g.Packets) != 0 || g.Sections != 1 {
 		t.Errorf("got %+v and %+v", f, g)
 	}
@@ -380,7 +359,7 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	check(t, first.Close())
+	testenv.Check(t, first.Close())
 	f := read(t, out.Bytes())
 	if len(f.Interfaces) != 41 || len(f.Packets) != 4*10*(20+40) {
 		t.Errorf("%d interfaces, %d packets", len(f.Interfaces), len(f.Packets))
@@ -445,8 +424,8 @@ func TestLate(t *testing.T) {
 		expect("slow", "fast", "slow", "fast") // at last
 		seen(fast, -time.Hour)
 		seen(slow, -time.Minute)
-		check(t, slow.Close())
-		check(t, fast.Close())
+		testenv.Check(t, slow.Close())
+		testenv.Check(t, fast.Close())
 		expect("slow", "fast", "slow", "fast", "slow", "fast")
 	})
 }

@@ -37,7 +37,7 @@ const (
 	flagOutbound = 2
 )
 
-// begin appends the beginning of a block, which end completes.
+// begin appends the beginning of a block, for end to complete.
 func begin(b []byte, block uint32) (_ []byte, at int) {
 	at = len(b)
 	b = binary.LittleEndian.AppendUint32(b, block)
@@ -68,7 +68,7 @@ func appendNumber(b []byte, option uint16, value uint64) []byte {
 	return binary.LittleEndian.AppendUint64(b, value)
 }
 
-// appendTime appends a time in nanoseconds as blocks have it, the upper half first.
+// appendTime appends a time in nanoseconds, the upper half first.
 func appendTime(b []byte, ns int64) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(ns>>32))
 	return binary.LittleEndian.AppendUint32(b, uint32(ns))
@@ -106,7 +106,7 @@ func appendInterface(b []byte, name, description string) []byte {
 const (
 	// packetHead is how much of a packet is before its frame.
 	packetHead = 28
-	// packetMore is how much a packet has at most in addition to its frame.
+	// packetMore is the largest size of a packet without its frame.
 	packetMore = packetHead + 3 + 8 + 12 + 4 + 4
 )
 

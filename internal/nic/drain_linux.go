@@ -2,8 +2,8 @@ package nic
 
 import "time"
 
-// DrainTime is how long to wait for a reader to catch up with an interface: no more than
-// a few milliseconds, for a busy one does not fall silent by itself.
+// DrainTime is how long to wait for a reader to catch up with an interface: only a few
+// milliseconds, as a busy one does not fall silent by itself.
 const DrainTime = 5 * time.Millisecond
 
 // Drain waits until the reader of an interface has forwarded the backlog, but not much

@@ -10,22 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Monitor reads what an interface sends and receives, in whichever way it does
-// that. One goroutine reads it.
+// A Monitor reads what an interface of any kind sends and receives. It serves one goroutine.
 type Monitor struct{ dev *Device }
 
-// Seen is what a Monitor knows of a packet.
+// Seen describes a packet that a Monitor has read.
 type Seen struct {
 	Sent bool  // by the interface
 	Time int64 // when it was at the interface, in ns since 1970
 }
 
-// monitorBuffer is what the kernel keeps while nobody reads, where it allows so
-// much: nothing slows down the sender.
+// monitorBuffer is how much the kernel keeps for the reader, if it allows as much: nothing
+// slows down the sender.
 const monitorBuffer = 32 << 20
 
-// NewMonitor takes over a packet socket as NewSocket does, and puts it on any
-// interface.
+// NewMonitor takes over a packet socket as NewSocket does, and binds it to any interface.
 func NewMonitor(fd, index int) (*Monitor, error) {
 	// Before it is bound, so that every packet has a time.
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
@@ -40,13 +38,13 @@ func NewMonitor(fd, index int) (*Monitor, error) {
 	return &Monitor{d}, nil
 }
 
-// AwaitTimes waits until the kernel notes the times of packets, which it begins to do
-// some time after the first socket has asked for them. It takes over a socket of
-// AF_INET and SOCK_DGRAM in a namespace whose loopback is up.
+// AwaitTimes waits until the kernel records the times of packets, which it begins some time
+// after the first socket has asked for them. It takes over a socket of AF_INET and
+// SOCK_DGRAM in a namespace whose loopback is up.
 func AwaitTimes(fd int) error {
 	defer unix.Close(fd)
 	const tries, between = 10000, 100 * time.Microsecond
-	// Other than SO_TIMESTAMPNS this tells no time rather than that of the call.
+	// Unlike SO_TIMESTAMPNS, this returns no time rather than that of the call.
 	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPING, unix.SOF_TIMESTAMPING_RX_SOFTWARE|unix.SOF_TIMESTAMPING_SOFTWARE)
 	if err != nil {
 		return os.NewSyscallError("setsockopt SO_TIMESTAMPING", err)
@@ -72,7 +70,7 @@ func AwaitTimes(fd int) error {
 	return errors.New("the kernel tells no times of packets")
 }
 
-// Read waits for packets and returns them, and with each what is known of it.
+// Read waits for packets and returns them with their descriptions.
 func (m *Monitor) Read(b *packet.Buffer) (packets []packet.Packet, seen []Seen, err error) {
 	packets, err = m.dev.Read(b)
 	return packets, m.dev.seen, err
@@ -88,13 +86,13 @@ func (m *Monitor) Missed() (packets uint64) {
 	return packets + m.dev.Bad.Swap(0)
 }
 
-// Quiet implements the method of [Device].
+// Quiet is as with [Device].
 func (m *Monitor) Quiet() bool { return m.dev.Quiet() }
 
 // Close ends Read.
 func (m *Monitor) Close() error { return m.dev.Close() }
 
-// packetType is the sll_pkttype of the sender's address, struct sockaddr_ll.
+// packetType returns the sll_pkttype of the sender's address, struct sockaddr_ll.
 func packetType(g packet.Datagram) uint8 {
 	return (*unix.RawSockaddrLinklayer)(unsafe.Pointer(g.From)).Pkttype
 }

@@ -14,43 +14,42 @@ import (
 )
 
 const (
-	// enough is how many bytes are read before they are passed on: what waits
-	// longer leaves the processor's cache.
+	// enough is how many bytes are read before they are passed on: with more, the first
+	// ones leave the processor's cache.
 	enough = 64 << 10
-	// enoughPackets bounds how many small packets are read before.
+	// enoughPackets is how many packets are read before that, if they are small.
 	enoughPackets = 64
 )
 
-// A Device is an interface as the owner of its descriptor has it. Read and Write
-// may run at once, and each several times.
+// A Device is an interface as seen by the owner of its descriptor. Read and Write may be
+// called from several goroutines at once.
 type Device struct {
 	f   *os.File
 	raw syscall.RawConn
 
 	closing atomic.Bool
-	reading atomic.Bool // from the search for packets on, until there are none
+	reading atomic.Bool // set from looking for packets until there are no more
 	waited  bool        // since the last packet of a TAP; only the reader uses it
 	socket  bool        // a packet socket, not a TAP
-	down    atomic.Bool // whether the interface of a socket was, when it was looked at
+	down    atomic.Bool // the interface of a socket was down at the last look
 	header  bool
-	// whole is the function given to SendFrames; nil lets all packets pass uncut.
-	whole   func(packet []byte) bool
-	offload atomic.Uint32 // an Offload
-	udp     bool          // the kernel accepts joined datagrams
+	// takesGSO is the function passed to SendFrames; nil lets all packets pass uncut.
+	takesGSO func(packet []byte) bool
+	offload  atomic.Uint32 // an Offload
+	udp      bool          // the kernel accepts joined datagrams
 
 	monitor bool   // of a Monitor
 	seen    []Seen // the packets of the last Read
 	control int    // of the socket's messages
 
-	// Bad counts what the interface sent that is no packet.
+	// Bad counts what the interface sent that is not a packet.
 	Bad atomic.Uint64
-	// GRORejected counts packets of several frames that the interface did not take.
-	// After the first, frames are not joined any more.
+	// GRORejected counts joined frames that the interface rejected. After the first,
+	// frames are no longer joined.
 	GRORejected atomic.Uint64
 }
 
-// Flags returns the flags with which TUNSETIFF makes or opens an interface that
-// has the offloads.
+// Flags returns the flags with which TUNSETIFF makes or opens an interface with the offloads.
 func Flags(o Offload) uint16 {
 	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI)
 	if o&Header != 0 {
@@ -62,9 +61,9 @@ func Flags(o Offload) uint16 {
 // withoutUSO remembers that the kernel does not know USO.
 var withoutUSO atomic.Bool
 
-// NewTAP takes over the descriptor of an interface that was made with Flags(o),
-// and is not known to the poller yet. What the kernel does not have of o is left
-// out. An error closes the descriptor.
+// NewTAP takes over the descriptor of an interface that was made with Flags(o), and is not
+// registered with the poller yet. Offloads that the kernel lacks are left out. An error
+// closes the descriptor.
 func NewTAP(fd int, name string, o Offload) (*Device, error) {
 	o = o.known()
 	d := &Device{header: o&Header != 0}
@@ -90,7 +89,7 @@ func NewTAP(fd int, name string, o Offload) (*Device, error) {
 func (d *Device) open(fd int, name string, o Offload) (err error) {
 	d.offload.Store(uint32(o))
 	d.f = os.NewFile(uintptr(fd), name)
-	// A descriptor that the poller has refused would be read by a thread.
+	// Without the poller, each Read would block a thread.
 	if err = d.f.SetReadDeadline(time.Time{}); err == nil {
 		d.raw, err = d.f.SyscallConn()
 	}
@@ -100,11 +99,11 @@ func (d *Device) open(fd int, name string, o Offload) (err error) {
 	return err
 }
 
-// Offloads returns what NewTAP begins with to ask the kernel for (TUNSETOFFLOAD), so
-// that it can be asked before.
+// Offloads returns the value of TUNSETOFFLOAD that NewTAP tries first, so that the kernel
+// can be asked earlier.
 func Offloads(o Offload) int { return tunFlags(o.known()) }
 
-// known leaves out what does not make sense, and what the kernel is known not to have.
+// known leaves out what does not make sense, and what the kernel is known to lack.
 func (o Offload) known() Offload {
 	o = o.Usable()
 	if withoutUSO.Load() {
@@ -135,15 +134,15 @@ func tunFlags(o Offload) (flags int) {
 // Offload returns the offloads that are in use.
 func (d *Device) Offload() Offload { return Offload(d.offload.Load()) }
 
-// SendFrames lets Write cut packets into frames and finish their checksums, for
-// readers behind the interface that know nothing of what is left to do.
-// Packets for which whole returns true are joined and sent as ever, until the
-// interface refuses one. It comes before the first Write.
-func (d *Device) SendFrames(whole func(packet []byte) bool) { d.whole = whole }
+// SendFrames makes Write cut packets into frames and complete their checksums, for readers
+// behind the interface that do not understand virtio headers. Packets for which takesGSO
+// returns true are still joined and sent uncut, until the interface rejects one. SendFrames
+// is called before the first Write.
+func (d *Device) SendFrames(takesGSO func(packet []byte) bool) { d.takesGSO = takesGSO }
 
-// finished reports whether a packet has to be sent as frames with all checksums.
+// finished reports whether a packet must be sent as frames with all checksums.
 func (d *Device) finished(packet []byte) bool {
-	return !d.header || d.whole != nil && (d.GRORejected.Load() > 0 || !d.whole(packet))
+	return !d.header || d.takesGSO != nil && (d.GRORejected.Load() > 0 || !d.takesGSO(packet))
 }
 
 // Name returns the name that a TAP has now.
@@ -161,16 +160,16 @@ func (d *Device) Name() (string, error) {
 // SyscallConn returns the descriptor.
 func (d *Device) SyscallConn() syscall.RawConn { return d.raw }
 
-// Close removes the interface, unless it is persistent. A Read that waits
-// returns [os.ErrClosed], as do later calls.
+// Close removes the interface, unless it is persistent. A waiting Read, and later calls,
+// return [os.ErrClosed].
 func (d *Device) Close() error {
 	d.closing.Store(true)
 	return d.f.Close()
 }
 
-// Detach is Close for a TAP in a namespace that ends, and leaves the interface to
-// that. Where many namespaces end the kernel removes their interfaces together;
-// by itself each takes it some 20 ms.
+// Detach is Close for a TAP in a namespace that ends, which then removes the interface. The
+// kernel removes the interfaces of many namespaces together; one at a time takes it some
+// 20 ms each.
 func (d *Device) Detach() error {
 	d.raw.Control(func(fd uintptr) { unix.IoctlSetInt(int(fd), unix.TUNSETPERSIST, 1) })
 	return d.Close()
@@ -187,8 +186,8 @@ func (d *Device) Read(b *packet.Buffer) ([]packet.Packet, error) {
 		if d.closing.Load() {
 			return nil, os.ErrClosed
 		}
-		// The poller gives up on a file that has nothing but an error for it. A
-		// TAP has that as soon as its interface is gone.
+		// The poller gives up on a file that only reports an error, as a TAP does when
+		// its interface is gone.
 		return nil, ErrRemoved
 	}
 	if errors.Is(err, unix.EBADFD) {
@@ -206,13 +205,13 @@ func (d *Device) Receive(fd int, b *packet.Buffer) (done bool, err error) {
 	return done, err
 }
 
-// Quiet reports that all packets that the interface has sent were read, and that
-// the goroutine which reads them, if it is one alone, has come back for more.
+// Quiet reports whether all packets that the interface has sent were read, and the goroutine
+// that reads them, if it is only one, has come back for more.
 func (d *Device) Quiet() bool {
 	quiet := false
 	d.raw.Control(func(fd uintptr) {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		// In this order: what is read meanwhile came later.
+		// In this order: a packet that is read in between came later.
 		quiet = (err != nil || n == 0) && !d.reading.Load()
 	})
 	return quiet
@@ -225,7 +224,7 @@ func (d *Device) receive(fd int, b *packet.Buffer) (bool, error) {
 	const largest = virtio.HeaderLen + virtio.MaxPacket
 	mem, used, most := b.Bytes(), 0, enoughPackets
 	if d.waited {
-		most = 1 // it is not held up by the search for more
+		most = 1 // without a system call that looks for more
 	}
 	for used < enough && len(b.Packets) < most {
 		n, err := unix.Read(fd, mem[used:used+largest])
@@ -233,7 +232,7 @@ func (d *Device) receive(fd int, b *packet.Buffer) (bool, error) {
 		case err == unix.EINTR:
 			continue
 		case len(b.Packets) > 0 && err != nil:
-			return true, nil // if it lasts, it comes again
+			return true, nil // a lasting error comes again
 		case err == unix.EAGAIN:
 			d.waited = true
 			return false, nil
@@ -260,11 +259,11 @@ func (d *Device) receive(fd int, b *packet.Buffer) (bool, error) {
 // ErrRemoved says that the interface was removed.
 var ErrRemoved = fmt.Errorf("the interface was removed: %w", unix.EBADFD)
 
-// Counts are what became of frames.
+// Counts say what became of frames.
 type Counts struct{ Frames, Bytes, Dropped uint64 }
 
-// Write hands packets to the interface, joined where they continue each other.
-// What it does not take is dropped.
+// Write writes packets to the interface, joined where they continue each other. What the
+// interface does not take is dropped.
 func (d *Device) Write(packets []packet.Packet) (Counts, error) {
 	w := writers.Get().(*writer)
 	defer w.free()

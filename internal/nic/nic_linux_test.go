@@ -4,7 +4,6 @@ package nic
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"slices"
@@ -15,7 +14,6 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"github.com/vdestack/vdestack/internal/virtio"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -35,9 +33,7 @@ func (s *space) Socket(domain, typ, proto int) (*os.File, error) {
 func newSpace(t *testing.T) *space {
 	t.Helper()
 	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	s := &space{t: t, ns: ns}
 	t.Cleanup(func() { ns.Close() })
 	fd, err := ns.Open("/proc/sys/net/ipv6/conf/default/disable_ipv6", unix.O_WRONLY)
@@ -105,55 +101,11 @@ func (s *space) cable() (a, b int) {
 // sent earlier is lost.
 func (s *space) await(index int) {
 	s.t.Helper()
-	for deadline := time.Now().Add(testenv.Timeout); ; time.Sleep(time.Millisecond) {
+	testenv.Eventually(s.t, "a carrier", func() bool {
 		l, err := s.nl.Link(index)
 		s.check(err)
-		if l.OperState == rtnl.OperUp {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatal("no carrier")
-		}
-	}
-}
-
-// testPacket makes a TCP packet of segments with so many bytes, tagged if vlan
-// is not 0.
-func testPacket(segments, mss int, vlan uint16) packet.Packet {
-	ip := 14
-	if vlan != 0 {
-		ip = 18
-	}
-	tcp, data := ip+20, ip+40
-	p := make([]byte, data+segments*mss)
-	copy(p, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1})
-	if vlan != 0 {
-		binary.BigEndian.PutUint16(p[12:], 0x8100)
-		binary.BigEndian.PutUint16(p[14:], vlan)
-	}
-	binary.BigEndian.PutUint16(p[ip-2:], 0x0800)
-	for i := range p[data:] {
-		p[data+i] = byte(i) ^ byte(i>>8)
-	}
-	copy(p[ip:], []byte{0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2})
-	binary.BigEndian.PutUint16(p[ip+2:], uint16(len(p)-ip))
-	copy(p[tcp:], []byte{0x10, 0, 0x20, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0x50, 0x18, 4, 0, 0, 0, 0, 0})
-	sum := uint32(0)
-	for i := ip; i < ip+20; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(p[i:]))
-	}
-	sum = sum>>16 + sum&0xffff
-	binary.BigEndian.PutUint16(p[ip+10:], ^uint16(sum>>16+sum))
-	sum = uint32(6 + len(p) - tcp)
-	for i := ip + 12; i < ip+20; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(p[i:]))
-	}
-	sum = sum>>16 + sum&0xffff
-	binary.BigEndian.PutUint16(p[tcp+16:], uint16(sum>>16+sum))
-	return packet.Packet{
-		Offload: virtio.Header{Flags: virtio.FlagNeedsCsum, GSOType: virtio.GSOTCPv4, HdrLen: uint16(data), GSOSize: uint16(mss), CsumStart: uint16(tcp), CsumOffset: 16},
-		Data:    p,
-	}
+		return l.OperState == rtnl.OperUp
+	})
 }
 
 func testFrame(n int) []byte {
@@ -213,12 +165,10 @@ func TestSocket(t *testing.T) {
 			a, b := s.socket(ia, o), s.socket(ib, o)
 			packets := []packet.Packet{
 				{Data: testFrame(60)}, {Data: testFrame(1514)},
-				testPacket(40, 1446, 0), testPacket(1, 100, 0), testPacket(20, 1400, 77),
-				{Data: testFrame(9014)}, testPacket(8, 8000, 0),
+				packettest.TCP(40, 1446), packettest.TCP(1, 100), packettest.TagPacket(packettest.TCP(20, 1400), unix.ETH_P_8021Q, 77, 0),
+				{Data: testFrame(9014)}, packettest.TCP(8, 8000),
 			}
-			tagged := testFrame(64)
-			copy(tagged[12:], []byte{0x81, 0, 0, 5, 0x88, 0xb5})
-			packets = append(packets, packet.Packet{Data: tagged})
+			packets = append(packets, packet.Packet{Data: packettest.Tag(testFrame(60), unix.ETH_P_8021Q, 5, 0)})
 			want := packettest.Frames(t, packets...)
 			counts, err := a.Write(packets)
 			if err != nil || counts.Frames != uint64(len(want)) || counts.Dropped != 0 {
@@ -238,7 +188,7 @@ func TestSocketJoins(t *testing.T) {
 	s := newSpace(t)
 	ia, ib := s.cable()
 	a, b := s.socket(ia, All), s.socket(ib, All)
-	want := packettest.Frames(t, testPacket(40, 1446, 0))
+	want := packettest.Frames(t, packettest.TCP(40, 1446))
 	if _, err := a.Write(plain(want)); err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +210,7 @@ func TestTAP(t *testing.T) {
 			if got := tap.Offload(); got&^o != 0 || o&Header == 0 && got != 0 {
 				t.Errorf("offloads %#x of %#x", got, o)
 			}
-			super := testPacket(40, 1446, 0)
+			super := packettest.TCP(40, 1446)
 			frames := packettest.Frames(t, []packet.Packet{super}...)
 			counts, err := tap.Write(plain(frames))
 			if err != nil || counts != (Counts{Frames: 40, Bytes: 40 * 1500}) {
@@ -279,7 +229,7 @@ func TestTAP(t *testing.T) {
 			wantFrames(t, got, append(slices.Clone(frames), testFrame(60)))
 
 			// What the kernel sends.
-			if _, err := host.Write([]packet.Packet{testPacket(40, 1446, 0)}); err != nil {
+			if _, err := host.Write([]packet.Packet{packettest.TCP(40, 1446)}); err != nil {
 				t.Fatal(err)
 			}
 			got, n = collect(t, tap, 40)
@@ -297,7 +247,7 @@ func TestTAPRefused(t *testing.T) {
 	s := newSpace(t)
 	tap, index := s.tap(All)
 	host := s.socket(index, All)
-	frames := packettest.Frames(t, testPacket(3, 1000, 0))
+	frames := packettest.Frames(t, packettest.TCP(3, 1000))
 	tap.unjoin() // as an EINVAL does
 	if got := tap.GRORejected.Load(); got != 1 {
 		t.Errorf("%d refused", got)
@@ -330,12 +280,11 @@ func TestDown(t *testing.T) {
 		t.Errorf("socket: %+v, %v", counts, err)
 	}
 	s.check(s.nl.LinkSetUp(ia))
-	for deadline := time.Now().Add(testenv.Timeout); counts.Frames == 0; time.Sleep(time.Millisecond) {
-		// The carrier comes a moment later.
-		if counts, err = a.Write([]packet.Packet{{Data: testFrame(60)}}); err != nil || time.Now().After(deadline) {
-			t.Fatalf("%+v, %v", counts, err)
-		}
-	}
+	testenv.Eventually(t, "a carrier", func() bool {
+		counts, err = a.Write([]packet.Packet{{Data: testFrame(60)}})
+		s.check(err)
+		return counts.Frames > 0
+	})
 	got, _ := collect(t, b, 1)
 	wantFrames(t, got[:1], [][]byte{testFrame(60)})
 }
@@ -376,13 +325,13 @@ func TestAllocs(t *testing.T) {
 	ia, ib := s.cable()
 	tap, index := s.tap(All)
 	for name, pair := range map[string][2]*Device{"tap": {tap, s.socket(index, All)}, "socket": {s.socket(ia, All), s.socket(ib, All)}} {
-		frames := plain(packettest.Frames(t, testPacket(40, 1446, 0)))
+		frames := plain(packettest.Frames(t, packettest.TCP(40, 1446)))
 		packets := make([]packet.Packet, len(frames)+1)
 		var heads [][]byte
 		for _, f := range frames {
 			heads = append(heads, bytes.Clone(f.Data[:54]))
 		}
-		super := testPacket(40, 1446, 0)
+		super := packettest.TCP(40, 1446)
 		var b packet.Buffer
 		n := testing.AllocsPerRun(100, func() {
 			for i := range frames {
@@ -395,9 +344,7 @@ func TestAllocs(t *testing.T) {
 			}
 			for n := 0; n < 2; {
 				got, err := pair[1].Read(&b)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, err)
 				n += len(got)
 			}
 		})

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -41,11 +40,7 @@ func TestQuiet(t *testing.T) {
 		_, err := d.Read(&b)
 		ended <- err
 	}()
-	for end := time.Now().Add(testenv.Timeout); !d.Quiet(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("not quiet when all is read")
-		}
-	}
+	testenv.Eventually(t, "it to be quiet when all is read", d.Quiet)
 	d.Close()
 	if err := <-ended; !errors.Is(err, os.ErrClosed) {
 		t.Error(err)

@@ -16,18 +16,17 @@ const (
 	packetIgnoreOutgoing = 23
 )
 
-// socketBuffer is what is asked for as the buffers of a packet socket: what the
-// interface sends while nobody reads. The kernel drops the rest.
+// socketBuffer is the requested size of a packet socket's buffers. It bounds what the
+// interface sends ahead of the reader; the kernel drops the rest.
 const socketBuffer = 4 << 20
 
-// htons is the byte order of a protocol in a packet socket's address.
+// htons returns a protocol as the address of a packet socket has it.
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
-// NewSocket takes over a packet socket, of AF_PACKET and SOCK_RAW with protocol
-// 0, and puts it on the interface with the index, in the socket's namespace. The
-// interface is the other end of a veth pair: what the one sends, the socket gets
-// before it is cut into frames. Only UDP and TCP checksums are left out of o on
-// the way there; the way back is as of a TAP. An error closes the descriptor.
+// NewSocket takes over a packet socket, of AF_PACKET and SOCK_RAW with protocol 0, and binds
+// it to the interface with the index, in the socket's namespace. If the interface is an end
+// of a veth pair, the socket gets what the other end sends before it is cut into frames. An
+// error closes the descriptor.
 func NewSocket(fd, index int, o Offload) (_ *Device, err error) {
 	return newSocket(fd, index, o, socketBuffer, 1)
 }
@@ -47,14 +46,14 @@ func newSocket(fd, index int, o Offload, buffer, ignoreOutgoing int) (_ *Device,
 	}
 	set(unix.SOL_PACKET, packetIgnoreOutgoing, ignoreOutgoing, "PACKET_IGNORE_OUTGOING")
 	set(unix.SOL_PACKET, unix.PACKET_AUXDATA, 1, "PACKET_AUXDATA")
-	// Not PACKET_QDISC_BYPASS, which drops packets that the interface wants cut.
+	// Without PACKET_QDISC_BYPASS, which drops packets that the interface wants cut.
 	for _, option := range [][2]int{{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[0], buffer) != nil {
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[1], buffer)
 		}
 	}
 	if err == nil {
-		// With a protocol earlier, it would get the packets of all interfaces.
+		// With a protocol before this, it would get the packets of all interfaces.
 		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: index}))
 	}
 	if err == nil {
@@ -83,12 +82,12 @@ func (d *Device) receiveMsgs(fd int, b *packet.Buffer) (bool, error) {
 			if removed(fd) {
 				return true, ErrRemoved
 			}
-			// It may come up again, and nobody will say if it goes away now.
+			// It may come up again, and the kernel does not report its removal now.
 			d.down.Store(true)
 			d.lookAgain()
 			continue
 		case err == unix.EINVAL:
-			d.Bad.Add(1) // a packet of a kind that no header describes, as of a tunnel
+			d.Bad.Add(1) // a packet that no virtio header describes, as of a tunnel
 			continue
 		case err != nil:
 			return true, os.NewSyscallError("recvmmsg", err)
@@ -107,13 +106,13 @@ func (d *Device) receiveMsgs(fd int, b *packet.Buffer) (bool, error) {
 	}
 }
 
-// downLook is how often an interface that is down is looked at.
+// downLook is the interval of looking at an interface that is down.
 const downLook = time.Second
 
 func (d *Device) lookAgain() { d.f.SetReadDeadline(time.Now().Add(downLook)) }
 
-// stillThere reports whether to go on waiting after the error of waiting: the
-// interface was down, but is not removed.
+// stillThere reports whether to go on waiting after an error of waiting, as the interface is
+// down but not removed.
 func (d *Device) stillThere(err error) (there bool) {
 	if !d.down.Load() || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
@@ -130,7 +129,7 @@ func (d *Device) stillThere(err error) (there bool) {
 	return there
 }
 
-// removed reports whether the interface of a socket is no more.
+// removed reports whether the interface of a socket is gone.
 func removed(fd int) bool { return index(fd) <= 0 }
 
 func index(fd int) int {
@@ -153,7 +152,7 @@ func isUp(fd int) bool {
 	return req.Uint16()&unix.IFF_UP != 0
 }
 
-// add adds what a socket has received.
+// add adds what a socket has received to b.
 func (d *Device) add(b *packet.Buffer, g packet.Datagram) {
 	packet, room := g.Data, 0
 	var h virtio.Header
@@ -174,8 +173,8 @@ func (d *Device) add(b *packet.Buffer, g packet.Datagram) {
 	b.AddRoom(h, packet, room)
 }
 
-// insertTag puts a VLAN tag back that the kernel has taken out. The addresses
-// move to where the virtio header was.
+// insertTag puts back a VLAN tag that the kernel has taken out. The addresses move into the
+// place of the virtio header.
 func (d *Device) insertTag(g packet.Datagram, packet []byte, h *virtio.Header) []byte {
 	if !d.header {
 		grown := make([]byte, len(packet)+vlanTag)
@@ -196,7 +195,7 @@ func (d *Device) insertTag(g packet.Datagram, packet []byte, h *virtio.Header) [
 	return packet
 }
 
-// send hands packets to the interface of a socket.
+// send sends packets through a socket.
 func (w *writer) send() {
 	w.out = packet.NewSender()
 	w.out.Brief = true // no other process has the socket
@@ -206,8 +205,7 @@ func (w *writer) send() {
 	w.out = nil
 }
 
-// add adds a packet in parts, which stands for so many frames and bytes, to what
-// sendOut sends.
+// add adds a packet in parts, which stands for frames and bytes, for sendOut to send.
 func (w *writer) add(parts [][]byte, frames, bytes int) {
 	if !w.out.AddParts(parts, frames) {
 		w.sendOut()

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxParts is how many pieces one packet has: the header, and the frames of
-// which it was made. It is less than IOV_MAX.
+// maxParts is the largest number of pieces of one packet: the header, and the frames that it
+// was made of. It is less than IOV_MAX.
 const maxParts = 1 + 128
 
-// A writer is what writing needs in addition to the packets.
+// A writer is the memory for writing packets.
 type writer struct {
 	join   virtio.Coalescer
 	cut    virtio.Segmenter
@@ -71,7 +71,7 @@ func (w *writer) all(fd int) {
 // flush writes the frames that were joined.
 func (w *writer) flush(fd int) {
 	if w.out != nil {
-		defer w.sendOut() // what was joined is in memory that the next batch takes
+		defer w.sendOut() // the next batch overwrites what was joined
 	}
 	for _, p := range w.join.Flush() {
 		if w.out != nil {
@@ -96,7 +96,7 @@ func (w *writer) packet(fd int, p *packet.Packet) {
 	if w.out != nil {
 		w.pieces = [...][]byte{w.header[:], p.Data, nil}
 		w.add(w.pieces[:2], frames, bytes)
-		w.sendOut() // the header is needed for the next
+		w.sendOut() // the next packet overwrites the header
 		return
 	}
 	w.part(0, w.header[:])
@@ -104,8 +104,7 @@ func (w *writer) packet(fd int, p *packet.Packet) {
 	w.count(uint64(frames), uint64(bytes), w.writev(fd, 2))
 }
 
-// separate writes the frames of a packet, to an interface without virtio header or
-// with one that says that nothing is left to do.
+// separate writes the frames of a packet, without a virtio header or with an empty one.
 func (w *writer) separate(fd int, p *packet.Packet) {
 	segments, err := w.cut.Split(p.Offload, p.Data, 0)
 	if err != nil {
@@ -129,7 +128,7 @@ func (w *writer) separate(fd int, p *packet.Packet) {
 		w.count(1, uint64(len(s.Head)+len(s.Data)), w.writev(fd, len(pieces)))
 	}
 	if w.out != nil {
-		w.sendOut() // the headers are where those of the next packet go
+		w.sendOut() // the next packet overwrites the headers
 	}
 }
 
@@ -143,7 +142,7 @@ func (w *writer) count(frames, bytes uint64, err error) {
 		w.err = ErrRemoved
 		return
 	}
-	w.counts.Dropped += frames // EIO: it is down; EINVAL: it is no frame
+	w.counts.Dropped += frames // EIO: it is down; EINVAL: it is not a frame
 }
 
 func (w *writer) part(i int, b []byte) {

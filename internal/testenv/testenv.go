@@ -35,6 +35,14 @@ func Need(t testing.TB, program, pkg string) string {
 	return ""
 }
 
+// Check ends the test if there is an error.
+func Check(t testing.TB, err error) {
+	if err != nil { // this first: Helper is slow for benchmarks
+		t.Helper()
+		t.Fatal(err)
+	}
+}
+
 // Long skips the test where the tests are to be quick (go test -short), for it takes
 // seconds.
 func Long(t testing.TB) {

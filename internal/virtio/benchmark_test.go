@@ -1,6 +1,10 @@
 package virtio
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
 
 func BenchmarkHeader(b *testing.B) {
 	h := Header{Flags: FlagNeedsCsum, GSOType: GSOTCPv4, HdrLen: 66, GSOSize: 1448, CsumStart: 34, CsumOffset: 16}
@@ -8,8 +12,6 @@ func BenchmarkHeader(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		h.Encode(buf)
-		if err := h.Decode(buf); err != nil {
-			b.Fatal(err)
-		}
+		testenv.Check(b, h.Decode(buf))
 	}
 }

@@ -8,27 +8,29 @@ import (
 )
 
 const (
-	// maxJoined is the largest packet made by joining, in bytes. The lengths in
-	// IP headers go as far, and so does the kernel's own receive offload.
+	// maxJoined is the largest packet made by joining, in bytes: the limit of lengths in
+	// IP headers, and of the kernel's own receive offload.
 	maxJoined = 65535
-	// maxJoinTCP is how many frames are joined at most. With the smallest MSS
-	// in use, 536, as many fill a packet.
+	// maxJoinTCP is how many frames are joined at most: about as many as fill a packet
+	// with the smallest MSS in use, 536.
 	maxJoinTCP = 128
-	// maxJoinUDP is UDP_MAX_SEGMENTS of the first kernels with UDP_L4 on a TAP;
-	// a packet of more is refused.
+	// maxJoinUDP is UDP_MAX_SEGMENTS of the first kernels with UDP_L4 on a TAP, which
+	// reject packets of more.
 	maxJoinUDP = 64
-	// maxOpen is how many packets wait for more at the same time. A batch is rarely of
-	// more flows, and each frame is compared with all of them.
+	// maxOpen is how many packets wait for more frames at the same time. A batch rarely
+	// has more flows, and each frame is compared with all of them.
 	maxOpen = 8
 )
 
-// A Coalescer joins the frames of a batch that continue each other into
-// packets that cost the kernel as much as one frame: consecutive segments of a
-// TCP flow, and datagrams of a UDP flow of equal size. What is joined was
-// verified, all checksums included, and cutting it gives the same frames again,
-// but for the padding of short frames and for IPv4 ids that stay the same:
-// where fragments are forbidden they do not matter (RFC 6864). All else passes
-// untouched. The frames of a flow stay in order.
+// A Coalescer joins the frames of a batch that continue each other into packets that cost
+// the kernel as much as one frame: consecutive segments of a TCP flow, and datagrams of a UDP
+// flow of equal size.
+//
+//   - Only verified frames are joined, all checksums included.
+//   - Cutting a packet gives the same frames again, except for the padding of short frames,
+//     and for IPv4 ids that stay the same: where fragments are forbidden, ids do not matter
+//     (RFC 6864).
+//   - Everything else passes untouched, and the frames of a flow stay in order.
 //
 // The zero Coalescer is ready; it serves one goroutine.
 type Coalescer struct {
@@ -51,13 +53,13 @@ type Coalescer struct {
 	headers []byte
 }
 
-// A Packet is what one system call writes to a TAP.
+// A Packet is written to a TAP by one system call.
 type Packet struct {
 	// Parts are what writev takes: the encoded [Header], then the packet.
 	Parts [][]byte
 	// Frames is how many frames were joined; 1 is a frame as it came.
 	Frames int
-	// Bytes are those of the frames together, less the padding of short ones.
+	// Bytes is the size of all frames together, without the padding of short ones.
 	Bytes int
 }
 
@@ -91,7 +93,7 @@ func (c *Coalescer) Add(frame []byte) {
 	}
 	l, ok := parse(frame)
 	if !ok || !l.plain {
-		// It may belong to any flow, as fragments do, and must not be overtaken.
+		// It may belong to any flow, as fragments do, so no frame may overtake it.
 		c.nopen = 0
 		c.begin(frame, &l)
 		return
@@ -127,7 +129,7 @@ func (c *Coalescer) Flush() []Packet {
 		return c.packets
 	}
 	c.flushed = true
-	// What was handed out must not move while the rest is appended.
+	// The slices of earlier packets must not move while the rest is appended.
 	c.parts = slices.Grow(c.parts, len(c.frames)+len(c.groups))
 	c.headers = slices.Grow(c.headers, len(c.groups)*HeaderLen)
 	for i := range c.groups {
@@ -162,8 +164,8 @@ func (c *Coalescer) begin(frame []byte, l *layout) {
 	c.groups = append(c.groups, group{layout: *l, first: last, last: last, n: 1})
 }
 
-// openLast lets the packet that was begun last wait for more frames. Where too
-// many wait, the oldest goes: its flow may well have ended.
+// openLast lets the newest packet wait for more frames. If too many wait, the oldest stops
+// waiting: its flow has probably ended.
 func (c *Coalescer) openLast(key uint64) {
 	if c.nopen == maxOpen {
 		c.close(0)
@@ -244,9 +246,9 @@ func (c *Coalescer) join(g *group, frame []byte, l *layout) (done, ok bool) {
 	return done, true
 }
 
-// continues compares the headers of a frame with those of the packet's first
-// frame, which have the same layout. Everything must be equal except what
-// counts on; step is how IPv4 ids do that, by 1 or not at all.
+// continues compares the headers of a frame with those of the packet's first frame, which
+// have the same layout. Everything must be equal except sequence numbers and IPv4 ids; step is
+// by how much the ids grow, 0 or 1.
 func (g *group) continues(head, frame []byte) (step uint16, ok bool) {
 	if !bytes.Equal(head[:g.ip], frame[:g.ip]) {
 		return 0, false
@@ -312,10 +314,9 @@ func (g *group) finish(head []byte) Header {
 	return h
 }
 
-// joinable reports whether a frame may be part of a larger packet: it carries
-// data, and nothing but that. A frame with CWR is left alone: cut again, the
-// flag would be in the first segment only, but with AccECN (RFC 9768) it is a
-// part of a counter.
+// joinable reports whether a frame may be part of a larger packet: it carries only data. A
+// frame with CWR is left alone: cut again, the flag would be in the first segment only, but
+// with AccECN (RFC 9768) it is a part of a counter.
 func (l *layout) joinable(frame []byte) bool {
 	if l.end == l.data {
 		return false
@@ -340,8 +341,8 @@ func (l *layout) verify(frame []byte, pseudo uint32) bool {
 	return fold(pseudo+uint32(l.end-l.l4)+uint32(sum(frame[l.l4:l.end]))) == 0xffff
 }
 
-// key returns a number that is the same for all frames of a flow. That others
-// have it too is unlikely and only keeps frames apart.
+// key returns a number that is the same for all frames of a flow. A collision is unlikely,
+// and only keeps frames apart.
 func (l *layout) key(frame []byte) uint64 {
 	const k = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio
 	mix := func(key, v uint64) uint64 { return (bits.RotateLeft64(key, 23) ^ v) * k }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"slices"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // coalesce runs one batch and returns the packets; the frames stay as they are.
@@ -17,9 +19,7 @@ func coalesce(c *Coalescer, frames [][]byte) []Packet {
 // decode takes a Packet apart.
 func decode(t testing.TB, p Packet) (h Header, packet []byte) {
 	t.Helper()
-	if err := h.Decode(p.Parts[0]); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, h.Decode(p.Parts[0]))
 	return h, bytes.Join(p.Parts[1:], nil)
 }
 

@@ -1,16 +1,14 @@
 // Package virtio cuts the packets of a TAP interface into Ethernet frames, and
 // joins frames into such packets.
 //
-// The kernel's TCP is fast because a packet stands for up to 64 KiB of one flow:
-// it goes through the stack once, and a network card cuts it into frames. A TAP
-// with IFF_VNET_HDR and offloads shows these packets, each with a [Header] that
-// says what remains to be done. The network beyond the TAP knows only frames:
-// [Segmenter] and [AppendFrames] do what the card does on sending (GSO),
-// [Coalescer] what it does on receiving (GRO).
+// The kernel's TCP is fast because a packet stands for up to 64 KiB of one flow: it goes
+// through the stack once, and a network card cuts it into frames. A TAP with IFF_VNET_HDR
+// and offloads shows these packets, each with a [Header] that says what is left to do. The
+// network beyond the TAP knows only frames: [Segmenter] and [AppendFrames] do what the card
+// does on sending (GSO), [Coalescer] what it does on receiving (GRO).
 //
-// Nothing here allocates once its scratch memory has grown to the size of a
-// batch, and nothing trusts its input: every length is checked against the
-// frame that it is in.
+// Nothing here allocates once its scratch memory has grown to the size of a batch, and
+// nothing trusts its input: every length is checked against the frame.
 package virtio
 
 import (
@@ -18,20 +16,17 @@ import (
 	"errors"
 )
 
-// HeaderLen is the length of a [Header] before each packet of a TAP that has
-// IFF_VNET_HDR, unless TUNSETVNETHDRSZ says otherwise.
+// HeaderLen is the length of an encoded [Header].
 const HeaderLen = 10
 
-// MaxPacket is the largest packet of a TAP: an IPv4 packet or the payload of an
-// IPv6 packet of 65535 bytes, and link headers with two VLAN tags. What does not
-// fit into the buffer of a read, which begins with the header, is lost.
+// MaxPacket is the largest packet of a TAP: an IPv4 packet or the payload of an IPv6 packet
+// of 65535 bytes, and link headers with two VLAN tags.
 const MaxPacket = 65535 + ipv6Len + etherLen + 2*4
 
 // Bits of Header.Flags, of linux/virtio_net.h.
 const (
-	// FlagNeedsCsum: the checksum is to be made over what begins at CsumStart
-	// and stored CsumOffset bytes after that; the sum of the pseudo header is
-	// there already.
+	// FlagNeedsCsum: the checksum of everything from CsumStart on is missing. It belongs
+	// CsumOffset bytes after CsumStart, where the sum of the pseudo header is already.
 	FlagNeedsCsum = 1
 	// FlagDataValid: the checksums of the packet are known to be right.
 	FlagDataValid = 2
@@ -47,8 +42,8 @@ const (
 	GSOECN   = 0x80 // bit: the flag CWR is set, and is for the first segment only
 )
 
-// A Header is the struct virtio_net_hdr of linux/virtio_net.h. The zero Header
-// describes an ordinary frame.
+// A Header is the struct virtio_net_hdr of linux/virtio_net.h. The zero Header describes a
+// complete frame.
 type Header struct {
 	Flags      uint8
 	GSOType    uint8
@@ -76,8 +71,7 @@ func (h *Header) Decode(b []byte) error {
 	return nil
 }
 
-// Encode writes the header to the first HeaderLen bytes of b, which must be
-// there.
+// Encode writes the header to the first HeaderLen bytes of b.
 func (h Header) Encode(b []byte) {
 	b = b[:HeaderLen]
 	b[0], b[1] = h.Flags, h.GSOType

@@ -5,7 +5,6 @@ package virtio
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -69,15 +68,13 @@ func newSpace(t *testing.T, flags uint16, offloads int, host byte) *space {
 	}
 	// The kernel lets sockets use an IPv6 address before it takes packets for it.
 	local := fmt.Sprintf("%x 80 ", hostAddrs(host)[1].AsSlice())
-	for deadline := time.Now().Add(testenv.Timeout); !strings.Contains(s.proc("ipv6_route"), local); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the IPv6 address has no local route")
-		}
-	}
+	testenv.Eventually(t, "a local route of the IPv6 address", func() bool { return strings.Contains(s.proc("ipv6_route"), local) })
+	// Permanent entries: the tables of neighbours that the kernel fills itself are shared
+	// by all namespaces of a machine, and may be full.
 	for other := range byte(4) {
 		if other != host {
 			for _, addr := range hostAddrs(other) {
-				s.addNeighbor(addr, hostMAC(other))
+				s.check(nl.NeighborAdd(rtnl.Neighbor{IfIndex: s.index, Addr: addr, HardwareAddr: hostMAC(other)}))
 			}
 		}
 	}
@@ -88,41 +85,6 @@ func hostMAC(host byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 1
 
 func hostAddrs(host byte) []netip.Addr {
 	return []netip.Addr{netip.AddrFrom4([4]byte{10, 9, 0, host}), netip.AddrFrom16([16]byte{0: 0xfd, 1: 9, 15: host})}
-}
-
-// addNeighbor makes a permanent entry. The tables of neighbours that the kernel
-// fills itself are shared by all namespaces of a machine, and may be full.
-func (s *space) addNeighbor(addr netip.Addr, mac net.HardwareAddr) {
-	s.t.Helper()
-	f, err := s.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
-	s.check(err)
-	defer f.Close()
-	family := byte(unix.AF_INET6)
-	if addr.Is4() {
-		family = unix.AF_INET
-	}
-	ne := binary.NativeEndian
-	msg := make([]byte, unix.NLMSG_HDRLEN, 128)
-	ne.PutUint16(msg[4:], unix.RTM_NEWNEIGH)
-	ne.PutUint16(msg[6:], unix.NLM_F_REQUEST|unix.NLM_F_ACK|unix.NLM_F_CREATE)
-	msg = append(msg, family, 0, 0, 0)
-	msg = ne.AppendUint32(msg, uint32(s.index))
-	msg = ne.AppendUint16(msg, unix.NUD_PERMANENT)
-	msg = append(msg, 0, 0)
-	for attr, value := range map[uint16][]byte{unix.NDA_DST: addr.AsSlice(), unix.NDA_LLADDR: mac} {
-		msg = ne.AppendUint16(msg, uint16(4+len(value)))
-		msg = ne.AppendUint16(msg, attr)
-		msg = append(msg, value...)
-		msg = append(msg, make([]byte, -len(value)&3)...)
-	}
-	ne.PutUint32(msg, uint32(len(msg)))
-	_, err = f.Write(msg)
-	s.check(err)
-	n, err := f.Read(msg[:cap(msg)])
-	s.check(err)
-	if n < 20 || ne.Uint32(msg[16:]) != 0 {
-		s.t.Fatalf("adding neighbor %v: %v", addr, unix.Errno(-int32(ne.Uint32(msg[16:]))))
-	}
 }
 
 func (s *space) check(err error) {
@@ -158,9 +120,7 @@ func readFrame(t *testing.T, f *os.File, head int) []byte {
 	f.SetReadDeadline(time.Now().Add(testenv.Timeout))
 	for {
 		n, err := f.Read(buf)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		if b := buf[:n]; len(b) > head+12 && bytes.Equal(b[head+6:head+11], []byte{2, 0, 0, 0, 0}) {
 			return b
 		}
@@ -539,9 +499,7 @@ func TestKernelUDP(t *testing.T) {
 			buf := make([]byte, 2000)
 			for rest := data; len(rest) > 0; {
 				n, err := conn.Read(buf)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, err)
 				if want := min(1000, len(rest)); !bytes.Equal(buf[:n], rest[:want]) {
 					t.Fatalf("got a datagram of %d bytes, want %d", n, want)
 				}

@@ -25,8 +25,8 @@ const (
 	flagCWR = 0x80
 )
 
-// A layout says where the parts of a frame are that carries TCP or UDP over
-// IPv4 or IPv6. Its offsets are in order and within the frame.
+// A layout says where the parts of a frame with TCP or UDP over IPv4 or IPv6 are. Its offsets
+// are in order and within the frame.
 type layout struct {
 	ip   int // the IP header
 	l4   int // the TCP or UDP header
@@ -38,16 +38,14 @@ type layout struct {
 	plain bool // the IP header has no options, and no extension header follows
 }
 
-// maxTags is how many VLAN tags a packet has that is to be cut, as the kernel has
-// it (VLAN_MAX_DEPTH).
+// maxTags is how many VLAN tags a packet may have to be cut, the kernel's VLAN_MAX_DEPTH.
 const maxTags = 8
 
-// parse finds the layout of a frame with up to two VLAN tags. It reports false
-// for other protocols, fragments, and everything whose lengths contradict each
-// other.
+// parse finds the layout of a frame with up to two VLAN tags. It reports false for other
+// protocols, fragments, and lengths that contradict each other.
 func parse(frame []byte) (l layout, ok bool) { return parseTags(frame, 2) }
 
-// parseTags is parse for up to so many tags.
+// parseTags is parse for up to the given number of tags.
 func parseTags(frame []byte, tags int) (l layout, ok bool) {
 	l.ip = etherLen
 	for range tags + 1 {
@@ -142,8 +140,8 @@ func (l *layout) check() int {
 	return l.l4 + udpCheck
 }
 
-// pseudo returns the sum of the pseudo header but for its length. It is right
-// for plain packets: a routing header or source route hides the destination.
+// pseudo returns the sum of the pseudo header without its length. It is right for plain
+// packets only: a routing header or source route hides the destination.
 func (l *layout) pseudo(frame []byte) uint32 {
 	addrs := frame[l.ip+12 : l.ip+ipv4Len]
 	if l.v6 {

@@ -2,12 +2,13 @@ package virtio
 
 import "encoding/binary"
 
-// Partial returns the header that a packet has lost: the kernel leaves checksums,
-// and cutting TCP, to network cards inside tunnels too, and a virtual one passes
-// the packets on as they are. Such a checksum is that of the pseudo header alone.
-// If it is by chance that of a complete packet too, making it again changes
-// nothing. The frames of a packet of TCP get mtu bytes at most behind the Ethernet
-// header. It is the zero Header for all other packets.
+// Partial returns the header that a packet has lost inside a tunnel. There too, the kernel
+// leaves checksums, and cutting TCP, to network cards, and a virtual card passes the packets
+// on unfinished. Their checksum is the sum of the pseudo header alone. If that is by chance
+// the right checksum of a complete packet, computing it again changes nothing.
+//
+// The frames of a TCP packet get at most mtu bytes after the Ethernet header. For all other
+// packets Partial returns the zero Header.
 func Partial(packet []byte, mtu int) (h Header) {
 	l, ok := parse(packet)
 	if !ok || !l.plain || binary.BigEndian.Uint16(packet[l.check():]) != fold(l.pseudo(packet)+uint32(l.end-l.l4)) {

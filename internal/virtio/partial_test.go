@@ -1,6 +1,10 @@
 package virtio
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
 
 func TestPartial(t *testing.T) {
 	for _, tt := range segmentTests {
@@ -25,9 +29,7 @@ func TestPartial(t *testing.T) {
 		// Those that are complete say nothing.
 		var s Segmenter
 		segments, err := s.Split(h, packet, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		for _, g := range segments {
 			frame := append(append([]byte(nil), g.Head...), g.Data...)
 			got := Partial(frame, 1500)

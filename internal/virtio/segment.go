@@ -7,19 +7,18 @@ import (
 )
 
 const (
-	// maxSegments is how many frames a packet may become, whatever they carry: the
-	// kernel makes no more of one of UDP (UDP_MAX_SEGMENTS), and a kernel that joins segments
-	// of a few bytes stays below.
+	// maxSegments is how many frames a packet may become, whatever they carry. The kernel
+	// makes no more of a UDP packet (UDP_MAX_SEGMENTS), and joins fewer small segments.
 	maxSegments = 128
-	// minSegment is what each of more must carry, which only a packet of TCP has: the
-	// least MSS that Linux agrees to (TCP_MIN_SND_MSS, 48) less timestamps. So no
-	// packet becomes many more frames than its bytes are as frames of their own; a
-	// size of 1 would make 2,000 of 2 KB, for each port of a switch.
+	// minSegment is the least payload of the segments of a TCP packet that becomes more
+	// frames: the smallest MSS that Linux agrees to (TCP_MIN_SND_MSS, 48) without
+	// timestamps. Otherwise a packet of 2 KB with a size of 1 would become 2,000 frames,
+	// for each port of a switch.
 	minSegment = 36
 )
 
-// What Split and AppendFrames find wrong with a packet. It is to be dropped
-// and counted: no frames can be made of it.
+// Errors of Split and AppendFrames. The packet cannot be cut into frames; callers drop and
+// count it.
 var (
 	errGSOType  = errors.New("virtio: unknown type of segmentation (was the offload asked for?)")
 	errGSOSize  = errors.New("virtio: segments are too small, or too many")
@@ -29,9 +28,9 @@ var (
 
 // A Segment is a frame in two pieces.
 type Segment struct {
-	// Head is the headroom, which is the caller's to fill, and the headers.
+	// Head is the headroom, for the caller to fill, and the headers.
 	Head []byte
-	// Data is the rest of the frame, and a part of the packet given to Split.
+	// Data is the rest of the frame, in the memory of the packet.
 	Data []byte
 }
 
@@ -42,12 +41,12 @@ type Segmenter struct {
 	segments []Segment
 }
 
-// Split returns the frames that a packet with the header h stands for, all
-// checksums complete. Before each there are headroom bytes, at least 0, with
-// any content: room for what encapsulates the frame. A packet that is one
-// ordinary frame is in Data as a whole; a missing checksum is stored in it. The
-// result is valid until the next call and while packet is unchanged. An error
-// says why nothing can be made of the packet.
+// Split returns the frames that a packet with the header h stands for, with complete
+// checksums.
+//
+//   - Before each frame there are headroom bytes with any content, for encapsulation.
+//   - A packet that is one frame becomes Data; a missing checksum is stored in it.
+//   - The result is valid until the next call, and while packet is unchanged.
 func (s *Segmenter) Split(h Header, packet []byte, headroom int) ([]Segment, error) {
 	if h.GSOType == GSONone {
 		if err := complete(h, packet); err != nil {
@@ -72,11 +71,9 @@ func (s *Segmenter) Split(h Header, packet []byte, headroom int) ([]Segment, err
 	return s.segments, nil
 }
 
-// AppendFrames is like [Segmenter.Split], but copies: it appends the frames to
-// dst, each after headroom bytes of any content. They begin at equal distances
-// of stride bytes; the last may be shorter. That is the form that UDP_SEGMENT
-// sends, and one write to a stream. It allocates if the capacity of dst does
-// not suffice.
+// AppendFrames is like [Segmenter.Split], but copies: it appends the frames to dst, each
+// after headroom bytes of any content. They begin at equal distances of stride bytes, as
+// UDP_SEGMENT wants it; the last may be shorter. It allocates if dst has too little room.
 func AppendFrames(dst []byte, h Header, packet []byte, headroom int) (frames []byte, stride int, err error) {
 	if h.GSOType == GSONone {
 		if err := complete(h, packet); err != nil {
@@ -104,7 +101,7 @@ func AppendFrames(dst []byte, h Header, packet []byte, headroom int) (frames []b
 	return dst, stride, nil
 }
 
-// complete makes the checksum of a packet that is not to be segmented.
+// complete stores the checksum of a packet that is one frame.
 func complete(h Header, packet []byte) error {
 	if h.Flags&FlagNeedsCsum == 0 {
 		return nil
@@ -115,13 +112,13 @@ func complete(h Header, packet []byte) error {
 	}
 	c := ^sum(packet[start:])
 	if c == 0 {
-		c = 0xffff // the same number; for UDP, 0 says that there is none
+		c = 0xffff // the same number; in UDP, 0 means no checksum
 	}
 	binary.BigEndian.PutUint16(packet[at:], c)
 	return nil
 }
 
-// A cut is a packet to be segmented and what its segments have in common.
+// A cut is a packet that is being cut, and what its segments have in common.
 type cut struct {
 	layout
 	packet   []byte
@@ -141,7 +138,7 @@ func (c *cut) init(h Header, packet []byte) error {
 	return nil
 }
 
-// shape says how a packet is cut, or why it cannot be.
+// shape finds out how a packet is cut, or why it cannot be.
 func (c *cut) shape(h Header, packet []byte) error {
 	l, ok := parseTags(packet, maxTags)
 	switch h.GSOType &^ GSOECN {
@@ -180,8 +177,7 @@ func (c *cut) shape(h Header, packet []byte) error {
 	return nil
 }
 
-// sums prepares the checksums of the segments: only what changes from one to
-// the next is left to be added.
+// sums prepares the checksums of the segments, except for the fields that differ.
 func (c *cut) sums(h Header) {
 	if !c.v6 {
 		b := c.packet[c.ip:c.l4]
@@ -238,7 +234,7 @@ func (c *cut) putHead(dst []byte, i int, data []byte) {
 		}
 		check := ^fold(s + uint32(length))
 		if check == 0 {
-			check = 0xffff // RFC 768: 0 says that there is none
+			check = 0xffff // RFC 768: 0 means no checksum
 		}
 		binary.BigEndian.PutUint16(l4[udpCheck:], check)
 		return
@@ -255,8 +251,8 @@ func (c *cut) putHead(dst []byte, i int, data []byte) {
 	binary.BigEndian.PutUint16(l4[tcpCheck:], ^fold(s))
 }
 
-// Count returns how many frames Split makes of a packet, and their bytes. For a
-// packet that Split refuses it returns those of the packet itself.
+// Count returns how many frames Split makes of a packet, and their bytes. A packet that
+// Split rejects counts as one frame.
 func Count(h Header, packet []byte) (frames, bytes int) {
 	var c cut
 	if h.GSOType == GSONone || c.shape(h, packet) != nil {

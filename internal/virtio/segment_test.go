@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // segmentTests are packets that become frames of a network, in this package
@@ -75,9 +77,7 @@ func TestSplit(t *testing.T) {
 				before := bytes.Clone(packet)
 				for _, headroom := range []int{0, 8} {
 					segments, err := s.Split(h, packet, headroom)
-					if err != nil {
-						t.Fatal(err)
-					}
+					testenv.Check(t, err)
 					for i, seg := range segments {
 						copy(seg.Head[:headroom], "\xff\xff\xff\xff\xff\xff\xff\xff")
 						if cap(seg.Head) != len(seg.Head) {
@@ -88,9 +88,7 @@ func TestSplit(t *testing.T) {
 					equalFrames(t, frames, want)
 
 					all, stride, err := AppendFrames([]byte("before"), h, packet, headroom)
-					if err != nil {
-						t.Fatal(err)
-					}
+					testenv.Check(t, err)
 					if string(all[:6]) != "before" {
 						t.Errorf("AppendFrames changed what was there to %x", all[:6])
 					}
@@ -225,9 +223,7 @@ func TestSplitTags(t *testing.T) {
 		_, tagged := tcp4().with(func(f *flow) { f.tags = tags }).packet(4000, 1000)
 		var s, plain Segmenter
 		want, err := plain.Split(h, packet, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		h.CsumStart += uint16(len(tags))
 		h.HdrLen += uint16(len(tags))
 		got, err := s.Split(h, tagged, 0)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -18,9 +19,7 @@ func Frames(t testing.TB, packets ...packet.Packet) (frames [][]byte) {
 	for _, p := range packets {
 		var s virtio.Segmenter
 		segments, err := s.Split(p.Offload, bytes.Clone(p.Data), 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		for _, g := range segments {
 			frames = append(frames, append(bytes.Clone(g.Head), g.Data...))
 		}
@@ -48,4 +47,13 @@ func Tag(frame []byte, etherType uint16, number, priority int) []byte {
 	tag := binary.BigEndian.AppendUint16(nil, etherType)
 	tag = binary.BigEndian.AppendUint16(tag, uint16(priority<<13|number))
 	return slices.Insert(bytes.Clone(frame), ether.AddrsLen, tag...)
+}
+
+// TagPacket returns a copy of a packet with a VLAN tag.
+func TagPacket(p packet.Packet, etherType uint16, number, priority int) packet.Packet {
+	const length = 4
+	p.Data = Tag(p.Data, etherType, number, priority)
+	p.Offload.CsumStart += length
+	p.Offload.HdrLen += length
+	return p
 }
