@@ -78,7 +78,7 @@ func (s service) String() string {
 
 // parse reads the options of a locator.
 func parse(l vdeplug.Locator) (*config, error) {
-	t, err := l.Slashed()
+	t, err := l.ParseSlashed()
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -117,35 +116,23 @@ func (l *link) Recv(frame []byte) (int, error) {
 	return l.reader.Recv(l, &l.counters, &l.closing, frame)
 }
 
-var cutters = sync.Pool{New: func() any { return new(virtio.Segmenter) }}
-
 // SendPackets implements [packet.Transport].
 func (l *link) SendPackets(packets []packet.Packet, _ bool) error {
 	if l.closing.Load() {
 		return net.ErrClosed
 	}
-	cut := cutters.Get().(*virtio.Segmenter)
-	defer cutters.Put(cut)
-	for i := range packets {
-		h, data := packets[i].Offload, packets[i].Data
-		switch h.GSOType &^ virtio.GSOECN {
+	for _, p := range packets {
+		switch p.Offload.GSOType &^ virtio.GSOECN {
 		case virtio.GSONone:
-			if len(data) > vdeplug.MaxFrame {
+			if len(p.Data) > vdeplug.MaxFrame {
 				l.counters.DroppedSend.Add(1)
 				continue
 			}
 		case virtio.GSOTCPv4, virtio.GSOTCPv6:
 			// The stack takes a segment of any size, with its checksum.
-			h.GSOType, h.GSOSize = virtio.GSONone, 0
+			p.Offload.GSOType, p.Offload.GSOSize = virtio.GSONone, 0
 		}
-		segments, err := cut.Split(h, data, 0)
-		if err != nil {
-			l.counters.DroppedSend.Add(1)
-			continue
-		}
-		for _, s := range segments {
-			l.inject(s.Head, s.Data)
-		}
+		l.counters.EachFrame([]packet.Packet{p}, l.inject)
 	}
 	return nil
 }
@@ -157,28 +144,29 @@ func (l *link) Send(frame []byte) error {
 	case len(frame) > vdeplug.MaxFrame:
 		l.counters.DroppedSend.Add(1)
 	default:
-		l.inject(nil, frame)
+		return l.inject(nil, frame)
 	}
 	return nil
 }
 
-// inject hands a frame, in two pieces, to the stack. What a network card would not
+// inject passes a frame, in two pieces, to the stack, and returns no error. What a network card would not
 // receive, and what is nobody's business here, does not get there.
-func (l *link) inject(head, data []byte) {
+func (l *link) inject(head, data []byte) error {
 	if len(head)+len(data) < header.EthernetMinimumSize {
 		l.counters.DroppedSend.Add(1)
-		return
+		return nil
 	}
 	v := buffer.NewView(len(head) + len(data))
 	v.Write(head)
 	v.Write(data)
 	if !l.filter(v.AsSlice()) {
 		v.Release()
-		return
+		return nil
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
 	defer pkt.DecRef()
 	l.InjectInbound(0, pkt) // the protocol is in the frame
+	return nil
 }
 
 // Drops returns the counts of what was not carried so far.

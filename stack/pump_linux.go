@@ -159,25 +159,17 @@ func (p *pump) receive() {
 // A wire is a plug as the pump sends to it.
 type wire struct {
 	packet.Transport
-	dropped func() uint64 // how many frames were not sent so far
-	seen    uint64        // of dropped; only the sender uses it
+	seen uint64 // of dropped; only the sender uses it
 }
 
 func newWire(plug vdeplug.Conn) *wire {
-	if t, ok := plug.(packet.Transport); ok {
-		return &wire{Transport: t, dropped: func() uint64 {
-			_, n := packet.Dropped(t)
-			return n
-		}}
-	}
-	f := packet.NewFrames(plug, vdeplug.MaxFrame)
-	return &wire{Transport: f, dropped: func() uint64 {
-		n := f.DroppedSend.Load()
-		if d, ok := plug.(vdeplug.Dropper); ok {
-			n += d.Drops().Send
-		}
-		return n
-	}}
+	return &wire{Transport: packet.Of[vdeplug.Drops](plug, vdeplug.MaxFrame)}
+}
+
+// dropped returns how many frames were not sent so far.
+func (w *wire) dropped() uint64 {
+	_, sent := packet.Dropped(w.Transport)
+	return sent
 }
 
 // send sends packets that are so many frames and bytes, and returns how many of

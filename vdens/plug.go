@@ -135,7 +135,7 @@ const turns = 16
 // carry carries packets from one plug to another until one has ended, and returns
 // which.
 func carry(from, to vdeplug.Conn) (vdeplug.Conn, error) {
-	source, sink := transportOf(from), transportOf(to)
+	source, sink := packet.Of[vdeplug.Drops](from, vdeplug.MaxFrame), packet.Of[vdeplug.Drops](to, vdeplug.MaxFrame)
 	var b packet.Buffer
 	defer b.Release()
 	for n := 1; ; n++ {
@@ -150,11 +150,4 @@ func carry(from, to vdeplug.Conn) (vdeplug.Conn, error) {
 			runtime.Gosched()
 		}
 	}
-}
-
-func transportOf(c vdeplug.Conn) packet.Transport {
-	if t, ok := c.(packet.Transport); ok {
-		return t
-	}
-	return packet.NewFrames(c, vdeplug.MaxFrame)
 }

@@ -25,26 +25,7 @@ func init() {
 	})
 }
 
-// openAGNO encrypts the frames of a network with a key that its stations share:
-//
-//	agno://[keyfile][[ethtype=TYPE]]{network}
-//
-// The path of the key file begins with "/" or "~"; by default it is ~/.vde_agno_key.
-// The hexadecimal digits in the file are the key: at least two, and at most 32. Missing
-// digits are 0, and all other bytes are ignored.
-//
-//   - ethtype is the type of frames in the network: a6de by default; ipv4 or ipv6;
-//     copy, the type of the frame inside; rand, another for each frame; or a number
-//     from 0x600 to 0xfffe. Stations may use different types.
-//
-// Addresses are sent in clear, the rest with AES-128. Nothing protects the payload
-// from being changed. Recorded frames can be replayed for three seconds, which is also
-// how much clocks may differ. It keeps networks apart and curious readers out, but is
-// not a VPN.
-//
-// Frames become 16 to 31 bytes longer: with an MTU of 1469 at the plug, all fit into
-// Ethernet. The C program reads an upper-case A in a key file as another digit; write
-// the key in lower case.
+// openAGNO encrypts the frames of a network with a key that its stations share.
 func openAGNO(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	cfg, vnl, err := parseAGNO(l)
 	if err != nil {
@@ -75,7 +56,7 @@ type agnoConfig struct {
 }
 
 func parseAGNO(l Locator) (cfg agnoConfig, inner string, err error) {
-	t, err := l.Bracketed()
+	t, err := l.ParseBracketed()
 	if err != nil {
 		return cfg, "", err
 	}

@@ -38,60 +38,36 @@ func TestParseAGNO(t *testing.T) {
 		{in: "agno:///k[key=1]", err: `unknown (have ethtype)`},
 	} {
 		t.Run(tt.in, func(t *testing.T) {
-			l, err := Parse(tt.in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, inner, err := parseAGNO(l)
-			if tt.err != "" {
-				wantError(t, err, tt.err)
-			} else if err != nil || got != tt.want || inner != tt.inner {
-				t.Errorf("got %+v, %q, %v, want %+v, %q", got, inner, err, tt.want, tt.inner)
-			}
+			testParse(t, tt.in, parseNested(parseAGNO), nested[agnoConfig]{tt.want, tt.inner}, tt.err)
 		})
 	}
 	t.Setenv("HOME", "")
-	_, err := Open("agno://{null://}", nil)
-	wantError(t, err, `key file "~/.vde_agno_key": HOME is not set`)
-	_, err = Open("agno:///nowhere/key{null://}", nil)
-	wantError(t, err, "key file: open /nowhere/key:")
-	_, err = Open("agno:///{null://}", nil)
-	wantError(t, err, "key file /: it is no file")
+	wantOpenError(t, "agno://{null://}", `key file "~/.vde_agno_key": HOME is not set`)
+	wantOpenError(t, "agno:///nowhere/key{null://}", "key file: open /nowhere/key:")
+	wantOpenError(t, "agno:///{null://}", "key file /: it is no file")
 }
 
 // agnoVNL returns a locator on a network with a key file of its own.
 func agnoVNL(t *testing.T, inner string) string {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(key, []byte("00112233445566778899aabbccddeeff\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(key, []byte("00112233445566778899aabbccddeeff\n"), 0o600))
 	return "agno://" + key + "{" + inner + "}"
 }
 
-func TestAGNOConn(t *testing.T) {
-	vnl := agnoVNL(t, "mem://agno")
-	testConn(t, func(t *testing.T) Conn { return openPlugTest(t, vnl) })
-}
-
-// TestAGNOOthers is on a network with others, who read nothing, and whose frames
-// are not read.
+// TestAGNOOthers has a station without the key on the network. It cannot read what the
+// others send, and its own frames are ignored.
 func TestAGNOOthers(t *testing.T) {
 	testenv.NoLeaks(t)
 	vnl := agnoVNL(t, "vlan://7{mem://agno}")
 	a, b, other := openInbox(t, vnl), openInbox(t, strings.Replace(vnl, "{", "[ethtype=rand]{", 1)), openInbox(t, "vlan://7{mem://agno}")
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100)
-	plugtest.Send(t, a, frame)
-	b.Want(t, frame)
+	plugtest.Deliver(t, a, b, frame)
 	if got := other.Next(t); bytes.Contains(got, frame[ether.HeaderLen:ether.HeaderLen+8]) {
 		t.Errorf("sent in clear: %x", got)
 	}
 	plugtest.Send(t, other, frame)
 	plugtest.Send(t, b, frame)
-	if got := a.Next(t); !bytes.Equal(got, frame) {
-		t.Errorf("got %x", got)
-	}
-	if got := a.Conn.(Dropper).Drops(); got != (Drops{}) {
-		t.Errorf("got %+v, want none", got)
-	}
+	a.WantNext(t, frame)
+	wantDrops(t, a.Conn, Drops{})
 }

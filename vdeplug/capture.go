@@ -9,18 +9,19 @@ import (
 )
 
 // Capture returns a plug that records all frames of c in the format pcapng, as an
-// interface of this name. Those that were sent are outbound; they are recorded as
-// they were handed over, whether the network takes them or not. Plugs, and
-// interfaces of stacks, that have the same writer, if it can be compared, are
-// interfaces of one section.
+// interface of this name.
 //
-// A frame never waits for w. What w does not take in time, while 16 MiB wait, is not
-// recorded, but counted in the file. An error of w, as which a panic
-// counts, ends the recording, and nothing else.
+//   - Frames that the plug sends are outbound. They are recorded as they were sent, whether
+//     the network takes them or not.
+//   - Plugs and interfaces of stacks that record to the same writer are interfaces of one
+//     section, if writers can be compared.
+//   - A frame never waits for w. When more than 16 MiB wait for w, frames are not recorded,
+//     but counted in the file.
+//   - An error or a panic of w ends the recording, and nothing else.
 //
-// The new plug takes c over. Its Close closes c, and waits until w has taken what
-// was recorded, unless others record to w, or w takes nothing for five seconds. It
-// returns the error of w, which stays open.
+// The new plug takes over c. Its Close closes c, and waits until w has taken what was
+// recorded, unless others record to w, or w takes nothing for five seconds. It returns
+// the error of w, which stays open.
 func Capture(c Conn, w io.Writer, name string) Conn {
 	return newPlug("", &captureConn{packet.Layer{Inner: transportOf(c)}, capture.Open(w, name, "", nil)})
 }

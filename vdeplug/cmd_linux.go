@@ -20,10 +20,7 @@ func init() {
 	})
 }
 
-// openCmd runs a command with a stream on its standard input and output. Its
-// standard error is that of the process. The command is in a session of its
-// own: it cannot ask for a password at the terminal, which would stop it for
-// ever, and what it has started ends with it.
+// openCmd runs a command with a stream on its standard input and output.
 func openCmd(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	commands, err := argv.Split(l.Body(), nil)
 	switch {

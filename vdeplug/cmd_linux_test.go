@@ -13,42 +13,23 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
 )
 
 func TestCmd(t *testing.T) {
-	for _, vnl := range []string{"cmd://cat", "=cat"} { // a stream that comes back
+	for _, vnl := range []string{"cmd://cat", "=cat"} { // what is sent comes back
 		t.Run(vnl, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			c := openInbox(t, vnl)
 			for _, n := range []int{14, 60, 1514, 4094, 4095, ether.MaxFrame} {
 				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
-				if err := c.Send(frame); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, c.Send(frame))
 				c.Want(t, frame)
 			}
-			if got := c.Conn.(Dropper).Drops(); got != (Drops{}) {
-				t.Errorf("got %+v, want no drops", got)
-			}
-		})
-	}
-}
-
-func TestCmdConn(t *testing.T) {
-	for _, command := range []string{"cat", "sleep 1000"} {
-		t.Run(command, func(t *testing.T) {
-			testConn(t, func(t *testing.T) Conn {
-				c, err := Open("cmd://"+command, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return c
-			})
+			wantDrops(t, c.Conn, Drops{})
 		})
 	}
 }
@@ -56,9 +37,7 @@ func TestCmdConn(t *testing.T) {
 func TestCmdOpenErrors(t *testing.T) {
 	testenv.NoLeaks(t)
 	plain := filepath.Join(t.TempDir(), "plain")
-	if err := os.WriteFile(plain, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(plain, []byte("x"), 0o600))
 	tests := []struct {
 		vnl, text string
 		err       error
@@ -73,15 +52,12 @@ func TestCmdOpenErrors(t *testing.T) {
 		{vnl: "cmd://''", text: "no command"},
 	}
 	for _, tt := range tests {
-		_, err := Open(tt.vnl, nil)
-		wantError(t, err, tt.text)
-		if tt.err != nil && !errors.Is(err, tt.err) {
-			t.Errorf("%q: got %v, want an error that wraps %v", tt.vnl, err, tt.err)
-		}
+		wantOpenError(t, tt.vnl, tt.text, tt.err)
 	}
 }
 
 func TestCmdEnds(t *testing.T) {
+	testenv.Long(t)
 	tests := []struct {
 		command, text string
 		exit          bool
@@ -92,7 +68,7 @@ func TestCmdEnds(t *testing.T) {
 		{`sh -c 'printf "\0"'`, "has ended: exit status 0", true},
 		{"echo 'login: '", "this is no VDE stream", false},
 		{"sh -c 'exec >&-; sleep 1000'", "has closed its output, though it has not ended", false},
-		// What the command has left behind ends with it.
+		// Processes that the command leaves behind end with it.
 		{"sh -c 'sleep 1000 >/dev/null & exit 4'", "exit status 4", true},
 	}
 	for _, tt := range tests {
@@ -100,8 +76,8 @@ func TestCmdEnds(t *testing.T) {
 			testenv.NoLeaks(t)
 			c := openInbox(t, "cmd://"+tt.command)
 			err := c.WantEnd(t)
-			wantError(t, err, tt.text)
-			wantError(t, err, fmt.Sprintf("vdeplug: recv %q: ", "cmd://"+tt.command))
+			plugtest.WantError(t, err, tt.text)
+			plugtest.WantError(t, err, fmt.Sprintf("vdeplug: recv %q: ", "cmd://"+tt.command))
 			var exit *exec.ExitError
 			if errors.As(err, &exit) != tt.exit {
 				t.Errorf("got %v, want an exit status: %v", err, tt.exit)
@@ -134,8 +110,9 @@ func pidFile(t *testing.T, path string) (pid int) {
 	return pid
 }
 
-// TestCmdClose ends commands that do not want to, and what they have started.
+// TestCmdClose ends commands that ignore signals, and the processes that they started.
 func TestCmdClose(t *testing.T) {
+	testenv.Long(t)
 	tests := []struct{ name, script string }{
 		{"obedient", "echo $$ >PID; exec cat"},
 		{"deaf", "trap '' TERM; echo $$ >PID; while :; do sleep 1; done"},
@@ -164,43 +141,36 @@ func TestCmdClose(t *testing.T) {
 	}
 }
 
-// TestCmdKilled kills the process that has opened the plug, as it cannot be
-// prepared for.
-func TestCmdKilled(t *testing.T) {
-	if file := os.Getenv("VDEPLUG_TEST_CMD"); file != "" {
-		c, err := Open("cmd://sh -c 'echo $$ >"+file+"; while :; do sleep 1; done'", nil)
-		if err != nil {
-			t.Fatal(err)
+func init() {
+	testenv.Programs["plug"] = func() { // receives until its network ends
+		c, err := Open(os.Args[1], nil)
+		for buf := make([]byte, ether.MaxFrame); err == nil; {
+			_, err = c.Recv(buf)
 		}
-		c.Recv(make([]byte, ether.MaxFrame))
-		t.Fatal("the command has ended")
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+}
+
+// TestCmdKilled kills the program that has opened the plug: the command ends.
+func TestCmdKilled(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pid")
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(exe, "-test.run=^TestCmdKilled$")
-	cmd.Env = append(os.Environ(), "VDEPLUG_TEST_CMD="+file)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	cmd := testenv.Program(t.Context(), t, "plug", "cmd://sh -c 'echo $$ >"+file+"; while :; do sleep 1; done'")
+	testenv.Check(t, cmd.Start())
 	pid := pidFile(t, file)
 	cmd.Process.Signal(unix.SIGKILL)
 	cmd.Wait()
 	testenv.Eventually(t, "the end of the command", func() bool { return !alive(pid) })
 }
 
-// TestCmdSeveral ends one of two commands: the thread that has started both
-// must not end with it.
+// TestCmdSeveral ends one of two commands: the thread that started both must not end with
+// it.
 func TestCmdSeveral(t *testing.T) {
 	testenv.NoLeaks(t)
 	first := openInbox(t, "cmd://cat")
 	second := openInbox(t, "cmd://cat")
 	first.Close()
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	if err := second.Send(frame); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, second.Send(frame))
 	second.Want(t, frame)
 }

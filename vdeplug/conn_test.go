@@ -1,13 +1,16 @@
 package vdeplug
 
 import (
+	"bytes"
+	"context"
 	"fmt"
-	"strings"
+	"reflect"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A plugOn is a plug with its transport.
@@ -28,11 +31,11 @@ func isOn[T packet.Transport](c Conn) (p plugOn[T], ok bool) {
 	default:
 		return p, false
 	}
-	p.on, ok = p.transport.(T)
+	p.on, ok = p.Below().(T)
 	return p, ok
 }
 
-// on is isOn for a plug of which that is known.
+// on is isOn for a plug that is known to be on a T.
 func on[T packet.Transport](c Conn) plugOn[T] {
 	p, ok := isOn[T](c)
 	if !ok {
@@ -41,64 +44,137 @@ func on[T packet.Transport](c Conn) plugOn[T] {
 	return p
 }
 
-// openInbox opens a plug for the time of the test.
-func openInbox(t *testing.T, vnl string) *plugtest.Inbox {
+// openPlug opens a plug for the time of the test.
+func openPlug(t testing.TB, vnl string) Conn {
 	t.Helper()
 	c, err := Open(vnl, nil)
-	if err != nil {
-		t.Fatal(err)
+	testenv.Check(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// wantOpenError wants an error of Open with the text, that is each of the others.
+func wantOpenError(t *testing.T, vnl, text string, is ...error) {
+	t.Helper()
+	c, err := Open(vnl, nil)
+	if err == nil {
+		c.Close()
 	}
-	return plugtest.NewInbox(t, c)
+	plugtest.WantError(t, err, text, is...)
+}
+
+// wantDrops compares the drops of a plug.
+func wantDrops(t *testing.T, c Conn, want Drops) {
+	t.Helper()
+	if in, ok := c.(*plugtest.Inbox); ok {
+		c = in.Conn
+	}
+	if got := c.(Dropper).Drops(); got != want {
+		t.Errorf("dropped %+v, want %+v", got, want)
+	}
+}
+
+// openInbox is openPlug for a plug that is received from all the time.
+func openInbox(t *testing.T, vnl string) *plugtest.Inbox {
+	t.Helper()
+	return plugtest.NewInbox(t, openPlug(t, vnl))
+}
+
+// testParse parses a locator, and wants a result, or an error with a text.
+func testParse[C any](t *testing.T, vnl string, parse func(Locator) (C, error), want C, text string) {
+	t.Helper()
+	l, err := Parse(vnl)
+	testenv.Check(t, err)
+	got, err := parse(l)
+	if text != "" {
+		plugtest.WantError(t, err, text)
+	} else if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+}
+
+// A nested is the configuration of a network that has another inside.
+type nested[C any] struct {
+	cfg   C
+	inner string
+}
+
+// parseNested makes a parser of one that returns the inner network separately.
+func parseNested[C any](parse func(Locator) (C, string, error)) func(Locator) (nested[C], error) {
+	return func(l Locator) (n nested[C], err error) {
+		n.cfg, n.inner, err = parse(l)
+		return n, err
+	}
+}
+
+// registerTest registers a scheme for the time of the test.
+func registerTest(t *testing.T, name string, open func() (Conn, error)) {
+	t.Helper()
+	Register(Scheme{Name: name, Open: func(context.Context, Locator, *Options) (Conn, error) { return open() }})
+	t.Cleanup(func() {
+		registry.mu.Lock()
+		defer registry.mu.Unlock()
+		delete(registry.schemes, name)
+	})
+}
+
+// registerFrames registers nestedtest://, whose plugs carry only single frames.
+func registerFrames(t *testing.T) {
+	t.Helper()
+	registerTest(t, "nestedtest", func() (Conn, error) {
+		c, err := Open("mem://nestedtest", nil)
+		return struct {
+			Conn
+			Dropper
+		}{c, c.(Dropper)}, err
+	})
 }
 
 // testConn checks what every plug promises. open returns a new plug on a network of
 // its own.
 func testConn(t *testing.T, open func(t *testing.T) Conn) {
-	plugtest.Check(t, func(t *testing.T) plugtest.Conn {
-		c := open(t)
-		d, ok := c.(Dropper)
-		if !ok {
-			t.Fatalf("%T counts no drops", c)
-		}
-		return droppingConn{c, d}
+	plugtest.Check(t, func(t *testing.T) plugtest.Conn { return open(t) })
+}
+
+// TestConn checks what every plug promises, for the schemes of all systems.
+func TestConn(t *testing.T) {
+	testenv.Long(t)
+	registerFrames(t)
+	for _, vnl := range []string{
+		"null://whatever", agnoVNL(t, "mem://agno"),
+		"vlan://4{mem://nested}", "vlan://4{nestedtest://}", "vlan://4{null://}",
+		"netemu://{mem://netemu}", "netemu://loss=10%/duplicate=10%/corrupt=10%/reorder=10%{mem://netemu}",
+		"netemu://delay=1ms/jitter=1ms{mem://netemu}", "netemu://delay=1h{mem://netemu}", "netemu://rate=1mbit{mem://netemu}",
+		"netemu://delay=1ms{vlan://4{mem://netemu}}", "vlan://4{netemu://delay=1ms{mem://netemu}}", "netemu://reorder=50%/rate=1gbit{nestedtest://}",
+	} {
+		t.Run(vnl, func(t *testing.T) {
+			testConn(t, func(t *testing.T) Conn { return openPlug(t, vnl) })
+		})
+	}
+	for _, vnl := range []string{"mem://capture", "netemu://delay=1ms{mem://capture}", "nestedtest://"} {
+		t.Run("capture of "+vnl, func(t *testing.T) {
+			testConn(t, func(t *testing.T) Conn { return Capture(openPlug(t, vnl), new(bytes.Buffer), "plug") })
+		})
+	}
+	t.Run("mem, and a peer", func(t *testing.T) {
+		testConn(t, func(t *testing.T) Conn {
+			openInbox(t, "mem://"+t.Name())
+			return openPlug(t, "mem://"+t.Name())
+		})
 	})
 }
 
-// A droppingConn says what it drops as transports do.
-type droppingConn struct {
-	Conn
-	d Dropper
-}
-
-func (c droppingConn) Dropped() (recv, send uint64) {
-	d := c.d.Drops()
-	return d.Recv, d.Send
-}
-
 // benchPlugs sends frames from one plug to another.
-func benchPlugs(b *testing.B, fromVNL, toVNL string) {
-	open := func(vnl string) Conn {
-		c, err := Open(vnl, nil)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { c.Close() })
-		return c
-	}
-	scheme, _, _ := strings.Cut(fromVNL, "://")
-	from, to := open(fromVNL), open(toVNL)
+func benchPlugs(b *testing.B, from, to Conn) {
 	for _, size := range []int{60, 1514, ether.MaxFrame} {
-		frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), size), make([]byte, ether.MaxFrame)
-		b.Run(fmt.Sprint(scheme, " ", size), func(b *testing.B) {
+		frame, buf := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), size), make([]byte, ether.MaxFrame)
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := from.Send(frame); err != nil {
-					b.Fatal(err)
-				}
-				if _, err := to.Recv(buf); err != nil {
-					b.Fatal(err)
-				}
+				testenv.Check(b, from.Send(frame))
+				_, err := to.Recv(buf)
+				testenv.Check(b, err)
 			}
 		})
 	}

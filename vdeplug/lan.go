@@ -17,7 +17,7 @@ func init() {
 	})
 }
 
-// openLAN refuses plugs: package stack makes the interfaces of lan:// by itself.
+// openLAN rejects plugs: package stack makes the interfaces of lan:// itself.
 func openLAN(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	return nil, fmt.Errorf("%q joins the interfaces of stacks, and has no plugs (mem:// has): %w", l, errors.ErrUnsupported)
 }

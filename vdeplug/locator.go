@@ -13,11 +13,11 @@ type Locator struct {
 	body   string
 }
 
-// Parse splits a locator at the first "://". Text without it is the path of a
-// switch, scheme "vde"; text that begins with "=" is a command line, scheme
-// "cmd". Parse looks at nothing but the text: whether the scheme is known,
-// what the body means, and whether a path is a file with a locator in it is
-// found by [Open].
+// Parse splits a locator at the first "://". Text without it is the path of a switch,
+// scheme "vde"; text that begins with "=" is a command line, scheme "cmd".
+//
+// Parse looks only at the text. [Open] finds out whether the scheme is known, what the
+// body means, and whether a path is a file with a locator in it.
 //
 // Errors are of type [*Error].
 func Parse(vnl string) (Locator, error) {
@@ -45,8 +45,8 @@ func parse(vnl string) (Locator, error) {
 	return Locator{scheme, body}, nil
 }
 
-// validScheme reports whether a scheme consists of letters, digits and the
-// marks + - . _ (there are no others, and a path is not mistaken for one).
+// validScheme reports whether a scheme consists of letters, digits and the marks + - . _,
+// so that no path with "/" is mistaken for one.
 func validScheme(scheme string) bool {
 	for _, c := range []byte(scheme) {
 		switch {

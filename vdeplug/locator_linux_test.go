@@ -9,26 +9,21 @@ import (
 
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
-// TestLocatorC has one switch, with a name that needs quoting, and opens it by
-// every way to write that: the C program is on the same one.
+// TestLocatorC has one switch, whose name needs quoting, and opens it with every way to write
+// the name. The C program takes the same locators.
 func TestLocatorC(t *testing.T) {
 	testenv.NoLeaks(t)
-	home := vdetest.ShortDir(t)
+	home := testenv.ShortDir(t)
 	dir := filepath.Join(home, `s w[1]{'%41`)
 	startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir), quote(dir))
 	t.Setenv("HOME", home)
 	write := func(name, text string) string {
 		t.Helper()
 		path := filepath.Join(home, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		testenv.Check(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
 	escaped := `/s\ w\[1\]\{\'\%41`

@@ -3,11 +3,11 @@ package vdeplug
 import (
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func TestParse(t *testing.T) {
@@ -28,7 +28,7 @@ func TestParse(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l, err := Parse(tt.in)
 			if tt.err != "" {
-				wantError(t, err, tt.err)
+				plugtest.WantError(t, err, tt.err)
 				return
 			}
 			if err != nil || l.Scheme() != tt.scheme || l.Body() != tt.body {
@@ -50,38 +50,39 @@ func TestZeroLocator(t *testing.T) {
 	}
 }
 
-var wantError = plugtest.WantError
-
 func word(name string) Option         { return Option{Name: name} }
 func setting(name, val string) Option { return Option{name, val, true} }
 
-// bracketed and slashed are the readings of one body that the sheet of the
-// grammar gives, each seen with the C programs, and ours where they refuse.
+// A parsedTest is a locator and its parts.
+type parsedTest struct {
+	in      string
+	addr    string
+	options []Option
+	inner   string
+	err     string
+}
+
+// bracketed and slashed are locators and what they mean. The C programs read them alike, or
+// reject them.
 var (
-	bracketed = []struct {
-		in     string
-		addr   string
-		params []Option
-		inner  string
-		err    string
-	}{
+	bracketed = []parsedTest{
 		{in: "vde://"},
 		{in: "/run/sw", addr: "/run/sw"},
 		{in: "vde:///run/s%779", addr: "/run/sw9"},
-		{in: `vde://'/run/sw9'["5"]`, addr: "/run/sw9", params: []Option{word("5")}},
+		{in: `vde://'/run/sw9'["5"]`, addr: "/run/sw9", options: []Option{word("5")}},
 		{in: "vde:///run/sw[3/mode=0660/group=vde]", addr: "/run/sw",
-			params: []Option{word("3"), setting("mode", "0660"), setting("group", "vde")}},
-		{in: "vde://sw[//foo/]", addr: "sw", params: []Option{word("foo")}},
+			options: []Option{word("3"), setting("mode", "0660"), setting("group", "vde")}},
+		{in: "vde://sw[//foo/]", addr: "sw", options: []Option{word("foo")}},
 		{in: "vde://sw[]", addr: "sw"},
-		{in: "vde://sw[mode]", addr: "sw", params: []Option{word("mode")}},
-		{in: "vde://sw[mode=]", addr: "sw", params: []Option{setting("mode", "")}},
-		{in: "vde://sw[mode%3d7]", addr: "sw", params: []Option{setting("mode", "7")}},
-		{in: "vde://sw[mode=a=b]", addr: "sw", params: []Option{setting("mode", "a=b")}},
-		{in: "vde://sw[a]b]", addr: "sw", params: []Option{word("a]b")}},
-		{in: `vde://a\[b[c\/d]`, addr: "a[b", params: []Option{word("c/d")}},
+		{in: "vde://sw[mode]", addr: "sw", options: []Option{word("mode")}},
+		{in: "vde://sw[mode=]", addr: "sw", options: []Option{setting("mode", "")}},
+		{in: "vde://sw[mode%3d7]", addr: "sw", options: []Option{setting("mode", "7")}},
+		{in: "vde://sw[mode=a=b]", addr: "sw", options: []Option{setting("mode", "a=b")}},
+		{in: "vde://sw[a]b]", addr: "sw", options: []Option{word("a]b")}},
+		{in: `vde://a\[b[c\/d]`, addr: "a[b", options: []Option{word("c/d")}},
 		{in: `vde://'a\'"b\%2f"`, addr: `a\b\%2f`},
 		{in: "vde://a%2Fb%zzc%2", addr: "a/b%zzc%2"},
-		{in: "agno:///key[ethtype=copy]{vxvde://}", addr: "/key", params: []Option{setting("ethtype", "copy")}, inner: "vxvde://"},
+		{in: "agno:///key[ethtype=copy]{vxvde://}", addr: "/key", options: []Option{setting("ethtype", "copy")}, inner: "vxvde://"},
 		{in: "agno://{vde://a[b]{c}}", inner: "vde://a[b]{c}"},
 		{in: `agno://'{'{vde://"}"%7d}`, addr: "{", inner: `vde://"}"%7d`},
 		{in: "vde://sw]", addr: "sw]"},
@@ -99,25 +100,19 @@ var (
 		{in: "vde://sw[a/b%00]", err: `byte 12, at "%00]": NUL has no place in a locator`},
 		{in: "vde://x{" + strings.Repeat("a", 40), err: "{" + strings.Repeat("a", 23) + `"…: no "}"`},
 	}
-	slashed = []struct {
-		in     string
-		addr   string
-		params []Option
-		inner  string
-		err    string
-	}{
+	slashed = []parsedTest{
 		{in: "vxvde://"},
 		{in: "vxvde:///"},
 		{in: "vxvde://239.1.2.3/port=5555/vni=12345/ttl=7", addr: "239.1.2.3",
-			params: []Option{setting("port", "5555"), setting("vni", "12345"), setting("ttl", "7")}},
-		{in: "vxvde:///vni=3", params: []Option{setting("vni", "3")}},
-		{in: "vxvde:///v6//vni", params: []Option{word("v6"), word("vni")}},
-		{in: "slirp:///addr=10.9.0.1%2f24", params: []Option{setting("addr", "10.9.0.1/24")}},
-		{in: "slirp:///addr='1.2.3.4/24'", params: []Option{setting("addr", "1.2.3.4/24")}},
-		{in: "slirp:///addr=1.2.3.4/24", params: []Option{setting("addr", "1.2.3.4"), word("24")}},
+			options: []Option{setting("port", "5555"), setting("vni", "12345"), setting("ttl", "7")}},
+		{in: "vxvde:///vni=3", options: []Option{setting("vni", "3")}},
+		{in: "vxvde:///v6//vni", options: []Option{word("v6"), word("vni")}},
+		{in: "slirp:///addr=10.9.0.1%2f24", options: []Option{setting("addr", "10.9.0.1/24")}},
+		{in: "slirp:///addr='1.2.3.4/24'", options: []Option{setting("addr", "1.2.3.4/24")}},
+		{in: "slirp:///addr=1.2.3.4/24", options: []Option{setting("addr", "1.2.3.4"), word("24")}},
 		{in: "vlan://4{vlan://5/qinq{vxvde://234.0.0.1}}", addr: "4", inner: "vlan://5/qinq{vxvde://234.0.0.1}"},
 		{in: "vlan://3/untag=4/trunk/tag=10:11-12:12-11{vde:///run/sw}", addr: "3",
-			params: []Option{setting("untag", "4"), word("trunk"), setting("tag", "10:11-12:12-11")}, inner: "vde:///run/sw"},
+			options: []Option{setting("untag", "4"), word("trunk"), setting("tag", "10:11-12:12-11")}, inner: "vde:///run/sw"},
 		{in: "vlan://3[untag=4]", addr: "3[untag=4]"},
 
 		{in: "vlan://4{vde://x}/u=3", err: `byte 17, at "/u=3": text after "}"`},
@@ -126,44 +121,26 @@ var (
 	}
 )
 
-func TestTarget(t *testing.T) {
-	for _, tt := range bracketed {
-		t.Run("bracketed "+tt.in, func(t *testing.T) {
-			got, err := parseTarget(t, tt.in, Locator.Bracketed)
-			checkTarget(t, got, err, ParsedLocator{Addr: tt.addr, Options: tt.params, Inner: tt.inner}, tt.err)
-		})
-	}
-	for _, tt := range slashed {
-		t.Run("slashed "+tt.in, func(t *testing.T) {
-			got, err := parseTarget(t, tt.in, Locator.Slashed)
-			checkTarget(t, got, err, ParsedLocator{Addr: tt.addr, Options: tt.params, Inner: tt.inner}, tt.err)
-		})
-	}
-}
-
-func parseTarget(t *testing.T, vnl string, read func(Locator) (ParsedLocator, error)) (ParsedLocator, error) {
-	t.Helper()
-	l, err := Parse(vnl)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return read(l)
-}
-
-func checkTarget(t *testing.T, got ParsedLocator, err error, want ParsedLocator, text string) {
-	t.Helper()
-	if text != "" {
-		wantError(t, err, text)
-		return
-	}
-	got.scheme = ""
-	want.HasInner = want.Inner != ""
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("got %+v, %v, want %+v", got, err, want)
+func TestParsedLocator(t *testing.T) {
+	for _, style := range []struct {
+		name  string
+		parse func(Locator) (ParsedLocator, error)
+		tests []parsedTest
+	}{{"bracketed", Locator.ParseBracketed, bracketed}, {"slashed", Locator.ParseSlashed, slashed}} {
+		for _, tt := range style.tests {
+			t.Run(style.name+" "+tt.in, func(t *testing.T) {
+				want := ParsedLocator{Addr: tt.addr, Options: tt.options, Inner: tt.inner, HasInner: tt.inner != ""}
+				testParse(t, tt.in, func(l Locator) (ParsedLocator, error) {
+					p, err := style.parse(l)
+					p.scheme = ""
+					return p, err
+				}, want, tt.err)
+			})
+		}
 	}
 }
 
-func TestTargetOptions(t *testing.T) {
+func TestApply(t *testing.T) {
 	tests := []struct{ name, in, got, err string }{
 		{name: "none", in: "xtest://"},
 		{name: "all", in: "xtest:///vni=4/v6/7", got: "vni=4 v6 word=7"},
@@ -172,39 +149,35 @@ func TestTargetOptions(t *testing.T) {
 		{name: "bad", in: "xtest:///ttl=4", err: `xtest option "ttl=4": no such thing`},
 		{name: "twice", in: "xtest:///vni=4/v6/vni=5", err: `xtest option "vni=5": already set by "vni=4"`},
 		{name: "two words", in: "xtest:///3/4", err: `xtest option "4": already set by "3"`},
+		{name: "no options", in: "null:///x", err: `null option "x": unknown (it has no options)`},
 		{name: "inner", in: "xtest:///vni=4{x}", err: `xtest: {x}: it has no inner network`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			target, err := parseTarget(t, tt.in, Locator.Slashed)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []string
-			err = target.Apply(map[string]func(string, bool) error{
-				"vni": func(value string, has bool) error { got = append(got, "vni="+value); return nil },
+			var words []string
+			allowed := map[string]func(string, bool) error{
+				"vni": func(value string, has bool) error { words = append(words, "vni="+value); return nil },
 				"v6": func(value string, has bool) error {
 					if has {
 						return errors.New("has a value")
 					}
-					got = append(got, "v6")
+					words = append(words, "v6")
 					return nil
 				},
 				"ttl": func(string, bool) error { return errors.New("no such thing") },
-				"":    func(value string, has bool) error { got = append(got, fmt.Sprint("word=", value)); return nil },
-			})
-			if tt.err != "" {
-				wantError(t, err, tt.err)
-			} else if text := strings.Join(got, " "); err != nil || text != tt.got {
-				t.Errorf("got %q, %v, want %q", text, err, tt.got)
+				"":    func(value string, has bool) error { words = append(words, fmt.Sprint("word=", value)); return nil },
 			}
+			if tt.name == "no options" {
+				allowed = nil
+			}
+			testParse(t, tt.in, func(l Locator) (string, error) {
+				p, err := l.ParseSlashed()
+				testenv.Check(t, err)
+				err = p.Apply(allowed)
+				return strings.Join(words, " "), err
+			}, tt.got, tt.err)
 		})
 	}
-	target, err := parseTarget(t, "null:///x", Locator.Slashed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantError(t, target.Apply(nil), `null option "x": unknown (it has no options)`)
 }
 
 func FuzzParse(f *testing.F) {
@@ -223,24 +196,24 @@ func FuzzParse(f *testing.F) {
 		if again, err := Parse(l.String()); err != nil || again != l {
 			t.Fatalf("%q is read as %#v, %v, want %#v", l, again, err, l)
 		}
-		for _, read := range []func(Locator) (ParsedLocator, error){Locator.Bracketed, Locator.Slashed} {
-			target, err := read(l)
+		for _, read := range []func(Locator) (ParsedLocator, error){Locator.ParseBracketed, Locator.ParseSlashed} {
+			p, err := read(l)
 			if err != nil {
 				continue
 			}
-			if strings.Contains(target.Addr, "\x00") {
-				t.Fatalf("%q: NUL in %q", vnl, target.Addr)
+			if strings.Contains(p.Addr, "\x00") {
+				t.Fatalf("%q: NUL in %q", vnl, p.Addr)
 			}
-			target.Apply(nil)
-			if target.HasInner {
-				Parse(target.Inner)
+			p.Apply(nil)
+			if p.HasInner {
+				Parse(p.Inner)
 			}
 		}
 	})
 }
 
-// FuzzTarget writes a target in both styles and reads it again.
-func FuzzTarget(f *testing.F) {
+// FuzzParsedLocator writes a locator in both styles and reads it again.
+func FuzzParsedLocator(f *testing.F) {
 	f.Add("/run/sw", "port", "3", "vde://'x'[3]{y}")
 	f.Add(`a'"\%20[]{}/`, "a]b", `=/'"\%41`, "")
 	f.Fuzz(func(t *testing.T, addr, name, value, inner string) {
@@ -248,16 +221,9 @@ func FuzzTarget(f *testing.F) {
 			t.Skip()
 		}
 		quoteSlash := func(s string) string { return strings.ReplaceAll(quote(s), "/", `\/`) }
-		want := ParsedLocator{Addr: addr, Options: []Option{setting(name, value), word(name)}, Inner: inner, HasInner: true}
+		want := ParsedLocator{Addr: addr, Options: []Option{setting(name, value), word(name)}, Inner: inner, HasInner: true, scheme: "x"}
 		options := quoteSlash(name) + "=" + quoteSlash(value) + "/" + quoteSlash(name)
-		got, err := parseTarget(t, "x://"+quote(addr)+"["+options+"]{"+inner+"}", Locator.Bracketed)
-		want.scheme = "x"
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("bracketed: got %+v, %v, want %+v", got, err, want)
-		}
-		got, err = parseTarget(t, "x://"+quoteSlash(addr)+"/"+options+"{"+inner+"}", Locator.Slashed)
-		if err != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("slashed: got %+v, %v, want %+v", got, err, want)
-		}
+		testParse(t, "x://"+quote(addr)+"["+options+"]{"+inner+"}", Locator.ParseBracketed, want, "")
+		testParse(t, "x://"+quoteSlash(addr)+"/"+options+"{"+inner+"}", Locator.ParseSlashed, want, "")
 	})
 }

@@ -19,15 +19,8 @@ func init() {
 	})
 }
 
-// openMacVTAP is on the network of an interface of the host by a macvtap interface
-// on it, which must be there and up:
-//
-//	macvtap://name
-//
-// The plug sends and receives with the address of the macvtap interface, and with
-// others if it is in passthru mode. IPv6 finds neighbours if the interface takes
-// all multicast (ip link set NAME allmulticast on). It takes access to the device
-// of the interface, /dev/tapN, where N is its number.
+// openMacVTAP opens the device of a macvtap interface. The plug sends and receives with
+// the address of the interface; in passthru mode, with others too.
 func openMacVTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	name, err := interfaceName(l)
 	if err != nil {
@@ -42,7 +35,7 @@ func openMacVTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, explainMacVTAP(name, device, err)
 	}
-	// As with a TAP the ioctl comes before the poller.
+	// As with a TAP, the ioctl comes before the poller.
 	req, err := unix.NewIfreq("")
 	if err == nil {
 		req.SetUint16(nic.Flags(nic.All))
@@ -59,8 +52,7 @@ func openMacVTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	return newPlug(l.String(), &tapConn{name: name, dev: dev}), nil
 }
 
-// interfaceName returns the name of an interface that is there, which is all of a
-// locator's body.
+// interfaceName returns the name of an existing interface: the whole body of a locator.
 func interfaceName(l Locator) (string, error) {
 	if l.Body() == "" {
 		return "", errors.New("no interface given")

@@ -14,8 +14,7 @@ func init() {
 	})
 }
 
-// openMem connects to a learning switch inside the process. All of the body is
-// its name, which may be empty.
+// openMem connects to a switch inside the process. The body is its name, and may be empty.
 func openMem(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	p, err := memnet.Open(l.Body())
 	if err != nil {

@@ -1,7 +1,6 @@
 package vdeplug
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
@@ -9,32 +8,17 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// TestMemNames has networks whose names are all of the body, and may be empty.
+// TestMemNames opens networks whose names are the whole body, which may be empty.
 func TestMemNames(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b, c := openInbox(t, "mem://"), openInbox(t, "mem://[x]{'"), openInbox(t, "mem://[x]{'")
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	plugtest.Send(t, b, frame)
-	c.Want(t, frame)
+	plugtest.Deliver(t, b, c, frame)
 	select {
 	case f := <-a.Frames:
 		t.Errorf("another network got %x", f)
 	default:
 	}
-}
-
-func TestMemConn(t *testing.T) {
-	n := 0
-	testConn(t, func(t *testing.T) Conn {
-		n++
-		vnl := fmt.Sprintf("mem://%s%d", t.Name(), n)
-		openInbox(t, vnl)
-		c, err := Open(vnl, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	})
 }
 
 func TestMemAllocs(t *testing.T) {
@@ -43,7 +27,7 @@ func TestMemAllocs(t *testing.T) {
 	}
 	ports := make([]Conn, 3)
 	for i := range ports {
-		ports[i] = openPlugTest(t, "mem://"+t.Name())
+		ports[i] = openPlug(t, "mem://"+t.Name())
 		t.Cleanup(func() { ports[i].Close() })
 	}
 	toAll, toOne := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), ether.MaxFrame)
@@ -61,4 +45,6 @@ func TestMemAllocs(t *testing.T) {
 	}
 }
 
-func BenchmarkMem(b *testing.B) { benchPlugs(b, "mem://bench", "mem://bench") }
+func BenchmarkMem(b *testing.B) {
+	benchPlugs(b, openPlug(b, "mem://bench"), openPlug(b, "mem://bench"))
+}

@@ -40,31 +40,14 @@ func init() {
 	})
 }
 
-// openNetemu impairs a network:
-//
-//	netemu://option=value/option=value{network}
-//
-// The braces are required, so that a forgotten network is an error and not the default
-// network.
-//
-// Options are for both directions. Those with "-out" or "-in" after the name are for
-// frames that the plug sends, or receives, and take precedence.
-//
-//   - loss, duplicate, corrupt and reorder are percentages of frames, such as 1% or
-//     0.05%
-//   - delay and jitter are durations, such as 20ms or 1.5s, an hour at most
-//   - rate is in bits a second: a number with bit, kbit, mbit or gbit
-//   - queue is in bytes, or with k or m in 1024 or 1024² bytes, 64m at most
-//   - seed, for both directions, is a number from 1 to 2⁶⁴-1
-//
-// [Impairment] and [Emulation] explain them. [FindEmulator] returns the Emulator that
-// changes them while the plug is in use.
+// openNetemu impairs a network. Braces are required, so that a forgotten network is an
+// error and not the default network.
 func openNetemu(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	e, vnl, err := parseNetemu(l)
 	if err != nil {
 		return nil, err
 	}
-	if !l.hasInner() { // no C program has this scheme, and relies on that
+	if p, _, _ := l.cutInner(); !p.HasInner { // no C program has this scheme, and relies on a default
 		return nil, fmt.Errorf("no inner network: write it between braces at the end, as %s{mem://lab}; {} is your default network", l)
 	}
 	inner, err := openInner(ctx, vnl, o)
@@ -75,29 +58,29 @@ func openNetemu(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	return newPlug(l.String(), &emulated{net, Emulator{net}}), nil
 }
 
-// An Emulation says how a network is impaired. The zero Emulation changes nothing.
+// An Emulation says how a network of the scheme netemu is impaired. The zero Emulation
+// changes nothing.
 type Emulation struct {
 	// Out is for frames that the plug sends, In for frames that it receives.
 	Out, In Impairment
 	// Seed decides which frames are lost, duplicated, changed or held back, and the
-	// jitter of each. With the same seed it is the same frames of each direction,
-	// counted from the first. 0 means a random seed.
+	// jitter of each. The same seed means the same frames of each direction, counted
+	// from the first. 0 means a random seed.
 	Seed uint64
 }
 
 // An Impairment says what happens to the frames of one direction. Frames keep their
 // order, except for Reorder: a frame that is delayed delays those behind it.
 //
-// Packets of the kernel's TCP are cut into frames first, unless there is nothing but
-// a Delay.
+// Packets of the kernel's TCP are cut into frames first, unless there is only a Delay.
 type Impairment struct {
-	// Loss is the part of the frames that is lost, from 0 to 1.
+	// Loss is the fraction of the frames that is lost, from 0 to 1.
 	Loss float64
-	// Duplicate is the part that arrives twice.
+	// Duplicate is the fraction that arrives twice.
 	Duplicate float64
-	// Corrupt is the part in which one bit after the Ethernet header is changed.
+	// Corrupt is the fraction in which one bit after the Ethernet header is changed.
 	Corrupt float64
-	// Reorder is the part that is held back until the next frame has passed, for
+	// Reorder is the fraction that is held back until the next frame has passed, for
 	// 10 ms at most. One frame at a time is held back.
 	Reorder float64
 
@@ -125,8 +108,8 @@ type emulated struct {
 	emulator Emulator
 }
 
-// FindEmulator returns the Emulator of a plug on a network of the scheme netemu, or of
-// the outermost such network below the plug. It returns nil if there is none.
+// FindEmulator returns the Emulator of the outermost network of the scheme netemu that the
+// plug is on. It returns nil if there is none.
 func FindEmulator(c Conn) *Emulator {
 	if e, ok := packet.Find[*emulated](transportOf(c)); ok {
 		return &e.emulator
@@ -140,9 +123,9 @@ func (e *Emulator) Emulation() Emulation {
 	return Emulation{Out: Impairment(s.Out), In: Impairment(s.In), Seed: s.Seed}
 }
 
-// SetEmulation changes how the network is impaired. Frames in flight get the new times,
-// and keep their order. A Seed that differs from the one in use starts again; 0 keeps
-// the one in use. An error names the field that is wrong, and changes nothing.
+// SetEmulation changes how the network is impaired. Frames in flight get the new times, and
+// keep their order. A Seed that is not the one in use starts again; 0 keeps the one in use.
+// An error names the wrong field, and changes nothing.
 func (e *Emulator) SetEmulation(to Emulation) error {
 	if err := e.net.Set(to.settings()); err != nil {
 		return fmt.Errorf("netemu: %w", err)
@@ -161,7 +144,7 @@ type EmulationCounts struct {
 	Duplicated uint64
 	Corrupted  uint64
 	Reordered  uint64 // held back
-	Dropped    uint64 // did not fit into the queue; the plug's Drops have them, too
+	Dropped    uint64 // did not fit into the queue; the plug's Drops include them
 }
 
 // Counts returns the counts of frames that were sent and received.
@@ -172,7 +155,7 @@ func (e *Emulator) Counts() (out, in EmulationCounts) {
 
 // parseNetemu reads a locator.
 func parseNetemu(l Locator) (e Emulation, inner string, err error) {
-	t, err := l.Slashed()
+	t, err := l.ParseSlashed()
 	if err != nil {
 		return e, "", err
 	}

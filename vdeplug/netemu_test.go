@@ -1,8 +1,6 @@
 package vdeplug
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -65,24 +63,13 @@ func TestParseNetemu(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.in, func(t *testing.T) {
-			l, err := Parse(tt.in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, inner, err := parseNetemu(l)
-			if tt.err != "" {
-				wantError(t, err, tt.err)
-				return
-			}
-			if err != nil || got != tt.want || inner != tt.inner {
-				t.Errorf("got %+v, inner network %q, %v, want %+v, %q", got, inner, err, tt.want, tt.inner)
-			}
+			testParse(t, tt.in, parseNested(parseNetemu), nested[Emulation]{tt.want, tt.inner}, tt.err)
 		})
 	}
 }
 
 func TestSetEmulation(t *testing.T) {
-	c := openPlugTest(t, "netemu://loss=1%/seed=7{null://}")
+	c := openPlug(t, "netemu://loss=1%/seed=7{null://}")
 	defer c.Close()
 	e := FindEmulator(c)
 	before := e.Emulation()
@@ -99,14 +86,12 @@ func TestSetEmulation(t *testing.T) {
 		"netemu: Out.Rate -1: must be from 0 to 1000000000000 bits a second": {Out: Impairment{Rate: -1}},
 		"netemu: Out.Queue 67108865: must be from 0 to 67108864 bytes":       {Out: Impairment{Queue: netem.MaxQueue + 1}},
 	} {
-		wantError(t, e.SetEmulation(bad), text)
+		plugtest.WantError(t, e.SetEmulation(bad), text)
 	}
 	if got := e.Emulation(); got != before {
 		t.Errorf("an error changed %+v to %+v", before, got)
 	}
-	if err := e.SetEmulation(Emulation{}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, e.SetEmulation(Emulation{}))
 	if got := e.Emulation(); got != (Emulation{Seed: 7}) {
 		t.Errorf("got %+v, want the seed that it had", got)
 	}
@@ -120,17 +105,17 @@ func TestFindEmulator(t *testing.T) {
 		"vlan://4{mem://f}":                                         0,
 		"mem://f":                                                   0,
 	} {
-		c := openPlugTest(t, vnl)
+		c := openPlug(t, vnl)
 		if e := FindEmulator(c); (e != nil) != (want != 0) || e != nil && e.Emulation().In.Delay != want {
 			t.Errorf("%s: got %v", vnl, e)
 		}
 		c.Close()
 	}
 	if FindEmulator(nil) != nil {
-		t.Error("no plug has an emulator")
+		t.Error("nil has an emulator")
 	}
-	// A random seed, and so another one each time.
-	a, b := openPlugTest(t, "netemu://{null://}"), openPlugTest(t, "netemu://{null://}")
+	// The seed is random, so each plug has another one.
+	a, b := openPlug(t, "netemu://{null://}"), openPlug(t, "netemu://{null://}")
 	defer a.Close()
 	defer b.Close()
 	if s, r := FindEmulator(a).Emulation().Seed, FindEmulator(b).Emulation().Seed; s == 0 || r == 0 || s == r {
@@ -138,69 +123,24 @@ func TestFindEmulator(t *testing.T) {
 	}
 }
 
-func TestNetemuConn(t *testing.T) {
-	for _, vnl := range []string{
-		"netemu://{mem://netemu}", "netemu://loss=10%/duplicate=10%/corrupt=10%/reorder=10%{mem://netemu}",
-		"netemu://delay=1ms/jitter=1ms{mem://netemu}", "netemu://delay=1h{mem://netemu}", "netemu://rate=1mbit{mem://netemu}",
-		"netemu://delay=1ms{vlan://4{mem://netemu}}", "vlan://4{netemu://delay=1ms{mem://netemu}}", "netemu://reorder=50%/rate=1gbit{nestedtest://}",
-	} {
-		t.Run(vnl, func(t *testing.T) {
-			Register(Scheme{
-				Name: "nestedtest",
-				Open: func(context.Context, Locator, *Options) (Conn, error) {
-					c, err := Open("mem://nestedtest", nil)
-					return struct {
-						Conn
-						Dropper
-					}{c, c.(Dropper)}, err // one that moves no packets
-				},
-			})
-			defer unregister("nestedtest")
-			testConn(t, func(t *testing.T) Conn { return openPlugTest(t, vnl) })
-		})
-	}
-}
-
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestNetemuErrors sees the end of the network below.
+// TestNetemuErrors ends the network inside: the plug reports it.
 func TestNetemuErrors(t *testing.T) {
 	for _, options := range []string{"", "delay=1h", "delay=5ms", "loss=100%"} {
 		t.Run(options, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			p, q := net.Pipe()
-			Register(Scheme{
-				Name: "nestedtest",
-				Open: func(context.Context, Locator, *Options) (Conn, error) {
-					return newPlug("nestedtest://", stream.New(p)), nil
-				},
-			})
-			defer unregister("nestedtest")
+			registerTest(t, "nestedtest", func() (Conn, error) { return newPlug("nestedtest://", stream.New(p)), nil })
 			vnl := "netemu://" + options + "{nestedtest://}"
 			in := openInbox(t, vnl)
 			q.Close()
 			err := in.WantEnd(t)
-			wantError(t, err, fmt.Sprintf("vdeplug: recv %q: the peer has ended the stream", vnl))
-			if !errors.Is(err, io.EOF) {
-				t.Errorf("%v is no end of file", err)
-			}
+			plugtest.WantError(t, err, fmt.Sprintf("vdeplug: recv %q: the peer has ended the stream", vnl), io.EOF)
 		})
 	}
-	// Who sends is told, too, though later.
+	// A sender gets an error too, but later.
 	p, q := net.Pipe()
-	Register(Scheme{
-		Name: "nestedtest",
-		Open: func(context.Context, Locator, *Options) (Conn, error) {
-			return newPlug("nestedtest://", stream.New(p)), nil
-		},
-	})
-	defer unregister("nestedtest")
-	c := openPlugTest(t, "netemu://delay=1ms{nestedtest://}")
+	registerTest(t, "nestedtest", func() (Conn, error) { return newPlug("nestedtest://", stream.New(p)), nil })
+	c := openPlug(t, "netemu://delay=1ms{nestedtest://}")
 	defer c.Close()
 	q.Close()
 	var err error
@@ -208,13 +148,13 @@ func TestNetemuErrors(t *testing.T) {
 		err = c.Send(plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
 		return err != nil
 	})
-	wantError(t, err, `vdeplug: send "netemu://delay=1ms{nestedtest://}": `)
+	plugtest.WantError(t, err, `vdeplug: send "netemu://delay=1ms{nestedtest://}": `)
 }
 
 // TestNetemuAllocs sends and receives without allocating.
 func TestNetemuAllocs(t *testing.T) {
 	for _, options := range []string{"", "loss=1%/duplicate=1%/corrupt=1%/reorder=1%", "delay=1us", "rate=100gbit"} {
-		c, peer := openPlugTest(t, "netemu://"+options+"{mem://"+t.Name()+"}"), openPlugTest(t, "mem://"+t.Name())
+		c, peer := openPlug(t, "netemu://"+options+"{mem://"+t.Name()+"}"), openPlug(t, "mem://"+t.Name())
 		frame, buf := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1000), make([]byte, ether.MaxFrame)
 		for name, way := range map[string][2]Conn{"out": {c, peer}, "in": {peer, c}} {
 			ended := make(chan struct{})
@@ -227,7 +167,7 @@ func TestNetemuAllocs(t *testing.T) {
 				}
 			}()
 			allocs := testing.AllocsPerRun(2000, func() { way[0].Send(frame) })
-			if allocs > 0 && !testenv.Race { // where pools forget
+			if allocs > 0 && !testenv.Race { // which empties pools
 				t.Errorf("%q, %s: %.1f allocations a frame", options, name, allocs)
 			}
 			for {
@@ -245,7 +185,7 @@ func TestNetemuAllocs(t *testing.T) {
 	}
 }
 
-// FuzzNetemu wants options that are accepted to be an emulation that is.
+// FuzzNetemu checks that the options of accepted locators are valid settings.
 func FuzzNetemu(f *testing.F) {
 	for _, vnl := range []string{
 		"netemu://loss=1%/delay=20ms{mem://}", "netemu:///loss-in=0.05%/jitter-out=1h/duplicate=100%", "netemu://rate=1.5gbit/queue=64m/seed=18446744073709551615",

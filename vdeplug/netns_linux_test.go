@@ -14,13 +14,13 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// A netns is another network namespace, as that of another host.
+// A netns is a network namespace that plays another host.
 type netns struct {
 	path string // for nsenter and ip
 	jobs chan func()
 }
 
-// newNetns makes a namespace for the time of the test, and takes root.
+// newNetns makes a namespace for the time of the test. It needs root.
 func newNetns(t *testing.T) *netns {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -39,9 +39,7 @@ func newNetns(t *testing.T) *netns {
 	}()
 	err := <-made
 	t.Cleanup(func() { close(ns.jobs) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	ns.ip(t, "link set lo up")
 	return ns
 }
@@ -68,8 +66,8 @@ func (ns *netns) ip(t *testing.T, args string) {
 	}
 }
 
-// wire joins the namespace with that of the tests: interface wire0 here, with
-// 10.9.8.1/24 and fd98::1/64, and wire1 there with the addresses that end in 2.
+// wire connects the namespace with that of the tests: interface wire0 here, with 10.9.8.1/24
+// and fd98::1/64, and wire1 there, with the addresses that end in 2.
 func (ns *netns) wire(t *testing.T) {
 	t.Helper()
 	ip(t, "link add wire0 type veth peer name wire1 netns "+ns.path)
@@ -89,14 +87,12 @@ func (ns *netns) cPlug(t *testing.T, vnl string) *plugtest.CConn {
 	return plugtest.CCommand(t, testenv.Need(t, "nsenter", "util-linux"), "--net="+ns.path, plug, vnl)
 }
 
-// packetSocket opens one on an interface of the namespace.
+// packetSocket opens a packet socket on an interface of the namespace.
 func (ns *netns) packetSocket(t *testing.T, ifname string) *plugtest.Inbox {
 	t.Helper()
 	var s packetSocket
 	var err error
 	ns.do(func() { s, err = openPacket(ifname) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return plugtest.NewInbox(t, s)
 }

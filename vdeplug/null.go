@@ -15,8 +15,7 @@ func init() {
 	})
 }
 
-// openNull connects to a network that drops, and counts, every frame. The body
-// is ignored.
+// openNull connects to a network that drops and counts every frame. The body is ignored.
 func openNull(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	return newPlug(l.String(), &nullConn{closed: make(chan struct{})}), nil
 }

@@ -13,29 +13,20 @@ import (
 	"time"
 )
 
-// openTimeout bounds every opening. The slowest are a name that is resolved
-// and a switch that does not answer.
+// openTimeout bounds every opening. The slowest steps are looking up a name, and a switch
+// that does not answer.
 const openTimeout = 10 * time.Second
 
-// Open connects to the network that the locator names.
+// Open connects to the network that the locator names. It gives up after ten seconds.
+// Nil Options are the zero Options.
 //
-// A locator without "://" is the path of a switch, or of a file whose first
-// line is the locator (a ".vnl" file; its line may not name another file). The
-// empty locator is the default network of the user: $HOME/.vdeplug/default if
-// it exists, else $HOME/.vde2/default.switch, both a switch or a ".vnl" file,
-// else the default switch of the system, "vde://".
-//
-// The network between braces, of schemes that are nested, is opened in the same
-// way, with all that the locator of a network can be.
-//
-// Opening ends after ten seconds at the latest. Errors are of type [*Error];
-// one that wraps [errors.ErrUnsupported] means that the scheme is unknown or
-// not available on this system.
+// Errors are of type [*Error]. One that wraps [errors.ErrUnsupported] means that the scheme
+// is unknown or not available on this system; others wrap the error of the system.
 func Open(vnl string, o *Options) (Conn, error) {
 	return OpenContext(context.Background(), vnl, o)
 }
 
-// OpenContext is [Open], given up when ctx ends.
+// OpenContext is [Open] that gives up when ctx ends. The plug outlives ctx.
 func OpenContext(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	if o == nil {
 		o = &Options{}
@@ -49,21 +40,21 @@ func OpenContext(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	return c, nil
 }
 
-// maxNesting is how deep networks may be nested. Who writes them does not get
-// there; a file that names itself between the braces would have no end.
+// maxNesting is how deep networks may be nested. Nobody writes so many; a file that names
+// itself between the braces would have no end.
 const maxNesting = 32
 
-// A nestingLevel is a network that is being opened, as a value of the context.
+// A nestingLevel describes a network that is being opened; the context has it.
 type nestingLevel struct {
 	depth int
-	// revived says that a network inside comes back by itself.
+	// revived says that a network inside reconnects.
 	revived atomic.Bool
 }
 
 type nestingKey struct{}
 
-// openLocator opens a network. If it is to come back by itself, the innermost one
-// does, and those that it is nested in stay as they are.
+// openLocator opens a network. With Reconnect, only the innermost network reconnects;
+// those around it stay as they are.
 func openLocator(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
@@ -93,8 +84,7 @@ func openLocator(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	}), nil
 }
 
-// openScheme opens a network, and returns the locator with its scheme, if that is
-// known.
+// openScheme opens a network, and returns the locator with its scheme, if it is known.
 func openScheme(ctx context.Context, vnl string, o *Options) (Conn, Locator, error) {
 	l, origin, err := resolve(vnl)
 	if err != nil {
@@ -115,9 +105,8 @@ func openScheme(ctx context.Context, vnl string, o *Options) (Conn, Locator, err
 	return c, l, nil
 }
 
-// openInner opens the network that was between the braces of another. The empty
-// locator, which stands for missing braces too, is the default network of the
-// user.
+// openInner opens the network between the braces of another. The empty locator is the
+// default network of the user, and stands for missing braces too.
 func openInner(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	c, err := openLocator(ctx, vnl, o)
 	if err != nil && vnl == "" {
@@ -129,8 +118,8 @@ func openInner(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	return c, nil
 }
 
-// resolve turns a locator, as it was given, to one with a scheme. If that is
-// found elsewhere, origin says where, as the beginning of an error text.
+// resolve returns the locator with a scheme that the given one stands for. If it was found
+// elsewhere, origin says where, as the beginning of an error text.
 func resolve(vnl string) (l Locator, origin string, err error) {
 	if l, err = parse(vnl); err != nil || l.scheme != "" {
 		return l, "", err
@@ -152,8 +141,8 @@ func resolve(vnl string) (l Locator, origin string, err error) {
 	return Locator{scheme: "vde", body: body}, origin, nil
 }
 
-// defaultNetwork returns the path that the empty locator stands for, empty if
-// the user has none.
+// defaultNetwork returns the path that the empty locator stands for; "" if the user has
+// no default network.
 func defaultNetwork() string {
 	home := os.Getenv("HOME")
 	if home == "" {
@@ -161,8 +150,8 @@ func defaultNetwork() string {
 	}
 	for _, name := range []string{".vdeplug/default", ".vde2/default.switch"} {
 		path := filepath.Join(home, name)
-		// A dangling link exists: the error of opening it tells more than
-		// another network would.
+		// A dangling link counts: the error of opening it says more than another
+		// network would.
 		if _, err := os.Lstat(path); err == nil {
 			return path
 		}
@@ -175,8 +164,8 @@ func isFile(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// maxLine bounds the line that is read from a file, more than any locator
-// needs: the limit is there for files that are something else.
+// maxLine bounds the line that is read from a file that may be anything. No locator needs
+// as much.
 const maxLine = 64 << 10
 
 // readLocator reads a locator from the first line of a file.

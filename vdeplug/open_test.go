@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func TestResolve(t *testing.T) {
@@ -15,9 +18,7 @@ func TestResolve(t *testing.T) {
 	write := func(name, text string) string {
 		t.Helper()
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
 	inner := write("inner.vnl", "null://\n")
@@ -42,7 +43,7 @@ func TestResolve(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l, _, err := resolve(tt.in)
 			if tt.err != "" {
-				wantError(t, err, tt.err)
+				plugtest.WantError(t, err, tt.err)
 			} else if err != nil || l.String() != tt.want {
 				t.Errorf("got %q, %v, want %q", l, err, tt.want)
 			}
@@ -73,65 +74,50 @@ func TestDefaultNetwork(t *testing.T) {
 	home := filepath.Join(t.TempDir(), "a[b]")
 	t.Setenv("HOME", home)
 	for _, dir := range []string{".vdeplug", ".vde2/default.switch"} {
-		if err := os.MkdirAll(filepath.Join(home, dir), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.MkdirAll(filepath.Join(home, dir), 0o700))
 	}
 	t.Run("old name", func(t *testing.T) {
 		check(t, Locator{"vde", quote(home + "/.vde2/default.switch")})
 	})
 	def := filepath.Join(home, ".vdeplug/default")
 	t.Run("file", func(t *testing.T) {
-		if err := os.WriteFile(def, []byte("mem://default\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.WriteFile(def, []byte("mem://default\n"), 0o600))
 		check(t, Locator{"mem", "default"})
 		os.Remove(def)
 	})
 	t.Run("dangling link", func(t *testing.T) {
-		if err := os.Symlink("/nowhere/at/all", def); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.Symlink("/nowhere/at/all", def))
 		check(t, Locator{"vde", quote(def)})
 	})
 }
 
-// TestNoBraces says which network is meant where none is named within another.
+// TestNoBraces leaves out the inner network: the error says which one was meant.
 func TestNoBraces(t *testing.T) {
 	t.Setenv("HOME", "")
-	_, err := Open("netemu://loss=1%", nil)
-	wantError(t, err, `open "netemu://loss=1%": no inner network: write it between braces at the end, as netemu://loss=1%{mem://lab}; {} is your default network`)
+	wantOpenError(t, "netemu://loss=1%", `open "netemu://loss=1%": no inner network: write it between braces at the end, as netemu://loss=1%{mem://lab}; {} is your default network`)
 	for _, vnl := range []string{"netemu://{}", "vlan://5"} {
 		if c, err := Open(vnl, nil); err == nil {
 			c.Close() // a switch of the system
 		} else {
-			wantError(t, err, `no inner network is named between braces, as {mem://lab}, so it is the user's default: default network vde://: `)
+			plugtest.WantError(t, err, `no inner network is named between braces, as {mem://lab}, so it is the user's default: default network vde://: `)
 		}
 	}
 }
 
 func TestOpenErrors(t *testing.T) {
 	_, err := Open("nosuch://x", nil)
-	wantError(t, err, `vdeplug: open "nosuch://x": unknown scheme "nosuch" (have `)
-	var e *Error
-	if !errors.Is(err, errors.ErrUnsupported) || !errors.As(err, &e) || e.VNL != "nosuch://x" {
-		t.Errorf("got %#v, want an Error that wraps ErrUnsupported", err)
+	plugtest.WantError(t, err, `vdeplug: open "nosuch://x": unknown scheme "nosuch" (have `, errors.ErrUnsupported)
+	if e, ok := errors.AsType[*Error](err); !ok || e.VNL != "nosuch://x" {
+		t.Errorf("got %#v, want an Error with the locator", err)
 	}
-	_, err = Open("slirp://", nil)
-	wantError(t, err, `vdeplug: open "slirp://": scheme "slirp" is in a module of its own (import _ "github.com/vdestack/vdestack/slirp"): `)
-	_, err = Open("/a://b", nil)
-	wantError(t, err, `vdeplug: open "/a://b": "/a" before "://" is no scheme`)
+	wantOpenError(t, "slirp://", `vdeplug: open "slirp://": scheme "slirp" is in a module of its own (import _ "github.com/vdestack/vdestack/slirp"): `)
+	wantOpenError(t, "/a://b", `vdeplug: open "/a://b": "/a" before "://" is no scheme`)
 
 	file := filepath.Join(t.TempDir(), "net.vnl")
-	if err := os.WriteFile(file, []byte("nosuch://y\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err = Open(file, nil)
-	wantError(t, err, `file `+file+` says "nosuch://y": unknown scheme "nosuch"`)
+	testenv.Check(t, os.WriteFile(file, []byte("nosuch://y\n"), 0o600))
+	wantOpenError(t, file, `file `+file+` says "nosuch://y": unknown scheme "nosuch"`)
 
-	if err := os.Chmod(file, 0); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.Chmod(file, 0))
 	if _, err = Open(file, nil); os.Geteuid() != 0 && !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("got %v, want the error of reading the file", err)
 	}
@@ -170,6 +156,5 @@ func TestRegister(t *testing.T) {
 		delete(registry.schemes, "registertest")
 	})
 	mustPanic("registertest", open)
-	_, err := Open("registertest://", nil)
-	wantError(t, err, `vdeplug: open "registertest://": no network`)
+	wantOpenError(t, "registertest://", `vdeplug: open "registertest://": no network`)
 }

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// The functions here return functions that read the value of an option, as
-// [ParsedLocator.Options] calls them.
+// The functions here return functions that read the value of an option, for
+// [ParsedLocator.Apply].
 
 // once rejects an option that is set a second time, by another of its names.
 func once(set func(string, bool) error) func(string, bool) error {
@@ -65,7 +65,7 @@ func addressOption(p *netip.Addr) func(string, bool) error {
 	}
 }
 
-// sizeOption reads a number of bytes; each k, M, G or T behind it multiplies.
+// sizeOption reads a number of bytes; each k, M, G or T after it multiplies.
 func sizeOption(p *int) func(string, bool) error {
 	const max = 1<<31 - 1
 	return func(value string, _ bool) error {

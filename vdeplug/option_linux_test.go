@@ -16,7 +16,7 @@ import (
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
-// FuzzOptions wants what a plug accepts to be in the bounds that it has.
+// FuzzOptions checks that accepted options are within their bounds.
 func FuzzOptions(f *testing.F) {
 	for _, vnl := range []string{
 		"vde:///run/sw[port=3/group=7/mode=700]", "vde://[x/y=1]", "vde://sw[16777216]",
@@ -68,24 +68,24 @@ func FuzzOptions(f *testing.F) {
 				t.Errorf("%q: %+v", vnl, cfg)
 			}
 		}
-		if asksNobody(l) {
+		if needsNoLookup(l) {
 			checkVXVDE(t, l)
 			checkVXLAN(t, l)
 		}
 	})
 }
 
-// asksNobody reports that the address and the options of a vxvde locator have no
-// names that must be looked up.
-func asksNobody(l Locator) bool {
-	target, err := l.Slashed()
+// needsNoLookup reports whether the address and the options of a vxvde locator have no names
+// to look up.
+func needsNoLookup(l Locator) bool {
+	p, err := l.ParseSlashed()
 	if err != nil {
 		return false
 	}
-	_, err = netip.ParseAddr(target.Addr)
-	return (target.Addr == "" || err == nil) && !slices.ContainsFunc(target.Options, func(p Option) bool {
-		return p.Name == "remote" && strings.Trim(p.Value, "0123456789abcdef.:,%") != "" ||
-			(p.Name == "port" || p.Name == "vni" || p.Name == "grp") && strings.Trim(p.Value, "0123456789") != ""
+	_, err = netip.ParseAddr(p.Addr)
+	return (p.Addr == "" || err == nil) && !slices.ContainsFunc(p.Options, func(o Option) bool {
+		return o.Name == "remote" && strings.Trim(o.Value, "0123456789abcdef.:,%") != "" ||
+			(o.Name == "port" || o.Name == "vni" || o.Name == "grp") && strings.Trim(o.Value, "0123456789") != ""
 	})
 }
 
@@ -107,7 +107,7 @@ func checkVXVDE(t *testing.T, l Locator) {
 }
 
 func checkVXLAN(t *testing.T, l Locator) {
-	// Names are looked up, and not before the context has ended.
+	// A name that is looked up all the same finds its context done.
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	cfg, err := parseVXLAN(ctx, l)

@@ -4,11 +4,8 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"slices"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
@@ -17,62 +14,50 @@ import (
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
-// packetPairs are networks with two plugs that move packets.
+// packetPairs are networks with two plugs that move packets. Package p2p tests its own.
 var packetPairs = []struct {
 	name string
 	open func(t *testing.T) (a, b Conn)
 }{
-	{"mem", func(t *testing.T) (a, b Conn) { return openTest(t, "mem://packets"), openTest(t, "mem://packets") }},
-	{"ptp", func(t *testing.T) (a, b Conn) {
-		_, vnl := ptpName(t)
-		return openTest(t, vnl), openTest(t, vnl)
-	}},
-	{"ptp seqpacket", func(t *testing.T) (a, b Conn) {
-		_, vnl := ptpSeqName(t)
-		return openTest(t, vnl), openTest(t, vnl)
-	}},
-	{"seqpacket", func(t *testing.T) (a, b Conn) {
-		x, y := socketPair(t, unix.SOCK_SEQPACKET)
-		return openSeqpacketTest(t, x), openSeqpacketTest(t, y)
-	}},
+	{"mem", func(t *testing.T) (a, b Conn) { return openPlug(t, "mem://packets"), openPlug(t, "mem://packets") }},
 	{"udp", func(t *testing.T) (a, b Conn) {
-		return openTest(t, udpVNL(7001, 7002, "127.0.0.1")), openTest(t, udpVNL(7002, 7001, "127.0.0.1"))
+		return openPlug(t, udpVNL(7001, 7002, "127.0.0.1")), openPlug(t, udpVNL(7002, 7001, "127.0.0.1"))
 	}},
 	{"udp6", func(t *testing.T) (a, b Conn) {
-		return openTest(t, udpVNL(7001, 7002, "[::1]")), openTest(t, udpVNL(7002, 7001, "[::1]"))
+		return openPlug(t, udpVNL(7001, 7002, "[::1]")), openPlug(t, udpVNL(7002, 7001, "[::1]"))
 	}},
-	{"vxvde", func(t *testing.T) (a, b Conn) { return openTest(t, "vxvde://"), openTest(t, "vxvde://") }},
-	{"vxlan", func(t *testing.T) (a, b Conn) { return openTest(t, vxlanTest(2)), openTest(t, vxlanTest(3)) }},
+	{"vxvde", func(t *testing.T) (a, b Conn) { return openPlug(t, "vxvde://"), openPlug(t, "vxvde://") }},
+	{"vxlan", func(t *testing.T) (a, b Conn) { return openPlug(t, vxlanTest(2)), openPlug(t, vxlanTest(3)) }},
 	{"vlan of mem", func(t *testing.T) (a, b Conn) {
-		return openTest(t, "vlan://4{mem://packets}"), openTest(t, "vlan://4{mem://packets}")
+		return openPlug(t, "vlan://4{mem://packets}"), openPlug(t, "vlan://4{mem://packets}")
 	}},
 	{"vlan in vlan", func(t *testing.T) (a, b Conn) {
 		const vnl = "vlan://7{vlan://4/qinq{vlan://5{%s}}}"
-		return openTest(t, fmt.Sprintf(vnl, udpVNL(7001, 7002, "127.0.0.1"))), openTest(t, fmt.Sprintf(vnl, udpVNL(7002, 7001, "127.0.0.1")))
+		return openPlug(t, fmt.Sprintf(vnl, udpVNL(7001, 7002, "127.0.0.1"))), openPlug(t, fmt.Sprintf(vnl, udpVNL(7002, 7001, "127.0.0.1")))
 	}},
 	{"agno", func(t *testing.T) (a, b Conn) {
 		vnl := agnoVNL(t, "mem://packets")
-		return openTest(t, vnl), openTest(t, vnl)
+		return openPlug(t, vnl), openPlug(t, vnl)
 	}},
 	{"tags both ways of mem", func(t *testing.T) (a, b Conn) {
-		return openTest(t, "vlan://5{vlan:///untag=5{mem://packets}}"), openTest(t, "mem://packets")
+		return openPlug(t, "vlan://5{vlan:///untag=5{mem://packets}}"), openPlug(t, "mem://packets")
 	}},
 	{"vde", func(t *testing.T) (a, b Conn) {
 		s := classicSwitch(t)
-		return openTest(t, "vde://"+s.Dir), openTest(t, "vde://"+s.Dir)
+		return openPlug(t, "vde://"+s.Dir), openPlug(t, "vde://"+s.Dir)
 	}},
 	{"switch", func(t *testing.T) (a, b Conn) {
 		_, dir := serve(t, "switch", "")
-		return openTest(t, dir), openTest(t, dir)
+		return openPlug(t, dir), openPlug(t, dir)
 	}},
 	{"switch plug", func(t *testing.T) (a, b Conn) {
 		a, dir := serve(t, "switch", "")
-		return a, openTest(t, dir)
+		return a, openPlug(t, dir)
 	}},
 	{"switch datagrams", func(t *testing.T) (a, b Conn) {
 		setGSO(t, false)
 		_, dir := serve(t, "switch", "")
-		return openTest(t, dir), openTest(t, dir)
+		return openPlug(t, dir), openPlug(t, dir)
 	}},
 	{"stream", func(t *testing.T) (a, b Conn) {
 		p, q := net.Pipe()
@@ -80,16 +65,6 @@ var packetPairs = []struct {
 		t.Cleanup(func() { a.Close(); b.Close() })
 		return a, b
 	}},
-}
-
-func openTest(t *testing.T, vnl string) Conn {
-	t.Helper()
-	c, err := Open(vnl, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
 }
 
 // TestPackets moves packets between two plugs of each network.
@@ -111,12 +86,12 @@ func TestPackets(t *testing.T) {
 	}
 }
 
-// packetLimits returns what the network does not do.
+// packetLimits returns what the network cannot do.
 func packetLimits(name string) plugtest.Limits {
 	return plugtest.Limits{
 		Segment:   map[string]int{"vde": 1500}[name],  // the switch cuts longer frames
 		Segments:  map[string]int{"stream": 44}[name], // the pipe has no queue
-		Unchecked: strings.Contains(name, "mem") || slices.Contains([]string{"ptp", "switch", "switch plug"}, name),
+		Unchecked: strings.Contains(name, "mem") || name == "switch" || name == "switch plug",
 		Allocates: name == "stream", // net.Pipe does
 	}
 }
@@ -139,9 +114,7 @@ func TestUDPUncut(t *testing.T) {
 			for range 2 {
 				p := packettest.TCP(20, 1446)
 				want := packettest.Frames(t, p)
-				if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, a.SendPackets([]packet.Packet{p}, true))
 				plugtest.Collect(t, b, want)
 			}
 			if d := ca.(Dropper).Drops(); d.Send != 0 {
@@ -152,31 +125,14 @@ func TestUDPUncut(t *testing.T) {
 }
 
 func BenchmarkPackets(b *testing.B) {
-	for _, mss := range []int{1446} {
-		b.Run(fmt.Sprint(mss), func(b *testing.B) {
-			p := packettest.TCP(44, mss)
-			a, c := openMemPair(b)
-			var buf packet.Buffer
-			defer buf.Release()
-			b.SetBytes(int64(len(p.Data)))
-			b.ReportAllocs()
-			packets := []packet.Packet{p}
-			for b.Loop() {
-				a.SendPackets(packets, true)
-				c.RecvPackets(&buf)
-			}
-		})
+	from, to := openPlug(b, "mem://bench").(packet.Transport), openPlug(b, "mem://bench").(packet.Transport)
+	packets := []packet.Packet{packettest.TCP(44, 1446)}
+	var buf packet.Buffer
+	defer buf.Release()
+	b.SetBytes(int64(len(packets[0].Data)))
+	b.ReportAllocs()
+	for b.Loop() {
+		from.SendPackets(packets, true)
+		to.RecvPackets(&buf)
 	}
-}
-
-func openMemPair(b *testing.B) (x, y packet.Transport) {
-	for _, p := range []*packet.Transport{&x, &y} {
-		c, err := Open("mem://bench", nil)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { c.Close() })
-		*p = c.(packet.Transport)
-	}
-	return x, y
 }

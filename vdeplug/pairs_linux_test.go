@@ -13,8 +13,8 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// An opener opens an end of a network and returns how to end it: as a program
-// that ends, and as one that is killed.
+// An opener opens an end of a network. It returns how to end it as a program that exits, and
+// as one that is killed.
 type opener struct {
 	name string
 	open func(t *testing.T, vnl string) (in *plugtest.Inbox, quit, kill func(t *testing.T))
@@ -38,8 +38,8 @@ var openers = []opener{
 	}},
 }
 
-// keepNames keeps the sockets of a ptp locator. restore gives back the names that are
-// gone by then.
+// keepNames keeps the sockets of a ptp locator. restore puts back those whose names are gone
+// by then.
 func keepNames(t *testing.T, vnl string) (restore func()) {
 	t.Helper()
 	path, _ := strings.CutPrefix(vnl, "ptp://")
@@ -60,8 +60,8 @@ func keepNames(t *testing.T, vnl string) (restore func()) {
 	}
 }
 
-// pairs runs a test for a plug of this package with one of its own, and with
-// one of the C library, each as the first and as the second.
+// pairs runs a test for two plugs of this package, and for one with one of the C library, each
+// as the first and as the second.
 func pairs(t *testing.T, test func(t *testing.T, first, second opener)) {
 	for _, first := range openers {
 		for _, second := range openers {

@@ -21,7 +21,7 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// needPackets skips the test where packet sockets cannot be had.
+// needPackets skips the test without the right to open packet sockets.
 func needPackets(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -34,7 +34,7 @@ func wirePCAP(t *testing.T) {
 	t.Helper()
 	needPackets(t)
 	ip(t, "link add here0 type veth peer name there0")
-	t.Cleanup(func() { exec.Command("/sbin/ip", "link", "del", "here0").Run() }) // a test may have done it
+	t.Cleanup(func() { exec.Command("/sbin/ip", "link", "del", "here0").Run() }) // the test may have done so
 	ip(t, "link set here0 mtu 9216 up")
 	ip(t, "link set there0 mtu 9216 up")
 	waitRunning(t, "here0", "there0")
@@ -51,62 +51,39 @@ func waitRunning(t *testing.T, names ...string) {
 	}
 }
 
-func TestPCAPConn(t *testing.T) {
-	wirePCAP(t)
-	testConn(t, func(t *testing.T) Conn {
-		c, err := Open("pcap://here0", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	})
-}
-
-// TestPCAP is on a wire with another plug of ours, and with the one in C.
+// TestPCAP connects the plug by a wire with another one, of ours and in C.
 func TestPCAP(t *testing.T) {
 	wirePCAP(t)
 	for _, tt := range []struct {
 		name string
-		open func(t *testing.T) (Conn, *plugtest.Inbox)
+		open func(t *testing.T) *plugtest.Inbox
 	}{
-		{"ours", func(t *testing.T) (Conn, *plugtest.Inbox) { in := openInbox(t, "pcap://there0"); return in, in }},
-		{"C", func(t *testing.T) (Conn, *plugtest.Inbox) { c := plugtest.CPlug(t, "pcap://there0"); return c, c.Inbox }},
+		{"ours", func(t *testing.T) *plugtest.Inbox { return openInbox(t, "pcap://there0") }},
+		{"C", func(t *testing.T) *plugtest.Inbox { return plugtest.CPlug(t, "pcap://there0").Inbox }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			here := openInbox(t, "pcap://here0")
-			there, frames := tt.open(t)
-			plugtest.Carry(t, here, frames, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-			plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
-			// Neither address is that of an interface.
-			for _, n := range []int{15, 60, 1514, 9216 + 14} {
-				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
-				plugtest.Send(t, there, frame)
-				here.Want(t, frame)
-				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
-				plugtest.Send(t, here, frame)
-				frames.Want(t, frame)
-			}
+			there := tt.open(t)
+			plugtest.CarryBoth(t, here, there, 60)
+			// No interface has these addresses.
+			plugtest.SendBoth(t, here, there, 15, 60, 1514, 9216+14)
 			tagged := tagFrame(plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60), etherTypeVLAN, 5, 3)
-			plugtest.Send(t, here, tagged)
-			frames.Want(t, tagged)
+			plugtest.Deliver(t, here, there, tagged)
 			tagged = tagFrame(plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60), etherTypeQinQ, 5, 3)
-			plugtest.Send(t, there, tagged)
-			here.Want(t, tagged)
+			plugtest.Deliver(t, there, here, tagged)
 		})
 	}
 }
 
-// TestPCAPHost is where the host's own traffic is not seen, and the host does not
-// see that of the plug.
+// TestPCAPHost checks that the plug does not get what the host sends.
 func TestPCAPHost(t *testing.T) {
 	wirePCAP(t)
 	testenv.NoLeaks(t)
 	here, there := openInbox(t, "pcap://here0"), openInbox(t, "pcap://there0")
 	host := openPacketSocket(t, "here0")
 	outgoing, mark := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
-	plugtest.Send(t, host, outgoing)
-	there.Want(t, outgoing)
+	plugtest.Deliver(t, host, there, outgoing)
 	plugtest.Send(t, there, mark)
 	for {
 		got := here.Next(t)
@@ -134,48 +111,40 @@ func TestPCAPRemoved(t *testing.T) {
 		t.Errorf("%d frames dropped, want 1", got)
 	}
 	ip(t, "link set here0 up")
-	plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-	plugtest.Carry(t, here, there, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
+	plugtest.CarryBoth(t, here, there, 60)
 	ip(t, "link del here0")
 	err := here.WantEnd(t)
-	wantError(t, err, `recv "pcap://here0": interface here0 was removed`)
-	if !errors.Is(err, unix.EBADFD) {
-		t.Errorf("%v", err)
-	}
-	wantError(t, here.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "interface here0 was removed")
+	plugtest.WantError(t, err, `recv "pcap://here0": interface here0 was removed`, unix.EBADFD)
+	plugtest.WantError(t, here.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "interface here0 was removed")
 }
 
-// TestPCAPPackets sends packets as the kernel's TCP makes them: the wire carries
-// frames, which nobody has to finish.
+// TestPCAPPackets sends packets as the kernel's TCP makes them: the wire carries complete
+// frames.
 func TestPCAPPackets(t *testing.T) {
 	wirePCAP(t)
 	testenv.NoLeaks(t)
-	a, b := openTest(t, "vlan://4{pcap://here0}"), openTest(t, "vlan://4{pcap://there0}")
+	a, b := openPlug(t, "vlan://4{pcap://here0}"), openPlug(t, "vlan://4{pcap://there0}")
 	plugtest.Greet(t, a.(packet.Transport), b.(packet.Transport))
-	plain, raw := openTest(t, "pcap://here0"), openPacketSocket(t, "there0") // which sees no virtio header
+	plain, raw := openPlug(t, "pcap://here0"), openPacketSocket(t, "there0") // which sees no virtio header
 	for _, size := range [][2]int{{1, 100}, {44, 1446}, {7, 8900}} {
 		p := packettest.TCP(size[0], size[1])
 		want := packettest.Frames(t, p)
-		if err := a.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, a.(packet.Transport).SendPackets([]packet.Packet{p}, true))
 		plugtest.Collect(t, b.(packet.Transport), want)
 		p = packettest.TCP(size[0], size[1])
-		if err := plain.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, plain.(packet.Transport).SendPackets([]packet.Packet{p}, true))
 		for _, frame := range want {
 			raw.Want(t, frame)
 		}
 	}
 }
 
-// TestPCAPUnfinished sends to a station that has shown that it takes packets as the
-// kernel's TCP makes them, to others, and to one that has not shown it for long.
+// TestPCAPUnfinished sends packets as the kernel's TCP makes them: uncut to a station that
+// has sent some of its own recently, and as frames to others.
 func TestPCAPUnfinished(t *testing.T) {
 	wirePCAP(t)
 	testenv.NoLeaks(t)
-	here := on[*tapConn](openTest(t, "pcap://here0"))
+	here := on[*tapConn](openPlug(t, "pcap://here0"))
 	var now time.Duration
 	here.on.unfinished.now = func() time.Duration { return now }
 	there := openDevice(t, "there0")
@@ -201,14 +170,10 @@ func TestPCAPUnfinished(t *testing.T) {
 		p := packettest.TCP(44, 1446)
 		copy(p.Data, step.to[:])
 		if step.tag {
-			p.Data = tagFrame(p.Data, etherTypeVLAN, 5, 3)
-			p.Offload.CsumStart += 4 // the tag
-			p.Offload.HdrLen += 4    // the tag
+			p = packettest.TagPacket(p, etherTypeVLAN, 5, 3)
 		}
 		want := packettest.Frames(t, p)
-		if err := here.SendPackets([]packet.Packet{p}, true); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, here.SendPackets([]packet.Packet{p}, true))
 		n, wantPackets := 0, len(want)
 		if step.whole {
 			wantPackets = 1
@@ -240,28 +205,22 @@ func TestPCAPUnfinished(t *testing.T) {
 	}
 }
 
-// openDevice is a packet socket that sends packets as they are.
+// openDevice opens a packet socket that sends packets uncut.
 func openDevice(t *testing.T, ifname string) *nic.Device {
 	t.Helper()
 	ifi, err := net.InterfaceByName(ifname)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	dev, err := nic.NewSocket(fd, ifi.Index, nic.All&^(nic.GRO|nic.UDPGRO))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	stop := time.AfterFunc(testenv.Timeout, func() { dev.Close() })
 	t.Cleanup(func() { stop.Stop(); dev.Close() })
 	return dev
 }
 
-// hello lets the station that testPacket sends to send a packet of one frame, with
-// so much left to do, and waits until it has come.
+// hello has station 2 send a packet of one frame, with the flags of its header, and waits
+// until it has arrived.
 func hello(t *testing.T, from *nic.Device, to packet.Transport, flags uint8) {
 	t.Helper()
 	p := packettest.TCP(1, 100)
@@ -281,9 +240,7 @@ func hello(t *testing.T, from *nic.Device, to packet.Transport, flags uint8) {
 	defer b.Release()
 	for {
 		packets, err := to.RecvPackets(&b)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		for _, p := range packets {
 			if _, from := ether.MACs(p.Data); from == src {
 				return
@@ -301,28 +258,18 @@ func TestPCAPErrors(t *testing.T) {
 		"macvtap://nix0": `interface "nix0": no such interface here`,
 		"macvtap://lo":   `interface "lo" has no device /dev/tap1: either it is no macvtap interface`,
 	} {
-		_, err := Open(vnl, nil)
-		wantError(t, err, text)
+		wantOpenError(t, vnl, text)
 	}
 	if os.Geteuid() != 0 {
-		_, err := Open("pcap://lo", nil)
-		wantError(t, err, "no permission: it takes CAP_NET_RAW")
-		if !errors.Is(err, os.ErrPermission) {
-			t.Errorf("%v", err)
-		}
+		wantOpenError(t, "pcap://lo", "no permission: it takes CAP_NET_RAW", os.ErrPermission)
 		return
 	}
 	testenv.NoLeaks(t)
-	_, err := Open("pcap://nix0", nil)
-	wantError(t, err, `interface "nix0": no such interface here`)
-	if !errors.Is(err, unix.ENODEV) {
-		t.Errorf("%v", err)
-	}
-	_, err = Open("pcap://lo", nil)
-	wantError(t, err, `interface "lo": it is not of the kind of Ethernet (ARPHRD 772)`)
+	wantOpenError(t, "pcap://nix0", `interface "nix0": no such interface here`, unix.ENODEV)
+	wantOpenError(t, "pcap://lo", `interface "lo": it is not of the kind of Ethernet (ARPHRD 772)`)
 }
 
-// TestMacVTAP carries frames between a macvtap interface and the wire it is on.
+// TestMacVTAP carries frames between a macvtap interface and its wire.
 func TestMacVTAP(t *testing.T) {
 	wirePCAP(t)
 	out, err := exec.Command(testenv.Need(t, "ip", "iproute2"), strings.Fields("link add link here0 name mvt0 type macvtap mode passthru")...).CombinedOutput()
@@ -340,25 +287,13 @@ func TestMacVTAP(t *testing.T) {
 	if errors.Is(err, unix.ENOENT) {
 		t.Skipf("the machine makes no devices: %v", err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	here, there := plugtest.NewInbox(t, c), openInbox(t, "pcap://there0")
-	plugtest.Carry(t, here, there, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-	plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
-	for _, n := range []int{60, 1514} {
-		frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
-		plugtest.Send(t, there, frame)
-		here.Want(t, frame)
-		frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
-		plugtest.Send(t, here, frame)
-		there.Want(t, frame)
-	}
+	plugtest.CarryBoth(t, here, there, 60)
+	plugtest.SendBoth(t, here, there, 60, 1514)
 	p := packettest.TCP(20, 1400)
 	want := packettest.Frames(t, p)
-	if err := c.(packet.Transport).SendPackets([]packet.Packet{p}, true); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, c.(packet.Transport).SendPackets([]packet.Packet{p}, true))
 	for _, frame := range want {
 		there.Want(t, frame)
 	}

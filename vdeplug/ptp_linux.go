@@ -25,18 +25,9 @@ func init() {
 	})
 }
 
-// openPTP connects two ends with each other:
-//
-//	ptp://path
-//	ptp://path[seqpacket]
-//
-// Both open the same path. All of the body is the path, as it is written, unless
-// it ends with "]": then there are options, and quoting as in vde.
-//
-//   - seqpacket is for the ends of versions of vdeplug after 4.0.1, which have a
-//     socket of another kind than those of 4.0.1. The two cannot be connected.
-//
-// One end may go and come back.
+// openPTP connects two ends. The body is the path as it is written; if it ends with "]",
+// it has options, and quoting as in vde. Versions of vdeplug after 4.0.1 have sockets of
+// another type (seqpacket), which cannot be connected to those of 4.0.1.
 func openPTP(ctx context.Context, l Locator, _ *Options) (Conn, error) {
 	path, seqpacket, err := parsePTP(l)
 	if err != nil {
@@ -58,7 +49,7 @@ func openPTP(ctx context.Context, l Locator, _ *Options) (Conn, error) {
 func parsePTP(l Locator) (path string, seqpacket bool, err error) {
 	path = l.Body()
 	if strings.HasSuffix(path, "]") {
-		t, err := l.Bracketed()
+		t, err := l.ParseBracketed()
 		if err == nil {
 			err = t.Apply(map[string]func(string, bool) error{"seqpacket": flagOption(&seqpacket)})
 		}

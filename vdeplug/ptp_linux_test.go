@@ -41,10 +41,7 @@ func TestPTP(t *testing.T) {
 		waitPath(t, path)
 		b, quitB, _ := second.open(t, vnl)
 		waitPath(t, path+"+")
-		for _, n := range frameSizes {
-			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n))
-			plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n))
-		}
+		plugtest.CarryBoth(t, a, b, frameSizes...)
 		quitB(t)
 		quitA(t)
 		for _, p := range []string{path, path + "+"} {
@@ -55,26 +52,22 @@ func TestPTP(t *testing.T) {
 	})
 }
 
-// TestPTPCmd has a plug of C between two of this package: a command, and its
-// network.
+// TestPTPCmd has a plug in C between two of this package: one runs it as a command, and the
+// other is on its network.
 func TestPTPCmd(t *testing.T) {
 	testenv.Need(t, "vde_plug", "vdeplug")
 	testenv.NoLeaks(t)
 	path, vnl := ptpName(t)
 	a, b := openInbox(t, vnl), openInbox(t, "=vde_plug "+vnl)
-	for _, n := range frameSizes {
-		plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n))
-		plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n))
-	}
+	plugtest.CarryBoth(t, a, b, frameSizes...)
 	b.Close()
 	if _, err := os.Lstat(path + p2p.SecondSuffix); err == nil {
 		t.Error("the command could not clean up")
 	}
 }
 
-// TestPTPRestart ends one side and opens it again. If the other is of this
-// package, the new one speaks first: the other has nothing to send by which it
-// would notice.
+// TestPTPRestart ends one end and opens it again. If the other end is of this package, the
+// new one may send first; an idle one in C would not notice.
 func TestPTPRestart(t *testing.T) {
 	for _, which := range []string{"first", "second"} {
 		for _, how := range []string{"quit", "kill"} {
@@ -85,8 +78,7 @@ func TestPTPRestart(t *testing.T) {
 					waitPath(t, path)
 					b, quitB, killB := second.open(t, vnl)
 					waitPath(t, path+"+")
-					plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
-					plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
+					plugtest.CarryBoth(t, a, b, 60)
 
 					stays, end, again := b, map[string]func(*testing.T){"quit": quitA, "kill": killA}[how], first
 					if which == "second" {
@@ -110,8 +102,8 @@ func TestPTPRestart(t *testing.T) {
 	}
 }
 
-// reopen opens an end that takes the name path. The C library gives up as long
-// as the other end has not noticed that the one before is gone.
+// reopen opens an end that takes the name path. The C library fails while the other end has
+// not noticed that the previous end is gone.
 func reopen(t *testing.T, o opener, path, vnl string) *plugtest.Inbox {
 	t.Helper()
 	stamp := func() string {
@@ -154,19 +146,14 @@ func TestPTPThird(t *testing.T) {
 		b, _, _ := second.open(t, vnl)
 		waitPath(t, path+"+")
 		for range 2 {
-			_, err := Open(vnl, nil)
-			wantError(t, err, path+" already has two ends")
-			if !errors.Is(err, unix.EADDRINUSE) {
-				t.Errorf("got %v, want one that wraps EADDRINUSE", err)
-			}
+			wantOpenError(t, vnl, path+" already has two ends", unix.EADDRINUSE)
 			c := plugtest.CPlug(t, vnl)
 			c.WantExit(t)
 			if c.Cmd.ProcessState.ExitCode() != 1 {
 				t.Errorf("vde_plug: %v: %s", c.Cmd.ProcessState, c.Stderr)
 			}
 			// The two go on, and now they are connected.
-			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
-			plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
+			plugtest.CarryBoth(t, a, b, 60)
 		}
 	})
 }
@@ -207,17 +194,11 @@ func TestPTPNames(t *testing.T) {
 	testenv.NoLeaks(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(file, []byte("precious"), 0o600))
 	stream, err := net.Listen("unix", filepath.Join(dir, "stream"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer stream.Close()
-	if err := os.Symlink("nowhere", filepath.Join(dir, "link")); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.Symlink("nowhere", filepath.Join(dir, "link")))
 	long := filepath.Join(dir, strings.Repeat("x", p2p.MaxPTPPath-len(dir)-1))
 	tests := []struct{ path, text string }{
 		{"", "no path given"},
@@ -230,8 +211,7 @@ func TestPTPNames(t *testing.T) {
 		{filepath.Join(dir, "link"), "others open and close it all the time"},
 	}
 	for _, tt := range tests {
-		_, err := Open("ptp://"+tt.path, nil)
-		wantError(t, err, tt.text)
+		wantOpenError(t, "ptp://"+tt.path, tt.text)
 	}
 	if b, err := os.ReadFile(file); string(b) != "precious" {
 		t.Errorf("the file has %q, %v", b, err)
@@ -242,10 +222,8 @@ func TestPTPNames(t *testing.T) {
 		t.Errorf("got %v, %v, want mode 0700", info, err)
 	}
 
-	// A name that has become another's stays.
-	if err := os.Remove(long); err != nil {
-		t.Fatal(err)
-	}
+	// A name that belongs to another end by now stays.
+	testenv.Check(t, os.Remove(long))
 	c := openInbox(t, "ptp://"+long)
 	a.Close()
 	waitPath(t, long)
@@ -262,5 +240,5 @@ func TestPTPNames(t *testing.T) {
 
 func BenchmarkPTP(b *testing.B) {
 	vnl := "ptp://" + filepath.Join(b.TempDir(), "p")
-	benchPlugs(b, vnl, vnl)
+	benchPlugs(b, openPlug(b, vnl), openPlug(b, vnl))
 }

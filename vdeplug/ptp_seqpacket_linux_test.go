@@ -8,27 +8,25 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-func ptpSeqName(t *testing.T) (path, vnl string) {
-	t.Helper()
-	path, vnl = ptpName(t)
-	return path, vnl + "[seqpacket]"
-}
-
 func TestPTPParse(t *testing.T) {
 	long := "/" + strings.Repeat("a", 89)
-	for _, tt := range []struct {
-		in, path  string
+	type ptpEnd struct {
+		path      string
 		seqpacket bool
-		err       string
+	}
+	for _, tt := range []struct {
+		in string
+		ptpEnd
+		err string
 	}{
-		{in: "ptp:///run/p", path: "/run/p"},
-		{in: "ptp:///run/p%20'x", path: "/run/p%20'x"},
-		{in: "ptp:///run/[a]b", path: "/run/[a]b"},
-		{in: "ptp:///run/p[]", path: "/run/p"},
-		{in: "ptp:///run/p[seqpacket]", path: "/run/p", seqpacket: true},
-		{in: `ptp:///run/p\[a\]`, path: "/run/p[a]"},
-		{in: "ptp://'/run/[a]'[seqpacket]", path: "/run/[a]", seqpacket: true},
-		{in: "ptp://" + long + "[seqpacket]", path: long, seqpacket: true},
+		{in: "ptp:///run/p", ptpEnd: ptpEnd{"/run/p", false}},
+		{in: "ptp:///run/p%20'x", ptpEnd: ptpEnd{"/run/p%20'x", false}},
+		{in: "ptp:///run/[a]b", ptpEnd: ptpEnd{"/run/[a]b", false}},
+		{in: "ptp:///run/p[]", ptpEnd: ptpEnd{"/run/p", false}},
+		{in: "ptp:///run/p[seqpacket]", ptpEnd: ptpEnd{"/run/p", true}},
+		{in: `ptp:///run/p\[a\]`, ptpEnd: ptpEnd{"/run/p[a]", false}},
+		{in: "ptp://'/run/[a]'[seqpacket]", ptpEnd: ptpEnd{"/run/[a]", true}},
+		{in: "ptp://" + long + "[seqpacket]", ptpEnd: ptpEnd{long, true}},
 
 		{in: "ptp://", err: "no path given"},
 		{in: "ptp://[seqpacket]", err: "no path given"},
@@ -36,16 +34,10 @@ func TestPTPParse(t *testing.T) {
 		{in: "ptp:///run/p[seqpacket=1]", err: "takes no value"},
 		{in: "ptp://" + long + "a[seqpacket]", err: "has 91 bytes, a socket's path at most 90"},
 	} {
-		l, err := Parse(tt.in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		path, seqpacket, err := parsePTP(l)
-		if tt.err != "" {
-			wantError(t, err, tt.err)
-		} else if err != nil || path != tt.path || seqpacket != tt.seqpacket {
-			t.Errorf("%s: got %q, %v, %v", tt.in, path, seqpacket, err)
-		}
+		testParse(t, tt.in, func(l Locator) (ptpEnd, error) {
+			path, seqpacket, err := parsePTP(l)
+			return ptpEnd{path, seqpacket}, err
+		}, tt.ptpEnd, tt.err)
 	}
 }
 
@@ -53,17 +45,12 @@ func TestPTPParse(t *testing.T) {
 func TestPTPVersions(t *testing.T) {
 	testenv.NoLeaks(t)
 	path, vnl := ptpName(t)
-	c := openPlugTest(t, vnl)
-	_, err := Open(vnl+"[seqpacket]", nil)
-	wantError(t, err, path+" is a socket of another kind (vdeplug 4.0.1 has such, without the option seqpacket)")
+	c := openPlug(t, vnl)
+	wantOpenError(t, vnl+"[seqpacket]", path+" is a socket of another kind (vdeplug 4.0.1 has such, without the option seqpacket)")
 	c.Close()
-	c = openPlugTest(t, vnl+"[seqpacket]")
+	c = openPlug(t, vnl+"[seqpacket]")
 	defer c.Close()
-	_, err = Open(vnl, nil)
-	wantError(t, err, path+" is a socket of another kind (later versions of vdeplug have such, the option seqpacket)")
-	if err := os.WriteFile(path+"2", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err = Open(vnl+"2[seqpacket]", nil)
-	wantError(t, err, "exists and is no socket")
+	wantOpenError(t, vnl, path+" is a socket of another kind (later versions of vdeplug have such, the option seqpacket)")
+	testenv.Check(t, os.WriteFile(path+"2", nil, 0o600))
+	wantOpenError(t, vnl+"2[seqpacket]", "exists and is no socket")
 }

@@ -19,18 +19,18 @@ import (
 )
 
 const (
-	// reconnectFirst is the wait before the first attempt to open a network
-	// again; each is twice the one before, up to reconnectMax. All are shortened
-	// by up to a quarter, for the plugs of a switch do not come back one by one.
+	// reconnectFirst is the wait before the first attempt to open a network again. Each
+	// wait is twice the one before, up to reconnectMax, and is shortened by up to a
+	// quarter at random, so that the plugs of a switch do not all come back at once.
 	reconnectFirst = 50 * time.Millisecond
 	reconnectMax   = 5 * time.Second
-	// reconnectSteady is how long a network must last to count as being back.
-	// What ends earlier, as a command that has no network itself, is waited for
-	// longer each time, and nobody is told of each.
+	// reconnectSteady is how long a network must last to count as back. If it ends
+	// earlier, as a command does that has no network itself, the waits grow, and Notify
+	// is not called each time.
 	reconnectSteady = time.Second
-	// reconnectDoubt is how long an error that does not pass by itself must be the
-	// answer. A switch makes its socket before it says who may use it, as udev does
-	// with devices, and a file is empty before it has a locator.
+	// reconnectDoubt is how long a lasting error must be the answer before the plug gives
+	// up. A switch makes its socket before it sets the permissions, as udev does with
+	// devices, and a file is empty before it has a locator.
 	reconnectDoubt = time.Second
 )
 
@@ -38,14 +38,14 @@ const (
 type Link struct {
 	// Err says why the network is not there; nil while it is.
 	Err error
-	// Reconnecting is true while the network is gone and is being opened again:
-	// with Err, it is gone for good if Reconnecting is false.
+	// Reconnecting is true while the network is gone and is being opened again. With an
+	// Err and without Reconnecting, it is gone for good.
 	Reconnecting bool
 	// Reconnects counts how often the network was opened again.
 	Reconnects uint64
 }
 
-// MarshalJSON writes the error as text, and null where there is none.
+// MarshalJSON writes the error as text, or null.
 func (l Link) MarshalJSON() ([]byte, error) {
 	type fields Link // without this method
 	return json.Marshal(struct {
@@ -60,7 +60,7 @@ type Linker interface {
 	Link() Link
 }
 
-// A lastingError is the end of a network that cannot be opened again.
+// A lastingError ends a network that cannot be opened again.
 type lastingError struct{ error }
 
 func (e lastingError) Unwrap() error { return e.error }
@@ -82,7 +82,7 @@ type reconnector struct {
 	link     Link
 	live     *session // that forget has not met
 	past     Drops    // of the plugs before
-	running  bool     // revive does
+	running  bool     // revive runs
 	closed   bool
 	closeErr error // of a plug before
 }
@@ -145,8 +145,8 @@ func (r *reconnector) SendPackets(packets []packet.Packet, wait bool) error {
 	return nil
 }
 
-// lose notes that a call of the session's plug has failed. It returns an error if
-// there will be no other session.
+// lose records that a call of the session's plug has failed. It returns an error if there
+// will be no other session.
 func (r *reconnector) lose(s *session, err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,7 +154,7 @@ func (r *reconnector) lose(s *session, err error) error {
 	case r.closed:
 		return net.ErrClosed
 	case s.absence != nil && r.now.Load() == s:
-		return err // it is for ever
+		return err // the absence is permanent
 	case r.now.Load() != s:
 		return nil
 	}
@@ -170,8 +170,7 @@ func (r *reconnector) lose(s *session, err error) error {
 	return nil
 }
 
-// revive opens the network of a lost session again, as often as it goes while it
-// is not steady.
+// revive opens the network of a lost session again, until it is steady.
 func (r *reconnector) revive(s *session) {
 	wait := reconnectFirst
 	for told := false; ; {
@@ -220,7 +219,7 @@ func (r *reconnector) rest(s *session) bool {
 	return !r.running
 }
 
-// Forget closes the plug of a lost session. What waits in it is woken.
+// Forget closes the plug of a lost session, and wakes what waits in it.
 func (r *reconnector) Forget(s *session) {
 	err := s.transport.Close()
 	recv, send := packet.Dropped(s.transport)
@@ -234,9 +233,9 @@ func (r *reconnector) Forget(s *session) {
 	r.live = nil
 }
 
-// reopen tries until it has opened the network, and puts the session in the place
-// of the absence. It returns nil if there is none: after Close, or an error that
-// does not pass. wait is before the next attempt.
+// reopen tries until it has opened the network, and replaces the absence by a session. It
+// returns nil after Close, or after a lasting error. wait is the time before the next
+// attempt.
 func (r *reconnector) reopen(wait *time.Duration) *session {
 	var doubt time.Time // since when
 	for {
@@ -270,9 +269,8 @@ func (r *reconnector) reopen(wait *time.Duration) *session {
 	}
 }
 
-// passing reports whether opening a network again may do better than this error.
-// A locator that has become another, in a file, is to blame for what is no error
-// of the system.
+// passing reports whether another attempt to open a network may succeed after this error.
+// If the locator in a file has changed, an error that is not of the system is its fault.
 func passing(err error, changed bool) bool {
 	switch {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, errors.ErrUnsupported):
@@ -286,7 +284,7 @@ func passing(err error, changed bool) bool {
 		errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// come puts a session in the place of an absence.
+// come replaces the absence by a session.
 func (r *reconnector) come(s *session) *session {
 	r.mu.Lock()
 	if r.closed {
@@ -303,7 +301,7 @@ func (r *reconnector) come(s *session) *session {
 	return s
 }
 
-// end makes the absence one for ever. err is what calls return from now on.
+// end makes the absence permanent. Calls return err from now on.
 func (r *reconnector) end(err error) {
 	r.mu.Lock()
 	if r.closed {
@@ -318,7 +316,7 @@ func (r *reconnector) end(err error) {
 	r.tell()
 }
 
-// tell tells the state of the link.
+// tell calls Notify with the state of the link.
 func (r *reconnector) tell() {
 	if l := r.Link(); r.notify != nil && r.ctx.Err() == nil {
 		r.notify(l)
@@ -355,7 +353,7 @@ func (r *reconnector) Close() (err error) {
 		err = live.transport.Close() // a second time, perhaps
 	}
 	r.work.Wait()
-	return errors.Join(err, r.closeErr) // nobody else is left
+	return errors.Join(err, r.closeErr) // no lock: no other goroutine is left
 }
 
 // An absence is in the place of a plug while the network is gone. It drops what
@@ -363,10 +361,10 @@ func (r *reconnector) Close() (err error) {
 type absence struct {
 	r    *reconnector
 	over chan struct{} // closed at the end of the absence
-	err  error         // why it has none; set before over is closed
+	err  error         // why it is permanent; set before over is closed
 }
 
-// errOver says that there is another session.
+// errOver says that there is a new session.
 var errOver = errors.New("vdeplug: the network is back")
 
 func (a *absence) wait() error {

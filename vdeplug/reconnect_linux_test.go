@@ -29,22 +29,17 @@ func TestReconnectLine(t *testing.T) {
 	plug := func() io.ReadWriteCloser {
 		master, name := testenv.PTY(t)
 		os.Remove(device)
-		if err := os.Symlink(name, device); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.Symlink(name, device))
 		return master
 	}
 	master := plug()
 	c, err := Open("vdesl://"+device, &Options{Reconnect: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	line := plugtest.NewInbox(t, c)
 	for n := range uint64(3) {
 		wantReconnects(t, c, n)
 		there := plugtest.NewInbox(t, NewStream(master))
-		plugtest.Carry(t, line, there, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
-		plugtest.Carry(t, there, line, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
+		plugtest.CarryBoth(t, line, there, 60)
 		os.Remove(device)
 		there.Close()
 		testenv.Eventually(t, "the end of the line", func() bool { return c.(Linker).Link().Err != nil })
@@ -54,32 +49,28 @@ func TestReconnectLine(t *testing.T) {
 	master.Close()
 }
 
-// TestReconnectDescriptor does not take another descriptor of the same number.
+// TestReconnectDescriptor checks that the plug does not take another file with the same descriptor.
 func TestReconnectDescriptor(t *testing.T) {
 	testenv.NoLeaks(t)
 	pair := func() [2]int {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		return fds
 	}
 	first := pair()
 	c, err := Open(fmt.Sprintf("seqpacket://%d", first[0]), &Options{Reconnect: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer c.Close()
 	unix.Close(first[1])
 	if _, err := c.Recv(make([]byte, ether.MaxFrame)); err != nil {
-		wantError(t, err, "the peer has closed its end")
+		plugtest.WantError(t, err, "the peer has closed its end")
 	} else {
 		t.Error("a frame")
 	}
 	if l := c.(Linker).Link(); l.Err == nil || l.Reconnecting {
 		t.Errorf("%+v", l)
 	}
-	// Both numbers are those of somebody else now.
+	// Both descriptors are of another pair now.
 	second := pair()
 	defer unix.Close(second[0])
 	defer unix.Close(second[1])

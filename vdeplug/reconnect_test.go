@@ -139,7 +139,7 @@ func (c *flakyConn) Close() error {
 	return nil
 }
 
-// links are what Notify was told.
+// links records the calls of Notify.
 type links struct {
 	mu   sync.Mutex
 	told []string
@@ -169,7 +169,7 @@ var (
 	errTestAgain = &os.PathError{Op: "open", Path: "x", Err: syscall.ENOENT}
 )
 
-// receiving receives all the time. It returns what the last error is sent to.
+// receiving starts a goroutine that receives, and sends the last error to end.
 func receiving(c Conn) (got chan []byte, end chan error) {
 	got, end = make(chan []byte, 64), make(chan error, 1)
 	go func() {
@@ -191,9 +191,7 @@ func TestReconnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told links
 		c, err := Open(vnl, &Options{Reconnect: true, Notify: told.add})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		got, end := receiving(c)
 		frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 		if err := c.Send(frame); err != nil || !bytes.Equal(<-got, frame) {
@@ -235,9 +233,7 @@ func TestReconnect(t *testing.T) {
 		if err := c.Send(frame); err != nil || !bytes.Equal(<-got, frame) {
 			t.Error("no frame", err)
 		}
-		if d := c.(Dropper).Drops(); d != (Drops{Send: 4}) {
-			t.Errorf("drops: %+v, want 3 of the first plug and 1 between", d)
-		}
+		wantDrops(t, c, Drops{Send: 4})
 		time.Sleep(2 * time.Second)
 
 		// Sending finds it out as well, and the wait has started over.
@@ -274,9 +270,7 @@ func TestReconnectUnsteady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told links
 		c, err := Open(vnl, &Options{Reconnect: true, Notify: told.add})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		defer c.Close()
 		receiving(c)
 		for range 20 {
@@ -303,7 +297,7 @@ func TestReconnectUnsteady(t *testing.T) {
 	})
 }
 
-// TestReconnectEnds has errors that do not pass.
+// TestReconnectEnds has lasting errors.
 func TestReconnectEnds(t *testing.T) {
 	for name, err := range map[string]error{
 		"permission":  fmt.Errorf("connecting: %w", syscall.EACCES),
@@ -357,7 +351,7 @@ func TestReconnectEnds(t *testing.T) {
 	}
 }
 
-// TestReconnectOpen fails at once, reconnecting or not.
+// TestReconnectOpen checks that Open fails at once, with Reconnect or without.
 func TestReconnectOpen(t *testing.T) {
 	f, vnl := newFlaky(t)
 	f.set(errTestAgain)
@@ -365,11 +359,7 @@ func TestReconnectOpen(t *testing.T) {
 		t.Errorf("got %v after %d attempts", err, len(f.attempts()))
 	}
 	f.set(nil)
-	c, err := Open(vnl, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := openPlug(t, vnl)
 	if _, ok := c.(*flakyConn); !ok {
 		t.Errorf("without Reconnect it is a %T", c)
 	}
@@ -383,9 +373,7 @@ func TestReconnectClose(t *testing.T) {
 				f, vnl := newFlaky(t)
 				synctest.Test(t, func(t *testing.T) {
 					c, err := Open(vnl, &Options{Reconnect: true})
-					if err != nil {
-						t.Fatal(err)
-					}
+					testenv.Check(t, err)
 					_, end := receiving(c)
 					f.set(errTestAgain)
 					f.hang = hang
@@ -407,21 +395,17 @@ func TestReconnectClose(t *testing.T) {
 	}
 }
 
-// TestReconnectFile has the locator in a file that is changed meanwhile.
+// TestReconnectFile has the locator in a file that changes.
 func TestReconnectFile(t *testing.T) {
 	f, vnl := newFlaky(t)
 	file := filepath.Join(t.TempDir(), "net.vnl")
 	write := func(text string) {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.WriteFile(file, []byte(text), 0o600))
 	}
 	write(vnl + "\n")
 	synctest.Test(t, func(t *testing.T) {
 		c, err := Open(file, &Options{Reconnect: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		defer c.Close()
 		_, end := receiving(c)
 		// It may be empty for a moment, or gone for a while.
@@ -458,14 +442,12 @@ func TestReconnectFile(t *testing.T) {
 	})
 }
 
-// TestReconnectNested has the network inside another come back.
+// TestReconnectNested loses an inner network: it is opened again, and the outer ones stay.
 func TestReconnectNested(t *testing.T) {
 	f, vnl := newFlaky(t)
 	synctest.Test(t, func(t *testing.T) {
 		c, err := Open("vlan://7{vlan://8/qinq{"+vnl+"}}", &Options{Reconnect: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		defer c.Close()
 		if _, ok := isOn[*transform.Transport](c); !ok {
 			t.Errorf("the plug is a %T", c)
@@ -485,18 +467,12 @@ func TestReconnectNested(t *testing.T) {
 	})
 }
 
-// TestReconnectPackets moves batches, and allocates nothing for it.
+// TestReconnectPackets moves batches without allocating.
 func TestReconnectPackets(t *testing.T) {
 	c, err := Open("mem://"+t.Name(), &Options{Reconnect: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer c.Close()
-	peer, err := Open("mem://"+t.Name(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
+	peer := openPlug(t, "mem://"+t.Name())
 	packets := make([]packet.Packet, 8)
 	for i := range packets {
 		packets[i].Data = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)
@@ -504,14 +480,10 @@ func TestReconnectPackets(t *testing.T) {
 	var b packet.Buffer
 	defer b.Release()
 	round := func(from, to packet.Transport) {
-		if err := from.SendPackets(packets, true); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, from.SendPackets(packets, true))
 		for n := 0; n < len(packets); {
 			got, err := to.RecvPackets(&b)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			n += len(got)
 		}
 	}
@@ -526,15 +498,14 @@ func TestReconnectPackets(t *testing.T) {
 
 // TestReconnectRace loses the network while everything is called, and closes.
 func TestReconnectRace(t *testing.T) {
+	testenv.Long(t)
 	f, vnl := newFlaky(t)
 	synctest.Test(t, func(t *testing.T) {
 		for range 20 {
 			c, err := Open(vnl, &Options{Reconnect: true, Notify: func(Link) {}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			var wg sync.WaitGroup
-			// Only one: others wait for a mutex, which this clock does not know.
+			// Only one: others would wait for a mutex, which synctest cannot see.
 			wg.Go(func() {
 				var b packet.Buffer
 				defer b.Release()
@@ -573,7 +544,7 @@ func TestReconnectRace(t *testing.T) {
 	})
 }
 
-// TestLinkJSON has the text of the error.
+// TestLinkJSON checks that the error is written as text.
 func TestLinkJSON(t *testing.T) {
 	for want, l := range map[string]Link{
 		`{"Reconnecting":false,"Reconnects":0,"Err":null}`:                              {},

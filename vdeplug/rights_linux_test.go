@@ -9,12 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vdestack/vdestack/internal/p2p"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
+	"golang.org/x/sys/unix"
 )
 
 // sendRights sends a message with descriptors, and closes them.
@@ -26,8 +25,7 @@ func sendRights(fd int, message []byte, rights ...int) error {
 	return err
 }
 
-// A lingerer makes descriptors that the kernel does not destroy before its release,
-// or an hour is over.
+// A lingerer makes descriptors that the kernel destroys only after release, or after an hour.
 type lingerer struct {
 	t        *testing.T
 	l        *net.TCPListener
@@ -38,15 +36,13 @@ type lingerer struct {
 func newLingerer(t *testing.T) *lingerer {
 	t.Helper()
 	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	h := &lingerer{t: t, l: l}
 	t.Cleanup(h.release)
 	return h
 }
 
-// make returns a connection that has something to send to who does not read.
+// make returns a connection whose peer does not read what was sent.
 func (h *lingerer) make() int {
 	h.t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -84,25 +80,10 @@ func (h *lingerer) release() {
 	})
 }
 
-// closes sees that Close returns while the kernel holds what it has received.
-func closes(t *testing.T, c Conn) {
-	t.Helper()
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		c.Close()
-	}()
-	select {
-	case <-closed:
-	case <-time.After(testenv.Timeout):
-		t.Errorf("Close does not return")
-	}
-}
-
-// A foreign is another end of a network, which sends descriptors.
+// A foreign is the other end of a network, which sends descriptors.
 type foreign struct {
 	name string
-	// expects says that it may send some.
+	// expects says that the plug lets it send some.
 	expects bool
 	// open opens the network, and returns a plug on it and the sockets of the other
 	// end that the plug receives from.
@@ -131,9 +112,7 @@ var foreigners = []foreign{
 		path, vnl := ptpName(t)
 		c := openPlug(t, vnl+"[seqpacket]")
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		t.Cleanup(func() { unix.Close(fd) })
 		connectForeign(t, fd, path)
 		if _, err := vdetest.Read(fd, make([]byte, 1)); err != nil {
@@ -144,13 +123,11 @@ var foreigners = []foreign{
 	{"seqpacket", false, func(t *testing.T) (Conn, []int) {
 		pair := plugtest.SocketPair(t, unix.SOCK_SEQPACKET)
 		fd, err := unix.Dup(pair[0])
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		return openPlug(t, fmt.Sprintf("seqpacket://%d", fd)), pair[1:]
 	}},
 	{"vde", false, func(t *testing.T) (Conn, []int) {
-		dir := vdetest.ShortDir(t)
+		dir := testenv.ShortDir(t)
 		f := vdetest.NewFake(t, dir+"/ctl")
 		data := make(chan int, 1)
 		f.Serve(func(c *vdetest.FakeClient) {
@@ -167,9 +144,7 @@ func foreignPTP(t *testing.T, own, peer string) int {
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrUnix{Name: own})
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
 	if peer != "" {
 		connectForeign(t, fd, peer)
@@ -182,10 +157,11 @@ func connectForeign(t *testing.T, fd int, peer string) {
 	testenv.Eventually(t, "a connection to "+peer, func() bool { return unix.Connect(fd, &unix.SockaddrUnix{Name: peer}) == nil })
 }
 
-// TestRightsClose sends a descriptor that the kernel cannot destroy to each plug
-// that talks through local sockets: who does not expect it refuses it, if the kernel
-// can do that, and else Close leaves the goroutine that receives to the kernel.
+// TestRightsClose sends descriptors that the kernel cannot destroy to each plug on local
+// sockets. A plug that expects none rejects them, if the kernel can do that; otherwise Close
+// returns, and leaves the goroutine that receives to the kernel.
 func TestRightsClose(t *testing.T) {
+	testenv.Long(t)
 	for _, f := range foreigners {
 		t.Run(f.name, func(t *testing.T) {
 			plugtest.EachKernel(t, func(t *testing.T, refuses bool) {
@@ -198,7 +174,7 @@ func TestRightsClose(t *testing.T) {
 					if refuses && !f.expects {
 						right = func() int { return plugtest.DevNull(t) } // they stay this test's
 					}
-					// One is taken, and others are for the kernel to destroy.
+					// The plug takes one, and the kernel destroys the others.
 					err := sendRights(fd, frame, right(), right(), right())
 					switch want := refuses && !f.expects; {
 					case want && err != unix.EPERM:
@@ -207,20 +183,18 @@ func TestRightsClose(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				// They are received when nobody else has them, or who closes them last
-				// would be held.
+				// The plug receives them when no other process has them, or the last one
+				// to close them would have to wait.
 				in := plugtest.NewInbox(t, c)
 				for _, fd := range sockets {
 					if refuses && !f.expects {
 						continue
 					}
 					plugtest.Received(t, fd)
-					// And some that nobody has received when the socket is closed.
-					if err := sendRights(fd, frame, h.make()); err != nil {
-						t.Fatal(err)
-					}
+					// And one that is still unread when the socket is closed.
+					testenv.Check(t, sendRights(fd, frame, h.make()))
 				}
-				closes(t, in.Conn)
+				plugtest.Closes(t, in.Conn)
 				h.release()
 			})
 		})
@@ -250,9 +224,7 @@ func TestRightsAreClosed(t *testing.T) {
 							}
 							err = vdetest.Write(fd, frame)
 						}
-						if err != nil {
-							t.Fatal(err)
-						}
+						testenv.Check(t, err)
 						in.Want(t, frame)
 					}
 				}
@@ -262,12 +234,13 @@ func TestRightsAreClosed(t *testing.T) {
 	}
 }
 
-// TestRightsInReply answers the request of a client with more descriptors than one,
-// which the kernel cannot destroy. Open ends all the same.
+// TestRightsInReply answers the request of a client with two descriptors that the kernel
+// cannot destroy. Open returns all the same.
 func TestRightsInReply(t *testing.T) {
+	testenv.Long(t)
 	plugtest.EachKernel(t, func(t *testing.T, _ bool) {
 		testenv.NoLeaks(t)
-		dir := vdetest.ShortDir(t)
+		dir := testenv.ShortDir(t)
 		h := newLingerer(t)
 		a, b := h.make(), h.make()
 		f := vdetest.NewFake(t, dir+"/ctl")

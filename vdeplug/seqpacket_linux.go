@@ -17,13 +17,9 @@ func init() {
 	})
 }
 
-// openSeqpacket takes over a socket that the process has, a frame in each packet:
-//
-//	seqpacket://number
-//
-// The number is that of the descriptor of a connected socket of the kind
-// SEQPACKET, such as one half of a pair that the process was started with. The
-// plug owns it, and closes it. The network ends when the other half is closed.
+// openSeqpacket takes over a connected SEQPACKET socket, a frame in each packet, such as
+// one end of a pair that the process was started with. The network ends when the other end
+// is closed.
 func openSeqpacket(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	fd, err := strconv.Atoi(l.Body())
 	if err != nil || fd < 0 {
@@ -36,8 +32,8 @@ func openSeqpacket(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	return newPlug(l.String(), lastingSeqpacket{c}), nil
 }
 
-// A lastingSeqpacket is a connection that cannot be opened again: its descriptor will
-// be that of something else.
+// A lastingSeqpacket is a connection that cannot be opened again: its descriptor may be
+// another file by then.
 type lastingSeqpacket struct{ *p2p.Seqpacket }
 
 func (c lastingSeqpacket) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {

@@ -1,7 +1,6 @@
 package vdeplug
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,16 +11,6 @@ import (
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
-
-// socketPair returns the descriptors of two connected sockets.
-func socketPair(t *testing.T, kind int) (a, b int) {
-	t.Helper()
-	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pair[0], pair[1]
-}
 
 func openSeqpacketTest(t *testing.T, fd int) Conn {
 	t.Helper()
@@ -34,47 +23,32 @@ func openSeqpacketTest(t *testing.T, fd int) Conn {
 	return c
 }
 
-// TestSeqpacket has ends of ours and of the program in C on a pair.
+// TestSeqpacket connects a plug with another one, of ours and in C.
 func TestSeqpacket(t *testing.T) {
 	for _, there := range []struct {
 		name string
-		open func(t *testing.T, fd int) (Conn, *plugtest.Inbox)
+		open func(t *testing.T, fd int) (in *plugtest.Inbox, end func(*testing.T))
 	}{
-		{"ours", func(t *testing.T, fd int) (Conn, *plugtest.Inbox) {
+		{"ours", func(t *testing.T, fd int) (*plugtest.Inbox, func(*testing.T)) {
 			in := plugtest.NewInbox(t, openSeqpacketTest(t, fd))
-			return in, in
+			return in, func(*testing.T) { in.Close() }
 		}},
-		{"C", func(t *testing.T, fd int) (Conn, *plugtest.Inbox) {
+		{"C", func(t *testing.T, fd int) (*plugtest.Inbox, func(*testing.T)) {
 			f := os.NewFile(uintptr(fd), "pair")
 			defer f.Close()
 			c := plugtest.CCommandFiles(t, []*os.File{f}, testenv.Need(t, "vde_plug", "vdeplug"), "seqpacket://3")
-			return c, c.Inbox
+			return c.Inbox, c.Kill
 		}},
 	} {
 		t.Run(there.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			a, b := socketPair(t, unix.SOCK_SEQPACKET)
+			a, b := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
 			here := plugtest.NewInbox(t, openSeqpacketTest(t, a))
-			peer, frames := there.open(t, b)
-			for _, n := range frameSizes {
-				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
-				plugtest.Send(t, peer, frame)
-				here.Want(t, frame)
-				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
-				plugtest.Send(t, here, frame)
-				frames.Want(t, frame)
-			}
-			if c, ok := peer.(*plugtest.CConn); ok {
-				c.Kill(t)
-			} else {
-				peer.Close()
-			}
-			err := here.WantEnd(t)
-			wantError(t, err, "the peer has closed its end")
-			if !errors.Is(err, io.EOF) {
-				t.Errorf("%v is no end of file", err)
-			}
-			wantError(t, here.Send(plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)), "the peer has closed its end")
+			peer, end := there.open(t, b)
+			plugtest.SendBoth(t, here, peer, frameSizes...)
+			end(t)
+			plugtest.WantError(t, here.WantEnd(t), "the peer has closed its end", io.EOF)
+			plugtest.WantError(t, here.Send(plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)), "the peer has closed its end")
 		})
 	}
 }
@@ -89,37 +63,27 @@ func TestSeqpacketErrors(t *testing.T) {
 		"seqpacket://0x3":    "must be the number",
 		"seqpacket://3/port": "must be the number",
 	} {
-		_, err := Open(vnl, nil)
-		wantError(t, err, text)
+		wantOpenError(t, vnl, text)
 	}
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer r.Close()
 	defer w.Close()
-	_, err = Open(fmt.Sprintf("seqpacket://%d", r.Fd()), nil)
-	wantError(t, err, "it is no socket")
-	a, b := socketPair(t, unix.SOCK_STREAM)
+	wantOpenError(t, fmt.Sprintf("seqpacket://%d", r.Fd()), "it is no socket")
+	a, b := plugtest.OpenPair(t, unix.SOCK_STREAM)
 	defer unix.Close(a)
 	defer unix.Close(b)
-	_, err = Open(fmt.Sprintf("seqpacket://%d", a), nil)
-	wantError(t, err, "it is a socket of the kind 1, not SEQPACKET (5)")
+	wantOpenError(t, fmt.Sprintf("seqpacket://%d", a), "it is a socket of the kind 1, not SEQPACKET (5)")
 	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer unix.Close(s)
-	_, err = Open(fmt.Sprintf("seqpacket://%d", s), nil)
-	wantError(t, err, "it has no peer")
+	wantOpenError(t, fmt.Sprintf("seqpacket://%d", s), "it has no peer")
 
-	a, b = socketPair(t, unix.SOCK_SEQPACKET)
+	a, b = plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
 	defer unix.Close(b)
 	c := openSeqpacketTest(t, a)
 	vnl := fmt.Sprintf("seqpacket://%d", a)
-	_, err = Open(vnl, nil)
-	wantError(t, err, fmt.Sprintf("descriptor %d is that of another plug", a))
+	wantOpenError(t, vnl, fmt.Sprintf("descriptor %d is that of another plug", a))
 	c.Close()
-	_, err = Open(vnl, nil)
-	wantError(t, err, "it is not open")
+	wantOpenError(t, vnl, "it is not open")
 }

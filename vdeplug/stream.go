@@ -6,12 +6,11 @@ import (
 	"github.com/vdestack/vdestack/internal/stream"
 )
 
-// NewStream returns a plug that speaks the VDE stream protocol, in which
-// vde_plug and its kind talk over pipes, terminals and network connections:
-// before each frame its length, two bytes, most significant first.
+// NewStream returns a plug that speaks the VDE stream protocol, as vde_plug does over pipes,
+// terminals and network connections: each frame after its length, in two bytes, most
+// significant first.
 //
-// The plug owns rw. Its Close must end its Read and Write, and may be called
-// while they run. When the stream ends, Recv returns an error that wraps
-// [io.EOF]. A length that cannot be one is the end too: there is no mark from
-// which to go on.
+// The plug owns rw. The Close of rw must end its Read and Write, and is called while they
+// run. When the stream ends, Recv returns an error that wraps [io.EOF]. An impossible length
+// is the end too, as the stream has no mark from which to go on.
 func NewStream(rw io.ReadWriteCloser) Conn { return newPlug("stream", stream.New(rw)) }

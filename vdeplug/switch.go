@@ -47,25 +47,9 @@ func init() {
 	}
 }
 
-// parseSwitch reads the locator of a switch, to which clients connect as
-// vde://directory:
-//
-//	switch://[directory][[mode=M][/dirmode=M][/grp=G][/hashsize=N][/expiretime=N]]
-//
-// or hub, multi, bonding. By default the directory is /tmp/vdenode_USER. It is
-// made, and removed when the last plug of the process has left the switch.
-//
-//   - mode are the permissions of the sockets in octal, 0600 by default: who may
-//     write to them may connect.
-//   - dirmode are those of the directory, by default as mode says, with x for all
-//     who have r or w.
-//   - grp is the group of users that the directory and the sockets belong to, a
-//     name or a number.
-//   - hashsize is how many stations the switch remembers at most, 4096 by
-//     default, and expiretime for how many seconds, 120 by default. hashseed
-//     is taken, as libvdeplug has it, and changes nothing.
+// parseSwitch reads the locator of a switch, to which clients connect as vde://directory.
 func parseSwitch(l Locator) (vdeproto.SwitchConfig, error) {
-	t, err := l.Bracketed()
+	t, err := l.ParseBracketed()
 	if err != nil {
 		return vdeproto.SwitchConfig{}, err
 	}

@@ -15,46 +15,47 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vdeproto"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
+	"golang.org/x/sys/unix"
 )
 
 // goSwitch starts a process with a switch of this package.
 func goSwitch(t *testing.T) *vdetest.Switch {
 	t.Helper()
-	dir := filepath.Join(vdetest.ShortDir(t), "sw")
-	return startSwitch(t, dir, goSwitchCommand("switch://"+dir))
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
+	return startSwitch(t, dir, goSwitchCommand(t, "switch://"+dir))
 }
 
-func goSwitchCommand(vnl string) *exec.Cmd {
-	return plugtest.ChildCommand("TestSwitchProcess", vnl)
-}
-
-// TestSwitchProcess is the process of goSwitch. It ends with its standard input.
-func TestSwitchProcess(t *testing.T) {
-	c, err := Open(plugtest.ChildArg(t), nil)
-	if err != nil {
-		t.Fatal(err)
+func init() {
+	testenv.Programs["switch"] = func() { // ends with its standard input
+		c, err := Open(os.Args[1], nil)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		defer c.Close()
+		io.Copy(io.Discard, os.Stdin)
 	}
-	defer c.Close()
-	io.Copy(io.Discard, os.Stdin)
+}
+
+func goSwitchCommand(t testing.TB, vnl string) *exec.Cmd {
+	return testenv.Program(context.Background(), t, "switch", vnl) // it ends with its input
 }
 
 // serve opens a switch in a new directory, and returns it as plug and its
 // directory.
 func serve(t *testing.T, kind, options string) (c Conn, dir string) {
 	t.Helper()
-	dir = filepath.Join(vdetest.ShortDir(t), "sw")
+	dir = filepath.Join(testenv.ShortDir(t), "sw")
 	return openPlug(t, kind+"://"+dir+options), dir
 }
 
-// TestSwitchKinds joins two plugs of the process and clients of both languages
-// to all kinds of switches, and sees which get what.
+// TestSwitchKinds connects two plugs of the process, and clients in Go and C, to all kinds of
+// switches, and checks who gets which frames.
 func TestSwitchKinds(t *testing.T) {
 	for _, tt := range []struct {
 		kind                          string
@@ -86,15 +87,13 @@ func TestSwitchKinds(t *testing.T) {
 						b.Want(t, frame)
 					}
 					frame = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), n)
-					plugtest.Send(t, in, frame)
-					a.Want(t, frame)
+					plugtest.Deliver(t, in, a, frame)
 					b.Want(t, frame)
 					if tt.clientToClient {
 						c.Want(t, frame)
 					}
 					frame = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), n)
-					plugtest.Send(t, c, frame)
-					a.Want(t, frame)
+					plugtest.Deliver(t, c, a, frame)
 					b.Want(t, frame)
 					if tt.clientToClient {
 						in.Want(t, frame)
@@ -106,36 +105,22 @@ func TestSwitchKinds(t *testing.T) {
 				}
 				if tt.kind == "switch" {
 					frame := plugtest.TestFrame(plugtest.Station(3), plugtest.Station(1), 60) // known
-					plugtest.Send(t, a, frame)
-					c.Want(t, frame)
+					plugtest.Deliver(t, a, c, frame)
 					b.WantNone(t, "a frame for one station", plugtest.Station(1))
 					in.WantNone(t, "a frame for one station", plugtest.Station(1))
 				}
-				if got := a.Conn.(Dropper).Drops(); got != (Drops{}) {
-					t.Errorf("drops: %+v", got)
-				}
+				wantDrops(t, a.Conn, Drops{})
 			})
 		}
 	}
 }
 
-func TestSwitchConn(t *testing.T) {
-	for _, kind := range []string{"switch", "hub", "multi", "bonding"} {
-		t.Run(kind, func(t *testing.T) {
-			testConn(t, func(t *testing.T) Conn {
-				c, dir := serve(t, kind, "")
-				openInbox(t, dir)
-				return c
-			})
-		})
-	}
-}
-
-// TestSwitchRace joins, sends and leaves from many goroutines, plugs of the
-// process and clients; the switch itself comes and goes meanwhile.
+// TestSwitchRace opens, sends and closes in many goroutines, plugs of the process and clients;
+// meanwhile the switch itself comes and goes.
 func TestSwitchRace(t *testing.T) {
+	testenv.Long(t)
 	testenv.NoLeaks(t)
-	dir := filepath.Join(vdetest.ShortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	stop := time.After(2 * time.Second)
 	done := make(chan struct{})
 	go func() {
@@ -179,22 +164,21 @@ func TestSwitchRace(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// A client that was about to ask may have kept the directory.
+	// A client that was just connecting may have kept the directory.
 	openPlug(t, "switch://"+dir).Close()
 	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the directory is there after the last Close: %v", err)
 	}
 }
 
-// TestSwitchRestart keeps clients of all kinds away from a switch that was
-// closed, and takes them back at the next.
+// TestSwitchRestart closes a switch, which ends its clients, and opens it again for new ones.
 func TestSwitchRestart(t *testing.T) {
 	testenv.NoLeaks(t)
 	c, dir := serve(t, "switch", "")
 	in, peer := openInbox(t, dir), plugtest.CPlug(t, "vde://"+dir)
 	plugtest.Carry(t, peer, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	c.Close()
-	wantError(t, in.WantEnd(t), "the switch closed the connection")
+	plugtest.WantError(t, in.WantEnd(t), "the switch closed the connection")
 	peer.WantExit(t)
 	c = openPlug(t, "switch://"+dir)
 	in, peer = openInbox(t, dir), plugtest.CPlug(t, "vde://"+dir)
@@ -202,15 +186,15 @@ func TestSwitchRestart(t *testing.T) {
 	plugtest.Carry(t, c, peer.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 }
 
-// setGSO lets clients and switches use GSO packets between them, or not.
+// setGSO sets whether clients and switches exchange GSO packets.
 func setGSO(t *testing.T, gso bool) {
 	t.Helper()
 	before := vdeproto.WithoutGSO.Swap(!gso)
 	t.Cleanup(func() { vdeproto.WithoutGSO.Store(before) })
 }
 
-// TestSwitchShared has several plugs of the process on one switch, which ends
-// with the last.
+// TestSwitchShared has several plugs of the process on one switch, which ends with the last
+// one.
 func TestSwitchShared(t *testing.T) {
 	testenv.NoLeaks(t)
 	first, dir := serve(t, "switch", "[mode=0660/hashsize=5]")
@@ -220,11 +204,7 @@ func TestSwitchShared(t *testing.T) {
 		"switch://" + dir + "[mode=0666]": "with other options",
 		"hub://" + dir:                    "this program has a switch in " + dir,
 	} {
-		_, err := Open(vnl, nil)
-		wantError(t, err, text)
-		if !errors.Is(err, unix.EADDRINUSE) {
-			t.Errorf("%v is not EADDRINUSE", err)
-		}
+		wantOpenError(t, vnl, text, unix.EADDRINUSE)
 	}
 	first.Close()
 	first.Close()
@@ -257,9 +237,7 @@ func TestSwitchFiles(t *testing.T) {
 			testenv.Eventually(t, "ctl and a data socket only", func() bool {
 				clear(files)
 				entries, err := os.ReadDir(dir)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, err)
 				for _, e := range entries {
 					info, err := os.Lstat(filepath.Join(dir, e.Name()))
 					if err != nil {
@@ -294,19 +272,15 @@ func TestSwitchFiles(t *testing.T) {
 	}
 }
 
-// TestSwitchStale starts a switch where one was killed, and does not where one
-// runs.
+// TestSwitchStale starts a switch in the directory of a killed one, and fails in that of a
+// running one.
 func TestSwitchStale(t *testing.T) {
 	for _, kind := range switchKinds {
 		t.Run(kind.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			s := kind.start(t)
 			client := openPlug(t, s.Dir) // so that there is a data socket
-			_, err := Open("switch://"+s.Dir, nil)
-			wantError(t, err, s.Dir+" is the directory of a switch that runs")
-			if !errors.Is(err, unix.EADDRINUSE) {
-				t.Errorf("%v is not EADDRINUSE", err)
-			}
+			wantOpenError(t, "switch://"+s.Dir, s.Dir+" is the directory of a switch that runs", unix.EADDRINUSE)
 			s.Kill(t)
 			client.Close()
 			stale, err := os.ReadDir(s.Dir)
@@ -326,14 +300,13 @@ func TestSwitchStale(t *testing.T) {
 		testenv.NoLeaks(t)
 		s := classicSwitch(t)
 		s.Signal(syscall.SIGSTOP)
-		_, err := Open("switch://"+s.Dir, nil)
-		wantError(t, err, "may be the directory of a switch that runs: the switch did not answer within")
+		wantOpenError(t, "switch://"+s.Dir, "may be the directory of a switch that runs: the switch did not answer within")
 	})
 }
 
-// TestSwitchPlace asks for directories that cannot be.
+// TestSwitchPlace opens switches in impossible directories.
 func TestSwitchPlace(t *testing.T) {
-	base := vdetest.ShortDir(t)
+	base := testenv.ShortDir(t)
 	join := func(name string) string { return filepath.Join(base, name) }
 	if err := errors.Join(os.WriteFile(join("file"), nil, 0o600), os.Mkdir(join("home"), 0o755),
 		os.WriteFile(join("home/x"), nil, 0o600), os.Symlink("home", join("link")), os.Mkdir(join("empty"), 0o755)); err != nil {
@@ -350,24 +323,17 @@ func TestSwitchPlace(t *testing.T) {
 		{join(strings.Repeat("x", 100)), "that of a switch may have 97", unix.ENAMETOOLONG},
 		{join("group") + "[grp=no-such-group]", `option "grp=no-such-group": must be a gid or a group`, nil},
 	} {
-		_, err := Open("switch://"+tt.dir, nil)
-		wantError(t, err, tt.text)
-		if tt.err != nil && !errors.Is(err, tt.err) {
-			t.Errorf("%v is not %v", err, tt.err)
-		}
+		wantOpenError(t, "switch://"+tt.dir, tt.text, tt.err)
 	}
 	if os.Geteuid() != 0 {
-		_, err := Open("switch://"+join("other")+"[grp=0]", nil)
-		wantError(t, err, `option "grp=0": giving `)
-		_, err = Open("switch:///proc/sw", nil)
-		wantError(t, err, "/proc/sw")
+		wantOpenError(t, "switch://"+join("other")+"[grp=0]", `option "grp=0": giving `)
+		wantOpenError(t, "switch:///proc/sw", "/proc/sw")
 	} else if err := os.Chown(join("empty"), 65534, -1); err == nil {
-		_, err := Open("switch://"+join("empty"), nil)
-		wantError(t, err, "belongs to user 65534, this is user 0")
+		wantOpenError(t, "switch://"+join("empty"), "belongs to user 65534, this is user 0")
 		os.Chown(join("empty"), 0, -1)
 	}
 	if info, err := os.Stat(join("home")); err != nil || info.Mode().Perm() != 0o755 {
-		t.Errorf("somebody's directory has mode %v now, %v", info.Mode(), err)
+		t.Errorf("the directory of another program has mode %v now, %v", info.Mode(), err)
 	}
 	for _, name := range []string{"other", "group"} {
 		if _, err := os.Lstat(join(name)); !errors.Is(err, fs.ErrNotExist) {
@@ -375,33 +341,25 @@ func TestSwitchPlace(t *testing.T) {
 		}
 	}
 	openPlug(t, "switch://"+join("empty")).Close()
-	// A directory that is locked, as by another that starts.
-	if err := os.Mkdir(join("locked"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	// A locked directory, as by another switch that starts.
+	testenv.Check(t, os.Mkdir(join("locked"), 0o700))
 	f, err := os.Open(join("locked"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err = OpenContext(ctx, "switch://"+join("locked"), nil)
-	wantError(t, err, "somebody else has locked "+join("locked"))
+	plugtest.WantError(t, err, "somebody else has locked "+join("locked"))
 }
 
-// TestSwitchForeignFile finds a file of somebody else in the directory when it
-// ends.
+// TestSwitchForeignFile has a file of another program in the directory when the switch ends:
+// it stays.
 func TestSwitchForeignFile(t *testing.T) {
 	testenv.NoLeaks(t)
 	c, dir := serve(t, "switch", "")
 	name := filepath.Join(dir, "notes")
-	if err := os.WriteFile(name, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(name, nil, 0o600))
 	c.Close()
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 {
@@ -409,9 +367,10 @@ func TestSwitchForeignFile(t *testing.T) {
 	}
 }
 
-// TestSwitchOtherUser has a switch of root that is open to a group, and clients
-// of an ordinary user in it; and a switch of an ordinary user, and root's.
+// TestSwitchOtherUser has a switch of root with clients of an ordinary user, and a switch of
+// an ordinary user with clients of root.
 func TestSwitchOtherUser(t *testing.T) {
+	testenv.Long(t)
 	if os.Geteuid() != 0 {
 		t.Skip("starting a program as another user needs root")
 	}
@@ -419,10 +378,8 @@ func TestSwitchOtherUser(t *testing.T) {
 	plug := testenv.Need(t, "vde_plug", "vdeplug")
 	asUser := testenv.Need(t, "setpriv", "util-linux")
 	newDir := func(t *testing.T) string {
-		base := vdetest.ShortDir(t)
-		if err := errors.Join(os.Chmod(base, 0o755), os.Chown(base, nobody, nobody)); err != nil {
-			t.Fatal(err)
-		}
+		base := testenv.ShortDir(t)
+		testenv.Check(t, errors.Join(os.Chmod(base, 0o755), os.Chown(base, nobody, nobody)))
 		return filepath.Join(base, "sw")
 	}
 	for _, gso := range []bool{true, false} {
@@ -450,7 +407,7 @@ func TestSwitchOtherUser(t *testing.T) {
 	t.Run("of nobody", func(t *testing.T) {
 		testenv.NoLeaks(t)
 		dir := newDir(t)
-		cmd := goSwitchCommand("switch://" + dir)
+		cmd := goSwitchCommand(t, "switch://"+dir)
 		cmd.Dir = "/"
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		s := startSwitch(t, dir, cmd)
@@ -459,7 +416,7 @@ func TestSwitchOtherUser(t *testing.T) {
 		plugtest.Carry(t, in, c.Inbox, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 		s.Kill(t)
 		_, err := Open("switch://"+dir, nil) // it is not root's
-		wantError(t, err, "belongs to user 65534, this is user 0")
+		plugtest.WantError(t, err, "belongs to user 65534, this is user 0")
 	})
 }
 

@@ -42,19 +42,6 @@ func TestParseSwitch(t *testing.T) {
 		{in: "switch:///run/sw{null://}", err: "no inner network"},
 	}
 	for _, tt := range tests {
-		t.Run(tt.in, func(t *testing.T) {
-			l, err := Parse(tt.in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := parseSwitch(l)
-			if tt.err != "" {
-				wantError(t, err, tt.err)
-				return
-			}
-			if err != nil || got != tt.want {
-				t.Errorf("got %+v, %v, want %+v", got, err, tt.want)
-			}
-		})
+		t.Run(tt.in, func(t *testing.T) { testParse(t, tt.in, parseSwitch, tt.want, tt.err) })
 	}
 }

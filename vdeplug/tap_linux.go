@@ -1,11 +1,13 @@
 package vdeplug
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/ether"
@@ -14,6 +16,17 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
 )
+
+func init() {
+	Register(Scheme{
+		Name:  "tap",
+		Open:  openTAP,
+		Usage: Usage{Form: "tap://[NAME]", About: "the host, by a TAP interface"},
+	})
+}
+
+// maxInterfaceName is the longest name of a network interface.
+const maxInterfaceName = 15
 
 const tunDevice = "/dev/net/tun"
 
@@ -29,13 +42,18 @@ type tapConn struct {
 
 var _ packet.Transport = (*tapConn)(nil)
 
-func openTAP(l Locator) (Conn, error) {
+// openTAP connects to the host by a TAP interface. Without a name the kernel chooses one,
+// tap0 or the next.
+func openTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
+	if err := checkInterfaceName(l.Body()); err != nil {
+		return nil, err
+	}
 	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, explainTunDevice(err)
 	}
-	// The ioctl must come first: a descriptor registered with the poller
-	// before TUNSETIFF reports an error for ever.
+	// The ioctl must come first: a descriptor that is registered with the poller before
+	// TUNSETIFF always reports an error.
 	name, offload, err := attachTAP(fd, l.Body())
 	if err != nil {
 		unix.Close(fd)
@@ -60,7 +78,7 @@ func attachTAP(fd int, name string) (string, nic.Offload, error) {
 		return "", 0, explainAttach(name, err)
 	}
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, req); err == nil && req.Uint16()&unix.IFF_PERSIST != 0 {
-		// The next owner, who may not know of them, would get packets that are
+		// The next program that opens it may not know of offloads, and would get packets
 		// larger than frames.
 		offload &^= nic.Checksum | nic.TSO4 | nic.TSO6 | nic.USO
 	}
@@ -99,7 +117,7 @@ func explainAttach(name string, err error) error {
 	return fmt.Errorf("interface %q: %w", name, err)
 }
 
-// Dropped returns the counts, with what the interface sent that is no packet.
+// Dropped returns the counts, including what the interface sent that is not a packet.
 func (c *tapConn) Dropped() (recv, send uint64) {
 	recv, send = c.Counters.Dropped()
 	return recv + c.dev.Bad.Load(), send
@@ -134,7 +152,7 @@ func (c *tapConn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	}
 }
 
-// keep removes and counts what no plug carries.
+// keep removes and counts the frames that no plug carries.
 func keep(packets []packet.Packet, dropped *atomic.Uint64) []packet.Packet {
 	kept := slices.DeleteFunc(packets, func(p packet.Packet) bool {
 		return len(p.Data) < ether.HeaderLen || p.Offload.GSOType == virtio.GSONone && len(p.Data) > ether.MaxFrame
@@ -150,8 +168,25 @@ func (c *tapConn) SendPackets(packets []packet.Packet, _ bool) error {
 	return c.final(err)
 }
 
-// Close takes the interface away, unless it is persistent.
+// Close removes the interface, unless it is persistent.
 func (c *tapConn) Close() error {
 	c.dev.Close()
+	return nil
+}
+
+// checkInterfaceName accepts what the kernel does, and the empty name; except
+// for "%", with which the kernel makes names of its own.
+func checkInterfaceName(name string) error {
+	switch {
+	case len(name) > maxInterfaceName:
+		return fmt.Errorf("interface %q: a name has at most %d bytes", name, maxInterfaceName)
+	case name == "." || name == "..":
+		return fmt.Errorf("interface %q: not a name", name)
+	}
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c == 0x7f || strings.IndexByte("/:%", c) >= 0 {
+			return fmt.Errorf("interface %q: byte %q has no place in a name", name, c)
+		}
+	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// needTAP skips the test where interfaces cannot be made.
+// needTAP skips the test without the right to make interfaces.
 func needTAP(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -30,7 +30,8 @@ func needTAP(t *testing.T) {
 	}
 }
 
-func ip(t *testing.T, args string) {
+// ip runs ip in the namespace of the tests.
+func ip(t testing.TB, args string) {
 	t.Helper()
 	out, err := exec.Command(testenv.Need(t, "ip", "iproute2"), strings.Fields(args)...).CombinedOutput()
 	if err != nil {
@@ -43,17 +44,7 @@ func openTAPTest(t *testing.T, name string) plugOn[*tapConn] {
 	return on[*tapConn](openPlug(t, "tap://"+name))
 }
 
-func TestTAPConn(t *testing.T) {
-	needTAP(t)
-	testConn(t, func(t *testing.T) Conn {
-		c := openTAPTest(t, "")
-		ip(t, "link set "+c.on.name+" up")
-		return c
-	})
-}
-
-// A packetSocket is the other side of an interface: what the host's stack sees
-// of it.
+// A packetSocket is on the host's side of an interface.
 type packetSocket struct{ *os.File }
 
 func (s packetSocket) Recv(frame []byte) (int, error) { return s.Read(frame) }
@@ -67,9 +58,7 @@ func openPacketSocket(t *testing.T, ifname string) *plugtest.Inbox {
 func newPacketSocket(t *testing.T, ifname string) packetSocket {
 	t.Helper()
 	s, err := openPacket(ifname)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return s
 }
 
@@ -107,11 +96,9 @@ func TestTAPFrames(t *testing.T) {
 			in, host := plugtest.NewInbox(t, c), openPacketSocket(t, c.on.name)
 			for _, n := range []int{14, 15, 60, 1514, 9216 + 14} {
 				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
-				plugtest.Send(t, in, frame)
-				host.Want(t, frame)
+				plugtest.Deliver(t, in, host, frame)
 				frame = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), n)
-				plugtest.Send(t, host, frame)
-				in.Want(t, frame)
+				plugtest.Deliver(t, host, in, frame)
 			}
 			c.Close()
 			if _, err := net.InterfaceByName(c.on.name); err == nil {
@@ -127,14 +114,12 @@ func TestTAPDown(t *testing.T) {
 	testenv.NoLeaks(t)
 	in := plugtest.NewInbox(t, openTAPTest(t, "vdetest0"))
 	plugtest.Send(t, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-	if got := in.Conn.(Dropper).Drops(); got != (Drops{Send: 1}) {
-		t.Errorf("got %+v, want one not sent", got)
-	}
+	wantDrops(t, in.Conn, Drops{Send: 1})
 	ip(t, "link set vdetest0 up")
 	plugtest.Carry(t, in, openPacketSocket(t, "vdetest0"), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 }
 
-// TestTAPShortBuffer drops what the receiver has no room for.
+// TestTAPShortBuffer drops a frame that is larger than the receiver's buffer.
 func TestTAPShortBuffer(t *testing.T) {
 	needTAP(t)
 	testenv.NoLeaks(t)
@@ -155,7 +140,7 @@ func TestTAPShortBuffer(t *testing.T) {
 	}
 }
 
-// TestTAPRemoved takes the interface away under the plug.
+// TestTAPRemoved removes the interface of a plug.
 func TestTAPRemoved(t *testing.T) {
 	needTAP(t)
 	testenv.NoLeaks(t)
@@ -163,17 +148,15 @@ func TestTAPRemoved(t *testing.T) {
 	ip(t, "link set vdetest0 up")
 	ip(t, "link del vdetest0")
 	err := in.WantEnd(t)
-	wantError(t, err, "interface vdetest0 was removed")
+	plugtest.WantError(t, err, "interface vdetest0 was removed")
 	var e *Error
 	if !errors.As(err, &e) || e.Op != "recv" || e.VNL != "tap://vdetest0" {
 		t.Errorf("got %#v", err)
 	}
-	wantError(t, in.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "interface vdetest0 was removed")
-	if got := in.Conn.(Dropper).Drops(); got != (Drops{}) {
-		t.Errorf("drops: got %+v, want none, for the error says it", got)
-	}
-	_, err = in.Recv(make([]byte, ether.MaxFrame)) // which does not come to its read: the poller knows
-	wantError(t, err, "interface vdetest0 was removed")
+	plugtest.WantError(t, in.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "interface vdetest0 was removed")
+	wantDrops(t, in.Conn, Drops{})
+	_, err = in.Recv(make([]byte, ether.MaxFrame)) // without a read: the poller knows
+	plugtest.WantError(t, err, "interface vdetest0 was removed")
 }
 
 func TestTAPOpenErrors(t *testing.T) {
@@ -189,11 +172,7 @@ func TestTAPOpenErrors(t *testing.T) {
 		{"sixteen-bytes-xx", "at most 15 bytes", nil},
 	}
 	for _, tt := range tests {
-		_, err := Open("tap://"+tt.name, nil)
-		wantError(t, err, tt.text)
-		if tt.err != nil && !errors.Is(err, tt.err) {
-			t.Errorf("%v is not %v", err, tt.err)
-		}
+		wantOpenError(t, "tap://"+tt.name, tt.text, tt.err)
 	}
 	for err, text := range map[error]string{
 		unix.ENOENT: "no /dev/net/tun: load its module (modprobe tun)",
@@ -201,12 +180,11 @@ func TestTAPOpenErrors(t *testing.T) {
 		unix.EACCES: "no access to /dev/net/tun (mode ",
 		unix.EMFILE: "opening /dev/net/tun: too many open files",
 	} {
-		wantError(t, explainTunDevice(err), text)
+		plugtest.WantError(t, explainTunDevice(err), text)
 	}
 }
 
-// TestTAPForbidden is refused as an ordinary user, by the device or by the
-// kernel.
+// TestTAPForbidden fails for an ordinary user, at the device or in the kernel.
 func TestTAPForbidden(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may")
@@ -217,14 +195,10 @@ func TestTAPForbidden(t *testing.T) {
 	if err := unix.Faccessat(unix.AT_FDCWD, tunDevice, unix.R_OK|unix.W_OK, unix.AT_EACCESS); err != nil {
 		text = "no access to /dev/net/tun (mode "
 	}
-	_, err := Open("tap://vdetest0", nil)
-	wantError(t, err, text)
-	if !errors.Is(err, fs.ErrPermission) {
-		t.Errorf("%v is not fs.ErrPermission", err)
-	}
+	wantOpenError(t, "tap://vdetest0", text, fs.ErrPermission)
 }
 
-// TestTAPNamespace makes the interface in the namespace of the caller.
+// TestTAPNamespace checks that the interface is in the namespace of the caller.
 func TestTAPNamespace(t *testing.T) {
 	needTAP(t)
 	testenv.NoLeaks(t)
@@ -249,7 +223,7 @@ func TestTAPNamespace(t *testing.T) {
 	})
 }
 
-// TestTAPC joins a plug and one in C by a bridge of the host.
+// TestTAPC connects a plug and one in C by a bridge of the host.
 func TestTAPC(t *testing.T) {
 	needTAP(t)
 	testenv.NoLeaks(t)
@@ -263,16 +237,11 @@ func TestTAPC(t *testing.T) {
 	}
 	ip(t, "link set vdebr0 up")
 	plugtest.Carry(t, here, there.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-	for _, n := range []int{14, 60, 1514} {
-		frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
-		plugtest.Carry(t, there, here, frame)
-		frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
-		plugtest.Carry(t, here, there.Inbox, frame)
-	}
+	plugtest.CarryBoth(t, here, there.Inbox, 14, 60, 1514)
 }
 
-// TestTAPPersistent lets an ordinary user open an interface made for it, and
-// no other.
+// TestTAPPersistent lets an ordinary user open an interface that was made for it, and no
+// other.
 func TestTAPPersistent(t *testing.T) {
 	needTAP(t)
 	var st unix.Stat_t
@@ -285,48 +254,48 @@ func TestTAPPersistent(t *testing.T) {
 	ip(t, "link set vdetest0 up")
 	plugtest.AsNobody(t, "TestTAPPersistentUser", "")
 	if _, err := net.InterfaceByName("vdetest0"); err != nil {
-		t.Errorf("a persistent interface was taken away: %v", err)
+		t.Errorf("a persistent interface was removed: %v", err)
 	}
 }
 
-// TestTAPPersistentUser is the part of TestTAPPersistent of the ordinary user.
+// TestTAPPersistentUser is the ordinary user of TestTAPPersistent.
 func TestTAPPersistentUser(t *testing.T) {
 	plugtest.ChildArg(t)
 	testenv.NoLeaks(t)
 	c := openTAPTest(t, "vdetest0")
 	plugtest.Send(t, c, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-	if got := c.Drops(); got != (Drops{}) {
-		t.Errorf("got %+v, want none", got)
-	}
-	_, err := Open("tap://vdetest1", nil)
-	wantError(t, err, "ip tuntap add mode tap user 65534 name vdetest1")
-	if !errors.Is(err, fs.ErrPermission) {
-		t.Errorf("%v is not fs.ErrPermission", err)
-	}
+	wantDrops(t, c, Drops{})
+	wantOpenError(t, "tap://vdetest1", "ip tuntap add mode tap user 65534 name vdetest1", fs.ErrPermission)
 }
 
 // TestTAPAllocs moves frames without allocating.
 func TestTAPAllocs(t *testing.T) {
-	if testenv.Race {
-		t.Skip("the race detector empties pools")
-	}
 	needTAP(t)
 	c := openTAPTest(t, "vdetest0")
 	ip(t, "link set vdetest0 up")
 	host := newPacketSocket(t, "vdetest0") // an inbox would allocate while Recv waits
 	defer host.Close()
-	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
-	n := testing.AllocsPerRun(200, func() {
-		plugtest.Send(t, c.plug, frame)
-		plugtest.Send(t, host, frame)
-		for n := 0; n != len(frame); { // the host may have something to say
-			var err error
-			if n, err = c.Recv(buf); err != nil {
-				t.Fatal(err)
-			}
+	plugtest.CheckAllocs(t, host, c)
+	plugtest.CheckAllocs(t, c, host)
+}
+
+func TestTAPName(t *testing.T) {
+	for name, text := range map[string]string{
+		"": "", "t0": "", "eth0.1": "", "fifteen-bytes-x": "",
+		"sixteen-bytes-xx": "at most 15 bytes",
+		"..":               "not a name",
+		"a/b":              `byte '/' has no place`,
+		"a b":              "no place",
+		"tap%d":            "no place",
+		"a:1":              "no place",
+		"a\x7f":            "no place",
+	} {
+		err := checkInterfaceName(name)
+		switch {
+		case text == "" && err != nil:
+			t.Errorf("%q: %v", name, err)
+		case text != "":
+			plugtest.WantError(t, err, text)
 		}
-	})
-	if n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }

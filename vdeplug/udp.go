@@ -17,9 +17,8 @@ func init() {
 	})
 }
 
-// openUDP connects to one peer, a frame in each UDP packet without any header.
-// The body is [saddr:]sport->daddr:dport: where packets are received, and
-// where they are sent to.
+// openUDP connects to one peer, with a frame in each UDP packet and no header. The body is
+// [saddr:]sport->daddr:dport: where packets are received, and where they are sent.
 func openUDP(ctx context.Context, l Locator, _ *Options) (Conn, error) {
 	local, peer, err := parseUDP(l.Body())
 	if err != nil {

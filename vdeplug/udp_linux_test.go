@@ -22,28 +22,22 @@ func TestUDP(t *testing.T) {
 			pairs(t, func(t *testing.T, first, second opener) {
 				a, _, _ := first.open(t, udpVNL(7001, 7002, host))
 				b, _, _ := second.open(t, fmt.Sprintf("udp://%s:7002->%[1]s:7001", host))
-				for _, n := range frameSizes {
-					plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n))
-					plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n))
-				}
+				plugtest.CarryBoth(t, a, b, frameSizes...)
 			})
 		})
 	}
 }
 
-// TestUDPRestart sends to nobody, which the host answers with ICMP errors.
+// TestUDPRestart sends to a port that is not open, which the host answers with ICMP errors.
 func TestUDPRestart(t *testing.T) {
 	pairs(t, func(t *testing.T, first, second opener) {
 		a, _, _ := first.open(t, udpVNL(7001, 7002, "127.0.0.1"))
 		for range 3 {
 			for range 5 {
-				if err := a.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, a.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)))
 			}
 			b, _, kill := second.open(t, udpVNL(7002, 7001, "127.0.0.1"))
-			plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
-			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
+			plugtest.CarryBoth(t, b, a, 60)
 			kill(t)
 		}
 	})
@@ -52,7 +46,7 @@ func TestUDPRestart(t *testing.T) {
 func TestUDPOpenErrors(t *testing.T) {
 	testenv.NoLeaks(t)
 	openPlug(t, udpVNL(7001, 7002, "127.0.0.1"))
-	openPlug(t, udpVNL(7001, 7002, "::1")) // the families do not get into each other's way
+	openPlug(t, udpVNL(7001, 7002, "::1")) // the families have separate ports
 	tests := []struct{ body, text string }{
 		{"7001", `no "->" in the address (it is [saddr:]sport->daddr:dport)`},
 		{"7001->7002", `destination "7002" has no address or no port`},
@@ -69,14 +63,13 @@ func TestUDPOpenErrors(t *testing.T) {
 		{"7005->nosuch.invalid:7003", `destination "nosuch.invalid": `},
 	}
 	for _, tt := range tests {
-		_, err := Open("udp://"+tt.body, nil)
-		wantError(t, err, tt.text)
+		wantOpenError(t, "udp://"+tt.body, tt.text)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 	defer cancel()
 	<-ctx.Done()
 	_, err := OpenContext(ctx, "udp://7001->nosuch.invalid:7002", nil)
-	wantError(t, err, "deadline exceeded")
+	plugtest.WantError(t, err, "deadline exceeded")
 }
 
 func TestParseUDP(t *testing.T) {
@@ -104,10 +97,9 @@ func TestParseUDP(t *testing.T) {
 func TestUDPNames(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := openInbox(t, "udp://localhost:7001->localhost:7002"), openInbox(t, "udp://localhost:7002->localhost:7001")
-	plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
-	plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
+	plugtest.CarryBoth(t, a, b, 60)
 }
 
 func BenchmarkUDP(b *testing.B) {
-	benchPlugs(b, udpVNL(7001, 7002, "127.0.0.1"), udpVNL(7002, 7001, "127.0.0.1"))
+	benchPlugs(b, openPlug(b, udpVNL(7001, 7002, "127.0.0.1")), openPlug(b, udpVNL(7002, 7001, "127.0.0.1")))
 }

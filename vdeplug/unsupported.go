@@ -10,14 +10,12 @@ import (
 )
 
 func init() {
-	for _, scheme := range []string{"cmd", "macvtap", "pcap", "ptp", "seqpacket", "vdesl"} {
+	for _, scheme := range []string{"cmd", "macvtap", "pcap", "ptp", "seqpacket", "tap", "vdesl"} {
 		Register(Scheme{
 			Name: scheme,
-			Open: func(context.Context, Locator, *Options) (Conn, error) { return nil, unsupported(scheme) },
+			Open: func(context.Context, Locator, *Options) (Conn, error) {
+				return nil, fmt.Errorf("%s on %s: %w", scheme, runtime.GOOS, errors.ErrUnsupported)
+			},
 		})
 	}
-}
-
-func unsupported(scheme string) error {
-	return fmt.Errorf("%s on %s: %w", scheme, runtime.GOOS, errors.ErrUnsupported)
 }

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/plugtest"
 )
 
-// isTestScheme tells the schemes that tests register.
+// isTestScheme reports whether a test has registered the scheme.
 func isTestScheme(scheme string) bool { return strings.HasSuffix(scheme, "test") || scheme == "flaky" }
 
-// TestUsage has every scheme described.
+// TestUsage checks that every scheme is described.
 func TestUsage(t *testing.T) {
 	for _, scheme := range Schemes() {
 		if isTestScheme(scheme) {
@@ -34,8 +36,8 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// TestUsageParsed reads each option, with its default if there is one, and looks
-// that there are no others.
+// TestUsageParsed parses each option, with its default if there is one, and checks that there
+// are no others.
 func TestUsageParsed(t *testing.T) {
 	parsers := map[string]func(Locator) error{
 		"vde":    func(l Locator) error { _, err := parseVDE(l); return err },
@@ -67,7 +69,7 @@ func TestUsageParsed(t *testing.T) {
 			}
 			return "/" + option
 		}
-		// What the plug has is in the error about what it has not.
+		// The error for an unknown option lists the known ones.
 		allowed := make(map[string]func(string, bool) error)
 		words := false // any word is the value of an option without a name
 		for _, o := range u.Options {
@@ -81,7 +83,7 @@ func TestUsageParsed(t *testing.T) {
 				continue
 			}
 			err := parse(Locator{scheme, inBody(option)})
-			wantError(t, err, fmt.Sprintf("%s option %q: unknown (%s)", scheme, option, allowedNames(allowed)))
+			plugtest.WantError(t, err, fmt.Sprintf("%s option %q: unknown (%s)", scheme, option, allowedNames(allowed)))
 		}
 		for _, o := range u.Options {
 			value := o.Default

@@ -28,29 +28,12 @@ func init() {
 	})
 }
 
-// defaultSwitches are the directories tried when the locator names none: the
-// switch of the system, and that of an ordinary user.
+// defaultSwitches are the directories that are tried if the locator names none: of the
+// system's switch, and of an ordinary user's.
 var defaultSwitches = []string{"/var/run/vde.ctl", "/tmp/vde.ctl"}
 
-// openVDE connects to a switch on this host, one of the program vde_switch or
-// of the scheme switch, hub, multi or bonding:
-//
-//	vde://[directory][[port=N][/group=G][/mode=M]]
-//
-// The directory is that of the switch; by default it is /var/run/vde.ctl or, if
-// no switch is there, /tmp/vde.ctl; a switch that is neither root's nor that of the user
-// must be named.
-//
-//   - port is the number of the port, by default any free one. A number alone
-//     does as well: vde:///run/sw[3]. Port 0 of vde_switch is for management.
-//   - portgroup is a socket in the directory that stands for a group of ports,
-//     as its name alone does. The switches of Debian have none.
-//   - group is the group of users that gets access to the socket of the
-//     connection, a name or a number.
-//   - mode are the permissions of that socket in octal, 0700 by default.
-//
-// vde_switch cuts frames longer than 1518 bytes without a word: the MTU of an
-// interface on it must be 1500 at most.
+// openVDE connects to a switch on this host: vde_switch, or a plug of the schemes switch,
+// hub, multi or bonding.
 func openVDE(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	cfg, err := parseVDE(l)
 	if err != nil {
@@ -65,7 +48,7 @@ func openVDE(ctx context.Context, l Locator, o *Options) (Conn, error) {
 }
 
 func parseVDE(l Locator) (vdeproto.Config, error) {
-	t, err := l.Bracketed()
+	t, err := l.ParseBracketed()
 	if err != nil {
 		return vdeproto.Config{}, err
 	}

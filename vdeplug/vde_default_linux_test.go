@@ -8,29 +8,22 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
+	"golang.org/x/sys/unix"
 )
 
-// TestSwitchLocked has somebody who may read the directory that a killed switch has
-// left lock it for ever.
+// TestSwitchLocked has another program keep a lock on the directory that a killed switch has
+// left.
 func TestSwitchLocked(t *testing.T) {
+	testenv.Long(t)
 	testenv.NoLeaks(t)
-	dir := filepath.Join(vdetest.ShortDir(t), "sw")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
+	testenv.Check(t, os.Mkdir(dir, 0o755))
 	f, err := os.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, unix.Flock(int(f.Fd()), unix.LOCK_SH))
 	c := openPlug(t, "switch://"+dir+"[dirmode=0755]")
 	a, b := openInbox(t, dir), openInbox(t, dir)
 	plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
@@ -43,45 +36,36 @@ func TestSwitchLocked(t *testing.T) {
 	})
 }
 
-// TestVDEDefault has a switch of another user where a locator without a directory
-// looks. It is refused, whatever the file says of its owner, unless it is named.
+// TestVDEDefault has a switch of another user in the default directory. Open fails, whoever
+// owns the socket's file, unless the locator names the directory.
 func TestVDEDefault(t *testing.T) {
+	testenv.Long(t)
 	if os.Geteuid() != 0 {
 		t.Skip("starting a program as another user needs root")
 	}
 	testenv.NoLeaks(t)
-	base := vdetest.ShortDir(t)
-	if err := os.Chown(base, 65534, 65534); err != nil {
-		t.Fatal(err)
-	}
+	base := testenv.ShortDir(t)
+	testenv.Check(t, os.Chown(base, 65534, 65534))
 	dir := filepath.Join(base, "sw")
-	cmd := goSwitchCommand("switch://" + dir)
+	cmd := goSwitchCommand(t, "switch://"+dir)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	startSwitch(t, dir, cmd)
 	setDefaults(t, dir)
 	for _, owner := range []int{0, 65534} {
-		if err := os.Chown(filepath.Join(dir, "ctl"), owner, -1); err != nil {
-			t.Fatal(err)
-		}
-		_, err := Open("vde://", nil)
-		wantError(t, err, "the switch in "+dir+" is that of user 65534")
-		if !errors.Is(err, unix.EPERM) {
-			t.Errorf("%v is not %v", err, unix.EPERM)
-		}
+		testenv.Check(t, os.Chown(filepath.Join(dir, "ctl"), owner, -1))
+		wantOpenError(t, "vde://", "the switch in "+dir+" is that of user 65534", unix.EPERM)
 		openPlug(t, "vde://"+dir).Close()
 	}
-	// Its own user may have it, and everybody that of root.
+	// Its own user may use it, and everybody a switch of root.
 	plugtest.AsNobody(t, "TestVDEDefaultUser", dir)
-	if err := os.Chmod(base, 0o777); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.Chmod(base, 0o777))
 	root := filepath.Join(base, "root")
 	openPlug(t, "switch://"+root+"[mode=0666/dirmode=0755]")
 	plugtest.AsNobody(t, "TestVDEDefaultUser", root)
 }
 
-// TestVDEDefaultUser is the part of TestVDEDefault of the ordinary user.
+// TestVDEDefaultUser is the ordinary user of TestVDEDefault.
 func TestVDEDefaultUser(t *testing.T) {
 	dir := plugtest.ChildArg(t)
 	testenv.NoLeaks(t)
@@ -89,8 +73,7 @@ func TestVDEDefaultUser(t *testing.T) {
 	openPlug(t, "vde://")
 }
 
-// TestVDEDefaultOwn has the switch of this user where a locator without a directory
-// looks.
+// TestVDEDefaultOwn has a switch of this user in the default directory.
 func TestVDEDefaultOwn(t *testing.T) {
 	testenv.NoLeaks(t)
 	_, dir := serve(t, "switch", "")
@@ -98,8 +81,8 @@ func TestVDEDefaultOwn(t *testing.T) {
 	openPlug(t, "vde://")
 }
 
-// TestVDEDefaultRedirected has another user lead to a switch of this user, where a
-// locator without a directory looks: by a directory with a link in it, and by a link.
+// TestVDEDefaultRedirected has another user redirect the default directory to a switch of
+// this user: by a directory with a link in it, and by a link.
 func TestVDEDefaultRedirected(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make files of another user")
@@ -111,14 +94,11 @@ func TestVDEDefaultRedirected(t *testing.T) {
 		os.Mkdir(inside, 0o777), os.Symlink(dir+"/ctl", inside+"/ctl"), os.Lchown(inside, 65534, 65534),
 		os.Symlink(dir, link), os.Lchown(link, 65534, 65534),
 	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 	}
 	for _, dir := range []string{inside, link} {
 		setDefaults(t, dir)
-		_, err := Open("vde://", nil)
-		wantError(t, err, "is that of user 65534")
+		wantOpenError(t, "vde://", "is that of user 65534")
 		openPlug(t, "vde://"+dir).Close()
 	}
 }

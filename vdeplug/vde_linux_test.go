@@ -16,32 +16,15 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
+	"golang.org/x/sys/unix"
 )
 
-func openPlug(t *testing.T, vnl string) Conn {
-	t.Helper()
-	c, err := Open(vnl, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
-func TestVDEConn(t *testing.T) {
-	eachSwitch(t, func(t *testing.T, kind switchKind) {
-		testConn(t, func(t *testing.T) Conn { return openPlug(t, kind.start(t).Dir) })
-	})
-}
-
-// TestVDEFrames joins two plugs and one in C by a switch.
+// TestVDEFrames connects two plugs and one in C by a switch.
 func TestVDEFrames(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, kind switchKind) {
 		testenv.NoLeaks(t)
@@ -50,23 +33,16 @@ func TestVDEFrames(t *testing.T) {
 		plugtest.Carry(t, a, c.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 		for _, n := range []int{14, 15, 60, 1514, kind.max} {
 			frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
-			plugtest.Send(t, a, frame)
-			b.Want(t, frame)
+			plugtest.Deliver(t, a, b, frame)
 			c.Want(t, frame)
 			frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(3), n)
-			plugtest.Send(t, c, frame)
-			a.Want(t, frame)
+			plugtest.Deliver(t, c, a, frame)
 			frame = plugtest.TestFrame(plugtest.Station(3), plugtest.Station(2), n)
-			plugtest.Send(t, b, frame)
-			c.Want(t, frame)
+			plugtest.Deliver(t, b, c, frame)
 		}
-		if got := a.Conn.(Dropper).Drops(); got != (Drops{}) {
-			t.Errorf("got %+v, want none", got)
-		}
+		wantDrops(t, a.Conn, Drops{})
 		entries, err := os.ReadDir(s.Dir)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		for _, e := range entries {
 			if strings.HasPrefix(e.Name(), ".") {
 				t.Errorf("%s was left in the directory", e.Name())
@@ -108,15 +84,13 @@ func TestVDEMany(t *testing.T) {
 	})
 }
 
-// TestVDEPort asks for a port, and is listed there by its description.
+// TestVDEPort asks for a port, where the switch shows its description.
 func TestVDEPort(t *testing.T) {
 	testenv.NoLeaks(t)
-	mgmt := filepath.Join(vdetest.ShortDir(t), "mgmt")
+	mgmt := filepath.Join(testenv.ShortDir(t), "mgmt")
 	s := classicSwitch(t, "-M", mgmt)
 	a, err := Open(s.Dir+"[7]", &Options{Description: "lab one"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer a.Close()
 	openPlug(t, s.Dir+"[port=7]") // of the same user: shares the port
 	got := vdetest.Console(t, mgmt, "port/print 7")
@@ -141,11 +115,8 @@ func TestVDEPortGroup(t *testing.T) {
 	testenv.NoLeaks(t)
 	s := classicSwitch(t)
 	_, err := Open(s.Dir+"[lab]", nil)
-	wantError(t, err, `no port group "lab": there is no socket `+s.Dir+`/lab (`)
-	wantError(t, err, "port=N, portgroup=NAME, group=NAME and mode=OCTAL")
-	if !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%v is not fs.ErrNotExist", err)
-	}
+	plugtest.WantError(t, err, `no port group "lab": there is no socket `+s.Dir+`/lab (`, fs.ErrNotExist)
+	plugtest.WantError(t, err, "port=N, portgroup=NAME, group=NAME and mode=OCTAL")
 	f := vdetest.NewFake(t, filepath.Join(s.Dir, "lab"))
 	f.Serve(func(c *vdetest.FakeClient) {
 		if kind := c.Request[8:12]; !bytes.Equal(kind, make([]byte, 4)) {
@@ -165,14 +136,13 @@ func listenUnix(t *testing.T, path string, backlog int) int {
 	if err == nil {
 		err = unix.Listen(fd, backlog)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return fd
 }
 
-// TestVDESilent meets switches that do not answer.
+// TestVDESilent opens switches that do not answer.
 func TestVDESilent(t *testing.T) {
+	testenv.Long(t)
 	tests := []struct {
 		name, port, text string
 		start            func(t *testing.T) string // returns the directory
@@ -192,13 +162,11 @@ func TestVDESilent(t *testing.T) {
 			return s.Dir
 		}},
 		{"queue full", "", "many clients wait", func(t *testing.T) string {
-			dir := vdetest.ShortDir(t)
+			dir := testenv.ShortDir(t)
 			fd := listenUnix(t, filepath.Join(dir, "ctl"), 0)
 			t.Cleanup(func() { unix.Close(fd) })
 			c, err := net.Dial("unix", filepath.Join(dir, "ctl"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			t.Cleanup(func() { c.Close() })
 			return dir
 		}},
@@ -210,11 +178,8 @@ func TestVDESilent(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 			defer cancel()
 			_, err := OpenContext(ctx, dir+tt.port, nil)
-			wantError(t, err, "the switch did not answer within ")
-			wantError(t, err, tt.text)
-			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%v is not context.DeadlineExceeded", err)
-			}
+			plugtest.WantError(t, err, "the switch did not answer within ")
+			plugtest.WantError(t, err, tt.text, context.DeadlineExceeded)
 			ctx, cancel = context.WithCancel(t.Context())
 			time.AfterFunc(50*time.Millisecond, cancel)
 			if _, err = OpenContext(ctx, dir+tt.port, nil); !errors.Is(err, context.Canceled) {
@@ -227,11 +192,7 @@ func TestVDESilent(t *testing.T) {
 		testenv.NoLeaks(t)
 		s := classicSwitch(t)
 		s.Signal(syscall.SIGSTOP)
-		_, err := Open(s.Dir, nil)
-		wantError(t, err, "the switch did not answer within 3s: it may be full")
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%v is not os.ErrDeadlineExceeded", err)
-		}
+		wantOpenError(t, s.Dir, "the switch did not answer within 3s: it may be full", os.ErrDeadlineExceeded)
 	})
 }
 
@@ -243,9 +204,9 @@ func noSocketLeft(t *testing.T, dir string) {
 	}
 }
 
-// TestVDEAbsent finds no switch, or may not use it.
+// TestVDEAbsent opens what is not a switch, or not a usable one.
 func TestVDEAbsent(t *testing.T) {
-	dir := vdetest.ShortDir(t)
+	dir := testenv.ShortDir(t)
 	join := func(name string) string { return filepath.Join(dir, name) }
 	stale := classicSwitch(t)
 	stale.Kill(t)
@@ -254,9 +215,7 @@ func TestVDEAbsent(t *testing.T) {
 		t.Fatal(err)
 	}
 	packets, err := net.ListenPacket("unixgram", join("packets/ctl"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer packets.Close()
 	tests := []struct {
 		name, vnl, text string
@@ -272,25 +231,20 @@ func TestVDEAbsent(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			_, err := Open(tt.vnl, nil)
-			wantError(t, err, tt.text)
-			if tt.err != nil && !errors.Is(err, tt.err) {
-				t.Errorf("%v is not %v", err, tt.err)
-			}
+			wantOpenError(t, tt.vnl, tt.text, tt.err)
 		})
 	}
 	t.Run("defaults", func(t *testing.T) {
 		defer func(dirs []string) { defaultSwitches = dirs }(defaultSwitches)
 		defaultSwitches = []string{stale.Dir, join("none")}
-		_, err := Open("vde://", nil)
-		wantError(t, err, stale.Dir+"/ctl")
-		wantError(t, err, join("none/ctl"))
+		wantOpenError(t, "vde://", stale.Dir+"/ctl")
+		wantOpenError(t, "vde://", join("none/ctl"))
 		defaultSwitches = []string{stale.Dir, classicSwitch(t).Dir}
 		openPlug(t, "vde://")
 	})
 }
 
-// TestVDEForbidden tells who may.
+// TestVDEForbidden checks the errors for missing permissions.
 func TestVDEForbidden(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("nothing is forbidden to root")
@@ -299,81 +253,61 @@ func TestVDEForbidden(t *testing.T) {
 	s := classicSwitch(t)
 	for _, name := range []string{"ctl", "."} {
 		path := filepath.Join(s.Dir, name)
-		if err := os.Chmod(path, 0); err != nil {
-			t.Fatal(err)
-		}
-		_, err := Open(s.Dir, nil)
-		wantError(t, err, fmt.Sprintf("no permission: %s has mode 0000 and owner %d:%d", path, os.Geteuid(), os.Getegid()))
-		if !errors.Is(err, fs.ErrPermission) {
-			t.Errorf("%v is not fs.ErrPermission", err)
-		}
-		if err := os.Chmod(path, 0o700); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.Chmod(path, 0))
+		wantOpenError(t, s.Dir, fmt.Sprintf("no permission: %s has mode 0000 and owner %d:%d", path, os.Geteuid(), os.Getegid()), fs.ErrPermission)
+		testenv.Check(t, os.Chmod(path, 0o700))
 	}
-	// Groups of others cannot be given to.
-	_, err := Open(s.Dir+"[group=0]", nil)
-	wantError(t, err, `option "group=0": giving `)
+	// A user cannot give a socket to a group that it is not in.
+	wantOpenError(t, s.Dir+"[group=0]", `option "group=0": giving `)
 	noSocketLeft(t, s.Dir)
 }
 
-// TestVDELongPath has directories near the limit of socket addresses.
+// TestVDELongPath has directories with names near the limit of socket addresses.
 func TestVDELongPath(t *testing.T) {
 	testenv.NoLeaks(t)
-	base := vdetest.ShortDir(t)
+	base := testenv.ShortDir(t)
 	deep := func(n int) string { return base + "/" + strings.Repeat("x", n-len(base)-1) }
 	// The name of the client's socket does not fit, that of the switch's does.
 	dir := deep(99)
 	s := startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir))
 	a, b := openInbox(t, s.Dir), openInbox(t, s.Dir)
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	plugtest.Send(t, a, frame)
-	b.Want(t, frame)
+	plugtest.Deliver(t, a, b, frame)
 
 	dir = deep(104)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	_, err := Open(dir, nil)
-	wantError(t, err, "has 108 bytes, a socket address has room for 107")
-	if !errors.Is(err, unix.ENAMETOOLONG) {
-		t.Errorf("%v is not ENAMETOOLONG", err)
-	}
+	testenv.Check(t, os.Mkdir(dir, 0o700))
+	wantOpenError(t, dir, "has 108 bytes, a socket address has room for 107", unix.ENAMETOOLONG)
 }
 
-// TestVDEOtherUser has a switch of an ordinary user, and root as the client.
+// TestVDEOtherUser has a switch of an ordinary user with a client of root.
 func TestVDEOtherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("starting a program as another user needs root")
 	}
 	testenv.NoLeaks(t)
-	base := vdetest.ShortDir(t)
-	if err := os.Chown(base, 65534, 65534); err != nil {
-		t.Fatal(err)
-	}
+	base := testenv.ShortDir(t)
+	testenv.Check(t, os.Chown(base, 65534, 65534))
 	dir := filepath.Join(base, "sw")
 	cmd := exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	s := startSwitch(t, dir, cmd)
 	a, b := openInbox(t, s.Dir), openInbox(t, s.Dir)
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	plugtest.Send(t, a, frame)
-	b.Want(t, frame)
+	plugtest.Deliver(t, a, b, frame)
 }
 
-// TestVDERoot has a switch of root that is open to everybody, and an ordinary
-// user as the client.
+// TestVDERoot has a switch of root that is open to everybody, with a client of an ordinary
+// user.
 func TestVDERoot(t *testing.T) {
+	testenv.Long(t)
 	if os.Geteuid() != 0 {
 		t.Skip("starting a program as another user needs root")
 	}
 	for name, dirmode := range map[string]string{"writable": "0777", "not writable": "0755"} {
 		t.Run(name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			base := vdetest.ShortDir(t)
-			if err := os.Chmod(base, 0o755); err != nil {
-				t.Fatal(err)
-			}
+			base := testenv.ShortDir(t)
+			testenv.Check(t, os.Chmod(base, 0o755))
 			dir := filepath.Join(base, "sw")
 			s := startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"),
 				"-s", dir, "-m", "0666", "--dirmode", dirmode))
@@ -387,14 +321,13 @@ func TestVDERoot(t *testing.T) {
 	}
 }
 
-// TestVDERootUser is the part of TestVDERoot of the ordinary user.
+// TestVDERootUser is the ordinary user of TestVDERoot.
 func TestVDERootUser(t *testing.T) {
 	dir := plugtest.ChildArg(t)
 	testenv.NoLeaks(t)
 	a, b := openPlug(t, dir), openInbox(t, dir)
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	plugtest.Send(t, a, frame)
-	b.Want(t, frame)
+	plugtest.Deliver(t, a, b, frame)
 }
 
 // TestVDEGone ends the switch in several ways.
@@ -408,22 +341,20 @@ func TestVDEGone(t *testing.T) {
 				idle := openPlug(t, s.Dir)
 				s.Stop(t, sig)
 				err := in.WantEnd(t)
-				wantError(t, err, "the switch closed the connection")
+				plugtest.WantError(t, err, "the switch closed the connection")
 				var e *Error
 				if !errors.As(err, &e) || e.Op != "recv" || e.VNL != "vde://"+s.Dir {
 					t.Errorf("got %#v", err)
 				}
 				testenv.Eventually(t, "an error of Send", func() bool { return in.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)) != nil })
-				wantError(t, in.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "the switch closed the connection")
-				// The error says it, a drop would say it again.
-				wantError(t, idle.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "the switch closed the connection")
+				plugtest.WantError(t, in.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "the switch closed the connection")
+				// The error says it; it is not counted as a drop too.
+				plugtest.WantError(t, idle.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)), "the switch closed the connection")
 				for _, c := range []Conn{in.Conn, idle} {
-					if got := c.(Dropper).Drops(); got != (Drops{}) {
-						t.Errorf("drops: got %+v, want none", got)
-					}
+					wantDrops(t, c, Drops{})
 				}
 				_, err = idle.Recv(make([]byte, ether.MaxFrame))
-				wantError(t, err, "the switch closed the connection")
+				plugtest.WantError(t, err, "the switch closed the connection")
 				in.Close()
 				if _, err := in.Recv(make([]byte, ether.MaxFrame)); err != net.ErrClosed {
 					t.Errorf("after close: got %v, want net.ErrClosed", err)
@@ -433,8 +364,9 @@ func TestVDEGone(t *testing.T) {
 	})
 }
 
-// TestVDESlow sends to a switch that does not run.
+// TestVDESlow sends to a stopped switch.
 func TestVDESlow(t *testing.T) {
+	testenv.Long(t)
 	testenv.NoLeaks(t)
 	s := classicSwitch(t)
 	a, b := openPlug(t, s.Dir), openInbox(t, s.Dir)
@@ -451,21 +383,7 @@ func TestVDESlow(t *testing.T) {
 	plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 }
 
-// TestVDEAllocs moves frames without allocating.
 func TestVDEAllocs(t *testing.T) {
-	if testenv.Race {
-		t.Skip("the race detector empties pools")
-	}
 	s := classicSwitch(t)
-	a, b := openPlug(t, s.Dir), openPlug(t, s.Dir)
-	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
-	n := testing.AllocsPerRun(200, func() {
-		plugtest.Send(t, a, frame)
-		if n, err := b.Recv(buf); n != len(frame) || err != nil {
-			t.Fatalf("got %d bytes, %v", n, err)
-		}
-	})
-	if n != 0 {
-		t.Errorf("%v allocations", n)
-	}
+	plugtest.CheckAllocs(t, openPlug(t, s.Dir), openPlug(t, s.Dir))
 }

@@ -6,10 +6,11 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
-// startSwitch is vdetest.Start. vnl is how to write dir, if that is not the same.
+// startSwitch is vdetest.Start. vnl is the locator of dir, if it is not dir itself.
 func startSwitch(t testing.TB, dir string, cmd *exec.Cmd, vnl ...string) *vdetest.Switch {
 	t.Helper()
 	return vdetest.Start(t, dir, cmd, func() error {
@@ -24,14 +25,14 @@ func startSwitch(t testing.TB, dir string, cmd *exec.Cmd, vnl ...string) *vdetes
 // classicSwitch starts vde_switch.
 func classicSwitch(t *testing.T, arg ...string) *vdetest.Switch {
 	t.Helper()
-	dir := filepath.Join(vdetest.ShortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	return startSwitch(t, dir, vdetest.Classic(t, dir, arg...))
 }
 
 // plugSwitch starts the switch of libvdeplug.
 func plugSwitch(t *testing.T) *vdetest.Switch {
 	t.Helper()
-	dir := filepath.Join(vdetest.ShortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	return startSwitch(t, dir, vdetest.Plug(t, dir))
 }
 

@@ -51,19 +51,6 @@ func TestParseVDE(t *testing.T) {
 		{in: "vde:///run/sw{tap://}", err: "no inner network"},
 	}
 	for _, tt := range tests {
-		t.Run(tt.in, func(t *testing.T) {
-			l, err := Parse(tt.in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := parseVDE(l)
-			if tt.err != "" {
-				wantError(t, err, tt.err)
-				return
-			}
-			if err != nil || got != tt.want {
-				t.Errorf("got %+v, %v, want %+v", got, err, tt.want)
-			}
-		})
+		t.Run(tt.in, func(t *testing.T) { testParse(t, tt.in, parseVDE, tt.want, tt.err) })
 	}
 }

@@ -14,33 +14,36 @@ import (
 const (
 	// HeaderLen is the length of an Ethernet header; shorter frames are dropped.
 	HeaderLen = ether.HeaderLen
-	// MaxMTU is the largest payload of a frame that every plug carries.
+	// MaxMTU is the largest payload of a frame that plugs carry.
 	MaxMTU = ether.MaxMTU
-	// MaxFrame is the largest frame: MaxMTU, the header and one VLAN tag.
+	// MaxFrame is the largest frame: MaxMTU, the header and one VLAN tag. Networks may
+	// carry less: see the section Sizes.
 	MaxFrame = ether.MaxFrame
 )
 
-// A Conn is a plug: a connection to an Ethernet network. Frames are whole,
-// from destination address to payload, without frame check sequence. All
-// methods may be called from several goroutines at once.
+// A Conn is a plug: a connection to an Ethernet network. A frame reaches from the
+// destination address to the end of the payload, without frame check sequence. All methods
+// may be called from several goroutines at once; each frame goes to one caller of Recv.
 type Conn interface {
-	// Recv waits for the next frame and copies it to frame. A frame larger
-	// than the buffer is dropped and counted; MaxFrame bytes hold any. After
-	// Close it returns [net.ErrClosed]; any other error is final and says why
-	// the network is gone.
+	// Recv waits for the next frame and copies it to frame. A frame larger than the
+	// buffer is dropped and counted; MaxFrame bytes hold any. There are no deadlines:
+	// Close ends a Recv that waits. After Close it returns [net.ErrClosed]; any other
+	// error is final and says why the network is gone.
 	Recv(frame []byte) (n int, err error)
-	// Send hands a frame to the network. It does not block and does not keep
-	// frame: a network that is full drops it, as Ethernet does, and so does
-	// every plug with a frame shorter than HeaderLen or larger than MaxFrame;
-	// drops are counted and are no error. After Close it returns
-	// [net.ErrClosed]; any other error is final, as with Recv.
+	// Send sends a frame. It does not block, and does not keep or change frame. A full
+	// network drops it, as Ethernet does, and so does every plug if it is shorter than
+	// HeaderLen or larger than MaxFrame. Drops are counted, and are not errors. After
+	// Close it returns [net.ErrClosed]; any other error is final, as with Recv.
 	Send(frame []byte) error
-	// Close leaves the network and unblocks Recv. It takes back all that Open
-	// made (sockets, files, processes) before it returns, within two seconds unless
-	// the kernel is slow to end a command. Where it waits for others it goes on by
-	// itself: a plug on vde:// whose switch does not see that it leaves keeps its
-	// two sockets and a goroutine for two seconds more at most, and one that the
-	// kernel holds because of a peer until that lets go. Closing twice is harmless.
+	// Close leaves the network and unblocks Recv. Closing twice is harmless.
+	//
+	//   - Before it returns it has closed or ended all that Open made: sockets, files
+	//     and processes. It takes two seconds at most, unless the kernel is slow to end
+	//     a command.
+	//   - Only what waits for others is left to the background: a plug on vde:// whose
+	//     switch does not notice that it leaves keeps two sockets and a goroutine for
+	//     two seconds more; a socket that the kernel holds because of a peer, for as
+	//     long as the peer holds it.
 	Close() error
 }
 
@@ -59,27 +62,28 @@ type Dropper interface {
 	Drops() Drops
 }
 
-// Options are the parts of a connection that the locator does not say. The
-// zero Options, like nil, are good defaults.
+// Options are what the locator does not say. The zero Options, and nil, are good
+// defaults.
 type Options struct {
 	// Description is shown by switches in their list of ports; the plug adds
 	// the user and the process. Empty means "vdestack".
 	Description string
-	// Reconnect makes the plug open its network again, as Open did, when that has
-	// gone: a switch that was started again, a command that has ended. It goes on
-	// trying until Close, with waits from 50 ms to 5 s, or until it meets an error
-	// that does not pass, of permission or in the locator. Meanwhile Recv waits,
-	// and Send drops. Open itself fails at once all the same. See [Link].
+	// Reconnect makes the plug open its network again when it has gone: a switch that
+	// is restarted, a command that has ended. Meanwhile Recv waits, and Send drops.
+	// The plug tries until Close, with waits from 50 ms to 5 s, or until it meets a
+	// lasting error: of permission, or in the locator. Open itself still fails at once.
+	// See [Link].
 	Reconnect bool
-	// Notify, if not nil, is told when the network of a plug with Reconnect has
-	// gone, is back, and is gone for good. One that ends again and again in less
-	// than a second has gone once. It is called by one goroutine at a time, must
-	// return soon, and must not close the plug.
+	// Notify, if not nil, is called when the network of a plug with Reconnect is gone,
+	// is back, and is gone for good. A network that ends again and again within a second
+	// is reported as gone once. Notify is called by one goroutine at a time, must return
+	// soon, and must not close the plug.
 	Notify func(Link)
 }
 
-// An OpenFunc opens the networks of one scheme. ctx bounds the opening, not
-// the life of the plug; o is never nil.
+// An OpenFunc opens the networks of one scheme. ctx bounds the opening, not the life of
+// the plug; o is never nil. Open wraps the error in an [Error], so it need not name the
+// locator.
 type OpenFunc func(ctx context.Context, l Locator, o *Options) (Conn, error)
 
 // An Error says which network an operation failed on.
@@ -94,14 +98,13 @@ func (e *Error) Error() string { return fmt.Sprintf("vdeplug: %s %q: %v", e.Op, 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// A Scheme is a kind of network. Locators name it by what stands before "://".
+// A Scheme is a kind of network. Locators name it before "://".
 type Scheme struct {
 	// Name consists of letters, digits and the marks + - . _ and is matched exactly.
 	Name string
 	// Open opens a network of the scheme.
 	Open OpenFunc
-	// Usage says how its locators are written, see [UsageOf]. The zero Usage says
-	// nothing.
+	// Usage says how its locators are written, see [UsageOf]. It may be zero.
 	Usage Usage
 }
 
@@ -110,9 +113,9 @@ var registry = struct {
 	schemes map[string]Scheme
 }{schemes: make(map[string]Scheme)}
 
-// Register makes a scheme known to [Open], [Schemes] and [UsageOf]. It panics if the
-// name is empty or has other bytes than it may, if there is no function, or if the
-// scheme is registered already: a mistake of the program, found when it starts.
+// Register makes a scheme known to [Open], [Schemes] and [UsageOf]; call it in an init
+// function. It panics if the name is not valid, if there is no function, or if the scheme
+// is registered already: mistakes of the program, found when it starts.
 func Register(s Scheme) {
 	registry.mu.Lock()
 	defer registry.mu.Unlock()
@@ -125,7 +128,8 @@ func Register(s Scheme) {
 	registry.schemes[s.Name] = s
 }
 
-// Schemes returns the names of the registered schemes in alphabetical order.
+// Schemes returns the names of the registered schemes in alphabetical order. Those of other
+// modules, such as slirp, are registered by importing them.
 func Schemes() []string {
 	registry.mu.RLock()
 	defer registry.mu.RUnlock()

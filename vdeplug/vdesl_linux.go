@@ -19,16 +19,7 @@ func init() {
 	})
 }
 
-// openVDESL speaks the stream format on a serial line:
-//
-//	vdesl://device[[speed=N]]
-//
-// The line has 8 bits, no parity and no flow control.
-//
-//   - speed is in bits a second, 38400 by default.
-//
-// A line loses bytes. A frame that stops for a tenth of a second, or begins with a
-// length that none has, is dropped, and the next one is looked for after a pause.
+// openVDESL speaks the stream format on a serial line.
 func openVDESL(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	cfg, err := parseVDESL(l)
 	if err != nil {
@@ -48,7 +39,7 @@ type vdeslConfig struct {
 }
 
 func parseVDESL(l Locator) (vdeslConfig, error) {
-	t, err := l.Bracketed()
+	t, err := l.ParseBracketed()
 	if err != nil {
 		return vdeslConfig{}, err
 	}

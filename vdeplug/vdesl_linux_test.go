@@ -14,13 +14,6 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-func TestVDESLConn(t *testing.T) {
-	testConn(t, func(t *testing.T) Conn {
-		_, name := testenv.PTY(t)
-		return openPlugTest(t, "vdesl://"+name+"[speed=115200]")
-	})
-}
-
 // TestVDESLC has vde_plug on the other end of the line.
 func TestVDESLC(t *testing.T) {
 	testenv.NoLeaks(t)
@@ -29,21 +22,16 @@ func TestVDESLC(t *testing.T) {
 	path, vnl := ptpName(t)
 	cmd := exec.Command(testenv.Need(t, "vde_plug", "vdeplug"), vnl)
 	cmd.Stdin, cmd.Stdout = master, master
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, cmd.Start())
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
 	waitPath(t, path)
 	there := openInbox(t, vnl)
-	for _, n := range []int{14, 60, 1514, ether.MaxFrame} {
-		// The program in C takes a frame for lost of which a part is not there yet.
-		plugtest.Carry(t, line, there, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n))
-		plugtest.Carry(t, there, line, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n))
-	}
+	// The program in C takes a frame for lost if a part of it is late.
+	plugtest.CarryBoth(t, line, there, 14, 60, 1514, ether.MaxFrame)
 }
 
-// TestVDESLResync loses bytes, and finds the next frame after a pause.
+// TestVDESLResync loses bytes: the next frame is found after a pause.
 func TestVDESLResync(t *testing.T) {
 	testenv.NoLeaks(t)
 	master, name := testenv.PTY(t)
@@ -59,8 +47,8 @@ func TestVDESLResync(t *testing.T) {
 	drops := func() uint64 { return c.(Dropper).Drops().Recv }
 	for i, bad := range [][]byte{
 		stream(a)[:40],                     // the end is lost
-		{0},                                // of the length
-		append([]byte{0xff}, stream(a)...), // a byte too many: no frame is so long
+		{0},                                // a part of the length is lost
+		append([]byte{0xff}, stream(a)...), // a byte too many: an impossible length
 	} {
 		if _, err := master.Write(append(stream(b), bad...)); err != nil {
 			t.Fatal(err)
@@ -80,7 +68,7 @@ func TestVDESLResync(t *testing.T) {
 	}
 }
 
-// TestVDESLRestores leaves the line as it was.
+// TestVDESLRestores checks that Close restores the settings of the line.
 func TestVDESLRestores(t *testing.T) {
 	testenv.NoLeaks(t)
 	master, name := testenv.PTY(t)
@@ -91,13 +79,11 @@ func TestVDESLRestores(t *testing.T) {
 		if err == nil {
 			raw.Control(func(fd uintptr) { s, err = unix.IoctlGetTermios(int(fd), unix.TCGETS) })
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		return *s
 	}
 	before := state()
-	c := openPlugTest(t, "vdesl://"+name+"[speed=9600]")
+	c := openPlug(t, "vdesl://"+name+"[speed=9600]")
 	if now := state(); now.Cflag&unix.CBAUD != unix.B9600 || now.Lflag != 0 || now.Cflag&unix.CSIZE != unix.CS8 {
 		t.Errorf("%+v", now)
 	}
@@ -117,7 +103,6 @@ func TestVDESLErrors(t *testing.T) {
 		"vdesl:///dev/null[speed]":     "must be one of",
 		"vdesl:///dev/null[parity=no]": `vdesl option "parity=no": unknown (have speed)`,
 	} {
-		_, err := Open(vnl, nil)
-		wantError(t, err, text)
+		wantOpenError(t, vnl, text)
 	}
 }

@@ -27,26 +27,7 @@ func init() {
 	})
 }
 
-// openVLAN makes a VLAN of a network, or several, by IEEE 802.1Q:
-//
-//	vlan://[number][/untag=N][/tag=LIST][/trunk][/qinq]{network}
-//
-// The plug's untagged frames have the tag of VLAN number in the network; by default,
-// or with 0, they are untagged there, too.
-//
-//   - untag, or u, is the VLAN whose frames are untagged in the network, and tagged
-//     with this number at the plug. By default there is none.
-//   - tag, or t, is a list of VLANs whose frames are tagged on both sides: numbers,
-//     or A-B for VLAN A at the plug and B in the network, separated by colons or
-//     points.
-//   - trunk, or x, passes all other VLANs unchanged, except 0, 1 and 4095.
-//   - qinq, ad or q selects tags of IEEE 802.1ad. Frames with other tags count as
-//     untagged, so that one VLAN can carry VLANs.
-//
-// All other frames are dropped. The priority in a tag is not kept. Tagged frames are
-// four bytes longer: a network that does not carry them needs an MTU of 1496 at the
-// plug. vde_switch drops tagged frames unless its ports are in the VLAN (vlan/create
-// and vlan/addport on its console).
+// openVLAN makes a VLAN of a network, or several, by IEEE 802.1Q.
 func openVLAN(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	cfg, vnl, err := parseVLAN(l)
 	if err != nil {
@@ -65,7 +46,7 @@ func newNested(l Locator, inner Conn, t transform.Transform) Conn {
 }
 
 func parseVLAN(l Locator) (cfg transform.VLANConfig, inner string, err error) {
-	t, err := l.Slashed()
+	t, err := l.ParseSlashed()
 	if err != nil {
 		return cfg, "", err
 	}

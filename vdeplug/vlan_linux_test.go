@@ -13,7 +13,7 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// TestVLANC sends the same frames through our plug and the one in C.
+// TestVLANC sends the frames of vlanTests through the plug in C.
 func TestVLANC(t *testing.T) {
 	testenv.Need(t, "vde_plug", "vdeplug")
 	for _, tt := range vlanTests {
@@ -23,7 +23,7 @@ func TestVLANC(t *testing.T) {
 			there := plugtest.CPlug(t, tt.vnl+"{"+ptp+"}")
 			waitPath(t, path)
 			network := openInbox(t, ptp)
-			// The last that passes shows that all before has been read.
+			// The last frame passes, which shows that all earlier ones were read.
 			check := func(way string, from Conn, to *plugtest.Inbox, table map[int]int) {
 				t.Helper()
 				order := slices.Sorted(maps.Keys(table))
@@ -54,7 +54,7 @@ func TestVLANC(t *testing.T) {
 						got = to.Next(t)
 					}
 					if len(got) == ether.MaxFrame && way == "in" {
-						got = got[:len(frame)] // the plug returns the whole buffer where it has changed the number
+						got = got[:len(frame)] // the plug returns the whole buffer if it has changed the number
 					}
 					if !bytes.Equal(got, frame) {
 						t.Fatalf("%s: got % x, want % x", way, got[:20], frame[:20])
@@ -67,24 +67,17 @@ func TestVLANC(t *testing.T) {
 	}
 }
 
-// TestVLANCPair is a VLAN of which one end is ours.
+// TestVLANCPair is a VLAN with a plug of ours and one in C.
 func TestVLANCPair(t *testing.T) {
 	testenv.NoLeaks(t)
-	s := plugSwitch(t) // vde_switch wants to be told of VLANs
+	s := plugSwitch(t) // vde_switch must be configured for VLANs
 	for _, format := range []string{"vlan://%d{%s}", "vlan://%d/qinq{%s}", "vlan://%d{vlan://5/qinq{%s}}"} {
 		t.Run(strings.ReplaceAll(format, "/", ""), func(t *testing.T) {
 			vnl := fmt.Sprintf(format, 4, s.Dir)
 			here, there, other := openInbox(t, vnl), plugtest.CPlug(t, vnl), openInbox(t, fmt.Sprintf(format, 6, s.Dir))
 			plugtest.Carry(t, here, there.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
-			for _, n := range []int{14, 60, 1500} {
-				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
-				plugtest.Send(t, there, frame)
-				here.Want(t, frame)
-				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
-				plugtest.Send(t, here, frame)
-				there.Want(t, frame)
-			}
+			plugtest.SendBoth(t, here, there.Inbox, 14, 60, 1500)
 			select {
 			case frame := <-other.Frames:
 				t.Errorf("a frame got into another VLAN: %x", frame)

@@ -2,13 +2,10 @@ package vdeplug
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
-	"reflect"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
@@ -21,7 +18,7 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// untagged stands for a frame without tag, and nothing for none at all.
+// In tables of VLANs, untagged means a frame without tag, and nothing that it is dropped.
 const (
 	untagged = -1
 	nothing  = -2
@@ -30,8 +27,8 @@ const (
 	etherTypeQinQ = 0x88a8
 )
 
-// vlanTests are what becomes of frames in both directions. All are seen with the
-// plug in C, but for the priorities and what it does wrong.
+// vlanTests say which VLAN becomes which, out of the plug and into it. The plug in C does
+// the same (TestVLANC).
 var vlanTests = []struct {
 	vnl     string
 	out, in map[int]int
@@ -57,7 +54,7 @@ var vlanTests = []struct {
 	{"vlan://4095/x", map[int]int{untagged: nothing, 7: 7, 0: untagged}, map[int]int{untagged: nothing, 7: 7, 0: nothing}},
 }
 
-// tagFrame puts a tag into a frame, unless it is to be untagged.
+// tagFrame puts a tag into a frame, unless number is untagged.
 func tagFrame(frame []byte, etherType uint16, number, priority int) []byte {
 	if number == untagged {
 		return frame
@@ -65,22 +62,24 @@ func tagFrame(frame []byte, etherType uint16, number, priority int) []byte {
 	return packettest.Tag(frame, etherType, number, priority)
 }
 
-func parseVLANTest(t testing.TB, vnl string) transform.Transform {
+// parseTransform returns the transform of a vlan locator.
+func parseTransform(l Locator) (transform.Transform, string, error) {
+	cfg, inner, err := parseVLAN(l)
+	return transform.NewVLAN(cfg), inner, err
+}
+
+func newTestVLAN(t testing.TB, vnl string) transform.Transform {
 	t.Helper()
 	l, err := Parse(vnl)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg, _, err := parseVLAN(l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return transform.NewVLAN(cfg)
+	testenv.Check(t, err)
+	v, _, err := parseTransform(l)
+	testenv.Check(t, err)
+	return v
 }
 
 func TestVLANFrames(t *testing.T) {
 	for _, tt := range vlanTests {
-		v := parseVLANTest(t, tt.vnl)
+		v := newTestVLAN(t, tt.vnl)
 		w := new(transform.Batch)
 		check := func(way string, from, to, priority int, got []packet.Packet, frame []byte) {
 			t.Helper()
@@ -151,23 +150,16 @@ func TestParseVLAN(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.in, func(t *testing.T) {
-			l, err := Parse(tt.in)
-			if err != nil {
-				t.Fatal(err)
+			want := nested[transform.Transform]{inner: tt.inner}
+			if tt.err == "" {
+				want.cfg = newTestVLAN(t, tt.same)
 			}
-			got, inner, err := parseVLAN(l)
-			if tt.err != "" {
-				wantError(t, err, tt.err)
-				return
-			}
-			if err != nil || inner != tt.inner || !reflect.DeepEqual(transform.NewVLAN(got), parseVLANTest(t, tt.same)) {
-				t.Errorf("got inner network %q, %v, want %q and the table of %s", inner, err, tt.inner, tt.same)
-			}
+			testParse(t, tt.in, parseNested(parseTransform), want, tt.err)
 		})
 	}
 }
 
-// TestNested opens a network in networks, and is on the same one.
+// TestNested opens a network in three others, and exchanges frames with the innermost.
 func TestNested(t *testing.T) {
 	testenv.NoLeaks(t)
 	const vnl = "vlan://4{vlan://5/qinq{vlan://6{mem://nested}}}"
@@ -175,19 +167,13 @@ func TestNested(t *testing.T) {
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	tagged := tagFrame(tagFrame(tagFrame(frame, etherTypeVLAN, 4, 0), etherTypeQinQ, 5, 0), etherTypeVLAN, 6, 0)
 	plugtest.Send(t, a, frame)
-	if got := b.Next(t); !bytes.Equal(got, frame) {
-		t.Errorf("got %x", got)
-	}
-	if got := c.Next(t); !bytes.Equal(got, tagged) {
-		t.Errorf("got %x, want %x", got, tagged)
-	}
-	// What is not for them passes them by, and is no drop.
+	b.WantNext(t, frame)
+	c.WantNext(t, tagged)
+	// Frames of other VLANs are ignored, and do not count as drops.
 	plugtest.Send(t, c, frame)
 	plugtest.Send(t, c, tagFrame(frame, etherTypeVLAN, 6, 0))
 	plugtest.Send(t, c, tagged)
-	if got := a.Next(t); !bytes.Equal(got, frame) {
-		t.Errorf("got %x", got)
-	}
+	a.WantNext(t, frame)
 	// The innermost has no room for its tag.
 	plugtest.Send(t, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.MaxFrame-4))
 	for in, want := range map[*plugtest.Inbox]Drops{a: {Send: 1}, b: {}} {
@@ -197,74 +183,26 @@ func TestNested(t *testing.T) {
 	}
 }
 
-func TestNestedConn(t *testing.T) {
-	for _, vnl := range []string{"vlan://4{mem://nested}", "vlan://4{nestedtest://}", "vlan://4{null://}"} {
-		t.Run(vnl, func(t *testing.T) {
-			Register(Scheme{
-				Name: "nestedtest",
-				Open: func(context.Context, Locator, *Options) (Conn, error) {
-					c, err := Open("mem://nestedtest", nil)
-					return struct {
-						Conn
-						Dropper
-					}{c, c.(Dropper)}, err // one that moves no packets
-				},
-			})
-			defer unregister("nestedtest")
-			testConn(t, func(t *testing.T) Conn {
-				c, err := Open(vnl, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return c
-			})
-		})
-	}
-}
-
-// TestNestedFrames is nested on a plug that carries frames only.
+// TestNestedFrames has a VLAN of a network whose plugs carry single frames.
 func TestNestedFrames(t *testing.T) {
 	testenv.NoLeaks(t)
-	Register(Scheme{
-		Name: "nestedtest",
-		Open: func(context.Context, Locator, *Options) (Conn, error) {
-			c, err := Open("mem://nestedtest", nil)
-			return struct{ Conn }{c}, err
-		},
-	})
-	defer unregister("nestedtest")
-	c := openPlugTest(t, "vlan://4{nestedtest://}")
+	registerFrames(t)
+	c := openPlug(t, "vlan://4{nestedtest://}")
 	a, b := plugtest.NewInbox(t, c), openInbox(t, "vlan://4{mem://nestedtest}")
 	bad := packet.Packet{Data: make([]byte, 100), Offload: virtio.Header{GSOType: 77}}
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	if err := c.(packet.Transport).SendPackets([]packet.Packet{{Data: bytes.Clone(frame)}, bad, {}}, true); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, c.(packet.Transport).SendPackets([]packet.Packet{{Data: bytes.Clone(frame)}, bad, {}}, true))
 	b.Want(t, frame)
 	frame = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60)
-	plugtest.Send(t, b, frame)
-	a.Want(t, frame)
-	if got := c.(Dropper).Drops(); got != (Drops{Send: 2}) {
-		t.Errorf("got %+v, want two packets that are none", got)
-	}
+	plugtest.Deliver(t, b, a, frame)
+	wantDrops(t, c, Drops{Send: 2})
 }
 
-func openPlugTest(t *testing.T, vnl string) Conn {
-	t.Helper()
-	c, err := Open(vnl, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// TestNestedErrors sees errors name the network they are of.
+// TestNestedErrors checks that errors name the network that they come from.
 func TestNestedErrors(t *testing.T) {
 	testenv.NoLeaks(t)
 	file := filepath.Join(t.TempDir(), "net.vnl")
-	if err := os.WriteFile(file, []byte("vlan://4{"+file+"}\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(file, []byte("vlan://4{"+file+"}\n"), 0o600))
 	for vnl, text := range map[string]string{
 		"vlan://4{vxvde:///nosuch}": `open "vlan://4{vxvde:///nosuch}": inner network "vxvde:///nosuch": vxvde option "nosuch": unknown`,
 		"vlan://4{nosuch://}":       `inner network "nosuch://": unknown scheme "nosuch" (have `,
@@ -281,29 +219,13 @@ func TestNestedErrors(t *testing.T) {
 			}
 			continue
 		}
-		wantError(t, err, text)
+		plugtest.WantError(t, err, text)
 	}
-	// The end of the inner network is that of the outer.
+	// The end of the inner network ends the outer one.
 	p, q := net.Pipe()
-	Register(Scheme{
-		Name: "nestedtest",
-		Open: func(context.Context, Locator, *Options) (Conn, error) {
-			return newPlug("nestedtest://", stream.New(p)), nil
-		},
-	})
-	defer unregister("nestedtest")
+	registerTest(t, "nestedtest", func() (Conn, error) { return newPlug("nestedtest://", stream.New(p)), nil })
 	in := openInbox(t, "vlan://4{nestedtest://}")
 	q.Close()
 	err := in.WantEnd(t)
-	wantError(t, err, `vdeplug: recv "vlan://4{nestedtest://}": the peer has ended the stream`)
-	if !errors.Is(err, io.EOF) {
-		t.Errorf("%v is no end of file", err)
-	}
-}
-
-// unregister is for tests that register a scheme more than once.
-func unregister(scheme string) {
-	registry.mu.Lock()
-	defer registry.mu.Unlock()
-	delete(registry.schemes, scheme)
+	plugtest.WantError(t, err, `vdeplug: recv "vlan://4{nestedtest://}": the peer has ended the stream`, io.EOF)
 }

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
@@ -20,29 +18,16 @@ import (
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vxlan"
+	"golang.org/x/sys/unix"
 )
 
-// vxlanTest returns a locator of an endpoint on loopback with an address of its
-// own, which knows three: itself, another, and one where nobody is.
+// vxlanTest returns the locator of an endpoint on loopback with address 127.0.0.n. Its remotes
+// are itself, another endpoint, and an address without one.
 func vxlanTest(n int) string {
 	return fmt.Sprintf("vxlan:///bind=127.0.0.%d/remote=127.0.0.2,127.0.0.3,127.0.0.4", n)
 }
 
-func TestVXLANConn(t *testing.T) {
-	for _, vnl := range []string{vxlanTest(2), "vxlan:///if=lo", "vxlan:///v6/if=test0"} {
-		t.Run(vnl, func(t *testing.T) {
-			testConn(t, func(t *testing.T) Conn {
-				c, err := Open(vnl, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return c
-			})
-		})
-	}
-}
-
-// TestVXLANPair has two endpoints on one host, which takes an address for each.
+// TestVXLANPair has two endpoints on one host, each with an address of its own.
 func TestVXLANPair(t *testing.T) {
 	for _, tt := range [][2]string{
 		{vxlanTest(2), vxlanTest(3)},
@@ -54,18 +39,12 @@ func TestVXLANPair(t *testing.T) {
 			for _, n := range []int{14, 60, 1514, ether.MaxFrame} {
 				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
 				plugtest.Send(t, a, frame)
-				if got := b.Next(t); !bytes.Equal(got, frame) {
-					t.Errorf("broadcast of %d bytes: got another of %d", n, len(got))
-				}
+				b.WantNext(t, frame)
 				frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
 				plugtest.Send(t, b, frame)
-				if got := a.Next(t); !bytes.Equal(got, frame) {
-					t.Errorf("unicast of %d bytes: got another of %d", n, len(got))
-				}
+				a.WantNext(t, frame)
 			}
-			if got := b.Conn.(Dropper).Drops(); got != (Drops{}) {
-				t.Errorf("got %+v, want no drops", got)
-			}
+			wantDrops(t, b.Conn, Drops{})
 		})
 	}
 }
@@ -74,27 +53,22 @@ func TestVXLANPortTaken(t *testing.T) {
 	testenv.NoLeaks(t)
 	a := openInbox(t, "vxlan:///remote=127.0.0.3")
 	for _, vnl := range []string{"vxlan:///remote=127.0.0.3", "vxlan:///vni=2/if=lo", "vxlan:///bind=127.0.0.2/remote=127.0.0.3"} {
-		_, err := Open(vnl, nil)
-		wantError(t, err, "port 4789 is in use by a vxlan interface, another plug or another program")
+		wantOpenError(t, vnl, "port 4789 is in use by a vxlan interface, another plug or another program")
 	}
 	openInbox(t, "vxlan:///remote=127.0.0.3/port=4790")
 	a.Close()
-	// Nobody can take the port from one that has a group either.
+	// No other program can take the port of an endpoint with a group either.
 	openInbox(t, "vxlan:///if=lo")
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer unix.Close(fd)
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: vxlanPort}); err != unix.EADDRINUSE {
 		t.Errorf("got %v, want that the port is in use", err)
 	}
 }
 
-// vxlanKernel are networks of ours with an interface of the kernel beyond a wire.
+// vxlanKernel are locators here, and devices of the kernel at the other end of a wire.
 var vxlanKernel = []struct{ name, vnl, device string }{
 	{"IPv4 multicast", "vxlan://239.1.1.1/vni=42/if=wire0", "group 239.1.1.1 dev wire1"},
 	{"IPv4 unicast", "vxlan:///remote=10.9.8.2/vni=42", "remote 10.9.8.1"},
@@ -104,8 +78,9 @@ var vxlanKernel = []struct{ name, vnl, device string }{
 	{"IPv6 no checksum", "vxlan:///remote=fd98::2/vni=42", "remote fd98::1 udp6zerocsumtx udp6zerocsumrx"},
 }
 
-// TestVXLANKernel carries frames to and from the kernel's own vxlan interface.
+// TestVXLANKernel exchanges frames with a vxlan interface of the kernel.
 func TestVXLANKernel(t *testing.T) {
+	testenv.Long(t)
 	for _, tt := range vxlanKernel {
 		t.Run(tt.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
@@ -115,46 +90,32 @@ func TestVXLANKernel(t *testing.T) {
 			ns.ip(t, "link set vx address 02:00:00:00:00:63 mtu 1400 up")
 			c := openPlug(t, tt.vnl)
 			here, there := plugtest.NewInbox(t, c), ns.packetSocket(t, "vx")
-			// The kernel must have learned who is where before it counts.
+			// The kernel must learn where the stations are first.
 			plugtest.Carry(t, here, there, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
-			for _, n := range []int{15, 60, 1414} {
-				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
-				plugtest.Send(t, there, frame)
-				here.Want(t, frame)
-				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
-				plugtest.Send(t, here, frame)
-				there.Want(t, frame)
-			}
-			// What is larger than the wire's packets comes in fragments.
+			plugtest.SendBoth(t, here, there, 15, 60, 1414)
+			// A frame that does not fit into a packet of the wire is sent in fragments.
 			frame := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)
-			plugtest.Send(t, here, frame)
-			there.Want(t, frame)
+			plugtest.Deliver(t, here, there, frame)
 			v := on[*vxlan.Endpoint](c).on
 			peer, known := v.Lookup(plugtest.Station(2))
 			if want := netip.MustParseAddr(map[bool]string{true: "10.9.8.2", false: "fd98::2"}[tt.name[3] == '4']); !known || peer.Addr() != want || peer.Port() != vxlanPort {
 				t.Errorf("station 2 is at %v port %d, want %v", peer.Addr(), peer.Port(), want)
 			}
-			// Packets as the kernel's TCP makes them, in batches. The interface may
-			// join their frames again.
+			// Packets as the kernel's TCP makes them. The interface may join their frames
+			// again.
 			var joined Conn
 			var err error
 			ns.do(func() { joined, err = Open("pcap://vx", nil) })
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			all := plugtest.NewInbox(t, joined)
 			p := packettest.TCP(40, 1300)
 			want := packettest.Frames(t, p)
-			if err := c.(packet.Transport).SendPackets([]packet.Packet{p, {Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 99)}}, true); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, c.(packet.Transport).SendPackets([]packet.Packet{p, {Data: plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 99)}}, true))
 			for _, frame := range want {
 				all.Want(t, frame)
 			}
-			if d := c.(Dropper).Drops(); d != (Drops{}) {
-				t.Errorf("got %+v, want no drops", d)
-			}
+			wantDrops(t, c, Drops{})
 			wantSegments(t, v.Sender)
 		})
 	}
@@ -186,9 +147,10 @@ func cable(t *testing.T, a, b Conn) {
 	})
 }
 
-// TestVXLANTCP has TCP of the kernel on both sides, an interface of ours here and
-// the kernel's vxlan there: packets come as no network card has finished them.
+// TestVXLANTCP has the kernel's TCP on both sides, with a TAP and our plug here and the
+// kernel's vxlan there, so that packets come unfinished.
 func TestVXLANTCP(t *testing.T) {
+	testenv.Long(t)
 	needTAP(t)
 	for _, tt := range vxlanKernel {
 		t.Run(tt.name, func(t *testing.T) {
@@ -205,9 +167,7 @@ func TestVXLANTCP(t *testing.T) {
 			var l net.Listener
 			var err error
 			ns.do(func() { l, err = net.Listen("tcp", "10.7.7.2:0") })
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			defer l.Close()
 			data := bytes.Repeat([]byte("vdestack "), 1<<20)
 			done := make(chan error, 1)
@@ -224,9 +184,7 @@ func TestVXLANTCP(t *testing.T) {
 				done <- err
 			}()
 			c, err := net.DialTimeout("tcp", l.Addr().String(), 2*testenv.Timeout)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(4 * testenv.Timeout))
 			if _, err := c.Write(data); err != nil {
@@ -244,7 +202,7 @@ func TestVXLANTCP(t *testing.T) {
 	}
 }
 
-// wantSegments wants the kernel to have cut all that was sent in datagrams.
+// wantSegments checks that the kernel has cut all datagrams.
 func wantSegments(t *testing.T, u *sockio.UDPSender) {
 	t.Helper()
 	if limit := u.Limit.Load(); limit != math.MaxInt64 {
@@ -252,8 +210,8 @@ func wantSegments(t *testing.T, u *sockio.UDPSender) {
 	}
 }
 
-// TestVXLANC talks to the plug in C, which loses frames for stations that it
-// knows unless it is told to know none.
+// TestVXLANC exchanges frames with the plug in C, which loses frames for known stations
+// unless it has hashsize=0.
 func TestVXLANC(t *testing.T) {
 	for _, tt := range []struct{ ours, c string }{
 		{"vxlan://239.0.0.1/vni=42/if=wire0", "vxlan://239.0.0.1/vni=42/if=wire1/hashsize=0"},
@@ -268,14 +226,7 @@ func TestVXLANC(t *testing.T) {
 			there := ns.cPlug(t, tt.c)
 			plugtest.Carry(t, here, there.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
-			for _, n := range []int{15, 60, 1514, 9000, ether.MaxFrame} {
-				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
-				plugtest.Send(t, there, frame)
-				here.Want(t, frame)
-				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
-				plugtest.Send(t, here, frame)
-				there.Want(t, frame)
-			}
+			plugtest.SendBoth(t, here, there.Inbox, 15, 60, 1514, 9000, ether.MaxFrame)
 		})
 	}
 }

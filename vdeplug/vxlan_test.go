@@ -3,7 +3,6 @@ package vdeplug
 import (
 	_ "embed"
 	"net/netip"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -83,18 +82,7 @@ func TestParseVXLAN(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.in[:min(len(tt.in), 60)], func(t *testing.T) {
-			l, err := Parse(tt.in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := parseVXLAN(t.Context(), l)
-			if tt.err != "" {
-				wantError(t, err, tt.err)
-				return
-			}
-			if err != nil || !reflect.DeepEqual(got, tt.want) {
-				t.Errorf("got %+v, %v, want %+v", got, err, tt.want)
-			}
+			testParse(t, tt.in, func(l Locator) (vxlan.Config, error) { return parseVXLAN(t.Context(), l) }, tt.want, tt.err)
 		})
 	}
 }

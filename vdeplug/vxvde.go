@@ -33,39 +33,9 @@ func init() {
 // vxvdePort is the port of vdeplug 4.
 const vxvdePort = 14789
 
-// openVXVDE opens a distributed switch over UDP multicast:
-//
-//	vxvde://[group][/port=P][/vni=N][/grp=G][/ttl=N][/v4][/v6][/if=NAME]
-//	        [/bind=ADDR][/rcvbuf=BYTES][/hashsize=N][/expiretime=SECONDS]
-//
-// All endpoints with the same group, port and VNI are on one network. Frames
-// for unknown stations go to the group, others to the endpoint of the station.
-//
-//   - group is a multicast address or the name of one, 239.0.0.1 by default,
-//     ff05:56de::1 with v6.
-//   - port is the UDP port of the group, a number or the name of a service,
-//     14789 by default.
-//   - vni is the number of the network in the packets, 0 to 16777215, or a
-//     group of users, whose gid it is; without a value, the effective group. 1
-//     by default, or the gid of grp.
-//   - grp is a gid or a group of users (without a value, the effective group)
-//     that has a network of its own: the last three bytes of the address of the
-//     multicast group, and the VNI, become the gid.
-//   - ttl is the time to live of packets, 1 by default. It applies to all IPv4
-//     packets and IPv6 multicast; IPv6 unicast has the system's limit.
-//   - v4 and v6 restrict names to IPv4 or IPv6 addresses.
-//   - if is the network interface of the group; by default the routing table
-//     decides.
-//   - bind is the local address that packets leave from.
-//   - rcvbuf is the size of the receive buffer for unicast, in bytes or with k,
-//     M or G.
-//   - hashsize is how many stations are remembered, 1024 by default; with 0,
-//     everything goes to the group.
-//   - expiretime is for how many seconds, 128 by default.
-//
-// Nothing is encrypted, and whoever can send to the group can send frames.
-// Packets larger than the network's MTU are fragmented; on Ethernet, an MTU of
-// 1450 (1430 with IPv6) in the virtual network avoids that.
+// openVXVDE opens a distributed switch over UDP multicast. All endpoints with the same
+// group, port and VNI are on one network. Frames for unknown stations go to the group,
+// others to the endpoint of the station.
 func openVXVDE(ctx context.Context, l Locator, _ *Options) (Conn, error) {
 	cfg, err := parseVXVDE(ctx, l)
 	if err != nil {
@@ -89,7 +59,7 @@ const nameTimeout = 5 * time.Second
 func parseVXVDE(ctx context.Context, l Locator) (vxlan.Config, error) {
 	ctx, cancel := context.WithTimeout(ctx, nameTimeout)
 	defer cancel()
-	t, err := l.Slashed()
+	t, err := l.ParseSlashed()
 	if err != nil {
 		return vxlan.Config{}, err
 	}
@@ -229,7 +199,7 @@ func (o *vxvdeOptions) takeZone(a netip.Addr, what string) (netip.Addr, error) {
 	return a.WithZone(""), nil
 }
 
-// withGID returns the address with a gid as its last three bytes.
+// withGID returns the address with its last three bytes replaced by a gid.
 func withGID(a netip.Addr, gid int) netip.Addr {
 	b := a.AsSlice()
 	n := len(b)
@@ -238,28 +208,45 @@ func withGID(a netip.Addr, gid int) netip.Addr {
 	return a
 }
 
-// lookupMulticast returns the multicast address that host is or names. network
-// is "ip", "ip4" or "ip6".
+// lookupMulticast returns the multicast address that host is or names. network is "ip",
+// "ip4" or "ip6".
 func lookupMulticast(ctx context.Context, network, host string) (netip.Addr, error) {
+	addr, err := lookupAddr(ctx, network, host, func(a netip.Addr) error {
+		switch {
+		case outside(network, a):
+			return fmt.Errorf("%s is not of the family that option \"v%s\" says", a, network[2:])
+		case !a.IsMulticast():
+			return fmt.Errorf("%s is no multicast address (224.0.0.0 to 239.255.255.255, or ff00::/8)", a)
+		}
+		return nil
+	})
+	if err != nil {
+		err = fmt.Errorf("group %q: %w", host, err)
+	}
+	return addr, err
+}
+
+// lookupAddr returns the first address that host is or names, and that check accepts.
+func lookupAddr(ctx context.Context, network, host string, check func(netip.Addr) error) (netip.Addr, error) {
 	addrs := make([]netip.Addr, 1)
 	var err error
 	if addrs[0], err = netip.ParseAddr(host); err != nil {
 		if addrs, err = net.DefaultResolver.LookupNetIP(ctx, network, host); err != nil {
-			return netip.Addr{}, fmt.Errorf("group %q: %w", host, err)
+			return netip.Addr{}, err
 		}
 	}
 	for _, a := range addrs {
 		a = a.Unmap()
-		switch {
-		case network == "ip4" && !a.Is4() || network == "ip6" && !a.Is6():
-			err = fmt.Errorf("group %q: %s is not of the family that option \"v%s\" says", host, a, network[2:])
-		case !a.IsMulticast():
-			err = fmt.Errorf("group %q: %s is no multicast address (224.0.0.0 to 239.255.255.255, or ff00::/8)", host, a)
-		default:
+		if err = check(a); err == nil {
 			return a, nil
 		}
 	}
 	return netip.Addr{}, err
+}
+
+// outside reports whether an address is not of the families of a network.
+func outside(network string, a netip.Addr) bool {
+	return network == "ip4" && !a.Is4() || network == "ip6" && !a.Is6()
 }
 
 func lookupPort(ctx context.Context, name string) (uint16, error) {

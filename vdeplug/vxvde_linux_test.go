@@ -2,7 +2,6 @@ package vdeplug
 
 import (
 	"bytes"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -18,8 +17,8 @@ import (
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
-// vxvdeFamilies are the networks of the tests: IPv6 multicast needs an
-// interface, and is cut to fragments there.
+// vxvdeFamilies are the networks of the tests. IPv6 multicast needs an interface, where large
+// packets become fragments.
 var vxvdeFamilies = []struct {
 	name, vnl string
 	group     netip.AddrPort
@@ -28,22 +27,8 @@ var vxvdeFamilies = []struct {
 	{"IPv6", "vxvde:///v6/if=test0", netip.MustParseAddrPort("[ff05:56de::1]:14789")},
 }
 
-func TestVXVDEConn(t *testing.T) {
-	for _, f := range vxvdeFamilies {
-		t.Run(f.name, func(t *testing.T) {
-			testConn(t, func(t *testing.T) Conn {
-				c, err := Open(f.vnl, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return c
-			})
-		})
-	}
-}
-
-// TestVXVDEPair has two endpoints on one host: each gets what the other sends,
-// once, and nothing of its own.
+// TestVXVDEPair has two endpoints on one host: each gets what the other sends once, and
+// nothing of its own.
 func TestVXVDEPair(t *testing.T) {
 	for _, f := range vxvdeFamilies {
 		t.Run(f.name, func(t *testing.T) {
@@ -52,25 +37,17 @@ func TestVXVDEPair(t *testing.T) {
 			for _, n := range []int{15, 60, 1514, ether.MaxFrame} {
 				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
 				plugtest.Send(t, a, frame)
-				if got := b.Next(t); !bytes.Equal(got, frame) {
-					t.Errorf("broadcast of %d bytes: got %d others", n, len(got))
-				}
+				b.WantNext(t, frame)
 				frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
 				plugtest.Send(t, b, frame)
-				if got := a.Next(t); !bytes.Equal(got, frame) {
-					t.Errorf("unicast of %d bytes: got %d others", n, len(got))
-				}
+				a.WantNext(t, frame)
 			}
-			// Nobody accepts a frame without payload.
+			// A frame without payload is rejected.
 			plugtest.Send(t, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 14))
 			last := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 15)
 			plugtest.Send(t, a, last)
-			if got := b.Next(t); !bytes.Equal(got, last) {
-				t.Errorf("got a frame of %d bytes", len(got))
-			}
-			if got := b.Conn.(Dropper).Drops(); got != (Drops{Recv: 1}) {
-				t.Errorf("got %+v, want one short frame", got)
-			}
+			b.WantNext(t, last)
+			wantDrops(t, b.Conn, Drops{Recv: 1})
 		})
 	}
 }
@@ -78,7 +55,7 @@ func TestVXVDEPair(t *testing.T) {
 // vxvdePacket returns the packet of vxvde with VNI 1 and the frame.
 func vxvdePacket(frame []byte) []byte { return append([]byte{8, 0, 0, 0, 0, 0, 1, 0}, frame...) }
 
-// TestVXVDEShortBuffer drops what the receiver has no room for.
+// TestVXVDEShortBuffer drops frames that are larger than the receiver's buffer.
 func TestVXVDEShortBuffer(t *testing.T) {
 	testenv.NoLeaks(t)
 	c := openPlug(t, "vxvde://")
@@ -99,7 +76,7 @@ func TestVXVDEShortBuffer(t *testing.T) {
 	testenv.Eventually(t, "a drop", func() bool { return drops().Recv == 3 })
 }
 
-// TestVXVDEOther has two networks on one group: their members do not meet.
+// TestVXVDEOther has two networks on one group, which stay apart.
 func TestVXVDEOther(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := openInbox(t, "vxvde:///vni=1"), openInbox(t, "vxvde:///vni=2")
@@ -107,9 +84,7 @@ func TestVXVDEOther(t *testing.T) {
 	first, second := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60)
 	plugtest.Send(t, b, first)
 	plugtest.Send(t, a, second)
-	if got := a2.Next(t); !bytes.Equal(got, second) {
-		t.Errorf("got a frame of another network")
-	}
+	a2.WantNext(t, second)
 }
 
 func TestVXVDEOpenErrors(t *testing.T) {
@@ -125,25 +100,18 @@ func TestVXVDEOpenErrors(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.vnl, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			_, err := Open(tt.vnl, nil)
-			wantError(t, err, tt.text)
-			if tt.err != nil && !errors.Is(err, tt.err) {
-				t.Errorf("%v is not %v", err, tt.err)
-			}
+			wantOpenError(t, tt.vnl, tt.text, tt.err)
 		})
 	}
 }
 
-// TestVXVDEPortTaken meets a program that does not share the port.
+// TestVXVDEPortTaken has another program that does not share the port.
 func TestVXVDEPortTaken(t *testing.T) {
 	testenv.NoLeaks(t)
 	other, err := net.ListenUDP("udp4", &net.UDPAddr{Port: 5556})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer other.Close()
-	_, err = Open("vxvde:///port=5556", nil)
-	wantError(t, err, "port 5556 of group 239.0.0.1 is taken")
+	wantOpenError(t, "vxvde:///port=5556", "port 5556 of group 239.0.0.1 is taken")
 }
 
 // inNamespace runs f in a new network namespace, with nothing in it.
@@ -161,23 +129,17 @@ func inNamespace(t *testing.T, f func()) {
 		}
 		done <- err
 	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, <-done)
 }
 
-// TestVXVDENoRoute also shows that the sockets are of the caller's namespace.
+// TestVXVDENoRoute also checks that the sockets are in the namespace of the caller.
 func TestVXVDENoRoute(t *testing.T) {
 	inNamespace(t, func() {
 		for vnl, text := range map[string]string{
 			"vxvde://234.0.0.1": "no route to the group 234.0.0.1: add one (ip route add 224.0.0.0/4 dev NAME), or say the interface (if=NAME)",
 			"vxvde://ff05::1":   "no route to the group ff05::1: bring up an interface that has IPv6, or say",
 		} {
-			_, err := Open(vnl, nil)
-			wantError(t, err, text)
-			if !errors.Is(err, unix.ENODEV) {
-				t.Errorf("%v is not ENODEV", err)
-			}
+			wantOpenError(t, vnl, text, unix.ENODEV)
 		}
 		c, err := Open("vxvde:///if=lo", nil)
 		if err != nil {
@@ -189,9 +151,7 @@ func TestVXVDENoRoute(t *testing.T) {
 		if err := c.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)); err != nil {
 			t.Errorf("send: %v", err)
 		}
-		if got := c.(Dropper).Drops(); got != (Drops{Send: 1}) {
-			t.Errorf("got %+v, want one frame not sent", got)
-		}
+		wantDrops(t, c, Drops{Send: 1})
 	})
 }
 
@@ -221,31 +181,15 @@ func TestVXVDEAllocs(t *testing.T) {
 }
 
 func BenchmarkVXVDE(b *testing.B) {
-	open := func() Conn {
-		c, err := Open("vxvde://", nil)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { c.Close() })
-		return c
-	}
-	from, to := open(), open()
-	frame, buf := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1514), make([]byte, ether.MaxFrame)
-	hello := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	to.Send(hello)
-	from.Recv(buf)
-	b.ReportAllocs()
-	b.SetBytes(int64(len(frame)))
-	for b.Loop() {
-		from.Send(frame)
-		if _, err := to.Recv(buf); err != nil {
-			b.Fatal(err)
-		}
-	}
+	from, to := openPlug(b, "vxvde://"), openPlug(b, "vxvde://")
+	testenv.Check(b, to.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))) // so that from knows where it is
+	_, err := from.Recv(make([]byte, ether.MaxFrame))
+	testenv.Check(b, err)
+	benchPlugs(b, from, to)
 }
 
-// TestVXVDEC talks to the C program, in both directions, by multicast and then
-// by unicast, until one of the two leaves.
+// TestVXVDEC exchanges frames with the C program, by multicast and then by unicast, until one
+// of the two leaves.
 func TestVXVDEC(t *testing.T) {
 	for _, f := range vxvdeFamilies {
 		t.Run(f.name, func(t *testing.T) {
@@ -257,22 +201,18 @@ func TestVXVDEC(t *testing.T) {
 			plugtest.Carry(t, here, there.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 			for range 2 {
 				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1514)
-				plugtest.Send(t, there, frame)
-				here.Want(t, frame)
+				plugtest.Deliver(t, there, here, frame)
 				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)
-				plugtest.Send(t, here, frame)
-				there.Want(t, frame)
+				plugtest.Deliver(t, here, there, frame)
 			}
 			for _, n := range []int{15, 60, 9000, ether.MaxFrame} {
 				frame := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
-				plugtest.Send(t, here, frame)
-				there.Want(t, frame)
+				plugtest.Deliver(t, here, there, frame)
 				frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
-				plugtest.Send(t, there, frame)
-				here.Want(t, frame)
+				plugtest.Deliver(t, there, here, frame)
 			}
 			bye := vxvdePacket(nil)
-			// To the group went nothing but the broadcasts.
+			// Only broadcasts went to the group.
 			mark := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 			plugtest.Send(t, here, mark)
 			for {
@@ -285,7 +225,7 @@ func TestVXVDEC(t *testing.T) {
 					break
 				}
 			}
-			// The C program says bye, and is forgotten.
+			// The C program says bye: its station is forgotten.
 			there.Quit(t)
 			p.Want(t, p.Group, bye)
 			mark = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)
@@ -302,7 +242,7 @@ func TestVXVDEC(t *testing.T) {
 			for got, _ := p.Read(t, p.Group); !bytes.Equal(got, bye); {
 				got, _ = p.Read(t, p.Group)
 			}
-			// It may read the frame before the bye.
+			// The C program may read the frame before the bye.
 			buf := make([]byte, ether.MaxFrame)
 			testenv.Eventually(t, "a frame to the group", func() bool {
 				mark = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)

@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"net/netip"
 	"os"
-	"reflect"
 	"testing"
 	"time"
 
@@ -108,32 +107,19 @@ func TestParseVXVDE(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.in, func(t *testing.T) {
-			l, err := Parse(tt.in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := parseVXVDE(t.Context(), l)
-			if tt.err != "" {
-				wantError(t, err, tt.err)
-				return
-			}
-			if err != nil || !reflect.DeepEqual(got, tt.want) {
-				t.Errorf("got %+v, %v, want %+v", got, err, tt.want)
-			}
+			testParse(t, tt.in, func(l Locator) (vxlan.Config, error) { return parseVXVDE(t.Context(), l) }, tt.want, tt.err)
 		})
 	}
 }
 
-// TestVXVDENameTimeout gives up on a name when the caller does.
+// TestVXVDENameTimeout checks that looking up a name ends with the context.
 func TestVXVDENameTimeout(t *testing.T) {
 	testenv.NoLeaks(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, vnl := range []string{"vxvde://no-such-host.example", "vxvde:///grp=2147483648"} {
 		l, err := Parse(vnl)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		if _, err := parseVXVDE(ctx, l); err == nil {
 			t.Errorf("%s: no error", vnl)
 		}

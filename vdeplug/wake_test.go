@@ -14,10 +14,12 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// TestStreamWakes sends bursts over a stream, and the next when all has arrived.
+// TestStreamWakes sends bursts over a stream, each when the last one has arrived.
 func TestStreamWakes(t *testing.T) {
+	testenv.Long(t)
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
@@ -43,11 +45,11 @@ func TestStreamWakes(t *testing.T) {
 					packets[i].Data = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60+r.IntN(9000)) // more than the queue holds
 				}
 				if r.IntN(2) == 0 {
-					check(t, a.SendPackets(packets, true))
+					testenv.Check(t, a.SendPackets(packets, true))
 				} else {
 					left = min(left, 20)
 					for _, p := range packets[:left] {
-						check(t, a.Send(p.Data))
+						testenv.Check(t, a.Send(p.Data))
 					}
 				}
 				for left > 0 {
@@ -64,8 +66,8 @@ func TestStreamWakes(t *testing.T) {
 	}
 }
 
-// TestReconnectWakes has networks that end soon and come back, with several who
-// receive: all of them go on, and learn of the end.
+// TestReconnectWakes has networks that end soon and come back, with several receivers: all of
+// them go on, and get the final error.
 func TestReconnectWakes(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
@@ -112,10 +114,10 @@ func TestReconnectWakes(t *testing.T) {
 	}
 }
 
-// lastingErr does not pass.
+// lastingErr ends reconnecting.
 var lastingErr = lastingError{errors.ErrUnsupported}
 
-// A lockedConn is for several goroutines.
+// A lockedConn serves several goroutines.
 type lockedConn struct {
 	mu sync.Mutex
 	Conn
@@ -129,11 +131,12 @@ func (c *lockedConn) Recv(frame []byte) (int, error) {
 
 // TestMemPortWakes has as many goroutines receive as there are frames, one each.
 func TestMemPortWakes(t *testing.T) {
+	testenv.Long(t)
 	for seed := range uint64(100) {
 		synctest.Test(t, func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			name := "mem://" + t.Name()
-			from, to := openPlugTest(t, name), openPlugTest(t, name)
+			from, to := openPlug(t, name), openPlug(t, name)
 			defer from.Close()
 			defer to.Close()
 			for range 20 {
@@ -150,7 +153,7 @@ func TestMemPortWakes(t *testing.T) {
 				for left := frames; left > 0; {
 					n := 1 + r.IntN(left)
 					left -= n
-					check(t, from.(packet.Transport).SendPackets([]packet.Packet{packettest.TCP(n, 100)}, true))
+					testenv.Check(t, from.(packet.Transport).SendPackets([]packet.Packet{packettest.TCP(n, 100)}, true))
 				}
 				all.Wait()
 			}

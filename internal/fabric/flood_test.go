@@ -10,12 +10,14 @@ import (
 
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 // TestFloodShare floods networks with several ports, and checks how many copies are
 // made while another network is busy, and while none is.
 func TestFloodShare(t *testing.T) {
+	testenv.Long(t)
 	const receivers, length = 5, 4 * time.Second
 	for _, tt := range []struct {
 		name     string

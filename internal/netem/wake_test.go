@@ -113,7 +113,7 @@ func TestEnd(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					end := errors.New("it has ended")
 					inner := &plugtest.EndingConn{Frames: int(seed % 5), Err: end}
-					c := New(packet.NewFrames(inner, ether.MaxFrame), both(imp, 0))
+					c := New(packet.Of[struct{ Recv, Send uint64 }](inner, ether.MaxFrame), both(imp, 0))
 					hasten(c, rand.New(rand.NewPCG(seed, 1)), time.Millisecond)
 					var all sync.WaitGroup
 					var got atomic.Int64

@@ -57,7 +57,7 @@ func TestPackets(t *testing.T) {
 			return must(OpenSeqpacketPTP(t.Context(), path))(t), must(OpenSeqpacketPTP(t.Context(), path))(t)
 		}, plugtest.Limits{}},
 		{"seqpacket", func(t *testing.T) (a, b packet.Transport) {
-			x, y := socketPair(t, unix.SOCK_SEQPACKET)
+			x, y := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
 			return must(OpenSeqpacket(x))(t), must(OpenSeqpacket(y))(t)
 		}, plugtest.Limits{}},
 		{"udp", func(t *testing.T) (a, b packet.Transport) {

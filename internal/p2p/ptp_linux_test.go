@@ -69,8 +69,8 @@ func TestPTPFull(t *testing.T) {
 func TestPTPAllocs(t *testing.T) {
 	first, second := ptpPair(t)
 	a, b := end(t, first), end(t, second)
-	checkAllocs(t, a, b)
-	checkAllocs(t, b, a)
+	plugtest.CheckAllocs(t, a, b)
+	plugtest.CheckAllocs(t, b, a)
 }
 
 func TestPTPDatagrams(t *testing.T) {
@@ -123,25 +123,6 @@ func TestPTPEmpty(t *testing.T) {
 		if n, err := peer.Read(got); err == nil {
 			t.Errorf("after the frame: got %d bytes, want nothing", n)
 		}
-	}
-}
-
-// checkAllocs sends and receives without allocating.
-func checkAllocs(t *testing.T, from, to plugtest.Conn) {
-	t.Helper()
-	if testenv.Race {
-		t.Skip("the race detector empties pools")
-	}
-	frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514), make([]byte, ether.MaxFrame)
-	if n := testing.AllocsPerRun(1000, func() {
-		if err := from.Send(frame); err != nil {
-			t.Fatal(err)
-		}
-		if n, err := to.Recv(buf); err != nil || n != len(frame) {
-			t.Fatal(n, err)
-		}
-	}); n != 0 {
-		t.Errorf("%v allocations per frame, want 0", n)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 func TestSeqpacketConn(t *testing.T) {
 	plugtest.Check(t, func(t *testing.T) plugtest.Conn {
-		a, b := socketPair(t, unix.SOCK_SEQPACKET)
+		a, b := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
 		t.Cleanup(func() { unix.Close(b) })
 		return end(t, must(OpenSeqpacket(a))(t))
 	})
@@ -25,7 +25,7 @@ func TestSeqpacketConn(t *testing.T) {
 // gets what was sent before the end.
 func TestSeqpacketEmpty(t *testing.T) {
 	testenv.NoLeaks(t)
-	a, b := socketPair(t, unix.SOCK_SEQPACKET)
+	a, b := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
 	c := end(t, must(OpenSeqpacket(a))(t))
 	want := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	for _, p := range [][]byte{{}, {1}, make([]byte, ether.MaxFrame+1), {}, want, {}} {
@@ -44,14 +44,4 @@ func TestSeqpacketEmpty(t *testing.T) {
 	if got, _ := plugtest.Dropped(c); got < 2 {
 		t.Errorf("%d drops, want those of the short and the long packet", got)
 	}
-}
-
-// socketPair returns the descriptors of two connected sockets.
-func socketPair(t *testing.T, kind int) (a, b int) {
-	t.Helper()
-	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pair[0], pair[1]
 }

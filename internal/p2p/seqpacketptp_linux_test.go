@@ -10,11 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"golang.org/x/sys/unix"
 )
 
 func TestPTPSeqpacketConn(t *testing.T) {
@@ -82,6 +81,7 @@ func (c *SeqpacketPTP) listens() bool {
 
 // TestPTPSeqpacketForeign is the other end with plain sockets, as vdeplug has it.
 func TestPTPSeqpacketForeign(t *testing.T) {
+	testenv.Long(t)
 	testenv.NoLeaks(t)
 	path := ptpPath(t)
 	addr := &unix.SockaddrUnix{Name: path}

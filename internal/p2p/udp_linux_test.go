@@ -60,7 +60,7 @@ func TestUDPConn(t *testing.T) {
 
 func TestUDPAllocs(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
-		checkAllocs(t, end(t, openUDP(t, "7001", "7002", host)), end(t, openUDP(t, "7002", "7001", host)))
+		plugtest.CheckAllocs(t, end(t, openUDP(t, "7001", "7002", host)), end(t, openUDP(t, "7002", "7001", host)))
 	}
 }
 

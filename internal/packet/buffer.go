@@ -18,24 +18,23 @@ const (
 	Size = maxMsgs * 9344
 )
 
-// A Buffer takes what is received. It has memory only while it holds something,
-// so that an interface on which nothing happens costs none. It serves one
-// goroutine.
+// A Buffer holds what was received. It has memory only while it holds something, so that
+// an idle interface costs no memory. It serves one goroutine.
 type Buffer struct {
 	// Packets are what was received last.
 	Packets []Packet
-	// Brief says that the runtime is not told of calls that receive: that would wake
-	// its monitor thread, where nothing else goes on in the process. They must take
-	// no longer than 0.1 ms, as the whole process may wait for them. So it is for
-	// sockets that no descriptors can be sent to: the kernel destroys those that
-	// nobody takes in the call that receives, which has taken minutes.
+	// Brief makes calls that receive raw system calls. The runtime does not know of them,
+	// so its monitor thread sleeps on in an idle process; but the whole process may wait
+	// for such a call, which must not take longer than 0.1 ms. So it is only for sockets
+	// to which no descriptors can be sent: the kernel destroys unclaimed descriptors in
+	// the call that receives, which can take minutes.
 	Brief bool
 
 	mem  *memory
 	wait waiter
 }
 
-// memory is what the buffers of all interfaces share.
+// memory is of a pool that the buffers of all interfaces share.
 type memory struct {
 	packets [maxPackets]Packet
 	system
@@ -62,7 +61,7 @@ func (b *Buffer) Add(h virtio.Header, data []byte) {
 	b.AddRoom(h, data, 0)
 }
 
-// AddRoom is Add for a packet with room before it.
+// AddRoom is Add for a packet with room before its data.
 func (b *Buffer) AddRoom(h virtio.Header, data []byte, room int) {
 	b.Packets = append(b.Packets, Packet{h, data, room})
 }

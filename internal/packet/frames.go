@@ -13,28 +13,48 @@ type FrameConn interface {
 	Close() error
 }
 
-// Frames is a [Transport] on a FrameConn. Its counters are of packets of which no
-// frames could be made.
-type Frames struct {
+// Of returns c as a Transport: c itself if it is one, otherwise a Transport that carries
+// its frames, of at most max bytes, one by one. Drops is vdeplug.Drops, which this package
+// cannot import: what the method Drops of c returns counts as dropped.
+func Of[Drops ~struct{ Recv, Send uint64 }](c FrameConn, max int) Transport {
+	if t, ok := c.(Transport); ok {
+		return t
+	}
+	f := &frames{conn: c, max: max}
+	if d, ok := c.(interface{ Drops() Drops }); ok {
+		f.drops = func() (recv, send uint64) {
+			drops := struct{ Recv, Send uint64 }(d.Drops())
+			return drops.Recv, drops.Send
+		}
+	}
+	return f
+}
+
+// A frames is the Transport on a FrameConn. Its own counters are of packets that cannot
+// be cut into frames.
+type frames struct {
 	Counters
-	conn FrameConn
+	conn  FrameConn
+	max   int
+	drops func() (recv, send uint64) // of conn; nil if it does not count them
 
-	mu waitLock // guards in; held while Recv waits
-	in []byte
+	recv waitLock // guards in; held while Recv waits
+	in   []byte
+
+	send sync.Mutex // guards out
+	out  []byte     // a frame that was cut off a packet
 }
 
-var _ Transport = (*Frames)(nil)
-
-// NewFrames returns a Transport on c, whose frames have max bytes at most.
-func NewFrames(c FrameConn, max int) *Frames {
-	return &Frames{conn: c, in: make([]byte, max)}
-}
+var _ Transport = (*frames)(nil)
 
 // RecvPackets implements [Transport].
-func (f *Frames) RecvPackets(b *Buffer) ([]Packet, error) {
+func (f *frames) RecvPackets(b *Buffer) ([]Packet, error) {
 	b.Release() // it may take long
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.recv.Lock()
+	defer f.recv.Unlock()
+	if f.in == nil {
+		f.in = make([]byte, f.max)
+	}
 	n, err := f.conn.Recv(f.in)
 	if err != nil {
 		return nil, err
@@ -45,37 +65,28 @@ func (f *Frames) RecvPackets(b *Buffer) ([]Packet, error) {
 	return b.Packets, nil
 }
 
-// A cutter makes frames in one piece.
-type cutter struct {
-	virtio.Segmenter
-	frame []byte
+// SendPackets implements [Transport]. It never waits, as Send does not.
+func (f *frames) SendPackets(packets []Packet, _ bool) error {
+	return f.EachFrame(packets, func(head, data []byte) error {
+		if len(head) == 0 {
+			return f.conn.Send(data)
+		}
+		f.send.Lock()
+		defer f.send.Unlock()
+		f.out = append(append(f.out[:0], head...), data...)
+		return f.conn.Send(f.out)
+	})
 }
 
-var cutters = sync.Pool{New: func() any { return new(cutter) }}
-
-// SendPackets implements [Transport]. It never waits, as Send does not.
-func (f *Frames) SendPackets(packets []Packet, _ bool) error {
-	c := cutters.Get().(*cutter)
-	defer cutters.Put(c)
-	for i := range packets {
-		segments, err := c.Split(packets[i].Offload, packets[i].Data, 0)
-		if err != nil {
-			f.DroppedSend.Add(1)
-			continue
-		}
-		for _, s := range segments {
-			frame := s.Data
-			if len(s.Head) > 0 {
-				c.frame = append(append(c.frame[:0], s.Head...), s.Data...)
-				frame = c.frame
-			}
-			if err := f.conn.Send(frame); err != nil {
-				return err
-			}
-		}
+// Dropped returns the counts of both.
+func (f *frames) Dropped() (recv, send uint64) {
+	recv, send = f.Counters.Dropped()
+	if f.drops != nil {
+		r, s := f.drops()
+		recv, send = recv+r, send+s
 	}
-	return nil
+	return recv, send
 }
 
 // Close closes the FrameConn.
-func (f *Frames) Close() error { return f.conn.Close() }
+func (f *frames) Close() error { return f.conn.Close() }

@@ -3,6 +3,7 @@ package packet_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -26,7 +27,10 @@ func impossible() packet.Packet {
 type fakeConn struct {
 	in, out [][]byte
 	refuse  error
+	dropped drops
 }
+
+func (c *fakeConn) Drops() drops { return c.dropped }
 
 func (c *fakeConn) Recv(frame []byte) (int, error) {
 	if len(c.in) == 0 {
@@ -47,23 +51,31 @@ func (c *fakeConn) Send(frame []byte) error {
 
 func (c *fakeConn) Close() error { return errors.New("closed") }
 
+// drops is what the method Drops of plugs returns.
+type drops = struct{ Recv, Send uint64 }
+
 // TestFrames cuts packets for a FrameConn, and returns its frames as packets.
 func TestFrames(t *testing.T) {
 	c := &fakeConn{in: [][]byte{[]byte("first"), []byte("second")}}
-	f := packet.NewFrames(c, 1514)
+	f := packet.Of[drops](c, 1514)
 	large := packettest.TCP(5, 1000)
 	whole := packettest.TCP(1, 100)
 	whole.Offload = virtio.Header{}
 	want := packettest.Frames(t, packettest.TCP(5, 1000))
 	want = append(want, bytes.Clone(whole.Data))
-	if err := f.SendPackets([]packet.Packet{large, impossible(), whole}, false); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, f.SendPackets([]packet.Packet{large, impossible(), whole}, false))
 	if !slices.EqualFunc(c.out, want, bytes.Equal) {
 		t.Errorf("sent %d frames, want %d, or they differ", len(c.out), len(want))
 	}
 	if recv, send := packet.Dropped(f); recv != 0 || send != 1 {
 		t.Errorf("dropped %d and %d, want 0 and 1", recv, send)
+	}
+	c.dropped = drops{7, 20}
+	if recv, send := packet.Dropped(f); recv != 7 || send != 21 {
+		t.Errorf("dropped %d and %d, want 7 and 21 with those of the FrameConn", recv, send)
+	}
+	if found, ok := packet.Find[*fakeConn](f); !ok || found != c {
+		t.Errorf("found %v below the transport, want the FrameConn", found)
 	}
 	c.refuse = net.ErrClosed
 	if err := f.SendPackets([]packet.Packet{whole}, false); err != net.ErrClosed {
@@ -100,6 +112,45 @@ func (bs *batches) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	}
 	*bs = (*bs)[1:]
 	return b.Packets, nil
+}
+
+// TestOf returns transports as they are.
+func TestOf(t *testing.T) {
+	c := packet.NewConn(packet.Of[drops](&fakeConn{}, 1514), nil)
+	if packet.Of[drops](c, 1514) != packet.Transport(c) {
+		t.Error("a transport has got another around it")
+	}
+}
+
+// TestConnErrors explains errors of the transport, until it is closed.
+func TestConnErrors(t *testing.T) {
+	for _, explained := range []bool{false, true} {
+		under := &fakeConn{refuse: errors.New("full")}
+		var explain func(op string, err error) error
+		want := map[string]string{"recv": "EOF", "send": "full"}
+		if explained {
+			explain = func(op string, err error) error { return fmt.Errorf("%s: %w", op, err) }
+			want = map[string]string{"recv": "recv: EOF", "send": "send: full"}
+		}
+		c := packet.NewConn(packet.Of[drops](under, 1514), explain)
+		if _, err := c.Recv(make([]byte, 100)); err == nil || err.Error() != want["recv"] {
+			t.Errorf("recv: %v, want %s", err, want["recv"])
+		}
+		if err := c.Send(make([]byte, 60)); err == nil || err.Error() != want["send"] {
+			t.Errorf("send: %v, want %s", err, want["send"])
+		}
+		for range 2 {
+			if err := c.Close(); err == nil || err.Error() != "closed" {
+				t.Errorf("close: %v, want the error of the transport", err)
+			}
+		}
+		if _, err := c.Recv(make([]byte, 100)); err != net.ErrClosed {
+			t.Errorf("recv after Close: %v", err)
+		}
+		if err := c.Send(make([]byte, 60)); err != net.ErrClosed {
+			t.Errorf("send after Close: %v", err)
+		}
+	}
 }
 
 // TestFrameReader reads packets frame by frame. What the caller has no room for, and

@@ -1,6 +1,6 @@
 package packet
 
-// A Layer is embedded by transports that are on another one.
+// A Layer is embedded by transports that work on another transport.
 type Layer struct {
 	Counters
 	Inner Transport
@@ -20,13 +20,17 @@ func (l *Layer) Dropped() (recv, send uint64) {
 func Find[T any](t Transport) (found T, ok bool) {
 	for t != nil {
 		if found, ok = t.(T); ok {
-			break
+			return found, true
 		}
-		upper, layered := t.(interface{ Below() Transport })
-		if !layered {
-			break
+		switch upper := t.(type) {
+		case interface{ Below() Transport }:
+			t = upper.Below()
+		case *frames:
+			found, ok = upper.conn.(T)
+			return found, ok
+		default:
+			return found, false
 		}
-		t = upper.Below()
 	}
-	return found, ok
+	return found, false
 }

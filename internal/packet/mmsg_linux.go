@@ -12,19 +12,19 @@ type message struct {
 	n   uint32
 }
 
-// system is what receiving fills in besides the bytes.
+// system is the part of a Buffer's memory that system calls need.
 type system struct {
 	msgs    [maxMsgs]message
 	vecs    [maxMsgs]unix.Iovec
 	names   [maxMsgs]unix.RawSockaddrInet6
 	control [maxMsgs]control
 
-	// How the messages are prepared; the kernel has changed those of used.
+	// How the messages are prepared; the kernel has changed the first used ones.
 	count, size, used, room int
 }
 
-// A control is a control message: of UDP_GRO, UDP_SEGMENT or SCM_RIGHTS with an
-// int, or of PACKET_AUXDATA, which that of SO_TIMESTAMPNS may precede.
+// A control is a control message: of UDP_GRO, UDP_SEGMENT or SCM_RIGHTS with an int, or of
+// PACKET_AUXDATA, perhaps after one of SO_TIMESTAMPNS.
 type control struct {
 	hdr   unix.Cmsghdr
 	value [ControlStamped - unix.SizeofCmsghdr]byte
@@ -32,32 +32,31 @@ type control struct {
 
 // A Datagram is what RecvMsgs received.
 type Datagram struct {
-	// Data are the bytes; Truncated tells that there were more.
+	// Data are the bytes; Truncated says that there were more.
 	Data      []byte
 	Truncated bool
-	// From is the sender, with all that its family does not use zero, if it was
-	// asked for.
+	// From is the sender, if it was asked for. Bytes that its family does not use are 0.
 	From *unix.RawSockaddrInet6
 	// Segment is the size of each datagram but the last, if the kernel has
 	// joined several (UDP_GRO), else 0.
 	Segment int
 	// Tag and TagType are the VLAN tag that the kernel has taken out of a frame
-	// (PACKET_AUXDATA); TagType 0: none.
+	// (PACKET_AUXDATA). TagType 0 means no tag.
 	Tag, TagType uint16
-	// Time is when the frame was at the interface (SO_TIMESTAMPNS), in ns since
-	// 1970; 0: not asked for.
+	// Time is when the frame was at the interface (SO_TIMESTAMPNS), in ns since 1970; 0 if
+	// it was not asked for.
 	Time int64
-	// Right is a descriptor that came along (SCM_RIGHTS), else -1. It belongs to
-	// the caller.
+	// Right is a descriptor that came with it (SCM_RIGHTS), or -1. It belongs to the
+	// caller.
 	Right int
 }
 
 // How much room for control messages a call of RecvMsgs gives the kernel.
 const (
-	// DataOnly: senders are not wanted either.
+	// DataOnly has no room, and asks for no sender.
 	DataOnly = 0
 	// ControlInt is room for UDP_GRO, or for one descriptor: with the padding of
-	// CMSG_SPACE, the kernel would hand over two.
+	// CMSG_SPACE, the kernel would pass two.
 	ControlInt = unix.SizeofCmsghdr + 4
 	// ControlAux is room for PACKET_AUXDATA.
 	ControlAux = unix.SizeofCmsghdr + 24
@@ -65,9 +64,8 @@ const (
 	ControlStamped = unix.SizeofCmsghdr + 16 + ControlAux
 )
 
-// RecvMsgs receives datagrams into the memory of the buffer, without blocking:
-// size bytes at most of each, as many as there is room for. Datagram i is
-// returned by b.Datagram(i).
+// RecvMsgs receives datagrams into the memory of the buffer, without blocking: as many as
+// there is room for, and at most size bytes of each. b.Datagram(i) returns them.
 func (b *Buffer) RecvMsgs(fd, size, control int) (n int, err error) {
 	b.take()
 	m := b.mem

@@ -22,9 +22,7 @@ import (
 func pair(t *testing.T) (a, b *os.File) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	a, b = os.NewFile(uintptr(fds[0]), "a"), os.NewFile(uintptr(fds[1]), "b")
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
@@ -34,9 +32,7 @@ func pair(t *testing.T) (a, b *os.File) {
 func raw(t *testing.T, c syscall.Conn) syscall.RawConn {
 	t.Helper()
 	r, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return r
 }
 
@@ -146,15 +142,11 @@ func TestRights(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, far := pair(t)
 	file, err := os.Open("/dev/null")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer file.Close()
 	fd := int(file.Fd())
 	for _, fds := range [][]int{{fd}, {fd, fd}} {
-		if err := unix.Sendmsg(int(a.Fd()), []byte("x"), unix.UnixRights(fds...), nil, 0); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, unix.Sendmsg(int(a.Fd()), []byte("x"), unix.UnixRights(fds...), nil, 0))
 	}
 	var b packet.Buffer
 	defer b.Release()
@@ -177,9 +169,7 @@ func TestRights(t *testing.T) {
 // TestTimestamp receives the time of a datagram, and its sender.
 func TestTimestamp(t *testing.T) {
 	in, out := udp(t), udp(t)
-	if err := setsockopt(t, in, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, setsockopt(t, in, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
 	before := time.Now()
 	if _, err := out.WriteTo([]byte("x"), in.LocalAddr()); err != nil {
 		t.Fatal(err)
@@ -205,13 +195,9 @@ func TestTag(t *testing.T) {
 	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8
 	open := func(ifname string) *os.File {
 		ifi, err := net.InterfaceByName(ifname)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		f := os.NewFile(uintptr(fd), ifname)
 		t.Cleanup(func() { f.Close() })
 		if err := errors.Join(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
@@ -257,9 +243,7 @@ func TestTag(t *testing.T) {
 // joined (UDP_GRO).
 func TestSegments(t *testing.T) {
 	in, out := udp(t), udp(t)
-	if err := setsockopt(t, in, unix.SOL_UDP, unix.UDP_GRO, 1); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, setsockopt(t, in, unix.SOL_UDP, unix.UDP_GRO, 1))
 	to := sockaddr(in)
 	s := packet.NewSender()
 	defer s.Free()
@@ -322,9 +306,7 @@ func TestRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			in, out := udp(t), udp(t)
 			// Without checksums, which the kernel needs to cut.
-			if err := setsockopt(t, out, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, setsockopt(t, out, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1))
 			s := packet.NewSender()
 			defer s.Free()
 			calls := 0

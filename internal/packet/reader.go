@@ -7,8 +7,7 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// A FrameReader returns the frames of a [Transport] one by one, as vdeplug.Conn
-// wants it.
+// A FrameReader returns the frames of a [Transport] one by one.
 type FrameReader struct {
 	mu     waitLock // guards the fields below; held while Recv waits
 	buf    Buffer
@@ -17,9 +16,9 @@ type FrameReader struct {
 	frames []virtio.Segment // of the packet before next, still to be returned
 }
 
-// Recv waits for a frame of the transport t and copies it to frame. Frames that are larger, and
-// packets of which no frames can be made, are dropped and counted. Once closing is
-// set it returns [net.ErrClosed], whatever is left.
+// Recv waits for a frame of t and copies it to frame. Larger frames, and packets that cannot
+// be cut into frames, are dropped and counted. Once closing is set it returns
+// [net.ErrClosed], whatever is left.
 func (r *FrameReader) Recv(t interface {
 	RecvPackets(*Buffer) ([]Packet, error)
 }, c *Counters, closing *atomic.Bool, frame []byte) (int, error) {

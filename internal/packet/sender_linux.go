@@ -22,9 +22,9 @@ const (
 // A Sender sends datagrams, several with one system call. It is taken from a
 // pool by NewSender and given back by Free, and serves one goroutine.
 type Sender struct {
-	// Segmenter cuts what is to be sent.
+	// Segmenter cuts the packets to send.
 	Segmenter virtio.Segmenter
-	// Brief is as that of Buffer, for calls that send a datagram or two. Sending
+	// Brief is like Brief of Buffer, for calls that send a datagram or two. Sending
 	// destroys what a local socket has received, if its peer is gone.
 	Brief bool
 
@@ -35,7 +35,7 @@ type Sender struct {
 	frames  [sendMsgs]int // of each message
 	added   int           // messages
 	pieces  int           // of them
-	sent    int           // messages that are done with
+	sent    int           // messages that were sent or given up
 
 	sending Sending
 	tried   bool // once more
@@ -47,9 +47,9 @@ type Sender struct {
 
 // A Sending decides what becomes of a datagram that could not be sent.
 type Sending interface {
-	// Refused is told of the error, which is not EAGAIN, for a datagram that
-	// stands for so many frames. It returns how many of them are lost; or again,
-	// which tries once more; or an error that ends the sending.
+	// Refused gets the error, which is not EAGAIN, and how many frames the datagram
+	// stands for. It returns how many of them are lost; or again, to try once more; or
+	// an error that ends the sending.
 	Refused(fd int, s *Sender, frames int, err error) (lost int, again bool, final error)
 }
 
@@ -70,7 +70,7 @@ func (s *Sender) Free() {
 	senders.Put(s)
 }
 
-// Reset takes all datagrams away.
+// Reset removes all datagrams.
 func (s *Sender) Reset() {
 	s.added, s.pieces, s.sent, s.tried, s.lost, s.err = 0, 0, 0, false, 0, nil
 }
@@ -78,11 +78,10 @@ func (s *Sender) Reset() {
 // Empty reports whether there is no datagram.
 func (s *Sender) Empty() bool { return s.added == 0 }
 
-// Add adds a datagram that consists of the segments, in order, and stays in
-// their memory. If size is not 0, the kernel cuts it into datagrams of so many
-// bytes (UDP_SEGMENT). to is the receiver, nil that of the socket. Add reports
-// false if there is no room for it, which it finds in an empty Sender for up to
-// sendVecs/2 segments.
+// Add adds a datagram that consists of the segments, in order, and stays in their memory. If
+// size is not 0, the kernel cuts it into datagrams of size bytes (UDP_SEGMENT). to is the
+// receiver; nil means the socket's peer. Add reports false if there is no room; an empty
+// Sender has room for sendVecs/2 segments.
 func (s *Sender) Add(segments []virtio.Segment, size int, to *unix.RawSockaddrInet6) bool {
 	if s.added == sendMsgs || s.pieces+2*len(segments) > sendVecs {
 		return false
@@ -107,16 +106,15 @@ func (s *Sender) Add(segments []virtio.Segment, size int, to *unix.RawSockaddrIn
 		c.hdr.SetLen(unix.SizeofCmsghdr + 2)
 		*(*uint16)(unsafe.Pointer(&c.value)) = uint16(size)
 		h.Control = (*byte)(unsafe.Pointer(c))
-		h.SetControllen(ControlInt) // what follows would be another message
+		h.SetControllen(ControlInt) // without padding, which would be another message
 	}
 	s.frames[s.added] = len(segments)
 	s.added++
 	return true
 }
 
-// AddParts adds a datagram that consists of the parts and stands for so many
-// frames. It reports false if there is no room for it, which an empty Sender has
-// for sendVecs.
+// AddParts adds a datagram that consists of the parts and stands for that many frames. It
+// reports false if there is no room; an empty Sender has room for sendVecs parts.
 func (s *Sender) AddParts(parts [][]byte, frames int) bool {
 	if s.added == sendMsgs || s.pieces+len(parts) > sendVecs {
 		return false
@@ -156,8 +154,8 @@ func (s *Sender) Send(raw syscall.RawConn, sending Sending) (all bool, err, clos
 	return s.sent == s.added || s.err != nil, s.err, closed
 }
 
-// SendWait is Send that waits until there is room, or the write deadline of the
-// descriptor is over.
+// SendWait is Send that waits until there is room, or until the write deadline of the
+// descriptor.
 func (s *Sender) SendWait(raw syscall.RawConn, sending Sending) (err, closed error) {
 	s.sending = sending
 	closed = raw.Write(s.wait)
@@ -173,8 +171,8 @@ func (s *Sender) Lost() int {
 	return lost
 }
 
-// send sends until all is sent, or an error is final, or there is no more room,
-// when it reports false.
+// send sends until all is sent or an error is final. It reports false if there is no more
+// room.
 func (s *Sender) send(fd int) bool {
 	for s.sent < s.added {
 		n, errno := sendMessages(fd, s.msgs[s.sent:s.added], s.Brief)
@@ -217,8 +215,8 @@ func sendMessages(fd int, msgs []message, brief bool) (n uintptr, errno unix.Err
 	return n, errno
 }
 
-// Separately sends the frames of the datagram that was refused, and had been
-// added with a size, in datagrams of their own. It returns how many are lost.
+// Separately sends the frames of the refused datagram, which was added with a size, in
+// datagrams of their own. It returns how many are lost.
 func (s *Sender) Separately(fd int) (lost int) {
 	m := &s.msgs[s.sent].hdr
 	size := s.Segment()
@@ -242,7 +240,7 @@ func (s *Sender) Separately(fd int) (lost int) {
 	return lost
 }
 
-// Segment returns the size with which the datagram that was refused was added.
+// Segment returns the size with which the refused datagram was added.
 func (s *Sender) Segment() int {
 	if s.msgs[s.sent].hdr.Control == nil {
 		return 0

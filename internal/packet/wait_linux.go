@@ -9,18 +9,17 @@ type Receiver interface {
 	Receive(fd int, b *Buffer) (done bool, err error)
 }
 
-// A waiter is a Receiver with its Buffer in the form that [syscall.RawConn]
-// takes. It lives as long as the buffer, as the function would otherwise be
-// allocated for each call.
+// A waiter calls a Receiver from [syscall.RawConn]. It lives as long as the buffer, so that
+// the function is not allocated for each call.
 type waiter struct {
 	from Receiver
 	err  error
 	read func(fd uintptr) bool
 }
 
-// Receive waits until r has put something into b, or has an error. While there
-// is nothing, b has no memory. closed is the error of the descriptor itself: it
-// was closed, or its deadline is over.
+// Receive waits until r has put something into b, or has an error. Meanwhile b has no
+// memory. closed is the error of the descriptor itself: it was closed, or its deadline is
+// over.
 func (b *Buffer) Receive(raw syscall.RawConn, r Receiver) (err, closed error) {
 	if b.wait.read == nil {
 		b.wait.read = b.read

@@ -2,9 +2,8 @@ package packet
 
 import "sync"
 
-// A waitLock is a mutex whose holder may wait for long. A goroutine that waits for it
-// is durably blocked in the sense of testing/synctest; one that waits for a
-// [sync.Mutex] is not.
+// A waitLock is a mutex whose holder may wait for long. Unlike with [sync.Mutex], a goroutine
+// that waits for it is durably blocked in the sense of testing/synctest.
 type waitLock struct {
 	mu   sync.Mutex // guards held
 	free sync.Cond  // held became false

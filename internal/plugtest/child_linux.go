@@ -9,19 +9,13 @@ import (
 
 const childVariable = "VDEPLUG_TEST_CHILD"
 
-// ChildCommand returns a command that runs another test of the package in another
-// process, in the same namespaces, with an argument.
-func ChildCommand(name, arg string) *exec.Cmd {
+// InChild runs another test of the package, with an argument, in another process in the same
+// namespaces, as a user. The test fails if that one does.
+func InChild(t *testing.T, name, arg string, user *syscall.Credential) {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^"+name+"$", "-test.v")
 	cmd.Env = append(os.Environ(), childVariable+"=+"+arg,
 		"VDESTACK_TEST_STAGE=2") // there is a private network already
-	return cmd
-}
-
-// InChild runs the command of ChildCommand as a user. The test fails if it does.
-func InChild(t *testing.T, name, arg string, user *syscall.Credential) {
-	t.Helper()
-	cmd := ChildCommand(name, arg)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	out, err := cmd.CombinedOutput()
@@ -36,8 +30,7 @@ func AsNobody(t *testing.T, name, arg string) {
 	InChild(t, name, arg, &syscall.Credential{Uid: 65534, Gid: 65534})
 }
 
-// ChildArg returns the argument of ChildCommand, and skips a test that was not
-// started by it.
+// ChildArg returns the argument of InChild, or skips a test that was not started by it.
 func ChildArg(t *testing.T) string {
 	t.Helper()
 	arg := os.Getenv(childVariable)

@@ -12,22 +12,18 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// Greet sends a frame both ways: each of two transports learns where the other is.
+// Greet sends a frame both ways, so that both transports learn where the other is.
 func Greet(t *testing.T, a, b packet.Transport) {
 	t.Helper()
 	hello := TestFrame(Station(1), Station(2), 60)
-	if err := b.SendPackets([]packet.Packet{{Data: hello}}, true); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, b.SendPackets([]packet.Packet{{Data: hello}}, true))
 	Collect(t, a, [][]byte{hello})
 	hello = TestFrame(Station(2), Station(1), 60)
-	if err := a.SendPackets([]packet.Packet{{Data: hello}}, true); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, a.SendPackets([]packet.Packet{{Data: hello}}, true))
 	Collect(t, b, [][]byte{hello})
 }
 
-// Collect receives packets until the frames have come, in order.
+// Collect receives packets until the frames have arrived, in order.
 func Collect(t *testing.T, c packet.Transport, want [][]byte) {
 	t.Helper()
 	stop := time.AfterFunc(testenv.Timeout, func() { c.Close() })
@@ -50,11 +46,11 @@ func Collect(t *testing.T, c packet.Transport, want [][]byte) {
 	}
 }
 
-// Limits are what a network does not do in CheckPackets.
+// Limits say what a network cannot do in CheckPackets.
 type Limits struct {
-	Segment   int  // the largest TCP segment that it carries; 0: any
-	Segments  int  // how many segments it has room for at once; 0: any number
-	Unchecked bool // it passes packets on whole: the receiver rejects invalid ones
+	Segment   int  // the largest TCP segment that it carries; 0 means any
+	Segments  int  // how many segments it has room for at once; 0 means any number
+	Unchecked bool // it passes packets on uncut: the receiver rejects invalid ones
 	Allocates bool // it allocates memory
 }
 
@@ -71,9 +67,7 @@ func CheckPackets(t *testing.T, open func(t *testing.T) (a, b packet.Transport),
 			}
 			p := packettest.TCP(size[0], size[1])
 			want := packettest.Frames(t, p)
-			if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, a.SendPackets([]packet.Packet{p}, true))
 			Collect(t, b, want)
 		}
 		// Many packets at once, with frames between them.
@@ -85,9 +79,7 @@ func CheckPackets(t *testing.T, open func(t *testing.T) (a, b packet.Transport),
 				packets = append(packets, p)
 			}
 		}
-		if err := a.SendPackets(packets, true); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, a.SendPackets(packets, true))
 		Collect(t, b, want)
 		if _, lost := packet.Dropped(a); lost != 0 {
 			t.Errorf("%d drops", lost)
@@ -99,24 +91,20 @@ func CheckPackets(t *testing.T, open func(t *testing.T) (a, b packet.Transport),
 		from, to := connOf(a), connOf(b)
 		in := NewInbox(t, to)
 		Carry(t, from, in, TestFrame(Broadcast, Station(1), 60))
-		if err := to.Send(TestFrame(Station(1), Station(2), 60)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, to.Send(TestFrame(Station(1), Station(2), 60)))
 		p := packettest.TCP(40, 1446)
 		want := packettest.Frames(t, p)
-		if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, a.SendPackets([]packet.Packet{p}, true))
 		for _, frame := range want {
 			in.Want(t, frame)
 		}
 	})
-	// Packets of which no frames can be made, or none that a network carries, are
-	// counted, and nothing else happens.
+	// Packets that cannot be cut, or whose frames no network carries, are counted, and
+	// nothing else happens.
 	t.Run("invalid", func(t *testing.T) {
 		testenv.NoLeaks(t)
 		if l.Unchecked {
-			t.Skip("the receiver rejects them") // not a test left out: another has it
+			t.Skip("the receiver rejects them") // another test checks that
 		}
 		a, b := open(t)
 		Greet(t, a, b)
@@ -128,9 +116,7 @@ func CheckPackets(t *testing.T, open func(t *testing.T) (a, b packet.Transport),
 		short := packet.Packet{Data: make([]byte, ether.HeaderLen-1)}
 		_, before := packet.Dropped(a)
 		good := TestFrame(Station(2), Station(1), 99)
-		if err := a.SendPackets([]packet.Packet{bad, none, long, short, {}, {Data: good}}, true); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, a.SendPackets([]packet.Packet{bad, none, long, short, {}, {Data: good}}, true))
 		Collect(t, b, [][]byte{good})
 		if _, after := packet.Dropped(a); after-before != 5 {
 			t.Errorf("%d drops, want 5", after-before)
@@ -154,14 +140,10 @@ func CheckPackets(t *testing.T, open func(t *testing.T) (a, b packet.Transport),
 			copy(model.Data, data)
 			packets[0], packets[1] = model, model
 			packets[1].Offload, packets[1].Data = virtio.Header{}, data[:1514]
-			if err := a.SendPackets(packets, true); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, a.SendPackets(packets, true))
 			for frames := 0; frames < 31; {
 				got, err := b.RecvPackets(&buf)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, err)
 				for _, p := range got {
 					n, _ := virtio.Count(p.Offload, p.Data)
 					frames += n

@@ -3,8 +3,6 @@ package plugtest
 import (
 	"os"
 	"os/exec"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -16,12 +14,12 @@ import (
 type CConn struct {
 	*Inbox
 	Cmd    *exec.Cmd
-	Stderr *Output
+	Stderr *testenv.Buffer
 	Ended  chan struct{} // closed when the process was reaped
 }
 
-// CPlug starts vde_plug on a network and returns its other end, a stream. The
-// plug may not be open yet when CPlug returns: see Carry.
+// CPlug starts vde_plug on a network and returns its other end, a stream. The plug may not be
+// open yet; Carry waits for it.
 func CPlug(t *testing.T, vnl string) *CConn {
 	t.Helper()
 	return CCommand(t, testenv.Need(t, "vde_plug", "vdeplug"), vnl)
@@ -36,24 +34,18 @@ func CCommand(t *testing.T, name string, arg ...string) *CConn {
 // CCommandFiles is CCommand with more files for the program, from descriptor 3 on.
 func CCommandFiles(t *testing.T, files []*os.File, name string, arg ...string) *CConn {
 	t.Helper()
-	c := &CConn{Cmd: exec.Command(name, arg...), Stderr: new(Output), Ended: make(chan struct{})}
+	c := &CConn{Cmd: exec.Command(name, arg...), Stderr: new(testenv.Buffer), Ended: make(chan struct{})}
 	c.Cmd.ExtraFiles = files
 	c.Cmd.Stderr = c.Stderr
 	c.Cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := c.Cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	stdout, w, err := os.Pipe() // not StdoutPipe: Wait closes that under its reader
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	c.Cmd.Stdout = w
 	err = c.Cmd.Start()
 	w.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	go func() {
 		defer close(c.Ended)
 		c.Cmd.Wait()
@@ -90,22 +82,4 @@ func (c *CConn) WantExit(t *testing.T) {
 	case <-time.After(testenv.Timeout):
 		t.Errorf("%v did not end in %v", c.Cmd.Args, testenv.Timeout)
 	}
-}
-
-// An Output collects the output of a running program.
-type Output struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (b *Output) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *Output) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

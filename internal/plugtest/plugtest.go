@@ -17,8 +17,8 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// An Inbox is a plug that is received from all the time, so that a test can wait for a
-// frame with a deadline.
+// An Inbox is a plug with a goroutine that receives, so that a test can wait for a frame with
+// a deadline.
 type Inbox struct {
 	Conn
 	Frames chan []byte
@@ -48,7 +48,7 @@ func NewInbox(t *testing.T, c Conn) *Inbox {
 			}
 			select {
 			case in.Frames <- bytes.Clone(buf[:n]):
-			default: // a test that wants all reads them in time
+			default: // tests that want all frames read them in time
 			}
 		}
 	}()
@@ -60,7 +60,7 @@ func NewInbox(t *testing.T, c Conn) *Inbox {
 	return in
 }
 
-// Want waits for a frame that equals frame, and skips others.
+// Want waits for the frame, and skips others.
 func (in *Inbox) Want(t *testing.T, frame []byte) {
 	t.Helper()
 	if !in.has(frame, testenv.Timeout) {
@@ -83,6 +83,14 @@ func (in *Inbox) Next(t *testing.T) []byte {
 	return nil
 }
 
+// WantNext wants the next frame to be frame.
+func (in *Inbox) WantNext(t *testing.T, frame []byte) {
+	t.Helper()
+	if got := in.Next(t); !bytes.Equal(got, frame) {
+		t.Errorf("got another frame, of %d bytes: %.40x, want %.40x", len(got), got, frame)
+	}
+}
+
 // WantEnd waits for the end of the network and returns the reason.
 func (in *Inbox) WantEnd(t *testing.T) error {
 	t.Helper()
@@ -96,7 +104,7 @@ func (in *Inbox) WantEnd(t *testing.T) error {
 	return nil
 }
 
-// has reports whether a frame that equals frame arrives in time. It skips others.
+// has reports whether the frame arrives in time. It skips others.
 func (in *Inbox) has(frame []byte, wait time.Duration) bool {
 	timeout := time.After(wait)
 	for {
@@ -117,13 +125,18 @@ func (in *Inbox) has(frame []byte, wait time.Duration) bool {
 // Send sends a frame.
 func Send(t *testing.T, c Conn, frame []byte) {
 	t.Helper()
-	if err := c.Send(frame); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, c.Send(frame))
 }
 
-// Carry sends a frame until it arrives: the peer may still be opening its network, or
-// learn only from the frame where the sender is.
+// Deliver sends a frame once, and waits until it arrives.
+func Deliver(t *testing.T, from Conn, to interface{ Want(*testing.T, []byte) }, frame []byte) {
+	t.Helper()
+	Send(t, from, frame)
+	to.Want(t, frame)
+}
+
+// Carry sends a frame until it arrives: the peer may still be opening its network, or learn
+// from the frame where the sender is.
 func Carry(t *testing.T, from interface{ Send([]byte) error }, to *Inbox, frame []byte) {
 	t.Helper()
 	deadline := time.Now().Add(testenv.Timeout)
@@ -166,7 +179,7 @@ var serial struct {
 // Broadcast is the address of all stations.
 var Broadcast = ether.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
-// Pipe makes one file of two ends of pipes, such as a program's standard input and output.
+// Pipe joins two ends of pipes, such as a program's standard input and output.
 func Pipe(r io.ReadCloser, w io.WriteCloser) io.ReadWriteCloser { return pipes{r, w} }
 
 type pipes struct {
@@ -178,8 +191,8 @@ func (p pipes) Write(b []byte) (int, error) { return p.w.Write(b) }
 
 func (p pipes) Close() error { return errors.Join(p.w.Close(), p.ReadCloser.Close()) }
 
-// Check tests what every plug promises. open returns a new plug on a network of its
-// own, which counts its drops with Dropped.
+// Check tests what every plug promises. open returns a new plug on a network of its own; it
+// counts drops with Dropped.
 func Check(t *testing.T, open func(t *testing.T) Conn) {
 	t.Run("close", func(t *testing.T) {
 		testenv.NoLeaks(t)
@@ -284,8 +297,7 @@ func Check(t *testing.T, open func(t *testing.T) Conn) {
 	})
 }
 
-// WantNone looks whether a frame of a station is among those that have come and
-// were not waited for.
+// WantNone wants no frame of a station among those that have arrived.
 func (in *Inbox) WantNone(t *testing.T, what string, src ether.MAC) {
 	t.Helper()
 	for {
@@ -305,10 +317,73 @@ func Dropped(c Conn) (recv, send uint64) {
 	return c.(interface{ Dropped() (recv, send uint64) }).Dropped()
 }
 
-// WantError wants an error with the text.
-func WantError(t testing.TB, err error, text string) {
+// WantError wants an error with the text, that is each of the errors that are not nil.
+func WantError(t testing.TB, err error, text string, is ...error) {
 	t.Helper()
 	if err == nil || !strings.Contains(err.Error(), text) {
 		t.Errorf("got error %v, want one with %q", err, text)
+	}
+	for _, want := range is {
+		if want != nil && !errors.Is(err, want) {
+			t.Errorf("got error %v, want one that wraps %v", err, want)
+		}
+	}
+}
+
+// CarryBoth carries frames of stations 1 and 2 both ways, of each size.
+func CarryBoth(t *testing.T, a, b *Inbox, sizes ...int) {
+	t.Helper()
+	for _, n := range sizes {
+		Carry(t, a, b, TestFrame(Station(2), Station(1), n))
+		Carry(t, b, a, TestFrame(Station(1), Station(2), n))
+	}
+}
+
+// SendBoth is CarryBoth where each frame must arrive: it is sent once.
+func SendBoth(t *testing.T, a, b *Inbox, sizes ...int) {
+	t.Helper()
+	for _, n := range sizes {
+		for _, way := range [2]struct {
+			from, to *Inbox
+			frame    []byte
+		}{{b, a, TestFrame(Station(1), Station(2), n)}, {a, b, TestFrame(Station(2), Station(1), n)}} {
+			Deliver(t, way.from, way.to, way.frame)
+		}
+	}
+}
+
+// CheckAllocs sees that frames are sent and received without allocating.
+func CheckAllocs(t *testing.T, from, to Conn) {
+	t.Helper()
+	if testenv.Race {
+		t.Skip("the race detector empties pools")
+	}
+	frame, buf := TestFrame(Broadcast, Station(1), 1514), make([]byte, ether.MaxFrame)
+	n := testing.AllocsPerRun(1000, func() {
+		Send(t, from, frame)
+		for n := 0; n != len(frame); { // the kernel may have something to say
+			var err error
+			if n, err = to.Recv(buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations per frame, want 0", n)
+	}
+}
+
+// Closes sees that Close returns while the kernel holds what was received.
+func Closes(t *testing.T, c Conn) {
+	t.Helper()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		c.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(testenv.Timeout):
+		t.Error("Close does not return")
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// A Probe is a member of a multicast group with plain sockets. It sees the packets that
-// go to the group, and those that are sent to it alone, and sends any.
+// A Probe is a member of a multicast group with plain sockets. It receives packets to the
+// group and to itself, and sends any.
 type Probe struct {
 	Group *net.UDPConn
 	Own   *net.UDPConn
@@ -31,14 +31,10 @@ func NewProbe(t *testing.T, group netip.AddrPort) *Probe {
 		local = "[fd09::1]:0"
 	}
 	in, err := net.ListenMulticastUDP("udp", ifi, net.UDPAddrFromAddrPort(group))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	t.Cleanup(func() { in.Close() })
 	own, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(local)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	t.Cleanup(func() { own.Close() })
 	return &Probe{in, own, group}
 }
@@ -51,8 +47,7 @@ func (p *Probe) Send(t *testing.T, packet []byte) {
 	}
 }
 
-// Read returns the next packet of one of the sockets that the probe has not sent
-// itself.
+// Read returns the next packet of one of the sockets, other than the probe's own.
 func (p *Probe) Read(t *testing.T, from *net.UDPConn) (packet []byte, src netip.AddrPort) {
 	t.Helper()
 	self := p.Own.LocalAddr().(*net.UDPAddr).AddrPort().Port()
@@ -60,9 +55,7 @@ func (p *Probe) Read(t *testing.T, from *net.UDPConn) (packet []byte, src netip.
 	for {
 		from.SetReadDeadline(time.Now().Add(testenv.Timeout))
 		n, src, err := from.ReadFromUDPAddrPort(buf)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		if src.Port() != self {
 			return buf[:n], src
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// EachKernel runs a test with SO_PASSRIGHTS, if the kernel has it, and without, as
-// before Linux 6.16.
+// EachKernel runs a test with SO_PASSRIGHTS, if the kernel has it, and without, as on Linux
+// before 6.16.
 func EachKernel(t *testing.T, test func(t *testing.T, refuses bool)) {
 	t.Run("new", func(t *testing.T) {
 		pair := SocketPair(t, unix.SOCK_DGRAM)
@@ -30,24 +30,27 @@ func EachKernel(t *testing.T, test func(t *testing.T, refuses bool)) {
 // SocketPair returns two connected local sockets, which end with the test.
 func SocketPair(t testing.TB, kind int) [2]int {
 	t.Helper()
-	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	a, b := OpenPair(t, kind)
 	t.Cleanup(func() {
-		unix.Close(pair[0])
-		unix.Close(pair[1])
+		unix.Close(a)
+		unix.Close(b)
 	})
-	return pair
+	return [2]int{a, b}
+}
+
+// OpenPair returns two connected local sockets, which the caller closes.
+func OpenPair(t testing.TB, kind int) (a, b int) {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	testenv.Check(t, err)
+	return pair[0], pair[1]
 }
 
 // DevNull opens a descriptor.
 func DevNull(t *testing.T) int {
 	t.Helper()
 	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return fd
 }
 

@@ -52,9 +52,6 @@ func New(rw io.ReadWriteCloser) *Stream {
 	return s
 }
 
-// segmenters cut packets for SendPackets.
-var segmenters = sync.Pool{New: func() any { return new(virtio.Segmenter) }}
-
 // A Stream is a [packet.Transport] that speaks the VDE stream protocol. An invalid length
 // ends it, as there is no mark from which to go on.
 type Stream struct {
@@ -179,32 +176,23 @@ func (s *Stream) SendPackets(packets []packet.Packet, wait bool) error {
 		s.smu.Lock()
 		defer s.smu.Unlock()
 	}
-	cut := segmenters.Get().(*virtio.Segmenter)
-	defer segmenters.Put(cut)
 	late := time.Now().Add(packet.RoomWait)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range packets {
-		if s.closed {
+	defer s.wake.Signal()
+	return s.EachFrame(packets, func(head, data []byte) error {
+		switch n := len(head) + len(data); {
+		case s.closed:
 			return net.ErrClosed
-		} else if s.werr != nil {
+		case s.werr != nil:
 			return s.werr
-		}
-		segments, err := cut.Split(packets[i].Offload, packets[i].Data, 0)
-		if err != nil {
+		case n < ether.HeaderLen || n > ether.MaxFrame || !s.room(n) && !(wait && s.waitRoom(n, late)):
 			s.DroppedSend.Add(1)
+		default:
+			s.append(head, data)
 		}
-		for _, g := range segments {
-			n := len(g.Head) + len(g.Data)
-			if n < ether.HeaderLen || n > ether.MaxFrame || !s.room(n) && !(wait && s.waitRoom(n, late)) {
-				s.DroppedSend.Add(1)
-				continue
-			}
-			s.append(g.Head, g.Data)
-		}
-	}
-	s.wake.Signal()
-	return nil
+		return nil
+	})
 }
 
 // waitRoom waits until there is room for a frame of n bytes, or until late, and reports

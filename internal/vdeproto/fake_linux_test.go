@@ -24,7 +24,7 @@ func TestFake(t *testing.T) {
 	for _, name := range []string{"path", "abstract"} {
 		t.Run(name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			dir := vdetest.ShortDir(t)
+			dir := testenv.ShortDir(t)
 			f := vdetest.NewFake(t, filepath.Join(dir, "ctl"))
 			clients := make(chan *vdetest.FakeClient, 1)
 			f.Serve(func(c *vdetest.FakeClient) {
@@ -70,7 +70,7 @@ func TestFake(t *testing.T) {
 			}
 			// What the C clients do not expect either.
 			c.Reply([]byte("junk"))
-			wantError(t, in.WantEnd(t), "the switch broke the protocol")
+			plugtest.WantError(t, in.WantEnd(t), "the switch broke the protocol")
 		})
 	}
 }
@@ -78,7 +78,7 @@ func TestFake(t *testing.T) {
 // TestMode looks at the permissions of the client's socket.
 func TestMode(t *testing.T) {
 	testenv.NoLeaks(t)
-	dir := vdetest.ShortDir(t)
+	dir := testenv.ShortDir(t)
 	f := vdetest.NewFake(t, filepath.Join(dir, "ctl"))
 	modes := make(chan fs.FileMode, 1)
 	n := 0
@@ -105,7 +105,7 @@ func TestMode(t *testing.T) {
 		}
 	}
 	_, err := Dial(t.Context(), Config{Dir: dir, Port: AnyPort, Mode: -1, Group: "no-such-group"}, nil)
-	wantError(t, err, `option "group=no-such-group": must be a gid or a group`)
+	plugtest.WantError(t, err, `option "group=no-such-group": must be a gid or a group`)
 	if os.Geteuid() != 0 {
 		return
 	}
@@ -139,10 +139,10 @@ func TestGarbled(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			dir := vdetest.ShortDir(t)
+			dir := testenv.ShortDir(t)
 			vdetest.NewFake(t, filepath.Join(dir, "ctl")).Serve(tt.handle)
 			_, err := Dial(t.Context(), config(dir), nil)
-			wantError(t, err, tt.text)
+			plugtest.WantError(t, err, tt.text)
 			if names, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(names) > 0 {
 				t.Errorf("left in the directory: %q, %v", names, err)
 			}
@@ -157,12 +157,12 @@ func TestDeputy(t *testing.T) {
 		t.Skip("needs root, and another user")
 	}
 	testenv.NoLeaks(t)
-	dir := vdetest.ShortDir(t)
+	dir := testenv.ShortDir(t)
 	f := vdetest.NewFake(t, filepath.Join(dir, "ctl"))
 	// The kernel notes who listens.
 	raw, err := f.Listener.(*net.UnixListener).SyscallConn()
-	check(t, err)
-	check(t, raw.Control(func(fd uintptr) {
+	testenv.Check(t, err)
+	testenv.Check(t, raw.Control(func(fd uintptr) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		for _, uid := range []int{65534, 0} {
@@ -170,12 +170,12 @@ func TestDeputy(t *testing.T) {
 				t.Fatal(errno)
 			}
 			if uid != 0 {
-				check(t, unix.Listen(int(fd), 8))
+				testenv.Check(t, unix.Listen(int(fd), 8))
 			}
 		}
 	}))
 	l, err := net.ListenPacket("unixgram", filepath.Join(dir, "log"))
-	check(t, err)
+	testenv.Check(t, err)
 	defer l.Close()
 	abstract := "\x00vdeplug-test-" + filepath.Base(dir)
 	names := []string{filepath.Join(dir, "log"), abstract}
@@ -191,6 +191,6 @@ func TestDeputy(t *testing.T) {
 	})
 	for range 2 {
 		_, err = Dial(t.Context(), config(dir), nil)
-		wantError(t, err, "does not belong to the user at the other end")
+		plugtest.WantError(t, err, "does not belong to the user at the other end")
 	}
 }

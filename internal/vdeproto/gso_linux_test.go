@@ -14,14 +14,13 @@ import (
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
 // TestGSO sees GSO packets go through as they are between clients of this
 // package and plugs of the process.
 func TestGSO(t *testing.T) {
 	testenv.NoLeaks(t)
-	dir := filepath.Join(vdetest.ShortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	local := openSwitch(t, dir, 0o600, 0o700)
 	one, other := openPlug(t, dir), openPlug(t, dir)
 	if !one.on.gso || !other.on.gso {

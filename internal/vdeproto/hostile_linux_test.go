@@ -11,13 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
+	"golang.org/x/sys/unix"
 )
 
 // hostile starts a switch in a process of its own, with two clients who want to
@@ -97,6 +96,7 @@ func TestSwitchRequests(t *testing.T) {
 
 // TestSwitchSilent has clients that connect and say nothing, or leave.
 func TestSwitchSilent(t *testing.T) {
+	testenv.Long(t)
 	s, works := hostile(t)
 	before := s.Files(t)
 	silent := vdetest.DialRaw(t, s.Dir)
@@ -111,6 +111,7 @@ func TestSwitchSilent(t *testing.T) {
 
 // TestSwitchTenThousand has 10,000 connections, with a request and without.
 func TestSwitchTenThousand(t *testing.T) {
+	testenv.Long(t)
 	const connections = 10000
 	for _, name := range []string{"silent", "joined"} {
 		t.Run(name, func(t *testing.T) {
@@ -171,6 +172,7 @@ func TestSwitchTenThousand(t *testing.T) {
 // TestSwitchNeverReads has clients that read nothing, and one that has only
 // closed its data socket.
 func TestSwitchNeverReads(t *testing.T) {
+	testenv.Long(t)
 	s, works := hostile(t)
 	var never []*vdetest.Raw
 	for range 8 {
@@ -206,6 +208,7 @@ func TestSwitchNeverReads(t *testing.T) {
 // TestSwitchLengths sends frames of every length, as datagrams and as messages
 // of a pair.
 func TestSwitchLengths(t *testing.T) {
+	testenv.Long(t)
 	s, works := hostile(t)
 	const longest = 65535
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(9), longest)
@@ -255,7 +258,7 @@ func TestSwitchDeputy(t *testing.T) {
 		t.Skip("needs root, and another user")
 	}
 	testenv.NoLeaks(t)
-	base := vdetest.ShortDir(t)
+	base := testenv.ShortDir(t)
 	if err := os.Chmod(base, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +305,7 @@ func TestSwitchForeignSocket(t *testing.T) {
 		t.Skip("needs root, and another user")
 	}
 	testenv.NoLeaks(t)
-	dir := filepath.Join(vdetest.ShortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	openSwitch(t, dir, 0o600, 0o777)
 	c := vdetest.DialRaw(t, dir)
 	if err := os.Lchown(c.Path, 65534, 65534); err != nil {
@@ -316,6 +319,7 @@ func TestSwitchForeignSocket(t *testing.T) {
 // TestSwitchShare has more clients than a switch has descriptors for. They get a
 // quarter of what the process may have, and no more.
 func TestSwitchShare(t *testing.T) {
+	testenv.Long(t)
 	const limit, clients = 360, 400
 	s, works := hostile(t)
 	if err := unix.Prlimit(s.Cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
@@ -341,8 +345,8 @@ func TestSwitchShare(t *testing.T) {
 		t.Errorf("the switch has %d descriptors, had %d before, and may have %d", got, before, limit)
 	}
 	_, err := Dial(t.Context(), config(s.Dir), nil)
-	wantError(t, err, "the switch refused the connection")
-	wantError(t, err, "it is full")
+	plugtest.WantError(t, err, "the switch refused the connection")
+	plugtest.WantError(t, err, "it is full")
 	// Those who say nothing take their share only.
 	for range clients {
 		vdetest.DialRaw(t, s.Dir)

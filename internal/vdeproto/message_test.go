@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
@@ -57,7 +58,7 @@ func TestReply(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			path, err := parseReply(tt.reply)
 			if tt.err != "" {
-				wantError(t, err, tt.err)
+				plugtest.WantError(t, err, tt.err)
 				return
 			}
 			if path != tt.path || err != nil {

@@ -1,6 +1,8 @@
 package vdeproto
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -10,6 +12,7 @@ import (
 	"github.com/vdestack/vdestack/internal/fabric"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
@@ -48,17 +51,21 @@ func openInbox(t *testing.T, dir string) *plugtest.Inbox {
 // given modes.
 func openSwitch(t testing.TB, dir string, mode, dirMode int) plug[*fabric.LocalPort] {
 	t.Helper()
-	p, err := OpenSwitch(t.Context(), SwitchConfig{
+	p, err := OpenSwitch(t.Context(), switchConfig(dir, mode, dirMode))
+	return newPlug(t, p, err)
+}
+
+func switchConfig(dir string, mode, dirMode int) SwitchConfig {
+	return SwitchConfig{
 		Kind: fabric.Switch, Dir: dir, Mode: mode, DirMode: 0o2700 | dirMode,
 		Stations: fabric.DefaultStations, Expire: fabric.DefaultExpire,
-	})
-	return newPlug(t, p, err)
+	}
 }
 
 // startSwitch starts a program that makes a switch in a new directory.
 func startSwitch(t *testing.T, command func(dir string) *exec.Cmd) *vdetest.Switch {
 	t.Helper()
-	dir := filepath.Join(vdetest.ShortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	return vdetest.Start(t, dir, command(dir), func() error {
 		c, err := Dial(t.Context(), config(dir), nil)
 		if err == nil {
@@ -83,13 +90,19 @@ func plugSwitch(t *testing.T) *vdetest.Switch {
 // goSwitch starts a process with a switch of this package.
 func goSwitch(t *testing.T) *vdetest.Switch {
 	t.Helper()
-	return startSwitch(t, func(dir string) *exec.Cmd { return plugtest.ChildCommand("TestSwitchProcess", dir) })
+	return startSwitch(t, func(dir string) *exec.Cmd { return testenv.Program(context.Background(), t, "switch", dir) })
 }
 
-// TestSwitchProcess is the process of goSwitch. It ends with its standard input.
-func TestSwitchProcess(t *testing.T) {
-	defer openSwitch(t, plugtest.ChildArg(t), 0o600, 0o700).Close()
-	io.Copy(io.Discard, os.Stdin)
+func init() {
+	testenv.Programs["switch"] = func() { // ends with its standard input
+		p, err := OpenSwitch(context.Background(), switchConfig(os.Args[1], 0o600, 0o700))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		defer p.Close()
+		io.Copy(io.Discard, os.Stdin)
+	}
 }
 
 func eachSwitch(t *testing.T, test func(t *testing.T, start func(t *testing.T) *vdetest.Switch)) {

@@ -7,15 +7,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/fabric"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
+	"golang.org/x/sys/unix"
 )
 
 // A holder is a port that keeps its fabric from doing anything: a fabric that counts
@@ -100,6 +98,7 @@ func foreignInterfaces(t *testing.T) int {
 // a call that the runtime does not know of would stop it at the next collection of
 // garbage.
 func TestRightsAtSwitch(t *testing.T) {
+	testenv.Long(t)
 	for _, socket := range []string{"frames", "packets", "control", "waiting"} {
 		t.Run(socket, func(t *testing.T) {
 			plugtest.EachKernel(t, func(t *testing.T, refuses bool) {
@@ -109,7 +108,7 @@ func TestRightsAtSwitch(t *testing.T) {
 					unix.Close(fds[0])
 					fds = taps(t, 40)
 				}
-				dir := filepath.Join(vdetest.ShortDir(t), "sw")
+				dir := filepath.Join(testenv.ShortDir(t), "sw")
 				c := openSwitch(t, dir, 0o600, 0o700)
 				var fd int
 				busy := func() { vdetest.Write(fd, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60)) }
@@ -163,24 +162,9 @@ func TestRightsAtSwitch(t *testing.T) {
 				if foreignInterfaces(t) == 0 {
 					t.Error("the process stood still until the kernel had destroyed all descriptors")
 				}
-				closes(t, c)
+				plugtest.Closes(t, c)
 				testenv.Eventually(t, "the devices to be gone", func() bool { return foreignInterfaces(t) == 0 })
 			})
 		})
-	}
-}
-
-// closes sees that Close returns while the kernel holds what was received.
-func closes(t *testing.T, c plugtest.Conn) {
-	t.Helper()
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		c.Close()
-	}()
-	select {
-	case <-closed:
-	case <-time.After(testenv.Timeout):
-		t.Errorf("Close does not return")
 	}
 }

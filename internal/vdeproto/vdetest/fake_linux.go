@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,7 +39,7 @@ func NewFake(t *testing.T, path string) *Fake {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &Fake{t: t, Dir: ShortDir(t), Listener: l, done: make(chan struct{})}
+	f := &Fake{t: t, Dir: testenv.ShortDir(t), Listener: l, done: make(chan struct{})}
 	t.Cleanup(func() { l.Close() })
 	return f
 }

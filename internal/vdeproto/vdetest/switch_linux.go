@@ -7,33 +7,20 @@ import (
 	"bufio"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
-
-// ShortDir returns a new directory with a short name, as local sockets need.
-func ShortDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "vde")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
 
 // A Switch is a program with a switch.
 type Switch struct {
 	Dir    string
 	Cmd    *exec.Cmd
-	output *plugtest.Output
+	output *testenv.Buffer
 	ended  chan struct{}
 }
 
@@ -41,7 +28,7 @@ type Switch struct {
 // It waits until ready returns nil, which connects to the switch.
 func Start(t testing.TB, dir string, cmd *exec.Cmd, ready func() error) *Switch {
 	t.Helper()
-	s := &Switch{Dir: dir, Cmd: cmd, output: new(plugtest.Output), ended: make(chan struct{})}
+	s := &Switch{Dir: dir, Cmd: cmd, output: new(testenv.Buffer), ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = s.output, s.output
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
