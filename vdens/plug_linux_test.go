@@ -317,8 +317,8 @@ func TestList(t *testing.T) {
 			t.Errorf("%s is not there", u.Form)
 		}
 		for _, o := range u.Options {
-			if !strings.Contains(stdout, optionForm(o)) || !strings.Contains(stdout, o.About) {
-				t.Errorf("%s: %s is not there", scheme, optionForm(o))
+			if !strings.Contains(stdout, o.String()) || !strings.Contains(stdout, o.About) {
+				t.Errorf("%s: %s is not there", scheme, o.String())
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package vdeplug
 
 import (
 	"flag"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -24,7 +23,9 @@ func TestDocNetworks(t *testing.T) {
 			t.Errorf("the scheme %q has no usage", name)
 			continue
 		}
-		fmt.Fprintf(&want, "//	%s\n//	    %s\n", u.Form, u.About)
+		for line := range strings.Lines(u.String()) {
+			want.WriteString("//\t" + line)
+		}
 	}
 	testenv.CheckGenerated(t, "doc.go", `(?s)// # Networks\n.*?//\n((?://\t[^\n]*\n)+)`, want.String(), *update)
 }

@@ -20,18 +20,11 @@ func init() {
 	Register(Scheme{
 		Name:  "pcap",
 		Open:  openPCAP,
-		Usage: Usage{Form: "pcap://NAME", About: "the network of an interface of the host, beside the host"},
+		Usage: Usage{Form: "pcap://NAME", About: "the network of an interface of the host, alongside the host"},
 	})
 }
 
-// openPCAP is on the network of an interface of the host, beside the host:
-//
-//	pcap://name
-//
-// The plug gets all that the interface receives, in promiscuous mode, and sends
-// through it. The host itself does not get what the plug sends, nor the plug what
-// the host sends. It takes the capability CAP_NET_RAW. A wireless network carries
-// no frames from other addresses than that of the interface.
+// openPCAP opens a packet socket on an interface, in promiscuous mode.
 func openPCAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	name, err := interfaceName(l)
 	if err != nil {
@@ -53,8 +46,8 @@ func openPCAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface %q: %w", name, err)
 	}
-	// A veth pair hands packets on as they are, also to libpcap, which does not
-	// tell its users what is left to do.
+	// A veth pair passes packets on unfinished, also to libpcap, which does not tell its
+	// users what is left to do.
 	start := time.Now()
 	u := newUnfinished(func() time.Duration { return time.Since(start) })
 	dev.SendFrames(u.taken)
@@ -62,16 +55,16 @@ func openPCAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 }
 
 const (
-	// maxUnfinished is how many stations are known to take packets that are not
-	// finished, and unfinishedLife how long after the last one from them. While
-	// TCP sends they acknowledge.
+	// maxUnfinished is how many stations can be known to take unfinished packets, and
+	// unfinishedLife for how long after the last one from them. While TCP sends to
+	// them, they acknowledge.
 	maxUnfinished  = 1024
 	unfinishedLife = time.Minute
 )
 
-// unfinished knows the stations that send packets without checksum. They are kernels
-// on the same machine, or behind the same virtual network card, and what they send
-// they take too: packets that stand for many frames.
+// unfinished knows the stations that send packets without checksum. They are kernels on
+// the same machine, or behind the same virtual network card, and take what they send:
+// packets that stand for many frames.
 type unfinished struct {
 	now func() time.Duration
 
@@ -83,10 +76,10 @@ func newUnfinished(now func() time.Duration) *unfinished {
 	return &unfinished{now: now, stations: ether.NewMACTable[struct{}](maxUnfinished, unfinishedLife)}
 }
 
-// Learn looks who has sent packets. Those of several frames tell nothing, for the
-// interface may have joined them.
+// Learn records the senders of packets without checksum. Packets of several frames prove
+// nothing, as the interface may have joined them.
 func (u *unfinished) Learn(packets []packet.Packet) {
-	var last ether.MAC // a batch is mostly of one station
+	var last ether.MAC // most batches are of one station
 	for i := range packets {
 		o := &packets[i].Offload
 		if o.Flags&virtio.FlagNeedsCsum == 0 || o.GSOType != virtio.GSONone {
@@ -101,7 +94,7 @@ func (u *unfinished) Learn(packets []packet.Packet) {
 	}
 }
 
-// taken reports whether the receiver of a packet takes it as it is.
+// taken reports whether the receiver of a packet takes it unfinished.
 func (u *unfinished) taken(packet []byte) bool {
 	dst, _ := ether.MACs(packet)
 	u.mu.RLock()
@@ -110,8 +103,8 @@ func (u *unfinished) taken(packet []byte) bool {
 	return ok
 }
 
-// promiscuous lets an interface receive everything as long as the socket is open,
-// and returns its index.
+// promiscuous makes an interface receive everything while the socket is open, and returns
+// the index of the interface.
 func promiscuous(fd int, name string) (int, error) {
 	index, err := sockio.InterfaceIndex(fd, name)
 	if err != nil {
