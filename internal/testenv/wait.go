@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"bytes"
+	"context"
 	"net/netip"
 	"os"
 	"sync"
@@ -12,6 +13,14 @@ import (
 // Timeout is how long a test waits for an event before it fails. It only ends
 // tests that hang: a test of how long something takes has a limit of its own.
 const Timeout = time.Minute
+
+// Context returns a context that ends after Timeout, or with the test.
+func Context(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), Timeout)
+	t.Cleanup(cancel)
+	return ctx
+}
 
 // Eventually waits until ok returns true. If it does not within Timeout, the test
 // fails with what was expected and, where given, the last state.
