@@ -8,22 +8,9 @@ import (
 	"strings"
 )
 
-// The functions here return functions that read the value of an option, for
-// [ParsedLocator.Apply].
-
-// once rejects an option that is set a second time, by another of its names.
-func once(set func(string, bool) error) func(string, bool) error {
-	done := false
-	return func(value string, has bool) error {
-		if done {
-			return errors.New("it is set already by another name")
-		}
-		done = true
-		return set(value, has)
-	}
-}
-
-func numberOption(p *int, min, max int) func(string, bool) error {
+// NumberOption returns a function for [ParsedLocator.Apply] that sets p to a number from
+// min to max.
+func NumberOption(p *int, min, max int) func(string, bool) error {
 	return func(value string, _ bool) error {
 		n, err := strconv.Atoi(value)
 		if err != nil || n < min || n > max {
@@ -34,7 +21,9 @@ func numberOption(p *int, min, max int) func(string, bool) error {
 	}
 }
 
-func flagOption(p *bool) func(string, bool) error {
+// FlagOption returns a function for [ParsedLocator.Apply] that sets p to true, and takes
+// no value.
+func FlagOption(p *bool) func(string, bool) error {
 	return func(_ string, has bool) error {
 		if has {
 			return errors.New("takes no value")
@@ -44,7 +33,9 @@ func flagOption(p *bool) func(string, bool) error {
 	}
 }
 
-func textOption(p *string) func(string, bool) error {
+// TextOption returns a function for [ParsedLocator.Apply] that sets p to a value, which
+// may not be empty.
+func TextOption(p *string) func(string, bool) error {
 	return func(value string, _ bool) error {
 		if value == "" {
 			return errors.New("needs a value")

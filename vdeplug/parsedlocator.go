@@ -83,9 +83,11 @@ func (l Locator) ParseSlashed() (ParsedLocator, error) {
 
 // Apply calls, for each option, the function that allowed has under its name. The
 // function gets the value, and whether there was one ("name=value" or "name").
+// [FlagOption], [TextOption] and [NumberOption] return such functions.
 //
-// The name "" stands for a word without a value that is no other option, such as the port
-// in "vde://sw[3]"; the word is its value. Names are exact.
+//   - The key of an option with several names has them all, separated by commas.
+//   - The key "" stands for a word without a value that is no other option, such as the
+//     port in "vde://sw[3]"; the word is its value.
 //
 // An option that is unknown, given twice or rejected by its function is an error that
 // quotes it; if it is unknown, the error lists the allowed ones. An inner network is an
@@ -94,21 +96,26 @@ func (p ParsedLocator) Apply(allowed map[string]func(value string, has bool) err
 	if p.HasInner {
 		return fmt.Errorf("%s: {%s}: it has no inner network (write a brace of a path as \\{)", p.scheme, p.Inner)
 	}
+	keys := make(map[string]string)
+	for key := range allowed {
+		for name := range strings.SplitSeq(key, ",") {
+			keys[name] = key
+		}
+	}
 	seen := make(map[string]string)
 	for _, o := range p.Options {
-		name, value := o.Name, o.Value
-		set := allowed[name]
-		if set == nil && !o.HasValue {
-			name, value = "", o.Name
-			set = allowed[""]
+		key, value := keys[o.Name], o.Value
+		if key == "" && !o.HasValue {
+			value = o.Name
 		}
-		if set == nil || o.Name == "" {
-			return fmt.Errorf("%s option %q: unknown (%s)", p.scheme, o, allowedNames(allowed))
+		set := allowed[key]
+		if set == nil || key == "" && o.HasValue || o.Name == "" {
+			return fmt.Errorf("%s option %q: unknown (%s)", p.scheme, o, optionNames(keys))
 		}
-		if other, ok := seen[name]; ok {
+		if other, ok := seen[key]; ok {
 			return fmt.Errorf("%s option %q: already set by %q", p.scheme, o, other)
 		}
-		seen[name] = o.String()
+		seen[key] = o.String()
 		if err := set(value, o.HasValue); err != nil {
 			return fmt.Errorf("%s option %q: %w", p.scheme, o, err)
 		}
@@ -116,8 +123,9 @@ func (p ParsedLocator) Apply(allowed map[string]func(value string, has bool) err
 	return nil
 }
 
-func allowedNames(allowed map[string]func(string, bool) error) string {
-	names := slices.DeleteFunc(slices.Sorted(maps.Keys(allowed)), func(s string) bool { return s == "" })
+// optionNames lists the options of a scheme, for an error.
+func optionNames(keys map[string]string) string {
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(keys)), func(s string) bool { return s == "" })
 	if len(names) == 0 {
 		return "it has no options"
 	}

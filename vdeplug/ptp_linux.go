@@ -51,7 +51,7 @@ func parsePTP(l Locator) (path string, seqpacket bool, err error) {
 	if strings.HasSuffix(path, "]") {
 		t, err := l.ParseBracketed()
 		if err == nil {
-			err = t.Apply(map[string]func(string, bool) error{"seqpacket": flagOption(&seqpacket)})
+			err = t.Apply(map[string]func(string, bool) error{"seqpacket": FlagOption(&seqpacket)})
 		}
 		if err != nil {
 			return "", false, err

@@ -65,10 +65,10 @@ func parseSwitch(l Locator) (vdeproto.SwitchConfig, error) {
 	err = t.Apply(map[string]func(string, bool) error{
 		"mode":       modeOption(&cfg.Mode, 0o777),
 		"dirmode":    modeOption(&cfg.DirMode, 0o7777),
-		"grp":        textOption(&cfg.Group),
-		"hashsize":   numberOption(&cfg.Stations, 0, 1<<20),
-		"expiretime": numberOption(&seconds, 1, 1<<31-1),
-		"hashseed":   numberOption(&seed, 0, 1<<31-1),
+		"grp":        TextOption(&cfg.Group),
+		"hashsize":   NumberOption(&cfg.Stations, 0, 1<<20),
+		"expiretime": NumberOption(&seconds, 1, 1<<31-1),
+		"hashseed":   NumberOption(&seed, 0, 1<<31-1),
 	})
 	cfg.Expire = time.Duration(seconds) * time.Second
 	cfg.Mode &^= 0o111

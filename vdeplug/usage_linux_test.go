@@ -70,11 +70,11 @@ func TestUsageParsed(t *testing.T) {
 			return "/" + option
 		}
 		// The error for an unknown option lists the known ones.
-		allowed := make(map[string]func(string, bool) error)
+		allowed := make(map[string]string)
 		words := false // any word is the value of an option without a name
 		for _, o := range u.Options {
 			for _, name := range append([]string{o.Name}, o.Aliases...) {
-				allowed[name] = nil
+				allowed[name] = name
 				words = words || name == ""
 			}
 		}
@@ -83,7 +83,7 @@ func TestUsageParsed(t *testing.T) {
 				continue
 			}
 			err := parse(Locator{scheme, inBody(option)})
-			plugtest.WantError(t, err, fmt.Sprintf("%s option %q: unknown (%s)", scheme, option, allowedNames(allowed)))
+			plugtest.WantError(t, err, fmt.Sprintf("%s option %q: unknown (%s)", scheme, option, optionNames(allowed)))
 		}
 		for _, o := range u.Options {
 			value := o.Default

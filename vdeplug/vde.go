@@ -82,7 +82,7 @@ func parseVDE(l Locator) (vdeproto.Config, error) {
 		"":          portgroup,
 		"port":      port,
 		"portgroup": portgroup,
-		"group":     textOption(&cfg.Group),
+		"group":     TextOption(&cfg.Group),
 		"mode":      modeOption(&cfg.Mode, 0o777),
 	})
 	return cfg, err

@@ -59,21 +59,17 @@ func parseVLAN(l Locator) (cfg transform.VLANConfig, inner string, err error) {
 			return cfg, "", fmt.Errorf("VLAN %q: %w", t.Addr, err)
 		}
 	}
-	untag := once(func(v string, _ bool) (err error) {
-		cfg.Untagged, err = vlanNumber(v, transform.MaxVLAN)
-		return err
-	})
-	tag := once(func(v string, _ bool) (err error) {
-		cfg.Tagged, err = vlanList(v)
-		return err
-	})
-	trunk := once(flagOption(&cfg.Trunk))
-	ad := once(flagOption(&cfg.QinQ))
 	err = t.Apply(map[string]func(string, bool) error{
-		"untag": untag, "u": untag,
-		"tag": tag, "t": tag,
-		"trunk": trunk, "x": trunk,
-		"qinq": ad, "ad": ad, "q": ad,
+		"untag,u": func(v string, _ bool) (err error) {
+			cfg.Untagged, err = vlanNumber(v, transform.MaxVLAN)
+			return err
+		},
+		"tag,t": func(v string, _ bool) (err error) {
+			cfg.Tagged, err = vlanList(v)
+			return err
+		},
+		"trunk,x":   FlagOption(&cfg.Trunk),
+		"qinq,ad,q": FlagOption(&cfg.QinQ),
 	})
 	return cfg, inner, err
 }

@@ -56,7 +56,7 @@ func parseVXLAN(ctx context.Context, l Locator) (vxlan.Config, error) {
 	o := newVXVDEOptions(vxlanPort)
 	o.VXLAN = true
 	var vni int
-	vniOption := numberOption(&vni, 0, vxlan.MaxVNI)
+	vniOption := NumberOption(&vni, 0, vxlan.MaxVNI)
 	var remotes string
 	allowed := o.allowed(ctx)
 	allowed["vni"] = func(v string, has bool) error {
@@ -64,7 +64,7 @@ func parseVXLAN(ctx context.Context, l Locator) (vxlan.Config, error) {
 		o.VNI = uint32(vni)
 		return err
 	}
-	allowed["remote"] = textOption(&remotes)
+	allowed["remote"] = TextOption(&remotes)
 	if err := t.Apply(allowed); err != nil {
 		return vxlan.Config{}, err
 	}

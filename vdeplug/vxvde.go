@@ -128,14 +128,14 @@ func (o *vxvdeOptions) allowed(ctx context.Context) map[string]func(string, bool
 			o.port, err = lookupPort(ctx, v)
 			return err
 		},
-		"ttl":        numberOption(&o.TTL, 1, 255),
-		"v4":         flagOption(&o.v4),
-		"v6":         flagOption(&o.v6),
-		"if":         textOption(&o.Interface),
+		"ttl":        NumberOption(&o.TTL, 1, 255),
+		"v4":         FlagOption(&o.v4),
+		"v6":         FlagOption(&o.v6),
+		"if":         TextOption(&o.Interface),
 		"bind":       addressOption(&o.Bind),
 		"rcvbuf":     sizeOption(&o.RecvBuffer),
-		"hashsize":   numberOption(&o.Stations, 0, 1<<20),
-		"expiretime": numberOption(&o.seconds, 1, 1<<31-1),
+		"hashsize":   NumberOption(&o.Stations, 0, 1<<20),
+		"expiretime": NumberOption(&o.seconds, 1, 1<<31-1),
 	}
 }
 
