@@ -14,24 +14,24 @@ import (
 
 // An Addr is an address of an interface.
 type Addr struct {
-	IfIndex int
-	// Name of the interface; Addrs fills it in, an Event has only IfIndex.
+	IfIndex int // of the interface
+	// Name of the interface. Addrs fills it in; in an Event it is empty.
 	Name string
 	// Prefix is the address itself with the length of its network.
 	Prefix netip.Prefix
-	// Peer is the other end of a point-to-point address, whose network the
-	// length belongs to then. The zero Addr otherwise. 0.0.0.0 is a peer too.
+	// Peer is the other end of a point-to-point link, or the zero Addr. With a peer
+	// the length in Prefix is that of the peer's network. 0.0.0.0 is a peer too.
 	Peer netip.Addr
 	// Broadcast address, IPv4 only; the zero Addr if there is none.
 	Broadcast netip.Addr
-	// Label is the name that ifconfig shows an IPv4 address under.
+	// Label is the name under which ifconfig shows an IPv4 address.
 	Label    string
 	Scope    Scope
 	Flags    AddrFlags
 	Lifetime Lifetime
 }
 
-// String returns for example "10.0.0.1/24 on interface 3".
+// String returns, for example, "10.0.0.1/24 on interface 3".
 func (a Addr) String() string {
 	s := a.Prefix.String()
 	if a.Peer.IsValid() {
@@ -40,28 +40,27 @@ func (a Addr) String() string {
 	return s + " on " + ifIndex(a.IfIndex).String()
 }
 
-// An AddrOption says more about an address to add: NoDAD and other AddrFlags,
-// a Scope, a Label, a Broadcast address, a Peer, a Lifetime.
+// An AddrOption sets more of an address to add or delete: NoDAD and other AddrFlags, a
+// Scope, Label, Broadcast, Peer or Lifetime.
 type AddrOption interface{ setAddr(*Addr) }
 
 var _ = []AddrOption{AddrFlags(0), Scope(0), Label(""), Broadcast{}, Peer{}, Lifetime{}}
 
-// AddrFlags are the kernel's IFA_F_ flags. As an AddrOption they are added to
-// those that other options give.
+// AddrFlags are the kernel's IFA_F_ flags. The flags of several options add up.
 type AddrFlags uint32
 
-// Some AddrFlags; package unix has the rest as IFA_F_ constants.
+// Some AddrFlags. Package unix has the others as IFA_F_ constants.
 const (
 	Secondary AddrFlags = 0x01 // IPv4: not the first of its network on the interface
-	// NoDAD makes an IPv6 address usable at once, without the second or two of
-	// duplicate address detection. IPv4 has none and the flag is left out.
+	// NoDAD makes an IPv6 address usable at once. Without it duplicate address
+	// detection takes a second or two. For IPv4 it is ignored.
 	NoDAD          AddrFlags = 0x02
-	Optimistic     AddrFlags = 0x04 // usable while detection runs
-	DADFailed      AddrFlags = 0x08 // somebody else has it
-	Deprecated     AddrFlags = 0x20
-	Tentative      AddrFlags = 0x40 // detection runs
-	Permanent      AddrFlags = 0x80
-	ManageTempAddr AddrFlags = 0x100
+	Optimistic     AddrFlags = 0x04  // usable while detection runs
+	DADFailed      AddrFlags = 0x08  // another host has the address
+	Deprecated     AddrFlags = 0x20  // new connections avoid it
+	Tentative      AddrFlags = 0x40  // detection runs, the address cannot be used yet
+	Permanent      AddrFlags = 0x80  // listed: it has no Lifetime
+	ManageTempAddr AddrFlags = 0x100 // the kernel makes temporary addresses of its network
 	NoPrefixRoute  AddrFlags = 0x200 // add no route to the network
 )
 
@@ -73,10 +72,10 @@ type Scope uint8
 // The scopes of the kernel.
 const (
 	ScopeUniverse Scope = 0
-	ScopeSite     Scope = 200
-	ScopeLink     Scope = 253
-	ScopeHost     Scope = 254
-	ScopeNowhere  Scope = 255
+	ScopeSite     Scope = 200 // this site
+	ScopeLink     Scope = 253 // this link
+	ScopeHost     Scope = 254 // this stack
+	ScopeNowhere  Scope = 255 // no destination
 )
 
 func (s Scope) setAddr(a *Addr)   { a.Scope = s }
@@ -99,13 +98,13 @@ func (s Scope) String() string {
 	return strconv.Itoa(int(s))
 }
 
-// Label is the option for Addr.Label: the name of the interface, or that with
-// a colon and more. IPv4 only.
+// Label is the option for Addr.Label: the name of the interface, or the name with a
+// colon and more text. IPv4 only.
 type Label string
 
 func (l Label) setAddr(a *Addr) { a.Label = string(l) }
 
-// Broadcast is the option for Addr.Broadcast; without it there is none.
+// Broadcast is the option for Addr.Broadcast.
 type Broadcast netip.Addr
 
 func (b Broadcast) setAddr(a *Addr) { a.Broadcast = netip.Addr(b) }
@@ -115,21 +114,21 @@ type Peer netip.Addr
 
 func (p Peer) setAddr(a *Addr) { a.Peer = netip.Addr(p) }
 
-// Lifetime is how long an address stays, in whole seconds; the zero Lifetime
-// is for ever.
+// Lifetime is how long an address stays, in whole seconds. The zero Lifetime has no
+// end.
 type Lifetime struct {
 	Valid     time.Duration // until it is removed; 0 means Forever, and Preferred does not count
 	Preferred time.Duration // until new connections avoid it; at most Valid
 }
 
-// Forever is a time that does not end.
+// Forever is a time without end.
 const Forever = forever * time.Second
 
 const forever = 1<<32 - 1
 
 func (l Lifetime) setAddr(a *Addr) { a.Lifetime = l }
 
-// encode returns a struct ifa_cacheinfo without its two times of change.
+// encode returns a struct ifa_cacheinfo. Its timestamps are zero.
 func (l Lifetime) encode() []byte {
 	b := make([]byte, sizeofCacheInfo)
 	binary.NativeEndian.PutUint32(b, uint32(min(l.Preferred, Forever)/time.Second))
@@ -217,7 +216,7 @@ func (a *Addr) encode() ([]byte, error) {
 	return encode(b, ae)
 }
 
-// decodeAddr reports false for the addresses of other families.
+// decodeAddr returns false for addresses of other families.
 func decodeAddr(b []byte) (Addr, bool, error) {
 	const kind = "address message"
 	var (
@@ -258,7 +257,7 @@ func decodeAddr(b []byte) (Addr, bool, error) {
 	case !local.IsValid():
 		local = address
 	case fam == afInet && !address.IsValid() && !local.IsUnspecified():
-		a.Peer = netip.IPv4Unspecified() // is left out
+		a.Peer = netip.IPv4Unspecified() // the kernel leaves it out
 	case address.IsValid() && address != local:
 		a.Peer = address
 	}
@@ -268,10 +267,10 @@ func decodeAddr(b []byte) (Addr, bool, error) {
 	return a, true, nil
 }
 
-// AddrAdd gives an address to an interface. EEXIST: it has it already; ENODEV:
-// there is no such interface. Without options IPv4 gets no broadcast address
-// and IPv6 does duplicate address detection (see NoDAD). It replaces ipaddr_add,
-// its options the packing of data2prefix.
+// AddrAdd adds an address to an interface. EEXIST: the interface has it; ENODEV:
+// there is no such interface. Without options an IPv4 address has no broadcast
+// address, and an IPv6 address goes through duplicate address detection (see NoDAD).
+// It replaces ipaddr_add, and its options what data2prefix packs.
 func (c *Conn) AddrAdd(ifindex int, p netip.Prefix, opts ...AddrOption) error {
 	a := newAddr(ifindex, p, opts)
 	return fail("add address", a, c.send(rtmNewAddr, netlink.Excl|netlink.Create, &a))
@@ -288,24 +287,24 @@ func newAddr(ifindex int, p netip.Prefix, opts []AddrOption) Addr {
 	return a
 }
 
-// AddrDel takes an address from an interface; EADDRNOTAVAIL if it has no such.
-// Of the options the kernel looks at Peer and Label. With the first IPv4 address
-// of a network the others of the network go, unless the interface is told to
-// promote them: AddrRemove takes one. It replaces ipaddr_del.
+// AddrDel is nlinline's ipaddr_del; AddrRemove takes an address that was listed.
+// EADDRNOTAVAIL: the interface does not have the address. Of the options the kernel
+// looks at Peer and Label. With the first IPv4 address of a network it removes the
+// others of that network too, unless the sysctl promote_secondaries is set.
 func (c *Conn) AddrDel(ifindex int, p netip.Prefix, opts ...AddrOption) error {
 	a := newAddr(ifindex, p, opts)
 	return fail("delete address", a, c.send(rtmDelAddr, 0, &a))
 }
 
-// AddrRemove takes an address, as Addrs lists it, from its interface, and no
-// other. While it removes an IPv4 address that others are secondary to, it sets
-// promote_secondaries of the interface.
+// AddrRemove removes an address that Addrs listed, and no other; AddrDel is nlinline's.
+// EADDRNOTAVAIL: the interface does not have the address any more. If other addresses
+// are secondary to it, promote_secondaries of the interface is set meanwhile.
 func (c *Conn) AddrRemove(a Addr) error {
 	return fail("delete address", a, c.removeAddr(a))
 }
 
 func (c *Conn) removeAddr(a Addr) error {
-	// The kernel looks at nothing else, but refuses a label of another address.
+	// The kernel looks at nothing else, except that it rejects another address's label.
 	request := Addr{IfIndex: a.IfIndex, Prefix: a.Prefix, Peer: a.Peer}
 	if err := request.check(); err != nil {
 		return err
@@ -323,7 +322,7 @@ func (c *Conn) removeAddr(a Addr) error {
 }
 
 // promote makes an interface keep its secondary addresses when their primary
-// goes. It reports whether that was to do.
+// goes. It returns true if that changed the setting.
 func (c *Conn) promote(ifindex int) (bool, error) {
 	addrs, err := list(c, "list addresses", rtmGetAddr, make([]byte, sizeofIfAddr), decodeAddr)
 	if err != nil || !slices.ContainsFunc(addrs, func(a Addr) bool {
@@ -352,7 +351,7 @@ func (c *Conn) promote(ifindex int) (bool, error) {
 }
 
 func (c *Conn) setPromote(ifindex int, v uint32) error {
-	return c.setLink(rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
+	return c.setLink(nil, rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
 		ae.Nested(iflaAFSpec, func(ae *netlink.AttributeEncoder) error {
 			ae.Nested(afInet, func(ae *netlink.AttributeEncoder) error {
 				ae.Nested(iflaInetConf, func(ae *netlink.AttributeEncoder) error {
@@ -366,16 +365,16 @@ func (c *Conn) setPromote(ifindex int, v uint32) error {
 	})
 }
 
-// Addrs returns the IPv4 and IPv6 addresses of all interfaces with the names
-// of these. It replaces getifaddrs, together with Links. Other than there
-// Prefix is always the local address, also of a point-to-point link.
+// Addrs returns the IPv4 and IPv6 addresses of all interfaces. Together with Links it
+// replaces getifaddrs, but Prefix is always the local address, even on a
+// point-to-point link.
 func (c *Conn) Addrs() ([]Addr, error) {
 	const op = "list addresses"
 	addrs, err := list(c, op, rtmGetAddr, make([]byte, sizeofIfAddr), decodeAddr)
 	if err != nil {
 		return nil, err
 	}
-	// After the addresses: what has no link by then went away with it.
+	// After the addresses: an address without a link by now went with its link.
 	links, err := list(c, op, rtmGetLink, make([]byte, sizeofIfInfo), decodeLink)
 	if err != nil {
 		return nil, err

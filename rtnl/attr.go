@@ -49,8 +49,8 @@ func attributes(b []byte, f func(ad *netlink.AttributeDecoder)) error {
 	return ad.Err()
 }
 
-// nested returns a function for attributes that calls f for those inside the
-// attributes of a type.
+// nested returns a function for attributes that calls f for the attributes inside
+// those of the given type.
 func nested(typ uint16, f func(ad *netlink.AttributeDecoder)) func(ad *netlink.AttributeDecoder) {
 	return func(ad *netlink.AttributeDecoder) {
 		if ad.Type() == typ {
@@ -59,7 +59,7 @@ func nested(typ uint16, f func(ad *netlink.AttributeDecoder)) func(ad *netlink.A
 	}
 }
 
-// family returns the address family of an address; 0 if it is none.
+// family returns the address family of an address; 0 for the zero Addr.
 func family(a netip.Addr) uint8 {
 	switch {
 	case a.Is4():
@@ -93,13 +93,13 @@ func addrAttr(ad *netlink.AttributeDecoder, fam uint8, dst *netip.Addr) {
 	})
 }
 
-// uint32At reads an integer of the kernel's own byte order.
+// uint32At reads an integer in the kernel's byte order.
 func uint32At(b []byte, off int) uint32 { return binary.NativeEndian.Uint32(b[off:]) }
 
 // indexAt reads an interface index, which is a signed int in the kernel.
 func indexAt(b []byte, off int) int { return int(int32(uint32At(b, off))) }
 
-// checkAddr refuses addresses that no message can hold.
+// checkAddr rejects addresses that do not fit into a message.
 func checkAddr(what string, a netip.Addr, fam uint8) error {
 	switch {
 	case family(a) != fam:
@@ -129,7 +129,8 @@ func checkMTU(mtu int) error {
 	return nil
 }
 
-// checkName refuses what is no interface name, with the errno of the kernel.
+// checkName rejects what the kernel does not accept as an interface name, with its
+// errno.
 func checkName(name string) error {
 	switch {
 	case len(name) > maxName:

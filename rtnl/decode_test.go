@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/mdlayher/netlink"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 //go:embed testdata/*.hex
@@ -20,18 +22,14 @@ var testdata embed.FS
 func captured(t testing.TB, name string) [][]byte {
 	t.Helper()
 	text, err := testdata.ReadFile("testdata/" + name + ".hex")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	var all [][]byte
 	for line := range strings.Lines(string(text)) {
 		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
 		b, err := hex.DecodeString(line)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		all = append(all, b)
 	}
 	return all
@@ -151,9 +149,7 @@ fd00::2 on interface 3 02:00:00:00:00:09 permanent 0x80
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			lines, err := tt.list()
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			if got, want := strings.Join(lines.([]string), "\n"), strings.TrimSpace(tt.want); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}

@@ -1,9 +1,10 @@
-// Package rtnl configures the network stack of Linux over netlink: links,
-// addresses, routes and neighbours are added, removed, listed and watched.
+// Package rtnl configures the network stack of Linux over netlink. It adds, removes,
+// lists and watches links, addresses, routes and neighbours.
 //
 // It works on any stack that can make a socket: a
-// [github.com/vdestack/vdestack.Stack], the stack of the process with Dial(nil), or any
-// other [SocketMaker]. A [Conn] stays in its stack and serves any number of goroutines.
+// [github.com/vdestack/vdestack.Stack], the process's own with Dial(nil), or a
+// [SocketMaker] of yours. A [Conn] stays in its stack, and any number of goroutines
+// may use it.
 //
 //	c, err := rtnl.Dial(stack)
 //	…
@@ -15,6 +16,9 @@
 //	err = c.LinkSetUp(eth)
 //	…
 //	err = c.RouteAdd(netip.Prefix{}, netip.MustParseAddr("10.0.0.254"), 0)
+//
+// Methods name an interface by its index, which stays when the name changes.
+// Loopback has index 1.
 //
 // # Replacing nlinline
 //
@@ -34,20 +38,31 @@
 //
 // # Options
 //
-// Flags, scopes, tables and so on have types of their own, and each value is an option:
+// Flags, scopes, tables and the like have types of their own, and each value is an
+// option:
 //
 //	c.AddrAdd(eth, prefix, rtnl.NoDAD, rtnl.ScopeLink)
 //	c.RouteAdd(dst, gateway, 0, rtnl.Table(100), rtnl.Metric(5))
+//	c.RouteAdd(dst, gateway, 0, rtnl.Source(netip.MustParseAddr("10.0.0.2")))
 //	c.RouteAdd(dst, netip.Addr{}, 0, rtnl.Blackhole)
+//
+// Nothing is replaced: to change an address or a route, remove it and add it again.
+//
+// # Removing
+//
+//   - [Conn.AddrDel] and [Conn.RouteDel] send nlinline's requests. What a request
+//     leaves out matches anything, so it may remove an entry of another program.
+//   - [Conn.AddrRemove], [Conn.RouteRemove] and [Conn.NeighborRemove] take an entry as
+//     it was listed, and remove that one only.
 //
 // # Errors
 //
-// Every error is an [*Error]. It unwraps to the errno of the kernel, so
-// errors.Is(err, fs.ErrExist) and errors.Is(err, unix.ENETUNREACH) work, and has the
-// kernel's own text:
+// Every error is an [*Error]. It unwraps to the kernel's errno, so
+// errors.Is(err, fs.ErrExist) and errors.Is(err, unix.ENETUNREACH) work, and
+// includes the kernel's explanation:
 //
 //	rtnl: add route default via 10.0.0.9: network is unreachable (Nexthop has invalid gateway)
 //
-// Arguments that no message can hold are refused before one is sent, with the errno that
-// the kernel has for them.
+// Arguments that do not fit into a message are not sent. The error has the errno that
+// the kernel uses for them.
 package rtnl

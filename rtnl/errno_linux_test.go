@@ -11,15 +11,17 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 )
 
 var (
 	prefix = netip.MustParsePrefix
 	addr   = netip.MustParseAddr
+	check  = testenv.Check
 )
 
-// addLink makes a link and fails the test if that does not work.
+// addLink makes a link.
 func addLink(t testing.TB, c *rtnl.Conn, l rtnl.LinkSpec) int {
 	t.Helper()
 	i, err := c.LinkAdd(l)
@@ -42,7 +44,7 @@ func upPair(t testing.TB, c *rtnl.Conn) (v0, v1 int) {
 	return v0, v1
 }
 
-// TestErrno wants the results that C nlinline has.
+// TestErrno compares results with those of C nlinline.
 func TestErrno(t *testing.T) {
 	c, _ := dial(t)
 	v0, _ := upPair(t, c)
@@ -133,7 +135,7 @@ func TestErrno(t *testing.T) {
 	}
 }
 
-// TestExtendedAck wants the kernel's words in the text.
+// TestExtendedAck wants the kernel's explanation in the text.
 func TestExtendedAck(t *testing.T) {
 	c, _ := dial(t)
 	upPair(t, c)

@@ -11,16 +11,16 @@ import (
 )
 
 // Error is the error of every method of Conn. It unwraps to Err, so errors.Is
-// finds the kernel's errno (unix.EEXIST, unix.ENODEV, …) and, where the errno
-// means them, fs.ErrExist, fs.ErrPermission and errors.ErrUnsupported.
+// finds the kernel's errno (unix.EEXIST, unix.ENODEV, …) and what that stands for:
+// fs.ErrExist, fs.ErrNotExist, fs.ErrPermission or errors.ErrUnsupported.
 type Error struct {
-	Op   string // what was asked, as "add route"
-	What string // of what, as "default via 10.0.0.9"; may be empty
-	Err  error  // the unix.Errno of the kernel, or net.ErrClosed, os.ErrDeadlineExceeded, …
-	Msg  string // the kernel's own words, or what is wrong with an argument; may be empty
+	Op   string // the operation, such as "add route"
+	What string // its subject, such as "default via 10.0.0.9"; may be empty
+	Err  error  // the kernel's unix.Errno, or net.ErrClosed, os.ErrDeadlineExceeded, …
+	Msg  string // the kernel's explanation, or what is wrong with an argument; may be empty
 }
 
-// Error returns for example
+// Error returns, for example,
 //
 //	rtnl: add route default via 10.0.0.9: network is unreachable (Nexthop has invalid gateway)
 func (e *Error) Error() string {
@@ -40,8 +40,8 @@ func (e *Error) Error() string {
 // Unwrap returns e.Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// invalid reports an argument that was not sent to the kernel. The errno is
-// the one that the kernel has for it.
+// invalid returns the error for an argument that was not sent to the kernel. errno is
+// the one that the kernel uses for it.
 func invalid(errno error, format string, args ...any) error {
 	return &Error{Err: errno, Msg: fmt.Sprintf(format, args...)}
 }
@@ -70,14 +70,13 @@ func fail(op string, what fmt.Stringer, err error) error {
 	return e
 }
 
-// hint says what an errno means to an operation for which the kernel has no
-// words of its own; older kernels have fewer.
+// hint explains an errno where the kernel itself does not; older kernels explain fewer.
 func hint(op string, errno syscall.Errno) string {
 	verb, object, _ := strings.Cut(op, " ")
 	object, _, _ = strings.Cut(object, " ")
 	switch errno {
 	case syscall.EPERM, syscall.EACCES:
-		text := "it takes CAP_NET_ADMIN over the stack"
+		text := "this needs CAP_NET_ADMIN over the stack"
 		if givenUp := netns.GivenUp(); givenUp != "" {
 			text += ": " + givenUp
 		}
@@ -94,35 +93,35 @@ func hint(op string, errno syscall.Errno) string {
 		case "name":
 			return "the name is taken"
 		}
-		return "there is one already"
+		return "it exists already"
 	case syscall.ESRCH, syscall.ENOENT:
-		return "there is none"
+		return "there is no such entry"
 	case syscall.ENETUNREACH, syscall.EHOSTUNREACH:
-		return "the gateway is in no network of an interface that is up"
+		return "no interface that is up has a network with the gateway in it"
 	case syscall.EADDRNOTAVAIL:
 		switch {
 		case verb == "delete":
 			return "the interface does not have it"
 		case object == "hardware" || object == "":
-			return "a hardware address is neither zero nor a group's"
+			return "a hardware address must not be zero or a group's"
 		}
 	case syscall.EINVAL:
 		switch {
 		case op == "add":
-			return "the kind needs a parameter, as a vlan its Parent, or one is wrong, as a Master that is not there"
+			return "a parameter of the kind is missing, such as the Parent of a vlan, or wrong, such as a Master that does not exist"
 		case object == "master":
 			return "there is no interface with the index of the master"
 		case object == "MTU":
 			return "the interface does not take this MTU"
 		case op == "get", op == "delete", object == "up", object == "down", object == "hardware":
-			return "0 is no interface"
+			return "no interface has index 0"
 		}
 	case syscall.EOPNOTSUPP:
 		switch {
 		case op == "add":
-			return "the kernel does not have this kind: modprobe"
+			return "the kernel does not have this kind; modprobe may load it"
 		case object == "master":
-			return "the master is no bridge, or the interface cannot be a port"
+			return "the master is not a bridge, or the interface cannot be a port"
 		case op == "delete":
 			return "the kernel keeps this interface"
 		}

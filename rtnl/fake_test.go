@@ -2,7 +2,6 @@ package rtnl
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -117,7 +116,7 @@ func (f *fake) Close() error {
 	return nil
 }
 
-// reply is a message that answers req, as a kernel makes it.
+// reply returns a message that answers req, as a kernel makes it.
 func reply(req netlink.Message, typ netlink.HeaderType, flags netlink.HeaderFlags, data []byte) netlink.Message {
 	return netlink.Message{
 		Header: netlink.Header{
@@ -128,7 +127,7 @@ func reply(req netlink.Message, typ netlink.HeaderType, flags netlink.HeaderFlag
 	}
 }
 
-// ack acknowledges req, or refuses it with an errno and a text.
+// ack returns the acknowledgment of req, or its refusal with an errno and a text.
 func ack(req netlink.Message, errno int, msg string) netlink.Message {
 	data := binary.NativeEndian.AppendUint32(nil, uint32(-errno))
 	whole, err := req.MarshalBinary()
@@ -151,40 +150,16 @@ func ack(req netlink.Message, errno int, msg string) netlink.Message {
 	return reply(req, netlink.Error, flags, data)
 }
 
-// done ends a dump.
+// done returns the message that ends a dump.
 func done(req netlink.Message) netlink.Message {
 	return reply(req, netlink.Done, netlink.Multi, make([]byte, 4))
 }
 
-// dialFake connects to a kernel made of the function.
+// dialFake connects to a kernel that answers with the function.
 func dialFake(t testing.TB, answer func(req netlink.Message) []any) (*Conn, *fake) {
 	t.Helper()
 	f := newFake(answer)
 	c := newConn(f, nil, 5*time.Second)
 	t.Cleanup(func() { c.Close() })
 	return c, f
-}
-
-// TestErrorText wants the kernel's words and the errno in an error.
-func TestErrorText(t *testing.T) {
-	c, _ := dialFake(t, func(req netlink.Message) []any {
-		return []any{ack(req, 101, "Nexthop has invalid gateway")}
-	})
-	err := c.RouteAdd(mustPrefix("0.0.0.0/0"), mustAddr("10.0.0.9"), 0)
-	e, ok := errors.AsType[*Error](err)
-	if !ok {
-		t.Fatalf("got %T, want *Error", err)
-	}
-	got := fmt.Sprintf("rtnl: %s %s: X (%s)", e.Op, e.What, e.Msg)
-	if want := "rtnl: add route default via 10.0.0.9: X (Nexthop has invalid gateway)"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	check := func(err error, want string) {
-		t.Helper()
-		if err.Error() != want {
-			t.Errorf("got %q, want %q", err, want)
-		}
-	}
-	check(&Error{Op: "dial", Err: net.ErrClosed}, "rtnl: dial: use of closed network connection")
-	check(c.LinkSetName(3, "a/b"), `rtnl: set name "a/b" of interface 3: invalid argument ("a/b" cannot be an interface name)`)
 }

@@ -91,7 +91,7 @@ func TestRequests(t *testing.T) {
 				"1400 0200 fc000000000000000000000000000001 | 1400 0100 fc000000000000000000000000000001"},
 		{"list links", func(c *Conn) error { _, err := c.Links(); return err }, 32,
 			"20000000 1200 0103 01000000 00000000 | 00000000 00000000 00000000 00000000"},
-		// What C nlinline has not, in the bytes of ip(8).
+		// What C nlinline does not have, in the bytes of ip(8).
 		{"add vlan", func(c *Conn) error {
 			_, err := c.LinkAdd(LinkSpec{Name: "v5", Kind: "vlan", Index: 9, Parent: 2, VLAN: 5})
 			return err

@@ -15,6 +15,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 )
@@ -105,7 +106,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestLinkKernelNames returns the index of links whose name the kernel picks.
+// TestLinkKernelNames wants the index of links whose name the kernel picks.
 func TestLinkKernelNames(t *testing.T) {
 	c, _ := dial(t)
 	for _, tt := range []struct{ kind, name, want string }{
@@ -173,11 +174,14 @@ func TestLinkAddUp(t *testing.T) {
 	}
 }
 
-// TestVethBetween joins two stacks with a veth pair and carries a packet.
+// TestVethBetween joins two stacks with a veth pair and sends a packet.
 func TestVethBetween(t *testing.T) {
-	a, nsA := dial(t)
-	b, nsB := dial(t)
-	eth := addLink(t, a, rtnl.LinkSpec{Name: "eth", Kind: "veth", Peer: &rtnl.LinkSpec{Name: "eth", NetNS: nsB.f}})
+	a, stackA := dial(t)
+	b, stackB := dial(t)
+	netnsB, err := stackB.NetNS()
+	check(t, err)
+	defer netnsB.Close()
+	eth := addLink(t, a, rtnl.LinkSpec{Name: "eth", Kind: "veth", Peer: &rtnl.LinkSpec{Name: "eth", NetNS: netnsB}})
 	peer, err := b.IfNameToIndex("eth")
 	check(t, err)
 	check(t, a.LinkSetUp(eth))
@@ -186,8 +190,8 @@ func TestVethBetween(t *testing.T) {
 	check(t, b.AddrAdd(peer, prefix("fd00::2/64"), rtnl.NoDAD))
 
 	var ends [2]*os.File
-	for i, ns := range []namespace{nsA, nsB} {
-		f, err := ns.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
+	for i, st := range []*vdestack.Stack{stackA, stackB} {
+		f, err := st.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
 		check(t, err)
 		defer f.Close()
 		// Usable at once, without duplicate address detection.
@@ -207,8 +211,8 @@ func TestVethBetween(t *testing.T) {
 		t.Errorf("received packets are not counted: %+v, %v", l.Stats, err)
 	}
 
-	// A link in another stack: its index is not of this one.
-	i, err := a.LinkAdd(rtnl.LinkSpec{Name: "far", Kind: "bridge", NetNS: nsB.f})
+	// The index of a link in another stack means nothing here.
+	i, err := a.LinkAdd(rtnl.LinkSpec{Name: "far", Kind: "bridge", NetNS: netnsB})
 	if i != 0 || err != nil {
 		t.Errorf("got %d, %v, want 0", i, err)
 	}
@@ -242,17 +246,17 @@ func TestAddrs(t *testing.T) {
 			Lifetime: rtnl.Lifetime{Valid: time.Hour, Preferred: 30 * time.Minute}},
 		{IfIndex: v1, Name: "v1", Prefix: prefix("10.4.0.1/0"), Label: "v1", Flags: rtnl.Permanent | rtnl.NoPrefixRoute},
 	}
-	const second = 20 * time.Second // lifetimes run while the test does
+	const margin = 20 * time.Second // lifetimes run during the test
 	for _, w := range want {
 		got, ok := byAddr[w.Prefix.Addr()]
-		if w.Lifetime.Valid-got.Lifetime.Valid < second && w.Lifetime.Preferred-got.Lifetime.Preferred < second {
+		if w.Lifetime.Valid-got.Lifetime.Valid < margin && w.Lifetime.Preferred-got.Lifetime.Preferred < margin {
 			got.Lifetime = w.Lifetime
 		}
 		if !ok || got != w {
 			t.Errorf("%v:\ngot  %+v\nwant %+v", w.Prefix, got, w)
 		}
 	}
-	// Everything listed can be removed: also what AddrDel cannot name.
+	// Everything listed can be removed, even what AddrDel cannot describe.
 	if err := c.AddrDel(v1, prefix("10.1.0.1/32")); !errors.Is(err, unix.EADDRNOTAVAIL) {
 		t.Errorf("AddrDel of an address with a peer: %v, want EADDRNOTAVAIL", err)
 	}
@@ -262,21 +266,19 @@ func TestAddrs(t *testing.T) {
 	addrs, err = c.Addrs()
 	check(t, err)
 	for _, a := range addrs {
-		// The kernel adds its own when a link is ready.
+		// The kernel adds link-local ones when a link is ready.
 		if !a.Prefix.Addr().IsLinkLocalUnicast() {
 			t.Errorf("left: %v", a)
 		}
 	}
 }
 
-// TestNoHardwareAddr lists a link without hardware address and its addresses.
+// TestNoHardwareAddr lists a link without a hardware address.
 func TestNoHardwareAddr(t *testing.T) {
-	c, ns := dial(t)
-	f, err := ns.tun("tun0")
-	if err != nil {
-		testenv.Skip(t, "no TUN device: %v (chmod 666 /dev/net/tun)", err)
+	c, st := dial(t)
+	if out, err := st.Command(t.Context(), "ip", "tuntap", "add", "tun0", "mode", "tun").CombinedOutput(); err != nil {
+		testenv.Skip(t, "no TUN device: %v: %s (chmod 666 /dev/net/tun)", err, out)
 	}
-	defer f.Close()
 	tun, err := c.IfNameToIndex("tun0")
 	check(t, err)
 	check(t, c.AddrAdd(tun, prefix("10.9.0.1/24")))
@@ -347,8 +349,7 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// TestMultiPath lists a route with two next hops, made with a message that
-// the package has no method for.
+// TestMultiPath lists a route with two next hops, which only Execute can make.
 func TestMultiPath(t *testing.T) {
 	c, _ := dial(t)
 	v0, _ := upPair(t, c)
@@ -421,7 +422,7 @@ func TestExecute(t *testing.T) {
 	}
 }
 
-// TestManyGoroutines changes and lists over one connection.
+// TestManyGoroutines changes and lists addresses over one connection.
 func TestManyGoroutines(t *testing.T) {
 	c, _ := dial(t)
 	v0, _ := upPair(t, c)
@@ -434,7 +435,7 @@ func TestManyGoroutines(t *testing.T) {
 				if err := c.AddrAdd(v0, p); err != nil {
 					t.Errorf("%v", err)
 				}
-				// Others change the table meanwhile: the list must be whole.
+				// The list must be complete while others change the table.
 				all, err := c.Addrs()
 				if err != nil || !slices.ContainsFunc(all, func(a rtnl.Addr) bool { return a.Prefix == p }) {
 					t.Errorf("%v is not in the list of %d: %v", p, len(all), err)
@@ -458,16 +459,16 @@ func TestManyGoroutines(t *testing.T) {
 	}
 }
 
-// TestInterrupted lists a long table while another connection changes it; the
-// addresses that nobody touches must all be there, each time.
+// TestInterrupted lists a long table while another connection changes it. Each list must
+// have all addresses that do not change.
 func TestInterrupted(t *testing.T) {
-	c, ns := dial(t)
+	c, st := dial(t)
 	v0, v1 := upPair(t, c)
 	const fixed = 600
 	for i := range fixed {
 		check(t, c.AddrAdd(v0, prefix(fmt.Sprintf("10.20.%d.%d/32", i/250, i%250+1))))
 	}
-	other := dialTo(t, ns)
+	other := dialTo(t, st)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -489,7 +490,7 @@ func TestInterrupted(t *testing.T) {
 	for range 20 {
 		all, err := c.Addrs()
 		if errors.Is(err, unix.EAGAIN) {
-			continue // says that it could not be read
+			continue // the table changed too often
 		}
 		check(t, err)
 		n := 0

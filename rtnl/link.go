@@ -15,8 +15,8 @@ import (
 type Link struct {
 	Index int
 	Name  string
-	// Kind is the kernel's word for the type, such as "veth" or "bridge";
-	// empty for hardware and loopback.
+	// Kind is the kernel's name for the type, such as "veth" or "bridge"; empty for
+	// hardware and loopback.
 	Kind  string
 	MTU   int // bytes
 	Flags net.Flags
@@ -24,14 +24,14 @@ type Link struct {
 	HardwareAddr net.HardwareAddr
 	// Master is the index of the bridge or bond that the link is a port of, or 0.
 	Master int
-	// Parent is the index of the link that this one is made on (vlan, macvlan)
-	// or of its peer (veth), or 0. It may be an index of another stack.
+	// Parent is the index of the link below (vlan, macvlan) or of the peer (veth), or
+	// 0. That link may be in another stack, where the index belongs.
 	Parent    int
 	OperState OperState
 	Stats     LinkStats
 }
 
-// LinkStats counts since the link was made.
+// LinkStats counts packets and bytes since the link was made.
 type LinkStats struct {
 	RxPackets, TxPackets uint64
 	RxBytes, TxBytes     uint64
@@ -39,11 +39,11 @@ type LinkStats struct {
 	RxDropped, TxDropped uint64
 }
 
-// OperState is the state of a link after RFC 2863.
+// OperState is the operational state of a link (RFC 2863).
 type OperState uint8
 
-// The states of RFC 2863. OperUnknown is what drivers say that do not keep one,
-// as loopback: read it as up.
+// The states of RFC 2863. Drivers that keep no state, such as loopback's, have
+// OperUnknown, even when they are up.
 const (
 	OperUnknown OperState = iota
 	OperNotPresent
@@ -77,8 +77,8 @@ func (i ifInfo) encode() []byte {
 	return b
 }
 
-// decodeLink reports false for messages of other families: a bridge tells of
-// its ports that way.
+// decodeLink returns false for messages of other families: a bridge reports its ports
+// in them.
 func decodeLink(b []byte) (Link, bool, error) {
 	const kind = "link message"
 	var l Link
@@ -157,13 +157,13 @@ func linkFlags(iff uint32) net.Flags {
 	return flags
 }
 
-// Links returns all interfaces of the stack, in the kernel's order. With Addrs
-// it replaces getifaddrs; links without a hardware address are in it.
+// Links returns all interfaces of the stack, in the kernel's order. Together with
+// Addrs it replaces getifaddrs.
 func (c *Conn) Links() ([]Link, error) {
 	return list(c, "list links", rtmGetLink, make([]byte, sizeofIfInfo), decodeLink)
 }
 
-// Link returns one interface; ENODEV if there is no such.
+// Link returns the interface with an index; ENODEV if there is no such interface.
 func (c *Conn) Link(ifindex int) (Link, error) {
 	l, err := c.link(ifindex)
 	return l, fail("get", ifIndex(ifindex), err)
@@ -201,8 +201,8 @@ func firstLink(answer []netlink.Message) (Link, error) {
 	return Link{}, malformed("answer", errors.New("there is no link in it"))
 }
 
-// IfNameToIndex returns the index of the interface of that name; ENODEV if
-// there is none. It replaces if_nametoindex.
+// IfNameToIndex returns the index of the interface with a name; ENODEV if there is no
+// such interface. It replaces if_nametoindex.
 func (c *Conn) IfNameToIndex(name string) (int, error) {
 	i, err := c.ifNameToIndex(name)
 	return i, fail("look up", text("interface "+strconv.Quote(name)), err)
@@ -210,7 +210,7 @@ func (c *Conn) IfNameToIndex(name string) (int, error) {
 
 func (c *Conn) ifNameToIndex(name string) (int, error) {
 	if err := checkName(name); err != nil {
-		// The kernel knows no such interface, whatever is wrong with the name.
+		// Whatever is wrong with the name, no interface has it.
 		if errors.Is(err, syscall.EINVAL) {
 			err = invalid(syscall.ENODEV, "%s", err.(*Error).Msg)
 		}
@@ -238,64 +238,56 @@ func (c *Conn) LinkAddr(ifindex int) (net.HardwareAddr, error) {
 
 // LinkSetUp sets an interface up. It replaces linksetupdown(…, 1).
 func (c *Conn) LinkSetUp(ifindex int) error {
-	return fail("set up", ifIndex(ifindex), c.setLink(rtmSetLink, ifInfo{ifindex, iffUp, iffUp}, nil))
+	return fail("set up", ifIndex(ifindex), c.setLink(nil, rtmSetLink, ifInfo{ifindex, iffUp, iffUp}, nil))
 }
 
-// LinkSetDown sets an interface down: the kernel removes its routes and its
-// IPv6 addresses. It replaces linksetupdown(…, 0).
+// LinkSetDown sets an interface down. The kernel then removes its routes and its IPv6
+// addresses. It replaces linksetupdown(…, 0).
 func (c *Conn) LinkSetDown(ifindex int) error {
-	return fail("set down", ifIndex(ifindex), c.setLink(rtmSetLink, ifInfo{ifindex, 0, iffUp}, nil))
+	return fail("set down", ifIndex(ifindex), c.setLink(nil, rtmSetLink, ifInfo{ifindex, 0, iffUp}, nil))
 }
 
 // LinkSetAddr sets the hardware address of an interface, 6 bytes. It replaces
 // linksetaddr.
 func (c *Conn) LinkSetAddr(ifindex int, mac net.HardwareAddr) error {
-	err := checkMAC(mac)
-	if err == nil {
-		err = c.setLink(rtmNewLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
-			ae.Bytes(iflaAddress, mac)
-		})
-	}
+	err := c.setLink(checkMAC(mac), rtmNewLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
+		ae.Bytes(iflaAddress, mac)
+	})
 	return fail("set hardware address of", ifIndex(ifindex), err)
 }
 
-// LinkSetMTU sets the MTU of an interface, in bytes; EINVAL if its driver does
-// not take the value. It replaces linksetmtu.
+// LinkSetMTU sets the MTU of an interface, in bytes; EINVAL if the interface does not
+// take it. It replaces linksetmtu.
 func (c *Conn) LinkSetMTU(ifindex, mtu int) error {
-	err := checkMTU(mtu)
-	if err == nil {
-		err = c.setLink(rtmNewLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
-			ae.Uint32(iflaMTU, uint32(mtu))
-		})
-	}
+	err := c.setLink(checkMTU(mtu), rtmNewLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
+		ae.Uint32(iflaMTU, uint32(mtu))
+	})
 	return fail(fmt.Sprintf("set MTU %d of", mtu), ifIndex(ifindex), err)
 }
 
-// LinkSetMaster makes an interface a port of the bridge (or bond, vrf) with
-// the index master; 0 takes it out again.
+// LinkSetMaster makes an interface a port of the bridge, bond or vrf with the index
+// master; 0 takes it out again.
 func (c *Conn) LinkSetMaster(ifindex, master int) error {
-	err := ifIndex(master).check()
-	if err == nil {
-		err = c.setLink(rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
-			ae.Uint32(iflaMaster, uint32(master))
-		})
-	}
+	err := c.setLink(ifIndex(master).check(), rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
+		ae.Uint32(iflaMaster, uint32(master))
+	})
 	return fail(fmt.Sprintf("set master %d of", master), ifIndex(ifindex), err)
 }
 
-// LinkSetName renames an interface. Older kernels want it down for that (EBUSY).
+// LinkSetName renames an interface. Before Linux 6.2 it must be down (EBUSY).
 func (c *Conn) LinkSetName(ifindex int, name string) error {
-	err := checkName(name)
-	if err == nil {
-		err = c.setLink(rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
-			ae.String(iflaIfName, name)
-		})
-	}
+	err := c.setLink(checkName(name), rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
+		ae.String(iflaIfName, name)
+	})
 	return fail(fmt.Sprintf("set name %q of", name), ifIndex(ifindex), err)
 }
 
-func (c *Conn) setLink(typ netlink.HeaderType, info ifInfo, attrs func(*netlink.AttributeEncoder)) error {
-	if err := ifIndex(info.index).check(); err != nil {
+// setLink sends a request about a link, unless err says that an argument is invalid.
+func (c *Conn) setLink(err error, typ netlink.HeaderType, info ifInfo, attrs func(*netlink.AttributeEncoder)) error {
+	if err == nil {
+		err = ifIndex(info.index).check()
+	}
+	if err != nil {
 		return err
 	}
 	ae := netlink.NewAttributeEncoder()
@@ -309,20 +301,16 @@ func (c *Conn) setLink(typ netlink.HeaderType, info ifInfo, attrs func(*netlink.
 	return err
 }
 
-// LinkDel removes an interface, and the other end of a veth with it;
-// EOPNOTSUPP for those that the kernel keeps, as loopback. It replaces
-// iplink_del.
+// LinkDel removes an interface, and the other end of a veth with it; EOPNOTSUPP for
+// interfaces that the kernel keeps, such as loopback. It replaces iplink_del.
 func (c *Conn) LinkDel(ifindex int) error {
-	return fail("delete", ifIndex(ifindex), c.setLink(rtmDelLink, ifInfo{index: ifindex}, nil))
+	return fail("delete", ifIndex(ifindex), c.setLink(nil, rtmDelLink, ifInfo{index: ifindex}, nil))
 }
 
-// LinkDelName is LinkDel by name, in one message; ENODEV if there is none.
+// LinkDelName is LinkDel by name, in one message; ENODEV if there is no such interface.
 func (c *Conn) LinkDelName(name string) error {
-	err := checkName(name)
-	if err == nil {
-		err = c.setLink(rtmDelLink, ifInfo{}, func(ae *netlink.AttributeEncoder) {
-			ae.String(iflaIfName, name)
-		})
-	}
+	err := c.setLink(checkName(name), rtmDelLink, ifInfo{}, func(ae *netlink.AttributeEncoder) {
+		ae.String(iflaIfName, name)
+	})
 	return fail("delete", text("interface "+strconv.Quote(name)), err)
 }

@@ -17,70 +17,74 @@ import (
 // maxQueues is the kernel's limit.
 const maxQueues = 4096
 
-// A LinkSpec says what LinkAdd makes. Kind is all that is needed, and what the
-// kind asks for.
+// A LinkSpec describes the interface that LinkAdd makes. Only Kind is always
+// required; some kinds require more.
 type LinkSpec struct {
-	// Name of the interface, at most 15 bytes. Empty: the kernel picks one, as bridge0.
+	// Name of the interface, at most 15 bytes. Empty: the kernel picks one, such as
+	// bridge0.
 	Name string
 	// Kind is the type: "bridge", "veth", "vlan", "vxlan", "macvlan", "dummy", …
-	// EOPNOTSUPP means that the kernel lacks it.
 	Kind string
-	// Index that the interface shall have. 0: the kernel picks one, for a Peer too.
+	// Index of the interface. 0: the kernel picks one, and one for a Peer.
 	Index int
-	// Parent is the index of the link to make a vlan or macvlan on.
+	// Parent is the index of the link below a vlan or macvlan.
 	Parent int
-	// Master is the index of the bridge to make the link a port of. 0: none.
+	// Master is the index of the bridge that gets the link as a port. 0: no bridge.
 	Master int
-	// MTU in bytes. 0: the kind's own.
+	// MTU in bytes. 0: the default of the kind.
 	MTU int
 	// MAC is the hardware address. Nil: random.
 	MAC net.HardwareAddr
-	// Queues is how many queues it has in each direction. 0: the kind's own
-	// number, for a veth one a processor, each of which takes memory and time.
+	// Queues is the number of queues in each direction. 0: the default of the kind,
+	// which for a veth is one for each processor. Each takes memory and time.
 	Queues int
-	// Up sets it up at once. The kernel does not do that for a Peer.
+	// Up sets the interface up at once. A Peer cannot be set up this way.
 	Up bool
-	// NetNS is an open network namespace to make the interface in. Nil: the
-	// Conn's own. Needs CAP_NET_ADMIN there too.
+	// NetNS is the open network namespace that gets the interface. Nil: the Conn's
+	// own. It needs CAP_NET_ADMIN there too.
 	NetNS *os.File
 
 	// Peer is the other end of a veth: its Name, Index, MTU, MAC, Queues and NetNS
-	// are used. Nil: the kernel picks a name, and makes it beside this end.
+	// are used. Nil: the kernel picks a name, in the same namespace as this end.
 	Peer *LinkSpec
 	// VLAN is the id of a vlan, 1 to 4094; it needs a Parent.
 	VLAN int
-	// VXLAN holds the parameters of a vxlan.
+	// VXLAN has the parameters of a vxlan.
 	VXLAN *VXLAN
-	// Data are other attributes of the kind (IFLA_INFO_DATA), in their wire
-	// form; the lengths are filled in.
+	// Data are other attributes of the kind (IFLA_INFO_DATA), with values in wire
+	// format. Their lengths are filled in.
 	Data []netlink.Attribute
 }
 
 // VXLAN are the parameters of a vxlan link. For more use LinkSpec.Data.
 type VXLAN struct {
 	ID    uint32     // network identifier, 24 bits
-	Group netip.Addr // multicast group, or the one remote
+	Group netip.Addr // multicast group, or the only remote
 	Local netip.Addr // source address
-	Port  uint16     // UDP port; 0: the kernel's 8472, while IANA says 4789
+	Port  uint16     // UDP port; 0: the kernel's 8472 (IANA's is 4789)
 	Link  int        // index of the interface for the group
-	TTL   uint8      // 0: of the system
+	TTL   uint8      // 0: the system's default
 }
 
-// LinkAdd makes an interface and returns its index. EEXIST: the name or the
-// index is used; EOPNOTSUPP: the kernel does not know the kind; EINVAL: the
-// kind misses a parameter; ERANGE: the name is too long. The interface is down.
-// For a link made in another NetNS the index is l.Index, 0 if the kernel picked
-// it: indexes of that namespace mean nothing here. Linux before 6.2 cannot tell
-// the index of a link whose name it picked: there it is a large random number.
+// LinkAdd makes an interface, which is down unless l.Up is set, and returns its index.
 // It replaces iplink_add.
+//
+//   - EEXIST: the name or the index is used.
+//   - EOPNOTSUPP: the kernel does not have the kind.
+//   - EINVAL: a parameter of the kind is missing.
+//   - ERANGE: the name is too long.
+//
+// For an interface in another NetNS the result is l.Index, even if that is 0: indexes
+// of that namespace mean nothing here. Before Linux 6.2 the kernel does not report the
+// index of an interface whose name it picked, so LinkAdd gives that a large random one.
 func (c *Conn) LinkAdd(l LinkSpec) (ifindex int, err error) {
 	ifindex, err = c.linkAdd(l)
 	return ifindex, fail("add", text(strings.TrimSpace(l.Kind+" link "+l.Name)), err)
 }
 
 func (c *Conn) linkAdd(l LinkSpec) (int, error) {
-	// A name of the kernel's choice cannot be looked up: the kernel shall send
-	// the new link back.
+	// A name that the kernel picks cannot be looked up, so the kernel has to send the
+	// new link back.
 	echo := l.Index == 0 && l.NetNS == nil && (l.Name == "" || strings.Contains(l.Name, "%"))
 	body, err := l.encode()
 	if err != nil {
@@ -107,8 +111,8 @@ func (c *Conn) linkAdd(l LinkSpec) (int, error) {
 	return c.ifNameToIndex(l.Name)
 }
 
-// linkAddPicked is linkAdd where the kernel does not send the new link back:
-// it gets an index that is picked here, far above those that the kernel counts.
+// linkAddPicked is linkAdd for kernels that do not send the new link back. It picks an
+// index far above those of the kernel, which counts from 1.
 func (c *Conn) linkAddPicked(l LinkSpec) (ifindex int, err error) {
 	for range 4 {
 		l.Index = 1<<24 + rand.IntN(1<<30)
@@ -135,7 +139,7 @@ func (l *LinkSpec) encode() ([]byte, error) {
 	if l.Master != 0 {
 		ae.Uint32(iflaMaster, uint32(l.Master))
 	}
-	// Not Nested: the flag is not in the messages of C programs.
+	// Not Nested: messages of C programs do not have its flag.
 	ae.Do(iflaLinkInfo, func() ([]byte, error) {
 		ae := netlink.NewAttributeEncoder()
 		ae.String(iflaInfoKind, l.Kind)
@@ -151,7 +155,7 @@ func (l *LinkSpec) encode() ([]byte, error) {
 	return encode(info.encode(), ae)
 }
 
-// device adds the attributes that an interface and its peer have in common.
+// device adds the attributes that both an interface and its peer have.
 func (l *LinkSpec) device(ae *netlink.AttributeEncoder) {
 	if l.Name != "" {
 		ae.String(iflaIfName, l.Name)
@@ -171,7 +175,7 @@ func (l *LinkSpec) device(ae *netlink.AttributeEncoder) {
 	}
 }
 
-// data is the content of IFLA_INFO_DATA.
+// data returns the content of IFLA_INFO_DATA.
 func (l *LinkSpec) data() ([]byte, error) {
 	ae := netlink.NewAttributeEncoder()
 	if l.Peer != nil {

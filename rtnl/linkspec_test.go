@@ -9,12 +9,12 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// TestLinkAddWithoutEcho plays a kernel before 6.2, which does not tell the
-// index of a link whose name it picked.
+// TestLinkAddWithoutEcho plays a kernel before 6.2, which does not report the index of a
+// link whose name it picked.
 func TestLinkAddWithoutEcho(t *testing.T) {
 	tests := []struct {
 		name string
-		used int // indexes that are found to be used
+		used int // tries that find their index used
 		err  error
 	}{
 		{name: "free"},

@@ -12,15 +12,15 @@ import (
 
 // A Neighbor is an entry of the ARP (IPv4) or neighbour discovery (IPv6) table.
 type Neighbor struct {
-	IfIndex int
+	IfIndex int // of the interface
 	Addr    netip.Addr
-	// HardwareAddr is nil while it is not known.
+	// HardwareAddr is nil while it is unknown.
 	HardwareAddr net.HardwareAddr
 	State        NeighborState
 	Flags        NeighborFlags
 }
 
-// String returns for example "10.0.0.2 on interface 3".
+// String returns, for example, "10.0.0.2 on interface 3".
 func (n Neighbor) String() string {
 	s := n.Addr.String() + " on " + ifIndex(n.IfIndex).String()
 	if n.Flags&NeighborProxy != 0 {
@@ -29,19 +29,19 @@ func (n Neighbor) String() string {
 	return s
 }
 
-// NeighborState is a bit of the kernel's NUD_ states; an entry has one.
+// NeighborState is the state of an entry, one of the kernel's NUD_ bits.
 type NeighborState uint16
 
 // The states of an entry.
 const (
 	NeighborIncomplete NeighborState = 1 << iota // asked, not answered
-	NeighborReachable                            // confirmed of late
-	NeighborStale
-	NeighborDelay
-	NeighborProbe
-	NeighborFailed
-	NeighborNoARP     // needs no resolution, as multicast
-	NeighborPermanent // added by hand, does not expire
+	NeighborReachable                            // confirmed recently
+	NeighborStale                                // checked at the next use
+	NeighborDelay                                // in use, checked soon
+	NeighborProbe                                // being checked
+	NeighborFailed                               // did not answer
+	NeighborNoARP                                // needs no resolution, such as multicast
+	NeighborPermanent                            // added by hand, does not expire
 )
 
 // String returns the name of the state.
@@ -64,9 +64,9 @@ type NeighborFlags uint8
 
 // Flags of an entry.
 const (
-	NeighborProxy      NeighborFlags = 0x08 // answer for the address here
-	NeighborExtLearned NeighborFlags = 0x10 // does not count towards the kernel's limit, and is kept; stacks mark theirs so
-	NeighborRouter     NeighborFlags = 0x80
+	NeighborProxy      NeighborFlags = 0x08 // this stack answers for the address
+	NeighborExtLearned NeighborFlags = 0x10 // kept, and not counted towards the kernel's limit; stacks set it on their own entries
+	NeighborRouter     NeighborFlags = 0x80 // IPv6: the neighbour is a router
 )
 
 func (n *Neighbor) encode() ([]byte, error) {
@@ -93,8 +93,8 @@ func (n *Neighbor) encode() ([]byte, error) {
 	return encode(b, ae)
 }
 
-// decodeNeighbor reports false for other families: bridges keep their
-// forwarding tables that way.
+// decodeNeighbor returns false for other families, such as those of a bridge's
+// forwarding table.
 func decodeNeighbor(b []byte) (Neighbor, bool, error) {
 	const kind = "neighbour message"
 	var (
@@ -143,23 +143,23 @@ func (c *Conn) NeighborAdd(n Neighbor) error {
 	return fail("add neighbour", n, err)
 }
 
-// NeighborDel deletes an entry, one that was learnt too; ENOENT if there is none.
-// NeighborRemove deletes those of proxies.
+// NeighborDel deletes the entry of an address, even one that the kernel has learnt, but
+// no proxy entry; ENOENT if there is no such entry.
 func (c *Conn) NeighborDel(ifindex int, addr netip.Addr) error {
 	return c.NeighborRemove(Neighbor{IfIndex: ifindex, Addr: addr})
 }
 
-// NeighborRemove deletes an entry as Neighbors lists it: that of a proxy, where
-// n has the flag, else that of a neighbour.
+// NeighborRemove deletes an entry that Neighbors listed: the proxy entry if n has that
+// flag, else the neighbour's. ENOENT if it is gone.
 func (c *Conn) NeighborRemove(n Neighbor) error {
 	// The kernel looks at nothing else.
 	n = Neighbor{IfIndex: n.IfIndex, Addr: n.Addr, Flags: n.Flags & NeighborProxy}
 	return fail("delete neighbour", n, c.send(rtmDelNeigh, 0, &n))
 }
 
-// Neighbors returns the entries of all interfaces, in every state, and those of
-// proxies, which have no state and may be for every interface (0). The entries
-// of other families, as the addresses that a bridge has learnt, are not in it.
+// Neighbors returns the entries of all interfaces, in every state, and then proxy
+// entries, which have no state and may be for every interface (IfIndex 0). It leaves
+// out other families, such as the addresses that a bridge has learnt.
 func (c *Conn) Neighbors() ([]Neighbor, error) {
 	const op = "list neighbours"
 	all, err := list(c, op, rtmGetNeigh, make([]byte, sizeofNdMsg), decodeNeighbor)
@@ -173,7 +173,7 @@ func (c *Conn) Neighbors() ([]Neighbor, error) {
 		return nil, err
 	}
 	for _, n := range proxies {
-		if n.Flags&NeighborProxy != 0 { // other stacks may not look at what was asked for
+		if n.Flags&NeighborProxy != 0 { // stacks in user space may ignore the flag of the request
 			all = append(all, n)
 		}
 	}

@@ -2,7 +2,6 @@ package rtnl_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -17,10 +16,11 @@ import (
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/vdestacktest"
 	"golang.org/x/sys/unix"
 )
 
-// A host is a stack that ip(8) can be run in.
+// A host is a stack in which ip(8) runs.
 type host struct {
 	t  *testing.T
 	st *vdestack.Stack
@@ -33,19 +33,12 @@ func newHost(t *testing.T) host {
 	if _, err := exec.LookPath("ip"); err != nil {
 		testenv.Skip(t, "%v (apt-get install iproute2)", err)
 	}
-	st, err := vdestack.New(context.Background(), vdestack.Config{Interfaces: []vdestack.Interface{{
-		VNL: "null://", Addrs: []netip.Prefix{prefix("10.0.0.1/24"), prefix("fd00::1/64")},
-	}}})
-	check(t, err)
-	t.Cleanup(func() { st.Close() })
-	c, err := st.RTNL()
-	check(t, err)
-	t.Cleanup(func() { c.Close() })
-	return host{t, st, c}
+	st := vdestacktest.Open(t, "null://", "10.0.0.1/24", "fd00::1/64")
+	return host{t, st, dialTo(t, st)}
 }
 
-// ip runs the commands, of which some may fail, and returns what it says to
-// them. Those that begin with -6 come first.
+// ip runs commands, some of which may fail, and returns the output. Those that begin
+// with -6 run first.
 func (h host) ip(commands ...string) string {
 	h.t.Helper()
 	lines := map[string]*strings.Builder{"-4": {}, "-6": {}}
@@ -73,7 +66,7 @@ func (h host) ip(commands ...string) string {
 	return string(all)
 }
 
-// dump returns a table as the kernel sends it, without what counts and ages.
+// dump returns a table as the kernel sends it, without the volatile attribute.
 func (h host) dump(typ netlink.HeaderType, body []byte, volatile uint16) []string {
 	h.t.Helper()
 	answer, err := h.Execute(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Dump}, Data: body})
@@ -91,16 +84,16 @@ func (h host) dump(typ netlink.HeaderType, body []byte, volatile uint16) []strin
 	return all
 }
 
-// given are the destinations and addresses that the kernel gives an interface, at
-// whatever time.
+// given are the destinations and addresses that the kernel gives an interface at any
+// time.
 var given = []netip.Prefix{prefix("fe80::/10"), prefix("ff00::/8")}
 
 func isGiven(a netip.Addr) bool {
 	return slices.ContainsFunc(given, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// hasAddr reports whether an attribute of a message after size bytes is an address
-// that f is true of.
+// hasAddr reports whether a message has an attribute, after size bytes, with an address
+// for which f returns true.
 func hasAddr(m string, size int, typ uint16, f func(netip.Addr) bool) bool {
 	attrs, err := netlink.UnmarshalAttributes([]byte(m[size:]))
 	return err == nil && slices.ContainsFunc(attrs, func(a netlink.Attribute) bool {
@@ -109,7 +102,7 @@ func hasAddr(m string, size int, typ uint16, f func(netip.Addr) bool) bool {
 	})
 }
 
-// listOnly returns those of a list that keep is true of.
+// listOnly lists the entries for which keep returns true.
 func listOnly[T any](list func() ([]T, error), keep func(T) bool) func() ([]T, error) {
 	return func() ([]T, error) {
 		all, err := list()
@@ -117,11 +110,10 @@ func listOnly[T any](list func() ([]T, error), keep func(T) bool) func() ([]T, e
 	}
 }
 
-// removeAll lists and removes until nothing is left. After each removal that one
-// entry must be gone from the kernel's table and no other. What remove refuses
-// with EBUSY must be left as it was; it must go when others have. There may be
-// more than before: the kernel does not list an IPv6 route that stands between
-// two next hops of another.
+// removeAll lists and removes until nothing is left. After each removal that entry must
+// be gone from the kernel's table, and no other. After EBUSY nothing may have changed,
+// and it must be possible to remove the entry later. New entries may appear: the kernel
+// does not list an IPv6 route that stands between two next hops of another.
 func removeAll[T any](h host, rng *rand.Rand, dump func() []string, list func() ([]T, error), remove func(T) error) {
 	h.t.Helper()
 	for {
@@ -159,7 +151,7 @@ func removeAll[T any](h host, rng *rand.Rand, dump func() []string, list func() 
 	}
 }
 
-// minus returns what a has more of than b.
+// minus returns what a has more often than b.
 func minus(a, b []string) (more []string) {
 	count := make(map[string]int)
 	for _, s := range b {
@@ -217,7 +209,7 @@ func TestRouteRemove(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			// Of each route that was added first or last the others must stay.
+			// In both orders of adding, the other routes must stay.
 			for _, order := range []func([]string){func([]string) {}, slices.Reverse[[]string]} {
 				h := newHost(t)
 				if out := h.ip(strings.Split(tt.script, ";")...); out != "" {
@@ -235,7 +227,7 @@ func TestRouteRemove(t *testing.T) {
 	}
 }
 
-// TestRouteRemoveRandom removes routes of all kinds that ip(8) makes.
+// TestRouteRemoveRandom removes random routes that ip(8) has made.
 func TestRouteRemoveRandom(t *testing.T) {
 	for seed := range uint64(8) {
 		rng := rand.New(rand.NewPCG(seed, 0))
@@ -257,8 +249,8 @@ func TestRouteRemoveRandom(t *testing.T) {
 	}
 }
 
-// randomRoute returns a command of ip(8), which the kernel may refuse. There
-// are few values to each attribute, so that routes are alike.
+// randomRoute returns a command of ip(8), which the kernel may reject. Attributes have
+// few values each, so that routes are similar.
 func randomRoute(rng *rand.Rand) string {
 	one := func(words ...string) string { return words[rng.IntN(len(words))] }
 	seldom := func(words ...string) string {
@@ -314,7 +306,7 @@ func randomRoute(rng *rand.Rand) string {
 	return strings.Join(slices.DeleteFunc(command, func(s string) bool { return s == "" }), " ")
 }
 
-// TestAddrRemove removes addresses that are alike.
+// TestAddrRemove removes similar addresses.
 func TestAddrRemove(t *testing.T) {
 	testenv.Long(t)
 	commands := []string{
@@ -341,7 +333,7 @@ func TestAddrRemove(t *testing.T) {
 			all := h.dump(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), unix.IFA_CACHEINFO)
 			all = slices.DeleteFunc(all, func(s string) bool { return hasAddr(s, unix.SizeofIfAddrmsg, unix.IFA_ADDRESS, isGiven) })
 			for i, a := range all {
-				// One that is promoted, or found to be unique, has other flags.
+				// Promotion and duplicate address detection change the flags.
 				b := []byte(a)
 				b[2] = 0
 				if j := bytes.Index(b, []byte{8, 0, unix.IFA_FLAGS, 0}); j > 0 {

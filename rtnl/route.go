@@ -12,26 +12,26 @@ import (
 type Route struct {
 	// Dst is the destination; 0.0.0.0/0 or ::/0 for the default route.
 	Dst netip.Prefix
-	// From is the source that the route is for, IPv6 only; the zero Prefix if it
-	// is for all.
+	// From limits the route to packets from these sources, IPv6 only; the zero Prefix
+	// does not.
 	From netip.Prefix
-	TOS  TOS // IPv4 only; 0 is for all
+	TOS  TOS // IPv4 only; 0 is for all packets
 	// Gateway is the zero Addr for directly connected destinations. IPv4 routes
 	// may have an IPv6 gateway.
 	Gateway  netip.Addr
-	OutIface int // interface index, 0 if none or several
+	OutIface int // interface index; 0 if there is no interface, or several
 	Table    Table
 	Protocol Protocol
 	Scope    Scope
 	Type     RouteType
 	Metric   Metric // lower wins; 0 is IPv4's best, IPv6 routes get 1024
-	// Src is the preferred source address, the zero Addr if there is none.
+	// Src is the preferred source address, or the zero Addr.
 	Src netip.Addr
-	// MultiPath are the next hops of a route with several; Gateway and
-	// OutIface are empty then.
+	// MultiPath are the next hops of a route with several, whose Gateway and OutIface
+	// are empty.
 	MultiPath []NextHop
-	// NextHopID is the next-hop object that the route uses, or 0. Gateway,
-	// OutIface and MultiPath say what the object was when the route was listed.
+	// NextHopID is the next-hop object that the route uses, or 0. Gateway, OutIface
+	// and MultiPath are then those of the object when the route was listed.
 	NextHopID NextHopID
 	Flags     RouteFlags
 	Realm     Realm // IPv4 only
@@ -40,7 +40,8 @@ type Route struct {
 	Pref      RoutePref // IPv6 only
 }
 
-// A NextHop is one way of a route with several.
+// A NextHop is one next hop of a route that has several. RouteAdd does not make such
+// routes; [Conn.Execute] can.
 type NextHop struct {
 	Gateway  netip.Addr
 	OutIface int
@@ -50,7 +51,7 @@ type NextHop struct {
 	Encap    Encap
 }
 
-// String returns for example "default via 10.0.0.9 on interface 3".
+// String returns, for example, "default via 10.0.0.9 on interface 3".
 func (r Route) String() string {
 	s := r.Dst.String()
 	switch {
@@ -83,7 +84,7 @@ func (r Route) String() string {
 	return s
 }
 
-// A RouteOption says more about a route to add or delete: a RouteType, Scope,
+// A RouteOption sets more of a route to add or delete: a RouteType, Scope,
 // Table, Metric, Protocol, Source, TOS, From, NextHopID, RouteFlags, Realm,
 // Encap, Metrics or RoutePref.
 type RouteOption interface{ setRoute(*Route) }
@@ -96,8 +97,7 @@ var _ = []RouteOption{
 // RouteType is what happens to packets of a route. The default is Unicast.
 type RouteType uint8
 
-// The types of the kernel. One that drops packets is without gateway and
-// interface.
+// The kernel's types. Routes that drop packets have neither gateway nor interface.
 const (
 	Unicast        RouteType = 1 + iota
 	Local                    // to this stack
@@ -108,8 +108,8 @@ const (
 	Unreachable // dropped, answered with host unreachable
 	Prohibit    // dropped, answered with prohibited
 	Throw       // not in this table: the next rule decides
-	NAT         // no kernel has it any more
-	XResolve    // nor this
+	NAT         // not used by today's kernels
+	XResolve    // not used by today's kernels
 )
 
 func (t RouteType) setRoute(r *Route) { r.Type = t }
@@ -133,20 +133,21 @@ type Table uint32
 const (
 	TableDefault Table = 253
 	TableMain    Table = 254
-	TableLocal   Table = 255 // addresses of the stack itself, kept by the kernel
+	TableLocal   Table = 255 // the stack's own addresses, kept by the kernel
 )
 
 func (t Table) setRoute(r *Route) { r.Table = t }
 
-// Metric orders routes to the same destination: lower wins.
+// Metric orders routes to the same destination: the lowest wins.
 type Metric uint32
 
 func (m Metric) setRoute(r *Route) { r.Metric = m }
 
-// Protocol says who made a route. The default is ProtocolBoot, as C nlinline has it.
+// Protocol says which program made a route. The default is ProtocolBoot, as in C
+// nlinline.
 type Protocol uint8
 
-// Some protocols; package unix has the rest as RTPROT_ constants.
+// Some protocols. Package unix has the others as RTPROT_ constants.
 const (
 	ProtocolRedirect Protocol = 1
 	ProtocolKernel   Protocol = 2
@@ -163,8 +164,8 @@ type Source netip.Addr
 
 func (s Source) setRoute(r *Route) { r.Src = netip.Addr(s) }
 
-// TOS is the type of service of the packets that an IPv4 route is for, with
-// the lower two bits zero. IPv4 routes of TOS 0 are for all.
+// TOS limits an IPv4 route to packets of a type of service, whose lower two bits are
+// zero. Routes with TOS 0 are for all packets.
 type TOS uint8
 
 func (t TOS) setRoute(r *Route) { r.TOS = t }
@@ -174,43 +175,44 @@ type From netip.Prefix
 
 func (f From) setRoute(r *Route) { r.From = netip.Prefix(f) }
 
-// NextHopID is the number of a next-hop object (ip nexthop). A route that is
-// added with one has neither gateway nor interface of its own.
+// NextHopID is the number of a next-hop object (ip nexthop). A route that is added
+// with an object has no gateway and no interface of its own.
 type NextHopID uint32
 
 func (n NextHopID) setRoute(r *Route) { r.NextHopID = n }
 
-// RouteFlags are the kernel's RTNH_F_ flags that are set by who adds the route.
+// RouteFlags are those of the kernel's RTNH_F_ flags that the maker of a route sets.
 type RouteFlags uint8
 
-// OnLink takes the gateway for a neighbour, whatever the addresses are.
+// OnLink makes the gateway a neighbour, even if no address of the interface is in its
+// network.
 const OnLink RouteFlags = 4
 
 func (f RouteFlags) setRoute(r *Route) { r.Flags |= f }
 
-// Realm is what an IPv4 route says to packet classifiers: that of the
-// destination and, shifted by 16, that of the source.
+// Realm is for packet classifiers, IPv4 only: the realm of the destination and,
+// shifted by 16, that of the source.
 type Realm uint32
 
 func (m Realm) setRoute(r *Route) { r.Realm = m }
 
-// Encap is how packets are encapsulated on their way, with MPLS or IP in IP;
-// the zero Encap if they are not.
+// Encap is the encapsulation of a route's packets, such as MPLS or IP in IP. The zero
+// Encap means no encapsulation.
 type Encap struct {
-	Type uint16 // package unix has them as LWTUNNEL_ENCAP_ constants
-	Data string // the attributes that belong to the type, as the kernel has them
+	Type uint16 // package unix has the types as LWTUNNEL_ENCAP_ constants
+	Data string // the attributes of the type, in wire format
 }
 
 func (e Encap) setRoute(r *Route) { r.Encap = e }
 
-// Metrics are what a route says to TCP and others; what is 0 it does not say.
-// The times are in the kernel's units.
+// Metrics are parameters for connections on a route, most of them for TCP. A field of 0
+// sets nothing.
 type Metrics struct {
-	Lock             uint32 // a bit for each that the kernel may not change, 1<<2 for MTU
+	Lock             uint32 // bits of the fields that the kernel may not change, such as 1<<2 for MTU (RTAX_ constants)
 	MTU              uint32
 	Window           uint32
-	RTT              uint32
-	RTTVar           uint32
+	RTT              uint32 // in eighths of a millisecond
+	RTTVar           uint32 // in quarters of a millisecond
 	SSThresh         uint32
 	Cwnd             uint32
 	AdvMSS           uint32
@@ -218,16 +220,16 @@ type Metrics struct {
 	HopLimit         uint32
 	InitCwnd         uint32
 	Features         uint32
-	RTOMin           uint32
+	RTOMin           uint32 // in milliseconds
 	InitRwnd         uint32
 	QuickAck         uint32
 	FastOpenNoCookie uint32
-	CongCtl          string // congestion control, as "cubic"
+	CongCtl          string // congestion control, such as "cubic"
 }
 
 func (m Metrics) setRoute(r *Route) { r.Metrics = m }
 
-// RoutePref is the preference of RFC 4191 among IPv6 routes of the same metric.
+// RoutePref is the preference among IPv6 routes of the same metric (RFC 4191).
 type RoutePref uint8
 
 // The preferences. The default is PrefMedium.
@@ -239,7 +241,7 @@ const (
 
 func (p RoutePref) setRoute(r *Route) { r.Pref = p }
 
-// newRoute is a route with the constants of C nlinline, so that C and Go
+// newRoute returns a route with the constants of C nlinline, so that C and Go programs
 // delete each other's routes.
 func newRoute(dst netip.Prefix, gw netip.Addr, ifindex int, opts []RouteOption) Route {
 	if dst == (netip.Prefix{}) {
@@ -257,22 +259,25 @@ func newRoute(dst netip.Prefix, gw netip.Addr, ifindex int, opts []RouteOption) 
 	return r
 }
 
-// RouteAdd adds a route to dst through gw. The zero dst is the default route of
-// gw's family, the zero gw makes dst reachable on the interface itself; ifindex
-// 0 leaves the choice to the kernel. EEXIST: there is one with that destination
-// and metric; ENETUNREACH (IPv4), EHOSTUNREACH (IPv6): the gateway is not on a
-// network of the stack. Without options the route is of table main, protocol
-// boot and scope universe. It replaces iproute_add, its options the packing of
-// data2prefix.
+// RouteAdd adds a route to dst through gw. It replaces iproute_add, and its options what
+// data2prefix packs.
+//
+//   - The zero dst is the default route of gw's family.
+//   - With the zero gw, dst is reachable on the interface itself.
+//   - With ifindex 0 the kernel chooses the interface.
+//   - Without options the route is in TableMain, of ProtocolBoot and ScopeUniverse.
+//
+// EEXIST: there is a route with this destination and metric; ENETUNREACH (IPv4),
+// EHOSTUNREACH (IPv6): the gateway is not in a network of the stack.
 func (c *Conn) RouteAdd(dst netip.Prefix, gw netip.Addr, ifindex int, opts ...RouteOption) error {
 	r := newRoute(dst, gw, ifindex, opts)
 	return fail("add route", r, c.changeRoute(rtmNewRoute, netlink.Excl|netlink.Create, r))
 }
 
-// RouteDel deletes a route that RouteAdd made with the same arguments; ESRCH if
-// there is no such. What is left out or zero matches any route, as it does for
-// C nlinline: RouteRemove is exact. It replaces iproute_del, its options the
-// packing of data2prefix.
+// RouteDel is nlinline's iproute_del; RouteRemove takes a route that was listed. It
+// deletes the first route that matches the arguments, which are those of RouteAdd;
+// ESRCH if there is no such route. Table, protocol, scope and type have the defaults of
+// RouteAdd. Everything else that is left out or zero matches any route.
 func (c *Conn) RouteDel(dst netip.Prefix, gw netip.Addr, ifindex int, opts ...RouteOption) error {
 	r := newRoute(dst, gw, ifindex, opts)
 	return fail("delete route", r, c.changeRoute(rtmDelRoute, 0, r))
@@ -285,8 +290,8 @@ func (c *Conn) changeRoute(typ netlink.HeaderType, flags netlink.HeaderFlags, r 
 	return c.send(typ, flags, &r)
 }
 
-// Routes returns the IPv4 and IPv6 routes of all tables, those of TableLocal
-// too.
+// Routes returns the IPv4 and IPv6 routes of all tables, TableLocal included, in the
+// kernel's order.
 func (c *Conn) Routes() ([]Route, error) {
 	return list(c, "list routes", rtmGetRoute, make([]byte, sizeofRtMsg), decodeRoute)
 }

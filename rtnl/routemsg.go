@@ -9,8 +9,8 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// check is for the routes that the caller wrote; those of the kernel may have
-// a gateway of another family.
+// check checks a route of the caller's. One of the kernel's may have a gateway of
+// another family.
 func (r *Route) check() error {
 	if err := ifIndex(r.OutIface).check(); err != nil {
 		return err
@@ -56,7 +56,7 @@ func (r *Route) encode() ([]byte, error) {
 	binary.NativeEndian.PutUint32(b[8:], uint32(r.Flags))
 
 	ae := netlink.NewAttributeEncoder()
-	// C nlinline sends the attribute without an interface too, as type 0.
+	// Without an interface C nlinline sends the attribute as type 0.
 	oif := uint16(rtaOIF)
 	if r.OutIface == 0 || r.NextHopID != 0 {
 		oif = rtaUnspec
@@ -67,7 +67,7 @@ func (r *Route) encode() ([]byte, error) {
 	}
 	hop := NextHop{Gateway: r.Gateway, Realm: r.Realm, Encap: r.Encap}
 	switch {
-	case r.NextHopID != 0: // and nothing that its object says
+	case r.NextHopID != 0: // its object has the rest
 	case len(r.MultiPath) > 0:
 		ae.Do(rtaMultipath, func() ([]byte, error) { return encodeNextHops(r.MultiPath, b[0]) })
 	default:
@@ -111,7 +111,7 @@ func (h *NextHop) gateway(ae *netlink.AttributeEncoder, fam uint8) {
 	}
 }
 
-// extras adds what few next hops have.
+// extras adds attributes that few next hops have.
 func (h *NextHop) extras(ae *netlink.AttributeEncoder) {
 	if h.Realm != 0 {
 		ae.Uint32(rtaFlow, uint32(h.Realm))
@@ -140,7 +140,7 @@ func encodeNextHops(hops []NextHop, fam uint8) (all []byte, err error) {
 	return all, nil
 }
 
-// values are the metrics that are numbers, by their attribute.
+// values returns the metrics that are numbers, by attribute.
 func (m *Metrics) values() [rtaxMax + 1]*uint32 {
 	return [...]*uint32{
 		rtaxLock: &m.Lock, rtaxMTU: &m.MTU, rtaxWindow: &m.Window, rtaxRTT: &m.RTT,
@@ -151,7 +151,7 @@ func (m *Metrics) values() [rtaxMax + 1]*uint32 {
 	}
 }
 
-// encode returns the metrics that are set, or all numbers.
+// encode returns the metrics that are not zero or, with all, every number.
 func (m *Metrics) encode(all bool) ([]byte, error) {
 	ae := netlink.NewAttributeEncoder()
 	for t, v := range m.values() {
@@ -177,17 +177,17 @@ func (m *Metrics) decode(b []byte) error {
 	})
 }
 
-// decodeRoute reports false for other families (multicast routing, MPLS) and
-// for the kernel's cached copies of routes.
+// decodeRoute returns false for other families (multicast routing, MPLS) and for the
+// kernel's cached copies of routes.
 func decodeRoute(b []byte) (Route, bool, error) {
 	const kind = "route message"
 	var (
-		r    Route
-		fam  uint8
-		bits int
-		from int // bits
-		dst  netip.Addr
-		src  netip.Addr
+		r        Route
+		hop      NextHop
+		fam      uint8
+		bits     int
+		from     int // bits
+		dst, src netip.Addr
 	)
 	if len(b) >= sizeofRtMsg {
 		fam, bits = b[0], int(b[1])
@@ -208,14 +208,6 @@ func decodeRoute(b []byte) (Route, bool, error) {
 			addrAttr(ad, fam, &src)
 		case rtaOIF:
 			r.OutIface = int(ad.Int32())
-		case rtaGateway, rtaVia:
-			gatewayAttr(ad, fam, &r.Gateway)
-		case rtaFlow:
-			r.Realm = Realm(ad.Uint32())
-		case rtaEncapType:
-			r.Encap.Type = ad.Uint16()
-		case rtaEncap:
-			r.Encap.Data = string(ad.Bytes())
 		case rtaNHID:
 			r.NextHopID = NextHopID(ad.Uint32())
 		case rtaMetrics:
@@ -233,6 +225,8 @@ func decodeRoute(b []byte) (Route, bool, error) {
 				r.MultiPath, err = decodeNextHops(b, fam)
 				return err
 			})
+		default:
+			hop.decode(ad, fam)
 		}
 	})
 	if err != nil {
@@ -246,29 +240,41 @@ func decodeRoute(b []byte) (Route, bool, error) {
 			return Route{}, false, malformed(kind, fmt.Errorf("source %v, prefix length %d", src, from))
 		}
 	}
-	if r.Encap.Type == 0 {
-		r.Encap = Encap{}
-	}
+	hop.decoded()
+	r.Gateway, r.Realm, r.Encap = hop.Gateway, hop.Realm, hop.Encap
 	return r, true, nil
 }
 
-// gatewayAttr decodes RTA_GATEWAY, or RTA_VIA with its own family.
-func gatewayAttr(ad *netlink.AttributeDecoder, fam uint8, dst *netip.Addr) {
-	if ad.Type() == rtaGateway {
-		addrAttr(ad, fam, dst)
-		return
+// decode reads an attribute of a route's next hop.
+func (h *NextHop) decode(ad *netlink.AttributeDecoder, fam uint8) {
+	switch ad.Type() {
+	case rtaGateway:
+		addrAttr(ad, fam, &h.Gateway)
+	case rtaVia: // a gateway with its own family
+		ad.Do(func(b []byte) error {
+			if len(b) > 2 {
+				a, ok := netip.AddrFromSlice(b[2:])
+				if ok && uint16(family(a)) == binary.NativeEndian.Uint16(b) {
+					h.Gateway = a
+					return nil
+				}
+			}
+			return fmt.Errorf("gateway of %d bytes", len(b))
+		})
+	case rtaFlow:
+		h.Realm = Realm(ad.Uint32())
+	case rtaEncapType:
+		h.Encap.Type = ad.Uint16()
+	case rtaEncap:
+		h.Encap.Data = string(ad.Bytes())
 	}
-	ad.Do(func(b []byte) error {
-		if len(b) < 2 {
-			return fmt.Errorf("gateway of %d bytes", len(b))
-		}
-		a, ok := netip.AddrFromSlice(b[2:])
-		if !ok || uint16(family(a)) != binary.NativeEndian.Uint16(b) {
-			return fmt.Errorf("gateway of %d bytes", len(b))
-		}
-		*dst = a
-		return nil
-	})
+}
+
+// decoded ends the decoding of a next hop.
+func (h *NextHop) decoded() {
+	if h.Encap.Type == 0 {
+		h.Encap = Encap{}
+	}
 }
 
 // decodeNextHops reads an array of struct rtnexthop, each with attributes.
@@ -283,24 +289,11 @@ func decodeNextHops(b []byte, fam uint8) ([]NextHop, error) {
 			return nil, fmt.Errorf("next hop of length %d in %d bytes", n, len(b))
 		}
 		h := NextHop{OutIface: indexAt(b, 4), Weight: int(b[3]) + 1, Flags: RouteFlags(b[2]) & OnLink}
-		err := attributes(b[sizeofNextHop:n], func(ad *netlink.AttributeDecoder) {
-			switch ad.Type() {
-			case rtaGateway, rtaVia:
-				gatewayAttr(ad, fam, &h.Gateway)
-			case rtaFlow:
-				h.Realm = Realm(ad.Uint32())
-			case rtaEncapType:
-				h.Encap.Type = ad.Uint16()
-			case rtaEncap:
-				h.Encap.Data = string(ad.Bytes())
-			}
-		})
+		err := attributes(b[sizeofNextHop:n], func(ad *netlink.AttributeDecoder) { h.decode(ad, fam) })
 		if err != nil {
 			return nil, err
 		}
-		if h.Encap.Type == 0 {
-			h.Encap = Encap{}
-		}
+		h.decoded()
 		hops = append(hops, h)
 		b = b[min((n+3)&^3, len(b)):]
 	}

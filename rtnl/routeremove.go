@@ -9,16 +9,18 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// RouteRemove deletes a route as Routes lists it, whoever made it, from
-// whatever table, and no other; ESRCH if it is not listed any more. Of a route
-// with several next hops all go.
+// RouteRemove deletes a route that Routes listed, and no other; RouteDel is nlinline's.
+// ESRCH if the route is gone. A route with several next hops goes with all of them.
 //
-// The kernel deletes the first route that has what the request gives, and a
-// request cannot give everything: of IPv4 routes not that they have no gateway,
-// preferred source or congestion control, nor the flags and weights of their
-// next hops; of IPv6 routes not the type nor the encapsulation. So RouteRemove
-// lists the routes first, and where the kernel would delete another it returns
-// EBUSY and names that one. A route that comes between the two is not seen.
+// The kernel deletes the first route that matches a request, and a request cannot
+// describe a route completely:
+//
+//   - of an IPv4 route not the absence of a gateway, preferred source or congestion
+//     control, nor the flags and weights of its next hops;
+//   - of an IPv6 route neither type nor encapsulation.
+//
+// So RouteRemove lists the routes first. If the kernel would delete another, it returns
+// EBUSY and names that route. A route that is added after the list is not seen.
 func (c *Conn) RouteRemove(r Route) error {
 	return fail("delete route", r, c.removeRoute(r))
 }
@@ -39,7 +41,7 @@ func (c *Conn) removeRoute(r Route) error {
 		return err
 	}
 	request := r.removal()
-	var first *Route // that the kernel would delete
+	var first *Route // the route that the kernel would delete
 	for _, m := range answer {
 		other, ok, err := decodeRoute(m.Data)
 		if err != nil {
@@ -61,18 +63,18 @@ func (c *Conn) removeRoute(r Route) error {
 	return syscall.ESRCH
 }
 
-// removal is what a request to delete the route says of it.
+// removal returns what a request to delete the route says of it.
 func (r Route) removal() Route {
 	switch {
 	case r.NextHopID != 0:
 		if r.Type == Blackhole {
-			r.Type = 0 // it may be the type of the object
+			r.Type = 0 // the object may be the blackhole
 		}
 	case r.Dst.Addr().Is4():
 	case len(r.MultiPath) > 0:
-		r.Protocol = 0 // each next hop has one, and the first's is listed
+		r.Protocol = 0 // each next hop has its own; only the first is listed
 	case !r.Gateway.IsValid():
-		r.Gateway = netip.IPv6Unspecified() // none, where no attribute means any
+		r.Gateway = netip.IPv6Unspecified() // no gateway; without the attribute any would match
 	}
 	return r
 }
@@ -95,15 +97,15 @@ func (c *Conn) sendRemoval(r *Route) error {
 	return err
 }
 
-// hits reports whether the kernel takes the request to delete r for one to
-// delete other. Where kernels differ it says yes.
+// hits reports whether the request to delete r matches other in the kernel. It returns
+// true where kernels differ.
 func (r *Route) hits(other *Route) bool {
 	if r.Dst != other.Dst || r.From != other.From || r.Table != other.Table || r.TOS != other.TOS ||
 		!matches(r.Metric, other.Metric) {
 		return false
 	}
 	if r.Gateway == netip.IPv6Unspecified() && len(other.MultiPath) > 0 {
-		return true // what stands between its next hops is not listed
+		return true // the kernel does not list routes between its next hops
 	}
 	if !matches(r.Protocol, other.Protocol) || !matches(r.NextHopID, other.NextHopID) {
 		return false
@@ -146,13 +148,12 @@ func (r *Route) hops() []NextHop {
 
 // hits reports whether other has what h says.
 func (h NextHop) hits(other NextHop) bool {
-	// A gateway of :: asks for none.
+	// The gateway :: matches routes without a gateway.
 	none := h.Gateway == netip.IPv6Unspecified() && !other.Gateway.IsValid()
 	return matches(h.OutIface, other.OutIface) && (none || matches(h.Gateway, other.Gateway)) && matches(h.Realm, other.Realm)
 }
 
-// matches reports whether an attribute has the value that is asked for; the
-// zero value asks for any.
+// matches reports whether an attribute has the value want; the zero value matches any.
 func matches[T comparable](want, got T) bool {
 	var any T
 	return want == any || want == got

@@ -14,25 +14,27 @@ import (
 )
 
 const (
-	// replyTimeout bounds the wait for an answer. The kernel has it ready when
-	// the request was sent; only a lost one takes as long.
+	// replyTimeout bounds the wait for an answer. The kernel answers at once, so
+	// this ends only the wait for an answer that was lost.
 	replyTimeout = 10 * time.Second
-	// dumpTries bounds the readings of a table that keeps changing.
+	// dumpTries is how often a table that keeps changing is read.
 	dumpTries = 100
 )
 
-// A SocketMaker makes a socket in some network stack. *vdestack.Stack and
-// *stack.Stack are SocketMakers. The socket belongs to the caller. It need not be
-// one of the kernel: a stack in user space answers at the other end of a socket
-// pair, SOCK_SEQPACKET or SOCK_DGRAM, with a netlink message in each datagram or
-// several. Such a Conn does everything but Watch.
+// A SocketMaker makes sockets in a network stack. *vdestack.Stack and *stack.Stack
+// are SocketMakers. Dial and Watch ask for AF_NETLINK, SOCK_RAW and NETLINK_ROUTE. The
+// socket belongs to the caller.
+//
+// A stack in user space returns one end of a socket pair (SOCK_SEQPACKET or
+// SOCK_DGRAM) and answers at the other, with one or more netlink messages in each
+// datagram. Everything but Watch works on it.
 type SocketMaker interface {
 	Socket(domain, typ, proto int) (*os.File, error)
 }
 
 // A Conn configures one network stack. Any number of goroutines may use it at
-// once; the kernel gets their requests one after the other. Requests end: with
-// the answer of the kernel, after 10 seconds without one, or with Close.
+// once; the kernel gets their requests one after the other. A request ends with
+// the kernel's answer, after 10 seconds without one, or with Close.
 type Conn struct {
 	session *session
 	sockets SocketMaker
@@ -47,9 +49,9 @@ type Conn struct {
 var _ io.Closer = (*Conn)(nil)
 
 // Dial opens a connection to the netlink service of s's stack; nil means the
-// stack of the calling process. The connection stays in the stack it was made
-// in. Changes need CAP_NET_ADMIN over that stack, listing needs nothing.
-// Systems other than Linux have no netlink: errors.ErrUnsupported.
+// stack of the calling process. [github.com/vdestack/vdestack.Stack.RTNL] does the
+// same for a stack. Changes need CAP_NET_ADMIN over the stack, listing needs no
+// privilege. On systems other than Linux the error is errors.ErrUnsupported.
 func Dial(s SocketMaker) (*Conn, error) {
 	t, err := openSocket(s, 0)
 	if err != nil {
@@ -68,9 +70,9 @@ func newConn(t transport, s SocketMaker, timeout time.Duration) *Conn {
 	}
 }
 
-// Close closes the connection and ends its watches. It may be called twice and
-// together with other calls: those that wait return net.ErrClosed, as do all
-// later ones. When it has returned no descriptor is left.
+// Close closes the connection and ends its watches. It may be called twice, and
+// while other calls run: those and all later ones return net.ErrClosed. When it
+// returns, all descriptors are closed.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	closed, watches := c.closed, c.watches
@@ -86,12 +88,14 @@ func (c *Conn) Close() error {
 	return fail("close", nil, c.session.Close())
 }
 
-// Execute sends a prepared message and returns the messages of the answer, for
-// what this package has no method for. Of the header only Type and Flags need
-// be set. The Request flag is added, and so is Acknowledge for everything but
-// queries, which answer in any case; an acknowledgment ends the answer as a
-// message of type netlink.Error. The answer to a dump is all of its parts; one
-// that a change interrupted is an error. It replaces nldialog.
+// Execute sends a message of the caller's and returns the answer, for requests that
+// have no method here. It replaces nldialog.
+//
+//   - Only Type and Flags of the header need to be set. Execute adds the flag Request
+//     and, to everything but queries, Acknowledge.
+//   - An acknowledgment is the last message of the answer, of type netlink.Error.
+//   - The answer to a dump has all of its parts. It is an error if a change
+//     interrupted the dump.
 func (c *Conn) Execute(m netlink.Message) ([]netlink.Message, error) {
 	const kind, query = 3, 2 // of every four types the third is the query
 	m.Header.Flags |= netlink.Request
@@ -126,8 +130,8 @@ func (c *Conn) send(typ netlink.HeaderType, flags netlink.HeaderFlags, m interfa
 	return err
 }
 
-// dump reads a table. A reading that a change or a full buffer spoilt is
-// repeated: the kernel marks it but sends it all the same.
+// dump reads a table, again if a change or a full buffer has spoilt the answer: the
+// kernel marks such an answer, but sends it.
 func (c *Conn) dump(typ netlink.HeaderType, body []byte) ([]netlink.Message, error) {
 	var err error
 	for range dumpTries {
@@ -146,8 +150,8 @@ func (c *Conn) dump(typ netlink.HeaderType, body []byte) ([]netlink.Message, err
 	return nil, err
 }
 
-// list reads a table and decodes what it holds. decode reports false for what
-// does not belong into the list.
+// list reads a table and decodes it. decode returns false for messages that do not
+// belong into the list.
 func list[T any](c *Conn, op string, typ netlink.HeaderType, body []byte, decode func([]byte) (T, bool, error)) ([]T, error) {
 	answer, err := c.dump(typ, body)
 	if err != nil {
@@ -176,8 +180,8 @@ type ifIndex int
 
 func (i ifIndex) String() string { return fmt.Sprintf("interface %d", int(i)) }
 
-// check refuses what does not fit the kernel's field. 0 is the kernel's to
-// judge: it means "any" to some requests.
+// check rejects what does not fit into the kernel's field. 0 is left to the kernel:
+// it means "any" in some requests.
 func (i ifIndex) check() error {
 	if i < 0 || int64(i) > 1<<31-1 {
 		return invalid(syscall.EINVAL, "interface index %d", int(i))

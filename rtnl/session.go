@@ -11,7 +11,7 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// A transport carries netlink datagrams: a socket, or a test that plays the kernel.
+// A transport carries netlink datagrams: to the kernel, or to a test that plays it.
 type transport interface {
 	send(b []byte) error
 	recv() ([]byte, error) // the caller owns the bytes
@@ -20,25 +20,25 @@ type transport interface {
 }
 
 var (
-	// errInterrupted reports a dump that is not a picture of one moment.
+	// errInterrupted means that a dump does not show the table at one moment.
 	errInterrupted = errors.New("the table changed while it was read")
 	errMalformed   = errors.New("malformed netlink message")
 )
 
-// A session has one exchange with the kernel at a time. It reads an answer to its
-// end, and drops what is left of one that was given up.
+// A session has one exchange with the kernel at a time. It reads each answer to its
+// end, and skips what is left of an answer that was given up.
 type session struct {
 	transport
-	timeout time.Duration // of each step: the kernel answers at once
+	timeout time.Duration // for each part of an answer
 
 	mu sync.Mutex // held for an exchange
 }
 
-// execute sends a message, of which length and port are filled in, and returns the
-// answer without the message that says that all its parts have come.
+// execute fills in length and port of a message, sends it, and returns the answer
+// without the message that ends a dump.
 func (s *session) execute(m netlink.Message) ([]netlink.Message, error) {
 	m.Header.Length = uint32(sizeofNlMsghdr+len(m.Data)+3) &^ 3
-	m.Header.PID = 0 // as those of C programs do
+	m.Header.PID = 0 // as in messages of C programs
 	b, err := m.MarshalBinary()
 	if err != nil {
 		return nil, err
@@ -98,15 +98,15 @@ func (s *session) receive(request netlink.Header) ([]netlink.Message, error) {
 	}
 }
 
-// refusal returns the error in the last message of an answer, if there is one:
-// that of struct nlmsgerr, or the number that ends a dump, with the kernel's own
-// words (extended acknowledgment).
+// refusal returns the error in the last message of an answer, if there is one: that of
+// a struct nlmsgerr, or the number that ends a dump, with the kernel's explanation
+// (extended acknowledgment).
 func refusal(m netlink.Message) error {
 	const sizeofErrno = 4
 	words := sizeofErrno
 	switch m.Header.Type {
 	case netlink.Error:
-		words += sizeofNlMsghdr // of the request, and its data, unless that was left out
+		words += sizeofNlMsghdr // of the request, whose data may follow
 	case netlink.Done:
 		if len(m.Data) == 0 {
 			return nil
@@ -173,7 +173,7 @@ func messages(b []byte) iter.Seq2[netlink.Message, error] {
 			if !yield(m, nil) {
 				return
 			}
-			// The last message of a datagram may come without its padding.
+			// The last message of a datagram may lack its padding.
 			b = b[min((int(n)+3)&^3, len(b)):]
 		}
 	}

@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func nativeBig() bool { return binary.NativeEndian.Uint16([]byte{0, 1}) == 1 }
 
-// linkMessage is the least that a link has.
+// linkMessage returns the shortest message of a link.
 func linkMessage(index int, name string) []byte {
 	ae := netlink.NewAttributeEncoder()
 	ae.String(iflaIfName, name)
@@ -35,7 +37,7 @@ func linkNames(links []Link) string {
 	return fmt.Sprint(names)
 }
 
-// TestDump reads tables whose reading does not go well.
+// TestDump reads tables that change, and answers with errors.
 func TestDump(t *testing.T) {
 	part := func(req netlink.Message, flags netlink.HeaderFlags, i int) netlink.Message {
 		return reply(req, rtmNewLink, netlink.Multi|flags, linkMessage(i, fmt.Sprintf("l%d", i)))
@@ -117,13 +119,11 @@ func TestDump(t *testing.T) {
 	}
 }
 
-// TestRefusal reads last messages of an answer, what is wrong with them included.
+// TestRefusal reads last messages of an answer, some of them malformed.
 func TestRefusal(t *testing.T) {
 	req := netlink.Message{Header: netlink.Header{Length: 24, Type: rtmNewLink}, Data: make([]byte, 8)}
 	words, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: 2, Data: make([]byte, 4)}, {Type: nlmsgerrAttrMsg, Data: []byte("so\x00")}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	busy := ack(req, int(syscall.EBUSY), "").Data // the number, and the request
 	lying := append([]byte(nil), busy...)
 	binary.NativeEndian.PutUint32(lying[4:], 1<<31)
@@ -159,8 +159,8 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
-// TestStale gives up a request for want of an answer, and does not take its
-// late answer for that of the next.
+// TestStale gives up a request that gets no answer, and does not take its late answer
+// for that of the next request.
 func TestStale(t *testing.T) {
 	var late netlink.Message
 	f := newFake(nil)
@@ -226,7 +226,7 @@ func TestConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
-// TestInvalid refuses what no message can carry, without sending any.
+// TestInvalid passes arguments that do not fit into a message: nothing is sent.
 func TestInvalid(t *testing.T) {
 	c, f := dialFake(t, func(req netlink.Message) []any { return []any{ack(req, 0, "")} })
 	v4, v6 := mustPrefix("10.0.0.1/24"), mustPrefix("fc00::1/64")

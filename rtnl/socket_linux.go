@@ -17,21 +17,20 @@ import (
 )
 
 const (
-	// recvSize is the largest datagram of a dump. The kernel fills a dump's
-	// datagrams up to the largest buffer that it has seen.
+	// recvSize is the largest datagram of a dump: the kernel makes them as large as
+	// the largest buffer that it has seen.
 	recvSize = 32 << 10
-	// firstSize is enough for all but dumps.
+	// firstSize is enough for everything but dumps.
 	firstSize = 4 << 10
-	// watchBuffer holds some thousand changes.
+	// watchBuffer holds some thousands of changes.
 	watchBuffer = 1 << 20
 )
 
-// linkEcho says whether the stack behind t sends a new link back to who asks for
-// it.
+// linkEcho reports whether the stack behind t can send a new link back.
 func linkEcho(t transport) bool { return t.(*netlinkSocket).kernel && kernelEcho() }
 
-// kernelEcho says it of the kernel: Linux does since 6.2. Nothing but making a
-// link shows it.
+// kernelEcho reports it for the kernel. Linux can since 6.2; short of making a link, only
+// the version tells.
 var kernelEcho = sync.OnceValue(func() bool {
 	var u unix.Utsname
 	var major, minor int
@@ -42,7 +41,7 @@ var kernelEcho = sync.OnceValue(func() bool {
 	return major > 6 || major == 6 && minor >= 2
 })
 
-// host makes the sockets of Dial(nil).
+// host makes sockets in the stack of the process, for Dial(nil).
 type host struct{}
 
 func (host) Socket(domain, typ, proto int) (*os.File, error) {
@@ -62,8 +61,8 @@ type netlinkSocket struct {
 	closed atomic.Bool
 }
 
-// openSocket makes a socket in the maker's stack, in the multicast groups
-// given as a bit mask.
+// openSocket makes a socket in the maker's stack and joins the multicast groups of a
+// bit mask.
 func openSocket(m SocketMaker, groups uint32) (transport, error) {
 	if m == nil {
 		m = host{}
@@ -98,16 +97,16 @@ func openSocket(m SocketMaker, groups uint32) (transport, error) {
 		return nil, err
 	}
 	if groups != 0 {
-		s.SetReadBuffer(watchBuffer) // what the kernel grants is enough to go on
+		s.SetReadBuffer(watchBuffer) // a smaller one works too
 	}
-	// Without extended acknowledgments errors have no text, and that is all.
+	// Without extended acknowledgments errors only lack their text.
 	s.SetsockoptInt(unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	return t, nil
 }
 
-// dup returns a descriptor for the file's socket, having looked that it is one
-// for rtnetlink, of the kernel's or of a stack that has the other end of a pair.
-// The file may be in the poller, blocking or not: it stays as it is.
+// dup returns a new descriptor of the file's socket, after checking that it is one for
+// rtnetlink: the kernel's, or one end of a pair whose other end a stack has. The file
+// itself, which may be blocking or in the poller, is not changed.
 func dup(f *os.File) (fd int, kernel bool, err error) {
 	rc, err := f.SyscallConn()
 	if err != nil {
@@ -144,8 +143,8 @@ func (t *netlinkSocket) Close() error {
 	return t.s.Close()
 }
 
-// reason is err, or net.ErrClosed for what an operation on a closed descriptor
-// reports: EBADF, os.ErrClosed or an error of package poll, as the race goes.
+// reason returns net.ErrClosed for the errors of operations that Close ended, which are
+// EBADF, os.ErrClosed or an error of package poll, and other errors as they are.
 func (t *netlinkSocket) reason(err error) error {
 	if err != nil && t.closed.Load() {
 		return net.ErrClosed
@@ -156,7 +155,7 @@ func (t *netlinkSocket) reason(err error) error {
 func (t *netlinkSocket) setDeadline(d time.Time) error { return t.reason(t.s.SetDeadline(d)) }
 
 func (t *netlinkSocket) send(b []byte) error {
-	var to unix.Sockaddr // a pair has an end only
+	var to unix.Sockaddr // nil for a pair
 	if t.kernel {
 		to = &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
 	}
@@ -165,9 +164,9 @@ func (t *netlinkSocket) send(b []byte) error {
 	}))
 }
 
-// recv returns the next datagram of the kernel, whatever its size. ENOBUFS says
-// that some were lost, and those that were waiting are too: the kernel drops
-// what comes, without another word, until the queue has been empty.
+// recv returns the next datagram of the kernel, whatever its size. ENOBUFS means that
+// datagrams were lost, and those in the queue with them: the kernel silently drops new
+// ones until the queue has been empty.
 func (t *netlinkSocket) recv() ([]byte, error) {
 	for {
 		n, err := t.recvfrom(unix.MSG_PEEK | unix.MSG_TRUNC)
@@ -192,8 +191,8 @@ func (t *netlinkSocket) recv() ([]byte, error) {
 	}
 }
 
-// recvfrom returns the length of the datagram, 0 if it is not from the kernel:
-// a privileged process may send to any netlink socket.
+// recvfrom returns the length of the next datagram, 0 if another process sent it: a
+// privileged one may send to any netlink socket.
 func (t *netlinkSocket) recvfrom(flags int) (n int, err error) {
 	err = t.s.ReadFunc(context.Background(), "recvfrom", func(fd int) error {
 		return again(func() error {
@@ -209,7 +208,7 @@ func (t *netlinkSocket) recvfrom(flags int) (n int, err error) {
 	return n, t.reason(err)
 }
 
-// drain empties the queue. The bound is for a kernel that fills it faster.
+// drain empties the queue. The bound is for a kernel that fills it faster than that.
 func (t *netlinkSocket) drain() {
 	t.s.ReadFunc(context.Background(), "recvfrom", func(fd int) error {
 		for range 1 << 16 {
@@ -221,8 +220,8 @@ func (t *netlinkSocket) drain() {
 	})
 }
 
-// again repeats a call that a signal interrupted; package socket would wait for
-// the descriptor to become ready, which it may be already.
+// again repeats a call that a signal interrupted. Package socket would wait until the
+// descriptor becomes ready, which it may be already.
 func again(f func() error) error {
 	for {
 		if err := f(); err != unix.EINTR {

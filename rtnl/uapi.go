@@ -2,9 +2,8 @@ package rtnl
 
 import "github.com/mdlayher/netlink"
 
-// The numbers of <linux/rtnetlink.h> and its neighbours, here because package
-// unix has them on Linux only and the encoders build everywhere. A test
-// compares them with package unix.
+// The numbers of <linux/rtnetlink.h> and related headers. Package unix has them on
+// Linux only, and the encoders build everywhere. A test compares the two.
 const (
 	rtmNewLink  netlink.HeaderType = 16
 	rtmDelLink  netlink.HeaderType = 17
@@ -122,7 +121,7 @@ const (
 	groupIPv6Route = 1 << 10
 )
 
-// Sizes of the fixed parts that go before the attributes.
+// Sizes of the fixed parts in front of the attributes.
 const (
 	sizeofNlMsghdr  = 16
 	sizeofIfInfo    = 16
@@ -133,5 +132,5 @@ const (
 	sizeofCacheInfo = 16
 )
 
-// maxName is the longest interface name, without its NUL.
+// maxName is the length of the longest interface name, without its NUL.
 const maxName = 15

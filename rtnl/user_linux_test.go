@@ -11,9 +11,11 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// A userStack is a stack in user space: it gives out one end of a socket pair, and
+// A userStack is a stack in user space: it returns one end of a socket pair, and
 // answers at the other.
 type userStack struct {
 	typ    int
@@ -71,7 +73,7 @@ func (s *userStack) hangUp() {
 	}
 }
 
-// TestUserStack talks to a stack that is not the kernel's.
+// TestUserStack configures a stack that is not the kernel's.
 func TestUserStack(t *testing.T) {
 	if nativeBig() {
 		t.Skip("the bytes are little-endian")
@@ -91,9 +93,7 @@ func TestUserStack(t *testing.T) {
 				return []any{ack(req, 0, "")}
 			}}
 			c, err := Dial(s)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			defer s.wg.Wait()
 			defer s.hangUp()
 			defer c.Close()
@@ -144,9 +144,7 @@ func TestUserStackClose(t *testing.T) {
 	asked := make(chan struct{})
 	s := &userStack{typ: unix.SOCK_SEQPACKET, answer: func(netlink.Message) []any { close(asked); return nil }}
 	c, err := Dial(s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer s.wg.Wait()
 	defer s.hangUp()
 	done := make(chan error)
@@ -157,31 +155,5 @@ func TestUserStackClose(t *testing.T) {
 	}
 	if err := <-done; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("got %v, want net.ErrClosed", err)
-	}
-}
-
-// makerFunc is a SocketMaker.
-type makerFunc func() (int, error)
-
-func (f makerFunc) Socket(_, _, _ int) (*os.File, error) {
-	fd, err := f()
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "socket"), nil
-}
-
-// TestNoNetlink refuses descriptors that cannot carry netlink.
-func TestNoNetlink(t *testing.T) {
-	for name, socket := range map[string]makerFunc{
-		"stream":          func() (int, error) { return unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0) },
-		"UDP":             func() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0) },
-		"generic netlink": func() (int, error) { return unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_GENERIC) },
-		"file":            func() (int, error) { return unix.Open("/dev/null", unix.O_RDWR, 0) },
-	} {
-		if c, err := Dial(socket); err == nil {
-			c.Close()
-			t.Errorf("%s: accepted", name)
-		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // An Event is one change. One of Link, Addr, Route and Neighbor is set.
 type Event struct {
-	// Deleted says that it is gone. Otherwise it is new or has changed.
+	// Deleted means that the entry is gone. Otherwise it is new or has changed.
 	Deleted  bool
 	Link     *Link
 	Addr     *Addr
@@ -26,22 +26,24 @@ type watch struct {
 	c    *Conn
 	ctx  context.Context
 	t    transport
-	stop func() bool // forgets ctx
+	stop func() bool // detaches it from ctx
 	used atomic.Bool
 }
 
-// Watch returns the changes of links, IPv4 and IPv6 addresses, routes and
-// neighbours, from the moment of the call on: to have a complete picture, call
-// Watch, then list, then range. It ends when ctx does, with Close of the Conn
-// (net.ErrClosed is the last error), and when the loop is left; it can be ranged
-// over once. One that is never ranged over costs a descriptor until ctx or the
-// Conn ends.
+// Watch returns the changes of links, IPv4 and IPv6 addresses, routes and neighbours
+// that happen after the call. For a complete picture call Watch, then list, then range
+// over the changes.
 //
-// Most errors are the last element. Two are not: ENOBUFS, which says that the
-// loop was too slow and changes are lost, so list again: what changes from then
-// on is reported; and a message that could not be decoded. The kernel does not
-// report the IPv4 routes that go with their link or address, nor proxies. A stack
-// behind a socket pair has no Watch: errors.ErrUnsupported.
+//   - It can be ranged over once. It ends when ctx does, when the Conn is closed (its
+//     last error is then net.ErrClosed), and when the loop is left. A Watch that is
+//     never ranged over keeps a descriptor until ctx or the Conn ends.
+//   - ENOBUFS means that the loop was too slow and changes were lost. List again: later
+//     changes are reported.
+//   - After ENOBUFS, and after a message that could not be decoded, the loop goes on. Any
+//     other error is the last element.
+//   - The kernel does not report proxy entries, nor the IPv4 routes that disappear with
+//     their link or address.
+//   - A stack behind a socket pair has no Watch: errors.ErrUnsupported.
 func (c *Conn) Watch(ctx context.Context) iter.Seq2[Event, error] {
 	w, err := c.openWatch(ctx)
 	return func(yield func(Event, error) bool) {
@@ -67,7 +69,7 @@ func (c *Conn) startWatch(ctx context.Context, t transport) (*watch, error) {
 	closed := c.closed
 	if !closed {
 		c.watches[w] = struct{}{}
-		// Under the lock, which close waits for: it finds what it removes.
+		// Under the lock, so that close finds the watch in the map.
 		w.stop = context.AfterFunc(ctx, w.close)
 	}
 	c.mu.Unlock()
@@ -121,7 +123,7 @@ func (w *watch) run(yield func(Event, error) bool) {
 	}
 }
 
-// decodeEvent reports false for what is no such change.
+// decodeEvent returns false for messages that are not such a change.
 func decodeEvent(m netlink.Message) (e Event, ok bool, err error) {
 	switch m.Header.Type {
 	case rtmNewLink, rtmDelLink:

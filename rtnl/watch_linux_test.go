@@ -12,21 +12,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
 
-// noLeaks fails the test if it leaves goroutines or descriptors behind.
-func noLeaks(t *testing.T) {
-	t.Helper()
-	newNamespace(t) // the server is there from now on
-	testenv.NoLeaks(t)
-}
-
-// describe gives an event in one line.
+// describe returns an event in one line.
 func describe(e rtnl.Event) string {
 	sign := "+"
 	if e.Deleted {
@@ -43,20 +36,11 @@ func describe(e rtnl.Event) string {
 	return "nothing"
 }
 
-// timeout bounds a test.
-func timeout(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// TestWatch sees all changes since the call in their order, those before the
-// loop too.
+// TestWatch gets all changes since the call, in order, even those before the loop.
 func TestWatch(t *testing.T) {
-	noLeaks(t)
+	netnstest.NoLeaks(t)
 	c, _ := dial(t)
-	events := c.Watch(timeout(t))
+	events := c.Watch(testenv.Context(t))
 
 	v0, v1 := upPair(t, c)
 	check(t, c.RouteAdd(netip.Prefix{}, addr("10.0.0.254"), 0))
@@ -65,7 +49,7 @@ func TestWatch(t *testing.T) {
 	check(t, c.AddrDel(v0, prefix("10.0.0.1/24")))
 	br := addLink(t, c, rtnl.LinkSpec{Name: "br", Kind: "bridge"})
 	check(t, c.LinkSetMaster(v1, br))
-	check(t, c.LinkSetMaster(v1, 0)) // the bridge tells of that as of a deleted link
+	check(t, c.LinkSetMaster(v1, 0)) // the bridge reports that as a deleted link
 	check(t, c.LinkDel(v0))
 
 	want := []string{
@@ -89,7 +73,7 @@ func TestWatch(t *testing.T) {
 			break
 		}
 	}
-	// The kernel tells of new IPv6 addresses when it gets round to it.
+	// The kernel reports new IPv6 addresses with a delay.
 	if len(want) > 0 || !slices.Contains(seen, "-addr fd00::1/64") {
 		t.Errorf("%v and fd00::1 did not come in their order in\n%s", want, strings.Join(seen, "\n"))
 	}
@@ -109,7 +93,7 @@ func drain(events iter.Seq2[rtnl.Event, error]) (last error) {
 	return last
 }
 
-// TestWatchEnds ends a watch in each way, and wants all of it gone.
+// TestWatchEnds ends a watch in each way, which must leave nothing behind.
 func TestWatchEnds(t *testing.T) {
 	tests := []struct {
 		name string
@@ -155,16 +139,16 @@ func TestWatchEnds(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			noLeaks(t)
+			netnstest.NoLeaks(t)
 			c, _ := dial(t)
-			ctx, cancel := context.WithCancel(timeout(t))
+			ctx, cancel := context.WithCancel(testenv.Context(t))
 			defer cancel()
 			tt.do(t, c, cancel, c.Watch(ctx))
 			check(t, c.Close())
 		})
 	}
 	t.Run("after Close", func(t *testing.T) {
-		noLeaks(t)
+		netnstest.NoLeaks(t)
 		c, _ := dial(t)
 		check(t, c.Close())
 		if err := drain(c.Watch(t.Context())); !errors.Is(err, net.ErrClosed) {
@@ -172,7 +156,7 @@ func TestWatchEnds(t *testing.T) {
 		}
 	})
 	t.Run("context done before", func(t *testing.T) {
-		noLeaks(t)
+		netnstest.NoLeaks(t)
 		c, _ := dial(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -180,23 +164,20 @@ func TestWatchEnds(t *testing.T) {
 	})
 }
 
-// TestWatchOverrun overruns a watch that is not read; it says so and goes on.
+// TestWatchOverrun overruns a watch that is not read, which reports that and goes on.
 func TestWatchOverrun(t *testing.T) {
 	c, _ := dial(t)
 	v0, _ := upPair(t, c)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	events := c.Watch(ctx)
+	events := c.Watch(testenv.Context(t))
 	for range 3000 {
 		check(t, c.AddrAdd(v0, prefix("10.1.0.1/24")))
 		check(t, c.AddrDel(v0, prefix("10.1.0.1/24")))
 	}
-	time.AfterFunc(20*time.Second, cancel) // the changes take their time
 	overrun, next := 0, false
 	for e, err := range events {
 		if errors.Is(err, unix.ENOBUFS) {
 			overrun++
-			// What happens from now on is not lost.
+			// Later changes are not lost.
 			check(t, c.AddrAdd(v0, prefix("10.2.0.1/24")))
 		} else if err != nil {
 			t.Fatal(err)
@@ -210,14 +191,13 @@ func TestWatchOverrun(t *testing.T) {
 	}
 }
 
-// TestDialLeaks opens and closes connections to makers of all sorts.
+// TestDialLeaks opens and closes connections to all sorts of SocketMakers.
 func TestDialLeaks(t *testing.T) {
-	noLeaks(t)
-	ns := newNamespace(t)
-	defer ns.f.Close()
+	netnstest.NoLeaks(t)
+	st := newStack(t)
 	makers := map[string]rtnl.SocketMaker{
-		"host":      nil,
-		"namespace": ns,
+		"host":  nil,
+		"stack": st,
 		// In the poller, as most files of the standard library are.
 		"non-blocking": maker(func(domain, typ, proto int) (*os.File, error) {
 			fd, err := unix.Socket(domain, typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto)
@@ -229,7 +209,7 @@ func TestDialLeaks(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		runtime.GC() // closes what a finalizer was left to
+		runtime.GC() // runs finalizers that would close the socket
 		if _, err := c.Links(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -242,13 +222,14 @@ func TestDialLeaks(t *testing.T) {
 	bad := map[string]maker{
 		"error":      func(int, int, int) (*os.File, error) { return nil, unix.EMFILE },
 		"nil":        func(int, int, int) (*os.File, error) { return nil, nil },
-		"no netlink": func(int, int, int) (*os.File, error) { return ns.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0) },
+		"no netlink": func(int, int, int) (*os.File, error) { return st.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0) },
+		"stream":     func(int, int, int) (*os.File, error) { return st.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0) },
 		"no rtnetlink": func(d, typ, _ int) (*os.File, error) {
-			return ns.Socket(d, typ, unix.NETLINK_GENERIC)
+			return st.Socket(d, typ, unix.NETLINK_GENERIC)
 		},
 		"no socket": func(int, int, int) (*os.File, error) { return os.Open("/proc/self/exe") },
 		"closed": func(d, typ, proto int) (*os.File, error) {
-			f, err := ns.Socket(d, typ, proto)
+			f, err := st.Socket(d, typ, proto)
 			f.Close()
 			return f, err
 		},
@@ -263,12 +244,12 @@ func TestDialLeaks(t *testing.T) {
 	}
 }
 
-// A maker is a SocketMaker out of a function.
+// A maker is a function as a SocketMaker.
 type maker func(domain, typ, proto int) (*os.File, error)
 
 func (m maker) Socket(domain, typ, proto int) (*os.File, error) { return m(domain, typ, proto) }
 
-// TestWatchNeighbors wants to hear of a neighbour that comes and goes.
+// TestWatchNeighbors watches a neighbour come and go.
 func TestWatchNeighbors(t *testing.T) {
 	c, _ := dial(t)
 	v0, _ := upPair(t, c)

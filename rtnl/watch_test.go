@@ -8,26 +8,23 @@ import (
 	"testing"
 
 	"github.com/mdlayher/netlink"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// TestWatchDecode reads what is not meant for it, what it cannot decode and an
-// overrun, and goes on.
+// TestWatchDecode goes on after messages of other kinds, malformed ones and an overrun.
 func TestWatchDecode(t *testing.T) {
 	c, _ := dialFake(t, nil)
 	f := newFake(nil)
 	w, err := c.startWatch(t.Context(), f)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	note := func(typ netlink.HeaderType, data []byte) netlink.Message {
 		return reply(netlink.Message{}, typ, 0, data)
 	}
 	bridge := linkMessage(2, "port")
 	bridge[0] = 7 // AF_BRIDGE
 	addr, err := (&Addr{IfIndex: 1, Prefix: mustPrefix("10.0.0.1/8")}).encode()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	cached := make([]byte, sizeofRtMsg)
 	cached[0], cached[9] = afInet, rtmFCloned>>8
 	f.queue = []any{
