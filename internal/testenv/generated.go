@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// CheckGenerated compares a part of a file, the first group of the pattern, with what
-// it must say. If update is true, it writes that instead.
+// CheckGenerated compares a part of a file, the first group of the pattern, with want.
+// If update is true, it writes want to the file instead.
 func CheckGenerated(t testing.TB, file, pattern, want string, update bool) {
 	t.Helper()
 	text, err := os.ReadFile(file)

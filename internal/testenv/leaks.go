@@ -9,10 +9,9 @@ import (
 	"testing"
 )
 
-// NoLeaks fails the test if goroutines, descriptors or child processes are left
-// at its end that were not there when NoLeaks was called. Call it first: its
-// clean-up is then the last. Before each count it calls settle, which completes
-// work that the tested code leaves to the background.
+// NoLeaks fails the test if it leaves goroutines, descriptors or child processes that did
+// not exist when NoLeaks was called. Call it first, so that its clean-up is the last.
+// Before each count it calls settle, which completes background work of the tested code.
 func NoLeaks(t testing.TB, settle ...func()) {
 	t.Helper()
 	r, w, err := os.Pipe() // creates the descriptors of Go's poller, which stay
@@ -37,14 +36,14 @@ func NoLeaks(t testing.TB, settle ...func()) {
 	})
 }
 
-// resources are what a process has in use.
+// resources are those that a process uses.
 type resources struct {
 	goroutines  int
 	descriptors map[string]string
 	children    map[string]bool
 }
 
-// leaked describes one resource that was not in use before; "" if there is none.
+// leaked describes a resource that was not in use before; "" if there is none.
 func (r resources) leaked(before resources) string {
 	for fd, target := range r.descriptors {
 		if before.descriptors[fd] != target {
@@ -63,7 +62,7 @@ func (r resources) leaked(before resources) string {
 	return ""
 }
 
-// Descriptors returns the open files by descriptor, where the system tells.
+// Descriptors returns the open files by descriptor; none if the system has no /proc.
 func Descriptors(t testing.TB) map[string]string {
 	t.Helper()
 	const dir = "/proc/self/fd"
@@ -81,8 +80,8 @@ func Descriptors(t testing.TB) map[string]string {
 	return open
 }
 
-// children returns the processes that this one has started and not waited for,
-// where the system tells.
+// children returns the processes that this one has started and not waited for; none if
+// the system has no /proc.
 func children(t testing.TB) map[string]bool {
 	t.Helper()
 	tasks, err := os.ReadDir("/proc/self/task")

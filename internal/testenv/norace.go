@@ -2,5 +2,5 @@
 
 package testenv
 
-// Race says that the race detector is on, which empties pools now and then.
+// Race reports whether the race detector is on. It empties pools now and then.
 const Race = false

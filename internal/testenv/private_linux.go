@@ -2,9 +2,9 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -12,12 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Main is a TestMain that runs all tests of the package in a network namespace
-// of its own, so that no packet of a test reaches the machine's network. It has
-// loopback with IPv4 multicast, and a veth pair (test0 with fd09::1/64 and
-// 203.0.113.1/24, and test1) for IPv6 multicast. Sockets for ping are allowed.
-// Root keeps its privileges, and has a mount namespace with a /dev/net/tun for
-// everybody; an ordinary user has none in there, as outside.
+// Main is a TestMain that runs all tests of the package in a network namespace of its
+// own, so that no packet of a test reaches the machine's network:
+//
+//   - It has loopback with IPv4 multicast, and a veth pair (test0 with fd09::1/64 and
+//     203.0.113.1/24, and test1) for IPv6 multicast. Sockets for ping are allowed.
+//   - Root keeps its privileges, and has a mount namespace with a /dev/net/tun for
+//     everybody.
+//   - An ordinary user has no privileges in it, as outside.
 func Main(m *testing.M) {
 	runProgram()
 	for _, arg := range os.Args[1:] {
@@ -37,12 +39,10 @@ func Main(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// network is the private network: loopback with IPv4 multicast, and a veth pair
-// with IPv6 multicast, which loopback does not carry. Were the scope of its IPv4
-// address larger, it would be the source of what is sent on loopback.
-const network = `link set lo up multicast on
-route add 224.0.0.0/4 dev lo
-link add test0 type veth peer name test1
+// network is the private network besides loopback: a veth pair with IPv6 multicast,
+// which loopback does not carry. With a larger scope its IPv4 address would be the source
+// of what is sent on loopback.
+const network = `link add test0 type veth peer name test1
 link set test1 up
 link set test0 up
 addr add fd09::1/64 dev test0 nodad
@@ -51,13 +51,11 @@ addr add 203.0.113.1/24 dev test0 scope link
 
 // setup configures the network.
 func setup() error {
-	ip := exec.Command("/sbin/ip", "-batch", "-")
-	ip.Stdin = strings.NewReader(network)
-	if out, err := ip.CombinedOutput(); err != nil {
-		return fmt.Errorf("ip: %w: %s (apt-get install iproute2)", err, out)
+	if err := errors.Join(private.Loopback(), private.IP(network)); err != nil {
+		return err
 	}
-	// What distributions with systemd allow everybody. Where /proc/sys cannot be
-	// written, tests that need it say so.
+	// As distributions with systemd have it. Where /proc/sys cannot be written, tests
+	// that need it say so.
 	os.WriteFile("/proc/sys/net/ipv4/ping_group_range", fmt.Appendf(nil, "%d %[1]d", os.Getegid()), 0)
 	if os.Geteuid() == 0 {
 		if err := publicTUN(); err != nil {
@@ -67,10 +65,9 @@ func setup() error {
 	return nil
 }
 
-// publicTUN puts a device of mode 0666, as distributions have it, in the place
-// of a /dev/net/tun that is for root alone: root's tests have parts that an
-// ordinary user plays. Where no device may be made, the old one stays, and those
-// tests say what they miss.
+// publicTUN replaces a /dev/net/tun for root only by one of mode 0666, as distributions
+// have it: some of root's tests become an ordinary user. Where no device may be made, the
+// old one stays, and those tests say what they miss.
 func publicTUN() error {
 	const device = "/dev/net/tun"
 	var st unix.Stat_t
@@ -85,7 +82,7 @@ func publicTUN() error {
 	if err := unix.Mount("none", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, ""); err != nil {
 		return os.NewSyscallError("mount", err)
 	}
-	defer unix.Unmount(dir, unix.MNT_DETACH) // what is bound from it stays
+	defer unix.Unmount(dir, unix.MNT_DETACH) // the bind mount stays
 	node := dir + "/tun"
 	switch err := unix.Mknod(node, unix.S_IFCHR, int(st.Rdev)); err {
 	case nil:

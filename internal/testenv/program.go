@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"testing"
 )
@@ -11,19 +12,18 @@ import (
 // ProgramVariable names in the environment which of Programs the test binary is.
 const ProgramVariable = "VDESTACK_TEST_PROGRAM"
 
-// Programs are what else the test binary can be: Main calls the one that
-// ProgramVariable names instead of the tests, and exits with status 0 when it
-// returns.
+// Programs are other programs that the test binary can be. Main calls the one that
+// ProgramVariable names instead of the tests, and exits with status 0 when it returns.
 var Programs = map[string]func(){}
 
-// Program returns a command that runs the test binary as one of Programs, and is
-// killed when ctx is done.
+// Program returns a command that runs the test binary as one of Programs. It is killed
+// when ctx is done.
 func Program(ctx context.Context, t testing.TB, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	if Programs[name] == nil {
 		t.Fatalf("no program %q", name)
 	}
-	exe := "/proc/self/exe" // can be executed where its directory cannot be read
+	exe := "/proc/self/exe" // works where the directory of the program cannot be read
 	if runtime.GOOS != "linux" {
 		var err error
 		if exe, err = os.Executable(); err != nil {
@@ -31,7 +31,7 @@ func Program(ctx context.Context, t testing.TB, name string, args ...string) *ex
 		}
 	}
 	cmd := exec.CommandContext(ctx, exe, args...)
-	// The race detector would have programs sleep for a second at their end.
+	// With the race detector programs would sleep for a second at their end.
 	cmd.Env = append(os.Environ(), ProgramVariable+"="+name, "GORACE=atexit_sleep_ms=20 "+os.Getenv("GORACE"))
 	return cmd
 }
@@ -45,4 +45,20 @@ func runProgram() {
 	os.Unsetenv(ProgramVariable)
 	Programs[name]()
 	os.Exit(0)
+}
+
+// Build returns the path of a program, ./NAME in the module in a directory. It is in the
+// directory that VDESTACK_PROGRAMS names, or is built with the go command.
+func Build(t testing.TB, module, name string) string {
+	t.Helper()
+	if dir := os.Getenv("VDESTACK_PROGRAMS"); dir != "" {
+		return filepath.Join(dir, name)
+	}
+	exe := filepath.Join(t.TempDir(), name)
+	build := exec.Command("go", "build", "-C", module, "-o", exe, "./"+name)
+	build.Env = append(os.Environ(), "GOPROXY=off") // there is no network here
+	if out, err := build.CombinedOutput(); err != nil {
+		Skip(t, "%s cannot be built here: %v: %s (set VDESTACK_PROGRAMS to a directory that go build has filled)", name, err, out)
+	}
+	return exe
 }

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PTY returns the master of a pseudo terminal, and the name of the other end,
-// which is a serial line as far as a program can tell.
+// PTY returns the master of a pseudo terminal, and the name of its other end, which
+// programs can use as a serial line.
 func PTY(t testing.TB) (master *os.File, name string) {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)

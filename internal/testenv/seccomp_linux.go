@@ -11,16 +11,16 @@ import (
 // A Rule of a seccomp filter gives a system call an error.
 type Rule struct {
 	Call uint32
-	// Arg is the argument that decides, and Mask are its bits of which one must
-	// be set, or with Equal the bits that it has. Mask 0 means any argument.
+	// The rule applies if one of the bits of Mask is set in argument number Arg; with
+	// Equal, if the argument equals Mask. Mask 0 without Equal applies always.
 	Arg   uint32
 	Mask  uint32
 	Equal bool
 	Err   unix.Errno
 }
 
-// Refuse installs a seccomp filter for all threads of the process, for ever, as
-// container programs do. It sets no_new_privs, without which only root may.
+// Refuse installs a seccomp filter for all threads of the process, as container programs
+// do. It cannot be removed. Refuse sets no_new_privs, without which only root may do it.
 func Refuse(rules ...Rule) error {
 	const loadWord = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 	const number, args = 0, 16 // of struct seccomp_data; 8 bytes an argument
@@ -41,7 +41,7 @@ func Refuse(rules ...Rule) error {
 			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(r.Err)})
 	}
 	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
-	runtime.LockOSThread() // no_new_privs is the thread's, until the filter is everybody's
+	runtime.LockOSThread() // no_new_privs is set for this thread; TSYNC copies it to all
 	defer runtime.UnlockOSThread()
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

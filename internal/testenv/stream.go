@@ -5,11 +5,11 @@ import (
 	"testing"
 )
 
-// StreamChunk is how many bytes an operation of Stream carries.
+// StreamChunk is the number of bytes in an operation of Stream.
 const StreamChunk = 1 << 20
 
-// Stream is the loop of a benchmark of one stream, from one connection to another.
-// Whoever calls it closes them.
+// Stream is the loop of a benchmark of one stream, from one connection to another. The
+// caller closes them.
 func Stream(b *testing.B, from io.Writer, to io.Reader) {
 	b.Helper()
 	go func() {

@@ -4,15 +4,16 @@ package testenv
 
 import (
 	"os"
-	"os/exec"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv/private"
 )
 
-// Strict says that a test that must run on a fully equipped machine may not
-// skip. It is set by VDESTACK_TEST_STRICT=1.
+// Strict reports whether tests may not be skipped, as on a machine that has everything
+// they need. It is set by VDESTACK_TEST_STRICT=1.
 func Strict() bool { return os.Getenv("VDESTACK_TEST_STRICT") == "1" }
 
-// Skip skips the test, or fails it under Strict. The text names what is
+// Skip skips the test, or fails it under Strict. The text says what is
 // missing and how to get it.
 func Skip(t testing.TB, format string, args ...any) {
 	t.Helper()
@@ -22,17 +23,15 @@ func Skip(t testing.TB, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
-// Need returns the path of a program, and skips the test if it is missing;
-// pkg is the Debian package that has it.
+// Need returns the path of a program, and skips the test if it is missing; pkg is the
+// Debian package that has it.
 func Need(t testing.TB, program, pkg string) string {
 	t.Helper()
-	for _, dir := range []string{"", "/usr/sbin/", "/sbin/"} {
-		if path, err := exec.LookPath(dir + program); err == nil {
-			return path
-		}
+	path, err := private.Find(program, pkg)
+	if err != nil {
+		Skip(t, "%v", err)
 	}
-	Skip(t, "program %s is missing (apt-get install %s)", program, pkg)
-	return ""
+	return path
 }
 
 // Check ends the test if there is an error.
@@ -43,11 +42,10 @@ func Check(t testing.TB, err error) {
 	}
 }
 
-// Long skips the test where the tests are to be quick (go test -short), for it takes
-// seconds.
+// Long skips the test with go test -short: it takes half a second or more.
 func Long(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("takes seconds: not with -short")
+		t.Skip("takes long: not with -short")
 	}
 }

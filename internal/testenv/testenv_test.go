@@ -9,7 +9,7 @@ import (
 
 func TestMain(m *testing.M) { Main(m) }
 
-// TestPrivate sees no interface of the machine, and multicast working on it.
+// TestPrivate checks that there is no interface of the machine, and that multicast works.
 func TestPrivate(t *testing.T) {
 	ifs, err := net.Interfaces()
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Timeout is how long a test waits for an event before it fails. It only ends
-// tests that hang: a test of how long something takes has a limit of its own.
+// Timeout is how long a test waits for an event before it fails. It only ends tests that
+// hang: tests of how long something takes have limits of their own.
 const Timeout = time.Minute
 
 // Context returns a context that ends after Timeout, or with the test.
@@ -22,8 +22,8 @@ func Context(t testing.TB) context.Context {
 	return ctx
 }
 
-// Eventually waits until ok returns true. If it does not within Timeout, the test
-// fails with what was expected and, where given, the last state.
+// Eventually waits until ok returns true. If that takes longer than Timeout, the test
+// fails with what was expected and, if given, the last state.
 func Eventually(t testing.TB, want string, ok func() bool, state ...func() string) {
 	t.Helper()
 	for deadline := time.Now().Add(Timeout); !ok(); time.Sleep(time.Millisecond) {
@@ -37,7 +37,7 @@ func Eventually(t testing.TB, want string, ok func() bool, state ...func() strin
 	}
 }
 
-// A Buffer collects what a running program writes.
+// A Buffer collects the output of a running program.
 type Buffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -56,6 +56,19 @@ func (b *Buffer) String() string {
 	return b.buf.String()
 }
 
+// Must returns the value of a call that must succeed, or ends the test:
+//
+//	ln := testenv.Must(net.Listen("tcp", ":0"))(t)
+func Must[T any](v T, err error) func(t testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
 // Prefixes parses prefixes.
 func Prefixes(list ...string) (ps []netip.Prefix) {
 	for _, s := range list {
@@ -72,8 +85,8 @@ func Addrs(list ...string) (as []netip.Addr) {
 	return as
 }
 
-// ShortDir returns a directory with a short name, as the paths of local sockets need.
-// It is removed at the end of the test.
+// ShortDir returns a new directory with a short name, for local sockets, whose paths are
+// limited. It is removed at the end of the test.
 func ShortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "vde")

@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/testenv/loopback"
 	"github.com/vdestack/vdestack/internal/testenv/private"
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +16,7 @@ import (
 func main() {
 	var cfg config
 	flag.DurationVar(&cfg.duration, "duration", time.Minute, "how long operations are started")
-	flag.Uint64Var(&cfg.seed, "seed", 0, "what the workers do follows from it (default random)")
+	flag.Uint64Var(&cfg.seed, "seed", 0, "decides what the workers do (default random)")
 	flag.BoolVar(&cfg.verbose, "v", false, "print every operation")
 	flag.Parse()
 	if flag.NArg() > 0 || cfg.duration <= 0 {
@@ -32,7 +31,7 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	inside, status, err := private.Enter(ctx, 0, loopback.Up)
+	inside, status, err := private.Enter(ctx, 0, private.Loopback)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
 		os.Exit(1)

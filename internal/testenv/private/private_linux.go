@@ -1,5 +1,3 @@
-// Package private runs programs in a network namespace of their own, so that none
-// of their packets reaches the machine's network.
 package private
 
 import (
@@ -9,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,17 +20,19 @@ const Stage = "VDESTACK_TEST_STAGE"
 
 // The values of Stage.
 const (
-	Created = "1" // the namespace is there, and is to be set up
+	Created = "1" // the namespace exists, and is not set up yet
 	Ready   = "2"
 )
 
-// Enter starts the program again in new namespaces, for the network and for those
-// in flags. There it calls setup, which has CAP_NET_ADMIN, and executes the program
-// once more, without the capabilities that it took. In that program it returns true;
-// in the first one false, and the exit status. A user namespace is created only where
-// the network namespace needs it. The program in the namespace is killed when the
-// first one ends, and gets SIGTERM when ctx is done: the interrupt of a terminal
-// reaches it by itself.
+// Enter starts the program again in new namespaces, one for the network and those in
+// flags:
+//
+//   - There it calls setup, which has CAP_NET_ADMIN, and executes the program once more,
+//     without the capabilities that it took. In that program Enter returns true.
+//   - In the first program it returns false and the exit status of the other.
+//   - A user namespace is created only where the network namespace needs it.
+//   - The other program is killed when the first one ends, and gets SIGTERM when ctx is
+//     done. The interrupt of a terminal reaches it directly.
 func Enter(ctx context.Context, flags uintptr, setup func() error) (inside bool, status int, err error) {
 	switch os.Getenv(Stage) {
 	case Ready:
@@ -47,6 +48,45 @@ func Enter(ctx context.Context, flags uintptr, setup func() error) (inside bool,
 		return false, 1, fmt.Errorf("private network namespace: %w", err)
 	}
 	return false, status, nil
+}
+
+// Loopback sets lo up, with IPv4 multicast.
+func Loopback() error { return IP("link set lo up multicast on\nroute add 224.0.0.0/4 dev lo\n") }
+
+// IP runs commands of ip, one a line.
+func IP(batch string) error {
+	path, err := Find("ip", "iproute2")
+	if err != nil {
+		return err
+	}
+	ip := exec.Command(path, "-batch", "-")
+	ip.Stdin = strings.NewReader(batch)
+	if out, err := ip.CombinedOutput(); err != nil {
+		return fmt.Errorf("ip: %w: %s", err, out)
+	}
+	return nil
+}
+
+// Root returns the attributes of a process that is root of a new user namespace, in
+// which only this process's user exists, and in the new namespaces of flags.
+func Root(flags uintptr) *syscall.SysProcAttr { return namespaces(flags, 0, 0) }
+
+// namespaces returns the attributes of a process in a new user namespace, in which this
+// process's user and group have the given ids, and in the new namespaces of flags.
+func namespaces(flags uintptr, uid, gid int) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | flags,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: uid, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: gid, HostID: os.Getegid(), Size: 1}},
+	}
+}
+
+// Same returns the attributes of a process in a new user namespace, in which it is the
+// same user as here and has capabilities, and in the new namespaces of flags.
+func Same(flags uintptr, capabilities ...uintptr) *syscall.SysProcAttr {
+	attr := namespaces(flags, os.Geteuid(), os.Getegid())
+	attr.AmbientCaps = capabilities
+	return attr
 }
 
 // respawn runs the program in new namespaces and returns its exit status.
@@ -69,15 +109,10 @@ func respawn(ctx context.Context, flags uintptr) (status int, err error) {
 		defer context.AfterFunc(ctx, func() { cmd.Process.Signal(unix.SIGTERM) })()
 		return cmd.Wait()
 	}
-	// Unshareflags, for package syscall then keeps mounts from propagating.
+	// With Unshareflags package syscall keeps mounts from propagating.
 	err = run(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Unshareflags: flags})
 	if errors.Is(err, unix.EPERM) {
-		err = run(&syscall.SysProcAttr{
-			Cloneflags:  unix.CLONE_NEWNET | unix.CLONE_NEWUSER,
-			UidMappings: []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}},
-			GidMappings: []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}},
-			AmbientCaps: []uintptr{unix.CAP_NET_ADMIN},
-		})
+		err = run(Same(unix.CLONE_NEWNET, unix.CAP_NET_ADMIN))
 	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 		return exit.ExitCode(), nil
@@ -90,8 +125,8 @@ func respawn(ctx context.Context, flags uintptr) (status int, err error) {
 
 // again executes the program once more, without the capabilities that it took.
 func again() error {
-	runtime.LockOSThread() // exec takes the credentials of this thread
-	// And its Pdeathsig, which only the first thread has got from respawn.
+	runtime.LockOSThread() // exec uses the credentials of this thread
+	// And its Pdeathsig, which only the first thread got from respawn.
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 		return os.NewSyscallError("prctl PR_SET_PDEATHSIG", err)
 	}
