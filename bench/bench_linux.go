@@ -17,7 +17,7 @@ type bench struct {
 	only   *regexp.Regexp // what is measured
 	strict bool           // nothing may be left out
 
-	busy    []float64 // processors that others kept busy, one a round
+	busy    []float64 // processors that other programs kept busy, one a round
 	samples []sample
 	left    map[string]bool // keys of what was left out
 }
@@ -71,7 +71,7 @@ func wants(only *regexp.Regexp, contestant string) bool {
 
 func keyOf(m measurement, c cell) string { return m.name + "/" + c.String() }
 
-// note notes what is left out from now on.
+// note records what is left out from now on.
 func (b *bench) note(key, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	b.Notes = append(b.Notes, text)
@@ -88,7 +88,7 @@ func (b *bench) takesPart(name string) bool {
 	return b.Argv[name] != nil
 }
 
-// cell gives a cell its turn in a measurement.
+// cell measures a cell, unless that was left out.
 func (b *bench) cell(ctx context.Context, round int, m measurement, c cell) {
 	key := keyOf(m, c)
 	if b.left[key] || !b.takesPart(c.contestant) || !b.only.MatchString(key) || ctx.Err() != nil {
@@ -96,7 +96,7 @@ func (b *bench) cell(ctx context.Context, round int, m measurement, c cell) {
 	}
 	n := len(b.samples)
 	progress := fmt.Sprintf("round %d/%d %s:", round, b.rounds, key)
-	err := b.take(ctx, m, c, func(metric string, value float64) {
+	err := b.try(ctx, m, c, func(metric string, value float64) {
 		b.samples = append(b.samples, sample{round, c, metric, value})
 		progress += strings.TrimSuffix(fmt.Sprintf(" %s %.4g %s", metric, value, unitOf(metric)), " ") + ","
 	})

@@ -7,18 +7,18 @@ import (
 	"os"
 )
 
-// builtName is the variable in which the program tells what it has built to
-// itself in the private namespace: building may need the network.
+// builtName is the variable in which the program passes what it has built to itself in
+// the private namespace: building may need the network.
 const builtName = "VDESTACK_BENCH_BUILT"
 
-// A built is what was made before the measurements.
+// A built is what is made before the measurements.
 type built struct {
 	Dir   string              // holds the workers, and later sockets
 	Argv  map[string][]string // the workers of the contestants
-	Notes []string            // who is missing, and why
+	Notes []string            // what is missing, and why
 }
 
-// build makes the workers of those who are wanted, and passes the result on.
+// build builds the workers of the contestants that are wanted, and passes the result on.
 func build(ctx context.Context, wanted func(contestant string) bool) (*built, error) {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {

@@ -9,18 +9,19 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/vdestack/vdestack/internal/testenv/private"
 )
 
 // A contestant is a kind of stacks, and the worker that makes them.
 type contestant struct {
 	name string
-	// prepare builds the worker in dir, or finds out what it needs, and returns
-	// its command. The error says what is missing, and how to get it.
+	// prepare builds the worker in dir and returns its command. The error says what
+	// is missing, and how to get it.
 	prepare func(ctx context.Context, dir string) (argv []string, err error)
 	// locator translates a locator of vdeplug; nil keeps it.
 	locator func(string) string
-	// sender and receiver are the contestants of a mixed pair, each of which
-	// makes one half.
+	// sender and receiver are the contestants of a mixed pair; each makes one half.
 	sender, receiver string
 }
 
@@ -60,10 +61,10 @@ func buildC(ctx context.Context, dir string) ([]string, error) {
 	const path = "/dev/net/tun"
 	tun, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return nil, err // without it the library waits for ever
+		return nil, err // without it the library waits and never returns
 	}
 	tun.Close()
-	gcc, err := program("gcc", "gcc")
+	gcc, err := private.Find("gcc", "gcc")
 	if err != nil {
 		return nil, err
 	}
@@ -83,8 +84,8 @@ func buildC(ctx context.Context, dir string) ([]string, error) {
 	return []string{exe}, nil
 }
 
-// buildGVisor builds the worker for gVisor's stack, which is a module of its
-// own beside this file.
+// buildGVisor builds the worker for gVisor's stack, a module of its own in the directory
+// of this file.
 func buildGVisor(ctx context.Context, dir string) ([]string, error) {
 	goTool, err := exec.LookPath("go")
 	if err != nil {
@@ -113,14 +114,4 @@ func streamCommand(locator string) string {
 		return "=" + command
 	}
 	return locator
-}
-
-// program returns the path of a program; pkg is the Debian package that has it.
-func program(name, pkg string) (string, error) {
-	for _, dir := range []string{"", "/usr/sbin/", "/sbin/"} {
-		if path, err := exec.LookPath(dir + name); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("program %s is missing (apt-get install %s)", name, pkg)
 }

@@ -11,8 +11,8 @@ import (
 const tick = time.Second / 100
 
 // parseCPU returns the time that all processors together were busy, from the
-// content of /proc/stat, proc_stat(5): the fields of the first line but idle,
-// iowait, steal, and the guests, who are in user already.
+// content of /proc/stat, proc_stat(5): the fields of the first line except idle, iowait,
+// steal, and guests, which are counted in user already.
 func parseCPU(stat string) (time.Duration, error) {
 	line, _, _ := strings.Cut(stat, "\n")
 	f := strings.Fields(line)

@@ -11,9 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A cpuTime is processor time used: by everything since boot, and by the
-// processes that this program has started, and theirs. The kernel's own threads
-// are in the first, as is the work of others.
+// A cpuTime is the processor time used by everything since boot, which includes the
+// kernel's own threads and other programs, and by the descendants of this process.
 type cpuTime struct {
 	machine, processes time.Duration
 }
@@ -35,7 +34,7 @@ func cpuTimes() (cpuTime, error) {
 	for _, name := range names {
 		stat, err := os.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue // ended meanwhile
+			continue // it has ended meanwhile
 		}
 		if err != nil {
 			return cpuTime{}, err

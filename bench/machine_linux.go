@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// look is how long the machine is watched, while nothing is measured.
-const look = 300 * time.Millisecond
+// lookTime is how long the machine is watched, while nothing is measured.
+const lookTime = 300 * time.Millisecond
 
 // background measures how busy others keep the machine.
 func (b *bench) background(ctx context.Context) error {
@@ -24,7 +24,7 @@ func (b *bench) background(ctx context.Context) error {
 	}
 	start := time.Now()
 	select {
-	case <-time.After(look):
+	case <-time.After(lookTime):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -36,12 +36,12 @@ func (b *bench) background(ctx context.Context) error {
 	return nil
 }
 
-// report writes where and how the values came about, what is missing, the tables
-// and the verdicts, and saves all of it with the values and the chart.
+// report writes where and how the values were measured, what is missing, the tables
+// and the targets, and saves all of it with the values and the chart.
 func (b *bench) report(w io.Writer) error {
 	var text, values bytes.Buffer
-	fmt.Fprintf(&text, "%s. Interleaved rounds: %d, streams of %v, crowds of %d stacks. Processors that others kept busy before the rounds: %.2f (median).\n\n",
-		machine(), b.rounds, b.stream, b.plan.crowd, median(b.busy))
+	fmt.Fprintf(&text, "%s. Interleaved rounds: %d, streams of %v, %d stacks at once. Processors that others kept busy before the rounds: %.2f (median).\n\n",
+		machine(), b.rounds, b.stream, b.plan.stacks, median(b.busy))
 	for _, n := range b.Notes {
 		fmt.Fprintf(&text, "- %s\n", n)
 	}
@@ -49,7 +49,7 @@ func (b *bench) report(w io.Writer) error {
 		fmt.Fprintln(&text)
 	}
 	writeTables(&text, b.samples)
-	writeVerdicts(&text, judge(b.samples, bars(runtime.NumCPU())))
+	writeTargets(&text, b.samples, targets(runtime.NumCPU()))
 	if err := writeCSV(&values, b.samples); err != nil {
 		return err
 	}

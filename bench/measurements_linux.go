@@ -2,19 +2,17 @@ package main
 
 import "slices"
 
-// A measurement is what workers are asked for in their turn.
+// A measurement is what workers are asked to do.
 type measurement struct {
 	name   string
-	suffix string // is added to the path of the network
-	// once is for what takes long: it is done in the first round only.
-	once bool
-	// pinned keeps everything on one processor.
-	pinned bool
+	suffix string // added to the path of the network
+	once   bool   // takes long: in the first round only
+	pinned bool   // keeps everything on one processor
 	// isolated gives the worker a user namespace of its own, in which it is
 	// privileged.
 	isolated bool
 	cells    []cell
-	run      func(t *turn) error
+	run      func(t *trial) error
 }
 
 // pairs are all pairs of stacks.
@@ -46,7 +44,7 @@ var pairs = []cell{
 	{rival, loop},
 }
 
-// likePairs returns the pairs of one contestant, but for those on the networks.
+// likePairs returns the pairs of one contestant, except on the networks given.
 func likePairs(but ...string) (cells []cell) {
 	for _, c := range pairs {
 		if c.contestant != oursToRival && c.contestant != rivalToOurs && !slices.Contains(but, c.network) {
@@ -56,12 +54,12 @@ func likePairs(but ...string) (cells []cell) {
 	return cells
 }
 
-// measurements are all of a round, in order.
+// measurements are those of a round, in order.
 var measurements = []measurement{
-	{name: "traffic", cells: pairs, run: (*turn).traffic},
+	{name: "traffic", cells: pairs, run: (*trial).traffic},
 	// vde_switch drops frames of this size.
-	{name: "jumbo", cells: likePairs("vde", "cmd", loop), run: (*turn).jumbo},
-	{name: "rtt", pinned: true, cells: likePairs(plain), run: (*turn).roundTrips},
+	{name: "jumbo", cells: likePairs("vde", "cmd", loop), run: (*trial).jumbo},
+	{name: "rtt", pinned: true, cells: likePairs(plain), run: (*trial).roundTrips},
 	{name: "open", suffix: "%d", cells: []cell{
 		{ours, loop},
 		{ours, "lan"},
@@ -70,17 +68,17 @@ var measurements = []measurement{
 		{rival, loop},
 		{rival, "ptp"},
 		{gvisor, "pipe"},
-	}, run: (*turn).open},
+	}, run: (*trial).open},
 	{name: "sockets", cells: []cell{
 		{kernel, loop},
 		{ours, loop},
 		{rival, loop},
 		{gvisor, loop},
-	}, run: (*turn).sockets},
-	{name: "crowd", once: true, isolated: true, cells: []cell{
+	}, run: (*trial).sockets},
+	{name: "scale", once: true, isolated: true, cells: []cell{
 		{ours, "lan"},
 		{ours, "mem"},
 		{rival, loop},
 		{gvisor, "pipe"},
-	}, run: (*turn).crowd},
+	}, run: (*trial).scale},
 }

@@ -3,8 +3,8 @@ package main
 // Names of contestants.
 const (
 	ours   = "vdestack"
-	rival  = "libvdestack" // is compared with on the same network
-	kernel = "kernel"      // is compared with wherever it takes part
+	rival  = "libvdestack" // others are compared with it on the same network
+	kernel = "kernel"      // others are compared with it wherever it takes part
 	gvisor = "gvisor"
 
 	// Mixed pairs: the first sends to the second.

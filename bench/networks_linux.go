@@ -8,23 +8,24 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/sched"
+	"github.com/vdestack/vdestack/internal/testenv/private"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-// A network is one that stacks are connected to.
+// A network is what stacks are connected to.
 type network struct {
 	name string
 	// ends returns the locators of both stacks; path is a file that does not
 	// exist. Nil: loopback.
 	ends func(path string) (a, b string)
-	// start starts what the network needs at path, if anything.
+	// start starts what the network needs at path; nil: nothing.
 	start func(ctx context.Context, path string) (stop func(), err error)
 }
 
-// networks are all of them.
 var networks = []network{
 	{name: loop},
 	// The workers of the kernel and of gVisor know their own networks by name.
@@ -60,17 +61,14 @@ func networkOf(name string) network {
 // both gives both stacks the same locator, in which %s is the path.
 func both(format string) func(path string) (a, b string) {
 	return func(path string) (a, b string) {
-		a = format
-		if n := len(format); n > 2 && format[n-2:] == "%s" {
-			a = fmt.Sprintf(format, path)
-		}
+		a = strings.Replace(format, "%s", path, 1)
 		return a, a
 	}
 }
 
 // startSwitch starts a vde_switch.
 func startSwitch(ctx context.Context, path string) (stop func(), err error) {
-	vdeSwitch, err := program("vde_switch", "vde-switch")
+	vdeSwitch, err := private.Find("vde_switch", "vde-switch")
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +87,8 @@ func startOwnSwitch(ctx context.Context, path string) (stop func(), err error) {
 // switchArg makes this program a switch.
 const switchArg = "switch"
 
-// serveSwitch is a switch until the input ends, scheduled as "vdens plug" is.
+// serveSwitch runs a switch until the input ends, with the scheduling policy of
+// "vdens plug".
 func serveSwitch(path string) error {
 	sched.Batch()
 	c, err := vdeplug.Open("switch://"+path, nil)
@@ -100,7 +99,7 @@ func serveSwitch(path string) error {
 	return errors.Join(err, c.Close())
 }
 
-// startServer starts a program that makes a switch at path, and waits for that.
+// startServer starts a program that makes a switch at path, and waits for the switch.
 func startServer(ctx context.Context, path string, argv ...string) (stop func(), err error) {
 	p, err := start(false, argv...)
 	if err != nil {
@@ -110,7 +109,7 @@ func startServer(ctx context.Context, path string, argv ...string) (stop func(),
 	defer poll.Stop()
 	late := time.After(stopWait)
 	for {
-		// Its socket is there a moment before it listens.
+		// Its socket exists a moment before it listens.
 		if c, err := net.Dial("unix", filepath.Join(path, "ctl")); err == nil {
 			c.Close()
 			return p.stop, nil
@@ -132,7 +131,7 @@ func startServer(ctx context.Context, path string, argv ...string) (stop func(),
 
 // startPlugs starts a vde_switch for the vde_plugs that stacks start.
 func startPlugs(ctx context.Context, path string) (stop func(), err error) {
-	if _, err := program("vde_plug", "vdeplug"); err != nil {
+	if _, err := private.Find("vde_plug", "vdeplug"); err != nil {
 		return nil, err
 	}
 	return startSwitch(ctx, path)

@@ -8,28 +8,28 @@ import (
 )
 
 const (
-	// gap is the pause between stacks that are opened in series: the time in
-	// which a program does something with each.
+	// gap is the pause between stacks that are opened in series, in which a program
+	// would use them.
 	gap = 5 * time.Millisecond
-	// rest is a pause after which nothing of the first stack is under way.
+	// rest is a pause after which the work for the first stack is complete.
 	rest = 100 * time.Millisecond
-	// recovery is a pause in which the kernel removes what a worker that has ended
-	// had open: meanwhile it lets nobody make a namespace.
+	// recovery is a pause in which the kernel removes what an earlier worker had open:
+	// until then nobody can make a namespace.
 	recovery = 200 * time.Millisecond
 )
 
-// openWith lets a new worker open stacks one after the other, and returns how long
-// each took until its socket, and then to close.
-func (t *turn) openWith(count int, pause time.Duration) (opens, closes []int64, err error) {
+// openWith has a new worker open stacks one after the other. It returns how long each
+// took to get its first socket, and to close.
+func (t *trial) openWith(count int, pause time.Duration) (opens, closes []int64, err error) {
 	time.Sleep(recovery)
 	w, err := t.start(t.contestant)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer w.stop()
-	// What an earlier worker has left at its paths is not to be met.
+	// The paths must not be those of an earlier worker.
 	vnl := strings.Replace(t.a, "%d", fmt.Sprintf("%d-%%d", len(t.workers)), 1)
-	times, err := w.request(t.ctx, patience, 2*count, "open", count, pause.Milliseconds(), vnl)
+	times, err := w.request(t.ctx, answerTime, 2*count, "open", count, pause.Milliseconds(), vnl)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -37,7 +37,7 @@ func (t *turn) openWith(count int, pause time.Duration) (opens, closes []int64, 
 }
 
 // open measures how long stacks take to come and to go.
-func (t *turn) open() error {
+func (t *trial) open() error {
 	for _, s := range []struct {
 		metric string
 		pause  time.Duration
@@ -52,7 +52,7 @@ func (t *turn) open() error {
 			t.record("close_max", float64(slices.Max(closes))/float64(time.Millisecond))
 		}
 	}
-	// The first and the second of a process; nothing is prepared for these.
+	// The first and the second stack of a process; nothing is prepared for these.
 	var first, second []int64
 	for range t.colds {
 		opens, _, err := t.openWith(2, rest)
@@ -67,7 +67,7 @@ func (t *turn) open() error {
 }
 
 // sockets measures how many sockets can be made, and connections.
-func (t *turn) sockets() error {
+func (t *trial) sockets() error {
 	w, err := t.start(t.contestant)
 	if err != nil {
 		return err
@@ -76,13 +76,13 @@ func (t *turn) sockets() error {
 		metric  string
 		threads int
 	}{{"sockets1", 1}, {"sockets8", 8}} {
-		took, err := w.request(t.ctx, patience, 1, "sockets", t.plan.sockets, m.threads)
+		took, err := w.request(t.ctx, answerTime, 1, "sockets", t.plan.sockets, m.threads)
 		if err != nil {
 			return err
 		}
 		t.record(m.metric, float64(t.plan.sockets)/float64(max(1, took[0]))*1e6) // thousands a second
 	}
-	took, err := w.request(t.ctx, patience, 1, "dials", t.plan.dials)
+	took, err := w.request(t.ctx, answerTime, 1, "dials", t.plan.dials)
 	if err != nil {
 		return err
 	}

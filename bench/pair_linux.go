@@ -5,7 +5,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/bench/internal/worker"
@@ -24,13 +26,13 @@ var (
 	secondAddr = netip.MustParsePrefix("10.77.0.2/24")
 )
 
-// A pair is two stacks, the same one twice for loopback, or one of them.
+// A pair is two stacks; on loopback the same one twice; of a half only one.
 type pair struct {
 	first, second *vdestack.Stack
 	address       netip.Addr // of the first
 }
 
-// A countedPair is one whose frames the program carries.
+// A countedPair is a pair whose frames the program carries.
 type countedPair struct{ pair }
 
 var _ worker.Carrier = (*countedPair)(nil)
@@ -44,11 +46,11 @@ func openPair(mtu int, a, b string) (worker.Pair, error) {
 		}
 		return &pair{s, s, netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
 	}
-	first, err := openOne(1, mtu, a)
+	first, err := openOne(firstAddr, mtu, a)
 	if err != nil {
 		return nil, err
 	}
-	second, err := openOne(2, mtu, b)
+	second, err := openOne(secondAddr, mtu, b)
 	if err != nil {
 		first.Close()
 		return nil, err
@@ -58,32 +60,25 @@ func openPair(mtu int, a, b string) (worker.Pair, error) {
 
 // openHalf makes one of the two.
 func openHalf(side, mtu int, vnl string) (worker.Pair, error) {
-	s, err := openOne(side, mtu, vnl)
-	if err != nil {
-		return nil, err
-	}
 	p := pair{address: firstAddr.Addr()}
+	var err error
 	if side == 1 {
-		p.first = s
+		p.first, err = openOne(firstAddr, mtu, vnl)
 	} else {
-		p.second = s
+		p.second, err = openOne(secondAddr, mtu, vnl)
 	}
-	return counted(p, vnl), nil
+	return counted(p, vnl), err
 }
 
-func openOne(side, mtu int, vnl string) (*vdestack.Stack, error) {
-	addr := firstAddr
-	if side == 2 {
-		addr = secondAddr
-	}
+func openOne(addr netip.Prefix, mtu int, vnl string) (*vdestack.Stack, error) {
 	return vdestack.New(context.Background(), vdestack.Config{
 		Interfaces: []vdestack.Interface{{VNL: vnl, MTU: mtu, Addrs: []netip.Prefix{addr}}},
 	})
 }
 
-// counted returns the pair, with a count of frames where they pass the program.
+// counted returns the pair, with a count of frames where the program carries them.
 func counted(p pair, vnl string) worker.Pair {
-	if len(vnl) >= 4 && vnl[:4] == "lan:" {
+	if strings.HasPrefix(vnl, "lan:") {
 		return &p
 	}
 	return &countedPair{p}
@@ -97,11 +92,13 @@ func (p *pair) Dial(ctx context.Context, port int) (net.Conn, error) {
 	return p.second.DialContext(ctx, "tcp4", net.JoinHostPort(p.address.String(), strconv.Itoa(port)))
 }
 
+// stacks returns the stacks of the pair that are here.
+func (p *pair) stacks() []*vdestack.Stack {
+	return slices.DeleteFunc([]*vdestack.Stack{p.first, p.second}, func(s *vdestack.Stack) bool { return s == nil })
+}
+
 func (p *countedPair) Frames() (n uint64) {
-	for _, s := range []*vdestack.Stack{p.first, p.second} {
-		if s == nil {
-			continue
-		}
+	for _, s := range p.stacks() {
 		for _, i := range s.Stats().Interfaces {
 			n += i.TxFrames + i.RxFrames
 		}
@@ -109,12 +106,9 @@ func (p *countedPair) Frames() (n uint64) {
 	return n
 }
 
-func (p *pair) Close() error {
-	var errs []error
-	for _, s := range []*vdestack.Stack{p.first, p.second} {
-		if s != nil {
-			errs = append(errs, s.Close())
-		}
+func (p *pair) Close() (err error) {
+	for _, s := range p.stacks() {
+		err = errors.Join(err, s.Close())
 	}
-	return errors.Join(errs...)
+	return err
 }

@@ -2,9 +2,8 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// pin makes all that is started from now on run on one processor: the last one
-// that the program may use. Children inherit it from the main thread, which
-// starts them.
+// pin runs everything that is started from now on on one processor, the last one that
+// the program may use. Children inherit it from the main thread, which starts them.
 func pin() (unpin func(), err error) {
 	var before, one unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &before); err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,10 +21,7 @@ func TestPin(t *testing.T) {
 		return set.Count()
 	}
 	before := count()
-	unpin, err := pin()
-	if err != nil {
-		t.Fatal(err)
-	}
+	unpin := testenv.Must(pin())(t)
 	if got := count(); got != 1 {
 		t.Errorf("%d processors, want 1", got)
 	}

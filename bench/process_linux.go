@@ -6,23 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv/private"
 	"golang.org/x/sys/unix"
 )
 
 // stopWait is how long a process may take to end by itself.
 const stopWait = 5 * time.Second
 
-// A process is a worker or a program that a network needs. It is a group of its
-// own, so that nothing of it is left behind, and dies with this program. All are
-// started on the main thread, which lives as long as the program: the signal of
-// that death is one of the thread.
+// A process is a worker or a program that a network needs. It has a process group of its
+// own, so that nothing of it is left behind, and dies with this program. All are started
+// on the main thread, which lives as long as the program: the death of the thread that
+// started a process kills it.
 type process struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
@@ -34,17 +34,15 @@ type process struct {
 	reaped bool
 }
 
-// start starts a program, isolated in a user namespace of its own, in which it is
-// privileged, or not.
+// start starts a program; isolated: in a user namespace of its own, in which it is
+// privileged.
 func start(isolated bool, argv ...string) (*process, error) {
 	p := &process{cmd: exec.Command(argv[0], argv[1:]...), ended: make(chan struct{})}
-	attr := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	attr := &syscall.SysProcAttr{}
 	if isolated {
-		attr.Cloneflags = unix.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
-		attr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_RESOURCE}
+		attr = private.Same(0, unix.CAP_SYS_ADMIN, unix.CAP_SYS_RESOURCE)
 	}
+	attr.Setpgid, attr.Pdeathsig = true, syscall.SIGKILL
 	p.cmd.SysProcAttr = attr
 	p.cmd.Stderr = &p.stderr
 	p.cmd.WaitDelay = stopWait
@@ -62,15 +60,15 @@ func start(isolated bool, argv ...string) (*process, error) {
 	}
 	go func() {
 		defer close(p.ended)
-		// Not reaped yet: the number of the group stays its own.
+		// It is not reaped yet, so that nobody else gets the number of the group.
 		for unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 		}
 	}()
 	return p, nil
 }
 
-// stop ends the process by the end of its input, or by force, with everything
-// in its group. Stopping twice is harmless.
+// stop ends the process by the end of its input, or by force, with everything in its
+// group. It may be called twice.
 func (p *process) stop() {
 	p.stdin.Close()
 	select {

@@ -11,8 +11,7 @@ import (
 type table struct {
 	metric, unit, title string
 	digits              int
-	// beside are other metrics of the same cells, in columns of their own.
-	beside []column
+	more                []column // other metrics of the same cells
 }
 
 // A column presents the median of a metric.
@@ -23,32 +22,32 @@ type column struct {
 
 // traffic is a table of streams.
 func traffic(metric, title string) table {
-	return table{metric: metric, unit: "Gbit/s", digits: 2, title: title, beside: []column{
+	return table{metric: metric, unit: "Gbit/s", digits: 2, title: title, more: []column{
 		{metric + "_cpu_machine", "s/GB", "CPU s/GB of the machine", 2},
 		{metric + "_cpu_processes", "s/GB", "CPU s/GB of its processes", 2},
 		{metric + "_allocs", "1/1000 frames", "allocations/1000 frames", 2},
 	}}
 }
 
-// tables are the metrics in the order of the report.
+// tables are in the order of the report.
 var tables = []table{
 	traffic("stream1", "TCP throughput, one stream, 128 KiB writes, MTU 1500 (more is better)"),
 	traffic("stream4", "TCP throughput, four streams, 128 KiB writes, MTU 1500 (more is better)"),
 	traffic("jumbo1", "TCP throughput, one stream, 128 KiB writes, MTU 9000 (more is better)"),
 	traffic("jumbo4", "TCP throughput, four streams, 128 KiB writes, MTU 9000 (more is better)"),
 	{metric: "rtt", unit: "µs", digits: 1, title: "TCP round trip of 64 bytes, p50, everything on one processor (less is better)",
-		beside: []column{{"rtt_p10", "µs", "p10", 1}, {"rtt_p90", "µs", "p90", 1}, {"rtt_p99", "µs", "p99", 1}}},
+		more: []column{{"rtt_p10", "µs", "p10", 1}, {"rtt_p90", "µs", "p90", 1}, {"rtt_p99", "µs", "p99", 1}}},
 	{metric: "open", unit: "ms", digits: 3, title: "Time to make a stack and its first socket: the second of a process, nothing prepared (less is better)",
-		beside: []column{{"open_first", "ms", "the first of a process", 3}, {"open_series", "ms", "one every 5 ms", 3}, {"open_burst", "ms", "one after the other", 3}}},
+		more: []column{{"open_first", "ms", "the first of a process", 3}, {"open_series", "ms", "one every 5 ms", 3}, {"open_burst", "ms", "one after the other", 3}}},
 	{metric: "open_series", unit: "ms", digits: 3, title: "Time to make a stack and its first socket, one every 5 ms (less is better)"},
 	{metric: "close", unit: "ms", digits: 3, title: "Time until Close of a stack returns (less is better)",
-		beside: []column{{"close_max", "ms", "greatest", 3}}},
+		more: []column{{"close_max", "ms", "greatest", 3}}},
 	{metric: "sockets1", unit: "1000/s", digits: 1, title: "Sockets made and closed, 1 goroutine or thread (more is better)"},
 	{metric: "sockets8", unit: "1000/s", digits: 1, title: "Sockets made and closed, 8 goroutines or threads (more is better)"},
 	{metric: "dials", unit: "1000/s", digits: 1, title: "TCP connections dialled and closed within a stack (more is better)"},
-	{metric: "crowd_memory", unit: "KiB/stack", digits: 1, title: "Many stacks at once: memory of the process for each (less is better)",
-		beside: []column{{"crowd_open", "ms", "ms to make one", 3}, {"crowd_threads", "", "threads", 0}, {"crowd_idle", "%", "% of a processor, idle", 2},
-			{"crowd_reached", "%", "% of pairs reached", 1}, {"crowd_close", "s", "s to close all", 3}, {"crowd_gone", "s", "s until all are gone", 3}}},
+	{metric: "scale_memory", unit: "KiB/stack", digits: 1, title: "Many stacks at once: memory of the process for each (less is better)",
+		more: []column{{"scale_open", "ms", "ms to make one", 3}, {"scale_threads", "", "threads", 0}, {"scale_idle", "%", "% of a processor, idle", 2},
+			{"scale_reached", "%", "% of pairs reached", 1}, {"scale_close", "s", "s to close all", 3}, {"scale_gone", "s", "s until all are gone", 3}}},
 }
 
 // writeTables writes the tables for which there are samples, in Markdown.
@@ -70,12 +69,12 @@ func (t *table) write(w io.Writer, samples []sample) {
 		fmt.Fprintf(w, " %s |", name)
 		rule += "---:|"
 	}
-	var beside []column
+	var more []column
 	var others []map[cell]summary
-	for _, b := range t.beside {
+	for _, b := range t.more {
 		if order, by := summarize(samples, b.metric); len(order) > 0 {
 			head(b.head)
-			beside, others = append(beside, b), append(others, by)
+			more, others = append(more, b), append(others, by)
 		}
 	}
 	if hasBase {
@@ -87,7 +86,7 @@ func (t *table) write(w io.Writer, samples []sample) {
 	for _, c := range order {
 		s := by[c]
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s |", c.network, c.contestant, number(s.median, t.digits), number(s.min, t.digits), number(s.max, t.digits))
-		for i, b := range beside {
+		for i, b := range more {
 			text := "—"
 			if s, ok := others[i][c]; ok {
 				text = number(s.median, b.digits)
@@ -112,8 +111,8 @@ func baseOf(order []cell) (cell, bool) {
 	return cell{}, false
 }
 
-// quotient writes how a cell compares: the quotient of the medians, and the
-// range of those of the same round.
+// quotient compares a cell: the quotient of the medians, and the range of the
+// quotients of each round.
 func quotient(samples []sample, metric string, of, to cell) string {
 	r, ok := compare(samples, metric, of, to)
 	switch {
@@ -135,7 +134,7 @@ func unitOf(metric string) string {
 		if t.metric == metric {
 			return t.unit
 		}
-		for _, b := range t.beside {
+		for _, b := range t.more {
 			if b.metric == metric {
 				return b.unit
 			}

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A cell is what takes its turn: a contestant on a network.
+// A cell is a contestant on a network.
 type cell struct {
 	contestant, network string
 }
@@ -25,8 +25,8 @@ type summary struct {
 	median, min, max float64
 }
 
-// summarize returns the summaries of a metric by cell, and the cells in the
-// order of their first sample.
+// summarize returns the summaries of a metric by cell, and the cells in the order of
+// their first samples.
 func summarize(samples []sample, metric string) (order []cell, by map[cell]summary) {
 	values := make(map[cell][]float64)
 	for _, s := range samples {
@@ -45,9 +45,9 @@ func summarize(samples []sample, metric string) (order []cell, by map[cell]summa
 	return order, by
 }
 
-// compare summarizes the quotients of the values of two cells: the median is
-// that of their medians, least and greatest are those of the same round. It
-// reports false if there is none.
+// compare summarizes the quotients of the values of two cells: the quotient of their
+// medians, and the least and the greatest quotient of one round. It reports false if a
+// cell has no value.
 func compare(samples []sample, metric string, of, to cell) (summary, bool) {
 	_, by := summarize(samples, metric)
 	a, b := by[of], by[to]

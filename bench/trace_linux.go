@@ -13,24 +13,23 @@ import (
 )
 
 const (
-	// spare is what a process may keep for itself: the namespace of its helper
-	// task, and what it has ready for stacks to come.
+	// spare is what a process may keep for itself: the namespace of its helper task,
+	// and what it has ready for further stacks.
 	spare = 16
-	// goneWait is how long what was closed may take to vanish.
+	// goneWait is how long closed stacks may take to vanish.
 	goneWait = time.Minute
 	// goneLook is the pause between two looks.
 	goneLook = 10 * time.Millisecond
 
-	// namespaceLimit is the setting of this user namespace, which is the
-	// worker's own, and what the kernel sets there at first is no less than
-	// manyNamespaces.
+	// namespaceLimit is the limit of this user namespace, which is the worker's own.
+	// At first it is no less than manyNamespaces.
 	namespaceLimit = "/proc/sys/user/max_net_namespaces"
 	manyNamespaces = 1 << 20
 )
 
-// trace notes the descriptors of the process. The function that it returns waits
-// until there are no more than then, and until the kernel has freed all network
-// namespaces, but for a few each.
+// trace records the descriptors of the process. The function that it returns waits until
+// there are no more than that, except for spare ones, and until the kernel has freed all
+// network namespaces except for spare ones.
 func trace() (gone func() error, err error) {
 	if whole, err := initialUserNamespace(); err != nil || whole {
 		return nil, errors.Join(err, errors.New("the limit of namespaces here is the machine's"))
@@ -59,8 +58,7 @@ func trace() (gone func() error, err error) {
 	}, nil
 }
 
-// initialUserNamespace reports whether all users of the machine are those of this
-// namespace.
+// initialUserNamespace reports whether this namespace has all users of the machine.
 func initialUserNamespace() (bool, error) {
 	text, err := os.ReadFile("/proc/self/uid_map")
 	f := strings.Fields(string(text))
@@ -72,9 +70,9 @@ func descriptors() (int, error) {
 	return len(files), err
 }
 
-// fewNamespaces reports whether no more than spare network namespaces of this
-// user namespace and of those below it exist. The kernel counts them until the
-// last trace of each is gone, and tells nobody, but refuses one above the limit.
+// fewNamespaces reports whether this user namespace and those below it have no more than
+// spare network namespaces. The kernel counts them until the last trace of each is gone.
+// It does not show the number, but refuses a namespace above the limit.
 func fewNamespaces() (bool, error) {
 	if err := setLimit(spare + 1); err != nil {
 		return false, err

@@ -14,13 +14,13 @@ const (
 	rttSize    = 64        // bytes a round trip
 )
 
-func (t *turn) traffic() error { return t.streams("stream", stack.DefaultMTU) }
+func (t *trial) traffic() error { return t.streams("stream", stack.DefaultMTU) }
 
-func (t *turn) jumbo() error { return t.streams("jumbo", jumboMTU) }
+func (t *trial) jumbo() error { return t.streams("jumbo", jumboMTU) }
 
 // streams measures throughput and the processor time it takes, with one and
 // with four connections.
-func (t *turn) streams(metric string, mtu int) error {
+func (t *trial) streams(metric string, mtu int) error {
 	stream, err := t.pair(mtu)
 	if err != nil {
 		return err
@@ -34,15 +34,15 @@ func (t *turn) streams(metric string, mtu int) error {
 }
 
 // pair makes the stacks, and returns what streams between them.
-func (t *turn) pair(mtu int) (stream func(n int) ([]int64, error), err error) {
-	limit := t.stream + patience
+func (t *trial) pair(mtu int) (stream func(n int) ([]int64, error), err error) {
+	limit := t.stream + answerTime
 	c := contestantOf(t.contestant)
 	if c.sender == "" {
 		w, err := t.start(c.name)
 		if err != nil {
 			return nil, err
 		}
-		_, err = w.request(t.ctx, patience, 0, "pair", mtu, locator(c.name, t.a), locator(c.name, t.b))
+		_, err = w.request(t.ctx, answerTime, 0, "pair", mtu, locator(c.name, t.a), locator(c.name, t.b))
 		return func(n int) ([]int64, error) {
 			return w.request(t.ctx, limit, 4, "stream", n, streamSize, t.stream.Milliseconds())
 		}, err
@@ -55,10 +55,10 @@ func (t *turn) pair(mtu int) (stream func(n int) ([]int64, error), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := receiver.request(t.ctx, patience, 0, "half", 1, mtu, locator(c.receiver, t.a)); err != nil {
+	if _, err := receiver.request(t.ctx, answerTime, 0, "half", 1, mtu, locator(c.receiver, t.a)); err != nil {
 		return nil, err
 	}
-	if _, err := sender.request(t.ctx, patience, 0, "half", 2, mtu, locator(c.sender, t.b)); err != nil {
+	if _, err := sender.request(t.ctx, answerTime, 0, "half", 2, mtu, locator(c.sender, t.b)); err != nil {
 		return nil, err
 	}
 	return func(n int) ([]int64, error) {
@@ -73,7 +73,7 @@ func (t *turn) pair(mtu int) (stream func(n int) ([]int64, error), err error) {
 }
 
 // measure records what a stream moved, and what it cost.
-func (t *turn) measure(metric string, stream func() ([]int64, error)) error {
+func (t *trial) measure(metric string, stream func() ([]int64, error)) error {
 	before, err := cpuTimes()
 	if err != nil {
 		return err
@@ -100,16 +100,16 @@ func (t *turn) measure(metric string, stream func() ([]int64, error)) error {
 }
 
 // roundTrips measures round trips.
-func (t *turn) roundTrips() error {
+func (t *trial) roundTrips() error {
 	w, err := t.start(t.contestant)
 	if err != nil {
 		return err
 	}
 	a, b := locator(t.contestant, t.a), locator(t.contestant, t.b)
-	if _, err := w.request(t.ctx, patience, 0, "pair", stack.DefaultMTU, a, b); err != nil {
+	if _, err := w.request(t.ctx, answerTime, 0, "pair", stack.DefaultMTU, a, b); err != nil {
 		return err
 	}
-	times, err := w.request(t.ctx, patience, t.rtts, "rtt", rttSize, t.rtts)
+	times, err := w.request(t.ctx, answerTime, t.rtts, "rtt", rttSize, t.rtts)
 	if err != nil {
 		return err
 	}

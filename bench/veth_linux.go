@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openVeth makes two namespaces that a veth pair of the kernel joins: the
-// baseline, for no frame leaves the kernel.
+// openVeth makes two namespaces joined by a veth pair of the kernel. This is the
+// baseline: no frame leaves the kernel.
 func openVeth(mtu int, a, _ string) (_ worker.Pair, err error) {
 	p := &pair{address: firstAddr.Addr()}
 	defer func() {
@@ -75,14 +75,14 @@ func configure(s *vdestack.Stack, addr netip.Prefix, noOffloads bool) error {
 	return nl.LinkSetUp(index)
 }
 
-// offloads are the commands of ethtool that switch offloads, in an order in
-// which none that is on depends on one that is off.
+// offloads are the commands of ethtool that switch offloads, in an order in which no
+// enabled one depends on a disabled one.
 var offloads = []uint32{
 	unix.ETHTOOL_SGRO, unix.ETHTOOL_STSO, unix.ETHTOOL_SGSO, unix.ETHTOOL_SSG, unix.ETHTOOL_STXCSUM, unix.ETHTOOL_SRXCSUM,
 }
 
-// offloadsOff switches all offloads of an interface off: packets have the size
-// of the network, and checksums.
+// offloadsOff switches all offloads of an interface off: packets then have the size of
+// the network, and checksums.
 func offloadsOff(s *vdestack.Stack, name string) error {
 	sock, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if err != nil {

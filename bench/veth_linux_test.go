@@ -9,8 +9,8 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// TestVeth sees packets of the size of the network where offloads are off, and
-// larger ones where they are on.
+// TestVeth checks that packets have the size of the network if offloads are off, and are
+// larger if they are on.
 func TestVeth(t *testing.T) {
 	testenv.Long(t)
 	const mtu = 1500
@@ -22,18 +22,12 @@ func TestVeth(t *testing.T) {
 			}
 			defer made.Close()
 			p := made.(*pair)
-			ln, err := p.Listen(0)
-			if err != nil {
-				t.Fatal(err)
-			}
+			ln := testenv.Must(p.Listen(0))(t)
 			defer ln.Close()
-			c, err := p.Dial(t.Context(), ln.Addr().(*net.TCPAddr).Port)
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := testenv.Must(p.Dial(t.Context(), ln.Addr().(*net.TCPAddr).Port))(t)
 			go func() {
 				defer c.Close()
-				c.SetDeadline(time.Now().Add(patience))
+				c.SetDeadline(time.Now().Add(answerTime))
 				for range 100 {
 					if _, err := c.Write(make([]byte, streamSize)); err != nil {
 						t.Error(err)
@@ -41,27 +35,15 @@ func TestVeth(t *testing.T) {
 					}
 				}
 			}()
-			s, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := testenv.Must(ln.Accept())(t)
 			defer s.Close()
-			s.SetDeadline(time.Now().Add(patience))
+			s.SetDeadline(time.Now().Add(answerTime))
 			if n, err := io.Copy(io.Discard, s); err != nil || n != 100*streamSize {
 				t.Fatalf("received %d bytes, %v, want %d", n, err, 100*streamSize)
 			}
-			nl, err := p.first.RTNL()
-			if err != nil {
-				t.Fatal(err)
-			}
-			index, err := nl.IfNameToIndex(vethName)
-			if err != nil {
-				t.Fatal(err)
-			}
-			link, err := nl.Link(index)
-			if err != nil {
-				t.Fatal(err)
-			}
+			nl := testenv.Must(p.first.RTNL())(t)
+			index := testenv.Must(nl.IfNameToIndex(vethName))(t)
+			link := testenv.Must(nl.Link(index))(t)
 			size := link.Stats.RxBytes / link.Stats.RxPackets
 			if large := size > mtu+14; large != (name == veth) {
 				t.Errorf("packets of %d bytes, the network has an MTU of %d", size, mtu)

@@ -28,12 +28,12 @@ import (
 var (
 	rounds   = flag.Int("rounds", 5, "how often everything is measured")
 	each     = flag.Duration("each", time.Second, "how long each measurement takes")
-	members  = flag.Int("members", 8, "how many stacks are on the network that is flooded")
-	clients  = flag.Int("clients", 16, "how many plugs of another process are on it too, which receive")
-	flooders = flag.Int("flooders", 4, "how many of them flood at once")
+	members  = flag.Int("members", 8, "stacks on the flooded network")
+	clients  = flag.Int("clients", 16, "plugs of another process that receive on it")
+	flooders = flag.Int("flooders", 4, "plugs or stacks that flood at once")
 	size     = flag.Int("size", 1514, "bytes of a frame of the flood")
 	networks = flag.String("networks", "switch mem plugs", "networks that are measured: of stacks, and plugs of mem://")
-	floods   = flag.String("floods", "client stack", "who floods: clients in another process, or stacks of this one")
+	floods   = flag.String("floods", "client stack", "what floods: clients in another process, or stacks of this one")
 )
 
 func main() {
@@ -48,6 +48,7 @@ func main() {
 	case "burn":
 		part, _ := strconv.ParseFloat(flag.Arg(1), 64)
 		burn(part, int(math.Ceil(part-.01)))
+		fmt.Println("ready")
 		select {}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -67,49 +68,44 @@ func broadcast() []byte {
 
 // flood sends as fast as it can, until it is killed or the switch is gone.
 func flood(vnl string) {
-	for range *flooders - 1 {
-		go floodAlone(vnl)
-	}
-	floodAlone(vnl)
-}
-
-func floodAlone(vnl string) {
-	c, err := vdeplug.Open(vnl, nil)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "fairness:", err)
-		os.Exit(1)
-	}
 	packets := make([]packet.Packet, 64)
 	for i := range packets {
 		packets[i].Data = broadcast()
 	}
-	for c.(packet.Transport).SendPackets(packets, true) == nil {
-	}
+	withPlugs(vnl, *flooders, func(c packet.Transport) {
+		for c.SendPackets(packets, true) == nil {
+		}
+	})
 }
 
-// listen receives with many plugs what is flooded.
+// listen receives the flood with many plugs.
 func listen(vnl string) {
+	withPlugs(vnl, *clients, func(c packet.Transport) {
+		var b packet.Buffer
+		for {
+			if _, err := c.RecvPackets(&b); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// withPlugs opens plugs, says "ready", and calls f for each until all calls return.
+func withPlugs(vnl string, n int, f func(packet.Transport)) {
 	var all sync.WaitGroup
-	for range *clients {
+	for range n {
 		c, err := vdeplug.Open(vnl, nil)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "fairness:", err)
 			os.Exit(1)
 		}
-		all.Go(func() {
-			var b packet.Buffer
-			for {
-				if _, err := c.(packet.Transport).RecvPackets(&b); err != nil {
-					return
-				}
-			}
-		})
+		all.Go(func() { f(c.(packet.Transport)) })
 	}
 	fmt.Println("ready")
 	all.Wait()
 }
 
-// figures are what was measured of a network: bytes in a second, and round trips.
+// figures are the measured values of a network: bytes in a second, and round trips.
 type figures struct {
 	rate     float64
 	p50, p99 time.Duration
@@ -122,23 +118,19 @@ func run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	flooded := "switch://" + dir + "/flood"
-	var crowd []*vdestack.Stack
+	var stacks []*vdestack.Stack
 	for i := range *members {
 		s, err := vdestack.Open(flooded, fmt.Sprintf("10.1.0.%d/24", i+1))
 		if err != nil {
 			return err
 		}
 		defer s.Close()
-		crowd = append(crowd, s)
+		stacks = append(stacks, s)
 	}
-	ready, stop := start("listen", "vde://"+dir+"/flood")
-	defer stop()
-	if _, err := ready.Read(make([]byte, 1)); err != nil {
-		return err
-	}
-	beside := map[string]func() (stop func()){
-		"client": func() func() { return startClient("vde://" + dir + "/flood") },
-		"stack":  func() func() { return startStacks(crowd[:min(*flooders, len(crowd))]) },
+	defer start("listen", "vde://"+dir+"/flood")()
+	flood := map[string]func() (stop func()){
+		"client": func() func() { return start("flood", "vde://"+dir+"/flood") },
+		"stack":  func() func() { return startStacks(stacks[:min(*flooders, len(stacks))]) },
 	}
 	all := make(map[string][]figures)
 	for round := range *rounds {
@@ -155,22 +147,22 @@ func run(ctx context.Context) error {
 				return err
 			}
 			err = note("alone")
-			for _, flood := range strings.Fields(*floods) {
+			for _, kind := range strings.Fields(*floods) {
 				if err != nil || ctx.Err() != nil {
 					break
 				}
-				stop := beside[flood]()
+				stop := flood[kind]()
 				used := processors(func() { time.Sleep(*each) })
-				err = errors.Join(err, note(flood+" floods"))
+				err = errors.Join(err, note(kind+" floods"))
 				stop()
-				if flood == "client" {
-					_, stop = start("burn", fmt.Sprint(used))
+				if kind == "client" {
+					stop = start("burn", fmt.Sprint(used))
 				} else {
-					stop = burn(float64(*flooders), *flooders) // who sends never waits
+					stop = burn(float64(*flooders), *flooders) // a sender never waits
 				}
-				err = errors.Join(err, note(flood+" burns"))
+				err = errors.Join(err, note(kind+" burns"))
 				stop()
-				all[flood] = append(all[flood], figures{rate: used})
+				all[kind] = append(all[kind], figures{rate: used})
 			}
 			v.close()
 			if err = errors.Join(err, ctx.Err()); err != nil {
@@ -179,19 +171,19 @@ func run(ctx context.Context) error {
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, *rounds)
 	}
-	for _, flood := range strings.Fields(*floods) {
-		fmt.Printf("a flood by a %s takes %.2f processors where it is alone\n", flood, median(all[flood]).rate)
+	for _, kind := range strings.Fields(*floods) {
+		fmt.Printf("a flood by a %s takes %.2f processors alone\n", kind, median(all[kind]).rate)
 	}
-	fmt.Printf("%-8s %-8s %22s %22s %22s %8s\n", "network", "flood", "alone", "beside the flood", "beside burning", "left")
+	fmt.Printf("%-8s %-8s %22s %22s %22s %8s\n", "network", "flood", "alone", "during the flood", "during burning", "left")
 	for _, network := range strings.Fields(*networks) {
-		for _, flood := range strings.Fields(*floods) {
-			a, f, b := median(all[network+" alone"]), median(all[network+" "+flood+" floods"]), median(all[network+" "+flood+" burns"])
+		for _, kind := range strings.Fields(*floods) {
+			flooded, burned := all[network+" "+kind+" floods"], all[network+" "+kind+" burns"]
 			var parts []float64 // of each round
-			for i, f := range all[network+" "+flood+" floods"] {
-				parts = append(parts, f.rate/all[network+" "+flood+" burns"][i].rate)
+			for i, f := range flooded {
+				parts = append(parts, f.rate/burned[i].rate)
 			}
 			slices.Sort(parts)
-			fmt.Printf("%-8s %-8s %v %v %v %7.0f%%\n", network, flood, a, f, b, 100*parts[len(parts)/2])
+			fmt.Printf("%-8s %-8s %v %v %v %7.0f%%\n", network, kind, median(all[network+" alone"]), median(flooded), median(burned), 100*parts[len(parts)/2])
 		}
 	}
 	return nil
@@ -203,7 +195,7 @@ func (f figures) String() string {
 
 func short(d time.Duration) string { return fmt.Sprintf("%5.0fus", float64(d)/1e3) }
 
-// median returns those of each figure.
+// median returns the medians of each figure.
 func median(list []figures) (m figures) {
 	of := func(value func(f figures) float64) float64 {
 		var all []float64
@@ -225,8 +217,8 @@ func median(list []figures) (m figures) {
 // others are the processes that this one has started.
 var others = make(map[int]bool)
 
-// start starts the program again, for something else.
-func start(what, vnl string) (stdout io.Reader, stop func()) {
+// start starts the program again, to do something else, and waits until it is ready.
+func start(what, vnl string) (stop func()) {
 	cmd := exec.Command("/proc/self/exe", append(os.Args[1:len(os.Args):len(os.Args)], what, vnl)...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
@@ -234,22 +226,18 @@ func start(what, vnl string) (stdout io.Reader, stop func()) {
 	if err == nil {
 		err = cmd.Start()
 	}
+	if err == nil {
+		_, err = stdout.Read(make([]byte, 1))
+	}
 	if err != nil {
 		panic(err)
 	}
 	others[cmd.Process.Pid] = true
-	return stdout, func() {
+	return func() {
 		delete(others, cmd.Process.Pid)
 		cmd.Process.Kill()
 		cmd.Wait()
 	}
-}
-
-// startClient floods from another process.
-func startClient(vnl string) (stop func()) {
-	_, stop = start("flood", vnl)
-	time.Sleep(200 * time.Millisecond) // until it does
-	return stop
 }
 
 // startStacks floods with sockets of stacks.
@@ -279,7 +267,7 @@ func startStacks(stacks []*vdestack.Stack) (stop func()) {
 	}
 }
 
-// cpuTime is what this process and the others have used.
+// cpuTime is the processor time of this process and the others.
 func cpuTime() time.Duration {
 	clocks := []int32{unix.CLOCK_PROCESS_CPUTIME_ID}
 	for pid := range others {
@@ -295,16 +283,16 @@ func cpuTime() time.Duration {
 	return time.Duration(sum)
 }
 
-// processors returns how many are busy with this process and the others.
+// processors returns how many processors this process and the others use during f.
 func processors(f func()) float64 {
 	start, before := time.Now(), cpuTime()
 	f()
 	return float64(cpuTime()-before) / float64(time.Since(start))
 }
 
-// burn keeps so many processors busy, with n goroutines.
+// burn keeps a number of processors busy, with n goroutines.
 func burn(processors float64, n int) (stop func()) {
-	const turn = 2 * time.Millisecond
+	const period = 2 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	var done sync.WaitGroup
 	part := min(processors/float64(n), 1)
@@ -312,10 +300,10 @@ func burn(processors float64, n int) (stop func()) {
 		done.Go(func() {
 			for ctx.Err() == nil {
 				begin := time.Now()
-				for time.Since(begin) < time.Duration(part*float64(turn)) {
+				for time.Since(begin) < time.Duration(part*float64(period)) {
 				}
 				if part < .98 {
-					time.Sleep(turn - time.Since(begin))
+					time.Sleep(period - time.Since(begin))
 				}
 			}
 		})
@@ -326,7 +314,7 @@ func burn(processors float64, n int) (stop func()) {
 	}
 }
 
-// A victim is what is measured.
+// A victim is a network that is measured.
 type victim struct {
 	measure func() (figures, error)
 	close   func()
@@ -421,7 +409,7 @@ func roundTrips(a, b *vdestack.Stack) (p50, p99 time.Duration, err error) {
 	})
 }
 
-// times returns how long f takes.
+// times measures how long f takes.
 func times(f func() error) (p50, p99 time.Duration, err error) {
 	var all []time.Duration
 	for start := time.Now(); time.Since(start) < *each/2; {
@@ -435,8 +423,7 @@ func times(f func() error) (p50, p99 time.Duration, err error) {
 	return all[len(all)/2], all[len(all)*99/100], nil
 }
 
-// openPlugs measures two plugs of mem://, between which a window of packets is on
-// its way.
+// openPlugs measures two plugs of mem:// with a window of packets on the way.
 func openPlugs() (*victim, error) {
 	const window = 16
 	a, err := vdeplug.Open("mem://plugs", nil)

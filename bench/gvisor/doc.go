@@ -1,12 +1,12 @@
 //go:build linux
 
-// Command gvisor is the worker of the benchmark for gVisor's TCP/IP stack, a
-// module of its own so that nobody who uses stacks depends on it. Its stacks
-// are joined, by the locator, by
+// Command gvisor is the worker of the benchmark for gVisor's TCP/IP stack. It is a module
+// of its own, so that users of this module do not depend on gVisor. The locator says what
+// joins its stacks:
 //
-//   - "pipe", which hands packets over within the process,
-//   - "gso", the same with packets of up to 64 KiB and without checksums,
-//   - "unix", a unix socket with such packets.
+//   - "pipe" passes packets within the process.
+//   - "gso" does so with packets of up to 64 KiB and without checksums.
+//   - "unix" is a unix socket with such packets.
 //
-// See package bench/internal/worker for what it is asked.
+// Package bench/internal/worker describes the requests.
 package main

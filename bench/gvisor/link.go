@@ -15,8 +15,8 @@ import (
 // maxPacket is the largest packet of a stack that leaves segmentation to others.
 const maxPacket = stack.GVisorGSOMaxSize
 
-// socketBuffer is asked for the unix socket, in bytes. Without privilege the
-// kernel gives less.
+// socketBuffer is the size of the unix socket's buffer in bytes. Without privilege the
+// kernel allows less.
 const socketBuffer = 8 << 20
 
 var (
@@ -24,46 +24,45 @@ var (
 	secondMAC = tcpip.LinkAddress("\x02\x00\x00\x00\x00\x02")
 )
 
-// A cable is both ends of a link.
-type cable struct {
+// A link is both ends of a link.
+type link struct {
 	a, b  stack.LinkEndpoint
 	close func()
 }
 
-func newCable(name string, mtu int) (cable, error) {
+func newLink(name string, mtu int) (link, error) {
 	switch name {
 	case "pipe", "gso":
 		a, b := pipe.New(firstMAC, secondMAC, uint32(mtu))
 		if name == "gso" {
-			return cable{&offloading{a}, &offloading{b}, func() {}}, nil
+			return link{&offloadEnd{a}, &offloadEnd{b}, func() {}}, nil
 		}
-		return cable{a, b, func() {}}, nil
+		return link{a, b, func() {}}, nil
 	case "unix":
-		return newUnixCable(mtu)
+		return newUnixLink(mtu)
 	}
-	return cable{}, fmt.Errorf("unknown link %q", name)
+	return link{}, fmt.Errorf("unknown link %q", name)
 }
 
-// An offloading is an end of a pipe that carries large packets without
-// checksums, as its other end does.
-type offloading struct{ *pipe.Endpoint }
+// An offloadEnd is an end of a pipe for large packets without checksums.
+type offloadEnd struct{ *pipe.Endpoint }
 
-var _ stack.GSOEndpoint = (*offloading)(nil)
+var _ stack.GSOEndpoint = (*offloadEnd)(nil)
 
-func (*offloading) Capabilities() stack.LinkEndpointCapabilities {
+func (*offloadEnd) Capabilities() stack.LinkEndpointCapabilities {
 	return stack.CapabilityTXChecksumOffload | stack.CapabilityRXChecksumOffload
 }
 
-func (*offloading) GSOMaxSize() uint32 { return maxPacket }
+func (*offloadEnd) GSOMaxSize() uint32 { return maxPacket }
 
-func (*offloading) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
+func (*offloadEnd) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
 
-// newUnixCable makes a pair of unix sockets, which carry Ethernet frames with a
+// newUnixLink makes a pair of unix sockets, which carry Ethernet frames with a
 // virtio-net header.
-func newUnixCable(mtu int) (_ cable, err error) {
+func newUnixLink(mtu int) (_ link, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return cable{}, err
+		return link{}, err
 	}
 	closeAll := func() {
 		for _, fd := range fds {
@@ -86,8 +85,8 @@ func newUnixCable(mtu int) (_ cable, err error) {
 			PacketDispatchMode: fdbased.RecvMMsg,
 		})
 		if err != nil {
-			return cable{}, err
+			return link{}, err
 		}
 	}
-	return cable{ends[0], ends[1], closeAll}, nil
+	return link{ends[0], ends[1], closeAll}, nil
 }

@@ -11,8 +11,8 @@ import (
 )
 
 func main() {
-	// Its readers of descriptors keep a processor of Go while they wait: where
-	// there is only one, each packet would wait for the scheduler to notice.
+	// Its readers of descriptors keep a processor of Go while they wait: with only one,
+	// each packet would wait until the scheduler notices.
 	runtime.GOMAXPROCS(max(2, runtime.NumCPU()))
 	c := worker.Contestant{Pair: openPair, Open: openMember}
 	if err := c.Serve(os.Stdin, os.Stdout); err != nil {

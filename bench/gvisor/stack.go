@@ -23,13 +23,13 @@ import (
 const (
 	nic       = 1
 	prefixLen = 24
-	// tcpBuffer is the largest buffer of a connection in bytes, as Linux has it
-	// for receivers (net.ipv4.tcp_rmem).
+	// tcpBuffer is the largest buffer of a connection in bytes, which is Linux's for
+	// receivers (net.ipv4.tcp_rmem).
 	tcpBuffer = 6 << 20
 )
 
 // newStack makes a stack with one interface.
-func newStack(link stack.LinkEndpoint, addr tcpip.Address) (*stack.Stack, error) {
+func newStack(end stack.LinkEndpoint, addr tcpip.Address) (*stack.Stack, error) {
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
@@ -44,7 +44,7 @@ func newStack(link stack.LinkEndpoint, addr tcpip.Address) (*stack.Stack, error)
 			return nil, errorOf(err)
 		}
 	}
-	err := s.CreateNIC(nic, link)
+	err := s.CreateNIC(nic, end)
 	if err == nil {
 		err = s.AddProtocolAddress(nic, tcpip.ProtocolAddress{
 			Protocol:          ipv4.ProtocolNumber,
@@ -69,13 +69,13 @@ var (
 
 // A pair is two stacks.
 type pair struct {
-	cable
+	link
 	first, second *stack.Stack
 }
 
 func openPair(mtu int, name, _ string) (_ worker.Pair, err error) {
 	p := &pair{}
-	if p.cable, err = newCable(name, mtu); err != nil {
+	if p.link, err = newLink(name, mtu); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -104,12 +104,11 @@ func (p *pair) Close() error {
 			s.Destroy()
 		}
 	}
-	p.cable.close()
+	p.link.close()
 	return nil
 }
 
-// A member is a stack that is one of many, on loopback or on a pipe without
-// another end.
+// A member is a stack that is one of many, on loopback or on a pipe without another end.
 type member struct {
 	*stack.Stack
 	close func()
@@ -122,7 +121,7 @@ func openMember(name string, _ int) (worker.Stack, error) {
 		s, err := newStack(loopback.New(), firstAddr)
 		return &member{s, func() {}}, err
 	}
-	c, err := newCable(name, 1500)
+	c, err := newLink(name, 1500)
 	if err != nil {
 		return nil, err
 	}

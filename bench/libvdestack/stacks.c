@@ -1,7 +1,6 @@
 /* Stacks and sockets that come and go. */
 #include "worker.h"
 #include <arpa/inet.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +16,18 @@ static struct vdestack *add(const char *vnl, int number)
 		snprintf(buf, sizeof buf, "%.*s%d%s", (int)(place - vnl), vnl, number, place + 2);
 	else
 		snprintf(buf, sizeof buf, "%s", vnl);
-	return vde_addstack(*buf ? buf : NULL, NULL);
+	struct vdestack *s = vde_addstack(*buf ? buf : NULL, NULL);
+	if (s == NULL)
+		fail(*buf ? buf : "stack");
+	return s;
+}
+
+static int tcp_socket(struct vdestack *s)
+{
+	int fd = vde_msocket(s, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		fail("socket");
+	return fd;
 }
 
 void answer_open(int count, int pause, const char *vnl)
@@ -28,19 +38,8 @@ void answer_open(int count, int pause, const char *vnl)
 			usleep(pause * 1000);
 		int64_t start = now();
 		struct vdestack *s = add(vnl, i);
-		if (s == NULL) {
-			fail(vnl);
-			free(times);
-			return;
-		}
-		int fd = vde_msocket(s, AF_INET, SOCK_STREAM, 0);
+		int fd = tcp_socket(s);
 		times[i] = now() - start;
-		if (fd < 0) {
-			fail("socket");
-			vde_delstack(s);
-			free(times);
-			return;
-		}
 		close(fd);
 		start = now();
 		vde_delstack(s);
@@ -53,72 +52,33 @@ void answer_open(int count, int pause, const char *vnl)
 	free(times);
 }
 
-/* A share is what a thread makes. */
+/* A share is the part of one thread. */
 struct share {
 	struct vdestack *stack;
-	int count, listener, error;
+	int count, listener;
 	struct sockaddr_in address;
+	void *(*part)(void *);
 };
 
 static void *make_sockets(void *arg)
 {
 	struct share *s = arg;
-	for (int i = 0; i < s->count; i++) {
-		int fd = vde_msocket(s->stack, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (fd < 0) {
-			s->error = errno ? errno : EIO;
-			break;
-		}
-		close(fd);
-	}
+	for (int i = 0; i < s->count; i++)
+		close(tcp_socket(s->stack));
 	return NULL;
 }
 
 void answer_sockets(int count, int threads)
 {
-	pthread_t id[MAX_THREADS];
-	struct share shares[MAX_THREADS];
-	int started, error = 0;
-	if (threads > MAX_THREADS) {
-		errno = EINVAL;
-		return fail("too many threads");
-	}
-	struct vdestack *s = vde_addstack(NULL, NULL);
-	if (s == NULL)
-		return fail("stack");
+	struct share shares[MAX_THREADS] = {0};
+	struct vdestack *s = add("", 0);
+	for (int i = 0; i < threads && i < MAX_THREADS; i++)
+		shares[i] = (struct share){.stack = s, .count = count / threads + (i < count % threads)};
 	int64_t start = now();
-	for (started = 0; started < threads && error == 0; started++) {
-		shares[started] = (struct share){.stack = s, .count = count / threads + (started < count % threads)};
-		error = pthread_create(&id[started], NULL, make_sockets, &shares[started]);
-	}
-	if (error)
-		started--;
-	for (int i = 0; i < started; i++) {
-		pthread_join(id[i], NULL);
-		if (shares[i].error)
-			error = shares[i].error;
-	}
+	run(make_sockets, threads, shares, sizeof *shares);
 	int64_t took = now() - start;
 	vde_delstack(s);
-	if (error) {
-		errno = error;
-		return fail("socket");
-	}
 	printf("ok\t%lld\n", (long long)took);
-}
-
-static void *dial(void *arg)
-{
-	struct share *s = arg;
-	for (int i = 0; i < s->count && s->error == 0; i++) {
-		int fd = vde_msocket(s->stack, AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (fd < 0 || connect(fd, (struct sockaddr *)&s->address, sizeof s->address) < 0)
-			s->error = errno ? errno : EIO;
-		if (fd >= 0)
-			close(fd);
-	}
-	shutdown(s->listener, SHUT_RDWR); /* ends the other thread */
-	return NULL;
 }
 
 /* close_all closes each connection when its peer has. */
@@ -135,66 +95,70 @@ static void *close_all(void *arg)
 	return NULL;
 }
 
+/* dial is not on the main thread: its errno is not its own, the library's helper
+   writes to it. */
+static void *dial(void *arg)
+{
+	struct share *s = arg;
+	for (int i = 0; i < s->count; i++) {
+		int fd = tcp_socket(s->stack);
+		if (connect(fd, (struct sockaddr *)&s->address, sizeof s->address) < 0)
+			fail("dial");
+		close(fd);
+	}
+	shutdown(s->listener, SHUT_RDWR); /* ends the other thread */
+	return NULL;
+}
+
+static void *run_part(void *arg)
+{
+	struct share *s = arg;
+	return s->part(s);
+}
+
 void answer_dials(int count)
 {
-	pthread_t dialer, acceptor;
-	struct share s = {.count = count, .address = {.sin_family = AF_INET}};
+	struct share s = {.stack = add("", 0), .address = {.sin_family = AF_INET}};
 	socklen_t len = sizeof s.address;
 	inet_aton("127.0.0.1", &s.address.sin_addr);
-	if ((s.stack = vde_addstack(NULL, NULL)) == NULL)
-		return fail("stack");
-	s.listener = vde_msocket(s.stack, AF_INET, SOCK_STREAM, 0);
-	if (loopback_up(s.stack) < 0 || s.listener < 0
-	    || bind(s.listener, (struct sockaddr *)&s.address, len) < 0
+	loopback_up(s.stack);
+	s.listener = tcp_socket(s.stack);
+	if (bind(s.listener, (struct sockaddr *)&s.address, len) < 0
 	    || getsockname(s.listener, (struct sockaddr *)&s.address, &len) < 0
-	    || listen(s.listener, SOMAXCONN) < 0) {
+	    || listen(s.listener, SOMAXCONN) < 0)
 		fail("listen");
-		vde_delstack(s.stack);
-		return;
-	}
+	s.count = count;
+	struct share both[] = {s, s};
+	both[0].part = close_all;
+	both[1].part = dial;
 	int64_t start = now();
-	s.error = pthread_create(&acceptor, NULL, close_all, &s);
-	if (s.error == 0) {
-		int e = pthread_create(&dialer, NULL, dial, &s);
-		if (e == 0)
-			pthread_join(dialer, NULL);
-		else
-			shutdown(s.listener, SHUT_RDWR);
-		pthread_join(acceptor, NULL);
-		if (e)
-			s.error = e;
-	}
+	run(run_part, 2, both, sizeof s);
 	int64_t took = now() - start;
 	close(s.listener);
 	vde_delstack(s.stack);
-	if (s.error) {
-		errno = s.error;
-		return fail("dial");
-	}
 	printf("ok\t%lld\n", (long long)took);
 }
 
-/* The crowd. */
-static struct vdestack **crowd;
-static int crowded;
+/* Many stacks. */
+static struct vdestack **gathered;
+static int stacks;
 
-void answer_crowd(int count, const char *vnl)
+void answer_gather(int count, const char *vnl)
 {
-	crowd = calloc(count, sizeof *crowd);
+	gathered = calloc(count, sizeof *gathered);
 	int64_t start = now();
-	for (crowded = 0; crowded < count; crowded++)
-		if ((crowd[crowded] = add(vnl, crowded)) == NULL)
-			return fail(vnl);
+	for (stacks = 0; stacks < count; stacks++)
+		gathered[stacks] = add(vnl, stacks);
 	printf("ok\t%lld\n", (long long)(now() - start));
 }
 
 void answer_disband(void)
 {
 	int64_t start = now();
-	while (crowded > 0)
-		vde_delstack(crowd[--crowded]);
-	free(crowd);
-	crowd = NULL;
+	while (stacks > 0)
+		vde_delstack(gathered[--stacks]);
+	free(gathered);
+	gathered = NULL;
 	int64_t took = now() - start;
 	printf("ok\t%lld\t%lld\n", (long long)took, (long long)took);
 }

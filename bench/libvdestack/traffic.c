@@ -4,7 +4,6 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -12,8 +11,7 @@
 #define WARM_UP 50 /* round trips that are not counted */
 #define RETRY 5000 /* microseconds until the next try to connect */
 
-/* A transfer is what the threads of a request share. The main thread only
-   waits for them: errno is not its own, the library's helper writes to it. */
+/* A transfer is what a request asks for. */
 struct transfer {
 	int streams, size, ms;
 	in_port_t port;
@@ -21,48 +19,54 @@ struct transfer {
 	int64_t received, took;
 	int count;      /* round trips */
 	int64_t *times; /* of each */
-	int sent, got;  /* errno of each side */
+};
+
+/* A side is one of the two threads of a transfer. The main thread only waits for
+   them: errno is not its own, the library's helper writes to it. */
+struct side {
+	struct transfer *transfer;
+	void (*run)(struct transfer *);
 };
 
 /* A flow is one connection of a transfer. */
 struct flow {
 	int fd, size;
 	int64_t end, received;
-	int error;
 };
 
-/* prepare gives the calls on a socket a time limit, and sends at once. */
-static int prepare(int fd, int ms)
+/* prepare gives the calls on a socket a time limit, and disables Nagle's delay. */
+static void prepare(int fd, int ms)
 {
 	struct timeval limit = {.tv_sec = SPARE + ms / 1000};
 	int one = 1;
-	return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit)
-		|| setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit)
-		|| setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit)
+	    || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit)
+	    || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one))
+		fail("socket");
 }
 
 /* listen_first listens in the first stack, at the port of the transfer, or at
    any if that is 0. */
-static int listen_first(struct transfer *t)
+static void listen_first(struct transfer *t)
 {
 	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr = address, .sin_port = t->port};
 	socklen_t len = sizeof sin;
 	int one = 1;
 	t->listener = vde_msocket(first, AF_INET, SOCK_STREAM, 0);
-	if (t->listener < 0)
-		return -1;
+	prepare(t->listener, t->ms);
 	if (setsockopt(t->listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0
-	    || prepare(t->listener, t->ms) < 0
 	    || bind(t->listener, (struct sockaddr *)&sin, sizeof sin) < 0
 	    || getsockname(t->listener, (struct sockaddr *)&sin, &len) < 0
-	    || listen(t->listener, MAX_THREADS) < 0) {
-		int e = errno;
-		close(t->listener);
-		errno = e;
-		return -1;
-	}
+	    || listen(t->listener, MAX_THREADS) < 0)
+		fail("listen");
 	t->port = sin.sin_port;
-	return 0;
+}
+
+static int accept_first(struct transfer *t)
+{
+	int fd = accept(t->listener, NULL, NULL);
+	prepare(fd, t->ms);
+	return fd;
 }
 
 /* connect_second connects to where the first stack will listen. */
@@ -72,15 +76,12 @@ static int connect_second(struct transfer *t)
 	int64_t end = now() + SPARE * INT64_C(1000000000);
 	for (;;) {
 		int fd = vde_msocket(second, AF_INET, SOCK_STREAM, 0);
-		if (fd < 0)
-			return -1;
-		if (prepare(fd, t->ms) == 0 && connect(fd, (struct sockaddr *)&sin, sizeof sin) == 0)
+		prepare(fd, t->ms);
+		if (connect(fd, (struct sockaddr *)&sin, sizeof sin) == 0)
 			return fd;
-		int e = errno;
+		if (errno != ECONNREFUSED || now() > end)
+			fail("connect");
 		close(fd);
-		errno = e;
-		if (e != ECONNREFUSED || now() > end)
-			return -1;
 		usleep(RETRY);
 	}
 }
@@ -108,14 +109,15 @@ static void *flow_send(void *arg)
 {
 	struct flow *f = arg;
 	char *buf = calloc(1, f->size);
-	while (f->error == 0 && now() < f->end)
+	while (now() < f->end)
 		if (full(send_part, f->fd, buf, f->size) < 0)
-			f->error = errno;
+			fail("send");
 	shutdown(f->fd, SHUT_WR);
 	/* The end of the other direction says that everything has arrived. */
-	if (f->error == 0 && read(f->fd, buf, f->size) < 0)
-		f->error = errno;
+	if (read(f->fd, buf, f->size) < 0)
+		fail("send");
 	free(buf);
+	close(f->fd);
 	return NULL;
 }
 
@@ -127,100 +129,62 @@ static void *flow_receive(void *arg)
 	while ((n = read(f->fd, buf, f->size)) > 0)
 		f->received += n;
 	if (n < 0)
-		f->error = errno;
+		fail("receive");
 	f->end = now();
 	free(buf);
+	close(f->fd);
 	return NULL;
 }
 
-/* run_flows runs one thread a flow, closes the sockets, and returns an errno. */
-static int run_flows(struct flow *flows, int count, void *(*run)(void *))
+static void send_side(struct transfer *t)
 {
-	pthread_t id[MAX_THREADS];
-	int error = 0, started;
-	for (started = 0; started < count; started++)
-		if ((error = pthread_create(&id[started], NULL, run, &flows[started])) != 0)
-			break;
-	for (int i = 0; i < started; i++) {
-		pthread_join(id[i], NULL);
-		if (flows[i].error)
-			error = flows[i].error;
-	}
-	for (int i = 0; i < count; i++)
-		close(flows[i].fd);
-	return error;
-}
-
-static void *send_side(void *arg)
-{
-	struct transfer *t = arg;
 	struct flow flows[MAX_THREADS] = {0};
-	for (int i = 0; i < t->streams; i++) {
-		flows[i].size = t->size;
-		if ((flows[i].fd = connect_second(t)) < 0) {
-			t->sent = errno;
-			while (i-- > 0)
-				close(flows[i].fd);
-			return NULL;
-		}
-	}
+	for (int i = 0; i < t->streams && i < MAX_THREADS; i++)
+		flows[i] = (struct flow){.fd = connect_second(t), .size = t->size};
 	int64_t end = now() + t->ms * INT64_C(1000000);
-	for (int i = 0; i < t->streams; i++)
+	for (int i = 0; i < t->streams && i < MAX_THREADS; i++)
 		flows[i].end = end;
-	t->sent = run_flows(flows, t->streams, flow_send);
-	return NULL;
+	run(flow_send, t->streams, flows, sizeof *flows);
 }
 
-static void *receive_side(void *arg)
+static void receive_side(struct transfer *t)
 {
-	struct transfer *t = arg;
 	struct flow flows[MAX_THREADS] = {0};
 	int64_t start = 0;
-	for (int i = 0; i < t->streams; i++) {
-		flows[i].size = t->size;
-		flows[i].fd = accept(t->listener, NULL, NULL);
-		if (flows[i].fd < 0 || prepare(flows[i].fd, t->ms) < 0) {
-			t->got = errno;
-			for (; i >= 0; i--)
-				if (flows[i].fd >= 0)
-					close(flows[i].fd);
-			return NULL;
-		}
+	for (int i = 0; i < t->streams && i < MAX_THREADS; i++) {
+		flows[i] = (struct flow){.fd = accept_first(t), .size = t->size};
 		if (i == 0)
 			start = now();
 	}
-	t->got = run_flows(flows, t->streams, flow_receive);
+	run(flow_receive, t->streams, flows, sizeof *flows);
 	for (int i = 0; i < t->streams; i++) {
 		t->received += flows[i].received;
 		if (flows[i].end - start > t->took)
 			t->took = flows[i].end - start;
 	}
+}
+
+static void *run_side(void *arg)
+{
+	struct side *s = arg;
+	s->run(s->transfer);
 	return NULL;
 }
 
-/* run runs one or both sides of a transfer; its error is in errno. */
-static int run(struct transfer *t, void *(*send)(void *), void *(*receive)(void *))
+/* transfer runs one or both sides. */
+static void transfer(struct transfer *t, void (*receive)(struct transfer *), void (*send)(struct transfer *))
 {
-	pthread_t s, r;
-	int e = 0;
-	if (t->streams > MAX_THREADS) {
-		errno = EINVAL;
-		return -1;
+	struct side sides[2];
+	int n = 0;
+	if (receive != NULL) {
+		listen_first(t);
+		sides[n++] = (struct side){t, receive};
 	}
+	if (send != NULL)
+		sides[n++] = (struct side){t, send};
+	run(run_side, n, sides, sizeof *sides);
 	if (receive != NULL)
-		e = pthread_create(&r, NULL, receive, t);
-	if (e == 0 && send != NULL) {
-		if ((e = pthread_create(&s, NULL, send, t)) == 0)
-			pthread_join(s, NULL);
-		else if (receive != NULL)
-			shutdown(t->listener, SHUT_RDWR);
-	}
-	if (receive != NULL)
-		pthread_join(r, NULL);
-	if (e == 0)
-		e = t->sent ? t->sent : t->got;
-	errno = e;
-	return e ? -1 : 0;
+		close(t->listener);
 }
 
 /* received answers with what has arrived; nobody counts allocations. */
@@ -232,89 +196,57 @@ static void received(struct transfer *t)
 void answer_stream(int streams, int size, int ms)
 {
 	struct transfer t = {.streams = streams, .size = size, .ms = ms};
-	if (listen_first(&t) < 0)
-		return fail("listen");
-	int ret = run(&t, send_side, receive_side), e = errno;
-	close(t.listener);
-	errno = e;
-	if (ret < 0)
-		return fail("stream");
+	transfer(&t, receive_side, send_side);
 	received(&t);
 }
 
 void answer_receive(int streams, int size, int ms)
 {
 	struct transfer t = {.streams = streams, .size = size, .ms = ms, .port = htons(PORT)};
-	if (listen_first(&t) < 0)
-		return fail("listen");
-	int ret = run(&t, NULL, receive_side), e = errno;
-	close(t.listener);
-	errno = e;
-	if (ret < 0)
-		return fail("receive");
+	transfer(&t, receive_side, NULL);
 	received(&t);
 }
 
 void answer_send(int streams, int size, int ms)
 {
 	struct transfer t = {.streams = streams, .size = size, .ms = ms, .port = htons(PORT)};
-	if (run(&t, send_side, NULL) < 0)
-		return fail("send");
+	transfer(&t, NULL, send_side);
 	puts("ok");
 }
 
-static void *rtt_client(void *arg)
+static void rtt_client(struct transfer *t)
 {
-	struct transfer *t = arg;
 	char *buf = calloc(1, t->size);
 	int fd = connect_second(t);
-	if (fd < 0)
-		t->sent = errno;
-	for (int i = 0; t->sent == 0 && i < WARM_UP + t->count; i++) {
+	for (int i = 0; i < WARM_UP + t->count; i++) {
 		int64_t start = now();
 		if (full(send_part, fd, buf, t->size) < 0 || full(read, fd, buf, t->size) < 0)
-			t->sent = errno;
-		else if (i >= WARM_UP)
+			fail("rtt");
+		if (i >= WARM_UP)
 			t->times[i - WARM_UP] = now() - start;
 	}
-	if (fd >= 0)
-		close(fd);
+	close(fd);
 	free(buf);
-	return NULL;
 }
 
-static void *rtt_server(void *arg)
+static void rtt_server(struct transfer *t)
 {
-	struct transfer *t = arg;
 	char *buf = malloc(t->size);
-	int fd = accept(t->listener, NULL, NULL);
-	if (fd < 0 || prepare(fd, 0) < 0)
-		t->got = errno;
-	else
-		while (full(read, fd, buf, t->size) == 0 && full(send_part, fd, buf, t->size) == 0)
-			;
-	if (fd >= 0)
-		close(fd);
+	int fd = accept_first(t);
+	while (full(read, fd, buf, t->size) == 0 && full(send_part, fd, buf, t->size) == 0)
+		;
+	close(fd);
 	free(buf);
-	return NULL;
 }
 
 void answer_rtt(int size, int count)
 {
 	struct transfer t = {.streams = 1, .size = size, .count = count};
-	if (listen_first(&t) < 0)
-		return fail("listen");
 	t.times = calloc(count, sizeof *t.times);
-	int ret = run(&t, rtt_client, rtt_server), e = errno;
-	close(t.listener);
-	errno = e;
-	if (ret < 0) {
-		fail("rtt");
-	} else {
-		printf("ok");
-		for (int i = 0; i < count; i++)
-			printf("\t%lld", (long long)t.times[i]);
-		printf("\n");
-	}
+	transfer(&t, rtt_server, rtt_client);
+	printf("ok");
+	for (int i = 0; i < count; i++)
+		printf("\t%lld", (long long)t.times[i]);
+	printf("\n");
 	free(t.times);
 }

@@ -24,19 +24,30 @@ int64_t now(void)
 void fail(const char *what)
 {
 	printf("error\t%s: %s\n", what, strerror(errno));
+	exit(1);
 }
 
-/* loopback_up does without a command: vde_stackcmd never returns in a stack
+/* loopback_up does not use a command: vde_stackcmd never returns in a stack
    without a network. */
-int loopback_up(struct vdestack *s)
+void loopback_up(struct vdestack *s)
 {
 	struct ifreq r = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
 	int fd = vde_msocket(s, AF_INET, SOCK_DGRAM, 0);
-	if (fd < 0)
-		return -1;
-	int ret = ioctl(fd, SIOCSIFFLAGS, &r);
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &r) < 0)
+		fail("loopback");
 	close(fd);
-	return ret;
+}
+
+void run(void *(*f)(void *), int threads, void *array, int size)
+{
+	pthread_t id[MAX_THREADS];
+	errno = threads > MAX_THREADS ? EINVAL : 0;
+	for (int i = 0; i < threads && errno == 0; i++)
+		errno = pthread_create(&id[i], NULL, f, (char *)array + i * size);
+	if (errno)
+		fail("threads");
+	for (int i = 0; i < threads; i++)
+		pthread_join(id[i], NULL);
 }
 
 static struct vdestack *add_stack(char *vnl, int mtu, const char *ip)
@@ -44,13 +55,12 @@ static struct vdestack *add_stack(char *vnl, int mtu, const char *ip)
 	char commands[300];
 	struct vdestack *s = vde_addstack(vnl, NULL);
 	if (s == NULL)
-		return NULL;
+		fail(vnl);
 	snprintf(commands, sizeof commands,
 		"/sbin/ip link set lo up; /sbin/ip addr add %s/24 dev vde0; /sbin/ip link set vde0 mtu %d up", ip, mtu);
 	if (vde_stackcmd(s, commands) != 0) {
-		vde_delstack(s);
 		errno = EIO;
-		return NULL;
+		fail(vnl);
 	}
 	return s;
 }
@@ -68,15 +78,13 @@ void answer_pair(int mtu, char *a, char *b)
 {
 	delete_pair();
 	if (*a == 0 && *b == 0) {
-		first = second = vde_addstack(NULL, NULL);
-		if (first == NULL || loopback_up(first) < 0)
-			return fail("loopback");
+		if ((first = second = vde_addstack(NULL, NULL)) == NULL)
+			fail("loopback");
+		loopback_up(first);
 		inet_aton("127.0.0.1", &address);
 	} else {
-		if ((first = add_stack(a, mtu, "10.77.0.1")) == NULL)
-			return fail(a);
-		if ((second = add_stack(b, mtu, "10.77.0.2")) == NULL)
-			return fail(b);
+		first = add_stack(a, mtu, "10.77.0.1");
+		second = add_stack(b, mtu, "10.77.0.2");
 		inet_aton("10.77.0.1", &address);
 	}
 	puts("ok");
@@ -86,13 +94,10 @@ void answer_half(int side, int mtu, char *vnl)
 {
 	delete_pair();
 	inet_aton("10.77.0.1", &address);
-	struct vdestack *s = add_stack(vnl, mtu, side == 1 ? "10.77.0.1" : "10.77.0.2");
-	if (s == NULL)
-		return fail(vnl);
 	if (side == 1)
-		first = s;
+		first = add_stack(vnl, mtu, "10.77.0.1");
 	else
-		second = s;
+		second = add_stack(vnl, mtu, "10.77.0.2");
 	puts("ok");
 }
 
@@ -125,8 +130,8 @@ int main(void)
 			answer_sockets(n[0], n[1]);
 		else if (strcmp(name, "dials") == 0 && fields == 1)
 			answer_dials(n[0]);
-		else if (strcmp(name, "crowd") == 0 && fields == 2)
-			answer_crowd(n[0], text[1]);
+		else if (strcmp(name, "gather") == 0 && fields == 2)
+			answer_gather(n[0], text[1]);
 		else if (strcmp(name, "disband") == 0 && fields == 0)
 			answer_disband();
 		else

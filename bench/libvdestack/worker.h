@@ -1,7 +1,7 @@
 /*
- * The worker of the benchmark for the C library libvdestack: it answers the
- * requests that are described in ../internal/worker/worker.go, and sends and
- * receives as the worker in Go does, with blocking sockets and threads.
+ * The worker of the benchmark for the C library libvdestack. It answers the
+ * requests described in ../internal/worker/worker.go. Like the worker in Go it
+ * uses blocking sockets and threads.
  *
  * cc -O2 -pthread *.c -lvdestack
  */
@@ -15,14 +15,17 @@
 #define PORT 5001  /* where the first half of a pair listens */
 #define MAX_THREADS 64
 
-/* The pair of stacks; both are the same if the network is loopback, and one of
-   them is missing if another worker has it. */
+/* The pair of stacks. On loopback both are the same; of a half pair, the other
+   one is in another worker. */
 extern struct vdestack *first, *second;
 extern struct in_addr address;
 
 int64_t now(void);
-void fail(const char *what); /* answers with an error, and the reason in errno */
-int loopback_up(struct vdestack *s);
+/* fail answers with an error, and errno as its reason, and ends the worker. */
+_Noreturn void fail(const char *what);
+void loopback_up(struct vdestack *s);
+/* run runs a function in threads, each with an element of an array. */
+void run(void *(*f)(void *), int threads, void *array, int size);
 
 /* The requests. */
 void answer_pair(int mtu, char *a, char *b);
@@ -35,5 +38,5 @@ void answer_rtt(int size, int count);
 void answer_open(int count, int pause, const char *vnl);
 void answer_sockets(int count, int threads);
 void answer_dials(int count);
-void answer_crowd(int count, const char *vnl);
+void answer_gather(int count, const char *vnl);
 void answer_disband(void);

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// open measures how long stacks take to come and to go.
+// open measures how long stacks take to open and to close.
 func (s *server) open(n []int, text []string) ([]int64, error) {
 	count, pause := n[0], time.Duration(n[1])*time.Millisecond
 	opens, closes := make([]int64, 0, count), make([]int64, 0, count)
@@ -115,8 +115,8 @@ func closeAll(ln net.Listener) {
 	}
 }
 
-// gather makes a crowd. The first stack is made before the process is looked
-// at: it starts what all have in common.
+// gather makes many stacks. The first one is made before the process is traced: it starts
+// what all have in common.
 func (s *server) gather(n []int, text []string) ([]int64, error) {
 	s.close()
 	st, err := s.c.Open("", 0)
@@ -138,11 +138,11 @@ func (s *server) gather(n []int, text []string) ([]int64, error) {
 			s.close()
 			return nil, err
 		}
-		s.crowd = append(s.crowd, st)
+		s.gathered = append(s.gathered, st)
 	}
 	took := time.Since(start)
-	for _, st := range s.crowd {
-		if t, ok := st.(Talker); ok {
+	for _, st := range s.gathered {
+		if t, ok := st.(Quieter); ok {
 			if err := t.Quiet(); err != nil {
 				return nil, err
 			}
@@ -156,18 +156,18 @@ func (s *server) reach(n []int, _ []string) ([]int64, error) {
 	if s.c.Reach == nil {
 		return nil, errors.ErrUnsupported
 	}
-	pairs, reached, err := s.c.Reach(s.crowd, max(1, n[0]))
-	return []int64{int64(pairs), int64(reached)}, err
+	pairs, reached := s.c.Reach(s.gathered, max(1, n[0]))
+	return []int64{int64(pairs), int64(reached)}, nil
 }
 
 func (s *server) disband([]int, []string) ([]int64, error) {
 	start := time.Now()
-	for _, st := range s.crowd {
+	for _, st := range s.gathered {
 		if err := st.Close(); err != nil {
 			return nil, err
 		}
 	}
-	s.crowd = nil
+	s.gathered = nil
 	closed := time.Since(start)
 	if s.gone != nil {
 		if err := s.gone(); err != nil {

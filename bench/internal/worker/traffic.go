@@ -16,23 +16,20 @@ import (
 const (
 	// warmUp is the number of round trips that are not counted.
 	warmUp = 50
-	// retry is the pause between two tries to connect to the other half, which
-	// may not listen yet.
+	// retry is the pause between two attempts to connect to the other half, which may
+	// not listen yet.
 	retry = 5 * time.Millisecond
 )
 
 // stream sends for a time, and measures until the receiver has all of it.
 func (s *server) stream(n []int, _ []string) ([]int64, error) {
-	if s.pair == nil {
-		return nil, errNoPair
-	}
 	ln, err := s.pair.Listen(0)
 	if err != nil {
 		return nil, err
 	}
 	defer ln.Close()
 	port := ln.Addr().(*net.TCPAddr).Port
-	t := transfer{streams: n[0], size: n[1], time: time.Duration(n[2]) * time.Millisecond}
+	t := newTransfer(n)
 	sent := make(chan error, 1)
 	go func() { sent <- t.send(s.pair, port) }()
 	values, err := t.receive(s.pair, ln)
@@ -40,24 +37,16 @@ func (s *server) stream(n []int, _ []string) ([]int64, error) {
 }
 
 func (s *server) receive(n []int, _ []string) ([]int64, error) {
-	if s.pair == nil {
-		return nil, errNoPair
-	}
 	ln, err := s.pair.Listen(Port)
 	if err != nil {
 		return nil, err
 	}
 	defer ln.Close()
-	t := transfer{streams: n[0], size: n[1], time: time.Duration(n[2]) * time.Millisecond}
-	return t.receive(s.pair, ln)
+	return newTransfer(n).receive(s.pair, ln)
 }
 
 func (s *server) send(n []int, _ []string) ([]int64, error) {
-	if s.pair == nil {
-		return nil, errNoPair
-	}
-	t := transfer{streams: n[0], size: n[1], time: time.Duration(n[2]) * time.Millisecond}
-	return nil, t.send(s.pair, Port)
+	return nil, newTransfer(n).send(s.pair, Port)
 }
 
 // A transfer is what both sides of a stream know.
@@ -66,8 +55,12 @@ type transfer struct {
 	time          time.Duration
 }
 
-// send connects, writes until the time is over, and then says that there is no
-// more.
+// newTransfer takes the numbers of a request.
+func newTransfer(n []int) *transfer {
+	return &transfer{streams: n[0], size: n[1], time: time.Duration(n[2]) * time.Millisecond}
+}
+
+// send connects, writes until the time is over, and ends the streams.
 func (t *transfer) send(p Pair, port int) error {
 	deadline := time.Now().Add(t.time + Spare)
 	var conns []net.Conn
@@ -105,7 +98,7 @@ func (t *transfer) send(p Pair, port int) error {
 	})
 }
 
-// dial connects to where somebody will listen.
+// dial connects to a port that will be listened on.
 func dial(p Pair, port int, deadline time.Time) (net.Conn, error) {
 	ctx, cancel := context.WithDeadline(context.Background(), deadline)
 	defer cancel()
@@ -122,7 +115,7 @@ func dial(p Pair, port int, deadline time.Time) (net.Conn, error) {
 	}
 }
 
-// receive accepts the connections and reads to the end of all.
+// receive accepts the connections and reads all to their end.
 func (t *transfer) receive(p Pair, ln net.Listener) ([]int64, error) {
 	deadline := time.Now().Add(t.time + Spare)
 	if l, ok := ln.(interface{ SetDeadline(time.Time) error }); ok {
@@ -179,8 +172,7 @@ func (t *transfer) receive(p Pair, ln net.Listener) ([]int64, error) {
 	return []int64{sum, took.Nanoseconds(), allocs, frames}, nil
 }
 
-// count counts in the middle of the transfer, when all that is needed for it
-// has been made.
+// count counts in the middle of the transfer, when everything for it is set up.
 func (t *transfer) count(p Pair) (allocs, frames int64) {
 	c, ok := p.(Carrier)
 	if !ok {
@@ -195,7 +187,7 @@ func (t *transfer) count(p Pair) (allocs, frames int64) {
 	return int64(after.Mallocs - before.Mallocs), int64(c.Frames() - first)
 }
 
-// all calls f for all connections at once. Where one fails, all are closed.
+// all calls f for all connections at once. If one call fails, all are closed.
 func all(conns []net.Conn, f func(net.Conn) error) error {
 	errs := make(chan error, len(conns))
 	for _, c := range conns {
@@ -213,11 +205,8 @@ func all(conns []net.Conn, f func(net.Conn) error) error {
 	return first
 }
 
-// rtt measures round trips. TCP_NODELAY is what package net sets anyway.
+// rtt measures round trips. Package net sets TCP_NODELAY.
 func (s *server) rtt(n []int, _ []string) ([]int64, error) {
-	if s.pair == nil {
-		return nil, errNoPair
-	}
 	size, count := n[0], n[1]
 	deadline := time.Now().Add(Spare)
 	ln, err := s.pair.Listen(0)
@@ -225,7 +214,7 @@ func (s *server) rtt(n []int, _ []string) ([]int64, error) {
 		return nil, err
 	}
 	defer ln.Close()
-	// The handshake needs nobody to accept.
+	// The handshake completes before Accept.
 	client, err := dial(s.pair, ln.Addr().(*net.TCPAddr).Port, deadline)
 	if err != nil {
 		return nil, err
@@ -243,7 +232,7 @@ func (s *server) rtt(n []int, _ []string) ([]int64, error) {
 		buf := make([]byte, size)
 		for {
 			if _, err := io.ReadFull(server, buf); err != nil {
-				return // the client has closed, or reports it
+				return // the client has closed, or reports the error
 			}
 			if _, err := server.Write(buf); err != nil {
 				return

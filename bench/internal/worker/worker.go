@@ -1,8 +1,8 @@
-// Package worker is the measured side of a benchmark: it makes stacks, moves
-// data between them and reports times. A worker is a program that answers
-// requests on its standard input, one line each, with one line on its standard
-// output, so that stacks of other languages and modules are measured in the
-// same way. Fields are separated by tabs:
+// Package worker is the measured side of a benchmark: it makes stacks, moves data
+// between them and reports times. A worker is a program that answers each line of its
+// standard input, a request, with one line on its standard output, so that stacks of
+// other languages and modules are measured in the same way. Fields are separated by
+// tabs:
 //
 //	pair MTU A B              make two stacks on one network, the first on the
 //	                          locator A, the second on B; no values
@@ -14,7 +14,7 @@
 //	                          from the first connection to the last end; then
 //	                          the memory allocations of the middle half of that
 //	                          time, and the frames that the program carried in
-//	                          it, both 0 where nobody counts
+//	                          it, both 0 if they are not counted
 //	receive N SIZE MS         the first half's part of a stream; the same values
 //	send N SIZE MS            the second half's part; no values
 //	rtt SIZE N                N round trips of SIZE bytes over one TCP connection
@@ -28,16 +28,16 @@
 //	                          threads or goroutines; nanoseconds in all
 //	dials N                   dial and close N TCP connections in one stack, one
 //	                          after the other; nanoseconds in all
-//	crowd N LOCATOR           make N stacks that stay; nanoseconds in all
-//	reach N                   exchange packets between every Nth of the crowd and
-//	                          all others; pairs of stacks, and those of them that
+//	gather N LOCATOR          make N stacks that stay; nanoseconds in all
+//	reach N                   exchange packets between every Nth of them and all
+//	                          others; pairs of stacks, and how many of them
 //	                          reached each other
-//	disband                   close the crowd; nanoseconds until the last Close
+//	disband                   close these stacks; nanoseconds until the last Close
 //	                          has returned, and until nothing of the stacks is
 //	                          left
 //
-// An answer is "ok" and decimal values, or "error" and a text. The end of the
-// input ends the worker. Every request ends by itself: connections have
+// An answer is "ok" and decimal values, or "error" and a text, after which a worker may
+// end. The end of the input ends the worker. Every request ends: connections have
 // deadlines.
 package worker
 
@@ -54,8 +54,7 @@ import (
 )
 
 const (
-	// Spare is what a transfer may take beyond its planned time until it is
-	// given up.
+	// Spare is how long a transfer may take beyond its planned time.
 	Spare = 10 * time.Second
 	// Port is where the first half of a pair listens.
 	Port = 5001
@@ -67,14 +66,14 @@ type Contestant struct {
 	Pair func(mtu int, a, b string) (Pair, error)
 	// Half makes the first or the second of them. Nil: it cannot.
 	Half func(side, mtu int, vnl string) (Pair, error)
-	// Open makes a stack on the network of a locator, empty for loopback only;
-	// those with other numbers are other hosts.
+	// Open makes a stack on the network of a locator, which is empty for loopback
+	// only. Stacks with other numbers are other hosts.
 	Open func(vnl string, number int) (Stack, error)
 	// Reach exchanges packets between every nth stack and all others. Nil: it
 	// cannot.
-	Reach func(stacks []Stack, n int) (pairs, reached int, err error)
-	// Trace notes what the process has, and returns a function that waits until
-	// it has no more than that, and what it keeps ready. Nil: nobody looks.
+	Reach func(stacks []Stack, n int) (pairs, reached int)
+	// Trace records what the process has, and returns a function that waits until it
+	// has no more than that and what it keeps ready. Nil: not checked.
 	Trace func() (gone func() error, err error)
 }
 
@@ -87,7 +86,7 @@ type Pair interface {
 	Close() error
 }
 
-// A Carrier is a Pair that counts the frames that the program has carried.
+// A Carrier is a Pair that counts the frames that the program carries.
 type Carrier interface {
 	Frames() uint64
 }
@@ -107,9 +106,8 @@ type Dialer interface {
 	Dial(ctx context.Context, address string) (net.Conn, error)
 }
 
-// A Talker is a Stack that sends packets of its own accord, until it is told to
-// be quiet.
-type Talker interface {
+// A Quieter is a Stack that sends packets when it is idle, until it is told to be quiet.
+type Quieter interface {
 	Quiet() error
 }
 
@@ -137,10 +135,10 @@ func (c *Contestant) Serve(in io.Reader, out io.Writer) error {
 
 // A server has the stacks that were asked for.
 type server struct {
-	c     *Contestant
-	pair  Pair
-	crowd []Stack
-	gone  func() error // waits until nothing of the crowd is left; may be nil
+	c        *Contestant
+	pair     Pair
+	gathered []Stack
+	gone     func() error // waits until nothing of them is left; may be nil
 }
 
 func (s *server) close() {
@@ -148,32 +146,33 @@ func (s *server) close() {
 		s.pair.Close()
 		s.pair = nil
 	}
-	for _, st := range s.crowd {
+	for _, st := range s.gathered {
 		st.Close()
 	}
-	s.crowd = nil
+	s.gathered = nil
 }
 
-// A request is a kind of request. Its arguments are numbers that are positive,
-// and then texts.
+// A request is a kind of request. Its arguments are numbers that are not negative, and
+// then texts.
 type request struct {
 	numbers, texts int
+	pair           bool // it needs the stacks of a pair
 	answer         func(s *server, n []int, text []string) ([]int64, error)
 }
 
 var requests = map[string]request{
-	"pair":    {1, 2, (*server).makePair},
-	"half":    {2, 1, (*server).makeHalf},
-	"stream":  {3, 0, (*server).stream},
-	"receive": {3, 0, (*server).receive},
-	"send":    {3, 0, (*server).send},
-	"rtt":     {2, 0, (*server).rtt},
-	"open":    {2, 1, (*server).open},
-	"sockets": {2, 0, (*server).sockets},
-	"dials":   {1, 0, (*server).dials},
-	"crowd":   {1, 1, (*server).gather},
-	"reach":   {1, 0, (*server).reach},
-	"disband": {0, 0, (*server).disband},
+	"pair":    {1, 2, false, (*server).makePair},
+	"half":    {2, 1, false, (*server).makeHalf},
+	"stream":  {3, 0, true, (*server).stream},
+	"receive": {3, 0, true, (*server).receive},
+	"send":    {3, 0, true, (*server).send},
+	"rtt":     {2, 0, true, (*server).rtt},
+	"open":    {2, 1, false, (*server).open},
+	"sockets": {2, 0, false, (*server).sockets},
+	"dials":   {1, 0, false, (*server).dials},
+	"gather":  {1, 1, false, (*server).gather},
+	"reach":   {1, 0, false, (*server).reach},
+	"disband": {0, 0, false, (*server).disband},
 }
 
 func (s *server) answer(fields []string) ([]int64, error) {
@@ -193,10 +192,11 @@ func (s *server) answer(fields []string) ([]int64, error) {
 		}
 		numbers[i] = n
 	}
+	if r.pair && s.pair == nil {
+		return nil, errors.New("there are no stacks: ask for a pair first")
+	}
 	return r.answer(s, numbers, args[r.numbers:])
 }
-
-var errNoPair = errors.New("there are no stacks: ask for a pair first")
 
 func (s *server) makePair(n []int, text []string) ([]int64, error) {
 	s.close()

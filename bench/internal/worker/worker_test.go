@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// loopback is a contestant of which both stacks are the host's loopback.
+// loopback is a contestant whose stacks are all the host's loopback.
 var loopback = Contestant{
 	Pair: func(mtu int, a, b string) (Pair, error) {
 		if a == "missing" {
@@ -20,10 +20,8 @@ var loopback = Contestant{
 		}
 		return &hostPair{}, nil
 	},
-	Open: func(string, int) (Stack, error) { return hostStack{}, nil },
-	Reach: func(stacks []Stack, n int) (pairs, reached int, err error) {
-		return len(stacks) * n, len(stacks), nil
-	},
+	Open:  func(string, int) (Stack, error) { return hostStack{}, nil },
+	Reach: func(stacks []Stack, n int) (pairs, reached int) { return len(stacks) * n, len(stacks) },
 	Trace: func() (func() error, error) { return func() error { return nil }, nil },
 }
 
@@ -70,7 +68,7 @@ func TestServe(t *testing.T) {
 		{name: "open", request: "open\t3\t1\t", values: 6},
 		{name: "sockets", request: "sockets\t10\t4", values: 1},
 		{name: "dials", request: "dials\t10", values: 1},
-		{name: "crowd", request: "crowd\t5\tmem://x", values: 1},
+		{name: "gather", request: "gather\t5\tmem://x", values: 1},
 		{name: "reach", request: "reach\t2", values: 2},
 		{name: "disband", request: "disband", values: 2},
 		{name: "no number", request: "rtt\t64\tmany", err: `request "rtt": "many" is not`},

@@ -11,26 +11,26 @@ import (
 )
 
 const (
-	// crowdPatience is how long a crowd may take for a request.
-	crowdPatience = 5 * time.Minute
-	// settle is how long a crowd may take until it is idle, and glance how long
-	// it is watched to find that out.
+	// scaleTime is how long a request about many stacks may take.
+	scaleTime = 5 * time.Minute
+	// settle is how long many stacks may take until they are idle, and glance how
+	// long they are watched to find that out.
 	settle = time.Minute
 	glance = 250 * time.Millisecond
 )
 
-// crowd measures many stacks at once: what they cost when they do nothing,
-// whether they reach each other, and how they go.
-func (t *turn) crowd() error {
+// scale measures many stacks at once: what they cost when they are idle, whether they
+// reach each other, and how long they take to go.
+func (t *trial) scale() error {
 	w, err := t.start(t.contestant)
 	if err != nil {
 		return err
 	}
 	// The first stack starts what all have in common.
-	if _, err := w.request(t.ctx, patience, 1, "crowd", 1, t.a); err != nil {
+	if _, err := w.request(t.ctx, answerTime, 1, "gather", 1, t.a); err != nil {
 		return err
 	}
-	if _, err := w.request(t.ctx, crowdPatience, 2, "disband"); err != nil {
+	if _, err := w.request(t.ctx, scaleTime, 2, "disband"); err != nil {
 		return err
 	}
 	pid := w.cmd.Process.Pid
@@ -38,12 +38,12 @@ func (t *turn) crowd() error {
 	if err != nil {
 		return err
 	}
-	took, err := w.request(t.ctx, crowdPatience, 1, "crowd", t.plan.crowd, t.a)
+	took, err := w.request(t.ctx, scaleTime, 1, "gather", t.stacks, t.a)
 	if err != nil {
 		return err
 	}
-	stacks := float64(t.plan.crowd)
-	t.record("crowd_open", float64(took[0])/1e6/stacks)
+	stacks := float64(t.stacks)
+	t.record("scale_open", float64(took[0])/1e6/stacks)
 	if err := t.watch(pid); err != nil {
 		return err
 	}
@@ -51,33 +51,33 @@ func (t *turn) crowd() error {
 	if err != nil {
 		return err
 	}
-	t.record("crowd_memory", float64(after-before)/1024/stacks)
-	threads, err := threads(pid)
+	t.record("scale_memory", float64(after-before)/1024/stacks)
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		return err
 	}
-	t.record("crowd_threads", float64(threads))
+	t.record("scale_threads", float64(len(threads)))
 	if t.contestant == ours {
-		pairs, err := w.request(t.ctx, crowdPatience, 2, "reach", t.every)
+		pairs, err := w.request(t.ctx, scaleTime, 2, "reach", t.every)
 		if err != nil {
 			return err
 		}
-		t.record("crowd_reached", 100*float64(pairs[1])/float64(max(1, pairs[0])))
+		t.record("scale_reached", 100*float64(pairs[1])/float64(max(1, pairs[0])))
 	}
-	ends, err := w.request(t.ctx, crowdPatience, 2, "disband")
+	ends, err := w.request(t.ctx, scaleTime, 2, "disband")
 	if err != nil {
 		return err
 	}
-	t.record("crowd_close", float64(ends[0])/1e9)
+	t.record("scale_close", float64(ends[0])/1e9)
 	if t.contestant == ours {
-		t.record("crowd_gone", float64(ends[1])/1e9)
+		t.record("scale_gone", float64(ends[1])/1e9)
 	}
 	return nil
 }
 
-// watch measures the processor time of a process that has nothing to do, when
-// what it did before has come to its end.
-func (t *turn) watch(pid int) error {
+// watch measures the processor time of an idle process, after its earlier work has
+// come to its end.
+func (t *trial) watch(pid int) error {
 	busy := func(d time.Duration) (percent float64, err error) {
 		before, err := ran(pid)
 		if err != nil {
@@ -105,7 +105,7 @@ func (t *turn) watch(pid int) error {
 	if err != nil {
 		return err
 	}
-	t.record("crowd_idle", percent)
+	t.record("scale_idle", percent)
 	return nil
 }
 
@@ -123,14 +123,8 @@ func memory(pid int) (int, error) {
 	return pages * os.Getpagesize(), err
 }
 
-// threads returns the number of threads of a process.
-func threads(pid int) (int, error) {
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	return len(tasks), err
-}
-
-// ran returns the time that the threads of a process were on processors, in
-// finer units than the ticks of its state.
+// ran returns how long the threads of a process were on processors, in finer units
+// than the ticks of /proc/PID/stat.
 func ran(pid int) (time.Duration, error) {
 	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil {
@@ -143,7 +137,7 @@ func ran(pid int) (time.Duration, error) {
 	for _, name := range names {
 		text, err := os.ReadFile(name)
 		if err != nil {
-			continue // a thread that has ended
+			continue // the thread has ended
 		}
 		first, _, _ := strings.Cut(string(text), " ")
 		n, err := strconv.ParseInt(first, 10, 64)

@@ -12,8 +12,8 @@ import (
 	"github.com/vdestack/vdestack/bench/internal/worker"
 )
 
-// patience is how long an answer may take beyond the measurement.
-const patience = 2 * worker.Spare
+// answerTime is how long an answer may take beyond the measurement.
+const answerTime = 2 * worker.Spare
 
 // A plan says how long measurements take.
 type plan struct {
@@ -21,36 +21,35 @@ type plan struct {
 	stream  time.Duration
 	rtts    int // round trips
 	opens   int // stacks one after the other
-	colds   int // processes whose second stack is looked at
+	colds   int // processes of which the second stack is measured
 	sockets int
 	dials   int
-	crowd   int           // stacks
-	every   int           // every nth of the crowd reaches all others
-	idle    time.Duration // for which the crowd is watched
+	stacks  int           // at once
+	every   int           // every nth of them reaches all others
+	idle    time.Duration // for which they are watched
 }
 
 var (
 	full = plan{rounds: 5, stream: 500 * time.Millisecond, rtts: 2000, opens: 30, colds: 4, sockets: 4000, dials: 1000,
-		crowd: 1000, every: 100, idle: 3 * time.Second}
+		stacks: 1000, every: 100, idle: 3 * time.Second}
 	quick = plan{rounds: 1, stream: 80 * time.Millisecond, rtts: 200, opens: 4, colds: 1, sockets: 1000, dials: 100,
-		crowd: 20, every: 10, idle: 200 * time.Millisecond}
+		stacks: 20, every: 10, idle: 200 * time.Millisecond}
 )
 
-// A turn is one measurement of one cell.
-type turn struct {
+// A trial is one measurement of one cell.
+type trial struct {
 	plan
 	cell
 	ctx      context.Context
 	argv     map[string][]string // of the workers
 	isolated bool
-	a, b     string // the locators of the stacks; with %d if they shall not meet
+	a, b     string // the locators of the stacks; with %d if they must not meet
 	record   func(metric string, value float64)
 	workers  []*process
 }
 
-// take gives a cell its turn in a measurement: it starts what the cell needs,
-// measures, and stops all of it.
-func (b *bench) take(ctx context.Context, m measurement, c cell, record func(string, float64)) (err error) {
+// try runs a trial: it starts what the cell needs, measures, and stops everything.
+func (b *bench) try(ctx context.Context, m measurement, c cell, record func(string, float64)) (err error) {
 	dir, err := os.MkdirTemp(b.Dir, "")
 	if err != nil {
 		return err
@@ -63,7 +62,7 @@ func (b *bench) take(ctx context.Context, m measurement, c cell, record func(str
 		}
 		defer unpin()
 	}
-	t := &turn{plan: b.plan, cell: c, ctx: ctx, argv: b.Argv, isolated: m.isolated, record: record}
+	t := &trial{plan: b.plan, cell: c, ctx: ctx, argv: b.Argv, isolated: m.isolated, record: record}
 	n, path := networkOf(c.network), filepath.Join(dir, "net")
 	if n.start != nil {
 		stop, err := n.start(ctx, path)
@@ -87,7 +86,7 @@ func (b *bench) take(ctx context.Context, m measurement, c cell, record func(str
 }
 
 // start starts the worker of a contestant.
-func (t *turn) start(contestant string) (*process, error) {
+func (t *trial) start(contestant string) (*process, error) {
 	argv := t.argv[contestant]
 	if argv == nil {
 		return nil, errors.New("it has no worker")
