@@ -18,20 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// one returns a stack at random, or nil.
-func (t *task) one() *member {
-	if ms := t.members(1); ms != nil {
-		return ms[0]
-	}
-	return nil
-}
-
-// doExit runs a command that only ends, well or not.
-func (t *task) doExit() error {
-	m := t.one()
-	if m == nil {
-		return errSkip
-	}
+// doExit runs commands that end at once, with success or not.
+func (t *task) doExit(m *member) error {
 	switch t.rng.IntN(6) {
 	case 0:
 		return m.st.Command(t.ctx, "true").Run()
@@ -62,7 +50,7 @@ func (t *task) doExit() error {
 	return fmt.Errorf("exit %d: %w", want, err)
 }
 
-// bind runs a command that sees a file of its own in another's place.
+// bind runs a command that sees another file in the place of one.
 func (t *task) bind(m *member) error {
 	f, err := os.CreateTemp(t.dir, "bind")
 	if err != nil {
@@ -84,11 +72,7 @@ func (t *task) bind(m *member) error {
 }
 
 // doCat moves a payload through cat.
-func (t *task) doCat() error {
-	m := t.one()
-	if m == nil {
-		return errSkip
-	}
+func (t *task) doCat(m *member) error {
 	cmd := m.st.Command(t.ctx, "cat")
 	size := randomSize(t.rng, maxPayload)
 	if t.chance(2) {
@@ -126,13 +110,9 @@ func (t *task) doCat() error {
 	return errors.Join(err, <-sent, cmd.Wait())
 }
 
-// doSurroundings looks from outside at a command that runs: it is in the
-// namespace of its stack, and has no descriptors but its own.
-func (t *task) doSurroundings() error {
-	m := t.one()
-	if m == nil {
-		return errSkip
-	}
+// doSurroundings checks from outside that a running command is in the namespace of its
+// stack and has only its own descriptors.
+func (t *task) doSurroundings(m *member) error {
 	cmd := m.st.Command(t.ctx, "cat")
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -164,12 +144,8 @@ func (t *task) doSurroundings() error {
 	return nil
 }
 
-// doCancel ends a command that sleeps, and what it has started, by its context.
-func (t *task) doCancel() error {
-	m := t.one()
-	if m == nil {
-		return errSkip
-	}
+// doCancel ends a command that sleeps, and its children, by its context.
+func (t *task) doCancel(m *member) error {
 	ctx, cancel := context.WithCancel(t.ctx)
 	defer cancel()
 	script := []string{"sleep 1000", "sleep 1000 & wait", "exec sleep 1000", "while :; do :; done"}
@@ -192,13 +168,8 @@ func (t *task) doCancel() error {
 	return fmt.Errorf("cancelled: %w", err)
 }
 
-// doKillCommand kills a command as a crash does, or all of its group, and starts
-// it again.
-func (t *task) doKillCommand() error {
-	m := t.one()
-	if m == nil {
-		return errSkip
-	}
+// doKillCommand kills a command or its whole group, as a crash does, and starts it again.
+func (t *task) doKillCommand(m *member) error {
 	for range 1 + t.rng.IntN(3) {
 		script := []string{"exec cat", "cat", "sleep 1000 & cat"}
 		cmd := m.st.Command(t.ctx, "sh", "-c", "echo; "+script[t.rng.IntN(len(script))])
@@ -222,7 +193,7 @@ func (t *task) doKillCommand() error {
 		} else {
 			unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 		}
-		in.Close() // or cat is an orphan that waits
+		in.Close() // otherwise cat waits as an orphan
 		exit, ok := errors.AsType[*exec.ExitError](cmd.Wait())
 		if err != nil {
 			return err
@@ -234,10 +205,9 @@ func (t *task) doKillCommand() error {
 	return nil
 }
 
-// doIP lists the addresses by a program.
-func (t *task) doIP() error {
-	m := t.one()
-	if m == nil || t.tools.ip == "" {
+// doIP lists the addresses with the program ip.
+func (t *task) doIP(m *member) error {
+	if t.tools.ip == "" {
 		return errSkip
 	}
 	out, err := m.st.Command(t.ctx, t.tools.ip, "-o", "addr").Output()
@@ -248,11 +218,7 @@ func (t *task) doIP() error {
 }
 
 // doSocket makes sockets of all kinds.
-func (t *task) doSocket() error {
-	m := t.one()
-	if m == nil {
-		return errSkip
-	}
+func (t *task) doSocket(m *member) error {
 	kinds := [][3]int{
 		{unix.AF_INET, unix.SOCK_STREAM, 0},
 		{unix.AF_INET6, unix.SOCK_DGRAM, 0},
@@ -272,7 +238,7 @@ func (t *task) doSocket() error {
 			f.Close()
 			return fmt.Errorf("socket %v: %w", k, err)
 		}
-		if !t.chance(10) { // else it is the garbage collector's
+		if !t.chance(10) { // else the garbage collector closes it
 			f.Close()
 		}
 	}

@@ -12,18 +12,14 @@ import (
 	"github.com/vdestack/vdestack/rtnl"
 )
 
-// unique returns four bytes that no other task of the run gets.
+// unique returns four bytes that no other task of the run has.
 func (s *soak) unique() [4]byte {
 	n := s.serial.Add(1)
 	return [4]byte{172, 16 | byte(n>>16)&15, byte(n >> 8), byte(n)}
 }
 
 // doList lists the configuration of a stack.
-func (t *task) doList() error {
-	m := t.one()
-	if m == nil {
-		return errSkip
-	}
+func (t *task) doList(m *member) error {
 	nl, err := m.st.RTNL()
 	if err != nil {
 		return err
@@ -33,11 +29,7 @@ func (t *task) doList() error {
 	if err != nil {
 		return err
 	}
-	want := []string{"lo"}
-	if !m.net.loopback() {
-		want = append(want, "vde0")
-	}
-	for _, name := range want {
+	for _, name := range []string{"lo", m.ifName()} {
 		if !slices.ContainsFunc(links, func(l rtnl.Link) bool { return l.Name == name }) {
 			return fmt.Errorf("links are %v, want %s among them", links, name)
 		}
@@ -62,22 +54,14 @@ func hasAddr(addrs []rtnl.Addr, want netip.Addr) bool {
 	return slices.ContainsFunc(addrs, func(a rtnl.Addr) bool { return a.Prefix.Addr() == want })
 }
 
-// doChange adds an address and a route, looks at them, and deletes them.
-func (t *task) doChange() error {
-	m := t.one()
-	if m == nil {
-		return errSkip
-	}
+// doChange adds an address and a route, checks them, and deletes them.
+func (t *task) doChange(m *member) error {
 	nl, err := m.st.RTNL()
 	if err != nil {
 		return err
 	}
 	defer nl.Close()
-	name := "vde0"
-	if m.net.loopback() {
-		name = "lo"
-	}
-	index, err := nl.IfNameToIndex(name)
+	index, err := nl.IfNameToIndex(m.ifName())
 	if err != nil {
 		return err
 	}
@@ -137,15 +121,11 @@ func (t *task) doChange() error {
 }
 
 // doSysctl sets a setting.
-func (t *task) doSysctl() error {
-	m := t.one()
-	if m == nil {
-		return errSkip
-	}
+func (t *task) doSysctl(m *member) error {
 	return m.st.Sysctl("net.ipv4.ip_default_ttl", fmt.Sprint(64+t.rng.IntN(100)))
 }
 
-// doGiveUp opens a stack that has no time, or a network that there is not.
+// doGiveUp opens a stack without enough time, or on a network that does not exist.
 func (t *task) doGiveUp() error {
 	if len(t.nets) == 1 {
 		return errSkip // there are no interfaces here

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -18,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A process is a program that the run has started, and may kill. It ends with
-// its standard input, and so with the run however that ends.
+// A process is a program that the run has started, and may kill. It ends with its standard
+// input, and so with the run, however that ends.
 type process struct {
 	cmd   *exec.Cmd
 	stdin *os.File
@@ -52,7 +51,7 @@ func (p *process) kill() {
 	p.stdin.Close()
 }
 
-// A half is a switch.
+// A half is one of the switches of a fabric.
 type half struct {
 	dir  string
 	argv []string // starts it
@@ -61,7 +60,7 @@ type half struct {
 
 func (h *half) vnl() string { return "vde://" + h.dir }
 
-// A fabric is a switch, or two and, between them, a vde_plug as cable.
+// A fabric is one switch, or two switches joined by a vde_plug as cable.
 type fabric struct {
 	mu     sync.Mutex // held while something is killed and started again
 	net    *network
@@ -70,14 +69,14 @@ type fabric struct {
 	cable  *process
 }
 
-// start starts the switches and the cable that do not run.
+// start starts the switches and the cable unless they run.
 func (f *fabric) start(ctx context.Context) error {
 	for _, h := range f.halves {
 		if h.process != nil {
 			continue
 		}
-		// What one that was killed has left, to which a client may add until it
-		// sees that.
+		// A switch that was killed leaves files, and its clients may add some until they
+		// notice.
 		var err error
 		if !within(time.Second, func() bool { err = os.RemoveAll(h.dir); return err == nil }) {
 			return err
@@ -125,8 +124,7 @@ func (f *fabric) joined(ctx context.Context) error {
 	return awaitFrame(ctx, f.halves[1].vnl(), mac, func() error { return from.Send(frame) })
 }
 
-// awaitFrame waits for a frame from mac on a network, while send makes one now
-// and then.
+// awaitFrame waits for a frame from mac on a network, and calls send again and again.
 func awaitFrame(ctx context.Context, vnl string, mac net.HardwareAddr, send func() error) error {
 	c, err := vdeplug.OpenContext(ctx, vnl, nil)
 	if err != nil {
@@ -184,7 +182,7 @@ func (f *fabric) stop() {
 	}
 }
 
-// repair starts again what was killed.
+// repair starts again the programs that were killed.
 func (f *fabric) repair(t *task, repaired func()) error {
 	// The cable ends with either of its switches.
 	if f.cable != nil {
@@ -202,7 +200,7 @@ func (f *fabric) repair(t *task, repaired func()) error {
 	return err
 }
 
-// fabric returns a network with switches on which nobody works, locked.
+// fabric returns a network with switches that no other task kills now, locked.
 func (t *task) fabric() *fabric {
 	for _, i := range t.rng.Perm(len(t.nets)) {
 		if f := t.nets[i].fabric; f != nil && f.mu.TryLock() {
@@ -212,8 +210,7 @@ func (t *task) fabric() *fabric {
 	return nil
 }
 
-// doKillSwitch kills a switch, looks whether its stacks notice, and starts it
-// again.
+// doKillSwitch kills a switch, checks that its stacks notice, and starts it again.
 func (t *task) doKillSwitch() error {
 	f := t.fabric()
 	if f == nil {
@@ -263,15 +260,15 @@ func (t *task) doKillCable() error {
 	return f.repair(t, repaired)
 }
 
-// A peer is a vde_plug through which a stack joins a network: it is a child of
-// the stack's cmd:// plug.
+// A peer is a vde_plug through which a stack joins a network. It is the child of the
+// stack's cmd:// plug.
 type peer struct {
 	soak   *soak
 	direct string // the network
 	file   string // where it writes its number
 
 	mu    sync.Mutex // guards pidfd
-	pidfd int        // -1: not known
+	pidfd int        // -1: unknown
 }
 
 var peers atomic.Uint64
@@ -284,8 +281,8 @@ func (p *peer) vnl() string {
 	return fmt.Sprintf("cmd://sh -c 'echo $$ >%s; exec %s %s 2>/dev/null'", p.file, p.soak.tools.vdePlug, p.direct)
 }
 
-// ready waits until frames of the stack arrive on the network, and finds out
-// which process they come through.
+// ready waits until frames of the stack arrive on the network, and finds the process that
+// carries them.
 func (p *peer) ready(t *task, m *member, mac net.HardwareAddr) error {
 	c, err := m.st.ListenPacket("udp4", ":0")
 	if err != nil {
@@ -315,7 +312,7 @@ func (p *peer) ready(t *task, m *member, mac net.HardwareAddr) error {
 	p.mu.Lock()
 	p.pidfd = fd
 	p.mu.Unlock()
-	// It may have ended before, and its number be that of another.
+	// It may have ended already, and its number may belong to another process.
 	if parent(pid) != os.Getpid() {
 		p.forget()
 		return unix.ESRCH
@@ -323,33 +320,24 @@ func (p *peer) ready(t *task, m *member, mac net.HardwareAddr) error {
 	return nil
 }
 
-// parent returns the number of a process's parent, from proc_pid_stat(5): the
-// second field after the name, which is in parentheses.
+// parent returns the number of a process's parent; -1 if the process has ended.
 func parent(pid int) int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return -1
-	}
-	f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(f) < 2 {
-		return -1
-	}
-	n, err := strconv.Atoi(f[1])
-	if err != nil {
-		return -1
-	}
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, _ := strings.Cut(string(text), "\nPPid:")
+	n := -1
+	fmt.Sscan(rest, &n)
 	return n
 }
 
-// kill kills the process, and reports whether it was there.
+// kill kills the process, and reports whether it existed.
 func (p *peer) kill() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.pidfd >= 0 && unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0) == nil
 }
 
-// forget lets go of the process, which the stack's plug ends. A nil peer has
-// none.
+// forget releases the descriptor of the process, which the stack's plug ends. The peer may
+// be nil.
 func (p *peer) forget() {
 	if p == nil {
 		return
@@ -363,8 +351,7 @@ func (p *peer) forget() {
 	}
 }
 
-// doKillPeer kills the vde_plug of a stack, and looks whether the stack
-// notices.
+// doKillPeer kills the vde_plug of a stack, and checks that the stack notices.
 func (t *task) doKillPeer() error {
 	t.soak.mu.Lock()
 	var m *member

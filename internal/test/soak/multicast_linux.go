@@ -8,14 +8,11 @@ import (
 	"github.com/vdestack/vdestack"
 )
 
-// doMulticast sends packets to a group of which a stack is a member, until one
-// arrives.
-func (t *task) doMulticast() error {
-	ms := t.members(2)
-	if ms == nil || ms[0].net.loopback() {
+// doMulticast sends packets to a group that a stack has joined, until one arrives.
+func (t *task) doMulticast(a, b *member) error {
+	if a.net.loopback() {
 		return errSkip
 	}
-	a, b := ms[0], ms[1]
 	u := t.unique()
 	network, i := "udp4", 0
 	group := netip.AddrFrom4([4]byte{239, u[1], u[2], u[3]})
@@ -32,7 +29,7 @@ func (t *task) doMulticast() error {
 	if err := a.inside(pc); err != nil {
 		return err
 	}
-	// The source address decides the interface.
+	// The source address determines the interface.
 	d := vdestack.Dialer{Stack: b.st}
 	d.LocalAddr = &net.UDPAddr{IP: b.addrs[i].AsSlice()}
 	remote := to

@@ -15,25 +15,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nameServer is the first DNS server of every stack, in the stack itself. It is
-// there only while a task looks names up; ports of listeners at random are
-// others.
+// nameServer is the first DNS server of every stack, in the stack itself. It exists only
+// while a task looks names up. Listeners with random ports never get its port.
 var nameServer = netip.MustParseAddrPort("127.0.0.1:5300")
 
-// nameTimeout is how long a stack waits for the addresses of one family when it
-// has those of the other.
+// nameTimeout is how long a stack waits for the addresses of one family after it has those
+// of the other.
 const nameTimeout = 3 * time.Second
 
-// doNames serves names in a stack, and looks them up there: some answers are
-// cut off in a packet and whole in a stream, some names are unknown.
-func (t *task) doNames() error {
-	m := t.one()
-	if m == nil {
-		return errSkip
-	}
+// doNames serves names in a stack, and looks them up there. Some answers are truncated in
+// a packet and complete in a stream, some names are unknown.
+func (t *task) doNames(m *member) error {
 	pc, err := m.st.ListenPacket("udp4", nameServer.String())
 	if errors.Is(err, unix.EADDRINUSE) {
-		return errSkip // another task does
+		return errSkip // another task serves names
 	}
 	if err != nil {
 		return err
@@ -42,8 +37,8 @@ func (t *task) doNames() error {
 	if err != nil {
 		pc.Close()
 		if errors.Is(err, unix.EADDRINUSE) {
-			// A child that has not yet executed its program has a copy of the
-			// last task's listener.
+			// A child that has not executed its program yet has a copy of the last
+			// task's listener.
 			return errSkip
 		}
 		return err
@@ -89,8 +84,8 @@ func (t *task) lookUp(m *member) error {
 		}
 		slices.SortFunc(got, netip.Addr.Compare)
 		if len(got) < len(want) && !slices.ContainsFunc(got, func(a netip.Addr) bool { return !slices.Contains(want, a) }) {
-			// Of one family: the other was late, or the stack was closed between
-			// the two.
+			// There is only one family: the other was late, or the stack was closed
+			// between them.
 			if time.Since(begin) >= nameTimeout {
 				continue
 			}
@@ -103,8 +98,8 @@ func (t *task) lookUp(m *member) error {
 	return nil
 }
 
-// resolved returns an error of a [net.Resolver], which keeps the text alone of
-// what it was told.
+// resolved restores an error of a [net.Resolver], which keeps only the text of the
+// original.
 func resolved(err error) error {
 	if err != nil && strings.Contains(err.Error(), net.ErrClosed.Error()) {
 		return wrap(err.Error(), net.ErrClosed)
@@ -112,16 +107,16 @@ func resolved(err error) error {
 	return err
 }
 
-// addressesOf returns the addresses of an absolute name, in order: it begins
-// with what is special of them.
+// addressesOf returns the addresses of an absolute name, in order. The name begins with
+// the bytes in which they differ.
 func addressesOf(name string) []netip.Addr {
 	var u [4]byte
 	fmt.Sscanf(name, "%02x%02x%02x%02x", &u[0], &u[1], &u[2], &u[3])
 	return []netip.Addr{netip.AddrFrom4(u), netip.AddrFrom16([16]byte{0: 0xfd, 1: 3, 12: u[0], 13: u[1], 14: u[2], 15: u[3]})}
 }
 
-// answer returns the answer to a query. In a packet that of a long name is cut
-// off.
+// answer returns the answer to a query. In a packet the answer for a long name is
+// truncated.
 func answer(query []byte, packet bool) ([]byte, error) {
 	var p dnsmessage.Parser
 	header, err := p.Start(query)
@@ -162,15 +157,15 @@ func serveNames(pc net.PacketConn) error {
 		if err != nil {
 			return err
 		}
-		// Who asked may be gone.
+		// The client may be gone.
 		if _, err := pc.WriteTo(a, from); errors.Is(err, net.ErrClosed) {
 			return err
 		}
 	}
 }
 
-// serveStreams answers one query of each connection: before each message is its
-// length, RFC 1035 section 4.2.2.
+// serveStreams answers one query of each connection. Each message follows its length, RFC
+// 1035 section 4.2.2.
 func serveStreams(ln net.Listener, deadline time.Time) error {
 	for {
 		c, err := ln.Accept()

@@ -8,12 +8,13 @@ import (
 	"strings"
 )
 
-// overflows returns how often the machine had no room for a neighbour. The
-// kernel has one table of IPv4 neighbours and one of IPv6 for all network
-// namespaces together; when other programs fill them, addresses cannot be
-// resolved in any stack (see net.ipv4.neigh.default.gc_thresh3, and its like of
-// ipv6). This is told in the machine's own namespace only, where the parent of
-// this process is; where it is not, overflows stays 0.
+// overflows returns how often the machine had no room for a neighbour:
+//
+//   - The kernel has one table of IPv4 neighbours and one of IPv6 for all network
+//     namespaces together. When other programs fill them, no stack can resolve addresses
+//     (net.ipv4.neigh.default.gc_thresh3, and the same of ipv6).
+//   - Only the machine's own namespace shows that. The parent of this process is in it;
+//     otherwise overflows is always 0.
 func overflows() (n uint64) {
 	for _, table := range []string{"arp_cache", "ndisc_cache"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/stat/%s", os.Getppid(), table))

@@ -16,34 +16,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// quietTime is how long after a repair the kernel may still act on what it
-// learned before: a neighbour that does not answer is given up after three
-// seconds.
+// quietTime is how long after a repair the kernel may still use earlier state: it gives a
+// silent neighbour up after three seconds.
 const quietTime = 4 * time.Second
 
-// A network is where stacks meet. Addresses are never given twice, so that no
-// neighbour table has stale entries.
+// A network is what stacks are connected to. No address is used twice, so that neighbour
+// tables have no stale entries.
 type network struct {
 	name   string
 	index  int         // of its subnet
-	max    int         // how many stacks it has room for
+	max    int         // number of stacks at once
 	vnl    string      // empty: loopback only, ends or fabric
 	ends   chan string // of a cable, the locators that are free
 	plug   bool        // stacks may join through a vde_plug
 	fabric *fabric     // of a network with switches
 
-	taken  int           // stacks that there are; guarded by soak.mu
+	taken  int           // number of stacks; guarded by soak.mu
 	serial atomic.Uint32 // of addresses
-	upsets atomic.Uint64 // counts what was done to it
+	upsets atomic.Uint64 // how often it was cut or repaired
 	calm   atomic.Int64  // end of the last upset, in Unix nanoseconds, and of quietTime
 }
 
-// loopback reports whether the stacks have nothing else, and do not reach each
-// other.
+// loopback reports whether the stacks have no other network, and do not reach each other.
 func (n *network) loopback() bool { return n.vnl == "" && n.ends == nil && n.fabric == nil }
 
-// disturb notes that the network is about to be cut, and returns the function
-// to be called when it is whole again.
+// disturb is called before the network is cut; it returns a function that is called when
+// the network is repaired.
 func (n *network) disturb() (repaired func()) {
 	n.upsets.Add(1)
 	n.calm.Store(time.Now().Add(time.Hour).UnixNano())
@@ -77,7 +75,7 @@ type member struct {
 	end    string // of the cable
 	via    *peer
 	addrs  []netip.Addr // IPv4, IPv6
-	known  []*member    // whose names its resolver knows
+	known  []*member    // those that its resolver has names for
 	space  string       // its network namespace, as links of /proc show it
 	cookie uint64
 	upsets uint64 // of the network, before the stack was opened
@@ -92,10 +90,19 @@ func (m *member) String() string { return fmt.Sprintf("%s.%d", m.net.name, m.ser
 // name is what other stacks call it.
 func (m *member) name() string { return fmt.Sprintf("s%d", m.serial) }
 
+// ifName is the name of its interface.
+func (m *member) ifName() string {
+	if m.net.loopback() {
+		return "lo"
+	}
+	return "vde0"
+}
+
 // doomed reports whether the stack is closed, or cut off from its network.
 func (m *member) doomed() bool { return m.closing.Load() || m.cut.Load() }
 
-// reserve takes a network with room for some stacks, at random, or nil.
+// reserve reserves room for some stacks on a random network. It returns nil if no network
+// has room.
 func (t *task) reserve(stacks int) *network {
 	t.soak.mu.Lock()
 	defer t.soak.mu.Unlock()
@@ -119,8 +126,8 @@ func (s *soak) release(n *network, stacks int) {
 	n.taken -= stacks
 }
 
-// members returns n stacks of one network at random, which may be the same one,
-// or nil.
+// members returns n stacks of one network at random, which may be the same one, or nil if
+// there is no stack.
 func (t *task) members(n int) []*member {
 	t.soak.mu.Lock()
 	defer t.soak.mu.Unlock()
@@ -146,7 +153,7 @@ func (t *task) members(n int) []*member {
 	return ms
 }
 
-// open opens a stack on a network where there is room.
+// open opens a stack on a network that has room.
 func (t *task) open(n *network) (*member, error) {
 	t.useNet(n)
 	m := &member{net: n, serial: n.serial.Add(1), upsets: n.upsets.Load()}
@@ -197,8 +204,8 @@ func (t *task) open(n *network) (*member, error) {
 		return err
 	}
 	if m.end != "" {
-		// A child of the process that has not yet executed its program has a
-		// copy of the socket of the stack that had this end before.
+		// A child of the process that has not executed its program yet has a copy of the
+		// socket of the stack that had this end before.
 		within(opTime/2, func() bool { return !errors.Is(create(), unix.EADDRINUSE) })
 	} else {
 		create()
@@ -218,7 +225,7 @@ func (t *task) open(n *network) (*member, error) {
 	return m, nil
 }
 
-// identify notes which namespace the stack is.
+// identify records which namespace the stack has.
 func (m *member) identify() error {
 	f, err := m.st.NetNS()
 	if err != nil {
@@ -246,7 +253,7 @@ func (m *member) close() error {
 	return err
 }
 
-// leave gives back what the stack had for itself.
+// leave gives back the end and the peer of the stack.
 func (m *member) leave() {
 	m.via.forget()
 	if m.end != "" {
@@ -254,7 +261,7 @@ func (m *member) leave() {
 	}
 }
 
-// dead waits until the stack knows that its network is gone.
+// dead waits until the stack has noticed that its network is gone.
 func (m *member) dead(ctx context.Context) error {
 	for {
 		if m.closing.Load() || m.st.Stats().Interfaces[0].Err != nil {
@@ -268,7 +275,7 @@ func (m *member) dead(ctx context.Context) error {
 	}
 }
 
-// doOpen opens a stack for everybody.
+// doOpen opens a stack for all tasks.
 func (t *task) doOpen() error {
 	n := t.reserve(1)
 	if n == nil {
@@ -281,7 +288,7 @@ func (t *task) doOpen() error {
 	}
 	t.soak.mu.Lock()
 	defer t.soak.mu.Unlock()
-	// Who cuts the network counts first, and then looks who is there.
+	// A task that cuts the network counts that first, and then looks for its stacks.
 	if n.upsets.Load() != m.upsets {
 		m.cut.Store(true)
 	}
@@ -289,7 +296,7 @@ func (t *task) doOpen() error {
 	return nil
 }
 
-// doClose closes a stack, whoever uses it; sooner one that is cut off.
+// doClose closes a stack, even if others use it; one that is cut off comes first.
 func (t *task) doClose() error {
 	t.soak.mu.Lock()
 	var m *member
@@ -310,8 +317,7 @@ func (t *task) doClose() error {
 	return t.end(m)
 }
 
-// end closes a stack that nobody can find any more. The error is not excused
-// by that.
+// end closes a stack that no other task can find. Its own Close excuses no error.
 func (t *task) end(m *member) error {
 	defer t.release(m.net, 1)
 	if err := m.close(); err != nil {

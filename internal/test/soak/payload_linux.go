@@ -13,13 +13,12 @@ import (
 const (
 	// maxPayload is the largest payload of a stream, in bytes.
 	maxPayload = 2 << 20
-	// chunk is the largest piece that is written at once: sometimes more than
-	// a socket's buffer, sometimes a byte.
+	// chunk is the largest piece that is written at once.
 	chunk = 256 << 10
 )
 
-// randomSize returns a size of up to max bytes; small ones are as likely as
-// large ones.
+// randomSize returns a size of up to max bytes. All orders of magnitude are equally
+// likely.
 func randomSize(rng *rand.Rand, max int) int {
 	return int(math.Exp(rng.Float64()*math.Log(float64(max+1)))) - 1
 }
@@ -82,7 +81,7 @@ func receivePayload(r io.Reader) error {
 	return nil
 }
 
-// packetHeader is a serial number and, behind it, the length of the hash.
+// packetHeader is the length of a serial number and of the hash after it.
 const packetHeader = 8 + sha256.Size
 
 // makePacket returns a packet with a serial number, size random bytes, and

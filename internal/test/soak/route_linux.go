@@ -13,8 +13,8 @@ import (
 	"github.com/vdestack/vdestack"
 )
 
-// doRoute opens three stacks for itself, of which the middle one has two
-// interfaces and routes, and moves payloads from one end to the other.
+// doRoute opens three stacks for itself and moves payloads from one to another, through
+// the third, which has two interfaces and forwards.
 func (t *task) doRoute() error {
 	if len(t.nets) == 1 {
 		return errSkip // there are no interfaces here
@@ -34,8 +34,8 @@ func (t *task) doRoute() error {
 		near, end := station(1), station(2)
 		end.Gateways = []netip.Addr{near.Addrs[0].Addr(), near.Addrs[1].Addr()}
 		configs = append(configs, vdestack.Config{Interfaces: []vdestack.Interface{end}})
-		// A router asks for its neighbours from a link-local address. The
-		// kernel's own cannot be used before duplicates have been looked for.
+		// A router needs a link-local address to find its neighbours. The kernel's own
+		// cannot be used before duplicate address detection is complete.
 		near.Addrs = append(near.Addrs, netip.MustParsePrefix("fe80::1/64"))
 		router.Interfaces = append(router.Interfaces, near)
 	}
@@ -62,11 +62,10 @@ func (t *task) doRoute() error {
 			return err
 		}
 	}
-	return t.stream(ms[0], ms[1])
+	return t.doTCP(ms[0], ms[1])
 }
 
-// openAs opens a stack that only this task uses: that it is closed in the end
-// excuses nothing.
+// openAs opens a stack that only this task uses, so that its Close excuses nothing.
 func (t *task) openAs(n *network, cfg vdestack.Config) (*member, error) {
 	m := &member{net: n, serial: n.serial.Add(1)}
 	cfg.Name = m.String()
@@ -88,12 +87,7 @@ func (t *task) openAs(n *network, cfg vdestack.Config) (*member, error) {
 
 // doJoin joins the namespace of a stack as a second one, uses both, and closes
 // the second.
-func (t *task) doJoin() error {
-	ms := t.members(2)
-	if ms == nil {
-		return errSkip
-	}
-	a, b := ms[0], ms[1]
+func (t *task) doJoin(a, b *member) error {
 	f, err := a.st.NetNS()
 	if err != nil {
 		return err
@@ -124,7 +118,7 @@ func (t *task) doJoin() error {
 		return fmt.Errorf("joined %s, want %s", joined.space, a.space)
 	}
 	joined.addrs, joined.known = a.addrs, a.known
-	// What the first stack has is not the second's to close.
+	// The second stack must not close the sockets of the first.
 	ln, err := a.st.Listen("tcp", net.JoinHostPort(a.addrs[0].String(), "0"))
 	if err != nil {
 		joined.close()
@@ -132,9 +126,9 @@ func (t *task) doJoin() error {
 	}
 	defer ln.Close()
 	if t.chance(2) {
-		err = t.stream(joined, b)
+		err = t.doTCP(joined, b)
 	} else {
-		err = t.stream(b, joined)
+		err = t.doTCP(b, joined)
 	}
 	if err == nil {
 		err = joined.st.Command(t.ctx, "true").Run()
@@ -151,7 +145,7 @@ func (t *task) doJoin() error {
 	return nil
 }
 
-// carries reports whether a listener of the stack is reached from the stack.
+// carries returns an error if the stack does not reach a listener of its own.
 func (m *member) carries(ctx context.Context, ln net.Listener) error {
 	c, err := m.st.DialContext(ctx, "tcp", ln.Addr().String())
 	if err != nil {

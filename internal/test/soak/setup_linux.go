@@ -3,33 +3,31 @@ package main
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv/private"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
-// tools are the programs that there are; empty: missing.
+// tools are the paths of programs; empty: missing.
 type tools struct{ vdeSwitch, vdePlug, ip string }
 
 func (s *soak) findTools() {
 	find := func(name, pkg string) string {
-		for _, dir := range []string{"", "/usr/sbin/", "/sbin/"} {
-			if path, err := exec.LookPath(dir + name); err == nil {
-				return path
-			}
+		path, err := private.Find(name, pkg)
+		if err != nil {
+			s.printf("soak: left out: %v", err)
 		}
-		s.printf("soak: left out: %s is missing (apt-get install %s)", name, pkg)
-		return ""
+		return path
 	}
 	s.tools = tools{vdeSwitch: find("vde_switch", "vde2"), vdePlug: find("vde_plug", "vdeplug"), ip: find("ip", "iproute2")}
 }
 
-// findInherited notes the descriptors that the program was started with, and so
-// hands on.
+// findInherited records the descriptors that the program was started with, which its
+// children inherit too.
 func (s *soak) findInherited() {
 	s.inherited = make(map[int]bool)
 	for fd := range links("/proc/self/fd") {
@@ -40,8 +38,8 @@ func (s *soak) findInherited() {
 	}
 }
 
-// warmUp makes what is made once and stays: the helper task of the process, the
-// descriptors of the poller, the threads.
+// warmUp makes what the process makes once and keeps: the helper task, the descriptors of
+// the poller, threads.
 func (s *soak) warmUp() error {
 	st, err := vdestack.Open("")
 	if err != nil {
@@ -54,7 +52,7 @@ func (s *soak) warmUp() error {
 	return err
 }
 
-// startNetworks makes the networks that this machine can have.
+// startNetworks makes the networks that are possible on this machine.
 func (t *task) startNetworks() error {
 	t.addNetwork(&network{name: "lo", max: 4})
 	if f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0); err != nil {

@@ -17,10 +17,10 @@ const (
 	workers = 8
 	// opTime is the deadline of whatever an operation waits for.
 	opTime = 20 * time.Second
-	// opLimit is how long an operation may take altogether, a few such waits:
-	// one that takes longer hangs.
+	// opLimit is how long an operation, which waits a few times, may take: one that takes
+	// longer hangs.
 	opLimit = 40 * time.Second
-	// maxFailures is how many failures are printed.
+	// maxFailures is the number of failures that are printed.
 	maxFailures = 50
 )
 
@@ -42,8 +42,8 @@ type soak struct {
 	ops       []*operation
 	serial,
 	bytes, badHashes,
-	overflown, // operations that found no room in the table of neighbours
-	late atomic.Uint64 // that waited too long for routes
+	overflown, // operations without room in the table of neighbours
+	late atomic.Uint64 // operations that waited too long for routes
 
 	mu   sync.Mutex // guards live, and network.taken
 	live []*member
@@ -53,7 +53,7 @@ type soak struct {
 	failures int
 }
 
-// run soaks, prints what it finds and reports whether all is well.
+// run soaks, prints its findings and reports whether there is no failure.
 func run(ctx context.Context, cfg config) bool {
 	s := &soak{config: cfg}
 	s.printf("soak: seed=%d duration=%v workers=%d", s.seed, s.duration, workers)
@@ -78,7 +78,7 @@ func run(ctx context.Context, cfg config) bool {
 	return s.summary(begin, before, s.settle(before))
 }
 
-// setup prepares the networks, and everything that is made once and stays.
+// setup makes everything that is made once and stays.
 func (s *soak) setup() (err error) {
 	s.token = fmt.Sprintf("%d-%d", os.Getpid(), time.Now().UnixNano())
 	os.Setenv(tokenName, s.token)
@@ -112,7 +112,7 @@ func (s *soak) work(ctx context.Context) {
 
 func (s *soak) rand(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(s.seed, stream)) }
 
-// An operation is something that workers do.
+// An operation is one kind of work.
 type operation struct {
 	name   string
 	weight int
@@ -126,31 +126,31 @@ func operations() []*operation {
 	return []*operation{
 		{name: "open", weight: 30, do: (*task).doOpen},
 		{name: "close", weight: 15, do: (*task).doClose},
-		{name: "tcp", weight: 40, do: (*task).doTCP},
-		{name: "udp", weight: 30, do: (*task).doUDP},
-		{name: "multicast", weight: 10, do: (*task).doMulticast},
-		{name: "names", weight: 15, do: (*task).doNames},
+		{name: "tcp", weight: 40, do: withTwo((*task).doTCP)},
+		{name: "udp", weight: 30, do: withTwo((*task).doUDP)},
+		{name: "multicast", weight: 10, do: withTwo((*task).doMulticast)},
+		{name: "names", weight: 15, do: withOne((*task).doNames)},
 		{name: "route", weight: 3, do: (*task).doRoute},
-		{name: "join", weight: 10, do: (*task).doJoin},
-		{name: "http", weight: 10, do: (*task).doHTTP},
-		{name: "refused", weight: 15, do: (*task).doRefused},
-		{name: "forget", weight: 5, do: (*task).doForget},
-		{name: "socket", weight: 15, do: (*task).doSocket},
-		{name: "exit", weight: 15, do: (*task).doExit},
-		{name: "cat", weight: 15, do: (*task).doCat},
-		{name: "surroundings", weight: 10, do: (*task).doSurroundings},
-		{name: "cancel", weight: 10, do: (*task).doCancel},
-		{name: "kill-command", weight: 10, do: (*task).doKillCommand},
-		{name: "ip", weight: 5, do: (*task).doIP},
-		{name: "list", weight: 10, do: (*task).doList},
-		{name: "change", weight: 15, do: (*task).doChange},
-		{name: "sysctl", weight: 5, do: (*task).doSysctl},
+		{name: "join", weight: 10, do: withTwo((*task).doJoin)},
+		{name: "http", weight: 10, do: withTwo((*task).doHTTP)},
+		{name: "refused", weight: 15, do: withTwo((*task).doRefused)},
+		{name: "forget", weight: 5, do: withTwo((*task).doForget)},
+		{name: "socket", weight: 15, do: withOne((*task).doSocket)},
+		{name: "exit", weight: 15, do: withOne((*task).doExit)},
+		{name: "cat", weight: 15, do: withOne((*task).doCat)},
+		{name: "surroundings", weight: 10, do: withOne((*task).doSurroundings)},
+		{name: "cancel", weight: 10, do: withOne((*task).doCancel)},
+		{name: "kill-command", weight: 10, do: withOne((*task).doKillCommand)},
+		{name: "ip", weight: 5, do: withOne((*task).doIP)},
+		{name: "list", weight: 10, do: withOne((*task).doList)},
+		{name: "change", weight: 15, do: withOne((*task).doChange)},
+		{name: "sysctl", weight: 5, do: withOne((*task).doSysctl)},
 		{name: "give-up", weight: 5, do: (*task).doGiveUp},
-		{name: "ambush", weight: 15, do: (*task).doAmbush},
+		{name: "chaos", weight: 15, do: (*task).doChaos},
 		{name: "kill-switch", weight: 1, do: (*task).doKillSwitch},
 		{name: "kill-cable", weight: 1, do: (*task).doKillCable},
 		{name: "kill-peer", weight: 2, do: (*task).doKillPeer},
-		{name: "stats", weight: 5, do: (*task).doStats},
+		{name: "stats", weight: 5, do: withOne((*task).doStats)},
 		{name: "gc", weight: 5, do: (*task).doGC},
 	}
 }
@@ -169,10 +169,33 @@ func (s *soak) choose(rng *rand.Rand) *operation {
 	panic("unreachable")
 }
 
-// errSkip is returned by an operation for which there is no stack now.
+// withOne calls an operation with a stack at random.
+func withOne(do func(*task, *member) error) func(*task) error {
+	return func(t *task) error {
+		ms := t.members(1)
+		if ms == nil {
+			return errSkip
+		}
+		return do(t, ms[0])
+	}
+}
+
+// withTwo calls an operation with two stacks of one network at random, which may be the
+// same.
+func withTwo(do func(t *task, a, b *member) error) func(*task) error {
+	return func(t *task) error {
+		ms := t.members(2)
+		if ms == nil {
+			return errSkip
+		}
+		return do(t, ms[0], ms[1])
+	}
+}
+
+// errSkip is returned by an operation that needs stacks that do not exist now.
 var errSkip = errors.New("nothing to do it with")
 
-// perform runs an operation and judges it.
+// perform runs an operation and checks its result.
 func (s *soak) perform(op *operation, rng *rand.Rand) {
 	t := &task{soak: s, name: op.name, rng: rng, start: time.Now()}
 	var cancel context.CancelFunc
@@ -199,8 +222,8 @@ func (s *soak) perform(op *operation, rng *rand.Rand) {
 	case overflows() != full && excused(err):
 		s.overflown.Add(1)
 	case errors.Is(err, context.DeadlineExceeded) && strings.Contains(err.Error(), "the kernel has not made the routes"):
-		// Of IPv6 addresses, in a queue that is the whole machine's: thousands
-		// of namespaces of other programs are before us.
+		// The kernel makes routes of IPv6 addresses in one queue for the whole machine.
+		// Thousands of namespaces of other programs are before ours.
 		s.late.Add(1)
 	default:
 		s.fail("%v, after %v: %v%s", t, took, err, t.circumstances())
@@ -233,7 +256,7 @@ func (t *task) String() string {
 	return b.String()
 }
 
-// deadline is that of the task's waits.
+// deadline is the deadline of all waits of the task.
 func (t *task) deadline() time.Time {
 	d, _ := t.ctx.Deadline()
 	return d
@@ -242,7 +265,7 @@ func (t *task) deadline() time.Time {
 // chance is true once in n times.
 func (t *task) chance(n int) bool { return t.rng.IntN(n) == 0 }
 
-// fail notes a failure of the run.
+// fail counts a failure of the run, and prints it.
 func (s *soak) fail(format string, args ...any) {
 	s.print.Lock()
 	s.failures++
@@ -263,7 +286,7 @@ func (s *soak) printf(format string, args ...any) {
 }
 
 // summary prints the last line.
-func (s *soak) summary(begin time.Time, before, after *census) bool {
+func (s *soak) summary(begin time.Time, before, after *usage) bool {
 	var b strings.Builder
 	fmt.Fprintf(&b, "soak: seed=%d duration=%v |", s.seed, time.Since(begin).Round(100*time.Millisecond))
 	var upset uint64

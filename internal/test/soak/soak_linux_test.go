@@ -65,43 +65,28 @@ func TestPayload(t *testing.T) {
 	}
 }
 
-// TestCensus leaves things behind.
-func TestCensus(t *testing.T) {
+// TestUsage leaves things behind.
+func TestUsage(t *testing.T) {
 	s := &soak{dir: t.TempDir(), token: t.Name()}
 	before := s.begin()
-	if e := before.excess(s.census()); len(e) > 0 {
+	if e := before.excess(s.usage()); len(e) > 0 {
 		t.Errorf("nothing was left behind: %q", e)
 	}
-	f, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := testenv.Must(os.Open(os.DevNull))(t)
 	defer f.Close()
 	t.Setenv(tokenName, s.token)
-	p, err := start("sleep", "1000")
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := testenv.Must(start("sleep", "1000"))(t)
 	defer p.kill()
 	if err := os.WriteFile(s.dir+"/ptp", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// One that executes a program has the token a moment later.
-	var list string
-	want := []string{os.DevNull, "goroutines", "child processes", "stray processes", "files"}
-	within(10*time.Second, func() bool {
-		list = strings.Join(before.excess(s.census()), "\n")
-		for _, w := range want {
-			if !strings.Contains(list, w) {
-				return false
-			}
-		}
-		return true
-	})
-	for _, w := range want {
-		if !strings.Contains(list, w) {
-			t.Errorf("no %q in %q", w, list)
-		}
+	// A process has the token a moment later, when it has executed its program.
+	for _, want := range []string{os.DevNull, "goroutines", "child processes", "stray processes", "files"} {
+		var list string
+		testenv.Eventually(t, want, func() bool {
+			list = strings.Join(before.excess(s.usage()), "\n")
+			return strings.Contains(list, want)
+		}, func() string { return list })
 	}
 }
 

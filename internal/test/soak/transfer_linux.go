@@ -16,10 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// resend is after how long an answer to a packet is given up.
+// resend is how long an answer to a packet is waited for.
 const resend = 200 * time.Millisecond
 
-// inside reports a socket that is not in the stack.
+// inside returns an error if a socket is not in the stack.
 func (m *member) inside(c any) error {
 	raw, err := c.(syscall.Conn).SyscallConn()
 	if err != nil {
@@ -40,9 +40,8 @@ func (m *member) inside(c any) error {
 	return nil
 }
 
-// listen listens at random for one family or both, by the stack's methods or by
-// its hook, and returns the addresses at which a is reached from b, a name
-// among them if b knows it.
+// listen listens at random for one family or both, by the stack's methods or by its hook.
+// It returns the addresses at which b reaches a, and its name if b knows it.
 func (t *task) listen(a, b *member) (net.Listener, []string, error) {
 	network, family := "tcp", t.rng.IntN(3)
 	host := ""
@@ -82,7 +81,7 @@ func (t *task) listen(a, b *member) (net.Listener, []string, error) {
 	}
 	for _, known := range b.known {
 		if known == a {
-			// Of both families, of which one may refuse.
+			// It has addresses of both families, one of which may refuse.
 			remote = append(remote, net.JoinHostPort(a.name(), port))
 		}
 	}
@@ -116,17 +115,8 @@ func (t *task) dial(b *member, remote []string) (net.Conn, error) {
 	return c, nil
 }
 
-// doTCP moves payloads both ways over a stream.
-func (t *task) doTCP() error {
-	ms := t.members(2)
-	if ms == nil {
-		return errSkip
-	}
-	return t.stream(ms[0], ms[1])
-}
-
-// stream moves payloads from b to a and back.
-func (t *task) stream(a, b *member) error {
+// doTCP moves payloads over a stream from b to a and back.
+func (t *task) doTCP(a, b *member) error {
 	ln, remote, err := t.listen(a, b)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
@@ -155,7 +145,7 @@ func (t *task) stream(a, b *member) error {
 	err = func() error {
 		c, err := t.dial(b, remote)
 		if err != nil {
-			ln.Close() // nobody will come
+			ln.Close() // ends Accept
 			return err
 		}
 		defer c.Close()
@@ -175,14 +165,14 @@ func (t *task) stream(a, b *member) error {
 			}
 		}
 		if err != nil {
-			c.Close() // or sending waits for its deadline
+			c.Close() // otherwise sending waits for its deadline
 		}
 		return errors.Join(wrap("receiving at the client", err), <-sent)
 	}()
 	return errors.Join(err, <-served)
 }
 
-// wrap says what was done in an error; nil stays nil.
+// wrap adds to an error what was being done; nil stays nil.
 func wrap(what string, err error) error {
 	if err == nil {
 		return nil
@@ -190,14 +180,9 @@ func wrap(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// doUDP sends packets from one stack to another, which sends them back. Packets
-// get lost: they are sent again.
-func (t *task) doUDP() error {
-	ms := t.members(2)
-	if ms == nil {
-		return errSkip
-	}
-	a, b := ms[0], ms[1]
+// doUDP sends packets from one stack to another, which sends them back. Lost packets are
+// sent again.
+func (t *task) doUDP(a, b *member) error {
 	i := t.rng.IntN(2)
 	network, host := "udp"+[]string{"4", "6"}[i], ""
 	if t.chance(2) {
@@ -295,12 +280,7 @@ func isTimeout(err error) bool {
 }
 
 // doHTTP posts a payload to a server that sends it back.
-func (t *task) doHTTP() error {
-	ms := t.members(2)
-	if ms == nil {
-		return errSkip
-	}
-	a, b := ms[0], ms[1]
+func (t *task) doHTTP(a, b *member) error {
 	ln, remote, err := t.listen(a, b)
 	if err != nil {
 		return fmt.Errorf("listening: %w", err)
@@ -339,13 +319,8 @@ func (t *task) doHTTP() error {
 	return err
 }
 
-// doRefused dials where nobody listens, and where nobody is.
-func (t *task) doRefused() error {
-	ms := t.members(2)
-	if ms == nil {
-		return errSkip
-	}
-	a, b := ms[0], ms[1]
+// doRefused dials a port that nobody listens on, or an address that nobody has.
+func (t *task) doRefused(a, b *member) error {
 	i := t.rng.IntN(2)
 	if t.chance(2) && !a.net.loopback() {
 		v4, v6 := a.net.absent()
@@ -362,7 +337,7 @@ func (t *task) doRefused() error {
 		}
 		return err
 	}
-	// Listeners have ports of the ephemeral range only.
+	// All listeners have ports of the ephemeral range.
 	c, err := b.st.DialContext(t.ctx, "tcp", net.JoinHostPort(a.addrs[i].String(), "9"))
 	if err == nil {
 		c.Close()
@@ -375,16 +350,12 @@ func (t *task) doRefused() error {
 }
 
 // doForget leaves a listener and a connection to the garbage collector.
-func (t *task) doForget() error {
-	ms := t.members(2)
-	if ms == nil {
-		return errSkip
-	}
-	ln, remote, err := t.listen(ms[0], ms[1])
+func (t *task) doForget(a, b *member) error {
+	ln, remote, err := t.listen(a, b)
 	if err != nil {
 		return err
 	}
-	_, err = t.dial(ms[1], remote)
-	_ = ln.Addr() // until here it is there
+	_, err = t.dial(b, remote)
+	_ = ln.Addr() // keeps it open until here
 	return err
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// watched are the tasks that are under way.
+// watched are the running tasks.
 type watched struct {
 	mu    sync.Mutex // guards tasks
 	tasks map[*task]struct{}

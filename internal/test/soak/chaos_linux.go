@@ -17,19 +17,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// afterClose is how long a call on a stack may go on when the stack is closed.
+// afterClose is how long a call on a stack may continue after the stack is closed.
 const afterClose = 5 * time.Second
 
-// A call waits on something of a stack that is closed under it.
+// A call waits on something of a stack that is closed meanwhile.
 type call struct {
 	name   string
-	closed bool         // net.ErrClosed is expected, or else what excuses say
-	do     func() error // is called once
+	closed bool // its error must be net.ErrClosed; else it must be excused
+	do     func() error
 }
 
-// doAmbush opens two stacks for itself and closes one under calls of all kinds.
-// Each must return soon.
-func (t *task) doAmbush() error {
+// doChaos opens two stacks for itself and closes one during calls of all kinds. Each must
+// return soon.
+func (t *task) doChaos() error {
 	n := t.reserve(2)
 	if n == nil {
 		return errSkip
@@ -72,7 +72,7 @@ func (t *task) doAmbush() error {
 		}()
 	}
 	if t.chance(4) {
-		runtime.GC() // those that wait are held
+		runtime.GC() // must not close what calls wait on
 	}
 	time.Sleep(time.Duration(t.rng.IntN(30000)) * time.Microsecond)
 
@@ -109,7 +109,7 @@ func (t *task) doAmbush() error {
 	return nil
 }
 
-// closers are things to be closed in the end.
+// closers are closed in the end.
 type closers []io.Closer
 
 func (c *closers) add(o io.Closer) { *c = append(*c, o) }
@@ -118,6 +118,14 @@ func (c *closers) close() {
 	for _, o := range *c {
 		o.Close()
 	}
+}
+
+// closing closes what a call has returned, and returns the error of the call.
+func closing[T io.Closer](c T, err error) error {
+	if err == nil {
+		c.Close()
+	}
+	return err
 }
 
 // calls prepares the calls on a stack.
@@ -142,7 +150,7 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 	cleanup.add(ln)
 	add("accept", true, func() error { _, err := ln.Accept(); return err })
 
-	// Connections of all kinds: who dialled is told net.ErrClosed.
+	// Connections of all kinds: those that were dialled return net.ErrClosed.
 	for _, dialled := range []bool{true, false} {
 		name, server, client := "dialled", other, victim
 		if !dialled {
@@ -165,7 +173,7 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 		}
 	}
 
-	// The bare hook.
+	// The hook alone.
 	hook := net.ListenConfig{Control: victim.st.Control}
 	local := net.JoinHostPort(victim.addrs[t.rng.IntN(2)].String(), "0")
 	hooked, err := hook.Listen(forever, "tcp", local)
@@ -189,7 +197,7 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })}
 	go srv.Serve(web)
 	cleanup.add(srv)
-	// A server in the same stack ends with it, and the client may see that first.
+	// A server in the same stack ends with it, and the client may notice that first.
 	add("http", other != victim, func() error {
 		client := victim.st.HTTPClient()
 		defer client.CloseIdleConnections()
@@ -220,13 +228,7 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 	})
 	if !victim.net.loopback() {
 		absent, _ := victim.net.absent()
-		add("dial", true, again(func() error {
-			c, err := victim.st.Dial("tcp", netip.AddrPortFrom(absent, 80).String())
-			if err == nil {
-				c.Close()
-			}
-			return err
-		}))
+		add("dial", true, again(func() error { return closing(victim.st.Dial("tcp", netip.AddrPortFrom(absent, 80).String())) }))
 		group, err := victim.st.ListenMulticastUDP("udp", "vde0", netip.MustParseAddrPort("239.1.2.3:4700"))
 		if err != nil {
 			return nil, err
@@ -254,7 +256,7 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 		return cmd.Wait()
 	})
 	add("orphan", false, func() error {
-		// The command ends, what it started does not.
+		// The command ends, its child does not.
 		cmd := victim.st.Command(forever, "sh", "-c", "sleep 1000 &")
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -273,27 +275,9 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 	add("commands", false, again(func() error { return victim.st.Command(forever, "true").Run() }))
 	add("run", false, again(func() error { return victim.st.Run(forever, "true; true") }))
 	add("sysctl", true, again(func() error { return victim.st.Sysctl("net.ipv4.ip_default_ttl", "65") }))
-	add("namespace", true, again(func() error {
-		f, err := victim.st.NetNS()
-		if err == nil {
-			f.Close()
-		}
-		return err
-	}))
-	add("listen", true, again(func() error {
-		ln, err := victim.st.Listen("tcp", ":0")
-		if err == nil {
-			ln.Close()
-		}
-		return err
-	}))
-	add("sockets", true, again(func() error {
-		f, err := victim.st.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-		if err == nil {
-			f.Close()
-		}
-		return err
-	}))
+	add("namespace", true, again(func() error { return closing(victim.st.NetNS()) }))
+	add("listen", true, again(func() error { return closing(victim.st.Listen("tcp", ":0")) }))
+	add("sockets", true, again(func() error { return closing(victim.st.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)) }))
 	add("netlink", true, again(func() error {
 		nl, err := victim.st.RTNL()
 		if err != nil {
@@ -337,7 +321,7 @@ func (t *task) connection(server, client *member) (c, s net.Conn, err error) {
 	return c, s, nil
 }
 
-// doGC collects garbage while the others work.
+// doGC collects garbage while other workers use stacks.
 func (t *task) doGC() error {
 	if t.chance(4) {
 		debug.FreeOSMemory()
@@ -347,12 +331,8 @@ func (t *task) doGC() error {
 	return nil
 }
 
-// doStats looks whether a stack whose network nobody has cut still has it.
-func (t *task) doStats() error {
-	m := t.one()
-	if m == nil {
-		return errSkip
-	}
+// doStats checks that a stack still has its network.
+func (t *task) doStats(m *member) error {
 	for _, i := range m.st.Stats().Interfaces {
 		if i.Err != nil {
 			return fmt.Errorf("the network is gone: %w", i.Err)

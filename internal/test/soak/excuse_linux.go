@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errCorrupt reports data that are not those sent; nothing excuses it.
+// errCorrupt reports data that differ from those sent. It is never excused.
 var errCorrupt = errors.New("wrong hash")
 
 // A use is a network, or a stack on it, that a task depends on.
@@ -33,7 +33,7 @@ func (u use) String() string {
 	return u.net.name
 }
 
-// use notes that the task depends on the stacks.
+// use records that the task depends on the stacks.
 func (t *task) use(ms ...*member) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -42,15 +42,15 @@ func (t *task) use(ms ...*member) {
 	}
 }
 
-// useNet notes that the task depends on the network.
+// useNet records that the task depends on the network.
 func (t *task) useNet(n *network) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.used = append(t.used, use{net: n, upsets: n.upsets.Load()})
 }
 
-// upset reports whether something was done to what the task depends on: then it
-// need not succeed.
+// upset reports whether a stack or network that the task depends on was disturbed, so
+// that the task need not succeed.
 func (t *task) upset() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -62,7 +62,7 @@ func (t *task) upset() bool {
 	return false
 }
 
-// circumstances tells more about a failure.
+// circumstances describes the stacks of a task that has failed.
 func (t *task) circumstances() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -79,19 +79,19 @@ func (t *task) circumstances() string {
 	return b.String()
 }
 
-// errnos are what a closed stack or a cut network gives its users.
+// errnos are the errors of users of a closed stack or a cut network.
 var errnos = []error{
 	unix.ECONNRESET, unix.ECONNREFUSED, unix.ECONNABORTED, unix.EPIPE, unix.ETIMEDOUT, unix.ENOTCONN,
 	unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ENETDOWN, unix.EADDRNOTAVAIL, unix.ENODEV,
-	// Accept on a listener of a bare hook that was shut down; a packet to an
-	// IPv6 neighbour for which the table has no room, and to one of IPv4.
+	// Accept on a listener of the hook alone that was shut down; a packet to a neighbour
+	// of IPv6 for which the table has no room, and to one of IPv4.
 	unix.EINVAL, unix.ENOBUFS,
-	// The directory of a switch that is gone, and the vde_plug that was on it.
+	// The directory of a switch that is gone, and its vde_plug.
 	unix.ENOENT, unix.ESRCH,
 }
 
-// excused reports whether err is one that a closed stack or a cut network
-// causes. Of errors that are joined each must be.
+// excused reports whether a closed stack or a cut network causes err. Of joined errors
+// each must be excused.
 func excused(err error) bool {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		if joined, ok := e.(interface{ Unwrap() []error }); ok {
@@ -121,7 +121,7 @@ func killed(exit *exec.ExitError) bool {
 	return ok && status.Signaled() && status.Signal() == unix.SIGKILL
 }
 
-// within calls f until it reports true, for at most d.
+// within calls f until it returns true, for at most d.
 func within(d time.Duration, f func() bool) bool {
 	for end := time.Now().Add(d); ; time.Sleep(5 * time.Millisecond) {
 		if f() {
