@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,12 +36,12 @@ func init() {
 // stranger is a user and a group that are neither root's nor the tests'.
 const stranger = 12345
 
-// A dropping is what a program does to itself after its first stack.
+// A dropping is a change that a program makes to itself after its first stack.
 type dropping struct {
 	name string
-	root bool // it takes root
+	root bool // only root can do it
 	do   func()
-	// refused is what the error of commands says, where there are none any more.
+	// refused is the text of the error of commands, if there are none after that.
 	refused string
 }
 
@@ -55,7 +56,7 @@ var droppings = []dropping{
 		refused: "the program has become user 12345"},
 	{name: "real user", root: true, do: func() {
 		if cat, err := os.Readlink("/bin/cat"); err == nil && strings.Contains(cat, "busybox") {
-			fmt.Println("busybox gives the rights of an effective user up itself")
+			fmt.Println("busybox itself gives up the rights of an effective user")
 			return
 		}
 		check(syscall.Setresuid(stranger, -1, -1))
@@ -66,7 +67,7 @@ var droppings = []dropping{
 	}},
 	{name: "root directory", root: true, do: func() {
 		if _, err := os.Stat("/usr/bin/sleep"); err != nil {
-			fmt.Println("there are no programs in /usr, as a root directory")
+			fmt.Println("there are no programs in /usr as root directory")
 			return
 		}
 		check(os.Chdir("/usr"))
@@ -144,7 +145,7 @@ const (
 	noAmbientRaise, noAmbientRaiseLocked = 1 << 6, 1 << 7
 )
 
-// capabilities returns those of the thread.
+// capabilities returns the capabilities of the thread.
 func capabilities() (set [2]unix.CapUserData) {
 	check(unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &set[0]))
 	return set
@@ -154,7 +155,7 @@ func setCapabilities(set [2]unix.CapUserData) {
 	check(unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &set[0]))
 }
 
-// keep leaves the thread these of its capabilities.
+// keep leaves the thread no other capabilities.
 func keep(caps ...int) {
 	var mask uint32
 	for _, c := range caps {
@@ -169,17 +170,13 @@ func keep(caps ...int) {
 	setCapabilities(set)
 }
 
-// bound leaves these in the bounding set of the thread.
+// bound leaves the bounding set of the thread no other capabilities.
 func bound(caps ...int) {
 	for c := range 64 {
 		if v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0); err != nil || v == 0 {
 			continue
 		}
-		drop := true
-		for _, k := range caps {
-			drop = drop && k != c
-		}
-		if drop {
+		if !slices.Contains(caps, c) {
 			check(unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0))
 		}
 	}
@@ -222,8 +219,8 @@ func landlock() {
 	}
 }
 
-// A hiding is a system call that a seccomp filter refuses, so that the command could
-// not be given what its starter has.
+// A hiding is a system call that a seccomp filter refuses, so that a command could not
+// get the same credentials as its starter.
 type hiding struct {
 	name   string
 	option uint32 // of prctl; 0 means all
@@ -243,38 +240,30 @@ var hidings = []hiding{
 
 // hide has a filter refuse a call, after the first stack, and starts a command.
 func hide() {
-	var h hiding
-	for _, h = range hidings {
-		if h.name == os.Args[1] {
-			break
-		}
-	}
+	h := hidings[slices.IndexFunc(hidings, func(h hiding) bool { return h.name == os.Args[1] })]
 	errno := unix.EPERM
 	if os.Args[2] == "ENOSYS" {
 		errno = unix.ENOSYS
 	}
-	s, err := vdestack.Open("mem://hide", "10.0.0.1/24")
-	check(err)
+	s := must(vdestack.Open("mem://hide", "10.0.0.1/24"))
 	start := func() ([]byte, error) { return s.Command(contextOf(time.Minute), "echo", "it runs").Output() }
-	_, err = start()
-	check(err)
+	must(start())
 	before := descriptors()
 	check(testenv.Refuse(testenv.Rule{Call: unix.SYS_PRCTL, Mask: h.option, Equal: h.option != 0, Err: errno}))
 	out, err := start()
-	if !errors.Is(err, errno) || !strings.Contains(err.Error(), h.text) || !strings.Contains(err.Error(), "seccomp filter") || len(out) > 0 {
-		fail("a command: %q, %v, want an error with %q that names the filter", out, err, h.text)
+	if !errors.Is(err, errno) || len(out) > 0 {
+		fail("a command: %q, %v, want %v", out, err, errno)
 	}
+	wantText("a command", err, h.text, "seccomp filter")
 	fmt.Println(err)
-	if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
-		fail("child %d is left, %v", pid, err)
-	}
+	wantNoChild()
 	if after := descriptors(); len(after) != len(before) {
 		fail("descriptors: %v, %v before", after, before)
 	}
 }
 
-// TestHidden starts commands where a seccomp filter hides what they are to have, or
-// would leave them more: they do not run, and the error says why.
+// TestHidden starts commands where a seccomp filter hides the credentials that they must
+// have, or would leave them more: they do not run, and the error says why.
 func TestHidden(t *testing.T) {
 	testenv.Long(t)
 	for _, h := range hidings {
@@ -284,22 +273,18 @@ func TestHidden(t *testing.T) {
 	}
 }
 
-// inherited returns what a process has from the thread that started it.
+// inherited returns what a process inherits from the thread that starts it.
 func inherited(t *testing.T, pid string) map[string]string {
 	t.Helper()
 	proc := "/proc/" + pid + "/"
 	all := make(map[string]string)
 	for _, name := range []string{"root", "cwd", "ns/mnt"} {
-		link, err := os.Readlink(proc + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all[name] = link
+		all[name] = testenv.Must(os.Readlink(proc + name))(t)
 	}
 	read := func(name string) string {
 		text, err := os.ReadFile(proc + name)
 		if errno, ok := errors.AsType[syscall.Errno](err); ok {
-			return errno.Error() // the kernel does not have it
+			return errno.Error() // the kernel has no such file, or does not show it
 		}
 		return string(text)
 	}
@@ -326,34 +311,26 @@ func inherited(t *testing.T, pid string) map[string]string {
 	return all
 }
 
-// drop gives something up after its first stack, and compares a command with what
-// os/exec starts.
+// drop makes a change after its first stack, and compares a command with one of os/exec.
 func drop() {
-	var d dropping
-	for _, d = range droppings {
-		if d.name == os.Args[1] {
-			break
-		}
-	}
+	d := droppings[slices.IndexFunc(droppings, func(d dropping) bool { return d.name == os.Args[1] })]
 	secret, refused := os.Args[2], os.Args[3]
 	runtime.LockOSThread()
 	if len(os.Args) > 4 { // plain
 		check(testenv.Refuse(testenv.Rule{Call: unix.SYS_CLONE, Mask: unix.CLONE_NEWUSER, Err: unix.EPERM}))
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	check(err)
-	s, err := vdestack.Open("mem://drop", "10.0.0.1/24")
-	check(err)
+	null := must(os.OpenFile(os.DevNull, os.O_RDWR, 0))
+	s := must(vdestack.Open("mem://drop", "10.0.0.1/24"))
 	check(s.Command(contextOf(time.Minute), "true").Run())
 	d.do()
-	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	check(err)
+	before := must(unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0))
 
 	if refused != "" {
 		err := s.Command(context.Background(), "/bin/cat", secret).Run()
-		if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), refused) {
+		if !errors.Is(err, unix.EPERM) {
 			fail("a command: %v", err)
 		}
+		wantText("a command", err, refused)
 		fmt.Println(err)
 		return
 	}
@@ -370,25 +347,19 @@ func drop() {
 		return c
 	}
 	want, got := child("/bin/cat"), command("/bin/cat")
-	// They have executed the program, with what the exec gives, when they answer: the
-	// kernel gives credentials a little after it has left the memory.
+	// When they answer, the exec is complete: the kernel sets credentials a little after
+	// it has replaced the memory.
 	answer := func(in io.Writer, out io.Reader) {
-		_, err := io.WriteString(in, "x")
-		check(err)
-		_, err = io.ReadFull(out, make([]byte, 1))
-		check(err)
+		must(io.WriteString(in, "x"))
+		must(io.ReadFull(out, make([]byte, 1)))
 	}
 	want.Stdin, want.Stdout, got.Stdin, got.Stdout = nil, nil, nil, nil
-	in, err := want.StdinPipe()
-	check(err)
-	out, err := want.StdoutPipe()
-	check(err)
+	in := must(want.StdinPipe())
+	out := must(want.StdoutPipe())
 	check(want.Start())
 	answer(in, out)
-	in2, err := got.StdinPipe()
-	check(err)
-	out2, err := got.StdoutPipe()
-	check(err)
+	in2 := must(got.StdinPipe())
+	out2 := must(got.StdoutPipe())
 	check(got.Start())
 	answer(in2, out2)
 	if now, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || now != before {
@@ -396,7 +367,7 @@ func drop() {
 	}
 	fmt.Println(want.Process.Pid, got.Process.Pid)
 	os.Stdin.Read(make([]byte, 1)) // until the test has looked at them
-	// Files of others: to be read, and executed.
+	// A file of another user: it is read, and executed.
 	for _, args := range [][]string{{"/bin/cat", secret}, {secret}} {
 		want, got := child(args[0], args[1:]...).Run(), command(args[0], args[1:]...).Run()
 		if (want == nil) != (got == nil) || errors.Is(want, unix.EACCES) != errors.Is(got, unix.EACCES) {
@@ -407,7 +378,7 @@ func drop() {
 	fmt.Println("done")
 }
 
-// TestDrop compares the commands of programs that have given something up.
+// TestDrop compares the commands of programs after each change.
 func TestDrop(t *testing.T) {
 	testenv.Long(t)
 	for _, d := range droppings {
@@ -420,8 +391,8 @@ func TestDrop(t *testing.T) {
 	}
 }
 
-// TestDropPlain does so where there are no user namespaces. Commands have the
-// capabilities over the network there only if the program may pass them on.
+// TestDropPlain does so without user namespaces. There commands have the capabilities
+// over the network only if the program may pass them on.
 func TestDropPlain(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("for root")
@@ -444,7 +415,8 @@ func TestDropPlain(t *testing.T) {
 	}
 }
 
-// compare runs the program, whose commands have more capabilities than its children.
+// compare runs the program. Its commands have the same as its children, and more
+// capabilities.
 func (d *dropping) compare(t *testing.T, more uint64, plain ...string) {
 	secret := t.TempDir() + "/secret"
 	if err := os.WriteFile(secret, []byte("#!/bin/true\n"), 0o100); err != nil {
@@ -456,7 +428,7 @@ func (d *dropping) compare(t *testing.T, more uint64, plain ...string) {
 		}
 	}
 	cmd := program(t, "drop", append([]string{d.name, secret, d.refused}, plain...)...)
-	cmd.WaitDelay = 5 * time.Second // something of it lives on
+	cmd.WaitDelay = 5 * time.Second // for a process of it that lives on
 	if d.refused != "" {
 		run(t, cmd)
 		return
@@ -471,10 +443,7 @@ func (d *dropping) compare(t *testing.T, more uint64, plain ...string) {
 	want, got := inherited(t, pids[0]), inherited(t, pids[1])
 	for name, w := range want {
 		if strings.HasPrefix(name, "Cap") {
-			set, err := strconv.ParseUint(w, 16, 64)
-			if err != nil {
-				t.Fatal(err)
-			}
+			set := testenv.Must(strconv.ParseUint(w, 16, 64))(t)
 			w = fmt.Sprintf("%016x", (set|more)&^(1<<unix.CAP_SYS_PTRACE))
 		}
 		if got[name] != w && w != unix.EPERM.Error() { // the slack is shown to root
@@ -488,18 +457,17 @@ func (d *dropping) compare(t *testing.T, more uint64, plain ...string) {
 	}
 }
 
-// network are the capabilities that all commands have over their stack.
+// network has the capabilities that all commands have over their stacks.
 const network = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_NET_BROADCAST
 
-// outlive starts a command, does what could save it from the program's end, says the
-// number of the process that is to end, and ends by itself or is killed.
+// outlive starts a command, and makes a change that could let it survive the program. It
+// prints the number of the process that must end, and ends itself or is killed.
 func outlive() {
 	how := os.Args[1]
 	if how == "ids" {
 		check(syscall.Setresuid(stranger, 0, 0))
 	}
-	s, err := vdestack.Open("mem://outlive", "10.0.0.1/24")
-	check(err)
+	s := must(vdestack.Open("mem://outlive", "10.0.0.1/24"))
 	helper := theHelper()
 	c := s.Command(context.Background(), "sleep", "1000")
 	switch how {
@@ -512,8 +480,7 @@ func outlive() {
 	case "background":
 		c = s.Command(context.Background(), "sh", "-c", "sleep 1000 & echo $!; wait")
 	}
-	out, err := c.StdoutPipe()
-	check(err)
+	out := must(c.StdoutPipe())
 	tid := make(chan int)
 	var start func()
 	start = func() {
@@ -546,12 +513,10 @@ func outlive() {
 	case "user", "close":
 		check(syscall.Setuid(stranger))
 	case "background":
-		_, err := fmt.Fscan(out, &pid)
-		check(err)
+		must(fmt.Fscan(out, &pid))
 	case "change", "set-user-ID", "stopped":
 		var user int
-		_, err := fmt.Fscan(out, &user)
-		check(err)
+		must(fmt.Fscan(out, &user))
 		if user != stranger {
 			fmt.Println("skip: the command does not change its user here")
 			return
@@ -583,9 +548,10 @@ func become() {
 	select {}
 }
 
-// TestOutlive ends programs, and their commands end, whatever the program, the thread
-// that started them and they themselves have become.
+// TestOutlive checks that commands end with their programs, whatever the program, the
+// thread that started them and the commands themselves have become.
 func TestOutlive(t *testing.T) {
+	testenv.Long(t)
 	for _, tt := range []struct {
 		how  string
 		root bool
@@ -622,18 +588,10 @@ func TestOutlive(t *testing.T) {
 				if reason, ok := strings.CutPrefix(line, "skip: "); ok {
 					t.Skip(reason)
 				}
-				pid, err := strconv.Atoi(line)
-				if err != nil {
-					t.Fatal(err)
-				}
-				fd, err := unix.PidfdOpen(pid, 0)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer unix.Close(fd)
+				fd := pidfd(t, line)
 				if end != "exec" {
 					in.Close()
-				} else if _, err := in.Write([]byte{1}); err != nil { // what it executes ends with its input
+				} else if _, err := in.Write([]byte{1}); err != nil { // the program that it executes ends with its input
 					t.Fatal(err)
 				}
 				if tt.how == "close" {
@@ -648,24 +606,17 @@ func TestOutlive(t *testing.T) {
 	}
 }
 
-// signalsGroups reports that the kernel can send a signal to the group of a process.
+// signalsGroups reports whether the kernel can send a signal to the group of a process.
 func signalsGroups(t *testing.T) bool {
-	fd, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
+	fd := testenv.PIDFD(t, os.Getpid())
 	return unix.PidfdSendSignal(fd, 0, nil, unix.PIDFD_SIGNAL_PROCESS_GROUP) != unix.EINVAL
 }
 
-// setUserID makes a program of this test that belongs to the stranger, and to whose
-// user id it switches.
+// setUserID returns a copy of the test binary that belongs to the stranger and is
+// set-user-ID.
 func setUserID(t *testing.T) string {
 	t.Helper()
-	text, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(os.ReadFile("/proc/self/exe"))(t)
 	path := t.TempDir() + "/program"
 	if err := errors.Join(os.WriteFile(path, text, 0o755), os.Chown(path, stranger, -1), os.Chmod(path, 0o755|os.ModeSetuid)); err != nil {
 		t.Fatal(err)
@@ -673,10 +624,9 @@ func setUserID(t *testing.T) string {
 	return path
 }
 
-// readHelper has a command read the memory of the helper, which is the program's.
+// readHelper has a command read the memory of the helper, which is also the program's.
 func readHelper() {
-	s, err := vdestack.Open("mem://peek", "10.0.0.1/24")
-	check(err)
+	s := must(vdestack.Open("mem://peek", "10.0.0.1/24"))
 	c := s.Command(contextOf(time.Minute), "/proc/self/exe", strconv.Itoa(theHelper()), strconv.Itoa(os.Getpid()))
 	c.Env = append(os.Environ(), testenv.ProgramVariable+"=peek")
 	out, err := c.CombinedOutput()
@@ -697,14 +647,12 @@ func peek() {
 			fail("a command sees descriptor 0 of process %s: %s", pid, link)
 		}
 	}
-	// It may still trace what it has started itself.
+	// It may still trace its own children.
 	child := exec.Command("sleep", "1000")
 	check(child.Start())
 	defer child.Wait()
 	defer child.Process.Kill()
-	f, err := os.Open("/proc/" + strconv.Itoa(child.Process.Pid) + "/mem")
-	check(err)
-	f.Close()
+	check(closing(os.Open("/proc/" + strconv.Itoa(child.Process.Pid) + "/mem")))
 }
 
 // TestHelperMemory keeps commands from the memory of the program.

@@ -26,9 +26,8 @@ func init() {
 	programs["hold"] = hold
 }
 
-// forks starts children of os/exec and commands of stacks, while stacks and
-// sockets come and go, and compares what they have open with what a child has
-// when there is no stack.
+// forks starts children of os/exec and commands of stacks, while stacks and sockets come
+// and go. None has more descriptors than a child has when there is no stack.
 func forks() {
 	const list = "ls -l /proc/self/fd"
 	ctx := contextOf(time.Minute)
@@ -40,11 +39,9 @@ func forks() {
 	}
 	want := count(exec.CommandContext(ctx, "sh", "-c", list).CombinedOutput())
 
-	s, err := vdestack.Open("mem://forks", "10.0.0.1/24")
-	check(err)
+	s := must(vdestack.Open("mem://forks", "10.0.0.1/24"))
 	defer s.Close()
-	ln, err := s.Listen("tcp", "10.0.0.1:0")
-	check(err)
+	ln := must(s.Listen("tcp", "10.0.0.1:0"))
 	go func() {
 		for {
 			c, err := ln.Accept()
@@ -57,49 +54,12 @@ func forks() {
 	end := make(chan bool)
 	var wg sync.WaitGroup
 	for _, f := range []func() error{
-		func() error {
-			s, err := vdestack.Open("mem://forks", "10.0.0.2/24")
-			if err == nil {
-				err = s.Close()
-			}
-			return err
-		},
-		func() error {
-			s, err := vdestack.Open("")
-			if err == nil {
-				err = s.Close()
-			}
-			return err
-		},
-		func() error {
-			c, err := s.Dial("tcp", ln.Addr().String())
-			if err == nil {
-				err = c.Close()
-			}
-			return err
-		},
-		func() error {
-			f, err := s.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-			if err == nil {
-				err = f.Close()
-			}
-			return err
-		},
-		func() error {
-			f, err := s.NetNS()
-			if err == nil {
-				err = f.Close()
-			}
-			return err
-		},
-		func() error {
-			nl, err := s.RTNL()
-			if err == nil {
-				_, err = nl.Links()
-				nl.Close()
-			}
-			return err
-		},
+		func() error { return closing(vdestack.Open("mem://forks", "10.0.0.2/24")) },
+		func() error { return closing(vdestack.Open("")) },
+		func() error { return closing(s.Dial("tcp", ln.Addr().String())) },
+		func() error { return closing(s.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)) },
+		func() error { return closing(s.NetNS()) },
+		func() error { return listLinks(s) },
 		func() error { return s.Sysctl("net.ipv4.ip_forward", "1") },
 	} {
 		wg.Go(func() {
@@ -129,17 +89,18 @@ func forks() {
 	fmt.Printf("%d children and as many commands with %d descriptors\n", children, want)
 }
 
-// TestFork starts children beside everything that makes descriptors.
-func TestFork(t *testing.T) { run(t, program(t, "forks")) }
+// TestFork starts children during everything that makes descriptors.
+func TestFork(t *testing.T) {
+	testenv.Long(t)
+	run(t, program(t, "forks"))
+}
 
-// closeForked closes a stack on whose sockets a child waits, that has them too or
-// alone.
+// closeForked closes a stack while a child waits on its sockets, which the program has
+// too, or the child alone.
 func closeForked() {
 	alone := os.Args[1] == "alone"
-	s, err := vdestack.Open("mem://forked", "10.0.0.1/24")
-	check(err)
-	peer, err := vdestack.Open("mem://forked", "10.0.0.2/24")
-	check(err)
+	s := must(vdestack.Open("mem://forked", "10.0.0.1/24"))
+	peer := must(vdestack.Open("mem://forked", "10.0.0.2/24"))
 	ctx := contextOf(time.Minute)
 	child := exec.CommandContext(ctx, "/proc/self/exe")
 	child.Env = append(os.Environ(), testenv.ProgramVariable+"=hold")
@@ -149,56 +110,45 @@ func closeForked() {
 		io.Closer
 		File() (*os.File, error)
 	}) {
-		f, err := c.File()
-		check(err)
+		f := must(c.File())
 		child.Args = append(child.Args, kind)
 		child.ExtraFiles = append(child.ExtraFiles, f)
 		own = append(own, c)
 	}
 	for _, mptcp := range []bool{false, true} {
 		if mptcp && alone {
-			break // nobody ends these, see Close
+			break // Close does not end these
 		}
 		lc, d := vdestack.ListenConfig{Stack: peer}, vdestack.Dialer{Stack: s}
 		lc.SetMultipathTCP(mptcp)
 		d.SetMultipathTCP(mptcp)
-		far, err := lc.Listen(ctx, "tcp", "10.0.0.2:0")
-		check(err)
+		far := must(lc.Listen(ctx, "tcp", "10.0.0.2:0"))
 		defer far.Close() // not before, by the garbage collector
-		c, err := d.DialContext(ctx, "tcp", far.Addr().String())
-		check(err)
+		c := must(d.DialContext(ctx, "tcp", far.Addr().String()))
 		give("conn", c.(*net.TCPConn))
 		lc.Stack = s
-		ln, err := lc.Listen(ctx, "tcp", "10.0.0.1:0")
-		check(err)
+		ln := must(lc.Listen(ctx, "tcp", "10.0.0.1:0"))
 		give("listener", ln.(*net.TCPListener))
 		// The bare hook: the stack does not know these.
 		bare, bareDialer := net.ListenConfig{Control: s.Control}, net.Dialer{Control: s.Control}
 		bare.SetMultipathTCP(mptcp)
 		bareDialer.SetMultipathTCP(mptcp)
-		ln, err = bare.Listen(ctx, "tcp", "10.0.0.1:0")
-		check(err)
+		ln = must(bare.Listen(ctx, "tcp", "10.0.0.1:0"))
 		give("listener", ln.(*net.TCPListener))
-		c, err = bareDialer.DialContext(ctx, "tcp", far.Addr().String())
-		check(err)
+		c = must(bareDialer.DialContext(ctx, "tcp", far.Addr().String()))
 		give("conn", c.(*net.TCPConn))
 	}
 	if !alone {
-		far, err := s.Listen("unix", "@far")
-		check(err)
-		c, err := s.Dial("unix", "@far")
-		check(err)
+		far := must(s.Listen("unix", "@far"))
+		c := must(s.Dial("unix", "@far"))
 		give("conn", c.(*net.UnixConn))
-		server, err := far.Accept()
-		check(err)
+		server := must(far.Accept())
 		defer server.Close()
 	}
-	p, err := s.ListenPacket("udp", "10.0.0.1:0")
-	check(err)
+	p := must(s.ListenPacket("udp", "10.0.0.1:0"))
 	give("conn", p.(*net.UDPConn))
 
-	out, err := child.StdoutPipe()
-	check(err)
+	out := must(child.StdoutPipe())
 	check(child.Start())
 	for _, f := range child.ExtraFiles {
 		f.Close()
@@ -227,7 +177,7 @@ func closeForked() {
 	check(child.Wait())
 }
 
-// hold waits on sockets that it has inherited, each in its way.
+// hold waits on sockets that it has inherited.
 func hold() {
 	type result struct {
 		i   int
@@ -238,12 +188,10 @@ func hold() {
 		f := os.NewFile(uintptr(3+i), kind)
 		var wait func() error
 		if kind == "listener" {
-			ln, err := net.FileListener(f)
-			check(err)
+			ln := must(net.FileListener(f))
 			wait = func() error { _, err := ln.Accept(); return err }
 		} else {
-			c, err := net.FileConn(f)
-			check(err)
+			c := must(net.FileConn(f))
 			wait = func() error { _, err := c.Read(make([]byte, 10)); return err }
 		}
 		f.Close()

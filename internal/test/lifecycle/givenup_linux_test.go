@@ -4,7 +4,6 @@ package lifecycle
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -24,28 +23,19 @@ func init() {
 	programs["notDumpable"] = notDumpable
 }
 
-// givenUp calls everything in stacks that were made before a drop. What the drop
-// takes away is refused with the reason; the rest works.
+// givenUp calls everything in stacks that were made before a drop. Calls that the drop
+// makes impossible are refused with the reason; the others work.
 func givenUp() {
 	drop := os.Args[1]
-	// Who has the same user has all that the stacks' user has.
+	// With the same user it has all rights of the stacks' user.
 	taken := drop == "setuid" || drop == "seteuid"
-	s, err := vdestack.Open("mem://given", "10.6.0.1/24")
-	check(err)
-	peer, err := vdestack.Open("mem://given", "10.6.0.2/24")
-	check(err)
-	old, err := s.RTNL()
-	check(err)
+	s := must(vdestack.Open("mem://given", "10.6.0.1/24"))
+	peer := must(vdestack.Open("mem://given", "10.6.0.2/24"))
+	old := must(s.RTNL())
 	index := s.Stats().Interfaces[0].Index
 	check(drops[drop]())
 
 	ctx := contextOf(time.Minute)
-	closing := func(c io.Closer, err error) error {
-		if err == nil {
-			c.Close()
-		}
-		return err
-	}
 	socket := func(domain, typ, proto int) func() error {
 		return func() error { return closing(s.Socket(domain, typ, proto)) }
 	}
@@ -78,17 +68,9 @@ func givenUp() {
 		{"Dial", false, from(5000)},
 		{"Dial, low port", true, from(500)},
 		{"Sysctl", true, func() error { return s.Sysctl("net.ipv4.ip_forward", "1") }},
-		{"RTNL, reading", false, func() error {
-			nl, err := s.RTNL()
-			if err == nil {
-				_, err = nl.Links()
-				nl.Close()
-			}
-			return err
-		}},
+		{"RTNL, reading", false, func() error { return listLinks(s) }},
 		{"RTNL", true, func() error {
-			nl, err := s.RTNL()
-			check(err)
+			nl := must(s.RTNL())
 			defer nl.Close()
 			return configure(nl, "10.7.0.1/24")
 		}},
@@ -99,11 +81,10 @@ func givenUp() {
 		{"Open, the same network", true, func() error { return closing(vdestack.Open("mem://given", "10.6.0.3/24")) }},
 		{"plug", true, func() error { return closing(vdeplug.Open("mem://given", nil)) }},
 		{"Command", true, func() error {
-			cmd := s.Command(ctx, "/bin/true")
 			if drop == "chroot" {
 				return nil // there are no programs
 			}
-			return cmd.Run()
+			return s.Command(ctx, "/bin/true").Run()
 		}},
 		{"AddInterface, mem", true, func() error { return s.AddInterface(ctx, vdestack.Interface{Name: "more", VNL: "mem://given"}) }},
 		{"AddInterface", true, func() error { return s.AddInterface(ctx, vdestack.Interface{}) }},
@@ -114,29 +95,22 @@ func givenUp() {
 			return err
 		}},
 		{"Close", false, s.Close},
-		{"Close, lent", true, peer.Close}, // the interface is to go, for NetNS was called
+		{"Close, lent", true, peer.Close}, // removes the interface, because NetNS was called
 	} {
 		err := tt.call()
-		switch text := fmt.Sprint(err); {
-		case !tt.takes || !taken:
-			if err != nil {
-				fail("%s: %v", tt.name, err)
-			}
-		case !strings.Contains(text, "the program has become user 65534") || !strings.Contains(text, "change the user before the first stack is made"):
-			fail("%s: %v, want the reason", tt.name, err)
+		if tt.takes && taken {
+			wantText(tt.name, err, "the program has become user 65534", "change the user before the first stack is made")
+		} else if err != nil {
+			fail("%s: %v", tt.name, err)
 		}
 	}
 	if taken {
 		// The program may make itself dumpable, and is another user then.
 		check(unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
-		s, err := vdestack.Open("mem://new", "10.6.0.1/24")
-		check(err)
-		ln, err := s.Listen("tcp", ":80")
-		check(err)
-		second, err := vdestack.Open("mem://new", "10.6.0.2/24")
-		check(err)
-		ln2, err := s.Listen("tcp", "10.6.0.1:81")
-		check(err)
+		s := must(vdestack.Open("mem://new", "10.6.0.1/24"))
+		ln := must(s.Listen("tcp", ":80"))
+		second := must(vdestack.Open("mem://new", "10.6.0.2/24"))
+		ln2 := must(s.Listen("tcp", "10.6.0.1:81"))
 		echo(second, ln2)
 		check(s.Sysctl("net.ipv4.ip_forward", "1"))
 		out, err := s.Command(ctx, "id", "-u").Output()
@@ -152,23 +126,18 @@ func givenUp() {
 // notDumpable changes the user before the first stack.
 func notDumpable() {
 	check(drops["setuid"]())
-	_, err := vdestack.Open("mem://first", "10.6.0.1/24")
-	if err == nil || !strings.Contains(err.Error(), "call prctl(PR_SET_DUMPABLE, 1) before the first stack") {
-		fail("%v, want what to do", err)
-	}
+	wantText("a stack", closing(vdestack.Open("mem://first", "10.6.0.1/24")), "call prctl(PR_SET_DUMPABLE, 1) before the first stack")
 	if v, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); v == 1 || err != nil {
 		fail("the process was made dumpable")
 	}
 	check(unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
-	s, err := vdestack.Open("mem://first", "10.6.0.1/24")
-	check(err)
-	ln, err := s.Listen("tcp", ":80")
-	check(err)
+	s := must(vdestack.Open("mem://first", "10.6.0.1/24"))
+	ln := must(s.Listen("tcp", ":80"))
 	check(ln.Close())
 	check(s.Close())
 }
 
-// TestGivenUp uses stacks after the program has given up what it had.
+// TestGivenUp uses stacks after the program has given up rights.
 func TestGivenUp(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Log("an ordinary user has nothing to give up")

@@ -8,9 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -27,7 +25,7 @@ func init() {
 	programs["renewHelper"] = renewHelper
 }
 
-// atOnce is how long a call may take when the helper is gone.
+// atOnce is how long a call may take after the helper is gone.
 const atOnce = time.Second
 
 // theHelper returns the process number of the program's helper task.
@@ -39,74 +37,53 @@ func theHelper() int {
 	return pids[0]
 }
 
+// closing closes what a call has returned, and returns the error of both.
+func closing[T io.Closer](c T, err error) error {
+	if err == nil {
+		err = c.Close()
+	}
+	return err
+}
+
+// listLinks reads by netlink.
+func listLinks(s *vdestack.Stack) error {
+	nl, err := s.RTNL()
+	if err == nil {
+		_, err = nl.Links()
+		nl.Close()
+	}
+	return err
+}
+
 // calls are those that need the helper.
 func calls(s *vdestack.Stack) map[string]func() error {
 	ctx := contextOf(time.Minute)
 	return map[string]func() error{
-		"Socket": func() error {
-			f, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-			if err == nil {
-				f.Close()
-			}
-			return err
-		},
-		"Listen": func() error {
-			ln, err := s.Listen("tcp", "127.0.0.1:0")
-			if err == nil {
-				ln.Close()
-			}
-			return err
-		},
-		"DialContext": func() error {
-			c, err := s.DialContext(ctx, "udp", "10.0.0.2:9")
-			if err == nil {
-				c.Close()
-			}
-			return err
-		},
-		"RTNL": func() error {
-			nl, err := s.RTNL()
-			if err == nil {
-				nl.Close()
-			}
-			return err
-		},
-		"Sysctl":  func() error { return s.Sysctl("net.ipv4.ip_forward", "1") },
-		"Command": func() error { return s.Command(ctx, "true").Run() },
-		"New": func() error {
-			s, err := vdestack.Open("mem://lose", "10.0.0.3/24")
-			if err == nil {
-				err = s.Close()
-			}
-			return err
-		},
+		"Socket":      func() error { return closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)) },
+		"Listen":      func() error { return closing(s.Listen("tcp", "127.0.0.1:0")) },
+		"DialContext": func() error { return closing(s.DialContext(ctx, "udp", "10.0.0.2:9")) },
+		"RTNL":        func() error { return closing(s.RTNL()) },
+		"Sysctl":      func() error { return s.Sysctl("net.ipv4.ip_forward", "1") },
+		"Command":     func() error { return s.Command(ctx, "true").Run() },
+		"New":         func() error { return closing(vdestack.Open("mem://lose", "10.0.0.3/24")) },
 	}
 }
 
-// loseHelper sends its helper a signal while calls are made, and expects that
-// each ends with an error within the given time, that later ones do so at once,
-// and that Close works.
+// loseHelper sends its helper a signal while calls are made. Each must end with an error
+// within the given time, later ones at once, and Close must work.
 func loseHelper() {
-	sig, err := strconv.Atoi(os.Args[1])
-	check(err)
-	limit, err := time.ParseDuration(os.Args[2])
-	check(err)
+	sig := must(strconv.Atoi(os.Args[1]))
+	limit := must(time.ParseDuration(os.Args[2]))
 
-	s, err := vdestack.Open("")
-	check(err)
+	s := must(vdestack.Open(""))
 	check(s.Close())
 	before := descriptors()
-	s, err = vdestack.Open("mem://lose", "10.0.0.1/24")
-	check(err)
-	closing, err := vdestack.Open("mem://lose", "10.0.0.2/24")
-	check(err)
+	s = must(vdestack.Open("mem://lose", "10.0.0.1/24"))
+	closing := must(vdestack.Open("mem://lose", "10.0.0.2/24"))
 	helper := theHelper()
-	ln, err := s.Listen("tcp", "10.0.0.1:0")
-	check(err)
-	client, err := s.Dial("tcp", ln.Addr().String())
-	check(err)
-	server, err := ln.Accept()
-	check(err)
+	ln := must(s.Listen("tcp", "10.0.0.1:0"))
+	client := must(s.Dial("tcp", ln.Addr().String()))
+	server := must(ln.Accept())
 	sleeper := s.Command(contextOf(time.Minute), "sleep", "1000")
 	check(sleeper.Start())
 
@@ -145,16 +122,11 @@ func loseHelper() {
 	if sig == int(unix.SIGSTOP) {
 		want = "the helper task did not answer for 10s, for somebody has stopped it"
 	}
-	clear := func(name string, err error) {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			fail("%s: %v", name, err)
-		}
-	}
 	for range all {
 		select {
 		case r := <-results:
 			fmt.Printf("%s after %v: %v\n", r.name, r.at.Sub(start).Round(time.Millisecond), r.err)
-			clear(r.name, r.err)
+			wantText(r.name, r.err, want)
 		case <-timeout:
 			fail("calls wait after %v", limit)
 		}
@@ -168,22 +140,19 @@ func loseHelper() {
 
 	for name, f := range all {
 		start := time.Now()
-		clear(name, f())
+		wantText(name, f(), want)
 		if took := time.Since(start); took > atOnce {
 			fail("a later %s takes %v", name, took)
 		}
 	}
 	// What was there lives on until the stack is closed, also for new stacks.
 	check(again())
-	late, err := vdestack.Open("mem://lose", "10.0.0.4/24")
-	check(err)
+	late := must(vdestack.Open("mem://lose", "10.0.0.4/24"))
 	echo(late, ln)
 	check(late.Close())
-	_, err = client.Write([]byte("hello"))
-	check(err)
+	must(client.Write([]byte("hello")))
 	server.SetDeadline(time.Now().Add(10 * time.Second))
-	_, err = io.ReadFull(server, make([]byte, 5))
-	check(err)
+	must(io.ReadFull(server, make([]byte, 5)))
 	start = time.Now()
 	check(s.Close())
 	if took := time.Since(start); took > atOnce {
@@ -195,12 +164,12 @@ func loseHelper() {
 	client.Close()
 	server.Close()
 	ln.Close()
-	// The kernel tells of the helper's death before it is a zombie.
+	// The kernel reports the helper's death before it is a zombie.
 	var pids []int
 	if !eventually(5*time.Second, func() bool { pids = children(); return len(pids) == 1 && pids[0] != helper }) {
 		fail("processes %v, want another helper", pids)
 	}
-	// The helper may have died with a descriptor whose number nobody knows.
+	// The helper may have died with a descriptor whose number is lost.
 	var after []string
 	if !eventually(5*time.Second, func() bool { after = descriptors(); return len(after) <= len(before)+1 }) {
 		fail("descriptors: %v, %v before", after, before)
@@ -214,29 +183,27 @@ func TestHelperKilled(t *testing.T) {
 	}
 }
 
-// TestHelperStopped stops it. A call is given up after ten seconds in which the
-// program was running, which take longer on a busy machine.
+// TestHelperStopped stops the helper task. A call is given up after the program has run
+// for ten seconds, which takes longer on a busy machine.
 func TestHelperStopped(t *testing.T) {
 	testenv.Long(t)
 	t.Parallel()
 	run(t, program(t, "loseHelper", strconv.Itoa(int(unix.SIGSTOP)), (13*time.Second).String()))
 }
 
-// renewHelper kills all its helpers again and again, and makes stacks with new ones
-// on networks that the old ones made. Nothing is left of any of them.
+// renewHelper kills all its helpers again and again, and makes stacks with new helpers on
+// networks that the old ones made. Nothing is left of any helper.
 func renewHelper() {
 	path := os.Args[1]
 	networks := []string{"mem://renew", "lan://renew", "switch://" + os.Args[2]}
 	open := func(host int) (stacks []*vdestack.Stack) {
 		for i, vnl := range networks {
-			s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{Interfaces: []vdestack.Interface{{
-				VNL: vnl, Kind: stack.KindVeth, Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, byte(host)}), 24)}}}})
-			check(err)
+			s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{Interfaces: []vdestack.Interface{{
+				VNL: vnl, Kind: stack.KindVeth, Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, byte(host)}), 24)}}}}))
 			stacks = append(stacks, s)
 		}
 		// This takes a helper of its own.
-		s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path})
-		check(err)
+		s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path}))
 		return append(stacks, s)
 	}
 	closeAll := func(stacks []*vdestack.Stack) {
@@ -249,15 +216,13 @@ func renewHelper() {
 	old := open(1)
 	var listeners []net.Listener
 	for i, s := range old[:len(networks)] {
-		ln, err := s.Listen("tcp", fmt.Sprintf("10.%d.0.1:0", i))
-		check(err)
+		ln := must(s.Listen("tcp", fmt.Sprintf("10.%d.0.1:0", i)))
 		defer ln.Close()
 		listeners = append(listeners, ln)
 	}
 	for round := range 3 {
 		for _, pid := range children() {
-			fd, err := unix.PidfdOpen(pid, 0)
-			check(err)
+			fd := must(unix.PidfdOpen(pid, 0))
 			check(unix.Kill(pid, unix.SIGKILL))
 			if !ended(fd, 10*time.Second) {
 				fail("the helper %d lives", pid)
@@ -265,18 +230,14 @@ func renewHelper() {
 			check(unix.Close(fd))
 		}
 		for _, s := range old {
-			if _, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0); err == nil || !strings.Contains(err.Error(), "new ones can be made") {
-				fail("a socket of a lost stack: %v", err)
-			}
+			wantText("a socket of a lost stack", closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)), "new ones can be made")
 		}
 		stacks := open(2 + round)
 		for i, ln := range listeners {
 			echo(stacks[i], ln)
 		}
 		// A plug needs a socket in the namespace of the network.
-		plug, err := vdeplug.Open(networks[0], nil)
-		check(err)
-		check(plug.Close())
+		check(closing(vdeplug.Open(networks[0], nil)))
 		closeAll(stacks)
 	}
 	for _, ln := range listeners {
@@ -287,9 +248,7 @@ func renewHelper() {
 	if !eventually(10*time.Second, func() bool { pids = children(); return len(pids) == helpers }) {
 		fail("helpers %v, want %d", pids, helpers)
 	}
-	if after := descriptors(); !slices.Equal(after, before) {
-		fail("descriptors: %v, %v before", after, before)
-	}
+	wantDescriptors(before)
 }
 
 // TestHelperRenewed kills helpers of all kinds.
@@ -300,8 +259,7 @@ func TestHelperRenewed(t *testing.T) {
 
 // callForever makes sockets until its input ends.
 func callForever() {
-	s, err := vdestack.Open("")
-	check(err)
+	s := must(vdestack.Open(""))
 	fmt.Println(theHelper())
 	end := make(chan bool)
 	go func() {
@@ -309,9 +267,7 @@ func callForever() {
 		close(end)
 	}()
 	for {
-		f, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-		check(err)
-		f.Close()
+		check(closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)))
 		select {
 		case <-end:
 			check(s.Close())
@@ -321,17 +277,14 @@ func callForever() {
 	}
 }
 
-// TestAllStopped stops a program and its helper for longer than calls may take,
-// as a debugger or a batch system does.
+// TestAllStopped stops a program and its helper for longer than calls may take, as a
+// debugger or a batch system does.
 func TestAllStopped(t *testing.T) {
 	testenv.Long(t)
 	t.Parallel()
 	cmd := program(t, "callForever")
 	out, in := launch(t, cmd)
-	helper, err := strconv.Atoi(readLine(t, out))
-	if err != nil {
-		t.Fatal(err)
-	}
+	helper := testenv.Must(strconv.Atoi(readLine(t, out)))(t)
 	signal := func(pid int, sig unix.Signal) {
 		if err := unix.Kill(pid, sig); err != nil {
 			t.Fatal(err)

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 	"unsafe"
@@ -19,6 +18,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/testenv/private"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
@@ -30,23 +30,20 @@ func init() {
 	programs["isolatedPlain"] = isolatedPlain
 }
 
-// intrude is a command that tries what it may not with another one, and says what
-// it could.
+// intrude is a command that tries forbidden things with another process, and prints those
+// that succeed.
 func intrude() {
-	pid, err := strconv.Atoi(os.Args[1])
-	check(err)
-	runtime.LockOSThread() // who traces is a thread
-	nl, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
-	check(err)
+	pid := must(strconv.Atoi(os.Args[1]))
+	runtime.LockOSThread() // the tracer is a thread
+	nl := must(netlink.Dial(unix.NETLINK_ROUTE, nil))
 	ask := func(typ netlink.HeaderType, flags netlink.HeaderFlags, header int, attrs func(*netlink.AttributeEncoder)) error {
 		ae := netlink.NewAttributeEncoder()
 		attrs(ae)
-		body, err := ae.Encode()
-		check(err)
+		body := must(ae.Encode())
 		if typ != unix.RTM_GETLINK { // which has an answer of its own
 			flags |= netlink.Acknowledge
 		}
-		_, err = nl.Execute(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request | flags}, Data: append(make([]byte, header), body...)})
+		_, err := nl.Execute(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request | flags}, Data: append(make([]byte, header), body...)})
 		return err
 	}
 	var nsid int32
@@ -71,14 +68,13 @@ func intrude() {
 		}
 		return err
 	}
-	// Anybody may ask for the number of a namespace here, or give it one; what counts
-	// is what that is good for.
+	// Anybody may ask for the number of a namespace here, or give it one; the test is what
+	// can be done with the number.
 	ask(unix.RTM_NEWNSID, 0, 4, func(ae *netlink.AttributeEncoder) {
 		ae.Int32(unix.NETNSA_NSID, int32(pid))
 		ae.Uint32(unix.NETNSA_PID, uint32(pid))
 	})
-	nsid, err = numberOf(nl, pid)
-	check(err)
+	nsid = must(numberOf(nl, pid))
 	if nsid < 0 {
 		fail("the namespace of process %d has no number", pid)
 	}
@@ -129,8 +125,7 @@ func intrude() {
 func numberOf(nl *netlink.Conn, pid int) (int32, error) {
 	ae := netlink.NewAttributeEncoder()
 	ae.Uint32(unix.NETNSA_PID, uint32(pid))
-	body, err := ae.Encode()
-	check(err)
+	body := must(ae.Encode())
 	answers, err := nl.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETNSID, Flags: netlink.Request}, Data: append(make([]byte, 4), body...)})
 	if err != nil || len(answers) != 1 {
 		return 0, fmt.Errorf("%d answers, %w", len(answers), err)
@@ -147,14 +142,13 @@ func numberOf(nl *netlink.Conn, pid int) (int32, error) {
 	return 0, fmt.Errorf("no number: %w", ad.Err())
 }
 
-// isolate has commands of stacks, isolated and not, try what they may not with each
-// other, with the helpers and with the program.
+// isolate has commands of stacks, isolated and not, try forbidden things with each other,
+// with the helpers and with the program.
 func isolate() {
 	ctx := contextOf(time.Minute)
 	open := func(host byte, isolated bool) (*vdestack.Stack, int) {
-		s, err := vdestack.New(ctx, vdestack.Config{Isolated: isolated, Interfaces: []vdestack.Interface{{
-			VNL: "mem://isolate", Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, host}), 24)}}}})
-		check(err)
+		s := must(vdestack.New(ctx, vdestack.Config{Isolated: isolated, Interfaces: []vdestack.Interface{{
+			VNL: "mem://isolate", Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, host}), 24)}}}}))
 		cmd := s.Command(ctx, "sleep", "1000")
 		check(cmd.Start())
 		return s, cmd.Process.Pid
@@ -183,9 +177,9 @@ func isolate() {
 		{"from another to an isolated helper", a, isolated[0], ""},
 		{"from isolated to the program", c, os.Getpid(), ""},
 		{"from another to the program", a, os.Getpid(), ""},
-		// Its network is that of the stack or nobody's.
+		// It is in the network of that stack, or of none.
 		{"from isolated to its own helper", c, isolated[0], links},
-		// What stack.Cmd says.
+		// See stack.Cmd.
 		{"within one trust domain", a, inB, links + "mem ns/net ns/user fd read trace "},
 	} {
 		cmd := tt.in.Command(ctx, "/proc/self/exe", strconv.Itoa(tt.pid))
@@ -215,32 +209,29 @@ func isolate() {
 }
 
 // TestIsolated has commands of isolated stacks attack others.
-func TestIsolated(t *testing.T) { run(t, program(t, "isolate")) }
+func TestIsolated(t *testing.T) {
+	testenv.Long(t)
+	run(t, program(t, "isolate"))
+}
 
-// isolatedEnds has isolated stacks on networks with others, and sees that their
-// helpers end with them.
+// isolatedEnds has isolated stacks on networks with others, and checks that their helpers
+// end with them.
 func isolatedEnds() {
 	ctx := contextOf(time.Minute)
 	open := func(vnl string, host byte, isolated bool) *vdestack.Stack {
-		s, err := vdestack.New(ctx, vdestack.Config{Isolated: isolated, Interfaces: []vdestack.Interface{{
-			VNL: vnl, Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, host}), 24)}}}})
-		check(err)
+		s := must(vdestack.New(ctx, vdestack.Config{Isolated: isolated, Interfaces: []vdestack.Interface{{
+			VNL: vnl, Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, host}), 24)}}}}))
 		return s
 	}
 	check(open("mem://first", 1, false).Close())
 	before := descriptors()
-	if n := len(children()); n != 1 {
-		fail("%d helpers", n)
-	}
+	wantHelpers(1, "at first")
 	for _, vnl := range []string{"mem://ends", "lan://ends", "switch://" + os.Args[1]} {
 		a, b, c := open(vnl, 1, true), open(vnl, 2, false), open(vnl, 3, true)
-		if n := len(children()); n != 3 {
-			fail("%d helpers, want 3", n)
-		}
+		wantHelpers(3, "of three stacks")
 		stacks := []*vdestack.Stack{a, b, c}
 		for i, s := range stacks {
-			ln, err := s.Listen("tcp", fmt.Sprintf("10.0.0.%d:80", i+1))
-			check(err)
+			ln := must(s.Listen("tcp", fmt.Sprintf("10.0.0.%d:80", i+1)))
 			for j, from := range stacks {
 				if i != j {
 					echo(from, ln)
@@ -251,58 +242,36 @@ func isolatedEnds() {
 			check(s.Command(ctx, "ip", "addr", "add", "10.1.0.1/24", "dev", "vde0").Run())
 		}
 		if strings.HasPrefix(vnl, "mem") {
-			plug, err := vdeplug.Open(vnl, nil)
-			check(err)
-			check(plug.Close())
+			check(closing(vdeplug.Open(vnl, nil)))
 		}
 		// It can be joined, and lives until both are closed.
-		f, err := a.NetNS()
-		check(err)
-		joined, err := vdestack.New(ctx, vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd())})
-		check(err)
+		f := must(a.NetNS())
+		joined := must(vdestack.New(ctx, vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd())}))
 		check(f.Close())
 		check(a.Close())
-		if n := len(children()); n != 3 {
-			fail("%d helpers while a stack is joined, want 3", n)
-		}
-		ln, err := joined.Listen("tcp", "127.0.0.1:0")
-		check(err)
-		check(ln.Close())
+		wantHelpers(3, "while a stack is joined")
+		check(closing(joined.Listen("tcp", "127.0.0.1:0")))
 		for _, s := range []*vdestack.Stack{joined, b, c} {
 			check(s.Close())
 		}
-		if n := len(children()); n != 1 {
-			fail("%d helpers after Close, want 1", n)
-		}
+		wantHelpers(1, "after Close")
 	}
-	if after := descriptors(); !slices.Equal(after, before) {
-		fail("descriptors %v, %v before", after, before)
-	}
-	_, err := vdestack.New(ctx, vdestack.Config{Isolated: true, NetNS: "/proc/self/ns/net"})
-	if err == nil || !strings.Contains(err.Error(), "Isolated with NetNS") {
-		fail("isolated and joined: %v", err)
-	}
+	wantDescriptors(before)
+	wantText("isolated and joined", closing(vdestack.New(ctx, vdestack.Config{Isolated: true, NetNS: "/proc/self/ns/net"})), "Isolated with NetNS")
 }
 
 // isolatedPlain is root where there are no user namespaces.
 func isolatedPlain() {
 	check(os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0))
-	s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{})
-	check(err)
-	_, err = vdestack.New(contextOf(time.Minute), vdestack.Config{Isolated: true})
-	if err == nil || !strings.Contains(err.Error(), "isolating takes a user namespace") || !strings.Contains(err.Error(), "user.max_user_namespaces=0") {
-		fail("%v, want the reason", err)
-	}
+	s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{}))
+	err := closing(vdestack.New(contextOf(time.Minute), vdestack.Config{Isolated: true}))
+	wantText("isolated", err, "isolating takes a user namespace", "user.max_user_namespaces=0")
 	check(s.Close())
 }
 
 func TestIsolatedPlain(t *testing.T) {
 	cmd := program(t, "isolatedPlain")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-	}
+	cmd.SysProcAttr = private.Root(unix.CLONE_NEWNET)
 	run(t, cmd)
 }
 

@@ -21,6 +21,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/testenv/private"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,13 +36,11 @@ func init() {
 	programs["joinInherited"] = joinInherited
 }
 
-// lend makes a stack for other processes, says where it is, and keeps it until
-// the input ends.
+// lend makes a stack for other processes, prints the path of its namespace, and keeps it
+// until the input ends.
 func lend() {
-	s, err := vdestack.Open("mem://lend", "10.9.0.1/24")
-	check(err)
-	f, err := s.NetNS()
-	check(err)
+	s := must(vdestack.Open("mem://lend", "10.9.0.1/24"))
+	f := must(s.NetNS())
 	fmt.Printf("/proc/%d/fd/%d\n", os.Getpid(), f.Fd())
 	io.Copy(io.Discard, os.Stdin)
 	check(s.Close())
@@ -56,11 +55,9 @@ func lent(t *testing.T) (path string, in io.Closer) {
 
 // linkNames returns the names of a stack's interfaces.
 func linkNames(s *vdestack.Stack) string {
-	nl, err := s.RTNL()
-	check(err)
+	nl := must(s.RTNL())
 	defer nl.Close()
-	links, err := nl.Links()
-	check(err)
+	links := must(nl.Links())
 	var names []string
 	for _, l := range links {
 		names = append(names, l.Name)
@@ -74,13 +71,10 @@ func echo(from *vdestack.Stack, ln net.Listener) {
 	done := make(chan bool)
 	go func() {
 		defer close(done)
-		c, err := ln.Accept()
-		check(err)
-		word := make([]byte, 5) // io.Copy would make pipes, which stay
-		_, err = io.ReadFull(c, word)
-		check(err)
-		_, err = c.Write(word)
-		check(err)
+		c := must(ln.Accept())
+		word := make([]byte, 5) // io.Copy would make pipes that stay
+		must(io.ReadFull(c, word))
+		must(c.Write(word))
 		c.Close()
 	}()
 	c, err := from.DialContext(contextOf(20*time.Second), "tcp", ln.Addr().String())
@@ -90,24 +84,21 @@ func echo(from *vdestack.Stack, ln net.Listener) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(20 * time.Second))
-	_, err = c.Write([]byte("hello"))
-	check(err)
-	_, err = io.ReadFull(c, make([]byte, 5))
-	check(err)
+	must(c.Write([]byte("hello")))
+	must(io.ReadFull(c, make([]byte, 5)))
 	<-done
 }
 
 func joined(path, vnl, name, addr string) *vdestack.Stack {
-	s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{
+	s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{
 		Name: "joined", NetNS: path,
 		Interfaces: []vdestack.Interface{{VNL: vnl, Name: name, Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}}},
-	})
-	check(err)
+	}))
 	return s
 }
 
-// use uses stacks that joined a namespace, in which there are the given
-// interfaces, in every way, and closes them.
+// use joins a namespace that has the given interfaces, uses the stacks in every way, and
+// closes them.
 func use(path, there string) {
 	useOn("mem://join", path, there)
 	useOn("lan://join", path, there)
@@ -119,10 +110,8 @@ func useOn(vnl, path, there string) {
 	if got := strings.Fields(linkNames(s)); !slices.Contains(got, "join0") || len(got) != 1+len(strings.Fields(there)) {
 		fail("interfaces %q, want join0 and %s", got, there)
 	}
-	other, err := vdestack.Open(vnl, "10.8.0.2/24")
-	check(err)
-	ln, err := s.Listen("tcp", "10.8.0.1:0")
-	check(err)
+	other := must(vdestack.Open(vnl, "10.8.0.2/24"))
+	ln := must(s.Listen("tcp", "10.8.0.1:0"))
 	echo(other, ln)
 	out, err := s.Command(contextOf(time.Minute), "sh", "-c",
 		"ip link set join0 mtu 1400 && ip -br addr && cat /proc/sys/net/ipv4/conf/join0/forwarding").CombinedOutput()
@@ -131,65 +120,52 @@ func useOn(vnl, path, there string) {
 	}
 	check(s.Sysctl("net.ipv4.conf.join0.forwarding", "1"))
 	_, err = vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path, Interfaces: []vdestack.Interface{{VNL: vnl, Name: "join0"}}})
-	if !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "join0") {
+	if !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.EBUSY) {
 		fail("an interface of the same name: %v", err)
 	}
-	// On a network of its own: the kernel answers for all of a namespace's
-	// addresses on each of its interfaces, and the first of these two goes away.
+	wantText("an interface of the same name", err, "join0")
+	// On a network of its own: the kernel answers for all addresses of a namespace on
+	// each interface, and the first of these two goes away.
 	second := joined(path, vnl+"2", "join1", "10.8.2.1/24")
-	beside, err := vdestack.Open(vnl+"2", "10.8.2.2/24")
-	check(err)
+	beside := must(vdestack.Open(vnl+"2", "10.8.2.2/24"))
 	checkSurrounding(before)
 	check(s.Close())
 	if _, err := s.Dial("tcp", "10.8.0.2:80"); !errors.Is(err, net.ErrClosed) {
 		fail("dialling from a closed stack: %v", err)
 	}
-	ln, err = second.Listen("tcp", "10.8.2.1:0")
-	check(err)
+	ln = must(second.Listen("tcp", "10.8.2.1:0"))
 	echo(beside, ln)
 	check(second.Close())
 	check(beside.Close())
 	check(other.Close())
-	third, err := vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path})
-	check(err)
+	third := must(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path}))
 	if got := linkNames(third); got != there {
 		fail("interfaces %q after Close, want %q", got, there)
 	}
 	check(third.Close())
 }
 
-// join joins the namespace of another process, several times and beside stacks
-// of its own, and leaves nothing behind.
+// join joins the namespace of another process several times, also while it has stacks of
+// its own, and leaves nothing behind.
 func join() {
 	path := os.Args[1]
-	s, err := vdestack.Open("")
-	check(err)
-	check(s.Close())
-	// With CAP_SYS_ADMIN there is a second helper, for ever; else there is one
-	// as long as the namespace is in use.
-	if s, err = vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path}); err == nil {
-		check(s.Close())
-	}
+	check(closing(vdestack.Open("")))
+	// With CAP_SYS_ADMIN there is a second helper, which stays; else there is one as long
+	// as the namespace is in use.
+	closing(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path}))
 	before, helpers := descriptors(), children()
 	for range 3 {
 		use(path, "lo vde0")
 	}
-	if got := children(); !slices.Equal(got, helpers) {
-		fail("children %v, %v before", got, helpers)
-	}
-	if got := descriptors(); !slices.Equal(got, before) {
-		fail("descriptors %v, %v before", got, before)
-	}
+	wantHelpers(len(helpers), "after Close")
+	wantDescriptors(before)
 
-	// A namespace of the process itself takes no helper more.
-	s, err = vdestack.Open("mem://own", "10.7.0.1/24")
-	check(err)
-	f, err := s.NetNS()
-	check(err)
+	// A namespace of the process itself needs no further helper.
+	s := must(vdestack.Open("mem://own", "10.7.0.1/24"))
+	f := must(s.NetNS())
 	use("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), "lo vde0")
 	check(f.Close())
-	ln, err := s.Listen("tcp", "10.7.0.1:0")
-	check(err)
+	ln := must(s.Listen("tcp", "10.7.0.1:0"))
 	echo(s, ln)
 	check(s.Close())
 	if got := children(); !slices.Equal(got, helpers) {
@@ -204,8 +180,8 @@ func TestJoin(t *testing.T) {
 	run(t, program(t, "join", path))
 }
 
-// TestJoinOutlives joins the stack of a program that then ends: the namespace
-// lives as long as it is joined, without what its maker had in it.
+// TestJoinOutlives joins the stack of a program that then ends. The namespace lives as
+// long as it is joined, without the interfaces of that program.
 func TestJoinOutlives(t *testing.T) {
 	path, lender := lent(t)
 	out, in := launch(t, program(t, "joinForever", path))
@@ -220,8 +196,8 @@ func TestJoinOutlives(t *testing.T) {
 	}
 }
 
-// joinForever joins a namespace, says which helpers there are, and what is in
-// the namespace when the input ends.
+// joinForever joins a namespace, prints its helpers, and the interfaces of the namespace
+// when the input ends.
 func joinForever() {
 	s := joined(os.Args[1], "mem://join", "join0", "10.8.0.1/24")
 	for _, pid := range children() {
@@ -234,24 +210,15 @@ func joinForever() {
 	check(s.Close())
 }
 
-// TestJoinKill kills a program that joined a namespace: its helpers, which may
-// have entered another user namespace, die with it, and its interface goes.
+// TestJoinKill kills a program that joined a namespace. Its helpers, which may have
+// entered another user namespace, die with it, and its interface goes.
 func TestJoinKill(t *testing.T) {
 	path, _ := lent(t)
 	cmd := program(t, "joinForever", path)
 	out, _ := launch(t, cmd)
 	var fds []int
 	for pid := range strings.FieldsSeq(readLine(t, out)) {
-		n, err := strconv.Atoi(pid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fd, err := unix.PidfdOpen(n, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(fd)
-		fds = append(fds, fd)
+		fds = append(fds, pidfd(t, pid))
 	}
 	if len(fds) == 0 {
 		t.Fatal("no helpers")
@@ -264,12 +231,11 @@ func TestJoinKill(t *testing.T) {
 		}
 	}
 	cmd = program(t, "joinForever", path)
-	out, _ = launch(t, cmd) // would fail if join0 was still there
+	out, _ = launch(t, cmd) // fails if join0 still exists
 	readLine(t, out)
 }
 
-// joinNamed joins a namespace of "ip netns", as somebody who has CAP_SYS_ADMIN
-// in the user namespace where it is.
+// joinNamed joins a namespace of "ip netns", with CAP_SYS_ADMIN in its user namespace.
 func joinNamed() {
 	ip := func(args ...string) string {
 		out, err := exec.Command("ip", args...).CombinedOutput()
@@ -288,16 +254,16 @@ func joinNamed() {
 	}
 	// It is no longer in use.
 	ip("netns", "del", "lab")
-	_, err := vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: "/run/netns/lab"})
-	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/run/netns/lab") {
+	lab := func() error {
+		return closing(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: "/run/netns/lab"}))
+	}
+	if err := lab(); !errors.Is(err, fs.ErrNotExist) {
 		fail("a namespace that is gone: %v", err)
 	}
-	// What is left where the namespace was mounted on, as after a reboot.
+	wantText("a namespace that is gone", lab(), "/run/netns/lab")
+	// After a reboot there is still the file on which the namespace was mounted.
 	check(os.WriteFile("/run/netns/lab", nil, 0o600))
-	_, err = vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: "/run/netns/lab"})
-	if err == nil || !strings.Contains(err.Error(), "/run/netns/lab: it is no network namespace") {
-		fail("a namespace that is no more: %v", err)
-	}
+	wantText("a namespace that is no more", lab(), "/run/netns/lab: it is no network namespace")
 }
 
 func TestJoinNamed(t *testing.T) {
@@ -306,15 +272,14 @@ func TestJoinNamed(t *testing.T) {
 	cmd := program(t, "joinNamed")
 	cmd.Env = append(cmd.Env, "PATH=/usr/sbin:/sbin:/usr/bin:/bin")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
-	if os.Geteuid() != 0 { // is root of a user namespace
-		cmd.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNET
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr = private.Root(unix.CLONE_NEWNET)
+		cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
 	}
 	run(t, cmd)
 }
 
-// joinWrong joins what it cannot.
+// joinWrong tries to join what is not a namespace, or not one that it may join.
 func joinWrong() {
 	dir := os.Args[1]
 	file, fifo := filepath.Join(dir, "file"), filepath.Join(dir, "fifo")
@@ -328,26 +293,18 @@ func joinWrong() {
 		fifo:                 "it is no network namespace",
 		"/proc/self/ns/mnt":  "it is no network namespace",
 		"/proc/self/ns/net":  "CAP_SYS_ADMIN",
-		"/proc/1/ns/net":     "", // not to be seen, or of a user namespace that we are not in
+		"/proc/1/ns/net":     "", // invisible, or of a user namespace that we are not in
 	} {
 		if os.Geteuid() == 0 && (want == "CAP_SYS_ADMIN" || want == "") {
 			continue
 		}
-		s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path})
-		if err == nil {
-			check(s.Close())
-			fail("joined %s", path)
-		}
+		err := closing(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path}))
 		fmt.Println(err)
-		if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {
-			fail("the error does not say %q and %q", path, want)
-		}
+		wantText("joining "+path, err, path, want)
 	}
-	if pids := children(); len(pids) > 0 {
-		fail("helpers %v are left", pids)
-	}
+	wantHelpers(0, "in the end")
 	if after := descriptors(); len(after) > len(before)+2 { // the poller's
-		fail("descriptors %v, %v before", after, before)
+		fail("descriptors: %v, %v before", after, before)
 	}
 }
 
@@ -355,14 +312,11 @@ func TestJoinWrong(t *testing.T) { run(t, program(t, "joinWrong", t.TempDir())) 
 
 // handOut gives the namespace of a stack to children, which make sockets in it.
 func handOut() {
-	s, err := vdestack.Open("mem://out", "10.7.0.1/24")
-	check(err)
+	s := must(vdestack.Open("mem://out", "10.7.0.1/24"))
 	defer s.Close()
-	ln, err := s.Listen("tcp", "10.7.0.1:0")
-	check(err)
+	ln := must(s.Listen("tcp", "10.7.0.1:0"))
 	answer := func() {
-		c, err := ln.Accept()
-		check(err)
+		c := must(ln.Accept())
 		io.WriteString(c, "hello")
 		c.Close()
 	}
@@ -372,14 +326,11 @@ func handOut() {
 		}
 	}
 	ctx := contextOf(time.Minute)
-	netns, err := s.NetNS()
-	check(err)
+	netns := must(s.NetNS())
 	const getUserNS = 0xb701 // NS_GET_USERNS of linux/nsfs.h
-	fd, err := unix.IoctlRetInt(int(netns.Fd()), getUserNS)
-	check(err)
+	fd := must(unix.IoctlRetInt(int(netns.Fd()), getUserNS))
 	os.Setenv(testenv.ProgramVariable, "dialOut")
-	exe, err := os.Readlink("/proc/self/exe")
-	check(err)
+	exe := must(os.Readlink("/proc/self/exe"))
 	child := exec.CommandContext(ctx, "nsenter", "--preserve-credentials",
 		"--user=/proc/self/fd/4", "--net=/proc/self/fd/3", exe, ln.Addr().String())
 	child.ExtraFiles = []*os.File{netns, os.NewFile(uintptr(fd), "userns")}
@@ -400,8 +351,7 @@ func handOut() {
 
 	// The namespace lives on in a descriptor that was handed out.
 	check(s.Close())
-	again, err := vdestack.New(ctx, vdestack.Config{NetNS: "/proc/self/fd/" + strconv.Itoa(int(netns.Fd()))})
-	check(err)
+	again := must(vdestack.New(ctx, vdestack.Config{NetNS: "/proc/self/fd/" + strconv.Itoa(int(netns.Fd()))}))
 	if got := linkNames(again); got != "lo" {
 		fail("interfaces %q", got)
 	}
@@ -410,20 +360,16 @@ func handOut() {
 
 // dialOut knows nothing of stacks.
 func dialOut() {
-	c, err := net.Dial("tcp", os.Args[1])
-	check(err)
+	c := must(net.Dial("tcp", os.Args[1]))
 	io.Copy(os.Stdout, c)
 }
 
 // joinInherited makes sockets in the namespace that it has inherited.
 func joinInherited() {
-	s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: "/proc/self/fd/3"})
-	check(err)
-	ln, err := s.Listen("tcp", "10.7.0.1:0")
-	check(err)
+	s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: "/proc/self/fd/3"}))
+	ln := must(s.Listen("tcp", "10.7.0.1:0"))
 	echo(s, ln)
-	c, err := s.Dial("tcp", os.Args[1])
-	check(err)
+	c := must(s.Dial("tcp", os.Args[1]))
 	io.Copy(os.Stdout, c)
 	check(s.Close())
 }

@@ -20,8 +20,7 @@ func init() { programs["starter"] = starter }
 
 // starter starts commands without end. They and the helper hold its output.
 func starter() {
-	s, err := vdestack.Open("mem://kill", "10.0.0.1/24")
-	check(err)
+	s := must(vdestack.Open("mem://kill", "10.0.0.1/24"))
 	fmt.Println("ready")
 	var wg sync.WaitGroup
 	for range 3 {
@@ -39,8 +38,8 @@ func starter() {
 	wg.Wait()
 }
 
-// TestKill kills programs at random moments while they start commands: nothing
-// of them lives on. All that belongs to a program has its output open.
+// TestKill kills programs at random moments while they start commands: nothing of them
+// lives on. Every process of a program has its output open.
 func TestKill(t *testing.T) {
 	testenv.Long(t)
 	for range 30 {

@@ -36,13 +36,13 @@ func setLimit(n uint64) {
 	check(unix.Setrlimit(unix.RLIMIT_NOFILE, &l))
 }
 
-// openAt makes a stack with room for n descriptors more than there are, and
-// checks that an error says so and leaves nothing.
+// openAt makes a stack with room for n more descriptors. If there is an error, it must
+// name the limit and leave nothing behind.
 func openAt(n int) {
 	before, goroutines := descriptors(), runtime.NumGoroutine()
 	poller := strings.Contains(strings.Join(before, " "), "eventpoll")
 	setLimit(uint64(len(before) + n))
-	// A context with a deadline would have the runtime make its poller here.
+	// With the deadline of a context the runtime would make its poller here.
 	s, err := vdestack.New(context.Background(), vdestack.Config{Interfaces: []vdestack.Interface{
 		{VNL: "mem://limit", Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fc00::1/64")}},
 		{VNL: "lan://limit", Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}},
@@ -53,19 +53,15 @@ func openAt(n int) {
 		check(s.Close())
 	} else {
 		fmt.Printf("%d descriptors: %v\n", n, err)
-		if !strings.Contains(err.Error(), "ulimit -n") {
-			fail("the error does not name the limit")
-		}
+		wantText("a stack", err, "ulimit -n")
 		if n > 15 {
 			fail("%d descriptors have to be enough", n)
 		}
 	}
 	if !poller {
-		return // the first stack leaves the helper's home and the poller
+		return // the first stack leaves the helper's namespace and the poller
 	}
-	if after := descriptors(); !slices.Equal(before, after) {
-		fail("descriptors: %v, %v before", after, before)
-	}
+	wantDescriptors(before)
 	if !eventually(5*time.Second, func() bool { return runtime.NumGoroutine() <= goroutines }) {
 		fail("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
 	}
@@ -73,29 +69,23 @@ func openAt(n int) {
 
 // firstAtLimit makes the first stack of the program with the given room.
 func firstAtLimit() {
-	n, err := strconv.Atoi(os.Args[1])
-	check(err)
+	n := must(strconv.Atoi(os.Args[1]))
 	openAt(n)
 	if helpers := children(); len(helpers) > 1 {
 		fail("helpers %v are left", helpers)
 	}
-	s, err := vdestack.Open("mem://limit", "10.0.0.1/24")
-	check(err)
-	check(s.Close())
+	check(closing(vdestack.Open("mem://limit", "10.0.0.1/24")))
 }
 
 // laterAtLimit makes others, when there is a helper.
 func laterAtLimit() {
-	s, err := vdestack.Open("")
-	check(err)
-	check(s.Close())
+	check(closing(vdestack.Open("")))
 	for n := range 21 {
 		openAt(n)
 	}
 
-	// The helper has the limit of the program, not the one it was born with.
-	s, err = vdestack.Open("")
-	check(err)
+	// The helper has the current limit of the program, not that of its own start.
+	s := must(vdestack.Open(""))
 	defer s.Close()
 	var files []*os.File
 	for {
@@ -111,28 +101,24 @@ func laterAtLimit() {
 	for _, f := range files {
 		f.Close()
 	}
-	out, err := s.Command(contextOf(time.Minute), "sh", "-c", "ulimit -S -n").Output()
-	check(err)
+	out := must(s.Command(contextOf(time.Minute), "sh", "-c", "ulimit -S -n").Output())
 	if got := strings.TrimSpace(string(out)); got != "1000" {
 		fail("a command has a limit of %s descriptors, the program 1000", got)
 	}
 }
 
-// TestLimit makes stacks with room for 0 to 20 more descriptors: each works, or
-// there is a clear error and nothing left.
+// TestLimit makes stacks with room for 0 to 20 more descriptors: each works, or fails
+// with a clear error and leaves nothing behind.
 func TestLimit(t *testing.T) {
 	testenv.Long(t)
 	for n := range 21 {
 		t.Run(fmt.Sprintf("first stack with %d", n), func(t *testing.T) {
 			cmd := program(t, "firstAtLimit", strconv.Itoa(n))
-			// A file: a pipe would have the runtime make its poller.
-			out, err := os.CreateTemp(t.TempDir(), "")
-			if err != nil {
-				t.Fatal(err)
-			}
+			// A file: with a pipe the runtime would make its poller.
+			out := testenv.Must(os.CreateTemp(t.TempDir(), ""))(t)
 			defer out.Close()
 			cmd.Stdout = out
-			err = cmd.Run()
+			err := cmd.Run()
 			out.Seek(0, io.SeekStart)
 			text, _ := io.ReadAll(out)
 			t.Logf("%s", text)
@@ -144,13 +130,11 @@ func TestLimit(t *testing.T) {
 	t.Run("later stacks", func(t *testing.T) { run(t, program(t, "laterAtLimit")) })
 }
 
-// joinAtLimit joins a namespace of another process with more and more room. The
-// first that succeeds makes a helper for it.
+// joinAtLimit joins a namespace of another process with more and more room. The first
+// stack that succeeds makes a helper for it.
 func joinAtLimit() {
 	path := os.Args[1]
-	s, err := vdestack.Open("")
-	check(err)
-	check(s.Close())
+	check(closing(vdestack.Open("")))
 	joined := 0
 	for n := range 21 {
 		before, helpers, goroutines := descriptors(), children(), runtime.NumGoroutine()
@@ -163,10 +147,8 @@ func joinAtLimit() {
 			continue
 		}
 		fmt.Printf("%d descriptors: %v\n", n, err)
-		if !strings.Contains(err.Error(), "ulimit -n") {
-			fail("the error does not name the limit")
-		}
-		// The helper of a process with CAP_SYS_ADMIN stays, and has its home.
+		wantText("a stack", err, "ulimit -n")
+		// The helper of a process with CAP_SYS_ADMIN stays, with its namespace.
 		if after := descriptors(); !slices.Equal(before, after) && len(children()) == len(helpers) {
 			fail("descriptors: %v, %v before", after, before)
 		}
@@ -189,8 +171,7 @@ func TestJoinAtLimit(t *testing.T) {
 
 // closeAtLimit closes a stack when there is no room for a descriptor.
 func closeAtLimit() {
-	s, err := vdestack.Open("mem://limit", "10.0.0.1/24")
-	check(err)
+	s := must(vdestack.Open("mem://limit", "10.0.0.1/24"))
 	results := make(chan error)
 	wait := func(c net.Conn) {
 		go func() {
@@ -204,16 +185,12 @@ func closeAtLimit() {
 		lc, d := net.ListenConfig{Control: s.Control}, net.Dialer{Control: s.Control}
 		lc.SetMultipathTCP(mptcp)
 		d.SetMultipathTCP(mptcp)
-		ln, err := lc.Listen(ctx, "tcp", "10.0.0.1:0")
-		check(err)
-		c, err := d.DialContext(ctx, "tcp", ln.Addr().String())
-		check(err)
+		ln := must(lc.Listen(ctx, "tcp", "10.0.0.1:0"))
+		c := must(d.DialContext(ctx, "tcp", ln.Addr().String()))
 		wait(c)
-		c, err = ln.Accept()
-		check(err)
+		c = must(ln.Accept())
 		wait(c)
-		c, err = d.DialContext(ctx, "udp", "10.0.0.1:9")
-		check(err)
+		c = must(d.DialContext(ctx, "udp", "10.0.0.1:9"))
 		wait(c)
 	}
 

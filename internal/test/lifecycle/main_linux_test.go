@@ -22,8 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// programs are what the test binary is in the tests. A program that returns was
-// successful.
+// programs are the programs that the test binary can be. One that returns has succeeded.
 var programs = testenv.Programs
 
 func TestMain(m *testing.M) { testenv.Main(m) }
@@ -35,12 +34,18 @@ func check(err error) {
 	}
 }
 
+// must returns a value, or ends a program with the error.
+func must[T any](v T, err error) T {
+	check(err)
+	return v
+}
+
 func fail(format string, args ...any) {
 	fmt.Printf("FAIL "+format+"\n", args...)
 	os.Exit(1)
 }
 
-// contextOf bounds what a program does.
+// contextOf bounds the time of calls in a program.
 func contextOf(limit time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	time.AfterFunc(limit, cancel)
@@ -55,7 +60,7 @@ func program(t *testing.T, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run executes a program, logs what it says and fails with it.
+// run executes a program, logs its output, and fails if the program does.
 func run(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	out, err := cmd.Output()
@@ -70,14 +75,8 @@ func run(t *testing.T, cmd *exec.Cmd) {
 // launch starts a program, and returns its output and its input.
 func launch(t *testing.T, cmd *exec.Cmd) (*bufio.Reader, io.WriteCloser) {
 	t.Helper()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := testenv.Must(cmd.StdoutPipe())(t)
+	in := testenv.Must(cmd.StdinPipe())(t)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +87,7 @@ func launch(t *testing.T, cmd *exec.Cmd) (*bufio.Reader, io.WriteCloser) {
 	return bufio.NewReader(out), in
 }
 
-// readLine returns the next line of a program, which is not a failure.
+// readLine returns the next line of a program, and ends the test if it is a failure.
 func readLine(t *testing.T, r *bufio.Reader) string {
 	t.Helper()
 	line, err := r.ReadString('\n')
@@ -98,21 +97,12 @@ func readLine(t *testing.T, r *bufio.Reader) string {
 	return strings.TrimSpace(line)
 }
 
-// children returns the processes that are children of this one, dead ones too.
+// children returns the children of this process, dead ones too.
 func children() (pids []int) {
-	procs, err := filepath.Glob("/proc/[0-9]*/stat")
-	check(err)
-	for _, p := range procs {
-		text, err := os.ReadFile(p)
-		if err != nil {
-			continue
-		}
-		// The second field is the name, in parentheses.
-		f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-		if len(f) > 1 && f[1] == strconv.Itoa(os.Getpid()) {
-			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
-			check(err)
-			pids = append(pids, pid)
+	for _, proc := range must(filepath.Glob("/proc/[0-9]*")) {
+		pid := filepath.Base(proc)
+		if status(pid, "PPid") == strconv.Itoa(os.Getpid()) {
+			pids = append(pids, must(strconv.Atoi(pid)))
 		}
 	}
 	return pids
@@ -132,13 +122,12 @@ func status(of, label string) string {
 	return ""
 }
 
-// descriptors returns what the process has open, without numbers, sorted, when
-// what Close leaves for later is done and no namespace is kept ready.
+// descriptors returns what the process has open, without numbers, sorted. First it
+// completes the background work of Close, and drops namespaces that are kept ready.
 func descriptors() (links []string) {
 	teardown.Wait()
 	netns.DropReady()
-	dir, err := os.ReadDir("/proc/self/fd")
-	check(err)
+	dir := must(os.ReadDir("/proc/self/fd"))
 	for _, d := range dir {
 		link, err := os.Readlink("/proc/self/fd/" + d.Name())
 		if err == nil && !strings.HasSuffix(link, "/fd") { // the directory itself
@@ -149,6 +138,29 @@ func descriptors() (links []string) {
 	return links
 }
 
+// wantDescriptors ends a program whose descriptors are not those that it had before.
+func wantDescriptors(before []string) {
+	if after := descriptors(); !slices.Equal(after, before) {
+		fail("descriptors: %v, %v before", after, before)
+	}
+}
+
+// wantHelpers ends a program that has not n helper tasks, which are its only children.
+func wantHelpers(n int, when string) {
+	if got := children(); len(got) != n {
+		fail("helpers %v %s, want %d", got, when, n)
+	}
+}
+
+// wantText ends a program with an error that has not all the texts.
+func wantText(what string, err error, texts ...string) {
+	for _, text := range texts {
+		if err == nil || !strings.Contains(err.Error(), text) {
+			fail("%s: %v, want an error with %q", what, err, text)
+		}
+	}
+}
+
 // eventually polls a condition.
 func eventually(limit time.Duration, ok func() bool) bool {
 	for end := time.Now().Add(limit); !ok(); time.Sleep(time.Millisecond) {
@@ -157,6 +169,12 @@ func eventually(limit time.Duration, ok func() bool) bool {
 		}
 	}
 	return true
+}
+
+// pidfd returns a descriptor of a process, whose number a program has told.
+func pidfd(t *testing.T, pid string) int {
+	t.Helper()
+	return testenv.PIDFD(t, testenv.Must(strconv.Atoi(pid))(t))
 }
 
 // ended waits for the end of a process, which need not be a child.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/testenv/private"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,19 +26,22 @@ func init() { programs["many"] = many }
 
 const (
 	manyStacks = 1000
-	// manyAtOnce is how many are opened and closed at the same time: closing an
-	// interface takes the kernel about 22 ms.
+	// manyAtOnce is how many are opened and closed at the same time: the kernel takes
+	// about 22 ms to close an interface.
 	manyAtOnce = 16
-	// manyInterfaces: of so many stacks one has an interface of each kind.
+	// manyInterfaces is the number of stacks among which one has an interface of each
+	// kind.
 	manyInterfaces = 20
 )
 
-// counts are what a process has of everything.
+// counts are what a process has.
 type counts struct {
 	descriptors                           map[string]int
 	goroutines, threads, children, mounts int
 	namespaces                            map[string]bool // the network namespaces of all threads, children and descriptors
 }
+
+func threads() int { return must(strconv.Atoi(status("self", "Threads"))) }
 
 func count() counts {
 	c := counts{descriptors: make(map[string]int), namespaces: make(map[string]bool)}
@@ -45,15 +49,11 @@ func count() counts {
 		c.descriptors[link]++
 	}
 	c.goroutines = runtime.NumGoroutine()
-	c.threads, _ = strconv.Atoi(status("self", "Threads"))
+	c.threads = threads()
 	c.children = len(children())
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	check(err)
-	c.mounts = strings.Count(string(mounts), "\n")
+	c.mounts = strings.Count(string(must(os.ReadFile("/proc/self/mountinfo"))), "\n")
 	for _, pattern := range []string{"/proc/[0-9]*/ns/net", "/proc/self/task/*/ns/net", "/proc/self/fd/*"} {
-		links, err := filepath.Glob(pattern)
-		check(err)
-		for _, l := range links {
+		for _, l := range must(filepath.Glob(pattern)) {
 			if ns, err := os.Readlink(l); err == nil && strings.HasPrefix(ns, "net:") {
 				c.namespaces[ns] = true
 			}
@@ -79,18 +79,13 @@ func (c counts) equal(d counts) bool {
 // openStack opens the stack with a number.
 func openStack(i int) *vdestack.Stack {
 	addr := netip.AddrFrom4([4]byte{10, 0, byte((i + 1) >> 8), byte(i + 1)}).String() + "/16"
-	var s *vdestack.Stack
-	var err error
 	switch i % manyInterfaces {
 	case 0:
-		s, err = vdestack.Open("mem://many", addr)
+		return must(vdestack.Open("mem://many", addr))
 	case 1:
-		s, err = vdestack.Open("lan://many", addr)
-	default:
-		s, err = vdestack.Open("")
+		return must(vdestack.Open("lan://many", addr))
 	}
-	check(err)
-	return s
+	return must(vdestack.Open(""))
 }
 
 // eachOf calls f for all numbers below n, from several goroutines.
@@ -111,16 +106,16 @@ func eachOf(n int, f func(i int)) {
 	wg.Wait()
 }
 
-// limitNamespaces limits the network namespaces of the user namespace, and of
-// those below.
+// limitNamespaces limits the network namespaces of the user namespace and of those below
+// it.
 func limitNamespaces(n int) {
 	check(os.WriteFile("/proc/sys/user/max_net_namespaces", []byte(strconv.Itoa(n)), 0))
 }
 
-// many runs in a user namespace of its own, for it counts the network
-// namespaces there by limiting them: one that nobody can see counts too.
+// many runs in a user namespace of its own, because it counts the network namespaces
+// there by limiting them: even those that cannot be found count.
 func many() {
-	// The runtime keeps threads that it once needed; have them all now.
+	// The runtime keeps threads that it has needed. Make it start all of them now.
 	var wg sync.WaitGroup
 	r, w, err := os.Pipe()
 	check(err)
@@ -128,13 +123,13 @@ func many() {
 	for range 3 * manyAtOnce {
 		wg.Go(func() { syscall.Read(int(r.Fd()), make([]byte, 1)) })
 	}
-	eventually(10*time.Second, func() bool { n, _ := strconv.Atoi(status("self", "Threads")); return n > 3*manyAtOnce })
+	eventually(10*time.Second, func() bool { return threads() > 3*manyAtOnce })
 	w.Close()
 	wg.Wait()
 	r.Close()
 	eachOf(2*manyAtOnce, func(i int) { openStack(i).Close() })
 
-	// The main one and the one that waits for the helper.
+	// The main goroutine and the one that waits for the helper.
 	if !eventually(10*time.Second, func() bool { return runtime.NumGoroutine() == 2 }) {
 		fail("%d goroutines with no stack", runtime.NumGoroutine())
 	}
@@ -148,7 +143,7 @@ func many() {
 		if !ok {
 			fail("%v, %v before", after.descriptors, before.descriptors)
 		}
-		// What the kernel has not freed counts against the limit.
+		// Namespaces that the kernel has not freed count against the limit.
 		limitNamespaces(manyAtOnce + spare)
 		var stacks []*vdestack.Stack
 		for end := time.Now().Add(20 * time.Second); len(stacks) < manyAtOnce; {
@@ -189,15 +184,8 @@ func many() {
 // TestMany opens and closes a thousand stacks, and has a thousand at once.
 func TestMany(t *testing.T) {
 	testenv.Long(t)
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Max < 2*manyStacks {
-		testenv.Skip(t, "the limit of descriptors is %d (ulimit -H -n %d)", limit.Max, 2*manyStacks)
-	}
+	testenv.NeedDescriptors(t, 2*manyStacks)
 	cmd := program(t, "many")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-	}
+	cmd.SysProcAttr = private.Root(unix.CLONE_NEWNET)
 	run(t, cmd)
 }

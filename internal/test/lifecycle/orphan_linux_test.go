@@ -33,7 +33,7 @@ func init() {
 // nobody is the user that root's programs become.
 const nobody = 65534
 
-// drops are what a program may give up.
+// drops are the ways in which a program gives up rights.
 var drops = map[string]func() error{
 	"nothing": func() error { return nil },
 	"setuid": func() error {
@@ -43,7 +43,7 @@ var drops = map[string]func() error{
 	"setgid":  func() error { return syscall.Setresgid(nobody, nobody, nobody) },
 	"chroot":  func() error { return errors.Join(syscall.Chroot("/proc/self/fdinfo"), syscall.Chdir("/")) },
 	"capabilities": func() error {
-		// A program with cgo, as with the race detector, does this by libcap.
+		// In a program with cgo, such as with the race detector, this is not possible.
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		var none [2]unix.CapUserData
 		_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0)
@@ -69,19 +69,16 @@ var ends = map[string]func(){
 	},
 }
 
-// orphan has helpers, a listener of the host and the end of a pipe, gives up
-// something and ends.
+// orphan has helpers, a listener of the host and the end of a pipe, gives up rights and
+// ends.
 func orphan() {
 	drop, end, closed := drops[os.Args[1]], ends[os.Args[2]], os.Args[3] == "closed"
 	unix.CloseOnExec(3)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	check(err)
-	s, err := vdestack.Open("mem://orphan", "10.0.0.1/24")
-	check(err)
+	ln := must(net.Listen("tcp", "127.0.0.1:0"))
+	s := must(vdestack.Open("mem://orphan", "10.0.0.1/24"))
 	stacks := []*vdestack.Stack{s}
 	// This takes a helper of its own.
-	s, err = vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: os.Args[4]})
-	check(err)
+	s = must(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: os.Args[4]}))
 	stacks = append(stacks, s)
 	pids := children()
 	if len(pids) != 2 {
@@ -101,8 +98,8 @@ func orphan() {
 	end()
 }
 
-// TestOrphans looks whether something of a program is left when it ends, whatever
-// it has become by then: a helper, a port of the host or the end of a pipe.
+// TestOrphans checks that nothing of a program is left when it ends, whatever rights it
+// has given up: no helper, port of the host or end of a pipe.
 func TestOrphans(t *testing.T) {
 	testenv.Long(t)
 	path, _ := lent(t)
@@ -135,13 +132,10 @@ func testOrphan(t *testing.T, args ...string) {
 	addr := fields[len(fields)-1]
 	var helpers []int
 	for _, field := range fields[:len(fields)-1] {
-		pid, err := strconv.Atoi(field)
-		if err != nil {
-			t.Fatal(err)
-		}
+		pid := testenv.Must(strconv.Atoi(field))(t)
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err == unix.ESRCH {
-			continue // that of a stack which is closed
+			continue // the helper of a closed stack
 		}
 		if err != nil {
 			t.Fatal(err)

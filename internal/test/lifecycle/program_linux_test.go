@@ -32,7 +32,7 @@ func init() {
 	programs["crash"] = crash
 }
 
-// A surrounding is what the program around the stacks can see of itself.
+// A surrounding is what a program can see of itself.
 type surrounding struct {
 	masks, ignored, caught string // of signals; the masks of all threads, without repetition
 	dumpable               int
@@ -41,10 +41,8 @@ type surrounding struct {
 }
 
 func lookAround() (s surrounding) {
-	tasks, err := filepath.Glob("/proc/self/task/*")
-	check(err)
 	var masks []string
-	for _, task := range tasks {
+	for _, task := range must(filepath.Glob("/proc/self/task/*")) {
 		m := status("self/task/"+filepath.Base(task), "SigBlk")
 		// Threads of the runtime and the race detector have masks of their own.
 		if m != "" && (!strings.HasPrefix(m, "fffffff") || m == allBlocked) {
@@ -54,19 +52,17 @@ func lookAround() (s surrounding) {
 	slices.Sort(masks)
 	s.masks = strings.Join(slices.Compact(masks), " ")
 	s.ignored, s.caught = status("self", "SigIgn"), status("self", "SigCgt")
-	s.dumpable, err = unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
-	check(err)
+	s.dumpable = must(unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0))
 	s.umask = status("self", "Umask")
-	s.dir, err = os.Getwd()
-	check(err)
+	s.dir = must(os.Getwd())
 	for _, label := range []string{"Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"} {
 		s.credentials += status("self", label) + "; "
 	}
 	return s
 }
 
-// settled looks around when threads have so many different signal masks: those
-// of the runtime have others at their birth and at their end.
+// settled looks around when threads have that many different signal masks: threads of the
+// runtime have other masks when they start and end.
 func settled(masks int) (s surrounding) {
 	if !eventually(10*time.Second, func() bool { s = lookAround(); return strings.Count(s.masks, " ") == masks-1 }) {
 		fail("there are not %d signal masks: %s", masks, s.masks)
@@ -89,19 +85,16 @@ func blockOne(sig unix.Signal) {
 	done := make(chan bool)
 	go func() {
 		runtime.LockOSThread()
-		set := uint64(1) << (sig - 1)
-		if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_BLOCK, uintptr(unsafe.Pointer(&set)), 0, 8, 0, 0); errno != 0 {
-			fail("rt_sigprocmask: %v", errno)
-		}
+		blockHere(sig)
 		close(done)
 		select {}
 	}()
 	<-done
 }
 
-// surroundings uses stacks in every way, and sees itself as it was before.
+// surroundings uses stacks in every way, and checks that the program is as before.
 func surroundings() {
-	// A signal with a handler: the runtime starts to handle it now.
+	// A signal with a handler: the runtime handles it from now on.
 	sigchld := make(chan os.Signal, 1000)
 	signal.Notify(sigchld, unix.SIGCHLD)
 	arrives := func(what string) {
@@ -119,8 +112,7 @@ func surroundings() {
 		fail("the program cannot be dumped at its start")
 	}
 
-	s, err := vdestack.Open("mem://around", "10.0.0.1/24", "fc00::1/64")
-	check(err)
+	s := must(vdestack.Open("mem://around", "10.0.0.1/24", "fc00::1/64"))
 	helper := theHelper()
 	if mask := status(strconv.Itoa(helper), "SigBlk"); mask != allBlocked {
 		fail("the helper may be interrupted by signals: it blocks %s", mask)
@@ -135,24 +127,19 @@ func surroundings() {
 
 	// /proc/self/mem is what debuggers read.
 	secret := []byte("a word of the program's memory")
-	mem, err := os.Open("/proc/self/mem")
-	check(err)
+	mem := must(os.Open("/proc/self/mem"))
 	got := make([]byte, len(secret))
-	_, err = mem.ReadAt(got, int64(uintptr(unsafe.Pointer(&secret[0]))))
-	check(err)
+	must(mem.ReadAt(got, int64(uintptr(unsafe.Pointer(&secret[0])))))
 	check(mem.Close())
 	if string(got) != string(secret) {
 		fail("/proc/self/mem gives %q", got)
 	}
 
-	// Waiting for any child sees those of the program only.
-	if pid, err := unix.Wait4(-1, nil, 0, nil); err != unix.ECHILD {
-		fail("wait sees child %d, %v", pid, err)
-	}
+	// Waiting for any child sees the program's own only.
+	wantNoChild()
 	want := map[int]bool{}
 	for range 5 {
-		pid, err := syscall.ForkExec("/bin/true", []string{"true"}, nil)
-		check(err)
+		pid := must(syscall.ForkExec("/bin/true", []string{"true"}, nil))
 		want[pid] = true
 	}
 	for {
@@ -190,18 +177,24 @@ func surroundings() {
 	checkSurrounding(before)
 }
 
-// silence sees no signal of the helper's life and death.
+// wantNoChild ends a program that waiting for any child finds one for.
+func wantNoChild() {
+	if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+		fail("wait sees child %d, %v", pid, err)
+	}
+}
+
+// silence gets no signal from the start and the end of the helper.
 func silence() {
 	signals := make(chan os.Signal, 1000)
 	signal.Notify(signals, unix.SIGCHLD, unix.SIGWINCH)
-	s, err := vdestack.Open("mem://around", "10.0.0.1/24")
-	check(err)
+	s := must(vdestack.Open("mem://around", "10.0.0.1/24"))
 	check(unix.Kill(theHelper(), unix.SIGKILL))
 	if !eventually(10*time.Second, func() bool { return len(children()) == 0 }) {
 		fail("the dead helper is a zombie")
 	}
 	check(s.Close())
-	check(unix.Kill(os.Getpid(), unix.SIGWINCH)) // of several signals it is the last
+	check(unix.Kill(os.Getpid(), unix.SIGWINCH)) // delivered after other signals
 	if sig := <-signals; sig != unix.SIGWINCH {
 		fail("signal %v, and the program has no children", sig)
 	}
@@ -214,20 +207,15 @@ func TestSurroundings(t *testing.T) {
 	run(t, program(t, "silence"))
 }
 
-// replace executes another program, with stacks and a command around.
+// replace executes another program while it has stacks and sockets.
 func replace() {
 	before := descriptors()
-	s, err := vdestack.Open("mem://replace", "10.0.0.1/24")
-	check(err)
+	s := must(vdestack.Open("mem://replace", "10.0.0.1/24"))
 	helper := theHelper()
-	_, err = s.NetNS()
-	check(err)
-	_, err = s.Listen("tcp", ":0")
-	check(err)
-	_, err = s.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	check(err)
-	_, err = s.RTNL()
-	check(err)
+	must(s.NetNS())
+	must(s.Listen("tcp", ":0"))
+	must(s.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0))
+	must(s.RTNL())
 	os.Setenv(testenv.ProgramVariable, "replaced")
 	check(syscall.Exec("/proc/self/exe", append([]string{"replaced", strconv.Itoa(helper)}, before...), os.Environ()))
 }
@@ -243,17 +231,13 @@ func replaced() {
 	if after, before := open(descriptors()), open(before); !slices.Equal(before, after) {
 		fail("descriptors: %v, %v before the stack", after, before)
 	}
-	// The entry of the dead stays, for nobody is left who would wait for it.
+	// The dead helper stays a zombie: nobody waits for it.
 	if !eventually(10*time.Second, func() bool { s := status(helper, "State"); return s == "" || strings.HasPrefix(s, "Z") }) {
 		fail("the helper lives: %s", status(helper, "State"))
 	}
-	if pid, err := unix.Wait4(-1, nil, 0, nil); err != unix.ECHILD {
-		fail("wait sees child %d, %v", pid, err)
-	}
+	wantNoChild()
 	check(exec.Command("true").Run())
-	s, err := vdestack.Open("mem://replace", "10.0.0.1/24")
-	check(err)
-	check(s.Close())
+	check(closing(vdestack.Open("mem://replace", "10.0.0.1/24")))
 	fmt.Println("replaced")
 }
 
@@ -265,14 +249,13 @@ func TestExec(t *testing.T) {
 	}
 }
 
-// crash ends by SIGABRT, with a core dump where that is allowed.
+// crash ends by SIGABRT, with a core dump if that is allowed.
 func crash() {
 	var l unix.Rlimit
 	check(unix.Getrlimit(unix.RLIMIT_CORE, &l))
 	l.Cur = min(l.Max, 16<<20)
 	check(unix.Setrlimit(unix.RLIMIT_CORE, &l))
-	s, err := vdestack.Open("mem://crash", "10.0.0.1/24")
-	check(err)
+	s := must(vdestack.Open("mem://crash", "10.0.0.1/24"))
 	defer s.Close()
 	fmt.Println(theHelper())
 	os.Stdin.Read(make([]byte, 1)) // until the test is ready
@@ -286,18 +269,10 @@ func TestCrash(t *testing.T) {
 	cmd.Dir = t.TempDir() // for the dump
 	cmd.Stderr = nil
 	out, in := launch(t, cmd)
-	helper, err := strconv.Atoi(readLine(t, out))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd, err := unix.PidfdOpen(helper, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
+	fd := pidfd(t, readLine(t, out))
 	start := time.Now()
 	in.Close()
-	err = cmd.Wait()
+	err := cmd.Wait()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGABRT {
 		t.Fatalf("the program ended with %v, want SIGABRT", err)

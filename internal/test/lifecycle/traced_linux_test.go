@@ -19,11 +19,9 @@ func init() { programs["traced"] = traced }
 
 // traced runs commands.
 func traced() {
-	s, err := vdestack.Open("mem://traced", "10.0.0.1/24")
-	check(err)
+	s := must(vdestack.Open("mem://traced", "10.0.0.1/24"))
 	for i := range 3 {
-		out, err := s.Command(context.Background(), "/bin/echo", fmt.Sprint("command ", i)).Output()
-		check(err)
+		out := must(s.Command(context.Background(), "/bin/echo", fmt.Sprint("command ", i)).Output())
 		if want := fmt.Sprintf("command %d\n", i); string(out) != want {
 			fail("got %q, want %q", out, want)
 		}
@@ -31,8 +29,8 @@ func traced() {
 	check(s.Close())
 }
 
-// TestTraced has debuggers follow programs that run commands: a command is to
-// them what a child of os/exec is.
+// TestTraced has debuggers follow programs that run commands. They must follow commands
+// as they follow children of os/exec.
 func TestTraced(t *testing.T) {
 	testenv.Long(t)
 	trace := t.TempDir() + "/trace"
@@ -47,10 +45,7 @@ func TestTraced(t *testing.T) {
 			want: `execve("/bin/echo", ["/bin/echo", "command 2"]`},
 	} {
 		t.Run(tt.tool, func(t *testing.T) {
-			exe, err := os.Executable()
-			if err != nil {
-				t.Fatal(err)
-			}
+			exe := testenv.Must(os.Executable())(t)
 			for i, a := range tt.args {
 				if a == "/proc/self/exe" {
 					tt.args[i] = exe

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { programs["crowd"] = crowd }
+func init() { programs["scale"] = scale }
 
 // cpuTime returns the processor time of the program.
 func cpuTime() time.Duration {
@@ -30,31 +30,29 @@ func cpuTime() time.Duration {
 	return time.Duration(unix.TimevalToNsec(u.Utime) + unix.TimevalToNsec(u.Stime))
 }
 
-// resident returns the memory of the program that is in use, in bytes: without what
-// was garbage, which the runtime gives back to the system when it has the time. The
-// race detector has a shadow of all memory that was ever used and gives nothing back,
-// so with it only Go's own memory counts.
+// resident returns the memory that the program uses, in bytes, without garbage, which the
+// runtime would give back to the system later. The race detector has a shadow of all
+// memory that was ever used and gives nothing back, so with it only Go's own memory
+// counts.
 func resident() int {
-	runtime.GC() // a pool keeps what is in it for one more
+	runtime.GC() // a pool keeps its contents for one more
 	debug.FreeOSMemory()
 	if testenv.Race {
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return int(m.Sys - m.HeapReleased)
 	}
-	kib, err := strconv.Atoi(strings.TrimSuffix(status("self", "VmRSS"), " kB"))
-	check(err)
+	kib := must(strconv.Atoi(strings.TrimSuffix(status("self", "VmRSS"), " kB")))
 	return kib << 10
 }
 
-// crowd has a thousand stacks on a network of the scheme that it is given.
-func crowd() {
+// scale has a thousand stacks on a network of the scheme that it is given.
+func scale() {
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
 	mac := func(i int) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)} }
 	open := func(i int) *vdestack.Stack {
-		s, err := vdestack.New(contextOf(time.Minute), vdestack.Config{Interfaces: []vdestack.Interface{{
-			VNL: os.Args[1] + "crowd", MAC: mac(i), Addrs: []netip.Prefix{netip.PrefixFrom(addr(i), 16)}}}})
-		check(err)
+		s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{Interfaces: []vdestack.Interface{{
+			VNL: os.Args[1] + "scale", MAC: mac(i), Addrs: []netip.Prefix{netip.PrefixFrom(addr(i), 16)}}}}))
 		return s
 	}
 	first := open(1)
@@ -63,8 +61,7 @@ func crowd() {
 	for i := 2; i <= manyStacks; i++ {
 		stacks = append(stacks, open(i))
 	}
-	threads, err := strconv.Atoi(status("self", "Threads"))
-	check(err)
+	threads := threads()
 	memory := (resident() - before) / manyStacks
 	start := cpuTime()
 	time.Sleep(time.Second) // in which nothing is done
@@ -107,12 +104,9 @@ func crowd() {
 	}
 }
 
-// TestCrowd has a thousand stacks on one network.
-func TestCrowd(t *testing.T) {
+// TestManyOnNetwork has a thousand stacks on one network.
+func TestManyOnNetwork(t *testing.T) {
 	testenv.Long(t)
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Max < 2*manyStacks {
-		testenv.Skip(t, "the limit of descriptors is %d (ulimit -H -n %d)", limit.Max, 2*manyStacks)
-	}
-	run(t, program(t, "crowd", "mem://"))
+	testenv.NeedDescriptors(t, 2*manyStacks)
+	run(t, program(t, "scale", "mem://"))
 }
