@@ -65,8 +65,7 @@ func receive(c *net.UDPConn) (message, error) {
 	return message{data[:n], from, list}, err
 }
 
-// value returns the number in a control message, whose length is that of the
-// kernel's choice.
+// value returns the number in a control message, whose length is the kernel's choice.
 func (m message) value(level, typ int32) (int, bool) {
 	for _, c := range m.control {
 		if c.Header.Level != level || c.Header.Type != typ {
@@ -99,25 +98,16 @@ func TestECN(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				lc := vdestack.ListenConfig{Stack: r.to}
-				p, err := lc.ListenPacket(t.Context(), "udp", net.JoinHostPort(listen, "0"))
-				if err != nil {
-					t.Fatal(err)
-				}
+				p := testenv.Must(lc.ListenPacket(t.Context(), "udp", net.JoinHostPort(listen, "0")))(t)
 				defer p.Close()
 				far := p.(*net.UDPConn)
 				setOption(t, far, int(level), option, 1)
 				to := netip.AddrPortFrom(netip.MustParseAddr(r.host), far.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-				near, err := r.from.Dial("udp", to.String())
-				if err != nil {
-					t.Fatal(err)
-				}
+				near := testenv.Must(r.from.Dial("udp", to.String()))(t)
 				defer near.Close()
 				for _, mark := range []int{0, 1, 2, 3, 46<<2 | 2} { // Not-ECT, ECT(1), ECT(0), CE, EF
 					want := fmt.Sprintf("marked %d", mark)
-					m, err := exchange(near.(*net.UDPConn), far, []byte(want), controlInt(level, set, mark))
-					if err != nil {
-						t.Fatal(err)
-					}
+					m := testenv.Must(exchange(near.(*net.UDPConn), far, []byte(want), controlInt(level, set, mark)))(t)
 					got, ok := m.value(level, set)
 					if got != mark || !ok || string(m.data) != want {
 						t.Errorf("got %q with mark %d, %t, want %q", m.data, got, ok, want)
@@ -128,7 +118,7 @@ func TestECN(t *testing.T) {
 	}
 }
 
-// exchange sends a datagram until it has come.
+// exchange sends a datagram until it has arrived.
 func exchange(near, far *net.UDPConn, data, oob []byte) (m message, err error) {
 	for end := time.Now().Add(testenv.Timeout); time.Now().Before(end); {
 		if _, _, err := near.WriteMsgUDP(data, oob, nil); err != nil {
@@ -149,52 +139,40 @@ func exchange(near, far *net.UDPConn, data, oob []byte) (m message, err error) {
 	return m, err
 }
 
-// TestPacketInfo reads the address that a packet was sent to, answers from it,
-// and sees the interface of the stack.
+// TestPacketInfo reads the destination address and the interface of a packet, and answers
+// from that address.
 func TestPacketInfo(t *testing.T) {
-	guard(t)
-	for _, r := range ethernet(t) {
-		t.Run(r.name, func(t *testing.T) {
-			p, err := r.to.ListenPacket("udp", ":0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer p.Close()
-			far := p.(*net.UDPConn)
-			host := netip.MustParseAddr(r.host)
-			if host.Is4() {
-				setOption(t, far, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-			} else {
-				setOption(t, far, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-			}
-			to := netip.AddrPortFrom(host, far.LocalAddr().(*net.UDPAddr).AddrPort().Port())
-			c, err := r.from.Dial("udp", to.String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			near := c.(*net.UDPConn)
-			m, err := exchange(near, far, []byte("question"), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			local, index, oob := m.packetInfo()
-			if local != host || index != r.to.Stats().Interfaces[0].Index {
-				t.Errorf("sent to %v over interface %d, want %v over %d", local, index, host, r.to.Stats().Interfaces[0].Index)
-			}
-			near.SetReadDeadline(time.Now().Add(testenv.Timeout))
-			if _, _, err := far.WriteMsgUDPAddrPort([]byte("answer"), oob, m.from); err != nil {
-				t.Fatal(err)
-			}
-			if m, err := receive(near); err != nil || string(m.data) != "answer" || m.from != to {
-				t.Errorf("got %q from %v, %v, want it from %v", m.data, m.from, err, to)
-			}
-		})
-	}
+	over(t, ethernet, func(t *testing.T, r route) {
+		p := testenv.Must(r.to.ListenPacket("udp", ":0"))(t)
+		defer p.Close()
+		far := p.(*net.UDPConn)
+		host := netip.MustParseAddr(r.host)
+		if host.Is4() {
+			setOption(t, far, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+		} else {
+			setOption(t, far, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		}
+		to := netip.AddrPortFrom(host, far.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+		c := testenv.Must(r.from.Dial("udp", to.String()))(t)
+		defer c.Close()
+		near := c.(*net.UDPConn)
+		m := testenv.Must(exchange(near, far, []byte("question"), nil))(t)
+		local, index, oob := m.packetInfo()
+		if local != host || index != r.to.Stats().Interfaces[0].Index {
+			t.Errorf("sent to %v over interface %d, want %v over %d", local, index, host, r.to.Stats().Interfaces[0].Index)
+		}
+		near.SetReadDeadline(time.Now().Add(testenv.Timeout))
+		if _, _, err := far.WriteMsgUDPAddrPort([]byte("answer"), oob, m.from); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := receive(near); err != nil || string(m.data) != "answer" || m.from != to {
+			t.Errorf("got %q from %v, %v, want it from %v", m.data, m.from, err, to)
+		}
+	})
 }
 
-// packetInfo returns to which address and over which interface a message came,
-// and the control message that has the answer go the same way.
+// packetInfo returns the destination address and the interface of a message, and a control
+// message that makes the answer go the same way.
 func (m message) packetInfo() (local netip.Addr, index int, answer []byte) {
 	for _, c := range m.control {
 		switch {
@@ -212,36 +190,33 @@ func (m message) packetInfo() (local netip.Addr, index int, answer []byte) {
 	return local, index, answer
 }
 
-// TestDontFragment sees that what exceeds the MTU of the stack's interface is
-// refused on request, as the search for a path's MTU needs it.
+// TestDontFragment checks that packets larger than the MTU of the stack's interface are
+// refused on request, as path MTU discovery needs it.
 func TestDontFragment(t *testing.T) {
 	testenv.Long(t)
-	guard(t)
-	for _, r := range ethernet(t) {
-		t.Run(r.name, func(t *testing.T) {
-			near, far := r.packets(t)
-			fits := defaultMTU - 20 - 8
-			if r.largest() == largest4 {
-				setOption(t, near, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
-			} else {
-				fits -= 20
-				setOption(t, near, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
-			}
-			if _, err := exchange(near, far, payload{1, int64(fits)}.bytes(), nil); err != nil {
-				t.Errorf("%d bytes: %v", fits, err)
-			}
-			if _, err := near.Write(make([]byte, fits+1)); !errors.Is(err, unix.EMSGSIZE) {
-				t.Errorf("%d bytes: %v, want EMSGSIZE", fits+1, err)
-			}
-		})
-	}
+	over(t, ethernet, func(t *testing.T, r route) {
+		near, far := r.packets(t)
+		fits := defaultMTU - 20 - 8
+		if r.largest() == largest4 {
+			setOption(t, near, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+		} else {
+			fits -= 20
+			setOption(t, near, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
+		}
+		if _, err := exchange(near, far, payload{1, int64(fits)}.bytes(), nil); err != nil {
+			t.Errorf("%d bytes: %v", fits, err)
+		}
+		if _, err := near.Write(make([]byte, fits+1)); !errors.Is(err, unix.EMSGSIZE) {
+			t.Errorf("%d bytes: %v, want EMSGSIZE", fits+1, err)
+		}
+	})
 }
 
 // defaultMTU is the MTU of interfaces that do not say theirs.
 const defaultMTU = 1500
 
-// TestGSO sends many datagrams with one call, which come one by one, and several
-// together to a socket that asked for it.
+// TestGSO sends many datagrams with one call. They arrive one by one, or several together
+// if the socket asks for that.
 func TestGSO(t *testing.T) {
 	guard(t)
 	const segment = 1200
@@ -303,7 +278,7 @@ func TestGSO(t *testing.T) {
 					t.Errorf("%d datagrams that nobody sent", len(got))
 				}
 				t.Logf("%d times several datagrams in one read", joined)
-				// Over loopback nothing ever takes the datagrams apart.
+				// Over loopback nothing splits the packet.
 				if gro && r.from == r.to && joined == 0 {
 					t.Error("UDP_GRO is set, and every datagram came alone")
 				}

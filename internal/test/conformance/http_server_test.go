@@ -35,19 +35,29 @@ var protocols = []protocol{
 type site struct {
 	*http.Client
 	url string
-	// gone receives the error that ended a handler before its time.
+	mux *http.ServeMux // nil where the test has its own handler
+	// gone receives the errors that end handlers early.
 	gone chan error
 }
 
-// start serves the handler on the listener, and returns a client that dials as
-// it is told.
+// site serves the handlers of handle.
+func (p protocol) site(t testing.TB, ln net.Listener, from *vdestack.Stack) *site {
+	t.Helper()
+	mux := http.NewServeMux()
+	s := p.start(t, ln, from, mux)
+	s.mux = mux
+	s.handle()
+	return s
+}
+
+// start serves the handler on the listener, and returns a client that dials from a stack.
 func (p protocol) start(t testing.TB, ln net.Listener, from *vdestack.Stack, h http.Handler) *site {
 	t.Helper()
 	ts := httptest.NewUnstartedServer(h)
-	ts.Listener.Close() // that of the host
+	ts.Listener.Close() // the one of the host
 	ts.Listener = ln
 	ts.EnableHTTP2 = p.two
-	ts.Config.ErrorLog = log.New(io.Discard, "", 0) // connections that the end of a test cuts off
+	ts.Config.ErrorLog = log.New(io.Discard, "", 0) // for connections that the end of a test cuts off
 	tr := &http.Transport{DialContext: from.DialContext, ForceAttemptHTTP2: p.two}
 	if p.tls {
 		ts.StartTLS()
@@ -67,29 +77,28 @@ func (p protocol) start(t testing.TB, ln net.Listener, from *vdestack.Stack, h h
 		ts.CloseClientConnections()
 		ts.Close()
 	})
-	return &site{&http.Client{Transport: tr, Timeout: testenv.Timeout}, ts.URL, make(chan error, 1)}
+	return &site{Client: &http.Client{Transport: tr, Timeout: testenv.Timeout}, url: ts.URL, gone: make(chan error, 1)}
 }
 
-// each runs a test with every protocol over every route, with the handler of
-// handle.
-func each(t *testing.T, f func(t *testing.T, p protocol, s *site)) {
+// each runs a test with every protocol over every route.
+func each(t *testing.T, f func(t *testing.T, p protocol, r route)) {
 	guard(t)
 	for _, r := range routes(t) {
 		for _, p := range protocols {
-			t.Run(r.name+", "+p.name, func(t *testing.T) {
-				mux := http.NewServeMux()
-				s := p.start(t, r.listen(t), r.from, mux)
-				s.handle(mux)
-				f(t, p, s)
-			})
+			t.Run(r.name+", "+p.name, func(t *testing.T) { f(t, p, r) })
 		}
 	}
 }
 
-// trailer carries the hash of a body, as the payload knows it.
+// eachSite is each with the handlers of handle.
+func eachSite(t *testing.T, f func(t *testing.T, p protocol, s *site)) {
+	each(t, func(t *testing.T, p protocol, r route) { f(t, p, p.site(t, r.listen(t), r.from)) })
+}
+
+// trailer carries the hash of a body.
 const trailer = "Payload-Sum"
 
-// handle registers what the tests ask for:
+// handle registers the handlers of the tests:
 //
 //	/sum           the hash of the request's body
 //	/echo          the request's body
@@ -99,12 +108,12 @@ const trailer = "Payload-Sum"
 //	/talk          bytes, until the request is cancelled
 //
 // The last three report their end to s.gone.
-func (s *site) handle(mux *http.ServeMux) {
-	mux.HandleFunc("/sum", func(w http.ResponseWriter, r *http.Request) {
+func (s *site) handle() {
+	s.mux.HandleFunc("/sum", func(w http.ResponseWriter, r *http.Request) {
 		got, err := sum(r.Body)
 		fmt.Fprintf(w, "%s %s %v", r.Proto, got, err)
 	})
-	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
+	s.mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
 		c := http.NewResponseController(w)
 		c.EnableFullDuplex() // which HTTP/2 always has
 		c.Flush()
@@ -117,33 +126,33 @@ func (s *site) handle(mux *http.ServeMux) {
 			}
 		}
 	})
-	mux.HandleFunc("/payload", func(w http.ResponseWriter, r *http.Request) {
+	s.mux.HandleFunc("/payload", func(w http.ResponseWriter, r *http.Request) {
 		p := payload{seed: number(r, "seed"), size: int64(number(r, "size"))}
 		w.Header().Set("Trailer", trailer)
 		io.Copy(w, p.reader())
 		w.Header().Set(trailer, p.sum())
 	})
-	mux.HandleFunc("/wait", func(w http.ResponseWriter, r *http.Request) {
+	s.mux.HandleFunc("/wait", func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 		s.end(r.Context().Err())
 	})
-	mux.HandleFunc("/hear", func(w http.ResponseWriter, r *http.Request) {
+	s.mux.HandleFunc("/hear", func(w http.ResponseWriter, r *http.Request) {
 		c := http.NewResponseController(w)
 		c.EnableFullDuplex()
 		io.CopyN(io.Discard, r.Body, 1<<20)
-		c.Flush() // the client knows that a part has come
+		c.Flush() // tells the client that a part has arrived
 		_, err := io.Copy(io.Discard, r.Body)
 		s.end(err)
 	})
-	mux.HandleFunc("/talk", func(w http.ResponseWriter, r *http.Request) {
+	s.mux.HandleFunc("/talk", func(w http.ResponseWriter, r *http.Request) {
 		_, err := io.Copy(w, payload{0, 1 << 40}.reader())
 		s.end(err)
 	})
 }
 
-// end reports the end of a handler. It does not end the response, which a client
-// that is closing its connection could still take for complete.
+// end reports the end of a handler. It aborts the response: a client that is closing its
+// connection could take an ended one for complete.
 func (s *site) end(err error) {
 	s.gone <- err
 	panic(http.ErrAbortHandler)
@@ -154,7 +163,7 @@ func number(r *http.Request, name string) uint64 {
 	return n
 }
 
-// echo sends a body, and reports what does not come back as it was.
+// echo sends a body, and returns an error if it does not come back unchanged.
 func (s *site) echo(p payload) error {
 	resp, err := s.Post(s.url+"/echo", "application/octet-stream", p.reader())
 	if err != nil {

@@ -19,20 +19,14 @@ import (
 // TestBodies sends large bodies up, down and both ways at once.
 func TestBodies(t *testing.T) {
 	testenv.Long(t)
-	each(t, func(t *testing.T, p protocol, s *site) {
+	eachSite(t, func(t *testing.T, p protocol, s *site) {
 		up := payload{1, 2<<20 + 1}
-		resp, err := s.Post(s.url+"/sum", "application/octet-stream", up.reader())
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := testenv.Must(s.Post(s.url+"/sum", "application/octet-stream", up.reader()))(t)
 		if got, want := text(resp), fmt.Sprintf("%s %s <nil>", p.proto, up.sum()); got != want {
 			t.Errorf("up: the server got %s, want %s", got, want)
 		}
 		down := payload{2, 2<<20 + 99}
-		resp, err = s.Get(fmt.Sprintf("%s/payload?seed=%d&size=%d", s.url, down.seed, down.size))
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp = testenv.Must(s.Get(fmt.Sprintf("%s/payload?seed=%d&size=%d", s.url, down.seed, down.size)))(t)
 		defer resp.Body.Close()
 		if err := down.check(resp.Body); err != nil {
 			t.Errorf("down: %v", err)
@@ -49,16 +43,14 @@ func TestBodies(t *testing.T) {
 	})
 }
 
-// TestLarge sends a body that no buffer holds, which comes back while it is sent.
+// TestLarge sends a body larger than all buffers, which comes back while it is sent.
 func TestLarge(t *testing.T) {
 	testenv.Long(t)
 	guard(t)
 	r := ethernet(t)[0]
 	for _, p := range protocols {
 		t.Run(p.name, func(t *testing.T) {
-			mux := http.NewServeMux()
-			s := p.start(t, r.listen(t), r.from, mux)
-			s.handle(mux)
+			s := p.site(t, r.listen(t), r.from)
 			if err := s.echo(payload{11, 12<<20 + 1}); err != nil {
 				t.Error(err)
 			}
@@ -69,7 +61,7 @@ func TestLarge(t *testing.T) {
 // TestRequests makes many requests at once.
 func TestRequests(t *testing.T) {
 	testenv.Long(t)
-	each(t, func(t *testing.T, p protocol, s *site) {
+	eachSite(t, func(t *testing.T, p protocol, s *site) {
 		var wg sync.WaitGroup
 		for i := range 20 {
 			wg.Go(func() {
@@ -84,16 +76,12 @@ func TestRequests(t *testing.T) {
 	})
 }
 
-// TestDialogue sends each line of a body when the answer to the one before has
-// come.
+// TestDialogue sends each line of a body after the answer to the previous one.
 func TestDialogue(t *testing.T) {
-	each(t, func(t *testing.T, p protocol, s *site) {
+	eachSite(t, func(t *testing.T, p protocol, s *site) {
 		pr, pw := io.Pipe()
 		defer pw.Close()
-		resp, err := s.Post(s.url+"/echo", "text/plain", pr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := testenv.Must(s.Post(s.url+"/echo", "text/plain", pr))(t)
 		defer resp.Body.Close()
 		lines := bufio.NewReader(resp.Body)
 		for i := range 20 {
@@ -110,11 +98,11 @@ func TestDialogue(t *testing.T) {
 	})
 }
 
-// TestCancel cancels requests that wait, send and receive. The server learns of
-// it, and the client works on.
+// TestCancel cancels requests that wait, send and receive. The server learns of it, and the
+// client still works.
 func TestCancel(t *testing.T) {
 	testenv.Long(t)
-	each(t, func(t *testing.T, p protocol, s *site) {
+	eachSite(t, func(t *testing.T, p protocol, s *site) {
 		for _, path := range []string{"/wait", "/hear", "/talk"} {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -122,10 +110,7 @@ func TestCancel(t *testing.T) {
 			if path == "/hear" {
 				body = payload{0, 1 << 40}.reader()
 			}
-			req, err := http.NewRequestWithContext(ctx, "POST", s.url+path, body)
-			if err != nil {
-				t.Fatal(err)
-			}
+			req := testenv.Must(http.NewRequestWithContext(ctx, "POST", s.url+path, body))(t)
 			resp, err := s.Do(req)
 			if err != nil {
 				t.Fatalf("%s: %v", path, err)
@@ -163,10 +148,7 @@ func TestCancelDial(t *testing.T) {
 	defer c.CloseIdleConnections()
 	for _, host := range []string{"10.0.0.99", "[fc00::1:99]"} {
 		ctx, cancel := context.WithCancel(t.Context())
-		req, err := http.NewRequestWithContext(ctx, "GET", "http://"+host, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		req := testenv.Must(http.NewRequestWithContext(ctx, "GET", "http://"+host, nil))(t)
 		time.AfterFunc(20*time.Millisecond, cancel)
 		if _, err := c.Do(req); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", host, err)
@@ -180,139 +162,114 @@ func TestCancelDial(t *testing.T) {
 
 // TestExpect sends a body only if the server wants it.
 func TestExpect(t *testing.T) {
-	guard(t)
-	for _, r := range ethernet(t) {
-		t.Run(r.name, func(t *testing.T) {
-			h := func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/no" {
-					w.WriteHeader(http.StatusExpectationFailed)
-					return
-				}
-				got, err := sum(r.Body)
-				fmt.Fprint(w, got, err)
+	over(t, ethernet, func(t *testing.T, r route) {
+		h := func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/no" {
+				w.WriteHeader(http.StatusExpectationFailed)
+				return
 			}
-			s := protocols[0].start(t, r.listen(t), r.from, http.HandlerFunc(h))
-			s.Transport.(*http.Transport).ExpectContinueTimeout = testenv.Timeout
-			for path, status := range map[string]int{"/yes": 200, "/no": 417} {
-				p := payload{5, 1 << 20}
-				body := p.reader().(*io.LimitedReader)
-				req, err := http.NewRequest("POST", s.url+path, body)
-				if err != nil {
-					t.Fatal(err)
-				}
-				req.Header.Set("Expect", "100-continue")
-				resp, err := s.Do(req)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got := text(resp)
-				if resp.StatusCode != status {
-					t.Errorf("%s: status %d, want %d", path, resp.StatusCode, status)
-				}
-				if path == "/yes" && got != p.sum()+"<nil>" {
-					t.Errorf("got %s, want %s", got, p.sum())
-				}
-				if path == "/no" && body.N != p.size {
-					t.Errorf("%d bytes of an unwanted body were read", p.size-body.N)
-				}
+			got, err := sum(r.Body)
+			fmt.Fprint(w, got, err)
+		}
+		s := protocols[0].start(t, r.listen(t), r.from, http.HandlerFunc(h))
+		s.Transport.(*http.Transport).ExpectContinueTimeout = testenv.Timeout
+		for path, status := range map[string]int{"/yes": 200, "/no": 417} {
+			p := payload{5, 1 << 20}
+			body := p.reader().(*io.LimitedReader)
+			req := testenv.Must(http.NewRequest("POST", s.url+path, body))(t)
+			req.Header.Set("Expect", "100-continue")
+			resp := testenv.Must(s.Do(req))(t)
+			got := text(resp)
+			if resp.StatusCode != status {
+				t.Errorf("%s: status %d, want %d", path, resp.StatusCode, status)
 			}
-		})
-	}
+			if path == "/yes" && got != p.sum()+"<nil>" {
+				t.Errorf("got %s, want %s", got, p.sum())
+			}
+			if path == "/no" && body.N != p.size {
+				t.Errorf("%d bytes of an unwanted body were read", p.size-body.N)
+			}
+		}
+	})
 }
 
 // TestFiles serves a file, whole and in ranges. HTTP/1.1 without TLS sends it
 // with sendfile.
 func TestFiles(t *testing.T) {
 	testenv.Long(t)
-	guard(t)
-	for _, r := range routes(t) {
-		for _, p := range protocols {
-			t.Run(r.name+", "+p.name, func(t *testing.T) {
-				content := payload{6, 1<<20 + 12345}
-				f := content.file(t)
-				s := p.start(t, r.listen(t), r.from, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					http.ServeFile(w, r, f.Name())
-				}))
-				resp, err := s.Get(s.url)
-				if err != nil {
-					t.Fatal(err)
-				}
-				err = content.check(resp.Body)
-				resp.Body.Close()
-				if err != nil {
-					t.Error(err)
-				}
-				req, err := http.NewRequest("GET", s.url, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				req.Header.Set("Range", "bytes=100000-999999")
-				if resp, err = s.Do(req); err != nil {
-					t.Fatal(err)
-				}
-				if got, want := text(resp), string(content.bytes()[1e5:1e6]); got != want {
-					t.Errorf("a range: got %d bytes, want %d", len(got), len(want))
-				}
-			})
+	each(t, func(t *testing.T, p protocol, r route) {
+		content := payload{6, 1<<20 + 12345}
+		f := content.file(t)
+		s := p.start(t, r.listen(t), r.from, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.ServeFile(w, r, f.Name())
+		}))
+		resp := testenv.Must(s.Get(s.url))(t)
+		err := content.check(resp.Body)
+		resp.Body.Close()
+		if err != nil {
+			t.Error(err)
 		}
-	}
+		req := testenv.Must(http.NewRequest("GET", s.url, nil))(t)
+		req.Header.Set("Range", "bytes=100000-999999")
+		resp = testenv.Must(s.Do(req))(t)
+		if got, want := text(resp), string(content.bytes()[1e5:1e6]); got != want {
+			t.Errorf("a range: got %d bytes, want %d", len(got), len(want))
+		}
+	})
 }
 
 // TestShutdown ends a server while a request is under way, which it completes.
 func TestShutdown(t *testing.T) {
-	guard(t)
-	for _, r := range routes(t) {
-		t.Run(r.name, func(t *testing.T) {
-			started, end := make(chan struct{}), make(chan struct{})
-			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path == "/slow" {
-					close(started)
-					<-end
-				}
-				io.WriteString(w, "done")
-			})}
-			ln := r.listen(t)
-			served := make(chan error, 1)
-			go func() { served <- srv.Serve(ln) }()
-			c := r.from.HTTPClient()
-			defer c.CloseIdleConnections()
-			c.Timeout = testenv.Timeout
-			url := "http://" + ln.Addr().String()
-			answer := make(chan string, 1)
-			go func() {
-				resp, err := c.Get(url + "/slow")
-				if err != nil {
-					answer <- err.Error()
-					return
-				}
-				answer <- text(resp)
-			}()
-			await(t, "the request", started)
-			down := make(chan error, 1)
-			go func() { down <- srv.Shutdown(bounded(t)) }()
-			if err := <-served; err != http.ErrServerClosed {
-				t.Errorf("Serve: %v", err)
+	over(t, routes, func(t *testing.T, r route) {
+		started, end := make(chan struct{}), make(chan struct{})
+		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				close(started)
+				<-end
 			}
-			if resp, err := c.Get(url); !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("a request of a server that is shut down: %v, %v", resp, err)
+			io.WriteString(w, "done")
+		})}
+		ln := r.listen(t)
+		served := make(chan error, 1)
+		go func() { served <- srv.Serve(ln) }()
+		c := r.from.HTTPClient()
+		defer c.CloseIdleConnections()
+		c.Timeout = testenv.Timeout
+		url := "http://" + ln.Addr().String()
+		answer := make(chan string, 1)
+		go func() {
+			resp, err := c.Get(url + "/slow")
+			if err != nil {
+				answer <- err.Error()
+				return
 			}
-			select {
-			case err := <-down:
-				t.Errorf("Shutdown returned with a request under way: %v", err)
-			default:
-			}
-			close(end)
-			if err := <-down; err != nil {
-				t.Errorf("Shutdown: %v", err)
-			}
-			if got := <-answer; got != "done" {
-				t.Errorf("the request that was under way: %q", got)
-			}
-		})
-	}
+			answer <- text(resp)
+		}()
+		await(t, "the request", started)
+		down := make(chan error, 1)
+		go func() { down <- srv.Shutdown(bounded(t)) }()
+		if err := <-served; err != http.ErrServerClosed {
+			t.Errorf("Serve: %v", err)
+		}
+		if resp, err := c.Get(url); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("a request of a server that is shut down: %v, %v", resp, err)
+		}
+		select {
+		case err := <-down:
+			t.Errorf("Shutdown returned with a request under way: %v", err)
+		default:
+		}
+		close(end)
+		if err := <-down; err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+		if got := <-answer; got != "done" {
+			t.Errorf("the request that was under way: %q", got)
+		}
+	})
 }
 
-// TestRemote sees the addresses of the stacks in requests.
+// TestRemote checks the addresses of the stacks in requests.
 func TestRemote(t *testing.T) {
 	guard(t)
 	for i, r := range ethernet(t) {
@@ -321,10 +278,7 @@ func TestRemote(t *testing.T) {
 				local := r.Context().Value(http.LocalAddrContextKey)
 				fmt.Fprintf(w, "http://%s %s %s", local, r.Host, r.RemoteAddr)
 			}))
-			resp, err := s.Get(s.url)
-			if err != nil {
-				t.Fatal(err)
-			}
+			resp := testenv.Must(s.Get(s.url))(t)
 			want := fmt.Sprintf("%s %s %s:", s.url, strings.TrimPrefix(s.url, "http://"), []string{"10.0.0.2", "[fc00::1:2]"}[i%2])
 			if got := text(resp); !strings.HasPrefix(got, want) {
 				t.Errorf("got %q, want %q and a port", got, want)

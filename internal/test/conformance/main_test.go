@@ -15,8 +15,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The tests of TestCrowd run all at once, however few processors there are.
-	flag.Set("test.parallel", strconv.Itoa(crowd))
+	// The tests of TestScale all run at once, however few processors there are.
+	flag.Set("test.parallel", strconv.Itoa(scale))
 	testenv.Main(m)
 }
 
@@ -38,29 +38,37 @@ func open(t testing.TB, vnl string, prefixes ...string) *vdestack.Stack {
 	return s
 }
 
-// A route is a way from one stack to another, or within one. Nil is the host.
+// A route is a way from one stack to another, or within one. A nil stack is the host.
 type route struct {
 	name     string
 	host     string // address of to
 	from, to *vdestack.Stack
 }
 
-// routes returns the ways between two stacks over an Ethernet, which the kernel
-// switches, over a cable, which a pump in user space carries frames to, and over
-// loopback in one of them.
+// over runs a test on each route, and guards it.
+func over(t *testing.T, routes func(testing.TB) []route, f func(t *testing.T, r route)) {
+	t.Helper()
+	guard(t)
+	for _, r := range routes(t) {
+		t.Run(r.name, func(t *testing.T) { f(t, r) })
+	}
+}
+
+// routes returns the ways between two stacks, over an Ethernet in the kernel and over a
+// cable in user space, and over loopback in one of them.
 func routes(t testing.TB) []route {
 	t.Helper()
 	return append(ethernet(t), loopback(t)...)
 }
 
-// loopback returns the ways of routes within a stack.
+// loopback returns the routes within a stack.
 func loopback(t testing.TB) []route {
 	t.Helper()
 	s := open(t, "mem://"+t.Name(), "10.0.0.9/24", "fc00::1:9/64")
 	return []route{{"loopback, IPv4", "127.0.0.1", s, s}, {"loopback, IPv6", "::1", s, s}}
 }
 
-// ethernet returns the ways of routes between two stacks.
+// ethernet returns the routes between two stacks.
 func ethernet(t testing.TB) (routes []route) {
 	t.Helper()
 	for _, n := range []struct{ name, vnl string }{{"ethernet", "mem://" + t.Name()}, {"cable", "ptp://" + filepath.Join(t.TempDir(), "ptp")}} {
@@ -78,10 +86,7 @@ func (r route) listen(t testing.TB) *net.TCPListener {
 	if r.to == nil {
 		listen = (&net.ListenConfig{}).Listen
 	}
-	ln, err := listen(t.Context(), "tcp", net.JoinHostPort(r.host, "0"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := testenv.Must(listen(t.Context(), "tcp", net.JoinHostPort(r.host, "0")))(t)
 	t.Cleanup(func() { ln.Close() })
 	return ln.(*net.TCPListener)
 }
@@ -105,22 +110,16 @@ func (r route) connect(t testing.TB) (near, far *net.TCPConn) {
 	t.Helper()
 	ln := r.listen(t)
 	defer ln.Close()
-	near, err := r.dial(t.Context(), ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	near = testenv.Must(r.dial(t.Context(), ln.Addr().String()))(t)
 	t.Cleanup(func() { near.Close() })
 	ln.SetDeadline(time.Now().Add(testenv.Timeout))
-	far, err = ln.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
+	far = testenv.Must(ln.AcceptTCP())(t)
 	t.Cleanup(func() { far.Close() })
 	far.SetDeadline(time.Now().Add(testenv.Timeout))
 	return near, far
 }
 
-// bounded returns a context that ends with the testenv.Timeout.
+// bounded returns a context that ends after testenv.Timeout.
 func bounded(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), testenv.Timeout)
 	t.Cleanup(cancel)

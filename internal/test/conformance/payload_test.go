@@ -8,7 +8,7 @@ import (
 	"math/rand/v2"
 )
 
-// A payload is a stream of bytes that can be made again from its seed.
+// A payload is a stream of bytes that is determined by its seed.
 type payload struct {
 	seed uint64
 	size int64
@@ -40,7 +40,7 @@ func sum(r io.Reader) (string, error) {
 	return fmt.Sprintf("%d bytes %x", n, h.Sum(nil)), err
 }
 
-// check reads r to its end and reports what is not the payload.
+// check reads r to its end and returns an error if that is not the payload.
 func (p payload) check(r io.Reader) error {
 	got, err := sum(r)
 	if err != nil {
@@ -52,6 +52,6 @@ func (p payload) check(r io.Reader) error {
 	return nil
 }
 
-// checkNext reads as many bytes as the payload has, and reports what is not the
-// payload.
+// checkNext reads as many bytes as the payload has, and returns an error if they are not
+// the payload.
 func (p payload) checkNext(r io.Reader) error { return p.check(io.LimitReader(r, p.size)) }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -19,8 +18,8 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// A detour is a client and a server on different networks, and a stack on both.
-// It forwards nothing by itself.
+// A detour has a client and a server on different networks, and a stack on both that does
+// not forward packets.
 type detour struct {
 	client, middle, server *vdestack.Stack
 	front, back            string // addresses of middle and server
@@ -31,15 +30,9 @@ func detours(t *testing.T) map[string]detour {
 	left, right := "mem://"+t.Name()+"/left", "mem://"+t.Name()+"/right"
 	client := open(t, left, "10.0.0.1/24", "fc00:0::1/64")
 	server := open(t, right, "10.1.0.1/24", "fc00:1::1/64")
-	prefixes := func(list ...string) (ps []netip.Prefix) {
-		for _, text := range list {
-			ps = append(ps, netip.MustParsePrefix(text))
-		}
-		return ps
-	}
 	middle, err := vdestack.New(t.Context(), vdestack.Config{Name: "middle", Interfaces: []vdestack.Interface{
-		{VNL: left, Addrs: prefixes("10.0.0.2/24", "fc00:0::2/64")},
-		{VNL: right, Addrs: prefixes("10.1.0.2/24", "fc00:1::2/64")},
+		{VNL: left, Addrs: testenv.Prefixes("10.0.0.2/24", "fc00:0::2/64")},
+		{VNL: right, Addrs: testenv.Prefixes("10.1.0.2/24", "fc00:1::2/64")},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -67,13 +60,8 @@ func TestReverseProxy(t *testing.T) {
 		for i, front := range protocols {
 			back := protocols[len(protocols)-1-i]
 			t.Run(fmt.Sprintf("%s, %s to %s", name, front.name, back.name), func(t *testing.T) {
-				mux := http.NewServeMux()
-				server := back.start(t, route{host: d.back, to: d.server}.listen(t), d.middle, mux)
-				server.handle(mux)
-				target, err := url.Parse(server.url)
-				if err != nil {
-					t.Fatal(err)
-				}
+				server := back.site(t, route{host: d.back, to: d.server}.listen(t), d.middle)
+				target := testenv.Must(url.Parse(server.url))(t)
 				client := front.start(t, route{host: d.front, to: d.middle}.listen(t), d.client, &httputil.ReverseProxy{
 					Rewrite: func(r *httputil.ProxyRequest) {
 						r.SetURL(target)
@@ -132,10 +120,7 @@ func TestUpgrade(t *testing.T) {
 					io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
 					io.Copy(c, rw)
 				}))
-			target, err := url.Parse(server.url)
-			if err != nil {
-				t.Fatal(err)
-			}
+			target := testenv.Must(url.Parse(server.url))(t)
 			proxy := &httputil.ReverseProxy{
 				Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
 				Transport: server.Transport,
@@ -145,17 +130,11 @@ func TestUpgrade(t *testing.T) {
 					defer close(proxied)
 					proxy.ServeHTTP(w, r)
 				}))
-			client.Timeout = 0 // hides that the body can be written to
-			req, err := http.NewRequestWithContext(bounded(t), "GET", client.url, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			client.Timeout = 0 // with a timeout the body could not be written to
+			req := testenv.Must(http.NewRequestWithContext(bounded(t), "GET", client.url, nil))(t)
 			req.Header.Set("Connection", "upgrade")
 			req.Header.Set("Upgrade", "echo")
-			resp, err := client.Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
+			resp := testenv.Must(client.Do(req))(t)
 			defer resp.Body.Close()
 			rw, ok := resp.Body.(io.ReadWriter)
 			if resp.StatusCode != http.StatusSwitchingProtocols || !ok {
@@ -184,23 +163,15 @@ func TestConnect(t *testing.T) {
 				continue // net/http has no such proxying
 			}
 			t.Run(name+", "+p.name, func(t *testing.T) {
-				mux := http.NewServeMux()
-				s := p.start(t, route{host: d.back, to: d.server}.listen(t), d.client, mux)
-				s.handle(mux)
-				mux.HandleFunc("/from", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) })
+				s := p.site(t, route{host: d.back, to: d.server}.listen(t), d.client)
+				s.mux.HandleFunc("/from", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RemoteAddr) })
 				proxy := protocols[0].start(t, route{host: d.front, to: d.middle}.listen(t), d.client, &forward{t, d.middle})
-				address, err := url.Parse(proxy.url)
-				if err != nil {
-					t.Fatal(err)
-				}
+				address := testenv.Must(url.Parse(proxy.url))(t)
 				s.Transport.(*http.Transport).Proxy = http.ProxyURL(address)
 				if err := s.echo(payload{8, 1 << 20}); err != nil {
 					t.Error(err)
 				}
-				resp, err := s.Get(s.url + "/from")
-				if err != nil {
-					t.Fatal(err)
-				}
+				resp := testenv.Must(s.Get(s.url + "/from"))(t)
 				want := strings.TrimSuffix(d.back, "1") + "2" // of the stack in the middle
 				if got := text(resp); !strings.HasPrefix(strings.Trim(got, "["), want) {
 					t.Errorf("the server was called by %s, want %s", got, want)

@@ -106,52 +106,49 @@ func TestRPC(t *testing.T) {
 // TestRPCClients has several clients of one server.
 func TestRPCClients(t *testing.T) {
 	testenv.Long(t)
-	guard(t)
-	for _, r := range ethernet(t) {
-		t.Run(r.name, func(t *testing.T) {
-			server := rpc.NewServer()
-			if err := server.Register(&Store{values: make(map[uint64][]byte)}); err != nil {
-				t.Fatal(err)
+	over(t, ethernet, func(t *testing.T, r route) {
+		server := rpc.NewServer()
+		if err := server.Register(&Store{values: make(map[uint64][]byte)}); err != nil {
+			t.Fatal(err)
+		}
+		ln := r.listen(t)
+		var wg sync.WaitGroup
+		const clients = 20
+		wg.Go(func() {
+			ln.SetDeadline(time.Now().Add(testenv.Timeout))
+			for range clients {
+				c, err := ln.Accept()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.SetDeadline(time.Now().Add(testenv.Timeout))
+				wg.Go(func() { server.ServeConn(c) })
 			}
-			ln := r.listen(t)
-			var wg sync.WaitGroup
-			const clients = 20
+		})
+		for i := range uint64(clients) {
 			wg.Go(func() {
-				ln.SetDeadline(time.Now().Add(testenv.Timeout))
-				for range clients {
-					c, err := ln.Accept()
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					c.SetDeadline(time.Now().Add(testenv.Timeout))
-					wg.Go(func() { server.ServeConn(c) })
+				c, err := r.dial(t.Context(), ln.Addr().String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				client := rpc.NewClient(c)
+				defer client.Close()
+				p := payload{i, 1000}
+				var hash string
+				call := client.Go("Store.Put", Put{i, p.bytes()}, &hash, nil)
+				select {
+				case <-call.Done:
+				case <-time.After(testenv.Timeout):
+					t.Errorf("client %d: no answer", i)
+					return
+				}
+				if call.Error != nil || hash != p.sum() {
+					t.Errorf("client %d: got %s, %v, want %s", i, hash, call.Error, p.sum())
 				}
 			})
-			for i := range uint64(clients) {
-				wg.Go(func() {
-					c, err := r.dial(t.Context(), ln.Addr().String())
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					client := rpc.NewClient(c)
-					defer client.Close()
-					p := payload{i, 1000}
-					var hash string
-					call := client.Go("Store.Put", Put{i, p.bytes()}, &hash, nil)
-					select {
-					case <-call.Done:
-					case <-time.After(testenv.Timeout):
-						t.Errorf("client %d: no answer", i)
-						return
-					}
-					if call.Error != nil || hash != p.sum() {
-						t.Errorf("client %d: got %s, %v, want %s", i, hash, call.Error, p.sum())
-					}
-				})
-			}
-			wg.Wait()
-		})
-	}
+		}
+		wg.Wait()
+	})
 }

@@ -79,67 +79,58 @@ func (m *mailbox) serve(c net.Conn) error {
 
 // TestSMTP mails a large message.
 func TestSMTP(t *testing.T) {
-	guard(t)
 	id := newIdentity(t)
-	for _, r := range routes(t) {
-		t.Run(r.name, func(t *testing.T) {
-			near, far := r.connect(t)
-			m := &mailbox{tls: id}
-			served := make(chan error, 1)
-			go func() { served <- m.serve(far) }()
-			c, err := smtp.NewClient(near, serverName)
-			if err != nil {
-				t.Fatal(err)
+	over(t, routes, func(t *testing.T, r route) {
+		near, far := r.connect(t)
+		m := &mailbox{tls: id}
+		served := make(chan error, 1)
+		go func() { served <- m.serve(far) }()
+		c := testenv.Must(smtp.NewClient(near, serverName))(t)
+		defer c.Close()
+		if err := c.StartTLS(id); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Auth(smtp.PlainAuth("", "user", "password", serverName)); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Mail("a@client.example"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Rcpt("b@" + serverName); err != nil {
+			t.Fatal(err)
+		}
+		w := testenv.Must(c.Data())(t)
+		message := mail(payload{1, 300000})
+		if _, err := w.Write(message); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Quit(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-served:
+			if err != nil && err != io.EOF {
+				t.Errorf("server: %v", err)
 			}
-			defer c.Close()
-			if err := c.StartTLS(id); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Auth(smtp.PlainAuth("", "user", "password", serverName)); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Mail("a@client.example"); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Rcpt("b@" + serverName); err != nil {
-				t.Fatal(err)
-			}
-			w, err := c.Data()
-			if err != nil {
-				t.Fatal(err)
-			}
-			message := mail(payload{1, 300000})
-			if _, err := w.Write(message); err != nil {
-				t.Fatal(err)
-			}
-			if err := w.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Quit(); err != nil {
-				t.Fatal(err)
-			}
-			select {
-			case err := <-served:
-				if err != nil && err != io.EOF {
-					t.Errorf("server: %v", err)
-				}
-			case <-time.After(testenv.Timeout):
-				t.Fatal("the server does not end")
-			}
-			if want := base64.StdEncoding.EncodeToString([]byte("\x00user\x00password")); m.auth != want {
-				t.Errorf("AUTH: got %q, want %q", m.auth, want)
-			}
-			if want := "FROM:<a@client.example> BODY=8BITMIME"; m.from != want {
-				t.Errorf("MAIL: got %q, want %q", m.from, want)
-			}
-			if want := "TO:<b@" + serverName + ">"; m.to != want {
-				t.Errorf("RCPT: got %q, want %q", m.to, want)
-			}
-			if !bytes.Equal(m.message, message) {
-				t.Errorf("got a message of %d bytes, want %d", len(m.message), len(message))
-			}
-		})
-	}
+		case <-time.After(testenv.Timeout):
+			t.Fatal("the server does not end")
+		}
+		if want := base64.StdEncoding.EncodeToString([]byte("\x00user\x00password")); m.auth != want {
+			t.Errorf("AUTH: got %q, want %q", m.auth, want)
+		}
+		if want := "FROM:<a@client.example> BODY=8BITMIME"; m.from != want {
+			t.Errorf("MAIL: got %q, want %q", m.from, want)
+		}
+		if want := "TO:<b@" + serverName + ">"; m.to != want {
+			t.Errorf("RCPT: got %q, want %q", m.to, want)
+		}
+		if !bytes.Equal(m.message, message) {
+			t.Errorf("got a message of %d bytes, want %d", len(m.message), len(message))
+		}
+	})
 }
 
 // mail returns a message in lines, some of which begin with a dot.

@@ -32,35 +32,32 @@ func (p payload) file(t testing.TB) *os.File {
 // TestSendfile copies files to connections and connections to files, whole and
 // in part. Package os and net do that with sendfile and splice.
 func TestSendfile(t *testing.T) {
-	guard(t)
 	p := payload{7, 3<<20 + 12345}
-	for _, r := range routes(t) {
-		t.Run(r.name, func(t *testing.T) {
-			near, far := r.connect(t)
-			f := p.file(t)
-			go func() {
-				io.Copy(near, io.LimitReader(f, 100000))
-				io.Copy(near, f)
-				near.CloseWrite()
-			}()
-			got := payload{}.file(t)
-			if n, err := io.Copy(got, io.LimitReader(far, 200000)); n != 200000 || err != nil {
-				t.Fatalf("copied %d bytes to a file, %v", n, err)
-			}
-			if _, err := io.Copy(got, far); err != nil {
-				t.Fatal(err)
-			}
-			got.Seek(0, io.SeekStart)
-			if err := p.check(got); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	over(t, routes, func(t *testing.T, r route) {
+		near, far := r.connect(t)
+		f := p.file(t)
+		go func() {
+			io.Copy(near, io.LimitReader(f, 100000))
+			io.Copy(near, f)
+			near.CloseWrite()
+		}()
+		got := payload{}.file(t)
+		if n, err := io.Copy(got, io.LimitReader(far, 200000)); n != 200000 || err != nil {
+			t.Fatalf("copied %d bytes to a file, %v", n, err)
+		}
+		if _, err := io.Copy(got, far); err != nil {
+			t.Fatal(err)
+		}
+		got.Seek(0, io.SeekStart)
+		if err := p.check(got); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
-// TestZeroCopy sees that connections of a stack are sent files without copying,
-// as those of the host are: what is changed in a file before the peer has read
-// it changes what the peer reads, see sendfile(2).
+// TestZeroCopy checks that files are sent over connections of a stack without copying, as
+// on the host: a change of the file before the peer has read it changes what the peer
+// reads, see sendfile(2).
 func TestZeroCopy(t *testing.T) {
 	guard(t)
 	const size = 4096
@@ -81,7 +78,7 @@ func TestZeroCopy(t *testing.T) {
 	}
 	want := shares(t, route{name: "host", host: "127.0.0.1"})
 	t.Logf("the host sends files without copying: %t", want)
-	for _, r := range loopback(t) { // over an Ethernet, the frame was copied
+	for _, r := range loopback(t) { // over an Ethernet the frame is copied
 		t.Run(r.name, func(t *testing.T) {
 			if got := shares(t, r); got != want {
 				t.Errorf("sends files without copying: %t, the host %t", got, want)
@@ -90,8 +87,8 @@ func TestZeroCopy(t *testing.T) {
 	}
 }
 
-// TestSplice has a relay copy connections to each other. Package net splices
-// them, which shows by the pipe that the process has for it meanwhile.
+// TestSplice has a relay copy connections to each other. Package net splices them; the
+// process has a pipe for that meanwhile.
 func TestSplice(t *testing.T) {
 	guard(t)
 	relay := func(t *testing.T, r route) (pipe bool) {

@@ -33,15 +33,14 @@ var stressTime = flag.Duration("stress", 2*time.Second, "how long TestStress cal
 
 const (
 	stressers = 32
-	// longest is how long one call may take, however its stack fares meanwhile.
-	// Dialling and looking names up are bounded by the contexts they get.
+	// longest is how long one call may take, whatever happens to its stack. Contexts
+	// bound dialling and looking names up.
 	longest = 40 * time.Second
 )
 
-// TestStress calls every exported method of stacks, dialers, commands and
-// netlink connections at random from many goroutines, with arguments right and
-// wrong, while the stacks are closed and replaced. Nothing panics, nothing
-// hangs, and nothing is left. Errors are not looked at.
+// TestStress calls every exported method of stacks, dialers, commands and netlink
+// connections at random from many goroutines, with valid and invalid arguments, while the
+// stacks are closed and replaced. Nothing may panic, hang or be left. It ignores errors.
 func TestStress(t *testing.T) {
 	testenv.Long(t)
 	guard(t)
@@ -88,7 +87,7 @@ func (s *stress) methods() (n int) {
 
 var stressNetworks = []string{"", "mem://stress", "mem://stress", "lan://stress", "null://", "netemu://delay=1ms{mem://stress}", "nonsense://x"}
 
-// replace puts a new stack in the place of another, which is closed.
+// replace replaces a stack by a new one, and closes the old one.
 func (s *stress) replace(r *rand.Rand, i int) {
 	var prefixes []string
 	vnl := stressNetworks[r.IntN(len(stressNetworks))]
@@ -104,8 +103,8 @@ func (s *stress) replace(r *rand.Rand, i int) {
 	}
 }
 
-// watched calls f, and ends the test program with all goroutines' stacks if f does
-// not return.
+// watched calls f. If f does not return, it ends the test program and prints all
+// goroutines.
 func (s *stress) watched(name string, f func()) {
 	t := time.AfterFunc(longest, func() {
 		buf := make([]byte, 1<<22)
@@ -151,7 +150,7 @@ func (s *stress) call(r *rand.Rand) {
 	})
 }
 
-// use does with a result what its user would.
+// use uses a result as a program would.
 func (s *stress) use(r *rand.Rand, result any) {
 	switch v := result.(type) {
 	case nil:
@@ -276,7 +275,7 @@ func (s *stress) arg(r *rand.Rand, method string, place int, t reflect.Type) (re
 		data := make([]byte, r.IntN(40))
 		return reflect.ValueOf(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(16 + r.IntN(80)), Flags: netlink.Request | netlink.Acknowledge}, Data: data}), nothing
 	case reflect.TypeFor[syscall.RawConn]():
-		f, err := os.Open(os.DevNull) // which is no socket
+		f, err := os.Open(os.DevNull) // not a socket
 		if r.IntN(4) > 0 && err == nil {
 			f.Close()
 			var fd int

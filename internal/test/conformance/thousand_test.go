@@ -11,14 +11,14 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// TestThousand has 1,000 connections of one listener open at once, each with
-// payloads in both directions.
+// TestThousand has 1,000 connections of one listener at once, each with payloads in both
+// directions.
 func TestThousand(t *testing.T) {
 	testenv.Long(t)
 	guard(t)
 	const connections = 1000
-	needDescriptors(t, 2*connections+200)
-	// A few packets each: what all send at once is more than the queues hold.
+	testenv.NeedDescriptors(t, 2*connections+200)
+	// A few packets each, because all of them together exceed the queues.
 	const size = 4000
 	for _, r := range ethernet(t) {
 		t.Run(r.name, func(t *testing.T) {
@@ -57,7 +57,7 @@ func TestThousand(t *testing.T) {
 					}
 					c.SetDeadline(time.Now().Add(testenv.Timeout))
 					wg.Go(func() {
-						// The port tells which connection it is.
+						// The port identifies the connection.
 						seed := uint64(c.RemoteAddr().(*net.TCPAddr).Port)
 						if err := exchange(c, payload{seed, size}, payload{seed + 1<<16, size}); err != nil {
 							t.Errorf("server, connection %d: %v", seed, err)

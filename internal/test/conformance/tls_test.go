@@ -19,14 +19,11 @@ import (
 // serverName is in the certificate of newIdentity.
 const serverName = "server.example"
 
-// newIdentity returns a configuration with a certificate of its own, which it
-// also trusts, for servers and clients.
+// newIdentity returns a configuration with its own certificate, which it also trusts, for
+// servers and clients.
 func newIdentity(t testing.TB) *tls.Config {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := testenv.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	now := time.Now()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
@@ -36,14 +33,8 @@ func newIdentity(t testing.TB) *tls.Config {
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true, IsCA: true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der := testenv.Must(x509.CreateCertificate(rand.Reader, template, template, key.Public(), key))(t)
+	leaf := testenv.Must(x509.ParseCertificate(der))(t)
 	pool := x509.NewCertPool()
 	pool.AddCert(leaf)
 	return &tls.Config{
@@ -53,57 +44,51 @@ func newIdentity(t testing.TB) *tls.Config {
 	}
 }
 
-// TestTLS dials with a tls.Dialer that knows of the stack by its net.Dialer
-// only. Both ends show certificates; the second session resumes the first.
+// TestTLS dials with a tls.Dialer that reaches the stack through its net.Dialer. Both ends
+// show certificates; the second session resumes the first.
 func TestTLS(t *testing.T) {
 	testenv.Long(t)
-	guard(t)
 	server := newIdentity(t)
 	server.ClientAuth = tls.RequireAndVerifyClientCert
-	for _, r := range routes(t) {
-		t.Run(r.name, func(t *testing.T) {
-			ln := tls.NewListener(r.listen(t), server)
-			client := server.Clone()
-			client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-			d := tls.Dialer{NetDialer: &net.Dialer{ControlContext: r.from.ControlContext}, Config: client}
-			for _, resumed := range []bool{false, true} {
-				question, answer := payload{1, 2 << 20}, payload{2, 1 << 20}
-				served := make(chan error, 1)
-				go func() {
-					c, err := ln.Accept()
-					if err != nil {
-						served <- err
-						return
-					}
-					defer c.Close()
-					c.SetDeadline(time.Now().Add(testenv.Timeout))
-					err = question.check(c)
-					_, err2 := io.Copy(c, answer.reader())
-					served <- errors.Join(err, err2, c.(*tls.Conn).CloseWrite())
-				}()
-				conn, err := d.DialContext(bounded(t), "tcp", ln.Addr().String())
+	over(t, routes, func(t *testing.T, r route) {
+		ln := tls.NewListener(r.listen(t), server)
+		client := server.Clone()
+		client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+		d := tls.Dialer{NetDialer: &net.Dialer{ControlContext: r.from.ControlContext}, Config: client}
+		for _, resumed := range []bool{false, true} {
+			question, answer := payload{1, 2 << 20}, payload{2, 1 << 20}
+			served := make(chan error, 1)
+			go func() {
+				c, err := ln.Accept()
 				if err != nil {
-					t.Fatal(err)
+					served <- err
+					return
 				}
-				defer conn.Close()
-				c := conn.(*tls.Conn)
+				defer c.Close()
 				c.SetDeadline(time.Now().Add(testenv.Timeout))
-				if _, err := io.Copy(c, question.reader()); err != nil {
-					t.Error(err)
-				}
-				if err := c.CloseWrite(); err != nil {
-					t.Error(err)
-				}
-				if err := answer.check(c); err != nil {
-					t.Error(err)
-				}
-				if err := <-served; err != nil {
-					t.Errorf("server: %v", err)
-				}
-				if got := c.ConnectionState().DidResume; got != resumed {
-					t.Errorf("resumed: %t, want %t", got, resumed)
-				}
+				err = question.check(c)
+				_, err2 := io.Copy(c, answer.reader())
+				served <- errors.Join(err, err2, c.(*tls.Conn).CloseWrite())
+			}()
+			conn := testenv.Must(d.DialContext(bounded(t), "tcp", ln.Addr().String()))(t)
+			defer conn.Close()
+			c := conn.(*tls.Conn)
+			c.SetDeadline(time.Now().Add(testenv.Timeout))
+			if _, err := io.Copy(c, question.reader()); err != nil {
+				t.Error(err)
 			}
-		})
-	}
+			if err := c.CloseWrite(); err != nil {
+				t.Error(err)
+			}
+			if err := answer.check(c); err != nil {
+				t.Error(err)
+			}
+			if err := <-served; err != nil {
+				t.Errorf("server: %v", err)
+			}
+			if got := c.ConnectionState().DidResume; got != resumed {
+				t.Errorf("resumed: %t, want %t", got, resumed)
+			}
+		}
+	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -18,10 +17,10 @@ import (
 const (
 	// largest4 is what an IPv4 packet holds: 65535 less 20 for IP and 8 for UDP.
 	largest4 = 65507
-	// largest6 is what an IPv6 packet holds, whose length counts no header.
+	// largest6 is what an IPv6 packet holds: its length does not count the header.
 	largest6 = 65527
-	// resend is after how long a datagram without an answer is sent again:
-	// networks may lose datagrams, though the tests send few at once.
+	// resend is after how long a datagram without an answer is sent again: networks may
+	// lose datagrams, although the tests send few at once.
 	resend = 3 * time.Second
 )
 
@@ -38,22 +37,16 @@ func (r route) largest() int {
 func (r route) packets(t testing.TB) (near, far *net.UDPConn) {
 	t.Helper()
 	lc := vdestack.ListenConfig{Stack: r.to}
-	p, err := lc.ListenPacket(t.Context(), "udp", net.JoinHostPort(r.host, "0"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := testenv.Must(lc.ListenPacket(t.Context(), "udp", net.JoinHostPort(r.host, "0")))(t)
 	t.Cleanup(func() { p.Close() })
 	d := vdestack.Dialer{Stack: r.from}
-	c, err := d.Dial("udp", p.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(d.Dial("udp", p.LocalAddr().String()))(t)
 	t.Cleanup(func() { c.Close() })
 	p.SetDeadline(time.Now().Add(testenv.Timeout))
 	return c.(*net.UDPConn), p.(*net.UDPConn)
 }
 
-// ask writes a datagram until its answer has come, which is the datagram itself.
+// ask writes a datagram until its answer, which is the datagram itself, has arrived.
 func ask(c *net.UDPConn, datagram []byte) error {
 	buf := make([]byte, 1<<16)
 	for end := time.Now().Add(testenv.Timeout); time.Now().Before(end); {
@@ -85,41 +78,35 @@ func isTimeout(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// TestDatagrams exchanges datagrams of all kinds of lengths, up to the largest,
-// which come in many fragments.
+// TestDatagrams exchanges datagrams of many lengths, up to the largest, which needs many
+// fragments.
 func TestDatagrams(t *testing.T) {
-	guard(t)
-	for _, r := range routes(t) {
-		t.Run(r.name, func(t *testing.T) {
-			near, far := r.packets(t)
-			echo(t, far)
-			largest := r.largest()
-			for i, size := range []int{0, 1, 1000, 1472, 1473, 9000, 10000, 30000, 65000, largest - 1, largest} {
-				if err := ask(near, payload{uint64(i), int64(size)}.bytes()); err != nil {
-					t.Errorf("%d bytes: %v", size, err)
-				}
+	over(t, routes, func(t *testing.T, r route) {
+		near, far := r.packets(t)
+		echo(t, far)
+		largest := r.largest()
+		for i, size := range []int{0, 1, 1000, 1472, 1473, 9000, 10000, 30000, 65000, largest - 1, largest} {
+			if err := ask(near, payload{uint64(i), int64(size)}.bytes()); err != nil {
+				t.Errorf("%d bytes: %v", size, err)
 			}
-			if _, err := near.Write(make([]byte, largest+1)); !errors.Is(err, syscall.EMSGSIZE) {
-				t.Errorf("%d bytes: %v, want EMSGSIZE", largest+1, err)
-			}
-		})
-	}
+		}
+		if _, err := near.Write(make([]byte, largest+1)); !errors.Is(err, syscall.EMSGSIZE) {
+			t.Errorf("%d bytes: %v, want EMSGSIZE", largest+1, err)
+		}
+	})
 }
 
-// TestRefused sends datagrams to nobody, and learns of it.
+// TestRefused sends datagrams to a closed port, and gets an error.
 func TestRefused(t *testing.T) {
 	testenv.Long(t)
-	guard(t)
-	for _, r := range routes(t) {
-		t.Run(r.name, func(t *testing.T) {
-			near, far := r.packets(t)
-			far.Close()
-			err := ask(near, []byte("hello"))
-			if !errors.Is(err, syscall.ECONNREFUSED) {
-				t.Errorf("got %v, want ECONNREFUSED", err)
-			}
-		})
-	}
+	over(t, routes, func(t *testing.T, r route) {
+		near, far := r.packets(t)
+		far.Close()
+		err := ask(near, []byte("hello"))
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("got %v, want ECONNREFUSED", err)
+		}
+	})
 }
 
 // echo answers datagrams until the socket is closed.
@@ -154,13 +141,8 @@ func TestLinkLocal(t *testing.T) {
 	guard(t)
 	a := open(t, "mem://"+t.Name(), "fe80::a/64")
 	b := open(t, "mem://"+t.Name(), "fe80::b/64")
-	ln, err := a.Listen("tcp", "[fe80::a%vde0]:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux := http.NewServeMux()
-	s := protocols[0].start(t, ln, b, mux)
-	s.handle(mux)
+	ln := testenv.Must(a.Listen("tcp", "[fe80::a%vde0]:80"))(t)
+	s := protocols[0].site(t, ln, b)
 	s.url = "http://[fe80::a%25vde0]"
 	if err := s.echo(payload{1, 100000}); err != nil {
 		t.Error(err)

@@ -15,44 +15,44 @@ import (
 )
 
 const (
-	// crowd is how many stacks there are at once.
-	crowd = 100
-	// village is how many of them are on one network.
-	village = 20
+	// scale is the number of stacks at once.
+	scale = 100
+	// perNetwork is how many of them are on one network.
+	perNetwork = 20
 )
 
-// TestCrowd has a stack, a server and a client in each of many parallel tests.
-// All are there at once, some on the same network, and use the same ports. Each
-// client talks to its own server, and to that of another stack.
-func TestCrowd(t *testing.T) {
+// TestScale has a stack, a server and a client in each of many parallel tests. All exist
+// at once, some on the same network, and use the same ports. Each client talks to its own
+// server, and to that of another stack.
+func TestScale(t *testing.T) {
 	testenv.Long(t)
 	var parallel int
 	fmt.Sscan(flag.Lookup("test.parallel").Value.String(), &parallel)
-	if parallel < crowd {
-		testenv.Skip(t, "with -parallel %d, %d tests do not run at once", parallel, crowd)
+	if parallel < scale {
+		testenv.Skip(t, "with -parallel %d, %d tests do not run at once", parallel, scale)
 	}
-	needDescriptors(t, 30*crowd)
+	testenv.NeedDescriptors(t, 30*scale)
 	guard(t)
 	ctx, cancel := context.WithCancelCause(bounded(t))
 	defer cancel(nil)
-	ready, finished := newMeeting(crowd), newMeeting(crowd)
+	ready, finished := newBarrier(scale), newBarrier(scale)
 	t.Run("stack", func(t *testing.T) { // which ends when all are finished
-		for i := range crowd {
+		for i := range scale {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				t.Parallel()
 				t.Cleanup(func() {
 					if t.Failed() {
-						cancel(errors.New("another test of the crowd has failed"))
+						cancel(errors.New("another test has failed"))
 					}
 				})
-				first := i / village * village
-				m := newMember(t, fmt.Sprintf("mem://TestCrowd/%d", first), i)
+				first := i / perNetwork * perNetwork
+				m := newMember(t, fmt.Sprintf("mem://TestScale/%d", first), i)
 				if err := ready.wait(ctx); err != nil {
 					t.Fatal(err)
 				}
 				m.check(t, "127.0.0.1", i)
 				m.check(t, "::1", i)
-				next := first + (i-first+1)%village
+				next := first + (i-first+1)%perNetwork
 				for _, host := range addresses(next) {
 					m.check(t, host, next)
 				}
@@ -64,19 +64,19 @@ func TestCrowd(t *testing.T) {
 	})
 }
 
-// A meeting lets nobody go on before all have come.
-type meeting struct {
+// A barrier blocks its callers until all of them have called.
+type barrier struct {
 	missing atomic.Int32
 	all     chan struct{}
 }
 
-func newMeeting(n int32) *meeting {
-	m := &meeting{all: make(chan struct{})}
+func newBarrier(n int32) *barrier {
+	m := &barrier{all: make(chan struct{})}
 	m.missing.Store(n)
 	return m
 }
 
-func (m *meeting) wait(ctx context.Context) error {
+func (m *barrier) wait(ctx context.Context) error {
 	if m.missing.Add(-1) == 0 {
 		close(m.all)
 	}
@@ -88,13 +88,13 @@ func (m *meeting) wait(ctx context.Context) error {
 	}
 }
 
-// A member is a stack of the crowd with its servers.
+// A member is one of the stacks with its servers.
 type member struct {
 	s    *vdestack.Stack
 	site *site
 }
 
-// addresses returns those of a member.
+// addresses returns the addresses of a member.
 func addresses(i int) []string {
 	return []string{fmt.Sprintf("10.0.0.%d", i+1), fmt.Sprintf("fc00::%d", i+1)}
 }
@@ -103,27 +103,19 @@ func newMember(t *testing.T, vnl string, i int) *member {
 	t.Helper()
 	a := addresses(i)
 	s := open(t, vnl, a[0]+"/24", a[1]+"/64")
-	// While so many do so much, an answer may take longer than the three seconds
-	// after which the kernel takes a neighbour for dead.
+	// With this many stacks an answer may take longer than the three seconds after which
+	// the kernel takes a neighbour for dead.
 	for _, name := range []string{"net.ipv4.neigh.vde0.mcast_solicit", "net.ipv6.neigh.vde0.mcast_solicit"} {
 		if err := s.Sysctl(name, "20"); err != nil {
 			t.Error(err)
 		}
 	}
-	ln, err := s.Listen("tcp", ":80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := s.ListenPacket("udp", ":7")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := testenv.Must(s.Listen("tcp", ":80"))(t)
+	p := testenv.Must(s.ListenPacket("udp", ":7"))(t)
 	echo(t, p)
-	mux := http.NewServeMux()
-	mux.HandleFunc("/who", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, i) })
 	// Without TLS, whose hundreds of handshakes would take most of the time.
-	m := &member{s, protocols[0].start(t, ln, s, mux)}
-	m.site.handle(mux)
+	m := &member{s, protocols[0].site(t, ln, s)}
+	m.site.mux.HandleFunc("/who", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, i) })
 	return m
 }
 

@@ -1,9 +1,0 @@
-//go:build !linux
-
-package conformance
-
-import "testing"
-
-func watchNamespaces(*testing.T) {}
-
-func needDescriptors(testing.TB, uint64) {}
