@@ -44,14 +44,8 @@ func TestCommands(t *testing.T) {
 
 	// tcpdump sees what ping sends.
 	dump := here.Command(t.Context(), tcpdump, "-n", "-l", "-i", "vde0", "-c", "2", "icmp")
-	stdout, err := dump.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stderr, err := dump.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	stdout := testenv.Must(dump.StdoutPipe())(t)
+	stderr := testenv.Must(dump.StderrPipe())(t)
 	if err := dump.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 // TestEchoExample is a client of our server in a namespace of Debian's vdens.
 func TestEchoExample(t *testing.T) {
 	testenv.Long(t)
-	exe := program(t, "echo_example")
+	exe := testenv.Build(t, root, "echo_example")
 	for config, server := range map[string]host{"netlink": {"10.0.0.60", "fc00::1:60"}, "commands": server} {
 		t.Run(config, func(t *testing.T) {
 			on(t, func(t *testing.T, ours, theirs string) {
@@ -52,7 +52,7 @@ func TestDebianServer(t *testing.T) {
 // TestVdens has our vdens and Debian's talk, either being the server.
 func TestVdens(t *testing.T) {
 	testenv.Long(t)
-	exe := program(t, "vdens")
+	exe := testenv.Build(t, root, "vdens")
 	on(t, func(t *testing.T, vnl, theirs string) {
 		us, them := ours(t, exe, vnl, client), debian(t, theirs, server)
 		us.ping(t, server)

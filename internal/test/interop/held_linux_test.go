@@ -11,21 +11,18 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// A heldConn is a connection to an echo server, which is in use while networks end
-// and return.
+// A heldConn is a connection to an echo server that is in use while networks end and
+// return.
 type heldConn struct {
 	net.Conn
 	parts   chan struct{} // to be sent
-	pending int           // what has not come back of them
+	pending int           // how many have not come back
 	failed  chan error
 }
 
 func hold(t *testing.T, s *vdestack.Stack, addr string) *heldConn {
 	t.Helper()
-	conn, err := dial(s, addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := testenv.Must(dial(s, addr))(t)
 	c := &heldConn{Conn: conn, parts: make(chan struct{}, 8), failed: make(chan error, 1)}
 	go func() {
 		for range c.parts {
@@ -42,7 +39,7 @@ func hold(t *testing.T, s *vdestack.Stack, addr string) *heldConn {
 	return c
 }
 
-// begin sends a part, after those before, and waits for nothing.
+// begin sends another part, and does not wait.
 func (c *heldConn) begin() {
 	c.pending++
 	c.parts <- struct{}{}
@@ -57,7 +54,7 @@ func (c *heldConn) complete(t *testing.T) {
 	n, err := io.ReadFull(c, got)
 	select {
 	case serr := <-c.failed:
-		t.Fatalf("%v: not all was sent: %v", c.RemoteAddr(), serr)
+		t.Fatalf("%v: a part was not sent: %v", c.RemoteAddr(), serr)
 	default:
 	}
 	if err != nil || !bytes.Equal(got, want) {

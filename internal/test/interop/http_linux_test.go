@@ -17,24 +17,21 @@ import (
 )
 
 const (
-	// pages is how many pages curl gets, half of them over each family.
+	// pages is the number of pages that curl gets, half of them over each family.
 	pages = 10_000
-	// connections is how many wrk has at once.
+	// connections is the number of connections of wrk at once.
 	connections = 8
 )
 
-// TestHTTP loads a web server on a stack, which is net/http's as it is, from
-// namespaces of Debian's vdens and of ours. No request is lost.
+// TestHTTP loads an unchanged net/http server on a stack from namespaces of Debian's vdens
+// and of ours. No request is lost.
 func TestHTTP(t *testing.T) {
 	testenv.Long(t)
 	testenv.Need(t, "curl", "curl")
 	testenv.Need(t, "wrk", "wrk")
 	on(t, func(t *testing.T, vnl, theirs string) {
 		s := open(t, vnl, server)
-		ln, err := s.Listen("tcp", ":80")
-		if err != nil {
-			t.Fatal(err)
-		}
+		ln := testenv.Must(s.Listen("tcp", ":80"))(t)
 		w := newSite()
 		go w.Serve(ln)
 		defer w.Close()
@@ -43,7 +40,7 @@ func TestHTTP(t *testing.T) {
 		t.Run("curl", func(t *testing.T) { w.curl(t, sh) })
 		t.Run("wrk", func(t *testing.T) { w.wrk(t, sh) })
 		sh.end(syscall.SIGKILL) // vdens 0.2 may overlook the end of its command
-		t.Run("our vdens", func(t *testing.T) { w.curl(t, ours(t, program(t, "vdens"), vnl, client)) })
+		t.Run("our vdens", func(t *testing.T) { w.curl(t, ours(t, testenv.Build(t, root, "vdens"), vnl, client)) })
 	}, "vxvde", "vde")
 }
 
@@ -70,8 +67,8 @@ func newSite() *site {
 	return w
 }
 
-// count returns how many requests came since the last time, after the end of
-// all connections.
+// count returns the number of requests since the last call, after the end of all
+// connections.
 func (w *site) count(t *testing.T) int {
 	t.Helper()
 	testenv.Eventually(t, "the end of all connections", func() bool { return w.conns.Load() == 0 })

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A modem joins two pseudo terminals, which are serial lines as far as plugs can
-// tell. What goes to theirs are whole frames: Debian's vdens ends where a frame has
-// no bytes, as it may seem to one that begins to read in the middle.
+// A modem joins two pseudo terminals, which plugs use as serial lines. It passes only whole
+// frames to theirs: Debian's vdens ends when a frame has no bytes, which can happen when it
+// begins to read in the middle of one.
 type modem struct {
 	ours, theirs string // devices
 	there, line  *os.File
@@ -50,7 +50,7 @@ func newModem(t *testing.T) *modem {
 	return m
 }
 
-// unplug lets all be lost that is sent to them.
+// unplug drops everything that is sent to them.
 func (m *modem) unplug(t *testing.T) {
 	t.Helper()
 	m.there.SetWriteDeadline(time.Now())
@@ -69,15 +69,12 @@ func (m *modem) plug() {
 	m.mu.Unlock()
 }
 
-// pty makes a pseudo terminal, which stays as it is when its user ends: the test
-// has the line open too.
+// pty makes a pseudo terminal, and keeps its line open, so that it stays as it is when its
+// user ends.
 func pty(t *testing.T) (master, line *os.File, name string) {
 	t.Helper()
 	master, name = testenv.PTY(t)
-	line, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	line = testenv.Must(os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0))(t)
 	t.Cleanup(func() { line.Close() })
 	return master, line, name
 }

@@ -2,7 +2,6 @@ package interop
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,9 +12,9 @@ import (
 	"github.com/vdestack/vdestack/stack"
 )
 
-// TestOffloads moves data between a stack and Debian's vdens, whose kernel does
-// nothing for several frames at once and looks at every checksum: with all offloads
-// of the stack, without each, and without any.
+// TestOffloads moves data between a stack and Debian's vdens, whose kernel handles every
+// frame on its own and checks every checksum: with all offloads of the stack, without each
+// one, and without any.
 func TestOffloads(t *testing.T) {
 	testenv.Long(t)
 	ip, busybox := testenv.Need(t, "ip", "iproute2"), testenv.Need(t, "busybox", "busybox")
@@ -29,14 +28,8 @@ func TestOffloads(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			on(t, func(t *testing.T, vnl, theirs string) {
 				f := tt.Interface
-				f.VNL = vnl
-				for _, p := range server.prefixes() {
-					f.Addrs = append(f.Addrs, netip.MustParsePrefix(p))
-				}
-				s, err := vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{f}})
-				if err != nil {
-					t.Fatal(err)
-				}
+				f.VNL, f.Addrs = vnl, testenv.Prefixes(server.prefixes()...)
+				s := testenv.Must(vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{f}}))(t)
 				defer s.Close()
 				serveEcho(t, s)
 
@@ -47,10 +40,7 @@ func TestOffloads(t *testing.T) {
 					sh.must(t, fmt.Sprintf("%s -n -c 1 -w 20 -s 20000 %s", ping, addr)) // in fragments
 				}
 				counters := "cat /proc/net/snmp /proc/net/snmp6"
-				here, err := s.Command(t.Context(), busybox, "sh", "-c", counters).Output()
-				if err != nil {
-					t.Fatal(err)
-				}
+				here := testenv.Must(s.Command(t.Context(), busybox, "sh", "-c", counters).Output())(t)
 				wantNoBad(t, "vdens", sh.must(t, counters))
 				wantNoBad(t, "the stack", string(here))
 			})
@@ -63,7 +53,7 @@ type offload struct {
 	vdestack.Interface
 }
 
-// offloads are the ways to switch them off.
+// offloads are the combinations of offloads.
 func offloads() (list []offload) {
 	add := func(kind stack.Kind, without stack.Offload) {
 		list = append(list, offload{fmt.Sprintf("%s without %#x", kind, without), vdestack.Interface{Kind: kind, NoOffload: without}})
@@ -80,7 +70,7 @@ func offloads() (list []offload) {
 	return list
 }
 
-// wantNoBad looks at what a kernel has counted.
+// wantNoBad checks the error counters of a kernel.
 func wantNoBad(t *testing.T, who, counters string) {
 	t.Helper()
 	seen := 0

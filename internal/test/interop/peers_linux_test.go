@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ type host [2]string
 
 func (h host) prefixes() []string { return []string{h[0] + "/24", h[1] + "/64"} }
 
-// A network is one that our programs and those of Debian are on.
+// A network is what our programs and those of Debian are connected to.
 type network struct {
 	name string
 	// open returns the locators of both sides.
@@ -41,7 +42,7 @@ var networks = []network{
 	{"vxvde", func(*testing.T) (string, string) { return "vxvde://234.0.0.1", "vxvde://234.0.0.1" }},
 	{"vde", func(t *testing.T) (string, string) { vnl := vdeSwitch(t); return vnl, vnl }},
 	{"ptp", func(t *testing.T) (string, string) {
-		vnl := "ptp://" + filepath.Join(shortDir(t), "cable")
+		vnl := "ptp://" + filepath.Join(testenv.ShortDir(t), "cable")
 		return vnl, vnl
 	}},
 	{"udp", func(*testing.T) (string, string) {
@@ -53,10 +54,10 @@ var networks = []network{
 	}},
 }
 
-// on runs a test on each network of these names, or on all.
+// on runs a test on each network, or on those with the given names.
 func on(t *testing.T, f func(t *testing.T, ours, theirs string), names ...string) {
 	for _, n := range networks {
-		if len(names) > 0 && !strings.Contains(" "+strings.Join(names, " ")+" ", " "+n.name+" ") {
+		if len(names) > 0 && !slices.Contains(names, n.name) {
 			continue
 		}
 		t.Run(n.name, func(t *testing.T) {
@@ -67,26 +68,15 @@ func on(t *testing.T, f func(t *testing.T, ours, theirs string), names ...string
 	}
 }
 
-// shortDir returns a new directory with a short name, as local sockets need.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "vde")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
-}
-
 // vdeSwitch starts vde_switch, and returns its locator.
 func vdeSwitch(t *testing.T) string {
 	t.Helper()
-	dir := filepath.Join(shortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	startSwitch(t, dir, testenv.Need(t, "vde_switch", "vde2"), "-s", dir)
 	return "vde://" + dir
 }
 
-// startSwitch starts a program that is a switch, and waits until it takes plugs.
+// startSwitch starts a program that is a switch, and waits until it accepts plugs.
 func startSwitch(t *testing.T, dir, name string, args ...string) *process {
 	t.Helper()
 	p := start(t, name, args...)
@@ -100,7 +90,7 @@ func startSwitch(t *testing.T, dir, name string, args ...string) *process {
 	return p
 }
 
-// open makes a stack of ours.
+// open opens a stack.
 func open(t *testing.T, vnl string, h host) *vdestack.Stack {
 	t.Helper()
 	s, err := vdestack.Open(vnl, h.prefixes()...)
@@ -118,13 +108,13 @@ func open(t *testing.T, vnl string, h host) *vdestack.Stack {
 	return s
 }
 
-// debian returns a shell in a namespace of Debian's vdens, which is host h.
+// debian returns a shell in a namespace of Debian's vdens, with the addresses of h.
 func debian(t *testing.T, vnl string, h host) shell {
 	t.Helper()
 	return shell{start(t, testenv.Need(t, "vdens", "vdens"), vnl, "/bin/sh")}.up(t, "vde0", h)
 }
 
-// up lets the shell's interface be up, with the addresses of a host.
+// up sets the shell's interface up, with the addresses of a host.
 func (s shell) up(t *testing.T, dev string, h host) shell {
 	t.Helper()
 	s.must(t, upScript(t, dev, h))
@@ -137,7 +127,7 @@ func upScript(t *testing.T, dev string, h host) string {
 		testenv.Need(t, "ip", "iproute2"), dev, h[0], h[1])
 }
 
-// ours returns a shell in a stack of our vdens, which is host h.
+// ours returns a shell in a stack of our vdens, with the addresses of h.
 func ours(t *testing.T, vdens, vnl string, h host) shell {
 	t.Helper()
 	return shell{start(t, vdens, ourArgs(vnl, h)...)}
@@ -147,7 +137,7 @@ func ourArgs(vnl string, h host) []string {
 	return []string{"-addr", h.prefixes()[0], "-addr", h.prefixes()[1], vnl, "--", "/bin/sh"}
 }
 
-// cProgram builds a program in C of testdata, which uses libvdestack.
+// cProgram builds a C program of testdata, which uses libvdestack.
 func cProgram(t *testing.T, name string) string {
 	t.Helper()
 	exe := filepath.Join(t.TempDir(), name)
@@ -158,28 +148,7 @@ func cProgram(t *testing.T, name string) string {
 	return exe
 }
 
-// program returns the path of a program of this module.
-func program(t *testing.T, name string) string {
-	t.Helper()
-	return moduleProgram(t, "../../..", name)
-}
-
-// moduleProgram returns the path of a program of the module in a directory.
-func moduleProgram(t *testing.T, module, name string) string {
-	t.Helper()
-	if dir := os.Getenv("VDESTACK_PROGRAMS"); dir != "" {
-		return filepath.Join(dir, name)
-	}
-	exe := filepath.Join(t.TempDir(), name)
-	build := exec.Command("go", "build", "-C", module, "-o", exe, "./"+name)
-	build.Env = append(os.Environ(), "GOPROXY=off") // there is no network here
-	if out, err := build.CombinedOutput(); err != nil {
-		testenv.Skip(t, "%s cannot be built here: %v: %s (set VDESTACK_PROGRAMS to a directory that go build has filled)", name, err, out)
-	}
-	return exe
-}
-
-// ping reaches the host from a party.
+// ping pings the host from a party.
 func ping(t *testing.T, p party, h host) {
 	t.Helper()
 	ping := testenv.Need(t, "ping", "iputils-ping")
@@ -193,8 +162,7 @@ func (s shell) ping(t *testing.T, h host) {
 	ping(t, s, h)
 }
 
-// echo sends data to the echo server of the host from a shell, which gets the
-// same back.
+// echo sends data from a shell to the echo server of the host, and wants it back.
 func (s shell) echo(t *testing.T, h host) {
 	t.Helper()
 	nc := testenv.Need(t, "nc.openbsd", "netcat-openbsd")
@@ -218,8 +186,7 @@ func (s shell) serveEcho(t *testing.T) {
 	})
 }
 
-// echo sends data to the echo server of the host from a stack, which gets the
-// same back.
+// echo sends data from a stack to the echo server of the host, and wants it back.
 func echo(t *testing.T, s *vdestack.Stack, h host) {
 	t.Helper()
 	echoBy(t, h, func(addr string) (net.Conn, error) { return dial(s, addr) })
@@ -232,10 +199,7 @@ func echoBy(t *testing.T, h host, dial func(addr string) (net.Conn, error)) {
 		if addr == "" {
 			continue
 		}
-		c, err := dial(addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := testenv.Must(dial(addr))(t)
 		defer c.Close()
 		c.SetDeadline(time.Now().Add(testenv.Timeout))
 		sent := make(chan error, 1)
@@ -251,9 +215,9 @@ func echoBy(t *testing.T, h host, dial func(addr string) (net.Conn, error)) {
 	}
 }
 
-// dial connects to the echo server of a host that exists. Its kernel joins the
-// multicast group of an IPv6 address some time after the address is there: seconds,
-// while it removes many namespaces. Until then the neighbour is asked for in vain.
+// dial connects to the echo server of a host that exists. Its kernel joins the multicast
+// group of an IPv6 address some time after it has the address: seconds, while it removes
+// many namespaces. Until then it does not answer neighbour solicitations.
 func dial(s *vdestack.Stack, addr string) (net.Conn, error) {
 	d := vdestack.Dialer{Dialer: net.Dialer{Deadline: time.Now().Add(testenv.Timeout)}, Stack: s}
 	for {
@@ -264,8 +228,8 @@ func dial(s *vdestack.Stack, addr string) (net.Conn, error) {
 	}
 }
 
-// payload is what goes through echo servers: more than a window of TCP, so that
-// both directions are busy at once.
+// payload is sent through echo servers. It is larger than a window of TCP, so that both
+// directions are busy at once.
 func payload() []byte {
 	b := make([]byte, 300_000)
 	for i := range b {

@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Processes that lose their parent become ours, so that none goes unnoticed.
+	// Processes that lose their parent become ours, so that all are found.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		fmt.Fprintln(os.Stderr, "prctl:", err)
 		os.Exit(1)
@@ -27,8 +27,8 @@ func TestMain(m *testing.M) {
 	testenv.Main(m)
 }
 
-// noProcesses lets the test fail if it leaves a process running. It is called before
-// all that makes processes.
+// noProcesses fails the test if it leaves a process running. It is called before any
+// process is started.
 func noProcesses(t *testing.T) {
 	t.Cleanup(func() {
 		testenv.Eventually(t, "the end of all processes", func() bool {
@@ -58,14 +58,13 @@ type process struct {
 	err    error // how it has ended
 }
 
-// start starts a program, which is killed at the end of the test, and with it
-// all that is left of its group.
+// start starts a program. At the end of the test its whole group is killed.
 func start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
 	return startCmd(t, exec.Command(name, args...))
 }
 
-// startCmd is start with a command that has all but its standard files.
+// startCmd is start with a command, and sets its standard files.
 func startCmd(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
 	return launch(t, cmd.Args, func(p *process, stdin, stdout *os.File) error {
@@ -123,12 +122,12 @@ func launch(t *testing.T, args []string, run func(p *process, stdin, stdout *os.
 	return p
 }
 
-// end sends a signal, or none if that is 0, and SIGKILL to what is left when the program has ended. It
-// returns how it has ended.
+// end sends a signal, none if it is 0, and after the end of the program SIGKILL to the rest
+// of its group. It returns how the program has ended.
 func (p *process) end(sig syscall.Signal) error {
 	p.ended.Do(func() {
 		p.stdin.Close()
-		// Until it is reaped, the group's number stays its own.
+		// Until it is reaped, nobody else gets the number of the group.
 		syscall.Kill(p.pid, sig)
 		killer := time.AfterFunc(testenv.Timeout, func() { syscall.Kill(p.pid, syscall.SIGKILL) })
 		for {
@@ -171,10 +170,7 @@ func (s shell) run(t *testing.T, script string) (output string, status int) {
 		t.Fatalf("%s: %v; %s", script, err, s.stderr.String())
 	}
 	output, line := s.expect(t, end)
-	status, err := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(line, end)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	status = testenv.Must(strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(line, end))))(t)
 	return strings.TrimSuffix(output, "\n"), status
 }
 

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rows are those of the table, in its order.
+// rows are the rows of the table, in order.
 var rows = []row{
 	{"vde", "client", "vde_switch, with vdens on it", []string{"vde2", "vdens"}, 1504, vdeClassic},
 	{"vde", "client", "`vde_plug null:// switch://…`, with vdens on it", []string{"vdeplug", "libvdeplug2", "vdens"}, largestMTU, vdePlugSwitch},
@@ -95,9 +95,9 @@ func against(t *testing.T, ours, theirs string) *rig {
 	return opposite(stackParty{open(t, ours, server)}, func() party { return debian(t, theirs, client) })
 }
 
-// behind is a network through a program, which is ended in both ways and started
-// again while a connection is in use. What Debian's vdens does not notice is why
-// there is a second stack of ours for that.
+// behind is a network through a program, which is ended in two ways and started again
+// while a connection is in use. The connection is to a second stack of ours, because
+// Debian's vdens does not notice the end of the program.
 func behind(t *testing.T, vnl string, start func() *process) *rig {
 	t.Helper()
 	p := start()
@@ -119,8 +119,8 @@ func behind(t *testing.T, vnl string, start func() *process) *rig {
 	return r
 }
 
-// outlives uses connections from a stack to a host while what is between is ended
-// and has returned.
+// outlives uses connections from a stack to a host while the network between them ends and
+// returns.
 func outlives(t *testing.T, s *vdestack.Stack, h host, end func(syscall.Signal), back func()) {
 	t.Helper()
 	var held []*heldConn
@@ -143,14 +143,14 @@ func outlives(t *testing.T, s *vdestack.Stack, h host, end func(syscall.Signal),
 }
 
 func vdeClassic(t *testing.T, _ string) *rig {
-	dir := filepath.Join(shortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	return behind(t, "vde://"+dir, func() *process {
 		return startSwitch(t, dir, testenv.Need(t, "vde_switch", "vde2"), "-s", dir)
 	})
 }
 
 func vdePlugSwitch(t *testing.T, _ string) *rig {
-	dir := filepath.Join(shortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	return behind(t, "vde://"+dir, func() *process {
 		os.RemoveAll(dir) // it does not start where one was killed
 		return startSwitch(t, dir, testenv.Need(t, "vde_plug", "vdeplug"), "null://", "switch://"+dir)
@@ -158,30 +158,30 @@ func vdePlugSwitch(t *testing.T, _ string) *rig {
 }
 
 func vdeOurs(t *testing.T, vdens string) *rig {
-	dir := filepath.Join(shortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	return behind(t, "vde://"+dir, func() *process {
 		return startSwitch(t, dir, vdens, "plug", "null://", "switch://"+dir)
 	})
 }
 
-// serveVdens is one of our four servers, as are the next two.
+// serveVdens, and the next two functions, serve with one of our four servers.
 func serveVdens(scheme string) func(*testing.T, string) *rig {
 	return func(t *testing.T, _ string) *rig {
-		dir := filepath.Join(shortDir(t), "sw")
+		dir := filepath.Join(testenv.ShortDir(t), "sw")
 		return against(t, scheme+"://"+dir, "vde://"+dir)
 	}
 }
 
 func servePlug(scheme string) func(*testing.T, string) *rig {
 	return func(t *testing.T, _ string) *rig {
-		dir := filepath.Join(shortDir(t), "sw")
+		dir := filepath.Join(testenv.ShortDir(t), "sw")
 		return against(t, scheme+"://"+dir, "cmd://"+testenv.Need(t, "vde_plug", "vdeplug")+" vde://"+dir)
 	}
 }
 
 func serveLibvdestack(scheme string) func(*testing.T, string) *rig {
 	return func(t *testing.T, _ string) *rig {
-		exe, dir := cProgram(t, "shell"), filepath.Join(shortDir(t), "sw")
+		exe, dir := cProgram(t, "shell"), filepath.Join(testenv.ShortDir(t), "sw")
 		return opposite(stackParty{open(t, scheme+"://"+dir, server)}, func() party {
 			return shell{start(t, exe, "vde://"+dir)}.up(t, "vde0", client)
 		})
@@ -234,15 +234,15 @@ func vxlanDebian(t *testing.T, vdens string) *rig {
 }
 
 func vlanVDE(t *testing.T, _ string) *rig {
-	dir := filepath.Join(shortDir(t), "sw")
-	// vde_switch wants to be told of VLANs.
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
+	// Not vde_switch, which has to be configured for VLANs.
 	startSwitch(t, dir, testenv.Need(t, "vde_plug", "vdeplug"), "null://", "switch://"+dir)
 	vnl := "vlan://7{vde://" + dir + "}"
 	return against(t, vnl, vnl)
 }
 
 func agnoDebian(t *testing.T, _ string) *rig {
-	key := filepath.Join(shortDir(t), "key")
+	key := filepath.Join(testenv.ShortDir(t), "key")
 	if err := os.WriteFile(key, []byte("00112233445566778899aabbccddeeff\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func agnoDebian(t *testing.T, _ string) *rig {
 }
 
 func ptpDebian(t *testing.T, _ string) *rig {
-	vnl := "ptp://" + filepath.Join(shortDir(t), "cable")
+	vnl := "ptp://" + filepath.Join(testenv.ShortDir(t), "cable")
 	return opposite(stackParty{open(t, vnl, server)}, func() party {
 		// Until ours has seen that the other end is gone, up to 0.2 s, a new one
 		// finds that there are two.
@@ -268,12 +268,9 @@ func ptpDebian(t *testing.T, _ string) *rig {
 }
 
 func ptpSeqpacket(t *testing.T, vdens string) *rig {
-	dir := shortDir(t)
+	dir := testenv.ShortDir(t)
 	cable, sw := "ptp://"+dir+"/cable[seqpacket]", dir+"/sw"
-	c, err := vdeplug.Open("switch://"+sw, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(vdeplug.Open("switch://"+sw, nil))(t)
 	t.Cleanup(func() { c.Close() })
 	us := open(t, cable, server)
 	other := func() *process { return start(t, vdens, "plug", cable, "vde://"+sw) }
@@ -289,10 +286,7 @@ func udpDebian(t *testing.T, _ string) *rig {
 }
 
 func seqpacketDebian(t *testing.T, _ string) *rig {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	fds := testenv.Must(unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0))(t)
 	peer := func(fd int) party {
 		cmd := exec.Command(testenv.Need(t, "vdens", "vdens"), "seqpacket://3", "/bin/sh")
 		f := os.NewFile(uintptr(fd), "pair")
@@ -306,7 +300,7 @@ func seqpacketDebian(t *testing.T, _ string) *rig {
 		r.them.kill()
 		link := func() vdestack.InterfaceStats { return us.Stats().Interfaces[0] }
 		testenv.Eventually(t, "the end of the socket", func() bool { return link().Err != nil && !link().Reconnecting })
-		// Whoever has started both makes another.
+		// The program that has started both makes another pair.
 		us.Close()
 		n := seqpacketDebian(t, "")
 		r.us, r.them = n.us, n.them
@@ -328,11 +322,11 @@ func cmdPlug(t *testing.T, _ string) *rig {
 	}}
 }
 
-// script writes a program that executes a command, which may have any characters
-// but '. It returns its path, and that of a file to which each run adds its number.
+// script writes a program that executes a command without the character '. It returns the
+// paths of the program and of a file to which each run adds its process number.
 func script(t *testing.T, command ...string) (path, pids string) {
 	t.Helper()
-	dir := shortDir(t)
+	dir := testenv.ShortDir(t)
 	path, pids = filepath.Join(dir, "run"), filepath.Join(dir, "pids")
 	text := fmt.Sprintf("#!/bin/sh\necho $$ >>%s\nexec '%s'\n", pids, strings.Join(command, "' '"))
 	if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
@@ -341,21 +335,15 @@ func script(t *testing.T, command ...string) (path, pids string) {
 	return path, pids
 }
 
-// killRun ends the last run of a script. What it returns waits for another.
+// killRun ends the last run of a script. It returns a function that waits for another run.
 func killRun(t *testing.T, pids string, sig syscall.Signal) (another func()) {
 	t.Helper()
 	runs := func() (list []string) {
-		text, err := os.ReadFile(pids)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := testenv.Must(os.ReadFile(pids))(t)
 		return strings.Fields(string(text))
 	}
 	list := runs()
-	pid, err := strconv.Atoi(list[len(list)-1])
-	if err != nil {
-		t.Fatal(err)
-	}
+	pid := testenv.Must(strconv.Atoi(list[len(list)-1]))(t)
 	if err := unix.Kill(pid, sig); err != nil {
 		t.Fatal(err)
 	}
@@ -377,15 +365,12 @@ func vdeslDebian(t *testing.T, _ string) *rig {
 // alone is a stack in which a test makes interfaces.
 func alone(t *testing.T) stackParty {
 	t.Helper()
-	s, err := vdestack.New(t.Context(), vdestack.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(vdestack.New(t.Context(), vdestack.Config{}))(t)
 	t.Cleanup(func() { s.Close() })
 	return stackParty{s}
 }
 
-// downUp is the fate of an interface of the kernel.
+// downUp is the fate of an interface of the kernel: it is set down and up.
 func downUp(s stackParty, dev string) func(t *testing.T) string {
 	return func(t *testing.T) string {
 		ip := testenv.Need(t, "ip", "iproute2")
@@ -443,8 +428,8 @@ func pcapDebian(t *testing.T, vdens string) *rig {
 	})
 }
 
-// macvtapKernel has an interface of this process's namespace, where its device can
-// be made.
+// macvtapKernel has its interface in the namespace of this process, where its device can be
+// made.
 func macvtapKernel(t *testing.T, _ string) *rig {
 	if os.Geteuid() != 0 {
 		t.Skip("making a device needs root")
@@ -457,10 +442,7 @@ func macvtapKernel(t *testing.T, _ string) *rig {
 		}
 	}
 	s := alone(t)
-	ns, err := s.NetNS()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ns := testenv.Must(s.NetNS())(t)
 	defer ns.Close()
 	here(fmt.Sprintf("link add wire0 mtu %[1]d type veth peer name wire1 mtu %[1]d netns /proc/%d/fd/%d", largestMTU, os.Getpid(), ns.Fd()))
 	t.Cleanup(func() { here("link del wire0") })
@@ -472,8 +454,7 @@ func macvtapKernel(t *testing.T, _ string) *rig {
 	return &rig{us: stackParty{open(t, "macvtap://mvt0", server)}, them: s, dev: "wire1", fate: downUp(s, "wire1")}
 }
 
-// macvtapDevice makes the device of an interface, where the machine does not do
-// that by itself.
+// macvtapDevice makes the device of an interface, if the machine does not do so itself.
 func macvtapDevice(t *testing.T, name string) {
 	t.Helper()
 	sys := t.TempDir()
@@ -485,10 +466,7 @@ func macvtapDevice(t *testing.T, name string) {
 	if err != nil || len(files) != 1 {
 		t.Fatalf("%q, %v", files, err)
 	}
-	text, err := os.ReadFile(files[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := testenv.Must(os.ReadFile(files[0]))(t)
 	var major, minor uint32
 	if _, err := fmt.Sscanf(string(text), "%d:%d", &major, &minor); err != nil {
 		t.Fatal(err)
@@ -503,8 +481,8 @@ func macvtapDevice(t *testing.T, name string) {
 	}
 }
 
-// stacks are two of ours, the first on a network made of the format, the other
-// on what is in it.
+// stacks are two stacks of ours, one on a network made from the format, the other on the
+// network inside of it.
 func stacks(format, scheme string) func(*testing.T, string) *rig {
 	return func(t *testing.T, _ string) *rig {
 		return opposite(stackParty{open(t, fmt.Sprintf(format, scheme, t.Name()), server)}, func() party {

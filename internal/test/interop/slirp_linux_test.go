@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How a guest of slirp:// calls the host and is called by the network, and where
-// on the host the forwards to it are. The host's own servers are on its loopback.
+// The addresses at which a guest of slirp:// reaches the host, and those of the guest; the
+// addresses of the host with forwards to the guest, and with the host's own servers.
 var (
 	natHost     = host{"10.0.2.2", "fd00::2"}
 	natGuest    = host{"10.0.2.15", "fd00::15"}
@@ -23,8 +23,8 @@ var (
 	natLoopback = host{"127.0.0.1", "::1"}
 )
 
-// A hostParty is this process, on the host whose network a NAT gives to its guest.
-// It reaches the guest by forwards of TCP alone.
+// A hostParty is this process, on the host whose network a NAT shares with its guest. It
+// reaches the guest only through forwards of TCP.
 type hostParty struct{}
 
 var _ party = hostParty{}
@@ -39,10 +39,7 @@ func (hostParty) echo(t *testing.T, h host) {
 func (hostParty) serveEcho(t *testing.T) {
 	t.Helper()
 	for _, addr := range natLoopback {
-		l, err := net.Listen("tcp", net.JoinHostPort(addr, "5000"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := testenv.Must(net.Listen("tcp", net.JoinHostPort(addr, "5000")))(t)
 		serveEchoOn(t, l)
 	}
 }
@@ -51,13 +48,10 @@ func (hostParty) run(t *testing.T, script string) (output string, status int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", script)
 	out, err := cmd.CombinedOutput()
-	if cmd.ProcessState == nil {
-		t.Fatal(err)
-	}
-	return string(out), cmd.ProcessState.ExitCode()
+	return statusOf(t, out, err, cmd.ProcessState)
 }
 
-// kill has no meaning: what ends is the NAT.
+// kill does nothing: the NAT is ended instead.
 func (hostParty) kill() {}
 
 // guestScript gives the interface of a guest its addresses and routes.
@@ -67,7 +61,7 @@ func guestScript(t *testing.T) string {
 		upScript(t, "vde0", natGuest), testenv.Need(t, "ip", "iproute2"), natHost[0], natHost[1])
 }
 
-// natVNL is a network with forwards to the guest, over IPv6 too where that is known.
+// natVNL is a network with forwards to the guest, with v6 also over IPv6.
 func natVNL(v6 bool) (vnl string) {
 	forward := func(addr, guest string) string {
 		return net.JoinHostPort(addr, "5000") + ":" + net.JoinHostPort(guest, "5000")
@@ -84,10 +78,7 @@ func curlHost(t *testing.T, guest party) {
 	t.Helper()
 	curl := testenv.Need(t, "curl", "curl")
 	for i, addr := range natLoopback {
-		l, err := net.Listen("tcp", net.JoinHostPort(addr, "0"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := testenv.Must(net.Listen("tcp", net.JoinHostPort(addr, "0")))(t)
 		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			from, _, _ := net.SplitHostPort(r.RemoteAddr)
 			fmt.Fprint(w, "hello ", from)
@@ -107,7 +98,7 @@ func curlHost(t *testing.T, guest party) {
 
 // slirpOurs is the NAT of the module slirp, with Debian's vdens as its guest.
 func slirpOurs(t *testing.T, _ string) *rig {
-	exe, _ := script(t, moduleProgram(t, "../../../slirp", "slirp_plug"), natVNL(true))
+	exe, _ := script(t, testenv.Build(t, root+"/slirp", "slirp_plug"), natVNL(true))
 	r := opposite(hostParty{}, func() party {
 		s := shell{start(t, testenv.Need(t, "vdens", "vdens"), "cmd://"+exe, "/bin/sh")}
 		s.must(t, guestScript(t))
@@ -121,15 +112,8 @@ func slirpOurs(t *testing.T, _ string) *rig {
 // slirpDebian is Debian's NAT, with a stack as its guest.
 func slirpDebian(t *testing.T, _ string) *rig {
 	exe, pids := script(t, testenv.Need(t, "vde_plug", "vdeplug"), natVNL(false))
-	gateways := []netip.Addr{netip.MustParseAddr(natHost[0]), netip.MustParseAddr(natHost[1])}
-	var addrs []netip.Prefix
-	for _, p := range natGuest.prefixes() {
-		addrs = append(addrs, netip.MustParsePrefix(p))
-	}
-	s, err := vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "cmd://" + exe, Addrs: addrs, Gateways: gateways}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{
+		VNL: "cmd://" + exe, Addrs: testenv.Prefixes(natGuest.prefixes()...), Gateways: testenv.Addrs(natHost[:]...)}}}))(t)
 	t.Cleanup(func() { s.Close() })
 	us := stackParty{s}
 	curlHost(t, us)

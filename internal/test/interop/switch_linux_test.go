@@ -13,24 +13,21 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-// All tests also run on a switch of ours, of which both sides are clients.
+// All tests also run on a switch of ours, with both sides as clients.
 func init() {
 	networks = append(networks, network{"switch", func(t *testing.T) (string, string) {
-		dir := filepath.Join(shortDir(t), "sw")
-		c, err := vdeplug.Open("switch://"+dir, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		dir := filepath.Join(testenv.ShortDir(t), "sw")
+		c := testenv.Must(vdeplug.Open("switch://"+dir, nil))(t)
 		t.Cleanup(func() { c.Close() })
 		return "vde://" + dir, "vde://" + dir
 	}})
 }
 
-// TestSwitchStacks has two stacks of the process and one client of each language
-// on one switch.
+// TestSwitchStacks has two stacks of the process, a client stack and Debian's vdens on one
+// switch.
 func TestSwitchStacks(t *testing.T) {
 	noProcesses(t)
-	dir := filepath.Join(shortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	third := host{"10.0.0.3", "fc00::1:3"}
 	a, b := open(t, "switch://"+dir, server), open(t, "switch://"+dir, client)
 	c := open(t, dir, third)
@@ -51,7 +48,7 @@ func TestSwitchStacks(t *testing.T) {
 // stack on the one and vdens on the other.
 func TestSwitchChain(t *testing.T) {
 	noProcesses(t)
-	dir := filepath.Join(shortDir(t), "sw")
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	s := open(t, "switch://"+dir, server)
 	serveEcho(t, s)
 	classic := vdeSwitch(t)
@@ -66,10 +63,7 @@ func TestSwitchChain(t *testing.T) {
 // serveEcho starts an echo server in a stack.
 func serveEcho(t *testing.T, s *vdestack.Stack) {
 	t.Helper()
-	l, err := s.Listen("tcp", ":5000")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := testenv.Must(s.Listen("tcp", ":5000"))(t)
 	serveEchoOn(t, l)
 }
 

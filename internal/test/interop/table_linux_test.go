@@ -16,16 +16,19 @@ import (
 
 var write = flag.Bool("write", false, "write what TestTable sees to "+tableFile)
 
-const tableFile = "../../../docs/INTEROP.md"
+const (
+	root      = "../../.."
+	tableFile = root + "/docs/INTEROP.md"
+)
 
 // A row of the table is a network with a party of ours and one that is not.
 type row struct {
 	network, role, peer string
-	// packages are those of Debian that the peer is made of, or "linux".
+	// packages are Debian's packages of the peer, or "linux".
 	packages []string
 	// limit is the largest MTU of the network.
 	limit int
-	// open makes both parties; vdens is the program of this module.
+	// open makes both parties; vdens is our program of that name.
 	open func(t *testing.T, vdens string) *rig
 }
 
@@ -35,10 +38,10 @@ func (w *row) key() []string { return []string{w.network, w.role, w.peer} }
 type rig struct {
 	us, them party
 	dev      string // the interface of them; empty means vde0
-	// ours and theirs are what each is called by the other, where that is not
-	// server and client. An address that is missing is not reached.
+	// ours and theirs are the addresses at which each is reached by the other, where
+	// they are not server and client. A missing address is not reached.
 	ours, theirs host
-	// fate lets the peer end and return, and says what that did. After it, both
+	// fate ends the peer and starts it again, and describes the effect. After it, both
 	// parties can be reached again.
 	fate func(t *testing.T) string
 }
@@ -48,7 +51,7 @@ type party interface {
 	echo(t *testing.T, h host)
 	serveEcho(t *testing.T)
 	run(t *testing.T, script string) (output string, status int)
-	// kill lets it end without a word, where it can.
+	// kill ends it without a clean end, if possible.
 	kill()
 }
 
@@ -76,13 +79,19 @@ func (s stackParty) run(t *testing.T, script string) (output string, status int)
 	t.Helper()
 	cmd := s.Command(t.Context(), "/bin/sh", "-c", script)
 	out, err := cmd.CombinedOutput()
-	if cmd.ProcessState == nil {
-		t.Fatal(err)
-	}
-	return string(out), cmd.ProcessState.ExitCode()
+	return statusOf(t, out, err, cmd.ProcessState)
 }
 
 func (s stackParty) kill() { s.Close() }
+
+// statusOf returns the output and the exit status of a script.
+func statusOf(t *testing.T, out []byte, err error, state *os.ProcessState) (output string, status int) {
+	t.Helper()
+	if state == nil {
+		t.Fatal(err)
+	}
+	return string(out), state.ExitCode()
+}
 
 // must runs a script that succeeds.
 func must(t *testing.T, p party, script string) (output string) {
@@ -94,14 +103,14 @@ func must(t *testing.T, p party, script string) (output string) {
 	return output
 }
 
-// isHost reports whether a party is the host of a NAT, which has no interface on
-// the network, and sends nothing there but by forwards of TCP.
+// isHost reports whether a party is the host of a NAT, which has no interface on the
+// network and sends to it only through forwards of TCP.
 func isHost(p party) bool {
 	_, ok := p.(hostParty)
 	return ok
 }
 
-// meet has both parties talk, the client first: it is the one that is new.
+// meet has both parties talk, first the client, which is new.
 func (r *rig) meet(t *testing.T) {
 	t.Helper()
 	if !isHost(r.them) {
@@ -114,7 +123,7 @@ func (r *rig) meet(t *testing.T) {
 	r.us.echo(t, r.theirs)
 }
 
-// talk is what meet has seen.
+// talk describes what meet has checked.
 func (r *rig) talk() (frames, tcp string) {
 	frames, tcp = "both ways", "both ways"
 	if isHost(r.us) || isHost(r.them) {
@@ -209,7 +218,7 @@ func (r *rig) mtu(t *testing.T, limit int) string {
 // largestMTU is the largest that our interfaces have, and a buffer of libvdeplug.
 const largestMTU = 9216
 
-// see fills the row: what is seen of frames, TCP, MTU and the peer's fate.
+// see returns the cells of the row: frames, TCP, MTU and the peer's fate.
 func (w *row) see(t *testing.T, vdens string) []string {
 	r := w.open(t, vdens)
 	if r.ours == (host{}) {
@@ -227,7 +236,7 @@ func (w *row) see(t *testing.T, vdens string) []string {
 	return cells
 }
 
-// versions are those of the peer's parts here.
+// versions returns the versions of the peer's packages on this machine.
 func (w *row) versions(t *testing.T) string {
 	t.Helper()
 	var list []string
@@ -237,7 +246,7 @@ func (w *row) versions(t *testing.T) string {
 			if err := unix.Uname(&name); err != nil {
 				t.Fatal(err)
 			}
-			release, _, _ := strings.Cut(unix.ByteSliceToString(name.Release[:]), "-") // the rest is who has built it
+			release, _, _ := strings.Cut(unix.ByteSliceToString(name.Release[:]), "-") // the rest describes the build
 			list = append(list, "Linux "+release)
 			continue
 		}
@@ -250,11 +259,11 @@ func (w *row) versions(t *testing.T) string {
 	return strings.Join(list, ", ")
 }
 
-// TestTable is docs/INTEROP.md: every row is what this test sees. It fails where
-// the file says something else; with -write it writes the file.
+// TestTable checks every row of docs/INTEROP.md. It fails if the file differs from what it
+// sees; with -write it writes the file.
 func TestTable(t *testing.T) {
 	testenv.Long(t)
-	vdens := program(t, "vdens")
+	vdens := testenv.Build(t, root, "vdens")
 	seen := make([][]string, len(rows))
 	complete := true
 	for i := range rows {
@@ -278,7 +287,7 @@ func TestTable(t *testing.T) {
 
 var columns = []string{"network", "our side", "other side", "its versions", "frames", "TCP", "largest MTU", "the other side ends and returns"}
 
-// versionColumn is the one that differs among machines.
+// versionColumn differs among machines.
 const versionColumn = 3
 
 func tableLine(cells []string) string { return "| " + strings.Join(cells, " | ") + " |\n" }
@@ -313,8 +322,7 @@ func writeTable(t *testing.T, seen [][]string) {
 	}
 }
 
-// compareTable looks that the file has all rows, and no others, and says of those
-// that were seen what was seen.
+// compareTable checks that the file has all rows and no others, and that they are as seen.
 func compareTable(t *testing.T, seen [][]string) {
 	t.Helper()
 	file, err := os.ReadFile(tableFile)
