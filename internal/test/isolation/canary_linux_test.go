@@ -3,35 +3,33 @@
 package isolation
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 )
 
-// A canary sits on everything of the host that a stack could be mistaken for,
-// and notes what comes.
+// A canary listens on everything of the host that could be confused with a stack's, and
+// records what arrives.
 type canary struct {
-	mu    sync.Mutex // guards noted
-	noted []string
+	mu   sync.Mutex // guards seen
+	seen []string
 
 	closers []io.Closer
 	wg      sync.WaitGroup
 }
 
-// ports are those that the stacks use.
+// ports are the ports of the stacks' servers.
 var ports = []int{7, 53, 80, 81, 3128, 5000}
 
 func newCanary(t *testing.T) *canary {
@@ -61,10 +59,7 @@ func newCanary(t *testing.T) *canary {
 	ln, err := net.Listen("unix", "@isolation")
 	must(ln, err)
 	c.listen(ln, "unix")
-	ifi, err := net.InterfaceByName("vde0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ifi := testenv.Must(net.InterfaceByName("vde0"))(t)
 	for _, group := range []string{"239.1.2.3:5001", "[ff05::1234]:5001"} {
 		p, err := net.ListenMulticastUDP("udp", ifi, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(group)))
 		must(p, err)
@@ -81,19 +76,19 @@ func newCanary(t *testing.T) *canary {
 func (c *canary) note(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.noted = append(c.noted, fmt.Sprintf(format, args...))
+	c.seen = append(c.seen, fmt.Sprintf(format, args...))
 }
 
-// sings returns what was noted since the last time.
-func (c *canary) sings() []string {
+// take returns what was recorded since the last call.
+func (c *canary) take() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	noted := c.noted
-	c.noted = nil
-	return noted
+	seen := c.seen
+	c.seen = nil
+	return seen
 }
 
-// listen tells who connects that this is the host.
+// listen records connections, and greets them as the host.
 func (c *canary) listen(ln net.Listener, what string) {
 	c.wg.Go(func() {
 		for {
@@ -108,7 +103,7 @@ func (c *canary) listen(ln net.Listener, what string) {
 	})
 }
 
-// receive notes packets, and answers questions for names: all are the host's.
+// receive records packets, and answers DNS questions with an address of the host.
 func (c *canary) receive(p net.PacketConn, what string, dns bool) {
 	c.wg.Go(func() {
 		buf := make([]byte, 1<<16)
@@ -131,21 +126,17 @@ func (c *canary) receive(p net.PacketConn, what string, dns bool) {
 	})
 }
 
-// isHousekeeping reports types of ICMPv6 that come from the kernel: reports of
-// multicast groups, and what finds routers and neighbours.
+// isHousekeeping reports whether the kernel itself sends this type of ICMPv6: reports of
+// multicast groups, and messages that find routers and neighbours.
 func isHousekeeping(typ byte) bool { return typ >= 130 && typ <= 137 || typ == 143 }
 
-// allPackets is the protocol of packet sockets that get all, in the byte order of
-// the network.
+// allPackets is the protocol of packet sockets for all packets, in network byte order.
 var allPackets = int(binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL}))
 
 // sniff counts the packets of all interfaces of the host.
 func (c *canary) sniff(t *testing.T) {
 	t.Helper()
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, allPackets)
-	if err != nil {
-		t.Fatal(err)
-	}
+	fd := testenv.Must(unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, allPackets))(t)
 	f := os.NewFile(uintptr(fd), "sniffer")
 	c.closers = append(c.closers, f)
 	c.wg.Go(func() {
@@ -173,8 +164,8 @@ func (c *canary) sniff(t *testing.T) {
 	})
 }
 
-// answer makes the answer to a question; nil records mean that there is no such
-// name. A record that is no address is a text.
+// answer returns the answer to a question. If records returns nil, the name does not
+// exist. A record that is not an address is a text.
 func answer(query []byte, records func(name string, typ dnsmessage.Type) []string) []byte {
 	var p dnsmessage.Parser
 	h, err := p.Start(query)
@@ -217,19 +208,16 @@ func answer(query []byte, records func(name string, typ dnsmessage.Type) []strin
 	return msg
 }
 
-// state is what an escape could change of the host: addresses, routes, groups,
-// abstract sockets and settings.
+// state is what a stack could change of the host: addresses, routes, groups, abstract
+// sockets and settings.
 func state(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
 	for _, name := range []string{"route", "ipv6_route", "if_inet6", "igmp", "igmp6", "unix"} {
-		text, err := os.ReadFile("/proc/thread-self/net/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := testenv.Must(os.ReadFile("/proc/thread-self/net/" + name))(t)
 		lines := strings.Split(string(text), "\n")
 		switch name {
-		case "unix": // the abstract ones; the others are not of the network
+		case "unix": // the abstract ones; others do not belong to a network namespace
 			lines = slices.DeleteFunc(lines, func(l string) bool { return !strings.Contains(l, "@") })
 			for i, l := range lines {
 				_, lines[i], _ = strings.Cut(l, "@")
@@ -247,50 +235,4 @@ func state(t *testing.T) string {
 		fmt.Fprintf(&b, "%s=%s%v\n", name, text, err)
 	}
 	return b.String()
-}
-
-// namespaces returns the set of the namespaces of all threads, of every kind.
-func namespaces(t *testing.T) string {
-	t.Helper()
-	links, err := filepath.Glob("/proc/self/task/*/ns/*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var set []string
-	for _, l := range links {
-		if ns, err := os.Readlink(l); err == nil { // else the thread has ended
-			set = append(set, ns)
-		}
-	}
-	slices.Sort(set)
-	return strings.Join(slices.Compact(set), " ")
-}
-
-// watch compares the set of namespaces with what it was, again and again until
-// the returned function is called, which reports how often it did.
-func watch(t *testing.T) (stop func() int) {
-	t.Helper()
-	want := namespaces(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	rounds := make(chan int)
-	go func() {
-		n := 0
-		for tick := time.NewTicker(2 * time.Millisecond); ; n++ {
-			if got := namespaces(t); got != want {
-				t.Errorf("the threads are in %s, they were in %s", got, want)
-				cancel()
-			}
-			select {
-			case <-ctx.Done():
-				tick.Stop()
-				rounds <- n + 1
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	return func() int {
-		cancel()
-		return <-rounds
-	}
 }

@@ -1,4 +1,4 @@
-// Package isolation tests that nothing passes between stacks and the host. Its
-// tests run on a host that they make up: the same names, addresses and ports as
-// in the stacks, with canaries on all of them.
+// Package isolation tests that nothing passes between stacks and the host. Its tests run
+// on an artificial host that has the same names, addresses and ports as the stacks, with
+// a canary on all of them.
 package isolation

@@ -50,17 +50,14 @@ var names = map[string][]string{
 	"server.host.example.": {"10.0.0.9"},
 }
 
-// serve has a stack serve what the host serves too, and names.
+// serve has a stack serve names, and what the host also serves.
 func serve(t *testing.T, s *vdestack.Stack) {
 	t.Helper()
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait)
 	lookup := func(name string, _ dnsmessage.Type) []string { return names[name] }
 	for _, address := range []string{":80", "localhost:81"} {
-		ln, err := s.Listen("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		ln := testenv.Must(s.Listen("tcp", address))(t)
 		t.Cleanup(func() { ln.Close() })
 		if address == ":80" {
 			mux := http.NewServeMux()
@@ -72,17 +69,11 @@ func serve(t *testing.T, s *vdestack.Stack) {
 		}
 		wg.Go(func() { greet(ln) })
 	}
-	ln, err := s.Listen("tcp", "[::]:5000")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := testenv.Must(s.Listen("tcp", "[::]:5000"))(t)
 	t.Cleanup(func() { ln.Close() })
 	wg.Go(func() { greet(ln) })
 	for _, port := range []string{"7", "53"} {
-		p, err := s.ListenPacket("udp", ":"+port)
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := testenv.Must(s.ListenPacket("udp", ":"+port))(t)
 		t.Cleanup(func() { p.Close() })
 		wg.Go(func() {
 			buf := make([]byte, 1<<16)
@@ -101,7 +92,7 @@ func serve(t *testing.T, s *vdestack.Stack) {
 	}
 }
 
-// greet tells who connects that this is the stack.
+// greet greets connections as the stack.
 func greet(ln net.Listener) {
 	for {
 		c, err := ln.Accept()
@@ -113,7 +104,7 @@ func greet(ln net.Listener) {
 	}
 }
 
-// hello reads the greeting of whoever was reached.
+// hello returns an error unless the stack was reached.
 func hello(c net.Conn, err error) error {
 	if err != nil {
 		return err
@@ -132,9 +123,9 @@ func hello(c net.Conn, err error) error {
 	return nil
 }
 
-// TestCanary uses stacks in every way, on a host that has the same addresses,
-// ports, names and interfaces: it sees no packet, decides nothing and does not
-// change, and no thread is ever in another namespace.
+// TestCanary uses stacks in every way on a host that has the same addresses, ports, names
+// and interfaces. The host sees no packet, influences nothing and does not change, and no
+// thread is ever in another namespace.
 func TestCanary(t *testing.T) {
 	testenv.Long(t)
 	c := newCanary(t)
@@ -144,9 +135,9 @@ func TestCanary(t *testing.T) {
 		s.Close()
 	}
 	before := state(t)
-	c.sings()
+	c.take()
 	c.sniff(t)
-	stop := watch(t)
+	testenv.WatchNamespaces(t)
 
 	a := newStack(t, vdestack.DNS{}, "10.0.0.1/24", "fc00::1:1/64", "fe80::a/64")
 	dns := vdestack.DNS{
@@ -194,7 +185,7 @@ func TestCanary(t *testing.T) {
 		}
 	})
 	t.Run("look up", func(t *testing.T) {
-		// Each has one family only; the host has both.
+		// Each stack has one family only; the host has both.
 		four := newStack(t, dns, "10.0.0.3/24")
 		six := newStack(t, vdestack.DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("[fc00::1:1]:53")}, Hosts: dns.Hosts}, "fc00::1:4/64")
 		for _, tt := range []struct {
@@ -239,10 +230,7 @@ func TestCanary(t *testing.T) {
 			t.Error(err)
 		}
 		lc := net.ListenConfig{Control: b.Control}
-		ln, err := lc.Listen(ctx, "tcp", "10.0.0.2:80")
-		if err != nil {
-			t.Fatal(err)
-		}
+		ln := testenv.Must(lc.Listen(ctx, "tcp", "10.0.0.2:80"))(t)
 		defer ln.Close()
 		go greet(ln)
 		if err := hello(a.DialContext(ctx, "tcp", "10.0.0.2:80")); err != nil {
@@ -260,10 +248,7 @@ func TestCanary(t *testing.T) {
 		if err := hello(b.Dial("unix", "@isolation")); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("the host's: %v", err)
 		}
-		ln, err := b.Listen("unix", "@isolation")
-		if err != nil {
-			t.Fatal(err)
-		}
+		ln := testenv.Must(b.Listen("unix", "@isolation"))(t)
 		defer ln.Close()
 		go greet(ln)
 		if err := hello(b.Dial("unix", "@isolation")); err != nil {
@@ -272,23 +257,14 @@ func TestCanary(t *testing.T) {
 	})
 	t.Run("multicast", func(t *testing.T) {
 		for group, network := range map[string]string{"239.1.2.3:5001": "udp4", "[ff05::1234]:5001": "udp6"} {
-			in, err := a.ListenMulticastUDP(network, "vde0", netip.MustParseAddrPort(group))
-			if err != nil {
-				t.Fatal(err)
-			}
+			in := testenv.Must(a.ListenMulticastUDP(network, "vde0", netip.MustParseAddrPort(group)))(t)
 			defer in.Close()
-			all, err := a.ListenMulticastUDP("udp", "", netip.MustParseAddrPort(group))
-			if err != nil {
-				t.Fatal(err)
-			}
+			all := testenv.Must(a.ListenMulticastUDP("udp", "", netip.MustParseAddrPort(group)))(t)
 			defer all.Close()
 			if err := b.Run(ctx, "ip route replace 239.0.0.0/8 dev vde0"); err != nil {
 				t.Fatal(err)
 			}
-			out, err := b.DialContext(ctx, "udp", group)
-			if err != nil {
-				t.Fatal(err)
-			}
+			out := testenv.Must(b.DialContext(ctx, "udp", group))(t)
 			defer out.Close()
 			if _, err := out.Write([]byte("stack\n")); err != nil {
 				t.Fatal(err)
@@ -329,10 +305,7 @@ func TestCanary(t *testing.T) {
 		}
 	})
 	t.Run("packets", func(t *testing.T) {
-		f, err := b.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, allPackets)
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := testenv.Must(b.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, allPackets))(t)
 		defer f.Close()
 		f.SetDeadline(time.Now().Add(testenv.Timeout))
 		if err := hello(b.DialContext(ctx, "tcp", "10.0.0.1:5000")); err != nil {
@@ -356,10 +329,7 @@ func TestCanary(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		nl, err := b.RTNL()
-		if err != nil {
-			t.Fatal(err)
-		}
+		nl := testenv.Must(b.RTNL())(t)
 		defer nl.Close()
 		index, err := nl.IfNameToIndex("vde0")
 		if err != nil || index != b.Stats().Interfaces[0].Index {
@@ -370,24 +340,17 @@ func TestCanary(t *testing.T) {
 		}
 	})
 	t.Run("joined", func(t *testing.T) {
-		f, err := b.NetNS()
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := testenv.Must(b.NetNS())(t)
 		defer f.Close()
-		s, err := vdestack.New(ctx, vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), DNS: dns})
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := testenv.Must(vdestack.New(ctx, vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), DNS: dns}))(t)
 		defer s.Close()
 		if err := hello(s.DialContext(ctx, "tcp", "www:5000")); err != nil {
 			t.Error(err)
 		}
 	})
 
-	t.Logf("looked at the namespaces of all threads %d times", stop())
-	if noted := c.sings(); len(noted) > 0 {
-		t.Errorf("the host has noticed:\n%s", strings.Join(noted, "\n"))
+	if seen := c.take(); len(seen) > 0 {
+		t.Errorf("the host has noticed:\n%s", strings.Join(seen, "\n"))
 	}
 	if after := state(t); after != before {
 		t.Errorf("the host has changed:\n%s\nbefore:\n%s", after, before)
@@ -396,7 +359,7 @@ func TestCanary(t *testing.T) {
 		return
 	}
 
-	// It is no dumb canary.
+	// The canary does notice what reaches the host.
 	for _, f := range []func() error{
 		func() error { return hello(net.Dial("tcp", "10.0.0.1:5000")) },
 		func() error { return hello(net.Dial("tcp", "server.:5000")) },
@@ -409,13 +372,15 @@ func TestCanary(t *testing.T) {
 	if got, err := net.LookupHost("elsewhere"); err != nil || !slices.Equal(got, []string{"10.66.66.66"}) {
 		t.Errorf("the host finds %v, %v", got, err)
 	}
-	if noted := strings.Join(c.sings(), "\n"); !strings.Contains(noted, "TCP connection") || !strings.Contains(noted, "unix connection") ||
-		!strings.Contains(noted, "UDP on port 53") || !strings.Contains(noted, "packet of") {
-		t.Errorf("the host has noticed only:\n%s", noted)
+	seen := strings.Join(c.take(), "\n")
+	for _, want := range []string{"TCP connection", "unix connection", "UDP on port 53", "packet of"} {
+		if !strings.Contains(seen, want) {
+			t.Errorf("the host has not noticed a %s:\n%s", want, seen)
+		}
 	}
 }
 
-// TestWithoutIPv6 runs a part of the tests on a host where IPv6 is switched off.
+// TestWithoutIPv6 runs onlyIPv4 on a host where IPv6 is switched off.
 func TestWithoutIPv6(t *testing.T) {
 	if os.Getenv(stage) == "no IPv6" {
 		onlyIPv4(t)
@@ -443,16 +408,10 @@ func onlyIPv4(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for _, listen := range []string{":80", "[::]:81", "six:82"} {
-		ln, err := a.Listen("tcp", listen)
-		if err != nil {
-			t.Fatal(err)
-		}
+		ln := testenv.Must(a.Listen("tcp", listen))(t)
 		defer ln.Close()
 		wg.Go(func() { greet(ln) })
-		p, err := a.ListenPacket("udp", listen)
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := testenv.Must(a.ListenPacket("udp", listen))(t)
 		defer p.Close()
 		wg.Go(func() {
 			buf := make([]byte, 100)

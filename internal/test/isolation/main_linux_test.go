@@ -15,43 +15,38 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/testenv/private"
 	"golang.org/x/sys/unix"
 )
 
-// stage says where the tests run: on the machine, on the made-up host, or on one
+// stage says where the tests run: on the machine, on the artificial host, or on one
 // without IPv6.
 const stage = "ISOLATION_STAGE"
 
 func TestMain(m *testing.M) {
+	var err error
 	switch os.Getenv(stage) {
 	case "":
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		os.Exit(onHost(cmd, "host"))
 	case "host":
-		if err := setUp(); err != nil {
-			fmt.Fprintln(os.Stderr, "isolation:", err)
-			os.Exit(1)
-		}
+		err = setUp()
 	case "no IPv6":
-		if err := withoutIPv6(); err != nil {
-			fmt.Fprintln(os.Stderr, "isolation:", err)
-			os.Exit(1)
-		}
+		err = withoutIPv6()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "isolation:", err)
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }
 
-// onHost runs the tests in new namespaces, of which the command is root, and
-// returns its exit status.
+// onHost runs the tests as root of new namespaces, and returns their exit status.
 func onHost(cmd *exec.Cmd, kind string) int {
 	cmd.Env = append(os.Environ(), stage+"="+kind)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
-	}
+	cmd.SysProcAttr = private.Root(unix.CLONE_NEWNET | unix.CLONE_NEWNS)
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	runtime.LockOSThread() // Pdeathsig follows the thread
 	defer runtime.UnlockOSThread()
 	err := cmd.Run()
@@ -65,8 +60,7 @@ func onHost(cmd *exec.Cmd, kind string) int {
 	return 0
 }
 
-// files are the host's configuration of names, and all of it is wrong for the
-// stacks.
+// files are the host's configuration of names, all of which is wrong for the stacks.
 var files = map[string]string{
 	"hosts": "10.66.66.66 server www www.stack.example localhost localhost.stack.example\n" +
 		"10.0.0.1 hostonly hostonly.stack.example\n",
@@ -90,7 +84,7 @@ route add default via 10.0.0.254
 route add default via fc00::ff dev vde0
 `
 
-// setUp makes the host.
+// setUp sets the host up.
 func setUp() error {
 	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("mount /: %w", err)
@@ -110,7 +104,7 @@ func setUp() error {
 		}
 	}
 	for name, value := range map[string]string{
-		// The host is silent by itself.
+		// The host itself sends nothing.
 		"net/ipv6/conf/default/router_solicitations": "0",
 		"net/ipv6/conf/default/addr_gen_mode":        "1",
 	} {
@@ -118,12 +112,10 @@ func setUp() error {
 			return err
 		}
 	}
-	ip := exec.Command("/sbin/ip", "-batch", "-")
-	ip.Stdin = strings.NewReader(network)
-	if out, err := ip.CombinedOutput(); err != nil {
-		return fmt.Errorf("ip: %w: %s (apt-get install iproute2)", err, out)
+	if err := private.IP(network); err != nil {
+		return err
 	}
-	// The kernel takes its time for the rest of IPv6 addresses.
+	// The kernel completes IPv6 addresses later.
 	for end := time.Now().Add(testenv.Timeout); ; time.Sleep(time.Millisecond) {
 		text, err := os.ReadFile("/proc/self/net/ipv6_route")
 		if err != nil {
@@ -152,15 +144,12 @@ func localRoutes(table string) (n int) {
 	return n
 }
 
-// withoutIPv6 makes a host that has IPv6 switched off, as many have.
+// withoutIPv6 sets a host up that has IPv6 switched off, as many have.
 func withoutIPv6() error {
 	for _, name := range []string{"all", "default", "lo"} {
 		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0); err != nil {
 			return err
 		}
 	}
-	if out, err := exec.Command("/sbin/ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		return fmt.Errorf("ip: %w: %s (apt-get install iproute2)", err, out)
-	}
-	return nil
+	return private.IP("link set lo up\n")
 }

@@ -36,7 +36,7 @@ func layers(t *testing.T) map[string]int {
 	return all
 }
 
-// imports returns what the packages of the root module import of it, tests aside.
+// imports returns the imports within the root module by package, without tests.
 func imports(t *testing.T) map[string]map[string]bool {
 	t.Helper()
 	all := make(map[string]map[string]bool)
@@ -77,7 +77,7 @@ func imports(t *testing.T) map[string]map[string]bool {
 	return all
 }
 
-// TestLayers sees imports go downwards only, and every package in the table.
+// TestLayers checks that imports go downwards only, and that the table has every package.
 func TestLayers(t *testing.T) {
 	layer, all := layers(t), imports(t)
 	for dir, to := range all {
@@ -102,13 +102,13 @@ func TestLayers(t *testing.T) {
 	}
 }
 
-// program reports a package that nobody imports.
+// program reports whether a package is a program, or only has tests.
 func program(dir string) bool {
 	first, _, _ := strings.Cut(dir, "/")
 	return first == "bench" || first == "echo_example" || first == "http_example" || strings.HasPrefix(dir, "internal/test/")
 }
 
-// helper reports a package that only tests import.
+// helper reports whether only tests import a package.
 func helper(dir string) bool {
 	return strings.HasSuffix(path.Base(dir), "test") && dir != "vdestacktest" || strings.HasPrefix(dir, "internal/testenv")
 }

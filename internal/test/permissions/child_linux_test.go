@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The environment of a child: which refusal, and how far it has come.
+// The environment of a child: which refusal, and which stage.
 const (
 	envName  = "PERMISSIONS_NAME"
 	envStage = "PERMISSIONS_STAGE"
@@ -35,17 +35,12 @@ func TestMain(m *testing.M) {
 		testenv.Main(m)
 	}
 	all := slices.Concat(refusals, []refusal{nested, ownersDevice, deviceGroup})
-	i := slices.IndexFunc(all, func(r refusal) bool { return r.name == name })
-	var err error
-	switch stage := os.Getenv(envStage); {
-	case i < 0:
-		err = errors.New("unknown refusal")
-	case stage == "prepare":
-		err = all[i].become()
-	default:
-		err = all[i].meet()
+	r := all[slices.IndexFunc(all, func(r refusal) bool { return r.name == name })]
+	child := r.meet
+	if os.Getenv(envStage) == "prepare" {
+		child = r.become
 	}
-	if err != nil {
+	if err := child(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -55,16 +50,22 @@ func TestMain(m *testing.M) {
 // run provokes the refusal in a child, which checks the errors, and logs them.
 func (r *refusal) run(t *testing.T) {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.SysProcAttr = r.namespaces()
-	if out, err := r.start(cmd, "prepare"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	} else {
-		t.Logf("\n%s", out)
-	}
+	r.runAs(t, r.namespaces())
 }
 
-// start runs a command that becomes the child at the given stage.
+// runAs is run with the attributes of the child.
+func (r *refusal) runAs(t *testing.T, attr *syscall.SysProcAttr) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.SysProcAttr = attr
+	out, err := r.start(cmd, "prepare")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Logf("\n%s", out)
+}
+
+// start runs a command as the child at the given stage.
 func (r *refusal) start(cmd *exec.Cmd, stage string) (out string, err error) {
 	cmd.Env = append(os.Environ(), envName+"="+r.name, envStage+"="+stage, "GOTRACEBACK=all", "GORACE=atexit_sleep_ms=0")
 	cmd.Dir = "/"
@@ -79,7 +80,7 @@ func (r *refusal) start(cmd *exec.Cmd, stage string) (out string, err error) {
 	return text.String(), err
 }
 
-// namespaces makes the child an ordinary user, whoever runs the test, with
+// namespaces makes the child an ordinary user, even if root runs the test, with
 // capabilities over a user namespace of its own.
 func (r *refusal) namespaces() *syscall.SysProcAttr {
 	uid, gid := os.Geteuid(), os.Getegid()
@@ -103,10 +104,10 @@ func (r *refusal) namespaces() *syscall.SysProcAttr {
 	return a
 }
 
-// become prepares the child's surroundings, drops its capabilities, and
-// executes the next stage.
+// become prepares the child's environment, drops its capabilities, and executes the next
+// stage.
 func (r *refusal) become() error {
-	runtime.LockOSThread() // exec takes the credentials of this thread
+	runtime.LockOSThread() // exec uses the credentials of this thread
 	self, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -133,8 +134,8 @@ func (r *refusal) become() error {
 	return fmt.Errorf("exec: %w", errno)
 }
 
-// dropCapabilities leaves the next program no capability but those given. As
-// user id 0 it would get all that are inheritable or in the bounding set.
+// dropCapabilities leaves the next program only the given capabilities. With user id 0 it
+// would get all that are inheritable or in the bounding set.
 func dropCapabilities(keep []uintptr, bounding bool) error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("clearing capabilities: %w", err)
@@ -167,10 +168,10 @@ func dropCapabilities(keep []uintptr, bounding bool) error {
 	return nil
 }
 
-// meet asks for a stack, prints the error, and sees that nothing is left of the
-// attempt, that the next one ends alike, and that the remedy is one.
+// meet asks for a stack, prints the error, and checks that nothing is left of the attempt,
+// that the next one ends in the same way, and that the remedy helps.
 func (r *refusal) meet() error {
-	// The poller's own descriptors come with the first file that waits.
+	// The first file that can wait creates the poller's own descriptors.
 	pr, pw, err := os.Pipe()
 	if err != nil {
 		return err
@@ -211,7 +212,7 @@ func (r *refusal) meet() error {
 	if err := r.remedy(); err != nil {
 		return fmt.Errorf("remedy: %w", err)
 	}
-	for end := time.Now().Add(10 * time.Second); ; { // the kernel ends namespaces late
+	for end := time.Now().Add(10 * time.Second); ; { // the kernel frees namespaces late
 		err := ask()
 		if err == nil {
 			return nil
@@ -224,7 +225,7 @@ func (r *refusal) meet() error {
 
 var pid = regexp.MustCompile(`/proc/\d+/`)
 
-// wants reports that an error is the one that is wanted.
+// wants reports whether an error is the wanted one.
 func (r *refusal) wants(err error) bool {
 	if err == nil {
 		return r.want == ""
@@ -234,7 +235,7 @@ func (r *refusal) wants(err error) bool {
 	return regexp.MustCompile("^" + pattern + "$").MatchString(text)
 }
 
-// A count is what a process has, to be compared.
+// A count is what a process has.
 type count struct{ files, goroutines, children int }
 
 func taken() count {
@@ -250,8 +251,8 @@ func taken() count {
 	return c
 }
 
-// wait waits until there is no more than before, or the helper task with its
-// descriptor and goroutine.
+// wait waits until the process has no more than before, apart from the helper task with
+// its descriptor and goroutine.
 func (c count) wait(helper bool) error {
 	if helper && c.children == 0 {
 		c = count{c.files + 1, c.goroutines + 1, 1}

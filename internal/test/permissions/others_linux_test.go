@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Refusals that take more than a child in a user namespace.
+// Refusals that need more than a child in a user namespace.
 var (
 	nested = refusal{
 		name: "nested",
@@ -34,14 +34,11 @@ var (
 	}
 )
 
-// TestNested asks for a stack where user namespaces are nested as deep as the
-// kernel lets them.
+// TestNested asks for a stack where user namespaces are nested as deep as the kernel
+// allows.
 func TestNested(t *testing.T) {
 	unshare := testenv.Need(t, "unshare", "util-linux")
-	self, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
+	self := testenv.Must(os.Open("/proc/self/exe"))(t)
 	defer self.Close()
 	for depth := 33; depth > 0; depth-- {
 		args := strings.Fields(strings.Repeat(unshare+" --map-current-user ", depth) + "/proc/self/fd/3")
@@ -62,22 +59,16 @@ func TestNested(t *testing.T) {
 	t.Fatal("user namespaces are not nested at all")
 }
 
-// TestRootsDevice has /dev/net/tun as the kernel makes it, for root only.
+// TestRootsDevice has a /dev/net/tun for root only, as the kernel makes it.
 func TestRootsDevice(t *testing.T) {
 	testenv.Long(t)
 	if os.Geteuid() != 0 {
-		t.Skip("making devices takes root")
+		t.Skip("making devices needs root")
 	}
-	cmd := exec.Command("/proc/self/exe")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-	if out, err := ownersDevice.start(cmd, "prepare"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	} else {
-		t.Log(out)
-	}
+	ownersDevice.runAs(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS})
 }
 
-// rootsDevice makes the device, and the child an ordinary user.
+// rootsDevice makes the device, and becomes an ordinary user.
 func rootsDevice() error {
 	if err := mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE); err != nil {
 		return err
@@ -91,13 +82,10 @@ func rootsDevice() error {
 	return errors.Join(syscall.Setgroups(nil), syscall.Setresgid(65534, 65534, 65534), syscall.Setresuid(65534, 65534, 65534))
 }
 
-// TestDeviceGroup takes the device from the child as container programs do.
+// TestDeviceGroup denies the child the device as container programs do.
 func TestDeviceGroup(t *testing.T) {
 	testenv.Long(t)
-	groups, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		t.Fatal(err)
-	}
+	groups := testenv.Must(os.ReadFile("/proc/self/cgroup"))(t)
 	var own string
 	for line := range bytes.Lines(groups) {
 		if f := strings.SplitN(strings.TrimSpace(string(line)), ":", 3); len(f) == 3 && f[1] == "devices" {
@@ -105,7 +93,7 @@ func TestDeviceGroup(t *testing.T) {
 		}
 	}
 	if own == "" || os.Geteuid() != 0 {
-		t.Skip("it takes root and the device controller of cgroup v1")
+		t.Skip("needs root and the device controller of cgroup v1")
 	}
 	group, err := os.MkdirTemp(own, "vdestack-test")
 	if err != nil {
@@ -115,7 +103,7 @@ func TestDeviceGroup(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(group, "devices.deny"), []byte("c 10:200 rwm"), 0); err != nil {
 		t.Fatal(err)
 	}
-	// The child is where the thread is that makes it.
+	// The child is in the group of the thread that starts it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	enter := func(group string) {

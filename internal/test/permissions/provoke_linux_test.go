@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What refuses.
+// Functions that provoke refusals.
 
 func filter(rules ...testenv.Rule) func() error {
 	return func() error { return testenv.Refuse(rules...) }
@@ -44,8 +44,8 @@ func limit(resource int, soft uint64) func() error {
 	}
 }
 
-// fewProcesses leaves the process no more threads than it has. Those that the
-// runtime needs are there before.
+// fewProcesses lets the process have no further threads, after those that the runtime
+// needs have been started.
 func fewProcesses() error {
 	var all, done sync.WaitGroup
 	all.Add(30)
@@ -61,7 +61,7 @@ func fewProcesses() error {
 	return limit(unix.RLIMIT_NPROC, 1)()
 }
 
-// fewDescriptors leaves room for one descriptor more.
+// fewDescriptors leaves room for one more descriptor.
 func fewDescriptors() error {
 	next, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -106,7 +106,7 @@ func jail() error {
 	return bind("/proc", "/tmp/jail/proc", 0)
 }
 
-// What is refused.
+// Functions that are refused.
 
 // openStack opens a stack without interfaces, and uses it.
 func openStack() error {
@@ -132,8 +132,8 @@ func openStack() error {
 	return err
 }
 
-// interfaceUp opens a stack with an interface that must be a TAP. One of any
-// kind opens whatever the device is.
+// interfaceUp opens a stack with an interface that must be a TAP. One of any kind opens
+// without the device.
 func interfaceUp() error {
 	s, err := vdestack.Open("null://", "10.0.0.1/24")
 	if err != nil {
@@ -149,8 +149,7 @@ func interfaceUp() error {
 	return s.Close()
 }
 
-// twoStacks makes a socket in each of two stacks, one of which the helper is not
-// in.
+// twoStacks makes a socket in each of two stacks. The helper is in at most one of them.
 func twoStacks() error {
 	a, err := vdestack.Open("")
 	if err != nil {
@@ -162,7 +161,7 @@ func twoStacks() error {
 		return err
 	}
 	defer b.Close()
-	// It may be in either, for the second may have been made ahead.
+	// It may be in either, because the second may have been prepared.
 	for _, st := range []*vdestack.Stack{a, b} {
 		f, err := st.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 		if err != nil {

@@ -1,7 +1,7 @@
 //go:build amd64 || arm64
 
-// Package permissions provokes what a system can have against stacks, really, and
-// sees that each error says what is in the way and what to do about it.
+// Package permissions provokes every way in which a system can refuse stacks, and checks
+// that each error says what is in the way and what to do about it.
 package permissions
 
 import (
@@ -13,20 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A refusal is a process, or what it runs in, that cannot have what it asks for.
+// A refusal is a process that is refused what it asks for.
 type refusal struct {
 	name string
 
 	uid0     bool      // the process has user id 0 and no capabilities
 	unmapped bool      // the process has no user id in its user namespace
-	flags    uintptr   // namespaces that it has besides those for users and mounts
-	keep     []uintptr // capabilities that it has over its user namespace
-	helper   bool      // there is a helper task in spite of the refusal
+	flags    uintptr   // namespaces besides those for users and mounts
+	keep     []uintptr // its capabilities over its user namespace
+	helper   bool      // the helper task exists in spite of the refusal
 
 	prepare func() error // with capabilities, before the process
 	refuse  func() error // in the process, before it asks
 	ask     func() error // nil asks for a stack without interfaces
-	remedy  func() error // what the error advises
+	remedy  func() error // does what the error advises
 
 	want string // the whole error, with … for what varies; "" means that it works
 }
@@ -193,7 +193,7 @@ var refusals = []refusal{
 		want: noTUN + "is a directory (this is not the TUN device: mknod /dev/net/tun c 10 200)",
 	},
 	{
-		// A file of root, and none of the user's: the helper may open those.
+		// A file of root, not of the user: the helper may open the user's files.
 		name: "TUN without permission", ask: interfaceUp, helper: true, prepare: func() error { return bind("/proc/kmsg", "/dev/net/tun", 0) },
 		want: noTUN + "permission denied (it has mode 0400 and owner 65534:65534, this is user 1000 group 1000: chmod 0666 /dev/net/tun lets every user make stacks)",
 	},
