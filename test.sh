@@ -79,6 +79,14 @@ step "tests as $(id -un)"
 go test -race -count=1 -timeout 10m -p $parallel "${together[@]}"
 go test -race -count=1 -timeout 10m $alone
 
+# Allocations cannot be counted with the race detector: these tests skip there.
+step "allocations"
+mapfile -t counting < <(grep -rlE '^func Test[A-Za-z0-9_]*Allocs\(' --include='*_test.go' . | xargs -n1 dirname | sort -u)
+go test -count=1 -v -p $parallel -run 'Allocs$' "${counting[@]}" | awk -v strict="${VDESTACK_TEST_STRICT:-}" '
+	/--- SKIP/ { skipped = 1 }
+	!/=== / && !/--- PASS/ && !/^PASS/
+	END { exit skipped && strict }'
+
 # It watches itself; this is in case that fails.
 soak=(timeout -k 10 $((soaktime + 120)))
 

@@ -467,8 +467,8 @@ func TestReconnectNested(t *testing.T) {
 	})
 }
 
-// TestReconnectPackets moves batches without allocating.
-func TestReconnectPackets(t *testing.T) {
+// TestReconnectAllocs moves batches without allocating.
+func TestReconnectAllocs(t *testing.T) {
 	c, err := Open("mem://"+t.Name(), &Options{Reconnect: true})
 	testenv.Check(t, err)
 	defer c.Close()
