@@ -35,21 +35,22 @@
 // Each scheme reads its body. Those with options are written in one of two styles, and
 // a network inside them comes last, between braces:
 //
-//		path[option/option=value]{inner}
-//		address/option/option=value{inner}
+//	path[option/option=value]{inner}
+//	address/option/option=value{inner}
 //
-//	  - The inner network is a locator too, which may have another one inside. {} is the
-//	    default network of the user, and so are missing braces; netemu requires braces.
-//	  - Parts of such a body can be quoted, '…' or "…", without escapes inside. Outside
-//	    quotes a backslash protects the next byte, and %XY is the byte with that
-//	    hexadecimal code. What is inside the braces is decoded when the inner network is
-//	    opened.
-//	  - Names of options are exact. An option that is unknown, given twice or has a wrong
-//	    value is an error that quotes it and says what is allowed.
-//	  - The bodies of other schemes are taken as they are written, and %XY means nothing
-//	    there: mem, lan, tap, pcap, macvtap, udp, seqpacket, and ptp unless it ends with
-//	    "]". The body of cmd is split into words, with quotes and backslashes as in a shell,
-//	    but no shell sees it.
+// How such a body is read:
+//
+//   - The inner network is a locator too, nested up to 32 deep. {} is the default network
+//     of the user, and so are missing braces; netemu requires braces.
+//   - Parts can be quoted, '…' or "…", without escapes inside. Outside quotes a backslash
+//     protects the next byte, and %XY is the byte with that hexadecimal code. What is inside
+//     the braces is decoded when the inner network is opened.
+//   - Names of options are exact. An option that is unknown, given twice or has a wrong
+//     value is an error that quotes it and says what is allowed.
+//
+// The bodies of other schemes are taken as they are written, and %XY means nothing there:
+// mem, lan, tap, pcap, macvtap, udp, seqpacket, and ptp unless it ends with "]". The body of
+// cmd is split into words, with quotes and backslashes as in a shell, but no shell sees it.
 //
 // In a shell a locator with > [ { or * needs quotes: 'udp://7000->10.0.0.2:7000' without
 // them writes to a file.
@@ -220,7 +221,7 @@
 //
 // Every plug carries frames of up to [MaxFrame] bytes, but the networks below may not:
 //
-//   - vde_switch cuts frames of more than 1518 bytes without a word: the MTU of an interface
+//   - vde_switch cuts frames of more than 1518 bytes silently: the MTU of an interface
 //     on it is 1500 at most.
 //   - A tag of vlan takes 4 bytes, agno 16 to 31: on a network with an MTU of 1500, use 1496
 //     and 1469.

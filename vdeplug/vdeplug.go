@@ -12,12 +12,12 @@ import (
 
 // Sizes of Ethernet frames, in bytes, without frame check sequence.
 const (
-	// HeaderLen is the length of an Ethernet header; shorter frames are dropped.
+	// HeaderLen is the length of an Ethernet header, 14; shorter frames are dropped.
 	HeaderLen = ether.HeaderLen
-	// MaxMTU is the largest payload of a frame that plugs carry.
+	// MaxMTU is the largest payload of a frame that plugs carry, 9216.
 	MaxMTU = ether.MaxMTU
-	// MaxFrame is the largest frame: MaxMTU, the header and one VLAN tag. Networks may
-	// carry less: see the section Sizes.
+	// MaxFrame is the largest frame, 9234: MaxMTU, the header and one VLAN tag. Networks
+	// may carry less: see the section Sizes.
 	MaxFrame = ether.MaxFrame
 )
 
