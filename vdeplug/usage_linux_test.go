@@ -31,6 +31,12 @@ func TestUsage(t *testing.T) {
 			}
 		}
 	}
+	want := "x://\n    a test\n      N         a word; 3 by default\n      opt=TEXT  a text (also o)\n      flag      no value\n"
+	if got := fmt.Sprint(Usage{"x://", "a test", []OptionUsage{
+		{Value: "N", Default: "3", About: "a word"}, {Name: "opt", Value: "TEXT", Aliases: []string{"o"}, About: "a text"}, {Name: "flag", About: "no value"},
+	}}); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 	if _, ok := UsageOf("no-such"); ok {
 		t.Error("an unknown scheme is described")
 	}
@@ -59,7 +65,7 @@ func TestUsageParsed(t *testing.T) {
 		parse := parsers[scheme]
 		if parse == nil {
 			if len(u.Options) > 0 {
-				t.Errorf("%s has options, and no parser here", scheme)
+				t.Errorf("%s has options: add its parser to parsers", scheme)
 			}
 			continue
 		}
