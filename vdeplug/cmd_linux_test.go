@@ -3,7 +3,6 @@ package vdeplug
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -31,28 +30,6 @@ func TestCmd(t *testing.T) {
 			}
 			wantDrops(t, c.Conn, Drops{})
 		})
-	}
-}
-
-func TestCmdOpenErrors(t *testing.T) {
-	testenv.NoLeaks(t)
-	plain := filepath.Join(t.TempDir(), "plain")
-	testenv.Check(t, os.WriteFile(plain, []byte("x"), 0o600))
-	tests := []struct {
-		vnl, text string
-		err       error
-	}{
-		{vnl: "cmd://", text: "no command given"},
-		{vnl: "= ;", text: "no command given"},
-		{vnl: "cmd://cat; cat", text: "2 commands given, want one"},
-		{vnl: "cmd://cat 'x", text: `byte 4, at "'x": this quote does not end`},
-		{vnl: "cmd://no-such-command-here x", text: `"no-such-command-here"`, err: exec.ErrNotFound},
-		{vnl: "cmd:///nowhere/cat", text: "/nowhere/cat", err: fs.ErrNotExist},
-		{vnl: "cmd://" + plain, text: plain, err: fs.ErrPermission},
-		{vnl: "cmd://''", text: "no command"},
-	}
-	for _, tt := range tests {
-		wantOpenError(t, tt.vnl, tt.text, tt.err)
 	}
 }
 

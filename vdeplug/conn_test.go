@@ -93,6 +93,19 @@ func testParse[C any](t *testing.T, vnl string, parse func(Locator) (C, error), 
 	}
 }
 
+// A parseTest is a locator, and what its parser makes of it.
+type parseTest[C any] struct {
+	in   string
+	want C
+	err  string
+}
+
+func testParses[C any](t *testing.T, parse func(Locator) (C, error), tests []parseTest[C]) {
+	for _, tt := range tests {
+		t.Run(tt.in[:min(len(tt.in), 60)], func(t *testing.T) { testParse(t, tt.in, parse, tt.want, tt.err) })
+	}
+}
+
 // A nested is the configuration of a network that has another inside.
 type nested[C any] struct {
 	cfg   C

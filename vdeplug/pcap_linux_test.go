@@ -249,26 +249,6 @@ func hello(t *testing.T, from *nic.Device, to packet.Transport, flags uint8) {
 	}
 }
 
-func TestPCAPErrors(t *testing.T) {
-	for vnl, text := range map[string]string{
-		"pcap://":        "no interface given",
-		"pcap://a/b":     `interface "a/b": byte '/' has no place in a name`,
-		"macvtap://":     "no interface given",
-		"macvtap://a/b":  `interface "a/b": byte '/' has no place in a name`,
-		"macvtap://nix0": `interface "nix0": no such interface here`,
-		"macvtap://lo":   `interface "lo" has no device /dev/tap1: either it is no macvtap interface`,
-	} {
-		wantOpenError(t, vnl, text)
-	}
-	if os.Geteuid() != 0 {
-		wantOpenError(t, "pcap://lo", "no permission: it takes CAP_NET_RAW", os.ErrPermission)
-		return
-	}
-	testenv.NoLeaks(t)
-	wantOpenError(t, "pcap://nix0", `interface "nix0": no such interface here`, unix.ENODEV)
-	wantOpenError(t, "pcap://lo", `interface "lo": it is not of the kind of Ethernet (ARPHRD 772)`)
-}
-
 // TestMacVTAP carries frames between a macvtap interface and its wire.
 func TestMacVTAP(t *testing.T) {
 	wirePCAP(t)

@@ -33,8 +33,7 @@ func TestReconnectLine(t *testing.T) {
 		return master
 	}
 	master := plug()
-	c, err := Open("vdesl://"+device, &Options{Reconnect: true})
-	testenv.Check(t, err)
+	c := reopening(t, "vdesl://"+device, nil)
 	line := plugtest.NewInbox(t, c)
 	for n := range uint64(3) {
 		wantReconnects(t, c, n)
@@ -58,9 +57,7 @@ func TestReconnectDescriptor(t *testing.T) {
 		return fds
 	}
 	first := pair()
-	c, err := Open(fmt.Sprintf("seqpacket://%d", first[0]), &Options{Reconnect: true})
-	testenv.Check(t, err)
-	defer c.Close()
+	c := reopening(t, fmt.Sprintf("seqpacket://%d", first[0]), nil)
 	unix.Close(first[1])
 	if _, err := c.Recv(make([]byte, ether.MaxFrame)); err != nil {
 		plugtest.WantError(t, err, "the peer has closed its end")

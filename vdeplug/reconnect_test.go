@@ -186,12 +186,20 @@ func receiving(c Conn) (got chan []byte, end chan error) {
 	return got, end
 }
 
+// reopening opens a plug with Reconnect for the time of the test.
+func reopening(t *testing.T, vnl string, notify func(Link)) Conn {
+	t.Helper()
+	c, err := Open(vnl, &Options{Reconnect: true, Notify: notify})
+	testenv.Check(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
 func TestReconnect(t *testing.T) {
 	f, vnl := newFlaky(t)
 	synctest.Test(t, func(t *testing.T) {
 		var told links
-		c, err := Open(vnl, &Options{Reconnect: true, Notify: told.add})
-		testenv.Check(t, err)
+		c := reopening(t, vnl, told.add)
 		got, end := receiving(c)
 		frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 		if err := c.Send(frame); err != nil || !bytes.Equal(<-got, frame) {
@@ -269,9 +277,7 @@ func TestReconnectUnsteady(t *testing.T) {
 	f, vnl := newFlaky(t)
 	synctest.Test(t, func(t *testing.T) {
 		var told links
-		c, err := Open(vnl, &Options{Reconnect: true, Notify: told.add})
-		testenv.Check(t, err)
-		defer c.Close()
+		c := reopening(t, vnl, told.add)
 		receiving(c)
 		for range 20 {
 			had := f.conn()
@@ -372,8 +378,7 @@ func TestReconnectClose(t *testing.T) {
 			t.Run(fmt.Sprint(hang, after), func(t *testing.T) {
 				f, vnl := newFlaky(t)
 				synctest.Test(t, func(t *testing.T) {
-					c, err := Open(vnl, &Options{Reconnect: true})
-					testenv.Check(t, err)
+					c := reopening(t, vnl, nil)
 					_, end := receiving(c)
 					f.set(errTestAgain)
 					f.hang = hang
@@ -404,9 +409,7 @@ func TestReconnectFile(t *testing.T) {
 	}
 	write(vnl + "\n")
 	synctest.Test(t, func(t *testing.T) {
-		c, err := Open(file, &Options{Reconnect: true})
-		testenv.Check(t, err)
-		defer c.Close()
+		c := reopening(t, file, nil)
 		_, end := receiving(c)
 		// It may be empty for a moment, or gone for a while.
 		write("")
@@ -429,10 +432,7 @@ func TestReconnectFile(t *testing.T) {
 		<-end
 
 		write(vnl + "\n")
-		if c, err = Open(file, &Options{Reconnect: true}); err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		c = reopening(t, file, nil)
 		_, end = receiving(c)
 		write("vlan://x{null://}\n")
 		f.conn().end()
@@ -446,9 +446,7 @@ func TestReconnectFile(t *testing.T) {
 func TestReconnectNested(t *testing.T) {
 	f, vnl := newFlaky(t)
 	synctest.Test(t, func(t *testing.T) {
-		c, err := Open("vlan://7{vlan://8/qinq{"+vnl+"}}", &Options{Reconnect: true})
-		testenv.Check(t, err)
-		defer c.Close()
+		c := reopening(t, "vlan://7{vlan://8/qinq{"+vnl+"}}", nil)
 		if _, ok := isOn[*transform.Transport](c); !ok {
 			t.Errorf("the plug is a %T", c)
 		}
@@ -469,9 +467,7 @@ func TestReconnectNested(t *testing.T) {
 
 // TestReconnectAllocs moves batches without allocating.
 func TestReconnectAllocs(t *testing.T) {
-	c, err := Open("mem://"+t.Name(), &Options{Reconnect: true})
-	testenv.Check(t, err)
-	defer c.Close()
+	c := reopening(t, "mem://"+t.Name(), nil)
 	peer := openPlug(t, "mem://"+t.Name())
 	packets := make([]packet.Packet, 8)
 	for i := range packets {
@@ -502,8 +498,7 @@ func TestReconnectRace(t *testing.T) {
 	f, vnl := newFlaky(t)
 	synctest.Test(t, func(t *testing.T) {
 		for range 20 {
-			c, err := Open(vnl, &Options{Reconnect: true, Notify: func(Link) {}})
-			testenv.Check(t, err)
+			c := reopening(t, vnl, func(Link) {})
 			var wg sync.WaitGroup
 			// Only one: others would wait for a mutex, which synctest cannot see.
 			wg.Go(func() {

@@ -15,11 +15,7 @@ func TestParseSwitch(t *testing.T) {
 		f(&cfg)
 		return cfg
 	}
-	tests := []struct {
-		in   string
-		want vdeproto.SwitchConfig
-		err  string
-	}{
+	testParses(t, parseSwitch, []parseTest[vdeproto.SwitchConfig]{
 		{in: "switch:///run/sw", want: with(func(c *vdeproto.SwitchConfig) { c.Plain = true })},
 		{in: "switch:///run/sw[]", want: with(func(c *vdeproto.SwitchConfig) { c.Plain = true })},
 		{in: "hub://", want: with(func(c *vdeproto.SwitchConfig) { c.Kind, c.Dir, c.Plain = fabric.Hub, "", true })},
@@ -40,8 +36,5 @@ func TestParseSwitch(t *testing.T) {
 		{in: "switch:///run/sw[expiretime=0]", err: "expiretime=0"},
 		{in: "switch:///run/sw[hashseed=x]", err: "hashseed=x"},
 		{in: "switch:///run/sw{null://}", err: "no inner network"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.in, func(t *testing.T) { testParse(t, tt.in, parseSwitch, tt.want, tt.err) })
-	}
+	})
 }

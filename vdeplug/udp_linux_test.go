@@ -47,24 +47,7 @@ func TestUDPOpenErrors(t *testing.T) {
 	testenv.NoLeaks(t)
 	openPlug(t, udpVNL(7001, 7002, "127.0.0.1"))
 	openPlug(t, udpVNL(7001, 7002, "::1")) // the families have separate ports
-	tests := []struct{ body, text string }{
-		{"7001", `no "->" in the address (it is [saddr:]sport->daddr:dport)`},
-		{"7001->7002", `destination "7002" has no address or no port`},
-		{"7001->127.0.0.1:", `destination "127.0.0.1:" has no address or no port`},
-		{"7001->:7002", `destination ":7002" has no address or no port`},
-		{"x y->127.0.0.1:7002", `source port "x y": `},
-		{"7001->127.0.0.1:70000", `destination port "70000": `},
-		{"7001->127.0.0.1:0", `destination port "0": nothing can be sent there`},
-		{"127.0.0.1:7001->::1:7002", `source "127.0.0.1" and destination "::1": one is IPv4, the other IPv6`},
-		{"7001->127.0.0.1:7003", `source 0.0.0.0:7001 is used by another program`},
-		{"10.1.2.3:7005->127.0.0.1:7003", `source 10.1.2.3:7005 is not an address of this host`},
-		{"7005->10.1.2.3:7003", `destination 10.1.2.3:7003: connect: network is unreachable`},
-		{"7005->fe80::1%nosuch0:7003", `zone "nosuch0" of fe80::1%nosuch0: `},
-		{"7005->nosuch.invalid:7003", `destination "nosuch.invalid": `},
-	}
-	for _, tt := range tests {
-		wantOpenError(t, "udp://"+tt.body, tt.text)
-	}
+	wantOpenError(t, "udp://7001->127.0.0.1:7003", "source 0.0.0.0:7001 is used by another program")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Nanosecond)
 	defer cancel()
 	<-ctx.Done()

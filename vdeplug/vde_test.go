@@ -13,11 +13,7 @@ func TestParseVDE(t *testing.T) {
 		f(&cfg)
 		return cfg
 	}
-	tests := []struct {
-		in   string
-		want vdeproto.Config
-		err  string
-	}{
+	testParses(t, parseVDE, []parseTest[vdeproto.Config]{
 		{in: "/run/sw", want: plain},
 		{in: "vde:///run/sw", want: plain},
 		{in: "vde://", want: vdeproto.Config{Port: vdeproto.AnyPort, Mode: -1}},
@@ -49,8 +45,5 @@ func TestParseVDE(t *testing.T) {
 		{in: "/run/sw[mode]", err: "octal"},
 		{in: "/run/sw[group]", err: "needs a value"},
 		{in: "vde:///run/sw{tap://}", err: "no inner network"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.in, func(t *testing.T) { testParse(t, tt.in, parseVDE, tt.want, tt.err) })
-	}
+	})
 }

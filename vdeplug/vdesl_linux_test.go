@@ -92,17 +92,3 @@ func TestVDESLRestores(t *testing.T) {
 		t.Errorf("got %+v, want %+v", now, before)
 	}
 }
-
-func TestVDESLErrors(t *testing.T) {
-	testenv.NoLeaks(t)
-	for vnl, text := range map[string]string{
-		"vdesl://":                     "no device given",
-		"vdesl:///dev/null":            "/dev/null is no serial line",
-		"vdesl:///dev/nix":             "open /dev/nix: no such file",
-		"vdesl:///dev/null[speed=1]":   `vdesl option "speed=1": must be one of 9600, 19200, 38400,`,
-		"vdesl:///dev/null[speed]":     "must be one of",
-		"vdesl:///dev/null[parity=no]": `vdesl option "parity=no": unknown (have speed)`,
-	} {
-		wantOpenError(t, vnl, text)
-	}
-}

@@ -87,24 +87,6 @@ func TestVXVDEOther(t *testing.T) {
 	a2.WantNext(t, second)
 }
 
-func TestVXVDEOpenErrors(t *testing.T) {
-	tests := []struct {
-		vnl, text string
-		err       error
-	}{
-		{"vxvde:///if=nosuch0", `option "if=nosuch0": no such interface`, unix.ENODEV},
-		{"vxvde:///if=sixteen-bytes-xx", `at most 15 bytes`, nil},
-		{"vxvde:///bind=10.11.12.13", `option "bind=10.11.12.13": not an address of this host`, unix.EADDRNOTAVAIL},
-		{"vxvde://ff05::1/if=test0/bind=fd09::99", `option "bind=fd09::99": not an address of this host`, unix.EADDRNOTAVAIL},
-	}
-	for _, tt := range tests {
-		t.Run(tt.vnl, func(t *testing.T) {
-			testenv.NoLeaks(t)
-			wantOpenError(t, tt.vnl, tt.text, tt.err)
-		})
-	}
-}
-
 // TestVXVDEPortTaken has another program that does not share the port.
 func TestVXVDEPortTaken(t *testing.T) {
 	testenv.NoLeaks(t)

@@ -26,11 +26,7 @@ func TestParseVXVDE(t *testing.T) {
 		return func(c *vxlan.Config) { c.Group = netip.MustParseAddrPort(s) }
 	}
 	egid := uint32(os.Getegid())
-	tests := []struct {
-		in   string
-		want vxlan.Config
-		err  string
-	}{
+	testParses(t, func(l Locator) (vxlan.Config, error) { return parseVXVDE(t.Context(), l) }, []parseTest[vxlan.Config]{
 		{in: "vxvde://", want: plain},
 		{in: "vxvde://239.1.2.3/port=5555/vni=12345/ttl=7", want: with(func(c *vxlan.Config) {
 			group("239.1.2.3:5555")(c)
@@ -104,12 +100,7 @@ func TestParseVXVDE(t *testing.T) {
 		{in: "vxvde://ff02::1%a/if=b", err: "another interface"},
 		{in: "vxvde://localhost", err: "is no multicast address"},
 		{in: "vxvde://{vde://}", err: "no inner network"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.in, func(t *testing.T) {
-			testParse(t, tt.in, func(l Locator) (vxlan.Config, error) { return parseVXVDE(t.Context(), l) }, tt.want, tt.err)
-		})
-	}
+	})
 }
 
 // TestVXVDENameTimeout checks that looking up a name ends with the context.
