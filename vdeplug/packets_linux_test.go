@@ -69,6 +69,7 @@ var packetPairs = []struct {
 
 // TestPackets moves packets between two plugs of each network.
 func TestPackets(t *testing.T) {
+	testenv.Long(t)
 	for _, pair := range packetPairs {
 		t.Run(pair.name, func(t *testing.T) {
 			plugtest.CheckPackets(t, func(t *testing.T) (a, b packet.Transport) {

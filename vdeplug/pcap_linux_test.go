@@ -98,6 +98,7 @@ func TestPCAPHost(t *testing.T) {
 
 // TestPCAPRemoved sees the interface go down, come up again, and go away.
 func TestPCAPRemoved(t *testing.T) {
+	testenv.Long(t)
 	wirePCAP(t)
 	testenv.NoLeaks(t)
 	c, there := openPlug(t, "pcap://here0"), openInbox(t, "pcap://there0")

@@ -69,6 +69,7 @@ func TestPTPCmd(t *testing.T) {
 // TestPTPRestart ends one end and opens it again. If the other end is of this package, the
 // new one may send first; an idle one in C would not notice.
 func TestPTPRestart(t *testing.T) {
+	testenv.Long(t)
 	for _, which := range []string{"first", "second"} {
 		for _, how := range []string{"quit", "kill"} {
 			t.Run(which+" "+how, func(t *testing.T) {

@@ -275,6 +275,7 @@ func TestSwitchFiles(t *testing.T) {
 // TestSwitchStale starts a switch in the directory of a killed one, and fails in that of a
 // running one.
 func TestSwitchStale(t *testing.T) {
+	testenv.Long(t)
 	for _, kind := range switchKinds {
 		t.Run(kind.name, func(t *testing.T) {
 			testenv.NoLeaks(t)

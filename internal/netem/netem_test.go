@@ -18,6 +18,7 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -372,6 +373,7 @@ func TestRate(t *testing.T) {
 
 // TestNetMaxQueue sends more than is ever held.
 func TestNetMaxQueue(t *testing.T) {
+	testenv.Long(t)
 	inChannel(t, both(Impairment{Delay: time.Minute}, 0), func(t *testing.T, c *channel) {
 		const size, most = 9000, MaxQueue/9000 + 1000
 		for n := range most {

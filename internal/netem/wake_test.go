@@ -14,6 +14,7 @@ import (
 	"github.com/vdestack/vdestack/internal/fabric"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // hasten gives both directions a clock that advances by a random time whenever it is
@@ -34,6 +35,7 @@ func hasten(e *Transport, r *rand.Rand, most time.Duration) {
 // TestWakes sends a burst, and the next when all of it has arrived. A receiver that is
 // not woken sleeps forever, which ends the test.
 func TestWakes(t *testing.T) {
+	testenv.Long(t)
 	const us, ms = time.Microsecond, time.Millisecond
 	for _, imp := range []Impairment{
 		{Delay: ms, Jitter: ms}, {Rate: 1e9, Queue: MaxQueue}, {Rate: 100e6, Delay: 20 * ms, Queue: MaxQueue}, {Delay: 10 * us},

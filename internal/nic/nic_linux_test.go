@@ -202,6 +202,7 @@ func TestSocketJoins(t *testing.T) {
 // TestTAP hands packets to the kernel and sees with a packet socket what it got,
 // and the other way round.
 func TestTAP(t *testing.T) {
+	testenv.Long(t)
 	for _, o := range []Offload{All, All &^ GRO, Header | GRO, Header, 0} {
 		t.Run(fmt.Sprintf("offload %#x", o), func(t *testing.T) {
 			s := newSpace(t)

@@ -218,6 +218,7 @@ func TestStreamPeerGone(t *testing.T) {
 }
 
 func TestStreamConn(t *testing.T) {
+	testenv.Long(t)
 	t.Run("peer reads", func(t *testing.T) {
 		plugtest.Check(t, func(t *testing.T) plugtest.Conn {
 			a, b := pipePair(t)

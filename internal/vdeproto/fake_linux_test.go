@@ -77,6 +77,7 @@ func TestFake(t *testing.T) {
 
 // TestMode looks at the permissions of the client's socket.
 func TestMode(t *testing.T) {
+	testenv.Long(t)
 	testenv.NoLeaks(t)
 	dir := testenv.ShortDir(t)
 	f := vdetest.NewFake(t, filepath.Join(dir, "ctl"))
@@ -153,6 +154,7 @@ func TestGarbled(t *testing.T) {
 // TestDeputy meets the switch of another user, which wants the client of root
 // to write to a socket of root.
 func TestDeputy(t *testing.T) {
+	testenv.Long(t)
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, and another user")
 	}

@@ -16,6 +16,7 @@ import (
 
 // TestLock has plugs come and go at once, of two processes.
 func TestLock(t *testing.T) {
+	testenv.Long(t)
 	eachSwitch(t, func(t *testing.T, start func(t *testing.T) *vdetest.Switch) {
 		testenv.NoLeaks(t)
 		s := start(t)

@@ -451,6 +451,7 @@ func TestKernelStream(t *testing.T) {
 // TestKernelCorrupted changes a byte now and then: the kernel must find every
 // frame with a wrong checksum, and no other.
 func TestKernelCorrupted(t *testing.T) {
+	testenv.Long(t)
 	a, b := newSpace(t, unix.IFF_VNET_HDR, offloads, 1), newSpace(t, unix.IFF_VNET_HDR, offloads, 2)
 	var n, corrupted atomic.Int64
 	newWire(t, a, b, func(frame []byte) {
