@@ -13,27 +13,26 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-// The addresses that a locator does not give, as they are in the C library.
+// The default addresses, those of the C library.
 var (
 	defaultHost  = netip.MustParsePrefix("10.0.2.2/24")
 	defaultHost6 = netip.MustParsePrefix("fd00::2/64")
 )
 
 const (
-	// The last bytes of the addresses of the network that have a meaning.
-	hostNumber = 2
+	// The last bytes of the plug's addresses, and of the first guest's.
 	dnsNumber  = 3
-	fwdNumber  = 4 // what commands and unix sockets are forwarded from
+	fwdNumber  = 4 // of forwards to commands and unix sockets
 	dhcpNumber = 15
 
 	defaultMTU = 1500
-	// minMTU is the least that IPv4 works with, and minMTU6 that of IPv6 (RFC 8200).
+	// minMTU is the smallest MTU for IPv4, minMTU6 that for IPv6 (RFC 8200).
 	minMTU, minMTU6 = 576, 1280
-	// maxForwards bounds how many forwards of a kind a locator has.
+	// maxForwards is the limit for each kind of forward.
 	maxForwards = 256
 )
 
-// A config is what a locator says.
+// A config has the settings of a locator.
 type config struct {
 	restricted bool
 	v4, v6     bool
@@ -47,8 +46,7 @@ type config struct {
 	bootFile   string
 	search     []string
 	domain     string
-	mtu        int // of both directions
-	mru        int
+	mtu, mru   int
 	noLoopback bool
 	metadata   bool // guests reach the metadata services of clouds
 	tcp, udp   []forward
@@ -61,11 +59,11 @@ type forward struct{ host, guest netip.AddrPort }
 
 func (f forward) String() string { return fmt.Sprintf("%s -> guest %s", f.host, f.guest) }
 
-// A service leads from a port of the network to a unix socket of the host or to a
-// command that each connection starts.
+// A service leads from a port of the network to a unix socket of the host, or to a
+// command that is started for each connection.
 type service struct {
 	at      netip.AddrPort
-	path    string   // of the socket; empty: it is a command
+	path    string   // of the socket; empty for a command
 	command []string // with its arguments
 }
 
@@ -83,36 +81,34 @@ func parse(l vdeplug.Locator) (*config, error) {
 		return nil, err
 	}
 	if t.Addr != "" {
-		return nil, fmt.Errorf("slirp address %q: it has none (options are written slirp:///option/option=value)", t.Addr)
+		return nil, fmt.Errorf("slirp address %q: there is no address (options are written slirp:///option/option=value)", t.Addr)
 	}
 	cfg := &config{host: defaultHost, host6: defaultHost6, hostname: "slirp"}
 	var tcp, udp, unix, commands string
-	host := once(prefixOption(&cfg.host, netip.Addr.Is4, "an IPv4 address with its network, as 10.0.2.2%2f24", 30))
-	host6 := once(prefixOption(&cfg.host6, netip.Addr.Is6, "an IPv6 address with its network, as fd00::2%2f64", 120))
 	err = t.Apply(map[string]func(string, bool) error{
-		"restricted": flag(&cfg.restricted),
-		"v4":         flag(&cfg.v4),
-		"v6":         flag(&cfg.v6),
-		"host":       host, "addr": host,
-		"host6": host6, "addr6": host6,
-		"hostname":              name(&cfg.hostname),
-		"tftp_server_name":      name(&cfg.tftpName),
-		"tftp_path":             directory(&cfg.tftpPath),
-		"bootfile":              bootFile(&cfg.bootFile),
-		"dhcp":                  address(&cfg.dhcp, netip.Addr.Is4, "an IPv4 address"),
-		"vnameserver":           address(&cfg.dns, netip.Addr.Is4, "an IPv4 address"),
-		"vnameserver6":          address(&cfg.dns6, netip.Addr.Is6, "an IPv6 address"),
-		"vdnssearch":            searchList(&cfg.search),
-		"vdomainname":           name(&cfg.domain),
-		"mtu":                   number(&cfg.mtu),
-		"mru":                   number(&cfg.mru),
-		"disable_host_loopback": flag(&cfg.noLoopback),
-		"metadata":              flag(&cfg.metadata),
-		"tcpfwd":                text(&tcp),
-		"udpfwd":                text(&udp),
-		"unixfwd":               text(&unix),
-		"cmdfwd":                text(&commands),
-		"verbose":               flag(&cfg.verbose),
+		"restricted":            vdeplug.FlagOption(&cfg.restricted),
+		"v4":                    vdeplug.FlagOption(&cfg.v4),
+		"v6":                    vdeplug.FlagOption(&cfg.v6),
+		"host,addr":             prefixOption(&cfg.host, netip.Addr.Is4, "an IPv4 address with its network, as 10.0.2.2%2f24", 30),
+		"host6,addr6":           prefixOption(&cfg.host6, netip.Addr.Is6, "an IPv6 address with its network, as fd00::2%2f64", 120),
+		"hostname":              nameOption(&cfg.hostname, maxName),
+		"tftp_server_name":      nameOption(&cfg.tftpName, maxName),
+		"tftp_path":             directoryOption(&cfg.tftpPath),
+		"bootfile":              nameOption(&cfg.bootFile, dhcpFileLen-1),
+		"dhcp":                  addressOption(&cfg.dhcp, netip.Addr.Is4, "an IPv4 address"),
+		"vnameserver":           addressOption(&cfg.dns, netip.Addr.Is4, "an IPv4 address"),
+		"vnameserver6":          addressOption(&cfg.dns6, netip.Addr.Is6, "an IPv6 address"),
+		"vdnssearch":            searchOption(&cfg.search),
+		"vdomainname":           nameOption(&cfg.domain, maxName),
+		"mtu":                   vdeplug.NumberOption(&cfg.mtu, 0, vdeplug.MaxMTU),
+		"mru":                   vdeplug.NumberOption(&cfg.mru, 0, vdeplug.MaxMTU),
+		"disable_host_loopback": vdeplug.FlagOption(&cfg.noLoopback),
+		"metadata":              vdeplug.FlagOption(&cfg.metadata),
+		"tcpfwd":                vdeplug.TextOption(&tcp),
+		"udpfwd":                vdeplug.TextOption(&udp),
+		"unixfwd":               vdeplug.TextOption(&unix),
+		"cmdfwd":                vdeplug.TextOption(&commands),
+		"verbose":               vdeplug.FlagOption(&cfg.verbose),
 	})
 	if err != nil {
 		return nil, err
@@ -135,8 +131,8 @@ func parse(l vdeplug.Locator) (*config, error) {
 	return cfg, cfg.addServices("cmdfwd", commands, commandTarget)
 }
 
-// complete fills in what depends on the networks, and checks that all addresses
-// are in them and none is there twice.
+// complete sets defaults, which depend on the networks, and checks that all addresses are
+// in them and differ.
 func (cfg *config) complete() error {
 	if cfg.mtu == 0 {
 		cfg.mtu = defaultMTU
@@ -152,7 +148,7 @@ func (cfg *config) complete() error {
 		name  string
 		value int
 	}{{"mtu", cfg.mtu}, {"mru", cfg.mru}} {
-		if o.value < least || o.value > vdeplug.MaxMTU {
+		if o.value < least {
 			return fmt.Errorf("slirp option \"%s=%d\": must be a number from %d to %d, or 0 for %d", o.name, o.value, least, vdeplug.MaxMTU, defaultMTU)
 		}
 	}
@@ -170,20 +166,20 @@ func (cfg *config) complete() error {
 			*a.addr = numbered(a.host, a.number)
 		}
 		if !usable(a.host, *a.addr) || *a.addr == a.host.Addr() {
-			return fmt.Errorf("slirp option \"%s=%s\": must be another address of the network %s than that of the host (say which)", a.option, *a.addr, a.host)
+			return fmt.Errorf("slirp option \"%s=%s\": must be an address in the network %s other than the host's (%[1]s=ADDRESS sets another)", a.option, *a.addr, a.host)
 		}
 	}
 	if len(cfg.appendOptions(nil, true)) > dhcpRoom {
-		return fmt.Errorf("slirp options hostname, vdomainname, tftp_server_name and vdnssearch: more than fits into a message of DHCP")
+		return fmt.Errorf("slirp options hostname, vdomainname, tftp_server_name and vdnssearch: together they do not fit into a DHCP message")
 	}
 	if cfg.dhcp == cfg.dns {
-		return fmt.Errorf("slirp option \"dhcp=%s\": that is the name server (say others, dhcp=ADDRESS and vnameserver=ADDRESS)", cfg.dhcp)
+		return fmt.Errorf("slirp option \"dhcp=%s\": that is the name server (set another dhcp=ADDRESS or vnameserver=ADDRESS)", cfg.dhcp)
 	}
 	return nil
 }
 
-// numbered returns the address with a number in a network: what the default network
-// has there, behind the bits of the network.
+// numbered returns the address with a number in a network: the bits of the network,
+// followed by those of the default network's address with this last byte.
 func numbered(p netip.Prefix, number byte) netip.Addr {
 	base := defaultHost6.Addr()
 	if p.Addr().Is4() {
@@ -198,7 +194,7 @@ func numbered(p netip.Prefix, number byte) netip.Addr {
 	return a
 }
 
-// usable reports whether an address is one of a network that a host can have.
+// usable reports whether a host in a network can have an address.
 func usable(p netip.Prefix, a netip.Addr) bool {
 	if !p.Contains(a) || a == p.Masked().Addr() {
 		return false
@@ -215,8 +211,8 @@ func broadcast(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// forwards reads a list of [hostIP:]hostport:guestIP:guestport. IPv6 addresses
-// are in brackets.
+// forwards reads a list of [HOSTIP:]HOSTPORT:GUESTIP:GUESTPORT, with IPv6 addresses in
+// brackets.
 func (cfg *config) forwards(option, list string) (fwds []forward, err error) {
 	if list == "" {
 		return nil, nil
@@ -229,8 +225,8 @@ func (cfg *config) forwards(option, list string) (fwds []forward, err error) {
 		case hosts[f.host]:
 			err = errors.New("this port of the host is forwarded already")
 		case option == "udpfwd" && guests[f.guest]:
-			// Whose answer it is could not be told.
-			err = errors.New("to this port of the guest another one is forwarded")
+			// Two forwards could not tell whose answer a packet is.
+			err = errors.New("another port is forwarded to this port of the guest")
 		case len(fwds) == maxForwards:
 			err = fmt.Errorf("more than %d", maxForwards)
 		}
@@ -248,7 +244,7 @@ func (cfg *config) forward(item string) (f forward, err error) {
 	hostIP := netip.IPv4Unspecified()
 	if len(fields) == 4 {
 		if hostIP, err = netip.ParseAddr(fields[0]); err != nil {
-			return f, fmt.Errorf("%q is no IP address of the host", fields[0])
+			return f, fmt.Errorf("%q is not an IP address of the host", fields[0])
 		}
 		fields = fields[1:]
 	}
@@ -261,13 +257,13 @@ func (cfg *config) forward(item string) (f forward, err error) {
 	}
 	guestIP, err := netip.ParseAddr(fields[1])
 	if err != nil || !usable(cfg.network(guestIP), guestIP) || cfg.own(guestIP) {
-		return f, fmt.Errorf("%q is no IP address of a guest in %s", fields[1], cfg.networks())
+		return f, fmt.Errorf("%q is not an IP address of a guest in %s", fields[1], cfg.networks())
 	}
 	guestPort, err := port(fields[2])
 	return forward{netip.AddrPortFrom(hostIP, hostPort), netip.AddrPortFrom(guestIP, guestPort)}, err
 }
 
-// addServices reads a list of [IP:]port:target, of which read makes services.
+// addServices reads a list of [IP:]PORT:TARGET. read sets the target.
 func (cfg *config) addServices(option, list string, read func(s *service, target string) error) error {
 	if list == "" {
 		return nil
@@ -279,7 +275,7 @@ func (cfg *config) addServices(option, list string, read func(s *service, target
 		}
 		for _, other := range cfg.services {
 			if err == nil && other.at == s.at {
-				err = fmt.Errorf("this port leads elsewhere already (%s)", other)
+				err = fmt.Errorf("this port is used already (%s)", other)
 			}
 		}
 		if err != nil {
@@ -303,11 +299,11 @@ func (cfg *config) service(item string, read func(s *service, target string) err
 	}
 	if first != "" {
 		if ip, err = netip.ParseAddr(first); err != nil {
-			return s, fmt.Errorf("%q is no IP address", first)
+			return s, fmt.Errorf("%q is not an IP address", first)
 		}
 	}
 	if !usable(cfg.network(ip), ip) || ip == cfg.dns || ip == cfg.dns6 {
-		return s, fmt.Errorf("%s is no free IP address in %s", ip, cfg.networks())
+		return s, fmt.Errorf("%s is not a free IP address in %s", ip, cfg.networks())
 	}
 	p, target, ok := strings.Cut(rest, ":")
 	if !ok || target == "" {
@@ -338,7 +334,7 @@ func commandTarget(s *service, target string) error {
 	return nil
 }
 
-// own reports whether an address is one that the plug itself has.
+// own reports whether the plug itself has an address.
 func (cfg *config) own(a netip.Addr) bool {
 	switch a {
 	case cfg.host.Addr(), cfg.dns:
@@ -354,8 +350,8 @@ func (cfg *config) own(a netip.Addr) bool {
 	return false
 }
 
-// network returns the network of an address's family, with the host in it; the
-// zero one if the family is off.
+// network returns the host's address and network in the family of a; the zero Prefix if
+// the family is off.
 func (cfg *config) network(a netip.Addr) netip.Prefix {
 	switch {
 	case a.Is4() && cfg.v4:
@@ -377,7 +373,7 @@ func (cfg *config) networks() string {
 	return strings.Join(s, " or ")
 }
 
-// print writes the settings, for the option verbose.
+// print writes the settings for the option verbose.
 func (cfg *config) print(w io.Writer) {
 	line := func(name string, value any) { fmt.Fprintf(w, "%-14s%v\n", name, value) }
 	fmt.Fprintln(w, "SLIRP configuration")
@@ -413,7 +409,7 @@ func (cfg *config) print(w io.Writer) {
 	}
 }
 
-// splitFields splits at colons outside brackets, which it takes off.
+// splitFields splits at colons outside brackets, and removes the brackets.
 func splitFields(s string) (fields []string) {
 	for s != "" {
 		if strings.HasPrefix(s, "[") {
@@ -436,52 +432,9 @@ func splitFields(s string) (fields []string) {
 func port(s string) (uint16, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || n == 0 {
-		return 0, fmt.Errorf("%q is no port (1 to 65535)", s)
+		return 0, fmt.Errorf("%q is not a port (1 to 65535)", s)
 	}
 	return uint16(n), nil
-}
-
-// once is for an option that has two names.
-func once(set func(string, bool) error) func(string, bool) error {
-	done := false
-	return func(value string, has bool) error {
-		if done {
-			return errors.New("it is set already by its other name")
-		}
-		done = true
-		return set(value, has)
-	}
-}
-
-func flag(p *bool) func(string, bool) error {
-	return func(_ string, has bool) error {
-		if has {
-			return errors.New("takes no value")
-		}
-		*p = true
-		return nil
-	}
-}
-
-func text(p *string) func(string, bool) error {
-	return func(value string, _ bool) error {
-		if value == "" {
-			return errors.New("needs a value")
-		}
-		*p = value
-		return nil
-	}
-}
-
-func number(p *int) func(string, bool) error {
-	return func(value string, _ bool) error {
-		n, err := strconv.ParseUint(value, 10, 16)
-		if err != nil {
-			return errors.New("must be a number of bytes")
-		}
-		*p = int(n)
-		return nil
-	}
 }
 
 func prefixOption(p *netip.Prefix, family func(netip.Addr) bool, want string, maxBits int) func(string, bool) error {
@@ -496,7 +449,7 @@ func prefixOption(p *netip.Prefix, family func(netip.Addr) bool, want string, ma
 	}
 }
 
-func address(p *netip.Addr, family func(netip.Addr) bool, want string) func(string, bool) error {
+func addressOption(p *netip.Addr, family func(netip.Addr) bool, want string) func(string, bool) error {
 	return func(value string, _ bool) error {
 		a, err := netip.ParseAddr(value)
 		if err != nil || !family(a) || a.Zone() != "" {
@@ -507,28 +460,18 @@ func address(p *netip.Addr, family func(netip.Addr) bool, want string) func(stri
 	}
 }
 
-// name reads a text that is sent in an option of DHCP.
-func name(p *string) func(string, bool) error {
+// nameOption reads a text for DHCP.
+func nameOption(p *string, max int) func(string, bool) error {
 	return func(value string, _ bool) error {
-		if value == "" || len(value) > maxName {
-			return fmt.Errorf("must have 1 to %d bytes", maxName)
+		if value == "" || len(value) > max {
+			return fmt.Errorf("must have 1 to %d bytes", max)
 		}
 		*p = value
 		return nil
 	}
 }
 
-func bootFile(p *string) func(string, bool) error {
-	return func(value string, _ bool) error {
-		if value == "" || len(value) >= dhcpFileLen {
-			return fmt.Errorf("must have 1 to %d bytes", dhcpFileLen-1)
-		}
-		*p = value
-		return nil
-	}
-}
-
-func directory(p *string) func(string, bool) error {
+func directoryOption(p *string) func(string, bool) error {
 	return func(value string, _ bool) error {
 		info, err := os.Stat(value)
 		if err != nil {
@@ -542,7 +485,7 @@ func directory(p *string) func(string, bool) error {
 	}
 }
 
-func searchList(p *[]string) func(string, bool) error {
+func searchOption(p *[]string) func(string, bool) error {
 	return func(value string, _ bool) error {
 		list := strings.Split(value, ",")
 		if _, err := encodeSearch(list); err != nil {

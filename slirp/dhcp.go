@@ -11,21 +11,21 @@ import (
 	"time"
 )
 
-// DHCP is that of RFC 2131 and 2132, and answers BOOTP too, as the C library does.
+// DHCP (RFC 2131 and 2132), which answers BOOTP too, as the C library does.
 const (
 	dhcpServerPort = 67
 	dhcpClientPort = 68
 
 	dhcpHeaderLen = 236 // without the magic cookie
 	dhcpFileLen   = 128
-	// dhcpReplyLen is the length of all answers, which every client must take.
+	// dhcpReplyLen is the length of all answers, which every client must accept.
 	dhcpReplyLen = 548
 	maxName      = 255
-	// dhcpRoom is what is left in an answer for all that the locator says.
+	// dhcpRoom is the room in an answer for what the locator sets.
 	dhcpRoom = dhcpReplyLen - dhcpHeaderLen - len(dhcpCookie) - 3 - 6 - 1
 
 	leaseTime = 24 * time.Hour
-	// maxLeases bounds how many guests get an address.
+	// maxLeases is how many guests get an address.
 	maxLeases = 256
 )
 
@@ -71,8 +71,8 @@ type leases struct {
 	table map[netip.Addr]lease
 }
 
-// A lease is what an address is taken for. That of a zero guest is taken by
-// somebody who has not asked.
+// A lease says for which guest an address is taken; the zero guest stands for a host that
+// did not ask.
 type lease struct {
 	guest hardwareAddr
 	until time.Time
@@ -80,16 +80,16 @@ type lease struct {
 
 func (ls *leases) init(cfg *config) { ls.cfg, ls.table = cfg, make(map[netip.Addr]lease) }
 
-// A dhcpMessage is what is looked at in a message of a guest.
+// A dhcpMessage has the fields of a guest's message that matter here.
 type dhcpMessage struct {
 	typ       byte // 0: BOOTP
 	guest     hardwareAddr
 	requested netip.Addr // option 50
 	server    netip.Addr // option 54
-	client    netip.Addr // the address that the guest has
+	client    netip.Addr // the guest's current address
 }
 
-var errDHCP = errors.New("no request of DHCP")
+var errDHCP = errors.New("not a DHCP request")
 
 // parseDHCP reads a message of a guest.
 func parseDHCP(b []byte) (m dhcpMessage, err error) {
@@ -135,7 +135,7 @@ func (n *nat) serveDHCP(data []byte) {
 	}
 }
 
-// answer returns the answer to a message, nil if there is none.
+// answer returns the answer to a message, or nil.
 func (ls *leases) answer(data []byte, now time.Time) []byte {
 	m, err := parseDHCP(data)
 	host := ls.cfg.host.Addr()
@@ -187,8 +187,8 @@ func (ls *leases) answer(data []byte, now time.Time) []byte {
 	return nil
 }
 
-// find chooses the address for a guest: that it has, the one it wants, the first
-// that nobody has, and the first that somebody had. ls.mu is held.
+// find chooses the address for a guest: the one it has, the one it wants, the first that
+// was never taken, or the first whose lease has ended. ls.mu is held.
 func (ls *leases) find(m dhcpMessage, now time.Time) (netip.Addr, bool) {
 	for a, l := range ls.table {
 		if l.guest == m.guest {
@@ -222,7 +222,7 @@ func (ls *leases) pool(yield func(netip.Addr) bool) {
 	}
 }
 
-// free reports whether a guest can have an address. ls.mu is held.
+// free reports whether a guest may have an address. ls.mu is held.
 func (ls *leases) free(addr netip.Addr, guest hardwareAddr, now time.Time) bool {
 	for a := range ls.pool {
 		if a == addr {
@@ -233,7 +233,7 @@ func (ls *leases) free(addr netip.Addr, guest hardwareAddr, now time.Time) bool 
 	return false
 }
 
-// reply makes an answer. An address that is not valid is none.
+// reply returns an answer, with an address if that is valid.
 func (ls *leases) reply(request []byte, typ byte, addr netip.Addr) []byte {
 	cfg := ls.cfg
 	host := cfg.host.Addr().AsSlice()
@@ -292,21 +292,20 @@ func option(b []byte, number byte, value []byte) []byte {
 	return append(b, value...)
 }
 
-// encodeSearch writes a list of domains for RFC 3397, which is that of RFC 1035. It
-// uses no pointers.
+// encodeSearch returns a search list (RFC 3397), without compression.
 func encodeSearch(list []string) ([]byte, error) {
 	var b []byte
 	for _, domain := range list {
 		for label := range strings.SplitSeq(strings.TrimSuffix(domain, "."), ".") {
 			if label == "" || len(label) > 63 {
-				return nil, fmt.Errorf("%q is no domain", domain)
+				return nil, fmt.Errorf("%q is not a domain", domain)
 			}
 			b = append(append(b, byte(len(label))), label...)
 		}
 		b = append(b, 0)
 	}
 	if len(b) > 255 {
-		return nil, errors.New("the domains are longer than an option of DHCP")
+		return nil, errors.New("the domains do not fit into a DHCP option")
 	}
 	return b, nil
 }

@@ -20,17 +20,16 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
-// How long a port of a guest is kept that is silent, as in the C library.
+// How long the flow of a silent port is kept, as in the C library.
 const (
 	udpIdle  = 240 * time.Second
-	dnsIdle  = 10 * time.Second // of one that asks name servers only
+	dnsIdle  = 10 * time.Second // for a port that asks name servers only
 	pingIdle = 10 * time.Second
 )
 
 const (
 	maxDatagram = 65535
-	// maxNames bounds how many names a flow remembers: as many as there are clients
-	// of a forward at once.
+	// maxNames is how many names a flow remembers: for a forward, one for each client.
 	maxNames = 1024
 	udpTTL   = 64
 )
@@ -41,25 +40,25 @@ type flowKey struct {
 	guest netip.AddrPort
 }
 
-// A flow is the socket of the host for a port of a guest. Whoever answers to that
+// A flow is the socket of the host for a port of a guest. Everybody who sends to that
 // socket reaches the guest, as with the C library.
 type flow struct {
 	n     *nat
 	key   flowKey
 	conn  *net.UDPConn
-	fixed bool // it is a forward, and stays
+	fixed bool // a forward, which does not end
 
 	until atomic.Int64 // when it ends, in nanoseconds since started
 
 	mu sync.Mutex // guards the fields below
-	// names are what the guest calls those who are called otherwise outside, and
-	// those who have come through a forward by what the guest calls them.
+	// names translates addresses outside to the guest's names for them, where they
+	// differ; for clients of a forward also the other way.
 	names  map[netip.AddrPort]netip.AddrPort
 	asked  uint16         // identifier of the last question for a name server
-	server netip.AddrPort // and to which it went
+	server netip.AddrPort // the server that got it
 }
 
-// flows are all by key.
+// flows are all flows, by key.
 type flows struct {
 	mu     sync.Mutex // guards the fields below
 	open   map[flowKey]*flow
@@ -77,7 +76,7 @@ func (fs *flows) get(key flowKey) *flow {
 
 var started = time.Now()
 
-// keep lets the flow live for d at least.
+// keep keeps the flow for at least d.
 func (f *flow) keep(d time.Duration) {
 	until := int64(time.Since(started) + d)
 	for {
@@ -88,8 +87,8 @@ func (f *flow) keep(d time.Duration) {
 	}
 }
 
-// find returns the flow of a key, or a new one that open makes. If there are too
-// many, the one that would end first does.
+// find returns the flow of a key, or a new one with a socket from open. If there are too
+// many, the one that would end first ends now.
 func (n *nat) find(key flowKey, fixed bool, open func() (*net.UDPConn, error)) (*flow, error) {
 	fs := &n.flows
 	fs.mu.Lock()
@@ -143,7 +142,7 @@ func (fs *flows) close() {
 	}
 }
 
-// receive takes what arrives for the guest, until the flow is idle or closed.
+// receive delivers what arrives for the guest, until the flow is idle or closed.
 func (f *flow) receive() {
 	defer f.n.flows.end(f)
 	buf := make([]byte, maxDatagram)
@@ -162,7 +161,7 @@ func (f *flow) receive() {
 		case errors.Is(err, net.ErrClosed):
 			return
 		}
-		// Any other error is about something that was sent.
+		// Any other error is about an earlier datagram of the guest.
 	}
 }
 
@@ -209,7 +208,7 @@ func (f *flow) name(a, b netip.AddrPort) {
 	f.names[a] = b
 }
 
-// send sends a datagram that a guest has sent to dst. It does not wait.
+// send sends a guest's datagram for dst to the address to. It does not wait.
 func (f *flow) send(dst, to netip.AddrPort, data []byte) error {
 	plain := netip.AddrPortFrom(to.Addr().WithZone(""), to.Port())
 	if back, ok := f.n.inside(plain, dst.Addr()); !ok || back != dst {
@@ -218,8 +217,8 @@ func (f *flow) send(dst, to netip.AddrPort, data []byte) error {
 	return sendNow(f.conn, data, to)
 }
 
-// ask sends a question for a name server to one of the host: the first that is not
-// silent and can be reached, and for one that is asked again, the next.
+// ask sends a question to a name server of the host: the first that is not silent and
+// can be reached or, for a repeated question, the next.
 func (f *flow) ask(dst netip.AddrPort, question []byte) {
 	id := uint16(0)
 	if len(question) >= 2 {
@@ -238,7 +237,7 @@ func (f *flow) ask(dst netip.AddrPort, question []byte) {
 	}
 	for _, s := range order {
 		if slices.Contains(probes, s) {
-			continue // one that was not reached
+			continue // it could not be reached
 		}
 		names.asked("udp", s)
 		if f.send(dst, s, question) == nil {
@@ -250,8 +249,8 @@ func (f *flow) ask(dst netip.AddrPort, question []byte) {
 	}
 }
 
-// datagram takes a datagram of a guest. If it reports false, the guest is told that
-// the port is closed.
+// datagram handles a datagram of a guest. If it returns false, the stack tells the guest
+// that the port is closed.
 func (n *nat) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	guest := netip.AddrPortFrom(addrOf(id.RemoteAddress), id.RemotePort)
 	dst := netip.AddrPortFrom(addrOf(id.LocalAddress), id.LocalPort)
@@ -313,21 +312,21 @@ func (n *nat) datagram(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bo
 func (n *nat) writeUDP(src, dst netip.AddrPort, data []byte) {
 	size := header.UDPMinimumSize + len(data)
 	if size > maxDatagram-header.IPv4MinimumSize {
-		return // IPv6 takes some that IPv4 does not
+		return // too long for IPv4
 	}
 	n.write(src.Addr(), dst.Addr(), udp.ProtocolNumber, udpTTL, header.UDPMinimumSize, data, func(r *stack.Route, b []byte) {
 		h := header.UDP(b)
 		h.Encode(&header.UDPFields{SrcPort: src.Port(), DstPort: dst.Port(), Length: uint16(size)})
 		sum := checksum.Checksum(data, r.PseudoHeaderChecksum(udp.ProtocolNumber, uint16(size)))
 		if sum = ^h.CalculateChecksum(sum); sum == 0 {
-			sum = 0xffff // 0 says that there is none
+			sum = 0xffff // 0 means no checksum
 		}
 		h.SetChecksum(sum)
 	})
 }
 
-// ping takes a message of ICMP for somebody who is not known here. Echo requests
-// to hosts beyond the network are made by the host, others answered by the stack.
+// ping handles ICMP messages. The host makes the echo requests to hosts beyond the
+// network; the stack answers those to its own addresses, for which ping returns false.
 func (n *nat) ping(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	guest, dst := addrOf(id.RemoteAddress), addrOf(id.LocalAddress)
 	if n.own[dst] {
@@ -358,8 +357,7 @@ func (n *nat) ping(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	return true
 }
 
-// An unreachable is what ICMP says of a packet that does not get where it should,
-// in both versions.
+// An unreachable is a code of "destination unreachable", for both versions of ICMP.
 type unreachable struct {
 	v4 header.ICMPv4Code
 	v6 header.ICMPv6Code
@@ -371,10 +369,10 @@ var (
 	prohibited = unreachable{header.ICMPv4AdminProhibited, header.ICMPv6Prohibited}
 )
 
-// unreachableOf returns what an error of the host's socket means to a guest.
+// unreachableOf returns what a guest is told for an error of the host's socket.
 func unreachableOf(err error) (_ unreachable, ok bool) {
 	switch {
-	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EINVAL): // a blackhole among the routes
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EINVAL): // of a blackhole route
 		return noNetwork, true
 	case errors.Is(err, syscall.EHOSTUNREACH):
 		return noHost, true
@@ -384,8 +382,7 @@ func unreachableOf(err error) (_ unreachable, ok bool) {
 	return unreachable{}, false
 }
 
-// tell tells a guest that its packet is not delivered, if that is what the error
-// says.
+// tell tells a guest that its packet was not delivered, if the error means that.
 func (n *nat) tell(guest netip.Addr, err error, packet []byte) bool {
 	why, ok := unreachableOf(err)
 	if ok {
@@ -404,8 +401,8 @@ func (n *nat) writeUnreachable(guest netip.Addr, why unreachable, packet []byte)
 	n.writeICMP(n.cfg.host.Addr(), guest, udpTTL, [icmpHeaderLen]byte{byte(header.ICMPv4DstUnreachable), byte(why.v4)}, packet)
 }
 
-// writeEchoReply sends an answer to a ping, in which the host's identifier is
-// replaced by that of the guest.
+// writeEchoReply sends the answer to a ping, with the guest's identifier in place of the
+// host's.
 func (n *nat) writeEchoReply(src netip.Addr, guest netip.AddrPort, msg []byte) {
 	reply := byte(header.ICMPv4EchoReply)
 	if guest.Addr().Is6() {
@@ -418,8 +415,8 @@ func (n *nat) writeEchoReply(src netip.Addr, guest netip.AddrPort, msg []byte) {
 	n.writeICMP(src, guest.Addr(), udpTTL, [icmpHeaderLen]byte(msg), msg[icmpHeaderLen:])
 }
 
-// forwardUDP leads datagrams to a port of the host to a guest. What the guest sends
-// from there leaves from that port.
+// forwardUDP forwards datagrams from a port of the host to a port of a guest, whose
+// datagrams leave from the host's port.
 func (n *nat) forwardUDP(ctx context.Context, f forward) error {
 	_, err := n.find(flowKey{guest: f.guest}, true, func() (*net.UDPConn, error) {
 		var lc net.ListenConfig

@@ -7,16 +7,18 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-// A Guest is what a host on the network needs to use it.
+// A Guest is the configuration of a guest's interface.
 type Guest struct {
 	Addrs    []netip.Prefix
-	Gateways []netip.Addr
-	DNS      []netip.Addr
+	Gateways []netip.Addr // default routes
+	DNS      []netip.Addr // name servers, on port 53
 }
 
-// FirstGuest returns the configuration of the first guest of a network, for those who
-// ask neither DHCP nor the router: the address and name server that DHCP gives it, and
-// fd00::f, or the next that is free. On a restricted network there are only addresses.
+// FirstGuest returns the configuration of a network's first guest, for programs that
+// use neither DHCP nor router advertisements: the address and name server that DHCP
+// would give it, and for IPv6 fd00::f or the next free address. On a restricted
+// network there are only addresses. It does not open the network; the error is about
+// the locator.
 func FirstGuest(l vdeplug.Locator) (Guest, error) {
 	if l.Scheme() != scheme {
 		return Guest{}, fmt.Errorf("%s: not a %s:// locator", l, scheme)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
@@ -21,9 +22,7 @@ func TestFirstGuest(t *testing.T) {
 		{vnl: "vde://", err: "not a slirp:// locator"},
 	} {
 		l, err := vdeplug.Parse(tt.vnl)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		got, err := FirstGuest(l)
 		switch {
 		case tt.err != "":
@@ -36,12 +35,10 @@ func TestFirstGuest(t *testing.T) {
 	}
 }
 
-// TestUsage describes every option that the parser takes, and no other.
+// TestUsage wants every option of the parser described, and no other.
 func TestUsage(t *testing.T) {
 	l, err := vdeplug.Parse("slirp:///nonsense")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	_, err = parse(l)
 	if err == nil {
 		t.Fatal("an unknown option was taken")

@@ -24,22 +24,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// forwards are ways from the host to a port of the guest, and how the guest sees the
+// host. The vnl takes tcpfwd or udpfwd.
+var forwards = []struct{ name, vnl, host, listen, want string }{
+	{"IPv4", "slirp:///%s=127.0.0.1:8080:10.0.2.15:80", "127.0.0.1:8080", "10.0.2.15:80", "10.0.2.2"},
+	{"any address", "slirp:///%s=8080:10.0.2.15:80", "203.0.113.1:8080", "10.0.2.15:80", "203.0.113.1"},
+	{"IPv6", "slirp:///%s=[::1]:8080:[fd00::15]:80", "[::1]:8080", "[fd00::15]:80", "fd00::2"},
+	{"any address, IPv6", "slirp:///%s=[::]:8080:[fd00::15]:80", "[fd09::1]:8080", "[fd00::15]:80", "fd09::1"},
+	{"restricted", "slirp:///restricted/%s=127.0.0.1:8080:10.0.2.15:80", "127.0.0.1:8080", "10.0.2.15:80", "10.0.2.2"},
+	{"no loopback", "slirp:///disable_host_loopback/%s=127.0.0.1:8080:10.0.2.15:80", "127.0.0.1:8080", "10.0.2.15:80", "10.0.2.2"},
+}
+
 // TestForwardTCP connects from the host to a server of the guest.
 func TestForwardTCP(t *testing.T) {
-	for _, tt := range []struct{ name, vnl, host, listen, want string }{
-		{"IPv4", "slirp:///tcpfwd=127.0.0.1:8080:10.0.2.15:80", "127.0.0.1:8080", "10.0.2.15:80", "10.0.2.2"},
-		{"any address", "slirp:///tcpfwd=8080:10.0.2.15:80", "203.0.113.1:8080", "10.0.2.15:80", "203.0.113.1"},
-		{"IPv6", "slirp:///tcpfwd=[::1]:8080:[fd00::15]:80", "[::1]:8080", "[fd00::15]:80", "fd00::2"},
-		{"any address, IPv6", "slirp:///tcpfwd=[::]:8080:[fd00::15]:80", "[fd09::1]:8080", "[fd00::15]:80", "fd09::1"},
-		{"restricted", "slirp:///restricted/tcpfwd=127.0.0.1:8080:10.0.2.15:80", "127.0.0.1:8080", "10.0.2.15:80", "10.0.2.2"},
-		{"no loopback", "slirp:///disable_host_loopback/tcpfwd=127.0.0.1:8080:10.0.2.15:80", "127.0.0.1:8080", "10.0.2.15:80", "10.0.2.2"},
-	} {
+	for _, tt := range forwards {
 		t.Run(tt.name, func(t *testing.T) {
-			st := guest(t, tt.vnl)
+			st := guest(t, fmt.Sprintf(tt.vnl, "tcpfwd"))
 			ln, err := st.Listen("tcp", tt.listen)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			defer ln.Close()
 			go func() {
 				c, err := ln.Accept()
@@ -52,9 +54,7 @@ func TestForwardTCP(t *testing.T) {
 				io.Copy(c, c)
 			}()
 			c, err := (&net.Dialer{Timeout: testenv.Timeout}).Dial("tcp", tt.host)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(testenv.Timeout))
 			fmt.Fprint(c, "hello")
@@ -68,18 +68,16 @@ func TestForwardTCP(t *testing.T) {
 	}
 }
 
-// TestForwardNobody connects to a forward whose guest is not there.
+// TestForwardNobody connects to forwards that lead to a closed port and to no guest.
 func TestForwardNobody(t *testing.T) {
 	testenv.Long(t)
 	guest(t, "slirp:///tcpfwd=127.0.0.1:8080:10.0.2.15:80,127.0.0.1:8081:10.0.2.99:80")
 	for _, addr := range []string{"127.0.0.1:8080", "127.0.0.1:8081"} {
 		c, err := net.Dial("tcp", addr)
 		if errors.Is(err, syscall.ECONNRESET) {
-			continue // before Dial has returned
+			continue // it came before Dial returned
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		c.SetDeadline(time.Now().Add(testenv.Timeout))
 		if _, err := io.ReadAll(c); err == nil || os.IsTimeout(err) {
 			t.Errorf("%s: got %v, want a reset", addr, err)
@@ -90,20 +88,11 @@ func TestForwardNobody(t *testing.T) {
 
 // TestForwardUDP sends datagrams from the host to a guest, which answers.
 func TestForwardUDP(t *testing.T) {
-	for _, tt := range []struct{ name, vnl, host, listen, want string }{
-		{"IPv4", "slirp:///udpfwd=127.0.0.1:5353:10.0.2.15:53", "127.0.0.1:5353", "10.0.2.15:53", "10.0.2.2"},
-		{"any address", "slirp:///udpfwd=5353:10.0.2.15:53", "203.0.113.1:5353", "10.0.2.15:53", "203.0.113.1"},
-		{"IPv6", "slirp:///udpfwd=[::1]:5353:[fd00::15]:53", "[::1]:5353", "[fd00::15]:53", "fd00::2"},
-		{"any address, IPv6", "slirp:///udpfwd=[::]:5353:[fd00::15]:53", "[fd09::1]:5353", "[fd00::15]:53", "fd09::1"},
-		{"restricted", "slirp:///restricted/udpfwd=127.0.0.1:5353:10.0.2.15:53", "127.0.0.1:5353", "10.0.2.15:53", "10.0.2.2"},
-		{"no loopback", "slirp:///disable_host_loopback/udpfwd=127.0.0.1:5353:10.0.2.15:53", "127.0.0.1:5353", "10.0.2.15:53", "10.0.2.2"},
-	} {
+	for _, tt := range forwards {
 		t.Run(tt.name, func(t *testing.T) {
-			st := guest(t, tt.vnl)
+			st := guest(t, fmt.Sprintf(tt.vnl, "udpfwd"))
 			pc, err := st.ListenPacket("udp", tt.listen)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			defer pc.Close()
 			go func() {
 				buf := make([]byte, 100)
@@ -117,9 +106,7 @@ func TestForwardUDP(t *testing.T) {
 			}()
 			for i := range 2 {
 				c, err := net.Dial("udp", tt.host)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, err)
 				defer c.Close()
 				c.SetDeadline(time.Now().Add(testenv.Timeout))
 				fmt.Fprint(c, i)
@@ -136,13 +123,9 @@ func TestForwardUDP(t *testing.T) {
 
 // TestForwardTaken opens a forward of a port that is not free.
 func TestForwardTaken(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	ln, _ := listen(t, "127.0.0.1")
 	port := ln.Addr().(*net.TCPAddr).Port
-	_, err = vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: fmt.Sprintf("slirp:///tcpfwd=127.0.0.1:%d:10.0.2.15:80", port)}}})
+	_, err := vdestack.Open(fmt.Sprintf("slirp:///tcpfwd=127.0.0.1:%d:10.0.2.15:80", port))
 	if want := fmt.Sprintf("127.0.0.1:%d -> guest 10.0.2.15:80: listen tcp4", port); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q in it", err, want)
 	}
@@ -154,40 +137,30 @@ func TestServices(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
 	ln, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer ln.Close()
 	go serveEcho(ln, "socket ")
 	quoted := strings.ReplaceAll(socket, "/", "%2f")
-	vnl := "slirp:///restricted/unixfwd=6000:" + quoted + "/cmdfwd=10.0.2.5:6001:'sh -c \"echo command; tr a-z A-Z\"',[fd00::5]:6002:cat,6003:/nowhere%2fcommand"
-	vnl = strings.Replace(vnl, ":/nowhere", ":%2fnowhere", 1)
-	st := guest(t, vnl)
+	st := guest(t, "slirp:///restricted/unixfwd=6000:"+quoted+"/cmdfwd=10.0.2.5:6001:'sh -c \"echo command; tr a-z A-Z\"',[fd00::5]:6002:cat,6003:%2fnowhere%2fcommand")
 	for _, tt := range []struct{ addr, want string }{
 		{"10.0.2.4:6000", "socket hello"},
 		{"10.0.2.5:6001", "command\nHELLO"},
 		{"[fd00::5]:6002", "hello"},
 	} {
-		c, err := st.DialContext(bounded(t), "tcp", tt.addr)
-		if err != nil {
-			t.Errorf("%s: %v", tt.addr, err)
-			continue
-		}
-		c.SetDeadline(time.Now().Add(testenv.Timeout))
+		c := dial(t, st, "tcp", tt.addr)
 		fmt.Fprint(c, "hello")
 		c.(*net.TCPConn).CloseWrite()
 		if got, err := io.ReadAll(c); err != nil || string(got) != tt.want {
 			t.Errorf("%s: got %q, %v, want %q", tt.addr, got, err, tt.want)
 		}
-		c.Close()
 	}
-	if c, err := st.DialContext(bounded(t), "tcp", "10.0.2.4:6003"); err == nil {
+	if c, err := st.DialContext(testenv.Context(t), "tcp", "10.0.2.4:6003"); err == nil {
 		c.Close()
 		t.Error("a command that does not exist was connected to")
 	}
 }
 
-// fakeNames makes the name servers of the host those of the test.
+// fakeNames replaces the name servers of the host.
 func fakeNames(t *testing.T, n *nat, list ...netip.AddrPort) {
 	t.Helper()
 	n.names.mu.Lock()
@@ -201,9 +174,7 @@ func TestNames(t *testing.T) {
 	n := openNAT(t, "slirp://")
 	st := guestOn(t, n, "10.0.2.15/24", "fd00::15/64")
 	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer silent.Close()
 	for _, h := range hosts {
 		t.Run("server on "+h.name, func(t *testing.T) {
@@ -219,7 +190,7 @@ func TestNames(t *testing.T) {
 				t.Run(tt.name, func(t *testing.T) {
 					fakeNames(t, n, tt.list...)
 					for _, network := range []string{"udp", "tcp"} {
-						got, err := ask(st, bounded(t), network, netip.AddrPortFrom(netip.MustParseAddr(tt.server), 53))
+						got, err := ask(st, testenv.Context(t), network, netip.AddrPortFrom(netip.MustParseAddr(tt.server), 53), time.Second, testenv.Timeout)
 						if err != nil || got != "192.0.2.7" {
 							t.Errorf("%s: got %q, %v", network, got, err)
 						}
@@ -230,16 +201,17 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// ask asks a name server for an address; once more after a moment.
-func ask(st *vdestack.Stack, ctx context.Context, network string, server netip.AddrPort) (string, error) {
+// ask asks a name server for an address, from one port. It asks again after each wait.
+func ask(st *vdestack.Stack, ctx context.Context, network string, server netip.AddrPort, waits ...time.Duration) (got string, err error) {
 	c, err := st.DialContext(ctx, network, server.String())
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	got, err := exchange(c, network, time.Second)
-	if os.IsTimeout(err) {
-		got, err = exchange(c, network, testenv.Timeout)
+	for _, wait := range waits {
+		if got, err = exchange(c, network, wait); !os.IsTimeout(err) {
+			break
+		}
 	}
 	return got, err
 }
@@ -275,18 +247,21 @@ func exchange(c net.Conn, network string, wait time.Duration) (string, error) {
 	return netip.AddrFrom4(m.Answers[0].Body.(*dnsmessage.AResource).A).String(), nil
 }
 
+// listenNames listens on one port of the host for UDP and TCP, as name servers do.
+func listenNames(t *testing.T, host string) (net.PacketConn, net.Listener) {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
+	testenv.Check(t, err)
+	ln, err := net.Listen("tcp", pc.LocalAddr().String())
+	testenv.Check(t, err)
+	t.Cleanup(func() { pc.Close(); ln.Close() })
+	return pc, ln
+}
+
 // dnsServer starts a name server that has one answer.
 func dnsServer(t *testing.T, host string) netip.AddrPort {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { pc.Close(); ln.Close() })
+	pc, ln := listenNames(t, host)
 	reply := func(q []byte) []byte {
 		var m dnsmessage.Message
 		if m.Unpack(q) != nil {
@@ -329,8 +304,9 @@ func dnsServer(t *testing.T, host string) netip.AddrPort {
 	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// TestPing pings what the plug has itself, and hosts beyond it.
+// TestPing pings the plug's own addresses, and hosts beyond it.
 func TestPing(t *testing.T) {
+	testenv.Long(t)
 	ping := testenv.Need(t, "ping", "iputils-ping")
 	c, err := listenPing(false)
 	if err != nil {
@@ -363,7 +339,7 @@ func TestPing(t *testing.T) {
 				if tt.fails {
 					count = "1"
 				}
-				out, err := tt.st.Command(bounded(t), ping, "-c", count, "-i", "0.2", "-W", "2", "-s", size, tt.addr).CombinedOutput()
+				out, err := tt.st.Command(testenv.Context(t), ping, "-c", count, "-i", "0.2", "-W", "2", "-s", size, tt.addr).CombinedOutput()
 				if (err != nil) != tt.fails {
 					t.Errorf("%s bytes: %v: %s", size, err, out)
 				}
@@ -375,9 +351,10 @@ func TestPing(t *testing.T) {
 	}
 }
 
-// TestUnreachable sends to what the host cannot reach, which the guest learns. With
-// the C library it is the same where the host knows at once.
+// TestUnreachable sends to destinations that the host cannot reach: the guest gets the
+// error. The C library does the same where the host knows at once.
 func TestUnreachable(t *testing.T) {
+	testenv.Long(t)
 	plug := testenv.Need(t, "vde_plug", "vdeplug")
 	if !haveC() {
 		testenv.Skip(t, "libvdeplug_slirp.so is missing (apt-get install libvdeplug-slirp)")
@@ -400,7 +377,7 @@ func TestUnreachable(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			try := func(who string, st *vdestack.Stack) {
-				c, err := st.DialContext(bounded(t), tt.network, tt.addr)
+				c, err := st.DialContext(testenv.Context(t), tt.network, tt.addr)
 				if err == nil {
 					defer c.Close()
 					if tt.network == "udp" {
@@ -422,7 +399,7 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-// wantErrors lets a socket report all that ICMP says.
+// wantErrors lets a socket report all errors of ICMP.
 func wantErrors(t *testing.T, c *net.UDPConn) {
 	t.Helper()
 	level, name := unix.IPPROTO_IP, unix.IP_RECVERR
@@ -430,16 +407,14 @@ func wantErrors(t *testing.T, c *net.UDPConn) {
 		level, name = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
 	}
 	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, name, 1) })
 	if cerr != nil || err != nil {
 		t.Fatal(cerr, err)
 	}
 }
 
-// TestUnreachableOf looks at errors that take privilege, or minutes.
+// TestUnreachableOf checks errors that take privilege or minutes to get.
 func TestUnreachableOf(t *testing.T) {
 	for _, tt := range []struct {
 		err      error
@@ -464,8 +439,9 @@ func TestUnreachableOf(t *testing.T) {
 	}
 }
 
-// TestTFTP reads files of a directory, and none beside it.
+// TestTFTP reads the files of a directory, and no others.
 func TestTFTP(t *testing.T) {
+	testenv.Long(t)
 	busybox := testenv.Need(t, "busybox", "busybox")
 	dir := t.TempDir()
 	out := t.TempDir()
@@ -481,7 +457,7 @@ func TestTFTP(t *testing.T) {
 		local := filepath.Join(out, "got")
 		os.Remove(local)
 		args := append([]string{"tftp", "-g", "-r", name, "-l", local}, more...)
-		if text, err := st.Command(bounded(t), busybox, append(args, "10.0.2.2")...).CombinedOutput(); err != nil {
+		if text, err := st.Command(testenv.Context(t), busybox, append(args, "10.0.2.2")...).CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("%w: %s", err, text)
 		}
 		return os.ReadFile(local)
@@ -504,8 +480,8 @@ func TestTFTP(t *testing.T) {
 	}
 }
 
-// TestAdvertisement lets the kernel make an address and a default route of what
-// the router says.
+// TestAdvertisement has the kernel make an address and a default route of the router's
+// advertisement.
 func TestAdvertisement(t *testing.T) {
 	testenv.Long(t)
 	for _, tt := range []struct{ name, vnl, prefix, host string }{
@@ -513,21 +489,14 @@ func TestAdvertisement(t *testing.T) {
 		{"another", "slirp:///v6/host6=fd77::1%2f64", "fd77::/64", "fd77::1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ln, err := net.Listen("tcp", "[::1]:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer ln.Close()
+			ln, _ := listen(t, "::1")
 			st := guestAt(t, tt.vnl)
 			prefix := netip.MustParsePrefix(tt.prefix)
 			nl, err := st.RTNL()
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			defer nl.Close()
 			// While an address is checked for duplicates it cannot be used.
-			ctx := bounded(t)
-			events := nl.Watch(ctx)
+			events := nl.Watch(testenv.Context(t))
 			addr := usableAddr(t, nl, prefix)
 			if !addr.IsValid() {
 				for _, err := range events {
@@ -539,18 +508,12 @@ func TestAdvertisement(t *testing.T) {
 					}
 				}
 			}
-			c, err := st.DialContext(ctx, "tcp", net.JoinHostPort(tt.host, fmt.Sprint(ln.Addr().(*net.TCPAddr).Port)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			c := dial(t, st, "tcp", net.JoinHostPort(tt.host, fmt.Sprint(ln.Addr().(*net.TCPAddr).Port)))
 			if got := c.LocalAddr().(*net.TCPAddr).AddrPort().Addr(); got != addr {
 				t.Errorf("connected from %s, want %s", got, addr)
 			}
 			routes, err := nl.Routes()
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			found := false
 			for _, r := range routes {
 				found = found || r.Gateway == routerAddr
@@ -562,13 +525,11 @@ func TestAdvertisement(t *testing.T) {
 	}
 }
 
-// usableAddr returns an address of a network that may be used, if there is one.
+// usableAddr returns an address of a network that can be used, if there is one.
 func usableAddr(t *testing.T, nl *rtnl.Conn, p netip.Prefix) (_ netip.Addr) {
 	t.Helper()
 	addrs, err := nl.Addrs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	for _, a := range addrs {
 		if p.Contains(a.Prefix.Addr()) && a.Flags&rtnl.Tentative == 0 {
 			return a.Prefix.Addr()
@@ -577,7 +538,7 @@ func usableAddr(t *testing.T, nl *rtnl.Conn, p netip.Prefix) (_ netip.Addr) {
 	return netip.Addr{}
 }
 
-// leaseScript prints what a lease says.
+// leaseScript prints a lease.
 const leaseScript = `#!/bin/sh
 [ "$1" = bound ] || exit 0
 for v in ip subnet mask router dns domain hostname search lease serverid siaddr boot_file tftp; do
@@ -585,18 +546,16 @@ for v in ip subnet mask router dns domain hostname search lease serverid siaddr 
 done
 `
 
-// leaseOf returns what busybox gets from the DHCP server of a network.
+// leaseOf returns the lease that busybox gets from the DHCP server of a network.
 func leaseOf(t *testing.T, vnl string, more ...string) string {
 	t.Helper()
 	busybox := testenv.Need(t, "busybox", "busybox")
 	script := filepath.Join(t.TempDir(), "script")
-	if err := os.WriteFile(script, []byte(leaseScript), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(script, []byte(leaseScript), 0o755))
 	st := guestAt(t, vnl)
 	args := []string{"udhcpc", "-i", "vde0", "-f", "-n", "-q", "-t", "10", "-T", "1", "-s", script,
 		"-O", "search", "-O", "tftp", "-O", "bootfile"}
-	cmd := st.Command(bounded(t), busybox, append(args, more...)...)
+	cmd := st.Command(testenv.Context(t), busybox, append(args, more...)...)
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
@@ -609,6 +568,7 @@ func leaseOf(t *testing.T, vnl string, more ...string) string {
 
 // TestDHCP compares leases with those of the C library.
 func TestDHCP(t *testing.T) {
+	testenv.Long(t)
 	plug := testenv.Need(t, "vde_plug", "vdeplug")
 	if !haveC() {
 		testenv.Skip(t, "libvdeplug_slirp.so is missing (apt-get install libvdeplug-slirp)")
@@ -636,7 +596,7 @@ func TestDHCP(t *testing.T) {
 	})
 }
 
-// haveC reports whether Debian's plug is there.
+// haveC reports whether Debian's plug is installed.
 func haveC() bool {
 	files, _ := filepath.Glob("/usr/lib/*/vdeplug/libvdeplug_slirp.so")
 	return len(files) > 0

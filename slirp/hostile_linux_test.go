@@ -23,15 +23,22 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// frameUDP is a frame of a guest.
+// frameIPv4 returns a frame of a guest and, in it, the transport header and payload of
+// size bytes.
+func frameIPv4(n *nat, src, dst netip.AddrPort, proto uint8, size int) (frame, transport []byte) {
+	frame = make([]byte, header.EthernetMinimumSize+header.IPv4MinimumSize+size)
+	header.Ethernet(frame).Encode(&header.EthernetFields{SrcAddr: "\x02\x00\x00\x00\x00\x01", DstAddr: n.mac, Type: header.IPv4ProtocolNumber})
+	ip := header.IPv4(frame[header.EthernetMinimumSize:])
+	ip.Encode(&header.IPv4Fields{TotalLength: uint16(header.IPv4MinimumSize + size), TTL: 64, Protocol: proto, SrcAddr: addressOf(src.Addr()), DstAddr: addressOf(dst.Addr())})
+	ip.SetChecksum(^ip.CalculateChecksum())
+	return frame, ip[header.IPv4MinimumSize:]
+}
+
+// frameUDP returns a datagram of a guest.
 func frameUDP(n *nat, src, dst netip.AddrPort, data []byte) []byte {
 	size := header.UDPMinimumSize + len(data)
-	b := make([]byte, header.EthernetMinimumSize+header.IPv4MinimumSize+size)
-	header.Ethernet(b).Encode(&header.EthernetFields{SrcAddr: "\x02\x00\x00\x00\x00\x01", DstAddr: n.mac, Type: header.IPv4ProtocolNumber})
-	ip := header.IPv4(b[header.EthernetMinimumSize:])
-	ip.Encode(&header.IPv4Fields{TotalLength: uint16(header.IPv4MinimumSize + size), TTL: 64, Protocol: 17, SrcAddr: addressOf(src.Addr()), DstAddr: addressOf(dst.Addr())})
-	ip.SetChecksum(^ip.CalculateChecksum())
-	udp := header.UDP(ip[header.IPv4MinimumSize:])
+	b, transport := frameIPv4(n, src, dst, 17, size)
+	udp := header.UDP(transport)
 	udp.Encode(&header.UDPFields{SrcPort: src.Port(), DstPort: dst.Port(), Length: uint16(size)})
 	copy(udp[header.UDPMinimumSize:], data)
 	udp.SetChecksum(^udp.CalculateChecksum(checksum.Checksum(data, header.PseudoHeaderChecksum(17, addressOf(src.Addr()), addressOf(dst.Addr()), uint16(size)))))
@@ -40,12 +47,8 @@ func frameUDP(n *nat, src, dst netip.AddrPort, data []byte) []byte {
 
 // frameSYN asks for a connection.
 func frameSYN(n *nat, src, dst netip.AddrPort) []byte {
-	b := make([]byte, header.EthernetMinimumSize+header.IPv4MinimumSize+header.TCPMinimumSize)
-	header.Ethernet(b).Encode(&header.EthernetFields{SrcAddr: "\x02\x00\x00\x00\x00\x01", DstAddr: n.mac, Type: header.IPv4ProtocolNumber})
-	ip := header.IPv4(b[header.EthernetMinimumSize:])
-	ip.Encode(&header.IPv4Fields{TotalLength: header.IPv4MinimumSize + header.TCPMinimumSize, TTL: 64, Protocol: 6, SrcAddr: addressOf(src.Addr()), DstAddr: addressOf(dst.Addr())})
-	ip.SetChecksum(^ip.CalculateChecksum())
-	tcp := header.TCP(ip[header.IPv4MinimumSize:])
+	b, transport := frameIPv4(n, src, dst, 6, header.TCPMinimumSize)
+	tcp := header.TCP(transport)
 	tcp.Encode(&header.TCPFields{SrcPort: src.Port(), DstPort: dst.Port(), SeqNum: 1, DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagSyn, WindowSize: 60000})
 	tcp.SetChecksum(^tcp.CalculateChecksum(header.PseudoHeaderChecksum(6, addressOf(src.Addr()), addressOf(dst.Addr()), header.TCPMinimumSize)))
 	return b
@@ -64,9 +67,10 @@ func frameARP(guest, target netip.Addr) []byte {
 	return b
 }
 
-// TestManyFlows sends from every port of some guests: no more sockets are open than
-// are allowed, and who comes last is served.
+// TestManyFlows sends from more ports than there may be sockets: the limit holds, and
+// the last port is served.
 func TestManyFlows(t *testing.T) {
+	testenv.Long(t)
 	noLeaks(t)
 	echo := echoServer(t, "127.0.0.1")
 	n := openNAT(t, "slirp:///v4")
@@ -74,9 +78,7 @@ func TestManyFlows(t *testing.T) {
 	dst := netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), echo.Port())
 	for _, host := range []string{"10.0.2.15", "10.0.2.16"} {
 		for port := 1; port < 1<<16; port += 23 {
-			if err := n.Send(frameUDP(n, netip.AddrPortFrom(netip.MustParseAddr(host), uint16(port)), dst, []byte("x"))); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, n.Send(frameUDP(n, netip.AddrPortFrom(netip.MustParseAddr(host), uint16(port)), dst, []byte("x"))))
 		}
 	}
 	if got := socketsOpen(t) - before; got > maxFlows {
@@ -90,19 +92,12 @@ func TestManyFlows(t *testing.T) {
 	stillServes(t, n, echo)
 }
 
-// stillServes looks that a guest of the plug reaches the host.
+// stillServes checks that a guest of the plug reaches the host.
 func stillServes(t *testing.T, n *nat, echo netip.AddrPort) {
 	t.Helper()
-	st := guestOn(t, n, "10.0.2.15/24")
-	c, err := st.DialContext(bounded(t), "udp", fmt.Sprintf("10.0.2.2:%d", echo.Port()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(testenv.Timeout))
+	c := dial(t, guestOn(t, n, "10.0.2.15/24"), "udp", fmt.Sprintf("10.0.2.2:%d", echo.Port()))
 	buf := make([]byte, 100)
-	// What is left of before may fill the queues, so it is asked until there is an
-	// answer.
+	// Earlier packets may still fill the queues, so it asks until there is an answer.
 	for range 20 {
 		if _, err := c.Write([]byte("still there")); err != nil {
 			t.Fatal(err)
@@ -118,13 +113,11 @@ func stillServes(t *testing.T, n *nat, echo netip.AddrPort) {
 	t.Error("the plug does not serve any more")
 }
 
-// socketsOpen counts sockets alone: namespaces are made ahead at any time.
+// socketsOpen counts only sockets: namespaces are made ahead at any time.
 func socketsOpen(t *testing.T) (count int) {
 	t.Helper()
 	files, err := filepath.Glob("/proc/self/fd/*")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	for _, f := range files {
 		if to, err := os.Readlink(f); err == nil && strings.HasPrefix(to, "socket:") {
 			count++
@@ -136,14 +129,12 @@ func socketsOpen(t *testing.T) (count int) {
 // flood asks for connections from everywhere and never finishes one.
 func flood(t *testing.T, n *nat, dst netip.AddrPort, count int) {
 	t.Helper()
-	for i := range byte(100) { // of the others the stack does not know where they are
+	for i := range byte(100) { // the stack does not know the MAC addresses of the others
 		n.Send(frameARP(netip.AddrFrom4([4]byte{10, 0, 2, 100 + i}), n.cfg.host.Addr()))
 	}
 	for i := range count {
 		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 2, byte(100 + i%150)}), uint16(1000+i))
-		if err := n.Send(frameSYN(n, src, dst)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, n.Send(frameSYN(n, src, dst)))
 		n.conns.mu.Lock()
 		places, made := n.conns.places, n.conns.made.Len()
 		n.conns.mu.Unlock()
@@ -153,20 +144,16 @@ func flood(t *testing.T, n *nat, dst netip.AddrPort, count int) {
 	}
 }
 
-// tcpEchoServer starts a server on the host's loopback, which accepts all that comes.
-func tcpEchoServer(t *testing.T) netip.AddrPort {
+// tcpEchoServer starts a server on the host's loopback, and returns how guests name it.
+func tcpEchoServer(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
+	ln, named := listen(t, "127.0.0.1")
 	go serveEcho(ln, "")
-	return ln.Addr().(*net.TCPAddr).AddrPort()
+	return named
 }
 
-// serveEcho greets whoever connects, and sends back what they send, until the
-// listener is closed.
+// serveEcho greets each client and sends back what it sends, until the listener is
+// closed.
 func serveEcho(ln net.Listener, greeting string) {
 	for {
 		c, err := ln.Accept()
@@ -176,20 +163,16 @@ func serveEcho(ln net.Listener, greeting string) {
 		go func() {
 			defer c.Close()
 			fmt.Fprint(c, greeting)
-			// Not by splice, whose pipes are there until memory is collected.
+			// Not by splice, whose pipes stay until memory is collected.
 			io.Copy(c, struct{ io.Reader }{c})
 		}()
 	}
 }
 
 // dialEcho connects a guest to an echo server of the host, and uses the connection.
-func dialEcho(t *testing.T, st *vdestack.Stack, server netip.AddrPort) net.Conn {
+func dialEcho(t *testing.T, st *vdestack.Stack, server string) net.Conn {
 	t.Helper()
-	c, err := st.DialContext(bounded(t), "tcp", fmt.Sprintf("10.0.2.2:%d", server.Port()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
+	c := dial(t, st, "tcp", server)
 	useEcho(t, c)
 	return c
 }
@@ -204,21 +187,15 @@ func useEcho(t *testing.T, c net.Conn) {
 	}
 }
 
-// TestManyConnections asks for more connections than there may be. None is
-// finished; those that were there before, and those that come after, are served.
+// TestManyConnections asks for more connections than there may be, and finishes none of
+// them. Earlier and later connections are served.
 func TestManyConnections(t *testing.T) {
+	testenv.Long(t)
 	noLeaks(t)
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // nothing is accepted
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	for _, tt := range []struct {
-		name string
-		dst  netip.AddrPort
-	}{
-		{"to a server", netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), uint16(silent.Addr().(*net.TCPAddr).Port))},
-		{"to who does not answer", netip.MustParseAddrPort("203.0.113.77:80")},
+	_, silent := listen(t, "127.0.0.1") // accepts nothing
+	for _, tt := range []struct{ name, dst string }{
+		{"to a server", silent},
+		{"to a host that does not answer", "203.0.113.77:80"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			server := tcpEchoServer(t)
@@ -226,7 +203,7 @@ func TestManyConnections(t *testing.T) {
 			st := guestOn(t, n, "10.0.2.15/24")
 			c := dialEcho(t, st, server)
 			before := socketsOpen(t)
-			flood(t, n, tt.dst, 4*maxConns)
+			flood(t, n, netip.MustParseAddrPort(tt.dst), 4*maxConns)
 			if got := socketsOpen(t) - before; got > maxConns+8 {
 				t.Errorf("%d sockets for connections, want %d at most", got, maxConns)
 			}
@@ -238,7 +215,7 @@ func TestManyConnections(t *testing.T) {
 	}
 }
 
-// TestHalfOpenAge looks that who does not answer gets no place for long.
+// TestHalfOpenAge checks that guests that do not answer lose their places soon.
 func TestHalfOpenAge(t *testing.T) {
 	noLeaks(t)
 	server := tcpEchoServer(t)
@@ -248,23 +225,21 @@ func TestHalfOpenAge(t *testing.T) {
 	places := n.conns.places
 	n.conns.mu.Unlock()
 	const crowd = 10
-	flood(t, n, netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), server.Port()), crowd)
-	for deadline := time.Now().Add(testenv.Timeout); ; time.Sleep(time.Millisecond) {
+	flood(t, n, netip.MustParseAddrPort(server), crowd)
+	var left, made, asked int
+	testenv.Eventually(t, "all places free", func() bool {
 		n.conns.mu.Lock()
-		left, made, asked := n.conns.places, n.conns.made.Len(), len(n.conns.asked)
-		n.conns.mu.Unlock()
-		if left == places && made == 0 && asked == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d places of %d are free, %d connections are being made, %d are asked for", left, places, made, asked)
-		}
-	}
+		defer n.conns.mu.Unlock()
+		left, made, asked = n.conns.places, n.conns.made.Len(), len(n.conns.asked)
+		return left == places && made == 0 && asked == 0
+	}, func() string {
+		return fmt.Sprintf("%d places of %d are free, %d connections are being made, %d are asked for", left, places, made, asked)
+	})
 }
 
-// TestNonsense sends frames of every length, and packets with all that a header can
-// say.
+// TestNonsense sends frames of every length, and packets with all sorts of headers.
 func TestNonsense(t *testing.T) {
+	testenv.Long(t)
 	echo := echoServer(t, "127.0.0.1")
 	n := openNAT(t, "slirp://")
 	src, dst := netip.MustParseAddrPort("10.0.2.15:1"), netip.AddrPortFrom(netip.MustParseAddr("10.0.2.2"), echo.Port())
@@ -289,7 +264,7 @@ func TestNonsense(t *testing.T) {
 	stillServes(t, n, echo)
 }
 
-// TestFilter looks which frames get to the stack.
+// TestFilter checks which frames get to the stack.
 func TestFilter(t *testing.T) {
 	n := openNAT(t, "slirp://")
 	to := netip.MustParseAddrPort("10.0.2.2:9")
@@ -316,7 +291,7 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-// TestOutside looks what guests can reach.
+// TestOutside checks what guests can reach.
 func TestOutside(t *testing.T) {
 	for _, tt := range []struct{ vnl, dst, want string }{
 		{"slirp://", "10.0.2.2:80", "127.0.0.1:80"},
@@ -367,9 +342,7 @@ func TestOutside(t *testing.T) {
 		{"slirp:///v6", "203.0.113.1:80", ""},
 	} {
 		cfg, err := parseText(t, tt.vnl)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		got, ok := (&nat{cfg: cfg}).outside(netip.MustParseAddrPort(tt.dst))
 		if ok != (tt.want != "") || ok && got.String() != tt.want {
 			t.Errorf("%s, %s: got %s, %t, want %q", tt.vnl, tt.dst, got, ok, tt.want)
@@ -395,37 +368,27 @@ func FuzzFrame(f *testing.F) {
 	f.Add([]byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01\x02\x00\x00\x00\x00\x01\x0a\x00\x02\x0f\x00\x00\x00\x00\x00\x00\x0a\x00\x02\x02"))
 	f.Add([]byte("\x33\x33\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01\x86\xdd\x60\x00\x00\x00\x00\x08\x3a\xff\xfe\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01\xff\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x85\x00\x7b\xb9\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		if err := n.Send(frame); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, n.Send(frame))
 	})
 }
 
-// TestSilent sends what gVisor has something to say about.
+// TestSilent sends packets about which gVisor logs something.
 func TestSilent(t *testing.T) {
 	noLeaks(t)
 	n := openNAT(t, "slirp:///v4")
 	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer file.Close()
 	saved, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer unix.Close(saved)
-	if err := unix.Dup3(int(file.Fd()), 2, 0); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, unix.Dup3(int(file.Fd()), 2, 0))
 	guest, host, loopback := netip.MustParseAddr("10.0.2.15"), netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("127.0.0.1")
 	for _, way := range [][2]netip.Addr{{loopback, host}, {guest, loopback}} {
 		err = errors.Join(err, n.Send(frameUDP(n, netip.AddrPortFrom(way[0], 1), netip.AddrPortFrom(way[1], 2), []byte("x"))))
 	}
 	log.Warningf("a warning of gVisor")
-	if err := errors.Join(err, unix.Dup3(saved, 2, 0)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, errors.Join(err, unix.Dup3(saved, 2, 0)))
 	if text, err := os.ReadFile(file.Name()); len(text) > 0 || err != nil {
 		t.Errorf("standard error got %q, %v", text, err)
 	}

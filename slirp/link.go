@@ -19,17 +19,15 @@ import (
 )
 
 const (
-	// linkQueue is how many packets wait to be received: at most 16 MiB, where all
-	// are of the largest size.
+	// linkQueue is how many packets wait to be received, at most 16 MiB in total.
 	linkQueue = 256
 	// linkBatch is how many packets are received at once.
 	linkBatch = 64
 )
 
-// A link is the network interface of the stack. Its other side are the methods of
-// a plug.
+// A link is the network interface of the stack. Its other side is the plug.
 type link struct {
-	*channel.Endpoint // what goes to the plug
+	*channel.Endpoint // packets to the plug
 	filter            func(frame []byte) bool
 
 	counters packet.Counters
@@ -48,10 +46,10 @@ func newLink(mtu int, mac tcpip.LinkAddress, filter func([]byte) bool) *link {
 	return l
 }
 
-// GSOMaxSize lets the stack send packets as large as the kernel's.
+// GSOMaxSize lets the stack send packets as large as those of the kernel.
 func (*link) GSOMaxSize() uint32 { return stack.GVisorGSOMaxSize }
 
-// WritePackets counts what the queue did not take.
+// WritePackets counts packets for which the queue has no room.
 func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	n, err := l.Endpoint.WritePackets(pkts)
 	for _, pkt := range pkts.AsSlice()[n:] {
@@ -69,7 +67,7 @@ func framesOf(pkt *stack.PacketBuffer) int {
 
 // RecvPackets implements [packet.Transport].
 func (l *link) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
-	b.Release() // it may take long
+	b.Release() // the wait may be long
 	pkt := l.ReadContext(context.Background())
 	if pkt == nil {
 		return nil, net.ErrClosed
@@ -91,7 +89,7 @@ func (l *link) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	return b.Packets, nil
 }
 
-// offload returns what the stack has left to be done.
+// offload returns what the stack leaves to the receiver.
 func offload(pkt *stack.PacketBuffer) (h virtio.Header) {
 	o := pkt.GSOOptions
 	if o.Type == stack.GSONone {
@@ -149,8 +147,8 @@ func (l *link) Send(frame []byte) error {
 	return nil
 }
 
-// inject passes a frame, in two pieces, to the stack, and returns no error. What a network card would not
-// receive, and what is nobody's business here, does not get there.
+// inject passes a frame, in two pieces, to the stack, unless a network card would not
+// receive it or the filter rejects it. It returns no error.
 func (l *link) inject(head, data []byte) error {
 	if len(head)+len(data) < header.EthernetMinimumSize {
 		l.counters.DroppedSend.Add(1)
@@ -169,7 +167,7 @@ func (l *link) inject(head, data []byte) error {
 	return nil
 }
 
-// Drops returns the counts of what was not carried so far.
+// Drops returns how many frames were dropped so far.
 func (l *link) Drops() vdeplug.Drops {
 	recv, send := l.Dropped()
 	return vdeplug.Drops{Recv: recv, Send: send}
@@ -178,8 +176,8 @@ func (l *link) Drops() vdeplug.Drops {
 // Dropped returns the same to transports above.
 func (l *link) Dropped() (recv, send uint64) { return l.counters.Dropped() }
 
-// accepts is the filter of the link. The stack below believes that it has all
-// addresses: it must not be asked who has one.
+// accepts is the filter of the link. The stack accepts all addresses as its own, so
+// questions about the addresses of others must not reach it.
 func (n *nat) accepts(frame []byte) bool {
 	eth := header.Ethernet(frame)
 	if dst := eth.DestinationAddress(); dst != n.mac && dst[0]&1 == 0 {
@@ -219,8 +217,8 @@ func (n *nat) accepts(frame []byte) bool {
 	return false
 }
 
-// acceptsICMPv6 answers who looks for routers, and lets through what is meant for
-// an end of a connection.
+// acceptsICMPv6 answers router solicitations, and passes messages on that the stack
+// needs.
 func (n *nat) acceptsICMPv6(src netip.Addr, m header.ICMPv6) bool {
 	if len(m) < header.ICMPv6MinimumSize {
 		return false
@@ -239,7 +237,8 @@ func (n *nat) acceptsICMPv6(src netip.Addr, m header.ICMPv6) bool {
 	return false
 }
 
-// macOf is the address of the router: that of the C library for its IPv4 address.
+// macOf returns the MAC address of the router, made of its IPv4 address as in the C
+// library.
 func macOf(host netip.Addr) tcpip.LinkAddress {
 	b := host.As4()
 	return tcpip.LinkAddress(binary.BigEndian.AppendUint32([]byte{0x52, 0x55}, binary.BigEndian.Uint32(b[:])))

@@ -7,10 +7,9 @@ import (
 	"gvisor.dev/gvisor/pkg/log"
 )
 
-// gVisor tells the program's standard error what it thinks of packets of guests, by
-// one logger for the whole process. It is silenced where it writes to, for loggers
-// that were made of it before have it too. A program that wants to read it, or has
-// said already where it goes, has it so: log.SetTarget.
+// gVisor logs about packets of guests to standard error, with one logger for the whole
+// process. This replaces the writer of that logger, because loggers derived from it
+// keep their emitter. A program that calls log.SetTarget, before or after, gets the log.
 func init() {
 	if e, ok := log.Log().Emitter.(log.GoogleEmitter); ok && e.Next == os.Stderr {
 		e.Next = io.Discard

@@ -12,26 +12,25 @@ import (
 const dnsPort = 53
 
 const (
-	// answerTime is how long a name server may be silent and still be asked first. It
-	// is less than the second after which the quickest clients ask again.
+	// answerTime is how long a name server may take to answer before it counts as
+	// silent: a little less than the second after which the quickest clients ask again.
 	answerTime = 800 * time.Millisecond
-	// probeInterval is how long one that was silent is passed over.
+	// probeInterval is the time between the questions that probe a silent server.
 	probeInterval = 10 * time.Second
 )
 
-// A nameservers is the list of the host, which may change, and what is known of the
-// servers. A client that has no answer asks again from another port, with another
-// identifier: so what is remembered is who was silent, not what was asked.
+// A nameservers has the host's list of servers, which may change, and which of them are
+// silent. Questions are not remembered: a client that gets no answer asks again from
+// another port, with another identifier.
 type nameservers struct {
 	mu      sync.Mutex // guards the fields below
 	checked time.Time
 	file    time.Time // when the file was changed
 	list    []netip.AddrPort
-	waits   map[transport]wait // of those that have not answered since they were asked
+	waits   map[transport]wait // servers that have not answered since they were asked
 }
 
-// A transport is how a server is asked: "udp" or "tcp". One may work without the
-// other.
+// A transport is a server over "udp" or "tcp". One may work without the other.
 type transport struct {
 	network string
 	server  netip.AddrPort // without a zone
@@ -41,7 +40,7 @@ func transportOf(network string, server netip.AddrPort) transport {
 	return transport{network, netip.AddrPortFrom(server.Addr().Unmap().WithZone(""), server.Port())}
 }
 
-// A wait is for an answer, to any question.
+// A wait is the wait for an answer, to any question.
 type wait struct {
 	since time.Time // the first question after the last answer
 	last  time.Time // the last question
@@ -49,13 +48,13 @@ type wait struct {
 
 func (w wait) silent(now time.Time) bool { return !w.since.IsZero() && now.Sub(w.since) >= answerTime }
 
-// resolvConf is where the host says its name servers.
+// resolvConf names the host's name servers.
 var resolvConf = "/etc/resolv.conf"
 
-// checkInterval is how long a list is taken to be true.
+// checkInterval is how long the list is used before the file is checked again.
 const checkInterval = time.Second
 
-// all returns the name servers of the host, one at least.
+// all returns the name servers of the host, at least one.
 func (n *nameservers) all() []netip.AddrPort {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -81,12 +80,13 @@ func (n *nameservers) allLocked() []netip.AddrPort {
 	return n.list
 }
 
-// order returns the name servers in the order in which they are to be asked: as the
-// host lists them, but silent ones last. If the question went to a server before,
-// those after that one come first. The silent ones that are to be asked too are in
-// probes: when they are first seen to be silent, for only a packet may be lost, and
-// later to find out whether they answer again. Over UDP these are all of them if there
-// are no others.
+// order returns the name servers in the order in which to ask them: as the host lists
+// them, but silent ones last. If the question has gone to the server before, the list
+// begins after that one.
+//
+// probes are silent servers to be asked as well: when they are first seen to be silent,
+// as only a packet may be lost, and then every probeInterval. Over UDP they are all
+// servers if all are silent.
 func (n *nameservers) order(network string, before netip.AddrPort) (order, probes []netip.AddrPort) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -108,7 +108,7 @@ func (n *nameservers) order(network string, before netip.AddrPort) (order, probe
 		t := transportOf(network, s)
 		w := n.waits[t]
 		switch {
-		case none && s == silent[0]: // is asked anyway
+		case none && s == silent[0]: // it is asked anyway
 		case !w.silent(w.last), now.Sub(w.last) >= probeInterval, none && network == "udp":
 			w.last = now
 			n.waits[t] = w
@@ -118,7 +118,7 @@ func (n *nameservers) order(network string, before netip.AddrPort) (order, probe
 	return append(order, silent...), probes
 }
 
-// asked notes that a server of the list gets a question.
+// asked records that a server gets a question.
 func (n *nameservers) asked(network string, server netip.AddrPort) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -134,8 +134,8 @@ func (n *nameservers) asked(network string, server netip.AddrPort) {
 	n.waits[t] = w
 }
 
-// connected notes that a server has accepted a connection. One that was silent may
-// be so on this one too.
+// connected records that a server has accepted a connection, which ends the wait. A
+// silent one may be silent on this connection too.
 func (n *nameservers) connected(server netip.AddrPort) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -144,14 +144,14 @@ func (n *nameservers) connected(server netip.AddrPort) {
 	}
 }
 
-// answered notes that somebody, who may be a server, is not silent.
+// answered records an answer from an address, which may be a server's.
 func (n *nameservers) answered(network string, server netip.AddrPort) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.waits, transportOf(network, server))
 }
 
-// parseNameservers reads a resolv.conf(5). Without a name server it is the one on
+// parseNameservers reads a resolv.conf(5). Without a name server in it, the server is
 // the host itself.
 func parseNameservers(text string) (list []netip.AddrPort) {
 	for line := range strings.Lines(text) {

@@ -20,19 +20,11 @@ import (
 
 var nameServer = netip.MustParseAddrPort("10.0.2.3:53")
 
-// silentServer is a name server that takes questions over UDP and TCP and answers
-// none. asked tells the network of each.
+// silentServer is a name server that never answers, over UDP and TCP. asked gets the
+// network of each question.
 func silentServer(t *testing.T) (_ netip.AddrPort, asked chan string) {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := net.Listen("tcp", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { pc.Close(); ln.Close() })
+	pc, ln := listenNames(t, "127.0.0.1")
 	asked = make(chan string, 1000)
 	go func() {
 		for {
@@ -60,42 +52,31 @@ func silentServer(t *testing.T) (_ netip.AddrPort, asked chan string) {
 	return pc.LocalAddr().(*net.UDPAddr).AddrPort(), asked
 }
 
-// fullServer is a name server whose port takes no connection, and does not refuse
-// one either: its queue is full.
+// fullServer is a name server whose queue is full: its port neither takes nor refuses
+// connections.
 func fullServer(t *testing.T) netip.AddrPort {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	t.Cleanup(func() { syscall.Close(fd) })
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Listen(fd, 0); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	testenv.Check(t, syscall.Listen(fd, 0))
 	sa, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	addr := netip.AddrPortFrom(loopback4, uint16(sa.(*syscall.SockaddrInet4).Port))
 	c, err := net.Dial("tcp", addr.String()) // takes the one place
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	t.Cleanup(func() { c.Close() })
 	return addr
 }
 
-// TestSilentName has a first name server that is silent, and clients that ask again
-// from another port, with another identifier, or two questions at once.
+// TestSilentName has a first name server that is silent, and clients that repeat a
+// question from another port, with another identifier, or ask two at once.
 func TestSilentName(t *testing.T) {
+	testenv.Long(t)
 	const name, want = "host.example", "192.0.2.7"
 	resolv := filepath.Join(t.TempDir(), "resolv.conf")
-	if err := os.WriteFile(resolv, []byte("nameserver 10.0.2.3\noptions timeout:1 attempts:5\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(resolv, []byte("nameserver 10.0.2.3\noptions timeout:1 attempts:5\n"), 0o644))
 	command := func(st *vdestack.Stack, ctx context.Context, argv ...string) (string, error) {
 		cmd := st.Command(ctx, argv[0], argv[1:]...)
 		cmd.Binds = []vdestack.Bind{{From: resolv, To: "/etc/resolv.conf"}}
@@ -125,7 +106,7 @@ func TestSilentName(t *testing.T) {
 			var err error
 			for range 2 {
 				var addr string
-				if addr, err = askOnce(st, ctx, "tcp", 2*time.Second); err == nil {
+				if addr, err = ask(st, ctx, "tcp", nameServer, 2*time.Second); err == nil {
 					return addr, nil
 				}
 			}
@@ -135,19 +116,11 @@ func TestSilentName(t *testing.T) {
 		t.Run(client.name, func(t *testing.T) {
 			t.Parallel()
 			n := openNAT(t, "slirp:///v4")
-			p := fmt.Sprintf("%p", n)
-			plugs.Store(p, n)
-			st, err := vdestack.New(t.Context(), vdestack.Config{
-				Interfaces: []vdestack.Interface{{VNL: "plug-of-test://" + p, Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.2.15/24")}}},
-				DNS:        vdestack.DNS{Servers: []netip.AddrPort{nameServer}},
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { st.Close() })
+			st := guestOn(t, n, "10.0.2.15/24")
+			testenv.Check(t, st.SetDNS(vdestack.DNS{Servers: []netip.AddrPort{nameServer}}))
 			silent, asked := silentServer(t)
 			fakeNames(t, n, silent, dnsServer(t, "127.0.0.1"))
-			got, err := client.ask(t, st, bounded(t))
+			got, err := client.ask(t, st, testenv.Context(t))
 			if err != nil || !strings.Contains(got, want) {
 				t.Errorf("got %q, %v, want %s", got, err, want)
 			}
@@ -158,11 +131,11 @@ func TestSilentName(t *testing.T) {
 			for range questions {
 				select {
 				case <-asked:
-				case <-bounded(t).Done():
+				case <-testenv.Context(t).Done():
 					t.Fatalf("the silent server was not asked %d times", questions)
 				}
 			}
-			// Who asks next does not wait: the first server is passed over.
+			// The next question does not wait: the first server is passed over.
 			n.names.mu.Lock()
 			for key, w := range n.names.waits {
 				w.last = w.last.Add(time.Hour) // no probe yet
@@ -170,7 +143,7 @@ func TestSilentName(t *testing.T) {
 			}
 			before := maps.Clone(n.names.waits)
 			n.names.mu.Unlock()
-			got, err = client.ask(t, st, bounded(t))
+			got, err = client.ask(t, st, testenv.Context(t))
 			if err != nil || !strings.Contains(got, want) {
 				t.Errorf("again: got %q, %v, want %s", got, err, want)
 			}
@@ -185,17 +158,15 @@ func TestSilentName(t *testing.T) {
 	}
 }
 
-// askOnce asks one question from a port of its own.
-func askOnce(st *vdestack.Stack, ctx context.Context, network string, wait time.Duration) (string, error) {
-	c, err := st.DialContext(ctx, network, nameServer.String())
-	if err != nil {
-		return "", err
+// wantAnswer asks a question from a port of its own.
+func wantAnswer(t *testing.T, st *vdestack.Stack, network string) {
+	t.Helper()
+	if got, err := ask(st, testenv.Context(t), network, nameServer, testenv.Timeout); err != nil || got != "192.0.2.7" {
+		t.Errorf("%s: got %q, %v", network, got, err)
 	}
-	defer c.Close()
-	return exchange(c, network, wait)
 }
 
-// silentSince makes a server one that was silent for so long.
+// silentSince makes a server one that has been silent for d.
 func silentSince(n *nat, network string, server netip.AddrPort, d time.Duration) {
 	n.names.mu.Lock()
 	defer n.names.mu.Unlock()
@@ -203,7 +174,7 @@ func silentSince(n *nat, network string, server netip.AddrPort, d time.Duration)
 	n.names.waits = map[transport]wait{transportOf(network, server): {since: then, last: then}}
 }
 
-// wantFirst looks which name server is asked first.
+// wantFirst checks which name server is asked first.
 func wantFirst(t *testing.T, n *nat, network string, want netip.AddrPort) {
 	t.Helper()
 	if order, _ := n.names.order(network, netip.AddrPort{}); order[0] != want {
@@ -211,9 +182,10 @@ func wantFirst(t *testing.T, n *nat, network string, want netip.AddrPort) {
 	}
 }
 
-// TestSilentNameReturns has name servers that were silent, and are not any more. A
-// question after a while finds out, and does not wait for it.
+// TestSilentNameReturns has name servers that answer again. A question after a while
+// finds that out, without waiting for it.
 func TestSilentNameReturns(t *testing.T) {
+	testenv.Long(t)
 	t.Run("udp", func(t *testing.T) {
 		n := openNAT(t, "slirp:///v4")
 		st := guestOn(t, n, "10.0.2.15/24")
@@ -221,13 +193,11 @@ func TestSilentNameReturns(t *testing.T) {
 		second, asked := silentServer(t)
 		fakeNames(t, n, first, second)
 		silentSince(n, "udp", first, probeInterval)
-		if got, err := askOnce(st, bounded(t), "udp", testenv.Timeout); err != nil || got != "192.0.2.7" {
-			t.Errorf("got %q, %v", got, err)
-		}
+		wantAnswer(t, st, "udp")
 		wantFirst(t, n, "udp", first)
 		select {
 		case <-asked:
-		case <-bounded(t).Done():
+		case <-testenv.Context(t).Done():
 			t.Error("the second server was not asked")
 		}
 	})
@@ -238,12 +208,10 @@ func TestSilentNameReturns(t *testing.T) {
 		second := dnsServer(t, "127.0.0.1")
 		fakeNames(t, n, first, second)
 		silentSince(n, "tcp", first, probeInterval)
-		if got, err := askOnce(st, bounded(t), "tcp", testenv.Timeout); err != nil || got != "192.0.2.7" {
-			t.Errorf("got %q, %v", got, err)
-		}
+		wantAnswer(t, st, "tcp")
 		select {
 		case <-asked:
-		case <-bounded(t).Done():
+		case <-testenv.Context(t).Done():
 			t.Error("the first server was not asked again")
 		}
 		wantFirst(t, n, "tcp", second) // it takes connections, and does not answer
@@ -256,43 +224,35 @@ func TestSilentNameReturns(t *testing.T) {
 	})
 }
 
-// TestNameUnreachable has a first name server that cannot be sent to, as one over
-// IPv6 on a host without it: the next one is asked at once.
+// TestNameUnreachable has a first name server without a route, as IPv6 on a host without
+// it: the next one is asked at once.
 func TestNameUnreachable(t *testing.T) {
 	n := openNAT(t, "slirp:///v4")
 	st := guestOn(t, n, "10.0.2.15/24")
 	fakeNames(t, n, netip.MustParseAddrPort("[2001:db8::1]:53"), dnsServer(t, "127.0.0.1"))
 	for _, network := range []string{"udp", "tcp"} {
-		if got, err := askOnce(st, bounded(t), network, testenv.Timeout); err != nil || got != "192.0.2.7" {
-			t.Errorf("%s: got %q, %v", network, got, err)
-		}
+		wantAnswer(t, st, network)
 	}
 }
 
-// TestNameConnection has a first name server that takes no connection: only the
-// first who asks waits for it.
+// TestNameConnection has a first name server that takes no connection: only the first
+// question waits for it.
 func TestNameConnection(t *testing.T) {
 	testenv.Long(t)
 	n := openNAT(t, "slirp:///v4")
 	st := guestOn(t, n, "10.0.2.15/24")
 	full, good := fullServer(t), dnsServer(t, "127.0.0.1")
 	fakeNames(t, n, full, good)
-	if got, err := askOnce(st, bounded(t), "tcp", testenv.Timeout); err != nil || got != "192.0.2.7" {
-		t.Errorf("got %q, %v", got, err)
-	}
+	wantAnswer(t, st, "tcp")
 	wantFirst(t, n, "tcp", good)
-	if got, err := askOnce(st, bounded(t), "tcp", testenv.Timeout); err != nil || got != "192.0.2.7" {
-		t.Errorf("again: got %q, %v", got, err)
-	}
+	wantAnswer(t, st, "tcp")
 }
 
-// TestProbeQuestion has it understood by another library.
+// TestProbeQuestion checks the question with another library.
 func TestProbeQuestion(t *testing.T) {
 	server := dnsServer(t, "127.0.0.1")
 	c, err := net.Dial("tcp", server.String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	if _, err := io.WriteString(c, probeQuestion); err != nil {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // TestNameOrder has name servers that are silent for a while.
@@ -36,10 +38,10 @@ func TestNameOrder(t *testing.T) {
 		want("udp", none, servers{a, b, c}, nil)
 		n.asked("udp", a)
 		time.Sleep(answerTime - 1)
-		n.asked("udp", a) // others ask too, which does not make it wait longer
+		n.asked("udp", a) // other questions do not extend the wait
 		want("udp", none, servers{a, b, c}, nil)
 		time.Sleep(time.Nanosecond)
-		want("udp", none, servers{b, c, a}, servers{a}) // it may have been a lost packet
+		want("udp", none, servers{b, c, a}, servers{a}) // only a packet may have been lost
 		want("udp", none, servers{b, c, a}, nil)
 		want("tcp", none, servers{a, b, c}, nil) // which was not asked
 		// It is asked again later, once in each interval.
@@ -96,7 +98,7 @@ func TestNameOrder(t *testing.T) {
 			n.asked("tcp", s)
 		}
 		time.Sleep(answerTime)
-		want("udp", none, servers{a, b, c}, servers{b, c}) // who comes back first is heard
+		want("udp", none, servers{a, b, c}, servers{b, c}) // the first to answer is used again
 		want("udp", a, servers{b, c, a}, servers{c, a})
 		want("tcp", none, servers{a, b, c}, servers{b, c})
 		want("tcp", none, servers{a, b, c}, nil) // each has its time
@@ -127,12 +129,8 @@ func TestNameListChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		write := func(text string, when time.Time) {
 			t.Helper()
-			if err := os.WriteFile(resolvConf, []byte(text), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Chtimes(resolvConf, when, when); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, os.WriteFile(resolvConf, []byte(text), 0o600))
+			testenv.Check(t, os.Chtimes(resolvConf, when, when))
 		}
 		var n nameservers
 		want := func(want ...string) {
@@ -152,7 +150,7 @@ func TestNameListChanges(t *testing.T) {
 		n.asked("udp", netip.MustParseAddrPort("192.0.2.1:53"))
 		time.Sleep(2 * checkInterval)
 		want("192.0.2.2", "192.0.2.1")
-		// The same servers: what is known of them stays.
+		// The same servers keep their state.
 		write(two+"options edns0\n", time.Unix(2, 0))
 		time.Sleep(2 * checkInterval)
 		want("192.0.2.2", "192.0.2.1")

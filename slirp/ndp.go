@@ -8,12 +8,12 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
-// routerAddr is the address that the router has on the link.
+// routerAddr is the link-local address of the router.
 var routerAddr = netip.MustParseAddr("fe80::2")
 
 var allNodes = netip.IPv6LinkLocalAllNodes()
 
-// What router advertisements say, as those of the C library.
+// Times in router advertisements, as in those of the C library.
 const (
 	routerLifetime    = 1800 * time.Second
 	prefixValid       = 86400 * time.Second
@@ -21,7 +21,19 @@ const (
 	advertiseInterval = routerLifetime / 4
 )
 
-func (n *nat) advertiseAlways() { n.every(advertiseInterval, n.advertise) }
+// advertiseAlways sends router advertisements until the plug is closed.
+func (n *nat) advertiseAlways() {
+	t := time.NewTicker(advertiseInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+			n.advertise()
+		}
+	}
+}
 
 // advertise sends a router advertisement to all (RFC 4861, 4.2).
 func (n *nat) advertise() {
@@ -38,7 +50,7 @@ func (n *nat) advertisement() []byte {
 	}
 	b := []byte{byte(header.ICMPv6RouterAdvert), 0, 0, 0, 64, 0}
 	b = binary.BigEndian.AppendUint16(b, lifetime)
-	b = append(b, make([]byte, 8)...) // the times of reachability are not said
+	b = append(b, make([]byte, 8)...) // reachable and retransmission time: unspecified
 
 	b = append(b, 1, 1) // the source's link-layer address
 	b = append(b, n.mac...)
@@ -46,7 +58,7 @@ func (n *nat) advertisement() []byte {
 	const onLink, auto = 0x80, 0x40
 	flags := byte(onLink)
 	if cfg.host6.Bits() == 64 {
-		flags |= auto // addresses are made of other prefixes in no way
+		flags |= auto // addresses are made only of such prefixes
 	}
 	b = append(b, 3, 4, byte(cfg.host6.Bits()), flags)
 	b = binary.BigEndian.AppendUint32(b, uint32(prefixValid/time.Second))

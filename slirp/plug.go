@@ -37,7 +37,7 @@ func init() {
 	})
 }
 
-// open makes the plug of a locator, as the documentation of the package has it.
+// open opens the network of a locator; the package documentation describes it.
 func open(ctx context.Context, l vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
 	cfg, err := parse(l)
 	if err != nil {
@@ -48,8 +48,8 @@ func open(ctx context.Context, l vdeplug.Locator, _ *vdeplug.Options) (vdeplug.C
 
 const nic = 1
 
-// Limits of a plug. A descriptor is what a connection of a guest costs the program
-// first, and the kernel's memory second.
+// Limits of a plug. A guest's connection costs the program a descriptor first, and the
+// kernel's memory second.
 const (
 	maxConns = 1024 // connections of TCP, both ways
 	maxFlows = 512  // ports of guests that send UDP or ping
@@ -57,15 +57,14 @@ const (
 	tcpBuffer = 256 << 10
 )
 
-// A nat is a network with a guest's side, the plug, and a side of the host's own
-// sockets.
+// A nat is a network between a plug, with the guests, and sockets of the host.
 type nat struct {
 	*link // the plug
 	cfg   *config
 	mac   tcpip.LinkAddress
-	own   map[netip.Addr]bool // addresses that answer
+	own   map[netip.Addr]bool // the plug's addresses
 	stack *stack.Stack
-	// forwarder makes connections of what guests ask for.
+	// forwarder makes the connections that guests ask for.
 	forwarder *tcp.Forwarder
 
 	names nameservers
@@ -74,7 +73,7 @@ type nat struct {
 	flows flows
 	conns conns
 
-	ctx    context.Context // of all that waits; it ends when the plug is closed
+	ctx    context.Context // ends when the plug is closed
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup // goroutines; Close waits for them
 
@@ -127,7 +126,7 @@ func newNAT(ctx context.Context, cfg *config) (_ *nat, err error) {
 	return n, nil
 }
 
-// start makes the stack that ends the connections of the guests.
+// start makes the stack in which the connections of guests end.
 func (n *nat) start() error {
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
@@ -155,13 +154,13 @@ func (n *nat) start() error {
 	if err := n.addAddresses(); err != nil {
 		return err
 	}
-	// A router has a flag in its neighbour advertisements: a kernel that does not
-	// see it there takes its default route away.
+	// Routers set a flag in their neighbour advertisements. Without it a kernel
+	// removes its default route.
 	if err := s.SetForwardingDefaultAndAllNICs(ipv6.ProtocolNumber, true); err != nil {
 		return errorOf(err)
 	}
-	s.SetPromiscuousMode(nic, true) // to be spoken to as if it were everybody
-	s.SetSpoofing(nic, true)        // and to answer so
+	s.SetPromiscuousMode(nic, true) // receives packets to all addresses
+	s.SetSpoofing(nic, true)        // and answers from them
 	s.SetRouteTable([]tcpip.Route{
 		{Destination: header.IPv4EmptySubnet, NIC: nic},
 		{Destination: header.IPv6EmptySubnet, NIC: nic},
@@ -201,7 +200,7 @@ func (n *nat) Close() error {
 	n.closeOnce.Do(func() {
 		n.closing.Store(true)
 		n.cancel()
-		n.link.Endpoint.Close() // whoever receives goes on
+		n.link.Endpoint.Close() // ends RecvPackets
 		n.conns.close()
 		n.flows.close()
 		n.finish()
@@ -214,7 +213,7 @@ func (n *nat) Close() error {
 }
 
 // finish waits for the goroutines. Those that wait for a guest go on when the stack
-// gives the connection up; one may just begin to wait, so that is done again.
+// aborts the connection. As one may only be about to wait, this is repeated.
 func (n *nat) finish() {
 	done := make(chan struct{})
 	go func() {
@@ -235,12 +234,12 @@ func (n *nat) finish() {
 	}
 }
 
-// abortInterval is how long finish waits before it looks again.
+// abortInterval is how long finish waits before it aborts again.
 const abortInterval = 10 * time.Millisecond
 
-// outside returns where the host's socket is to go for a destination that a guest
-// has named. Where the host has a name server on another address or family that
-// is where it goes. It reports false for what guests must not reach.
+// outside returns where the host's socket connects for a destination of a guest. For
+// the name server that is the host's first, of either family. It returns false for
+// destinations that guests must not reach.
 func (n *nat) outside(dst netip.AddrPort) (netip.AddrPort, bool) {
 	cfg := n.cfg
 	addr := dst.Addr()
@@ -266,9 +265,9 @@ var (
 	loopback6 = netip.IPv6Loopback()
 )
 
-// metadata are the networks where clouds tell a machine about itself, its
-// credentials included: a guest could become the machine. Most of them are
-// link-local, which no router forwards (RFC 3927); of IPv6, those are never reached.
+// metadata are the addresses where clouds tell a machine about itself, its credentials
+// included: with those a guest could act as the machine. The link-local ones of IPv4
+// stay within the network (RFC 3927); those of IPv6 are never reached.
 var metadata = []netip.Prefix{
 	netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("168.63.129.16/32"),   // Azure
@@ -287,8 +286,8 @@ var (
 	sixTo4 = netip.MustParsePrefix("2002::/16")    // RFC 3056
 )
 
-// isMetadata reports an address of a metadata service, also as one of IPv6 that a
-// gateway makes of it.
+// isMetadata reports whether an address is a metadata service's, or an IPv6 address that
+// a gateway translates to one.
 func isMetadata(a netip.Addr) bool {
 	b := a.As16()
 	switch {
@@ -300,9 +299,9 @@ func isMetadata(a netip.Addr) bool {
 	return slices.ContainsFunc(metadata, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// foreign reports whether an address is that of a host beyond the network. Those
-// that mean the host itself, in whatever form, are not: the program would connect
-// to its own loopback.
+// foreign reports whether an address belongs to a host beyond the network. Addresses that
+// mean the host itself, in any form, do not: the program would connect to its own
+// loopback.
 func (n *nat) foreign(a netip.Addr) bool {
 	if !n.cfg.metadata && isMetadata(a) {
 		return false
@@ -317,8 +316,8 @@ func (n *nat) foreign(a netip.Addr) bool {
 	return !a.IsLinkLocalUnicast() && n.cfg.v6 // it would need an interface
 }
 
-// inside returns how guests see a sender: who is on the loopback of the host is
-// the host's address.
+// inside returns how guests see a sender: loopback addresses of the host become the
+// host's address on the network.
 func (n *nat) inside(src netip.AddrPort, family netip.Addr) (_ netip.AddrPort, ok bool) {
 	addr := src.Addr().Unmap().WithZone("")
 	host := n.cfg.host.Addr()
@@ -333,20 +332,6 @@ func (n *nat) inside(src netip.AddrPort, family netip.Addr) (_ netip.AddrPort, o
 		ok = addr.Is4() == family.Is4()
 	}
 	return netip.AddrPortFrom(addr, src.Port()), ok
-}
-
-// every calls f after each d until the plug is closed.
-func (n *nat) every(d time.Duration, f func()) {
-	t := time.NewTicker(d)
-	defer t.Stop()
-	for {
-		select {
-		case <-n.ctx.Done():
-			return
-		case <-t.C:
-			f()
-		}
-	}
 }
 
 func errorOf(err tcpip.Error) error { return errors.New(err.String()) }
@@ -370,8 +355,8 @@ func addrOf(a tcpip.Address) netip.Addr {
 	return b
 }
 
-// write sends a packet to a guest. What follows its IP header is a header of so
-// many bytes, which fill makes, and the payload.
+// write sends a packet to a guest. Its IP header is followed by a header of size bytes,
+// which fill writes, and the payload.
 func (n *nat) write(src, dst netip.Addr, proto tcpip.TransportProtocolNumber, ttl uint8, size int, payload []byte, fill func(r *stack.Route, b []byte)) {
 	r, err := n.stack.FindRoute(nic, addressOf(src), addressOf(dst), protocolOf(dst), false)
 	if err != nil {
@@ -388,11 +373,10 @@ func (n *nat) write(src, dst netip.Addr, proto tcpip.TransportProtocolNumber, tt
 	r.WritePacket(stack.NetworkHeaderParams{Protocol: proto, TTL: ttl}, pkt)
 }
 
-// icmpHeaderLen is the length of what messages of ICMP begin with, in both
-// versions.
+// icmpHeaderLen is the length of an ICMP header, in both versions.
 const icmpHeaderLen = header.ICMPv4MinimumSize
 
-// writeICMP sends a message, and makes its checksum.
+// writeICMP sends a message with its checksum.
 func (n *nat) writeICMP(src, dst netip.Addr, ttl uint8, head [icmpHeaderLen]byte, payload []byte) {
 	proto := tcpip.TransportProtocolNumber(icmp.ProtocolNumber4)
 	if dst.Is6() {

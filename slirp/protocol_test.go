@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// dhcpMsg makes a message of a guest.
+// dhcpMsg returns a message of a guest.
 func dhcpMsg(guest byte, typ byte, options ...byte) []byte {
 	b := make([]byte, dhcpHeaderLen)
 	b[0], b[1], b[2] = 1, 1, 6
@@ -25,13 +27,11 @@ func dhcpMsg(guest byte, typ byte, options ...byte) []byte {
 
 func requested(last byte) []byte { return []byte{optRequested, 4, 10, 0, 2, last} }
 
-// dhcpTest is a server with a clock.
+// dhcpTest returns a server with a clock.
 func dhcpTest(t *testing.T, vnl string) func(msg []byte, after time.Duration) (typ byte, addr string) {
 	t.Helper()
 	cfg, err := parseText(t, vnl)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	var ls leases
 	ls.init(cfg)
 	now := time.Unix(1e9, 0)
@@ -111,9 +111,7 @@ func FuzzDHCP(f *testing.F) {
 	f.Add(dhcpMsg(1, dhcpRequest, requested(15)...))
 	f.Add(dhcpMsg(1, 0)[:dhcpHeaderLen])
 	cfg, err := parseText(f, "slirp:///vdomainname=d/bootfile=b")
-	if err != nil {
-		f.Fatal(err)
-	}
+	testenv.Check(f, err)
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		var ls leases
 		ls.init(cfg)
@@ -136,9 +134,7 @@ func TestTFTPMessages(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789"), 150)
 	os.WriteFile(filepath.Join(dir, "f"), data, 0o644)
 	var s tftp
-	if err := s.open(dir); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, s.open(dir))
 	defer s.close()
 	guest := netip.MustParseAddrPort("10.0.2.15:1000")
 	ack := func(n uint16) []byte { return s.answer(guest, binary.BigEndian.AppendUint16([]byte{0, tftpAck}, n)) }
@@ -179,9 +175,7 @@ func FuzzTFTP(f *testing.F) {
 	os.WriteFile(filepath.Join(dir, "f"), make([]byte, 3000), 0o644)
 	f.Fuzz(func(t *testing.T, msg []byte, number uint16) {
 		var s tftp
-		if err := s.open(dir); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, s.open(dir))
 		defer s.close()
 		guest := netip.MustParseAddrPort("10.0.2.15:1000")
 		s.answer(guest, msg)

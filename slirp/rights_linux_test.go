@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendRights sends a descriptor to a socket, and then what became of that.
+// sendRights sends a descriptor to a socket, and then the result.
 func sendRights(f *os.File) {
 	err := unix.Sendmsg(int(f.Fd()), []byte("x"), unix.UnixRights(int(f.Fd())), nil, unix.MSG_NOSIGNAL)
 	text := "taken"
@@ -21,12 +21,10 @@ func sendRights(f *os.File) {
 	f.WriteString(text)
 }
 
-// TestRights has what guests are connected to send descriptors, which are refused.
+// TestRights lets the peers of guests send descriptors, which are rejected.
 func TestRights(t *testing.T) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	err = unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
 	unix.Close(pair[0])
 	unix.Close(pair[1])
@@ -35,9 +33,7 @@ func TestRights(t *testing.T) {
 	}
 	path := t.TempDir() + "/s"
 	ln, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer ln.Close()
 	go func() {
 		c, err := ln.Accept()
@@ -57,9 +53,7 @@ func TestRights(t *testing.T) {
 	for name, s := range map[string]service{"socket": {path: path}, "command": {command: []string{"/proc/self/exe"}}} {
 		t.Run(name, func(t *testing.T) {
 			c, err := s.dial(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			defer c.Close()
 			c.SetReadDeadline(time.Now().Add(testenv.Timeout))
 			if got, err := io.ReadAll(c); err != nil || string(got) != unix.EPERM.Error() {

@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// dial makes what a connection of a guest is joined to.
+// dial connects to the socket, or starts the command.
 func (s service) dial(ctx context.Context) (stream, error) {
 	if s.path == "" {
 		return startCommand(s.command)

@@ -13,7 +13,7 @@ import (
 
 const nonblock = unix.O_NONBLOCK
 
-// descriptors returns how many the program can have.
+// descriptors returns how many files the program may have open.
 func descriptors() int {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
@@ -22,7 +22,7 @@ func descriptors() int {
 	return int(min(l.Cur, 1<<20))
 }
 
-// sendNow sends a datagram. One for which there is no room is lost.
+// sendNow sends a datagram without waiting. It fails where there is no room.
 func sendNow(c *net.UDPConn, data []byte, to netip.AddrPort) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -56,8 +56,8 @@ func sendNow(c *net.UDPConn, data []byte, to netip.AddrPort) error {
 	return sent
 }
 
-// listenPing makes a socket for echo requests, which the kernel allows the groups
-// of net.ipv4.ping_group_range.
+// listenPing makes a socket for echo requests. The kernel allows that to the groups in
+// net.ipv4.ping_group_range.
 func listenPing(v6 bool) (*net.UDPConn, error) {
 	family, proto := unix.AF_INET, unix.IPPROTO_ICMP
 	if v6 {
@@ -76,22 +76,23 @@ func listenPing(v6 bool) (*net.UDPConn, error) {
 	return c.(*net.UDPConn), nil
 }
 
-// refuseRights has a local socket take no descriptors, from Linux 6.16 on: guests have
-// no use for any, and the kernel would destroy them in the call that reads, which can
-// take long. Who sends one gets EPERM.
+// refuseRights makes a local socket reject descriptors, from Linux 6.16 on; sending one
+// fails with EPERM. Guests cannot use them, and the kernel would close them in the call
+// that reads, which can take long.
 func refuseRights(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) }
 
-// commandEnd is how long a command has to end after its connection.
+// commandEnd is how long a command may take to end after each signal.
 const commandEnd = time.Second
 
-// A command is a program that has one end of a pair of sockets, and the other end.
+// A command is a running program, and the other end of its pair of sockets.
 type command struct {
 	*net.UnixConn
 	cmd   *exec.Cmd
 	ended chan struct{}
 }
 
-// startCommand starts a program with a connection as its standard input and output.
+// startCommand starts a program with one end of a pair of sockets as its standard input
+// and output.
 func startCommand(args []string) (stream, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -120,7 +121,7 @@ func startCommand(args []string) (stream, error) {
 	return c, nil
 }
 
-// Close ends the command, and what it has started.
+// Close ends the command and the processes that it has started.
 func (c *command) Close() error {
 	err := c.UnixConn.Close()
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {

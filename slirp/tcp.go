@@ -21,32 +21,30 @@ import (
 )
 
 const (
-	// dialTimeout is how long a host may take to answer: about as long as guests
-	// wait.
+	// dialTimeout is how long a host may take to answer, about as long as guests wait.
 	dialTimeout = 2 * time.Minute
-	// nameTimeout is how long a name server may, if there is another.
+	// nameTimeout is how long a name server may take.
 	nameTimeout = 5 * time.Second
-	// handshakeTimeout is how long a guest may take until it knows that it was
-	// answered.
+	// handshakeTimeout is how long a guest may take to complete a handshake.
 	handshakeTimeout = 30 * time.Second
-	// A guest that says nothing for keepIdle is asked, and given up after keepCount
-	// questions: its connection would stay for ever.
+	// Keep-alive probes begin after keepIdle without packets. The connection of a guest
+	// that is gone would stay otherwise.
 	keepIdle, keepInterval, keepCount = 2 * time.Minute, 30 * time.Second, 6
 )
 
-// conns are the sockets of TCP that are open, and the places for others. A place is
-// that of an attempt until its connection has ended.
+// conns are the open TCP sockets, and the places for more. An attempt takes a place,
+// which it keeps as a connection until that has ended.
 type conns struct {
-	tasks *sync.WaitGroup // has one more for each place that is taken
-	// patience is how long a guest may take to answer that it was answered.
+	tasks *sync.WaitGroup // counts the places that are taken
+	// patience is how long a guest may take to complete a handshake.
 	patience time.Duration
 
 	mu      sync.Mutex // guards the fields below
 	open    map[io.Closer]struct{}
-	places  int
-	made    list.List                              // attempts that may still fail, the oldest first
-	maxMade int                                    // their number: a crowd of them leaves places to others
-	asked   map[stack.TransportEndpointID]*attempt // those that guests have asked for
+	places  int                                    // that are free
+	made    list.List                              // attempts that are not connections yet, the oldest first
+	maxMade int                                    // limit of made, which leaves places to others
+	asked   map[stack.TransportEndpointID]*attempt // attempts that guests have asked for
 	closed  bool
 }
 
@@ -54,10 +52,10 @@ type conns struct {
 type attempt struct {
 	ctx    context.Context // ends when it is given up
 	cancel context.CancelFunc
-	// id and syn are what a guest has asked for, and the packet in which it did.
+	// id and syn are the connection that a guest has asked for, and the packet.
 	id    stack.TransportEndpointID
 	syn   []byte
-	entry *list.Element // of conns.made; nil if it was given up, and when it is made
+	entry *list.Element // of conns.made; nil once it is a connection or was given up
 }
 
 func (c *conns) init(places int, tasks *sync.WaitGroup) {
@@ -66,9 +64,9 @@ func (c *conns) init(places int, tasks *sync.WaitGroup) {
 	c.patience = handshakeTimeout
 }
 
-// begin takes a place. If too many attempts are being made the oldest is given up,
-// so that those who answer come through. Where there is no attempt, it reports
-// whether there will be a place.
+// begin takes a place. If there are too many attempts it gives up the oldest, so that
+// those whose peers answer get through. If it returns no attempt, soon says whether
+// there will be a place.
 func (c *conns) begin(ctx context.Context) (a *attempt, soon bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,7 +91,7 @@ func (c *conns) beginLocked(ctx context.Context) (a *attempt, soon bool) {
 	return a, true
 }
 
-// ask begins what a guest has asked for in a packet, unless it has done so before.
+// ask begins the attempt that a guest asks for in a packet, unless it has begun already.
 func (c *conns) ask(ctx context.Context, id stack.TransportEndpointID, syn []byte) (a *attempt, soon bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,7 +111,7 @@ func (c *conns) of(id stack.TransportEndpointID) *attempt {
 	return c.asked[id]
 }
 
-// succeed says that an attempt is a connection. It reports false if it was given
+// succeed turns an attempt into a connection. It returns false if the attempt was given
 // up.
 func (c *conns) succeed(a *attempt) bool {
 	c.mu.Lock()
@@ -133,7 +131,7 @@ func (c *conns) forget(a *attempt) bool {
 	return true
 }
 
-// end gives the place of an attempt, or of the connection that it was, back.
+// end frees the place of an attempt, or of the connection that it became.
 func (c *conns) end(a *attempt) {
 	a.cancel()
 	c.mu.Lock()
@@ -143,8 +141,8 @@ func (c *conns) end(a *attempt) {
 	c.tasks.Done()
 }
 
-// add notes a socket, so that close closes it. After close it does so itself, and
-// reports false.
+// add records a socket for close to close. After close it closes the socket itself, and
+// returns false.
 func (c *conns) add(s io.Closer) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -171,7 +169,7 @@ func (c *conns) close() {
 	c.mu.Unlock()
 	var all sync.WaitGroup
 	for s := range open {
-		all.Go(func() { s.Close() }) // a command takes its time
+		all.Go(func() { s.Close() }) // a command may take time
 	}
 	all.Wait()
 }
@@ -182,8 +180,8 @@ type stream interface {
 	CloseWrite() error
 }
 
-// segment takes a segment of no connection. If it reports false, it is answered
-// with a reset.
+// segment handles a segment that belongs to no connection. If it returns false, the stack
+// answers with a reset.
 func (n *nat) segment(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	h := pkt.TransportHeader().Slice()
 	if len(h) < header.TCPMinimumSize || header.TCP(h).Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
@@ -200,8 +198,8 @@ func (n *nat) segment(id stack.TransportEndpointID, pkt *stack.PacketBuffer) boo
 	return true
 }
 
-// connect makes the connection that a guest asks for: to the host's side first, so
-// that the guest is refused where the host is.
+// connect makes the connection that a guest asks for. It connects on the host's side
+// first, so that the guest is refused if the host is.
 func (n *nat) connect(r *tcp.ForwarderRequest) {
 	id := r.ID()
 	a := n.conns.of(id)
@@ -237,16 +235,15 @@ func (n *nat) connect(r *tcp.ForwarderRequest) {
 	n.join(gonet.NewTCPConn(&wq, ep), ep, out)
 }
 
-// late reports whether an attempt has failed because it took too long, or was given
-// up. The guest, who hears nothing, has its own idea of how long to wait, and may
-// ask again.
+// late reports whether an attempt took too long or was given up. The guest then gets no
+// answer: it decides itself how long to wait, and may ask again.
 func (a *attempt) late(err error) bool {
 	var timeout net.Error
 	return a.ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// handshake answers a guest, and waits until it has answered that. It returns nil
-// if it does not.
+// handshake answers a guest, and waits until the handshake is complete. It returns nil if
+// it does not become so.
 func (n *nat) handshake(a *attempt, r *tcp.ForwarderRequest, wq *waiter.Queue) tcpip.Endpoint {
 	ctx, cancel := context.WithTimeout(a.ctx, n.conns.patience)
 	defer cancel()
@@ -258,7 +255,7 @@ func (n *nat) handshake(a *attempt, r *tcp.ForwarderRequest, wq *waiter.Queue) t
 			return
 		case <-ctx.Done():
 		}
-		// CreateEndpoint may just begin to wait, so this is done again.
+		// CreateEndpoint may only be about to wait, so this is repeated.
 		for {
 			if e, ok := n.stack.FindTransportEndpoint(protocolOf(addrOf(a.id.RemoteAddress)), tcp.ProtocolNumber, a.id, nic).(tcpip.Endpoint); ok {
 				e.Abort()
@@ -284,7 +281,7 @@ func (n *nat) handshake(a *attempt, r *tcp.ForwarderRequest, wq *waiter.Queue) t
 	return ep
 }
 
-// dialOut connects to what a guest means with an address.
+// dialOut connects to the host or service behind an address of the network.
 func (n *nat) dialOut(ctx context.Context, dst netip.AddrPort) (stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -312,7 +309,7 @@ func dialTCP(ctx context.Context, to netip.AddrPort, timeout time.Duration) (str
 	return c.(stream), nil
 }
 
-// dialName connects to the first name server of the host that answers in time.
+// dialName connects to the first name server of the host that accepts in time.
 func (n *nat) dialName(ctx context.Context) (_ stream, err error) {
 	order, probes := n.names.order("tcp", netip.AddrPort{})
 	for _, s := range probes {
@@ -337,11 +334,10 @@ func (n *nat) dialNameAt(ctx context.Context, server netip.AddrPort) (stream, er
 	return &nameConn{stream: c, names: &n.names, server: server}, nil
 }
 
-// probeQuestion asks for the name servers of the root, in a message with its length
-// before it.
+// probeQuestion is a question for the name servers of the root, preceded by its length.
 const probeQuestion = "\x00\x11" + "\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + "\x00\x00\x02\x00\x01"
 
-// probe looks whether a name server that was silent answers again.
+// probe checks whether a silent name server answers again.
 func (n *nat) probe(server netip.AddrPort) {
 	c, err := n.dialNameAt(n.ctx, server)
 	if err != nil || !n.conns.add(c) {
@@ -350,10 +346,10 @@ func (n *nat) probe(server netip.AddrPort) {
 	defer n.conns.remove(c)
 	c.SetDeadline(time.Now().Add(nameTimeout))
 	io.WriteString(c, probeQuestion)
-	c.Read(make([]byte, 1)) // any answer will do
+	c.Read(make([]byte, 1)) // any answer counts
 }
 
-// A nameConn is a connection to a name server, which may be silent on it too.
+// A nameConn is a connection to a name server, which records whether that answers.
 type nameConn struct {
 	stream
 	names  *nameservers
@@ -376,7 +372,7 @@ func (c *nameConn) Read(b []byte) (int, error) {
 func (c *nameConn) SetLinger(sec int) error { return c.stream.(*net.TCPConn).SetLinger(sec) }
 
 // join copies between a guest and a socket of the host until both directions have
-// ended, or one is broken.
+// ended or one has failed.
 func (n *nat) join(guest *gonet.TCPConn, ep tcpip.Endpoint, out stream) {
 	defer guest.Close()
 	idle, interval := tcpip.KeepaliveIdleOption(keepIdle), tcpip.KeepaliveIntervalOption(keepInterval)
@@ -386,7 +382,7 @@ func (n *nat) join(guest *gonet.TCPConn, ep tcpip.Endpoint, out stream) {
 	ep.SocketOptions().SetKeepAlive(true)
 
 	broken := func() {
-		// Who has not got all learns it.
+		// Both sides get a reset, so that they know that data is missing.
 		ep.Abort()
 		breakOff(out)
 	}
@@ -402,7 +398,7 @@ func (n *nat) join(guest *gonet.TCPConn, ep tcpip.Endpoint, out stream) {
 	both.Wait()
 }
 
-// breakOff closes a socket so that the other side learns that something is missing.
+// breakOff closes a socket with a reset, where there is one.
 func breakOff(s stream) {
 	if c, ok := s.(interface{ SetLinger(sec int) error }); ok {
 		c.SetLinger(0)
@@ -410,7 +406,7 @@ func breakOff(s stream) {
 	s.Close()
 }
 
-// forwardTCP leads connections to a port of the host to a guest.
+// forwardTCP forwards connections from a port of the host to a guest.
 func (n *nat) forwardTCP(ctx context.Context, f forward) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp"+familyOf(f.host.Addr()), f.host.String())
@@ -425,7 +421,7 @@ func (n *nat) forwardTCP(ctx context.Context, f forward) error {
 				return
 			}
 			if err != nil {
-				// Descriptors are missing: others need them too.
+				// The program has run out of descriptors.
 				select {
 				case <-n.ctx.Done():
 				case <-time.After(acceptPause):
@@ -438,11 +434,11 @@ func (n *nat) forwardTCP(ctx context.Context, f forward) error {
 	return nil
 }
 
-// acceptPause is how long nothing is accepted after an error.
+// acceptPause is the pause after an error of Accept.
 const acceptPause = 100 * time.Millisecond
 
-// accept leads a connection to a guest. The guest sees who it is, with their port
-// where that is free.
+// accept forwards a connection to a guest. The guest sees the client's address, and its
+// port if that is free.
 func (n *nat) accept(c *net.TCPConn, guest netip.AddrPort) {
 	a, _ := n.conns.begin(n.ctx)
 	if a == nil {
@@ -471,8 +467,8 @@ func (n *nat) accept(c *net.TCPConn, guest netip.AddrPort) {
 	n.join(in, ep, c)
 }
 
-// client returns how a guest sees who connects to a forward: as they are, if the
-// guest's family has such addresses.
+// client returns how a guest sees the client of a forward: by its own address if that is
+// of the guest's family, else by the host's.
 func (n *nat) client(from netip.AddrPort, guest netip.Addr) netip.AddrPort {
 	if a, ok := n.inside(from, guest); ok {
 		return a
@@ -480,7 +476,7 @@ func (n *nat) client(from netip.AddrPort, guest netip.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(n.cfg.network(guest).Addr(), from.Port())
 }
 
-// dialIn connects to a guest, from another port where that of from is taken.
+// dialIn connects to a guest, from another port if that of from is taken.
 func (n *nat) dialIn(ctx context.Context, from, guest netip.AddrPort) (*gonet.TCPConn, tcpip.Endpoint, error) {
 	var wq waiter.Queue
 	ep, err := n.stack.NewEndpoint(tcp.ProtocolNumber, protocolOf(guest.Addr()), &wq)
@@ -516,7 +512,7 @@ func fullAddress(a netip.AddrPort) tcpip.FullAddress {
 	return tcpip.FullAddress{NIC: nic, Addr: addressOf(a.Addr()), Port: a.Port()}
 }
 
-// familyOf returns what is added to a network's name for an address.
+// familyOf returns the suffix of a network's name ("tcp4") for an address.
 func familyOf(a netip.Addr) string {
 	if a.Is4() {
 		return "4"

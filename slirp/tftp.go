@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// TFTP is that of RFC 1350, with the options of RFC 2347 to 2349, for reading.
+// TFTP (RFC 1350, with the options of RFC 2347 to 2349), for reading only.
 const (
 	tftpPort = 69
 
 	tftpBlock    = 512
 	tftpMinBlock = 8
 	tftpMaxBlock = 1428 // a frame of Ethernet
-	// tftpMax bounds how many files are open; whoever is silent longest loses.
+	// tftpMax bounds the open files: a new one replaces the one not used for longest.
 	tftpMax  = 20
 	tftpIdle = 30 * time.Second
 )
@@ -46,21 +46,21 @@ const (
 	tftpIllegal
 )
 
-// A tftp serves the files below a directory. It never waits: a guest that has not
-// got an answer asks again.
+// A tftp serves the files below a directory. It never waits: a guest that gets no answer
+// asks again.
 type tftp struct {
-	root *os.Root // nil: there are none
+	root *os.Root // nil: no files
 
 	mu    sync.Mutex // guards files
 	files map[netip.AddrPort]*tftpFile
 }
 
-// A tftpFile is one that a guest reads.
+// A tftpFile is a file that a guest reads.
 type tftpFile struct {
 	*os.File
 	block int
-	sent  int64 // number of the last block; 0: the options
-	last  bool  // it was the last block
+	sent  int64 // number of the block sent last; 0: the options
+	last  bool  // it ends the file
 	reply []byte
 	used  time.Time
 }
@@ -83,7 +83,7 @@ func (t *tftp) close() {
 	t.root.Close()
 }
 
-// answer returns the answer to a message, nil if there is none.
+// answer returns the answer to a message, or nil.
 func (t *tftp) answer(guest netip.AddrPort, msg []byte) []byte {
 	if len(msg) < 4 {
 		return nil
@@ -113,7 +113,7 @@ func (t *tftp) end(guest netip.AddrPort) {
 	}
 }
 
-// read begins to send a file.
+// read opens a file, and returns the first answer.
 func (t *tftp) read(guest netip.AddrPort, request []byte) []byte {
 	fields := bytes.Split(request, []byte{0})
 	if len(fields) < 3 { // name, mode, and what follows the last zero
@@ -145,8 +145,8 @@ func (t *tftp) read(guest netip.AddrPort, request []byte) []byte {
 	return f.reply
 }
 
-// makeRoom closes the files of guests that have gone, or of the one that was silent
-// longest where too many are open.
+// makeRoom closes the files of guests that are gone, and the one not used for longest if
+// too many are open.
 func (t *tftp) makeRoom() {
 	var oldest netip.AddrPort
 	for guest, f := range t.files {
@@ -161,8 +161,7 @@ func (t *tftp) makeRoom() {
 	}
 }
 
-// options takes what is understood of the options of a request, and returns it for
-// the answer.
+// options applies the known options of a request, and returns them for the answer.
 func (f *tftpFile) options(fields [][]byte, info fs.FileInfo) (taken []byte) {
 	for ; len(fields) >= 2; fields = fields[2:] {
 		value, err := strconv.Atoi(string(fields[1]))
@@ -184,7 +183,7 @@ func (f *tftpFile) options(fields [][]byte, info fs.FileInfo) (taken []byte) {
 	return taken
 }
 
-// acknowledge sends the next block, or the last once more.
+// acknowledge returns the next block, or the last one again.
 func (t *tftp) acknowledge(guest netip.AddrPort, f *tftpFile, number uint16) []byte {
 	f.used = time.Now()
 	switch {

@@ -1,12 +1,12 @@
-// Slirp_plug is slirp:// for programs that do not have it: it speaks the VDE stream
-// format on standard input and output, for vdens, dpipe and all that starts a
+// Slirp_plug is slirp:// for programs that do not have it. It speaks the VDE stream
+// format on standard input and output, for vdens, dpipe and other programs that start a
 // command.
 //
 //	vdens -addr 10.0.2.15/24 -gw 10.0.2.2 -dns 10.0.2.3 cmd://slirp_plug -- curl example.org
 //	dpipe slirp_plug slirp:///restricted = vdens plug vde://
 //
-// Its argument is the locator, by default slirp://. It ends at the end of its input,
-// and at SIGTERM, SIGINT and SIGHUP, in silence and with status 0.
+// Its argument is the locator, slirp:// by default. It ends at the end of its input and
+// on SIGTERM, SIGINT and SIGHUP, without output and with status 0.
 package main
 
 import (
@@ -32,19 +32,19 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: slirp_plug [slirp://...]")
 		os.Exit(2)
 	}
-	// Whoever reads the stream may be gone: writing says so.
+	// If the reader of the stream is gone, Write returns the error.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer cancel()
-	// An error after a signal is that of what it has ended.
+	// Errors after a signal are its consequences.
 	if err := run(ctx, vnl); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "slirp_plug:", err)
 		os.Exit(1)
 	}
 }
 
-// run carries frames until the stream has ended, or ctx is done. Then the commands of
-// the network end too.
+// run carries frames until the stream ends or ctx is done. It waits for the network to
+// close, so that its commands have ended.
 func run(ctx context.Context, vnl string) error {
 	network, err := vdeplug.OpenContext(ctx, vnl, nil)
 	if err != nil {

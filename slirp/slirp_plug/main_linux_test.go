@@ -2,10 +2,10 @@ package main
 
 import (
 	"bytes"
-	"io"
 	"syscall"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -19,13 +19,7 @@ func TestMain(m *testing.M) {
 const whoHasHost = "\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01" +
 	"\x02\x00\x00\x00\x00\x01\x0a\x00\x02\x0f\x00\x00\x00\x00\x00\x00\x0a\x00\x02\x02"
 
-// A stream is what a program reads and writes.
-type stream struct {
-	io.Reader
-	io.WriteCloser
-}
-
-// TestEnd ends the program in each normal way: it says nothing, and its status is 0.
+// TestEnd ends the program in each normal way: it writes nothing, and its status is 0.
 func TestEnd(t *testing.T) {
 	for name, sig := range map[string]syscall.Signal{
 		"end of input": 0, "SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT, "SIGHUP": syscall.SIGHUP,
@@ -35,21 +29,13 @@ func TestEnd(t *testing.T) {
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
 			stdin, err := cmd.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			stdout, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			// It runs when it answers.
-			network := vdeplug.NewStream(stream{stdout, stdin})
-			if err := network.Send([]byte(whoHasHost)); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
+			testenv.Check(t, cmd.Start())
+			// When it answers, it runs.
+			network := vdeplug.NewStream(plugtest.Pipe(stdout, stdin))
+			testenv.Check(t, network.Send([]byte(whoHasHost)))
 			if _, err := network.Recv(make([]byte, vdeplug.MaxFrame)); err != nil {
 				t.Fatal(err)
 			}
