@@ -229,6 +229,7 @@ func TestRouteRemove(t *testing.T) {
 
 // TestRouteRemoveRandom removes random routes that ip(8) has made.
 func TestRouteRemoveRandom(t *testing.T) {
+	testenv.Long(t)
 	for seed := range uint64(8) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		h := newHost(t)

@@ -166,6 +166,7 @@ func TestWatchEnds(t *testing.T) {
 
 // TestWatchOverrun overruns a watch that is not read, which reports that and goes on.
 func TestWatchOverrun(t *testing.T) {
+	testenv.Long(t)
 	c, _ := dial(t)
 	v0, _ := upPair(t, c)
 	events := c.Watch(testenv.Context(t))

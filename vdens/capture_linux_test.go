@@ -11,10 +11,10 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// asks sends a frame on vde1 that asks for a station, and says so.
+// asks sends a frame on vde1 that asks for a station, and then prints a word.
 const asks = `ping -c 1 -W 1 10.1.0.2 >/dev/null; echo said`
 
-// TestCapture records what a command sends.
+// TestCapture records the frames of a command.
 func TestCapture(t *testing.T) {
 	testenv.Long(t)
 	needInterfaces(t)
@@ -24,9 +24,7 @@ func TestCapture(t *testing.T) {
 	check := func(b []byte) {
 		t.Helper()
 		f, err := capturetest.Read(b)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		if len(f.Interfaces) != 2 || f.Interfaces[0].Name != "vde0" || f.Interfaces[1].Name != "vde1" || !f.Interfaces[1].Closed {
 			t.Errorf("got interfaces %+v", f.Interfaces)
 		}
@@ -44,9 +42,7 @@ func TestCapture(t *testing.T) {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
 	}
 	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	check(b)
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o077 != 0 {
 		t.Errorf("others may use the capture: %v, %v", info.Mode(), err)
@@ -59,7 +55,7 @@ func TestCapture(t *testing.T) {
 	check([]byte(stdout))
 }
 
-// TestCaptureFails goes on where nobody takes the capture.
+// TestCaptureFails goes on when the reader of the capture is gone.
 func TestCaptureFails(t *testing.T) {
 	testenv.Long(t)
 	needInterfaces(t)
@@ -71,9 +67,7 @@ func TestCaptureFails(t *testing.T) {
 	}
 
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	r.Close()
 	cmd := vdens(t, "-w", "-", "-addr", "10.1.0.1/24", "null://", "--", "/bin/sh", "-c", "ping -c 1 -W 1 10.1.0.2 >/dev/null; echo said >&2; exit 7")
 	var errs strings.Builder

@@ -7,10 +7,10 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-// list writes all schemes with their options.
+// list prints all schemes with their options.
 func list(w io.Writer) {
-	fmt.Fprint(w, `What is in capitals is yours to write, and what is in [ ] may be missing; where
-OPTIONS are in [[ ]], one pair of brackets is written. Options are separated by /.
+	fmt.Fprint(w, `Words in capitals stand for values, and parts in [ ] may be missing. Where OPTIONS
+are in [[ ]], write one pair of brackets. Options are separated by /.
 
 `)
 	for _, scheme := range vdeplug.Schemes() {

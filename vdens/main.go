@@ -12,7 +12,7 @@
 //	vdens plug vde:// vxvde://234.0.0.1
 //	dpipe vdens plug vde:// = ssh host vde_plug vde://
 //
-// "vdens -h" tells the options, "vdens --list" the networks there are.
+// "vdens -h" shows the options, "vdens --list" the networks.
 package main
 
 import (
@@ -35,9 +35,9 @@ const usage = `usage: vdens [options] [network...] [-- command [argument...]]
 Vdens runs a command, by default a shell, in a TCP/IP stack of its own. Each
 network, a VDE locator such as vxvde://, vde:///run/vde.ctl or mem://, gets an
 interface, vde0, vde1 and so on, which is up. Without a network, or with "-" or
-"no" for it, there is loopback only. On slirp://, the network of all that the host
-can reach, an interface without -addr is configured as the network's first guest,
-with its default routes and name server unless there are others.
+"no" for it, there is loopback only. On slirp://, which reaches everything that the
+host can, an interface without -addr becomes the network's first guest, with the
+network's routes and name server unless options set others.
 
 options:
   -i prefix         first part of the interfaces' names (default vde)
@@ -46,37 +46,36 @@ options:
   -gw [if=]a        default route, through an interface
   -dns a            name server of the command; without one it knows localhost
   -w file           record all frames of the interfaces, in the format pcapng;
-                    "-" is standard output, and that of the command goes to
-                    standard error
-  -r file           what the command finds as /etc/resolv.conf; it may be the
-                    machine's own
+                    "-" is standard output, and the command's output then goes
+                    to standard error
+  -r file           the command's /etc/resolv.conf; it may be the machine's own
   -names=false      leave the command the machine's resolv.conf, hosts, services
                     for names, such as nscd, and /sys/class/net
   -h                show this
-  --list            show the networks there are, and their options
+  --list            show all networks and their options
 
--m, --multi, --iface, --resolvconf and -R or --resolvaddr a,a are taken too, with
-their meaning for the vdens of VirtualSquare, as are VDE_RESOLVCONF and
-VDE_RESOLVADDR of the environment where there are no options.
+-m, --multi, --iface, --resolvconf and -R or --resolvaddr a,a work as in the vdens of
+VirtualSquare. So do VDE_RESOLVCONF and VDE_RESOLVADDR in the environment, unless
+options are given.
 
-Keys of the terminal, such as ^C, are for the command. SIGTERM and SIGHUP are
-passed on to it. When it has ended, what it left running loses its network.
+Keys of the terminal, such as ^C, go to the command. SIGTERM and SIGHUP are passed on
+to it. When it has ended, processes that it left behind lose their network.
 
 Plug joins two networks. With one, or none for the default network, it speaks the
 VDE stream format on standard input and output, for dpipe, ssh and vde_plug. It
-ends, with status 0, at the end of its input, and with 125 when a network has
-gone; with -reconnect it opens the network again instead. -descr is what switches
-show for its ports.
+ends with status 0 at the end of its input, and with 125 when a network is gone;
+with -reconnect it opens that network again instead. Switches show the text of
+-descr for its ports.
 
 exit status: that of the command, or
   128+n  a signal n ended the command
   127    the command was not found
   126    the command cannot be executed
-  125    the stack could not be made, or a network of plug has gone
+  125    the stack could not be made, or a network of plug is gone
   2      wrong use
 `
 
-// Exit statuses of vdens itself, those of env and other programs that run one.
+// Exit statuses of vdens itself, the same as those of env.
 const (
 	statusUsage      = 2
 	statusFailed     = 125
@@ -104,22 +103,22 @@ func main() {
 }
 
 func wrongUse(err error) {
-	fmt.Fprintf(os.Stderr, "vdens: %v\nvdens -h tells how it is used\n", err)
+	fmt.Fprintf(os.Stderr, "vdens: %v\nvdens -h shows the usage\n", err)
 	os.Exit(statusUsage)
 }
 
-// options are what the command line says.
+// options are the settings of the command line.
 type options struct {
 	interfaces []vdestack.Interface
 	dns        []netip.Addr
 	names      bool   // the command has names of its own
-	capture    string // file; empty: none
-	resolvConf string // file; empty: none
+	capture    string // file; may be empty
+	resolvConf string // file; may be empty
 	command    []string
 }
 
-// parse reads the command line. Options may come after networks too; all after
-// "--" is the command.
+// parse reads the command line. Options and networks may come in any order; the command
+// follows "--".
 func parse(args []string) (*options, error) {
 	o := &options{}
 	if i := slices.Index(args, "--"); i >= 0 {
@@ -170,7 +169,7 @@ func parse(args []string) (*options, error) {
 	case !o.names && o.dns != nil:
 		return nil, errors.New("-names=false leaves the command the machine's name servers: -dns would be lost")
 	case o.resolvConf == "" && o.dns == nil:
-		// As the vdens of VirtualSquare has it, addresses go first.
+		// As in the vdens of VirtualSquare, addresses come first.
 		if text := os.Getenv("VDE_RESOLVADDR"); text != "" && o.names {
 			if err := o.addDNS(text); err != nil {
 				return nil, fmt.Errorf("VDE_RESOLVADDR: %w", err)
@@ -216,7 +215,7 @@ func parse(args []string) (*options, error) {
 	return o, nil
 }
 
-// errList says that no stack is wanted, but the list of networks.
+// errList means that the user wants the list of networks instead of a stack.
 var errList = errors.New("list")
 
 // addDNS adds name servers, separated by commas.

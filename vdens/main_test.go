@@ -20,8 +20,8 @@ func TestMain(m *testing.M) {
 
 func TestParse(t *testing.T) {
 	t.Setenv("SHELL", "/bin/myshell")
-	// What is parsed is written as "command | interface network addresses
-	// gateways | … | name servers".
+	// The result is written as "command | interface network addresses gateways | … |
+	// name servers".
 	tests := []struct{ name, args, want, err string }{
 		{name: "nothing", want: "[/bin/myshell]"},
 		{name: "empty command", args: "--", want: "[/bin/myshell]"},

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 
 	"github.com/vdestack/vdestack/internal/packet"
@@ -17,9 +16,9 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-// A plugCommand is what the command line of "vdens plug" says.
+// A plugCommand has the settings of a command line of "vdens plug".
 type plugCommand struct {
-	networks  []string // one: with the stream of standard input and output
+	networks  []string // one is joined with standard input and output
 	reconnect bool
 	descr     string
 }
@@ -55,11 +54,10 @@ func plugMain(args []string) {
 	os.Exit(p.run())
 }
 
-// run joins the networks until one has ended, or a signal comes, and returns the
-// exit status.
+// run joins the networks until one ends or a signal arrives, and returns the exit status.
 func (p *plugCommand) run() int {
 	sched.Batch()
-	// Whoever reads the stream may be gone: writing says so.
+	// If the reader of the stream is gone, Write returns the error.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	sigs := watchSignals()
 	var conns []vdeplug.Conn
@@ -86,7 +84,7 @@ func (p *plugCommand) run() int {
 	ends := conns
 	if len(conns) == 1 {
 		stream = vdeplug.NewStream(stdio{})
-		defer stream.Close() // what is not read by now is lost
+		defer stream.Close() // frames that were not read by now are lost
 		ends = append(ends, stream)
 	}
 	type end struct {
@@ -118,7 +116,7 @@ func (stdio) Read(b []byte) (int, error)  { return os.Stdin.Read(b) }
 func (stdio) Write(b []byte) (int, error) { return os.Stdout.Write(b) }
 func (stdio) Close() error                { return nil }
 
-// logLink tells what has become of a network that is opened again.
+// logLink logs that a network is gone or back.
 func logLink(vnl string, l vdeplug.Link) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: untimed}))
 	switch {
@@ -129,25 +127,21 @@ func logLink(vnl string, l vdeplug.Link) {
 	}
 }
 
-// turns is how many batches carry moves before it lets others run.
-const turns = 16
-
-// carry carries packets from one plug to another until one has ended, and returns
-// which.
+// carry carries packets from one plug to another until one ends, and returns that one.
 func carry(from, to vdeplug.Conn) (vdeplug.Conn, error) {
 	source, sink := packet.Of[vdeplug.Drops](from, vdeplug.MaxFrame), packet.Of[vdeplug.Drops](to, vdeplug.MaxFrame)
 	var b packet.Buffer
 	defer b.Release()
-	for n := 1; ; n++ {
+	var turn packet.Turn
+	for {
 		p, err := source.RecvPackets(&b)
 		if err != nil {
 			return from, err
 		}
+		turn.Begin()
 		if err := sink.SendPackets(p, true); err != nil {
 			return to, err
 		}
-		if n%turns == 0 {
-			runtime.Gosched()
-		}
+		turn.End()
 	}
 }

@@ -12,8 +12,8 @@ import (
 
 var update = flag.Bool("update", false, "write the table of networks in the README")
 
-// TestREADME has the table of networks in the README say what the schemes say of
-// themselves, slirp:// included.
+// TestREADME compares the table of networks in the README with the usage of the schemes,
+// slirp:// included.
 func TestREADME(t *testing.T) {
 	var want strings.Builder
 	for _, name := range vdeplug.Schemes() {

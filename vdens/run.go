@@ -28,7 +28,7 @@ func run(o *options) int {
 			return report(err)
 		}
 		defer func() {
-			// What was not recorded is in the log; the status is the command's.
+			// The log says what was not recorded; the status is the command's.
 			if err := w.Close(); err != nil {
 				report(err)
 			}
@@ -61,7 +61,7 @@ func run(o *options) int {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, stdout, os.Stderr
 	cmd.KeepGroup = true // a command in the background could not read the terminal
 	if errors.Is(cmd.Err, exec.ErrDot) {
-		cmd.Err = nil // whose PATH has the working directory wants it
+		cmd.Err = nil // the user has put the working directory into PATH
 	}
 	if err := start(cmd, o, sigs); err != nil {
 		return report(err)
@@ -81,10 +81,10 @@ func run(o *options) int {
 func openCapture(o *options) (w *os.File, err error) {
 	w = os.Stdout
 	if o.capture == "-" {
-		// Who reads may end before the command does.
+		// The reader may end before the command does.
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	} else if w, err = os.OpenFile(o.capture, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
-		return nil, err // the file holds all that was said, and is its owner's
+		return nil, err // only the owner may read the file: it has all traffic
 	}
 	for i := range o.interfaces {
 		o.interfaces[i].Capture = w
@@ -92,7 +92,7 @@ func openCapture(o *options) (w *os.File, err error) {
 	return w, nil
 }
 
-// start starts the command, with a resolv.conf if it gets one.
+// start starts the command, with its own resolv.conf if there is one.
 func start(cmd *vdestack.Cmd, o *options, sigs *signals) error {
 	cmd.Names = o.names
 	if o.resolvConf != "" {
@@ -108,7 +108,7 @@ func start(cmd *vdestack.Cmd, o *options, sigs *signals) error {
 	return sigs.start(cmd)
 }
 
-// untimed removes the time from a log record: it is for a person at a terminal.
+// untimed removes the time from a log record, which is for a person at a terminal.
 func untimed(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.TimeKey {
 		return slog.Attr{}
@@ -116,7 +116,7 @@ func untimed(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// report tells why the command did not run, and returns the exit status.
+// report prints why the command did not run, and returns the exit status.
 func report(err error) int {
 	var (
 		interrupted interruptError
@@ -141,11 +141,11 @@ func report(err error) int {
 // resolvConf is where programs look for name servers, resolv.conf(5).
 const resolvConf = "/etc/resolv.conf"
 
-// signals handles the signals that would end vdens. Until the command runs they
-// do; then those of the terminal reach the command by themselves, as it is in
-// our process group, and the others are passed on.
+// signals handles the signals that would end vdens. Until the command runs, they do.
+// Then those of the terminal reach the command directly, which is in the same process
+// group, and the others are passed on.
 type signals struct {
-	ctx    context.Context // done if vdens is to end before the command runs
+	ctx    context.Context // done if a signal ends vdens before the command runs
 	cancel context.CancelCauseFunc
 
 	mu      sync.Mutex  // guards command
@@ -162,7 +162,7 @@ func watchSignals() *signals {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	arrived := make(chan os.Signal, 8)
 	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP} {
-		// What is ignored stays so, for the command too: nohup relies on it.
+		// Ignored signals stay ignored, for the command too: nohup relies on it.
 		if !signal.Ignored(sig) {
 			signal.Notify(arrived, sig)
 		}

@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -11,7 +9,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,21 +22,18 @@ import (
 func vdens(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return command(t, exe, args...)
 }
 
 func command(t *testing.T, name string, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(t.Context(), testenv.Timeout)
-	cmd := exec.CommandContext(ctx, name, args...)
+	t.Helper()
+	cmd := exec.CommandContext(testenv.Context(t), name, args...)
 	// The race detector would keep the program for a second at its end.
 	cmd.Env = append(os.Environ(), asVdens, "GORACE=atexit_sleep_ms=0")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	t.Cleanup(cancel)
 	return cmd
 }
 
@@ -69,9 +63,7 @@ func TestRun(t *testing.T) {
 	needInterfaces(t)
 	ip := testenv.Need(t, "ip", "iproute2")
 	script := filepath.Join(t.TempDir(), "script")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(script, []byte("#!/bin/sh\n"), 0o600))
 	tests := []struct {
 		name, stdin    string
 		args           []string
@@ -140,7 +132,7 @@ func TestDNS(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-	// Nor does anything stay where the command could not start.
+	// Nothing stays if the command cannot start either.
 	if status, _, stderr := runVdens(t, "", "-dns", "10.0.0.53", "--", "/no/such/program"); status != 127 {
 		t.Errorf("got status %d and %q, want 127", status, stderr)
 	}
@@ -171,7 +163,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestResolvConf gives the command a file, which stays that of its owner.
+// TestResolvConf gives the command a file of the user's, which stays.
 func TestResolvConf(t *testing.T) {
 	if _, err := os.Stat(resolvConf); err != nil {
 		testenv.Skip(t, "there is no %s to be replaced: %v", resolvConf, err)
@@ -179,9 +171,7 @@ func TestResolvConf(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	const text = "nameserver 10.0.0.53\nsearch example.org\n"
-	if err := os.WriteFile("mine", []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile("mine", []byte(text), 0o600))
 	status, stdout, stderr := runVdens(t, "", "-r", "mine", "--", "cat", "/etc/resolv.conf")
 	if status != 0 || stdout != text {
 		t.Errorf("got status %d, %q and %q, want %q", status, stdout, stderr, text)
@@ -194,8 +184,8 @@ func TestResolvConf(t *testing.T) {
 	}
 }
 
-// trap is a script that waits for a signal, and tells which. Until sleep runs,
-// its process is a shell that loses other signals than SIGKILL.
+// trap is a script that waits for a signal and names it. Until sleep runs, that process
+// is a shell, which loses all signals but SIGKILL.
 const trap = `trap 'kill -9 $!; echo HUP; exit 11' HUP
 trap 'kill -9 $!; echo INT; exit 12' INT
 trap 'kill -9 $!; echo QUIT; exit 13' QUIT
@@ -206,12 +196,8 @@ sleep 1000 & echo ready; wait`
 func startTrap(t *testing.T, cmd *exec.Cmd) io.Reader {
 	t.Helper()
 	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
+	testenv.Check(t, cmd.Start())
 	t.Cleanup(func() {
 		cmd.Cancel() // what is left of the group
 		cmd.Wait()
@@ -233,10 +219,10 @@ func wantEnd(t *testing.T, cmd *exec.Cmd, stdout io.Reader, status int, said str
 	}
 }
 
-// TestSignals sends signals to vdens alone.
+// TestSignals sends signals to vdens only.
 func TestSignals(t *testing.T) {
-	// Under nohup SIGHUP is ignored, and vdens leaves it so. What has a handler here has
-	// its default in a child.
+	// Under nohup SIGHUP is ignored, and vdens keeps that. With a handler here a child
+	// has the default.
 	arrived := make(chan os.Signal, 1)
 	signal.Notify(arrived, syscall.SIGHUP)
 	defer signal.Stop(arrived)
@@ -247,23 +233,19 @@ func TestSignals(t *testing.T) {
 	}{{syscall.SIGTERM, "TERM\n", 14}, {syscall.SIGHUP, "HUP\n", 11}} {
 		cmd := vdens(t, "--", "/bin/sh", "-c", trap)
 		stdout := startTrap(t, cmd)
-		// Those of the terminal are not for vdens.
+		// vdens ignores the terminal's signals.
 		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, tt.signal} {
-			if err := cmd.Process.Signal(sig); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, cmd.Process.Signal(sig))
 		}
 		wantEnd(t, cmd, stdout, tt.status, tt.said)
 	}
 }
 
-// TestIgnoredSignals keeps ignored what was ignored: by nohup, and by shells
-// that run vdens in the background.
+// TestIgnoredSignals keeps signals ignored that nohup ignores, or a shell that runs vdens
+// in the background.
 func TestIgnoredSignals(t *testing.T) {
 	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	cmd := command(t, "/bin/sh", "-c", `trap "" HUP INT; exec "$@"`, "sh", exe, "--", "grep", "SigIgn", "/proc/self/status")
 	out, err := cmd.CombinedOutput()
 	if want := "SigIgn:\t0000000000000003\n"; err != nil || string(out) != want {
@@ -278,7 +260,10 @@ func TestTerminal(t *testing.T) {
 		said   string
 		status int
 	}{{"\x03", "INT\n", 12}, {"\x1c", "QUIT\n", 13}} {
-		master, slave := openPTY(t)
+		master, name := testenv.PTY(t)
+		slave, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
+		testenv.Check(t, err)
+		defer slave.Close()
 		cmd := vdens(t, "--", "/bin/sh", "-c", "test -t 0 && "+trap)
 		cmd.Stdin = slave
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -290,47 +275,19 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-func openPTY(t *testing.T) (master, slave *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
-	if err != nil {
-		testenv.Skip(t, "no terminal: %v (mount /dev/pts)", err)
-	}
-	t.Cleanup(func() { master.Close() })
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { slave.Close() })
-	return master, slave
-}
-
 // TestSignalEarly ends vdens while it waits for a switch that does not answer.
 func TestSignalEarly(t *testing.T) {
 	dir := t.TempDir()
 	ln, err := net.Listen("unix", dir+"/ctl")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer ln.Close()
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		cmd := vdens(t, "vde://"+dir, "--", "echo", "never")
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, cmd.Start())
 		conn, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		defer conn.Close()
 		cmd.Process.Signal(sig)
 		cmd.Wait()
@@ -340,16 +297,14 @@ func TestSignalEarly(t *testing.T) {
 	}
 }
 
-// TestKilled kills vdens, which takes the command along.
+// TestKilled kills vdens, and the command with it.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	cmd := vdens(t, "--", "/bin/sh", "-c", "echo ready; exec sleep 1000")
 	stdout := startTrap(t, cmd)
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	// The end of the output is that of the command.
+	testenv.Check(t, cmd.Process.Kill())
+	// The output ends with the command.
 	if out, err := io.ReadAll(stdout); err != nil || len(out) > 0 {
 		t.Errorf("got %q, %v, want the end", out, err)
 	}
@@ -358,45 +313,27 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// TestNetworkGone tells of a network that ends while the command runs.
+// TestNetworkGone reports a network that ends while the command runs.
 func TestNetworkGone(t *testing.T) {
 	needInterfaces(t)
 	cmd := vdens(t, "=true", "--", "cat")
 	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	told := &waiter{text: "network is gone", found: make(chan struct{})}
-	cmd.Stderr = told
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-told.found:
-	case <-time.After(testenv.Timeout):
-		t.Errorf("nothing told: %q", told.buf.String())
-	}
+	testenv.Check(t, err)
+	stderr := new(testenv.Buffer)
+	cmd.Stderr = stderr
+	testenv.Check(t, cmd.Start())
+	wantText(t, stderr, "network is gone")
 	stdin.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the command: %v", err)
 	}
-	if strings.Contains(told.buf.String(), "time=") {
-		t.Errorf("told with the time: %q", told.buf.String())
+	if strings.Contains(stderr.String(), "time=") {
+		t.Errorf("it logs the time: %q", stderr.String())
 	}
 }
 
-// A waiter waits for a text.
-type waiter struct {
-	text  string
-	found chan struct{}
-	once  sync.Once
-	buf   bytes.Buffer
-}
-
-func (w *waiter) Write(b []byte) (int, error) {
-	w.buf.Write(b)
-	if strings.Contains(w.buf.String(), w.text) {
-		w.once.Do(func() { close(w.found) })
-	}
-	return len(b), nil
+// wantText waits until a running program has written a text.
+func wantText(t *testing.T, b *testenv.Buffer, text string) {
+	t.Helper()
+	testenv.Eventually(t, "the text "+text, func() bool { return strings.Contains(b.String(), text) }, b.String)
 }

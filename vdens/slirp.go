@@ -7,14 +7,14 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-// configureSlirp gives interfaces on slirp:// what the command line does not say: the
-// network has one guest, so nobody has to be asked.
+// configureSlirp configures interfaces on slirp:// where the command line does not. The
+// network has one guest, so DHCP is not needed.
 func (o *options) configureSlirp() error {
 	for i := range o.interfaces {
 		ifc := &o.interfaces[i]
 		l, err := vdeplug.Parse(ifc.VNL)
 		if err != nil || l.Scheme() != "slirp" || len(ifc.Addrs) > 0 {
-			continue // an error is Open's to tell
+			continue // Open returns the error
 		}
 		guest, err := slirp.FirstGuest(l)
 		if err != nil {

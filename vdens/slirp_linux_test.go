@@ -11,8 +11,8 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// TestSlirp fetches a page of a server on the host's loopback, without other options
-// than the network.
+// TestSlirp fetches a page of a server on the host's loopback, with only the network as
+// an option.
 func TestSlirp(t *testing.T) {
 	needInterfaces(t)
 	curl := testenv.Need(t, "curl", "curl")
@@ -22,15 +22,11 @@ func TestSlirp(t *testing.T) {
 	} {
 		t.Run(h.name, func(t *testing.T) {
 			ln, err := net.Listen("tcp", net.JoinHostPort(h.loopback, "0"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			testenv.Check(t, err)
+			srv := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				host, _, _ := net.SplitHostPort(r.RemoteAddr)
 				fmt.Fprintf(w, "hello %s", host)
-			}))
-			srv.Listener.Close()
-			srv.Listener = ln
+			})}}
 			srv.Start()
 			defer srv.Close()
 			url := "http://" + net.JoinHostPort(h.named, fmt.Sprint(ln.Addr().(*net.TCPAddr).Port))
@@ -42,9 +38,10 @@ func TestSlirp(t *testing.T) {
 	}
 }
 
-// TestSlirpConfiguration looks at what the command finds in a stack on slirp://, and
-// what options leave of it.
+// TestSlirpConfiguration checks the configuration of a stack on slirp://, with and
+// without options.
 func TestSlirpConfiguration(t *testing.T) {
+	testenv.Long(t)
 	needInterfaces(t)
 	ip := testenv.Need(t, "ip", "iproute2")
 	script := "cat " + resolvConf + "; " + ip + " -4 -o addr show dev vde0; " + ip + " -4 route show default"
