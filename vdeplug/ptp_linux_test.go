@@ -112,8 +112,7 @@ func reopen(t *testing.T, o opener, path, vnl string) *plugtest.Inbox {
 		if err != nil {
 			return ""
 		}
-		dev, ino := sockio.Inode(path)
-		return fmt.Sprint(dev, ino, info.ModTime())
+		return fmt.Sprint(sockio.IDAt(path), info.ModTime())
 	}
 	if o.name != "C" {
 		in, _, _ := o.open(t, vnl)

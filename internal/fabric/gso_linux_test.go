@@ -10,11 +10,12 @@ import (
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// FuzzGSO forwards a message of a socket pair, as any client can send it. A receiver
-// of GSO packets gets the same message, another as many frames as it stands for.
+// FuzzGSO forwards any message that a client can send through a socket pair. A receiver of GSO
+// packets gets the same message, others get its frames.
 func FuzzGSO(f *testing.F) {
 	message := func(h virtio.Header, data []byte) []byte {
 		b := make([]byte, virtio.HeaderLen, virtio.HeaderLen+len(data))
@@ -30,14 +31,14 @@ func FuzzGSO(f *testing.F) {
 	}
 	f.Add(make([]byte, virtio.HeaderLen+ether.HeaderLen-1))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > sockio.WholeSize {
+		if len(b) > sockio.MaxGSOMessage {
 			return
 		}
 		var d sockio.FrameCodec
 		var buf packet.Buffer
 		defer buf.Release()
 		buf.Bytes()
-		d.AddWhole(&buf, packet.Datagram{Data: slices.Clone(b)})
+		d.AddGSO(&buf, packet.Datagram{Data: slices.Clone(b)})
 		if len(buf.Packets) == 0 {
 			if d.DroppedRecv.Load() != 1 {
 				t.Error("a message was lost, and not counted")
@@ -51,16 +52,14 @@ func FuzzGSO(f *testing.F) {
 
 		fabric := New(Hub, 0, DefaultExpire)
 		local := NewLocalPort(fabric, nil)
-		client := &Port{Receiver: local, Remote: true} // which gets nothing from itself
+		client := &Port{Receiver: local, Remote: true} // a port gets nothing from itself
 		fabric.Join(client)
 		defer local.Close()
 		defer fabric.Leave(client)
 		frames, _ := virtio.Count(p.Offload, p.Data)
-		complete := p.Offload.GSOType == virtio.GSONone // which the fabric makes of it
+		complete := p.Offload.GSOType == virtio.GSONone // the fabric completes it
 		bad, err := fabric.Forward(NewRoutes(), client, buf.Packets, true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		if bad != 0 {
 			if !local.queue.Empty() {
 				t.Error("what is no packet was forwarded")

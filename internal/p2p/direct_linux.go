@@ -14,11 +14,11 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// The second end of a pair creates a connected pair of sockets for GSO packets, and offers
-// one of them to the first, as a control message of a frame. Other programs close it
+// The second end of a pair makes a connected pair of sockets for GSO packets, and offers
+// one of them to the first end, as a control message of a frame. Other programs close it
 // unseen; an end of this package answers with a hello.
 
-// useDirect lets second ends make offers. Tests switch it off.
+// useDirect lets second ends make offers; tests switch it off.
 var useDirect = true
 
 // hello is the first message in both directions.
@@ -27,16 +27,16 @@ var hello = []byte("vdestack ptp packets 1\n")
 // A direct is the pair of sockets for GSO packets of a PTP, if there is one.
 type direct struct {
 	c *PTP
-	// offered says that the peer has had an offer.
+	// offered is set once the peer has had an offer.
 	offered atomic.Bool
-	// refused says that the peer takes no descriptors for now: it has not noticed yet
-	// that its last peer is gone.
+	// refused is set while the peer takes no descriptors: it has not noticed yet that
+	// its last peer is gone.
 	refused atomic.Bool
-	// pair is what packets are sent through; if nil, the datagram socket is.
+	// pair is for sending; if nil, packets go through the datagram socket.
 	pair atomic.Pointer[sockio.PollFile]
 
 	mu      sync.Mutex       // guards the fields below; held for a system call that does not block
-	file    *sockio.PollFile // what packets are received from; nil: no pair
+	file    *sockio.PollFile // for receiving; nil: no pair
 	fd      int              // of file
 	greeted bool             // the peer has said hello
 }
@@ -47,7 +47,7 @@ func (d *direct) offer(packets []packet.Packet) []packet.Packet {
 	if len(packets) == 0 || packets[0].Offload.GSOType != virtio.GSONone || !d.offered.CompareAndSwap(false, true) {
 		return packets
 	}
-	pair, err := sockio.WholePair()
+	pair, err := sockio.GSOPair()
 	if err != nil {
 		return packets
 	}
@@ -78,36 +78,34 @@ func (d *direct) offer(packets []packet.Packet) []packet.Packet {
 
 // accept takes a descriptor that the peer has sent, if it is an offer.
 func (d *direct) accept(fd int) {
-	if sockio.AcceptWhole(fd) {
+	if sockio.AcceptGSO(fd) {
 		d.take(fd, true)
 	}
 }
 
-// take replaces the pair with a new one, which it owns, and sends hello. known says that
-// the peer is known to understand it, as it has made the offer.
+// take takes over half of a new pair in place of the old one, and sends hello. known says
+// that the peer understands the pair, as it has made the offer.
 func (d *direct) take(fd int, known bool) {
-	sockio.GrowBuffers(fd, sockio.WholeBuffer)
+	sockio.GrowBuffers(fd, sockio.GSOBuffer)
 	if unix.Send(fd, hello, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) != nil {
 		unix.Close(fd)
 		return
 	}
-	brief := sockio.RefuseRights(fd)
-	f, err := sockio.NewPollFile(fd, "ptp pair")
+	f, err := sockio.NewLocalFile(fd, "ptp pair")
 	if err != nil {
 		return
 	}
-	f.Brief = brief
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dropLocked()
-	if d.c.closing.Load() || d.c.watchFD(fd) != nil {
+	if d.c.closing.Load() || d.c.both.Add(fd, unix.EPOLLIN) != nil {
 		f.Close()
 		return
 	}
 	d.file, d.fd, d.greeted = &f, fd, false
 	if known {
 		d.pair.Store(&f)
-		sockio.RefuseRights(d.c.sock) // there is one offer only
+		sockio.RefuseRights(d.c.sock) // no other offer is expected
 	}
 }
 
@@ -121,7 +119,7 @@ func (d *direct) drop() {
 func (d *direct) dropLocked() {
 	d.pair.Store(nil)
 	if d.file != nil {
-		d.file.Close() // also removes it from epoll
+		d.file.Close() // also removes it from the Epoll
 		d.file = nil
 		if !d.c.role.second {
 			sockio.ExpectRights(d.c.sock)
@@ -129,15 +127,15 @@ func (d *direct) dropLocked() {
 	}
 }
 
-// receive receives packets from the pair, without blocking. It returns EAGAIN if there are
-// no packets, or there is no pair.
+// receive receives packets from the pair, without blocking. Without packets, or without a
+// pair, it returns EAGAIN.
 func (d *direct) receive(b *packet.Buffer) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.file == nil {
 		return unix.EAGAIN
 	}
-	n, err := b.RecvMsgs(d.fd, sockio.WholeSize, packet.DataOnly)
+	n, err := b.RecvMsgs(d.fd, sockio.MaxGSOMessage, packet.DataOnly)
 	if err == unix.EAGAIN {
 		return err
 	}
@@ -159,15 +157,15 @@ func (d *direct) receive(b *packet.Buffer) error {
 			d.dropLocked()
 			return nil
 		default:
-			d.c.AddWhole(b, g)
+			d.c.AddGSO(b, g)
 		}
 	}
 	return nil
 }
 
-// Send sends packets through the pair. It reports false if the pair is no more.
+// send sends packets through the pair. It reports false if the pair has ended.
 func (d *direct) send(pair *sockio.PollFile, packets []packet.Packet, wait bool) bool {
-	if d.c.SendWhole(pair, packets, d, wait) != nil {
+	if d.c.SendGSO(*pair, packets, d, wait) != nil {
 		d.pair.CompareAndSwap(pair, nil)
 		d.offered.Store(false)
 		return false
@@ -177,9 +175,5 @@ func (d *direct) send(pair *sockio.PollFile, packets []packet.Packet, wait bool)
 
 // Refused implements [packet.Sending].
 func (d *direct) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
-	switch err {
-	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
-		return frames, false, nil
-	}
 	return frames, false, os.NewSyscallError("sendmmsg", err)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // ptpPath returns the path of a pair of the test.
@@ -18,9 +19,7 @@ func ptpPath(t *testing.T) string { return filepath.Join(t.TempDir(), "p") }
 func must[T packet.Transport](c T, err error) func(t *testing.T) T {
 	return func(t *testing.T) T {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		return c
 	}
 }
@@ -37,6 +36,49 @@ func ptpPair(t *testing.T) (first, second *PTP) {
 	t.Helper()
 	path := ptpPath(t)
 	return must(OpenPTP(path))(t), must(OpenPTP(path))(t)
+}
+
+// TestConn opens an end of each kind, alone and with a peer that reads or does not.
+func TestConn(t *testing.T) {
+	reads := func(t *testing.T, peer packet.Transport) { plugtest.NewInbox(t, end(t, peer)) }
+	for _, tt := range []struct {
+		name string
+		open func(t *testing.T) packet.Transport
+	}{
+		{"ptp alone", func(t *testing.T) packet.Transport { return must(OpenPTP(ptpPath(t)))(t) }},
+		{"ptp, peer reads", func(t *testing.T) packet.Transport {
+			a, b := ptpPair(t)
+			reads(t, b)
+			return a
+		}},
+		{"ptp, peer does not read", func(t *testing.T) packet.Transport {
+			a, b := ptpPair(t)
+			end(t, b)
+			return a
+		}},
+		{"ptp seqpacket alone", func(t *testing.T) packet.Transport {
+			return must(OpenSeqpacketPTP(t.Context(), ptpPath(t)))(t)
+		}},
+		{"ptp seqpacket second", func(t *testing.T) packet.Transport {
+			path := ptpPath(t)
+			end(t, must(OpenSeqpacketPTP(t.Context(), path))(t))
+			return must(OpenSeqpacketPTP(t.Context(), path))(t)
+		}},
+		{"seqpacket", func(t *testing.T) packet.Transport {
+			a, b := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
+			t.Cleanup(func() { unix.Close(b) })
+			return must(OpenSeqpacket(a))(t)
+		}},
+		{"udp alone", func(t *testing.T) packet.Transport { return openUDP(t, "7001", "7002", "::1") }},
+		{"udp, peer reads", func(t *testing.T) packet.Transport {
+			reads(t, openUDP(t, "7002", "7001", "127.0.0.1"))
+			return openUDP(t, "7001", "7002", "127.0.0.1")
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			plugtest.Check(t, func(t *testing.T) plugtest.Conn { return end(t, tt.open(t)) })
+		})
+	}
 }
 
 // TestPackets moves packets between two ends of each kind.
@@ -76,7 +118,7 @@ func TestPackets(t *testing.T) {
 	}
 }
 
-// cut sees that the kernel cuts the datagrams of a socket.
+// cut checks that the kernel cuts the datagrams of a socket.
 func cut(t *testing.T, c *UDP) *UDP {
 	t.Cleanup(func() {
 		if limit := c.udp.Limit.Load(); limit != math.MaxInt64 {

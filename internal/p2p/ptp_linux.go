@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,12 +24,12 @@ const (
 	MaxPTPPath = 107 - len(SecondSuffix)
 	// MaxSeqpacketPTPPath leaves room for the suffix of a name that is being made.
 	MaxSeqpacketPTPPath = 107 - 17
-	// lookInterval is how often an end looks for its peer.
+	// lookInterval is the interval at which an end looks for its peer.
 	lookInterval = 200 * time.Millisecond
 )
 
-// takePTP takes one of the two roles and returns a socket that is bound to its
-// name, and connected to the other if there is one.
+// takePTP takes one of the two roles, and returns a socket that is bound to its name and
+// connected to the other end, if there is one.
 func takePTP(path string) (*ptpRole, int, error) {
 	// Others may take and leave the names meanwhile, but not all the time.
 	for range 10 {
@@ -50,7 +51,7 @@ func takePTP(path string) (*ptpRole, int, error) {
 				return nil, -1, err
 			}
 			if !used {
-				break // not any more: once more from the first
+				break // it is free now: start again with the first
 			}
 			second = p.second
 		}
@@ -63,9 +64,9 @@ func takePTP(path string) (*ptpRole, int, error) {
 
 // A ptpRole is the name of this end of a pair, and its peer's.
 type ptpRole struct {
-	own      string
-	second   bool   // own is path+
-	dev, ino uint64 // of own
+	own    string
+	id     sockio.FileID // of own
+	second bool          // own is path+
 
 	mu        sync.Mutex // guards connecting and the fields below
 	other     unix.SockaddrUnix
@@ -74,32 +75,20 @@ type ptpRole struct {
 
 // bind makes a socket with the name own.
 func (p *ptpRole) bind() (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := sockio.LocalSocket(unix.SOCK_DGRAM)
 	if err != nil {
-		return -1, os.NewSyscallError("socket", err)
+		return -1, err
 	}
-	if p.second { // which makes the offer
+	if p.second { // it makes the offer, and expects none
 		sockio.RefuseRights(fd)
 	}
 	sockio.GrowBuffers(fd, sockio.SocketBuffer)
-	// The name inherits the mode of the socket, so that others can never write to it.
-	err = os.NewSyscallError("fchmod", unix.Fchmod(fd, 0o700))
-	if err == nil {
-		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: p.own}))
-	}
-	if err != nil {
+	if err := sockio.Bind(fd, p.own, 0o700); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("%s: %w", p.own, err)
 	}
-	p.dev, p.ino = sockio.Inode(p.own)
+	p.id = sockio.IDAt(p.own)
 	return fd, nil
-}
-
-// unlink removes the name, unless another socket has it by now.
-func (p *ptpRole) unlink() {
-	if dev, ino := sockio.Inode(p.own); dev == p.dev && ino == p.ino {
-		unix.Unlink(p.own)
-	}
 }
 
 // connect connects to the current owner of the peer path. If the socket is connected to
@@ -117,8 +106,8 @@ func (p *ptpRole) connectLocked(fd int) error {
 }
 
 // look connects the socket to a new peer, and disconnects it from a dead one: while it is
-// connected, the kernel lets no other peer write to it, and an opener of the C library
-// gives up. Senders notice a dead peer by themselves.
+// connected, the kernel lets no other peer write to it, and the C library gives up opening
+// the other end. Senders notice a dead peer by themselves.
 func (p *ptpRole) look(fd int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -129,31 +118,34 @@ func (p *ptpRole) look(fd int) {
 	}
 }
 
-func (p *ptpRole) reconnect(fd int, _ error) bool { return p.connect(fd) == nil }
-
-func (p *ptpRole) Empty(fd int) {
+// empty handles an empty datagram, with which the C library leaves. It disconnects from a
+// peer that is gone.
+func (p *ptpRole) empty(fd int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	// Connecting to the same peer again changes nothing; disconnecting from it would
-	// discard the frames in the queue.
+	// Connecting to the same peer again changes nothing. Disconnecting would discard the
+	// frames in the queue.
 	if p.connectLocked(fd) != nil {
 		sockio.Disconnect(fd)
 	}
 }
 
-// A PTP is one end of a pair of datagram sockets.
+// A PTP is one end of a pair of datagram sockets with a frame in each datagram. Its peer may
+// leave and come back.
 type PTP struct {
-	datagramConn
+	sockio.FrameCodec
+	file    sockio.PollFile
+	closing atomic.Bool
+
 	role   *ptpRole
 	second bool
 	direct direct
 	sock   int // descriptor of file
-	// both is the file of epoll, which watches the socket and the direct pair. All
-	// receiving holds a reference to it.
-	both  sockio.PollFile
-	epoll int
+	// both is the Epoll of the socket and of the direct pair. Receivers hold a reference
+	// to it.
+	both sockio.Epoll
 	// pairs says that the last packets came through the pair. round counts calls, so
-	// that the pair cannot starve the socket. Both are used by Receive alone.
+	// that the pair cannot starve the socket. Only Receive uses them.
 	pairs bool
 	round uint
 
@@ -163,8 +155,8 @@ type PTP struct {
 
 var _ packet.Transport = (*PTP)(nil)
 
-// OpenPTP opens an end of the pair with a path, which must be absolute: the process may
-// change its directory.
+// OpenPTP opens an end of a pair. The path must be absolute, as the process may change its
+// directory.
 func OpenPTP(path string) (*PTP, error) {
 	p, fd, err := takePTP(path)
 	if err != nil {
@@ -172,7 +164,7 @@ func OpenPTP(path string) (*PTP, error) {
 	}
 	c, err := newPTP(fd, p)
 	if err != nil {
-		p.unlink()
+		p.id.Unlink(p.own)
 		return nil, err
 	}
 	return c, nil
@@ -181,13 +173,11 @@ func OpenPTP(path string) (*PTP, error) {
 // newPTP takes over a bound socket.
 func newPTP(sock int, p *ptpRole) (_ *PTP, err error) {
 	c := &PTP{
-		datagramConn: datagramConn{peer: p},
-		role:         p,
-		second:       p.second && useDirect,
-		sock:         sock,
-		epoll:        -1,
-		stop:         make(chan struct{}),
-		done:         make(chan struct{}),
+		role:   p,
+		second: p.second && useDirect,
+		sock:   sock,
+		stop:   make(chan struct{}),
+		done:   make(chan struct{}),
 	}
 	c.direct.c = c
 	brief := p.second && sockio.RefuseRights(sock)
@@ -195,15 +185,10 @@ func newPTP(sock int, p *ptpRole) (_ *PTP, err error) {
 		return nil, err
 	}
 	c.file.Brief = brief
-	if c.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		err = os.NewSyscallError("epoll_create1", err)
-	} else if err = c.watchFD(sock); err == nil {
-		err = os.NewSyscallError("fcntl", unix.SetNonblock(c.epoll, true)) // or the poller does not take it
-	}
-	if err == nil {
-		c.both, err = sockio.NewPollFile(c.epoll, "ptp")
-	} else if c.epoll >= 0 {
-		unix.Close(c.epoll)
+	if c.both, err = sockio.NewEpoll("ptp"); err == nil {
+		if err = c.both.Add(sock, unix.EPOLLIN); err != nil {
+			c.both.Close()
+		}
 	}
 	if err != nil {
 		c.file.Close()
@@ -211,11 +196,6 @@ func newPTP(sock int, p *ptpRole) (_ *PTP, err error) {
 	}
 	go c.watch()
 	return c, nil
-}
-
-// watchFD adds a descriptor to those that RecvPackets waits for.
-func (c *PTP) watchFD(fd int) error {
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(c.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}))
 }
 
 // watch looks for the peer every lookInterval.
@@ -296,7 +276,7 @@ func (c *PTP) receiveDatagrams(b *packet.Buffer) error {
 		c.direct.accept(offer)
 	}
 	if empty {
-		c.peer.Empty(c.sock)
+		c.role.empty(c.sock)
 	}
 	return nil
 }
@@ -313,16 +293,16 @@ func (c *PTP) SendPackets(packets []packet.Packet, wait bool) error {
 }
 
 // Refused implements [packet.Sending].
-func (c *PTP) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
-	c.direct.offered.Store(false) // the next peer has had no offer
-	return c.datagramConn.Refused(fd, s, frames, err)
+func (c *PTP) Refused(fd int, _ *packet.Sender, frames int, _ error) (lost int, again bool, final error) {
+	c.direct.offered.Store(false) // the next peer needs an offer
+	return frames, c.role.connect(fd) == nil, nil
 }
 
 // Close leaves the pair, and removes the name of this end.
 func (c *PTP) Close() error {
 	c.closing.Store(true)
 	close(c.stop)
-	c.role.unlink()
+	c.role.id.Unlink(c.role.own)
 	teardown.Within(func() {
 		<-c.done
 		c.release()

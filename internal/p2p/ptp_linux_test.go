@@ -12,38 +12,13 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-func TestPTPConn(t *testing.T) {
-	t.Run("alone", func(t *testing.T) {
-		plugtest.Check(t, func(t *testing.T) plugtest.Conn { return end(t, must(OpenPTP(ptpPath(t)))(t)) })
-	})
-	for _, reads := range []bool{true, false} {
-		name := "peer reads"
-		if !reads {
-			name = "peer does not read"
-		}
-		t.Run(name, func(t *testing.T) {
-			plugtest.Check(t, func(t *testing.T) plugtest.Conn {
-				a, b := ptpPair(t)
-				peer := end(t, b)
-				if reads {
-					plugtest.NewInbox(t, peer)
-				}
-				return end(t, a)
-			})
-		})
-	}
-}
-
-// checkQueue sends more than a peer takes that does not read, and finds what
-// was not dropped.
+// checkQueue sends more than a peer that does not read has room for.
 func checkQueue(t *testing.T, from, to plugtest.Conn) {
 	t.Helper()
 	const frames = 20000
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514)
 	for range frames {
-		if err := from.Send(frame); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, from.Send(frame))
 	}
 	_, dropped := plugtest.Dropped(from)
 	if dropped == 0 || frames-dropped < 50 {
@@ -66,28 +41,19 @@ func TestPTPFull(t *testing.T) {
 	checkQueue(t, end(t, b), end(t, a))
 }
 
-func TestPTPAllocs(t *testing.T) {
-	first, second := ptpPair(t)
-	a, b := end(t, first), end(t, second)
-	plugtest.CheckAllocs(t, a, b)
-	plugtest.CheckAllocs(t, b, a)
-}
-
 func TestPTPDatagrams(t *testing.T) {
 	testenv.NoLeaks(t)
 	path := ptpPath(t)
 	c := end(t, must(OpenPTP(path))(t))
 	peer, err := net.DialUnix("unixgram",
 		&net.UnixAddr{Name: path + "+", Net: "unixgram"}, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer peer.Close()
 	checkDatagrams(t, peer, c, 0)
 }
 
-// TestPTPEmpty sees that no end sends a datagram without a byte: vdens 0.2 would
-// take it for the end of the network.
+// TestPTPEmpty checks that no end sends an empty datagram: vdens 0.2 takes it for the end of
+// the network.
 func TestPTPEmpty(t *testing.T) {
 	testenv.NoLeaks(t)
 	for _, name := range []string{"", SecondSuffix} { // of the peer
@@ -97,9 +63,7 @@ func TestPTPEmpty(t *testing.T) {
 			c = must(OpenPTP(path))(t)
 		}
 		peer, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path + name, Net: "unixgram"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		defer peer.Close()
 		if name == "" {
 			c = must(OpenPTP(path))(t)
@@ -126,7 +90,7 @@ func TestPTPEmpty(t *testing.T) {
 	}
 }
 
-// checkDatagrams sends what is no frame, from a socket that is the peer.
+// checkDatagrams sends invalid frames from the socket of the peer.
 func checkDatagrams(t *testing.T, peer net.Conn, c plugtest.Conn, empty uint64) {
 	t.Helper()
 	short, long := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 101)
@@ -144,8 +108,8 @@ func checkDatagrams(t *testing.T, peer net.Conn, c plugtest.Conn, empty uint64) 
 	}
 }
 
-// TestPTPDirect sees two ends of this package use their pair of sockets, also
-// after one was killed, and one of C stay with datagrams.
+// TestPTPDirect checks that two ends of this package use their pair of sockets, also after one
+// was killed.
 func TestPTPDirect(t *testing.T) {
 	testenv.NoLeaks(t)
 	path := ptpPath(t)
@@ -157,8 +121,8 @@ func TestPTPDirect(t *testing.T) {
 			t.Errorf("%s: no pair", c.role.own)
 		}
 	}
-	// A killed end leaves its name; the other sees the end of the pair, and
-	// goes on with the next.
+	// A killed end leaves its name. The other notices the end of the pair, and continues
+	// with the next.
 	second.kill()
 	again := must(OpenPTP(path))(t)
 	if again.role.own != path+SecondSuffix {
@@ -166,14 +130,13 @@ func TestPTPDirect(t *testing.T) {
 	}
 	in := plugtest.NewInbox(t, plugtest.NewConn(first))
 	plugtest.Carry(t, end(t, again), in, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
-	// Until it has, it takes no offer: the next one would come a little later.
+	// Until it has noticed, it takes no offer; the next one comes a little later.
 	testenv.Eventually(t, "the end of the first pair", first.direct.unpaired)
-	if err := again.SendPackets([]packet.Packet{{Data: plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)}}, true); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, again.SendPackets([]packet.Packet{{Data: plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)}}, true))
 	testenv.Eventually(t, "a pair", func() bool { return first.direct.pair.Load() != nil })
 }
 
+// TestPTPDirectC has an end in C, which stays with datagrams.
 func TestPTPDirectC(t *testing.T) {
 	testenv.NoLeaks(t)
 	path := ptpPath(t)
@@ -188,9 +151,7 @@ func TestPTPDirectC(t *testing.T) {
 	plugtest.Carry(t, plug, c.Inbox, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))
 	for i := range 3 {
 		frame := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 100+i)
-		if err := ours.SendPackets([]packet.Packet{{Data: frame}}, true); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, ours.SendPackets([]packet.Packet{{Data: frame}}, true))
 		c.Want(t, frame)
 	}
 	plugtest.Carry(t, c, in, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
@@ -207,7 +168,7 @@ func (d *direct) unpaired() bool {
 	return d.file == nil
 }
 
-// kill does what the kernel does for a killed process: nobody removes the name.
+// kill closes everything, but leaves the name, as the kernel does for a killed process.
 func (c *PTP) kill() {
 	c.closing.Store(true)
 	close(c.stop)

@@ -16,49 +16,27 @@ import (
 	"github.com/vdestack/vdestack/internal/teardown"
 )
 
-// adopted are the descriptors that were taken over. A second owner would close a file
-// that has got the number since.
-var adopted adoptions
-
-type adoptions struct {
-	mu  sync.Mutex // guards fds
-	fds map[int]bool
-}
-
-func (a *adoptions) add(fd int) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.fds[fd] {
-		return false
-	}
-	if a.fds == nil {
-		a.fds = make(map[int]bool)
-	}
-	a.fds[fd] = true
-	return true
-}
-
-func (a *adoptions) remove(fd int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.fds, fd)
-}
+// adopted has the descriptors that were taken over. A second owner could close a file that
+// got the same number later.
+var adopted sync.Map
 
 // OpenSeqpacket takes over a descriptor of the process, a connected SEQPACKET socket.
 func OpenSeqpacket(fd int) (*Seqpacket, error) {
-	if !adopted.add(fd) {
+	if _, taken := adopted.LoadOrStore(fd, nil); taken {
 		return nil, fmt.Errorf("descriptor %d is that of another plug", fd)
 	}
 	file, err := adoptSeqpacket(fd)
 	if err != nil {
-		adopted.remove(fd)
+		adopted.Delete(fd)
 		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
 	}
-	return &Seqpacket{fd: fd, link: seqpacketLink{file: file}}, nil
+	c := &Seqpacket{fd: fd}
+	c.link = seqpacketLink{FrameCodec: &c.FrameCodec, file: file}
+	return c, nil
 }
 
-// adoptSeqpacket checks a descriptor and prepares it. It leaves anything but a connected
-// SEQPACKET socket as it is.
+// adoptSeqpacket checks and prepares a descriptor. It changes nothing unless that is a
+// connected SEQPACKET socket.
 func adoptSeqpacket(fd int) (sockio.PollFile, error) {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	switch {
@@ -79,20 +57,17 @@ func adoptSeqpacket(fd int) (sockio.PollFile, error) {
 		return sockio.PollFile{}, os.NewSyscallError("fcntl", err)
 	}
 	sockio.GrowBuffers(fd, sockio.SocketBuffer)
-	brief := sockio.RefuseRights(fd)
-	file, err := sockio.NewPollFile(fd, "seqpacket")
-	file.Brief = brief
-	return file, err
+	return sockio.NewLocalFile(fd, "seqpacket")
 }
 
 // A seqpacketLink carries frames over a connected SEQPACKET socket.
 type seqpacketLink struct {
-	sockio.FrameCodec
+	*sockio.FrameCodec
 	file sockio.PollFile
 	dead atomic.Bool // sending has found the peer gone
 }
 
-// errHungUp says that the peer of a link is gone.
+// errHungUp is the error of a link whose peer is gone.
 var errHungUp = fmt.Errorf("the peer has closed its end: %w", io.EOF)
 
 // Receive implements [packet.Receiver].
@@ -109,7 +84,7 @@ func (s *seqpacketLink) Receive(fd int, b *packet.Buffer) (bool, error) {
 		case len(b.Packets) > 0:
 			return true, nil
 		case empty > 0 && hungUp(fd):
-			return true, errHungUp // the end looks like empty packets
+			return true, errHungUp // the end is received as empty packets
 		}
 		s.DroppedRecv.Add(uint64(empty))
 		if s.file.Closed() {
@@ -125,7 +100,7 @@ func hungUp(fd int) bool {
 	return err == nil && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
-// Send sends frames. It reports false if the peer is gone.
+// send sends frames. It reports false if the peer is gone.
 func (s *seqpacketLink) send(packets []packet.Packet, wait bool) (bool, error) {
 	err := s.SendFrames(s.file, packets, s, wait)
 	return !s.dead.Load(), err
@@ -133,25 +108,21 @@ func (s *seqpacketLink) send(packets []packet.Packet, wait bool) (bool, error) {
 
 // Refused implements [packet.Sending].
 func (s *seqpacketLink) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
-	switch err {
-	case unix.EPIPE, unix.ECONNRESET, unix.ENOTCONN:
+	if err == unix.EPIPE || err == unix.ECONNRESET || err == unix.ENOTCONN {
 		s.dead.Store(true)
-	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
-	default:
-		return frames, false, os.NewSyscallError("sendmmsg", err)
+		return frames, false, nil
 	}
-	return frames, false, nil
+	return frames, false, os.NewSyscallError("sendmmsg", err)
 }
 
 // A Seqpacket is a [packet.Transport] on a socket of the process. It ends with its peer.
 type Seqpacket struct {
+	sockio.FrameCodec
 	link seqpacketLink
 	fd   int
 }
 
 var _ packet.Transport = (*Seqpacket)(nil)
-
-func (c *Seqpacket) Dropped() (recv, send uint64) { return c.link.Dropped() }
 
 // RecvPackets implements [packet.Transport].
 func (c *Seqpacket) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
@@ -172,7 +143,7 @@ func (c *Seqpacket) SendPackets(packets []packet.Packet, wait bool) error {
 func (c *Seqpacket) Close() error {
 	teardown.Within(func() {
 		c.link.file.Close()
-		adopted.remove(c.fd)
+		adopted.Delete(c.fd)
 	})
 	return nil
 }

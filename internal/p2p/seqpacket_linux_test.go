@@ -13,25 +13,15 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-func TestSeqpacketConn(t *testing.T) {
-	plugtest.Check(t, func(t *testing.T) plugtest.Conn {
-		a, b := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
-		t.Cleanup(func() { unix.Close(b) })
-		return end(t, must(OpenSeqpacket(a))(t))
-	})
-}
-
-// TestSeqpacketEmpty passes over packets without a byte, short and long ones, and
-// gets what was sent before the end.
+// TestSeqpacketEmpty skips empty, short and long packets, and receives the frame before the
+// end.
 func TestSeqpacketEmpty(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
 	c := end(t, must(OpenSeqpacket(a))(t))
 	want := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	for _, p := range [][]byte{{}, {1}, make([]byte, ether.MaxFrame+1), {}, want, {}} {
-		if err := unix.Send(b, p, 0); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, unix.Send(b, p, 0))
 	}
 	unix.Close(b)
 	buf := make([]byte, ether.MaxFrame)

@@ -20,23 +20,21 @@ import (
 // answerTimeout is how long an end waits for the answer of the listener.
 const answerTimeout = 2 * time.Second
 
-// A SeqpacketPTP is one end of a pair as in versions of vdeplug after 4.0.1, with SEQPACKET
-// sockets. The first end listens on the path; the second connects, and is answered with
-// one byte: 0, or the errno of a refusal. When the listener leaves, the other end takes
-// its place.
+// A SeqpacketPTP is one end of a pair with SEQPACKET sockets, as in versions of vdeplug
+// after 4.0.1. The first end listens on the path; the second connects, and receives one
+// byte: 0, or the errno of a refusal. When the listener leaves, the other end listens.
 type SeqpacketPTP struct {
-	packet.Counters
-	path string
+	sockio.FrameCodec // of all links
+	path              string
 
-	closing atomic.Bool
+	closing atomic.Bool     // set with mu held
 	ctx     context.Context // ended by Close
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when run has ended
 
-	mu       sync.Mutex // guards the fields below; never held across a system call that waits
-	changed  sync.Cond  // signals that link or closed was set
-	link     *ptpLink   // to the peer; nil: no peer
-	closed   bool
+	mu       sync.Mutex   // guards the fields below; never held across a system call that waits
+	changed  sync.Cond    // signals that link or closing was set
+	link     *ptpLink     // to the peer; nil: no peer
 	listener *ptpListener // nil: the other end listens
 }
 
@@ -48,73 +46,73 @@ type ptpLink struct {
 
 // A ptpListener is the socket that has the path of a pair.
 type ptpListener struct {
-	file     sockio.PollFile
-	path     string
-	dev, ino uint64
+	file sockio.PollFile
+	path string
+	id   sockio.FileID // of path
 }
 
 var _ packet.Transport = (*SeqpacketPTP)(nil)
 
-// OpenSeqpacketPTP opens an end of the pair with a path, which must be absolute.
+// OpenSeqpacketPTP opens an end of a pair. The path must be absolute.
 func OpenSeqpacketPTP(ctx context.Context, path string) (*SeqpacketPTP, error) {
-	listener, link, err := takeSeqpacketPTP(ctx, path)
-	if err != nil {
+	c := &SeqpacketPTP{path: path, done: make(chan struct{})}
+	c.changed.L = &c.mu
+	if err := c.join(ctx); err != nil {
 		return nil, err
 	}
-	c := &SeqpacketPTP{path: path, listener: listener, link: link, done: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.changed.L = &c.mu
 	go c.run()
 	return c, nil
 }
 
-// takeSeqpacketPTP connects to the listener of a path, or becomes it.
-func takeSeqpacketPTP(ctx context.Context, path string) (*ptpListener, *ptpLink, error) {
+// join connects to the listener of the path, or listens on it.
+func (c *SeqpacketPTP) join(ctx context.Context) error {
 	// Others may take and leave the name meanwhile, but not all the time.
 	for range 10 {
-		link, err := connectPTP(ctx, path)
+		link, err := c.connect(ctx)
 		switch {
 		case err == nil:
-			return nil, link, nil
+			c.take(nil, link)
+			return nil
 		case errors.Is(err, unix.ECONNREFUSED):
-			if err := sockio.RemoveSocket(path); err != nil {
-				return nil, nil, err
+			if err := sockio.RemoveSocket(c.path); err != nil {
+				return err
 			}
 		case !errors.Is(err, unix.ENOENT):
-			return nil, nil, err
+			return err
 		}
-		listener, err := listenPTP(path)
+		listener, err := listenPTP(c.path)
 		if err == nil {
-			return listener, nil, nil
+			c.take(listener, nil)
+			return nil
 		}
 		if !errors.Is(err, unix.EEXIST) {
-			return nil, nil, err
+			return err
 		}
 	}
-	return nil, nil, fmt.Errorf("%s: others open and close it all the time: %w", path, unix.EADDRINUSE)
+	return fmt.Errorf("%s: others open and close it all the time: %w", c.path, unix.EADDRINUSE)
 }
 
-// connectPTP connects to a listener, and waits for its answer.
-func connectPTP(ctx context.Context, path string) (*ptpLink, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+// connect connects to a listener, and waits for its answer.
+func (c *SeqpacketPTP) connect(ctx context.Context) (*ptpLink, error) {
+	path := c.path
+	fd, err := sockio.LocalSocket(unix.SOCK_SEQPACKET)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, err
 	}
 	sockio.RefuseRights(fd)
 	sockio.GrowBuffers(fd, sockio.SocketBuffer)
-	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
-	case nil:
-	case unix.EPROTOTYPE:
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("%s is a socket of another kind (vdeplug 4.0.1 has such, without the option seqpacket): %w", path, err)
-	case unix.EAGAIN:
-		unix.Close(fd)
-		return nil, fmt.Errorf("%s does not answer, and others wait for it: %w", path, err)
-	default:
-		unix.Close(fd)
+		switch err {
+		case unix.EPROTOTYPE:
+			return nil, fmt.Errorf("%s is a socket of another kind (vdeplug 4.0.1 has such, without the option seqpacket): %w", path, err)
+		case unix.EAGAIN:
+			return nil, fmt.Errorf("%s does not answer, and others wait for it: %w", path, err)
+		}
 		return nil, fmt.Errorf("%s: %w", path, os.NewSyscallError("connect", err))
 	}
-	link, err := newPTPLink(fd)
+	link, err := c.newLink(fd)
 	if err != nil {
 		return nil, err
 	}
@@ -125,14 +123,12 @@ func connectPTP(ctx context.Context, path string) (*ptpLink, error) {
 	return link, nil
 }
 
-func newPTPLink(fd int) (*ptpLink, error) {
-	brief := sockio.RefuseRights(fd)
-	file, err := sockio.NewPollFile(fd, "ptp")
+func (c *SeqpacketPTP) newLink(fd int) (*ptpLink, error) {
+	file, err := sockio.NewLocalFile(fd, "ptp")
 	if err != nil {
 		return nil, err
 	}
-	file.Brief = brief
-	return &ptpLink{seqpacketLink: seqpacketLink{file: file}, gone: make(chan struct{})}, nil
+	return &ptpLink{seqpacketLink{FrameCodec: &c.FrameCodec, file: file}, make(chan struct{})}, nil
 }
 
 // hungUp reports whether the peer of a link is gone.
@@ -171,21 +167,17 @@ func (k *ptpLink) answer(ctx context.Context) error {
 	return nil
 }
 
-// listenPTP listens on a path. The error is EEXIST if another has it.
+// listenPTP listens on a path. The error is EEXIST if another socket has it.
 func listenPTP(path string) (*ptpListener, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := sockio.LocalSocket(unix.SOCK_SEQPACKET)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, err
 	}
-	sockio.RefuseRights(fd) // and what it accepts
-	// A socket that does not listen yet would be taken for a dead one: it is made under
-	// another name, and linked to the path once it listens.
+	sockio.RefuseRights(fd) // and the sockets that it accepts
+	// Others would take a socket that does not listen yet for a dead one: it gets another
+	// name first, and is linked to the path once it listens.
 	made := fmt.Sprintf("%s.%x", path, time.Now().UnixNano())
-	err = os.NewSyscallError("fchmod", unix.Fchmod(fd, 0o700))
-	if err == nil {
-		err = os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: made}))
-	}
-	if err == nil {
+	if err = sockio.Bind(fd, made, 0o700); err == nil {
 		if err = os.NewSyscallError("listen", unix.Listen(fd, 1)); err == nil {
 			err = os.NewSyscallError("link", unix.Link(made, path))
 		}
@@ -195,8 +187,7 @@ func listenPTP(path string) (*ptpListener, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	l := &ptpListener{path: path}
-	l.dev, l.ino = sockio.Inode(path)
+	l := &ptpListener{path: path, id: sockio.IDAt(path)}
 	if l.file, err = sockio.NewPollFile(fd, "ptp"); err != nil {
 		l.unlink()
 		return nil, err
@@ -204,29 +195,18 @@ func listenPTP(path string) (*ptpListener, error) {
 	return l, nil
 }
 
-// unlink removes the path, unless another socket has it by now.
-func (l *ptpListener) unlink() {
-	if dev, ino := sockio.Inode(l.path); dev == l.dev && ino == l.ino {
-		unix.Unlink(l.path)
-	}
-}
+func (l *ptpListener) unlink() { l.id.Unlink(l.path) }
 
 // accept waits for a peer.
-func (l *ptpListener) accept() (*ptpLink, error) {
-	var fd int
-	var err error
+func (l *ptpListener) accept() (fd int, err error) {
 	closed := l.file.Raw.Read(func(listener uintptr) bool {
 		fd, _, err = unix.Accept4(int(listener), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		return err != unix.EAGAIN && err != unix.EINTR
 	})
 	if closed != nil {
-		return nil, net.ErrClosed
+		err = net.ErrClosed
 	}
-	if err != nil {
-		return nil, os.NewSyscallError("accept4", err)
-	}
-	sockio.GrowBuffers(fd, sockio.SocketBuffer)
-	return newPTPLink(fd)
+	return fd, os.NewSyscallError("accept4", err)
 }
 
 // run finds a peer whenever there is no link.
@@ -247,15 +227,15 @@ func (c *SeqpacketPTP) run() {
 			case <-link.gone:
 			}
 		default:
-			select { // do not call a peer that leaves at once again and again
+			select { // do not keep calling a peer that leaves at once
 			case <-c.ctx.Done():
 			case <-time.After(lookInterval - time.Since(called)):
 			}
 			called = time.Now()
-			err = c.retake()
+			err = c.join(c.ctx)
 		}
 		if err != nil {
-			select { // another has the path, or there are no descriptors
+			select { // another end has the path, or there are no descriptors
 			case <-c.ctx.Done():
 			case <-time.After(lookInterval):
 			}
@@ -263,9 +243,14 @@ func (c *SeqpacketPTP) run() {
 	}
 }
 
-// welcome waits for a peer, and accepts it unless there is one already.
+// welcome waits for a peer, and accepts it unless the pair has one already.
 func (c *SeqpacketPTP) welcome(l *ptpListener) error {
-	link, err := l.accept()
+	fd, err := l.accept()
+	if err != nil {
+		return err
+	}
+	sockio.GrowBuffers(fd, sockio.SocketBuffer)
+	link, err := c.newLink(fd)
 	if err != nil {
 		return err
 	}
@@ -289,24 +274,15 @@ func (c *SeqpacketPTP) welcome(l *ptpListener) error {
 	return nil
 }
 
-// retake connects to the current owner of the path, or listens on it.
-func (c *SeqpacketPTP) retake() error {
-	listener, link, err := takeSeqpacketPTP(c.ctx, c.path)
-	if err == nil {
-		c.take(listener, link)
-	}
-	return err
-}
-
-// take takes over a listener or a link; the other is nil. After Close, it closes it.
+// take takes over a listener or a link, one of which is nil. After Close, it closes it.
 func (c *SeqpacketPTP) take(listener *ptpListener, link *ptpLink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.closed && listener != nil:
+	case c.closing.Load() && listener != nil:
 		listener.unlink()
 		listener.file.Close()
-	case c.closed:
+	case c.closing.Load():
 		link.file.Close()
 	case listener != nil:
 		c.listener = listener
@@ -316,7 +292,7 @@ func (c *SeqpacketPTP) take(listener *ptpListener, link *ptpLink) {
 	}
 }
 
-// drop closes a link, unless that was done.
+// drop closes a link, unless it is closed already.
 func (c *SeqpacketPTP) drop(link *ptpLink) {
 	c.mu.Lock()
 	mine := c.link == link
@@ -326,38 +302,18 @@ func (c *SeqpacketPTP) drop(link *ptpLink) {
 	c.mu.Unlock()
 	if mine {
 		link.file.Close()
-		c.count(link)
 		close(link.gone)
 	}
-}
-
-// count adds the counts of a link to those of the pair.
-func (c *SeqpacketPTP) count(link *ptpLink) {
-	recv, send := link.Dropped()
-	c.DroppedRecv.Add(recv)
-	c.DroppedSend.Add(send)
-}
-
-// Dropped returns the counts of all links so far.
-func (c *SeqpacketPTP) Dropped() (recv, send uint64) {
-	recv, send = c.Counters.Dropped()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.link != nil {
-		r, s := c.link.Dropped()
-		recv, send = recv+r, send+s
-	}
-	return recv, send
 }
 
 // wait waits for a link, and returns nil after Close.
 func (c *SeqpacketPTP) wait() *ptpLink {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.link == nil && !c.closed {
+	for c.link == nil && !c.closing.Load() {
 		c.changed.Wait()
 	}
-	if c.closed {
+	if c.closing.Load() {
 		return nil
 	}
 	return c.link
@@ -386,7 +342,7 @@ func (c *SeqpacketPTP) SendPackets(packets []packet.Packet, wait bool) error {
 	switch {
 	case c.closing.Load():
 		return net.ErrClosed
-	case link == nil: // a cable without the other end
+	case link == nil: // there is no other end
 		c.DropPackets(packets)
 		return nil
 	}
@@ -401,9 +357,8 @@ func (c *SeqpacketPTP) SendPackets(packets []packet.Packet, wait bool) error {
 
 // Close leaves the pair, and removes the path if this end listens on it.
 func (c *SeqpacketPTP) Close() error {
-	c.closing.Store(true)
 	c.mu.Lock()
-	c.closed = true
+	c.closing.Store(true)
 	listener, link := c.listener, c.link
 	c.changed.Broadcast()
 	c.mu.Unlock()

@@ -16,21 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestPTPSeqpacketConn(t *testing.T) {
-	t.Run("alone", func(t *testing.T) {
-		plugtest.Check(t, func(t *testing.T) plugtest.Conn {
-			return end(t, must(OpenSeqpacketPTP(t.Context(), ptpPath(t)))(t))
-		})
-	})
-	t.Run("second", func(t *testing.T) {
-		plugtest.Check(t, func(t *testing.T) plugtest.Conn {
-			path := ptpPath(t)
-			end(t, must(OpenSeqpacketPTP(t.Context(), path))(t))
-			return end(t, must(OpenSeqpacketPTP(t.Context(), path))(t))
-		})
-	})
-}
-
 // TestPTPSeqpacket has two ends, which come and go.
 func TestPTPSeqpacket(t *testing.T) {
 	testenv.NoLeaks(t)
@@ -79,7 +64,7 @@ func (c *SeqpacketPTP) listens() bool {
 	return c.listener != nil
 }
 
-// TestPTPSeqpacketForeign is the other end with plain sockets, as vdeplug has it.
+// TestPTPSeqpacketForeign plays the other end with plain sockets, as in vdeplug.
 func TestPTPSeqpacketForeign(t *testing.T) {
 	testenv.Long(t)
 	testenv.NoLeaks(t)
@@ -88,9 +73,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	socket := func() int {
 		t.Helper()
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		wait := unix.NsecToTimeval(int64(testenv.Timeout))
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
 		return fd
@@ -99,18 +82,12 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 		t.Helper()
 		buf := make([]byte, ether.MaxFrame)
 		n, err := unix.Read(fd, buf)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		return buf[:n]
 	}
 	listener := socket()
-	if err := unix.Bind(listener, addr); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Listen(listener, 1); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, unix.Bind(listener, addr))
+	testenv.Check(t, unix.Listen(listener, 1))
 	opened := make(chan error)
 	open := func(ctx context.Context) {
 		go func() {
@@ -121,12 +98,10 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	accept := func() int {
 		t.Helper()
 		fd, _, err := unix.Accept(listener)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		return fd
 	}
-	// Refusals, no answer, the end, and a caller who does not wait.
+	// Refusals, no answer, the end, and a cancelled call.
 	for _, tt := range []struct {
 		do   func(fd int, cancel context.CancelFunc)
 		text string
@@ -154,9 +129,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	}()
 	fd := accept()
 	unix.Send(fd, []byte{0}, 0)
-	if err := <-opened; err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, <-opened)
 	in := plugtest.NewInbox(t, plugtest.NewConn(c))
 	frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1514)
 	plugtest.Send(t, in, frame)
@@ -166,7 +139,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)
 	unix.Send(fd, frame, 0)
 	in.Want(t, frame)
-	// It dies, and leaves its name. Ours takes that, and the next one comes to it.
+	// It dies, and leaves its name. Our end takes the name, and the next end connects to it.
 	unix.Close(listener)
 	unix.Close(fd)
 	fd = socket()
@@ -178,9 +151,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	unix.Send(fd, frame, 0)
 	in.Want(t, frame)
 	third := socket()
-	if err := unix.Connect(third, addr); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, unix.Connect(third, addr))
 	if got := recv(third); !bytes.Equal(got, []byte{byte(unix.EISCONN)}) {
 		t.Errorf("got % x, want EISCONN", got)
 	}
@@ -190,14 +161,12 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	unix.Close(third)
 }
 
-// TestPTPSeqpacketFlaps has another end that takes the link, and leaves at once.
+// TestPTPSeqpacketFlaps has another end that accepts the link, and leaves at once.
 func TestPTPSeqpacketFlaps(t *testing.T) {
 	testenv.NoLeaks(t)
 	path := ptpPath(t)
 	l, err := net.Listen("unixpacket", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer l.Close()
 	const calls = 4 // one by Open, and one at once
 	ended := make(chan struct{})

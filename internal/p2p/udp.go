@@ -16,7 +16,7 @@ func OpenUDP(ctx context.Context, local, peer Endpoint) (packet.Transport, error
 	if err != nil {
 		return nil, err
 	}
-	// Use the first pair that this host can; its error says the most.
+	// Use the first pair that works on this host.
 	for _, pair := range pairs {
 		c, dialErr := dialUDP(pair.local, pair.peer)
 		if dialErr == nil {
@@ -27,8 +27,8 @@ func OpenUDP(ctx context.Context, local, peer Endpoint) (packet.Transport, error
 	return nil, err
 }
 
-// An Endpoint is an address as the user writes it. The host may be a name; empty means any
-// address. The port may be the name of a service; empty means any port.
+// An Endpoint is an address as the user writes it. An empty host means any address, an empty
+// port any port. Both may be names.
 type Endpoint struct{ Host, Port string }
 
 // A udpPair has the addresses of both ends, of one family.

@@ -8,11 +8,14 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/virtio"
 )
 
 // dialUDP makes a socket on the address local that is connected to peer: the kernel drops
@@ -26,7 +29,7 @@ func dialUDP(local, peer netip.AddrPort) (_ packet.Transport, err error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	c := &UDP{}
+	c := new(UDP)
 	if c.addr, err = socketAddr(peer); err == nil {
 		err = c.prepare(fd, local, peer)
 	}
@@ -34,7 +37,6 @@ func dialUDP(local, peer netip.AddrPort) (_ packet.Transport, err error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	c.peer = c
 	c.udp = sockio.NewUDPSender(&c.FrameCodec, c)
 	if c.file, err = sockio.NewPollFile(fd, "udp"); err != nil {
 		return nil, err
@@ -43,10 +45,14 @@ func dialUDP(local, peer netip.AddrPort) (_ packet.Transport, err error) {
 	return c, nil
 }
 
-// A UDP is one end of a cable over UDP.
+// A UDP is one end of a cable over UDP, on a connected socket with a frame in each packet.
 type UDP struct {
-	datagramConn
-	mu   sync.Mutex // guards addr, in which Connect writes
+	sockio.FrameCodec
+	file    sockio.PollFile
+	udp     *sockio.UDPSender
+	closing atomic.Bool
+
+	mu   sync.Mutex // guards addr, which Connect changes
 	addr unix.Sockaddr
 }
 
@@ -95,8 +101,8 @@ func socketAddr(a netip.AddrPort) (unix.Sockaddr, error) {
 	return &unix.SockaddrInet6{Addr: a.Addr().As16(), Port: int(a.Port()), ZoneId: uint32(index)}, nil
 }
 
-// reconnect has the kernel choose route and source address again. It need not if the
-// error is only the answer of the peer's host to an earlier packet, for a closed port.
+// reconnect makes the kernel choose route and source address again, unless the error only
+// says that the peer's host has a closed port.
 func (c *UDP) reconnect(fd int, err error) bool {
 	if err == unix.ECONNREFUSED {
 		return true
@@ -107,8 +113,66 @@ func (c *UDP) reconnect(fd int, err error) bool {
 	return unix.Connect(fd, c.addr) == nil
 }
 
-// Empty drops a packet without a frame.
-func (c *UDP) Empty(int) { c.DroppedRecv.Add(1) }
+// RecvPackets implements [packet.Transport].
+func (c *UDP) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
+	err := c.file.Receive(b, c)
+	return b.Packets, err
+}
+
+// Receive implements [packet.Receiver].
+func (c *UDP) Receive(fd int, b *packet.Buffer) (bool, error) {
+	// A flood of invalid packets must not keep Close from ending the call.
+	for !c.closing.Load() {
+		n, err := b.RecvMsgs(fd, sockio.MaxDatagram, packet.ControlInt)
+		switch {
+		case err == unix.EAGAIN:
+			return false, nil
+		case sockio.Transient(err):
+			// The peer is gone, or a router has rejected an earlier packet. The kernel
+			// reports each error once.
+			continue
+		case err != nil:
+			return true, os.NewSyscallError("recvmmsg", err)
+		}
+		for i := range n {
+			g := b.Datagram(i)
+			if len(g.Data) == 0 {
+				c.DroppedRecv.Add(1)
+			}
+			for frame, complete := range sockio.Datagrams(g) {
+				if !complete || !ether.Sendable(frame) {
+					c.DroppedRecv.Add(1)
+					continue
+				}
+				b.Add(virtio.Header{}, frame)
+			}
+		}
+		if len(b.Packets) > 0 {
+			return true, nil
+		}
+	}
+	return true, net.ErrClosed
+}
+
+// SendPackets implements [packet.Transport].
+func (c *UDP) SendPackets(packets []packet.Packet, wait bool) error {
+	s := packet.NewSender()
+	defer s.Free()
+	for i := range packets {
+		if err := c.udp.Add(c.file, s, &packets[i], nil, nil, wait); err != nil {
+			return err
+		}
+	}
+	return c.Flush(c.file, s, c, wait)
+}
+
+// Refused implements [packet.Sending].
+func (c *UDP) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+	if s.Segment() != 0 && sockio.Uncut(err) {
+		return c.udp.Refused(fd, s, frames, err)
+	}
+	return frames, c.reconnect(fd, err), nil
+}
 
 func (c *UDP) Close() error {
 	c.closing.Store(true)

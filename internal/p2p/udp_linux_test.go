@@ -17,9 +17,7 @@ func TestUDPStranger(t *testing.T) {
 		t.Helper()
 		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(local)),
 			&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7001})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}
@@ -37,38 +35,16 @@ func TestUDPReconnect(t *testing.T) {
 	a, b := end(t, conn), plugtest.NewInbox(t, end(t, openUDP(t, "7002", "7001", "127.0.0.1")))
 	conn.file.Raw.Control(func(fd uintptr) { sockio.Disconnect(int(fd)) })
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	if err := a.Send(frame); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, a.Send(frame))
 	b.Want(t, frame)
 	if recv, send := plugtest.Dropped(a); recv+send != 0 {
 		t.Errorf("got %d and %d drops, want none", recv, send)
 	}
 }
 
-func TestUDPConn(t *testing.T) {
-	t.Run("alone", func(t *testing.T) {
-		plugtest.Check(t, func(t *testing.T) plugtest.Conn { return end(t, openUDP(t, "7001", "7002", "::1")) })
-	})
-	t.Run("peer reads", func(t *testing.T) {
-		plugtest.Check(t, func(t *testing.T) plugtest.Conn {
-			plugtest.NewInbox(t, end(t, openUDP(t, "7002", "7001", "127.0.0.1")))
-			return end(t, openUDP(t, "7001", "7002", "127.0.0.1"))
-		})
-	})
-}
-
-func TestUDPAllocs(t *testing.T) {
-	for _, host := range []string{"127.0.0.1", "::1"} {
-		plugtest.CheckAllocs(t, end(t, openUDP(t, "7001", "7002", host)), end(t, openUDP(t, "7002", "7001", host)))
-	}
-}
-
 func openUDP(t *testing.T, from, to, host string) *UDP {
 	t.Helper()
 	c, err := OpenUDP(t.Context(), Endpoint{Port: from}, Endpoint{host, to})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return c.(*UDP)
 }

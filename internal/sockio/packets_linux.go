@@ -1,50 +1,16 @@
 package sockio
 
 import (
-	"net"
-	"time"
-
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// Receive waits until r has received something.
-func (p PollFile) Receive(b *packet.Buffer, r packet.Receiver) error {
-	err, closed := b.Receive(p.Raw, r)
-	if closed != nil {
-		return net.ErrClosed
-	}
-	return err
-}
-
-// SendMsgs sends what was added to s, and takes it away. If wait is true, it
-// waits a moment for room.
-func (p PollFile) SendMsgs(s *packet.Sender, sending packet.Sending, wait bool) (lost int, err error) {
-	defer s.Reset()
-	s.Brief = p.Brief
-	all, err, closed := s.Send(p.Raw, sending)
-	if !all && closed == nil && wait {
-		p.File.SetWriteDeadline(time.Now().Add(packet.RoomWait))
-		err, closed = s.SendWait(p.Raw, sending)
-		if closed != nil && !p.Closed() {
-			closed = nil // it took too long
-		}
-	}
-	if closed != nil {
-		err = net.ErrClosed
-	}
-	return s.Lost(), err
-}
-
-func (p PollFile) Closed() bool { return p.Raw.Control(func(uintptr) {}) != nil }
-
-// A FrameCodec makes packets of datagrams and datagrams of packets, and counts what
-// is neither.
+// A FrameCodec turns datagrams into packets and packets into datagrams, and counts those
+// that are invalid.
 type FrameCodec struct{ packet.Counters }
 
-// ReceiveFrames receives datagrams that are frames each, from a socket without
-// more to say. empty is how many had no byte.
+// ReceiveFrames receives datagrams with a frame in each. empty is how many were empty.
 func (d *FrameCodec) ReceiveFrames(fd int, b *packet.Buffer) (empty int, err error) {
 	n, err := b.RecvMsgs(fd, ether.MaxFrame+1, packet.DataOnly)
 	if err != nil {
@@ -60,7 +26,7 @@ func (d *FrameCodec) ReceiveFrames(fd int, b *packet.Buffer) (empty int, err err
 	return empty, nil
 }
 
-// AddFrame adds a datagram that is a frame.
+// AddFrame adds the frame of a datagram, and ignores an empty one.
 func (d *FrameCodec) AddFrame(b *packet.Buffer, g packet.Datagram) {
 	switch {
 	case len(g.Data) == 0:
@@ -71,7 +37,7 @@ func (d *FrameCodec) AddFrame(b *packet.Buffer, g packet.Datagram) {
 	}
 }
 
-// SendFrames sends the frames of packets, a frame in each datagram.
+// SendFrames sends packets with a frame in each datagram.
 func (d *FrameCodec) SendFrames(p PollFile, packets []packet.Packet, sending packet.Sending, wait bool) error {
 	s := packet.NewSender()
 	defer s.Free()
@@ -87,7 +53,7 @@ func (d *FrameCodec) SendFrames(p PollFile, packets []packet.Packet, sending pac
 				return err
 			}
 		}
-		// The headers of segments are where those of the next packet go.
+		// The next packet reuses the memory of these headers.
 		if packets[i].Offload.GSOType != virtio.GSONone {
 			if err := d.Flush(p, s, sending, wait); err != nil {
 				return err
@@ -97,27 +63,27 @@ func (d *FrameCodec) SendFrames(p PollFile, packets []packet.Packet, sending pac
 	return d.Flush(p, s, sending, wait)
 }
 
-// Flush sends what was added to s, and counts what is lost.
+// Flush sends the datagrams of s, and counts the frames that are lost.
 func (d *FrameCodec) Flush(p PollFile, s *packet.Sender, sending packet.Sending, wait bool) error {
 	if s.Empty() {
 		return nil
 	}
 	lost, err := p.SendMsgs(s, sending, wait)
-	if err == nil { // which otherwise says it
+	if err == nil { // an error tells the caller
 		d.DroppedSend.Add(uint64(lost))
 	}
 	return err
 }
 
-// Split returns the frames of a packet, with room before them. What cannot be
-// sent is counted.
+// Split cuts a packet into frames, with headroom before each. It counts what it drops:
+// packets that cannot be cut, and frames of a wrong length.
 func (d *FrameCodec) Split(s *packet.Sender, p *packet.Packet, headroom int) ([]virtio.Segment, bool) {
 	segments, err := s.Segmenter.Split(p.Offload, p.Data, headroom)
 	if err != nil || len(segments) == 0 {
 		d.DroppedSend.Add(1)
 		return nil, false
 	}
-	// The first is the longest; the last may be shorter, but has headers.
+	// The first frame is the longest, and even the last has headers.
 	if n := len(segments[0].Head) - headroom + len(segments[0].Data); n < ether.HeaderLen || n > ether.MaxFrame {
 		d.DroppedSend.Add(uint64(len(segments)))
 		return nil, false

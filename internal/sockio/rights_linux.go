@@ -6,21 +6,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A peer that can send to a local socket can send descriptors along. The kernel destroys
-// those that nobody takes in the call that receives the message, or that closes the
-// socket, and what they are decides how long that takes: 20 ms for each TUN device,
-// an hour for a TCP connection that lingers. So sockets refuse them (SO_PASSRIGHTS,
-// Linux 6.16), but for the moments in which they expect one.
+// The peer of a local socket can send it descriptors. The kernel destroys those that
+// nobody takes, in the call that receives the message or closes the socket, and that can
+// take long: 20 ms for each TUN device, an hour for a TCP connection that lingers. So
+// sockets refuse descriptors (SO_PASSRIGHTS, Linux 6.16), except while they expect one.
 
-// WithoutPassRights is set by tests, which so have the kernels before.
+// WithoutPassRights is set by tests, to behave as on kernels without SO_PASSRIGHTS.
 var WithoutPassRights atomic.Bool
 
-// RefuseRights has a local socket take no descriptors, and with it those that it
-// accepts: their sender gets EPERM. It reports whether the kernel can do that.
-// What the socket has received already stays.
+// RefuseRights makes a local socket, and those that it accepts, refuse descriptors: the
+// sender gets EPERM. It reports whether the kernel can do that. Descriptors that have
+// arrived already stay.
 func RefuseRights(fd int) bool {
 	return !WithoutPassRights.Load() && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) == nil
 }
 
-// ExpectRights has a local socket take descriptors.
+// ExpectRights makes a local socket take descriptors again.
 func ExpectRights(fd int) { unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 1) }

@@ -9,8 +9,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Transient reports errors that a socket passes on from the network, for
-// packets long sent: they say nothing about the next one.
+// LocalSocket makes a local socket that does not block.
+func LocalSocket(kind int) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	return fd, os.NewSyscallError("socket", err)
+}
+
+// Bind binds a local socket to a path. The file inherits the mode of the socket, so that
+// it never allows more.
+func Bind(fd int, path string, mode int) error {
+	if err := unix.Fchmod(fd, uint32(mode)); err != nil {
+		return os.NewSyscallError("fchmod", err)
+	}
+	return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
+}
+
+// Transient reports whether an error is that of the network, for a packet sent earlier: it
+// says nothing about the next one.
 func Transient(err error) bool {
 	switch err {
 	case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN,
@@ -20,7 +35,7 @@ func Transient(err error) bool {
 	return false
 }
 
-// InterfaceIndex asks a socket, not the thread's namespace.
+// InterfaceIndex returns the index of an interface in the namespace of a socket.
 func InterfaceIndex(fd int, name string) (uint32, error) {
 	req, err := unix.NewIfreq(name)
 	if err != nil {
@@ -36,18 +51,18 @@ func InterfaceIndex(fd int, name string) (uint32, error) {
 	return req.Uint32(), nil
 }
 
-// SocketBuffer is what is asked for as send and receive buffers of datagram
-// sockets: some hundred frames, as the queues of the kernel's interfaces.
+// SocketBuffer is the size of the buffers of datagram sockets: it holds some hundred
+// frames, as the queues of the kernel's interfaces.
 const SocketBuffer = 1 << 20
 
-// Disconnect takes the peer from a datagram socket.
+// Disconnect disconnects a datagram socket from its peer.
 func Disconnect(fd int) {
 	addr := unix.RawSockaddr{Family: unix.AF_UNSPEC}
 	unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr))
 }
 
-// GrowBuffers asks for socket buffers as large as they should be, or as large
-// as the user may have them.
+// GrowBuffers makes the buffers of a socket as large as size, or as large as the user may
+// have them.
 func GrowBuffers(fd, size int) {
 	for _, option := range [][2]int{{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[0], size) != nil {

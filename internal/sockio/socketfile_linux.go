@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Flock locks a file against others that lock it too.
+// Flock locks a file. It waits until ctx ends.
 func Flock(ctx context.Context, f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -25,14 +25,14 @@ func Flock(ctx context.Context, f *os.File) error {
 			return &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 		}
 		select {
-		case <-time.After(time.Millisecond): // the kernel has no better way that can be given up
+		case <-time.After(time.Millisecond): // a blocking flock could not be given up
 		case <-ctx.Done():
 			return fmt.Errorf("somebody else has locked %s: %w", f.Name(), unix.EBUSY)
 		}
 	}
 }
 
-// OpenSocket opens the file of a local socket, without following a link.
+// OpenSocket opens the file of a local socket with O_PATH, without following a link.
 func OpenSocket(path string) (fd int, st unix.Stat_t, err error) {
 	fd, err = unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -48,7 +48,7 @@ func OpenSocket(path string) (fd int, st unix.Stat_t, err error) {
 	return fd, st, nil
 }
 
-// ChmodPath changes the permissions of what was opened with O_PATH.
+// ChmodPath changes the permissions of a file that was opened with O_PATH.
 func ChmodPath(fd, mode int) error {
 	err := unix.Fchmodat(fd, "", uint32(mode), unix.AT_EMPTY_PATH)
 	if errors.Is(err, unix.EOPNOTSUPP) { // Linux before 6.6
@@ -57,40 +57,51 @@ func ChmodPath(fd, mode int) error {
 	return err
 }
 
-// InUse reports whether a datagram socket with the name path is alive. It
-// removes a dead one, which a killed process has left.
+// InUse reports whether a datagram socket with the name path is alive. It removes one
+// that a killed process has left.
 func InUse(path string) (bool, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := LocalSocket(unix.SOCK_DGRAM)
 	if err != nil {
-		return false, os.NewSyscallError("socket", err)
+		return false, err
 	}
 	defer unix.Close(fd)
 	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
 	switch err {
-	case nil, unix.EPERM: // EPERM: it talks to another
+	case nil, unix.EPERM: // EPERM: it is connected to another peer
 		return true, nil
 	case unix.ENOENT:
 		return false, nil
 	case unix.EPROTOTYPE:
 		return false, fmt.Errorf("%s is a socket of another kind (later versions of vdeplug have such, the option seqpacket): %w", path, err)
 	case unix.ECONNREFUSED:
-		if err := RemoveSocket(path); err != nil {
-			return false, err
-		}
-		return false, nil
+		return false, RemoveSocket(path)
 	}
 	return false, fmt.Errorf("%s: %w", path, os.NewSyscallError("connect", err))
 }
 
-func Inode(path string) (dev, ino uint64) {
+// A FileID identifies a file: another may have taken its name.
+type FileID struct{ dev, ino uint64 }
+
+// IDOf returns the FileID of a file with the given status.
+func IDOf(st *unix.Stat_t) FileID { return FileID{uint64(st.Dev), st.Ino} }
+
+// IDAt returns the FileID of the file at path; it is zero if there is no file.
+func IDAt(path string) FileID {
 	var st unix.Stat_t
 	if unix.Lstat(path, &st) != nil {
-		return 0, 0
+		return FileID{}
 	}
-	return uint64(st.Dev), st.Ino
+	return IDOf(&st)
 }
 
-// RemoveSocket removes a socket that nobody has.
+// Unlink removes path, unless another file has the name by now.
+func (id FileID) Unlink(path string) {
+	if IDAt(path) == id {
+		unix.Unlink(path)
+	}
+}
+
+// RemoveSocket removes the file of a dead socket. A missing file is no error.
 func RemoveSocket(path string) error {
 	info, err := os.Lstat(path)
 	switch {

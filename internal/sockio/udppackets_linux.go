@@ -11,28 +11,28 @@ import (
 )
 
 const (
-	// maxUDPSegments is UDP_MAX_SEGMENTS of the first kernels that cut datagrams.
+	// maxUDPSegments is UDP_MAX_SEGMENTS of the first kernels with UDP_SEGMENT.
 	maxUDPSegments = 64
-	// maxUDPBytes is how much is cut at once: the largest UDP packet of IPv4 and
-	// IPv6, less room for IP options.
+	// maxUDPBytes is the most that the kernel cuts at once: the largest UDP packet of
+	// IPv4 and IPv6, minus room for IP options.
 	maxUDPBytes = 65535 - 8 - 60
-	// udpBuffer is what is asked for as the receive buffer of UDP sockets. The
-	// kernel drops what it has no room for, and no sender is slowed down.
+	// udpBuffer is the size of the receive buffer of UDP sockets. The kernel drops
+	// packets without room, and slows no sender down.
 	udpBuffer = 4 << 20
 )
 
-// A UDPSender sends frames by UDP, several as one datagram which the kernel, or
-// the network card, cuts (UDP_SEGMENT).
+// A UDPSender sends frames over UDP, several in one datagram that the kernel or the
+// network card cuts (UDP_SEGMENT).
 type UDPSender struct {
 	*FrameCodec
 	Sending packet.Sending
-	// Limit is the size from which on the kernel refuses to cut: a datagram that
-	// does not fit into a packet of the network below goes in fragments, alone.
+	// Limit is the size of frames from which on the kernel refuses to cut: those that
+	// do not fit into a packet of the network below are sent one by one, in fragments.
 	Limit atomic.Int64
 }
 
-// NewUDPSender returns a sender that counts with d. sending is asked about
-// errors; nil means the sender itself.
+// NewUDPSender returns a sender that counts with d. sending decides about errors; nil
+// means the sender itself.
 func NewUDPSender(d *FrameCodec, sending packet.Sending) *UDPSender {
 	u := &UDPSender{FrameCodec: d, Sending: sending}
 	if sending == nil {
@@ -42,20 +42,20 @@ func NewUDPSender(d *FrameCodec, sending packet.Sending) *UDPSender {
 	return u
 }
 
-// Add adds the frames of a packet, each after header, for each of the receivers
-// to; none is that of the socket. The packet must stay until they are sent: what
-// there is no room for is flushed.
+// Add adds the frames of a packet, each after header, for each of the receivers; without
+// receivers, for the peer of the socket. It flushes s when s is full. The packet must not
+// change until all frames are sent.
 func (u *UDPSender) Add(p PollFile, s *packet.Sender, pkt *packet.Packet, header []byte, to []Sockaddr, wait bool) error {
-	whole := pkt.Offload.GSOType == virtio.GSONone
+	single := pkt.Offload.GSOType == virtio.GSONone
 	headroom := len(header)
-	if whole {
-		headroom = 0 // the header is not copied
+	if single {
+		headroom = 0 // the header is a piece of its own
 	}
 	segments, ok := u.Split(s, pkt, headroom)
 	if !ok {
 		return nil
 	}
-	if whole {
+	if single {
 		segments[0].Head = header
 	} else {
 		for i := range segments {
@@ -64,7 +64,7 @@ func (u *UDPSender) Add(p PollFile, s *packet.Sender, pkt *packet.Packet, header
 	}
 	size := len(segments[0].Head) + len(segments[0].Data)
 	count, cut := min(maxUDPSegments, maxUDPBytes/size), size
-	if whole || int64(size) >= u.Limit.Load() {
+	if single || int64(size) >= u.Limit.Load() {
 		count, cut = 1, 0
 	}
 	for i := range max(1, len(to)) {
@@ -81,16 +81,16 @@ func (u *UDPSender) Add(p PollFile, s *packet.Sender, pkt *packet.Packet, header
 			}
 		}
 	}
-	if whole {
+	if single {
 		return nil
 	}
-	// The headers of segments are where those of the next packet go.
+	// The next packet reuses the memory of these headers.
 	return u.Flush(p, s, u.Sending, wait)
 }
 
-// Refused sends one by one what the kernel did not want to cut. Whatever the
-// error is otherwise (no route, no interface, a firewall), it is one of the
-// network now; the next frame may pass.
+// Refused implements [packet.Sending]. It sends one by one the frames that the kernel did
+// not cut. Any other error (no route, no interface, a firewall) is that of the network at
+// this moment; the next frame may pass.
 func (u *UDPSender) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	if size := s.Segment(); size != 0 && Uncut(err) {
 		u.Limit.Store(min(u.Limit.Load(), int64(size)))
@@ -99,7 +99,7 @@ func (u *UDPSender) Refused(fd int, s *packet.Sender, frames int, err error) (lo
 	return frames, false, nil
 }
 
-// Uncut reports that an error can mean that the kernel does not cut a datagram.
+// Uncut reports whether an error can mean that the kernel does not cut a datagram.
 func Uncut(err error) bool {
 	switch err {
 	case unix.EINVAL, unix.EMSGSIZE, unix.EIO, unix.EOPNOTSUPP:
@@ -108,8 +108,8 @@ func Uncut(err error) bool {
 	return false
 }
 
-// JoinUDP lets the kernel hand over datagrams that continue each other as one,
-// and gives them room to wait.
+// JoinUDP lets the kernel join the datagrams of a flow (UDP_GRO), and enlarges the buffer
+// in which they wait.
 func JoinUDP(fd int) {
 	unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) // Linux before 5.0 does not
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, udpBuffer) != nil {
@@ -117,11 +117,11 @@ func JoinUDP(fd int) {
 	}
 }
 
-// MaxDatagram is the largest datagram, or what the kernel has joined.
+// MaxDatagram is the size of the largest datagram, also of joined ones.
 const MaxDatagram = 65535
 
-// Datagrams returns the datagrams of which the kernel made one, and whether they
-// are whole.
+// Datagrams returns the datagrams that the kernel has joined, and whether each is
+// complete.
 func Datagrams(g packet.Datagram) iter.Seq2[[]byte, bool] {
 	return func(yield func([]byte, bool) bool) {
 		size := g.Segment

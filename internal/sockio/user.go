@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// UserName returns the name of the effective user, or the number if the name is not
-// found at once.
+// UserName returns the name of the effective user, or the number if it finds no name
+// within half a second.
 func UserName(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 	defer cancel()
@@ -35,8 +35,7 @@ func GroupID(ctx context.Context, name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// lookup runs f and waits for it until ctx ends: the databases of users may be
-// on a network.
+// lookup waits for f until ctx ends: the databases of users may be on a network.
 func lookup[T any](ctx context.Context, f func() (T, error)) (v T, err error) {
 	done := make(chan struct{})
 	var found T

@@ -2,7 +2,6 @@ package vdeproto
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -13,39 +12,38 @@ import (
 )
 
 const (
-	// maxClients is how many clients a switch has at most: each costs the process
+	// maxClients is the number of clients of a switch: each costs the process
 	// descriptors, and the kernel memory for packets that the client does not read.
 	maxClients = 1024
-	// clientFiles is how many descriptors a client takes: its connection, its data
-	// socket, and the epoll descriptor for that. The clients of all switches may take
-	// a quarter of the process's limit, connections without a request an eighth.
+	// clientFiles is the number of descriptors for each client: its connection, its
+	// data socket, and the epoll descriptor for that. The clients of all switches may
+	// take a quarter of the process's limit, connections without a request an eighth.
 	clientFiles = 3
-	// roomyClients is how many clients have large socket buffers.
+	// roomyClients is the number of clients that have large socket buffers.
 	roomyClients = 64
-	// maxWaiting is how many connections may be without a request. The next takes the
-	// place of the oldest of them.
+	// maxWaiting is the number of connections without a request. The next one replaces
+	// the oldest of them.
 	maxWaiting = 128
 	// requestWait is how long a connection may be without a request.
 	requestWait = 3 * time.Second
-	// acceptBatch is how many connections are accepted before others are served.
+	// acceptBatch is the number of connections accepted before others are served.
 	acceptBatch = 16
 	// acceptPause is how long nothing is accepted when descriptors have run out.
 	acceptPause = 100 * time.Millisecond
 )
 
 // An acceptor accepts clients of a switch and notices when they leave. One goroutine
-// does this for all, and never waits for one: a silent client does not delay others.
+// serves all of them and waits for none: a silent client does not delay others.
 type acceptor struct {
 	s     *server
-	epoll int
-	poll  sockio.PollFile // of epoll
+	epoll sockio.Epoll
 	done  chan struct{}
 
 	// The fields below belong to the goroutine.
 	clients map[int]*controlConn // by descriptor
 	waiting []*controlConn       // without a request, oldest first
 	ports   int
-	paused  time.Time // nothing is accepted before; zero: not paused
+	paused  time.Time // until when nothing is accepted; zero: not paused
 	request [requestMax]byte
 }
 
@@ -58,34 +56,22 @@ type controlConn struct {
 
 func newAcceptor(s *server) (_ *acceptor, err error) {
 	a := &acceptor{s: s, clients: make(map[int]*controlConn), done: make(chan struct{})}
-	if a.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	if err = unix.SetNonblock(a.epoll, true); err == nil { // or the poller does not take it
-		err = a.watch(s.dir.listener)
-	}
-	if err != nil {
-		unix.Close(a.epoll)
+	if a.epoll, err = sockio.NewEpoll("switch"); err != nil {
 		return nil, err
 	}
-	if a.poll, err = sockio.NewPollFile(a.epoll, "switch"); err != nil {
+	if err = a.watch(s.dir.listener); err != nil {
+		a.epoll.Close()
 		return nil, err
 	}
 	go a.serve()
 	return a, nil
 }
 
-func (a *acceptor) watch(fd int) error {
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(a.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)}))
-}
-
-// unwatch comes before closing: a child process that is about to start may have
-// a copy of the descriptor, and events would go on.
-func (a *acceptor) unwatch(fd int) { unix.EpollCtl(a.epoll, unix.EPOLL_CTL_DEL, fd, nil) }
+func (a *acceptor) watch(fd int) error { return a.epoll.Add(fd, unix.EPOLLIN|unix.EPOLLRDHUP) }
 
 // close ends all connections.
 func (a *acceptor) close() {
-	a.poll.Close()
+	a.epoll.Close()
 	<-a.done
 }
 
@@ -93,20 +79,19 @@ func (a *acceptor) serve() {
 	defer close(a.done)
 	step := a.step
 	for {
-		a.poll.File.SetReadDeadline(a.next())
-		err := a.poll.Raw.Read(step)
-		if err != nil && a.poll.Closed() {
+		a.epoll.File.SetReadDeadline(a.next())
+		err := a.epoll.Raw.Read(step)
+		if err != nil && a.epoll.Closed() {
 			break
 		}
 		a.expire(time.Now())
 	}
-	a.epoll = -1
 	for _, c := range a.clients {
 		a.drop(c)
 	}
 }
 
-// next returns when expire has something to do; zero: nothing.
+// next returns when expire must be called next; zero: not at all.
 func (a *acceptor) next() time.Time {
 	next := a.paused
 	if len(a.waiting) > 0 && (next.IsZero() || a.waiting[0].until.Before(next)) {
@@ -115,7 +100,7 @@ func (a *acceptor) next() time.Time {
 	return next
 }
 
-// expire drops connections whose time for a request is over, and ends a pause.
+// expire drops connections that have sent no request in time, and ends a pause.
 func (a *acceptor) expire(now time.Time) {
 	for len(a.waiting) > 0 && !now.Before(a.waiting[0].until) {
 		a.drop(a.waiting[0])
@@ -125,8 +110,8 @@ func (a *acceptor) expire(now time.Time) {
 	}
 }
 
-// step handles events, without waiting. Connections come before new ones: a request
-// that has arrived is not lost because many connect.
+// step handles events, without waiting. It accepts new connections last: a request that
+// has arrived is not lost because many connect.
 func (a *acceptor) step(epoll uintptr) bool {
 	var events [64]unix.EpollEvent
 	n, err := unix.EpollWait(int(epoll), events[:], 0)
@@ -141,7 +126,7 @@ func (a *acceptor) step(epoll uintptr) bool {
 			incoming = true
 		case c == nil: // dropped a moment ago
 		case c.port != nil:
-			a.drop(c) // it has left, or broken the protocol
+			a.drop(c) // it has left, or violates the protocol
 		default:
 			a.admit(c)
 		}
@@ -162,8 +147,9 @@ func (a *acceptor) accept(now time.Time) {
 		case unix.EAGAIN:
 			return
 		default:
-			// Descriptors have run out: epoll would report the listener for ever.
-			a.unwatch(a.s.dir.listener)
+			// Descriptors have run out: epoll would report the listener again and
+			// again.
+			a.epoll.Remove(a.s.dir.listener)
 			a.paused = now.Add(acceptPause)
 			return
 		}
@@ -182,7 +168,7 @@ func (a *acceptor) accept(now time.Time) {
 
 // drop ends a connection.
 func (a *acceptor) drop(c *controlConn) {
-	a.unwatch(c.fd)
+	a.epoll.Remove(c.fd)
 	unix.Close(c.fd)
 	delete(a.clients, c.fd)
 	if c.port != nil {
@@ -190,6 +176,11 @@ func (a *acceptor) drop(c *controlConn) {
 		a.release()
 		return
 	}
+	a.stopWaiting(c)
+}
+
+// stopWaiting removes a connection from those without a request.
+func (a *acceptor) stopWaiting(c *controlConn) {
 	a.waiting = slices.DeleteFunc(a.waiting, func(w *controlConn) bool { return w == c })
 }
 
@@ -200,33 +191,28 @@ func (a *acceptor) admit(c *controlConn) {
 	if err == unix.EAGAIN || err == unix.EINTR {
 		return
 	}
-	if err != nil {
+	var r request
+	if err == nil {
+		r, err = parseRequest(a.request[:n])
+	}
+	if err != nil || !a.reserve() { // the client takes this for a full switch
 		a.drop(c)
 		return
 	}
-	request, err := parseRequest(a.request[:n])
-	if err != nil {
-		a.drop(c)
-		return
-	}
-	if !a.reserve() {
-		a.drop(c) // the client takes this for a full switch
-		return
-	}
-	p, err := a.answer(c.fd, request)
+	p, err := a.answer(c.fd, r)
 	if err != nil {
 		a.release()
 		a.drop(c)
 		return
 	}
-	a.waiting = slices.DeleteFunc(a.waiting, func(w *controlConn) bool { return w == c })
+	a.stopWaiting(c)
 	c.port = p
 }
 
 // clientCount is the number of clients of all switches of the process.
 var clientCount atomic.Int32
 
-// reserve counts a client. It reports false if there are as many as may be.
+// reserve counts a client, or reports false if there are too many.
 func (a *acceptor) reserve() bool {
 	if n := clientCount.Add(1); a.ports == maxClients || int(n) > maxFiles()/4/clientFiles {
 		clientCount.Add(-1)
@@ -241,7 +227,7 @@ func (a *acceptor) release() {
 	clientCount.Add(-1)
 }
 
-// maxFiles returns how many descriptors the process may have.
+// maxFiles returns the limit of the process's descriptors.
 func maxFiles() int {
 	var l unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
@@ -250,14 +236,14 @@ func maxFiles() int {
 	return int(min(l.Cur, 1<<20))
 }
 
-// answer connects the data sockets and makes the client a port.
+// answer connects the data sockets and makes a port for the client.
 func (a *acceptor) answer(ctl int, request request) (*clientPort, error) {
 	if request.gso && !WithoutGSO.Load() {
 		if p, err := a.answerGSO(ctl); err == nil {
 			return p, nil
 		}
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := sockio.LocalSocket(unix.SOCK_DGRAM)
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +260,7 @@ func (a *acceptor) answer(ctl int, request request) (*clientPort, error) {
 
 // answerGSO gives the client its half of a pair of sockets.
 func (a *acceptor) answerGSO(ctl int) (*clientPort, error) {
-	pair, err := sockio.WholePair()
+	pair, err := sockio.GSOPair()
 	if err != nil {
 		return nil, err
 	}
@@ -285,23 +271,23 @@ func (a *acceptor) answerGSO(ctl int) (*clientPort, error) {
 
 func (a *acceptor) dataPath(ctl int) string { return fmt.Sprintf("%s/fd%d", a.s.dir.path, ctl) }
 
-// enter makes p, whose data socket is fd, a port and answers its client.
+// enter joins p, whose data socket is fd, to the switch and answers its client.
 func (a *acceptor) enter(p *clientPort, fd, ctl int, right []byte) (err error) {
 	if a.ports <= roomyClients { // this one is counted
 		size := sockio.SocketBuffer
 		if p.gso {
-			size = sockio.WholeBuffer
+			size = sockio.GSOBuffer
 		}
 		sockio.GrowBuffers(fd, size)
 	}
 	if err = p.watch(fd); err == nil {
-		p.start() // before the client knows: it may send at once
+		p.start() // before the answer: the client may send at once
 		if err = unix.Sendmsg(ctl, makeUnixAddr(a.dataPath(ctl)), right, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err == nil {
 			return nil
 		}
 		p.end()
 	} else if p.name != "" {
-		a.s.dir.unlink(p.name, p.id)
+		p.id.Unlink(p.name)
 	}
 	return err
 }

@@ -1,8 +1,8 @@
-// Package vdeproto is the control protocol of VDE switches: clients ask a switch for a
-// port on a local stream socket, and exchange frames with it on a pair of connected
-// datagram sockets. It has both sides: [Dial] connects to a switch, of vde_switch,
-// libvdeplug or this package, and [OpenSwitch] makes one. Between the two of this
-// package, GSO packets go through a pair of sockets instead.
+// Package vdeproto implements the control protocol of VDE switches: clients ask a switch
+// for a port over a local stream socket, and exchange frames with it over a pair of
+// connected datagram sockets. [Dial] connects to a switch of vde_switch, libvdeplug or
+// this package; [OpenSwitch] makes one. Between clients and switches of this package, GSO
+// packets go through a pair of sockets instead.
 package vdeproto
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/vdestack/vdestack/internal/fabric"
 )
 
-// A Config says to which port of which switch a client connects.
+// A Config selects a switch and a port of it.
 type Config struct {
 	Dir         string // of the switch; empty: the defaults of Dial
 	Port        int    // or AnyPort
@@ -35,7 +35,7 @@ type SwitchConfig struct {
 	Mode     int           // permissions of its sockets
 	DirMode  int           // permissions of the directory
 	Group    string        // of users, owner of directory and sockets; empty: unset
-	Stations int           // that are remembered
+	Stations int           // how many are remembered
 	Expire   time.Duration // how long a silent one is remembered
 	Plain    bool          // only Kind and Dir matter, if there is a switch already
 }

@@ -16,13 +16,13 @@ import (
 	"github.com/vdestack/vdestack/internal/sockio"
 )
 
-// WithoutGSO is set by tests: neither clients nor switches use socket pairs for GSO
-// packets, as those in C.
+// WithoutGSO is set by tests: like those in C, clients and switches do without socket
+// pairs for GSO packets.
 var WithoutGSO atomic.Bool
 
-// A Conn is a client's connection to a switch: a control connection, on which nothing
-// is said as long as the switch is there, and a data socket, connected to that of the
-// switch. It carries frames, or GSO packets if both ends are of this package.
+// A Conn is a client's connection to a switch: a control connection, which is silent as
+// long as the switch is there, and a data socket, connected to that of the switch. It
+// carries frames, or GSO packets if both ends are of this package.
 type Conn struct {
 	sockio.FrameCodec
 	dir  string // of the switch
@@ -30,7 +30,7 @@ type Conn struct {
 	data sockio.PollFile
 	gso  bool
 
-	gone    atomic.Pointer[error] // why the switch is no longer there
+	gone    atomic.Pointer[error] // why the switch is gone; nil: it is there
 	closing atomic.Bool
 	watched chan struct{} // closed when watch has ended
 }
@@ -62,8 +62,7 @@ func switchClosed(err error) error {
 	return fmt.Errorf("the switch closed the connection: %w", err)
 }
 
-// end makes err the reason why the network is gone, unless there is one, and
-// wakes Recv.
+// end records why the network is gone, unless that is known, and wakes receivers.
 func (c *Conn) end(err error) {
 	c.gone.CompareAndSwap(nil, &err)
 	c.data.Wake()
@@ -116,7 +115,7 @@ func (c *Conn) SendPackets(packets []packet.Packet, wait bool) error {
 	if err := c.final(); err != nil {
 		return err
 	}
-	err := c.SendData(&c.data, packets, c.gso, c, wait)
+	err := c.SendData(c.data, packets, c.gso, c, wait)
 	if final := c.final(); final != nil {
 		err = final
 	}
@@ -125,18 +124,13 @@ func (c *Conn) SendPackets(packets []packet.Packet, wait bool) error {
 
 // Refused implements [packet.Sending].
 func (c *Conn) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
-	switch err {
-	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
-		return frames, false, nil
-	}
 	err = switchClosed(os.NewSyscallError("sendmmsg", err))
 	c.end(err)
 	return frames, false, err
 }
 
-// Close leaves the switch. Its port and the sockets may end later, after lockWait
-// and leaveWait at most: while other clients connect or leave, or if the switch is
-// stopped.
+// Close leaves the switch. The port and the sockets may end up to lockWait and leaveWait
+// later: while other clients connect or leave, or if the switch is stopped.
 func (c *Conn) Close() error {
 	c.closing.Store(true)
 	c.data.Wake()
@@ -160,7 +154,7 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// leave ends the sockets, and releases the lock.
+// leave closes the sockets, and releases the lock.
 func (c *Conn) leave(l handshakeLock) {
 	l.leave(c.ctl)
 	<-c.watched

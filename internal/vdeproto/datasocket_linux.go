@@ -16,14 +16,13 @@ import (
 var clientSerial atomic.Uint32
 
 // bindClient makes a data socket in the directory of the switch or, if that is not
-// writable or its name too long, in the places that libvdeplug uses.
+// writable or its name too long, in the directories that libvdeplug uses.
 func bindClient(dir string) (fd int, path string, err error) {
-	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return -1, "", os.NewSyscallError("socket", err)
+	if fd, err = sockio.LocalSocket(unix.SOCK_DGRAM); err != nil {
+		return -1, "", err
 	}
 	sockio.RefuseRights(fd)
-	// The file gets the mode of the socket: nobody else may send to it before permit.
+	// The file inherits this mode: nobody else may send to it before permit.
 	if err := unix.Fchmod(fd, 0o700); err != nil {
 		unix.Close(fd)
 		return -1, "", os.NewSyscallError("fchmod", err)
@@ -41,8 +40,8 @@ func bindClient(dir string) (fd int, path string, err error) {
 		strings.Join(failures, ", "), os.NewSyscallError("bind", err))
 }
 
-// bindUnique binds to the first free name with the prefix. Processes of several pid
-// namespaces that share a directory may choose the same names.
+// bindUnique binds to the first free name with the prefix. Processes in different pid
+// namespaces may choose the same names.
 func bindUnique(fd int, prefix string) (string, error) {
 	var err error
 	for range 100 {
@@ -57,14 +56,13 @@ func bindUnique(fd int, prefix string) (string, error) {
 	return "", err
 }
 
-// permit lets the switch write to the client's socket, and others as the configuration
-// says.
+// permit lets the switch write to the client's socket, and others as configured.
 func (d *dialer) permit(path, ctl string) error {
 	mode := d.cfg.Mode
 	if mode < 0 {
 		mode = 0o700
 	}
-	// The owner of the directory may have put a link there: only change a socket of
+	// The owner of the directory may have put a link there: change only a socket of
 	// this user.
 	fd, st, err := sockio.OpenSocket(path)
 	if err == unix.ENOTSOCK || err == nil && int(st.Uid) != os.Geteuid() {
@@ -91,8 +89,8 @@ func (d *dialer) permit(path, ctl string) error {
 	return nil
 }
 
-// switchAccess returns the permissions that the switch of another user needs to write
-// to the client's socket: those of its group, if the socket can be given to that.
+// switchAccess returns the permissions with which the switch of another user can write to
+// the client's socket: those of its group, if the socket can be given to that group.
 func switchAccess(fd int, ctl string) int {
 	var st unix.Stat_t
 	if unix.Stat(ctl, &st) != nil || st.Uid == 0 || int(st.Uid) == os.Geteuid() {

@@ -9,8 +9,8 @@ import (
 	"github.com/vdestack/vdestack/internal/sockio"
 )
 
-// maxDescription is how long a description may be: a switch has room for 127
-// bytes, and gsoMark comes after it.
+// maxDescription bounds a description: a switch has room for 127 bytes, and gsoMark
+// follows it.
 const maxDescription = 127 - len(gsoMark)
 
 // describe returns the text that a switch shows for the port: d, by default

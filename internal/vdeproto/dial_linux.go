@@ -18,21 +18,20 @@ import (
 )
 
 const (
-	// dialTimeout bounds the handshake: vde_switch 2.3.2 does not answer at all where
-	// it should refuse.
+	// dialTimeout bounds the handshake: vde_switch 2.3.2 does not answer when it should
+	// refuse.
 	dialTimeout = 3 * time.Second
-	// sendBuffer is how many bytes are buffered for a slow switch (the kernel counts
-	// twice that, with its own data). A socket of the switch holds a little more
-	// (net.core.wmem_default), so that vde_switch, which drops what the receiver's
-	// socket has no room for, does not drop a burst. Local sockets have no receive
-	// buffers.
+	// sendBuffer is the number of bytes buffered for a slow switch (the kernel doubles
+	// it for its own data). It is a little less than a socket of vde_switch holds
+	// (net.core.wmem_default), which drops frames that do not fit. Local sockets have no
+	// receive buffers.
 	sendBuffer = 96 << 10
 	// maxUnixPath is the longest path in a socket address.
 	maxUnixPath = unixPathLen - 1
 )
 
-// Dial connects to the switch in cfg.dir. If that is empty, it is the first of
-// defaults that has a switch, which must be root's or this user's: others can make
+// Dial connects to the switch in cfg.Dir. If that is empty, it uses the first directory of
+// defaults that has a switch. That switch must be root's or this user's, as others can make
 // the directories too.
 func Dial(ctx context.Context, cfg Config, defaults []string) (*Conn, error) {
 	dial, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -59,7 +58,7 @@ func Dial(ctx context.Context, cfg Config, defaults []string) (*Conn, error) {
 	select {
 	case <-ended:
 	case <-dial.Done():
-		// It ends too, unless the kernel holds it.
+		// The goroutine ends too, unless the kernel holds it.
 		if !teardown.Within(func() { <-ended }) {
 			go func() {
 				if <-ended; err == nil {
@@ -98,12 +97,12 @@ func (d *dialer) connectAny(dirs []string) (*Conn, error) {
 // A dialer does a handshake with a switch.
 type dialer struct {
 	cfg         Config
-	gid         int  // that of cfg.group, or -1
-	locked      bool // the caller has locked the directory, as a handshakeLock does
+	gid         int  // of cfg.Group, or -1
+	locked      bool // the caller has locked the directory
 	description string
 	start       time.Time
 	ctx         context.Context // of the caller
-	dial        context.Context // ctx, and dialTimeout
+	dial        context.Context // ctx with dialTimeout
 }
 
 // connect connects to the switch in dir.
@@ -128,9 +127,9 @@ func (d *dialer) connect(dir string) (*Conn, error) {
 		return nil, explainConnect(path, err)
 	}
 	if d.cfg.Dir == "" {
-		// Checked before others may write to the client's socket, see permit. The owner of
-		// the directory could also make ctl a link to another switch of this user, and
-		// take the name of the client's socket.
+		// Check the owner before others may write to the client's socket, see permit.
+		// The owner of the directory could also make ctl a link to another switch of
+		// this user, and replace the client's socket.
 		for _, name := range []string{dir, real, path} {
 			if st, err := os.Lstat(name); err == nil {
 				if err := checkOwner(real, st.Sys().(*syscall.Stat_t).Uid); err != nil {
@@ -139,13 +138,13 @@ func (d *dialer) connect(dir string) (*Conn, error) {
 			}
 		}
 	}
-	// The data socket comes first: some switches take it ill if a client
-	// connects and then has no request.
+	// The data socket comes first: some switches break if a client connects and then
+	// has no request.
 	fd, name, err := bindClient(real)
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(name) // the connected pair needs no name
+	defer os.Remove(name) // connected sockets need no name
 	if err = d.permit(name, path); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -168,9 +167,7 @@ func (d *dialer) connect(dir string) (*Conn, error) {
 	fd, gso, err := d.handshake(ctl, port, fd, name)
 	var data sockio.PollFile
 	if err == nil {
-		brief := sockio.RefuseRights(fd)
-		data, err = sockio.NewPollFile(fd, "vde")
-		data.Brief = brief
+		data, err = sockio.NewLocalFile(fd, "vde")
 	}
 	if err != nil {
 		go l.leave(ctl)
@@ -180,7 +177,7 @@ func (d *dialer) connect(dir string) (*Conn, error) {
 	return newConn(real, ctl, data, gso), nil
 }
 
-// checkPeer is checkOwner for the user at the other end of a connection.
+// checkPeer is like checkOwner, for the user at the other end of a connection.
 func checkPeer(dir string, ctl *os.File) error {
 	raw, err := ctl.SyscallConn()
 	if err != nil {
@@ -207,9 +204,8 @@ func checkOwner(dir string, uid uint32) error {
 		dir, uid, os.Geteuid(), dir, unix.EPERM)
 }
 
-// handshake asks for a port, and connects the data socket fd, which has the given name.
-// It takes fd over, and returns the data socket to use: fd, or one of a pair for GSO
-// packets.
+// handshake asks for a port, and connects the data socket fd with the given name. It takes
+// over fd, and returns the data socket to use: fd, or half of a pair for GSO packets.
 func (d *dialer) handshake(ctl *os.File, port, fd int, name string) (data int, gso bool, err error) {
 	description := d.description
 	if !WithoutGSO.Load() {
@@ -218,11 +214,11 @@ func (d *dialer) handshake(ctl *os.File, port, fd int, name string) (data int, g
 	peer, right, err := d.request(ctl, makeRequest(port, name, description), name)
 	raw, failure := ctl.SyscallConn()
 	if failure == nil {
-		raw.Control(func(fd uintptr) { sockio.RefuseRights(int(fd)) }) // there was one, or there is none
+		raw.Control(func(fd uintptr) { sockio.RefuseRights(int(fd)) }) // no more are expected
 	}
-	if err == nil && right >= 0 && sockio.AcceptWhole(right) {
+	if err == nil && right >= 0 && sockio.AcceptGSO(right) {
 		unix.Close(fd)
-		sockio.GrowBuffers(right, sockio.WholeBuffer)
+		sockio.GrowBuffers(right, sockio.GSOBuffer)
 		return right, true, nil
 	}
 	if err == nil {
@@ -245,7 +241,7 @@ func (d *dialer) handshake(ctl *os.File, port, fd int, name string) (data int, g
 func (d *dialer) connectControl(dir string) (ctl *os.File, port int, err error) {
 	name := d.cfg.PortGroup
 	if d.cfg.Port > 0 {
-		// A socket with the number as its name comes first. Its request does not
+		// Try a socket with the number as its name first. The request to it does not
 		// repeat the number.
 		name = fmt.Sprint(d.cfg.Port)
 	}
@@ -270,15 +266,15 @@ func (d *dialer) connectControl(dir string) (ctl *os.File, port int, err error) 
 	return ctl, d.cfg.Port, nil
 }
 
-// connectTo connects to a listening local socket. While its backlog is full it tries
-// again: the kernel does not report when there is room.
+// connectTo connects to a listening local socket. It retries while the backlog is full: the
+// kernel does not report when there is room.
 func (d *dialer) connectTo(path string) (*os.File, error) {
 	if len(path) > maxUnixPath {
 		return nil, os.NewSyscallError("connect", unix.ENAMETOOLONG)
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := sockio.LocalSocket(unix.SOCK_STREAM)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, err
 	}
 	wait := time.Millisecond
 	for {
@@ -311,7 +307,7 @@ func connectData(fd, ctl int, name string) error {
 	case errors.Is(err, errNotOwned):
 		return fmt.Errorf("the switch's data socket %q: %w", name, err)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EPERM):
-		// Its name may be that of another client's socket by now.
+		// Another client's socket may have the name by now.
 		return fmt.Errorf("reaching the switch's data socket %q: %w (the switch has closed it at once; vde_switch 2.3.2 does so, until it is started again, if other programs have come and gone at the same moment)",
 			name, os.NewSyscallError("connect", err))
 	}
@@ -321,10 +317,9 @@ func connectData(fd, ctl int, name string) error {
 var errNotOwned = fmt.Errorf("it does not belong to the user at the other end of the control connection: %w", unix.EPERM)
 
 // connectOwned connects fd to the socket that the peer of a control connection has
-// named. It must belong to the peer, which could name any socket of the system, and
-// have this process write to it with rights that the peer lacks. Root and this user
-// have these rights; their sockets are checked only if always is set, for directories
-// in which others may replace a socket.
+// named. It must belong to the peer, which could otherwise make this process write to
+// sockets that the peer may not write to. Root and this user may; their sockets are checked
+// only if always is set, for directories in which others may replace a socket.
 func connectOwned(fd, ctl int, name string, always bool) error {
 	peer, err := unix.GetsockoptUcred(ctl, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
@@ -367,8 +362,8 @@ func connectUnix(fd int, name string) error {
 	}
 }
 
-// request sends the request, in one piece, and returns the switch's address and
-// the descriptor that came with it, or -1.
+// request sends the request in one piece, and returns the switch's address, and the
+// descriptor that came with it or -1.
 func (d *dialer) request(ctl *os.File, request []byte, path string) (peer string, right int, err error) {
 	_, err = ctl.Write(request) // a new connection has room for it
 	stop := context.AfterFunc(d.dial, func() { ctl.SetDeadline(time.Unix(1, 0)) })
@@ -377,7 +372,7 @@ func (d *dialer) request(ctl *os.File, request []byte, path string) (peer string
 		right, err = readRight(ctl, reply)
 	}
 	if !stop() && err == nil {
-		// The deadline was set while the reply arrived: that is too late too.
+		// The deadline passed while the reply arrived: that is too late too.
 		err = os.ErrDeadlineExceeded
 	}
 	if err == nil {
@@ -405,8 +400,7 @@ func (d *dialer) unanswered(err error, path string) error {
 	return fmt.Errorf("asking the switch: %w", err)
 }
 
-// readRight is like [io.ReadFull], and also returns a descriptor that was sent along, or
-// -1.
+// readRight is like [io.ReadFull], and also returns a descriptor that was sent along, or -1.
 func readRight(f *os.File, b []byte) (right int, err error) {
 	right = -1
 	raw, err := f.SyscallConn()
@@ -497,7 +491,7 @@ func explainConnect(path string, err error) error {
 	return fmt.Errorf("connecting to %s: %w", path, err)
 }
 
-// whoMay describes the first part of a path that this user has no permission for.
+// whoMay describes the first part of a path for which this user has no permission.
 func whoMay(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs

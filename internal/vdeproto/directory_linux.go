@@ -16,17 +16,16 @@ import (
 )
 
 const (
-	// switchBacklog is how many clients may wait to be accepted.
+	// switchBacklog is the number of clients that may wait to be accepted.
 	switchBacklog = 128
-	// maxSwitchDir is the longest path of a directory with room for the names
-	// in it.
+	// maxSwitchDir is the longest path of a directory, with room for the names in it.
 	maxSwitchDir = maxUnixPath - len("/fd1234567")
-	// switchProbe bounds the check for a switch that runs.
+	// switchProbe bounds the check for a running switch.
 	switchProbe = time.Second
 )
 
-// leftover matches the names of data sockets that killed switches and clients leave:
-// fd3 of this package and libvdeplug, 003.5 of vde_switch, .01234-00000 of clients.
+// leftover matches the data sockets that killed switches and clients leave: fd3 of this
+// package and libvdeplug, 003.5 of vde_switch, .01234-00000 of clients.
 var leftover = regexp.MustCompile(`^(fd\d+|\d{3,}\.\d+|\.\d{5,}-\d{5})$`)
 
 // A switchDir is the directory of a running switch.
@@ -36,25 +35,11 @@ type switchDir struct {
 	mode     int // of the sockets
 	gid      int // their group, or -1
 	listener int // the socket ctl
-	ctl      fileID
+	ctl      sockio.FileID
 }
 
-// A fileID identifies a file: another may have taken its name.
-type fileID struct{ dev, ino uint64 }
-
-func idOf(st *unix.Stat_t) fileID { return fileID{uint64(st.Dev), st.Ino} }
-
-// idAt returns the fileID of the file at path, or zero.
-func idAt(path string) fileID {
-	var st unix.Stat_t
-	if unix.Lstat(path, &st) != nil {
-		return fileID{}
-	}
-	return idOf(&st)
-}
-
-// newSwitchDir makes the directory of a switch, or takes over that of a killed one, and
-// listens.
+// newSwitchDir makes the directory of a switch, or takes over that of a killed switch, and
+// listens in it.
 func newSwitchDir(ctx context.Context, cfg SwitchConfig) (_ *switchDir, err error) {
 	d := &switchDir{path: cfg.Dir, mode: cfg.Mode, gid: -1, listener: -1}
 	if cfg.Group != "" {
@@ -71,7 +56,7 @@ func newSwitchDir(ctx context.Context, cfg SwitchConfig) (_ *switchDir, err erro
 			unix.Rmdir(d.path)
 		}
 		if err != nil {
-			d.file.Close() // which releases the lock
+			d.file.Close() // also releases the lock
 			if d.listener >= 0 {
 				unix.Close(d.listener)
 			}
@@ -82,7 +67,7 @@ func newSwitchDir(ctx context.Context, cfg SwitchConfig) (_ *switchDir, err erro
 			return nil, err
 		}
 	}
-	// Nobody else may enter before everything is in place.
+	// Nobody else may enter until everything is ready.
 	if err = d.own(cfg, 0o2700); err != nil {
 		return nil, err
 	}
@@ -99,8 +84,8 @@ func newSwitchDir(ctx context.Context, cfg SwitchConfig) (_ *switchDir, err erro
 
 func (d *switchDir) ctlPath() string { return d.path + "/ctl" }
 
-// enter makes or opens the directory, and locks it against others that do so or remove
-// it at the same time.
+// enter makes or opens the directory. It locks it against others that do so or remove it at
+// the same time.
 func (d *switchDir) enter(ctx context.Context) (made bool, err error) {
 	for ctx.Err() == nil {
 		err = os.Mkdir(d.path, 0o700)
@@ -120,9 +105,9 @@ func (d *switchDir) enter(ctx context.Context) (made bool, err error) {
 		}
 		d.file = os.NewFile(uintptr(fd), d.path)
 		if err = d.lock(ctx); err == nil || errors.Is(err, unix.EBUSY) && ctx.Err() == nil {
-			err = nil // whoever may read the directory can lock it for ever
+			err = nil // anyone who may read the directory can keep it locked
 			var st unix.Stat_t
-			if unix.Fstat(fd, &st) == nil && idOf(&st) == idAt(d.path) {
+			if unix.Fstat(fd, &st) == nil && sockio.IDOf(&st) == sockio.IDAt(d.path) {
 				if int(st.Uid) != os.Geteuid() {
 					d.file.Close()
 					return false, fmt.Errorf("%s belongs to user %d, this is user %d: %w", d.path, st.Uid, os.Geteuid(), fs.ErrPermission)
@@ -138,17 +123,16 @@ func (d *switchDir) enter(ctx context.Context) (made bool, err error) {
 	return false, ctx.Err()
 }
 
-// lock locks the directory. Switches have it locked for a moment only: what waits
-// longer goes without, as with a turn. Then the names in it are looked at all the
-// same, and only two switches that start at the same moment can take each other's.
+// lock locks the directory. Switches hold the lock for a moment only, so the caller goes on
+// without it after a while. The names in the directory are checked anyway: without the lock,
+// only two switches that start at the same moment can take each other's.
 func (d *switchDir) lock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*switchProbe)
 	defer cancel()
 	return sockio.Flock(ctx, d.file)
 }
 
-// takeOver sees that a directory that exists is what a killed switch has left,
-// and removes its sockets.
+// takeOver checks that a killed switch has left the directory, and removes its sockets.
 func (d *switchDir) takeOver(ctx context.Context) error {
 	entries, err := d.file.ReadDir(-1)
 	if err != nil {
@@ -168,7 +152,7 @@ func (d *switchDir) takeOver(ctx context.Context) error {
 		if e.Name() == "ctl" {
 			err = os.Remove(path)
 		} else if leftover.MatchString(e.Name()) {
-			_, err = sockio.InUse(path) // which removes it
+			_, err = sockio.InUse(path) // removes it
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -177,9 +161,8 @@ func (d *switchDir) takeOver(ctx context.Context) error {
 	return nil
 }
 
-// free returns an error if a switch runs in the directory. It does a whole handshake:
-// some switches break if a client connects and sends no request. The directory is
-// locked already.
+// free returns an error if a switch runs in the directory, which is locked. It completes
+// the handshake: some switches break if a client connects and sends no request.
 func (d *switchDir) free(ctx context.Context) error {
 	dial, cancel := context.WithTimeout(ctx, switchProbe)
 	defer cancel()
@@ -215,11 +198,10 @@ func (d *switchDir) own(cfg SwitchConfig, mode int) error {
 
 // listen makes the socket ctl.
 func (d *switchDir) listen() (err error) {
-	d.listener, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
+	if d.listener, err = sockio.LocalSocket(unix.SOCK_STREAM); err != nil {
+		return err
 	}
-	sockio.RefuseRights(d.listener) // and what it accepts
+	sockio.RefuseRights(d.listener) // and the sockets that it accepts
 	if d.ctl, err = d.bind(d.listener, d.ctlPath()); err != nil {
 		return err
 	}
@@ -230,14 +212,11 @@ func (d *switchDir) listen() (err error) {
 	return nil
 }
 
-// bind gives a socket a name in the directory, with its group and permissions. The file
-// gets the permissions of the socket, so that there is no moment in which it allows more.
-func (d *switchDir) bind(fd int, path string) (id fileID, err error) {
-	if err = unix.Fchmod(fd, uint32(d.mode)); err != nil {
-		return id, os.NewSyscallError("fchmod", err)
-	}
-	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		return id, fmt.Errorf("%s: %w", path, os.NewSyscallError("bind", err))
+// bind gives a socket a name in the directory, with the group and permissions of the
+// switch.
+func (d *switchDir) bind(fd int, path string) (id sockio.FileID, err error) {
+	if err = sockio.Bind(fd, path, d.mode); err != nil {
+		return id, fmt.Errorf("%s: %w", path, err)
 	}
 	// Others may be able to write to the directory.
 	file, st, err := sockio.OpenSocket(path)
@@ -254,26 +233,19 @@ func (d *switchDir) bind(fd int, path string) (id fileID, err error) {
 		unix.Unlink(path)
 		return id, &fs.PathError{Op: "chmod", Path: path, Err: err}
 	}
-	return idOf(&st), nil
+	return sockio.IDOf(&st), nil
 }
 
-// unlink removes the name of a socket, unless another has it now.
-func (d *switchDir) unlink(path string, id fileID) {
-	if idAt(path) == id {
-		unix.Unlink(path)
-	}
-}
-
-// remove removes everything that newSwitchDir has made. If others have put files into
-// the directory, it stays.
+// remove removes everything that newSwitchDir has made. The directory stays if others have
+// put files into it.
 func (d *switchDir) remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), switchProbe)
 	defer cancel()
 	var st unix.Stat_t
 	d.lock(ctx) // or without: the identity of files is checked
-	d.unlink(d.ctlPath(), d.ctl)
+	d.ctl.Unlink(d.ctlPath())
 	unix.Close(d.listener)
-	if unix.Fstat(int(d.file.Fd()), &st) == nil && idOf(&st) == idAt(d.path) {
+	if unix.Fstat(int(d.file.Fd()), &st) == nil && sockio.IDOf(&st) == sockio.IDAt(d.path) {
 		unix.Rmdir(d.path)
 	}
 	d.file.Close()

@@ -19,7 +19,7 @@ import (
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
-// TestFake plays a handshake and frames with a switch that looks closely.
+// TestFake exchanges a handshake and frames with a switch that checks them.
 func TestFake(t *testing.T) {
 	for _, name := range []string{"path", "abstract"} {
 		t.Run(name, func(t *testing.T) {
@@ -68,14 +68,14 @@ func TestFake(t *testing.T) {
 			if n, err := unix.Read(c.Data, buf); err != nil || !bytes.Equal(buf[:n], frame) {
 				t.Errorf("the switch got %d bytes, %v, want %d", n, err, len(frame))
 			}
-			// What the C clients do not expect either.
+			// C clients do not expect this either.
 			c.Reply([]byte("junk"))
 			plugtest.WantError(t, in.WantEnd(t), "the switch broke the protocol")
 		})
 	}
 }
 
-// TestMode looks at the permissions of the client's socket.
+// TestMode checks the permissions of the client's socket.
 func TestMode(t *testing.T) {
 	testenv.Long(t)
 	testenv.NoLeaks(t)
@@ -112,16 +112,14 @@ func TestMode(t *testing.T) {
 	}
 	// The switch of a user with a group of its own, and a client that may
 	// give its socket to that group.
-	if err := os.Chown(filepath.Join(dir, "ctl"), 65534, 65533); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.Chown(filepath.Join(dir, "ctl"), 65534, 65533))
 	openPlug(t, dir).Close()
 	if got := <-modes; got != 0o770 {
 		t.Errorf("for a switch of another user: mode %o, want 770", got)
 	}
 }
 
-// TestGarbled meets switches that answer wrong.
+// TestGarbled has switches with wrong answers.
 func TestGarbled(t *testing.T) {
 	tests := []struct {
 		name, text string
@@ -151,8 +149,8 @@ func TestGarbled(t *testing.T) {
 	}
 }
 
-// TestDeputy meets the switch of another user, which wants the client of root
-// to write to a socket of root.
+// TestDeputy has the switch of another user, which tries to make the client of root write to
+// a socket of root.
 func TestDeputy(t *testing.T) {
 	testenv.Long(t)
 	if os.Geteuid() != 0 {
@@ -161,7 +159,7 @@ func TestDeputy(t *testing.T) {
 	testenv.NoLeaks(t)
 	dir := testenv.ShortDir(t)
 	f := vdetest.NewFake(t, filepath.Join(dir, "ctl"))
-	// The kernel notes who listens.
+	// The kernel records the user that listens.
 	raw, err := f.Listener.(*net.UnixListener).SyscallConn()
 	testenv.Check(t, err)
 	testenv.Check(t, raw.Control(func(fd uintptr) {

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hostile starts a switch in a process of its own, with two clients who want to
-// work. works sees that they do.
+// hostile starts a switch in a process of its own, with two good clients. works checks that
+// the switch serves them.
 func hostile(t *testing.T) (s *vdetest.Switch, works func()) {
 	t.Helper()
 	testenv.NoLeaks(t)
@@ -29,7 +29,7 @@ func hostile(t *testing.T) (s *vdetest.Switch, works func()) {
 	plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 	return s, func() {
 		t.Helper()
-		// Their queues may be full of what was for all.
+		// Their queues may be full of broadcasts.
 		plugtest.Carry(t, a, b.Inbox, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1000))
 		plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1000))
 		c := openInbox(t, s.Dir)
@@ -38,16 +38,16 @@ func hostile(t *testing.T) (s *vdetest.Switch, works func()) {
 	}
 }
 
-// memoryBound is how much memory more a switch may have because of hostile
-// clients. Most of it is that of the goroutines of maxClients, and of garbage.
+// memoryBound is the memory that hostile clients may cost a switch, mostly for the goroutines
+// of maxClients, and garbage.
 func memoryBound() int {
 	if testenv.Race {
-		return 256 << 20 // the race detector has its own for each
+		return 256 << 20 // the race detector needs more for each
 	}
 	return 64 << 20
 }
 
-// TestSwitchRequests sends requests that are none.
+// TestSwitchRequests sends invalid requests.
 func TestSwitchRequests(t *testing.T) {
 	s, works := hostile(t)
 	change := func(at int, value uint32) func([]byte) []byte {
@@ -94,7 +94,7 @@ func TestSwitchRequests(t *testing.T) {
 	works()
 }
 
-// TestSwitchSilent has clients that connect and say nothing, or leave.
+// TestSwitchSilent has clients that connect and send nothing, or leave.
 func TestSwitchSilent(t *testing.T) {
 	testenv.Long(t)
 	s, works := hostile(t)
@@ -118,10 +118,8 @@ func TestSwitchTenThousand(t *testing.T) {
 			s, works := hostile(t)
 			before, memory := s.Files(t), s.Memory(t)
 			var limit unix.Rlimit
-			if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-				t.Fatal(err)
-			}
-			keep := min(connections, int(limit.Max)/2) // the rest takes the place of the first
+			testenv.Check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+			keep := min(connections, int(limit.Max)/2) // the others replace the first ones
 			fds := make([]int, 0, keep)
 			t.Cleanup(func() {
 				for _, fd := range fds {
@@ -131,9 +129,7 @@ func TestSwitchTenThousand(t *testing.T) {
 			request := vdetest.Request("/nosuch", gsoMark)
 			for i := range connections {
 				fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, err)
 				if len(fds) < keep {
 					fds = append(fds, fd)
 				} else {
@@ -169,8 +165,8 @@ func TestSwitchTenThousand(t *testing.T) {
 	}
 }
 
-// TestSwitchNeverReads has clients that read nothing, and one that has only
-// closed its data socket.
+// TestSwitchNeverReads has clients that read nothing, and one that has closed its data socket
+// only.
 func TestSwitchNeverReads(t *testing.T) {
 	testenv.Long(t)
 	s, works := hostile(t)
@@ -179,7 +175,7 @@ func TestSwitchNeverReads(t *testing.T) {
 		never = append(never, vdetest.DialRaw(t, s.Dir).Join())
 	}
 	unix.Close(never[0].Data)
-	whole := openPlug(t, s.Dir) // Recv is never called
+	unread := openPlug(t, s.Dir) // Recv is never called
 	from := openPlug(t, s.Dir).on
 	memory := s.Memory(t)
 	for range 500 {
@@ -187,9 +183,7 @@ func TestSwitchNeverReads(t *testing.T) {
 		for i := range batch {
 			batch[i].Data = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(7), 1514)
 		}
-		if err := from.SendPackets(batch, true); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, from.SendPackets(batch, true))
 	}
 	works()
 	if got := s.Memory(t); got > memory+memoryBound() {
@@ -200,13 +194,12 @@ func TestSwitchNeverReads(t *testing.T) {
 	if n, err := vdetest.Read(never[1].Data, buf); err != nil || n == 0 {
 		t.Errorf("got %d bytes, %v", n, err)
 	}
-	if n, err := whole.Recv(buf); err != nil || n == 0 {
+	if n, err := unread.Recv(buf); err != nil || n == 0 {
 		t.Errorf("got %d bytes, %v", n, err)
 	}
 }
 
-// TestSwitchLengths sends frames of every length, as datagrams and as messages
-// of a pair.
+// TestSwitchLengths sends frames of every length, as datagrams and as messages of a pair.
 func TestSwitchLengths(t *testing.T) {
 	testenv.Long(t)
 	s, works := hostile(t)
@@ -252,20 +245,16 @@ func TestSwitchLengths(t *testing.T) {
 	works()
 }
 
-// TestSwitchDeputy wants the switch of root to write to a socket of root.
+// TestSwitchDeputy tries to make the switch of root write to a socket of root.
 func TestSwitchDeputy(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, and another user")
 	}
 	testenv.NoLeaks(t)
 	base := testenv.ShortDir(t)
-	if err := os.Chmod(base, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.Chmod(base, 0o755))
 	l, err := net.ListenPacket("unixgram", filepath.Join(base, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer l.Close()
 	dir := filepath.Join(base, "sw")
 	c := openSwitch(t, dir, 0o666, 0o777)
@@ -277,7 +266,7 @@ func TestSwitchDeputy(t *testing.T) {
 	}
 }
 
-// TestSwitchDeputyUser is the part of TestSwitchDeputy of the ordinary user.
+// TestSwitchDeputyUser is the ordinary user's part of TestSwitchDeputy.
 func TestSwitchDeputyUser(t *testing.T) {
 	dir := plugtest.ChildArg(t)
 	for _, path := range []string{filepath.Join(filepath.Dir(dir), "log"), "\x00" + strings.Repeat("x", 107)} {
@@ -298,8 +287,8 @@ func TestSwitchDeputyUser(t *testing.T) {
 	vdetest.DialRaw(t, dir).Join()
 }
 
-// TestSwitchForeignSocket has a socket of another user in the place of that of a
-// client who is root, and the switch's own user.
+// TestSwitchForeignSocket has a socket of another user in place of that of a client of root,
+// which is the switch's user.
 func TestSwitchForeignSocket(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, and another user")
@@ -308,16 +297,14 @@ func TestSwitchForeignSocket(t *testing.T) {
 	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	openSwitch(t, dir, 0o600, 0o777)
 	c := vdetest.DialRaw(t, dir)
-	if err := os.Lchown(c.Path, 65534, 65534); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.Lchown(c.Path, 65534, 65534))
 	c.Request(vdetest.Request(c.Path, ""))
 	c.WantEnd()
 	vdetest.DialRaw(t, dir).Join()
 }
 
-// TestSwitchShare has more clients than a switch has descriptors for. They get a
-// quarter of what the process may have, and no more.
+// TestSwitchShare has more clients than a switch has descriptors for. They get a quarter of
+// the limit of the process.
 func TestSwitchShare(t *testing.T) {
 	testenv.Long(t)
 	const limit, clients = 360, 400
@@ -326,7 +313,7 @@ func TestSwitchShare(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := s.Files(t)
-	in := 2 // those of hostile
+	in := 2 // the clients of hostile
 	var last *vdetest.Raw
 	for range clients {
 		c := vdetest.DialRaw(t, s.Dir)
@@ -334,7 +321,7 @@ func TestSwitchShare(t *testing.T) {
 		if n, err := vdetest.Read(c.Ctl, make([]byte, 200)); err == nil && n == unixAddrLen {
 			in, last = in+1, c
 		} else {
-			// Whoever is refused gives the connection up.
+			// A refused client closes the connection.
 			unix.Shutdown(c.Ctl, unix.SHUT_RDWR)
 		}
 	}
@@ -347,7 +334,7 @@ func TestSwitchShare(t *testing.T) {
 	_, err := Dial(t.Context(), config(s.Dir), nil)
 	plugtest.WantError(t, err, "the switch refused the connection")
 	plugtest.WantError(t, err, "it is full")
-	// Those who say nothing take their share only.
+	// Silent clients take their share only.
 	for range clients {
 		vdetest.DialRaw(t, s.Dir)
 	}

@@ -13,33 +13,31 @@ import (
 )
 
 const (
-	// lockWait bounds the wait for the lock: after it, the client goes on without.
+	// lockWait bounds the wait for the lock: after it, the client goes on without it.
 	lockWait = time.Second
-	// leaveWait is how long the lock is held for a switch that is stopped, and does
-	// not see that its client has left.
+	// leaveWait is how long the lock is held for a stopped switch, which does not notice
+	// that its client has left.
 	leaveWait = time.Second
-	// closeWait is how much of these waits Close waits for.
+	// closeWait is how long Close waits for these.
 	closeWait = 10 * time.Millisecond
 )
 
-// A handshakeLock is held by a client that connects to a switch, and by one that leaves
-// it until the switch has seen that. When several do so at once, of whatever programs,
-// vde_switch 2.3.2 takes one for another: it closes the wrong socket, and may do so to
-// all later clients.
+// A handshakeLock is held by a client while it connects to a switch, and while it leaves,
+// until the switch has noticed. If several clients do so at once, vde_switch 2.3.2 confuses
+// them: it closes the wrong socket, and may do so to all later clients.
 //
 // Within the process it is a queue; between processes, a lock of the directory of the
-// switch, the same that [switchDir] takes. Nothing depends on it: a client goes on
-// without it after lockWait, or if it may not read the directory. The zero
-// handshakeLock holds nothing.
+// switch, the same that [switchDir] takes. A client goes on without it after lockWait, or
+// if it may not read the directory. The zero handshakeLock holds nothing.
 type handshakeLock struct {
 	queue *lockQueue
 	dir   *os.File // locked; or nil
 }
 
-// A lockQueue is where the clients of a switch in this process wait for each other.
+// A lockQueue makes the clients of a switch in this process wait for each other.
 type lockQueue struct {
 	dir  string
-	head chan struct{} // full while one has the lock
+	head chan struct{} // full while a client has the lock
 	size int           // clients that wait or have the lock; guarded by lockQueues
 }
 
@@ -105,12 +103,12 @@ func (l handshakeLock) unlock() {
 	}
 }
 
-// leave ends a control connection, waits until the switch does so too, and unlocks.
+// leave closes a control connection, waits until the switch does so too, and unlocks.
 func (l handshakeLock) leave(ctl *os.File) {
 	defer l.unlock()
 	defer ctl.Close()
 	if raw, err := ctl.SyscallConn(); err == nil {
-		// So that the switch sees it at once, even if a child process has a copy.
+		// The switch notices this at once, even if a child process has a copy.
 		raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_WR) })
 	}
 	if ctl.SetReadDeadline(time.Now().Add(leaveWait)) == nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
-// TestLock has plugs come and go at once, of two processes.
+// TestLock opens and closes plugs at the same time, in two processes.
 func TestLock(t *testing.T) {
 	testenv.Long(t)
 	eachSwitch(t, func(t *testing.T, start func(t *testing.T) *vdetest.Switch) {
@@ -30,7 +30,7 @@ func TestLock(t *testing.T) {
 	})
 }
 
-// TestLockChild is the part of TestLock of the other process.
+// TestLockChild is the other process of TestLock.
 func TestLockChild(t *testing.T) {
 	dir := plugtest.ChildArg(t)
 	testenv.NoLeaks(t)
@@ -63,8 +63,9 @@ func ports(t *testing.T, dir string) int {
 	return len(names)
 }
 
-// TestLockTaken has a lock that is not released.
+// TestLockTaken has a lock that is never released.
 func TestLockTaken(t *testing.T) {
+	testenv.Long(t)
 	tests := map[string]func(t *testing.T, dir string) (end func()){
 		"of this process": func(t *testing.T, dir string) func() { return lockHandshake(t.Context(), dir).unlock },
 		"of another": func(t *testing.T, dir string) func() {
@@ -92,13 +93,11 @@ func TestLockTaken(t *testing.T) {
 // lockDir opens a directory, and reports whether nobody else has locked it.
 func lockDir(t *testing.T, dir string) (f *os.File, locked bool) {
 	f, err := os.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return f, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
-// TestLockStopped leaves a switch that does not run, and waits for nothing.
+// TestLockStopped leaves a stopped switch, without waiting for it.
 func TestLockStopped(t *testing.T) {
 	testenv.NoLeaks(t)
 	s := classicSwitch(t)

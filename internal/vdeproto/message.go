@@ -7,12 +7,12 @@ import (
 	"fmt"
 )
 
-// The messages of the control connection. Numbers are in the byte order of the
-// host; a path lies in a struct sockaddr_un.
+// The messages of the control connection. Numbers are in the byte order of the host; paths
+// are in a struct sockaddr_un.
 const (
 	magic       = 0xfeedface
 	version     = 3
-	typeNew     = 0 // the number of the port is above the low byte
+	typeNew     = 0 // the number of the port follows in the upper three bytes
 	typePort0   = 1
 	unixFamily  = 1
 	unixPathLen = 108
@@ -21,17 +21,17 @@ const (
 	requestMax  = 256              // switches read no more
 )
 
-// gsoMark follows the description of a client that takes a pair of sockets for GSO
-// packets with the reply. For other switches its NUL ends the description. A change of
-// the packets' format needs another mark.
+// gsoMark follows the description of a client that accepts a pair of sockets for GSO
+// packets with the reply. Other switches end the description at its NUL. Another format of
+// the packets needs another mark.
 const gsoMark = "\x00whole 1"
 
 func hasGSOMark(description []byte) bool { return bytes.HasSuffix(description, []byte(gsoMark)) }
 
 func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
 
-// makeRequest returns the request for a port, to be sent in one piece. path
-// is that of the client's data socket.
+// makeRequest returns the request for a port, to be sent in one piece. path is the name of
+// the client's data socket.
 func makeRequest(port int, path, description string) []byte {
 	kind := uint32(typeNew)
 	switch {
@@ -59,8 +59,8 @@ func makeUnixAddr(path string) []byte {
 	return b
 }
 
-// parseReply returns the address of the switch's data socket: a path, or
-// "@" and an abstract name, which has the full length.
+// parseReply returns the address of the switch's data socket: a path, or "@" and an
+// abstract name of the full length.
 func parseReply(b []byte) (string, error) {
 	if len(b) != unixAddrLen {
 		return "", fmt.Errorf("the switch answered %d bytes, want %d", len(b), unixAddrLen)
@@ -72,7 +72,7 @@ func parseReply(b []byte) (string, error) {
 	return path, nil
 }
 
-// parseUnixAddr reads a struct sockaddr_un. Its errors say what was found instead.
+// parseUnixAddr parses a struct sockaddr_un. Its errors say what was found instead.
 func parseUnixAddr(b []byte) (string, error) {
 	if family := binary.NativeEndian.Uint16(b); family != unixFamily {
 		return "", fmt.Errorf("an address of family %d, not a local one", family)
@@ -91,14 +91,14 @@ func parseUnixAddr(b []byte) (string, error) {
 	return string(name[:end]), nil
 }
 
-// A request is what a client asks a switch for, without the port: a switch of this
-// package gives each client its own.
+// A request is the request of a client, without the port: a switch of this package gives
+// each client a port of its own.
 type request struct {
 	path string // of the client's data socket, as parseReply returns it
-	gso  bool   // it takes a pair of sockets for GSO packets
+	gso  bool   // it accepts a pair of sockets for GSO packets
 }
 
-// parseRequest reads a request, all of it.
+// parseRequest parses a complete request.
 func parseRequest(b []byte) (request, error) {
 	switch {
 	case len(b) < requestLen:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
@@ -28,9 +29,7 @@ func TestRequest(t *testing.T) {
 		want, err := hex.DecodeString("cefaedfe" + "03000000" + tt.kind + "0100" +
 			"2f746d702f73772f2e31313936312d3030303030" + strings.Repeat("00", 88) +
 			"68656c6c6f20757365723d726f6f74207069643d3131393631")
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		if len(got) != 147 || !bytes.Equal(got, want) {
 			t.Errorf("port %d: got % x, want % x", tt.port, got, want)
 		}
@@ -68,7 +67,7 @@ func TestReply(t *testing.T) {
 	}
 }
 
-// FuzzReply accepts addresses that can be given to the kernel, and no others.
+// FuzzReply checks that only addresses are accepted that the kernel takes.
 func FuzzReply(f *testing.F) {
 	f.Add(vdetest.Reply(1, "/run/sw/003.6"))
 	f.Add(vdetest.Reply(1, "\x00name"))
@@ -89,7 +88,7 @@ func FuzzReply(f *testing.F) {
 			if strings.Contains(path, "\x00") || len(path) >= unixPathLen {
 				t.Errorf("%q is no path", path)
 			}
-			copy(back[2+len(path):], b[2+len(path):]) // what is after the path does not count
+			copy(back[2+len(path):], b[2+len(path):]) // the bytes after the path do not count
 			if b[2+len(path)] != 0 {
 				t.Errorf("%q is not all of the path", path)
 			}
@@ -125,8 +124,8 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// FuzzRequest wants what is taken for a request to be one: making it again
-// gives the same, but for what does not matter.
+// FuzzRequest parses any bytes as a request. A valid one, made and parsed again, is the same,
+// except for bytes that do not matter.
 func FuzzRequest(f *testing.F) {
 	f.Add(makeRequest(AnyPort, "/tmp/sw/.11961-00000", "hello user=root pid=11961"))
 	f.Add(makeRequest(0, "/tmp/vde.00001-00000", "x"+gsoMark))
@@ -158,13 +157,13 @@ func FuzzRequest(f *testing.F) {
 		if parsed, err := parseRequest(again); err != nil || parsed != got {
 			t.Errorf("got %+v, then %+v, %v", got, parsed, err)
 		}
-		// What is behind the NUL of a path does not matter.
+		// The bytes after the NUL of a path do not matter.
 		n := min(14+len(path), requestLen)
 		if !bytes.Equal(again[12:n], b[12:n]) || !bytes.Equal(again[requestLen:], b[requestLen:]) {
 			t.Errorf("got % x, want % x", again, b)
 		}
 		if got.gso != bytes.HasSuffix(b[requestLen:], []byte(gsoMark)) {
-			t.Errorf("whole: %v", got.gso)
+			t.Errorf("GSO: %v", got.gso)
 		}
 	})
 }

@@ -24,9 +24,7 @@ type plug[T packet.Transport] struct {
 
 func newPlug[T packet.Transport](t testing.TB, on T, err error) plug[T] {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	c := plugtest.NewConn(on)
 	t.Cleanup(func() { c.Close() })
 	return plug[T]{c, on}
@@ -47,8 +45,8 @@ func openInbox(t *testing.T, dir string) *plugtest.Inbox {
 	return plugtest.NewInbox(t, openPlug(t, dir))
 }
 
-// openSwitch makes a switch in dir, or joins it. Its sockets and directory have the
-// given modes.
+// openSwitch makes a switch in dir, or joins it. mode is for its sockets, dirMode for the
+// directory.
 func openSwitch(t testing.TB, dir string, mode, dirMode int) plug[*fabric.LocalPort] {
 	t.Helper()
 	p, err := OpenSwitch(t.Context(), switchConfig(dir, mode, dirMode))

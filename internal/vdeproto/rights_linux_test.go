@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A holder is a port that keeps its fabric from doing anything: a fabric that counts
-// the copies of a flood holds its lock.
+// A holder is a port that stops its fabric, which holds its lock while it counts the copies
+// of a flood.
 type holder struct {
 	once          sync.Once
 	held, release chan struct{}
@@ -31,8 +31,8 @@ func (h *holder) TakesGSO() bool {
 	return true
 }
 
-// hold keeps a fabric that has ports from forwarding packets, and from letting ports
-// join and leave, until release is called.
+// hold stops a fabric with ports until release is called: no packets are forwarded, and no
+// ports join or leave.
 func hold(f *fabric.Fabric) (release func()) {
 	h := &holder{held: make(chan struct{}), release: make(chan struct{})}
 	ports := [2]fabric.Port{{Receiver: h}, {Receiver: h}}
@@ -55,8 +55,7 @@ func hold(f *fabric.Fabric) (release func()) {
 	}
 }
 
-// taps makes TAP devices, which the kernel takes some 20 ms each to destroy, and
-// cannot be kept from.
+// taps makes TAP devices. The kernel needs some 20 ms to destroy each.
 func taps(t *testing.T, n int) (fds []int) {
 	t.Helper()
 	for range n {
@@ -75,9 +74,7 @@ func taps(t *testing.T, n int) (fds []int) {
 		if err == unix.EPERM {
 			t.Skip("this user cannot make interfaces in the namespace of the test")
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		fds = append(fds, fd)
 	}
 	return fds
@@ -87,23 +84,20 @@ func taps(t *testing.T, n int) (fds []int) {
 func foreignInterfaces(t *testing.T) int {
 	t.Helper()
 	b, err := os.ReadFile("/proc/thread-self/net/dev")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return strings.Count(string(b), "foreign")
 }
 
-// TestRightsAtSwitch sends descriptors as a client of a switch, to all of its
-// sockets. The process that has the switch goes on while the kernel destroys them:
-// a call that the runtime does not know of would stop it at the next collection of
-// garbage.
+// TestRightsAtSwitch sends descriptors to all sockets of a switch, as a client. The process
+// of the switch goes on while the kernel destroys them: a call that the runtime does not
+// know of would stop it at the next garbage collection.
 func TestRightsAtSwitch(t *testing.T) {
 	testenv.Long(t)
 	for _, socket := range []string{"frames", "packets", "control", "waiting"} {
 		t.Run(socket, func(t *testing.T) {
 			plugtest.EachKernel(t, func(t *testing.T, refuses bool) {
 				testenv.NoLeaks(t)
-				fds := []int{plugtest.DevNull(t)} // it stays this test's
+				fds := []int{plugtest.DevNull(t)} // the test keeps it
 				if !refuses {
 					unix.Close(fds[0])
 					fds = taps(t, 40)
@@ -131,16 +125,14 @@ func TestRightsAtSwitch(t *testing.T) {
 					}
 					client.on.data.Raw.Control(func(p uintptr) { fd = int(p) })
 					busy = func() {
-						if err := client.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60)); err != nil {
-							t.Fatal(err)
-						}
+						testenv.Check(t, client.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(3), 60)))
 					}
 				}
-				// Who receives them has to wait until nobody else has them.
+				// The receiver has to wait until nobody else has them.
 				release := hold(servers.byDir[dir].fabric)
 				busy()
 				plugtest.Received(t, fd)
-				// With a packet that is none.
+				// Send them with an invalid packet.
 				err := unix.Sendmsg(fd, []byte{1}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
 				for _, fd := range fds {
 					unix.Close(fd)
@@ -152,9 +144,7 @@ func TestRightsAtSwitch(t *testing.T) {
 					}
 					return
 				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, err)
 				plugtest.Received(t, fd)
 				for range 3 {
 					runtime.GC()

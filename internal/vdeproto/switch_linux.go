@@ -20,12 +20,12 @@ import (
 // servers has the switches of the process. A switch exists as long as the process has
 // plugs on it.
 var servers = struct {
-	gate  chan struct{} // a lock, for which a context can be waited
+	gate  chan struct{} // a lock; waiting for it can be cancelled
 	byDir map[string]*server
 }{make(chan struct{}, 1), make(map[string]*server)}
 
-// OpenSwitch returns a port of the switch of the process in a directory, which it makes
-// if need be. The last Close of a port ends the switch.
+// OpenSwitch returns a port of the switch in a directory. It makes the switch if the
+// process has none there. The switch ends when its last port is closed.
 func OpenSwitch(ctx context.Context, cfg SwitchConfig) (*fabric.LocalPort, error) {
 	if err := cfg.locate(ctx); err != nil {
 		return nil, err
@@ -60,8 +60,7 @@ func OpenSwitch(ctx context.Context, cfg SwitchConfig) (*fabric.LocalPort, error
 	}), nil
 }
 
-// locate makes Dir an absolute path without links, so that equal directories have equal
-// paths.
+// locate makes Dir an absolute path without links, which identifies the directory.
 func (cfg *SwitchConfig) locate(ctx context.Context) error {
 	if cfg.Dir == "" {
 		name := sockio.UserName(ctx)
@@ -74,7 +73,7 @@ func (cfg *SwitchConfig) locate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Only the parent: a link in place of the directory itself is refused later.
+	// Only the parent: a link in place of the directory is refused later.
 	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
 	if err != nil {
 		return fmt.Errorf("where the directory %s should be: %w", dir, err)
@@ -86,7 +85,7 @@ func (cfg *SwitchConfig) locate(ctx context.Context) error {
 	return nil
 }
 
-// equal reports whether two configurations are the same, Plain aside.
+// equal reports whether two configurations are the same except for Plain.
 func (cfg SwitchConfig) equal(other SwitchConfig) bool {
 	cfg.Plain = other.Plain
 	return cfg == other
@@ -132,10 +131,10 @@ type clientPort struct {
 	ended atomic.Bool
 	data  sockio.PollFile // not in the poller: see watch
 	fd    int             // of data
-	ready sockio.PollFile // readable when data is
+	ready sockio.Epoll    // readable when data is
 	gso   bool            // data is half of a pair of sockets for GSO packets
 	name  string          // of the data socket; empty for a pair
-	id    fileID          // of the name
+	id    sockio.FileID   // of the name
 }
 
 var (
@@ -144,7 +143,7 @@ var (
 	_ packet.Sending  = (*clientPort)(nil)
 )
 
-// start makes the client a port of the switch.
+// start joins the port to the switch.
 func (p *clientPort) start() {
 	p.Receiver, p.Remote = p, true
 	p.s.fabric.Join(&p.Port)
@@ -158,7 +157,7 @@ func (p *clientPort) end() {
 	p.ready.Close()
 	p.data.Close()
 	if p.name != "" {
-		p.s.dir.unlink(p.name, p.id)
+		p.id.Unlink(p.name)
 	}
 }
 
@@ -169,10 +168,9 @@ func (p *clientPort) receive() {
 	b.Release()
 }
 
-// Receive implements [packet.Receiver]. It forwards packets until the port ends. After
-// a single packet it waits for the poller again; after several, more have often
-// arrived, and it reads again. While it waits it holds no memory, as there may be many
-// clients.
+// Receive implements [packet.Receiver]. It forwards packets until the port ends. After a
+// single packet it waits for the poller; after several it reads again, as more have often
+// arrived. While it waits it holds no memory, as there may be many clients.
 func (p *clientPort) Receive(_ int, b *packet.Buffer) (bool, error) {
 	var turn packet.Turn
 	turn.Begin()
@@ -182,7 +180,7 @@ func (p *clientPort) Receive(_ int, b *packet.Buffer) (bool, error) {
 		case err == unix.EAGAIN:
 			return false, nil
 		case err == unix.ECONNRESET && !p.gso || err != nil && sockio.Transient(err):
-			continue // the client has closed its socket, not the connection
+			continue // the client has closed its data socket, but not the connection
 		case err != nil:
 			return true, err
 		}
@@ -205,12 +203,12 @@ func (p *clientPort) Receive(_ int, b *packet.Buffer) (bool, error) {
 	return true, nil
 }
 
-// routesPool has the routes of clients, for use while they forward.
+// routesPool has routes for clients that forward packets.
 var routesPool = sync.Pool{New: func() any { return fabric.NewRoutes() }}
 
 // Deliver implements [fabric.Receiver].
 func (p *clientPort) Deliver(packets []packet.Packet) {
-	p.SendData(&p.data, packets, p.gso, p, false)
+	p.SendData(p.data, packets, p.gso, p, false)
 }
 
 // TakesGSO implements [fabric.Receiver].
@@ -218,19 +216,15 @@ func (p *clientPort) TakesGSO() bool { return p.gso }
 
 // Refused implements [packet.Sending].
 func (p *clientPort) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
-	switch err {
-	case unix.ENOBUFS, unix.ENOMEM, unix.EMSGSIZE:
-		return frames, false, nil
-	}
-	return frames, false, err // nobody receives: the rest is lost too
+	return frames, false, err // there is no receiver: the rest is lost too
 }
 
-// watch takes over the data socket. In the runtime's poller, it would wake up also for
-// room to send: whenever the client has read a packet. So the poller gets an epoll
-// descriptor that reports only what arrives.
+// watch takes over the data socket. In the runtime's poller, it would wake up whenever the
+// client has read a packet, too, as there is room to send. So the poller gets an epoll
+// descriptor that reports only arrivals.
 func (p *clientPort) watch(fd int) (err error) {
-	// The poller ignores blocking descriptors. Calls that send and receive say that
-	// they do not wait.
+	// The poller ignores blocking descriptors. Calls that send and receive pass
+	// MSG_DONTWAIT.
 	if err := unix.SetNonblock(fd, false); err != nil {
 		unix.Close(fd)
 		return os.NewSyscallError("fcntl", err)
@@ -244,17 +238,11 @@ func (p *clientPort) watch(fd int) (err error) {
 	if p.data.Raw, err = p.data.File.SyscallConn(); err != nil {
 		return err
 	}
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return os.NewSyscallError("epoll_create1", err)
+	if p.ready, err = sockio.NewEpoll("switch"); err != nil {
+		return err
 	}
-	if err = unix.SetNonblock(epoll, true); err == nil { // or the poller does not take it
-		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN})
+	if err = p.ready.Add(fd, unix.EPOLLIN); err != nil {
+		p.ready.Close()
 	}
-	if err != nil {
-		unix.Close(epoll)
-		return os.NewSyscallError("epoll_ctl", err)
-	}
-	p.ready, err = sockio.NewPollFile(epoll, "switch")
 	return err
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// assumedMTU is for packets that arrive unsegmented: the frames that are made of them
-// fit into every Ethernet.
+// assumedMTU is for packets that arrive unsegmented: their frames then fit into every
+// Ethernet.
 const assumedMTU = 1430
 
 // An Endpoint is a member of a network.
@@ -29,10 +29,10 @@ type Endpoint struct {
 
 	// epoll waits for both sockets. Receivers hold a reference to it: when its Close
 	// returns, nobody receives from the sockets.
-	epoll   sockio.PollFile
+	epoll   sockio.Epoll
 	unicast sockio.PollFile // the socket that sends
 	Sender  *sockio.UDPSender
-	// calls of Receive alternate between the sockets, so that neither starves.
+	// Calls of Receive alternate between the sockets, so that neither starves.
 	calls uint
 
 	closing atomic.Bool
@@ -66,24 +66,33 @@ func openWithClock(cfg Config, now func() time.Duration) (*Endpoint, error) {
 		return nil, err
 	}
 	e.Sender = sockio.NewUDPSender(&e.FrameCodec, nil)
-	ep, err := e.sockets.epoll()
-	if err == nil {
-		e.epoll, err = sockio.NewPollFile(ep, cfg.scheme())
-	}
-	if err == nil {
-		fd := e.sockets.unicast
-		if e.unicast, err = sockio.NewPollFile(fd, cfg.scheme()); err != nil {
-			e.sockets.unicast = -1 // it is closed
-			e.epoll.Close()
-		}
-		e.unicast.Brief = true
-	}
-	if err != nil {
+	if err := e.poll(cfg.scheme()); err != nil {
 		e.self.close()
 		e.sockets.close()
 		return nil, err
 	}
 	return e, nil
+}
+
+// poll waits for both sockets in one Epoll.
+func (e *Endpoint) poll(name string) (err error) {
+	if e.epoll, err = sockio.NewEpoll(name); err != nil {
+		return err
+	}
+	err = e.epoll.Add(e.sockets.unicast, unix.EPOLLIN)
+	if err == nil && e.sockets.multicast >= 0 {
+		err = e.epoll.Add(e.sockets.multicast, unix.EPOLLIN)
+	}
+	if err == nil {
+		if e.unicast, err = sockio.NewPollFile(e.sockets.unicast, name); err != nil {
+			e.sockets.unicast = -1 // it is closed
+		}
+		e.unicast.Brief = true
+	}
+	if err != nil {
+		e.epoll.Close()
+	}
+	return err
 }
 
 // RecvPackets implements [packet.Transport].
@@ -121,7 +130,7 @@ func (e *Endpoint) Receive(_ int, b *packet.Buffer) (bool, error) {
 	return true, net.ErrClosed
 }
 
-// accept adds the frames of a datagram to b, and learns where their senders are.
+// accept adds the frames of a datagram to b, and learns the places of their senders.
 func (e *Endpoint) accept(b *packet.Buffer, g packet.Datagram, multicast bool) {
 	peer := sockio.Sockaddr{Raw: *g.From}
 	// Multicast packets come back; and this endpoint may be on the list of remotes.
@@ -135,7 +144,7 @@ func (e *Endpoint) accept(b *packet.Buffer, g packet.Datagram, multicast bool) {
 		peer.SetPort(e.sockets.port) // the source port may be any
 	}
 	var learned ether.MAC
-	for data, whole := range sockio.Datagrams(g) {
+	for data, complete := range sockio.Datagrams(g) {
 		if len(data) < headerLen {
 			continue
 		}
@@ -158,7 +167,7 @@ func (e *Endpoint) accept(b *packet.Buffer, g packet.Datagram, multicast bool) {
 			// virtual one does neither.
 			offload = virtio.Partial(frame, assumedMTU)
 		}
-		if !whole || len(frame) > ether.MaxFrame && offload.GSOType == virtio.GSONone {
+		if !complete || len(frame) > ether.MaxFrame && offload.GSOType == virtio.GSONone {
 			e.DroppedRecv.Add(1)
 			continue
 		}
@@ -197,8 +206,8 @@ func (e *Endpoint) SendPackets(packets []packet.Packet, wait bool) error {
 	return e.Flush(e.unicast, s, e.Sender, wait)
 }
 
-// Lookup returns the endpoint of the station with the address dst. It reports
-// false if dst is multicast or not known: frames for it go to all.
+// Lookup returns the endpoint for the destination MAC; false if it is multicast or
+// unknown.
 func (e *Endpoint) Lookup(dst ether.MAC) (sockio.Sockaddr, bool) {
 	if dst.IsMulticast() {
 		return sockio.Sockaddr{}, false
@@ -209,14 +218,14 @@ func (e *Endpoint) Lookup(dst ether.MAC) (sockio.Sockaddr, bool) {
 	return e.table.Lookup(dst, now)
 }
 
-// Close leaves the network. In vxvde, it says so to the others.
+// Close leaves the network. In vxvde, it tells the other endpoints.
 func (e *Endpoint) Close() error {
 	e.closing.Store(true)
 	e.epoll.Close()
 	if !e.vxlan {
 		bye := packet.NewSender()
 		bye.Add([]virtio.Segment{{Head: e.header[:]}}, 0, &e.sockets.group.Raw)
-		e.unicast.SendMsgs(bye, e.Sender, false) // like any packet, it may get lost
+		e.unicast.SendMsgs(bye, e.Sender, false) // it may get lost, like any packet
 		bye.Free()
 	}
 	e.unicast.Close() // closes sockets.unicast

@@ -34,9 +34,7 @@ func openTest(t *testing.T, cfg Config) (*Endpoint, plugtest.Conn, *atomic.Int64
 	t.Helper()
 	clock := new(atomic.Int64)
 	e, err := openWithClock(cfg, func() time.Duration { return time.Duration(clock.Load()) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	c := plugtest.NewConn(e)
 	t.Cleanup(func() { c.Close() })
 	return e, c, clock
@@ -50,8 +48,8 @@ func wantDrops(t *testing.T, e *Endpoint, wantRecv, wantSend uint64) {
 	}
 }
 
-// TestVXVDECaptured plays the second of the captured endpoints against the
-// bytes of the first.
+// TestVXVDECaptured plays the second of the captured endpoints against the packets of the
+// first.
 func TestVXVDECaptured(t *testing.T) {
 	captured := plugtest.Captured(t, vxvdeCapture)
 	eachFamily(t, func(t *testing.T, cfg Config) {
@@ -64,7 +62,7 @@ func TestVXVDECaptured(t *testing.T) {
 		plugtest.Send(t, c, captured["unicast"][headerLen:])
 		p.Want(t, p.Own, captured["unicast"])
 		p.Send(t, captured["bye"])
-		p.Send(t, captured["unicast"]) // anything, to know that the other has been read
+		p.Send(t, captured["unicast"]) // anything, to know that the bye was received
 		in.Want(t, captured["unicast"][headerLen:])
 		plugtest.Send(t, c, captured["unicast"][headerLen:])
 		p.Want(t, p.Group, captured["unicast"])
@@ -113,15 +111,14 @@ func TestVXVDELearning(t *testing.T) {
 		a, b := plugtest.NewProbe(t, cfg.Group), plugtest.NewProbe(t, cfg.Group)
 		header := makeHeader(1)
 		to := plugtest.Station(1)
-		// speak lets the station send from a probe, by multicast.
+		// speak makes the station send from a probe, by multicast.
 		speak := func(p *plugtest.Probe) {
 			t.Helper()
 			frame := plugtest.TestFrame(plugtest.Broadcast, to, 60)
 			p.Send(t, withHeader(header, frame))
 			in.Want(t, frame)
 		}
-		// expect sends to the station and waits for the packet where it
-		// should come.
+		// expect sends to the station and waits for the packet at a socket.
 		expect := func(p *plugtest.Probe, at *net.UDPConn) {
 			t.Helper()
 			frame := plugtest.TestFrame(to, plugtest.Station(2), 60)
@@ -199,7 +196,7 @@ func TestVXVDELearningOff(t *testing.T) {
 	p.Want(t, p.Group, withHeader(header, frame))
 }
 
-// TestVXVDEOptions looks at what the kernel was told.
+// TestVXVDEOptions checks the options of the socket.
 func TestVXVDEOptions(t *testing.T) {
 	testenv.NoLeaks(t)
 	cfg := testIPv4
@@ -272,8 +269,8 @@ func testVXLAN(vni uint32) Config {
 	}
 }
 
-// TestVXLANPort answers to the port of the network wherever a packet comes from,
-// as the kernel's packets come from many.
+// TestVXLANPort answers to the port of the network from whatever port a packet comes: the
+// kernel uses many.
 func TestVXLANPort(t *testing.T) {
 	testenv.NoLeaks(t)
 	e, c, _ := openTest(t, testVXLAN(42))
@@ -281,9 +278,7 @@ func TestVXLANPort(t *testing.T) {
 	listen := func(addr string) *net.UDPConn {
 		t.Helper()
 		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
@@ -300,7 +295,7 @@ func TestVXLANPort(t *testing.T) {
 	frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 	plugtest.Send(t, in, frame)
 	want(remote, frame)
-	// Reserved bits do not count, those of another VNI do.
+	// Reserved bits do not matter, the VNI does.
 	foreign, odd := header, header
 	foreign[6]++
 	odd[0], odd[1], odd[7] = 0xff, 0xff, 0xff
@@ -322,15 +317,13 @@ func TestVXLANPort(t *testing.T) {
 	want(peer, frame)
 }
 
-// TestVXLANPartial takes packets as the kernel sends them through a virtual card:
-// not segmented, and without checksums.
+// TestVXLANPartial receives packets as the kernel sends them through a virtual card: not
+// segmented, and without checksums.
 func TestVXLANPartial(t *testing.T) {
 	testenv.NoLeaks(t)
 	e, _, _ := openTest(t, testVXLAN(1))
 	own, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 3)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer own.Close()
 	p := plugtest.Probe{Own: own, To: netip.MustParseAddrPort("127.0.0.2:4789")}
 	for _, size := range [][2]int{{1, 100}, {40, assumedMTU - 40}} {
@@ -339,7 +332,7 @@ func TestVXLANPartial(t *testing.T) {
 		p.Send(t, withHeader(makeHeader(1), whole.Data))
 		plugtest.Collect(t, e, want)
 	}
-	// Without a reason to believe that, such a packet is too long.
+	// With a wrong checksum, the same packet is too long.
 	whole := packettest.TCP(40, 1000)
 	whole.Data[34+16] ^= 1
 	p.Send(t, withHeader(makeHeader(1), whole.Data))

@@ -10,7 +10,7 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
-// openEndpoint reports that the system is not supported.
+// Open returns an error: endpoints are for Linux.
 func Open(cfg Config) (packet.Transport, error) {
 	return nil, fmt.Errorf("%s on %s: %w", cfg.scheme(), runtime.GOOS, errors.ErrUnsupported)
 }

@@ -17,24 +17,42 @@ var (
 	vxlanCapture string
 )
 
-func TestVXVDEHeader(t *testing.T) {
+func TestHeader(t *testing.T) {
 	own := makeHeader(0x123456)
 	if want := (header{8, 0, 0, 0, 0x12, 0x34, 0x56, 0}); own != want {
 		t.Errorf("header % x, want % x", own, want)
 	}
-	for i := range own {
-		got := own
-		got[i] ^= 0x40
-		if kind := classifyVXVDE(&own, &got, 100); kind != kindForeign {
-			t.Errorf("byte %d of the header differs: kind %d, want %d", i, kind, kindForeign)
-		}
-	}
-	for n, want := range map[int]packetKind{
-		0: kindForeign, 7: kindForeign, 8: kindBye, 9: kindShort, 12: kindShort, 8 + 14: kindShort,
-		8 + 15: kindFrame, 8 + 60: kindFrame, 65507: kindFrame,
+	for _, tt := range []struct {
+		name     string
+		classify func(own, got *header, n int) packetKind
+		ignored  [8]byte // bits
+		kinds    map[int]packetKind
+	}{
+		{"vxvde", classifyVXVDE, [8]byte{}, map[int]packetKind{
+			0: kindForeign, 7: kindForeign, 8: kindBye, 9: kindShort, 12: kindShort, 8 + 14: kindShort,
+			8 + 15: kindFrame, 8 + 60: kindFrame, 65507: kindFrame,
+		}},
+		{"vxlan", classifyVXLAN, [8]byte{0xf7, 0xff, 0xff, 0xff, 0, 0, 0, 0xff}, map[int]packetKind{
+			0: kindForeign, 7: kindForeign, 8: kindShort, 8 + 13: kindShort, 8 + 14: kindFrame, 65507: kindFrame,
+		}},
 	} {
-		if got := classifyVXVDE(&own, &own, n); got != want {
-			t.Errorf("%d bytes: kind %d, want %d", n, got, want)
+		for i, ignored := range tt.ignored {
+			for bit := byte(1); bit != 0; bit <<= 1 {
+				got := own
+				got[i] ^= bit
+				want := kindForeign
+				if ignored&bit != 0 {
+					want = kindFrame
+				}
+				if kind := tt.classify(&own, &got, 100); kind != want {
+					t.Errorf("%s: bit %#x of byte %d differs: kind %d, want %d", tt.name, bit, i, kind, want)
+				}
+			}
+		}
+		for n, want := range tt.kinds {
+			if got := tt.classify(&own, &own, n); got != want {
+				t.Errorf("%s: %d bytes: kind %d, want %d", tt.name, n, got, want)
+			}
 		}
 	}
 }
@@ -58,30 +76,6 @@ func FuzzVXVDEPacket(f *testing.F) {
 			t.Errorf("frame of %d bytes: kind %d", len(frame), kind)
 		}
 	})
-}
-
-func TestVXLANHeader(t *testing.T) {
-	own := makeHeader(0x123456)
-	for i, mask := range [8]byte{0xf7, 0xff, 0xff, 0xff, 0, 0, 0, 0xff} { // bits to be ignored
-		for bit := byte(1); bit != 0; bit <<= 1 {
-			got := own
-			got[i] ^= bit
-			want := kindForeign
-			if mask&bit != 0 {
-				want = kindFrame
-			}
-			if kind := classifyVXLAN(&own, &got, 100); kind != want {
-				t.Errorf("bit %#x of byte %d differs: kind %d, want %d", bit, i, kind, want)
-			}
-		}
-	}
-	for n, want := range map[int]packetKind{
-		0: kindForeign, 7: kindForeign, 8: kindShort, 8 + 13: kindShort, 8 + 14: kindFrame, 65507: kindFrame,
-	} {
-		if got := classifyVXLAN(&own, &own, n); got != want {
-			t.Errorf("%d bytes: kind %d, want %d", n, got, want)
-		}
-	}
 }
 
 // FuzzVXLANPacket compares the decoder with the rule in other words.

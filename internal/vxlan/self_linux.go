@@ -13,12 +13,12 @@ import (
 )
 
 // A selfFilter recognizes the endpoint's own multicast packets, which come back to it.
-// A packet is its own if it has the endpoint's port and an address of this host: other
-// hosts may have chosen the same port.
+// They have the endpoint's port and an address of this host; other hosts may use the same
+// port.
 //
-// It asks the kernel whether an address is local, through a netlink socket in the
-// endpoint's namespace, and only for packets with the endpoint's port. It keeps the
-// answers for a while only, since addresses come and go.
+// For packets with the endpoint's port, it asks the kernel whether the address is local,
+// through a netlink socket in the endpoint's namespace. It keeps the answers for a while
+// only, as addresses come and go.
 type selfFilter struct {
 	port    uint16
 	bound   netip.Addr // the only address of the endpoint, if valid
@@ -35,7 +35,7 @@ type localAnswer struct {
 
 const (
 	answerLifetime = 10 * time.Second
-	// maxAnswers bounds the memory that packets with forged sources take.
+	// maxAnswers bounds the memory for packets with forged sources.
 	maxAnswers = 64
 )
 
@@ -67,7 +67,7 @@ func (f *selfFilter) own(src *sockio.Sockaddr) bool {
 	if f.bound.IsValid() {
 		return addr == f.bound
 	}
-	// On a host with no other address than loopback's, the source is 0.0.0.0.
+	// On a host with loopback addresses only, the source is 0.0.0.0.
 	if addr.IsUnspecified() {
 		return true
 	}
@@ -83,9 +83,8 @@ func (f *selfFilter) own(src *sockio.Sockaddr) bool {
 	return answer.local
 }
 
-// isLocal asks the kernel for the route to the address, which has the type "local" for
-// addresses of this host. Without an answer it reports true: losing a frame is better
-// than a loop.
+// isLocal asks the kernel for the route to an address; its type is "local" for addresses of
+// this host. Without an answer it reports true: a lost frame is better than a loop.
 func (f *selfFilter) isLocal(addr netip.Addr, scope uint32) bool {
 	if addr.Is6() && !addr.IsLinkLocalUnicast() || addr.Is4() {
 		scope = 0
@@ -99,7 +98,7 @@ func (f *selfFilter) isLocal(addr netip.Addr, scope uint32) bool {
 	return err != nil || isLocalRoute(reply[:n])
 }
 
-// isLocalRoute reads the answer to a routeRequest.
+// isLocalRoute parses the answer to a routeRequest.
 func isLocalRoute(reply []byte) bool {
 	const routeType = unix.NLMSG_HDRLEN + 7 // in struct rtmsg
 	if len(reply) < unix.NLMSG_HDRLEN {

@@ -16,23 +16,18 @@ import (
 
 // TestVXVDESelf asks the filter about sources with the endpoint's port.
 func TestVXVDESelf(t *testing.T) {
+	testenv.Long(t)
 	testenv.NoLeaks(t)
 	const port = 40000
 	var clock time.Duration
 	f, err := newSelfFilter(port, netip.Addr{}, func() time.Duration { return clock })
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer f.close()
 	test0, err := net.InterfaceByName("test0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	scope := uint32(test0.Index)
 	addrs, err := test0.Addrs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	var linkLocal netip.Addr
 	for _, a := range addrs {
 		if p := netip.MustParsePrefix(a.String()); p.Addr().IsLinkLocalUnicast() {
@@ -42,7 +37,7 @@ func TestVXVDESelf(t *testing.T) {
 	if !linkLocal.IsValid() {
 		t.Fatalf("no link-local address in %v", addrs)
 	}
-	// The address is no one's until the kernel has found no duplicate.
+	// The address is not in use until the kernel has found no duplicate.
 	testenv.Eventually(t, "a link-local address in use", func() bool { return f.isLocal(linkLocal, scope) })
 	tests := []struct {
 		addr  netip.Addr
@@ -94,9 +89,7 @@ func TestVXVDESelf(t *testing.T) {
 	}
 
 	bound, err := newSelfFilter(port, netip.MustParseAddr("127.0.0.2"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	for addr, want := range map[string]bool{"127.0.0.2:40000": true, "127.0.0.1:40000": false, "127.0.0.2:40001": false} {
 		s := sockio.MakeSockaddr(netip.MustParseAddrPort(addr), 0)
 		if got := bound.own(&s); got != want {
@@ -105,8 +98,8 @@ func TestVXVDESelf(t *testing.T) {
 	}
 }
 
-// FuzzRouteReply holds the decoder against the kernel's layout: a message for a
-// new route says in its eighth byte what the route is.
+// FuzzRouteReply compares the decoder with the kernel's layout: a message for a new route has
+// the type of the route in its eighth byte.
 func FuzzRouteReply(f *testing.F) {
 	local := make([]byte, unix.NLMSG_HDRLEN+unix.SizeofRtMsg)
 	binary.NativeEndian.PutUint16(local[4:], unix.RTM_NEWROUTE)
@@ -117,7 +110,7 @@ func FuzzRouteReply(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		want := len(b) < unix.NLMSG_HDRLEN // no answer: the port has to do
+		want := len(b) < unix.NLMSG_HDRLEN // no answer: only the port counts
 		if len(b) >= unix.NLMSG_HDRLEN+8 {
 			want = binary.NativeEndian.Uint16(b[4:6]) == unix.RTM_NEWROUTE && b[unix.NLMSG_HDRLEN+7] == unix.RTN_LOCAL
 		}

@@ -11,13 +11,12 @@ import (
 	"github.com/vdestack/vdestack/internal/sockio"
 )
 
-// sockets are the descriptors of an endpoint, in the network namespace of whoever
-// opened it.
+// sockets are the descriptors of an endpoint, in the network namespace of its opener.
 type sockets struct {
-	multicast int // receives what is sent to the group; -1: there is none
-	unicast   int // sends all, and receives what is sent to this endpoint
+	multicast int // receives packets to the group; -1: no group
+	unicast   int // sends all packets, and receives those to this endpoint
 	group     sockio.Sockaddr
-	all       []sockio.Sockaddr // the group, or the remotes in its place
+	all       []sockio.Sockaddr // the group, or all remotes
 	port      uint16            // of the unicast socket
 	ifindex   uint32
 }
@@ -57,7 +56,7 @@ func openSockets(cfg Config) (s *sockets, err error) {
 	return s, s.join(cfg)
 }
 
-// scope returns the zone of an address, 0 if it has none.
+// scope returns the zone of an address, or 0.
 func (s *sockets) scope(a netip.Addr) uint32 {
 	if a.Is6() && a.IsLinkLocalUnicast() {
 		return s.ifindex
@@ -73,16 +72,16 @@ func udpSocket(family int) (int, error) {
 	return fd, os.NewSyscallError("socket", err)
 }
 
-// join binds the multicast socket to the group, so that it gets nothing else. It
-// shares the port with the other endpoints of the host.
+// join binds the multicast socket to the group, so that it receives nothing else. It shares
+// the port with the other endpoints of the host.
 func (s *sockets) join(cfg Config) error {
 	group, port := cfg.Group.Addr(), int(cfg.Group.Port())
 	if err := reuse(s.multicast, 1); err != nil {
 		return err
 	}
 	if cfg.VXLAN {
-		// The unicast socket has the same port, and shares it only for this moment:
-		// its packets would go to the socket that is bound last.
+		// The unicast socket has the same port. It shares it only for this moment, as
+		// its packets would go to the socket that was bound last.
 		if err := reuse(s.unicast, 1); err != nil {
 			return err
 		}
@@ -127,7 +126,7 @@ func routeHint(group netip.Addr) string {
 // udpNoCheck6RX is UDP_NO_CHECK6_RX of linux/udp.h.
 const udpNoCheck6RX = 102
 
-// bind binds the unicast socket to a port of its own, or to that of all endpoints.
+// bind binds the unicast socket to a port of its own, or to the port of all endpoints.
 func (s *sockets) bind(cfg Config) error {
 	set := func(level, option, value int, name string) error {
 		return os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(s.unicast, level, option, value))
@@ -202,32 +201,6 @@ func (s *sockets) bind(cfg Config) error {
 		s.port = uint16(sa.Port)
 	}
 	return nil
-}
-
-// epoll returns a descriptor, for the runtime's poller, that is readable when one of the
-// sockets is.
-func (s *sockets) epoll() (int, error) {
-	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return -1, os.NewSyscallError("epoll_create1", err)
-	}
-	for _, fd := range []int{s.unicast, s.multicast} {
-		if fd < 0 {
-			continue
-		}
-		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
-		if err = unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
-			break
-		}
-	}
-	if err == nil {
-		err = unix.SetNonblock(ep, true) // or the poller refuses it
-	}
-	if err != nil {
-		unix.Close(ep)
-		return -1, os.NewSyscallError("epoll_ctl", err)
-	}
-	return ep, nil
 }
 
 // receiver returns the multicast or the unicast socket.

@@ -3,6 +3,7 @@ package vdetest
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -14,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Fake is a switch that does what the test says.
+// A Fake is a switch that the test controls.
 type Fake struct {
 	t        *testing.T
 	Dir      string
@@ -28,17 +29,15 @@ type FakeClient struct {
 	Ctl     net.Conn
 	Request []byte
 	Path    string      // of the client's data socket
-	Mode    fs.FileMode // of it
-	Data    int         // the switch's data socket, -1 if there is none
+	Mode    fs.FileMode // of this socket
+	Data    int         // the switch's data socket, or -1
 }
 
 // NewFake listens at the path.
 func NewFake(t *testing.T, path string) *Fake {
 	t.Helper()
 	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	f := &Fake{t: t, Dir: testenv.ShortDir(t), Listener: l, done: make(chan struct{})}
 	t.Cleanup(func() { l.Close() })
 	return f
@@ -76,6 +75,10 @@ func (f *Fake) Serve(handle func(c *FakeClient)) {
 				}
 			})
 			handle(c)
+			go func() { // as a switch does when a client leaves
+				io.Copy(io.Discard, ctl)
+				ctl.Close()
+			}()
 		}
 	}()
 }

@@ -9,7 +9,7 @@ const (
 	pathLen    = 108
 )
 
-// Request makes the request of a client for any port. path is that of its data socket.
+// Request makes the request of a client for any port. path is the name of its data socket.
 func Request(path, description string) []byte {
 	e := binary.NativeEndian
 	b := make([]byte, RequestLen, RequestLen+len(description))

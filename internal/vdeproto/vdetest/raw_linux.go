@@ -12,15 +12,15 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// A Raw is a client that does what the test says, with sockets that block as those of
-// C clients do. As a plug, it sends frames.
+// A Raw is a client that the test controls, with blocking sockets as in C clients. It sends
+// frames as a plug does.
 type Raw struct {
 	t         testing.TB
 	Ctl, Data int
 	Path      string // of the data socket
 }
 
-// serial numbers the data sockets, other than clients of package vdeproto do.
+// serial numbers the data sockets, with other numbers than those of package vdeproto.
 var serial atomic.Uint32
 
 // DialRaw connects to the control socket, and makes a data socket.
@@ -33,12 +33,10 @@ func DialRaw(t testing.TB, dir string) *Raw {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { unix.Close(*fd) })
-		// A test must end.
+		// Tests must end.
 		for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
 			timeout := unix.NsecToTimeval(int64(testenv.Timeout))
-			if err := unix.SetsockoptTimeval(*fd, unix.SOL_SOCKET, option, &timeout); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, unix.SetsockoptTimeval(*fd, unix.SOL_SOCKET, option, &timeout))
 		}
 	}
 	if err := unix.Connect(c.Ctl, &unix.SockaddrUnix{Name: dir + "/ctl"}); err != nil {
@@ -51,8 +49,7 @@ func DialRaw(t testing.TB, dir string) *Raw {
 	return c
 }
 
-// Write is write(2). With a time limit the kernel does not begin again after
-// a signal.
+// Write is write(2). With a timeout the kernel does not restart it after a signal.
 func Write(fd int, b []byte) error {
 	for {
 		if _, err := unix.Write(fd, b); err != unix.EINTR {
@@ -61,7 +58,7 @@ func Write(fd int, b []byte) error {
 	}
 }
 
-// Read is read(2), as Write.
+// Read is read(2), like Write.
 func Read(fd int, b []byte) (int, error) {
 	for {
 		if n, err := unix.Read(fd, b); err != unix.EINTR {
@@ -73,9 +70,7 @@ func Read(fd int, b []byte) (int, error) {
 // Request sends b on the control connection.
 func (c *Raw) Request(b []byte) {
 	c.t.Helper()
-	if err := Write(c.Ctl, b); err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.Check(c.t, Write(c.Ctl, b))
 }
 
 // Join does the handshake as C clients do.

@@ -1,6 +1,5 @@
-// Package vdetest has the switches and clients of VDE that tests need: those of
-// Debian, and others that do what a test says. It does not use package vdeproto, which
-// it helps to check.
+// Package vdetest has switches and clients of VDE for tests: those of Debian, and others that
+// the test controls. It does not use package vdeproto, which it helps to test.
 package vdetest
 
 import (
@@ -31,12 +30,8 @@ func Start(t testing.TB, dir string, cmd *exec.Cmd, ready func() error) *Switch 
 	s := &Switch{Dir: dir, Cmd: cmd, output: new(testenv.Buffer), ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = s.output, s.output
 	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
+	testenv.Check(t, cmd.Start())
 	go func() {
 		defer close(s.ended)
 		cmd.Wait()
@@ -90,9 +85,7 @@ func Plug(t testing.TB, dir string) *exec.Cmd {
 func Console(t *testing.T, path, command string) string {
 	t.Helper()
 	c, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	r := bufio.NewReader(c)
