@@ -1,11 +1,9 @@
-// Package dns is the stub resolver of a stack: it finds the addresses of names
-// by the servers, search list and hosts that its configuration gives, and never
-// by those of the host. It opens no file, and all its packets leave through the
-// dial function it is given.
+// Package dns implements the stub resolver of a stack. It finds the addresses of names with
+// the servers, search list and hosts of its configuration, and never with those of the host:
+// it opens no file, and all its packets go through its dial function.
 //
-// No answer is cached: each lookup asks anew, and a caching server in the network
-// does better than a cache here could. The protocol is that of RFC 1035 with
-// EDNS0 (RFC 6891) over UDP, and TCP (RFC 7766) for what does not fit.
+// It speaks RFC 1035 with EDNS0 (RFC 6891) over UDP, and TCP (RFC 7766) for larger answers.
+// It does not cache: a caching server in the network does that better.
 package dns
 
 import (
@@ -21,40 +19,35 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// Config says which servers a Client asks, and how. The zero Config answers address
-// literals and localhost only.
+// Config configures a Client. The zero Config resolves address literals and localhost only.
 type Config struct {
 	// Servers are asked in this order; port 0 means 53.
 	Servers []netip.AddrPort
-	// Search are the domains in which a name is tried that does not end with
-	// a dot, as in resolv.conf(5).
+	// Search has the domains for names without a trailing dot, as in resolv.conf(5).
 	Search []string
-	// Ndots is how many dots make a name be tried as it is before the search
-	// list, and not after it; 0 means 1.
+	// Ndots is the number of dots with which a name is tried as it is before the search
+	// list, not after it; 0 means 1.
 	Ndots int
-	// Hosts are names that are known without a server, as in hosts(5): in any
-	// case, with or without the trailing dot, and before anything else. A name
-	// in Hosts is never asked for; an empty list hides it.
+	// Hosts has the addresses of names, as hosts(5). Case and a trailing dot do not
+	// matter. Servers are not asked for these names; an empty list hides a name.
 	Hosts map[string][]netip.Addr
-	// Timeout bounds one try, a query of one server. 0 means 3 seconds: two
-	// tries and two dead servers then fit in the ten seconds that programs
-	// like to give to a whole connection, and a server that has to ask others
-	// still has time for it.
+	// Timeout bounds one try, a query to one server. 0 means 3 seconds: a third try
+	// then begins well within the ten seconds that programs often allow for a whole
+	// connection, and a server that has to ask others has time for it.
 	Timeout time.Duration
-	// Attempts is how often each server is tried; 0 means 2. A server that fails
-	// is asked without EDNS at its next try, if it was asked with it, and the
-	// other way round: some gateways drop queries with EDNS.
+	// Attempts is how often each server is tried; 0 means 2. After a failure with EDNS,
+	// the next try of the server is without it, and the other way round: some gateways
+	// drop queries with EDNS.
 	Attempts int
 }
 
-// A DialFunc connects to an address literal with port, over "udp" or "tcp", and
-// returns when ctx ends. A udp connection is one that receives packets of that
-// address only. Each connection carries one query, and its Close must end a
-// Read that waits.
+// A DialFunc connects to an address literal with port, over "udp" or "tcp", and returns when
+// ctx ends. A udp connection receives packets of that address only. Each connection carries
+// one query, and its Close must end a waiting Read.
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
-// A Client answers lookups. It is safe for concurrent use, holds no resources
-// between lookups, and leaves no goroutine behind when a lookup returns.
+// A Client resolves names. It is safe for concurrent use, holds no resources between
+// lookups, and leaves no goroutine behind when a lookup returns.
 type Client struct {
 	servers  []*server
 	search   []string // absolute: "example.org.", or "" for the root
@@ -65,8 +58,8 @@ type Client struct {
 	dial     DialFunc
 }
 
-// New returns a Client, or an error that names the bad field of cfg. Nothing of
-// cfg is kept.
+// New returns a Client, or an error that names an invalid field of cfg. It keeps nothing of
+// cfg.
 func New(cfg Config, dial DialFunc) (*Client, error) {
 	if dial == nil {
 		return nil, errors.New("dns: no dial function")
@@ -114,25 +107,23 @@ func New(cfg Config, dial DialFunc) (*Client, error) {
 	return c, nil
 }
 
-// LookupNetIP returns the addresses of a host: IPv4 before IPv6, and otherwise
-// as they came (see Sort). The network is "ip", "ip4" or "ip6". IPv4 addresses
-// are never in their IPv6-mapped form. The host is
+// LookupNetIP returns the addresses of a host: IPv4 before IPv6, otherwise in the order of
+// the answers (see Sort). The network is "ip", "ip4" or "ip6". IPv4 addresses are never in
+// IPv6-mapped form. The host is
 //
-//   - an address literal, with a zone or without;
+//   - an address literal, with or without a zone;
 //   - a name in Config.Hosts;
 //   - localhost or a name below it (RFC 6761): 127.0.0.1 and ::1;
-//   - any other name, which is asked for. Names below .onion are not (RFC 7686).
+//   - any other name, for which it asks the servers, except below .onion (RFC 7686).
 //
-// A and AAAA records are asked for at once. If one of the two has an answer,
-// the other has Config.Timeout left to have one too: servers exist that never
-// answer for AAAA. For the same reason, a server that denies a name for one of
-// the two and has addresses for the other is believed in the latter.
+// It asks for A and AAAA records at the same time. After the first answer, it waits for the
+// other for Config.Timeout: some servers never answer for AAAA. Others deny the name for one
+// of the two types; the addresses of the other type count.
 //
-// Every error is a [*net.DNSError], but that of an unknown network. IsNotFound
-// is true if the name has no address of the network, and false if it is not
-// known whether it has; it wraps the error of the dial function or the
-// connection, and ctx.Err() if ctx ended. If ctx has a deadline, the tries share
-// the time that is left.
+// Every error is a [*net.DNSError], except for an unknown network. IsNotFound is true if the
+// name has no address of the network, and false if that is unknown. The error wraps the
+// error of the dial function or the connection, and ctx.Err() if ctx has ended. If ctx has
+// a deadline, the tries share the remaining time.
 func (c *Client) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	var types []dnsmessage.Type
 	switch network {
@@ -185,14 +176,13 @@ func (c *Client) lookup(ctx context.Context, types []dnsmessage.Type, host strin
 		case err.IsNotFound:
 			notFound = err
 		case !isServerError(err):
-			// No server has answered, and the next name would only take as
-			// long.
+			// No server has answered, and the next name would take as long.
 			return nil, err
 		default:
 			failed = err
 		}
 	}
-	// As long as one name is unknown, it cannot be said that there is none.
+	// A name without an answer may exist.
 	if failed != nil {
 		return nil, failed
 	}
@@ -240,8 +230,8 @@ func (c *Client) lookupName(ctx context.Context, types []dnsmessage.Type, name s
 	return nil, err
 }
 
-// weight orders the errors of the questions about one name: that it does not
-// exist is so for all types, that it has no such record for one only.
+// weight orders the errors of the questions about one name. That the name does not exist
+// holds for all types; that it has no such record, for one type only.
 func weight(err *net.DNSError) int {
 	switch {
 	case errors.Is(err, errNoSuchHost):
@@ -252,8 +242,8 @@ func weight(err *net.DNSError) int {
 	return 1
 }
 
-// maxChain bounds the names that an alias may lead through, and with them the
-// questions of a lookup; servers have similar bounds.
+// maxChain bounds the names of a chain of aliases, and with them the questions of a lookup;
+// servers have similar bounds.
 const maxChain = 12
 
 // addresses follows the aliases from a name to its addresses of one type.
@@ -269,8 +259,8 @@ func (c *Client) addresses(ctx context.Context, typ dnsmessage.Type, name string
 			return nil, failed
 		}
 		if r.rcode == dnsmessage.RCodeNameError {
-			// Of the last name of the chain, even if the answer leaves it
-			// (RFC 6604, section 3).
+			// It is about the last name of the chain, even if the chain leaves the
+			// answer (RFC 6604, section 3).
 			return nil, dnsError(errNoSuchHost, r.server)
 		}
 		asked := len(chain)
@@ -279,7 +269,7 @@ func (c *Client) addresses(ctx context.Context, typ dnsmessage.Type, name string
 			return nil, dnsError(err, r.server)
 		}
 		last := chain[len(chain)-1]
-		addrs := r.of(last)
+		addrs := r.addrsOf(last)
 		switch {
 		case len(addrs) > 0:
 			return addrs, nil
@@ -289,7 +279,7 @@ func (c *Client) addresses(ctx context.Context, typ dnsmessage.Type, name string
 	}
 }
 
-// ofType returns those of the addresses that records of the type can hold.
+// ofType returns the addresses that records of the type can hold.
 func ofType(typ dnsmessage.Type, addrs []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
 		return a.Is4() != (typ == dnsmessage.TypeA)

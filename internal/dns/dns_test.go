@@ -13,7 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/net/dns/dnsmessage"
@@ -72,23 +72,20 @@ func TestNew(t *testing.T) {
 func TestNewCopies(t *testing.T) {
 	cfg := Config{Hosts: map[string][]netip.Addr{"a": addrs("10.0.0.1"), "b": addrs("10.0.0.2")}}
 	c, err := New(cfg, refuseDial(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	cfg.Hosts["a"][0] = netip.MustParseAddr("10.9.9.9")
 	delete(cfg.Hosts, "b")
 	for name, want := range map[string]string{"a": "10.0.0.1", "b": "10.0.0.2", "localhost": "127.0.0.1 ::1"} {
 		got, err := c.LookupNetIP(t.Context(), "ip", name)
 		check(t, got, err, want, "")
 		if err == nil {
-			got[0] = netip.Addr{} // the caller's own
+			got[0] = netip.Addr{} // which belongs to the caller
 		}
-		got, err = c.LookupNetIP(t.Context(), "ip", name)
-		check(t, got, err, want, "")
+		wantAddrs(t, c, "ip", name, want, "")
 	}
 }
 
-// TestKnown looks up what needs no server.
+// TestKnown looks up names that need no server.
 func TestKnown(t *testing.T) {
 	c, err := New(Config{
 		Servers: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.53:0")},
@@ -102,9 +99,7 @@ func TestKnown(t *testing.T) {
 			"linklocal":     addrs("fe80::1%vde0"),
 		},
 	}, refuseDial(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	const notFound, unsuitable = "no such host", "no suitable address found"
 	label := strings.Repeat("x", 63)
 	tests := []struct{ network, host, want, err string }{
@@ -157,8 +152,7 @@ func TestKnown(t *testing.T) {
 			if network == "" {
 				network = "ip"
 			}
-			got, err := c.LookupNetIP(t.Context(), network, tt.host)
-			check(t, got, err, tt.want, tt.err)
+			err := wantAddrs(t, c, network, tt.host, tt.want, tt.err)
 			if dnsErr, ok := err.(*net.DNSError); tt.err != "" && (!ok || !dnsErr.IsNotFound || dnsErr.Name != tt.host) {
 				t.Errorf("error %#v, want a DNSError that says not found", err)
 			}
@@ -200,8 +194,7 @@ func TestLookup(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.network+" "+tt.host, func(t *testing.T) {
-			got, err := c.LookupNetIP(t.Context(), tt.network, tt.host)
-			check(t, got, err, tt.want, tt.err)
+			err := wantAddrs(t, c, tt.network, tt.host, tt.want, tt.err)
 			want := &net.DNSError{Err: "no such host", Name: tt.host, Server: f.addr.String(), IsNotFound: true}
 			if dnsErr, ok := err.(*net.DNSError); tt.err != "" && ok {
 				dnsErr.UnwrapErr = nil
@@ -213,15 +206,14 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-// TestQuery looks at the queries themselves.
+// TestQuery checks the queries themselves.
 func TestQuery(t *testing.T) {
 	testenv.NoLeaks(t)
 	f := newFake(t, zone{"www.example.": {"A 10.0.0.1"}}.serve)
 	c := newClient(t, Config{}, f)
 	const rounds = 20
 	for range rounds {
-		got, err := c.LookupNetIP(t.Context(), "ip", "www.example")
-		check(t, got, err, "10.0.0.1", "")
+		wantAddrs(t, c, "ip", "www.example", "10.0.0.1", "")
 	}
 	ids, ports := make(map[uint16]bool), make(map[uint16]bool)
 	queries := f.queries()
@@ -263,8 +255,7 @@ func TestSearch(t *testing.T) {
 			testenv.NoLeaks(t)
 			f := newFake(t, rcode(dnsmessage.RCodeNameError))
 			c := newClient(t, Config{Search: tt.search, Ndots: tt.ndots}, f)
-			got, err := c.LookupNetIP(t.Context(), "ip4", tt.host)
-			check(t, got, err, "", "lookup "+tt.host+" on "+f.addr.String()+": no such host")
+			wantAddrs(t, c, "ip4", tt.host, "", "lookup "+tt.host+" on "+f.addr.String()+": no such host")
 			var order []string
 			for _, q := range f.queries() {
 				order = append(order, q.Name.String())
@@ -276,58 +267,41 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// TestSearchGoesOn looks at what ends a search and what does not.
+// TestSearchGoesOn checks which answers end a search.
 func TestSearchGoesOn(t *testing.T) {
-	tests := []struct {
-		name      string
-		first     handler
-		want, err string
+	found := zone{"a.second.": {"A 10.0.0.1"}}.serve
+	for _, tt := range []struct {
+		name          string
+		first, second handler
+		want, err     string
 	}{
-		{name: "no such name", first: rcode(dnsmessage.RCodeNameError), want: "10.0.0.1"},
-		{name: "no data", first: rcode(dnsmessage.RCodeSuccess), want: "10.0.0.1"},
-		{name: "server failure", first: rcode(dnsmessage.RCodeServerFailure), want: "10.0.0.1"},
-		{name: "refused", first: rcode(dnsmessage.RCodeRefused), want: "10.0.0.1"},
-		{name: "silence", first: silent, err: "i/o timeout"},
-	}
-	for _, tt := range tests {
+		{name: "no such name", first: rcode(dnsmessage.RCodeNameError), second: found, want: "10.0.0.1"},
+		{name: "no data", first: rcode(dnsmessage.RCodeSuccess), second: found, want: "10.0.0.1"},
+		{name: "server failure", first: rcode(dnsmessage.RCodeServerFailure), second: found, want: "10.0.0.1"},
+		{name: "refused", first: rcode(dnsmessage.RCodeRefused), second: found, want: "10.0.0.1"},
+		{name: "silence", first: silent, second: found, err: "i/o timeout"},
+		{name: "a name without an answer may exist", first: rcode(dnsmessage.RCodeServerFailure),
+			second: rcode(dnsmessage.RCodeNameError), err: "server misbehaving"},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
-			testenv.NoLeaks(t)
-			z := zone{"a.second.": {"A 10.0.0.1"}}
-			timeout := testenv.Timeout
-			if tt.err != "" {
-				timeout = 50 * time.Millisecond
-			}
-			f := newFake(t, func(q *query) {
-				if q.Name.String() == "a.first." {
-					tt.first(q)
-				} else {
-					z.serve(q)
-				}
+			synctest.Test(t, func(t *testing.T) {
+				f := newPipeFake("10.0.0.1:53", func(q *query) {
+					if q.Name.String() == "a.first." {
+						tt.first(q)
+					} else {
+						tt.second(q)
+					}
+				})
+				wantAddrs(t, newPipeClient(t, Config{Search: []string{"first", "second"}}, f), "ip", "a", tt.want, tt.err)
 			})
-			c := newClient(t, Config{Search: []string{"first", "second"}, Timeout: timeout}, f)
-			got, err := c.LookupNetIP(t.Context(), "ip", "a")
-			check(t, got, err, tt.want, tt.err)
 		})
 	}
-	t.Run("unknown is not no", func(t *testing.T) {
-		testenv.NoLeaks(t)
-		f := newFake(t, func(q *query) {
-			if q.Name.String() == "a.first." {
-				rcode(dnsmessage.RCodeServerFailure)(q)
-			} else {
-				rcode(dnsmessage.RCodeNameError)(q)
-			}
-		})
-		c := newClient(t, Config{Search: []string{"first", "second"}}, f)
-		got, err := c.LookupNetIP(t.Context(), "ip", "a")
-		check(t, got, err, "", "server misbehaving")
-	})
 }
 
-// TestErrors looks at all fields of the errors.
+// TestErrors checks all fields of the errors.
 func TestErrors(t *testing.T) {
 	testenv.NoLeaks(t)
-	closed := newFake(t, silent).addr // stays open here, but not for the dial functions below
+	closed := newFake(t, silent).addr // only the dial functions below fail
 	refused := &net.OpError{Op: "read", Net: "udp", Err: os.NewSyscallError("read", syscall.ECONNREFUSED)}
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -357,9 +331,7 @@ func TestErrors(t *testing.T) {
 				ctx = t.Context()
 			}
 			c, err := New(Config{Servers: tt.servers}, func(context.Context, string, string) (net.Conn, error) { return nil, tt.dialErr })
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			_, err = c.LookupNetIP(ctx, "ip", "a.example")
 			got, ok := err.(*net.DNSError)
 			if !ok {
@@ -381,10 +353,10 @@ func TestHostIsIgnored(t *testing.T) {
 	testenv.NoLeaks(t)
 	f, err := os.Open("/etc/hosts")
 	if err != nil {
-		t.Skip(err) // the system has none
+		t.Skip(err) // this system has no such file
 	}
 	defer f.Close()
-	server := newFake(t, func(q *query) { q.send(q.message(record(q.Name.String(), "A 10.11.12.13"))) })
+	server := newFake(t, func(q *query) { q.reply(record(q.Name.String(), "A 10.11.12.13")) })
 	c := newClient(t, Config{}, server)
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		line, _, _ := strings.Cut(lines.Text(), "#")
@@ -393,8 +365,7 @@ func TestHostIsIgnored(t *testing.T) {
 			if isBelow(name, "localhost") || !isName(name) {
 				continue
 			}
-			got, err := c.LookupNetIP(t.Context(), "ip4", name)
-			check(t, got, err, "10.11.12.13", "")
+			wantAddrs(t, c, "ip4", name, "10.11.12.13", "")
 		}
 	}
 }
@@ -407,19 +378,13 @@ func TestConcurrent(t *testing.T) {
 		z[fmt.Sprintf("h%d.example.", i)] = []string{fmt.Sprintf("A 10.0.0.%d", i), fmt.Sprintf("AAAA fd00::%x", i)}
 	}
 	// Two servers, the first of which answers half of the names.
-	c := newClient(t, Config{Timeout: testenv.Timeout}, newFake(t, func(q *query) {
-		if q.Type == dnsmessage.TypeA {
-			rcode(dnsmessage.RCodeRefused)(q)
-		} else {
-			z.serve(q)
-		}
-	}), newFake(t, z.serve))
+	first := newFake(t, eitherType(rcode(dnsmessage.RCodeRefused), z.serve))
+	c := newClient(t, Config{Timeout: testenv.Timeout}, first, newFake(t, z.serve))
 	var wg sync.WaitGroup
 	for i := range 32 {
 		wg.Go(func() {
 			for range 4 {
-				got, err := c.LookupNetIP(t.Context(), "ip", fmt.Sprintf("h%d.example", i))
-				check(t, got, err, fmt.Sprintf("10.0.0.%d fd00::%x", i, i), "")
+				wantAddrs(t, c, "ip", fmt.Sprintf("h%d.example", i), fmt.Sprintf("10.0.0.%d fd00::%x", i, i), "")
 			}
 		})
 	}

@@ -3,8 +3,6 @@
 package dns
 
 import (
-	"bytes"
-	"context"
 	"encoding/hex"
 	"flag"
 	"fmt"
@@ -45,44 +43,28 @@ func startDnsmasq(t *testing.T) netip.AddrPort {
 	for i := range 200 {
 		args = append(args, fmt.Sprintf("--host-record=many.example,10.2.0.%d", i))
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, program, args...)
-	// It answers over TCP from processes of its own; all get the signal.
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	// It answers over TCP from other processes; all of them get the signal.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	var log bytes.Buffer
+	var log testenv.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.WaitDelay = testenv.Timeout
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	testenv.Check(t, cmd.Start())
 	t.Cleanup(func() {
-		cancel()
-		<-ended
+		cmd.Wait()
 		if t.Failed() {
-			t.Logf("dnsmasq: %s", log.Bytes())
+			t.Logf("dnsmasq: %s", log.String())
 		}
 	})
-	deadline := time.Now().Add(testenv.Timeout)
-	for {
+	testenv.Eventually(t, "dnsmasq to listen", func() bool {
 		conn, err := net.Dial("tcp", addr.String())
 		if err == nil {
 			conn.Close()
-			return addr
 		}
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("dnsmasq ended: %v: %s", err, log.Bytes())
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("dnsmasq does not listen: %v", err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
+		return err == nil
+	})
+	return addr
 }
 
 // freePort returns a loopback address that nobody uses.
@@ -109,8 +91,7 @@ func TestDnsmasq(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.network+" "+tt.host, func(t *testing.T) {
-			got, err := c.LookupNetIP(t.Context(), tt.network, tt.host)
-			check(t, got, err, tt.want, tt.err)
+			wantAddrs(t, c, tt.network, tt.host, tt.want, tt.err)
 		})
 	}
 	t.Run("many addresses", func(t *testing.T) {
@@ -159,13 +140,9 @@ func captureFrom(t *testing.T, addr netip.AddrPort) {
 			q.Type = dnsmessage.TypeAAAA
 		}
 		query, err := pack(0x1234, q, true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		conn, err := net.Dial("udp", addr.String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		conn.SetDeadline(time.Now().Add(testenv.Timeout))
 		buf := make([]byte, 1<<16)
 		if _, err := conn.Write(query); err != nil {
@@ -173,12 +150,8 @@ func captureFrom(t *testing.T, addr netip.AddrPort) {
 		}
 		n, err := conn.Read(buf)
 		conn.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join("testdata/dnsmasq", file+".hex"), []byte(lines(buf[:n])), 0o666); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
+		testenv.Check(t, os.WriteFile(filepath.Join("testdata/dnsmasq", file+".hex"), []byte(lines(buf[:n])), 0o666))
 	}
 }
 

@@ -6,26 +6,24 @@ import (
 	"net"
 )
 
-// The texts are those of package net, as programs know them.
+// The texts are those of package net, which programs know.
 var (
 	errNoSuchHost = errors.New("no such host") // the name does not exist
-	errNoData     = errors.New("no such host") // it exists, and has no such record
+	errNoData     = errors.New("no such host") // it exists, but has no such record
 	errNoSuitable = errors.New("no suitable address found")
 	errNoServers  = errors.New("the stack has no DNS servers (set Config.DNS)")
 )
 
-// A serverError is a fault of a server that has answered; the next one may do
-// better.
+// A serverError is a fault of a server that has answered; the next one may be better.
 type serverError struct {
 	text      string
-	detail    string // for those who unwrap the error
+	detail    string // in the unwrapped error only
 	temporary bool
 }
 
 func (e *serverError) Error() string { return e.text + " (" + e.detail + ")" }
 
-// malformed and misbehaving return errors about a message, and about what it
-// says.
+// malformed and misbehaving return errors about the form and the content of a message.
 func malformed(err error) error {
 	return &serverError{text: "cannot unmarshal DNS message", detail: err.Error()}
 }
@@ -38,8 +36,7 @@ func isServerError(err error) bool {
 	return ok
 }
 
-// dnsError makes the error of a lookup from its cause. The name is filled in
-// last.
+// dnsError makes the error of a lookup from its cause. LookupNetIP adds the name.
 func dnsError(cause error, server string) *net.DNSError {
 	e := &net.DNSError{Err: cause.Error(), Server: server, UnwrapErr: cause}
 	fault, isFault := errors.AsType[*serverError](cause)
@@ -56,8 +53,8 @@ func dnsError(cause error, server string) *net.DNSError {
 		e.Err, e.IsTimeout, e.IsTemporary = "i/o timeout", true, true
 		e.UnwrapErr = context.DeadlineExceeded
 	default:
-		// Of the network, as "connection refused": it may be mended, a closed
-		// stack not.
+		// An error of the network, such as "connection refused", may be temporary; that
+		// of a closed stack is not.
 		e.IsTemporary = !errors.Is(cause, net.ErrClosed)
 	}
 	return e

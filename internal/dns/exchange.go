@@ -16,13 +16,13 @@ import (
 // A server is one of Config.Servers.
 type server struct {
 	addr string // "10.0.0.1:53"
-	// plain says that the next query is to be made without EDNS: the last one
-	// that was answered had none, or the last one that failed had it.
+	// plain says that the next query is without EDNS: the last one succeeded without
+	// it, or failed with it.
 	plain atomic.Bool
 }
 
-// ask asks the servers one after the other until one has a reply, which says
-// what the records are or that the name does not exist.
+// ask asks the servers one after the other, until one replies with records or says that the
+// name does not exist.
 func (c *Client) ask(ctx context.Context, q dnsmessage.Question, attempts int) (reply, *net.DNSError) {
 	failed := dnsError(errNoServers, "")
 	left := attempts * len(c.servers)
@@ -42,9 +42,9 @@ func (c *Client) ask(ctx context.Context, q dnsmessage.Question, attempts int) (
 	return reply{}, failed
 }
 
-// share returns the time for a try, of those that are left. If the deadline of
-// ctx is near, a silent server must not take all of it; but less than a second
-// is too little for a server that has to ask others.
+// share returns the time for one of the tries that are left. If the deadline of ctx is near,
+// a silent server must not take all of the time; but a server that has to ask others needs
+// a second.
 func (c *Client) share(ctx context.Context, left int) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {
@@ -53,8 +53,7 @@ func (c *Client) share(ctx context.Context, left int) time.Duration {
 	return min(c.timeout, max(time.Until(deadline)/time.Duration(left), time.Second))
 }
 
-// try asks one server: over TCP what does not fit into a packet, and without
-// EDNS if the server does not know it.
+// try asks one server, without EDNS if the server does not know it.
 func (c *Client) try(ctx context.Context, s *server, q dnsmessage.Question, timeout time.Duration) (reply, error) {
 	tryCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -77,7 +76,7 @@ func (c *Client) try(ctx context.Context, s *server, q dnsmessage.Question, time
 	return r, nil
 }
 
-// query makes one query, over TCP too if the reply is larger than a packet.
+// query makes one query, and repeats it over TCP if the reply does not fit into a packet.
 func (c *Client) query(ctx context.Context, server string, q dnsmessage.Question, edns bool) (reply, error) {
 	r, err := c.exchange(ctx, "udp", server, q, edns)
 	if err == nil && r.truncated {
@@ -109,8 +108,7 @@ func (c *Client) exchange(ctx context.Context, network, server string, q dnsmess
 	return r, ended(ctx, err)
 }
 
-// ended returns the reason why ctx ended instead of an error that follows from
-// it.
+// ended returns the reason for the end of ctx instead of an error that follows from it.
 func ended(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
@@ -118,15 +116,15 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// exchangePacket ignores packets that are not a reply to the query: anyone can
-// send them, and the reply may follow. A malformed reply is the server's, or of
-// a sender that could as well have sent a good one: no other will follow.
+// exchangePacket ignores packets that are no reply to the query: anyone can send them, and
+// the reply may follow. A malformed reply is an error: it is from the server, or from a
+// sender that could have sent a good one.
 func exchangePacket(ctx context.Context, conn net.Conn, query []byte, q dnsmessage.Question) (reply, error) {
 	if _, err := conn.Write(query); err != nil {
 		return reply{}, err
 	}
 	id := binary.BigEndian.Uint16(query)
-	// One byte more shows that a packet is larger than what was asked for.
+	// One byte more shows that a packet is too large.
 	buf := make([]byte, maxPacket+1)
 	for ctx.Err() == nil {
 		n, err := conn.Read(buf)
@@ -149,8 +147,8 @@ func exchangePacket(ctx context.Context, conn net.Conn, query []byte, q dnsmessa
 // truncatedBit is the TC flag, in the third byte of a message.
 const truncatedBit = 0x02
 
-// exchangeStream frames messages by their length (RFC 1035, section 4.2.2),
-// which bounds them to 64 KiB.
+// exchangeStream sends messages after their length (RFC 1035, section 4.2.2), which limits
+// them to 64 KiB.
 func exchangeStream(conn net.Conn, query []byte, q dnsmessage.Question) (reply, error) {
 	if _, err := conn.Write(frame(query)); err != nil {
 		return reply{}, err
@@ -163,7 +161,7 @@ func exchangeStream(conn net.Conn, query []byte, q dnsmessage.Question) (reply, 
 		return reply{}, err
 	}
 	if len(msg) > 2 {
-		// There is no larger transport: what is here has to do.
+		// There is no larger transport: use the records in this message.
 		msg[2] &^= truncatedBit
 	}
 	r, err := parse(msg, binary.BigEndian.Uint16(query), q)
@@ -173,7 +171,7 @@ func exchangeStream(conn net.Conn, query []byte, q dnsmessage.Question) (reply, 
 	return r, nil
 }
 
-// readFrame reads a message with its length before it.
+// readFrame reads a message after its length.
 func readFrame(r io.Reader) ([]byte, error) {
 	var length [2]byte
 	if _, err := io.ReadFull(r, length[:]); err != nil {
@@ -184,8 +182,7 @@ func readFrame(r io.Reader) ([]byte, error) {
 	return msg, err
 }
 
-// frame returns the message with its length before it, to be written at once
-// (RFC 7766, section 8).
+// frame returns the message after its length, to be written at once (RFC 7766, section 8).
 func frame(msg []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(msg)), uint16(len(msg))), msg...)
 }

@@ -1,14 +1,12 @@
 package dns
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/net/dns/dnsmessage"
@@ -16,154 +14,40 @@ import (
 
 var zoneA = zone{"a.example.": {"A 10.0.0.1"}}
 
-// TestServers has servers that are no help before one that is.
-func TestServers(t *testing.T) {
-	tests := []struct {
-		name  string
-		first handler
-		err   string // if there is no other server
-		temp  bool
-	}{
-		{name: "SERVFAIL", first: rcode(dnsmessage.RCodeServerFailure), err: "server misbehaving", temp: true},
-		{name: "REFUSED", first: rcode(dnsmessage.RCodeRefused), err: "server misbehaving"},
-		{name: "NOTIMP", first: rcode(dnsmessage.RCodeNotImplemented), err: "server misbehaving"},
-		{name: "FORMERR", first: rcode(dnsmessage.RCodeFormatError), err: "server misbehaving"},
-		{name: "unknown code", first: rcode(11), err: "server misbehaving"},
-		{name: "extended code", first: func(q *query) {
-			m := q.message()
-			opt := dnsmessage.Resource{Body: &dnsmessage.OPTResource{}}
-			opt.Header.SetEDNS0(1232, 16, false)
-			m.Additionals = append(m.Additionals, opt)
-			q.send(m)
-		}, err: "server misbehaving"},
-		{name: "referral", first: func(q *query) {
-			m := q.message()
-			m.RecursionAvailable = false
-			m.Authorities = append(m.Authorities, record(".", "NS a.root."))
-			q.send(m)
-		}, err: "lame referral"},
-		{name: "garbage over TCP", first: func(q *query) {
-			m := q.message()
-			m.Truncated = true
-			if q.network == "udp" {
-				q.send(m)
-			} else {
-				q.sendBytes([]byte("garbage"))
-			}
-		}, err: "cannot unmarshal DNS message"},
-		{name: "TCP with another id", first: func(q *query) {
-			m := q.message(record("a.example.", "A 10.6.6.6"))
-			if q.network == "udp" {
-				m.Truncated = true
-			} else {
-				m.ID++
-			}
-			q.send(m)
-		}, err: "cannot unmarshal DNS message"},
-		{name: "TCP that ends", first: func(q *query) {
-			m := q.message()
-			m.Truncated = true
-			if q.network == "udp" {
-				q.send(m)
-			} else {
-				q.raw([]byte{1}) // and the connection is closed, below
-			}
-		}, err: "server misbehaving"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			testenv.NoLeaks(t)
-			bad, good := newFake(t, tt.first), newFake(t, zoneA.serve)
-			bad.hangUp = true
-			c := newClient(t, Config{Timeout: testenv.Timeout}, bad, good)
-			got, err := c.LookupNetIP(t.Context(), "ip4", "a.example")
-			check(t, got, err, "10.0.0.1", "")
-			if n := len(good.asked()); n != 1 {
-				t.Errorf("the second server was asked %d times, want once", n)
-			}
-
-			c = newClient(t, Config{Timeout: testenv.Timeout, Attempts: 3}, bad)
-			before := len(bad.asked())
-			got, err = c.LookupNetIP(t.Context(), "ip4", "a.example")
-			check(t, got, err, "", "lookup a.example on "+bad.addr.String()+": "+tt.err)
-			var dnsErr *net.DNSError
-			if !errors.As(err, &dnsErr) || dnsErr.IsNotFound || dnsErr.IsTimeout || dnsErr.IsTemporary != tt.temp {
-				t.Errorf("error %#v, want temporary %v and no other flag", dnsErr, tt.temp)
-			}
-			if n := len(bad.asked()) - before; n < 3 {
-				t.Errorf("the only server was asked %d times, want 3 attempts", n)
-			}
-		})
-	}
-	t.Run("port closed", func(t *testing.T) {
-		testenv.NoLeaks(t)
-		gone, good := newFake(t, silent), newFake(t, zoneA.serve)
-		gone.stop()
-		got, err := newClient(t, Config{Timeout: testenv.Timeout}, gone, good).LookupNetIP(t.Context(), "ip4", "a.example")
-		check(t, got, err, "10.0.0.1", "")
-		got, err = newClient(t, Config{Timeout: testenv.Timeout}, gone).LookupNetIP(t.Context(), "ip4", "a.example")
-		check(t, got, err, "", "connection refused")
-	})
-	t.Run("final", func(t *testing.T) {
-		testenv.NoLeaks(t)
-		for _, code := range []dnsmessage.RCode{dnsmessage.RCodeNameError, dnsmessage.RCodeSuccess} {
-			other := newFake(t, zoneA.serve)
-			got, err := newClient(t, Config{}, newFake(t, rcode(code)), other).LookupNetIP(t.Context(), "ip4", "a.example")
-			check(t, got, err, "", "no such host")
-			if asked := other.asked(); len(asked) > 0 {
-				t.Errorf("%v: another server was asked too: %v", code, asked)
-			}
-		}
-	})
+// TestPortClosed has a server that is not there.
+func TestPortClosed(t *testing.T) {
+	testenv.NoLeaks(t)
+	gone, good := newFake(t, silent), newFake(t, zoneA.serve)
+	gone.stop()
+	wantAddrs(t, newClient(t, Config{Timeout: testenv.Timeout}, gone, good), "ip4", "a.example", "10.0.0.1", "")
+	wantAddrs(t, newClient(t, Config{Timeout: testenv.Timeout}, gone), "ip4", "a.example", "", "connection refused")
 }
 
-// TestSpoof sends what is not the answer before the answer.
+// TestSpoof sends forged packets before the answer.
 func TestSpoof(t *testing.T) {
-	evil := record("a.example.", "A 10.6.6.6")
+	evil, good := record("a.example.", "A 10.6.6.6"), record("a.example.", "A 10.0.0.1")
+	change := func(f func(m *dnsmessage.Message)) handler {
+		return func(q *query) {
+			m := q.message(evil)
+			f(&m)
+			q.send(m)
+		}
+	}
 	tests := []struct {
 		name  string
-		spoof func(q *query, m *dnsmessage.Message) []byte // nil: m as it was changed
+		spoof handler
 	}{
-		{name: "id", spoof: func(q *query, m *dnsmessage.Message) []byte { m.ID++; return nil }},
-		{name: "not a response", spoof: func(q *query, m *dnsmessage.Message) []byte { m.Response = false; return nil }},
-		{name: "opcode", spoof: func(q *query, m *dnsmessage.Message) []byte { m.OpCode = 5; return nil }},
-		{name: "question name", spoof: func(q *query, m *dnsmessage.Message) []byte {
-			m.Questions[0].Name = dnsmessage.MustNewName("b.example.")
-			return nil
-		}},
-		{name: "question type", spoof: func(q *query, m *dnsmessage.Message) []byte { m.Questions[0].Type = dnsmessage.TypeTXT; return nil }},
-		{name: "question class", spoof: func(q *query, m *dnsmessage.Message) []byte { m.Questions[0].Class++; return nil }},
-		{name: "two questions", spoof: func(q *query, m *dnsmessage.Message) []byte {
-			m.Questions = append(m.Questions, m.Questions[0])
-			return nil
-		}},
-		{name: "empty packet", spoof: func(q *query, m *dnsmessage.Message) []byte { return []byte{} }},
-		{name: "short header", spoof: func(q *query, m *dnsmessage.Message) []byte { return packed(*m)[:11] }},
-		{name: "noise", spoof: func(q *query, m *dnsmessage.Message) []byte { return []byte(strings.Repeat("\xff", 600)) }},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			testenv.NoLeaks(t)
-			f := newFake(t, func(q *query) {
-				m := q.message(evil)
-				bad := tt.spoof(q, &m)
-				if bad == nil {
-					bad = packed(m)
-				}
-				q.sendBytes(bad)
-				q.send(q.message(record("a.example.", "A 10.0.0.1")))
-			})
-			c := newClient(t, Config{Timeout: testenv.Timeout}, f)
-			got, err := c.LookupNetIP(t.Context(), "ip4", "a.example")
-			check(t, got, err, "10.0.0.1", "")
-			if n := len(f.asked()); n != 1 {
-				t.Errorf("%d queries, want one: waiting should go on", n)
-			}
-		})
-	}
-	t.Run("another address", func(t *testing.T) {
-		testenv.NoLeaks(t)
-		f := newFake(t, func(q *query) {
+		{name: "id", spoof: change(func(m *dnsmessage.Message) { m.ID++ })},
+		{name: "not a response", spoof: change(func(m *dnsmessage.Message) { m.Response = false })},
+		{name: "opcode", spoof: change(func(m *dnsmessage.Message) { m.OpCode = 5 })},
+		{name: "question name", spoof: change(func(m *dnsmessage.Message) { m.Questions[0].Name = dnsmessage.MustNewName("b.example.") })},
+		{name: "question type", spoof: change(func(m *dnsmessage.Message) { m.Questions[0].Type = dnsmessage.TypeTXT })},
+		{name: "question class", spoof: change(func(m *dnsmessage.Message) { m.Questions[0].Class++ })},
+		{name: "two questions", spoof: change(func(m *dnsmessage.Message) { m.Questions = append(m.Questions, m.Questions[0]) })},
+		{name: "empty packet", spoof: func(q *query) { q.sendBytes(nil) }},
+		{name: "short header", spoof: func(q *query) { q.sendBytes(packed(q.message(evil))[:11]) }},
+		{name: "noise", spoof: func(q *query) { q.sendBytes([]byte(strings.Repeat("\xff", 600))) }},
+		{name: "another address", spoof: func(q *query) {
 			other, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(q.from))
 			if err != nil {
 				t.Error(err)
@@ -171,17 +55,21 @@ func TestSpoof(t *testing.T) {
 			}
 			defer other.Close()
 			other.Write(packed(q.message(evil)))
-			q.send(q.message(record("a.example.", "A 10.0.0.1")))
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			testenv.NoLeaks(t)
+			f := newFake(t, func(q *query) {
+				tt.spoof(q)
+				q.reply(good)
+			})
+			wantAddrs(t, newClient(t, Config{Timeout: testenv.Timeout}, f), "ip4", "a.example", "10.0.0.1", "")
+			if n := len(f.asked()); n != 1 {
+				t.Errorf("%d queries, want one: waiting should go on", n)
+			}
 		})
-		got, err := newClient(t, Config{Timeout: testenv.Timeout}, f).LookupNetIP(t.Context(), "ip4", "a.example")
-		check(t, got, err, "10.0.0.1", "")
-	})
-	t.Run("only spoofs", func(t *testing.T) {
-		testenv.NoLeaks(t)
-		f := newFake(t, func(q *query) { m := q.message(evil); m.ID++; q.send(m) })
-		got, err := newClient(t, Config{Timeout: 50 * time.Millisecond}, f).LookupNetIP(t.Context(), "ip4", "a.example")
-		check(t, got, err, "", "i/o timeout")
-	})
+	}
 }
 
 // many returns n different A records of a.example.
@@ -197,33 +85,29 @@ func many(n int) (records []dnsmessage.Resource, addrs []netip.Addr) {
 // TestTCP has answers that do not fit into a packet.
 func TestTCP(t *testing.T) {
 	records, all := many(1000)
-	truncated := func(q *query) {
-		m := q.message(records[:3]...)
-		m.Truncated = true
-		q.send(m)
-	}
+	truncated := func(q *query) { q.truncate(records[:3]...) }
 	tests := []struct {
 		name     string
 		udp, tcp handler
 		want     []netip.Addr
 		queries  []string
 	}{
-		{name: "truncated", udp: truncated, tcp: func(q *query) { q.send(q.message(records[:100]...)) }, want: all[:100]},
+		{name: "truncated", udp: truncated, tcp: func(q *query) { q.reply(records[:100]...) }, want: all[:100]},
 		{name: "cut within a record", udp: func(q *query) {
 			m := q.message(records[:3]...)
 			m.Truncated = true
 			b := packed(m)
 			q.sendBytes(b[:len(b)-2])
 		}, tcp: zoneA.serve, want: addrs("10.0.0.1")},
-		{name: "larger than asked for", udp: func(q *query) { q.send(q.message(records...)) },
-			tcp: func(q *query) { q.send(q.message(records[:99]...)) }, want: all[:99]},
+		{name: "larger than asked for", udp: func(q *query) { q.reply(records...) },
+			tcp: func(q *query) { q.reply(records[:99]...) }, want: all[:99]},
 		{name: "written in pieces", udp: truncated, tcp: func(q *query) {
 			for _, b := range frame(packed(q.message(records[:20]...))) {
 				q.raw([]byte{b})
 			}
 		}, want: all[:20]},
 		{name: "truncated over TCP too", udp: truncated, tcp: truncated, want: all[:3]},
-		{name: "bounded", udp: truncated, tcp: func(q *query) { q.send(q.message(records...)) }, want: all[:maxAddrs]},
+		{name: "bounded", udp: truncated, tcp: func(q *query) { q.reply(records...) }, want: all[:maxAddrs]},
 		{name: "largest packet", udp: func(q *query) {
 			m := q.message(record("a.example.", "A 10.0.0.1"))
 			for len(packed(m)) < maxPacket-100 {
@@ -238,13 +122,7 @@ func TestTCP(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			f := newFake(t, func(q *query) {
-				if q.network == "udp" {
-					tt.udp(q)
-				} else {
-					tt.tcp(q)
-				}
-			})
+			f := newFake(t, eitherNetwork(tt.udp, tt.tcp))
 			got, err := newClient(t, Config{Timeout: testenv.Timeout}, f).LookupNetIP(t.Context(), "ip4", "a.example")
 			if err != nil || !slices.Equal(got, tt.want) {
 				t.Errorf("got %v, %v, want %v", got, err, tt.want)
@@ -253,45 +131,6 @@ func TestTCP(t *testing.T) {
 			if want == nil {
 				want = []string{"tcp A a.example.", "udp A a.example."}
 			}
-			if got := f.asked(); !slices.Equal(got, want) {
-				t.Errorf("asked %q, want %q", got, want)
-			}
-		})
-	}
-}
-
-// TestEDNS has servers of the time before EDNS.
-func TestEDNS(t *testing.T) {
-	tests := []struct {
-		name   string
-		refuse handler
-	}{
-		{name: "FORMERR", refuse: rcode(dnsmessage.RCodeFormatError)},
-		{name: "NOTIMP", refuse: rcode(dnsmessage.RCodeNotImplemented)},
-		{name: "FORMERR without question", refuse: func(q *query) {
-			m := q.message()
-			m.RCode, m.Questions = dnsmessage.RCodeFormatError, nil
-			q.send(m)
-		}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			testenv.NoLeaks(t)
-			f := newFake(t, func(q *query) {
-				switch {
-				case q.edns != 0:
-					tt.refuse(q)
-				case q.network == "udp":
-					m := q.message()
-					m.Truncated = true
-					q.send(m)
-				default:
-					zoneA.serve(q)
-				}
-			})
-			got, err := newClient(t, Config{Timeout: testenv.Timeout, Attempts: 1}, f).LookupNetIP(t.Context(), "ip4", "a.example")
-			check(t, got, err, "10.0.0.1", "")
-			want := []string{"tcp A a.example. plain", "udp A a.example.", "udp A a.example. plain"}
 			if got := f.asked(); !slices.Equal(got, want) {
 				t.Errorf("asked %q, want %q", got, want)
 			}
@@ -315,15 +154,14 @@ func TestChain(t *testing.T) {
 	reversed := slices.Clone(chainOf(4))
 	slices.Reverse(reversed)
 	answer := func(records ...dnsmessage.Resource) handler {
-		return func(q *query) { q.send(q.message(records...)) }
+		return func(q *query) { q.reply(records...) }
 	}
-	// piecewise answers with one alias at a time, as a server that is no
-	// resolver.
+	// piecewise answers with one alias at a time, as a server that is no resolver.
 	piecewise := func(records []dnsmessage.Resource) handler {
 		return func(q *query) {
 			for _, r := range records {
 				if r.Header.Name == q.Name {
-					q.send(q.message(r))
+					q.reply(r)
 					return
 				}
 			}
@@ -352,13 +190,13 @@ func TestChain(t *testing.T) {
 		{name: "other class", h: func(q *query) {
 			r := record("a.example.", "A 10.6.6.6")
 			r.Header.Class = dnsmessage.ClassCHAOS
-			q.send(q.message(r))
+			q.reply(r)
 		}, err: "no such host", queries: 1},
 		{name: "out of the answer", h: piecewise(chainOf(1)), want: "10.0.0.1", queries: 2},
 		{name: "often out of the answer", h: piecewise(chainOf(maxChain - 1)), want: "10.0.0.1", queries: maxChain},
 		{name: "too often", h: piecewise(chainOf(maxChain)), err: "server misbehaving", queries: maxChain},
 		{name: "loop out of the answer", h: piecewise(loop), err: "server misbehaving", queries: 2},
-		{name: "to a name that is not", h: piecewise(loop[:1]), err: "no such host", queries: 2},
+		{name: "to a name that does not exist", h: piecewise(loop[:1]), err: "no such host", queries: 2},
 		{name: "not found at the end", h: func(q *query) {
 			m := q.message(record("a.example.", "CNAME b.example."))
 			m.RCode = dnsmessage.RCodeNameError
@@ -380,8 +218,7 @@ func TestChain(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			f := newFake(t, tt.h)
-			got, err := newClient(t, Config{Timeout: testenv.Timeout}, f).LookupNetIP(t.Context(), "ip4", "a.example")
-			check(t, got, err, tt.want, tt.err)
+			wantAddrs(t, newClient(t, Config{Timeout: testenv.Timeout}, f), "ip4", "a.example", tt.want, tt.err)
 			if asked := f.asked(); len(asked) != tt.queries {
 				t.Errorf("asked %q, want %d queries", asked, tt.queries)
 			}

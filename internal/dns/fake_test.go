@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-// A query is what a fake server was asked, and the way back.
+// A query is a query to a fake server, which it answers.
 type query struct {
 	network string
 	from    netip.AddrPort
@@ -28,7 +28,7 @@ type query struct {
 	raw  func([]byte) // writes bytes: a packet, or a piece of the stream
 }
 
-// A handler answers queries, as wrongly as its test wants.
+// A handler answers queries, rightly or wrongly.
 type handler func(q *query)
 
 func (q *query) String() string {
@@ -55,6 +55,16 @@ func (q *query) message(answers ...dnsmessage.Resource) dnsmessage.Message {
 
 func (q *query) send(m dnsmessage.Message) { q.sendBytes(packed(m)) }
 
+// reply sends the right answer with the records.
+func (q *query) reply(answers ...dnsmessage.Resource) { q.send(q.message(answers...)) }
+
+// truncate sends the beginning of an answer that is too large for UDP.
+func (q *query) truncate(answers ...dnsmessage.Resource) {
+	m := q.message(answers...)
+	m.Truncated = true
+	q.send(m)
+}
+
 func (q *query) sendBytes(msg []byte) {
 	if q.network == "tcp" {
 		msg = frame(msg)
@@ -72,7 +82,31 @@ func packed(m dnsmessage.Message) []byte {
 
 func silent(*query) {}
 
-// rcode answers with an error only.
+func truncated(q *query) { q.truncate() }
+
+// eitherNetwork and eitherType answer queries over UDP and TCP, or for A and AAAA
+// records, in different ways.
+func eitherNetwork(udp, tcp handler) handler {
+	return func(q *query) {
+		if q.network == "udp" {
+			udp(q)
+		} else {
+			tcp(q)
+		}
+	}
+}
+
+func eitherType(a, aaaa handler) handler {
+	return func(q *query) {
+		if q.Type == dnsmessage.TypeA {
+			a(q)
+		} else {
+			aaaa(q)
+		}
+	}
+}
+
+// rcode answers with a code only.
 func rcode(code dnsmessage.RCode) handler {
 	return func(q *query) {
 		m := q.message()
@@ -81,7 +115,7 @@ func rcode(code dnsmessage.RCode) handler {
 	}
 }
 
-// A zone has records like "A 10.0.0.1" by absolute name.
+// A zone has records such as "A 10.0.0.1" by absolute name.
 type zone map[string][]string
 
 // serve answers from the zone, with the aliases that lead to the answer.
@@ -146,7 +180,7 @@ type fake struct {
 	addr   netip.AddrPort
 	handle handler
 	hangUp bool // end a stream after one answer
-	// refuses is the network on which nobody is there, of a fake of newPipeFake.
+	// refuses is the network on which a fake of newPipeFake does not listen.
 	refuses string
 	stop    func()
 
@@ -161,7 +195,7 @@ func (f *fake) queries() []*query {
 	return slices.Clone(f.log)
 }
 
-// asked returns the queries so far in words, sorted: those for A and AAAA race.
+// asked returns the queries so far as text, sorted: those for A and AAAA race.
 func (f *fake) asked() []string {
 	var log []string
 	for _, q := range f.queries() {
@@ -171,7 +205,7 @@ func (f *fake) asked() []string {
 	return log
 }
 
-// serve reads a query message and hands it to the handler.
+// serve parses a query and calls the handler.
 func (f *fake) serve(network string, from netip.AddrPort, msg []byte, raw func([]byte)) {
 	var m dnsmessage.Message
 	if err := m.Unpack(msg); err != nil || len(m.Questions) != 1 || !m.RecursionDesired {
@@ -195,7 +229,7 @@ func (f *fake) serveStream(conn net.Conn, from netip.AddrPort) {
 		if err != nil {
 			return
 		}
-		// The client may be gone before a handler has said all.
+		// The client may be gone before the handler has written everything.
 		f.serve("tcp", from, msg, func(b []byte) { conn.Write(b) })
 		if f.hangUp {
 			return
@@ -221,9 +255,7 @@ func newFake(t testing.TB, h handler) *fake {
 		}
 		tcp.Close()
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	f.addr = tcp.Addr().(*net.TCPAddr).AddrPort()
 	var (
 		wg    sync.WaitGroup
@@ -268,8 +300,8 @@ func newFake(t testing.TB, h handler) *fake {
 	return f
 }
 
-// newPipeFake is a server for tests with the clock of testing/synctest, to be
-// dialled by newPipeClient.
+// newPipeFake makes a server for tests in a bubble of testing/synctest, and for clients of
+// newPipeClient.
 func newPipeFake(addr string, h handler) *fake {
 	return &fake{addr: netip.MustParseAddrPort(addr), handle: h}
 }
@@ -304,7 +336,7 @@ func newPipeClient(t testing.TB, cfg Config, fakes ...*fake) *Client {
 	})
 }
 
-// A refusedConn is a UDP socket whose packets are answered by ICMP.
+// A refusedConn is a UDP socket to a closed port.
 type refusedConn struct{ net.Conn }
 
 func (refusedConn) Write(b []byte) (int, error) { return len(b), nil }
@@ -337,9 +369,7 @@ func newClientOf(t testing.TB, cfg Config, fakes []*fake, dial func(context.Cont
 		t.Errorf("dialled %s %s, which is not a server of the stack", network, address)
 		return nil, errors.New("not a server")
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return c
 }
 
@@ -352,8 +382,17 @@ func addrs(list string) []netip.Addr {
 	return as
 }
 
-// check compares the result of a lookup with the addresses, or with a piece of
-// the error's text.
+// wantAddrs looks up a host. It wants the addresses, or an error with the text, which it
+// returns.
+func wantAddrs(t testing.TB, c *Client, network, host, want, wantErr string) error {
+	t.Helper()
+	got, err := c.LookupNetIP(t.Context(), network, host)
+	check(t, got, err, want, wantErr)
+	return err
+}
+
+// check compares the result of a lookup with the addresses, or with a part of the error's
+// text.
 func check(t testing.TB, got []netip.Addr, err error, want, wantErr string) {
 	t.Helper()
 	switch {

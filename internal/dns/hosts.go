@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// hosts are the names that are known without a server.
+// hosts has the names that are known without a server.
 type hosts struct {
 	byName map[string][]netip.Addr // by folded absolute name
 	byAddr map[string][]string     // absolute names, by name of the PTR record
@@ -16,8 +16,7 @@ type hosts struct {
 
 var loopback = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 
-// noHosts are the hosts of clients that are given none. They share the maps, which
-// nobody changes.
+// noHosts are the hosts of clients without Config.Hosts, which share the maps.
 var noHosts = sync.OnceValues(func() (hosts, error) { return makeHosts(nil) })
 
 func newHosts(table map[string][]netip.Addr) (hosts, error) {
@@ -57,8 +56,7 @@ func makeHosts(table map[string][]netip.Addr) (hosts, error) {
 	return h, nil
 }
 
-// addrs returns the addresses of a name, and whether it is one that must not be
-// asked for.
+// addrs returns the addresses of a name, and whether no server must be asked for it.
 func (h *hosts) addrs(name string) ([]netip.Addr, bool) {
 	name = fold(absolute(name))
 	if addrs, ok := h.byName[name]; ok {

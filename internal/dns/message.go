@@ -8,12 +8,11 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// maxPacket is the largest answer that is asked for over UDP: what passes every
-// IPv6 path unfragmented, as fragments are easily lost and forged.
+// maxPacket is the size of the largest answer over UDP. It passes every IPv6 path
+// unfragmented; fragments are easily lost and forged.
 const maxPacket = 1232
 
-// maxAddrs bounds the addresses that one answer gives. A name with more means
-// any of them.
+// maxAddrs bounds the addresses of an answer. If a name has more, any of them will do.
 const maxAddrs = 128
 
 // pack returns a query.
@@ -32,17 +31,16 @@ func pack(id uint16, q dnsmessage.Question, edns bool) ([]byte, error) {
 	return m.Pack()
 }
 
-// A reply is the answer to a question, with what of it is of use. Names are
-// absolute and folded.
+// A reply is the answer to a question. Names are absolute and folded.
 type reply struct {
 	server    string
-	msg       []byte // the whole message
+	msg       []byte // the complete message
 	rcode     dnsmessage.RCode
-	truncated bool // there is more over TCP; nothing below is filled in
+	truncated bool // there is more over TCP; the fields below are not set
 	referral  bool // it only names other servers
 	addrs     []addrRecord
 	aliases   map[string]string // CNAME records, by owner
-	zones     []string          // owners of the SOA records that come with a denial (RFC 2308)
+	zones     []string          // owners of the SOA records of a denial (RFC 2308)
 }
 
 type addrRecord struct {
@@ -55,9 +53,9 @@ var (
 	errNoQuestion = errors.New("reply without the question")
 )
 
-// parse reads a message that may be the reply to a question. The error is
-// errNotReply if it has another id or question, and another one if it is the reply
-// and any of it is malformed or missing.
+// parse parses a message that may be the reply to a question. The error is errNotReply if it
+// has another id or question. Other errors are about a reply that is malformed or
+// incomplete.
 func parse(msg []byte, id uint16, q dnsmessage.Question) (reply, error) {
 	r := reply{msg: msg}
 	var p dnsmessage.Parser
@@ -69,7 +67,7 @@ func parse(msg []byte, id uint16, q dnsmessage.Question) (reply, error) {
 	switch asked, err := p.Question(); {
 	case errors.Is(err, dnsmessage.ErrSectionDone) && (r.truncated || isFailure(h.RCode)):
 		// Servers that fail, or do not understand a query, may return its header
-		// only. It holds no answer to be believed.
+		// only. It has no answer.
 		return r, nil
 	case errors.Is(err, dnsmessage.ErrSectionDone):
 		return r, errNoQuestion
@@ -92,58 +90,54 @@ func isFailure(code dnsmessage.RCode) bool {
 	return code != dnsmessage.RCodeSuccess && code != dnsmessage.RCodeNameError
 }
 
-// lacksEDNS reports whether a server that answers so is to be asked again
-// without EDNS (RFC 6891, section 7).
+// lacksEDNS reports whether a server that replies with the code may not know EDNS (RFC 6891,
+// section 7).
 func lacksEDNS(code dnsmessage.RCode) bool {
 	return code == dnsmessage.RCodeFormatError || code == dnsmessage.RCodeNotImplemented
 }
 
 func (r *reply) parseSections(p *dnsmessage.Parser, h dnsmessage.Header, q dnsmessage.Question) error {
 	answers := 0
-	for ; ; answers++ {
-		rh, err := p.AnswerHeader()
-		if errors.Is(err, dnsmessage.ErrSectionDone) {
-			break
-		}
-		if err == nil {
-			err = r.parseAnswer(p, rh, q)
-		}
-		if err != nil {
-			return err
-		}
+	err := eachRecord(p.AnswerHeader, func(rh dnsmessage.ResourceHeader) error {
+		answers++
+		return r.parseAnswer(p, rh, q)
+	})
+	if err != nil {
+		return err
 	}
-	for {
-		rh, err := p.AuthorityHeader()
-		if errors.Is(err, dnsmessage.ErrSectionDone) {
-			break
-		}
-		if err == nil {
-			err = p.SkipAuthority()
-		}
-		if err != nil {
-			return err
-		}
+	err = eachRecord(p.AuthorityHeader, func(rh dnsmessage.ResourceHeader) error {
 		switch rh.Type {
 		case dnsmessage.TypeSOA:
 			r.zones = append(r.zones, fold(rh.Name.String()))
 		case dnsmessage.TypeNS:
 			r.referral = answers == 0 && !h.Authoritative && !h.RecursionAvailable
 		}
+		return p.SkipAuthority()
+	})
+	if err != nil {
+		return err
 	}
 	r.referral = r.referral && len(r.zones) == 0
+	return eachRecord(p.AdditionalHeader, func(rh dnsmessage.ResourceHeader) error {
+		if rh.Type == dnsmessage.TypeOPT {
+			r.rcode = rh.ExtendedRCode(h.RCode)
+		}
+		return p.SkipAdditional()
+	})
+}
+
+// eachRecord calls parse for each record of a section.
+func eachRecord(next func() (dnsmessage.ResourceHeader, error), parse func(dnsmessage.ResourceHeader) error) error {
 	for {
-		rh, err := p.AdditionalHeader()
+		h, err := next()
 		if errors.Is(err, dnsmessage.ErrSectionDone) {
 			return nil
 		}
 		if err == nil {
-			err = p.SkipAdditional()
+			err = parse(h)
 		}
 		if err != nil {
 			return err
-		}
-		if rh.Type == dnsmessage.TypeOPT {
-			r.rcode = rh.ExtendedRCode(h.RCode)
 		}
 	}
 }
@@ -168,8 +162,8 @@ func (r *reply) parseAnswer(p *dnsmessage.Parser, h dnsmessage.ResourceHeader, q
 		if err == nil && h.Length != 16 {
 			err = errLength
 		}
-		// An IPv4-mapped address is none of an IPv6 network (RFC 4291, section
-		// 2.5.5.2), and would be dialled by IPv4.
+		// An IPv4-mapped address is not on an IPv6 network (RFC 4291, section
+		// 2.5.5.2), and would be dialled over IPv4.
 		if addr := netip.AddrFrom16(a.AAAA); !addr.Is4In6() {
 			r.addrs = append(r.addrs, addrRecord{owner, addr})
 		}
@@ -187,14 +181,14 @@ func (r *reply) parseAnswer(p *dnsmessage.Parser, h dnsmessage.ResourceHeader, q
 	return p.SkipAnswer()
 }
 
-// follow appends to a chain of names those to which the aliases of the reply
-// lead, up to a name that has addresses or no alias.
+// follow extends a chain of names by the aliases of the reply, up to a name that has
+// addresses or no alias.
 func (r *reply) follow(chain []string) ([]string, error) {
 	for {
 		last := chain[len(chain)-1]
 		next, ok := r.aliases[last]
 		switch {
-		case !ok || len(r.of(last)) > 0:
+		case !ok || len(r.addrsOf(last)) > 0:
 			return chain, nil
 		case slices.Contains(chain, next):
 			return nil, misbehaving("CNAME loop")
@@ -205,8 +199,8 @@ func (r *reply) follow(chain []string) ([]string, error) {
 	}
 }
 
-// of returns the addresses of a name.
-func (r *reply) of(name string) []netip.Addr {
+// addrsOf returns the addresses of a name.
+func (r *reply) addrsOf(name string) []netip.Addr {
 	var addrs []netip.Addr
 	for _, a := range r.addrs {
 		if a.owner == name && len(addrs) < maxAddrs && !slices.Contains(addrs, a.addr) {
@@ -216,14 +210,13 @@ func (r *reply) of(name string) []netip.Addr {
 	return addrs
 }
 
-// denies reports whether the reply says that the name has no such record: the
-// SOA record of a zone around it is there (RFC 2308, section 2.2).
+// denies reports whether the reply says that the name has no such record, by the SOA record
+// of a zone around it (RFC 2308, section 2.2).
 func (r *reply) denies(name string) bool {
 	return slices.ContainsFunc(r.zones, func(zone string) bool { return isBelow(name, zone) })
 }
 
-// fault returns what is wrong with a server that gives this reply; the server
-// that it came from is then no help.
+// fault returns the error of a server that does not resolve the name.
 func (r *reply) fault() error {
 	switch {
 	case r.rcode == dnsmessage.RCodeNameError:

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -35,9 +36,7 @@ func TestPack(t *testing.T) {
 func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return b
 }
 
@@ -48,22 +47,17 @@ var dnsmasq embed.FS
 func captured(t testing.TB) map[string][]byte {
 	t.Helper()
 	files, err := dnsmasq.ReadDir("testdata/dnsmasq")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	msgs := make(map[string][]byte)
 	for _, f := range files {
 		text, err := dnsmasq.ReadFile(path.Join("testdata/dnsmasq", f.Name()))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		msgs[strings.TrimSuffix(f.Name(), ".hex")] = unhex(t, string(text))
 	}
 	return msgs
 }
 
-// TestCaptured reads messages of dnsmasq; testdata/dnsmasq/README says how they
-// came about.
+// TestCaptured parses messages of dnsmasq; see testdata/dnsmasq/README.
 func TestCaptured(t *testing.T) {
 	tests := map[string]struct {
 		rcode     dnsmessage.RCode
@@ -86,18 +80,14 @@ func TestCaptured(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			r, err := parseOwn(msgs[name])
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			var m dnsmessage.Message
-			if err := m.Unpack(msgs[name]); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, m.Unpack(msgs[name]))
 			chain, err := r.follow([]string{m.Questions[0].Name.String()})
 			if err != nil || !slices.Equal(chain, tt.chain) {
 				t.Errorf("chain %v, %v, want %v", chain, err, tt.chain)
 			}
-			if got := r.of(tt.chain[len(tt.chain)-1]); r.rcode != tt.rcode || r.truncated != tt.truncated || !slices.Equal(got, addrs(tt.addrs)) {
+			if got := r.addrsOf(tt.chain[len(tt.chain)-1]); r.rcode != tt.rcode || r.truncated != tt.truncated || !slices.Equal(got, addrs(tt.addrs)) {
 				t.Errorf("got %v, %v, truncated %v, want %v, %v, %v", got, r.rcode, r.truncated, tt.addrs, tt.rcode, tt.truncated)
 			}
 		})
@@ -118,8 +108,7 @@ func parseOwn(msg []byte) (reply, error) {
 	return parse(msg, h.ID, q)
 }
 
-// FuzzParse reads any bytes as a reply. What was understood can be written
-// again, and is then understood as the same.
+// FuzzParse parses any bytes as a reply. A valid one, packed and parsed again, is the same.
 func FuzzParse(f *testing.F) {
 	for _, msg := range captured(f) {
 		f.Add(msg)
@@ -134,14 +123,14 @@ func FuzzParse(f *testing.F) {
 		}
 		var m dnsmessage.Message
 		if err := m.Unpack(msg); err != nil {
-			return // more than answers need, as a malformed SOA record
+			return // for example a malformed SOA record, which is skipped
 		}
 		if len(m.Questions) != 1 {
 			return // FORMERR without a question
 		}
 		again, err := m.Pack()
 		if err != nil {
-			return // what cannot be written, as a TXT record without text
+			return // for example a TXT record without text
 		}
 		r2, err := parseOwn(again)
 		if err != nil {
@@ -166,7 +155,7 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%q cannot be asked for: %v", link, err)
 			}
 		}
-		got := r.of(chain[len(chain)-1])
+		got := r.addrsOf(chain[len(chain)-1])
 		if len(got) > maxAddrs {
 			t.Errorf("%d addresses", len(got))
 		}
@@ -180,21 +169,17 @@ func FuzzParse(f *testing.F) {
 
 func id(msg []byte) uint16 { return uint16(msg[0])<<8 | uint16(msg[1]) }
 
-// FuzzAnswer gives any bytes to the server side of Resolver.
+// FuzzAnswer passes any bytes to the server side of Resolver.
 func FuzzAnswer(f *testing.F) {
 	for _, name := range []string{"localhost.", "1.0.0.127.in-addr.arpa.", "db.example.", "."} {
 		for _, typ := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypePTR, dnsmessage.TypeTXT} {
 			msg, err := pack(1, dnsmessage.Question{Name: dnsmessage.MustNewName(name), Type: typ, Class: dnsmessage.ClassINET}, true)
-			if err != nil {
-				f.Fatal(err)
-			}
+			testenv.Check(f, err)
 			f.Add(msg)
 		}
 	}
 	c, err := New(Config{}, refuseDial(f))
-	if err != nil {
-		f.Fatal(err)
-	}
+	testenv.Check(f, err)
 	f.Fuzz(func(t *testing.T, query []byte) {
 		msg, err := c.answer(t.Context(), query)
 		if err != nil {
@@ -227,14 +212,13 @@ func TestNames(t *testing.T) {
 			t.Errorf("reverseName(%s) = %s, want %s", addr, got, want)
 		}
 	}
-	// Bytes beyond ASCII stay what they are.
+	// Other bytes than ASCII letters do not change.
 	if got := fold("A\xc3\x84\xffZ."); got != "a\xc3\x84\xffz." {
 		t.Errorf("fold = %q", got)
 	}
 }
 
-// FuzzName wants every name that is taken for one to fit into a message, and
-// those tried in its place too.
+// FuzzName checks that valid names, and the candidates for them, fit into a message.
 func FuzzName(f *testing.F) {
 	for _, name := range []string{"a", "a.b.", "10.0.0.1", "a..b", "-a", strings.Repeat("a.", 126) + "a", "x_y"} {
 		f.Add(name, "example.org")

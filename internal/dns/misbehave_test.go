@@ -2,6 +2,8 @@ package dns
 
 import (
 	"context"
+	"net"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,35 +12,25 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// TestMisbehaving has a server that misbehaves, alone and with a good one after it:
-// which of them answers, how long that takes, and what the error is.
+// TestMisbehaving has a server that misbehaves, alone and with a good one after it. It
+// checks which of them answers, how long that takes, and the error.
 func TestMisbehaving(t *testing.T) {
 	const alone, first, second = "10.0.0.1", "10.0.0.1", "10.0.0.2"
 	const timeout = 3 * time.Second // of a try
-	good := func(q *query) { q.send(q.message(record("a.example.", "A "+first))) }
-	// withEDNS does so to queries with EDNS, and answers others.
+	good := func(q *query) { q.reply(record("a.example.", "A "+first)) }
+	// overTCP misbehaves over TCP, and sends its clients there.
+	overTCP := func(h handler) handler { return eitherNetwork(truncated, h) }
+	// withEDNS misbehaves for queries with EDNS. It answers others, over TCP.
 	withEDNS := func(h handler) handler {
 		return func(q *query) {
 			if q.edns != 0 {
 				h(q)
 			} else {
-				good(q)
+				overTCP(good)(q)
 			}
 		}
 	}
-	// overTCP does so over TCP, where it sends its clients.
-	overTCP := func(h handler) handler {
-		return func(q *query) {
-			if q.network == "tcp" {
-				h(q)
-				return
-			}
-			m := q.message()
-			m.Truncated = true
-			q.send(m)
-		}
-	}
-	// changed sends the good answer, changed.
+	// changed sends the good answer with a change.
 	changed := func(change func(m *dnsmessage.Message)) handler {
 		return func(q *query) {
 			m := q.message(record("a.example.", "A "+first))
@@ -46,8 +38,8 @@ func TestMisbehaving(t *testing.T) {
 			q.send(m)
 		}
 	}
-	// mangled sends the bytes of a good answer, mangled; record is where its first
-	// record begins.
+	// mangled sends the bytes of a good answer with a change; record is the offset of its
+	// first record.
 	mangled := func(mangle func(b []byte, record int) []byte) handler {
 		return func(q *query) {
 			m := q.message(record("a.example.", "A "+first))
@@ -61,18 +53,22 @@ func TestMisbehaving(t *testing.T) {
 	const (
 		unmarshal   = "cannot unmarshal DNS message"
 		misbehaving = "server misbehaving"
+		lame        = "lame referral"
 		refused     = "connection refused"
 		timedOut    = "i/o timeout"
 		notFound    = "no such host"
 	)
+	afterEDNS := []string{"tcp A a.example. plain", "udp A a.example.", "udp A a.example. plain"}
 	tests := []struct {
 		name    string
 		h       handler
 		refuses string
 		hangUp  bool
-		// alone: the answer, or the error, and the time
+		// alone: the answer or the error, the time, and the queries if they matter
 		want, err string
+		temporary bool // the error; errors of the network always are
 		took      time.Duration
+		queries   []string
 		// with the second server
 		want2, err2 string
 		took2       time.Duration
@@ -82,17 +78,36 @@ func TestMisbehaving(t *testing.T) {
 		{name: "ICMP refuses", refuses: "udp",
 			err: refused, want2: second},
 		{name: "SERVFAIL", h: rcode(dnsmessage.RCodeServerFailure),
-			err: misbehaving, want2: second},
+			err: misbehaving, temporary: true, want2: second},
 		{name: "SERVFAIL, header only", h: headerOnly(dnsmessage.RCodeServerFailure),
+			err: misbehaving, temporary: true, want2: second},
+		{name: "REFUSED", h: rcode(dnsmessage.RCodeRefused),
 			err: misbehaving, want2: second},
 		{name: "REFUSED, header only", h: headerOnly(dnsmessage.RCodeRefused),
 			err: misbehaving, want2: second},
+		{name: "NOTIMP", h: rcode(dnsmessage.RCodeNotImplemented),
+			err: misbehaving, want2: second},
+		{name: "FORMERR", h: rcode(dnsmessage.RCodeFormatError),
+			err: misbehaving, want2: second},
+		{name: "unknown code", h: rcode(11),
+			err: misbehaving, want2: second},
+		{name: "extended code", h: changed(func(m *dnsmessage.Message) {
+			opt := dnsmessage.Resource{Body: &dnsmessage.OPTResource{}}
+			opt.Header.SetEDNS0(1232, 16, false)
+			m.Additionals = append(m.Additionals, opt)
+		}), err: misbehaving, want2: second},
+		{name: "referral", h: func(q *query) {
+			m := q.message()
+			m.RecursionAvailable = false
+			m.Authorities = append(m.Authorities, record(".", "NS a.root."))
+			q.send(m)
+		}, err: lame, want2: second},
 		{name: "FORMERR on EDNS", h: withEDNS(rcode(dnsmessage.RCodeFormatError)),
-			want: alone, want2: first},
+			want: alone, want2: first, queries: afterEDNS},
 		{name: "FORMERR on EDNS, header only", h: withEDNS(headerOnly(dnsmessage.RCodeFormatError)),
-			want: alone, want2: first},
+			want: alone, want2: first, queries: afterEDNS},
 		{name: "NOTIMP on EDNS", h: withEDNS(rcode(dnsmessage.RCodeNotImplemented)),
-			want: alone, want2: first},
+			want: alone, want2: first, queries: afterEDNS},
 		{name: "SERVFAIL on EDNS", h: withEDNS(rcode(dnsmessage.RCodeServerFailure)),
 			want: alone, want2: second},
 		{name: "drops EDNS", h: withEDNS(silent),
@@ -128,15 +143,9 @@ func TestMisbehaving(t *testing.T) {
 			err: unmarshal, want2: second},
 		{name: "NXDOMAIN without question section", h: headerOnly(dnsmessage.RCodeNameError),
 			err: unmarshal, want2: second},
-		{name: "truncated to the header", h: func(q *query) {
-			if q.network == "tcp" {
-				good(q)
-				return
-			}
-			m := q.message()
-			m.Truncated, m.Questions = true, nil
-			q.send(m)
-		}, want: alone, want2: first},
+		{name: "truncated to the header", h: eitherNetwork(changed(func(m *dnsmessage.Message) {
+			m.Truncated, m.Questions, m.Answers = true, nil, nil
+		}), good), want: alone, want2: first},
 		// Anybody may have sent these: the reply may follow.
 		{name: "wrong id", h: changed(func(m *dnsmessage.Message) { m.ID++ }),
 			err: timedOut, took: 2 * timeout, want2: second, took2: timeout},
@@ -163,16 +172,16 @@ func TestMisbehaving(t *testing.T) {
 			err: unmarshal, want2: second},
 		{name: "TCP with a wrong id", h: overTCP(changed(func(m *dnsmessage.Message) { m.ID++ })),
 			err: unmarshal, want2: second},
+		{name: "TCP with garbage", h: overTCP(func(q *query) { q.sendBytes([]byte("garbage")) }),
+			err: unmarshal, want2: second},
 		{name: "TCP without question section", h: overTCP(changed(func(m *dnsmessage.Message) { m.Questions = nil })),
 			err: unmarshal, want2: second},
 		{name: "refuses TCP for what fits with EDNS", h: func(q *query) {
 			if q.edns != 0 {
 				good(q)
-				return
+			} else {
+				q.truncate()
 			}
-			m := q.message()
-			m.Truncated = true
-			q.send(m)
 		}, refuses: "tcp", want: alone, want2: first},
 
 		{name: "huge", h: func(q *query) {
@@ -182,11 +191,15 @@ func TestMisbehaving(t *testing.T) {
 			}
 			q.send(m)
 		}, want: alone, want2: first},
-		// These are answers: the next server has no other.
-		{name: "another name", h: func(q *query) { q.send(q.message(record("b.example.", "A "+first))) },
+		// These are answers, which the next server would confirm.
+		{name: "NXDOMAIN", h: rcode(dnsmessage.RCodeNameError),
+			err: notFound, err2: notFound},
+		{name: "no data", h: rcode(dnsmessage.RCodeSuccess),
+			err: notFound, err2: notFound},
+		{name: "another name", h: func(q *query) { q.reply(record("b.example.", "A "+first)) },
 			err: notFound, err2: notFound},
 		{name: "CNAME loop", h: func(q *query) {
-			q.send(q.message(record("a.example.", "CNAME b.example."), record("b.example.", "CNAME a.example.")))
+			q.reply(record("a.example.", "CNAME b.example."), record("b.example.", "CNAME a.example."))
 		}, err: misbehaving, err2: misbehaving},
 	}
 	for _, tt := range tests {
@@ -199,16 +212,33 @@ func TestMisbehaving(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					bad := newPipeFake("10.0.0.1:53", tt.h)
 					bad.refuses, bad.hangUp = tt.refuses, tt.hangUp
-					fakes := []*fake{bad}
-					if both {
-						fakes = append(fakes, newPipeFake("10.0.0.2:53", func(q *query) { q.send(q.message(record("a.example.", "A "+second))) }))
+					other := newPipeFake("10.0.0.2:53", func(q *query) { q.reply(record("a.example.", "A "+second)) })
+					fakes := []*fake{bad, other}
+					if !both {
+						fakes = fakes[:1]
 					}
 					c := newPipeClient(t, Config{}, fakes...)
 					start := time.Now()
-					got, err := c.LookupNetIP(t.Context(), "ip4", "a.example")
-					check(t, got, err, want, wantErr)
+					err := wantAddrs(t, c, "ip4", "a.example", want, wantErr)
 					if took := time.Since(start); took != wantTook {
 						t.Errorf("took %v, want %v", took, wantTook)
+					}
+					synctest.Wait()
+					asked := bad.asked()
+					if !both && tt.queries != nil && !slices.Equal(asked, tt.queries) {
+						t.Errorf("asked %q, want %q", asked, tt.queries)
+					}
+					if tt.err2 == "" && wantErr != "" && tt.refuses != "udp" && len(asked) < 2 {
+						t.Errorf("the only server was asked %d times, want 2 attempts", len(asked))
+					}
+					if n := len(other.asked()); (n == 1) != (want == second) || n > 1 {
+						t.Errorf("the other server was asked %d times", n)
+					}
+					dnsErr, ok := err.(*net.DNSError)
+					temporary := tt.temporary || wantErr == refused || wantErr == timedOut
+					if wantErr != "" && (!ok || dnsErr.IsNotFound != (wantErr == notFound) || dnsErr.IsTimeout != (wantErr == timedOut) ||
+						dnsErr.IsTemporary != temporary || !strings.HasPrefix(err.Error(), "lookup a.example on 10.0.0.1:53: ")) {
+						t.Errorf("error %#v, want temporary %v and the other flags as in %q", err, temporary, wantErr)
 					}
 				})
 			})
@@ -216,9 +246,8 @@ func TestMisbehaving(t *testing.T) {
 	}
 }
 
-// TestEDNSDropped has a gateway that drops queries with EDNS: once that is found
-// out, nobody waits for it any more, and the resolver of package net gets through
-// too.
+// TestEDNSDropped has a gateway that drops queries with EDNS. Once that is known, lookups do
+// not wait for it, nor does the resolver of package net.
 func TestEDNSDropped(t *testing.T) {
 	dropped := func(q *query) {
 		if q.edns == 0 {
@@ -228,8 +257,7 @@ func TestEDNSDropped(t *testing.T) {
 	lookup := func(t *testing.T, c *Client, want time.Duration) {
 		t.Helper()
 		start := time.Now()
-		got, err := c.LookupNetIP(t.Context(), "ip", "a.example")
-		check(t, got, err, "10.0.0.1 fd00::1", "")
+		wantAddrs(t, c, "ip", "a.example", "10.0.0.1 fd00::1", "")
 		if took := time.Since(start); took != want {
 			t.Errorf("took %v, want %v", took, want)
 		}
@@ -254,8 +282,7 @@ func TestEDNSDropped(t *testing.T) {
 	t.Run("one attempt", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c := newPipeClient(t, Config{Attempts: 1}, newPipeFake("10.0.0.1:53", dropped))
-			got, err := c.LookupNetIP(t.Context(), "ip", "a.example")
-			check(t, got, err, "", "i/o timeout")
+			wantAddrs(t, c, "ip", "a.example", "", "i/o timeout")
 			lookup(t, c, 0)
 		})
 	})
@@ -269,8 +296,7 @@ func TestEDNSDropped(t *testing.T) {
 			check(t, got, err, "", "i/o timeout")
 			synctest.Wait()
 			f.handle = zoneA.serve
-			got, err = c.LookupNetIP(t.Context(), "ip4", "a.example")
-			check(t, got, err, "10.0.0.1", "")
+			wantAddrs(t, c, "ip4", "a.example", "10.0.0.1", "")
 			for _, q := range f.queries() {
 				if q.edns == 0 {
 					t.Errorf("%v: the server had no time to fail", q)

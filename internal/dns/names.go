@@ -11,9 +11,9 @@ import (
 // without the trailing dot.
 const maxName = 253
 
-// isName reports whether s is the name of a host or a service: labels of ASCII
-// letters, digits, hyphens and underscores, with or without a trailing dot. What
-// has digits only is a mistyped address, not a name.
+// isName reports whether s is the name of a host or a service: labels of ASCII letters,
+// digits, hyphens and underscores, with or without a trailing dot. Digits alone are a
+// mistyped address.
 func isName(s string) bool {
 	s = strings.TrimSuffix(s, ".")
 	if len(s) > maxName {
@@ -40,8 +40,8 @@ func isName(s string) bool {
 // absolute returns the name with a trailing dot.
 func absolute(name string) string { return strings.TrimSuffix(name, ".") + "." }
 
-// fold returns the name in lower case. Names are compared so, and only ASCII
-// letters have a case (RFC 4343); names from the network may have any bytes.
+// fold returns the name in lower case, for comparison. Only ASCII letters have a case (RFC
+// 4343); names from the network may have any bytes.
 func fold(name string) string {
 	b := []byte(name)
 	for i, c := range b {
@@ -52,15 +52,15 @@ func fold(name string) string {
 	return string(b)
 }
 
-// isBelow reports whether the name is the domain or ends with it. Case and
-// trailing dots do not matter.
+// isBelow reports whether the name is the domain or below it. Case and trailing dots do not
+// matter.
 func isBelow(name, domain string) bool {
 	name, domain = fold(absolute(name)), fold(absolute(domain))
 	return domain == "." || name == domain || strings.HasSuffix(name, "."+domain)
 }
 
-// candidates returns the absolute names to ask for, for a name that isName, in
-// the order of resolv.conf(5).
+// candidates returns the absolute names to try for a valid name, in the order of
+// resolv.conf(5).
 func (c *Client) candidates(name string) []string {
 	asIs := absolute(name)
 	if name == asIs {
@@ -78,8 +78,8 @@ func (c *Client) candidates(name string) []string {
 	return append(names, asIs)
 }
 
-// reverseName returns the name of the PTR record of an address (RFC 1035,
-// section 3.5, and RFC 3596, section 2.5).
+// reverseName returns the name of the PTR record of an address (RFC 1035, section 3.5, and
+// RFC 3596, section 2.5).
 func reverseName(addr netip.Addr) string {
 	var b []byte
 	if addr.Is4() {

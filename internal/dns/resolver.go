@@ -12,27 +12,23 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// Resolver returns a resolver of package net whose questions are answered as
-// Config says, for LookupTXT, LookupMX, LookupSRV, LookupAddr and the like. It
-// is as safe for concurrent use, and no packet of it goes anywhere but to
-// Config.Servers. Names and addresses in Config.Hosts and localhost need none.
+// Resolver returns a resolver of package net that asks the Client, for LookupTXT, LookupMX,
+// LookupSRV, LookupAddr and others. It is safe for concurrent use. Its packets go to
+// Config.Servers only; localhost, and names and addresses in Config.Hosts, need no packets.
 //
-// What package net does before it asks cannot be kept from the host. Where the
-// host must not decide, use [Client.LookupNetIP]:
+// Package net also reads the configuration of the host. Use [Client.LookupNetIP] where that
+// must not matter:
 //
-//   - LookupHost, LookupIP, LookupIPAddr, LookupNetIP, LookupCNAME and LookupAddr
-//     look into /etc/hosts first, or only, as /etc/nsswitch.conf says.
-//   - A name without a trailing dot is asked for in the search list of the
-//     host's /etc/resolv.conf, with its ndots; Config.Search and Config.Ndots do
-//     not count.
-//   - The timeout and attempts are those of /etc/resolv.conf too. One attempt of
-//     package net asks each of Config.Servers once, with Config.Timeout for each
-//     and all in one timeout of /etc/resolv.conf. If they fail, that is repeated
-//     for as many servers as the host has.
-//   - Errors name a server of the host, which was not asked. The text at their
-//     end is that of the servers that were.
-//   - Addresses are put in order by the routes of the host, which package net
-//     finds out without sending a packet (see Sort).
+//   - LookupHost, LookupIP, LookupIPAddr, LookupNetIP, LookupCNAME and LookupAddr read
+//     /etc/hosts first, or only, depending on /etc/nsswitch.conf.
+//   - Names without a trailing dot are tried with the search list and ndots of
+//     /etc/resolv.conf, not with Config.Search and Config.Ndots.
+//   - The timeout and attempts are those of /etc/resolv.conf too. An attempt of package
+//     net asks each of Config.Servers once, with Config.Timeout for each and the timeout
+//     of /etc/resolv.conf for all. It is repeated for each server of the host.
+//   - Errors name a server of the host, which was not asked. The text at their end names
+//     the server that was.
+//   - Addresses are sorted by the routes of the host, without a packet (see Sort).
 //   - LookupPort reads /etc/services.
 func (c *Client) Resolver() *net.Resolver {
 	return &net.Resolver{
@@ -45,9 +41,8 @@ func (c *Client) Resolver() *net.Resolver {
 	}
 }
 
-// serverConn is a connection to a server that only seems to be there: Read
-// answers what was written, with the framing of TCP. It has no goroutine, and
-// lives no longer than the context it was made with.
+// A serverConn pretends to be a connection to a server: Read answers the queries that were
+// written, with the framing of TCP. It has no goroutine, and ends with its context.
 type serverConn struct {
 	client *Client
 	ctx    context.Context
@@ -56,8 +51,8 @@ type serverConn struct {
 	mu       sync.Mutex // guards deadline; not held during a Read
 	deadline time.Time
 
-	queries bytes.Buffer // written and not answered
-	replies bytes.Buffer // to be read
+	queries bytes.Buffer // written, but not answered
+	replies bytes.Buffer // not read
 }
 
 var _ net.Conn = (*serverConn)(nil)
@@ -101,13 +96,13 @@ func (s *serverConn) answer(query []byte) ([]byte, error) {
 	return msg, err
 }
 
-// Close makes a Read that is under way return net.ErrClosed.
+// Close makes a waiting Read return net.ErrClosed.
 func (s *serverConn) Close() error {
 	s.cancel(net.ErrClosed)
 	return nil
 }
 
-// SetDeadline sets the end of those Reads that begin after it.
+// SetDeadline sets the deadline for Reads that begin later.
 func (s *serverConn) SetDeadline(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +120,7 @@ type serverAddr struct{}
 func (serverAddr) Network() string { return "dns" }
 func (serverAddr) String() string  { return "stack" }
 
-// answer answers a query message of package net, which repeats it if it likes.
+// answer answers a query message of package net, which may repeat it.
 func (c *Client) answer(ctx context.Context, query []byte) ([]byte, error) {
 	var p dnsmessage.Parser
 	h, err := p.Start(query)
@@ -158,8 +153,8 @@ func (c *Client) answer(ctx context.Context, query []byte) ([]byte, error) {
 	return r.msg, nil
 }
 
-// known returns the records that answer a question without a server, and
-// whether it must be answered so.
+// known returns the records that answer a question without a server, and whether no server
+// must be asked.
 func (c *Client) known(q dnsmessage.Question) ([]dnsmessage.Resource, bool) {
 	name := fold(q.Name.String())
 	var bodies []dnsmessage.ResourceBody
@@ -195,7 +190,7 @@ func (c *Client) known(q dnsmessage.Question) ([]dnsmessage.Resource, bool) {
 	return records, true
 }
 
-// askError is a DNSError for the text of another one.
+// askError is a DNSError whose text goes into another one.
 type askError struct{ *net.DNSError }
 
 func (e askError) Error() string {

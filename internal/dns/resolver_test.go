@@ -40,12 +40,10 @@ func TestResolver(t *testing.T) {
 	}
 	f := newFake(t, func(q *query) {
 		if q.network == "udp" && q.Name.String() == "big.example." {
-			m := q.message()
-			m.Truncated = true
-			q.send(m)
-			return
+			q.truncate()
+		} else {
+			z.serve(q)
 		}
-		z.serve(q)
 	})
 	r := newClient(t, Config{Timeout: testenv.Timeout, Hosts: map[string][]netip.Addr{
 		"Hosts.example": addrs("10.0.0.9 fd00::9"),
@@ -104,70 +102,60 @@ func TestResolver(t *testing.T) {
 	}
 }
 
-// TestResolverErrors looks at what package net makes of the errors.
+// TestResolverErrors checks what package net makes of the errors.
 func TestResolverErrors(t *testing.T) {
-	testenv.NoLeaks(t)
-	failing := newFake(t, rcode(dnsmessage.RCodeServerFailure))
-	quiet := newFake(t, silent)
-	tests := []struct {
-		name   string
-		r      *net.Resolver
-		err    string
-		temp   bool
-		expire bool
+	for _, tt := range []struct {
+		name    string
+		servers []handler
+		cancel  time.Duration
+		err     string
+		temp    bool
+		expire  bool
 	}{
-		{name: "no servers", r: newClient(t, Config{}).Resolver(), err: "the stack has no DNS servers (set Config.DNS)"},
-		{name: "SERVFAIL", r: newClient(t, Config{}, failing).Resolver(),
-			err: "server misbehaving (asked " + failing.addr.String() + ")", temp: true},
-		{name: "silence", r: newClient(t, Config{Timeout: 10 * time.Millisecond}, quiet).Resolver(),
-			err: "i/o timeout (asked " + quiet.addr.String() + ")", temp: true, expire: true},
-	}
-	for _, tt := range tests {
+		{name: "no servers", err: "the stack has no DNS servers (set Config.DNS)"},
+		{name: "SERVFAIL", servers: []handler{rcode(dnsmessage.RCodeServerFailure)},
+			err: "server misbehaving (asked 10.0.0.1:53)", temp: true},
+		{name: "silence", servers: []handler{silent}, err: "i/o timeout (asked 10.0.0.1:53)", temp: true, expire: true},
+		{name: "canceled", servers: []handler{silent}, cancel: time.Second, err: "operation was canceled"},
+	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := tt.r.LookupTXT(t.Context(), "a.example.")
-			var dnsErr *net.DNSError
-			if !errors.As(err, &dnsErr) || dnsErr.Err != tt.err || dnsErr.IsNotFound || dnsErr.IsTimeout != tt.expire || dnsErr.IsTemporary != tt.temp {
-				t.Errorf("error %#v, want %q, temporary %v, timeout %v", err, tt.err, tt.temp, tt.expire)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				var fakes []*fake
+				for _, h := range tt.servers {
+					fakes = append(fakes, newPipeFake("10.0.0.1:53", h))
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if tt.cancel != 0 {
+					time.AfterFunc(tt.cancel, cancel)
+				}
+				_, err := newPipeClient(t, Config{}, fakes...).Resolver().LookupTXT(ctx, "a.example.")
+				var dnsErr *net.DNSError
+				if !errors.As(err, &dnsErr) || dnsErr.Err != tt.err || dnsErr.IsNotFound || dnsErr.IsTimeout != tt.expire || dnsErr.IsTemporary != tt.temp {
+					t.Errorf("error %#v, want %q, temporary %v, timeout %v", err, tt.err, tt.temp, tt.expire)
+				}
+				if canceled := errors.Is(err, context.Canceled); canceled != (tt.cancel != 0) {
+					t.Errorf("error %v, wraps Canceled %v", err, canceled)
+				}
+			})
 		})
 	}
-	t.Run("canceled", func(t *testing.T) {
-		r := newClient(t, Config{Timeout: time.Hour}, quiet).Resolver()
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		asked := len(quiet.asked())
-		go func() {
-			for len(quiet.asked()) == asked && ctx.Err() == nil {
-				time.Sleep(time.Millisecond)
-			}
-			cancel()
-		}()
-		if _, err := r.LookupTXT(ctx, "a.example."); !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v, want one that wraps Canceled", err)
-		}
-	})
 }
 
-// TestServerConn uses the connection as package net does not.
+// TestServerConn uses the connection in ways that package net does not.
 func TestServerConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newPipeFake("10.0.0.1:53", silent)
 		dial := newPipeClient(t, Config{}, f).Resolver().Dial
 		q := dnsmessage.Question{Name: dnsmessage.MustNewName("localhost."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}
 		known, err := pack(7, q, true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		q.Name = dnsmessage.MustNewName("a.example.")
 		unknown, err := pack(8, q, true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		open := func() net.Conn {
 			c, err := dial(t.Context(), "udp", "192.0.2.1:53")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			return c
 		}
 
@@ -180,9 +168,7 @@ func TestServerConn(t *testing.T) {
 		}
 		for range 2 {
 			msg, err := readFrame(c)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			var m dnsmessage.Message
 			if err := m.Unpack(msg); err != nil || m.ID != 7 || len(m.Answers) != 1 {
 				t.Errorf("got %v, %v, want an answer with id 7", m.GoString(), err)

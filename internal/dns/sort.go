@@ -1,23 +1,20 @@
 package dns
 
 import (
-	"cmp"
+	"encoding/binary"
 	"math/bits"
 	"net/netip"
 	"slices"
 )
 
-// Sort puts destination addresses in the order in which to try them, by the
-// rules of RFC 6724, section 6. The function source returns the source address
-// that the stack would use for a destination, and false if it has none; it is
-// called once for each, and only if there are two or more.
+// Sort puts destination addresses in the order in which to try them, by the rules of RFC
+// 6724, section 6. source returns the stack's source address for a destination, or false;
+// it is called once for each, if there are two or more.
 //
-// Of the ten rules, three have no input here and hold for no address: whether a
-// source is deprecated (rule 3; the kernel takes one only if it has no other),
-// a home address (rule 4), or used through a tunnel (rule 7). The longest
-// matching prefix (rule 9) counts for IPv6 only: IPv4 addresses are not given
-// out by topology, and the rule would undo the order in which a server spreads
-// load.
+// Three of the ten rules are left out, as nothing is known about deprecated sources (rule 3;
+// the kernel uses one only if it has no other), home addresses (rule 4) and tunnels (rule
+// 7). The longest matching prefix (rule 9) counts for IPv6 only: IPv4 addresses do not
+// follow the topology, and the rule would undo the order in which a server spreads load.
 func Sort(dsts []netip.Addr, source func(dst netip.Addr) (netip.Addr, bool)) {
 	if len(dsts) < 2 {
 		return
@@ -27,63 +24,40 @@ func Sort(dsts []netip.Addr, source func(dst netip.Addr) (netip.Addr, bool)) {
 		src, usable := source(dst)
 		candidates[i] = newCandidate(dst, src, usable && src.IsValid())
 	}
-	slices.SortStableFunc(candidates, compare)
+	// Equal ones keep their order (rule 10).
+	slices.SortStableFunc(candidates, func(a, b candidate) int { return slices.Compare(a.rank[:], b.rank[:]) })
 	for i, c := range candidates {
 		dsts[i] = c.dst
 	}
 }
 
-// A candidate is a destination, and what the rules want to know of it.
+// A candidate is a destination with its rank by rules 1, 2, 5, 6, 8 and 9: a smaller one
+// is better.
 type candidate struct {
-	dst        netip.Addr
-	usable     bool // rule 1; nothing else counts if it is not
-	sameScope  bool // rule 2: the source has the scope of the destination
-	sameLabel  bool // rule 5: and its label
-	precedence int  // rule 6
-	scope      int  // rule 8
-	prefix     int  // rule 9: bits in common with the source, for IPv6
+	dst  netip.Addr
+	rank [6]int
 }
 
 func newCandidate(dst, src netip.Addr, usable bool) candidate {
-	c := candidate{dst: dst, usable: usable}
+	c := candidate{dst: dst}
 	if !usable {
+		c.rank[0] = 1
 		return c
 	}
 	dst, src = dst.Unmap(), src.Unmap()
 	dstPolicy, srcPolicy := policyOf(dst), policyOf(src)
-	c.scope, c.precedence = scope(dst), dstPolicy.precedence
-	c.sameScope = c.scope == scope(src)
-	c.sameLabel = dstPolicy.label == srcPolicy.label
-	if dst.Is6() && src.Is6() {
-		c.prefix = commonPrefix(dst, src)
+	if scope(dst) != scope(src) {
+		c.rank[1] = 1
+	}
+	if dstPolicy.label != srcPolicy.label {
+		c.rank[2] = 1
+	}
+	c.rank[3] = -dstPolicy.precedence
+	c.rank[4] = scope(dst)
+	if dst.Is6() && src.Is6() { // rule 6 has separated them from IPv4 addresses
+		c.rank[5] = -commonPrefix(dst, src)
 	}
 	return c
-}
-
-// compare orders two candidates, the better one first. Equal ones stay as they
-// are (rule 10).
-func compare(a, b candidate) int {
-	rules := []int{
-		prefer(a.usable, b.usable),
-		prefer(a.sameScope, b.sameScope),
-		prefer(a.sameLabel, b.sameLabel),
-		cmp.Compare(b.precedence, a.precedence),
-		cmp.Compare(a.scope, b.scope),
-	}
-	if a.dst.Unmap().Is6() && b.dst.Unmap().Is6() {
-		rules = append(rules, cmp.Compare(b.prefix, a.prefix))
-	}
-	return cmp.Or(rules...)
-}
-
-func prefer(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return -1
-	}
-	return 1
 }
 
 type policy struct {
@@ -91,8 +65,7 @@ type policy struct {
 	precedence, label int
 }
 
-// policies is the default table of RFC 6724, section 2.1, the longest prefixes
-// first.
+// policies is the default table of RFC 6724, section 2.1, the longest prefixes first.
 var policies = []policy{
 	{netip.MustParsePrefix("::1/128"), 50, 0},
 	{netip.MustParsePrefix("::ffff:0:0/96"), 35, 4}, // IPv4
@@ -115,7 +88,7 @@ func policyOf(addr netip.Addr) policy {
 	return policy{} // not reached: the last prefix contains all
 }
 
-// Scopes are those of multicast addresses (RFC 4291, section 2.7).
+// Scopes, as of multicast addresses (RFC 4291, section 2.7).
 const (
 	linkLocal = 0x2
 	siteLocal = 0x5
@@ -135,17 +108,9 @@ func scope(addr netip.Addr) int {
 	return global
 }
 
-// commonPrefix returns how many leading bits two IPv6 addresses share, at most
-// the 64 that are not the interface identifier.
+// commonPrefix returns the number of leading bits that two IPv6 addresses share, up to the
+// 64 before the interface identifier.
 func commonPrefix(a, b netip.Addr) int {
 	x, y := a.As16(), b.As16()
-	n := 0
-	for i := range 8 {
-		same := bits.LeadingZeros8(x[i] ^ y[i])
-		n += same
-		if same < 8 {
-			break
-		}
-	}
-	return n
+	return bits.LeadingZeros64(binary.BigEndian.Uint64(x[:]) ^ binary.BigEndian.Uint64(y[:]))
 }

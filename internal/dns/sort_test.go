@@ -7,13 +7,13 @@ import (
 	"testing"
 )
 
-// TestSort has the examples of RFC 6724, section 10.2, but those of rules 3 and
-// 4, and one for each rule more. Each is "destination source", the best first.
+// TestSort has the examples of RFC 6724, section 10.2, except for rules 3 and 4, and more for
+// each rule. Each is "destination source", the best first.
 func TestSort(t *testing.T) {
 	tests := []struct {
 		name   string
 		want   []string
-		stable bool // the order is that of the input
+		stable bool // sort the list as it is only
 	}{
 		{name: "RFC: matching scope", want: []string{"2001:db8:1::1 2001:db8:1::2", "198.51.100.121 169.254.13.78"}},
 		{name: "RFC: matching scope, IPv4", want: []string{"198.51.100.121 198.51.100.117", "2001:db8:1::1 fe80::1"}},
@@ -82,8 +82,7 @@ func orders(list []netip.Addr, stable bool) [][]netip.Addr {
 	return all
 }
 
-// TestSortUsesNoUndefinedSource has a source function that says yes and gives
-// nothing.
+// TestSortUsesNoUndefinedSource has a source function that returns true without an address.
 func TestSortUsesNoUndefinedSource(t *testing.T) {
 	got := addrs("2001:db8::1 10.0.0.1")
 	Sort(got, func(dst netip.Addr) (netip.Addr, bool) {

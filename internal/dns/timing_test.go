@@ -20,26 +20,13 @@ import (
 func TestTimeout(t *testing.T) {
 	// onlyA takes a second, and does not answer for AAAA.
 	onlyA := func(h handler) handler {
-		return func(q *query) {
-			if q.Type == dnsmessage.TypeA {
-				time.Sleep(time.Second)
-				h(q)
-			}
-		}
+		return eitherType(func(q *query) { time.Sleep(time.Second); h(q) }, silent)
 	}
-	truncated := func(q *query) {
-		if q.network == "udp" {
-			m := q.message()
-			m.Truncated = true
-			q.send(m)
-		} else {
-			q.raw([]byte{0, 40, 1, 2, 3}) // and no more
-		}
-	}
+	stalls := eitherNetwork(truncated, func(q *query) { q.raw([]byte{0, 40, 1, 2, 3}) })
 	tests := []struct {
 		name      string
 		cfg       Config
-		deadline  time.Duration // of the context; 0: none
+		deadline  time.Duration // of the context; 0: no deadline
 		network   string
 		servers   []handler
 		want, err string
@@ -54,11 +41,11 @@ func TestTimeout(t *testing.T) {
 			err: "i/o timeout", queries: []int{3, 3}, took: 42 * time.Second},
 		{name: "third server", network: "ip4", servers: []handler{silent, silent, zoneA.serve}, want: "10.0.0.1",
 			queries: []int{1, 1, 1}, took: 6 * time.Second},
-		{name: "TCP stalls", network: "ip4", servers: []handler{truncated, zoneA.serve}, want: "10.0.0.1",
+		{name: "TCP stalls", network: "ip4", servers: []handler{stalls, zoneA.serve}, want: "10.0.0.1",
 			queries: []int{2, 1}, took: 3 * time.Second},
 		{name: "AAAA has the time of one try left", network: "ip", servers: []handler{onlyA(zoneA.serve), silent}, want: "10.0.0.1",
 			queries: []int{2, 1}, took: 4 * time.Second},
-		{name: "AAAA of a name that is not", network: "ip", servers: []handler{onlyA(rcode(dnsmessage.RCodeNameError)), silent},
+		{name: "AAAA of a name that does not exist", network: "ip", servers: []handler{onlyA(rcode(dnsmessage.RCodeNameError)), silent},
 			err: "no such host", queries: []int{2, 1}, took: 4 * time.Second},
 		{name: "deadline", network: "ip4", deadline: 4 * time.Second, servers: []handler{silent}, err: "i/o timeout",
 			queries: []int{2}, took: 4 * time.Second},
@@ -121,15 +108,8 @@ func TestFamilies(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newPipeClient(t, Config{}, newPipeFake("10.0.0.1:53", func(q *query) {
-					if q.Type == dnsmessage.TypeA {
-						tt.a(q)
-					} else {
-						tt.aaaa(q)
-					}
-				}))
-				got, err := c.LookupNetIP(t.Context(), "ip", "a.example")
-				check(t, got, err, tt.want, tt.wantErr)
+				c := newPipeClient(t, Config{}, newPipeFake("10.0.0.1:53", eitherType(tt.a, tt.aaaa)))
+				wantAddrs(t, c, "ip", "a.example", tt.want, tt.wantErr)
 			})
 		})
 	}
@@ -142,7 +122,7 @@ func TestCancel(t *testing.T) {
 			<-ctx.Done()
 			return &net.OpError{Op: "dial", Err: ctx.Err()}
 		},
-		"write": func(context.Context, net.Conn) error { return nil }, // nobody reads
+		"write": func(context.Context, net.Conn) error { return nil }, // the server does not read
 		"read": func(_ context.Context, server net.Conn) error {
 			go io.Copy(io.Discard, server)
 			return nil
@@ -172,8 +152,7 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestFlood has a server that sends spoofed packets for as long as it is
-// listened to.
+// TestFlood has a server that sends spoofed packets as long as the client reads.
 func TestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var flood sync.WaitGroup
@@ -189,8 +168,7 @@ func TestFlood(t *testing.T) {
 			return client, nil
 		})
 		start := time.Now()
-		got, err := c.LookupNetIP(t.Context(), "ip", "a.example")
-		check(t, got, err, "", "i/o timeout")
+		wantAddrs(t, c, "ip", "a.example", "", "i/o timeout")
 		if took := time.Since(start); took != 6*time.Second {
 			t.Errorf("took %v, want 6s", took)
 		}
