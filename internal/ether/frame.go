@@ -1,6 +1,5 @@
-// Package ether has what is common to everything that carries Ethernet frames: their
-// sizes, the addresses of stations, a table of where stations were seen, and a queue
-// of frames.
+// Package ether has the sizes of Ethernet frames, the addresses of stations, a table of the
+// places where stations were seen, and a queue of packets.
 package ether
 
 // Sizes of Ethernet frames, in bytes, without frame check sequence.
@@ -11,6 +10,5 @@ const (
 	MaxFrame  = MaxMTU + HeaderLen + 4 // with one VLAN tag
 )
 
-// Sendable reports whether a frame has a length that plugs carry; others are
-// dropped.
+// Sendable reports whether plugs carry frames of this length; they drop others.
 func Sendable(frame []byte) bool { return HeaderLen <= len(frame) && len(frame) <= MaxFrame }

@@ -6,10 +6,9 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// A Queue is a ring of bytes that holds packets of any length, each after
-// its length in four bytes and its virtio header. So its bound is one of memory,
-// and small frames do not pay for the largest. The ring grows from queueMin to
-// QueueMax as it is needed, and never again allocates.
+// A Queue is a ring of bytes that holds packets of any length, each after its length in
+// four bytes and its virtio header. So it bounds memory, and small frames need little. The
+// ring grows from queueMin to QueueMax as needed, and then allocates no more.
 type Queue struct {
 	ring  []byte // its length is a power of two
 	start int
@@ -18,10 +17,10 @@ type Queue struct {
 
 const (
 	queueMin = 16 << 10
-	// QueueMax is about 2,700 frames of 1514 bytes, or 64 packets of the largest
-	// size: as much as an interface of the kernel queues, some milliseconds of
-	// work.
-	QueueMax     = 4 << 20
+	// QueueMax holds about 2,700 frames of 1514 bytes, or 64 packets of the largest
+	// size: as many as an interface of the kernel queues, some milliseconds of work.
+	QueueMax = 4 << 20
+	// QueueLenSize is the size of a packet's length and header.
 	QueueLenSize = 4 + virtio.HeaderLen
 )
 
@@ -48,9 +47,8 @@ func (q *Queue) Push(h virtio.Header, data []byte) bool {
 	return true
 }
 
-// Pop removes the first packet of a queue that is not empty, and copies it to
-// data. It returns its length; if that is more than data holds, nothing was
-// copied.
+// Pop removes the first packet of a queue that is not empty. It copies the packet to data,
+// unless it is too long, and returns its length.
 func (q *Queue) Pop(data []byte) (h virtio.Header, n int) {
 	var head [QueueLenSize]byte
 	q.read(0, head[:])
@@ -73,7 +71,7 @@ func (q *Queue) write(b []byte) {
 	q.used += len(b)
 }
 
-// read copies bytes that are in the queue at offset off.
+// read copies the bytes at offset off of the queue.
 func (q *Queue) read(off int, b []byte) {
 	if len(b) == 0 {
 		return

@@ -14,18 +14,18 @@ func MACs(frame []byte) (dst, src MAC) {
 	return MAC(frame[0:6]), MAC(frame[6:12])
 }
 
-// IsMulticast reports whether a frame to m has many receivers.
+// IsMulticast reports whether m is a multicast or the broadcast address.
 func (m MAC) IsMulticast() bool { return m[0]&1 != 0 }
 
-// A VLANMAC is an address within a VLAN. VLAN 0 are frames without a tag, or
-// with a priority only.
+// A VLANMAC is an address within a VLAN. VLAN 0 is for frames without a tag, or with a
+// priority only.
 type VLANMAC struct {
 	MAC
 	vlan uint16
 }
 
-// VLANMACs returns the destination and the source of a frame of at least
-// HeaderLen bytes, in the VLAN that its outer tag says.
+// VLANMACs returns the destination and the source of a frame of at least HeaderLen bytes,
+// in the VLAN of its outer tag.
 func VLANMACs(frame []byte) (dst, src VLANMAC) {
 	dst.MAC, src.MAC = MACs(frame)
 	if len(frame) >= HeaderLen+2 && binary.BigEndian.Uint16(frame[12:]) == 0x8100 {
@@ -35,15 +35,14 @@ func VLANMACs(frame []byte) (dst, src VLANMAC) {
 	return dst, src
 }
 
-// A MACTable remembers where stations were seen last. Its size is bounded: the
-// addresses come from the network, and any sender there may invent them.
-// Times are on any clock that does not go back. lookup only reads; the other
-// methods must not run at once with any.
+// A MACTable remembers where stations were seen last. Its size is bounded, as senders can
+// invent addresses. Times are on any clock that does not go back. Lookups may run at the
+// same time; all other calls need a lock.
 type MACTable[V comparable] struct {
-	max     int           // stations; 0 means that nothing is learned
+	max     int           // stations; 0: nothing is learned
 	expire  time.Duration // life of an entry since it was seen last
 	entries map[VLANMAC]macEntry[V]
-	at      map[V]int // how many of them are there
+	at      map[V]int // number of entries at each place
 }
 
 type macEntry[V comparable] struct {
@@ -55,13 +54,12 @@ func NewMACTable[V comparable](max int, expire time.Duration) *MACTable[V] {
 	return &MACTable[V]{max: max, expire: expire, entries: make(map[VLANMAC]macEntry[V]), at: make(map[V]int)}
 }
 
-// Lookup is lookupVLAN where VLANs do not matter.
+// Lookup is LookupVLAN for networks without VLANs.
 func (t *MACTable[V]) Lookup(m MAC, now time.Duration) (where V, ok bool) {
 	return t.LookupVLAN(VLANMAC{MAC: m}, now)
 }
 
-// LookupVLAN returns where a station was seen last, unless that is too long
-// ago.
+// LookupVLAN returns where a station was seen last, unless that is too long ago.
 func (t *MACTable[V]) LookupVLAN(s VLANMAC, now time.Duration) (where V, ok bool) {
 	e, ok := t.entries[s]
 	if !ok || now-e.seen > t.expire {
@@ -70,13 +68,13 @@ func (t *MACTable[V]) LookupVLAN(s VLANMAC, now time.Duration) (where V, ok bool
 	return e.where, true
 }
 
-// Learn is learnVLAN where VLANs do not matter.
+// Learn is LearnVLAN for networks without VLANs.
 func (t *MACTable[V]) Learn(m MAC, where V, now time.Duration) {
 	t.LearnVLAN(VLANMAC{MAC: m}, where, now)
 }
 
-// LearnVLAN notes that a frame of a station came from where. Multicast
-// addresses are no stations.
+// LearnVLAN notes that a frame of a station came from where. It ignores multicast
+// addresses.
 func (t *MACTable[V]) LearnVLAN(s VLANMAC, where V, now time.Duration) {
 	if s.IsMulticast() || t.max <= 0 {
 		return
@@ -95,16 +93,15 @@ func (t *MACTable[V]) LearnVLAN(s VLANMAC, where V, now time.Duration) {
 	t.at[where]++
 }
 
-// less counts an entry that is no more at where.
+// less counts one entry less at where.
 func (t *MACTable[V]) less(where V) {
 	if t.at[where]--; t.at[where] == 0 {
 		delete(t.at, where)
 	}
 }
 
-// evict removes the entry seen longest ago among a few random ones. Stations
-// that send survive a flood of invented addresses, and no frame waits for a
-// search of the whole table.
+// evict removes the oldest of a few random entries. Stations that send survive a flood of
+// invented addresses, and no frame waits for a search of the whole table.
 func (t *MACTable[V]) evict() {
 	const sample = 8
 	var (
@@ -124,8 +121,8 @@ func (t *MACTable[V]) evict() {
 	delete(t.entries, oldest)
 }
 
-// Forget removes the stations that were seen at where. It costs nothing if there
-// are none: any sender may say good-bye as often as it likes.
+// Forget removes the stations at where. It is cheap if there are none: senders can say
+// goodbye as often as they like.
 func (t *MACTable[V]) Forget(where V) {
 	left := t.at[where]
 	if left == 0 {

@@ -95,14 +95,3 @@ func TestMACTableForget(t *testing.T) {
 		}
 	}
 }
-
-// BenchmarkMACTableForget says good-bye for who has no station, in a full table.
-func BenchmarkMACTableForget(b *testing.B) {
-	table := NewMACTable[int](1024, time.Hour)
-	for i := range 1024 {
-		table.Learn(station(i), 1, 0)
-	}
-	for b.Loop() {
-		table.Forget(2)
-	}
-}

@@ -1,8 +1,8 @@
-// Package fabric is a switch inside the process: it carries Ethernet frames, and
-// packets that stand for several, between ports. A port of the process is a
-// [LocalPort], which queues for its receiver; others, such as the clients of a VDE
-// switch, bring a [Receiver] of their own. Nobody waits for a slow receiver, and
-// floods get a share of a processor only while other fabrics are busy.
+// Package fabric implements a switch inside the process: it carries frames and GSO packets
+// between ports. A port of the process is a [LocalPort], which queues for its receiver;
+// others, such as the clients of a VDE switch, have a [Receiver] of their own. The switch
+// never waits for a slow receiver. While other fabrics are busy, floods get only a share of
+// a processor.
 package fabric
 
 import (
@@ -18,11 +18,11 @@ import (
 )
 
 const (
-	// DefaultStations is how many stations a switch remembers by default.
+	// DefaultStations is the number of stations that a switch remembers by default.
 	DefaultStations = 4096
 	// DefaultExpire is how long it remembers a silent one, as VDE switches do.
 	DefaultExpire = 120 * time.Second
-	// batchSize is how many packets are routed together.
+	// batchSize is the number of packets routed together.
 	batchSize = 64
 )
 
@@ -42,31 +42,31 @@ const (
 	Bonding Kind = "bonding"
 )
 
-// A Fabric carries packets between its ports. The sender delivers them to the
-// ports that they are for, and waits for none of these.
+// A Fabric carries packets between its ports. The sender delivers them to their ports, and
+// never waits for these.
 type Fabric struct {
 	kind Kind
 	now  func() time.Duration
 
-	mu       sync.Mutex // guards the fields below, and fields of ports; held for look-ups only
+	mu       sync.Mutex // guards the fields below, and fields of ports; held for lookups only
 	ports    []*Port    // never changed in place, like locals and remotes
 	locals   []*Port
 	remotes  []*Port
 	stations *ether.MACTable[*Port]
-	round    int     // counts what Bonding has sent
+	round    int     // packets that Bonding has sent
 	flooded  account // of all ports together
 
 	active atomic.Int64 // when the last packets came
 	uplink atomic.Bool  // see SetUplink
 }
 
-// A Port connects a receiver to a fabric. It is on one fabric at most.
+// A Port connects a receiver to one fabric.
 type Port struct {
 	Receiver
 	Remote bool // of a client, not of the process
 
 	gone    bool    // it has left; guarded by Fabric.mu
-	flooded account // of what it has flooded; guarded by Fabric.mu
+	flooded account // guarded by Fabric.mu
 }
 
 // A Receiver takes the packets that arrive at a port.
@@ -74,13 +74,13 @@ type Receiver interface {
 	// Deliver takes packets and keeps no reference to them. It does not wait:
 	// packets without room are dropped and counted. Invalid packets have no Data.
 	Deliver(packets []packet.Packet)
-	// TakesGSO reports whether Deliver takes packets that stand for several frames
-	// as they are. Otherwise it cuts them, which costs more.
+	// TakesGSO reports whether Deliver passes GSO packets on. Otherwise it cuts them,
+	// which costs more.
 	TakesGSO() bool
 }
 
-// New returns a fabric without ports. It remembers so many stations at most, and
-// each until it was silent for the time expire.
+// New returns a fabric without ports. It remembers up to the given number of stations, each
+// until it has been silent for the time expire.
 func New(kind Kind, stations int, expire time.Duration) *Fabric {
 	start := time.Now()
 	f := &Fabric{
@@ -92,7 +92,7 @@ func New(kind Kind, stations int, expire time.Duration) *Fabric {
 	return f
 }
 
-// Join adds a port, whose exported fields are set.
+// Join adds a port. Its exported fields must be set.
 func (f *Fabric) Join(p *Port) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -104,8 +104,7 @@ func (f *Fabric) Join(p *Port) {
 	}
 }
 
-// Leave removes a port that has joined. Packets that are on their way may still be
-// delivered to it.
+// Leave removes a port. Packets that are on their way may still be delivered to it.
 func (f *Fabric) Leave(p *Port) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,9 +126,9 @@ func (f *Fabric) side(p *Port) *[]*Port {
 	return &f.locals
 }
 
-// Forward delivers packets that come from a port. It returns how many it drops:
-// invalid ones, and floods of a port that is in debt and may not wait. Its error is
-// [net.ErrClosed] once the port has left.
+// Forward delivers packets from a port. It returns how many it drops: invalid ones, and
+// floods of a port that is in debt, unless it may wait. The error is [net.ErrClosed] once
+// the port has left.
 func (f *Fabric) Forward(r *Routes, from *Port, packets []packet.Packet, wait bool) (bad int, err error) {
 	for len(packets) > 0 && err == nil {
 		n, there := f.route(r, from, packets[:min(len(packets), batchSize)])
@@ -153,11 +152,11 @@ func (f *Fabric) Forward(r *Routes, from *Port, packets []packet.Packet, wait bo
 	return bad, err
 }
 
-// Routes holds where each packet of a batch goes. It is reused by one goroutine at a
+// Routes has the destinations of a batch of packets. It is reused, by one goroutine at a
 // time.
 type Routes struct {
 	to    [batchSize]*Port
-	flood []*Port       // what everybody means
+	flood []*Port       // the ports that everybody stands for
 	bad   int           // invalid packets
 	debt  time.Duration // of the sender, for its floods
 	run   []packet.Packet
@@ -171,14 +170,14 @@ var everybody, nobody = new(Port), new(Port)
 // NewRoutes returns Routes for [Fabric.Forward].
 func NewRoutes() *Routes { return &Routes{run: make([]packet.Packet, 0, batchSize)} }
 
-// clear drops the references to the ports and packets of a batch of n.
+// clear drops all references to the ports and packets of a batch of n.
 func (r *Routes) clear(n int) {
 	clear(r.to[:n])
 	clear(r.run[:n])
 	r.flood, r.bad, r.debt = nil, 0, 0
 }
 
-// route fills in r for the first n packets, and learns where their sources are. n is
+// route fills in r for the first n packets, and learns the places of their sources. n is
 // small if the packets become many frames to flood. there is false if from has left.
 func (f *Fabric) route(r *Routes, from *Port, packets []packet.Packet) (n int, there bool) {
 	now := f.now()
@@ -195,7 +194,7 @@ func (f *Fabric) route(r *Routes, from *Port, packets []packet.Packet) (n int, t
 	default:
 		r.flood = f.remotes
 	}
-	if int64(now) > f.active.Load()+int64(idleAfter/8) { // storing it for each packet would cost
+	if int64(now) > f.active.Load()+int64(idleAfter/8) { // storing it each time would be slow
 		f.active.Store(int64(now))
 	}
 	var all load               // of the floods
@@ -235,8 +234,8 @@ func (f *Fabric) route(r *Routes, from *Port, packets []packet.Packet) (n int, t
 	return n, true
 }
 
-// lookup returns the port of dst, everybody or nobody, and learns that src is at
-// from. f.mu is held.
+// lookup returns the port of dst, everybody or nobody, and learns that src is at from. f.mu
+// is held.
 func (f *Fabric) lookup(from *Port, dst, src ether.VLANMAC, now time.Duration) *Port {
 	f.stations.LearnVLAN(src, from, now)
 	to, ok := f.stations.LookupVLAN(dst, now)
@@ -249,7 +248,7 @@ func (f *Fabric) lookup(from *Port, dst, src ether.VLANMAC, now time.Duration) *
 	return to
 }
 
-// deliver delivers the packets, in runs as long as possible.
+// deliver delivers packets in runs that are as long as possible.
 func (r *Routes) deliver(from *Port, packets []packet.Packet) {
 	for i, n := 0, 0; i < len(packets); i = n {
 		to := r.to[i]
@@ -275,8 +274,8 @@ func (r *Routes) deliver(from *Port, packets []packet.Packet) {
 			}
 			continue
 		}
-		// Later packets for the same port join the run, up to the next flood: that
-		// must not overtake them.
+		// Later packets for the same port join the run, but only up to the next flood,
+		// which must not overtake them.
 		r.run = append(r.run[:0], run...)
 		for j := n; j < len(packets) && r.to[j] != everybody; j++ {
 			if r.to[j] == to {
@@ -288,8 +287,8 @@ func (r *Routes) deliver(from *Port, packets []packet.Packet) {
 	}
 }
 
-// complete stores the checksums that are missing in frames, once for all receivers:
-// the second time would spoil them.
+// complete adds the missing checksums of frames once for all receivers: a second time would
+// spoil them.
 func (r *Routes) complete(packets []packet.Packet) {
 	for i := range packets {
 		p := &packets[i]

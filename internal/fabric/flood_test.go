@@ -14,8 +14,8 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// TestFloodShare floods networks with several ports, and checks how many copies are
-// made while another network is busy, and while none is.
+// TestFloodShare floods networks with several ports, and checks how many copies are made
+// while another network is busy, and while all others are idle.
 func TestFloodShare(t *testing.T) {
 	testenv.Long(t)
 	const receivers, length = 5, 4 * time.Second
@@ -57,7 +57,7 @@ func TestFloodShare(t *testing.T) {
 					p := join(busy)
 					other.Go(func() {
 						for tick := time.NewTicker(100 * time.Millisecond); ; {
-							check(t, p.SendPackets([]packet.Packet{{Data: unicast()}}, true))
+							testenv.Check(t, p.SendPackets([]packet.Packet{{Data: unicast()}}, true))
 							select {
 							case <-stop:
 								tick.Stop()
@@ -118,15 +118,8 @@ func broadcast() []byte {
 	return plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100)
 }
 
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestFloodSpares sends to one station, and now and then to all as ARP does, while
-// other ports flood: nothing delays these packets.
+// TestFloodSpares sends to one station, and now and then to all, as ARP does, while other
+// ports flood: nothing delays these packets.
 func TestFloodSpares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, other := New(Switch, 64, time.Minute), New(Switch, 64, time.Minute)
@@ -135,10 +128,10 @@ func TestFloodSpares(t *testing.T) {
 			p := NewLocalPort(f, nil)
 			ports = append(ports, p)
 			hello := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(100+i), 60)
-			check(t, p.SendPackets([]packet.Packet{{Data: hello}}, false))
+			testenv.Check(t, p.SendPackets([]packet.Packet{{Data: hello}}, false))
 		}
 		busy := NewLocalPort(other, nil)
-		check(t, busy.SendPackets([]packet.Packet{{Data: unicast()}}, false))
+		testenv.Check(t, busy.SendPackets([]packet.Packet{{Data: unicast()}}, false))
 		flood := make([]packet.Packet, batchSize)
 		for i := range flood {
 			flood[i].Data = broadcast()
@@ -147,8 +140,8 @@ func TestFloodSpares(t *testing.T) {
 		for _, p := range ports[2:] {
 			all.Go(func() {
 				for range 100 {
-					check(t, busy.SendPackets([]packet.Packet{{Data: unicast()}}, false))
-					check(t, p.SendPackets(flood, true))
+					testenv.Check(t, busy.SendPackets([]packet.Packet{{Data: unicast()}}, false))
+					testenv.Check(t, p.SendPackets(flood, true))
 				}
 			})
 		}
@@ -156,7 +149,7 @@ func TestFloodSpares(t *testing.T) {
 		for range 100 {
 			time.Sleep(10 * time.Millisecond)
 			before := time.Now()
-			check(t, ports[0].SendPackets([]packet.Packet{{Data: one}}, true))
+			testenv.Check(t, ports[0].SendPackets([]packet.Packet{{Data: one}}, true))
 			if d := time.Since(before); d != 0 {
 				t.Fatalf("a packet for one waits for %v", d)
 			}
@@ -164,7 +157,7 @@ func TestFloodSpares(t *testing.T) {
 		for range 10 {
 			time.Sleep(100 * time.Millisecond)
 			before := time.Now()
-			check(t, ports[0].SendPackets(flood[:1], true))
+			testenv.Check(t, ports[0].SendPackets(flood[:1], true))
 			if d := time.Since(before); d != 0 {
 				t.Fatalf("a packet for all waits for %v, though its sender sends few", d)
 			}
@@ -179,7 +172,7 @@ func TestFloodSpares(t *testing.T) {
 	})
 }
 
-// A counter is a receiver that counts what packets cost.
+// A counter is a receiver that counts the cost of packets.
 type counter struct {
 	gso           bool
 	frames, units int
@@ -228,13 +221,13 @@ func TestFloodFrames(t *testing.T) {
 			uses.Go(func() {
 				for r := NewRoutes(); time.Since(start) < length; time.Sleep(idleAfter / 4) {
 					_, err := other.Forward(r, beside, []packet.Packet{{Data: broadcast()}}, false)
-					check(t, err)
+					testenv.Check(t, err)
 				}
 			})
 			synctest.Wait()
 			for r := NewRoutes(); time.Since(start) < length-time.Second; {
 				_, err := f.Forward(r, from, batch, true)
-				check(t, err)
+				testenv.Check(t, err)
 			}
 			uses.Wait()
 			var cost, cheapest time.Duration

@@ -15,7 +15,7 @@ type LocalPort struct {
 	packet.Counters
 	port   Port
 	fabric *Fabric
-	left   func() // nil: nothing to do
+	left   func() // called by Close; may be nil
 	drains bool   // packets can be received after Close
 
 	sending sync.Mutex // guards routes; held while packets are delivered
@@ -29,8 +29,8 @@ type LocalPort struct {
 
 var _ packet.Transport = (*LocalPort)(nil)
 
-// NewLocalPort returns a port that has joined a fabric. Close calls left at its end,
-// unless that is nil.
+// NewLocalPort returns a port that has joined a fabric. Close calls left last, unless it is
+// nil.
 func NewLocalPort(f *Fabric, left func()) *LocalPort {
 	p := &LocalPort{fabric: f, left: left}
 	p.port.Receiver = p
@@ -78,11 +78,11 @@ func (p *LocalPort) Deliver(packets []packet.Packet) {
 	p.arrived.Signal()
 }
 
-// TakesGSO implements [Receiver]. Whoever receives packets cuts them, if need be.
+// TakesGSO implements [Receiver]. The caller of RecvPackets cuts packets if it needs frames.
 func (p *LocalPort) TakesGSO() bool { return true }
 
-// wait waits until the queue has packets. It reports false if the port is closed and
-// none is left. p.mu is held.
+// wait waits until the queue has packets. It reports false if the port is closed and the
+// queue is empty. p.mu is held.
 func (p *LocalPort) wait() bool {
 	for p.queue.Empty() && !p.closed {
 		p.arrived.Wait()
@@ -106,20 +106,14 @@ func (p *LocalPort) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 			mem = mem[n:]
 		}
 	}
-	p.wakeNext()
+	if !p.queue.Empty() { // Deliver wakes one receiver, however many packets arrive
+		p.arrived.Signal()
+	}
 	return b.Packets, nil
 }
 
-// wakeNext wakes another goroutine that receives if packets are left: Deliver wakes
-// one, however many packets arrive at once. p.mu is held.
-func (p *LocalPort) wakeNext() {
-	if !p.queue.Empty() {
-		p.arrived.Signal()
-	}
-}
-
-// Close leaves the fabric. It must be called once. Packets that were not received are
-// lost, unless the port is one of [NewDrainingPort].
+// Close leaves the fabric. It must be called once. Packets in the queue are lost, except with
+// [NewDrainingPort].
 func (p *LocalPort) Close() error {
 	p.mu.Lock()
 	p.closed = true

@@ -12,21 +12,20 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
-// UserSpace has package stack do without a switch of the kernel for mem://:
-// interfaces are plugs then. It is set where the kernel has none, and by tests.
+// UserSpace makes package stack do without a switch of the kernel for mem://: interfaces
+// are plugs then. It is set where the kernel has no switch, and by tests.
 var UserSpace atomic.Bool
 
-// An Uplink is the kernel's half of a network. Its methods are called one at a
-// time.
+// An Uplink is the kernel's half of a network. Its methods are called one at a time.
 type Uplink interface {
-	// Connect is called when the network has plugs. When it returns, frames pass
-	// between the halves. Unless it returns an error, which opening the plug
-	// reports, it takes over the port: the uplink's connection to the switch in
-	// user space. After Close, RecvPackets of the port goes on to return what was
-	// sent before, and then [net.ErrClosed].
+	// Connect is called when the network has plugs. It takes over the uplink's port of
+	// the switch in user space, and returns when frames pass between the halves. If it
+	// returns an error, it leaves the port alone, and opening the plug fails. After
+	// Close, RecvPackets of the port returns the packets sent before, and then
+	// [net.ErrClosed].
 	Connect(port packet.Transport) error
-	// Disconnect is called when the last plug has left, or the uplink is
-	// detached. When it returns, what plugs sent before is delivered.
+	// Disconnect is called when the last plug has left, or the uplink is detached. It
+	// returns when all packets that plugs sent before are delivered.
 	Disconnect()
 }
 
@@ -37,7 +36,7 @@ var networks = struct {
 	byName map[string]*network
 }{byName: make(map[string]*network)}
 
-// A network is the half in user space, a learning switch. Its uplink is one more port.
+// A network is the half in user space, a learning switch. Its uplink is another port.
 type network struct {
 	name   string
 	fabric *fabric.Fabric
@@ -110,8 +109,8 @@ func (n *network) release() {
 	}
 }
 
-// connect connects the uplink if there are plugs, and disconnects it if there are none
-// any more. When it returns that is done, by this call or another.
+// connect connects the uplink if there are plugs, and disconnects it if there are none. When
+// it returns that is done, by this call or another.
 func (n *network) connect() error {
 	n.connecting.Lock()
 	defer n.connecting.Unlock()

@@ -12,9 +12,7 @@ import (
 func open(t *testing.T, name string) *plugtest.Inbox {
 	t.Helper()
 	p, err := Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return plugtest.NewInbox(t, plugtest.NewConn(p))
 }
 

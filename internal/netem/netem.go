@@ -1,6 +1,6 @@
 // Package netem impairs a network: it loses, duplicates, changes, reorders and delays
-// frames, and limits their rate. What happens to a frame depends on the seed and on
-// the number of the frame alone; when it arrives is its place in a queue.
+// frames, and limits their rate. What happens to a frame depends only on the seed and on
+// the number of the frame.
 package netem
 
 import (
@@ -8,39 +8,37 @@ import (
 	"time"
 )
 
-// Limits of what can be set.
+// Limits of the settings.
 const (
 	MaxDelay = time.Hour
 	MaxRate  = 1e12 // bits a second
-	// MaxQueue bounds the bytes that a direction holds.
+	// MaxQueue is the number of bytes that a direction holds at most.
 	MaxQueue = 64 << 20
 
 	// defaultQueue is four packets of the kernel's TCP.
 	defaultQueue = 256 << 10
 )
 
-// Settings say how a network is impaired: vdeplug.Emulation explains them.
+// Settings are those of a network: see vdeplug.Emulation.
 type Settings struct {
 	Out, In Impairment
 	Seed    uint64
 }
 
-// An Impairment says what happens to the frames of one direction: see
-// vdeplug.Impairment.
+// An Impairment has the settings of one direction: see vdeplug.Impairment.
 type Impairment struct {
-	Loss, Duplicate, Corrupt, Reorder float64 // parts of the frames, from 0 to 1
+	Loss, Duplicate, Corrupt, Reorder float64 // fractions of the frames, from 0 to 1
 	Delay, Jitter                     time.Duration
 	Rate                              int64 // bits a second; 0: no limit
-	Queue                             int   // bytes that wait for the rate; 0: defaultQueue
+	Queue                             int   // bytes waiting for the rate; 0: defaultQueue
 }
 
-// Counts are how many frames of one direction something happened to: see
-// vdeplug.EmulationCounts.
+// Counts has the counters of one direction: see vdeplug.EmulationCounts.
 type Counts struct {
 	Frames, Lost, Duplicated, Corrupted, Reordered, Dropped uint64
 }
 
-// Check names the field that is wrong.
+// Check returns an error that names an invalid field.
 func (s *Settings) Check() error {
 	if err := s.Out.check("Out"); err != nil {
 		return err
@@ -48,7 +46,6 @@ func (s *Settings) Check() error {
 	return s.In.check("In")
 }
 
-// check names the field of a direction that is wrong.
 func (i *Impairment) check(direction string) error {
 	for _, p := range []struct {
 		name  string
@@ -71,13 +68,13 @@ func (i *Impairment) check(direction string) error {
 	return nil
 }
 
-// delayOnly reports that there is at most a delay, so that packets need not be cut
-// into frames.
+// delayOnly reports whether at most a delay is set, so that packets need not be cut into
+// frames.
 func (i *Impairment) delayOnly() bool {
 	j := *i
 	j.Delay, j.Queue = 0, 0
 	return j == Impairment{}
 }
 
-// isZero reports that nothing changes.
+// isZero reports whether nothing is impaired.
 func (i *Impairment) isZero() bool { return i.delayOnly() && i.Delay == 0 }

@@ -66,7 +66,7 @@ func numberOf(frame []byte) int {
 type channel struct {
 	emu      *Transport
 	from, to plugtest.Conn
-	inward   bool
+	incoming bool
 	start    time.Time
 	arrived  []arrival // once the bubble is idle
 }
@@ -84,9 +84,9 @@ func inChannel(t *testing.T, settings Settings, f func(t *testing.T, c *channel)
 func newChannel(t *testing.T, way string, settings Settings) *channel {
 	t.Helper()
 	sw := newSwitch()
-	c := &channel{start: time.Now(), emu: New(fabric.NewLocalPort(sw, nil), settings), inward: way == "in"}
+	c := &channel{start: time.Now(), emu: New(fabric.NewLocalPort(sw, nil), settings), incoming: way == "in"}
 	c.from, c.to = plugtest.NewConn(c.emu), plugtest.NewConn(fabric.NewLocalPort(sw, nil))
-	if c.inward {
+	if c.incoming {
 		c.from, c.to = c.to, c.from
 	}
 	done := make(chan struct{})
@@ -134,17 +134,17 @@ func numbersOf(arrived []arrival) (numbers []int) {
 	return numbers
 }
 
-// counts are those of the direction.
+// counts returns the counters of the direction.
 func (c *channel) counts() Counts {
 	out, in := c.emu.Counts()
-	if c.inward {
+	if c.incoming {
 		return in
 	}
 	return out
 }
 
-// TestRepeats has the same frames lost with the same seed, and others with
-// another one, or in the other direction.
+// TestRepeats checks that the same frames are lost with the same seed, and others with
+// another seed or in the other direction.
 func TestRepeats(t *testing.T) {
 	impairment := Impairment{Loss: .2, Duplicate: .1, Reorder: .1, Corrupt: .1}
 	var before [][]arrival
@@ -183,8 +183,8 @@ func TestRepeats(t *testing.T) {
 	}
 }
 
-// TestParts looks how many frames are lost, duplicated, changed and held
-// back. The seed makes it the same ones each time.
+// TestParts counts the frames that are lost, duplicated, changed and held back, which are the
+// same each time.
 func TestParts(t *testing.T) {
 	const frames = 20000
 	inChannel(t, both(Impairment{Loss: .1, Duplicate: .05, Corrupt: .2, Reorder: .02}, 1), func(t *testing.T, c *channel) {
@@ -232,8 +232,8 @@ func TestParts(t *testing.T) {
 	})
 }
 
-// TestConserves sends and changes at random: each frame is accounted for,
-// and those that arrive are in order, but for those that were held back.
+// TestConserves sends frames and changes settings at random: each frame is accounted for, and
+// only frames that were held back arrive out of order.
 func TestConserves(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range 30 {
@@ -252,7 +252,7 @@ func TestConserves(t *testing.T) {
 			frames := 0
 			for range 5 {
 				imp := impairment()
-				check(t, c.emu.Set(both(imp, 0)))
+				testenv.Check(t, c.emu.Set(both(imp, 0)))
 				for range 40 {
 					plugtest.Send(t, c.from, numbered(frames, 60+r.IntN(1400)))
 					frames++
@@ -283,14 +283,7 @@ func TestConserves(t *testing.T) {
 	}
 }
 
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// idle wants no timer, and no memory for packets.
+// idle checks that there is no timer, and no memory for packets.
 func idle(t *testing.T, e *Transport) {
 	t.Helper()
 	for _, p := range []*pipe{&e.out, &e.in} {
@@ -302,7 +295,7 @@ func idle(t *testing.T, e *Transport) {
 	}
 }
 
-// TestDelay sees when frames arrive.
+// TestDelay checks when frames arrive.
 func TestDelay(t *testing.T) {
 	const delay, jitter = 20 * time.Millisecond, 10 * time.Millisecond
 	inChannel(t, both(Impairment{Delay: delay}, 0), func(t *testing.T, c *channel) {
@@ -339,7 +332,7 @@ func TestDelay(t *testing.T) {
 	})
 }
 
-// TestRate sees frames of 10 ms each, and the queue run over.
+// TestRate has frames of 10 ms each, and a full queue.
 func TestRate(t *testing.T) {
 	const each, size = 10 * time.Millisecond, 1250
 	inChannel(t, both(Impairment{Rate: 1e6, Queue: 10 * size, Delay: 5 * time.Millisecond}, 0), func(t *testing.T, c *channel) {
@@ -371,14 +364,14 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// TestNetMaxQueue sends more than is ever held.
-func TestNetMaxQueue(t *testing.T) {
+// TestMaxQueue sends more than MaxQueue.
+func TestMaxQueue(t *testing.T) {
 	testenv.Long(t)
 	inChannel(t, both(Impairment{Delay: time.Minute}, 0), func(t *testing.T, c *channel) {
 		const size, most = 9000, MaxQueue/9000 + 1000
 		for n := range most {
 			plugtest.Send(t, c.from, numbered(n, size))
-			time.Sleep(time.Millisecond) // for who reads
+			time.Sleep(time.Millisecond) // for the receiver
 		}
 		got := len(c.rest())
 		if held := got * (size + recordLen); held > MaxQueue || held < MaxQueue-2*size {
@@ -391,7 +384,7 @@ func TestNetMaxQueue(t *testing.T) {
 	})
 }
 
-// TestReorder has a frame pass another, and one wait for none.
+// TestReorder has frames that overtake each other, and a last one that waits in vain.
 func TestReorder(t *testing.T) {
 	inChannel(t, both(Impairment{Reorder: 1}, 0), func(t *testing.T, c *channel) {
 		got := c.sendNumbers(t, 0, 5, 60)
@@ -420,24 +413,24 @@ func TestChange(t *testing.T) {
 		}
 		c.arrived = nil
 
-		check(t, c.emu.Set(both(Impairment{Loss: 1}, 0)))
+		testenv.Check(t, c.emu.Set(both(Impairment{Loss: 1}, 0)))
 		if got := c.sendNumbers(t, 0, 5, 60); len(got) > 0 {
 			t.Errorf("%d frames arrived, though all are lost", len(got))
 		}
 		// Frames on their way come earlier, or later, and before those that follow.
-		check(t, c.emu.Set(both(Impairment{Delay: time.Minute}, 0)))
+		testenv.Check(t, c.emu.Set(both(Impairment{Delay: time.Minute}, 0)))
 		begin := time.Now()
 		plugtest.Send(t, c.from, numbered(0, 60))
 		synctest.Wait()
 		time.Sleep(time.Second)
-		check(t, c.emu.Set(both(Impairment{Delay: 2 * time.Second}, 0)))
+		testenv.Check(t, c.emu.Set(both(Impairment{Delay: 2 * time.Second}, 0)))
 		plugtest.Send(t, c.from, numbered(1, 60))
 		got := c.rest()
 		if len(got) != 2 || numberOf(got[0].frame) != 0 || got[0].at != begin.Sub(c.start)+2*time.Second || got[1].at != begin.Sub(c.start)+3*time.Second {
 			t.Errorf("got %v", got)
 		}
 		// What waits for a slow line goes with the speed of a fast one.
-		check(t, c.emu.Set(both(Impairment{Rate: 8}, 0)))
+		testenv.Check(t, c.emu.Set(both(Impairment{Rate: 8}, 0)))
 		begin = time.Now()
 		for n := range 10 {
 			plugtest.Send(t, c.from, numbered(n, 100))
@@ -448,7 +441,7 @@ func TestChange(t *testing.T) {
 		if len(c.arrived) != 1 {
 			t.Errorf("%d frames in 100 s at 8 bit/s", len(c.arrived))
 		}
-		check(t, c.emu.Set(both(Impairment{Rate: 8000}, 0)))
+		testenv.Check(t, c.emu.Set(both(Impairment{Rate: 8000}, 0)))
 		got = c.rest()
 		for n, a := range got[1:] {
 			want := begin.Sub(c.start) + 100*time.Second + time.Second/2 + time.Duration(n+1)*100*time.Millisecond
@@ -456,8 +449,8 @@ func TestChange(t *testing.T) {
 				t.Errorf("frame %d after %v, want %v", numberOf(a.frame), a.at, want)
 			}
 		}
-		// And back to none.
-		check(t, c.emu.Set(Settings{}))
+		// And back to no impairment.
+		testenv.Check(t, c.emu.Set(Settings{}))
 		if got := c.sendNumbers(t, 0, 100, 60); len(got) != 100 || got[99].at != got[0].at {
 			t.Errorf("%d frames arrived", len(got))
 		}
@@ -467,22 +460,22 @@ func TestChange(t *testing.T) {
 	inChannel(t, both(Impairment{Loss: .5}, 5), func(t *testing.T, c *channel) {
 		first := numbersOf(c.sendNumbers(t, 0, 100, 60))
 		e := c.emu.Settings()
-		check(t, c.emu.Set(e))
+		testenv.Check(t, c.emu.Set(e))
 		if slices.Equal(numbersOf(c.sendNumbers(t, 0, 100, 60)), first) {
 			t.Error("the seed in use begins anew")
 		}
 		e.Seed = 6
-		check(t, c.emu.Set(e))
+		testenv.Check(t, c.emu.Set(e))
 		e.Seed = 5
-		check(t, c.emu.Set(e))
+		testenv.Check(t, c.emu.Set(e))
 		if !slices.Equal(numbersOf(c.sendNumbers(t, 0, 100, 60)), first) {
 			t.Error("another seed does not begin anew")
 		}
 	})
 }
 
-// TestPackets cuts what stands for several frames, and does to them what it
-// does to frames that come one by one; with a delay alone it leaves it whole.
+// TestPackets impairs the frames of GSO packets like single frames. With a delay alone, GSO
+// packets stay uncut.
 func TestPackets(t *testing.T) {
 	const segments, mss = 40, 1000
 	sent := packettest.Frames(t, packettest.TCP(segments, mss))
@@ -491,7 +484,7 @@ func TestPackets(t *testing.T) {
 			c := newChannel(t, "out", settings)
 			if whole {
 				p := packettest.TCP(segments, mss)
-				check(t, c.emu.SendPackets([]packet.Packet{p}, true))
+				testenv.Check(t, c.emu.SendPackets([]packet.Packet{p}, true))
 			} else {
 				for _, f := range sent {
 					plugtest.Send(t, c.from, f)
@@ -527,7 +520,7 @@ func TestPackets(t *testing.T) {
 		for _, way := range [][2]packet.Transport{{c, peer}, {peer, c}} {
 			var b packet.Buffer
 			go func() {
-				time.Sleep(time.Millisecond) // the switch has seen who takes packets
+				time.Sleep(time.Millisecond) // the receiver waits
 				p := packettest.TCP(segments, mss)
 				way[0].SendPackets([]packet.Packet{p}, true)
 			}()
@@ -541,8 +534,8 @@ func TestPackets(t *testing.T) {
 	})
 }
 
-// TestNetbatchSizees sees frames that are due at once sent and received at once.
-func TestNetbatchSizees(t *testing.T) {
+// TestBatches checks that frames that are due at the same time are sent at once.
+func TestBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sent := &batchCounter{closed: make(chan struct{})}
 		c := New(sent, both(Impairment{Delay: 5 * time.Millisecond}, 0))
@@ -550,7 +543,7 @@ func TestNetbatchSizees(t *testing.T) {
 		for n := range batchSize {
 			packets = append(packets, packet.Packet{Data: numbered(n, 100)})
 		}
-		check(t, c.SendPackets(packets, true))
+		testenv.Check(t, c.SendPackets(packets, true))
 		time.Sleep(5 * time.Millisecond)
 		synctest.Wait()
 		if !slices.Equal(sent.sizes, []int{batchSize}) {
@@ -578,9 +571,9 @@ func (b *batchCounter) SendPackets(p []packet.Packet, _ bool) error {
 	return nil
 }
 
-// TestNetreadAhead leaves frames unread: they wait in the network below, which
-// drops them when it is full.
-func TestNetreadAhead(t *testing.T) {
+// TestReadAhead leaves frames unread: they wait in the network below, which drops them when
+// it is full.
+func TestReadAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sw := newSwitch()
 		e := New(fabric.NewLocalPort(sw, nil), Settings{In: Impairment{Loss: .5}, Seed: 1})
@@ -613,7 +606,7 @@ func TestNetreadAhead(t *testing.T) {
 	})
 }
 
-// FuzzPacket has any packet pass a line.
+// FuzzPacket sends any packet through a pipe.
 func FuzzPacket(f *testing.F) {
 	tcp := packettest.TCP(3, 100)
 	f.Add(tcp.Offload.Flags, tcp.Offload.GSOType, tcp.Offload.GSOSize, tcp.Offload.CsumStart, tcp.Offload.CsumOffset, tcp.Data)

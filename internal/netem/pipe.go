@@ -11,18 +11,19 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// reorderTimeout is how long a frame is held back until the next one comes.
+// reorderTimeout is how long a frame is held back at most.
 const reorderTimeout = 10 * time.Millisecond
 
-// A pipe is one direction of an impaired network. What happens to a frame (decide)
-// does not depend on time. When it arrives decides its place in the queue, from which
-// receivers or a sender take it; one timer wakes them.
+// A pipe is one direction of an impaired network. It decides what happens to a frame, and
+// puts it into a queue with the time at which it is due. Receivers or a sender take frames
+// from the queue; one timer wakes them.
 type pipe struct {
-	now     func() time.Duration // since the start
-	dropped *atomic.Uint64       // of the transport
-	inward  bool                 // receivers take from the queue, and wait for arrived
-	onTimer func()               // outward: sends what is due; called with mu held
-	// active is set with the first impairment, and stays: all goes through the queue.
+	now      func() time.Duration // since the start
+	dropped  *atomic.Uint64       // of the transport
+	incoming bool                 // receivers take from the queue, and wait for arrived
+	onTimer  func()               // outgoing: sends packets that are due; called with mu held
+	// active is set with the first impairment, and stays set: all packets then go
+	// through the queue.
 	active atomic.Bool
 
 	mu        sync.Mutex // guards the fields below; not held while packets are sent
@@ -30,8 +31,8 @@ type pipe struct {
 	source    rand.PCG
 	counts    Counts
 	queue     queue
-	busyUntil time.Duration // when the rate lets the next packet pass
-	lastDue   time.Duration // when the last packet of the queue arrives
+	busyUntil time.Duration // when the rate allows the next packet
+	lastDue   time.Duration // when the last packet of the queue is due
 	held      reorderSlot
 	closed    bool
 	err       error // the end of the network
@@ -40,12 +41,12 @@ type pipe struct {
 	timerAt  time.Duration
 	timerSet bool // the timer fires at timerAt
 
-	sending       bool      // outward: a goroutine takes from the queue
-	reading       bool      // inward: readAll runs
-	arrived, room sync.Cond // inward: of the queue
+	sending       bool      // outgoing: a goroutine takes from the queue
+	reading       bool      // incoming: readAll runs
+	arrived, room sync.Cond // incoming: of the queue
 }
 
-// A reorderSlot has a frame that is held back until the next one has passed.
+// A reorderSlot has the frame that is held back until the next one has passed.
 type reorderSlot struct {
 	full     bool
 	frame    []byte
@@ -92,7 +93,7 @@ func (p *pipe) set(to Impairment, restart bool, seed, direction uint64) {
 		r.due = p.due(r.left, r.jitter)
 	})
 	p.schedule(now)
-	p.room.Signal() // what was due may no longer be
+	p.room.Signal() // packets that were due may not be any more
 }
 
 // transmitTime returns how long n bytes take at the rate.
@@ -103,7 +104,7 @@ func (p *pipe) transmitTime(n int) time.Duration {
 	return time.Duration(float64(n) * 8 * float64(time.Second) / float64(p.settings.Rate))
 }
 
-// due returns when a packet arrives that becomes the last of the queue.
+// due returns when a packet is due that is appended to the queue.
 func (p *pipe) due(left time.Duration, jitter float64) time.Duration {
 	p.lastDue = max(p.lastDue, left+p.settings.Delay+time.Duration(jitter*float64(p.settings.Jitter)))
 	return p.lastDue
@@ -116,8 +117,8 @@ type decision struct {
 	jitter                            float64 // from 0 to 1, times the setting
 }
 
-// decide makes the decision for the next frame. It takes the same number of random
-// numbers for each, so that one setting does not change the effect of another.
+// decide makes the decision for the next frame. It uses the same number of random numbers
+// for each frame, so that one setting does not change the effect of another.
 func (p *pipe) decide() (d decision) {
 	part := func() float64 { return float64(p.source.Uint64()>>11) / (1 << 53) } // less than 1
 	d.lose = part() < p.settings.Loss
@@ -129,8 +130,7 @@ func (p *pipe) decide() (d decision) {
 	return d
 }
 
-// accept takes a packet that has arrived at the entrance at the time now. p.mu is
-// held.
+// accept takes a packet that enters the pipe at the time now. p.mu is held.
 func (p *pipe) accept(cut *virtio.Segmenter, pkt *packet.Packet, now time.Duration) {
 	single := pkt.Offload.GSOType == virtio.GSONone
 	if len(pkt.Data) < ether.HeaderLen || single && len(pkt.Data) > ether.MaxFrame || len(pkt.Data) > virtio.MaxPacket {
@@ -182,7 +182,7 @@ func (p *pipe) countDropped(frames int) {
 	p.dropped.Add(uint64(frames))
 }
 
-// release puts the frame that was held back, if there is one, into the queue.
+// release puts the frame that was held back, if any, into the queue.
 func (p *pipe) release(now time.Duration) {
 	if p.held.full {
 		p.held.full = false
@@ -190,8 +190,7 @@ func (p *pipe) release(now time.Duration) {
 	}
 }
 
-// pushFrame puts a frame into the queue as decided: once or twice, and with a wrong
-// bit or without.
+// pushFrame puts a frame into the queue once or twice, with or without a wrong bit.
 func (p *pipe) pushFrame(head, data []byte, d decision, now time.Duration) {
 	copies := 1
 	if d.duplicate {
@@ -214,8 +213,8 @@ func (p *pipe) pushFrame(head, data []byte, d decision, now time.Duration) {
 	}
 }
 
-// push puts a packet into the queue with the time of its arrival. It returns its
-// bytes there, or nil if the queue is full.
+// push puts a packet into the queue with the time at which it is due. It returns its bytes
+// there, or nil if the queue is full.
 func (p *pipe) push(h virtio.Header, head, data []byte, jitter float64, now time.Duration) []byte {
 	n := len(head) + len(data)
 	if p.queue.bytes+n > MaxQueue {
@@ -234,25 +233,25 @@ func (p *pipe) push(h virtio.Header, head, data []byte, jitter float64, now time
 	return p.queue.push(record{left: p.busyUntil, due: p.due(p.busyUntil, jitter), jitter: jitter, header: h}, head, data)
 }
 
-// isDue reports whether the first packet of the queue has arrived.
+// isDue reports whether the first packet of the queue is due.
 func (p *pipe) isDue(now time.Duration) bool {
 	r, _, ok := p.queue.peek()
 	return ok && r.due <= now
 }
 
-// readable reports whether a receiver need not wait: a packet has arrived, or the
-// network has ended and the queue is empty.
+// readable reports whether a receiver need not wait: a packet is due, or the network has
+// ended and the queue is empty.
 func (p *pipe) readable(now time.Duration) bool {
 	return p.isDue(now) || p.err != nil && p.queue.head == nil && !p.held.full
 }
 
-// schedule wakes a receiver if there is something for it, and otherwise sets the timer
-// to the next event. p.mu is held. now is when the caller looked what is due: with a
-// later time, something could be due that neither the caller nor schedule sees to.
+// schedule wakes a receiver if it need not wait, and otherwise sets the timer to the next
+// event. p.mu is held. now is the time at which the caller checked what is due: with a later
+// time, neither the caller nor schedule might handle a packet that has become due.
 func (p *pipe) schedule(now time.Duration) {
 	r, _, ok := p.queue.peek()
 	next := r.due
-	if p.inward && p.readable(now) {
+	if p.incoming && p.readable(now) {
 		p.arrived.Signal()
 		ok = false // the receiver schedules again
 	}
@@ -282,7 +281,7 @@ func (p *pipe) timerFired() {
 	if p.held.full && p.held.until <= now {
 		p.release(now)
 	}
-	if p.inward {
+	if p.incoming {
 		p.schedule(now)
 	} else {
 		p.onTimer()

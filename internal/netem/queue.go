@@ -10,8 +10,8 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// A queue holds packets with their times, in order. Its memory comes in chunks from a
-// pool: an empty queue has none.
+// A queue holds packets with their times, in order. Its memory comes in chunks from a pool;
+// an empty queue has no memory.
 type queue struct {
 	head, tail *chunk
 	read       int // offset of the first packet in head
@@ -37,15 +37,14 @@ func (c *chunk) free() {
 
 // A record precedes its packet in a chunk.
 type record struct {
-	left   time.Duration // when the rate has passed its last bit
-	due    time.Duration // when it arrives
+	left   time.Duration // when the last bit has passed at the rate
+	due    time.Duration // when the packet arrives
 	jitter float64       // from 0 to 1, times the setting
 	n      int           // bytes of the packet
 	header virtio.Header
 }
 
-// recordLen is the length of an encoded record. It is also the headroom of the
-// packet behind it.
+// recordLen is the length of an encoded record, and the headroom of the packet after it.
 const recordLen = 8 + 8 + 8 + 4 + virtio.HeaderLen
 
 func (r *record) encode(b []byte) {
@@ -66,8 +65,8 @@ func (r *record) decode(b []byte) {
 	r.header.Decode(b[28:])
 }
 
-// push appends a packet in two pieces, of virtio.MaxPacket bytes at most, and
-// returns its bytes in the queue.
+// push appends a packet in two pieces, of up to virtio.MaxPacket bytes, and returns its bytes
+// in the queue.
 func (q *queue) push(r record, head, data []byte) []byte {
 	r.n = len(head) + len(data)
 	size := recordLen + r.n
@@ -99,9 +98,9 @@ func (q *queue) peek() (r record, p packet.Packet, ok bool) {
 	return r, packet.Packet{Offload: r.header, Data: q.head.bytes[at : at+r.n : at+r.n], Room: recordLen}, true
 }
 
-// pop removes the first packet of a queue that is not empty. Its memory stays valid.
-// With the last packet of a chunk, pop returns the chunk, for the caller to free when
-// its packets are no longer used.
+// pop removes the first packet of a queue that is not empty. Its memory stays valid. With the
+// last packet of a chunk, pop returns the chunk, which the caller frees when its packets are
+// no longer used.
 func (q *queue) pop() (drained *chunk) {
 	c := q.head
 	size := recordLen + int(binary.NativeEndian.Uint32(c.bytes[q.read+24:]))
@@ -117,7 +116,7 @@ func (q *queue) pop() (drained *chunk) {
 	return c
 }
 
-// update calls f with each record, so that it can change the times.
+// update calls f with each record; f may change the times.
 func (q *queue) update(f func(r *record)) {
 	at := q.read
 	for c := q.head; c != nil; c, at = c.next, 0 {

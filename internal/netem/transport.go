@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// batchSize is how many packets are sent or received at once.
+	// batchSize is the number of packets sent or received at once.
 	batchSize = 64
-	// maxBatches is how many batches a sender sends, with those of others, before it
-	// returns.
+	// maxBatches is the number of batches that a call sends before it returns,
+	// including packets of other callers.
 	maxBatches = 16
-	// readAhead is how many bytes are buffered for a slow receiver.
+	// readAhead is the number of bytes buffered for a slow receiver.
 	readAhead = 256 << 10
-	// headroom is how many bytes are free before packets that are received.
+	// headroom is the number of free bytes before received packets.
 	headroom = 16
 )
 
-// A Transport impairs another one. A direction without an impairment costs nothing.
+// A Transport impairs another one. A direction without impairment costs nothing.
 type Transport struct {
 	packet.Layer
 	out, in pipe
@@ -44,7 +44,7 @@ func New(inner packet.Transport, s Settings) *Transport {
 	start := time.Now()
 	t.out.init(start, &t.DroppedSend)
 	t.in.init(start, &t.DroppedRecv)
-	t.in.inward = true
+	t.in.incoming = true
 	t.out.onTimer = func() { t.sendDue(true) }
 	t.out.set(s.Out, true, t.seed, 1)
 	t.in.set(s.In, true, t.seed, 2)
@@ -58,8 +58,8 @@ func (t *Transport) Settings() Settings {
 	return Settings{Out: t.out.impairment(), In: t.in.impairment(), Seed: t.seed}
 }
 
-// Set changes the settings. A seed that is neither 0 nor the one in use starts again.
-// An error changes nothing.
+// Set changes the settings. A seed that is neither 0 nor in use starts again. If it returns
+// an error, nothing has changed.
 func (t *Transport) Set(to Settings) error {
 	if err := to.Check(); err != nil {
 		return err
@@ -75,7 +75,7 @@ func (t *Transport) Set(to Settings) error {
 	return nil
 }
 
-// Counts returns what happened to the frames that were sent and received.
+// Counts returns the counters of both directions.
 func (t *Transport) Counts() (out, in Counts) { return t.out.count(), t.in.count() }
 
 // A batch is the memory for a batch of packets.
@@ -116,8 +116,8 @@ func (t *Transport) SendPackets(packets []packet.Packet, wait bool) error {
 	return p.err
 }
 
-// sendDue sends the packets that are due, unless another goroutine does. It is called
-// with out.mu held, and releases it while it sends.
+// sendDue sends the packets that are due, unless another goroutine does. out.mu is held, but
+// released while it sends.
 func (t *Transport) sendDue(wait bool) {
 	p := &t.out
 	if p.sending || p.err != nil {

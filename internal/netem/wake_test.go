@@ -89,14 +89,14 @@ func testWakes(t *testing.T, imp Impairment, way string, receivers int, seed uin
 	got := 0
 	for sent := 0; sent < 400; {
 		for burst := 1 + r.IntN(80); burst > 0; burst-- {
-			check(t, from.SendPackets([]packet.Packet{{Data: numbered(sent, 60+r.IntN(9000))}}, false))
+			testenv.Check(t, from.SendPackets([]packet.Packet{{Data: numbered(sent, 60+r.IntN(9000))}}, false))
 			sent++
 		}
 		if r.IntN(4) == 0 {
 			before := emu.Settings()
-			check(t, emu.Set(both(Impairment{Delay: time.Hour}, 0)))
+			testenv.Check(t, emu.Set(both(Impairment{Delay: time.Hour}, 0)))
 			synctest.Wait()
-			check(t, emu.Set(before))
+			testenv.Check(t, emu.Set(before))
 		}
 		for got < sent || got < want() {
 			got += <-arrived
@@ -107,7 +107,7 @@ func testWakes(t *testing.T, imp Impairment, way string, receivers int, seed uin
 	all.Wait()
 }
 
-// TestEnd has all receivers learn of the end of the network, after all packets.
+// TestEnd checks that all receivers notice the end of the network, after all packets.
 func TestEnd(t *testing.T) {
 	for _, imp := range []Impairment{{Delay: time.Millisecond}, {Reorder: 1}, {Delay: 10 * time.Microsecond, Jitter: time.Millisecond}} {
 		t.Run(fmt.Sprintf("%+v", imp), func(t *testing.T) {
@@ -121,7 +121,7 @@ func TestEnd(t *testing.T) {
 					var got atomic.Int64
 					for range 4 {
 						all.Go(func() {
-							var b packet.Buffer // Recv would let one of them wait for all
+							var b packet.Buffer // with Recv, only one of them would wait
 							defer b.Release()
 							for {
 								packets, err := c.RecvPackets(&b)
@@ -139,7 +139,7 @@ func TestEnd(t *testing.T) {
 					if got.Load() != int64(seed%5) {
 						t.Errorf("received %d frames, want %d", got.Load(), seed%5)
 					}
-					check(t, c.Close())
+					testenv.Check(t, c.Close())
 				})
 			}
 		})

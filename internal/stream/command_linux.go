@@ -23,8 +23,7 @@ const (
 	killTimeout = 10 * time.Second
 )
 
-// A command is a running program whose Read and Write are its standard output
-// and input.
+// A command is a running program. Read and Write use its standard output and input.
 type command struct {
 	cmd           *exec.Cmd
 	stdin, stdout *os.File
@@ -32,15 +31,15 @@ type command struct {
 	waiting sync.Once
 	ended   chan struct{} // closed when the process was reaped
 
-	mu     sync.Mutex // guards reaped: until then its pid and group are its own
+	mu     sync.Mutex // guards reaped: until then no other process gets the pid
 	reaped bool
 }
 
 var _ io.ReadWriteCloser = (*command)(nil)
 
-// NewCommand starts a program and returns the stream on its standard input and output.
-// Its standard error is that of this process. The program gets a session of its own:
-// it cannot ask for a password at the terminal, and what it has started ends with it.
+// NewCommand starts a program and returns the stream on its standard input and output. Its
+// standard error is inherited. The program gets a session of its own: it cannot ask for a
+// password at the terminal, and the programs that it starts end with it.
 func NewCommand(args []string) (*Stream, error) {
 	c, err := startCommand(args)
 	if err != nil {
@@ -75,7 +74,7 @@ func startCommand(args []string) (*command, error) {
 	return c, nil
 }
 
-// explainStart adds the remedy to the error of a program that cannot be executed.
+// explainStart tells how to mend a program that cannot be executed.
 func explainStart(err error) error {
 	switch {
 	case errors.Is(err, unix.EACCES):
@@ -88,7 +87,8 @@ func explainStart(err error) error {
 
 func (c *command) Write(b []byte) (int, error) { return c.stdin.Write(b) }
 
-// Read returns how the command ended in place of the end of its output.
+// Read returns, in place of the end of the output, an error that tells how the command
+// ended.
 func (c *command) Read(b []byte) (int, error) {
 	n, err := c.stdout.Read(b)
 	if err != io.EOF {
@@ -104,7 +104,7 @@ func (c *command) Read(b []byte) (int, error) {
 	return 0, fmt.Errorf("command %q has ended", name) // reaped elsewhere
 }
 
-// Close ends the command: first with the end of its input and SIGTERM, then with SIGKILL.
+// Close ends the command: first by the end of its input and SIGTERM, then by SIGKILL.
 func (c *command) Close() error {
 	err := errors.Join(c.stdin.Close(), c.stdout.Close())
 	c.signal(unix.SIGTERM)
@@ -118,7 +118,7 @@ func (c *command) Close() error {
 	return errors.Join(err, fmt.Errorf("command %q (process %d) does not end though killed", c.cmd.Args[0], c.cmd.Process.Pid))
 }
 
-// signal sends a signal to the command and the processes it has started.
+// signal sends a signal to the command and the processes that it has started.
 func (c *command) signal(s unix.Signal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,18 +130,11 @@ func (c *command) signal(s unix.Signal) {
 // wait waits for the end of the command, and reports whether it has ended.
 func (c *command) wait(d time.Duration) bool {
 	c.waiting.Do(func() { go c.reap() })
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-c.ended:
-		return true
-	case <-timer.C:
-		return false
-	}
+	return closedWithin(c.ended, d)
 }
 
-// reap waits for the end of the command, kills the processes that it has left, and
-// releases its own. It is started only when the end is near, as it blocks a thread.
+// reap waits for the end of the command, kills the processes that it leaves behind, and
+// reaps it. It is started only when the end is near, as it blocks a thread.
 func (c *command) reap() {
 	defer close(c.ended)
 	for {
@@ -159,15 +152,15 @@ func (c *command) reap() {
 	starter.release()
 }
 
-// starter starts commands on one thread, which lives until the last of them has ended:
-// the kernel kills a command (Pdeathsig) when the thread that started it ends, not
-// when the process does.
+// starter starts commands on one thread, which lives until the last of them has ended: the
+// kernel kills a command (Pdeathsig) when the thread that started it ends, not when the
+// process does.
 var starter threadStarter
 
 type threadStarter struct {
-	mu       sync.Mutex  // guards the fields
-	commands int         // that are running or being started
-	jobs     chan func() // for the thread, while there are commands
+	mu       sync.Mutex  // guards the fields below
+	commands int         // running or being started
+	jobs     chan func() // for the thread; used while there are commands
 }
 
 func (s *threadStarter) start(cmd *exec.Cmd) error {

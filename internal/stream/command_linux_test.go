@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestCmdSlowDeath closes commands that take their time to end when killed.
+// TestCmdSlowDeath closes commands that end slowly when killed.
 func TestCmdSlowDeath(t *testing.T) {
 	for _, tt := range []struct {
 		name string

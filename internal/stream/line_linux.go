@@ -18,7 +18,7 @@ import (
 	"github.com/vdestack/vdestack/internal/sockio"
 )
 
-// A Speed is a line speed that termios(3) has.
+// A Speed is a line speed of termios(3).
 type Speed struct {
 	Bits int
 	flag uint32
@@ -34,30 +34,30 @@ var speeds = []Speed{
 const (
 	// frameGap is the pause after which a frame counts as torn.
 	frameGap = 100 * time.Millisecond
-	// lineBuffer holds the longest frame, and what is read along with it.
+	// lineBuffer has room for the longest frame, and for bytes read along with it.
 	lineBuffer = 2 * (headerLen + maxFrame)
 )
 
-// A line is a serial line as a stream of whole frames. Lines lose bytes: a frame that
-// stops for frameGap, or begins with an invalid length, is dropped, and the next one
-// is looked for after a pause.
+// A line is a serial line as a stream of complete frames. Lines lose bytes: a frame that
+// pauses for frameGap, or begins with an invalid length, is dropped, and the next frame is
+// expected after a pause.
 type line struct {
 	f       *os.File
 	raw     syscall.RawConn
 	old     unix.Termios
 	dropped *atomic.Uint64
 
-	// Used by Read alone, which serves one caller at a time.
+	// Only Read uses these, and it has one caller at a time.
 	in  []byte // received
 	out []byte // the part of the frame at the start of in that was not read yet
 }
 
 var _ io.ReadWriteCloser = (*line)(nil)
 
-// DefaultSpeed is the speed of a line unless the user says another.
+// DefaultSpeed is the speed of a line by default.
 var DefaultSpeed = Speed{38400, unix.B38400}
 
-// ParseSpeed returns the speed that is written as bits a second.
+// ParseSpeed parses a speed in bits per second.
 func ParseSpeed(bits string) (Speed, error) {
 	n, err := strconv.Atoi(bits)
 	i := slices.IndexFunc(speeds, func(s Speed) bool { return s.Bits == n })
@@ -71,8 +71,8 @@ func ParseSpeed(bits string) (Speed, error) {
 	return speeds[i], nil
 }
 
-// NewLine opens a serial line, with 8 bits, no parity and no flow control, and returns
-// the stream on it.
+// NewLine opens a serial line with 8 bits, no parity and no flow control, and returns the
+// stream on it.
 func NewLine(device string, speed Speed) (*Stream, error) {
 	line, err := openLine(device, speed)
 	if err != nil {
@@ -84,7 +84,7 @@ func NewLine(device string, speed Speed) (*Stream, error) {
 }
 
 func openLine(device string, speed Speed) (_ *line, err error) {
-	// Without O_NONBLOCK, opening may wait for a modem.
+	// Without O_NONBLOCK, Open may wait for a modem.
 	fd, err := unix.Open(device, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: device, Err: err}
@@ -111,7 +111,7 @@ func (s *line) configure(fd int, device string, speed Speed) error {
 	t.Lflag = 0
 	t.Cflag = t.Cflag&^(unix.CSIZE|unix.PARENB|unix.CSTOPB|unix.CRTSCTS|unix.CBAUD) | unix.CS8 | unix.CREAD | unix.CLOCAL | speed.flag
 	t.Ispeed, t.Ospeed = uint32(speed.Bits), uint32(speed.Bits)
-	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0 // with VMIN 0, an idle line reads as ended
+	t.Cc[unix.VMIN], t.Cc[unix.VTIME] = 1, 0 // with VMIN 0, an idle line looks closed
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &t); err != nil {
 		return fmt.Errorf("%s: %w", device, os.NewSyscallError("ioctl TCSETS", err))
 	}
@@ -121,7 +121,7 @@ func (s *line) configure(fd int, device string, speed Speed) error {
 	return os.NewSyscallError("ioctl TCFLSH", unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIOFLUSH))
 }
 
-// Read returns only whole frames, each after its length.
+// Read returns only complete frames, each after its length.
 func (s *line) Read(b []byte) (int, error) {
 	for len(s.out) == 0 {
 		if err := s.frame(); err != nil {
@@ -130,7 +130,7 @@ func (s *line) Read(b []byte) (int, error) {
 	}
 	n := copy(b, s.out)
 	if s.out = s.out[n:]; len(s.out) == 0 {
-		// What follows the frame is the start of the next.
+		// The bytes after the frame begin the next one.
 		end := headerLen + int(binary.BigEndian.Uint16(s.in))
 		s.in = s.in[:copy(s.in, s.in[end:])]
 	}
@@ -197,8 +197,7 @@ func (s *line) more(begun bool) (pause bool, err error) {
 
 func (s *line) Write(b []byte) (int, error) { return s.f.Write(b) }
 
-// Close discards output that was not transmitted yet, and restores the settings of the
-// line.
+// Close discards output that was not transmitted, and restores the settings of the line.
 func (s *line) Close() error {
 	s.raw.Control(func(fd uintptr) {
 		unix.IoctlSetInt(int(fd), unix.TCFLSH, unix.TCIOFLUSH)

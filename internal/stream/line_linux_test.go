@@ -6,20 +6,20 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// FuzzVDESL receives anything: what is returned are whole frames.
+// FuzzVDESL receives any bytes, and returns complete frames only.
 func FuzzVDESL(f *testing.F) {
 	f.Add([]byte{0, 3, 1, 2, 3, 0, 0, 0, 1, 9, 0xff, 0xff, 1, 2})
 	f.Add([]byte{0, 3, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		defer r.Close()
 		if len(b) > 60000 {
-			return // a pipe has room for so much
+			return // the room in a pipe
 		}
 		w.Write(b)
 		w.Close()

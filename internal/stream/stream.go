@@ -1,6 +1,6 @@
-// Package stream carries frames over byte streams, in the VDE stream protocol: before
-// each frame its length, two bytes, most significant first. The stream is any
-// [io.ReadWriteCloser], a program's standard input and output, or a serial line.
+// Package stream carries frames over byte streams in the VDE stream protocol, in which each
+// frame follows its length: two bytes, most significant first. A stream is any
+// [io.ReadWriteCloser], the standard input and output of a program, or a serial line.
 package stream
 
 import (
@@ -23,21 +23,20 @@ const (
 	maxFrame = ether.MaxFrame + 2
 	// headerLen is the size of the length before each frame.
 	headerLen = 2
-	// queueSize is how many bytes are buffered for a slow reader, about as many
-	// as the socket buffers of other transports hold.
+	// queueSize is the number of bytes buffered for a slow reader, about as many as the
+	// socket buffers of other transports hold.
 	queueSize = 256 << 10
-	// writeSize bounds one write. A pipe takes up to PIPE_BUF bytes at once or not
-	// at all, so that C readers never see part of a length, which they would lose.
+	// writeSize bounds one write. A pipe takes up to PIPE_BUF bytes at once or not at
+	// all, so that C readers never see part of a length, which they would lose.
 	writeSize = 4096
-	// flushTimeout is how long Close waits for the reader to take what was sent.
+	// flushTimeout is how long Close waits for the reader to take the frames sent.
 	flushTimeout = 100 * time.Millisecond
-	// writerTimeout is how long Close waits for a Write that goes on although its
-	// file was closed.
+	// writerTimeout is how long Close waits for a Write after it has closed the file.
 	writerTimeout = time.Second
 )
 
-// New returns the transport on a byte stream, which it owns. The Close of rw must end
-// its Read and Write, and may be called while they run.
+// New returns the transport on a byte stream, and takes the stream over. Close of rw must be
+// safe to call during Read and Write, and end them.
 func New(rw io.ReadWriteCloser) *Stream {
 	s := &Stream{
 		rw:      rw,
@@ -52,8 +51,8 @@ func New(rw io.ReadWriteCloser) *Stream {
 	return s
 }
 
-// A Stream is a [packet.Transport] that speaks the VDE stream protocol. An invalid length
-// ends it, as there is no mark from which to go on.
+// A Stream is a [packet.Transport] in the VDE stream protocol. An invalid length ends it, as
+// nothing marks the beginning of the next frame.
 type Stream struct {
 	packet.Counters
 	rw io.ReadWriteCloser
@@ -68,15 +67,14 @@ type Stream struct {
 
 	mu     sync.Mutex // guards the fields below; never held across a write
 	wake   sync.Cond  // queue has frames, or closed was set
-	queue  []byte     // whole frames with their lengths; never grows
+	queue  []byte     // complete frames with their lengths; never grows
 	werr   error
 	closed bool
 
 	ended chan struct{} // closed when write has returned
 }
 
-// RecvPackets implements [packet.Transport]. It returns all frames that were read
-// together.
+// RecvPackets implements [packet.Transport]. It returns all frames that were read together.
 func (s *Stream) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	b.Release() // while it waits
 	s.rmu.Lock()
@@ -88,7 +86,7 @@ func (s *Stream) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 		case s.rerr != nil:
 			return nil, s.rerr
 		}
-		s.r.Peek(headerLen) // waits; readFrame gets its error again
+		s.r.Peek(headerLen) // waits; readFrame finds its error again
 		s.readFrames(b)
 		if len(b.Packets) > 0 {
 			return b.Packets, nil
@@ -96,7 +94,7 @@ func (s *Stream) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	}
 }
 
-// readFrames reads at least one frame, and all others that are in the buffer.
+// readFrames reads one frame, and all others in the buffer.
 func (s *Stream) readFrames(b *packet.Buffer) {
 	mem := b.Bytes()
 	for len(mem) >= ether.MaxFrame {
@@ -115,7 +113,7 @@ func (s *Stream) readFrames(b *packet.Buffer) {
 	}
 }
 
-// buffered reports whether the buffer has a whole frame.
+// buffered reports whether the buffer has a complete frame.
 func (s *Stream) buffered() bool {
 	n := s.r.Buffered()
 	if n < headerLen {
@@ -131,7 +129,8 @@ func (s *Stream) isClosed() bool {
 	return s.closed
 }
 
-// readFrame reads one frame. It returns 0 if the frame is empty or was dropped.
+// readFrame reads one frame of up to ether.MaxFrame bytes. It returns 0 if the frame is
+// empty or was dropped.
 func (s *Stream) readFrame(frame []byte) (int, error) {
 	header, err := s.r.Peek(headerLen)
 	switch {
@@ -147,7 +146,7 @@ func (s *Stream) readFrame(frame []byte) (int, error) {
 		return 0, nil
 	case n > maxFrame:
 		return 0, fmt.Errorf("frame length %d is more than %d: this is no VDE stream, or it has lost a byte", n, maxFrame)
-	case n < ether.HeaderLen || n > ether.MaxFrame || n > len(frame):
+	case n < ether.HeaderLen || n > ether.MaxFrame:
 		s.DroppedRecv.Add(1)
 		_, err = s.r.Discard(n)
 		return 0, torn(err)
@@ -195,8 +194,8 @@ func (s *Stream) SendPackets(packets []packet.Packet, wait bool) error {
 	})
 }
 
-// waitRoom waits until there is room for a frame of n bytes, or until late, and reports
-// whether there is. It unlocks mu while it waits.
+// waitRoom waits until there is room for a frame of n bytes, or until late. It reports
+// whether there is room, and unlocks mu while it waits.
 func (s *Stream) waitRoom(n int, late time.Time) bool {
 	s.wake.Signal()
 	for !s.room(n) && !s.closed && s.werr == nil {
@@ -220,8 +219,8 @@ func (s *Stream) waitRoom(n int, late time.Time) bool {
 // room reports whether there is room for a frame of n bytes.
 func (s *Stream) room(n int) bool { return len(s.queue)+headerLen+n <= cap(s.queue) }
 
-// write writes the queue until the stream is closed. A goroutine of its own keeps Send
-// from blocking, whatever rw is, and frames from being written in part.
+// write writes the queue until the stream is closed. With a goroutine of its own, Send never
+// blocks, whatever rw is, and no frame is written in part.
 func (s *Stream) write() {
 	defer close(s.ended)
 	out := make([]byte, 0, queueSize)
@@ -249,8 +248,7 @@ func (s *Stream) write() {
 	}
 }
 
-// writeFrames writes whole frames: at least one at a time, and as many as fit into
-// writeSize.
+// writeFrames writes complete frames: as many at a time as fit into writeSize, at least one.
 func writeFrames(w io.Writer, b []byte) error {
 	for len(b) > 0 {
 		n := 0
@@ -269,26 +267,26 @@ func writeFrames(w io.Writer, b []byte) error {
 	return nil
 }
 
-// Close gives the reader a moment to take what was sent, and closes the stream.
+// Close gives the reader a moment to take the frames sent, and closes the stream.
 func (s *Stream) Close() (err error) {
 	s.mu.Lock()
 	s.closed = true
 	s.wake.Signal()
 	s.mu.Unlock()
-	s.waitWriter(flushTimeout)
+	closedWithin(s.ended, flushTimeout)
 	err = s.rw.Close()
-	if !s.waitWriter(writerTimeout) {
+	if !closedWithin(s.ended, writerTimeout) {
 		err = errors.Join(err, errors.New("stream: a write goes on although its file was closed"))
 	}
 	return err
 }
 
-// waitWriter waits for the end of write, and reports whether it has ended.
-func (s *Stream) waitWriter(d time.Duration) bool {
+// closedWithin waits for a channel to be closed, and reports whether it was in time.
+func closedWithin(c <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-s.ended:
+	case <-c:
 		return true
 	case <-timer.C:
 		return false

@@ -109,19 +109,6 @@ func readStream(b []byte) ([][]byte, error) {
 	return recvAll(c)
 }
 
-func TestStreamShortBuffer(t *testing.T) {
-	long, short := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 101), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100)
-	c := newConn(half{bytes.NewReader(slices.Concat(framed(long), framed(short))), io.Discard})
-	defer c.Close()
-	buf := make([]byte, 100)
-	if n, err := c.Recv(buf); err != nil || !bytes.Equal(buf[:n], short) {
-		t.Errorf("got %x, %v, want the frame that fits", buf[:n], err)
-	}
-	if got, _ := plugtest.Dropped(c); got != 1 {
-		t.Errorf("got %d drops, want 1", got)
-	}
-}
-
 // A recorder keeps every write.
 type recorder struct{ writes [][]byte }
 
@@ -138,9 +125,7 @@ func TestStreamSend(t *testing.T) {
 	for i, n := range []int{14, 60, 1514, 4094, 4095, 9234, 1514, 1514, 1514, 100} {
 		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(i), n)
 		want = append(want, framed(frame)...)
-		if err := c.Send(frame); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, c.Send(frame))
 	}
 	c.Close()
 	if got := slices.Concat(w.writes...); !bytes.Equal(got, want) {
@@ -161,28 +146,22 @@ func TestStreamSend(t *testing.T) {
 func pipePair(t *testing.T) (a, b plugtest.Conn) {
 	t.Helper()
 	r1, w1, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	r2, w2, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	a, b = newConn(plugtest.Pipe(r1, w2)), newConn(plugtest.Pipe(r2, w1))
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
 }
 
-// TestStreamFull writes more than a peer reads: what is kept arrives whole.
+// TestStreamFull sends more than a peer reads: only complete frames arrive.
 func TestStreamFull(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := pipePair(t)
 	const frames = 2000
 	for i := range frames {
 		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(i), 1514)
-		if err := a.Send(frame); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, a.Send(frame))
 	}
 	_, dropped := plugtest.Dropped(a)
 	if dropped == 0 || dropped >= frames {
@@ -256,9 +235,7 @@ func FuzzStream(f *testing.F) {
 		total := 0
 		for _, frame := range frames {
 			total += headerLen + len(frame)
-			if err := c.Send(frame); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, c.Send(frame))
 		}
 		c.Close()
 		if total > len(in) {
@@ -280,60 +257,54 @@ func TestStreamBurst(t *testing.T) {
 	for i := range packets {
 		packets[i].Data = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.MaxFrame)
 	}
-	t.Run("to a reader", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			r, w := io.Pipe()
-			c := New(half{bytes.NewReader(nil), w})
-			got := make(chan int)
-			go func() {
-				c := newConn(half{r, io.Discard})
-				defer c.Close()
-				frames, _ := recvAll(c)
-				got <- len(frames)
-			}()
-			if err := c.SendPackets(packets, true); err != nil {
-				t.Error(err)
-			}
-			c.Close()
-			w.Close()
-			if n := <-got; n != len(packets) {
-				t.Errorf("%d of %d frames arrive", n, len(packets))
-			}
-		})
-	})
-	t.Run("to nobody", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			r, w := io.Pipe()
-			c := New(half{bytes.NewReader(nil), w})
-			start := time.Now()
-			if err := c.SendPackets(packets, true); err != nil {
-				t.Error(err)
-			}
-			if d := time.Since(start); d != packet.RoomWait {
-				t.Errorf("it waits for %v, want %v", d, packet.RoomWait)
-			}
-			if c.DroppedSend.Load() == 0 {
-				t.Error("nothing was dropped")
-			}
-			r.Close()
-			c.Close()
-		})
-	})
-	t.Run("until it is closed", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			r, w := io.Pipe()
-			c := New(half{bytes.NewReader(nil), w})
-			time.AfterFunc(packet.RoomWait/2, func() {
-				r.Close()
-				c.Close()
+	for _, tt := range []struct {
+		name  string
+		reads bool
+		close time.Duration // 0: after all is sent
+		took  time.Duration
+		err   bool
+	}{
+		{name: "to a reader", reads: true},
+		{name: "to nobody", took: packet.RoomWait},
+		{name: "until it is closed", close: packet.RoomWait / 2, took: packet.RoomWait / 2, err: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, w := io.Pipe()
+				c := New(half{bytes.NewReader(nil), w})
+				got := make(chan int, 1)
+				if tt.reads {
+					go func() {
+						c := newConn(half{r, io.Discard})
+						defer c.Close()
+						frames, _ := recvAll(c)
+						got <- len(frames)
+					}()
+				}
+				if tt.close != 0 {
+					time.AfterFunc(tt.close, func() { r.Close(); c.Close() })
+				}
+				start := time.Now()
+				if err := c.SendPackets(packets, true); (err != nil) != tt.err {
+					t.Errorf("got %v, want an error: %v", err, tt.err)
+				}
+				if d := time.Since(start); d != tt.took {
+					t.Errorf("it waits for %v, want %v", d, tt.took)
+				}
+				if tt.reads {
+					c.Close()
+					w.Close()
+					if n := <-got; n != len(packets) {
+						t.Errorf("%d of %d frames arrive", n, len(packets))
+					}
+				} else if tt.close == 0 {
+					if c.DroppedSend.Load() == 0 {
+						t.Error("nothing was dropped")
+					}
+					r.Close()
+					c.Close()
+				}
 			})
-			start := time.Now()
-			if err := c.SendPackets(packets, true); err == nil {
-				t.Error("no error")
-			}
-			if d := time.Since(start); d != packet.RoomWait/2 {
-				t.Errorf("it waits for %v, want %v", d, packet.RoomWait/2)
-			}
 		})
-	})
+	}
 }

@@ -21,10 +21,10 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// The types that encrypted frames may have in the network, besides numbers.
+// Special values for the type of encrypted frames in the network.
 const (
 	AGNOCopy = 0 // the type of the frame inside
-	AGNORand = 1 // another for each frame
+	AGNORand = 1 // a random one for each frame
 
 	MinEtherType = 0x600 // less is a length
 	MaxEtherType = 0xfffe
@@ -33,11 +33,11 @@ const (
 // An AGNOKey is a key of AES-128.
 type AGNOKey [aes.BlockSize]byte
 
-// maxKeyFile is more than a key file needs, whatever is around the key.
+// maxKeyFile is more than any key file needs.
 const maxKeyFile = 64 << 10
 
-// ReadAGNOKey reads the key from a file: its hexadecimal digits, up to the length of
-// a key. Digits that are missing are 0.
+// ReadAGNOKey reads a key from the hexadecimal digits of a file. Missing digits are 0, and
+// surplus ones are ignored.
 func ReadAGNOKey(path string) (key AGNOKey, err error) {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return key, fmt.Errorf("key file %s: it is no file", path)
@@ -73,9 +73,8 @@ func parseAGNOKey(text []byte) (key AGNOKey, err error) {
 	return key, err
 }
 
-// The block before the encrypted payload consists of the type of the frame, the
-// number of bytes that pad the payload, a zero byte, a magic number, the time, and
-// random bytes.
+// The block before the encrypted payload has the type of the frame, the number of padding
+// bytes, a zero byte, a magic number, the time, and random bytes.
 const (
 	agnoMagic = "agno"
 
@@ -92,8 +91,8 @@ type agno struct {
 	now      func() time.Time
 }
 
-// NewAGNO returns the transform that encrypts frames. They have the type wireType
-// in the network, or what AGNOCopy and AGNORand say.
+// NewAGNO returns the transform that encrypts frames. wireType is their type in the network,
+// or AGNOCopy or AGNORand.
 func NewAGNO(key AGNOKey, wireType uint16) Transform { return newAGNO(key, wireType) }
 
 func newAGNO(key AGNOKey, wireType uint16) *agno {
@@ -123,8 +122,7 @@ func (a *agno) Encap(b *Batch, p *packet.Packet) (dropped int) {
 	return dropped
 }
 
-// seal encrypts a frame of n bytes. In b there is a block of room before it, and one
-// behind.
+// seal encrypts a frame of n bytes, which has room for a block before and after it in b.
 func (a *agno) seal(b []byte, n int) []byte {
 	const head = ether.HeaderLen + aes.BlockSize
 	ethType := binary.BigEndian.Uint16(b[aes.BlockSize+ether.AddrsLen:])
@@ -139,14 +137,14 @@ func (a *agno) seal(b []byte, n int) []byte {
 	block[agnoPadAt], block[agnoPadAt+1] = byte(pad), 0
 	copy(block[agnoMagicAt:], agnoMagic)
 	binary.BigEndian.PutUint32(block[agnoTimeAt:], uint32(a.now().Unix()))
-	rand.Read(block[agnoRandAt:]) // does not fail
+	rand.Read(block[agnoRandAt:]) // never fails
 	binary.BigEndian.PutUint16(b[ether.AddrsLen:], a.outerType(ethType))
 	encryptCBC(a.block, block, payload)
 	a.block.Encrypt(block, block)
 	return b[:head+len(payload)]
 }
 
-// outerType returns the type in the network of a frame with the type inner.
+// outerType returns the type in the network for a frame with the type inner.
 func (a *agno) outerType(inner uint16) uint16 {
 	switch a.wireType {
 	case AGNOCopy:
@@ -160,18 +158,18 @@ func (a *agno) outerType(inner uint16) uint16 {
 // Decap implements [Transform].
 func (a *agno) Decap(p *packet.Packet) Action {
 	if p.Offload != (virtio.Header{}) {
-		return Ignore // no agno has sent it
+		return Ignore // agno sends frames only
 	}
 	return a.open(p)
 }
 
-// How many seconds the clock of the sender may be ahead, and the frame behind.
+// How many seconds the clock of the sender may be ahead, and a frame may be late.
 const (
 	agnoEarly = 1
 	agnoLate  = 2
 )
 
-// open decrypts a frame. One with another key belongs to another network.
+// open decrypts a frame. It ignores those with another key, which belong to other networks.
 func (a *agno) open(p *packet.Packet) Action {
 	const head = ether.HeaderLen + aes.BlockSize
 	if len(p.Data) < head {
@@ -187,7 +185,7 @@ func (a *agno) open(p *packet.Packet) Action {
 		return Drop
 	}
 	payload := p.Data[head:]
-	payload = payload[:len(payload)&^(aes.BlockSize-1)] // no more was encrypted
+	payload = payload[:len(payload)&^(aes.BlockSize-1)] // the rest is not encrypted
 	pad := int(block[agnoPadAt])
 	if pad >= aes.BlockSize || pad > len(payload) {
 		return Drop
@@ -200,8 +198,7 @@ func (a *agno) open(p *packet.Packet) Action {
 	return Pass
 }
 
-// encryptCBC and decryptCBC work in place. crypto/cipher would allocate a BlockMode
-// for each frame.
+// encryptCBC and decryptCBC work in place. crypto/cipher would allocate for each frame.
 func encryptCBC(c cipher.Block, iv, data []byte) {
 	for ; len(data) > 0; iv, data = data[:aes.BlockSize], data[aes.BlockSize:] {
 		subtle.XORBytes(data, data[:aes.BlockSize], iv)

@@ -12,6 +12,7 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // agnoCapture has frames that another implementation of the ciphers has made.
@@ -28,9 +29,7 @@ var agnoTestTime = time.Unix(1700000000, 0)
 func newAGNOTest(t testing.TB, key string, ethType uint16, now time.Time) *agno {
 	t.Helper()
 	k, err := parseAGNOKey([]byte(key))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	a := newAGNO(k, ethType)
 	a.now = func() time.Time { return now }
 	return a
@@ -105,7 +104,7 @@ func TestAGNO(t *testing.T) {
 	}
 }
 
-// TestAGNOPackets cuts packets, as nobody else could.
+// TestAGNOPackets cuts packets before it encrypts them.
 func TestAGNOPackets(t *testing.T) {
 	a := newAGNOTest(t, agnoTestKey, agnoTestType, agnoTestTime)
 	p := packettest.TCP(5, 1000)
@@ -150,7 +149,7 @@ func TestAGNOKey(t *testing.T) {
 	}
 }
 
-// FuzzAGNO opens frames of anybody, with and without the key.
+// FuzzAGNO decrypts any frame, sealed with the key or not.
 func FuzzAGNO(f *testing.F) {
 	a := newAGNOTest(f, agnoTestKey, agnoTestType, agnoTestTime)
 	for _, wire := range plugtest.Captured(f, agnoCapture) {

@@ -1,5 +1,5 @@
-// Package transform changes packets on their way between a plug and the network
-// that it is nested on: it puts them into a VLAN, or encrypts them.
+// Package transform changes packets between a plug and the network below it: it puts them
+// into a VLAN, or encrypts them.
 package transform
 
 import (
@@ -12,13 +12,12 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// A Transform changes packets. Its methods may be called from several goroutines
-// at once.
+// A Transform changes packets. Its methods may be called from several goroutines at once.
 type Transform interface {
-	// Encap adds to the batch what it makes of a packet for the network. It may
-	// change p and its bytes. It returns how many frames it has dropped.
+	// Encap transforms a packet for the network, and adds the results to the batch. It
+	// may change p and its bytes. It returns the number of frames dropped.
 	Encap(b *Batch, p *packet.Packet) (dropped int)
-	// Decap changes a packet from the network in place.
+	// Decap restores a packet from the network in place.
 	Decap(p *packet.Packet) Action
 }
 
@@ -28,14 +27,13 @@ type Action int
 const (
 	Pass   Action = iota
 	Ignore        // it is not for this plug
-	Drop          // it is, but is damaged or too old
+	Drop          // it is for this plug, but damaged or too old
 )
 
-// headroom is how many bytes are kept free before a frame that has no room there.
+// headroom is the number of bytes that copyOut keeps free before a packet.
 const headroom = 16
 
-// A Batch collects packets for the network, with the memory that they need until
-// they are sent.
+// A Batch collects packets for the network, and has their memory until they are sent.
 type Batch struct {
 	virtio.Segmenter
 	Packets []packet.Packet
@@ -55,7 +53,7 @@ func (b *Batch) alloc(n int) []byte {
 	return b.bytes[used : used+n : used+n]
 }
 
-// copyOut copies a packet to memory of the batch, with headroom.
+// copyOut moves a packet to memory of the batch, with headroom.
 func (b *Batch) copyOut(p *packet.Packet) {
 	mem := b.alloc(headroom + len(p.Data))
 	copy(mem[headroom:], p.Data)
@@ -123,7 +121,7 @@ func (t *Transport) SendPackets(packets []packet.Packet, wait bool) error {
 		if !wait { // the bytes belong to the caller
 			b.copyOut(&p)
 		}
-		b.current = p // on the heap already
+		b.current = p // so that p is not allocated
 		t.DroppedSend.Add(uint64(t.transform.Encap(b, &b.current)))
 	}
 	return t.Inner.SendPackets(b.Packets, wait)

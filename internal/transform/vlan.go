@@ -19,15 +19,14 @@ const (
 	etherTypeQinQ = 0x88a8
 )
 
-// A VLANConfig says which VLANs of a network a plug is in.
+// A VLANConfig selects the VLANs of a plug.
 type VLANConfig struct {
-	// QinQ is for tags of IEEE 802.1ad. Frames with other tags count as untagged.
+	// QinQ uses tags of IEEE 802.1ad. Frames with other tags count as untagged.
 	QinQ bool
-	// Number is the VLAN of the plug's untagged frames. 0: they are untagged in the
-	// network, too, unless Untagged is set; MaxVLAN+1: they are dropped.
+	// Number is the VLAN of the plug's untagged frames. With 0 they are untagged in the
+	// network, too, unless Untagged is set; with MaxVLAN+1 they are dropped.
 	Number uint16
-	// Untagged is the VLAN of the network's untagged frames, which are tagged at the
-	// plug; 0: there is none.
+	// Untagged is the plug's VLAN for the network's untagged frames, or 0.
 	Untagged uint16
 	// Tagged are VLANs that are tagged on both sides.
 	Tagged []VLANPair
@@ -35,16 +34,16 @@ type VLANConfig struct {
 	Trunk bool
 }
 
-// A VLANPair is a VLAN, with its number at the plug and in the network.
+// A VLANPair has the numbers of a VLAN at the plug and in the network.
 type VLANPair struct{ Plug, Network uint16 }
 
-// What becomes of a frame, if not the number of its VLAN.
+// Values of a vlanMap that are not the number of a VLAN.
 const (
 	vlanUntagged = 1<<12 + iota
 	vlanDrop
 )
 
-// A vlanMap says what becomes of frames in one direction.
+// A vlanMap maps the VLANs of frames in one direction.
 type vlanMap struct {
 	untagged uint16
 	tagged   [1 << 12]uint16 // by number
@@ -93,7 +92,7 @@ func NewVLAN(cfg VLANConfig) Transform {
 	return v
 }
 
-// lookup returns what becomes of a frame, and whether it has a tag.
+// lookup returns the new VLAN of a frame, and whether the frame has a tag.
 func (v *vlan) lookup(m *vlanMap, frame []byte) (to uint16, tagged bool) {
 	if binary.BigEndian.Uint16(frame[ether.AddrsLen:]) != v.etherType {
 		return m.untagged, false
@@ -142,7 +141,7 @@ func (v *vlan) Decap(p *packet.Packet) Action {
 	return Pass
 }
 
-// retag gives a frame, which has room for it, the tag of VLAN to, or none.
+// retag adds, changes or removes the tag of a frame, which has room for it.
 func (v *vlan) retag(p *packet.Packet, to uint16, tagged bool) (ok bool) {
 	switch {
 	case tagged && to != vlanUntagged:
@@ -164,8 +163,8 @@ func (v *vlan) retag(p *packet.Packet, to uint16, tagged bool) (ok bool) {
 	return true
 }
 
-// shift moves the offsets of a packet whose Ethernet header has become n bytes
-// longer. It reports false if they pointed into the header.
+// shift moves the offsets of a packet whose Ethernet header has grown by n bytes. It reports
+// false if they point into that header.
 func shift(h *virtio.Header, n int) bool {
 	move := func(v *uint16) bool {
 		moved := int(*v) + n

@@ -12,7 +12,7 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// TestVLANQinQ tags what is tagged.
+// TestVLANQinQ tags tagged frames.
 func TestVLANQinQ(t *testing.T) {
 	v := NewVLAN(VLANConfig{Number: 3, QinQ: true})
 	frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
@@ -41,7 +41,7 @@ var vlanTestConfigs = []VLANConfig{
 	{Number: 3, Untagged: 4, Trunk: true, Tagged: []VLANPair{{11, 12}, {12, 11}}},
 }
 
-// TestVLANNumbers looks for frames that would become those of VLAN 0 or 4095.
+// TestVLANNumbers checks that no frame gets into VLAN 0 or 4095.
 func TestVLANNumbers(t *testing.T) {
 	for _, cfg := range vlanTestConfigs {
 		v := NewVLAN(cfg).(*vlan)
@@ -53,8 +53,7 @@ func TestVLANNumbers(t *testing.T) {
 	}
 }
 
-// FuzzVLAN passes any packet in both directions. What went out and comes back is
-// what it was.
+// FuzzVLAN transforms any packet in both directions. A packet that comes back is the same.
 func FuzzVLAN(f *testing.F) {
 	var vlans []*vlan
 	for _, cfg := range vlanTestConfigs {
