@@ -36,6 +36,10 @@ func Main(m *testing.M) {
 	if !inside {
 		os.Exit(status)
 	}
+	if err := waitLocal(); err != nil {
+		fmt.Fprintln(os.Stderr, "testenv:", err)
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 
