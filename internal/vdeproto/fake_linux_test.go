@@ -77,7 +77,6 @@ func TestFake(t *testing.T) {
 
 // TestMode checks the permissions of the client's socket.
 func TestMode(t *testing.T) {
-	testenv.Long(t)
 	testenv.NoLeaks(t)
 	dir := testenv.ShortDir(t)
 	f := vdetest.NewFake(t, filepath.Join(dir, "ctl"))
@@ -152,7 +151,6 @@ func TestGarbled(t *testing.T) {
 // TestDeputy has the switch of another user, which tries to make the client of root write to
 // a socket of root.
 func TestDeputy(t *testing.T) {
-	testenv.Long(t)
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, and another user")
 	}
