@@ -87,13 +87,26 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+func TestPacketAllocs(t *testing.T) {
+	for _, pair := range packetPairs {
+		if pair.name == "stream" {
+			continue // net.Pipe allocates
+		}
+		t.Run(pair.name, func(t *testing.T) {
+			plugtest.CheckPacketAllocs(t, func(t *testing.T) (a, b packet.Transport) {
+				x, y := pair.open(t)
+				return x.(packet.Transport), y.(packet.Transport)
+			})
+		})
+	}
+}
+
 // packetLimits returns what the network cannot do.
 func packetLimits(name string) plugtest.Limits {
 	return plugtest.Limits{
 		Segment:   map[string]int{"vde": 1500}[name],  // the switch cuts longer frames
 		Segments:  map[string]int{"stream": 44}[name], // the pipe has no queue
 		Unchecked: strings.Contains(name, "mem") || name == "switch" || name == "switch plug",
-		Allocates: name == "stream", // net.Pipe does
 	}
 }
 

@@ -81,39 +81,53 @@ func TestConn(t *testing.T) {
 	}
 }
 
+// packetPairs are the kinds of networks, with two ends.
+var packetPairs = []struct {
+	name   string
+	open   func(t *testing.T) (a, b packet.Transport)
+	limits plugtest.Limits
+}{
+	{"ptp", func(t *testing.T) (a, b packet.Transport) { return ptpPair(t) }, plugtest.Limits{Unchecked: true}},
+	{"ptp datagrams", func(t *testing.T) (a, b packet.Transport) {
+		useDirect = false
+		t.Cleanup(func() { useDirect = true })
+		return ptpPair(t)
+	}, plugtest.Limits{}},
+	{"ptp seqpacket", func(t *testing.T) (a, b packet.Transport) {
+		path := ptpPath(t)
+		return must(OpenSeqpacketPTP(t.Context(), path))(t), must(OpenSeqpacketPTP(t.Context(), path))(t)
+	}, plugtest.Limits{}},
+	{"seqpacket", func(t *testing.T) (a, b packet.Transport) {
+		x, y := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
+		return must(OpenSeqpacket(x))(t), must(OpenSeqpacket(y))(t)
+	}, plugtest.Limits{}},
+	{"udp", func(t *testing.T) (a, b packet.Transport) {
+		return cut(t, openUDP(t, "7001", "7002", "127.0.0.1")), openUDP(t, "7002", "7001", "127.0.0.1")
+	}, plugtest.Limits{}},
+	{"udp6", func(t *testing.T) (a, b packet.Transport) {
+		return cut(t, openUDP(t, "7001", "7002", "::1")), openUDP(t, "7002", "7001", "::1")
+	}, plugtest.Limits{}},
+}
+
 // TestPackets moves packets between two ends of each kind.
 func TestPackets(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		open   func(t *testing.T) (a, b packet.Transport)
-		limits plugtest.Limits
-	}{
-		{"ptp", func(t *testing.T) (a, b packet.Transport) { return ptpPair(t) }, plugtest.Limits{Unchecked: true}},
-		{"ptp datagrams", func(t *testing.T) (a, b packet.Transport) {
-			useDirect = false
-			t.Cleanup(func() { useDirect = true })
-			return ptpPair(t)
-		}, plugtest.Limits{}},
-		{"ptp seqpacket", func(t *testing.T) (a, b packet.Transport) {
-			path := ptpPath(t)
-			return must(OpenSeqpacketPTP(t.Context(), path))(t), must(OpenSeqpacketPTP(t.Context(), path))(t)
-		}, plugtest.Limits{}},
-		{"seqpacket", func(t *testing.T) (a, b packet.Transport) {
-			x, y := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
-			return must(OpenSeqpacket(x))(t), must(OpenSeqpacket(y))(t)
-		}, plugtest.Limits{}},
-		{"udp", func(t *testing.T) (a, b packet.Transport) {
-			return cut(t, openUDP(t, "7001", "7002", "127.0.0.1")), openUDP(t, "7002", "7001", "127.0.0.1")
-		}, plugtest.Limits{}},
-		{"udp6", func(t *testing.T) (a, b packet.Transport) {
-			return cut(t, openUDP(t, "7001", "7002", "::1")), openUDP(t, "7002", "7001", "::1")
-		}, plugtest.Limits{}},
-	} {
+	for _, tt := range packetPairs {
 		t.Run(tt.name, func(t *testing.T) {
 			plugtest.CheckPackets(t, func(t *testing.T) (a, b packet.Transport) {
 				a, b = tt.open(t)
 				return end(t, a).(packet.Transport), end(t, b).(packet.Transport)
 			}, tt.limits)
+		})
+	}
+}
+
+func TestPacketAllocs(t *testing.T) {
+	for _, tt := range packetPairs {
+		t.Run(tt.name, func(t *testing.T) {
+			plugtest.CheckPacketAllocs(t, func(t *testing.T) (a, b packet.Transport) {
+				a, b = tt.open(t)
+				return end(t, a).(packet.Transport), end(t, b).(packet.Transport)
+			})
 		})
 	}
 }
