@@ -76,13 +76,7 @@
 //	cmd://COMMAND [ARGUMENT...]
 //	    a program that speaks the VDE stream format; =COMMAND means the same
 //	hub://[PATH][[OPTIONS]]
-//	    a hub of this program for others of the host: every frame goes to all
-//	      mode=MODE           permissions of the sockets; 0600 by default
-//	      dirmode=MODE        those of the directory, as mode says
-//	      grp=GROUP           group of users that owns them
-//	      hashsize=N          stations that are remembered; 4096 by default
-//	      expiretime=SECONDS  for how long; 120 by default
-//	      hashseed=N          changes nothing; libvdeplug has it
+//	    a hub of this program for others of the host: every frame goes to all; the options of bonding
 //	lan://[NAME]
 //	    a switch of the kernel for the stacks of this process, and no other plugs
 //	macvtap://NAME
@@ -90,13 +84,7 @@
 //	mem://[NAME]
 //	    a switch inside the process
 //	multi://[PATH][[OPTIONS]]
-//	    a switch of this program whose clients reach the program only
-//	      mode=MODE           permissions of the sockets; 0600 by default
-//	      dirmode=MODE        those of the directory, as mode says
-//	      grp=GROUP           group of users that owns them
-//	      hashsize=N          stations that are remembered; 4096 by default
-//	      expiretime=SECONDS  for how long; 120 by default
-//	      hashseed=N          changes nothing; libvdeplug has it
+//	    a switch of this program whose clients reach the program only; the options of bonding
 //	netemu://[OPTIONS]{NETWORK}
 //	    another network, impaired: delay, jitter, loss, rate, duplicates, disorder and errors, each way
 //	      seed=NUMBER        which frames are meant, in both directions; random
@@ -118,13 +106,7 @@
 //	seqpacket://FD
 //	    a connected SEQPACKET socket that the process has
 //	switch://[PATH][[OPTIONS]]
-//	    a switch of this program for others of the host
-//	      mode=MODE           permissions of the sockets; 0600 by default
-//	      dirmode=MODE        those of the directory, as mode says
-//	      grp=GROUP           group of users that owns them
-//	      hashsize=N          stations that are remembered; 4096 by default
-//	      expiretime=SECONDS  for how long; 120 by default
-//	      hashseed=N          changes nothing; libvdeplug has it
+//	    a switch of this program for others of the host; the options of bonding
 //	tap://[NAME]
 //	    the host, by a TAP interface
 //	udp://[ADDRESS:]PORT->HOST:PORT

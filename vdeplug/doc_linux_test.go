@@ -2,6 +2,7 @@ package vdeplug
 
 import (
 	"flag"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ var update = flag.Bool("update", false, "write the list of networks in doc.go")
 // the schemes say of themselves.
 func TestDocNetworks(t *testing.T) {
 	var want strings.Builder
+	first := make(map[string]string) // scheme with the same options
 	for _, name := range Schemes() {
 		if isTestScheme(name) {
 			continue
@@ -22,6 +24,14 @@ func TestDocNetworks(t *testing.T) {
 		if !ok {
 			t.Errorf("the scheme %q has no usage", name)
 			continue
+		}
+		options := fmt.Sprint(u.Options)
+		switch same := first[options]; {
+		case same == "":
+			first[options] = name
+		case len(u.Options) > 0:
+			u.Options = nil
+			u.About += "; the options of " + same
 		}
 		for line := range strings.Lines(u.String()) {
 			want.WriteString("//\t" + line)
