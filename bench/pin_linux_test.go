@@ -15,9 +15,7 @@ func TestPin(t *testing.T) {
 	defer runtime.UnlockOSThread()
 	count := func() int {
 		var set unix.CPUSet
-		if err := unix.SchedGetaffinity(0, &set); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, unix.SchedGetaffinity(0, &set))
 		return set.Count()
 	}
 	before := count()

@@ -11,9 +11,7 @@ import (
 func CheckGenerated(t testing.TB, file, pattern, want string, update bool) {
 	t.Helper()
 	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	m := regexp.MustCompile(pattern).FindSubmatchIndex(text)
 	if m == nil {
 		t.Fatalf("%s has nothing like %s", file, pattern)
@@ -24,7 +22,5 @@ func CheckGenerated(t testing.TB, file, pattern, want string, update bool) {
 		t.Fatalf("%s says\n%s\nwant\n%s\n(go test -run %s -update)", file, got, want, t.Name())
 	}
 	text = append(text[:m[2]:m[2]], append([]byte(want), text[m[3]:]...)...)
-	if err := os.WriteFile(file, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, os.WriteFile(file, text, 0o644))
 }

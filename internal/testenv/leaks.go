@@ -15,9 +15,7 @@ import (
 func NoLeaks(t testing.TB, settle ...func()) {
 	t.Helper()
 	r, w, err := os.Pipe() // creates the descriptors of Go's poller, which stay
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	r.Close()
 	w.Close()
 	count := func() resources {

@@ -15,9 +15,7 @@ import (
 func NeedDescriptors(t testing.TB, n uint64) {
 	t.Helper()
 	var limit unix.Rlimit // the soft one, which Go raises to the hard one
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
 	if limit.Cur < n {
 		Skip(t, "the process may open %d files, the test needs %d (raise ulimit -Hn)", limit.Cur, n)
 	}

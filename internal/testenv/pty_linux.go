@@ -20,9 +20,7 @@ func PTY(t testing.TB) (master *os.File, name string) {
 	if err == nil {
 		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	master = os.NewFile(uintptr(fd), "master")
 	t.Cleanup(func() { master.Close() })
 	return master, fmt.Sprintf("/dev/pts/%d", n)

@@ -12,9 +12,7 @@ func TestMain(m *testing.M) { Main(m) }
 // TestPrivate checks that there is no interface of the machine, and that multicast works.
 func TestPrivate(t *testing.T) {
 	ifs, err := net.Interfaces()
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	for _, i := range ifs {
 		if !strings.HasPrefix(i.Name, "test") && i.Name != "lo" {
 			t.Errorf("interface %s: the namespace is not private", i.Name)
@@ -26,22 +24,14 @@ func TestPrivate(t *testing.T) {
 	} {
 		t.Run(tt.group, func(t *testing.T) {
 			addr, err := net.ResolveUDPAddr("udp", tt.group)
-			if err != nil {
-				t.Fatal(err)
-			}
+			Check(t, err)
 			ifi, err := net.InterfaceByName(tt.ifname)
-			if err != nil {
-				t.Fatal(err)
-			}
+			Check(t, err)
 			in, err := net.ListenMulticastUDP("udp", ifi, addr)
-			if err != nil {
-				t.Fatal(err)
-			}
+			Check(t, err)
 			defer in.Close()
 			out, err := net.DialUDP("udp", nil, addr)
-			if err != nil {
-				t.Fatal(err)
-			}
+			Check(t, err)
 			defer out.Close()
 			if _, err := out.Write([]byte("hello")); err != nil {
 				t.Fatal(err)

@@ -246,9 +246,7 @@ func TestGSO(t *testing.T) {
 						if isTimeout(err) {
 							break
 						}
-						if err != nil {
-							t.Fatal(err)
-						}
+						testenv.Check(t, err)
 						size, ok := m.value(unix.SOL_UDP, unix.UDP_GRO)
 						if ok && !gro {
 							t.Errorf("segments of %d bytes, which nobody asked for", size)

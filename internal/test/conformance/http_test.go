@@ -247,7 +247,7 @@ func TestShutdown(t *testing.T) {
 		}()
 		await(t, "the request", started)
 		down := make(chan error, 1)
-		go func() { down <- srv.Shutdown(bounded(t)) }()
+		go func() { down <- srv.Shutdown(testenv.Context(t)) }()
 		if err := <-served; err != http.ErrServerClosed {
 			t.Errorf("Serve: %v", err)
 		}

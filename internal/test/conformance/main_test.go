@@ -27,9 +27,7 @@ func open(t testing.TB, vnl string, prefixes ...string) *vdestack.Stack {
 	if errors.Is(err, errors.ErrUnsupported) {
 		testenv.Skip(t, "no stacks here: %v", err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -117,13 +115,6 @@ func (r route) connect(t testing.TB) (near, far *net.TCPConn) {
 	t.Cleanup(func() { far.Close() })
 	far.SetDeadline(time.Now().Add(testenv.Timeout))
 	return near, far
-}
-
-// bounded returns a context that ends after testenv.Timeout.
-func bounded(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), testenv.Timeout)
-	t.Cleanup(cancel)
-	return ctx
 }
 
 // await waits for an event, and fails the test if it does not happen.

@@ -34,9 +34,7 @@ func detours(t *testing.T) map[string]detour {
 		{VNL: left, Addrs: testenv.Prefixes("10.0.0.2/24", "fc00:0::2/64")},
 		{VNL: right, Addrs: testenv.Prefixes("10.1.0.2/24", "fc00:1::2/64")},
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	t.Cleanup(func() { middle.Close() })
 	for _, to := range []string{"10.1.0.1:80", "[fc00:1::1]:80"} {
 		if c, err := client.Dial("tcp", to); !errors.Is(err, syscall.ENETUNREACH) {
@@ -131,7 +129,7 @@ func TestUpgrade(t *testing.T) {
 					proxy.ServeHTTP(w, r)
 				}))
 			client.Timeout = 0 // with a timeout the body could not be written to
-			req := testenv.Must(http.NewRequestWithContext(bounded(t), "GET", client.url, nil))(t)
+			req := testenv.Must(http.NewRequestWithContext(testenv.Context(t), "GET", client.url, nil))(t)
 			req.Header.Set("Connection", "upgrade")
 			req.Header.Set("Upgrade", "echo")
 			resp := testenv.Must(client.Do(req))(t)

@@ -63,9 +63,7 @@ func TestRPC(t *testing.T) {
 			t.Run(r.name+", "+codec.name, func(t *testing.T) {
 				near, far := r.connect(t)
 				server := rpc.NewServer()
-				if err := server.Register(&Store{values: make(map[uint64][]byte)}); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, server.Register(&Store{values: make(map[uint64][]byte)}))
 				served := make(chan struct{})
 				go func() {
 					codec.serve(server, far)
@@ -108,9 +106,7 @@ func TestRPCClients(t *testing.T) {
 	testenv.Long(t)
 	over(t, ethernet, func(t *testing.T, r route) {
 		server := rpc.NewServer()
-		if err := server.Register(&Store{values: make(map[uint64][]byte)}); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, server.Register(&Store{values: make(map[uint64][]byte)}))
 		ln := r.listen(t)
 		var wg sync.WaitGroup
 		const clients = 20

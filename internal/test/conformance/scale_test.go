@@ -33,7 +33,7 @@ func TestScale(t *testing.T) {
 	}
 	testenv.NeedDescriptors(t, 30*scale)
 	guard(t)
-	ctx, cancel := context.WithCancelCause(bounded(t))
+	ctx, cancel := context.WithCancelCause(testenv.Context(t))
 	defer cancel(nil)
 	ready, finished := newBarrier(scale), newBarrier(scale)
 	t.Run("stack", func(t *testing.T) { // which ends when all are finished
@@ -47,18 +47,14 @@ func TestScale(t *testing.T) {
 				})
 				first := i / perNetwork * perNetwork
 				m := newMember(t, fmt.Sprintf("mem://TestScale/%d", first), i)
-				if err := ready.wait(ctx); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, ready.wait(ctx))
 				m.check(t, "127.0.0.1", i)
 				m.check(t, "::1", i)
 				next := first + (i-first+1)%perNetwork
 				for _, host := range addresses(next) {
 					m.check(t, host, next)
 				}
-				if err := finished.wait(ctx); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, finished.wait(ctx))
 			})
 		}
 	})

@@ -87,29 +87,17 @@ func TestSMTP(t *testing.T) {
 		go func() { served <- m.serve(far) }()
 		c := testenv.Must(smtp.NewClient(near, serverName))(t)
 		defer c.Close()
-		if err := c.StartTLS(id); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Auth(smtp.PlainAuth("", "user", "password", serverName)); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Mail("a@client.example"); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Rcpt("b@" + serverName); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, c.StartTLS(id))
+		testenv.Check(t, c.Auth(smtp.PlainAuth("", "user", "password", serverName)))
+		testenv.Check(t, c.Mail("a@client.example"))
+		testenv.Check(t, c.Rcpt("b@"+serverName))
 		w := testenv.Must(c.Data())(t)
 		message := mail(payload{1, 300000})
 		if _, err := w.Write(message); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Quit(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, w.Close())
+		testenv.Check(t, c.Quit())
 		select {
 		case err := <-served:
 			if err != nil && err != io.EOF {

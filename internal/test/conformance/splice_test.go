@@ -23,9 +23,7 @@ func (p payload) file(t testing.TB) *os.File {
 	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return f
 }
 
@@ -90,6 +88,7 @@ func TestZeroCopy(t *testing.T) {
 // TestSplice has a relay copy connections to each other. Package net splices them; the
 // process has a pipe for that meanwhile.
 func TestSplice(t *testing.T) {
+	testenv.Long(t)
 	guard(t)
 	relay := func(t *testing.T, r route) (pipe bool) {
 		source, in := r.connect(t)

@@ -48,11 +48,10 @@ func TestHalfClose(t *testing.T) {
 
 // TestCloseRead ends the other direction, which the peer does not notice.
 func TestCloseRead(t *testing.T) {
+	testenv.Long(t)
 	over(t, routes, func(t *testing.T, r route) {
 		near, far := r.connect(t)
-		if err := near.CloseRead(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, near.CloseRead())
 		if n, err := near.Read(make([]byte, 1)); err != io.EOF {
 			t.Errorf("reading after CloseRead: %d, %v", n, err)
 		}
@@ -71,9 +70,7 @@ func TestCloseRead(t *testing.T) {
 func TestReset(t *testing.T) {
 	over(t, routes, func(t *testing.T, r route) {
 		near, far := r.connect(t)
-		if err := near.SetLinger(0); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, near.SetLinger(0))
 		near.Close()
 		if _, err := io.Copy(io.Discard, far); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("reading from a connection that was reset: %v", err)
@@ -87,6 +84,7 @@ func TestReset(t *testing.T) {
 // TestBackPressure writes to a peer that does not read until the write times out; then the
 // peer reads exactly what was written.
 func TestBackPressure(t *testing.T) {
+	testenv.Long(t)
 	over(t, routes, func(t *testing.T, r route) {
 		near, far := r.connect(t)
 		// Otherwise buffers grow to megabytes first.

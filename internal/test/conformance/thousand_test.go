@@ -22,7 +22,7 @@ func TestThousand(t *testing.T) {
 	const size = 4000
 	for _, r := range ethernet(t) {
 		t.Run(r.name, func(t *testing.T) {
-			ctx := bounded(t)
+			ctx := testenv.Context(t)
 			ln := r.listen(t)
 			var wg, open sync.WaitGroup
 			open.Add(2 * connections)

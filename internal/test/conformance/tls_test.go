@@ -70,7 +70,7 @@ func TestTLS(t *testing.T) {
 				_, err2 := io.Copy(c, answer.reader())
 				served <- errors.Join(err, err2, c.(*tls.Conn).CloseWrite())
 			}()
-			conn := testenv.Must(d.DialContext(bounded(t), "tcp", ln.Addr().String()))(t)
+			conn := testenv.Must(d.DialContext(testenv.Context(t), "tcp", ln.Addr().String()))(t)
 			defer conn.Close()
 			c := conn.(*tls.Conn)
 			c.SetDeadline(time.Now().Add(testenv.Timeout))

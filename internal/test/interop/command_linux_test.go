@@ -46,9 +46,7 @@ func TestCommands(t *testing.T) {
 	dump := here.Command(t.Context(), tcpdump, "-n", "-l", "-i", "vde0", "-c", "2", "icmp")
 	stdout := testenv.Must(dump.StdoutPipe())(t)
 	stderr := testenv.Must(dump.StderrPipe())(t)
-	if err := dump.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, dump.Start())
 	guard := time.AfterFunc(testenv.Timeout, func() { dump.Process.Kill() })
 	defer guard.Stop()
 	told := bufio.NewScanner(stderr)

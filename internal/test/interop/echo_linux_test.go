@@ -43,6 +43,7 @@ func TestLibvdestack(t *testing.T) {
 
 // TestDebianServer is a client of a server in a namespace of Debian's vdens.
 func TestDebianServer(t *testing.T) {
+	testenv.Long(t)
 	on(t, func(t *testing.T, ours, theirs string) {
 		debian(t, theirs, server).serveEcho(t)
 		echo(t, open(t, ours, client), server)

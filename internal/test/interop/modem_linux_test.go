@@ -57,9 +57,7 @@ func (m *modem) unplug(t *testing.T) {
 	m.mu.Lock()
 	m.plugged = false
 	m.mu.Unlock()
-	if err := unix.IoctlSetInt(int(m.line.Fd()), unix.TCFLSH, unix.TCIFLUSH); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, unix.IoctlSetInt(int(m.line.Fd()), unix.TCFLSH, unix.TCIFLUSH))
 }
 
 func (m *modem) plug() {

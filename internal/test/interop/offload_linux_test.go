@@ -21,9 +21,7 @@ func TestOffloads(t *testing.T) {
 	nc := testenv.Need(t, "nc.openbsd", "netcat-openbsd")
 	ping := testenv.Need(t, "ping", "iputils-ping")
 	data := filepath.Join(t.TempDir(), "data")
-	if err := os.WriteFile(data, []byte(strings.Repeat(string(payload()), 8)), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(data, []byte(strings.Repeat(string(payload()), 8)), 0o600))
 	for _, tt := range offloads() {
 		t.Run(tt.name, func(t *testing.T) {
 			on(t, func(t *testing.T, vnl, theirs string) {

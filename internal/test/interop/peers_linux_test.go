@@ -167,9 +167,7 @@ func (s shell) echo(t *testing.T, h host) {
 	t.Helper()
 	nc := testenv.Need(t, "nc.openbsd", "netcat-openbsd")
 	file := filepath.Join(t.TempDir(), "data")
-	if err := os.WriteFile(file, payload(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(file, payload(), 0o600))
 	for _, addr := range h {
 		s.must(t, fmt.Sprintf("%s -N -w 20 %s 5000 <%[3]s >%[3]s.back && cmp %[3]s %[3]s.back", nc, addr, file))
 	}

@@ -98,20 +98,14 @@ func startIn(t *testing.T, s *vdestack.Stack, name string, args ...string) *proc
 func launch(t *testing.T, args []string, run func(p *process, stdin, stdout *os.File) error) *process {
 	t.Helper()
 	in, stdin, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	stdout, out, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	p := &process{args: args, stdin: stdin, stdout: bufio.NewReader(stdout), pipe: stdout}
 	err = run(p, in, out)
 	in.Close()
 	out.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	t.Cleanup(func() {
 		p.end(syscall.SIGKILL)
 		stdout.Close()

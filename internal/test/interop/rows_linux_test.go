@@ -243,9 +243,7 @@ func vlanVDE(t *testing.T, _ string) *rig {
 
 func agnoDebian(t *testing.T, _ string) *rig {
 	key := filepath.Join(testenv.ShortDir(t), "key")
-	if err := os.WriteFile(key, []byte("00112233445566778899aabbccddeeff\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(key, []byte("00112233445566778899aabbccddeeff\n"), 0o600))
 	vnl := "agno://" + key + "{vxvde://234.0.1.4}"
 	return against(t, vnl, vnl)
 }
@@ -329,9 +327,7 @@ func script(t *testing.T, command ...string) (path, pids string) {
 	dir := testenv.ShortDir(t)
 	path, pids = filepath.Join(dir, "run"), filepath.Join(dir, "pids")
 	text := fmt.Sprintf("#!/bin/sh\necho $$ >>%s\nexec '%s'\n", pids, strings.Join(command, "' '"))
-	if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(path, []byte(text), 0o700))
 	return path, pids
 }
 
@@ -344,9 +340,7 @@ func killRun(t *testing.T, pids string, sig syscall.Signal) (another func()) {
 	}
 	list := runs()
 	pid := testenv.Must(strconv.Atoi(list[len(list)-1]))(t)
-	if err := unix.Kill(pid, sig); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, unix.Kill(pid, sig))
 	return func() {
 		testenv.Eventually(t, "another command", func() bool { return len(runs()) > len(list) })
 	}

@@ -26,6 +26,7 @@ func init() {
 // TestSwitchStacks has two stacks of the process, a client stack and Debian's vdens on one
 // switch.
 func TestSwitchStacks(t *testing.T) {
+	testenv.Long(t)
 	noProcesses(t)
 	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	third := host{"10.0.0.3", "fc00::1:3"}

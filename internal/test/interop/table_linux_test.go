@@ -243,9 +243,7 @@ func (w *row) versions(t *testing.T) string {
 	for _, p := range w.packages {
 		if p == "linux" {
 			var name unix.Utsname
-			if err := unix.Uname(&name); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, unix.Uname(&name))
 			release, _, _ := strings.Cut(unix.ByteSliceToString(name.Release[:]), "-") // the rest describes the build
 			list = append(list, "Linux "+release)
 			continue
@@ -307,9 +305,7 @@ func cutTable(t *testing.T, file string) (before, table, after string) {
 func writeTable(t *testing.T, seen [][]string) {
 	t.Helper()
 	file, err := os.ReadFile(tableFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	before, _, after := cutTable(t, string(file))
 	var b strings.Builder
 	b.WriteString(before)
@@ -317,9 +313,7 @@ func writeTable(t *testing.T, seen [][]string) {
 		b.WriteString(tableLine(slices.Concat(rows[i].key(), []string{rows[i].versions(t)}, seen[i])))
 	}
 	b.WriteString(after)
-	if err := os.WriteFile(tableFile, []byte(b.String()), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(tableFile, []byte(b.String()), 0o644))
 }
 
 // compareTable checks that the file has all rows and no others, and that they are as seen.

@@ -43,9 +43,7 @@ func newCanary(t *testing.T) *canary {
 	})
 	must := func(x io.Closer, err error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		c.closers = append(c.closers, x)
 	}
 	for _, port := range ports {

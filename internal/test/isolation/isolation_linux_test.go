@@ -31,9 +31,7 @@ func newStack(t *testing.T, dns vdestack.DNS, list ...string) *vdestack.Stack {
 	s, err := vdestack.New(t.Context(), vdestack.Config{
 		Interfaces: []vdestack.Interface{{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes(list...)}}, DNS: dns,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -261,9 +259,7 @@ func TestCanary(t *testing.T) {
 			defer in.Close()
 			all := testenv.Must(a.ListenMulticastUDP("udp", "", netip.MustParseAddrPort(group)))(t)
 			defer all.Close()
-			if err := b.Run(ctx, "ip route replace 239.0.0.0/8 dev vde0"); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, b.Run(ctx, "ip route replace 239.0.0.0/8 dev vde0"))
 			out := testenv.Must(b.DialContext(ctx, "udp", group))(t)
 			defer out.Close()
 			if _, err := out.Write([]byte("stack\n")); err != nil {

@@ -394,6 +394,7 @@ func TestDrop(t *testing.T) {
 // TestDropPlain does so without user namespaces. There commands have the capabilities
 // over the network only if the program may pass them on.
 func TestDropPlain(t *testing.T) {
+	testenv.Long(t)
 	if os.Geteuid() != 0 {
 		t.Skip("for root")
 	}
@@ -419,13 +420,9 @@ func TestDropPlain(t *testing.T) {
 // capabilities.
 func (d *dropping) compare(t *testing.T, more uint64, plain ...string) {
 	secret := t.TempDir() + "/secret"
-	if err := os.WriteFile(secret, []byte("#!/bin/true\n"), 0o100); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(secret, []byte("#!/bin/true\n"), 0o100))
 	if os.Geteuid() == 0 {
-		if err := os.Chown(secret, stranger+7, stranger+7); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.Chown(secret, stranger+7, stranger+7))
 	}
 	cmd := program(t, "drop", append([]string{d.name, secret, d.refused}, plain...)...)
 	cmd.WaitDelay = 5 * time.Second // for a process of it that lives on
@@ -618,9 +615,7 @@ func setUserID(t *testing.T) string {
 	t.Helper()
 	text := testenv.Must(os.ReadFile("/proc/self/exe"))(t)
 	path := t.TempDir() + "/program"
-	if err := errors.Join(os.WriteFile(path, text, 0o755), os.Chown(path, stranger, -1), os.Chmod(path, 0o755|os.ModeSetuid)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, errors.Join(os.WriteFile(path, text, 0o755), os.Chown(path, stranger, -1), os.Chmod(path, 0o755|os.ModeSetuid)))
 	return path
 }
 

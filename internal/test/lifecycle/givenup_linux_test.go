@@ -139,6 +139,7 @@ func notDumpable() {
 
 // TestGivenUp uses stacks after the program has given up rights.
 func TestGivenUp(t *testing.T) {
+	testenv.Long(t)
 	if os.Geteuid() != 0 {
 		t.Log("an ordinary user has nothing to give up")
 		return

@@ -178,6 +178,7 @@ func loseHelper() {
 
 // TestHelperKilled kills the helper task under calls.
 func TestHelperKilled(t *testing.T) {
+	testenv.Long(t)
 	for range 5 {
 		run(t, program(t, "loseHelper", strconv.Itoa(int(unix.SIGKILL)), atOnce.String()))
 	}
@@ -253,6 +254,7 @@ func renewHelper() {
 
 // TestHelperRenewed kills helpers of all kinds.
 func TestHelperRenewed(t *testing.T) {
+	testenv.Long(t)
 	path, _ := lent(t)
 	run(t, program(t, "renewHelper", path, t.TempDir()+"/switch"))
 }
@@ -286,9 +288,7 @@ func TestAllStopped(t *testing.T) {
 	out, in := launch(t, cmd)
 	helper := testenv.Must(strconv.Atoi(readLine(t, out)))(t)
 	signal := func(pid int, sig unix.Signal) {
-		if err := unix.Kill(pid, sig); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, unix.Kill(pid, sig))
 	}
 	signal(helper, unix.SIGSTOP)
 	<-time.After(50 * time.Millisecond) // a call is waiting now

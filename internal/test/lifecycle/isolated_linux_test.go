@@ -276,4 +276,7 @@ func TestIsolatedPlain(t *testing.T) {
 }
 
 // TestIsolatedEnds counts what isolated stacks leave.
-func TestIsolatedEnds(t *testing.T) { run(t, program(t, "isolatedEnds", t.TempDir()+"/switch")) }
+func TestIsolatedEnds(t *testing.T) {
+	testenv.Long(t)
+	run(t, program(t, "isolatedEnds", t.TempDir()+"/switch"))
+}

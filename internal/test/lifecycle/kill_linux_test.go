@@ -45,14 +45,10 @@ func TestKill(t *testing.T) {
 	for range 30 {
 		cmd := program(t, "starter")
 		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		defer r.Close()
 		cmd.Stdout = w
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, cmd.Start())
 		w.Close()
 		r.SetReadDeadline(time.Now().Add(20 * time.Second))
 		if _, err := io.ReadFull(r, make([]byte, len("ready\n"))); err != nil {

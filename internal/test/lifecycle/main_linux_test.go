@@ -77,9 +77,7 @@ func launch(t *testing.T, cmd *exec.Cmd) (*bufio.Reader, io.WriteCloser) {
 	t.Helper()
 	out := testenv.Must(cmd.StdoutPipe())(t)
 	in := testenv.Must(cmd.StdinPipe())(t)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, cmd.Start())
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()

@@ -121,9 +121,7 @@ func TestOrphans(t *testing.T) {
 func testOrphan(t *testing.T, args ...string) {
 	cmd := program(t, "orphan", args...)
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	defer r.Close()
 	cmd.ExtraFiles = []*os.File{w}
 	out, in := launch(t, cmd)
@@ -137,9 +135,7 @@ func testOrphan(t *testing.T, args ...string) {
 		if err == unix.ESRCH {
 			continue // the helper of a closed stack
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		defer unix.Close(fd)
 		helpers = append(helpers, fd)
 	}

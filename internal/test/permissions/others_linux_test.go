@@ -100,16 +100,12 @@ func TestDeviceGroup(t *testing.T) {
 		t.Skip(err)
 	}
 	defer os.Remove(group)
-	if err := os.WriteFile(filepath.Join(group, "devices.deny"), []byte("c 10:200 rwm"), 0); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(filepath.Join(group, "devices.deny"), []byte("c 10:200 rwm"), 0))
 	// The child is in the group of the thread that starts it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	enter := func(group string) {
-		if err := os.WriteFile(filepath.Join(group, "tasks"), fmt.Append(nil, unix.Gettid()), 0); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.WriteFile(filepath.Join(group, "tasks"), fmt.Append(nil, unix.Gettid()), 0))
 	}
 	enter(group)
 	out, err := deviceGroup.start(exec.Command("/proc/self/exe"), "meet")

@@ -40,9 +40,7 @@ func TestPayload(t *testing.T) {
 	s := &soak{}
 	for _, size := range []int{0, 1, chunk, maxPayload} {
 		var b bytes.Buffer
-		if err := s.sendPayload(&b, rand.New(rand.NewPCG(1, 2)), size); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, s.sendPayload(&b, rand.New(rand.NewPCG(1, 2)), size))
 		sent := b.Bytes()
 		if err := receivePayload(bytes.NewReader(sent)); err != nil {
 			t.Errorf("%d bytes: %v", size, err)
@@ -77,9 +75,7 @@ func TestUsage(t *testing.T) {
 	t.Setenv(tokenName, s.token)
 	p := testenv.Must(start("sleep", "1000"))(t)
 	defer p.kill()
-	if err := os.WriteFile(s.dir+"/ptp", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(s.dir+"/ptp", nil, 0o600))
 	// A process has the token a moment later, when it has executed its program.
 	for _, want := range []string{os.DevNull, "goroutines", "child processes", "stray processes", "files"} {
 		var list string
