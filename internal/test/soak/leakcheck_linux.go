@@ -25,7 +25,7 @@ const (
 
 // mayGrow is how much numbers of a usage may grow. The Go runtime keeps its threads, and
 // some of its memory.
-var mayGrow = map[string]int{"threads": 100, "mappings": 200, "MiB of heap": 16, "MiB of memory": 256}
+var mayGrow = map[string]int{"threads": 100, "mappings": 20, "MiB of heap": 16, "MiB of memory": 256}
 
 // A usage is what the process has in use.
 type usage struct {
@@ -103,7 +103,7 @@ func (s *soak) usage() *usage {
 	}
 	u.things["network namespaces"] = slices.Sorted(maps.Keys(spaces))
 	u.numbers["mounts"] = strings.Count(read("/proc/self/mountinfo"), filepath.Base(s.dir)+"/")
-	u.numbers["mappings"] = strings.Count(read("/proc/self/maps"), "\n")
+	u.numbers["mappings"] = mappings(read("/proc/self/maps"))
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(sample)
 	u.numbers["MiB of heap"] = int(sample[0].Value.Uint64() >> 20)
@@ -112,6 +112,25 @@ func (s *soak) usage() *usage {
 		u.numbers["MiB of memory"] = pages * os.Getpagesize() >> 20
 	}
 	return u
+}
+
+// mappings counts the memory mappings that could be those of stacks, which have some pages
+// each. It leaves out the others that come and stay, with the race detector most of all:
+//
+//   - address space that cannot be accessed: guard pages, and what is reserved
+//   - blocks of a MiB or more: heaps, stacks of threads, the memory of the race detector
+//   - arenas of the C library, each at a multiple of 64 MiB before its reserved rest
+func mappings(maps string) (n int) {
+	const arena = 64 << 20
+	for line := range strings.Lines(maps) {
+		var low, high uint64
+		var access string
+		fmt.Sscanf(line, "%x-%x %s", &low, &high, &access)
+		if access != "---p" && high-low < 1<<20 && low%arena != 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // read returns the text of a file of /proc; "" if what it describes has ended.

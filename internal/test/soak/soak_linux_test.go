@@ -76,13 +76,36 @@ func TestUsage(t *testing.T) {
 	p := testenv.Must(start("sleep", "1000"))(t)
 	defer p.kill()
 	testenv.Check(t, os.WriteFile(s.dir+"/ptp", nil, 0o600))
+	// Neighbouring mappings with the same access would be one.
+	page := os.Getpagesize()
+	mem := testenv.Must(unix.Mmap(-1, 0, 100*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON))(t)
+	defer unix.Munmap(mem)
+	for at := 0; at < len(mem); at += 2 * page {
+		testenv.Check(t, unix.Mprotect(mem[at:at+page], unix.PROT_READ))
+	}
 	// A process has the token a moment later, when it has executed its program.
-	for _, want := range []string{os.DevNull, "goroutines", "child processes", "stray processes", "files"} {
+	for _, want := range []string{os.DevNull, "goroutines", "mappings", "child processes", "stray processes", "files"} {
 		var list string
 		testenv.Eventually(t, want, func() bool {
 			list = strings.Join(before.excess(s.usage()), "\n")
 			return strings.Contains(list, want)
 		}, func() string { return list })
+	}
+}
+
+// TestMappings counts mappings as a program with the race detector has them.
+func TestMappings(t *testing.T) {
+	const maps = `00400000-00500000 r-xp 00000000 fe:00 247278 /tmp/soak
+00500000-00501000 rw-p 00100000 fe:00 247278 /tmp/soak
+7fa08ac00000-7fa08ad00000 rw-p 00000000 00:00 0
+7fa08afff000-7fa08b7ff000 rw-p 00000000 00:00 0
+7fa08b7ff000-7fa08b800000 ---p 00000000 00:00 0
+7fa094000000-7fa094021000 rw-p 00000000 00:00 0
+7fa094021000-7fa098000000 ---p 00000000 00:00 0
+7fa0e1c86000-7fa0e1c8b000 rw-p 00000000 00:00 0
+`
+	if got := mappings(maps); got != 2 { // the second and the last
+		t.Errorf("got %d, want 2", got)
 	}
 }
 
