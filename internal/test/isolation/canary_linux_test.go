@@ -14,8 +14,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/dns/dnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 )
 
@@ -116,7 +116,7 @@ func (c *canary) receive(p net.PacketConn, what string, dns bool) {
 			}
 			c.note("%s: %d bytes from %v", what, n, from)
 			if dns {
-				if msg := answer(buf[:n], func(string, dnsmessage.Type) []string { return []string{"10.66.66.66"} }); msg != nil {
+				if msg := dnstest.Answer(buf[:n], func(string) []string { return []string{"10.66.66.66"} }); msg != nil {
 					p.WriteTo(msg, from)
 				}
 			}
@@ -160,50 +160,6 @@ func (c *canary) sniff(t *testing.T) {
 			c.note("packet of %d bytes: %x", n, b[:min(n, 48)])
 		}
 	})
-}
-
-// answer returns the answer to a question. If records returns nil, the name does not
-// exist. A record that is not an address is a text.
-func answer(query []byte, records func(name string, typ dnsmessage.Type) []string) []byte {
-	var p dnsmessage.Parser
-	h, err := p.Start(query)
-	if err != nil {
-		return nil
-	}
-	q, err := p.Question()
-	if err != nil {
-		return nil
-	}
-	list := records(q.Name.String(), q.Type)
-	m := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: h.ID, Response: true, RecursionDesired: true, RecursionAvailable: true},
-		Questions: []dnsmessage.Question{q},
-	}
-	if list == nil {
-		m.RCode = dnsmessage.RCodeNameError
-	}
-	for _, r := range list {
-		ip, err := netip.ParseAddr(r)
-		var body dnsmessage.ResourceBody
-		switch {
-		case q.Type == dnsmessage.TypeA && ip.Is4():
-			body = &dnsmessage.AResource{A: ip.As4()}
-		case q.Type == dnsmessage.TypeAAAA && ip.Is6():
-			body = &dnsmessage.AAAAResource{AAAA: ip.As16()}
-		case q.Type == dnsmessage.TypeTXT && err != nil:
-			body = &dnsmessage.TXTResource{TXT: []string{r}}
-		default:
-			continue
-		}
-		m.Answers = append(m.Answers, dnsmessage.Resource{
-			Header: dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: 60}, Body: body,
-		})
-	}
-	msg, err := m.Pack()
-	if err != nil {
-		return nil
-	}
-	return msg
 }
 
 // state is what a stack could change of the host: addresses, routes, groups, abstract

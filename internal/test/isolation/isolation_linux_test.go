@@ -21,8 +21,8 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/dns/dnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,7 +53,6 @@ func serve(t *testing.T, s *vdestack.Stack) {
 	t.Helper()
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait)
-	lookup := func(name string, _ dnsmessage.Type) []string { return names[name] }
 	for _, address := range []string{":80", "localhost:81"} {
 		ln := testenv.Must(s.Listen("tcp", address))(t)
 		t.Cleanup(func() { ln.Close() })
@@ -82,7 +81,7 @@ func serve(t *testing.T, s *vdestack.Stack) {
 				}
 				reply := []byte("stack\n")
 				if port == "53" {
-					reply = answer(buf[:n], lookup)
+					reply = dnstest.Answer(buf[:n], func(name string) []string { return names[name] })
 				}
 				p.WriteTo(reply, from)
 			}

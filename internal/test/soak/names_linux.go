@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/dns/dnsmessage"
+	"github.com/vdestack/vdestack/internal/dns/dnstest"
 	"golang.org/x/sys/unix"
 )
 
@@ -117,33 +117,22 @@ func addressesOf(name string) []netip.Addr {
 
 // answer returns the answer to a query. In a packet the answer for a long name is
 // truncated.
-func answer(query []byte, packet bool) ([]byte, error) {
-	var p dnsmessage.Parser
-	header, err := p.Start(query)
-	if err != nil {
-		return nil, err
+func answer(query []byte, packet bool) []byte {
+	truncated := false
+	a := dnstest.Answer(query, func(name string) []string {
+		addrs := addressesOf(name)
+		switch truncated = packet && strings.Contains(name, ".long."); {
+		case strings.Contains(name, ".unknown."):
+			return nil
+		case truncated:
+			return []string{""}
+		}
+		return []string{addrs[0].String(), addrs[1].String()}
+	})
+	if truncated {
+		a[2] |= 1 << 1 // TC, RFC 1035 section 4.1.1
 	}
-	q, err := p.Question()
-	if err != nil {
-		return nil, err
-	}
-	m := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: header.ID, Response: true, RecursionDesired: true, RecursionAvailable: true},
-		Questions: []dnsmessage.Question{q},
-	}
-	name := q.Name.String()
-	rr := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
-	switch addrs := addressesOf(name); {
-	case strings.Contains(name, ".unknown."):
-		m.RCode = dnsmessage.RCodeNameError
-	case packet && strings.Contains(name, ".long."):
-		m.Truncated = true
-	case q.Type == dnsmessage.TypeA:
-		m.Answers = []dnsmessage.Resource{{Header: rr, Body: &dnsmessage.AResource{A: addrs[0].As4()}}}
-	case q.Type == dnsmessage.TypeAAAA:
-		m.Answers = []dnsmessage.Resource{{Header: rr, Body: &dnsmessage.AAAAResource{AAAA: addrs[1].As16()}}}
-	}
-	return m.Pack()
+	return a
 }
 
 func serveNames(pc net.PacketConn) error {
@@ -153,12 +142,8 @@ func serveNames(pc net.PacketConn) error {
 		if err != nil {
 			return err
 		}
-		a, err := answer(buf[:n], true)
-		if err != nil {
-			return err
-		}
 		// The client may be gone.
-		if _, err := pc.WriteTo(a, from); errors.Is(err, net.ErrClosed) {
+		if _, err := pc.WriteTo(answer(buf[:n], true), from); errors.Is(err, net.ErrClosed) {
 			return err
 		}
 	}
@@ -177,9 +162,8 @@ func serveStreams(ln net.Listener, deadline time.Time) error {
 		query := make([]byte, 1<<12)
 		if binary.Read(c, binary.BigEndian, &length) == nil && int(length) <= len(query) {
 			if _, err := io.ReadFull(c, query[:length]); err == nil {
-				if a, err := answer(query[:length], false); err == nil {
-					c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...))
-				}
+				a := answer(query[:length], false)
+				c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...))
 			}
 		}
 		c.Close()

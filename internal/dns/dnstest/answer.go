@@ -1,0 +1,52 @@
+// Package dnstest has the answers of a DNS server.
+package dnstest
+
+import (
+	"net/netip"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// Answer returns the answer to a query; nil if it is not a query. Records returns the
+// addresses and texts of a name, nil if it does not exist.
+func Answer(query []byte, records func(name string) []string) []byte {
+	var p dnsmessage.Parser
+	h, err := p.Start(query)
+	if err != nil {
+		return nil
+	}
+	q, err := p.Question()
+	if err != nil {
+		return nil
+	}
+	list := records(q.Name.String())
+	m := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: h.ID, Response: true, RecursionDesired: true, RecursionAvailable: true},
+		Questions: []dnsmessage.Question{q},
+	}
+	if list == nil {
+		m.RCode = dnsmessage.RCodeNameError
+	}
+	for _, r := range list {
+		ip, err := netip.ParseAddr(r)
+		var body dnsmessage.ResourceBody
+		switch {
+		case q.Type == dnsmessage.TypeA && ip.Is4():
+			body = &dnsmessage.AResource{A: ip.As4()}
+		case q.Type == dnsmessage.TypeAAAA && ip.Is6():
+			body = &dnsmessage.AAAAResource{AAAA: ip.As16()}
+		case q.Type == dnsmessage.TypeTXT && err != nil:
+			body = &dnsmessage.TXTResource{TXT: []string{r}}
+		default:
+			continue
+		}
+		m.Answers = append(m.Answers, dnsmessage.Resource{
+			Header: dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: 60}, Body: body,
+		})
+	}
+	msg, err := m.Pack()
+	if err != nil {
+		return nil
+	}
+	return msg
+}
