@@ -8,7 +8,6 @@ import (
 	"net/rpc/jsonrpc"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/vdestack/vdestack/internal/testenv"
 )
@@ -99,52 +98,4 @@ func TestRPC(t *testing.T) {
 			})
 		}
 	}
-}
-
-// TestRPCClients has several clients of one server.
-func TestRPCClients(t *testing.T) {
-	testenv.Long(t)
-	over(t, ethernet, func(t *testing.T, r route) {
-		server := rpc.NewServer()
-		testenv.Check(t, server.Register(&Store{values: make(map[uint64][]byte)}))
-		ln := r.listen(t)
-		var wg sync.WaitGroup
-		const clients = 20
-		wg.Go(func() {
-			ln.SetDeadline(time.Now().Add(testenv.Timeout))
-			for range clients {
-				c, err := ln.Accept()
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				c.SetDeadline(time.Now().Add(testenv.Timeout))
-				wg.Go(func() { server.ServeConn(c) })
-			}
-		})
-		for i := range uint64(clients) {
-			wg.Go(func() {
-				c, err := r.dial(t.Context(), ln.Addr().String())
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				client := rpc.NewClient(c)
-				defer client.Close()
-				p := payload{i, 1000}
-				var hash string
-				call := client.Go("Store.Put", Put{i, p.bytes()}, &hash, nil)
-				select {
-				case <-call.Done:
-				case <-time.After(testenv.Timeout):
-					t.Errorf("client %d: no answer", i)
-					return
-				}
-				if call.Error != nil || hash != p.sum() {
-					t.Errorf("client %d: got %s, %v, want %s", i, hash, call.Error, p.sum())
-				}
-			})
-		}
-		wg.Wait()
-	})
 }

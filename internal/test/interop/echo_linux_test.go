@@ -41,15 +41,6 @@ func TestLibvdestack(t *testing.T) {
 	})
 }
 
-// TestDebianServer is a client of a server in a namespace of Debian's vdens.
-func TestDebianServer(t *testing.T) {
-	testenv.Long(t)
-	on(t, func(t *testing.T, ours, theirs string) {
-		debian(t, theirs, server).serveEcho(t)
-		echo(t, open(t, ours, client), server)
-	})
-}
-
 // TestVdens has our vdens and Debian's talk, either being the server.
 func TestVdens(t *testing.T) {
 	testenv.Long(t)
