@@ -3,6 +3,7 @@ package testenv
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/netip"
 	"os"
 	"sync"
@@ -67,6 +68,14 @@ func Must[T any](v T, err error) func(t testing.TB) T {
 		}
 		return v
 	}
+}
+
+// Closing closes what a call has returned. It returns the error of the call, or of Close.
+func Closing[T io.Closer](v T, err error) error {
+	if err == nil {
+		err = v.Close()
+	}
+	return err
 }
 
 // Prefixes parses prefixes.

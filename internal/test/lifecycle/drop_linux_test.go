@@ -647,7 +647,7 @@ func peek() {
 	check(child.Start())
 	defer child.Wait()
 	defer child.Process.Kill()
-	check(closing(os.Open("/proc/" + strconv.Itoa(child.Process.Pid) + "/mem")))
+	check(testenv.Closing(os.Open("/proc/" + strconv.Itoa(child.Process.Pid) + "/mem")))
 }
 
 // TestHelperMemory keeps commands from the memory of the program.

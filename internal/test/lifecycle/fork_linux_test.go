@@ -54,11 +54,11 @@ func forks() {
 	end := make(chan bool)
 	var wg sync.WaitGroup
 	for _, f := range []func() error{
-		func() error { return closing(vdestack.Open("mem://forks", "10.0.0.2/24")) },
-		func() error { return closing(vdestack.Open("")) },
-		func() error { return closing(s.Dial("tcp", ln.Addr().String())) },
-		func() error { return closing(s.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)) },
-		func() error { return closing(s.NetNS()) },
+		func() error { return testenv.Closing(vdestack.Open("mem://forks", "10.0.0.2/24")) },
+		func() error { return testenv.Closing(vdestack.Open("")) },
+		func() error { return testenv.Closing(s.Dial("tcp", ln.Addr().String())) },
+		func() error { return testenv.Closing(s.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)) },
+		func() error { return testenv.Closing(s.NetNS()) },
 		func() error { return listLinks(s) },
 		func() error { return s.Sysctl("net.ipv4.ip_forward", "1") },
 	} {

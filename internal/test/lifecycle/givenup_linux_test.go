@@ -37,13 +37,13 @@ func givenUp() {
 
 	ctx := contextOf(time.Minute)
 	socket := func(domain, typ, proto int) func() error {
-		return func() error { return closing(s.Socket(domain, typ, proto)) }
+		return func() error { return testenv.Closing(s.Socket(domain, typ, proto)) }
 	}
 	configure := func(nl *rtnl.Conn, addr string) error { return nl.AddrAdd(index, netip.MustParsePrefix(addr)) }
 	from := func(port int) func() error {
 		return func() error {
 			d := vdestack.Dialer{Stack: s, Dialer: net.Dialer{LocalAddr: &net.UDPAddr{Port: port}}}
-			return closing(d.Dial("udp", "10.6.0.2:9"))
+			return testenv.Closing(d.Dial("udp", "10.6.0.2:9"))
 		}
 	}
 	for _, tt := range []struct {
@@ -62,9 +62,9 @@ func givenUp() {
 			}
 			return err
 		}},
-		{"Listen, low port", true, func() error { return closing(s.Listen("tcp", ":80")) }},
-		{"ListenPacket, low port", true, func() error { return closing(s.ListenPacket("udp", ":53")) }},
-		{"ListenPacket, raw", false, func() error { return closing(s.ListenPacket("ip4:icmp", "0.0.0.0")) }},
+		{"Listen, low port", true, func() error { return testenv.Closing(s.Listen("tcp", ":80")) }},
+		{"ListenPacket, low port", true, func() error { return testenv.Closing(s.ListenPacket("udp", ":53")) }},
+		{"ListenPacket, raw", false, func() error { return testenv.Closing(s.ListenPacket("ip4:icmp", "0.0.0.0")) }},
 		{"Dial", false, from(5000)},
 		{"Dial, low port", true, from(500)},
 		{"Sysctl", true, func() error { return s.Sysctl("net.ipv4.ip_forward", "1") }},
@@ -76,10 +76,10 @@ func givenUp() {
 		}},
 		{"RTNL, older", true, func() error { return configure(old, "10.7.0.2/24") }},
 		{"Stats", false, func() error { return s.Stats().Interfaces[0].Err }},
-		{"NetNS", false, func() error { return closing(peer.NetNS()) }},
-		{"Open", true, func() error { return closing(vdestack.Open("lan://another", "10.8.0.1/24")) }},
-		{"Open, the same network", true, func() error { return closing(vdestack.Open("mem://given", "10.6.0.3/24")) }},
-		{"plug", true, func() error { return closing(vdeplug.Open("mem://given", nil)) }},
+		{"NetNS", false, func() error { return testenv.Closing(peer.NetNS()) }},
+		{"Open", true, func() error { return testenv.Closing(vdestack.Open("lan://another", "10.8.0.1/24")) }},
+		{"Open, the same network", true, func() error { return testenv.Closing(vdestack.Open("mem://given", "10.6.0.3/24")) }},
+		{"plug", true, func() error { return testenv.Closing(vdeplug.Open("mem://given", nil)) }},
 		{"Command", true, func() error {
 			if drop == "chroot" {
 				return nil // there are no programs
@@ -126,7 +126,7 @@ func givenUp() {
 // notDumpable changes the user before the first stack.
 func notDumpable() {
 	check(drops["setuid"]())
-	wantText("a stack", closing(vdestack.Open("mem://first", "10.6.0.1/24")), "call prctl(PR_SET_DUMPABLE, 1) before the first stack")
+	wantText("a stack", testenv.Closing(vdestack.Open("mem://first", "10.6.0.1/24")), "call prctl(PR_SET_DUMPABLE, 1) before the first stack")
 	if v, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); v == 1 || err != nil {
 		fail("the process was made dumpable")
 	}

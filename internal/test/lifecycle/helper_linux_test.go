@@ -37,14 +37,6 @@ func theHelper() int {
 	return pids[0]
 }
 
-// closing closes what a call has returned, and returns the error of both.
-func closing[T io.Closer](c T, err error) error {
-	if err == nil {
-		err = c.Close()
-	}
-	return err
-}
-
 // listLinks reads by netlink.
 func listLinks(s *vdestack.Stack) error {
 	nl, err := s.RTNL()
@@ -59,13 +51,13 @@ func listLinks(s *vdestack.Stack) error {
 func calls(s *vdestack.Stack) map[string]func() error {
 	ctx := contextOf(time.Minute)
 	return map[string]func() error{
-		"Socket":      func() error { return closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)) },
-		"Listen":      func() error { return closing(s.Listen("tcp", "127.0.0.1:0")) },
-		"DialContext": func() error { return closing(s.DialContext(ctx, "udp", "10.0.0.2:9")) },
-		"RTNL":        func() error { return closing(s.RTNL()) },
+		"Socket":      func() error { return testenv.Closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)) },
+		"Listen":      func() error { return testenv.Closing(s.Listen("tcp", "127.0.0.1:0")) },
+		"DialContext": func() error { return testenv.Closing(s.DialContext(ctx, "udp", "10.0.0.2:9")) },
+		"RTNL":        func() error { return testenv.Closing(s.RTNL()) },
 		"Sysctl":      func() error { return s.Sysctl("net.ipv4.ip_forward", "1") },
 		"Command":     func() error { return s.Command(ctx, "true").Run() },
-		"New":         func() error { return closing(vdestack.Open("mem://lose", "10.0.0.3/24")) },
+		"New":         func() error { return testenv.Closing(vdestack.Open("mem://lose", "10.0.0.3/24")) },
 	}
 }
 
@@ -231,14 +223,14 @@ func renewHelper() {
 			check(unix.Close(fd))
 		}
 		for _, s := range old {
-			wantText("a socket of a lost stack", closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)), "new ones can be made")
+			wantText("a socket of a lost stack", testenv.Closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)), "new ones can be made")
 		}
 		stacks := open(2 + round)
 		for i, ln := range listeners {
 			echo(stacks[i], ln)
 		}
 		// A plug needs a socket in the namespace of the network.
-		check(closing(vdeplug.Open(networks[0], nil)))
+		check(testenv.Closing(vdeplug.Open(networks[0], nil)))
 		closeAll(stacks)
 	}
 	for _, ln := range listeners {
@@ -269,7 +261,7 @@ func callForever() {
 		close(end)
 	}()
 	for {
-		check(closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)))
+		check(testenv.Closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)))
 		select {
 		case <-end:
 			check(s.Close())

@@ -242,7 +242,7 @@ func isolatedEnds() {
 			check(s.Command(ctx, "ip", "addr", "add", "10.1.0.1/24", "dev", "vde0").Run())
 		}
 		if strings.HasPrefix(vnl, "mem") {
-			check(closing(vdeplug.Open(vnl, nil)))
+			check(testenv.Closing(vdeplug.Open(vnl, nil)))
 		}
 		// It can be joined, and lives until both are closed.
 		f := must(a.NetNS())
@@ -250,21 +250,21 @@ func isolatedEnds() {
 		check(f.Close())
 		check(a.Close())
 		wantHelpers(3, "while a stack is joined")
-		check(closing(joined.Listen("tcp", "127.0.0.1:0")))
+		check(testenv.Closing(joined.Listen("tcp", "127.0.0.1:0")))
 		for _, s := range []*vdestack.Stack{joined, b, c} {
 			check(s.Close())
 		}
 		wantHelpers(1, "after Close")
 	}
 	wantDescriptors(before)
-	wantText("isolated and joined", closing(vdestack.New(ctx, vdestack.Config{Isolated: true, NetNS: "/proc/self/ns/net"})), "Isolated with NetNS")
+	wantText("isolated and joined", testenv.Closing(vdestack.New(ctx, vdestack.Config{Isolated: true, NetNS: "/proc/self/ns/net"})), "Isolated with NetNS")
 }
 
 // isolatedPlain is root where there are no user namespaces.
 func isolatedPlain() {
 	check(os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0))
 	s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{}))
-	err := closing(vdestack.New(contextOf(time.Minute), vdestack.Config{Isolated: true}))
+	err := testenv.Closing(vdestack.New(contextOf(time.Minute), vdestack.Config{Isolated: true}))
 	wantText("isolated", err, "isolating takes a user namespace", "user.max_user_namespaces=0")
 	check(s.Close())
 }

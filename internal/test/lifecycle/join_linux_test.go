@@ -149,10 +149,10 @@ func useOn(vnl, path, there string) {
 // its own, and leaves nothing behind.
 func join() {
 	path := os.Args[1]
-	check(closing(vdestack.Open("")))
+	check(testenv.Closing(vdestack.Open("")))
 	// With CAP_SYS_ADMIN there is a second helper, which stays; else there is one as long
 	// as the namespace is in use.
-	closing(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path}))
+	testenv.Closing(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path}))
 	before, helpers := descriptors(), children()
 	for range 3 {
 		use(path, "lo vde0")
@@ -255,7 +255,7 @@ func joinNamed() {
 	// It is no longer in use.
 	ip("netns", "del", "lab")
 	lab := func() error {
-		return closing(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: "/run/netns/lab"}))
+		return testenv.Closing(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: "/run/netns/lab"}))
 	}
 	if err := lab(); !errors.Is(err, fs.ErrNotExist) {
 		fail("a namespace that is gone: %v", err)
@@ -298,7 +298,7 @@ func joinWrong() {
 		if os.Geteuid() == 0 && (want == "CAP_SYS_ADMIN" || want == "") {
 			continue
 		}
-		err := closing(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path}))
+		err := testenv.Closing(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path}))
 		fmt.Println(err)
 		wantText("joining "+path, err, path, want)
 	}

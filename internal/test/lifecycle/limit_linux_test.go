@@ -74,12 +74,12 @@ func firstAtLimit() {
 	if helpers := children(); len(helpers) > 1 {
 		fail("helpers %v are left", helpers)
 	}
-	check(closing(vdestack.Open("mem://limit", "10.0.0.1/24")))
+	check(testenv.Closing(vdestack.Open("mem://limit", "10.0.0.1/24")))
 }
 
 // laterAtLimit makes others, when there is a helper.
 func laterAtLimit() {
-	check(closing(vdestack.Open("")))
+	check(testenv.Closing(vdestack.Open("")))
 	for n := range 21 {
 		openAt(n)
 	}
@@ -134,7 +134,7 @@ func TestLimit(t *testing.T) {
 // stack that succeeds makes a helper for it.
 func joinAtLimit() {
 	path := os.Args[1]
-	check(closing(vdestack.Open("")))
+	check(testenv.Closing(vdestack.Open("")))
 	joined := 0
 	for n := range 21 {
 		before, helpers, goroutines := descriptors(), children(), runtime.NumGoroutine()

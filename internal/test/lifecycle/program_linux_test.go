@@ -237,7 +237,7 @@ func replaced() {
 	}
 	wantNoChild()
 	check(exec.Command("true").Run())
-	check(closing(vdestack.Open("mem://replace", "10.0.0.1/24")))
+	check(testenv.Closing(vdestack.Open("mem://replace", "10.0.0.1/24")))
 	fmt.Println("replaced")
 }
 

@@ -3,6 +3,7 @@
 package permissions
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -108,100 +109,71 @@ func jail() error {
 
 // Functions that are refused.
 
-// openStack opens a stack without interfaces, and uses it.
-func openStack() error {
+// withStack calls f with a stack without interfaces.
+func withStack(f func(s *vdestack.Stack) error) error {
 	s, err := vdestack.Open("")
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	ln, err := s.Listen("tcp", "127.0.0.1:80")
-	if err != nil {
+	return f(s)
+}
+
+// openStack opens a stack without interfaces, and uses it.
+func openStack() error {
+	return withStack(func(s *vdestack.Stack) error {
+		if err := testenv.Closing(s.Listen("tcp", "127.0.0.1:80")); err != nil {
+			return err
+		}
+		ip, err := exec.LookPath("/sbin/ip")
+		if err != nil {
+			return err
+		}
+		// It needs a capability over the stack.
+		text, err := s.Command(context.Background(), ip, "link", "set", "lo", "mtu", "1400").CombinedOutput()
+		if len(text) > 0 {
+			err = fmt.Errorf("%w: %s", err, text)
+		}
 		return err
-	}
-	defer ln.Close()
-	ip, err := exec.LookPath("/sbin/ip")
-	if err != nil {
-		return err
-	}
-	// It needs a capability over the stack.
-	text, err := s.Command(context.Background(), ip, "link", "set", "lo", "mtu", "1400").CombinedOutput()
-	if len(text) > 0 {
-		err = fmt.Errorf("%w: %s", err, text)
-	}
-	return err
+	})
 }
 
 // interfaceUp opens a stack with an interface that must be a TAP. One of any kind opens
 // without the device.
 func interfaceUp() error {
-	s, err := vdestack.Open("null://", "10.0.0.1/24")
-	if err != nil {
+	if err := testenv.Closing(vdestack.Open("null://", "10.0.0.1/24")); err != nil {
 		return err
 	}
-	if err := s.Close(); err != nil {
-		return err
-	}
-	s, err = vdestack.New(context.Background(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "null://", Kind: stack.KindTAP}}})
-	if err != nil {
-		return err
-	}
-	return s.Close()
+	return testenv.Closing(vdestack.New(context.Background(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "null://", Kind: stack.KindTAP}}}))
 }
 
-// twoStacks makes a socket in each of two stacks. The helper is in at most one of them.
+// twoStacks makes a socket in each of two stacks. The helper is in at most one of them,
+// and in either, because the second may have been prepared.
 func twoStacks() error {
-	a, err := vdestack.Open("")
-	if err != nil {
-		return err
-	}
-	defer a.Close()
-	b, err := vdestack.Open("")
-	if err != nil {
-		return err
-	}
-	defer b.Close()
-	// It may be in either, because the second may have been prepared.
-	for _, st := range []*vdestack.Stack{a, b} {
-		f, err := st.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-		if err != nil {
-			return err
-		}
-		f.Close()
-	}
-	return nil
+	socket := func(s *vdestack.Stack) error { return testenv.Closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)) }
+	return withStack(func(a *vdestack.Stack) error {
+		return withStack(func(b *vdestack.Stack) error { return cmp.Or(socket(a), socket(b)) })
+	})
 }
 
 // commandWithFiles runs a command that needs a mount namespace.
 func commandWithFiles() error {
-	s, err := vdestack.Open("")
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	c := s.Command(context.Background(), "/bin/true")
-	c.Binds = []vdestack.Bind{{From: "/dev/null", To: "/etc/passwd"}}
-	return c.Run()
+	return withStack(func(s *vdestack.Stack) error {
+		c := s.Command(context.Background(), "/bin/true")
+		c.Binds = []vdestack.Bind{{From: "/dev/null", To: "/etc/passwd"}}
+		return c.Run()
+	})
 }
 
 // forwarding sets a setting of a stack.
 func forwarding() error {
-	s, err := vdestack.Open("")
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	return s.Sysctl("net.ipv4.ip_forward", "1")
+	return withStack(func(s *vdestack.Stack) error { return s.Sysctl("net.ipv4.ip_forward", "1") })
 }
 
-// joinParent asks for the namespace of the test, which is of another user, or of
-// the same in a user namespace above.
+// joinParent asks for the namespace of the test, which belongs to another user, or to the
+// same user in a user namespace above.
 func joinParent() error {
-	s, err := vdestack.New(context.Background(), vdestack.Config{NetNS: fmt.Sprintf("/proc/%d/ns/net", os.Getppid())})
-	if err != nil {
-		return err
-	}
-	return s.Close()
+	return testenv.Closing(vdestack.New(context.Background(), vdestack.Config{NetNS: fmt.Sprintf("/proc/%d/ns/net", os.Getppid())}))
 }
 
 var held []*vdestack.Stack
