@@ -34,7 +34,7 @@ var openers = []opener{
 	}},
 	{"C", func(t *testing.T, vnl string) (*plugtest.Inbox, func(*testing.T), func(*testing.T)) {
 		c := plugtest.CPlug(t, vnl)
-		return c.Inbox, c.Quit, c.Kill
+		return c.Inbox, c.Quit, func(t *testing.T) { c.Kill(t) }
 	}},
 }
 

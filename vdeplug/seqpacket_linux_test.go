@@ -37,7 +37,7 @@ func TestSeqpacket(t *testing.T) {
 			f := os.NewFile(uintptr(fd), "pair")
 			defer f.Close()
 			c := plugtest.CCommandFiles(t, []*os.File{f}, testenv.Need(t, "vde_plug", "vdeplug"), "seqpacket://3")
-			return c.Inbox, c.Kill
+			return c.Inbox, func(t *testing.T) { c.Kill(t) }
 		}},
 	} {
 		t.Run(there.name, func(t *testing.T) {

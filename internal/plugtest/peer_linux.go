@@ -10,12 +10,67 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
+// A Process is a running program, which is killed at the end of the test.
+type Process struct {
+	Cmd    *exec.Cmd
+	Stderr *testenv.Buffer // and standard output, unless that goes elsewhere
+	Ended  chan struct{}   // closed when the process was reaped
+}
+
+// Start starts a program in a process group of its own.
+func Start(t testing.TB, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{cmd, new(testenv.Buffer), make(chan struct{})}
+	cmd.Stderr = p.Stderr
+	if cmd.Stdout == nil {
+		cmd.Stdout = p.Stderr
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	testenv.Check(t, cmd.Start())
+	go func() {
+		defer close(p.Ended)
+		cmd.Wait()
+	}()
+	t.Cleanup(func() { p.Kill(t) })
+	return p
+}
+
+// Signal sends a signal to the group of the program, unless it has ended.
+func (p *Process) Signal(sig syscall.Signal) {
+	select {
+	case <-p.Ended:
+	default:
+		syscall.Kill(-p.Cmd.Process.Pid, sig)
+	}
+}
+
+// Stop ends the program by a signal, and waits for it.
+func (p *Process) Stop(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	p.Signal(sig)
+	p.WantExit(t)
+}
+
+// Kill ends the program as a crash does, and waits for it.
+func (p *Process) Kill(t testing.TB) {
+	t.Helper()
+	p.Stop(t, syscall.SIGKILL)
+}
+
+// WantExit waits for the end of the program.
+func (p *Process) WantExit(t testing.TB) {
+	t.Helper()
+	select {
+	case <-p.Ended:
+	case <-time.After(testenv.Timeout):
+		t.Errorf("%v did not end in %v", p.Cmd.Args, testenv.Timeout)
+	}
+}
+
 // A CConn is a plug of the C programs.
 type CConn struct {
 	*Inbox
-	Cmd    *exec.Cmd
-	Stderr *testenv.Buffer
-	Ended  chan struct{} // closed when the process was reaped
+	*Process
 }
 
 // CPlug starts vde_plug on a network and returns its other end, a stream. The plug may not be
@@ -34,37 +89,17 @@ func CCommand(t *testing.T, name string, arg ...string) *CConn {
 // CCommandFiles is CCommand with more files for the program, from descriptor 3 on.
 func CCommandFiles(t *testing.T, files []*os.File, name string, arg ...string) *CConn {
 	t.Helper()
-	c := &CConn{Cmd: exec.Command(name, arg...), Stderr: new(testenv.Buffer), Ended: make(chan struct{})}
-	c.Cmd.ExtraFiles = files
-	c.Cmd.Stderr = c.Stderr
-	c.Cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	stdin, err := c.Cmd.StdinPipe()
+	cmd := exec.Command(name, arg...)
+	cmd.ExtraFiles = files
+	stdin, err := cmd.StdinPipe()
 	testenv.Check(t, err)
 	stdout, w, err := os.Pipe() // not StdoutPipe: Wait closes that under its reader
 	testenv.Check(t, err)
-	c.Cmd.Stdout = w
-	err = c.Cmd.Start()
-	w.Close()
-	testenv.Check(t, err)
-	go func() {
-		defer close(c.Ended)
-		c.Cmd.Wait()
-	}()
-	t.Cleanup(func() { c.Kill(t) })
+	defer w.Close()
+	cmd.Stdout = w
+	c := &CConn{Process: Start(t, cmd)}
 	c.Inbox = NewInbox(t, newStream(pipes{stdout, stdin}))
 	return c
-}
-
-// Kill ends the program as a crash does, and waits for it.
-func (c *CConn) Kill(t *testing.T) {
-	t.Helper()
-	select {
-	case <-c.Ended:
-		return
-	default:
-	}
-	syscall.Kill(-c.Cmd.Process.Pid, syscall.SIGKILL)
-	c.WantExit(t)
 }
 
 // Quit ends the program as the end of its input does, and waits for it.
@@ -72,14 +107,4 @@ func (c *CConn) Quit(t *testing.T) {
 	t.Helper()
 	c.Close()
 	c.WantExit(t)
-}
-
-// WantExit waits for the end of the program.
-func (c *CConn) WantExit(t *testing.T) {
-	t.Helper()
-	select {
-	case <-c.Ended:
-	case <-time.After(testenv.Timeout):
-		t.Errorf("%v did not end in %v", c.Cmd.Args, testenv.Timeout)
-	}
 }

@@ -12,60 +12,29 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A Switch is a program with a switch.
 type Switch struct {
-	Dir    string
-	Cmd    *exec.Cmd
-	output *testenv.Buffer
-	ended  chan struct{}
+	*plugtest.Process
+	Dir string
 }
 
 // Start starts a program that makes a switch in dir and ends with its standard input.
-// It waits until ready returns nil, which connects to the switch.
+// It waits until ready, which connects to the switch, returns nil.
 func Start(t testing.TB, dir string, cmd *exec.Cmd, ready func() error) *Switch {
 	t.Helper()
-	s := &Switch{Dir: dir, Cmd: cmd, output: new(testenv.Buffer), ended: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = s.output, s.output
 	stdin, err := cmd.StdinPipe()
 	testenv.Check(t, err)
-	testenv.Check(t, cmd.Start())
-	go func() {
-		defer close(s.ended)
-		cmd.Wait()
-	}()
+	s := &Switch{plugtest.Start(t, cmd), dir}
 	t.Cleanup(func() {
 		stdin.Close()
 		s.Signal(syscall.SIGCONT)
-		s.Kill(t)
 	})
-	testenv.Eventually(t, "a switch in "+dir, func() bool { return ready() == nil }, s.output.String)
+	testenv.Eventually(t, "a switch in "+dir, func() bool { return ready() == nil }, s.Stderr.String)
 	return s
-}
-
-// Signal sends a signal to the program, unless it has ended.
-func (s *Switch) Signal(sig syscall.Signal) {
-	select {
-	case <-s.ended:
-	default:
-		s.Cmd.Process.Signal(sig)
-	}
-}
-
-// Kill ends the program as a crash does.
-func (s *Switch) Kill(t testing.TB) { s.Stop(t, syscall.SIGKILL) }
-
-// Stop ends the program by a signal, and waits for it.
-func (s *Switch) Stop(t testing.TB, sig syscall.Signal) {
-	t.Helper()
-	s.Signal(sig)
-	select {
-	case <-s.ended:
-	case <-time.After(testenv.Timeout):
-		t.Errorf("the switch did not end in %v", testenv.Timeout)
-	}
 }
 
 // Classic returns the command that starts vde_switch in dir.
