@@ -116,7 +116,7 @@ func TestPlugEnds(t *testing.T) {
 		{name: "a frame", stdin: string(frame), args: []string{sw.Dir}},
 		{name: "half a frame", stdin: string(frame[:40]), args: []string{sw.Dir}, status: statusFailed, stderr: "the peer has ended the stream within a frame"},
 		{name: "half a length", stdin: "\x00", args: []string{sw.Dir}, status: statusFailed, stderr: "within a frame"},
-		{name: "no frame", stdin: "hello", args: []string{sw.Dir}, status: statusFailed, stderr: "this is no VDE stream"},
+		{name: "no frame", stdin: "hello", args: []string{sw.Dir}, status: statusFailed, stderr: "this is not a VDE stream"},
 		{name: "no switch", args: []string{sw.Dir + "x"}, status: statusFailed, stderr: "no switch there"},
 		{name: "no second switch", args: []string{sw.Dir, sw.Dir + "x"}, status: statusFailed, stderr: "no switch there"},
 		{name: "no command", args: []string{sw.Dir, "=no-such-program"}, status: statusNotFound, stderr: "no-such-program: command not found"},

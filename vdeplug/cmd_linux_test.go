@@ -43,8 +43,8 @@ func TestCmdEnds(t *testing.T) {
 		{"sh -c 'exit 3'", `command "sh" has ended: exit status 3`, true},
 		{"sh -c 'kill -9 $$'", "has ended: signal: killed", true},
 		{`sh -c 'printf "\0"'`, "has ended: exit status 0", true},
-		{"echo 'login: '", "this is no VDE stream", false},
-		{"sh -c 'exec >&-; sleep 1000'", "has closed its output, though it has not ended", false},
+		{"echo 'login: '", "this is not a VDE stream", false},
+		{"sh -c 'exec >&-; sleep 1000'", "has closed its output, but has not ended", false},
 		// Processes that the command leaves behind end with it.
 		{"sh -c 'sleep 1000 >/dev/null & exit 4'", "exit status 4", true},
 	}

@@ -78,7 +78,7 @@ func TestOpenLinuxErrors(t *testing.T) {
 		{"macvtap://nix0", `interface "nix0": no such interface here`, nil},
 		{"macvtap://lo", `interface "lo" has no device /dev/tap1: either it is no macvtap interface`, nil},
 		{"vdesl://", "no device given", nil},
-		{"vdesl:///dev/null", "/dev/null is no serial line", nil},
+		{"vdesl:///dev/null", "/dev/null is not a serial line", nil},
 		{"vdesl:///dev/nix", "open /dev/nix: no such file", nil},
 		{"vdesl:///dev/null[speed=1]", `vdesl option "speed=1": must be one of 9600, 19200, 38400,`, nil},
 		{"vdesl:///dev/null[speed]", "must be one of", nil},

@@ -203,8 +203,8 @@ func TestPTPNames(t *testing.T) {
 	tests := []struct{ path, text string }{
 		{"", "no path given"},
 		{long + "x", "has 107 bytes, a socket's path at most 106"},
-		{file, "exists and is no socket"},
-		{dir, "exists and is no socket"},
+		{file, "exists and is not a socket"},
+		{dir, "exists and is not a socket"},
 		{stream.Addr().String(), "is a socket of another kind"},
 		{filepath.Join(dir, "no/such/dir"), "no such file or directory"},
 		{filepath.Join(file, "x"), "not a directory"},

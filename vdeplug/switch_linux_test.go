@@ -281,7 +281,7 @@ func TestSwitchStale(t *testing.T) {
 			testenv.NoLeaks(t)
 			s := kind.start(t)
 			client := openPlug(t, s.Dir) // so that there is a data socket
-			wantOpenError(t, "switch://"+s.Dir, s.Dir+" is the directory of a switch that runs", unix.EADDRINUSE)
+			wantOpenError(t, "switch://"+s.Dir, s.Dir+" is the directory of a running switch", unix.EADDRINUSE)
 			s.Kill(t)
 			client.Close()
 			stale, err := os.ReadDir(s.Dir)
@@ -301,7 +301,7 @@ func TestSwitchStale(t *testing.T) {
 		testenv.NoLeaks(t)
 		s := classicSwitch(t)
 		s.Signal(syscall.SIGSTOP)
-		wantOpenError(t, "switch://"+s.Dir, "may be the directory of a switch that runs: the switch did not answer within")
+		wantOpenError(t, "switch://"+s.Dir, "may be the directory of a running switch: the switch did not answer within")
 	})
 }
 
@@ -317,9 +317,9 @@ func TestSwitchPlace(t *testing.T) {
 		dir, text string
 		err       error
 	}{
-		{join("file"), "exists and is no directory", unix.ENOTDIR},
-		{join("link"), "exists and is no directory", unix.ENOTDIR},
-		{join("home"), "has something in it that no switch has left (x)", fs.ErrExist},
+		{join("file"), "exists and is not a directory", unix.ENOTDIR},
+		{join("link"), "exists and is not a directory", unix.ENOTDIR},
+		{join("home"), "contains x, which no switch has left", fs.ErrExist},
 		{join("no/where"), "where the directory " + join("no/where") + " should be", fs.ErrNotExist},
 		{join(strings.Repeat("x", 100)), "that of a switch may have 97", unix.ENAMETOOLONG},
 		{join("group") + "[grp=no-such-group]", `option "grp=no-such-group": must be a gid or a group`, nil},

@@ -54,7 +54,7 @@ func TestVDEDefault(t *testing.T) {
 	setDefaults(t, dir)
 	for _, owner := range []int{0, 65534} {
 		testenv.Check(t, os.Chown(filepath.Join(dir, "ctl"), owner, -1))
-		wantOpenError(t, "vde://", "the switch in "+dir+" is that of user 65534", unix.EPERM)
+		wantOpenError(t, "vde://", "the switch in "+dir+" belongs to user 65534", unix.EPERM)
 		openPlug(t, "vde://"+dir).Close()
 	}
 	// Its own user may use it, and everybody a switch of root.
@@ -98,7 +98,7 @@ func TestVDEDefaultRedirected(t *testing.T) {
 	}
 	for _, dir := range []string{inside, link} {
 		setDefaults(t, dir)
-		wantOpenError(t, "vde://", "is that of user 65534")
+		wantOpenError(t, "vde://", "belongs to user 65534")
 		openPlug(t, "vde://"+dir).Close()
 	}
 }

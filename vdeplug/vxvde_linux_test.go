@@ -118,8 +118,8 @@ func inNamespace(t *testing.T, f func()) {
 func TestVXVDENoRoute(t *testing.T) {
 	inNamespace(t, func() {
 		for vnl, text := range map[string]string{
-			"vxvde://234.0.0.1": "no route to the group 234.0.0.1: add one (ip route add 224.0.0.0/4 dev NAME), or say the interface (if=NAME)",
-			"vxvde://ff05::1":   "no route to the group ff05::1: bring up an interface that has IPv6, or say",
+			"vxvde://234.0.0.1": "no route to the group 234.0.0.1: add one (ip route add 224.0.0.0/4 dev NAME), or name the interface (if=NAME)",
+			"vxvde://ff05::1":   "no route to the group ff05::1: bring up an interface that has IPv6, or name",
 		} {
 			wantOpenError(t, vnl, text, unix.ENODEV)
 		}

@@ -23,7 +23,7 @@ var adopted sync.Map
 // OpenSeqpacket takes over a descriptor of the process, a connected SEQPACKET socket.
 func OpenSeqpacket(fd int) (*Seqpacket, error) {
 	if _, taken := adopted.LoadOrStore(fd, nil); taken {
-		return nil, fmt.Errorf("descriptor %d is that of another plug", fd)
+		return nil, fmt.Errorf("descriptor %d already belongs to another plug", fd)
 	}
 	file, err := adoptSeqpacket(fd)
 	if err != nil {
@@ -43,11 +43,11 @@ func adoptSeqpacket(fd int) (sockio.PollFile, error) {
 	case errors.Is(err, unix.EBADF):
 		return sockio.PollFile{}, fmt.Errorf("it is not open: %w", err)
 	case errors.Is(err, unix.ENOTSOCK):
-		return sockio.PollFile{}, fmt.Errorf("it is no socket: %w", err)
+		return sockio.PollFile{}, fmt.Errorf("it is not a socket: %w", err)
 	case err != nil:
 		return sockio.PollFile{}, os.NewSyscallError("getsockopt", err)
 	case kind != unix.SOCK_SEQPACKET:
-		return sockio.PollFile{}, fmt.Errorf("it is a socket of the kind %d, not SEQPACKET (%d)", kind, unix.SOCK_SEQPACKET)
+		return sockio.PollFile{}, fmt.Errorf("it is a socket of type %d, not SEQPACKET (%d)", kind, unix.SOCK_SEQPACKET)
 	}
 	if _, err := unix.Getpeername(fd); err != nil {
 		return sockio.PollFile{}, fmt.Errorf("it has no peer: %w", err)

@@ -106,7 +106,7 @@ func (c *SeqpacketPTP) connect(ctx context.Context) (*ptpLink, error) {
 		unix.Close(fd)
 		switch err {
 		case unix.EPROTOTYPE:
-			return nil, fmt.Errorf("%s is a socket of another kind (vdeplug 4.0.1 has such, without the option seqpacket): %w", path, err)
+			return nil, fmt.Errorf("%s is a socket of another kind (vdeplug 4.0.1 makes it, without the option seqpacket): %w", path, err)
 		case unix.EAGAIN:
 			return nil, fmt.Errorf("%s does not answer, and others wait for it: %w", path, err)
 		}

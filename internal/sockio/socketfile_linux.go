@@ -72,7 +72,7 @@ func InUse(path string) (bool, error) {
 	case unix.ENOENT:
 		return false, nil
 	case unix.EPROTOTYPE:
-		return false, fmt.Errorf("%s is a socket of another kind (later versions of vdeplug have such, the option seqpacket): %w", path, err)
+		return false, fmt.Errorf("%s is a socket of another kind (later versions of vdeplug make it, see the option seqpacket): %w", path, err)
 	case unix.ECONNREFUSED:
 		return false, RemoveSocket(path)
 	}
@@ -110,7 +110,7 @@ func RemoveSocket(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s exists and is no socket", path)
+		return fmt.Errorf("%s exists and is not a socket", path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("removing a dead socket: %w", err)

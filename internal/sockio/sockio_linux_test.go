@@ -62,7 +62,7 @@ func TestSocketFiles(t *testing.T) {
 		t.Error("the socket was not removed")
 	}
 	testenv.Check(t, os.WriteFile(path, nil, 0o600))
-	if used, err := InUse(path); used || err == nil || err.Error() != path+" exists and is no socket" {
+	if used, err := InUse(path); used || err == nil || err.Error() != path+" exists and is not a socket" {
 		t.Errorf("a file in use: %v, %v", used, err)
 	}
 	if _, _, err := OpenSocket(path); err != unix.ENOTSOCK {

@@ -96,7 +96,7 @@ func (c *command) Read(b []byte) (int, error) {
 	}
 	name := c.cmd.Args[0]
 	if !c.wait(termTimeout) {
-		return 0, fmt.Errorf("command %q has closed its output, though it has not ended", name)
+		return 0, fmt.Errorf("command %q has closed its output, but has not ended", name)
 	}
 	if state := c.cmd.ProcessState; state != nil {
 		return 0, fmt.Errorf("command %q has ended: %w", name, &exec.ExitError{ProcessState: state})
@@ -115,7 +115,7 @@ func (c *command) Close() error {
 	if c.wait(killTimeout) {
 		return err
 	}
-	return errors.Join(err, fmt.Errorf("command %q (process %d) does not end though killed", c.cmd.Args[0], c.cmd.Process.Pid))
+	return errors.Join(err, fmt.Errorf("command %q (process %d) does not end although it was killed", c.cmd.Args[0], c.cmd.Process.Pid))
 }
 
 // signal sends a signal to the command and the processes that it has started.

@@ -18,7 +18,7 @@ func TestCmdSlowDeath(t *testing.T) {
 		err  string
 	}{
 		{name: "slow", ends: 8 * time.Second, want: 8 * time.Second},
-		{name: "never", ends: time.Hour, want: termTimeout + killTimeout, err: "does not end though killed"},
+		{name: "never", ends: time.Hour, want: termTimeout + killTimeout, err: "does not end although it was killed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -102,7 +102,7 @@ func openLine(device string, speed Speed) (_ *line, err error) {
 func (s *line) configure(fd int, device string, speed Speed) error {
 	old, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	if err != nil {
-		return fmt.Errorf("%s is no serial line: %w", device, os.NewSyscallError("ioctl TCGETS", err))
+		return fmt.Errorf("%s is not a serial line: %w", device, os.NewSyscallError("ioctl TCGETS", err))
 	}
 	s.old = *old
 	t := *old

@@ -145,7 +145,7 @@ func (s *Stream) readFrame(frame []byte) (int, error) {
 	case n == 0:
 		return 0, nil
 	case n > maxFrame:
-		return 0, fmt.Errorf("frame length %d is more than %d: this is no VDE stream, or it has lost a byte", n, maxFrame)
+		return 0, fmt.Errorf("frame length %d is more than %d: this is not a VDE stream, or it has lost a byte", n, maxFrame)
 	case n < ether.HeaderLen || n > ether.MaxFrame:
 		s.DroppedRecv.Add(1)
 		_, err = s.r.Discard(n)

@@ -40,7 +40,7 @@ const maxKeyFile = 64 << 10
 // surplus ones are ignored.
 func ReadAGNOKey(path string) (key AGNOKey, err error) {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return key, fmt.Errorf("key file %s: it is no file", path)
+		return key, fmt.Errorf("key file %s: it is not a regular file", path)
 	}
 	f, err := os.Open(path)
 	if err != nil {

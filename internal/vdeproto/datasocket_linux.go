@@ -77,7 +77,7 @@ func (d *dialer) permit(path, ctl string) error {
 	defer unix.Close(fd)
 	if d.gid >= 0 {
 		if err := unix.Fchownat(fd, "", -1, d.gid, unix.AT_EMPTY_PATH); err != nil {
-			return fmt.Errorf("option \"group=%s\": giving %s to it (a user can give to the own groups only): %w",
+			return fmt.Errorf("option \"group=%s\": giving %s to it (users can give files to their own groups only): %w",
 				d.cfg.Group, path, os.NewSyscallError("chown", err))
 		}
 	} else if mode&0o077 == 0 {

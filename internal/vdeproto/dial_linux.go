@@ -200,7 +200,7 @@ func checkOwner(dir string, uid uint32) error {
 	if uid == 0 || int(uid) == os.Geteuid() {
 		return nil
 	}
-	return fmt.Errorf("the switch in %s is that of user %d, and by default only those of root and of this user (%d) are taken: name it, vde://%s, if you trust that user: %w",
+	return fmt.Errorf("the switch in %s belongs to user %d, and by default only switches of root and of this user (%d) are used: name it, vde://%s, if you trust that user: %w",
 		dir, uid, os.Geteuid(), dir, unix.EPERM)
 }
 

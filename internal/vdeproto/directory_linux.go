@@ -99,7 +99,7 @@ func (d *switchDir) enter(ctx context.Context) (made bool, err error) {
 		case unix.ENOENT:
 			continue // it was removed meanwhile
 		case unix.ENOTDIR, unix.ELOOP:
-			return false, fmt.Errorf("%s exists and is no directory: %w", d.path, err)
+			return false, fmt.Errorf("%s exists and is not a directory: %w", d.path, err)
 		default:
 			return false, &fs.PathError{Op: "open", Path: d.path, Err: err}
 		}
@@ -140,7 +140,7 @@ func (d *switchDir) takeOver(ctx context.Context) error {
 	}
 	for _, e := range entries {
 		if e.Type() != fs.ModeSocket {
-			return fmt.Errorf("%s has something in it that no switch has left (%s): a switch needs a directory of its own, which it makes: %w",
+			return fmt.Errorf("%s contains %s, which no switch has left: a switch needs a directory of its own, which it makes: %w",
 				d.path, e.Name(), fs.ErrExist)
 		}
 	}
@@ -175,11 +175,11 @@ func (d *switchDir) free(ctx context.Context) error {
 	switch {
 	case err == nil:
 		conn.leave(handshakeLock{})
-		return fmt.Errorf("%s is the directory of a switch that runs: %w", d.path, unix.EADDRINUSE)
+		return fmt.Errorf("%s is the directory of a running switch: %w", d.path, unix.EADDRINUSE)
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
 		return nil
 	}
-	return fmt.Errorf("%s may be the directory of a switch that runs: %w", d.path, err)
+	return fmt.Errorf("%s may be the directory of a running switch: %w", d.path, err)
 }
 
 // own gives the directory its group and permissions.
@@ -187,7 +187,7 @@ func (d *switchDir) own(cfg SwitchConfig, mode int) error {
 	fd := int(d.file.Fd())
 	if d.gid >= 0 {
 		if err := unix.Fchown(fd, -1, d.gid); err != nil {
-			return fmt.Errorf("option \"grp=%s\": giving %s to it (a user can give to the own groups only): %w", cfg.Group, d.path, err)
+			return fmt.Errorf("option \"grp=%s\": giving %s to it (users can give files to their own groups only): %w", cfg.Group, d.path, err)
 		}
 	}
 	if err := unix.Fchmod(fd, uint32(mode)); err != nil {

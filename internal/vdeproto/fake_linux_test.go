@@ -130,7 +130,7 @@ func TestGarbled(t *testing.T) {
 			c.Ctl.Close()
 		}},
 		{"family", "an address of family 2", func(c *vdetest.FakeClient) { c.Reply(vdetest.Reply(2, "/tmp/x")) }},
-		{"relative path", "no absolute path", func(c *vdetest.FakeClient) { c.Reply(vdetest.Reply(1, "tmp/x")) }},
+		{"relative path", "not an absolute path", func(c *vdetest.FakeClient) { c.Reply(vdetest.Reply(1, "tmp/x")) }},
 		{"no address", "an empty address", func(c *vdetest.FakeClient) { c.Reply(vdetest.Reply(1, "")) }},
 		{"nothing there", `reaching the switch's data socket "/nosuch/x": connect: no such file`, func(c *vdetest.FakeClient) { c.Reply(vdetest.Reply(1, "/nosuch/x")) }},
 	}

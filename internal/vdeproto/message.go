@@ -86,7 +86,7 @@ func parseUnixAddr(b []byte) (string, error) {
 	}
 	end := bytes.IndexByte(name, 0)
 	if end < 0 || name[0] != '/' {
-		return "", fmt.Errorf("%q, which is no absolute path", bytes.TrimRight(name, "\x00"))
+		return "", fmt.Errorf("%q, which is not an absolute path", bytes.TrimRight(name, "\x00"))
 	}
 	return string(name[:end]), nil
 }
@@ -104,7 +104,7 @@ func parseRequest(b []byte) (request, error) {
 	case len(b) < requestLen:
 		return request{}, fmt.Errorf("a request of %d bytes, want %d or more", len(b), requestLen)
 	case nativeUint32(b) != magic:
-		return request{}, errors.New("this is no request")
+		return request{}, errors.New("it is not a request")
 	case nativeUint32(b[4:]) != version:
 		return request{}, fmt.Errorf("a request of version %d, want %d", nativeUint32(b[4:]), version)
 	case nativeUint32(b[8:])&0xff > typePort0:

@@ -48,8 +48,8 @@ func TestReply(t *testing.T) {
 		{name: "abstract", reply: vdetest.Reply(1, "\x00name"), path: "@name" + strings.Repeat("\x00", 103)},
 		{name: "unnamed", reply: vdetest.Reply(1, ""), err: "empty address"},
 		{name: "family", reply: vdetest.Reply(2, "/run/sw/003.6"), err: "family 2"},
-		{name: "relative", reply: vdetest.Reply(1, "003.6"), err: `"003.6", which is no absolute path`},
-		{name: "no end", reply: vdetest.Reply(1, long+"x"), err: "no absolute path"},
+		{name: "relative", reply: vdetest.Reply(1, "003.6"), err: `"003.6", which is not an absolute path`},
+		{name: "no end", reply: vdetest.Reply(1, long+"x"), err: "not an absolute path"},
 		{name: "nothing", err: "0 bytes, want 110"},
 		{name: "short", reply: vdetest.Reply(1, "/a")[:20], err: "20 bytes, want 110"},
 	}

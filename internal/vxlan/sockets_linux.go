@@ -104,7 +104,7 @@ func (s *sockets) join(cfg Config) error {
 	case bound != nil:
 		return fmt.Errorf("binding to group %s: %w", cfg.Group, os.NewSyscallError("bind", bound))
 	case errors.Is(joined, unix.ENODEV) && cfg.Interface == "":
-		return fmt.Errorf("no route to the group %s: %s, or say the interface (if=NAME): %w",
+		return fmt.Errorf("no route to the group %s: %s, or name the interface (if=NAME): %w",
 			group, routeHint(group), os.NewSyscallError("setsockopt", joined))
 	case joined != nil:
 		return fmt.Errorf("joining group %s: %w", group, os.NewSyscallError("setsockopt", joined))
