@@ -1,32 +1,32 @@
 #!/bin/bash
-# Looks after the modules of this repository, which go.work joins for development.
-# RELEASING.md says how they go together.
+# Maintains the modules of this repository, which go.work joins for development.
+# RELEASING.md describes releases.
 #
 #	./modules.sh tidy             go mod tidy in each module, with the others as they are here
 #	./modules.sh release VERSION  make the commit and the tags of a release, in this checkout
-#	./modules.sh check            release this tree on trial, and use what was released
+#	./modules.sh check            release this tree on trial, and use the release
 set -euo pipefail
 cd "$(dirname "$0")"
 
 path=github.com/vdestack/vdestack
-released=(. slirp vdens) # a module comes after those that it requires
+released=(. slirp vdens) # each after those that it requires
 unreleased=(bench/gvisor)
 
 die() { echo "modules.sh: $*" >&2; exit 1; }
 say() { printf -- '-- %s (%ds)\n' "$*" $SECONDS; }
 
-# quiet runs a command, and shows what it says if it fails.
+# quiet runs a command, and shows its output if it fails.
 quiet() {
-	local said
-	said=$("$@" 2>&1) || { echo "$said" >&2; return 1; }
+	local output
+	output=$("$@" 2>&1) || { echo "$output" >&2; return 1; }
 }
 
 # module DIRECTORY prints the path of a module, tag DIRECTORY VERSION the name of a tag.
 module() { if [ "$1" = . ]; then echo $path; else echo "$path/$1"; fi; }
 tag() { if [ "$1" = . ]; then echo "$2"; else echo "$1/$2"; fi; }
 
-# required DIRECTORY prints "DIRECTORY VERSION" for each module of the repository that
-# the one in a directory requires.
+# required DIRECTORY prints "DIRECTORY VERSION" for each module of the repository that the
+# module in DIRECTORY requires.
 required() {
 	local dir
 	for dir in "${released[@]}"; do
@@ -35,14 +35,14 @@ required() {
 	done
 }
 
-# scratch makes the directory $work, which ends with the script.
+# scratch makes the directory $work, and removes it when the script ends.
 scratch() {
 	work=$(mktemp -d /tmp/vdestack-modules.XXXXXX)
 	trap 'rm -rf "$work"' EXIT
 }
 
-# tidy works on copies of go.mod with replace lines, because go mod tidy does not look
-# at go.work. It keeps the sums of siblings, which belong to their last release.
+# tidy works on copies of go.mod with replace lines, because go mod tidy ignores go.work.
+# It keeps the sums of siblings, which belong to their last release.
 tidy() {
 	local dir sibling
 	scratch
@@ -72,7 +72,7 @@ publish() {
 	)
 }
 
-# proxies prints the proxy of this repository's modules, and the cache of all others'.
+# proxies prints the proxy of this repository's modules, and that of all others.
 proxies() { echo "file://$work/proxy/cache/download,file://$(go env GOMODCACHE)/cache/download"; }
 
 # release makes the commit in a clone, where it is tagged and published module by
@@ -116,9 +116,10 @@ release() {
 	done
 }
 
-# check does what users do with a release of this tree: each module is required by a module
-# elsewhere, installed by its version, and vetted outside the workspace. It does so with
-# the oldest Go that the module asks for, and begins with an empty module cache.
+# check uses a release of this tree as users do: each module is required by a module
+# elsewhere, installed by version, and vetted outside the workspace, with the oldest Go
+# that it asks for and a module cache that is empty at first. The modules are used at the
+# same time, as each waits for downloads and links.
 check() {
 	local version=v1.99.0 dir
 	scratch
@@ -139,9 +140,17 @@ check() {
 	for dir in "${released[@]}"; do
 		publish "$dir" $version
 	done
+	local jobs=() failed=0
 	for dir in "${released[@]}"; do
-		use "$dir" $version
+		use "$dir" $version &>"$work/log-${dir##*/}" &
+		jobs+=($!)
 	done
+	for dir in "${released[@]}"; do
+		wait "${jobs[0]}" || failed=1
+		jobs=("${jobs[@]:1}")
+		cat "$work/log-${dir##*/}"
+	done
+	[ $failed = 0 ] || die "a module of the release cannot be used"
 }
 
 # use DIRECTORY VERSION is the part of check for one module.
@@ -152,17 +161,17 @@ use() {
 	say "$module, with go$asked"
 	if ! go=$(GOTOOLCHAIN=go$asked go env GOROOT); then
 		go=$(go env GOROOT)
-		echo "go$asked cannot be had, this is $("$go/bin/go" env GOVERSION)"
+		echo "go$asked is not available, this is $("$go/bin/go" env GOVERSION)"
 	fi
 	(
 		GOPROXY=$(proxies)
 		PATH=$go/bin:$PATH
-		# -trimpath: what was compiled is not known by the place of the module cache.
-		export GOPROXY GOMODCACHE=$user-modules GONOSUMDB=$path GOTOOLCHAIN=local GOWORK=off
+		# With -trimpath the build cache serves every module cache.
+		export GOPROXY GOMODCACHE=$work/modules GONOSUMDB=$path GOTOOLCHAIN=local GOWORK=off
 		export GOFLAGS="-modcacherw -trimpath -mod=mod"
 
 		mkdir "$user"
-		# With the sums of others' modules nobody has to be asked for them.
+		# With the sums of other modules the checksum database is not needed.
 		grep -v "^$path" "$1/go.sum" >"$user/go.sum"
 		cd "$user"
 		quiet go mod init example.org/user
@@ -170,7 +179,8 @@ use() {
 		case $module in
 		*/vdens) # a program
 			quiet go build -o user "$module"
-			./user --list | grep -q '^slirp://' || die "vdens has no slirp://"
+			# Not in a pipe: grep ends at the first match, and vdens by SIGPIPE then.
+			grep -q '^slirp://' <<<"$(./user --list)" || die "vdens has no slirp://"
 			;;
 		*/slirp)
 			user_program "_ \"$module\"" 'vdeplug.Open("slirp://", nil)'
@@ -180,7 +190,7 @@ use() {
 			! grep gvisor go.mod || die "$module requires gVisor"
 			;;
 		esac
-		! grep "$path" go.mod | grep -vF " $version" || die "this is not what was released"
+		! grep "$path" go.mod | grep -vF " $version" || die "the user does not require the release"
 
 		case $module in
 		*/vdens | */slirp)
@@ -195,8 +205,9 @@ use() {
 		quiet go vet ./...
 		needed=$(go list -deps -test -f '{{with .Module}}{{if not .Main}}{{.GoVersion}}{{end}}{{end}}' ./... |
 			sort -V | tail -n 1)
-		[ "$asked" = "$needed" ] || die "$1/go.mod asks for go $asked, while what it requires asks for $needed"
+		[ "$asked" = "$needed" ] || die "$1/go.mod asks for go $asked, its requirements for $needed"
 	)
+	say "$module is done"
 }
 
 # user_program IMPORT OPEN builds a program that imports a package and opens something.
