@@ -100,6 +100,10 @@ func TestOptionErrors(t *testing.T) {
 		{"slirp:///cmdfwd=6000:'a;b'", "must be one command"},
 		{"slirp:///cmdfwd=6000:'a \"b'", "6000:a"},
 		{"slirp:///v4{null://}", "it has no inner network"},
+		{"slirp:///v4/'", "this quote does not end"},
+		{"slirp:///unixfwd=10.0.2:6000:x", `"10.0.2" is not an IP address`},
+		{"slirp:///unixfwd=0:x", `"0" is not a port`},
+		{"slirp:///vdnssearch=" + strings.Repeat("ab,", 99) + "ab", "the domains do not fit into a DHCP option"},
 	} {
 		_, err := parseText(t, tt.vnl)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
