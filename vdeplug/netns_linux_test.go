@@ -40,7 +40,6 @@ func newNetns(t *testing.T) *netns {
 	err := <-made
 	t.Cleanup(func() { close(ns.jobs) })
 	testenv.Check(t, err)
-	ns.ip(t, "link set lo up")
 	return ns
 }
 

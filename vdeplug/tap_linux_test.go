@@ -202,7 +202,7 @@ func TestTAPForbidden(t *testing.T) {
 func TestTAPNamespace(t *testing.T) {
 	needTAP(t)
 	testenv.NoLeaks(t)
-	inNamespace(t, func() {
+	newNetns(t).do(func() {
 		c, err := Open("tap://vdetest0", nil)
 		if err != nil {
 			t.Error(err)

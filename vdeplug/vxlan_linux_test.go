@@ -27,28 +27,6 @@ func vxlanTest(n int) string {
 	return fmt.Sprintf("vxlan:///bind=127.0.0.%d/remote=127.0.0.2,127.0.0.3,127.0.0.4", n)
 }
 
-// TestVXLANPair has two endpoints on one host, each with an address of its own.
-func TestVXLANPair(t *testing.T) {
-	for _, tt := range [][2]string{
-		{vxlanTest(2), vxlanTest(3)},
-		{"vxlan:///if=lo/bind=127.0.0.2", "vxlan:///if=lo/bind=127.0.0.3"},
-	} {
-		t.Run(tt[0], func(t *testing.T) {
-			testenv.NoLeaks(t)
-			a, b := openInbox(t, tt[0]), openInbox(t, tt[1])
-			for _, n := range []int{14, 60, 1514, ether.MaxFrame} {
-				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
-				plugtest.Send(t, a, frame)
-				b.WantNext(t, frame)
-				frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
-				plugtest.Send(t, b, frame)
-				a.WantNext(t, frame)
-			}
-			wantDrops(t, b.Conn, Drops{})
-		})
-	}
-}
-
 func TestVXLANPortTaken(t *testing.T) {
 	testenv.NoLeaks(t)
 	a := openInbox(t, "vxlan:///remote=127.0.0.3")
