@@ -139,8 +139,7 @@ func captureFrom(t *testing.T, addr netip.AddrPort) {
 		if typ == "AAAA" {
 			q.Type = dnsmessage.TypeAAAA
 		}
-		query, err := pack(0x1234, q, true)
-		testenv.Check(t, err)
+		query := testenv.Must(pack(0x1234, q, true))(t)
 		conn, err := net.Dial("udp", addr.String())
 		testenv.Check(t, err)
 		conn.SetDeadline(time.Now().Add(testenv.Timeout))

@@ -35,8 +35,7 @@ func TestPack(t *testing.T) {
 
 func unhex(t testing.TB, s string) []byte {
 	t.Helper()
-	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
-	testenv.Check(t, err)
+	b := testenv.Must(hex.DecodeString(strings.Join(strings.Fields(s), "")))(t)
 	return b
 }
 
@@ -46,12 +45,10 @@ var dnsmasq embed.FS
 // captured returns the messages of dnsmasq in testdata, by file name.
 func captured(t testing.TB) map[string][]byte {
 	t.Helper()
-	files, err := dnsmasq.ReadDir("testdata/dnsmasq")
-	testenv.Check(t, err)
+	files := testenv.Must(dnsmasq.ReadDir("testdata/dnsmasq"))(t)
 	msgs := make(map[string][]byte)
 	for _, f := range files {
-		text, err := dnsmasq.ReadFile(path.Join("testdata/dnsmasq", f.Name()))
-		testenv.Check(t, err)
+		text := testenv.Must(dnsmasq.ReadFile(path.Join("testdata/dnsmasq", f.Name())))(t)
 		msgs[strings.TrimSuffix(f.Name(), ".hex")] = unhex(t, string(text))
 	}
 	return msgs
@@ -79,8 +76,7 @@ func TestCaptured(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			r, err := parseOwn(msgs[name])
-			testenv.Check(t, err)
+			r := testenv.Must(parseOwn(msgs[name]))(t)
 			var m dnsmessage.Message
 			testenv.Check(t, m.Unpack(msgs[name]))
 			chain, err := r.follow([]string{m.Questions[0].Name.String()})
@@ -173,8 +169,7 @@ func id(msg []byte) uint16 { return uint16(msg[0])<<8 | uint16(msg[1]) }
 func FuzzAnswer(f *testing.F) {
 	for _, name := range []string{"localhost.", "1.0.0.127.in-addr.arpa.", "db.example.", "."} {
 		for _, typ := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypePTR, dnsmessage.TypeTXT} {
-			msg, err := pack(1, dnsmessage.Question{Name: dnsmessage.MustNewName(name), Type: typ, Class: dnsmessage.ClassINET}, true)
-			testenv.Check(f, err)
+			msg := testenv.Must(pack(1, dnsmessage.Question{Name: dnsmessage.MustNewName(name), Type: typ, Class: dnsmessage.ClassINET}, true))(f)
 			f.Add(msg)
 		}
 	}

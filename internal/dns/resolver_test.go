@@ -148,14 +148,12 @@ func TestServerConn(t *testing.T) {
 		f := newPipeFake("10.0.0.1:53", silent)
 		dial := newPipeClient(t, Config{}, f).Resolver().Dial
 		q := dnsmessage.Question{Name: dnsmessage.MustNewName("localhost."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}
-		known, err := pack(7, q, true)
-		testenv.Check(t, err)
+		known := testenv.Must(pack(7, q, true))(t)
 		q.Name = dnsmessage.MustNewName("a.example.")
 		unknown, err := pack(8, q, true)
 		testenv.Check(t, err)
 		open := func() net.Conn {
-			c, err := dial(t.Context(), "udp", "192.0.2.1:53")
-			testenv.Check(t, err)
+			c := testenv.Must(dial(t.Context(), "udp", "192.0.2.1:53"))(t)
 			return c
 		}
 

@@ -58,8 +58,7 @@ func FuzzGSO(f *testing.F) {
 		defer fabric.Leave(client)
 		frames, _ := virtio.Count(p.Offload, p.Data)
 		complete := p.Offload.GSOType == virtio.GSONone // the fabric completes it
-		bad, err := fabric.Forward(NewRoutes(), client, buf.Packets, true)
-		testenv.Check(t, err)
+		bad := testenv.Must(fabric.Forward(NewRoutes(), client, buf.Packets, true))(t)
 		if bad != 0 {
 			if !local.queue.Empty() {
 				t.Error("what is no packet was forwarded")

@@ -50,8 +50,7 @@ func (p plug) arrivedFrames(t *testing.T) (frames [][]byte) {
 		if empty {
 			return frames
 		}
-		packets, err := p.on.RecvPackets(&b)
-		testenv.Check(t, err)
+		packets := testenv.Must(p.on.RecvPackets(&b))(t)
 		for _, pkt := range packets {
 			frames = append(frames, packettest.Frames(t, pkt)...)
 		}

@@ -11,8 +11,7 @@ import (
 
 func open(t *testing.T, name string) *plugtest.Inbox {
 	t.Helper()
-	p, err := Open(name)
-	testenv.Check(t, err)
+	p := testenv.Must(Open(name))(t)
 	return plugtest.NewInbox(t, plugtest.NewConn(p))
 }
 

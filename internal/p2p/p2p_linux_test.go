@@ -15,15 +15,6 @@ import (
 // ptpPath returns the path of a pair of the test.
 func ptpPath(t *testing.T) string { return filepath.Join(t.TempDir(), "p") }
 
-// must fails the test if a transport was not opened.
-func must[T packet.Transport](c T, err error) func(t *testing.T) T {
-	return func(t *testing.T) T {
-		t.Helper()
-		testenv.Check(t, err)
-		return c
-	}
-}
-
 // end returns a plug on a transport, and closes it at the end of the test.
 func end(t *testing.T, c packet.Transport) plugtest.Conn {
 	plug := plugtest.NewConn(c)
@@ -35,7 +26,7 @@ func end(t *testing.T, c packet.Transport) plugtest.Conn {
 func ptpPair(t *testing.T) (first, second *PTP) {
 	t.Helper()
 	path := ptpPath(t)
-	return must(OpenPTP(path))(t), must(OpenPTP(path))(t)
+	return testenv.Must(OpenPTP(path))(t), testenv.Must(OpenPTP(path))(t)
 }
 
 // TestConn opens an end of each kind, alone and with a peer that reads or does not.
@@ -45,7 +36,7 @@ func TestConn(t *testing.T) {
 		name string
 		open func(t *testing.T) packet.Transport
 	}{
-		{"ptp alone", func(t *testing.T) packet.Transport { return must(OpenPTP(ptpPath(t)))(t) }},
+		{"ptp alone", func(t *testing.T) packet.Transport { return testenv.Must(OpenPTP(ptpPath(t)))(t) }},
 		{"ptp, peer reads", func(t *testing.T) packet.Transport {
 			a, b := ptpPair(t)
 			reads(t, b)
@@ -57,17 +48,17 @@ func TestConn(t *testing.T) {
 			return a
 		}},
 		{"ptp seqpacket alone", func(t *testing.T) packet.Transport {
-			return must(OpenSeqpacketPTP(t.Context(), ptpPath(t)))(t)
+			return testenv.Must(OpenSeqpacketPTP(t.Context(), ptpPath(t)))(t)
 		}},
 		{"ptp seqpacket second", func(t *testing.T) packet.Transport {
 			path := ptpPath(t)
-			end(t, must(OpenSeqpacketPTP(t.Context(), path))(t))
-			return must(OpenSeqpacketPTP(t.Context(), path))(t)
+			end(t, testenv.Must(OpenSeqpacketPTP(t.Context(), path))(t))
+			return testenv.Must(OpenSeqpacketPTP(t.Context(), path))(t)
 		}},
 		{"seqpacket", func(t *testing.T) packet.Transport {
 			a, b := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
 			t.Cleanup(func() { unix.Close(b) })
-			return must(OpenSeqpacket(a))(t)
+			return testenv.Must(OpenSeqpacket(a))(t)
 		}},
 		{"udp alone", func(t *testing.T) packet.Transport { return openUDP(t, "7001", "7002", "::1") }},
 		{"udp, peer reads", func(t *testing.T) packet.Transport {
@@ -95,11 +86,11 @@ var packetPairs = []struct {
 	}, plugtest.Limits{}},
 	{"ptp seqpacket", func(t *testing.T) (a, b packet.Transport) {
 		path := ptpPath(t)
-		return must(OpenSeqpacketPTP(t.Context(), path))(t), must(OpenSeqpacketPTP(t.Context(), path))(t)
+		return testenv.Must(OpenSeqpacketPTP(t.Context(), path))(t), testenv.Must(OpenSeqpacketPTP(t.Context(), path))(t)
 	}, plugtest.Limits{}},
 	{"seqpacket", func(t *testing.T) (a, b packet.Transport) {
 		x, y := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
-		return must(OpenSeqpacket(x))(t), must(OpenSeqpacket(y))(t)
+		return testenv.Must(OpenSeqpacket(x))(t), testenv.Must(OpenSeqpacket(y))(t)
 	}, plugtest.Limits{}},
 	{"udp", func(t *testing.T) (a, b packet.Transport) {
 		return cut(t, openUDP(t, "7001", "7002", "127.0.0.1")), openUDP(t, "7002", "7001", "127.0.0.1")

@@ -44,7 +44,7 @@ func TestPTPFull(t *testing.T) {
 func TestPTPDatagrams(t *testing.T) {
 	testenv.NoLeaks(t)
 	path := ptpPath(t)
-	c := end(t, must(OpenPTP(path))(t))
+	c := end(t, testenv.Must(OpenPTP(path))(t))
 	peer, err := net.DialUnix("unixgram",
 		&net.UnixAddr{Name: path + "+", Net: "unixgram"}, &net.UnixAddr{Name: path, Net: "unixgram"})
 	testenv.Check(t, err)
@@ -60,13 +60,13 @@ func TestPTPEmpty(t *testing.T) {
 		path := ptpPath(t)
 		var c *PTP
 		if name == SecondSuffix {
-			c = must(OpenPTP(path))(t)
+			c = testenv.Must(OpenPTP(path))(t)
 		}
 		peer, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path + name, Net: "unixgram"})
 		testenv.Check(t, err)
 		defer peer.Close()
 		if name == "" {
-			c = must(OpenPTP(path))(t)
+			c = testenv.Must(OpenPTP(path))(t)
 		}
 		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 		testenv.Eventually(t, "a connection", func() bool {
@@ -113,8 +113,8 @@ func checkDatagrams(t *testing.T, peer net.Conn, c plugtest.Conn, empty uint64) 
 func TestPTPDirect(t *testing.T) {
 	testenv.NoLeaks(t)
 	path := ptpPath(t)
-	first := must(OpenPTP(path))(t)
-	second := must(OpenPTP(path))(t)
+	first := testenv.Must(OpenPTP(path))(t)
+	second := testenv.Must(OpenPTP(path))(t)
 	plugtest.Greet(t, first, second)
 	for _, c := range []*PTP{first, second} {
 		if c.direct.pair.Load() == nil {
@@ -124,7 +124,7 @@ func TestPTPDirect(t *testing.T) {
 	// A killed end leaves its name. The other notices the end of the pair, and continues
 	// with the next.
 	second.kill()
-	again := must(OpenPTP(path))(t)
+	again := testenv.Must(OpenPTP(path))(t)
 	if again.role.own != path+SecondSuffix {
 		t.Fatalf("took the name %s", again.role.own)
 	}
@@ -145,7 +145,7 @@ func TestPTPDirectC(t *testing.T) {
 		_, err := os.Lstat(path)
 		return err == nil
 	})
-	ours := must(OpenPTP(path))(t)
+	ours := testenv.Must(OpenPTP(path))(t)
 	plug := plugtest.NewConn(ours)
 	in := plugtest.NewInbox(t, plug)
 	plugtest.Carry(t, plug, c.Inbox, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))

@@ -18,7 +18,7 @@ import (
 func TestSeqpacketEmpty(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
-	c := end(t, must(OpenSeqpacket(a))(t))
+	c := end(t, testenv.Must(OpenSeqpacket(a))(t))
 	want := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	for _, p := range [][]byte{{}, {1}, make([]byte, ether.MaxFrame+1), {}, want, {}} {
 		testenv.Check(t, unix.Send(b, p, 0))

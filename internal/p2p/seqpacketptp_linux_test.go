@@ -22,7 +22,7 @@ func TestPTPSeqpacket(t *testing.T) {
 	path := ptpPath(t)
 	open := func() (*SeqpacketPTP, *plugtest.Inbox) {
 		t.Helper()
-		c := must(OpenSeqpacketPTP(t.Context(), path))(t)
+		c := testenv.Must(OpenSeqpacketPTP(t.Context(), path))(t)
 		return c, plugtest.NewInbox(t, plugtest.NewConn(c))
 	}
 	_, a := open()
@@ -72,8 +72,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	addr := &unix.SockaddrUnix{Name: path}
 	socket := func() int {
 		t.Helper()
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		testenv.Check(t, err)
+		fd := testenv.Must(unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0))(t)
 		wait := unix.NsecToTimeval(int64(testenv.Timeout))
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait)
 		return fd
@@ -81,8 +80,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	recv := func(fd int) []byte {
 		t.Helper()
 		buf := make([]byte, ether.MaxFrame)
-		n, err := unix.Read(fd, buf)
-		testenv.Check(t, err)
+		n := testenv.Must(unix.Read(fd, buf))(t)
 		return buf[:n]
 	}
 	listener := socket()
@@ -183,7 +181,7 @@ func TestPTPSeqpacketFlaps(t *testing.T) {
 		}
 	}()
 	start := time.Now()
-	plugtest.NewInbox(t, end(t, must(OpenSeqpacketPTP(t.Context(), path))(t)))
+	plugtest.NewInbox(t, end(t, testenv.Must(OpenSeqpacketPTP(t.Context(), path))(t)))
 	<-ended
 	if d := time.Since(start); d < (calls-2)*lookInterval {
 		t.Errorf("the plug came %d times in %v", calls, d)

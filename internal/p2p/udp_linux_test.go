@@ -44,7 +44,5 @@ func TestUDPReconnect(t *testing.T) {
 
 func openUDP(t *testing.T, from, to, host string) *UDP {
 	t.Helper()
-	c, err := OpenUDP(t.Context(), Endpoint{Port: from}, Endpoint{host, to})
-	testenv.Check(t, err)
-	return c.(*UDP)
+	return testenv.Must(OpenUDP(t.Context(), Endpoint{Port: from}, Endpoint{host, to}))(t).(*UDP)
 }

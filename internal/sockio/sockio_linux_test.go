@@ -20,8 +20,7 @@ import (
 // socket makes a datagram socket that is bound to a path.
 func socket(t *testing.T, path string) int {
 	t.Helper()
-	fd, err := LocalSocket(unix.SOCK_DGRAM)
-	testenv.Check(t, err)
+	fd := testenv.Must(LocalSocket(unix.SOCK_DGRAM))(t)
 	testenv.Check(t, Bind(fd, path, 0o640))
 	return fd
 }
@@ -80,8 +79,7 @@ func TestFlock(t *testing.T) {
 	testenv.NoLeaks(t)
 	dir := t.TempDir()
 	open := func() *os.File {
-		f, err := os.Open(dir)
-		testenv.Check(t, err)
+		f := testenv.Must(os.Open(dir))(t)
 		t.Cleanup(func() { f.Close() })
 		return f
 	}
@@ -101,8 +99,7 @@ func TestFlock(t *testing.T) {
 // TestEpoll waits for a descriptor, for a removed one, and for the end.
 func TestEpoll(t *testing.T) {
 	testenv.NoLeaks(t)
-	e, err := NewEpoll("test")
-	testenv.Check(t, err)
+	e := testenv.Must(NewEpoll("test"))(t)
 	pair, err := GSOPair()
 	testenv.Check(t, err)
 	defer unix.Close(pair[0])

@@ -28,8 +28,7 @@ var agnoTestTime = time.Unix(1700000000, 0)
 
 func newAGNOTest(t testing.TB, key string, ethType uint16, now time.Time) *agno {
 	t.Helper()
-	k, err := parseAGNOKey([]byte(key))
-	testenv.Check(t, err)
+	k := testenv.Must(parseAGNOKey([]byte(key)))(t)
 	a := newAGNO(k, ethType)
 	a.now = func() time.Time { return now }
 	return a

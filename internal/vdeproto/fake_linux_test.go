@@ -158,8 +158,7 @@ func TestDeputy(t *testing.T) {
 	dir := testenv.ShortDir(t)
 	f := vdetest.NewFake(t, filepath.Join(dir, "ctl"))
 	// The kernel records the user that listens.
-	raw, err := f.Listener.(*net.UnixListener).SyscallConn()
-	testenv.Check(t, err)
+	raw := testenv.Must(f.Listener.(*net.UnixListener).SyscallConn())(t)
 	testenv.Check(t, raw.Control(func(fd uintptr) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()

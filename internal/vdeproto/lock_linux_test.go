@@ -92,8 +92,7 @@ func TestLockTaken(t *testing.T) {
 
 // lockDir opens a directory, and reports whether nobody else has locked it.
 func lockDir(t *testing.T, dir string) (f *os.File, locked bool) {
-	f, err := os.Open(dir)
-	testenv.Check(t, err)
+	f = testenv.Must(os.Open(dir))(t)
 	return f, unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 

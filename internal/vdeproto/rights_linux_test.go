@@ -83,8 +83,7 @@ func taps(t *testing.T, n int) (fds []int) {
 // foreignInterfaces counts the interfaces of taps.
 func foreignInterfaces(t *testing.T) int {
 	t.Helper()
-	b, err := os.ReadFile("/proc/thread-self/net/dev")
-	testenv.Check(t, err)
+	b := testenv.Must(os.ReadFile("/proc/thread-self/net/dev"))(t)
 	return strings.Count(string(b), "foreign")
 }
 

@@ -33,8 +33,7 @@ func eachFamily(t *testing.T, f func(t *testing.T, cfg Config)) {
 func openTest(t *testing.T, cfg Config) (*Endpoint, plugtest.Conn, *atomic.Int64) {
 	t.Helper()
 	clock := new(atomic.Int64)
-	e, err := openWithClock(cfg, func() time.Duration { return time.Duration(clock.Load()) })
-	testenv.Check(t, err)
+	e := testenv.Must(openWithClock(cfg, func() time.Duration { return time.Duration(clock.Load()) }))(t)
 	c := plugtest.NewConn(e)
 	t.Cleanup(func() { c.Close() })
 	return e, c, clock
@@ -277,8 +276,7 @@ func TestVXLANPort(t *testing.T) {
 	in := plugtest.NewInbox(t, c)
 	listen := func(addr string) *net.UDPConn {
 		t.Helper()
-		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
-		testenv.Check(t, err)
+		c := testenv.Must(net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr))))(t)
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
@@ -322,8 +320,7 @@ func TestVXLANPort(t *testing.T) {
 func TestVXLANPartial(t *testing.T) {
 	testenv.NoLeaks(t)
 	e, _, _ := openTest(t, testVXLAN(1))
-	own, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 3)})
-	testenv.Check(t, err)
+	own := testenv.Must(net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 3)}))(t)
 	defer own.Close()
 	p := plugtest.Probe{Own: own, To: netip.MustParseAddrPort("127.0.0.2:4789")}
 	for _, size := range [][2]int{{1, 100}, {40, assumedMTU - 40}} {

@@ -20,14 +20,11 @@ func TestVXVDESelf(t *testing.T) {
 	testenv.NoLeaks(t)
 	const port = 40000
 	var clock time.Duration
-	f, err := newSelfFilter(port, netip.Addr{}, func() time.Duration { return clock })
-	testenv.Check(t, err)
+	f := testenv.Must(newSelfFilter(port, netip.Addr{}, func() time.Duration { return clock }))(t)
 	defer f.close()
-	test0, err := net.InterfaceByName("test0")
-	testenv.Check(t, err)
+	test0 := testenv.Must(net.InterfaceByName("test0"))(t)
 	scope := uint32(test0.Index)
-	addrs, err := test0.Addrs()
-	testenv.Check(t, err)
+	addrs := testenv.Must(test0.Addrs())(t)
 	var linkLocal netip.Addr
 	for _, a := range addrs {
 		if p := netip.MustParsePrefix(a.String()); p.Addr().IsLinkLocalUnicast() {
@@ -88,8 +85,7 @@ func TestVXVDESelf(t *testing.T) {
 		t.Errorf("%d answers are kept, want at most %d", n, maxAnswers)
 	}
 
-	bound, err := newSelfFilter(port, netip.MustParseAddr("127.0.0.2"), nil)
-	testenv.Check(t, err)
+	bound := testenv.Must(newSelfFilter(port, netip.MustParseAddr("127.0.0.2"), nil))(t)
 	for addr, want := range map[string]bool{"127.0.0.2:40000": true, "127.0.0.1:40000": false, "127.0.0.2:40001": false} {
 		s := sockio.MakeSockaddr(netip.MustParseAddrPort(addr), 0)
 		if got := bound.own(&s); got != want {

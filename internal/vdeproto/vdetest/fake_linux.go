@@ -36,8 +36,7 @@ type FakeClient struct {
 // NewFake listens at the path.
 func NewFake(t *testing.T, path string) *Fake {
 	t.Helper()
-	l, err := net.Listen("unix", path)
-	testenv.Check(t, err)
+	l := testenv.Must(net.Listen("unix", path))(t)
 	f := &Fake{t: t, Dir: testenv.ShortDir(t), Listener: l, done: make(chan struct{})}
 	t.Cleanup(func() { l.Close() })
 	return f

@@ -15,19 +15,16 @@ import (
 // Files returns the number of descriptors of a switch's process.
 func (s *Switch) Files(t *testing.T) int {
 	t.Helper()
-	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.Cmd.Process.Pid))
-	testenv.Check(t, err)
+	entries := testenv.Must(os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.Cmd.Process.Pid)))(t)
 	return len(entries)
 }
 
 // Memory returns the bytes of memory of a switch's process.
 func (s *Switch) Memory(t *testing.T) int {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Cmd.Process.Pid))
-	testenv.Check(t, err)
+	text := testenv.Must(os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Cmd.Process.Pid)))(t)
 	_, rest, _ := strings.Cut(string(text), "VmRSS:")
-	n, err := strconv.Atoi(strings.Fields(rest)[0])
-	testenv.Check(t, err)
+	n := testenv.Must(strconv.Atoi(strings.Fields(rest)[0]))(t)
 	return n << 10
 }
 
@@ -38,10 +35,8 @@ func (s *Switch) CPU(b *testing.B) (total time.Duration) {
 		b.Fatal("no processor time of the switch", err)
 	}
 	for _, task := range tasks {
-		text, err := os.ReadFile(task)
-		testenv.Check(b, err)
-		ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
-		testenv.Check(b, err)
+		text := testenv.Must(os.ReadFile(task))(b)
+		ns := testenv.Must(strconv.ParseInt(strings.Fields(string(text))[0], 10, 64))(b)
 		total += time.Duration(ns)
 	}
 	return total

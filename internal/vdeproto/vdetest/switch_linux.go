@@ -26,8 +26,7 @@ type Switch struct {
 // It waits until ready, which connects to the switch, returns nil.
 func Start(t testing.TB, dir string, cmd *exec.Cmd, ready func() error) *Switch {
 	t.Helper()
-	stdin, err := cmd.StdinPipe()
-	testenv.Check(t, err)
+	stdin := testenv.Must(cmd.StdinPipe())(t)
 	s := &Switch{plugtest.Start(t, cmd), dir}
 	t.Cleanup(func() {
 		stdin.Close()
