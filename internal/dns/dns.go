@@ -7,6 +7,7 @@
 package dns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +65,12 @@ func New(cfg Config, dial DialFunc) (*Client, error) {
 	if dial == nil {
 		return nil, errors.New("dns: no dial function")
 	}
-	c := &Client{ndots: cfg.Ndots, timeout: cfg.Timeout, attempts: cfg.Attempts, dial: dial}
+	c := &Client{
+		ndots:    cmp.Or(cfg.Ndots, 1),
+		timeout:  cmp.Or(cfg.Timeout, 3*time.Second),
+		attempts: cmp.Or(cfg.Attempts, 2),
+		dial:     dial,
+	}
 	for _, s := range cfg.Servers {
 		switch a := s.Addr(); {
 		case !a.IsValid():
@@ -95,15 +101,6 @@ func New(cfg Config, dial DialFunc) (*Client, error) {
 	case c.attempts < 0:
 		return nil, fmt.Errorf("dns: Attempts: %d is negative", c.attempts)
 	}
-	if c.ndots == 0 {
-		c.ndots = 1
-	}
-	if c.timeout == 0 {
-		c.timeout = 3 * time.Second
-	}
-	if c.attempts == 0 {
-		c.attempts = 2
-	}
 	return c, nil
 }
 
@@ -125,15 +122,8 @@ func New(cfg Config, dial DialFunc) (*Client, error) {
 // error of the dial function or the connection, and ctx.Err() if ctx has ended. If ctx has
 // a deadline, the tries share the remaining time.
 func (c *Client) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
-	var types []dnsmessage.Type
-	switch network {
-	case "ip":
-		types = []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA}
-	case "ip4":
-		types = []dnsmessage.Type{dnsmessage.TypeA}
-	case "ip6":
-		types = []dnsmessage.Type{dnsmessage.TypeAAAA}
-	default:
+	types, ok := typesOf[network]
+	if !ok {
 		return nil, net.UnknownNetworkError(network)
 	}
 	addrs, err := c.lookup(ctx, types, host)
@@ -142,6 +132,13 @@ func (c *Client) LookupNetIP(ctx context.Context, network, host string) ([]netip
 		return nil, err
 	}
 	return addrs, nil
+}
+
+// typesOf has the types of the records to ask for.
+var typesOf = map[string][]dnsmessage.Type{
+	"ip":  {dnsmessage.TypeA, dnsmessage.TypeAAAA},
+	"ip4": {dnsmessage.TypeA},
+	"ip6": {dnsmessage.TypeAAAA},
 }
 
 func (c *Client) lookup(ctx context.Context, types []dnsmessage.Type, host string) ([]netip.Addr, *net.DNSError) {
@@ -155,13 +152,13 @@ func (c *Client) lookup(ctx context.Context, types []dnsmessage.Type, host strin
 		for _, typ := range types {
 			addrs = append(addrs, ofType(typ, known)...)
 		}
-		if len(addrs) == 0 && len(known) > 0 {
+		switch {
+		case len(addrs) > 0:
+			return addrs, nil
+		case len(known) > 0:
 			return nil, dnsError(errNoSuitable, "")
 		}
-		if len(addrs) == 0 {
-			return nil, dnsError(errNoSuchHost, "")
-		}
-		return addrs, nil
+		return nil, dnsError(errNoSuchHost, "")
 	}
 	if !isName(host) || isBelow(host, "onion") {
 		return nil, dnsError(errNoSuchHost, "")

@@ -1,6 +1,7 @@
 package netem
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -221,11 +222,7 @@ func (p *pipe) push(h virtio.Header, head, data []byte, jitter float64, now time
 		return nil
 	}
 	if wait := p.busyUntil - now; p.settings.Rate > 0 && wait > 0 {
-		limit := p.settings.Queue
-		if limit == 0 {
-			limit = defaultQueue
-		}
-		if wait+p.transmitTime(n) > p.transmitTime(limit) {
+		if wait+p.transmitTime(n) > p.transmitTime(cmp.Or(p.settings.Queue, defaultQueue)) {
 			return nil
 		}
 	}

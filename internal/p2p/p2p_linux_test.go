@@ -31,6 +31,7 @@ func ptpPair(t *testing.T) (first, second *PTP) {
 
 // TestConn opens an end of each kind, alone and with a peer that reads or does not.
 func TestConn(t *testing.T) {
+	testenv.Long(t)
 	reads := func(t *testing.T, peer packet.Transport) { plugtest.NewInbox(t, end(t, peer)) }
 	for _, tt := range []struct {
 		name string

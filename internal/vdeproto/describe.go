@@ -1,6 +1,7 @@
 package vdeproto
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -16,9 +17,7 @@ const maxDescription = 127 - len(gsoMark)
 // describe returns the text that a switch shows for the port: d, by default
 // vdestack, the user and the process, and where an SSH session comes from.
 func describe(ctx context.Context, d string) string {
-	if d == "" {
-		d = "vdestack"
-	}
+	d = cmp.Or(d, "vdestack")
 	d += fmt.Sprintf(" user=%s pid=%d", sockio.UserName(ctx), os.Getpid())
 	if ssh := strings.Fields(os.Getenv("SSH_CLIENT")); len(ssh) > 0 {
 		d += " SSH=" + ssh[0]
