@@ -10,7 +10,7 @@ import (
 
 func BenchmarkCmd(b *testing.B) {
 	c := openPlug(b, "cmd://cat")
-	benchPlugs(b, c, c)
+	benchPlugs(b, c, c, plugtest.Broadcast)
 }
 
 // BenchmarkTAP sends to an interface of the host; nothing there reads the frames.

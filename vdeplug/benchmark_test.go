@@ -48,5 +48,5 @@ func BenchmarkStream(b *testing.B) {
 	testenv.Check(b, err)
 	c := NewStream(plugtest.Pipe(r, w))
 	b.Cleanup(func() { c.Close() })
-	benchPlugs(b, c, c)
+	benchPlugs(b, c, c, plugtest.Broadcast)
 }

@@ -177,10 +177,10 @@ func TestConn(t *testing.T) {
 	})
 }
 
-// benchPlugs sends frames from one plug to another.
-func benchPlugs(b *testing.B, from, to Conn) {
+// benchPlugs sends frames to a station from one plug to another.
+func benchPlugs(b *testing.B, from, to Conn, dst ether.MAC) {
 	for _, size := range []int{60, 1514, ether.MaxFrame} {
-		frame, buf := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), size), make([]byte, ether.MaxFrame)
+		frame, buf := plugtest.TestFrame(dst, plugtest.Station(2), size), make([]byte, ether.MaxFrame)
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			b.SetBytes(int64(size))
 			b.ReportAllocs()

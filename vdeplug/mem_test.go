@@ -46,5 +46,5 @@ func TestMemAllocs(t *testing.T) {
 }
 
 func BenchmarkMem(b *testing.B) {
-	benchPlugs(b, openPlug(b, "mem://bench"), openPlug(b, "mem://bench"))
+	benchPlugs(b, openPlug(b, "mem://bench"), openPlug(b, "mem://bench"), plugtest.Broadcast)
 }

@@ -240,5 +240,5 @@ func TestPTPNames(t *testing.T) {
 
 func BenchmarkPTP(b *testing.B) {
 	vnl := "ptp://" + filepath.Join(b.TempDir(), "p")
-	benchPlugs(b, openPlug(b, vnl), openPlug(b, vnl))
+	benchPlugs(b, openPlug(b, vnl), openPlug(b, vnl), plugtest.Broadcast)
 }

@@ -84,5 +84,5 @@ func TestUDPNames(t *testing.T) {
 }
 
 func BenchmarkUDP(b *testing.B) {
-	benchPlugs(b, openPlug(b, udpVNL(7001, 7002, "127.0.0.1")), openPlug(b, udpVNL(7002, 7001, "127.0.0.1")))
+	benchPlugs(b, openPlug(b, udpVNL(7001, 7002, "127.0.0.1")), openPlug(b, udpVNL(7002, 7001, "127.0.0.1")), plugtest.Broadcast)
 }

@@ -159,7 +159,7 @@ func BenchmarkVXVDE(b *testing.B) {
 	testenv.Check(b, to.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))) // so that from knows where it is
 	_, err := from.Recv(make([]byte, ether.MaxFrame))
 	testenv.Check(b, err)
-	benchPlugs(b, from, to)
+	benchPlugs(b, from, to, plugtest.Station(1))
 }
 
 // TestVXVDEC exchanges frames with the C program, by multicast and then by unicast, until one
