@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -31,11 +30,21 @@ type link struct {
 	filter            func(frame []byte) bool
 
 	counters packet.Counters
-	closing  atomic.Bool
-	reader   packet.FrameReader
 }
 
 var _ stack.GSOEndpoint = (*link)(nil)
+
+// A linkTransport is a link as a [packet.Transport].
+type linkTransport struct {
+	*link
+	end func()
+}
+
+// Close ends the network.
+func (t linkTransport) Close() error {
+	t.end()
+	return nil
+}
 
 func newLink(mtu int, mac tcpip.LinkAddress, filter func([]byte) bool) *link {
 	l := &link{
@@ -110,15 +119,8 @@ func offload(pkt *stack.PacketBuffer) (h virtio.Header) {
 	return h
 }
 
-func (l *link) Recv(frame []byte) (int, error) {
-	return l.reader.Recv(l, &l.counters, &l.closing, frame)
-}
-
 // SendPackets implements [packet.Transport].
 func (l *link) SendPackets(packets []packet.Packet, _ bool) error {
-	if l.closing.Load() {
-		return net.ErrClosed
-	}
 	for _, p := range packets {
 		switch p.Offload.GSOType &^ virtio.GSOECN {
 		case virtio.GSONone:
@@ -131,18 +133,6 @@ func (l *link) SendPackets(packets []packet.Packet, _ bool) error {
 			p.Offload.GSOType, p.Offload.GSOSize = virtio.GSONone, 0
 		}
 		l.counters.EachFrame([]packet.Packet{p}, l.inject)
-	}
-	return nil
-}
-
-func (l *link) Send(frame []byte) error {
-	switch {
-	case l.closing.Load():
-		return net.ErrClosed
-	case len(frame) > vdeplug.MaxFrame:
-		l.counters.DroppedSend.Add(1)
-	default:
-		return l.inject(nil, frame)
 	}
 	return nil
 }
@@ -167,13 +157,7 @@ func (l *link) inject(head, data []byte) error {
 	return nil
 }
 
-// Drops returns how many frames were dropped so far.
-func (l *link) Drops() vdeplug.Drops {
-	recv, send := l.Dropped()
-	return vdeplug.Drops{Recv: recv, Send: send}
-}
-
-// Dropped returns the same to transports above.
+// Dropped returns how many frames were dropped so far.
 func (l *link) Dropped() (recv, send uint64) { return l.counters.Dropped() }
 
 // accepts is the filter of the link. The stack accepts all addresses as its own, so

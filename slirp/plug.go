@@ -59,11 +59,12 @@ const (
 
 // A nat is a network between a plug, with the guests, and sockets of the host.
 type nat struct {
-	*link // the plug
-	cfg   *config
-	mac   tcpip.LinkAddress
-	own   map[netip.Addr]bool // the plug's addresses
-	stack *stack.Stack
+	*packet.Conn // the plug
+	link         *link
+	cfg          *config
+	mac          tcpip.LinkAddress
+	own          map[netip.Addr]bool // the plug's addresses
+	stack        *stack.Stack
 	// forwarder makes the connections that guests ask for.
 	forwarder *tcp.Forwarder
 
@@ -76,8 +77,6 @@ type nat struct {
 	ctx    context.Context // ends when the plug is closed
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup // goroutines; Close waits for them
-
-	closeOnce sync.Once
 }
 
 var (
@@ -90,6 +89,7 @@ func newNAT(ctx context.Context, cfg *config) (_ *nat, err error) {
 	n := &nat{cfg: cfg, mac: macOf(cfg.host.Addr()), own: make(map[netip.Addr]bool)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.link = newLink(min(cfg.mtu, cfg.mru), n.mac, n.accepts)
+	n.Conn = packet.NewConn(linkTransport{n.link, n.end}, nil)
 	limit := descriptors()
 	n.conns.init(min(maxConns, limit/4), &n.tasks)
 	n.flows.init(min(maxFlows, limit/8))
@@ -195,21 +195,23 @@ func (n *nat) addAddresses() error {
 	return nil
 }
 
-// Close ends all connections, forwards and commands.
-func (n *nat) Close() error {
-	n.closeOnce.Do(func() {
-		n.closing.Store(true)
-		n.cancel()
-		n.link.Endpoint.Close() // ends RecvPackets
-		n.conns.close()
-		n.flows.close()
-		n.finish()
-		if n.stack != nil {
-			n.stack.Destroy()
-		}
-		n.tftp.close()
-	})
-	return nil
+// Drops returns how many frames were dropped so far.
+func (n *nat) Drops() vdeplug.Drops {
+	recv, send := n.Dropped()
+	return vdeplug.Drops{Recv: recv, Send: send}
+}
+
+// end ends all connections, forwards and commands.
+func (n *nat) end() {
+	n.cancel()
+	n.link.Endpoint.Close() // ends RecvPackets
+	n.conns.close()
+	n.flows.close()
+	n.finish()
+	if n.stack != nil {
+		n.stack.Destroy()
+	}
+	n.tftp.close()
 }
 
 // finish waits for the goroutines. Those that wait for a guest go on when the stack
