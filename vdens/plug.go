@@ -13,6 +13,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/sched"
+	"github.com/vdestack/vdestack/internal/stream"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
@@ -80,21 +81,24 @@ func (p *plugCommand) run() int {
 		}
 		conns = append(conns, c)
 	}
-	var stream vdeplug.Conn
-	ends := conns
+	var ends []packet.Transport
+	for _, c := range conns {
+		ends = append(ends, transportOf(c))
+	}
+	var stdio packet.Transport
 	if len(conns) == 1 {
-		stream = vdeplug.NewStream(stdio{})
-		defer stream.Close() // frames that were not read by now are lost
-		ends = append(ends, stream)
+		stdio = transportOf(vdeplug.NewStream(stream.Stdio{}))
+		defer stdio.Close() // frames that were not read by now are lost
+		ends = append(ends, stdio)
 	}
 	type end struct {
-		of  vdeplug.Conn
+		of  packet.Transport
 		err error
 	}
 	ended := make(chan end, 2)
 	for i := range ends {
 		go func() {
-			of, err := carry(ends[i], ends[1-i])
+			of, err := packet.Carry(ends[i], ends[1-i])
 			ended <- end{of, err}
 		}()
 	}
@@ -102,19 +106,16 @@ func (p *plugCommand) run() int {
 	case <-sigs.ctx.Done():
 		return report(context.Cause(sigs.ctx))
 	case e := <-ended:
-		if e.of == stream && (errors.Is(e.err, io.EOF) || errors.Is(e.err, syscall.EPIPE)) {
+		if e.of == stdio && (errors.Is(e.err, io.EOF) || errors.Is(e.err, syscall.EPIPE)) {
 			return 0
 		}
 		return report(e.err)
 	}
 }
 
-// stdio is standard input and output as one stream. It ends with the program.
-type stdio struct{}
-
-func (stdio) Read(b []byte) (int, error)  { return os.Stdin.Read(b) }
-func (stdio) Write(b []byte) (int, error) { return os.Stdout.Write(b) }
-func (stdio) Close() error                { return nil }
+func transportOf(c vdeplug.Conn) packet.Transport {
+	return packet.Of[vdeplug.Drops](c, vdeplug.MaxFrame)
+}
 
 // logLink logs that a network is gone or back.
 func logLink(vnl string, l vdeplug.Link) {
@@ -124,24 +125,5 @@ func logLink(vnl string, l vdeplug.Link) {
 		log.Info("network is back", "network", vnl, "reconnects", l.Reconnects)
 	case l.Reconnecting:
 		log.Warn("network is gone, reconnecting", "network", vnl, "error", l.Err)
-	}
-}
-
-// carry carries packets from one plug to another until one ends, and returns that one.
-func carry(from, to vdeplug.Conn) (vdeplug.Conn, error) {
-	source, sink := packet.Of[vdeplug.Drops](from, vdeplug.MaxFrame), packet.Of[vdeplug.Drops](to, vdeplug.MaxFrame)
-	var b packet.Buffer
-	defer b.Release()
-	var turn packet.Turn
-	for {
-		p, err := source.RecvPackets(&b)
-		if err != nil {
-			return from, err
-		}
-		turn.Begin()
-		if err := sink.SendPackets(p, true); err != nil {
-			return to, err
-		}
-		turn.End()
 	}
 }

@@ -219,3 +219,19 @@ func TestBuffer(t *testing.T) {
 		t.Error("Release leaves packets in memory that others have")
 	}
 }
+
+// TestCarry carries frames until one side fails.
+func TestCarry(t *testing.T) {
+	refused := errors.New("refused")
+	for _, refuse := range []error{nil, refused} {
+		source, sink := &fakeConn{in: [][]byte{make([]byte, 60), make([]byte, 61)}}, &fakeConn{refuse: refuse}
+		from, to := packet.Of[drops](source, 1514), packet.Of[drops](sink, 1514)
+		failed, err := packet.Carry(from, to)
+		switch {
+		case refuse == nil && (failed != from || err != io.EOF || len(sink.out) != 2 || len(sink.out[1]) != 61):
+			t.Errorf("got %v and %d frames, want the end of the source after 2", err, len(sink.out))
+		case refuse != nil && (failed != to || err != refused):
+			t.Errorf("got %v, want the error of the sink", err)
+		}
+	}
+}

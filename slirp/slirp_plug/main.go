@@ -18,6 +18,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/stream"
 	_ "github.com/vdestack/vdestack/slirp"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -51,11 +53,15 @@ func run(ctx context.Context, vnl string) error {
 		return err
 	}
 	defer network.Close()
-	stream := vdeplug.NewStream(stdio{})
-	defer stream.Close()
+	stdio := vdeplug.NewStream(stream.Stdio{})
+	defer stdio.Close()
 	ended := make(chan error, 2)
-	go func() { ended <- carry(network, stream) }()
-	go func() { ended <- carry(stream, network) }()
+	for _, way := range [][2]vdeplug.Conn{{network, stdio}, {stdio, network}} {
+		go func() {
+			_, err := packet.Carry(packet.Of[vdeplug.Drops](way[0], vdeplug.MaxFrame), packet.Of[vdeplug.Drops](way[1], vdeplug.MaxFrame))
+			ended <- err
+		}()
+	}
 	select {
 	case <-ctx.Done():
 		return nil
@@ -66,24 +72,3 @@ func run(ctx context.Context, vnl string) error {
 		return err
 	}
 }
-
-// carry carries frames from one network to another until one has ended.
-func carry(from, to vdeplug.Conn) error {
-	frame := make([]byte, vdeplug.MaxFrame)
-	for {
-		n, err := from.Recv(frame)
-		if err != nil {
-			return err
-		}
-		if err := to.Send(frame[:n]); err != nil {
-			return err
-		}
-	}
-}
-
-// stdio is standard input and output as one stream. It ends with the program.
-type stdio struct{}
-
-func (stdio) Read(b []byte) (int, error)  { return os.Stdin.Read(b) }
-func (stdio) Write(b []byte) (int, error) { return os.Stdout.Write(b) }
-func (stdio) Close() error                { return nil }

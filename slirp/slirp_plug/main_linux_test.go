@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -48,5 +49,23 @@ func TestEnd(t *testing.T) {
 				t.Errorf("it ended with %v and says %q", err, stderr.String())
 			}
 		})
+	}
+}
+
+// TestFails starts the program with wrong arguments.
+func TestFails(t *testing.T) {
+	for _, tt := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"slirp://", "more"}, 2, "usage: slirp_plug [slirp://...]\n"},
+		{[]string{"slirp:///nonsense"}, 1, `slirp_plug: vdeplug: open "slirp:///nonsense": slirp option "nonsense": unknown`},
+	} {
+		cmd := testenv.Program(t.Context(), t, "slirp_plug", tt.args...)
+		out, _ := cmd.CombinedOutput()
+		if status := cmd.ProcessState.ExitCode(); status != tt.status || !strings.HasPrefix(string(out), tt.want) {
+			t.Errorf("%q: got status %d and %q, want %d and %q", tt.args, status, out, tt.status, tt.want)
+		}
 	}
 }
