@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/teardown"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -72,7 +73,7 @@ func tend() {
 	if nsPool.making != nil {
 		return
 	}
-	if time.Since(nsPool.last) >= series {
+	if time.Since(nsPool.last) >= series || !roomForReady() {
 		dropReady()
 		return
 	}
@@ -95,6 +96,24 @@ func tend() {
 	nsPool.making = nil
 	close(done)
 	nsPool.timer.Reset(time.Until(nsPool.last.Add(series)))
+}
+
+// descriptorReserve is how many descriptors must be free for namespaces to be made ready.
+const descriptorReserve = 64
+
+// roomForReady reports whether the program is far from its limit of descriptors. Near it,
+// those of ready namespaces could be missing for a stack that is being opened.
+func roomForReady() bool {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return false
+	}
+	free, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	unix.Close(free)
+	return uint64(free)+descriptorReserve <= limit.Cur
 }
 
 func dropReady() {

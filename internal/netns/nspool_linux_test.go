@@ -159,3 +159,40 @@ func TestReadyTAP(t *testing.T) {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
+
+// TestReadyAtLimit makes no namespaces ready near the limit of descriptors.
+func TestReadyAtLimit(t *testing.T) {
+	newNS(t)
+	DropReady()
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		room uint64
+		want int
+	}{{descriptorReserve - 1, 0}, {2 * descriptorReserve, mostReady}} {
+		free, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(free)
+		limit := before
+		limit.Cur = uint64(free) + tt.room
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Setrlimit(unix.RLIMIT_NOFILE, &before)
+		nsPool.mu.Lock()
+		nsPool.last = time.Now().Add(time.Hour) // a series that does not end meanwhile
+		if nsPool.timer == nil {
+			nsPool.timer = time.AfterFunc(time.Hour, tend)
+		}
+		nsPool.mu.Unlock()
+		tend()
+		if got := pooled(); got != tt.want {
+			t.Errorf("with room for %d descriptors %d namespaces are ready, want %d", tt.room, got, tt.want)
+		}
+	}
+	DropReady()
+}
