@@ -2,9 +2,12 @@ package testenv
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -19,6 +22,23 @@ func NeedDescriptors(t testing.TB, n uint64) {
 	if limit.Cur < n {
 		Skip(t, "the process may open %d files, the test needs %d (raise ulimit -Hn)", limit.Cur, n)
 	}
+}
+
+// Resident returns the memory that the process uses, in bytes, without garbage, which the
+// runtime would give back to the system later. The race detector has a shadow of all
+// memory that was ever used and gives nothing back, so with it only Go's own memory counts.
+func Resident() int {
+	runtime.GC() // a pool keeps its contents for one more
+	debug.FreeOSMemory()
+	if Race {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int(m.Sys - m.HeapReleased)
+	}
+	text, _ := os.ReadFile("/proc/self/statm")
+	var total, pages int
+	fmt.Sscan(string(text), &total, &pages)
+	return pages * os.Getpagesize()
 }
 
 // PIDFD returns a descriptor of a process, which is closed at the end of the test.

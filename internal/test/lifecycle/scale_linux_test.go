@@ -9,9 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"runtime/debug"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,22 +27,6 @@ func cpuTime() time.Duration {
 	return time.Duration(unix.TimevalToNsec(u.Utime) + unix.TimevalToNsec(u.Stime))
 }
 
-// resident returns the memory that the program uses, in bytes, without garbage, which the
-// runtime would give back to the system later. The race detector has a shadow of all
-// memory that was ever used and gives nothing back, so with it only Go's own memory
-// counts.
-func resident() int {
-	runtime.GC() // a pool keeps its contents for one more
-	debug.FreeOSMemory()
-	if testenv.Race {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int(m.Sys - m.HeapReleased)
-	}
-	kib := must(strconv.Atoi(strings.TrimSuffix(status("self", "VmRSS"), " kB")))
-	return kib << 10
-}
-
 // scale has a thousand stacks on a network of the scheme that it is given.
 func scale() {
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
@@ -56,13 +37,13 @@ func scale() {
 		return s
 	}
 	first := open(1)
-	before := resident()
+	before := testenv.Resident()
 	stacks := []*vdestack.Stack{1: first}
 	for i := 2; i <= manyStacks; i++ {
 		stacks = append(stacks, open(i))
 	}
 	threads := threads()
-	memory := (resident() - before) / manyStacks
+	memory := (testenv.Resident() - before) / manyStacks
 	start := cpuTime()
 	time.Sleep(time.Second) // in which nothing is done
 	idle := cpuTime() - start

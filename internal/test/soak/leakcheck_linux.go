@@ -6,13 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"runtime/metrics"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,7 +38,6 @@ func (s *soak) begin() *usage {
 	u := s.usage()
 	for end := time.Now().Add(settleTime); time.Now().Before(end); {
 		time.Sleep(100 * time.Millisecond)
-		runtime.GC()
 		later := s.usage()
 		if len(later.excess(u)) == 0 {
 			return later
@@ -52,7 +51,6 @@ func (s *soak) begin() *usage {
 // failure.
 func (s *soak) settle(before *usage) *usage {
 	for end := time.Now().Add(settleTime); ; time.Sleep(100 * time.Millisecond) {
-		debug.FreeOSMemory() // collects garbage, which closes forgotten connections
 		u := s.usage()
 		excess := before.excess(u)
 		if len(excess) == 0 {
@@ -71,7 +69,9 @@ func (s *soak) settle(before *usage) *usage {
 	}
 }
 
+// usage collects garbage first, which closes forgotten connections.
 func (s *soak) usage() *usage {
+	memory := testenv.Resident()
 	u := &usage{
 		things:  map[string][]string{"stray processes": s.strays(), "files": s.leftovers()},
 		numbers: map[string]int{"goroutines": runtime.NumGoroutine()},
@@ -107,10 +107,7 @@ func (s *soak) usage() *usage {
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(sample)
 	u.numbers["MiB of heap"] = int(sample[0].Value.Uint64() >> 20)
-	if f := strings.Fields(read("/proc/self/statm")); len(f) > 1 {
-		pages, _ := strconv.Atoi(f[1])
-		u.numbers["MiB of memory"] = pages * os.Getpagesize() >> 20
-	}
+	u.numbers["MiB of memory"] = memory >> 20
 	return u
 }
 
