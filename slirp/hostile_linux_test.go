@@ -220,7 +220,7 @@ func TestHalfOpenAge(t *testing.T) {
 	noLeaks(t)
 	server := tcpEchoServer(t)
 	n := openNAT(t, "slirp:///v4")
-	n.conns.patience = time.Millisecond
+	n.conns.handshake = time.Millisecond
 	n.conns.mu.Lock()
 	places := n.conns.places
 	n.conns.mu.Unlock()

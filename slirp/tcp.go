@@ -36,8 +36,8 @@ const (
 // which it keeps as a connection until that has ended.
 type conns struct {
 	tasks *sync.WaitGroup // counts the places that are taken
-	// patience is how long a guest may take to complete a handshake.
-	patience time.Duration
+	// handshake is how long a guest may take to complete one.
+	handshake time.Duration
 
 	mu      sync.Mutex // guards the fields below
 	open    map[io.Closer]struct{}
@@ -61,7 +61,7 @@ type attempt struct {
 func (c *conns) init(places int, tasks *sync.WaitGroup) {
 	c.open, c.asked, c.places, c.tasks = make(map[io.Closer]struct{}), make(map[stack.TransportEndpointID]*attempt), places, tasks
 	c.maxMade = max(places/4, 1)
-	c.patience = handshakeTimeout
+	c.handshake = handshakeTimeout
 }
 
 // begin takes a place. If there are too many attempts it gives up the oldest, so that
@@ -245,7 +245,7 @@ func (a *attempt) late(err error) bool {
 // handshake answers a guest, and waits until the handshake is complete. It returns nil if
 // it does not become so.
 func (n *nat) handshake(a *attempt, r *tcp.ForwarderRequest, wq *waiter.Queue) tcpip.Endpoint {
-	ctx, cancel := context.WithTimeout(a.ctx, n.conns.patience)
+	ctx, cancel := context.WithTimeout(a.ctx, n.conns.handshake)
 	defer cancel()
 	done := make(chan struct{})
 	var watch sync.WaitGroup
