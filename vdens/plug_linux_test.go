@@ -44,12 +44,6 @@ func newStation(t *testing.T, dir string) *plugtest.Inbox {
 	return plugtest.NewInbox(t, c)
 }
 
-// wantFrame sends a frame of station 1 to all until it arrives.
-func wantFrame(t *testing.T, from, to *plugtest.Inbox, size int) {
-	t.Helper()
-	plugtest.Carry(t, from, to, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), size))
-}
-
 // TestPlug joins two switches, by itself and with Debian's programs.
 func TestPlug(t *testing.T) {
 	exe, err := os.Executable()
@@ -84,10 +78,7 @@ func TestPlug(t *testing.T) {
 			testenv.Check(t, err)
 			defer in.Close()
 			testenv.Check(t, cmd.Start())
-			for _, size := range []int{60, 1514} {
-				wantFrame(t, sa, sb, size)
-				wantFrame(t, sb, sa, size)
-			}
+			plugtest.CarryBoth(t, sa, sb, 60, 1514)
 			if attr, err := unix.SchedGetAttr(cmd.Process.Pid, 0); args[0] == exe && (err != nil || attr.Policy != unix.SCHED_BATCH) {
 				t.Errorf("it is scheduled by %+v, %v, want SCHED_BATCH", attr, err)
 			}
@@ -148,7 +139,7 @@ func TestPlugSwitchGone(t *testing.T) {
 		stderr := new(testenv.Buffer)
 		cmd.Stderr = stderr
 		testenv.Check(t, cmd.Start())
-		wantFrame(t, sa, sb, 60)
+		plugtest.CarryBoth(t, sa, sb, 60)
 		return cmd, stderr
 	}
 	cmd, stderr := start(a.Dir, b.Dir)
@@ -163,8 +154,7 @@ func TestPlugSwitchGone(t *testing.T) {
 	b.Kill(t)
 	startSwitch(t, b.Dir)
 	wantText(t, stderr, "network is back")
-	wantFrame(t, sa, sb, 60)
-	wantFrame(t, sb, sa, 60)
+	plugtest.CarryBoth(t, sa, sb, 60)
 	cmd.Process.Signal(syscall.SIGINT)
 	cmd.Wait()
 	if text := stderr.String(); cmd.ProcessState.ExitCode() != 128+int(syscall.SIGINT) || !strings.Contains(text, "network is gone, reconnecting") {
