@@ -93,7 +93,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if cfg.Isolated {
 		create = netns.CreateIsolated
 	} else if !s.joined {
-		s.ns = netns.Ready(first)
+		s.ns = netns.FromPool(first)
 	}
 	begin := func() {
 		for _, n := range networks {

@@ -19,7 +19,7 @@ import (
 // taps returns how many TAP interfaces the process has open.
 func taps(t *testing.T) (n int) {
 	t.Helper()
-	netns.DropReady() // has some too
+	netns.EmptyPool() // has some too
 	links, err := filepath.Glob("/proc/self/fd/*")
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,5 @@
-// Package argv splits command lines into commands and arguments, in the
-// notation that VDE programs use for "cmd://command" networks. It is not that
-// of a shell, and no shell is involved.
+// Package argv splits command lines into commands and arguments, in the notation that VDE
+// programs use for "cmd://command" networks. It is not a shell's.
 package argv
 
 import (
@@ -10,20 +9,19 @@ import (
 
 // Split returns the commands of a line, and the arguments of each.
 //
-//   - Blanks, tabs and newlines separate arguments, an unquoted ";" commands.
-//     Empty commands are skipped.
-//   - '…' and "…" quote, also a part of an argument. Inside "…" a backslash
-//     protects the next byte from ending the quote; both stay.
+//   - Blanks, tabs and newlines separate arguments, an unquoted ";" commands. Empty
+//     commands are skipped.
+//   - '…' and "…" quote, also a part of an argument. Inside "…" a backslash protects
+//     the next byte from ending the quote; both stay.
 //   - Outside quotes a backslash protects the next byte.
-//   - An argument that begins with an unquoted "$" is the variable whose name
-//     is the rest of it up to a separator, and vars gives its value; nil means
-//     empty values, as the C programs have it. Elsewhere an unquoted "$" is
-//     dropped.
+//   - An argument that begins with an unquoted "$" is a variable: its name is the rest
+//     up to a separator, and vars returns its value; nil means empty values, as in the
+//     C programs. Elsewhere an unquoted "$" is dropped.
 //   - All other bytes are ordinary: "|", ">", "&", "#", "*" mean nothing.
 //
-// A quote that does not end and a backslash at the end are errors that quote
-// the place, where the C programs guess; so is a NUL. C drops the whole line if
-// it begins with ";", which is taken for an empty command here.
+// A quote that does not end, a backslash at the end and a NUL are errors that quote the
+// place, where the C programs guess. C drops the whole line if it begins with ";",
+// which is an empty command here.
 func Split(line string, vars func(name string) string) ([][]string, error) {
 	var (
 		commands [][]string

@@ -2,7 +2,7 @@
 // join interfaces of stacks to them.
 //
 // A [Switch] is a bridge in a namespace of its own. An interface of a stack is one end
-// of a veth pair, the other end of which is a [Port] of the bridge: between stacks no
-// frame enters user space. A [Pair] has no bridge: the process reads and writes its
-// other end with a packet socket.
+// of a veth pair whose other end is a [Port] of the bridge: between stacks no frame
+// enters user space. A [Pair] has no bridge: the process reads and writes its other end
+// with a packet socket.
 package bridge

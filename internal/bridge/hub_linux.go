@@ -22,35 +22,35 @@ import (
 )
 
 const (
-	// portMTU is the MTU of what carries frames of all interfaces: bridges, ports,
-	// the pairs between bridges, and the uplink. Interfaces of stacks have their own.
+	// portMTU is the MTU of bridges, ports, the pairs between bridges, and the uplink,
+	// which carry frames of all interfaces. Interfaces of stacks have their own.
 	portMTU = ether.MaxMTU
-	// vethQueues is how many queues a veth interface has. More are of no use here:
+	// vethQueues is how many queues a veth interface has. More would be useless:
 	// packets are passed to the other end at once.
 	vethQueues = 1
 	// firstIndex is the index of the first interface in a hub.
 	firstIndex = 1 << 20
 	// carrierWait bounds the wait for a carrier.
 	carrierWait = 30 * time.Second
-	// reapDelay is how long the kernel gets to remove a pair together with the
-	// namespace of its stack.
+	// reapDelay is how long the kernel has to remove a pair together with the namespace
+	// of its stack.
 	reapDelay = time.Second
 )
 
 // addLink is a variable for tests.
 var addLink = (*rtnl.Conn).LinkAdd
 
-// reaping is held while abandoned pairs are removed in the background: one thread
-// waits for the kernel, whatever the number of networks.
+// reaping is held while abandoned pairs are removed in the background, so that only one
+// thread waits for the kernel.
 var reaping sync.Mutex
 
 // An End is the end of a veth pair that becomes an interface of a stack.
 type End struct {
 	NS      *netns.NS
 	Netlink *rtnl.Conn // in NS
-	Shared  bool       // others have interfaces in NS too
+	Shared  bool       // NS has interfaces of others too
 	Name    string
-	Index   int // the kernel chooses another one if it is taken
+	Index   int // the kernel chooses another one if it is in use
 	MTU     int
 	MAC     net.HardwareAddr // nil: random
 }
@@ -89,14 +89,14 @@ func (h *hub) close() error {
 	return errors.Join(err, h.ns.Close())
 }
 
-// quiet keeps the hub from sending and filtering packets: it has no addresses, and no
-// rules for packets. Settings that the kernel does not have, or that a container keeps
-// read-only, cost time and do no harm.
+// quiet keeps the hub from sending packets of its own and from filtering packets.
+// Settings that the kernel does not have, or that a container keeps read-only, only
+// cost time.
 func (h *hub) quiet() error {
 	for _, set := range []struct{ path, value string }{
 		// A bridge and its ports would have link-local addresses.
 		{"net/ipv6/conf/default/disable_ipv6", "1"},
-		// Each packet would be looked at as a router does, a tenth of the time.
+		// Each packet would go through the router's filters, a tenth of the time.
 		{"net/bridge/bridge-nf-call-iptables", "0"},
 		{"net/bridge/bridge-nf-call-ip6tables", "0"},
 		{"net/bridge/bridge-nf-call-arptables", "0"},
@@ -130,8 +130,8 @@ func (h *hub) socket(domain, typ, proto int) (fd int, err error) {
 // next returns the index of a new interface in the hub.
 func (h *hub) next() int { return int(h.number.Add(1)) }
 
-// addEnd makes a veth pair: far in the hub, which is set up, and end in a stack, which
-// is down. It returns the index of the end, 0 if that is not known.
+// addEnd makes a veth pair: far in the hub, which is set up, and end in a stack, which is
+// down. It returns the index of the end; 0 if unknown.
 func (h *hub) addEnd(ctx context.Context, far rtnl.LinkSpec, end End) (index int, err error) {
 	ns, err := end.NS.File()
 	if err != nil {
@@ -148,9 +148,9 @@ func (h *hub) addEnd(ctx context.Context, far rtnl.LinkSpec, end End) (index int
 	return far.Peer.Index, err
 }
 
-// retryTaken calls add until no interface of the same name is left in a namespace that
-// is shared. One whose program was killed is removed by the kernel in its own time, so
-// a veth interface gets two seconds to go.
+// retryTaken calls add until a shared namespace has no interface of the same name. The
+// kernel takes its time to remove the veth interfaces of a killed program: they have two
+// seconds.
 func retryTaken(ctx context.Context, end End, add func() error) error {
 	limit := time.Now().Add(2 * time.Second)
 	for {
@@ -177,8 +177,8 @@ func (h *hub) addPair(name string, master int) (near, far int, err error) {
 	return near, far, err
 }
 
-// delete removes a veth pair by its end in the hub, which may be gone already. It takes
-// the kernel some ten milliseconds.
+// delete removes a veth pair by its end in the hub, if that still exists. It takes the
+// kernel some ten milliseconds.
 func (h *hub) delete(index int) error {
 	if err := h.nl.LinkDel(index); !errors.Is(err, unix.ENODEV) {
 		return err
@@ -186,7 +186,7 @@ func (h *hub) delete(index int) error {
 	return nil
 }
 
-// openFar opens the end of a veth pair that is in the hub.
+// openFar opens the end of a veth pair in the hub.
 func (h *hub) openFar(index int, o nic.Offload) (*nic.Device, error) {
 	fd, err := h.socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 	if err != nil {
@@ -195,8 +195,8 @@ func (h *hub) openFar(index int, o nic.Offload) (*nic.Device, error) {
 	return nic.NewSocket(fd, index, o)
 }
 
-// change sends a request about an interface in the hub that package rtnl has no method
-// for.
+// change sends a request about an interface in the hub for which package rtnl has no
+// method.
 func (h *hub) change(typ netlink.HeaderType, index int, attrs func(*netlink.AttributeEncoder)) error {
 	ae := netlink.NewAttributeEncoder()
 	attrs(ae)
@@ -211,8 +211,8 @@ func (h *hub) change(typ netlink.HeaderType, index int, attrs func(*netlink.Attr
 }
 
 // AwaitCarrier waits until an end of a veth pair, both ends of which are up, has a
-// carrier. The kernel's news of it reaches the bridge of the end, or its addresses,
-// later; since Linux 6.3 asking brings it there.
+// carrier. The kernel tells the bridge of the end, or its addresses, later; since Linux
+// 6.3, asking for the link makes it do so at once.
 func AwaitCarrier(ctx context.Context, nl *rtnl.Conn, index int) (l rtnl.Link, err error) {
 	for wait := 50 * time.Microsecond; wait < carrierWait; wait *= 2 {
 		if l, err = nl.Link(index); err != nil || l.OperState == rtnl.OperUp {

@@ -11,7 +11,7 @@ import (
 	"github.com/vdestack/vdestack/internal/neigh"
 )
 
-// A host is an interface on a switch, with the addresses that it was made with.
+// A host is an interface on a switch with its configured addresses.
 type host struct {
 	space *neigh.Space
 	index int
@@ -19,7 +19,7 @@ type host struct {
 	met   meetings
 }
 
-// hosts are those of a switch.
+// hosts are the hosts of a switch.
 type hosts struct {
 	mu  sync.RWMutex
 	all map[*host]bool
@@ -49,8 +49,8 @@ func (hs *hosts) drop(h *host) {
 	}
 }
 
-// find returns the host with an address, if there are so many that a question
-// for it is a burden.
+// find returns the host with an address, if the network is so crowded that asking for
+// it is a burden.
 func (hs *hosts) find(addr netip.Addr) *host {
 	hs.mu.RLock()
 	defer hs.mu.RUnlock()
@@ -60,43 +60,42 @@ func (hs *hosts) find(addr netip.Addr) *host {
 	return hs.by[addr]
 }
 
-// meetings are those of a host, by the address of the other one.
+// meetings are the meetings of a host, by the other address.
 type meetings struct {
 	mu  sync.Mutex
 	all map[netip.Addr]*meeting
 }
 
-// A meeting is with another host that has the address.
+// A meeting is an introduction to another host.
 type meeting struct {
 	with  *host
 	since time.Time
-	over  chan struct{} // closed when they know each other
+	over  chan struct{} // closed at its end
 }
 
 const (
-	// crowd is how many interfaces a network may have before addresses are not asked
-	// for. From twice as many on, an introduction takes less time than a question.
+	// crowd is the most interfaces of a network on which the kernel asks for addresses.
+	// With twice as many, an introduction takes less time than a question.
 	crowd = 64
-	// mostMet bounds what a host remembers; it may meet another one again.
+	// mostMet bounds the meetings that a host remembers.
 	mostMet = 64
-	// remembered is how long, for the kernel may forget neighbours that are not used.
+	// remembered is how long it does: the kernel may forget unused neighbours.
 	remembered = time.Minute
 )
 
-// introducing bounds how many introductions go on at once, each with two descriptors.
+// introducing bounds the introductions at one time, each of which has two descriptors.
 var introducing = make(chan struct{}, 8)
 
-// Announce makes the interface, which has the index in its stack and is configured,
-// known to those on the network. space is that of its stack; without one it is not.
+// Announce makes a configured interface known to others on the network. index and space
+// are those of its stack; without a space it is not introduced.
 func (p *Port) Announce(space *neigh.Space, index int, addrs []netip.Prefix) {
 	p.host = &host{space: space, index: index, addrs: addrs}
 	p.sw.hosts.add(p.host)
 }
 
-// Meet introduces the host of the port, which has the address from, and the one with
-// the address to on the same network, if there are many: they learn the hardware
-// addresses of each other, so that nobody has to ask for them. It fails in silence:
-// then the kernel asks.
+// Meet introduces, on a crowded network, the host of the port, which has the address
+// from, to the one with the address to: they learn each other's hardware addresses, so
+// that nobody has to ask for them. It fails silently: then the kernel asks.
 func (p *Port) Meet(ctx context.Context, from, to netip.Addr) {
 	me, other := p.host, p.sw.hosts.find(to)
 	if other == nil || other == me || me.space == nil || other.space == nil {
@@ -111,7 +110,7 @@ func (p *Port) Meet(ctx context.Context, from, to netip.Addr) {
 	}
 }
 
-// begin returns the meeting with a host, which is begun unless it was.
+// begin returns the meeting with a host, and begins it if necessary.
 func (ms *meetings) begin(with *host, addr netip.Addr, introduce func()) *meeting {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()

@@ -17,14 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Pair is a veth pair with one end in a stack and the other in a namespace of the
-// process, where a packet socket reads and writes it.
+// A Pair is a veth pair with one end in a stack and the other in a hub, where a packet
+// socket reads and writes it.
 type Pair struct {
 	hub *hub
 	far int
 }
 
-// pairs has the hub of the far ends of all pairs.
+// pairs has the hub of all pairs.
 var pairs struct {
 	mu    sync.Mutex // guards the fields below; held while the hub is made or ended
 	hub   *hub
@@ -56,8 +56,8 @@ func leavePairs() error {
 	return h.close()
 }
 
-// OpenPair makes an interface of a stack, down, and opens its other end. It returns the
-// index of the interface too, 0 if that is not known.
+// OpenPair makes an interface of a stack, down, and opens its other end. It also returns
+// the index of the interface; 0 if unknown.
 func OpenPair(ctx context.Context, end End, o nic.Offload) (_ *Pair, _ *nic.Device, index int, err error) {
 	h, err := joinPairs()
 	if err != nil {
@@ -81,14 +81,14 @@ func OpenPair(ctx context.Context, end End, o nic.Offload) (_ *Pair, _ *nic.Devi
 	return p, d, index, err
 }
 
-// Await waits until the far end gets what the interface sends, which is up.
+// Await waits until the far end receives what the interface, which is up, sends.
 func (p *Pair) Await(ctx context.Context) error {
 	_, err := AwaitCarrier(ctx, p.hub.nl, p.far)
 	return err
 }
 
-// Remove removes both ends, which takes the kernel some ten milliseconds. Either Remove
-// or Abandon is called, once.
+// Remove removes both ends, which takes the kernel some ten milliseconds. Call either
+// Remove or Abandon, once.
 func (p *Pair) Remove() error {
 	var err error
 	if p.far != 0 {
@@ -97,14 +97,14 @@ func (p *Pair) Remove() error {
 	return errors.Join(err, leavePairs())
 }
 
-// Abandon leaves the pair to the kernel, which removes it with the namespace of
-// its stack; if something else keeps that, it is removed later.
+// Abandon leaves the pair to the kernel, which removes it with the namespace of its
+// stack. If something keeps the namespace, the pair is removed later.
 func (p *Pair) Abandon() error {
 	far, nl := p.far, p.hub.nl
 	time.AfterFunc(reapDelay, func() {
 		reaping.Lock()
 		defer reaping.Unlock()
-		nl.LinkDel(far) // it fails where the pair is gone
+		nl.LinkDel(far) // it fails if the pair is gone
 	})
 	return leavePairs()
 }
@@ -115,8 +115,8 @@ const (
 	ethtoolSetTSO        = 0x1f
 )
 
-// limitOffload has the kernel do, for an interface of a stack, the work that is not to
-// be left to the reader of its other end.
+// limitOffload has the kernel do the work of an interface that is not left to the
+// reader of its other end.
 func limitOffload(ns *netns.NS, name string, o nic.Offload) error {
 	const tso = nic.TSO4 | nic.TSO6
 	if o&(nic.Header|nic.Checksum|tso) == nic.Header|nic.Checksum|tso {

@@ -21,21 +21,21 @@ import (
 
 // Variables for tests.
 var (
-	// bridgePorts is how many interfaces a bridge gets. The kernel has numbers
-	// for 1023 ports; what is left joins bridges and takes the uplink.
+	// bridgePorts is how many interfaces a bridge takes. The kernel has numbers for 1023
+	// ports; the rest joins bridges and takes the uplink.
 	bridgePorts = 1000
-	// maxBridges is the first bridge and those joined to it.
+	// maxBridges counts the first bridge and those joined to it.
 	maxBridges = 20
 )
 
-// smallSwitch is how many interfaces may send without being asked; a thousand
-// would keep the kernel busy.
+// smallSwitch is how many interfaces may send unsolicited frames; a thousand would keep
+// the kernel busy.
 const smallSwitch = 32
 
 // ErrMissing says that the kernel lacks what a switch is made of.
 var ErrMissing = errors.New("mem:// does without, more slowly")
 
-// explainMissing is explain, with an error that is ErrMissing.
+// explainMissing is explain with an error that is ErrMissing.
 func explainMissing(err error, kind string) error {
 	if !errors.Is(err, unix.EOPNOTSUPP) {
 		return err
@@ -43,14 +43,14 @@ func explainMissing(err error, kind string) error {
 	return fmt.Errorf("%w (the kernel has no %s interfaces: modprobe %s; %w)", err, kind, kind, ErrMissing)
 }
 
-// switches are those of the process.
+// switches are the switches of the process.
 var switches = struct {
 	mu  sync.Mutex // guards all; held while a switch is made or ended
 	all map[string]*Switch
 }{all: make(map[string]*Switch)}
 
-// A Switch is a bridge in a namespace of its own, and more bridges around it when
-// it has more ports than one can have.
+// A Switch is a bridge in a namespace of its own, with more bridges around it if it needs
+// more ports.
 type Switch struct {
 	hub
 	users  int    // guarded by switches.mu
@@ -59,10 +59,10 @@ type Switch struct {
 	ending atomic.Bool
 	hosts  hosts
 
-	mu      sync.Mutex // guards what follows; held while a bridge is made
+	mu      sync.Mutex // guards the fields below; held while a bridge is made
 	bridges []segment
 	loud    []*Port // abandoned, and not yet silenced
-	leaving []*Port // abandoned, and maybe there yet
+	leaving []*Port // abandoned and silenced, and perhaps not removed yet
 	reaper  *time.Timer
 
 	silencing sync.Mutex // held while ports are silenced; before mu
@@ -74,8 +74,8 @@ type segment struct {
 	ports int // of interfaces
 }
 
-// join returns the switch with a name, made at the first call, for leave to give back.
-// attach, if it is not nil, gives a new switch its uplink.
+// join returns the switch with a name, which is made at the first call. The caller
+// leaves it. attach, if it is not nil, gives a new switch its uplink.
 func join(name string, attach func(memnet.Uplink) (detach func(), err error)) (_ *Switch, err error) {
 	switches.mu.Lock()
 	defer switches.mu.Unlock()
@@ -90,7 +90,7 @@ func join(name string, attach func(memnet.Uplink) (detach func(), err error)) (_
 	return s, nil
 }
 
-// leave gives the switch back. The last one ends it.
+// leave ends a use of the switch. The last one closes it.
 func (s *Switch) leave() error {
 	switches.mu.Lock()
 	defer switches.mu.Unlock()
@@ -144,10 +144,10 @@ func (s *Switch) addBridge() (place int, err error) {
 		Data: []netlink.Attribute{
 			// Multicast goes to all: plugs do not tell which groups they want.
 			flag(unix.IFLA_BR_MCAST_SNOOPING, 0),
-			// So do the frames that a bridge keeps to itself, as LLDP, but for
-			// the three kinds that it must.
+			// So do frames that a bridge keeps to itself, such as LLDP, except for
+			// three kinds that it must keep.
 			{Type: unix.IFLA_BR_GROUP_FWD_MASK, Data: binary.NativeEndian.AppendUint16(nil, 0xfff8)},
-			// Not through the rules for packets, see quiet.
+			// Not through filters; see quiet.
 			flag(unix.IFLA_BR_NF_CALL_IPTABLES, 0),
 			flag(unix.IFLA_BR_NF_CALL_IP6TABLES, 0),
 			flag(unix.IFLA_BR_NF_CALL_ARPTABLES, 0),
@@ -211,9 +211,8 @@ func (s *Switch) unreserve(place int) {
 	s.mu.Unlock()
 }
 
-// abandon leaves a port to the kernel, which removes it with the namespace of
-// its stack. It waits for nothing: the kernel can be busy with interfaces for
-// long.
+// abandon leaves a port to the kernel, which removes it with the namespace of its
+// stack. It does not wait: the kernel can be busy with interfaces for long.
 func (s *Switch) abandon(p *Port) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,9 +222,9 @@ func (s *Switch) abandon(p *Port) {
 	}
 }
 
-// silence stops flooding to abandoned ports, before a stack joins that may have their
-// addresses: closed stacks cannot answer ARP or neighbour discovery any more. What they
-// have sent, such as the resets of their connections, still arrives.
+// silence stops flooding to abandoned ports, before a stack with their addresses may
+// join: closed stacks cannot answer ARP or neighbour discovery any more. Frames that
+// they have sent, such as resets of their connections, still arrive.
 func (s *Switch) silence() {
 	s.silencing.Lock()
 	defer s.silencing.Unlock()
@@ -235,13 +234,13 @@ func (s *Switch) silence() {
 	s.leaving = append(s.leaving, loud...)
 	s.mu.Unlock()
 	for _, p := range loud {
-		// It fails where the port or the network is gone.
+		// It fails if the port or the network is gone.
 		s.flood(p.index, false, func(link, _ *netlink.AttributeEncoder) { link.Uint32(unix.IFLA_GROUP, leavingGroup) })
 	}
 }
 
-// flood sets whether a port of a bridge gets the frames that go to all. more
-// adds attributes of the port's interface and of the port.
+// flood sets whether a port of a bridge gets frames that go to all. more adds
+// attributes of the port's interface and of the port.
 func (s *Switch) flood(index int, on bool, more func(link, port *netlink.AttributeEncoder)) error {
 	return s.change(unix.RTM_NEWLINK, index, func(link *netlink.AttributeEncoder) {
 		link.Nested(unix.IFLA_LINKINFO, func(info *netlink.AttributeEncoder) error {
@@ -265,9 +264,9 @@ func (s *Switch) flood(index int, on bool, more func(link, port *netlink.Attribu
 // leavingGroup is the kernel's mark of the ports that were abandoned.
 const leavingGroup = 1
 
-// reap removes the abandoned ports that are still there, because the program or
-// a command has a descriptor in the namespace. The kernel needs for all of them
-// not much longer than for one.
+// reap removes abandoned ports that are left because the program or a command has a
+// descriptor in the namespace. The kernel needs not much longer for all of them than for
+// one.
 func (s *Switch) reap() {
 	reaping.Lock()
 	defer reaping.Unlock()
@@ -299,9 +298,9 @@ type Port struct {
 	host  *host
 }
 
-// Plug makes an interface of a stack, down, on the network with a name. attach, if it
-// is not nil, gives a new network its uplink. It returns the index of the interface
-// too, 0 if that is not known.
+// Plug makes an interface of a stack, down, on the named network. attach, if it is not
+// nil, gives a new network its uplink. Plug also returns the index of the interface; 0
+// if unknown.
 func Plug(ctx context.Context, name string, attach func(memnet.Uplink) (detach func(), err error), end End) (_ *Port, index int, err error) {
 	s, err := join(name, attach)
 	if err != nil {
@@ -329,18 +328,18 @@ func (s *Switch) plug(ctx context.Context, end End) (_ *Port, index int, err err
 	return p, index, nil
 }
 
-// InCrowd reports whether so many interfaces were on the network before that this one
-// is to send little without being asked.
+// InCrowd reports whether there were so many interfaces on the network before this one
+// that it should send few unsolicited frames.
 func (p *Port) InCrowd() bool { return p.index-firstIndex > smallSwitch }
 
-// Await waits until the bridge forwards the frames of the port. The interface is up.
+// Await waits until the bridge forwards the frames of the port, whose interface is up.
 func (p *Port) Await(ctx context.Context) error {
 	_, err := AwaitCarrier(ctx, p.sw.nl, p.index)
 	return err
 }
 
-// Leave leaves the network. With remove the interface is gone when it returns;
-// otherwise the kernel removes it with the namespace of its stack.
+// Leave leaves the network. With remove, the interface is gone when it returns; otherwise
+// the kernel removes it with the namespace of its stack.
 func (p *Port) Leave(remove bool) error {
 	var err error
 	if !remove {

@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An uplink joins a switch of the kernel to the switch in user space that has the same
+// An uplink joins a switch of the kernel to the switch in user space with the same
 // name, while that has plugs. It is a veth pair: one end is a port of the first bridge,
 // the other has a packet socket, which needs no device that a container may lack.
 type uplink struct {
 	sw *Switch
-	// The ends of the pair, once it is made: it stays with the network.
+	// The ends of the pair, once it is made. It lasts as long as the network.
 	near, far int
 
 	// While it is connected:
@@ -73,8 +73,8 @@ func (u *uplink) make() error {
 	return nil
 }
 
-// Disconnect implements [memnet.Uplink]: it closes the socket after what the plugs sent
-// has passed, and, if they are still there, what the stacks sent.
+// Disconnect implements [memnet.Uplink]: it closes the socket after the backlog has
+// passed, from the plugs and, if they are still there, from the stacks.
 func (u *uplink) Disconnect() {
 	nic.Drain(u.dev, nic.DrainTime)
 	u.port.Close()
@@ -84,7 +84,7 @@ func (u *uplink) Disconnect() {
 	if u.sw.ending.Load() {
 		return
 	}
-	// The bridge forgets the addresses of the plugs. It fails where the network is gone.
+	// The bridge forgets the addresses of the plugs. It fails if the network is gone.
 	u.sw.flood(u.near, false, func(_, port *netlink.AttributeEncoder) { port.Flag(unix.IFLA_BRPORT_FLUSH, true) })
 }
 

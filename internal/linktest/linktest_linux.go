@@ -1,5 +1,4 @@
-// Package linktest compares links with those that the kernel gives "ip tuntap add" and
-// "ip link add".
+// Package linktest compares links with those that "ip tuntap add" and "ip link add" make.
 package linktest
 
 import (
@@ -14,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// state are the attributes of a link that say what has become of it, or that are
-// different for each link.
+// state has the attributes that change during the life of a link, or differ from link
+// to link.
 var state = map[string]bool{
 	"IFNAME": true, "ADDRESS": true, "LINK": true, "LINK_NETNSID": true, "MAP": true,
 	"STATS": true, "STATS64": true, "AF_SPEC/INET6/STATS": true, "AF_SPEC/INET6/ICMP6STATS": true,
@@ -26,7 +25,7 @@ var state = map[string]bool{
 	"AF_SPEC/INET6/FLAGS": true, "AF_SPEC/INET6/CACHEINFO": true,
 }
 
-// attribute names are those of linux/if_link.h, for what is nested or state.
+// attributeNames are those of linux/if_link.h.
 var attributeNames = map[string]string{
 	"1": "ADDRESS", "3": "IFNAME", "4": "MTU", "5": "LINK", "6": "QDISC", "7": "STATS", "10": "MASTER", "13": "TXQLEN",
 	"14": "MAP", "16": "OPERSTATE", "17": "LINKMODE", "18": "LINKINFO", "23": "STATS64", "26": "AF_SPEC", "27": "GROUP",
@@ -45,7 +44,7 @@ var attributeNames = map[string]string{
 
 var nested = []string{"LINKINFO", "LINKINFO/DATA", "LINKINFO/SLAVE_DATA", "AF_SPEC", "AF_SPEC/INET", "AF_SPEC/INET6"}
 
-// Attributes returns all that the kernel says of a link, but for its state.
+// Attributes returns the attributes of a link, except its state.
 func Attributes(t testing.TB, nl *rtnl.Conn, index int) map[string]string {
 	t.Helper()
 	info := make([]byte, unix.SizeofIfInfomsg)
@@ -78,16 +77,16 @@ func Attributes(t testing.TB, nl *rtnl.Conn, index int) map[string]string {
 	data := answer[0].Data
 	walk("", data[unix.SizeofIfInfomsg:])
 	all["type"] = fmt.Sprint(binary.NativeEndian.Uint16(data[2:]))
-	// Whether it is running is known a little after it is up.
+	// The kernel knows a little later than it is up whether it is running.
 	all["flags"] = fmt.Sprintf("%#x", binary.NativeEndian.Uint32(data[8:])&^(unix.IFF_RUNNING|unix.IFF_LOWER_UP))
 	delete(all, "OPERSTATE")
 	return all
 }
 
-// A Diff has the attributes in which a link differs, each with the reason.
+// A Diff has the attributes that may differ, each with the reason.
 type Diff map[string]string
 
-// Because is the difference in some attributes for one reason.
+// Because returns a Diff of attributes that differ for one reason.
 func Because(reason string, names ...string) Diff {
 	d := make(Diff)
 	for _, n := range names {
@@ -96,7 +95,7 @@ func Because(reason string, names ...string) Diff {
 	return d
 }
 
-// Join is several differences.
+// Join joins several Diffs.
 func Join(all ...Diff) Diff {
 	d := make(Diff)
 	for _, one := range all {
@@ -111,14 +110,14 @@ const (
 )
 
 var (
-	// VethEnd is the difference of the ends of veth pairs.
+	// VethEnd is for the ends of veth pairs.
 	VethEnd = Because(queues, "NUM_TX_QUEUES", "NUM_RX_QUEUES", "QDISC")
-	// InHub is that of what carries frames of all interfaces.
+	// InHub is for links that carry frames of all interfaces.
 	InHub = Because(anyMTU, "MTU", "AF_SPEC/INET6/CONF")
 )
 
-// Add makes a link of a kind, as "ip link add ref type KIND" does, for comparison. The
-// other end of a veth pair is up.
+// Add makes a link for comparison, as "ip link add ref type KIND" does. The other end
+// of a veth pair is up.
 func Add(t testing.TB, nl *rtnl.Conn, kind string) (index int) {
 	t.Helper()
 	index, err := nl.LinkAdd(rtnl.LinkSpec{Name: "ref", Kind: kind})
@@ -135,8 +134,8 @@ func Add(t testing.TB, nl *rtnl.Conn, kind string) (index int) {
 	return index
 }
 
-// Compare compares a link with another one for comparison, which it deletes. Unless down
-// is set, both are up; await waits for the carrier of a veth interface.
+// Compare compares a link with the reference, which it deletes. Unless down is set,
+// both are set up; await waits for the carrier of a veth interface.
 func Compare(t testing.TB, nl *rtnl.Conn, index, ref int, differs Diff, down bool, await func(index int)) {
 	t.Helper()
 	t.Cleanup(func() { nl.LinkDel(ref) })

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// A table is one of the kernel's. What it tells about it, it tells the host only.
+// A table is one of the kernel's, whose counters only the host can read.
 type table struct {
 	stat, limit string
 
-	mu      sync.Mutex // guards what follows; held while the file is read
+	mu      sync.Mutex // guards the fields below; held while the file is read
 	known   bool
-	refused uint64    // entries for which there was no room, since the machine was started
-	seen    time.Time // when it had grown
+	refused uint64    // entries for which there was no room, since boot
+	seen    time.Time // when refused was last seen to have grown
 }
 
 // tables is a variable for tests.
@@ -25,9 +25,8 @@ var tables = []*table{
 	{stat: "/proc/net/stat/ndisc_cache", limit: "net.ipv6.neigh.default.gc_thresh3"},
 }
 
-// Full says what to do if a table of neighbours was found to have been full since
-// start. The kernel tells nobody: connections just time out. Empty text means that it
-// was not, or that this cannot be known, as in a container.
+// Full says what to do if a table of neighbours was full since start: connections just
+// time out then. It returns "" if it was not, or if that is unknown, as in a container.
 func Full(start time.Time) string {
 	for _, t := range tables {
 		if seen := t.look(); seen.After(start) {
@@ -37,7 +36,7 @@ func Full(start time.Time) string {
 	return ""
 }
 
-// look returns when the table was last seen to have been full.
+// look reads the table, and returns when it was last seen to have been full.
 func (t *table) look() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -15,18 +15,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Party is an interface on a network, and an address that it seems to have.
+// A Party is an interface on a network, and its presumed address.
 type Party struct {
 	Space *Space
 	Index int
 	Addr  netip.Addr
 }
 
-// Introduce tells two parties on one network of each other what the first would learn
-// by asking for the second, and the second by being asked. A question would reach
-// everybody there, and who is found so takes a place of the kernel's table until it
-// is marked; these entries never do. Both kernels are looked at first: where one would
-// not answer for its address now, nobody is told anything.
+// Introduce tells two parties on one network about each other, as if the first had
+// asked for the second. A question would reach everybody there, and its answer take a
+// place in the kernel's table until it is marked; these entries never do. It does
+// nothing if either kernel would not answer for its address now.
 func Introduce(a, b Party) error {
 	fa, err := a.open()
 	if err != nil {
@@ -57,15 +56,15 @@ func (p Party) open() (fd int, err error) {
 
 // A view is what a party sees.
 type view struct {
-	mac   []byte // its own; nil: it does not answer who asks for its address
+	mac   []byte // its own; nil: it does not answer for its address
 	other entry  // for the other party, if there is one
 }
 
 // skipStats is RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h.
 const skipStats = 1 << 3
 
-// look asks the kernel of the party by a socket of its namespace. The answers are there
-// at once, one for each question.
+// look asks the kernel, by a socket in the party's namespace. It answers each question at
+// once.
 func (p Party) look(fd int, other netip.Addr) (v view, err error) {
 	route := make([]byte, unix.SizeofRtMsg)
 	route[0], route[1] = family(p.Addr), byte(p.Addr.BitLen())
@@ -131,9 +130,9 @@ func hardwareAddr(attributes []byte) []byte {
 	return nil
 }
 
-// learn makes an entry for the other party, which is to be confirmed when it is used, as
-// one that is learnt from a question. What somebody has made permanent stays. The kernel
-// has done it when learn returns; an error says that the interface is gone.
+// learn makes an entry for the other party, which the kernel confirms when it is used,
+// like one that it learns from a question. A permanent entry stays. It is there when
+// learn returns, unless the interface is gone.
 func (p Party) learn(fd int, other netip.Addr, mac []byte, v view) {
 	if v.other.state&uint16(rtnl.NeighborPermanent|rtnl.NeighborNoARP) != 0 || v.other.state&valid != 0 && bytes.Equal(v.other.mac, mac) {
 		return
@@ -157,8 +156,8 @@ func family(a netip.Addr) byte {
 	return unix.AF_INET6
 }
 
-// note counts an entry that no report tells of, and has the keeper look whether there
-// are too many now and then.
+// note counts an entry that is not reported, and now and then has the keeper check
+// whether there are too many.
 func (s *Space) note() {
 	if s.introduced.Add(1) != firstRoom {
 		return

@@ -17,79 +17,79 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// few is how many entries of a process are reported before any are marked: most
-// programs have no more, and need no marks. It is a variable for tests.
+// few is how many entries of a process are reported before any are marked: most programs
+// have fewer. It is a variable for tests.
 var few = 64
 
-// keepers are those of the process, which most have one of.
+// keepers are the keepers of the process, mostly one.
 var keepers = struct {
 	mu  sync.Mutex // guards all; held while a keeper is made
-	all map[netns.Home]*keeper
-}{all: make(map[netns.Home]*keeper)}
+	all map[netns.Base]*keeper
+}{all: make(map[netns.Base]*keeper)}
 
 // A keeper marks the neighbours in all namespaces that one helper enters.
 type keeper struct {
-	home    netns.Home
+	base    netns.Base
 	users   int // guarded by keepers.mu
-	few     int // the variables of the same names
+	few     int // the variable
 	unused  time.Duration
-	reports *os.File      // a socket in the home
-	done    chan struct{} // closed when nobody reads them
+	reports *os.File      // a socket in the base
+	done    chan struct{} // closed at the end of run
 
 	asking   sync.Mutex // guards requests and message; held for a request
-	requests int        // descriptor of another socket there
+	requests int        // the descriptor of another socket there
 	message  []byte
 
 	// Of the goroutine that reads the reports:
-	waiting []*Space // which have entries to mark
-	entries int      // to mark, of all
-	busy    []*Space // which have a socket
+	waiting []*Space // with entries to mark
+	entries int      // to mark, in all of them
+	busy    []*Space // with a socket
 
-	mu     sync.Mutex         // guards what follows; held for no system call
-	spaces map[int32][]*Space // by number; several have joined the same one
-	noted  []*Space           // which have more entries than were reported
+	mu     sync.Mutex         // guards the fields below; not held across a system call
+	spaces map[int32][]*Space // by number; several may have joined the same namespace
+	noted  []*Space           // with entries that were not reported
 }
 
-// numbers is the last number that a namespace was given. None is given twice: the
-// kernel keeps it until the namespace is gone.
+// numbers is the last number that was given to a namespace. Numbers are not used again:
+// the kernel keeps them until the namespace is gone.
 var numbers atomic.Int32
 
-// A Space is a namespace whose neighbours are marked. It is small: most have few.
+// A Space is a namespace whose neighbours are marked.
 type Space struct {
 	k      *keeper
 	ns     *netns.NS
-	number int32 // in the home
+	number int32 // in the base
 
-	// socket is the descriptor of one in the namespace and 1, or 0 if there is none.
-	// Its user takes it away meanwhile.
+	// socket is 1 more than the descriptor of a socket in the namespace; 0 if there is
+	// none. Its user takes it away meanwhile.
 	socket atomic.Int32
 	closed atomic.Bool
 
-	introduced atomic.Int32 // entries that no report told of, and the table was not read since
+	introduced atomic.Int32 // entries that were not reported, since the table was read
 
 	own *interfaces // nil: all
 	*work
 }
 
-// A work is what is to be done in a space. It belongs to the goroutine that reads
-// the reports, which makes it.
+// A work is what is to be done in a space. It belongs to the goroutine that reads the
+// reports.
 type work struct {
-	batch []byte // messages that mark
+	batch []byte // messages that mark entries
 	found int    // entries since the table was read
-	room  int    // how many until it is read again
+	room  int    // found at which it is read again
 	full  bool   // no more are marked until then
 }
 
-// The interfaces that belong to a stack, where others have some too.
+// interfaces are those of a stack in a namespace that has others too.
 type interfaces struct {
 	mu    sync.Mutex // guards index
 	index map[int32]bool
 }
 
-// Keep begins to mark the neighbours in a namespace. Where others have interfaces
-// in it, all is false, and those that Own names are meant.
+// Keep begins to mark the neighbours in a namespace: those of all interfaces or, in a
+// namespace that has others too, those of Own.
 func Keep(ns *netns.NS, all bool) (_ *Space, err error) {
-	k, err := keeperOf(ns.Home())
+	k, err := keeperOf(ns.Base())
 	if err != nil {
 		return nil, err
 	}
@@ -104,8 +104,7 @@ func Keep(ns *netns.NS, all bool) (_ *Space, err error) {
 	return s, nil
 }
 
-// Own says that the interface is to be looked after in a namespace where others
-// have some.
+// Own adds an interface, in a namespace that has others too.
 func (s *Space) Own(index int) {
 	if s == nil || s.own == nil {
 		return
@@ -115,7 +114,7 @@ func (s *Space) Own(index int) {
 	s.own.index[int32(index)] = true
 }
 
-// Disown says that the interface is gone: others may get its index.
+// Disown removes an interface that is gone: another may get its index.
 func (s *Space) Disown(index int) {
 	if s == nil || s.own == nil {
 		return
@@ -134,9 +133,8 @@ func (s *Space) owns(index int32) bool {
 	return s.own.index[index]
 }
 
-// Close ends that, before the namespace is closed. It waits for nothing. What is
-// marked stays so, until its interface is gone. It is called once; nil has nothing
-// to do.
+// Close ends that, before the namespace is closed. It does not wait. Marked entries stay
+// until their interface is gone. It is called once; s may be nil.
 func (s *Space) Close() {
 	if s == nil {
 		return
@@ -147,15 +145,15 @@ func (s *Space) Close() {
 	s.k.leave()
 }
 
-func keeperOf(home netns.Home) (_ *keeper, err error) {
+func keeperOf(base netns.Base) (_ *keeper, err error) {
 	keepers.mu.Lock()
 	defer keepers.mu.Unlock()
-	k := keepers.all[home]
+	k := keepers.all[base]
 	if k == nil {
-		if k, err = newKeeper(home); err != nil {
+		if k, err = newKeeper(base); err != nil {
 			return nil, err
 		}
-		keepers.all[home] = k
+		keepers.all[base] = k
 	}
 	k.users++
 	return k, nil
@@ -167,18 +165,18 @@ func (k *keeper) leave() {
 	if k.users--; k.users > 0 {
 		return
 	}
-	delete(keepers.all, k.home)
-	unix.Close(k.requests) // nobody asks without being a user
+	delete(keepers.all, k.base)
+	unix.Close(k.requests) // only users ask
 	k.reports.Close()
 	teardown.Go(func() { <-k.done })
 }
 
-func newKeeper(home netns.Home) (_ *keeper, err error) {
-	k := &keeper{home: home, message: make([]byte, 0, 4<<10), few: few, unused: unused, done: make(chan struct{}), spaces: make(map[int32][]*Space)}
-	if k.requests, err = home.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE); err != nil {
+func newKeeper(base netns.Base) (_ *keeper, err error) {
+	k := &keeper{base: base, message: make([]byte, 0, 4<<10), few: few, unused: unused, done: make(chan struct{}), spaces: make(map[int32][]*Space)}
+	if k.requests, err = base.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE); err != nil {
 		return nil, err
 	}
-	if k.reports, err = listen(home); err != nil {
+	if k.reports, err = listen(base); err != nil {
 		unix.Close(k.requests)
 		return nil, err
 	}
@@ -186,7 +184,7 @@ func newKeeper(home netns.Home) (_ *keeper, err error) {
 	return k, nil
 }
 
-// A maker is a rtnl.SocketMaker.
+// A maker is an rtnl.SocketMaker.
 type maker func(domain, typ, proto int) (int, error)
 
 func (m maker) Socket(domain, typ, proto int) (*os.File, error) {
@@ -197,13 +195,13 @@ func (m maker) Socket(domain, typ, proto int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "netlink"), nil
 }
 
-// buffer holds the reports that wait to be read, as far as the machine's limit
-// (net.core.rmem_max) allows.
+// buffer is the room for reports that wait to be read, if the machine's limit
+// (net.core.rmem_max) allows it.
 const buffer = 4 << 20
 
 // listen opens the socket that hears of new neighbours.
-func listen(home netns.Home) (*os.File, error) {
-	fd, err := home.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+func listen(base netns.Base) (*os.File, error) {
+	fd, err := base.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
 	}
@@ -229,11 +227,11 @@ func listen(home netns.Home) (*os.File, error) {
 const (
 	// valid are the states in which the kernel has a neighbour's address.
 	valid = uint16(rtnl.NeighborReachable | rtnl.NeighborStale | rtnl.NeighborDelay | rtnl.NeighborProbe)
-	// marked are the flags of entries that do not count, and of what is no entry.
+	// marked are the flags of entries that do not count, and of proxies.
 	marked = unix.NTF_EXT_LEARNED | unix.NTF_PROXY
 )
 
-// Where things are in a message of a neighbour, behind the header.
+// Offsets in a message of a neighbour.
 const (
 	atIndex  = unix.SizeofNlMsghdr + 4
 	atState  = unix.SizeofNlMsghdr + 8
@@ -242,8 +240,8 @@ const (
 	atFamily = unix.SizeofNlMsghdr
 )
 
-// filter lets through the reports of valid entries that are not marked. It is what
-// keeps the process asleep when known neighbours come and go.
+// filter passes the reports of valid entries that are not marked. It keeps the process
+// asleep while known neighbours come and go.
 var filter = []unix.SockFilter{
 	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4}, // the type
 	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: network(unix.RTM_NEWNEIGH), Jf: 8},
@@ -258,18 +256,18 @@ var filter = []unix.SockFilter{
 	{Code: unix.BPF_RET | unix.BPF_K},
 }
 
-// network returns a number of a message as the filter loads it, in the order of
-// the network.
+// network returns a number of a message as the filter loads it, in network byte order.
 func network(n uint16) uint32 {
 	var b [2]byte
 	binary.NativeEndian.PutUint16(b[:], n)
 	return uint32(binary.BigEndian.Uint16(b[:]))
 }
 
-// add gives the namespace of the space a number in the home, and looks after it.
+// add gives the namespace of a space a number in the base, and begins to mark its
+// entries.
 func (k *keeper) add(s *Space) error {
 	return s.ns.With(func(ns int) error {
-		// Before the kernel knows the number: then there may be reports.
+		// Before the kernel knows the number, from when on there may be reports.
 		k.put(s, numbers.Add(1))
 		_, err := k.ask(unix.RTM_NEWNSID, ns, s.number)
 		if err == nil {
@@ -279,7 +277,7 @@ func (k *keeper) add(s *Space) error {
 		if err != unix.EEXIST {
 			return err
 		}
-		// It was joined before, and keeps the number that it has.
+		// It was joined before, and has a number.
 		number, err := k.ask(unix.RTM_GETNSID, ns, 0)
 		if err == nil {
 			k.put(s, number)
@@ -304,9 +302,9 @@ func (k *keeper) drop(s *Space) {
 	}
 }
 
-// ask sends a request about the number of the namespace with a descriptor, and
-// returns the number. The kernel answers at once. There may be thousands of
-// namespaces: this leaves no garbage.
+// ask sends a request about the number of the namespace with a descriptor, and returns
+// the number. The kernel answers at once. As there may be thousands of namespaces, it
+// does not allocate.
 func (k *keeper) ask(typ uint16, ns int, number int32) (int32, error) {
 	const header = unix.SizeofNlMsghdr + 4 // with struct rtgenmsg
 	k.asking.Lock()
@@ -364,16 +362,16 @@ var errAnswer = errors.New("the kernel has no number for the namespace")
 const (
 	// most is how many reports are read at once.
 	most = 256
-	// linger is how long sockets wait for the next report, and mostSockets how many
-	// of them do.
-	linger      = 100 * time.Millisecond
+	// idleTimeout is how long a socket waits for the next report, and mostSockets how
+	// many do.
+	idleTimeout = 100 * time.Millisecond
 	mostSockets = 256
 )
 
 // run marks what is reported until the socket is closed.
 func (k *keeper) run() {
 	defer close(k.done)
-	Full(time.Now()) // from now on it is known
+	Full(time.Now()) // which compares with this later
 	conn, err := k.reports.SyscallConn()
 	if err != nil {
 		return
@@ -406,7 +404,7 @@ func (k *keeper) run() {
 		})
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			k.rest()
-			k.reports.SetReadDeadline(time.Time{}) // before: who is noted now sets it again
+			k.reports.SetReadDeadline(time.Time{}) // before count: note may set it again
 			k.count()
 			continue
 		}
@@ -436,13 +434,12 @@ func (k *keeper) run() {
 			k.rest()
 		}
 		if len(k.busy) > 0 {
-			k.reports.SetReadDeadline(time.Now().Add(linger))
+			k.reports.SetReadDeadline(time.Now().Add(idleTimeout))
 		}
 	}
 }
 
-// count adds the entries that were not reported, and has tables read that may have
-// too many.
+// count adds the entries that were not reported, and reads tables that may have too many.
 func (k *keeper) count() {
 	k.mu.Lock()
 	noted := k.noted
@@ -457,8 +454,8 @@ func (k *keeper) count() {
 	k.rest()
 }
 
-// open makes the sockets that are missing, all at once: the helper does what waits
-// together in one trip, and has others to serve.
+// open makes the missing sockets, all at once: then the helper makes them in one round
+// trip.
 func (k *keeper) open(spaces []*Space) {
 	var wg sync.WaitGroup
 	for _, s := range spaces {

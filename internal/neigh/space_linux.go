@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// firstRoom is how many entries a namespace gets before those that are not used
-	// are removed. The kernel keeps 128 of its own (gc_thresh1).
+	// firstRoom is how many entries a namespace may have before unused ones are removed.
+	// The kernel keeps 128 of its own (gc_thresh1).
 	firstRoom = 256
-	// mostMarked is about how many entries of a namespace are marked: who floods a
-	// network with addresses gets some megabytes for it, and no more.
+	// mostMarked is about how many entries of a namespace are marked: a peer that floods
+	// a network with addresses takes some megabytes, and no more.
 	mostMarked = 1 << 15
 )
 
-// unused is how long an entry is not used before it is removed, as with the kernel
+// unused is after how long an unused entry is removed, as by the kernel
 // (net.ipv4.neigh.default.gc_stale_time). It is a variable for tests.
 var unused = time.Minute
 
@@ -34,10 +34,10 @@ type entry struct {
 	dst    []byte
 	mac    []byte
 	proto  byte
-	age    time.Duration // since it was used, confirmed or changed, whichever was last
+	age    time.Duration // since it was last used, confirmed or changed
 }
 
-// decode reads the message of a neighbour behind its header.
+// decode reads the message of a neighbour after its header.
 func decode(b []byte) (e entry, ok bool) {
 	if len(b) < unix.SizeofNdMsg {
 		return entry{}, false
@@ -72,8 +72,7 @@ func decode(b []byte) (e entry, ok bool) {
 	return e, ad.Err() == nil && size > 0 && len(e.dst) == size
 }
 
-// counts says whether the entry takes one of the places of the table that are for
-// neighbours that were found.
+// counts reports whether the entry counts towards the limit of the table.
 func (e entry) counts() bool { return e.state&valid != 0 && e.flags&marked == 0 }
 
 // ndaProtocol is NDA_PROTOCOL of linux/neighbour.h.
@@ -82,9 +81,9 @@ const ndaProtocol = 12
 // learnt marks entries that were marked here, and not by a program of the user's.
 const learnt = unix.RTPROT_KERNEL
 
-// mark appends a message that marks the entry, if it is there yet. It has no
-// hardware address, and says only that the entry is to be confirmed when it is used
-// and nothing else confirms it: much may have changed meanwhile.
+// mark appends a message that marks the entry, if it still exists. As much may have
+// changed, the message has no hardware address, and has the kernel confirm the entry
+// when it is used.
 func (e entry) mark(b []byte) []byte {
 	return message(b, unix.RTM_NEWNEIGH, 0, e.header(uint16(rtnl.NeighborStale), unix.NTF_EXT_LEARNED), attribute{unix.NDA_DST, e.dst}, byUs)
 }
@@ -94,7 +93,7 @@ func (e entry) remove(b []byte) []byte {
 	return message(b, unix.RTM_DELNEIGH, 0, e.header(0, 0), attribute{unix.NDA_DST, e.dst})
 }
 
-// header returns that of a message about the entry.
+// header returns the header of a message about the entry.
 func (e entry) header(state uint16, flags byte) []byte {
 	b := make([]byte, unix.SizeofNdMsg)
 	b[0], b[10] = e.family, flags
@@ -128,7 +127,7 @@ func message(b []byte, typ, flags uint16, body []byte, attributes ...attribute) 
 	return b
 }
 
-// begin makes what is needed to mark entries.
+// begin makes the work of the space.
 func (s *Space) begin() {
 	if s.work == nil {
 		s.work = &work{room: firstRoom}
@@ -163,8 +162,8 @@ func (s *Space) flush() {
 	}
 }
 
-// send sends the messages of the batch to the kernel, which has done what they say
-// when it returns. Errors are those of entries or a namespace that are gone.
+// send sends the messages of the batch to the kernel, which has executed them when send
+// returns. Errors are of entries or a namespace that are gone.
 func (s *Space) send() {
 	if len(s.batch) == 0 {
 		return
@@ -178,8 +177,8 @@ func (s *Space) send() {
 	}
 }
 
-// open makes the socket. An error is that of a namespace which is being closed, or
-// of the limit of descriptors: then entries are marked when they change.
+// open makes the socket. An error means that the namespace is being closed, or the
+// limit of descriptors: then entries are marked when they change.
 func (s *Space) open() {
 	if fd, err := s.ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE); err == nil {
 		s.putBack(fd)
@@ -193,7 +192,7 @@ func (s *Space) putBack(fd int) {
 	}
 }
 
-// putAway closes the socket, unless it is being used.
+// putAway closes the socket, unless it is in use.
 func (s *Space) putAway() {
 	if fd := int(s.socket.Swap(0)) - 1; fd >= 0 {
 		unix.Close(fd)
@@ -204,9 +203,9 @@ func (s *Space) putAway() {
 // some hundred thousand.
 const batchSize = 16 << 10
 
-// sweep reads the whole table of the namespace, removes the marked entries that
-// nobody uses, and marks those that were missed. Not before as many have come again
-// as are left is there another sweep, so each entry has its share of two.
+// sweep reads the whole table of the namespace, removes unused marked entries, and
+// marks those that were missed. The next sweep comes when as many entries have been
+// added as are left, so that each costs about two looks.
 func (s *Space) sweep() {
 	c, err := rtnl.Dial(maker(s.ns.Socket))
 	if err != nil {

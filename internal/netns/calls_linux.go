@@ -31,15 +31,17 @@ func (c *call) errno() unix.Errno {
 	return 0
 }
 
-// States of a list. The word is a futex: the task waits while it is idle,
-// its client while a request is posted. The task ends when it finds anything else.
+// States of a list. The word is a futex: the task waits while it is idle, its client
+// while a request is posted. The task ends when it finds anything else.
 //
-// The kernel itself writes stateGone, at the end of either side. When the task
-// leaves the memory, by exit or by exec (CLONE_CHILD_CLEARTID), its client sees
-// that. When the keeper's thread ends, which only the end of the program brings
-// about (set_tid_address), the helper sees that; the client is no more then. Each
-// time the kernel wakes one waiter. It is the right one, for the two never wait at
-// the same time: the word says whose turn it is.
+// The kernel itself writes stateGone and wakes one waiter, at the end of either side:
+//
+//   - The task leaves the memory, by exit or by exec (CLONE_CHILD_CLEARTID): its client
+//     sees that.
+//   - The keeper's thread ends, with the program (set_tid_address): the helper sees
+//     that, and there is no client any more.
+//
+// It wakes the right one, for the two never wait at the same time.
 const (
 	stateGone    = 0
 	stateIdle    = 1
@@ -47,16 +49,16 @@ const (
 	stateEnd     = 3 // the client wants the task to end
 )
 
-// Futex operations of linux/futex.h. Not the private ones: the wake-up that the
-// kernel sends when the task leaves is not private.
+// Futex operations of linux/futex.h. They are not private, as the wake-up that the
+// kernel sends when the task leaves is not.
 const (
 	futexWait = 0
 	futexWake = 1
 )
 
-// A callList holds the list of calls for a task that shares the memory. The
-// assembly knows the layout. It lives outside the Go heap, with a page behind
-// it for the task's stack, which is there for form only.
+// A callList is a list of calls for a task that shares the memory. The assembly knows
+// the layout. It lies outside the Go heap, followed by a page for the task's stack,
+// which is hardly used.
 type callList struct {
 	state atomic.Uint32
 	n     uint32
@@ -100,15 +102,15 @@ func (b *sharedCalls) add(c call) int {
 	return len(l) - 1
 }
 
-// waitStep is how much of a limit one sleep can use up.
+// waitStep is the most that one sleep takes from a limit.
 const waitStep = 100 * time.Millisecond
 
-// wait waits while a request is posted, see leaves.
+// wait waits while a request is posted; see leaves.
 func (b *sharedCalls) wait(limit time.Duration) bool { return b.leaves(stateRequest, limit) }
 
-// leaves waits until the state is another one. It reports false after the given
-// time, of which the process has to be awake: after it was stopped together with
-// the task, the task has its time to answer.
+// leaves waits until the state has changed. It reports false after the limit, which
+// counts only while the process runs: if both were stopped, the task still has its time
+// to answer.
 func (b *sharedCalls) leaves(state uint32, limit time.Duration) bool {
 	for b.state.Load() == state {
 		if limit <= 0 {
@@ -123,7 +125,7 @@ func (b *sharedCalls) leaves(state uint32, limit time.Duration) bool {
 	return true
 }
 
-// post hands the list to the task. It reports false if the task is gone.
+// post passes the list to the task. It reports false if the task is gone.
 func (b *sharedCalls) post() bool {
 	if !b.state.CompareAndSwap(stateIdle, stateRequest) {
 		return false
@@ -132,15 +134,15 @@ func (b *sharedCalls) post() bool {
 	return true
 }
 
-// end has the task end, whatever its credentials are: when it has made the call
-// that it is in. One that is stopped only does so when it is continued.
+// end has the task end after its current call, whatever its credentials are. A stopped
+// task ends when it is continued.
 func (b *sharedCalls) end() {
 	for s := b.state.Load(); s != stateGone && !b.state.CompareAndSwap(s, stateEnd); s = b.state.Load() {
 	}
 	unix.RawSyscall(unix.SYS_FUTEX, b.addr(), futexWake, 1)
 }
 
-// lost reports that the task is dead or ends.
+// lost reports whether the task is dead or about to end.
 func (b *sharedCalls) lost() bool {
 	s := b.state.Load()
 	return s != stateIdle && s != stateRequest

@@ -23,11 +23,11 @@ func capsOf(list ...int) (s capSet) {
 // them, ip, ping and their like work for an ordinary user.
 var commandCaps = capsOf(unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_BROADCAST)
 
-// withheldCaps are those that no command has: a command of root would read the
-// program's memory through the helper, which has it too.
+// withheldCaps are those that no command has: root's commands could read the program's
+// memory, through the helper that shares it.
 var withheldCaps = capsOf(unix.CAP_SYS_PTRACE)
 
-// enterCaps are needed between the entry into a user namespace and the exec.
+// enterCaps are needed between entering a user namespace and the exec.
 var enterCaps = capsOf(unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP)
 
 // creds are what a thread may do, see capabilities(7).
@@ -37,17 +37,17 @@ type creds struct {
 	last                                                 int // the last capability that the kernel knows
 	securebits                                           int
 	noNewPrivs                                           bool
-	err                                                  error // why they are not known
+	err                                                  error // why they are unknown
 }
 
-// threadCreds reads those of the calling thread. It does without /proc, which is
-// not there after a chroot.
+// threadCreds reads the credentials of the calling thread, without /proc, which may be
+// missing after a chroot.
 func threadCreds() (c creds) {
 	c.euid = unix.Geteuid()
 	c.effective, c.permitted, c.inheritable = capget()
 	get := func(option, arg2, arg3 int) int {
 		v, _, errno := unix.RawSyscall6(unix.SYS_PRCTL, uintptr(option), uintptr(arg2), uintptr(arg3), 0, 0, 0)
-		// Beyond the last capability it is EINVAL; a seccomp filter may forbid all.
+		// It is EINVAL beyond the last capability; a seccomp filter may forbid all.
 		if errno != 0 && (errno != unix.EINVAL || option != unix.PR_CAPBSET_READ || arg2 == 0) && c.err == nil {
 			c.err = os.NewSyscallError("prctl", errno)
 		}
@@ -67,7 +67,7 @@ func threadCreds() (c creds) {
 		}
 	}
 	for i := range 64 {
-		// The kernel keeps the ambient set within these two.
+		// The ambient set is a subset of both.
 		if c.permitted&c.inheritable&(1<<i) != 0 && get(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_IS_SET, i) == 1 {
 			c.ambient |= 1 << i
 		}
@@ -77,10 +77,10 @@ func threadCreds() (c creds) {
 	return c
 }
 
-// enter has the command enter the namespaces; user is -1 where the program is in
-// the user namespace of the stack itself. The entry into another gives all
-// capabilities, in all sets: until the exec the command has the rights over files
-// that the program has.
+// enter has the command enter the namespaces; user is -1 if the program is in the user
+// namespace of the stack. Entering another one gives all capabilities, in all sets:
+// they are reduced so that, until the exec, the command has the program's own rights
+// over files.
 func (p *plan) enter(user, net int, c *creds) {
 	if user >= 0 {
 		p.add("setns", unix.SYS_SETNS, uintptr(user), unix.CLONE_NEWUSER)
@@ -93,13 +93,14 @@ func (p *plan) enter(user, net int, c *creds) {
 	}
 }
 
-// inheritables are those that the thread may pass on in its own user namespace.
+// inheritables are the capabilities that the thread may pass on in its own user
+// namespace.
 func (c *creds) inheritables() capSet { return c.permitted & (c.bounding | c.inheritable) }
 
 // confine leaves the command the capabilities of the thread that starts it, and
-// commandCaps, those over the stack only. Where the program is in the user
-// namespace of the stack itself, they would be over more than that, and are
-// passed on where the program has them; errors do not matter there.
+// commandCaps over the stack only. If the program is in the user namespace of the
+// stack, they would cover more than the stack, and are passed on only if the program
+// has them; errors do not matter there.
 func (p *plan) confine(entered bool, c *creds) {
 	more, had := commandCaps, ^capSet(0)
 	name := func(what string) string { return what }
@@ -122,13 +123,13 @@ func (p *plan) confine(entered bool, c *creds) {
 	}
 	if entered {
 		p.add("prctl PR_SET_SECUREBITS", unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, uintptr(c.securebits))
-		// Until the exec the command has the program's memory. Only a process that has
-		// all that it may have can trace it: no other command does. The exec takes it
-		// away, for it is in none of the other sets.
+		// Until the exec the command has the program's memory. Only a process with all
+		// its capabilities could trace it: with this one, no other command can. The
+		// exec drops it, as it is in no other set.
 		permitted |= withheldCaps
 		if !c.noNewPrivs {
-			// What root's exec gives: a process whose permitted set grows loses its
-			// parent-death signal. With no_new_privs it does not grow.
+			// As root's exec gives: a process whose permitted set grows in exec loses
+			// its parent-death signal. With no_new_privs it does not grow.
 			permitted |= bounding | inheritable
 		}
 	}
@@ -147,10 +148,10 @@ func (p *plan) capset(what string, effective, permitted, inheritable capSet) {
 	p.add(what, unix.SYS_CAPSET, pointer(p, &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}), pointer(p, &data[0]))
 }
 
-// admit refuses a thread that the kernel does not let into the namespaces with
-// commands of the capabilities that it has now. Another user with CAP_SYS_ADMIN
-// would be let in, but its credentials would grow, and the memory that the command
-// shares with the program until the exec could be dumped no more.
+// admit refuses a thread that the kernel does not let into the namespaces, and another
+// user. With CAP_SYS_ADMIN that one would be let in, but its credentials would grow,
+// which makes the memory that the command shares with the program until the exec not
+// dumpable.
 func (h *helper) admit(c *creds) error {
 	switch {
 	case c.err != nil:

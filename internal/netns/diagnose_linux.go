@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the diagnosis asks the system; tests replace it.
+// How the diagnosis asks the system; tests replace these.
 var (
 	readFile = os.ReadFile
 	readLink = os.Readlink
 	getpid   = os.Getpid
 	geteuid  = os.Geteuid
-	// prctl returns the state that an option reads, -1 if there is none.
+	// prctl returns the state that an option reads; -1 after an error.
 	prctl = func(option int) int {
 		v, err := unix.PrctlRetInt(option, 0, 0, 0, 0)
 		if err != nil {
@@ -35,53 +35,71 @@ var (
 	}
 )
 
-// An explained error has the setting that is in the way, and what to do about
-// it, behind the words of the kernel.
-type explained struct {
-	error
-	text string
+// An Explained error has the reason after the text of the kernel: the setting that is in
+// the way, and what to do about it.
+type Explained struct {
+	Err     error
+	Reason  string
+	Refused bool // it is not allowed; otherwise it was wrong, or a limit is reached
 }
 
-func (e *explained) Error() string { return e.error.Error() + " (" + e.text + ")" }
+func (e *Explained) Error() string { return e.Err.Error() + " (" + e.Reason + ")" }
 
-func (e *explained) Unwrap() error { return e.error }
+func (e *Explained) Unwrap() error { return e.Err }
 
-// annotate explains an error, if it is not explained already.
-func annotate(err error, text string) error {
-	if _, done := errors.AsType[*explained](err); text == "" || done {
-		return err
-	}
-	return &explained{err, text}
-}
-
-// because explains an error of the kernel: by the limit that it speaks of, or by
-// what why says.
+// because explains an error of the kernel, if it is not explained already: by the limit
+// that it speaks of, or by what why returns.
 func because(err error, why func(unix.Errno) string) error {
 	errno, ok := errors.AsType[unix.Errno](err)
-	if !ok {
+	if _, done := errors.AsType[*Explained](err); !ok || done {
 		return err
 	}
-	text := limit(errno)
-	if text == "" {
-		text = why(errno)
+	if text := limit(errno); text != "" {
+		return &Explained{err, text, false}
 	}
-	return annotate(err, text)
+	if text := why(errno); text != "" {
+		return &Explained{err, text, isRefusal(errno)}
+	}
+	return err
+}
+
+// isRefusal reports an error that says that something is not allowed, or not there.
+func isRefusal(errno unix.Errno) bool {
+	switch errno {
+	case unix.EPERM, unix.EACCES, unix.EROFS, unix.ENOSYS, unix.ENOSPC, unix.EUSERS, unix.ENOTTY, unix.ENOPROTOOPT:
+		return true
+	}
+	return false
 }
 
 // explain says why there is no helper task.
 func explain(err error) error {
+	why := refusedUser
 	if path, ok := errors.AsType[*os.PathError](err); ok && strings.HasPrefix(path.Path, "/proc/") {
-		return because(err, func(errno unix.Errno) string { return refusedMap(errno, path.Op) })
+		why = func(errno unix.Errno) string { return refusedMap(errno, path.Op) }
 	}
-	return because(err, refusedUser)
+	err = because(err, why)
+	if e, ok := errors.AsType[*Explained](err); ok && !isShortage(e.Err) {
+		e.Refused = true // whatever the errno is
+	}
+	return err
+}
+
+// atLimit reports whether a limit of descriptors was reached.
+func atLimit(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+}
+
+// isShortage reports whether an error comes from a limit that others may reach and leave.
+func isShortage(err error) bool {
+	return atLimit(err) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EAGAIN)
 }
 
 // Refused explains an error of an operation that needs a capability over a
 // namespace of this package.
 func Refused(err error) error { return because(err, refusedUse) }
 
-// Limited explains an error if it comes from a limit that a call of any
-// socketType can reach.
+// Limited explains an error that comes from a limit which any call can reach.
 func Limited(err error) error {
 	call, _ := errors.AsType[*os.SyscallError](err)
 	return because(err, func(errno unix.Errno) string {
@@ -92,7 +110,7 @@ func Limited(err error) error {
 	})
 }
 
-// limit names the limit that a call of any kind can reach.
+// limit names a limit that any call can reach.
 func limit(errno unix.Errno) string {
 	switch errno {
 	case unix.EMFILE:
@@ -165,8 +183,8 @@ const (
 		"load an AppArmor profile for this program with the rule userns, or set it to 0"
 )
 
-// tooMany names the limit of namespaces that is reached. Which of several it is,
-// only a limit of 0 shows.
+// tooMany names the limit of namespaces that is reached. If there are several, only a
+// limit of 0 shows which.
 func tooMany(limits ...string) string {
 	var off, have []string
 	for _, name := range limits {
@@ -185,7 +203,7 @@ func tooMany(limits ...string) string {
 		strings.Join(have, ", "))
 }
 
-// forbidden says what may have refused a call that the kernel itself allows.
+// forbidden says what may have refused a call that the kernel itself would allow.
 func forbidden(errno unix.Errno) string {
 	if text := GivenUp(); text != "" {
 		return text
@@ -200,15 +218,14 @@ func forbidden(errno unix.Errno) string {
 	if len(who) > 0 {
 		return strings.Join(who, "; or ")
 	}
-	// Only a security module has this errno, and each shows its label.
+	// Only a security module returns this errno, and each of them shows its label.
 	if label := label(); errno == unix.EACCES && label != "" {
 		return fmt.Sprintf("a security module forbids it to the label %q: change its rules for this program; the kernel's log has the one, journalctl -k", label)
 	}
 	return "no setting says why: a chroot, the rules of a container or a security module (see journalctl -k) forbid it; allow it there, or give the program CAP_SYS_ADMIN"
 }
 
-// refusedMap says why the ids of a user namespace cannot be set: what is to be
-// written lies in /proc.
+// refusedMap says why the ids of a user namespace cannot be written to /proc.
 func refusedMap(errno unix.Errno, op string) string {
 	pid, err := readLink("/proc/self")
 	switch {
@@ -235,7 +252,8 @@ func refusedMap(errno unix.Errno, op string) string {
 
 // explainSocket explains why there is no socket of a kind.
 func explainSocket(err error, domain, typ, proto int) error {
-	return because(err, func(errno unix.Errno) string {
+	byFilter := false
+	err = because(err, func(errno unix.Errno) string {
 		kind := fmt.Sprintf("domain %d, type %#x, protocol %d", domain, typ, proto)
 		switch errno {
 		case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EAFNOSUPPORT:
@@ -243,6 +261,7 @@ func explainSocket(err error, domain, typ, proto int) error {
 			case errno == unix.EACCES && isPing(domain, typ, proto):
 				return fmt.Sprintf("%s: the setting net.ipv4.ping_group_range of the stack says which groups may: %q is that of this process", kind, pingRange())
 			case filtered():
+				byFilter = true
 				return kind + ": a seccomp filter is active and may forbid it: let it allow socket and setns, for a systemd unit by RestrictAddressFamilies"
 			case errno != unix.EAFNOSUPPORT:
 				return kind + ": " + refusedUse(errno)
@@ -257,18 +276,22 @@ func explainSocket(err error, domain, typ, proto int) error {
 		}
 		return kind
 	})
+	if e, ok := errors.AsType[*Explained](err); ok && byFilter {
+		e.Refused = true // EAFNOSUPPORT too
+	}
+	return err
 }
 
-// pingRange is the range of the group of the process alone.
+// pingRange is the range of the process's own group.
 func pingRange() string { return fmt.Sprintf("%d %[1]d", unix.Getegid()) }
 
-// isPing reports a socket of ICMP that needs no privilege.
+// isPing reports whether it is a socket of ICMP that needs no privilege.
 func isPing(domain, typ, proto int) bool {
 	return typ&^(unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC) == unix.SOCK_DGRAM &&
 		(domain == unix.AF_INET && proto == unix.IPPROTO_ICMP || domain == unix.AF_INET6 && proto == unix.IPPROTO_ICMPV6)
 }
 
-// explainJoin explains why the file of a namespace is not opened.
+// explainJoin explains why the file of a namespace cannot be opened.
 func explainJoin(err error) error {
 	return because(err, func(errno unix.Errno) string {
 		switch errno {
@@ -281,8 +304,8 @@ func explainJoin(err error) error {
 	})
 }
 
-// explainOpen explains why a file of the namespace is not opened: that of a
-// setting; devices are explained by the code that uses them.
+// explainOpen explains why the file of a setting cannot be opened. The users of devices
+// explain those.
 func explainOpen(err *os.PathError) error {
 	return because(err, func(errno unix.Errno) string {
 		switch {
@@ -311,7 +334,7 @@ func explainMount(err error) error {
 	})
 }
 
-// explainBind explains why a file is not mounted over another.
+// explainBind explains why a file cannot be mounted over another.
 func explainBind(err error, from, to string) error {
 	return because(err, func(errno unix.Errno) string {
 		switch errno {
@@ -340,7 +363,7 @@ func explainSysfs(err error) error {
 	})
 }
 
-// explainThread explains why a command gets no watcher.
+// explainThread explains why there is no watcher for a command.
 func explainThread(err error) error {
 	return Limited(because(err, func(errno unix.Errno) string {
 		if errno == unix.EINVAL {
@@ -350,7 +373,7 @@ func explainThread(err error) error {
 	}))
 }
 
-// explainExec explains why a program is not executed.
+// explainExec explains why a program cannot be executed.
 func explainExec(err *os.PathError) error {
 	return because(err, func(errno unix.Errno) string {
 		switch errno {
@@ -376,7 +399,7 @@ func explainExec(err *os.PathError) error {
 	})
 }
 
-// sysctl returns a setting, "" if there is no such.
+// sysctl returns a setting; "" if it does not exist.
 func sysctl(name string) string {
 	text, err := readFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
 	if err != nil {
@@ -399,7 +422,7 @@ func field(file, label string) string {
 	return ""
 }
 
-// filtered reports an active seccomp filter.
+// filtered reports whether a seccomp filter is active.
 func filtered() bool {
 	if mode := field("/proc/self/status", "Seccomp:"); mode != "" {
 		return mode == "2"
@@ -407,7 +430,7 @@ func filtered() bool {
 	return prctl(unix.PR_GET_SECCOMP) == 2
 }
 
-// capable reports a capability of the process.
+// capable reports whether the process has a capability.
 func capable(capability int) bool {
 	set, err := strconv.ParseUint(field("/proc/self/status", "CapEff:"), 16, 64)
 	return err == nil && set&(1<<capability) != 0
@@ -422,8 +445,8 @@ func label() string {
 	return strings.TrimRight(string(text), "\x00\n")
 }
 
-// chrooted reports that the root directory is no mount, as that of a mount
-// namespace always is. A chroot to a mount is not told apart.
+// chrooted reports whether the root directory is not a mount, as that of a mount
+// namespace always is. It does not detect a chroot to a mount.
 func chrooted() bool {
 	text, err := readFile("/proc/self/mountinfo")
 	if err != nil {
@@ -437,7 +460,7 @@ func chrooted() bool {
 	return true
 }
 
-// unmapped reports an id that the user namespace of the process does not have.
+// unmapped reports whether the user namespace of the process does not have an id.
 func unmapped(id int) bool {
 	text, err := readFile("/proc/self/uid_map")
 	if err != nil {

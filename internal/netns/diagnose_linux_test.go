@@ -41,7 +41,7 @@ var ordinary = map[string]string{
 
 // install makes the diagnosis look at the machine.
 func (m machine) install() (restore func()) {
-	DropReady() // which are made by functions that are about to be replaced
+	EmptyPool() // which are made by functions that are about to be replaced
 	f, l, p, u, c, s := readFile, readLink, getpid, geteuid, prctl, softLimit
 	readFile = func(name string) ([]byte, error) {
 		text, ok := m.files[name]
@@ -228,7 +228,7 @@ func TestDiagnosis(t *testing.T) {
 		{"no error", machine{}, explain, nil, ""},
 		{"other error", machine{}, explain, net.ErrClosed, ""},
 		{"other errno", machine{}, Refused, unix.EFAULT, ""},
-		{"explained already", machine{}, Refused, fmt.Errorf("stack: %w", annotate(unix.EMFILE, "raise it")), ""},
+		{"explained already", machine{}, Refused, fmt.Errorf("stack: %w", &Explained{unix.EMFILE, "raise it", false}), ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -19,48 +19,48 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Exec says what Start executes.
+// An Exec describes a program for Start.
 type Exec struct {
 	Path string
 	Args []string
 	Env  []string
 	// Dir is the working directory; nil means the process's own.
 	Dir *os.File
-	// Files become the descriptors 0, 1, …; the command gets no other, but for
-	// those of the process that are not close-on-exec. Nil leaves one closed.
+	// Files become the descriptors 0, 1, …; of the others, the command gets only those
+	// that are not close-on-exec. Nil leaves one closed.
 	Files []*os.File
 	// Setpgid puts the command in a process group of its own.
 	Setpgid bool
-	// Mounts, if any, are made in this order in a mount namespace of the
-	// command's own.
+	// Mounts, if any, are made in this order in a mount namespace of the command.
 	Mounts []Mount
-	// Sysfs, if it is not empty, is a directory of nobody else's. With it the
-	// command finds the sysfs of the namespace at /sys, where that is possible.
+	// Sysfs, if not empty, is a temporary directory. The command then has the sysfs of
+	// the namespace at /sys, where that is possible.
 	Sysfs string
-	// SysfsErr says why it was not, after Start.
+	// SysfsErr says, after Start, why it was not.
 	SysfsErr error
-	// Temp are files, and after them directories, that the child removes when it has
-	// the mounts. Nobody else need do it when the process is killed.
+	// Temp are files, and then directories, that the child removes when it has the
+	// mounts: they are gone even if the process is killed.
 	Temp []string
 
 	slot *atomic.Int32 // of commands, while it runs
 }
 
-// A Mount is a file or directory, From, that is mounted over another, To. Both
-// paths are absolute; of symbolic links, what they lead to counts.
+// A Mount is a file or directory, From, that is mounted over another, To. Both paths are
+// absolute; symbolic links are followed.
 type Mount struct {
 	// From may be empty: To is covered by an empty directory.
 	From, To string
-	// Make makes the file To before, in what covers its directory.
+	// Make makes the file To first.
 	Make bool
 }
 
-// Start executes a program in the namespace, as a child of the process: it can
-// be waited for and signalled like any other. It has the credentials and the
-// confinement of the calling thread, as a child of os/exec has, and commandCaps.
-// The child, with its process group, dies with the process, whatever either has
-// become. Start returns when the program runs, or could not be executed. Without
-// an error, Ended is called when it has ended.
+// Start executes a program in the namespace, as a child of the process, which can be
+// waited for and signalled like any other. It returns when the program runs, or could
+// not be executed. Without an error, Ended must be called when it has ended.
+//
+//   - The child has the credentials and the confinement of the calling thread, as with
+//     os/exec, and commandCaps.
+//   - With its process group it dies with the process, whatever user either has become.
 func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 	p := plan{path: e.Path}
 	defer p.close()
@@ -77,7 +77,7 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 	}()
 	child := int(l.pid.Load())
 	if child == 0 {
-		l.slot.Store(slotTaken) // the kernel may have written there all the same
+		l.slot.Store(slotTaken) // the kernel may have written there nevertheless
 		return 0, Limited(os.NewSyscallError("clone", unix.Errno(-l.ret)))
 	}
 	for i, c := range l.list() {
@@ -106,7 +106,7 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 	return child, nil
 }
 
-// Ended gives back what Start keeps to end the command with the process.
+// Ended releases what Start keeps to end the command with the process.
 func (e *Exec) Ended() {
 	if e.slot == nil {
 		return
@@ -117,13 +117,13 @@ func (e *Exec) Ended() {
 	e.slot = nil
 }
 
-// launch clones the command, and returns when it has executed the program and has
-// its descriptors only, or is dead.
+// launch clones the command, and returns when it has executed the program and closed
+// other descriptors, or is dead.
 func (n *NS) launch(ctx context.Context, e *Exec, p *plan) (*launch, error) {
 	if err := n.alive(); err != nil {
 		return nil, err
 	}
-	// The command has descriptors of its own: those that the namespace has now.
+	// The command has a copy of the descriptors, with those of the namespaces.
 	net, err := n.File()
 	if err != nil {
 		return nil, err
@@ -181,9 +181,9 @@ func (n *NS) launch(ctx context.Context, e *Exec, p *plan) (*launch, error) {
 	return l, nil
 }
 
-// forks holds [syscall.ForkLock] while there are commands between clone and exec:
-// who holds it for reading has descriptors that none of them may get. The
-// commands do not wait for each other, as those of os/exec.
+// forks holds [syscall.ForkLock] while there are commands between clone and exec, for
+// others hold it for reading while they have descriptors that no command may get.
+// Unlike those of os/exec, the commands do not wait for each other.
 var forks forkLock
 
 // maxJoin is how many commands may join before readers have their turn.
@@ -192,7 +192,7 @@ const maxJoin = 16
 type forkLock struct {
 	mu     sync.Mutex // guards the rest
 	n      int        // commands
-	joined int        // since it was taken
+	joined int        // commands since it was taken
 }
 
 func (f *forkLock) lock() {
@@ -241,10 +241,10 @@ func reap(pid int) {
 // and descriptors that it refers to.
 type plan struct {
 	calls    []call
-	optional map[int]bool   // calls whose error does not matter
+	optional map[int]bool   // calls that may fail
 	what     map[int]string // names of the others
 	mounts   map[int]Mount  // the mounts among them
-	sysfs    map[int]string // and those of the sysfs, which may fail
+	sysfs    map[int]string // names of those for sysfs, which may fail
 	keep     []any
 	files    []*os.File
 	path     string
@@ -326,8 +326,8 @@ func (p *plan) make(e *Exec, user, net, done int, c *creds) error {
 	}
 	p.confine(user >= 0, c)
 	p.addFiles(e.Files, done)
-	// Package syscall raised the limit when the program started. The program may
-	// have set another since: commands get that, as with os/exec.
+	// Package syscall raised the limit when the program started. If the program has set
+	// another since, commands get that, as with os/exec.
 	var now unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); rlimit.Known && err == nil && now.Cur == rlimit.Nofile[1]-1 && now.Max == rlimit.Nofile[1] {
 		p.add("", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, pointer(p, &rlimit.Nofile), 0)
@@ -344,16 +344,16 @@ func (p *plan) make(e *Exec, user, net, done int, c *creds) error {
 	return nil
 }
 
-// addMounts gives the child a mount namespace with files of its own. It comes
-// after the working directory, which moves to the new namespace with the child:
-// one that is entered later would still be that of the old.
+// addMounts gives the child a mount namespace with its own files. It comes after the
+// change of the working directory, which moves to the new namespace with the child: a
+// descriptor would still lead to a directory of the old one.
 func (p *plan) addMounts(e *Exec) error {
 	if len(e.Mounts) == 0 && e.Sysfs == "" {
 		return nil
 	}
 	p.mounts = make(map[int]Mount)
 	p.add("unshare", unix.SYS_UNSHARE, unix.CLONE_NEWNS)
-	// Nothing may propagate to where the child comes from.
+	// Mounts must not propagate to the old namespace.
 	p.mount("mount", "none", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	if e.Sysfs != "" {
 		e.SysfsErr = p.addSysfs(e.Sysfs)
@@ -393,7 +393,7 @@ func (p *plan) mount(what, from, to, fstype string, flags uintptr, data string) 
 	p.add(what, unix.SYS_MOUNT, p.text(from), p.text(to), p.text(fstype), flags, p.text(data))
 }
 
-// text returns the address of a text, 0 for none.
+// text returns the address of a text, 0 for "".
 func (p *plan) text(s string) uintptr {
 	if s == "" {
 		return 0
@@ -402,8 +402,8 @@ func (p *plan) text(s string) uintptr {
 	return pointer(p, &b[0])
 }
 
-// addFiles gives the child its descriptors. One that stands where another is to
-// go is moved out of the way first.
+// addFiles gives the child its descriptors. One that is in the place of another is
+// moved first.
 func (p *plan) addFiles(files []*os.File, done int) {
 	fds := make([]int, len(files))
 	next := max(len(files), done+1) // done stays open until the exec
@@ -445,8 +445,8 @@ const sigIgn = 1
 
 var dispositions = [...]sigaction{0: {}, sigIgn: {handler: sigIgn}}
 
-// addSignals has the command ignore the signals that the process ignores, and
-// handle no other: Go's handlers must not run in it.
+// addSignals has the command ignore the signals that the process ignores, and resets
+// all others: Go's handlers must not run in it.
 func (p *plan) addSignals() {
 	for s := 1; s < 65; s++ {
 		if s == int(unix.SIGKILL) || s == int(unix.SIGSTOP) {

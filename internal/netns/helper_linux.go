@@ -18,18 +18,18 @@ import (
 )
 
 const (
-	// batchCalls is how many calls one trip to the helper may carry.
+	// batchCalls is how many calls one round trip to the helper may carry.
 	batchCalls = 64
-	// tripLimit bounds a trip. None of the calls blocks; a helper that was
-	// stopped for so long is given up.
-	tripLimit = 10 * time.Second
+	// roundTripLimit bounds a round trip. No call blocks; a helper that is stopped for
+	// longer is given up.
+	roundTripLimit = 10 * time.Second
 )
 
-// errHelper reports a helper that is gone. Another is made for the next namespace.
+// errHelper reports a helper that is gone. The next namespace gets another one.
 var errHelper = errors.New("the helper task was killed: its stacks are lost, close them; new ones can be made")
 
 // errStopped reports a helper that was given up.
-var errStopped = fmt.Errorf("the helper task did not answer for %v, for somebody has stopped it (SIGSTOP), or the kernel holds it: it was killed, its stacks are lost, close them; new ones can be made", tripLimit)
+var errStopped = fmt.Errorf("the helper task did not answer for %v, for somebody has stopped it (SIGSTOP), or the kernel holds it: it was killed, its stacks are lost, close them; new ones can be made", roundTripLimit)
 
 // A helper is a task that shares memory and descriptors with the process and
 // has namespaces of its own. It executes lists of system calls.
@@ -37,28 +37,27 @@ type helper struct {
 	calls *sharedCalls
 	pid   int
 	base  int // descriptor of the network namespace where it rests
-	// user is the user namespace where it is.
+	// user is its user namespace.
 	user nsID
-	// origin says whether this is not the process's own, and who may enter it.
+	// origin says whether that is another one than the process's, and who may enter it.
 	origin
 
-	// users counts the namespaces in which it works, and those being made; guarded by
-	// helpers.mu.
+	// users counts its namespaces, and those being made; guarded by helpers.mu.
 	users int
 
-	mu    sync.Mutex // guards the rest; not held across a trip
+	mu    sync.Mutex // guards the rest; not held across a round trip
 	queue []*request
 	busy  bool
-	// cur is the namespace where the helper is: nil at home. It belongs to the
-	// leader of the current trip, as do batch and nofile.
+	// cur is the namespace where the helper is; nil means the base. It belongs to the
+	// leader of the current round trip, as do batch and nofile.
 	cur    *NS
 	batch  []*request
 	nofile unix.Rlimit // the helper's limit of descriptors
 
 	stopped atomic.Bool // it was given up
 
-	trips atomic.Uint64 // made so far
-	gone  chan struct{} // closed when the task is dead
+	roundTrips atomic.Uint64 // made so far
+	gone       chan struct{} // closed when the task is dead
 
 	waiting sync.Mutex // held while the process number is used, or given back
 }
@@ -75,14 +74,14 @@ type request struct {
 	calls  []call
 	// meanwhile is called when the helper has begun, if it is not nil.
 	meanwhile func()
-	wake      chan bool // true: lead the next trip; false: done
+	wake      chan bool // true: lead the next round trip; false: done
 
 	// Places in the list: of the setns calls, if any, and of the first of calls.
 	entry, exit, first int
-	err                error // the trip's, or setns's
+	err                error // of the round trip, or of setns
 	lost               error // why calls have no result
-	// begun says that the first of calls was made, or may have been: a helper that
-	// is killed within a call leaves no result of it.
+	// begun says that the first of calls was or may have been made: a helper that is
+	// killed during a call leaves no result.
 	begun bool
 }
 
@@ -124,8 +123,9 @@ func (h *helper) lost() error {
 	return errHelper
 }
 
-// do executes the request. Requests that wait at the same time share one trip:
-// the first caller leads it, and hands the lead to the first of those that came later.
+// do executes the request. Requests that wait at the same time share one round trip:
+// the first caller leads it, and then passes the lead to the first of those that came
+// later.
 func (h *helper) do(r *request) {
 	h.mu.Lock()
 	h.queue = append(h.queue, r)
@@ -147,7 +147,7 @@ func (h *helper) do(r *request) {
 	h.queue = slices.Delete(h.queue, 0, len(batch))
 	h.mu.Unlock()
 
-	h.trip(batch)
+	h.roundTrip(batch)
 
 	for _, q := range batch {
 		if q != r {
@@ -165,8 +165,8 @@ func (h *helper) do(r *request) {
 	h.mu.Unlock()
 }
 
-// trip sends the calls of all requests as one list, and shares out the results.
-func (h *helper) trip(batch []*request) {
+// roundTrip sends the calls of all requests as one list, and distributes the results.
+func (h *helper) roundTrip(batch []*request) {
 	b := h.calls
 	if b.state.Load() != stateIdle {
 		for _, r := range batch {
@@ -206,14 +206,14 @@ func (h *helper) trip(batch []*request) {
 	if b.n == 0 {
 		return
 	}
-	h.trips.Add(1)
+	h.roundTrips.Add(1)
 	posted := b.post()
 	for _, r := range batch {
 		if r.meanwhile != nil {
 			r.meanwhile()
 		}
 	}
-	if posted && !b.wait(tripLimit) {
+	if posted && !b.wait(roundTripLimit) {
 		h.stopped.Store(true)
 		h.end()
 		b.leaves(stateEnd, time.Second)
@@ -226,7 +226,7 @@ func (h *helper) trip(batch []*request) {
 			r.err, r.begun = h.lost(), true
 			continue
 		}
-		// One that died has done some of the list: that counts.
+		// A helper that died may have made some of the calls.
 		list := b.list()
 		if r.entry >= 0 {
 			if errno := list[r.entry].errno(); errno != 0 {
@@ -244,9 +244,9 @@ func (h *helper) trip(batch []*request) {
 	}
 }
 
-// follow gives the helper the process's limit of descriptors: it is a process of
-// its own, and would keep the limit with which it was made. A process that has
-// become another user has the helper do it; above its own hard limit it cannot.
+// follow gives the helper the process's limit of descriptors: as a process of its own
+// it would keep the limit with which it was made. If the process has become another
+// user, the helper sets it itself, but cannot go above its own hard limit.
 func (h *helper) follow() {
 	var now unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil || now == h.nofile {
@@ -260,8 +260,8 @@ func (h *helper) follow() {
 	}
 }
 
-// leave makes sure that the helper does not rest in a namespace which is about
-// to be closed: that would keep it alive.
+// leave makes sure that the helper does not rest in a namespace that is about to be
+// closed, which would keep it alive.
 func (h *helper) leave(ns *NS) {
 	h.mu.Lock()
 	away := !h.busy && h.cur != ns
@@ -274,9 +274,9 @@ func (h *helper) leave(ns *NS) {
 	r.free()
 }
 
-// startHelper makes a helper with a network namespace of its own. flags are
-// those of clone: with CLONE_NEWUSER it has a user namespace too, which the
-// process owns; that needs no privilege. What flags cannot say, calls do.
+// startHelper makes a helper with a network namespace of its own. flags are those of
+// clone: with CLONE_NEWUSER it also has a user namespace, which the process owns; that
+// needs no privilege. The helper makes calls first.
 func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
 	b, err := newSharedCalls(batchCalls + 1) // and that of follow
 	if err != nil {
@@ -321,22 +321,22 @@ func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
 		h.user, err = ownerID(h.base)
 	}
 	if err != nil {
-		return nil, err // not h, which is stopped
+		return nil, err // h is stopped
 	}
 	return h, nil
 }
 
 var callNames = map[uintptr]string{unix.SYS_SETNS: "setns", unix.SYS_UNSHARE: "unshare"}
 
-// end has the helper end by the word. The signal is for one that is stopped; a
-// process that has become another user may not send it.
+// end has the helper end by the state of its list. The signal is for a helper that is
+// stopped; a process that has become another user may not send it.
 func (h *helper) end() {
 	h.calls.end()
 	h.byPID(func(pid int) { unix.Kill(pid, unix.SIGKILL) })
 }
 
-// byPID calls f with the helper's process number, unless it is dead: the number
-// can be that of another process then.
+// byPID calls f with the helper's process number, unless the helper is dead and another
+// process may have the number.
 func (h *helper) byPID(f func(pid int)) {
 	h.waiting.Lock()
 	defer h.waiting.Unlock()
@@ -347,7 +347,7 @@ func (h *helper) byPID(f func(pid int)) {
 	}
 }
 
-// stop ends a helper that nobody uses, if it is not dead already.
+// stop ends a helper that nobody uses.
 func (h *helper) stop() {
 	h.end()
 	select {
@@ -361,15 +361,13 @@ func (h *helper) stop() {
 	h.calls.free()
 }
 
-// keep makes the task on a thread that stays: what ends the helper with the
-// process follows the thread that made it. The thread then waits for the helper,
-// so that its death leaves no zombie.
+// keep makes the task on a thread that stays, for the helper ends with the thread that
+// made it. The thread then waits for the helper, so that its death leaves no zombie.
 //
-// When the thread ends, with the process, by exit, a signal or exec of another
-// program, the kernel writes stateGone into the list and wakes the helper. It
-// asks for nobody's credentials then, as it does for the parent-death signal, which
-// a process that has become another user has not the right to send. That signal is
-// for a helper that is stopped, which does not look at the word.
+// When the thread ends, with the process, by exit, a signal or exec of another program,
+// the kernel writes stateGone into the list and wakes the helper, whatever its
+// credentials are. The parent-death signal is for a helper that is stopped and does not
+// look at the list; it is not sent if the process has become another user.
 func (h *helper) keep(flags uintptr, ready chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -396,15 +394,13 @@ func (h *helper) keep(flags uintptr, ready chan<- error) {
 	h.waiting.Unlock()
 }
 
-// clearAtExit has the kernel write 0 to an address, and wake a waiter there,
-// when the calling thread ends and another task has the memory. restore takes that
-// back.
+// clearAtExit has the kernel write 0 to an address, and wake a waiter there, when the
+// calling thread ends and another task has the memory. restore undoes that.
 //
-// Go's own threads have no such address. That of a thread of glibc, in a program
-// with cgo, tells pthread_join and the cache of stacks that the thread has ended;
-// it has it again when the thread may end before the program does. A kernel that
-// does not tell what it was (CONFIG_CHECKPOINT_RESTORE) leaves the program one
-// unused stack then.
+// Go's own threads have no such address. A thread of glibc, in a program with cgo, has
+// one, which tells pthread_join and the cache of stacks that the thread has ended;
+// restore gives it back. A kernel without CONFIG_CHECKPOINT_RESTORE does not say what
+// it was, and the program keeps one unused stack.
 func clearAtExit(addr uintptr) (restore func()) {
 	var old uintptr
 	if unix.Prctl(unix.PR_GET_TID_ADDRESS, uintptr(unsafe.Pointer(&old)), 0, 0, 0) != nil {
@@ -414,8 +410,8 @@ func clearAtExit(addr uintptr) (restore func()) {
 	return func() { unix.RawSyscall(unix.SYS_SET_TID_ADDRESS, old, 0, 0) }
 }
 
-// mapIDs gives the helper's user namespace the process's own user and group
-// ids: all that the process can see where that is allowed, else its own.
+// mapIDs maps user and group ids into the helper's user namespace, each to itself: all
+// that the process can see if that is allowed, otherwise its own.
 func (h *helper) mapIDs() error {
 	dir := fmt.Sprintf("/proc/%d/", h.pid)
 	write := func(name, text string) error {
@@ -448,7 +444,7 @@ func (h *helper) mapIDs() error {
 	return nil
 }
 
-// identity returns the map that keeps all ids of the process's own namespace.
+// identity returns a map of all ids of the process's own namespace to themselves.
 func identity(name string) (string, error) {
 	text, err := os.ReadFile("/proc/self/" + name)
 	if err != nil {
@@ -457,8 +453,8 @@ func identity(name string) (string, error) {
 	return identityOf(string(text))
 }
 
-// identityOf returns the map for a namespace below one with the map given, as
-// user_namespaces(7) has them.
+// identityOf returns such a map for a namespace below one with the given map, in the
+// format of user_namespaces(7).
 func identityOf(ids string) (string, error) {
 	var out strings.Builder
 	for line := range strings.Lines(ids) {

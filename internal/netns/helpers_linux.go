@@ -11,23 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// helpers are the helper tasks of the process. Most have the first only; the
-// others enter namespaces that are not of the process's making.
+// helpers are the helper tasks of the process. Most programs have the first only; the
+// others are for namespaces that the process did not make.
 var helpers struct {
 	mu  sync.Mutex // guards all; held while a helper is made
 	own *helper    // makes namespaces
-	// plain is in the process's own user namespace, which takes CAP_SYS_ADMIN. Both
-	// stay when nobody uses them.
+	// plain is in the process's own user namespace, which takes CAP_SYS_ADMIN. Both stay
+	// when they are not used.
 	plain *helper
-	// in are the helpers by the user namespaces in which they are, with those in the
-	// user namespaces of other processes. Nobody can enter two of them.
+	// in has the helpers by their user namespaces, also those in the user namespaces of
+	// other processes. A task cannot be in two of them.
 	in map[nsID]*helper
 }
 
-// theHelper returns the helper that makes namespaces, made at the first call, when
-// it was killed, and when the process has become another user, who cannot set up
-// what the old one makes. A user namespace is asked for first; a process with
-// CAP_SYS_ADMIN does without. It is given back by release.
+// theHelper returns the helper that makes namespaces. It is made at the first call,
+// after it was killed, and after the process has become another user, who could not
+// configure the namespaces of the old one. It has a user namespace, unless there are
+// none and the process has CAP_SYS_ADMIN. The caller releases it.
 func theHelper() (*helper, error) {
 	helpers.mu.Lock()
 	defer helpers.mu.Unlock()
@@ -56,9 +56,8 @@ func theHelper() (*helper, error) {
 	return h, nil
 }
 
-// isolatedHelper makes a helper for one namespace, in a user namespace next to those
-// of the others: who has capabilities in one has none in another, in neither
-// direction. It is given back by release.
+// isolatedHelper makes a helper for one namespace, in a user namespace beside the others:
+// capabilities in one are worth nothing in another. The caller releases it.
 func isolatedHelper() (*helper, error) {
 	helpers.mu.Lock()
 	defer helpers.mu.Unlock()
@@ -83,7 +82,7 @@ func thePlain() (*helper, error) {
 			return nil, err
 		}
 		helpers.plain = h
-	case !h.has(): // it keeps what the program has given up
+	case !h.has(): // it has capabilities that the program has given up
 		return nil, unix.EPERM
 	}
 	return helpers.plain, nil
@@ -97,8 +96,7 @@ func drop(kept **helper) {
 	}
 }
 
-// endUnused ends a helper, if there is one, that neither stays nor has users.
-// helpers.mu is held.
+// endUnused ends a helper that neither stays nor has users. helpers.mu is held.
 func endUnused(h *helper) {
 	if h != nil && h.users == 0 && h != helpers.own && h != helpers.plain {
 		h.forget()
@@ -115,8 +113,8 @@ func use(h *helper) {
 	helpers.in[h.user] = h
 }
 
-// release gives a helper back. One that does not stay ends with its last user: it
-// would keep its user namespace alive, and programs can meet many.
+// release ends a use of a helper. A helper that does not stay ends with its last user:
+// it would keep its user namespace alive, and a program may meet many.
 func (h *helper) release() {
 	helpers.mu.Lock()
 	h.users--
@@ -130,18 +128,18 @@ func (h *helper) release() {
 	}
 }
 
-// forget keeps others from finding a helper. helpers.mu is held.
+// forget removes a helper from those that can be found. helpers.mu is held.
 func (h *helper) forget() {
 	if helpers.in[h.user] == h {
 		delete(helpers.in, h.user)
 	}
 }
 
-// startPoller makes sure that the runtime has its poller, which it makes when it
-// first meets a socket or the like; it crashes the program where the limit of
-// descriptors does not allow that.
+// startPoller makes sure that the runtime has its poller, which it makes for the first
+// socket or the like: it crashes the program if the limit of descriptors does not allow
+// that.
 func startPoller() error {
-	var fds [3]int // the poller's two, and the one that it meets
+	var fds [3]int // the poller's two, and one for it to poll
 	for i := range fds {
 		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 		if err != nil {
@@ -157,13 +155,8 @@ func startPoller() error {
 	return os.NewFile(uintptr(fds[0]), "eventfd").Close()
 }
 
-// atLimit reports an error that has nothing to do with what was tried.
-func atLimit(err error) bool {
-	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
-}
-
-// helperFor returns the helper that can enter a network namespace of any origin.
-// It is given back by release.
+// helperFor returns a helper that can enter a network namespace of any origin. The
+// caller releases it.
 func helperFor(ns int) (*helper, error) {
 	if typ, err := unix.IoctlRetInt(ns, nsGetNSType); err != nil || typ != unix.CLONE_NEWNET {
 		return nil, errors.New("it is no network namespace")
@@ -202,7 +195,7 @@ func helperFor(ns int) (*helper, error) {
 	if err := unix.Stat("/proc/self/ns/user", &own); err == nil && id == (nsID{own.Dev, own.Ino}) {
 		return nil, fmt.Errorf("it belongs to the process's own user namespace, not to one made by this user: that takes CAP_SYS_ADMIN: %w", unix.EPERM)
 	}
-	// The task has all capabilities in there, and makes itself a home.
+	// The task has all capabilities in there, and makes its base.
 	h, err = startHelper(0,
 		call{nr: unix.SYS_SETNS, args: [6]uintptr{uintptr(user), unix.CLONE_NEWUSER}},
 		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWNET}})

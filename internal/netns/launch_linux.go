@@ -13,24 +13,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A launch is the start of a command. A thread is made for it, the watcher, which
-// has all that the calling thread has: credentials, Landlock, seccomp, nice value,
-// directories. It clones the command, and stays until that has ended, for the
-// kernel ends the command with the thread that is its parent. The watcher blocks
-// all signals, and Go's runtime knows nothing of it.
+// A launch is the start of a command. A thread is made for it, the watcher, which has
+// the credentials, Landlock, seccomp, nice value and directories of the calling thread.
+// It clones the command, and stays until the command has ended, for the kernel ends the
+// command with its parent thread. The watcher blocks all signals, and Go's runtime does
+// not know it.
 //
-// The assembly knows the layout. The memory lies outside the Go heap, with a page
-// behind it for the stack of both, which is there for form only.
+// The assembly knows the layout. The memory lies outside the Go heap, followed by a
+// page for the stack of both, which is hardly used.
 type launch struct {
-	// done is the end of a pipe. Both have it: the watcher closes it when the command
-	// has left the memory, and the kernel that of the command, when it has executed
-	// the program and closed what is close-on-exec, or is dead.
+	// done is the end of a pipe, which both have. The watcher closes it when the command
+	// has left the memory; the kernel closes the command's when it has executed the
+	// program, or is dead.
 	done uint32
 	n    uint32
 	ppid uintptr // the parent that the command expects
 	// pid is the number of the command. The kernel writes it before the command runs.
 	pid       atomic.Uint32
-	released  atomic.Uint32 // not 0: nobody looks at the launch any more
+	released  atomic.Uint32 // not 0: the process does not use the launch any more
 	ret       uintptr       // of clone
 	all       uint64        // a set of all signals
 	mask      uint64        // the signals that the calling thread blocks
@@ -38,15 +38,15 @@ type launch struct {
 	size      uintptr       // of the memory
 	slot      *atomic.Int32 // in commands, for the pidfd
 	signal    uintptr       // of prctl PR_SET_PDEATHSIG
-	stopped   bool          // for too long, and cancelled therefore
+	stopped   bool          // for too long, and so cancelled
 	first     call
 }
 
-// commands are the pidfds of all commands of the process. The kernel writes each
-// into its slot when it makes the command. The helpers live a moment longer than the
-// program, and kill all that are there then: unlike the kernel's signal at the end of
-// the parent, that needs no exec to leave it in force, and they have CAP_KILL over
-// what the commands may become. Their assembly knows the layout.
+// commands has the pidfds of all commands of the process. The kernel writes each into
+// its slot when it makes the command. The helpers live a moment longer than the
+// program, and kill the commands that are left: the parent-death signal does not
+// survive each exec, and the helpers have CAP_KILL over the users that commands may
+// become. Their assembly knows the layout.
 var commands commandList
 
 type commandList struct {
@@ -57,10 +57,10 @@ type commandList struct {
 
 const (
 	slotFree  = -1
-	slotTaken = -2 // without a command yet, or without a pidfd
+	slotTaken = -2 // no command yet, or no pidfd
 )
 
-// take returns a free slot, which is taken then.
+// take takes a free slot.
 func (l *commandList) take() (*atomic.Int32, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,7 +105,7 @@ func (l *launch) addr() uintptr { return uintptr(unsafe.Pointer(l)) }
 
 func (l *launch) list() []call { return unsafe.Slice(&l.first, l.n) }
 
-// run makes the watcher, which makes the command. It takes the end of the pipe.
+// run makes the watcher, which makes the command. The end of the pipe belongs to them.
 func (l *launch) run() error {
 	if ret := watch(l.addr(), watcherFlags, l.addr()+l.size); ret > ^uintptr(4095) {
 		unix.Close(int(l.done))
@@ -116,23 +116,23 @@ func (l *launch) run() error {
 	return nil
 }
 
-// cancel ends the command. It is called before that is waited for.
+// cancel ends the command, which was not waited for yet.
 func (l *launch) cancel(group bool) {
 	l.cancelled.Store(1)
 	pid := int(l.pid.Load())
 	if pid == 0 {
-		return // it is not there yet, and will see that
+		return // it will see cancelled
 	}
 	unix.Kill(pid, unix.SIGKILL)
 	if group {
-		// The program may have run, and started others. It starts no more; the
-		// other way round it could, if it had no group yet.
+		// The program may have started others. It starts no more now; in the other
+		// order it could, if it had no group yet.
 		unix.Kill(-pid, unix.SIGKILL)
 	}
 }
 
-// donePipe makes the pipe that tells of the exec; the number of its end for the
-// command is at least min.
+// donePipe makes the pipe that reports the exec; the number of the command's end is at
+// least min.
 func donePipe(min int) (r, w int, err error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
@@ -154,16 +154,16 @@ const (
 	// stopLimit bounds how long a command may be stopped before its exec, for
 	// syscall.ForkLock is held meanwhile.
 	stopLimit = 2 * time.Second
-	// stopStep is how long the exec has before that is looked for. It takes the
-	// kernel as long as the file system does; that is not bounded.
+	// stopStep is how often that is checked. The exec itself, which depends on the file
+	// system, has no bound.
 	stopStep = 50 * time.Millisecond
 )
 
-// waitDone waits until nobody has the other end of the pipe any more. It calls
-// stopped when the command was stopped for too long: the time counts in which the
-// program itself is awake. A debugger's stops are not the command's.
+// waitDone waits until the other end of the pipe is closed everywhere. It calls stopped
+// when the command was stopped for too long, while the program itself ran. A debugger's
+// stops do not count.
 func (l *launch) waitDone(r int, stopped func()) {
-	fds := []unix.PollFd{{Fd: int32(r)}} // its end is always looked for
+	fds := []unix.PollFd{{Fd: int32(r)}} // POLLHUP is always reported
 	for left := stopLimit; ; {
 		switch n, err := unix.Poll(fds, int(stopStep.Milliseconds())); {
 		case n > 0 || err != nil && err != unix.EINTR:
@@ -176,14 +176,14 @@ func (l *launch) waitDone(r int, stopped func()) {
 	}
 }
 
-// isStopped reports that a signal has stopped the command.
+// isStopped reports whether a signal has stopped the command.
 func (l *launch) isStopped() bool {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_PID, int(l.pid.Load()), &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
 	return err == nil && info.Signo != 0
 }
 
-// release gives the launch to the watcher, which frees it.
+// release leaves the launch to the watcher, which frees it.
 func (l *launch) release() {
 	l.released.Store(1)
 	unix.RawSyscall(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&l.released)), futexWake, 1)

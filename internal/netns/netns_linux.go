@@ -24,14 +24,13 @@ type NS struct {
 	h      *helper
 	cookie uint64
 
-	mu sync.RWMutex // held for reading during a trip; guards fd
+	mu sync.RWMutex // held for reading during a round trip; guards fd
 	fd int          // -1 when closed
 
 	pool socketPool
 }
 
-// Start makes what the namespaces that the process makes have in common. New does
-// that too.
+// Start makes the helper task, as New does.
 func Start() error {
 	h, err := theHelper()
 	if err == nil {
@@ -40,22 +39,20 @@ func Start() error {
 	return err
 }
 
-// New makes a network namespace, with loopback up, or returns one that was made ahead.
-// A socket of NETLINK_ROUTE and one of TCP come with it, for the first callers of Socket
-// that ask for them.
+// New makes a network namespace, with loopback up, or takes one from the pool. It has a
+// socket of NETLINK_ROUTE and one of TCP ready for the first callers of Socket.
 func New() (*NS, error) { return NewWith(TAP{}) }
 
 // NewWith is New that also creates a TAP, unless t is zero.
 func NewWith(t TAP) (*NS, error) {
-	if n := Ready(t); n != nil {
+	if n := FromPool(t); n != nil {
 		return n, nil
 	}
 	return Create(t, nil)
 }
 
-// Create is NewWith without namespaces made ahead. meanwhile, if it is not nil, is
-// called when the helper has begun, and may start what can be done at the same time: the
-// helper is the first to find a free processor then. It must not wait.
+// Create is NewWith without the pool. meanwhile, if it is not nil, is called when the
+// helper has begun, and may start work to be done at the same time. It must not wait.
 func Create(t TAP, meanwhile func()) (*NS, error) {
 	h, err := theHelper()
 	if err != nil {
@@ -74,7 +71,7 @@ func CreateIsolated(t TAP, meanwhile func()) (*NS, error) {
 	return h.create(t, meanwhile)
 }
 
-// create makes a network namespace, which has the caller's use of the helper.
+// create makes a network namespace, which takes over the caller's use of the helper.
 func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 	n := &NS{h: h, fd: -1}
 	defer func() {
@@ -108,7 +105,7 @@ func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 		return nil, fmt.Errorf("first socket of a network namespace: %w", Refused(err))
 	}
 	n.pool.first = map[socketType]int{tcp: int(fd)}
-	// What is missing of these is tried again when it is asked for.
+	// Those that failed are tried again when they are asked for.
 	for i, k := range []socketType{route, watching} {
 		if fd, err := r.result(2 + i); err == nil {
 			n.pool.first[k] = int(fd)
@@ -143,9 +140,9 @@ func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 
 var pingGroups = []byte("/proc/sys/net/ipv4/ping_group_range\x00")
 
-// allowPing lets everybody in a namespace have sockets of ICMP: where only the own
-// ids are mapped, that are the own group. fd is that of the setting, and is closed.
-// In a container that keeps it read-only it stays as it is.
+// allowPing lets every group in a namespace have sockets of ICMP; if not all ids are
+// mapped, the process's own group. fd is the file of the setting, and is closed. In a
+// container that keeps it read-only, it stays as it is.
 func allowPing(fd int) {
 	defer unix.Close(fd)
 	if _, err := unix.Write(fd, []byte("0 2147483647")); err == unix.EINVAL {
@@ -153,12 +150,11 @@ func allowPing(fd int) {
 	}
 }
 
-// Join returns the network namespace at path, such as /run/netns/NAME,
-// /proc/PID/ns/net or /proc/PID/fd/N. It has to belong to the process, to
-// another one of the same user, or, with CAP_SYS_ADMIN, to the user namespace of
-// the process or one below.
+// Join returns the network namespace at path, such as /run/netns/NAME, /proc/PID/ns/net
+// or /proc/PID/fd/N. It has to belong to the process or another one of the same user;
+// with CAP_SYS_ADMIN, to the user namespace of the process or one below.
 func Join(path string) (_ *NS, err error) {
-	// A named pipe would wait for its other end.
+	// Without O_NONBLOCK, a named pipe would wait for its other end.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, explainJoin(&os.PathError{Op: "open", Path: path, Err: err})
@@ -181,8 +177,11 @@ func Join(path string) (_ *NS, err error) {
 	return n, nil
 }
 
-// Renew gives the namespace another helper if its own was killed. It is for what
-// the stacks of both share.
+// Closed returns a namespace that was closed from the beginning.
+func Closed() *NS { return &NS{fd: -1} }
+
+// Renew gives the namespace another helper if its own was killed. It is for namespaces
+// that the stacks of both share.
 func (n *NS) Renew() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -201,7 +200,7 @@ func (n *NS) Renew() error {
 	return nil
 }
 
-// alive reports why the namespace is of no use any more, if so.
+// alive returns an error if the namespace cannot be used any more.
 func (n *NS) alive() error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
@@ -264,7 +263,7 @@ func IfIndex(socket int, name string) (int, error) {
 	return int(ifr.Uint32()), nil
 }
 
-// changeUp changes the flag IFF_UP of an interface alone: the call sets all flags.
+// changeUp changes the flag IFF_UP of an interface, and keeps the others.
 func changeUp(socket int, name string, up uint16) error {
 	ifr, err := unix.NewIfreq(name)
 	if err != nil {
@@ -277,13 +276,13 @@ func changeUp(socket int, name string, up uint16) error {
 	return os.NewSyscallError("ioctl SIOCSIFFLAGS "+name, unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, ifr))
 }
 
-// do executes calls in the namespace and returns the result of the last. Sockets
-// that nobody has asked for yet make room where a descriptor is missing.
+// do executes calls in the namespace and returns the result of the last. If there is no
+// descriptor left, pooled sockets are closed.
 func (n *NS) do(calls ...call) (uintptr, error) {
 	return WithRoom(func() (uintptr, error) { return n.try(calls...) })
 }
 
-// spaces are the namespaces that may have sockets which nobody has asked for yet.
+// spaces are the namespaces that may have pooled sockets.
 var spaces struct {
 	mu  sync.Mutex // guards all
 	all map[*NS]struct{}
@@ -304,9 +303,8 @@ func (n *NS) unregister() {
 	delete(spaces.all, n)
 }
 
-// WithRoom calls f, and calls it again if a descriptor was missing and there were
-// sockets, in whichever namespace of the process, that nobody has asked for yet: they
-// make room.
+// WithRoom calls f. If there was no descriptor left, it closes the pooled sockets of
+// all namespaces and calls f again.
 func WithRoom[T any](f func() (T, error)) (T, error) {
 	v, err := f()
 	if err != nil && atLimit(err) && makeRoom() {
@@ -340,8 +338,8 @@ func (n *NS) try(calls ...call) (uintptr, error) {
 	return r.result(len(calls) - 1)
 }
 
-// Open opens a file whose meaning depends on the namespace, such as
-// /dev/net/tun. The descriptor is close-on-exec and belongs to the caller.
+// Open opens a file that depends on the namespace, such as /dev/net/tun. The descriptor
+// is close-on-exec and belongs to the caller.
 func (n *NS) Open(path string, flags int) (fd int, err error) {
 	name, err := unix.BytePtrFromString(path)
 	if err != nil {
@@ -355,7 +353,7 @@ func (n *NS) Open(path string, flags int) (fd int, err error) {
 	return int(ret), nil
 }
 
-// openCall opens the file with the name, which has to stay where it is.
+// openCall opens the file with the name, which must not move.
 func openCall(name *byte, flags int) call {
 	at := unix.AT_FDCWD
 	return call{nr: unix.SYS_OPENAT, args: [6]uintptr{uintptr(at), uintptr(unsafe.Pointer(name)), uintptr(flags | unix.O_CLOEXEC)}}
@@ -376,9 +374,9 @@ func (n *NS) File() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "netns"), nil
 }
 
-// Close gives the namespace up. The kernel ends it when its last socket,
-// process and descriptor are gone. Closing twice is harmless; calls that are
-// under way are completed first, later ones return [net.ErrClosed].
+// Close gives the namespace up. The kernel ends it when its last socket, process and
+// descriptor are gone. Closing twice is harmless. Calls in progress are completed
+// first, later ones return [net.ErrClosed].
 func (n *NS) Close() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -394,11 +392,10 @@ func (n *NS) Close() error {
 	return os.NewSyscallError("close", err)
 }
 
-// CloseWith is Close, and returns a last socket in the namespace, -1 if there is
-// none. It takes the place of the namespace's own descriptor, so that there is
-// room for it where the limit of descriptors is reached. idle says that the
-// namespace has no sockets, in any process, but for such as have never been
-// bound or connected, and those of netlink.
+// CloseWith is Close, and returns a last socket in the namespace; -1 if there is none.
+// It takes the place of the namespace's own descriptor, so that there is room for it at
+// the limit of descriptors. idle says that no process has sockets in the namespace,
+// apart from those of netlink and those that were never bound or connected.
 func (n *NS) CloseWith(domain, typ, proto int) (fd int, idle bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -416,8 +413,8 @@ func (n *NS) CloseWith(domain, typ, proto int) (fd int, idle bool) {
 		openCall(&protocols[0], unix.O_RDONLY))
 	n.h.do(r)
 	if !r.begun {
-		// The helper is gone. Where it may have closed this just then, the number may
-		// be another file's, and a descriptor that stays open does less harm.
+		// The helper is gone. If it may have closed this, the number may be another
+		// file's by now, and a descriptor that stays open does less harm.
 		unix.Close(n.fd)
 	}
 	n.fd = -1
@@ -437,9 +434,9 @@ func (n *NS) CloseWith(domain, typ, proto int) (fd int, idle bool) {
 
 var protocols = []byte("/proc/net/protocols\x00")
 
-// noneInUse reads from /proc/net/protocols whether there are sockets other than
-// those of netlink. The kernel counts them by namespace, and most of them only
-// while they have a port. The columns are name, size and sockets.
+// noneInUse reads in /proc/net/protocols whether there are no sockets but those of
+// netlink. The kernel counts them by namespace, most of them only while they have a
+// port. The columns are name, size and sockets.
 func noneInUse(text string) bool {
 	head, rows, ok := strings.Cut(text, "\n")
 	if h := strings.Fields(head); !ok || len(h) < 3 || h[2] != "sockets" {

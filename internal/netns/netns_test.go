@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -50,10 +51,10 @@ func cookie(t testing.TB, fd int) uint64 {
 	return c
 }
 
-// countFiles counts descriptors when no namespace is kept ready.
+// countFiles counts descriptors without those of the pool of namespaces.
 func countFiles(t testing.TB) int {
 	t.Helper()
-	DropReady()
+	EmptyPool()
 	teardown.Wait()
 	d, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -127,22 +128,15 @@ func TestSocket(t *testing.T) {
 	}
 }
 
-// noneAhead waits until no sockets are ready in an idle namespace, and there are
-// as many descriptors as before.
+// noneAhead waits until an idle namespace has no pooled sockets, and there are as many
+// descriptors as before.
 func noneAhead(t testing.TB, n *NS, files int) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	testenv.Eventually(t, fmt.Sprint("no pooled sockets, and ", files, " descriptors"), func() bool {
 		n.pool.mu.Lock()
-		kinds := len(n.pool.shelves)
-		n.pool.mu.Unlock()
-		now := countFiles(t)
-		if kinds == 0 && now == files {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d kinds of sockets are kept ready; %d descriptors, %d before", kinds, now, files)
-		}
-	}
+		defer n.pool.mu.Unlock()
+		return len(n.pool.buckets) == 0 && countFiles(t) == files
+	})
 }
 
 // TestClose sees the namespace end with Close, and later calls refused.
@@ -174,7 +168,7 @@ func TestClose(t *testing.T) {
 		if err := n.Close(); err != nil {
 			t.Error(err)
 		}
-		DropReady() // nobody else uses the helper now
+		EmptyPool() // nobody else uses the helper now
 		if cur := n.h.cur; cur == n {
 			t.Fatal("the helper rests in the closed namespace")
 		}

@@ -11,29 +11,28 @@ import (
 )
 
 const (
-	// series is the longest time between two namespaces that are asked for in
-	// series. So long the next ones are kept ready.
-	series = time.Second
-	// mostReady is how many are kept ready.
-	mostReady = 2
-	// settling is how long after one was asked for the next are made: that keeps
-	// the helper busy for half a millisecond, in which its user needs it.
+	// series is the longest time between two namespaces of a series, and how long the
+	// next ones stay in the pool.
+	series   = time.Second
+	poolSize = 2
+	// settling is how long after a request the next are made: that keeps the helper busy
+	// for half a millisecond, when the new namespace needs it.
 	settling = 2 * time.Millisecond
 )
 
-// nsPool are namespaces that are made before they are asked for, while a program
-// asks for one after the other. A program that is at rest has none.
+// nsPool has namespaces that are made in advance, while a program makes one after the
+// other. It is empty in a program at rest.
 var nsPool struct {
 	mu     sync.Mutex // guards all; not held while a namespace is made
 	spaces []*NS
-	last   time.Time     // when one was asked for
-	tap    TAP           // what they have
-	making chan struct{} // closed when those that are being made are ready; nil: none are
+	last   time.Time     // of the last request
+	tap    TAP           // that they have
+	making chan struct{} // closed when those being made are in the pool; nil: none are
 	timer  *time.Timer   // makes the next, or closes them
 }
 
-// Ready returns a namespace that NewWith has made ahead, or nil.
-func Ready(t TAP) *NS {
+// FromPool returns a namespace with the TAP from the pool, or nil.
+func FromPool(t TAP) *NS {
 	nsPool.mu.Lock()
 	defer nsPool.mu.Unlock()
 	now := time.Now()
@@ -58,7 +57,7 @@ func Ready(t TAP) *NS {
 	}
 	n := nsPool.spaces[last]
 	if n.h.calls.lost() || !n.h.has() {
-		dropReady() // nobody makes sockets in them, or sets them up
+		emptyPool() // nothing can be done in them
 		return nil
 	}
 	nsPool.spaces[last] = nil
@@ -66,26 +65,26 @@ func Ready(t TAP) *NS {
 	return n
 }
 
-// tend makes namespaces ready, or closes them when the series has ended.
+// tend fills the pool, or empties it when the series has ended.
 func tend() {
 	nsPool.mu.Lock()
 	defer nsPool.mu.Unlock()
 	if nsPool.making != nil {
 		return
 	}
-	if time.Since(nsPool.last) >= series || !roomForReady() {
-		dropReady()
+	if time.Since(nsPool.last) >= series || !roomForPool() {
+		emptyPool()
 		return
 	}
 	done := make(chan struct{})
 	nsPool.making = done
-	for len(nsPool.spaces) < mostReady {
+	for len(nsPool.spaces) < poolSize {
 		t := nsPool.tap
 		nsPool.mu.Unlock()
 		n, err := Create(t, nil)
 		nsPool.mu.Lock()
 		if err != nil {
-			break // the next caller sees the error
+			break // the next request reports the error
 		}
 		if nsPool.tap == t {
 			nsPool.spaces = append(nsPool.spaces, n)
@@ -98,12 +97,12 @@ func tend() {
 	nsPool.timer.Reset(time.Until(nsPool.last.Add(series)))
 }
 
-// descriptorReserve is how many descriptors must be free for namespaces to be made ready.
+// descriptorReserve is how many descriptors must be free for the pool to be filled.
 const descriptorReserve = 64
 
-// roomForReady reports whether the program is far from its limit of descriptors. Near it,
-// those of ready namespaces could be missing for a stack that is being opened.
-func roomForReady() bool {
+// roomForPool reports whether the program is far from its limit of descriptors. Near it,
+// those of pooled namespaces could be missing for a stack that is being opened.
+func roomForPool() bool {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return false
@@ -116,7 +115,7 @@ func roomForReady() bool {
 	return uint64(free)+descriptorReserve <= limit.Cur
 }
 
-func dropReady() {
+func emptyPool() {
 	closeSpaces(nsPool.spaces)
 	nsPool.spaces = nil
 }
@@ -127,9 +126,8 @@ func closeSpaces(spaces []*NS) {
 	}
 }
 
-// DropReady closes the namespaces that are ready, as if none had been asked for.
-// It is for tests.
-func DropReady() {
+// EmptyPool closes the namespaces of the pool, and ends the series. It is for tests.
+func EmptyPool() {
 	nsPool.mu.Lock()
 	for nsPool.making != nil {
 		making := nsPool.making
@@ -142,5 +140,5 @@ func DropReady() {
 		nsPool.timer.Stop()
 	}
 	nsPool.last = time.Time{}
-	dropReady()
+	emptyPool()
 }

@@ -4,14 +4,16 @@ package netns
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
-// pooled returns how many namespaces are ready, when none is being made.
+// pooled returns how many namespaces are in the pool; -1 while some are being made.
 func pooled() int {
 	nsPool.mu.Lock()
 	defer nsPool.mu.Unlock()
@@ -21,21 +23,16 @@ func pooled() int {
 	return len(nsPool.spaces)
 }
 
-// awaitKept waits until so many are ready.
-func awaitKept(t *testing.T, want int) {
+// awaitPooled waits until the pool has the given number of namespaces.
+func awaitPooled(t *testing.T, want int) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); pooled() != want; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%d namespaces are ready, want %d", pooled(), want)
-		}
-	}
+	testenv.Eventually(t, fmt.Sprint(want, " pooled namespaces"), func() bool { return pooled() == want })
 }
 
-// inSeries asks for two namespaces, one after the other, and waits until more are
-// nsPool.
+// inSeries asks for two namespaces, one after the other, and waits until the pool is full.
 func inSeries(t *testing.T, with TAP) {
 	t.Helper()
-	DropReady()
+	EmptyPool()
 	for range 2 {
 		n, err := NewWith(with)
 		if err != nil {
@@ -43,12 +40,12 @@ func inSeries(t *testing.T, with TAP) {
 		}
 		n.Close()
 	}
-	awaitKept(t, mostReady)
+	awaitPooled(t, poolSize)
 }
 
-// TestReady asks for namespaces in series. The later ones take no trip to the
-// helper, and are as others are; when no more are asked for, none is ready.
-func TestReady(t *testing.T) {
+// TestNSPool asks for namespaces in series. The later ones take no round trip to the helper,
+// and are as others are. When no more are asked for, the pool is emptied.
+func TestNSPool(t *testing.T) {
 	h := newNS(t).h
 	before := countFiles(t)
 	one, err := New()
@@ -57,15 +54,15 @@ func TestReady(t *testing.T) {
 	}
 	one.Close()
 	if got := pooled(); got != 0 {
-		t.Errorf("%d are ready after the first", got)
+		t.Errorf("%d are pooled after the first", got)
 	}
 	inSeries(t, TAP{})
-	// As if somebody made more: nobody does, meanwhile.
+	// As if more were being made, so that none are.
 	nsPool.mu.Lock()
 	making := make(chan struct{})
 	nsPool.making = making
 	nsPool.mu.Unlock()
-	start := h.trips.Load()
+	start := h.roundTrips.Load()
 	n, err := New()
 	if err != nil {
 		t.Fatal(err)
@@ -76,8 +73,8 @@ func TestReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if got := h.trips.Load() - start; got != 0 {
-		t.Errorf("%d trips for a namespace that is ready, and a socket", got)
+	if got := h.roundTrips.Load() - start; got != 0 {
+		t.Errorf("%d round trips for a pooled namespace and a socket", got)
 	}
 	nsPool.mu.Lock()
 	nsPool.making = nil
@@ -96,15 +93,15 @@ func TestReady(t *testing.T) {
 	}
 	n.Close()
 	unix.Close(fd)
-	awaitKept(t, 0)
+	awaitPooled(t, 0)
 	if after := countFiles(t); after != before {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }
 
-// TestReadyTAP has namespaces ready with an interface, and asks for that, for
+// TestNSPoolTAP has namespaces with an interface in the pool, and asks for the same, for
 // another and for none.
-func TestReadyTAP(t *testing.T) {
+func TestNSPoolTAP(t *testing.T) {
 	newNS(t)
 	before := countFiles(t)
 	want := TAP{Name: "tap0", Flags: unix.IFF_TAP | unix.IFF_NO_PI, Index: 1000}
@@ -121,8 +118,8 @@ func TestReadyTAP(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := pooled() == mostReady-1; got != tt.fits {
-			t.Errorf("%s: one that was ready is taken: %v", tt.name, got)
+		if got := pooled() == poolSize-1; got != tt.fits {
+			t.Errorf("%s: one was taken from the pool: %v", tt.name, got)
 		}
 		if tt.with == (TAP{}) {
 			tt.with = want
@@ -160,10 +157,10 @@ func TestReadyTAP(t *testing.T) {
 	}
 }
 
-// TestReadyAtLimit makes no namespaces ready near the limit of descriptors.
-func TestReadyAtLimit(t *testing.T) {
+// TestNSPoolAtLimit does not fill the pool near the limit of descriptors.
+func TestNSPoolAtLimit(t *testing.T) {
 	newNS(t)
-	DropReady()
+	EmptyPool()
 	var before unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
 		t.Fatal(err)
@@ -171,7 +168,7 @@ func TestReadyAtLimit(t *testing.T) {
 	for _, tt := range []struct {
 		room uint64
 		want int
-	}{{descriptorReserve - 1, 0}, {2 * descriptorReserve, mostReady}} {
+	}{{descriptorReserve - 1, 0}, {2 * descriptorReserve, poolSize}} {
 		free, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 		if err != nil {
 			t.Fatal(err)
@@ -191,8 +188,8 @@ func TestReadyAtLimit(t *testing.T) {
 		nsPool.mu.Unlock()
 		tend()
 		if got := pooled(); got != tt.want {
-			t.Errorf("with room for %d descriptors %d namespaces are ready, want %d", tt.room, got, tt.want)
+			t.Errorf("with room for %d descriptors %d namespaces are pooled, want %d", tt.room, got, tt.want)
 		}
 	}
-	DropReady()
+	EmptyPool()
 }

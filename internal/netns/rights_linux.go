@@ -11,29 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// first is what the program was when its first helper was made.
+// first is the origin of the first helper.
 var first atomic.Pointer[origin]
 
-// An origin says who has the capabilities over namespaces: the user who made their
-// user namespace, and those with the capabilities over that of the process.
+// An origin says who has the capabilities over namespaces: the user who made their user
+// namespace, and those with the capabilities over that of the process.
 type origin struct {
 	owner   int
 	entered bool   // there is a user namespace
-	caps    capSet // of its maker, as far as they matter
+	caps    capSet // of its maker: CAP_NET_ADMIN and CAP_SYS_ADMIN
 }
 
 func originNow(entered bool) origin {
 	return origin{unix.Geteuid(), entered, effective() & capsOf(unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN)}
 }
 
-// has reports that the calling thread has the capabilities over the namespaces.
+// has reports whether the calling thread has the capabilities over the namespaces.
 func (o *origin) has() bool {
 	euid := unix.Geteuid()
 	return o.entered && euid == o.owner || o.givenUp(euid, effective()) == ""
 }
 
-// givenUp says what one with the user id and capabilities does not have any more, ""
-// if nothing.
+// givenUp says what a thread with the user id and capabilities has given up; "" if
+// nothing.
 func (o *origin) givenUp(euid int, caps capSet) string {
 	switch {
 	case !o.entered && caps&o.caps != o.caps:
@@ -45,8 +45,8 @@ func (o *origin) givenUp(euid int, caps capSet) string {
 	return ""
 }
 
-// effective returns the effective capabilities of the calling thread. It does without
-// /proc, which may be gone.
+// effective returns the effective capabilities of the calling thread, without /proc,
+// which may be missing.
 func effective() capSet {
 	s, _, _ := capget()
 	return s

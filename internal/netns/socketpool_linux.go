@@ -12,37 +12,35 @@ import (
 )
 
 const (
-	// quick is how soon the next socket is asked for where it pays to have it
-	// nsPool: the way to the helper and back takes some 30 µs.
+	// quick is how soon the next socket must be asked for, so that it pays to make
+	// sockets in advance: a round trip to the helper takes some 30 µs.
 	quick = time.Millisecond
-	// warmUp is how many trips come quickly one after the other before sockets
-	// are made ahead.
+	// warmUp is how many round trips come quickly one after the other before sockets are
+	// made in advance.
 	warmUp = 8
-	// mostAhead bounds what one trip makes. Others wait for it meanwhile.
+	// mostAhead bounds what one round trip makes, for which others wait.
 	mostAhead = 32
-	// linger is how long sockets wait at least for somebody to take them. None
-	// is there after twice that time.
-	linger = 30 * time.Millisecond
+	// idleTimeout is how long unused sockets stay at least, and at most twice.
+	idleTimeout = 30 * time.Millisecond
 )
 
-// A socketPool keeps sockets ready for a namespace in which many are made one after
-// the other: one trip to the helper makes several. One in which few are made
-// has none.
+// A socketPool has sockets in advance for a namespace in which many are made one after
+// the other: one round trip to the helper makes several. It is empty if few are made.
 type socketPool struct {
-	mu      sync.Mutex         // guards all; not held across a trip
+	mu      sync.Mutex         // guards all; not held across a round trip
 	first   map[socketType]int // made with the namespace, until they are asked for
-	tap     TAP                // what the one among them is
-	shelves map[socketType]*bucket
+	tap     TAP                // the one among them
+	buckets map[socketType]*bucket
 	timer   *time.Timer // sweeps while there is a bucket
 }
 
-// A socketType of socket, as socket(2) has it.
+// A socketType has the arguments of socket(2).
 type socketType struct{ domain, typ, proto int }
 
 var (
-	// route is what configures a namespace.
+	// route configures a namespace.
 	route = socketType{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE}
-	// watching stands for a second one, which waits for what comes of that.
+	// watching stands for a second one, which watches the changes.
 	watching = socketType{domain: -2}
 	// tcp is what most programs ask for first.
 	tcp = socketType{unix.AF_INET, unix.SOCK_STREAM, 0}
@@ -50,62 +48,62 @@ var (
 	tap = socketType{domain: -1}
 )
 
-// keeps says whether sockets of the kind can be made ahead: others receive
+// pooled reports whether sockets of the type can be made in advance: others receive
 // something before they are bound, or are rarely made.
-func (k socketType) keeps() bool {
+func (k socketType) pooled() bool {
 	typ := k.typ &^ (unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC)
 	return (k.domain == unix.AF_INET || k.domain == unix.AF_INET6) && (typ == unix.SOCK_STREAM || typ == unix.SOCK_DGRAM)
 }
 
-// A bucket has the sockets of one kind.
+// A bucket has the sockets of one type.
 type bucket struct {
-	kind socketType
-	fds  []int
-	// size is how many the last trip was to make, and trips how many trips came
-	// quickly one after the other.
+	typ socketType
+	fds []int
+	// size is how many sockets the last round trip was to make, and trips how many round
+	// trips came quickly one after the other.
 	size, trips int
-	last        time.Time     // of the last trip
-	filling     chan struct{} // closed when what is under way has arrived; nil: nothing is
+	last        time.Time     // of the last round trip
+	filling     chan struct{} // closed when the next sockets have arrived; nil: none are being made
 	taken       bool          // since the last sweep
 }
 
-// next says how many sockets the trip that begins now should make: more if the
+// next says how many sockets the round trip that begins now should make: more if the
 // last ones were taken quickly.
-func (sh *bucket) next(now time.Time) int {
-	if now.Sub(sh.last) > time.Duration(max(sh.size, 1))*quick {
-		sh.trips = 0
+func (b *bucket) next(now time.Time) int {
+	if now.Sub(b.last) > time.Duration(max(b.size, 1))*quick {
+		b.trips = 0
 	}
-	sh.last = now
-	sh.trips++
-	sh.size = 1
-	if ahead := sh.trips - warmUp; ahead > 0 {
-		sh.size = min(1<<min(ahead, 8), mostAhead)
+	b.last = now
+	b.trips++
+	b.size = 1
+	if ahead := b.trips - warmUp; ahead > 0 {
+		b.size = min(1<<min(ahead, 8), mostAhead)
 	}
-	return sh.size
+	return b.size
 }
 
 // Socket makes a socket in the namespace. It is close-on-exec and belongs to
 // the caller. typ may contain SOCK_NONBLOCK.
 func (n *NS) Socket(domain, typ, proto int) (fd int, err error) {
 	k := socketType{domain, typ, proto}
-	if !k.keeps() {
+	if !k.pooled() {
 		if fd, ok := n.pool.takeFirst(k); ok {
 			return fd, nil
 		}
 		return n.socket(k)
 	}
 	for {
-		fd, sh, arrives, count := n.pool.take(k)
+		fd, b, arrives, count := n.pool.take(k)
 		switch {
 		case fd >= 0:
 			if count > 0 {
-				go n.fill(sh, count, 0)
+				go n.fill(b, count, 0)
 			}
 			return fd, nil
 		case arrives != nil:
 			<-arrives
 		case count > 1:
-			return n.fill(sh, count, 1)
+			return n.fill(b, count, 1)
 		default:
 			return n.socket(k)
 		}
@@ -120,42 +118,42 @@ func (n *NS) socket(k socketType) (fd int, err error) {
 	return int(ret), nil
 }
 
-// take returns a socket of the kind, -1 if there is none. Then, and when half of
-// them are taken, count says how many are to be made, unless arrives tells that
-// somebody does.
-func (s *socketPool) take(k socketType) (fd int, sh *bucket, arrives <-chan struct{}, count int) {
+// take returns a socket of the type; -1 if there is none. Then, and when half of them
+// are taken, count says how many the caller should make, unless others are being made,
+// for which arrives waits.
+func (s *socketPool) take(k socketType) (fd int, b *bucket, arrives <-chan struct{}, count int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sh = s.shelves[k]; sh == nil {
-		sh = s.add(k)
+	if b = s.buckets[k]; b == nil {
+		b = s.add(k)
 	}
-	sh.taken = true
+	b.taken = true
 	if fd, ok := s.begun(k); ok {
-		return fd, sh, nil, 0
+		return fd, b, nil, 0
 	}
 	fd = -1
-	if last := len(sh.fds) - 1; last >= 0 {
-		fd, sh.fds = sh.fds[last], sh.fds[:last]
-		if last > sh.size/2 {
-			return fd, sh, nil, 0
+	if last := len(b.fds) - 1; last >= 0 {
+		fd, b.fds = b.fds[last], b.fds[:last]
+		if last > b.size/2 {
+			return fd, b, nil, 0
 		}
 	}
-	if sh.filling != nil {
-		return fd, sh, sh.filling, 0
+	if b.filling != nil {
+		return fd, b, b.filling, 0
 	}
-	if count = sh.next(time.Now()); count > 1 {
-		sh.filling = make(chan struct{})
+	if count = b.next(time.Now()); count > 1 {
+		b.filling = make(chan struct{})
 	} else if fd >= 0 {
 		count = 0
 	}
-	return fd, sh, nil, count
+	return fd, b, nil, count
 }
 
-// fill makes sockets for a bucket, and returns the first if one is for the caller.
-func (n *NS) fill(sh *bucket, count, own int) (fd int, err error) {
-	fds, err := n.sockets(sh, count, own)
+// fill makes sockets for a bucket, and returns the first if own is 1.
+func (n *NS) fill(b *bucket, count, own int) (fd int, err error) {
+	fds, err := n.sockets(b, count, own)
 	if len(fds) < own {
-		return n.socket(sh.kind) // maybe there is room for one
+		return n.socket(b.typ) // maybe there is room for one
 	}
 	if own > 0 {
 		return fds[0], nil
@@ -163,7 +161,7 @@ func (n *NS) fill(sh *bucket, count, own int) (fd int, err error) {
 	return -1, err
 }
 
-func (n *NS) sockets(sh *bucket, count, own int) (fds []int, err error) {
+func (n *NS) sockets(b *bucket, count, own int) (fds []int, err error) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.fd < 0 {
@@ -172,7 +170,7 @@ func (n *NS) sockets(sh *bucket, count, own int) (fds []int, err error) {
 		r := newRequest(n)
 		defer r.free()
 		for range count {
-			r.calls = append(r.calls, socketCall(sh.kind.domain, sh.kind.typ, sh.kind.proto))
+			r.calls = append(r.calls, socketCall(b.typ.domain, b.typ.typ, b.typ.proto))
 		}
 		n.h.do(r)
 		for i := range count {
@@ -184,55 +182,55 @@ func (n *NS) sockets(sh *bucket, count, own int) (fds []int, err error) {
 		}
 	}
 	own = min(own, len(fds))
-	n.pool.put(sh, fds[own:], err == nil)
+	n.pool.put(b, fds[own:], err == nil)
 	return fds[:own], err
 }
 
-// put adds what was made for a bucket, if it is to be kept. A socket with a high
-// descriptor is not: the kernel gives the lowest that is free, so at least half
-// of the table is left to the program.
-func (s *socketPool) put(sh *bucket, fds []int, keep bool) {
+// put adds sockets to a bucket, or closes them unless keep is set. It also closes
+// sockets with high descriptors: the kernel gives the lowest that is free, so at least
+// half of the table is left to the program.
+func (s *socketPool) put(b *bucket, fds []int, keep bool) {
 	limit := softLimit(unix.RLIMIT_NOFILE) / 2
 	var over []int
 	s.mu.Lock()
 	for _, fd := range fds {
-		if keep && uint64(fd) < limit && s.shelves[sh.kind] == sh {
-			sh.fds = append(sh.fds, fd)
+		if keep && uint64(fd) < limit && s.buckets[b.typ] == b {
+			b.fds = append(b.fds, fd)
 		} else {
 			over = append(over, fd)
 		}
 	}
 	s.mu.Unlock()
-	closeAll(over) // before others look for room
+	closeAll(over) // before others need room
 	s.mu.Lock()
-	close(sh.filling)
-	sh.filling = nil
+	close(b.filling)
+	b.filling = nil
 	s.mu.Unlock()
 }
 
 // add adds an empty bucket.
 func (s *socketPool) add(k socketType) *bucket {
-	if s.shelves == nil {
-		s.shelves = make(map[socketType]*bucket)
+	if s.buckets == nil {
+		s.buckets = make(map[socketType]*bucket)
 	}
-	sh := &bucket{kind: k}
-	s.shelves[k] = sh
-	if len(s.shelves) == 1 {
+	b := &bucket{typ: k}
+	s.buckets[k] = b
+	if len(s.buckets) == 1 {
 		s.sweepLater()
 	}
-	return sh
+	return b
 }
 
 // sweepLater runs sweep after a while. mu is held.
 func (s *socketPool) sweepLater() {
 	if s.timer == nil {
-		s.timer = time.AfterFunc(linger, s.sweep)
+		s.timer = time.AfterFunc(idleTimeout, s.sweep)
 	} else {
-		s.timer.Reset(linger)
+		s.timer.Reset(idleTimeout)
 	}
 }
 
-// sweep closes what nobody took since it ran the last time.
+// sweep closes the sockets of buckets that were not used since it ran last.
 func (s *socketPool) sweep() {
 	s.mu.Lock()
 	var old []int
@@ -240,21 +238,21 @@ func (s *socketPool) sweep() {
 		old = append(old, fd)
 		delete(s.first, tcp)
 	}
-	for k, sh := range s.shelves {
-		if !sh.taken && sh.filling == nil {
-			old = append(old, sh.fds...)
-			delete(s.shelves, k)
+	for k, b := range s.buckets {
+		if !b.taken && b.filling == nil {
+			old = append(old, b.fds...)
+			delete(s.buckets, k)
 		}
-		sh.taken = false
+		b.taken = false
 	}
-	if len(s.shelves) > 0 {
+	if len(s.buckets) > 0 {
 		s.sweepLater()
 	}
 	s.mu.Unlock()
 	closeAll(old)
 }
 
-// takeFirst returns what was made with the namespace.
+// takeFirst returns a socket that was made with the namespace.
 func (s *socketPool) takeFirst(k socketType) (fd int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -267,8 +265,7 @@ func (s *socketPool) takeFirst(k socketType) (fd int, ok bool) {
 	return fd, ok
 }
 
-// begun is takeFirst for a socket of TCP, which may be one that does not block. mu
-// is held.
+// begun is takeFirst for a socket of TCP, which may be non-blocking. mu is held.
 func (s *socketPool) begun(k socketType) (fd int, ok bool) {
 	nonblock := k.typ&unix.SOCK_NONBLOCK != 0
 	k.typ &^= unix.SOCK_NONBLOCK
@@ -283,7 +280,7 @@ func (s *socketPool) begun(k socketType) (fd int, ok bool) {
 	return fd, ok
 }
 
-// takeTAP is takeFirst for a TAP, if it is the one that is wanted.
+// takeTAP is takeFirst for a TAP, if it is the wanted one.
 func (s *socketPool) takeTAP(t TAP) (fd int, ok bool) {
 	s.mu.Lock()
 	fits := s.tap == t
@@ -294,8 +291,8 @@ func (s *socketPool) takeTAP(t TAP) (fd int, ok bool) {
 	return s.takeFirst(tap)
 }
 
-// Settle closes what was made with the namespace to set it up. A socket of TCP is
-// left for a while.
+// Settle closes the sockets that were made to set the namespace up. One of TCP is left
+// for a while.
 func (n *NS) Settle() {
 	s := &n.pool
 	s.settle()
@@ -317,16 +314,15 @@ func (s *socketPool) settle() {
 	}
 }
 
-// Refresh closes what nobody has asked for yet. Sockets are made when they are
-// asked for then, as they must when a setting with which they begin has changed.
+// Refresh closes pooled sockets, so that the next ones begin with the current settings.
 func (n *NS) Refresh() { n.pool.drop() }
 
-// drop closes all, and reports whether there was any.
+// drop closes all, and reports whether there were any.
 func (s *socketPool) drop() bool {
 	s.mu.Lock()
 	var all []int
-	for _, sh := range s.shelves {
-		all = append(all, sh.fds...)
+	for _, b := range s.buckets {
+		all = append(all, b.fds...)
 	}
 	dev, ok := s.first[tap]
 	if ok {
@@ -336,7 +332,7 @@ func (s *socketPool) drop() bool {
 	for _, fd := range s.first {
 		all = append(all, fd)
 	}
-	clear(s.shelves)
+	clear(s.buckets)
 	clear(s.first)
 	if s.timer != nil {
 		s.timer.Stop()

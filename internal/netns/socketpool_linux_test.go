@@ -8,17 +8,16 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
-// trips counts those of the helper of a namespace until the test ends.
+// trips returns a function that counts the round trips of a namespace's helper from now on.
 func trips(t *testing.T, n *NS) func() uint64 {
-	DropReady() // what makes namespaces ready would count
-	start := n.h.trips.Load()
-	return func() uint64 { return n.h.trips.Load() - start }
+	EmptyPool() // those that fill it would count
+	start := n.h.roundTrips.Load()
+	return func() uint64 { return n.h.roundTrips.Load() - start }
 }
 
 // hurry makes many sockets one after the other, and closes them.
@@ -33,9 +32,9 @@ func hurry(t *testing.T, n *NS, k socketType, count int) {
 	}
 }
 
-// TestStock makes sockets quickly one after the other: there is less than one
-// trip to the helper for two. Then none is kept ready.
-func TestStock(t *testing.T) {
+// TestSocketPool makes sockets quickly one after the other: there is less than one round trip
+// to the helper for two. Then the pool is emptied.
+func TestSocketPool(t *testing.T) {
 	n := newNS(t)
 	before, goroutines := countFiles(t), runtime.NumGoroutine()
 	const count = 4000
@@ -47,16 +46,12 @@ func TestStock(t *testing.T) {
 		t.Logf("%d trips for %d sockets", got, count)
 	}
 	noneAhead(t, n, before)
-	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > goroutines; runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
-		}
-	}
+	testenv.Eventually(t, "no more goroutines", func() bool { return runtime.NumGoroutine() <= goroutines })
 }
 
-// TestStockFresh looks at sockets that were made ahead: they are those of the
-// socketType and namespace asked for, each is handed out once, and nothing is set.
-func TestStockFresh(t *testing.T) {
+// TestSocketPoolFresh looks at pooled sockets: they have the type and namespace asked for, each
+// is returned once, and no option is set.
+func TestSocketPoolFresh(t *testing.T) {
 	spaces := []*NS{newNS(t), newNS(t)}
 	kinds := []socketType{
 		{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP},
@@ -94,9 +89,9 @@ func TestStockFresh(t *testing.T) {
 	wg.Wait()
 }
 
-// TestFirstTCP asks for the socket of TCP that is made with a namespace: whoever
-// comes first has it without a trip, as was asked for; it does not wait for long,
-// and not across a change of the namespace.
+// TestFirstTCP asks for the socket of TCP that is made with a namespace: the first caller gets
+// it without a round trip, as asked for. It is closed after a while, and when a setting
+// changes.
 func TestFirstTCP(t *testing.T) {
 	make := func() *NS {
 		n, err := Create(TAP{}, nil)
@@ -173,8 +168,8 @@ func (k socketType) check(fd int, cookie uint64) error {
 	return nil
 }
 
-// TestNoStock asks for what receives before it is bound: none is made ahead.
-func TestNoStock(t *testing.T) {
+// TestSocketPoolRaw asks for sockets that receive before they are bound: they are not pooled.
+func TestSocketPoolRaw(t *testing.T) {
 	testenv.Long(t)
 	n := newNS(t)
 	for _, k := range []socketType{
@@ -191,9 +186,9 @@ func TestNoStock(t *testing.T) {
 	}
 }
 
-// TestStockDropped makes sockets ahead and looks whether a change in the
-// namespace, its end and a lack of descriptors do away with them.
-func TestStockDropped(t *testing.T) {
+// TestSocketPoolDropped has pooled sockets when a setting of the namespace changes, when
+// descriptors are missing, and when the namespace is closed.
+func TestSocketPoolDropped(t *testing.T) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
@@ -201,33 +196,29 @@ func TestStockDropped(t *testing.T) {
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 	n := newNS(t)
 	before := countFiles(t)
-	stocked := func() {
+	pooled := func() {
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
+		testenv.Eventually(t, "pooled sockets", func() bool {
 			hurry(t, n, tcp, 100)
 			n.pool.mu.Lock()
-			sh := n.pool.shelves[tcp]
-			kept := sh != nil && sh.filling == nil && len(sh.fds) > 0
-			n.pool.mu.Unlock()
-			if kept {
-				return
-			}
-		}
-		t.Fatal("no sockets are kept ready")
+			defer n.pool.mu.Unlock()
+			b := n.pool.buckets[tcp]
+			return b != nil && b.filling == nil && len(b.fds) > 0
+		})
 	}
 
-	stocked()
+	pooled()
 	n.Refresh()
 	if after := countFiles(t); after != before {
 		t.Errorf("%d descriptors after Refresh, %d before", after, before)
 	}
 
-	stocked()
+	pooled()
 	// There is no room left, but for what takes the place of those.
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(before), Max: limit.Max})
 	fd, err := n.Open("/dev/null", unix.O_RDONLY)
 	if err != nil {
-		t.Errorf("sockets that are kept ready take the room: %v", err)
+		t.Errorf("pooled sockets take the room: %v", err)
 	}
 	unix.Close(fd)
 	// With so few descriptors none is kept.
@@ -237,7 +228,7 @@ func TestStockDropped(t *testing.T) {
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 	noneAhead(t, n, before)
 
-	stocked()
+	pooled()
 	n.Close()
 	if after := countFiles(t); after != before-1 {
 		t.Errorf("%d descriptors after Close, %d before", after, before)

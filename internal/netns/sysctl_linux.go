@@ -10,8 +10,7 @@ import (
 )
 
 // WriteSysctl sets a setting of the namespace: path is below /proc/sys, such as
-// "net/ipv4/ip_forward". Sockets that were made ahead may have the old setting, and are
-// given up.
+// "net/ipv4/ip_forward". Pooled sockets, which may have the old setting, are closed.
 func (n *NS) WriteSysctl(path, value string) error {
 	f, err := n.openSysctl(path, unix.O_WRONLY)
 	if err != nil {
@@ -34,8 +33,7 @@ func (n *NS) ReadSysctl(path string) (string, error) {
 	return string(text), err
 }
 
-// openSysctl opens the file of a setting: the path leads to the settings of the
-// namespace of whoever opens it.
+// openSysctl opens the file of a setting, in the namespace of the task that opens it.
 func (n *NS) openSysctl(path string, flags int) (*os.File, error) {
 	path = "/proc/sys/" + path
 	fd, err := n.Open(path, flags)

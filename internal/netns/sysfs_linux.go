@@ -14,11 +14,10 @@ import (
 const sysMount = "/sys"
 
 // addSysfs has the child mount the sysfs of its network namespace at /sys. It is
-// put together in the directory dir: what is mounted below the old /sys, such as
-// cgroups, and what covers parts of it, is bound over the new one. When a call
-// fails, the rest is skipped, the child keeps the old, and what is mounted at
-// dir goes with that directory. An error says that there is nothing to be tried;
-// where /sys is not sysfs, there is nothing to be replaced.
+// prepared in the directory dir: mounts below the old /sys, such as cgroups and those
+// that cover parts of it, are bound over the new one. If a call fails, the rest is
+// skipped, the child keeps the old one, and the mounts at dir go with that directory.
+// If /sys is not sysfs, it is not replaced. An error says that it cannot be tried.
 func (p *plan) addSysfs(dir string) error {
 	text, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
@@ -47,12 +46,11 @@ func (p *plan) addSysfs(dir string) error {
 
 // A sysfsMount is a whole sysfs at /sys.
 type sysfsMount struct {
-	flags uintptr  // for mount(2); the kernel allows no new one with fewer
+	flags uintptr  // for mount(2); a new one must have them
 	below []string // mount points in it
 }
 
-// findSysfs looks for sysfs in a proc_pid_mountinfo(5); nil means that there is
-// none at /sys.
+// findSysfs looks for sysfs in a proc_pid_mountinfo(5); nil means that it is not at /sys.
 func findSysfs(mountinfo string) *sysfsMount {
 	type mount struct{ id, parent, point string }
 	var all []mount
@@ -87,8 +85,7 @@ func findSysfs(mountinfo string) *sysfsMount {
 	return found
 }
 
-// mountFlags returns those of a new sysfs that takes the place of one with these
-// options.
+// mountFlags returns the flags of a new sysfs that replaces one with these options.
 func mountFlags(options string) uintptr {
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
 	atime := uintptr(unix.MS_STRICTATIME)
@@ -107,7 +104,7 @@ func mountFlags(options string) uintptr {
 	return flags | atime
 }
 
-// unescape undoes what the kernel writes for blanks in paths: \040.
+// unescape decodes blanks in paths, which the kernel writes as \040.
 func unescape(path string) string {
 	var b strings.Builder
 	for i := 0; i < len(path); i++ {

@@ -11,25 +11,25 @@ import (
 // TUN is the device that makes TAP interfaces.
 const TUN = "/dev/net/tun"
 
-// tunFlags are those with which it is opened.
+// tunFlags are the flags with which it is opened.
 const tunFlags = unix.O_RDWR | unix.O_NONBLOCK
 
 var tunName = []byte(TUN + "\x00")
 
-// A TAP says how a TAP interface is made.
+// A TAP is the configuration of a TAP interface.
 type TAP struct {
 	Name  string
 	Flags uint16 // of TUNSETIFF
-	// Offloads are those of TUNSETOFFLOAD, which takes longer once it is up. Whoever
-	// takes it over sees whether the kernel has them.
+	// Offloads are for TUNSETOFFLOAD, which takes longer once the interface is up. The
+	// user of the interface checks whether the kernel has them.
 	Offloads int
 	Index    int  // 0: the kernel chooses
-	Up       bool // one that is made with its namespace is set up
+	Up       bool // if it is made with its namespace
 }
 
-// OpenTAP makes a TAP interface in the namespace. It returns its descriptor, which
-// is close-on-exec, non-blocking and the caller's, its index, 0 if that is not
-// known, and whether it is up.
+// OpenTAP makes a TAP interface in the namespace. It returns its descriptor, which is
+// close-on-exec, non-blocking and the caller's, its index (0 if unknown), and whether
+// it is up.
 func (n *NS) OpenTAP(t TAP) (fd, index int, up bool, err error) {
 	if fd, ok := n.pool.takeTAP(t); ok {
 		return fd, t.Index, t.Up, nil
@@ -45,7 +45,7 @@ func (n *NS) OpenTAP(t TAP) (fd, index int, up bool, err error) {
 	return fd, index, false, nil
 }
 
-// begin attaches the interface that is made with its namespace, in which socket is.
+// begin makes the interface with its namespace, in which socket is.
 func (t TAP) begin(fd, socket int) error {
 	if _, err := t.attach(fd); err != nil {
 		return err
@@ -57,16 +57,16 @@ func (t TAP) begin(fd, socket int) error {
 	return setUp(socket, t.Name)
 }
 
-// attach makes the interface. The descriptor may not be known to the poller yet:
-// one that is reports an error for ever.
+// attach makes the interface. The descriptor must not be registered with a poller yet,
+// which would report errors for good.
 func (t TAP) attach(fd int) (index int, err error) {
 	ifr, err := unix.NewIfreq(t.Name)
 	if err != nil {
 		return 0, os.NewSyscallError("ioctl TUNSETIFF", err)
 	}
-	// A joined namespace may have a TAP of this name, which is not ours to use.
+	// IFF_TUN_EXCL: a joined namespace may have a TAP of this name already.
 	ifr.SetUint16(t.Flags | unix.IFF_TUN_EXCL)
-	// It can have the index already, too.
+	// The index may be in use too.
 	for _, index = range []int{t.Index, 0} {
 		unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, index)
 		if err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != unix.EBUSY {
@@ -76,9 +76,9 @@ func (t TAP) attach(fd int) (index int, err error) {
 	return index, os.NewSyscallError("ioctl TUNSETIFF", err)
 }
 
-// CloseTAP closes the descriptor of an interface in a namespace that ends, and
-// leaves the interface to that. Where many namespaces end the kernel removes
-// their interfaces together; by itself each takes it some 20 ms.
+// CloseTAP closes the descriptor of an interface, and leaves the interface to the end
+// of its namespace. The kernel removes the interfaces of many namespaces together; each
+// alone takes some 20 ms.
 func CloseTAP(fd int) {
 	unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
 	unix.Close(fd)

@@ -1,4 +1,4 @@
-// Package sched is how programs want to be scheduled that only carry frames.
+// Package sched schedules programs that only carry frames.
 package sched
 
 import (
@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Batch makes the process run when its turn is and not as soon as there is
-// something to do, sched(7)'s SCHED_BATCH. A thread that wakes up usually takes the
-// processor away from the one that has woken it: a program that carries frames gets
-// each by itself then, and its peers must start again as often. It changes nothing
-// where the user has chosen another policy than the usual one, or may not change it.
+// Batch makes the process wait for its turn when it wakes up, with SCHED_BATCH of
+// sched(7). A thread that wakes up usually takes the processor from the one that woke
+// it: a program that carries frames would then get one at a time, and interrupt its
+// peers for each. Batch does nothing if the user has chosen another policy, or may not
+// change it.
 func Batch() {
-	// Threads that are made later have the policy of the one that makes them. One
-	// that is made now may have escaped the first look.
+	// New threads have the policy of the one that makes them. One that is made during
+	// the first round may be missed.
 	for range 2 {
 		tasks, _ := os.ReadDir("/proc/self/task")
 		for _, task := range tasks {

@@ -1,6 +1,6 @@
 //go:build !linux
 
-// Package sched is how programs want to be scheduled that only carry frames.
+// Package sched schedules programs that only carry frames.
 package sched
 
 // Batch does nothing on this system.

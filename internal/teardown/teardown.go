@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// workers is how many things are done at once: the kernel does most of them one
-// after the other anyway.
+// workers is how many functions run at once: the kernel does most of their work one after
+// the other anyway.
 const workers = 4
 
 var work = struct {
@@ -21,7 +21,7 @@ var work = struct {
 
 func init() { work.idle = sync.NewCond(&work.mu) }
 
-// Go has f called soon.
+// Go calls f soon.
 func Go(f func()) {
 	work.mu.Lock()
 	defer work.mu.Unlock()
@@ -53,11 +53,11 @@ func run() {
 // Limit is how long Within waits.
 const Limit = 500 * time.Millisecond
 
-// Within calls f in a goroutine of its own, and waits until it has ended, which it
-// reports, but not much longer than Limit: then f goes on by itself. It is for the
-// end of what another process takes part in: descriptors that came with a message are
-// destroyed in the call that reads the message, or closes the socket, and how long
-// the kernel needs for that is their maker's choice.
+// Within calls f in a goroutine of its own, and waits until it has ended, for about
+// Limit at most: then it returns false, and f goes on. It is for closing things that
+// another process can slow down: descriptors that came with a message are destroyed in
+// the call that reads the message, or closes the socket, and their sender decides how
+// long that takes the kernel.
 func Within(f func()) (ended bool) {
 	done := make(chan struct{})
 	go func() {
@@ -74,7 +74,7 @@ func Within(f func()) (ended bool) {
 	}
 }
 
-// Wait waits until there is nothing left to do. It is for tests.
+// Wait waits until all functions have ended. It is for tests.
 func Wait() {
 	work.mu.Lock()
 	defer work.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 // Settle completes what stacks leave to the background when they are closed.
 func Settle() {
 	teardown.Wait()
-	netns.DropReady()
+	netns.EmptyPool()
 }
 
 // NoLeaks fails the test if descriptors are left at its end, or for long goroutines

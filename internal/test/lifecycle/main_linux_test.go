@@ -124,7 +124,7 @@ func status(of, label string) string {
 // completes the background work of Close, and drops namespaces that are kept ready.
 func descriptors() (links []string) {
 	teardown.Wait()
-	netns.DropReady()
+	netns.EmptyPool()
 	dir := must(os.ReadDir("/proc/self/fd"))
 	for _, d := range dir {
 		link, err := os.Readlink("/proc/self/fd/" + d.Name())

@@ -7,16 +7,16 @@ import (
 	"os"
 )
 
-// A Home is the namespace where a helper rests, which has no interface but
-// loopback. All namespaces that one helper enters have the same home.
-type Home struct{ h *helper }
+// A Base is the namespace where a helper rests, which has no interface but loopback. All
+// namespaces that one helper enters have the same base.
+type Base struct{ h *helper }
 
-// Home returns the home of the helper that enters the namespace. It is to be used
-// while the namespace is open.
-func (n *NS) Home() Home { return Home{n.h} }
+// Base returns the base of the helper that enters the namespace. Use it while the
+// namespace is open.
+func (n *NS) Base() Base { return Base{n.h} }
 
 // Socket makes a socket there. It is close-on-exec and belongs to the caller.
-func (h Home) Socket(domain, typ, proto int) (fd int, err error) {
+func (h Base) Socket(domain, typ, proto int) (fd int, err error) {
 	r := newRequest(nil)
 	defer r.free()
 	r.calls = append(r.calls, socketCall(domain, typ, proto))
@@ -28,8 +28,8 @@ func (h Home) Socket(domain, typ, proto int) (fd int, err error) {
 	return int(ret), nil
 }
 
-// With calls f with the descriptor of the namespace, which stays open meanwhile. f
-// does not wait for anything.
+// With calls f with the descriptor of the namespace, which stays open meanwhile. f must
+// not wait.
 func (n *NS) With(f func(fd int) error) error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()

@@ -5,5 +5,5 @@ package netns
 // GivenUp returns "".
 func GivenUp() string { return "" }
 
-// DropReady does nothing: no namespaces are made.
-func DropReady() {}
+// EmptyPool does nothing.
+func EmptyPool() {}
