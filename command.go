@@ -10,28 +10,24 @@ import (
 )
 
 // A Cmd is a command to be run in a stack, with the fields and methods of
-// [os/exec.Cmd].
+// [os/exec.Cmd], and KeepGroup, Binds and Names: package stack documents them, and what
+// a command sees and may.
 type Cmd = stack.Cmd
 
-// A Bind makes a file appear in the place of another, for one command: see
-// Cmd.Binds.
+// A Bind makes a file, From, appear in the place of another, To: see Cmd.Binds.
 type Bind = stack.Bind
 
-// Command returns a command that runs in the stack; a name without a slash is
-// looked up in PATH. The command, with its process group, is killed when ctx is
-// done before it has ended.
+// Command returns a command to run in the stack; a name without a slash is looked up in
+// PATH. Start, Run or Output starts it. It is killed, with its process group, if ctx
+// ends first.
 func (s *Stack) Command(ctx context.Context, name string, arg ...string) *Cmd {
-	if err := s.check(); err != nil {
-		return &Cmd{Path: name, Args: append([]string{name}, arg...), Err: err}
-	}
-	return s.st.Command(ctx, name, arg...)
+	return s.core().Command(ctx, name, arg...)
 }
 
-// Run runs commands in the stack, one after the other, with the program's
-// standard input, output and error, and stops at the first that does not
-// succeed. They are separated by ";" and quoted as libvdestack does; no shell is
-// involved. It replaces vde_stackcmd. The error of a command that ran is an
-// [os/exec.ExitError].
+// Run runs commands in the stack, one after the other, with the program's standard
+// input, output and error, and stops at the first that does not succeed. They are
+// separated by ";" and quoted with '…', "…" and backslashes; no shell is involved. It
+// replaces vde_stackcmd. The error of a command that ran is an [os/exec.ExitError].
 func (s *Stack) Run(ctx context.Context, commands string) error {
 	list, err := argv.Split(commands, nil)
 	if err != nil {

@@ -7,24 +7,24 @@ import (
 	"sync"
 	"weak"
 
-	"github.com/vdestack/vdestack/stack"
+	"github.com/vdestack/vdestack/internal/sockets"
 )
 
-// connTracker are the connections and listeners that a stack handed out and that
-// somebody still holds: Close closes them, so that calls which wait on them
-// report net.ErrClosed. They are held weakly, for their owners may forget them.
+// A connTracker has the connections and listeners that a stack handed out and that are
+// still in use: Close closes them, so that calls that wait on them report
+// net.ErrClosed. The references are weak, for programs may forget connections.
 type connTracker struct {
-	mu   sync.Mutex // guards the rest; not held while a handle is closed
-	all  []ref
-	full int // so many are swept
-	done bool
+	mu      sync.Mutex // guards the fields below; not held while a connection is closed
+	all     []ref
+	sweepAt int // sweep when len(all) reaches this
+	done    bool
 
 	closing sync.Once
 }
 
-// A ref is held weakly.
+// A ref is a weak reference.
 type ref interface {
-	// get returns what is held, nil when its owner has forgotten it.
+	// get returns the connection, nil when its owner has forgotten it.
 	get() io.Closer
 }
 
@@ -40,47 +40,54 @@ func (w weakRef[T, P]) get() io.Closer {
 	return nil
 }
 
-// fewHandles are not worth a sweep.
-const fewHandles = 64
+// minSweep is how many connections make a sweep worth while.
+const minSweep = 64
 
-// trackRef notes a handle. It reports false when the stack is closed.
+// trackRef notes a connection. It reports false when the stack is closed.
 func trackRef[T any, P interface {
 	*T
 	io.Closer
-}](h *connTracker, p P) bool {
+}](t *connTracker, p P) bool {
 	w := weakRef[T, P]{weak.Make((*T)(p))}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.done {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.done {
 		return false
 	}
-	if len(h.all) >= max(h.full, fewHandles) {
-		h.all = slices.DeleteFunc(h.all, func(w ref) bool { return w.get() == nil })
-		h.full = 2 * len(h.all)
+	if len(t.all) >= max(t.sweepAt, minSweep) {
+		t.all = slices.DeleteFunc(t.all, func(w ref) bool { return w.get() == nil })
+		t.sweepAt = 2 * len(t.all)
 	}
-	h.all = append(h.all, w)
+	t.all = append(t.all, w)
 	return true
 }
 
-// closeAll closes the handles, and has track refuse later ones. Every call
-// returns when that is done: what comes next ends the sockets, and their users
-// would see that instead.
-func (h *connTracker) closeAll() {
-	h.closing.Do(func() {
-		h.mu.Lock()
-		all := h.all
-		h.all, h.done = nil, true
-		h.mu.Unlock()
+// closeAll closes the connections, and has track refuse later ones. Every call returns
+// when that is done: Close then ends the sockets, and calls that still wait would
+// report that instead of net.ErrClosed.
+func (t *connTracker) closeAll() {
+	t.closing.Do(func() {
+		t.mu.Lock()
+		all := t.all
+		t.all, t.done = nil, true
+		t.mu.Unlock()
 		for _, w := range all {
 			if c := w.get(); c != nil {
-				stack.CloseSocket(c)
+				sockets.Close(c)
 			}
 		}
 	})
 }
 
-// track tracks a connection or listener of package net that is about to be
-// handed out. One that the stack's end has overtaken is closed.
+// isClosed reports whether closeAll was called.
+func (t *connTracker) isClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.done
+}
+
+// track tracks a connection or listener of package net before it is handed out. If the
+// stack was closed meanwhile, it closes it.
 func track[C io.Closer](s *Stack, c C, err error) (C, error) {
 	if err != nil {
 		return c, err
@@ -102,8 +109,8 @@ func track[C io.Closer](s *Stack, c C, err error) (C, error) {
 	}
 	if !ok {
 		c.Close()
-		var none C
-		return none, s.st.ErrClosed()
+		var zero C
+		return zero, s.closed()
 	}
 	return c, nil
 }

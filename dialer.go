@@ -9,24 +9,25 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/sockets"
 )
 
 const (
-	// fallbackDelay is how long the preferred family has the race to itself,
-	// RFC 8305 as package net has it.
+	// fallbackDelay is how long the preferred family has before the other one starts, as
+	// in package net (RFC 8305).
 	fallbackDelay = 300 * time.Millisecond
-	// minAttempt is the least time that one of several addresses gets.
+	// minAttempt is the least time for one of several addresses.
 	minAttempt = 2 * time.Second
 )
 
-// A Dialer is a [net.Dialer] that connects in a stack. All fields of net.Dialer
-// mean what they mean there, the caller's own Control functions included: they
-// see the socket of the stack. Only Resolver is not used: names are the
-// stack's. Names, zones and the order of addresses are the stack's.
+// A Dialer is a [net.Dialer] that connects in a stack. The fields of net.Dialer mean
+// the same, but Resolver is not used: names, zones and the order of addresses are the
+// stack's. Control functions see the socket of the stack.
 type Dialer struct {
 	net.Dialer
-	// Stack is where to connect. Nil is an error: it is mostly an Open whose error
-	// nobody looked at. A net.Dialer connects on the host.
+	// Stack is where to connect. Nil is an error, [ErrNoStack]: for the host, use a
+	// net.Dialer.
 	Stack *Stack
 }
 
@@ -46,16 +47,14 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err == nil {
 		d.Stack.nameZones(c.LocalAddr(), c.RemoteAddr())
 	}
-	if err != nil && d.Stack.st.Closed() {
-		err = &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: d.Stack.st.ErrClosed()}
+	if closed := d.Stack.closed(); err != nil && closed != nil {
+		err = &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: closed}
 	}
 	return c, explain(explainNeighbors(err, start), network, address)
 }
 
-// DialTCP, DialUDP, DialIP and DialUnix hide those of net.Dialer, which would
-// connect on the host.
-
-// DialTCP connects to the address, see [net.Dialer.DialTCP].
+// DialTCP connects to the address, see [net.Dialer.DialTCP]. Like DialUDP, DialIP and
+// DialUnix, it hides the method of net.Dialer, which would connect on the host.
 func (d *Dialer) DialTCP(ctx context.Context, network string, laddr, raddr netip.AddrPort) (*net.TCPConn, error) {
 	var local net.Addr
 	if laddr != (netip.AddrPort{}) {
@@ -96,8 +95,7 @@ func (d *Dialer) DialUnix(ctx context.Context, network string, laddr, raddr *net
 	return dialAs[*net.UnixConn](ctx, d, "unix", network, local, raddr)
 }
 
-// dialAs is DialContext for a network of one kind, from the given local address
-// instead of the Dialer's.
+// dialAs is DialContext for networks of one kind, from the given local address.
 func dialAs[C net.Conn](ctx context.Context, d *Dialer, kind, network string, local, remote net.Addr) (conn C, err error) {
 	if !strings.HasPrefix(network, kind) || kind == "ip" && !isIP(network) {
 		return conn, &net.OpError{Op: "dial", Net: network, Source: local, Addr: remote, Err: net.UnknownNetworkError(network)}
@@ -119,14 +117,12 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 		return d.dialIP(ctx, network, address)
 	}
 	nd := d.Dialer
-	move := d.Stack.st.Control
-	if strings.HasPrefix(network, "tcp") && !nd.MultipathTCP() {
-		move = d.Stack.st.ControlTCP
-	}
-	hook := chainControl(move, d.Control, d.ControlContext)
+	plain := strings.HasPrefix(network, "tcp") && !nd.MultipathTCP()
 	nd.Control, nd.ControlContext = nil, func(ctx context.Context, network, address string, c syscall.RawConn) error {
-		d.Stack.meet(ctx, address)
-		return hook(ctx, network, address, c)
+		if plain {
+			ctx = sockets.PlainTCP{Context: ctx}
+		}
+		return chainControl(ctx, d.Stack, d.Control, d.ControlContext)(network, address, c)
 	}
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: err}
@@ -161,7 +157,7 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	if err != nil {
 		return fail(err)
 	}
-	addrs = slices.Clone(addrs) // they may be the stack's Hosts
+	addrs = slices.Clone(addrs) // they may belong to DNS.Hosts
 	for i, a := range addrs {
 		if addrs[i], err = d.Stack.remoteZone(a); err != nil {
 			return fail(err)
@@ -171,15 +167,15 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	return r.run(ctx, addrs)
 }
 
-// name splits the address of a network that has hosts. ok says that the host is
-// a name to be looked up; without it, a host that is returned has a zone.
+// name splits the address of a network that has hosts. ok says that the host is a name
+// to be looked up; otherwise it is a literal with a zone, or empty.
 func (d *Dialer) name(network, address string) (host, port string, ok bool) {
 	if !strings.HasPrefix(network, "tcp") && !strings.HasPrefix(network, "udp") {
 		return "", "", false
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || host == "" {
-		return "", "", false // package net has the right error, or means localhost
+		return "", "", false // package net returns an error, or connects to localhost
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		if ip.Zone() == "" {
@@ -190,29 +186,22 @@ func (d *Dialer) name(network, address string) (host, port string, ok bool) {
 	return host, port, true
 }
 
-// chainControl returns a hook that moves a socket into a stack, followed by the
-// caller's own as package net chooses it.
-func chainControl(move, own func(string, string, syscall.RawConn) error,
-	ownContext func(context.Context, string, string, syscall.RawConn) error,
-) func(context.Context, string, string, syscall.RawConn) error {
-	return func(ctx context.Context, network, address string, c syscall.RawConn) error {
-		if err := move(network, address, c); err != nil {
+// chainControl returns a Control function that moves a socket into the stack, and then
+// calls the caller's own, as package net chooses it.
+func chainControl(ctx context.Context, s *Stack, control sockets.ControlFunc,
+	controlContext func(context.Context, string, string, syscall.RawConn) error,
+) sockets.ControlFunc {
+	return func(network, address string, c syscall.RawConn) error {
+		if err := s.st.ControlContext(ctx, network, address, c); err != nil {
 			return err
 		}
 		switch {
-		case ownContext != nil:
-			return ownContext(ctx, network, address, c)
-		case own != nil:
-			return own(network, address, c)
+		case controlContext != nil:
+			return controlContext(ctx, network, address, c)
+		case control != nil:
+			return control(network, address, c)
 		}
 		return nil
-	}
-}
-
-// meet prepares the stack for a socket that is connected to a literal address.
-func (s *Stack) meet(ctx context.Context, address string) {
-	if to, err := netip.ParseAddrPort(address); err == nil {
-		s.st.Meet(ctx, to.Addr())
 	}
 }
 
@@ -233,7 +222,7 @@ func earliest(timeout time.Duration, deadline time.Time) time.Time {
 	return deadline
 }
 
-// matching keeps the addresses of the family of local, if that has one.
+// matching returns the addresses of the family of local, if that has one.
 func matching(addrs []netip.Addr, local net.Addr, host string) ([]netip.Addr, error) {
 	var ip netip.Addr
 	switch a := local.(type) {
@@ -257,8 +246,8 @@ func matching(addrs []netip.Addr, local net.Addr, host string) ([]netip.Addr, er
 	return same, nil
 }
 
-// A race connects to the addresses of a name: one after the other, and the two
-// families beside each other (Happy Eyeballs, RFC 8305 as package net has it).
+// A race connects to the addresses of a name: one after the other, and the two families
+// at the same time (Happy Eyeballs, RFC 8305, as in package net).
 type race struct {
 	network, port string
 	dial          func(ctx context.Context, network, address string) (net.Conn, error)
@@ -288,7 +277,7 @@ func (r *race) run(ctx context.Context, addrs []netip.Addr) (net.Conn, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	results := make(chan result) // unbuffered: a loser sees that nobody takes it
+	results := make(chan result) // unbuffered: a loser closes its connection
 	returned := make(chan struct{})
 	defer close(returned)
 	start := func(addrs []netip.Addr, fallback bool) {
@@ -319,7 +308,7 @@ func (r *race) run(ctx context.Context, addrs []netip.Addr) (net.Conn, error) {
 				return res.Conn, nil
 			}
 			if !res.fallback || failed == nil {
-				failed = res.error // that of the preferred family counts
+				failed = res.error // the preferred family's, if both fail
 			}
 			if running == 0 && fallback {
 				return nil, failed
@@ -333,7 +322,7 @@ func (r *race) run(ctx context.Context, addrs []netip.Addr) (net.Conn, error) {
 	}
 }
 
-// serial tries one address after the other, and shares the time among them.
+// serial tries one address after the other, and divides the time among them.
 func (r *race) serial(ctx context.Context, addrs []netip.Addr) (net.Conn, error) {
 	var first error
 	for i, a := range addrs {
@@ -357,20 +346,19 @@ func (r *race) serial(ctx context.Context, addrs []netip.Addr) (net.Conn, error)
 	return nil, first
 }
 
-// Dial connects in the stack, see [net.Dial].
+// Dial connects in the stack, see [net.Dial] and [Dialer].
 func (s *Stack) Dial(network, address string) (net.Conn, error) {
 	return s.DialContext(context.Background(), network, address)
 }
 
-// DialContext connects in the stack, see [net.Dialer.DialContext]. It is the
-// Dial function of [http.Transport] and of many others.
+// DialContext connects in the stack, see [net.Dialer.DialContext] and [Dialer]. It is the
+// Dial function for [http.Transport] and many others.
 func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	return (&Dialer{Stack: s}).DialContext(ctx, network, address)
 }
 
-// Transport returns a new transport that connects in the stack, with the
-// settings of [http.DefaultTransport] but no proxy from the environment, which
-// is the host's.
+// Transport returns a new transport that connects in the stack, with the settings of
+// [http.DefaultTransport] but no proxy, as the environment names the host's.
 func (s *Stack) Transport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.Proxy = nil
@@ -379,7 +367,7 @@ func (s *Stack) Transport() *http.Transport {
 	return t
 }
 
-// HTTPClient returns a client with a new [Stack.Transport].
+// HTTPClient returns a new client with a new [Stack.Transport].
 func (s *Stack) HTTPClient() *http.Client { return &http.Client{Transport: s.Transport()} }
 
 // Dial connects in the default stack, or on the host if there is none, see

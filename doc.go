@@ -7,6 +7,9 @@
 //
 //	st, err := vdestack.Open("vxvde://234.0.0.1", "10.0.0.50/24")
 //
+// A stack reaches what is on its networks, and nothing else: not the host, nor the
+// Internet, unless one of the networks leads there (slirp://, tap://, macvtap://).
+//
 // # Sockets
 //
 // [Stack.Dial], [Stack.DialContext], [Stack.Listen] and [Stack.ListenPacket] work as
@@ -31,12 +34,33 @@
 // ([Stack.RTNL], package rtnl), by programs that run in the stack ([Stack.Command],
 // [Stack.Run]) and by [Stack.Sysctl]; [Stack.ReadSysctl] reads settings.
 //
+// Several types are those of package stack, which documents their fields and methods:
+//
+//	go doc github.com/vdestack/vdestack/stack Interface
+//
 // # Networks
 //
 // Package vdeplug has the networks: a switch in the process (mem://), switches of the
 // host (vde://), distributed switches (vxvde://), cables (ptp://, udp://), TAP
 // interfaces (tap://), commands (cmd://), more of them, and those that a program
 // registers.
+//
+// # Errors
+//
+// Errors name the stack, say what is wrong and, where the user can do it, what to do.
+// For [errors.Is] and [errors.As]:
+//
+//   - [net.ErrClosed]: the stack was closed, or the connection.
+//   - [ErrNoStack]: the Stack is nil, because nobody looked at the error of Open.
+//   - [*InterfaceError]: the interface that could not be made, and why.
+//   - [fs.ErrExist] from New and AddInterface: the name of the interface is in use.
+//   - [fs.ErrNotExist] from RemoveInterface and Emulator: there is no such interface.
+//   - [*vdeplug.Error]: a network could not be opened or, in InterfaceStats.Err, is gone.
+//   - [*RefusedError]: the machine, or what confines the program, does not allow it, such
+//     as user namespaces that are switched off; it has the reason.
+//   - [errors.ErrUnsupported]: not on this system, or an unknown scheme of networks.
+//   - [*net.OpError], [*net.DNSError], [*os/exec.ExitError] and [*rtnl.Error], as
+//     elsewhere.
 //
 // # Privileges
 //

@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // TestEmbedded sees that no method of net.Dialer or net.ListenConfig that makes a
@@ -30,22 +32,10 @@ func TestEmbedded(t *testing.T) {
 func TestDialTyped(t *testing.T) {
 	a, b := pair(t)
 	ctx := context.Background()
-	ln, err := a.Listen("tcp", ":7000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	pc, err := a.ListenPacket("udp", ":7000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pc.Close()
+	testenv.Listen(t, a, "tcp", ":7000")
+	testenv.ListenPacket(t, a, "udp", ":7000")
 	path := filepath.Join(t.TempDir(), "unix")
-	ul, err := a.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ul.Close()
+	testenv.Listen(t, a, "unix", path)
 
 	d := &Dialer{Stack: b, Dialer: net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(1, 2, 3, 4)}}} // which is not used
 	remote, local := netip.MustParseAddrPort("10.0.0.1:7000"), netip.MustParseAddrPort("10.0.0.2:0")

@@ -2,6 +2,7 @@ package vdestack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -59,6 +60,12 @@ func mistakes(t *testing.T, dir string, table []mistake) {
 				got := soon.ReplaceAllString(strings.ReplaceAll(err.Error(), dir, "DIR"), "soon")
 				if !matches(got, m.want) && got != strings.TrimSuffix(m.want, newText) {
 					t.Errorf("got\n\t%s\nwant\n\t%s", got, m.want)
+				}
+				for text, is := range map[string]error{"stack is closed": net.ErrClosed, "there is no stack": ErrNoStack} {
+					// Resolvers of package net have the text only.
+					if strings.Contains(got, text) && !errors.Is(err, is) && m.name != "Resolver" {
+						t.Errorf("%s is not %q", got, is)
+					}
 				}
 			case <-time.After(20 * time.Second):
 				t.Fatal("hangs")

@@ -7,17 +7,18 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"github.com/vdestack/vdestack/internal/sockets"
 )
 
-// isIP reports a network of raw sockets, such as "ip4:icmp".
+// isIP reports whether a network is of raw sockets, such as "ip4:icmp".
 func isIP(network string) bool {
 	name, _, _ := strings.Cut(network, ":")
 	return name == "ip" || name == "ip4" || name == "ip6"
 }
 
-// protocols are the names that networks of raw sockets may have, those that
-// package net knows without asking the host. Others are written as numbers.
+// protocols are the names of IP protocols that package net knows without asking the host.
+// Others are written as numbers.
 var protocols = map[string]int{"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "ipv6-icmp": 58}
 
 // parseIP splits a network of raw sockets.
@@ -55,8 +56,7 @@ func (d *Dialer) dialIP(ctx context.Context, network, address string) (net.Conn,
 		} else if d.LocalAddr != nil {
 			return nil, &net.AddrError{Err: "mismatched local address type", Addr: d.LocalAddr.String()}
 		}
-		d.Stack.st.Meet(ctx, remote)
-		return d.Stack.st.IPConn(ipFamily(remote), proto, local, remote, own(ctx, d.Control, d.ControlContext))
+		return sockets.NewIP(d.Stack, ipFamily(remote), proto, local, remote, chainControl(ctx, d.Stack, d.Control, d.ControlContext))
 	}()
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: err}
@@ -84,7 +84,7 @@ func (lc *ListenConfig) listenIP(ctx context.Context, network, address string) (
 		if name != "ip" && name != family {
 			return nil, &net.AddrError{Err: "not an address of this family", Addr: address}
 		}
-		c, err := lc.Stack.st.IPConn(family, proto, local, netip.Addr{}, own(ctx, lc.Control, nil))
+		c, err := sockets.NewIP(lc.Stack, family, proto, local, netip.Addr{}, chainControl(ctx, lc.Stack, lc.Control, nil))
 		return track(lc.Stack, c, err)
 	}()
 	if err != nil {
@@ -110,23 +110,10 @@ func (s *Stack) hostAddr(ctx context.Context, network, host string) (netip.Addr,
 	return s.remoteZone(addrs[0].Unmap())
 }
 
-// own returns the caller's own Control function as package net chooses it.
-func own(ctx context.Context, control func(string, string, syscall.RawConn) error,
-	controlContext func(context.Context, string, string, syscall.RawConn) error,
-) func(string, string, syscall.RawConn) error {
-	if controlContext == nil {
-		return control
-	}
-	return func(network, address string, c syscall.RawConn) error {
-		return controlContext(ctx, network, address, c)
-	}
-}
-
-// ListenMulticastUDP returns a socket that gets the packets of a multicast group
-// and port: network is "udp", "udp4" or "udp6". It joins the group on the
-// interface of the stack that is named, or with "" on all that are up and
-// capable of multicast. Unlike [net.ListenMulticastUDP] it gets the packets of no
-// other group that the stack is a member of.
+// ListenMulticastUDP returns a socket that receives the packets of a multicast group
+// and port; network is "udp", "udp4" or "udp6". It joins the group on the named
+// interface of the stack, or for "" on all that are up and capable of multicast. Unlike
+// with [net.ListenMulticastUDP], it receives no packets of other groups.
 func (s *Stack) ListenMulticastUDP(network, ifname string, group netip.AddrPort) (*net.UDPConn, error) {
 	c, err := s.listenMulticast(network, ifname, group)
 	if err != nil {
@@ -153,32 +140,58 @@ func (s *Stack) listenMulticast(network, ifname string, group netip.AddrPort) (*
 	if err != nil {
 		return nil, err
 	}
-	index, _ := strconv.Atoi(ip.Zone())
-	if ifname != "" {
-		nl, err := s.st.RTNL()
-		if err != nil {
-			return nil, err
-		}
-		defer nl.Close()
-		named, err := nl.IfNameToIndex(ifname)
-		if err != nil {
-			return nil, fmt.Errorf("interface %q of the stack: %w", ifname, err)
-		}
-		if index != 0 && index != named {
-			return nil, &net.AddrError{Err: fmt.Sprintf("its zone is another interface than %q", ifname), Addr: group.String()}
-		}
-		index = named
-	}
-	// Package net binds the wildcard address when it gets a group, and lets
-	// others bind the port too.
+	// For a group, package net binds the wildcard address, and lets others bind the port
+	// too.
 	p, err := s.ListenPacket("udp"+want[2:], net.JoinHostPort(ip.WithZone("").String(), strconv.Itoa(int(group.Port()))))
 	if err != nil {
 		return nil, err
 	}
 	c := p.(*net.UDPConn)
-	if err := s.st.JoinGroup(c, ip.WithZone(""), index); err != nil {
+	zone, _ := strconv.Atoi(ip.Zone())
+	indexes := []int{zone}
+	if zone == 0 || ifname != "" {
+		indexes, err = s.groupInterfaces(ifname)
+	}
+	switch {
+	case err != nil:
+	case zone != 0 && zone != indexes[0]:
+		err = &net.AddrError{Err: fmt.Sprintf("its zone is another interface than %q", ifname), Addr: group.String()}
+	default:
+		err = sockets.JoinGroup(c, ip.WithZone(""), indexes)
+	}
+	if err != nil {
 		c.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// groupInterfaces returns the interface with a name, or for "" those that are up and
+// capable of multicast.
+func (s *Stack) groupInterfaces(ifname string) (indexes []int, err error) {
+	nl, err := s.st.RTNL()
+	if err != nil {
+		return nil, err
+	}
+	defer nl.Close()
+	if ifname != "" {
+		index, err := nl.IfNameToIndex(ifname)
+		if err != nil {
+			return nil, fmt.Errorf("interface %q of the stack: %w", ifname, err)
+		}
+		return []int{index}, nil
+	}
+	links, err := nl.Links()
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range links {
+		if l.Flags&(net.FlagUp|net.FlagMulticast) == net.FlagUp|net.FlagMulticast {
+			indexes = append(indexes, l.Index)
+		}
+	}
+	if len(indexes) == 0 {
+		return nil, fmt.Errorf("%s: no interface is up and capable of multicast", s.st.Name())
+	}
+	return indexes, nil
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,51 +14,34 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/net/dns/dnsmessage"
-	"golang.org/x/sys/unix"
 )
 
-// linkLocal waits for the link-local address of vde0 to pass duplicate address
-// detection, and returns it.
+// linkLocal returns the link-local address of vde0.
 func linkLocal(t *testing.T, s *Stack) netip.Addr {
 	t.Helper()
-	nl, err := s.RTNL()
+	nl := configuration(t, s)
+	list, err := nl.Addrs()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer nl.Close()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		list, err := nl.Addrs()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, a := range list {
-			if a.Prefix.Addr().IsLinkLocalUnicast() && a.Flags&unix.IFA_F_TENTATIVE == 0 {
-				return a.Prefix.Addr().WithZone("")
-			}
-		}
+	i := slices.IndexFunc(list, func(a rtnl.Addr) bool { return a.Prefix.Addr().IsLinkLocalUnicast() })
+	if i < 0 || list[i].Flags&rtnl.Tentative != 0 {
+		t.Fatalf("no usable link-local address: %v", list)
 	}
-	t.Fatal("no link-local address")
-	return netip.Addr{}
+	return list[i].Prefix.Addr().WithZone("")
 }
 
 // TestZones uses link-local addresses with the names of the stack's interfaces.
 func TestZones(t *testing.T) {
 	a, b := pair(t)
 	la, lb := linkLocal(t, a), linkLocal(t, b)
-	ln, err := a.Listen("tcp", "["+la.String()+"%vde0]:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	ln := testenv.Listen(t, a, "tcp", "["+la.String()+"%vde0]:80")
 	if got, want := ln.Addr().String(), "["+la.String()+"%vde0]:80"; got != want {
 		t.Errorf("listener: got %s, want %s", got, want)
 	}
-	c, err := b.Dial("tcp", "["+la.String()+"%vde0]:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := testenv.Dial(t, b, "tcp", "["+la.String()+"%vde0]:80")
 	if got, want := c.RemoteAddr().String(), ln.Addr().String(); got != want {
 		t.Errorf("remote address: got %s, want %s", got, want)
 	}
@@ -90,19 +74,11 @@ func TestZones(t *testing.T) {
 // any: those of its own connections above all.
 func TestLocalAddrZone(t *testing.T) {
 	six := netip.MustParseAddr("fe80::b%vde0")
-	s, err := New(t.Context(), Config{
+	s := made(t, Config{
 		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("fe80::a/64", "fe80::b/64")}},
 		DNS:        DNS{Hosts: map[string][]netip.Addr{"b": {six}}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	ln, err := s.Listen("tcp", "[fe80::b%vde0]:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	testenv.Listen(t, s, "tcp", "[fe80::b%vde0]:80")
 	c, err := s.Dial("udp", "[fe80::b%vde0]:90")
 	if err != nil {
 		t.Fatal(err)
@@ -149,33 +125,18 @@ func TestLocalAddrZone(t *testing.T) {
 // or nowhere, with an error.
 func TestUnscoped(t *testing.T) {
 	lab := [2]string{"mem://" + t.Name() + "0", "mem://" + t.Name() + "1"}
-	s, err := New(t.Context(), Config{Interfaces: []Interface{
+	s := made(t, Config{Interfaces: []Interface{
 		{VNL: lab[0], Name: "lab0", Addrs: testenv.Prefixes("10.0.0.1/24")},
 		{VNL: lab[1], Name: "lab1", Addrs: testenv.Prefixes("10.0.1.1/24")},
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
 	var there [2]net.PacketConn
 	for i, vnl := range lab {
 		peer := open(t, vnl, "fe80::b/64")
-		if there[i], err = peer.ListenPacket("udp6", "[::]:90"); err != nil {
-			t.Fatal(err)
-		}
-		defer there[i].Close()
+		there[i] = testenv.ListenPacket(t, peer, "udp6", "[::]:90")
 		there[i].SetDeadline(time.Now().Add(10 * time.Second))
 	}
-	pc, err := s.ListenPacket("udp6", "[::]:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pc.Close()
-	nl, err := s.RTNL()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nl.Close()
+	pc := testenv.ListenPacket(t, s, "udp6", "[::]:0")
+	nl := configuration(t, s)
 	for _, dst := range []string{"fe80::b", "ff02::1", "ff12::5"} {
 		for _, zone := range []string{"", "lab0", "lab1", "test0"} {
 			_, err := pc.WriteTo([]byte("astray"), &net.UDPAddr{IP: net.ParseIP(dst), Port: 90, Zone: zone})
@@ -220,19 +181,11 @@ func TestUnscoped(t *testing.T) {
 // TestUnscopedPrefixes has link-local addresses whose networks have other lengths than
 // 64 bits, of which the kernel makes routes of that length.
 func TestUnscopedPrefixes(t *testing.T) {
-	s, err := New(t.Context(), Config{Interfaces: []Interface{
+	s := made(t, Config{Interfaces: []Interface{
 		{VNL: "mem://" + t.Name() + "0", Name: "lab0", Addrs: testenv.Prefixes("fe80::a/80", "fe80:1::a/10", "fe80:2::a/128")},
 		{VNL: "mem://" + t.Name() + "1", Name: "lab1", Addrs: testenv.Prefixes("fe80::a/96", "fe80:3::a/48")},
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	pc, err := s.ListenPacket("udp6", "[::]:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pc.Close()
+	pc := testenv.ListenPacket(t, s, "udp6", "[::]:0")
 	for _, dst := range []string{"fe80::b", "fe80::1:0:0:b", "fe80:1::b", "fe80:2::b", "fe80:3::b", "feb0::b"} {
 		if _, err := pc.WriteTo([]byte("astray"), &net.UDPAddr{IP: net.ParseIP(dst), Port: 90, Zone: "lab1"}); !errors.Is(err, syscall.EHOSTUNREACH) {
 			t.Errorf("to %s: got %v, want no route to host", dst, err)
@@ -245,11 +198,7 @@ func TestUnscopedPrefixes(t *testing.T) {
 func TestZonesElsewhere(t *testing.T) {
 	lab := [2]string{"mem://" + t.Name() + "0", "mem://" + t.Name() + "1"}
 	there := open(t, lab[1], "fe80::53/64", "fd00::53/64")
-	server, err := there.ListenPacket("udp6", "[fe80::53%vde0]:53")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	server := testenv.ListenPacket(t, there, "udp6", "[fe80::53%vde0]:53")
 	go func() {
 		b := make([]byte, 1500)
 		for {
@@ -272,7 +221,7 @@ func TestZonesElsewhere(t *testing.T) {
 			server.WriteTo(answer, from)
 		}
 	}()
-	s, err := New(t.Context(), Config{
+	s := made(t, Config{
 		Interfaces: []Interface{
 			{VNL: lab[0], Name: "lab0", Addrs: testenv.Prefixes("fe80::a/64")},
 			{VNL: lab[1], Name: "lab1", Addrs: testenv.Prefixes("fe80::a/64")},
@@ -285,26 +234,14 @@ func TestZonesElsewhere(t *testing.T) {
 			},
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
 	if addrs, err := s.LookupNetIP(t.Context(), "ip4", "host.example"); err != nil || len(addrs) != 1 || addrs[0].String() != "192.0.2.7" {
 		t.Errorf("a name server with a zone: %v, %v", addrs, err)
 	}
-	ln, err := s.Listen("tcp", "here:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	ln := testenv.Listen(t, s, "tcp", "here:80")
 	if got, want := ln.Addr().String(), "[fe80::a%lab1]:80"; got != want {
 		t.Errorf("listening on %s, want %s", got, want)
 	}
-	pc, err := s.ListenPacket("udp", "here:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pc.Close()
+	pc := testenv.ListenPacket(t, s, "udp", "here:80")
 	if got, want := pc.LocalAddr().String(), "[fe80::a%lab1]:80"; got != want {
 		t.Errorf("a socket of packets is at %s, want %s", got, want)
 	}
@@ -346,11 +283,7 @@ func TestRawIP(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.network, func(t *testing.T) {
-			c, err := b.Dial(tt.network, tt.address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			c := testenv.Dial(t, b, tt.network, tt.address)
 			checkIn(t, b, c)
 			if _, ok := c.(*net.IPConn); !ok {
 				t.Errorf("a %T", c)
@@ -380,11 +313,7 @@ func TestRawIP(t *testing.T) {
 			}
 		})
 	}
-	p, err := a.ListenPacket("ip4:icmp", "10.0.0.1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
+	p := testenv.ListenPacket(t, a, "ip4:icmp", "10.0.0.1")
 	checkIn(t, a, p)
 	p.SetDeadline(time.Now().Add(10 * time.Second))
 	var ping sync.WaitGroup
@@ -393,72 +322,12 @@ func TestRawIP(t *testing.T) {
 	if n, from, err := p.ReadFrom(make([]byte, 200)); err != nil || from.String() != "10.0.0.2" {
 		t.Errorf("got %d bytes of %v, %v", n, from, err)
 	}
-	for _, bad := range []string{"ip4", "ip4:nosuch", "ip4:256", "ip5:icmp"} {
-		if c, err := b.Dial(bad, "10.0.0.1"); err == nil {
-			t.Errorf("%s: connected %v", bad, c)
-		}
-	}
-	if _, err := a.ListenPacket("ip6:58", "10.0.0.1"); err == nil {
-		t.Error("an IPv4 address for ip6")
-	}
-}
-
-func TestMulticast(t *testing.T) {
-	a, b := pair(t)
-	for _, tt := range []struct{ network, group, other string }{
-		{"udp4", "239.1.2.3:5000", "239.9.9.9:5000"},
-		{"udp", "239.1.2.3:5001", "239.9.9.9:5001"},
-		{"udp6", "[ff05::1234]:5000", "[ff05::9999]:5000"},
-	} {
-		t.Run(tt.network, func(t *testing.T) {
-			group := netip.MustParseAddrPort(tt.group)
-			in, err := a.ListenMulticastUDP(tt.network, "vde0", group)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer in.Close()
-			checkIn(t, a, in)
-			other, err := a.ListenMulticastUDP(tt.network, "", netip.MustParseAddrPort(tt.other))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer other.Close()
-			if err := b.Run(t.Context(), "ip route replace 239.0.0.0/8 dev vde0"); err != nil {
-				t.Fatal(err)
-			}
-			out, err := b.Dial("udp", tt.group)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer out.Close()
-			out.Write([]byte("hello"))
-			in.SetDeadline(time.Now().Add(10 * time.Second))
-			buf := make([]byte, 100)
-			if n, _, err := in.ReadFrom(buf); string(buf[:n]) != "hello" {
-				t.Errorf("got %q, %v", buf[:n], err)
-			}
-			other.SetDeadline(time.Now().Add(10 * time.Millisecond))
-			if n, _, err := other.ReadFrom(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("a member of another group got %q, %v", buf[:n], err)
-			}
-		})
-	}
-	for _, tt := range []struct{ network, ifname, group, want string }{
-		{"udp", "nosuch", "239.1.2.3:5000", `"nosuch"`},
-		{"udp", "", "10.0.0.1:5000", "not a multicast group"},
-		{"udp6", "", "239.1.2.3:5000", "not a group of this family"},
-		{"tcp", "", "239.1.2.3:5000", "unknown network tcp"},
-	} {
-		if _, err := a.ListenMulticastUDP(tt.network, tt.ifname, netip.MustParseAddrPort(tt.group)); err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%v: %v", tt, err)
-		}
-	}
 }
 
 // TestHostDecidesNothing has the host in the way: the same addresses, a hosts
 // name, IPv6 switched off. It changes settings of the test's own namespace.
 func TestHostDecidesNothing(t *testing.T) {
-	a, b := pair(t)
+	pair(t)
 	canary, err := net.ListenPacket("udp", "127.0.0.1:53")
 	if err == nil { // an ordinary user may not
 		defer canary.Close()
@@ -469,14 +338,10 @@ func TestHostDecidesNothing(t *testing.T) {
 			}
 		}()
 	}
-	s, err := New(t.Context(), Config{
+	s := made(t, Config{
 		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("10.0.0.3/24", "fc00::1:3/64")}},
 		DNS:        DNS{Hosts: map[string][]netip.Addr{"server": testenv.Addrs("10.0.0.1", "fc00::1:1"), "here": testenv.Addrs("10.0.0.3")}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
 	hostname, _ := os.Hostname()
 	for _, name := range []string{hostname, "ip6-allnodes", "nosuch.example"} {
 		if c, err := s.Dial("tcp", name+":80"); err == nil {
@@ -488,8 +353,6 @@ func TestHostDecidesNothing(t *testing.T) {
 		t.Fatalf("a name of the stack: %v, %v", ln, err)
 	}
 	ln.Close()
-	_ = b
-	_ = a
 	var op *net.OpError
 	if _, err := s.Listen("tcp", "nosuch.example:0"); !errors.As(err, &op) {
 		t.Errorf("a name that does not exist: %v", err)

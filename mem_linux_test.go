@@ -1,7 +1,10 @@
 package vdestack
 
 import (
+	"errors"
+	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -23,7 +26,7 @@ func TestUserSpace(t *testing.T) {
 	testenv.Long(t)
 	inUserSpace(t)
 	for name, test := range map[string]func(*testing.T){
-		"Closed": TestClosed, "CloseBeside": TestCloseBeside, "CloseSockets": TestCloseSockets,
+		"ClosedErrors": TestClosedErrors, "CloseBeside": TestCloseBeside, "CloseSockets": TestCloseSockets,
 	} {
 		t.Run(name, test)
 	}
@@ -44,36 +47,44 @@ func onNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
 	})
 }
 
-// TestMulticastBetween reaches those who want it.
-func TestMulticastBetween(t *testing.T) {
+// TestMulticast sends to groups: the members get the packets, and those of other groups do
+// not.
+func TestMulticast(t *testing.T) {
 	onNetworks(t, func(t *testing.T, vnl string) {
 		a, b := open(t, vnl, "10.0.0.1/24", "fc00::1:1/64"), open(t, vnl, "10.0.0.2/24", "fc00::1:2/64")
 		if err := b.Run(t.Context(), "ip route add default dev vde0"); err != nil {
 			t.Fatal(err)
 		}
-		for network, group := range map[string]string{"udp4": "239.1.2.3:7", "udp6": "[ff05::123]:7"} {
+		for _, tt := range []struct{ network, group, other string }{
+			{"udp4", "239.1.2.3:7", "239.9.9.9:7"}, {"udp", "239.1.2.3:8", "239.9.9.9:8"}, {"udp6", "[ff05::123]:7", "[ff05::999]:7"},
+		} {
 			for _, ifname := range []string{"vde0", ""} {
-				in, err := a.ListenMulticastUDP(network, ifname, netip.MustParseAddrPort(group))
-				if err != nil {
-					t.Fatalf("%s on %q: %v", group, ifname, err)
+				join := func(group string) *net.UDPConn {
+					c, err := a.ListenMulticastUDP(tt.network, ifname, netip.MustParseAddrPort(group))
+					if err != nil {
+						t.Fatalf("%s on %q: %v", group, ifname, err)
+					}
+					t.Cleanup(func() { c.Close() })
+					checkIn(t, a, c)
+					return c
 				}
-				defer in.Close()
-				out, err := b.Dial(network, group)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer out.Close()
-				if _, err := out.Write([]byte(group + ifname)); err != nil {
+				in, other := join(tt.group), join(tt.other)
+				out := testenv.Dial(t, b, "udp", tt.group)
+				if _, err := out.Write([]byte(tt.group + ifname)); err != nil {
 					t.Fatal(err)
 				}
 				in.SetReadDeadline(time.Now().Add(10 * time.Second))
 				buf := make([]byte, 100)
-				for got := ""; got != group+ifname; {
+				for got := ""; got != tt.group+ifname; {
 					n, _, err := in.ReadFrom(buf)
 					if err != nil {
-						t.Fatalf("%q has not come: %v", group+ifname, err)
+						t.Fatalf("%q has not come: %v", tt.group+ifname, err)
 					}
 					got = string(buf[:n])
+				}
+				other.SetDeadline(time.Now().Add(10 * time.Millisecond))
+				if n, _, err := other.ReadFrom(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("a member of another group got %q, %v", buf[:n], err)
 				}
 			}
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/vdestack/vdestack/internal/neigh"
 )
 
-// explainNeighbors says so if what was begun at start found no place in the kernel's
-// table of neighbours.
+// explainNeighbors explains an error of a connection that was begun at start, if the
+// kernel's table of neighbours was full.
 func explainNeighbors(err error, start time.Time) error {
 	op, ok := err.(*net.OpError)
 	if !ok || !op.Timeout() && !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.ENOBUFS) {
@@ -22,7 +22,7 @@ func explainNeighbors(err error, start time.Time) error {
 	return err
 }
 
-// neighborsFull is an error with its reason. A timeout stays one.
+// neighborsFull is an error with its reason. A timeout is still one.
 type neighborsFull struct {
 	error
 	text string

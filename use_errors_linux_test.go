@@ -19,11 +19,7 @@ import (
 func TestSocketErrors(t *testing.T) {
 	s := open(t, "mem://"+t.Name(), "10.0.0.1/24", "fc00::1/64")
 	lo := open(t, "")
-	busy, err := s.Listen("tcp", "10.0.0.1:80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer busy.Close()
+	testenv.Listen(t, s, "tcp", "10.0.0.1:80")
 	dial := func(network, address string) func() error {
 		return func() error { _, err := s.Dial(network, address); return err }
 	}
@@ -78,6 +74,7 @@ func TestSocketErrors(t *testing.T) {
 		{"brackets", dial("tcp", "fe80::1:80"), `dial tcp: address fe80::1:80: too many colons in address`},
 		{"network", dial("foo", "10.0.0.1:1"), `dial foo: unknown network foo`},
 		{"no network", dial("", ""), `dial: unknown network `},
+		{"IP network", dial("ip5:icmp", "10.0.0.1"), `dial ip5:icmp: unknown network ip5:icmp`},
 		{"unix", dial("unix", "/nonexistent/socket"), `dial unix /nonexistent/socket: connect: no such file or directory`},
 		{"no IP protocol", dial("ip4", "10.0.0.1"), `dial ip4: unknown network ip4`},
 		{"IP protocol", dial("ip4:nosuch", "10.0.0.1"), `dial ip4:nosuch: address nosuch: unknown IP protocol: a number from 0 to 255, icmp, igmp, tcp, udp or ipv6-icmp`},
@@ -324,11 +321,7 @@ func TestPing(t *testing.T) {
 		{unix.AF_INET, unix.IPPROTO_ICMP, 8, &unix.SockaddrInet4{Addr: [4]byte{10, 0, 0, 1}}},
 		{unix.AF_INET6, unix.IPPROTO_ICMPV6, 128, &unix.SockaddrInet6{Addr: netip.MustParseAddr("fc00::1").As16()}},
 	} {
-		f, err := s.Socket(tt.domain, unix.SOCK_DGRAM, tt.proto)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
+		f := testenv.Socket(t, s, tt.domain, unix.SOCK_DGRAM, tt.proto)
 		fd := int(f.Fd())
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
 		if err := unix.Sendto(fd, []byte{tt.echo, 0, 0, 0, 0, 0, 0, 1, 'x'}, 0, tt.to); err != nil {
@@ -376,11 +369,7 @@ func TestPing(t *testing.T) {
 // TestString prints a stack.
 func TestString(t *testing.T) {
 	vnl := "mem://" + t.Name()
-	s, err := New(t.Context(), Config{Name: "lab", Interfaces: []Interface{{VNL: vnl}, {}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := made(t, Config{Name: "lab", Interfaces: []Interface{{VNL: vnl}, {}}})
 	loopback := open(t, "")
 	var none *Stack
 	for _, tt := range []struct{ got, want string }{

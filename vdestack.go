@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"sync"
@@ -16,8 +17,7 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-// Config says how a Stack is made. The zero Config gives one with a loopback
-// interface only.
+// Config describes a Stack. The zero Config makes one with a loopback interface only.
 type Config struct {
 	// Name appears in errors and logs. Empty means "stack".
 	Name string
@@ -31,34 +31,50 @@ type Config struct {
 	// has open (/proc/PID/fd/N). It has to belong to this program or another one
 	// of the same user; CAP_SYS_ADMIN opens all. Empty makes one.
 	NetNS string
-	// Isolated gives the stack a user namespace of its own: commands that run in it
-	// have no capabilities over the other stacks of the program, nor may they trace
-	// what is not theirs, and the other way round. It is for programs that run
-	// commands of others, and costs a process more, which ends with the stack. It
-	// takes user namespaces; NetNS cannot have it. See Privileges for what remains.
+	// Isolated gives the stack a user namespace of its own, for programs that run
+	// commands on behalf of others. Commands in it have no capabilities over the other
+	// stacks of the program and cannot trace their processes, nor the other way round;
+	// Privileges says what remains. It needs user namespaces, takes another process,
+	// which ends with the stack, and cannot be combined with NetNS.
 	Isolated bool
-	// Logger receives rare events, never packets. Nil discards them.
+	// Logger receives rare events: networks that are gone or back, captures that have
+	// ended, what a command cannot have. Nil discards them.
 	Logger *slog.Logger
 }
 
-// An Interface is an Ethernet interface of a stack.
-type Interface = stack.Interface
+// Types of package stack, which documents their fields and methods.
+type (
+	// An Interface is an Ethernet interface of a stack: VNL is the locator of its
+	// network, Name, MAC and MTU, Addrs and Gateways are as in "ip link" and "ip addr";
+	// Down, Capture (a recording for Wireshark), Kind, NoReconnect and NoOffload change
+	// how it is made. Only VNL is needed.
+	Interface = stack.Interface
+	// A Kind is what an interface is made of: [KindTAP] or [KindVeth].
+	Kind = stack.Kind
+	// An Offload is work that the kernel and the stack leave to each other. A set of them
+	// in Interface.NoOffload is switched off, for debugging.
+	Offload = stack.Offload
+	// DNS says how a stack resolves names: Servers, Search and Ndots as in resolv.conf,
+	// and Hosts. Nothing of the host's configuration is used.
+	DNS = stack.DNS
+	// Stats are the counters of a stack: Interfaces, a list.
+	Stats = stack.Stats
+	// InterfaceStats are the counters of one interface, the error of its network in Err,
+	// and whether it is Reconnecting.
+	InterfaceStats = stack.InterfaceStats
+	// An InterfaceError says which interface of a stack could not be made: Name, VNL,
+	// Err.
+	InterfaceError = stack.InterfaceError
+	// A RefusedError says that the machine, or what confines the program, does not allow
+	// an operation: Reason names the setting that is in the way, and the remedy.
+	RefusedError = stack.RefusedError
+)
 
-// A Kind is what an interface is made of: [KindTAP] or [KindVeth].
-type Kind = stack.Kind
-
-// Kinds of interfaces; package stack says what they are.
+// Kinds of interfaces and offloads.
 const (
 	KindTAP  = stack.KindTAP
 	KindVeth = stack.KindVeth
-)
 
-// An Offload is work that the kernel and the stack leave to each other. A set of them
-// in Interface.NoOffload is switched off, for debugging.
-type Offload = stack.Offload
-
-// Offloads; package stack says what they are.
-const (
 	OffloadHeader   = stack.OffloadHeader
 	OffloadChecksum = stack.OffloadChecksum
 	OffloadTSO4     = stack.OffloadTSO4
@@ -68,19 +84,15 @@ const (
 	OffloadUDPGRO   = stack.OffloadUDPGRO
 )
 
-// Stats are the counters of a stack's interfaces.
-type Stats = stack.Stats
+// ErrNoStack is the error of the methods of a nil Stack, and of a [Dialer] or
+// [ListenConfig] without one: mostly, nobody looked at the error of Open. A nil Stack
+// is not the host.
+var ErrNoStack = stack.ErrNoStack
 
-// InterfaceStats are the counters of one interface.
-type InterfaceStats = stack.InterfaceStats
-
-// DNS says how a stack resolves names. Nothing of the host's configuration is
-// used.
-type DNS = stack.DNS
-
-// A Stack is a private TCP/IP stack of the process: the kernel's own, in a
-// network namespace. Its methods may be called from several goroutines at once.
-// Those of a nil Stack return errors: it is not the host.
+// A Stack is a private TCP/IP stack of the process: the kernel's own, in a network
+// namespace. Its methods may be called from several goroutines at once. Those of a nil
+// Stack return [ErrNoStack]: it is not the host. A Stack lives until Close or the end
+// of the program; the garbage collector does not close it.
 type Stack struct {
 	st      *stack.Stack
 	dns     atomic.Pointer[dns.Client]
@@ -90,22 +102,36 @@ type Stack struct {
 
 var _ rtnl.SocketMaker = (*Stack)(nil)
 
-// errNoStack is what the methods of a nil Stack return, whose maker has not
-// looked at the error of Open or New. A nil Stack is not the host.
-var errNoStack = fmt.Errorf("there is no stack, the error of Open or New says why: %w", os.ErrInvalid)
+// core returns the stack below, nil for a nil or zero Stack. Its methods then return
+// ErrNoStack.
+func (s *Stack) core() *stack.Stack {
+	if s == nil {
+		return nil
+	}
+	return s.st
+}
 
 // check refuses a Stack that Open or New did not make.
 func (s *Stack) check() error {
-	if s == nil || s.st == nil {
-		return errNoStack
+	if s.core() == nil {
+		return ErrNoStack
 	}
 	return nil
+}
+
+// closed is what calls report after Close, which nil says was not called.
+func (s *Stack) closed() error {
+	if !s.conns.isClosed() {
+		return nil
+	}
+	return fmt.Errorf("%s: stack is closed: %w", s.st.Name(), net.ErrClosed)
 }
 
 // Open makes a stack with the interface vde0 on the network vnl, with the given
 // addresses ("10.0.0.50/24", "fc00::1:50/64"); loopback and vde0 are up, and the
 // addresses usable when Open returns. An empty vnl gives a stack with loopback
-// only. See package vdeplug for locators, and [New] for more.
+// only. See package vdeplug for locators, and [New] for more. Close it when it is not
+// needed any more.
 func Open(vnl string, prefixes ...string) (*Stack, error) {
 	var cfg Config
 	if vnl == "" && len(prefixes) > 0 {
@@ -128,9 +154,7 @@ func Open(vnl string, prefixes ...string) (*Stack, error) {
 // New makes a stack. ctx bounds the set-up, not the life of the stack. An error
 // leaves nothing behind.
 func New(ctx context.Context, cfg Config) (*Stack, error) {
-	st, err := stack.New(ctx, stack.Config{
-		Name: cfg.Name, Interfaces: cfg.Interfaces, DNS: cfg.DNS, NetNS: cfg.NetNS, Isolated: cfg.Isolated, Logger: cfg.Logger,
-	})
+	st, err := stack.New(ctx, stack.Config(cfg))
 	if err != nil {
 		return nil, err
 	}
@@ -142,23 +166,24 @@ func New(ctx context.Context, cfg Config) (*Stack, error) {
 	return s, nil
 }
 
-// Close ends the stack: its commands are killed, its connections and listeners
-// are closed, its plugs leave their networks and its interfaces vanish. Calls
-// that wait return: on connections and listeners that the stack handed out with
-// [net.ErrClosed]; on accepted connections, on sockets that joined by a bare hook
-// and in child processes that inherited a socket, with an error or the end of the
-// stream. Not reached are raw, packet and netlink sockets made by [Stack.Socket],
-// unix listeners that joined by a bare hook, sockets of multipath TCP that only
-// another process has, and listeners that join by a bare hook at the very moment
-// of Close. In a namespace that was joined by path only what the stack handed out
-// is closed.
+// Close ends the stack. It may be called twice, and with any other call; later calls
+// report [net.ErrClosed].
 //
-// Close may be called twice and concurrently with any other call, and returns when all that
-// is done, but for the interfaces, which take the kernel long: they are off their
-// networks, and soon after down. They go with the namespace, when nobody has a
-// socket or a process in it any more; a program may exit before. Of a namespace
-// that was joined, or that NetNS has handed out, they are gone when Close
-// returns. Later calls report net.ErrClosed.
+//   - Commands are killed, connections and listeners closed, and plugs leave their
+//     networks.
+//   - Calls that wait return: with net.ErrClosed on connections and listeners that the
+//     stack handed out; with an error or the end of the stream on accepted connections,
+//     on sockets that joined by [Stack.Control] alone, and in child processes that
+//     inherited a socket.
+//   - Not ended are raw, packet and netlink sockets made by [Stack.Socket], unix
+//     listeners that joined by Stack.Control alone, sockets of multipath TCP that only
+//     another process has, and listeners that join by Stack.Control during Close. In a
+//     namespace that was joined by path, only what the stack handed out is closed.
+//   - When Close returns, all that is done, but for the interfaces, which take the
+//     kernel long: they have left their networks, and vanish with the namespace when no
+//     socket or process is in it any more. A program may exit before. Interfaces of a
+//     namespace that was joined, or that NetNS has handed out, are gone when Close
+//     returns.
 func (s *Stack) Close() error {
 	if err := s.check(); err != nil {
 		return err
@@ -168,48 +193,30 @@ func (s *Stack) Close() error {
 }
 
 // Name returns the name that the stack was given, "stack" if it was given none.
-func (s *Stack) Name() string {
-	if s.check() != nil {
-		return ""
-	}
-	return s.st.Name()
-}
+func (s *Stack) Name() string { return s.core().Name() }
 
 // String returns the name and the interfaces with their networks, such as
 // "lab (vde0 mem://lan)", for logs.
-func (s *Stack) String() string {
-	if s.check() != nil {
-		return "no stack"
-	}
-	return s.st.String()
-}
+func (s *Stack) String() string { return s.core().String() }
 
-// Control is a Control function of [net.Dialer] and [net.ListenConfig], and of
-// every library that lets its user set one: the socket, which is neither bound
-// nor connected yet, moves into the stack. Names and zones are resolved before
-// it is called, by the host; [Dialer] and [ListenConfig] resolve them in the
-// stack.
+// Control is a Control function for [net.Dialer], [net.ListenConfig] and every library
+// that lets its user set one: it moves the socket, which is neither bound nor connected
+// yet, into the stack. The host has resolved names and zones before it is called;
+// [Dialer] and [ListenConfig] resolve them in the stack.
 func (s *Stack) Control(network, address string, c syscall.RawConn) error {
-	return s.ControlContext(context.Background(), network, address, c)
+	return s.core().Control(network, address, c)
 }
 
 // ControlContext is [Stack.Control] for the ControlContext field.
 func (s *Stack) ControlContext(ctx context.Context, network, address string, c syscall.RawConn) error {
-	if err := s.check(); err != nil {
-		return err
-	}
-	s.meet(ctx, address)
-	return s.st.Control(network, address, c)
+	return s.core().ControlContext(ctx, network, address, c)
 }
 
 // Socket makes a socket of any domain, type and protocol in the stack, as
 // socket(2). typ may contain SOCK_NONBLOCK. The file is close-on-exec and
 // belongs to the caller. It replaces vde_msocket.
 func (s *Stack) Socket(domain, typ, proto int) (*os.File, error) {
-	if err := s.check(); err != nil {
-		return nil, err
-	}
-	return s.st.Socket(domain, typ, proto)
+	return s.core().Socket(domain, typ, proto)
 }
 
 // RTNL opens a connection that configures the stack by netlink. It belongs to
@@ -221,7 +228,7 @@ func (s *Stack) RTNL() (*rtnl.Conn, error) {
 	c, err := s.st.RTNL()
 	if err == nil && !trackRef(&s.conns, c) {
 		c.Close()
-		return nil, s.st.ErrClosed()
+		return nil, s.closed()
 	}
 	return c, err
 }
@@ -230,21 +237,15 @@ func (s *Stack) RTNL() (*rtnl.Conn, error) {
 // Parts are separated by dots or, where a part contains dots, by slashes. Only
 // settings below net belong to a stack; others are refused.
 func (s *Stack) Sysctl(name, value string) error {
-	if err := s.check(); err != nil {
-		return err
-	}
-	return s.st.Sysctl(name, value)
+	return s.core().Sysctl(name, value)
 }
 
-// ReadSysctl returns a setting of the stack, such as that of "net.ipv4.ip_forward", named
-// as for [Stack.Sysctl]. Several values are separated as the kernel does it, by tabs or
-// line ends; the last line end is left out. The error is [fs.ErrNotExist] where the kernel
-// does not have the setting.
+// ReadSysctl returns a setting of the stack, such as "net.ipv4.ip_forward", named as
+// for [Stack.Sysctl]. Several values are separated as the kernel does it, by tabs or
+// line ends; the last line end is left out. The error is [fs.ErrNotExist] where the
+// kernel does not have the setting.
 func (s *Stack) ReadSysctl(name string) (string, error) {
-	if err := s.check(); err != nil {
-		return "", err
-	}
-	return s.st.ReadSysctl(name)
+	return s.core().ReadSysctl(name)
 }
 
 // AddInterface makes an interface in a stack that is in use, as [New] makes those of
@@ -252,15 +253,13 @@ func (s *Stack) ReadSysctl(name string) (string, error) {
 //
 //   - When it returns, the addresses are usable and Stats lists the interface last.
 //   - ctx bounds the set-up, not the life of the interface.
-//   - An error leaves nothing behind. It is [fs.ErrExist] if the name is taken.
+//   - An error, an [*InterfaceError], leaves nothing behind. It is [fs.ErrExist] if the
+//     name is taken.
 //   - It may be called with any other call. Close ends it, with [net.ErrClosed].
-//   - A default route that another interface of the stack has cannot be had twice.
+//   - A stack has one default route a family; RTNL adds others, with a metric.
 //   - In a namespace that was joined, the interface is removed with the stack.
 func (s *Stack) AddInterface(ctx context.Context, i Interface) error {
-	if err := s.check(); err != nil {
-		return err
-	}
-	return s.st.AddInterface(ctx, i)
+	return s.core().AddInterface(ctx, i)
 }
 
 // RemoveInterface removes an interface that New or AddInterface made. name is the name
@@ -270,13 +269,11 @@ func (s *Stack) AddInterface(ctx context.Context, i Interface) error {
 //   - Sockets stay open: connections from its addresses get no answers any more, as if a
 //     card was pulled out, and end by their time limits.
 //   - Name and default route are free when it returns.
-//   - It returns an error of the network or the capture; the interface is gone all the
-//     same. Interfaces that others made are removed by [Stack.RTNL].
+//   - The error is [fs.ErrNotExist] if there is no such interface. After an error of the
+//     network or the capture, the interface is gone all the same.
+//   - Interfaces that others made are removed by [Stack.RTNL].
 func (s *Stack) RemoveInterface(name string) error {
-	if err := s.check(); err != nil {
-		return err
-	}
-	return s.st.RemoveInterface(name)
+	return s.core().RemoveInterface(name)
 }
 
 // SetDNS changes how names are resolved, for lookups, resolvers that were handed out
@@ -294,12 +291,7 @@ func (s *Stack) SetDNS(d DNS) error {
 }
 
 // DNS returns how names are resolved: a copy of Config.DNS, or of what SetDNS was given.
-func (s *Stack) DNS() DNS {
-	if s.check() != nil {
-		return DNS{}
-	}
-	return s.st.DNS()
-}
+func (s *Stack) DNS() DNS { return s.core().DNS() }
 
 // NetNS returns a descriptor of the stack's network namespace, for setns of
 // other libraries and programs. It belongs to the caller, and keeps the
@@ -307,34 +299,24 @@ func (s *Stack) DNS() DNS {
 // without privilege first enters the user namespace that owns it, as
 // ioctl_ns(2) gives it: "nsenter --user --net".
 func (s *Stack) NetNS() (*os.File, error) {
-	if err := s.check(); err != nil {
-		return nil, err
-	}
-	return s.st.NetNS()
+	return s.core().NetNS()
 }
 
-// Emulator returns what changes the network of an interface that is on one of the
-// scheme netemu, or nested on such, while it is in use.
+// Emulator returns the controller of the netemu network under an interface, which
+// changes delay, loss and the like while it is in use. ifname is as for
+// [Stack.RemoveInterface]. It is an error if there is no such network.
 func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) {
-	if err := s.check(); err != nil {
-		return nil, err
-	}
-	return s.st.Emulator(ifname)
+	return s.core().Emulator(ifname)
 }
 
-// Stats returns the counters of the interfaces.
-func (s *Stack) Stats() Stats {
-	if s.check() != nil {
-		return Stats{}
-	}
-	return s.st.Stats()
-}
+// Stats returns the counters of the interfaces. After Close, it returns the last ones.
+func (s *Stack) Stats() Stats { return s.core().Stats() }
 
 // defaultStack is the stack of the package functions; nil is the host.
 var defaultStack atomic.Pointer[Stack]
 
-// SetDefault makes s the stack of the package functions [Dial], [DialContext],
-// [Listen] and [ListenPacket]; nil means the host. It replaces
+// SetDefault makes s the stack of the functions [Dial], [DialContext], [Listen] and
+// [ListenPacket] of this package, not of package net; nil means the host. It replaces
 // vde_default_stack. A default stack that is closed stays the default: the
 // functions then return errors until SetDefault is called again.
 func SetDefault(s *Stack) { defaultStack.Store(s) }

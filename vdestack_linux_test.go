@@ -1,6 +1,7 @@
 package vdestack
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,6 +29,32 @@ func open(t testing.TB, vnl string, prefixes ...string) *Stack {
 		}
 	})
 	return s
+}
+
+// made returns a stack that ends with the test.
+func made(t testing.TB, cfg Config) *Stack {
+	t.Helper()
+	s, err := New(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// configuration opens a netlink connection that ends with the test.
+func configuration(t testing.TB, s *Stack) *rtnl.Conn {
+	t.Helper()
+	nl, err := s.RTNL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nl.Close() })
+	return nl
 }
 
 // pair opens the stacks 10.0.0.1, fc00::1:1 and 10.0.0.2, fc00::1:2 on a
@@ -61,11 +89,7 @@ func cookieOf(t testing.TB, c any) (cookie uint64) {
 // checkIn reports a socket that is not in the stack.
 func checkIn(t testing.TB, s *Stack, c any) {
 	t.Helper()
-	f, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := testenv.Socket(t, s, unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if got, want := cookieOf(t, c), cookieOf(t, f); got != want {
 		t.Errorf("%T is in the namespace %d, the stack is %d", c, got, want)
 	}
@@ -77,11 +101,7 @@ func TestOpen(t *testing.T) {
 	if got := len(lo.Stats().Interfaces); got != 0 {
 		t.Errorf("a stack without network has %d interfaces", got)
 	}
-	ln, err := lo.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	ln := testenv.Listen(t, lo, "tcp", "127.0.0.1:0")
 	c, err := lo.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +181,7 @@ func TestSetDefaultClosed(t *testing.T) {
 		"ListenPacket, group": func() error { return conn(ListenPacket("udp", "224.0.0.9:0")) },
 	}
 	for name, f := range functions {
-		if err := f(); !isClosed(err) || !strings.Contains(err.Error(), "lab") {
+		if err := f(); !errors.Is(err, net.ErrClosed) || !strings.Contains(err.Error(), "lab") {
 			t.Errorf("%s, the default stack is closed: %v, want net.ErrClosed and the name of the stack", name, err)
 		}
 	}
@@ -172,29 +192,4 @@ func TestSetDefaultClosed(t *testing.T) {
 	if err := functions["Dial"](); err != nil {
 		t.Errorf("after SetDefault(nil): %v", err)
 	}
-}
-
-func TestClosed(t *testing.T) {
-	s := open(t, "mem://"+t.Name(), "10.0.0.1/24")
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for name, f := range map[string]func() error{
-		"Dial":         func() error { _, err := s.Dial("tcp", "10.0.0.2:80"); return err },
-		"Listen":       func() error { _, err := s.Listen("tcp", ":0"); return err },
-		"ListenPacket": func() error { _, err := s.ListenPacket("udp", ":0"); return err },
-		"Socket":       func() error { _, err := s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); return err },
-		"RTNL":         func() error { _, err := s.RTNL(); return err },
-		"NetNS":        func() error { _, err := s.NetNS(); return err },
-		"Sysctl":       func() error { return s.Sysctl("net.ipv4.ip_forward", "1") },
-		"Command":      func() error { return s.Command(t.Context(), "true").Run() },
-		"Run":          func() error { return s.Run(t.Context(), "true") },
-	} {
-		if err := f(); !isClosed(err) {
-			t.Errorf("%s of a closed stack: %v, want net.ErrClosed", name, err)
-		} else {
-			t.Log(name, err)
-		}
-	}
-	s.Stats()
 }

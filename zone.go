@@ -14,8 +14,8 @@ import (
 	"github.com/vdestack/vdestack/internal/netns"
 )
 
-// zoneIndex returns the address with the number of the stack's interface for
-// its zone, which package net would look up on the host.
+// zoneIndex returns the address with the number of the stack's interface as its zone,
+// which package net would look up on the host.
 func (s *Stack) zoneIndex(ip netip.Addr) (netip.Addr, error) {
 	if ip.Zone() == "" {
 		return ip, nil
@@ -35,9 +35,8 @@ func (s *Stack) zoneIndex(ip netip.Addr) (netip.Addr, error) {
 	return ip.WithZone(strconv.Itoa(index)), nil
 }
 
-// remoteZone is zoneIndex for an address that is to be connected to. The kernel ignores
-// the zone of one that is not link-local, and might send to another network, if there
-// are several.
+// remoteZone is zoneIndex for an address to connect to. The kernel ignores the zone of an
+// address that is not link-local, and might send to another network if there are several.
 func (s *Stack) remoteZone(ip netip.Addr) (netip.Addr, error) {
 	counts := ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast() || ip.IsInterfaceLocalMulticast() || ip.IsLoopback()
 	if ip.Zone() != "" && !counts && len(s.Stats().Interfaces) > 1 {
@@ -46,7 +45,7 @@ func (s *Stack) remoteZone(ip netip.Addr) (netip.Addr, error) {
 	return s.zoneIndex(ip)
 }
 
-// zoneOf is zoneIndex for a local address of a Dialer, which it does not change.
+// zoneOf is zoneIndex for the local address of a Dialer, of which it returns a copy.
 func (s *Stack) zoneOf(addr net.Addr) (_ net.Addr, err error) {
 	switch a := addr.(type) {
 	case *net.TCPAddr:
@@ -65,8 +64,8 @@ func (s *Stack) zoneOf(addr net.Addr) (_ net.Addr, err error) {
 	return addr, nil
 }
 
-// zoneText is zoneIndex for the zone of an address of package net, which has the right
-// error for one that is none, and ignores the zone of IPv4.
+// zoneText is zoneIndex for the zone of an address of package net, which reports invalid
+// addresses, and ignores the zone of IPv4.
 func (s *Stack) zoneText(ip net.IP, zone string) (string, error) {
 	a, ok := netip.AddrFromSlice(ip)
 	if !ok || zone == "" || a.Unmap().Is4() {
@@ -76,9 +75,9 @@ func (s *Stack) zoneText(ip net.IP, zone string) (string, error) {
 	return a.Zone(), err
 }
 
-// nameZones puts the names of the stack's interfaces into the zones of the
-// addresses of a new connection, before anybody sees them. Package net has a
-// number there, as the host has no such interface.
+// nameZones puts the names of the stack's interfaces into the zones of the addresses of
+// a new connection, before it is handed out. Package net has numbers there, as the host
+// has no such interfaces.
 func (s *Stack) nameZones(addrs ...net.Addr) {
 	for _, a := range addrs {
 		var zone *string
@@ -112,8 +111,8 @@ func (s *Stack) nameZones(addrs ...net.Addr) {
 // maxUnixPath is the longest path in a socket address.
 const maxUnixPath = 107
 
-// explain says what is wrong with an address that the kernel only finds invalid, what
-// is missing for a group that it finds unreachable, and why a port is refused.
+// explain explains an error of an address that the kernel only calls invalid, of a
+// group that it calls unreachable, and of a port that is not allowed.
 func explain(err error, network, address string) error {
 	op, ok := err.(*net.OpError)
 	if !ok {
@@ -121,7 +120,7 @@ func explain(err error, network, address string) error {
 	}
 	if call, ok := errors.AsType[*os.SyscallError](op.Err); ok && call.Syscall == "bind" && errors.Is(call, fs.ErrPermission) {
 		if text := netns.GivenUp(); text != "" {
-			op.Err = fmt.Errorf("%w (%s)", op.Err, text)
+			op.Err = &RefusedError{Reason: text, Err: fmt.Errorf("%w (%s)", op.Err, text)}
 			return err
 		}
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/vdestack/vdestack/internal/bridge"
 	"github.com/vdestack/vdestack/internal/linktest"
-	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
@@ -50,19 +49,8 @@ func TestAttributes(t *testing.T) {
 	plainTAP := tap(nic.Flags(nic.All))
 	stackOf := func(cfg ...Interface) func(t *testing.T) (space, int) {
 		return func(t *testing.T) (space, int) {
-			for i := range cfg {
-				cfg[i].Addrs = nil
-			}
-			s, err := New(t.Context(), Config{Interfaces: cfg})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { s.Close() })
-			nl, err := s.RTNL()
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { nl.Close() })
+			s := made(t, Config{Interfaces: cfg})
+			nl := configuration(t, s)
 			return space{s.ns.Open, nl}, s.interfaces()[len(cfg)-1].index
 		}
 	}
@@ -80,27 +68,18 @@ func TestAttributes(t *testing.T) {
 		{name: "TAP that is down", make: stackOf(Interface{Down: true}), ref: plainTAP, down: true},
 		{name: "TAP without offloads", make: stackOf(Interface{NoOffload: 0xff}), ref: tap(unix.IFF_TAP | unix.IFF_NO_PI)},
 		{name: "TAP in user space", make: func(t *testing.T) (space, int) {
-			memnet.UserSpace.Store(true)
-			t.Cleanup(func() { memnet.UserSpace.Store(false) })
+			inUserSpace(t)
 			return stackOf(Interface{VNL: "mem://" + t.Name()})(t)
 		}, ref: plainTAP},
 		{name: "joined", make: func(t *testing.T) (space, int) {
-			s := member(t, "null://", 1)
+			s := made(t, Config{Interfaces: []Interface{{}}})
 			f, err := s.NetNS()
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { f.Close() })
-			in, err := New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), Interfaces: []Interface{{Name: "in"}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { in.Close() })
-			nl, err := in.RTNL()
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { nl.Close() })
+			in := made(t, Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), Interfaces: []Interface{{Name: "in"}}})
+			nl := configuration(t, in)
 			return space{in.ns.Open, nl}, in.interfaces()[0].index
 		}, ref: plainTAP},
 		{name: "plug", down: true, make: func(t *testing.T) (space, int) {

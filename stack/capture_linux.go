@@ -12,20 +12,20 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
-// drainCapture bounds how long Close waits until all that has crossed an
-// interface without a pump is recorded.
+// drainCapture bounds how long Close waits for the recording of an interface without a
+// pump.
 const drainCapture = time.Second
 
-// A recording is the capture of an interface. The pump of an interface records its
-// packets; where there is none, a packet socket reads them.
+// A recording is the capture of an interface. The pump of the interface records
+// packets; if there is none, a packet socket reads them.
 type recording struct {
 	*capture.Interface
 	monitor *nic.Monitor  // nil: the pump records
-	ended   chan struct{} // closed when all is read
+	ended   chan struct{} // closed at the end of read
 }
 
-// startCapture begins to record an interface, if it is to be recorded. The interface is
-// there, and not yet up unless it has a pump.
+// startCapture begins the recording, if there is to be one. The interface is not up yet,
+// unless it has a pump.
 func (i *iface) startCapture() error {
 	if i.cfg.Capture == nil {
 		return nil
@@ -47,7 +47,7 @@ func (i *iface) startCapture() error {
 	return nil
 }
 
-// read records what crosses an interface without a pump.
+// read records the packets of an interface without a pump.
 func (r *recording) read() {
 	defer close(r.ended)
 	var b packet.Buffer

@@ -93,11 +93,7 @@ func TestCapture(t *testing.T) {
 				f := tt.f
 				f.Capture, f.Name = &out, fmt.Sprint("cap", i)
 				f.Addrs = []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", i+1)), netip.MustParsePrefix(fmt.Sprintf("fc00::%d/64", i+1))}
-				s, err := New(t.Context(), Config{Name: fmt.Sprint("stack", i), Interfaces: []Interface{f}})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer s.Close()
+				s := made(t, Config{Name: fmt.Sprint("stack", i), Interfaces: []Interface{f}})
 				both[i] = s
 			}
 			transfer(t, both[0], both[1], "10.0.0.1:0", size)
@@ -167,18 +163,10 @@ func TestCaptureVLAN(t *testing.T) {
 		var out bytes.Buffer
 		var both [2]*Stack
 		for i := range both {
-			s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Capture: &out}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
+			s := made(t, Config{Interfaces: []Interface{{VNL: vnl, Capture: &out}}})
 			both[i] = s
 		}
-		from, err := both[0].Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer from.Close()
+		from := testenv.Socket(t, both[0], unix.AF_PACKET, unix.SOCK_RAW, 0)
 		frame := append(bytes.Repeat([]byte{0xff}, 6), 2, 0, 0, 0, 0, 1, 0x81, 0, 0xa0, 7, 0x88, 0xb5)
 		frame = append(frame, bytes.Repeat([]byte{1, 2, 3, 4}, 20)...)
 		before := both[1].Stats().Interfaces[0].RxFrames
@@ -221,11 +209,7 @@ func TestCaptureWireshark(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer file.Close()
-		a, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Capture: file, Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64")}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer a.Close()
+		a := made(t, Config{Interfaces: []Interface{{VNL: vnl, Capture: file, Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64")}}})
 		open(t, vnl, "10.0.0.2/24", "fc00::2/64")
 		for _, dst := range []string{"10.0.0.2", "fc00::2"} {
 			if out, err := a.Command(t.Context(), "ping", "-c", "3", "-i", "0.01", dst).CombinedOutput(); err != nil {
@@ -339,14 +323,10 @@ func TestCaptureJoined(t *testing.T) {
 	}
 	defer ns.Close()
 	var out bytes.Buffer
-	b, err := New(t.Context(), Config{
+	b := made(t, Config{
 		NetNS:      fmt.Sprintf("/proc/self/fd/%d", ns.Fd()),
 		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Capture: &out}},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
 	// A new interface tells its groups of IPv6.
 	wait := time.Now().Add(30 * time.Second)
 	for b.Stats().Interfaces[0].TxFrames == 0 {
@@ -378,13 +358,8 @@ func TestCaptureOrder(t *testing.T) {
 		const count = 3
 		var stacks [count]*Stack
 		for i := range stacks {
-			s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Name: fmt.Sprint("cap", i), Capture: file,
+			stacks[i] = made(t, Config{Interfaces: []Interface{{VNL: vnl, Name: fmt.Sprint("cap", i), Capture: file,
 				Addrs: testenv.Prefixes(fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("fc00::%d/64", i+1))}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
-			stacks[i] = s
 		}
 		for i, s := range stacks {
 			next := (i + 1) % count

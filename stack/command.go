@@ -15,62 +15,63 @@ import (
 	"time"
 )
 
-// A Cmd is a command to be run in a stack. Its fields and methods are those of
-// [exec.Cmd], and mean the same; a Cmd runs once.
+// A Cmd is a command to be run in a stack, made by Stack.Command. Its fields and
+// methods mean the same as those of [exec.Cmd]; a Cmd runs once.
 //
-// The command sees the stack as its network, and the rest of the machine as the
-// program does. As with exec.Cmd it has the credentials and the confinement of the
-// goroutine's thread at Start: user and groups, root and working directory,
-// Landlock, seccomp, no_new_privs, limits, schedule and session. What the program
-// gives up later does not change a command that runs.
+// The command sees the stack as its network, and the rest of the machine as the program
+// does.
 //
-//   - It has CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE and
-//     CAP_NET_BROADCAST over its stack, so that ip, ping and tcpdump work for an
-//     ordinary user. Those that the thread itself passes on, of which root has
-//     most, are over the stack too; CAP_SYS_PTRACE is not among them.
-//   - The stacks of a program are one trust domain: a command may list, make, move
-//     and delete interfaces of the other stacks and of the networks mem:// and
-//     lan:// between them, and trace their commands. Where one of the two stacks is
-//     Isolated it may not. It may send signals to all that the user's processes may,
-//     and what /proc/PID/net shows of a network everybody may read. Commands of root
-//     have root's rights over files in any case.
-//   - Start refuses a program whose effective user is not the one that it had at
-//     its first stack: become another user before that, or after the last command.
-//   - It is killed when the program ends, however that happens and whatever user it
-//     has become, and when the stack is closed; not when the thread that started it
-//     ends. Its process group is killed with it (at the program's end: from Linux 6.9
-//     on). A command costs the program a thread and a descriptor until Wait.
+//   - As with exec.Cmd it has the credentials and the confinement of the goroutine's
+//     thread at Start: user and groups, root and working directory, Landlock, seccomp,
+//     no_new_privs, limits, schedule and session. What the program gives up later does
+//     not change it.
+//   - It has CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE and CAP_NET_BROADCAST
+//     over its stack, so that ip, ping and tcpdump work for an ordinary user. Those
+//     that the thread itself passes on, of which root has most, are over the stack too;
+//     CAP_SYS_PTRACE is not among them.
+//   - The stacks of a program are one trust domain: a command may list, make, move and
+//     delete interfaces of the other stacks and of the networks mem:// and lan://
+//     between them, and trace their commands. Where one of the two stacks is Isolated
+//     it may not. It may send signals to all that the user's processes may, and what
+//     /proc/PID/net shows of a network everybody may read. Commands of root have root's
+//     rights over files in any case.
+//   - Start fails in a program whose effective user is not the one that it had at its
+//     first stack: become another user before that, or after the last command.
+//   - It is killed when the program ends, however that happens and whatever user it has
+//     become, and when the stack is closed; not when the thread that started it ends.
+//     Its process group is killed with it (at the program's end: from Linux 6.9 on).
+//   - It takes a thread and a descriptor of the program until Wait.
 //
 // # Names
 //
-// Without Names, the command resolves names as the machine says: by its resolv.conf
-// and hosts, and by services of the machine that are asked through sockets in the
-// file system, which are in no network namespace. With it, the command has a mount
-// namespace in which
+// Without Names, the command resolves names as the machine does: by its resolv.conf and
+// hosts, and by services of the machine, whose sockets are in the file system and so in
+// no network namespace. With it, the command has a mount namespace in which
 //
 //   - /etc/resolv.conf and /etc/hosts are those of the stack's [DNS]. A server with
-//     another port than 53, an address in Hosts with a zone, and a name without
-//     an address cannot be written there; the log says so once. A file that does
-//     not exist cannot be replaced: Start returns an error if DNS needs it.
-//   - /etc/nsswitch.conf has "hosts: files dns", and is the machine's otherwise: users
-//     and groups still come from where the machine has them. /etc/host.conf has
-//     "multi on".
+//     another port than 53, an address in Hosts with a zone, and a name without an
+//     address cannot be written there; the log says so once. A file that does not exist
+//     cannot be replaced: Start returns an error if DNS needs it.
+//   - /etc/nsswitch.conf has "hosts: files dns", and is the machine's otherwise, for
+//     users and groups. /etc/host.conf has "multi on".
 //   - the directories of the sockets of nscd, systemd-resolved and avahi are empty.
-//   - /sys is the sysfs of the stack, with /sys/class/net, and what is mounted below
-//     stays: cgroups, debugfs. The kernel refuses that where parts of /sys are
-//     covered, as in containers; the log says so once, and the command has the
-//     machine's.
+//   - /sys is the sysfs of the stack, with /sys/class/net; what is mounted below, such
+//     as cgroups, stays. Where parts of /sys are covered, as in containers, the kernel
+//     refuses that; the log says so once, and the command has the machine's.
 //
-// What Binds replaces is left as Binds has it. When another mount is refused, Start
-// returns an error: the command does not run with the names of the machine.
+// Binds have precedence. If another mount is refused, Start returns an error: the
+// command does not run with the names of the machine.
 //
-// Not hidden are D-Bus, through which programs can ask systemd-resolved and avahi;
-// sssd, of which users come too, and which glibc does not ask for hosts any more; and
-// services that make their directory later. Where a program of the machine replaces
-// /etc/resolv.conf itself, or another of these files, the command sees the new one;
-// replacing what it leads to in /run/systemd/resolve is without effect. It does not
-// hide the machine from a command that looks for it: in /proc/PID/root of a command
-// without Names, for example.
+// Not hidden are
+//
+//   - D-Bus, through which programs can ask systemd-resolved and avahi;
+//   - sssd, which also has users, and which glibc does not ask for hosts any more;
+//   - services that make their directory later;
+//   - files that a program of the machine replaces: the command sees a new
+//     /etc/resolv.conf. If that is a link to /run/systemd/resolve, replacing the target
+//     has no effect;
+//   - anything from a command that looks for it, such as /proc/PID/root of another
+//     process.
 type Cmd struct {
 	// Path is the program; relative paths are evaluated against Dir.
 	Path string
@@ -80,26 +81,25 @@ type Cmd struct {
 	Env []string
 	// Dir is the working directory; empty means the program's own.
 	Dir string
-	// Stdin, Stdout and Stderr: an *os.File is handed over as it is, nil is the
-	// null device, anything else is copied through a pipe by a goroutine.
+	// Stdin, Stdout and Stderr: an *os.File is passed as it is, nil is the null
+	// device, anything else is copied through a pipe by a goroutine.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	// ExtraFiles become the descriptors 3, 4, …; a nil one stays closed.
 	ExtraFiles []*os.File
-	// KeepGroup leaves the command in the process group of the program, where
-	// the signals of the terminal reach it. Else it has a group of its own,
-	// which is killed as a whole.
+	// KeepGroup leaves the command in the process group of the program, where signals
+	// of the terminal reach it. Otherwise it has a group of its own, which is killed as
+	// a whole.
 	KeepGroup bool
-	// Binds gives the command a mount namespace of its own and mounts these
-	// files and directories in it, in this order. The kernel takes such a mount
-	// away when a program of the machine removes or replaces the file To.
+	// Binds gives the command a mount namespace of its own and mounts these files and
+	// directories in it, in this order. The kernel removes such a mount when a program
+	// of the machine removes or replaces the file To.
 	Binds []Bind
 	// Names gives the command the names of the stack instead of the machine's, see
 	// the section Names.
 	Names bool
-	// WaitDelay bounds how long Wait waits for the end of the pipes when the
-	// command has ended or ctx is done, for others may hold them. 0 means no
-	// bound.
+	// WaitDelay bounds how long Wait waits for the end of the pipes after the command
+	// has ended or ctx is done: other processes may have them open. 0 means no bound.
 	WaitDelay time.Duration
 	// Process is the process, once started.
 	Process *os.Process
@@ -124,22 +124,21 @@ type Cmd struct {
 // A Bind makes a file or directory appear in the place of another, for one
 // command.
 type Bind struct {
-	// From is the absolute path of what the command is to see. It is needed
-	// until Start has returned.
+	// From is the absolute path of the file that the command sees. It is needed until
+	// Start has returned.
 	From string
-	// To is the absolute path where it sees it. It exists already; if it is a
-	// symbolic link, what it leads to is replaced.
+	// To is the absolute path where the command sees it. It must exist; the target of a
+	// symbolic link is replaced.
 	To string
 }
 
-// Command returns a command that runs in the stack. A name without a slash is
-// looked up in PATH. The command, with its process group, is killed when ctx is
-// done before it has ended.
+// Command returns a command to run in the stack. A name without a slash is looked up in
+// PATH. The command is killed, with its process group, if ctx ends first.
 func (s *Stack) Command(ctx context.Context, name string, arg ...string) *Cmd {
 	if ctx == nil {
 		panic("nil Context") // as exec.CommandContext
 	}
-	c := &Cmd{s: s, ctx: ctx, Path: name, Args: append([]string{name}, arg...)}
+	c := &Cmd{s: s.orNone(), ctx: ctx, Path: name, Args: append([]string{name}, arg...)}
 	if !strings.Contains(name, "/") {
 		path, err := exec.LookPath(name)
 		if path != "" {
@@ -227,7 +226,7 @@ func (c *Cmd) Start() (err error) {
 	return nil
 }
 
-// check refuses what no program can be executed with.
+// check refuses paths and texts that no program can be executed with.
 func (c *Cmd) check() error {
 	if c.Path == "" {
 		return errors.New("stack: Path of the command is empty")
@@ -268,8 +267,8 @@ func (c *Cmd) files() ([]*os.File, error) {
 	return append([]*os.File{stdin, stdout, stderr}, c.ExtraFiles...), nil
 }
 
-// same reports that both outputs are one, which then is written by one
-// goroutine only. Values that cannot be compared are different.
+// same reports whether both outputs are one, which is then written by one goroutine only.
+// Values that cannot be compared are different.
 func same(a, b io.Writer) bool {
 	defer func() { recover() }()
 	return a != nil && a == b
@@ -290,7 +289,7 @@ func (c *Cmd) stdin() (*os.File, error) {
 	c.copiers = append(c.copiers, func() error {
 		_, err := io.Copy(pw, c.Stdin)
 		if errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrClosed) {
-			err = nil // the command did not want all of it
+			err = nil // the command did not read all of it
 		}
 		return errors.Join(err, ignoreClosed(pw.Close()))
 	})

@@ -2,8 +2,10 @@
 // Ethernet interfaces, the plugs that carry their frames to networks, the sockets made
 // in it and the commands that run in it.
 //
-// Programs use package vdestack, which adds names, dialers and listeners, and explains
-// what happens to stacks when a program changes its user.
+// Programs use package vdestack, which adds names, dialers and listeners. Its
+// documentation has the errors, and what becomes of stacks when a program changes its
+// user. This package has the types that both share; its methods are the same, where
+// nothing else is said.
 package stack
 
 import (
@@ -11,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -35,30 +36,15 @@ const (
 	maxName = 15
 )
 
-// Config says how a Stack is made. The zero Config gives one with a loopback
-// interface only.
+// Config describes a Stack, as that of package vdestack does. The zero Config makes one
+// with a loopback interface only.
 type Config struct {
-	// Name appears in errors and logs. Empty means "stack".
-	Name string
-	// Interfaces are made in this order.
-	Interfaces []Interface
-	// NetNS joins the namespace at this path instead of making one: of "ip netns"
-	// (/run/netns/NAME), of a process (/proc/PID/ns/net), or one that a process
-	// has open (/proc/PID/fd/N). It has to belong to this program or another one
-	// of the same user; CAP_SYS_ADMIN opens all. Empty makes one.
-	NetNS string
-	// Isolated gives the stack a user namespace of its own: commands that run in it
-	// have no capabilities over the other stacks of the program, nor may they trace
-	// what is not theirs, and the other way round. It is for programs that run
-	// commands of others, and costs a process more, which ends with the stack. It
-	// takes user namespaces; NetNS cannot have it. See the Privileges of package
-	// vdestack for what remains.
-	Isolated bool
-	// DNS is what commands with Cmd.Names find. Package vdestack resolves names by
-	// it too.
-	DNS DNS
-	// Logger receives rare events, never packets. Nil discards them.
-	Logger *slog.Logger
+	Name       string      // in errors and logs; empty means "stack"
+	Interfaces []Interface // made in this order
+	DNS        DNS         // for commands with Cmd.Names, and for package vdestack
+	NetNS      string      // the path of a namespace to join; empty makes one
+	Isolated   bool        // in a user namespace of its own
+	Logger     *slog.Logger
 }
 
 // An Interface is an Ethernet interface of a stack. The zero Interface is
@@ -77,44 +63,44 @@ type Interface struct {
 	// MTU is the largest payload of a frame in bytes, 68 to 9216. 0 means 1500.
 	// IPv6 needs 1280.
 	MTU int
-	// Addrs are the interface's addresses, with the length of their networks'
-	// prefixes. IPv6 addresses are usable at once, and so is the link-local one
-	// that the kernel makes, which packets come from only if none is given here:
-	// duplicate address detection is skipped for them. An address that is not of a single host is refused: the
-	// first of a network, which is the network's own or, for IPv6, that of all its
-	// routers, and the last of an IPv4 network, which is for broadcasts. Networks of
-	// one or two addresses have no such.
+	// Addrs are the interface's addresses, with the length of their networks' prefixes.
+	//
+	//   - IPv6 addresses are usable at once: duplicate address detection is skipped.
+	//   - So is the link-local one that the kernel makes. If one is given here, packets
+	//     come from that.
+	//   - The first address of a network (its own or, for IPv6, that of all its routers)
+	//     and the last of an IPv4 network (for broadcasts) are refused, except in
+	//     networks of one or two addresses.
 	Addrs []netip.Prefix
 	// Gateways are default routes, at most one for IPv4 and one for IPv6 in the
 	// whole stack.
 	Gateways []netip.Addr
 	// Down leaves the interface down.
 	Down bool
-	// Capture, if it is not nil, gets a recording of all frames of the interface,
-	// in the format pcapng, as they cross the wire: none is larger than the MTU
-	// of its sender allows, and all checksums are made. Interfaces, of any stack
-	// of the process, with the same writer, if it can be compared, are interfaces
-	// of one section.
+	// Capture, if it is not nil, gets a recording of all frames of the interface in the
+	// format pcapng, as they cross the wire: no larger than the MTU of the sender, with
+	// checksums.
 	//
-	// The network does not wait for the writer: what it does not take in time,
-	// while 16 MiB wait, is not recorded, but counted, in the file and in
-	// [InterfaceStats]. An error of the writer, as which a panic counts,
-	// ends the recording, and nothing else; it is logged, and Close returns it. Close of the last stack that
-	// records to the writer waits until it has taken all, unless it takes nothing
-	// for five seconds. The writer stays open.
+	//   - Interfaces with the same writer, of any stack of the process, are in one
+	//     section.
+	//   - The network does not wait for the writer. Frames that come while 16 MiB wait
+	//     for it are not recorded, but counted, in the file and in [InterfaceStats].
+	//   - An error or a panic of the writer ends the recording, and nothing else. It is
+	//     logged, and Close returns it.
+	//   - Close of the last stack that records to the writer waits until it has taken
+	//     all, unless it takes nothing for five seconds. The writer stays open.
 	Capture io.Writer
 	// Kind is what the interface is made of, [KindTAP] or [KindVeth]. Empty means
 	// a TAP, or a veth pair where there is no /dev/net/tun for this user.
 	// Interfaces of mem:// and lan:// are veth pairs of another sort, and have no
 	// Kind.
 	Kind Kind
-	// NoReconnect leaves a network that has gone, such as a switch that has ended,
-	// alone. Otherwise it is opened again when that can be done, and what is
-	// connected goes on: see [vdeplug.Options].
+	// NoReconnect gives up a network that has gone, such as a switch that has ended.
+	// Otherwise it is opened again as soon as that is possible, and connections go on:
+	// see [vdeplug.Options].
 	NoReconnect bool
-	// NoOffload are kinds of work that the kernel and the stack do not leave to
-	// each other although they could. It is for finding faults: without them
-	// each frame costs as much as a whole packet.
+	// NoOffload disables offloads, for debugging: without them each frame costs as much
+	// as a whole packet.
 	NoOffload Offload
 }
 
@@ -133,7 +119,7 @@ const (
 // An Offload is a set of kinds of work that is done for many frames at once.
 // The kernel's TCP and UDP make and take packets of up to 64 KiB, which are cut
 // into frames on their way to a network, and joined from frames that come from
-// there; what the peers see is ordinary frames.
+// there. Peers see ordinary frames.
 type Offload uint8
 
 const (
@@ -189,13 +175,13 @@ func (c *Config) check() error {
 	return nil
 }
 
-// conflict reports what an interface cannot have because another one has it. call
-// returns what the others are called in the error.
+// conflict reports a name or default route that another interface has. call returns what
+// that one is called in the error.
 func (f *Interface) conflict(others []Interface, call func(j int) string) error {
 	for j := range others {
 		o := &others[j]
 		if f.Name == o.Name {
-			return existsError{fmt.Errorf("name %q is that of %s too", f.Name, call(j))}
+			return inUse(fmt.Errorf("name %q is that of %s too", f.Name, call(j)))
 		}
 		for _, gw := range f.Gateways {
 			if slices.ContainsFunc(o.Gateways, func(other netip.Addr) bool { return gw.Is4() == other.Is4() }) {
@@ -205,11 +191,6 @@ func (f *Interface) conflict(others []Interface, call func(j int) string) error 
 	}
 	return nil
 }
-
-// existsError is an error that is [fs.ErrExist] too.
-type existsError struct{ error }
-
-func (e existsError) Unwrap() []error { return []error{e.error, fs.ErrExist} }
 
 func (f *Interface) check() error {
 	if err := checkName(f.Name); err != nil {
@@ -327,20 +308,20 @@ type Stats struct {
 	Interfaces []InterfaceStats // in the order of the configuration
 }
 
-// InterfaceStats count what passed between an interface and its network. "Tx"
-// is what the stack sent, without what was dropped. Networks that the kernel
-// switches, mem:// and lan://, have the kernel's counters, to which a packet that
-// stands for several frames is one.
+// InterfaceStats count what passed between an interface and its network. "Tx" is what
+// the stack sent, without what was dropped. On networks that the kernel switches,
+// mem:// and lan://, the counters are the kernel's, for which a packet that stands for
+// several frames is one.
 type InterfaceStats struct {
-	Name  string // that it has now
-	Index int
-	VNL   string
+	Name  string // its current one
+	Index int    // of the kernel
+	VNL   string // the locator of its network
 
 	TxFrames, TxBytes, TxDropped uint64
 	RxFrames, RxBytes, RxDropped uint64
 
-	// GRORejected counts packets of joined frames that the kernel did not take. From
-	// the first on, frames are not joined any more (see [OffloadGRO]).
+	// GRORejected counts packets of joined frames that the kernel did not take. After
+	// the first, frames are not joined any more (see [OffloadGRO]).
 	GRORejected uint64
 
 	// Err says why the network is gone, or why it cannot be opened again yet; nil
@@ -352,10 +333,9 @@ type InterfaceStats struct {
 	// Reconnects counts how often it was opened again.
 	Reconnects uint64
 
-	// CaptureDropped counts frames that Capture has not recorded, and CaptureErr
-	// says why it has ended; nil while it goes on. Where the kernel switches the
-	// network, what its socket for the capture had no room for is counted in
-	// packets, which can be of many frames.
+	// CaptureDropped counts frames that were not recorded, and CaptureErr says why the
+	// recording has ended; nil while it goes on. On mem:// and lan:// the socket of the
+	// capture counts packets, which may stand for many frames.
 	CaptureDropped uint64
 	CaptureErr     error
 }

@@ -3,10 +3,13 @@
 package stack
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"syscall"
 
+	"github.com/vdestack/vdestack/internal/sockets"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,43 +30,58 @@ var carried = []sockOption{
 	v6Only,
 }
 
-// Control moves a socket that is neither bound nor connected into the stack. It
-// is a Control function of [net.Dialer] and [net.ListenConfig], and of every
-// library that lets its user set one: a socket of the same domain, type and
-// protocol is made in the stack, gets the options set so far, and takes the
-// place of the original.
+// Control is [Stack.ControlContext] for the Control field.
 func (s *Stack) Control(network, address string, c syscall.RawConn) error {
-	return s.control(c, func(fd int) error {
-		k, err := kindOf(fd)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
-		}
-		return s.swap(fd, k, carried)
-	})
+	return s.ControlContext(context.Background(), network, address, c)
 }
 
-// ControlTCP is Control for a socket that package net has just made to connect by
-// TCP, and not by multipath TCP. What such a socket is need not be asked, by nine
-// system calls.
-func (s *Stack) ControlTCP(network, address string, c syscall.RawConn) error {
-	k := sockKind{domain: unix.AF_INET, typ: unix.SOCK_STREAM | unix.SOCK_NONBLOCK}
-	var options []sockOption
-	if network == "tcp6" {
-		k.domain, options = unix.AF_INET6, []sockOption{v6Only}
-	}
-	return s.control(c, func(fd int) error { return s.swap(fd, k, options) })
-}
-
-// control calls f with the descriptor of a socket.
-func (s *Stack) control(c syscall.RawConn, f func(fd int) error) error {
+// ControlContext moves a socket that is neither bound nor connected into the stack,
+// unless it is there already. It is a ControlContext function of [net.Dialer], and of
+// every library that lets its user set one: a socket of the same domain, type and
+// protocol is made in the stack, gets the options set so far, and takes the place of
+// the original.
+func (s *Stack) ControlContext(ctx context.Context, network, address string, c syscall.RawConn) error {
+	s = s.orNone()
 	if c == nil {
 		return fmt.Errorf("%s: Control was called without a socket: %w", s.name, os.ErrInvalid)
 	}
+	if to, err := netip.ParseAddrPort(address); err == nil {
+		s.meet(ctx, to.Addr())
+	} else if to, err := netip.ParseAddr(address); err == nil {
+		s.meet(ctx, to)
+	}
+	_, plain := ctx.(sockets.PlainTCP)
 	var err error
-	if cerr := c.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
+	if cerr := c.Control(func(fd uintptr) { err = s.move(int(fd), network, plain) }); cerr != nil {
 		return cerr
 	}
 	return err
+}
+
+// move moves a socket into the stack. plain says that it is one of [sockets.PlainTCP].
+func (s *Stack) move(fd int, network string, plain bool) error {
+	if plain {
+		k, options := plainTCP(network)
+		return s.swap(fd, k, options)
+	}
+	k, err := kindOf(fd)
+	if err != nil {
+		return s.wrap(err)
+	}
+	if in, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err == nil && in == s.ns.Cookie() && !s.isClosed() {
+		return nil
+	}
+	return s.swap(fd, k, carried)
+}
+
+// plainTCP returns what a socket of [sockets.PlainTCP] is, and the options that it may
+// have.
+func plainTCP(network string) (sockKind, []sockOption) {
+	const typ = unix.SOCK_STREAM | unix.SOCK_NONBLOCK
+	if network == "tcp6" {
+		return sockKind{domain: unix.AF_INET6, typ: typ}, []sockOption{v6Only}
+	}
+	return sockKind{domain: unix.AF_INET, typ: typ}, nil
 }
 
 // A sockKind is what socket(2) is called with.

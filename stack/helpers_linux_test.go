@@ -3,9 +3,10 @@ package stack_test
 import (
 	"context"
 	"net"
-	"net/netip"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/stack"
 )
 
@@ -29,18 +30,18 @@ func New(ctx context.Context, cfg Config) (*Stack, error) {
 	return &Stack{s}, nil
 }
 
-// Open makes a stack with an interface on the network, or without a network one with
-// loopback only.
-func Open(vnl string, prefixes ...string) (*Stack, error) {
-	var cfg Config
+// on returns the configuration of a stack with an interface on the network or, without
+// one, with loopback only.
+func on(vnl string, prefixes ...string) (cfg Config) {
 	if vnl != "" {
-		i := Interface{VNL: vnl}
-		for _, p := range prefixes {
-			i.Addrs = append(i.Addrs, netip.MustParsePrefix(p))
-		}
-		cfg.Interfaces = []Interface{i}
+		cfg.Interfaces = []Interface{{VNL: vnl, Addrs: testenv.Prefixes(prefixes...)}}
 	}
-	return New(context.Background(), cfg)
+	return cfg
+}
+
+// Open makes such a stack.
+func Open(vnl string, prefixes ...string) (*Stack, error) {
+	return New(context.Background(), on(vnl, prefixes...))
 }
 
 func (s *Stack) Dial(network, address string) (net.Conn, error) {
@@ -67,10 +68,10 @@ func (s *Stack) Run(ctx context.Context, commands string) error {
 	return s.Command(ctx, "sh", "-ec", commands).Run()
 }
 
-// open opens a stack for the length of the test.
-func open(t testing.TB, vnl string, prefixes ...string) *Stack {
+// made returns a stack that ends with the test.
+func made(t testing.TB, cfg Config) *Stack {
 	t.Helper()
-	s, err := Open(vnl, prefixes...)
+	s, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,6 +81,23 @@ func open(t testing.TB, vnl string, prefixes ...string) *Stack {
 		}
 	})
 	return s
+}
+
+// configuration opens a netlink connection that ends with the test.
+func configuration(t testing.TB, s *Stack) *rtnl.Conn {
+	t.Helper()
+	nl, err := s.RTNL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nl.Close() })
+	return nl
+}
+
+// open opens a stack for the length of the test.
+func open(t testing.TB, vnl string, prefixes ...string) *Stack {
+	t.Helper()
+	return made(t, on(vnl, prefixes...))
 }
 
 // pair opens the stacks 10.0.0.1, fc00::1:1 and 10.0.0.2, fc00::1:2 on a

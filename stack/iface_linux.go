@@ -22,19 +22,19 @@ import (
 type iface struct {
 	s     *Stack
 	cfg   Interface
-	place int  // how many the stack has made before
+	place int  // its number, from 0
 	index int  // 0 until the interface is made
-	up    bool // since it was made
+	up    bool // made up
 	link  link // nil until the interface is made
 
-	recording *recording // nil: it is not recorded
+	recording *recording // nil: none
 
 	cancel context.CancelCauseFunc // ends the set-up; guarded by s.mu
 }
 
-// setUp makes the interface, configures it and joins it to its network. n is the network
-// that it is plugged into, nil if the kernel switches that. After an error the
-// interface has left the network, and has to be removed.
+// setUp makes the interface, configures it and joins it to its network. n is the
+// network that it is plugged into, nil if the kernel switches that. After an error the
+// interface has left the network, and the caller removes it.
 func (i *iface) setUp(ctx context.Context, nl *rtnl.Conn, n *network) (err error) {
 	defer func() {
 		if err != nil {
@@ -57,8 +57,8 @@ func (i *iface) setUp(ctx context.Context, nl *rtnl.Conn, n *network) (err error
 	return context.Cause(ctx)
 }
 
-// leave leaves the network, and ends the recording. stays says that the namespace
-// stays in use, and does not take the interface with it.
+// leave leaves the network, and ends the recording. stays says that the namespace stays
+// in use, so that the interface does not end with it.
 func (i *iface) leave(stays bool) error {
 	if i.link == nil {
 		return nil
@@ -134,23 +134,22 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 	return nil
 }
 
-// localWait bounds the wait for the routes of IPv6 addresses, which takes a
-// millisecond or two. The kernel has one queue of such work for all namespaces
-// of the machine, which waits for its lock on all networks: where hundreds of
-// namespaces come and go it has taken nine seconds.
+// localWait bounds the wait for the routes of IPv6 addresses, which takes a millisecond
+// or two. The kernel has one queue of such work for all namespaces of the machine,
+// which waits for its lock on all networks: with hundreds of namespaces that come and
+// go it took nine seconds.
 const localWait = 30 * time.Second
 
-// linkLocal makes the link-local address that the kernel has given to the
-// interface, which is up, usable at once, as those of the configuration are: it
-// takes the place of itself, without duplicate address detection, which lasts a
-// second or two. The kernel's setting would do that for all addresses, those of
-// routers too. Packets come from it only where the configuration has no link-local
-// address: who was asked by one that it has answers from that. linkLocal returns
-// the address, or the zero Addr if there is no such.
+// linkLocal makes the link-local address that the kernel has given to the interface,
+// which is up, usable at once, like those of the configuration: it replaces the address
+// by itself, without duplicate address detection, which takes a second or two. The
+// kernel's setting for that would also affect addresses that routers announce. If the
+// configuration has a link-local address, packets come from that one. linkLocal returns
+// the address, or the zero Addr if there is none.
 func (i *iface) linkLocal(ctx context.Context, nl *rtnl.Conn) (netip.Addr, error) {
 	l, err := nl.Link(i.index)
 	if err == nil && l.Kind == "veth" {
-		// It has a carrier when the other end is up, and the address then.
+		// It has a carrier, and then the address, when the other end is up.
 		l, err = bridge.AwaitCarrier(ctx, nl, i.index)
 	}
 	if err != nil || len(l.HardwareAddr) != 6 {
@@ -159,7 +158,7 @@ func (i *iface) linkLocal(ctx context.Context, nl *rtnl.Conn) (netip.Addr, error
 	a := netip.PrefixFrom(eui64(l.HardwareAddr), 64)
 	err = nl.AddrDel(i.index, a)
 	if err != nil {
-		// There is no IPv6, or it is made otherwise in a namespace that was joined.
+		// There is no IPv6, or a joined namespace has other settings.
 		return netip.Addr{}, nil
 	}
 	options := []rtnl.AddrOption{rtnl.NoDAD, rtnl.ScopeLink}
@@ -174,11 +173,11 @@ func eui64(mac net.HardwareAddr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
 }
 
-// awaitLocal waits until packets reach IPv6 addresses that were given to an
-// interface since events began, or these end. The kernel lets an address be bound
-// at once but leaves the rest to a worker: without its local route, packets for it
-// are dropped, and those from the stack itself go out to the network. It returns
-// those that are missing.
+// awaitLocal waits until packets reach the IPv6 addresses that were given to an
+// interface since events began, or until events end. An address can be bound at once,
+// but the kernel leaves its local route to a worker: until then, packets for it are
+// dropped, and those from the stack itself go out to the network. It returns the
+// missing addresses.
 func awaitLocal(events iter.Seq2[rtnl.Event, error], missing map[netip.Addr]bool) []netip.Addr {
 	if len(missing) == 0 {
 		return nil
@@ -197,8 +196,8 @@ func awaitLocal(events iter.Seq2[rtnl.Event, error], missing map[netip.Addr]bool
 	return slices.SortedFunc(maps.Keys(missing), netip.Addr.Compare)
 }
 
-// firstIndex is the index of the first interface that a stack makes; the second
-// has the next one, and so on. Package net names the zones of IPv6 addresses by
-// the host's interfaces: an index that the host does not have stays a number,
-// which is right in the stack.
+// firstIndex is the index of the first interface of a stack; the second has the next
+// one, and so on. Package net names the zones of IPv6 addresses by the host's
+// interfaces: an index that the host does not have stays a number, which is valid in
+// the stack.
 const firstIndex = 1 << 20

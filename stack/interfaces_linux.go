@@ -19,12 +19,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AddInterface makes an interface, as New makes those of its Config: when it returns,
-// the interface is configured, its addresses are usable, and Stats lists it last. ctx
-// bounds that, not the life of the interface. An error leaves nothing behind; it is
-// [fs.ErrExist] if the name is taken, and [net.ErrClosed] after Close, which ends a call
-// that is under way.
+// AddInterface makes an interface, as New makes those of its Config. ctx bounds that.
+// An error leaves nothing behind.
 func (s *Stack) AddInterface(ctx context.Context, cfg Interface) error {
+	s = s.orNone()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if err := s.beginChange(); err != nil {
@@ -37,8 +35,8 @@ func (s *Stack) AddInterface(ctx context.Context, cfg Interface) error {
 	}
 	err = s.addInterface(ctx, i)
 	switch {
-	case err != nil && s.Closed():
-		return s.ErrClosed()
+	case err != nil && s.isClosed():
+		return s.errClosed()
 	case err != nil:
 		return netns.Limited(s.wrap(err))
 	}
@@ -63,24 +61,21 @@ func (s *Stack) addInterface(ctx context.Context, i *iface) error {
 	return err
 }
 
-// RemoveInterface removes an interface that New or AddInterface made: it leaves its
-// network, its recording ends, and its addresses and routes go with it. It is called by
-// the name that it has now; by the name that it was made with, if no other interface in
-// the namespace has that now. Sockets stay: connections from its addresses get no
-// answers any more, as when a card is pulled out. The name, and a default route, can be
-// used again when RemoveInterface returns. An error of the network or the recording is
-// returned; the interface is gone all the same.
+// RemoveInterface removes an interface that New or AddInterface made, by its current
+// name or, if no interface in the namespace has that, the name that it was made with.
+// After an error of the network or the recording it is gone all the same.
 func (s *Stack) RemoveInterface(name string) error {
+	s = s.orNone()
 	if err := s.beginChange(); err != nil {
 		return err
 	}
 	defer s.changes.Done()
 	if text := netns.GivenUp(); text != "" {
-		return s.wrap(fmt.Errorf("removing interface %s: %w (%s)", name, fs.ErrPermission, text))
+		return s.wrap(refused(fmt.Errorf("removing interface %s: %w", name, fs.ErrPermission), text))
 	}
 	i, err := s.find(name)
 	if err == nil && !s.take(i) {
-		err = fmt.Errorf("there is no interface %q", name) // another call was faster
+		err = noInterface(name) // another call was faster
 	}
 	if err != nil {
 		return s.wrap(err)
@@ -92,18 +87,18 @@ func (s *Stack) RemoveInterface(name string) error {
 	return err
 }
 
-// beginChange has Close wait until changes.Done is called, unless it was called before.
+// beginChange has Close wait for changes.Done. It is an error after Close.
 func (s *Stack) beginChange() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return s.ErrClosed()
+		return s.errClosed()
 	}
 	s.changes.Add(1)
 	return nil
 }
 
-// interfaces returns those that are in use.
+// interfaces returns the interfaces in use.
 func (s *Stack) interfaces() []*iface {
 	if all := s.ifaces.Load(); all != nil {
 		return *all
@@ -132,7 +127,7 @@ func (s *Stack) claim(cfg Interface, cancel context.CancelCauseFunc) (*iface, er
 		err = cfg.conflict(others, func(j int) string { return "interface " + others[j].Name })
 	}
 	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", cfg.Name, err)
+		return nil, &InterfaceError{cfg.Name, cfg.VNL, err}
 	}
 	i := &iface{s: s, cfg: cfg, place: s.claimed, cancel: cancel}
 	s.claimed++
@@ -143,7 +138,7 @@ func (s *Stack) claim(cfg Interface, cancel context.CancelCauseFunc) (*iface, er
 	return i, nil
 }
 
-// use takes an interface that was claimed, and made, into use.
+// use takes an interface that was made into use.
 func (s *Stack) use(i *iface) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,7 +154,7 @@ func (s *Stack) forget(i *iface) {
 	s.coming = without(s.coming, i)
 }
 
-// take takes an interface out of use. It reports false if that was done before.
+// take takes an interface out of use. It reports false if another call has done so.
 func (s *Stack) take(i *iface) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,27 +170,27 @@ func without(list []*iface, i *iface) []*iface {
 }
 
 // add makes an interface that was claimed, and takes it into use. n is the network that
-// it is plugged into, nil if the kernel switches that. After an error the interface has
-// to be removed, and its claim ended.
+// it is plugged into, nil if the kernel switches that. After an error the caller
+// removes the interface, and ends its claim.
 func (s *Stack) add(ctx context.Context, nl *rtnl.Conn, i *iface, n *network) error {
 	s.keep.Do(func() {
 		space, err := neigh.Keep(s.ns, !s.joined)
 		if err != nil {
-			s.log.Debug("neighbours take places of the machine's table", "error", err)
+			s.log.Debug("neighbours take places in the machine's table", "error", err)
 			return
 		}
 		s.neighbors.Store(space)
 	})
 	s.refuseUnscoped(nl)
 	if err := i.setUp(ctx, nl, n); err != nil {
-		return fmt.Errorf("interface %s: %w", i.cfg.Name, err)
+		return &InterfaceError{i.cfg.Name, i.cfg.VNL, err}
 	}
 	s.use(i)
 	return nil
 }
 
-// find returns the interface with a name: that which has it now or, if no interface in
-// the namespace has, that which was made with it.
+// find returns the interface that has a name now or, if no interface in the namespace
+// has it, the one that was made with it.
 func (s *Stack) find(name string) (*iface, error) {
 	index, err := s.indexOf(name)
 	if err != nil {
@@ -214,11 +209,11 @@ func (s *Stack) find(name string) (*iface, error) {
 	case index != 0:
 		return nil, fmt.Errorf("interface %q is none of New or AddInterface: RTNL changes it", name)
 	}
-	return nil, fmt.Errorf("there is no interface %q", name)
+	return nil, noInterface(name)
 }
 
-// indexOf returns the index of the interface in the namespace that has the name now, 0
-// if there is none.
+// indexOf returns the index of the interface in the namespace that has the name now; 0 if
+// there is none.
 func (s *Stack) indexOf(name string) (int, error) {
 	if checkName(name) != nil {
 		return 0, nil
@@ -242,11 +237,11 @@ type unscoped struct {
 }
 
 // refuseUnscoped makes link-local destinations without a zone unreachable while there
-// are several interfaces. Package net knows the names of the host's interfaces only, and
-// drops any other zone; the kernel then takes the first interface, whose network may be
-// another one. With a zone, or a socket that is bound to an interface, routes of other
-// interfaces do not count, and these are loopback's. In a namespace that was joined they
-// would be others' too. nl may be nil.
+// are several interfaces. Package net knows the names of the host's interfaces only,
+// and drops any other zone; the kernel would then take the first interface, perhaps the
+// wrong network. The routes are loopback's: they do not count for destinations with a
+// zone, nor for sockets that are bound to an interface. In a joined namespace they
+// would affect others. nl may be nil.
 func (s *Stack) refuseUnscoped(nl *rtnl.Conn) {
 	if s.joined {
 		return
@@ -264,8 +259,7 @@ func (s *Stack) refuseUnscoped(nl *rtnl.Conn) {
 	}
 }
 
-// changeUnscoped adds and deletes routes until there are those that are wanted.
-// s.unscoped.mu is held.
+// changeUnscoped adds and deletes routes as wanted. s.unscoped.mu is held.
 func (s *Stack) changeUnscoped(nl *rtnl.Conn, want map[netip.Prefix]bool) (err error) {
 	if nl == nil {
 		if nl, err = s.RTNL(); err != nil {
@@ -292,9 +286,9 @@ func (s *Stack) changeUnscoped(nl *rtnl.Conn, want map[netip.Prefix]bool) (err e
 	return err
 }
 
-// unscopedOf returns the destinations for some interfaces. Their routes come before the
-// kernel's own: those of hosts have a lower metric, and the lengths of the addresses too;
-// those of groups a longer prefix.
+// unscopedOf returns the destinations for some interfaces. Their routes have precedence
+// over the kernel's own: those of hosts by a lower metric and the prefixes of the
+// addresses, those of groups by a longer prefix.
 func unscopedOf(all []*iface) map[netip.Prefix]bool {
 	if len(all) < 2 {
 		return nil

@@ -44,15 +44,11 @@ func TestLAN(t *testing.T) {
 	if _, err := vdeplug.Open(vnl, nil); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "has no plugs") {
 		t.Errorf("a plug on it: %v", err)
 	}
-	mixed, err := New(t.Context(), Config{Interfaces: []Interface{
+	mixed := made(t, Config{Interfaces: []Interface{
 		{VNL: vnl, Addrs: testenv.Prefixes("10.0.0.7/24"), MTU: 9000},
 		{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("10.1.0.7/24")},
 		{VNL: vnl + "-other", Name: "x0", Down: true},
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mixed.Close()
 	out, err := mixed.Command(t.Context(), "ip", "-br", "link").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "vde1") {
 		t.Error(string(out), err)

@@ -21,21 +21,20 @@ import (
 //   - a [vethLink] is a veth pair with a pump at its other end, where there is no TAP;
 //   - a [portLink] is a veth pair that ends in a bridge of the kernel.
 type link interface {
-	// start begins to carry packets, and returns when the network gets those that
-	// the interface, which is configured, sends from now on.
+	// start begins to carry packets of the configured interface. When it returns, the
+	// network gets what the interface sends.
 	start(ctx context.Context) error
-	// monitor opens a socket that sees all packets of the interface, to record them.
-	// A link that has a pump, which records, returns nil.
+	// monitor opens a socket that sees all packets of the interface, to record them; nil
+	// if the pump records.
 	monitor() (*nic.Monitor, error)
 	// leave leaves the network, and ends the recording. It is called once. stays says
-	// that the namespace stays in use, and does not take the interface with it.
+	// that the namespace stays in use, so that the interface does not end with it.
 	leave(stays bool) error
-	// remove removes the interface, and waits for the pump. socket is one in a
-	// namespace that ends with the interface, which may be left to it; -1 for a
-	// namespace that stays.
+	// remove removes the interface, and waits for the pump. socket is in a namespace that
+	// ends soon, to which the interface may be left; -1 for a namespace that stays.
 	remove(socket int) error
-	// stats adds the name that the interface has now, and what the link has counted
-	// so far. It can be called after remove too.
+	// stats adds the current name of the interface and the counters. It can be called
+	// after remove too.
 	stats(st *InterfaceStats)
 }
 
@@ -46,8 +45,8 @@ var (
 )
 
 // make makes the link of an interface, down, and finds the index of the interface. n is
-// the network that it is plugged into, nil if the kernel switches that. Where an error
-// leaves something, i.link has it.
+// the network that it is plugged into, nil if the kernel switches that. If an error
+// leaves something to be removed, i.link is set.
 func (i *iface) make(ctx context.Context, nl *rtnl.Conn, n *network) error {
 	err := i.makeLink(ctx, nl, n)
 	if err == nil && i.index == 0 { // the kernel has chosen it
@@ -62,7 +61,7 @@ func (i *iface) makeLink(ctx context.Context, nl *rtnl.Conn, n *network) error {
 		if !errors.Is(err, bridge.ErrMissing) || i.cfg.scheme() != memScheme {
 			return err
 		}
-		memnet.UserSpace.Store(true) // the kernel will not have it the next time
+		memnet.UserSpace.Store(true) // for all later ones
 		i.s.log.Debug("the network is switched in user space", "interface", i.cfg.Name, "reason", err)
 		n = i.s.newNetwork(ctx, i.cfg)
 	}
@@ -75,8 +74,7 @@ func (i *iface) makeLink(ctx context.Context, nl *rtnl.Conn, n *network) error {
 	return err
 }
 
-// makePlugged makes an interface with a pump: a TAP or, where that is not to be had, a
-// veth pair.
+// makePlugged makes an interface with a pump: a TAP or, where there is none, a veth pair.
 func (i *iface) makePlugged(ctx context.Context, nl *rtnl.Conn, plug vdeplug.Conn) error {
 	var noTAP error
 	if i.cfg.Kind != KindVeth {
@@ -96,8 +94,8 @@ func (i *iface) end(nl *rtnl.Conn) bridge.End {
 	}
 }
 
-// currentName returns the name that an interface of the stack has now, which a command
-// or netlink can change.
+// currentName returns the current name of an interface, which a command or netlink can
+// change.
 func (s *Stack) currentName(index int) (string, error) {
 	fd, err := s.ns.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 	if err != nil {

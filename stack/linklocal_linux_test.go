@@ -12,22 +12,10 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/linktest"
-	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
-
-// configuration opens a connection that ends with the test.
-func configuration(t *testing.T, s *Stack) *rtnl.Conn {
-	t.Helper()
-	nl, err := s.RTNL()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { nl.Close() })
-	return nl
-}
 
 // TestLinkLocal looks for the link-local addresses of each kind of interface when
 // New returns: they are used, and have their routes.
@@ -38,12 +26,12 @@ func TestLinkLocal(t *testing.T) {
 		"TAP":               {{}},
 		"two TAPs":          {{}, {}},
 		"TAP with MAC":      {{MAC: mac}},
-		"with addresses":    {{Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24"), netip.MustParsePrefix("fc00::1/64")}}},
-		"with a link-local": {{Addrs: []netip.Prefix{netip.MustParsePrefix("fe80::a/64")}}},
+		"with addresses":    {{Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64")}},
+		"with a link-local": {{Addrs: testenv.Prefixes("fe80::a/64")}},
 		"veth":              {{Kind: KindVeth}},
 		"mem":               {{VNL: "mem://linklocal"}},
 		"mem with MAC":      {{VNL: "mem://linklocal", MAC: mac}},
-		"lan":               {{VNL: "lan://linklocal", Addrs: []netip.Prefix{netip.MustParsePrefix("fc00::1/64")}}},
+		"lan":               {{VNL: "lan://linklocal", Addrs: testenv.Prefixes("fc00::1/64")}},
 		"mem in user space": {{VNL: "mem://linklocal"}},
 		"several":           {{VNL: "mem://linklocal"}, {VNL: "lan://linklocal"}, {Kind: KindVeth}, {}},
 		"small MTU":         {{MTU: 1000}},
@@ -51,14 +39,9 @@ func TestLinkLocal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "mem in user space" {
-				memnet.UserSpace.Store(true)
-				t.Cleanup(func() { memnet.UserSpace.Store(false) })
+				inUserSpace(t)
 			}
-			s, err := New(t.Context(), Config{Interfaces: ifs})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { s.Close() })
+			s := made(t, Config{Interfaces: ifs})
 			want := len(ifs)
 			if ifs[0].Down || ifs[0].MTU == 1000 {
 				want = 0
@@ -111,14 +94,10 @@ func TestLinkLocalGiven(t *testing.T) {
 		for range 2 {
 			f := Interface{VNL: "mem://linklocal"}
 			if given != "" {
-				f.Addrs = []netip.Prefix{netip.MustParsePrefix(given)}
+				f.Addrs = testenv.Prefixes(given)
 				given = "fe80::b/64"
 			}
-			s, err := New(t.Context(), Config{Interfaces: []Interface{f}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
+			s := made(t, Config{Interfaces: []Interface{f}})
 			stacks = append(stacks, s)
 		}
 		open := func(s *Stack, a netip.Addr, connect bool) *os.File {
@@ -170,7 +149,7 @@ func TestLinkLocalGiven(t *testing.T) {
 // as they were.
 func TestLinkLocalJoined(t *testing.T) {
 	for _, vnl := range []string{"", "mem://linklocal"} {
-		s := member(t, "null://", 1)
+		s := made(t, Config{Interfaces: []Interface{{Addrs: testenv.Prefixes("10.0.0.1/24")}}})
 		nl := configuration(t, s)
 		dummy, err := nl.LinkAdd(rtnl.LinkSpec{Name: "other", Kind: "bridge"})
 		if err != nil {

@@ -7,13 +7,12 @@ import (
 	"net/netip"
 )
 
-// Meet is called before a socket of the stack is connected to an address. On a crowded
-// network of the kernel, the stack and the one with that address, or with that of the
-// gateway to it, learn the hardware addresses of each other, so that nobody has to ask
-// for them. It fails in silence: then the kernel asks. As with everything about
-// interfaces, it may have to wait for the kernel, which does one thing at a time; ctx
-// bounds that.
-func (s *Stack) Meet(ctx context.Context, to netip.Addr) {
+// meet prepares for a socket that is to be connected to an address. On a crowded
+// network of the kernel, the stack and the one with that address (or with that of the
+// gateway to it) learn each other's hardware addresses, so that nobody has to ask for
+// them. It fails silently: then the kernel asks. It may have to wait for the kernel,
+// which changes one interface at a time; ctx bounds that.
+func (s *Stack) meet(ctx context.Context, to netip.Addr) {
 	if to = to.Unmap(); s.neighbors.Load() == nil || !to.IsGlobalUnicast() {
 		return
 	}
@@ -24,9 +23,9 @@ func (s *Stack) Meet(ctx context.Context, to netip.Addr) {
 	}
 }
 
-// hop returns the interface by which the configuration leads to an address, its own
-// address and the next one on the way. The routes may be others by now; then the
-// introduction is of no use.
+// hop returns the interface by which the configuration leads to an address, the address
+// of that interface, and the next hop. Routes may have changed since; then the
+// introduction is useless.
 func (s *Stack) hop(to netip.Addr) (_ *iface, from, next netip.Addr) {
 	all := s.interfaces()
 	for _, i := range all {

@@ -3,7 +3,6 @@ package stack_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -270,11 +269,7 @@ func TestUplinkVLAN(t *testing.T) {
 	netnstest.NoLeaks(t)
 	vnl := "mem://" + t.Name()
 	s := open(t, vnl, "10.0.0.1/24")
-	f, err := s.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := testenv.Socket(t, s, unix.AF_PACKET, unix.SOCK_RAW, 0)
 	fd := int(f.Fd())
 	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
 	if err := errors.Join(
@@ -337,12 +332,9 @@ func TestUplinkStream(t *testing.T) {
 				var stacks [2]*Stack
 				for i := range ends {
 					vnl := fmt.Sprintf("mem://%s/%d", t.Name(), i)
-					s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu, Addrs: testenv.Prefixes(fmt.Sprintf(addr, i+1))}}})
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer s.Close()
+					s := made(t, Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu, Addrs: testenv.Prefixes(fmt.Sprintf(addr, i+1))}}})
 					stacks[i] = s
+					var err error
 					if ends[i], err = vdeplug.Open(vnl, nil); err != nil {
 						t.Fatal(err)
 					}
@@ -366,51 +358,9 @@ func TestUplinkStream(t *testing.T) {
 				defer cable.Wait()
 				defer ends[0].Close()
 				defer ends[1].Close()
-				stream(t, stacks[0], stacks[1], netip.MustParsePrefix(fmt.Sprintf(addr, 1)).Addr(), 4<<20)
+				transfer(t, stacks[0], stacks[1], netip.AddrPortFrom(netip.MustParsePrefix(fmt.Sprintf(addr, 1)).Addr(), 0).String(), 4<<20)
 			})
 		}
-	}
-}
-
-// stream sends bytes from one stack to the address of another, and compares.
-func stream(t testing.TB, server, client *Stack, addr netip.Addr, size int) {
-	t.Helper()
-	ln, err := server.Listen("tcp", netip.AddrPortFrom(addr, 0).String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	sent := make([]byte, size)
-	for i := range sent {
-		sent[i] = byte(i * i >> 8)
-	}
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() {
-		c, err := client.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Error(err)
-			ln.Close()
-			return
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(time.Minute))
-		if _, err := c.Write(sent); err != nil {
-			t.Error(err)
-		}
-	})
-	c, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(time.Minute))
-	sum := sha256.New()
-	if n, err := io.Copy(sum, c); err != nil || n != int64(size) {
-		t.Fatalf("%d bytes, %v", n, err)
-	}
-	if want := sha256.Sum256(sent); !bytes.Equal(sum.Sum(nil), want[:]) {
-		t.Error("the bytes are others")
 	}
 }
 
@@ -419,16 +369,11 @@ func TestMixedMTU(t *testing.T) {
 	onNetworks(t, func(t *testing.T, vnl string) {
 		var stacks []*Stack
 		for i, mtu := range []int{1280, 1500, vdeplug.MaxMTU, vdeplug.MaxMTU} {
-			s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu,
-				MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)}, Addrs: testenv.Prefixes(fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("fc00::1:%d/64", i+1))}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { s.Close() })
-			stacks = append(stacks, s)
+			stacks = append(stacks, made(t, Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu,
+				MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)}, Addrs: testenv.Prefixes(fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("fc00::1:%d/64", i+1))}}}))
 		}
 		for i, s := range stacks {
-			stream(t, s, stacks[(i+1)%len(stacks)], netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 1<<20)
+			transfer(t, s, stacks[(i+1)%len(stacks)], fmt.Sprintf("10.0.0.%d:0", i+1), 1<<20)
 		}
 		// One frame of the largest size.
 		big := strings.Repeat("x", vdeplug.MaxMTU-28)
@@ -438,11 +383,7 @@ func TestMixedMTU(t *testing.T) {
 		if st := stacks[3].Stats().Interfaces[0]; st.RxBytes < vdeplug.MaxMTU || st.TxFrames == 0 || st.Err != nil {
 			t.Errorf("counters: %+v", st)
 		}
-		nl, err := stacks[1].RTNL()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nl.Close()
+		nl := configuration(t, stacks[1])
 		neighbours, err := nl.Neighbors()
 		if err != nil {
 			t.Fatal(err)
@@ -458,19 +399,11 @@ func TestMixedMTU(t *testing.T) {
 // TestSeveral has a stack with several interfaces on a network, one of them down.
 func TestSeveral(t *testing.T) {
 	onNetworks(t, func(t *testing.T, vnl string) {
-		s, err := New(t.Context(), Config{Interfaces: []Interface{
+		s := made(t, Config{Interfaces: []Interface{
 			{VNL: vnl, Addrs: testenv.Prefixes("10.0.0.1/24")}, {VNL: vnl, Addrs: testenv.Prefixes("10.1.0.1/24")}, {VNL: vnl, Addrs: testenv.Prefixes("10.2.0.1/24"), Down: true},
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
 		peer := open(t, vnl, "10.0.0.2/24", "10.1.0.2/24", "10.2.0.2/24")
-		ln, err := s.Listen("tcp", ":7")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
+		testenv.Listen(t, s, "tcp", ":7")
 		reach := func(addr string) error {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
@@ -488,11 +421,7 @@ func TestSeveral(t *testing.T) {
 		if st := s.Stats().Interfaces[2]; st.TxFrames != 0 || st.RxFrames != 0 {
 			t.Errorf("an interface that is down has counted %+v", st)
 		}
-		nl, err := s.RTNL()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nl.Close()
+		nl := configuration(t, s)
 		if err := nl.LinkSetUp(s.Stats().Interfaces[2].Index); err != nil {
 			t.Fatal(err)
 		}
@@ -510,20 +439,12 @@ func TestCloseTells(t *testing.T) {
 		peer := open(t, vnl, "10.0.0.9/24")
 		for range 5 {
 			s := open(t, vnl, "10.0.0.1/24")
-			ln, err := s.Listen("tcp", "10.0.0.1:7")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer ln.Close()
+			ln := testenv.Listen(t, s, "tcp", "10.0.0.1:7")
 			// The peer may still know the stack before.
 			if err := peer.Run(t.Context(), "ip neigh flush all"); err != nil {
 				t.Fatal(err)
 			}
-			c, err := peer.Dial("tcp", "10.0.0.1:7")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			c := testenv.Dial(t, peer, "tcp", "10.0.0.1:7")
 			accepted, err := ln.Accept()
 			if err != nil {
 				t.Fatal(err)
@@ -555,12 +476,7 @@ func TestCloseLent(t *testing.T) {
 		}
 		defer ns.Close()
 		s.Close()
-		again, err := New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd()),
-			Interfaces: []Interface{{VNL: vnl, Addrs: testenv.Prefixes("10.0.0.1/24")}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer again.Close()
-		stream(t, again, peer, netip.MustParseAddr("10.0.0.1"), 1<<16)
+		again := made(t, Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), Interfaces: on(vnl, "10.0.0.1/24").Interfaces})
+		transfer(t, again, peer, "10.0.0.1:0", 1<<16)
 	})
 }

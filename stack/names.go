@@ -18,17 +18,16 @@ import (
 type DNS struct {
 	// Servers are asked in this order, from within the stack. Port 0 means 53.
 	Servers []netip.AddrPort
-	// Search are the domains that are tried for names with fewer than Ndots
-	// dots, as in resolv.conf(5).
+	// Search are domains that are appended to names with fewer than Ndots dots, as in
+	// resolv.conf(5).
 	Search []string
-	// Ndots is the number of dots with which a name is tried as it is first. 0
-	// means 1.
+	// Ndots is how many dots make a name be tried first as it is. 0 means 1.
 	Ndots int
-	// Hosts are names that are known without asking.
+	// Hosts are names that are known without asking, as in hosts(5).
 	Hosts map[string][]netip.Addr
 }
 
-// isZero reports whether nothing is said.
+// isZero reports whether d is the zero DNS.
 func (d *DNS) isZero() bool {
 	return len(d.Servers) == 0 && len(d.Search) == 0 && d.Ndots == 0 && len(d.Hosts) == 0
 }
@@ -51,8 +50,8 @@ func (d *DNS) check() error {
 	return err
 }
 
-// resolvConf writes it as a resolv.conf(5), but for the servers that it returns:
-// the file has no ports.
+// resolvConf returns a resolv.conf(5), and the servers that it cannot express: it has
+// no ports.
 func (d *DNS) resolvConf() (text string, untold []string) {
 	var b strings.Builder
 	for _, s := range d.Servers {
@@ -64,7 +63,7 @@ func (d *DNS) resolvConf() (text string, untold []string) {
 	}
 	search := strings.Join(d.Search, " ")
 	if search == "" {
-		search = "." // else it is the domain in the name of the machine
+		search = "." // the default is the domain of the machine's name
 	}
 	fmt.Fprintf(&b, "search %s\n", search)
 	if d.Ndots > 1 {
@@ -73,8 +72,8 @@ func (d *DNS) resolvConf() (text string, untold []string) {
 	return b.String(), untold
 }
 
-// hosts writes them as a hosts(5), but for those that it returns: the file has no
-// zones, and no names without addresses.
+// hosts returns a hosts(5), and the hosts that it cannot express: it has no zones, and
+// no names without addresses.
 func (d *DNS) hosts() (text string, untold []string) {
 	var b strings.Builder
 	name := func(s string) string { return strings.TrimSuffix(s, ".") }
@@ -96,8 +95,8 @@ func (d *DNS) hosts() (text string, untold []string) {
 	return b.String(), untold
 }
 
-// onlyFilesAndDNS replaces the hosts line of an nsswitch.conf(5): no service of the
-// machine is asked for hosts. Users and groups stay those of the machine.
+// onlyFilesAndDNS replaces the hosts line of an nsswitch.conf(5), so that no service of
+// the machine is asked for hosts. Users and groups stay those of the machine.
 func onlyFilesAndDNS(conf string) string {
 	var b strings.Builder
 	for line := range strings.Lines(conf) {

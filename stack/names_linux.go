@@ -15,17 +15,17 @@ import (
 	"github.com/vdestack/vdestack/internal/netns"
 )
 
-// hostServices are the directories with the sockets of the machine's services for
-// names of hosts: nscd, which glibc asks before it looks at nsswitch.conf,
-// systemd-resolved and avahi.
+// hostServices are the directories with the sockets of the machine's services for host
+// names: nscd, which glibc asks before it reads nsswitch.conf, systemd-resolved and
+// avahi.
 var hostServices = []string{"/run/nscd", "/var/run/nscd", "/run/systemd/resolve", "/run/avahi-daemon", "/var/run/avahi-daemon"}
 
-// A dnsConfig is the DNS of a stack, and what commands with Names find of it.
+// A dnsConfig is the DNS of a stack, and the files of commands with Names.
 type dnsConfig struct {
 	DNS
 	resolvConf, hosts string
-	untold            []string  // what the files cannot say
-	tell              sync.Once // that they cannot
+	untold            []string  // what the files cannot express
+	tell              sync.Once // logs untold
 }
 
 // noDNS is the zero DNS, which most stacks have.
@@ -40,7 +40,7 @@ func newDNSConfig(d DNS) *dnsConfig {
 	return c
 }
 
-// setDNS makes d, which was checked, the DNS of the stack.
+// setDNS sets the DNS of the stack, which was checked.
 func (s *Stack) setDNS(d DNS) {
 	if d.isZero() {
 		s.dns.Store(noDNS)
@@ -49,11 +49,12 @@ func (s *Stack) setDNS(d DNS) {
 	s.dns.Store(newDNSConfig(d.clone()))
 }
 
-// SetDNS changes the DNS of the stack: what commands with Cmd.Names find that are
-// started from now on. Package vdestack resolves names by it too.
+// SetDNS changes the DNS of the stack, for package vdestack and for commands with
+// Cmd.Names that start from now on.
 func (s *Stack) SetDNS(d DNS) error {
-	if s.Closed() {
-		return s.ErrClosed()
+	s = s.orNone()
+	if s.isClosed() {
+		return s.errClosed()
 	}
 	if err := d.check(); err != nil {
 		return s.wrap(err)
@@ -62,12 +63,11 @@ func (s *Stack) SetDNS(d DNS) error {
 	return nil
 }
 
-// DNS returns the DNS of the stack. It is the caller's.
-func (s *Stack) DNS() DNS { return s.dns.Load().DNS.clone() }
+// DNS returns a copy of the DNS of the stack.
+func (s *Stack) DNS() DNS { return s.orNone().dns.Load().DNS.clone() }
 
-// mountNames adds what Cmd.Names says to the mounts of a command, which has its
-// Binds already. Its files are needed until it runs: then the command has removed
-// them, and remove finds something only if it did not start.
+// mountNames adds the mounts of Cmd.Names to a command, which has its Binds already. The
+// command itself removes their files when it runs; remove does so if it did not start.
 func (s *Stack) mountNames(e *netns.Exec) (remove func(), err error) {
 	n := s.dns.Load()
 	n.tell.Do(func() {
@@ -132,11 +132,11 @@ func (s *Stack) mountNames(e *netns.Exec) (remove func(), err error) {
 type nameMounts struct {
 	dir    string // for files
 	e      *netns.Exec
-	taken  []string // what Binds replaces, which stays
+	taken  []string // what Binds replaces, which has precedence
 	hidden []string // directories
 }
 
-// write makes a file that the command may read when it has changed its user, too.
+// write makes a file that the command may read even after it has changed its user.
 func (m *nameMounts) write(name, text string) (path string, err error) {
 	path = filepath.Join(m.dir, name)
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -150,7 +150,7 @@ func (m *nameMounts) write(name, text string) (path string, err error) {
 func (m *nameMounts) hide(dir, nothing string) error {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil || slices.Contains(m.hidden, dir) || m.isTaken(dir) {
-		return nil // what we cannot reach, the command cannot either
+		return nil // the command cannot reach it either
 	}
 	if !slices.ContainsFunc(m.taken, func(path string) bool { return within(path, dir) }) {
 		m.hidden = append(m.hidden, dir)
@@ -169,8 +169,8 @@ func (m *nameMounts) hide(dir, nothing string) error {
 	return nil
 }
 
-// replace puts a file in the place of another. Where there is none, nothing can be
-// mounted, and programs know no servers and hosts, or none of the stack's.
+// replace replaces a file. If it does not exist, nothing can be mounted over it, and
+// programs do not know the servers and hosts of the stack.
 func (m *nameMounts) replace(path, text string, needed bool) error {
 	target, err := filepath.EvalSymlinks(path)
 	switch {
@@ -183,7 +183,7 @@ func (m *nameMounts) replace(path, text string, needed bool) error {
 	if err != nil {
 		return err
 	}
-	// In a directory that is hidden by now, there is nothing to be replaced.
+	// In a directory that is hidden by now, the file has to be made first.
 	hidden := slices.Contains(m.hidden, filepath.Dir(target))
 	m.e.Mounts = append(m.e.Mounts, netns.Mount{From: from, To: target, Make: hidden})
 	return nil
@@ -198,7 +198,7 @@ func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// tellSysfs says once that commands have the machine's sysfs.
+// tellSysfs logs once that commands have the machine's sysfs.
 func (s *Stack) tellSysfs(err error) {
 	s.sysfs.Do(func() {
 		s.log.Warn("commands find the machine's interfaces in /sys/class/net", "error", err)

@@ -146,14 +146,10 @@ func startServer(t *testing.T, s *Stack) {
 func namesStack(t *testing.T, dns DNS) (*Stack, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
-	s, err := New(t.Context(), Config{
+	s := made(t, Config{
 		Interfaces: []Interface{{VNL: "mem://names", Addrs: testenv.Prefixes("10.9.0.1/24")}},
 		DNS:        dns, Logger: slog.New(slog.NewTextHandler(log, nil)),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
 	return s, log
 }
 

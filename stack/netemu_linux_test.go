@@ -85,13 +85,9 @@ func TestNetemuPing(t *testing.T) {
 }
 
 func TestEmulator(t *testing.T) {
-	s, err := New(t.Context(), Config{Interfaces: []Interface{
+	s := made(t, Config{Interfaces: []Interface{
 		{VNL: "mem://" + t.Name()}, {VNL: "vlan://3{netemu://delay=1ms{mem://" + t.Name() + "}}", Kind: stack.KindVeth}, {},
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
 	for name, text := range map[string]string{
 		"vde0": `stack: interface vde0 is not on a network of netemu:// ("mem://TestEmulator")`,
 		"vde2": `stack: interface vde2 is not on a network of netemu:// ("")`,

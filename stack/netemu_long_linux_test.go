@@ -203,27 +203,7 @@ func (x *impairedTransfer) transfer(e *vdeplug.Emulator, server, client *Stack, 
 		_, err := io.Copy(c, io.LimitReader(pattern{new(int)}, int64(size)))
 		errs <- errors.Join(err, c.(*net.TCPConn).CloseWrite())
 	}()
-	go func() {
-		errs <- func() error {
-			buf := make([]byte, 64<<10)
-			for n := 0; ; {
-				k, err := c.Read(buf)
-				for i := range buf[:k] {
-					if buf[i] != byte((n+i)*7/3) {
-						return fmt.Errorf("byte %d is wrong", n+i)
-					}
-				}
-				n += k
-				x.arrived.Add(int64(k))
-				if err == io.EOF && n == size {
-					return nil
-				}
-				if err != nil {
-					return fmt.Errorf("%d of %d bytes: %w", n, size, err)
-				}
-			}
-		}()
-	}()
+	go func() { errs <- checkPattern(c, size, func(n int) { x.arrived.Add(int64(n)) }) }()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for last, since, left := x.arrived.Load(), time.Now(), 3; left > 0; {

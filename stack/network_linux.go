@@ -8,12 +8,12 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
-// A network is one that is reached by a plug.
+// A network is to be reached by a plug.
 type network struct {
 	ctx     context.Context
 	vnl     string
 	options vdeplug.Options
-	opened  chan struct{} // closed when it is open; nil: nobody opens it yet
+	opened  chan struct{} // closed when begin has opened it; nil before begin
 	plug    vdeplug.Conn  // nil once it is taken
 	err     error
 }
@@ -27,7 +27,7 @@ func (s *Stack) newNetwork(ctx context.Context, cfg Interface) *network {
 	return &network{ctx: ctx, vnl: vnl, options: o}
 }
 
-// begin begins to open the network beside what the caller does.
+// begin opens the network in the background. n may be nil.
 func (n *network) begin() {
 	if n == nil {
 		return
@@ -52,7 +52,8 @@ func (n *network) take() (plug vdeplug.Conn, err error) {
 	return plug, n.err
 }
 
-// linkChanged logs what has become of a network that is opened again.
+// linkChanged logs that a network is gone or back. The pump logs one that is gone for
+// good.
 func (s *Stack) linkChanged(name string, l vdeplug.Link) {
 	switch {
 	case l.Err == nil:
@@ -60,11 +61,10 @@ func (s *Stack) linkChanged(name string, l vdeplug.Link) {
 	case l.Reconnecting:
 		s.log.Warn("network is gone, reconnecting", "interface", name, "error", l.Err)
 	}
-	// The pump meets the end.
 }
 
-// plugNetworks returns the networks of those interfaces that reach theirs by plugs,
-// nil for the others. discard gives up what nobody has taken.
+// plugNetworks returns the networks of the interfaces with plugs, nil for the others.
+// discard closes plugs that were not taken.
 func (s *Stack) plugNetworks(ctx context.Context, interfaces []Interface) (all []*network, discard func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	all = make([]*network, len(interfaces))

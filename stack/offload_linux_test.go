@@ -23,11 +23,7 @@ func plugged(t *testing.T, f stack.Interface) (a, b *Stack) {
 	both := [2]*Stack{}
 	for i := range both {
 		f.Addrs = []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", i+1)), netip.MustParsePrefix(fmt.Sprintf("fc00::%d/64", i+1))}
-		s, err := New(t.Context(), Config{Interfaces: []Interface{f}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
+		s := made(t, Config{Interfaces: []Interface{f}})
 		both[i] = s
 	}
 	return both[0], both[1]
@@ -39,11 +35,7 @@ const transferSize = 8 << 20
 // transfer sends bytes from b to a over TCP and looks that they arrive.
 func transfer(t *testing.T, a, b *Stack, addr string, size int) {
 	t.Helper()
-	ln, err := a.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	ln := testenv.Listen(t, a, "tcp", addr)
 	errs := make(chan error, 1)
 	go func() {
 		c, err := b.DialContext(t.Context(), "tcp", ln.Addr().String())
@@ -58,24 +50,32 @@ func transfer(t *testing.T, a, b *Stack, addr string, size int) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	buf, n := make([]byte, 64<<10), 0
-	for {
-		k, err := c.Read(buf)
+	if err := checkPattern(c, size, func(int) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-errs; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkPattern reads the given bytes of a pattern and the end, and tells how many arrive.
+func checkPattern(r io.Reader, size int, arrived func(n int)) error {
+	buf := make([]byte, 64<<10)
+	for n := 0; ; {
+		k, err := r.Read(buf)
 		for i := range buf[:k] {
 			if buf[i] != byte((n+i)*7/3) {
-				t.Fatalf("byte %d is wrong", n+i)
+				return fmt.Errorf("byte %d is wrong", n+i)
 			}
 		}
 		n += k
-		if err == io.EOF {
-			break
+		arrived(k)
+		if err == io.EOF && n == size {
+			return nil
 		}
 		if err != nil {
-			t.Fatalf("after %d bytes: %v", n, err)
+			return fmt.Errorf("%d of %d bytes: %w", n, size, err)
 		}
-	}
-	if err := <-errs; err != nil || n != size {
-		t.Fatalf("%d of %d bytes: %v", n, size, err)
 	}
 }
 

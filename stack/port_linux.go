@@ -22,15 +22,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The schemes of networks that the kernel switches. mem://NAME also has the plugs of
-// package vdeplug, by an uplink; lan://NAME has none, and fails where the kernel cannot
-// do it.
+// The schemes of networks that the kernel switches. mem://NAME also takes plugs of
+// package vdeplug, by an uplink; lan://NAME takes none, and fails where the kernel has
+// no bridges.
 const (
 	lanScheme = "lan"
 	memScheme = "mem"
 )
 
-// scheme returns that of the network, "" if the locator is none.
+// scheme returns the scheme of the network; "" if the locator is not valid.
 func (cfg Interface) scheme() string {
 	l, err := vdeplug.Parse(cfg.VNL)
 	if err != nil {
@@ -39,14 +39,14 @@ func (cfg Interface) scheme() string {
 	return l.Scheme()
 }
 
-// plugged reports whether the interface is joined to its network by a plug, and not
-// in the kernel.
+// plugged reports whether the interface is joined to its network by a plug, not in the
+// kernel.
 func (cfg Interface) plugged() bool {
 	scheme := cfg.scheme()
 	return scheme != lanScheme && (scheme != memScheme || memnet.UserSpace.Load())
 }
 
-// A portLink is one end of a veth pair, the other end of which is a port of a bridge.
+// A portLink is an end of a veth pair whose other end is a port of a bridge.
 type portLink struct {
 	i    *iface
 	port *bridge.Port
@@ -75,8 +75,8 @@ func (i *iface) makePort(ctx context.Context, nl *rtnl.Conn) error {
 	}
 	i.link, i.index = &portLink{i: i, port: p}, index
 	if p.InCrowd() {
-		// Hosts would ask for routers for ever, less and less often, which
-		// wakes all others each time. RFC 4861 asks three times.
+		// Hosts would go on asking for routers, less and less often, which wakes all
+		// others each time. RFC 4861 asks three times.
 		i.s.ns.WriteSysctl("net/ipv6/conf/"+i.cfg.Name+"/router_solicitations", "3")
 	}
 	return nil
@@ -117,11 +117,10 @@ func (p *portLink) leave(stays bool) error {
 	return errors.Join(p.i.recording.close(), p.port.Leave(stays))
 }
 
-// remove implements [link]: leave has done it, or left it to the kernel.
+// remove implements [link]. leave has removed the interface, or left it to the kernel.
 func (p *portLink) remove(int) error { return nil }
 
-// stats implements [link] with the counters of the kernel; when the stack is closed,
-// those that were read last.
+// stats implements [link] with the counters of the kernel; after Close, the last ones.
 func (p *portLink) stats(st *InterfaceStats) {
 	now := *st
 	err := p.i.readCounters(&now)
@@ -138,8 +137,8 @@ func (p *portLink) stats(st *InterfaceStats) {
 	*st = now
 }
 
-// readCounters reads the name and the counters of the interface. Not by netlink,
-// which waits when the kernel is busy with interfaces.
+// readCounters reads the name and the counters of the interface, without netlink, which
+// waits when the kernel is busy with interfaces.
 func (i *iface) readCounters(st *InterfaceStats) error {
 	socket, err := i.s.ns.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 	if err != nil {
@@ -167,7 +166,7 @@ func (i *iface) readCounters(st *InterfaceStats) error {
 		if err != nil {
 			return err
 		}
-		// The file has names: they must have been the same before and after.
+		// The file has names, which must not have changed meanwhile.
 		if after, err := netns.IfName(socket, i.index); err != nil || after != name || !st.decode(string(text), name) {
 			continue
 		}
@@ -180,8 +179,8 @@ func (i *iface) readCounters(st *InterfaceStats) error {
 // renames bounds how often the counters are read while the interface is renamed.
 const renames = 10
 
-// decode reads the counters of the interface with a name in /proc/net/dev, and
-// reports false if it is not there.
+// decode reads the counters of the named interface in /proc/net/dev; false if it is
+// missing.
 func (st *InterfaceStats) decode(text, name string) bool {
 	for line := range strings.Lines(text) {
 		key, counters, ok := strings.Cut(strings.TrimSpace(line), ":")

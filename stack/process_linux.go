@@ -18,8 +18,8 @@ import (
 // killWait bounds how long Close waits for a command that it killed.
 const killWait = time.Second
 
-// A process is a command that was started and not yet waited for: until then
-// its number, and that of its group, stay its own.
+// A process is a command that was started and not yet waited for: until then, the
+// numbers of the process and its group are not used again.
 type process struct {
 	s     *Stack
 	exec  *netns.Exec
@@ -29,8 +29,8 @@ type process struct {
 
 // start executes a command in the stack.
 func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (*process, error) {
-	if s.Closed() {
-		return nil, s.ErrClosed()
+	if s.isClosed() {
+		return nil, s.errClosed()
 	}
 	e := &netns.Exec{Path: c.Path, Args: c.argv(), Env: c.environ(), Files: files, Setpgid: !c.KeepGroup}
 	for _, b := range c.Binds {
@@ -88,15 +88,15 @@ func (p *process) signal(sig unix.Signal) {
 	}
 }
 
-// wait waits until the command has ended, and forgets it before its number can
-// be used again; reap then takes its status.
+// wait waits until the command has ended, and forgets it; then reap takes its status,
+// and its number can be used again.
 func (p *process) wait(reap func() error) error {
 	for {
 		if err := unix.Waitid(unix.P_PID, p.pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != unix.EINTR {
 			break
 		}
 	}
-	p.s.ns.Refresh() // it may have been sysctl
+	p.s.ns.Refresh() // it may have changed settings
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	delete(p.s.commands, p)
@@ -108,9 +108,8 @@ func (p *process) wait(reap func() error) error {
 	return err
 }
 
-// killCommands ends all commands of the stack and what they left running in
-// their process groups, and waits for the commands. It is called once, when no
-// other can start.
+// killCommands ends all commands of the stack and what they left running in their process
+// groups, and waits for the commands. It is called once, when no more can start.
 func (s *Stack) killCommands() {
 	s.mu.Lock()
 	var fds []int
@@ -137,9 +136,9 @@ func (s *Stack) killCommands() {
 	}
 }
 
-// killOrphans kills the members of process groups whose leader was waited for.
-// The number of such a group can belong to a stranger by now: only processes in
-// the stack's own namespace are killed.
+// killOrphans kills the members of process groups whose leader was waited for. The
+// number of such a group may have been used again: only processes in the stack's
+// namespace are killed.
 func (s *Stack) killOrphans(groups []int) {
 	f, err := s.ns.File()
 	if err != nil {
@@ -170,7 +169,7 @@ func (s *Stack) killOrphans(groups []int) {
 	}
 }
 
-// groupOf returns the process group of a process, -1 if it is not known.
+// groupOf returns the process group of a process; -1 if it is unknown.
 func groupOf(pid int) int {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -179,8 +178,8 @@ func groupOf(pid int) int {
 	return groupIn(text)
 }
 
-// groupIn reads the process group from proc_pid_stat(5): the third field after
-// the name, which is in parentheses and may have some in it.
+// groupIn reads the process group from proc_pid_stat(5): the third field after the
+// name, which is in parentheses and may contain some.
 func groupIn(text []byte) int {
 	f := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(f) < 3 {

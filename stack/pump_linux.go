@@ -17,8 +17,8 @@ import (
 )
 
 // A pump carries packets between the device of an interface and a plug, with a
-// goroutine for each direction, which waits in the poller and holds no thread, and no
-// memory for packets, while nothing happens.
+// goroutine for each direction. While nothing happens, they wait in the poller and hold
+// no thread and no memory for packets.
 type pump struct {
 	i    *iface
 	plug vdeplug.Conn
@@ -52,8 +52,8 @@ func (p *pump) run() {
 // monitor implements [link]: the pump records.
 func (p *pump) monitor() (*nic.Monitor, error) { return nil, nil }
 
-// leave implements [link]. It waits until the pump has forwarded what the kernel sent,
-// such as the resets of sockets that were just ended.
+// leave implements [link]. It waits until the pump has forwarded the backlog, such as
+// resets of sockets that were just ended.
 func (p *pump) leave(bool) error {
 	if p.wire != nil {
 		nic.Drain(p.dev, nic.DrainTime)
@@ -94,8 +94,8 @@ func (p *pump) stats(st *InterfaceStats) {
 	}
 }
 
-// emulator returns the controller of the netemu network that the plug is on, nil if
-// there is none.
+// emulator returns the controller of the netemu network under the plug; nil if there is
+// none.
 func (p *pump) emulator() *vdeplug.Emulator { return vdeplug.FindEmulator(p.plug) }
 
 // send carries packets from the interface to the network.
@@ -156,10 +156,10 @@ func (p *pump) receive() {
 	}
 }
 
-// A wire is a plug as the pump sends to it.
+// A wire is a plug with a count of dropped frames.
 type wire struct {
 	packet.Transport
-	seen uint64 // of dropped; only the sender uses it
+	seen uint64 // of dropped; used by send only
 }
 
 func newWire(plug vdeplug.Conn) *wire {
@@ -172,10 +172,10 @@ func (w *wire) dropped() uint64 {
 	return sent
 }
 
-// send sends packets that are so many frames and bytes, and returns how many of
-// the bytes were sent. Plugs count the frames that they drop, most of them in this
-// call: of a batch of which a part was dropped, the bytes are shared out. What is
-// dropped later counts with the next batch.
+// send sends packets that stand for the given frames and bytes, and returns how many
+// bytes were sent. Plugs count dropped frames, mostly during this call: each frame of
+// the batch counts as an equal part of its bytes. Frames dropped later count with the
+// next batch.
 func (w *wire) send(packets []packet.Packet, frames, bytes uint64) (sent uint64, err error) {
 	if err := w.SendPackets(packets, true); err != nil {
 		return 0, err

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -71,6 +70,14 @@ func (p *program) hold() {
 	}
 }
 
+// startSwitch starts vde_switch, and waits until it takes plugs.
+func startSwitch(t *testing.T, dir string) *program {
+	t.Helper()
+	p := newProgram(t, "vde_switch", "vde2", "-s", dir)
+	awaitSwitch(t, dir)
+	return p
+}
+
 // awaitSwitch waits until a switch takes plugs.
 func awaitSwitch(t *testing.T, dir string) {
 	t.Helper()
@@ -83,40 +90,12 @@ func awaitSwitch(t *testing.T, dir string) {
 	})
 }
 
-// A logged collects the log of a stack.
-type logged struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logged) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-func openLogged(t *testing.T, vnl, addr string) (*Stack, *logged) {
+func openLogged(t *testing.T, vnl, addr string) (*Stack, *testenv.Buffer) {
 	t.Helper()
-	log := &logged{}
-	s, err := New(t.Context(), Config{
-		Interfaces: []Interface{{VNL: vnl, Addrs: testenv.Prefixes(addr)}},
-		Logger:     slog.New(slog.NewTextHandler(log, nil)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s, log
+	log := &testenv.Buffer{}
+	cfg := on(vnl, addr)
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	return made(t, cfg), log
 }
 
 // An upload is a TCP stream from 10.0.0.1 to 10.0.0.2, of numbers that count up.
@@ -220,17 +199,12 @@ func TestReconnect(t *testing.T) {
 		steady   bool     // the interfaces do not notice
 		remove   bool     // it does not start where one was killed
 	}
-	sw := func(t *testing.T, dir string) *program {
-		p := newProgram(t, "vde_switch", "vde2", "-s", dir)
-		awaitSwitch(t, dir)
-		return p
-	}
 	for _, tt := range []struct {
 		name string
 		make func(t *testing.T, dir string) rig
 	}{
 		{"vde_switch", func(t *testing.T, dir string) rig {
-			return rig{dir, dir, sw(t, dir), func() { awaitSwitch(t, dir) }, false, false}
+			return rig{dir, dir, startSwitch(t, dir), func() { awaitSwitch(t, dir) }, false, false}
 		}},
 		{"switch of vde_plug", func(t *testing.T, dir string) rig {
 			p := newProgram(t, "vde_plug", "vdeplug", "null://", "switch://"+dir)
@@ -246,10 +220,10 @@ func TestReconnect(t *testing.T) {
 		}},
 		{"command of a switch", func(t *testing.T, dir string) rig {
 			plug := plugCommand(t, dir)
-			return rig{"cmd://" + plug, "=" + plug, sw(t, dir), func() { awaitSwitch(t, dir) }, false, false}
+			return rig{"cmd://" + plug, "=" + plug, startSwitch(t, dir), func() { awaitSwitch(t, dir) }, false, false}
 		}},
 		{"peer of ptp", func(t *testing.T, dir string) rig {
-			sw(t, dir)
+			startSwitch(t, dir)
 			return rig{"ptp://" + dir + ".ptp", dir, newProgram(t, "vde_plug", "vdeplug", "ptp://"+dir+".ptp", dir), func() {}, true, false}
 		}},
 	} {
@@ -330,8 +304,7 @@ func TestReconnectCommand(t *testing.T) {
 	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	dir := filepath.Join(testenv.ShortDir(t), "net")
-	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
-	awaitSwitch(t, dir)
+	sw := startSwitch(t, dir)
 	from, _ := openLogged(t, "="+plugCommand(t, dir), "10.0.0.1/24")
 	to, _ := openLogged(t, dir, "10.0.0.2/24")
 	x := startUpload(t, from, to)
@@ -362,8 +335,7 @@ func TestReconnectCommand(t *testing.T) {
 func TestReconnectNever(t *testing.T) {
 	netnstest.NoLeaks(t)
 	dir := filepath.Join(testenv.ShortDir(t), "net")
-	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
-	awaitSwitch(t, dir)
+	sw := startSwitch(t, dir)
 
 	// A descriptor is gone with its socket.
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -424,8 +396,7 @@ func TestReconnectNever(t *testing.T) {
 func TestReconnectClose(t *testing.T) {
 	netnstest.NoLeaks(t)
 	dir := filepath.Join(testenv.ShortDir(t), "net")
-	sw := newProgram(t, "vde_switch", "vde2", "-s", dir)
-	awaitSwitch(t, dir)
+	sw := startSwitch(t, dir)
 	var stacks []*Stack
 	for _, vnl := range []string{dir, "vlan://5{" + dir + "}", "=true", "=sh -c 'exit 1'"} {
 		s, _ := openLogged(t, vnl, "10.0.0.1/24")

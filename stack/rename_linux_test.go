@@ -25,17 +25,9 @@ func TestRename(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			first, second := tt.iface, Interface{}
 			first.Addrs, second.Addrs = testenv.Prefixes("10.0.0.1/24"), testenv.Prefixes("10.0.1.1/24")
-			s, err := New(t.Context(), Config{Interfaces: []Interface{first, second}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
+			s := made(t, Config{Interfaces: []Interface{first, second}})
 			before := s.Stats().Interfaces
-			nl, err := s.RTNL()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer nl.Close()
+			nl := configuration(t, s)
 			rename := func(index int, name string) {
 				t.Helper()
 				err := nl.LinkSetDown(index)
@@ -65,7 +57,7 @@ func TestRename(t *testing.T) {
 			rename(before[0].Index, "vde1")
 			check("vde1", "vde0")
 
-			_, err = s.Emulator("vde1")
+			_, err := s.Emulator("vde1")
 			if is := tt.name == "netemu"; is != (err == nil) {
 				t.Errorf("emulator of vde1: %v", err)
 			}

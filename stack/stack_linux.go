@@ -17,33 +17,34 @@ import (
 
 	"github.com/vdestack/vdestack/internal/neigh"
 	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/sockets"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
-// A Stack is a private TCP/IP stack. Its methods may be called from several
-// goroutines at once.
+// A Stack is a private TCP/IP stack. Its methods may be called from several goroutines at
+// once. Those of a nil Stack return [ErrNoStack].
 type Stack struct {
 	name   string
 	log    *slog.Logger
 	ns     *netns.NS
-	joined bool         // the namespace is not of our making
+	joined bool         // the namespace was joined by path
 	lent   atomic.Bool  // NetNS was called: the namespace may outlive the stack
 	inUse  atomic.Bool  // New has returned
 	swaps  sync.RWMutex // held for reading while a socket is moved into the stack
 
 	ifaces    atomic.Pointer[[]*iface]    // in use; written with mu held
-	neighbors atomic.Pointer[neigh.Space] // nil: they are not looked after
-	keep      sync.Once                   // begins to look after them
+	neighbors atomic.Pointer[neigh.Space] // nil: they are not marked
+	keep      sync.Once                   // begins to mark them
 	unscoped  unscoped
 	dns       atomic.Pointer[dnsConfig]
-	sysfs     sync.Once // tells that commands have the machine's sysfs
+	sysfs     sync.Once // logs that commands have the machine's sysfs
 
 	mu       sync.Mutex     // guards the rest
-	coming   []*iface       // that are being made
-	claimed  int            // how many were ever made or are being made
+	coming   []*iface       // being made
+	claimed  int            // how many were ever claimed
 	changes  sync.WaitGroup // of interfaces; none begins when closed is set
 	closed   bool
 	commands map[*process]struct{}
@@ -52,6 +53,23 @@ type Stack struct {
 }
 
 var _ rtnl.SocketMaker = (*Stack)(nil)
+
+// none is what a nil or zero Stack stands for: a stack that was closed from the
+// beginning.
+var none = func() *Stack {
+	s := &Stack{log: slog.New(slog.DiscardHandler), ns: netns.Closed(), closed: true, done: make(chan struct{})}
+	close(s.done)
+	s.setDNS(DNS{})
+	return s
+}()
+
+// orNone returns none for a nil or zero Stack.
+func (s *Stack) orNone() *Stack {
+	if s == nil || s.done == nil {
+		return none
+	}
+	return s
+}
 
 // New makes a stack. ctx bounds the set-up, not the life of the stack. An error
 // leaves nothing behind.
@@ -69,15 +87,15 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	defer func() {
 		if err != nil {
 			s.Close()
-			err = netns.Limited(fmt.Errorf("%s: %w", cfg.Name, err))
+			err = netns.Limited(s.wrap(err))
 		}
 	}()
 	s.joined = cfg.NetNS != ""
 	if s.joined {
 		s.ns, err = netns.Join(cfg.NetNS)
 	} else {
-		// Before the networks are opened: it looks whether the limit of descriptors
-		// allows what the runtime needs.
+		// Before the networks are opened: it checks that the limit of descriptors allows
+		// what the runtime needs.
 		err = netns.Start()
 	}
 	if err != nil {
@@ -102,7 +120,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	}
 	if s.ns == nil {
 		s.ns, err = create(first, begin)
-	} else if len(networks) > 1 { // there is something to do meanwhile
+	} else if len(networks) > 1 { // the first is needed at once
 		begin()
 	}
 	if err != nil {
@@ -127,7 +145,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 			return nil, err
 		}
 		if err := s.add(ctx, nl, i, networks[j]); err != nil {
-			s.behind(func() { i.remove(-1) })
+			s.background(func() { i.remove(-1) })
 			return nil, err
 		}
 	}
@@ -136,12 +154,16 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 }
 
 // Name returns the name that the stack was given, "stack" if it was given none.
-func (s *Stack) Name() string { return s.name }
+func (s *Stack) Name() string { return s.orNone().name }
 
 // String returns the name and the interfaces with their networks, such as
 // "lab (vde0 mem://lan)".
 func (s *Stack) String() string {
-	if s.Closed() {
+	s = s.orNone()
+	switch {
+	case s == none:
+		return "no stack"
+	case s.isClosed():
 		return s.name + " (closed)"
 	}
 	var all []string
@@ -151,20 +173,21 @@ func (s *Stack) String() string {
 	return s.name + " (" + cmp.Or(strings.Join(all, ", "), "loopback only") + ")"
 }
 
-// Close ends the stack: its commands are killed, its sockets end, its plugs
-// leave their networks and its interfaces vanish; the kernel removes those on
-// mem:// and lan:// with the namespace, a little later. Calls that wait on a
-// socket return; descriptors stay open until they are closed. Datagram sockets of
-// other kinds than UDP are not reached. In a namespace that was joined by path the
-// sockets stay as they are, for there is no telling whose they are.
+// Close ends the stack. It may be called twice, and with any other call.
 //
-// Close may be called twice and beside any other call; each call returns when
-// all that is done, but for the interfaces, which take the kernel long. They are
-// off their networks then. Soon after they are down, what began to connect during
-// Close has ended, and they go with the namespace, when nobody has a socket or a
-// process in it any more. Of a namespace that was joined, or that NetNS has handed
-// out, they are gone when Close returns.
+//   - Commands are killed, and plugs leave their networks.
+//   - Calls that wait on a socket return; its descriptor stays open until it is closed.
+//     Datagram sockets of other kinds than UDP are not reached. In a namespace that was
+//     joined by path, sockets stay as they are: they may be those of others.
+//   - When Close returns, all that is done, but for the interfaces, which take the
+//     kernel long: they have left their networks and are soon down, and what began to
+//     connect during Close has ended then. They vanish with the namespace, when no
+//     socket or process is in it any more. Interfaces of a namespace that was joined,
+//     or that NetNS has handed out, are gone when Close returns.
 func (s *Stack) Close() error {
+	if s = s.orNone(); s == none {
+		return ErrNoStack
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -183,7 +206,7 @@ func (s *Stack) Close() error {
 	s.neighbors.Load().Close()
 	ifaces := s.interfaces()
 	for _, i := range ifaces {
-		i.link.stats(new(InterfaceStats)) // the kernel's are remembered
+		i.link.stats(new(InterfaceStats)) // which remembers the kernel's
 	}
 	var errs []error
 	last := -1
@@ -196,15 +219,15 @@ func (s *Stack) Close() error {
 		errs = append(errs, i.leave(s.joined || s.lent.Load()))
 	}
 	if len(ifaces) > 0 {
-		s.behind(func() { s.removeAll(last) })
+		s.background(func() { s.removeAll(last) })
 	} else if last >= 0 {
 		unix.Close(last)
 	}
 	return errors.Join(errs...)
 }
 
-// behind calls f, after Close if nobody can see what it does to the namespace.
-func (s *Stack) behind(f func()) {
+// background runs f in the background, unless the namespace outlives the stack.
+func (s *Stack) background(f func()) {
 	if s.joined || s.lent.Load() {
 		f()
 	} else {
@@ -212,10 +235,10 @@ func (s *Stack) behind(f func()) {
 	}
 }
 
-// removeAll removes the interfaces. A socket that was not connected yet could not
-// be ended, and may have begun to connect since: when there are no interfaces,
-// where no other can begin, it is ended by last, a netlink socket in the
-// namespace, which is closed; -1 if there is none.
+// removeAll removes the interfaces. A socket that was not connected yet could not be
+// ended, and may have begun to connect since. Without interfaces no other can begin: it
+// is ended by last, a netlink socket in the namespace, which is closed; -1 if there is
+// none.
 func (s *Stack) removeAll(last int) {
 	in := last
 	if s.lent.Load() {
@@ -231,21 +254,21 @@ func (s *Stack) removeAll(last int) {
 	}
 }
 
-// Closed reports whether Close was called.
-func (s *Stack) Closed() bool {
+// isClosed reports whether Close was called.
+func (s *Stack) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed
 }
 
-// ErrClosed is what calls report then. It names the stack, and is net.ErrClosed.
-func (s *Stack) ErrClosed() error { return s.wrap(net.ErrClosed) }
+// errClosed is what calls report then.
+func (s *Stack) errClosed() error { return s.wrap(net.ErrClosed) }
 
-// endSockets gives the namespace up, so that no more sockets are made, and ends
-// those that were. The interfaces are still there: peers are told. It returns a
+// endSockets gives the namespace up, so that no more sockets are made, and ends the
+// existing ones. The interfaces are still there, so that peers get resets. It returns a
 // last socket in the namespace for removeAll, -1 if there is none.
 func (s *Stack) endSockets() (last int, err error) {
-	s.swaps.Lock() // what is being moved into the stack has arrived
+	s.swaps.Lock() // sockets that are being moved have arrived
 	if s.joined {
 		err = s.ns.Close()
 		s.swaps.Unlock()
@@ -254,7 +277,7 @@ func (s *Stack) endSockets() (last int, err error) {
 	last, idle := s.ns.CloseWith(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)
 	s.swaps.Unlock()
 	if idle {
-		return last, nil // to look for them takes long
+		return last, nil // looking for sockets takes long
 	}
 	diag := last
 	if last, err = unix.FcntlInt(uintptr(diag), unix.F_DUPFD_CLOEXEC, 0); err != nil {
@@ -264,19 +287,19 @@ func (s *Stack) endSockets() (last int, err error) {
 	return last, nil
 }
 
-// endAll ends the sockets in the namespace with the cookie, and closes the
-// netlink socket diag in it, -1 if there is none.
+// endAll ends the sockets in the namespace with the cookie, and closes diag, a netlink
+// socket in it; -1 if there is none.
 func endAll(cookie uint64, diag int) {
 	if diag >= 0 {
-		destroySockets(diag)
+		sockets.Destroy(diag)
 	}
-	shutDown(cookie, diag)
+	sockets.ShutDown(cookie, diag)
 }
 
-// Socket makes a socket of any domain, type and protocol in the stack, as
-// socket(2). typ may contain SOCK_NONBLOCK. The file is close-on-exec and
-// belongs to the caller. It replaces vde_msocket.
+// Socket makes a socket of any domain, type and protocol in the stack, as socket(2).
+// typ may contain SOCK_NONBLOCK. The file is close-on-exec and belongs to the caller.
 func (s *Stack) Socket(domain, typ, proto int) (*os.File, error) {
+	s = s.orNone()
 	fd, err := s.ns.Socket(domain, typ, proto)
 	if err != nil {
 		return nil, s.wrap(err)
@@ -284,42 +307,47 @@ func (s *Stack) Socket(domain, typ, proto int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "socket:"+s.name), nil
 }
 
-// wrap names the stack in an error.
+// wrap names the stack in an error, and exports the reason of one that was refused.
 func (s *Stack) wrap(err error) error {
-	if errors.Is(err, net.ErrClosed) {
+	switch {
+	case s == none:
+		return ErrNoStack
+	case errors.Is(err, net.ErrClosed):
 		return fmt.Errorf("%s: stack is closed: %w", s.name, net.ErrClosed)
 	}
-	return fmt.Errorf("%s: %w", s.name, err)
+	err = fmt.Errorf("%s: %w", s.name, err)
+	if e, ok := errors.AsType[*netns.Explained](err); ok && e.Refused {
+		return &RefusedError{e.Reason, err}
+	}
+	return err
 }
 
 // RTNL opens a connection that configures the stack by netlink. It belongs to
 // the caller.
-func (s *Stack) RTNL() (*rtnl.Conn, error) { return dialNetlink(s) }
-
-// dialNetlink is rtnl.Dial, for which sockets that nobody has asked for yet make room
-// where a descriptor is missing.
-func dialNetlink(m rtnl.SocketMaker) (*rtnl.Conn, error) {
-	return netns.WithRoom(func() (*rtnl.Conn, error) { return rtnl.Dial(m) })
+func (s *Stack) RTNL() (*rtnl.Conn, error) {
+	return netns.WithRoom(func() (*rtnl.Conn, error) { return rtnl.Dial(s) })
 }
 
-// Sysctl sets a setting of the stack, such as "net.ipv4.ip_forward". Parts are
-// separated by dots or, where a part contains dots, by slashes. Only settings
-// below net belong to a stack; the others are the machine's and are refused.
+// Sysctl sets a setting of the stack, such as "net.ipv4.ip_forward" to "1". Parts are
+// separated by dots or, where a part contains dots, by slashes. Only settings below net
+// belong to a stack; others are refused.
 func (s *Stack) Sysctl(name, value string) error {
+	s = s.orNone()
 	path, err := sysctlPath(name)
 	if err != nil {
 		return s.wrap(err)
 	}
 	err = s.ns.WriteSysctl(path, value)
 	if call, ok := errors.AsType[*os.PathError](err); ok && call.Op == "write" {
-		why := "the kernel does not take this value"
-		switch givenUp := netns.GivenUp(); {
-		case errors.Is(err, unix.ENOENT):
-			why = "the kernel does not have what the value names"
-		case errors.Is(err, fs.ErrPermission) && givenUp != "":
-			why = givenUp
+		err = fmt.Errorf("sysctl %s=%.80q: %w", name, value, call.Err)
+		if givenUp := netns.GivenUp(); errors.Is(err, fs.ErrPermission) && givenUp != "" {
+			return s.wrap(refused(err, givenUp))
 		}
-		return s.wrap(fmt.Errorf("sysctl %s=%.80q: %w (%s)", name, value, call.Err, why))
+		why := "the kernel does not take this value"
+		if errors.Is(err, unix.ENOENT) {
+			why = "the kernel does not have what the value names"
+		}
+		return s.wrap(fmt.Errorf("%w (%s)", err, why))
 	}
 	if err != nil {
 		return s.wrap(fmt.Errorf("sysctl %s: %w", name, err))
@@ -327,10 +355,10 @@ func (s *Stack) Sysctl(name, value string) error {
 	return nil
 }
 
-// ReadSysctl returns a setting of the stack, such as "net.ipv4.ip_forward", named as for
-// Sysctl. Several values are separated as the kernel does it, by tabs or line ends; the
-// last line end is left out.
+// ReadSysctl returns a setting of the stack, named as for [Stack.Sysctl], as the kernel
+// writes it without the last line end.
 func (s *Stack) ReadSysctl(name string) (string, error) {
+	s = s.orNone()
 	path, err := sysctlPath(name)
 	if err != nil {
 		return "", s.wrap(err)
@@ -360,12 +388,11 @@ func sysctlPath(name string) (string, error) {
 	return strings.Join(parts, "/"), nil
 }
 
-// NetNS returns a descriptor of the stack's network namespace, for setns of
-// other libraries and programs. It belongs to the caller, and keeps the
-// namespace alive, but not its interfaces, when the stack is closed. A program
-// without privilege first enters the user namespace that owns it, as
-// ioctl_ns(2) gives it: "nsenter --user --net".
+// NetNS returns a descriptor of the stack's network namespace, for setns of other
+// libraries and programs. It belongs to the caller, and keeps the namespace alive, but
+// not its interfaces, when the stack is closed.
 func (s *Stack) NetNS() (*os.File, error) {
+	s = s.orNone()
 	s.lent.Store(true)
 	f, err := s.ns.File()
 	if err != nil {
@@ -374,11 +401,12 @@ func (s *Stack) NetNS() (*os.File, error) {
 	return f, nil
 }
 
-// Emulator returns what changes the network of an interface that is on one of the
-// scheme netemu, or nested on such, while it is in use.
+// Emulator returns the controller of the netemu network under an interface. It is an
+// error if there is no such network.
 func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) {
-	if s.Closed() {
-		return nil, s.ErrClosed()
+	s = s.orNone()
+	if s.isClosed() {
+		return nil, s.errClosed()
 	}
 	i, err := s.find(ifname)
 	if err != nil {
@@ -392,10 +420,10 @@ func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) {
 	return nil, s.wrap(fmt.Errorf("interface %s is not on a network of netemu:// (%q)", ifname, i.cfg.VNL))
 }
 
-// Stats returns the counters of the interfaces.
+// Stats returns the counters of the interfaces. After Close, it returns the last ones.
 func (s *Stack) Stats() Stats {
 	var st Stats
-	for _, i := range s.interfaces() {
+	for _, i := range s.orNone().interfaces() {
 		st.Interfaces = append(st.Interfaces, i.stats())
 	}
 	return st

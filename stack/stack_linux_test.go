@@ -65,12 +65,6 @@ func TestSysctl(t *testing.T) {
 	if host, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward"); err != nil || string(host) != "0\n" {
 		t.Errorf("the host has ip_forward %q, %v", host, err)
 	}
-	for name, value := range map[string]string{"kernel.hostname": "x", "net..ipv4": "1", "net/../kernel/hostname": "x", "net.no.such": "1", "net.ipv4.ip_forward": "maybe"} {
-		err := s.Sysctl(name, value)
-		if err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("sysctl %s=%s: %v", name, value, err)
-		}
-	}
 }
 
 func TestStats(t *testing.T) {
@@ -94,11 +88,7 @@ func TestSmallNetworks(t *testing.T) {
 	vnl := "mem://" + t.Name()
 	a := open(t, vnl, "10.0.0.0/31", "10.0.1.3/31", "10.0.2.0/32", "10.0.3.255/32", "10.0.4.1/24", "10.0.4.254/24", "fc00::/127", "fc00::3/127", "fc00::100/128", "fc00::1:ffff/112")
 	b := open(t, vnl, "10.0.0.1/31", "10.0.1.2/31", "fc00::1/127", "fc00::2/127")
-	ln, err := a.Listen("tcp", ":7")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	testenv.Listen(t, a, "tcp", ":7")
 	for _, host := range []string{"10.0.0.0", "10.0.1.3", "fc00::", "fc00::3"} {
 		c, err := b.Dial("tcp", net.JoinHostPort(host, "7"))
 		if err != nil {
@@ -113,20 +103,12 @@ func TestSmallNetworks(t *testing.T) {
 func TestInterfaces(t *testing.T) {
 	netnstest.NoLeaks(t)
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
-	s, err := New(t.Context(), Config{Name: "many", Interfaces: []Interface{
+	s := made(t, Config{Name: "many", Interfaces: []Interface{
 		{VNL: "mem://" + t.Name(), MAC: mac, MTU: 9216, Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64"), Gateways: testenv.Addrs("10.0.0.254", "fc00::ff")},
 		{Name: "lab", MTU: 1280, Addrs: testenv.Prefixes("10.1.0.1/24")},
 		{VNL: "mem://" + t.Name(), Down: true, Addrs: testenv.Prefixes("10.2.0.1/24")},
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	nl, err := s.RTNL()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nl.Close()
+	nl := configuration(t, s)
 	links, err := nl.Links()
 	if err != nil {
 		t.Fatal(err)

@@ -6,9 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"syscall"
@@ -34,23 +31,16 @@ func (s *Stack) Close() error { return nil }
 // String returns "".
 func (s *Stack) String() string { return "" }
 
-// Closed returns true.
-func (s *Stack) Closed() bool { return true }
-
-// ErrClosed returns an error.
-func (s *Stack) ErrClosed() error { return errUnsupported }
-
 // Socket returns an error.
 func (s *Stack) Socket(domain, typ, proto int) (*os.File, error) { return nil, errUnsupported }
 
 // Control returns an error.
 func (s *Stack) Control(network, address string, c syscall.RawConn) error { return errUnsupported }
 
-// Meet does nothing.
-func (s *Stack) Meet(ctx context.Context, to netip.Addr) {}
-
-// ControlTCP returns an error.
-func (s *Stack) ControlTCP(network, address string, c syscall.RawConn) error { return errUnsupported }
+// ControlContext returns an error.
+func (s *Stack) ControlContext(ctx context.Context, network, address string, c syscall.RawConn) error {
+	return errUnsupported
+}
 
 // RTNL returns an error.
 func (s *Stack) RTNL() (*rtnl.Conn, error) { return nil, errUnsupported }
@@ -82,19 +72,7 @@ func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) { return nil,
 // Stats returns nothing.
 func (s *Stack) Stats() Stats { return Stats{} }
 
-// A ControlFunc is called with a new socket before it is bound or connected.
-type ControlFunc = func(network, address string, c syscall.RawConn) error
-
-// IPConn returns an error.
-func (s *Stack) IPConn(network string, proto int, local, remote netip.Addr, control ControlFunc) (*net.IPConn, error) {
-	return nil, errUnsupported
-}
-
-// JoinGroup returns an error.
-func (s *Stack) JoinGroup(c *net.UDPConn, group netip.Addr, index int) error { return errUnsupported }
-
-// CloseSocket closes c.
-func CloseSocket(c io.Closer) error { return c.Close() }
+func (s *Stack) orNone() *Stack { return s }
 
 func (s *Stack) start(context.Context, *Cmd, []*os.File) (*process, error) {
 	return nil, errUnsupported

@@ -22,16 +22,11 @@ func TestStatsTruth(t *testing.T) {
 			for _, o := range []stack.Offload{0, 0xff} {
 				t.Run(fmt.Sprintf("%s on %s without %#x", name, kind, o), func(t *testing.T) {
 					inUserSpace(t)
-					make := func(addr string) *Stack {
-						s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Kind: kind, NoOffload: o, Addrs: testenv.Prefixes(addr)}}})
-						if err != nil {
-							t.Fatal(err)
-						}
-						t.Cleanup(func() { s.Close() })
-						return s
+					with := func(addr string) Config {
+						return Config{Interfaces: []Interface{{VNL: vnl, Kind: kind, NoOffload: o, Addrs: testenv.Prefixes(addr)}}}
 					}
-					b := make("10.0.0.2/24") // first: it gets all
-					a := make("10.0.0.1/24")
+					b := made(t, with("10.0.0.2/24")) // first: it gets all
+					a := made(t, with("10.0.0.1/24"))
 					echo(t, a, b)
 					transfer(t, b, a, "10.0.0.2:0", 64<<10)
 					var sent, got InterfaceStats
@@ -53,16 +48,8 @@ func TestStatsTruth(t *testing.T) {
 // echo sends datagrams of many sizes from a to b and back.
 func echo(t *testing.T, a, b *Stack) {
 	t.Helper()
-	p, err := b.ListenPacket("udp", "10.0.0.2:7")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
-	c, err := a.Dial("udp", "10.0.0.2:7")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	p := testenv.ListenPacket(t, b, "udp", "10.0.0.2:7")
+	c := testenv.Dial(t, a, "udp", "10.0.0.2:7")
 	buf := make([]byte, 2000)
 	for n := 1; n < 1500; n += 97 {
 		for _, one := range []interface{ SetReadDeadline(time.Time) error }{p, c} {
@@ -89,11 +76,7 @@ func echo(t *testing.T, a, b *Stack) {
 func TestStatsDropped(t *testing.T) {
 	for _, kind := range kinds {
 		for _, never := range []bool{false, true} {
-			s, err := New(t.Context(), Config{Interfaces: []Interface{{Kind: kind, NoReconnect: never, Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64")}}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.Close()
+			s := made(t, Config{Interfaces: []Interface{{Kind: kind, NoReconnect: never, Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64")}}})
 			speaker := newSpeaker(t, s)
 			for range 100 {
 				speaker.send(t, "10.0.0.255:7", "nobody")

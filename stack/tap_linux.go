@@ -27,7 +27,7 @@ func (cfg Interface) tap(place int) netns.TAP {
 		Name:  cfg.Name,
 		Flags: nic.Flags(cfg.offload()), Offloads: nic.Offloads(cfg.offload()),
 		Index: firstIndex + place,
-		Up:    !cfg.Down && cfg.MAC == nil && cfg.MTU == DefaultMTU, // nothing comes before that
+		Up:    !cfg.Down && cfg.MAC == nil && cfg.MTU == DefaultMTU, // these are set before
 	}
 }
 
@@ -71,7 +71,7 @@ func (t *tapLink) start(context.Context) error {
 	return nil
 }
 
-// remove implements [link]. To remove a TAP takes the kernel some 20 ms; one that is
+// remove implements [link]. Removing a TAP takes the kernel some 20 ms; one that is
 // left to its namespace is set down.
 func (t *tapLink) remove(socket int) error {
 	defer teardown.Within(t.running.Wait) // the kernel may hold one of them in its plug
@@ -89,12 +89,12 @@ func (t *tapLink) stats(st *InterfaceStats) {
 	t.pump.stats(st)
 }
 
-// explainTaken says that an interface cannot be made because there is another one.
+// explainTaken explains an error of a name that is in use.
 func explainTaken(err error) error {
-	return existsError{fmt.Errorf("%w (the namespace may have an interface of this name already: give this one another Name)", err)}
+	return inUse(fmt.Errorf("%w (the namespace may have an interface of this name already: give this one another Name)", err))
 }
 
-// noDevice reports that this user cannot have a TAP at all.
+// noDevice reports whether this user cannot have a TAP at all.
 func noDevice(err error) bool {
 	errno, ok := errors.AsType[unix.Errno](err)
 	if !ok {
@@ -107,8 +107,7 @@ func noDevice(err error) bool {
 	return false
 }
 
-// explainTUN says what to do about an error of the device, or of the ioctl that
-// makes an interface.
+// explainTUN explains an error of the device, or of the ioctl that makes an interface.
 func explainTUN(err error) error {
 	errno, ok := errors.AsType[unix.Errno](err)
 	if !ok {
@@ -131,16 +130,16 @@ func explainTUN(err error) error {
 	default:
 		return err
 	}
-	return fmt.Errorf("%w (%s)", err, text)
+	return refused(err, text)
 }
 
-// isOpening reports an error of opening a device.
+// isOpening reports whether the device could not be opened.
 func isOpening(err error) bool {
 	_, ok := errors.AsType[*os.PathError](err)
 	return ok
 }
 
-// tunMode says whose permission is missing where the device cannot be opened.
+// tunMode says which permission is missing to open the device.
 func tunMode() string {
 	var st unix.Stat_t
 	if err := unix.Stat(tunDevice, &st); err != nil {

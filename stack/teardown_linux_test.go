@@ -48,11 +48,7 @@ func TestCloseReturns(t *testing.T) {
 		if _, err := os.Stat(path); err != nil {
 			t.Fatal(err)
 		}
-		ln, err := s.Listen("tcp", ":0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
+		ln := testenv.Listen(t, s, "tcp", ":0")
 		accepted := make(chan error)
 		go func() {
 			_, err := ln.Accept()

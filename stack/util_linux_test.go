@@ -3,18 +3,19 @@
 package stack
 
 import (
-	"fmt"
-	"net/netip"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
-func member(t *testing.T, vnl string, number int) *Stack {
+// made returns a stack that ends with the test.
+func made(t *testing.T, cfg Config) *Stack {
 	t.Helper()
-	s, err := New(t.Context(), config(vnl, number))
+	s, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,6 +23,19 @@ func member(t *testing.T, vnl string, number int) *Stack {
 	return s
 }
 
-func config(vnl string, number int) Config {
-	return Config{Interfaces: []Interface{{VNL: vnl, Addrs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", number))}}}}
+// configuration opens a netlink connection that ends with the test.
+func configuration(t *testing.T, s *Stack) *rtnl.Conn {
+	t.Helper()
+	nl, err := s.RTNL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nl.Close() })
+	return nl
+}
+
+// inUserSpace makes the networks mem:// of a test as a kernel without bridges does.
+func inUserSpace(t *testing.T) {
+	memnet.UserSpace.Store(true)
+	t.Cleanup(func() { memnet.UserSpace.Store(false) })
 }

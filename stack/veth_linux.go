@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A vethLink is a veth pair, with a pump between its other end and a plug.
+// A vethLink is a veth pair with a pump between its other end and a plug.
 type vethLink struct {
 	pump
 	pair *bridge.Pair
 }
 
-// makeVeth makes the interface. noTAP says why it is not a TAP, nil if it should not be
-// one.
+// makeVeth makes the interface. noTAP says why it is not a TAP; nil if that was not
+// tried.
 func (i *iface) makeVeth(ctx context.Context, nl *rtnl.Conn, plug vdeplug.Conn, noTAP error) error {
 	pair, dev, index, err := bridge.OpenPair(ctx, i.end(nl), i.cfg.offload())
 	if errors.Is(err, unix.EEXIST) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
@@ -43,11 +44,7 @@ import (
 // works uses a stack without its network.
 func works(t *testing.T, s *Stack) {
 	t.Helper()
-	ln, err := s.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	ln := testenv.Listen(t, s, "tcp", "127.0.0.1:0")
 	c, err := s.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -104,12 +101,7 @@ func newTestPlug(t *testing.T) (*testPlug, *Stack) {
 // openOnce makes a stack that leaves a network alone that has gone.
 func openOnce(t *testing.T, vnl string, addrs ...string) *Stack {
 	t.Helper()
-	s, err := New(t.Context(), Config{Interfaces: []Interface{{VNL: vnl, Addrs: testenv.Prefixes(addrs...), NoReconnect: true}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
+	return made(t, Config{Interfaces: []Interface{{VNL: vnl, Addrs: testenv.Prefixes(addrs...), NoReconnect: true}}})
 }
 
 func (p *testPlug) Recv(frame []byte) (int, error) {
@@ -173,47 +165,17 @@ func TestPlugEnds(t *testing.T) {
 	}
 }
 
-// startSwitch starts vde_switch on a path, and returns what ends it.
-func startSwitch(t *testing.T, path string) (end func()) {
-	t.Helper()
-	cmd := exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", path)
-	stdin, err := cmd.StdinPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	var once sync.Once
-	end = func() {
-		once.Do(func() {
-			cmd.Process.Kill()
-			stdin.Close()
-			cmd.Wait()
-		})
-	}
-	t.Cleanup(end)
-	testenv.Eventually(t, "a switch", func() bool {
-		c, err := net.Dial("unix", filepath.Join(path, "ctl"))
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
-	return end
-}
-
 // TestSwitchGone kills the switch under a stack.
 func TestSwitchGone(t *testing.T) {
 	netnstest.NoLeaks(t)
 	path := filepath.Join(testenv.ShortDir(t), "switch")
-	end := startSwitch(t, path)
+	sw := startSwitch(t, path)
 	s := open(t, path, "10.0.0.1/24")
 	peer := open(t, path, "10.0.0.2/24")
 	if out, err := s.Command(t.Context(), "ping", "-c", "1", "-W", "10", "10.0.0.2").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	end()
+	sw.end(syscall.SIGKILL)
 	for _, s := range []*Stack{s, peer} {
 		testenv.Eventually(t, "the end of the switch", func() bool { return s.Stats().Interfaces[0].Err != nil })
 		t.Log(s.Stats().Interfaces[0].Err)
@@ -226,8 +188,7 @@ func TestSwitchGone(t *testing.T) {
 func TestPlugsLeave(t *testing.T) {
 	netnstest.NoLeaks(t)
 	dir := testenv.ShortDir(t)
-	end := startSwitch(t, filepath.Join(dir, "switch"))
-	defer end()
+	sw := startSwitch(t, filepath.Join(dir, "switch"))
 	var all string // numbers of processes
 	for round := range 3 {
 		pids := filepath.Join(dir, fmt.Sprint("pids", round))
@@ -262,7 +223,7 @@ func TestPlugsLeave(t *testing.T) {
 			return err != nil || strings.Contains(string(stat), ") Z ") // of init, which may be slow
 		})
 	}
-	end()
+	sw.end(syscall.SIGKILL)
 	noChildren(t)
 }
 

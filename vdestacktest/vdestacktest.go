@@ -2,11 +2,13 @@
 package vdestacktest
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/sockets"
 )
 
 // closeTime is how long the sockets of a test may take to close after it: a
@@ -14,15 +16,22 @@ import (
 // reader has returned.
 const closeTime = 2 * time.Second
 
-// Open is [vdestack.Open] for a test, which fails at once if there is an error. The
-// stack is closed when the test and its subtests have ended and their later cleanups
-// have run.
+// Open is [vdestack.Open] for a test, which ends at once if there is an error. The
+// stack is closed after the test, its subtests and the cleanups that were registered
+// after Open.
 //
-// The test fails if it has then left TCP or UDP sockets of the stack open in any
-// process: servers that were not closed, response bodies, idle connections of a
-// client (CloseIdleConnections of [net/http.Client] closes those). The error lists
-// them; a connection between two stacks of the test stands at the one that ends
-// first, which is the one opened last. All of them end with their stacks.
+// The test fails if TCP or UDP sockets of the stack are still open two seconds later,
+// in any process. The error lists them. Often they are
+//
+//   - listeners and servers that were not closed;
+//   - response bodies that were not closed;
+//   - idle connections of an HTTP client: call its CloseIdleConnections.
+//
+// A connection between two stacks of the test is reported by the stack that closes
+// first, which is the one that was opened last. Closing the stacks ends all of them.
+//
+// Where the machine does not allow stacks, the error is a [vdestack.RefusedError]. To
+// skip the test there, call vdestack.Open first and look for it by [errors.As].
 func Open(t testing.TB, vnl string, prefixes ...string) *vdestack.Stack {
 	t.Helper()
 	s, err := vdestack.Open(vnl, prefixes...)
@@ -45,7 +54,7 @@ func Open(t testing.TB, vnl string, prefixes ...string) *vdestack.Stack {
 // closeTime. A stack that the test has closed has none.
 func wait(s *vdestack.Stack) []string {
 	for end := time.Now().Add(closeTime); ; time.Sleep(time.Millisecond) {
-		left, err := sockets(s)
+		left, err := open(s)
 		if err != nil || len(left) == 0 {
 			return nil
 		}
@@ -53,4 +62,28 @@ func wait(s *vdestack.Stack) []string {
 			return left
 		}
 	}
+}
+
+// open describes the sockets of a stack that a process has open.
+func open(s *vdestack.Stack) (all []string, err error) {
+	list, err := sockets.List(s)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		text := "udp " + s.Local.String()
+		if s.TCP {
+			text = "tcp " + s.Local.String()
+		}
+		switch {
+		case !s.Open:
+			continue
+		case s.Listening:
+			text += ", which listens"
+		case s.TCP || s.Remote.Port() != 0:
+			text = fmt.Sprintf("%s to %v", text, s.Remote)
+		}
+		all = append(all, text)
+	}
+	return all, nil
 }

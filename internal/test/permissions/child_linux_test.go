@@ -16,6 +16,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -199,6 +200,10 @@ func (r *refusal) meet() error {
 			return nil
 		}
 		fmt.Println(err)
+		e, ok := errors.AsType[*vdestack.RefusedError](err)
+		if ok != r.refused() && r.name != "another's namespace" || ok && !strings.HasSuffix(err.Error(), " ("+e.Reason+")") {
+			return fmt.Errorf("a RefusedError: %v, %+v", ok, e)
+		}
 		if d := time.Since(start); d > 5*time.Second {
 			return fmt.Errorf("it took %v", d)
 		}
@@ -224,6 +229,12 @@ func (r *refusal) meet() error {
 }
 
 var pid = regexp.MustCompile(`/proc/\d+/`)
+
+// refused reports whether the error is to be a RefusedError: limits that others may leave
+// are not.
+func (r *refusal) refused() bool {
+	return !strings.Contains(r.want, "limit of ") && r.name != "proc missing, after a stack"
+}
 
 // wants reports whether an error is the wanted one.
 func (r *refusal) wants(err error) bool {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSettingOfSockets makes sockets as quickly as it can, so that some are kept
-// ready, and changes a setting with which they begin.
+// TestSettingOfSockets makes sockets as quickly as it can, so that some are pooled, and changes
+// a setting with which they begin.
 func TestSettingOfSockets(t *testing.T) {
 	netnstest.NoLeaks(t)
 	s := open(t, "")

@@ -1,0 +1,32 @@
+// Package sockets does with sockets what package net does not: it makes raw ones without
+// privilege on the host, joins multicast groups by the index of an interface, and lists
+// and ends the sockets of a network namespace.
+package sockets
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"syscall"
+)
+
+// A ControlFunc is called with a new socket before it is bound or connected.
+type ControlFunc = func(network, address string, c syscall.RawConn) error
+
+// A Maker makes sockets in a stack.
+type Maker interface {
+	Socket(domain, typ, proto int) (*os.File, error)
+}
+
+// PlainTCP is the context that tells a stack's ControlContext that the socket is one
+// which package net has just made to connect by TCP, and not by multipath TCP: nine
+// system calls need not ask what it is.
+type PlainTCP struct{ context.Context }
+
+// A Socket is an entry of [List].
+type Socket struct {
+	TCP           bool // else UDP
+	Listening     bool
+	Open          bool // in some process; others, such as those in TIME_WAIT, are the kernel's
+	Local, Remote netip.AddrPort
+}

@@ -1,8 +1,0 @@
-package vdestack
-
-import (
-	"errors"
-	"net"
-)
-
-func isClosed(err error) bool { return errors.Is(err, net.ErrClosed) }
