@@ -124,6 +124,7 @@ func TestSetDNS(t *testing.T) {
 // TestChangeConcurrent dials by name while the interface comes and goes, and the
 // DNS changes.
 func TestChangeConcurrent(t *testing.T) {
+	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	vnl := "mem://" + t.Name()
 	peer := open(t, vnl, "10.0.0.2/24")

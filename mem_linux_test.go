@@ -50,6 +50,7 @@ func onNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
 // TestMulticast sends to groups: the members get the packets, and those of other groups do
 // not.
 func TestMulticast(t *testing.T) {
+	testenv.Long(t)
 	onNetworks(t, func(t *testing.T, vnl string) {
 		a, b := open(t, vnl, "10.0.0.1/24", "fc00::1:1/64"), open(t, vnl, "10.0.0.2/24", "fc00::1:2/64")
 		if err := b.Run(t.Context(), "ip route add default dev vde0"); err != nil {

@@ -82,6 +82,7 @@ func TestWrongUse(t *testing.T) {
 
 // TestApart runs server and client in programs of their own.
 func TestApart(t *testing.T) {
+	testenv.Long(t)
 	const vnl = "vxvde://234.0.0.1"
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		server := program(t, "-serve", vnl)

@@ -15,6 +15,8 @@ import (
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // A space is where links are made.
@@ -26,6 +28,7 @@ type space struct {
 // TestAttributes compares the links of each way in which one is made with what the
 // kernel gives "ip tuntap add" and "ip link add", set up.
 func TestAttributes(t *testing.T) {
+	testenv.Long(t)
 	tap := func(flags uint16) func(t *testing.T, in space) int {
 		return func(t *testing.T, in space) int {
 			fd, err := in.open(tunDevice, unix.O_RDWR)

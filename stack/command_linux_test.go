@@ -48,6 +48,7 @@ func TestCommand(t *testing.T) {
 	})
 
 	t.Run("capture", func(t *testing.T) {
+		testenv.Long(t)
 		cmd := s.Command(ctx, testenv.Need(t, "tcpdump", "tcpdump"), "-c", "2", "-l", "-n", "-i", "vde0", "arp")
 		stderr, err := cmd.StderrPipe()
 		if err != nil {

@@ -143,6 +143,7 @@ func wantSame(t *testing.T, what string, got, want []string) {
 // TestAddInterface adds an interface of each kind to a stack in use, and removes it:
 // links, addresses and routes are as New makes them.
 func TestAddInterface(t *testing.T) {
+	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	for _, tt := range []struct {
 		name, vnl string
@@ -301,6 +302,7 @@ func TestInterfaceErrors(t *testing.T) {
 // TestRemoveRenamed removes interfaces that have other names by now, and one that was
 // removed by netlink.
 func TestRemoveRenamed(t *testing.T) {
+	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	for _, with := range []Interface{{}, {Kind: KindVeth}, {VNL: "mem://" + t.Name()}, {VNL: "lan://" + t.Name()}} {
 		s := made(t, Config{Interfaces: []Interface{with, with, with, with}})
@@ -452,12 +454,9 @@ func TestAddInterfaceHangs(t *testing.T) {
 // TestInterfacesConcurrent adds and removes interfaces from many goroutines, beside
 // those that use the stack, until it is closed.
 func TestInterfacesConcurrent(t *testing.T) {
+	testenv.Long(t)
 	netnstest.NoLeaks(t)
-	rounds := 3
-	if testing.Short() {
-		rounds = 1
-	}
-	for range rounds {
+	for range 3 {
 		peer := made(t, Config{Interfaces: []Interface{{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("10.0.0.100/24")}}})
 		s := made(t, Config{Name: "busy"})
 		var wg, users sync.WaitGroup

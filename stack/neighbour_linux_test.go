@@ -7,11 +7,14 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/vdeplug"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // TestNeighbour asks for an IPv6 address as soon as the stack is open, once: the
 // next question of a kernel would come a second later.
 func TestNeighbour(t *testing.T) {
+	testenv.Long(t)
 	for range 20 {
 		p, err := vdeplug.Open("mem://"+t.Name(), nil)
 		if err != nil {

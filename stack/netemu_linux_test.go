@@ -42,6 +42,7 @@ func TestNetemuTransfer(t *testing.T) {
 
 // TestNetemuPing has each packet take as long as it is told, each way.
 func TestNetemuPing(t *testing.T) {
+	testenv.Long(t)
 	testenv.Need(t, "ping", "iputils-ping")
 	a, b := impaired(t, "delay-out=30ms/delay-in=20ms/jitter=5ms")
 	e, err := a.Emulator("vde0")

@@ -14,6 +14,7 @@ import (
 // TestStatsTruth compares what a stack has sent with what another has received, on
 // networks of plugs.
 func TestStatsTruth(t *testing.T) {
+	testenv.Long(t)
 	for name, vnl := range map[string]string{
 		"mem": "mem://" + t.Name(), "ptp": "ptp://" + filepath.Join(t.TempDir(), "p"),
 		"netemu": "netemu://delay=1us{mem://" + t.Name() + ".emu}", "vlan": "vlan://5{mem://" + t.Name() + ".vlan}",

@@ -186,6 +186,7 @@ func TestSwitchGone(t *testing.T) {
 // TestPlugsLeave closes stacks on networks of every kind: nothing of them is
 // left, neither descriptors nor processes, dead or alive.
 func TestPlugsLeave(t *testing.T) {
+	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	dir := testenv.ShortDir(t)
 	sw := startSwitch(t, filepath.Join(dir, "switch"))
@@ -229,6 +230,7 @@ func TestPlugsLeave(t *testing.T) {
 
 // TestInterfaceGone takes the interface away under a stack.
 func TestInterfaceGone(t *testing.T) {
+	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	for _, vnl := range []string{"mem://" + t.Name(), "lan://" + t.Name(), "ptp://" + filepath.Join(t.TempDir(), "p")} {
 		s := open(t, vnl, "10.0.0.1/24")

@@ -50,6 +50,7 @@ func ping(t *testing.T, s *stack.Stack, number int) {
 
 // TestLANBridges fills bridges with ports, as a network with thousands does.
 func TestLANBridges(t *testing.T) {
+	testenv.Long(t)
 	testenv.Need(t, "ping", "iputils-ping")
 	set(t, bridge.BridgePorts, 2)
 	set(t, bridge.MaxBridges, 3)

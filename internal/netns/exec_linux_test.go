@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // run executes a program in the namespace and returns its output and end.
@@ -130,6 +132,7 @@ func TestStartCancel(t *testing.T) {
 // TestStartCancelGroup gives up commands at the moment when they start others,
 // which must end with them.
 func TestStartCancelGroup(t *testing.T) {
+	testenv.Long(t)
 	n := newNS(t)
 	const rounds = 100
 	var wg sync.WaitGroup
@@ -277,6 +280,7 @@ func TestStartBeside(t *testing.T) {
 // under ForkLock: files are written, and descriptors made that are close-on-exec a
 // little later. The programs are not busy, and no command gets a descriptor.
 func TestStartForkLock(t *testing.T) {
+	testenv.Long(t)
 	n := newNS(t)
 	dir := t.TempDir()
 	const count = `set -- /proc/self/fd/*; exit $#`

@@ -46,6 +46,7 @@ func inSeries(t *testing.T, with TAP) {
 // TestNSPool asks for namespaces in series. The later ones take no round trip to the helper,
 // and are as others are. When no more are asked for, the pool is emptied.
 func TestNSPool(t *testing.T) {
+	testenv.Long(t)
 	h := newNS(t).h
 	before := countFiles(t)
 	one, err := New()
