@@ -25,7 +25,10 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	if cmd.Stdout == nil {
 		cmd.Stdout = p.Stderr
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if cmd.SysProcAttr == nil { // else it has the user
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
 	testenv.Check(t, cmd.Start())
 	go func() {
 		defer close(p.Ended)
