@@ -253,8 +253,8 @@ func (s *Stack) ReadSysctl(name string) (string, error) {
 //
 //   - When it returns, the addresses are usable and Stats lists the interface last.
 //   - ctx bounds the set-up, not the life of the interface.
-//   - An error, an [*InterfaceError], leaves nothing behind. It is [fs.ErrExist] if the
-//     name is taken.
+//   - An error leaves nothing behind. It is an [*InterfaceError], and [fs.ErrExist] if the
+//     name is taken; after Close it is [net.ErrClosed] only.
 //   - It may be called with any other call. Close ends it, with [net.ErrClosed].
 //   - A stack has one default route a family; RTNL adds others, with a metric.
 //   - In a namespace that was joined, the interface is removed with the stack.

@@ -30,8 +30,8 @@ const closeTime = 2 * time.Second
 // A connection between two stacks of the test is reported by the stack that closes
 // first, which is the one that was opened last. Closing the stacks ends all of them.
 //
-// Where the machine does not allow stacks, the error is a [vdestack.RefusedError]. To
-// skip the test there, call vdestack.Open first and look for it by [errors.As].
+// To skip the test where the machine does not allow stacks, call [vdestack.Open] first
+// and look for a [*vdestack.RefusedError] with [errors.As].
 func Open(t testing.TB, vnl string, prefixes ...string) *vdestack.Stack {
 	t.Helper()
 	s, err := vdestack.Open(vnl, prefixes...)
