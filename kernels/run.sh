@@ -37,7 +37,7 @@ modules=(tun veth bridge dummy macvlan vxlan 8021q tcp_diag udp_diag raw_diag in
 # what depends on the kernel, without what takes long where it is emulated.
 tests=(
 	"internal/netns ." "internal/rlimit ." "rtnl . WatchOverrun"
-	"vdeplug TAP|Mem|Cmd" "vdestack . SwitchErrors|PlugErrors|LocatorErrors|PlugFileErrors|ConfigErrors"
+	"vdeplug TAP|Mem|Cmd|Conn$" "vdestack . SwitchErrors|PlugErrors|LocatorErrors|PlugFileErrors|ConfigErrors"
 	"stack . Capture|Reconnect|Netemu|UserSpace|FirstFrame|PlugEnds|PlugsLeave|StatsTruth"
 	"internal/test/lifecycle . Many|Crowd" "internal/test/permissions ."
 	"internal/test/conformance ECN|PacketInfo|DontFragment|GSO"
@@ -51,7 +51,7 @@ must=(
 	"internal-test-lifecycle TestJoin" "internal-test-lifecycle TestSurroundings"
 	"internal-test-permissions TestRefusals" "internal-test-conformance TestPacketInfo"
 	"rtnl TestLinks" "rtnl TestAddrs" "rtnl TestRoutes" "rtnl TestWatch"
-	"vdeplug TestTAPConn root" "vdeplug TestMemConn" "vdeplug TestCmdKilled"
+	"vdeplug TestTAPFrames root" "vdeplug TestConn" "vdeplug TestCmdKilled"
 	"vdestack TestConn" "vdestack TestUDP" "vdestack TestEscape" "vdestack TestOpen"
 	"vdestack TestHTTP" "vdestack TestCloseSockets" "stack TestInterfaces"
 	"stack TestCommand" "stack TestLAN" "stack TestCloseKillsCommands"
