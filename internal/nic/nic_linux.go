@@ -32,6 +32,7 @@ type Device struct {
 	waited  bool        // since the last packet of a TAP; only the reader uses it
 	socket  bool        // a packet socket, not a TAP
 	down    atomic.Bool // the interface of a socket was down at the last look
+	gone    bool        // it was removed; only the reader uses it
 	header  bool
 	// takesGSO is the function passed to SendFrames; nil lets all packets pass uncut.
 	takesGSO func(packet []byte) bool
@@ -199,20 +200,22 @@ func (d *Device) Read(b *packet.Buffer) ([]packet.Packet, error) {
 // Receive implements [packet.Receiver].
 func (d *Device) Receive(fd int, b *packet.Buffer) (done bool, err error) {
 	d.reading.Store(true)
-	if done, err = d.receive(fd, b); !done {
+	if done, err = d.receive(fd, b); !done || err != nil {
 		d.reading.Store(false)
 	}
 	return done, err
 }
 
 // Quiet reports whether all packets that the interface has sent were read, and the goroutine
-// that reads them, if it is only one, has come back for more.
+// that reads them, if it is only one, has come back for more or got an error.
 func (d *Device) Quiet() bool {
 	quiet := false
 	d.raw.Control(func(fd uintptr) {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		// It may only report an error, as a TAP does when its interface is gone.
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		_, err := unix.Poll(poll, 0)
 		// In this order: a packet that is read in between came later.
-		quiet = (err != nil || n == 0) && !d.reading.Load()
+		quiet = (err != nil || poll[0].Revents&unix.POLLIN == 0) && !d.reading.Load()
 	})
 	return quiet
 }

@@ -61,3 +61,32 @@ func TestDetach(t *testing.T) {
 	}
 	s.check(s.nl.LinkDel(index))
 }
+
+// TestQuietRemoved removes interfaces: what they have sent before is read, and they are
+// quiet then.
+func TestQuietRemoved(t *testing.T) {
+	s := newSpace(t)
+	tap, index := s.tap(All)
+	s.check(s.nl.LinkDel(index))
+	if !tap.Quiet() {
+		t.Error("a TAP is not quiet")
+	}
+	a, b := s.cable()
+	d := s.socket(b, All)
+	from, err := s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	s.check(err)
+	defer unix.Close(from)
+	s.check(unix.Sendto(from, testFrame(60), 0, &unix.SockaddrLinklayer{Ifindex: a}))
+	testenv.Eventually(t, "the packet", func() bool { return !d.Quiet() })
+	s.check(s.nl.LinkDel(b))
+	var buf packet.Buffer
+	if packets, err := d.Read(&buf); err != nil || len(packets) != 1 {
+		t.Errorf("got %d packets, %v, want the one that was sent before", len(packets), err)
+	}
+	if _, err := d.Read(&buf); !errors.Is(err, ErrRemoved) {
+		t.Errorf("got %v, want %v", err, ErrRemoved)
+	}
+	if !d.Quiet() {
+		t.Error("a socket is not quiet")
+	}
+}

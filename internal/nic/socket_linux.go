@@ -76,11 +76,14 @@ func (d *Device) receiveMsgs(fd int, b *packet.Buffer) (bool, error) {
 	for {
 		n, err := b.RecvMsgs(fd, virtio.HeaderLen+virtio.MaxPacket, d.control)
 		switch {
+		case err == unix.EAGAIN && d.gone:
+			return true, ErrRemoved
 		case err == unix.EAGAIN:
 			return false, nil
 		case err == unix.ENETDOWN:
-			if removed(fd) {
-				return true, ErrRemoved
+			// The kernel tells it once, before the packets that it still has.
+			if d.gone = removed(fd); d.gone {
+				continue
 			}
 			// It may come up again, and the kernel does not report its removal now.
 			d.down.Store(true)
