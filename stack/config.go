@@ -55,7 +55,7 @@ type Interface struct {
 	VNL string
 	// Name has 1 to 15 characters. Empty means vdeN, N its place in Config.Interfaces;
 	// for AddInterface, the number of interfaces of the stack, or the next one whose
-	// name is free.
+	// name no interface of the namespace has.
 	Name string
 	// MAC is the hardware address, six bytes. Nil means a random one, locally
 	// administered.

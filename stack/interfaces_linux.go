@@ -49,7 +49,9 @@ func (s *Stack) addInterface(ctx context.Context, i *iface) error {
 		n = s.newNetwork(ctx, i.cfg)
 	}
 	nl, err := s.RTNL()
-	if err == nil {
+	if err != nil {
+		err = &InterfaceError{i.cfg.Name, i.cfg.VNL, err}
+	} else {
 		defer nl.Close()
 		err = s.add(ctx, nl, i, n)
 	}
@@ -83,6 +85,7 @@ func (s *Stack) RemoveInterface(name string) error {
 	if err = errors.Join(i.leave(true), i.remove(-1)); err != nil {
 		err = s.wrap(fmt.Errorf("removing interface %s: %w", name, err))
 	}
+	s.forget(i)
 	s.refuseUnscoped(nil)
 	return err
 }
@@ -111,14 +114,17 @@ func (s *Stack) interfaces() []*iface {
 func (s *Stack) claim(cfg Interface, cancel context.CancelCauseFunc) (*iface, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := slices.Concat(s.interfaces(), s.coming)
+	all := slices.Concat(s.interfaces(), s.changing)
 	var others []Interface
 	for _, i := range all {
 		others = append(others, i.cfg)
 	}
 	for n := len(others); cfg.Name == ""; n++ {
 		name := fmt.Sprintf("vde%d", n)
-		if !slices.ContainsFunc(others, func(o Interface) bool { return o.Name == name }) {
+		if slices.ContainsFunc(others, func(o Interface) bool { return o.Name == name }) {
+			continue
+		}
+		if index, err := s.indexOf(name); index == 0 || err != nil { // else it is that of somebody
 			cfg.Name = name
 		}
 	}
@@ -131,7 +137,7 @@ func (s *Stack) claim(cfg Interface, cancel context.CancelCauseFunc) (*iface, er
 	}
 	i := &iface{s: s, cfg: cfg, place: s.claimed, cancel: cancel}
 	s.claimed++
-	s.coming = append(s.coming, i)
+	s.changing = append(s.changing, i)
 	if s.closed { // Close has not seen it
 		cancel(net.ErrClosed)
 	}
@@ -144,24 +150,29 @@ func (s *Stack) use(i *iface) {
 	defer s.mu.Unlock()
 	all := append(slices.Clone(s.interfaces()), i)
 	s.ifaces.Store(&all)
-	s.coming = without(s.coming, i)
+	s.changing = without(s.changing, i)
 }
 
-// forget ends the claim of an interface that could not be made.
+// forget ends the claim of an interface that could not be made, or was removed.
 func (s *Stack) forget(i *iface) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.coming = without(s.coming, i)
+	s.changing = without(s.changing, i)
 }
 
-// take takes an interface out of use. It reports false if another call has done so.
+// take takes an interface out of use, which keeps its claim. It reports false if another
+// call has done so.
 func (s *Stack) take(i *iface) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := s.interfaces()
 	left := without(all, i)
+	if len(left) == len(all) {
+		return false
+	}
 	s.ifaces.Store(&left)
-	return len(left) < len(all)
+	s.changing = append(s.changing, i)
+	return true
 }
 
 // without returns a copy of a list without an interface.
@@ -192,11 +203,12 @@ func (s *Stack) add(ctx context.Context, nl *rtnl.Conn, i *iface, n *network) er
 // find returns the interface that has a name now or, if no interface in the namespace
 // has it, the one that was made with it.
 func (s *Stack) find(name string) (*iface, error) {
+	before, changing := s.interfaces(), s.isChanging(name)
 	index, err := s.indexOf(name)
 	if err != nil {
 		return nil, err
 	}
-	all := s.interfaces()
+	all := slices.Concat(before, s.interfaces()) // other calls add and remove some
 	at := slices.IndexFunc(all, func(i *iface) bool {
 		if index == 0 {
 			return i.cfg.Name == name
@@ -206,10 +218,18 @@ func (s *Stack) find(name string) (*iface, error) {
 	switch {
 	case at >= 0:
 		return all[at], nil
-	case index != 0:
+	case index != 0 && !changing && !s.isChanging(name):
 		return nil, fmt.Errorf("interface %q is none of New or AddInterface: RTNL changes it", name)
 	}
 	return nil, noInterface(name)
+}
+
+// isChanging reports whether an interface that is made with a name is being made or
+// removed.
+func (s *Stack) isChanging(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.changing, func(i *iface) bool { return i.cfg.Name == name })
 }
 
 // indexOf returns the index of the interface in the namespace that has the name now; 0 if
@@ -249,7 +269,7 @@ func (s *Stack) refuseUnscoped(nl *rtnl.Conn) {
 	s.unscoped.mu.Lock()
 	defer s.unscoped.mu.Unlock()
 	s.mu.Lock()
-	want := unscopedOf(slices.Concat(s.interfaces(), s.coming))
+	want := unscopedOf(slices.Concat(s.interfaces(), s.changing))
 	s.mu.Unlock()
 	if maps.Equal(s.unscoped.all, want) {
 		return

@@ -392,7 +392,7 @@ func TestInterfacesJoined(t *testing.T) {
 		before := describe(t, s)
 		in := made(t, Config{Name: "in", NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd())})
 		f.Close()
-		if err := in.AddInterface(t.Context(), Interface{VNL: vnl}); err == nil {
+		if err := in.AddInterface(t.Context(), Interface{Name: "vde0", VNL: vnl}); err == nil {
 			t.Error("two interfaces have the name vde0")
 		}
 		wantSame(t, "after a failure", describe(t, s), before)
@@ -448,6 +448,96 @@ func TestAddInterfaceHangs(t *testing.T) {
 	}
 	if err := <-second; !errors.Is(err, net.ErrClosed) || err.Error() != s.errClosed().Error() {
 		t.Errorf("the stack was closed: %v", err)
+	}
+}
+
+// A slowPlug is a plug that leaves its network when left is closed.
+type slowPlug struct {
+	closing, left chan struct{}
+	err           error
+}
+
+// slowPlugs has the plug that slowtest:// opens next.
+var slowPlugs = make(chan *slowPlug, 1)
+
+func init() {
+	vdeplug.Register(vdeplug.Scheme{Name: "slowtest", Open: func(context.Context, vdeplug.Locator, *vdeplug.Options) (vdeplug.Conn, error) {
+		p := <-slowPlugs
+		if p.closing == nil {
+			return nil, p.err
+		}
+		return p, nil
+	}})
+}
+
+func (p *slowPlug) Recv([]byte) (int, error) { <-p.closing; return 0, net.ErrClosed }
+
+func (p *slowPlug) Send([]byte) error { return nil }
+
+func (p *slowPlug) Close() error {
+	select {
+	case <-p.closing:
+	default:
+		close(p.closing)
+	}
+	<-p.left
+	return p.err
+}
+
+// TestInterfaceLeaves has an interface that takes long to be removed, and whose network
+// reports in the end that a connection of its own is closed.
+func TestInterfaceLeaves(t *testing.T) {
+	netnstest.NoLeaks(t)
+	s := made(t, Config{Name: "lab", Interfaces: []Interface{{}}})
+	gateway := Interface{Addrs: testenv.Prefixes("10.0.0.1/24"), Gateways: []netip.Addr{netip.MustParseAddr("10.0.0.9")}}
+	slow := gateway
+	slow.VNL, slow.NoReconnect = "slowtest://", true
+	p := &slowPlug{make(chan struct{}), make(chan struct{}), fmt.Errorf("leaving: %w", net.ErrClosed)}
+	slowPlugs <- p
+	addInterface(t, s, slow)
+	removed := make(chan error, 1)
+	go func() { removed <- s.RemoveInterface("vde1") }()
+	<-p.closing
+	if err := s.RemoveInterface("vde1"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a second call: %v", err)
+	}
+	if err := s.AddInterface(t.Context(), Interface{Name: "vde1"}); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("the name is in use: %v", err)
+	}
+	if err := s.AddInterface(t.Context(), gateway); err == nil || !strings.Contains(err.Error(), "interface vde1 has the default route") {
+		t.Errorf("the default route is in use: %v", err)
+	}
+	addInterface(t, s, Interface{})
+	removeInterface(t, s, "vde2")
+	close(p.left)
+	if err := <-removed; err == nil || err.Error() != "lab: removing interface vde1: leaving: use of closed network connection" {
+		t.Errorf("the stack is open, and the error of the network: %v", err)
+	}
+	gateway.Name = "vde1"
+	addInterface(t, s, gateway)
+
+	// A name that the kernel has is not chosen.
+	nl := configuration(t, s)
+	for i, name := range []string{"vde2", "vde3"} {
+		if _, err := nl.LinkAdd(rtnl.LinkSpec{Name: name, Kind: "bridge"}); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			continue
+		}
+		addInterface(t, s, Interface{})
+		removeInterface(t, s, "vde4")
+	}
+
+	slowPlugs <- &slowPlug{err: net.ErrClosed}
+	err := s.AddInterface(t.Context(), Interface{VNL: "slowtest://"})
+	if _, ok := errors.AsType[*InterfaceError](err); !ok || !strings.HasPrefix(err.Error(), "lab: interface vde4: vdeplug: open ") {
+		t.Errorf("opening the network: %v", err)
+	}
+	slowPlugs <- &slowPlug{err: net.ErrClosed}
+	_, err = New(t.Context(), Config{Interfaces: []Interface{{VNL: "slowtest://"}}})
+	if _, ok := errors.AsType[*InterfaceError](err); !ok || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("opening the network of a new stack: %v", err)
 	}
 }
 

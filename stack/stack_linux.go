@@ -43,7 +43,7 @@ type Stack struct {
 	sysfs     sync.Once // logs that commands have the machine's sysfs
 
 	mu       sync.Mutex     // guards the rest
-	coming   []*iface       // being made
+	changing []*iface       // being made or removed
 	claimed  int            // how many were ever claimed
 	changes  sync.WaitGroup // of interfaces; none begins when closed is set
 	closed   bool
@@ -86,8 +86,8 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	s.setDNS(cfg.DNS)
 	defer func() {
 		if err != nil {
-			s.Close()
 			err = netns.Limited(s.wrap(err))
+			s.Close()
 		}
 	}()
 	s.joined = cfg.NetNS != ""
@@ -195,7 +195,7 @@ func (s *Stack) Close() error {
 		return nil
 	}
 	s.closed = true
-	for _, i := range s.coming {
+	for _, i := range s.changing {
 		i.cancel(net.ErrClosed)
 	}
 	s.mu.Unlock()
@@ -262,7 +262,12 @@ func (s *Stack) isClosed() bool {
 }
 
 // errClosed is what calls report then.
-func (s *Stack) errClosed() error { return s.wrap(net.ErrClosed) }
+func (s *Stack) errClosed() error {
+	if s == none {
+		return ErrNoStack
+	}
+	return fmt.Errorf("%s: stack is closed: %w", s.name, net.ErrClosed)
+}
 
 // endSockets gives the namespace up, so that no more sockets are made, and ends the
 // existing ones. The interfaces are still there, so that peers get resets. It returns a
@@ -312,8 +317,8 @@ func (s *Stack) wrap(err error) error {
 	switch {
 	case s == none:
 		return ErrNoStack
-	case errors.Is(err, net.ErrClosed):
-		return fmt.Errorf("%s: stack is closed: %w", s.name, net.ErrClosed)
+	case errors.Is(err, net.ErrClosed) && s.isClosed(): // not that of a plug or a recording
+		return s.errClosed()
 	}
 	err = fmt.Errorf("%s: %w", s.name, err)
 	if e, ok := errors.AsType[*netns.Explained](err); ok && e.Refused {
