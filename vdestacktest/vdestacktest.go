@@ -2,7 +2,9 @@
 package vdestacktest
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +42,9 @@ func Open(t testing.TB, vnl string, prefixes ...string) *vdestack.Stack {
 	}
 	t.Cleanup(func() {
 		t.Helper()
-		if left := wait(s); len(left) > 0 {
+		if left, err := wait(s); err != nil {
+			t.Errorf("%s: looking for sockets that are open: %v", s, err)
+		} else if len(left) > 0 {
 			t.Errorf("%s: the test has left %d sockets open: %s", s, len(left), strings.Join(left, ", "))
 		}
 		if err := s.Close(); err != nil {
@@ -52,14 +56,14 @@ func Open(t testing.TB, vnl string, prefixes ...string) *vdestack.Stack {
 
 // wait waits until no socket of the stack is open, and returns those that are after
 // closeTime. A stack that the test has closed has none.
-func wait(s *vdestack.Stack) []string {
+func wait(s *vdestack.Stack) ([]string, error) {
 	for end := time.Now().Add(closeTime); ; time.Sleep(time.Millisecond) {
 		left, err := open(s)
-		if err != nil || len(left) == 0 {
-			return nil
-		}
-		if time.Now().After(end) {
-			return left
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return nil, nil
+		case err != nil, len(left) == 0, time.Now().After(end):
+			return left, err
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vdestack/vdestack"
@@ -145,4 +146,18 @@ func connect(t testing.TB, a, b *vdestack.Stack) (ln net.Listener, client, serve
 		t.Fatal(err)
 	}
 	return ln, client, server
+}
+
+// TestOpenLimit has no descriptor left to look for sockets with: the test does not pass.
+func TestOpenLimit(t *testing.T) {
+	var limit syscall.Rlimit
+	testenv.Check(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	got := run(t, func(t testing.TB) {
+		vdestacktest.Open(t, "")
+		t.Cleanup(func() { syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 3, Max: limit.Max}) })
+	})
+	if len(got) != 1 || !strings.Contains(got[0], "looking for sockets that are open: ") || !strings.Contains(got[0], "too many open files") {
+		t.Errorf("got %q, want that nothing was looked for", got)
+	}
 }
