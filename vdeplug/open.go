@@ -99,6 +99,9 @@ func openScheme(ctx context.Context, vnl string, o *Options) (Conn, Locator, err
 			origin, l.Scheme(), strings.Join(Schemes(), ", "), errors.ErrUnsupported)
 	}
 	c, err := open(ctx, l, o)
+	if c == nil && err == nil {
+		err = fmt.Errorf("the function Open of scheme %q has returned neither a plug nor an error", l.Scheme())
+	}
 	if err != nil {
 		return nil, l, fmt.Errorf("%s%w", origin, err)
 	}

@@ -154,7 +154,13 @@ func TestRegister(t *testing.T) {
 		registry.mu.Lock()
 		defer registry.mu.Unlock()
 		delete(registry.schemes, "registertest")
+		delete(registry.schemes, "registertest.nil")
 	})
 	mustPanic("registertest", open)
 	wantOpenError(t, "registertest://", `vdeplug: open "registertest://": no network`)
+	Register(Scheme{
+		Name: "registertest.nil",
+		Open: func(context.Context, Locator, *Options) (Conn, error) { return nil, nil },
+	})
+	wantOpenError(t, "registertest.nil://", `vdeplug: open "registertest.nil://": the function Open of scheme "registertest.nil" has returned neither a plug nor an error`)
 }
