@@ -638,6 +638,18 @@ func TestReadSysctl(t *testing.T) {
 			t.Errorf("%s: got %q, %v, want %q", name, got, err, value)
 		}
 	}
+	const list = "net.ipv4.ip_local_reserved_ports"
+	for _, value := range []string{"2000-2010", ""} { // a list that is made empty again
+		if err := s.Sysctl(list, value); err != nil {
+			t.Errorf("setting a list to %q: %v", value, err)
+		}
+		if got, err := s.ReadSysctl(list); err != nil || got != value {
+			t.Errorf("%s: got %q, %v, want %q", list, got, err, value)
+		}
+	}
+	if err := s.Sysctl("net.ipv4.ip_forward", ""); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("a number without digits: %v, want %v", err, unix.EINVAL)
+	}
 	if _, err := s.ReadSysctl("net.ipv4.none"); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "lab: sysctl net.ipv4.none: ") {
 		t.Errorf("no such setting: %v", err)
 	}

@@ -3,6 +3,7 @@
 package netns
 
 import (
+	"cmp"
 	"io"
 	"os"
 
@@ -10,14 +11,15 @@ import (
 )
 
 // WriteSysctl sets a setting of the namespace: path is below /proc/sys, such as
-// "net/ipv4/ip_forward". Pooled sockets, which may have the old setting, are closed.
+// "net/ipv4/ip_forward". Pooled sockets, which may have the old setting, are closed. The
+// kernel takes an empty value as a line, and ignores a write of nothing.
 func (n *NS) WriteSysctl(path, value string) error {
 	f, err := n.openSysctl(path, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = f.WriteString(value)
+	_, err = f.WriteString(cmp.Or(value, "\n"))
 	n.Refresh()
 	return err
 }
