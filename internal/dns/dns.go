@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -77,6 +78,8 @@ func New(cfg Config, dial DialFunc) (*Client, error) {
 			return nil, errors.New("dns: Servers: a server without an address")
 		case a.IsUnspecified(), a.IsMulticast():
 			return nil, fmt.Errorf("dns: Servers: %v is not the address of a server", a)
+		case strings.ContainsFunc(a.Zone(), func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
+			return nil, fmt.Errorf("dns: Servers: zone %q is not the name of an interface", a.Zone()) // it goes into resolv.conf
 		}
 		if s.Port() == 0 {
 			s = netip.AddrPortFrom(s.Addr(), 53)

@@ -40,6 +40,8 @@ func TestNew(t *testing.T) {
 		{name: "server", cfg: Config{Servers: []netip.AddrPort{{}}}, err: "dns: Servers: a server without an address"},
 		{name: "unspecified", cfg: Config{Servers: []netip.AddrPort{netip.MustParseAddrPort("[::]:53")}},
 			err: "dns: Servers: :: is not the address of a server"},
+		{name: "zone", cfg: Config{Servers: []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("fe80::1").WithZone("a\nb"), 53)}},
+			err: `dns: Servers: zone "a\nb" is not the name of an interface`},
 		{name: "multicast", cfg: Config{Servers: []netip.AddrPort{netip.MustParseAddrPort("224.0.0.251:53")}}, err: "dns: Servers: 224"},
 		{name: "search", cfg: Config{Search: []string{"a..b"}}, err: `dns: Search: "a..b" is not a domain name`},
 		{name: "empty search", cfg: Config{Search: []string{""}}, err: `dns: Search: ""`},
