@@ -72,6 +72,11 @@ func TestErrorTypes(t *testing.T) {
 		}
 	}
 
+	// As tests of programs make them.
+	if err := (&vdestack.RefusedError{Reason: "no tun"}); err.Error() != "no tun" || errors.Unwrap(err) != nil {
+		t.Errorf("without an error: %v", err)
+	}
+
 	err := add(t.Context(), vdestack.Interface{Name: "lab0", VNL: "vde:///nosuch"})
 	if e, ok := errors.AsType[*vdestack.InterfaceError](err); !ok || e.Name != "lab0" || e.VNL != "vde:///nosuch" {
 		t.Errorf("the interface is not in %v: %+v", err, e)

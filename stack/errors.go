@@ -41,7 +41,12 @@ type RefusedError struct {
 	Err error
 }
 
-func (e *RefusedError) Error() string { return e.Err.Error() }
+func (e *RefusedError) Error() string {
+	if e.Err == nil { // made by somebody else
+		return e.Reason
+	}
+	return e.Err.Error()
+}
 
 // Unwrap returns e.Err.
 func (e *RefusedError) Unwrap() error { return e.Err }
