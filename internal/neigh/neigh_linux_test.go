@@ -164,6 +164,7 @@ func (n *node) counting(t *testing.T) (counting, marked int) {
 		case e.Flags&rtnl.NeighborExtLearned != 0:
 			marked++
 		case e.State&(rtnl.NeighborNoARP|rtnl.NeighborPermanent) == 0:
+			t.Logf("counts: %+v", e)
 			counting++
 		}
 	}
