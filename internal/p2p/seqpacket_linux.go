@@ -142,8 +142,8 @@ func (c *Seqpacket) SendPackets(packets []packet.Packet, wait bool) error {
 // Close closes the descriptor.
 func (c *Seqpacket) Close() error {
 	teardown.Within(func() {
+		adopted.Delete(c.fd) // before another file can have the number
 		c.link.file.Close()
-		adopted.Delete(c.fd)
 	})
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -34,4 +35,29 @@ func TestSeqpacketEmpty(t *testing.T) {
 	if got, _ := plugtest.Dropped(c); got < 2 {
 		t.Errorf("%d drops, want those of the short and the long packet", got)
 	}
+}
+
+// TestSeqpacketNumbers has goroutines that open and close plugs: the number of a
+// descriptor is free for another plug as soon as the kernel gives it away again.
+func TestSeqpacketNumbers(t *testing.T) {
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 1000 {
+				pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c, err := OpenSeqpacket(pair[0])
+				unix.Close(pair[1])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.Close()
+			}
+		})
+	}
+	all.Wait()
 }
