@@ -529,6 +529,19 @@ func TestInterfaceLeaves(t *testing.T) {
 		removeInterface(t, s, "vde4")
 	}
 
+	// The network ends by itself, with that error.
+	slow.Gateways, slow.Addrs = nil, nil
+	p = &slowPlug{make(chan struct{}), make(chan struct{}), nil}
+	close(p.closing)
+	close(p.left)
+	slowPlugs <- p
+	addInterface(t, s, slow)
+	testenv.Eventually(t, "the error of the network", func() bool {
+		all := s.Stats().Interfaces
+		return errors.Is(all[len(all)-1].Err, net.ErrClosed)
+	})
+	removeInterface(t, s, "vde4")
+
 	slowPlugs <- &slowPlug{err: net.ErrClosed}
 	err := s.AddInterface(t.Context(), Interface{VNL: "slowtest://"})
 	if _, ok := errors.AsType[*InterfaceError](err); !ok || !strings.HasPrefix(err.Error(), "lab: interface vde4: vdeplug: open ") {

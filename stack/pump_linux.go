@@ -5,7 +5,6 @@ package stack
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -26,6 +25,7 @@ type pump struct {
 
 	wire    *wire // the plug; nil until it runs
 	running sync.WaitGroup
+	left    atomic.Bool // the plug is being closed
 
 	tx, rx counters
 	// failure says why the plug is gone.
@@ -58,12 +58,14 @@ func (p *pump) leave(bool) error {
 	if p.wire != nil {
 		nic.Drain(p.dev, nic.DrainTime)
 	}
+	p.left.Store(true)
 	return errors.Join(p.plug.Close(), p.i.recording.close())
 }
 
-// fail notes why the network is gone, once.
+// fail notes why the network is gone, once. Of itself too, it may say that something is
+// closed.
 func (p *pump) fail(err error) {
-	if errors.Is(err, net.ErrClosed) {
+	if p.left.Load() {
 		return
 	}
 	if p.failure.CompareAndSwap(nil, &err) {
