@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -145,27 +146,42 @@ func flood(t *testing.T, n *nat, dst netip.AddrPort, count int) {
 }
 
 // tcpEchoServer starts a server on the host's loopback, and returns how guests name it.
+// At the end of the test its clients must be gone.
 func tcpEchoServer(t *testing.T) string {
 	t.Helper()
 	ln, named := listen(t, "127.0.0.1")
-	go serveEcho(ln, "")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		serveEcho(ln, "")
+	}()
+	t.Cleanup(func() {
+		ln.Close()
+		select {
+		case <-done:
+		case <-time.After(testenv.Timeout):
+			t.Error("a client of the server has not ended")
+		}
+	})
 	return named
 }
 
 // serveEcho greets each client and sends back what it sends, until the listener is
-// closed.
+// closed and the clients are gone.
 func serveEcho(ln net.Listener, greeting string) {
+	var clients sync.WaitGroup
+	defer clients.Wait()
 	for {
 		c, err := ln.Accept()
 		if err != nil {
 			return
 		}
-		go func() {
+		clients.Go(func() {
 			defer c.Close()
 			fmt.Fprint(c, greeting)
 			// Not by splice, whose pipes stay until memory is collected.
 			io.Copy(c, struct{ io.Reader }{c})
-		}()
+		})
 	}
 }
 
