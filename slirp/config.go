@@ -100,8 +100,8 @@ func parse(l vdeplug.Locator) (*config, error) {
 		"vnameserver6":          addressOption(&cfg.dns6, netip.Addr.Is6, "an IPv6 address"),
 		"vdnssearch":            searchOption(&cfg.search),
 		"vdomainname":           nameOption(&cfg.domain, maxName),
-		"mtu":                   vdeplug.NumberOption(&cfg.mtu, 0, vdeplug.MaxMTU),
-		"mru":                   vdeplug.NumberOption(&cfg.mru, 0, vdeplug.MaxMTU),
+		"mtu":                   sizeOption(&cfg.mtu),
+		"mru":                   sizeOption(&cfg.mru),
 		"disable_host_loopback": vdeplug.FlagOption(&cfg.noLoopback),
 		"metadata":              vdeplug.FlagOption(&cfg.metadata),
 		"tcpfwd":                vdeplug.TextOption(&tcp),
@@ -148,7 +148,7 @@ func (cfg *config) complete() error {
 		name  string
 		value int
 	}{{"mtu", cfg.mtu}, {"mru", cfg.mru}} {
-		if o.value < least {
+		if o.value < least || o.value > vdeplug.MaxMTU {
 			return fmt.Errorf("slirp option \"%s=%d\": must be a number from %d to %d, or 0 for %d", o.name, o.value, least, vdeplug.MaxMTU, defaultMTU)
 		}
 	}
@@ -456,6 +456,18 @@ func addressOption(p *netip.Addr, family func(netip.Addr) bool, want string) fun
 			return errors.New("must be " + want)
 		}
 		*p = a
+		return nil
+	}
+}
+
+// sizeOption reads a number of bytes. What it may be depends on other options.
+func sizeOption(p *int) func(string, bool) error {
+	return func(value string, _ bool) error {
+		n, err := strconv.ParseUint(value, 10, 31)
+		if err != nil {
+			return errors.New("must be a number of bytes")
+		}
+		*p = int(n)
 		return nil
 	}
 }
