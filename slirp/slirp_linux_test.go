@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -76,6 +78,30 @@ func dial(t testing.TB, st *vdestack.Stack, network, addr string) net.Conn {
 var hosts = []struct{ name, loopback, named string }{
 	{"IPv4", "127.0.0.1", "10.0.2.2"},
 	{"IPv6", "::1", "fd00::2"},
+}
+
+// TestHTTP gets a page from a server on the host's loopback.
+func TestHTTP(t *testing.T) {
+	for _, h := range hosts {
+		t.Run(h.name, func(t *testing.T) {
+			ln, named := listen(t, h.loopback)
+			srv := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				host, _, _ := net.SplitHostPort(r.RemoteAddr)
+				fmt.Fprint(w, "hello ", host)
+			})}}
+			srv.Start()
+			defer srv.Close()
+			client := guest(t, "slirp://").HTTPClient()
+			client.Timeout = testenv.Timeout
+			defer client.CloseIdleConnections()
+			resp, err := client.Get("http://" + named)
+			testenv.Check(t, err)
+			defer resp.Body.Close()
+			if got, err := io.ReadAll(resp.Body); err != nil || string(got) != "hello "+h.loopback {
+				t.Errorf("got %q, %v, want hello %s", got, err, h.loopback)
+			}
+		})
+	}
 }
 
 // TestTransfer moves data both ways at once, ends one direction first, and checks that
