@@ -146,7 +146,13 @@ func registerFrames(t *testing.T) {
 // testConn checks what every plug promises. open returns a new plug on a network of
 // its own.
 func testConn(t *testing.T, open func(t *testing.T) Conn) {
-	plugtest.Check(t, func(t *testing.T) plugtest.Conn { return open(t) })
+	plugtest.Check(t, func(t *testing.T) plugtest.Conn {
+		c := open(t)
+		if _, ok := c.(Dropper); !ok {
+			t.Fatalf("%T counts no drops", c)
+		}
+		return c
+	})
 }
 
 // TestConn checks what every plug promises, for the schemes of all systems.

@@ -116,10 +116,13 @@ func TestPackets(t *testing.T) {
 func TestPacketAllocs(t *testing.T) {
 	for _, tt := range packetPairs {
 		t.Run(tt.name, func(t *testing.T) {
-			plugtest.CheckPacketAllocs(t, func(t *testing.T) (a, b packet.Transport) {
-				a, b = tt.open(t)
-				return end(t, a).(packet.Transport), end(t, b).(packet.Transport)
+			x, y := tt.open(t)
+			a, b := end(t, x), end(t, y)
+			plugtest.CheckPacketAllocs(t, func(*testing.T) (packet.Transport, packet.Transport) {
+				return a.(packet.Transport), b.(packet.Transport)
 			})
+			plugtest.CheckAllocs(t, a, b)
+			plugtest.CheckAllocs(t, b, a)
 		})
 	}
 }
