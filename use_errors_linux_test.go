@@ -107,7 +107,7 @@ func TestSocketErrors(t *testing.T) {
 		}, "none"},
 		{"family, UDP", dial("udp4", "[::1]:5"), `dial udp4: address ::1: no suitable address found`},
 		{"long path", dial("unix", strings.Repeat("x", 200)), `dial unix ` + strings.Repeat("x", 200) + `: connect: invalid argument (a socket address has room for 107 bytes, this path has 200)`},
-		{"IP protocol, number", dial("ip4:300", "10.0.0.1"), `dial ip4:300: address 300: unknown IP protocol: a number from 0 to 255, icmp, igmp, tcp, udp or ipv6-icmp`},
+		{"IP protocol, number", dial("ip4:256", "10.0.0.1"), `dial ip4:256: address 256: unknown IP protocol: a number from 0 to 255, icmp, igmp, tcp, udp or ipv6-icmp`},
 		{"IP, no host", dial("ip4:icmp", ""), `dial ip4:icmp: lookup : no such host`},
 		{"IP, type of local address", func() error {
 			d := Dialer{Stack: s}

@@ -11,7 +11,7 @@ import (
 
 // TestNoneInUse reads what Linux 6.18 and 6.1 say, and what no kernel does.
 func TestNoneInUse(t *testing.T) {
-	const head = "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de b ss gs se re bi br ha uh gp em\n"
+	const head = "protocol  size sockets  memory press maxhdr  slab module     cl co di ac io in de sh ss gs se re bi br ha uh gp em\n"
 	const quiet = head +
 		"UNIX-STREAM 1152      0      -1   NI       0   yes  kernel      y  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n\n" +
 		"NETLINK   1096      3      -1   NI       0   no   kernel      n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n  n\n"
