@@ -14,6 +14,7 @@ var (
 	BridgePorts = &bridgePorts
 	MaxBridges  = &maxBridges
 	AddLink     = &addLink
+	ReapDelay   = &reapDelay
 )
 
 // Names returns the names of all switches.

@@ -32,10 +32,11 @@ const (
 	firstIndex = 1 << 20
 	// carrierWait bounds the wait for a carrier.
 	carrierWait = 30 * time.Second
-	// reapDelay is how long the kernel has to remove a pair together with the namespace
-	// of its stack.
-	reapDelay = time.Second
 )
+
+// reapDelay is how long the kernel has to remove a pair together with the namespace of
+// its stack. It is a variable for tests.
+var reapDelay = time.Second
 
 // addLink is a variable for tests.
 var addLink = (*rtnl.Conn).LinkAdd

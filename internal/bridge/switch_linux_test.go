@@ -103,6 +103,7 @@ func TestLANBridges(t *testing.T) {
 
 // TestLANHeld closes stacks whose namespaces live on: their ports go.
 func TestLANHeld(t *testing.T) {
+	set(t, bridge.ReapDelay, time.Hour) // only Reap removes
 	vnl := "mem://" + t.Name()
 	member(t, vnl, 1)
 	for i := range 10 {
