@@ -44,6 +44,7 @@ type Conn struct {
 	mu      sync.Mutex // guards closed and watches; never held across a system call
 	closed  bool
 	watches map[*watch]struct{}
+	ended   chan struct{} // closed when the first Close returns
 }
 
 var _ io.Closer = (*Conn)(nil)
@@ -67,6 +68,7 @@ func newConn(t transport, s SocketMaker, timeout time.Duration) *Conn {
 		session: &session{transport: t, timeout: timeout},
 		sockets: s,
 		watches: make(map[*watch]struct{}),
+		ended:   make(chan struct{}),
 	}
 }
 
@@ -79,8 +81,10 @@ func (c *Conn) Close() error {
 	c.closed, c.watches = true, nil
 	c.mu.Unlock()
 	if closed {
+		<-c.ended
 		return nil
 	}
+	defer close(c.ended)
 	for w := range watches {
 		w.stop()
 		w.t.Close()

@@ -1,14 +1,17 @@
 package rtnl
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -204,6 +207,58 @@ func TestCloseUnblocks(t *testing.T) {
 		if err := <-errs; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("got %v, want net.ErrClosed", err)
 		}
+	}
+}
+
+// A slowFake takes long to be closed.
+type slowFake struct {
+	*fake
+	release chan struct{}
+}
+
+func (f slowFake) Close() error {
+	<-f.release
+	return f.fake.Close()
+}
+
+// TestCloseWaits closes a connection and its watch while a Close of them runs.
+func TestCloseWaits(t *testing.T) {
+	for _, watching := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			slow := slowFake{newFake(nil), make(chan struct{})}
+			own, watched := transport(slow), transport(newFake(nil))
+			if watching {
+				own, watched = watched, own
+			}
+			c := newConn(own, nil, time.Second)
+			ctx, cancel := context.WithCancel(t.Context())
+			if _, err := c.startWatch(ctx, watched); err != nil {
+				t.Fatal(err)
+			}
+			if watching {
+				cancel() // the first Close of the watch
+			}
+			synctest.Wait()
+			var returned atomic.Int32
+			for range 2 {
+				go func() {
+					if err := c.Close(); err != nil {
+						t.Error(err)
+					}
+					returned.Add(1)
+				}()
+			}
+			synctest.Wait()
+			if n := returned.Load(); n != 0 {
+				t.Errorf("%d calls have returned", n)
+			}
+			close(slow.release)
+			synctest.Wait()
+			if n := returned.Load(); n != 2 {
+				t.Errorf("%d calls have returned in the end", n)
+			}
+			cancel()
+		})
 	}
 }
 

@@ -59,6 +59,7 @@ type netlinkSocket struct {
 	kernel bool
 	buf    []byte
 	closed atomic.Bool
+	close  sync.Once
 }
 
 // openSocket makes a socket in the maker's stack and joins the multicast groups of a
@@ -138,9 +139,11 @@ func dup(f *os.File) (fd int, kernel bool, err error) {
 	return fd, kernel, err
 }
 
-func (t *netlinkSocket) Close() error {
+// Close waits for another Close that runs, which that of package socket does not.
+func (t *netlinkSocket) Close() (err error) {
 	t.closed.Store(true)
-	return t.s.Close()
+	t.close.Do(func() { err = t.s.Close() })
+	return err
 }
 
 // reason returns net.ErrClosed for the errors of operations that Close ended, which are

@@ -81,10 +81,10 @@ func (c *Conn) startWatch(ctx context.Context, t transport) (*watch, error) {
 }
 
 func (w *watch) close() {
+	w.t.Close() // first: the Close of a Conn waits for those in the map
 	w.c.mu.Lock()
 	delete(w.c.watches, w)
 	w.c.mu.Unlock()
-	w.t.Close()
 }
 
 func (w *watch) run(yield func(Event, error) bool) {
