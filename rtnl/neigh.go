@@ -128,13 +128,18 @@ func decodeNeighbor(b []byte) (Neighbor, bool, error) {
 }
 
 // NeighborAdd adds an entry; EEXIST if the interface has one for the address.
-// A zero State is NeighborPermanent.
+// A zero State is NeighborPermanent. A proxy entry is for one interface: the kernel
+// keeps one for every interface after the stack is closed, and a stack made later may
+// have it.
 func (c *Conn) NeighborAdd(n Neighbor) error {
 	if n.State == 0 {
 		n.State = NeighborPermanent
 	}
 	var err error
-	if n.HardwareAddr != nil {
+	switch {
+	case n.Flags&NeighborProxy != 0 && n.IfIndex == 0:
+		err = invalid(syscall.EINVAL, "a proxy entry for every interface outlives the stack; add one for each interface")
+	case n.HardwareAddr != nil:
 		err = checkMAC(n.HardwareAddr)
 	}
 	if err == nil {

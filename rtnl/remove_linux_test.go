@@ -362,15 +362,29 @@ func TestNeighborRemove(t *testing.T) {
 		for _, a := range addrs {
 			for _, n := range []rtnl.Neighbor{
 				{IfIndex: vde0, Flags: rtnl.NeighborProxy},
-				{Flags: rtnl.NeighborProxy},
 				{IfIndex: vde0, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 7}, Flags: rtnl.NeighborExtLearned, State: rtnl.NeighborReachable},
 				{IfIndex: 1, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 7}, State: rtnl.NeighborNoARP},
 			} {
-				if n.Addr = a; n.IfIndex == 0 && n.Addr.Is6() {
-					continue // only ARP has proxies for all interfaces
-				}
+				n.Addr = a
 				check(t, h.NeighborAdd(n))
 			}
+		}
+		// Only ARP has proxies for all interfaces. The kernel keeps them after the stack.
+		for _, a := range addrs[:2] {
+			proxy := rtnl.Neighbor{Addr: a, Flags: rtnl.NeighborProxy}
+			if err := h.NeighborAdd(proxy); !errors.Is(err, unix.EINVAL) {
+				t.Errorf("a proxy for every interface: %v, want EINVAL", err)
+			}
+			dst, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NDA_DST, Data: a.AsSlice()}})
+			check(t, err)
+			body := make([]byte, unix.SizeofNdMsg)
+			body[0], body[10] = unix.AF_INET, unix.NTF_PROXY
+			_, err = h.Execute(netlink.Message{
+				Header: netlink.Header{Type: unix.RTM_NEWNEIGH, Flags: netlink.Request | netlink.Acknowledge | netlink.Create},
+				Data:   append(body, dst...),
+			})
+			check(t, err)
+			defer h.NeighborRemove(proxy)
 		}
 		removeAll(h, rng, func() []string {
 			proxies := make([]byte, unix.SizeofNdMsg)
