@@ -109,9 +109,26 @@ func (s *Stack) interfaces() []*iface {
 	return nil
 }
 
-// claim checks an interface that is to be made, and reserves its name and default
-// routes until forget is called. Close calls cancel.
+// claim is reserve, and chooses no name of an interface that others made.
 func (s *Stack) claim(cfg Interface, cancel context.CancelCauseFunc) (*iface, error) {
+	for taken := make(map[string]bool); ; {
+		i, err := s.reserve(cfg, taken, cancel)
+		ours := !s.joined && !s.inUse.Load() // a new namespace, which others do not have yet
+		if err != nil || cfg.Name != "" || ours {
+			return i, err
+		}
+		if index, err := s.indexOf(i.cfg.Name); index == 0 || err != nil {
+			return i, nil
+		}
+		s.forget(i)
+		taken[i.cfg.Name] = true
+	}
+}
+
+// reserve checks an interface that is to be made, and reserves its name and default
+// routes until forget is called. A name that it chooses is not in taken. Close calls
+// cancel.
+func (s *Stack) reserve(cfg Interface, taken map[string]bool, cancel context.CancelCauseFunc) (*iface, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := slices.Concat(s.interfaces(), s.changing)
@@ -121,10 +138,7 @@ func (s *Stack) claim(cfg Interface, cancel context.CancelCauseFunc) (*iface, er
 	}
 	for n := len(others); cfg.Name == ""; n++ {
 		name := fmt.Sprintf("vde%d", n)
-		if slices.ContainsFunc(others, func(o Interface) bool { return o.Name == name }) {
-			continue
-		}
-		if index, err := s.indexOf(name); index == 0 || err != nil { // else it is that of somebody
+		if !taken[name] && !slices.ContainsFunc(others, func(o Interface) bool { return o.Name == name }) {
 			cfg.Name = name
 		}
 	}
