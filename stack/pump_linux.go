@@ -62,6 +62,14 @@ func (p *pump) leave(bool) error {
 	return errors.Join(p.plug.Close(), p.i.recording.close())
 }
 
+// lost is fail with the error of a call of the plug, which another package may have made.
+func (p *pump) lost(op string, err error) {
+	if _, ok := errors.AsType[*vdeplug.Error](err); !ok {
+		err = &vdeplug.Error{Op: op, VNL: p.i.cfg.VNL, Err: err}
+	}
+	p.fail(err)
+}
+
 // fail notes why the network is gone, once. Of itself too, it may say that something is
 // closed.
 func (p *pump) fail(err error) {
@@ -124,7 +132,7 @@ func (p *pump) send() {
 			p.i.recording.Packets(true, packets)
 		}
 		if sent, err := p.wire.send(packets, c.Frames, c.Bytes); err != nil {
-			p.fail(err) // the interface stays, and is drained
+			p.lost("send", err) // the interface stays, and is drained
 			c = nic.Counts{Dropped: c.Frames}
 		} else {
 			c.Bytes = sent
@@ -142,7 +150,7 @@ func (p *pump) receive() {
 	for {
 		packets, err := p.wire.RecvPackets(&b)
 		if err != nil {
-			p.fail(err)
+			p.lost("recv", err)
 			return
 		}
 		turn.Begin()

@@ -125,7 +125,7 @@ func (r *reconnector) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 			return packets, nil
 		}
 		b.Release() // it may take long
-		if err := r.lose(s, err); err != nil {
+		if err := r.lose(s, "recv", err); err != nil {
 			return nil, err
 		}
 	}
@@ -138,7 +138,7 @@ func (r *reconnector) SendPackets(packets []packet.Packet, wait bool) error {
 	if err == nil {
 		return nil
 	}
-	if err := r.lose(s, err); err != nil {
+	if err := r.lose(s, "send", err); err != nil {
 		return err
 	}
 	r.DropPackets(packets)
@@ -147,7 +147,10 @@ func (r *reconnector) SendPackets(packets []packet.Packet, wait bool) error {
 
 // lose records that a call of the session's plug has failed. It returns an error if there
 // will be no other session.
-func (r *reconnector) lose(s *session, err error) error {
+func (r *reconnector) lose(s *session, op string, err error) error {
+	if _, ok := errors.AsType[*Error](err); !ok { // of a plug that another package has made
+		err = &Error{op, r.vnl, err}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {

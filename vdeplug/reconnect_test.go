@@ -211,7 +211,7 @@ func TestReconnect(t *testing.T) {
 		lost := time.Now()
 		f.conn().end()
 		synctest.Wait()
-		if l := c.(Linker).Link(); l.Err != errTestGone || !l.Reconnecting || l.Reconnects != 0 {
+		if l := c.(Linker).Link(); fmt.Sprint(l.Err) != fmt.Sprintf("vdeplug: recv %q: it has gone", vnl) || !errors.Is(l.Err, errTestGone) || !l.Reconnecting || l.Reconnects != 0 {
 			t.Errorf("gone: %+v", l)
 		}
 		if err := c.Send(frame); err != nil {
