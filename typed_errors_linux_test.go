@@ -1,6 +1,7 @@
 package vdestack_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -87,6 +88,13 @@ func TestErrorTypes(t *testing.T) {
 	_, err = vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{}, {Addrs: testenv.Prefixes("10.0.0.1/24"), Gateways: testenv.Addrs("10.9.9.9")}}})
 	if e, ok := errors.AsType[*vdestack.InterfaceError](err); !ok || e.Name != "vde1" || !errors.Is(e, syscall.ENETUNREACH) {
 		t.Errorf("the interface is not in %v: %+v", err, e)
+	}
+	for _, i := range []vdestack.Interface{{Addrs: testenv.Prefixes("10.0.0.0/24")}, {MTU: 1}, {Name: "a"}} {
+		cfg := vdestack.Config{Interfaces: []vdestack.Interface{{Name: "a"}, i}}
+		_, bad := vdestack.New(t.Context(), cfg)
+		if e, ok := errors.AsType[*vdestack.InterfaceError](bad); !ok || e.Name != cmp.Or(i.Name, "vde1") {
+			t.Errorf("the interface is not in %v: %+v", bad, e)
+		}
 	}
 	if _, ok := errors.AsType[*rtnl.Error](err); !ok {
 		t.Errorf("%v is not of package rtnl", err)

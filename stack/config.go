@@ -166,26 +166,24 @@ func (c *Config) check() error {
 		}
 		err := f.check()
 		if err == nil {
-			err = f.conflict(ifs[:i], func(j int) string { return fmt.Sprintf("interface %d", j) })
+			err = f.conflict(ifs[:i])
 		}
 		if err != nil {
-			return fmt.Errorf("interface %d: %w", i, err)
+			return &InterfaceError{f.Name, f.VNL, err}
 		}
 	}
 	return nil
 }
 
-// conflict reports a name or default route that another interface has. call returns what
-// that one is called in the error.
-func (f *Interface) conflict(others []Interface, call func(j int) string) error {
-	for j := range others {
-		o := &others[j]
+// conflict reports a name or default route that another interface has.
+func (f *Interface) conflict(others []Interface) error {
+	for _, o := range others {
 		if f.Name == o.Name {
-			return inUse(fmt.Errorf("name %q is that of %s too", f.Name, call(j)))
+			return inUse(fmt.Errorf("name %q is that of another interface too", f.Name))
 		}
 		for _, gw := range f.Gateways {
 			if slices.ContainsFunc(o.Gateways, func(other netip.Addr) bool { return gw.Is4() == other.Is4() }) {
-				return fmt.Errorf("gateway %v: %s has the default route of its family already; add others by RTNL, with a metric", gw, call(j))
+				return fmt.Errorf("gateway %v: interface %s has the default route of its family already; add others by RTNL, with a metric", gw, o.Name)
 			}
 		}
 	}

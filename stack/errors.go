@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
 )
 
 // ErrNoStack is the error of the methods of a nil or zero Stack: mostly, nobody looked
@@ -24,7 +25,14 @@ type InterfaceError struct {
 	Err error
 }
 
-func (e *InterfaceError) Error() string { return fmt.Sprintf("interface %s: %v", e.Name, e.Err) }
+// Error quotes a name that an interface cannot have, which may be no text.
+func (e *InterfaceError) Error() string {
+	name := e.Name
+	if checkName(name) != nil {
+		name = strconv.Quote(name)
+	}
+	return fmt.Sprintf("interface %s: %v", name, e.Err)
+}
 
 // Unwrap returns e.Err.
 func (e *InterfaceError) Unwrap() error { return e.Err }

@@ -3,6 +3,7 @@
 package stack
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -51,7 +52,7 @@ func FuzzInterface(f *testing.F) {
 		cfg := Config{Interfaces: []Interface{{Name: name, MAC: mac, MTU: mtu, Addrs: []netip.Prefix{p}, Gateways: []netip.Addr{gw}}}}
 		if err := cfg.check(); err != nil {
 			text := strings.ReplaceAll(err.Error(), "%!", "") // a wrong verb, if it is not of the input
-			if !strings.HasPrefix(text, "interface 0: ") || len(text) < len(err.Error()) && !strings.Contains(name+prefix+gateway, "%!") {
+			if _, ok := errors.AsType[*InterfaceError](err); !ok || !strings.HasPrefix(text, "interface ") || len(text) < len(err.Error()) && !strings.Contains(name+prefix+gateway, "%!") {
 				t.Errorf("got %q", err)
 			}
 			return

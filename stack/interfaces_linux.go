@@ -144,7 +144,7 @@ func (s *Stack) reserve(cfg Interface, taken map[string]bool, cancel context.Can
 	}
 	err := cfg.check()
 	if err == nil {
-		err = cfg.conflict(others, func(j int) string { return "interface " + others[j].Name })
+		err = cfg.conflict(others)
 	}
 	if err != nil {
 		return nil, &InterfaceError{cfg.Name, cfg.VNL, err}

@@ -249,7 +249,7 @@ func TestInterfaceErrors(t *testing.T) {
 		is   error
 	}{
 		{"name of another", func() error { return s.AddInterface(t.Context(), Interface{Name: "lan0"}) },
-			`lab: interface lan0: name "lan0" is that of interface lan0 too`, fs.ErrExist},
+			`lab: interface lan0: name "lan0" is that of another interface too`, fs.ErrExist},
 		{"loopback", func() error { return s.AddInterface(t.Context(), Interface{Name: "lo"}) },
 			`lab: interface lo: name "lo" belongs to loopback`, nil},
 		{"name taken, TAP", func() error { return s.AddInterface(t.Context(), Interface{Name: "br0", Kind: KindTAP}) },
@@ -538,7 +538,9 @@ func TestInterfaceLeaves(t *testing.T) {
 	addInterface(t, s, slow)
 	testenv.Eventually(t, "the error of the network", func() bool {
 		all := s.Stats().Interfaces
-		return errors.Is(all[len(all)-1].Err, net.ErrClosed)
+		err := all[len(all)-1].Err
+		e, ok := errors.AsType[*vdeplug.Error](err)
+		return errors.Is(err, net.ErrClosed) && ok && e.Op == "recv" && e.VNL == "slowtest://"
 	})
 	removeInterface(t, s, "vde4")
 
