@@ -50,7 +50,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if closed := d.Stack.closed(); err != nil && closed != nil {
 		err = &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: closed}
 	}
-	return c, explain(explainNeighbors(err, start), network, address)
+	return c, d.Stack.explain(explainNeighbors(err, start), network, address)
 }
 
 // DialTCP connects to the address, see [net.Dialer.DialTCP]. Like DialUDP, DialIP and

@@ -76,7 +76,7 @@ func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address
 	if closed := lc.Stack.closed(); err != nil && closed != nil {
 		err = &net.OpError{Op: "listen", Net: network, Err: closed}
 	}
-	return l, explain(err, network, given)
+	return l, lc.Stack.explain(err, network, given)
 }
 
 // local prepares the configuration and the address for package net. It looks names up

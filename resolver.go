@@ -16,7 +16,7 @@ func (s *Stack) LookupNetIP(ctx context.Context, network, host string) ([]netip.
 		return nil, &net.DNSError{Err: err.Error(), Name: host, UnwrapErr: err}
 	}
 	addrs, err := s.dns.Load().LookupNetIP(ctx, network, host)
-	if closed := s.closed(); err != nil && closed != nil {
+	if closed := s.closed(); closed != nil {
 		return nil, &net.DNSError{Err: closed.Error(), Name: host, UnwrapErr: closed}
 	}
 	if err == nil && len(addrs) > 1 {
@@ -70,6 +70,9 @@ func (s *Stack) Resolver() *net.Resolver {
 		return &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, err }}
 	}
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if err := s.closed(); err != nil {
+			return nil, err
+		}
 		return s.dns.Load().Resolver().Dial(ctx, network, address)
 	}}
 }

@@ -20,6 +20,9 @@ func TestSocketErrors(t *testing.T) {
 	s := open(t, "mem://"+t.Name(), "10.0.0.1/24", "fc00::1/64")
 	lo := open(t, "")
 	testenv.Listen(t, s, "tcp", "10.0.0.1:80")
+	behind := open(t, "mem://"+t.Name(), "10.0.0.3/24")
+	testenv.Check(t, s.Sysctl("net.ipv4.ip_forward", "1"))
+	testenv.Check(t, behind.Run(t.Context(), "ip route add default via 10.0.0.1"))
 	dial := func(network, address string) func() error {
 		return func() error { _, err := s.Dial(network, address); return err }
 	}
@@ -62,13 +65,17 @@ func TestSocketErrors(t *testing.T) {
 	}
 	mistakes(t, "\x00", []mistake{
 		{"refused", dial("tcp", "10.0.0.1:1"), `dial tcp 10.0.0.1:1: connect: connection refused`},
-		{"no route", dial("tcp", "192.0.2.1:80"), `dial tcp 192.0.2.1:80: connect: network is unreachable`},
+		{"no route", dial("tcp", "192.0.2.1:80"), `dial tcp 192.0.2.1:80: connect: network is unreachable (no route of the stack leads there: give an interface a gateway, or ip route add)`},
+		{"no route, UDP", dial("udp", "192.0.2.1:53"), `dial udp 192.0.2.1:53: connect: network is unreachable (no route of the stack leads there: give an interface a gateway, or ip route add)`},
+		{"no route, IP", dial("ip4:icmp", "192.0.2.1"), `dial ip4:icmp: connect: network is unreachable (no route of the stack leads there: give an interface a gateway, or ip route add)`},
+		{"no route, IPv6", dial("tcp", "[2001:db8::1]:80"), `dial tcp [2001:db8::1]:80: connect: network is unreachable (no route of the stack leads there: give an interface a gateway, or ip route add)`},
+		{"no route of a router", func() error { _, err := behind.Dial("tcp", "192.0.2.1:80"); return err }, `dial tcp 192.0.2.1:80: connect: network is unreachable`},
 		{"nobody", from(nil, 10*time.Millisecond, "10.0.0.99:1"), `dial tcp 10.0.0.99:1: i/o timeout`},
 		{"no port", dial("tcp", "10.0.0.1"), `dial tcp: address 10.0.0.1: missing port in address`},
 		{"large port", dial("tcp", "10.0.0.1:65536"), `dial tcp: address 65536: invalid port`},
 		{"negative port", dial("tcp", "10.0.0.1:-1"), `dial tcp: address -1: invalid port`},
 		{"name of a port", dial("tcp", "10.0.0.1:nosuch"), `dial tcp: lookup tcp/nosuch: unknown port`},
-		{"no servers", dial("tcp", "nosuch.invalid:80"), `dial tcp: lookup nosuch.invalid: the stack has no DNS servers (set Config.DNS)`},
+		{"no servers", dial("tcp", "nosuch.invalid:80"), `dial tcp: lookup nosuch.invalid: the stack has no DNS servers (set Config.DNS, or call SetDNS)`},
 		{"family", dial("tcp4", "[fc00::1]:80"), `dial tcp4: address fc00::1: no suitable address found`},
 		{"zone", dial("tcp", "[fe80::1%nosuch]:80"), `dial tcp: address fe80::1%nosuch: zone "nosuch" is no interface of the stack`},
 		{"brackets", dial("tcp", "fe80::1:80"), `dial tcp: address fe80::1:80: too many colons in address`},
@@ -118,7 +125,7 @@ func TestSocketErrors(t *testing.T) {
 		{"look up, network", lookup("tcp", "a.example"), `unknown network tcp`},
 		{"look up, no host", lookup("ip", ""), `lookup : no such host`},
 		{"look up, family", lookup("ip6", "10.0.0.1"), `lookup 10.0.0.1: no suitable address found`},
-		{"look up, no servers", lookup("ip", "a.example"), `lookup a.example: the stack has no DNS servers (set Config.DNS)`},
+		{"look up, no servers", lookup("ip", "a.example"), `lookup a.example: the stack has no DNS servers (set Config.DNS, or call SetDNS)`},
 		{"look up, zone of the server", asking("[fe80::1%nosuch]:53"), `lookup a.example on [fe80::1%nosuch]:53: dial udp: address fe80::1%nosuch: zone "nosuch" is no interface of the stack`},
 		{"look up, no server there", asking("10.0.0.1:53"), `lookup a.example on 10.0.0.1:53: read udp …->10.0.0.1:53: read: connection refused`},
 
@@ -127,7 +134,7 @@ func TestSocketErrors(t *testing.T) {
 		{"listen, port", listen("tcp", "10.0.0.1:65536"), `listen tcp: address 65536: invalid port`},
 		{"listen, no port", listen("tcp", "10.0.0.1"), `listen tcp: address 10.0.0.1: missing port in address`},
 		{"listen, family", listen("tcp4", "[fc00::1]:80"), `listen tcp4: address fc00::1: no suitable address found`},
-		{"listen, name", listen("tcp", "nosuch.invalid:80"), `listen tcp: lookup nosuch.invalid: the stack has no DNS servers (set Config.DNS)`},
+		{"listen, name", listen("tcp", "nosuch.invalid:80"), `listen tcp: lookup nosuch.invalid: the stack has no DNS servers (set Config.DNS, or call SetDNS)`},
 		{"listen, zone", listen("tcp", "[fe80::1%nosuch]:80"), `listen tcp: address fe80::1%nosuch: zone "nosuch" is no interface of the stack`},
 		{"listen, network", listen("foo", ":0"), `listen foo: unknown network foo`},
 		{"listen, no stream", listen("udp", "10.0.0.1:80"), `listen udp 10.0.0.1:80: address 10.0.0.1:80: unexpected address type`},
@@ -291,6 +298,9 @@ func TestClosedErrors(t *testing.T) {
 		{"Control", func() error { _, err := hook.Dial("tcp", "127.0.0.1:1"); return err }, `dial tcp 127.0.0.1:1: stack: stack is closed: use of closed network connection`},
 		{"Socket", func() error { _, err := s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); return err }, `stack: stack is closed: use of closed network connection`},
 		{"LookupNetIP", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "nosuch.invalid"); return err }, `lookup nosuch.invalid: stack: stack is closed: use of closed network connection`},
+		{"LookupNetIP, literal", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "10.0.0.2"); return err }, `lookup 10.0.0.2: stack: stack is closed: use of closed network connection`},
+		{"LookupNetIP, localhost", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "localhost"); return err }, `lookup localhost: stack: stack is closed: use of closed network connection`},
+		{"Resolver", func() error { _, err := s.Resolver().LookupTXT(t.Context(), "nosuch.invalid."); return err }, `lookup nosuch.invalid. …stack: stack is closed: use of closed network connection`},
 		{"Dial, IP", func() error { _, err := s.Dial("ip4:icmp", "10.0.0.2"); return err }, `dial ip4:icmp: stack: stack is closed: use of closed network connection`},
 		{"Dial, unix", func() error { _, err := s.Dial("unix", "/nosuch"); return err }, `dial unix: stack: stack is closed: use of closed network connection`},
 		{"Dial, name", func() error { _, err := s.Dial("tcp", "nosuch.invalid:80"); return err }, `dial tcp: stack: stack is closed: use of closed network connection`},

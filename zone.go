@@ -111,9 +111,9 @@ func (s *Stack) nameZones(addrs ...net.Addr) {
 // maxUnixPath is the longest path in a socket address.
 const maxUnixPath = 107
 
-// explain explains an error of an address that the kernel only calls invalid, of a
-// group that it calls unreachable, and of a port that is not allowed.
-func explain(err error, network, address string) error {
+// explain explains an error of an address that the kernel only calls invalid or
+// unreachable, and of a port that is not allowed.
+func (s *Stack) explain(err error, network, address string) error {
 	op, ok := err.(*net.OpError)
 	if !ok {
 		return err
@@ -133,8 +133,11 @@ func explain(err error, network, address string) error {
 		host, _, _ = net.SplitHostPort(address)
 	}
 	ip, _ := netip.ParseAddr(host)
-	if a, ok := op.Addr.(*net.UDPAddr); ok {
-		ip = a.AddrPort().Addr().Unmap() // of a name
+	switch a := op.Addr.(type) { // of a name
+	case *net.TCPAddr:
+		ip = a.AddrPort().Addr().Unmap()
+	case *net.UDPAddr:
+		ip = a.AddrPort().Addr().Unmap()
 	}
 	text := ""
 	switch {
@@ -142,6 +145,8 @@ func explain(err error, network, address string) error {
 		text = "no route says from which interface: ip route add 224.0.0.0/4 dev vde0, or a gateway, or an address of the stack as LocalAddr"
 	case unreachable && ip.IsMulticast() && !strings.HasPrefix(network, "tcp"):
 		text = "no interface is up that has IPv6, and is the zone if there is one"
+	case unreachable && ip.IsGlobalUnicast() && !s.routed(network, ip):
+		text = "no route of the stack leads there: give an interface a gateway, or ip route add"
 	case unreachable:
 		return err
 	case strings.HasPrefix(network, "unix") && len(address) > maxUnixPath:
@@ -153,4 +158,14 @@ func explain(err error, network, address string) error {
 	}
 	op.Err = fmt.Errorf("%w (%s)", op.Err, text)
 	return err
+}
+
+// routed reports whether the stack has a route to an address that could not be reached. A
+// router may say so of a connection of TCP; other sockets ask the stack alone.
+func (s *Stack) routed(network string, ip netip.Addr) bool {
+	if !strings.HasPrefix(network, "tcp") {
+		return false
+	}
+	_, ok := s.source(ip)
+	return ok
 }

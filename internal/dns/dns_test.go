@@ -316,7 +316,7 @@ func TestErrors(t *testing.T) {
 		is      error
 	}{
 		{name: "no servers",
-			want: net.DNSError{Err: "the stack has no DNS servers (set Config.DNS)"}},
+			want: net.DNSError{Err: "the stack has no DNS servers (set Config.DNS, or call SetDNS)"}},
 		{name: "network", servers: []netip.AddrPort{closed}, dialErr: refused,
 			want: net.DNSError{Err: "read udp: read: connection refused", Server: closed.String(), IsTemporary: true}, is: syscall.ECONNREFUSED},
 		{name: "closed stack", servers: []netip.AddrPort{closed}, dialErr: net.ErrClosed,

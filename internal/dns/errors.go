@@ -11,7 +11,7 @@ var (
 	errNoSuchHost = errors.New("no such host") // the name does not exist
 	errNoData     = errors.New("no such host") // it exists, but has no such record
 	errNoSuitable = errors.New("no suitable address found")
-	errNoServers  = errors.New("the stack has no DNS servers (set Config.DNS)")
+	errNoServers  = errors.New("the stack has no DNS servers (set Config.DNS, or call SetDNS)")
 )
 
 // A serverError is a fault of a server that has answered; the next one may be better.

@@ -112,7 +112,7 @@ func TestResolverErrors(t *testing.T) {
 		temp    bool
 		expire  bool
 	}{
-		{name: "no servers", err: "the stack has no DNS servers (set Config.DNS)"},
+		{name: "no servers", err: "the stack has no DNS servers (set Config.DNS, or call SetDNS)"},
 		{name: "SERVFAIL", servers: []handler{rcode(dnsmessage.RCodeServerFailure)},
 			err: "server misbehaving (asked 10.0.0.1:53)", temp: true},
 		{name: "silence", servers: []handler{silent}, err: "i/o timeout (asked 10.0.0.1:53)", temp: true, expire: true},
