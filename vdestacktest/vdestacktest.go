@@ -20,7 +20,8 @@ const closeTime = 2 * time.Second
 
 // Open is [vdestack.Open] for a test, which ends at once if there is an error. The
 // stack is closed after the test, its subtests and the cleanups that were registered
-// after Open.
+// after Open. [vdestack.Stack.AddInterface], SetDNS and RTNL give it what a
+// [vdestack.Config] has besides.
 //
 // The test fails if TCP or UDP sockets of the stack are still open two seconds later,
 // in any process. The error lists them. Often they are
@@ -45,7 +46,7 @@ func Open(t testing.TB, vnl string, prefixes ...string) *vdestack.Stack {
 		if left, err := wait(s); err != nil {
 			t.Errorf("%s: looking for sockets that are open: %v", s, err)
 		} else if len(left) > 0 {
-			t.Errorf("%s: the test has left %d sockets open: %s", s, len(left), strings.Join(left, ", "))
+			t.Errorf("%s: the test has left open: %s", s, strings.Join(left, ", "))
 		}
 		if err := s.Close(); err != nil {
 			t.Errorf("closing %s: %v", s, err)
