@@ -47,8 +47,9 @@
 //
 // # Errors
 //
-// Errors name the stack, say what is wrong and, where the user can do it, what to do.
-// For [errors.Is] and [errors.As]:
+// Errors say what is wrong and, where the user can do it, what to do. Those of dialing,
+// listening and lookups have the form of package net, and those of netlink that of package
+// rtnl; the others begin with the name of the stack. For [errors.Is] and [errors.As]:
 //
 //   - [net.ErrClosed]: the stack was closed, or the connection.
 //   - [ErrNoStack]: the Stack is nil, because nobody looked at the error of Open.

@@ -37,6 +37,10 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 //     interface. With one interface, that is used.
 //   - The kernel ignores the zones of other addresses: packets to groups go where routes
 //     or IPV6_MULTICAST_IF say.
+//
+// Without a default route, WriteTo an IPv4 group or to 255.255.255.255 finds the network
+// unreachable: "ip route add 224.0.0.0/4 dev vde0" or "… 255.255.255.255 dev vde0" by
+// [Stack.Run] tells the kernel where it is. The broadcast address of a network needs none.
 func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
 	if isIP(network) {
 		if err := lc.Stack.check(); err != nil {

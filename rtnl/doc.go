@@ -58,8 +58,8 @@
 // # Errors
 //
 // Every error is an [*Error]. It unwraps to the kernel's errno, so
-// errors.Is(err, fs.ErrExist) and errors.Is(err, unix.ENETUNREACH) work, and
-// includes the kernel's explanation:
+// errors.Is(err, fs.ErrExist) and errors.Is(err, unix.ENODEV) work, and includes the
+// kernel's explanation:
 //
 //	rtnl: add route default via 10.0.0.9: network is unreachable (Nexthop has invalid gateway)
 //

@@ -11,8 +11,10 @@ import (
 )
 
 // Error is the error of every method of Conn. It unwraps to Err, so errors.Is
-// finds the kernel's errno (unix.EEXIST, unix.ENODEV, …) and what that stands for:
-// fs.ErrExist, fs.ErrNotExist, fs.ErrPermission or errors.ErrUnsupported.
+// finds the kernel's errno, as a constant of golang.org/x/sys/unix or of syscall. Some
+// stand for fs.ErrExist (EEXIST), fs.ErrNotExist (ENOENT), fs.ErrPermission (EACCES,
+// EPERM) or errors.ErrUnsupported (EOPNOTSUPP) too. What is missing mostly has an errno
+// that does not: ENODEV an interface, EADDRNOTAVAIL an address, ESRCH a route.
 type Error struct {
 	Op   string // the operation, such as "add route"
 	What string // its subject, such as "default via 10.0.0.9"; may be empty

@@ -34,9 +34,10 @@ type watch struct {
 // that happen after the call. For a complete picture call Watch, then list, then range
 // over the changes.
 //
-//   - It can be ranged over once. It ends when ctx does, when the Conn is closed (its
-//     last error is then net.ErrClosed), and when the loop is left. A Watch that is
-//     never ranged over keeps a descriptor until ctx or the Conn ends.
+//   - It can be ranged over once. It ends when ctx does, without an error and without the
+//     changes that have not been read, when the Conn is closed (its last error is then
+//     net.ErrClosed), and when the loop is left. A Watch that is never ranged over keeps a
+//     descriptor until ctx or the Conn ends.
 //   - ENOBUFS means that the loop was too slow and changes were lost. List again: later
 //     changes are reported.
 //   - After ENOBUFS, and after a message that could not be decoded, the loop goes on. Any
