@@ -45,7 +45,7 @@ tests=(
 # Tests that must have run and passed in every machine: package, with - for /, the
 # test, and the user if one of the two cannot run it.
 must=(
-	"internal-netns TestSocket" "internal-netns TestThreads" "internal-netns TestKill"
+	"internal-netns TestSocket" "internal-netns TestSocketPoolFresh"
 	"internal-netns TestStart" "internal-netns TestWithoutUserNS"
 	"internal-test-lifecycle TestKill" "internal-test-lifecycle TestHelperKilled"
 	"internal-test-lifecycle TestJoin" "internal-test-lifecycle TestSurroundings"

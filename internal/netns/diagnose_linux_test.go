@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -263,9 +262,7 @@ func TestAppArmor(t *testing.T) {
 		"SIOCSIFFLAGS": "setting up a network namespace: ioctl SIOCSIFFLAGS lo" + setting,
 	} {
 		t.Run(step, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
-			cmd.Env = append(os.Environ(), testenv.ProgramVariable+"=apparmor", "NETNS_TEST_STEP="+step, "GORACE=atexit_sleep_ms=0")
-			out, err := cmd.CombinedOutput()
+			out, err := testenv.Program(t.Context(), t, "apparmor", step).CombinedOutput()
 			if err != nil || string(out) != want {
 				t.Errorf("%v, got\n\t%s\nwant\n\t%s", err, out, want)
 			}
@@ -278,7 +275,7 @@ func apparmored() {
 		"unshare":      {Call: unix.SYS_UNSHARE},
 		"SIOCGSKNS":    {Call: unix.SYS_IOCTL, Arg: 1, Mask: unix.SIOCGSKNS, Equal: true},
 		"SIOCSIFFLAGS": {Call: unix.SYS_IOCTL, Arg: 1, Mask: unix.SIOCSIFFLAGS, Equal: true},
-	}[os.Getenv("NETNS_TEST_STEP")]
+	}[os.Args[1]]
 	rule.Err = unix.EPERM
 	machine{files: sysctls("kernel.apparmor_restrict_unprivileged_userns=1")}.install()
 	err := testenv.Refuse(rule)
@@ -286,7 +283,6 @@ func apparmored() {
 		_, err = New()
 	}
 	fmt.Print(err)
-	os.Exit(0)
 }
 
 // FuzzProc diagnoses with files of /proc that have anything in them. There is

@@ -3,7 +3,6 @@
 package netns
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -22,49 +21,51 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
+// begin starts a program, and returns what waits for its end.
+func (n *NS) begin(ctx context.Context, e *Exec) (wait func() (*os.ProcessState, error), err error) {
+	pid, err := n.Start(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	p, err := os.FindProcess(pid)
+	return func() (*os.ProcessState, error) {
+		defer e.Ended()
+		return p.Wait()
+	}, err
+}
+
+// pipe returns a pipe until the end of the test.
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	testenv.Check(t, err)
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return r, w
+}
+
 // run executes a program in the namespace and returns its output and end.
 func run(t *testing.T, n *NS, ctx context.Context, path string, args ...string) (string, *os.ProcessState, error) {
 	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r, w := pipe(t)
+	null := testenv.Must(os.OpenFile(os.DevNull, os.O_RDWR, 0))(t)
 	defer null.Close()
-	e := &Exec{
+	wait, err := n.begin(ctx, &Exec{
 		Path: path, Args: append([]string{path}, args...), Env: os.Environ(),
 		Files: []*os.File{null, w, w}, Setpgid: true,
-	}
-	pid, err := n.Start(ctx, e)
+	})
 	w.Close()
 	if err != nil {
 		return "", nil, err
 	}
-	defer e.Ended()
-	p, err := os.FindProcess(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	io.Copy(&out, r)
-	state, err := p.Wait()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out.String(), state, nil
+	out, _ := io.ReadAll(r)
+	return string(out), testenv.Must(wait())(t), nil
 }
 
 func TestStart(t *testing.T) {
 	n := newNS(t)
 	ctx := t.Context()
 	out, state, err := run(t, n, ctx, "/bin/sh", "-c", "/sbin/ip link add br0 type bridge && /sbin/ip -br link && exit 7")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	if state.ExitCode() != 7 || !strings.Contains(out, "lo ") || !strings.Contains(out, "br0 ") || strings.Contains(out, "test0") {
 		t.Errorf("got status %v and %q, want exit status 7, and lo and br0 only", state, out)
 	}
@@ -87,9 +88,7 @@ func TestStart(t *testing.T) {
 func TestStartInherits(t *testing.T) {
 	n := newNS(t)
 	out, _, err := run(t, n, t.Context(), "/bin/sh", "-c", "pwd; umask; ls -l /proc/self/fd; cat /proc/self/status")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	wd, _ := os.Getwd()
 	for _, want := range []string{wd + "\n", "SigBlk:\t0000000000000000", "SigCgt:\t0000000000000000"} {
 		if !strings.Contains(out, want) {
@@ -97,10 +96,7 @@ func TestStartInherits(t *testing.T) {
 		}
 	}
 	// The test itself may have inherited descriptors that are not close-on-exec.
-	other, err := exec.Command("/bin/ls", "-l", "/proc/self/fd").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	other := testenv.Must(exec.Command("/bin/ls", "-l", "/proc/self/fd").Output())(t)
 	if got, want := strings.Count(out, " -> "), strings.Count(string(other), " -> "); got != want {
 		t.Errorf("descriptors of a command: got %d, want %d as with os/exec: %s", got, want, out)
 	}
@@ -176,19 +172,11 @@ func TestStartCancelGroup(t *testing.T) {
 func TestStartDirAndFiles(t *testing.T) {
 	n := newNS(t)
 	dir := t.TempDir()
-	d, err := os.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := testenv.Must(os.Open(dir))(t)
 	defer d.Close()
 	var files []*os.File
 	for range 6 {
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
-		defer w.Close()
+		r, w := pipe(t)
 		files = append(files, r, w)
 	}
 	// The command's descriptor i becomes files[order[i]].
@@ -198,13 +186,8 @@ func TestStartDirAndFiles(t *testing.T) {
 	for _, o := range order {
 		e.Files = append(e.Files, files[o])
 	}
-	pid, err := n.Start(t.Context(), e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Ended()
-	p, _ := os.FindProcess(pid)
-	if s, err := p.Wait(); err != nil || !s.Success() {
+	wait := testenv.Must(n.begin(t.Context(), e))(t)
+	if s, err := wait(); err != nil || !s.Success() {
 		t.Fatal(s, err)
 	}
 	for i, o := range order[1:] {
@@ -226,12 +209,6 @@ func TestStartDirAndFiles(t *testing.T) {
 // and the helper go separate ways from the first instruction on.
 func TestStartBeside(t *testing.T) {
 	n := newNS(t)
-	fd, err := n.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := cookie(t, fd)
-	unix.Close(fd)
 	stop := make(chan bool)
 	var wg sync.WaitGroup
 	for range 3 {
@@ -247,8 +224,8 @@ func TestStartBeside(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if got, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); got != want {
-					t.Errorf("socket in namespace %d, %v, want %d", got, err, want)
+				if got, err := cookieOf(fd); got != n.Cookie() {
+					t.Errorf("socket in namespace %d, %v, want %d", got, err, n.Cookie())
 					return
 				}
 				unix.Close(fd)
@@ -256,21 +233,10 @@ func TestStartBeside(t *testing.T) {
 		})
 	}
 	for range 300 {
-		e := &Exec{Path: "/bin/true", Args: []string{"true"}}
-		pid, err := n.Start(t.Context(), e)
-		if err != nil {
-			t.Fatal(err)
+		wait := testenv.Must(n.begin(t.Context(), &Exec{Path: "/bin/true", Args: []string{"true"}}))(t)
+		if s, err := wait(); err != nil || !s.Success() {
+			t.Fatal(s, err)
 		}
-		var status unix.WaitStatus
-		for {
-			if _, err = unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
-				break
-			}
-		}
-		if err != nil || status != 0 {
-			t.Fatalf("status %x, %v", status, err)
-		}
-		e.Ended()
 	}
 	close(stop)
 	wg.Wait()
@@ -325,15 +291,12 @@ func TestStartForkLock(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				e := &Exec{Path: name, Args: []string{name}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}}
-				pid, err := n.Start(t.Context(), e)
+				wait, err := n.begin(t.Context(), &Exec{Path: name, Args: []string{name}, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}})
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				p, _ := os.FindProcess(pid)
-				state, err := p.Wait()
-				e.Ended()
+				state, err := wait()
 				// The shell has the script open, too.
 				if err != nil || state.ExitCode() != want+1 {
 					t.Errorf("%v, %v: a command has that many descriptors, want %d", state, err, want+1)
@@ -353,24 +316,14 @@ func TestStartCloses(t *testing.T) {
 	n := newNS(t)
 	name := t.TempDir() + "/script"
 	for range 200 {
-		f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o755)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.WriteString("#!/bin/true\n"); err != nil {
-			t.Fatal(err)
-		}
-		e := &Exec{Path: "/bin/true", Args: []string{"true"}, Files: make([]*os.File, 3)}
-		pid, err := n.Start(t.Context(), e)
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := testenv.Must(os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o755))(t)
+		testenv.Must(f.WriteString("#!/bin/true\n"))(t)
+		wait := testenv.Must(n.begin(t.Context(), &Exec{Path: "/bin/true", Args: []string{"true"}, Files: make([]*os.File, 3)}))(t)
 		f.Close()
 		if err := exec.Command(name).Run(); err != nil {
 			t.Error(err)
 		}
-		reap(pid)
-		e.Ended()
+		testenv.Must(wait())(t)
 		os.Remove(name)
 	}
 }
@@ -381,41 +334,21 @@ func TestStartMounts(t *testing.T) {
 	dir := t.TempDir()
 	from, to, link := dir+"/from", dir+"/to", dir+"/link"
 	for _, name := range []string{from, to} {
-		if err := os.WriteFile(name, []byte(name), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.WriteFile(name, []byte(name), 0o600))
 	}
-	if err := os.Symlink("to", link); err != nil {
-		t.Fatal(err)
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.Symlink("to", link))
+	d := testenv.Must(os.Open(dir))(t)
 	defer d.Close()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer w.Close()
+	r, w := pipe(t)
 	e := &Exec{
 		Path: "/bin/sh", Args: []string{"sh", "-c", "cat to; echo; pwd -P"},
 		Dir: d, Files: []*os.File{nil, w, w}, Mounts: []Mount{{From: from, To: link}},
 	}
-	pid, err := n.Start(t.Context(), e)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The mount holds the file, not its name.
-	if err := os.Remove(from); err != nil {
-		t.Error(err)
-	}
-	p, _ := os.FindProcess(pid)
-	if s, err := p.Wait(); err != nil || !s.Success() {
+	wait := testenv.Must(n.begin(t.Context(), e))(t)
+	testenv.Check(t, os.Remove(from)) // the mount holds the file, not its name
+	if s, err := wait(); err != nil || !s.Success() {
 		t.Fatal(s, err)
 	}
-	e.Ended()
 	w.Close()
 	out, _ := io.ReadAll(r)
 	if got, want := string(out), from+"\n"+dir+"\n"; got != want {

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,9 +24,7 @@ func TestEndInList(t *testing.T) {
 				t.Skip(err)
 			}
 			var p [2]int
-			if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, unix.Pipe2(p[:], unix.O_CLOEXEC))
 			defer closeAll(p[:])
 			b := h.calls
 			b.n = 0
@@ -36,9 +35,7 @@ func TestEndInList(t *testing.T) {
 				t.Fatal("the helper is gone")
 			}
 			b.state.Store(end.word)
-			if _, err := unix.Write(p[1], buf[:]); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(unix.Write(p[1], buf[:]))(t)
 			select {
 			case <-h.gone:
 			case <-time.After(10 * time.Second):

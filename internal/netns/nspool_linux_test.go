@@ -34,13 +34,17 @@ func inSeries(t *testing.T, with TAP) {
 	t.Helper()
 	EmptyPool()
 	for range 2 {
-		n, err := NewWith(with)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.Close()
+		testenv.Check(t, testenv.Closing(NewWith(with)))
 	}
 	awaitPooled(t, poolSize)
+}
+
+// isUp reports whether an interface is up, in the namespace of the socket.
+func isUp(t *testing.T, socket int, name string) bool {
+	t.Helper()
+	ifr := testenv.Must(unix.NewIfreq(name))(t)
+	testenv.Check(t, unix.IoctlIfreq(socket, unix.SIOCGIFFLAGS, ifr))
+	return ifr.Uint16()&unix.IFF_UP != 0
 }
 
 // TestNSPool asks for namespaces in series. The later ones take no round trip to the helper,
@@ -49,10 +53,7 @@ func TestNSPool(t *testing.T) {
 	testenv.Long(t)
 	h := newNS(t).h
 	before := countFiles(t)
-	one, err := New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	one := testenv.Must(New())(t)
 	one.Close()
 	if got := pooled(); got != 0 {
 		t.Errorf("%d are pooled after the first", got)
@@ -64,15 +65,9 @@ func TestNSPool(t *testing.T) {
 	nsPool.making = making
 	nsPool.mu.Unlock()
 	start := h.roundTrips.Load()
-	n, err := New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	n := testenv.Must(New())(t)
 	defer n.Close()
-	fd, err := n.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
-	if err != nil {
-		t.Fatal(err)
-	}
+	fd := newSocket(t, n, unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
 	defer unix.Close(fd)
 	if got := h.roundTrips.Load() - start; got != 0 {
 		t.Errorf("%d round trips for a pooled namespace and a socket", got)
@@ -82,15 +77,11 @@ func TestNSPool(t *testing.T) {
 	close(making)
 	nsPool.timer.Reset(settling)
 	nsPool.mu.Unlock()
-	if cookie(t, fd) != n.Cookie() || n.Cookie() == one.Cookie() {
-		t.Errorf("cookies: %d of a socket in %d, and %d before", cookie(t, fd), n.Cookie(), one.Cookie())
+	if got, err := cookieOf(fd); got != n.Cookie() || n.Cookie() == one.Cookie() {
+		t.Errorf("cookies: %d, %v of a socket in %d, and %d before", got, err, n.Cookie(), one.Cookie())
 	}
-	ifr, err := unix.NewIfreq("lo")
-	if err == nil {
-		err = unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifr)
-	}
-	if err != nil || ifr.Uint16()&unix.IFF_UP == 0 {
-		t.Errorf("loopback has the flags %#x, %v", ifr.Uint16(), err)
+	if !isUp(t, fd, "lo") {
+		t.Error("loopback is down")
 	}
 	n.Close()
 	unix.Close(fd)
@@ -115,10 +106,7 @@ func TestNSPoolTAP(t *testing.T) {
 		fits        bool
 	}{{"the same", want, want, true}, {"one that is up", upped, upped, true}, {"another", want, other, false}, {"none", want, TAP{}, false}} {
 		inSeries(t, tt.ready)
-		n, err := NewWith(tt.with)
-		if err != nil {
-			t.Fatal(err)
-		}
+		n := testenv.Must(NewWith(tt.with))(t)
 		if got := pooled() == poolSize-1; got != tt.fits {
 			t.Errorf("%s: one was taken from the pool: %v", tt.name, got)
 		}
@@ -129,19 +117,12 @@ func TestNSPoolTAP(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
-		rt, err := n.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
-		if err != nil {
-			t.Fatal(err)
+		rt := newSocket(t, n, unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+		if got, err := IfIndex(rt, tt.with.Name); err != nil || got != index || index != want.Index {
+			t.Errorf("%s: index %d is to be %d, want %d, %v", tt.name, got, index, want.Index, err)
 		}
-		ifr, err := unix.NewIfreq(tt.with.Name)
-		if err == nil {
-			err = unix.IoctlIfreq(rt, unix.SIOCGIFINDEX, ifr)
-		}
-		if err != nil || ifr.Uint32() != uint32(index) || index != want.Index {
-			t.Errorf("%s: index %d, want %d, %v", tt.name, index, want.Index, err)
-		}
-		if err := unix.IoctlIfreq(rt, unix.SIOCGIFFLAGS, ifr); err != nil || up != tt.with.Up || (ifr.Uint16()&unix.IFF_UP != 0) != up {
-			t.Errorf("%s: up is %v, and the flags %#x, %v", tt.name, up, ifr.Uint16(), err)
+		if got := isUp(t, rt, tt.with.Name); got != up || up != tt.with.Up {
+			t.Errorf("%s: up is %v, said to be %v, want %v", tt.name, got, up, tt.with.Up)
 		}
 		if _, _, _, err := n.OpenTAP(tt.with); !errors.Is(err, unix.EBUSY) {
 			t.Errorf("%s: made twice: %v", tt.name, err)
@@ -162,25 +143,13 @@ func TestNSPoolTAP(t *testing.T) {
 func TestNSPoolAtLimit(t *testing.T) {
 	newNS(t)
 	EmptyPool()
-	var before unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
-		t.Fatal(err)
-	}
 	for _, tt := range []struct {
 		room uint64
 		want int
 	}{{descriptorReserve - 1, 0}, {2 * descriptorReserve, poolSize}} {
-		free, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-		if err != nil {
-			t.Fatal(err)
-		}
+		free := testenv.Must(unix.Eventfd(0, unix.EFD_CLOEXEC))(t)
 		unix.Close(free)
-		limit := before
-		limit.Cur = uint64(free) + tt.room
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Setrlimit(unix.RLIMIT_NOFILE, &before)
+		limitFiles(t, uint64(free)+tt.room)
 		nsPool.mu.Lock()
 		nsPool.last = time.Now().Add(time.Hour) // a series that does not end meanwhile
 		if nsPool.timer == nil {

@@ -20,15 +20,22 @@ func trips(t *testing.T, n *NS) func() uint64 {
 	return func() uint64 { return n.h.roundTrips.Load() - start }
 }
 
+// limitFiles sets the limit of descriptors, until restore or the end of the test.
+func limitFiles(t *testing.T, n uint64) (restore func()) {
+	t.Helper()
+	var old unix.Rlimit
+	testenv.Check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	testenv.Check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: old.Max}))
+	restore = func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) }
+	t.Cleanup(restore)
+	return restore
+}
+
 // hurry makes many sockets one after the other, and closes them.
 func hurry(t *testing.T, n *NS, k socketType, count int) {
 	t.Helper()
 	for range count {
-		fd, err := n.Socket(k.domain, k.typ, k.proto)
-		if err != nil {
-			t.Fatal(err)
-		}
-		unix.Close(fd)
+		unix.Close(newSocket(t, n, k.domain, k.typ, k.proto))
 	}
 }
 
@@ -50,8 +57,9 @@ func TestSocketPool(t *testing.T) {
 }
 
 // TestSocketPoolFresh looks at pooled sockets: they have the type and namespace asked for, each
-// is returned once, and no option is set.
+// is returned once, and no option is set. All threads stay in their namespaces.
 func TestSocketPoolFresh(t *testing.T) {
+	testenv.WatchNamespaces(t)
 	spaces := []*NS{newNS(t), newNS(t)}
 	kinds := []socketType{
 		{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP},
@@ -94,10 +102,7 @@ func TestSocketPoolFresh(t *testing.T) {
 // changes.
 func TestFirstTCP(t *testing.T) {
 	make := func() *NS {
-		n, err := Create(TAP{}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		n := testenv.Must(Create(TAP{}, nil))(t)
 		t.Cleanup(func() { n.Close() })
 		n.Settle()
 		return n
@@ -112,10 +117,7 @@ func TestFirstTCP(t *testing.T) {
 		n := make()
 		took := trips(t, n)
 		for i := range uint64(2) {
-			fd, err := n.Socket(k.domain, k.typ, k.proto)
-			if err != nil {
-				t.Fatal(err)
-			}
+			fd := newSocket(t, n, k.domain, k.typ, k.proto)
 			asked := k
 			if asked.proto == 0 {
 				asked.proto = unix.IPPROTO_TCP
@@ -154,7 +156,7 @@ func (k socketType) check(fd int, cookie uint64) error {
 	if want := k.typ & unix.SOCK_NONBLOCK; flags&unix.O_NONBLOCK != want {
 		return fmt.Errorf("flags %#x", flags)
 	}
-	if c, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil || c != cookie {
+	if c, err := cookieOf(fd); err != nil || c != cookie {
 		return fmt.Errorf("cookie %d, %v, want %d", c, err, cookie)
 	}
 	for _, o := range []struct{ opt, want int }{
@@ -189,11 +191,6 @@ func TestSocketPoolRaw(t *testing.T) {
 // TestSocketPoolDropped has pooled sockets when a setting of the namespace changes, when
 // descriptors are missing, and when the namespace is closed.
 func TestSocketPoolDropped(t *testing.T) {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 	n := newNS(t)
 	before := countFiles(t)
 	pooled := func() {
@@ -214,8 +211,7 @@ func TestSocketPoolDropped(t *testing.T) {
 	}
 
 	pooled()
-	// There is no room left, but for what takes the place of those.
-	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(before), Max: limit.Max})
+	restore := limitFiles(t, uint64(before)+1) // no room, but for what takes the place of those
 	fd, err := n.Open("/dev/null", unix.O_RDONLY)
 	if err != nil {
 		t.Errorf("pooled sockets take the room: %v", err)
@@ -225,7 +221,7 @@ func TestSocketPoolDropped(t *testing.T) {
 	for range 100 {
 		hurry(t, n, tcp, 1)
 	}
-	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	restore()
 	noneAhead(t, n, before)
 
 	pooled()

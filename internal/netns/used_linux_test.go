@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,21 +37,16 @@ func TestNoneInUse(t *testing.T) {
 func TestCloseWith(t *testing.T) {
 	for _, bound := range []bool{false, true} {
 		n := newNS(t)
-		fd, err := n.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer closeAll([]int{fd})
+		fd := newSocket(t, n, unix.AF_INET, unix.SOCK_STREAM, 0)
+		defer unix.Close(fd)
 		if bound {
-			if err := unix.Listen(fd, 1); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, unix.Listen(fd, 1))
 		}
 		last, idle := n.CloseWith(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
 		if last < 0 || idle == bound {
 			t.Errorf("bound %v: idle %v, last socket %d", bound, idle, last)
 		}
-		closeAll([]int{last})
+		unix.Close(last)
 	}
 }
 
@@ -74,27 +70,14 @@ func TestCloseWithKilled(t *testing.T) {
 		{name: "resting, after close", calls: 1, results: 1, resting: true, wantOpen: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b, err := newSharedCalls(batchCalls)
-			if err != nil {
-				t.Fatal(err)
-			}
+			b := testenv.Must(newSharedCalls(batchCalls))(t)
 			defer b.free()
 			b.state.Store(stateIdle)
-			event, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-			if err != nil {
-				t.Fatal(err)
-			}
 			// What goes on beside the test takes the lowest number that is free.
-			fd, err := unix.FcntlInt(uintptr(event), unix.F_DUPFD_CLOEXEC, 500)
-			unix.Close(event)
-			if err != nil {
-				t.Fatal(err)
-			}
+			fd := testenv.Must(unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 500))(t)
 			h := &helper{calls: b, pid: 1 << 30, base: -1} // no process has that number
 			// The fake has the process's own limit.
-			if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &h.nofile); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &h.nofile))
 			n := &NS{h: h, fd: fd}
 			if tt.resting {
 				h.cur = n
@@ -126,8 +109,7 @@ func TestCloseWithKilled(t *testing.T) {
 			if other >= 0 && other != fd {
 				t.Fatalf("another file has the number %d, want %d", other, fd)
 			}
-			err = unix.Close(fd)
-			if open := err == nil; open != tt.wantOpen {
+			if open := unix.Close(fd) == nil; open != tt.wantOpen {
 				t.Errorf("the number is in use: %t, want %t", open, tt.wantOpen)
 			}
 		})
