@@ -56,9 +56,17 @@ const (
 	futexWake = 1
 )
 
-// A callList is a list of calls for a task that shares the memory. The assembly knows
-// the layout. It lies outside the Go heap, followed by a page for the task's stack,
-// which is hardly used.
+// mapCalls maps memory outside the Go heap, for a list of calls behind a header, followed
+// by a page for a task's stack, which is hardly used.
+func mapCalls(header uintptr, calls int) (mem unsafe.Pointer, size uintptr, err error) {
+	page := uintptr(os.Getpagesize())
+	size = (header+uintptr(calls)*unsafe.Sizeof(call{})+page-1)/page*page + page
+	mem, err = unix.MmapPtr(-1, 0, nil, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	return mem, size, os.NewSyscallError("mmap", err)
+}
+
+// A callList is a list of calls for a task that shares the memory, see mapCalls. The
+// assembly knows the layout.
 type callList struct {
 	state atomic.Uint32
 	n     uint32
@@ -69,27 +77,23 @@ type callList struct {
 // sharedCalls owns the memory of a list.
 type sharedCalls struct {
 	*callList
-	mem []byte
-	cap int
+	size uintptr
+	cap  int
 }
 
 func newSharedCalls(calls int) (*sharedCalls, error) {
-	page := os.Getpagesize()
-	size := int(unsafe.Offsetof(callList{}.first)) + calls*int(unsafe.Sizeof(call{}))
-	size = (size+page-1)/page*page + page
-	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	mem, size, err := mapCalls(unsafe.Offsetof(callList{}.first), calls)
 	if err != nil {
-		return nil, os.NewSyscallError("mmap", err)
+		return nil, err
 	}
-	b := &sharedCalls{callList: (*callList)(unsafe.Pointer(&mem[0])), mem: mem, cap: calls}
-	return b, nil
+	return &sharedCalls{(*callList)(mem), size, calls}, nil
 }
 
-func (b *sharedCalls) free() { unix.Munmap(b.mem) }
+func (b *sharedCalls) free() { unix.MunmapPtr(unsafe.Pointer(b.callList), b.size) }
 
 func (b *sharedCalls) addr() uintptr { return uintptr(unsafe.Pointer(b.callList)) }
 
-func (b *sharedCalls) stackTop() uintptr { return b.addr() + uintptr(len(b.mem)) }
+func (b *sharedCalls) stackTop() uintptr { return b.addr() + b.size }
 
 func (b *sharedCalls) list() []call { return unsafe.Slice(&b.first, b.cap)[:b.n:b.cap] }
 
@@ -104,9 +108,6 @@ func (b *sharedCalls) add(c call) int {
 
 // waitStep is the most that one sleep takes from a limit.
 const waitStep = 100 * time.Millisecond
-
-// wait waits while a request is posted; see leaves.
-func (b *sharedCalls) wait(limit time.Duration) bool { return b.leaves(stateRequest, limit) }
 
 // leaves waits until the state has changed. It reports false after the limit, which
 // counts only while the process runs: if both were stopped, the task still has its time

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -65,11 +66,7 @@ func because(err error, why func(unix.Errno) string) error {
 
 // isRefusal reports an error that says that something is not allowed, or not there.
 func isRefusal(errno unix.Errno) bool {
-	switch errno {
-	case unix.EPERM, unix.EACCES, unix.EROFS, unix.ENOSYS, unix.ENOSPC, unix.EUSERS, unix.ENOTTY, unix.ENOPROTOOPT:
-		return true
-	}
-	return false
+	return slices.Contains([]unix.Errno{unix.EPERM, unix.EACCES, unix.EROFS, unix.ENOSYS, unix.ENOSPC, unix.EUSERS, unix.ENOTTY, unix.ENOPROTOOPT}, errno)
 }
 
 // explain says why there is no helper task.
@@ -219,7 +216,7 @@ func forbidden(errno unix.Errno) string {
 		return strings.Join(who, "; or ")
 	}
 	// Only a security module returns this errno, and each of them shows its label.
-	if label := label(); errno == unix.EACCES && label != "" {
+	if label := strings.TrimRight(textOf("/proc/self/attr/current"), "\x00\n"); errno == unix.EACCES && label != "" {
 		return fmt.Sprintf("a security module forbids it to the label %q: change its rules for this program; the kernel's log has the one, journalctl -k", label)
 	}
 	return "no setting says why: a chroot, the rules of a container or a security module (see journalctl -k) forbid it; allow it there, or give the program CAP_SYS_ADMIN"
@@ -399,22 +396,23 @@ func explainExec(err *os.PathError) error {
 	})
 }
 
-// sysctl returns a setting; "" if it does not exist.
-func sysctl(name string) string {
-	text, err := readFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(text))
-}
-
-// field returns the text after a label in a file.
-func field(file, label string) string {
+// textOf returns a file; "" if it cannot be read.
+func textOf(file string) string {
 	text, err := readFile(file)
 	if err != nil {
 		return ""
 	}
-	for line := range strings.Lines(string(text)) {
+	return string(text)
+}
+
+// sysctl returns a setting; "" if it does not exist.
+func sysctl(name string) string {
+	return strings.TrimSpace(textOf("/proc/sys/" + strings.ReplaceAll(name, ".", "/")))
+}
+
+// field returns the text after a label in a file.
+func field(file, label string) string {
+	for line := range strings.Lines(textOf(file)) {
 		if rest, ok := strings.CutPrefix(line, label); ok {
 			return strings.TrimSpace(rest)
 		}
@@ -434,15 +432,6 @@ func filtered() bool {
 func capable(capability int) bool {
 	set, err := strconv.ParseUint(field("/proc/self/status", "CapEff:"), 16, 64)
 	return err == nil && set&(1<<capability) != 0
-}
-
-// label returns the security label of the process.
-func label() string {
-	text, err := readFile("/proc/self/attr/current")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimRight(string(text), "\x00\n")
 }
 
 // chrooted reports whether the root directory is not a mount, as that of a mount

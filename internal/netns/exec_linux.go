@@ -81,7 +81,7 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 		return 0, Limited(os.NewSyscallError("clone", unix.Errno(-l.ret)))
 	}
 	for i, c := range l.list() {
-		if errno := c.errno(); errno != 0 && !p.optional[i] {
+		if errno := c.errno(); errno != 0 && p.what[i] != "" {
 			reap(child)
 			return 0, p.explain(i, errno)
 		}
@@ -240,48 +240,38 @@ func reap(pid int) {
 // A plan is the list of calls of a child between clone and exec, and the memory
 // and descriptors that it refers to.
 type plan struct {
-	calls    []call
-	optional map[int]bool   // calls that may fail
-	what     map[int]string // names of the others
-	mounts   map[int]Mount  // the mounts among them
-	sysfs    map[int]string // names of those for sysfs, which may fail
-	keep     []any
-	files    []*os.File
-	path     string
+	calls  []call
+	what   []string       // names of the calls; "" if one may fail
+	mounts map[int]Mount  // the mounts among them
+	sysfs  map[int]string // names of those for sysfs, which may fail
+	keep   []any
+	files  []*os.File
+	path   string
 }
 
 func (p *plan) add(what string, nr uintptr, args ...uintptr) {
 	c := call{nr: nr, ret: notRun}
 	copy(c.args[:], args)
-	if p.what == nil {
-		p.what, p.optional = make(map[int]string), make(map[int]bool)
-	}
-	if what == "" {
-		p.optional[len(p.calls)] = true
-	}
-	p.what[len(p.calls)] = what
+	p.what = append(p.what, what)
 	p.calls = append(p.calls, c)
 }
 
 func (p *plan) explain(i int, errno unix.Errno) error {
-	if p.what[i] == "exec" {
-		return explainExec(&os.PathError{Op: "exec", Path: p.path, Err: errno})
+	what := p.what[i]
+	if what == "exec" {
+		return explainExec(&os.PathError{Op: what, Path: p.path, Err: errno})
 	}
-	err := os.NewSyscallError(p.what[i], errno)
-	switch p.what[i] {
-	case "unshare":
-		err = explainMount(err)
-	case "setns", "capset", "prctl PR_CAPBSET_DROP", "prctl PR_CAP_AMBIENT_RAISE", "prctl PR_SET_SECUREBITS":
-		err = Refused(err)
-	case "mount":
-		if _, ok := p.mounts[i]; !ok {
-			err = Refused(err)
-		}
-	}
-	if m, ok := p.mounts[i]; ok && m.From == "" {
+	err := os.NewSyscallError(what, errno)
+	m, bind := p.mounts[i]
+	switch {
+	case bind && m.From == "":
 		err = fmt.Errorf("mounting an empty directory over %s: %w", m.To, Refused(err))
-	} else if ok {
+	case bind:
 		err = fmt.Errorf("mounting %s over %s: %w", m.From, m.To, explainBind(err, m.From, m.To))
+	case what == "unshare":
+		err = explainMount(err)
+	case what == "setns", what == "mount", what == "capset", strings.HasPrefix(what, "prctl "):
+		err = Refused(err)
 	}
 	return Limited(fmt.Errorf("starting %s: %w", p.path, err))
 }
@@ -337,7 +327,7 @@ func (p *plan) make(e *Exec, user, net, done int, c *creds) error {
 	p.add("exec", unix.SYS_EXECVE, pointer(p, path), pointer(p, &argv[0]), pointer(p, &env[0]))
 	p.keep = append(p.keep, argv, env)
 	for i := range p.calls {
-		if !p.optional[i] {
+		if p.what[i] != "" {
 			p.calls[i].skip = uintptr(len(p.calls)) // to its end
 		}
 	}

@@ -213,7 +213,7 @@ func (h *helper) roundTrip(batch []*request) {
 			r.meanwhile()
 		}
 	}
-	if posted && !b.wait(roundTripLimit) {
+	if posted && !b.leaves(stateRequest, roundTripLimit) {
 		h.stopped.Store(true)
 		h.end()
 		b.leaves(stateEnd, time.Second)

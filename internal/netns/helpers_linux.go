@@ -13,7 +13,7 @@ import (
 
 // helpers are the helper tasks of the process. Most programs have the first only; the
 // others are for namespaces that the process did not make.
-var helpers struct {
+var helpers = struct {
 	mu  sync.Mutex // guards all; held while a helper is made
 	own *helper    // makes namespaces
 	// plain is in the process's own user namespace, which takes CAP_SYS_ADMIN. Both stay
@@ -22,7 +22,7 @@ var helpers struct {
 	// in has the helpers by their user namespaces, also those in the user namespaces of
 	// other processes. A task cannot be in two of them.
 	in map[nsID]*helper
-}
+}{in: make(map[nsID]*helper)}
 
 // theHelper returns the helper that makes namespaces. It is made at the first call,
 // after it was killed, and after the process has become another user, who could not
@@ -51,7 +51,9 @@ func theHelper() (*helper, error) {
 	old := helpers.own
 	helpers.own = h
 	use(h)
-	endUnused(old)
+	if old != nil && old.unused() {
+		old.stop()
+	}
 	first.CompareAndSwap(nil, &h.origin)
 	return h, nil
 }
@@ -92,24 +94,27 @@ func thePlain() (*helper, error) {
 func drop(kept **helper) {
 	if h := *kept; h != nil && h.calls.lost() {
 		*kept = nil
-		endUnused(h)
+		if h.unused() {
+			h.stop()
+		}
 	}
 }
 
-// endUnused ends a helper that neither stays nor has users. helpers.mu is held.
-func endUnused(h *helper) {
-	if h != nil && h.users == 0 && h != helpers.own && h != helpers.plain {
-		h.forget()
-		h.stop()
+// unused reports whether a helper neither stays nor has users. It then cannot be found
+// any more, and is to be stopped. helpers.mu is held.
+func (h *helper) unused() bool {
+	if h.users > 0 || h == helpers.own || h == helpers.plain {
+		return false
 	}
+	if helpers.in[h.user] == h {
+		delete(helpers.in, h.user)
+	}
+	return true
 }
 
 // use counts a user of a helper. helpers.mu is held.
 func use(h *helper) {
 	h.users++
-	if helpers.in == nil {
-		helpers.in = make(map[nsID]*helper)
-	}
 	helpers.in[h.user] = h
 }
 
@@ -118,20 +123,10 @@ func use(h *helper) {
 func (h *helper) release() {
 	helpers.mu.Lock()
 	h.users--
-	last := h.users == 0 && h != helpers.own && h != helpers.plain
-	if last {
-		h.forget()
-	}
+	last := h.unused()
 	helpers.mu.Unlock()
 	if last {
 		h.stop()
-	}
-}
-
-// forget removes a helper from those that can be found. helpers.mu is held.
-func (h *helper) forget() {
-	if helpers.in[h.user] == h {
-		delete(helpers.in, h.user)
 	}
 }
 

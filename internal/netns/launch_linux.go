@@ -19,8 +19,7 @@ import (
 // command with its parent thread. The watcher blocks all signals, and Go's runtime does
 // not know it.
 //
-// The assembly knows the layout. The memory lies outside the Go heap, followed by a
-// page for the stack of both, which is hardly used.
+// The assembly knows the layout. The memory is that of mapCalls, with a stack for both.
 type launch struct {
 	// done is the end of a pipe, which both have. The watcher closes it when the command
 	// has left the memory; the kernel closes the command's when it has executed the
@@ -86,17 +85,14 @@ func newLaunch(calls []call, done int) (*launch, error) {
 	if err != nil {
 		return nil, err
 	}
-	page := os.Getpagesize()
-	size := int(unsafe.Offsetof(launch{}.first)) + len(calls)*int(unsafe.Sizeof(call{}))
-	size = (size+page-1)/page*page + page
-	mem, err := unix.MmapPtr(-1, 0, nil, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	mem, size, err := mapCalls(unsafe.Offsetof(launch{}.first), len(calls))
 	if err != nil {
 		slot.Store(slotFree)
-		return nil, os.NewSyscallError("mmap", err)
+		return nil, err
 	}
 	l := (*launch)(mem)
-	l.slot = slot
-	l.done, l.n, l.ppid, l.all, l.size = uint32(done), uint32(len(calls)), uintptr(os.Getpid()), ^uint64(0), uintptr(size)
+	l.slot, l.size = slot, size
+	l.done, l.n, l.ppid, l.all = uint32(done), uint32(len(calls)), uintptr(os.Getpid()), ^uint64(0)
 	copy(l.list(), calls)
 	return l, nil
 }

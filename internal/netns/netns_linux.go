@@ -279,21 +279,29 @@ func changeUp(socket int, name string, up uint16) error {
 // do executes calls in the namespace and returns the result of the last. If there is no
 // descriptor left, pooled sockets are closed.
 func (n *NS) do(calls ...call) (uintptr, error) {
-	return WithRoom(func() (uintptr, error) { return n.try(calls...) })
+	return WithRoom(func() (uintptr, error) {
+		n.mu.RLock()
+		defer n.mu.RUnlock()
+		if n.fd < 0 {
+			return 0, net.ErrClosed
+		}
+		r := newRequest(n)
+		defer r.free()
+		r.calls = append(r.calls, calls...)
+		n.h.do(r)
+		return r.result(len(calls) - 1)
+	})
 }
 
 // spaces are the namespaces that may have pooled sockets.
-var spaces struct {
+var spaces = struct {
 	mu  sync.Mutex // guards all
 	all map[*NS]struct{}
-}
+}{all: make(map[*NS]struct{})}
 
 func (n *NS) register() {
 	spaces.mu.Lock()
 	defer spaces.mu.Unlock()
-	if spaces.all == nil {
-		spaces.all = make(map[*NS]struct{})
-	}
 	spaces.all[n] = struct{}{}
 }
 
@@ -323,19 +331,6 @@ func makeRoom() (some bool) {
 		}
 	}
 	return some
-}
-
-func (n *NS) try(calls ...call) (uintptr, error) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if n.fd < 0 {
-		return 0, net.ErrClosed
-	}
-	r := newRequest(n)
-	defer r.free()
-	r.calls = append(r.calls, calls...)
-	n.h.do(r)
-	return r.result(len(calls) - 1)
 }
 
 // Open opens a file that depends on the namespace, such as /dev/net/tun. The descriptor

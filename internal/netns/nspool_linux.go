@@ -103,16 +103,12 @@ const descriptorReserve = 64
 // roomForPool reports whether the program is far from its limit of descriptors. Near it,
 // those of pooled namespaces could be missing for a stack that is being opened.
 func roomForPool() bool {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return false
-	}
 	free, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		return false
 	}
 	unix.Close(free)
-	return uint64(free)+descriptorReserve <= limit.Cur
+	return uint64(free)+descriptorReserve <= softLimit(unix.RLIMIT_NOFILE)
 }
 
 func emptyPool() {

@@ -4,7 +4,6 @@ package netns
 
 import (
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -63,7 +62,7 @@ func findSysfs(mountinfo string) *sysfsMount {
 		if !ok || len(f) < 6 || len(g) < 1 {
 			continue
 		}
-		m := mount{f[0], f[1], unescape(f[4])}
+		m := mount{f[0], f[1], unescape.Replace(f[4])}
 		all = append(all, m)
 		if m.point != sysMount {
 			continue
@@ -104,18 +103,5 @@ func mountFlags(options string) uintptr {
 	return flags | atime
 }
 
-// unescape decodes blanks in paths, which the kernel writes as \040.
-func unescape(path string) string {
-	var b strings.Builder
-	for i := 0; i < len(path); i++ {
-		if path[i] == '\\' && i+3 < len(path) {
-			if c, err := strconv.ParseUint(path[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(path[i])
-	}
-	return b.String()
-}
+// unescape decodes what the kernel escapes in paths.
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
