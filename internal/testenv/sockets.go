@@ -1,19 +1,36 @@
 package testenv
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
 	"testing"
 )
 
+// Opened returns what a call has opened, and closes it at the end of the test, which may
+// have done so before:
+//
+//	nl := testenv.Opened(s.RTNL())(t)
+func Opened[T io.Closer](v T, err error) func(t testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		Check(t, err)
+		t.Cleanup(func() {
+			if err := v.Close(); err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
+				t.Errorf("closing a %T: %v", v, err)
+			}
+		})
+		return v
+	}
+}
+
 // Listen listens in a stack until the end of the test.
 func Listen(t testing.TB, s interface {
 	Listen(network, address string) (net.Listener, error)
 }, network, address string) net.Listener {
 	t.Helper()
-	ln, err := s.Listen(network, address)
-	return opened(t, ln, err)
+	return Opened(s.Listen(network, address))(t)
 }
 
 // ListenPacket listens for packets in a stack until the end of the test.
@@ -21,8 +38,7 @@ func ListenPacket(t testing.TB, s interface {
 	ListenPacket(network, address string) (net.PacketConn, error)
 }, network, address string) net.PacketConn {
 	t.Helper()
-	c, err := s.ListenPacket(network, address)
-	return opened(t, c, err)
+	return Opened(s.ListenPacket(network, address))(t)
 }
 
 // Dial connects in a stack until the end of the test.
@@ -30,8 +46,7 @@ func Dial(t testing.TB, s interface {
 	Dial(network, address string) (net.Conn, error)
 }, network, address string) net.Conn {
 	t.Helper()
-	c, err := s.Dial(network, address)
-	return opened(t, c, err)
+	return Opened(s.Dial(network, address))(t)
 }
 
 // Socket makes a socket in a stack until the end of the test.
@@ -39,15 +54,5 @@ func Socket(t testing.TB, s interface {
 	Socket(domain, typ, proto int) (*os.File, error)
 }, domain, typ, proto int) *os.File {
 	t.Helper()
-	f, err := s.Socket(domain, typ, proto)
-	return opened(t, f, err)
-}
-
-func opened[C io.Closer](t testing.TB, c C, err error) C {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	return Opened(s.Socket(domain, typ, proto))(t)
 }

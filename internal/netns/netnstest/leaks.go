@@ -1,4 +1,4 @@
-// Package netnstest checks tests of stacks for leaks.
+// Package netnstest checks tests of stacks for leaks, and runs them on several networks.
 package netnstest
 
 import (
