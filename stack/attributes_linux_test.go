@@ -11,6 +11,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/bridge"
 	"github.com/vdestack/vdestack/internal/linktest"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
@@ -31,20 +32,12 @@ func TestAttributes(t *testing.T) {
 	testenv.Long(t)
 	tap := func(flags uint16) func(t *testing.T, in space) int {
 		return func(t *testing.T, in space) int {
-			fd, err := in.open(tunDevice, unix.O_RDWR)
-			if err != nil {
-				t.Fatal(err)
-			}
+			fd := testenv.Must(in.open(tunDevice, unix.O_RDWR))(t)
 			t.Cleanup(func() { unix.Close(fd) })
 			ifr, _ := unix.NewIfreq("ref")
 			ifr.SetUint16(flags)
-			if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-				t.Fatal(err)
-			}
-			index, err := in.nl.IfNameToIndex("ref")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr))
+			index := testenv.Must(in.nl.IfNameToIndex("ref"))(t)
 			return index
 		}
 	}
@@ -53,7 +46,7 @@ func TestAttributes(t *testing.T) {
 	stackOf := func(cfg ...Interface) func(t *testing.T) (space, int) {
 		return func(t *testing.T) (space, int) {
 			s := made(t, Config{Interfaces: cfg})
-			nl := configuration(t, s)
+			nl := testenv.Opened(s.RTNL())(t)
 			return space{s.ns.Open, nl}, s.interfaces()[len(cfg)-1].index
 		}
 	}
@@ -71,38 +64,23 @@ func TestAttributes(t *testing.T) {
 		{name: "TAP that is down", make: stackOf(Interface{Down: true}), ref: plainTAP, down: true},
 		{name: "TAP without offloads", make: stackOf(Interface{NoOffload: 0xff}), ref: tap(unix.IFF_TAP | unix.IFF_NO_PI)},
 		{name: "TAP in user space", make: func(t *testing.T) (space, int) {
-			inUserSpace(t)
+			netnstest.InUserSpace(t)
 			return stackOf(Interface{VNL: "mem://" + t.Name()})(t)
 		}, ref: plainTAP},
 		{name: "joined", make: func(t *testing.T) (space, int) {
 			s := made(t, Config{Interfaces: []Interface{{}}})
-			f, err := s.NetNS()
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { f.Close() })
+			f := testenv.Opened(s.NetNS())(t)
 			in := made(t, Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), Interfaces: []Interface{{Name: "in"}}})
-			nl := configuration(t, in)
+			nl := testenv.Opened(in.RTNL())(t)
 			return space{in.ns.Open, nl}, in.interfaces()[0].index
 		}, ref: plainTAP},
 		{name: "plug", down: true, make: func(t *testing.T) (space, int) {
 			if os.Geteuid() != 0 {
 				t.Skip("making an interface needs root")
 			}
-			nl, err := rtnl.Dial(nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { nl.Close() })
-			plug, err := vdeplug.Open("tap://attributes", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { plug.Close() })
-			index, err := nl.IfNameToIndex("attributes")
-			if err != nil {
-				t.Fatal(err)
-			}
+			nl := testenv.Opened(rtnl.Dial(nil))(t)
+			testenv.Opened(vdeplug.Open("tap://attributes", nil))(t)
+			index := testenv.Must(nl.IfNameToIndex("attributes"))(t)
 			return space{func(path string, flags int) (int, error) { return unix.Open(path, flags|unix.O_CLOEXEC, 0) }, nl}, index
 		}, ref: plainTAP},
 		{name: "veth", make: stackOf(Interface{Kind: KindVeth}), ref: link, differs: linktest.VethEnd},

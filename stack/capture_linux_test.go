@@ -2,13 +2,12 @@ package stack_test
 
 import (
 	"bytes"
-	"context"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vdestack/vdestack/internal/capture/capturetest"
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
@@ -84,7 +82,7 @@ func TestCapture(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.user {
-				inUserSpace(t)
+				netnstest.InUserSpace(t)
 			}
 			netnstest.NoLeaks(t)
 			var out bytes.Buffer
@@ -92,9 +90,8 @@ func TestCapture(t *testing.T) {
 			for i := range both {
 				f := tt.f
 				f.Capture, f.Name = &out, fmt.Sprint("cap", i)
-				f.Addrs = []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", i+1)), netip.MustParsePrefix(fmt.Sprintf("fc00::%d/64", i+1))}
-				s := made(t, Config{Name: fmt.Sprint("stack", i), Interfaces: []Interface{f}})
-				both[i] = s
+				f.Addrs = testenv.Prefixes(fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("fc00::%d/64", i+1))
+				both[i] = made(t, Config{Name: fmt.Sprint("stack", i), Interfaces: []Interface{f}})
 			}
 			transfer(t, both[0], both[1], "10.0.0.1:0", size)
 			transfer(t, both[1], both[0], "[fc00::2]:0", size)
@@ -108,17 +105,11 @@ func TestCapture(t *testing.T) {
 					t.Error(stats[i].CaptureErr)
 				}
 			}
-			f, err := capturetest.Read(out.Bytes())
-			if err != nil {
-				t.Fatal(err)
-			}
+			f := testenv.Must(capturetest.Read(out.Bytes()))(t)
 			if f.Sections != 1 || len(f.Interfaces) != 2 {
 				t.Fatalf("%d sections, interfaces %+v", f.Sections, f.Interfaces)
 			}
-			mtu := tt.f.MTU
-			if mtu == 0 {
-				mtu = stack.DefaultMTU
-			}
+			mtu := cmp.Or(tt.f.MTU, stack.DefaultMTU)
 			type place struct {
 				id  int
 				out bool
@@ -159,34 +150,20 @@ func TestCapture(t *testing.T) {
 
 // TestCaptureVLAN records frames whose tags the kernel takes out on their way in.
 func TestCaptureVLAN(t *testing.T) {
-	onNetworks(t, func(t *testing.T, vnl string) {
+	netnstest.OnNetworks(t, func(t *testing.T, vnl string) {
 		var out bytes.Buffer
 		var both [2]*Stack
 		for i := range both {
-			s := made(t, Config{Interfaces: []Interface{{VNL: vnl, Capture: &out}}})
-			both[i] = s
+			both[i] = made(t, Config{Interfaces: []Interface{{VNL: vnl, Capture: &out}}})
 		}
 		from := testenv.Socket(t, both[0], unix.AF_PACKET, unix.SOCK_RAW, 0)
 		frame := append(bytes.Repeat([]byte{0xff}, 6), 2, 0, 0, 0, 0, 1, 0x81, 0, 0xa0, 7, 0x88, 0xb5)
 		frame = append(frame, bytes.Repeat([]byte{1, 2, 3, 4}, 20)...)
 		before := both[1].Stats().Interfaces[0].RxFrames
-		if err := unix.Sendto(int(from.Fd()), frame, 0, &unix.SockaddrLinklayer{Ifindex: both[0].Stats().Interfaces[0].Index}); err != nil {
-			t.Fatal(err)
-		}
-		for wait := time.Now().Add(30 * time.Second); both[1].Stats().Interfaces[0].RxFrames == before; time.Sleep(time.Millisecond) {
-			if time.Now().After(wait) {
-				t.Fatal("nothing has arrived")
-			}
-		}
-		for _, s := range both {
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		}
-		f, err := capturetest.Read(out.Bytes())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, unix.Sendto(int(from.Fd()), frame, 0, &unix.SockaddrLinklayer{Ifindex: both[0].Stats().Interfaces[0].Index}))
+		testenv.Eventually(t, "the frame", func() bool { return both[1].Stats().Interfaces[0].RxFrames > before })
+		testenv.Check(t, errors.Join(both[0].Close(), both[1].Close()))
+		f := testenv.Must(capturetest.Read(out.Bytes()))(t)
 		var got []bool
 		for _, p := range f.Packets {
 			if bytes.Equal(p.Data, frame) {
@@ -203,12 +180,8 @@ func TestCaptureVLAN(t *testing.T) {
 func TestCaptureWireshark(t *testing.T) {
 	testenv.Long(t)
 	tshark, capinfos := testenv.Need(t, "tshark", "tshark"), testenv.Need(t, "capinfos", "wireshark-common")
-	onNetworks(t, func(t *testing.T, vnl string) {
-		file, err := os.Create(filepath.Join(t.TempDir(), "ping.pcapng"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
+	netnstest.OnNetworks(t, func(t *testing.T, vnl string) {
+		file := testenv.Opened(os.Create(filepath.Join(t.TempDir(), "ping.pcapng")))(t)
 		a := made(t, Config{Interfaces: []Interface{{VNL: vnl, Capture: file, Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64")}}})
 		open(t, vnl, "10.0.0.2/24", "fc00::2/64")
 		for _, dst := range []string{"10.0.0.2", "fc00::2"} {
@@ -216,9 +189,7 @@ func TestCaptureWireshark(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 		}
-		if err := a.Close(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, a.Close())
 		run := func(name string, args ...string) string {
 			out, err := exec.CommandContext(t.Context(), name, args...).Output()
 			if err != nil {
@@ -271,18 +242,14 @@ func (s *stuck) Write(b []byte) (int, error) { <-s.end; return len(b), nil }
 // on.
 func TestCaptureWriters(t *testing.T) {
 	testenv.Long(t)
-	onNetworks(t, func(t *testing.T, vnl string) {
+	netnstest.OnNetworks(t, func(t *testing.T, vnl string) {
 		var log testenv.Buffer
 		end := make(chan struct{})
 		open := func(n int, w io.Writer) *Stack {
-			s, err := New(context.Background(), Config{
+			return testenv.Must(New(t.Context(), Config{
 				Logger:     slog.New(slog.NewTextHandler(&log, nil)),
 				Interfaces: []Interface{{VNL: vnl, Capture: w, Addrs: testenv.Prefixes(fmt.Sprintf("10.0.0.%d/24", n))}},
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s
+			}))(t)
 		}
 		a, b := open(1, &failing{after: 100e3}), open(2, &stuck{end})
 		defer a.Close()
@@ -301,11 +268,11 @@ func TestCaptureWriters(t *testing.T) {
 			t.Errorf("logged %s", text)
 		}
 		// What is in the socket of an interface of the kernel is still to be read.
-		for wait := time.Now().Add(30 * time.Second); b.Stats().Interfaces[0].CaptureDropped == 0; time.Sleep(time.Millisecond) {
-			if st := b.Stats().Interfaces[0]; st.CaptureErr != nil || time.Now().After(wait) {
-				t.Fatalf("%+v", st)
-			}
-		}
+		testenv.Eventually(t, "dropped frames", func() bool {
+			st = b.Stats().Interfaces[0]
+			return st.CaptureDropped > 0
+		})
+		testenv.Check(t, st.CaptureErr)
 		close(end)
 		if err := b.Close(); err != nil {
 			t.Error(err)
@@ -317,27 +284,15 @@ func TestCaptureWriters(t *testing.T) {
 // of an interface on.
 func TestCaptureJoined(t *testing.T) {
 	a := open(t, "")
-	ns, err := a.NetNS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
+	ns := testenv.Opened(a.NetNS())(t)
 	var out bytes.Buffer
 	b := made(t, Config{
 		NetNS:      fmt.Sprintf("/proc/self/fd/%d", ns.Fd()),
 		Interfaces: []Interface{{VNL: "mem://" + t.Name(), Capture: &out}},
 	})
 	// A new interface tells its groups of IPv6.
-	wait := time.Now().Add(30 * time.Second)
-	for b.Stats().Interfaces[0].TxFrames == 0 {
-		if time.Now().After(wait) {
-			t.Fatal("the interface has sent nothing")
-		}
-		time.Sleep(time.Millisecond)
-	}
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Eventually(t, "a frame", func() bool { return b.Stats().Interfaces[0].TxFrames > 0 })
+	testenv.Check(t, b.Close())
 	f, err := capturetest.Read(out.Bytes())
 	if err != nil || !slices.ContainsFunc(f.Packets, func(p capturetest.Packet) bool { return p.Out }) {
 		t.Errorf("%d packets, %v", len(f.Packets), err)
@@ -350,11 +305,7 @@ func TestCaptureOrder(t *testing.T) {
 	testenv.Long(t)
 	ping, tshark := testenv.Need(t, "ping", "iputils-ping"), testenv.Need(t, "tshark", "tshark")
 	test := func(t *testing.T, vnl string) {
-		file, err := os.Create(filepath.Join(t.TempDir(), "order.pcapng"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
+		file := testenv.Opened(os.Create(filepath.Join(t.TempDir(), "order.pcapng")))(t)
 		const count = 3
 		var stacks [count]*Stack
 		for i := range stacks {
@@ -372,15 +323,8 @@ func TestCaptureOrder(t *testing.T) {
 		}
 		again := 0 // segments that TCP itself has sent again: the machine was slow
 		for _, s := range stacks {
-			out, err := s.Command(t.Context(), "awk", "/^Tcp: [0-9]/ { print $13 }", "/proc/self/net/snmp").Output()
-			if err != nil {
-				t.Fatal(err)
-			}
-			n, err := strconv.Atoi(strings.TrimSpace(string(out)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			again += n
+			out := testenv.Must(s.Command(t.Context(), "awk", "/^Tcp: [0-9]/ { print $13 }", "/proc/self/net/snmp").Output())(t)
+			again += testenv.Must(strconv.Atoi(strings.TrimSpace(string(out))))(t)
 		}
 		for _, s := range stacks {
 			if err := s.Close(); err != nil {
@@ -390,14 +334,7 @@ func TestCaptureOrder(t *testing.T) {
 				testenv.Skip(t, "%d frames were not recorded: the machine is too slow for the order of all", st.CaptureDropped)
 			}
 		}
-		b, err := os.ReadFile(file.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, err := capturetest.Read(b)
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := testenv.Must(capturetest.Read(testenv.Must(os.ReadFile(file.Name()))(t)))(t)
 		checkOrder(t, f)
 		if again > 0 {
 			t.Logf("TCP has sent %d segments again: tshark is not asked", again)
@@ -406,9 +343,7 @@ func TestCaptureOrder(t *testing.T) {
 		for i := range stacks {
 			// A file for each: of both ends of a connection, segments are there twice.
 			one := filepath.Join(t.TempDir(), "one.pcap")
-			if err := os.WriteFile(one, pcapOf(f, i), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, os.WriteFile(one, pcapOf(f, i), 0o600))
 			out, err := exec.CommandContext(t.Context(), tshark, "-r", one,
 				"-Y", "tcp.analysis.retransmission || tcp.analysis.out_of_order || tcp.analysis.lost_segment || tcp.analysis.ack_lost_segment").Output()
 			if err != nil || len(out) > 0 {
@@ -416,7 +351,7 @@ func TestCaptureOrder(t *testing.T) {
 			}
 		}
 	}
-	onNetworks(t, test)
+	netnstest.OnNetworks(t, test)
 	t.Run("switch", func(t *testing.T) { test(t, "switch://"+filepath.Join(t.TempDir(), "sw")) })
 }
 

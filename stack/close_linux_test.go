@@ -9,8 +9,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"github.com/vdestack/vdestack/vdeplug"
-	"golang.org/x/sys/unix"
+	"github.com/vdestack/vdestack/stack"
 )
 
 // TestNewCancelled gives New no time, and then less and less: nothing is left
@@ -29,10 +28,7 @@ func TestNewCancelled(t *testing.T) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
 	start := time.Now()
-	s, err := New(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(New(t.Context(), cfg))(t)
 	whole := time.Since(start)
 	s.Close()
 	cancelled := 0
@@ -53,17 +49,6 @@ func TestNewCancelled(t *testing.T) {
 	netnstest.NoGoroutines(t, goroutines)
 }
 
-// blocked gets a value when testblock:// is opened, which then waits for ever.
-var blocked = make(chan bool)
-
-func init() {
-	vdeplug.Register(vdeplug.Scheme{Name: "testblock", Open: func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
-		blocked <- true
-		<-ctx.Done()
-		return nil, context.Cause(ctx)
-	}})
-}
-
 // TestNewBlocked cancels New while it waits for its second network. What the
 // first one has is given back.
 func TestNewBlocked(t *testing.T) {
@@ -73,17 +58,15 @@ func TestNewBlocked(t *testing.T) {
 	for _, first := range []string{"mem://" + t.Name(), "lan://" + t.Name(), "cmd://cat"} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		go func() {
-			<-blocked
+			<-stack.Hanging
 			cancel(reason)
 		}()
-		_, err := New(ctx, Config{Interfaces: []Interface{{VNL: first, Addrs: testenv.Prefixes("10.0.0.1/24")}, {VNL: "testblock://"}}})
+		_, err := New(ctx, Config{Interfaces: []Interface{{VNL: first, Addrs: testenv.Prefixes("10.0.0.1/24")}, {VNL: "hangingtest://"}}})
 		cancel(nil)
 		if !errors.Is(err, reason) {
 			t.Errorf("%s: got %v, want the cause", first, err)
 		}
 	}
 	netnstest.NoGoroutines(t, goroutines)
-	if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
-		t.Errorf("child %d is left, %v", pid, err)
-	}
+	noChildren(t)
 }

@@ -50,15 +50,10 @@ func TestCommand(t *testing.T) {
 	t.Run("capture", func(t *testing.T) {
 		testenv.Long(t)
 		cmd := s.Command(ctx, testenv.Need(t, "tcpdump", "tcpdump"), "-c", "2", "-l", "-n", "-i", "vde0", "arp")
-		stderr, err := cmd.StderrPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
+		stderr := testenv.Must(cmd.StderrPipe())(t)
 		var out bytes.Buffer
 		cmd.Stdout = &out
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, cmd.Start())
 		for text := ""; !strings.Contains(text, "listening on"); {
 			buf := make([]byte, 1000)
 			n, err := stderr.Read(buf)
@@ -86,14 +81,10 @@ func TestCommand(t *testing.T) {
 		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL || err.Error() != "signal: killed" {
 			t.Errorf("signal: %v", err)
 		}
-		if err := s.Command(ctx, "no-such-command").Run(); !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "no-such-command") {
-			t.Errorf("not in PATH: %v", err)
-		}
-		if err := s.Command(ctx, "/no/such/command").Run(); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("no such file: %v", err)
-		}
-		if err := s.Command(ctx, "/etc/passwd").Run(); !errors.Is(err, fs.ErrPermission) {
-			t.Errorf("not executable: %v", err)
+		for name, is := range map[string]error{"no-such-command": exec.ErrNotFound, "/no/such/command": fs.ErrNotExist, "/etc/passwd": fs.ErrPermission} {
+			if err := s.Command(ctx, name).Run(); !errors.Is(err, is) || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s: got %v, want %v", name, err, is)
+			}
 		}
 		c := s.Command(ctx, "true")
 		c.Dir = "/no/such/directory"
@@ -125,9 +116,7 @@ func TestCommand(t *testing.T) {
 		c = s.Command(ctx, "cat")
 		in, _ := c.StdinPipe()
 		out, _ := c.StdoutPipe()
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, c.Start())
 		for range 3 {
 			io.WriteString(in, "ping")
 			buf := make([]byte, 10)
@@ -150,11 +139,7 @@ func TestCommand(t *testing.T) {
 	t.Run("surroundings", func(t *testing.T) {
 		dir := t.TempDir()
 		os.Chmod(filepath.Dir(dir), 0o755)
-		f, err := os.Create(filepath.Join(dir, "extra"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
+		f := testenv.Opened(os.Create(filepath.Join(dir, "extra")))(t)
 		c := s.Command(ctx, "sh", "-c", "pwd; echo $A $PWD; echo extra >&4; test -e /proc/self/fd/3 || echo closed")
 		c.Dir = dir
 		c.Env = []string{"A=b", "PATH=" + os.Getenv("PATH")}
@@ -182,9 +167,7 @@ func TestCommand(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		c := s.Command(ctx, "sh", "-c", "echo ready; sleep 1000 & wait")
 		out, _ := c.StdoutPipe()
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, c.Start())
 		out.Read(make([]byte, 10))
 		cancel()
 		io.Copy(io.Discard, out) // ends when sleep is dead too
@@ -217,9 +200,7 @@ func TestCloseKillsCommands(t *testing.T) {
 		}
 		t.Cleanup(func() { r.Close() })
 		c.Stdout = w
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, c.Start())
 		w.Close()
 		r.SetReadDeadline(time.Now().Add(10 * time.Second))
 		r.Read(make([]byte, 6))
@@ -227,12 +208,8 @@ func TestCloseKillsCommands(t *testing.T) {
 	}
 	running, pipe1 := start("sleep 1000 & echo ready; wait")
 	gone, pipe2 := start("sleep 1000 & echo ready")
-	if err := gone.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, gone.Wait())
+	testenv.Check(t, s.Close())
 	for _, p := range []io.Reader{pipe1, pipe2} { // their ends close when all are dead
 		if _, err := io.Copy(io.Discard, p); err != nil {
 			t.Error(err)

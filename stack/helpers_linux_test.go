@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/testenv"
-	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/stack"
 )
 
@@ -71,39 +70,11 @@ func (s *Stack) Run(ctx context.Context, commands string) error {
 // made returns a stack that ends with the test.
 func made(t testing.TB, cfg Config) *Stack {
 	t.Helper()
-	s, err := New(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-// configuration opens a netlink connection that ends with the test.
-func configuration(t testing.TB, s *Stack) *rtnl.Conn {
-	t.Helper()
-	nl, err := s.RTNL()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { nl.Close() })
-	return nl
+	return testenv.Opened(New(t.Context(), cfg))(t)
 }
 
 // open opens a stack for the length of the test.
 func open(t testing.TB, vnl string, prefixes ...string) *Stack {
 	t.Helper()
 	return made(t, on(vnl, prefixes...))
-}
-
-// pair opens the stacks 10.0.0.1, fc00::1:1 and 10.0.0.2, fc00::1:2 on a
-// network of their own.
-func pair(t testing.TB) (a, b *Stack) {
-	t.Helper()
-	vnl := "mem://" + t.Name()
-	return open(t, vnl, "10.0.0.1/24", "fc00::1:1/64"), open(t, vnl, "10.0.0.2/24", "fc00::1:2/64")
 }

@@ -28,11 +28,7 @@ func TestLAN(t *testing.T) {
 			}
 		}
 	}
-	if c, err := other.Dial("udp", "10.0.0.1:9"); err != nil {
-		t.Error(err)
-	} else {
-		c.Close()
-	}
+	testenv.Dial(t, other, "udp", "10.0.0.1:9")
 	st := stacks[0].Stats().Interfaces[0]
 	if st.TxFrames < 5 || st.RxFrames < 5 || st.Index != 1<<20 || st.Err != nil {
 		t.Errorf("counters: %+v", st)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/linktest"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ func TestLinkLocal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "mem in user space" {
-				inUserSpace(t)
+				netnstest.InUserSpace(t)
 			}
 			s := made(t, Config{Interfaces: ifs})
 			want := len(ifs)
@@ -57,15 +58,9 @@ func TestLinkLocal(t *testing.T) {
 // wantLocal checks that so many interfaces have a link-local address that is used.
 func wantLocal(t *testing.T, s *Stack, want int) {
 	t.Helper()
-	nl := configuration(t, s)
-	routes, err := nl.Routes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	addrs, err := nl.Addrs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nl := testenv.Opened(s.RTNL())(t)
+	routes := testenv.Must(nl.Routes())(t)
+	addrs := testenv.Must(nl.Addrs())(t)
 	got := 0
 	for _, a := range addrs {
 		if !a.Prefix.Addr().IsLinkLocalUnicast() {
@@ -97,33 +92,22 @@ func TestLinkLocalGiven(t *testing.T) {
 				f.Addrs = testenv.Prefixes(given)
 				given = "fe80::b/64"
 			}
-			s := made(t, Config{Interfaces: []Interface{f}})
-			stacks = append(stacks, s)
+			stacks = append(stacks, made(t, Config{Interfaces: []Interface{f}}))
 		}
 		open := func(s *Stack, a netip.Addr, connect bool) *os.File {
-			f, err := s.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { f.Close() })
+			f := testenv.Opened(s.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0))(t)
 			unix.SetsockoptTimeval(int(f.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
 			to := &unix.SockaddrInet6{Port: 7, Addr: a.As16(), ZoneId: uint32(s.interfaces()[0].index)}
 			if connect {
-				err = unix.Connect(int(f.Fd()), to)
+				testenv.Check(t, unix.Connect(int(f.Fd()), to))
 			} else {
-				err = unix.Bind(int(f.Fd()), &unix.SockaddrInet6{Port: 7})
-			}
-			if err != nil {
-				t.Fatal(err)
+				testenv.Check(t, unix.Bind(int(f.Fd()), &unix.SockaddrInet6{Port: 7}))
 			}
 			return f
 		}
 		target := netip.MustParseAddr("fe80::a")
 		if given == "" {
-			l, err := configuration(t, stacks[0]).Link(stacks[0].interfaces()[0].index)
-			if err != nil {
-				t.Fatal(err)
-			}
+			l := testenv.Must(testenv.Opened(stacks[0].RTNL())(t).Link(stacks[0].interfaces()[0].index))(t)
 			target = eui64(l.HardwareAddr)
 		}
 		in, out := open(stacks[0], netip.Addr{}, false), open(stacks[1], target, true)
@@ -135,9 +119,7 @@ func TestLinkLocalGiven(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v was not asked: %v", target, err)
 		}
-		if err := unix.Sendto(int(in.Fd()), []byte("me"), 0, from); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, unix.Sendto(int(in.Fd()), []byte("me"), 0, from))
 		if n, err := out.Read(buf); string(buf[:n]) != "me" {
 			t.Errorf("%v answered %q, %v", target, buf[:n], err)
 		}
@@ -150,20 +132,14 @@ func TestLinkLocalGiven(t *testing.T) {
 func TestLinkLocalJoined(t *testing.T) {
 	for _, vnl := range []string{"", "mem://linklocal"} {
 		s := made(t, Config{Interfaces: []Interface{{Addrs: testenv.Prefixes("10.0.0.1/24")}}})
-		nl := configuration(t, s)
-		dummy, err := nl.LinkAdd(rtnl.LinkSpec{Name: "other", Kind: "bridge"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		nl := testenv.Opened(s.RTNL())(t)
+		dummy := testenv.Must(nl.LinkAdd(rtnl.LinkSpec{Name: "other", Kind: "bridge"}))(t)
 		look := func() map[string]string {
 			all := linktest.Attributes(t, nl, s.interfaces()[0].index)
 			for k, v := range linktest.Attributes(t, nl, dummy) {
 				all["other "+k] = v
 			}
-			addrs, err := nl.Addrs()
-			if err != nil {
-				t.Fatal(err)
-			}
+			addrs := testenv.Must(nl.Addrs())(t)
 			for _, a := range addrs {
 				if a.Name != "in" {
 					all[a.String()] = fmt.Sprint(a.Flags)
@@ -171,32 +147,15 @@ func TestLinkLocalJoined(t *testing.T) {
 			}
 			for _, name := range []string{"default", "all", "vde0", "other"} {
 				for _, set := range []string{"accept_dad", "dad_transmits", "addr_gen_mode", "disable_ipv6"} {
-					path := "/proc/sys/net/ipv6/conf/" + name + "/" + set
-					fd, err := s.ns.Open(path, unix.O_RDONLY)
-					if err != nil {
-						t.Fatal(err)
-					}
-					buf := make([]byte, 16)
-					n, err := unix.Read(fd, buf)
-					unix.Close(fd)
-					if err != nil {
-						t.Fatal(err)
-					}
-					all[path] = string(buf[:n])
+					path := "net/ipv6/conf/" + name + "/" + set
+					all[path] = testenv.Must(s.ReadSysctl(path))(t)
 				}
 			}
 			return all
 		}
 		before := look()
-		f, err := s.NetNS()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		in, err := New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), Interfaces: []Interface{{Name: "in", VNL: vnl}}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := testenv.Opened(s.NetNS())(t)
+		in := testenv.Must(New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), Interfaces: []Interface{{Name: "in", VNL: vnl}}}))(t)
 		wantLocal(t, in, 2)
 		if after := look(); !maps.Equal(before, after) {
 			t.Errorf("got %v, want %v", after, before)

@@ -15,45 +15,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
-// inUserSpace makes the networks mem:// of a test as a kernel without bridges
-// does.
-func inUserSpace(t testing.TB) {
-	memnet.UserSpace.Store(true)
-	t.Cleanup(func() { memnet.UserSpace.Store(false) })
-}
-
-// onNetworks runs a test on each kind of network that joins stacks of a process.
-func onNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
-	onKernelNetworks(t, test)
-	t.Run("mem in user space", func(t *testing.T) {
-		inUserSpace(t)
-		netnstest.NoLeaks(t)
-		test(t, "mem://"+t.Name())
-	})
-}
-
-// onKernelNetworks runs a test on those that the kernel switches.
-func onKernelNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
-	for _, scheme := range []string{"lan", "mem"} {
-		t.Run(scheme, func(t *testing.T) {
-			netnstest.NoLeaks(t)
-			test(t, scheme+"://"+t.Name())
-		})
-	}
-}
-
 // TestUserSpace repeats tests of this package on mem:// in user space, whose
 // interfaces are TAPs with a pump.
 func TestUserSpace(t *testing.T) {
 	testenv.Long(t)
-	inUserSpace(t)
+	netnstest.InUserSpace(t)
 	for name, test := range map[string]func(*testing.T){
 		"OpenUsable": TestOpenUsable, "Sysctl": TestSysctl, "Stats": TestStats, "Interfaces": TestInterfaces,
 		"NewCancelled": TestNewCancelled, "Neighbour": TestNeighbour,
@@ -71,11 +44,7 @@ type station struct {
 
 func newStation(t testing.TB, vnl string, number byte) *station {
 	t.Helper()
-	p, err := vdeplug.Open(vnl, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
+	p := testenv.Opened(vdeplug.Open(vnl, nil))(t)
 	return &station{p, net.HardwareAddr{2, 0, 0, 0, 9, number}, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, number}), 7)}
 }
 
@@ -90,11 +59,7 @@ func (s *station) frame(vlan uint16, text string) []byte {
 	ip := []byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0}
 	binary.BigEndian.PutUint16(ip[2:], uint16(28+len(text)))
 	ip = append(append(ip, s.addr.Addr().AsSlice()...), 255, 255, 255, 255)
-	sum := uint32(0)
-	for i := 0; i < len(ip); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
-	}
-	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum+sum>>16))
+	binary.BigEndian.PutUint16(ip[10:], ^packettest.Sum(ip, 0))
 	f = append(f, ip...)
 	f = binary.BigEndian.AppendUint16(f, s.addr.Port())
 	f = binary.BigEndian.AppendUint16(f, 7)
@@ -140,11 +105,7 @@ type speaker struct{ *net.UDPConn }
 
 func newSpeaker(t testing.TB, s *Stack) speaker {
 	t.Helper()
-	p, err := s.ListenPacket("udp4", ":7")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
+	p := testenv.Opened(s.ListenPacket("udp4", ":7"))(t)
 	return speaker{p.(*net.UDPConn)}
 }
 
@@ -173,7 +134,7 @@ func (s speaker) want(t testing.TB, text string) {
 // TestFirstFrame sends a frame once, as soon as an interface or a plug is open.
 func TestFirstFrame(t *testing.T) {
 	testenv.Long(t)
-	onNetworks(t, func(t *testing.T, vnl string) {
+	netnstest.OnNetworks(t, func(t *testing.T, vnl string) {
 		plugs := strings.HasPrefix(vnl, "mem://")
 		for round := range 10 {
 			vnl := fmt.Sprint(vnl, round)
@@ -272,13 +233,11 @@ func TestUplinkVLAN(t *testing.T) {
 	f := testenv.Socket(t, s, unix.AF_PACKET, unix.SOCK_RAW, 0)
 	fd := int(f.Fd())
 	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
-	if err := errors.Join(
+	testenv.Check(t, errors.Join(
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: s.Stats().Interfaces[0].Index}),
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}),
-	); err != nil {
-		t.Fatal(err)
-	}
+	))
 	p := newStation(t, vnl, 9)
 	other := newStation(t, vnl, 8)
 	for _, vlan := range []uint16{0, 5, 7<<13 | 4094} {
@@ -286,9 +245,7 @@ func TestUplinkVLAN(t *testing.T) {
 			text := strings.Repeat("x", size) + fmt.Sprint(" to plug ", vlan)
 			text = text[len(text)-size:]
 			if size > 1000 {
-				if err := s.Run(t.Context(), fmt.Sprint("ip link set vde0 mtu ", vdeplug.MaxMTU)); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, s.Run(t.Context(), fmt.Sprint("ip link set vde0 mtu ", vdeplug.MaxMTU)))
 			}
 			if _, err := f.Write(other.frame(vlan, text)); err != nil {
 				t.Fatal(size, vlan, err)
@@ -332,12 +289,8 @@ func TestUplinkStream(t *testing.T) {
 				var stacks [2]*Stack
 				for i := range ends {
 					vnl := fmt.Sprintf("mem://%s/%d", t.Name(), i)
-					s := made(t, Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu, Addrs: testenv.Prefixes(fmt.Sprintf(addr, i+1))}}})
-					stacks[i] = s
-					var err error
-					if ends[i], err = vdeplug.Open(vnl, nil); err != nil {
-						t.Fatal(err)
-					}
+					stacks[i] = made(t, Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu, Addrs: testenv.Prefixes(fmt.Sprintf(addr, i+1))}}})
+					ends[i] = testenv.Must(vdeplug.Open(vnl, nil))(t)
 				}
 				var cable sync.WaitGroup
 				for i := range ends {
@@ -366,7 +319,7 @@ func TestUplinkStream(t *testing.T) {
 
 // TestMixedMTU has interfaces of three sizes on a network.
 func TestMixedMTU(t *testing.T) {
-	onNetworks(t, func(t *testing.T, vnl string) {
+	netnstest.OnNetworks(t, func(t *testing.T, vnl string) {
 		var stacks []*Stack
 		for i, mtu := range []int{1280, 1500, vdeplug.MaxMTU, vdeplug.MaxMTU} {
 			stacks = append(stacks, made(t, Config{Interfaces: []Interface{{VNL: vnl, MTU: mtu,
@@ -383,11 +336,8 @@ func TestMixedMTU(t *testing.T) {
 		if st := stacks[3].Stats().Interfaces[0]; st.RxBytes < vdeplug.MaxMTU || st.TxFrames == 0 || st.Err != nil {
 			t.Errorf("counters: %+v", st)
 		}
-		nl := configuration(t, stacks[1])
-		neighbours, err := nl.Neighbors()
-		if err != nil {
-			t.Fatal(err)
-		}
+		nl := testenv.Opened(stacks[1].RTNL())(t)
+		neighbours := testenv.Must(nl.Neighbors())(t)
 		for _, n := range neighbours {
 			if n.Addr == netip.MustParseAddr("10.0.0.1") && n.HardwareAddr.String() != "02:00:00:00:00:01" {
 				t.Errorf("neighbour %v has the address %v", n, n.HardwareAddr)
@@ -398,7 +348,7 @@ func TestMixedMTU(t *testing.T) {
 
 // TestSeveral has a stack with several interfaces on a network, one of them down.
 func TestSeveral(t *testing.T) {
-	onNetworks(t, func(t *testing.T, vnl string) {
+	netnstest.OnNetworks(t, func(t *testing.T, vnl string) {
 		s := made(t, Config{Interfaces: []Interface{
 			{VNL: vnl, Addrs: testenv.Prefixes("10.0.0.1/24")}, {VNL: vnl, Addrs: testenv.Prefixes("10.1.0.1/24")}, {VNL: vnl, Addrs: testenv.Prefixes("10.2.0.1/24"), Down: true},
 		}})
@@ -421,10 +371,8 @@ func TestSeveral(t *testing.T) {
 		if st := s.Stats().Interfaces[2]; st.TxFrames != 0 || st.RxFrames != 0 {
 			t.Errorf("an interface that is down has counted %+v", st)
 		}
-		nl := configuration(t, s)
-		if err := nl.LinkSetUp(s.Stats().Interfaces[2].Index); err != nil {
-			t.Fatal(err)
-		}
+		nl := testenv.Opened(s.RTNL())(t)
+		testenv.Check(t, nl.LinkSetUp(s.Stats().Interfaces[2].Index))
 		if err := reach("10.2.0.1:7"); err != nil {
 			t.Error(err)
 		}
@@ -435,20 +383,15 @@ func TestSeveral(t *testing.T) {
 // place. A pump in user space has a few milliseconds for that, which are not
 // enough on every machine.
 func TestCloseTells(t *testing.T) {
-	onKernelNetworks(t, func(t *testing.T, vnl string) {
+	netnstest.OnKernelNetworks(t, func(t *testing.T, vnl string) {
 		peer := open(t, vnl, "10.0.0.9/24")
 		for range 5 {
 			s := open(t, vnl, "10.0.0.1/24")
 			ln := testenv.Listen(t, s, "tcp", "10.0.0.1:7")
 			// The peer may still know the stack before.
-			if err := peer.Run(t.Context(), "ip neigh flush all"); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, peer.Run(t.Context(), "ip neigh flush all"))
 			c := testenv.Dial(t, peer, "tcp", "10.0.0.1:7")
-			accepted, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
+			accepted := testenv.Must(ln.Accept())(t)
 			// The namespace is alive as long as this is open.
 			defer accepted.Close()
 			before := s.Stats().Interfaces[0]
@@ -467,14 +410,10 @@ func TestCloseTells(t *testing.T) {
 // TestCloseLent closes a stack whose namespace somebody has: the interface is
 // gone when Close returns, and its name is free.
 func TestCloseLent(t *testing.T) {
-	onNetworks(t, func(t *testing.T, vnl string) {
+	netnstest.OnNetworks(t, func(t *testing.T, vnl string) {
 		s := open(t, vnl, "10.0.0.1/24")
 		peer := open(t, vnl, "10.0.0.2/24")
-		ns, err := s.NetNS()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ns.Close()
+		ns := testenv.Opened(s.NetNS())(t)
 		s.Close()
 		again := made(t, Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), Interfaces: on(vnl, "10.0.0.1/24").Interfaces})
 		transfer(t, again, peer, "10.0.0.1:0", 1<<16)

@@ -38,29 +38,19 @@ func onMachine(t *testing.T, commands string) bool {
 	unshare := testenv.Need(t, "unshare", "util-linux")
 	etc, run := t.TempDir(), t.TempDir()
 	for _, name := range []string{"passwd", "group"} {
-		text, err := os.ReadFile("/etc/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := testenv.Must(os.ReadFile("/etc/" + name))(t)
 		write(t, etc+"/"+name, string(text))
 	}
 	write(t, etc+"/hosts", "10.66.66.66 known.test machine.test\n")
 	write(t, etc+"/nsswitch.conf", "passwd: files\nhosts: resolve [!UNAVAIL=return] sss files dns\n")
 	write(t, etc+"/host.conf", "multi off\n")
-	if err := os.Symlink(stubResolvConf, etc+"/resolv.conf"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.Symlink(stubResolvConf, etc+"/resolv.conf"))
 	for _, path := range []string{stubResolvConf, "/run/nscd/x", "/run/avahi-daemon/x"} {
 		path = filepath.Join(run, strings.TrimPrefix(path, "/run"))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.MkdirAll(filepath.Dir(path), 0o755))
 		write(t, path, "nameserver 10.66.66.53\nsearch machine.test\n")
 	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	exe := testenv.Must(os.Executable())(t)
 	args := []string{"--mount"}
 	again := "exec"
 	if os.Geteuid() != 0 {
@@ -83,19 +73,13 @@ func onMachine(t *testing.T, commands string) bool {
 
 func write(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(path, []byte(text), 0o644))
 }
 
 // trap listens where a service of the machine does, and counts who asks.
 func trap(t *testing.T, path string) *atomic.Int32 {
 	t.Helper()
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
+	l := testenv.Opened(net.Listen("unix", path))(t)
 	asked := new(atomic.Int32)
 	go func() {
 		for {
@@ -117,18 +101,11 @@ func startServer(t *testing.T, s *Stack) {
 		"--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--pid-file=", "--user=", "--group=",
 		"--no-resolv", "--no-hosts", "--listen-address=10.9.0.53", "--bind-interfaces", "--local=/test/",
 		"--host-record=www.test,10.9.0.80,fd00::80", "--host-record=known.test,10.77.77.77")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	stderr := testenv.Must(cmd.StderrPipe())(t)
+	testenv.Check(t, cmd.Start())
 	log := bufio.NewReader(stderr)
 	for line := ""; !strings.Contains(line, "started"); {
-		if line, err = log.ReadString('\n'); err != nil {
-			t.Fatalf("dnsmasq: %q, %v", line, err)
-		}
+		line = testenv.Must(log.ReadString('\n'))(t)
 	}
 	done := make(chan struct{})
 	go func() {
@@ -247,21 +224,11 @@ func TestCommandNames(t *testing.T) {
 	t.Run("replaced", func(t *testing.T) {
 		cmd := s.Command(t.Context(), "/bin/sh", "-c", "echo ready; read x; cat /etc/resolv.conf")
 		cmd.Names = true
-		stdin, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		stdout, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		stdin := testenv.Must(cmd.StdinPipe())(t)
+		stdout := testenv.Must(cmd.StdoutPipe())(t)
+		testenv.Check(t, cmd.Start())
 		write(t, stubResolvConf+".new", "nameserver 10.66.66.54\n")
-		if err := os.Rename(stubResolvConf+".new", stubResolvConf); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.Rename(stubResolvConf+".new", stubResolvConf))
 		stdin.Close()
 		out, _ := io.ReadAll(stdout)
 		if want := "ready\nnameserver 10.9.0.53\n"; !strings.HasPrefix(string(out), want) {
@@ -280,9 +247,7 @@ func TestCommandNames(t *testing.T) {
 
 	// Where there is no file, nothing can be mounted.
 	t.Run("no file", func(t *testing.T) {
-		if err := os.Remove("/etc/resolv.conf"); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.Remove("/etc/resolv.conf"))
 		cmd := s.Command(t.Context(), "true")
 		cmd.Names = true
 		if err := cmd.Run(); err == nil || !strings.Contains(err.Error(), "make /etc/resolv.conf, an empty file") {
@@ -311,10 +276,7 @@ func TestCommandSysfs(t *testing.T) {
 	if i := s.Stats().Interfaces[0].Index; index != strconv.Itoa(i) {
 		t.Errorf("vde0 is interface %s in sysfs, want %d", index, i)
 	}
-	below, err := os.ReadDir("/sys/fs/cgroup")
-	if err != nil {
-		t.Fatal(err)
-	}
+	below := testenv.Must(os.ReadDir("/sys/fs/cgroup"))(t)
 	var want []string
 	for _, f := range below {
 		want = append(want, f.Name())

@@ -8,6 +8,7 @@ import (
 
 	"github.com/vdestack/vdestack/vdeplug"
 
+	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -16,11 +17,7 @@ import (
 func TestNeighbour(t *testing.T) {
 	testenv.Long(t)
 	for range 20 {
-		p, err := vdeplug.Open("mem://"+t.Name(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer p.Close()
+		p := testenv.Opened(vdeplug.Open("mem://"+t.Name(), nil))(t)
 		answered := make(chan bool)
 		target := netip.MustParseAddr("fc00::1:1")
 		go func() {
@@ -38,9 +35,7 @@ func TestNeighbour(t *testing.T) {
 			}
 		}()
 		s := open(t, "mem://"+t.Name(), "fc00::1:1/64", "10.0.0.1/24")
-		if err := p.Send(solicitation(netip.MustParseAddr("fc00::1:99"), target)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, p.Send(solicitation(netip.MustParseAddr("fc00::1:99"), target)))
 		select {
 		case <-answered:
 		case <-time.After(5 * time.Second):
@@ -61,16 +56,7 @@ func solicitation(from, target netip.Addr) []byte {
 	icmp := append([]byte{135, 0, 0, 0, 0, 0, 0, 0}, t[:]...)
 	icmp = append(append(icmp, 1, 1), mac...)
 	pseudo := append(append(from.AsSlice(), group...), 0, 0, 0, byte(len(icmp)), 0, 0, 0, 58)
-	sum := uint32(0)
-	for _, part := range [][]byte{pseudo, icmp} {
-		for i := 0; i < len(part); i += 2 {
-			sum += uint32(binary.BigEndian.Uint16(part[i:]))
-		}
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	binary.BigEndian.PutUint16(icmp[2:], ^uint16(sum))
+	binary.BigEndian.PutUint16(icmp[2:], ^packettest.Sum(append(pseudo, icmp...), 0))
 
 	frame := append([]byte{0x33, 0x33, 0xff}, t[13:]...)
 	frame = append(append(frame, mac...), 0x86, 0xdd)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,7 +19,8 @@ func impaired(t *testing.T, options string) (a, b *Stack) {
 	return open(t, "netemu://"+options+"{"+vnl+"}", "10.0.0.1/24", "fc00::1/64"), open(t, vnl, "10.0.0.2/24", "fc00::2/64")
 }
 
-// TestNetemuTransfer moves data over networks that TCP has to work for.
+// TestNetemuTransfer moves data over networks that TCP has to work for, and which change
+// meanwhile.
 func TestNetemuTransfer(t *testing.T) {
 	testenv.Long(t)
 	for _, options := range []string{
@@ -27,15 +29,30 @@ func TestNetemuTransfer(t *testing.T) {
 	} {
 		t.Run(options, func(t *testing.T) {
 			a, b := impaired(t, options)
+			e := testenv.Must(a.Emulator("vde0"))(t)
 			transfer(t, a, b, "10.0.0.1:0", transferSize)
 			transfer(t, b, a, "[fc00::2]:0", transferSize)
-			e, err := a.Emulator("vde0")
-			if err != nil {
-				t.Fatal(err)
-			}
 			if out, in := e.Counts(); out.Frames < 5000 || in.Frames < 5000 {
 				t.Errorf("counted %+v and %+v, though 8 MiB went each way", out, in)
 			}
+			changing, stop := e.Emulation(), make(chan struct{})
+			var changes sync.WaitGroup
+			changes.Go(func() {
+				for tick := time.Tick(10 * time.Millisecond); ; {
+					select {
+					case <-stop:
+						return
+					case <-tick:
+						changing.Out.Delay = 3*time.Millisecond - changing.Out.Delay
+						if err := e.SetEmulation(changing); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			})
+			defer changes.Wait()
+			defer close(stop)
+			transfer(t, a, b, "[fc00::1]:0", transferSize)
 		})
 	}
 }
@@ -45,10 +62,7 @@ func TestNetemuPing(t *testing.T) {
 	testenv.Long(t)
 	testenv.Need(t, "ping", "iputils-ping")
 	a, b := impaired(t, "delay-out=30ms/delay-in=20ms/jitter=5ms")
-	e, err := a.Emulator("vde0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := testenv.Must(a.Emulator("vde0"))(t)
 	took := regexp.MustCompile(`time=([0-9.]+) ms`)
 	// With -w it waits for five answers. Without, it would wait for those that are missing
 	// only twice as long as the longest has taken, whatever -W says.
@@ -70,13 +84,9 @@ func TestNetemuPing(t *testing.T) {
 	}
 	ping(50 * time.Millisecond)
 	// In use, it changes.
-	if err := e.SetEmulation(vdeplug.Emulation{Out: vdeplug.Impairment{Delay: 100 * time.Millisecond}}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, e.SetEmulation(vdeplug.Emulation{Out: vdeplug.Impairment{Delay: 100 * time.Millisecond}}))
 	ping(100 * time.Millisecond)
-	if err := e.SetEmulation(vdeplug.Emulation{Out: vdeplug.Impairment{Loss: 1}}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, e.SetEmulation(vdeplug.Emulation{Out: vdeplug.Impairment{Loss: 1}}))
 	if out, err := a.Command(t.Context(), "ping", "-c", "1", "-W", "0.2", "10.0.0.2").CombinedOutput(); err == nil {
 		t.Errorf("a network that loses all has an answer\n%s", out)
 	}
@@ -98,10 +108,7 @@ func TestEmulator(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, text)
 		}
 	}
-	e, err := s.Emulator("vde1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := testenv.Must(s.Emulator("vde1"))(t)
 	if got := fmt.Sprint(e.Emulation().In.Delay); got != "1ms" {
 		t.Errorf("got %s", got)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -22,9 +21,8 @@ func plugged(t *testing.T, f stack.Interface) (a, b *Stack) {
 	f.VNL = "ptp://" + filepath.Join(t.TempDir(), "p")
 	both := [2]*Stack{}
 	for i := range both {
-		f.Addrs = []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.0.%d/24", i+1)), netip.MustParsePrefix(fmt.Sprintf("fc00::%d/64", i+1))}
-		s := made(t, Config{Interfaces: []Interface{f}})
-		both[i] = s
+		f.Addrs = testenv.Prefixes(fmt.Sprintf("10.0.0.%d/24", i+1), fmt.Sprintf("fc00::%d/64", i+1))
+		both[i] = made(t, Config{Interfaces: []Interface{f}})
 	}
 	return both[0], both[1]
 }
@@ -45,21 +43,14 @@ func transfer(t *testing.T, a, b *Stack, addr string, size int) {
 		}
 		errs <- err
 	}()
-	c, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(ln.Accept())(t)
 	defer c.Close()
-	if err := checkPattern(c, size, func(int) {}); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-errs; err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, checkPattern(c, size))
+	testenv.Check(t, <-errs)
 }
 
-// checkPattern reads the given bytes of a pattern and the end, and tells how many arrive.
-func checkPattern(r io.Reader, size int, arrived func(n int)) error {
+// checkPattern reads the given bytes of a pattern and the end.
+func checkPattern(r io.Reader, size int) error {
 	buf := make([]byte, 64<<10)
 	for n := 0; ; {
 		k, err := r.Read(buf)
@@ -69,7 +60,6 @@ func checkPattern(r io.Reader, size int, arrived func(n int)) error {
 			}
 		}
 		n += k
-		arrived(k)
 		if err == io.EOF && n == size {
 			return nil
 		}

@@ -18,76 +18,45 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 	"golang.org/x/sys/unix"
 )
 
-// A program is one of those that networks are made of.
+// A program is one of those that networks are made of. It can be started again.
 type program struct {
-	t     *testing.T
-	args  []string
-	cmd   *exec.Cmd
-	ended chan struct{} // closed at its end
+	*plugtest.Process
+	start func()
 }
 
-func newProgram(t *testing.T, name, pkg string, args ...string) *program {
+// newProgram starts a program, and waits until there is a switch in dir, which the
+// program makes or is on.
+func newProgram(t *testing.T, dir string, command func() *exec.Cmd) *program {
 	t.Helper()
-	p := &program{t: t, args: append([]string{testenv.Need(t, name, pkg)}, args...)}
+	p := &program{}
+	p.start = func() {
+		p.Process = vdetest.Start(t, dir, command(), func() error {
+			return testenv.Closing(net.Dial("unix", filepath.Join(dir, "ctl")))
+		}).Process
+	}
 	p.start()
-	t.Cleanup(func() { p.end(syscall.SIGKILL) })
 	return p
-}
-
-func (p *program) start() {
-	p.t.Helper()
-	cmd, ended := exec.Command(p.args[0], p.args[1:]...), make(chan struct{})
-	in, err := cmd.StdinPipe() // with which a switch would end
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	p.cmd, p.ended = cmd, ended
-	go func() {
-		defer close(ended)
-		cmd.Wait()
-		in.Close()
-	}()
-}
-
-func (p *program) end(sig syscall.Signal) {
-	p.cmd.Process.Signal(sig)
-	<-p.ended
 }
 
 // hold starts the program again when it has given up.
 func (p *program) hold() {
 	select {
-	case <-p.ended:
+	case <-p.Ended:
 		p.start()
 	default:
 	}
 }
 
-// startSwitch starts vde_switch, and waits until it takes plugs.
+// startSwitch starts vde_switch.
 func startSwitch(t *testing.T, dir string) *program {
 	t.Helper()
-	p := newProgram(t, "vde_switch", "vde2", "-s", dir)
-	awaitSwitch(t, dir)
-	return p
-}
-
-// awaitSwitch waits until a switch takes plugs.
-func awaitSwitch(t *testing.T, dir string) {
-	t.Helper()
-	testenv.Eventually(t, "a switch in "+dir, func() bool {
-		c, err := net.Dial("unix", filepath.Join(dir, "ctl"))
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
+	return newProgram(t, dir, func() *exec.Cmd { return vdetest.Classic(t, dir) })
 }
 
 func openLogged(t *testing.T, vnl, addr string) (*Stack, *testenv.Buffer) {
@@ -110,10 +79,7 @@ type upload struct {
 
 func startUpload(t *testing.T, from, to *Stack) *upload {
 	t.Helper()
-	ln, err := to.Listen("tcp", "10.0.0.2:5000")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := testenv.Must(to.Listen("tcp", "10.0.0.2:5000"))(t)
 	x := &upload{t: t, ended: make(chan error, 2)}
 	go func() {
 		c, err := ln.Accept()
@@ -141,9 +107,7 @@ func startUpload(t *testing.T, from, to *Stack) *upload {
 			}
 		}
 	}()
-	if x.conn, err = from.Dial("tcp", "10.0.0.2:5000"); err != nil {
-		t.Fatal(err)
-	}
+	x.conn = testenv.Must(from.Dial("tcp", "10.0.0.2:5000"))(t)
 	go func() {
 		buf := make([]byte, 8<<10)
 		for !x.stop.Load() {
@@ -195,36 +159,35 @@ func TestReconnect(t *testing.T) {
 	type rig struct {
 		from, to string   // networks
 		killed   *program // under the transfer
-		await    func()   // that it works
 		steady   bool     // the interfaces do not notice
 		remove   bool     // it does not start where one was killed
+	}
+	plugSwitch := func(t *testing.T, dir string) *program {
+		return newProgram(t, dir, func() *exec.Cmd { return vdetest.Plug(t, dir) })
 	}
 	for _, tt := range []struct {
 		name string
 		make func(t *testing.T, dir string) rig
 	}{
 		{"vde_switch", func(t *testing.T, dir string) rig {
-			return rig{dir, dir, startSwitch(t, dir), func() { awaitSwitch(t, dir) }, false, false}
+			return rig{from: dir, to: dir, killed: startSwitch(t, dir)}
 		}},
 		{"switch of vde_plug", func(t *testing.T, dir string) rig {
-			p := newProgram(t, "vde_plug", "vdeplug", "null://", "switch://"+dir)
-			awaitSwitch(t, dir)
-			return rig{dir, dir, p, func() { awaitSwitch(t, dir) }, false, true}
+			return rig{from: dir, to: dir, killed: plugSwitch(t, dir), remove: true}
 		}},
 		{"nested", func(t *testing.T, dir string) rig {
-			// vde_switch carries no tags.
-			p := newProgram(t, "vde_plug", "vdeplug", "null://", "switch://"+dir)
-			awaitSwitch(t, dir)
-			vnl := "vlan://5{vlan://6/qinq{" + dir + "}}"
-			return rig{vnl, vnl, p, func() { awaitSwitch(t, dir) }, false, true}
+			vnl := "vlan://5{vlan://6/qinq{" + dir + "}}" // vde_switch carries no tags
+			return rig{from: vnl, to: vnl, killed: plugSwitch(t, dir), remove: true}
 		}},
 		{"command of a switch", func(t *testing.T, dir string) rig {
 			plug := plugCommand(t, dir)
-			return rig{"cmd://" + plug, "=" + plug, startSwitch(t, dir), func() { awaitSwitch(t, dir) }, false, false}
+			return rig{from: "cmd://" + plug, to: "=" + plug, killed: startSwitch(t, dir)}
 		}},
 		{"peer of ptp", func(t *testing.T, dir string) rig {
 			startSwitch(t, dir)
-			return rig{"ptp://" + dir + ".ptp", dir, newProgram(t, "vde_plug", "vdeplug", "ptp://"+dir+".ptp", dir), func() {}, true, false}
+			ptp := "ptp://" + dir + ".ptp"
+			plug := newProgram(t, dir, func() *exec.Cmd { return exec.Command(testenv.Need(t, "vde_plug", "vdeplug"), ptp, dir) })
+			return rig{from: ptp, to: dir, killed: plug, steady: true}
 		}},
 	} {
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
@@ -237,7 +200,7 @@ func TestReconnect(t *testing.T) {
 				x := startUpload(t, from, to)
 				x.passes("the beginning")
 				for n := range uint64(2) {
-					r.killed.end(sig)
+					r.killed.Stop(t, sig)
 					// vde_plug sees the end of its switch, or waits for it for ever in
 					// recv, as it happens.
 					killCommands(t, dir)
@@ -250,7 +213,6 @@ func TestReconnect(t *testing.T) {
 						os.RemoveAll(dir)
 					}
 					r.killed.start()
-					r.await()
 					// As long as our end of ptp has not seen that its peer is gone,
 					// up to 0.2 s, vde_plug finds that there are two already.
 					x.passes("the rest", r.killed.hold)
@@ -290,10 +252,7 @@ func killCommands(t *testing.T, dir string) {
 	for pid := range strings.FieldsSeq(string(text)) {
 		// The number may be that of another process by now.
 		if line, _ := os.ReadFile("/proc/" + pid + "/cmdline"); bytes.Contains(line, []byte(dir)) {
-			n, err := strconv.Atoi(pid)
-			if err != nil {
-				t.Fatal(err)
-			}
+			n := testenv.Must(strconv.Atoi(pid))(t)
 			syscall.Kill(n, syscall.SIGKILL)
 		}
 	}
@@ -310,16 +269,11 @@ func TestReconnectCommand(t *testing.T) {
 	x := startUpload(t, from, to)
 	x.passes("the beginning")
 	for n, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGKILL} {
-		text, err := os.ReadFile(dir + ".pids")
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := testenv.Must(os.ReadFile(dir + ".pids"))(t)
 		all := strings.Fields(string(text))
 		var pid int
 		fmt.Sscan(all[len(all)-1], &pid)
-		if err := syscall.Kill(pid, sig); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, syscall.Kill(pid, sig))
 		testenv.Eventually(t, "another command", func() bool { return from.Stats().Interfaces[0].Reconnects == uint64(n)+1 })
 		x.passes("the rest")
 	}
@@ -327,7 +281,7 @@ func TestReconnectCommand(t *testing.T) {
 	if err := from.Close(); err != nil {
 		t.Error(err)
 	}
-	sw.end(syscall.SIGTERM)
+	sw.Stop(t, syscall.SIGTERM)
 	noChildren(t)
 }
 
@@ -338,10 +292,7 @@ func TestReconnectNever(t *testing.T) {
 	sw := startSwitch(t, dir)
 
 	// A descriptor is gone with its socket.
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	fds := testenv.Must(unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0))(t)
 	pair, log := openLogged(t, fmt.Sprintf("seqpacket://%d", fds[0]), "10.0.0.1/24")
 	unix.Close(fds[1])
 	testenv.Eventually(t, "the end of the socket", func() bool {
@@ -357,7 +308,7 @@ func TestReconnectNever(t *testing.T) {
 	once := openOnce(t, dir, "10.0.0.3/24")
 	// Nobody may go there any more, which does not stop root.
 	refused, log := openLogged(t, dir, "10.0.0.4/24")
-	sw.end(syscall.SIGTERM)
+	sw.Stop(t, syscall.SIGTERM)
 	for _, s := range []*Stack{once, refused} {
 		testenv.Eventually(t, "the end of the switch", func() bool { return s.Stats().Interfaces[0].Err != nil })
 	}
@@ -365,26 +316,22 @@ func TestReconnectNever(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	if os.Geteuid() != 0 {
-		if err := os.Mkdir(dir, 0); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.Mkdir(dir, 0))
 		testenv.Eventually(t, "the end of the attempts", func() bool {
 			st := refused.Stats().Interfaces[0]
 			return !st.Reconnecting && strings.Contains(fmt.Sprint(st.Err), "permission denied")
 		})
-		if err := os.Chmod(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.Chmod(dir, 0o700))
 		os.Remove(dir)
 		if text := log.String(); !strings.Contains(text, "permission denied") {
 			t.Errorf("logged %q", text)
 		}
 	}
+	works(t, once)
 	works(t, refused)
 
 	// The switch is no longer asked by who has given up.
 	sw.start()
-	awaitSwitch(t, dir)
 	last, _ := openLogged(t, dir, "10.0.0.5/24")
 	works(t, last)
 	if st := once.Stats().Interfaces[0]; st.Err == nil || st.Reconnects != 0 {
@@ -402,7 +349,7 @@ func TestReconnectClose(t *testing.T) {
 		s, _ := openLogged(t, vnl, "10.0.0.1/24")
 		stacks = append(stacks, s)
 	}
-	sw.end(syscall.SIGKILL)
+	sw.Kill(t)
 	for _, s := range stacks {
 		testenv.Eventually(t, "an end", func() bool { return s.Stats().Interfaces[0].Err != nil || s.Stats().Interfaces[0].Reconnects > 0 })
 		if err := s.Close(); err != nil {

@@ -27,19 +27,12 @@ func TestRename(t *testing.T) {
 			first.Addrs, second.Addrs = testenv.Prefixes("10.0.0.1/24"), testenv.Prefixes("10.0.1.1/24")
 			s := made(t, Config{Interfaces: []Interface{first, second}})
 			before := s.Stats().Interfaces
-			nl := configuration(t, s)
+			nl := testenv.Opened(s.RTNL())(t)
 			rename := func(index int, name string) {
 				t.Helper()
-				err := nl.LinkSetDown(index)
-				if err == nil {
-					err = nl.LinkSetName(index, name)
-				}
-				if err == nil {
-					err = nl.LinkSetUp(index)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, nl.LinkSetDown(index))
+				testenv.Check(t, nl.LinkSetName(index, name))
+				testenv.Check(t, nl.LinkSetUp(index))
 			}
 			rename(before[0].Index, "new")
 			check := func(names ...string) {
@@ -64,9 +57,7 @@ func TestRename(t *testing.T) {
 			if _, err = s.Emulator("vde0"); err == nil {
 				t.Error("vde0 has the emulator of another interface")
 			}
-			if err := nl.LinkDel(before[0].Index); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, nl.LinkDel(before[0].Index))
 			if tt.name == "mem" || tt.name == "lan" {
 				if st := s.Stats().Interfaces[0]; st.Err == nil {
 					t.Errorf("%+v of an interface that was removed", st)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,10 +17,7 @@ func TestSettingOfSockets(t *testing.T) {
 	v6only := func() (v int) {
 		t.Helper()
 		for range 1000 {
-			f, err := s.Socket(unix.AF_INET6, unix.SOCK_STREAM, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
+			f := testenv.Must(s.Socket(unix.AF_INET6, unix.SOCK_STREAM, 0))(t)
 			v = optionOf(t, f, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 			f.Close()
 		}
@@ -34,13 +32,8 @@ func TestSettingOfSockets(t *testing.T) {
 		{"Run", 0, func() error { return s.Run(t.Context(), "sysctl -q -w net.ipv6.bindv6only=0") }},
 	} {
 		v6only()
-		if err := set.call(); err != nil {
-			t.Fatal(err)
-		}
-		f, err := s.Socket(unix.AF_INET6, unix.SOCK_STREAM, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, set.call())
+		f := testenv.Must(s.Socket(unix.AF_INET6, unix.SOCK_STREAM, 0))(t)
 		if got := optionOf(t, f, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY); got != set.to {
 			t.Errorf("%s: the next socket has %d, want %d", set.how, got, set.to)
 		}
@@ -48,15 +41,7 @@ func TestSettingOfSockets(t *testing.T) {
 	}
 }
 
-func optionOf(t testing.TB, f *os.File, level, opt int) (v int) {
+func optionOf(t testing.TB, f *os.File, level, opt int) int {
 	t.Helper()
-	rc, err := f.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	rc.Control(func(fd uintptr) { v, err = unix.GetsockoptInt(int(fd), level, opt) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
+	return testenv.Must(unix.GetsockoptInt(int(f.Fd()), level, opt))(t)
 }

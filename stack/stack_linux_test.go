@@ -1,7 +1,9 @@
 package stack_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
 )
 
 // TestOpenUsable looks for the routes that let packets in, which the kernel sets
@@ -50,28 +53,53 @@ func TestOpenUsable(t *testing.T) {
 	wg.Wait()
 }
 
+// TestSysctl sets settings: ReadSysctl and commands of the stack see them, the host does
+// not have them.
 func TestSysctl(t *testing.T) {
-	s := open(t, "mem://"+t.Name())
-	if err := s.Sysctl("net.ipv4.ip_forward", "1"); err != nil {
-		t.Error(err)
+	s := made(t, Config{Name: "lab", Interfaces: []Interface{{VNL: "mem://" + t.Name()}, {Name: "a.b"}}})
+	const list = "net.ipv4.ip_local_reserved_ports"
+	for _, set := range []struct{ name, value, file string }{
+		{"net.ipv4.ip_forward", "1", "ipv4/ip_forward"},
+		{"net/ipv6/conf/vde0/accept_ra", "0", "ipv6/conf/vde0/accept_ra"},
+		{"net/ipv4/conf/a.b/forwarding", "0", "ipv4/conf/a.b/forwarding"},
+		{"net.ipv4.ip_local_port_range", "2000\t3000", "ipv4/ip_local_port_range"},
+		{"net.ipv6.conf.default.hop_limit", "17", "ipv6/conf/default/hop_limit"},
+		{list, "2000-2010", "ipv4/ip_local_reserved_ports"},
+		{list, "", "ipv4/ip_local_reserved_ports"}, // it is made empty again
+	} {
+		testenv.Check(t, s.Sysctl(set.name, set.value))
+		if got, err := s.ReadSysctl(set.name); err != nil || got != set.value {
+			t.Errorf("%s: got %q, %v, want %q", set.name, got, err, set.value)
+		}
+		path := "/proc/sys/net/" + set.file
+		if out, err := s.Command(t.Context(), "cat", path).Output(); err != nil || string(out) != set.value+"\n" {
+			t.Errorf("a command finds %q in %s, %v, want %q", out, path, err, set.value)
+		}
 	}
-	if err := s.Sysctl("net/ipv6/conf/vde0/accept_ra", "0"); err != nil {
-		t.Error(err)
+	for path, value := range map[string]string{"/proc/sys/net/ipv4/ip_forward": "1\n", "/proc/sys/net/ipv6/conf/default/hop_limit": "17\n"} {
+		if host, err := os.ReadFile(path); err != nil || string(host) == value {
+			t.Errorf("the host has %q in %s, %v", host, path, err)
+		}
 	}
-	out, err := s.Command(t.Context(), "cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/vde0/accept_ra").Output()
-	if err != nil || string(out) != "1\n0\n" {
-		t.Errorf("got %q, %v", out, err)
+	if err := s.Sysctl("net.ipv4.ip_forward", ""); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("a number without digits: %v, want %v", err, unix.EINVAL)
 	}
-	if host, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward"); err != nil || string(host) != "0\n" {
-		t.Errorf("the host has ip_forward %q, %v", host, err)
+	if _, err := s.ReadSysctl("net.ipv4.none"); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "lab: sysctl net.ipv4.none: ") {
+		t.Errorf("no such setting: %v", err)
+	}
+	if _, err := s.ReadSysctl("kernel.hostname"); err == nil {
+		t.Error("a setting of the machine was read")
+	}
+	s.Close()
+	if _, err := s.ReadSysctl("net.ipv4.ip_forward"); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: %v", err)
 	}
 }
 
 func TestStats(t *testing.T) {
-	a, b := pair(t)
-	if err := a.Command(t.Context(), "ping", "-c", "3", "-i", "0.01", "10.0.0.2").Run(); err != nil {
-		t.Fatal(err)
-	}
+	vnl := "mem://" + t.Name()
+	a, b := open(t, vnl, "10.0.0.1/24"), open(t, vnl, "10.0.0.2/24")
+	testenv.Check(t, a.Command(t.Context(), "ping", "-c", "3", "-i", "0.01", "10.0.0.2").Run())
 	for _, s := range []*Stack{a, b} {
 		st := s.Stats().Interfaces
 		if len(st) != 1 || st[0].Name != "vde0" || st[0].Index == 0 || st[0].TxFrames < 4 || st[0].RxFrames < 4 ||
@@ -90,12 +118,7 @@ func TestSmallNetworks(t *testing.T) {
 	b := open(t, vnl, "10.0.0.1/31", "10.0.1.2/31", "fc00::1/127", "fc00::2/127")
 	testenv.Listen(t, a, "tcp", ":7")
 	for _, host := range []string{"10.0.0.0", "10.0.1.3", "fc00::", "fc00::3"} {
-		c, err := b.Dial("tcp", net.JoinHostPort(host, "7"))
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		c.Close()
+		testenv.Dial(t, b, "tcp", net.JoinHostPort(host, "7"))
 	}
 }
 
@@ -108,11 +131,8 @@ func TestInterfaces(t *testing.T) {
 		{Name: "lab", MTU: 1280, Addrs: testenv.Prefixes("10.1.0.1/24")},
 		{VNL: "mem://" + t.Name(), Down: true, Addrs: testenv.Prefixes("10.2.0.1/24")},
 	}})
-	nl := configuration(t, s)
-	links, err := nl.Links()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nl := testenv.Opened(s.RTNL())(t)
+	links := testenv.Must(nl.Links())(t)
 	// Older kernels list them in the order of a hash.
 	slices.SortFunc(links, func(a, b rtnl.Link) int { return a.Index - b.Index })
 	var got []string
@@ -125,10 +145,7 @@ func TestInterfaces(t *testing.T) {
 	if links[1].HardwareAddr.String() != mac.String() {
 		t.Errorf("vde0 has %v, want %v", links[1].HardwareAddr, mac)
 	}
-	routes, err := nl.Routes()
-	if err != nil {
-		t.Fatal(err)
-	}
+	routes := testenv.Must(nl.Routes())(t)
 	defaults := 0
 	for _, r := range routes {
 		if r.Gateway.IsValid() && r.Dst.Bits() == 0 {

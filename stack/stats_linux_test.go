@@ -2,11 +2,11 @@ package stack_test
 
 import (
 	"fmt"
-	"net"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/stack"
 )
@@ -22,7 +22,7 @@ func TestStatsTruth(t *testing.T) {
 		for _, kind := range kinds {
 			for _, o := range []stack.Offload{0, 0xff} {
 				t.Run(fmt.Sprintf("%s on %s without %#x", name, kind, o), func(t *testing.T) {
-					inUserSpace(t)
+					netnstest.InUserSpace(t)
 					with := func(addr string) Config {
 						return Config{Interfaces: []Interface{{VNL: vnl, Kind: kind, NoOffload: o, Addrs: testenv.Prefixes(addr)}}}
 					}
@@ -56,20 +56,11 @@ func echo(t *testing.T, a, b *Stack) {
 		for _, one := range []interface{ SetReadDeadline(time.Time) error }{p, c} {
 			one.SetReadDeadline(time.Now().Add(10 * time.Second))
 		}
-		var from net.Addr
-		_, err := c.Write(buf[:n])
-		if err == nil {
-			_, from, err = p.ReadFrom(buf)
-		}
-		if err == nil {
-			_, err = p.WriteTo(buf[:n], from)
-		}
-		if err == nil {
-			_, err = c.Read(buf)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(c.Write(buf[:n]))(t)
+		_, from, err := p.ReadFrom(buf)
+		testenv.Check(t, err)
+		testenv.Must(p.WriteTo(buf[:n], from))(t)
+		testenv.Must(c.Read(buf))(t)
 	}
 }
 

@@ -20,10 +20,7 @@ import (
 func taps(t *testing.T) (n int) {
 	t.Helper()
 	netns.EmptyPool() // has some too
-	links, err := filepath.Glob("/proc/self/fd/*")
-	if err != nil {
-		t.Fatal(err)
-	}
+	links := testenv.Must(filepath.Glob("/proc/self/fd/*"))(t)
 	for _, l := range links {
 		if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, "/dev/net/tun") {
 			n++
@@ -41,25 +38,16 @@ func TestCloseReturns(t *testing.T) {
 	release := netnstest.Busy(t)
 	for i := range 3 {
 		path := filepath.Join(dir, fmt.Sprint(i))
-		s, err := Open("ptp://"+path, "10.0.0.1/24", "fc00::1:1/64")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(path); err != nil {
-			t.Fatal(err)
-		}
+		s := testenv.Must(Open("ptp://"+path, "10.0.0.1/24", "fc00::1:1/64"))(t)
+		testenv.Must(os.Stat(path))(t)
 		ln := testenv.Listen(t, s, "tcp", ":0")
 		accepted := make(chan error)
 		go func() {
 			_, err := ln.Accept()
 			accepted <- err
 		}()
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, s.Close())
+		testenv.Check(t, s.Close())
 		if err := <-accepted; !errors.Is(err, unix.EINVAL) {
 			t.Errorf("accept: %v", err)
 		}
@@ -103,43 +91,23 @@ func TestNewFailsAtOnce(t *testing.T) {
 func TestCloseLentPlug(t *testing.T) {
 	netnstest.NoLeaks(t)
 	netnstest.Busy(t)
-	s, err := Open("null://", "10.0.0.1/24")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns, err := s.NetNS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
+	s := testenv.Must(Open("null://", "10.0.0.1/24"))(t)
+	ns := testenv.Opened(s.NetNS())(t)
 	for range 3 {
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		s, err = New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), Interfaces: []Interface{{VNL: "null://"}}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, s.Close())
+		s = testenv.Must(New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), Interfaces: []Interface{{VNL: "null://"}}}))(t)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, s.Close())
 }
 
 // TestCloseConnecting keeps a socket that is not connected from before Close, and
 // connects when the interface has been dealt with: it cannot.
 func TestCloseConnecting(t *testing.T) {
 	netnstest.NoLeaks(t)
-	s, err := Open("null://", "10.0.0.1/24", "fc00::1:1/64")
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(Open("null://", "10.0.0.1/24", "fc00::1:1/64"))(t)
 	var fds []int
 	for _, domain := range []int{unix.AF_INET, unix.AF_INET6} {
-		f, err := s.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := testenv.Must(s.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0))(t)
 		fd, err := unix.Dup(int(f.Fd()))
 		f.Close()
 		if err != nil {
@@ -148,9 +116,7 @@ func TestCloseConnecting(t *testing.T) {
 		defer unix.Close(fd)
 		fds = append(fds, fd)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, s.Close())
 	teardown.Wait()
 	if err := unix.Connect(fds[0], &unix.SockaddrInet4{Addr: [4]byte{10, 0, 0, 2}, Port: 9}); err != unix.ENETUNREACH {
 		t.Errorf("IPv4: %v", err)

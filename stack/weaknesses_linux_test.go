@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"log"
 	"net"
 	"os"
 	"os/exec"
@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
@@ -30,7 +29,7 @@ import (
 //	 4 what a deleted stack leaves                TestPlugsLeave, lifecycle.TestMany; TestVXVDECaptured (the good-bye)
 //	 5 the coprocess stays as a zombie            TestPlugsLeave
 //	 6 death by a signal is success               TestCommand/status
-//	 7 the loss of the switch is not noticed      TestSwitchGone
+//	 7 the loss of the switch is not noticed      TestReconnectNever
 //	 8 two tasks with one TLS                     none of ours has any; netns.TestSocket, TestStartBeside
 //	 9 errors of writing are not looked at        TestFramesRefused
 //	10 an error is taken for a length             TestFramesRefused
@@ -45,17 +44,10 @@ import (
 func works(t *testing.T, s *Stack) {
 	t.Helper()
 	ln := testenv.Listen(t, s, "tcp", "127.0.0.1:0")
-	c, err := s.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(s.Dial("tcp", ln.Addr().String()))(t)
 	c.Close()
-	if err := s.Command(t.Context(), "true").Run(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Sysctl("net.ipv4.ip_forward", "1"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, s.Command(t.Context(), "true").Run())
+	testenv.Check(t, s.Sysctl("net.ipv4.ip_forward", "1"))
 }
 
 // noChildren fails the test if the process has children, dead ones included.
@@ -165,24 +157,6 @@ func TestPlugEnds(t *testing.T) {
 	}
 }
 
-// TestSwitchGone kills the switch under a stack.
-func TestSwitchGone(t *testing.T) {
-	netnstest.NoLeaks(t)
-	path := filepath.Join(testenv.ShortDir(t), "switch")
-	sw := startSwitch(t, path)
-	s := open(t, path, "10.0.0.1/24")
-	peer := open(t, path, "10.0.0.2/24")
-	if out, err := s.Command(t.Context(), "ping", "-c", "1", "-W", "10", "10.0.0.2").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	sw.end(syscall.SIGKILL)
-	for _, s := range []*Stack{s, peer} {
-		testenv.Eventually(t, "the end of the switch", func() bool { return s.Stats().Interfaces[0].Err != nil })
-		t.Log(s.Stats().Interfaces[0].Err)
-		works(t, s)
-	}
-}
-
 // TestPlugsLeave closes stacks on networks of every kind: nothing of them is
 // left, neither descriptors nor processes, dead or alive.
 func TestPlugsLeave(t *testing.T) {
@@ -198,10 +172,7 @@ func TestPlugsLeave(t *testing.T) {
 			"null://", "mem://" + t.Name(), "lan://" + t.Name(), filepath.Join(dir, "switch"), "ptp://" + filepath.Join(dir, "ptp"),
 			"udp://127.0.0.1:5555->127.0.0.1:5556", "vxvde://234.0.0.1", "=cat", "cmd://" + long,
 		} {
-			s, err := Open(vnl, "10.0.0.1/24")
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := testenv.Must(Open(vnl, "10.0.0.1/24"))(t)
 			if strings.HasSuffix(vnl, long) {
 				testenv.Eventually(t, vnl, func() bool {
 					text, _ := os.ReadFile(pids)
@@ -212,10 +183,7 @@ func TestPlugsLeave(t *testing.T) {
 				t.Errorf("%s: %v", vnl, err)
 			}
 		}
-		text, err := os.ReadFile(pids)
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := testenv.Must(os.ReadFile(pids))(t)
 		all += string(text)
 	}
 	for pid := range strings.FieldsSeq(all) {
@@ -224,7 +192,7 @@ func TestPlugsLeave(t *testing.T) {
 			return err != nil || strings.Contains(string(stat), ") Z ") // of init, which may be slow
 		})
 	}
-	sw.end(syscall.SIGKILL)
+	sw.Kill(t)
 	noChildren(t)
 }
 
@@ -235,9 +203,7 @@ func TestInterfaceGone(t *testing.T) {
 	for _, vnl := range []string{"mem://" + t.Name(), "lan://" + t.Name(), "ptp://" + filepath.Join(t.TempDir(), "p")} {
 		s := open(t, vnl, "10.0.0.1/24")
 		peer := open(t, vnl, "10.0.0.2/24")
-		if err := s.Run(t.Context(), "ip link del vde0"); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, s.Run(t.Context(), "ip link del vde0"))
 		testenv.Eventually(t, "the end of the interface", func() bool { return s.Stats().Interfaces[0].Err != nil })
 		t.Log(s.Stats().Interfaces[0].Err)
 		peer.Command(t.Context(), "ping", "-c", "1", "-W", "0.1", "10.0.0.1").Run() // frames for it
@@ -261,17 +227,13 @@ func TestFramesRefused(t *testing.T) {
 		p.frames <- frame
 		testenv.Eventually(t, fmt.Sprintf("frame of %d bytes", len(frame)), func() bool { return dropped() == uint64(i)+1 })
 	}
-	if err := s.Run(t.Context(), "ip link set vde0 down"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, s.Run(t.Context(), "ip link set vde0 down"))
 	frame := append([]byte{255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 9, 0x88, 0xb5}, make([]byte, 46)...)
 	for range 10 {
 		p.frames <- frame
 	}
 	testenv.Eventually(t, "frames while it is down", func() bool { return dropped() == 13 })
-	if err := s.Run(t.Context(), "ip link set vde0 up"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, s.Run(t.Context(), "ip link set vde0 up"))
 	before := s.Stats().Interfaces[0].RxFrames
 	p.frames <- frame
 	testenv.Eventually(t, "a frame when it is up", func() bool { return s.Stats().Interfaces[0].RxFrames == before+1 })
@@ -288,13 +250,8 @@ func TestBesideCommand(t *testing.T) {
 	for _, vnl := range []string{"", "mem://" + t.Name()} {
 		s := open(t, vnl)
 		c := s.Command(t.Context(), "cat")
-		in, err := c.StdinPipe()
-		if err == nil {
-			err = c.Start()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		in := testenv.Must(c.StdinPipe())(t)
+		testenv.Check(t, c.Start())
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() { works(t, s) })
@@ -326,9 +283,7 @@ func TestStatuses(t *testing.T) {
 			c.Args[2] = "read x; kill -TERM $$"
 		}
 		c.Stdin = r
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, c.Start())
 		wg.Go(func() {
 			err := c.Wait()
 			exit, _ := errors.AsType[*exec.ExitError](err)
@@ -346,40 +301,26 @@ func TestStatuses(t *testing.T) {
 	noChildren(t)
 }
 
+func init() {
+	testenv.Programs["first command"] = func() {
+		s, err := Open("")
+		if err != nil {
+			log.Fatal(err)
+		}
+		c := s.Command(context.Background(), "id")
+		c.Stdout = os.Stdout
+		if err := errors.Join(c.Run(), s.Close()); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
 // TestFirstCommand has programs whose first deed is a command: its ids are those
 // of the program.
 func TestFirstCommand(t *testing.T) {
-	const variable = "VDESTACK_TEST_FIRST"
-	if os.Getenv(variable) != "" {
-		s, err := Open("")
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := s.Command(t.Context(), "id").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		os.Stderr.Write(out)
-		s.Close()
-		return
-	}
-	want, err := exec.Command("id").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	want := testenv.Must(exec.Command("id").Output())(t)
 	for range 5 {
-		cmd := exec.Command("/proc/self/exe", "-test.run=^TestFirstCommand$")
-		// Where the tests are, in a network of their own, it is good enough.
-		cmd.Env = append(os.Environ(), variable+"=1", "VDESTACK_TEST_STAGE=2", "GORACE=atexit_sleep_ms=0")
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd.Stderr = w
-		err = cmd.Run()
-		w.Close()
-		got, _ := io.ReadAll(r)
-		r.Close()
+		got, err := testenv.Program(t.Context(), t, "first command").Output()
 		if err != nil || string(got) != string(want) {
 			t.Errorf("got %q, %v, want %q", got, err, want)
 		}
