@@ -24,10 +24,7 @@ func TestAddInterfaceDial(t *testing.T) {
 	s := open(t, "")
 	for _, peer := range []*Stack{server, other} {
 		for _, addr := range []string{"10.0.0.2:80", "[::]:81"} {
-			ln, err := peer.Listen("tcp", addr)
-			if err != nil {
-				t.Fatal(err)
-			}
+			ln := testenv.Must(peer.Listen("tcp", addr))(t)
 			go func() {
 				for {
 					c, err := ln.Accept()
@@ -55,17 +52,13 @@ func TestAddInterfaceDial(t *testing.T) {
 	}
 	for _, peer := range []*Stack{server, other, server} {
 		i := Interface{VNL: peer.Stats().Interfaces[0].VNL, Addrs: testenv.Prefixes("10.0.0.1/24")}
-		if err := s.AddInterface(t.Context(), i); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, s.AddInterface(t.Context(), i))
 		for _, addr := range []string{"10.0.0.2:80", "[fe80::2%vde0]:81"} {
 			if got, err := get(addr); err != nil || got != peer.String() {
 				t.Errorf("%s: got %q, %v, want %q", addr, got, err, peer)
 			}
 		}
-		if err := s.RemoveInterface("vde0"); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, s.RemoveInterface("vde0"))
 		if _, err := get("[fe80::2%vde0]:81"); err == nil {
 			t.Error("the zone of an interface that was removed is known")
 		}
@@ -84,9 +77,7 @@ func TestSetDNS(t *testing.T) {
 	for _, addr := range []string{"10.0.0.7", "10.0.0.8"} {
 		want := netip.MustParseAddr(addr)
 		d := DNS{Search: []string{"lab"}, Ndots: 2, Hosts: map[string][]netip.Addr{"server.test": {want}}}
-		if err := s.SetDNS(d); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, s.SetDNS(d))
 		if got := s.DNS(); !reflect.DeepEqual(got, d) {
 			t.Errorf("got %+v, want %+v", got, d)
 		}
@@ -149,10 +140,8 @@ func TestChangeConcurrent(t *testing.T) {
 		if err := s.AddInterface(t.Context(), Interface{VNL: []string{vnl, "null://"}[j%2], Addrs: testenv.Prefixes("10.0.0.1/24")}); err != nil {
 			t.Error(err)
 		}
-		if c, err := s.Dial("udp", net.JoinHostPort("peer", "9")); err != nil {
+		if err := testenv.Closing(s.Dial("udp", net.JoinHostPort("peer", "9"))); err != nil {
 			t.Error(err)
-		} else {
-			c.Close()
 		}
 		if err := s.RemoveInterface("vde0"); err != nil {
 			t.Error(err)

@@ -24,10 +24,7 @@ func TestCloseBeside(t *testing.T) {
 	testenv.Long(t)
 	netnstest.NoLeaks(t)
 	for range 10 {
-		s, err := Open("mem://"+t.Name(), "10.0.0.1/24", "fc00::1:1/64")
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := testenv.Must(Open("mem://"+t.Name(), "10.0.0.1/24", "fc00::1:1/64"))(t)
 		closed := make(chan bool)
 		var wg sync.WaitGroup
 		loop := func(name string, f func() error) {
@@ -56,26 +53,10 @@ func TestCloseBeside(t *testing.T) {
 		loop("Dial", func() error {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			defer cancel()
-			c, err := s.DialContext(ctx, "tcp", "10.0.0.2:80")
-			if err == nil {
-				c.Close()
-			}
-			return err
+			return testenv.Closing(s.DialContext(ctx, "tcp", "10.0.0.2:80"))
 		})
-		loop("Listen", func() error {
-			ln, err := s.Listen("tcp", ":0")
-			if err == nil {
-				ln.Close()
-			}
-			return err
-		})
-		loop("Socket", func() error {
-			f, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-			if err == nil {
-				f.Close()
-			}
-			return err
-		})
+		loop("Listen", func() error { return testenv.Closing(s.Listen("tcp", ":0")) })
+		loop("Socket", func() error { return testenv.Closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)) })
 		loop("RTNL", func() error {
 			nl, err := s.RTNL()
 			if err == nil {
@@ -113,16 +94,10 @@ func TestCloseAtOnce(t *testing.T) {
 	netnstest.NoLeaks(t)
 	netnstest.Busy(t)
 	for round := range 10 {
-		s, err := Open([]string{"", "null://"}[round%2])
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := testenv.Must(Open([]string{"", "null://"}[round%2]))(t)
 		var waiting sync.WaitGroup
 		for range 50 {
-			ln, err := s.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
+			ln := testenv.Must(s.Listen("tcp", "127.0.0.1:0"))(t)
 			waiting.Go(func() {
 				if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
 					t.Errorf("accept: %v, want net.ErrClosed", err)
@@ -150,11 +125,7 @@ func TestCloseSockets(t *testing.T) {
 	listen := func(s *Stack, network, address string, mptcp bool) net.Listener {
 		lc := ListenConfig{Stack: s}
 		lc.SetMultipathTCP(mptcp)
-		ln, err := lc.Listen(t.Context(), network, address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { ln.Close() })
+		ln := testenv.Opened(lc.Listen(t.Context(), network, address))(t)
 		return ln
 	}
 	connect := func(ln net.Listener, mptcp bool) (client, server net.Conn) {
@@ -163,14 +134,8 @@ func TestCloseSockets(t *testing.T) {
 			d.Stack = a
 		}
 		d.SetMultipathTCP(mptcp)
-		client, err := d.Dial(ln.Addr().Network(), ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		server, err = ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		client = testenv.Must(d.Dial(ln.Addr().Network(), ln.Addr().String()))(t)
+		server = testenv.Must(ln.Accept())(t)
 		t.Cleanup(func() { client.Close(); server.Close() })
 		return client, server
 	}
@@ -212,31 +177,20 @@ func TestCloseSockets(t *testing.T) {
 		// The bare hook.
 		lc := net.ListenConfig{Control: a.Control}
 		lc.SetMultipathTCP(mptcp)
-		bare, err := lc.Listen(t.Context(), "tcp", "10.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer bare.Close()
+		bare := testenv.Opened(lc.Listen(t.Context(), "tcp", "10.0.0.1:0"))(t)
 		wait(name+" bare accept", nil, func() error { _, err := bare.Accept(); return err })
 		d := net.Dialer{ControlContext: a.ControlContext}
 		d.SetMultipathTCP(mptcp)
 		far := listen(b, "tcp", "10.0.0.2:0", mptcp)
 		for what, f := range map[string]func(c net.Conn) error{" bare read": read, " bare write": write} {
-			c, err := d.Dial("tcp", far.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			c := testenv.Opened(d.Dial("tcp", far.Addr().String()))(t)
 			wait(name+what, nil, func() error { return f(c) })
 		}
 		wait(name+" bare dial", nil, func() error { _, err := d.Dial("tcp", "10.0.0.99:80"); return err })
 		own := Dialer{Stack: a}
 		own.SetMultipathTCP(mptcp)
 		wait(name+" dial", net.ErrClosed, func() error { _, err := own.Dial("tcp", "10.0.0.98:80"); return err })
-		full, err := own.Dial("tcp", far.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		full := testenv.Must(own.Dial("tcp", far.Addr().String()))(t)
 		wait(name+" write", net.ErrClosed, func() error { return write(full) })
 	}
 	ln := listen(a, "unix", "@close", false)
@@ -244,22 +198,12 @@ func TestCloseSockets(t *testing.T) {
 	wait("unix accept", net.ErrClosed, func() error { _, err := ln.Accept(); return err })
 	wait("unix read", net.ErrClosed, func() error { return read(client) })
 	wait("unix accepted read", nil, func() error { return read(server) })
-	udp, err := a.ListenPacket("udp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	udp := testenv.Must(a.ListenPacket("udp", ":0"))(t)
 	wait("udp", net.ErrClosed, func() error { _, _, err := udp.ReadFrom(make([]byte, 10)); return err })
 	lc := net.ListenConfig{Control: a.Control}
-	bare, err := lc.ListenPacket(t.Context(), "udp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer bare.Close()
+	bare := testenv.Opened(lc.ListenPacket(t.Context(), "udp", ":0"))(t)
 	wait("bare udp", nil, func() error { _, _, err := bare.ReadFrom(make([]byte, 10)); return err })
-	nl, err := a.RTNL()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nl := testenv.Must(a.RTNL())(t)
 	wait("watch", net.ErrClosed, func() error {
 		for _, err := range nl.Watch(t.Context()) {
 			if err != nil {
@@ -270,9 +214,7 @@ func TestCloseSockets(t *testing.T) {
 	})
 	runtime.GC() // the references are weak, but the connections in use
 	time.Sleep(20 * time.Millisecond)
-	if err := a.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, a.Close())
 	limit := time.After(time.Second)
 	for range waiting {
 		select {
@@ -363,11 +305,7 @@ func TestCloseDialLate(t *testing.T) {
 					return nil
 				}
 				go func() {
-					c, err := d.DialContext(t.Context(), "tcp", dst)
-					if err == nil {
-						c.Close()
-					}
-					dialled <- err
+					dialled <- testenv.Closing(d.DialContext(t.Context(), "tcp", dst))
 				}()
 				<-ready
 				if err := s.Close(); err != nil {

@@ -52,11 +52,7 @@ func TestDialTyped(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := tt.dial()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			c := testenv.Opened(tt.dial())(t)
 			checkIn(t, b, c)
 		})
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
@@ -83,26 +83,17 @@ func matches(got, want string) bool {
 
 // opening and making return the errors of Open and New.
 func opening(vnl string, prefixes ...string) func() error {
-	return func() error { return ignoring(Open(vnl, prefixes...)) }
+	return func() error { return testenv.Closing(Open(vnl, prefixes...)) }
 }
 
 func making(ctx context.Context, cfg Config) func() error {
-	return func() error { return ignoring(New(ctx, cfg)) }
-}
-
-func ignoring(s *Stack, err error) error {
-	if err == nil {
-		s.Close()
-	}
-	return err
+	return func() error { return testenv.Closing(New(ctx, cfg)) }
 }
 
 func TestLocatorErrors(t *testing.T) {
 	dir := testenv.ShortDir(t)
 	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(file, []byte("\n"), 0o600))
 	mistakes(t, dir, []mistake{
 		{"unknown scheme", opening("foo://x"), `stack: interface vde0: vdeplug: open "foo://x": unknown scheme "foo" (have ` + strings.Join(vdeplug.Schemes(), ", ") + `): unsupported operation`},
 		{"no scheme", opening("://x"), `stack: interface vde0: vdeplug: open "://x": "" before "://" is no scheme (a path with "://" in it is written vde://PATH)`},
@@ -138,11 +129,7 @@ func TestSwitchErrors(t *testing.T) {
 	dir := testenv.ShortDir(t)
 	listen := func(name string) net.Listener {
 		os.Mkdir(filepath.Join(dir, name), 0o700)
-		l, err := net.Listen("unix", filepath.Join(dir, name, "ctl"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
+		l := testenv.Opened(net.Listen("unix", filepath.Join(dir, name, "ctl")))(t)
 		return l
 	}
 	listen("silent")
@@ -150,14 +137,12 @@ func TestSwitchErrors(t *testing.T) {
 	stale.(*net.UnixListener).SetUnlinkOnClose(false)
 	stale.Close()
 	locked := filepath.Join(dir, "locked")
-	if err := os.Mkdir(locked, 0); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.Mkdir(locked, 0))
 	on := func(vnl string) func() error {
 		return func() error {
 			ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 			defer cancel()
-			return ignoring(New(ctx, Config{Name: "lab", Interfaces: []Interface{{VNL: vnl}}}))
+			return testenv.Closing(New(ctx, Config{Name: "lab", Interfaces: []Interface{{VNL: vnl}}}))
 		}
 	}
 	table := []mistake{
@@ -172,26 +157,13 @@ func TestSwitchErrors(t *testing.T) {
 	mistakes(t, dir, table)
 
 	t.Run("full", func(t *testing.T) {
-		cmd := exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", filepath.Join(dir, "full"), "-n", "2")
-		stdin, err := cmd.StdinPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer cmd.Wait()
-		defer stdin.Close() // which ends the switch
-		for end := time.Now().Add(10 * time.Second); ; {
-			s, err := Open(filepath.Join(dir, "full"))
-			if err == nil {
-				defer s.Close()
-				break
-			}
-			if time.Now().After(end) {
-				t.Fatal(err)
-			}
-		}
+		full := filepath.Join(dir, "full")
+		var s *Stack
+		vdetest.Start(t, full, vdetest.Classic(t, full, "-n", "2"), func() (err error) {
+			s, err = Open(full)
+			return err
+		})
+		defer s.Close()
 		mistakes(t, dir, []mistake{
 			{"switch", on(dir + "/full"), `lab: interface vde0: vdeplug: open "DIR/full": the switch did not answer soon: it may be full, or its ports may belong to other users: context deadline exceeded`},
 		})

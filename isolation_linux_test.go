@@ -21,11 +21,8 @@ import (
 // linkLocal returns the link-local address of vde0.
 func linkLocal(t *testing.T, s *Stack) netip.Addr {
 	t.Helper()
-	nl := configuration(t, s)
-	list, err := nl.Addrs()
-	if err != nil {
-		t.Fatal(err)
-	}
+	nl := testenv.Opened(s.RTNL())(t)
+	list := testenv.Must(nl.Addrs())(t)
 	i := slices.IndexFunc(list, func(a rtnl.Addr) bool { return a.Prefix.Addr().IsLinkLocalUnicast() })
 	if i < 0 || list[i].Flags&rtnl.Tentative != 0 {
 		t.Fatalf("no usable link-local address: %v", list)
@@ -48,11 +45,7 @@ func TestZones(t *testing.T) {
 	if got, want := c.LocalAddr().String(), "["+lb.String()+"%vde0]:"; !strings.HasPrefix(got, want) {
 		t.Errorf("local address: got %s, want %s…", got, want)
 	}
-	in, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
+	in := testenv.Opened(ln.Accept())(t)
 	// What package net accepts has a number for the zone, that of no interface
 	// of the host; it is good in the stack.
 	t.Log(in.RemoteAddr())
@@ -60,10 +53,8 @@ func TestZones(t *testing.T) {
 	if zone := netip.MustParseAddr(host).Zone(); zone != "1048576" {
 		t.Errorf("zone of an accepted connection: %q", zone)
 	}
-	if p, err := a.ListenPacket("udp", net.JoinHostPort(la.String()+"%1048576", "0")); err != nil {
+	if err := testenv.Closing(a.ListenPacket("udp", net.JoinHostPort(la.String()+"%1048576", "0"))); err != nil {
 		t.Errorf("a zone as a number: %v", err)
-	} else {
-		p.Close()
 	}
 	if _, err := b.Dial("tcp", "["+la.String()+"%test0]:80"); err == nil || !strings.Contains(err.Error(), `zone "test0" is no interface of the stack`) {
 		t.Errorf("an interface of the host: %v", err)
@@ -79,10 +70,7 @@ func TestLocalAddrZone(t *testing.T) {
 		DNS:        DNS{Hosts: map[string][]netip.Addr{"b": {six}}},
 	})
 	testenv.Listen(t, s, "tcp", "[fe80::b%vde0]:80")
-	c, err := s.Dial("udp", "[fe80::b%vde0]:90")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(s.Dial("udp", "[fe80::b%vde0]:90"))(t)
 	earlier := c.LocalAddr()
 	c.Close()
 	ip := net.ParseIP("fe80::a")
@@ -100,11 +88,7 @@ func TestLocalAddrZone(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			d := Dialer{Stack: s}
 			d.LocalAddr = tt.local
-			c, err := d.Dial(tt.network, tt.address)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.Close()
+			testenv.Check(t, testenv.Closing(d.Dial(tt.network, tt.address)))
 		})
 	}
 	d := Dialer{Stack: s}
@@ -113,10 +97,8 @@ func TestLocalAddrZone(t *testing.T) {
 		t.Errorf("an interface of the host: %v", err)
 	}
 	typed := Dialer{Stack: s}
-	if c, err := typed.DialTCP(t.Context(), "tcp", netip.MustParseAddrPort("[fe80::a%vde0]:0"), netip.MustParseAddrPort("[fe80::b%vde0]:80")); err != nil {
+	if err := testenv.Closing(typed.DialTCP(t.Context(), "tcp", netip.MustParseAddrPort("[fe80::a%vde0]:0"), netip.MustParseAddrPort("[fe80::b%vde0]:80"))); err != nil {
 		t.Error(err)
-	} else {
-		c.Close()
 	}
 }
 
@@ -136,7 +118,7 @@ func TestUnscoped(t *testing.T) {
 		there[i].SetDeadline(time.Now().Add(10 * time.Second))
 	}
 	pc := testenv.ListenPacket(t, s, "udp6", "[::]:0")
-	nl := configuration(t, s)
+	nl := testenv.Opened(s.RTNL())(t)
 	for _, dst := range []string{"fe80::b", "ff02::1", "ff12::5"} {
 		for _, zone := range []string{"", "lab0", "lab1", "test0"} {
 			_, err := pc.WriteTo([]byte("astray"), &net.UDPAddr{IP: net.ParseIP(dst), Port: 90, Zone: zone})
@@ -146,10 +128,7 @@ func TestUnscoped(t *testing.T) {
 		}
 	}
 	for i, name := range []string{"lab0", "lab1"} {
-		index, err := nl.IfNameToIndex(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		index := testenv.Must(nl.IfNameToIndex(name))(t)
 		for _, dst := range []string{"fe80::b", "ff02::1"} {
 			want := name + dst
 			if _, err := pc.WriteTo([]byte(want), &net.UDPAddr{IP: net.ParseIP(dst), Port: 90, Zone: strconv.Itoa(index)}); err != nil {
@@ -161,20 +140,14 @@ func TestUnscoped(t *testing.T) {
 				t.Fatalf("got %q, %v, want %q", b[:n], err, want)
 			}
 			// To where it came from.
-			if _, err := there[i].WriteTo([]byte("back"), from); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(there[i].WriteTo([]byte("back"), from))(t)
 			pc.SetDeadline(time.Now().Add(10 * time.Second))
 			if n, _, err := pc.ReadFrom(b); err != nil || string(b[:n]) != "back" {
 				t.Fatalf("got %q, %v, want an answer", b[:n], err)
 			}
 		}
 		// A connected socket has the zone's name.
-		c, err := s.Dial("udp6", "[fe80::b%"+name+"]:90")
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Close()
+		testenv.Dial(t, s, "udp6", "[fe80::b%"+name+"]:90")
 	}
 }
 
@@ -252,21 +225,15 @@ func TestZonesElsewhere(t *testing.T) {
 		{"udp", "astray:53"},
 		{"ip6:ipv6-icmp", "fd00::53%lab1"},
 	} {
-		c, err := s.Dial(tt.network, tt.address)
-		if err == nil {
-			c.Close()
-		}
+		err := testenv.Closing(s.Dial(tt.network, tt.address))
 		if err == nil || !strings.Contains(err.Error(), "it has a zone, which only link-local addresses have") {
 			t.Errorf("dial %s %s: got %v, want an error about its zone", tt.network, tt.address, err)
 		}
 	}
 	for _, group := range []string{"[ff02::5%lab0]:99", "[ff05::5%lab1]:99"} {
-		in, err := s.ListenMulticastUDP("udp", "", netip.MustParseAddrPort(group))
-		if err != nil {
+		if err := testenv.Closing(s.ListenMulticastUDP("udp", "", netip.MustParseAddrPort(group))); err != nil {
 			t.Errorf("%s: %v", group, err)
-			continue
 		}
-		in.Close()
 	}
 }
 
@@ -294,9 +261,7 @@ func TestRawIP(t *testing.T) {
 			c.SetDeadline(time.Now().Add(10 * time.Second))
 			msg := []byte{tt.echo, 0, 0, 0, 0, 1, 0, 1}
 			msg[2], msg[3] = ^tt.echo, ^byte(2) // IPv4; the kernel does IPv6's
-			if _, err := c.Write(msg); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(c.Write(msg))(t)
 			for {
 				buf := make([]byte, 200)
 				n, _, err := c.(*net.IPConn).ReadFrom(buf) // without the IPv4 header

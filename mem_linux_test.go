@@ -8,23 +8,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
-
-// inUserSpace makes the networks mem:// of a test as a kernel without bridges
-// does.
-func inUserSpace(t testing.TB) {
-	memnet.UserSpace.Store(true)
-	t.Cleanup(func() { memnet.UserSpace.Store(false) })
-}
 
 // TestUserSpace repeats tests of this package on mem:// in user space, whose
 // interfaces are TAPs with a pump. Package stack has more.
 func TestUserSpace(t *testing.T) {
 	testenv.Long(t)
-	inUserSpace(t)
+	netnstest.InUserSpace(t)
 	for name, test := range map[string]func(*testing.T){
 		"ClosedErrors": TestClosedErrors, "CloseBeside": TestCloseBeside, "CloseSockets": TestCloseSockets,
 	} {
@@ -32,30 +24,13 @@ func TestUserSpace(t *testing.T) {
 	}
 }
 
-// onNetworks runs a test on each kind of network that joins stacks of a process.
-func onNetworks(t *testing.T, test func(t *testing.T, vnl string)) {
-	for _, scheme := range []string{"lan", "mem"} {
-		t.Run(scheme, func(t *testing.T) {
-			netnstest.NoLeaks(t)
-			test(t, scheme+"://"+t.Name())
-		})
-	}
-	t.Run("mem in user space", func(t *testing.T) {
-		inUserSpace(t)
-		netnstest.NoLeaks(t)
-		test(t, "mem://"+t.Name())
-	})
-}
-
 // TestMulticast sends to groups: the members get the packets, and those of other groups do
 // not.
 func TestMulticast(t *testing.T) {
 	testenv.Long(t)
-	onNetworks(t, func(t *testing.T, vnl string) {
+	netnstest.OnNetworks(t, func(t *testing.T, vnl string) {
 		a, b := open(t, vnl, "10.0.0.1/24", "fc00::1:1/64"), open(t, vnl, "10.0.0.2/24", "fc00::1:2/64")
-		if err := b.Run(t.Context(), "ip route add default dev vde0"); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, b.Run(t.Context(), "ip route add default dev vde0"))
 		for _, tt := range []struct{ network, group, other string }{
 			{"udp4", "239.1.2.3:7", "239.9.9.9:7"}, {"udp", "239.1.2.3:8", "239.9.9.9:8"}, {"udp6", "[ff05::123]:7", "[ff05::999]:7"},
 		} {
@@ -71,9 +46,7 @@ func TestMulticast(t *testing.T) {
 				}
 				in, other := join(tt.group), join(tt.other)
 				out := testenv.Dial(t, b, "udp", tt.group)
-				if _, err := out.Write([]byte(tt.group + ifname)); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(out.Write([]byte(tt.group + ifname)))(t)
 				in.SetReadDeadline(time.Now().Add(10 * time.Second))
 				buf := make([]byte, 100)
 				for got := ""; got != tt.group+ifname; {

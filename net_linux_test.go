@@ -73,10 +73,7 @@ func TestConn(t *testing.T) {
 func TestWhere(t *testing.T) {
 	for _, e := range endpoints(t) {
 		t.Run(e.name, func(t *testing.T) {
-			ln, err := e.to.Listen(e.network, e.listen)
-			if err != nil {
-				t.Fatal(err)
-			}
+			ln := testenv.Must(e.to.Listen(e.network, e.listen))(t)
 			checkIn(t, e.to, ln)
 			ln.Close()
 			c1, c2, stop, err := e.pipe()
@@ -102,11 +99,7 @@ func TestWhere(t *testing.T) {
 
 // TestEscape has the same address and port on the host, which gets nothing.
 func TestEscape(t *testing.T) {
-	host, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Close()
+	host := testenv.Opened(net.Listen("tcp", "127.0.0.1:0"))(t)
 	s := open(t, "")
 	if c, err := s.Dial("tcp", host.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a port of the host answers in the stack: %v, %v", c, err)
@@ -142,17 +135,13 @@ func TestUDP(t *testing.T) {
 			p.SetDeadline(deadline)
 			c.SetDeadline(deadline)
 			want := bytes.Repeat([]byte("0123456789"), 6000) // many fragments
-			if _, err := c.Write(want); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(c.Write(want))(t)
 			buf := make([]byte, 65536)
 			n, from, err := p.ReadFrom(buf)
 			if err != nil || !bytes.Equal(buf[:n], want) {
 				t.Fatalf("got %d bytes, %v, want %d", n, err, len(want))
 			}
-			if _, err := p.WriteTo([]byte("answer"), from); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(p.WriteTo([]byte("answer"), from))(t)
 			if n, err := c.Read(buf); err != nil || string(buf[:n]) != "answer" {
 				t.Errorf("got %q, %v", buf[:n], err)
 			}
@@ -166,22 +155,15 @@ func TestDualStack(t *testing.T) {
 	ln := testenv.Listen(t, a, "tcp", ":0")
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
 	for _, host := range []string{"10.0.0.1", "fc00::1:1"} {
-		c, err := b.Dial("tcp", net.JoinHostPort(host, port))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Close()
+		testenv.Dial(t, b, "tcp", net.JoinHostPort(host, port))
 	}
 	for _, network := range []string{"tcp4", "tcp6"} {
 		ln := testenv.Listen(t, a, network, ":0")
 		_, port, _ := net.SplitHostPort(ln.Addr().String())
 		for family, host := range map[string]string{"4": "10.0.0.1", "6": "fc00::1:1"} {
-			c, err := b.Dial("tcp", net.JoinHostPort(host, port))
+			err := testenv.Closing(b.Dial("tcp", net.JoinHostPort(host, port)))
 			if (err == nil) != strings.HasSuffix(network, family) {
 				t.Errorf("a listener of %s, called at %s: %v", network, host, err)
-			}
-			if err == nil {
-				c.Close()
 			}
 		}
 	}
@@ -205,11 +187,7 @@ func TestDialer(t *testing.T) {
 	}
 	lc := ListenConfig{Stack: a}
 	lc.Control = note("listen", a)
-	ln, err := lc.Listen(t.Context(), "tcp", "10.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	ln := testenv.Opened(lc.Listen(t.Context(), "tcp", "10.0.0.1:0"))(t)
 	d := Dialer{Stack: b}
 	d.LocalAddr = &net.TCPAddr{IP: net.IPv4(10, 0, 0, 2), Port: 4444}
 	d.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: 77 * time.Second, Interval: 11 * time.Second, Count: 5}
@@ -217,11 +195,7 @@ func TestDialer(t *testing.T) {
 		return note("dial", b)(network, address, c)
 	}
 	d.Control = func(string, string, syscall.RawConn) error { return errors.New("ControlContext comes first") }
-	c, err := d.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := testenv.Opened(d.Dial("tcp", ln.Addr().String()))(t)
 	if got := c.LocalAddr().String(); got != "10.0.0.2:4444" {
 		t.Errorf("local address %s", got)
 	}
@@ -248,11 +222,7 @@ func TestDialer(t *testing.T) {
 
 	d = Dialer{Stack: b}
 	d.SetMultipathTCP(true)
-	c, err = d.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c = testenv.Opened(d.Dial("tcp", ln.Addr().String()))(t)
 	if mp, err := c.(*net.TCPConn).MultipathTCP(); !mp || err != nil {
 		t.Errorf("multipath TCP: %t, %v", mp, err)
 	}
@@ -266,24 +236,12 @@ func (r rawConn) SyscallConn() (syscall.RawConn, error) { return r.c, nil }
 func TestHook(t *testing.T) {
 	a, b := pair(t)
 	lc := net.ListenConfig{Control: a.Control}
-	ln, err := lc.Listen(t.Context(), "tcp", "10.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	ln := testenv.Opened(lc.Listen(t.Context(), "tcp", "10.0.0.1:0"))(t)
 	checkIn(t, a, ln)
 	d := net.Dialer{ControlContext: b.ControlContext}
-	c, err := d.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := testenv.Opened(d.Dial("tcp", ln.Addr().String()))(t)
 	checkIn(t, b, c)
-	p, err := lc.ListenPacket(t.Context(), "udp", "10.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
+	p := testenv.Opened(lc.ListenPacket(t.Context(), "udp", "10.0.0.1:0"))(t)
 	checkIn(t, a, p)
 }
 
@@ -358,10 +316,7 @@ func TestHappyEyeballs(t *testing.T) {
 	})
 	testenv.Listen(t, a, "tcp", "10.0.0.1:80")
 	start := time.Now()
-	c, err := s.Dial("tcp", "server:80")
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(s.Dial("tcp", "server:80"))(t)
 	c.Close()
 	// Far below the three seconds after which address resolution gives up.
 	if d := time.Since(start); d > 2*time.Second {
@@ -378,19 +333,14 @@ func TestHappyEyeballs(t *testing.T) {
 	}
 	d.Timeout = 0
 	d.LocalAddr = &net.TCPAddr{IP: net.IPv4(10, 0, 0, 3)}
-	if c, err = d.Dial("tcp", "server:80"); err != nil {
+	if err := testenv.Closing(d.Dial("tcp", "server:80")); err != nil {
 		t.Errorf("with a local IPv4 address: %v", err)
-	} else {
-		c.Close()
 	}
 }
 
 func TestHTTP(t *testing.T) {
 	a, b := pair(t)
-	ln, err := a.Listen("tcp", ":80")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := testenv.Must(a.Listen("tcp", ":80"))(t)
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)
 	})}
@@ -402,10 +352,7 @@ func TestHTTP(t *testing.T) {
 	c.Timeout = 10 * time.Second
 	want := strings.Repeat("body ", 100000)
 	for _, url := range []string{"http://10.0.0.1/", "http://[fc00::1:1]/"} {
-		resp, err := c.Post(url, "text/plain", strings.NewReader(want))
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := testenv.Must(c.Post(url, "text/plain", strings.NewReader(want)))(t)
 		got, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		if string(got) != want {

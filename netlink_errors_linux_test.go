@@ -29,9 +29,7 @@ func TestNetlinkErrors(t *testing.T) {
 	}
 	null, err1 := os.Open("/dev/null")
 	closed, err2 := os.Open("/dev/null")
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, errors.Join(err1, err2))
 	defer null.Close()
 	closed.Close()
 	prefix, gw := testenv.Prefixes("10.0.0.1/24", "10.9.0.0/16", "fc09::/16"), testenv.Addrs("192.0.2.1")[0]

@@ -94,42 +94,20 @@ func TestPlugFileErrors(t *testing.T) {
 	} {
 		path := filepath.Join(dir, name)
 		os.Mkdir(filepath.Dir(path), 0o700)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.WriteFile(path, []byte(text), 0o600))
 	}
-	if err := os.Mkdir(filepath.Join(dir, "sw"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	ctl, err := net.Listen("unix", filepath.Join(dir, "sw/ctl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ctl.Close()
+	testenv.Check(t, os.Mkdir(filepath.Join(dir, "sw"), 0o700))
+	testenv.Opened(net.Listen("unix", filepath.Join(dir, "sw/ctl")))(t)
 	for range 2 {
-		end, err := vdeplug.Open("ptp://"+dir+"/taken", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer end.Close()
+		testenv.Opened(vdeplug.Open("ptp://"+dir+"/taken", nil))(t)
 	}
-	port, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer port.Close()
+	port := testenv.Opened(net.ListenPacket("udp", "127.0.0.1:0"))(t)
 	local := port.LocalAddr().String()
 	long := strings.Repeat("x", 120)
-	if err := os.Mkdir(filepath.Join(dir, long), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.Mkdir(filepath.Join(dir, long), 0o700))
 	home := filepath.Join(dir, "home", ".vdeplug")
-	if err := os.MkdirAll(home, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(home, "default"), []byte("foo://x\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.MkdirAll(home, 0o700))
+	testenv.Check(t, os.WriteFile(filepath.Join(home, "default"), []byte("foo://x\n"), 0o600))
 	t.Setenv("HOME", filepath.Dir(home))
 	schemes := strings.Join(vdeplug.Schemes(), ", ")
 	const groups = `(few switches have port groups; the options are port=N, portgroup=NAME, group=NAME and mode=OCTAL): connect: no such file or directory`

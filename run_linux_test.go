@@ -7,14 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func TestRun(t *testing.T) {
 	s := open(t, "mem://"+t.Name())
 	file := filepath.Join(t.TempDir(), "x")
-	if err := s.Run(t.Context(), "ip link set vde0 mtu 1300; touch '"+file+"'; true"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, s.Run(t.Context(), "ip link set vde0 mtu 1300; touch '"+file+"'; true"))
 	if _, err := os.Stat(file); err != nil {
 		t.Error(err)
 	}

@@ -19,19 +19,7 @@ import (
 // TestErrorTypes looks at errors as programs do. TestClosedErrors and TestNoStack have all
 // methods; internal/test/permissions has what the machine refuses.
 func TestErrorTypes(t *testing.T) {
-	open := func(cfg vdestack.Config) *vdestack.Stack {
-		t.Helper()
-		s, err := vdestack.New(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
-		return s
-	}
-	var none *vdestack.Stack
-	lab := open(vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("10.0.0.1/24")}}})
-	closed := open(vdestack.Config{})
-	closed.Close()
+	lab := testenv.Opened(vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("10.0.0.1/24")}}}))(t)
 	cancelled, cancel := context.WithCancelCause(t.Context())
 	reason := errors.New("changed my mind")
 	cancel(reason)
@@ -43,21 +31,7 @@ func TestErrorTypes(t *testing.T) {
 		err  error
 		is   error
 	}{
-		{"closed, dial", second(closed.Dial("tcp", "10.0.0.2:80")), net.ErrClosed},
-		{"closed, listen", second(closed.Listen("tcp", ":80")), net.ErrClosed},
-		{"closed, lookup", second(closed.LookupNetIP(t.Context(), "ip", "a.invalid")), net.ErrClosed},
-		{"closed, reading a setting", second(closed.ReadSysctl("net.ipv4.ip_forward")), net.ErrClosed},
-		{"closed, command", closed.Command(t.Context(), "true").Run(), net.ErrClosed},
-		{"closed, interface", closed.AddInterface(t.Context(), vdestack.Interface{}), net.ErrClosed},
-		{"closed, DNS", closed.SetDNS(vdestack.DNS{}), net.ErrClosed},
-
-		{"no stack, dial", second(none.Dial("tcp", "127.0.0.1:1")), vdestack.ErrNoStack},
-		{"no stack, Dialer", second((&vdestack.Dialer{}).Dial("tcp", "127.0.0.1:1")), vdestack.ErrNoStack},
-		{"no stack, reading a setting", second(none.ReadSysctl("net.ipv4.ip_forward")), vdestack.ErrNoStack},
-		{"no stack, interface", none.AddInterface(t.Context(), vdestack.Interface{}), vdestack.ErrNoStack},
-		{"no stack, command", none.Command(t.Context(), "true").Start(), vdestack.ErrNoStack},
-		{"no stack, close", none.Close(), fs.ErrInvalid},
-
+		{"no stack", vdestack.ErrNoStack, fs.ErrInvalid},
 		{"name in use", add(t.Context(), vdestack.Interface{Name: "vde0"}), fs.ErrExist},
 		{"name in use, in a Config", second(vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{Name: "a"}, {Name: "a"}}})), fs.ErrExist},
 		{"no interface to remove", lab.RemoveInterface("vde9"), fs.ErrNotExist},
@@ -99,7 +73,7 @@ func TestErrorTypes(t *testing.T) {
 	if _, ok := errors.AsType[*rtnl.Error](err); !ok {
 		t.Errorf("%v is not of package rtnl", err)
 	}
-	lost := open(vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "=true", NoReconnect: true}}})
+	lost := testenv.Opened(vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "=true", NoReconnect: true}}}))(t)
 	testenv.Eventually(t, "the end of the network", func() bool { return lost.Stats().Interfaces[0].Err != nil })
 	if e, ok := errors.AsType[*vdeplug.Error](lost.Stats().Interfaces[0].Err); !ok || e.VNL != "cmd://true" {
 		t.Errorf("the network is not in %+v", e)

@@ -172,18 +172,11 @@ func TestCommandErrors(t *testing.T) {
 	dir := testenv.ShortDir(t)
 	s := open(t, "")
 	for name, mode := range map[string]os.FileMode{"script": 0o700, "file": 0o600} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("hello"), mode); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, os.WriteFile(filepath.Join(dir, name), []byte("hello"), mode))
 	}
 	orphan := filepath.Join(dir, "orphan")
-	if err := os.WriteFile(orphan, []byte("#!/nonexistent/interpreter\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	closed, err := os.Open(dir + "/file")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, os.WriteFile(orphan, []byte("#!/nonexistent/interpreter\n"), 0o700))
+	closed := testenv.Must(os.Open(dir + "/file"))(t)
 	closed.Close()
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -280,43 +273,85 @@ func TestSettingErrors(t *testing.T) {
 	})
 }
 
+// unusable calls every method of a stack that cannot be used, for a reason. target is an
+// address where somebody listens on the host, which must not be reached.
+func unusable(t *testing.T, s *Stack, target, reason string) []mistake {
+	hook := net.Dialer{Control: s.Control}
+	d, lc := Dialer{Stack: s}, ListenConfig{Stack: s}
+	dial := func(network, address string) func() error {
+		return func() error { return testenv.Closing(s.Dial(network, address)) }
+	}
+	lookup := func(host string) func() error {
+		return func() error { _, err := s.LookupNetIP(t.Context(), "ip", host); return err }
+	}
+	return []mistake{
+		{"Dial", dial("tcp", target), `dial tcp: ` + reason},
+		{"Dial, IP", dial("ip4:icmp", "10.0.0.2"), `dial ip4:icmp: ` + reason},
+		{"Dial, unix", dial("unix", "/nosuch"), `dial unix: ` + reason},
+		{"Dial, name", dial("tcp", "nosuch.invalid:80"), `dial tcp: ` + reason},
+		{"Dial, zone", dial("tcp", "[fe80::1%vde0]:80"), `dial tcp: ` + reason},
+		{"Dialer", func() error { return testenv.Closing(d.Dial("tcp", target)) }, `dial tcp: ` + reason},
+		{"Dialer, unix", func() error { return testenv.Closing(d.Dial("unix", target)) }, `dial unix: ` + reason},
+		{"DialTCP", func() error {
+			return testenv.Closing(d.DialTCP(t.Context(), "tcp", netip.AddrPort{}, netip.MustParseAddrPort(target)))
+		}, `dial tcp: ` + reason},
+		{"Listen", func() error { return testenv.Closing(s.Listen("tcp", "127.0.0.1:0")) }, `listen tcp: ` + reason},
+		{"ListenPacket", func() error { return testenv.Closing(s.ListenPacket("udp", "127.0.0.1:0")) }, `listen udp: ` + reason},
+		{"ListenPacket, IP", func() error { return testenv.Closing(s.ListenPacket("ip4:icmp", "127.0.0.1")) }, `listen ip4:icmp: ` + reason},
+		{"ListenConfig", func() error { return testenv.Closing(lc.Listen(t.Context(), "tcp", "127.0.0.1:0")) }, `listen tcp: ` + reason},
+		{"ListenConfig, packets", func() error { return testenv.Closing(lc.ListenPacket(t.Context(), "udp", "127.0.0.1:0")) }, `listen udp: ` + reason},
+		{"ListenConfig, IP", func() error { return testenv.Closing(lc.ListenPacket(t.Context(), "ip4:icmp", "127.0.0.1")) }, `listen ip4:icmp: ` + reason},
+		{"Control", func() error { return testenv.Closing(hook.Dial("tcp", target)) }, `dial tcp ` + target + `: ` + reason},
+		{"HTTPClient", func() error { _, err := s.HTTPClient().Get("http://" + target); return err }, `Get "http://` + target + `": dial tcp: ` + reason},
+		{"LookupNetIP", lookup("nosuch.invalid"), `lookup nosuch.invalid: ` + reason},
+		{"LookupNetIP, literal", lookup("10.0.0.2"), `lookup 10.0.0.2: ` + reason},
+		{"LookupNetIP, localhost", lookup("localhost"), `lookup localhost: ` + reason},
+		{"Resolver", func() error { _, err := s.Resolver().LookupTXT(t.Context(), "nosuch.invalid."); return err }, `lookup nosuch.invalid. …` + reason},
+		{"Socket", func() error { return testenv.Closing(s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)) }, reason},
+		{"NetNS", func() error { return testenv.Closing(s.NetNS()) }, reason},
+		{"Emulator", func() error { _, err := s.Emulator("vde0"); return err }, reason},
+		{"Sysctl", func() error { return s.Sysctl("net.ipv4.ip_forward", "1") }, reason},
+		{"ReadSysctl", func() error { _, err := s.ReadSysctl("net.ipv4.ip_forward"); return err }, reason},
+		{"AddInterface", func() error { return s.AddInterface(t.Context(), Interface{}) }, reason},
+		{"RemoveInterface", func() error { return s.RemoveInterface("vde0") }, reason},
+		{"SetDNS", func() error { return s.SetDNS(DNS{}) }, reason},
+		{"Command", func() error { return s.Command(t.Context(), "true").Run() }, reason},
+		{"Run", func() error { return s.Run(t.Context(), "true") }, `command ["true"]: ` + reason},
+	}
+}
+
 func TestClosedErrors(t *testing.T) {
 	s := open(t, "mem://"+t.Name(), "10.0.0.1/24")
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
+	testenv.Check(t, s.Close())
+	host := testenv.Opened(net.Listen("tcp", "127.0.0.1:0"))(t)
+	const closed = `stack: stack is closed: use of closed network connection`
+	mistakes(t, "\x00", append(unusable(t, s, host.Addr().String(), closed),
+		mistake{"RTNL", func() error { return testenv.Closing(s.RTNL()) }, `rtnl: dial: ` + closed},
+		mistake{"ListenMulticastUDP", func() error {
+			return testenv.Closing(s.ListenMulticastUDP("udp", "", netip.MustParseAddrPort("224.0.0.9:80")))
+		}, `listen udp 224.0.0.9:80: listen udp4: ` + closed},
+	))
+}
+
+// TestNoStack calls the methods of a Stack that Open did not make: they must not
+// be those of the host.
+func TestNoStack(t *testing.T) {
+	host := testenv.Opened(net.Listen("tcp", "127.0.0.1:0"))(t)
+	const none = `there is no stack, the error of Open or New says why: invalid argument`
+	for name, s := range map[string]*Stack{"nil": nil, "zero": {}} {
+		t.Run(name, func(t *testing.T) {
+			mistakes(t, "\x00", append(unusable(t, s, host.Addr().String(), none),
+				mistake{"RTNL", func() error { return testenv.Closing(s.RTNL()) }, none},
+				mistake{"ListenMulticastUDP", func() error {
+					return testenv.Closing(s.ListenMulticastUDP("udp", "", netip.MustParseAddrPort("224.0.0.9:80")))
+				}, `listen udp 224.0.0.9:80: ` + none},
+				mistake{"Close", s.Close, none},
+			))
+		})
+		if got := s.Stats(); got.Interfaces != nil {
+			t.Errorf("got %+v", got)
+		}
 	}
-	hook := net.Dialer{Control: s.Control}
-	mistakes(t, "\x00", []mistake{
-		{"Dial", func() error { _, err := s.Dial("tcp", "10.0.0.2:80"); return err }, `dial tcp: stack: stack is closed: use of closed network connection`},
-		{"Listen", func() error { _, err := s.Listen("tcp", ":0"); return err }, `listen tcp: stack: stack is closed: use of closed network connection`},
-		{"ListenPacket", func() error { _, err := s.ListenPacket("udp", ":0"); return err }, `listen udp: stack: stack is closed: use of closed network connection`},
-		{"ListenPacket, IP", func() error { _, err := s.ListenPacket("ip4:icmp", "10.0.0.1"); return err }, `listen ip4:icmp: stack: stack is closed: use of closed network connection`},
-		{"ListenMulticastUDP", func() error {
-			_, err := s.ListenMulticastUDP("udp", "", netip.MustParseAddrPort("224.0.0.9:80"))
-			return err
-		}, `listen udp 224.0.0.9:80: listen udp4: stack: stack is closed: use of closed network connection`},
-		{"Control", func() error { _, err := hook.Dial("tcp", "127.0.0.1:1"); return err }, `dial tcp 127.0.0.1:1: stack: stack is closed: use of closed network connection`},
-		{"Socket", func() error { _, err := s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); return err }, `stack: stack is closed: use of closed network connection`},
-		{"LookupNetIP", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "nosuch.invalid"); return err }, `lookup nosuch.invalid: stack: stack is closed: use of closed network connection`},
-		{"LookupNetIP, literal", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "10.0.0.2"); return err }, `lookup 10.0.0.2: stack: stack is closed: use of closed network connection`},
-		{"LookupNetIP, localhost", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "localhost"); return err }, `lookup localhost: stack: stack is closed: use of closed network connection`},
-		{"Resolver", func() error { _, err := s.Resolver().LookupTXT(t.Context(), "nosuch.invalid."); return err }, `lookup nosuch.invalid. …stack: stack is closed: use of closed network connection`},
-		{"Dial, IP", func() error { _, err := s.Dial("ip4:icmp", "10.0.0.2"); return err }, `dial ip4:icmp: stack: stack is closed: use of closed network connection`},
-		{"Dial, unix", func() error { _, err := s.Dial("unix", "/nosuch"); return err }, `dial unix: stack: stack is closed: use of closed network connection`},
-		{"Dial, name", func() error { _, err := s.Dial("tcp", "nosuch.invalid:80"); return err }, `dial tcp: stack: stack is closed: use of closed network connection`},
-		{"Dial, zone", func() error { _, err := s.Dial("tcp", "[fe80::1%vde0]:80"); return err }, `dial tcp: stack: stack is closed: use of closed network connection`},
-		{"DialTCP", func() error {
-			_, err := (&Dialer{Stack: s}).DialTCP(t.Context(), "tcp", netip.AddrPort{}, netip.MustParseAddrPort("10.0.0.2:80"))
-			return err
-		}, `dial tcp: stack: stack is closed: use of closed network connection`},
-		{"HTTPClient", func() error { _, err := s.HTTPClient().Get("http://10.0.0.2/"); return err }, `Get "http://10.0.0.2/": dial tcp: stack: stack is closed: use of closed network connection`},
-		{"Emulator", func() error { _, err := s.Emulator("vde0"); return err }, `stack: stack is closed: use of closed network connection`},
-		{"RTNL", func() error { _, err := s.RTNL(); return err }, `rtnl: dial: stack: stack is closed: use of closed network connection`},
-		{"NetNS", func() error { _, err := s.NetNS(); return err }, `stack: stack is closed: use of closed network connection`},
-		{"Sysctl", func() error { return s.Sysctl("net.ipv4.ip_forward", "1") }, `stack: stack is closed: use of closed network connection`},
-		{"Command", func() error { return s.Command(t.Context(), "true").Run() }, `stack: stack is closed: use of closed network connection`},
-		{"Run", func() error { return s.Run(t.Context(), "true") }, `command ["true"]: stack: stack is closed: use of closed network connection`},
-	})
 }
 
 // TestPing has sockets of ICMP that need no privilege, as ping uses them, and says
@@ -334,9 +369,7 @@ func TestPing(t *testing.T) {
 		f := testenv.Socket(t, s, tt.domain, unix.SOCK_DGRAM, tt.proto)
 		fd := int(f.Fd())
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
-		if err := unix.Sendto(fd, []byte{tt.echo, 0, 0, 0, 0, 0, 0, 1, 'x'}, 0, tt.to); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, unix.Sendto(fd, []byte{tt.echo, 0, 0, 0, 0, 0, 0, 1, 'x'}, 0, tt.to))
 		buf := make([]byte, 100)
 		if n, _, err := unix.Recvfrom(fd, buf, 0); err != nil || n != 9 || buf[8] != 'x' {
 			t.Errorf("got % x, %v", buf[:max(n, 0)], err)
@@ -344,25 +377,13 @@ func TestPing(t *testing.T) {
 	}
 	// A namespace begins with a range that has no group.
 	fresh := s.Command(t.Context(), testenv.Need(t, "unshare", "util-linux"), "-rn", "sh", "-c", "echo; cat")
-	stdin, err := fresh.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := fresh.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := fresh.Start(); err != nil {
-		t.Fatal(err)
-	}
+	stdin := testenv.Must(fresh.StdinPipe())(t)
+	stdout := testenv.Must(fresh.StdoutPipe())(t)
+	testenv.Check(t, fresh.Start())
 	defer fresh.Wait()
 	defer stdin.Close()
-	if _, err := stdout.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	if s, err = New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/%d/ns/net", fresh.Process.Pid)}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(stdout.Read(make([]byte, 1)))(t)
+	s = testenv.Must(New(t.Context(), Config{NetNS: fmt.Sprintf("/proc/%d/ns/net", fresh.Process.Pid)}))(t)
 	defer s.Close()
 	gid := os.Getegid()
 	own := fmt.Sprintf("%q is that of this process", fmt.Sprintf("%d %d", gid, gid))
@@ -381,6 +402,9 @@ func TestString(t *testing.T) {
 	vnl := "mem://" + t.Name()
 	s := made(t, Config{Name: "lab", Interfaces: []Interface{{VNL: vnl}, {}}})
 	loopback := open(t, "")
+	if got := loopback.Stats().Interfaces; len(got) != 0 {
+		t.Errorf("a stack without network has the interfaces %v", got)
+	}
 	var none *Stack
 	for _, tt := range []struct{ got, want string }{
 		{s.Name(), "lab"}, {fmt.Sprint(s), "lab (vde0 " + vnl + ", vde1)"},
@@ -394,57 +418,6 @@ func TestString(t *testing.T) {
 	s.Close()
 	if got := s.String(); got != "lab (closed)" {
 		t.Errorf("got %q", got)
-	}
-}
-
-// TestNoStack calls the methods of a Stack that Open did not make: they must not
-// be those of the host.
-func TestNoStack(t *testing.T) {
-	host, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Close()
-	target := host.Addr().String()
-	const none = `there is no stack, the error of Open or New says why: invalid argument`
-	for name, s := range map[string]*Stack{"nil": nil, "zero": {}} {
-		hook := net.Dialer{Control: s.Control}
-		d, lc := Dialer{Stack: s}, ListenConfig{Stack: s}
-		table := []mistake{
-			{"Dial", func() error { _, err := s.Dial("tcp", target); return err }, `dial tcp: ` + none},
-			{"Listen", func() error { _, err := s.Listen("tcp", "127.0.0.1:0"); return err }, `listen tcp: ` + none},
-			{"ListenPacket", func() error { _, err := s.ListenPacket("udp", "127.0.0.1:0"); return err }, `listen udp: ` + none},
-			{"ListenPacket, IP", func() error { _, err := s.ListenPacket("ip4:icmp", "127.0.0.1"); return err }, `listen ip4:icmp: ` + none},
-			{"ListenMulticastUDP", func() error {
-				_, err := s.ListenMulticastUDP("udp", "", netip.MustParseAddrPort("224.0.0.9:80"))
-				return err
-			}, `listen udp 224.0.0.9:80: ` + none},
-			{"Control", func() error { _, err := hook.Dial("tcp", target); return err }, `dial tcp ` + target + `: ` + none},
-			{"HTTPClient", func() error { _, err := s.HTTPClient().Get("http://" + target); return err }, `Get "http://` + target + `": dial tcp: ` + none},
-			{"Socket", func() error { _, err := s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); return err }, none},
-			{"LookupNetIP", func() error { _, err := s.LookupNetIP(t.Context(), "ip", "localhost"); return err }, `lookup localhost: ` + none},
-			{"Resolver", func() error { _, err := s.Resolver().LookupTXT(t.Context(), "nosuch.invalid."); return err }, `lookup nosuch.invalid. …` + none},
-			{"RTNL", func() error { _, err := s.RTNL(); return err }, none},
-			{"NetNS", func() error { _, err := s.NetNS(); return err }, none},
-			{"Sysctl", func() error { return s.Sysctl("net.ipv4.ip_forward", "1") }, none},
-			{"Command", func() error { return s.Command(t.Context(), "true").Run() }, none},
-			{"Run", func() error { return s.Run(t.Context(), "true") }, `command ["true"]: ` + none},
-			{"Emulator", func() error { _, err := s.Emulator("vde0"); return err }, none},
-			{"Close", s.Close, none},
-			{"Dialer", func() error { _, err := d.Dial("tcp", target); return err }, `dial tcp: ` + none},
-			{"Dialer, unix", func() error { _, err := d.Dial("unix", target); return err }, `dial unix: ` + none},
-			{"DialTCP", func() error {
-				_, err := d.DialTCP(t.Context(), "tcp", netip.AddrPort{}, netip.MustParseAddrPort(target))
-				return err
-			}, `dial tcp: ` + none},
-			{"ListenConfig", func() error { _, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0"); return err }, `listen tcp: ` + none},
-			{"ListenConfig, packets", func() error { _, err := lc.ListenPacket(t.Context(), "udp", "127.0.0.1:0"); return err }, `listen udp: ` + none},
-			{"ListenConfig, IP", func() error { _, err := lc.ListenPacket(t.Context(), "ip4:icmp", "127.0.0.1"); return err }, `listen ip4:icmp: ` + none},
-		}
-		t.Run(name, func(t *testing.T) { mistakes(t, "\x00", table) })
-		if got := s.Stats(); got.Interfaces != nil {
-			t.Errorf("got %+v", got)
-		}
 	}
 }
 

@@ -2,15 +2,12 @@ package vdestack
 
 import (
 	"errors"
-	"io"
 	"net"
 	"strings"
 	"syscall"
 	"testing"
 
-	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,42 +16,13 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // open opens a stack for the length of the test.
 func open(t testing.TB, vnl string, prefixes ...string) *Stack {
 	t.Helper()
-	s, err := Open(vnl, prefixes...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
+	return testenv.Opened(Open(vnl, prefixes...))(t)
 }
 
 // made returns a stack that ends with the test.
 func made(t testing.TB, cfg Config) *Stack {
 	t.Helper()
-	s, err := New(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-// configuration opens a netlink connection that ends with the test.
-func configuration(t testing.TB, s *Stack) *rtnl.Conn {
-	t.Helper()
-	nl, err := s.RTNL()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { nl.Close() })
-	return nl
+	return testenv.Opened(New(t.Context(), cfg))(t)
 }
 
 // pair opens the stacks 10.0.0.1, fc00::1:1 and 10.0.0.2, fc00::1:2 on a
@@ -72,16 +40,13 @@ func cookieOf(t testing.TB, c any) (cookie uint64) {
 	if !ok {
 		t.Fatalf("%T is no syscall.Conn", c)
 	}
-	raw, err := sc.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) {
-			if cookie, err = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	raw := testenv.Must(sc.SyscallConn())(t)
+	var err error
+	testenv.Check(t, raw.Control(func(fd uintptr) {
+		cookie, err = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	}))
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 	return cookie
 }
@@ -95,20 +60,6 @@ func checkIn(t testing.TB, s *Stack, c any) {
 	}
 }
 
-func TestOpen(t *testing.T) {
-	netnstest.NoLeaks(t)
-	lo := open(t, "")
-	if got := len(lo.Stats().Interfaces); got != 0 {
-		t.Errorf("a stack without network has %d interfaces", got)
-	}
-	ln := testenv.Listen(t, lo, "tcp", "127.0.0.1:0")
-	c, err := lo.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
-}
-
 func TestSetDefault(t *testing.T) {
 	a := open(t, "")
 	SetDefault(a)
@@ -116,31 +67,15 @@ func TestSetDefault(t *testing.T) {
 	if Default() != a {
 		t.Fatal("SetDefault did not")
 	}
-	ln, err := Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	ln := testenv.Opened(Listen("tcp", "localhost:0"))(t)
 	checkIn(t, a, ln)
-	c, err := Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := testenv.Opened(Dial("tcp", ln.Addr().String()))(t)
 	checkIn(t, a, c)
-	p, err := ListenPacket("udp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
+	p := testenv.Opened(ListenPacket("udp", ":0"))(t)
 	checkIn(t, a, p)
 
 	SetDefault(nil)
-	host, err := ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Close()
+	host := testenv.Opened(ListenPacket("udp", "127.0.0.1:0"))(t)
 	if cookieOf(t, host) == cookieOf(t, ln) {
 		t.Error("without a default stack the host is used")
 	}
@@ -149,36 +84,23 @@ func TestSetDefault(t *testing.T) {
 // TestSetDefaultClosed closes the default stack: the package functions do not reach
 // the host, where there is a listener for them, until the program asks for that.
 func TestSetDefaultClosed(t *testing.T) {
-	host, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer host.Close()
-	s, err := New(t.Context(), Config{Name: "lab"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	host := testenv.Opened(net.Listen("tcp", "127.0.0.1:0"))(t)
+	s := testenv.Must(New(t.Context(), Config{Name: "lab"}))(t)
 	SetDefault(s)
 	defer SetDefault(nil)
 	s.Close()
 	addr := host.Addr().String()
-	conn := func(c io.Closer, err error) error {
-		if err == nil {
-			c.Close()
-		}
-		return err
-	}
 	functions := map[string]func() error{
-		"Dial":                func() error { return conn(Dial("tcp", addr)) },
-		"Dial, UDP":           func() error { return conn(Dial("udp", addr)) },
-		"Dial, raw":           func() error { return conn(Dial("ip4:icmp", "127.0.0.1")) },
-		"Dial, name":          func() error { return conn(Dial("tcp", "localhost:1")) },
-		"DialContext":         func() error { return conn(DialContext(t.Context(), "tcp", addr)) },
-		"Listen":              func() error { return conn(Listen("tcp", "127.0.0.1:0")) },
-		"Listen, unix":        func() error { return conn(Listen("unix", "@"+t.Name())) },
-		"ListenPacket":        func() error { return conn(ListenPacket("udp", "127.0.0.1:0")) },
-		"ListenPacket, raw":   func() error { return conn(ListenPacket("ip4:icmp", "127.0.0.1")) },
-		"ListenPacket, group": func() error { return conn(ListenPacket("udp", "224.0.0.9:0")) },
+		"Dial":                func() error { return testenv.Closing(Dial("tcp", addr)) },
+		"Dial, UDP":           func() error { return testenv.Closing(Dial("udp", addr)) },
+		"Dial, raw":           func() error { return testenv.Closing(Dial("ip4:icmp", "127.0.0.1")) },
+		"Dial, name":          func() error { return testenv.Closing(Dial("tcp", "localhost:1")) },
+		"DialContext":         func() error { return testenv.Closing(DialContext(t.Context(), "tcp", addr)) },
+		"Listen":              func() error { return testenv.Closing(Listen("tcp", "127.0.0.1:0")) },
+		"Listen, unix":        func() error { return testenv.Closing(Listen("unix", "@"+t.Name())) },
+		"ListenPacket":        func() error { return testenv.Closing(ListenPacket("udp", "127.0.0.1:0")) },
+		"ListenPacket, raw":   func() error { return testenv.Closing(ListenPacket("ip4:icmp", "127.0.0.1")) },
+		"ListenPacket, group": func() error { return testenv.Closing(ListenPacket("udp", "224.0.0.9:0")) },
 	}
 	for name, f := range functions {
 		if err := f(); !errors.Is(err, net.ErrClosed) || !strings.Contains(err.Error(), "lab") {
