@@ -3,8 +3,8 @@ package main
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -53,14 +53,9 @@ func TestTutorialLines(t *testing.T) {
 			testenv.Need(t, "ip", "iproute2")
 			server, terminal := bare(t, vnl), bare(t, vnl)
 			usable := await(t, server, tt.addrs[1])
-			if err := setups[tt.config].configure(t.Context(), server); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, setups[tt.config].configure(t.Context(), server))
 			usable()
-			ln, err := server.Listen("tcp", "[::]:5000")
-			if err != nil {
-				t.Fatal(err)
-			}
+			ln := testenv.Must(server.Listen("tcp", "[::]:5000"))(t)
 			ended := make(chan error, 1)
 			go func() { ended <- serve(ln) }()
 			defer func() {
@@ -86,21 +81,27 @@ func TestTutorialLines(t *testing.T) {
 	}
 }
 
-// TestCommandsWith configures with either program, as the tutorial has it.
-func TestCommandsWith(t *testing.T) {
-	for program, pkg := range map[string]string{"busybox": "busybox", "ip": "iproute2"} {
-		t.Run(program, func(t *testing.T) {
-			path := testenv.Need(t, program, pkg)
-			dir := t.TempDir()
-			if err := os.Symlink(path, filepath.Join(dir, program)); err != nil {
-				t.Fatal(err)
+// TestConfigurations configures as either program of the tutorial does, the first with
+// each of the commands that it can run.
+func TestConfigurations(t *testing.T) {
+	for _, tt := range []struct {
+		program, pkg    string
+		addrs, gateways []string
+	}{
+		{"busybox", "busybox", []string{"10.0.0.50/24", "fc00::1:50/64"}, nil},
+		{"ip", "iproute2", []string{"10.0.0.50/24", "fc00::1:50/64"}, nil},
+		{"", "", []string{"10.0.0.60/24", "fc00::1:60/64"}, []string{"10.0.0.1", "fc00::1:1"}},
+	} {
+		t.Run(tt.program, func(t *testing.T) {
+			dir, configure := t.TempDir(), setups["netlink"].configure
+			if tt.program != "" {
+				configure = setups["commands"].configure
+				testenv.Check(t, os.Symlink(testenv.Need(t, tt.program, tt.pkg), filepath.Join(dir, tt.program)))
 			}
 			t.Setenv("PATH", dir)
 			s := bare(t, "mem://")
-			if err := byCommands(t.Context(), s); err != nil {
-				t.Fatal(err)
-			}
-			configured(t, s, []string{"10.0.0.50/24", "fc00::1:50/64"}, nil)
+			testenv.Check(t, configure(t.Context(), s))
+			configured(t, s, tt.addrs, tt.gateways)
 		})
 	}
 }
@@ -108,12 +109,7 @@ func TestCommandsWith(t *testing.T) {
 // bare makes a stack as vde_addstack leaves it: its interface is down.
 func bare(t *testing.T, vnl string) *vdestack.Stack {
 	t.Helper()
-	s, err := vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: vnl, Down: true}}})
-	if err != nil {
-		testenv.Skip(t, "no interfaces here: %v", err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
+	return testenv.Opened(vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: vnl, Down: true}}}))(t)
 }
 
 // await returns a function that waits until an IPv6 address, which is given to the
@@ -121,20 +117,12 @@ func bare(t *testing.T, vnl string) *vdestack.Stack {
 func await(t *testing.T, s *vdestack.Stack, prefix string) func() {
 	t.Helper()
 	addr := netip.MustParsePrefix(prefix).Addr()
-	nl, err := s.RTNL()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { nl.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), testenv.Timeout)
-	events := nl.Watch(ctx)
+	nl := testenv.Opened(s.RTNL())(t)
+	events := nl.Watch(testenv.Context(t))
 	return func() {
 		t.Helper()
-		defer cancel()
 		for e, err := range events {
-			if err != nil {
-				t.Fatalf("%s: %v", addr, err)
-			}
+			testenv.Check(t, err)
 			if e.Route != nil && e.Route.Table == rtnl.TableLocal && !e.Deleted && e.Route.Dst.Addr() == addr {
 				return
 			}
@@ -143,32 +131,24 @@ func await(t *testing.T, s *vdestack.Stack, prefix string) func() {
 	}
 }
 
-// configured looks at the addresses and default routes of a stack: it has these,
-// and no others but link-local ones.
+// configured looks at the interface, the addresses and the default routes of a stack: it
+// is up and has these, and no others but link-local ones.
 func configured(t *testing.T, s *vdestack.Stack, addrs, gateways []string) {
 	t.Helper()
-	nl, err := s.RTNL()
-	if err != nil {
-		t.Fatal(err)
+	nl := testenv.Opened(s.RTNL())(t)
+	index := testenv.Must(nl.IfNameToIndex("vde0"))(t)
+	if l, err := nl.Link(index); err != nil || l.Flags&net.FlagUp == 0 {
+		t.Errorf("vde0 is not up: %+v, %v", l, err)
 	}
-	defer nl.Close()
 	var have, via []string
-	all, err := nl.Addrs()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range all {
-		if a.Name == "vde0" && !a.Prefix.Addr().IsLinkLocalUnicast() {
+	for _, a := range testenv.Must(nl.Addrs())(t) {
+		if a.IfIndex == index && !a.Prefix.Addr().IsLinkLocalUnicast() {
 			have = append(have, a.Prefix.String())
 		}
 	}
-	routes, err := nl.Routes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range routes {
-		if text := fmt.Sprint(r); strings.HasPrefix(text, "default ") {
-			via = append(via, strings.Fields(text)[2])
+	for _, r := range testenv.Must(nl.Routes())(t) {
+		if r.Gateway.IsValid() {
+			via = append(via, r.Gateway.String())
 		}
 	}
 	slices.Sort(have)
@@ -198,17 +178,9 @@ func talk(t *testing.T, s *vdestack.Stack, line string) {
 	ctx, cancel := context.WithTimeout(t.Context(), testenv.Timeout)
 	defer cancel()
 	cmd := s.Command(ctx, args[0], args[1:]...)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in := testenv.Must(cmd.StdinPipe())(t)
+	out := testenv.Must(cmd.StdoutPipe())(t)
+	testenv.Check(t, cmd.Start())
 	io.WriteString(in, "hello\n")
 	if back, err := bufio.NewReader(out).ReadString('\n'); back != "hello\n" {
 		t.Errorf("%s: got %q back (%v), want hello", line, back, err)

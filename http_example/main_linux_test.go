@@ -3,15 +3,11 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
-	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -22,14 +18,31 @@ func TestMain(m *testing.M) {
 
 func program(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	if s, err := vdestack.Open("mem://"); err != nil {
-		testenv.Skip(t, "no interfaces here: %v", err)
-	} else {
-		s.Close()
+	return testenv.Program(testenv.Context(t), t, "http_example", args...)
+}
+
+// running starts the program, and waits for a line that begins with text. cmd.Stderr gets
+// what it says then.
+func running(t *testing.T, text string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := program(t, args...)
+	cmd.Stderr = new(bytes.Buffer)
+	stdout := testenv.Must(cmd.StdoutPipe())(t)
+	testenv.Check(t, cmd.Start())
+	t.Cleanup(func() { cmd.Cancel() })
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); !strings.HasPrefix(line, text) {
+		t.Fatalf("%q says %q, %v", args, line, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	t.Cleanup(cancel)
-	return testenv.Program(ctx, t, "http_example", args...)
+	return cmd
+}
+
+// ends interrupts a running program, which says nothing and is successful.
+func ends(t *testing.T, cmd *exec.Cmd, sig syscall.Signal) {
+	t.Helper()
+	cmd.Process.Signal(sig)
+	if err := cmd.Wait(); err != nil || cmd.Stderr.(*bytes.Buffer).Len() > 0 {
+		t.Errorf("%v: it ended with %v, and said %q", sig, err, cmd.Stderr)
+	}
 }
 
 // TestBoth runs server and client in one program, as a new user does first.
@@ -85,51 +98,19 @@ func TestApart(t *testing.T) {
 	testenv.Long(t)
 	const vnl = "vxvde://234.0.0.1"
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
-		server := program(t, "-serve", vnl)
-		server.Stderr = os.Stderr
-		stdout, err := server.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := server.Start(); err != nil {
-			t.Fatal(err)
-		}
-		defer server.Cancel()
-		if line, err := bufio.NewReader(stdout).ReadString('\n'); !strings.HasPrefix(line, "server: http://10.0.0.1/ ") {
-			t.Fatalf("the server says %q, %v", line, err)
-		}
+		server := running(t, "server: http://10.0.0.1/ ", "-serve", vnl)
 		for _, url := range []string{"http://10.0.0.1/", "http://[fc00::1:1]/"} {
 			if out, err := program(t, "-get", url, vnl).CombinedOutput(); err != nil || !bytes.Contains(out, []byte("GET "+url+": 200 OK\nHello ")) {
 				t.Errorf("%s: %v\n%s", url, err, out)
 			}
 		}
-		server.Process.Signal(sig)
-		if err := server.Wait(); err != nil {
-			t.Errorf("%v: %v", sig, err)
-		}
+		ends(t, server, sig)
 	}
 }
 
 // TestInterrupted ends a client that waits for a server which is not there.
 func TestInterrupted(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
-		client := program(t, "-get", "http://10.0.0.99/", "vxvde://234.0.0.1")
-		var said bytes.Buffer
-		client.Stderr = &said
-		stdout, err := client.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := client.Start(); err != nil {
-			t.Fatal(err)
-		}
-		defer client.Cancel()
-		if line, err := bufio.NewReader(stdout).ReadString('\n'); !strings.HasPrefix(line, "client: ") {
-			t.Fatalf("the client says %q, %v", line, err)
-		}
-		client.Process.Signal(sig)
-		if err := client.Wait(); err != nil || said.Len() > 0 {
-			t.Errorf("%v: it ended with %v, and said %q", sig, err, &said)
-		}
+		ends(t, running(t, "client: ", "-get", "http://10.0.0.99/", "vxvde://234.0.0.1"), sig)
 	}
 }

@@ -87,24 +87,15 @@ func TestOpen(t *testing.T) {
 			t.Cleanup(func() { _, _ = c, s })
 		}, []string{"left open: tcp 10.0.0.2:", "to 10.0.0.1:7000"}},
 		{"UDP", func(t testing.TB, a, _ *vdestack.Stack) {
-			pc, err := a.ListenPacket("udp6", "[::1]:7000")
-			if err != nil {
-				t.Fatal(err)
-			}
+			pc := testenv.Must(a.ListenPacket("udp6", "[::1]:7000"))(t)
 			t.Cleanup(func() { _ = pc })
 		}, []string{"udp [::1]:7000"}},
 		{"an idle connection", func(t testing.TB, a, b *vdestack.Stack) {
-			ln, err := a.Listen("tcp", ":80")
-			if err != nil {
-				t.Fatal(err)
-			}
+			ln := testenv.Must(a.Listen("tcp", ":80"))(t)
 			srv := &http.Server{Handler: http.NotFoundHandler()}
 			go srv.Serve(ln)
 			client := b.HTTPClient()
-			resp, err := client.Get("http://10.0.0.1/")
-			if err != nil {
-				t.Fatal(err)
-			}
+			resp := testenv.Must(client.Get("http://10.0.0.1/"))(t)
 			io.Copy(io.Discard, resp.Body)
 			resp.Body.Close()
 			ln.Close()
@@ -135,16 +126,9 @@ func TestOpen(t *testing.T) {
 // connect makes a listener of a, a connection of b to it, and its other end.
 func connect(t testing.TB, a, b *vdestack.Stack) (ln net.Listener, client, server net.Conn) {
 	t.Helper()
-	ln, err := a.Listen("tcp4", ":7000")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if client, err = b.Dial("tcp", "10.0.0.1:7000"); err != nil {
-		t.Fatal(err)
-	}
-	if server, err = ln.Accept(); err != nil {
-		t.Fatal(err)
-	}
+	ln = testenv.Must(a.Listen("tcp4", ":7000"))(t)
+	client = testenv.Must(b.Dial("tcp", "10.0.0.1:7000"))(t)
+	server = testenv.Must(ln.Accept())(t)
 	return ln, client, server
 }
 
