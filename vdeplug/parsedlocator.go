@@ -46,19 +46,17 @@ func (l Locator) ParseBracketed() (ParsedLocator, error) {
 	if err != nil {
 		return ParsedLocator{}, err
 	}
-	first := indexPlain(outer, '[')
-	if first < 0 {
-		p.Addr, err = l.decode(outer, 0)
+	first, last := strings.IndexByte(outer, '['), strings.LastIndexByte(outer, ']')
+	switch {
+	case first < 0:
+		p.Addr, err = l.decode(0, len(outer))
 		return p, err
-	}
-	last := lastIndexPlain(outer, ']')
-	if last < first {
+	case last < first:
 		return ParsedLocator{}, l.errorAt(first, `no "]" after this "["`)
-	}
-	if last+1 < len(outer) {
+	case last+1 < len(outer):
 		return ParsedLocator{}, l.errorAt(last+1, `text after "]"`)
 	}
-	if p.Addr, err = l.decode(outer[:first], 0); err != nil {
+	if p.Addr, err = l.decode(0, first); err != nil {
 		return ParsedLocator{}, err
 	}
 	err = l.parseOptions(&p, outer[:last], first+1)
@@ -73,8 +71,8 @@ func (l Locator) ParseSlashed() (ParsedLocator, error) {
 	if err != nil {
 		return ParsedLocator{}, err
 	}
-	addr := beforePlain(outer, '/')
-	if p.Addr, err = l.decode(addr, 0); err != nil {
+	addr, _, _ := strings.Cut(outer, "/")
+	if p.Addr, err = l.decode(0, len(addr)); err != nil {
 		return ParsedLocator{}, err
 	}
 	err = l.parseOptions(&p, outer, len(addr)+1)
@@ -132,36 +130,36 @@ func optionNames(keys map[string]string) string {
 	return "have " + strings.Join(names, ", ")
 }
 
-// cutInner checks the quoting of the body and cuts the inner locator off it.
+// cutInner checks the quoting of the body and cuts the inner locator off it. outer is the
+// part before, masked.
 func (l Locator) cutInner() (p ParsedLocator, outer string, err error) {
 	p.scheme = l.Scheme()
-	if i := unbalanced(l.body); i >= 0 {
-		if l.body[i] == '\\' {
-			return p, "", l.errorAt(i, "nothing after this backslash")
+	masked, bad := mask(l.body)
+	if bad >= 0 {
+		if l.body[bad] == '\\' {
+			return p, "", l.errorAt(bad, "nothing after this backslash")
 		}
-		return p, "", l.errorAt(i, "this quote does not end")
+		return p, "", l.errorAt(bad, "this quote does not end")
 	}
-	first := indexPlain(l.body, '{')
-	if first < 0 {
-		return p, l.body, nil
-	}
-	last := lastIndexPlain(l.body, '}')
-	if last < first {
+	first, last := strings.IndexByte(masked, '{'), strings.LastIndexByte(masked, '}')
+	switch {
+	case first < 0:
+		return p, masked, nil
+	case last < first:
 		return p, "", l.errorAt(first, `no "}" after this "{"`)
-	}
-	if last+1 < len(l.body) {
+	case last+1 < len(masked):
 		return p, "", l.errorAt(last+1, `text after "}"`)
 	}
 	p.HasInner, p.Inner = true, l.body[first+1:last]
-	return p, l.body[:first], nil
+	return p, masked[:first], nil
 }
 
-// parseOptions reads the options of s from offset off on. They are separated by "/", and
-// empty ones are skipped.
-func (l Locator) parseOptions(p *ParsedLocator, s string, off int) error {
-	for off < len(s) {
-		word := beforePlain(s[off:], '/')
-		text, err := l.decode(word, off)
+// parseOptions reads the options of the masked body from offset off on. They are separated
+// by "/", and empty ones are skipped.
+func (l Locator) parseOptions(p *ParsedLocator, masked string, off int) error {
+	for off < len(masked) {
+		word, _, _ := strings.Cut(masked[off:], "/")
+		text, err := l.decode(off, off+len(word))
 		if err != nil {
 			return err
 		}
@@ -178,8 +176,9 @@ func (l Locator) parseOptions(p *ParsedLocator, s string, off int) error {
 	return nil
 }
 
-// decode removes the quoting from a piece of the body that begins at offset off.
-func (l Locator) decode(s string, off int) (string, error) {
+// decode removes the quoting from a piece of the body.
+func (l Locator) decode(off, end int) (string, error) {
+	s := l.body[off:end]
 	if !strings.ContainsAny(s, `'"\%`) {
 		return s, nil
 	}
@@ -225,56 +224,30 @@ func (l Locator) errorAt(off int, what string) error {
 	return fmt.Errorf("byte %d, at %q%s: %s", len(l.String())-len(l.body)+off, piece, more, what)
 }
 
-// plain calls f with the offset of each byte of s that is neither quoted nor escaped,
-// and is no quote or backslash itself, until f returns false. It returns the offset of a
-// quote that does not end, or of a backslash at the end; -1 if there is neither.
-func plain(s string, f func(i int) bool) int {
+// mask returns s with a NUL for each byte that is quoted or escaped, or a quote or a
+// backslash: what is left is grammar. bad is the offset of a quote that does not end, or of
+// a backslash at the end; -1 if there is neither.
+func mask(s string) (masked string, bad int) {
+	if !strings.ContainsAny(s, `'"\`) {
+		return s, -1
+	}
+	b := []byte(s)
 	for i := 0; i < len(s); i++ {
+		n := 1 // bytes after this one
 		switch c := s[i]; c {
 		case '\'', '"':
-			n := strings.IndexByte(s[i+1:], c)
-			if n < 0 {
-				return i
-			}
-			i += n + 1
+			n = 1 + strings.IndexByte(s[i+1:], c)
 		case '\\':
-			if i+1 == len(s) {
-				return i
-			}
-			i++
 		default:
-			if !f(i) {
-				return -1
-			}
+			continue
 		}
-	}
-	return -1
-}
-
-func unbalanced(s string) int {
-	return plain(s, func(int) bool { return true })
-}
-
-func indexPlain(s string, c byte) int     { return findPlain(s, c, false) }
-func lastIndexPlain(s string, c byte) int { return findPlain(s, c, true) }
-
-func findPlain(s string, c byte, last bool) int {
-	found := -1
-	plain(s, func(i int) bool {
-		if s[i] == c {
-			found = i
+		if n == 0 || i+n == len(s) {
+			return "", i
 		}
-		return last || found < 0
-	})
-	return found
-}
-
-// beforePlain returns the part of s before the first unquoted c, or all of s.
-func beforePlain(s string, c byte) string {
-	if i := indexPlain(s, c); i >= 0 {
-		return s[:i]
+		clear(b[i : i+n+1])
+		i += n
 	}
-	return s
+	return string(b), -1
 }
 
 // quote writes a path so that decode returns it, and no byte of it is part of the
