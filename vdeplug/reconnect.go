@@ -60,11 +60,6 @@ type Linker interface {
 	Link() Link
 }
 
-// A lastingError ends a network that cannot be opened again.
-type lastingError struct{ error }
-
-func (e lastingError) Unwrap() error { return e.error }
-
 // A reconnector is a plug on a network that is opened again when it is gone. It
 // has a goroutine only then, and a little longer.
 type reconnector struct {
@@ -92,25 +87,31 @@ var (
 	_ packet.Transport = (*reconnector)(nil)
 )
 
-// A session is the plug on the network, or an absence in its place.
+// A session is the time from one opening of the network to its loss, or an absence: the
+// time from there to the next session.
 type session struct {
-	transport packet.Transport
-	absence   *absence // transport, if it is one
-
-	// When the network has gone: why.
-	cause error
-	lost  chan struct{} // closed when cause is set
+	transport packet.Transport // nil: an absence
+	over      chan struct{}    // closed at the end
+	// err is set before over is closed: why the network has gone, or why an absence is
+	// permanent; nil if the network is back.
+	err error
 }
 
-func newSession(c Conn) *session {
-	return &session{transport: transportOf(c), lost: make(chan struct{})}
+func newSession(t packet.Transport) *session {
+	return &session{transport: t, over: make(chan struct{})}
+}
+
+// once reports whether the network cannot be opened again.
+func (s *session) once() bool {
+	_, once := packet.Find[interface{ once() }](s.transport)
+	return once
 }
 
 // newReconnector takes over an open plug. again opens its network once more, and
 // says whether that is another one than the locator meant at first. ctx has the
 // values that again wants.
 func newReconnector(ctx context.Context, vnl string, c Conn, notify func(Link), again func(context.Context) (Conn, bool, error)) Conn {
-	r := &reconnector{vnl: vnl, again: again, notify: notify, live: newSession(c)}
+	r := &reconnector{vnl: vnl, again: again, notify: notify, live: newSession(transportOf(c))}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	r.now.Store(r.live)
 	return newPlug(vnl, r)
@@ -120,11 +121,22 @@ func newReconnector(ctx context.Context, vnl string, c Conn, notify func(Link), 
 func (r *reconnector) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	for {
 		s := r.now.Load()
+		if s.transport == nil {
+			b.Release() // it may take long
+			select {
+			case <-r.ctx.Done():
+				return nil, net.ErrClosed
+			case <-s.over:
+			}
+			if s.err != nil {
+				return nil, s.err
+			}
+			continue
+		}
 		packets, err := s.transport.RecvPackets(b)
 		if err == nil {
 			return packets, nil
 		}
-		b.Release() // it may take long
 		if err := r.lose(s, "recv", err); err != nil {
 			return nil, err
 		}
@@ -134,19 +146,27 @@ func (r *reconnector) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 // SendPackets implements [packet.Transport].
 func (r *reconnector) SendPackets(packets []packet.Packet, wait bool) error {
 	s := r.now.Load()
-	err := s.transport.SendPackets(packets, wait)
-	if err == nil {
+	if s.transport == nil {
+		if r.ctx.Err() != nil {
+			return net.ErrClosed
+		}
+		select {
+		case <-s.over:
+			if s.err != nil {
+				return s.err
+			}
+		default:
+		}
+	} else if err := s.transport.SendPackets(packets, wait); err == nil {
 		return nil
-	}
-	if err := r.lose(s, "send", err); err != nil {
+	} else if err := r.lose(s, "send", err); err != nil {
 		return err
 	}
 	r.DropPackets(packets)
 	return nil
 }
 
-// lose records that a call of the session's plug has failed. It returns an error if there
-// will be no other session.
+// lose records that a call of the session's plug has failed. It returns an error after Close.
 func (r *reconnector) lose(s *session, op string, err error) error {
 	if _, ok := errors.AsType[*Error](err); !ok { // of a plug that another package has made
 		err = &Error{op, r.vnl, err}
@@ -156,16 +176,13 @@ func (r *reconnector) lose(s *session, op string, err error) error {
 	switch {
 	case r.closed:
 		return net.ErrClosed
-	case s.absence != nil && r.now.Load() == s:
-		return err // the absence is permanent
 	case r.now.Load() != s:
 		return nil
 	}
-	s.cause = err
-	close(s.lost)
 	r.link.Err, r.link.Reconnecting = err, true
-	a := &absence{r: r, over: make(chan struct{})}
-	r.now.Store(&session{transport: a, absence: a})
+	r.now.Store(newSession(nil))
+	s.err = err
+	close(s.over)
 	if !r.running {
 		r.running = true
 		r.work.Go(func() { r.revive(s) })
@@ -177,9 +194,9 @@ func (r *reconnector) lose(s *session, op string, err error) error {
 func (r *reconnector) revive(s *session) {
 	wait := reconnectFirst
 	for told := false; ; {
-		if _, ok := errors.AsType[lastingError](s.cause); ok {
+		if s.once() {
 			r.Forget(s)
-			r.end(s.cause)
+			r.end(s.err)
 			return
 		}
 		if !told {
@@ -198,7 +215,7 @@ func (r *reconnector) revive(s *session) {
 		case <-r.ctx.Done():
 			steady.Stop()
 			return
-		case <-next.lost:
+		case <-next.over:
 			steady.Stop()
 			told = true
 		case <-steady.C:
@@ -254,7 +271,7 @@ func (r *reconnector) reopen(wait *time.Duration) *session {
 		c, changed, err := r.again(ctx)
 		cancel()
 		if err == nil {
-			return r.come(newSession(c))
+			return r.come(newSession(transportOf(c)))
 		}
 		err = &Error{"open", r.vnl, err}
 		switch {
@@ -295,12 +312,12 @@ func (r *reconnector) come(s *session) *session {
 		r.Forget(s)
 		return nil
 	}
-	a := r.now.Load().absence
+	absence := r.now.Load()
 	r.link = Link{Reconnects: r.link.Reconnects + 1}
 	r.live = s
 	r.now.Store(s)
 	r.mu.Unlock()
-	close(a.over)
+	close(absence.over)
 	return s
 }
 
@@ -311,11 +328,11 @@ func (r *reconnector) end(err error) {
 		r.mu.Unlock()
 		return
 	}
-	a := r.now.Load().absence
-	a.err = err
+	absence := r.now.Load()
+	absence.err = err
 	r.link.Err, r.link.Reconnecting = err, false
 	r.mu.Unlock()
-	close(a.over)
+	close(absence.over)
 	r.tell()
 }
 
@@ -358,51 +375,3 @@ func (r *reconnector) Close() (err error) {
 	r.work.Wait()
 	return errors.Join(err, r.closeErr) // no lock: no other goroutine is left
 }
-
-// An absence is in the place of a plug while the network is gone. It drops what
-// is sent.
-type absence struct {
-	r    *reconnector
-	over chan struct{} // closed at the end of the absence
-	err  error         // why it is permanent; set before over is closed
-}
-
-// errOver says that there is a new session.
-var errOver = errors.New("vdeplug: the network is back")
-
-func (a *absence) wait() error {
-	select {
-	case <-a.r.ctx.Done():
-		return net.ErrClosed
-	case <-a.over:
-	}
-	if a.err != nil {
-		return a.err
-	}
-	return errOver
-}
-
-// ended returns why nothing will ever be sent.
-func (a *absence) ended() error {
-	if a.r.ctx.Err() != nil {
-		return net.ErrClosed
-	}
-	select {
-	case <-a.over:
-		return a.err
-	default:
-		return nil
-	}
-}
-
-func (a *absence) RecvPackets(*packet.Buffer) ([]packet.Packet, error) { return nil, a.wait() }
-
-func (a *absence) SendPackets(packets []packet.Packet, _ bool) error {
-	err := a.ended()
-	if err == nil {
-		a.r.DropPackets(packets)
-	}
-	return err
-}
-
-func (a *absence) Close() error { return nil }

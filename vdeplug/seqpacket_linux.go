@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"github.com/vdestack/vdestack/internal/p2p"
-	"github.com/vdestack/vdestack/internal/packet"
 )
 
 func init() {
@@ -29,24 +28,11 @@ func openSeqpacket(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newPlug(l.String(), lastingSeqpacket{c}), nil
+	return newPlug(l.String(), onceSeqpacket{c}), nil
 }
 
-// A lastingSeqpacket is a connection that cannot be opened again: its descriptor may be
+// A onceSeqpacket is a connection that cannot be opened again: its descriptor may be
 // another file by then.
-type lastingSeqpacket struct{ *p2p.Seqpacket }
+type onceSeqpacket struct{ *p2p.Seqpacket }
 
-func (c lastingSeqpacket) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
-	packets, err := c.Seqpacket.RecvPackets(b)
-	if err != nil {
-		err = lastingError{err}
-	}
-	return packets, err
-}
-
-func (c lastingSeqpacket) SendPackets(packets []packet.Packet, wait bool) error {
-	if err := c.Seqpacket.SendPackets(packets, wait); err != nil {
-		return lastingError{err}
-	}
-	return nil
-}
+func (onceSeqpacket) once() {}

@@ -84,7 +84,7 @@ func TestReconnectWakes(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				if left--; left < 0 {
-					return nil, false, lastingErr
+					return nil, false, errors.ErrUnsupported
 				}
 				if r.IntN(2) == 0 {
 					return nil, false, errors.New("not yet")
@@ -113,9 +113,6 @@ func TestReconnectWakes(t *testing.T) {
 		})
 	}
 }
-
-// lastingErr ends reconnecting.
-var lastingErr = lastingError{errors.ErrUnsupported}
 
 // A lockedConn serves several goroutines.
 type lockedConn struct {
