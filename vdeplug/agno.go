@@ -8,13 +8,14 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/transform"
 )
 
 func init() {
 	Register(Scheme{
 		Name: "agno",
-		Open: openAGNO,
+		Open: plugsOn(openAGNO),
 		Usage: Usage{
 			Form:  "agno://[KEYFILE][[OPTIONS]]{NETWORK}",
 			About: "another network, encrypted with a key that all have; by default in ~/.vde_agno_key",
@@ -26,7 +27,7 @@ func init() {
 }
 
 // openAGNO encrypts the frames of a network with a key that its stations share.
-func openAGNO(ctx context.Context, l Locator, o *Options) (Conn, error) {
+func openAGNO(ctx context.Context, l Locator, o *Options) (packet.Transport, error) {
 	cfg, vnl, err := parseAGNO(l)
 	if err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func openAGNO(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newNested(l, inner, transform.NewAGNO(key, cfg.ethType)), nil
+	return transform.New(inner, transform.NewAGNO(key, cfg.ethType)), nil
 }
 
 const (

@@ -6,13 +6,14 @@ import (
 	"fmt"
 
 	"github.com/vdestack/vdestack/internal/argv"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/stream"
 )
 
 func init() {
 	Register(Scheme{
 		Name: "cmd",
-		Open: openCmd,
+		Open: plugsOn(openCmd),
 		Usage: Usage{
 			Form:  "cmd://COMMAND [ARGUMENT...]",
 			About: "a program that speaks the VDE stream format; =COMMAND means the same",
@@ -21,7 +22,7 @@ func init() {
 }
 
 // openCmd runs a command with a stream on its standard input and output.
-func openCmd(_ context.Context, l Locator, _ *Options) (Conn, error) {
+func openCmd(_ context.Context, l Locator, _ *Options) (packet.Transport, error) {
 	commands, err := argv.Split(l.Body(), nil)
 	switch {
 	case err != nil:
@@ -31,9 +32,5 @@ func openCmd(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	case len(commands) > 1:
 		return nil, fmt.Errorf("%d commands given, want one (with quotes: sh -c '…; …')", len(commands))
 	}
-	c, err := stream.NewCommand(commands[0])
-	if err != nil {
-		return nil, err
-	}
-	return newPlug(l.String(), c), nil
+	return stream.NewCommand(commands[0])
 }

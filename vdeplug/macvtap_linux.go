@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"golang.org/x/sys/unix"
 )
@@ -14,14 +15,14 @@ import (
 func init() {
 	Register(Scheme{
 		Name:  "macvtap",
-		Open:  openMacVTAP,
+		Open:  plugsOn(openMacVTAP),
 		Usage: Usage{Form: "macvtap://NAME", About: "the network of an interface of the host, by a macvtap interface"},
 	})
 }
 
 // openMacVTAP opens the device of a macvtap interface. The plug sends and receives with
 // the address of the interface; in passthru mode, with others too.
-func openMacVTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
+func openMacVTAP(_ context.Context, l Locator, _ *Options) (packet.Transport, error) {
 	name, err := interfaceName(l)
 	if err != nil {
 		return nil, err
@@ -49,7 +50,7 @@ func openMacVTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newPlug(l.String(), &tapConn{name: name, dev: dev}), nil
+	return &tapConn{name: name, dev: dev}, nil
 }
 
 // interfaceName returns the name of an existing interface: the whole body of a locator.

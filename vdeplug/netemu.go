@@ -1,6 +1,7 @@
 package vdeplug
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,14 +36,14 @@ func init() {
 	}
 	Register(Scheme{
 		Name:  "netemu",
-		Open:  openNetemu,
+		Open:  plugsOn(openNetemu),
 		Usage: u,
 	})
 }
 
 // openNetemu impairs a network. Braces are required, so that a forgotten network is an
 // error and not the default network.
-func openNetemu(ctx context.Context, l Locator, o *Options) (Conn, error) {
+func openNetemu(ctx context.Context, l Locator, o *Options) (packet.Transport, error) {
 	e, vnl, err := parseNetemu(l)
 	if err != nil {
 		return nil, err
@@ -54,8 +55,8 @@ func openNetemu(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	net := netem.New(transportOf(inner), e.settings())
-	return newPlug(l.String(), &emulated{net, Emulator{net}}), nil
+	net := netem.New(inner, e.settings())
+	return &emulated{net, Emulator{net}}, nil
 }
 
 // An Emulation says how a network of the scheme netemu is impaired. The zero Emulation
@@ -175,15 +176,11 @@ func parseNetemu(l Locator) (e Emulation, inner string, err error) {
 			return nil
 		},
 	}
-	for name, set := range netemuOptions {
-		allowed[name] = func(v string, _ bool) error {
-			if err := set(&e.Out, v); err != nil {
-				return err
-			}
-			return set(&e.In, v)
-		}
-		allowed[name+"-out"] = func(v string, _ bool) error { return set(&e.Out, v) }
-		allowed[name+"-in"] = func(v string, _ bool) error { return set(&e.In, v) }
+	in := e.In.options()
+	for name, setOut := range e.Out.options() {
+		setIn := in[name]
+		allowed[name] = func(v string, has bool) error { return cmp.Or(setOut(v, has), setIn(v, has)) }
+		allowed[name+"-out"], allowed[name+"-in"] = setOut, setIn
 	}
 	// Options of one direction take precedence, wherever they are.
 	slices.SortStableFunc(t.Options, func(a, b Option) int {
@@ -192,34 +189,36 @@ func parseNetemu(l Locator) (e Emulation, inner string, err error) {
 	return e, inner, t.Apply(allowed)
 }
 
-// netemuOptions set the fields of a direction.
-var netemuOptions = map[string]func(*Impairment, string) error{
-	"loss":      percentOption(func(i *Impairment) *float64 { return &i.Loss }),
-	"duplicate": percentOption(func(i *Impairment) *float64 { return &i.Duplicate }),
-	"corrupt":   percentOption(func(i *Impairment) *float64 { return &i.Corrupt }),
-	"reorder":   percentOption(func(i *Impairment) *float64 { return &i.Reorder }),
-	"delay":     delayOption(func(i *Impairment) *time.Duration { return &i.Delay }),
-	"jitter":    delayOption(func(i *Impairment) *time.Duration { return &i.Jitter }),
-	"rate": func(i *Impairment, v string) error {
-		number, unit := splitUnit(v)
-		bits, ok := map[string]float64{"bit": 1, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9}[unit]
-		n, err := parseDecimal(number)
-		if n = math.Round(n * bits); !ok || err != nil || n < 1 || n > netem.MaxRate {
-			return errors.New("must be a number with bit, kbit, mbit or gbit, from 1bit to 1000gbit a second")
-		}
-		i.Rate = int64(n)
-		return nil
-	},
-	"queue": func(i *Impairment, v string) error {
-		number, unit := splitUnit(v)
-		bytes, ok := map[string]int{"": 1, "k": 1 << 10, "m": 1 << 20}[unit]
-		n, err := strconv.ParseUint(number, 10, 32)
-		if !ok || err != nil || n < 1 || n > uint64(netem.MaxQueue/bytes) {
-			return fmt.Errorf("must be a number of bytes, or one with k or m, from 1 to %dm", netem.MaxQueue>>20)
-		}
-		i.Queue = int(n) * bytes
-		return nil
-	},
+// options returns what sets the fields of a direction.
+func (i *Impairment) options() map[string]func(string, bool) error {
+	return map[string]func(string, bool) error{
+		"loss":      percentOption(&i.Loss),
+		"duplicate": percentOption(&i.Duplicate),
+		"corrupt":   percentOption(&i.Corrupt),
+		"reorder":   percentOption(&i.Reorder),
+		"delay":     delayOption(&i.Delay),
+		"jitter":    delayOption(&i.Jitter),
+		"rate": func(v string, _ bool) error {
+			number, unit := splitUnit(v)
+			bits, ok := map[string]float64{"bit": 1, "kbit": 1e3, "mbit": 1e6, "gbit": 1e9}[unit]
+			n, err := parseDecimal(number)
+			if n = math.Round(n * bits); !ok || err != nil || n < 1 || n > netem.MaxRate {
+				return errors.New("must be a number with bit, kbit, mbit or gbit, from 1bit to 1000gbit a second")
+			}
+			i.Rate = int64(n)
+			return nil
+		},
+		"queue": func(v string, _ bool) error {
+			number, unit := splitUnit(v)
+			bytes, ok := map[string]int{"": 1, "k": 1 << 10, "m": 1 << 20}[unit]
+			n, err := strconv.ParseUint(number, 10, 32)
+			if !ok || err != nil || n < 1 || n > uint64(netem.MaxQueue/bytes) {
+				return fmt.Errorf("must be a number of bytes, or one with k or m, from 1 to %dm", netem.MaxQueue>>20)
+			}
+			i.Queue = int(n) * bytes
+			return nil
+		},
+	}
 }
 
 // splitUnit cuts a value after its number.
@@ -236,25 +235,25 @@ func parseDecimal(s string) (float64, error) {
 	return strconv.ParseFloat(s, 64)
 }
 
-func percentOption(field func(*Impairment) *float64) func(*Impairment, string) error {
-	return func(i *Impairment, v string) error {
+func percentOption(p *float64) func(string, bool) error {
+	return func(v string, _ bool) error {
 		number, ok := strings.CutSuffix(v, "%")
 		n, err := parseDecimal(number)
 		if !ok || err != nil || n > 100 {
 			return errors.New("must be a percentage from 0% to 100%, as 1% or 0.05%")
 		}
-		*field(i) = n / 100
+		*p = n / 100
 		return nil
 	}
 }
 
-func delayOption(field func(*Impairment) *time.Duration) func(*Impairment, string) error {
-	return func(i *Impairment, v string) error {
+func delayOption(p *time.Duration) func(string, bool) error {
+	return func(v string, _ bool) error {
 		d, err := time.ParseDuration(v)
 		if err != nil || d < 0 || d > netem.MaxDelay {
 			return errors.New("must be a duration from 0s to 1h, as 20ms or 1.5s")
 		}
-		*field(i) = d
+		*p = d
 		return nil
 	}
 }

@@ -10,14 +10,14 @@ import (
 func init() {
 	Register(Scheme{
 		Name:  "null",
-		Open:  openNull,
+		Open:  plugsOn(openNull),
 		Usage: Usage{Form: "null://", About: "no network: all frames are dropped"},
 	})
 }
 
 // openNull connects to a network that drops and counts every frame. The body is ignored.
-func openNull(_ context.Context, l Locator, _ *Options) (Conn, error) {
-	return newPlug(l.String(), &nullConn{closed: make(chan struct{})}), nil
+func openNull(context.Context, Locator, *Options) (packet.Transport, error) {
+	return &nullConn{closed: make(chan struct{})}, nil
 }
 
 type nullConn struct {

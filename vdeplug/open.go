@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 // openTimeout bounds every opening. The slowest steps are looking up a name, and a switch
@@ -110,7 +112,7 @@ func openScheme(ctx context.Context, vnl string, o *Options) (Conn, Locator, err
 
 // openInner opens the network between the braces of another. The empty locator is the
 // default network of the user, and stands for missing braces too.
-func openInner(ctx context.Context, vnl string, o *Options) (Conn, error) {
+func openInner(ctx context.Context, vnl string, o *Options) (packet.Transport, error) {
 	c, err := openLocator(ctx, vnl, o)
 	if err != nil && vnl == "" {
 		return nil, fmt.Errorf("no inner network is named between braces, as {mem://lab}, so it is the user's default: %w", err)
@@ -118,7 +120,7 @@ func openInner(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inner network %q: %w", vnl, err)
 	}
-	return c, nil
+	return transportOf(c), nil
 }
 
 // resolve returns the locator with a scheme that the given one stands for. If it was found

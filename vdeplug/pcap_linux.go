@@ -19,13 +19,13 @@ import (
 func init() {
 	Register(Scheme{
 		Name:  "pcap",
-		Open:  openPCAP,
+		Open:  plugsOn(openPCAP),
 		Usage: Usage{Form: "pcap://NAME", About: "the network of an interface of the host, alongside the host"},
 	})
 }
 
 // openPCAP opens a packet socket on an interface, in promiscuous mode.
-func openPCAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
+func openPCAP(_ context.Context, l Locator, _ *Options) (packet.Transport, error) {
 	name, err := interfaceName(l)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func openPCAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	start := time.Now()
 	u := newUnfinished(func() time.Duration { return time.Since(start) })
 	dev.SendFrames(u.taken)
-	return newPlug(l.String(), &tapConn{name: name, dev: dev, unfinished: u}), nil
+	return &tapConn{name: name, dev: dev, unfinished: u}, nil
 }
 
 const (

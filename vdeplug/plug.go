@@ -1,6 +1,7 @@
 package vdeplug
 
 import (
+	"context"
 	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/packet"
@@ -29,6 +30,17 @@ func newPlug(vnl string, t packet.Transport) Conn {
 		return &linkedPlug{p, l}
 	}
 	return p
+}
+
+// plugsOn returns the Open of a scheme whose plugs are on transports that open returns.
+func plugsOn(open func(context.Context, Locator, *Options) (packet.Transport, error)) OpenFunc {
+	return func(ctx context.Context, l Locator, o *Options) (Conn, error) {
+		t, err := open(ctx, l, o)
+		if err != nil {
+			return nil, err
+		}
+		return newPlug(l.String(), t), nil
+	}
 }
 
 // A linkedPlug is a plug whose transport knows whether its network is there.

@@ -14,7 +14,7 @@ import (
 func init() {
 	Register(Scheme{
 		Name: "ptp",
-		Open: openPTP,
+		Open: plugsOn(openPTP),
 		Usage: Usage{
 			Form:  "ptp://PATH[[OPTIONS]]",
 			About: "a cable between two programs of this host",
@@ -28,21 +28,15 @@ func init() {
 // openPTP connects two ends. The body is the path as it is written; if it ends with "]",
 // it has options, and quoting as in vde. Versions of vdeplug after 4.0.1 have sockets of
 // another type (seqpacket), which cannot be connected to those of 4.0.1.
-func openPTP(ctx context.Context, l Locator, _ *Options) (Conn, error) {
+func openPTP(ctx context.Context, l Locator, _ *Options) (packet.Transport, error) {
 	path, seqpacket, err := parsePTP(l)
 	if err != nil {
 		return nil, err
 	}
-	var t packet.Transport
 	if seqpacket {
-		t, err = p2p.OpenSeqpacketPTP(ctx, path)
-	} else {
-		t, err = p2p.OpenPTP(path)
+		return p2p.OpenSeqpacketPTP(ctx, path)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return newPlug(l.String(), t), nil
+	return p2p.OpenPTP(path)
 }
 
 // parsePTP returns the absolute path of a locator: the process may go elsewhere.

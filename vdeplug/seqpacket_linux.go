@@ -6,12 +6,13 @@ import (
 	"strconv"
 
 	"github.com/vdestack/vdestack/internal/p2p"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 func init() {
 	Register(Scheme{
 		Name:  "seqpacket",
-		Open:  openSeqpacket,
+		Open:  plugsOn(openSeqpacket),
 		Usage: Usage{Form: "seqpacket://FD", About: "a connected SEQPACKET socket that the process has"},
 	})
 }
@@ -19,7 +20,7 @@ func init() {
 // openSeqpacket takes over a connected SEQPACKET socket, a frame in each packet, such as
 // one end of a pair that the process was started with. The network ends when the other end
 // is closed.
-func openSeqpacket(_ context.Context, l Locator, _ *Options) (Conn, error) {
+func openSeqpacket(_ context.Context, l Locator, _ *Options) (packet.Transport, error) {
 	fd, err := strconv.Atoi(l.Body())
 	if err != nil || fd < 0 {
 		return nil, fmt.Errorf("%q: must be the number of a descriptor", l.Body())
@@ -28,7 +29,7 @@ func openSeqpacket(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newPlug(l.String(), onceSeqpacket{c}), nil
+	return onceSeqpacket{c}, nil
 }
 
 // A onceSeqpacket is a connection that cannot be opened again: its descriptor may be

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/fabric"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/vdeproto"
 )
 
@@ -20,17 +21,7 @@ func init() {
 	for kind, text := range about {
 		Register(Scheme{
 			Name: string(kind),
-			Open: func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
-				cfg, err := parseSwitch(l)
-				if err != nil {
-					return nil, err
-				}
-				p, err := vdeproto.OpenSwitch(ctx, cfg)
-				if err != nil {
-					return nil, err
-				}
-				return newPlug(l.String(), p), nil
-			},
+			Open: plugsOn(openSwitch),
 			Usage: Usage{
 				Form:  string(kind) + "://[PATH][[OPTIONS]]",
 				About: text,
@@ -45,6 +36,14 @@ func init() {
 			},
 		})
 	}
+}
+
+func openSwitch(ctx context.Context, l Locator, _ *Options) (packet.Transport, error) {
+	cfg, err := parseSwitch(l)
+	if err != nil {
+		return nil, err
+	}
+	return vdeproto.OpenSwitch(ctx, cfg)
 }
 
 // parseSwitch reads the locator of a switch, to which clients connect as vde://directory.

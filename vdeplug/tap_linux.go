@@ -20,7 +20,7 @@ import (
 func init() {
 	Register(Scheme{
 		Name:  "tap",
-		Open:  openTAP,
+		Open:  plugsOn(openTAP),
 		Usage: Usage{Form: "tap://[NAME]", About: "the host, by a TAP interface"},
 	})
 }
@@ -44,7 +44,7 @@ var _ packet.Transport = (*tapConn)(nil)
 
 // openTAP connects to the host by a TAP interface. Without a name the kernel chooses one,
 // tap0 or the next.
-func openTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
+func openTAP(_ context.Context, l Locator, _ *Options) (packet.Transport, error) {
 	if err := checkInterfaceName(l.Body()); err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func openTAP(_ context.Context, l Locator, _ *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newPlug(l.String(), &tapConn{name: name, dev: dev}), nil
+	return &tapConn{name: name, dev: dev}, nil
 }
 
 // attachTAP makes fd the descriptor of an interface, and returns its name.

@@ -7,28 +7,25 @@ import (
 	"strings"
 
 	"github.com/vdestack/vdestack/internal/p2p"
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 func init() {
 	Register(Scheme{
 		Name:  "udp",
-		Open:  openUDP,
+		Open:  plugsOn(openUDP),
 		Usage: Usage{Form: "udp://[ADDRESS:]PORT->HOST:PORT", About: "a cable over UDP, a frame in each packet"},
 	})
 }
 
 // openUDP connects to one peer, with a frame in each UDP packet and no header. The body is
 // [saddr:]sport->daddr:dport: where packets are received, and where they are sent.
-func openUDP(ctx context.Context, l Locator, _ *Options) (Conn, error) {
+func openUDP(ctx context.Context, l Locator, _ *Options) (packet.Transport, error) {
 	local, peer, err := parseUDP(l.Body())
 	if err != nil {
 		return nil, err
 	}
-	t, err := p2p.OpenUDP(ctx, local, peer)
-	if err != nil {
-		return nil, err
-	}
-	return newPlug(l.String(), t), nil
+	return p2p.OpenUDP(ctx, local, peer)
 }
 
 // parseUDP splits a body. The port comes after the last colon, so that an IPv6

@@ -3,17 +3,17 @@ package vdeplug
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/vdeproto"
 )
 
 func init() {
 	Register(Scheme{
 		Name: "vde",
-		Open: openVDE,
+		Open: plugsOn(openVDE),
 		Usage: Usage{
 			Form:  "vde://[DIRECTORY][[OPTIONS]]",
 			About: "a switch of this host; by default that in /var/run/vde.ctl or /tmp/vde.ctl",
@@ -34,17 +34,13 @@ var defaultSwitches = []string{"/var/run/vde.ctl", "/tmp/vde.ctl"}
 
 // openVDE connects to a switch on this host: vde_switch, or a plug of the schemes switch,
 // hub, multi or bonding.
-func openVDE(ctx context.Context, l Locator, o *Options) (Conn, error) {
+func openVDE(ctx context.Context, l Locator, o *Options) (packet.Transport, error) {
 	cfg, err := parseVDE(l)
 	if err != nil {
 		return nil, err
 	}
 	cfg.Description = o.Description
-	c, err := vdeproto.Dial(ctx, cfg, defaultSwitches)
-	if err != nil {
-		return nil, err
-	}
-	return newPlug(l.String(), c), nil
+	return vdeproto.Dial(ctx, cfg, defaultSwitches)
 }
 
 func parseVDE(l Locator) (vdeproto.Config, error) {
@@ -53,19 +49,16 @@ func parseVDE(l Locator) (vdeproto.Config, error) {
 		return vdeproto.Config{}, err
 	}
 	cfg := vdeproto.Config{Dir: t.Addr, Port: vdeproto.AnyPort, Mode: -1}
-	ports := 0
-	port := func(value string, _ bool) error {
-		if ports++; ports > 1 {
-			return errors.New("the port is set already")
+	once := func(set func(string, bool) error) func(string, bool) error {
+		return func(value string, has bool) error {
+			if cfg.Port != vdeproto.AnyPort || cfg.PortGroup != "" {
+				return errors.New("the port is set already")
+			}
+			return set(value, has)
 		}
-		n, err := strconv.Atoi(value)
-		if err != nil || n < 0 || n > vdeproto.MaxPort {
-			return fmt.Errorf("must be a number from 0 to %d", vdeproto.MaxPort)
-		}
-		cfg.Port = n
-		return nil
 	}
-	portgroup := func(value string, has bool) error {
+	port := NumberOption(&cfg.Port, 0, vdeproto.MaxPort)
+	portgroup := once(func(value string, has bool) error {
 		switch _, err := strconv.Atoi(value); {
 		case err == nil:
 			return port(value, has)
@@ -73,14 +66,11 @@ func parseVDE(l Locator) (vdeproto.Config, error) {
 			return errors.New("must be the number of a port or the name of a group of ports")
 		}
 		cfg.PortGroup = value
-		if ports++; ports > 1 {
-			return errors.New("the port is set already")
-		}
 		return nil
-	}
+	})
 	err = t.Apply(map[string]func(string, bool) error{
 		"":          portgroup,
-		"port":      port,
+		"port":      once(port),
 		"portgroup": portgroup,
 		"group":     TextOption(&cfg.Group),
 		"mode":      modeOption(&cfg.Mode, 0o777),

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/stream"
 )
 
 func init() {
 	Register(Scheme{
 		Name: "vdesl",
-		Open: openVDESL,
+		Open: plugsOn(openVDESL),
 		Usage: Usage{
 			Form:    "vdesl://DEVICE[[OPTIONS]]",
 			About:   "the VDE stream format on a serial line",
@@ -20,16 +21,12 @@ func init() {
 }
 
 // openVDESL speaks the stream format on a serial line.
-func openVDESL(_ context.Context, l Locator, _ *Options) (Conn, error) {
+func openVDESL(_ context.Context, l Locator, _ *Options) (packet.Transport, error) {
 	cfg, err := parseVDESL(l)
 	if err != nil {
 		return nil, err
 	}
-	s, err := stream.NewLine(cfg.device, cfg.speed)
-	if err != nil {
-		return nil, err
-	}
-	return newPlug(l.String(), s), nil
+	return stream.NewLine(cfg.device, cfg.speed)
 }
 
 // vdeslConfig is what a vdesl locator says.

@@ -7,13 +7,14 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/transform"
 )
 
 func init() {
 	Register(Scheme{
 		Name: "vlan",
-		Open: openVLAN,
+		Open: plugsOn(openVLAN),
 		Usage: Usage{
 			Form:  "vlan://[NUMBER][/OPTIONS]{NETWORK}",
 			About: "a VLAN of another network, or several",
@@ -28,7 +29,7 @@ func init() {
 }
 
 // openVLAN makes a VLAN of a network, or several, by IEEE 802.1Q.
-func openVLAN(ctx context.Context, l Locator, o *Options) (Conn, error) {
+func openVLAN(ctx context.Context, l Locator, o *Options) (packet.Transport, error) {
 	cfg, vnl, err := parseVLAN(l)
 	if err != nil {
 		return nil, err
@@ -37,12 +38,7 @@ func openVLAN(ctx context.Context, l Locator, o *Options) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newNested(l, inner, transform.NewVLAN(cfg)), nil
-}
-
-// newNested takes over the inner plug.
-func newNested(l Locator, inner Conn, t transform.Transform) Conn {
-	return newPlug(l.String(), transform.New(transportOf(inner), t))
+	return transform.New(inner, transform.NewVLAN(cfg)), nil
 }
 
 func parseVLAN(l Locator) (cfg transform.VLANConfig, inner string, err error) {

@@ -8,13 +8,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
 func init() {
 	Register(Scheme{
 		Name: "vxlan",
-		Open: openVXLAN,
+		Open: plugsOn(openVXLAN),
 		Usage: Usage{
 			Form:  "vxlan://[GROUP][/OPTIONS]",
 			About: "VXLAN, RFC 7348; group 239.0.0.1, or ff05:56de::1 with v6",
@@ -38,12 +39,12 @@ const (
 // and of hardware switches. All endpoints with the same VNI and port are on one network.
 // Frames for unknown stations go to the group or to all remotes, others to the endpoint of
 // the station.
-func openVXLAN(ctx context.Context, l Locator, _ *Options) (Conn, error) {
+func openVXLAN(ctx context.Context, l Locator, _ *Options) (packet.Transport, error) {
 	cfg, err := parseVXLAN(ctx, l)
 	if err != nil {
 		return nil, err
 	}
-	return newVXVDE(l, cfg)
+	return vxlan.Open(cfg)
 }
 
 func parseVXLAN(ctx context.Context, l Locator) (vxlan.Config, error) {
@@ -114,8 +115,7 @@ func (o *vxvdeOptions) findRemotes(ctx context.Context, list string) error {
 	return nil
 }
 
-// lookupUnicast returns the address of a host that host is or names. network is "ip",
-// "ip4" or "ip6".
+// lookupUnicast returns the address of a host that host is or names.
 func lookupUnicast(ctx context.Context, network, host string) (netip.Addr, error) {
 	if host == "" {
 		return netip.Addr{}, errors.New("must be addresses or names, separated by commas")

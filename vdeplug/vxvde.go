@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
@@ -17,7 +18,7 @@ import (
 func init() {
 	Register(Scheme{
 		Name: "vxvde",
-		Open: openVXVDE,
+		Open: plugsOn(openVXVDE),
 		Usage: Usage{
 			Form:  "vxvde://[GROUP][/OPTIONS]",
 			About: "a distributed switch over IP multicast; group 239.0.0.1, or ff05:56de::1 with v6",
@@ -36,21 +37,12 @@ const vxvdePort = 14789
 // openVXVDE opens a distributed switch over UDP multicast. All endpoints with the same
 // group, port and VNI are on one network. Frames for unknown stations go to the group,
 // others to the endpoint of the station.
-func openVXVDE(ctx context.Context, l Locator, _ *Options) (Conn, error) {
+func openVXVDE(ctx context.Context, l Locator, _ *Options) (packet.Transport, error) {
 	cfg, err := parseVXVDE(ctx, l)
 	if err != nil {
 		return nil, err
 	}
-	return newVXVDE(l, cfg)
-}
-
-// newVXVDE joins a network of vxvde or vxlan.
-func newVXVDE(l Locator, cfg vxlan.Config) (Conn, error) {
-	e, err := vxlan.Open(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return newPlug(l.String(), e), nil
+	return vxlan.Open(cfg)
 }
 
 // nameTimeout bounds the look-up of a name in a locator.
@@ -157,9 +149,18 @@ func (o *vxvdeOptions) findGroup(ctx context.Context, host string) (netip.Addr, 
 			host = "ff05:56de::1"
 		}
 	}
-	addr, err := lookupMulticast(ctx, o.network(), host)
+	network := o.network()
+	addr, err := lookupAddr(ctx, network, host, func(a netip.Addr) error {
+		switch {
+		case outside(network, a):
+			return fmt.Errorf("%s is not of the family that option \"v%s\" says", a, network[2:])
+		case !a.IsMulticast():
+			return fmt.Errorf("%s is no multicast address (224.0.0.0 to 239.255.255.255, or ff00::/8)", a)
+		}
+		return nil
+	})
 	if err != nil {
-		return addr, err
+		return addr, fmt.Errorf("group %q: %w", host, err)
 	}
 	if addr, err = o.takeZone(addr, "group"); err != nil {
 		return addr, err
@@ -208,25 +209,8 @@ func withGID(a netip.Addr, gid int) netip.Addr {
 	return a
 }
 
-// lookupMulticast returns the multicast address that host is or names. network is "ip",
-// "ip4" or "ip6".
-func lookupMulticast(ctx context.Context, network, host string) (netip.Addr, error) {
-	addr, err := lookupAddr(ctx, network, host, func(a netip.Addr) error {
-		switch {
-		case outside(network, a):
-			return fmt.Errorf("%s is not of the family that option \"v%s\" says", a, network[2:])
-		case !a.IsMulticast():
-			return fmt.Errorf("%s is no multicast address (224.0.0.0 to 239.255.255.255, or ff00::/8)", a)
-		}
-		return nil
-	})
-	if err != nil {
-		err = fmt.Errorf("group %q: %w", host, err)
-	}
-	return addr, err
-}
-
-// lookupAddr returns the first address that host is or names, and that check accepts.
+// lookupAddr returns the first address that host is or names, and that check accepts. network
+// is "ip", "ip4" or "ip6".
 func lookupAddr(ctx context.Context, network, host string, check func(netip.Addr) error) (netip.Addr, error) {
 	addrs := make([]netip.Addr, 1)
 	var err error
