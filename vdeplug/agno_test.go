@@ -16,19 +16,14 @@ import (
 
 func TestParseAGNO(t *testing.T) {
 	t.Setenv("HOME", "/home/x")
-	for _, tt := range []struct {
-		in    string
-		want  agnoConfig
-		inner string
-		err   string
-	}{
-		{in: "agno://{vxvde://}", want: agnoConfig{"/home/x/.vde_agno_key", agnoType}, inner: "vxvde://"},
-		{in: "agno:///etc/key[ethtype=copy]{vxvde://}", want: agnoConfig{"/etc/key", transform.AGNOCopy}, inner: "vxvde://"},
-		{in: "agno://~/key[ethtype=rand]{vde://a[b]}", want: agnoConfig{"/home/x/key", transform.AGNORand}, inner: "vde://a[b]"},
-		{in: "agno://[ethtype=ipv4]", want: agnoConfig{"/home/x/.vde_agno_key", ethTypeIPv4}},
-		{in: "agno://[ethtype=ipv6]", want: agnoConfig{"/home/x/.vde_agno_key", ethTypeIPv6}},
-		{in: "agno://[ethtype=0x600]", want: agnoConfig{"/home/x/.vde_agno_key", 0x600}},
-		{in: "agno://[ethtype=65534]", want: agnoConfig{"/home/x/.vde_agno_key", 0xfffe}},
+	testParses(t, parseAGNO, agnoConfig{"/home/x/.vde_agno_key", agnoType}, []parseTest[agnoConfig]{
+		{in: "agno://{vxvde://}", inner: "vxvde://"},
+		{in: "agno:///etc/key[ethtype=copy]{vxvde://}", set: is(agnoConfig{"/etc/key", transform.AGNOCopy}), inner: "vxvde://"},
+		{in: "agno://~/key[ethtype=rand]{vde://a[b]}", set: is(agnoConfig{"/home/x/key", transform.AGNORand}), inner: "vde://a[b]"},
+		{in: "agno://[ethtype=ipv4]", set: is(agnoConfig{"/home/x/.vde_agno_key", ethTypeIPv4})},
+		{in: "agno://[ethtype=ipv6]", set: is(agnoConfig{"/home/x/.vde_agno_key", ethTypeIPv6})},
+		{in: "agno://[ethtype=0x600]", set: is(agnoConfig{"/home/x/.vde_agno_key", 0x600})},
+		{in: "agno://[ethtype=65534]", set: is(agnoConfig{"/home/x/.vde_agno_key", 0xfffe})},
 
 		{in: "agno://key", err: `key file "key": must begin with "/" or "~/"`},
 		{in: "agno://~user/key", err: `key file "~user/key": must begin`},
@@ -36,11 +31,7 @@ func TestParseAGNO(t *testing.T) {
 		{in: "agno:///k[ethtype=65535]", err: "must be copy"},
 		{in: "agno:///k[ethtype]", err: "must be copy"},
 		{in: "agno:///k[key=1]", err: `unknown (have ethtype)`},
-	} {
-		t.Run(tt.in, func(t *testing.T) {
-			testParse(t, tt.in, parseNested(parseAGNO), nested[agnoConfig]{tt.want, tt.inner}, tt.err)
-		})
-	}
+	})
 	t.Setenv("HOME", "")
 	wantOpenError(t, "agno://{null://}", `key file "~/.vde_agno_key": HOME is not set`)
 	wantOpenError(t, "agno:///nowhere/key{null://}", "key file: open /nowhere/key:")

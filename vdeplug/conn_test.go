@@ -93,30 +93,42 @@ func testParse[C any](t *testing.T, vnl string, parse func(Locator) (C, error), 
 	}
 }
 
-// A parseTest is a locator, and what its parser makes of it.
+// A parseTest is a locator, and what its parser makes of it: what is set in the
+// configuration without options, and the inner network; or an error.
 type parseTest[C any] struct {
-	in   string
-	want C
-	err  string
+	in    string
+	set   func(*C)
+	inner string
+	err   string
 }
 
-func testParses[C any](t *testing.T, parse func(Locator) (C, error), tests []parseTest[C]) {
+// is sets a whole configuration.
+func is[C any](want C) func(*C) { return func(c *C) { *c = want } }
+
+// testParses parses locators with a function that returns the inner network separately.
+func testParses[C any](t *testing.T, parse func(Locator) (C, string, error), plain C, tests []parseTest[C]) {
 	for _, tt := range tests {
-		t.Run(tt.in[:min(len(tt.in), 60)], func(t *testing.T) { testParse(t, tt.in, parse, tt.want, tt.err) })
+		t.Run(tt.in[:min(len(tt.in), 60)], func(t *testing.T) {
+			want, inner := plain, ""
+			if tt.set != nil {
+				tt.set(&want)
+			}
+			testParse(t, tt.in, func(l Locator) (got C, err error) {
+				got, inner, err = parse(l)
+				return got, err
+			}, want, tt.err)
+			if tt.err == "" && inner != tt.inner {
+				t.Errorf("got the inner network %q, want %q", inner, tt.inner)
+			}
+		})
 	}
 }
 
-// A nested is the configuration of a network that has another inside.
-type nested[C any] struct {
-	cfg   C
-	inner string
-}
-
-// parseNested makes a parser of one that returns the inner network separately.
-func parseNested[C any](parse func(Locator) (C, string, error)) func(Locator) (nested[C], error) {
-	return func(l Locator) (n nested[C], err error) {
-		n.cfg, n.inner, err = parse(l)
-		return n, err
+// flat is for testParses of networks without an inner one.
+func flat[C any](parse func(Locator) (C, error)) func(Locator) (C, string, error) {
+	return func(l Locator) (C, string, error) {
+		cfg, err := parse(l)
+		return cfg, "", err
 	}
 }
 

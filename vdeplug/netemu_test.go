@@ -17,23 +17,18 @@ import (
 
 func TestParseNetemu(t *testing.T) {
 	ms := time.Millisecond
-	tests := []struct {
-		in    string
-		inner string
-		want  Emulation
-		err   string
-	}{
+	testParses(t, parseNetemu, Emulation{}, []parseTest[Emulation]{
 		{in: "netemu://"},
 		{in: "netemu://{vde:///run/sw}", inner: "vde:///run/sw"},
 		{in: "netemu://loss=1%/delay=20ms{vlan://3{mem://}}", inner: "vlan://3{mem://}",
-			want: Emulation{Out: Impairment{Loss: .01, Delay: 20 * ms}, In: Impairment{Loss: .01, Delay: 20 * ms}}},
-		{in: "netemu:///loss-out=12.5%/delay-in=1.5s/seed=7", want: Emulation{Out: Impairment{Loss: .125}, In: Impairment{Delay: 1500 * ms}, Seed: 7}},
-		{in: "netemu://jitter-in=3ms/jitter=5ms/jitter-out=0s", want: Emulation{In: Impairment{Jitter: 3 * ms}}},
-		{in: "netemu://rate=10mbit/queue=64k/rate-in=9600bit/queue-in=1", want: Emulation{Out: Impairment{Rate: 10e6, Queue: 64 << 10}, In: Impairment{Rate: 9600, Queue: 1}}},
-		{in: "netemu://rate=1.5gbit/queue=64m/rate-out=0.5kbit", want: Emulation{Out: Impairment{Rate: 500, Queue: 64 << 20}, In: Impairment{Rate: 15e8, Queue: 64 << 20}}},
-		{in: "netemu://duplicate=1%/corrupt=2%/reorder=100%", want: Emulation{
-			Out: Impairment{Duplicate: .01, Corrupt: .02, Reorder: 1}, In: Impairment{Duplicate: .01, Corrupt: .02, Reorder: 1}}},
-		{in: "netemu://loss=50%25", want: Emulation{Out: Impairment{Loss: .5}, In: Impairment{Loss: .5}}},
+			set: is(Emulation{Out: Impairment{Loss: .01, Delay: 20 * ms}, In: Impairment{Loss: .01, Delay: 20 * ms}})},
+		{in: "netemu:///loss-out=12.5%/delay-in=1.5s/seed=7", set: is(Emulation{Out: Impairment{Loss: .125}, In: Impairment{Delay: 1500 * ms}, Seed: 7})},
+		{in: "netemu://jitter-in=3ms/jitter=5ms/jitter-out=0s", set: is(Emulation{In: Impairment{Jitter: 3 * ms}})},
+		{in: "netemu://rate=10mbit/queue=64k/rate-in=9600bit/queue-in=1", set: is(Emulation{Out: Impairment{Rate: 10e6, Queue: 64 << 10}, In: Impairment{Rate: 9600, Queue: 1}})},
+		{in: "netemu://rate=1.5gbit/queue=64m/rate-out=0.5kbit", set: is(Emulation{Out: Impairment{Rate: 500, Queue: 64 << 20}, In: Impairment{Rate: 15e8, Queue: 64 << 20}})},
+		{in: "netemu://duplicate=1%/corrupt=2%/reorder=100%", set: is(Emulation{
+			Out: Impairment{Duplicate: .01, Corrupt: .02, Reorder: 1}, In: Impairment{Duplicate: .01, Corrupt: .02, Reorder: 1}})},
+		{in: "netemu://loss=50%25", set: is(Emulation{Out: Impairment{Loss: .5}, In: Impairment{Loss: .5}})},
 
 		{in: "netemu://los=1%", err: `netemu option "los=1%": unknown (have corrupt, corrupt-in, corrupt-out, delay, `},
 		{in: "netemu://lab/loss=1%", err: `netemu option "lab": unknown`},
@@ -60,12 +55,7 @@ func TestParseNetemu(t *testing.T) {
 		{in: "netemu://seed=0", err: `netemu option "seed=0": must be a number from 1 to 18446744073709551615`},
 		{in: "netemu://seed=-1", err: `must be a number from 1`},
 		{in: "netemu://{a}b", err: `text after "}"`},
-	}
-	for _, tt := range tests {
-		t.Run(tt.in, func(t *testing.T) {
-			testParse(t, tt.in, parseNested(parseNetemu), nested[Emulation]{tt.want, tt.inner}, tt.err)
-		})
-	}
+	})
 }
 
 func TestSetEmulation(t *testing.T) {

@@ -14,31 +14,25 @@ func TestPTPParse(t *testing.T) {
 		path      string
 		seqpacket bool
 	}
-	for _, tt := range []struct {
-		in string
-		ptpEnd
-		err string
-	}{
-		{in: "ptp:///run/p", ptpEnd: ptpEnd{"/run/p", false}},
-		{in: "ptp:///run/p%20'x", ptpEnd: ptpEnd{"/run/p%20'x", false}},
-		{in: "ptp:///run/[a]b", ptpEnd: ptpEnd{"/run/[a]b", false}},
-		{in: "ptp:///run/p[]", ptpEnd: ptpEnd{"/run/p", false}},
-		{in: "ptp:///run/p[seqpacket]", ptpEnd: ptpEnd{"/run/p", true}},
-		{in: `ptp:///run/p\[a\]`, ptpEnd: ptpEnd{"/run/p[a]", false}},
-		{in: "ptp://'/run/[a]'[seqpacket]", ptpEnd: ptpEnd{"/run/[a]", true}},
-		{in: "ptp://" + long + "[seqpacket]", ptpEnd: ptpEnd{long, true}},
+	testParses(t, flat(func(l Locator) (e ptpEnd, err error) {
+		e.path, e.seqpacket, err = parsePTP(l)
+		return e, err
+	}), ptpEnd{}, []parseTest[ptpEnd]{
+		{in: "ptp:///run/p", set: is(ptpEnd{"/run/p", false})},
+		{in: "ptp:///run/p%20'x", set: is(ptpEnd{"/run/p%20'x", false})},
+		{in: "ptp:///run/[a]b", set: is(ptpEnd{"/run/[a]b", false})},
+		{in: "ptp:///run/p[]", set: is(ptpEnd{"/run/p", false})},
+		{in: "ptp:///run/p[seqpacket]", set: is(ptpEnd{"/run/p", true})},
+		{in: `ptp:///run/p\[a\]`, set: is(ptpEnd{"/run/p[a]", false})},
+		{in: "ptp://'/run/[a]'[seqpacket]", set: is(ptpEnd{"/run/[a]", true})},
+		{in: "ptp://" + long + "[seqpacket]", set: is(ptpEnd{long, true})},
 
 		{in: "ptp://", err: "no path given"},
 		{in: "ptp://[seqpacket]", err: "no path given"},
 		{in: "ptp:///run/p[datagram]", err: `ptp option "datagram": unknown (have seqpacket)`},
 		{in: "ptp:///run/p[seqpacket=1]", err: "takes no value"},
 		{in: "ptp://" + long + "a[seqpacket]", err: "has 91 bytes, a socket's path at most 90"},
-	} {
-		testParse(t, tt.in, func(l Locator) (ptpEnd, error) {
-			path, seqpacket, err := parsePTP(l)
-			return ptpEnd{path, seqpacket}, err
-		}, tt.ptpEnd, tt.err)
-	}
+	})
 }
 
 // TestPTPVersions opens a pair of one version in the other.

@@ -56,25 +56,20 @@ func TestUDPOpenErrors(t *testing.T) {
 }
 
 func TestParseUDP(t *testing.T) {
+	type ends struct{ local, peer p2p.Endpoint }
 	end := func(host, port string) p2p.Endpoint { return p2p.Endpoint{Host: host, Port: port} }
-	tests := []struct {
-		body        string
-		local, peer p2p.Endpoint
-	}{
-		{"2000->host.example.org:3000", end("", "2000"), end("host.example.org", "3000")},
-		{"7001->fd09::2:7002", end("", "7001"), end("fd09::2", "7002")},
-		{"[fd09::1]:7001->[fe80::2%eth0]:ntp", end("fd09::1", "7001"), end("fe80::2%eth0", "ntp")},
-		{":1->a:2", end("", "1"), end("a", "2")},
-		{"->a:2", p2p.Endpoint{}, end("a", "2")},
-		{"a:->b:2", end("a", ""), end("b", "2")},
-		{"a->b:1->c:2", end("", "a"), end("b:1->c", "2")},
-	}
-	for _, tt := range tests {
-		local, peer, err := parseUDP(tt.body)
-		if err != nil || local != tt.local || peer != tt.peer {
-			t.Errorf("%q: got %+v, %+v, %v, want %+v, %+v", tt.body, local, peer, err, tt.local, tt.peer)
-		}
-	}
+	testParses(t, flat(func(l Locator) (e ends, err error) {
+		e.local, e.peer, err = parseUDP(l.Body())
+		return e, err
+	}), ends{}, []parseTest[ends]{
+		{in: "udp://2000->host.example.org:3000", set: is(ends{end("", "2000"), end("host.example.org", "3000")})},
+		{in: "udp://7001->fd09::2:7002", set: is(ends{end("", "7001"), end("fd09::2", "7002")})},
+		{in: "udp://[fd09::1]:7001->[fe80::2%eth0]:ntp", set: is(ends{end("fd09::1", "7001"), end("fe80::2%eth0", "ntp")})},
+		{in: "udp://:1->a:2", set: is(ends{end("", "1"), end("a", "2")})},
+		{in: "udp://->a:2", set: is(ends{p2p.Endpoint{}, end("a", "2")})},
+		{in: "udp://a:->b:2", set: is(ends{end("a", ""), end("b", "2")})},
+		{in: "udp://a->b:1->c:2", set: is(ends{end("", "a"), end("b:1->c", "2")})},
+	})
 }
 
 func TestUDPNames(t *testing.T) {

@@ -8,25 +8,20 @@ import (
 
 func TestParseVDE(t *testing.T) {
 	plain := vdeproto.Config{Dir: "/run/sw", Port: vdeproto.AnyPort, Mode: -1}
-	with := func(f func(*vdeproto.Config)) vdeproto.Config {
-		cfg := plain
-		f(&cfg)
-		return cfg
-	}
-	testParses(t, parseVDE, []parseTest[vdeproto.Config]{
-		{in: "/run/sw", want: plain},
-		{in: "vde:///run/sw", want: plain},
-		{in: "vde://", want: vdeproto.Config{Port: vdeproto.AnyPort, Mode: -1}},
-		{in: "vde:///run/sw[]", want: plain},
-		{in: "/run/sw[3]", want: with(func(c *vdeproto.Config) { c.Port = 3 })},
-		{in: "/run/sw[0]", want: with(func(c *vdeproto.Config) { c.Port = 0 })},
-		{in: "/run/sw[port=12]", want: with(func(c *vdeproto.Config) { c.Port = 12 })},
-		{in: "/run/sw[portgroup=12]", want: with(func(c *vdeproto.Config) { c.Port = 12 })},
-		{in: "/run/sw[portgroup=lab]", want: with(func(c *vdeproto.Config) { c.PortGroup = "lab" })},
-		{in: "/run/sw[lab/mode=0660/group=vde]", want: with(func(c *vdeproto.Config) {
+	testParses(t, flat(parseVDE), plain, []parseTest[vdeproto.Config]{
+		{in: "/run/sw"},
+		{in: "vde:///run/sw"},
+		{in: "vde://", set: func(c *vdeproto.Config) { c.Dir = "" }},
+		{in: "vde:///run/sw[]"},
+		{in: "/run/sw[3]", set: func(c *vdeproto.Config) { c.Port = 3 }},
+		{in: "/run/sw[0]", set: func(c *vdeproto.Config) { c.Port = 0 }},
+		{in: "/run/sw[port=12]", set: func(c *vdeproto.Config) { c.Port = 12 }},
+		{in: "/run/sw[portgroup=12]", set: func(c *vdeproto.Config) { c.Port = 12 }},
+		{in: "/run/sw[portgroup=lab]", set: func(c *vdeproto.Config) { c.PortGroup = "lab" }},
+		{in: "/run/sw[lab/mode=0660/group=vde]", set: func(c *vdeproto.Config) {
 			c.PortGroup, c.Mode, c.Group = "lab", 0o660, "vde"
-		})},
-		{in: "/run/sw[mode=0]", want: with(func(c *vdeproto.Config) { c.Mode = 0 })},
+		}},
+		{in: "/run/sw[mode=0]", set: func(c *vdeproto.Config) { c.Mode = 0 }},
 
 		{in: "/run/sw[nosuch=1]", err: `"nosuch=1": unknown (have group, mode, port, portgroup)`},
 		{in: "/run/sw[port=x]", err: `"port=x": must be a number from 0`},

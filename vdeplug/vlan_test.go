@@ -114,19 +114,15 @@ func TestVLANFrames(t *testing.T) {
 }
 
 func TestParseVLAN(t *testing.T) {
-	tests := []struct {
-		in    string
-		inner string
-		same  string // a locator that means the same
-		err   string
-	}{
-		{in: "vlan://3{vde:///run/sw}", inner: "vde:///run/sw", same: "vlan://3"},
-		{in: "vlan://4{vlan://5/qinq{vxvde://234.0.0.1}}", inner: "vlan://5/qinq{vxvde://234.0.0.1}", same: "vlan://4"},
-		{in: "vlan://", same: "vlan://0"},
-		{in: "vlan://3/untag=4/trunk/tag=10:11-12:12-11", same: "vlan://3/x/t=12-11.11-12.10/u=4"},
-		{in: "vlan://3/tag=7", same: "vlan://3/tag=7-7"},
-		{in: "vlan://010/q", same: "vlan://8/ad"},
-		{in: "vlan://0x10/qinq", same: "vlan://16/qinq"},
+	same := func(vnl string) func(*transform.Transform) { return is(newTestVLAN(t, vnl)) }
+	testParses(t, parseTransform, nil, []parseTest[transform.Transform]{
+		{in: "vlan://3{vde:///run/sw}", inner: "vde:///run/sw", set: same("vlan://3")},
+		{in: "vlan://4{vlan://5/qinq{vxvde://234.0.0.1}}", inner: "vlan://5/qinq{vxvde://234.0.0.1}", set: same("vlan://4")},
+		{in: "vlan://", set: same("vlan://0")},
+		{in: "vlan://3/untag=4/trunk/tag=10:11-12:12-11", set: same("vlan://3/x/t=12-11.11-12.10/u=4")},
+		{in: "vlan://3/tag=7", set: same("vlan://3/tag=7-7")},
+		{in: "vlan://010/q", set: same("vlan://8/ad")},
+		{in: "vlan://0x10/qinq", set: same("vlan://16/qinq")},
 
 		{in: "vlan://4096", err: `VLAN "4096": must be a number from 0 to 4095`},
 		{in: "vlan://1_0", err: `VLAN "1_0": must be a number`},
@@ -147,16 +143,7 @@ func TestParseVLAN(t *testing.T) {
 		{in: "vlan://3/tru", err: `vlan option "tru": unknown (have ad, q, qinq, t, tag, trunk, u, untag, x)`},
 		{in: "vlan://3{a}b", err: `text after "}"`},
 		{in: "vlan://3{a", err: `no "}" after this "{"`},
-	}
-	for _, tt := range tests {
-		t.Run(tt.in, func(t *testing.T) {
-			want := nested[transform.Transform]{inner: tt.inner}
-			if tt.err == "" {
-				want.cfg = newTestVLAN(t, tt.same)
-			}
-			testParse(t, tt.in, parseNested(parseTransform), want, tt.err)
-		})
-	}
+	})
 }
 
 // TestNested opens a network in three others, and exchanges frames with the innermost.

@@ -16,11 +16,6 @@ func TestParseVXLAN(t *testing.T) {
 		Group: netip.MustParseAddrPort("239.0.0.1:4789"),
 		VNI:   1, TTL: 1, Stations: 1024, Expire: 128 * time.Second,
 	}
-	with := func(f func(*vxlan.Config)) vxlan.Config {
-		cfg := plain
-		f(&cfg)
-		return cfg
-	}
 	group := func(s string) func(*vxlan.Config) {
 		return func(c *vxlan.Config) { c.Group = netip.MustParseAddrPort(s) }
 	}
@@ -36,25 +31,25 @@ func TestParseVXLAN(t *testing.T) {
 	for i := range maxRemotes + 1 {
 		many = append(many, netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String())
 	}
-	testParses(t, func(l Locator) (vxlan.Config, error) { return parseVXLAN(t.Context(), l) }, []parseTest[vxlan.Config]{
-		{in: "vxlan://", want: plain},
-		{in: "vxlan://239.0.0.1/vni=42/if=test0", want: with(func(c *vxlan.Config) { c.VNI, c.Interface = 42, "test0" })},
-		{in: "vxlan:///v6", want: with(group("[ff05:56de::1]:4789"))},
-		{in: "vxlan:///port=8472/vni=0/ttl=9", want: with(func(c *vxlan.Config) {
+	testParses(t, flat(func(l Locator) (vxlan.Config, error) { return parseVXLAN(t.Context(), l) }), plain, []parseTest[vxlan.Config]{
+		{in: "vxlan://"},
+		{in: "vxlan://239.0.0.1/vni=42/if=test0", set: func(c *vxlan.Config) { c.VNI, c.Interface = 42, "test0" }},
+		{in: "vxlan:///v6", set: group("[ff05:56de::1]:4789")},
+		{in: "vxlan:///port=8472/vni=0/ttl=9", set: func(c *vxlan.Config) {
 			group("239.0.0.1:8472")(c)
 			c.VNI, c.TTL = 0, 9
-		})},
-		{in: "vxlan:///remote=10.0.0.2", want: with(remotes("10.0.0.2:4789"))},
-		{in: "vxlan:///remote=10.0.0.2,10.0.0.3/port=8472", want: with(remotes("10.0.0.2:8472", "10.0.0.3:8472"))},
-		{in: "vxlan:///remote=fd00::2,fd00::3/bind=fd00::1", want: with(func(c *vxlan.Config) {
+		}},
+		{in: "vxlan:///remote=10.0.0.2", set: remotes("10.0.0.2:4789")},
+		{in: "vxlan:///remote=10.0.0.2,10.0.0.3/port=8472", set: remotes("10.0.0.2:8472", "10.0.0.3:8472")},
+		{in: "vxlan:///remote=fd00::2,fd00::3/bind=fd00::1", set: func(c *vxlan.Config) {
 			remotes("[fd00::2]:4789", "[fd00::3]:4789")(c)
 			c.Bind = netip.MustParseAddr("fd00::1")
-		})},
-		{in: "vxlan:///remote=localhost/v4", want: with(remotes("127.0.0.1:4789"))},
-		{in: "vxlan:///remote=fe80::2%test0", want: with(func(c *vxlan.Config) {
+		}},
+		{in: "vxlan:///remote=localhost/v4", set: remotes("127.0.0.1:4789")},
+		{in: "vxlan:///remote=fe80::2%test0", set: func(c *vxlan.Config) {
 			remotes("[fe80::2]:4789")(c)
 			c.Interface = "test0"
-		})},
+		}},
 
 		{in: "vxlan:///nosuch", err: `vxlan option "nosuch": unknown (have bind, expiretime, hashsize, if, port, rcvbuf, remote, ttl, v4, v6, vni)`},
 		{in: "vxlan:///vni=daemon", err: `"vni=daemon": must be a number from 0 to 16777215`},

@@ -17,56 +17,51 @@ func TestParseVXVDE(t *testing.T) {
 		Group: netip.MustParseAddrPort("239.0.0.1:14789"),
 		VNI:   1, TTL: 1, Stations: 1024, Expire: 128 * time.Second,
 	}
-	with := func(f func(*vxlan.Config)) vxlan.Config {
-		cfg := plain
-		f(&cfg)
-		return cfg
-	}
 	group := func(s string) func(*vxlan.Config) {
 		return func(c *vxlan.Config) { c.Group = netip.MustParseAddrPort(s) }
 	}
 	egid := uint32(os.Getegid())
-	testParses(t, func(l Locator) (vxlan.Config, error) { return parseVXVDE(t.Context(), l) }, []parseTest[vxlan.Config]{
-		{in: "vxvde://", want: plain},
-		{in: "vxvde://239.1.2.3/port=5555/vni=12345/ttl=7", want: with(func(c *vxlan.Config) {
+	testParses(t, flat(func(l Locator) (vxlan.Config, error) { return parseVXVDE(t.Context(), l) }), plain, []parseTest[vxlan.Config]{
+		{in: "vxvde://"},
+		{in: "vxvde://239.1.2.3/port=5555/vni=12345/ttl=7", set: func(c *vxlan.Config) {
 			group("239.1.2.3:5555")(c)
 			c.VNI, c.TTL = 12345, 7
-		})},
-		{in: "vxvde:///v4", want: plain},
-		{in: "vxvde:///v6", want: with(group("[ff05:56de::1]:14789"))},
-		{in: "vxvde:///v4/v6", want: with(group("[ff05:56de::1]:14789"))},
-		{in: "vxvde://ff05::7/v6", want: with(group("[ff05::7]:14789"))},
-		{in: "vxvde://::ffff:239.0.0.9", want: with(group("239.0.0.9:14789"))},
-		{in: "vxvde://ff02::7%test0", want: with(func(c *vxlan.Config) {
+		}},
+		{in: "vxvde:///v4"},
+		{in: "vxvde:///v6", set: group("[ff05:56de::1]:14789")},
+		{in: "vxvde:///v4/v6", set: group("[ff05:56de::1]:14789")},
+		{in: "vxvde://ff05::7/v6", set: group("[ff05::7]:14789")},
+		{in: "vxvde://::ffff:239.0.0.9", set: group("239.0.0.9:14789")},
+		{in: "vxvde://ff02::7%test0", set: func(c *vxlan.Config) {
 			group("[ff02::7]:14789")(c)
 			c.Interface = "test0"
-		})},
-		{in: "vxvde:///port=domain", want: with(group("239.0.0.1:53"))},
-		{in: "vxvde:///grp=70000/vni=5", want: with(func(c *vxlan.Config) {
+		}},
+		{in: "vxvde:///port=domain", set: group("239.0.0.1:53")},
+		{in: "vxvde:///grp=70000/vni=5", set: func(c *vxlan.Config) {
 			group("239.1.17.112:14789")(c)
 			c.VNI = 5
-		})},
-		{in: "vxvde:///grp=daemon", want: plain},
-		{in: "vxvde://ff05:56de::1/grp=70000", want: with(func(c *vxlan.Config) {
+		}},
+		{in: "vxvde:///grp=daemon"},
+		{in: "vxvde://ff05:56de::1/grp=70000", set: func(c *vxlan.Config) {
 			group("[ff05:56de::1:1170]:14789")(c)
 			c.VNI = 70000
-		})},
-		{in: "vxvde:///vni=daemon", want: plain},
-		{in: "vxvde:///vni", want: with(func(c *vxlan.Config) { c.VNI = egid })},
-		{in: "vxvde:///vni=", want: with(func(c *vxlan.Config) { c.VNI = egid })},
-		{in: "vxvde:///vni=0", want: with(func(c *vxlan.Config) { c.VNI = 0 })},
-		{in: "vxvde:///vni=16777215", want: with(func(c *vxlan.Config) { c.VNI = 1<<24 - 1 })},
-		{in: "vxvde:///rcvbuf=2M", want: with(func(c *vxlan.Config) { c.RecvBuffer = 2 << 20 })},
-		{in: "vxvde:///rcvbuf=1kK", want: with(func(c *vxlan.Config) { c.RecvBuffer = 1 << 20 })},
-		{in: "vxvde:///rcvbuf=65536", want: with(func(c *vxlan.Config) { c.RecvBuffer = 65536 })},
-		{in: "vxvde:///hashsize=0/expiretime=2", want: with(func(c *vxlan.Config) { c.Stations, c.Expire = 0, 2*time.Second })},
-		{in: "vxvde:///if=test0/bind=127.0.0.1", want: with(func(c *vxlan.Config) {
+		}},
+		{in: "vxvde:///vni=daemon"},
+		{in: "vxvde:///vni", set: func(c *vxlan.Config) { c.VNI = egid }},
+		{in: "vxvde:///vni=", set: func(c *vxlan.Config) { c.VNI = egid }},
+		{in: "vxvde:///vni=0", set: func(c *vxlan.Config) { c.VNI = 0 }},
+		{in: "vxvde:///vni=16777215", set: func(c *vxlan.Config) { c.VNI = 1<<24 - 1 }},
+		{in: "vxvde:///rcvbuf=2M", set: func(c *vxlan.Config) { c.RecvBuffer = 2 << 20 }},
+		{in: "vxvde:///rcvbuf=1kK", set: func(c *vxlan.Config) { c.RecvBuffer = 1 << 20 }},
+		{in: "vxvde:///rcvbuf=65536", set: func(c *vxlan.Config) { c.RecvBuffer = 65536 }},
+		{in: "vxvde:///hashsize=0/expiretime=2", set: func(c *vxlan.Config) { c.Stations, c.Expire = 0, 2*time.Second }},
+		{in: "vxvde:///if=test0/bind=127.0.0.1", set: func(c *vxlan.Config) {
 			c.Interface, c.Bind = "test0", netip.MustParseAddr("127.0.0.1")
-		})},
-		{in: "vxvde://ff05::1/bind=fe80::1%test0", want: with(func(c *vxlan.Config) {
+		}},
+		{in: "vxvde://ff05::1/bind=fe80::1%test0", set: func(c *vxlan.Config) {
 			group("[ff05::1]:14789")(c)
 			c.Interface, c.Bind = "test0", netip.MustParseAddr("fe80::1")
-		})},
+		}},
 
 		{in: "vxvde:///nosuch=1", err: `"nosuch=1": unknown (have bind, expiretime, grp, hashsize, if, port, rcvbuf, ttl, v4, v6, vni)`},
 		{in: "vxvde:///vni=0x10", err: `"vni=0x10": must be a gid or a group of users`},
