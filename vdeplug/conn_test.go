@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"reflect"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/stream"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -133,9 +135,9 @@ func flat[C any](parse func(Locator) (C, error)) func(Locator) (C, string, error
 }
 
 // registerTest registers a scheme for the time of the test.
-func registerTest(t *testing.T, name string, open func() (Conn, error)) {
+func registerTest(t *testing.T, name string, open func(context.Context) (Conn, error)) {
 	t.Helper()
-	Register(Scheme{Name: name, Open: func(context.Context, Locator, *Options) (Conn, error) { return open() }})
+	Register(Scheme{Name: name, Open: func(ctx context.Context, _ Locator, _ *Options) (Conn, error) { return open(ctx) }})
 	t.Cleanup(func() {
 		registry.mu.Lock()
 		defer registry.mu.Unlock()
@@ -143,10 +145,18 @@ func registerTest(t *testing.T, name string, open func() (Conn, error)) {
 	})
 }
 
+// registerStream registers nestedtest://, whose plug is on a stream to peer.
+func registerStream(t *testing.T) (peer net.Conn) {
+	t.Helper()
+	p, peer := net.Pipe()
+	registerTest(t, "nestedtest", func(context.Context) (Conn, error) { return newPlug("nestedtest://", stream.New(p)), nil })
+	return peer
+}
+
 // registerFrames registers nestedtest://, whose plugs carry only single frames.
 func registerFrames(t *testing.T) {
 	t.Helper()
-	registerTest(t, "nestedtest", func() (Conn, error) {
+	registerTest(t, "nestedtest", func(context.Context) (Conn, error) {
 		c, err := Open("mem://nestedtest", nil)
 		return struct {
 			Conn

@@ -4,14 +4,12 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"testing"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/netem"
 	"github.com/vdestack/vdestack/internal/plugtest"
-	"github.com/vdestack/vdestack/internal/stream"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -118,21 +116,19 @@ func TestNetemuErrors(t *testing.T) {
 	for _, options := range []string{"", "delay=1h", "delay=5ms", "loss=100%"} {
 		t.Run(options, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			p, q := net.Pipe()
-			registerTest(t, "nestedtest", func() (Conn, error) { return newPlug("nestedtest://", stream.New(p)), nil })
+			peer := registerStream(t)
 			vnl := "netemu://" + options + "{nestedtest://}"
 			in := openInbox(t, vnl)
-			q.Close()
+			peer.Close()
 			err := in.WantEnd(t)
 			plugtest.WantError(t, err, fmt.Sprintf("vdeplug: recv %q: the peer has ended the stream", vnl), io.EOF)
 		})
 	}
 	// A sender gets an error too, but later.
-	p, q := net.Pipe()
-	registerTest(t, "nestedtest", func() (Conn, error) { return newPlug("nestedtest://", stream.New(p)), nil })
+	peer := registerStream(t)
 	c := openPlug(t, "netemu://delay=1ms{nestedtest://}")
 	defer c.Close()
-	q.Close()
+	peer.Close()
 	var err error
 	testenv.Eventually(t, "an error", func() bool {
 		err = c.Send(plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60))

@@ -130,37 +130,19 @@ func TestOpenErrors(t *testing.T) {
 }
 
 func TestRegister(t *testing.T) {
-	mustPanic := func(scheme string, open OpenFunc) {
-		t.Helper()
-		defer func() {
-			if recover() == nil {
-				t.Errorf("Register(%q) did not panic", scheme)
-			}
+	registerTest(t, "registertest", func(context.Context) (Conn, error) { return nil, errors.New("no network") })
+	open := func(context.Context, Locator, *Options) (Conn, error) { return nil, nil }
+	for _, s := range []Scheme{{Open: open}, {Name: "a/b", Open: open}, {Name: "registertest", Open: open}, {Name: "registertest.none"}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("Register(%q) did not panic", s.Name)
+				}
+			}()
+			Register(s)
 		}()
-		Register(Scheme{
-			Name: scheme,
-			Open: open,
-		})
 	}
-	open := func(context.Context, Locator, *Options) (Conn, error) { return nil, errors.New("no network") }
-	mustPanic("", open)
-	mustPanic("a/b", open)
-	mustPanic("registertest", nil)
-	Register(Scheme{
-		Name: "registertest",
-		Open: open,
-	})
-	t.Cleanup(func() { // for -count
-		registry.mu.Lock()
-		defer registry.mu.Unlock()
-		delete(registry.schemes, "registertest")
-		delete(registry.schemes, "registertest.nil")
-	})
-	mustPanic("registertest", open)
 	wantOpenError(t, "registertest://", `vdeplug: open "registertest://": no network`)
-	Register(Scheme{
-		Name: "registertest.nil",
-		Open: func(context.Context, Locator, *Options) (Conn, error) { return nil, nil },
-	})
+	registerTest(t, "registertest.nil", func(context.Context) (Conn, error) { return nil, nil })
 	wantOpenError(t, "registertest.nil://", `vdeplug: open "registertest.nil://": the function Open of scheme "registertest.nil" has returned neither a plug nor an error`)
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/vdestack/vdestack/internal/transform"
 )
 
-// A flaky is a network of the scheme "flaky", with the name of the test.
+// A flaky is a network of the scheme "flaky".
 type flaky struct {
 	mu    sync.Mutex
 	err   error       // of opening
@@ -34,45 +34,27 @@ type flaky struct {
 	hang  bool        // opening does not return before its context has ended
 }
 
-var flakies sync.Map
-
-func init() {
-	Register(Scheme{
-		Name: "flaky",
-		Open: func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
-			f, ok := flakies.Load(l.Body())
-			if !ok {
-				return nil, errors.New("no such network")
-			}
-			return f.(*flaky).open(ctx)
-		},
-	})
-}
-
 // newFlaky returns a network, and its locator.
 func newFlaky(t *testing.T) (*flaky, string) {
 	t.Helper()
 	f := &flaky{}
-	name := strings.ReplaceAll(t.Name(), "/", "-")
-	flakies.Store(name, f)
-	t.Cleanup(func() { flakies.Delete(name) })
-	return f, "flaky://" + name
+	registerTest(t, "flaky", f.open)
+	return f, "flaky://x"
 }
 
 func (f *flaky) open(ctx context.Context) (Conn, error) {
+	if f.hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.opens = append(f.opens, time.Now())
-	if f.hang {
-		f.mu.Unlock()
-		<-ctx.Done()
-		f.mu.Lock()
-		return nil, ctx.Err()
-	}
 	if f.err != nil {
 		return nil, f.err
 	}
-	f.now = &flakyConn{frames: make(chan []byte, 8), gone: make(chan struct{}), closed: make(chan struct{})}
+	f.now = &flakyConn{frames: make(chan []byte, 8)}
+	f.now.gone, f.now.end = context.WithCancelCause(context.Background())
 	return f.now, nil
 }
 
@@ -81,6 +63,9 @@ func (f *flaky) set(err error) {
 	defer f.mu.Unlock()
 	f.err = err
 }
+
+// end ends the network.
+func (f *flaky) end() { f.conn().end(errTestGone) }
 
 func (f *flaky) conn() *flakyConn {
 	f.mu.Lock()
@@ -97,34 +82,25 @@ func (f *flaky) attempts() []time.Time {
 // A flakyConn returns the frames that are sent, until it is gone.
 type flakyConn struct {
 	packet.Counters
-	frames     chan []byte
-	gone       chan struct{}
-	once, ends sync.Once
-	closed     chan struct{}
+	frames chan []byte
+	gone   context.Context // its cause is the error of calls
+	end    context.CancelCauseFunc
 }
 
 func (c *flakyConn) Drops() Drops { return Drops{c.DroppedRecv.Load(), c.DroppedSend.Load()} }
-
-func (c *flakyConn) end() { c.ends.Do(func() { close(c.gone) }) }
 
 func (c *flakyConn) Recv(frame []byte) (int, error) {
 	select {
 	case f := <-c.frames:
 		return copy(frame, f), nil
-	case <-c.gone:
-		return 0, errTestGone
-	case <-c.closed:
-		return 0, net.ErrClosed
+	case <-c.gone.Done():
+		return 0, context.Cause(c.gone)
 	}
 }
 
 func (c *flakyConn) Send(frame []byte) error {
-	select {
-	case <-c.gone:
-		return errTestGone
-	case <-c.closed:
-		return net.ErrClosed
-	default:
+	if err := context.Cause(c.gone); err != nil {
+		return err
 	}
 	select {
 	case c.frames <- bytes.Clone(frame):
@@ -135,7 +111,7 @@ func (c *flakyConn) Send(frame []byte) error {
 }
 
 func (c *flakyConn) Close() error {
-	c.once.Do(func() { close(c.closed) })
+	c.end(net.ErrClosed)
 	return nil
 }
 
@@ -209,7 +185,7 @@ func TestReconnect(t *testing.T) {
 
 		f.set(errTestAgain)
 		lost := time.Now()
-		f.conn().end()
+		f.end()
 		synctest.Wait()
 		if l := c.(Linker).Link(); fmt.Sprint(l.Err) != fmt.Sprintf("vdeplug: recv %q: it has gone", vnl) || !errors.Is(l.Err, errTestGone) || !l.Reconnecting || l.Reconnects != 0 {
 			t.Errorf("gone: %+v", l)
@@ -246,7 +222,7 @@ func TestReconnect(t *testing.T) {
 
 		// Sending finds it out as well, and the wait has started over.
 		lost = time.Now()
-		f.conn().end()
+		f.end()
 		if err := c.Send(frame); err != nil {
 			t.Error(err)
 		}
@@ -281,7 +257,7 @@ func TestReconnectUnsteady(t *testing.T) {
 		receiving(c)
 		for range 20 {
 			had := f.conn()
-			had.end()
+			f.end()
 			for f.conn() == had {
 				time.Sleep(time.Millisecond)
 			}
@@ -314,15 +290,11 @@ func TestReconnectEnds(t *testing.T) {
 			f, vnl := newFlaky(t)
 			synctest.Test(t, func(t *testing.T) {
 				var told links
-				c, oerr := Open(vnl, &Options{Reconnect: true, Notify: told.add})
-				if oerr != nil {
-					t.Fatal(oerr)
-				}
-				defer c.Close()
+				c := reopening(t, vnl, told.add)
 				_, end := receiving(c)
 				// For a moment it passes.
 				f.set(err)
-				f.conn().end()
+				f.end()
 				time.Sleep(reconnectDoubt / 2)
 				if l := c.(Linker).Link(); !errors.Is(l.Err, err) || !l.Reconnecting {
 					t.Errorf("at once: %+v", l)
@@ -333,7 +305,7 @@ func TestReconnectEnds(t *testing.T) {
 					t.Errorf("after a moment: %+v", l)
 				}
 				f.set(err)
-				f.conn().end()
+				f.end()
 				if got := <-end; !errors.Is(got, err) || !strings.Contains(got.Error(), vnl) {
 					t.Errorf("got %v, want %v", got, err)
 				}
@@ -382,7 +354,7 @@ func TestReconnectClose(t *testing.T) {
 					_, end := receiving(c)
 					f.set(errTestAgain)
 					f.hang = hang
-					f.conn().end()
+					f.end()
 					time.Sleep(after)
 					began := time.Now()
 					if err := c.Close(); err != nil {
@@ -413,7 +385,7 @@ func TestReconnectFile(t *testing.T) {
 		_, end := receiving(c)
 		// It may be empty for a moment, or gone for a while.
 		write("")
-		f.conn().end()
+		f.end()
 		time.Sleep(reconnectDoubt / 2)
 		if l := c.(Linker).Link(); !l.Reconnecting || !strings.Contains(l.Err.Error(), "empty") {
 			t.Errorf("an empty file: %+v", l)
@@ -435,7 +407,7 @@ func TestReconnectFile(t *testing.T) {
 		c = reopening(t, file, nil)
 		_, end = receiving(c)
 		write("vlan://x{null://}\n")
-		f.conn().end()
+		f.end()
 		if err := <-end; !strings.Contains(err.Error(), `"x"`) {
 			t.Errorf("a bad locator: %v", err)
 		}
@@ -459,7 +431,7 @@ func TestReconnectNested(t *testing.T) {
 			if l := c.(Linker).Link(); l.Reconnects != uint64(i) {
 				t.Errorf("%+v", l)
 			}
-			f.conn().end()
+			f.end()
 			time.Sleep(10 * time.Second)
 		}
 	})
@@ -528,7 +500,7 @@ func TestReconnectRace(t *testing.T) {
 				})
 			}
 			for i := range 20 {
-				f.conn().end()
+				f.end()
 				time.Sleep(time.Duration(i) * 20 * time.Millisecond)
 			}
 			if err := c.Close(); err != nil {

@@ -1,28 +1,25 @@
 package vdeplug
 
 import (
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// isTestScheme reports whether a test has registered the scheme.
-func isTestScheme(scheme string) bool { return strings.HasSuffix(scheme, "test") || scheme == "flaky" }
+var update = flag.Bool("update", false, "write the list of networks in doc.go")
 
-// TestUsage checks that every scheme is described.
-func TestUsage(t *testing.T) {
+// TestDocNetworks checks that every scheme is described, and has the list of networks in the
+// package's documentation say what the schemes say of themselves.
+func TestDocNetworks(t *testing.T) {
+	var want strings.Builder
+	first := make(map[string]string) // scheme with the same options
 	for _, scheme := range Schemes() {
-		if isTestScheme(scheme) {
-			continue
-		}
 		u, ok := UsageOf(scheme)
-		if !ok {
-			t.Errorf("%s is not described", scheme)
-			continue
-		}
-		if !strings.HasPrefix(u.Form, scheme+"://") || u.About == "" {
+		if !ok || !strings.HasPrefix(u.Form, scheme+"://") || u.About == "" {
 			t.Errorf("%s: %+v", scheme, u)
 		}
 		for _, o := range u.Options {
@@ -30,7 +27,22 @@ func TestUsage(t *testing.T) {
 				t.Errorf("%s: %+v", scheme, o)
 			}
 		}
+		options := fmt.Sprint(u.Options)
+		switch same := first[options]; {
+		case same == "":
+			first[options] = scheme
+		case len(u.Options) > 0:
+			u.Options = nil
+			u.About += "; the options of " + same
+		}
+		for line := range strings.Lines(u.String()) {
+			want.WriteString("//\t" + line)
+		}
 	}
+	testenv.CheckGenerated(t, "doc.go", `(?s)// # Networks\n.*?//\n((?://\t[^\n]*\n)+)`, want.String(), *update)
+}
+
+func TestUsage(t *testing.T) {
 	want := "x://\n    a test\n      N         a word; 3 by default\n      opt=TEXT  a text (also o)\n      flag      no value\n"
 	if got := fmt.Sprint(Usage{"x://", "a test", []OptionUsage{
 		{Value: "N", Default: "3", About: "a word"}, {Name: "opt", Value: "TEXT", Aliases: []string{"o"}, About: "a text"}, {Name: "flag", About: "no value"},

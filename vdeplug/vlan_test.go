@@ -3,7 +3,6 @@ package vdeplug
 import (
 	"bytes"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,7 +11,6 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
 	"github.com/vdestack/vdestack/internal/plugtest"
-	"github.com/vdestack/vdestack/internal/stream"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/transform"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -209,10 +207,9 @@ func TestNestedErrors(t *testing.T) {
 		plugtest.WantError(t, err, text)
 	}
 	// The end of the inner network ends the outer one.
-	p, q := net.Pipe()
-	registerTest(t, "nestedtest", func() (Conn, error) { return newPlug("nestedtest://", stream.New(p)), nil })
+	peer := registerStream(t)
 	in := openInbox(t, "vlan://4{nestedtest://}")
-	q.Close()
+	peer.Close()
 	err := in.WantEnd(t)
 	plugtest.WantError(t, err, `vdeplug: recv "vlan://4{nestedtest://}": the peer has ended the stream`, io.EOF)
 }
