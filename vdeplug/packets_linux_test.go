@@ -1,7 +1,6 @@
 package vdeplug
 
 import (
-	"fmt"
 	"math"
 	"net"
 	"strings"
@@ -14,34 +13,30 @@ import (
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
 
-// packetPairs are networks with two plugs that move packets. Package p2p tests its own.
-var packetPairs = []struct {
+// A packetPair is a network with two plugs that move packets.
+type packetPair struct {
 	name string
 	open func(t *testing.T) (a, b Conn)
-}{
-	{"mem", func(t *testing.T) (a, b Conn) { return openPlug(t, "mem://packets"), openPlug(t, "mem://packets") }},
-	{"udp", func(t *testing.T) (a, b Conn) {
-		return openPlug(t, udpVNL(7001, 7002, "127.0.0.1")), openPlug(t, udpVNL(7002, 7001, "127.0.0.1"))
-	}},
-	{"udp6", func(t *testing.T) (a, b Conn) {
-		return openPlug(t, udpVNL(7001, 7002, "[::1]")), openPlug(t, udpVNL(7002, 7001, "[::1]"))
-	}},
-	{"vxvde", func(t *testing.T) (a, b Conn) { return openPlug(t, "vxvde://"), openPlug(t, "vxvde://") }},
-	{"vxlan", func(t *testing.T) (a, b Conn) { return openPlug(t, vxlanTest(2)), openPlug(t, vxlanTest(3)) }},
-	{"vlan of mem", func(t *testing.T) (a, b Conn) {
-		return openPlug(t, "vlan://4{mem://packets}"), openPlug(t, "vlan://4{mem://packets}")
-	}},
-	{"vlan in vlan", func(t *testing.T) (a, b Conn) {
-		const vnl = "vlan://7{vlan://4/qinq{vlan://5{%s}}}"
-		return openPlug(t, fmt.Sprintf(vnl, udpVNL(7001, 7002, "127.0.0.1"))), openPlug(t, fmt.Sprintf(vnl, udpVNL(7002, 7001, "127.0.0.1")))
-	}},
+}
+
+// two opens two locators.
+func two(a, b string) func(t *testing.T) (Conn, Conn) {
+	return func(t *testing.T) (Conn, Conn) { return openPlug(t, a), openPlug(t, b) }
+}
+
+// packetPairs are those of TestPackets. Package p2p tests its own.
+var packetPairs = []packetPair{
+	{"mem", two("mem://packets", "mem://packets")},
+	{"vxvde", two("vxvde://", "vxvde://")},
+	{"vxlan", two(vxlanTest(2), vxlanTest(3))},
+	{"vlan of mem", two("vlan://4{mem://packets}", "vlan://4{mem://packets}")},
+	{"vlan in vlan", two("vlan://7{vlan://4/qinq{vlan://5{"+udpVNL(7001, 7002, "127.0.0.1")+"}}}",
+		"vlan://7{vlan://4/qinq{vlan://5{"+udpVNL(7002, 7001, "127.0.0.1")+"}}}")},
 	{"agno", func(t *testing.T) (a, b Conn) {
 		vnl := agnoVNL(t, "mem://packets")
 		return openPlug(t, vnl), openPlug(t, vnl)
 	}},
-	{"tags both ways of mem", func(t *testing.T) (a, b Conn) {
-		return openPlug(t, "vlan://5{vlan:///untag=5{mem://packets}}"), openPlug(t, "mem://packets")
-	}},
+	{"tags both ways of mem", two("vlan://5{vlan:///untag=5{mem://packets}}", "mem://packets")},
 	{"vde", func(t *testing.T) (a, b Conn) {
 		s := classicSwitch(t)
 		return openPlug(t, "vde://"+s.Dir), openPlug(t, "vde://"+s.Dir)
@@ -87,16 +82,23 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+// TestPacketAllocs moves packets and frames without allocating.
 func TestPacketAllocs(t *testing.T) {
-	for _, pair := range packetPairs {
+	for _, pair := range append([]packetPair{
+		{"vxvde6", two(vxvdeFamilies[1].vnl, vxvdeFamilies[1].vnl)},
+		{"reconnect", func(t *testing.T) (a, b Conn) {
+			return reopening(t, "mem://packets", nil), openPlug(t, "mem://packets")
+		}},
+	}, packetPairs...) {
 		if pair.name == "stream" {
 			continue // net.Pipe allocates
 		}
 		t.Run(pair.name, func(t *testing.T) {
-			plugtest.CheckPacketAllocs(t, func(t *testing.T) (a, b packet.Transport) {
-				x, y := pair.open(t)
-				return x.(packet.Transport), y.(packet.Transport)
-			})
+			a, b := pair.open(t)
+			plugtest.CheckPacketAllocs(t, a.(packet.Transport), b.(packet.Transport))
+			if pair.name != "tags both ways of mem" { // which has no room for the tag on the way in
+				plugtest.CheckAllocs(t, a, b)
+			}
 		})
 	}
 }
@@ -116,10 +118,11 @@ func TestUDPUncut(t *testing.T) {
 	needTAP(t) // the right to change interfaces
 	ip(t, "link set lo mtu 1400")
 	t.Cleanup(func() { ip(t, "link set lo mtu 65536") })
-	for _, pair := range packetPairs {
-		if pair.name != "udp" && pair.name != "udp6" && pair.name != "vxvde" {
-			continue
-		}
+	for _, pair := range []packetPair{
+		{"udp", two(udpVNL(7001, 7002, "127.0.0.1"), udpVNL(7002, 7001, "127.0.0.1"))},
+		{"udp6", two(udpVNL(7001, 7002, "::1"), udpVNL(7002, 7001, "::1"))},
+		{"vxvde", two("vxvde://", "vxvde://")},
+	} {
 		t.Run(pair.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			ca, cb := pair.open(t)

@@ -437,33 +437,6 @@ func TestReconnectNested(t *testing.T) {
 	})
 }
 
-// TestReconnectAllocs moves batches without allocating.
-func TestReconnectAllocs(t *testing.T) {
-	c := reopening(t, "mem://"+t.Name(), nil)
-	peer := openPlug(t, "mem://"+t.Name())
-	packets := make([]packet.Packet, 8)
-	for i := range packets {
-		packets[i].Data = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)
-	}
-	var b packet.Buffer
-	defer b.Release()
-	round := func(from, to packet.Transport) {
-		testenv.Check(t, from.SendPackets(packets, true))
-		for n := 0; n < len(packets); {
-			got, err := to.RecvPackets(&b)
-			testenv.Check(t, err)
-			n += len(got)
-		}
-	}
-	ours, theirs := c.(packet.Transport), peer.(packet.Transport)
-	for _, way := range [][2]packet.Transport{{ours, theirs}, {theirs, ours}} {
-		round(way[0], way[1])
-		if n := testing.AllocsPerRun(100, func() { round(way[0], way[1]) }); n >= 1 && !testenv.Race {
-			t.Errorf("%v allocations in a round", n)
-		}
-	}
-}
-
 // TestReconnectRace loses the network while everything is called, and closes.
 func TestReconnectRace(t *testing.T) {
 	testenv.Long(t)
@@ -483,14 +456,7 @@ func TestReconnectRace(t *testing.T) {
 				}
 			})
 			for range 3 {
-				wg.Go(func() {
-					buf := make([]byte, ether.MaxFrame)
-					for {
-						if _, err := c.Recv(buf); err != nil {
-							return
-						}
-					}
-				})
+				wg.Go(func() { plugtest.Drain(c) })
 				wg.Go(func() {
 					for c.Send(make([]byte, 60)) == nil && c.(packet.Transport).SendPackets([]packet.Packet{{Data: make([]byte, 60)}}, true) == nil {
 						c.(Dropper).Drops()

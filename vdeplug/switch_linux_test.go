@@ -148,14 +148,7 @@ func TestSwitchRace(t *testing.T) {
 					}
 					continue // the switch has just gone
 				}
-				wg.Go(func() {
-					buf := make([]byte, ether.MaxFrame)
-					for {
-						if _, err := c.Recv(buf); err != nil {
-							return
-						}
-					}
-				})
+				wg.Go(func() { plugtest.Drain(c) })
 				for j := range 8 {
 					c.Send(plugtest.TestFrame(plugtest.Station(j), plugtest.Station(i), 60))
 				}

@@ -382,8 +382,3 @@ func TestVDESlow(t *testing.T) {
 	s.Signal(syscall.SIGCONT)
 	plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 }
-
-func TestVDEAllocs(t *testing.T) {
-	s := classicSwitch(t)
-	plugtest.CheckAllocs(t, openPlug(t, s.Dir), openPlug(t, s.Dir))
-}

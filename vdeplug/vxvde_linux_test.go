@@ -129,31 +129,6 @@ func TestVXVDENoRoute(t *testing.T) {
 	})
 }
 
-// TestVXVDEAllocs moves frames without allocating.
-func TestVXVDEAllocs(t *testing.T) {
-	if testenv.Race {
-		t.Skip("the race detector empties pools")
-	}
-	for _, f := range vxvdeFamilies {
-		t.Run(f.name, func(t *testing.T) {
-			a, b := openPlug(t, f.vnl), openPlug(t, f.vnl)
-			hello, frame, buf := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1514), make([]byte, ether.MaxFrame)
-			round := func() {
-				plugtest.Send(t, a, hello)
-				b.Recv(buf)
-				plugtest.Send(t, b, frame)
-				if n, err := a.Recv(buf); n != len(frame) || err != nil {
-					t.Fatalf("got %d bytes, %v", n, err)
-				}
-			}
-			round()
-			if n := testing.AllocsPerRun(200, round); n != 0 {
-				t.Errorf("%v allocations", n)
-			}
-		})
-	}
-}
-
 func BenchmarkVXVDE(b *testing.B) {
 	from, to := openPlug(b, "vxvde://"), openPlug(b, "vxvde://")
 	testenv.Check(b, to.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))) // so that from knows where it is

@@ -4,7 +4,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
@@ -57,14 +56,7 @@ func TestRace(t *testing.T) {
 					return
 				}
 				c := plugtest.NewConn(p)
-				wg.Go(func() {
-					buf := make([]byte, ether.MaxFrame)
-					for {
-						if _, err := c.Recv(buf); err != nil {
-							return
-						}
-					}
-				})
+				wg.Go(func() { plugtest.Drain(c) })
 				for j := range 8 {
 					c.Send(plugtest.TestFrame(plugtest.Station(j), plugtest.Station(i), 60))
 				}

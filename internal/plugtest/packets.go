@@ -15,12 +15,11 @@ import (
 // Greet sends a frame both ways, so that both transports learn where the other is.
 func Greet(t *testing.T, a, b packet.Transport) {
 	t.Helper()
-	hello := TestFrame(Station(1), Station(2), 60)
-	testenv.Check(t, b.SendPackets([]packet.Packet{{Data: hello}}, true))
-	Collect(t, a, [][]byte{hello})
-	hello = TestFrame(Station(2), Station(1), 60)
-	testenv.Check(t, a.SendPackets([]packet.Packet{{Data: hello}}, true))
-	Collect(t, b, [][]byte{hello})
+	for i, way := range [2][2]packet.Transport{{b, a}, {a, b}} {
+		hello := TestFrame(Station(1+i), Station(2-i), 60)
+		testenv.Check(t, way[0].SendPackets([]packet.Packet{{Data: hello}}, true))
+		Collect(t, way[1], [][]byte{hello})
+	}
 }
 
 // Collect receives packets until the frames have arrived, in order.
@@ -124,11 +123,11 @@ func CheckPackets(t *testing.T, open func(t *testing.T) (a, b packet.Transport),
 }
 
 // CheckPacketAllocs moves packets between two transports without allocating.
-func CheckPacketAllocs(t *testing.T, open func(t *testing.T) (a, b packet.Transport)) {
+func CheckPacketAllocs(t *testing.T, a, b packet.Transport) {
+	t.Helper()
 	if testenv.Race {
 		t.Skip("the race detector empties pools")
 	}
-	a, b := open(t)
 	Greet(t, a, b)
 	packets := make([]packet.Packet, 2)
 	var buf packet.Buffer

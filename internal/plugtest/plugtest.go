@@ -60,6 +60,15 @@ func NewInbox(t *testing.T, c Conn) *Inbox {
 	return in
 }
 
+// Drain receives until the end of the network, and returns the reason.
+func Drain(c Conn) error {
+	for buf := make([]byte, ether.MaxFrame); ; {
+		if _, err := c.Recv(buf); err != nil {
+			return err
+		}
+	}
+}
+
 // Want waits for the frame, and skips others.
 func (in *Inbox) Want(t *testing.T, frame []byte) {
 	t.Helper()
@@ -200,14 +209,7 @@ func Check(t *testing.T, open func(t *testing.T) Conn) {
 		errs := make(chan error)
 		const readers = 3
 		for range readers {
-			go func() {
-				for {
-					if _, err := c.Recv(make([]byte, ether.MaxFrame)); err != nil {
-						errs <- err
-						return
-					}
-				}
-			}()
+			go func() { errs <- Drain(c) }()
 		}
 		for range 10 {
 			runtime.Gosched() // let some block
@@ -282,14 +284,7 @@ func Check(t *testing.T, open func(t *testing.T) Conn) {
 				for c.Send(TestFrame(Broadcast, Station(i), 100)) == nil {
 				}
 			})
-			wg.Go(func() {
-				buf := make([]byte, ether.MaxFrame)
-				for {
-					if _, err := c.Recv(buf); err != nil {
-						return
-					}
-				}
-			})
+			wg.Go(func() { Drain(c) })
 		}
 		time.AfterFunc(50*time.Millisecond, func() { c.Close() })
 		wg.Wait()
@@ -352,24 +347,25 @@ func SendBoth(t *testing.T, a, b *Inbox, sizes ...int) {
 	}
 }
 
-// CheckAllocs sees that frames are sent and received without allocating.
-func CheckAllocs(t *testing.T, from, to Conn) {
+// CheckAllocs sees that frames are sent and received both ways without allocating.
+func CheckAllocs(t *testing.T, a, b Conn) {
 	t.Helper()
 	if testenv.Race {
 		t.Skip("the race detector empties pools")
 	}
 	frame, buf := TestFrame(Broadcast, Station(1), 1514), make([]byte, ether.MaxFrame)
-	n := testing.AllocsPerRun(1000, func() {
-		Send(t, from, frame)
-		for n := 0; n != len(frame); { // the kernel may have something to say
-			var err error
-			if n, err = to.Recv(buf); err != nil {
-				t.Fatal(err)
+	for _, way := range [2][2]Conn{{a, b}, {b, a}} {
+		n := testing.AllocsPerRun(1000, func() {
+			Send(t, way[0], frame)
+			for n := 0; n != len(frame); { // the kernel may have something to say
+				var err error
+				n, err = way[1].Recv(buf)
+				testenv.Check(t, err)
 			}
+		})
+		if n != 0 {
+			t.Errorf("%v allocations per frame, want 0", n)
 		}
-	})
-	if n != 0 {
-		t.Errorf("%v allocations per frame, want 0", n)
 	}
 }
 
