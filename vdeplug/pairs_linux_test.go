@@ -13,28 +13,31 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// An opener opens an end of a network. It returns how to end it as a program that exits, and
-// as one that is killed.
+// An end of a network can be ended as a program that exits, and as one that is killed.
+type end struct {
+	*plugtest.Inbox
+	quit, kill func(t *testing.T)
+}
+
+// An opener opens an end of a network.
 type opener struct {
 	name string
-	open func(t *testing.T, vnl string) (in *plugtest.Inbox, quit, kill func(t *testing.T))
+	open func(t *testing.T, vnl string) end
 }
 
 var openers = []opener{
-	{"go", func(t *testing.T, vnl string) (*plugtest.Inbox, func(*testing.T), func(*testing.T)) {
+	{"go", func(t *testing.T, vnl string) end {
 		in := openInbox(t, vnl)
-		quit := func(t *testing.T) { in.Close() }
-		kill := func(t *testing.T) {
+		return end{in, func(*testing.T) { in.Close() }, func(t *testing.T) {
 			// What the kernel does for a killed process: the names stay.
 			restore := keepNames(t, vnl)
 			in.Close()
 			restore()
-		}
-		return in, quit, kill
+		}}
 	}},
-	{"C", func(t *testing.T, vnl string) (*plugtest.Inbox, func(*testing.T), func(*testing.T)) {
+	{"C", func(t *testing.T, vnl string) end {
 		c := plugtest.CPlug(t, vnl)
-		return c.Inbox, c.Quit, func(t *testing.T) { c.Kill(t) }
+		return end{c.Inbox, c.Quit, func(t *testing.T) { c.Kill(t) }}
 	}},
 }
 

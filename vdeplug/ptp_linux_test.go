@@ -34,16 +34,23 @@ func waitPath(t *testing.T, path string) {
 	})
 }
 
-func TestPTP(t *testing.T) {
+// ptpPairs is pairs on a path.
+func ptpPairs(t *testing.T, test func(t *testing.T, path string, openers [2]opener, ends [2]end)) {
 	pairs(t, func(t *testing.T, first, second opener) {
 		path, vnl := ptpName(t)
-		a, quitA, _ := first.open(t, vnl)
+		a := first.open(t, vnl)
 		waitPath(t, path)
-		b, quitB, _ := second.open(t, vnl)
-		waitPath(t, path+"+")
-		plugtest.CarryBoth(t, a, b, frameSizes...)
-		quitB(t)
-		quitA(t)
+		b := second.open(t, vnl)
+		waitPath(t, path+p2p.SecondSuffix)
+		test(t, path, [2]opener{first, second}, [2]end{a, b})
+	})
+}
+
+func TestPTP(t *testing.T) {
+	ptpPairs(t, func(t *testing.T, path string, _ [2]opener, ends [2]end) {
+		plugtest.CarryBoth(t, ends[0].Inbox, ends[1].Inbox, frameSizes...)
+		ends[1].quit(t)
+		ends[0].quit(t)
 		for _, p := range []string{path, path + "+"} {
 			if _, err := os.Lstat(p); err == nil {
 				t.Errorf("%s is left", p)
@@ -70,33 +77,26 @@ func TestPTPCmd(t *testing.T) {
 // new one may send first; an idle one in C would not notice.
 func TestPTPRestart(t *testing.T) {
 	testenv.Long(t)
-	for _, which := range []string{"first", "second"} {
+	for which, name := range []string{"first", "second"} {
 		for _, how := range []string{"quit", "kill"} {
-			t.Run(which+" "+how, func(t *testing.T) {
-				pairs(t, func(t *testing.T, first, second opener) {
-					path, vnl := ptpName(t)
-					a, quitA, killA := first.open(t, vnl)
-					waitPath(t, path)
-					b, quitB, killB := second.open(t, vnl)
-					waitPath(t, path+"+")
-					plugtest.CarryBoth(t, a, b, 60)
-
-					stays, end, again := b, map[string]func(*testing.T){"quit": quitA, "kill": killA}[how], first
-					if which == "second" {
-						stays, end, again = a, map[string]func(*testing.T){"quit": quitB, "kill": killB}[how], second
+			t.Run(name+" "+how, func(t *testing.T) {
+				ptpPairs(t, func(t *testing.T, path string, openers [2]opener, ends [2]end) {
+					plugtest.CarryBoth(t, ends[0].Inbox, ends[1].Inbox, 60)
+					if how == "quit" {
+						ends[which].quit(t)
+					} else {
+						ends[which].kill(t)
 					}
-					end(t)
-					name := path
-					if which == "second" {
-						name += p2p.SecondSuffix
+					vnl, stays := "ptp://"+path, ends[1-which].Inbox
+					if which == 1 {
+						path += p2p.SecondSuffix
 					}
-					c := reopen(t, again, name, vnl)
+					c := reopen(t, openers[which], path, vnl)
 					// An idle end of C never notices that its peer went.
 					if _, ours := isOn[*p2p.PTP](stays.Conn); ours {
 						plugtest.Carry(t, c, stays, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 					}
-					plugtest.Carry(t, stays, c, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
-					plugtest.Carry(t, c, stays, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
+					plugtest.CarryBoth(t, stays, c, 60)
 				})
 			})
 		}
@@ -115,8 +115,7 @@ func reopen(t *testing.T, o opener, path, vnl string) *plugtest.Inbox {
 		return fmt.Sprint(sockio.IDAt(path), info.ModTime())
 	}
 	if o.name != "C" {
-		in, _, _ := o.open(t, vnl)
-		return in
+		return o.open(t, vnl).Inbox
 	}
 	before, deadline := stamp(), time.Now().Add(testenv.Timeout)
 	for time.Now().Before(deadline) {
@@ -139,12 +138,8 @@ func reopen(t *testing.T, o opener, path, vnl string) *plugtest.Inbox {
 }
 
 func TestPTPThird(t *testing.T) {
-	pairs(t, func(t *testing.T, first, second opener) {
-		path, vnl := ptpName(t)
-		a, _, _ := first.open(t, vnl)
-		waitPath(t, path)
-		b, _, _ := second.open(t, vnl)
-		waitPath(t, path+"+")
+	ptpPairs(t, func(t *testing.T, path string, _ [2]opener, ends [2]end) {
+		vnl := "ptp://" + path
 		for range 2 {
 			wantOpenError(t, vnl, path+" already has two ends", unix.EADDRINUSE)
 			c := plugtest.CPlug(t, vnl)
@@ -153,7 +148,7 @@ func TestPTPThird(t *testing.T) {
 				t.Errorf("vde_plug: %v: %s", c.Cmd.ProcessState, c.Stderr)
 			}
 			// The two go on, and now they are connected.
-			plugtest.CarryBoth(t, a, b, 60)
+			plugtest.CarryBoth(t, ends[0].Inbox, ends[1].Inbox, 60)
 		}
 	})
 }
@@ -183,8 +178,7 @@ func TestPTPTogether(t *testing.T) {
 		if len(ends) != 2 {
 			t.Fatalf("%d ends, want 2", len(ends))
 		}
-		plugtest.Carry(t, ends[0], ends[1], plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-		plugtest.Carry(t, ends[1], ends[0], plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+		plugtest.CarryBoth(t, ends[0], ends[1], 60)
 		ends[0].Close()
 		ends[1].Close()
 	}
@@ -236,6 +230,47 @@ func TestPTPNames(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(dir, "rel[3]{'")); err == nil {
 		t.Error("a relative path is left")
 	}
+}
+
+func TestPTPParse(t *testing.T) {
+	long := "/" + strings.Repeat("a", 89)
+	type ptpEnd struct {
+		path      string
+		seqpacket bool
+	}
+	testParses(t, flat(func(l Locator) (e ptpEnd, err error) {
+		e.path, e.seqpacket, err = parsePTP(l)
+		return e, err
+	}), ptpEnd{}, []parseTest[ptpEnd]{
+		{in: "ptp:///run/p", set: is(ptpEnd{"/run/p", false})},
+		{in: "ptp:///run/p%20'x", set: is(ptpEnd{"/run/p%20'x", false})},
+		{in: "ptp:///run/[a]b", set: is(ptpEnd{"/run/[a]b", false})},
+		{in: "ptp:///run/p[]", set: is(ptpEnd{"/run/p", false})},
+		{in: "ptp:///run/p[seqpacket]", set: is(ptpEnd{"/run/p", true})},
+		{in: `ptp:///run/p\[a\]`, set: is(ptpEnd{"/run/p[a]", false})},
+		{in: "ptp://'/run/[a]'[seqpacket]", set: is(ptpEnd{"/run/[a]", true})},
+		{in: "ptp://" + long + "[seqpacket]", set: is(ptpEnd{long, true})},
+
+		{in: "ptp://", err: "no path given"},
+		{in: "ptp://[seqpacket]", err: "no path given"},
+		{in: "ptp:///run/p[datagram]", err: `ptp option "datagram": unknown (have seqpacket)`},
+		{in: "ptp:///run/p[seqpacket=1]", err: "takes no value"},
+		{in: "ptp://" + long + "a[seqpacket]", err: "has 91 bytes, a socket's path at most 90"},
+	})
+}
+
+// TestPTPVersions opens a pair of one version in the other.
+func TestPTPVersions(t *testing.T) {
+	testenv.NoLeaks(t)
+	path, vnl := ptpName(t)
+	c := openPlug(t, vnl)
+	wantOpenError(t, vnl+"[seqpacket]", path+" is a socket of another kind (vdeplug 4.0.1 makes it, without the option seqpacket)")
+	c.Close()
+	c = openPlug(t, vnl+"[seqpacket]")
+	defer c.Close()
+	wantOpenError(t, vnl, path+" is a socket of another kind (later versions of vdeplug make it, see the option seqpacket)")
+	testenv.Check(t, os.WriteFile(path+"2", nil, 0o600))
+	wantOpenError(t, vnl+"2[seqpacket]", "exists and is not a socket")
 }
 
 func BenchmarkPTP(b *testing.B) {

@@ -11,18 +11,14 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// udpHosts are the addresses between which the tests run.
-var udpHosts = []string{"127.0.0.1", "::1"}
-
 func udpVNL(from, to int, host string) string { return fmt.Sprintf("udp://%d->%s:%d", from, host, to) }
 
 func TestUDP(t *testing.T) {
-	for _, host := range udpHosts {
+	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {
 			pairs(t, func(t *testing.T, first, second opener) {
-				a, _, _ := first.open(t, udpVNL(7001, 7002, host))
-				b, _, _ := second.open(t, fmt.Sprintf("udp://%s:7002->%[1]s:7001", host))
-				plugtest.CarryBoth(t, a, b, frameSizes...)
+				a, b := first.open(t, udpVNL(7001, 7002, host)), second.open(t, fmt.Sprintf("udp://%s:7002->%[1]s:7001", host))
+				plugtest.CarryBoth(t, a.Inbox, b.Inbox, frameSizes...)
 			})
 		})
 	}
@@ -31,14 +27,14 @@ func TestUDP(t *testing.T) {
 // TestUDPRestart sends to a port that is not open, which the host answers with ICMP errors.
 func TestUDPRestart(t *testing.T) {
 	pairs(t, func(t *testing.T, first, second opener) {
-		a, _, _ := first.open(t, udpVNL(7001, 7002, "127.0.0.1"))
+		a := first.open(t, udpVNL(7001, 7002, "127.0.0.1"))
 		for range 3 {
 			for range 5 {
 				testenv.Check(t, a.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)))
 			}
-			b, _, kill := second.open(t, udpVNL(7002, 7001, "127.0.0.1"))
-			plugtest.CarryBoth(t, b, a, 60)
-			kill(t)
+			b := second.open(t, udpVNL(7002, 7001, "127.0.0.1"))
+			plugtest.CarryBoth(t, b.Inbox, a.Inbox, 60)
+			b.kill(t)
 		}
 	})
 }
