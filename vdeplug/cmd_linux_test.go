@@ -151,3 +151,8 @@ func TestCmdSeveral(t *testing.T) {
 	testenv.Check(t, second.Send(frame))
 	second.Want(t, frame)
 }
+
+func BenchmarkCmd(b *testing.B) {
+	c := openPlug(b, "cmd://cat")
+	benchPlugs(b, c, c, plugtest.Broadcast)
+}

@@ -15,6 +15,8 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
+func TestMain(m *testing.M) { testenv.Main(m) }
+
 // A plugOn is a plug with its transport.
 type plugOn[T packet.Transport] struct {
 	*plug
@@ -219,4 +221,12 @@ func benchPlugs(b *testing.B, from, to Conn, dst ether.MAC) {
 			}
 		})
 	}
+}
+
+func TestNull(t *testing.T) {
+	c := openInbox(t, "null://")
+	for i := range 10 {
+		testenv.Check(t, c.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(i), 60)))
+	}
+	wantDrops(t, c, Drops{Send: 10})
 }

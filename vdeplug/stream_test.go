@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/plugtest"
@@ -31,4 +32,13 @@ func TestStreamErrors(t *testing.T) {
 	if err := c.Send(nil); err != net.ErrClosed {
 		t.Errorf("after close: got %v, want net.ErrClosed", err)
 	}
+}
+
+// BenchmarkStream sends to itself.
+func BenchmarkStream(b *testing.B) {
+	r, w, err := os.Pipe()
+	testenv.Check(b, err)
+	c := NewStream(plugtest.Pipe(r, w))
+	b.Cleanup(func() { c.Close() })
+	benchPlugs(b, c, c, plugtest.Broadcast)
 }

@@ -23,6 +23,51 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// startSwitch is vdetest.Start. vnl is the locator of dir, if it is not dir itself.
+func startSwitch(t testing.TB, dir string, cmd *exec.Cmd, vnl ...string) *vdetest.Switch {
+	t.Helper()
+	return vdetest.Start(t, dir, cmd, func() error {
+		c, err := Open(append(vnl, dir)[0], nil)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+}
+
+// classicSwitch starts vde_switch.
+func classicSwitch(t *testing.T, arg ...string) *vdetest.Switch {
+	t.Helper()
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
+	return startSwitch(t, dir, vdetest.Classic(t, dir, arg...))
+}
+
+// plugSwitch starts the switch of libvdeplug.
+func plugSwitch(t *testing.T) *vdetest.Switch {
+	t.Helper()
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
+	return startSwitch(t, dir, vdetest.Plug(t, dir))
+}
+
+// A switchKind is one of the switches of Debian, or ours.
+type switchKind struct {
+	name  string
+	start func(t *testing.T) *vdetest.Switch
+	max   int // the longest frame that passes
+}
+
+var switchKinds = []switchKind{
+	{"vde_switch", func(t *testing.T) *vdetest.Switch { return classicSwitch(t) }, 1518},
+	{"switch", plugSwitch, ether.MaxFrame},
+	{"ours", goSwitch, ether.MaxFrame},
+}
+
+func eachSwitch(t *testing.T, f func(t *testing.T, kind switchKind)) {
+	for _, kind := range switchKinds {
+		t.Run(kind.name, func(t *testing.T) { f(t, kind) })
+	}
+}
+
 // goSwitch starts a process with a switch of this package.
 func goSwitch(t *testing.T) *vdetest.Switch {
 	t.Helper()
@@ -421,4 +466,27 @@ func TestSwitchForbiddenUser(t *testing.T) {
 	if !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("got %v, want fs.ErrPermission", err)
 	}
+}
+
+// TestSwitchLocked has another program keep a lock on the directory that a killed switch has
+// left.
+func TestSwitchLocked(t *testing.T) {
+	testenv.Long(t)
+	testenv.NoLeaks(t)
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
+	testenv.Check(t, os.Mkdir(dir, 0o755))
+	f, err := os.Open(dir)
+	testenv.Check(t, err)
+	defer f.Close()
+	testenv.Check(t, unix.Flock(int(f.Fd()), unix.LOCK_SH))
+	c := openPlug(t, "switch://"+dir+"[dirmode=0755]")
+	a, b := openInbox(t, dir), openInbox(t, dir)
+	plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+	a.Close()
+	b.Close()
+	c.Close()
+	testenv.Eventually(t, "the directory to be gone", func() bool {
+		_, err := os.Lstat(dir)
+		return errors.Is(err, fs.ErrNotExist)
+	})
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // needTAP skips the test without the right to make interfaces.
-func needTAP(t *testing.T) {
+func needTAP(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("making an interface needs root")
@@ -296,5 +296,18 @@ func TestTAPName(t *testing.T) {
 		case text != "":
 			plugtest.WantError(t, err, text)
 		}
+	}
+}
+
+// BenchmarkTAP sends to an interface of the host; nothing there reads the frames.
+func BenchmarkTAP(b *testing.B) {
+	needTAP(b)
+	c := openPlug(b, "tap://vdebench0")
+	ip(b, "link set vdebench0 up")
+	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 1514)
+	b.SetBytes(int64(len(frame)))
+	b.ReportAllocs()
+	for b.Loop() {
+		testenv.Check(b, c.Send(frame))
 	}
 }
