@@ -40,8 +40,7 @@ func TestCapture(t *testing.T) {
 	want = append(want, frames...)
 	testenv.Check(t, a.Close())
 	testenv.Check(t, b.Close())
-	f, err := capturetest.Read(out.Bytes())
-	testenv.Check(t, err)
+	f := testenv.Must(capturetest.Read(out.Bytes()))(t)
 	if len(f.Interfaces) != 2 || f.Interfaces[0].Name != "a" || f.Interfaces[1].Name != "b" {
 		t.Fatalf("got interfaces %+v", f.Interfaces)
 	}

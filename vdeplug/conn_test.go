@@ -51,8 +51,7 @@ func on[T packet.Transport](c Conn) plugOn[T] {
 // openPlug opens a plug for the time of the test.
 func openPlug(t testing.TB, vnl string) Conn {
 	t.Helper()
-	c, err := Open(vnl, nil)
-	testenv.Check(t, err)
+	c := testenv.Must(Open(vnl, nil))(t)
 	t.Cleanup(func() { c.Close() })
 	return c
 }
@@ -87,8 +86,7 @@ func openInbox(t *testing.T, vnl string) *plugtest.Inbox {
 // testParse parses a locator, and wants a result, or an error with a text.
 func testParse[C any](t *testing.T, vnl string, parse func(Locator) (C, error), want C, text string) {
 	t.Helper()
-	l, err := Parse(vnl)
-	testenv.Check(t, err)
+	l := testenv.Must(Parse(vnl))(t)
 	got, err := parse(l)
 	if text != "" {
 		plugtest.WantError(t, err, text)

@@ -234,9 +234,8 @@ func BenchmarkParse(b *testing.B) {
 		b.Run(vnl, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := Parse(vnl); err != nil {
-					b.Fatal(err)
-				}
+				_, err := Parse(vnl)
+				testenv.Check(b, err)
 			}
 		})
 	}
@@ -250,14 +249,12 @@ func BenchmarkTarget(b *testing.B) {
 		{"vde:///run/switch[3]", Locator.ParseBracketed},
 		{"vxvde://234.0.0.1/port=14789/ttl=2", Locator.ParseSlashed},
 	} {
-		l, err := Parse(tt.vnl)
-		testenv.Check(b, err)
+		l := testenv.Must(Parse(tt.vnl))(b)
 		b.Run(tt.vnl, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := tt.parse(l); err != nil {
-					b.Fatal(err)
-				}
+				_, err := tt.parse(l)
+				testenv.Check(b, err)
 			}
 		})
 	}

@@ -209,12 +209,9 @@ func TestPCAPUnfinished(t *testing.T) {
 // openDevice opens a packet socket that sends packets uncut.
 func openDevice(t *testing.T, ifname string) *nic.Device {
 	t.Helper()
-	ifi, err := net.InterfaceByName(ifname)
-	testenv.Check(t, err)
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	testenv.Check(t, err)
-	dev, err := nic.NewSocket(fd, ifi.Index, nic.All&^(nic.GRO|nic.UDPGRO))
-	testenv.Check(t, err)
+	ifi := testenv.Must(net.InterfaceByName(ifname))(t)
+	fd := testenv.Must(unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0))(t)
+	dev := testenv.Must(nic.NewSocket(fd, ifi.Index, nic.All&^(nic.GRO|nic.UDPGRO)))(t)
 	stop := time.AfterFunc(testenv.Timeout, func() { dev.Close() })
 	t.Cleanup(func() { stop.Stop(); dev.Close() })
 	return dev
@@ -232,16 +229,13 @@ func hello(t *testing.T, from *nic.Device, to packet.Transport, flags uint8) {
 	if flags == 0 {
 		p = packet.Packet{Data: packettest.Frames(t, p)[0]}
 	}
-	if _, err := from.Write([]packet.Packet{p}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(from.Write([]packet.Packet{p}))(t)
 	stop := time.AfterFunc(testenv.Timeout, func() { to.(Conn).Close() })
 	defer stop.Stop()
 	var b packet.Buffer
 	defer b.Release()
 	for {
-		packets, err := to.RecvPackets(&b)
-		testenv.Check(t, err)
+		packets := testenv.Must(to.RecvPackets(&b))(t)
 		for _, p := range packets {
 			if _, from := ether.MACs(p.Data); from == src {
 				return

@@ -52,8 +52,7 @@ func TestReconnectLine(t *testing.T) {
 func TestReconnectDescriptor(t *testing.T) {
 	testenv.NoLeaks(t)
 	pair := func() [2]int {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		testenv.Check(t, err)
+		fds := testenv.Must(unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0))(t)
 		return fds
 	}
 	first := pair()

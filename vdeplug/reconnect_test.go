@@ -165,8 +165,7 @@ func receiving(c Conn) (got chan []byte, end chan error) {
 // reopening opens a plug with Reconnect for the time of the test.
 func reopening(t *testing.T, vnl string, notify func(Link)) Conn {
 	t.Helper()
-	c, err := Open(vnl, &Options{Reconnect: true, Notify: notify})
-	testenv.Check(t, err)
+	c := testenv.Must(Open(vnl, &Options{Reconnect: true, Notify: notify}))(t)
 	t.Cleanup(func() { c.Close() })
 	return c
 }

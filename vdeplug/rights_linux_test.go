@@ -35,8 +35,7 @@ type lingerer struct {
 
 func newLingerer(t *testing.T) *lingerer {
 	t.Helper()
-	l, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	testenv.Check(t, err)
+	l := testenv.Must(net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}))(t)
 	h := &lingerer{t: t, l: l}
 	t.Cleanup(h.release)
 	return h
@@ -111,19 +110,15 @@ var foreigners = []foreign{
 	{"ptp seqpacket", false, func(t *testing.T) (Conn, []int) {
 		path, vnl := ptpName(t)
 		c := openPlug(t, vnl+"[seqpacket]")
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		testenv.Check(t, err)
+		fd := testenv.Must(unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0))(t)
 		t.Cleanup(func() { unix.Close(fd) })
 		connectForeign(t, fd, path)
-		if _, err := vdetest.Read(fd, make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(vdetest.Read(fd, make([]byte, 1)))(t)
 		return c, []int{fd}
 	}},
 	{"seqpacket", false, func(t *testing.T) (Conn, []int) {
 		pair := plugtest.SocketPair(t, unix.SOCK_SEQPACKET)
-		fd, err := unix.Dup(pair[0])
-		testenv.Check(t, err)
+		fd := testenv.Must(unix.Dup(pair[0]))(t)
 		return openPlug(t, fmt.Sprintf("seqpacket://%d", fd)), pair[1:]
 	}},
 	{"vde", false, func(t *testing.T) (Conn, []int) {

@@ -64,8 +64,7 @@ func TestSeqpacketErrors(t *testing.T) {
 	defer unix.Close(a)
 	defer unix.Close(b)
 	wantOpenError(t, fmt.Sprintf("seqpacket://%d", a), "it is a socket of type 1, not SEQPACKET (5)")
-	s, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	testenv.Check(t, err)
+	s := testenv.Must(unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0))(t)
 	defer unix.Close(s)
 	wantOpenError(t, fmt.Sprintf("seqpacket://%d", s), "it has no peer")
 

@@ -40,9 +40,8 @@ func BenchmarkSwitchRoundTrip(b *testing.B) {
 					frame    []byte
 				}{{x, y, there}, {y, x, back}} {
 					testenv.Check(b, vdetest.Write(step.from.Data, step.frame))
-					if _, err := vdetest.Read(step.to.Data, buf); err != nil {
-						b.Fatal(err)
-					}
+					_, err := vdetest.Read(step.to.Data, buf)
+					testenv.Check(b, err)
 				}
 			}
 		})
@@ -64,9 +63,7 @@ func BenchmarkSwitch(b *testing.B) {
 			frame, buf := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 54+mss), make([]byte, ether.MaxFrame)
 			// Each knows where the other is.
 			vdetest.Write(y.Data, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
-			if _, err := vdetest.Read(x.Data, buf); err != nil {
-				b.Fatal(err)
-			}
+			testenv.Must(vdetest.Read(x.Data, buf))(b)
 			b.SetBytes(frames * mss)
 			defer reportCPU(b, s, frames)()
 			for b.Loop() {
@@ -87,9 +84,7 @@ func BenchmarkSwitch(b *testing.B) {
 			var buf packet.Buffer
 			defer buf.Release()
 			testenv.Check(b, y.SendPackets([]packet.Packet{{Data: plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60)}}, true))
-			if _, err := x.RecvPackets(&buf); err != nil {
-				b.Fatal(err)
-			}
+			testenv.Must(x.RecvPackets(&buf))(b)
 			b.SetBytes(frames * mss)
 			defer reportCPU(b, s, frames)()
 			b.ReportAllocs()

@@ -274,8 +274,7 @@ func TestSwitchFiles(t *testing.T) {
 			files := make(map[string]fs.FileMode)
 			testenv.Eventually(t, "ctl and a data socket only", func() bool {
 				clear(files)
-				entries, err := os.ReadDir(dir)
-				testenv.Check(t, err)
+				entries := testenv.Must(os.ReadDir(dir))(t)
 				for _, e := range entries {
 					info, err := os.Lstat(filepath.Join(dir, e.Name()))
 					if err != nil {
@@ -475,8 +474,7 @@ func TestSwitchLocked(t *testing.T) {
 	testenv.NoLeaks(t)
 	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	testenv.Check(t, os.Mkdir(dir, 0o755))
-	f, err := os.Open(dir)
-	testenv.Check(t, err)
+	f := testenv.Must(os.Open(dir))(t)
 	defer f.Close()
 	testenv.Check(t, unix.Flock(int(f.Fd()), unix.LOCK_SH))
 	c := openPlug(t, "switch://"+dir+"[dirmode=0755]")

@@ -57,8 +57,7 @@ func openPacketSocket(t *testing.T, ifname string) *plugtest.Inbox {
 
 func newPacketSocket(t *testing.T, ifname string) packetSocket {
 	t.Helper()
-	s, err := openPacket(ifname)
-	testenv.Check(t, err)
+	s := testenv.Must(openPacket(ifname))(t)
 	return s
 }
 
@@ -131,9 +130,7 @@ func TestTAPShortBuffer(t *testing.T) {
 	plugtest.Send(t, host, frame)
 	buf := make([]byte, 20)
 	for !bytes.Equal(buf, frame) {
-		if _, err := c.Recv(buf); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(c.Recv(buf))(t)
 	}
 	if c.Drops().Recv == 0 {
 		t.Error("no drops counted")

@@ -41,8 +41,7 @@ func TestVDEFrames(t *testing.T) {
 			plugtest.Deliver(t, b, c, frame)
 		}
 		wantDrops(t, a.Conn, Drops{})
-		entries, err := os.ReadDir(s.Dir)
-		testenv.Check(t, err)
+		entries := testenv.Must(os.ReadDir(s.Dir))(t)
 		for _, e := range entries {
 			if strings.HasPrefix(e.Name(), ".") {
 				t.Errorf("%s was left in the directory", e.Name())
@@ -89,8 +88,7 @@ func TestVDEPort(t *testing.T) {
 	testenv.NoLeaks(t)
 	mgmt := filepath.Join(testenv.ShortDir(t), "mgmt")
 	s := classicSwitch(t, "-M", mgmt)
-	a, err := Open(s.Dir+"[7]", &Options{Description: "lab one"})
-	testenv.Check(t, err)
+	a := testenv.Must(Open(s.Dir+"[7]", &Options{Description: "lab one"}))(t)
 	defer a.Close()
 	openPlug(t, s.Dir+"[port=7]") // of the same user: shares the port
 	got := vdetest.Console(t, mgmt, "port/print 7")
@@ -165,8 +163,7 @@ func TestVDESilent(t *testing.T) {
 			dir := testenv.ShortDir(t)
 			fd := listenUnix(t, filepath.Join(dir, "ctl"), 0)
 			t.Cleanup(func() { unix.Close(fd) })
-			c, err := net.Dial("unix", filepath.Join(dir, "ctl"))
-			testenv.Check(t, err)
+			c := testenv.Must(net.Dial("unix", filepath.Join(dir, "ctl")))(t)
 			t.Cleanup(func() { c.Close() })
 			return dir
 		}},

@@ -50,14 +50,10 @@ func TestVDESLResync(t *testing.T) {
 		{0},                                // a part of the length is lost
 		append([]byte{0xff}, stream(a)...), // a byte too many: an impossible length
 	} {
-		if _, err := master.Write(append(stream(b), bad...)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(master.Write(append(stream(b), bad...)))(t)
 		in.Want(t, b)
 		testenv.Eventually(t, "a drop", func() bool { return drops() == uint64(i+1) })
-		if _, err := master.Write(stream(a, nil, b)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(master.Write(stream(a, nil, b)))(t)
 		in.Want(t, a)
 		in.Want(t, b)
 	}

@@ -68,8 +68,7 @@ func parseTransform(l Locator) (transform.Transform, string, error) {
 
 func newTestVLAN(t testing.TB, vnl string) transform.Transform {
 	t.Helper()
-	l, err := Parse(vnl)
-	testenv.Check(t, err)
+	l := testenv.Must(Parse(vnl))(t)
 	v, _, err := parseTransform(l)
 	testenv.Check(t, err)
 	return v

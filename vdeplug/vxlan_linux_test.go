@@ -37,8 +37,7 @@ func TestVXLANPortTaken(t *testing.T) {
 	a.Close()
 	// No other program can take the port of an endpoint with a group either.
 	openInbox(t, "vxlan:///if=lo")
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	testenv.Check(t, err)
+	fd := testenv.Must(unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))(t)
 	defer unix.Close(fd)
 	testenv.Check(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: vxlanPort}); err != unix.EADDRINUSE {
@@ -161,13 +160,10 @@ func TestVXLANTCP(t *testing.T) {
 				}
 				done <- err
 			}()
-			c, err := net.DialTimeout("tcp", l.Addr().String(), 2*testenv.Timeout)
-			testenv.Check(t, err)
+			c := testenv.Must(net.DialTimeout("tcp", l.Addr().String(), 2*testenv.Timeout))(t)
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(4 * testenv.Timeout))
-			if _, err := c.Write(data); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(c.Write(data))(t)
 			c.(*net.TCPConn).CloseWrite()
 			got, err := io.ReadAll(c)
 			if err != nil || !bytes.Equal(got, data) {

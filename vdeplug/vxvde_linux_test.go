@@ -100,8 +100,7 @@ func TestVXVDEOther(t *testing.T) {
 // TestVXVDEPortTaken has another program that does not share the port.
 func TestVXVDEPortTaken(t *testing.T) {
 	testenv.NoLeaks(t)
-	other, err := net.ListenUDP("udp4", &net.UDPAddr{Port: 5556})
-	testenv.Check(t, err)
+	other := testenv.Must(net.ListenUDP("udp4", &net.UDPAddr{Port: 5556}))(t)
 	defer other.Close()
 	wantOpenError(t, "vxvde:///port=5556", "port 5556 of group 239.0.0.1 is taken")
 }
@@ -132,8 +131,7 @@ func TestVXVDENoRoute(t *testing.T) {
 func BenchmarkVXVDE(b *testing.B) {
 	from, to := openPlug(b, "vxvde://"), openPlug(b, "vxvde://")
 	testenv.Check(b, to.Send(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))) // so that from knows where it is
-	_, err := from.Recv(make([]byte, ether.MaxFrame))
-	testenv.Check(b, err)
+	testenv.Must(from.Recv(make([]byte, ether.MaxFrame)))(b)
 	benchPlugs(b, from, to, plugtest.Station(1))
 }
 

@@ -104,8 +104,7 @@ func TestVXVDENameTimeout(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, vnl := range []string{"vxvde://no-such-host.example", "vxvde:///grp=2147483648"} {
-		l, err := Parse(vnl)
-		testenv.Check(t, err)
+		l := testenv.Must(Parse(vnl))(t)
 		if _, err := parseVXVDE(ctx, l); err == nil {
 			t.Errorf("%s: no error", vnl)
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -50,9 +51,7 @@ func Attributes(t testing.TB, nl *rtnl.Conn, index int) map[string]string {
 	info := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(info[4:], uint32(index))
 	answer, err := nl.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request}, Data: info})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	all := make(map[string]string)
 	var walk func(at string, b []byte)
 	walk = func(at string, b []byte) {
@@ -121,16 +120,12 @@ var (
 func Add(t testing.TB, nl *rtnl.Conn, kind string) (index int) {
 	t.Helper()
 	index, err := nl.LinkAdd(rtnl.LinkSpec{Name: "ref", Kind: kind})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	l, err := nl.Link(index)
 	if err == nil && l.Parent != 0 {
 		err = nl.LinkSetUp(l.Parent) // the peer
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return index
 }
 
@@ -140,9 +135,7 @@ func Compare(t testing.TB, nl *rtnl.Conn, index, ref int, differs Diff, down boo
 	t.Helper()
 	t.Cleanup(func() { nl.LinkDel(ref) })
 	if !down {
-		if err := nl.LinkSetUp(ref); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, nl.LinkSetUp(ref))
 		for _, i := range []int{index, ref} {
 			if l, err := nl.Link(i); err == nil && l.Kind == "veth" {
 				await(i)

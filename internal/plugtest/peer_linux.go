@@ -94,8 +94,7 @@ func CCommandFiles(t *testing.T, files []*os.File, name string, arg ...string) *
 	t.Helper()
 	cmd := exec.Command(name, arg...)
 	cmd.ExtraFiles = files
-	stdin, err := cmd.StdinPipe()
-	testenv.Check(t, err)
+	stdin := testenv.Must(cmd.StdinPipe())(t)
 	stdout, w, err := os.Pipe() // not StdoutPipe: Wait closes that under its reader
 	testenv.Check(t, err)
 	defer w.Close()

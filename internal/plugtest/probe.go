@@ -30,11 +30,9 @@ func NewProbe(t *testing.T, group netip.AddrPort) *Probe {
 		}
 		local = "[fd09::1]:0"
 	}
-	in, err := net.ListenMulticastUDP("udp", ifi, net.UDPAddrFromAddrPort(group))
-	testenv.Check(t, err)
+	in := testenv.Must(net.ListenMulticastUDP("udp", ifi, net.UDPAddrFromAddrPort(group)))(t)
 	t.Cleanup(func() { in.Close() })
-	own, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(local)))
-	testenv.Check(t, err)
+	own := testenv.Must(net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(local))))(t)
 	t.Cleanup(func() { own.Close() })
 	return &Probe{in, own, group}
 }
@@ -42,9 +40,7 @@ func NewProbe(t *testing.T, group netip.AddrPort) *Probe {
 // Send sends a packet to the group.
 func (p *Probe) Send(t *testing.T, packet []byte) {
 	t.Helper()
-	if _, err := p.Own.WriteToUDPAddrPort(packet, p.To); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(p.Own.WriteToUDPAddrPort(packet, p.To))(t)
 }
 
 // Read returns the next packet of one of the sockets, other than the probe's own.

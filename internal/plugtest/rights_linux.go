@@ -41,16 +41,14 @@ func SocketPair(t testing.TB, kind int) [2]int {
 // OpenPair returns two connected local sockets, which the caller closes.
 func OpenPair(t testing.TB, kind int) (a, b int) {
 	t.Helper()
-	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
-	testenv.Check(t, err)
+	pair := testenv.Must(unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0))(t)
 	return pair[0], pair[1]
 }
 
 // DevNull opens a descriptor.
 func DevNull(t *testing.T) int {
 	t.Helper()
-	fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	testenv.Check(t, err)
+	fd := testenv.Must(unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0))(t)
 	return fd
 }
 

@@ -56,9 +56,7 @@ func readTree(t *testing.T) *tree {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	return tr
 }
 
@@ -102,9 +100,7 @@ func TestNames(t *testing.T) {
 	tr := readTree(t)
 	for _, doc := range tr.documents {
 		text, err := os.ReadFile(filepath.Join(root, doc))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		prose, dir := fenced.ReplaceAllString(string(text), ""), path.Dir(doc)
 		for _, m := range link.FindAllStringSubmatch(prose, -1) {
 			if !tr.paths[path.Join(dir, m[1])] {
@@ -141,9 +137,7 @@ func (tr *tree) has(dir, name string) bool {
 // TestSpeed has the README's table of speed say what bench/README.md says of one stream.
 func TestSpeed(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "bench/README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, err)
 	_, table, _ := strings.Cut(string(text), "### TCP throughput, one stream, 128 KiB writes, MTU 1500")
 	table, _, _ = strings.Cut(table, "\n### ")
 	// value returns a cell in column i, or nothing.
