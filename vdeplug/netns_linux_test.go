@@ -23,9 +23,7 @@ type netns struct {
 // newNetns makes a namespace for the time of the test. It needs root.
 func newNetns(t *testing.T) *netns {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("making a namespace for a thread needs root")
-	}
+	testenv.NeedRoot(t, "making a namespace for a thread")
 	ns := &netns{jobs: make(chan func())}
 	made := make(chan error)
 	go func() {

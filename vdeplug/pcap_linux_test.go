@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"net"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -21,18 +20,10 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// needPackets skips the test without the right to open packet sockets.
-func needPackets(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("a packet socket needs root")
-	}
-}
-
 // wirePCAP makes a wire with two ends, here0 and there0.
 func wirePCAP(t *testing.T) {
 	t.Helper()
-	needPackets(t)
+	testenv.NeedRoot(t, "a packet socket")
 	ip(t, "link add here0 type veth peer name there0")
 	t.Cleanup(func() { exec.Command("/sbin/ip", "link", "del", "here0").Run() }) // the test may have done so
 	ip(t, "link set here0 mtu 9216 up")
@@ -54,17 +45,11 @@ func waitRunning(t *testing.T, names ...string) {
 // TestPCAP connects the plug by a wire with another one, of ours and in C.
 func TestPCAP(t *testing.T) {
 	wirePCAP(t)
-	for _, tt := range []struct {
-		name string
-		open func(t *testing.T) *plugtest.Inbox
-	}{
-		{"ours", func(t *testing.T) *plugtest.Inbox { return openInbox(t, "pcap://there0") }},
-		{"C", func(t *testing.T) *plugtest.Inbox { return plugtest.CPlug(t, "pcap://there0").Inbox }},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
+	for _, opener := range openers {
+		t.Run(opener.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			here := openInbox(t, "pcap://here0")
-			there := tt.open(t)
+			there := opener.open(t, "pcap://there0").Inbox
 			plugtest.CarryBoth(t, here, there, 60)
 			// No interface has these addresses.
 			plugtest.SendBoth(t, here, there, 15, 60, 1514, 9216+14)

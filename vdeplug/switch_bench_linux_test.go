@@ -1,8 +1,6 @@
 package vdeplug
 
 import (
-	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
@@ -14,24 +12,13 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// benchSwitches are the switches to compare, each in a process of its own.
-var benchSwitches = []struct {
-	name    string
-	command func(b *testing.B, dir string) *exec.Cmd
-}{
-	{"vde_switch", func(b *testing.B, dir string) *exec.Cmd { return vdetest.Classic(b, dir) }},
-	{"vde_plug", func(b *testing.B, dir string) *exec.Cmd { return vdetest.Plug(b, dir) }},
-	{"ours", func(b *testing.B, dir string) *exec.Cmd { return goSwitchCommand(b, "switch://"+dir) }},
-}
-
 // BenchmarkSwitchRoundTrip sends one small frame there and back, between clients like those
 // in C.
 func BenchmarkSwitchRoundTrip(b *testing.B) {
-	for _, sw := range benchSwitches {
+	for _, sw := range switchKinds {
 		b.Run("switch="+sw.name, func(b *testing.B) {
-			dir := filepath.Join(testenv.ShortDir(b), "sw")
-			startSwitch(b, dir, sw.command(b, dir))
-			x, y := vdetest.DialRaw(b, dir).Join(), vdetest.DialRaw(b, dir).Join()
+			s := sw.start(b)
+			x, y := vdetest.DialRaw(b, s.Dir).Join(), vdetest.DialRaw(b, s.Dir).Join()
 			there, back := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 			buf := make([]byte, ether.MaxFrame)
 			for b.Loop() {
@@ -55,11 +42,10 @@ func BenchmarkSwitchRoundTrip(b *testing.B) {
 func BenchmarkSwitch(b *testing.B) {
 	const frames, mss = 44, 1446
 	pkt := packettest.TCP(frames, mss)
-	for _, sw := range benchSwitches {
+	for _, sw := range switchKinds {
 		b.Run("switch="+sw.name+"/clients=C", func(b *testing.B) {
-			dir := filepath.Join(testenv.ShortDir(b), "sw")
-			s := startSwitch(b, dir, sw.command(b, dir))
-			x, y := vdetest.DialRaw(b, dir).Join(), vdetest.DialRaw(b, dir).Join()
+			s := sw.start(b)
+			x, y := vdetest.DialRaw(b, s.Dir).Join(), vdetest.DialRaw(b, s.Dir).Join()
 			frame, buf := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 54+mss), make([]byte, ether.MaxFrame)
 			// Each knows where the other is.
 			vdetest.Write(y.Data, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
@@ -78,9 +64,8 @@ func BenchmarkSwitch(b *testing.B) {
 			}
 		})
 		b.Run("switch="+sw.name+"/clients=ours", func(b *testing.B) {
-			dir := filepath.Join(testenv.ShortDir(b), "sw")
-			s := startSwitch(b, dir, sw.command(b, dir))
-			x, y := openPlug(b, dir).(packet.Transport), openPlug(b, dir).(packet.Transport)
+			s := sw.start(b)
+			x, y := openPlug(b, s.Dir).(packet.Transport), openPlug(b, s.Dir).(packet.Transport)
 			var buf packet.Buffer
 			defer buf.Release()
 			testenv.Check(b, y.SendPackets([]packet.Packet{{Data: plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60)}}, true))

@@ -36,14 +36,14 @@ func startSwitch(t testing.TB, dir string, cmd *exec.Cmd, vnl ...string) *vdetes
 }
 
 // classicSwitch starts vde_switch.
-func classicSwitch(t *testing.T, arg ...string) *vdetest.Switch {
+func classicSwitch(t testing.TB, arg ...string) *vdetest.Switch {
 	t.Helper()
 	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	return startSwitch(t, dir, vdetest.Classic(t, dir, arg...))
 }
 
 // plugSwitch starts the switch of libvdeplug.
-func plugSwitch(t *testing.T) *vdetest.Switch {
+func plugSwitch(t testing.TB) *vdetest.Switch {
 	t.Helper()
 	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	return startSwitch(t, dir, vdetest.Plug(t, dir))
@@ -52,12 +52,12 @@ func plugSwitch(t *testing.T) *vdetest.Switch {
 // A switchKind is one of the switches of Debian, or ours.
 type switchKind struct {
 	name  string
-	start func(t *testing.T) *vdetest.Switch
+	start func(t testing.TB) *vdetest.Switch
 	max   int // the longest frame that passes
 }
 
 var switchKinds = []switchKind{
-	{"vde_switch", func(t *testing.T) *vdetest.Switch { return classicSwitch(t) }, 1518},
+	{"vde_switch", func(t testing.TB) *vdetest.Switch { return classicSwitch(t) }, 1518},
 	{"switch", plugSwitch, ether.MaxFrame},
 	{"ours", goSwitch, ether.MaxFrame},
 }
@@ -69,7 +69,7 @@ func eachSwitch(t *testing.T, f func(t *testing.T, kind switchKind)) {
 }
 
 // goSwitch starts a process with a switch of this package.
-func goSwitch(t *testing.T) *vdetest.Switch {
+func goSwitch(t testing.TB) *vdetest.Switch {
 	t.Helper()
 	dir := filepath.Join(testenv.ShortDir(t), "sw")
 	return startSwitch(t, dir, goSwitchCommand(t, "switch://"+dir))
@@ -409,23 +409,15 @@ func TestSwitchForeignFile(t *testing.T) {
 // an ordinary user with clients of root.
 func TestSwitchOtherUser(t *testing.T) {
 	testenv.Long(t)
-	if os.Geteuid() != 0 {
-		t.Skip("starting a program as another user needs root")
-	}
-	const nobody = 65534
+	testenv.NeedRoot(t, "starting a program as another user")
 	plug := testenv.Need(t, "vde_plug", "vdeplug")
 	asUser := testenv.Need(t, "setpriv", "util-linux")
-	newDir := func(t *testing.T) string {
-		base := testenv.ShortDir(t)
-		testenv.Check(t, errors.Join(os.Chmod(base, 0o755), os.Chown(base, nobody, nobody)))
-		return filepath.Join(base, "sw")
-	}
 	for _, gso := range []bool{true, false} {
 		t.Run(fmt.Sprintf("of root/gso=%v", gso), func(t *testing.T) {
 			testenv.NoLeaks(t)
 			setGSO(t, gso)
 			for _, options := range []string{"[mode=0666]", "[mode=0666/dirmode=0755]", fmt.Sprintf("[mode=0660/grp=%d]", nobody)} {
-				dir := newDir(t)
+				dir := nobodyDir(t)
 				local := openInbox(t, "switch://"+dir+options)
 				plugtest.AsNobody(t, "TestVDERootUser", dir)
 				if got := local.Next(t); len(got) != 60 {
@@ -437,25 +429,25 @@ func TestSwitchOtherUser(t *testing.T) {
 				noSocketLeft(t, dir)
 			}
 			// Others may not.
-			dir := newDir(t)
+			dir := nobodyDir(t)
 			openPlug(t, "switch://"+dir)
 			plugtest.AsNobody(t, "TestSwitchForbiddenUser", dir)
 		})
 	}
-	t.Run("of nobody", func(t *testing.T) {
-		testenv.NoLeaks(t)
-		dir := newDir(t)
-		cmd := goSwitchCommand(t, "switch://"+dir)
-		cmd.Dir = "/"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-		s := startSwitch(t, dir, cmd)
-		in, c := openInbox(t, dir), plugtest.CPlug(t, "vde://"+dir)
-		plugtest.Carry(t, c, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-		plugtest.Carry(t, in, c.Inbox, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
-		s.Kill(t)
-		_, err := Open("switch://"+dir, nil) // it is not root's
-		plugtest.WantError(t, err, "belongs to user 65534, this is user 0")
-	})
+	for name, command := range map[string]func(dir string) *exec.Cmd{
+		"vde_switch": func(dir string) *exec.Cmd { return vdetest.Classic(t, dir) },
+		"ours":       func(dir string) *exec.Cmd { return goSwitchCommand(t, "switch://"+dir) },
+	} {
+		t.Run("of nobody, "+name, func(t *testing.T) {
+			testenv.NoLeaks(t)
+			dir := nobodyDir(t)
+			s := startSwitch(t, dir, asNobody(command(dir)))
+			in, c := openInbox(t, dir), plugtest.CPlug(t, "vde://"+dir)
+			plugtest.CarryBoth(t, in, c.Inbox, 60)
+			s.Kill(t)
+			wantOpenError(t, "switch://"+dir, "belongs to user 65534, this is user 0") // it is not root's
+		})
+	}
 }
 
 // TestSwitchForbiddenUser is a part of TestSwitchOtherUser.

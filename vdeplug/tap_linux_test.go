@@ -1,7 +1,6 @@
 package vdeplug
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"io/fs"
@@ -22,9 +21,7 @@ import (
 // needTAP skips the test without the right to make interfaces.
 func needTAP(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("making an interface needs root")
-	}
+	testenv.NeedRoot(t, "making an interface")
 	if _, err := os.Stat(tunDevice); err != nil {
 		testenv.Skip(t, "%v (modprobe tun)", err)
 	}
@@ -93,47 +90,12 @@ func TestTAPFrames(t *testing.T) {
 			}
 			ip(t, "link set "+c.on.name+" mtu 9216 up")
 			in, host := plugtest.NewInbox(t, c), openPacketSocket(t, c.on.name)
-			for _, n := range []int{14, 15, 60, 1514, 9216 + 14} {
-				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)
-				plugtest.Deliver(t, in, host, frame)
-				frame = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), n)
-				plugtest.Deliver(t, host, in, frame)
-			}
+			plugtest.SendBoth(t, in, host, 14, 15, 60, 1514, 9216+14)
 			c.Close()
 			if _, err := net.InterfaceByName(c.on.name); err == nil {
 				t.Error("the interface is still there")
 			}
 		})
-	}
-}
-
-// TestTAPDown drops what is sent while the interface is down.
-func TestTAPDown(t *testing.T) {
-	needTAP(t)
-	testenv.NoLeaks(t)
-	in := plugtest.NewInbox(t, openTAPTest(t, "vdetest0"))
-	plugtest.Send(t, in, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-	wantDrops(t, in.Conn, Drops{Send: 1})
-	ip(t, "link set vdetest0 up")
-	plugtest.Carry(t, in, openPacketSocket(t, "vdetest0"), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-}
-
-// TestTAPShortBuffer drops a frame that is larger than the receiver's buffer.
-func TestTAPShortBuffer(t *testing.T) {
-	needTAP(t)
-	testenv.NoLeaks(t)
-	c := openTAPTest(t, "vdetest0")
-	ip(t, "link set vdetest0 up")
-	host := openPacketSocket(t, "vdetest0")
-	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 20)
-	plugtest.Send(t, host, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 21))
-	plugtest.Send(t, host, frame)
-	buf := make([]byte, 20)
-	for !bytes.Equal(buf, frame) {
-		testenv.Must(c.Recv(buf))(t)
-	}
-	if c.Drops().Recv == 0 {
-		t.Error("no drops counted")
 	}
 }
 

@@ -276,30 +276,28 @@ func TestVDELongPath(t *testing.T) {
 	wantOpenError(t, dir, "has 108 bytes, a socket address has room for 107", unix.ENAMETOOLONG)
 }
 
-// TestVDEOtherUser has a switch of an ordinary user with a client of root.
-func TestVDEOtherUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("starting a program as another user needs root")
-	}
-	testenv.NoLeaks(t)
+const nobody = 65534
+
+// nobodyDir returns where an ordinary user can make a switch.
+func nobodyDir(t *testing.T) string {
+	t.Helper()
 	base := testenv.ShortDir(t)
-	testenv.Check(t, os.Chown(base, 65534, 65534))
-	dir := filepath.Join(base, "sw")
-	cmd := exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	s := startSwitch(t, dir, cmd)
-	a, b := openInbox(t, s.Dir), openInbox(t, s.Dir)
-	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	plugtest.Deliver(t, a, b, frame)
+	testenv.Check(t, errors.Join(os.Chmod(base, 0o755), os.Chown(base, nobody, nobody)))
+	return filepath.Join(base, "sw")
+}
+
+// asNobody has a program run as an ordinary user.
+func asNobody(cmd *exec.Cmd) *exec.Cmd {
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	return cmd
 }
 
 // TestVDERoot has a switch of root that is open to everybody, with a client of an ordinary
 // user.
 func TestVDERoot(t *testing.T) {
 	testenv.Long(t)
-	if os.Geteuid() != 0 {
-		t.Skip("starting a program as another user needs root")
-	}
+	testenv.NeedRoot(t, "starting a program as another user")
 	for name, dirmode := range map[string]string{"writable": "0777", "not writable": "0755"} {
 		t.Run(name, func(t *testing.T) {
 			testenv.NoLeaks(t)
@@ -384,27 +382,19 @@ func TestVDESlow(t *testing.T) {
 // owns the socket's file, unless the locator names the directory.
 func TestVDEDefault(t *testing.T) {
 	testenv.Long(t)
-	if os.Geteuid() != 0 {
-		t.Skip("starting a program as another user needs root")
-	}
+	testenv.NeedRoot(t, "starting a program as another user")
 	testenv.NoLeaks(t)
-	base := testenv.ShortDir(t)
-	testenv.Check(t, os.Chown(base, 65534, 65534))
-	dir := filepath.Join(base, "sw")
-	cmd := goSwitchCommand(t, "switch://"+dir)
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	startSwitch(t, dir, cmd)
+	dir := nobodyDir(t)
+	startSwitch(t, dir, asNobody(goSwitchCommand(t, "switch://"+dir)))
 	setDefaults(t, dir)
-	for _, owner := range []int{0, 65534} {
+	for _, owner := range []int{0, nobody} {
 		testenv.Check(t, os.Chown(filepath.Join(dir, "ctl"), owner, -1))
 		wantOpenError(t, "vde://", "the switch in "+dir+" belongs to user 65534", unix.EPERM)
 		openPlug(t, "vde://"+dir).Close()
 	}
 	// Its own user may use it, and everybody a switch of root.
 	plugtest.AsNobody(t, "TestVDEDefaultUser", dir)
-	testenv.Check(t, os.Chmod(base, 0o777))
-	root := filepath.Join(base, "root")
+	root := nobodyDir(t)
 	openPlug(t, "switch://"+root+"[mode=0666/dirmode=0755]")
 	plugtest.AsNobody(t, "TestVDEDefaultUser", root)
 }
@@ -428,15 +418,13 @@ func TestVDEDefaultOwn(t *testing.T) {
 // TestVDEDefaultRedirected has another user redirect the default directory to a switch of
 // this user: by a directory with a link in it, and by a link.
 func TestVDEDefaultRedirected(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can make files of another user")
-	}
+	testenv.NeedRoot(t, "making files of another user")
 	testenv.NoLeaks(t)
 	_, dir := serve(t, "switch", "")
 	inside, link := filepath.Join(t.TempDir(), "inside"), filepath.Join(t.TempDir(), "link")
 	for _, err := range []error{
-		os.Mkdir(inside, 0o777), os.Symlink(dir+"/ctl", inside+"/ctl"), os.Lchown(inside, 65534, 65534),
-		os.Symlink(dir, link), os.Lchown(link, 65534, 65534),
+		os.Mkdir(inside, 0o777), os.Symlink(dir+"/ctl", inside+"/ctl"), os.Lchown(inside, nobody, nobody),
+		os.Symlink(dir, link), os.Lchown(link, nobody, nobody),
 	} {
 		testenv.Check(t, err)
 	}

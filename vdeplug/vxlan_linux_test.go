@@ -55,16 +55,23 @@ var vxlanKernel = []struct{ name, vnl, device string }{
 	{"IPv6 no checksum", "vxlan:///remote=fd98::2/vni=42", "remote fd98::1 udp6zerocsumtx udp6zerocsumrx"},
 }
 
+// newVXLANKernel makes a namespace with a device of the kernel, vx.
+func newVXLANKernel(t *testing.T, device string) *netns {
+	t.Helper()
+	ns := newNetns(t)
+	ns.wire(t)
+	ns.ip(t, "link add vx type vxlan id 42 dstport 4789 "+device)
+	ns.ip(t, "link set vx address 02:00:00:00:00:63 mtu 1400 up")
+	return ns
+}
+
 // TestVXLANKernel exchanges frames with a vxlan interface of the kernel.
 func TestVXLANKernel(t *testing.T) {
 	testenv.Long(t)
 	for _, tt := range vxlanKernel {
 		t.Run(tt.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			ns := newNetns(t)
-			ns.wire(t)
-			ns.ip(t, "link add vx type vxlan id 42 dstport 4789 "+tt.device)
-			ns.ip(t, "link set vx address 02:00:00:00:00:63 mtu 1400 up")
+			ns := newVXLANKernel(t, tt.device)
 			c := openPlug(t, tt.vnl)
 			here, there := plugtest.NewInbox(t, c), ns.packetSocket(t, "vx")
 			// The kernel must learn where the stations are first.
@@ -102,21 +109,9 @@ func TestVXLANKernel(t *testing.T) {
 func cable(t *testing.T, a, b Conn) {
 	t.Helper()
 	var wg sync.WaitGroup
-	carry := func(from, to packet.Transport) {
-		var buf packet.Buffer
-		defer buf.Release()
-		for {
-			packets, err := from.RecvPackets(&buf)
-			if err == nil {
-				err = to.SendPackets(packets, true)
-			}
-			if err != nil {
-				return
-			}
-		}
-	}
-	wg.Go(func() { carry(a.(packet.Transport), b.(packet.Transport)) })
-	wg.Go(func() { carry(b.(packet.Transport), a.(packet.Transport)) })
+	x, y := a.(packet.Transport), b.(packet.Transport)
+	wg.Go(func() { packet.Carry(x, y) })
+	wg.Go(func() { packet.Carry(y, x) })
 	t.Cleanup(func() {
 		a.Close()
 		b.Close()
@@ -132,10 +127,7 @@ func TestVXLANTCP(t *testing.T) {
 	for _, tt := range vxlanKernel {
 		t.Run(tt.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			ns := newNetns(t)
-			ns.wire(t)
-			ns.ip(t, "link add vx type vxlan id 42 dstport 4789 "+tt.device)
-			ns.ip(t, "link set vx mtu 1400 up")
+			ns := newVXLANKernel(t, tt.device)
 			ns.ip(t, "addr add 10.7.7.2/24 dev vx")
 			tap := openTAPTest(t, "vxtap0")
 			ip(t, "link set vxtap0 mtu 1400 up")

@@ -65,38 +65,6 @@ func TestVXPair(t *testing.T) {
 // vxvdePacket returns the packet of vxvde with VNI 1 and the frame.
 func vxvdePacket(frame []byte) []byte { return append([]byte{8, 0, 0, 0, 0, 0, 1, 0}, frame...) }
 
-// TestVXVDEShortBuffer drops frames that are larger than the receiver's buffer.
-func TestVXVDEShortBuffer(t *testing.T) {
-	testenv.NoLeaks(t)
-	c := openPlug(t, "vxvde://")
-	drops := c.(Dropper).Drops
-	p := plugtest.NewProbe(t, netip.MustParseAddrPort("239.0.0.1:14789"))
-	for _, n := range []int{61, 200, 60} {
-		p.Send(t, vxvdePacket(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), n)))
-	}
-	if n, err := c.Recv(make([]byte, 60)); n != 60 || err != nil {
-		t.Errorf("got %d bytes, %v, want 60", n, err)
-	}
-	if got := drops(); got != (Drops{Recv: 2}) {
-		t.Errorf("got %+v, want 2", got)
-	}
-	p.Send(t, vxvdePacket(plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)))
-	p.Send(t, vxvdePacket(nil))
-	go c.Recv(nil)
-	testenv.Eventually(t, "a drop", func() bool { return drops().Recv == 3 })
-}
-
-// TestVXVDEOther has two networks on one group, which stay apart.
-func TestVXVDEOther(t *testing.T) {
-	testenv.NoLeaks(t)
-	a, b := openInbox(t, "vxvde:///vni=1"), openInbox(t, "vxvde:///vni=2")
-	a2 := openInbox(t, "vxvde://")
-	first, second := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60)
-	plugtest.Send(t, b, first)
-	plugtest.Send(t, a, second)
-	a2.WantNext(t, second)
-}
-
 // TestVXVDEPortTaken has another program that does not share the port.
 func TestVXVDEPortTaken(t *testing.T) {
 	testenv.NoLeaks(t)

@@ -18,16 +18,9 @@ func open(t *testing.T, name string) *plugtest.Inbox {
 // stations that it has learned.
 func TestNames(t *testing.T) {
 	testenv.NoLeaks(t)
-	a, b, c := open(t, ""), open(t, "b"), open(t, "b")
-	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	plugtest.Send(t, b, frame)
-	c.Want(t, frame)
-	select {
-	case f := <-a.Frames:
-		t.Errorf("another network got %x", f)
-	default:
-	}
-
+	a := open(t, "")
+	open(t, "b")
+	open(t, "b")
 	networks.mu.Lock()
 	first := networks.byName[""]
 	networks.mu.Unlock()

@@ -34,6 +34,14 @@ func Need(t testing.TB, program, pkg string) string {
 	return path
 }
 
+// NeedRoot skips the test of an ordinary user; what says what takes root.
+func NeedRoot(t testing.TB, what string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip(what + " needs root")
+	}
+}
+
 // Check ends the test if there is an error.
 func Check(t testing.TB, err error) {
 	if err != nil { // this first: Helper is slow for benchmarks
