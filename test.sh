@@ -89,6 +89,7 @@ go test -count=1 -v -p $parallel -run 'Allocs$' "${counting[@]}" | awk -v strict
 
 # It watches itself; this is in case that fails.
 soak=(timeout -k 10 $((soaktime + 120)))
+soakflags=(-test.v -test.run TestSoak -duration "${soaktime}s")
 
 if [ "$(id -u)" = 0 ]; then
 	step "tests as an ordinary user"
@@ -101,7 +102,7 @@ if [ "$(id -u)" = 0 ]; then
 	mkdir -m 1777 "$tmp/tmp"
 	# This user may not be able to build the programs that tests start.
 	go build -o "$tmp/programs/" ./echo_example ./http_example ./vdens ./slirp/slirp_plug
-	go build -race -o "$tmp/programs/" ./internal/test/soak
+	go test -race -c -o "$tmp/programs/soak" ./internal/test/soak
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tmp/src"
 	cat >"$tmp/exec" <<-EOF
 		#!/bin/sh
@@ -128,12 +129,12 @@ if [ "$(id -u)" = 0 ]; then
 	as_user go test -race -count=1 -timeout 10m -exec $tmp/exec $alone
 
 	step "soak as root, and beside it as an ordinary user, $soaktime s"
-	"${soak[@]}" "$tmp/programs/soak" -duration "${soaktime}s" &
-	as_user "${soak[@]}" $tmp/exec $tmp/programs/soak -duration "${soaktime}s"
+	"${soak[@]}" "$tmp/programs/soak" "${soakflags[@]}" &
+	as_user "${soak[@]}" $tmp/exec $tmp/programs/soak "${soakflags[@]}"
 	wait $!
 else
 	step "soak, $soaktime s"
-	"${soak[@]}" go run -race ./internal/test/soak -duration "${soaktime}s"
+	"${soak[@]}" go test -race -count=1 ./internal/test/soak "${soakflags[@]}"
 fi
 
 step "the benchmark, quick"

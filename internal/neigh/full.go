@@ -44,7 +44,7 @@ func (t *table) look() time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	n, ok := sum(string(text), "table_fulls")
+	n, ok := Sum(string(text), "table_fulls")
 	if !ok {
 		return time.Time{}
 	}
@@ -64,9 +64,9 @@ func (t *table) value() string {
 	return fmt.Sprintf(", it is %s", strings.TrimSpace(string(text)))
 }
 
-// sum adds up a column of a file in /proc/net/stat, which has a row of hexadecimal
+// Sum adds up a column of a file in /proc/net/stat, which has a row of hexadecimal
 // numbers for each processor.
-func sum(text, column string) (total uint64, ok bool) {
+func Sum(text, column string) (total uint64, ok bool) {
 	head, rows, _ := strings.Cut(text, "\n")
 	at := -1
 	for i, name := range strings.Fields(head) {

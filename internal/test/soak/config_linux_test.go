@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 )
 
@@ -127,26 +128,18 @@ func (t *task) doSysctl(m *member) error {
 
 // doGiveUp opens a stack without enough time, or on a network that does not exist.
 func (t *task) doGiveUp() error {
-	if len(t.nets) == 1 {
-		return errSkip // there are no interfaces here
-	}
 	cfg := vdestack.Config{Name: "given-up", Interfaces: []vdestack.Interface{{VNL: "lan://given-up"}, {VNL: "mem://given-up"}}}
 	if t.chance(2) {
 		wrong := []string{"vde:///no/such/directory", "nosuch://", "ptp://" + t.dir + "/no/such", "cmd:///no/such/command", "vxvde://10.0.0.1"}
 		cfg.Interfaces[1].VNL = wrong[t.rng.IntN(len(wrong))]
-		st, err := vdestack.New(t.ctx, cfg)
-		if err == nil {
-			st.Close()
+		if err := testenv.Closing(vdestack.New(t.ctx, cfg)); err == nil {
 			return fmt.Errorf("the network %s opens", cfg.Interfaces[1].VNL)
 		}
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, time.Duration(t.rng.IntN(2000))*time.Microsecond)
 	defer cancel()
-	st, err := vdestack.New(ctx, cfg)
-	if err == nil {
-		return st.Close()
-	}
+	err := testenv.Closing(vdestack.New(ctx, cfg))
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -6,56 +6,31 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
-// A process is a program that the run has started, and may kill. It ends with its standard
-// input, and so with the run, however that ends.
-type process struct {
-	cmd   *exec.Cmd
-	stdin *os.File
-	ended chan struct{} // closed when it was waited for
-}
-
-func start(argv ...string) (*process, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	p := &process{cmd: exec.Command(argv[0], argv[1:]...), stdin: w, ended: make(chan struct{})}
-	p.cmd.Stdin = r
-	if err := p.cmd.Start(); err != nil {
-		w.Close()
-		return nil, err
-	}
-	go func() {
-		defer close(p.ended)
-		p.cmd.Wait()
-	}()
-	return p, nil
-}
-
-// kill ends the process as a crash does.
-func (p *process) kill() {
-	p.cmd.Process.Kill()
-	<-p.ended
-	p.stdin.Close()
+// start starts a program, which the run may kill. It ends with its standard input, and so
+// with the run, however that ends.
+func start(t testing.TB, argv ...string) *plugtest.Process {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.StdinPipe() // without a descriptor Start has the error
+	return plugtest.Start(t, cmd)
 }
 
 // A half is one of the switches of a fabric.
 type half struct {
 	dir  string
 	argv []string // starts it
-	*process
+	*plugtest.Process
 }
 
 func (h *half) vnl() string { return "vde://" + h.dir }
@@ -64,50 +39,44 @@ func (h *half) vnl() string { return "vde://" + h.dir }
 type fabric struct {
 	mu     sync.Mutex // held while something is killed and started again
 	net    *network
-	tools  tools
 	halves []*half
-	cable  *process
+	cable  *plugtest.Process
 }
 
 // start starts the switches and the cable unless they run.
-func (f *fabric) start(ctx context.Context) error {
+func (f *fabric) start(t *task) error {
 	for _, h := range f.halves {
-		if h.process != nil {
+		if h.Process != nil {
 			continue
 		}
 		// A switch that was killed leaves files, and its clients may add some until they
 		// notice.
 		var err error
-		if !within(time.Second, func() bool { err = os.RemoveAll(h.dir); return err == nil }) {
+		if !t.wait(func() bool { err = os.RemoveAll(h.dir); return err == nil }) {
 			return err
 		}
-		p, err := start(h.argv...)
-		if err != nil {
-			return err
-		}
-		h.process = p
-		for {
-			c, err := vdeplug.OpenContext(ctx, h.vnl(), nil)
-			if err == nil {
-				c.Close()
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("the switch that was started does not answer: %w", err)
-			case <-time.After(5 * time.Millisecond):
-			}
+		h.Process = start(t, h.argv...)
+		if !t.wait(func() bool { err = testenv.Closing(vdeplug.OpenContext(t.ctx, h.vnl(), nil)); return err == nil }) {
+			return fmt.Errorf("the switch that was started does not answer: %w", err)
 		}
 	}
 	if f.cable == nil && len(f.halves) > 1 {
-		p, err := start(f.tools.vdePlug, f.halves[0].vnl(), f.halves[1].vnl())
-		if err != nil {
-			return err
-		}
-		f.cable = p
-		return f.joined(ctx)
+		f.cable = start(t, t.vdePlug, f.halves[0].vnl(), f.halves[1].vnl())
+		return f.joined(t.ctx)
 	}
 	return nil
+}
+
+// wait calls f until it returns true, and reports whether it did so in the time of the task.
+func (t *task) wait(f func() bool) bool {
+	for !f() {
+		select {
+		case <-t.ctx.Done():
+			return false
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return true
 }
 
 // joined waits until frames pass the cable.
@@ -169,35 +138,15 @@ func awaitFrame(ctx context.Context, vnl string, mac net.HardwareAddr, send func
 }
 
 // stop ends all programs.
-func (f *fabric) stop() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (f *fabric) stop(t *task) {
 	if f.cable != nil {
-		f.cable.kill()
+		f.cable.Kill(t)
 	}
 	for _, h := range f.halves {
-		if h.process != nil {
-			h.kill()
+		if h.Process != nil {
+			h.Kill(t)
 		}
 	}
-}
-
-// repair starts again the programs that were killed.
-func (f *fabric) repair(t *task, repaired func()) error {
-	// The cable ends with either of its switches.
-	if f.cable != nil {
-		select {
-		case <-f.cable.ended:
-			f.cable.stdin.Close()
-			f.cable = nil
-		default:
-		}
-	}
-	err := f.start(t.ctx)
-	if err == nil {
-		repaired()
-	}
-	return err
 }
 
 // fabric returns a network with switches that no other task kills now, locked.
@@ -227,21 +176,23 @@ func (t *task) doKillSwitch() error {
 		}
 	}
 	t.soak.mu.Unlock()
-	f.halves[which].kill()
-	f.halves[which].process = nil
-	if f.cable != nil {
+	f.halves[which].Kill(t)
+	f.halves[which].Process = nil
+	if f.cable != nil { // it ends with either of its switches
 		select {
-		case <-f.cable.ended:
+		case <-f.cable.Ended:
+			f.cable = nil
 		case <-t.ctx.Done():
 			return fmt.Errorf("the vde_plug between two switches runs on without one of them")
 		}
 	}
 	for _, m := range cut {
-		if err := m.dead(t.ctx); err != nil {
+		if err := m.dead(t); err != nil {
 			return err
 		}
 	}
-	return f.repair(t, repaired)
+	defer repaired()
+	return f.start(t)
 }
 
 // doKillCable kills the vde_plug between the switches and starts another one.
@@ -254,31 +205,18 @@ func (t *task) doKillCable() error {
 	if f.cable == nil {
 		return errSkip
 	}
-	repaired := f.net.disturb()
-	f.cable.kill()
+	defer f.net.disturb()()
+	f.cable.Kill(t)
 	f.cable = nil
-	return f.repair(t, repaired)
+	return f.start(t)
 }
 
 // A peer is a vde_plug through which a stack joins a network. It is the child of the
 // stack's cmd:// plug.
 type peer struct {
-	soak   *soak
-	direct string // the network
-	file   string // where it writes its number
-
-	mu    sync.Mutex // guards pidfd
-	pidfd int        // -1: unknown
-}
-
-var peers atomic.Uint64
-
-func newPeer(s *soak, vnl string) *peer {
-	return &peer{soak: s, direct: vnl, file: filepath.Join(s.dir, fmt.Sprint("peer", peers.Add(1))), pidfd: -1}
-}
-
-func (p *peer) vnl() string {
-	return fmt.Sprintf("cmd://sh -c 'echo $$ >%s; exec %s %s 2>/dev/null'", p.file, p.soak.tools.vdePlug, p.direct)
+	direct  string // the network
+	file    string // where it writes its number
+	process *os.Process
 }
 
 // ready waits until frames of the stack arrive on the network, and finds the process that
@@ -305,16 +243,11 @@ func (p *peer) ready(t *task, m *member, mac net.HardwareAddr) error {
 	if err != nil {
 		return err
 	}
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return os.NewSyscallError("pidfd_open", err)
+	if p.process, err = os.FindProcess(pid); err != nil {
+		return err
 	}
-	p.mu.Lock()
-	p.pidfd = fd
-	p.mu.Unlock()
 	// It may have ended already, and its number may belong to another process.
 	if parent(pid) != os.Getpid() {
-		p.forget()
 		return unix.ESRCH
 	}
 	return nil
@@ -329,25 +262,14 @@ func parent(pid int) int {
 	return n
 }
 
-// kill kills the process, and reports whether it existed.
-func (p *peer) kill() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.pidfd >= 0 && unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0) == nil
-}
-
-// forget releases the descriptor of the process, which the stack's plug ends. The peer may
-// be nil.
+// forget releases the process, which the stack's plug ends. The peer may be nil.
 func (p *peer) forget() {
 	if p == nil {
 		return
 	}
 	os.Remove(p.file)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.pidfd >= 0 {
-		unix.Close(p.pidfd)
-		p.pidfd = -1
+	if p.process != nil {
+		p.process.Release()
 	}
 }
 
@@ -364,8 +286,8 @@ func (t *task) doKillPeer() error {
 	if m == nil || m.cut.Swap(true) {
 		return errSkip
 	}
-	if !m.via.kill() {
+	if m.via.process.Kill() != nil {
 		return errSkip
 	}
-	return m.dead(t.ctx)
+	return m.dead(t)
 }

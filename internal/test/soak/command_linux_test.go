@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"bytes"
@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,17 +21,17 @@ func (t *task) doExit(m *member) error {
 	switch t.rng.IntN(6) {
 	case 0:
 		return m.st.Command(t.ctx, "true").Run()
-	case 4:
-		return m.st.Run(t.ctx, "true 'a b'; true")
-	case 5:
-		return t.bind(m)
 	case 1:
+		return m.st.Run(t.ctx, "true 'a b'; true")
+	case 2:
+		return t.bind(m)
+	case 3:
 		err := m.st.Command(t.ctx, "no-such-command").Run()
 		if errors.Is(err, exec.ErrNotFound) {
 			return nil
 		}
 		return fmt.Errorf("a missing command: %w", err)
-	case 2:
+	case 4:
 		want := fmt.Sprint(t.rng.Uint64())
 		out, err := m.st.Command(t.ctx, "sh", "-c", "echo "+want+" >&2; echo "+want).CombinedOutput()
 		if err == nil && string(out) != want+"\n"+want+"\n" {
@@ -76,27 +74,16 @@ func (t *task) doCat(m *member) error {
 	cmd := m.st.Command(t.ctx, "cat")
 	size := randomSize(t.rng, maxPayload)
 	if t.chance(2) {
-		var in, out bytes.Buffer
-		if err := t.sendPayload(&in, t.rng, size); err != nil {
-			return err
-		}
-		want := bytes.Clone(in.Bytes())
-		cmd.Stdin, cmd.Stdout = &in, &out
-		err := cmd.Run()
-		if err == nil && !bytes.Equal(out.Bytes(), want) {
-			err = fmt.Errorf("cat turned %d bytes into %d: %w", len(want), out.Len(), errCorrupt)
+		want := t.payload(size)
+		cmd.Stdin = bytes.NewReader(want)
+		out, err := cmd.Output()
+		if err == nil && !bytes.Equal(out, want) {
+			err = fmt.Errorf("cat turned %d bytes into %d: %w", len(want), len(out), errCorrupt)
 		}
 		return err
 	}
-	in, err := cmd.StdinPipe()
+	in, out, err := startPiped(cmd)
 	if err != nil {
-		return err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
 		return err
 	}
 	sent := make(chan error, 1)
@@ -110,15 +97,23 @@ func (t *task) doCat(m *member) error {
 	return errors.Join(err, <-sent, cmd.Wait())
 }
 
+// startPiped starts a command with pipes.
+func startPiped(cmd *vdestack.Cmd) (in io.WriteCloser, out io.Reader, err error) {
+	if in, err = cmd.StdinPipe(); err != nil {
+		return nil, nil, err
+	}
+	if out, err = cmd.StdoutPipe(); err != nil {
+		return nil, nil, err
+	}
+	return in, out, cmd.Start()
+}
+
 // doSurroundings checks from outside that a running command is in the namespace of its
 // stack and has only its own descriptors.
 func (t *task) doSurroundings(m *member) error {
 	cmd := m.st.Command(t.ctx, "cat")
-	in, err := cmd.StdinPipe()
+	in, _, err := startPiped(cmd)
 	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
 		return err
 	}
 	dir := fmt.Sprintf("/proc/%d", cmd.Process.Pid)
@@ -173,15 +168,8 @@ func (t *task) doKillCommand(m *member) error {
 	for range 1 + t.rng.IntN(3) {
 		script := []string{"exec cat", "cat", "sleep 1000 & cat"}
 		cmd := m.st.Command(t.ctx, "sh", "-c", "echo; "+script[t.rng.IntN(len(script))])
-		in, err := cmd.StdinPipe()
+		in, out, err := startPiped(cmd)
 		if err != nil {
-			return err
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			return err
-		}
-		if err := cmd.Start(); err != nil {
 			return err
 		}
 		started := t.chance(2)
@@ -203,18 +191,6 @@ func (t *task) doKillCommand(m *member) error {
 		}
 	}
 	return nil
-}
-
-// doIP lists the addresses with the program ip.
-func (t *task) doIP(m *member) error {
-	if t.tools.ip == "" {
-		return errSkip
-	}
-	out, err := m.st.Command(t.ctx, t.tools.ip, "-o", "addr").Output()
-	if err == nil && slices.ContainsFunc(m.addrs, func(a netip.Addr) bool { return !strings.Contains(string(out), " "+a.String()+"/") }) {
-		err = fmt.Errorf("ip lists %q, want %v in it", out, m.addrs)
-	}
-	return err
 }
 
 // doSocket makes sockets of all kinds.

@@ -1,12 +1,12 @@
-package main
+package soak
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -149,13 +149,15 @@ func (t *task) members(n int) []*member {
 		}
 		ms = append(ms, m)
 	}
-	t.use(ms...)
+	for _, m := range ms {
+		t.use(m.net, m)
+	}
 	return ms
 }
 
 // open opens a stack on a network that has room.
 func (t *task) open(n *network) (*member, error) {
-	t.useNet(n)
+	t.use(n, nil)
 	m := &member{net: n, serial: n.serial.Add(1), upsets: n.upsets.Load()}
 	cfg := vdestack.Config{Name: m.String(), DNS: vdestack.DNS{
 		Servers: []netip.AddrPort{nameServer},
@@ -175,9 +177,9 @@ func (t *task) open(n *network) (*member, error) {
 			vnl = <-n.ends
 			m.end = vnl
 		}
-		if n.plug && t.tools.vdePlug != "" && t.chance(3) {
-			m.via = newPeer(t.soak, vnl)
-			vnl = m.via.vnl()
+		if n.plug && t.chance(3) {
+			m.via = &peer{direct: vnl, file: filepath.Join(t.dir, fmt.Sprint("peer", t.serial.Add(1)))}
+			vnl = fmt.Sprintf("cmd://sh -c 'echo $$ >%s; exec %s %s 2>/dev/null'", m.via.file, t.vdePlug, vnl)
 		}
 		mac := net.HardwareAddr{2, byte(t.rng.Uint32()), byte(n.index), byte(m.serial >> 16), byte(m.serial >> 8), byte(m.serial)}
 		v4absent, _ := n.absent()
@@ -198,31 +200,34 @@ func (t *task) open(n *network) (*member, error) {
 	for _, other := range m.known {
 		cfg.DNS.Hosts[other.name()] = other.addrs
 	}
-	var err error
-	create := func() error {
-		m.st, err = vdestack.New(t.ctx, cfg)
-		return err
-	}
-	if m.end != "" {
-		// A child of the process that has not executed its program yet has a copy of the
-		// socket of the stack that had this end before.
-		within(opTime/2, func() bool { return !errors.Is(create(), unix.EADDRINUSE) })
-	} else {
-		create()
-	}
-	if err != nil {
+	if err := m.create(t, cfg); err != nil {
 		m.leave()
 		return nil, err
 	}
-	t.use(m)
-	if err = m.identify(); err == nil && m.via != nil {
-		err = m.via.ready(t, m, cfg.Interfaces[0].MAC)
-	}
-	if err != nil {
-		m.close()
-		return nil, err
+	t.use(m.net, m)
+	if m.via != nil {
+		if err := m.via.ready(t, m, cfg.Interfaces[0].MAC); err != nil {
+			m.close()
+			return nil, err
+		}
 	}
 	return m, nil
+}
+
+// create opens the stack.
+func (m *member) create(t *task, cfg vdestack.Config) (err error) {
+	// A child of the process that has not executed its program yet has a copy of the
+	// socket of the stack that had this end of a cable before.
+	t.wait(func() bool {
+		m.st, err = vdestack.New(t.ctx, cfg)
+		return m.end == "" || !errors.Is(err, unix.EADDRINUSE)
+	})
+	if err == nil {
+		if err = m.identify(); err != nil {
+			m.st.Close()
+		}
+	}
+	return err
 }
 
 // identify records which namespace the stack has.
@@ -262,17 +267,11 @@ func (m *member) leave() {
 }
 
 // dead waits until the stack has noticed that its network is gone.
-func (m *member) dead(ctx context.Context) error {
-	for {
-		if m.closing.Load() || m.st.Stats().Interfaces[0].Err != nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%v does not notice that its network is gone", m)
-		case <-time.After(5 * time.Millisecond):
-		}
+func (m *member) dead(t *task) error {
+	if !t.wait(func() bool { return m.closing.Load() || m.st.Stats().Interfaces[0].Err != nil }) {
+		return fmt.Errorf("%v does not notice that its network is gone", m)
 	}
+	return nil
 }
 
 // doOpen opens a stack for all tasks.
@@ -313,7 +312,7 @@ func (t *task) doClose() error {
 	if m == nil {
 		return errSkip
 	}
-	t.use(m)
+	t.use(m.net, m)
 	return t.end(m)
 }
 
@@ -321,28 +320,24 @@ func (t *task) doClose() error {
 func (t *task) end(m *member) error {
 	defer t.release(m.net, 1)
 	if err := m.close(); err != nil {
-		t.fail("closing %v: %v", m, err)
+		t.Errorf("closing %v: %v", m, err)
 	}
 	if _, err := m.st.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0); err == nil || !excused(err) {
-		t.fail("%v makes sockets after Close: %v", m, err)
+		t.Errorf("%v makes sockets after Close: %v", m, err)
 	}
 	return nil
 }
 
 // closeAll ends the run: all stacks, then all programs.
 func (t *task) closeAll() error {
-	for {
-		err := t.doClose()
-		if err == errSkip {
-			break
-		}
-		if err != nil {
+	for len(t.live) > 0 {
+		if err := t.doClose(); err != nil {
 			return err
 		}
 	}
 	for _, n := range t.nets {
 		if n.fabric != nil {
-			n.fabric.stop()
+			n.fabric.stop(t)
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -16,9 +16,6 @@ import (
 // doRoute opens three stacks for itself and moves payloads from one to another, through
 // the third, which has two interfaces and forwards.
 func (t *task) doRoute() error {
-	if len(t.nets) == 1 {
-		return errSkip // there are no interfaces here
-	}
 	n := &network{name: fmt.Sprint("route", t.serial.Add(1))}
 	var router vdestack.Config
 	var configs []vdestack.Config
@@ -49,7 +46,7 @@ func (t *task) doRoute() error {
 	wg.Wait()
 	defer func() {
 		for _, i := range t.rng.Perm(len(ms)) {
-			if ms[i] != nil {
+			if errs[i] == nil {
 				t.end(ms[i])
 			}
 		}
@@ -74,15 +71,7 @@ func (t *task) openAs(n *network, cfg vdestack.Config) (*member, error) {
 			m.addrs = append(m.addrs, p.Addr())
 		}
 	}
-	var err error
-	if m.st, err = vdestack.New(t.ctx, cfg); err != nil {
-		return nil, err
-	}
-	if err := m.identify(); err != nil {
-		m.close()
-		return nil, err
-	}
-	return m, nil
+	return m, m.create(t, cfg)
 }
 
 // doJoin joins the namespace of a stack as a second one, uses both, and closes
@@ -134,7 +123,7 @@ func (t *task) doJoin(a, b *member) error {
 		err = joined.st.Command(t.ctx, "true").Run()
 	}
 	if cerr := joined.close(); cerr != nil {
-		t.fail("closing %v, which has joined: %v", joined, cerr)
+		t.Errorf("closing %v, which has joined: %v", joined, cerr)
 	}
 	if err != nil {
 		return wrap("with the joined stack", err)

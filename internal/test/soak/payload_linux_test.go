@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"bytes"
@@ -23,18 +23,12 @@ func randomSize(rng *rand.Rand, max int) int {
 	return int(math.Exp(rng.Float64()*math.Log(float64(max+1)))) - 1
 }
 
-// fill fills b with random bytes.
-func fill(rng *rand.Rand, b []byte) {
-	var seed [32]byte
-	for i := range 4 {
-		binary.LittleEndian.PutUint64(seed[8*i:], rng.Uint64())
-	}
-	rand.NewChaCha8(seed).Read(b)
-}
-
 // sendPayload writes a payload of random bytes: its length, the bytes, and
 // their hash.
 func (s *soak) sendPayload(w io.Writer, rng *rand.Rand, size int) error {
+	var seed [32]byte
+	binary.BigEndian.PutUint64(seed[:], rng.Uint64())
+	random := rand.NewChaCha8(seed)
 	buf := make([]byte, min(size, chunk))
 	if err := binary.Write(w, binary.BigEndian, uint64(size)); err != nil {
 		return err
@@ -42,7 +36,7 @@ func (s *soak) sendPayload(w io.Writer, rng *rand.Rand, size int) error {
 	hash := sha256.New()
 	for size > 0 {
 		b := buf[:min(size, 1+randomSize(rng, len(buf)-1))]
-		fill(rng, b)
+		random.Read(b)
 		hash.Write(b)
 		n, err := w.Write(b)
 		s.bytes.Add(uint64(n))
@@ -81,27 +75,18 @@ func receivePayload(r io.Reader) error {
 	return nil
 }
 
-// packetHeader is the length of a serial number and of the hash after it.
-const packetHeader = 8 + sha256.Size
-
-// makePacket returns a packet with a serial number, size random bytes, and
-// their hash.
-func makePacket(rng *rand.Rand, serial uint64, size int) []byte {
-	b := make([]byte, packetHeader+size)
-	binary.BigEndian.PutUint64(b, serial)
-	fill(rng, b[packetHeader:])
-	sum := sha256.Sum256(b[packetHeader:])
-	copy(b[8:], sum[:])
-	return b
+// payload returns what sendPayload writes.
+func (t *task) payload(size int) []byte {
+	var b bytes.Buffer
+	t.sendPayload(&b, t.rng, size) // a Buffer returns no errors
+	return b.Bytes()
 }
 
-// checkPacket returns the serial number of a packet.
-func checkPacket(b []byte) (uint64, error) {
-	if len(b) < packetHeader {
-		return 0, fmt.Errorf("packet of %d bytes: %w", len(b), errCorrupt)
+// checkPacket checks a packet, which has one payload and nothing else.
+func checkPacket(p []byte) error {
+	r := bytes.NewReader(p)
+	if err := receivePayload(r); err != nil || r.Len() > 0 {
+		return fmt.Errorf("packet of %d bytes: %w", len(p), errCorrupt)
 	}
-	if sum := sha256.Sum256(b[packetHeader:]); !bytes.Equal(b[8:packetHeader], sum[:]) {
-		return 0, fmt.Errorf("packet of %d bytes: %w", len(b), errCorrupt)
-	}
-	return binary.BigEndian.Uint64(b), nil
+	return nil
 }

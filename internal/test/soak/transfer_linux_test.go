@@ -1,6 +1,7 @@
-package main
+package soak
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,11 +9,13 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -52,18 +55,14 @@ func (t *task) listen(a, b *member) (net.Listener, []string, error) {
 		}
 	}
 	local := net.JoinHostPort(host, "0")
-	var ln net.Listener
-	var err error
-	switch mptcp := t.chance(2); {
-	case host != "" && t.chance(3):
-		lc := net.ListenConfig{Control: a.st.Control}
-		lc.SetMultipathTCP(mptcp)
-		ln, err = lc.Listen(t.ctx, network, local)
-	default:
-		lc := vdestack.ListenConfig{Stack: a.st}
-		lc.SetMultipathTCP(mptcp)
-		ln, err = lc.Listen(t.ctx, network, local)
+	lc := vdestack.ListenConfig{Stack: a.st}
+	lc.SetMultipathTCP(t.chance(2))
+	listen := lc.Listen
+	if host != "" && t.chance(3) {
+		lc.Control = a.st.Control
+		listen = lc.ListenConfig.Listen
 	}
+	ln, err := listen(t.ctx, network, local)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -92,18 +91,14 @@ func (t *task) listen(a, b *member) (net.Listener, []string, error) {
 func (t *task) dial(b *member, remote []string) (net.Conn, error) {
 	addr := remote[t.rng.IntN(len(remote))]
 	host, _, _ := net.SplitHostPort(addr)
-	var c net.Conn
-	var err error
-	switch mptcp := t.chance(3); {
-	case net.ParseIP(host) != nil && t.chance(3):
-		d := net.Dialer{ControlContext: b.st.ControlContext}
-		d.SetMultipathTCP(mptcp)
-		c, err = d.DialContext(t.ctx, "tcp", addr)
-	default:
-		d := vdestack.Dialer{Stack: b.st}
-		d.SetMultipathTCP(mptcp)
-		c, err = d.DialContext(t.ctx, "tcp", addr)
+	d := vdestack.Dialer{Stack: b.st}
+	d.SetMultipathTCP(t.chance(3))
+	dial := d.DialContext
+	if net.ParseIP(host) != nil && t.chance(3) {
+		d.ControlContext = b.st.ControlContext
+		dial = d.Dialer.DialContext
 	}
+	c, err := dial(t.ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +114,7 @@ func (t *task) dial(b *member, remote []string) (net.Conn, error) {
 func (t *task) doTCP(a, b *member) error {
 	ln, remote, err := t.listen(a, b)
 	if err != nil {
-		return fmt.Errorf("listening: %w", err)
+		return wrap("listening", err)
 	}
 	defer ln.Close()
 	echo, rng, size := t.chance(3), t.soak.rand(t.rng.Uint64()), randomSize(t.rng, maxPayload)
@@ -128,7 +123,7 @@ func (t *task) doTCP(a, b *member) error {
 		served <- func() error {
 			c, err := ln.Accept()
 			if err != nil {
-				return fmt.Errorf("accepting: %w", err)
+				return wrap("accepting", err)
 			}
 			defer c.Close()
 			c.SetDeadline(t.deadline())
@@ -190,7 +185,7 @@ func (t *task) doUDP(a, b *member) error {
 	}
 	server, err := a.st.ListenPacket(network, net.JoinHostPort(host, "0"))
 	if err != nil {
-		return fmt.Errorf("listening: %w", err)
+		return wrap("listening", err)
 	}
 	if err := a.inside(server); err != nil {
 		server.Close()
@@ -213,12 +208,12 @@ func (t *task) doUDP(a, b *member) error {
 			largest = 8000 // in fragments
 		}
 		buf := make([]byte, 1<<16)
-		for serial := range uint64(1 + t.rng.IntN(20)) {
-			p := makePacket(t.rng, serial, randomSize(t.rng, largest))
+		for nth := range 1 + t.rng.IntN(20) {
+			p := t.payload(randomSize(t.rng, largest))
 			if err := t.roundTrip(c, p, buf); err != nil {
-				return fmt.Errorf("packet %d of %d bytes: %w", serial, len(p), err)
+				return fmt.Errorf("packet %d of %d bytes: %w", nth, len(p), err)
 			}
-			t.bytes.Add(uint64(2 * len(p)))
+			t.bytes.Add(uint64(len(p)))
 		}
 		return nil
 	}()
@@ -234,7 +229,7 @@ func echoPackets(pc net.PacketConn) error {
 	for {
 		n, from, err := pc.ReadFrom(buf)
 		if err == nil {
-			if _, err = checkPacket(buf[:n]); err == nil {
+			if err = checkPacket(buf[:n]); err == nil {
 				_, err = pc.WriteTo(buf[:n], from)
 			}
 		}
@@ -246,7 +241,6 @@ func echoPackets(pc net.PacketConn) error {
 
 // roundTrip sends a packet until it comes back.
 func (t *task) roundTrip(c net.Conn, p, buf []byte) error {
-	want, _ := checkPacket(p)
 	for {
 		if _, err := c.Write(p); err != nil {
 			return err
@@ -263,12 +257,11 @@ func (t *task) roundTrip(c net.Conn, p, buf []byte) error {
 			if err != nil {
 				return err
 			}
-			got, err := checkPacket(buf[:n])
-			if err != nil {
-				return err
-			}
-			if got == want {
+			if bytes.Equal(buf[:n], p) {
 				return nil
+			}
+			if err := checkPacket(buf[:n]); err != nil {
+				return err
 			}
 		}
 	}
@@ -283,7 +276,7 @@ func isTimeout(err error) bool {
 func (t *task) doHTTP(a, b *member) error {
 	ln, remote, err := t.listen(a, b)
 	if err != nil {
-		return fmt.Errorf("listening: %w", err)
+		return wrap("listening", err)
 	}
 	srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -327,9 +320,8 @@ func (t *task) doRefused(a, b *member) error {
 		addr := net.JoinHostPort([]string{v4.String(), v6.String()}[i], "80")
 		ctx, cancel := context.WithTimeout(t.ctx, time.Duration(t.rng.IntN(100))*time.Millisecond)
 		defer cancel()
-		c, err := b.st.DialContext(ctx, "tcp", addr)
+		err := testenv.Closing(b.st.DialContext(ctx, "tcp", addr))
 		if err == nil {
-			c.Close()
 			return fmt.Errorf("connected to %s, where nobody is", addr)
 		}
 		if isTimeout(err) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, unix.EHOSTUNREACH) {
@@ -338,9 +330,8 @@ func (t *task) doRefused(a, b *member) error {
 		return err
 	}
 	// All listeners have ports of the ephemeral range.
-	c, err := b.st.DialContext(t.ctx, "tcp", net.JoinHostPort(a.addrs[i].String(), "9"))
+	err := testenv.Closing(b.st.DialContext(t.ctx, "tcp", net.JoinHostPort(a.addrs[i].String(), "9")))
 	if err == nil {
-		c.Close()
 		return errors.New("connected to a port where nobody listens")
 	}
 	if errors.Is(err, unix.ECONNREFUSED) {
@@ -358,4 +349,54 @@ func (t *task) doForget(a, b *member) error {
 	_, err = t.dial(b, remote)
 	_ = ln.Addr() // keeps it open until here
 	return err
+}
+
+// doMulticast sends packets to a group that a stack has joined, until one arrives.
+func (t *task) doMulticast(a, b *member) error {
+	if a.net.loopback() {
+		return errSkip
+	}
+	u := t.unique()
+	network, i := "udp4", 0
+	group := netip.AddrFrom4([4]byte{239, u[1], u[2], u[3]})
+	if t.chance(2) {
+		network, i = "udp6", 1
+		group = netip.AddrFrom16([16]byte{0: 0xff, 1: 5, 12: u[0], 13: u[1], 14: u[2], 15: u[3]})
+	}
+	to := netip.AddrPortFrom(group, uint16(1024+t.rng.IntN(30000)))
+	pc, err := a.st.ListenMulticastUDP(network, "vde0", to)
+	if err != nil {
+		return wrap("listening", err)
+	}
+	defer pc.Close()
+	if err := a.inside(pc); err != nil {
+		return err
+	}
+	// The source address determines the interface.
+	d := vdestack.Dialer{Stack: b.st}
+	d.LocalAddr = &net.UDPAddr{IP: b.addrs[i].AsSlice()}
+	remote := to
+	if i == 1 {
+		remote = netip.AddrPortFrom(group.WithZone("vde0"), to.Port())
+	}
+	c, err := d.DialContext(t.ctx, network, remote.String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	p := t.payload(randomSize(t.rng, 1400))
+	buf := make([]byte, 1<<16)
+	for {
+		if _, err := c.Write(p); err != nil {
+			return wrap("sending", err)
+		}
+		pc.SetReadDeadline(time.Now().Add(resend))
+		n, err := pc.Read(buf)
+		if err == nil {
+			return checkPacket(buf[:n])
+		}
+		if !isTimeout(err) || t.ctx.Err() != nil {
+			return wrap("receiving", err)
+		}
+	}
 }

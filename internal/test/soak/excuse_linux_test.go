@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -11,8 +11,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
+	"github.com/vdestack/vdestack/internal/neigh"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,20 +33,11 @@ func (u use) String() string {
 	return u.net.name
 }
 
-// use records that the task depends on the stacks.
-func (t *task) use(ms ...*member) {
+// use records that the task depends on a network, and on a stack unless it is nil.
+func (t *task) use(n *network, m *member) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, m := range ms {
-		t.used = append(t.used, use{net: m.net, m: m, upsets: m.net.upsets.Load()})
-	}
-}
-
-// useNet records that the task depends on the network.
-func (t *task) useNet(n *network) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.used = append(t.used, use{net: n, upsets: n.upsets.Load()})
+	t.used = append(t.used, use{n, m, n.upsets.Load()})
 }
 
 // upset reports whether a stack or network that the task depends on was disturbed, so
@@ -79,8 +70,9 @@ func (t *task) circumstances() string {
 	return b.String()
 }
 
-// errnos are the errors of users of a closed stack or a cut network.
-var errnos = []error{
+// excuses are the errors of users of a closed stack or a cut network.
+var excuses = []error{
+	net.ErrClosed, os.ErrClosed, io.EOF, io.ErrUnexpectedEOF, context.Canceled, context.DeadlineExceeded, os.ErrDeadlineExceeded,
 	unix.ECONNRESET, unix.ECONNREFUSED, unix.ECONNABORTED, unix.EPIPE, unix.ETIMEDOUT, unix.ENOTCONN,
 	unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ENETDOWN, unix.EADDRNOTAVAIL, unix.ENODEV,
 	// Accept on a listener of the hook alone that was shut down; a packet to a neighbour
@@ -98,21 +90,10 @@ func excused(err error) bool {
 			return !slices.ContainsFunc(joined.Unwrap(), func(e error) bool { return !excused(e) })
 		}
 	}
-	for _, e := range []error{net.ErrClosed, os.ErrClosed, io.EOF, io.ErrUnexpectedEOF, context.Canceled, context.DeadlineExceeded, os.ErrDeadlineExceeded} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return killed(exit)
 	}
-	for _, e := range errnos {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	timeout, ok := errors.AsType[net.Error](err)
-	return ok && timeout.Timeout()
+	return isTimeout(err) || slices.ContainsFunc(excuses, func(e error) bool { return errors.Is(err, e) })
 }
 
 // killed reports whether a command died by SIGKILL.
@@ -121,14 +102,17 @@ func killed(exit *exec.ExitError) bool {
 	return ok && status.Signaled() && status.Signal() == unix.SIGKILL
 }
 
-// within calls f until it returns true, for at most d.
-func within(d time.Duration, f func() bool) bool {
-	for end := time.Now().Add(d); ; time.Sleep(5 * time.Millisecond) {
-		if f() {
-			return true
-		}
-		if time.Now().After(end) {
-			return false
-		}
+// overflows returns how often the machine had no room for a neighbour:
+//
+//   - The kernel has one table of IPv4 neighbours and one of IPv6 for all network
+//     namespaces together. When other programs fill them, no stack can resolve addresses
+//     (net.ipv4.neigh.default.gc_thresh3, and the same of ipv6).
+//   - Only the machine's own namespace shows that. The parent of this process is in it;
+//     otherwise overflows is always 0.
+func overflows() (total uint64) {
+	for _, table := range []string{"arp_cache", "ndisc_cache"} {
+		n, _ := neigh.Sum(read(fmt.Sprintf("/proc/%d/net/stat/%s", os.Getppid(), table)), "table_fulls")
+		total += n
 	}
+	return total
 }

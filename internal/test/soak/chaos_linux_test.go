@@ -1,4 +1,4 @@
-package main
+package soak
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,8 +52,12 @@ func (t *task) doChaos() error {
 		defer t.end(other)
 	}
 
-	var cleanup closers
-	defer cleanup.close()
+	var cleanup []io.Closer
+	defer func() {
+		for _, c := range cleanup {
+			c.Close()
+		}
+	}()
 	calls, err := t.calls(victim, other, &cleanup)
 	if err != nil {
 		return err
@@ -81,7 +86,7 @@ func (t *task) doChaos() error {
 	for range 1 + t.rng.IntN(3) {
 		wg.Go(func() {
 			if err := victim.close(); err != nil {
-				t.fail("closing %v: %v", victim, err)
+				t.Errorf("closing %v: %v", victim, err)
 			}
 		})
 	}
@@ -99,39 +104,21 @@ func (t *task) doChaos() error {
 				errs = append(errs, fmt.Errorf("%s in a closed stack: %v", r.name, r.err))
 			}
 		case <-limit:
-			t.fail("%v: %d of %d calls have not returned %v after Close\n%s", t, len(calls)-i, len(calls), afterClose, goroutines())
+			t.Errorf("%v: %d of %d calls have not returned %v after Close\n%s", t, len(calls)-i, len(calls), afterClose, goroutines())
 			return nil
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		t.fail("%v: %v", t, err)
+		t.Errorf("%v: %v", t, err)
 	}
 	return nil
 }
 
-// closers are closed in the end.
-type closers []io.Closer
-
-func (c *closers) add(o io.Closer) { *c = append(*c, o) }
-
-func (c *closers) close() {
-	for _, o := range *c {
-		o.Close()
-	}
-}
-
-// closing closes what a call has returned, and returns the error of the call.
-func closing[T io.Closer](c T, err error) error {
-	if err == nil {
-		c.Close()
-	}
-	return err
-}
-
 // calls prepares the calls on a stack.
-func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
+func (t *task) calls(victim, other *member, cleanup *[]io.Closer) ([]call, error) {
 	forever := context.Background()
 	var calls []call
+	keep := func(cs ...io.Closer) { *cleanup = append(*cleanup, cs...) }
 	add := func(name string, closed bool, do func() error) { calls = append(calls, call{name, closed, do}) }
 	again := func(f func() error) func() error {
 		return func() error {
@@ -147,7 +134,7 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 	if err != nil {
 		return nil, err
 	}
-	cleanup.add(ln)
+	keep(ln)
 	add("accept", true, func() error { _, err := ln.Accept(); return err })
 
 	// Connections of all kinds: those that were dialled return net.ErrClosed.
@@ -160,8 +147,7 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 		if err != nil {
 			return nil, fmt.Errorf("a connection that is %s: %w", name, err)
 		}
-		cleanup.add(c)
-		cleanup.add(s)
+		keep(c, s)
 		ours := c
 		if !dialled {
 			ours = s
@@ -180,13 +166,13 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 	if err != nil {
 		return nil, err
 	}
-	cleanup.add(hooked)
+	keep(hooked)
 	add("accept, hook", false, func() error { _, err := hooked.Accept(); return err })
 	packets, err := hook.ListenPacket(forever, "udp", local)
 	if err != nil {
 		return nil, err
 	}
-	cleanup.add(packets)
+	keep(packets)
 	add("udp, hook", false, func() error { _, _, err := packets.ReadFrom(make([]byte, 10)); return err })
 
 	// A server that does not answer.
@@ -196,7 +182,7 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })}
 	go srv.Serve(web)
-	cleanup.add(srv)
+	keep(srv)
 	// A server in the same stack ends with it, and the client may notice that first.
 	add("http", other != victim, func() error {
 		client := victim.st.HTTPClient()
@@ -212,7 +198,7 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 	if err != nil {
 		return nil, err
 	}
-	cleanup.add(udp)
+	keep(udp)
 	add("udp", true, func() error { _, _, err := udp.ReadFrom(make([]byte, 10)); return err })
 	add("icmp", true, func() error {
 		pc, err := victim.st.ListenPacket("ip4:icmp", "")
@@ -228,12 +214,12 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 	})
 	if !victim.net.loopback() {
 		absent, _ := victim.net.absent()
-		add("dial", true, again(func() error { return closing(victim.st.Dial("tcp", netip.AddrPortFrom(absent, 80).String())) }))
+		add("dial", true, again(func() error { return testenv.Closing(victim.st.Dial("tcp", netip.AddrPortFrom(absent, 80).String())) }))
 		group, err := victim.st.ListenMulticastUDP("udp", "vde0", netip.MustParseAddrPort("239.1.2.3:4700"))
 		if err != nil {
 			return nil, err
 		}
-		cleanup.add(group)
+		keep(group)
 		add("multicast", true, func() error { _, _, err := group.ReadFrom(make([]byte, 10)); return err })
 		add("resolver", true, func() error {
 			_, err := victim.st.Resolver().LookupHost(forever, "nobody.test")
@@ -275,9 +261,9 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 	add("commands", false, again(func() error { return victim.st.Command(forever, "true").Run() }))
 	add("run", false, again(func() error { return victim.st.Run(forever, "true; true") }))
 	add("sysctl", true, again(func() error { return victim.st.Sysctl("net.ipv4.ip_default_ttl", "65") }))
-	add("namespace", true, again(func() error { return closing(victim.st.NetNS()) }))
-	add("listen", true, again(func() error { return closing(victim.st.Listen("tcp", ":0")) }))
-	add("sockets", true, again(func() error { return closing(victim.st.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)) }))
+	add("namespace", true, again(func() error { return testenv.Closing(victim.st.NetNS()) }))
+	add("listen", true, again(func() error { return testenv.Closing(victim.st.Listen("tcp", ":0")) }))
+	add("sockets", true, again(func() error { return testenv.Closing(victim.st.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)) }))
 	add("netlink", true, again(func() error {
 		nl, err := victim.st.RTNL()
 		if err != nil {
@@ -291,7 +277,7 @@ func (t *task) calls(victim, other *member, cleanup *closers) ([]call, error) {
 	if err != nil {
 		return nil, err
 	}
-	cleanup.add(nl)
+	keep(nl)
 	add("watch", true, func() error {
 		for _, err := range nl.Watch(forever) {
 			if err != nil {
