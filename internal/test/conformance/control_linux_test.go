@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 	"unsafe"
@@ -120,22 +121,13 @@ func TestECN(t *testing.T) {
 
 // exchange sends a datagram until it has arrived.
 func exchange(near, far *net.UDPConn, data, oob []byte) (m message, err error) {
-	for end := time.Now().Add(testenv.Timeout); time.Now().Before(end); {
-		if _, _, err := near.WriteMsgUDP(data, oob, nil); err != nil {
-			return m, err
-		}
-		far.SetReadDeadline(time.Now().Add(resend))
-		for {
-			m, err = receive(far)
-			if err == nil && !bytes.Equal(m.data, data) {
-				continue // late
-			}
-			break
-		}
-		if !isTimeout(err) {
-			return m, err
-		}
-	}
+	err = insist(far, func() error {
+		_, _, err := near.WriteMsgUDP(data, oob, nil)
+		return err
+	}, func() (_ bool, err error) {
+		m, err = receive(far)
+		return bytes.Equal(m.data, data), err // others are late
+	})
 	return m, err
 }
 
@@ -230,47 +222,41 @@ func TestGSO(t *testing.T) {
 					setOption(t, far, unix.SOL_UDP, unix.UDP_GRO, 1)
 				}
 				size := control(unix.SOL_UDP, unix.UDP_SEGMENT, binary.NativeEndian.AppendUint16(nil, segment))
-				got, end := map[string]bool{}, time.Now().Add(testenv.Timeout)
-				joined := 0
-				for len(got) < segments && time.Now().Before(end) {
+				got, joined := map[string]bool{}, 0
+				err := insist(far, func() error {
 					n, _, err := near.WriteMsgUDP(want, size, nil)
 					if errors.Is(err, unix.EIO) {
 						testenv.Skip(t, "this kernel segments datagrams only for interfaces with checksum offload, before Linux 6.11")
 					}
-					if err != nil || n != len(want) {
-						t.Fatalf("wrote %d bytes, %v, want %d", n, err, len(want))
+					if err == nil && n != len(want) {
+						err = fmt.Errorf("wrote %d bytes, want %d", n, len(want))
 					}
-					far.SetReadDeadline(time.Now().Add(resend))
-					for len(got) < segments {
-						m, err := receive(far)
-						if isTimeout(err) {
-							break
-						}
-						testenv.Check(t, err)
-						size, ok := m.value(unix.SOL_UDP, unix.UDP_GRO)
-						if ok && !gro {
-							t.Errorf("segments of %d bytes, which nobody asked for", size)
-						}
-						if !ok || size == 0 {
-							size = len(m.data)
-						}
-						if len(m.data) > size {
-							joined++
-						}
-						for d := m.data; len(d) > 0; {
-							n := min(len(d), size)
-							got[string(d[:n])] = true
-							d = d[n:]
-						}
+					return err
+				}, func() (bool, error) {
+					m, err := receive(far)
+					size, ok := m.value(unix.SOL_UDP, unix.UDP_GRO)
+					if ok && !gro {
+						t.Errorf("segments of %d bytes, which nobody asked for", size)
 					}
+					if !ok || size == 0 {
+						size = len(m.data)
+					}
+					if len(m.data) > size {
+						joined++
+					}
+					for d := range slices.Chunk(m.data, max(size, 1)) {
+						got[string(d)] = true
+					}
+					return len(got) >= segments, err
+				})
+				if err != nil {
+					t.Error(err)
 				}
-				for b := want; len(b) > 0; {
-					n := min(len(b), segment)
-					if !got[string(b[:n])] {
-						t.Errorf("a segment of %d bytes is missing", n)
+				for b := range slices.Chunk(want, segment) {
+					if !got[string(b)] {
+						t.Errorf("a segment of %d bytes is missing", len(b))
 					}
-					delete(got, string(b[:n]))
-					b = b[n:]
+					delete(got, string(b))
 				}
 				if len(got) > 0 {
 					t.Errorf("%d datagrams that nobody sent", len(got))

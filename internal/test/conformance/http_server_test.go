@@ -163,6 +163,34 @@ func number(r *http.Request, name string) uint64 {
 	return n
 }
 
+// up sends a body, and returns an error if the server, which speaks the protocol, gets another.
+func (s *site) up(proto string, p payload) error {
+	resp, err := s.Post(s.url+"/sum", "application/octet-stream", p.reader())
+	if err != nil {
+		return err
+	}
+	if got, want := text(resp), fmt.Sprintf("%s %s <nil>", proto, p.sum()); got != want {
+		return fmt.Errorf("up: the server got %s, want %s", got, want)
+	}
+	return nil
+}
+
+// down gets a body, and returns an error if it or its trailer is another.
+func (s *site) down(p payload) (*http.Response, error) {
+	resp, err := s.Get(fmt.Sprintf("%s/payload?seed=%d&size=%d", s.url, p.seed, p.size))
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if err := p.check(resp.Body); err != nil {
+		return nil, fmt.Errorf("down: %w", err)
+	}
+	if got, want := resp.Trailer.Get(trailer), p.sum(); got != want {
+		return nil, fmt.Errorf("trailer: got %q, want %q", got, want)
+	}
+	return resp, nil
+}
+
 // echo sends a body, and returns an error if it does not come back unchanged.
 func (s *site) echo(p payload) error {
 	resp, err := s.Post(s.url+"/echo", "application/octet-stream", p.reader())

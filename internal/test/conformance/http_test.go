@@ -20,20 +20,8 @@ import (
 func TestBodies(t *testing.T) {
 	testenv.Long(t)
 	eachSite(t, func(t *testing.T, p protocol, s *site) {
-		up := payload{1, 2<<20 + 1}
-		resp := testenv.Must(s.Post(s.url+"/sum", "application/octet-stream", up.reader()))(t)
-		if got, want := text(resp), fmt.Sprintf("%s %s <nil>", p.proto, up.sum()); got != want {
-			t.Errorf("up: the server got %s, want %s", got, want)
-		}
-		down := payload{2, 2<<20 + 99}
-		resp = testenv.Must(s.Get(fmt.Sprintf("%s/payload?seed=%d&size=%d", s.url, down.seed, down.size)))(t)
-		defer resp.Body.Close()
-		if err := down.check(resp.Body); err != nil {
-			t.Errorf("down: %v", err)
-		}
-		if got, want := resp.Trailer.Get(trailer), down.sum(); got != want {
-			t.Errorf("trailer: got %q, want %q", got, want)
-		}
+		testenv.Check(t, s.up(p.proto, payload{1, 2<<20 + 1}))
+		resp := testenv.Must(s.down(payload{2, 2<<20 + 99}))(t)
 		if resp.Proto != p.proto || (resp.TLS != nil) != p.tls {
 			t.Errorf("got %s, TLS %t, want %s, %t", resp.Proto, resp.TLS != nil, p.proto, p.tls)
 		}

@@ -3,6 +3,7 @@ package conformance
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -55,3 +56,12 @@ func (p payload) check(r io.Reader) error {
 // checkNext reads as many bytes as the payload has, and returns an error if they are not
 // the payload.
 func (p payload) checkNext(r io.Reader) error { return p.check(io.LimitReader(r, p.size)) }
+
+// send writes the payload, and ends the direction.
+func (p payload) send(c interface {
+	io.Writer
+	CloseWrite() error
+}) error {
+	_, err := io.Copy(c, p.reader())
+	return errors.Join(err, c.CloseWrite())
+}

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -72,10 +74,15 @@ func newBarrier(n int32) *barrier {
 	return m
 }
 
-func (m *barrier) wait(ctx context.Context) error {
+// arrive is wait without waiting.
+func (m *barrier) arrive() {
 	if m.missing.Add(-1) == 0 {
 		close(m.all)
 	}
+}
+
+func (m *barrier) wait(ctx context.Context) error {
+	m.arrive()
 	select {
 	case <-m.all:
 		return nil
@@ -139,5 +146,67 @@ func (m *member) check(t *testing.T, host string, who int) {
 	defer c.Close()
 	if err := ask(c.(*net.UDPConn), payload{uint64(who), 5000}.bytes()); err != nil {
 		t.Errorf("%s: %v", host, err)
+	}
+}
+
+// TestThousand has 1,000 connections of one listener at once, each with payloads in both
+// directions.
+func TestThousand(t *testing.T) {
+	testenv.Long(t)
+	guard(t)
+	const connections = 1000
+	testenv.NeedDescriptors(t, 2*connections+200)
+	// A few packets each, because all of them together exceed the queues.
+	const size = 4000
+	for _, r := range ethernet(t) {
+		t.Run(r.name, func(t *testing.T) {
+			ctx := testenv.Context(t)
+			ln := r.listen(t)
+			var wg sync.WaitGroup
+			open := newBarrier(2 * connections)
+			exchange := func(c *net.TCPConn, send, receive payload) error {
+				defer c.Close()
+				if err := open.wait(ctx); err != nil {
+					return fmt.Errorf("not all are open: %w", err)
+				}
+				sent := make(chan error, 1)
+				go func() { sent <- send.send(c) }()
+				return errors.Join(receive.check(c), <-sent)
+			}
+			wg.Go(func() {
+				ln.SetDeadline(time.Now().Add(testenv.Timeout))
+				for range connections {
+					c, err := ln.AcceptTCP()
+					if err != nil {
+						t.Error(err)
+						open.arrive()
+						continue
+					}
+					c.SetDeadline(time.Now().Add(testenv.Timeout))
+					wg.Go(func() {
+						// The port identifies the connection.
+						seed := uint64(c.RemoteAddr().(*net.TCPAddr).Port)
+						if err := exchange(c, payload{seed, size}, payload{seed + 1<<16, size}); err != nil {
+							t.Errorf("server, connection %d: %v", seed, err)
+						}
+					})
+				}
+			})
+			for range connections {
+				wg.Go(func() {
+					c, err := r.dial(ctx, ln.Addr().String())
+					if err != nil {
+						t.Error(err)
+						open.arrive()
+						return
+					}
+					seed := uint64(c.LocalAddr().(*net.TCPAddr).Port)
+					if err := exchange(c, payload{seed + 1<<16, size}, payload{seed, size}); err != nil {
+						t.Errorf("client, connection %d: %v", seed, err)
+					}
+				})
+			}
+			wg.Wait()
+		})
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"net"
 	"net/smtp"
 	"net/textproto"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vdestack/vdestack/internal/testenv"
 )
@@ -98,13 +98,8 @@ func TestSMTP(t *testing.T) {
 		}
 		testenv.Check(t, w.Close())
 		testenv.Check(t, c.Quit())
-		select {
-		case err := <-served:
-			if err != nil && err != io.EOF {
-				t.Errorf("server: %v", err)
-			}
-		case <-time.After(testenv.Timeout):
-			t.Fatal("the server does not end")
+		if err := <-served; err != nil && err != io.EOF {
+			t.Errorf("server: %v", err)
 		}
 		if want := base64.StdEncoding.EncodeToString([]byte("\x00user\x00password")); m.auth != want {
 			t.Errorf("AUTH: got %q, want %q", m.auth, want)
@@ -125,10 +120,8 @@ func TestSMTP(t *testing.T) {
 func mail(p payload) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "Subject: %d bytes\n\n", p.size)
-	for data := p.bytes(); len(data) > 0; {
-		n := min(len(data), 50)
-		fmt.Fprintf(&b, ".%x\n", data[:n])
-		data = data[n:]
+	for line := range slices.Chunk(p.bytes(), 50) {
+		fmt.Fprintf(&b, ".%x\n", line)
 	}
 	return b.Bytes()
 }

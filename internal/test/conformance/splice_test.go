@@ -15,14 +15,11 @@ import (
 // file returns a file with the payload.
 func (p payload) file(t testing.TB) *os.File {
 	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "payload"))
-	if err == nil {
-		t.Cleanup(func() { f.Close() })
-		_, err = f.Write(p.bytes())
-	}
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
+	f := testenv.Must(os.Create(filepath.Join(t.TempDir(), "payload")))(t)
+	t.Cleanup(func() { f.Close() })
+	_, err := f.Write(p.bytes())
+	testenv.Check(t, err)
+	_, err = f.Seek(0, io.SeekStart)
 	testenv.Check(t, err)
 	return f
 }
@@ -102,10 +99,7 @@ func TestSplice(t *testing.T) {
 			}()
 		}
 		there, back := payload{9, 2 << 20}, payload{10, 3 << 20}
-		go func() {
-			io.Copy(source, there.reader())
-			source.CloseWrite()
-		}()
+		go there.send(source)
 		if err := there.check(sink); err != nil {
 			t.Error(err)
 		}
@@ -113,10 +107,7 @@ func TestSplice(t *testing.T) {
 		for _, target := range testenv.Descriptors(t) {
 			pipe = pipe || strings.HasPrefix(target, "pipe:")
 		}
-		go func() {
-			io.Copy(sink, back.reader())
-			sink.CloseWrite()
-		}()
+		go back.send(sink)
 		if err := back.check(source); err != nil {
 			t.Error(err)
 		}

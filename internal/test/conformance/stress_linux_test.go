@@ -10,12 +10,11 @@ import (
 	"iter"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"reflect"
+	"regexp"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -70,19 +69,13 @@ func TestStress(t *testing.T) {
 			s.watched("Close", func() { st.Close() })
 		}
 	}
-	t.Logf("%d calls of %d methods", s.calls.Load(), s.methods())
+	t.Logf("%d calls", s.calls.Load())
 }
 
 type stress struct {
 	t      *testing.T
 	stacks [8]atomic.Pointer[vdestack.Stack]
 	calls  atomic.Uint64
-	called sync.Map // of names of methods
-}
-
-func (s *stress) methods() (n int) {
-	s.called.Range(func(any, any) bool { n++; return true })
-	return n
 }
 
 var stressNetworks = []string{"", "mem://stress", "mem://stress", "lan://stress", "null://", "netemu://delay=1ms{mem://stress}", "nonsense://x"}
@@ -141,7 +134,6 @@ func (s *stress) call(r *rand.Rand) {
 	args, clean := s.args(r, m)
 	defer clean()
 	name := fmt.Sprintf("%T.%s", target, m.Name)
-	s.called.Store(name, true)
 	s.calls.Add(1)
 	s.watched(name, func() {
 		for _, out := range v.Method(m.Index).Call(args) {
@@ -166,9 +158,7 @@ func (s *stress) use(r *rand.Rand, result any) {
 				break
 			}
 		}
-	case *http.Client:
-		v.CloseIdleConnections()
-	case *http.Transport:
+	case interface{ CloseIdleConnections() }: // a client of HTTP, a transport
 		v.CloseIdleConnections()
 	case *net.TCPListener:
 		v.SetDeadline(time.Now().Add(time.Duration(r.IntN(20)) * time.Millisecond))
@@ -197,8 +187,12 @@ func (s *stress) args(r *rand.Rand, m reflect.Method) (args []reflect.Value, cle
 	if m.Type.IsVariadic() {
 		last--
 	}
+	strings := 0
 	for i := 1; i < last; i++ {
-		v, f := s.arg(r, m.Name, i, m.Type.In(i))
+		v, f := s.arg(r, m.Name, strings, m.Type.In(i))
+		if m.Type.In(i).Kind() == reflect.String {
+			strings++
+		}
 		cleans = append(cleans, f)
 		args = append(args, v)
 	}
@@ -209,41 +203,34 @@ func (s *stress) args(r *rand.Rand, m reflect.Method) (args []reflect.Value, cle
 	}
 }
 
-// texts are for arguments of the type string, by the name of the method and the
-// place of the argument. Others get one of those without a name.
+// texts are for arguments of the type string, by the name of the method and the number of
+// strings before. Others get one of those without a name.
 var texts = map[string][]string{
 	"":               {"", "tcp", "udp", "unixgram", "lo", "vde0", "\x00", "10.0.0.1:80", "no such thing"},
-	"Run1":           {"true; true", "false", "sleep 0.01", "'", "/no/such"},
-	"Run2":           {"true; true", "false", "sleep 0.01", "'", "/no/such"},
-	"Command2":       {"true", "false", "yes", "/no/such"},
-	"Sysctl1":        {"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "kernel.hostname", "net.none"},
-	"Sysctl2":        {"0", "1", "x"},
-	"IfNameToIndex1": {"lo", "vde0", "none"},
+	"Run0":           {"true; true", "false", "sleep 0.01", "'", "/no/such"},
+	"Command0":       {"true", "false", "yes", "/no/such"},
+	"Sysctl0":        {"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "kernel.hostname", "net.none"},
+	"Sysctl1":        {"0", "1", "x"},
+	"IfNameToIndex0": {"lo", "vde0", "none"},
 	"network":        {"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "ip4:icmp", "unix", "unixgram", "none"},
 	"address":        {":0", "127.0.0.1:0", "[::1]:7000", ":7000", "10.0.0.1:7000", "10.0.0.2:7000", "[fc00::1]:7000", "localhost:7000", "nobody.example:80", "@stress", "10.0.0.99:1", "nonsense"},
 }
 
-func (s *stress) text(r *rand.Rand, method string, place int) string {
-	list := texts[fmt.Sprintf("%s%d", method, place)]
-	first := 1 // the place of the network; a context may be before it
-	switch method {
-	case "DialContext", "LookupNetIP", "Listen", "ListenPacket", "Dial", "Control", "ControlContext", "ListenMulticastUDP", "DialTCP", "DialUDP", "DialIP", "DialUnix":
-		if method == "DialContext" || strings.HasPrefix(method, "Dial") && method != "Dial" || method == "LookupNetIP" || method == "ControlContext" {
-			first = 2
-		}
-		if place == first {
-			list = texts["network"]
-		} else {
-			list = texts["address"]
-		}
-	}
-	if list == nil {
+var networked = regexp.MustCompile(`^(Dial|Listen|Lookup|Control)`)
+
+func (s *stress) text(r *rand.Rand, method string, before int) string {
+	list := texts[fmt.Sprintf("%s%d", method, before)]
+	switch {
+	case list != nil:
+	case networked.MatchString(method):
+		list = texts[[]string{"network", "address"}[before]]
+	default:
 		list = texts[""]
 	}
 	return list[r.IntN(len(list))]
 }
 
-func (s *stress) arg(r *rand.Rand, method string, place int, t reflect.Type) (reflect.Value, func()) {
+func (s *stress) arg(r *rand.Rand, method string, before int, t reflect.Type) (reflect.Value, func()) {
 	nothing := func() {}
 	addrs := []netip.Addr{{}, netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.77"), netip.MustParseAddr("fc00::1"), netip.MustParseAddr("fe80::1"), netip.MustParseAddr("239.1.2.3"), netip.MustParseAddr("ff02::5")}
 	addr := addrs[r.IntN(len(addrs))]
@@ -253,7 +240,7 @@ func (s *stress) arg(r *rand.Rand, method string, place int, t reflect.Type) (re
 		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(r.IntN(100))*time.Millisecond)
 		return reflect.ValueOf(ctx), cancel
 	case reflect.TypeFor[string]():
-		return reflect.ValueOf(s.text(r, method, place)), nothing
+		return reflect.ValueOf(s.text(r, method, before)), nothing
 	case reflect.TypeFor[int]():
 		if method == "Socket" {
 			return reflect.ValueOf([]int{unix.AF_INET, unix.SOCK_STREAM, unix.SOCK_DGRAM, unix.AF_NETLINK, 0, -1}[r.IntN(6)]), nothing

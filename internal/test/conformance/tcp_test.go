@@ -23,18 +23,12 @@ func TestHalfClose(t *testing.T) {
 			if err := question.check(far); err != nil {
 				t.Errorf("question: %v", err)
 			}
-			if _, err := io.Copy(far, answer.reader()); err != nil {
+			if err := answer.send(far); err != nil {
 				t.Errorf("answer: %v", err)
 			}
-			if err := far.CloseWrite(); err != nil {
-				t.Error(err)
-			}
 		})
-		if _, err := io.Copy(near, question.reader()); err != nil {
+		if err := question.send(near); err != nil {
 			t.Errorf("question: %v", err)
-		}
-		if err := near.CloseWrite(); err != nil {
-			t.Error(err)
 		}
 		if _, err := near.Write([]byte("more")); !errors.Is(err, syscall.EPIPE) {
 			t.Errorf("writing after CloseWrite: %v", err)
@@ -56,10 +50,7 @@ func TestCloseRead(t *testing.T) {
 			t.Errorf("reading after CloseRead: %d, %v", n, err)
 		}
 		p := payload{3, 1 << 20}
-		go func() {
-			io.Copy(near, p.reader())
-			near.CloseWrite()
-		}()
+		go p.send(near)
 		if err := p.check(far); err != nil {
 			t.Error(err)
 		}

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"io"
 	"math/big"
 	"net"
 	"testing"
@@ -66,18 +65,13 @@ func TestTLS(t *testing.T) {
 				}
 				defer c.Close()
 				c.SetDeadline(time.Now().Add(testenv.Timeout))
-				err = question.check(c)
-				_, err2 := io.Copy(c, answer.reader())
-				served <- errors.Join(err, err2, c.(*tls.Conn).CloseWrite())
+				served <- errors.Join(question.check(c), answer.send(c.(*tls.Conn)))
 			}()
 			conn := testenv.Must(d.DialContext(testenv.Context(t), "tcp", ln.Addr().String()))(t)
 			defer conn.Close()
 			c := conn.(*tls.Conn)
 			c.SetDeadline(time.Now().Add(testenv.Timeout))
-			if _, err := io.Copy(c, question.reader()); err != nil {
-				t.Error(err)
-			}
-			if err := c.CloseWrite(); err != nil {
+			if err := question.send(c); err != nil {
 				t.Error(err)
 			}
 			if err := answer.check(c); err != nil {

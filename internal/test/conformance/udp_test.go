@@ -46,36 +46,45 @@ func (r route) packets(t testing.TB) (near, far *net.UDPConn) {
 	return c.(*net.UDPConn), p.(*net.UDPConn)
 }
 
-// ask writes a datagram until its answer, which is the datagram itself, has arrived.
-func ask(c *net.UDPConn, datagram []byte) error {
-	buf := make([]byte, 1<<16)
+// insist writes again and again until read has all that it reads from a socket.
+func insist(c *net.UDPConn, write func() error, read func() (all bool, err error)) error {
 	for end := time.Now().Add(testenv.Timeout); time.Now().Before(end); {
-		if _, err := c.Write(datagram); err != nil {
+		if err := write(); err != nil {
 			return err
 		}
 		c.SetReadDeadline(time.Now().Add(resend))
 		for {
-			n, err := c.Read(buf)
+			all, err := read()
 			if isTimeout(err) {
 				break
 			}
-			if err != nil {
+			if all || err != nil {
 				return err
-			}
-			if bytes.Equal(buf[:n], datagram) {
-				return nil
-			}
-			if n == len(datagram) { // late answers have other lengths
-				return errors.New("the answer is not what was sent")
 			}
 		}
 	}
-	return fmt.Errorf("no answer to %d bytes within %v", len(datagram), testenv.Timeout)
+	return fmt.Errorf("no answer within %v", testenv.Timeout)
+}
+
+// ask writes a datagram until its answer, which is the datagram itself, has arrived.
+func ask(c *net.UDPConn, datagram []byte) error {
+	buf := make([]byte, 1<<16)
+	return insist(c, func() error {
+		_, err := c.Write(datagram)
+		return err
+	}, func() (bool, error) {
+		n, err := c.Read(buf)
+		same := n == len(datagram) // late answers have other lengths
+		if err == nil && same && !bytes.Equal(buf[:n], datagram) {
+			err = errors.New("the answer is not what was sent")
+		}
+		return same, err
+	})
 }
 
 func isTimeout(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout()
 }
 
 // TestDatagrams exchanges datagrams of many lengths, up to the largest, which needs many
