@@ -20,7 +20,7 @@ func TestEchoExample(t *testing.T) {
 				p := start(t, exe, "-config", config, ours)
 				p.expect(t, "listening on ")
 				s := debian(t, theirs, client)
-				s.ping(t, server)
+				ping(t, s, server)
 				s.echo(t, server)
 				if err := p.end(syscall.SIGTERM); err != nil {
 					t.Errorf("the server: %v", err)
@@ -47,8 +47,8 @@ func TestVdens(t *testing.T) {
 	exe := testenv.Build(t, root, "vdens")
 	on(t, func(t *testing.T, vnl, theirs string) {
 		us, them := ours(t, exe, vnl, client), debian(t, theirs, server)
-		us.ping(t, server)
-		them.ping(t, client)
+		ping(t, us, server)
+		ping(t, them, client)
 		them.serveEcho(t)
 		us.echo(t, server)
 		us.serveEcho(t)

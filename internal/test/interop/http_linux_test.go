@@ -82,7 +82,7 @@ func (w *site) curl(t *testing.T, s shell) {
 		want[fmt.Sprintf("200 %d", len(strconv.Itoa(i))+1)]++
 	}
 	for _, addr := range []string{server[0], "[" + server[1] + "]"} {
-		out := s.must(t, fmt.Sprintf("curl -sS --max-time 60 -o /dev/null -w '%%{http_code} %%{size_download}\n' 'http://%s/[1-%d]' | sort | uniq -c", addr, pages/2))
+		out := must(t, s, fmt.Sprintf("curl -sS --max-time 60 -o /dev/null -w '%%{http_code} %%{size_download}\n' 'http://%s/[1-%d]' | sort | uniq -c", addr, pages/2))
 		got := map[string]int{}
 		for line := range strings.Lines(out) {
 			var n, status, size int
@@ -102,7 +102,7 @@ var requests = regexp.MustCompile(`(\d+) requests in `)
 // wrk asks from a shell as fast as it can, for a while.
 func (w *site) wrk(t *testing.T, s shell) {
 	for _, addr := range []string{server[0], "[" + server[1] + "]"} {
-		out := s.must(t, fmt.Sprintf("wrk -t 2 -c %d -d 1s --timeout 20s 'http://%s/'", connections, addr))
+		out := must(t, s, fmt.Sprintf("wrk -t 2 -c %d -d 1s --timeout 20s 'http://%s/'", connections, addr))
 		if strings.Contains(out, "Socket errors") || strings.Contains(out, "Non-2xx") {
 			t.Errorf("wrk: %s", out)
 		}

@@ -32,14 +32,14 @@ func TestOffloads(t *testing.T) {
 				serveEcho(t, s)
 
 				sh := debian(t, theirs, client)
-				sh.must(t, ip+" link set lo up")
+				must(t, sh, ip+" link set lo up")
 				for _, addr := range server {
-					sh.must(t, fmt.Sprintf("%s -N -w 20 %s 5000 <%[3]s | cmp - %[3]s", nc, addr, data))
-					sh.must(t, fmt.Sprintf("%s -n -c 1 -w 20 -s 20000 %s", ping, addr)) // in fragments
+					must(t, sh, fmt.Sprintf("%s -N -w 20 %s 5000 <%[3]s | cmp - %[3]s", nc, addr, data))
+					must(t, sh, fmt.Sprintf("%s -n -c 1 -w 20 -s 20000 %s", ping, addr)) // in fragments
 				}
 				counters := "cat /proc/net/snmp /proc/net/snmp6"
 				here := testenv.Must(s.Command(t.Context(), busybox, "sh", "-c", counters).Output())(t)
-				wantNoBad(t, "vdens", sh.must(t, counters))
+				wantNoBad(t, "vdens", must(t, sh, counters))
 				wantNoBad(t, "the stack", string(here))
 			})
 		})

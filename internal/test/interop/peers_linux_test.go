@@ -17,6 +17,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,6 +48,12 @@ var networks = []network{
 	}},
 	{"udp", func(*testing.T) (string, string) {
 		return "udp://7001->127.0.0.1:7002", "udp://7002->127.0.0.1:7001" // of this namespace
+	}},
+	{"switch", func(t *testing.T) (string, string) { // of ours, with both sides as clients
+		dir := filepath.Join(testenv.ShortDir(t), "sw")
+		c := testenv.Must(vdeplug.Open("switch://"+dir, nil))(t)
+		t.Cleanup(func() { c.Close() })
+		return "vde://" + dir, "vde://" + dir
 	}},
 	{"cmd", func(t *testing.T) (string, string) {
 		vnl := vdeSwitch(t)
@@ -117,7 +124,7 @@ func debian(t *testing.T, vnl string, h host) shell {
 // up sets the shell's interface up, with the addresses of a host.
 func (s shell) up(t *testing.T, dev string, h host) shell {
 	t.Helper()
-	s.must(t, upScript(t, dev, h))
+	must(t, s, upScript(t, dev, h))
 	return s
 }
 
@@ -157,11 +164,6 @@ func ping(t *testing.T, p party, h host) {
 	}
 }
 
-func (s shell) ping(t *testing.T, h host) {
-	t.Helper()
-	ping(t, s, h)
-}
-
 // echo sends data from a shell to the echo server of the host, and wants it back.
 func (s shell) echo(t *testing.T, h host) {
 	t.Helper()
@@ -169,7 +171,7 @@ func (s shell) echo(t *testing.T, h host) {
 	file := filepath.Join(t.TempDir(), "data")
 	testenv.Check(t, os.WriteFile(file, payload(), 0o600))
 	for _, addr := range h {
-		s.must(t, fmt.Sprintf("%s -N -w 20 %s 5000 <%[3]s >%[3]s.back && cmp %[3]s %[3]s.back", nc, addr, file))
+		must(t, s, fmt.Sprintf("%s -N -w 20 %s 5000 <%[3]s >%[3]s.back && cmp %[3]s %[3]s.back", nc, addr, file))
 	}
 }
 
@@ -177,7 +179,7 @@ func (s shell) echo(t *testing.T, h host) {
 func (s shell) serveEcho(t *testing.T) {
 	t.Helper()
 	busybox, ss := testenv.Need(t, "busybox", "busybox"), testenv.Need(t, "ss", "iproute2")
-	s.must(t, busybox+" nc -ll -p 5000 -e cat >/dev/null 2>&1 &")
+	must(t, s, busybox+" nc -ll -p 5000 -e cat >/dev/null 2>&1 &")
 	testenv.Eventually(t, "the server", func() bool {
 		out, _ := s.run(t, ss+" -tlnH sport = 5000")
 		return strings.Contains(out, ":5000")

@@ -167,9 +167,3 @@ func (s shell) run(t *testing.T, script string) (output string, status int) {
 	status = testenv.Must(strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(line, end))))(t)
 	return strings.TrimSuffix(output, "\n"), status
 }
-
-// must runs a script that succeeds.
-func (s shell) must(t *testing.T, script string) (output string) {
-	t.Helper()
-	return must(t, s, script)
-}

@@ -101,7 +101,7 @@ func slirpOurs(t *testing.T, _ string) *rig {
 	exe, _ := script(t, testenv.Build(t, root+"/slirp", "slirp_plug"), natVNL(true))
 	r := opposite(hostParty{}, func() party {
 		s := shell{start(t, testenv.Need(t, "vdens", "vdens"), "cmd://"+exe, "/bin/sh")}
-		s.must(t, guestScript(t))
+		must(t, s, guestScript(t))
 		curlHost(t, s)
 		return s
 	})

@@ -10,18 +10,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"github.com/vdestack/vdestack/vdeplug"
 )
-
-// All tests also run on a switch of ours, with both sides as clients.
-func init() {
-	networks = append(networks, network{"switch", func(t *testing.T) (string, string) {
-		dir := filepath.Join(testenv.ShortDir(t), "sw")
-		c := testenv.Must(vdeplug.Open("switch://"+dir, nil))(t)
-		t.Cleanup(func() { c.Close() })
-		return "vde://" + dir, "vde://" + dir
-	}})
-}
 
 // TestSwitchStacks has two stacks of the process, a client stack and Debian's vdens on one
 // switch.
@@ -40,7 +29,7 @@ func TestSwitchStacks(t *testing.T) {
 	echo(t, c, server)
 	them := debian(t, dir, host{"10.0.0.4", "fc00::1:4"})
 	for _, h := range []host{server, client, third} {
-		them.ping(t, h)
+		ping(t, them, h)
 		them.echo(t, h)
 	}
 }
@@ -55,7 +44,7 @@ func TestSwitchChain(t *testing.T) {
 	classic := vdeSwitch(t)
 	start(t, testenv.Need(t, "vde_plug", "vdeplug"), "vde://"+dir, classic)
 	them := debian(t, classic, client)
-	them.ping(t, server)
+	ping(t, them, server)
 	them.echo(t, server)
 	them.serveEcho(t)
 	echo(t, s, client)
