@@ -28,7 +28,9 @@ var capture = flag.Bool("capture", false, "write messages of dnsmasq to testdata
 func startDnsmasq(t *testing.T) netip.AddrPort {
 	t.Helper()
 	program := testenv.Need(t, "dnsmasq", "dnsmasq-base")
-	addr := freePort(t)
+	free := newFake(t, silent)
+	free.stop()
+	addr := free.addr
 	args := []string{
 		"--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--pid-file=", "--user=", "--group=",
 		"--no-resolv", "--no-hosts", "--listen-address=127.0.0.1", "--bind-interfaces", fmt.Sprintf("--port=%d", addr.Port()),
@@ -67,14 +69,6 @@ func startDnsmasq(t *testing.T) netip.AddrPort {
 	return addr
 }
 
-// freePort returns a loopback address that nobody uses.
-func freePort(t *testing.T) netip.AddrPort {
-	t.Helper()
-	f := newFake(t, silent)
-	f.stop()
-	return f.addr
-}
-
 func TestDnsmasq(t *testing.T) {
 	addr := startDnsmasq(t)
 	f := &fake{addr: addr}
@@ -102,22 +96,19 @@ func TestDnsmasq(t *testing.T) {
 	})
 	t.Run("resolver", func(t *testing.T) {
 		r := c.Resolver()
-		txt, err := r.LookupTXT(t.Context(), "both.example.")
-		if want := []string{"hello"}; err != nil || !slices.Equal(txt, want) {
-			t.Errorf("TXT %q, %v, want %q", txt, err, want)
+		is := func(want any) func(got any, err error) {
+			return func(got any, err error) {
+				t.Helper()
+				if err != nil || !reflect.DeepEqual(got, want) {
+					t.Errorf("got %v, %v, want %v", got, err, want)
+				}
+			}
 		}
-		mx, err := r.LookupMX(t.Context(), "example.")
-		if want := []*net.MX{{Host: "both.example.", Pref: 10}}; err != nil || !reflect.DeepEqual(mx, want) {
-			t.Errorf("MX %v, %v, want %v", mx, err, want)
-		}
+		is([]string{"hello"})(r.LookupTXT(t.Context(), "both.example."))
+		is([]*net.MX{{Host: "both.example.", Pref: 10}})(r.LookupMX(t.Context(), "example."))
 		_, srv, err := r.LookupSRV(t.Context(), "http", "tcp", "example.")
-		if want := []*net.SRV{{Target: "both.example.", Port: 80}}; err != nil || !reflect.DeepEqual(srv, want) {
-			t.Errorf("SRV %v, %v, want %v", srv, err, want)
-		}
-		names, err := r.LookupAddr(t.Context(), "10.1.2.3")
-		if want := []string{"both.example."}; err != nil || !slices.Equal(names, want) {
-			t.Errorf("names %q, %v, want %q", names, err, want)
-		}
+		is([]*net.SRV{{Target: "both.example.", Port: 80}})(srv, err)
+		is([]string{"both.example."})(r.LookupAddr(t.Context(), "10.1.2.3"))
 		addrs, err := r.LookupNetIP(t.Context(), "ip4", "many.example.")
 		if err != nil || len(addrs) != 200 {
 			t.Errorf("%d addresses, %v, want all 200", len(addrs), err)

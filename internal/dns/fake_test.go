@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/net/dns/dnsmessage"
@@ -22,6 +24,20 @@ func TestMain(m *testing.M) {
 	none := func(context.Context, string, string) (net.Conn, error) { return nil, net.ErrClosed }
 	(&net.Resolver{PreferGo: true, Dial: none}).LookupTXT(context.Background(), "a.example.")
 	testenv.Main(m)
+}
+
+// bubble runs a subtest with the clock of testing/synctest, which also fails it if a
+// goroutine of a lookup does not end.
+func bubble(t *testing.T, name string, f func(*testing.T)) {
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
+}
+
+// takes fails the test unless it is want after start.
+func takes(t *testing.T, want time.Duration, start time.Time) {
+	t.Helper()
+	if took := time.Since(start); took != want {
+		t.Errorf("took %v, want %v", took, want)
+	}
 }
 
 // A query is a query to a fake server, which it answers.

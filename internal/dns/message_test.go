@@ -35,8 +35,7 @@ func TestPack(t *testing.T) {
 
 func unhex(t testing.TB, s string) []byte {
 	t.Helper()
-	b := testenv.Must(hex.DecodeString(strings.Join(strings.Fields(s), "")))(t)
-	return b
+	return testenv.Must(hex.DecodeString(strings.Join(strings.Fields(s), "")))(t)
 }
 
 //go:embed testdata/dnsmasq/*.hex
@@ -132,9 +131,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%x, written again as %x: %v", msg, again, err)
 		}
-		for _, r := range []*reply{&r, &r2} {
-			r.msg = nil
-		}
+		r.msg, r2.msg = nil, nil
 		if !reflect.DeepEqual(r, r2) {
 			t.Fatalf("got %+v, and %+v from the same written again", r, r2)
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
-	"sync"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -42,14 +41,12 @@ func (c *Client) Resolver() *net.Resolver {
 }
 
 // A serverConn pretends to be a connection to a server: Read answers the queries that were
-// written, with the framing of TCP. It has no goroutine, and ends with its context.
+// written, with the framing of TCP. It has no goroutine, and ends with its context, which has
+// the deadline that package net sets.
 type serverConn struct {
 	client *Client
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-
-	mu       sync.Mutex // guards deadline; not held during a Read
-	deadline time.Time
 
 	queries bytes.Buffer // written, but not answered
 	replies bytes.Buffer // not read
@@ -70,7 +67,10 @@ func (s *serverConn) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		msg, err := s.answer(query)
+		msg, err := s.client.answer(s.ctx, query)
+		if err != nil && errors.Is(context.Cause(s.ctx), net.ErrClosed) {
+			err = net.ErrClosed
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -79,46 +79,17 @@ func (s *serverConn) Read(p []byte) (int, error) {
 	return s.replies.Read(p)
 }
 
-func (s *serverConn) answer(query []byte) ([]byte, error) {
-	ctx := s.ctx
-	s.mu.Lock()
-	deadline := s.deadline
-	s.mu.Unlock()
-	if !deadline.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline)
-		defer cancel()
-	}
-	msg, err := s.client.answer(ctx, query)
-	if err != nil && errors.Is(context.Cause(s.ctx), net.ErrClosed) {
-		return nil, net.ErrClosed
-	}
-	return msg, err
-}
-
 // Close makes a waiting Read return net.ErrClosed.
 func (s *serverConn) Close() error {
 	s.cancel(net.ErrClosed)
 	return nil
 }
 
-// SetDeadline sets the deadline for Reads that begin later.
-func (s *serverConn) SetDeadline(t time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.deadline = t
-	return nil
-}
-
-func (s *serverConn) SetReadDeadline(t time.Time) error { return s.SetDeadline(t) }
-func (s *serverConn) SetWriteDeadline(time.Time) error  { return nil } // Write does not wait
-func (s *serverConn) LocalAddr() net.Addr               { return serverAddr{} }
-func (s *serverConn) RemoteAddr() net.Addr              { return serverAddr{} }
-
-type serverAddr struct{}
-
-func (serverAddr) Network() string { return "dns" }
-func (serverAddr) String() string  { return "stack" }
+func (s *serverConn) SetDeadline(time.Time) error      { return nil }
+func (s *serverConn) SetReadDeadline(time.Time) error  { return nil }
+func (s *serverConn) SetWriteDeadline(time.Time) error { return nil }
+func (s *serverConn) LocalAddr() net.Addr              { return &net.UnixAddr{Net: "dns", Name: "stack"} }
+func (s *serverConn) RemoteAddr() net.Addr             { return s.LocalAddr() }
 
 // answer answers a query message of package net, which may repeat it.
 func (c *Client) answer(ctx context.Context, query []byte) ([]byte, error) {

@@ -86,8 +86,8 @@ func TestResolver(t *testing.T) {
 			got, err := tt.call()
 			switch {
 			case tt.err != "":
-				var dnsErr *net.DNSError
-				if !errors.As(err, &dnsErr) || !strings.Contains(dnsErr.Err, tt.err) || !dnsErr.IsNotFound {
+				dnsErr, ok := errors.AsType[*net.DNSError](err)
+				if !ok || !strings.Contains(dnsErr.Err, tt.err) || !dnsErr.IsNotFound {
 					t.Errorf("error %#v, want a DNSError with %q, not found", err, tt.err)
 				}
 			case err != nil || !reflect.DeepEqual(got, tt.want):
@@ -118,26 +118,24 @@ func TestResolverErrors(t *testing.T) {
 		{name: "silence", servers: []handler{silent}, err: "i/o timeout (asked 10.0.0.1:53)", temp: true, expire: true},
 		{name: "canceled", servers: []handler{silent}, cancel: time.Second, err: "operation was canceled"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var fakes []*fake
-				for _, h := range tt.servers {
-					fakes = append(fakes, newPipeFake("10.0.0.1:53", h))
-				}
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				if tt.cancel != 0 {
-					time.AfterFunc(tt.cancel, cancel)
-				}
-				_, err := newPipeClient(t, Config{}, fakes...).Resolver().LookupTXT(ctx, "a.example.")
-				var dnsErr *net.DNSError
-				if !errors.As(err, &dnsErr) || dnsErr.Err != tt.err || dnsErr.IsNotFound || dnsErr.IsTimeout != tt.expire || dnsErr.IsTemporary != tt.temp {
-					t.Errorf("error %#v, want %q, temporary %v, timeout %v", err, tt.err, tt.temp, tt.expire)
-				}
-				if canceled := errors.Is(err, context.Canceled); canceled != (tt.cancel != 0) {
-					t.Errorf("error %v, wraps Canceled %v", err, canceled)
-				}
-			})
+		bubble(t, tt.name, func(t *testing.T) {
+			var fakes []*fake
+			for _, h := range tt.servers {
+				fakes = append(fakes, newPipeFake("10.0.0.1:53", h))
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if tt.cancel != 0 {
+				time.AfterFunc(tt.cancel, cancel)
+			}
+			_, err := newPipeClient(t, Config{}, fakes...).Resolver().LookupTXT(ctx, "a.example.")
+			dnsErr, ok := errors.AsType[*net.DNSError](err)
+			if !ok || dnsErr.Err != tt.err || dnsErr.IsNotFound || dnsErr.IsTimeout != tt.expire || dnsErr.IsTemporary != tt.temp {
+				t.Errorf("error %#v, want %q, temporary %v, timeout %v", err, tt.err, tt.temp, tt.expire)
+			}
+			if canceled := errors.Is(err, context.Canceled); canceled != (tt.cancel != 0) {
+				t.Errorf("error %v, wraps Canceled %v", err, canceled)
+			}
 		})
 	}
 }
@@ -152,10 +150,7 @@ func TestServerConn(t *testing.T) {
 		q.Name = dnsmessage.MustNewName("a.example.")
 		unknown, err := pack(8, q, true)
 		testenv.Check(t, err)
-		open := func() net.Conn {
-			c := testenv.Must(dial(t.Context(), "udp", "192.0.2.1:53"))(t)
-			return c
-		}
+		open := func() net.Conn { return testenv.Must(dial(t.Context(), "udp", "192.0.2.1:53"))(t) }
 
 		// Written in pieces, several at once, read in pieces.
 		c := open()
@@ -178,11 +173,11 @@ func TestServerConn(t *testing.T) {
 		c.Close()
 
 		// A deadline.
-		c = open()
-		c.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		c = testenv.Must(dial(ctx, "udp", "192.0.2.1:53"))(t)
 		c.Write(frame(unknown))
-		var netErr net.Error
-		if _, err := readFrame(c); !errors.As(err, &netErr) || !netErr.Timeout() {
+		if _, err := readFrame(c); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v, want a timeout", err)
 		}
 		c.Close()
