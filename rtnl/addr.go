@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -83,19 +84,10 @@ func (s Scope) setRoute(r *Route) { r.Scope = s }
 
 // String returns the name of the scope.
 func (s Scope) String() string {
-	switch s {
-	case ScopeUniverse:
-		return "universe"
-	case ScopeSite:
-		return "site"
-	case ScopeLink:
-		return "link"
-	case ScopeHost:
-		return "host"
-	case ScopeNowhere:
-		return "nowhere"
+	names := map[Scope]string{
+		ScopeUniverse: "universe", ScopeSite: "site", ScopeLink: "link", ScopeHost: "host", ScopeNowhere: "nowhere",
 	}
-	return strconv.Itoa(int(s))
+	return cmp.Or(names[s], strconv.Itoa(int(s)))
 }
 
 // Label is the option for Addr.Label: the name of the interface, or the name with a
@@ -128,8 +120,11 @@ const forever = 1<<32 - 1
 
 func (l Lifetime) setAddr(a *Addr) { a.Lifetime = l }
 
-// encode returns a struct ifa_cacheinfo. Its timestamps are zero.
+// encode returns a struct ifa_cacheinfo, whose timestamps are zero, or nil without an end.
 func (l Lifetime) encode() []byte {
+	if l.Valid == 0 {
+		return nil
+	}
 	b := make([]byte, sizeofCacheInfo)
 	binary.NativeEndian.PutUint32(b, uint32(min(l.Preferred, Forever)/time.Second))
 	binary.NativeEndian.PutUint32(b[4:], uint32(min(l.Valid, Forever)/time.Second))
@@ -194,26 +189,17 @@ func (a *Addr) encode() ([]byte, error) {
 	b[3] = uint8(a.Scope)
 	binary.NativeEndian.PutUint32(b[4:], uint32(a.IfIndex))
 
-	ae := netlink.NewAttributeEncoder()
-	ae.Bytes(ifaLocal, local.AsSlice())
-	if a.Peer.IsValid() {
-		ae.Bytes(ifaAddress, a.Peer.AsSlice())
-	} else {
-		ae.Bytes(ifaAddress, local.AsSlice())
-	}
-	if a.Broadcast.IsValid() {
-		ae.Bytes(ifaBroadcast, a.Broadcast.AsSlice())
-	}
-	if a.Label != "" {
-		ae.String(ifaLabel, a.Label)
-	}
+	var wide AddrFlags
 	if a.Flags > 0xff {
-		ae.Uint32(ifaFlags, uint32(a.Flags))
+		wide = a.Flags
 	}
-	if a.Lifetime.Valid != 0 {
-		ae.Bytes(ifaCacheInfo, a.Lifetime.encode())
-	}
-	return encode(b, ae)
+	return encode(b,
+		raw(ifaLocal, local.AsSlice()),
+		raw(ifaAddress, cmp.Or(a.Peer, local).AsSlice()),
+		raw(ifaBroadcast, a.Broadcast.AsSlice()),
+		words(ifaLabel, a.Label),
+		nonzero(ifaFlags, uint32(wide)),
+		raw(ifaCacheInfo, a.Lifetime.encode()))
 }
 
 // decodeAddr returns false for addresses of other families.
@@ -330,10 +316,7 @@ func (c *Conn) promote(ifindex int) (bool, error) {
 	}) {
 		return false, err
 	}
-	answer, err := c.execute(netlink.Message{
-		Header: netlink.Header{Type: rtmGetLink, Flags: netlink.Request},
-		Data:   ifInfo{index: ifindex}.encode(),
-	})
+	answer, err := c.request(rtmGetLink, 0, ifInfo{index: ifindex}.encode())
 	if err != nil {
 		return false, err
 	}
@@ -351,18 +334,9 @@ func (c *Conn) promote(ifindex int) (bool, error) {
 }
 
 func (c *Conn) setPromote(ifindex int, v uint32) error {
-	return c.setLink(nil, rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
-		ae.Nested(iflaAFSpec, func(ae *netlink.AttributeEncoder) error {
-			ae.Nested(afInet, func(ae *netlink.AttributeEncoder) error {
-				ae.Nested(iflaInetConf, func(ae *netlink.AttributeEncoder) error {
-					ae.Uint32(devconfPromoteSecondary, v)
-					return nil
-				})
-				return nil
-			})
-			return nil
-		})
-	})
+	const flag = netlink.Nested
+	return c.setLink("set", nil, rtmSetLink, ifInfo{index: ifindex},
+		nest(flag|iflaAFSpec, nest(flag|afInet, nest(flag|iflaInetConf, number(devconfPromoteSecondary, v)))))
 }
 
 // Addrs returns the IPv4 and IPv6 addresses of all interfaces. Together with Links it

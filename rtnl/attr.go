@@ -3,6 +3,7 @@ package rtnl
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"strings"
@@ -13,12 +14,57 @@ import (
 )
 
 // encode joins the fixed part of a message and its attributes.
-func encode(fixed []byte, ae *netlink.AttributeEncoder) ([]byte, error) {
-	attrs, err := ae.Encode()
-	if err != nil {
-		return nil, invalid(syscall.EMSGSIZE, "%v", err)
+func encode(fixed []byte, attrs ...netlink.Attribute) ([]byte, error) {
+	for _, a := range attrs {
+		if len(a.Data) > math.MaxUint16-sizeofRtAttr {
+			return nil, invalid(syscall.EMSGSIZE, "byte slice is too large to fit in a netlink attribute")
+		}
 	}
-	return append(fixed, attrs...), nil
+	return append(fixed, marshal(attrs...)...), nil
+}
+
+// marshal returns the attributes that have data, in their order. It writes a wrong length
+// for one that is too long, but encode finds that: what it is nested in is even longer.
+func marshal(attrs ...netlink.Attribute) (b []byte) {
+	for _, a := range attrs {
+		if a.Data == nil {
+			continue
+		}
+		b = binary.NativeEndian.AppendUint16(b, uint16(sizeofRtAttr+len(a.Data)))
+		b = binary.NativeEndian.AppendUint16(b, a.Type)
+		b = append(append(b, a.Data...), make([]byte, -len(a.Data)&3)...)
+	}
+	return b
+}
+
+// raw returns an attribute, which is left out if b is nil. The zero Addr has no bytes.
+func raw(typ uint16, b []byte) netlink.Attribute { return netlink.Attribute{Type: typ, Data: b} }
+
+// number returns an attribute of 32 bits.
+func number(typ uint16, v uint32) netlink.Attribute {
+	return raw(typ, binary.NativeEndian.AppendUint32(nil, v))
+}
+
+// nonzero is number, but 0 is left out.
+func nonzero(typ uint16, v uint32) netlink.Attribute {
+	if v == 0 {
+		return netlink.Attribute{}
+	}
+	return number(typ, v)
+}
+
+// words returns an attribute that is a string, which is left out if it is empty.
+func words(typ uint16, s string) netlink.Attribute {
+	if s == "" {
+		return netlink.Attribute{}
+	}
+	return raw(typ, append([]byte(s), 0))
+}
+
+// nest returns an attribute of attributes, without the flag Nested, which C programs do
+// not send. It is left out if all of them are.
+func nest(typ uint16, attrs ...netlink.Attribute) netlink.Attribute {
+	return raw(typ, marshal(attrs...))
 }
 
 // decode calls f for each attribute after a fixed part of the given size. The
@@ -122,9 +168,12 @@ func checkMAC(mac net.HardwareAddr) error {
 	return nil
 }
 
-func checkMTU(mtu int) error {
-	if mtu < 0 || int64(mtu) > 1<<31-1 {
-		return invalid(syscall.EINVAL, "MTU %d", mtu)
+func checkMTU(mtu int) error { return checkInt("MTU", mtu) }
+
+// checkInt rejects what does not fit into the kernel's field.
+func checkInt(what string, v int) error {
+	if v < 0 || int64(v) > 1<<31-1 {
+		return invalid(syscall.EINVAL, "%s %d", what, v)
 	}
 	return nil
 }

@@ -80,7 +80,6 @@ func (i ifInfo) encode() []byte {
 // decodeLink returns false for messages of other families: a bridge reports its ports
 // in them.
 func decodeLink(b []byte) (Link, bool, error) {
-	const kind = "link message"
 	var l Link
 	if len(b) >= sizeofIfInfo {
 		if b[0] != afUnspec {
@@ -89,12 +88,12 @@ func decodeLink(b []byte) (Link, bool, error) {
 		l.Index = indexAt(b, 4)
 		l.Flags = linkFlags(uint32At(b, 8))
 	}
-	err := decode(kind, b, sizeofIfInfo, func(ad *netlink.AttributeDecoder) {
+	err := decode("link message", b, sizeofIfInfo, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case iflaIfName:
 			l.Name = ad.String()
 		case iflaAddress:
-			l.HardwareAddr = ad.Bytes()
+			l.HardwareAddr = append(net.HardwareAddr(nil), ad.Bytes()...) // nil if there is none
 		case iflaMTU:
 			l.MTU = int(ad.Uint32())
 		case iflaMaster:
@@ -115,9 +114,6 @@ func decodeLink(b []byte) (Link, bool, error) {
 	})
 	if err != nil {
 		return Link{}, false, err
-	}
-	if len(l.HardwareAddr) == 0 {
-		l.HardwareAddr = nil
 	}
 	return l, true, nil
 }
@@ -178,10 +174,7 @@ func (c *Conn) link(ifindex int) (Link, error) {
 
 // queryLink asks for one link.
 func (c *Conn) queryLink(flags netlink.HeaderFlags, body []byte) (Link, error) {
-	answer, err := c.execute(netlink.Message{
-		Header: netlink.Header{Type: rtmGetLink, Flags: netlink.Request | flags},
-		Data:   body,
-	})
+	answer, err := c.request(rtmGetLink, flags, body)
 	if err != nil {
 		return Link{}, err
 	}
@@ -216,13 +209,7 @@ func (c *Conn) ifNameToIndex(name string) (int, error) {
 		}
 		return 0, err
 	}
-	ae := netlink.NewAttributeEncoder()
-	ae.String(iflaIfName, name)
-	body, err := encode(ifInfo{}.encode(), ae)
-	if err != nil {
-		return 0, err
-	}
-	l, err := c.queryLink(netlink.Acknowledge, body)
+	l, err := c.queryLink(netlink.Acknowledge, append(ifInfo{}.encode(), marshal(words(iflaIfName, name))...))
 	return l.Index, err
 }
 
@@ -238,79 +225,60 @@ func (c *Conn) LinkAddr(ifindex int) (net.HardwareAddr, error) {
 
 // LinkSetUp sets an interface up. It replaces linksetupdown(…, 1).
 func (c *Conn) LinkSetUp(ifindex int) error {
-	return fail("set up", ifIndex(ifindex), c.setLink(nil, rtmSetLink, ifInfo{ifindex, iffUp, iffUp}, nil))
+	return c.setLink("set up", nil, rtmSetLink, ifInfo{ifindex, iffUp, iffUp})
 }
 
 // LinkSetDown sets an interface down. The kernel then removes its routes and its IPv6
 // addresses. It replaces linksetupdown(…, 0).
 func (c *Conn) LinkSetDown(ifindex int) error {
-	return fail("set down", ifIndex(ifindex), c.setLink(nil, rtmSetLink, ifInfo{ifindex, 0, iffUp}, nil))
+	return c.setLink("set down", nil, rtmSetLink, ifInfo{ifindex, 0, iffUp})
 }
 
 // LinkSetAddr sets the hardware address of an interface, 6 bytes. It replaces
 // linksetaddr.
 func (c *Conn) LinkSetAddr(ifindex int, mac net.HardwareAddr) error {
-	err := c.setLink(checkMAC(mac), rtmNewLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
-		ae.Bytes(iflaAddress, mac)
-	})
-	return fail("set hardware address of", ifIndex(ifindex), err)
+	return c.setLink("set hardware address of", checkMAC(mac), rtmNewLink, ifInfo{index: ifindex}, raw(iflaAddress, mac))
 }
 
 // LinkSetMTU sets the MTU of an interface, in bytes; EINVAL if the interface does not
 // take it. It replaces linksetmtu.
 func (c *Conn) LinkSetMTU(ifindex, mtu int) error {
-	err := c.setLink(checkMTU(mtu), rtmNewLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
-		ae.Uint32(iflaMTU, uint32(mtu))
-	})
-	return fail(fmt.Sprintf("set MTU %d of", mtu), ifIndex(ifindex), err)
+	return c.setLink(fmt.Sprintf("set MTU %d of", mtu), checkMTU(mtu), rtmNewLink, ifInfo{index: ifindex}, number(iflaMTU, uint32(mtu)))
 }
 
 // LinkSetMaster makes an interface a port of the bridge, bond or vrf with the index
 // master; 0 takes it out again.
 func (c *Conn) LinkSetMaster(ifindex, master int) error {
-	err := c.setLink(ifIndex(master).check(), rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
-		ae.Uint32(iflaMaster, uint32(master))
-	})
-	return fail(fmt.Sprintf("set master %d of", master), ifIndex(ifindex), err)
+	op := fmt.Sprintf("set master %d of", master)
+	return c.setLink(op, ifIndex(master).check(), rtmSetLink, ifInfo{index: ifindex}, number(iflaMaster, uint32(master)))
 }
 
 // LinkSetName renames an interface. Before Linux 6.2 it must be down (EBUSY).
 func (c *Conn) LinkSetName(ifindex int, name string) error {
-	err := c.setLink(checkName(name), rtmSetLink, ifInfo{index: ifindex}, func(ae *netlink.AttributeEncoder) {
-		ae.String(iflaIfName, name)
-	})
-	return fail(fmt.Sprintf("set name %q of", name), ifIndex(ifindex), err)
+	return c.setLink(fmt.Sprintf("set name %q of", name), checkName(name), rtmSetLink, ifInfo{index: ifindex}, words(iflaIfName, name))
 }
 
 // setLink sends a request about a link, unless err says that an argument is invalid.
-func (c *Conn) setLink(err error, typ netlink.HeaderType, info ifInfo, attrs func(*netlink.AttributeEncoder)) error {
+func (c *Conn) setLink(op string, err error, typ netlink.HeaderType, info ifInfo, attrs ...netlink.Attribute) error {
 	if err == nil {
 		err = ifIndex(info.index).check()
 	}
-	if err != nil {
-		return err
-	}
-	ae := netlink.NewAttributeEncoder()
-	if attrs != nil {
-		attrs(ae)
-	}
-	body, err := encode(info.encode(), ae)
 	if err == nil {
-		_, err = c.change(typ, 0, body)
+		body, bad := encode(info.encode(), attrs...)
+		err = c.change(typ, 0, body, bad)
 	}
-	return err
+	return fail(op, ifIndex(info.index), err)
 }
 
 // LinkDel removes an interface, and the other end of a veth with it; EOPNOTSUPP for
 // interfaces that the kernel keeps, such as loopback. It replaces iplink_del.
 func (c *Conn) LinkDel(ifindex int) error {
-	return fail("delete", ifIndex(ifindex), c.setLink(nil, rtmDelLink, ifInfo{index: ifindex}, nil))
+	return c.setLink("delete", nil, rtmDelLink, ifInfo{index: ifindex})
 }
 
 // LinkDelName is LinkDel by name, in one message; ENODEV if there is no such interface.
 func (c *Conn) LinkDelName(name string) error {
-	err := c.setLink(checkName(name), rtmDelLink, ifInfo{}, func(ae *netlink.AttributeEncoder) {
-		ae.String(iflaIfName, name)
-	})
-	return fail("delete", text("interface "+strconv.Quote(name)), err)
+	const op = "delete"
+	err := c.setLink(op, checkName(name), rtmDelLink, ifInfo{}, words(iflaIfName, name))
+	return fail(op, text("interface "+strconv.Quote(name)), err)
 }

@@ -93,11 +93,11 @@ func (c *Conn) linkAdd(l LinkSpec) (int, error) {
 	if echo && c.noEcho {
 		return c.linkAddPicked(l)
 	}
-	flags := netlink.Excl | netlink.Create
+	flags := netlink.Acknowledge | netlink.Excl | netlink.Create
 	if echo {
 		flags |= netlink.Echo
 	}
-	answer, err := c.change(rtmNewLink, flags, body)
+	answer, err := c.request(rtmNewLink, flags, body)
 	runtime.KeepAlive(l) // its descriptors are in the message
 	switch {
 	case err != nil:
@@ -127,97 +127,69 @@ func (l *LinkSpec) encode() ([]byte, error) {
 	if err := l.check(); err != nil {
 		return nil, err
 	}
-	data, err := l.data()
-	if err != nil {
-		return nil, err
-	}
-	ae := netlink.NewAttributeEncoder()
-	l.device(ae)
-	if l.Parent != 0 {
-		ae.Uint32(iflaLink, uint32(l.Parent))
-	}
-	if l.Master != 0 {
-		ae.Uint32(iflaMaster, uint32(l.Master))
-	}
-	// Not Nested: messages of C programs do not have its flag.
-	ae.Do(iflaLinkInfo, func() ([]byte, error) {
-		ae := netlink.NewAttributeEncoder()
-		ae.String(iflaInfoKind, l.Kind)
-		if len(data) > 0 {
-			ae.Bytes(iflaInfoData, data)
-		}
-		return ae.Encode()
-	})
 	info := ifInfo{index: l.Index}
 	if l.Up {
 		info.flags, info.change = iffUp, iffUp
 	}
-	return encode(info.encode(), ae)
+	return encode(info.encode(), append(l.device(),
+		nonzero(iflaLink, uint32(l.Parent)),
+		nonzero(iflaMaster, uint32(l.Master)),
+		nest(iflaLinkInfo, words(iflaInfoKind, l.Kind), nest(iflaInfoData, l.data()...)))...)
 }
 
-// device adds the attributes that both an interface and its peer have.
-func (l *LinkSpec) device(ae *netlink.AttributeEncoder) {
-	if l.Name != "" {
-		ae.String(iflaIfName, l.Name)
-	}
-	if l.MTU != 0 {
-		ae.Uint32(iflaMTU, uint32(l.MTU))
-	}
-	if l.MAC != nil {
-		ae.Bytes(iflaAddress, l.MAC)
-	}
-	if l.Queues != 0 {
-		ae.Uint32(iflaNumTxQueues, uint32(l.Queues))
-		ae.Uint32(iflaNumRxQueues, uint32(l.Queues))
+// device returns the attributes that both an interface and its peer have.
+func (l *LinkSpec) device() []netlink.Attribute {
+	attrs := []netlink.Attribute{
+		words(iflaIfName, l.Name),
+		nonzero(iflaMTU, uint32(l.MTU)),
+		raw(iflaAddress, l.MAC),
+		nonzero(iflaNumTxQueues, uint32(l.Queues)),
+		nonzero(iflaNumRxQueues, uint32(l.Queues)),
 	}
 	if l.NetNS != nil {
-		ae.Uint32(iflaNetNSFd, uint32(l.NetNS.Fd()))
+		attrs = append(attrs, number(iflaNetNSFd, uint32(l.NetNS.Fd())))
 	}
+	return attrs
 }
 
-// data returns the content of IFLA_INFO_DATA.
-func (l *LinkSpec) data() ([]byte, error) {
-	ae := netlink.NewAttributeEncoder()
+// data returns the attributes in IFLA_INFO_DATA.
+func (l *LinkSpec) data() (attrs []netlink.Attribute) {
 	if l.Peer != nil {
-		ae.Do(vethInfoPeer, func() ([]byte, error) {
-			ae := netlink.NewAttributeEncoder()
-			l.Peer.device(ae)
-			return encode(ifInfo{index: l.Peer.Index}.encode(), ae)
-		})
+		info := ifInfo{index: l.Peer.Index}.encode()
+		attrs = append(attrs, raw(vethInfoPeer, append(info, marshal(l.Peer.device()...)...)))
 	}
 	if l.VLAN != 0 {
-		ae.Uint16(iflaVLANID, uint16(l.VLAN))
+		attrs = append(attrs, raw(iflaVLANID, binary.NativeEndian.AppendUint16(nil, uint16(l.VLAN))))
 	}
 	if l.VXLAN != nil {
-		l.VXLAN.encode(ae)
+		attrs = append(attrs, l.VXLAN.attributes()...)
 	}
 	for _, a := range l.Data {
-		ae.Bytes(a.Type, a.Data)
+		attrs = append(attrs, raw(a.Type, append([]byte{}, a.Data...))) // flags have no data
 	}
-	return encode(nil, ae)
+	return attrs
 }
 
-func (v *VXLAN) encode(ae *netlink.AttributeEncoder) {
-	ae.Uint32(iflaVXLANID, v.ID)
-	address := func(a netip.Addr, v4, v6 uint16) {
-		switch {
-		case a.Is4():
-			ae.Bytes(v4, a.AsSlice())
-		case a.Is6():
-			ae.Bytes(v6, a.AsSlice())
+func (v *VXLAN) attributes() []netlink.Attribute {
+	address := func(a netip.Addr, v4, v6 uint16) netlink.Attribute {
+		if a.Is6() {
+			v4 = v6
 		}
+		return raw(v4, a.AsSlice())
 	}
-	address(v.Group, iflaVXLANGroup, iflaVXLANGroup6)
-	address(v.Local, iflaVXLANLocal, iflaVXLANLocal6)
-	if v.Link != 0 {
-		ae.Uint32(iflaVXLANLink, uint32(v.Link))
+	attrs := []netlink.Attribute{
+		number(iflaVXLANID, v.ID),
+		address(v.Group, iflaVXLANGroup, iflaVXLANGroup6),
+		address(v.Local, iflaVXLANLocal, iflaVXLANLocal6),
+		nonzero(iflaVXLANLink, uint32(v.Link)),
 	}
 	if v.TTL != 0 {
-		ae.Uint8(iflaVXLANTTL, v.TTL)
+		attrs = append(attrs, raw(iflaVXLANTTL, []byte{v.TTL}))
 	}
 	if v.Port != 0 {
-		ae.Bytes(iflaVXLANPort, binary.BigEndian.AppendUint16(nil, v.Port))
+		attrs = append(attrs, raw(iflaVXLANPort, binary.BigEndian.AppendUint16(nil, v.Port)))
 	}
+	return attrs
 }
 
 func (l *LinkSpec) check() error {

@@ -84,19 +84,12 @@ func (n *Neighbor) encode() ([]byte, error) {
 	binary.NativeEndian.PutUint32(b[4:], uint32(n.IfIndex))
 	binary.NativeEndian.PutUint16(b[8:], uint16(n.State))
 	b[10] = uint8(n.Flags)
-
-	ae := netlink.NewAttributeEncoder()
-	ae.Bytes(ndaDst, n.Addr.AsSlice())
-	if n.HardwareAddr != nil {
-		ae.Bytes(ndaLLAddr, n.HardwareAddr)
-	}
-	return encode(b, ae)
+	return encode(b, raw(ndaDst, n.Addr.AsSlice()), raw(ndaLLAddr, n.HardwareAddr))
 }
 
 // decodeNeighbor returns false for other families, such as those of a bridge's
 // forwarding table.
 func decodeNeighbor(b []byte) (Neighbor, bool, error) {
-	const kind = "neighbour message"
 	var (
 		n   Neighbor
 		fam uint8
@@ -110,19 +103,16 @@ func decodeNeighbor(b []byte) (Neighbor, bool, error) {
 		n.State = NeighborState(binary.NativeEndian.Uint16(b[8:]))
 		n.Flags = NeighborFlags(b[10])
 	}
-	err := decode(kind, b, sizeofNdMsg, func(ad *netlink.AttributeDecoder) {
+	err := decode("neighbour message", b, sizeofNdMsg, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case ndaDst:
 			addrAttr(ad, fam, &n.Addr)
 		case ndaLLAddr:
-			n.HardwareAddr = ad.Bytes()
+			n.HardwareAddr = append(net.HardwareAddr(nil), ad.Bytes()...) // nil if there is none
 		}
 	})
 	if err != nil {
 		return Neighbor{}, false, err
-	}
-	if len(n.HardwareAddr) == 0 {
-		n.HardwareAddr = nil
 	}
 	return n, n.Addr.IsValid(), nil
 }

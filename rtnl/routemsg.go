@@ -46,98 +46,81 @@ func (r *Route) encode() ([]byte, error) {
 	b := make([]byte, sizeofRtMsg)
 	b[0] = family(dst)
 	b[1] = uint8(r.Dst.Bits())
+	if r.From.IsValid() {
+		b[2] = uint8(r.From.Bits())
+	}
 	b[3] = uint8(r.TOS)
+	var wide Table
 	if r.Table <= 0xff {
-		b[4] = uint8(r.Table) // else an attribute
+		b[4] = uint8(r.Table)
+	} else {
+		wide = r.Table
 	}
 	b[5] = uint8(r.Protocol)
 	b[6] = uint8(r.Scope)
 	b[7] = uint8(r.Type)
 	binary.NativeEndian.PutUint32(b[8:], uint32(r.Flags))
 
-	ae := netlink.NewAttributeEncoder()
 	// Without an interface C nlinline sends the attribute as type 0.
 	oif := uint16(rtaOIF)
 	if r.OutIface == 0 || r.NextHopID != 0 {
 		oif = rtaUnspec
 	}
-	ae.Uint32(oif, uint32(r.OutIface))
+	attrs := []netlink.Attribute{number(oif, uint32(r.OutIface))}
 	if r.Dst.Bits() > 0 {
-		ae.Bytes(rtaDst, dst.AsSlice())
+		attrs = append(attrs, raw(rtaDst, dst.AsSlice()))
 	}
-	hop := NextHop{Gateway: r.Gateway, Realm: r.Realm, Encap: r.Encap}
-	switch {
-	case r.NextHopID != 0: // its object has the rest
-	case len(r.MultiPath) > 0:
-		ae.Do(rtaMultipath, func() ([]byte, error) { return encodeNextHops(r.MultiPath, b[0]) })
-	default:
-		hop.gateway(ae, b[0])
+	var hop NextHop
+	if r.NextHopID == 0 { // else its object has the rest
+		hop = NextHop{Gateway: r.Gateway, Realm: r.Realm, Encap: r.Encap}
 	}
-	if r.Src.IsValid() {
-		ae.Bytes(rtaPrefSrc, r.Src.AsSlice())
-	}
-	if r.Metric != 0 {
-		ae.Uint32(rtaPriority, uint32(r.Metric))
-	}
-	if r.Table > 0xff {
-		ae.Uint32(rtaTable, uint32(r.Table))
-	}
-	if r.From.IsValid() {
-		b[2] = uint8(r.From.Bits())
-		ae.Bytes(rtaSrc, r.From.Addr().AsSlice())
-	}
-	if r.NextHopID != 0 {
-		ae.Uint32(rtaNHID, uint32(r.NextHopID))
+	if r.NextHopID == 0 && len(r.MultiPath) > 0 {
+		attrs = append(attrs, raw(rtaMultipath, encodeNextHops(r.MultiPath, b[0])))
 	} else {
-		hop.extras(ae)
+		attrs = append(attrs, hop.gateway(b[0]))
 	}
-	if r.Metrics != (Metrics{}) {
-		ae.Do(rtaMetrics, func() ([]byte, error) { return r.Metrics.encode(false) })
-	}
+	attrs = append(attrs,
+		raw(rtaPrefSrc, r.Src.AsSlice()),
+		nonzero(rtaPriority, uint32(r.Metric)),
+		nonzero(rtaTable, uint32(wide)),
+		raw(rtaSrc, r.From.Addr().AsSlice()),
+		nonzero(rtaNHID, uint32(r.NextHopID)))
+	attrs = append(append(attrs, hop.extras()...), r.Metrics.encode(false))
 	if r.Pref != PrefMedium {
-		ae.Uint8(rtaPref, uint8(r.Pref))
+		attrs = append(attrs, raw(rtaPref, []byte{uint8(r.Pref)}))
 	}
-	return encode(b, ae)
+	return encode(b, attrs...)
 }
 
-// gateway adds the gateway in a route of the given family.
-func (h *NextHop) gateway(ae *netlink.AttributeEncoder, fam uint8) {
-	switch family(h.Gateway) {
-	case afUnspec:
-	case fam:
-		ae.Bytes(rtaGateway, h.Gateway.AsSlice())
-	default:
-		ae.Bytes(rtaVia, append(binary.NativeEndian.AppendUint16(nil, uint16(family(h.Gateway))), h.Gateway.AsSlice()...))
+// gateway returns the gateway in a route of the given family.
+func (h *NextHop) gateway(fam uint8) netlink.Attribute {
+	gw := h.Gateway.AsSlice()
+	if f := family(h.Gateway); f != fam && f != afUnspec {
+		return raw(rtaVia, append(binary.NativeEndian.AppendUint16(nil, uint16(f)), gw...))
 	}
+	return raw(rtaGateway, gw)
 }
 
-// extras adds attributes that few next hops have.
-func (h *NextHop) extras(ae *netlink.AttributeEncoder) {
-	if h.Realm != 0 {
-		ae.Uint32(rtaFlow, uint32(h.Realm))
-	}
+// extras returns attributes that few next hops have.
+func (h *NextHop) extras() []netlink.Attribute {
+	attrs := []netlink.Attribute{nonzero(rtaFlow, uint32(h.Realm))}
 	if h.Encap.Type != 0 {
-		ae.Uint16(rtaEncapType, h.Encap.Type)
-		ae.Bytes(rtaEncap, []byte(h.Encap.Data))
+		attrs = append(attrs, raw(rtaEncapType, binary.NativeEndian.AppendUint16(nil, h.Encap.Type)), raw(rtaEncap, []byte(h.Encap.Data)))
 	}
+	return attrs
 }
 
 // encodeNextHops returns an array of struct rtnexthop, each with attributes.
-func encodeNextHops(hops []NextHop, fam uint8) (all []byte, err error) {
+func encodeNextHops(hops []NextHop, fam uint8) (all []byte) {
 	for _, h := range hops {
-		ae := netlink.NewAttributeEncoder()
-		h.gateway(ae, fam)
-		h.extras(ae)
 		b := make([]byte, sizeofNextHop)
 		b[2], b[3] = uint8(h.Flags), uint8(h.Weight-1)
 		binary.NativeEndian.PutUint32(b[4:], uint32(h.OutIface))
-		if b, err = encode(b, ae); err != nil {
-			return nil, err
-		}
+		b = append(append(b, marshal(h.gateway(fam))...), marshal(h.extras()...)...)
 		binary.NativeEndian.PutUint16(b, uint16(len(b)))
 		all = append(all, b...)
 	}
-	return all, nil
+	return all
 }
 
 // values returns the metrics that are numbers, by attribute.
@@ -152,17 +135,14 @@ func (m *Metrics) values() [rtaxMax + 1]*uint32 {
 }
 
 // encode returns the metrics that are not zero or, with all, every number.
-func (m *Metrics) encode(all bool) ([]byte, error) {
-	ae := netlink.NewAttributeEncoder()
+func (m *Metrics) encode(all bool) netlink.Attribute {
+	var attrs []netlink.Attribute
 	for t, v := range m.values() {
 		if v != nil && (all || *v != 0) {
-			ae.Uint32(uint16(t), *v)
+			attrs = append(attrs, number(uint16(t), *v))
 		}
 	}
-	if m.CongCtl != "" {
-		ae.String(rtaxCCAlgo, m.CongCtl)
-	}
-	return ae.Encode()
+	return nest(rtaMetrics, append(attrs, words(rtaxCCAlgo, m.CongCtl))...)
 }
 
 func (m *Metrics) decode(b []byte) error {

@@ -5,8 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
-
-	"github.com/mdlayher/netlink"
 )
 
 // RouteRemove deletes a route that Routes listed, and no other; RouteDel is nlinline's.
@@ -83,18 +81,10 @@ func (c *Conn) sendRemoval(r *Route) error {
 	fixed := *r
 	fixed.Metrics = Metrics{}
 	body, err := fixed.encode()
-	if err != nil {
-		return err
+	if r.Dst.Addr().Is4() && err == nil {
+		body, err = encode(body, r.Metrics.encode(true))
 	}
-	if r.Dst.Addr().Is4() {
-		ae := netlink.NewAttributeEncoder()
-		ae.Do(rtaMetrics, func() ([]byte, error) { return r.Metrics.encode(true) })
-		if body, err = encode(body, ae); err != nil {
-			return err
-		}
-	}
-	_, err = c.change(rtmDelRoute, 0, body)
-	return err
+	return c.change(rtmDelRoute, 0, body, err)
 }
 
 // hits reports whether the request to delete r matches other in the kernel. It returns

@@ -101,9 +101,8 @@ func (c *Conn) Close() error {
 //   - The answer to a dump has all of its parts. It is an error if a change
 //     interrupted the dump.
 func (c *Conn) Execute(m netlink.Message) ([]netlink.Message, error) {
-	const kind, query = 3, 2 // of every four types the third is the query
 	m.Header.Flags |= netlink.Request
-	if m.Header.Type&kind != query {
+	if m.Header.Type&rtmKind != rtmKindGet {
 		m.Header.Flags |= netlink.Acknowledge
 	}
 	answer, err := c.execute(m)
@@ -117,21 +116,24 @@ func (c *Conn) execute(m netlink.Message) ([]netlink.Message, error) {
 	return c.session.execute(m)
 }
 
-// change sends a request to change something and waits until it is done.
-func (c *Conn) change(typ netlink.HeaderType, flags netlink.HeaderFlags, body []byte) ([]netlink.Message, error) {
-	return c.execute(netlink.Message{
-		Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Acknowledge | flags},
-		Data:   body,
-	})
+// request sends a request and returns the answer.
+func (c *Conn) request(typ netlink.HeaderType, flags netlink.HeaderFlags, body []byte) ([]netlink.Message, error) {
+	return c.execute(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request | flags}, Data: body})
+}
+
+// change sends a request to change something, unless err says that it could not be
+// encoded, and waits until it is done.
+func (c *Conn) change(typ netlink.HeaderType, flags netlink.HeaderFlags, body []byte, err error) error {
+	if err == nil {
+		_, err = c.request(typ, netlink.Acknowledge|flags, body)
+	}
+	return err
 }
 
 // send is change with a body that is encoded here.
 func (c *Conn) send(typ netlink.HeaderType, flags netlink.HeaderFlags, m interface{ encode() ([]byte, error) }) error {
 	body, err := m.encode()
-	if err == nil {
-		_, err = c.change(typ, flags, body)
-	}
-	return err
+	return c.change(typ, flags, body, err)
 }
 
 // dump reads a table, again if a change or a full buffer has spoilt the answer: the
@@ -140,10 +142,7 @@ func (c *Conn) dump(typ netlink.HeaderType, body []byte) ([]netlink.Message, err
 	var err error
 	for range dumpTries {
 		var answer []netlink.Message
-		answer, err = c.execute(netlink.Message{
-			Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Dump},
-			Data:   body,
-		})
+		answer, err = c.request(typ, netlink.Dump, body)
 		if !errors.Is(err, errInterrupted) && !errors.Is(err, syscall.EINTR) && !errors.Is(err, syscall.ENOBUFS) {
 			return answer, err
 		}
@@ -184,11 +183,5 @@ type ifIndex int
 
 func (i ifIndex) String() string { return fmt.Sprintf("interface %d", int(i)) }
 
-// check rejects what does not fit into the kernel's field. 0 is left to the kernel:
-// it means "any" in some requests.
-func (i ifIndex) check() error {
-	if i < 0 || int64(i) > 1<<31-1 {
-		return invalid(syscall.EINVAL, "interface index %d", int(i))
-	}
-	return nil
-}
+// check leaves 0 to the kernel: it means "any" in some requests.
+func (i ifIndex) check() error { return checkInt("interface index", int(i)) }

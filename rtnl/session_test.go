@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -23,13 +24,7 @@ func nativeBig() bool { return binary.NativeEndian.Uint16([]byte{0, 1}) == 1 }
 
 // linkMessage returns the shortest message of a link.
 func linkMessage(index int, name string) []byte {
-	ae := netlink.NewAttributeEncoder()
-	ae.String(iflaIfName, name)
-	b, err := encode(ifInfo{index: index}.encode(), ae)
-	if err != nil {
-		panic(err)
-	}
-	return b
+	return append(ifInfo{index: index}.encode(), marshal(words(iflaIfName, name))...)
 }
 
 func linkNames(links []Link) string {
@@ -318,7 +313,7 @@ func TestInvalid(t *testing.T) {
 		{"long label", c.AddrAdd(1, v4, Label("0123456789abcdef")), syscall.ERANGE},
 		{"negative lifetime", c.AddrAdd(1, v4, Lifetime{Valid: -1}), syscall.EINVAL},
 		{"no destination", c.RouteAdd(zeroPrefix, zeroAddr, 1), syscall.EINVAL},
-		{"prefix too long", c.RouteAdd(prefixFrom(gw4, 33), zeroAddr, 1), syscall.EINVAL},
+		{"prefix too long", c.RouteAdd(netip.PrefixFrom(gw4, 33), zeroAddr, 1), syscall.EINVAL},
 		{"gateway of another family", c.RouteAdd(v4.Masked(), gw6, 1), syscall.EINVAL},
 		{"IPv4 gateway as IPv6", c.RouteAdd(zeroPrefix, mustAddr("::ffff:10.0.0.9"), 1), syscall.EINVAL},
 		{"gateway with zone", c.RouteAdd(zeroPrefix, mustAddr("fe80::1%eth0"), 1), syscall.EINVAL},

@@ -19,6 +19,11 @@ const (
 	rtmDelNeigh netlink.HeaderType = 29
 	rtmGetNeigh netlink.HeaderType = 30
 
+	// Of every four types the second deletes, and the third is the query.
+	rtmKind    = 3
+	rtmKindDel = 1
+	rtmKindGet = 2
+
 	nlmsgerrAttrMsg = 1
 
 	afUnspec = 0
@@ -129,6 +134,7 @@ const (
 	sizeofRtMsg     = 12
 	sizeofNdMsg     = 12
 	sizeofNextHop   = 8
+	sizeofRtAttr    = 4
 	sizeofCacheInfo = 16
 )
 

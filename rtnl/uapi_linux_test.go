@@ -110,6 +110,7 @@ func TestNumbers(t *testing.T) {
 		{"rtmsg", sizeofRtMsg, unix.SizeofRtMsg},
 		{"ndmsg", sizeofNdMsg, unix.SizeofNdMsg},
 		{"rtnexthop", sizeofNextHop, unix.SizeofRtNexthop},
+		{"rtattr", sizeofRtAttr, unix.SizeofRtAttr},
 		{"ifa_cacheinfo", sizeofCacheInfo, unix.SizeofIfaCacheinfo},
 		{"IFNAMSIZ", maxName + 1, unix.IFNAMSIZ},
 		{"NoDAD", int(NoDAD), unix.IFA_F_NODAD},

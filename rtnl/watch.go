@@ -46,7 +46,11 @@ type watch struct {
 //     their link or address.
 //   - A stack behind a socket pair has no Watch: errors.ErrUnsupported.
 func (c *Conn) Watch(ctx context.Context) iter.Seq2[Event, error] {
-	w, err := c.openWatch(ctx)
+	var w *watch
+	t, err := openSocket(c.sockets, groupLink|groupNeigh|groupIPv4Addr|groupIPv4Route|groupIPv6Addr|groupIPv6Route)
+	if err == nil {
+		w, err = c.startWatch(ctx, t)
+	}
 	return func(yield func(Event, error) bool) {
 		if err != nil {
 			yield(Event{}, fail("watch", nil, err))
@@ -54,14 +58,6 @@ func (c *Conn) Watch(ctx context.Context) iter.Seq2[Event, error] {
 		}
 		w.run(yield)
 	}
-}
-
-func (c *Conn) openWatch(ctx context.Context) (*watch, error) {
-	t, err := openSocket(c.sockets, groupLink|groupNeigh|groupIPv4Addr|groupIPv4Route|groupIPv6Addr|groupIPv6Route)
-	if err != nil {
-		return nil, err
-	}
-	return c.startWatch(ctx, t)
 }
 
 func (c *Conn) startWatch(ctx context.Context, t transport) (*watch, error) {
@@ -139,10 +135,7 @@ func decodeEvent(m netlink.Message) (e Event, ok bool, err error) {
 	if !ok || err != nil {
 		return Event{}, false, err
 	}
-	switch m.Header.Type {
-	case rtmDelLink, rtmDelAddr, rtmDelRoute, rtmDelNeigh:
-		e.Deleted = true
-	}
+	e.Deleted = m.Header.Type&rtmKind == rtmKindDel
 	return e, true, nil
 }
 
