@@ -69,20 +69,15 @@ func TestCaptured(t *testing.T) {
 		t.Skip("the bytes are little-endian")
 	}
 	c, _ := dialFake(t, kernelOf(t))
-	tests := []struct {
+	for _, tt := range []struct {
 		name string
-		list func() (any, error)
+		list func() (string, error)
 		want string
 	}{
-		{"links", func() (any, error) {
-			links, err := c.Links()
-			var lines []string
-			for _, l := range links {
-				lines = append(lines, fmt.Sprintf("%d %s kind=%s mtu=%d master=%d parent=%d [%v] %v %v",
-					l.Index, l.Name, l.Kind, l.MTU, l.Master, l.Parent, l.HardwareAddr, l.Flags, l.OperState))
-			}
-			return lines, err
-		}, `
+		{"links", lines(c.Links, func(l Link) string {
+			return fmt.Sprintf("%d %s kind=%s mtu=%d master=%d parent=%d [%v] %v %v\n",
+				l.Index, l.Name, l.Kind, l.MTU, l.Master, l.Parent, l.HardwareAddr, l.Flags, l.OperState)
+		}), `
 1 lo kind= mtu=65536 master=0 parent=0 [00:00:00:00:00:00] up|loopback|running unknown
 2 v1 kind=veth mtu=1500 master=4 parent=3 [02:00:00:00:00:02] up|broadcast|multicast|running up
 3 v0 kind=veth mtu=1500 master=0 parent=2 [02:00:00:00:00:01] up|broadcast|multicast|running up
@@ -91,14 +86,9 @@ func TestCaptured(t *testing.T) {
 6 vx kind=vxlan mtu=1450 master=0 parent=0 [02:00:00:00:00:05] broadcast|multicast down
 7 tun0 kind=tun mtu=1500 master=0 parent=0 [] up|pointtopoint|multicast down
 `},
-		{"addresses", func() (any, error) {
-			addrs, err := c.Addrs()
-			var lines []string
-			for _, a := range addrs {
-				lines = append(lines, fmt.Sprintf("%v %s label=%s brd=%v %v %#x %v", a, a.Name, a.Label, a.Broadcast, a.Scope, a.Flags, a.Lifetime))
-			}
-			return lines, err
-		}, `
+		{"addresses", lines(c.Addrs, func(a Addr) string {
+			return fmt.Sprintf("%v %s label=%s brd=%v %v %#x %v\n", a, a.Name, a.Label, a.Broadcast, a.Scope, a.Flags, a.Lifetime)
+		}), `
 127.0.0.1/8 on interface 1 lo label=lo brd=invalid IP host 0x80 {0s 0s}
 10.3.0.1/24 on interface 3 v0 label=v0:x brd=invalid IP link 0x0 {1h0m0s 30m0s}
 10.0.0.1/24 on interface 3 v0 label=v0 brd=10.0.0.255 universe 0x80 {0s 0s}
@@ -109,16 +99,12 @@ fd01::1/128 peer fd02::1 on interface 3 v0 label= brd=invalid IP universe 0x82 {
 fd00::1/64 on interface 3 v0 label= brd=invalid IP universe 0x82 {0s 0s}
 fe80::ff:fe00:1/64 on interface 3 v0 label= brd=invalid IP link 0xc0 {0s 0s}
 `},
-		{"routes", func() (any, error) {
-			routes, err := c.Routes()
-			var lines []string
-			for _, r := range routes {
-				if r.Table != TableLocal {
-					lines = append(lines, fmt.Sprintf("%v protocol=%d %v metric=%d src=%v %v", r, r.Protocol, r.Scope, r.Metric, r.Src, r.MultiPath))
-				}
+		{"routes", lines(c.Routes, func(r Route) string {
+			if r.Table == TableLocal {
+				return ""
 			}
-			return lines, err
-		}, `
+			return fmt.Sprintf("%v protocol=%d %v metric=%d src=%v %v\n", r, r.Protocol, r.Scope, r.Metric, r.Src, r.MultiPath)
+		}), `
 blackhole 10.8.0.0/16 in table 1000 protocol=3 universe metric=0 src=invalid IP []
 default via 10.0.0.254 on interface 3 protocol=3 universe metric=0 src=invalid IP []
 10.0.0.0/24 on interface 3 protocol=2 link metric=0 src=10.0.0.1 []
@@ -134,26 +120,32 @@ fe80::/64 on interface 2 protocol=2 universe metric=256 src=invalid IP []
 fe80::/64 on interface 3 protocol=2 universe metric=256 src=invalid IP []
 default via fd00::fe on interface 3 protocol=3 universe metric=7 src=invalid IP []
 `},
-		{"neighbours", func() (any, error) {
-			all, err := c.Neighbors()
-			var lines []string
-			for _, n := range all {
-				lines = append(lines, fmt.Sprintf("%v %v %v %#x", n, n.HardwareAddr, n.State, n.Flags))
-			}
-			return lines, err
-		}, `
+		{"neighbours", lines(c.Neighbors, func(n Neighbor) string {
+			return fmt.Sprintf("%v %v %v %#x\n", n, n.HardwareAddr, n.State, n.Flags)
+		}), `
 10.0.0.2 on interface 3 02:00:00:00:00:09 permanent 0x0
 fd00::2 on interface 3 02:00:00:00:00:09 permanent 0x80
 `},
-	}
-	for _, tt := range tests {
+	} {
 		t.Run(tt.name, func(t *testing.T) {
-			lines, err := tt.list()
+			got, err := tt.list()
 			testenv.Check(t, err)
-			if got, want := strings.Join(lines.([]string), "\n"), strings.TrimSpace(tt.want); got != want {
+			if want := strings.TrimPrefix(tt.want, "\n"); got != want {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 		})
+	}
+}
+
+// lines lists entries as text.
+func lines[T any](list func() ([]T, error), line func(T) string) func() (string, error) {
+	return func() (string, error) {
+		all, err := list()
+		var text strings.Builder
+		for _, v := range all {
+			text.WriteString(line(v))
+		}
+		return text.String(), err
 	}
 }
 

@@ -12,26 +12,19 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// A fake is a transport that plays the kernel.
+// A fake is a transport that plays the kernel. Its queue has room for all answers of a test.
 type fake struct {
 	answer func(req netlink.Message) []any // of netlink.Message, []netlink.Message (one datagram), []byte or error
 
-	mu       sync.Mutex
 	sent     [][]byte
-	queue    []any
-	deadline time.Time
-	closed   bool
-	wake     chan struct{} // closed and replaced at each change
+	queue    chan any
+	deadline <-chan time.Time
+	closed   chan struct{}
+	close    sync.Once
 }
 
 func newFake(answer func(req netlink.Message) []any) *fake {
-	return &fake{answer: answer, wake: make(chan struct{})}
-}
-
-// changed wakes receivers; f.mu is held.
-func (f *fake) changed() {
-	close(f.wake)
-	f.wake = make(chan struct{})
+	return &fake{answer: answer, queue: make(chan any, 1000), closed: make(chan struct{})}
 }
 
 func (f *fake) send(b []byte) error {
@@ -40,41 +33,44 @@ func (f *fake) send(b []byte) error {
 			return err
 		}
 		answer := f.answer(m)
-		f.mu.Lock()
-		if f.closed {
-			f.mu.Unlock()
+		if f.isClosed() {
 			return net.ErrClosed
 		}
 		f.sent = append(f.sent, b)
-		f.queue = append(f.queue, answer...)
-		f.changed()
-		f.mu.Unlock()
+		for _, d := range answer {
+			f.queue <- d
+		}
 	}
 	return nil
 }
 
 func (f *fake) recv() ([]byte, error) {
-	for {
-		f.mu.Lock()
-		wake, left := f.wake, time.Until(f.deadline)
-		switch {
-		case f.closed:
-			f.mu.Unlock()
-			return nil, net.ErrClosed
-		case len(f.queue) > 0:
-			d := f.queue[0]
-			f.queue = f.queue[1:]
-			f.mu.Unlock()
-			return datagram(d)
-		case f.deadline.IsZero():
-			left = time.Hour
-		}
-		f.mu.Unlock()
-		select {
-		case <-wake:
-		case <-time.After(left):
-			return nil, os.ErrDeadlineExceeded
-		}
+	select {
+	case <-f.closed:
+		return nil, net.ErrClosed
+	case d := <-f.queue:
+		return datagram(d)
+	case <-f.deadline:
+		return nil, os.ErrDeadlineExceeded
+	}
+}
+
+func (f *fake) setDeadline(t time.Time) error {
+	f.deadline = time.After(time.Until(t))
+	return nil
+}
+
+func (f *fake) Close() error {
+	f.close.Do(func() { close(f.closed) })
+	return nil
+}
+
+func (f *fake) isClosed() bool {
+	select {
+	case <-f.closed:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -98,22 +94,6 @@ func datagram(d any) ([]byte, error) {
 		return all, nil
 	}
 	return nil, fmt.Errorf("fake: %T", d)
-}
-
-func (f *fake) setDeadline(t time.Time) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.deadline = t
-	f.changed()
-	return nil
-}
-
-func (f *fake) Close() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.closed = true
-	f.changed()
-	return nil
 }
 
 // reply returns a message that answers req, as a kernel makes it.

@@ -13,11 +13,10 @@ import (
 var (
 	zeroPrefix netip.Prefix
 	zeroAddr   netip.Addr
-)
 
-func prefixFrom(a netip.Addr, bits int) netip.Prefix { return netip.PrefixFrom(a, bits) }
-func mustAddr(s string) netip.Addr                   { return netip.MustParseAddr(s) }
-func mustPrefix(s string) netip.Prefix               { return netip.MustParsePrefix(s) }
+	mustAddr   = netip.MustParseAddr
+	mustPrefix = netip.MustParsePrefix
+)
 
 // TestRequests compares the first request of a connection, header with
 // sequence number 1 and port 0 included, with the bytes of C nlinline.

@@ -95,15 +95,18 @@ func drain(events iter.Seq2[rtnl.Event, error]) (last error) {
 
 // TestWatchEnds ends a watch in each way, which must leave nothing behind.
 func TestWatchEnds(t *testing.T) {
+	type events = iter.Seq2[rtnl.Event, error]
 	tests := []struct {
 		name string
-		do   func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error])
+		do   func(t *testing.T, c *rtnl.Conn, cancel func(), watch func() events)
 	}{
-		{"context, in the loop", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+		{"context, in the loop", func(t *testing.T, c *rtnl.Conn, cancel func(), watch func() events) {
+			w := watch()
 			go cancel()
 			check(t, drain(w))
 		}},
-		{"context, in the body", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+		{"context, in the body", func(t *testing.T, c *rtnl.Conn, cancel func(), watch func() events) {
+			w := watch()
 			check(t, c.LinkSetUp(1))
 			n := 0
 			for range w {
@@ -114,23 +117,38 @@ func TestWatchEnds(t *testing.T) {
 				t.Errorf("%d events, want 1", n)
 			}
 		}},
-		{"context, never ranged over", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+		{"context, never ranged over", func(t *testing.T, c *rtnl.Conn, cancel func(), watch func() events) {
+			watch()
 			cancel()
 		}},
-		{"context before the loop", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+		{"context before the loop", func(t *testing.T, c *rtnl.Conn, cancel func(), watch func() events) {
+			w := watch()
 			cancel()
 			check(t, drain(w))
 		}},
-		{"Close, in the loop", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+		{"context done before", func(t *testing.T, c *rtnl.Conn, cancel func(), watch func() events) {
+			cancel()
+			check(t, drain(watch()))
+		}},
+		{"Close, in the loop", func(t *testing.T, c *rtnl.Conn, cancel func(), watch func() events) {
+			w := watch()
 			go c.Close()
 			if err := drain(w); !errors.Is(err, net.ErrClosed) {
 				t.Errorf("got %v, want net.ErrClosed", err)
 			}
 		}},
-		{"Close, never ranged over", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+		{"Close, never ranged over", func(t *testing.T, c *rtnl.Conn, cancel func(), watch func() events) {
+			watch()
 			check(t, c.Close())
 		}},
-		{"break", func(t *testing.T, c *rtnl.Conn, cancel func(), w iter.Seq2[rtnl.Event, error]) {
+		{"after Close", func(t *testing.T, c *rtnl.Conn, cancel func(), watch func() events) {
+			check(t, c.Close())
+			if err := drain(watch()); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("got %v, want net.ErrClosed", err)
+			}
+		}},
+		{"break", func(t *testing.T, c *rtnl.Conn, cancel func(), watch func() events) {
+			w := watch()
 			check(t, c.LinkSetUp(1))
 			for range w {
 				break
@@ -143,25 +161,10 @@ func TestWatchEnds(t *testing.T) {
 			c, _ := dial(t)
 			ctx, cancel := context.WithCancel(testenv.Context(t))
 			defer cancel()
-			tt.do(t, c, cancel, c.Watch(ctx))
+			tt.do(t, c, cancel, func() events { return c.Watch(ctx) })
 			check(t, c.Close())
 		})
 	}
-	t.Run("after Close", func(t *testing.T) {
-		netnstest.NoLeaks(t)
-		c, _ := dial(t)
-		check(t, c.Close())
-		if err := drain(c.Watch(t.Context())); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("got %v, want net.ErrClosed", err)
-		}
-	})
-	t.Run("context done before", func(t *testing.T) {
-		netnstest.NoLeaks(t)
-		c, _ := dial(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		check(t, drain(c.Watch(ctx)))
-	})
 }
 
 // TestWatchOverrun overruns a watch that is not read, which reports that and goes on.

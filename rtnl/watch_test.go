@@ -27,7 +27,7 @@ func TestWatchDecode(t *testing.T) {
 	testenv.Check(t, err)
 	cached := make([]byte, sizeofRtMsg)
 	cached[0], cached[9] = afInet, rtmFCloned>>8
-	f.queue = []any{
+	for _, d := range []any{
 		[]netlink.Message{note(rtmNewLink, linkMessage(1, "a")), note(rtmDelLink, bridge), note(99, nil)},
 		note(rtmNewAddr, addr),
 		note(rtmNewRoute, cached),
@@ -36,6 +36,8 @@ func TestWatchDecode(t *testing.T) {
 		[]byte{1, 2, 3},
 		note(rtmDelLink, linkMessage(1, "a")),
 		errors.New("broken"),
+	} {
+		f.queue <- d
 	}
 	var got []string
 	for e, err := range w.run {
@@ -60,7 +62,7 @@ func TestWatchDecode(t *testing.T) {
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	if !f.closed || len(c.watches) != 0 {
+	if !f.isClosed() || len(c.watches) != 0 {
 		t.Error("the watch is not gone after its last error")
 	}
 }
