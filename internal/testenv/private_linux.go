@@ -36,7 +36,7 @@ func Main(m *testing.M) {
 	if !inside {
 		os.Exit(status)
 	}
-	if err := waitLocal(); err != nil {
+	if err := private.AwaitIPv6(Timeout, "fd09::1"); err != nil {
 		fmt.Fprintln(os.Stderr, "testenv:", err)
 		os.Exit(1)
 	}

@@ -33,9 +33,7 @@ func TestPrivate(t *testing.T) {
 			out, err := net.DialUDP("udp", nil, addr)
 			Check(t, err)
 			defer out.Close()
-			if _, err := out.Write([]byte("hello")); err != nil {
-				t.Fatal(err)
-			}
+			Must(out.Write([]byte("hello")))(t)
 			in.SetReadDeadline(time.Now().Add(5 * time.Second))
 			buf := make([]byte, 100)
 			if n, _, err := in.ReadFrom(buf); err != nil || string(buf[:n]) != "hello" {

@@ -33,9 +33,7 @@ func newStack(t *testing.T, dns vdestack.DNS, list ...string) *vdestack.Stack {
 	})
 	testenv.Check(t, err)
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, s.Close())
 	})
 	return s
 }
@@ -53,39 +51,33 @@ func serve(t *testing.T, s *vdestack.Stack) {
 	t.Helper()
 	var wg sync.WaitGroup
 	t.Cleanup(wg.Wait)
-	for _, address := range []string{":80", "localhost:81"} {
-		ln := testenv.Must(s.Listen("tcp", address))(t)
-		t.Cleanup(func() { ln.Close() })
-		if address == ":80" {
-			mux := http.NewServeMux()
-			mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "stack\n") })
-			srv := &http.Server{Handler: mux}
-			wg.Go(func() { srv.Serve(ln) })
-			t.Cleanup(func() { srv.Close() })
-			continue
-		}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "stack\n") })}
+	t.Cleanup(func() { srv.Close() })
+	web := testenv.Listen(t, s, "tcp", ":80")
+	wg.Go(func() { srv.Serve(web) })
+	for _, address := range []string{"localhost:81", "[::]:5000"} {
+		ln := testenv.Listen(t, s, "tcp", address)
 		wg.Go(func() { greet(ln) })
 	}
-	ln := testenv.Must(s.Listen("tcp", "[::]:5000"))(t)
-	t.Cleanup(func() { ln.Close() })
-	wg.Go(func() { greet(ln) })
 	for _, port := range []string{"7", "53"} {
-		p := testenv.Must(s.ListenPacket("udp", ":"+port))(t)
-		t.Cleanup(func() { p.Close() })
-		wg.Go(func() {
-			buf := make([]byte, 1<<16)
-			for {
-				n, from, err := p.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				reply := []byte("stack\n")
-				if port == "53" {
-					reply = dnstest.Answer(buf[:n], func(name string) []string { return names[name] })
-				}
-				p.WriteTo(reply, from)
-			}
-		})
+		p := testenv.ListenPacket(t, s, "udp", ":"+port)
+		wg.Go(func() { answer(p, port == "53") })
+	}
+}
+
+// answer answers packets as the stack; with dns, questions for names.
+func answer(p net.PacketConn, dns bool) {
+	buf := make([]byte, 1<<16)
+	for {
+		n, from, err := p.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		reply := []byte("stack\n")
+		if dns {
+			reply = dnstest.Answer(buf[:n], func(name string) []string { return names[name] })
+		}
+		p.WriteTo(reply, from)
 	}
 }
 
@@ -126,11 +118,7 @@ func hello(c net.Conn, err error) error {
 func TestCanary(t *testing.T) {
 	testenv.Long(t)
 	c := newCanary(t)
-	if s, err := vdestack.Open(""); err != nil { // which makes the helper task
-		t.Fatal(err)
-	} else {
-		s.Close()
-	}
+	testenv.Check(t, testenv.Closing(vdestack.Open(""))) // which makes the helper task
 	before := state(t)
 	c.take()
 	c.sniff(t)
@@ -149,18 +137,12 @@ func TestCanary(t *testing.T) {
 
 	for _, address := range []string{"10.0.0.1:5000", "[fc00::1:1]:5000", "[fe80::a%vde0]:5000", "server:5000", "www:5000", "www.stack.example:5000", "www.stack.example.:5000"} {
 		t.Run("dial "+address, func(t *testing.T) {
-			if err := hello(b.DialContext(ctx, "tcp", address)); err != nil {
-				t.Error(err)
-			}
-			if err := hello(b.DialContext(ctx, "udp", strings.Replace(address, ":5000", ":7", 1))); err != nil {
-				t.Error(err)
-			}
+			testenv.Check(t, hello(b.DialContext(ctx, "tcp", address)))
+			testenv.Check(t, hello(b.DialContext(ctx, "udp", strings.Replace(address, ":5000", ":7", 1))))
 		})
 	}
 	t.Run("localhost", func(t *testing.T) {
-		if err := hello(a.DialContext(ctx, "tcp", "localhost:81")); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, hello(a.DialContext(ctx, "tcp", "localhost:81")))
 		if err := hello(b.DialContext(ctx, "tcp", "localhost:81")); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("the other stack's: %v", err)
 		}
@@ -175,10 +157,8 @@ func TestCanary(t *testing.T) {
 				t.Errorf("%s: listens", name)
 			}
 		}
-		if ln, err := b.Listen("tcp", "here:80"); err != nil || ln.Addr().String() != "10.0.0.2:80" {
-			t.Errorf("listens on %v, %v", ln, err)
-		} else {
-			ln.Close()
+		if ln := testenv.Listen(t, b, "tcp", "here:80"); ln.Addr().String() != "10.0.0.2:80" {
+			t.Errorf("listens on %v", ln.Addr())
 		}
 	})
 	t.Run("look up", func(t *testing.T) {
@@ -223,34 +203,24 @@ func TestCanary(t *testing.T) {
 	t.Run("hooks", func(t *testing.T) {
 		d := net.Dialer{ControlContext: b.ControlContext}
 		d.SetMultipathTCP(true)
-		if err := hello(d.DialContext(ctx, "tcp", "10.0.0.1:5000")); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, hello(d.DialContext(ctx, "tcp", "10.0.0.1:5000")))
 		lc := net.ListenConfig{Control: b.Control}
 		ln := testenv.Must(lc.Listen(ctx, "tcp", "10.0.0.2:80"))(t)
 		defer ln.Close()
 		go greet(ln)
-		if err := hello(a.DialContext(ctx, "tcp", "10.0.0.2:80")); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, hello(a.DialContext(ctx, "tcp", "10.0.0.2:80")))
 	})
 	t.Run("default", func(t *testing.T) {
 		vdestack.SetDefault(b)
 		defer vdestack.SetDefault(nil)
-		if err := hello(vdestack.DialContext(ctx, "tcp", "server:5000")); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, hello(vdestack.DialContext(ctx, "tcp", "server:5000")))
 	})
 	t.Run("abstract unix socket", func(t *testing.T) {
 		if err := hello(b.Dial("unix", "@isolation")); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("the host's: %v", err)
 		}
-		ln := testenv.Must(b.Listen("unix", "@isolation"))(t)
-		defer ln.Close()
-		go greet(ln)
-		if err := hello(b.Dial("unix", "@isolation")); err != nil {
-			t.Error(err)
-		}
+		go greet(testenv.Listen(t, b, "unix", "@isolation"))
+		testenv.Check(t, hello(b.Dial("unix", "@isolation")))
 	})
 	t.Run("multicast", func(t *testing.T) {
 		for group, network := range map[string]string{"239.1.2.3:5001": "udp4", "[ff05::1234]:5001": "udp6"} {
@@ -259,11 +229,8 @@ func TestCanary(t *testing.T) {
 			all := testenv.Must(a.ListenMulticastUDP("udp", "", netip.MustParseAddrPort(group)))(t)
 			defer all.Close()
 			testenv.Check(t, b.Run(ctx, "ip route replace 239.0.0.0/8 dev vde0"))
-			out := testenv.Must(b.DialContext(ctx, "udp", group))(t)
-			defer out.Close()
-			if _, err := out.Write([]byte("stack\n")); err != nil {
-				t.Fatal(err)
-			}
+			out := testenv.Dial(t, b, "udp", group)
+			testenv.Must(out.Write([]byte("stack\n")))(t)
 			for _, c := range []*net.UDPConn{in, all} {
 				c.SetDeadline(time.Now().Add(testenv.Timeout))
 				buf := make([]byte, 100)
@@ -285,9 +252,7 @@ func TestCanary(t *testing.T) {
 			}
 			defer c.Close()
 			c.SetDeadline(time.Now().Add(testenv.Timeout))
-			if _, err := c.Write([]byte{tt.echo, 0, ^tt.echo, ^byte(2), 0, 1, 0, 1}); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(c.Write([]byte{tt.echo, 0, ^tt.echo, ^byte(2), 0, 1, 0, 1}))(t)
 			for buf := make([]byte, 200); ; {
 				n, _, err := c.(*net.IPConn).ReadFrom(buf)
 				if err != nil {
@@ -303,9 +268,7 @@ func TestCanary(t *testing.T) {
 		f := testenv.Must(b.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, allPackets))(t)
 		defer f.Close()
 		f.SetDeadline(time.Now().Add(testenv.Timeout))
-		if err := hello(b.DialContext(ctx, "tcp", "10.0.0.1:5000")); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, hello(b.DialContext(ctx, "tcp", "10.0.0.1:5000")))
 		if n, err := f.Read(make([]byte, 2000)); err != nil {
 			t.Errorf("%d bytes, %v", n, err)
 		}
@@ -320,9 +283,7 @@ func TestCanary(t *testing.T) {
 	})
 	t.Run("settings", func(t *testing.T) {
 		for name, value := range map[string]string{"net.ipv4.ip_forward": "1", "net.ipv4.conf.vde0.forwarding": "1", "net.ipv6.conf.vde0.accept_ra": "0"} {
-			if err := b.Sysctl(name, value); err != nil {
-				t.Error(err)
-			}
+			testenv.Check(t, b.Sysctl(name, value))
 		}
 		nl := testenv.Must(b.RTNL())(t)
 		defer nl.Close()
@@ -330,18 +291,14 @@ func TestCanary(t *testing.T) {
 		if err != nil || index != b.Stats().Interfaces[0].Index {
 			t.Errorf("vde0 is interface %d, %v", index, err)
 		}
-		if err := nl.RouteAdd(netip.MustParsePrefix("10.9.0.0/16"), netip.MustParseAddr("10.0.0.1"), index); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, nl.RouteAdd(netip.MustParsePrefix("10.9.0.0/16"), netip.MustParseAddr("10.0.0.1"), index))
 	})
 	t.Run("joined", func(t *testing.T) {
 		f := testenv.Must(b.NetNS())(t)
 		defer f.Close()
 		s := testenv.Must(vdestack.New(ctx, vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), DNS: dns}))(t)
 		defer s.Close()
-		if err := hello(s.DialContext(ctx, "tcp", "www:5000")); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, hello(s.DialContext(ctx, "tcp", "www:5000")))
 	})
 
 	if seen := c.take(); len(seen) > 0 {
@@ -391,33 +348,17 @@ func onlyIPv4(t *testing.T) {
 	if ln, err := net.Listen("tcp6", "[::1]:0"); err == nil {
 		t.Fatalf("the host listens on %v", ln.Addr())
 	}
-	if ln, err := net.Listen("tcp", ":0"); err != nil {
-		t.Fatal(err)
-	} else {
-		t.Logf("the host listens on %v", ln.Addr())
-		ln.Close()
-	}
+	testenv.Check(t, testenv.Closing(net.Listen("tcp", ":0")))
 	dns := vdestack.DNS{Hosts: map[string][]netip.Addr{"six": testenv.Addrs("2001:db8::1"), "both": testenv.Addrs("2001:db8::1", "10.0.0.1")}}
 	a := newStack(t, dns, "10.0.0.1/24", "2001:db8::1/64")
 	b := newStack(t, dns, "10.0.0.2/24", "2001:db8::2/64")
 	var wg sync.WaitGroup
-	defer wg.Wait()
+	t.Cleanup(wg.Wait)
 	for _, listen := range []string{":80", "[::]:81", "six:82"} {
-		ln := testenv.Must(a.Listen("tcp", listen))(t)
-		defer ln.Close()
+		ln := testenv.Listen(t, a, "tcp", listen)
 		wg.Go(func() { greet(ln) })
-		p := testenv.Must(a.ListenPacket("udp", listen))(t)
-		defer p.Close()
-		wg.Go(func() {
-			buf := make([]byte, 100)
-			for {
-				_, from, err := p.ReadFrom(buf)
-				if err != nil {
-					return
-				}
-				p.WriteTo([]byte("stack\n"), from)
-			}
-		})
+		p := testenv.ListenPacket(t, a, "udp", listen)
+		wg.Go(func() { answer(p, false) })
 		_, port, _ := net.SplitHostPort(ln.Addr().String())
 		for _, host := range []string{"2001:db8::1", "six", "both", "10.0.0.1"} {
 			if listen == "six:82" && host == "10.0.0.1" {

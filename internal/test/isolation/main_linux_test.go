@@ -9,10 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/testenv/private"
@@ -115,33 +113,13 @@ func setUp() error {
 	if err := private.IP(network); err != nil {
 		return err
 	}
-	// The kernel completes IPv6 addresses later.
-	for end := time.Now().Add(testenv.Timeout); ; time.Sleep(time.Millisecond) {
-		text, err := os.ReadFile("/proc/self/net/ipv6_route")
-		if err != nil {
-			return err
-		}
-		if localRoutes(string(text)) == strings.Count(network, "nodad") {
-			break
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("the host's IPv6 addresses are not usable: %s", text)
-		}
+	if err := private.AwaitIPv6(testenv.Timeout, "fc00::1:1", "fc00::1:2", "fe80::a", "fe80::b"); err != nil {
+		return err
 	}
 	os.Setenv("HTTP_PROXY", "http://10.0.0.2:3128")
 	os.Setenv("LOCALDOMAIN", "host.example")
 	os.Setenv("RES_OPTIONS", "ndots:9")
 	return nil
-}
-
-// localRoutes counts the routes of single addresses of the interface.
-func localRoutes(table string) (n int) {
-	for line := range strings.Lines(table) {
-		if f := strings.Fields(line); len(f) == 10 && f[1] == "80" && f[9] == "vde0" {
-			n++
-		}
-	}
-	return n
 }
 
 // withoutIPv6 sets a host up that has IPv6 switched off, as many have.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,6 +68,27 @@ func IP(batch string) error {
 		return fmt.Errorf("ip: %w: %s", err, out)
 	}
 	return nil
+}
+
+// AwaitIPv6 waits until addresses of this host can be used. The kernel adds their routes
+// in the background, and until then looks for the addresses on the link.
+func AwaitIPv6(limit time.Duration, addrs ...string) error {
+	const routes = "/proc/thread-self/net/ipv6_route"
+	for deadline := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
+		text, err := os.ReadFile(routes)
+		if err != nil {
+			return err
+		}
+		missing := slices.IndexFunc(addrs, func(a string) bool {
+			return !strings.Contains(string(text), fmt.Sprintf("%x 80", netip.MustParseAddr(a).As16()))
+		})
+		if missing < 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s has no route to %s after %v", routes, addrs[missing], limit)
+		}
+	}
 }
 
 // Root returns the attributes of a process that is root of a new user namespace, in
