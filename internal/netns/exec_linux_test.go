@@ -320,9 +320,7 @@ func TestStartCloses(t *testing.T) {
 		testenv.Must(f.WriteString("#!/bin/true\n"))(t)
 		wait := testenv.Must(n.begin(t.Context(), &Exec{Path: "/bin/true", Args: []string{"true"}, Files: make([]*os.File, 3)}))(t)
 		f.Close()
-		if err := exec.Command(name).Run(); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, exec.Command(name).Run())
 		testenv.Must(wait())(t)
 		os.Remove(name)
 	}

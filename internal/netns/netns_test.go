@@ -140,9 +140,7 @@ func TestClose(t *testing.T) {
 		}
 		wg.Go(func() { n.Close() })
 		wg.Wait()
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, n.Close())
 		EmptyPool() // nobody else uses the helper now
 		if cur := n.h.cur; cur == n {
 			t.Fatal("the helper rests in the closed namespace")
