@@ -24,14 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() {
-	programs["drop"] = drop
-	programs["outlive"] = outlive
-	programs["become"] = become
-	programs["hide"] = hide
-	programs["readHelper"] = readHelper
-	programs["peek"] = peek
-}
+func init() { register(drop, outlive, become, hide) }
 
 // stranger is a user and a group that are neither root's nor the tests'.
 const stranger = 12345
@@ -347,21 +340,19 @@ func drop() {
 		return c
 	}
 	want, got := child("/bin/cat"), command("/bin/cat")
-	// When they answer, the exec is complete: the kernel sets credentials a little after
-	// it has replaced the memory.
-	answer := func(in io.Writer, out io.Reader) {
+	want.Stdin, want.Stdout, got.Stdin, got.Stdout = nil, nil, nil, nil
+	for _, c := range []interface {
+		StdinPipe() (io.WriteCloser, error)
+		StdoutPipe() (io.ReadCloser, error)
+		Start() error
+	}{want, got} {
+		in, out := must(c.StdinPipe()), must(c.StdoutPipe())
+		check(c.Start())
+		// When it answers, the exec is complete: the kernel sets credentials a little
+		// after it has replaced the memory.
 		must(io.WriteString(in, "x"))
 		must(io.ReadFull(out, make([]byte, 1)))
 	}
-	want.Stdin, want.Stdout, got.Stdin, got.Stdout = nil, nil, nil, nil
-	in := must(want.StdinPipe())
-	out := must(want.StdoutPipe())
-	check(want.Start())
-	answer(in, out)
-	in2 := must(got.StdinPipe())
-	out2 := must(got.StdoutPipe())
-	check(got.Start())
-	answer(in2, out2)
 	if now, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || now != before {
 		fail("dumpable is %d, %v, and was %d before the command", now, err, before)
 	}
@@ -618,37 +609,3 @@ func setUserID(t *testing.T) string {
 	testenv.Check(t, errors.Join(os.WriteFile(path, text, 0o755), os.Chown(path, stranger, -1), os.Chmod(path, 0o755|os.ModeSetuid)))
 	return path
 }
-
-// readHelper has a command read the memory of the helper, which is also the program's.
-func readHelper() {
-	s := must(vdestack.Open("mem://peek", "10.0.0.1/24"))
-	c := s.Command(contextOf(time.Minute), "/proc/self/exe", strconv.Itoa(theHelper()), strconv.Itoa(os.Getpid()))
-	c.Env = append(os.Environ(), testenv.ProgramVariable+"=peek")
-	out, err := c.CombinedOutput()
-	if err != nil {
-		fail("%v\n%s", err, out)
-	}
-}
-
-// peek is that command.
-func peek() {
-	for _, pid := range os.Args[1:] {
-		for _, flag := range []int{os.O_RDONLY, os.O_RDWR} {
-			if f, err := os.OpenFile("/proc/"+pid+"/mem", flag, 0); err == nil {
-				fail("a command has opened %s", f.Name())
-			}
-		}
-		if link, err := os.Readlink("/proc/" + pid + "/fd/0"); err == nil {
-			fail("a command sees descriptor 0 of process %s: %s", pid, link)
-		}
-	}
-	// It may still trace its own children.
-	child := exec.Command("sleep", "1000")
-	check(child.Start())
-	defer child.Wait()
-	defer child.Process.Kill()
-	check(testenv.Closing(os.Open("/proc/" + strconv.Itoa(child.Process.Pid) + "/mem")))
-}
-
-// TestHelperMemory keeps commands from the memory of the program.
-func TestHelperMemory(t *testing.T) { run(t, program(t, "readHelper")) }

@@ -20,11 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() {
-	programs["forks"] = forks
-	programs["closeForked"] = closeForked
-	programs["hold"] = hold
-}
+func init() { register(forks, closeForked, hold) }
 
 // forks starts children of os/exec and commands of stacks, while stacks and sockets come
 // and go. None has more descriptors than a child has when there is no stack.

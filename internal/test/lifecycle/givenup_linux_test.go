@@ -18,10 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() {
-	programs["givenUp"] = givenUp
-	programs["notDumpable"] = notDumpable
-}
+func init() { register(givenUp, notDumpable) }
 
 // givenUp calls everything in stacks that were made before a drop. Calls that the drop
 // makes impossible are refused with the reason; the others work.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"testing"
@@ -19,11 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() {
-	programs["loseHelper"] = loseHelper
-	programs["callForever"] = callForever
-	programs["renewHelper"] = renewHelper
-}
+func init() { register(loseHelper, callForever, renewHelper) }
 
 // atOnce is how long a call may take after the helper is gone.
 const atOnce = time.Second
@@ -191,13 +186,11 @@ func renewHelper() {
 	networks := []string{"mem://renew", "lan://renew", "switch://" + os.Args[2]}
 	open := func(host int) (stacks []*vdestack.Stack) {
 		for i, vnl := range networks {
-			s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{Interfaces: []vdestack.Interface{{
-				VNL: vnl, Kind: stack.KindVeth, Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, byte(host)}), 24)}}}}))
-			stacks = append(stacks, s)
+			cfg := on(vnl, fmt.Sprintf("10.%d.0.%d/24", i, host))
+			cfg.Interfaces[0].Kind = stack.KindVeth
+			stacks = append(stacks, newStack(cfg))
 		}
-		// This takes a helper of its own.
-		s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path}))
-		return append(stacks, s)
+		return append(stacks, newStack(vdestack.Config{NetNS: path})) // this takes a helper of its own
 	}
 	closeAll := func(stacks []*vdestack.Stack) {
 		for _, s := range stacks {
@@ -293,7 +286,5 @@ func TestAllStopped(t *testing.T) {
 	if rest, err := io.ReadAll(out); err != nil || len(rest) > 0 {
 		t.Errorf("%s, %v", rest, err)
 	}
-	if err := cmd.Wait(); err != nil {
-		t.Error(err)
-	}
+	testenv.Check(t, cmd.Wait())
 }

@@ -4,7 +4,6 @@ package lifecycle
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -23,12 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() {
-	programs["isolate"] = isolate
-	programs["intrude"] = intrude
-	programs["isolatedEnds"] = isolatedEnds
-	programs["isolatedPlain"] = isolatedPlain
-}
+func init() { register(isolate, intrude, isolatedEnds, isolatedPlain) }
 
 // intrude is a command that tries forbidden things with another process, and prints those
 // that succeed.
@@ -61,12 +55,8 @@ func intrude() {
 			where(ae)
 		})
 	}
-	open := func(name string) error {
-		f, err := os.OpenFile(fmt.Sprintf("/proc/%d/%s", pid, name), os.O_RDONLY, 0)
-		if err == nil {
-			f.Close()
-		}
-		return err
+	open := func(name string, flag int) error {
+		return testenv.Closing(os.OpenFile(fmt.Sprintf("/proc/%d/%s", pid, name), flag, 0))
 	}
 	// Anybody may ask for the number of a namespace here, or give it one; the test is what
 	// can be done with the number.
@@ -94,9 +84,10 @@ func intrude() {
 			})
 		}},
 		{"delete", func() error { return ask(unix.RTM_DELLINK, 0, unix.SizeofIfInfomsg, there) }},
-		{"mem", func() error { return open("mem") }},
-		{"ns/net", func() error { return open("ns/net") }},
-		{"ns/user", func() error { return open("ns/user") }},
+		{"mem", func() error { return open("mem", os.O_RDONLY) }},
+		{"mem+", func() error { return open("mem", os.O_RDWR) }},
+		{"ns/net", func() error { return open("ns/net", os.O_RDONLY) }},
+		{"ns/user", func() error { return open("ns/user", os.O_RDONLY) }},
 		{"fd", func() error { _, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/0", pid)); return err }},
 		{"read", func() error {
 			b := make([]byte, 1)
@@ -119,6 +110,13 @@ func intrude() {
 			fmt.Print(try.name, " ")
 		}
 	}
+	// It may still trace its own children.
+	child := exec.Command("sleep", "1000")
+	check(child.Start())
+	pid = child.Process.Pid
+	check(open("mem", os.O_RDWR))
+	child.Process.Kill()
+	child.Wait()
 }
 
 // numberOf returns the number of the network namespace of a process.
@@ -142,13 +140,19 @@ func numberOf(nl *netlink.Conn, pid int) (int32, error) {
 	return 0, fmt.Errorf("no number: %w", ad.Err())
 }
 
+// openHost makes the stack of a host.
+func openHost(vnl string, host int, isolated bool) *vdestack.Stack {
+	cfg := on(vnl, fmt.Sprintf("10.0.0.%d/24", host))
+	cfg.Isolated = isolated
+	return newStack(cfg)
+}
+
 // isolate has commands of stacks, isolated and not, try forbidden things with each other,
 // with the helpers and with the program.
 func isolate() {
 	ctx := contextOf(time.Minute)
-	open := func(host byte, isolated bool) (*vdestack.Stack, int) {
-		s := must(vdestack.New(ctx, vdestack.Config{Isolated: isolated, Interfaces: []vdestack.Interface{{
-			VNL: "mem://isolate", Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, host}), 24)}}}}))
+	open := func(host int, isolated bool) (*vdestack.Stack, int) {
+		s := openHost("mem://isolate", host, isolated)
 		cmd := s.Command(ctx, "sleep", "1000")
 		check(cmd.Start())
 		return s, cmd.Process.Pid
@@ -157,8 +161,7 @@ func isolate() {
 	own := slices.DeleteFunc(children(), func(pid int) bool { return pid == inA })
 	b, inB := open(2, false)
 	c, inC := open(3, true)
-	isolated := slices.DeleteFunc(children(), func(pid int) bool { return pid == inA || pid == inB || slices.Contains(own, pid) })
-	isolated = slices.DeleteFunc(isolated, func(pid int) bool { return pid == inC })
+	isolated := slices.DeleteFunc(children(), func(pid int) bool { return slices.Contains(append(own, inA, inB, inC), pid) })
 	d, inD := open(4, true)
 	if len(own) != 1 || len(isolated) != 1 {
 		fail("helpers %v and %v, want one each", own, isolated)
@@ -179,8 +182,9 @@ func isolate() {
 		{"from another to the program", a, os.Getpid(), ""},
 		// It is in the network of that stack, or of none.
 		{"from isolated to its own helper", c, isolated[0], links},
+		{"from another to its own helper", b, own[0], links},
 		// See stack.Cmd.
-		{"within one trust domain", a, inB, links + "mem ns/net ns/user fd read trace "},
+		{"within one trust domain", a, inB, links + "mem mem+ ns/net ns/user fd read trace "},
 	} {
 		cmd := tt.in.Command(ctx, "/proc/self/exe", strconv.Itoa(tt.pid))
 		cmd.Env = append(os.Environ(), testenv.ProgramVariable+"=intrude")
@@ -191,7 +195,7 @@ func isolate() {
 		could := string(out)
 		fmt.Printf("%s: %q\n", tt.name, could)
 		switch {
-		case tt.pid == isolated[0] && tt.in == c:
+		case strings.HasSuffix(tt.name, "its own helper"):
 			for name := range strings.FieldsSeq(could) {
 				if !strings.Contains(tt.may, name+" ") {
 					fail("%s: could %q", tt.name, could)
@@ -218,16 +222,11 @@ func TestIsolated(t *testing.T) {
 // end with them.
 func isolatedEnds() {
 	ctx := contextOf(time.Minute)
-	open := func(vnl string, host byte, isolated bool) *vdestack.Stack {
-		s := must(vdestack.New(ctx, vdestack.Config{Isolated: isolated, Interfaces: []vdestack.Interface{{
-			VNL: vnl, Addrs: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, host}), 24)}}}}))
-		return s
-	}
-	check(open("mem://first", 1, false).Close())
+	check(openHost("mem://first", 1, false).Close())
 	before := descriptors()
 	wantHelpers(1, "at first")
 	for _, vnl := range []string{"mem://ends", "lan://ends", "switch://" + os.Args[1]} {
-		a, b, c := open(vnl, 1, true), open(vnl, 2, false), open(vnl, 3, true)
+		a, b, c := openHost(vnl, 1, true), openHost(vnl, 2, false), openHost(vnl, 3, true)
 		wantHelpers(3, "of three stacks")
 		stacks := []*vdestack.Stack{a, b, c}
 		for i, s := range stacks {
@@ -246,7 +245,7 @@ func isolatedEnds() {
 		}
 		// It can be joined, and lives until both are closed.
 		f := must(a.NetNS())
-		joined := must(vdestack.New(ctx, vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd())}))
+		joined := newStack(vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd())})
 		check(f.Close())
 		check(a.Close())
 		wantHelpers(3, "while a stack is joined")
@@ -263,7 +262,7 @@ func isolatedEnds() {
 // isolatedPlain is root where there are no user namespaces.
 func isolatedPlain() {
 	check(os.WriteFile("/proc/sys/user/max_user_namespaces", []byte("0"), 0))
-	s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{}))
+	s := newStack(vdestack.Config{})
 	err := testenv.Closing(vdestack.New(contextOf(time.Minute), vdestack.Config{Isolated: true}))
 	wantText("isolated", err, "isolating takes a user namespace", "user.max_user_namespaces=0")
 	check(s.Close())

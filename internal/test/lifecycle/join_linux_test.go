@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,16 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() {
-	programs["lend"] = lend
-	programs["join"] = join
-	programs["joinForever"] = joinForever
-	programs["joinNamed"] = joinNamed
-	programs["joinWrong"] = joinWrong
-	programs["handOut"] = handOut
-	programs["dialOut"] = dialOut
-	programs["joinInherited"] = joinInherited
-}
+func init() { register(lend, join, joinForever, joinNamed, joinWrong, handOut, dialOut, joinInherited) }
 
 // lend makes a stack for other processes, prints the path of its namespace, and keeps it
 // until the input ends.
@@ -90,11 +80,10 @@ func echo(from *vdestack.Stack, ln net.Listener) {
 }
 
 func joined(path, vnl, name, addr string) *vdestack.Stack {
-	s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{
+	return newStack(vdestack.Config{
 		Name: "joined", NetNS: path,
-		Interfaces: []vdestack.Interface{{VNL: vnl, Name: name, Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}}},
-	}))
-	return s
+		Interfaces: []vdestack.Interface{{VNL: vnl, Name: name, Addrs: testenv.Prefixes(addr)}},
+	})
 }
 
 // use joins a namespace that has the given interfaces, uses the stacks in every way, and
@@ -138,7 +127,7 @@ func useOn(vnl, path, there string) {
 	check(second.Close())
 	check(beside.Close())
 	check(other.Close())
-	third := must(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: path}))
+	third := newStack(vdestack.Config{NetNS: path})
 	if got := linkNames(third); got != there {
 		fail("interfaces %q after Close, want %q", got, there)
 	}
@@ -351,7 +340,7 @@ func handOut() {
 
 	// The namespace lives on in a descriptor that was handed out.
 	check(s.Close())
-	again := must(vdestack.New(ctx, vdestack.Config{NetNS: "/proc/self/fd/" + strconv.Itoa(int(netns.Fd()))}))
+	again := newStack(vdestack.Config{NetNS: "/proc/self/fd/" + strconv.Itoa(int(netns.Fd()))})
 	if got := linkNames(again); got != "lo" {
 		fail("interfaces %q", got)
 	}
@@ -366,7 +355,7 @@ func dialOut() {
 
 // joinInherited makes sockets in the namespace that it has inherited.
 func joinInherited() {
-	s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: "/proc/self/fd/3"}))
+	s := newStack(vdestack.Config{NetNS: "/proc/self/fd/3"})
 	ln := must(s.Listen("tcp", "10.7.0.1:0"))
 	echo(s, ln)
 	c := must(s.Dial("tcp", os.Args[1]))

@@ -16,7 +16,7 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-func init() { programs["starter"] = starter }
+func init() { register(starter) }
 
 // starter starts commands without end. They and the helper hold its output.
 func starter() {
@@ -51,9 +51,7 @@ func TestKill(t *testing.T) {
 		testenv.Check(t, cmd.Start())
 		w.Close()
 		r.SetReadDeadline(time.Now().Add(20 * time.Second))
-		if _, err := io.ReadFull(r, make([]byte, len("ready\n"))); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(io.ReadFull(r, make([]byte, len("ready\n"))))(t)
 		time.Sleep(rand.N(20 * time.Millisecond)) // the moment, not a wait
 		cmd.Process.Kill()
 		cmd.Wait()

@@ -10,20 +10,29 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
 
-// programs are the programs that the test binary can be. One that returns has succeeded.
-var programs = testenv.Programs
+// register makes functions programs that the test binary can be, by their names. One that
+// returns has succeeded.
+func register(functions ...func()) {
+	for _, f := range functions {
+		name := runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name()
+		testenv.Programs[name[strings.LastIndexByte(name, '.')+1:]] = f
+	}
+}
 
 func TestMain(m *testing.M) { testenv.Main(m) }
 
@@ -70,6 +79,16 @@ func run(t *testing.T, cmd *exec.Cmd) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// newStack makes a stack in a program.
+func newStack(cfg vdestack.Config) *vdestack.Stack {
+	return must(vdestack.New(contextOf(time.Minute), cfg))
+}
+
+// on returns the configuration of a stack with an interface on a network.
+func on(vnl string, prefixes ...string) vdestack.Config {
+	return vdestack.Config{Interfaces: []vdestack.Interface{{VNL: vnl, Addrs: testenv.Prefixes(prefixes...)}}}
 }
 
 // launch starts a program, and returns its output and its input.

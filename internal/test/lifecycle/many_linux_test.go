@@ -4,10 +4,10 @@ package lifecycle
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strconv"
 	"strings"
@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { programs["many"] = many }
+func init() { register(many) }
 
 const (
 	manyStacks = 1000
@@ -69,11 +69,6 @@ func (c counts) String() string {
 	}
 	return fmt.Sprintf("%d descriptors, %d goroutines, %d threads, %d children, %d network namespaces, %d mounts",
 		total, c.goroutines, c.threads, c.children, len(c.namespaces), c.mounts)
-}
-
-func (c counts) equal(d counts) bool {
-	return maps.Equal(c.descriptors, d.descriptors) && c.goroutines == d.goroutines && c.threads == d.threads &&
-		c.children == d.children && c.mounts == d.mounts && maps.Equal(c.namespaces, d.namespaces)
 }
 
 // openStack opens the stack with a number.
@@ -138,7 +133,7 @@ func many() {
 	fmt.Println("before:       ", before)
 	compare := func(what string) {
 		var after counts
-		ok := eventually(20*time.Second, func() bool { after = count(); return after.equal(before) })
+		ok := eventually(20*time.Second, func() bool { after = count(); return reflect.DeepEqual(after, before) })
 		fmt.Printf("%-14s %v\n", what, after)
 		if !ok {
 			fail("%v, %v before", after.descriptors, before.descriptors)

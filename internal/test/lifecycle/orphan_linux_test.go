@@ -22,13 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() {
-	programs["orphan"] = orphan
-	programs["resident"] = func() {
-		fmt.Println("resident")
-		io.Copy(io.Discard, os.Stdin)
-	}
-}
+func init() { register(orphan, resident) }
 
 // nobody is the user that root's programs become.
 const nobody = 65534
@@ -54,11 +48,21 @@ var drops = map[string]func() error{
 	},
 }
 
+// resident is what a program executes at its end.
+func resident() {
+	fmt.Println("resident")
+	io.Copy(io.Discard, os.Stdin)
+}
+
 // ends are how a program may end.
 var ends = map[string]func(){
 	"exit": func() { os.Exit(0) },
 	"kill": func() { unix.Kill(os.Getpid(), unix.SIGKILL); select {} },
-	"abort": func() {
+	"abort": func() { // with a core dump if that is allowed
+		var l unix.Rlimit
+		check(unix.Getrlimit(unix.RLIMIT_CORE, &l))
+		l.Cur = min(l.Max, 16<<20)
+		check(unix.Setrlimit(unix.RLIMIT_CORE, &l))
 		debug.SetTraceback("crash")
 		null, _ := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 		unix.Dup2(int(null.Fd()), 2)
@@ -75,11 +79,8 @@ func orphan() {
 	drop, end, closed := drops[os.Args[1]], ends[os.Args[2]], os.Args[3] == "closed"
 	unix.CloseOnExec(3)
 	ln := must(net.Listen("tcp", "127.0.0.1:0"))
-	s := must(vdestack.Open("mem://orphan", "10.0.0.1/24"))
-	stacks := []*vdestack.Stack{s}
-	// This takes a helper of its own.
-	s = must(vdestack.New(contextOf(time.Minute), vdestack.Config{NetNS: os.Args[4]}))
-	stacks = append(stacks, s)
+	s := newStack(on("mem://orphan", "10.0.0.1/24"))
+	joined := newStack(vdestack.Config{NetNS: os.Args[4]}) // this takes a helper of its own
 	pids := children()
 	if len(pids) != 2 {
 		fail("children %v, want two helpers", pids)
@@ -89,9 +90,7 @@ func orphan() {
 	}
 	check(drop())
 	if closed {
-		for _, s := range stacks {
-			check(s.Close())
-		}
+		check(errors.Join(s.Close(), joined.Close()))
 	}
 	fmt.Println(ln.Addr())
 	os.Stdin.Read(make([]byte, 1)) // until the test is ready
@@ -124,6 +123,7 @@ func testOrphan(t *testing.T, args ...string) {
 	testenv.Check(t, err)
 	defer r.Close()
 	cmd.ExtraFiles = []*os.File{w}
+	cmd.Dir = t.TempDir() // for the dump
 	out, in := launch(t, cmd)
 	w.Close()
 	fields := strings.Fields(readLine(t, out))
@@ -143,9 +143,14 @@ func testOrphan(t *testing.T, args ...string) {
 	if args[1] == "exec" {
 		readLine(t, out)
 	} else {
-		var exit *exec.ExitError
-		if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
-			t.Error(err)
+		start := time.Now()
+		err := cmd.Wait()
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if err != nil && !ok || args[1] == "abort" && (!ok || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGABRT) {
+			t.Errorf("the program ended with %v", err)
+		}
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("the end took %v", took)
 		}
 	}
 	r.SetReadDeadline(time.Now().Add(10 * time.Second))

@@ -3,7 +3,6 @@
 package lifecycle
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -24,13 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() {
-	programs["surroundings"] = surroundings
-	programs["silence"] = silence
-	programs["replace"] = replace
-	programs["replaced"] = replaced
-	programs["crash"] = crash
-}
+func init() { register(surroundings, silence, replace, replaced) }
 
 // A surrounding is what a program can see of itself.
 type surrounding struct {
@@ -164,9 +157,8 @@ func surroundings() {
 	var wg sync.WaitGroup
 	for code := range 20 {
 		wg.Go(func() {
-			var exit *exec.ExitError
-			err := exec.Command("sh", "-c", "exit "+strconv.Itoa(code)).Run()
-			if code == 0 && err != nil || code > 0 && (!errors.As(err, &exit) || exit.ExitCode() != code) {
+			cmd := exec.Command("sh", "-c", "exit "+strconv.Itoa(code))
+			if err := cmd.Run(); (err == nil) != (code == 0) || cmd.ProcessState.ExitCode() != code {
 				fail("child with status %d: %v", code, err)
 			}
 		})
@@ -248,42 +240,5 @@ func TestExec(t *testing.T) {
 	out, err := program(t, "replace").Output()
 	if err != nil || string(out) != "replaced\n" {
 		t.Errorf("got %q, %v", out, err)
-	}
-}
-
-// crash ends by SIGABRT, with a core dump if that is allowed.
-func crash() {
-	var l unix.Rlimit
-	check(unix.Getrlimit(unix.RLIMIT_CORE, &l))
-	l.Cur = min(l.Max, 16<<20)
-	check(unix.Setrlimit(unix.RLIMIT_CORE, &l))
-	s := must(vdestack.Open("mem://crash", "10.0.0.1/24"))
-	defer s.Close()
-	fmt.Println(theHelper())
-	os.Stdin.Read(make([]byte, 1)) // until the test is ready
-	panic("as wanted")
-}
-
-// TestCrash has a program with a stack crash.
-func TestCrash(t *testing.T) {
-	cmd := program(t, "crash")
-	cmd.Env = append(cmd.Env, "GOTRACEBACK=crash")
-	cmd.Dir = t.TempDir() // for the dump
-	cmd.Stderr = nil
-	out, in := launch(t, cmd)
-	fd := pidfd(t, readLine(t, out))
-	start := time.Now()
-	in.Close()
-	err := cmd.Wait()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGABRT {
-		t.Fatalf("the program ended with %v, want SIGABRT", err)
-	}
-	t.Logf("%v after %v", err, time.Since(start))
-	if took := time.Since(start); took > 20*time.Second {
-		t.Errorf("the crash took %v", took)
-	}
-	if !ended(fd, 5*time.Second) {
-		t.Error("the helper lives on")
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func init() { programs["scale"] = scale }
+func init() { register(scale) }
 
 // cpuTime returns the processor time of the program.
 func cpuTime() time.Duration {
@@ -32,9 +32,9 @@ func scale() {
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
 	mac := func(i int) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)} }
 	open := func(i int) *vdestack.Stack {
-		s := must(vdestack.New(contextOf(time.Minute), vdestack.Config{Interfaces: []vdestack.Interface{{
-			VNL: os.Args[1] + "scale", MAC: mac(i), Addrs: []netip.Prefix{netip.PrefixFrom(addr(i), 16)}}}}))
-		return s
+		cfg := on(os.Args[1]+"scale", addr(i).String()+"/16")
+		cfg.Interfaces[0].MAC = mac(i)
+		return newStack(cfg)
 	}
 	first := open(1)
 	before := testenv.Resident()

@@ -15,7 +15,7 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-func init() { programs["traced"] = traced }
+func init() { register(traced) }
 
 // traced runs commands.
 func traced() {
@@ -34,26 +34,20 @@ func traced() {
 func TestTraced(t *testing.T) {
 	testenv.Long(t)
 	trace := t.TempDir() + "/trace"
+	exe := testenv.Must(os.Executable())(t)
 	for _, tt := range []struct {
 		tool string
 		args []string
 		want string
 	}{
-		{tool: "gdb", args: []string{"-q", "-batch", "-nx", "-ex", "set startup-with-shell off", "-ex", "run", "/proc/self/exe"},
+		{tool: "gdb", args: []string{"-q", "-batch", "-nx", "-ex", "set startup-with-shell off", "-ex", "run", exe},
 			want: "exited normally]"},
-		{tool: "strace", args: []string{"-f", "-o", trace, "-e", "trace=execve", "/proc/self/exe"},
+		{tool: "strace", args: []string{"-f", "-o", trace, "-e", "trace=execve", exe},
 			want: `execve("/bin/echo", ["/bin/echo", "command 2"]`},
 	} {
 		t.Run(tt.tool, func(t *testing.T) {
-			exe := testenv.Must(os.Executable())(t)
-			for i, a := range tt.args {
-				if a == "/proc/self/exe" {
-					tt.args[i] = exe
-				}
-			}
-			cmd := program(t, "traced")
 			tool := exec.CommandContext(t.Context(), testenv.Need(t, tt.tool, tt.tool), tt.args...)
-			tool.Env = cmd.Env
+			tool.Env = program(t, "traced").Env
 			stop := time.AfterFunc(time.Minute, func() { tool.Process.Kill() })
 			defer stop.Stop()
 			out, err := tool.CombinedOutput()
