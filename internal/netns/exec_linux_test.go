@@ -47,8 +47,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 func run(t *testing.T, n *NS, ctx context.Context, path string, args ...string) (string, *os.ProcessState, error) {
 	t.Helper()
 	r, w := pipe(t)
-	null := testenv.Must(os.OpenFile(os.DevNull, os.O_RDWR, 0))(t)
-	defer null.Close()
+	null := testenv.Opened(os.OpenFile(os.DevNull, os.O_RDWR, 0))(t)
 	wait, err := n.begin(ctx, &Exec{
 		Path: path, Args: append([]string{path}, args...), Env: os.Environ(),
 		Files: []*os.File{null, w, w}, Setpgid: true,
@@ -172,8 +171,7 @@ func TestStartCancelGroup(t *testing.T) {
 func TestStartDirAndFiles(t *testing.T) {
 	n := newNS(t)
 	dir := t.TempDir()
-	d := testenv.Must(os.Open(dir))(t)
-	defer d.Close()
+	d := testenv.Opened(os.Open(dir))(t)
 	var files []*os.File
 	for range 6 {
 		r, w := pipe(t)
@@ -335,8 +333,7 @@ func TestStartMounts(t *testing.T) {
 		testenv.Check(t, os.WriteFile(name, []byte(name), 0o600))
 	}
 	testenv.Check(t, os.Symlink("to", link))
-	d := testenv.Must(os.Open(dir))(t)
-	defer d.Close()
+	d := testenv.Opened(os.Open(dir))(t)
 	r, w := pipe(t)
 	e := &Exec{
 		Path: "/bin/sh", Args: []string{"sh", "-c", "cat to; echo; pwd -P"},

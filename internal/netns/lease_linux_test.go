@@ -22,8 +22,7 @@ func lease(t *testing.T, text []byte) (path string, begun <-chan os.Signal, rele
 	t.Helper()
 	path = t.TempDir() + "/program"
 	testenv.Check(t, os.WriteFile(path, text, 0o755))
-	f := testenv.Must(os.Open(path))(t)
-	t.Cleanup(func() { f.Close() })
+	f := testenv.Opened(os.Open(path))(t)
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, unix.SIGIO)
 	t.Cleanup(func() { signal.Stop(broken) })

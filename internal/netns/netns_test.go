@@ -26,9 +26,8 @@ func TestMain(m *testing.M) {
 
 func newNS(t testing.TB) *NS {
 	t.Helper()
-	n := testenv.Must(New())(t)
+	n := testenv.Opened(New())(t)
 	n.Refresh()
-	t.Cleanup(func() { n.Close() })
 	return n
 }
 

@@ -65,8 +65,7 @@ func TestNSPool(t *testing.T) {
 	nsPool.making = making
 	nsPool.mu.Unlock()
 	start := h.roundTrips.Load()
-	n := testenv.Must(New())(t)
-	defer n.Close()
+	n := testenv.Opened(New())(t)
 	fd := newSocket(t, n, unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
 	defer unix.Close(fd)
 	if got := h.roundTrips.Load() - start; got != 0 {

@@ -102,8 +102,7 @@ func TestSocketPoolFresh(t *testing.T) {
 // changes.
 func TestFirstTCP(t *testing.T) {
 	make := func() *NS {
-		n := testenv.Must(Create(TAP{}, nil))(t)
-		t.Cleanup(func() { n.Close() })
+		n := testenv.Opened(Create(TAP{}, nil))(t)
 		n.Settle()
 		return n
 	}

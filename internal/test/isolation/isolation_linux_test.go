@@ -205,8 +205,7 @@ func TestCanary(t *testing.T) {
 		d.SetMultipathTCP(true)
 		testenv.Check(t, hello(d.DialContext(ctx, "tcp", "10.0.0.1:5000")))
 		lc := net.ListenConfig{Control: b.Control}
-		ln := testenv.Must(lc.Listen(ctx, "tcp", "10.0.0.2:80"))(t)
-		defer ln.Close()
+		ln := testenv.Opened(lc.Listen(ctx, "tcp", "10.0.0.2:80"))(t)
 		go greet(ln)
 		testenv.Check(t, hello(a.DialContext(ctx, "tcp", "10.0.0.2:80")))
 	})
@@ -224,10 +223,8 @@ func TestCanary(t *testing.T) {
 	})
 	t.Run("multicast", func(t *testing.T) {
 		for group, network := range map[string]string{"239.1.2.3:5001": "udp4", "[ff05::1234]:5001": "udp6"} {
-			in := testenv.Must(a.ListenMulticastUDP(network, "vde0", netip.MustParseAddrPort(group)))(t)
-			defer in.Close()
-			all := testenv.Must(a.ListenMulticastUDP("udp", "", netip.MustParseAddrPort(group)))(t)
-			defer all.Close()
+			in := testenv.Opened(a.ListenMulticastUDP(network, "vde0", netip.MustParseAddrPort(group)))(t)
+			all := testenv.Opened(a.ListenMulticastUDP("udp", "", netip.MustParseAddrPort(group)))(t)
 			testenv.Check(t, b.Run(ctx, "ip route replace 239.0.0.0/8 dev vde0"))
 			out := testenv.Dial(t, b, "udp", group)
 			testenv.Must(out.Write([]byte("stack\n")))(t)
@@ -265,8 +262,7 @@ func TestCanary(t *testing.T) {
 		}
 	})
 	t.Run("packets", func(t *testing.T) {
-		f := testenv.Must(b.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, allPackets))(t)
-		defer f.Close()
+		f := testenv.Opened(b.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, allPackets))(t)
 		f.SetDeadline(time.Now().Add(testenv.Timeout))
 		testenv.Check(t, hello(b.DialContext(ctx, "tcp", "10.0.0.1:5000")))
 		if n, err := f.Read(make([]byte, 2000)); err != nil {
@@ -285,8 +281,7 @@ func TestCanary(t *testing.T) {
 		for name, value := range map[string]string{"net.ipv4.ip_forward": "1", "net.ipv4.conf.vde0.forwarding": "1", "net.ipv6.conf.vde0.accept_ra": "0"} {
 			testenv.Check(t, b.Sysctl(name, value))
 		}
-		nl := testenv.Must(b.RTNL())(t)
-		defer nl.Close()
+		nl := testenv.Opened(b.RTNL())(t)
 		index, err := nl.IfNameToIndex("vde0")
 		if err != nil || index != b.Stats().Interfaces[0].Index {
 			t.Errorf("vde0 is interface %d, %v", index, err)
@@ -294,10 +289,8 @@ func TestCanary(t *testing.T) {
 		testenv.Check(t, nl.RouteAdd(netip.MustParsePrefix("10.9.0.0/16"), netip.MustParseAddr("10.0.0.1"), index))
 	})
 	t.Run("joined", func(t *testing.T) {
-		f := testenv.Must(b.NetNS())(t)
-		defer f.Close()
-		s := testenv.Must(vdestack.New(ctx, vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), DNS: dns}))(t)
-		defer s.Close()
+		f := testenv.Opened(b.NetNS())(t)
+		s := testenv.Opened(vdestack.New(ctx, vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()), DNS: dns}))(t)
 		testenv.Check(t, hello(s.DialContext(ctx, "tcp", "www:5000")))
 	})
 

@@ -492,9 +492,8 @@ func outlive() {
 	pid := c.Process.Pid
 	switch how {
 	case "thread":
-		if !eventually(10*time.Second, func() bool { return unix.Tgkill(os.Getpid(), thread, 0) == unix.ESRCH }) {
-			fail("thread %d does not end", thread)
-		}
+		await(10*time.Second, "the end of a thread", func() error { return unix.Tgkill(os.Getpid(), thread, 0) },
+			func(err error) bool { return err == unix.ESRCH })
 		if state := status(strconv.Itoa(pid), "State"); state == "" || strings.HasPrefix(state, "Z") {
 			fail("the command ended with the thread that had started it: %q", state)
 		}
@@ -512,9 +511,8 @@ func outlive() {
 	}
 	if how == "stopped" {
 		check(unix.Kill(helper, unix.SIGSTOP))
-		if !eventually(10*time.Second, func() bool { return strings.HasPrefix(status(strconv.Itoa(helper), "State"), "T") }) {
-			fail("the helper does not stop")
-		}
+		await(10*time.Second, "a stopped helper", func() string { return status(strconv.Itoa(helper), "State") },
+			func(state string) bool { return strings.HasPrefix(state, "T") })
 	}
 	fmt.Println(pid)
 	os.Stdin.Read(make([]byte, 1))

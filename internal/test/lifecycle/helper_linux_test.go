@@ -152,15 +152,9 @@ func loseHelper() {
 	server.Close()
 	ln.Close()
 	// The kernel reports the helper's death before it is a zombie.
-	var pids []int
-	if !eventually(5*time.Second, func() bool { pids = children(); return len(pids) == 1 && pids[0] != helper }) {
-		fail("processes %v, want another helper", pids)
-	}
+	await(5*time.Second, "another helper", children, func(pids []int) bool { return len(pids) == 1 && pids[0] != helper })
 	// The helper may have died with a descriptor whose number is lost.
-	var after []string
-	if !eventually(5*time.Second, func() bool { after = descriptors(); return len(after) <= len(before)+1 }) {
-		fail("descriptors: %v, %v before", after, before)
-	}
+	await(5*time.Second, fmt.Sprint(before), descriptors, func(after []string) bool { return len(after) <= len(before)+1 })
 }
 
 // TestHelperKilled kills the helper task under calls.
@@ -230,10 +224,7 @@ func renewHelper() {
 		check(ln.Close())
 	}
 	closeAll(old)
-	var pids []int
-	if !eventually(10*time.Second, func() bool { pids = children(); return len(pids) == helpers }) {
-		fail("helpers %v, want %d", pids, helpers)
-	}
+	await(10*time.Second, fmt.Sprint(helpers, " helpers"), children, func(pids []int) bool { return len(pids) == helpers })
 	wantDescriptors(before)
 }
 

@@ -176,9 +176,7 @@ func TestJoinOutlives(t *testing.T) {
 	out, in := launch(t, program(t, "joinForever", path))
 	readLine(t, out)
 	lender.Close()
-	if !eventually(10*time.Second, func() bool { _, err := os.Stat(path); return err != nil }) {
-		t.Fatal("the lender lives")
-	}
+	testenv.Eventually(t, "the end of the lender", func() bool { _, err := os.Stat(path); return err != nil })
 	in.Close()
 	if line := readLine(t, out); line != "join0 lo" {
 		t.Errorf("interfaces %q", line)
@@ -194,8 +192,7 @@ func joinForever() {
 	}
 	fmt.Println()
 	io.Copy(io.Discard, os.Stdin)
-	eventually(10*time.Second, func() bool { return linkNames(s) == "join0 lo" })
-	fmt.Println(linkNames(s))
+	fmt.Println(await(10*time.Second, "join0 and lo", func() string { return linkNames(s) }, func(names string) bool { return names == "join0 lo" }))
 	check(s.Close())
 }
 

@@ -66,9 +66,7 @@ func openAt(n int, open func() (*vdestack.Stack, error)) (ok bool) {
 	if more == 0 {
 		wantDescriptors(before)
 	}
-	if !eventually(5*time.Second, func() bool { return runtime.NumGoroutine() <= goroutines+more }) {
-		fail("%d goroutines, %d before", runtime.NumGoroutine(), goroutines)
-	}
+	await(5*time.Second, fmt.Sprint(goroutines+more, " goroutines"), runtime.NumGoroutine, func(n int) bool { return n <= goroutines+more })
 	return err == nil
 }
 
@@ -120,8 +118,7 @@ func TestLimit(t *testing.T) {
 		t.Run(fmt.Sprintf("first stack with %d", n), func(t *testing.T) {
 			cmd := program(t, "firstAtLimit", strconv.Itoa(n))
 			// A file: with a pipe the runtime would make its poller.
-			out := testenv.Must(os.CreateTemp(t.TempDir(), ""))(t)
-			defer out.Close()
+			out := testenv.Opened(os.CreateTemp(t.TempDir(), ""))(t)
 			cmd.Stdout = out
 			err := cmd.Run()
 			out.Seek(0, io.SeekStart)

@@ -178,14 +178,16 @@ func wantText(what string, err error, texts ...string) {
 	}
 }
 
-// eventually polls a condition.
-func eventually(limit time.Duration, ok func() bool) bool {
-	for end := time.Now().Add(limit); !ok(); time.Sleep(time.Millisecond) {
+// await polls a value until it is ok, and ends a program where it is not within the limit.
+func await[T any](limit time.Duration, want string, get func() T, ok func(T) bool) T {
+	v := get()
+	for end := time.Now().Add(limit); !ok(v); v = get() {
 		if time.Now().After(end) {
-			return false
+			fail("%#v, want %s", v, want)
 		}
+		time.Sleep(time.Millisecond)
 	}
-	return true
+	return v
 }
 
 // pidfd returns a descriptor of a process, whose number a program has told.

@@ -118,26 +118,20 @@ func many() {
 	for range 3 * manyAtOnce {
 		wg.Go(func() { syscall.Read(int(r.Fd()), make([]byte, 1)) })
 	}
-	eventually(10*time.Second, func() bool { return threads() > 3*manyAtOnce })
+	await(10*time.Second, "a thread for each", threads, func(n int) bool { return n > 3*manyAtOnce })
 	w.Close()
 	wg.Wait()
 	r.Close()
 	eachOf(2*manyAtOnce, func(i int) { openStack(i).Close() })
 
 	// The main goroutine and the one that waits for the helper.
-	if !eventually(10*time.Second, func() bool { return runtime.NumGoroutine() == 2 }) {
-		fail("%d goroutines with no stack", runtime.NumGoroutine())
-	}
+	await(10*time.Second, "2 goroutines", runtime.NumGoroutine, func(n int) bool { return n == 2 })
 	const spare = 2 // the helper's own namespace, and the program's
 	before := count()
 	fmt.Println("before:       ", before)
 	compare := func(what string) {
-		var after counts
-		ok := eventually(20*time.Second, func() bool { after = count(); return reflect.DeepEqual(after, before) })
+		after := await(20*time.Second, fmt.Sprintf("%v %v", before, before.descriptors), count, func(c counts) bool { return reflect.DeepEqual(c, before) })
 		fmt.Printf("%-14s %v\n", what, after)
-		if !ok {
-			fail("%v, %v before", after.descriptors, before.descriptors)
-		}
 		// Namespaces that the kernel has not freed count against the limit.
 		limitNamespaces(manyAtOnce + spare)
 		var stacks []*vdestack.Stack

@@ -56,18 +56,12 @@ func lookAround() (s surrounding) {
 
 // settled looks around when threads have that many different signal masks: threads of the
 // runtime have other masks when they start and end.
-func settled(masks int) (s surrounding) {
-	if !eventually(10*time.Second, func() bool { s = lookAround(); return strings.Count(s.masks, " ") == masks-1 }) {
-		fail("there are not %d signal masks: %s", masks, s.masks)
-	}
-	return s
+func settled(masks int) surrounding {
+	return await(10*time.Second, fmt.Sprint(masks, " signal masks"), lookAround, func(s surrounding) bool { return strings.Count(s.masks, " ") == masks-1 })
 }
 
 func checkSurrounding(before surrounding) {
-	var now surrounding
-	if !eventually(10*time.Second, func() bool { now = lookAround(); return now == before }) {
-		fail("now %+v, before %+v", now, before)
-	}
+	await(10*time.Second, fmt.Sprintf("%+v", before), lookAround, func(now surrounding) bool { return now == before })
 }
 
 // allBlocked is a signal mask with all signals but SIGKILL and SIGSTOP.
@@ -184,9 +178,7 @@ func silence() {
 	helper := theHelper()
 	check(unix.Kill(helper, unix.SIGKILL))
 	// The pool, which is filled in the background, may make another helper.
-	if !eventually(10*time.Second, func() bool { return !slices.Contains(children(), helper) }) {
-		fail("the dead helper is a zombie")
-	}
+	await(10*time.Second, fmt.Sprint("no zombie ", helper), children, func(pids []int) bool { return !slices.Contains(pids, helper) })
 	check(s.Close())
 	check(unix.Kill(os.Getpid(), unix.SIGWINCH)) // delivered after other signals
 	if sig := <-signals; sig != unix.SIGWINCH {
@@ -226,9 +218,8 @@ func replaced() {
 		fail("descriptors: %v, %v before the stack", after, before)
 	}
 	// The dead helper stays a zombie: nobody waits for it.
-	if !eventually(10*time.Second, func() bool { s := status(helper, "State"); return s == "" || strings.HasPrefix(s, "Z") }) {
-		fail("the helper lives: %s", status(helper, "State"))
-	}
+	await(10*time.Second, "a dead helper", func() string { return status(helper, "State") },
+		func(state string) bool { return state == "" || strings.HasPrefix(state, "Z") })
 	wantNoChild()
 	check(exec.Command("true").Run())
 	check(testenv.Closing(vdestack.Open("mem://replace", "10.0.0.1/24")))

@@ -38,8 +38,7 @@ var (
 // allows.
 func TestNested(t *testing.T) {
 	unshare := testenv.Need(t, "unshare", "util-linux")
-	self := testenv.Must(os.Open("/proc/self/exe"))(t)
-	defer self.Close()
+	self := testenv.Opened(os.Open("/proc/self/exe"))(t)
 	for depth := 33; depth > 0; depth-- {
 		args := strings.Fields(strings.Repeat(unshare+" --map-current-user ", depth) + "/proc/self/fd/3")
 		cmd := exec.Command(args[0], args[1:]...)
