@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -207,16 +208,11 @@ func TestStartDirAndFiles(t *testing.T) {
 // and the helper go separate ways from the first instruction on.
 func TestStartBeside(t *testing.T) {
 	n := newNS(t)
-	stop := make(chan bool)
+	var stop atomic.Bool
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+			for !stop.Load() {
 				fd, err := n.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 				if err != nil {
 					t.Error(err)
@@ -236,7 +232,7 @@ func TestStartBeside(t *testing.T) {
 			t.Fatal(s, err)
 		}
 	}
-	close(stop)
+	stop.Store(true)
 	wg.Wait()
 }
 
@@ -253,15 +249,10 @@ func TestStartForkLock(t *testing.T) {
 	quiet.Run()
 	want := quiet.ProcessState.ExitCode()
 
-	stop := make(chan bool)
+	var stop atomic.Bool
 	var makers, wg sync.WaitGroup
 	makers.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
+		for !stop.Load() {
 			syscall.ForkLock.RLock()
 			var p [2]int
 			err := syscall.Pipe(p[:])
@@ -304,7 +295,7 @@ func TestStartForkLock(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	close(stop)
+	stop.Store(true)
 	makers.Wait()
 }
 

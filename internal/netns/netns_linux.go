@@ -41,18 +41,16 @@ func Start() error {
 
 // New makes a network namespace, with loopback up, or takes one from the pool. It has a
 // socket of NETLINK_ROUTE and one of TCP ready for the first callers of Socket.
-func New() (*NS, error) { return NewWith(TAP{}) }
-
-// NewWith is New that also creates a TAP, unless t is zero.
-func NewWith(t TAP) (*NS, error) {
-	if n := FromPool(t); n != nil {
+func New() (*NS, error) {
+	if n := FromPool(TAP{}); n != nil {
 		return n, nil
 	}
-	return Create(t, nil)
+	return Create(TAP{}, nil)
 }
 
-// Create is NewWith without the pool. meanwhile, if it is not nil, is called when the
-// helper has begun, and may start work to be done at the same time. It must not wait.
+// Create makes one without the pool, and a TAP in it, unless t is zero. meanwhile, if it
+// is not nil, is called when the helper has begun, and may start work to be done at the
+// same time. It must not wait.
 func Create(t TAP, meanwhile func()) (*NS, error) {
 	h, err := theHelper()
 	if err != nil {

@@ -67,16 +67,9 @@ func TestSocket(t *testing.T) {
 		spaces = append(spaces, n)
 	}
 	before := countFiles(t)
-	stop := make(chan bool)
-	defer close(stop)
 	go func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				runtime.GC()
-			}
+		for t.Context().Err() == nil {
+			runtime.GC()
 		}
 	}()
 	var wg sync.WaitGroup

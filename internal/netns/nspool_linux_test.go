@@ -29,12 +29,21 @@ func awaitPooled(t *testing.T, want int) {
 	testenv.Eventually(t, fmt.Sprint(want, " pooled namespaces"), func() bool { return pooled() == want })
 }
 
+// newWith makes a namespace with a TAP, or takes one from the pool.
+func newWith(t *testing.T, with TAP) *NS {
+	t.Helper()
+	if n := FromPool(with); n != nil {
+		return n
+	}
+	return testenv.Must(Create(with, nil))(t)
+}
+
 // inSeries asks for two namespaces, one after the other, and waits until the pool is full.
 func inSeries(t *testing.T, with TAP) {
 	t.Helper()
 	EmptyPool()
 	for range 2 {
-		testenv.Check(t, testenv.Closing(NewWith(with)))
+		newWith(t, with).Close()
 	}
 	awaitPooled(t, poolSize)
 }
@@ -105,7 +114,7 @@ func TestNSPoolTAP(t *testing.T) {
 		fits        bool
 	}{{"the same", want, want, true}, {"one that is up", upped, upped, true}, {"another", want, other, false}, {"none", want, TAP{}, false}} {
 		inSeries(t, tt.ready)
-		n := testenv.Must(NewWith(tt.with))(t)
+		n := newWith(t, tt.with)
 		if got := pooled() == poolSize-1; got != tt.fits {
 			t.Errorf("%s: one was taken from the pool: %v", tt.name, got)
 		}

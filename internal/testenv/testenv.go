@@ -9,15 +9,11 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv/private"
 )
 
-// Strict reports whether tests may not be skipped, as on a machine that has everything
-// they need. It is set by VDESTACK_TEST_STRICT=1.
-func Strict() bool { return os.Getenv("VDESTACK_TEST_STRICT") == "1" }
-
-// Skip skips the test, or fails it under Strict. The text says what is
-// missing and how to get it.
+// Skip skips the test, or fails it with VDESTACK_TEST_STRICT=1, as on a machine that has
+// everything that tests need. The text says what is missing and how to get it.
 func Skip(t testing.TB, format string, args ...any) {
 	t.Helper()
-	if Strict() {
+	if os.Getenv("VDESTACK_TEST_STRICT") == "1" {
 		t.Fatalf("must not be skipped here: "+format, args...)
 	}
 	t.Skipf(format, args...)

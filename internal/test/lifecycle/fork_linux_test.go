@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,7 +48,7 @@ func forks() {
 			c.Close()
 		}
 	}()
-	end := make(chan bool)
+	var end atomic.Bool
 	var wg sync.WaitGroup
 	for _, f := range []func() error{
 		func() error { return testenv.Closing(vdestack.Open("mem://forks", "10.0.0.2/24")) },
@@ -59,13 +60,8 @@ func forks() {
 		func() error { return s.Sysctl("net.ipv4.ip_forward", "1") },
 	} {
 		wg.Go(func() {
-			for {
+			for !end.Load() {
 				check(f())
-				select {
-				case <-end:
-					return
-				default:
-				}
 			}
 		})
 	}
@@ -80,7 +76,7 @@ func forks() {
 			fail("a command has %d descriptors, want %d", got, want)
 		}
 	}
-	close(end)
+	end.Store(true)
 	wg.Wait()
 	fmt.Printf("%d children and as many commands with %d descriptors\n", children, want)
 }

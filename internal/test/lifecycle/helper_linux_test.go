@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -239,20 +240,15 @@ func TestHelperRenewed(t *testing.T) {
 func callForever() {
 	s := must(vdestack.Open(""))
 	fmt.Println(theHelper())
-	end := make(chan bool)
+	var end atomic.Bool
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
-		close(end)
+		end.Store(true)
 	}()
-	for {
+	for !end.Load() {
 		check(testenv.Closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)))
-		select {
-		case <-end:
-			check(s.Close())
-			return
-		default:
-		}
 	}
+	check(s.Close())
 }
 
 // TestAllStopped stops a program and its helper for longer than calls may take, as a
