@@ -52,9 +52,9 @@ must=(
 	"internal-test-permissions TestRefusals" "internal-test-conformance TestPacketInfo"
 	"rtnl TestLinks" "rtnl TestAddrs" "rtnl TestRoutes" "rtnl TestWatch"
 	"vdeplug TestTAPFrames root" "vdeplug TestConn" "vdeplug TestCmdKilled"
-	"vdestack TestConn" "vdestack TestUDP" "vdestack TestEscape" "vdestack TestOpen"
+	"vdestack TestConn" "vdestack TestUDP" "vdestack TestEscape" "vdestack TestString"
 	"vdestack TestHTTP" "vdestack TestCloseSockets" "stack TestInterfaces"
-	"stack TestCommand" "stack TestLAN" "stack TestCloseKillsCommands"
+	"stack TestCommand" "stack TestMixedMTU" "stack TestCloseKillsCommands"
 )
 
 step() { printf '== %s (%ds)\n' "$*" $SECONDS; }
