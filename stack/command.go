@@ -151,10 +151,7 @@ func (s *Stack) Command(ctx context.Context, name string, arg ...string) *Cmd {
 
 // String returns the command as it was given.
 func (c *Cmd) String() string {
-	if len(c.Args) == 0 {
-		return c.Path
-	}
-	return strings.Join(append([]string{c.Path}, c.Args[1:]...), " ")
+	return strings.Join(append([]string{c.Path}, c.argv()[1:]...), " ")
 }
 
 func (c *Cmd) argv() []string {

@@ -9,6 +9,7 @@
 package stack
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -144,9 +145,7 @@ const (
 
 // check completes and validates a configuration, and names the bad field.
 func (c *Config) check() error {
-	if c.Name == "" {
-		c.Name = "stack"
-	}
+	c.Name = cmp.Or(c.Name, "stack")
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -156,17 +155,15 @@ func (c *Config) check() error {
 	if err := c.DNS.check(); err != nil {
 		return err
 	}
-	ifs := make([]Interface, len(c.Interfaces))
-	copy(ifs, c.Interfaces)
-	c.Interfaces = ifs
-	for i := range ifs {
-		f := &ifs[i]
+	c.Interfaces = slices.Clone(c.Interfaces)
+	for i := range c.Interfaces {
+		f := &c.Interfaces[i]
 		if f.Name == "" {
 			f.Name = fmt.Sprintf("vde%d", i)
 		}
 		err := f.check()
 		if err == nil {
-			err = f.conflict(ifs[:i])
+			err = f.conflict(c.Interfaces[:i])
 		}
 		if err != nil {
 			return &InterfaceError{f.Name, f.VNL, err}
@@ -194,28 +191,21 @@ func (f *Interface) check() error {
 	if err := checkName(f.Name); err != nil {
 		return err
 	}
-	if f.Name == "lo" {
+	f.MTU = cmp.Or(f.MTU, DefaultMTU)
+	switch {
+	case f.Name == "lo":
 		return fmt.Errorf("name %q belongs to loopback", f.Name)
-	}
-	if f.Kind != "" && f.Kind != KindTAP && f.Kind != KindVeth {
+	case f.Kind != "" && f.Kind != KindTAP && f.Kind != KindVeth:
 		return fmt.Errorf("kind %q is neither %q nor %q", f.Kind, KindTAP, KindVeth)
-	}
-	if f.MTU == 0 {
-		f.MTU = DefaultMTU
-	}
-	if f.MTU < minMTU || f.MTU > vdeplug.MaxMTU {
+	case f.MTU < minMTU || f.MTU > vdeplug.MaxMTU:
 		return fmt.Errorf("MTU %d is not within %d and %d", f.MTU, minMTU, vdeplug.MaxMTU)
-	}
-	if f.MAC != nil {
-		if len(f.MAC) != 6 {
-			return fmt.Errorf("MAC %q has %d bytes, an Ethernet address has 6", f.MAC, len(f.MAC))
-		}
-		if f.MAC[0]&1 != 0 {
-			return fmt.Errorf("MAC %q is a group address: the lowest bit of its first byte must be 0", f.MAC)
-		}
-		if f.MAC.String() == "00:00:00:00:00:00" {
-			return fmt.Errorf("MAC %q is no address; leave it out for a random one", f.MAC)
-		}
+	case f.MAC == nil:
+	case len(f.MAC) != 6:
+		return fmt.Errorf("MAC %q has %d bytes, an Ethernet address has 6", f.MAC, len(f.MAC))
+	case f.MAC[0]&1 != 0:
+		return fmt.Errorf("MAC %q is a group address: the lowest bit of its first byte must be 0", f.MAC)
+	case f.MAC.String() == "00:00:00:00:00:00":
+		return fmt.Errorf("MAC %q is no address; leave it out for a random one", f.MAC)
 	}
 	for i, p := range f.Addrs {
 		if err := f.checkAddr(p); err != nil {

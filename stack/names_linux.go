@@ -197,10 +197,3 @@ func (m *nameMounts) isTaken(path string) bool {
 func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
-
-// tellSysfs logs once that commands have the machine's sysfs.
-func (s *Stack) tellSysfs(err error) {
-	s.sysfs.Do(func() {
-		s.log.Warn("commands find the machine's interfaces in /sys/class/net", "error", err)
-	})
-}

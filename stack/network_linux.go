@@ -3,53 +3,39 @@
 package stack
 
 import (
+	"cmp"
 	"context"
+	"sync"
 
 	"github.com/vdestack/vdestack/vdeplug"
 )
 
 // A network is to be reached by a plug.
 type network struct {
-	ctx     context.Context
-	vnl     string
-	options vdeplug.Options
-	opened  chan struct{} // closed when begin has opened it; nil before begin
-	plug    vdeplug.Conn  // nil once it is taken
-	err     error
+	open  func() (vdeplug.Conn, error) // once; later calls return the same
+	begun bool
+	taken bool // the plug belongs to the caller of take
 }
 
 func (s *Stack) newNetwork(ctx context.Context, cfg Interface) *network {
-	vnl := cfg.VNL
-	if vnl == "" {
-		vnl = "null://"
-	}
 	o := vdeplug.Options{Reconnect: !cfg.NoReconnect, Notify: func(l vdeplug.Link) { s.linkChanged(cfg.Name, l) }}
-	return &network{ctx: ctx, vnl: vnl, options: o}
+	return &network{open: sync.OnceValues(func() (vdeplug.Conn, error) {
+		return vdeplug.OpenContext(ctx, cmp.Or(cfg.VNL, "null://"), &o)
+	})}
 }
 
 // begin opens the network in the background. n may be nil.
 func (n *network) begin() {
-	if n == nil {
-		return
+	if n != nil {
+		n.begun = true
+		go n.open()
 	}
-	n.opened = make(chan struct{})
-	go func() {
-		defer close(n.opened)
-		n.open()
-	}()
 }
 
-func (n *network) open() { n.plug, n.err = vdeplug.OpenContext(n.ctx, n.vnl, &n.options) }
-
 // take returns the plug, and opens the network if begin has not.
-func (n *network) take() (plug vdeplug.Conn, err error) {
-	if n.opened == nil {
-		n.open()
-	} else {
-		<-n.opened
-	}
-	plug, n.plug = n.plug, nil
-	return plug, n.err
+func (n *network) take() (vdeplug.Conn, error) {
+	n.taken = true
+	return n.open()
 }
 
 // linkChanged logs that a network is gone or back. The pump logs one that is gone for
@@ -76,10 +62,9 @@ func (s *Stack) plugNetworks(ctx context.Context, interfaces []Interface) (all [
 	return all, func() {
 		cancel()
 		for _, n := range all {
-			if n != nil && n.opened != nil {
-				<-n.opened
-				if n.plug != nil {
-					n.plug.Close()
+			if n != nil && n.begun && !n.taken {
+				if plug, err := n.open(); err == nil {
+					plug.Close()
 				}
 			}
 		}

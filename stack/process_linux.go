@@ -56,7 +56,9 @@ func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (*process, 
 		return nil, s.wrap(err)
 	}
 	if e.SysfsErr != nil {
-		s.tellSysfs(e.SysfsErr)
+		s.sysfs.Do(func() {
+			s.log.Warn("commands find the machine's interfaces in /sys/class/net", "error", e.SysfsErr)
+		})
 	}
 	p := &process{s: s, exec: e, pid: pid, group: e.Setpgid}
 	s.mu.Lock()
@@ -162,24 +164,16 @@ func (s *Stack) killOrphans(groups []int) {
 		if err != nil {
 			continue
 		}
-		if link, err := os.Readlink("/proc/" + d.Name() + "/ns/net"); err == nil && link == ours && slices.Contains(groups, groupOf(pid)) {
+		stat, _ := os.ReadFile("/proc/" + d.Name() + "/stat")
+		if link, err := os.Readlink("/proc/" + d.Name() + "/ns/net"); err == nil && link == ours && slices.Contains(groups, groupIn(stat)) {
 			unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 		}
 		unix.Close(fd)
 	}
 }
 
-// groupOf returns the process group of a process; -1 if it is unknown.
-func groupOf(pid int) int {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return -1
-	}
-	return groupIn(text)
-}
-
 // groupIn reads the process group from proc_pid_stat(5): the third field after the
-// name, which is in parentheses and may contain some.
+// name, which is in parentheses and may contain some. It is -1 if there is none.
 func groupIn(text []byte) int {
 	f := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(f) < 3 {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/nic"
@@ -96,15 +97,8 @@ func explainTaken(err error) error {
 
 // noDevice reports whether this user cannot have a TAP at all.
 func noDevice(err error) bool {
-	errno, ok := errors.AsType[unix.Errno](err)
-	if !ok {
-		return false
-	}
-	switch errno {
-	case unix.ENOENT, unix.ENOTDIR, unix.ENODEV, unix.ENXIO, unix.ENOTTY, unix.EISDIR, unix.EACCES, unix.EPERM:
-		return true
-	}
-	return false
+	errno, _ := errors.AsType[unix.Errno](err)
+	return slices.Contains([]unix.Errno{unix.ENOENT, unix.ENOTDIR, unix.ENODEV, unix.ENXIO, unix.ENOTTY, unix.EISDIR, unix.EACCES, unix.EPERM}, errno)
 }
 
 // explainTUN explains an error of the device, or of the ioctl that makes an interface.
