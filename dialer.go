@@ -144,11 +144,16 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	}
 
 	// The time limits include the look-up.
-	if deadline := earliest(nd.Timeout, nd.Deadline); !deadline.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline)
+	var cancel context.CancelFunc
+	if nd.Timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, nd.Timeout)
 		defer cancel()
-		nd.Timeout, nd.Deadline = 0, time.Time{}
+		nd.Timeout = 0
+	}
+	if !nd.Deadline.IsZero() {
+		ctx, cancel = context.WithDeadline(ctx, nd.Deadline)
+		defer cancel()
+		nd.Deadline = time.Time{}
 	}
 	addrs, err := d.Stack.LookupNetIP(ctx, "ip"+family(network), host)
 	if err == nil {
@@ -213,33 +218,21 @@ func family(network string) string {
 	return ""
 }
 
-func earliest(timeout time.Duration, deadline time.Time) time.Time {
-	if timeout > 0 {
-		if t := time.Now().Add(timeout); deadline.IsZero() || t.Before(deadline) {
-			return t
-		}
+// ipOf returns the IP address of a TCP or UDP address, if it has one.
+func ipOf(addr net.Addr) (ip netip.Addr) {
+	if a, ok := addr.(interface{ AddrPort() netip.AddrPort }); ok {
+		ip = a.AddrPort().Addr().Unmap()
 	}
-	return deadline
+	return ip
 }
 
 // matching returns the addresses of the family of local, if that has one.
 func matching(addrs []netip.Addr, local net.Addr, host string) ([]netip.Addr, error) {
-	var ip netip.Addr
-	switch a := local.(type) {
-	case *net.TCPAddr:
-		ip = a.AddrPort().Addr().Unmap()
-	case *net.UDPAddr:
-		ip = a.AddrPort().Addr().Unmap()
-	}
+	ip := ipOf(local)
 	if !ip.IsValid() || ip.IsUnspecified() {
 		return addrs, nil
 	}
-	var same []netip.Addr
-	for _, a := range addrs {
-		if a.Is4() == ip.Is4() {
-			same = append(same, a)
-		}
-	}
+	same := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.Is4() != ip.Is4() })
 	if len(same) == 0 {
 		return nil, &net.AddrError{Err: "no address of the local address's family", Addr: host}
 	}

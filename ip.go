@@ -43,7 +43,11 @@ func (d *Dialer) dialIP(ctx context.Context, network, address string) (net.Conn,
 		if err != nil {
 			return nil, err
 		}
-		remote, err := d.Stack.hostAddr(ctx, name, address)
+		addrs, err := d.Stack.LookupNetIP(ctx, name, address)
+		if err != nil {
+			return nil, err
+		}
+		remote, err := d.Stack.remoteZone(addrs[0].Unmap())
 		if err != nil {
 			return nil, err
 		}
@@ -99,15 +103,6 @@ func ipFamily(a netip.Addr) string {
 		return "ip4"
 	}
 	return "ip6"
-}
-
-// hostAddr returns the first address of a host, for "ip", "ip4" or "ip6".
-func (s *Stack) hostAddr(ctx context.Context, network, host string) (netip.Addr, error) {
-	addrs, err := s.LookupNetIP(ctx, network, host)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	return s.remoteZone(addrs[0].Unmap())
 }
 
 // ListenMulticastUDP returns a socket that receives the packets of a multicast group

@@ -27,7 +27,7 @@ func (s *Stack) LookupNetIP(ctx context.Context, network, host string) ([]netip.
 
 // resolve has names resolved by d.
 func (s *Stack) resolve(d DNS) error {
-	c, err := dns.New(dns.Config{Servers: d.Servers, Search: d.Search, Ndots: d.Ndots, Hosts: d.Hosts}, s.dialDNS)
+	c, err := dns.New(dns.Config{Servers: d.Servers, Search: d.Search, Ndots: d.Ndots, Hosts: d.Hosts}, s.DialContext)
 	if err == nil {
 		s.dns.Store(c)
 	}
@@ -43,11 +43,6 @@ func (s *Stack) source(dst netip.Addr) (netip.Addr, bool) {
 	}
 	defer c.Close()
 	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), true
-}
-
-// dialDNS connects to a DNS server, which is a literal address.
-func (s *Stack) dialDNS(ctx context.Context, network, address string) (net.Conn, error) {
-	return s.DialContext(ctx, network, address)
 }
 
 // Resolver returns a resolver of package net that asks the stack's DNS servers from

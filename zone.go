@@ -133,11 +133,8 @@ func (s *Stack) explain(err error, network, address string) error {
 		host, _, _ = net.SplitHostPort(address)
 	}
 	ip, _ := netip.ParseAddr(host)
-	switch a := op.Addr.(type) { // of a name
-	case *net.TCPAddr:
-		ip = a.AddrPort().Addr().Unmap()
-	case *net.UDPAddr:
-		ip = a.AddrPort().Addr().Unmap()
+	if a := ipOf(op.Addr); a.IsValid() { // of a name
+		ip = a
 	}
 	text := ""
 	switch {
