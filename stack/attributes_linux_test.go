@@ -37,8 +37,7 @@ func TestAttributes(t *testing.T) {
 			ifr, _ := unix.NewIfreq("ref")
 			ifr.SetUint16(flags)
 			testenv.Check(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr))
-			index := testenv.Must(in.nl.IfNameToIndex("ref"))(t)
-			return index
+			return testenv.Must(in.nl.IfNameToIndex("ref"))(t)
 		}
 	}
 	link := func(t *testing.T, in space) int { return linktest.Add(t, in.nl, "veth") }

@@ -97,9 +97,7 @@ func TestCapture(t *testing.T) {
 			transfer(t, both[1], both[0], "[fc00::2]:0", size)
 			var stats [2]InterfaceStats
 			for i, s := range both {
-				if err := s.Close(); err != nil {
-					t.Error(err)
-				}
+				testenv.Check(t, s.Close())
 				stats[i] = s.Stats().Interfaces[0]
 				if stats[i].CaptureErr != nil {
 					t.Error(stats[i].CaptureErr)
@@ -274,9 +272,7 @@ func TestCaptureWriters(t *testing.T) {
 		})
 		testenv.Check(t, st.CaptureErr)
 		close(end)
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, b.Close())
 	})
 }
 
@@ -327,9 +323,7 @@ func TestCaptureOrder(t *testing.T) {
 			again += testenv.Must(strconv.Atoi(strings.TrimSpace(string(out))))(t)
 		}
 		for _, s := range stacks {
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
+			testenv.Check(t, s.Close())
 			if st := s.Stats().Interfaces[0]; st.CaptureDropped > 0 {
 				testenv.Skip(t, "%d frames were not recorded: the machine is too slow for the order of all", st.CaptureDropped)
 			}

@@ -106,9 +106,7 @@ func TestCommand(t *testing.T) {
 		}
 		c = s.Command(ctx, "sh", "-c", "head -c 5 >/dev/null") // leaves most of its input
 		c.Stdin = strings.NewReader(want)
-		if err := c.Run(); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, c.Run())
 		c = s.Command(ctx, "sh", "-c", "echo out; echo err >&2")
 		if out, err := c.CombinedOutput(); string(out) != "out\nerr\n" || err != nil {
 			t.Errorf("got %q, %v", out, err)
@@ -125,9 +123,7 @@ func TestCommand(t *testing.T) {
 			}
 		}
 		in.Close()
-		if err := c.Wait(); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, c.Wait())
 		if err := c.Wait(); err == nil {
 			t.Error("a second Wait succeeds")
 		}
@@ -211,9 +207,7 @@ func TestCloseKillsCommands(t *testing.T) {
 	testenv.Check(t, gone.Wait())
 	testenv.Check(t, s.Close())
 	for _, p := range []io.Reader{pipe1, pipe2} { // their ends close when all are dead
-		if _, err := io.Copy(io.Discard, p); err != nil {
-			t.Error(err)
-		}
+		testenv.Must(io.Copy(io.Discard, p))(t)
 	}
 	var exit *exec.ExitError
 	if err := running.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {

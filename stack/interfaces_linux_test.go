@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -32,36 +33,24 @@ func removeInterface(t *testing.T, s *Stack, name string) {
 	testenv.Check(t, s.RemoveInterface(name))
 }
 
-// exchange sends a datagram from an address of one stack to one of another, and back.
-func exchange(t *testing.T, a, b *Stack, to string) {
+// exchange sends a datagram from one stack to an address of another, where it listens, and
+// back.
+func exchange(t *testing.T, a, b *Stack, listen, to string) {
 	t.Helper()
-	addr := netip.MustParseAddr(to)
-	sa := func(a netip.Addr) unix.Sockaddr {
-		if a.Is4() {
-			return &unix.SockaddrInet4{Port: 7, Addr: a.As4()}
-		}
-		return &unix.SockaddrInet6{Port: 7, Addr: a.As16()}
-	}
-	domain := unix.AF_INET6
-	if addr.Is4() {
-		domain = unix.AF_INET
-	}
-	var fds [2]int
-	for i, s := range []*Stack{a, b} {
-		f := testenv.Must(s.Socket(domain, unix.SOCK_DGRAM, 0))(t)
-		defer f.Close()
-		fds[i] = int(f.Fd())
-		unix.SetsockoptTimeval(fds[i], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(testenv.Timeout.Seconds())})
-	}
-	testenv.Check(t, unix.Bind(fds[1], sa(addr)))
-	testenv.Check(t, unix.Connect(fds[0], sa(addr)))
-	testenv.Check(t, unix.Send(fds[0], []byte("ping"), 0))
+	lc, d := net.ListenConfig{Control: b.Control}, net.Dialer{Control: a.Control}
+	in := testenv.Must(lc.ListenPacket(t.Context(), "udp", listen))(t)
+	defer in.Close()
+	out := testenv.Must(d.Dial("udp", to))(t)
+	defer out.Close()
+	limit := time.Now().Add(testenv.Timeout)
+	testenv.Check(t, errors.Join(in.SetDeadline(limit), out.SetDeadline(limit)))
+	testenv.Must(out.Write([]byte("ping")))(t)
 	buf := make([]byte, 10)
-	n, from, err := unix.Recvfrom(fds[1], buf, 0)
+	n, from, err := in.ReadFrom(buf)
 	testenv.Check(t, err)
-	testenv.Check(t, unix.Sendto(fds[1], buf[:n], 0, from))
-	if n, err := unix.Read(fds[0], buf); err != nil || string(buf[:n]) != "ping" {
-		t.Errorf("to %s: %q, %v", to, buf[:max(n, 0)], err)
+	testenv.Must(in.WriteTo(buf[:n], from))(t)
+	if n, err := out.Read(buf); err != nil || string(buf[:n]) != "ping" {
+		t.Errorf("to %s: %q, %v", to, buf[:n], err)
 	}
 }
 
@@ -72,8 +61,7 @@ func describe(t *testing.T, s *Stack) (all []string) {
 	nl := testenv.Opened(s.RTNL())(t)
 	names := map[int]string{0: "-"}
 	var local []netip.Addr
-	links := testenv.Must(nl.Links())(t)
-	for _, l := range links {
+	for _, l := range testenv.Must(nl.Links())(t) {
 		names[l.Index] = l.Name
 		all = append(all, fmt.Sprint("link ", l.Name, " ", l.Kind, " ", l.MTU, " ", l.Flags&(net.FlagUp|net.FlagMulticast) != 0))
 		if len(l.HardwareAddr) == 6 {
@@ -90,8 +78,7 @@ func describe(t *testing.T, s *Stack) (all []string) {
 	for _, a := range addrs {
 		all = append(all, fmt.Sprint("address ", own(a.Prefix.Addr()), " ", a.Prefix.Bits(), " ", a.Name, " ", a.Scope, " ", a.Flags))
 	}
-	routes := testenv.Must(nl.Routes())(t)
-	for _, r := range routes {
+	for _, r := range testenv.Must(nl.Routes())(t) {
 		all = append(all, fmt.Sprint("route ", own(r.Dst.Addr()), " ", r.Dst.Bits(), " ", r.Gateway, " ", names[r.OutIface], " ", r.Table, " ", r.Type, " ", r.Metric, " ", r.Scope))
 	}
 	slices.Sort(all)
@@ -161,11 +148,11 @@ func TestAddInterface(t *testing.T) {
 				wantSame(t, "one", describe(t, s), one)
 				if !tt.alone {
 					other := made(t, Config{Interfaces: []Interface{{VNL: cfg.VNL, Addrs: testenv.Prefixes("10.0.0.2/24", "fc00::2/64")}}})
-					for _, to := range []string{"10.0.0.2", "fc00::2"} {
-						exchange(t, s, other, to)
+					for _, to := range []string{"10.0.0.2:7", "[fc00::2]:7"} {
+						exchange(t, s, other, to, to)
 					}
-					for _, to := range []string{"10.0.0.1", "fc00::1"} {
-						exchange(t, other, s, to)
+					for _, to := range []string{"10.0.0.1:7", "[fc00::1]:7"} {
+						exchange(t, other, s, to, to)
 					}
 					other.Close()
 				}
@@ -192,9 +179,7 @@ func TestAddInterface(t *testing.T) {
 					t.Errorf("%+v is left", st)
 				}
 			}
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
+			testenv.Check(t, s.Close())
 		})
 	}
 }
@@ -276,8 +261,7 @@ func TestRemoveRenamed(t *testing.T) {
 			for _, st := range s.Stats().Interfaces {
 				got = append(got, st.Index)
 			}
-			links := testenv.Must(nl.Links())(t)
-			for _, l := range links {
+			for _, l := range testenv.Must(nl.Links())(t) {
 				if l.Index >= firstIndex {
 					kernel = append(kernel, l.Index)
 				}
@@ -316,9 +300,7 @@ func TestRemoveRenamed(t *testing.T) {
 		removeInterface(t, s, "vde3")
 		left()
 		addInterface(t, s, Interface{Name: "vde0", VNL: with.VNL})
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, s.Close())
 	}
 }
 
@@ -343,9 +325,7 @@ func TestInterfacesJoined(t *testing.T) {
 			t.Error("the interface of another stack was removed")
 		}
 		removeInterface(t, in, "in0")
-		if err := in.Close(); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, in.Close())
 		wantSame(t, "in the end", describe(t, s), before)
 		s.Close()
 	}
@@ -383,9 +363,7 @@ func TestAddInterfaceHangs(t *testing.T) {
 		t.Errorf("the context has ended: %v", err)
 	}
 	addInterface(t, s, Interface{Name: "a"})
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
+	testenv.Check(t, s.Close())
 	if err := <-second; !errors.Is(err, net.ErrClosed) || err.Error() != s.errClosed().Error() {
 		t.Errorf("the stack was closed: %v", err)
 	}

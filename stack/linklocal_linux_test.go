@@ -7,15 +7,14 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/linktest"
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
-	"golang.org/x/sys/unix"
 )
 
 // TestLinkLocal looks for the link-local addresses of each kind of interface when
@@ -94,35 +93,13 @@ func TestLinkLocalGiven(t *testing.T) {
 			}
 			stacks = append(stacks, made(t, Config{Interfaces: []Interface{f}}))
 		}
-		open := func(s *Stack, a netip.Addr, connect bool) *os.File {
-			f := testenv.Opened(s.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0))(t)
-			unix.SetsockoptTimeval(int(f.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
-			to := &unix.SockaddrInet6{Port: 7, Addr: a.As16(), ZoneId: uint32(s.interfaces()[0].index)}
-			if connect {
-				testenv.Check(t, unix.Connect(int(f.Fd()), to))
-			} else {
-				testenv.Check(t, unix.Bind(int(f.Fd()), &unix.SockaddrInet6{Port: 7}))
-			}
-			return f
-		}
 		target := netip.MustParseAddr("fe80::a")
 		if given == "" {
 			l := testenv.Must(testenv.Opened(stacks[0].RTNL())(t).Link(stacks[0].interfaces()[0].index))(t)
 			target = eui64(l.HardwareAddr)
 		}
-		in, out := open(stacks[0], netip.Addr{}, false), open(stacks[1], target, true)
-		if _, err := out.Write([]byte("who?")); err != nil {
-			t.Fatalf("asking %v: %v", target, err)
-		}
-		buf := make([]byte, 100)
-		_, from, err := unix.Recvfrom(int(in.Fd()), buf, 0)
-		if err != nil {
-			t.Fatalf("%v was not asked: %v", target, err)
-		}
-		testenv.Check(t, unix.Sendto(int(in.Fd()), []byte("me"), 0, from))
-		if n, err := out.Read(buf); string(buf[:n]) != "me" {
-			t.Errorf("%v answered %q, %v", target, buf[:n], err)
-		}
+		to := netip.AddrPortFrom(target.WithZone(strconv.Itoa(stacks[1].interfaces()[0].index)), 7)
+		exchange(t, stacks[1], stacks[0], "[::]:7", to.String())
 	}
 }
 
@@ -139,8 +116,7 @@ func TestLinkLocalJoined(t *testing.T) {
 			for k, v := range linktest.Attributes(t, nl, dummy) {
 				all["other "+k] = v
 			}
-			addrs := testenv.Must(nl.Addrs())(t)
-			for _, a := range addrs {
+			for _, a := range testenv.Must(nl.Addrs())(t) {
 				if a.Name != "in" {
 					all[a.String()] = fmt.Sprint(a.Flags)
 				}

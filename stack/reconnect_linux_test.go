@@ -278,9 +278,7 @@ func TestReconnectCommand(t *testing.T) {
 		x.passes("the rest")
 	}
 	x.complete()
-	if err := from.Close(); err != nil {
-		t.Error(err)
-	}
+	testenv.Check(t, from.Close())
 	sw.Stop(t, syscall.SIGTERM)
 	noChildren(t)
 }
@@ -352,9 +350,7 @@ func TestReconnectClose(t *testing.T) {
 	sw.Kill(t)
 	for _, s := range stacks {
 		testenv.Eventually(t, "an end", func() bool { return s.Stats().Interfaces[0].Err != nil || s.Stats().Interfaces[0].Reconnects > 0 })
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, s.Close())
 	}
 	noChildren(t)
 }

@@ -64,9 +64,7 @@ func TestRename(t *testing.T) {
 				}
 			}
 			last := s.Stats().Interfaces[1]
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
+			testenv.Check(t, s.Close())
 			if st := s.Stats().Interfaces[1]; st.TxFrames < last.TxFrames {
 				t.Errorf("after Close: %+v, before %+v", st, last)
 			}

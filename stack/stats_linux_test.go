@@ -73,9 +73,7 @@ func TestStatsDropped(t *testing.T) {
 			for range 100 {
 				speaker.send(t, "10.0.0.255:7", "nobody")
 			}
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
+			testenv.Check(t, s.Close())
 			if st := s.Stats().Interfaces[0]; st.TxFrames != 0 || st.TxBytes != 0 || st.TxDropped < 100 {
 				t.Errorf("%s: %+v", kind, st)
 			}

@@ -20,8 +20,7 @@ import (
 func taps(t *testing.T) (n int) {
 	t.Helper()
 	netns.EmptyPool() // has some too
-	links := testenv.Must(filepath.Glob("/proc/self/fd/*"))(t)
-	for _, l := range links {
+	for _, l := range testenv.Must(filepath.Glob("/proc/self/fd/*"))(t) {
 		if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, "/dev/net/tun") {
 			n++
 		}

@@ -44,8 +44,7 @@ import (
 func works(t *testing.T, s *Stack) {
 	t.Helper()
 	ln := testenv.Listen(t, s, "tcp", "127.0.0.1:0")
-	c := testenv.Must(s.Dial("tcp", ln.Addr().String()))(t)
-	c.Close()
+	testenv.Check(t, testenv.Closing(s.Dial("tcp", ln.Addr().String())))
 	testenv.Check(t, s.Command(t.Context(), "true").Run())
 	testenv.Check(t, s.Sysctl("net.ipv4.ip_forward", "1"))
 }
@@ -150,9 +149,7 @@ func TestPlugEnds(t *testing.T) {
 			t.Errorf("%s: %v, want that it %s", vnl, err, want)
 		}
 		works(t, s)
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, s.Close())
 		noChildren(t)
 	}
 }
@@ -257,13 +254,9 @@ func TestBesideCommand(t *testing.T) {
 			wg.Go(func() { works(t, s) })
 		}
 		wg.Wait()
-		if err := s.Run(t.Context(), "true; true"); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, s.Run(t.Context(), "true; true"))
 		in.Close()
-		if err := c.Wait(); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, c.Wait())
 	}
 }
 
