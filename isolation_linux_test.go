@@ -97,9 +97,7 @@ func TestLocalAddrZone(t *testing.T) {
 		t.Errorf("an interface of the host: %v", err)
 	}
 	typed := Dialer{Stack: s}
-	if err := testenv.Closing(typed.DialTCP(t.Context(), "tcp", netip.MustParseAddrPort("[fe80::a%vde0]:0"), netip.MustParseAddrPort("[fe80::b%vde0]:80"))); err != nil {
-		t.Error(err)
-	}
+	testenv.Check(t, testenv.Closing(typed.DialTCP(t.Context(), "tcp", netip.MustParseAddrPort("[fe80::a%vde0]:0"), netip.MustParseAddrPort("[fe80::b%vde0]:80"))))
 }
 
 // TestUnscoped sends to link-local addresses from a stack on two networks. Package

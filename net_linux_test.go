@@ -239,10 +239,8 @@ func TestHook(t *testing.T) {
 	ln := testenv.Opened(lc.Listen(t.Context(), "tcp", "10.0.0.1:0"))(t)
 	checkIn(t, a, ln)
 	d := net.Dialer{ControlContext: b.ControlContext}
-	c := testenv.Opened(d.Dial("tcp", ln.Addr().String()))(t)
-	checkIn(t, b, c)
-	p := testenv.Opened(lc.ListenPacket(t.Context(), "udp", "10.0.0.1:0"))(t)
-	checkIn(t, a, p)
+	checkIn(t, b, testenv.Opened(d.Dial("tcp", ln.Addr().String()))(t))
+	checkIn(t, a, testenv.Opened(lc.ListenPacket(t.Context(), "udp", "10.0.0.1:0"))(t))
 }
 
 // TestDialErrors compares with package net on the host.

@@ -15,9 +15,7 @@ func TestRun(t *testing.T) {
 	s := open(t, "mem://"+t.Name())
 	file := filepath.Join(t.TempDir(), "x")
 	testenv.Check(t, s.Run(t.Context(), "ip link set vde0 mtu 1300; touch '"+file+"'; true"))
-	if _, err := os.Stat(file); err != nil {
-		t.Error(err)
-	}
+	testenv.Must(os.Stat(file))(t)
 	err := s.Run(t.Context(), "true; sh -c 'exit 4'; rm '"+file+"'")
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 4 || !strings.Contains(err.Error(), "exit 4") {

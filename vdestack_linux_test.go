@@ -69,10 +69,8 @@ func TestSetDefault(t *testing.T) {
 	}
 	ln := testenv.Opened(Listen("tcp", "localhost:0"))(t)
 	checkIn(t, a, ln)
-	c := testenv.Opened(Dial("tcp", ln.Addr().String()))(t)
-	checkIn(t, a, c)
-	p := testenv.Opened(ListenPacket("udp", ":0"))(t)
-	checkIn(t, a, p)
+	checkIn(t, a, testenv.Opened(Dial("tcp", ln.Addr().String()))(t))
+	checkIn(t, a, testenv.Opened(ListenPacket("udp", ":0"))(t))
 
 	SetDefault(nil)
 	host := testenv.Opened(ListenPacket("udp", "127.0.0.1:0"))(t)

@@ -79,9 +79,7 @@ func TestServe(t *testing.T) {
 		if line, err := bufio.NewReader(stdout).ReadString('\n'); !strings.HasPrefix(line, "listening on ") {
 			t.Fatalf("got %q, %v", line, err)
 		}
-		if err := visit(t.Context(), vnl, setups["netlink"]); err != nil {
-			t.Error(err)
-		}
+		testenv.Check(t, visit(t.Context(), vnl, setups["netlink"]))
 
 		// The client is gone: the next bye is the server's.
 		lo := testenv.Must(net.InterfaceByName("lo"))(t)
