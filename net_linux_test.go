@@ -286,22 +286,26 @@ func TestTimeouts(t *testing.T) {
 	a, _ := pair(t)
 	// Nobody answers for this address; the address resolution takes seconds.
 	const nobody = "10.0.0.99:80"
-	d := Dialer{Stack: a}
-	d.Timeout = 20 * time.Millisecond
-	_, err := d.Dial("tcp", nobody)
-	var ne net.Error
-	if !errors.As(err, &ne) || !ne.Timeout() {
-		t.Errorf("Timeout: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	soon, cancel := context.WithTimeout(t.Context(), 60*time.Millisecond)
 	defer cancel()
-	if _, err := a.DialContext(ctx, "tcp", nobody); !errors.As(err, &ne) || !ne.Timeout() {
-		t.Errorf("deadline of the context: %v", err)
-	}
-	ctx, cancel = context.WithCancel(t.Context())
-	time.AfterFunc(20*time.Millisecond, cancel)
-	if _, err := a.DialContext(ctx, "tcp", nobody); err == nil || !strings.Contains(err.Error(), "operation was canceled") {
-		t.Errorf("cancelled: %v", err)
+	cancelled, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(100*time.Millisecond, cancel)
+	for _, tt := range []struct {
+		name    string
+		ctx     context.Context
+		limits  net.Dialer
+		address string
+		want    string // in the error; empty: it is a timeout
+	}{
+		{"Timeout", t.Context(), net.Dialer{Timeout: 20 * time.Millisecond}, nobody, ""},
+		{"a negative Timeout, a name", t.Context(), net.Dialer{Timeout: -1, Deadline: time.Now().Add(testenv.Timeout)}, "localhost:80", ""},
+		{"deadline of the context", soon, net.Dialer{}, nobody, ""},
+		{"cancelled", cancelled, net.Dialer{}, nobody, "operation was canceled"},
+	} {
+		_, err := (&Dialer{Dialer: tt.limits, Stack: a}).DialContext(tt.ctx, "tcp", tt.address)
+		if ne, ok := errors.AsType[net.Error](err); !ok || tt.want == "" && !ne.Timeout() || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
 	}
 }
 
