@@ -43,18 +43,11 @@ func (t *task) doNames(m *member) error {
 		}
 		return err
 	}
-	served := make(chan error, 2)
-	go func() { served <- serveNames(pc) }()
-	go func() { served <- serveStreams(ln, t.deadline()) }()
-	err = t.lookUp(m)
-	pc.Close()
-	ln.Close()
-	for range 2 {
-		if serr := <-served; !errors.Is(serr, net.ErrClosed) {
-			err = errors.Join(err, wrap("serving names", serr))
-		}
-	}
-	return err
+	return serving(pc, net.ErrClosed, func() error { return serveNames(pc) }, func() error {
+		return serving(ln, net.ErrClosed, func() error { return serveStreams(ln, t.deadline()) }, func() error {
+			return t.lookUp(m)
+		})
+	})
 }
 
 func (t *task) lookUp(m *member) error {

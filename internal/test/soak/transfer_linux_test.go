@@ -191,9 +191,7 @@ func (t *task) doUDP(a, b *member) error {
 		server.Close()
 		return err
 	}
-	served := make(chan error, 1)
-	go func() { served <- echoPackets(server) }()
-	err = func() error {
+	return serving(server, net.ErrClosed, func() error { return echoPackets(server) }, func() error {
 		to := &net.UDPAddr{IP: a.addrs[i].AsSlice(), Port: server.LocalAddr().(*net.UDPAddr).Port}
 		c, err := b.st.DialContext(t.ctx, network, to.String())
 		if err != nil {
@@ -216,10 +214,17 @@ func (t *task) doUDP(a, b *member) error {
 			t.bytes.Add(uint64(len(p)))
 		}
 		return nil
-	}()
-	server.Close()
-	if serr := <-served; !errors.Is(serr, net.ErrClosed) {
-		err = errors.Join(err, fmt.Errorf("echoing packets: %w", serr))
+	})
+}
+
+// serving runs a server during use. The server ends with the given error when it is closed.
+func serving(c io.Closer, closed error, serve, use func() error) error {
+	served := make(chan error, 1)
+	go func() { served <- serve() }()
+	err := use()
+	c.Close()
+	if serr := <-served; !errors.Is(serr, closed) {
+		err = errors.Join(err, wrap("serving", serr))
 	}
 	return err
 }
@@ -285,9 +290,7 @@ func (t *task) doHTTP(a, b *member) error {
 		}
 		w.Write(body)
 	})}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
-	err = func() error {
+	return serving(srv, http.ErrServerClosed, func() error { return srv.Serve(ln) }, func() error {
 		client := b.st.HTTPClient()
 		defer client.CloseIdleConnections()
 		pr, pw := io.Pipe()
@@ -304,12 +307,7 @@ func (t *task) doHTTP(a, b *member) error {
 		}
 		defer resp.Body.Close()
 		return receivePayload(resp.Body)
-	}()
-	srv.Close()
-	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
-		err = errors.Join(err, serr)
-	}
-	return err
+	})
 }
 
 // doRefused dials a port that nobody listens on, or an address that nobody has.
