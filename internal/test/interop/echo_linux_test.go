@@ -4,9 +4,11 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 
+	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -60,4 +62,42 @@ func TestVdens(t *testing.T) {
 			t.Errorf("our vdens ended with %v, want status 7, that of the shell", err)
 		}
 	})
+}
+
+// TestSwitchStacks has two stacks of the process, a client stack and Debian's vdens on one
+// switch.
+func TestSwitchStacks(t *testing.T) {
+	testenv.Long(t)
+	noProcesses(t)
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
+	third := host{"10.0.0.3", "fc00::1:3"}
+	a, b := open(t, "switch://"+dir, server), open(t, "switch://"+dir, client)
+	c := open(t, dir, third)
+	for _, s := range []*vdestack.Stack{a, b, c} {
+		serveEcho(t, s)
+	}
+	echo(t, a, client)
+	echo(t, b, third)
+	echo(t, c, server)
+	them := debian(t, dir, host{"10.0.0.4", "fc00::1:4"})
+	for _, h := range []host{server, client, third} {
+		ping(t, them, h)
+		them.echo(t, h)
+	}
+}
+
+// TestSwitchChain joins a switch of ours and Debian's with vde_plug, and has a
+// stack on the one and vdens on the other.
+func TestSwitchChain(t *testing.T) {
+	noProcesses(t)
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
+	s := open(t, "switch://"+dir, server)
+	serveEcho(t, s)
+	classic := vdeSwitch(t)
+	start(t, testenv.Need(t, "vde_plug", "vdeplug"), "vde://"+dir, classic)
+	them := debian(t, classic, client)
+	ping(t, them, server)
+	them.echo(t, server)
+	them.serveEcho(t)
+	echo(t, s, client)
 }

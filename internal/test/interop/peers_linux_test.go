@@ -237,3 +237,31 @@ func payload() []byte {
 	}
 	return b
 }
+
+// serveEcho starts an echo server in a stack.
+func serveEcho(t *testing.T, s *vdestack.Stack) {
+	t.Helper()
+	l := testenv.Must(s.Listen("tcp", ":5000"))(t)
+	serveEchoOn(t, l)
+}
+
+// serveEchoOn is an echo server until the end of the test.
+func serveEchoOn(t *testing.T, l net.Listener) {
+	t.Helper()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				if !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
+					t.Error(err)
+				}
+				return
+			}
+			go func() {
+				defer c.Close()
+				io.Copy(c, c)
+			}()
+		}
+	}()
+	t.Cleanup(func() { l.Close() })
+}

@@ -46,9 +46,7 @@ func (hostParty) serveEcho(t *testing.T) {
 
 func (hostParty) run(t *testing.T, script string) (output string, status int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", script)
-	out, err := cmd.CombinedOutput()
-	return statusOf(t, out, err, cmd.ProcessState)
+	return runScript(t, exec.CommandContext(t.Context(), "/bin/sh", "-c", script))
 }
 
 // kill does nothing: the NAT is ended instead.

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -77,20 +78,20 @@ func (s stackParty) serveEcho(t *testing.T) {
 
 func (s stackParty) run(t *testing.T, script string) (output string, status int) {
 	t.Helper()
-	cmd := s.Command(t.Context(), "/bin/sh", "-c", script)
-	out, err := cmd.CombinedOutput()
-	return statusOf(t, out, err, cmd.ProcessState)
+	return runScript(t, s.Command(t.Context(), "/bin/sh", "-c", script))
 }
 
 func (s stackParty) kill() { s.Close() }
 
-// statusOf returns the output and the exit status of a script.
-func statusOf(t *testing.T, out []byte, err error, state *os.ProcessState) (output string, status int) {
+// runScript returns the output and the exit status of a command.
+func runScript(t *testing.T, cmd interface{ CombinedOutput() ([]byte, error) }) (output string, status int) {
 	t.Helper()
-	if state == nil {
-		t.Fatal(err)
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return string(out), exit.ExitCode()
 	}
-	return string(out), state.ExitCode()
+	testenv.Check(t, err)
+	return string(out), 0
 }
 
 // must runs a script that succeeds.
