@@ -34,12 +34,17 @@ list() {
 
 step() { printf '\n== %s (%ds)\n' "$*" $SECONDS; }
 
-if [ "${1:-}" = -quick ]; then
-	step "format, vet, short tests"
+# check looks at the source of every module.
+check() {
 	unformatted=$(gofmt -l .)
 	[ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
 	list
 	go vet "${modules[@]}"
+}
+
+if [ "${1:-}" = -quick ]; then
+	step "format, vet, short tests"
+	check
 	go test -short -p $parallel "${together[@]}"
 	go test -short $alone
 	step "passed"
@@ -59,10 +64,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 fi
 
 step "format, vet, staticcheck"
-unformatted=$(gofmt -l .)
-[ -z "$unformatted" ] || { echo "gofmt would change: $unformatted"; exit 1; }
-list
-go vet "${modules[@]}"
+check
 go run $staticcheck "${modules[@]}"
 
 step "other systems"
