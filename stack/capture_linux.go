@@ -12,10 +12,6 @@ import (
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
-// drainCapture bounds how long Close waits for the recording of an interface without a
-// pump.
-const drainCapture = time.Second
-
 // A recording is the capture of an interface. The pump of the interface records
 // packets; if there is none, a packet socket reads them.
 type recording struct {
@@ -50,6 +46,7 @@ func (i *iface) startCapture() error {
 // read records the packets of an interface without a pump.
 func (r *recording) read() {
 	defer close(r.ended)
+	defer r.Late(nil)
 	var b packet.Buffer
 	defer b.Release()
 	for {
@@ -62,6 +59,18 @@ func (r *recording) read() {
 	}
 }
 
+// await waits until read has recorded all, or has ended. Nothing more comes.
+func (r *recording) await() {
+	const step = 100 * time.Microsecond
+	for !r.monitor.Quiet() {
+		select {
+		case <-r.ended:
+			return
+		case <-time.After(step):
+		}
+	}
+}
+
 // close ends the recording. It may be called twice.
 func (r *recording) close() error {
 	if r == nil {
@@ -69,9 +78,11 @@ func (r *recording) close() error {
 	}
 	var err error
 	if r.monitor != nil {
-		nic.Drain(r.monitor, drainCapture)
+		if err = r.monitor.Stop(); err == nil {
+			r.await()
+		}
 		r.Missed(r.monitor.Missed())
-		err = r.monitor.Close()
+		err = errors.Join(err, r.monitor.Close())
 		<-r.ended
 	}
 	return errors.Join(err, r.Interface.Close())

@@ -34,9 +34,10 @@ const (
 	// stallTime is how long Close waits for a writer that makes no progress.
 	stallTime = 5 * time.Second
 
-	// holdTime is how long a frame waits at most for earlier ones of other interfaces, and
-	// holdStep the interval of looking for them.
-	holdTime = time.Second
+	// holdSize bounds what waits for earlier frames of other interfaces, and holdStep is the
+	// interval of looking for them. The bound is no time, since on a busy machine nobody can
+	// say when a socket is read.
+	holdSize = bufferSize / 2
 	holdStep = time.Millisecond
 
 	headerLen = 14 // of Ethernet
@@ -86,6 +87,7 @@ type Interface struct {
 	missed uint64      // since the last recorded frame
 	quiet  func() bool // nil: frames get here at their time
 	last   int64       // time of the last frame that came with one
+	empty  time.Time   // all of before are here; only write uses it
 	newest int64       // of the times of all frames
 }
 
@@ -146,22 +148,23 @@ func (r *recorder) ended(ns int64, arrived time.Time) {
 }
 
 // Late says that frames get here, with SeenAt, later than at their time. quiet reports
-// whether all are here. Frames of other interfaces with the same writer wait for them.
+// whether all are here. Frames of other interfaces with the same writer wait for them. Nil
+// says that no more come.
 func (i *Interface) Late(quiet func() bool) {
 	i.r.mu.Lock()
 	defer i.r.mu.Unlock()
 	i.quiet = quiet
 }
 
-// complete returns a time up to which all frames are here. No lock is held: what comes
-// meanwhile is later than that.
+// complete returns the time of frames, and that of their arrival, before which nothing earlier
+// is still to come.
 //
 // The sender's socket has a frame before the frame gets its time at the receiver. So if the
 // sender's socket is found empty after now, everything is here that was sent before a frame
 // that was received before now.
-func (r *recorder) complete() (ns int64, now time.Time) {
-	now = time.Now()
-	ns = math.MaxInt64
+func (r *recorder) complete() (ns int64, arrived time.Time) {
+	now := time.Now()
+	ns, arrived = math.MaxInt64, now
 	r.mu.Lock()
 	interfaces, closing := r.interfaces, r.closing
 	r.mu.Unlock()
@@ -170,21 +173,30 @@ func (r *recorder) complete() (ns int64, now time.Time) {
 	}
 	for _, i := range interfaces {
 		r.mu.Lock()
-		late, last := i.quiet != nil && !i.closed, i.last
+		quiet, last := i.quiet, i.last
+		if i.closed {
+			quiet = nil
+		}
 		r.mu.Unlock()
-		if !late {
+		if quiet == nil {
 			continue
 		}
 		ns = min(ns, now.UnixNano())
-		if !i.quiet() {
+		if quiet() { // no lock is held: what comes meanwhile is later than now
+			i.empty = now
+		} else {
 			ns = min(ns, last)
 		}
+		if i.empty.Before(arrived) {
+			arrived = i.empty
+		}
 	}
-	return ns, now
+	return ns, arrived
 }
 
-// take moves to out what belongs to a time up to ns, or has waited too long.
-func (r *recorder) take(out []byte, ns int64, now time.Time) []byte {
+// take moves to out what belongs to a time up to ns, or has arrived before the given one. If
+// too much waits, it moves all.
+func (r *recorder) take(out []byte, ns int64, arrived time.Time) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if ns == math.MaxInt64 && r.sorted {
@@ -196,7 +208,7 @@ func (r *recorder) take(out []byte, ns int64, now time.Time) []byte {
 	}
 	n := 0
 	for i, b := range r.blocks {
-		if b.ns <= ns || now.Sub(b.arrived) > holdTime {
+		if b.ns <= ns || b.arrived.Before(arrived) || len(r.pending) > holdSize {
 			n = i + 1
 		}
 	}
@@ -236,8 +248,8 @@ func (r *recorder) write() {
 		if over {
 			return
 		}
-		ns, now := r.complete()
-		if out = r.take(out, ns, now); len(out) == 0 {
+		ns, arrived := r.complete()
+		if out = r.take(out, ns, arrived); len(out) == 0 {
 			time.Sleep(holdStep) // until more is complete
 			continue
 		}

@@ -420,12 +420,19 @@ func TestLate(t *testing.T) {
 		expect("slow", "fast", "slow")
 		quiet.Store(false)
 		seen(fast, 0)
-		time.Sleep(holdTime + 2*holdStep)
-		expect("slow", "fast", "slow", "fast") // at last
+		time.Sleep(time.Minute)
+		expect("slow", "fast", "slow") // however long that takes
+		seen(slow, time.Hour)
+		time.Sleep(holdStep)
+		expect("slow", "fast", "slow", "slow")
+		quiet.Store(true)
+		time.Sleep(holdStep)
+		expect("slow", "fast", "slow", "slow", "fast")
+		quiet.Store(false)
 		seen(fast, -time.Hour)
 		seen(slow, -time.Minute)
 		testenv.Check(t, slow.Close())
 		testenv.Check(t, fast.Close())
-		expect("slow", "fast", "slow", "fast", "slow", "fast")
+		expect("slow", "fast", "slow", "slow", "fast", "slow", "fast")
 	})
 }

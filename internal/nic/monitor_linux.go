@@ -86,6 +86,16 @@ func (m *Monitor) Missed() (packets uint64) {
 	return packets + m.dev.Bad.Swap(0)
 }
 
+// Stop has the kernel queue nothing more. What is queued is still to be read.
+func (m *Monitor) Stop() (err error) {
+	none := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	prog := unix.SockFprog{Len: uint16(len(none)), Filter: &none[0]}
+	closed := m.dev.raw.Control(func(fd uintptr) {
+		err = os.NewSyscallError("setsockopt SO_ATTACH_FILTER", unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog))
+	})
+	return errors.Join(closed, err)
+}
+
 // Quiet is as with [Device].
 func (m *Monitor) Quiet() bool { return m.dev.Quiet() }
 

@@ -47,6 +47,53 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
+// TestStop stops a monitor: what was queued is read, and nothing later.
+func TestStop(t *testing.T) {
+	s := newSpace(t)
+	_, index := s.tap(All)
+	socket := func() int {
+		fd, err := s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		s.check(err)
+		return fd
+	}
+	m, err := NewMonitor(socket(), index)
+	s.check(err)
+	from := socket()
+	defer unix.Close(from)
+	send := func(first byte) {
+		s.check(unix.Sendto(from, append([]byte{first}, make([]byte, 59)...), 0, &unix.SockaddrLinklayer{Ifindex: index}))
+	}
+	send(2)
+	send(4)
+	s.check(m.Stop())
+	send(6)
+	var got []byte
+	ended := make(chan error)
+	go func() {
+		var b packet.Buffer
+		for {
+			packets, _, err := m.Read(&b)
+			if err != nil {
+				ended <- err
+				return
+			}
+			for _, p := range packets {
+				if p.Data[0] < 0x33 { // not of IPv6 itself
+					got = append(got, p.Data[0])
+				}
+			}
+		}
+	}()
+	testenv.Eventually(t, "all to be read", m.Quiet)
+	s.check(m.Close())
+	if err := <-ended; !errors.Is(err, os.ErrClosed) || string(got) != "\x02\x04" {
+		t.Errorf("read %v, %v", got, err)
+	}
+	if err := m.Stop(); err == nil {
+		t.Error("a closed monitor is stopped")
+	}
+}
+
 // TestDetach closes an interface and leaves it: it is there, and the namespace
 // can end.
 func TestDetach(t *testing.T) {
