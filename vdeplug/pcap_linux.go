@@ -69,11 +69,11 @@ type unfinished struct {
 	now func() time.Duration
 
 	mu       sync.RWMutex // guards stations
-	stations *ether.MACTable[struct{}]
+	stations *ether.MACTable[ether.MAC, struct{}]
 }
 
 func newUnfinished(now func() time.Duration) *unfinished {
-	return &unfinished{now: now, stations: ether.NewMACTable[struct{}](maxUnfinished, unfinishedLife)}
+	return &unfinished{now: now, stations: ether.NewMACTable[ether.MAC, struct{}](maxUnfinished, unfinishedLife)}
 }
 
 // Learn records the senders of packets without checksum. Packets of several frames prove

@@ -35,13 +35,19 @@ func VLANMACs(frame []byte) (dst, src VLANMAC) {
 	return dst, src
 }
 
+// A Station is a MAC, or a VLANMAC in networks with VLANs.
+type Station interface {
+	comparable
+	IsMulticast() bool
+}
+
 // A MACTable remembers where stations were seen last. Its size is bounded, as senders can
 // invent addresses. Times are on any clock that does not go back. Lookups may run at the
 // same time; all other calls need a lock.
-type MACTable[V comparable] struct {
+type MACTable[S Station, V comparable] struct {
 	max     int           // stations; 0: nothing is learned
 	expire  time.Duration // life of an entry since it was seen last
-	entries map[VLANMAC]macEntry[V]
+	entries map[S]macEntry[V]
 	at      map[V]int // number of entries at each place
 }
 
@@ -50,17 +56,12 @@ type macEntry[V comparable] struct {
 	seen  time.Duration
 }
 
-func NewMACTable[V comparable](max int, expire time.Duration) *MACTable[V] {
-	return &MACTable[V]{max: max, expire: expire, entries: make(map[VLANMAC]macEntry[V]), at: make(map[V]int)}
+func NewMACTable[S Station, V comparable](max int, expire time.Duration) *MACTable[S, V] {
+	return &MACTable[S, V]{max: max, expire: expire, entries: make(map[S]macEntry[V]), at: make(map[V]int)}
 }
 
-// Lookup is LookupVLAN for networks without VLANs.
-func (t *MACTable[V]) Lookup(m MAC, now time.Duration) (where V, ok bool) {
-	return t.LookupVLAN(VLANMAC{MAC: m}, now)
-}
-
-// LookupVLAN returns where a station was seen last, unless that is too long ago.
-func (t *MACTable[V]) LookupVLAN(s VLANMAC, now time.Duration) (where V, ok bool) {
+// Lookup returns where a station was seen last, unless that is too long ago.
+func (t *MACTable[S, V]) Lookup(s S, now time.Duration) (where V, ok bool) {
 	e, ok := t.entries[s]
 	if !ok || now-e.seen > t.expire {
 		return where, false
@@ -68,14 +69,8 @@ func (t *MACTable[V]) LookupVLAN(s VLANMAC, now time.Duration) (where V, ok bool
 	return e.where, true
 }
 
-// Learn is LearnVLAN for networks without VLANs.
-func (t *MACTable[V]) Learn(m MAC, where V, now time.Duration) {
-	t.LearnVLAN(VLANMAC{MAC: m}, where, now)
-}
-
-// LearnVLAN notes that a frame of a station came from where. It ignores multicast
-// addresses.
-func (t *MACTable[V]) LearnVLAN(s VLANMAC, where V, now time.Duration) {
+// Learn notes that a frame of a station came from where. It ignores multicast addresses.
+func (t *MACTable[S, V]) Learn(s S, where V, now time.Duration) {
 	if s.IsMulticast() || t.max <= 0 {
 		return
 	}
@@ -94,7 +89,7 @@ func (t *MACTable[V]) LearnVLAN(s VLANMAC, where V, now time.Duration) {
 }
 
 // less counts one entry less at where.
-func (t *MACTable[V]) less(where V) {
+func (t *MACTable[S, V]) less(where V) {
 	if t.at[where]--; t.at[where] == 0 {
 		delete(t.at, where)
 	}
@@ -102,10 +97,10 @@ func (t *MACTable[V]) less(where V) {
 
 // evict removes the oldest of a few random entries. Stations that send survive a flood of
 // invented addresses, and no frame waits for a search of the whole table.
-func (t *MACTable[V]) evict() {
+func (t *MACTable[S, V]) evict() {
 	const sample = 8
 	var (
-		oldest VLANMAC
+		oldest S
 		seen   time.Duration
 		n      int
 	)
@@ -123,7 +118,7 @@ func (t *MACTable[V]) evict() {
 
 // Forget removes the stations at where. It is cheap if there are none: senders can say
 // goodbye as often as they like.
-func (t *MACTable[V]) Forget(where V) {
+func (t *MACTable[S, V]) Forget(where V) {
 	left := t.at[where]
 	if left == 0 {
 		return

@@ -12,7 +12,7 @@ func station(n int) MAC { return MAC{2, 0, 0, 0, byte(n >> 8), byte(n)} }
 
 func TestMACTable(t *testing.T) {
 	const expire = 120 * time.Second
-	table := NewMACTable[int](16, expire)
+	table := NewMACTable[MAC, int](16, expire)
 	check := func(m MAC, now time.Duration, where int, ok bool) {
 		t.Helper()
 		if w, o := table.Lookup(m, now); w != where || o != ok {
@@ -38,7 +38,7 @@ func TestMACTable(t *testing.T) {
 
 func TestMACTableBound(t *testing.T) {
 	const max = 64
-	table := NewMACTable[int](max, time.Hour)
+	table := NewMACTable[MAC, int](max, time.Hour)
 	// A flood of invented addresses, and one station that talks now and then.
 	for i := range 100 * max {
 		now := time.Duration(i) * time.Millisecond
@@ -53,7 +53,7 @@ func TestMACTableBound(t *testing.T) {
 			t.Fatalf("the station that talks was forgotten after %d others", i)
 		}
 	}
-	off := NewMACTable[int](0, time.Hour)
+	off := NewMACTable[MAC, int](0, time.Hour)
 	off.Learn(station(1), 1, 0)
 	if _, ok := off.Lookup(station(1), 0); ok {
 		t.Error("a table of size 0 learned")
@@ -61,7 +61,7 @@ func TestMACTableBound(t *testing.T) {
 }
 
 func TestMACTableAllocs(t *testing.T) {
-	table := NewMACTable[int](256, time.Hour)
+	table := NewMACTable[MAC, int](256, time.Hour)
 	for i := range 10000 {
 		table.Learn(station(i), 1, 0)
 	}
@@ -78,7 +78,7 @@ func TestMACTableAllocs(t *testing.T) {
 // TestMACTableForget compares with a table that is looked through whole.
 func TestMACTableForget(t *testing.T) {
 	const max, places = 32, 5
-	table, r := NewMACTable[int](max, time.Hour), rand.New(rand.NewPCG(1, 2))
+	table, r := NewMACTable[MAC, int](max, time.Hour), rand.New(rand.NewPCG(1, 2))
 	for i := range 20000 {
 		where := r.IntN(places)
 		if r.IntN(20) == 0 {

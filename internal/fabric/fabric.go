@@ -52,7 +52,7 @@ type Fabric struct {
 	ports    []*Port    // never changed in place, like locals and remotes
 	locals   []*Port
 	remotes  []*Port
-	stations *ether.MACTable[*Port]
+	stations *ether.MACTable[ether.VLANMAC, *Port]
 	round    int     // packets that Bonding has sent
 	flooded  account // of all ports together
 
@@ -86,7 +86,7 @@ func New(kind Kind, stations int, expire time.Duration) *Fabric {
 	f := &Fabric{
 		kind:     kind,
 		now:      func() time.Duration { return time.Since(start) },
-		stations: ether.NewMACTable[*Port](stations, expire),
+		stations: ether.NewMACTable[ether.VLANMAC, *Port](stations, expire),
 	}
 	f.active.Store(int64(-idleAfter))
 	return f
@@ -237,8 +237,8 @@ func (f *Fabric) route(r *Routes, from *Port, packets []packet.Packet) (n int, t
 // lookup returns the port of dst, everybody or nobody, and learns that src is at from. f.mu
 // is held.
 func (f *Fabric) lookup(from *Port, dst, src ether.VLANMAC, now time.Duration) *Port {
-	f.stations.LearnVLAN(src, from, now)
-	to, ok := f.stations.LookupVLAN(dst, now)
+	f.stations.Learn(src, from, now)
+	to, ok := f.stations.Lookup(dst, now)
 	switch {
 	case !ok:
 		return everybody

@@ -39,7 +39,7 @@ type Endpoint struct {
 
 	now   func() time.Duration
 	mu    sync.Mutex // guards table; never held across a system call
-	table *ether.MACTable[sockio.Sockaddr]
+	table *ether.MACTable[ether.MAC, sockio.Sockaddr]
 }
 
 var _ packet.Transport = (*Endpoint)(nil)
@@ -55,7 +55,7 @@ func openWithClock(cfg Config, now func() time.Duration) (*Endpoint, error) {
 		vxlan:  cfg.VXLAN,
 		header: makeHeader(cfg.VNI),
 		now:    now,
-		table:  ether.NewMACTable[sockio.Sockaddr](cfg.Stations, cfg.Expire),
+		table:  ether.NewMACTable[ether.MAC, sockio.Sockaddr](cfg.Stations, cfg.Expire),
 	}
 	var err error
 	if e.sockets, err = openSockets(cfg); err != nil {
