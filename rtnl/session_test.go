@@ -181,30 +181,6 @@ func TestStale(t *testing.T) {
 	}
 }
 
-// TestCloseUnblocks ends calls that wait for an answer.
-func TestCloseUnblocks(t *testing.T) {
-	sent := make(chan bool, 10)
-	c, _ := dialFake(t, func(netlink.Message) []any { sent <- true; return nil })
-	errs := make(chan error)
-	for range 3 {
-		go func() { errs <- c.LinkSetUp(1) }()
-	}
-	<-sent // one waits for its answer, two for their turn
-	for range 2 {
-		if err := c.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-		if err := c.LinkSetUp(1); !errors.Is(err, net.ErrClosed) {
-			t.Errorf("after Close: %v, want net.ErrClosed", err)
-		}
-	}
-	for range 3 {
-		if err := <-errs; !errors.Is(err, net.ErrClosed) {
-			t.Errorf("got %v, want net.ErrClosed", err)
-		}
-	}
-}
-
 // A slowFake takes long to be closed.
 type slowFake struct {
 	*fake

@@ -139,21 +139,30 @@ func TestUserStack(t *testing.T) {
 	}
 }
 
-// TestUserStackClose closes a connection that waits for an answer.
-func TestUserStackClose(t *testing.T) {
-	asked := make(chan struct{})
-	s := &userStack{typ: unix.SOCK_SEQPACKET, answer: func(netlink.Message) []any { close(asked); return nil }}
+// TestCloseUnblocks ends calls that wait for an answer.
+func TestCloseUnblocks(t *testing.T) {
+	sent := make(chan bool, 10)
+	s := &userStack{typ: unix.SOCK_SEQPACKET, answer: func(netlink.Message) []any { sent <- true; return nil }}
 	c, err := Dial(s)
 	testenv.Check(t, err)
 	defer s.wg.Wait()
 	defer s.hangUp()
-	done := make(chan error)
-	go func() { _, err := c.Links(); done <- err }()
-	<-asked
-	if err := c.Close(); err != nil {
-		t.Error(err)
+	errs := make(chan error)
+	for range 3 {
+		go func() { errs <- c.LinkSetUp(1) }()
 	}
-	if err := <-done; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("got %v, want net.ErrClosed", err)
+	<-sent // one waits for its answer, two for their turn
+	for range 2 {
+		if err := c.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if err := c.LinkSetUp(1); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after Close: %v, want net.ErrClosed", err)
+		}
+	}
+	for range 3 {
+		if err := <-errs; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("got %v, want net.ErrClosed", err)
+		}
 	}
 }
