@@ -20,7 +20,7 @@ func Of[Drops ~struct{ Recv, Send uint64 }](c FrameConn, max int) Transport {
 	if t, ok := c.(Transport); ok {
 		return t
 	}
-	f := &frames{conn: c, max: max}
+	f := &frames{conn: c, max: max, recv: newWaitLock()}
 	if d, ok := c.(interface{ Drops() Drops }); ok {
 		f.drops = func() (recv, send uint64) {
 			drops := struct{ Recv, Send uint64 }(d.Drops())
@@ -50,8 +50,8 @@ var _ Transport = (*frames)(nil)
 // RecvPackets implements [Transport].
 func (f *frames) RecvPackets(b *Buffer) ([]Packet, error) {
 	b.Release() // it may take long
-	f.recv.Lock()
-	defer f.recv.Unlock()
+	f.recv <- struct{}{}
+	defer func() { <-f.recv }()
 	if f.in == nil {
 		f.in = make([]byte, f.max)
 	}

@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/packet/packettest"
@@ -97,22 +99,27 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// batches are what a FrameReader is given, one with each call.
-type batches [][]packet.Packet
+// batches is a Transport that receives from a list, one batch with each call.
+type batches struct {
+	packet.Transport
+	in [][]packet.Packet
+}
 
 func (bs *batches) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
-	if len(*bs) == 0 {
+	if len(bs.in) == 0 {
 		return nil, io.EOF
 	}
 	mem := b.Bytes()
-	for _, p := range (*bs)[0] {
+	for _, p := range bs.in[0] {
 		n := copy(mem, p.Data)
 		b.Add(p.Offload, mem[:n])
 		mem = mem[n:]
 	}
-	*bs = (*bs)[1:]
+	bs.in = bs.in[1:]
 	return b.Packets, nil
 }
+
+func (bs *batches) Close() error { return nil }
 
 // TestOf returns transports as they are.
 func TestOf(t *testing.T) {
@@ -153,40 +160,78 @@ func TestConnErrors(t *testing.T) {
 	}
 }
 
-// TestFrameReader reads packets frame by frame. What the caller has no room for, and
-// what is no frame, is counted.
-func TestFrameReader(t *testing.T) {
-	var r packet.FrameReader
-	var counters packet.Counters
-	var closing atomic.Bool
-	from := &batches{
+// TestConnRecv reads packets frame by frame. What the caller has no room for, and what is no
+// frame, is counted.
+func TestConnRecv(t *testing.T) {
+	from := &batches{in: [][]packet.Packet{
 		{packettest.TCP(3, 1000), impossible()},
 		{},
 		{packettest.TCP(1, 50), packettest.TCP(2, 1400)},
-	}
+	}}
+	c := packet.NewConn(from, nil)
 	want := packettest.Frames(t, packettest.TCP(3, 1000))
 	small := packettest.Frames(t, packettest.TCP(1, 50))
 	buf := make([]byte, 1200)
 	for _, frame := range append(want, small...) {
-		n, err := r.Recv(from, &counters, &closing, buf)
+		n, err := c.Recv(buf)
 		if err != nil || !bytes.Equal(buf[:n], frame) {
 			t.Errorf("received %d bytes, %v, want %d", n, err, len(frame))
 		}
 	}
-	if _, err := r.Recv(from, &counters, &closing, buf); err != io.EOF {
+	if _, err := c.Recv(buf); err != io.EOF {
 		t.Errorf("at the end: %v, want io.EOF", err)
 	}
-	if recv, send := counters.Dropped(); recv != 3 || send != 0 {
+	if recv, send := c.Dropped(); recv != 3 || send != 0 {
 		t.Errorf("dropped %d and %d, want the impossible packet and two large frames", recv, send)
 	}
 	// Closing takes what is left of a packet.
-	from = &batches{{packettest.TCP(3, 1000)}}
-	if _, err := r.Recv(from, &counters, &closing, buf); err != nil {
-		t.Fatal(err)
-	}
-	closing.Store(true)
-	if _, err := r.Recv(from, &counters, &closing, buf); err != net.ErrClosed {
+	from.in = [][]packet.Packet{{packettest.TCP(3, 1000)}}
+	testenv.Must(c.Recv(buf))(t)
+	testenv.Check(t, c.Close())
+	if _, err := c.Recv(buf); err != net.ErrClosed {
 		t.Errorf("after Close: %v, want net.ErrClosed", err)
+	}
+}
+
+// A source is a FrameConn whose Recv waits for Send.
+type source chan struct{}
+
+func (s source) Recv([]byte) (int, error) { <-s; return 60, nil }
+func (s source) Send([]byte) error        { s <- struct{}{}; return nil }
+func (s source) Close() error             { return nil }
+
+// TestReceivers wait for each other in the sense of synctest, on a Transport and on a Conn.
+func TestReceivers(t *testing.T) {
+	for _, frames := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := make(source)
+			from := packet.Of[drops](s, 60)
+			c := packet.NewConn(from, nil)
+			var got atomic.Int32
+			var all sync.WaitGroup
+			for range 3 {
+				all.Go(func() {
+					var b packet.Buffer
+					defer b.Release()
+					var err error
+					if frames {
+						_, err = c.Recv(make([]byte, 60))
+					} else {
+						_, err = from.RecvPackets(&b)
+					}
+					testenv.Check(t, err)
+					got.Add(1)
+				})
+			}
+			for n := range int32(3) {
+				synctest.Wait() // would not return if they were not durably blocked
+				if got.Load() != n {
+					t.Errorf("%d have received, want %d", got.Load(), n)
+				}
+				testenv.Check(t, s.Send(nil))
+			}
+			all.Wait()
+		})
 	}
 }
 

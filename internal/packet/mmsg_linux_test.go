@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/virtio"
 	"golang.org/x/sys/unix"
@@ -21,8 +22,7 @@ import (
 // pair returns two local datagram sockets that are connected to each other.
 func pair(t *testing.T) (a, b *os.File) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	testenv.Check(t, err)
+	fds := testenv.Must(unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0))(t)
 	a, b = os.NewFile(uintptr(fds[0]), "a"), os.NewFile(uintptr(fds[1]), "b")
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
@@ -31,9 +31,28 @@ func pair(t *testing.T) (a, b *os.File) {
 // raw returns the connection of a file or of a connection of package net.
 func raw(t *testing.T, c syscall.Conn) syscall.RawConn {
 	t.Helper()
-	r, err := c.SyscallConn()
-	testenv.Check(t, err)
+	r := testenv.Must(c.SyscallConn())(t)
 	return r
+}
+
+// udp returns a socket on loopback.
+func udp(t *testing.T) *net.UDPConn {
+	t.Helper()
+	c := testenv.Must(net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}))(t)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func setsockopt(t *testing.T, c *net.UDPConn, level, opt, value int) {
+	t.Helper()
+	var err error
+	closed := raw(t, c).Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, opt, value) })
+	testenv.Check(t, errors.Join(closed, err))
+}
+
+// sockaddr returns the address of a socket as Sender wants it.
+func sockaddr(c *net.UDPConn) sockio.Sockaddr {
+	return sockio.MakeSockaddr(c.LocalAddr().(*net.UDPAddr).AddrPort(), 0)
 }
 
 // A receiver has RecvMsgs wait for datagrams.
@@ -74,9 +93,7 @@ func TestRecvMsgs(t *testing.T) {
 			}
 			const size = packet.Size / 5 // room for five
 			for i := range 7 {
-				if _, err := a.Write(bytes.Repeat([]byte{byte(i)}, 1000*(i+1))); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(a.Write(bytes.Repeat([]byte{byte(i)}, 1000*(i+1))))(t)
 			}
 			if n := receive(t, far, &b, size, packet.DataOnly); n != 5 || !b.Full() {
 				t.Fatalf("%d datagrams, full %v, want 5, true", n, b.Full())
@@ -123,9 +140,7 @@ func TestReceiveWaits(t *testing.T) {
 		}
 	}()
 	for _, text := range []string{"one", "two"} {
-		if _, err := a.Write([]byte(text)); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(a.Write([]byte(text)))(t)
 		if g := <-got; g != text {
 			t.Errorf("got %q, want %q", g, text)
 		}
@@ -141,8 +156,7 @@ func TestReceiveWaits(t *testing.T) {
 func TestRights(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, far := pair(t)
-	file, err := os.Open("/dev/null")
-	testenv.Check(t, err)
+	file := testenv.Must(os.Open("/dev/null"))(t)
 	defer file.Close()
 	fd := int(file.Fd())
 	for _, fds := range [][]int{{fd}, {fd, fd}} {
@@ -169,11 +183,9 @@ func TestRights(t *testing.T) {
 // TestTimestamp receives the time of a datagram, and its sender.
 func TestTimestamp(t *testing.T) {
 	in, out := udp(t), udp(t)
-	testenv.Check(t, setsockopt(t, in, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1))
+	setsockopt(t, in, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
 	before := time.Now()
-	if _, err := out.WriteTo([]byte("x"), in.LocalAddr()); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(out.WriteTo([]byte("x"), in.LocalAddr()))(t)
 	var b packet.Buffer
 	defer b.Release()
 	receive(t, in, &b, 100, packet.ControlStamped)
@@ -181,9 +193,8 @@ func TestTimestamp(t *testing.T) {
 	if at := time.Unix(0, d.Time); at.Before(before) || at.After(time.Now()) {
 		t.Errorf("received at %v, sent after %v", at, before)
 	}
-	from := (*unix.RawSockaddrInet4)(ptr(d.From))
-	if port := out.LocalAddr().(*net.UDPAddr).Port; d.From.Family != unix.AF_INET || from.Addr != [4]byte{127, 0, 0, 1} || ntohs(from.Port) != port {
-		t.Errorf("from %v, want 127.0.0.1:%d", from, port)
+	if from, want := (sockio.Sockaddr{Raw: *d.From}), sockaddr(out); from != want {
+		t.Errorf("from %v, want %v", from, want)
 	}
 }
 
@@ -194,10 +205,8 @@ func TestTag(t *testing.T) {
 	}
 	const all = unix.ETH_P_ALL<<8&0xff00 | unix.ETH_P_ALL>>8
 	open := func(ifname string) *os.File {
-		ifi, err := net.InterfaceByName(ifname)
-		testenv.Check(t, err)
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-		testenv.Check(t, err)
+		ifi := testenv.Must(net.InterfaceByName(ifname))(t)
+		fd := testenv.Must(unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0))(t)
 		f := os.NewFile(uintptr(fd), ifname)
 		t.Cleanup(func() { f.Close() })
 		if err := errors.Join(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
@@ -219,9 +228,7 @@ func TestTag(t *testing.T) {
 		}
 		text := fmt.Sprint("tag ", tag)
 		frame = append(append(frame, 0x88, 0xb5), text...)
-		if _, err := out.Write(frame); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(out.Write(frame))(t)
 		var b packet.Buffer
 		for found := false; !found; {
 			for i := range receive(t, in, &b, 2000, packet.ControlStamped) {
@@ -243,12 +250,12 @@ func TestTag(t *testing.T) {
 // joined (UDP_GRO).
 func TestSegments(t *testing.T) {
 	in, out := udp(t), udp(t)
-	testenv.Check(t, setsockopt(t, in, unix.SOL_UDP, unix.UDP_GRO, 1))
+	setsockopt(t, in, unix.SOL_UDP, unix.UDP_GRO, 1)
 	to := sockaddr(in)
 	s := packet.NewSender()
 	defer s.Free()
 	segments := []virtio.Segment{{Head: []byte("AB"), Data: []byte("cdef")}, {Head: []byte("GH"), Data: []byte("ijkl")}, {Data: []byte("mn")}}
-	if !s.Add(segments, 6, to) || s.Empty() {
+	if !s.Add(segments, 6, &to.Raw) || s.Empty() {
 		t.Fatal("no room in an empty Sender")
 	}
 	all, err, closed := s.Send(raw(t, out), nil)
@@ -306,12 +313,13 @@ func TestRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			in, out := udp(t), udp(t)
 			// Without checksums, which the kernel needs to cut.
-			testenv.Check(t, setsockopt(t, out, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1))
+			setsockopt(t, out, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
 			s := packet.NewSender()
 			defer s.Free()
 			calls := 0
-			s.Add(segments, 6, sockaddr(in))
-			s.Add([]virtio.Segment{{Data: []byte("plain")}}, 0, sockaddr(in))
+			to := sockaddr(in)
+			s.Add(segments, 6, &to.Raw)
+			s.Add([]virtio.Segment{{Data: []byte("plain")}}, 0, &to.Raw)
 			err, closed := s.SendWait(raw(t, out), decider(func(fd int, s *packet.Sender, frames int, err error) (int, bool, error) {
 				if calls++; err != unix.EINVAL && err != unix.EIO {
 					t.Errorf("refused for %v", err)

@@ -92,25 +92,23 @@ func (s *Sender) Add(segments []virtio.Segment, size int, to *unix.RawSockaddrIn
 		s.piece(segments[i].Head)
 		s.piece(segments[i].Data)
 	}
-	h := s.begin(first)
+	i, h := s.end(first, len(segments))
 	if to != nil {
-		s.names[s.added] = *to
-		h.Name = (*byte)(unsafe.Pointer(&s.names[s.added]))
+		s.names[i] = *to
+		h.Name = (*byte)(unsafe.Pointer(&s.names[i]))
 		h.Namelen = unix.SizeofSockaddrInet6
 		if to.Family == unix.AF_INET {
 			h.Namelen = unix.SizeofSockaddrInet4
 		}
 	}
 	if size != 0 {
-		c := &s.control[s.added]
+		c := &s.control[i]
 		c.hdr = unix.Cmsghdr{Level: unix.SOL_UDP, Type: unix.UDP_SEGMENT}
 		c.hdr.SetLen(unix.SizeofCmsghdr + 2)
 		*(*uint16)(unsafe.Pointer(&c.value)) = uint16(size)
 		h.Control = (*byte)(unsafe.Pointer(c))
 		h.SetControllen(ControlInt) // without padding, which would be another message
 	}
-	s.frames[s.added] = len(segments)
-	s.added++
 	return true
 }
 
@@ -124,9 +122,7 @@ func (s *Sender) AddParts(parts [][]byte, frames int) bool {
 	for _, p := range parts {
 		s.piece(p)
 	}
-	s.begin(first)
-	s.frames[s.added] = frames
-	s.added++
+	s.end(first, frames)
 	return true
 }
 
@@ -138,12 +134,15 @@ func (s *Sender) piece(b []byte) {
 	}
 }
 
-// begin makes the next message of the pieces from first on.
-func (s *Sender) begin(first int) *unix.Msghdr {
-	h := &s.msgs[s.added].hdr
+// end makes the next message, number i, of the pieces from first on.
+func (s *Sender) end(first, frames int) (i int, h *unix.Msghdr) {
+	i = s.added
+	s.added++
+	s.frames[i] = frames
+	h = &s.msgs[i].hdr
 	*h = unix.Msghdr{Iov: &s.vecs[first]}
 	h.SetIovlen(s.pieces - first)
-	return h
+	return i, h
 }
 
 // Send sends the datagrams, without blocking. It returns false if the socket

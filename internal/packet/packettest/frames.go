@@ -18,8 +18,7 @@ func Frames(t testing.TB, packets ...packet.Packet) (frames [][]byte) {
 	t.Helper()
 	for _, p := range packets {
 		var s virtio.Segmenter
-		segments, err := s.Split(p.Offload, bytes.Clone(p.Data), 0)
-		testenv.Check(t, err)
+		segments := testenv.Must(s.Split(p.Offload, bytes.Clone(p.Data), 0))(t)
 		for _, g := range segments {
 			frames = append(frames, append(bytes.Clone(g.Head), g.Data...))
 		}

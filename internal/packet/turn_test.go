@@ -6,37 +6,6 @@ import (
 	"time"
 )
 
-// TestWaitLock has goroutines wait for each other in the sense of synctest.
-func TestWaitLock(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var l waitLock
-		l.Lock()
-		got := make(chan int)
-		for i := range 3 {
-			go func() {
-				l.Lock()
-				got <- i
-				l.Unlock()
-			}()
-		}
-		synctest.Wait() // would not return if they were not durably blocked
-		select {
-		case <-got:
-			t.Error("two have the lock")
-		default:
-		}
-		l.Unlock()
-		seen := map[int]bool{}
-		for range 3 {
-			seen[<-got] = true
-			synctest.Wait()
-		}
-		if len(seen) != 3 {
-			t.Errorf("%v got the lock, want 0, 1 and 2", seen)
-		}
-	})
-}
-
 // TestTurn ends a turn when enough time was spent, in one piece or several.
 func TestTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
