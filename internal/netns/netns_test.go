@@ -77,16 +77,16 @@ func TestSocket(t *testing.T) {
 		wg.Go(func() {
 			n := spaces[g%len(spaces)]
 			for range 3 {
-				fd, err := n.Socket(unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP)
+				f, err := Sockets{n}.Socket(unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if c, err := cookieOf(fd); c != n.Cookie() {
+				if c, err := cookieOf(int(f.Fd())); c != n.Cookie() {
 					t.Errorf("a socket has cookie %d, %v, want %d", c, err, n.Cookie())
 				}
-				unix.Close(fd)
-				if _, err := n.Socket(unix.AF_INET, 99, 0); !errors.Is(err, unix.EINVAL) {
+				f.Close()
+				if _, err := (Sockets{n}).Socket(unix.AF_INET, 99, 0); !errors.Is(err, unix.EINVAL) {
 					t.Errorf("a wrong type: %v, want EINVAL", err)
 				}
 			}

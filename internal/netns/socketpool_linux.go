@@ -110,6 +110,18 @@ func (n *NS) Socket(domain, typ, proto int) (fd int, err error) {
 	}
 }
 
+// Sockets makes sockets of a namespace as files, for package rtnl.
+type Sockets struct{ *NS }
+
+// Socket is that of NS, as a file.
+func (s Sockets) Socket(domain, typ, proto int) (*os.File, error) {
+	fd, err := s.NS.Socket(domain, typ, proto)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "socket"), nil
+}
+
 func (n *NS) socket(k socketType) (fd int, err error) {
 	ret, err := n.do(socketCall(k.domain, k.typ, k.proto))
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"time"
-	"unsafe"
 
 	"github.com/vdestack/vdestack/internal/packet"
 	"golang.org/x/sys/unix"
@@ -101,8 +100,3 @@ func (m *Monitor) Quiet() bool { return m.dev.Quiet() }
 
 // Close ends Read.
 func (m *Monitor) Close() error { return m.dev.Close() }
-
-// packetType returns the sll_pkttype of the sender's address, struct sockaddr_ll.
-func packetType(g packet.Datagram) uint8 {
-	return (*unix.RawSockaddrLinklayer)(unsafe.Pointer(g.From)).Pkttype
-}

@@ -25,42 +25,27 @@ type space struct {
 	nl *rtnl.Conn
 }
 
-func (s *space) Socket(domain, typ, proto int) (*os.File, error) {
-	fd, err := s.ns.Socket(domain, typ|unix.SOCK_NONBLOCK, proto)
-	return os.NewFile(uintptr(fd), "socket"), err
-}
-
 func newSpace(t *testing.T) *space {
 	t.Helper()
-	ns, err := netns.New()
-	testenv.Check(t, err)
+	ns := testenv.Must(netns.New())(t)
 	s := &space{t: t, ns: ns}
 	t.Cleanup(func() { ns.Close() })
-	fd, err := ns.Open("/proc/sys/net/ipv6/conf/default/disable_ipv6", unix.O_WRONLY)
-	s.check(err)
-	_, err = unix.Write(fd, []byte("1"))
-	s.check(err)
-	unix.Close(fd)
-	s.nl, err = rtnl.Dial(s)
-	s.check(err)
+	s.check(ns.WriteSysctl("net/ipv6/conf/default/disable_ipv6", "1"))
+	s.nl = testenv.Must(rtnl.Dial(netns.Sockets{NS: ns}))(s.t)
 	t.Cleanup(func() { s.nl.Close() })
 	return s
 }
 
 func (s *space) check(err error) {
 	s.t.Helper()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	testenv.Check(s.t, err)
 }
 
 // socket opens the interface with a packet socket.
 func (s *space) socket(index int, o Offload) *Device {
 	s.t.Helper()
-	fd, err := s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	s.check(err)
-	d, err := NewSocket(fd, index, o)
-	s.check(err)
+	fd := testenv.Must(s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0))(s.t)
+	d := testenv.Must(NewSocket(fd, index, o))(s.t)
 	s.t.Cleanup(func() { d.Close() })
 	return d
 }
@@ -68,17 +53,11 @@ func (s *space) socket(index int, o Offload) *Device {
 // tap makes a TAP interface, up.
 func (s *space) tap(o Offload) (*Device, int) {
 	s.t.Helper()
-	fd, err := s.ns.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK)
+	fd, _, _, err := s.ns.OpenTAP(netns.TAP{Name: "tap0", Flags: Flags(o)})
 	s.check(err)
-	ifr, err := unix.NewIfreq("tap0")
-	s.check(err)
-	ifr.SetUint16(Flags(o))
-	s.check(unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr))
-	d, err := NewTAP(fd, "tap0", o)
-	s.check(err)
+	d := testenv.Must(NewTAP(fd, "tap0", o))(s.t)
 	s.t.Cleanup(func() { d.Close() })
-	index, err := s.nl.IfNameToIndex("tap0")
-	s.check(err)
+	index := testenv.Must(s.nl.IfNameToIndex("tap0"))(s.t)
 	s.check(s.nl.LinkSetUp(index))
 	return d, index
 }
@@ -86,10 +65,8 @@ func (s *space) tap(o Offload) (*Device, int) {
 // cable makes a veth pair in a space and returns both ends, up.
 func (s *space) cable() (a, b int) {
 	s.t.Helper()
-	a, err := s.nl.LinkAdd(rtnl.LinkSpec{Name: "a", Kind: "veth", MTU: 9000, Peer: &rtnl.LinkSpec{Name: "b", MTU: 9000}})
-	s.check(err)
-	b, err = s.nl.IfNameToIndex("b")
-	s.check(err)
+	a = testenv.Must(s.nl.LinkAdd(rtnl.LinkSpec{Name: "a", Kind: "veth", MTU: 9000, Peer: &rtnl.LinkSpec{Name: "b", MTU: 9000}}))(s.t)
+	b = testenv.Must(s.nl.IfNameToIndex("b"))(s.t)
 	s.check(s.nl.LinkSetUp(a))
 	s.check(s.nl.LinkSetUp(b))
 	s.await(a)
@@ -102,8 +79,7 @@ func (s *space) cable() (a, b int) {
 func (s *space) await(index int) {
 	s.t.Helper()
 	testenv.Eventually(s.t, "a carrier", func() bool {
-		l, err := s.nl.Link(index)
-		s.check(err)
+		l := testenv.Must(s.nl.Link(index))(s.t)
 		return l.OperState == rtnl.OperUp
 	})
 }
@@ -189,9 +165,7 @@ func TestSocketJoins(t *testing.T) {
 	ia, ib := s.cable()
 	a, b := s.socket(ia, All), s.socket(ib, All)
 	want := packettest.Frames(t, packettest.TCP(40, 1446))
-	if _, err := a.Write(plain(want)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(a.Write(plain(want)))(t)
 	got, n := collect(t, b, len(want))
 	wantFrames(t, got, want)
 	if n != 1 {
@@ -230,9 +204,7 @@ func TestTAP(t *testing.T) {
 			wantFrames(t, got, append(slices.Clone(frames), testFrame(60)))
 
 			// What the kernel sends.
-			if _, err := host.Write([]packet.Packet{packettest.TCP(40, 1446)}); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(host.Write([]packet.Packet{packettest.TCP(40, 1446)}))(t)
 			got, n = collect(t, tap, 40)
 			wantFrames(t, got, frames)
 			if want := map[bool]int{true: 1, false: 40}[o&TSO4 != 0]; n != want {
@@ -253,9 +225,7 @@ func TestTAPRefused(t *testing.T) {
 	if got := tap.GRORejected.Load(); got != 1 {
 		t.Errorf("%d refused", got)
 	}
-	if _, err := tap.Write(plain(frames)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(tap.Write(plain(frames)))(t)
 	got, n := collect(t, host, 3)
 	wantFrames(t, got, frames)
 	if n != 3 {
@@ -282,8 +252,7 @@ func TestDown(t *testing.T) {
 	}
 	s.check(s.nl.LinkSetUp(ia))
 	testenv.Eventually(t, "a carrier", func() bool {
-		counts, err = a.Write([]packet.Packet{{Data: testFrame(60)}})
-		s.check(err)
+		counts = testenv.Must(a.Write([]packet.Packet{{Data: testFrame(60)}}))(s.t)
 		return counts.Frames > 0
 	})
 	got, _ := collect(t, b, 1)
@@ -340,9 +309,8 @@ func TestAllocs(t *testing.T) {
 			}
 			copy(packets, frames)
 			packets[len(frames)] = super
-			if _, err := pair[0].Write(packets); err != nil {
-				t.Fatal(err)
-			}
+			_, err := pair[0].Write(packets)
+			testenv.Check(t, err)
 			for n := 0; n < 2; {
 				got, err := pair[1].Read(&b)
 				testenv.Check(t, err)

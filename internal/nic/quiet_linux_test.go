@@ -20,8 +20,7 @@ func TestQuiet(t *testing.T) {
 	if !d.Quiet() {
 		t.Fatal("not quiet in the beginning")
 	}
-	from, err := s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	s.check(err)
+	from := testenv.Must(s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0))(s.t)
 	defer unix.Close(from)
 	s.check(unix.Sendto(from, make([]byte, 60), 0, &unix.SockaddrLinklayer{Ifindex: index}))
 	if d.Quiet() {
@@ -120,8 +119,7 @@ func TestQuietRemoved(t *testing.T) {
 	}
 	a, b := s.cable()
 	d := s.socket(b, All)
-	from, err := s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
-	s.check(err)
+	from := testenv.Must(s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0))(s.t)
 	defer unix.Close(from)
 	s.check(unix.Sendto(from, testFrame(60), 0, &unix.SockaddrLinklayer{Ifindex: a}))
 	testenv.Eventually(t, "the packet", func() bool { return !d.Quiet() })

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"time"
+	"unsafe"
 
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -100,7 +101,8 @@ func (d *Device) receiveMsgs(fd int, b *packet.Buffer) (bool, error) {
 			g, before := b.Datagram(i), len(b.Packets)
 			d.add(b, g)
 			if d.monitor && len(b.Packets) > before {
-				d.seen = append(d.seen, Seen{packetType(g) == unix.PACKET_OUTGOING, g.Time})
+				from := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(g.From))
+				d.seen = append(d.seen, Seen{from.Pkttype == unix.PACKET_OUTGOING, g.Time})
 			}
 		}
 		if len(b.Packets) > 0 {
