@@ -3,6 +3,7 @@ package neigh
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -68,12 +69,7 @@ func (t *table) value() string {
 // numbers for each processor.
 func Sum(text, column string) (total uint64, ok bool) {
 	head, rows, _ := strings.Cut(text, "\n")
-	at := -1
-	for i, name := range strings.Fields(head) {
-		if name == column {
-			at = i
-		}
-	}
+	at := slices.Index(strings.Fields(head), column)
 	if at < 0 {
 		return 0, false
 	}

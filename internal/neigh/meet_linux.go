@@ -5,7 +5,6 @@ package neigh
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"os"
 	"time"
@@ -78,34 +77,17 @@ func (p Party) look(fd int, other netip.Addr) (v view, err error) {
 		return v, os.NewSyscallError("sendto", err)
 	}
 	buf := make([]byte, 4<<10)
-	next := func(size int) (body []byte, err error) {
-		n, err := unix.Read(fd, buf)
-		switch {
-		case err != nil:
-			return nil, os.NewSyscallError("recvfrom", err)
-		case n < unix.SizeofNlMsghdr+4:
-			return nil, errShort
-		}
-		body = buf[unix.SizeofNlMsghdr:n]
-		switch {
-		case binary.NativeEndian.Uint16(buf[4:]) == unix.NLMSG_ERROR:
-			return nil, unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
-		case len(body) < size:
-			return nil, errShort
-		}
-		return body, nil
-	}
-	if route, err = next(unix.SizeofRtMsg); err != nil {
+	if route, err = answer(fd, buf, unix.SizeofRtMsg); err != nil {
 		return v, err
 	}
 	local := route[7] == unix.RTN_LOCAL
-	if link, err = next(unix.SizeofIfInfomsg); err != nil {
+	if link, err = answer(fd, buf, unix.SizeofIfInfomsg); err != nil {
 		return v, err
 	}
 	if flags := binary.NativeEndian.Uint32(link[8:]); local && flags&(unix.IFF_RUNNING|unix.IFF_NOARP) == unix.IFF_RUNNING {
 		v.mac = hardwareAddr(link[unix.SizeofIfInfomsg:])
 	}
-	known, err := next(unix.SizeofNdMsg)
+	known, err := answer(fd, buf, unix.SizeofNdMsg)
 	if err == nil {
 		v.other, _ = decode(known)
 	} else if err != unix.ENOENT {
@@ -113,8 +95,6 @@ func (p Party) look(fd int, other netip.Addr) (v view, err error) {
 	}
 	return v, nil
 }
-
-var errShort = errors.New("the kernel's answer is too short")
 
 // hardwareAddr returns that of an Ethernet interface with the given attributes.
 func hardwareAddr(attributes []byte) []byte {

@@ -20,21 +20,14 @@ import (
 func crowded(t *testing.T, vnl string) {
 	t.Helper()
 	for range 65 {
-		s, err := vdestack.Open(vnl)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
+		open(t, vnl)
 	}
 }
 
 // see makes a socket that is to send to an address, and sends nothing.
 func (n *node) see(t *testing.T, to netip.Addr) {
 	t.Helper()
-	c, err := n.Dial("udp", netip.AddrPortFrom(to, 9).String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := testenv.Must(n.Dial("udp", netip.AddrPortFrom(to, 9).String()))(t)
 	c.Close()
 }
 
@@ -69,9 +62,7 @@ func TestRush(t *testing.T) {
 			}
 			close(start)
 			wg.Wait()
-			if err := errors.Join(errs...); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, errors.Join(errs...))
 			for i, n := range all {
 				want := 1
 				if i == 0 {
@@ -105,9 +96,7 @@ func TestMeet(t *testing.T) {
 			a.mustReach(t, b.addr)
 
 			// A stack that takes the place of another one.
-			if err := b.Close(); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, b.Close())
 			b = node(2)
 			a.see(t, b.addr)
 			a.expect(t, b.addr, b.mac(t))
@@ -117,9 +106,7 @@ func TestMeet(t *testing.T) {
 			c := node(3)
 			b.see(t, c.addr)
 			mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
-			if err := c.nl.LinkSetAddr(c.index, mac); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, c.nl.LinkSetAddr(c.index, mac))
 			c.see(t, b.addr)
 			b.expect(t, c.addr, mac)
 			c.mustReach(t, b.addr)
@@ -128,9 +115,7 @@ func TestMeet(t *testing.T) {
 
 			// An address that has moved is not where it was.
 			prefix := netip.MustParsePrefix(fmt.Sprintf(tt.prefix, 3))
-			if err := c.nl.AddrDel(c.index, prefix); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, c.nl.AddrDel(c.index, prefix))
 			d, e := node(4), node(5)
 			d.take(t, netip.PrefixFrom(c.addr, c.addr.BitLen()))
 			e.see(t, c.addr)
@@ -139,28 +124,20 @@ func TestMeet(t *testing.T) {
 			e.expect(t, c.addr, d.mac(t))
 
 			// Nor does one meet who does not have its own any more.
-			if err := e.nl.AddrDel(e.index, netip.MustParsePrefix(fmt.Sprintf(tt.prefix, 5))); err != nil {
-				t.Fatal(err)
-			}
-			if err := e.nl.AddrAdd(e.index, netip.MustParsePrefix(fmt.Sprintf(tt.prefix, 50)), rtnl.NoDAD); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, e.nl.AddrDel(e.index, netip.MustParsePrefix(fmt.Sprintf(tt.prefix, 5))))
+			testenv.Check(t, e.nl.AddrAdd(e.index, netip.MustParsePrefix(fmt.Sprintf(tt.prefix, 50)), rtnl.NoDAD))
 			e.see(t, b.addr)
 			b.expect(t, e.addr, nil)
 
 			// Nor is one met who is down.
-			if err := d.nl.LinkSetDown(d.index); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, d.nl.LinkSetDown(d.index))
 			a.see(t, d.addr)
 			a.expect(t, d.addr, nil)
 
 			// What somebody has made stays.
 			f := node(6)
 			own := net.HardwareAddr{2, 0, 0, 0, 0, 66}
-			if err := a.nl.NeighborAdd(rtnl.Neighbor{IfIndex: a.index, Addr: f.addr, HardwareAddr: own}); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, a.nl.NeighborAdd(rtnl.Neighbor{IfIndex: a.index, Addr: f.addr, HardwareAddr: own}))
 			a.see(t, f.addr)
 			a.expect(t, f.addr, own)
 			f.expect(t, a.addr, a.mac(t))
@@ -168,9 +145,7 @@ func TestMeet(t *testing.T) {
 			// The gateway, and not what is behind it.
 			s, err := vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: vnl,
 				Addrs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf(tt.prefix, 7))}, Gateways: []netip.Addr{netip.MustParseAddr(tt.gateway)}}}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			defer s.Close()
 			g := serve(t, s, netip.MustParsePrefix(fmt.Sprintf(tt.prefix, 7)))
 			g.see(t, netip.MustParseAddr(tt.far))
@@ -181,16 +156,10 @@ func TestMeet(t *testing.T) {
 			// Dialers of other libraries, and raw sockets.
 			h, k := node(8), node(9)
 			hooked := net.Dialer{Control: h.Control}
-			c1, err := hooked.Dial("udp", netip.AddrPortFrom(b.addr, 9).String())
-			if err != nil {
-				t.Fatal(err)
-			}
+			c1 := testenv.Must(hooked.Dial("udp", netip.AddrPortFrom(b.addr, 9).String()))(t)
 			c1.Close()
 			h.expect(t, b.addr, b.mac(t))
-			c2, err := k.Dial("ip:253", b.addr.String())
-			if err != nil {
-				t.Fatal(err)
-			}
+			c2 := testenv.Must(k.Dial("ip:253", b.addr.String()))(t)
 			c2.Close()
 			k.expect(t, b.addr, b.mac(t))
 		})
@@ -208,10 +177,7 @@ func TestMeetSweep(t *testing.T) {
 	for i := range 8 * neigh.FirstRoom {
 		many = append(many, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, 1 + byte(i>>8), byte(i)}), 16))
 	}
-	s, err := vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: vnl, Addrs: many}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: vnl, Addrs: many}}}))(t)
 	defer s.Close()
 	met := 0
 	meet := func() {

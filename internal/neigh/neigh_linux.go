@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/rtnl"
@@ -184,17 +185,6 @@ func newKeeper(base netns.Base) (_ *keeper, err error) {
 	return k, nil
 }
 
-// A maker is an rtnl.SocketMaker.
-type maker func(domain, typ, proto int) (int, error)
-
-func (m maker) Socket(domain, typ, proto int) (*os.File, error) {
-	fd, err := m(domain, typ, proto)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "netlink"), nil
-}
-
 // buffer is the room for reports that wait to be read, if the machine's limit
 // (net.core.rmem_max) allows it.
 const buffer = 4 << 20
@@ -303,56 +293,35 @@ func (k *keeper) drop(s *Space) {
 }
 
 // ask sends a request about the number of the namespace with a descriptor, and returns
-// the number. The kernel answers at once. As there may be thousands of namespaces, it
-// does not allocate.
+// the number. The kernel answers at once.
 func (k *keeper) ask(typ uint16, ns int, number int32) (int32, error) {
-	const header = unix.SizeofNlMsghdr + 4 // with struct rtgenmsg
+	const sizeofRtGenMsg = 4
 	k.asking.Lock()
 	defer k.asking.Unlock()
-	b := k.message[:0]
-	attr := func(typ uint16, value uint32) {
-		b = binary.NativeEndian.AppendUint16(b, 8)
-		b = binary.NativeEndian.AppendUint16(b, typ)
-		b = binary.NativeEndian.AppendUint32(b, value)
-	}
-	flags := uint16(unix.NLM_F_REQUEST)
+	flags := uint16(0)
+	attributes := []attribute{{unix.NETNSA_FD, binary.NativeEndian.AppendUint32(nil, uint32(ns))}}
 	if typ == unix.RTM_NEWNSID {
-		flags |= unix.NLM_F_ACK
+		flags = unix.NLM_F_ACK
+		attributes = append(attributes, attribute{unix.NETNSA_NSID, binary.NativeEndian.AppendUint32(nil, uint32(number))})
 	}
-	b = append(b, 0, 0, 0, 0)
-	b = binary.NativeEndian.AppendUint16(b, typ)
-	b = binary.NativeEndian.AppendUint16(b, flags)
-	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	attr(unix.NETNSA_FD, uint32(ns))
-	if typ == unix.RTM_NEWNSID {
-		attr(unix.NETNSA_NSID, uint32(number))
-	}
-	binary.NativeEndian.PutUint32(b, uint32(len(b)))
+	b := message(k.message[:0], typ, flags, make([]byte, sizeofRtGenMsg), attributes...)
 	if _, err := unix.Write(k.requests, b); err != nil {
 		return 0, os.NewSyscallError("sendto", err)
 	}
-	n, err := unix.Read(k.requests, k.message[:cap(k.message)])
-	if err != nil {
-		return 0, os.NewSyscallError("recvfrom", err)
-	}
-	b = k.message[:n]
-	if n < header {
-		return 0, errAnswer
-	}
-	if binary.NativeEndian.Uint16(b[4:]) == unix.NLMSG_ERROR {
-		if errno := -int32(binary.NativeEndian.Uint32(b[unix.SizeofNlMsghdr:])); errno != 0 {
-			return 0, unix.Errno(errno)
-		}
+	b, err := answer(k.requests, k.message[:cap(k.message)], sizeofRtGenMsg)
+	switch {
+	case err == unix.Errno(0): // the acknowledgement
 		return number, nil
+	case err != nil:
+		return 0, err
 	}
-	for b = b[header:]; len(b) >= 8; {
-		if binary.NativeEndian.Uint16(b[2:]) == unix.NETNSA_NSID {
-			if number = int32(binary.NativeEndian.Uint32(b[4:])); number >= 0 {
+	ad, err := netlink.NewAttributeDecoder(b[sizeofRtGenMsg:])
+	for err == nil && ad.Next() {
+		if ad.Type() == unix.NETNSA_NSID {
+			if number = ad.Int32(); number >= 0 {
 				return number, nil
 			}
 		}
-		size := int(binary.NativeEndian.Uint16(b)+3) &^ 3
-		b = b[min(max(size, 8), len(b)):]
 	}
 	return 0, errAnswer
 }

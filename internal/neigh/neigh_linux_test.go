@@ -37,28 +37,22 @@ type node struct {
 // there are many.
 func newNode(t *testing.T, vnl, prefix string) *node {
 	t.Helper()
-	s, err := vdestack.Open(vnl, prefix)
-	if err != nil {
-		t.Fatal(err)
-	}
+	return serve(t, open(t, vnl, prefix), netip.MustParsePrefix(prefix))
+}
+
+func open(t *testing.T, vnl string, prefixes ...string) *vdestack.Stack {
+	t.Helper()
+	s := testenv.Must(vdestack.Open(vnl, prefixes...))(t)
 	t.Cleanup(func() { s.Close() })
-	return serve(t, s, netip.MustParsePrefix(prefix))
+	return s
 }
 
 // newStranger opens one that takes its address later, so that the kernel has to find it.
 func newStranger(t *testing.T, vnl, prefix string) *node {
 	t.Helper()
-	s, err := vdestack.Open(vnl)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
 	p := netip.MustParsePrefix(prefix)
-	n := serve(t, s, p)
-	if err := n.nl.AddrAdd(n.index, p, rtnl.NoDAD); err != nil {
-		t.Fatal(err)
-	}
-	n.awaitRoute(t, netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+	n := serve(t, open(t, vnl), p)
+	n.take(t, p)
 	return n
 }
 
@@ -66,15 +60,9 @@ func newStranger(t *testing.T, vnl, prefix string) *node {
 func serve(t *testing.T, s *vdestack.Stack, prefix netip.Prefix) *node {
 	t.Helper()
 	n := &node{Stack: s, index: s.Stats().Interfaces[0].Index, addr: prefix.Addr()}
-	var err error
-	if n.nl, err = s.RTNL(); err != nil {
-		t.Fatal(err)
-	}
+	n.nl = testenv.Must(s.RTNL())(t)
 	t.Cleanup(func() { n.nl.Close() })
-	ln, err := s.Listen("tcp", ":80")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := testenv.Must(s.Listen("tcp", ":80"))(t)
 	go func() {
 		for {
 			c, err := ln.Accept()
@@ -102,18 +90,13 @@ func (n *node) reach(to netip.Addr) error {
 
 func (n *node) mustReach(t *testing.T, to netip.Addr) {
 	t.Helper()
-	if err := n.reach(to); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, n.reach(to))
 }
 
 // neighbor returns what the node knows of an address.
 func (n *node) neighbor(t *testing.T, addr netip.Addr) rtnl.Neighbor {
 	t.Helper()
-	all, err := n.nl.Neighbors()
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := testenv.Must(n.nl.Neighbors())(t)
 	for _, e := range all {
 		if e.Addr == addr {
 			return e
@@ -124,30 +107,18 @@ func (n *node) neighbor(t *testing.T, addr netip.Addr) rtnl.Neighbor {
 
 func (n *node) mac(t *testing.T) net.HardwareAddr {
 	t.Helper()
-	l, err := n.nl.Link(n.index)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := testenv.Must(n.nl.Link(n.index))(t)
 	return l.HardwareAddr
 }
 
 // take gives the node an address, and waits until packets for it arrive.
 func (n *node) take(t *testing.T, prefix netip.Prefix) {
 	t.Helper()
-	if err := n.nl.AddrAdd(n.index, prefix, rtnl.NoDAD); err != nil {
-		t.Fatal(err)
-	}
-	n.awaitRoute(t, prefix)
-}
-
-func (n *node) awaitRoute(t *testing.T, prefix netip.Prefix) {
-	t.Helper()
-	testenv.Eventually(t, fmt.Sprint("there is a route to ", prefix), func() bool {
-		routes, err := n.nl.Routes()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return slices.ContainsFunc(routes, func(r rtnl.Route) bool { return r.Table == rtnl.TableLocal && r.Dst == prefix })
+	testenv.Check(t, n.nl.AddrAdd(n.index, prefix, rtnl.NoDAD))
+	dst := netip.PrefixFrom(prefix.Addr(), prefix.Addr().BitLen())
+	testenv.Eventually(t, fmt.Sprint("there is a route to ", dst), func() bool {
+		routes := testenv.Must(n.nl.Routes())(t)
+		return slices.ContainsFunc(routes, func(r rtnl.Route) bool { return r.Table == rtnl.TableLocal && r.Dst == dst })
 	})
 }
 
@@ -155,10 +126,7 @@ func (n *node) awaitRoute(t *testing.T, prefix netip.Prefix) {
 // and stay, and how many do not count.
 func (n *node) counting(t *testing.T) (counting, marked int) {
 	t.Helper()
-	all, err := n.nl.Neighbors()
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := testenv.Must(n.nl.Neighbors())(t)
 	for _, e := range all {
 		switch {
 		case e.Flags&rtnl.NeighborExtLearned != 0:
@@ -261,9 +229,7 @@ func TestChange(t *testing.T) {
 			marked(b.addr, b.mac(t))
 
 			mac := net.HardwareAddr{2, 0, 0, 0, 0, 9}
-			if err := b.nl.LinkSetAddr(b.index, mac); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, b.nl.LinkSetAddr(b.index, mac))
 			b.mustReach(t, a.addr) // by which a learns it
 			marked(b.addr, mac)
 			a.mustReach(t, b.addr)
@@ -277,16 +243,11 @@ func TestChange(t *testing.T) {
 					t.Fatal(err)
 				}
 				d := vdestack.Dialer{Stack: holder.Stack, Dialer: net.Dialer{LocalAddr: &net.TCPAddr{IP: moving.AsSlice()}}}
-				conn, err := d.Dial("tcp", netip.AddrPortFrom(a.addr, 80).String())
-				if err != nil {
-					t.Fatal(err)
-				}
+				conn := testenv.Must(d.Dial("tcp", netip.AddrPortFrom(a.addr, 80).String()))(t)
 				conn.Close()
 				marked(moving, holder.mac(t))
 				a.mustReach(t, moving)
-				if err := holder.nl.AddrDel(holder.index, prefix); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, holder.nl.AddrDel(holder.index, prefix))
 			}
 
 			// Of two that have it, one is found.
@@ -313,9 +274,7 @@ func TestSweep(t *testing.T) {
 		added++
 		e := rtnl.Neighbor{IfIndex: n.index, Addr: netip.AddrFrom4([4]byte{10, 1, 1 + byte(i>>8), byte(i)}),
 			HardwareAddr: net.HardwareAddr{2, 0, 0, 0, byte(i >> 8), byte(i)}, State: rtnl.NeighborStale}
-		if err := n.nl.NeighborAdd(e); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, n.nl.NeighborAdd(e))
 	}
 	for range 8 * neigh.FirstRoom {
 		add()
@@ -332,23 +291,15 @@ func TestSweep(t *testing.T) {
 // stay as they are.
 func TestJoined(t *testing.T) {
 	neigh.MarkAll(t, time.Minute)
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ns := testenv.Must(netns.New())(t)
 	defer ns.Close()
-	f, err := ns.File()
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := testenv.Must(ns.File())(t)
 	defer f.Close()
 	var joined []*node
 	for _, name := range []string{"one", "two"} { // of the same namespace
 		s, err := vdestack.New(t.Context(), vdestack.Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", f.Fd()),
 			Interfaces: []vdestack.Interface{{Name: name, VNL: "null://", Addrs: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}}}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		defer s.Close()
 		n := &node{Stack: s, index: s.Stats().Interfaces[0].Index}
 		if n.nl, err = s.RTNL(); err != nil {
@@ -358,15 +309,10 @@ func TestJoined(t *testing.T) {
 		joined = append(joined, n)
 	}
 	nl := joined[0].nl
-	others, err := nl.LinkAdd(rtnl.LinkSpec{Name: "others", Kind: "veth", Up: true, Peer: &rtnl.LinkSpec{Name: "end"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	others := testenv.Must(nl.LinkAdd(rtnl.LinkSpec{Name: "others", Kind: "veth", Up: true, Peer: &rtnl.LinkSpec{Name: "end"}}))(t)
 	for i, index := range []int{others, joined[0].index, joined[1].index} {
 		e := rtnl.Neighbor{IfIndex: index, Addr: netip.AddrFrom4([4]byte{10, 1, 0, byte(2 + i)}), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 2}, State: rtnl.NeighborStale}
-		if err := nl.NeighborAdd(e); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, nl.NeighborAdd(e))
 	}
 	testenv.Eventually(t, "those of the stacks are marked", func() bool { _, marked := joined[0].counting(t); return marked == 2 })
 	if e := joined[0].neighbor(t, netip.MustParseAddr("10.1.0.2")); e.Flags != 0 {
@@ -375,9 +321,7 @@ func TestJoined(t *testing.T) {
 	// One that is left is still looked after.
 	joined[0].Close()
 	e := rtnl.Neighbor{IfIndex: joined[1].index, Addr: netip.MustParseAddr("10.1.0.9"), HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 2}, State: rtnl.NeighborStale}
-	if err := joined[1].nl.NeighborAdd(e); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, joined[1].nl.NeighborAdd(e))
 	testenv.Eventually(t, "the second stack's is marked", func() bool { return joined[1].neighbor(t, e.Addr).Flags&rtnl.NeighborExtLearned != 0 })
 }
 
@@ -391,9 +335,7 @@ func TestClose(t *testing.T) {
 			t.Fatal("nothing is looked after")
 		}
 		for _, n := range []*node{a, b} {
-			if err := n.Close(); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, n.Close())
 		}
 		if neigh.Running() {
 			t.Fatal("something is looked after yet")

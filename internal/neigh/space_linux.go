@@ -5,9 +5,11 @@ package neigh
 import (
 	"encoding/binary"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -127,6 +129,27 @@ func message(b []byte, typ, flags uint16, body []byte, attributes ...attribute) 
 	return b
 }
 
+var errShort = errors.New("the kernel's answer is too short")
+
+// answer reads the answer to a request, after its header: at least size bytes, or an error.
+func answer(fd int, buf []byte, size int) (body []byte, err error) {
+	n, err := unix.Read(fd, buf)
+	switch {
+	case err != nil:
+		return nil, os.NewSyscallError("recvfrom", err)
+	case n < unix.SizeofNlMsghdr+4:
+		return nil, errShort
+	}
+	body = buf[unix.SizeofNlMsghdr:n]
+	switch {
+	case binary.NativeEndian.Uint16(buf[4:]) == unix.NLMSG_ERROR:
+		return nil, unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
+	case len(body) < size:
+		return nil, errShort
+	}
+	return body, nil
+}
+
 // begin makes the work of the space.
 func (s *Space) begin() {
 	if s.work == nil {
@@ -207,7 +230,7 @@ const batchSize = 16 << 10
 // marks those that were missed. The next sweep comes when as many entries have been
 // added as are left, so that each costs about two looks.
 func (s *Space) sweep() {
-	c, err := rtnl.Dial(maker(s.ns.Socket))
+	c, err := rtnl.Dial(netns.Sockets{NS: s.ns})
 	if err != nil {
 		return
 	}
