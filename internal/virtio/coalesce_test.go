@@ -231,33 +231,6 @@ func TestJoinStrangers(t *testing.T) {
 }
 
 func TestCoalesceUDP(t *testing.T) {
-	tests := []struct {
-		name  string
-		sizes []int
-		want  []int
-	}{
-		{"equal", []int{100, 100, 100}, []int{3}},
-		{"last is shorter", []int{100, 100, 99, 99}, []int{3, 1}},
-		{"growing", []int{100, 101, 101}, []int{1, 2}},
-		{"empty", []int{0, 0}, []int{1, 1}},
-		{"empty at the end", []int{10, 10, 0, 10}, []int{2, 1, 1}},
-		{"as many as the kernel takes", slices.Repeat([]int{10}, 130), []int{64, 64, 2}},
-		{"as long as a packet", slices.Repeat([]int{1472}, 50), []int{44, 6}},
-	}
-	for _, tt := range tests {
-		for version, f := range map[string]*flow{"4": udp4(), "6": udp6()} {
-			t.Run(tt.name+"/"+version, func(t *testing.T) {
-				var frames [][]byte
-				for _, n := range tt.sizes {
-					frames = append(frames, f.frame(n))
-				}
-				c := Coalescer{UDP: true}
-				checkPackets(t, coalesce(&c, frames), frames, tt.want)
-				c.UDP = false
-				checkPackets(t, coalesce(&c, frames), frames, slices.Repeat([]int{1}, len(frames)))
-			})
-		}
-	}
 	t.Run("no checksum", func(t *testing.T) {
 		f := udp4()
 		frames := [][]byte{f.frame(10), f.frame(10), f.frame(10), f.frame(10)}
@@ -275,27 +248,40 @@ func TestCoalesceUDP(t *testing.T) {
 }
 
 func TestCoalesceSizes(t *testing.T) {
-	tests := []struct {
+	tcp, udp := map[string]*flow{"4": tcp4(), "6": tcp6()}, map[string]*flow{"4": udp4(), "6": udp6()}
+	for _, tt := range []struct {
 		name  string
+		flows map[string]*flow
 		sizes []int
 		want  []int
 	}{
-		{"pure acknowledgements", []int{0, 0}, []int{1, 1}},
-		{"acknowledgement between", []int{100, 0, 100}, []int{1, 1, 1}},
-		{"last is shorter", []int{100, 100, 1, 1}, []int{3, 1}},
-		{"growing", []int{99, 100, 100}, []int{1, 2}},
-		{"as long as a packet", slices.Repeat([]int{1448}, 50), []int{45, 5}},
-		{"jumbo frames", slices.Repeat([]int{8948}, 8), []int{7, 1}},
-		{"small", slices.Repeat([]int{1}, 300), []int{128, 128, 44}},
-	}
-	for _, tt := range tests {
-		for version, f := range map[string]*flow{"4": tcp4(), "6": tcp6()} {
+		{"pure acknowledgements", tcp, []int{0, 0}, []int{1, 1}},
+		{"acknowledgement between", tcp, []int{100, 0, 100}, []int{1, 1, 1}},
+		{"last is shorter", tcp, []int{100, 100, 1, 1}, []int{3, 1}},
+		{"growing", tcp, []int{99, 100, 100}, []int{1, 2}},
+		{"as long as a packet", tcp, slices.Repeat([]int{1448}, 50), []int{45, 5}},
+		{"jumbo frames", tcp, slices.Repeat([]int{8948}, 8), []int{7, 1}},
+		{"small", tcp, slices.Repeat([]int{1}, 300), []int{128, 128, 44}},
+		{"UDP, equal", udp, []int{100, 100, 100}, []int{3}},
+		{"UDP, last is shorter", udp, []int{100, 100, 99, 99}, []int{3, 1}},
+		{"UDP, growing", udp, []int{100, 101, 101}, []int{1, 2}},
+		{"UDP, empty", udp, []int{0, 0}, []int{1, 1}},
+		{"UDP, empty at the end", udp, []int{10, 10, 0, 10}, []int{2, 1, 1}},
+		{"UDP, as many as the kernel takes", udp, slices.Repeat([]int{10}, 130), []int{64, 64, 2}},
+		{"UDP, as long as a packet", udp, slices.Repeat([]int{1472}, 50), []int{44, 6}},
+	} {
+		for version, f := range tt.flows {
 			t.Run(tt.name+"/"+version, func(t *testing.T) {
 				var frames [][]byte
 				for _, n := range tt.sizes {
 					frames = append(frames, f.frame(n))
 				}
-				checkPackets(t, coalesce(&Coalescer{}, frames), frames, tt.want)
+				checkPackets(t, coalesce(&Coalescer{UDP: true}, frames), frames, tt.want)
+				want := tt.want
+				if f.udp { // it is not joined
+					want = slices.Repeat([]int{1}, len(frames))
+				}
+				checkPackets(t, coalesce(&Coalescer{}, frames), frames, want)
 			})
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // captured is what a TAP of Linux 6.18 on amd64 gives before a packet of IPv4 TCP
@@ -48,4 +50,14 @@ func FuzzHeader(f *testing.F) {
 			t.Errorf("got %x, want %x", out, b[:HeaderLen])
 		}
 	})
+}
+
+func BenchmarkHeader(b *testing.B) {
+	h := Header{Flags: FlagNeedsCsum, GSOType: GSOTCPv4, HdrLen: 66, GSOSize: 1448, CsumStart: 34, CsumOffset: 16}
+	buf := make([]byte, HeaderLen)
+	b.ReportAllocs()
+	for b.Loop() {
+		h.Encode(buf)
+		testenv.Check(b, h.Decode(buf))
+	}
 }

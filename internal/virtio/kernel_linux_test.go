@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,24 +44,18 @@ func newSpace(t *testing.T, flags uint16, offloads int, host byte) *space {
 	}
 	t.Cleanup(func() { ns.Close() })
 	s := &space{t: t, ns: ns}
-	s.fd, err = ns.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK)
+	s.fd, _, _, err = ns.OpenTAP(netns.TAP{Name: "tap0", Flags: unix.IFF_TAP | unix.IFF_NO_PI | flags})
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOENT) {
 		testenv.Skip(t, "no TAP: %v (modprobe tun, chmod 0666 /dev/net/tun)", err)
 	}
 	s.check(err)
-	ifr, err := unix.NewIfreq("tap0")
-	s.check(err)
-	ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | flags)
-	s.check(unix.IoctlIfreq(s.fd, unix.TUNSETIFF, ifr))
 	s.check(unix.IoctlSetInt(s.fd, unix.TUNSETOFFLOAD, offloads))
 	s.tap = os.NewFile(uintptr(s.fd), "tap")
 	t.Cleanup(func() { s.tap.Close() })
 
-	nl, err := rtnl.Dial(s)
-	s.check(err)
+	nl := testenv.Must(rtnl.Dial(netns.Sockets{NS: ns}))(s.t)
 	defer nl.Close()
-	s.index, err = nl.IfNameToIndex("tap0")
-	s.check(err)
+	s.index = testenv.Must(nl.IfNameToIndex("tap0"))(s.t)
 	s.check(nl.LinkSetAddr(s.index, hostMAC(host)))
 	s.check(nl.LinkSetUp(s.index))
 	for _, addr := range hostAddrs(host) {
@@ -89,22 +84,13 @@ func hostAddrs(host byte) []netip.Addr {
 
 func (s *space) check(err error) {
 	s.t.Helper()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// Socket makes the space a SocketMaker.
-func (s *space) Socket(domain, typ, proto int) (*os.File, error) {
-	fd, err := s.ns.Socket(domain, typ|unix.SOCK_NONBLOCK, proto)
-	return os.NewFile(uintptr(fd), "socket"), err
+	testenv.Check(s.t, err)
 }
 
 // packetSocket makes a socket for packets with virtio headers on the TAP.
 func (s *space) packetSocket(proto int) *os.File {
 	s.t.Helper()
-	fd, err := s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, 0)
-	s.check(err)
+	fd := testenv.Must(s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, 0))(s.t)
 	f := os.NewFile(uintptr(fd), "packet")
 	s.t.Cleanup(func() { f.Close() })
 	s.check(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1))
@@ -119,8 +105,7 @@ func readFrame(t *testing.T, f *os.File, head int) []byte {
 	buf := make([]byte, HeaderLen+1<<16)
 	f.SetReadDeadline(time.Now().Add(testenv.Timeout))
 	for {
-		n, err := f.Read(buf)
-		testenv.Check(t, err)
+		n := testenv.Must(f.Read(buf))(t)
 		if b := buf[:n]; len(b) > head+12 && bytes.Equal(b[head+6:head+11], []byte{2, 0, 0, 0, 0}) {
 			return b
 		}
@@ -133,9 +118,7 @@ func kernelSplits(t *testing.T, s *space, socket *os.File, h Header, packet []by
 	t.Helper()
 	b := make([]byte, HeaderLen, HeaderLen+len(packet))
 	h.Encode(b)
-	if _, err := socket.Write(append(b, packet...)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(socket.Write(append(b, packet...)))(t)
 	frames := split(t, h, packet)
 	for i, want := range frames {
 		if got := readFrame(t, s.tap, 0); !bytes.Equal(got, want) {
@@ -297,8 +280,7 @@ func transfer(t *testing.T, from, to *space, addr netip.Addr, n int) {
 	l := to.listen(domain)
 	defer l.Close()
 	sockaddr := socketAddr(addr, l.Addr().(*net.TCPAddr).Port)
-	fd, err := from.ns.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
-	from.check(err)
+	fd := testenv.Must(from.ns.Socket(domain, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0))(from.t)
 	defer unix.Close(fd)
 	if err := unix.Connect(fd, sockaddr); err != unix.EINPROGRESS {
 		t.Fatal(err)
@@ -309,8 +291,7 @@ func transfer(t *testing.T, from, to *space, addr netip.Addr, n int) {
 	}
 	out := from.conn(fd)
 	defer out.Close()
-	in, err := l.Accept()
-	from.check(err)
+	in := testenv.Must(l.Accept())(from.t)
 	defer in.Close()
 	in.SetDeadline(time.Now().Add(testenv.Timeout))
 
@@ -335,24 +316,20 @@ func transfer(t *testing.T, from, to *space, addr netip.Addr, n int) {
 
 func (s *space) listen(domain int) net.Listener {
 	s.t.Helper()
-	f, err := s.Socket(domain, unix.SOCK_STREAM, 0)
-	s.check(err)
+	f := testenv.Must(netns.Sockets{NS: s.ns}.Socket(domain, unix.SOCK_STREAM, 0))(s.t)
 	defer f.Close()
 	s.check(unix.Listen(int(f.Fd()), 1))
-	l, err := net.FileListener(f)
-	s.check(err)
+	l := testenv.Must(net.FileListener(f))(s.t)
 	l.(*net.TCPListener).SetDeadline(time.Now().Add(testenv.Timeout))
 	return l
 }
 
 func (s *space) conn(fd int) net.Conn {
 	s.t.Helper()
-	dup, err := unix.Dup(fd)
-	s.check(err)
+	dup := testenv.Must(unix.Dup(fd))(s.t)
 	f := os.NewFile(uintptr(dup), "socket")
 	defer f.Close()
-	c, err := net.FileConn(f)
-	s.check(err)
+	c := testenv.Must(net.FileConn(f))(s.t)
 	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	return c
 }
@@ -376,42 +353,32 @@ func (s *space) counter(suffix string) (sum int) {
 // proc reads a file of /proc/net as it is in the space.
 func (s *space) proc(name string) string {
 	s.t.Helper()
-	fd, err := s.ns.Open("/proc/thread-self/net/"+name, unix.O_RDONLY)
-	s.check(err)
+	fd := testenv.Must(s.ns.Open("/proc/thread-self/net/"+name, unix.O_RDONLY))(s.t)
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
-	text, err := io.ReadAll(f)
-	s.check(err)
+	text := testenv.Must(io.ReadAll(f))(s.t)
 	return string(text)
 }
 
 // countersIn reads the two forms of such files: a line of names and one of
 // values, and lines of a name and a value.
 func countersIn(text, suffix string) (sum int) {
-	number := func(s string) (n int) {
-		for _, c := range s {
-			n = n*10 + int(c-'0')
-		}
-		return n
-	}
 	var names []string
 	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		switch {
-		case !strings.HasSuffix(fields[0], ":"):
-			if strings.HasSuffix(fields[0], suffix) {
-				sum += number(fields[1])
-			}
-		case names == nil:
-			names = fields
-		default:
-			for i, name := range names {
-				if strings.HasSuffix(name, suffix) && i > 0 {
-					sum += number(fields[i])
-				}
-			}
-			names = nil
+		values := strings.Fields(line)
+		if !strings.HasSuffix(values[0], ":") {
+			names, values = values[:1], values[1:]
+		} else if names == nil {
+			names = values
+			continue
 		}
+		for i, name := range names {
+			if strings.HasSuffix(name, suffix) {
+				n, _ := strconv.Atoi(values[i])
+				sum += n
+			}
+		}
+		names = nil
 	}
 	return sum
 }
@@ -485,12 +452,10 @@ func TestKernelUDP(t *testing.T) {
 			if ip.Is4() {
 				domain = unix.AF_INET
 			}
-			in, err := b.ns.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0)
-			b.check(err)
+			in := testenv.Must(b.ns.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0))(b.t)
 			defer unix.Close(in)
 			b.check(unix.Bind(in, socketAddr(ip, 5000)))
-			out, err := a.ns.Socket(domain, unix.SOCK_DGRAM, 0)
-			a.check(err)
+			out := testenv.Must(a.ns.Socket(domain, unix.SOCK_DGRAM, 0))(a.t)
 			defer unix.Close(out)
 			a.check(unix.SetsockoptInt(out, unix.SOL_UDP, unix.UDP_SEGMENT, 1000))
 			data := bytes.Repeat([]byte("datagram"), 20500/8)
@@ -499,8 +464,7 @@ func TestKernelUDP(t *testing.T) {
 			defer conn.Close()
 			buf := make([]byte, 2000)
 			for rest := data; len(rest) > 0; {
-				n, err := conn.Read(buf)
-				testenv.Check(t, err)
+				n := testenv.Must(conn.Read(buf))(t)
 				if want := min(1000, len(rest)); !bytes.Equal(buf[:n], rest[:want]) {
 					t.Fatalf("got a datagram of %d bytes, want %d", n, want)
 				}

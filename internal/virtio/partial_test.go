@@ -2,8 +2,6 @@ package virtio
 
 import (
 	"testing"
-
-	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func TestPartial(t *testing.T) {
@@ -27,11 +25,7 @@ func TestPartial(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", tt.name, got, want)
 		}
 		// Those that are complete say nothing.
-		var s Segmenter
-		segments, err := s.Split(h, packet, 0)
-		testenv.Check(t, err)
-		for _, g := range segments {
-			frame := append(append([]byte(nil), g.Head...), g.Data...)
+		for _, frame := range split(t, h, packet) {
 			got := Partial(frame, 1500)
 			if got == (Header{}) {
 				continue

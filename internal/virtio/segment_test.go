@@ -2,7 +2,6 @@ package virtio
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"slices"
 	"testing"
@@ -76,8 +75,7 @@ func TestSplit(t *testing.T) {
 				}
 				before := bytes.Clone(packet)
 				for _, headroom := range []int{0, 8} {
-					segments, err := s.Split(h, packet, headroom)
-					testenv.Check(t, err)
+					segments := testenv.Must(s.Split(h, packet, headroom))(t)
 					for i, seg := range segments {
 						copy(seg.Head[:headroom], "\xff\xff\xff\xff\xff\xff\xff\xff")
 						if cap(seg.Head) != len(seg.Head) {
@@ -221,27 +219,19 @@ func TestSplitTags(t *testing.T) {
 		tags := bytes.Repeat([]byte{0x81, 0, 0, 5}, n)
 		h, packet := tcp4().packet(4000, 1000)
 		_, tagged := tcp4().with(func(f *flow) { f.tags = tags }).packet(4000, 1000)
-		var s, plain Segmenter
-		want, err := plain.Split(h, packet, 0)
-		testenv.Check(t, err)
+		want := split(t, h, packet)
 		h.CsumStart += uint16(len(tags))
 		h.HdrLen += uint16(len(tags))
-		got, err := s.Split(h, tagged, 0)
 		if n > maxTags {
-			if err == nil {
+			if _, err := new(Segmenter).Split(h, tagged, 0); err == nil {
 				t.Errorf("%d tags: no error", n)
 			}
 			continue
 		}
-		if err != nil || len(got) != len(want) {
-			t.Fatalf("%d tags: %d frames, %v", n, len(got), err)
+		for i, frame := range want {
+			want[i] = slices.Insert(frame, 12, tags...)
 		}
-		for i, g := range got {
-			frame := slices.Insert(append(bytes.Clone(want[i].Head), want[i].Data...), 12, tags...)
-			if !bytes.Equal(append(bytes.Clone(g.Head), g.Data...), frame) {
-				t.Errorf("%d tags: frame %d differs", n, i)
-			}
-		}
+		equalFrames(t, split(t, h, tagged), want)
 		if frames, _ := Count(h, tagged); frames != len(want) {
 			t.Errorf("%d tags: %d frames counted", n, frames)
 		}
@@ -267,8 +257,11 @@ func TestSplitBound(t *testing.T) {
 		{name: "UDP, more than the kernel makes", udp: true, n: 129 * 500, gsoSize: 500},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h, packet := boundPacket(tt.udp, tt.n)
-			h.GSOSize = uint16(tt.gsoSize)
+			f := tcp4()
+			if tt.udp {
+				f = udp4()
+			}
+			h, packet := f.packet(tt.n, tt.gsoSize)
 			var s Segmenter
 			segments, err := s.Split(h, packet, 0)
 			if len(segments) != tt.want || (err != nil) != (tt.want == 0) {
@@ -287,26 +280,6 @@ func TestSplitBound(t *testing.T) {
 			}
 		})
 	}
-}
-
-// boundPacket is a packet of IPv4 to be segmented, with n bytes of payload.
-func boundPacket(udp bool, n int) (Header, []byte) {
-	h, head := Header{GSOType: GSOTCPv4}, tcpLen
-	if udp {
-		h.GSOType, head = GSOUDPL4, udpLen
-	}
-	b := make([]byte, etherLen+ipv4Len+head+n)
-	binary.BigEndian.PutUint16(b[12:], 0x0800)
-	ip := b[etherLen:]
-	ip[0], ip[8], ip[9] = 0x45, 64, protoTCP
-	binary.BigEndian.PutUint16(ip[2:], uint16(len(ip)))
-	if udp {
-		ip[9] = protoUDP
-		binary.BigEndian.PutUint16(ip[ipv4Len+4:], uint16(udpLen+n))
-	} else {
-		ip[ipv4Len+12] = 5 << 4
-	}
-	return h, b
 }
 
 // FuzzSplit takes any packet with any header. Frames must add up to the packet,
@@ -408,9 +381,8 @@ func BenchmarkSplit(b *testing.B) {
 			b.SetBytes(int64(len(packet)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := s.Split(h, packet, 8); err != nil {
-					b.Fatal(err)
-				}
+				_, err := s.Split(h, packet, 8)
+				testenv.Check(b, err)
 			}
 		})
 		b.Run(tt.name+"/append", func(b *testing.B) {
@@ -418,9 +390,8 @@ func BenchmarkSplit(b *testing.B) {
 			b.SetBytes(int64(len(packet)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := AppendFrames(dst, h, packet, 8); err != nil {
-					b.Fatal(err)
-				}
+				_, _, err := AppendFrames(dst, h, packet, 8)
+				testenv.Check(b, err)
 			}
 		})
 	}
