@@ -17,15 +17,9 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 // end returns the end of a veth pair in a namespace of the test.
 func end(t *testing.T) End {
 	t.Helper()
-	ns, err := netns.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ns := testenv.Must(netns.New())(t)
 	t.Cleanup(func() { ns.Close() })
-	nl, err := rtnl.Dial(&hub{name: t.Name(), ns: ns})
-	if err != nil {
-		t.Fatal(err)
-	}
+	nl := testenv.Must(rtnl.Dial(netns.Sockets{NS: ns}))(t)
 	t.Cleanup(func() { nl.Close() })
 	return End{NS: ns, Netlink: nl, Name: "vde0", Index: firstIndex, MTU: 1500}
 }
@@ -44,17 +38,13 @@ func TestAttributes(t *testing.T) {
 		if err == nil {
 			err = nl.LinkSetMaster(index, bridge)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, err)
 		return index
 	}
 	newUplink := func(t *testing.T) *uplink {
 		s := joined(t)
 		u := &uplink{sw: s}
-		if err := u.make(); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, u.make())
 		return u
 	}
 	for _, tt := range []struct {
@@ -74,9 +64,7 @@ func TestAttributes(t *testing.T) {
 				t.Cleanup(func() { p.Leave(true) })
 				err = e.Netlink.LinkSetUp(index)
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			return s.nl, p.index
 		}, portOf, port},
 		{"uplink", func(t *testing.T) (*rtnl.Conn, int) {
@@ -94,9 +82,7 @@ func TestAttributes(t *testing.T) {
 				t.Cleanup(func() { dev.Close(); p.Remove() })
 				err = e.Netlink.LinkSetUp(index)
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			testenv.Check(t, err)
 			return p.hub.nl, p.far
 		}, veth, linktest.Join(linktest.InHub, linktest.VethEnd)},
 	} {
@@ -110,10 +96,7 @@ func TestAttributes(t *testing.T) {
 // joined returns a switch that ends with the test.
 func joined(t *testing.T) *Switch {
 	t.Helper()
-	s, err := join("lan://"+t.Name(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(join("lan://"+t.Name(), nil))(t)
 	t.Cleanup(func() { s.leave() })
 	return s
 }

@@ -235,23 +235,19 @@ func (s *Switch) silence() {
 	s.mu.Unlock()
 	for _, p := range loud {
 		// It fails if the port or the network is gone.
-		s.flood(p.index, false, func(link, _ *netlink.AttributeEncoder) { link.Uint32(unix.IFLA_GROUP, leavingGroup) })
+		s.flood(p.index, 0, func(link, _ *netlink.AttributeEncoder) { link.Uint32(unix.IFLA_GROUP, leavingGroup) })
 	}
 }
 
-// flood sets whether a port of a bridge gets frames that go to all. more adds
-// attributes of the port's interface and of the port.
-func (s *Switch) flood(index int, on bool, more func(link, port *netlink.AttributeEncoder)) error {
+// flood sets whether a port of a bridge gets frames that go to all: 1, or 0 for not. more
+// adds attributes of the port's interface and of the port.
+func (s *Switch) flood(index int, on uint8, more func(link, port *netlink.AttributeEncoder)) error {
 	return s.change(unix.RTM_NEWLINK, index, func(link *netlink.AttributeEncoder) {
 		link.Nested(unix.IFLA_LINKINFO, func(info *netlink.AttributeEncoder) error {
 			info.String(unix.IFLA_INFO_SLAVE_KIND, "bridge")
 			info.Nested(unix.IFLA_INFO_SLAVE_DATA, func(port *netlink.AttributeEncoder) error {
 				for _, to := range []uint16{unix.IFLA_BRPORT_UNICAST_FLOOD, unix.IFLA_BRPORT_MCAST_FLOOD, unix.IFLA_BRPORT_BCAST_FLOOD} {
-					if on {
-						port.Uint8(to, 1)
-					} else {
-						port.Uint8(to, 0)
-					}
+					port.Uint8(to, on)
 				}
 				more(link, port)
 				return nil

@@ -28,10 +28,7 @@ func set[T any](t *testing.T, v *T, value T) {
 
 func member(t *testing.T, vnl string, number int) *stack.Stack {
 	t.Helper()
-	s, err := stack.New(t.Context(), config(vnl, number))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := testenv.Must(stack.New(t.Context(), config(vnl, number)))(t)
 	t.Cleanup(func() { s.Close() })
 	return s
 }
@@ -66,10 +63,7 @@ func TestLANBridges(t *testing.T) {
 				ping(t, s, (i+3)%len(stacks)+1)
 			}
 			if scheme == "mem://" {
-				p, err := vdeplug.Open(vnl, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
+				p := testenv.Must(vdeplug.Open(vnl, nil))(t)
 				defer p.Close()
 				ping(t, stacks[5], 1) // its question goes to all, over bridges
 				buf := make([]byte, vdeplug.MaxFrame)
@@ -108,10 +102,7 @@ func TestLANHeld(t *testing.T) {
 	member(t, vnl, 1)
 	for i := range 10 {
 		s := member(t, vnl, i+2)
-		f, err := s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := testenv.Must(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0))(t)
 		defer f.Close()
 		s.Close()
 	}
@@ -147,16 +138,10 @@ func TestWithoutLAN(t *testing.T) {
 			if !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), want) {
 				t.Errorf("lan://: %v", err)
 			}
-			p, err := vdeplug.Open("mem://"+t.Name(), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := testenv.Must(vdeplug.Open("mem://"+t.Name(), nil))(t)
 			defer p.Close()
 			a, b := member(t, "mem://"+t.Name(), 1), member(t, "mem://"+t.Name(), 2)
-			nl, err := a.RTNL()
-			if err != nil {
-				t.Fatal(err)
-			}
+			nl := testenv.Must(a.RTNL())(t)
 			defer nl.Close()
 			if l, err := nl.Link(a.Stats().Interfaces[0].Index); err != nil || l.Kind != "tun" {
 				t.Errorf("the interface is no TAP: %+v, %v", l, err)

@@ -25,7 +25,7 @@ type uplink struct {
 	// While it is connected:
 	dev           *nic.Device
 	port          packet.Transport // to the switch in user space
-	sent, arrived chan struct{}    // closed at the end of send and of receive
+	sent, arrived chan struct{}    // closed when no more packets are carried to and from port
 }
 
 var _ memnet.Uplink = (*uplink)(nil)
@@ -44,14 +44,32 @@ func (u *uplink) Connect(port packet.Transport) (err error) {
 	if u.dev, err = u.sw.openFar(u.far, nic.All); err != nil {
 		return err
 	}
-	if err := u.sw.flood(u.near, true, func(_, _ *netlink.AttributeEncoder) {}); err != nil {
+	if err := u.sw.flood(u.near, 1, func(_, _ *netlink.AttributeEncoder) {}); err != nil {
 		u.dev.Close()
 		return err
 	}
 	u.port, u.sent, u.arrived = port, make(chan struct{}), make(chan struct{})
-	go u.send()
-	go u.receive()
+	go func() {
+		defer close(u.sent)
+		packet.Carry(device{u.dev}, port)
+	}()
+	go func() {
+		defer close(u.arrived)
+		packet.Carry(port, device{u.dev})
+	}()
 	return nil
+}
+
+// A device is a packet socket as a transport.
+type device struct{ *nic.Device }
+
+// RecvPackets implements [packet.Transport].
+func (d device) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) { return d.Read(b) }
+
+// SendPackets implements [packet.Transport].
+func (d device) SendPackets(packets []packet.Packet, _ bool) error {
+	_, err := d.Write(packets)
+	return err
 }
 
 // make makes the pair, and the near end a port of the first bridge.
@@ -85,40 +103,5 @@ func (u *uplink) Disconnect() {
 		return
 	}
 	// The bridge forgets the addresses of the plugs. It fails if the network is gone.
-	u.sw.flood(u.near, false, func(_, port *netlink.AttributeEncoder) { port.Flag(unix.IFLA_BRPORT_FLUSH, true) })
-}
-
-// send carries packets from the stacks to the plugs.
-func (u *uplink) send() {
-	defer close(u.sent)
-	var b packet.Buffer
-	defer b.Release()
-	var turn packet.Turn
-	for {
-		packets, err := u.dev.Read(&b)
-		turn.Begin()
-		if err != nil || u.port.SendPackets(packets, true) != nil {
-			return
-		}
-		turn.End()
-	}
-}
-
-// receive carries packets from the plugs to the stacks.
-func (u *uplink) receive() {
-	defer close(u.arrived)
-	var b packet.Buffer
-	defer b.Release()
-	var turn packet.Turn
-	for {
-		packets, err := u.port.RecvPackets(&b)
-		if err != nil {
-			return
-		}
-		turn.Begin()
-		if _, err := u.dev.Write(packets); err != nil {
-			return
-		}
-		turn.End()
-	}
+	u.sw.flood(u.near, 0, func(_, port *netlink.AttributeEncoder) { port.Flag(unix.IFLA_BRPORT_FLUSH, true) })
 }
