@@ -1,6 +1,9 @@
 package capture
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // Blocks and options of pcapng, draft-ietf-opsawg-pcapng. All numbers are written
 // in little endian.
@@ -68,17 +71,8 @@ func appendNumber(b []byte, option uint16, value uint64) []byte {
 	return binary.LittleEndian.AppendUint64(b, value)
 }
 
-// appendTime appends a time in nanoseconds, the upper half first.
-func appendTime(b []byte, ns int64) []byte {
-	b = binary.LittleEndian.AppendUint32(b, uint32(ns>>32))
-	return binary.LittleEndian.AppendUint32(b, uint32(ns))
-}
-
-func appendTimeOption(b []byte, option uint16, ns int64) []byte {
-	b = binary.LittleEndian.AppendUint16(b, option)
-	b = binary.LittleEndian.AppendUint16(b, 8)
-	return appendTime(b, ns)
-}
+// timestamp returns a time in nanoseconds with its upper half first.
+func timestamp(ns int64) uint64 { return bits.RotateLeft64(uint64(ns), 32) }
 
 func appendEnd(b []byte) []byte { return append(b, optEnd, 0, 0, 0) }
 
@@ -115,7 +109,7 @@ func appendPacket(b []byte, id int, ns int64, out bool, dropped uint64, head, da
 	b, at := begin(b, blockPacket)
 	n := len(head) + len(data)
 	b = binary.LittleEndian.AppendUint32(b, uint32(id))
-	b = appendTime(b, ns)
+	b = binary.LittleEndian.AppendUint64(b, timestamp(ns))
 	b = binary.LittleEndian.AppendUint32(b, uint32(n))
 	b = binary.LittleEndian.AppendUint32(b, uint32(n))
 	b = pad(append(append(b, head...), data...), n)
@@ -140,9 +134,9 @@ type statistics struct {
 func appendStatistics(b []byte, id int, s statistics) []byte {
 	b, at := begin(b, blockStatistics)
 	b = binary.LittleEndian.AppendUint32(b, uint32(id))
-	b = appendTime(b, s.end)
-	b = appendTimeOption(b, optStartTime, s.start)
-	b = appendTimeOption(b, optEndTime, s.end)
+	b = binary.LittleEndian.AppendUint64(b, timestamp(s.end))
+	b = appendNumber(b, optStartTime, timestamp(s.start))
+	b = appendNumber(b, optEndTime, timestamp(s.end))
 	b = appendNumber(b, optIfRecv, s.recorded+s.dropped+s.osDropped)
 	b = appendNumber(b, optIfDrop, s.dropped)
 	b = appendNumber(b, optOSDrop, s.osDropped)

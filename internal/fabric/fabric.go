@@ -136,15 +136,14 @@ func (f *Fabric) Forward(r *Routes, from *Port, packets []packet.Packet, wait bo
 		switch {
 		case !there:
 			err = net.ErrClosed
-		case r.debt <= 0 || f.alone():
-			bad += r.bad
-			r.deliver(from, batch)
-		case wait:
-			bad += r.bad
-			r.deliver(from, batch)
-			f.pause(from, r.debt)
-		default:
+		case r.debt > 0 && !wait && !f.alone():
 			bad += len(batch)
+		default:
+			bad += r.bad
+			r.deliver(from, batch)
+			if wait {
+				f.pause(from, r.debt)
+			}
 		}
 		packets = packets[n:]
 		r.clear(n)

@@ -220,14 +220,12 @@ func TestFloodFrames(t *testing.T) {
 			var uses sync.WaitGroup
 			uses.Go(func() {
 				for r := NewRoutes(); time.Since(start) < length; time.Sleep(idleAfter / 4) {
-					_, err := other.Forward(r, beside, []packet.Packet{{Data: broadcast()}}, false)
-					testenv.Check(t, err)
+					testenv.Must(other.Forward(r, beside, []packet.Packet{{Data: broadcast()}}, false))(t)
 				}
 			})
 			synctest.Wait()
 			for r := NewRoutes(); time.Since(start) < length-time.Second; {
-				_, err := f.Forward(r, from, batch, true)
-				testenv.Check(t, err)
+				testenv.Must(f.Forward(r, from, batch, true))(t)
 			}
 			uses.Wait()
 			var cost, cheapest time.Duration

@@ -33,11 +33,6 @@ func openPorts(t *testing.T, n int) []plug {
 	return ports
 }
 
-// drops returns the counts of the plug, and of its port.
-func (p plug) drops() (recv, send uint64) {
-	return p.Conn.(interface{ Dropped() (recv, send uint64) }).Dropped()
-}
-
 // arrivedFrames empties the queue of a port.
 func (p plug) arrivedFrames(t *testing.T) (frames [][]byte) {
 	t.Helper()
@@ -51,9 +46,7 @@ func (p plug) arrivedFrames(t *testing.T) (frames [][]byte) {
 			return frames
 		}
 		packets := testenv.Must(p.on.RecvPackets(&b))(t)
-		for _, pkt := range packets {
-			frames = append(frames, packettest.Frames(t, pkt)...)
-		}
+		frames = append(frames, packettest.Frames(t, packets...)...)
 	}
 }
 
@@ -136,7 +129,7 @@ func TestBatch(t *testing.T) {
 			t.Errorf("port %d got %d frames, want others, %d", i, len(got), len(want[i]))
 		}
 	}
-	if recv, send := ports[0].drops(); recv != 0 || send != 2 {
+	if recv, send := plugtest.Dropped(ports[0].Conn); recv != 0 || send != 2 {
 		t.Errorf("dropped %d received and %d sent, want 0 and 2", recv, send)
 	}
 }
@@ -168,11 +161,11 @@ func TestFull(t *testing.T) {
 	for range frames {
 		testenv.Check(t, ports[0].Send(frame))
 	}
-	dropped, _ := ports[1].drops()
+	dropped, _ := plugtest.Dropped(ports[1].Conn)
 	if arrived := len(ports[1].arrivedFrames(t)); arrived != ether.QueueMax/(ether.QueueLenSize+1514) || uint64(arrived)+dropped != frames {
 		t.Errorf("%d arrived and %d dropped of %d", arrived, dropped, frames)
 	}
-	if recv, send := ports[0].drops(); recv != 0 || send != 0 {
+	if recv, send := plugtest.Dropped(ports[0].Conn); recv != 0 || send != 0 {
 		t.Errorf("sender: dropped %d and %d, want none", recv, send)
 	}
 }

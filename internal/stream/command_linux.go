@@ -41,14 +41,6 @@ var _ io.ReadWriteCloser = (*command)(nil)
 // standard error is inherited. The program gets a session of its own: it cannot ask for a
 // password at the terminal, and the programs that it starts end with it.
 func NewCommand(args []string) (*Stream, error) {
-	c, err := startCommand(args)
-	if err != nil {
-		return nil, err
-	}
-	return New(c), nil
-}
-
-func startCommand(args []string) (*command, error) {
 	c := &command{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
 	in, stdin, err := os.Pipe()
 	if err != nil {
@@ -71,7 +63,7 @@ func startCommand(args []string) (*command, error) {
 		stdout.Close()
 		return nil, explainStart(err)
 	}
-	return c, nil
+	return New(c), nil
 }
 
 // explainStart tells how to mend a program that cannot be executed.

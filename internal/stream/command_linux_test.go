@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 // TestCmdSlowDeath closes commands that end slowly when killed.
@@ -25,12 +27,7 @@ func TestCmdSlowDeath(t *testing.T) {
 				c := &command{cmd: exec.Command("slow"), ended: make(chan struct{}), reaped: true}
 				c.cmd.Process = &os.Process{}
 				c.waiting.Do(func() {}) // there is no process
-				for _, f := range []**os.File{&c.stdin, &c.stdout} {
-					var err error
-					if *f, err = os.Open(os.DevNull); err != nil {
-						t.Fatal(err)
-					}
-				}
+				c.stdin, c.stdout = testenv.Must(os.Open(os.DevNull))(t), testenv.Must(os.Open(os.DevNull))(t)
 				time.AfterFunc(tt.ends, func() { close(c.ended) })
 				begin := time.Now()
 				err := c.Close()

@@ -74,29 +74,24 @@ func ParseSpeed(bits string) (Speed, error) {
 // NewLine opens a serial line with 8 bits, no parity and no flow control, and returns the
 // stream on it.
 func NewLine(device string, speed Speed) (*Stream, error) {
-	line, err := openLine(device, speed)
-	if err != nil {
-		return nil, err
-	}
-	s := New(line)
-	line.dropped = &s.DroppedRecv
-	return s, nil
-}
-
-func openLine(device string, speed Speed) (_ *line, err error) {
 	// Without O_NONBLOCK, Open may wait for a modem.
 	fd, err := unix.Open(device, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: device, Err: err}
 	}
-	s := &line{in: make([]byte, 0, lineBuffer)}
-	if err := s.configure(fd, device, speed); err != nil {
+	l := &line{in: make([]byte, 0, lineBuffer)}
+	if err := l.configure(fd, device, speed); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
 	p, err := sockio.NewPollFile(fd, device)
-	s.f, s.raw = p.File, p.Raw
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	l.f, l.raw = p.File, p.Raw
+	s := New(l)
+	l.dropped = &s.DroppedRecv
+	return s, nil
 }
 
 func (s *line) configure(fd int, device string, speed Speed) error {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -280,6 +281,15 @@ func (s *Stream) Close() (err error) {
 	}
 	return err
 }
+
+// Stdio is standard input and output as one stream. It ends with the program.
+type Stdio struct{}
+
+func (Stdio) Read(b []byte) (int, error)  { return os.Stdin.Read(b) }
+func (Stdio) Write(b []byte) (int, error) { return os.Stdout.Write(b) }
+
+// Close does nothing.
+func (Stdio) Close() error { return nil }
 
 // closedWithin waits for a channel to be closed, and reports whether it was in time.
 func closedWithin(c <-chan struct{}, d time.Duration) bool {

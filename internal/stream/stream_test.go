@@ -20,6 +20,8 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
+func TestMain(m *testing.M) { testenv.Main(m) }
+
 // A half is one direction of a stream in memory.
 type half struct {
 	io.Reader
@@ -75,10 +77,7 @@ func TestStreamRecv(t *testing.T) {
 				if !reflect.DeepEqual(got, tt.want) {
 					t.Errorf("got frames %.20x, want %.20x", got, tt.want)
 				}
-				if tt.err != nil && !errors.Is(err, tt.err) {
-					t.Errorf("got error %v, want one that wraps %v", err, tt.err)
-				}
-				plugtest.WantError(t, err, tt.text)
+				plugtest.WantError(t, err, tt.text, tt.err)
 				if _, again := c.Recv(make([]byte, ether.MaxFrame)); again != err {
 					t.Errorf("then got error %v, want %v again", again, err)
 				}
@@ -198,26 +197,24 @@ func TestStreamPeerGone(t *testing.T) {
 
 func TestStreamConn(t *testing.T) {
 	testenv.Long(t)
-	t.Run("peer reads", func(t *testing.T) {
-		plugtest.Check(t, func(t *testing.T) plugtest.Conn {
+	for name, open := range map[string]func(t *testing.T) plugtest.Conn{
+		"peer reads": func(t *testing.T) plugtest.Conn {
 			a, b := pipePair(t)
 			plugtest.NewInbox(t, b)
 			return a
-		})
-	})
-	t.Run("peer does not read", func(t *testing.T) {
-		plugtest.Check(t, func(t *testing.T) plugtest.Conn {
+		},
+		"peer does not read": func(t *testing.T) plugtest.Conn {
 			a, _ := pipePair(t)
 			return a
-		})
-	})
-	t.Run("no buffer", func(t *testing.T) {
-		plugtest.Check(t, func(t *testing.T) plugtest.Conn {
+		},
+		"no buffer": func(t *testing.T) plugtest.Conn {
 			a, b := net.Pipe()
 			t.Cleanup(func() { b.Close() })
 			return newConn(a)
-		})
-	})
+		},
+	} {
+		t.Run(name, func(t *testing.T) { plugtest.Check(t, open) })
+	}
 }
 
 func TestStreamAllocs(t *testing.T) {
@@ -306,5 +303,24 @@ func TestStreamBurst(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestStdio reads what it writes, from a pipe that leads from standard output to standard
+// input.
+func TestStdio(t *testing.T) {
+	in, out := os.Stdin, os.Stdout
+	defer func() { os.Stdin, os.Stdout = in, out }()
+	var err error
+	os.Stdin, os.Stdout, err = os.Pipe()
+	testenv.Check(t, err)
+	defer os.Stdin.Close()
+	defer os.Stdout.Close()
+	var s Stdio
+	testenv.Must(io.WriteString(s, "hello"))(t)
+	testenv.Check(t, s.Close())
+	b := make([]byte, 10)
+	if n, err := s.Read(b); err != nil || string(b[:n]) != "hello" {
+		t.Errorf("got %q, %v", b[:n], err)
 	}
 }

@@ -93,9 +93,7 @@ type agno struct {
 
 // NewAGNO returns the transform that encrypts frames. wireType is their type in the network,
 // or AGNOCopy or AGNORand.
-func NewAGNO(key AGNOKey, wireType uint16) Transform { return newAGNO(key, wireType) }
-
-func newAGNO(key AGNOKey, wireType uint16) *agno {
+func NewAGNO(key AGNOKey, wireType uint16) Transform {
 	block, err := aes.NewCipher(key[:])
 	if err != nil {
 		panic(err) // the key has the right length
@@ -155,25 +153,18 @@ func (a *agno) outerType(inner uint16) uint16 {
 	return a.wireType
 }
 
-// Decap implements [Transform].
-func (a *agno) Decap(p *packet.Packet) Action {
-	if p.Offload != (virtio.Header{}) {
-		return Ignore // agno sends frames only
-	}
-	return a.open(p)
-}
-
 // How many seconds the clock of the sender may be ahead, and a frame may be late.
 const (
 	agnoEarly = 1
 	agnoLate  = 2
 )
 
-// open decrypts a frame. It ignores those with another key, which belong to other networks.
-func (a *agno) open(p *packet.Packet) Action {
+// Decap implements [Transform]. It ignores frames with another key, which belong to other
+// networks.
+func (a *agno) Decap(p *packet.Packet) Action {
 	const head = ether.HeaderLen + aes.BlockSize
-	if len(p.Data) < head {
-		return Ignore
+	if p.Offload != (virtio.Header{}) || len(p.Data) < head {
+		return Ignore // agno sends frames only
 	}
 	block := p.Data[ether.HeaderLen:head]
 	a.block.Decrypt(block, block)

@@ -29,7 +29,7 @@ var agnoTestTime = time.Unix(1700000000, 0)
 func newAGNOTest(t testing.TB, key string, ethType uint16, now time.Time) *agno {
 	t.Helper()
 	k := testenv.Must(parseAGNOKey([]byte(key)))(t)
-	a := newAGNO(k, ethType)
+	a := NewAGNO(k, ethType).(*agno)
 	a.now = func() time.Time { return now }
 	return a
 }
@@ -136,9 +136,7 @@ func TestAGNOKey(t *testing.T) {
 	} {
 		got, err := parseAGNOKey([]byte(tt.text))
 		if tt.err != "" {
-			if err == nil || !strings.Contains(err.Error(), tt.err) {
-				t.Errorf("%q: got error %v, want %q", tt.text, err, tt.err)
-			}
+			plugtest.WantError(t, err, tt.err)
 			continue
 		}
 		want, _ := parseAGNOKey([]byte(tt.want))

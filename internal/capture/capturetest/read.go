@@ -32,35 +32,29 @@ type Packet struct {
 	Data      []byte
 }
 
-// option is one of a block.
-type option struct {
-	code  uint16
-	value []byte
-}
-
 func options(b []byte) (all map[uint16][]byte, err error) {
 	all = make(map[uint16][]byte)
 	for {
 		if len(b) < 4 {
 			return nil, fmt.Errorf("options do not end: %x", b)
 		}
-		o := option{code: binary.LittleEndian.Uint16(b)}
-		n := int(binary.LittleEndian.Uint16(b[2:]))
+		code, n := binary.LittleEndian.Uint16(b), int(binary.LittleEndian.Uint16(b[2:]))
 		padded := (n + 3) &^ 3
 		if b = b[4:]; padded > len(b) {
-			return nil, fmt.Errorf("option %d has %d bytes of %d", o.code, len(b), n)
+			return nil, fmt.Errorf("option %d has %d bytes of %d", code, len(b), n)
 		}
-		o.value, b = b[:n], b[padded:]
-		if o.code == 0 {
+		value := b[:n]
+		b = b[padded:]
+		if code == 0 {
 			if n != 0 || len(b) != 0 {
 				return nil, fmt.Errorf("%d bytes behind the options", n+len(b))
 			}
 			return all, nil
 		}
-		if _, ok := all[o.code]; ok {
-			return nil, fmt.Errorf("option %d is there twice", o.code)
+		if _, ok := all[code]; ok {
+			return nil, fmt.Errorf("option %d is there twice", code)
 		}
-		all[o.code] = o.value
+		all[code] = value
 	}
 }
 
