@@ -12,6 +12,8 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
+func TestMain(m *testing.M) { testenv.Main(m) }
+
 // ptpPath returns the path of a pair of the test.
 func ptpPath(t *testing.T) string { return filepath.Join(t.TempDir(), "p") }
 

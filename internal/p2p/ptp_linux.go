@@ -305,14 +305,9 @@ func (c *PTP) Close() error {
 	c.role.id.Unlink(c.role.own)
 	teardown.Within(func() {
 		<-c.done
-		c.release()
+		c.both.Close()
+		c.direct.drop()
+		c.file.Close()
 	})
 	return nil
-}
-
-// release closes all descriptors.
-func (c *PTP) release() {
-	c.both.Close()
-	c.direct.drop()
-	c.file.Close()
 }

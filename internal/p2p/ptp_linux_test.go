@@ -9,6 +9,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -32,13 +33,14 @@ func TestPTPFull(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := ptpPair(t)
 	// As long as an end is not connected back, its queue is short.
-	testenv.Eventually(t, "a connection back", func() bool {
-		role := a.role
-		role.mu.Lock()
-		defer role.mu.Unlock()
-		return role.connected
-	})
+	testenv.Eventually(t, "a connection back", a.role.isConnected)
 	checkQueue(t, end(t, b), end(t, a))
+}
+
+func (p *ptpRole) isConnected() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.connected
 }
 
 func TestPTPDatagrams(t *testing.T) {
@@ -62,19 +64,13 @@ func TestPTPEmpty(t *testing.T) {
 		if name == SecondSuffix {
 			c = testenv.Must(OpenPTP(path))(t)
 		}
-		peer, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path + name, Net: "unixgram"})
-		testenv.Check(t, err)
+		peer := testenv.Must(net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path + name, Net: "unixgram"}))(t)
 		defer peer.Close()
 		if name == "" {
 			c = testenv.Must(OpenPTP(path))(t)
 		}
 		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-		testenv.Eventually(t, "a connection", func() bool {
-			role := c.role
-			role.mu.Lock()
-			defer role.mu.Unlock()
-			return role.connected
-		})
+		testenv.Eventually(t, "a connection", c.role.isConnected)
 		plug := end(t, c)
 		plugtest.Send(t, plug, frame)
 		plug.Close()
@@ -95,9 +91,7 @@ func checkDatagrams(t *testing.T, peer net.Conn, c plugtest.Conn, empty uint64) 
 	t.Helper()
 	short, long := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 100), plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 101)
 	for _, b := range [][]byte{make([]byte, ether.HeaderLen-1), make([]byte, ether.MaxFrame+1), make([]byte, 20000), long, {}, short} {
-		if _, err := peer.Write(b); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(peer.Write(b))(t)
 	}
 	buf := make([]byte, 100)
 	if n, err := c.Recv(buf); err != nil || string(buf[:n]) != string(short) {
@@ -170,8 +164,6 @@ func (d *direct) unpaired() bool {
 
 // kill closes everything, but leaves the name, as the kernel does for a killed process.
 func (c *PTP) kill() {
-	c.closing.Store(true)
-	close(c.stop)
-	<-c.done
-	c.release()
+	c.role.id = sockio.FileID{}
+	c.Close()
 }

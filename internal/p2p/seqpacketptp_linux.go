@@ -47,8 +47,7 @@ type ptpLink struct {
 // A ptpListener is the socket that has the path of a pair.
 type ptpListener struct {
 	file sockio.PollFile
-	path string
-	id   sockio.FileID // of path
+	id   sockio.FileID // of the path
 }
 
 var _ packet.Transport = (*SeqpacketPTP)(nil)
@@ -187,15 +186,13 @@ func listenPTP(path string) (*ptpListener, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	l := &ptpListener{path: path, id: sockio.IDAt(path)}
+	l := &ptpListener{id: sockio.IDAt(path)}
 	if l.file, err = sockio.NewPollFile(fd, "ptp"); err != nil {
-		l.unlink()
+		l.id.Unlink(path)
 		return nil, err
 	}
 	return l, nil
 }
-
-func (l *ptpListener) unlink() { l.id.Unlink(l.path) }
 
 // accept waits for a peer.
 func (l *ptpListener) accept() (fd int, err error) {
@@ -280,7 +277,7 @@ func (c *SeqpacketPTP) take(listener *ptpListener, link *ptpLink) {
 	defer c.mu.Unlock()
 	switch {
 	case c.closing.Load() && listener != nil:
-		listener.unlink()
+		listener.id.Unlink(c.path)
 		listener.file.Close()
 	case c.closing.Load():
 		link.file.Close()
@@ -364,7 +361,7 @@ func (c *SeqpacketPTP) Close() error {
 	c.mu.Unlock()
 	c.cancel()
 	if listener != nil {
-		listener.unlink()
+		listener.id.Unlink(c.path)
 	}
 	teardown.Within(func() {
 		if listener != nil {

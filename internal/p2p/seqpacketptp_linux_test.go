@@ -3,7 +3,6 @@ package p2p
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -29,20 +28,14 @@ func TestPTPSeqpacket(t *testing.T) {
 	_, b := open()
 	both := func(a, b *plugtest.Inbox) {
 		t.Helper()
-		for _, n := range []int{ether.HeaderLen, 60, 1514, 4096, ether.MaxFrame} {
-			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n))
-			plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n))
-		}
+		plugtest.CarryBoth(t, a, b, ether.HeaderLen, 60, 1514, 4096, ether.MaxFrame)
 	}
 	both(a, b)
 	if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeSocket|0o700 {
 		t.Errorf("%v, %v", info, err)
 	}
 	_, err := OpenSeqpacketPTP(t.Context(), path)
-	plugtest.WantError(t, err, path+": it already has two ends")
-	if !errors.Is(err, unix.EISCONN) {
-		t.Errorf("%v", err)
-	}
+	plugtest.WantError(t, err, path+": it already has two ends", unix.EISCONN)
 	b.Close() // the one that has connected
 	conn, b := open()
 	both(a, b)
@@ -86,10 +79,12 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 	listener := socket()
 	testenv.Check(t, unix.Bind(listener, addr))
 	testenv.Check(t, unix.Listen(listener, 1))
+	var c *SeqpacketPTP
 	opened := make(chan error)
 	open := func(ctx context.Context) {
 		go func() {
-			_, err := OpenSeqpacketPTP(ctx, path)
+			var err error
+			c, err = OpenSeqpacketPTP(ctx, path)
 			opened <- err
 		}()
 	}
@@ -119,12 +114,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 		unix.Close(fd)
 	}
 
-	var c *SeqpacketPTP
-	go func() {
-		var err error
-		c, err = OpenSeqpacketPTP(t.Context(), path)
-		opened <- err
-	}()
+	open(t.Context())
 	fd := accept()
 	unix.Send(fd, []byte{0}, 0)
 	testenv.Check(t, <-opened)
@@ -163,8 +153,7 @@ func TestPTPSeqpacketForeign(t *testing.T) {
 func TestPTPSeqpacketFlaps(t *testing.T) {
 	testenv.NoLeaks(t)
 	path := ptpPath(t)
-	l, err := net.Listen("unixpacket", path)
-	testenv.Check(t, err)
+	l := testenv.Must(net.Listen("unixpacket", path))(t)
 	defer l.Close()
 	const calls = 4 // one by Open, and one at once
 	ended := make(chan struct{})

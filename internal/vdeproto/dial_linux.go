@@ -390,7 +390,7 @@ func (d *dialer) request(ctl *os.File, request []byte, path string) (peer string
 func (d *dialer) unanswered(err error, path string) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return d.timeout(d.silence())
+		return d.timeout("it may be full, or " + d.portTrouble())
 	case err == io.EOF || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE):
 		return fmt.Errorf("the switch refused the connection: it cannot reach the socket %s, it is full, or %s: %w",
 			path, d.portTrouble(), err)
@@ -445,8 +445,6 @@ func rights(oob []byte) (all []int) {
 	}
 	return all
 }
-
-func (d *dialer) silence() string { return "it may be full, or " + d.portTrouble() }
 
 func (d *dialer) portTrouble() string {
 	if d.cfg.Port == AnyPort {

@@ -52,13 +52,9 @@ func TestFake(t *testing.T) {
 			}
 			frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), ether.MaxFrame)
 			for _, b := range [][]byte{{}, {1}, make([]byte, 13), make([]byte, ether.MaxFrame+1), make([]byte, 60000), frame} {
-				if _, err := unix.Write(c.Data, b); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Must(unix.Write(c.Data, b))(t)
 			}
-			if got := in.Next(t); !bytes.Equal(got, frame) {
-				t.Errorf("got %d bytes, want %d", len(got), len(frame))
-			}
+			in.WantNext(t, frame)
 			if recv, send := client.on.Dropped(); recv != 5 || send != 0 {
 				t.Errorf("dropped %d received and %d sent, want 5 and 0", recv, send)
 			}
@@ -171,8 +167,7 @@ func TestDeputy(t *testing.T) {
 			}
 		}
 	}))
-	l, err := net.ListenPacket("unixgram", filepath.Join(dir, "log"))
-	testenv.Check(t, err)
+	l := testenv.Must(net.ListenPacket("unixgram", filepath.Join(dir, "log")))(t)
 	defer l.Close()
 	abstract := "\x00vdeplug-test-" + filepath.Base(dir)
 	names := []string{filepath.Join(dir, "log"), abstract}
@@ -187,7 +182,7 @@ func TestDeputy(t *testing.T) {
 		c.Accept(name)
 	})
 	for range 2 {
-		_, err = Dial(t.Context(), config(dir), nil)
+		_, err := Dial(t.Context(), config(dir), nil)
 		plugtest.WantError(t, err, "does not belong to the user at the other end")
 	}
 }

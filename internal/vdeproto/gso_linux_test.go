@@ -35,9 +35,7 @@ func TestGSO(t *testing.T) {
 		}
 		p := packettest.TCP(44, 1446)
 		want := bytes.Clone(p.Data)
-		if err := a.SendPackets([]packet.Packet{p}, true); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Check(t, a.SendPackets([]packet.Packet{p}, true))
 		var buf packet.Buffer
 		got, err := b.RecvPackets(&buf)
 		if err != nil || len(got) != 1 || got[0].Offload != p.Offload || !bytes.Equal(got[0].Data, want) {

@@ -24,7 +24,7 @@ import (
 func hostile(t *testing.T) (s *vdetest.Switch, works func()) {
 	t.Helper()
 	testenv.NoLeaks(t)
-	s = goSwitch(t)
+	s = startSwitch(t, "ours")
 	a, b := openInbox(t, s.Dir), plugtest.CPlug(t, "vde://"+s.Dir)
 	plugtest.Carry(t, b, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 	return s, func() {
@@ -128,17 +128,14 @@ func TestSwitchTenThousand(t *testing.T) {
 			})
 			request := vdetest.Request("/nosuch", gsoMark)
 			for i := range connections {
-				fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-				testenv.Check(t, err)
+				fd := testenv.Must(unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))(t)
 				if len(fds) < keep {
 					fds = append(fds, fd)
 				} else {
 					unix.Close(fds[i%keep])
 					fds[i%keep] = fd
 				}
-				if err := unix.Connect(fd, &unix.SockaddrUnix{Name: s.Dir + "/ctl"}); err != nil {
-					t.Fatal(err)
-				}
+				testenv.Check(t, unix.Connect(fd, &unix.SockaddrUnix{Name: s.Dir + "/ctl"}))
 				if name == "joined" {
 					unix.Write(fd, request) // it may be refused already
 				}
@@ -272,13 +269,8 @@ func TestSwitchDeputyUser(t *testing.T) {
 		c := vdetest.DialRaw(t, dir)
 		if path[0] == 0 {
 			unix.Close(c.Data)
-			var err error
-			if c.Data, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
-				t.Fatal(err)
-			}
-			if err := syscall.Bind(c.Data, &syscall.SockaddrUnix{Name: "@" + path[1:]}); err != nil {
-				t.Fatal(err)
-			}
+			c.Data = testenv.Must(unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))(t)
+			testenv.Check(t, syscall.Bind(c.Data, &syscall.SockaddrUnix{Name: "@" + path[1:]}))
 		}
 		c.Request(vdetest.Request(path, ""))
 		c.WantEnd()
@@ -308,9 +300,7 @@ func TestSwitchShare(t *testing.T) {
 	testenv.Long(t)
 	const limit, clients = 360, 400
 	s, works := hostile(t)
-	if err := unix.Prlimit(s.Cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, unix.Prlimit(s.Cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil))
 	before := s.Files(t)
 	in := 2 // the clients of hostile
 	var last *vdetest.Raw

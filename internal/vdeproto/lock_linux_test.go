@@ -11,23 +11,24 @@ import (
 
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
-	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
 // TestLock opens and closes plugs at the same time, in two processes.
 func TestLock(t *testing.T) {
 	testenv.Long(t)
-	eachSwitch(t, func(t *testing.T, start func(t *testing.T) *vdetest.Switch) {
-		testenv.NoLeaks(t)
-		s := start(t)
-		var wg sync.WaitGroup
-		wg.Go(func() { plugtest.InChild(t, "TestLockChild", s.Dir, nil) })
-		comeAndGo(t, s.Dir)
-		wg.Wait()
-		testenv.Eventually(t, "no port that is left", func() bool { return ports(t, s.Dir) == 0 })
-		a, b := openInbox(t, s.Dir), openInbox(t, s.Dir)
-		plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-	})
+	for name := range commands {
+		t.Run(name, func(t *testing.T) {
+			testenv.NoLeaks(t)
+			s := startSwitch(t, name)
+			var wg sync.WaitGroup
+			wg.Go(func() { plugtest.InChild(t, "TestLockChild", s.Dir, nil) })
+			comeAndGo(t, s.Dir)
+			wg.Wait()
+			testenv.Eventually(t, "no port that is left", func() bool { return ports(t, s.Dir) == 0 })
+			a, b := openInbox(t, s.Dir), openInbox(t, s.Dir)
+			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
+		})
+	}
 }
 
 // TestLockChild is the other process of TestLock.
@@ -42,12 +43,10 @@ func comeAndGo(t *testing.T, dir string) {
 	for range 4 {
 		wg.Go(func() {
 			for range 50 {
-				c, err := Dial(t.Context(), config(dir), nil)
-				if err != nil {
+				if err := testenv.Closing(Dial(t.Context(), config(dir), nil)); err != nil {
 					t.Error(err)
 					return
 				}
-				c.Close()
 			}
 		})
 	}
@@ -79,7 +78,7 @@ func TestLockTaken(t *testing.T) {
 	for name, take := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := classicSwitch(t)
+			s := startSwitch(t, "vde_switch")
 			defer take(t, s.Dir)()
 			a, b := openInbox(t, s.Dir), openInbox(t, s.Dir)
 			plugtest.Carry(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
@@ -99,7 +98,7 @@ func lockDir(t *testing.T, dir string) (f *os.File, locked bool) {
 // TestLockStopped leaves a stopped switch, without waiting for it.
 func TestLockStopped(t *testing.T) {
 	testenv.NoLeaks(t)
-	s := classicSwitch(t)
+	s := startSwitch(t, "vde_switch")
 	conns := []plug[*Conn]{openPlug(t, s.Dir), openPlug(t, s.Dir), openPlug(t, s.Dir)}
 	s.Signal(syscall.SIGSTOP)
 	for _, c := range conns {

@@ -26,8 +26,6 @@ const (
 // the packets needs another mark.
 const gsoMark = "\x00whole 1"
 
-func hasGSOMark(description []byte) bool { return bytes.HasSuffix(description, []byte(gsoMark)) }
-
 func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
 
 // makeRequest returns the request for a port, to be sent in one piece. path is the name of
@@ -45,9 +43,7 @@ func makeRequest(port int, path, description string) []byte {
 	b = e.AppendUint32(b, magic)
 	b = e.AppendUint32(b, version)
 	b = e.AppendUint32(b, kind)
-	b = e.AppendUint16(b, unixFamily)
-	b = append(b, path...)
-	b = append(b, make([]byte, requestLen-len(b))...)
+	b = append(b, makeUnixAddr(path)...)
 	return append(b, description...)
 }
 
@@ -114,5 +110,5 @@ func parseRequest(b []byte) (request, error) {
 	if err != nil {
 		return request{}, fmt.Errorf("the client's socket: %w", err)
 	}
-	return request{path: path, gso: hasGSOMark(b[requestLen:])}, nil
+	return request{path: path, gso: bytes.HasSuffix(b[requestLen:], []byte(gsoMark))}, nil
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
+func TestMain(m *testing.M) { testenv.Main(m) }
+
 func TestRequest(t *testing.T) {
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
 		t.Skip("the bytes are those of a little-endian host")

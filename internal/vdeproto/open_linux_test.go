@@ -60,35 +60,22 @@ func switchConfig(dir string, mode, dirMode int) SwitchConfig {
 	}
 }
 
-// startSwitch starts a program that makes a switch in a new directory.
-func startSwitch(t *testing.T, command func(dir string) *exec.Cmd) *vdetest.Switch {
+// commands start a program that makes a switch in a directory.
+var commands = map[string]func(t testing.TB, dir string) *exec.Cmd{
+	"vde_switch": func(t testing.TB, dir string) *exec.Cmd { return vdetest.Classic(t, dir) },
+	"libvdeplug": vdetest.Plug,
+	"ours": func(t testing.TB, dir string) *exec.Cmd {
+		return testenv.Program(context.Background(), t, "switch", dir)
+	},
+}
+
+// startSwitch starts one of commands in a new directory.
+func startSwitch(t *testing.T, command string) *vdetest.Switch {
 	t.Helper()
 	dir := filepath.Join(testenv.ShortDir(t), "sw")
-	return vdetest.Start(t, dir, command(dir), func() error {
-		c, err := Dial(t.Context(), config(dir), nil)
-		if err == nil {
-			c.Close()
-		}
-		return err
+	return vdetest.Start(t, dir, commands[command](t, dir), func() error {
+		return testenv.Closing(Dial(t.Context(), config(dir), nil))
 	})
-}
-
-// classicSwitch starts vde_switch.
-func classicSwitch(t *testing.T) *vdetest.Switch {
-	t.Helper()
-	return startSwitch(t, func(dir string) *exec.Cmd { return vdetest.Classic(t, dir) })
-}
-
-// plugSwitch starts the switch of libvdeplug.
-func plugSwitch(t *testing.T) *vdetest.Switch {
-	t.Helper()
-	return startSwitch(t, func(dir string) *exec.Cmd { return vdetest.Plug(t, dir) })
-}
-
-// goSwitch starts a process with a switch of this package.
-func goSwitch(t *testing.T) *vdetest.Switch {
-	t.Helper()
-	return startSwitch(t, func(dir string) *exec.Cmd { return testenv.Program(context.Background(), t, "switch", dir) })
 }
 
 func init() {
@@ -100,13 +87,5 @@ func init() {
 		}
 		defer p.Close()
 		io.Copy(io.Discard, os.Stdin)
-	}
-}
-
-func eachSwitch(t *testing.T, test func(t *testing.T, start func(t *testing.T) *vdetest.Switch)) {
-	for name, start := range map[string]func(t *testing.T) *vdetest.Switch{
-		"vde_switch": classicSwitch, "switch": plugSwitch, "ours": goSwitch,
-	} {
-		t.Run(name, func(t *testing.T) { test(t, start) })
 	}
 }

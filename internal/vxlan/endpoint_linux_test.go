@@ -94,9 +94,7 @@ func TestVXVDEJunk(t *testing.T) {
 	p.Send(t, withHeader(own, make([]byte, 60000)))
 	want := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 15)
 	p.Send(t, withHeader(own, want))
-	if got := in.Next(t); !bytes.Equal(got, want) {
-		t.Errorf("got % .60x, want % x", got, want)
-	}
+	in.WantNext(t, want)
 	wantDrops(t, e, 7, 0) // the five short and two long frames
 }
 
@@ -152,13 +150,9 @@ func TestVXVDELearning(t *testing.T) {
 		plugtest.Send(t, c, frame)
 		_, src := a.Read(t, a.Own)
 		for _, p := range []*plugtest.Probe{b, a} {
-			if _, err := p.Own.WriteToUDPAddrPort(header[:], src); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(p.Own.WriteToUDPAddrPort(header[:], src))(t)
 			mark := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(4), 60)
-			if _, err := p.Own.WriteToUDPAddrPort(withHeader(header, mark), src); err != nil {
-				t.Fatal(err)
-			}
+			testenv.Must(p.Own.WriteToUDPAddrPort(withHeader(header, mark), src))(t)
 			in.Want(t, mark)
 			if p == b {
 				expect(a, a.Own)
@@ -224,9 +218,7 @@ func TestVXVDEOptions(t *testing.T) {
 	// The own packet has come back by now.
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60)
 	p.Send(t, withHeader(makeHeader(1), frame))
-	if got := in.Next(t); !bytes.Equal(got, frame) {
-		t.Error("got the own frame")
-	}
+	in.WantNext(t, frame)
 }
 
 // TestVXVDEFair floods one socket and waits for the other.
@@ -240,16 +232,12 @@ func TestVXVDEFair(t *testing.T) {
 	const flood = 5 * starve
 	for range flood {
 		to := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), e.sockets.port)
-		if _, err := p.Own.WriteToUDPAddrPort(withHeader(header, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)), to); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(p.Own.WriteToUDPAddrPort(withHeader(header, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)), to))(t)
 	}
 	p.Send(t, withHeader(header, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)))
 	buf := make([]byte, ether.MaxFrame)
 	for i := range flood + 1 {
-		if _, err := c.Recv(buf); err != nil {
-			t.Fatal(err)
-		}
+		testenv.Must(c.Recv(buf))(t)
 		if dst, _ := ether.MACs(buf); dst == plugtest.Broadcast {
 			if i > 2*starve {
 				t.Errorf("the multicast packet came after %d others", i)
@@ -302,15 +290,11 @@ func TestVXLANPort(t *testing.T) {
 	p.Send(t, withHeader(header, make([]byte, ether.HeaderLen-1)))
 	hello := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	p.Send(t, withHeader(odd, hello))
-	if got := in.Next(t); !bytes.Equal(got, hello) {
-		t.Errorf("got % .40x", got)
-	}
+	in.WantNext(t, hello)
 	arp := plugtest.Captured(t, vxlanCapture)["arp"]
 	p.Send(t, arp)
-	if got := in.Next(t); !bytes.Equal(got, arp[headerLen:]) {
-		t.Errorf("got % .40x, want the packet of the kernel", got)
-	}
-	wantDrops(t, e, 2, 0) // the two short packets
+	in.WantNext(t, arp[headerLen:]) // the packet of the kernel
+	wantDrops(t, e, 2, 0)           // the two short packets
 	plugtest.Send(t, in, frame)
 	want(peer, frame)
 }

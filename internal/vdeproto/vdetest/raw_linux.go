@@ -28,10 +28,7 @@ func DialRaw(t testing.TB, dir string) *Raw {
 	t.Helper()
 	c := &Raw{t: t, Path: fmt.Sprintf("%s/.%05d-%05d", dir, os.Getpid(), 50000+serial.Add(1)%50000)}
 	for fd, typ := range map[*int]int{&c.Ctl: unix.SOCK_STREAM, &c.Data: unix.SOCK_DGRAM} {
-		var err error
-		if *fd, err = unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0); err != nil {
-			t.Fatal(err)
-		}
+		*fd = testenv.Must(unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0))(t)
 		t.Cleanup(func() { unix.Close(*fd) })
 		// Tests must end.
 		for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
@@ -39,12 +36,8 @@ func DialRaw(t testing.TB, dir string) *Raw {
 			testenv.Check(t, unix.SetsockoptTimeval(*fd, unix.SOL_SOCKET, option, &timeout))
 		}
 	}
-	if err := unix.Connect(c.Ctl, &unix.SockaddrUnix{Name: dir + "/ctl"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Bind(c.Data, &unix.SockaddrUnix{Name: c.Path}); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, unix.Connect(c.Ctl, &unix.SockaddrUnix{Name: dir + "/ctl"}))
+	testenv.Check(t, unix.Bind(c.Data, &unix.SockaddrUnix{Name: c.Path}))
 	t.Cleanup(func() { os.Remove(c.Path) })
 	return c
 }
@@ -78,17 +71,12 @@ func (c *Raw) Join() *Raw {
 	c.t.Helper()
 	c.Request(Request(c.Path, "raw"))
 	reply := make([]byte, 200)
-	n, err := Read(c.Ctl, reply)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	n := testenv.Must(Read(c.Ctl, reply))(c.t)
 	if n != ReplyLen {
 		c.t.Fatalf("got %d bytes, want a reply", n)
 	}
 	path := string(bytes.TrimRight(reply[2:n], "\x00"))
-	if err := unix.Connect(c.Data, &unix.SockaddrUnix{Name: path}); err != nil {
-		c.t.Fatal(err)
-	}
+	testenv.Check(c.t, unix.Connect(c.Data, &unix.SockaddrUnix{Name: path}))
 	return c
 }
 

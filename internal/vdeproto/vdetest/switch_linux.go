@@ -52,8 +52,7 @@ func Plug(t testing.TB, dir string) *exec.Cmd {
 // the answer.
 func Console(t *testing.T, path, command string) string {
 	t.Helper()
-	c, err := net.Dial("unix", path)
-	testenv.Check(t, err)
+	c := testenv.Must(net.Dial("unix", path))(t)
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	r := bufio.NewReader(c)
@@ -70,8 +69,6 @@ func Console(t *testing.T, path, command string) string {
 	}
 	const prompt = "\nvde$ "
 	until(prompt)
-	if _, err := io.WriteString(c, command+"\n"); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Must(io.WriteString(c, command+"\n"))(t)
 	return until(prompt)
 }

@@ -1,9 +1,0 @@
-package p2p
-
-import (
-	"testing"
-
-	"github.com/vdestack/vdestack/internal/testenv"
-)
-
-func TestMain(m *testing.M) { testenv.Main(m) }
