@@ -4,7 +4,7 @@
 // The kernel's TCP is fast because a packet stands for up to 64 KiB of one flow: it goes
 // through the stack once, and a network card cuts it into frames. A TAP with IFF_VNET_HDR
 // and offloads shows these packets, each with a [Header] that says what is left to do. The
-// network beyond the TAP knows only frames: [Segmenter] and [AppendFrames] do what the card
+// network beyond the TAP knows only frames: [Segmenter] does what the card
 // does on sending (GSO), [Coalescer] what it does on receiving (GRO).
 //
 // Nothing here allocates once its scratch memory has grown to the size of a batch, and

@@ -17,7 +17,7 @@ const (
 	minSegment = 36
 )
 
-// Errors of Split and AppendFrames. The packet cannot be cut into frames; callers drop and
+// Errors of Split. The packet cannot be cut into frames; callers drop and
 // count it.
 var (
 	errGSOType  = errors.New("virtio: unknown type of segmentation (was the offload asked for?)")
@@ -57,48 +57,20 @@ func (s *Segmenter) Split(h Header, packet []byte, headroom int) ([]Segment, err
 		return s.segments, nil
 	}
 	var c cut
-	if err := c.init(h, packet); err != nil {
+	if err := c.shape(h, packet); err != nil {
 		return nil, err
 	}
+	c.sums(h)
 	size := headroom + c.data
 	s.heads = slices.Grow(s.heads[:0], c.segments*size)
 	s.segments = s.segments[:0]
 	for i := range c.segments {
-		head, data := s.heads[i*size:(i+1)*size:(i+1)*size], c.payload(i)
+		off := c.data + i*c.mss
+		head, data := s.heads[i*size:(i+1)*size:(i+1)*size], packet[off:min(off+c.mss, c.end):c.end]
 		c.putHead(head[headroom:], i, data)
 		s.segments = append(s.segments, Segment{head, data})
 	}
 	return s.segments, nil
-}
-
-// AppendFrames is like [Segmenter.Split], but copies: it appends the frames to dst, each
-// after headroom bytes of any content. They begin at equal distances of stride bytes, as
-// UDP_SEGMENT wants it; the last may be shorter. It allocates if dst has too little room.
-func AppendFrames(dst []byte, h Header, packet []byte, headroom int) (frames []byte, stride int, err error) {
-	if h.GSOType == GSONone {
-		if err := complete(h, packet); err != nil {
-			return dst, 0, err
-		}
-		stride := headroom + len(packet)
-		dst = slices.Grow(dst, stride)
-		dst = dst[:len(dst)+headroom]
-		return append(dst, packet...), stride, nil
-	}
-	var c cut
-	if err := c.init(h, packet); err != nil {
-		return dst, 0, err
-	}
-	head := headroom + c.data
-	stride = head + min(c.mss, c.end-c.data)
-	dst = slices.Grow(dst, c.segments*head+c.end-c.data)
-	for i := range c.segments {
-		data := c.payload(i)
-		n := len(dst)
-		dst = dst[:n+head]
-		c.putHead(dst[n+headroom:], i, data)
-		dst = append(dst, data...)
-	}
-	return dst, stride, nil
 }
 
 // complete stores the checksum of a packet that is one frame.
@@ -128,14 +100,6 @@ type cut struct {
 	// Sums of the headers without the fields that differ between segments.
 	ipSum, l4Sum uint32
 	noCheck      bool // UDP without checksum
-}
-
-func (c *cut) init(h Header, packet []byte) error {
-	if err := c.shape(h, packet); err != nil {
-		return err
-	}
-	c.sums(h)
-	return nil
 }
 
 // shape finds out how a packet is cut, or why it cannot be.
@@ -200,12 +164,6 @@ func (c *cut) sums(h Header) {
 	if c.proto == protoTCP {
 		c.l4Sum += uint32(sum(b[8:12])) + uint32(sum(b[14:16])) + uint32(sum(b[18:]))
 	}
-}
-
-// payload returns the payload of segment i.
-func (c *cut) payload(i int) []byte {
-	off := c.data + i*c.mss
-	return c.packet[off:min(off+c.mss, c.end):c.end]
 }
 
 // putHead writes the headers of segment i, which has the payload data.

@@ -82,19 +82,7 @@ func TestSplit(t *testing.T) {
 							t.Errorf("segment %d: an append to Head would write over the next", i)
 						}
 					}
-					frames := join(segments, headroom)
-					equalFrames(t, frames, want)
-
-					all, stride, err := AppendFrames([]byte("before"), h, packet, headroom)
-					testenv.Check(t, err)
-					if string(all[:6]) != "before" {
-						t.Errorf("AppendFrames changed what was there to %x", all[:6])
-					}
-					frames = frames[:0]
-					for f := range slices.Chunk(all[6:], stride) {
-						frames = append(frames, f[headroom:])
-					}
-					equalFrames(t, frames, want)
+					equalFrames(t, join(segments, headroom), want)
 				}
 				if !bytes.Equal(packet, before) {
 					t.Error("the packet was changed")
@@ -109,19 +97,13 @@ func TestSplit(t *testing.T) {
 
 // TestSplitOrdinary gives frames that need no segmentation.
 func TestSplitOrdinary(t *testing.T) {
-	for name, f := range map[string]*flow{"tcp4": tcp4(), "tcp6": tcp6(), "udp4": udp4(), "udp6": udp6(), "checksum 0": zeroSum(udp4(), 20)} {
+	for _, f := range []*flow{tcp4(), tcp6(), udp4(), udp6(), zeroSum(udp4(), 20)} {
 		want := f.with(func(*flow) {}).frame(20)
 		h, packet := f.packet(20, 0)
 		h.GSOType = GSONone
 		for range 2 {
 			equalFrames(t, split(t, h, packet), [][]byte{want})
 			h.Flags = FlagDataValid // complete now, nothing to be done
-		}
-		h.Flags = FlagNeedsCsum
-		_, packet = f.with(func(f *flow) { f.off -= 20; f.seq -= 20; f.id-- }).packet(20, 0)
-		out, stride, err := AppendFrames([]byte("xy"), h, packet, 3)
-		if err != nil || stride != 3+len(want) || !bytes.Equal(out[2+3:], want) {
-			t.Errorf("%s: AppendFrames returns %x, %d, %v, want %x", name, out, stride, err, want)
 		}
 	}
 	short := []byte{1, 2, 3}
@@ -190,9 +172,6 @@ func TestSplitError(t *testing.T) {
 			if segments, err := s.Split(h, packet, 0); !errors.Is(err, tt.want) || segments != nil {
 				t.Errorf("Split returns %d segments, %v, want %v", len(segments), err, tt.want)
 			}
-			if out, _, err := AppendFrames([]byte("x"), h, packet, 4); !errors.Is(err, tt.want) || string(out) != "x" {
-				t.Errorf("AppendFrames returns %x, %v, want %v", out, err, tt.want)
-			}
 		})
 	}
 }
@@ -200,12 +179,9 @@ func TestSplitError(t *testing.T) {
 func TestSplitAllocs(t *testing.T) {
 	var s Segmenter
 	h, packet := tcp4().packet(64000, 1448)
-	dst := make([]byte, 0, 1<<17)
 	if n := testing.AllocsPerRun(10, func() {
-		segments, err := s.Split(h, packet, 8)
-		frames, _, err2 := AppendFrames(dst, h, packet, 8)
-		if len(segments) != 45 || err != nil || len(frames) != 64000+45*(8+66) || err2 != nil {
-			t.Errorf("%d segments, %v, %d bytes, %v", len(segments), err, len(frames), err2)
+		if segments, err := s.Split(h, packet, 8); len(segments) != 45 || err != nil {
+			t.Errorf("%d segments, %v", len(segments), err)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -317,18 +293,9 @@ func FuzzSplit(f *testing.F) {
 			t.Fatalf("Count says %d frames of %d bytes, Split %d of %d (%v)", counted, bytesCounted, count, bytesCount, err)
 		}
 		frames := join(segments, 4)
-		all, stride, err2 := AppendFrames(nil, h, bytes.Clone(original), 4)
-		if err != err2 {
-			t.Fatalf("Split says %v, AppendFrames %v", err, err2)
-		}
 		if err != nil {
 			return
 		}
-		var chunks [][]byte
-		for f := range slices.Chunk(all, stride) {
-			chunks = append(chunks, f[4:])
-		}
-		equalFrames(t, chunks, frames)
 		if h.GSOType == GSONone {
 			if h.Flags&FlagNeedsCsum == 0 {
 				equalFrames(t, frames, [][]byte{original})
@@ -382,15 +349,6 @@ func BenchmarkSplit(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				_, err := s.Split(h, packet, 8)
-				testenv.Check(b, err)
-			}
-		})
-		b.Run(tt.name+"/append", func(b *testing.B) {
-			dst := make([]byte, 0, 1<<17)
-			b.SetBytes(int64(len(packet)))
-			b.ReportAllocs()
-			for b.Loop() {
-				_, _, err := AppendFrames(dst, h, packet, 8)
 				testenv.Check(b, err)
 			}
 		})
