@@ -21,18 +21,18 @@ type host struct {
 
 // hosts are the hosts of a switch.
 type hosts struct {
-	mu  sync.RWMutex
-	all map[*host]bool
-	by  map[netip.Addr]*host
+	mu    sync.RWMutex
+	count int
+	by    map[netip.Addr]*host
 }
 
 func (hs *hosts) add(h *host) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
-	if hs.all == nil {
-		hs.all, hs.by = make(map[*host]bool), make(map[netip.Addr]*host)
+	if hs.by == nil {
+		hs.by = make(map[netip.Addr]*host)
 	}
-	hs.all[h] = true
+	hs.count++
 	for _, p := range h.addrs {
 		hs.by[p.Addr()] = h
 	}
@@ -41,7 +41,7 @@ func (hs *hosts) add(h *host) {
 func (hs *hosts) drop(h *host) {
 	hs.mu.Lock()
 	defer hs.mu.Unlock()
-	delete(hs.all, h)
+	hs.count--
 	for _, p := range h.addrs {
 		if hs.by[p.Addr()] == h {
 			delete(hs.by, p.Addr())
@@ -54,7 +54,7 @@ func (hs *hosts) drop(h *host) {
 func (hs *hosts) find(addr netip.Addr) *host {
 	hs.mu.RLock()
 	defer hs.mu.RUnlock()
-	if len(hs.all) <= crowd {
+	if hs.count <= crowd {
 		return nil
 	}
 	return hs.by[addr]

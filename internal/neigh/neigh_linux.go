@@ -68,7 +68,7 @@ type Space struct {
 
 	introduced atomic.Int32 // entries that were not reported, since the table was read
 
-	own *interfaces // nil: all
+	own *sync.Map // the interfaces, by index; nil: all
 	*work
 }
 
@@ -81,12 +81,6 @@ type work struct {
 	full  bool   // no more are marked until then
 }
 
-// interfaces are those of a stack in a namespace that has others too.
-type interfaces struct {
-	mu    sync.Mutex // guards index
-	index map[int32]bool
-}
-
 // Keep begins to mark the neighbours in a namespace: those of all interfaces or, in a
 // namespace that has others too, those of Own.
 func Keep(ns *netns.NS, all bool) (_ *Space, err error) {
@@ -96,7 +90,7 @@ func Keep(ns *netns.NS, all bool) (_ *Space, err error) {
 	}
 	s := &Space{k: k, ns: ns}
 	if !all {
-		s.own = &interfaces{index: make(map[int32]bool)}
+		s.own = new(sync.Map)
 	}
 	if err := k.add(s); err != nil {
 		k.leave()
@@ -107,31 +101,24 @@ func Keep(ns *netns.NS, all bool) (_ *Space, err error) {
 
 // Own adds an interface, in a namespace that has others too.
 func (s *Space) Own(index int) {
-	if s == nil || s.own == nil {
-		return
+	if s != nil && s.own != nil {
+		s.own.Store(int32(index), true)
 	}
-	s.own.mu.Lock()
-	defer s.own.mu.Unlock()
-	s.own.index[int32(index)] = true
 }
 
 // Disown removes an interface that is gone: another may get its index.
 func (s *Space) Disown(index int) {
-	if s == nil || s.own == nil {
-		return
+	if s != nil && s.own != nil {
+		s.own.Delete(int32(index))
 	}
-	s.own.mu.Lock()
-	defer s.own.mu.Unlock()
-	delete(s.own.index, int32(index))
 }
 
 func (s *Space) owns(index int32) bool {
 	if s.own == nil {
 		return true
 	}
-	s.own.mu.Lock()
-	defer s.own.mu.Unlock()
-	return s.own.index[index]
+	_, own := s.own.Load(index)
+	return own
 }
 
 // Close ends that, before the namespace is closed. It does not wait. Marked entries stay
@@ -223,7 +210,6 @@ const (
 
 // Offsets in a message of a neighbour.
 const (
-	atIndex  = unix.SizeofNlMsghdr + 4
 	atState  = unix.SizeofNlMsghdr + 8
 	atFlags  = unix.SizeofNlMsghdr + 10
 	atAttrs  = unix.SizeofNlMsghdr + unix.SizeofNdMsg
