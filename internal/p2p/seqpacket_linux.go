@@ -30,9 +30,7 @@ func OpenSeqpacket(fd int) (*Seqpacket, error) {
 		adopted.Delete(fd)
 		return nil, fmt.Errorf("descriptor %d: %w", fd, err)
 	}
-	c := &Seqpacket{fd: fd}
-	c.link = seqpacketLink{FrameCodec: &c.FrameCodec, file: file}
-	return c, nil
+	return &Seqpacket{seqpacketLink{FrameCodec: new(sockio.FrameCodec), file: file}, fd}, nil
 }
 
 // adoptSeqpacket checks and prepares a descriptor. It changes nothing unless that is a
@@ -117,22 +115,21 @@ func (s *seqpacketLink) Refused(_ int, _ *packet.Sender, frames int, err error) 
 
 // A Seqpacket is a [packet.Transport] on a socket of the process. It ends with its peer.
 type Seqpacket struct {
-	sockio.FrameCodec
-	link seqpacketLink
-	fd   int
+	seqpacketLink
+	fd int
 }
 
 var _ packet.Transport = (*Seqpacket)(nil)
 
 // RecvPackets implements [packet.Transport].
 func (c *Seqpacket) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
-	err := c.link.file.Receive(b, &c.link)
+	err := c.file.Receive(b, &c.seqpacketLink)
 	return b.Packets, err
 }
 
 // SendPackets implements [packet.Transport].
 func (c *Seqpacket) SendPackets(packets []packet.Packet, wait bool) error {
-	there, err := c.link.send(packets, wait)
+	there, err := c.send(packets, wait)
 	if err == nil && !there {
 		err = errHungUp
 	}
@@ -143,7 +140,7 @@ func (c *Seqpacket) SendPackets(packets []packet.Packet, wait bool) error {
 func (c *Seqpacket) Close() error {
 	teardown.Within(func() {
 		adopted.Delete(c.fd) // before another file can have the number
-		c.link.file.Close()
+		c.file.Close()
 	})
 	return nil
 }
