@@ -82,10 +82,8 @@ func (c *Conn) final() error {
 // RecvPackets implements [packet.Transport].
 func (c *Conn) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	err := c.data.Receive(b, c)
-	if err != nil {
-		if final := c.final(); final != nil {
-			err = final
-		}
+	if final := c.final(); err != nil && final != nil {
+		err = final
 	}
 	return b.Packets, err
 }
