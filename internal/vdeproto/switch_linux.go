@@ -46,7 +46,7 @@ func OpenSwitch(ctx context.Context, cfg SwitchConfig) (*fabric.LocalPort, error
 		servers.byDir[cfg.Dir] = s
 	case s.cfg.Kind != cfg.Kind:
 		return nil, fmt.Errorf("this program has a %s in %s: %w", s.cfg.Kind, cfg.Dir, unix.EADDRINUSE)
-	case !cfg.Plain && !s.cfg.equal(cfg):
+	case !cfg.Plain && s.cfg != cfg:
 		return nil, fmt.Errorf("this program has a %s in %s with other options: %w", s.cfg.Kind, cfg.Dir, unix.EADDRINUSE)
 	}
 	s.locals++
@@ -85,15 +85,9 @@ func (cfg *SwitchConfig) locate(ctx context.Context) error {
 	return nil
 }
 
-// equal reports whether two configurations are the same except for Plain.
-func (cfg SwitchConfig) equal(other SwitchConfig) bool {
-	cfg.Plain = other.Plain
-	return cfg == other
-}
-
 // A server is a switch that clients connect to.
 type server struct {
-	cfg      SwitchConfig
+	cfg      SwitchConfig // not Plain
 	fabric   *fabric.Fabric
 	locals   int // plugs of the process; guarded by servers.gate
 	dir      *switchDir
@@ -106,6 +100,7 @@ func newServer(ctx context.Context, cfg SwitchConfig) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Plain = false
 	s := &server{cfg: cfg, fabric: fabric.New(cfg.Kind, cfg.Stations, cfg.Expire), dir: dir}
 	if s.acceptor, err = newAcceptor(s); err != nil {
 		dir.remove()
