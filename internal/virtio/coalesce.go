@@ -103,7 +103,7 @@ func (c *Coalescer) Add(frame []byte) {
 		return
 	}
 	key, more := l.key(frame), l.joinable(frame)
-	slot := c.find(key)
+	slot := slices.Index(c.openKeys[:c.nopen], key)
 	if slot >= 0 {
 		if more {
 			if done, ok := c.join(&c.groups[c.open[slot]], frame, &l); ok {
@@ -181,15 +181,6 @@ func (c *Coalescer) openLast(key uint64) {
 	}
 	c.openKeys[c.nopen], c.open[c.nopen] = key, len(c.groups)-1
 	c.nopen++
-}
-
-func (c *Coalescer) find(key uint64) (slot int) {
-	for i := c.nopen - 1; i >= 0; i-- {
-		if c.openKeys[i] == key {
-			return i
-		}
-	}
-	return -1
 }
 
 // close lets a packet wait no longer. The others stay in order of their age.

@@ -406,7 +406,7 @@ func TestCanonical(t *testing.T) {
 func TestCoalesceAllocs(t *testing.T) {
 	c := Coalescer{UDP: true}
 	batch := newBatch(tcp4(), 44, 1448)
-	if n := testing.AllocsPerRun(10, func() {
+	if n := testing.AllocsPerRun(1000, func() {
 		if got := batch.run(&c); got != 1 {
 			t.Errorf("%d packets, want 1", got)
 		}

@@ -179,7 +179,7 @@ func TestSplitError(t *testing.T) {
 func TestSplitAllocs(t *testing.T) {
 	var s Segmenter
 	h, packet := tcp4().packet(64000, 1448)
-	if n := testing.AllocsPerRun(10, func() {
+	if n := testing.AllocsPerRun(1000, func() {
 		if segments, err := s.Split(h, packet, 8); len(segments) != 45 || err != nil {
 			t.Errorf("%d segments, %v", len(segments), err)
 		}
