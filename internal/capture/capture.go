@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/packet"
@@ -51,9 +52,10 @@ var recorders = struct {
 
 // A recorder writes one section, with all interfaces that have the same writer.
 type recorder struct {
-	w     io.Writer
-	users int           // interfaces that are open
-	done  chan struct{} // closed when write has returned
+	w      io.Writer
+	users  int           // interfaces that are open
+	writes atomic.Uint64 // how often w was called
+	done   chan struct{} // closed when write has returned
 
 	mu         sync.Mutex // guards what follows, and the fields of interfaces; not held while it writes
 	arrived    sync.Cond  // pending or closing has changed
@@ -62,7 +64,6 @@ type recorder struct {
 	blocks     []block // of pending
 	sorted     bool    // blocks are in the order of their times
 	cut        virtio.Segmenter
-	writes     uint64
 	closing    bool
 	err        error
 }
@@ -258,7 +259,8 @@ func (r *recorder) write() {
 			if err == nil && n != min(len(rest), writeSize) {
 				err = io.ErrShortWrite
 			}
-			if !r.wrote(err) {
+			r.writes.Add(1)
+			if !r.end(err) {
 				return
 			}
 			rest = rest[n:]
@@ -287,14 +289,6 @@ func (r *recorder) writeTo(b []byte) (n int, err error) {
 
 // errGoexit says that a writer does not return.
 var errGoexit = errors.New("the writer has ended the goroutine that called it")
-
-// wrote counts a write, and reports whether to go on.
-func (r *recorder) wrote(err error) bool {
-	r.mu.Lock()
-	r.writes++
-	r.mu.Unlock()
-	return r.end(err)
-}
 
 // end ends the recording if err is not nil. It reports whether the recording goes on.
 func (r *recorder) end(err error) bool {
@@ -461,24 +455,19 @@ var errStalled = fmt.Errorf("the writer has taken nothing for %v", stallTime)
 func (r *recorder) wait() {
 	timer := time.NewTimer(stallTime)
 	defer timer.Stop()
-	count := func() uint64 {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return r.writes
-	}
-	for last := count(); ; timer.Reset(stallTime) {
+	for last := r.writes.Load(); ; timer.Reset(stallTime) {
 		select {
 		case <-r.done:
 			return
 		case <-timer.C:
 		}
 		var err error
-		if last == count() {
+		if last == r.writes.Load() {
 			err = errStalled
 		}
 		if !r.end(err) {
 			return
 		}
-		last = count()
+		last = r.writes.Load()
 	}
 }

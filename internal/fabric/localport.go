@@ -81,21 +81,15 @@ func (p *LocalPort) Deliver(packets []packet.Packet) {
 // TakesGSO implements [Receiver]. The caller of RecvPackets cuts packets if it needs frames.
 func (p *LocalPort) TakesGSO() bool { return true }
 
-// wait waits until the queue has packets. It reports false if the port is closed and the
-// queue is empty. p.mu is held.
-func (p *LocalPort) wait() bool {
-	for p.queue.Empty() && !p.closed {
-		p.arrived.Wait()
-	}
-	return !p.queue.Empty()
-}
-
 // RecvPackets implements [packet.Transport].
 func (p *LocalPort) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
 	b.Release()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.wait() {
+	for p.queue.Empty() && !p.closed {
+		p.arrived.Wait()
+	}
+	if p.queue.Empty() {
 		return nil, net.ErrClosed
 	}
 	mem := b.Bytes()

@@ -164,12 +164,6 @@ func torn(err error) error {
 	return err
 }
 
-// append adds a frame in two pieces to the queue, which has room for it.
-func (s *Stream) append(head, data []byte) {
-	s.queue = binary.BigEndian.AppendUint16(s.queue, uint16(len(head)+len(data)))
-	s.queue = append(append(s.queue, head...), data...)
-}
-
 // SendPackets implements [packet.Transport].
 func (s *Stream) SendPackets(packets []packet.Packet, wait bool) error {
 	if wait {
@@ -189,7 +183,8 @@ func (s *Stream) SendPackets(packets []packet.Packet, wait bool) error {
 		case n < ether.HeaderLen || n > ether.MaxFrame || !s.room(n) && !(wait && s.waitRoom(n, late)):
 			s.DroppedSend.Add(1)
 		default:
-			s.append(head, data)
+			s.queue = binary.BigEndian.AppendUint16(s.queue, uint16(n))
+			s.queue = append(append(s.queue, head...), data...)
 		}
 		return nil
 	})

@@ -128,28 +128,28 @@ const udpNoCheck6RX = 102
 
 // bind binds the unicast socket to a port of its own, or to the port of all endpoints.
 func (s *sockets) bind(cfg Config) error {
-	set := func(level, option, value int, name string) error {
-		return os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(s.unicast, level, option, value))
+	var err error
+	set := func(level, option, value int, name string) {
+		if err == nil {
+			err = os.NewSyscallError("setsockopt "+name, unix.SetsockoptInt(s.unicast, level, option, value))
+		}
 	}
 	port := 0
 	if cfg.VXLAN {
 		port = int(cfg.Peer().Port())
 	}
 	var local unix.Sockaddr
-	var err error
 	if cfg.Peer().Addr().Is4() {
 		sa := &unix.SockaddrInet4{Port: port}
 		if cfg.Bind.IsValid() {
 			sa.Addr = cfg.Bind.As4()
 		}
 		local = sa
-		err = set(unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, cfg.TTL, "IP_MULTICAST_TTL")
-		switch {
-		case err != nil:
-		case cfg.VXLAN:
-			err = set(unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0, "IP_MULTICAST_ALL")
-		default:
-			err = set(unix.IPPROTO_IP, unix.IP_TTL, cfg.TTL, "IP_TTL")
+		set(unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, cfg.TTL, "IP_MULTICAST_TTL")
+		if cfg.VXLAN {
+			set(unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0, "IP_MULTICAST_ALL")
+		} else {
+			set(unix.IPPROTO_IP, unix.IP_TTL, cfg.TTL, "IP_TTL")
 		}
 		if err == nil && s.ifindex != 0 {
 			err = os.NewSyscallError("setsockopt IP_MULTICAST_IF", unix.SetsockoptIPMreqn(s.unicast,
@@ -162,21 +162,19 @@ func (s *sockets) bind(cfg Config) error {
 		}
 		local = sa
 		// All endpoints of an IPv6 network have IPv6 addresses.
-		err = errors.Join(
-			set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1, "IPV6_V6ONLY"),
-			set(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, cfg.TTL, "IPV6_MULTICAST_HOPS"))
-		if err == nil && s.ifindex != 0 {
-			err = set(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, int(s.ifindex), "IPV6_MULTICAST_IF")
+		set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1, "IPV6_V6ONLY")
+		set(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, cfg.TTL, "IPV6_MULTICAST_HOPS")
+		if s.ifindex != 0 {
+			set(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, int(s.ifindex), "IPV6_MULTICAST_IF")
 		}
-		if err == nil && cfg.VXLAN {
-			err = errors.Join(
-				set(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0, "IPV6_MULTICAST_ALL"),
-				// RFC 7348, section 4.1: a zero checksum must be accepted.
-				set(unix.SOL_UDP, udpNoCheck6RX, 1, "UDP_NO_CHECK6_RX"))
+		if cfg.VXLAN {
+			set(unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_ALL, 0, "IPV6_MULTICAST_ALL")
+			// RFC 7348, section 4.1: a zero checksum must be accepted.
+			set(unix.SOL_UDP, udpNoCheck6RX, 1, "UDP_NO_CHECK6_RX")
 		}
 	}
-	if err == nil && cfg.RecvBuffer != 0 {
-		err = set(unix.SOL_SOCKET, unix.SO_RCVBUF, cfg.RecvBuffer, "SO_RCVBUF")
+	if cfg.RecvBuffer != 0 {
+		set(unix.SOL_SOCKET, unix.SO_RCVBUF, cfg.RecvBuffer, "SO_RCVBUF")
 	}
 	if err != nil {
 		return err
