@@ -77,7 +77,7 @@ func TestAttributes(t *testing.T) {
 		}, veth, linktest.Join(linktest.InHub, linktest.VethEnd)},
 		{"far end of a pair", func(t *testing.T) (*rtnl.Conn, int) {
 			e := end(t)
-			p, dev, index, err := OpenPair(t.Context(), e, nic.All)
+			p, dev, index, err := OpenPair(t.Context(), e, nic.Header)
 			if err == nil {
 				t.Cleanup(func() { dev.Close(); p.Remove() })
 				err = e.Netlink.LinkSetUp(index)

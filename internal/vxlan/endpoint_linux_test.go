@@ -194,7 +194,7 @@ func TestVXVDEOptions(t *testing.T) {
 	testenv.NoLeaks(t)
 	cfg := testIPv4
 	cfg.Group = netip.AddrPortFrom(cfg.Group.Addr(), 5555)
-	cfg.TTL, cfg.RecvBuffer, cfg.Bind = 7, 32<<10, netip.MustParseAddr("127.0.0.1")
+	cfg.TTL, cfg.RecvBuffer, cfg.Bind, cfg.Interface = 7, 32<<10, netip.MustParseAddr("127.0.0.1"), "lo"
 	e, c, _ := openTest(t, cfg)
 	for _, tt := range []struct {
 		name               string
