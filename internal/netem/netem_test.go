@@ -71,12 +71,16 @@ type channel struct {
 	arrived  []arrival // once the bubble is idle
 }
 
-// inChannel runs f in a bubble, for each direction, and closes all.
+// inChannel runs f in a bubble, for each direction, sees that nothing is left, and closes all.
 func inChannel(t *testing.T, settings Settings, f func(t *testing.T, c *channel)) {
 	t.Helper()
 	for _, way := range []string{"out", "in"} {
 		t.Run(way, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { f(t, newChannel(t, way, settings)) })
+			synctest.Test(t, func(t *testing.T) {
+				c := newChannel(t, way, settings)
+				f(t, c)
+				idle(t, c.emu)
+			})
 		})
 	}
 }
@@ -278,7 +282,6 @@ func TestConserves(t *testing.T) {
 			if recv, send := c.emu.Dropped(); recv+send != got.Dropped {
 				t.Errorf("%d drops, want %d", recv+send, got.Dropped)
 			}
-			idle(t, c.emu)
 		})
 	}
 }
@@ -308,7 +311,6 @@ func TestDelay(t *testing.T) {
 				t.Errorf("frame %d arrived as number %d after %v, want %v", numberOf(a.frame), n, a.at, want)
 			}
 		}
-		idle(t, c.emu)
 	})
 	inChannel(t, both(Impairment{Delay: delay, Jitter: jitter}, 3), func(t *testing.T, c *channel) {
 		// One at a time, as they wait for each other.
@@ -354,7 +356,6 @@ func TestRate(t *testing.T) {
 		if recv, send := c.emu.Dropped(); recv+send != 10 {
 			t.Errorf("%d drops, want 10", recv+send)
 		}
-		idle(t, c.emu)
 	})
 	// A frame that is larger than the queue passes if nothing waits.
 	inChannel(t, both(Impairment{Rate: 1e6, Queue: 1}, 0), func(t *testing.T, c *channel) {
@@ -380,7 +381,6 @@ func TestMaxQueue(t *testing.T) {
 		if d := c.counts().Dropped; d != most-uint64(got) {
 			t.Errorf("%d of %d arrived, %d dropped", got, most, d)
 		}
-		idle(t, c.emu)
 	})
 }
 
@@ -394,7 +394,6 @@ func TestReorder(t *testing.T) {
 		if got[3].at != 0 || got[4].at != reorderTimeout {
 			t.Errorf("the last two came after %v and %v", got[3].at, got[4].at)
 		}
-		idle(t, c.emu)
 	})
 }
 
@@ -454,7 +453,6 @@ func TestChange(t *testing.T) {
 		if got := c.sendNumbers(t, 0, 100, 60); len(got) != 100 || got[99].at != got[0].at {
 			t.Errorf("%d frames arrived", len(got))
 		}
-		idle(t, c.emu)
 	})
 	// A seed begins anew.
 	inChannel(t, both(Impairment{Loss: .5}, 5), func(t *testing.T, c *channel) {
