@@ -25,16 +25,6 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
-// frame returns an Ethernet frame of n bytes.
-func frame(n int) []byte {
-	f := make([]byte, n)
-	copy(f, []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5})
-	for i := 14; i < n; i++ {
-		f[i] = byte(i * n)
-	}
-	return f
-}
-
 // tcp returns a packet of the kernel's TCP; a single segment is a frame without checksum.
 func tcp(segments, mss int) packet.Packet {
 	p := packettest.TCP(segments, mss)
@@ -57,24 +47,24 @@ func record(t *testing.T, w io.Writer) (frames [][]byte) {
 	b := Open(w, "vde1", "", nil)
 	long, single := tcp(5, 1000), tcp(1, 999)
 	before := []packet.Packet{tcp(5, 1000), tcp(1, 999)}
-	packets := []packet.Packet{{Data: frame(60)}, long, {Data: frame(61)}, single, {Data: frame(13)}, {Offload: virtio.Header{GSOType: 77}, Data: frame(100)}}
+	packets := []packet.Packet{{Data: packettest.Frame(60)}, long, {Data: packettest.Frame(61)}, single, {Data: packettest.Frame(13)}, {Offload: virtio.Header{GSOType: 77}, Data: packettest.Frame(100)}}
 	a.Packets(true, packets)
 	for i, p := range []packet.Packet{long, single} {
 		if p.Offload != before[i].Offload || !bytes.Equal(p.Data, before[i].Data) {
 			t.Error("recording changes a packet")
 		}
 	}
-	b.Frame(false, frame(1514))
+	b.Frame(false, packettest.Frame(1514))
 	b.Missed(3)
 	b.Missed(0)
 	b.Packets(false, packets[:1])
 	testenv.Check(t, a.Close())
 	testenv.Check(t, b.Close())
 	testenv.Check(t, b.Close())
-	a.Frame(true, frame(60)) // too late
-	frames = append([][]byte{frame(60)}, packettest.Frames(t, long)...)
-	frames = append(append(frames, frame(61)), packettest.Frames(t, single)...)
-	return append(frames, frame(1514), frame(60))
+	a.Frame(true, packettest.Frame(60)) // too late
+	frames = append([][]byte{packettest.Frame(60)}, packettest.Frames(t, long)...)
+	frames = append(append(frames, packettest.Frame(61)), packettest.Frames(t, single)...)
+	return append(frames, packettest.Frame(1514), packettest.Frame(60))
 }
 
 func TestRecord(t *testing.T) {
@@ -179,7 +169,7 @@ func TestSlow(t *testing.T) {
 		synctest.Wait()
 		const frames, size = 20000, 1500
 		for range frames {
-			i.Frame(true, frame(size))
+			i.Frame(true, packettest.Frame(size))
 		}
 		dropped := i.Dropped()
 		if kept := frames - dropped; kept < bufferSize/(size+packetMore)-1 || kept > bufferSize/size+1 {
@@ -190,7 +180,7 @@ func TestSlow(t *testing.T) {
 		}
 		close(w.take)
 		synctest.Wait()
-		i.Frame(true, frame(size))
+		i.Frame(true, packettest.Frame(size))
 		testenv.Check(t, i.Close())
 		f := read(t, w.Bytes())
 		last := f.Packets[len(f.Packets)-1]
@@ -217,7 +207,7 @@ func TestFailing(t *testing.T) {
 		}
 		a, b := Open(w, "vde0", "", failed), Open(w, "vde1", "", failed)
 		synctest.Wait()
-		a.Frame(true, frame(60))
+		a.Frame(true, packettest.Frame(60))
 		w.take <- nil
 		w.take <- full
 		synctest.Wait()
@@ -229,7 +219,7 @@ func TestFailing(t *testing.T) {
 			t.Errorf("told %d times", told)
 		}
 		for range 10 {
-			a.Frame(true, frame(60))
+			a.Frame(true, packettest.Frame(60))
 			c.Packets(true, []packet.Packet{tcp(3, 1000)})
 		}
 		if a.Dropped() != 10 || c.Dropped() != 30 || len(a.r.pending) > 0 {
@@ -264,7 +254,7 @@ func TestBadWriter(t *testing.T) {
 			told := make(chan error, 2)
 			i := Open(w, "vde0", "", func(err error) { told <- err })
 			err := <-told
-			i.Frame(true, frame(60))
+			i.Frame(true, packettest.Frame(60))
 			if i.Dropped() != 1 {
 				t.Errorf("%d frames dropped, want 1", i.Dropped())
 			}
@@ -299,7 +289,7 @@ func TestStalled(t *testing.T) {
 		w := &slow{take: make(chan error)}
 		i := Open(w, "vde0", "", nil)
 		for range 2000 {
-			i.Frame(true, frame(1500))
+			i.Frame(true, packettest.Frame(1500))
 		}
 		var wg sync.WaitGroup
 		defer wg.Wait()
@@ -330,7 +320,7 @@ func (s sliceWriter) Write(b []byte) (int, error) { return s.to[0].Write(b) }
 func TestNotComparable(t *testing.T) {
 	var a, b bytes.Buffer
 	i, j := Open(sliceWriter{[]*bytes.Buffer{&a}}, "vde0", "", nil), Open(sliceWriter{[]*bytes.Buffer{&b}}, "vde0", "", nil)
-	i.Frame(true, frame(60))
+	i.Frame(true, packettest.Frame(60))
 	testenv.Check(t, i.Close())
 	testenv.Check(t, j.Close())
 	if f, g := read(t, a.Bytes()), read(t, b.Bytes()); len(f.Packets) != 1 || len(g.Packets) != 0 || g.Sections != 1 {
@@ -348,7 +338,7 @@ func TestConcurrent(t *testing.T) {
 			for range 10 {
 				i := Open(&out, fmt.Sprint("vde", n), "", nil)
 				for range 20 {
-					i.Frame(true, frame(60+n))
+					i.Frame(true, packettest.Frame(60+n))
 					first.Packets(false, []packet.Packet{tcp(2, 100)})
 				}
 				if err := i.Close(); err != nil {
@@ -387,7 +377,7 @@ func TestLate(t *testing.T) {
 		fast.Late(func() bool { return true })
 		seen := func(i *Interface, ago time.Duration) {
 			ns := time.Now().Add(-ago).UnixNano()
-			i.SeenAt([]packet.Packet{{Data: frame(60)}}, func(int) (bool, int64) { return i == slow, ns })
+			i.SeenAt([]packet.Packet{{Data: packettest.Frame(60)}}, func(int) (bool, int64) { return i == slow, ns })
 		}
 		written := func() (order []string) {
 			synctest.Wait()

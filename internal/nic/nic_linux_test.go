@@ -85,15 +85,6 @@ func (s *space) await(index int) {
 	})
 }
 
-func testFrame(n int) []byte {
-	f := make([]byte, n)
-	copy(f, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5})
-	for i := range f[14:] {
-		f[14+i] = byte(i)
-	}
-	return f
-}
-
 // plain returns packets that are the frames.
 func plain(frames [][]byte) (packets []packet.Packet) {
 	for _, f := range frames {
@@ -141,11 +132,11 @@ func TestSocket(t *testing.T) {
 			ia, ib := s.cable()
 			a, b := s.socket(ia, o), s.socket(ib, o)
 			packets := []packet.Packet{
-				{Data: testFrame(60)}, {Data: testFrame(1514)},
+				{Data: packettest.Frame(60)}, {Data: packettest.Frame(1514)},
 				packettest.TCP(40, 1446), packettest.TCP(1, 100), packettest.TagPacket(packettest.TCP(20, 1400), unix.ETH_P_8021Q, 77, 0),
-				{Data: testFrame(9014)}, packettest.TCP(8, 8000),
+				{Data: packettest.Frame(9014)}, packettest.TCP(8, 8000),
 			}
-			packets = append(packets, packet.Packet{Data: packettest.Tag(testFrame(60), unix.ETH_P_8021Q, 5, 0)})
+			packets = append(packets, packet.Packet{Data: packettest.Tag(packettest.Frame(60), unix.ETH_P_8021Q, 5, 0)})
 			want := packettest.Frames(t, packets...)
 			counts, err := a.Write(packets)
 			if err != nil || counts.Frames != uint64(len(want)) || counts.Dropped != 0 {
@@ -197,12 +188,12 @@ func TestTAP(t *testing.T) {
 			if want := map[bool]int{true: 1, false: 40}[o&GRO != 0]; n != want {
 				t.Errorf("the kernel got %d packets, want %d", n, want)
 			}
-			counts, err = tap.Write([]packet.Packet{super, {Data: testFrame(60)}})
+			counts, err = tap.Write([]packet.Packet{super, {Data: packettest.Frame(60)}})
 			if err != nil || counts != (Counts{Frames: 41, Bytes: 40*1500 + 60}) {
 				t.Errorf("%+v, %v", counts, err)
 			}
 			got, _ = collect(t, host, 41)
-			wantFrames(t, got, append(slices.Clone(frames), testFrame(60)))
+			wantFrames(t, got, append(slices.Clone(frames), packettest.Frame(60)))
 
 			// What the kernel sends.
 			testenv.Must(host.Write([]packet.Packet{packettest.TCP(40, 1446)}))(t)
@@ -240,24 +231,24 @@ func TestDown(t *testing.T) {
 	s := newSpace(t)
 	tap, index := s.tap(All)
 	s.check(s.nl.LinkSetDown(index))
-	counts, err := tap.Write([]packet.Packet{{Data: testFrame(60)}, {Data: testFrame(60)}})
+	counts, err := tap.Write([]packet.Packet{{Data: packettest.Frame(60)}, {Data: packettest.Frame(60)}})
 	if err != nil || counts != (Counts{Dropped: 2}) {
 		t.Errorf("TAP: %+v, %v", counts, err)
 	}
 	ia, ib := s.cable()
 	a, b := s.socket(ia, All), s.socket(ib, All)
 	s.check(s.nl.LinkSetDown(ia))
-	counts, err = a.Write([]packet.Packet{{Data: testFrame(60)}, {Data: testFrame(60)}})
+	counts, err = a.Write([]packet.Packet{{Data: packettest.Frame(60)}, {Data: packettest.Frame(60)}})
 	if err != nil || counts != (Counts{Dropped: 2}) {
 		t.Errorf("socket: %+v, %v", counts, err)
 	}
 	s.check(s.nl.LinkSetUp(ia))
 	testenv.Eventually(t, "a carrier", func() bool {
-		counts = testenv.Must(a.Write([]packet.Packet{{Data: testFrame(60)}}))(s.t)
+		counts = testenv.Must(a.Write([]packet.Packet{{Data: packettest.Frame(60)}}))(s.t)
 		return counts.Frames > 0
 	})
 	got, _ := collect(t, b, 1)
-	wantFrames(t, got[:1], [][]byte{testFrame(60)})
+	wantFrames(t, got[:1], [][]byte{packettest.Frame(60)})
 }
 
 // TestClose ends a Read that waits.
@@ -433,7 +424,7 @@ func TestQuietRemoved(t *testing.T) {
 	d := s.socket(b, All)
 	from := testenv.Must(s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0))(s.t)
 	defer unix.Close(from)
-	s.check(unix.Sendto(from, testFrame(60), 0, &unix.SockaddrLinklayer{Ifindex: a}))
+	s.check(unix.Sendto(from, packettest.Frame(60), 0, &unix.SockaddrLinklayer{Ifindex: a}))
 	testenv.Eventually(t, "the packet", func() bool { return !d.Quiet() })
 	s.check(s.nl.LinkDel(b))
 	var buf packet.Buffer

@@ -13,6 +13,16 @@ import (
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
+// Frame returns a frame of n bytes, which differs from those of other lengths.
+func Frame(n int) []byte {
+	f := make([]byte, n)
+	copy(f, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5})
+	for i := ether.HeaderLen; i < n; i++ {
+		f[i] = byte(i * n)
+	}
+	return f
+}
+
 // Frames returns the frames of packets.
 func Frames(t testing.TB, packets ...packet.Packet) (frames [][]byte) {
 	t.Helper()
