@@ -342,7 +342,9 @@ func TestQuiet(t *testing.T) {
 		_, err := d.Read(&b)
 		ended <- err
 	}()
-	testenv.Eventually(t, "it to be quiet when all is read", d.Quiet)
+	if Drain(d, testenv.Timeout); !d.Quiet() {
+		t.Error("not quiet when all is read")
+	}
 	d.Close()
 	if err := <-ended; !errors.Is(err, os.ErrClosed) {
 		t.Error(err)
@@ -401,6 +403,9 @@ func TestStop(t *testing.T) {
 func TestDetach(t *testing.T) {
 	s := newSpace(t)
 	d, index := s.tap(All)
+	if name, err := d.Name(); name != "tap0" || err != nil {
+		t.Errorf("the name is %q, %v", name, err)
+	}
 	s.check(d.Detach())
 	if _, err := s.nl.Link(index); err != nil {
 		t.Error(err)

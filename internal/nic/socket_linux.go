@@ -205,12 +205,11 @@ func (w *writer) send() {
 	w.out = packet.NewSender()
 	w.out.Brief = true // no other process has the socket
 	w.all(-1)
-	w.sendOut()
 	w.out.Free()
 	w.out = nil
 }
 
-// add adds a packet in parts, which stands for frames and bytes, for sendOut to send.
+// add adds a packet for sendOut to send.
 func (w *writer) add(parts [][]byte, frames, bytes int) {
 	if !w.out.AddParts(parts, frames) {
 		w.sendOut()
@@ -220,7 +219,11 @@ func (w *writer) add(parts [][]byte, frames, bytes int) {
 	w.bytes += uint64(bytes)
 }
 
+// sendOut sends what add has added. With a TAP there is nothing.
 func (w *writer) sendOut() {
+	if w.out == nil {
+		return
+	}
 	_, err, closed := w.out.Send(w.dev.raw, w)
 	if closed != nil {
 		err = os.ErrClosed

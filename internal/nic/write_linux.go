@@ -70,38 +70,21 @@ func (w *writer) all(fd int) {
 
 // flush writes the frames that were joined.
 func (w *writer) flush(fd int) {
-	if w.out != nil {
-		defer w.sendOut() // the next batch overwrites what was joined
-	}
 	for _, p := range w.join.Flush() {
-		if w.out != nil {
-			w.add(p.Parts, p.Frames, p.Bytes)
-			continue
-		}
-		for i, part := range p.Parts {
-			w.part(i, part)
-		}
-		err := w.writev(fd, len(p.Parts))
-		if err == unix.EINVAL && p.Frames > 1 {
+		if w.put(fd, p.Parts, p.Frames, p.Bytes) == unix.EINVAL && p.Frames > 1 {
 			w.dev.unjoin()
 		}
-		w.count(uint64(p.Frames), uint64(p.Bytes), err)
 	}
+	w.sendOut() // the next batch overwrites what was joined
 }
 
 // packet writes a packet as it is.
 func (w *writer) packet(fd int, p *packet.Packet) {
 	frames, bytes := virtio.Count(p.Offload, p.Data)
 	p.Offload.Encode(w.header[:])
-	if w.out != nil {
-		w.pieces = [...][]byte{w.header[:], p.Data, nil}
-		w.add(w.pieces[:2], frames, bytes)
-		w.sendOut() // the next packet overwrites the header
-		return
-	}
-	w.part(0, w.header[:])
-	w.part(1, p.Data)
-	w.count(uint64(frames), uint64(bytes), w.writev(fd, 2))
+	w.pieces = [...][]byte{w.header[:], p.Data, nil}
+	w.put(fd, w.pieces[:2], frames, bytes)
+	w.sendOut() // the next packet overwrites the header
 }
 
 // separate writes the frames of a packet, without a virtio header or with an empty one.
@@ -118,47 +101,35 @@ func (w *writer) separate(fd int, p *packet.Packet) {
 		if !w.dev.header {
 			pieces = pieces[1:]
 		}
-		if w.out != nil {
-			w.add(pieces, 1, len(s.Head)+len(s.Data))
-			continue
-		}
-		for i, piece := range pieces {
-			w.part(i, piece)
-		}
-		w.count(1, uint64(len(s.Head)+len(s.Data)), w.writev(fd, len(pieces)))
+		w.put(fd, pieces, 1, len(s.Head)+len(s.Data))
 	}
+	w.sendOut() // the next packet overwrites the headers
+}
+
+// put writes a packet in parts, which stands for frames and bytes, to a TAP, or adds it to
+// what sendOut sends.
+func (w *writer) put(fd int, parts [][]byte, frames, bytes int) error {
 	if w.out != nil {
-		w.sendOut() // the next packet overwrites the headers
+		w.add(parts, frames, bytes)
+		return nil
 	}
-}
-
-func (w *writer) count(frames, bytes uint64, err error) {
-	if err == nil {
-		w.counts.Frames += frames
-		w.counts.Bytes += bytes
-		return
+	for i, b := range parts {
+		w.vecs[i].Base = unsafe.SliceData(b)
+		w.vecs[i].SetLen(len(b))
 	}
-	if err == unix.EBADFD {
+	errno := unix.EINTR
+	for errno == unix.EINTR {
+		_, _, errno = unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&w.vecs[0])), uintptr(len(parts)))
+	}
+	switch errno {
+	case 0:
+		w.counts.Frames += uint64(frames)
+		w.counts.Bytes += uint64(bytes)
+		return nil
+	case unix.EBADFD:
 		w.err = ErrRemoved
-		return
+	default:
+		w.counts.Dropped += uint64(frames) // EIO: it is down; EINVAL: it is not a frame
 	}
-	w.counts.Dropped += frames // EIO: it is down; EINVAL: it is not a frame
-}
-
-func (w *writer) part(i int, b []byte) {
-	w.vecs[i].Base = unsafe.SliceData(b)
-	w.vecs[i].SetLen(len(b))
-}
-
-func (w *writer) writev(fd, parts int) error {
-	for {
-		_, _, errno := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&w.vecs[0])), uintptr(parts))
-		switch errno {
-		case 0:
-			return nil
-		case unix.EINTR:
-		default:
-			return errno
-		}
-	}
+	return errno
 }
