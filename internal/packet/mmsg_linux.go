@@ -75,22 +75,27 @@ func (b *Buffer) RecvMsgs(fd, size, control int) (n int, err error) {
 		flags |= unix.MSG_CMSG_CLOEXEC // which packet sockets refuse
 	}
 	for {
-		var r uintptr
-		var errno unix.Errno
-		if b.Brief {
-			r, _, errno = unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), flags, 0, 0)
-		} else {
-			r, _, errno = unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.msgs[0])), uintptr(m.count), flags, 0, 0)
-		}
+		n, errno := mmsg(unix.SYS_RECVMMSG, fd, m.msgs[:m.count], flags, b.Brief)
 		switch errno {
 		case 0:
-			m.used = int(r)
-			return m.used, nil
+			m.used = n
+			return n, nil
 		case unix.EINTR:
 		default:
 			return 0, errno
 		}
 	}
+}
+
+// mmsg calls recvmmsg or sendmmsg. For brief, see Buffer.
+func mmsg(call uintptr, fd int, msgs []message, flags uintptr, brief bool) (n int, errno unix.Errno) {
+	var r uintptr
+	if brief {
+		r, _, errno = unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), flags, 0, 0)
+	} else {
+		r, _, errno = unix.Syscall6(call, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), flags, 0, 0)
+	}
+	return int(r), errno
 }
 
 // Full reports whether the last RecvMsgs received as much as there was room for,

@@ -175,10 +175,11 @@ func (s *Sender) Lost() int {
 // room.
 func (s *Sender) send(fd int) bool {
 	for s.sent < s.added {
-		n, errno := sendMessages(fd, s.msgs[s.sent:s.added], s.Brief)
+		msgs := s.msgs[s.sent:s.added]
+		n, errno := mmsg(unix.SYS_SENDMMSG, fd, msgs, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, s.Brief && len(msgs) <= briefMsgs)
 		switch errno {
 		case 0:
-			s.sent += int(n)
+			s.sent += n
 			s.tried = false
 			continue
 		case unix.EINTR:
@@ -210,16 +211,6 @@ func (s *Sender) send(fd int) bool {
 		s.tried = false
 	}
 	return true
-}
-
-func sendMessages(fd int, msgs []message, brief bool) (n uintptr, errno unix.Errno) {
-	const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
-	if brief && len(msgs) <= briefMsgs {
-		n, _, errno = unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), flags, 0, 0)
-	} else {
-		n, _, errno = unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&msgs[0])), uintptr(len(msgs)), flags, 0, 0)
-	}
-	return n, errno
 }
 
 // Separately sends the frames of the refused datagram, which was added with a size, in
