@@ -166,10 +166,7 @@ func keep(caps ...int) {
 // bound leaves the bounding set of the thread no other capabilities.
 func bound(caps ...int) {
 	for c := range 64 {
-		if v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0); err != nil || v == 0 {
-			continue
-		}
-		if !slices.Contains(caps, c) {
+		if v, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0); err == nil && v == 1 && !slices.Contains(caps, c) {
 			check(unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0))
 		}
 	}

@@ -98,13 +98,13 @@ func closeForked() {
 	child.Env = append(os.Environ(), testenv.ProgramVariable+"=hold")
 	child.Stderr = os.Stderr
 	var own []io.Closer
-	give := func(kind string, c interface {
-		io.Closer
-		File() (*os.File, error)
-	}) {
-		f := must(c.File())
+	give := func(c io.Closer) {
+		kind := "conn"
+		if _, ok := c.(net.Listener); ok {
+			kind = "listener"
+		}
 		child.Args = append(child.Args, kind)
-		child.ExtraFiles = append(child.ExtraFiles, f)
+		child.ExtraFiles = append(child.ExtraFiles, must(c.(interface{ File() (*os.File, error) }).File()))
 		own = append(own, c)
 	}
 	for _, mptcp := range []bool{false, true} {
@@ -116,29 +116,23 @@ func closeForked() {
 		d.SetMultipathTCP(mptcp)
 		far := must(lc.Listen(ctx, "tcp", "10.0.0.2:0"))
 		defer far.Close() // not before, by the garbage collector
-		c := must(d.DialContext(ctx, "tcp", far.Addr().String()))
-		give("conn", c.(*net.TCPConn))
+		give(must(d.DialContext(ctx, "tcp", far.Addr().String())))
 		lc.Stack = s
-		ln := must(lc.Listen(ctx, "tcp", "10.0.0.1:0"))
-		give("listener", ln.(*net.TCPListener))
+		give(must(lc.Listen(ctx, "tcp", "10.0.0.1:0")))
 		// The bare hook: the stack does not know these.
 		bare, bareDialer := net.ListenConfig{Control: s.Control}, net.Dialer{Control: s.Control}
 		bare.SetMultipathTCP(mptcp)
 		bareDialer.SetMultipathTCP(mptcp)
-		ln = must(bare.Listen(ctx, "tcp", "10.0.0.1:0"))
-		give("listener", ln.(*net.TCPListener))
-		c = must(bareDialer.DialContext(ctx, "tcp", far.Addr().String()))
-		give("conn", c.(*net.TCPConn))
+		give(must(bare.Listen(ctx, "tcp", "10.0.0.1:0")))
+		give(must(bareDialer.DialContext(ctx, "tcp", far.Addr().String())))
 	}
 	if !alone {
 		far := must(s.Listen("unix", "@far"))
-		c := must(s.Dial("unix", "@far"))
-		give("conn", c.(*net.UnixConn))
+		give(must(s.Dial("unix", "@far")))
 		server := must(far.Accept())
 		defer server.Close()
 	}
-	p := must(s.ListenPacket("udp", "10.0.0.1:0"))
-	give("conn", p.(*net.UDPConn))
+	give(must(s.ListenPacket("udp", "10.0.0.1:0")))
 
 	out := must(child.StdoutPipe())
 	check(child.Start())
@@ -171,11 +165,7 @@ func closeForked() {
 
 // hold waits on sockets that it has inherited.
 func hold() {
-	type result struct {
-		i   int
-		err error
-	}
-	results := make(chan result)
+	results := make(chan string)
 	for i, kind := range os.Args[1:] {
 		f := os.NewFile(uintptr(3+i), kind)
 		var wait func() error
@@ -187,15 +177,17 @@ func hold() {
 			wait = func() error { _, err := c.Read(make([]byte, 10)); return err }
 		}
 		f.Close()
-		go func() { results <- result{i, wait()} }()
+		go func() {
+			err := wait()
+			if err == nil {
+				fail("socket %d: no error", i)
+			}
+			results <- fmt.Sprintf("socket %d: %v", i, err)
+		}()
 	}
 	fmt.Println("waiting")
-	for i := range os.Args[1:] {
-		r := <-results
-		if r.err == nil {
-			fail("socket %d: no error", i)
-		}
-		fmt.Printf("socket %d: %v\n", r.i, r.err)
+	for range os.Args[1:] {
+		fmt.Println(<-results)
 	}
 }
 

@@ -129,8 +129,7 @@ func notDumpable() {
 	}
 	check(unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
 	s := must(vdestack.Open("mem://first", "10.6.0.1/24"))
-	ln := must(s.Listen("tcp", ":80"))
-	check(ln.Close())
+	check(testenv.Closing(s.Listen("tcp", ":80")))
 	check(s.Close())
 }
 

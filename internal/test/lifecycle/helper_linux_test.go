@@ -78,7 +78,6 @@ func loseHelper() {
 	type result struct {
 		name string
 		err  error
-		at   time.Time
 	}
 	results := make(chan result)
 	started := make(chan bool)
@@ -89,7 +88,7 @@ func loseHelper() {
 		go func() {
 			for first := true; ; first = false {
 				if err := f(); err != nil {
-					results <- result{name, err, time.Now()}
+					results <- result{name, err}
 					return
 				}
 				if first {
@@ -113,7 +112,7 @@ func loseHelper() {
 	for range all {
 		select {
 		case r := <-results:
-			fmt.Printf("%s after %v: %v\n", r.name, r.at.Sub(start).Round(time.Millisecond), r.err)
+			fmt.Printf("%s after %v: %v\n", r.name, time.Since(start).Round(time.Millisecond), r.err)
 			wantText(r.name, r.err, want)
 		case <-timeout:
 			fail("calls wait after %v", limit)

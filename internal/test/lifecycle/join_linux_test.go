@@ -257,11 +257,11 @@ func TestJoinNamed(t *testing.T) {
 	testenv.Need(t, "ip", "iproute2")
 	cmd := program(t, "joinNamed")
 	cmd.Env = append(cmd.Env, "PATH=/usr/sbin:/sbin:/usr/bin:/bin")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	cmd.SysProcAttr = new(syscall.SysProcAttr)
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr = private.Root(unix.CLONE_NEWNET)
-		cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
 	}
+	cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
 	run(t, cmd)
 }
 

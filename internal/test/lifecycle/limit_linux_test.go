@@ -5,7 +5,6 @@ package lifecycle
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"runtime"
@@ -21,12 +20,12 @@ import (
 
 func init() { register(firstAtLimit, laterAtLimit, joinAtLimit, closeAtLimit) }
 
-// setLimit sets the limit of descriptors.
-func setLimit(n uint64) {
+// setLimit sets the soft limit of a resource.
+func setLimit(resource int, n uint64) {
 	var l unix.Rlimit
-	check(unix.Getrlimit(unix.RLIMIT_NOFILE, &l))
-	l.Cur = n
-	check(unix.Setrlimit(unix.RLIMIT_NOFILE, &l))
+	check(unix.Getrlimit(resource, &l))
+	l.Cur = min(n, l.Max)
+	check(unix.Setrlimit(resource, &l))
 }
 
 // stackAtLimit makes a stack with room for n more descriptors.
@@ -48,9 +47,9 @@ func stackAtLimit(n int) {
 func openAt(n int, open func() (*vdestack.Stack, error)) (ok bool) {
 	before, helpers, goroutines := descriptors(), len(children()), runtime.NumGoroutine()
 	poller := strings.Contains(strings.Join(before, " "), "eventpoll")
-	setLimit(uint64(len(before) + n))
+	setLimit(unix.RLIMIT_NOFILE, uint64(len(before)+n))
 	s, err := open()
-	setLimit(1000)
+	setLimit(unix.RLIMIT_NOFILE, 1000)
 	if err == nil {
 		fmt.Printf("%d descriptors: a stack\n", n)
 		check(s.Close())
@@ -121,8 +120,7 @@ func TestLimit(t *testing.T) {
 			out := testenv.Opened(os.CreateTemp(t.TempDir(), ""))(t)
 			cmd.Stdout = out
 			err := cmd.Run()
-			out.Seek(0, io.SeekStart)
-			text, _ := io.ReadAll(out)
+			text, _ := os.ReadFile(out.Name())
 			t.Logf("%s", text)
 			if err != nil {
 				t.Error(err)
@@ -184,7 +182,7 @@ func closeAtLimit() {
 		wait(c)
 	}
 
-	setLimit(100)
+	setLimit(unix.RLIMIT_NOFILE, 100)
 	for {
 		if _, err := unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
 			break

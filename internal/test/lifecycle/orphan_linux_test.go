@@ -59,10 +59,7 @@ var ends = map[string]func(){
 	"exit": func() { os.Exit(0) },
 	"kill": func() { unix.Kill(os.Getpid(), unix.SIGKILL); select {} },
 	"abort": func() { // with a core dump if that is allowed
-		var l unix.Rlimit
-		check(unix.Getrlimit(unix.RLIMIT_CORE, &l))
-		l.Cur = min(l.Max, 16<<20)
-		check(unix.Setrlimit(unix.RLIMIT_CORE, &l))
+		setLimit(unix.RLIMIT_CORE, 16<<20)
 		debug.SetTraceback("crash")
 		null, _ := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 		unix.Dup2(int(null.Fd()), 2)
