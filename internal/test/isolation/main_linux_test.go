@@ -3,13 +3,11 @@
 package isolation
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"syscall"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -42,20 +40,12 @@ func TestMain(m *testing.M) {
 // onHost runs the tests as root of new namespaces, and returns their exit status.
 func onHost(cmd *exec.Cmd, kind string) int {
 	cmd.Env = append(os.Environ(), stage+"="+kind)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = private.Root(unix.CLONE_NEWNET | unix.CLONE_NEWNS)
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	runtime.LockOSThread() // Pdeathsig follows the thread
-	defer runtime.UnlockOSThread()
-	err := cmd.Run()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() >= 0 {
-		return exit.ExitCode()
-	}
+	status, err := private.Run(context.Background(), cmd)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "isolation:", err)
-		return 1
 	}
-	return 0
+	return status
 }
 
 // files are the host's configuration of names, all of which is wrong for the stacks.

@@ -119,25 +119,32 @@ func respawn(ctx context.Context, flags uintptr) (status int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	runtime.LockOSThread() // Pdeathsig follows the thread
-	defer runtime.UnlockOSThread()
-	run := func(attr *syscall.SysProcAttr) error {
+	run := func(attr *syscall.SysProcAttr) (status int, err error) {
 		cmd := exec.Command(exe, os.Args[1:]...)
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		cmd.Env = append(os.Environ(), Stage+"="+Created)
-		attr.Pdeathsig = syscall.SIGKILL
 		cmd.SysProcAttr = attr
-		if err := cmd.Start(); err != nil {
-			return err
-		}
-		defer context.AfterFunc(ctx, func() { cmd.Process.Signal(unix.SIGTERM) })()
-		return cmd.Wait()
+		return Run(ctx, cmd)
 	}
 	// With Unshareflags package syscall keeps mounts from propagating.
-	err = run(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Unshareflags: flags})
+	status, err = run(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Unshareflags: flags})
 	if errors.Is(err, unix.EPERM) {
-		err = run(Same(unix.CLONE_NEWNET, unix.CAP_NET_ADMIN))
+		status, err = run(Same(unix.CLONE_NEWNET, unix.CAP_NET_ADMIN))
 	}
+	return status, err
+}
+
+// Run runs a command with the files of this program, and returns its exit status. The
+// command is killed when this program ends, and gets SIGTERM when ctx is done.
+func Run(ctx context.Context, cmd *exec.Cmd) (status int, err error) {
+	runtime.LockOSThread() // Pdeathsig follows the thread
+	defer runtime.UnlockOSThread()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if err := cmd.Start(); err != nil {
+		return 1, err
+	}
+	defer context.AfterFunc(ctx, func() { cmd.Process.Signal(unix.SIGTERM) })()
+	err = cmd.Wait()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 		return exit.ExitCode(), nil
 	}
