@@ -19,9 +19,7 @@ func BenchmarkSocket(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		f, err := s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-		if err != nil {
-			b.Fatal(err)
-		}
+		testenv.Check(b, err)
 		f.Close()
 	}
 }
@@ -38,10 +36,7 @@ func BenchmarkDial(b *testing.B) {
 		{"host", net.Listen, new(net.Dialer).DialContext},
 	} {
 		b.Run(tt.name, func(b *testing.B) {
-			ln, err := tt.listen("tcp4", "127.0.0.1:0")
-			if err != nil {
-				b.Fatal(err)
-			}
+			ln := testenv.Must(tt.listen("tcp4", "127.0.0.1:0"))(b)
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
@@ -57,9 +52,7 @@ func BenchmarkDial(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				c, err := tt.dial(b.Context(), "tcp4", ln.Addr().String())
-				if err != nil {
-					b.Fatal(err)
-				}
+				testenv.Check(b, err)
 				c.Close()
 			}
 			ln.Close()
@@ -74,9 +67,7 @@ func BenchmarkDialUDP(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		c, err := s.DialContext(b.Context(), "udp4", "127.0.0.1:9")
-		if err != nil {
-			b.Fatal(err)
-		}
+		testenv.Check(b, err)
 		c.Close()
 	}
 }
@@ -94,32 +85,16 @@ func BenchmarkPCAP(b *testing.B) {
 		}
 	}
 	ip("link add wire0 type veth peer name wire1")
-	defer ip("link del wire0")
+	b.Cleanup(func() { ip("link del wire0") })
 	ip("link set wire0 up")
 	ip("link set wire1 up")
 	ip("addr add 10.77.0.1/24 dev wire1")
-	s, err := Open("pcap://wire0", "10.77.0.2/24")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
-	ln, err := net.Listen("tcp", "10.77.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer ln.Close()
+	s := testenv.Opened(Open("pcap://wire0", "10.77.0.2/24"))(b)
+	ln := testenv.Opened(net.Listen("tcp", "10.77.0.1:0"))(b)
 	for _, direction := range []string{"from stack", "to stack"} {
 		b.Run(direction, func(b *testing.B) {
-			from, err := s.DialContext(b.Context(), "tcp", ln.Addr().String())
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer from.Close()
-			to, err := ln.Accept()
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer to.Close()
+			from := testenv.Opened(s.DialContext(b.Context(), "tcp", ln.Addr().String()))(b)
+			to := testenv.Opened(ln.Accept())(b)
 			if direction == "to stack" {
 				from, to = to, from
 			}
@@ -134,8 +109,6 @@ func BenchmarkPCAP(b *testing.B) {
 func processorTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
+	testenv.Check(b, unix.Getrusage(unix.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

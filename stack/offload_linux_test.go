@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -31,52 +32,55 @@ func plugged(t *testing.T, f stack.Interface) (a, b *Stack) {
 const transferSize = 8 << 20
 
 // transfer sends bytes from b to a over TCP and looks that they arrive.
-func transfer(t *testing.T, a, b *Stack, addr string, size int) {
+func transfer(t *testing.T, a, b *Stack, addr string, size int64) {
 	t.Helper()
 	ln := testenv.Listen(t, a, "tcp", addr)
-	errs := make(chan error, 1)
+	errs, p := make(chan error, 1), new(pattern)
 	go func() {
 		c, err := b.DialContext(t.Context(), "tcp", ln.Addr().String())
 		if err == nil {
-			_, err = io.Copy(c, io.LimitReader(pattern{new(int)}, int64(size)))
+			_, err = io.Copy(c, io.LimitReader(p, size))
 			c.Close()
 		}
 		errs <- err
 	}()
 	c := testenv.Must(ln.Accept())(t)
 	defer c.Close()
-	testenv.Check(t, checkPattern(c, size))
+	if n, err := io.Copy(p, c); err != nil || n != size {
+		t.Fatalf("%d bytes of %d have arrived: %v", n, size, err)
+	}
 	testenv.Check(t, <-errs)
 }
 
-// checkPattern reads the given bytes of a pattern and the end.
-func checkPattern(r io.Reader, size int) error {
-	buf := make([]byte, 64<<10)
-	for n := 0; ; {
-		k, err := r.Read(buf)
-		for i := range buf[:k] {
-			if buf[i] != byte((n+i)*7/3) {
-				return fmt.Errorf("byte %d is wrong", n+i)
-			}
-		}
-		n += k
-		if err == io.EOF && n == size {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%d of %d bytes: %w", n, size, err)
-		}
-	}
+// A pattern is a stream of numbers that count up, of eight bytes each: Read makes it, and
+// Write checks it.
+type pattern struct {
+	sent, received atomic.Int64
+	stop           atomic.Bool // the end of the stream
 }
 
-// pattern is an endless stream of bytes that are different from place to place.
-type pattern struct{ n *int }
+func patternByte(n int64) byte { return byte(n / 8 >> (56 - n%8*8)) }
 
-func (p pattern) Read(b []byte) (int, error) {
-	for i := range b {
-		b[i] = byte((*p.n + i) * 7 / 3)
+func (p *pattern) Read(b []byte) (int, error) {
+	if p.stop.Load() {
+		return 0, io.EOF
 	}
-	*p.n += len(b)
+	n := p.sent.Load()
+	for i := range b {
+		b[i] = patternByte(n + int64(i))
+	}
+	p.sent.Add(int64(len(b)))
+	return len(b), nil
+}
+
+func (p *pattern) Write(b []byte) (int, error) {
+	n := p.received.Load()
+	for i := range b {
+		if b[i] != patternByte(n+int64(i)) {
+			return i, fmt.Errorf("byte %d is wrong", n+int64(i))
+		}
+	}
+	p.received.Add(int64(len(b)))
 	return len(b), nil
 }
 

@@ -2,7 +2,6 @@ package stack_test
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -67,14 +65,12 @@ func openLogged(t *testing.T, vnl, addr string) (*Stack, *testenv.Buffer) {
 	return made(t, cfg), log
 }
 
-// An upload is a TCP stream from 10.0.0.1 to 10.0.0.2, of numbers that count up.
+// An upload is a TCP stream from 10.0.0.1 to 10.0.0.2.
 type upload struct {
-	t        *testing.T
-	stop     atomic.Bool
-	sent     atomic.Uint64
-	received atomic.Uint64
-	ended    chan error
-	conn     net.Conn
+	pattern
+	t     *testing.T
+	ended chan error
+	conn  net.Conn
 }
 
 func startUpload(t *testing.T, from, to *Stack) *upload {
@@ -84,41 +80,16 @@ func startUpload(t *testing.T, from, to *Stack) *upload {
 	go func() {
 		c, err := ln.Accept()
 		ln.Close()
-		if err != nil {
-			x.ended <- err
-			return
+		if err == nil {
+			_, err = io.Copy(&x.pattern, c)
+			c.Close()
 		}
-		defer c.Close()
-		buf := make([]byte, 8<<10)
-		for {
-			if _, err := io.ReadFull(c, buf); err != nil {
-				if err == io.EOF {
-					err = nil
-				}
-				x.ended <- err
-				return
-			}
-			for i := 0; i < len(buf); i += 8 {
-				if got, want := binary.BigEndian.Uint64(buf[i:]), x.received.Load()/8; got != want {
-					x.ended <- fmt.Errorf("got number %d, want %d", got, want)
-					return
-				}
-				x.received.Add(8)
-			}
-		}
+		x.ended <- err
 	}()
 	x.conn = testenv.Must(from.Dial("tcp", "10.0.0.2:5000"))(t)
 	go func() {
-		buf := make([]byte, 8<<10)
-		for !x.stop.Load() {
-			for i := 0; i < len(buf); i += 8 {
-				binary.BigEndian.PutUint64(buf[i:], (x.sent.Load()+uint64(i))/8)
-			}
-			if _, err := x.conn.Write(buf); err != nil {
-				x.ended <- err
-				return
-			}
-			x.sent.Add(uint64(len(buf)))
+		if _, err := io.Copy(x.conn, &x.pattern); err != nil {
+			x.ended <- err
 		}
 		x.conn.(*net.TCPConn).CloseWrite()
 	}()
