@@ -375,17 +375,20 @@ type slowPlug struct {
 	err           error
 }
 
-// slowPlugs has the plug that slowtest:// opens next.
-var slowPlugs = make(chan *slowPlug, 1)
+// Opens has what opens testplug:// next.
+var Opens = make(chan func() (vdeplug.Conn, error), 1)
 
 func init() {
-	vdeplug.Register(vdeplug.Scheme{Name: "slowtest", Open: func(context.Context, vdeplug.Locator, *vdeplug.Options) (vdeplug.Conn, error) {
-		p := <-slowPlugs
-		if p.closing == nil {
-			return nil, p.err
-		}
-		return p, nil
+	vdeplug.Register(vdeplug.Scheme{Name: "testplug", Open: func(context.Context, vdeplug.Locator, *vdeplug.Options) (vdeplug.Conn, error) {
+		return (<-Opens)()
 	}})
+}
+
+func (p *slowPlug) open() (vdeplug.Conn, error) {
+	if p.closing == nil {
+		return nil, p.err
+	}
+	return p, nil
 }
 
 func (p *slowPlug) Recv([]byte) (int, error) { <-p.closing; return 0, net.ErrClosed }
@@ -409,9 +412,9 @@ func TestInterfaceLeaves(t *testing.T) {
 	s := made(t, Config{Name: "lab", Interfaces: []Interface{{}}})
 	gateway := Interface{Addrs: testenv.Prefixes("10.0.0.1/24"), Gateways: testenv.Addrs("10.0.0.9")}
 	slow := gateway
-	slow.VNL, slow.NoReconnect = "slowtest://", true
+	slow.VNL, slow.NoReconnect = "testplug://", true
 	p := &slowPlug{make(chan struct{}), make(chan struct{}), fmt.Errorf("leaving: %w", net.ErrClosed)}
-	slowPlugs <- p
+	Opens <- p.open
 	addInterface(t, s, slow)
 	removed := make(chan error, 1)
 	go func() { removed <- s.RemoveInterface("vde1") }()
@@ -450,23 +453,23 @@ func TestInterfaceLeaves(t *testing.T) {
 	p = &slowPlug{make(chan struct{}), make(chan struct{}), nil}
 	close(p.closing)
 	close(p.left)
-	slowPlugs <- p
+	Opens <- p.open
 	addInterface(t, s, slow)
 	testenv.Eventually(t, "the error of the network", func() bool {
 		all := s.Stats().Interfaces
 		err := all[len(all)-1].Err
 		e, ok := errors.AsType[*vdeplug.Error](err)
-		return errors.Is(err, net.ErrClosed) && ok && e.Op == "recv" && e.VNL == "slowtest://"
+		return errors.Is(err, net.ErrClosed) && ok && e.Op == "recv" && e.VNL == "testplug://"
 	})
 	removeInterface(t, s, "vde4")
 
-	slowPlugs <- &slowPlug{err: net.ErrClosed}
-	err := s.AddInterface(t.Context(), Interface{VNL: "slowtest://"})
+	Opens <- (&slowPlug{err: net.ErrClosed}).open
+	err := s.AddInterface(t.Context(), Interface{VNL: "testplug://"})
 	if _, ok := errors.AsType[*InterfaceError](err); !ok || !strings.HasPrefix(err.Error(), "lab: interface vde4: vdeplug: open ") {
 		t.Errorf("opening the network: %v", err)
 	}
-	slowPlugs <- &slowPlug{err: net.ErrClosed}
-	_, err = New(t.Context(), Config{Interfaces: []Interface{{VNL: "slowtest://"}}})
+	Opens <- (&slowPlug{err: net.ErrClosed}).open
+	_, err = New(t.Context(), Config{Interfaces: []Interface{{VNL: "testplug://"}}})
 	if _, ok := errors.AsType[*InterfaceError](err); !ok || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("opening the network of a new stack: %v", err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/stack"
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
@@ -68,24 +69,10 @@ type testPlug struct {
 	once   sync.Once
 }
 
-// testPlugs are what testplug:// opens.
-var testPlugs = make(chan *testPlug, 1)
-
-func init() {
-	vdeplug.Register(vdeplug.Scheme{Name: "testplug", Open: func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
-		select {
-		case p := <-testPlugs:
-			return p, nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}})
-}
-
 func newTestPlug(t *testing.T) (*testPlug, *Stack) {
 	t.Helper()
 	p := &testPlug{frames: make(chan []byte), closed: make(chan struct{})}
-	testPlugs <- p
+	stack.Opens <- func() (vdeplug.Conn, error) { return p, nil }
 	return p, openOnce(t, "testplug://", "10.0.0.1/24", "fc00::1:1/64")
 }
 
