@@ -55,8 +55,7 @@ func openNetemu(ctx context.Context, l Locator, o *Options) (packet.Transport, e
 	if err != nil {
 		return nil, err
 	}
-	net := netem.New(inner, e.settings())
-	return &emulated{net, Emulator{net}}, nil
+	return netem.New(inner, e.settings()), nil
 }
 
 // An Emulation says how a network of the scheme netemu is impaired. The zero Emulation
@@ -103,17 +102,11 @@ type Impairment struct {
 // may be called from several goroutines at once.
 type Emulator struct{ net *netem.Transport }
 
-// An emulated is the transport of an impaired network, with its Emulator.
-type emulated struct {
-	*netem.Transport
-	emulator Emulator
-}
-
 // FindEmulator returns the Emulator of the outermost network of the scheme netemu that the
 // plug is on. It returns nil if there is none.
 func FindEmulator(c Conn) *Emulator {
-	if e, ok := packet.Find[*emulated](transportOf(c)); ok {
-		return &e.emulator
+	if net, ok := packet.Find[*netem.Transport](transportOf(c)); ok {
+		return &Emulator{net}
 	}
 	return nil
 }
