@@ -29,8 +29,8 @@ func TestLinuxConn(t *testing.T) {
 	t.Run("tap", func(t *testing.T) {
 		needTAP(t)
 		testConn(t, func(t *testing.T) Conn {
-			c := openTAPTest(t, "")
-			ip(t, "link set "+c.on.name+" up")
+			c, name := openTAPTest(t, "")
+			ip(t, "link set "+name+" up")
 			return c
 		})
 	})

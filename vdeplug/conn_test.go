@@ -9,44 +9,12 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/ether"
-	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/stream"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func TestMain(m *testing.M) { testenv.Main(m) }
-
-// A plugOn is a plug with its transport.
-type plugOn[T packet.Transport] struct {
-	*plug
-	on T
-}
-
-// isOn reports whether the transport of a plug is a T.
-func isOn[T packet.Transport](c Conn) (p plugOn[T], ok bool) {
-	switch c := c.(type) {
-	case plugOn[T]:
-		return c, true
-	case *linkedPlug:
-		p.plug = c.plug
-	case *plug:
-		p.plug = c
-	default:
-		return p, false
-	}
-	p.on, ok = p.Below().(T)
-	return p, ok
-}
-
-// on is isOn for a plug that is known to be on a T.
-func on[T packet.Transport](c Conn) plugOn[T] {
-	p, ok := isOn[T](c)
-	if !ok {
-		panic(fmt.Sprintf("%T is another plug", c))
-	}
-	return p
-}
 
 // openPlug opens a plug for the time of the test.
 func openPlug(t testing.TB, vnl string) Conn {

@@ -68,8 +68,8 @@ func TestPackets(t *testing.T) {
 		t.Run(pair.name, func(t *testing.T) {
 			plugtest.CheckPackets(t, func(t *testing.T) (a, b packet.Transport) {
 				x, y := pair.open(t)
-				if c, ok := isOn[*vxlan.Endpoint](x); ok {
-					t.Cleanup(func() { wantSegments(t, c.on.Sender) })
+				if c, ok := packet.Find[*vxlan.Endpoint](transportOf(x)); ok {
+					t.Cleanup(func() { wantSegments(t, c.Sender) })
 				}
 				return x.(packet.Transport), y.(packet.Transport)
 			}, packetLimits(pair.name))

@@ -130,9 +130,10 @@ func TestPCAPPackets(t *testing.T) {
 func TestPCAPUnfinished(t *testing.T) {
 	wirePCAP(t)
 	testenv.NoLeaks(t)
-	here := on[*tapConn](openPlug(t, "pcap://here0"))
+	here := openPlug(t, "pcap://here0").(packet.Transport)
+	tap, _ := packet.Find[*tapConn](here)
 	var now time.Duration
-	here.on.unfinished.now = func() time.Duration { return now }
+	tap.unfinished.now = func() time.Duration { return now }
 	there := openDevice(t, "there0")
 	for _, step := range []struct {
 		name   string
@@ -150,7 +151,7 @@ func TestPCAPUnfinished(t *testing.T) {
 		{"after a while", func() { now += unfinishedLife }, plugtest.Station(2), false, true},
 		{"too late", func() { now++ }, plugtest.Station(2), false, false},
 		{"it is back", func() { hello(t, there, here, virtio.FlagNeedsCsum) }, plugtest.Station(2), false, true},
-		{"the interface refused", func() { here.on.dev.GRORejected.Add(1) }, plugtest.Station(2), false, false},
+		{"the interface refused", func() { tap.dev.GRORejected.Add(1) }, plugtest.Station(2), false, false},
 	} {
 		step.before()
 		p := packettest.TCP(44, 1446)

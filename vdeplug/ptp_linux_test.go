@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/p2p"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -93,7 +94,7 @@ func TestPTPRestart(t *testing.T) {
 					}
 					c := reopen(t, openers[which], path, vnl)
 					// An idle end of C never notices that its peer went.
-					if _, ours := isOn[*p2p.PTP](stays.Conn); ours {
+					if _, ours := packet.Find[*p2p.PTP](transportOf(stays.Conn)); ours {
 						plugtest.Carry(t, c, stays, plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60))
 					}
 					plugtest.CarryBoth(t, stays, c, 60)

@@ -56,7 +56,7 @@ func TestReconnectDescriptor(t *testing.T) {
 		return fds
 	}
 	first := pair()
-	c := reopening(t, fmt.Sprintf("seqpacket://%d", first[0]), nil)
+	c := reopening(t, seqpacketVNL(first[0]), nil)
 	unix.Close(first[1])
 	if _, err := c.Recv(make([]byte, ether.MaxFrame)); err != nil {
 		plugtest.WantError(t, err, "the peer has closed its end")

@@ -418,7 +418,7 @@ func TestReconnectNested(t *testing.T) {
 	f, vnl := newFlaky(t)
 	synctest.Test(t, func(t *testing.T) {
 		c := reopening(t, "vlan://7{vlan://8/qinq{"+vnl+"}}", nil)
-		if _, ok := isOn[*transform.Transport](c); !ok {
+		if _, ok := packet.Find[*transform.Transport](transportOf(c)); !ok {
 			t.Errorf("the plug is a %T", c)
 		}
 		got, _ := receiving(c)

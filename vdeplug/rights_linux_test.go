@@ -44,21 +44,12 @@ func newLingerer(t *testing.T) *lingerer {
 // make returns a connection whose peer does not read what was sent.
 func (h *lingerer) make() int {
 	h.t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrInet4{Port: h.l.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}})
-	}
-	var c net.Conn
-	if err == nil {
-		c, err = h.l.Accept()
-	}
-	if err == nil {
-		h.accepted = append(h.accepted, c)
-		err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600})
-	}
-	if err == nil {
-		err = unix.SetNonblock(fd, true)
-	}
+	fd := testenv.Must(unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))(h.t)
+	testenv.Check(h.t, unix.Connect(fd, &unix.SockaddrInet4{Port: h.l.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}))
+	h.accepted = append(h.accepted, testenv.Must(h.l.Accept())(h.t))
+	testenv.Check(h.t, unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3600}))
+	testenv.Check(h.t, unix.SetNonblock(fd, true))
+	var err error
 	for err == nil {
 		_, err = unix.Write(fd, make([]byte, 64<<10))
 	}
@@ -119,7 +110,7 @@ var foreigners = []foreign{
 	{"seqpacket", false, func(t *testing.T) (Conn, []int) {
 		pair := plugtest.SocketPair(t, unix.SOCK_SEQPACKET)
 		fd := testenv.Must(unix.Dup(pair[0]))(t)
-		return openPlug(t, fmt.Sprintf("seqpacket://%d", fd)), pair[1:]
+		return openPlug(t, seqpacketVNL(fd)), pair[1:]
 	}},
 	{"vde", false, func(t *testing.T) (Conn, []int) {
 		dir := testenv.ShortDir(t)
@@ -135,12 +126,9 @@ var foreigners = []foreign{
 
 func foreignPTP(t *testing.T, own, peer string) int {
 	t.Helper()
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrUnix{Name: own})
-	}
-	testenv.Check(t, err)
+	fd := testenv.Must(unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0))(t)
 	t.Cleanup(func() { unix.Close(fd) })
+	testenv.Check(t, unix.Bind(fd, &unix.SockaddrUnix{Name: own}))
 	if peer != "" {
 		connectForeign(t, fd, peer)
 	}
@@ -152,81 +140,80 @@ func connectForeign(t *testing.T, fd int, peer string) {
 	testenv.Eventually(t, "a connection to "+peer, func() bool { return unix.Connect(fd, &unix.SockaddrUnix{Name: peer}) == nil })
 }
 
-// TestRightsClose sends descriptors that the kernel cannot destroy to each plug on local
-// sockets. A plug that expects none rejects them, if the kernel can do that; otherwise Close
-// returns, and leaves the goroutine that receives to the kernel.
-func TestRightsClose(t *testing.T) {
-	testenv.Long(t)
+// eachForeign runs a test for each network. refuses says that the kernel rejects descriptors
+// for the plug.
+func eachForeign(t *testing.T, test func(t *testing.T, c Conn, sockets []int, refuses bool)) {
 	for _, f := range foreigners {
 		t.Run(f.name, func(t *testing.T) {
 			plugtest.EachKernel(t, func(t *testing.T, refuses bool) {
 				testenv.NoLeaks(t)
 				c, sockets := f.open(t)
-				h := newLingerer(t)
-				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(7), 60)
-				for _, fd := range sockets {
-					right := h.make
-					if refuses && !f.expects {
-						right = func() int { return plugtest.DevNull(t) } // they stay this test's
-					}
-					// The plug takes one, and the kernel destroys the others.
-					err := sendRights(fd, frame, right(), right(), right())
-					switch want := refuses && !f.expects; {
-					case want && err != unix.EPERM:
-						t.Errorf("sending descriptors: %v, want %v", err, unix.EPERM)
-					case !want && err != nil:
-						t.Fatal(err)
-					}
-				}
-				// The plug receives them when no other process has them, or the last one
-				// to close them would have to wait.
-				in := plugtest.NewInbox(t, c)
-				for _, fd := range sockets {
-					if refuses && !f.expects {
-						continue
-					}
-					plugtest.Received(t, fd)
-					// And one that is still unread when the socket is closed.
-					testenv.Check(t, sendRights(fd, frame, h.make()))
-				}
-				plugtest.Closes(t, in.Conn)
-				h.release()
+				test(t, c, sockets, refuses && !f.expects)
 			})
 		})
 	}
 }
 
+// TestRightsClose sends descriptors that the kernel cannot destroy to each plug on local
+// sockets. A plug that expects none rejects them, if the kernel can do that; otherwise Close
+// returns, and leaves the goroutine that receives to the kernel.
+func TestRightsClose(t *testing.T) {
+	testenv.Long(t)
+	eachForeign(t, func(t *testing.T, c Conn, sockets []int, refuses bool) {
+		h := newLingerer(t)
+		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(7), 60)
+		right := h.make
+		if refuses {
+			right = func() int { return plugtest.DevNull(t) } // they stay this test's
+		}
+		for _, fd := range sockets {
+			// The plug takes one, and the kernel destroys the others.
+			err := sendRights(fd, frame, right(), right(), right())
+			if refuses && err != unix.EPERM || !refuses && err != nil {
+				t.Fatalf("sending descriptors: %v, refused: %v", err, refuses)
+			}
+		}
+		// The plug receives them when no other process has them, or the last one to close
+		// them would have to wait.
+		in := plugtest.NewInbox(t, c)
+		for _, fd := range sockets {
+			if refuses {
+				continue
+			}
+			plugtest.Received(t, fd)
+			// And one that is still unread when the socket is closed.
+			testenv.Check(t, sendRights(fd, frame, h.make()))
+		}
+		plugtest.Closes(t, in.Conn)
+		h.release()
+	})
+}
+
 // TestRightsAreClosed sends several descriptors with each of many messages.
 func TestRightsAreClosed(t *testing.T) {
-	for _, f := range foreigners {
-		t.Run(f.name, func(t *testing.T) {
-			plugtest.EachKernel(t, func(t *testing.T, refuses bool) {
-				testenv.NoLeaks(t)
-				c, sockets := f.open(t)
-				in := plugtest.NewInbox(t, c)
-				before := len(testenv.Descriptors(t))
-				frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(7), 60)
-				for i := range 50 {
-					for _, fd := range sockets {
-						rights := make([]int, 1+i%3)
-						for j := range rights {
-							rights[j] = plugtest.DevNull(t)
-						}
-						err := sendRights(fd, frame, rights...)
-						if refuses && !f.expects {
-							if err != unix.EPERM {
-								t.Fatalf("sending descriptors: %v, want %v", err, unix.EPERM)
-							}
-							err = vdetest.Write(fd, frame)
-						}
-						testenv.Check(t, err)
-						in.Want(t, frame)
-					}
+	eachForeign(t, func(t *testing.T, c Conn, sockets []int, refuses bool) {
+		in := plugtest.NewInbox(t, c)
+		before := len(testenv.Descriptors(t))
+		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(7), 60)
+		for i := range 50 {
+			for _, fd := range sockets {
+				rights := make([]int, 1+i%3)
+				for j := range rights {
+					rights[j] = plugtest.DevNull(t)
 				}
-				testenv.Eventually(t, "no descriptor more", func() bool { return len(testenv.Descriptors(t)) <= before }, func() string { return fmt.Sprint(len(testenv.Descriptors(t)), before) })
-			})
-		})
-	}
+				err := sendRights(fd, frame, rights...)
+				if refuses {
+					if err != unix.EPERM {
+						t.Fatalf("sending descriptors: %v, want %v", err, unix.EPERM)
+					}
+					err = vdetest.Write(fd, frame)
+				}
+				testenv.Check(t, err)
+				in.Want(t, frame)
+			}
+		}
+		testenv.Eventually(t, "no descriptor more", func() bool { return len(testenv.Descriptors(t)) <= before }, func() string { return fmt.Sprint(len(testenv.Descriptors(t)), before) })
+	})
 }
 
 // TestRightsInReply answers the request of a client with two descriptors that the kernel

@@ -12,16 +12,7 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-func openSeqpacketTest(t *testing.T, fd int) Conn {
-	t.Helper()
-	c, err := Open(fmt.Sprintf("seqpacket://%d", fd), nil)
-	if err != nil {
-		unix.Close(fd)
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c
-}
+func seqpacketVNL(fd int) string { return fmt.Sprintf("seqpacket://%d", fd) }
 
 // TestSeqpacket connects a plug with another one, of ours and in C.
 func TestSeqpacket(t *testing.T) {
@@ -30,7 +21,7 @@ func TestSeqpacket(t *testing.T) {
 		open func(t *testing.T, fd int) (in *plugtest.Inbox, end func(*testing.T))
 	}{
 		{"ours", func(t *testing.T, fd int) (*plugtest.Inbox, func(*testing.T)) {
-			in := plugtest.NewInbox(t, openSeqpacketTest(t, fd))
+			in := openInbox(t, seqpacketVNL(fd))
 			return in, func(*testing.T) { in.Close() }
 		}},
 		{"C", func(t *testing.T, fd int) (*plugtest.Inbox, func(*testing.T)) {
@@ -43,7 +34,7 @@ func TestSeqpacket(t *testing.T) {
 		t.Run(there.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			a, b := plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
-			here := plugtest.NewInbox(t, openSeqpacketTest(t, a))
+			here := openInbox(t, seqpacketVNL(a))
 			peer, end := there.open(t, b)
 			plugtest.SendBoth(t, here, peer, frameSizes...)
 			end(t)
@@ -59,19 +50,19 @@ func TestSeqpacketErrors(t *testing.T) {
 	testenv.Check(t, err)
 	defer r.Close()
 	defer w.Close()
-	wantOpenError(t, fmt.Sprintf("seqpacket://%d", r.Fd()), "it is not a socket")
+	wantOpenError(t, seqpacketVNL(int(r.Fd())), "it is not a socket")
 	a, b := plugtest.OpenPair(t, unix.SOCK_STREAM)
 	defer unix.Close(a)
 	defer unix.Close(b)
-	wantOpenError(t, fmt.Sprintf("seqpacket://%d", a), "it is a socket of type 1, not SEQPACKET (5)")
+	wantOpenError(t, seqpacketVNL(a), "it is a socket of type 1, not SEQPACKET (5)")
 	s := testenv.Must(unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0))(t)
 	defer unix.Close(s)
-	wantOpenError(t, fmt.Sprintf("seqpacket://%d", s), "it has no peer")
+	wantOpenError(t, seqpacketVNL(s), "it has no peer")
 
 	a, b = plugtest.OpenPair(t, unix.SOCK_SEQPACKET)
 	defer unix.Close(b)
-	c := openSeqpacketTest(t, a)
-	vnl := fmt.Sprintf("seqpacket://%d", a)
+	c := openPlug(t, seqpacketVNL(a))
+	vnl := seqpacketVNL(a)
 	wantOpenError(t, vnl, fmt.Sprintf("descriptor %d already belongs to another plug", a))
 	c.Close()
 	wantOpenError(t, vnl, "it is not open")

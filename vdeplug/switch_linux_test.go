@@ -166,12 +166,8 @@ func TestSwitchRace(t *testing.T) {
 	testenv.Long(t)
 	testenv.NoLeaks(t)
 	dir := filepath.Join(testenv.ShortDir(t), "sw")
-	stop := time.After(2 * time.Second)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		<-stop
-	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
 	var wg sync.WaitGroup
 	for i := range 6 {
 		wg.Go(func() {
@@ -179,18 +175,13 @@ func TestSwitchRace(t *testing.T) {
 			if i%2 == 1 {
 				vnl = dir
 			}
-			for n := 0; ; n++ {
-				select {
-				case <-done:
-					return
-				default:
-				}
+			for ctx.Err() == nil {
 				c, err := Open(vnl, nil)
+				if err != nil && i%2 == 0 {
+					t.Error(err)
+					return
+				}
 				if err != nil {
-					if i%2 == 0 {
-						t.Error(err)
-						return
-					}
 					continue // the switch has just gone
 				}
 				wg.Go(func() { plugtest.Drain(c) })

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
@@ -36,9 +37,12 @@ func ip(t testing.TB, args string) {
 	}
 }
 
-func openTAPTest(t *testing.T, name string) plugOn[*tapConn] {
+// openTAPTest returns a plug, and the name of its interface.
+func openTAPTest(t *testing.T, name string) (Conn, string) {
 	t.Helper()
-	return on[*tapConn](openPlug(t, "tap://"+name))
+	c := openPlug(t, "tap://"+name)
+	tap, _ := packet.Find[*tapConn](transportOf(c))
+	return c, tap.name
 }
 
 // A packetSocket is on the host's side of an interface.
@@ -84,15 +88,15 @@ func TestTAPFrames(t *testing.T) {
 	for _, name := range []string{"", "vdetest0"} {
 		t.Run("name "+name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			c := openTAPTest(t, name)
-			if name != "" && c.on.name != name || c.on.name == "" {
-				t.Errorf("the interface is called %q", c.on.name)
+			c, got := openTAPTest(t, name)
+			if name != "" && got != name || got == "" {
+				t.Errorf("the interface is called %q", got)
 			}
-			ip(t, "link set "+c.on.name+" mtu 9216 up")
-			in, host := plugtest.NewInbox(t, c), openPacketSocket(t, c.on.name)
+			ip(t, "link set "+got+" mtu 9216 up")
+			in, host := plugtest.NewInbox(t, c), openPacketSocket(t, got)
 			plugtest.SendBoth(t, in, host, 14, 15, 60, 1514, 9216+14)
 			c.Close()
-			if _, err := net.InterfaceByName(c.on.name); err == nil {
+			if _, err := net.InterfaceByName(got); err == nil {
 				t.Error("the interface is still there")
 			}
 		})
@@ -103,7 +107,7 @@ func TestTAPFrames(t *testing.T) {
 func TestTAPRemoved(t *testing.T) {
 	needTAP(t)
 	testenv.NoLeaks(t)
-	in := plugtest.NewInbox(t, openTAPTest(t, "vdetest0"))
+	in := openInbox(t, "tap://vdetest0")
 	ip(t, "link set vdetest0 up")
 	ip(t, "link del vdetest0")
 	err := in.WantEnd(t)
@@ -121,7 +125,7 @@ func TestTAPRemoved(t *testing.T) {
 func TestTAPOpenErrors(t *testing.T) {
 	needTAP(t)
 	testenv.NoLeaks(t)
-	openTAPTest(t, "vdetest0")
+	openPlug(t, "tap://vdetest0")
 	tests := []struct {
 		name, text string
 		err        error
@@ -190,7 +194,7 @@ func TestTAPC(t *testing.T) {
 	t.Cleanup(func() { ip(t, "link del vdebr0") })
 	ip(t, "tuntap add mode tap name vdetest1") // so that it is there at once
 	t.Cleanup(func() { ip(t, "link del vdetest1") })
-	here, there := plugtest.NewInbox(t, openTAPTest(t, "vdetest0")), plugtest.CPlug(t, "tap://vdetest1")
+	here, there := openInbox(t, "tap://vdetest0"), plugtest.CPlug(t, "tap://vdetest1")
 	for _, name := range []string{"vdetest0", "vdetest1"} {
 		ip(t, "link set "+name+" master vdebr0 up")
 	}
@@ -221,7 +225,7 @@ func TestTAPPersistent(t *testing.T) {
 func TestTAPPersistentUser(t *testing.T) {
 	plugtest.ChildArg(t)
 	testenv.NoLeaks(t)
-	c := openTAPTest(t, "vdetest0")
+	c := openPlug(t, "tap://vdetest0")
 	plugtest.Send(t, c, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	wantDrops(t, c, Drops{})
 	wantOpenError(t, "tap://vdetest1", "ip tuntap add mode tap user 65534 name vdetest1", fs.ErrPermission)
@@ -230,7 +234,7 @@ func TestTAPPersistentUser(t *testing.T) {
 // TestTAPAllocs moves frames without allocating.
 func TestTAPAllocs(t *testing.T) {
 	needTAP(t)
-	c := openTAPTest(t, "vdetest0")
+	c := openPlug(t, "tap://vdetest0")
 	ip(t, "link set vdetest0 up")
 	host := newPacketSocket(t, "vdetest0") // an inbox would allocate while Recv waits
 	defer host.Close()

@@ -81,7 +81,7 @@ func TestVXLANKernel(t *testing.T) {
 			// A frame that does not fit into a packet of the wire is sent in fragments.
 			frame := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)
 			plugtest.Deliver(t, here, there, frame)
-			v := on[*vxlan.Endpoint](c).on
+			v, _ := packet.Find[*vxlan.Endpoint](transportOf(c))
 			peer, known := v.Lookup(plugtest.Station(2))
 			if want := netip.MustParseAddr(map[bool]string{true: "10.9.8.2", false: "fd98::2"}[tt.name[3] == '4']); !known || peer.Addr() != want || peer.Port() != vxlanPort {
 				t.Errorf("station 2 is at %v port %d, want %v", peer.Addr(), peer.Port(), want)
@@ -129,7 +129,7 @@ func TestVXLANTCP(t *testing.T) {
 			testenv.NoLeaks(t)
 			ns := newVXLANKernel(t, tt.device)
 			ns.ip(t, "addr add 10.7.7.2/24 dev vx")
-			tap := openTAPTest(t, "vxtap0")
+			tap := openPlug(t, "tap://vxtap0")
 			ip(t, "link set vxtap0 mtu 1400 up")
 			ip(t, "addr add 10.7.7.1/24 dev vxtap0")
 			cable(t, tap, openPlug(t, tt.vnl))

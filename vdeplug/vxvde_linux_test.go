@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/ether"
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vxlan"
@@ -114,18 +115,7 @@ func TestVXVDEC(t *testing.T) {
 			p := plugtest.NewProbe(t, f.group)
 			there := plugtest.CPlug(t, f.vnl)
 			plugtest.Carry(t, here, there.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
-			for range 2 {
-				frame := plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 1514)
-				plugtest.Deliver(t, there, here, frame)
-				frame = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)
-				plugtest.Deliver(t, here, there, frame)
-			}
-			for _, n := range []int{15, 60, 9000, ether.MaxFrame} {
-				frame := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), n)
-				plugtest.Deliver(t, here, there, frame)
-				frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), n)
-				plugtest.Deliver(t, there, here, frame)
-			}
+			plugtest.SendBoth(t, here, there.Inbox, 1514, 1514, 15, 60, 9000, ether.MaxFrame)
 			bye := vxvdePacket(nil)
 			// Only broadcasts went to the group.
 			mark := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
@@ -145,7 +135,8 @@ func TestVXVDEC(t *testing.T) {
 			p.Want(t, p.Group, bye)
 			mark = plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60)
 			testenv.Eventually(t, "a frame to the group", func() bool {
-				_, ok := on[*vxlan.Endpoint](c).on.Lookup(plugtest.Station(2))
+				endpoint, _ := packet.Find[*vxlan.Endpoint](transportOf(c))
+				_, ok := endpoint.Lookup(plugtest.Station(2))
 				return !ok
 			})
 			plugtest.Send(t, here, mark)

@@ -75,9 +75,9 @@ func TestReconnectWakes(t *testing.T) {
 			var mu sync.Mutex
 			left, frames := 10, 0
 			next := func() Conn {
-				c := &plugtest.EndingConn{Frames: r.IntN(5), Err: errors.New("it has ended")}
-				frames += c.Frames
-				return &lockedConn{Conn: c}
+				n := r.IntN(5)
+				frames += n
+				return plugtest.NewEndingConn(n, errors.New("it has ended"))
 			}
 			first := next()
 			c := newReconnector(t.Context(), "test", first, nil, func(context.Context) (Conn, bool, error) {
@@ -112,18 +112,6 @@ func TestReconnectWakes(t *testing.T) {
 			c.Close()
 		})
 	}
-}
-
-// A lockedConn serves several goroutines.
-type lockedConn struct {
-	mu sync.Mutex
-	Conn
-}
-
-func (c *lockedConn) Recv(frame []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.Conn.Recv(frame)
 }
 
 // TestMemPortWakes has as many goroutines receive as there are frames, one each.

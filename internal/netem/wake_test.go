@@ -114,7 +114,7 @@ func TestEnd(t *testing.T) {
 			for seed := range uint64(50) {
 				synctest.Test(t, func(t *testing.T) {
 					end := errors.New("it has ended")
-					inner := &plugtest.EndingConn{Frames: int(seed % 5), Err: end}
+					inner := plugtest.NewEndingConn(int(seed%5), end)
 					c := New(packet.Of[struct{ Recv, Send uint64 }](inner, ether.MaxFrame), both(imp, 0))
 					hasten(c, rand.New(rand.NewPCG(seed, 1)), time.Millisecond)
 					var all sync.WaitGroup

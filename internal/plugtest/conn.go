@@ -5,6 +5,7 @@ package plugtest
 
 import (
 	"net"
+	"sync/atomic"
 
 	"github.com/vdestack/vdestack/internal/packet"
 )
@@ -18,14 +19,21 @@ func NewConn(t packet.Transport) Conn { return packet.NewConn(t, nil) }
 
 // An EndingConn is a plug whose network ends with Err after some frames.
 type EndingConn struct {
-	Frames int
-	Err    error
+	frames atomic.Int64
+	err    error
+}
+
+// NewEndingConn returns a plug on a network that ends with err after some frames.
+func NewEndingConn(frames int, err error) *EndingConn {
+	c := &EndingConn{err: err}
+	c.frames.Store(int64(frames))
+	return c
 }
 
 // Recv implements [Conn].
 func (c *EndingConn) Recv(frame []byte) (int, error) {
-	if c.Frames--; c.Frames < 0 {
-		return 0, c.Err
+	if c.frames.Add(-1) < 0 {
+		return 0, c.err
 	}
 	return copy(frame, TestFrame(Station(2), Station(1), 60)), nil
 }
