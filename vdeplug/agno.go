@@ -46,9 +46,10 @@ func openAGNO(ctx context.Context, l Locator, o *Options) (packet.Transport, err
 const (
 	agnoType    = 0xa6de
 	agnoKeyFile = "~/.vde_agno_key"
-	ethTypeIPv4 = 0x0800
-	ethTypeIPv6 = 0x86dd
 )
+
+// agnoTypes are the types of frames that have names.
+var agnoTypes = map[string]uint16{"copy": transform.AGNOCopy, "rand": transform.AGNORand, "ipv4": 0x0800, "ipv6": 0x86dd}
 
 // agnoConfig is what an agno locator says.
 type agnoConfig struct {
@@ -77,22 +78,15 @@ func parseAGNO(l Locator) (cfg agnoConfig, inner string, err error) {
 	}
 	err = t.Apply(map[string]func(string, bool) error{
 		"ethtype": func(v string, _ bool) error {
-			switch v {
-			case "copy":
-				cfg.ethType = transform.AGNOCopy
-			case "rand":
-				cfg.ethType = transform.AGNORand
-			case "ipv4":
-				cfg.ethType = ethTypeIPv4
-			case "ipv6":
-				cfg.ethType = ethTypeIPv6
-			default:
-				n, err := strconv.ParseUint(v, 0, 16)
-				if err != nil || n < transform.MinEtherType || n > transform.MaxEtherType {
-					return fmt.Errorf("must be copy, ipv4, ipv6, rand or a number from %#x to %#x", transform.MinEtherType, transform.MaxEtherType)
-				}
-				cfg.ethType = uint16(n)
+			if named, ok := agnoTypes[v]; ok {
+				cfg.ethType = named
+				return nil
 			}
+			n, err := strconv.ParseUint(v, 0, 16)
+			if err != nil || n < transform.MinEtherType || n > transform.MaxEtherType {
+				return fmt.Errorf("must be copy, ipv4, ipv6, rand or a number from %#x to %#x", transform.MinEtherType, transform.MaxEtherType)
+			}
+			cfg.ethType = uint16(n)
 			return nil
 		},
 	})

@@ -20,8 +20,8 @@ func TestParseAGNO(t *testing.T) {
 		{in: "agno://{vxvde://}", inner: "vxvde://"},
 		{in: "agno:///etc/key[ethtype=copy]{vxvde://}", set: is(agnoConfig{"/etc/key", transform.AGNOCopy}), inner: "vxvde://"},
 		{in: "agno://~/key[ethtype=rand]{vde://a[b]}", set: is(agnoConfig{"/home/x/key", transform.AGNORand}), inner: "vde://a[b]"},
-		{in: "agno://[ethtype=ipv4]", set: is(agnoConfig{"/home/x/.vde_agno_key", ethTypeIPv4})},
-		{in: "agno://[ethtype=ipv6]", set: is(agnoConfig{"/home/x/.vde_agno_key", ethTypeIPv6})},
+		{in: "agno://[ethtype=ipv4]", set: is(agnoConfig{"/home/x/.vde_agno_key", 0x0800})},
+		{in: "agno://[ethtype=ipv6]", set: is(agnoConfig{"/home/x/.vde_agno_key", 0x86dd})},
 		{in: "agno://[ethtype=0x600]", set: is(agnoConfig{"/home/x/.vde_agno_key", 0x600})},
 		{in: "agno://[ethtype=65534]", set: is(agnoConfig{"/home/x/.vde_agno_key", 0xfffe})},
 

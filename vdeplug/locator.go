@@ -48,14 +48,8 @@ func parse(vnl string) (Locator, error) {
 // validScheme reports whether a scheme consists of letters, digits and the marks + - . _,
 // so that no path with "/" is mistaken for one.
 func validScheme(scheme string) bool {
-	for _, c := range []byte(scheme) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("+-._", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return scheme != ""
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-._"
+	return scheme != "" && strings.Trim(scheme, allowed) == ""
 }
 
 // Scheme returns the part before "://"; "vde" if the locator has none.

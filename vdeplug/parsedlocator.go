@@ -252,13 +252,6 @@ func mask(s string) (masked string, bad int) {
 
 // quote writes a path so that decode returns it, and no byte of it is part of the
 // grammar.
-func quote(path string) string {
-	var b strings.Builder
-	for _, c := range []byte(path) {
-		if strings.IndexByte("'\"\\%[]{}", c) >= 0 {
-			b.WriteByte('\\')
-		}
-		b.WriteByte(c)
-	}
-	return b.String()
-}
+func quote(path string) string { return quoter.Replace(path) }
+
+var quoter = strings.NewReplacer(`'`, `\'`, `"`, `\"`, `\`, `\\`, `%`, `\%`, `[`, `\[`, `]`, `\]`, `{`, `\{`, `}`, `\}`)

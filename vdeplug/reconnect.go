@@ -210,15 +210,12 @@ func (r *reconnector) revive(s *session) {
 		if !told {
 			r.tell()
 		}
-		steady := time.NewTimer(reconnectSteady)
 		select {
 		case <-r.ctx.Done():
-			steady.Stop()
 			return
 		case <-next.over:
-			steady.Stop()
 			told = true
-		case <-steady.C:
+		case <-time.After(reconnectSteady):
 			if told {
 				r.tell()
 			}
@@ -259,14 +256,12 @@ func (r *reconnector) Forget(s *session) {
 func (r *reconnector) reopen(wait *time.Duration) *session {
 	var doubt time.Time // since when
 	for {
-		timer := time.NewTimer(*wait - rand.N(*wait/4))
-		*wait = min(2**wait, reconnectMax)
 		select {
 		case <-r.ctx.Done():
-			timer.Stop()
 			return nil
-		case <-timer.C:
+		case <-time.After(*wait - rand.N(*wait/4)):
 		}
+		*wait = min(2**wait, reconnectMax)
 		ctx, cancel := context.WithTimeout(r.ctx, openTimeout)
 		c, changed, err := r.again(ctx)
 		cancel()

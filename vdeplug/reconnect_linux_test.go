@@ -63,9 +63,7 @@ func TestReconnectDescriptor(t *testing.T) {
 	} else {
 		t.Error("a frame")
 	}
-	if l := c.(Linker).Link(); l.Err == nil || l.Reconnecting {
-		t.Errorf("%+v", l)
-	}
+	wantLink(t, c, "closed", io.EOF, false, 0)
 	// Both descriptors are of another pair now.
 	second := pair()
 	defer unix.Close(second[0])

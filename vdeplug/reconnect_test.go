@@ -170,6 +170,14 @@ func reopening(t *testing.T, vnl string, notify func(Link)) Conn {
 	return c
 }
 
+// wantLink compares the state of a network. err is what its error wraps.
+func wantLink(t *testing.T, c Conn, what string, err error, reconnecting bool, reconnects uint64) {
+	t.Helper()
+	if l := c.(Linker).Link(); !errors.Is(l.Err, err) || l.Reconnecting != reconnecting || l.Reconnects != reconnects {
+		t.Errorf("%s: %+v", what, l)
+	}
+}
+
 func TestReconnect(t *testing.T) {
 	f, vnl := newFlaky(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -186,16 +194,13 @@ func TestReconnect(t *testing.T) {
 		lost := time.Now()
 		f.end()
 		synctest.Wait()
-		if l := c.(Linker).Link(); fmt.Sprint(l.Err) != fmt.Sprintf("vdeplug: recv %q: it has gone", vnl) || !errors.Is(l.Err, errTestGone) || !l.Reconnecting || l.Reconnects != 0 {
-			t.Errorf("gone: %+v", l)
-		}
+		wantLink(t, c, "gone", errTestGone, true, 0)
+		plugtest.WantError(t, c.(Linker).Link().Err, fmt.Sprintf("vdeplug: recv %q: it has gone", vnl))
 		if err := c.Send(frame); err != nil {
 			t.Errorf("sending while it is gone: %v", err)
 		}
 		time.Sleep(30 * time.Second)
-		if l := c.(Linker).Link(); !errors.Is(l.Err, syscall.ENOENT) || !l.Reconnecting {
-			t.Errorf("still gone: %+v", l)
-		}
+		wantLink(t, c, "still gone", syscall.ENOENT, true, 0)
 		want, last := reconnectFirst, lost
 		attempts := f.attempts()[1:]
 		if len(attempts) < 10 || len(attempts) > 16 {
@@ -210,9 +215,7 @@ func TestReconnect(t *testing.T) {
 
 		f.set(nil)
 		time.Sleep(5 * time.Second)
-		if l := c.(Linker).Link(); l != (Link{Reconnects: 1}) {
-			t.Errorf("back: %+v", l)
-		}
+		wantLink(t, c, "back", nil, false, 1)
 		if err := c.Send(frame); err != nil || !bytes.Equal(<-got, frame) {
 			t.Error("no frame", err)
 		}
@@ -268,9 +271,7 @@ func TestReconnectUnsteady(t *testing.T) {
 		if d := at[len(at)-1].Sub(at[len(at)-2]); d < 3*time.Second {
 			t.Errorf("the last wait was %v", d)
 		}
-		if n := c.(Linker).Link().Reconnects; n != 20 {
-			t.Errorf("%d reconnects", n)
-		}
+		wantLink(t, c, "unsteady", nil, false, 20)
 		time.Sleep(2 * reconnectSteady)
 		if got, want := told.String(), "gone, back, back"; got != want {
 			t.Errorf("told %q when it lasts, want %q", got, want)
@@ -295,14 +296,10 @@ func TestReconnectEnds(t *testing.T) {
 				f.set(err)
 				f.end()
 				time.Sleep(reconnectDoubt / 2)
-				if l := c.(Linker).Link(); !errors.Is(l.Err, err) || !l.Reconnecting {
-					t.Errorf("at once: %+v", l)
-				}
+				wantLink(t, c, "at once", err, true, 0)
 				f.set(nil)
 				time.Sleep(10 * time.Second)
-				if l := c.(Linker).Link(); l.Err != nil {
-					t.Errorf("after a moment: %+v", l)
-				}
+				wantLink(t, c, "after a moment", nil, false, 1)
 				f.set(err)
 				f.end()
 				if got := <-end; !errors.Is(got, err) || !strings.Contains(got.Error(), vnl) {
@@ -312,9 +309,7 @@ func TestReconnectEnds(t *testing.T) {
 					t.Errorf("sending: %v", got)
 				}
 				synctest.Wait()
-				if l := c.(Linker).Link(); !errors.Is(l.Err, err) || l.Reconnecting || l.Reconnects != 1 {
-					t.Errorf("in the end: %+v", l)
-				}
+				wantLink(t, c, "in the end", err, false, 1)
 				n := len(f.attempts())
 				time.Sleep(time.Minute)
 				if now := len(f.attempts()); now != n {
@@ -391,14 +386,10 @@ func TestReconnectFile(t *testing.T) {
 		}
 		os.Remove(file)
 		time.Sleep(10 * time.Second)
-		if l := c.(Linker).Link(); !l.Reconnecting {
-			t.Errorf("without the file: %+v", l)
-		}
+		wantLink(t, c, "without the file", fs.ErrNotExist, true, 0)
 		write("null://\n")
 		time.Sleep(10 * time.Second)
-		if l := c.(Linker).Link(); l.Err != nil || l.Reconnects != 1 {
-			t.Errorf("another network: %+v", l)
-		}
+		wantLink(t, c, "another network", nil, false, 1)
 		c.Close()
 		<-end
 
@@ -427,9 +418,7 @@ func TestReconnectNested(t *testing.T) {
 			if err := c.Send(frame); err != nil || !bytes.Equal(<-got, frame) {
 				t.Fatal("no frame", err)
 			}
-			if l := c.(Linker).Link(); l.Reconnects != uint64(i) {
-				t.Errorf("%+v", l)
-			}
+			wantLink(t, c, "inside", nil, false, uint64(i))
 			f.end()
 			time.Sleep(10 * time.Second)
 		}

@@ -25,9 +25,6 @@ func init() {
 	})
 }
 
-// maxInterfaceName is the longest name of a network interface.
-const maxInterfaceName = 15
-
 const tunDevice = "/dev/net/tun"
 
 // tapConn is the network side of a TAP or macvtap interface, or a packet socket on
@@ -178,8 +175,8 @@ func (c *tapConn) Close() error {
 // for "%", with which the kernel makes names of its own.
 func checkInterfaceName(name string) error {
 	switch {
-	case len(name) > maxInterfaceName:
-		return fmt.Errorf("interface %q: a name has at most %d bytes", name, maxInterfaceName)
+	case len(name) >= unix.IFNAMSIZ:
+		return fmt.Errorf("interface %q: a name has at most %d bytes", name, unix.IFNAMSIZ-1)
 	case name == "." || name == "..":
 		return fmt.Errorf("interface %q: not a name", name)
 	}

@@ -56,15 +56,9 @@ func parseVXLAN(ctx context.Context, l Locator) (vxlan.Config, error) {
 	}
 	o := newVXVDEOptions(vxlanPort)
 	o.VXLAN = true
-	var vni int
-	vniOption := NumberOption(&vni, 0, vxlan.MaxVNI)
 	var remotes string
 	allowed := o.allowed(ctx)
-	allowed["vni"] = func(v string, has bool) error {
-		err := vniOption(v, has)
-		o.VNI = uint32(vni)
-		return err
-	}
+	allowed["vni"] = NumberOption(&o.vni, 0, vxlan.MaxVNI)
 	allowed["remote"] = TextOption(&remotes)
 	if err := t.Apply(allowed); err != nil {
 		return vxlan.Config{}, err

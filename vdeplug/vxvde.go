@@ -56,31 +56,25 @@ func parseVXVDE(ctx context.Context, l Locator) (vxlan.Config, error) {
 		return vxlan.Config{}, err
 	}
 	o := newVXVDEOptions(vxvdePort)
-	var grp, vni bool
-	var gid int
+	grp, vni := -1, -1
 	allowed := o.allowed(ctx)
-	allowed["vni"] = func(v string, _ bool) error {
-		id, err := lookupGID(ctx, v)
-		o.VNI, vni = uint32(id), true
-		return err
-	}
-	allowed["grp"] = func(v string, _ bool) (err error) {
-		gid, err = lookupGID(ctx, v)
-		grp = true
-		return err
-	}
+	allowed["vni"] = gidOption(ctx, &vni)
+	allowed["grp"] = gidOption(ctx, &grp)
 	if err := t.Apply(allowed); err != nil {
 		return vxlan.Config{}, err
 	}
-	if grp && !vni {
-		o.VNI = uint32(gid)
+	switch {
+	case vni >= 0:
+		o.vni = vni
+	case grp >= 0:
+		o.vni = grp
 	}
 	addr, err := o.findGroup(ctx, t.Addr)
 	if err != nil {
 		return vxlan.Config{}, err
 	}
-	if grp {
-		addr = withGID(addr, gid)
+	if grp >= 0 {
+		addr = withGID(addr, grp)
 	}
 	o.Group = netip.AddrPortFrom(addr, o.port)
 	return o.config(addr)
@@ -90,14 +84,16 @@ func parseVXVDE(ctx context.Context, l Locator) (vxlan.Config, error) {
 type vxvdeOptions struct {
 	vxlan.Config
 	port    uint16
+	vni     int
 	v4, v6  bool
 	seconds int
 }
 
 func newVXVDEOptions(port uint16) *vxvdeOptions {
 	return &vxvdeOptions{
-		Config:  vxlan.Config{VNI: 1, TTL: 1, Stations: 1024},
+		Config:  vxlan.Config{TTL: 1, Stations: 1024},
 		port:    port,
+		vni:     1,
 		seconds: 128,
 	}
 }
@@ -183,7 +179,7 @@ func (o *vxvdeOptions) config(addr netip.Addr) (_ vxlan.Config, err error) {
 		}
 		return vxlan.Config{}, fmt.Errorf("option \"bind=%s\" and the %s %s are of different families", o.Bind, what, addr)
 	}
-	o.Expire = time.Duration(o.seconds) * time.Second
+	o.VNI, o.Expire = uint32(o.vni), time.Duration(o.seconds)*time.Second
 	return o.Config, nil
 }
 
@@ -244,18 +240,21 @@ func lookupPort(ctx context.Context, name string) (uint16, error) {
 	return uint16(port), nil
 }
 
-// lookupGID returns the number of a network that belongs to a group of users:
-// a decimal number or a group's name. Empty is the effective group.
-func lookupGID(ctx context.Context, name string) (int, error) {
-	gid := os.Getegid()
-	if name != "" {
-		var err error
-		if gid, err = sockio.GroupID(ctx, name); err != nil {
-			return 0, err
+// gidOption sets p to the number of a network that belongs to a group of users: a decimal
+// number or a group's name. Empty is the effective group.
+func gidOption(ctx context.Context, p *int) func(string, bool) error {
+	return func(name string, _ bool) error {
+		gid := os.Getegid()
+		if name != "" {
+			var err error
+			if gid, err = sockio.GroupID(ctx, name); err != nil {
+				return err
+			}
 		}
+		if gid < 0 || gid > vxlan.MaxVNI {
+			return fmt.Errorf("%d does not fit in 24 bits (at most %d)", gid, vxlan.MaxVNI)
+		}
+		*p = gid
+		return nil
 	}
-	if gid < 0 || gid > vxlan.MaxVNI {
-		return 0, fmt.Errorf("%d does not fit in 24 bits (at most %d)", gid, vxlan.MaxVNI)
-	}
-	return gid, nil
 }
