@@ -3,7 +3,6 @@ package vdeplug
 import (
 	"bytes"
 	_ "embed"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -41,8 +40,7 @@ func TestParseAGNO(t *testing.T) {
 // agnoVNL returns a locator on a network with a key file of its own.
 func agnoVNL(t *testing.T, inner string) string {
 	t.Helper()
-	key := filepath.Join(t.TempDir(), "key")
-	testenv.Check(t, os.WriteFile(key, []byte("00112233445566778899aabbccddeeff\n"), 0o600))
+	key := writeFile(t, filepath.Join(t.TempDir(), "key"), "00112233445566778899aabbccddeeff\n")
 	return "agno://" + key + "{" + inner + "}"
 }
 

@@ -72,8 +72,7 @@ func TestCaptureFails(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := Capture(openPlug(t, "mem://capture"), fullDisk{}, "a"), openInbox(t, "mem://capture")
 	for range 10 {
-		frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-		plugtest.Deliver(t, a, b, frame)
+		plugtest.Deliver(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	}
 	if err := a.Close(); !errors.Is(err, errFull) {
 		t.Errorf("close: %v, want the error of the writer", err)

@@ -57,8 +57,7 @@ func TestLinuxConn(t *testing.T) {
 // TestOpenLinuxErrors opens locators that schemes of Linux reject.
 func TestOpenLinuxErrors(t *testing.T) {
 	testenv.NoLeaks(t)
-	plain := filepath.Join(t.TempDir(), "plain")
-	testenv.Check(t, os.WriteFile(plain, []byte("x"), 0o600))
+	plain := writeFile(t, filepath.Join(t.TempDir(), "plain"), "x")
 	for _, tt := range []struct {
 		vnl, text string
 		err       error

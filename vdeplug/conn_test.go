@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"reflect"
 	"testing"
 
@@ -32,6 +34,14 @@ func wantOpenError(t *testing.T, vnl, text string, is ...error) {
 		c.Close()
 	}
 	plugtest.WantError(t, err, text, is...)
+}
+
+// writeFile writes a file and returns its path. It makes the directory.
+func writeFile(t *testing.T, path, text string) string {
+	t.Helper()
+	testenv.Check(t, os.MkdirAll(filepath.Dir(path), 0o700))
+	testenv.Check(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
 }
 
 // wantDrops compares the drops of a plug.

@@ -1,7 +1,6 @@
 package vdeplug
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -19,16 +18,9 @@ func TestLocatorC(t *testing.T) {
 	dir := filepath.Join(home, `s w[1]{'%41`)
 	startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir), quote(dir))
 	t.Setenv("HOME", home)
-	write := func(name, text string) string {
-		t.Helper()
-		path := filepath.Join(home, name)
-		testenv.Check(t, os.MkdirAll(filepath.Dir(path), 0o700))
-		testenv.Check(t, os.WriteFile(path, []byte(text), 0o600))
-		return path
-	}
 	escaped := `/s\ w\[1\]\{\'\%41`
-	file := write("net.vnl", "vde://"+home+escaped+"\nvde:///another\n")
-	write(".vdeplug/default", home+escaped+"[]\n")
+	file := writeFile(t, home+"/net.vnl", "vde://"+home+escaped+"\nvde:///another\n")
+	writeFile(t, home+"/.vdeplug/default", home+escaped+"[]\n")
 	here := openInbox(t, quote(dir))
 	i := 0
 	check := func(t *testing.T, c Conn, frames *plugtest.Inbox) {

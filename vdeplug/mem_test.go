@@ -11,8 +11,7 @@ import (
 func TestMemNames(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b, c := openInbox(t, "mem://"), openInbox(t, "mem://[x]{'"), openInbox(t, "mem://[x]{'")
-	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	plugtest.Deliver(t, b, c, frame)
+	plugtest.Deliver(t, b, c, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 	select {
 	case f := <-a.Frames:
 		t.Errorf("another network got %x", f)

@@ -14,11 +14,14 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-// A netns is a network namespace that plays another host.
+// A netns is a network namespace that plays another host, or here.
 type netns struct {
 	path string // for nsenter and ip
 	jobs chan func()
 }
+
+// testNetns is the namespace of the tests.
+var testNetns *netns
 
 // newNetns makes a namespace for the time of the test. It needs root.
 func newNetns(t *testing.T) *netns {
@@ -43,6 +46,10 @@ func newNetns(t *testing.T) *netns {
 
 // do runs f in the namespace. f must not end the test.
 func (ns *netns) do(f func()) {
+	if ns == testNetns {
+		f()
+		return
+	}
 	done := make(chan struct{})
 	ns.jobs <- func() {
 		defer close(done)
@@ -52,7 +59,7 @@ func (ns *netns) do(f func()) {
 }
 
 // ip runs ip in the namespace.
-func (ns *netns) ip(t *testing.T, args string) {
+func (ns *netns) ip(t testing.TB, args string) {
 	t.Helper()
 	cmd := exec.Command(testenv.Need(t, "ip", "iproute2"), strings.Fields(args)...)
 	var out []byte
@@ -63,17 +70,22 @@ func (ns *netns) ip(t *testing.T, args string) {
 	}
 }
 
+// ip runs ip in the namespace of the tests.
+func ip(t testing.TB, args string) {
+	t.Helper()
+	testNetns.ip(t, args)
+}
+
 // wire connects the namespace with that of the tests: interface wire0 here, with 10.9.8.1/24
 // and fd98::1/64, and wire1 there, with the addresses that end in 2.
 func (ns *netns) wire(t *testing.T) {
 	t.Helper()
 	ip(t, "link add wire0 type veth peer name wire1 netns "+ns.path)
 	t.Cleanup(func() { ip(t, "link del wire0") })
-	for _, args := range []string{"link set wire0 up", "addr add 10.9.8.1/24 dev wire0", "addr add fd98::1/64 dev wire0 nodad"} {
-		ip(t, args)
-	}
-	for _, args := range []string{"link set wire1 up", "addr add 10.9.8.2/24 dev wire1", "addr add fd98::2/64 dev wire1 nodad"} {
-		ns.ip(t, args)
+	for i, end := range []*netns{testNetns, ns} {
+		end.ip(t, fmt.Sprintf("link set wire%d up", i))
+		end.ip(t, fmt.Sprintf("addr add 10.9.8.%d/24 dev wire%d", i+1, i))
+		end.ip(t, fmt.Sprintf("addr add fd98::%d/64 dev wire%d nodad", i+1, i))
 	}
 }
 

@@ -15,12 +15,7 @@ import (
 
 func TestResolve(t *testing.T) {
 	dir := t.TempDir()
-	write := func(name, text string) string {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		testenv.Check(t, os.WriteFile(path, []byte(text), 0o600))
-		return path
-	}
+	write := func(name, text string) string { return writeFile(t, filepath.Join(dir, name), text) }
 	inner := write("inner.vnl", "null://\n")
 	tests := []struct{ name, in, want, err string }{
 		{name: "scheme", in: "null://x", want: "null://x"},
@@ -81,7 +76,7 @@ func TestDefaultNetwork(t *testing.T) {
 	})
 	def := filepath.Join(home, ".vdeplug/default")
 	t.Run("file", func(t *testing.T) {
-		testenv.Check(t, os.WriteFile(def, []byte("mem://default\n"), 0o600))
+		writeFile(t, def, "mem://default\n")
 		check(t, Locator{"mem", "default"})
 		os.Remove(def)
 	})
@@ -113,8 +108,7 @@ func TestOpenErrors(t *testing.T) {
 	wantOpenError(t, "slirp://", `vdeplug: open "slirp://": scheme "slirp" is in a module of its own (import _ "github.com/vdestack/vdestack/slirp"): `)
 	wantOpenError(t, "/a://b", `vdeplug: open "/a://b": "/a" before "://" is no scheme`)
 
-	file := filepath.Join(t.TempDir(), "net.vnl")
-	testenv.Check(t, os.WriteFile(file, []byte("nosuch://y\n"), 0o600))
+	file := writeFile(t, filepath.Join(t.TempDir(), "net.vnl"), "nosuch://y\n")
 	wantOpenError(t, file, `file `+file+` says "nosuch://y": unknown scheme "nosuch"`)
 
 	testenv.Check(t, os.Chmod(file, 0))

@@ -66,7 +66,7 @@ func TestPCAPHost(t *testing.T) {
 	wirePCAP(t)
 	testenv.NoLeaks(t)
 	here, there := openInbox(t, "pcap://here0"), openInbox(t, "pcap://there0")
-	host := openPacketSocket(t, "here0")
+	host := testNetns.packetSocket(t, "here0")
 	outgoing, mark := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 	plugtest.Deliver(t, host, there, outgoing)
 	plugtest.Send(t, there, mark)
@@ -111,7 +111,7 @@ func TestPCAPPackets(t *testing.T) {
 	testenv.NoLeaks(t)
 	a, b := openPlug(t, "vlan://4{pcap://here0}"), openPlug(t, "vlan://4{pcap://there0}")
 	plugtest.Greet(t, a.(packet.Transport), b.(packet.Transport))
-	plain, raw := openPlug(t, "pcap://here0"), openPacketSocket(t, "there0") // which sees no virtio header
+	plain, raw := openPlug(t, "pcap://here0"), testNetns.packetSocket(t, "there0") // which sees no virtio header
 	for _, size := range [][2]int{{1, 100}, {44, 1446}, {7, 8900}} {
 		p := packettest.TCP(size[0], size[1])
 		want := packettest.Frames(t, p)

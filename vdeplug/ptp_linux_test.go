@@ -188,8 +188,7 @@ func TestPTPTogether(t *testing.T) {
 func TestPTPNames(t *testing.T) {
 	testenv.NoLeaks(t)
 	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	testenv.Check(t, os.WriteFile(file, []byte("precious"), 0o600))
+	file := writeFile(t, filepath.Join(dir, "file"), "precious")
 	stream := testenv.Must(net.Listen("unix", filepath.Join(dir, "stream")))(t)
 	defer stream.Close()
 	testenv.Check(t, os.Symlink("nowhere", filepath.Join(dir, "link")))

@@ -370,9 +370,7 @@ func TestReconnectClose(t *testing.T) {
 func TestReconnectFile(t *testing.T) {
 	f, vnl := newFlaky(t)
 	file := filepath.Join(t.TempDir(), "net.vnl")
-	write := func(text string) {
-		testenv.Check(t, os.WriteFile(file, []byte(text), 0o600))
-	}
+	write := func(text string) { writeFile(t, file, text) }
 	write(vnl + "\n")
 	synctest.Test(t, func(t *testing.T) {
 		c := reopening(t, file, nil)

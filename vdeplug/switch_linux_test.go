@@ -337,10 +337,8 @@ func TestSwitchStale(t *testing.T) {
 func TestSwitchPlace(t *testing.T) {
 	base := testenv.ShortDir(t)
 	join := func(name string) string { return filepath.Join(base, name) }
-	if err := errors.Join(os.WriteFile(join("file"), nil, 0o600), os.Mkdir(join("home"), 0o755),
-		os.WriteFile(join("home/x"), nil, 0o600), os.Symlink("home", join("link")), os.Mkdir(join("empty"), 0o755)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, errors.Join(os.WriteFile(join("file"), nil, 0o600), os.Mkdir(join("home"), 0o755),
+		os.WriteFile(join("home/x"), nil, 0o600), os.Symlink("home", join("link")), os.Mkdir(join("empty"), 0o755)))
 	for _, tt := range []struct {
 		dir, text string
 		err       error

@@ -6,9 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"os/exec"
 	"strconv"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -28,15 +26,6 @@ func needTAP(t testing.TB) {
 	}
 }
 
-// ip runs ip in the namespace of the tests.
-func ip(t testing.TB, args string) {
-	t.Helper()
-	out, err := exec.Command(testenv.Need(t, "ip", "iproute2"), strings.Fields(args)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("ip %s: %v: %s", args, err, out)
-	}
-}
-
 // openTAPTest returns a plug, and the name of its interface.
 func openTAPTest(t *testing.T, name string) (Conn, string) {
 	t.Helper()
@@ -50,17 +39,6 @@ type packetSocket struct{ *os.File }
 
 func (s packetSocket) Recv(frame []byte) (int, error) { return s.Read(frame) }
 func (s packetSocket) Send(frame []byte) error        { _, err := s.Write(frame); return err }
-
-func openPacketSocket(t *testing.T, ifname string) *plugtest.Inbox {
-	t.Helper()
-	return plugtest.NewInbox(t, newPacketSocket(t, ifname))
-}
-
-func newPacketSocket(t *testing.T, ifname string) packetSocket {
-	t.Helper()
-	s := testenv.Must(openPacket(ifname))(t)
-	return s
-}
 
 func openPacket(ifname string) (packetSocket, error) {
 	ifi, err := net.InterfaceByName(ifname)
@@ -93,7 +71,7 @@ func TestTAPFrames(t *testing.T) {
 				t.Errorf("the interface is called %q", got)
 			}
 			ip(t, "link set "+got+" mtu 9216 up")
-			in, host := plugtest.NewInbox(t, c), openPacketSocket(t, got)
+			in, host := plugtest.NewInbox(t, c), testNetns.packetSocket(t, got)
 			plugtest.SendBoth(t, in, host, 14, 15, 60, 1514, 9216+14)
 			c.Close()
 			if _, err := net.InterfaceByName(got); err == nil {
@@ -236,7 +214,7 @@ func TestTAPAllocs(t *testing.T) {
 	needTAP(t)
 	c := openPlug(t, "tap://vdetest0")
 	ip(t, "link set vdetest0 up")
-	host := newPacketSocket(t, "vdetest0") // an inbox would allocate while Recv waits
+	host := testenv.Must(openPacket("vdetest0"))(t) // an inbox would allocate while Recv waits
 	defer host.Close()
 	plugtest.CheckAllocs(t, host, c)
 }

@@ -37,8 +37,7 @@ func TestVDEFrames(t *testing.T) {
 			c.Want(t, frame)
 			frame = plugtest.TestFrame(plugtest.Station(1), plugtest.Station(3), n)
 			plugtest.Deliver(t, c, a, frame)
-			frame = plugtest.TestFrame(plugtest.Station(3), plugtest.Station(2), n)
-			plugtest.Deliver(t, b, c, frame)
+			plugtest.Deliver(t, b, c, plugtest.TestFrame(plugtest.Station(3), plugtest.Station(2), n))
 		}
 		wantDrops(t, a.Conn, Drops{})
 		entries := testenv.Must(os.ReadDir(s.Dir))(t)
@@ -55,22 +54,13 @@ func TestVDEMany(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, kind switchKind) {
 		testenv.NoLeaks(t)
 		s := kind.start(t)
-		conns := make([]Conn, 24)
+		conns, errs := make([]Conn, 24), make([]error, 24)
 		var wg sync.WaitGroup
 		for i := range conns {
-			wg.Go(func() {
-				c, err := Open(s.Dir, nil)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				conns[i] = c
-			})
+			wg.Go(func() { conns[i], errs[i] = Open(s.Dir, nil) })
 		}
 		wg.Wait()
-		if t.Failed() {
-			return
-		}
+		testenv.Check(t, errors.Join(errs...))
 		var boxes []*plugtest.Inbox
 		for _, c := range conns {
 			boxes = append(boxes, plugtest.NewInbox(t, c))
@@ -125,19 +115,6 @@ func TestVDEPortGroup(t *testing.T) {
 	openPlug(t, s.Dir+"[lab]").Close()
 }
 
-func listenUnix(t *testing.T, path string, backlog int) int {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
-	}
-	if err == nil {
-		err = unix.Listen(fd, backlog)
-	}
-	testenv.Check(t, err)
-	return fd
-}
-
 // TestVDESilent opens switches that do not answer.
 func TestVDESilent(t *testing.T) {
 	testenv.Long(t)
@@ -161,8 +138,10 @@ func TestVDESilent(t *testing.T) {
 		}},
 		{"queue full", "", "many clients wait", func(t *testing.T) string {
 			dir := testenv.ShortDir(t)
-			fd := listenUnix(t, filepath.Join(dir, "ctl"), 0)
+			fd := testenv.Must(unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))(t)
 			t.Cleanup(func() { unix.Close(fd) })
+			testenv.Check(t, unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(dir, "ctl")}))
+			testenv.Check(t, unix.Listen(fd, 0))
 			c := testenv.Must(net.Dial("unix", filepath.Join(dir, "ctl")))(t)
 			t.Cleanup(func() { c.Close() })
 			return dir
@@ -207,10 +186,7 @@ func TestVDEAbsent(t *testing.T) {
 	join := func(name string) string { return filepath.Join(dir, name) }
 	stale := classicSwitch(t)
 	stale.Kill(t)
-	if err := errors.Join(os.Mkdir(join("empty"), 0o700), os.WriteFile(join("file"), nil, 0o600),
-		os.Mkdir(join("packets"), 0o700)); err != nil {
-		t.Fatal(err)
-	}
+	testenv.Check(t, errors.Join(os.Mkdir(join("empty"), 0o700), os.WriteFile(join("file"), nil, 0o600), os.Mkdir(join("packets"), 0o700)))
 	packets, err := net.ListenPacket("unixgram", join("packets/ctl"))
 	testenv.Check(t, err)
 	defer packets.Close()
@@ -268,8 +244,7 @@ func TestVDELongPath(t *testing.T) {
 	dir := deep(99)
 	s := startSwitch(t, dir, exec.Command(testenv.Need(t, "vde_switch", "vde2"), "-s", dir))
 	a, b := openInbox(t, s.Dir), openInbox(t, s.Dir)
-	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	plugtest.Deliver(t, a, b, frame)
+	plugtest.Deliver(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 
 	dir = deep(104)
 	testenv.Check(t, os.Mkdir(dir, 0o700))
@@ -321,8 +296,7 @@ func TestVDERootUser(t *testing.T) {
 	dir := plugtest.ChildArg(t)
 	testenv.NoLeaks(t)
 	a, b := openPlug(t, dir), openInbox(t, dir)
-	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
-	plugtest.Deliver(t, a, b, frame)
+	plugtest.Deliver(t, a, b, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 }
 
 // TestVDEGone ends the switch in several ways.

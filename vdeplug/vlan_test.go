@@ -174,8 +174,7 @@ func TestNestedFrames(t *testing.T) {
 	frame := plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60)
 	testenv.Check(t, c.(packet.Transport).SendPackets([]packet.Packet{{Data: bytes.Clone(frame)}, bad, {}}, true))
 	b.Want(t, frame)
-	frame = plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60)
-	plugtest.Deliver(t, b, a, frame)
+	plugtest.Deliver(t, b, a, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 	wantDrops(t, c, Drops{Send: 2})
 }
 

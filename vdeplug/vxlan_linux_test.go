@@ -79,8 +79,7 @@ func TestVXLANKernel(t *testing.T) {
 			plugtest.Carry(t, there, here, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(2), 60))
 			plugtest.SendBoth(t, here, there, 15, 60, 1414)
 			// A frame that does not fit into a packet of the wire is sent in fragments.
-			frame := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514)
-			plugtest.Deliver(t, here, there, frame)
+			plugtest.Deliver(t, here, there, plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 1514))
 			v, _ := packet.Find[*vxlan.Endpoint](transportOf(c))
 			peer, known := v.Lookup(plugtest.Station(2))
 			if want := netip.MustParseAddr(map[bool]string{true: "10.9.8.2", false: "fd98::2"}[tt.name[3] == '4']); !known || peer.Addr() != want || peer.Port() != vxlanPort {

@@ -2,8 +2,10 @@ package plugtest
 
 import (
 	"bytes"
+	"encoding/hex"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,4 +66,22 @@ func (p *Probe) Want(t *testing.T, from *net.UDPConn, packet []byte) {
 	if got, _ := p.Read(t, from); !bytes.Equal(got, packet) {
 		t.Fatalf("got packet % .40x, want % .40x", got, packet)
 	}
+}
+
+// Captured returns the packets of another implementation by name, from a text with a
+// name and hexadecimal digits on each line.
+func Captured(t testing.TB, text string) map[string][]byte {
+	t.Helper()
+	packets := make(map[string][]byte)
+	for line := range strings.Lines(text) {
+		name, digits, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if !ok || name == "#" {
+			continue
+		}
+		var err error
+		if packets[name], err = hex.DecodeString(strings.ReplaceAll(digits, " ", "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return packets
 }
