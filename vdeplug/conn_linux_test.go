@@ -50,7 +50,7 @@ func TestLinuxConn(t *testing.T) {
 		})
 	}
 	eachSwitch(t, func(t *testing.T, kind switchKind) {
-		testConn(t, func(t *testing.T) Conn { return openPlug(t, kind.start(t).Dir) })
+		testConn(t, func(t *testing.T) Conn { return openPlug(t, newSwitch(t, kind.command).Dir) })
 	})
 }
 

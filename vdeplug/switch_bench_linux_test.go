@@ -17,7 +17,7 @@ import (
 func BenchmarkSwitchRoundTrip(b *testing.B) {
 	for _, sw := range switchKinds {
 		b.Run("switch="+sw.name, func(b *testing.B) {
-			s := sw.start(b)
+			s := newSwitch(b, sw.command)
 			x, y := vdetest.DialRaw(b, s.Dir).Join(), vdetest.DialRaw(b, s.Dir).Join()
 			there, back := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 60), plugtest.TestFrame(plugtest.Station(1), plugtest.Station(2), 60)
 			buf := make([]byte, ether.MaxFrame)
@@ -44,7 +44,7 @@ func BenchmarkSwitch(b *testing.B) {
 	pkt := packettest.TCP(frames, mss)
 	for _, sw := range switchKinds {
 		b.Run("switch="+sw.name+"/clients=C", func(b *testing.B) {
-			s := sw.start(b)
+			s := newSwitch(b, sw.command)
 			x, y := vdetest.DialRaw(b, s.Dir).Join(), vdetest.DialRaw(b, s.Dir).Join()
 			frame, buf := plugtest.TestFrame(plugtest.Station(2), plugtest.Station(1), 54+mss), make([]byte, ether.MaxFrame)
 			// Each knows where the other is.
@@ -64,7 +64,7 @@ func BenchmarkSwitch(b *testing.B) {
 			}
 		})
 		b.Run("switch="+sw.name+"/clients=ours", func(b *testing.B) {
-			s := sw.start(b)
+			s := newSwitch(b, sw.command)
 			x, y := openPlug(b, s.Dir).(packet.Transport), openPlug(b, s.Dir).(packet.Transport)
 			var buf packet.Buffer
 			defer buf.Release()

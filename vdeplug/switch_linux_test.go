@@ -26,39 +26,32 @@ import (
 // startSwitch is vdetest.Start. vnl is the locator of dir, if it is not dir itself.
 func startSwitch(t testing.TB, dir string, cmd *exec.Cmd, vnl ...string) *vdetest.Switch {
 	t.Helper()
-	return vdetest.Start(t, dir, cmd, func() error {
-		c, err := Open(append(vnl, dir)[0], nil)
-		if err == nil {
-			c.Close()
-		}
-		return err
-	})
+	return vdetest.Start(t, dir, cmd, func() error { return testenv.Closing(Open(append(vnl, dir)[0], nil)) })
+}
+
+// newSwitch starts a switch in a new directory.
+func newSwitch(t testing.TB, command func(t testing.TB, dir string) *exec.Cmd) *vdetest.Switch {
+	t.Helper()
+	dir := filepath.Join(testenv.ShortDir(t), "sw")
+	return startSwitch(t, dir, command(t, dir))
 }
 
 // classicSwitch starts vde_switch.
 func classicSwitch(t testing.TB, arg ...string) *vdetest.Switch {
 	t.Helper()
-	dir := filepath.Join(testenv.ShortDir(t), "sw")
-	return startSwitch(t, dir, vdetest.Classic(t, dir, arg...))
-}
-
-// plugSwitch starts the switch of libvdeplug.
-func plugSwitch(t testing.TB) *vdetest.Switch {
-	t.Helper()
-	dir := filepath.Join(testenv.ShortDir(t), "sw")
-	return startSwitch(t, dir, vdetest.Plug(t, dir))
+	return newSwitch(t, func(t testing.TB, dir string) *exec.Cmd { return vdetest.Classic(t, dir, arg...) })
 }
 
 // A switchKind is one of the switches of Debian, or ours.
 type switchKind struct {
-	name  string
-	start func(t testing.TB) *vdetest.Switch
-	max   int // the longest frame that passes
+	name    string
+	command func(t testing.TB, dir string) *exec.Cmd
+	max     int // the longest frame that passes
 }
 
 var switchKinds = []switchKind{
-	{"vde_switch", func(t testing.TB) *vdetest.Switch { return classicSwitch(t) }, 1518},
-	{"switch", plugSwitch, ether.MaxFrame},
+	{"vde_switch", func(t testing.TB, dir string) *exec.Cmd { return vdetest.Classic(t, dir) }, 1518},
+	{"switch", vdetest.Plug, ether.MaxFrame},
 	{"ours", goSwitch, ether.MaxFrame},
 }
 
@@ -68,16 +61,9 @@ func eachSwitch(t *testing.T, f func(t *testing.T, kind switchKind)) {
 	}
 }
 
-// goSwitch starts a process with a switch of this package.
-func goSwitch(t testing.TB) *vdetest.Switch {
-	t.Helper()
-	dir := filepath.Join(testenv.ShortDir(t), "sw")
-	return startSwitch(t, dir, goSwitchCommand(t, "switch://"+dir))
-}
-
 func init() {
 	testenv.Programs["switch"] = func() { // ends with its standard input
-		c, err := Open(os.Args[1], nil)
+		c, err := Open("switch://"+os.Args[1], nil)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -87,8 +73,9 @@ func init() {
 	}
 }
 
-func goSwitchCommand(t testing.TB, vnl string) *exec.Cmd {
-	return testenv.Program(context.Background(), t, "switch", vnl) // it ends with its input
+// goSwitch returns a command with a switch of this package in dir.
+func goSwitch(t testing.TB, dir string) *exec.Cmd {
+	return testenv.Program(context.Background(), t, "switch", dir) // it ends with its input
 }
 
 // serve opens a switch in a new directory, and returns it as plug and its
@@ -307,7 +294,7 @@ func TestSwitchStale(t *testing.T) {
 	for _, kind := range switchKinds {
 		t.Run(kind.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
-			s := kind.start(t)
+			s := newSwitch(t, kind.command)
 			client := openPlug(t, s.Dir) // so that there is a data socket
 			wantOpenError(t, "switch://"+s.Dir, s.Dir+" is the directory of a running switch", unix.EADDRINUSE)
 			s.Kill(t)
@@ -423,14 +410,11 @@ func TestSwitchOtherUser(t *testing.T) {
 			plugtest.AsNobody(t, "TestSwitchForbiddenUser", dir)
 		})
 	}
-	for name, command := range map[string]func(dir string) *exec.Cmd{
-		"vde_switch": func(dir string) *exec.Cmd { return vdetest.Classic(t, dir) },
-		"ours":       func(dir string) *exec.Cmd { return goSwitchCommand(t, "switch://"+dir) },
-	} {
-		t.Run("of nobody, "+name, func(t *testing.T) {
+	for _, kind := range switchKinds {
+		t.Run("of nobody, "+kind.name, func(t *testing.T) {
 			testenv.NoLeaks(t)
 			dir := nobodyDir(t)
-			s := startSwitch(t, dir, asNobody(command(dir)))
+			s := startSwitch(t, dir, asNobody(kind.command(t, dir)))
 			in, c := openInbox(t, dir), plugtest.CPlug(t, "vde://"+dir)
 			plugtest.CarryBoth(t, in, c.Inbox, 60)
 			s.Kill(t)

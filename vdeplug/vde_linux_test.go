@@ -28,7 +28,7 @@ import (
 func TestVDEFrames(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, kind switchKind) {
 		testenv.NoLeaks(t)
-		s := kind.start(t)
+		s := newSwitch(t, kind.command)
 		a, b, c := openInbox(t, "vde://"+s.Dir), openInbox(t, s.Dir), plugtest.CPlug(t, "vde://"+s.Dir)
 		plugtest.Carry(t, a, c.Inbox, plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(1), 60))
 		for _, n := range []int{14, 15, 60, 1514, kind.max} {
@@ -53,7 +53,7 @@ func TestVDEFrames(t *testing.T) {
 func TestVDEMany(t *testing.T) {
 	eachSwitch(t, func(t *testing.T, kind switchKind) {
 		testenv.NoLeaks(t)
-		s := kind.start(t)
+		s := newSwitch(t, kind.command)
 		conns, errs := make([]Conn, 24), make([]error, 24)
 		var wg sync.WaitGroup
 		for i := range conns {
@@ -305,7 +305,7 @@ func TestVDEGone(t *testing.T) {
 		for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 			t.Run(sig.String(), func(t *testing.T) {
 				testenv.NoLeaks(t)
-				s := kind.start(t)
+				s := newSwitch(t, kind.command)
 				in := openInbox(t, s.Dir)
 				idle := openPlug(t, s.Dir)
 				s.Stop(t, sig)
@@ -359,7 +359,7 @@ func TestVDEDefault(t *testing.T) {
 	testenv.NeedRoot(t, "starting a program as another user")
 	testenv.NoLeaks(t)
 	dir := nobodyDir(t)
-	startSwitch(t, dir, asNobody(goSwitchCommand(t, "switch://"+dir)))
+	startSwitch(t, dir, asNobody(goSwitch(t, dir)))
 	setDefaults(t, dir)
 	for _, owner := range []int{0, nobody} {
 		testenv.Check(t, os.Chown(filepath.Join(dir, "ctl"), owner, -1))

@@ -11,6 +11,7 @@ import (
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 )
 
 // TestVLANC sends the frames of vlanTests through the plug in C.
@@ -70,7 +71,7 @@ func TestVLANC(t *testing.T) {
 // TestVLANCPair is a VLAN with a plug of ours and one in C.
 func TestVLANCPair(t *testing.T) {
 	testenv.NoLeaks(t)
-	s := plugSwitch(t) // vde_switch must be configured for VLANs
+	s := newSwitch(t, vdetest.Plug) // vde_switch must be configured for VLANs
 	for _, format := range []string{"vlan://%d{%s}", "vlan://%d/qinq{%s}", "vlan://%d{vlan://5/qinq{%s}}"} {
 		t.Run(strings.ReplaceAll(format, "/", ""), func(t *testing.T) {
 			vnl := fmt.Sprintf(format, 4, s.Dir)
