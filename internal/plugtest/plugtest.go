@@ -69,6 +69,18 @@ func Drain(c Conn) error {
 	}
 }
 
+// await returns the next value of a channel; false if the channel is closed. It ends the test
+// if nothing comes in time.
+func await[T any](t *testing.T, want string, c <-chan T) (v T, ok bool) {
+	t.Helper()
+	select {
+	case v, ok = <-c:
+	case <-time.After(testenv.Timeout):
+		t.Fatalf("want %s within %v", want, testenv.Timeout)
+	}
+	return v, ok
+}
+
 // Want waits for the frame, and skips others.
 func (in *Inbox) Want(t *testing.T, frame []byte) {
 	t.Helper()
@@ -80,16 +92,11 @@ func (in *Inbox) Want(t *testing.T, frame []byte) {
 // Next returns the next frame.
 func (in *Inbox) Next(t *testing.T) []byte {
 	t.Helper()
-	select {
-	case f, ok := <-in.Frames:
-		if !ok {
-			t.Fatal("the network has ended")
-		}
-		return f
-	case <-time.After(testenv.Timeout):
-		t.Fatalf("no frame arrived in %v", testenv.Timeout)
+	f, ok := await(t, "a frame", in.Frames)
+	if !ok {
+		t.Fatal("the network has ended")
 	}
-	return nil
+	return f
 }
 
 // WantNext wants the next frame to be frame.
@@ -103,14 +110,9 @@ func (in *Inbox) WantNext(t *testing.T, frame []byte) {
 // WantEnd waits for the end of the network and returns the reason.
 func (in *Inbox) WantEnd(t *testing.T) error {
 	t.Helper()
-	select {
-	case err := <-in.end:
-		in.end <- err
-		return err
-	case <-time.After(testenv.Timeout):
-		t.Fatalf("the network did not end in %v", testenv.Timeout)
-	}
-	return nil
+	err, _ := await(t, "the end of the network", in.end)
+	in.end <- err
+	return err
 }
 
 // has reports whether the frame arrives in time. It skips others.
@@ -218,13 +220,8 @@ func Check(t *testing.T, open func(t *testing.T) Conn) {
 			t.Errorf("close: %v", err)
 		}
 		for range readers {
-			select {
-			case err := <-errs:
-				if err != net.ErrClosed {
-					t.Errorf("recv: got %v, want net.ErrClosed", err)
-				}
-			case <-time.After(testenv.Timeout):
-				t.Fatal("Close did not wake a receiver")
+			if err, _ := await(t, "a receiver to wake from Close", errs); err != net.ErrClosed {
+				t.Errorf("recv: got %v, want net.ErrClosed", err)
 			}
 		}
 		if _, err := c.Recv(make([]byte, ether.MaxFrame)); err != net.ErrClosed {
@@ -265,13 +262,8 @@ func Check(t *testing.T, open func(t *testing.T) Conn) {
 			}
 			done <- nil
 		}()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Error(err)
-			}
-		case <-time.After(testenv.Timeout):
-			t.Error("Send blocks")
+		if err, _ := await(t, "Send not to block", done); err != nil {
+			t.Error(err)
 		}
 		c.Close()
 	})
@@ -377,9 +369,5 @@ func Closes(t *testing.T, c Conn) {
 		defer close(closed)
 		c.Close()
 	}()
-	select {
-	case <-closed:
-	case <-time.After(testenv.Timeout):
-		t.Error("Close does not return")
-	}
+	await(t, "Close to return", closed)
 }
