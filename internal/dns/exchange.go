@@ -70,10 +70,7 @@ func (c *Client) try(ctx context.Context, s *server, q dnsmessage.Question, time
 		failed := err != nil
 		s.plain.Store(edns == failed)
 	}
-	if err != nil {
-		return reply{}, err
-	}
-	return r, nil
+	return r, err
 }
 
 // query makes one query, and repeats it over TCP if the reply does not fit into a packet.

@@ -10,18 +10,14 @@ import (
 // Answer returns the answer to a query; nil if it is not a query. Records returns the
 // addresses and texts of a name, nil if it does not exist.
 func Answer(query []byte, records func(name string) []string) []byte {
-	var p dnsmessage.Parser
-	h, err := p.Start(query)
-	if err != nil {
+	var m dnsmessage.Message
+	if err := m.Unpack(query); err != nil || len(m.Questions) == 0 {
 		return nil
 	}
-	q, err := p.Question()
-	if err != nil {
-		return nil
-	}
+	q := m.Questions[0]
 	list := records(q.Name.String())
-	m := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: h.ID, Response: true, RecursionDesired: true, RecursionAvailable: true},
+	m = dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: m.ID, Response: true, RecursionDesired: true, RecursionAvailable: true},
 		Questions: []dnsmessage.Question{q},
 	}
 	if list == nil {
@@ -44,9 +40,6 @@ func Answer(query []byte, records func(name string) []string) []byte {
 			Header: dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: 60}, Body: body,
 		})
 	}
-	msg, err := m.Pack()
-	if err != nil {
-		return nil
-	}
+	msg, _ := m.Pack()
 	return msg
 }
