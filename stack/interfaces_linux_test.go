@@ -331,17 +331,6 @@ func TestInterfacesJoined(t *testing.T) {
 	}
 }
 
-// Hanging gets a value when hangingtest:// is opened, which waits until the context ends.
-var Hanging = make(chan struct{}, 10)
-
-func init() {
-	vdeplug.Register(vdeplug.Scheme{Name: "hangingtest", Open: func(ctx context.Context, _ vdeplug.Locator, _ *vdeplug.Options) (vdeplug.Conn, error) {
-		Hanging <- struct{}{}
-		<-ctx.Done()
-		return nil, context.Cause(ctx)
-	}})
-}
-
 // TestAddInterfaceHangs has a network that cannot be reached: other interfaces come and
 // go meanwhile, and Close ends the call.
 func TestAddInterfaceHangs(t *testing.T) {
@@ -373,15 +362,6 @@ func TestAddInterfaceHangs(t *testing.T) {
 type slowPlug struct {
 	closing, left chan struct{}
 	err           error
-}
-
-// Opens has what opens testplug:// next.
-var Opens = make(chan func() (vdeplug.Conn, error), 1)
-
-func init() {
-	vdeplug.Register(vdeplug.Scheme{Name: "testplug", Open: func(context.Context, vdeplug.Locator, *vdeplug.Options) (vdeplug.Conn, error) {
-		return (<-Opens)()
-	}})
 }
 
 func (p *slowPlug) open() (vdeplug.Conn, error) {
