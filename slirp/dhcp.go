@@ -89,22 +89,20 @@ type dhcpMessage struct {
 	client    netip.Addr // the guest's current address
 }
 
-var errDHCP = errors.New("not a DHCP request")
-
-// parseDHCP reads a message of a guest.
-func parseDHCP(b []byte) (m dhcpMessage, err error) {
+// parseDHCP reads a message of a guest; ok is false for what is not a DHCP request.
+func parseDHCP(b []byte) (m dhcpMessage, ok bool) {
 	const request, ethernet = 1, 1
 	if len(b) < dhcpHeaderLen || b[0] != request || b[1] != ethernet || b[2] != byte(len(m.guest)) {
-		return m, errDHCP
+		return m, false
 	}
 	m.client = netip.AddrFrom4([4]byte(b[12:]))
 	m.guest = hardwareAddr(b[28:])
 	if m.guest == (hardwareAddr{}) || m.guest[0]&1 != 0 {
-		return m, errDHCP
+		return m, false
 	}
-	b, ok := bytes.CutPrefix(b[dhcpHeaderLen:], []byte(dhcpCookie))
+	b, ok = bytes.CutPrefix(b[dhcpHeaderLen:], []byte(dhcpCookie))
 	if !ok {
-		return m, nil
+		return m, true
 	}
 	for len(b) > 0 && b[0] != optEnd {
 		if b[0] == 0 {
@@ -112,7 +110,7 @@ func parseDHCP(b []byte) (m dhcpMessage, err error) {
 			continue
 		}
 		if len(b) < 2 || len(b) < 2+int(b[1]) {
-			return m, errDHCP
+			return m, false
 		}
 		value := b[2 : 2+int(b[1])]
 		switch {
@@ -125,7 +123,7 @@ func parseDHCP(b []byte) (m dhcpMessage, err error) {
 		}
 		b = b[2+int(b[1]):]
 	}
-	return m, nil
+	return m, true
 }
 
 // serveDHCP answers a message of a guest.
@@ -137,9 +135,9 @@ func (n *nat) serveDHCP(data []byte) {
 
 // answer returns the answer to a message, or nil.
 func (ls *leases) answer(data []byte, now time.Time) []byte {
-	m, err := parseDHCP(data)
+	m, ok := parseDHCP(data)
 	host := ls.cfg.host.Addr()
-	if err != nil || m.server.IsValid() && m.server != host {
+	if !ok || m.server.IsValid() && m.server != host {
 		return nil
 	}
 	ls.mu.Lock()

@@ -54,14 +54,8 @@ var resolvConf = "/etc/resolv.conf"
 // checkInterval is how long the list is used before the file is checked again.
 const checkInterval = time.Second
 
-// all returns the name servers of the host, at least one.
+// all returns the name servers of the host, at least one. n.mu is held.
 func (n *nameservers) all() []netip.AddrPort {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.allLocked()
-}
-
-func (n *nameservers) allLocked() []netip.AddrPort {
 	if now := time.Now(); n.list == nil || now.Sub(n.checked) > checkInterval {
 		n.checked = now
 		info, err := os.Stat(resolvConf)
@@ -90,7 +84,7 @@ func (n *nameservers) allLocked() []netip.AddrPort {
 func (n *nameservers) order(network string, before netip.AddrPort) (order, probes []netip.AddrPort) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	list := n.allLocked()
+	list := n.all()
 	if i := slices.Index(list, before); i >= 0 {
 		list = slices.Concat(list[i+1:], list[:i+1])
 	}

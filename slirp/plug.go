@@ -8,7 +8,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -203,45 +202,18 @@ func (n *nat) Drops() vdeplug.Drops {
 
 // end ends all connections, forwards and commands.
 func (n *nat) end() {
+	n.conns.close()
 	n.cancel()
 	n.link.Endpoint.Close() // ends RecvPackets
-	n.conns.close()
 	n.flows.close()
-	n.finish()
-	if n.stack != nil {
-		n.stack.Destroy()
-	}
+	n.tasks.Wait()
+	n.stack.Destroy()
 	n.tftp.close()
 }
 
-// finish waits for the goroutines. Those that wait for a guest go on when the stack
-// aborts the connection. As one may only be about to wait, this is repeated.
-func (n *nat) finish() {
-	done := make(chan struct{})
-	go func() {
-		n.tasks.Wait()
-		close(done)
-	}()
-	for {
-		if n.stack != nil {
-			for _, e := range n.stack.RegisteredEndpoints() {
-				e.Abort()
-			}
-		}
-		select {
-		case <-done:
-			return
-		case <-time.After(abortInterval):
-		}
-	}
-}
-
-// abortInterval is how long finish waits before it aborts again.
-const abortInterval = 10 * time.Millisecond
-
-// outside returns where the host's socket connects for a destination of a guest. For
-// the name server that is the host's first, of either family. It returns false for
-// destinations that guests must not reach.
+// outside returns where the host's socket connects for a destination of a guest; for the
+// name server, that is decided with each question. It returns false for destinations that
+// guests must not reach.
 func (n *nat) outside(dst netip.AddrPort) (netip.AddrPort, bool) {
 	cfg := n.cfg
 	addr := dst.Addr()
@@ -249,7 +221,7 @@ func (n *nat) outside(dst netip.AddrPort) (netip.AddrPort, bool) {
 	case cfg.restricted:
 		return netip.AddrPort{}, false
 	case n.isNameServer(dst):
-		return n.names.all()[0], true
+		return dst, true
 	case addr == cfg.host.Addr() && !cfg.noLoopback:
 		return netip.AddrPortFrom(loopback4, dst.Port()), true
 	case addr == cfg.host6.Addr() && !cfg.noLoopback:

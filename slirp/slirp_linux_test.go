@@ -282,7 +282,7 @@ func noLeaks(t *testing.T) {
 }
 
 // TestLeaks closes a plug that has connections in all states, a flow, a command
-// that ignores its end, and a file of TFTP.
+// that writes more than is read and ignores its end, and a file of TFTP.
 func TestLeaks(t *testing.T) {
 	testenv.Long(t)
 	noLeaks(t)
@@ -291,7 +291,7 @@ func TestLeaks(t *testing.T) {
 	dir := t.TempDir()
 	os.WriteFile(filepath.Join(dir, "f"), make([]byte, 2000), 0o644)
 	st := guest(t, "slirp:///tcpfwd=127.0.0.1:8080:10.0.2.15:80,127.0.0.1:8081:10.0.2.99:80/udpfwd=127.0.0.1:5353:10.0.2.15:53"+
-		"/cmdfwd=6000:'sh -c \"trap : TERM; echo on; while :; do sleep 1; done\"'/tftp_path="+strings.ReplaceAll(dir, "/", "%2f"))
+		"/cmdfwd=6000:'sh -c \"trap : TERM; yes on & while :; do sleep 1; done\"'/tftp_path="+strings.ReplaceAll(dir, "/", "%2f"))
 
 	dial(t, st, "tcp", host) // idle
 	command := dial(t, st, "tcp", "10.0.2.4:6000")

@@ -32,15 +32,14 @@ const (
 	keepIdle, keepInterval, keepCount = 2 * time.Minute, 30 * time.Second, 6
 )
 
-// conns are the open TCP sockets, and the places for more. An attempt takes a place,
-// which it keeps as a connection until that has ended.
+// conns are the places for TCP connections. An attempt takes a place, which it keeps as a
+// connection until that has ended.
 type conns struct {
 	tasks *sync.WaitGroup // counts the places that are taken
 	// handshake is how long a guest may take to complete one.
 	handshake time.Duration
 
-	mu      sync.Mutex // guards the fields below
-	open    map[io.Closer]struct{}
+	mu      sync.Mutex                             // guards the fields below
 	places  int                                    // that are free
 	made    list.List                              // attempts that are not connections yet, the oldest first
 	maxMade int                                    // limit of made, which leaves places to others
@@ -59,21 +58,21 @@ type attempt struct {
 }
 
 func (c *conns) init(places int, tasks *sync.WaitGroup) {
-	c.open, c.asked, c.places, c.tasks = make(map[io.Closer]struct{}), make(map[stack.TransportEndpointID]*attempt), places, tasks
+	c.asked, c.places, c.tasks = make(map[stack.TransportEndpointID]*attempt), places, tasks
 	c.maxMade = max(places/4, 1)
 	c.handshake = handshakeTimeout
 }
 
-// begin takes a place. If there are too many attempts it gives up the oldest, so that
+// begin takes a place for an attempt; for a guest that asks in the packet syn, unless that
+// attempt has begun already. If there are too many attempts it gives up the oldest, so that
 // those whose peers answer get through. If it returns no attempt, soon says whether
 // there will be a place.
-func (c *conns) begin(ctx context.Context) (a *attempt, soon bool) {
+func (c *conns) begin(ctx context.Context, id stack.TransportEndpointID, syn []byte) (a *attempt, soon bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.beginLocked(ctx)
-}
-
-func (c *conns) beginLocked(ctx context.Context) (a *attempt, soon bool) {
+	if c.asked[id] != nil {
+		return nil, true
+	}
 	if first := c.made.Front(); first != nil && (c.places == 0 || c.made.Len() >= c.maxMade) {
 		old := c.made.Remove(first).(*attempt)
 		old.entry = nil
@@ -83,26 +82,15 @@ func (c *conns) beginLocked(ctx context.Context) (a *attempt, soon bool) {
 	if c.closed || c.places == 0 {
 		return nil, soon
 	}
-	a = &attempt{}
+	a = &attempt{id: id, syn: syn}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.entry = c.made.PushBack(a)
+	if syn != nil {
+		c.asked[id] = a
+	}
 	c.places--
 	c.tasks.Add(1)
 	return a, true
-}
-
-// ask begins the attempt that a guest asks for in a packet, unless it has begun already.
-func (c *conns) ask(ctx context.Context, id stack.TransportEndpointID, syn []byte) (a *attempt, soon bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.asked[id] != nil {
-		return nil, true
-	}
-	if a, soon = c.beginLocked(ctx); a != nil {
-		a.id, a.syn = id, syn
-		c.asked[id] = a
-	}
-	return a, soon
 }
 
 func (c *conns) of(id stack.TransportEndpointID) *attempt {
@@ -141,37 +129,16 @@ func (c *conns) end(a *attempt) {
 	c.tasks.Done()
 }
 
-// add records a socket for close to close. After close it closes the socket itself, and
-// returns false.
-func (c *conns) add(s io.Closer) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		s.Close()
-		return false
-	}
-	c.open[s] = struct{}{}
-	return true
-}
-
-func (c *conns) remove(s io.Closer) {
-	s.Close()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.open, s)
-}
-
+// close has begin return no more attempts.
 func (c *conns) close() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.closed = true
-	open := c.open
-	c.open = nil
-	c.mu.Unlock()
-	var all sync.WaitGroup
-	for s := range open {
-		all.Go(func() { s.Close() }) // a command may take time
-	}
-	all.Wait()
+}
+
+// closeAtEnd closes a socket when the plug is closed, unless stop is called before.
+func (n *nat) closeAtEnd(s io.Closer) (stop func() bool) {
+	return context.AfterFunc(n.ctx, func() { s.Close() })
 }
 
 // A stream is a socket of the host.
@@ -187,7 +154,7 @@ func (n *nat) segment(id stack.TransportEndpointID, pkt *stack.PacketBuffer) boo
 	if len(h) < header.TCPMinimumSize || header.TCP(h).Flags()&(header.TCPFlagSyn|header.TCPFlagAck) != header.TCPFlagSyn {
 		return false
 	}
-	a, soon := n.conns.ask(n.ctx, id, slices.Concat(pkt.NetworkHeader().Slice(), h))
+	a, soon := n.conns.begin(n.ctx, id, slices.Concat(pkt.NetworkHeader().Slice(), h))
 	if a == nil {
 		return soon // the guest asks again after a second
 	}
@@ -213,11 +180,8 @@ func (n *nat) connect(r *tcp.ForwarderRequest) {
 		}
 		return
 	}
-	if !n.conns.add(out) {
-		r.Complete(true)
-		return
-	}
-	defer n.conns.remove(out)
+	defer out.Close()
+	defer n.closeAtEnd(out)()
 	var wq waiter.Queue
 	ep := n.handshake(a, r, &wq)
 	if ep == nil {
@@ -241,6 +205,9 @@ func (a *attempt) late(err error) bool {
 	var timeout net.Error
 	return a.ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout()
 }
+
+// abortInterval is the pause of handshake before it aborts again.
+const abortInterval = 10 * time.Millisecond
 
 // handshake answers a guest, and waits until the handshake is complete. It returns nil if
 // it does not become so.
@@ -340,10 +307,11 @@ const probeQuestion = "\x00\x11" + "\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00
 // probe checks whether a silent name server answers again.
 func (n *nat) probe(server netip.AddrPort) {
 	c, err := n.dialNameAt(n.ctx, server)
-	if err != nil || !n.conns.add(c) {
+	if err != nil {
 		return
 	}
-	defer n.conns.remove(c)
+	defer c.Close()
+	defer n.closeAtEnd(c)()
 	c.SetDeadline(time.Now().Add(nameTimeout))
 	io.WriteString(c, probeQuestion)
 	c.Read(make([]byte, 1)) // any answer counts
@@ -375,6 +343,7 @@ func (c *nameConn) SetLinger(sec int) error { return c.stream.(*net.TCPConn).Set
 // ended or one has failed.
 func (n *nat) join(guest *gonet.TCPConn, ep tcpip.Endpoint, out stream) {
 	defer guest.Close()
+	defer context.AfterFunc(n.ctx, ep.Abort)()
 	idle, interval := tcpip.KeepaliveIdleOption(keepIdle), tcpip.KeepaliveIntervalOption(keepInterval)
 	ep.SetSockOpt(&idle)
 	ep.SetSockOpt(&interval)
@@ -413,7 +382,7 @@ func (n *nat) forwardTCP(ctx context.Context, f forward) error {
 	if err != nil {
 		return err
 	}
-	n.conns.add(l)
+	n.closeAtEnd(l)
 	n.tasks.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -440,16 +409,14 @@ const acceptPause = 100 * time.Millisecond
 // accept forwards a connection to a guest. The guest sees the client's address, and its
 // port if that is free.
 func (n *nat) accept(c *net.TCPConn, guest netip.AddrPort) {
-	a, _ := n.conns.begin(n.ctx)
+	a, _ := n.conns.begin(n.ctx, stack.TransportEndpointID{}, nil)
 	if a == nil {
 		breakOff(c)
 		return
 	}
 	defer n.conns.end(a)
-	if !n.conns.add(c) {
-		return
-	}
-	defer n.conns.remove(c)
+	defer c.Close()
+	defer n.closeAtEnd(c)()
 	ctx, cancel := context.WithTimeout(a.ctx, dialTimeout)
 	defer cancel()
 	from := n.client(c.RemoteAddr().(*net.TCPAddr).AddrPort(), guest.Addr())
