@@ -12,18 +12,17 @@ import (
 func BenchmarkTCP(b *testing.B) {
 	for _, network := range []struct{ name, vnl string }{
 		{"Go", "slirp://"},
-		{"C", "cmd://vde_plug slirp://"},
+		{"C", ""},
 	} {
 		for _, direction := range []string{"to guest", "from guest"} {
 			b.Run(network.name+" "+direction, func(b *testing.B) {
-				if network.name == "C" && !haveC() {
-					b.Skip("libvdeplug_slirp.so is missing (apt-get install libvdeplug-slirp)")
+				if network.name == "C" {
+					network.vnl = needC(b)
 				}
 				ln, named := listen(b, "127.0.0.1")
 				c := dial(b, guest(b, network.vnl), "tcp", named)
 				c.SetDeadline(time.Time{})
-				h, err := ln.Accept()
-				testenv.Check(b, err)
+				h := testenv.Must(ln.Accept())(b)
 				defer h.Close()
 				from, to := h, c
 				if direction == "from guest" {

@@ -12,14 +12,12 @@ import (
 
 func parseText(t testing.TB, vnl string) (*config, error) {
 	t.Helper()
-	l, err := vdeplug.Parse(vnl)
-	testenv.Check(t, err)
+	l := testenv.Must(vdeplug.Parse(vnl))(t)
 	return parse(l)
 }
 
 func TestDefaults(t *testing.T) {
-	got, err := parseText(t, "slirp://")
-	testenv.Check(t, err)
+	got := testenv.Must(parseText(t, "slirp://"))(t)
 	want := &config{
 		v4: true, v6: true,
 		host: netip.MustParsePrefix("10.0.2.2/24"), host6: netip.MustParsePrefix("fd00::2/64"),
@@ -32,8 +30,7 @@ func TestDefaults(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	got, err := parseText(t, "slirp:///v4/host=10.9.0.1%2f16/tcpfwd=8080:10.9.0.15:80,127.0.0.1:1:10.9.1.1:2/unixfwd=6000:%2frun%2fs:1,10.9.0.9:7:x/cmdfwd=10.9.0.5:6001:'socat STDIO UNIX:\"/tmp/X 0\"'/mtu=9000/mru=0")
-	testenv.Check(t, err)
+	got := testenv.Must(parseText(t, "slirp:///v4/host=10.9.0.1%2f16/tcpfwd=8080:10.9.0.15:80,127.0.0.1:1:10.9.1.1:2/unixfwd=6000:%2frun%2fs:1,10.9.0.9:7:x/cmdfwd=10.9.0.5:6001:'socat STDIO UNIX:\"/tmp/X 0\"'/mtu=9000/mru=0"))(t)
 	addr := netip.MustParseAddrPort
 	if want := []forward{{addr("0.0.0.0:8080"), addr("10.9.0.15:80")}, {addr("127.0.0.1:1"), addr("10.9.1.1:2")}}; !reflect.DeepEqual(got.tcp, want) {
 		t.Errorf("got %v, want %v", got.tcp, want)
@@ -113,8 +110,7 @@ func TestOptionErrors(t *testing.T) {
 }
 
 func TestVerbose(t *testing.T) {
-	cfg, err := parseText(t, "slirp:///tcpfwd=8080:10.0.2.15:80/unixfwd=6000:x/cmdfwd=6001:y")
-	testenv.Check(t, err)
+	cfg := testenv.Must(parseText(t, "slirp:///tcpfwd=8080:10.0.2.15:80/unixfwd=6000:x/cmdfwd=6001:y"))(t)
 	var b strings.Builder
 	cfg.print(&b)
 	for _, want := range []string{

@@ -21,8 +21,7 @@ func TestFirstGuest(t *testing.T) {
 		{vnl: "slirp:///nonsense", err: "nonsense"},
 		{vnl: "vde://", err: "not a slirp:// locator"},
 	} {
-		l, err := vdeplug.Parse(tt.vnl)
-		testenv.Check(t, err)
+		l := testenv.Must(vdeplug.Parse(tt.vnl))(t)
 		got, err := FirstGuest(l)
 		switch {
 		case tt.err != "":
@@ -37,9 +36,8 @@ func TestFirstGuest(t *testing.T) {
 
 // TestUsage wants every option of the parser described, and no other.
 func TestUsage(t *testing.T) {
-	l, err := vdeplug.Parse("slirp:///nonsense")
-	testenv.Check(t, err)
-	_, err = parse(l)
+	l := testenv.Must(vdeplug.Parse("slirp:///nonsense"))(t)
+	_, err := parse(l)
 	if err == nil {
 		t.Fatal("an unknown option was taken")
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/dns/dnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/net/dns/dnsmessage"
@@ -40,23 +41,12 @@ func TestForwardTCP(t *testing.T) {
 	for _, tt := range forwards {
 		t.Run(tt.name, func(t *testing.T) {
 			st := guest(t, fmt.Sprintf(tt.vnl, "tcpfwd"))
-			ln, err := st.Listen("tcp", tt.listen)
-			testenv.Check(t, err)
-			defer ln.Close()
-			go func() {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				defer c.Close()
+			go serve(testenv.Listen(t, st, "tcp", tt.listen), func(c net.Conn) {
 				host, port, _ := net.SplitHostPort(c.RemoteAddr().String())
 				fmt.Fprint(c, host, " ", port, " ")
 				io.Copy(c, c)
-			}()
-			c, err := (&net.Dialer{Timeout: testenv.Timeout}).Dial("tcp", tt.host)
-			testenv.Check(t, err)
-			defer c.Close()
-			c.SetDeadline(time.Now().Add(testenv.Timeout))
+			})
+			c := dial(t, &net.Dialer{}, "tcp", tt.host)
 			fmt.Fprint(c, "hello")
 			c.(*net.TCPConn).CloseWrite()
 			_, port, _ := net.SplitHostPort(c.LocalAddr().String())
@@ -91,24 +81,11 @@ func TestForwardUDP(t *testing.T) {
 	for _, tt := range forwards {
 		t.Run(tt.name, func(t *testing.T) {
 			st := guest(t, fmt.Sprintf(tt.vnl, "udpfwd"))
-			pc, err := st.ListenPacket("udp", tt.listen)
-			testenv.Check(t, err)
-			defer pc.Close()
-			go func() {
-				buf := make([]byte, 100)
-				for {
-					n, from, err := pc.ReadFrom(buf)
-					if err != nil {
-						return
-					}
-					pc.WriteTo(fmt.Appendf(nil, "%s %s", buf[:n], from), from)
-				}
-			}()
+			go servePackets(testenv.ListenPacket(t, st, "udp", tt.listen), func(b []byte, from net.Addr) []byte {
+				return fmt.Appendf(nil, "%s %s", b, from)
+			})
 			for i := range 2 {
-				c, err := net.Dial("udp", tt.host)
-				testenv.Check(t, err)
-				defer c.Close()
-				c.SetDeadline(time.Now().Add(testenv.Timeout))
+				c := dial(t, &net.Dialer{}, "udp", tt.host)
 				fmt.Fprint(c, i)
 				buf := make([]byte, 100)
 				n, err := c.Read(buf)
@@ -136,8 +113,7 @@ func TestForwardTaken(t *testing.T) {
 func TestServices(t *testing.T) {
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
-	ln, err := net.Listen("unix", socket)
-	testenv.Check(t, err)
+	ln := testenv.Must(net.Listen("unix", socket))(t)
 	defer ln.Close()
 	go serveEcho(ln, "socket ")
 	quoted := strings.ReplaceAll(socket, "/", "%2f")
@@ -173,8 +149,7 @@ func TestNames(t *testing.T) {
 	testenv.Long(t)
 	n := openNAT(t, "slirp://")
 	st := guestOn(t, n, "10.0.2.15/24", "fd00::15/64")
-	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
-	testenv.Check(t, err)
+	silent := testenv.Must(net.ListenPacket("udp", "127.0.0.1:0"))(t)
 	defer silent.Close()
 	for _, h := range hosts {
 		t.Run("server on "+h.name, func(t *testing.T) {
@@ -250,10 +225,8 @@ func exchange(c net.Conn, network string, wait time.Duration) (string, error) {
 // listenNames listens on one port of the host for UDP and TCP, as name servers do.
 func listenNames(t *testing.T, host string) (net.PacketConn, net.Listener) {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
-	testenv.Check(t, err)
-	ln, err := net.Listen("tcp", pc.LocalAddr().String())
-	testenv.Check(t, err)
+	pc := testenv.Must(net.ListenPacket("udp", net.JoinHostPort(host, "0")))(t)
+	ln := testenv.Must(net.Listen("tcp", pc.LocalAddr().String()))(t)
 	t.Cleanup(func() { pc.Close(); ln.Close() })
 	return pc, ln
 }
@@ -262,45 +235,17 @@ func listenNames(t *testing.T, host string) (net.PacketConn, net.Listener) {
 func dnsServer(t *testing.T, host string) netip.AddrPort {
 	t.Helper()
 	pc, ln := listenNames(t, host)
-	reply := func(q []byte) []byte {
-		var m dnsmessage.Message
-		if m.Unpack(q) != nil {
-			return nil
-		}
-		m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
-		if m.Questions[0].Type == dnsmessage.TypeA {
-			m.Answers = []dnsmessage.Resource{{
-				Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET, TTL: 1},
-				Body:   &dnsmessage.AResource{A: [4]byte{192, 0, 2, 7}},
-			}}
-		}
-		a, _ := m.Pack()
-		return a
+	reply := func(q []byte, _ net.Addr) []byte {
+		return dnstest.Answer(q, func(string) []string { return []string{"192.0.2.7"} })
 	}
-	go func() {
+	go servePackets(pc, reply)
+	go serve(ln, func(c net.Conn) {
 		buf := make([]byte, 512)
-		for {
-			n, from, err := pc.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			pc.WriteTo(reply(buf[:n]), from)
+		if n, err := c.Read(buf); err == nil && n > 2 {
+			a := reply(buf[2:n], nil)
+			c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...))
 		}
-	}()
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			buf := make([]byte, 512)
-			if n, err := c.Read(buf); err == nil && n > 2 {
-				a := reply(buf[2:n])
-				c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(a))), a...))
-			}
-			c.Close()
-		}
-	}()
+	})
 	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
@@ -355,11 +300,7 @@ func TestPing(t *testing.T) {
 // error. The C library does the same where the host knows at once.
 func TestUnreachable(t *testing.T) {
 	testenv.Long(t)
-	plug := testenv.Need(t, "vde_plug", "vdeplug")
-	if !haveC() {
-		testenv.Skip(t, "libvdeplug_slirp.so is missing (apt-get install libvdeplug-slirp)")
-	}
-	ours, theirs := guest(t, "slirp://"), guest(t, "cmd://"+plug+" slirp://")
+	ours, theirs := guest(t, "slirp://"), guest(t, needC(t))
 	for _, tt := range []struct {
 		name, network, addr string
 		want                syscall.Errno
@@ -406,12 +347,9 @@ func wantErrors(t *testing.T, c *net.UDPConn) {
 	if c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Is6() {
 		level, name = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
 	}
-	raw, err := c.SyscallConn()
-	testenv.Check(t, err)
-	cerr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, name, 1) })
-	if cerr != nil || err != nil {
-		t.Fatal(cerr, err)
-	}
+	raw := testenv.Must(c.SyscallConn())(t)
+	cerr := raw.Control(func(fd uintptr) { testenv.Check(t, unix.SetsockoptInt(int(fd), level, name, 1)) })
+	testenv.Check(t, cerr)
 }
 
 // TestUnreachableOf checks errors that take privilege or minutes to get.
@@ -492,8 +430,7 @@ func TestAdvertisement(t *testing.T) {
 			ln, _ := listen(t, "::1")
 			st := guestAt(t, tt.vnl)
 			prefix := netip.MustParsePrefix(tt.prefix)
-			nl, err := st.RTNL()
-			testenv.Check(t, err)
+			nl := testenv.Must(st.RTNL())(t)
 			defer nl.Close()
 			// While an address is checked for duplicates it cannot be used.
 			events := nl.Watch(testenv.Context(t))
@@ -512,13 +449,8 @@ func TestAdvertisement(t *testing.T) {
 			if got := c.LocalAddr().(*net.TCPAddr).AddrPort().Addr(); got != addr {
 				t.Errorf("connected from %s, want %s", got, addr)
 			}
-			routes, err := nl.Routes()
-			testenv.Check(t, err)
-			found := false
-			for _, r := range routes {
-				found = found || r.Gateway == routerAddr
-			}
-			if !found {
+			routes := testenv.Must(nl.Routes())(t)
+			if !slices.ContainsFunc(routes, func(r rtnl.Route) bool { return r.Gateway == routerAddr }) {
 				t.Errorf("no route by %s among %v", routerAddr, routes)
 			}
 		})
@@ -528,8 +460,7 @@ func TestAdvertisement(t *testing.T) {
 // usableAddr returns an address of a network that can be used, if there is one.
 func usableAddr(t *testing.T, nl *rtnl.Conn, p netip.Prefix) (_ netip.Addr) {
 	t.Helper()
-	addrs, err := nl.Addrs()
-	testenv.Check(t, err)
+	addrs := testenv.Must(nl.Addrs())(t)
 	for _, a := range addrs {
 		if p.Contains(a.Prefix.Addr()) && a.Flags&rtnl.Tentative == 0 {
 			return a.Prefix.Addr()
@@ -569,10 +500,7 @@ func leaseOf(t *testing.T, vnl string, more ...string) string {
 // TestDHCP compares leases with those of the C library.
 func TestDHCP(t *testing.T) {
 	testenv.Long(t)
-	plug := testenv.Need(t, "vde_plug", "vdeplug")
-	if !haveC() {
-		testenv.Skip(t, "libvdeplug_slirp.so is missing (apt-get install libvdeplug-slirp)")
-	}
+	theirs := needC(t)
 	for _, tt := range []struct{ name, options, want string }{
 		{"default", "", "ip=10.0.2.15\nsubnet=255.255.255.0\nmask=24\nrouter=10.0.2.2\ndns=10.0.2.3\nhostname=slirp\nlease=86400\nserverid=10.0.2.2\nsiaddr=10.0.2.2"},
 		{"network", "/addr=10.9.0.1%2f16", "ip=10.9.2.15\nsubnet=255.255.0.0\nmask=16\nrouter=10.9.0.1\ndns=10.9.2.3\nhostname=slirp\nlease=86400\nserverid=10.9.0.1\nsiaddr=10.9.0.1"},
@@ -584,7 +512,7 @@ func TestDHCP(t *testing.T) {
 			if got := leaseOf(t, "slirp://"+tt.options); got != tt.want {
 				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
 			}
-			if got := leaseOf(t, "cmd://"+plug+" slirp://"+tt.options); got != tt.want {
+			if got := leaseOf(t, theirs+tt.options); got != tt.want {
 				t.Errorf("the C library gives\n%s\nwant\n%s", got, tt.want)
 			}
 		})
@@ -596,8 +524,11 @@ func TestDHCP(t *testing.T) {
 	})
 }
 
-// haveC reports whether Debian's plug is installed.
-func haveC() bool {
-	files, _ := filepath.Glob("/usr/lib/*/vdeplug/libvdeplug_slirp.so")
-	return len(files) > 0
+// needC returns the locator of the C library's network, in Debian's vde_plug.
+func needC(t testing.TB) string {
+	t.Helper()
+	if files, _ := filepath.Glob("/usr/lib/*/vdeplug/libvdeplug_slirp.so"); len(files) == 0 {
+		testenv.Skip(t, "libvdeplug_slirp.so is missing (apt-get install libvdeplug-slirp)")
+	}
+	return "cmd://" + testenv.Need(t, "vde_plug", "vdeplug") + " slirp://"
 }

@@ -10,11 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
@@ -72,7 +72,7 @@ func frameARP(guest, target netip.Addr) []byte {
 // the last port is served.
 func TestManyFlows(t *testing.T) {
 	testenv.Long(t)
-	noLeaks(t)
+	netnstest.NoLeaks(t)
 	echo := echoServer(t, "127.0.0.1")
 	n := openNAT(t, "slirp:///v4")
 	before := socketsOpen(t)
@@ -117,10 +117,8 @@ func stillServes(t *testing.T, n *nat, echo netip.AddrPort) {
 // socketsOpen counts only sockets: namespaces are made ahead at any time.
 func socketsOpen(t *testing.T) (count int) {
 	t.Helper()
-	files, err := filepath.Glob("/proc/self/fd/*")
-	testenv.Check(t, err)
-	for _, f := range files {
-		if to, err := os.Readlink(f); err == nil && strings.HasPrefix(to, "socket:") {
+	for _, to := range testenv.Descriptors(t) {
+		if strings.HasPrefix(to, "socket:") {
 			count++
 		}
 	}
@@ -169,20 +167,11 @@ func tcpEchoServer(t *testing.T) string {
 // serveEcho greets each client and sends back what it sends, until the listener is
 // closed and the clients are gone.
 func serveEcho(ln net.Listener, greeting string) {
-	var clients sync.WaitGroup
-	defer clients.Wait()
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		clients.Go(func() {
-			defer c.Close()
-			fmt.Fprint(c, greeting)
-			// Not by splice, whose pipes stay until memory is collected.
-			io.Copy(c, struct{ io.Reader }{c})
-		})
-	}
+	serve(ln, func(c net.Conn) {
+		fmt.Fprint(c, greeting)
+		// Not by splice, whose pipes stay until memory is collected.
+		io.Copy(c, struct{ io.Reader }{c})
+	})
 }
 
 // dialEcho connects a guest to an echo server of the host, and uses the connection.
@@ -207,7 +196,7 @@ func useEcho(t *testing.T, c net.Conn) {
 // them. Earlier and later connections are served.
 func TestManyConnections(t *testing.T) {
 	testenv.Long(t)
-	noLeaks(t)
+	netnstest.NoLeaks(t)
 	_, silent := listen(t, "127.0.0.1") // accepts nothing
 	for _, tt := range []struct{ name, dst string }{
 		{"to a server", silent},
@@ -233,7 +222,7 @@ func TestManyConnections(t *testing.T) {
 
 // TestHalfOpenAge checks that guests that do not answer lose their places soon.
 func TestHalfOpenAge(t *testing.T) {
-	noLeaks(t)
+	netnstest.NoLeaks(t)
 	server := tcpEchoServer(t)
 	n := openNAT(t, "slirp:///v4")
 	n.conns.handshake = time.Millisecond
@@ -357,8 +346,7 @@ func TestOutside(t *testing.T) {
 		{"slirp:///v4", "[fd09::1]:80", ""},
 		{"slirp:///v6", "203.0.113.1:80", ""},
 	} {
-		cfg, err := parseText(t, tt.vnl)
-		testenv.Check(t, err)
+		cfg := testenv.Must(parseText(t, tt.vnl))(t)
 		got, ok := (&nat{cfg: cfg}).outside(netip.MustParseAddrPort(tt.dst))
 		if ok != (tt.want != "") || ok && got.String() != tt.want {
 			t.Errorf("%s, %s: got %s, %t, want %q", tt.vnl, tt.dst, got, ok, tt.want)
@@ -390,15 +378,13 @@ func FuzzFrame(f *testing.F) {
 
 // TestSilent sends packets about which gVisor logs something.
 func TestSilent(t *testing.T) {
-	noLeaks(t)
+	netnstest.NoLeaks(t)
 	n := openNAT(t, "slirp:///v4")
-	file, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
-	testenv.Check(t, err)
+	file := testenv.Must(os.Create(filepath.Join(t.TempDir(), "stderr")))(t)
 	defer file.Close()
-	saved, err := unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3)
-	testenv.Check(t, err)
+	saved := testenv.Must(unix.FcntlInt(2, unix.F_DUPFD_CLOEXEC, 3))(t)
 	defer unix.Close(saved)
-	testenv.Check(t, unix.Dup3(int(file.Fd()), 2, 0))
+	err := unix.Dup3(int(file.Fd()), 2, 0)
 	guest, host, loopback := netip.MustParseAddr("10.0.2.15"), netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("127.0.0.1")
 	for _, way := range [][2]netip.Addr{{loopback, host}, {guest, loopback}} {
 		err = errors.Join(err, n.Send(frameUDP(n, netip.AddrPortFrom(way[0], 1), netip.AddrPortFrom(way[1], 2), []byte("x"))))

@@ -26,29 +26,16 @@ func silentServer(t *testing.T) (_ netip.AddrPort, asked chan string) {
 	t.Helper()
 	pc, ln := listenNames(t, "127.0.0.1")
 	asked = make(chan string, 1000)
-	go func() {
-		for {
-			if _, _, err := pc.ReadFrom(make([]byte, 512)); err != nil {
-				return
-			}
-			asked <- "udp"
+	go servePackets(pc, func([]byte, net.Addr) []byte {
+		asked <- "udp"
+		return nil
+	})
+	go serve(ln, func(c net.Conn) {
+		if n, err := c.Read(make([]byte, 512)); err == nil && n > 0 {
+			asked <- "tcp"
 		}
-	}()
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				if n, err := c.Read(make([]byte, 512)); err == nil && n > 0 {
-					asked <- "tcp"
-				}
-				io.Copy(io.Discard, c)
-			}()
-		}
-	}()
+		io.Copy(io.Discard, c)
+	})
 	return pc.LocalAddr().(*net.UDPAddr).AddrPort(), asked
 }
 
@@ -56,16 +43,13 @@ func silentServer(t *testing.T) (_ netip.AddrPort, asked chan string) {
 // connections.
 func fullServer(t *testing.T) netip.AddrPort {
 	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	testenv.Check(t, err)
+	fd := testenv.Must(syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0))(t)
 	t.Cleanup(func() { syscall.Close(fd) })
 	testenv.Check(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
 	testenv.Check(t, syscall.Listen(fd, 0))
-	sa, err := syscall.Getsockname(fd)
-	testenv.Check(t, err)
+	sa := testenv.Must(syscall.Getsockname(fd))(t)
 	addr := netip.AddrPortFrom(loopback4, uint16(sa.(*syscall.SockaddrInet4).Port))
-	c, err := net.Dial("tcp", addr.String()) // takes the one place
-	testenv.Check(t, err)
+	c := testenv.Must(net.Dial("tcp", addr.String()))(t) // takes the one place
 	t.Cleanup(func() { c.Close() })
 	return addr
 }
@@ -251,10 +235,7 @@ func TestNameConnection(t *testing.T) {
 // TestProbeQuestion checks the question with another library.
 func TestProbeQuestion(t *testing.T) {
 	server := dnsServer(t, "127.0.0.1")
-	c, err := net.Dial("tcp", server.String())
-	testenv.Check(t, err)
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(testenv.Timeout))
+	c := dial(t, &net.Dialer{}, "tcp", server.String())
 	if _, err := io.WriteString(c, probeQuestion); err != nil {
 		t.Fatal(err)
 	}

@@ -30,8 +30,7 @@ func requested(last byte) []byte { return []byte{optRequested, 4, 10, 0, 2, last
 // dhcpTest returns a server with a clock.
 func dhcpTest(t *testing.T, vnl string) func(msg []byte, after time.Duration) (typ byte, addr string) {
 	t.Helper()
-	cfg, err := parseText(t, vnl)
-	testenv.Check(t, err)
+	cfg := testenv.Must(parseText(t, vnl))(t)
 	var ls leases
 	ls.init(cfg)
 	now := time.Unix(1e9, 0)
@@ -110,8 +109,7 @@ func FuzzDHCP(f *testing.F) {
 	f.Add(dhcpMsg(1, dhcpDiscover))
 	f.Add(dhcpMsg(1, dhcpRequest, requested(15)...))
 	f.Add(dhcpMsg(1, 0)[:dhcpHeaderLen])
-	cfg, err := parseText(f, "slirp:///vdomainname=d/bootfile=b")
-	testenv.Check(f, err)
+	cfg := testenv.Must(parseText(f, "slirp:///vdomainname=d/bootfile=b"))(f)
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		var ls leases
 		ls.init(cfg)

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -23,24 +25,13 @@ func sendRights(f *os.File) {
 
 // TestRights lets the peers of guests send descriptors, which are rejected.
 func TestRights(t *testing.T) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	testenv.Check(t, err)
-	err = unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
-	unix.Close(pair[0])
-	unix.Close(pair[1])
-	if err != nil {
-		t.Skipf("needs SO_PASSRIGHTS (Linux 6.16): %v", err)
+	if !sockio.RefuseRights(plugtest.SocketPair(t, unix.SOCK_STREAM)[0]) {
+		t.Skip("needs SO_PASSRIGHTS (Linux 6.16)")
 	}
 	path := t.TempDir() + "/s"
-	ln, err := net.Listen("unix", path)
-	testenv.Check(t, err)
+	ln := testenv.Must(net.Listen("unix", path))(t)
 	defer ln.Close()
-	go func() {
-		c, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
+	go serve(ln, func(c net.Conn) {
 		f, err := c.(*net.UnixConn).File()
 		if err != nil {
 			t.Error(err)
@@ -48,12 +39,11 @@ func TestRights(t *testing.T) {
 		}
 		defer f.Close()
 		sendRights(f)
-	}()
+	})
 	t.Setenv(testenv.ProgramVariable, "sendRights")
 	for name, s := range map[string]service{"socket": {path: path}, "command": {command: []string{"/proc/self/exe"}}} {
 		t.Run(name, func(t *testing.T) {
-			c, err := s.dial(t.Context())
-			testenv.Check(t, err)
+			c := testenv.Must(s.dial(t.Context()))(t)
 			defer c.Close()
 			c.SetReadDeadline(time.Now().Add(testenv.Timeout))
 			if got, err := io.ReadAll(c); err != nil || string(got) != unix.EPERM.Error() {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -45,8 +46,7 @@ func guestAt(t testing.TB, vnl string, addrs ...string) *vdestack.Stack {
 		ifc.Addrs = append(ifc.Addrs, p)
 		ifc.Gateways = append(ifc.Gateways, numbered(p, 2))
 	}
-	st, err := vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{ifc}})
-	testenv.Check(t, err)
+	st := testenv.Must(vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{ifc}}))(t)
 	t.Cleanup(func() { st.Close() })
 	return st
 }
@@ -54,8 +54,7 @@ func guestAt(t testing.TB, vnl string, addrs ...string) *vdestack.Stack {
 // listen listens on an address of the host's loopback. named is how guests name it.
 func listen(t testing.TB, loopback string) (ln net.Listener, named string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", net.JoinHostPort(loopback, "0"))
-	testenv.Check(t, err)
+	ln = testenv.Must(net.Listen("tcp", net.JoinHostPort(loopback, "0")))(t)
 	t.Cleanup(func() { ln.Close() })
 	host := "10.0.2.2"
 	if loopback == "::1" {
@@ -64,11 +63,12 @@ func listen(t testing.TB, loopback string) (ln net.Listener, named string) {
 	return ln, net.JoinHostPort(host, fmt.Sprint(ln.Addr().(*net.TCPAddr).Port))
 }
 
-// dial connects a guest, until the test ends.
-func dial(t testing.TB, st *vdestack.Stack, network, addr string) net.Conn {
+// dial connects a guest or the host, until the test ends.
+func dial(t testing.TB, from interface {
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}, network, addr string) net.Conn {
 	t.Helper()
-	c, err := st.DialContext(testenv.Context(t), network, addr)
-	testenv.Check(t, err)
+	c := testenv.Must(from.DialContext(testenv.Context(t), network, addr))(t)
 	t.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(testenv.Timeout))
 	return c
@@ -94,8 +94,7 @@ func TestHTTP(t *testing.T) {
 			client := guest(t, "slirp://").HTTPClient()
 			client.Timeout = testenv.Timeout
 			defer client.CloseIdleConnections()
-			resp, err := client.Get("http://" + named)
-			testenv.Check(t, err)
+			resp := testenv.Must(client.Get("http://" + named))(t)
 			defer resp.Body.Close()
 			if got, err := io.ReadAll(resp.Body); err != nil || string(got) != "hello "+h.loopback {
 				t.Errorf("got %q, %v, want hello %s", got, err, h.loopback)
@@ -114,12 +113,7 @@ func TestTransfer(t *testing.T) {
 			const size = 32 << 20
 			data := bytes.Repeat([]byte("vdestack slirp "), size/15)
 			sums := make(chan [32]byte, 1)
-			go func() {
-				c, err := ln.Accept()
-				if err != nil {
-					return
-				}
-				defer c.Close()
+			go serve(ln, func(c net.Conn) {
 				if from := c.RemoteAddr().(*net.TCPAddr).IP; !from.Equal(net.ParseIP(h.loopback)) {
 					t.Errorf("the guest comes from %v, want %s", from, h.loopback)
 				}
@@ -129,7 +123,7 @@ func TestTransfer(t *testing.T) {
 				sums <- [32]byte(sum.Sum(nil))
 				// The other direction goes on after the guest has ended its own.
 				c.Write([]byte("the end"))
-			}()
+			})
 			c := dial(t, guest(t, "slirp://"), "tcp", named)
 			go func() {
 				c.Write(data)
@@ -174,20 +168,41 @@ func TestUDP(t *testing.T) {
 // echoServer starts a server on an address of the host.
 func echoServer(t *testing.T, host string) netip.AddrPort {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
-	testenv.Check(t, err)
+	pc := testenv.Must(net.ListenPacket("udp", net.JoinHostPort(host, "0")))(t)
 	t.Cleanup(func() { pc.Close() })
-	go func() {
-		buf := make([]byte, maxDatagram)
-		for {
-			n, from, err := pc.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			pc.WriteTo(buf[:n], from)
-		}
-	}()
+	go servePackets(pc, func(b []byte, _ net.Addr) []byte { return b })
 	return pc.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// servePackets answers datagrams until the socket is closed; nil is no answer.
+func servePackets(pc net.PacketConn, answer func(b []byte, from net.Addr) []byte) {
+	buf := make([]byte, maxDatagram)
+	for {
+		n, from, err := pc.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		if a := answer(buf[:n], from); a != nil {
+			pc.WriteTo(a, from)
+		}
+	}
+}
+
+// serve calls f for each client and then closes it, until the listener is closed and the
+// clients are gone.
+func serve(ln net.Listener, f func(c net.Conn)) {
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		clients.Go(func() {
+			defer c.Close()
+			f(c)
+		})
+	}
 }
 
 // TestRefused connects to ports that are closed, and to what guests must not reach.
@@ -221,29 +236,9 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestClose uses a plug that is closed.
-func TestClose(t *testing.T) {
-	conn, err := vdeplug.Open("slirp://", nil)
-	testenv.Check(t, err)
-	received := make(chan error, 1)
-	go func() {
-		_, err := conn.Recv(make([]byte, vdeplug.MaxFrame))
-		received <- err
-	}()
-	for range 2 {
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := <-received; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Recv that waited: got %v, want net.ErrClosed", err)
-	}
-	if err := conn.Send(make([]byte, 60)); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Send: got %v, want net.ErrClosed", err)
-	}
-	if _, err = conn.Recv(make([]byte, vdeplug.MaxFrame)); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Recv: got %v, want net.ErrClosed", err)
-	}
+// TestPlug checks what every plug promises.
+func TestPlug(t *testing.T) {
+	plugtest.Check(t, func(t *testing.T) plugtest.Conn { return openNAT(t, "slirp://") })
 }
 
 // plugs are those that tests have made, by name, for a stack to open.
@@ -259,8 +254,7 @@ func init() {
 // openNAT opens a plug.
 func openNAT(t testing.TB, vnl string) *nat {
 	t.Helper()
-	c, err := vdeplug.Open(vnl, nil)
-	testenv.Check(t, err)
+	c := testenv.Must(vdeplug.Open(vnl, nil))(t)
 	t.Cleanup(func() { c.Close() })
 	return c.(*nat)
 }
@@ -273,19 +267,11 @@ func guestOn(t testing.TB, p vdeplug.Conn, addrs ...string) *vdestack.Stack {
 	return guestAt(t, "plug-of-test://"+name, addrs...)
 }
 
-// noLeaks fails the test if it leaves goroutines or descriptors behind. Call it first:
-// its clean-up is then the last.
-func noLeaks(t *testing.T) {
-	t.Helper()
-	guest(t, "null://").Close() // makes what all stacks share
-	netnstest.NoLeaks(t)
-}
-
 // TestLeaks closes a plug that has connections in all states, a flow, a command
 // that writes more than is read and ignores its end, and a file of TFTP.
 func TestLeaks(t *testing.T) {
 	testenv.Long(t)
-	noLeaks(t)
+	netnstest.NoLeaks(t)
 	_, host := listen(t, "127.0.0.1")
 	echo := echoServer(t, "127.0.0.1")
 	dir := t.TempDir()
@@ -304,8 +290,7 @@ func TestLeaks(t *testing.T) {
 		defer close(writing)
 		full.Write(make([]byte, 64<<20))
 	}()
-	nobody, err := net.Dial("tcp", "127.0.0.1:8081") // it looks for its guest
-	testenv.Check(t, err)
+	nobody := testenv.Must(net.Dial("tcp", "127.0.0.1:8081"))(t) // it looks for its guest
 	defer nobody.Close()
 	for _, c := range []struct {
 		addr, send string
@@ -333,8 +318,7 @@ func TestReset(t *testing.T) {
 	for _, breaker := range []string{"host", "guest"} {
 		t.Run(breaker, func(t *testing.T) {
 			c := dial(t, st, "tcp", named)
-			h, err := ln.Accept()
-			testenv.Check(t, err)
+			h := testenv.Must(ln.Accept())(t)
 			defer h.Close()
 			breaks, learns := h, c
 			if breaker == "guest" {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/sockio"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,10 +77,9 @@ func listenPing(v6 bool) (*net.UDPConn, error) {
 	return c.(*net.UDPConn), nil
 }
 
-// refuseRights makes a local socket reject descriptors, from Linux 6.16 on; sending one
-// fails with EPERM. Guests cannot use them, and the kernel would close them in the call
-// that reads, which can take long.
-func refuseRights(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) }
+// refuseRights makes a local socket reject descriptors, where the kernel can do that.
+// Guests cannot use them.
+func refuseRights(fd uintptr) { sockio.RefuseRights(int(fd)) }
 
 // commandEnd is how long a command may take to end after each signal.
 const commandEnd = time.Second

@@ -23,8 +23,7 @@ func TestCapture(t *testing.T) {
 	args := []string{"-addr", "10.0.0.1/24", "-addr", "vde1=10.1.0.1/24", "mem://a", "null://", "--", "/bin/sh", "-c", asks}
 	check := func(b []byte) {
 		t.Helper()
-		f, err := capturetest.Read(b)
-		testenv.Check(t, err)
+		f := testenv.Must(capturetest.Read(b))(t)
 		if len(f.Interfaces) != 2 || f.Interfaces[0].Name != "vde0" || f.Interfaces[1].Name != "vde1" || !f.Interfaces[1].Closed {
 			t.Errorf("got interfaces %+v", f.Interfaces)
 		}
@@ -41,8 +40,7 @@ func TestCapture(t *testing.T) {
 	if status != 0 || stdout != "said\n" || stderr != "" {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
 	}
-	b, err := os.ReadFile(file)
-	testenv.Check(t, err)
+	b := testenv.Must(os.ReadFile(file))(t)
 	check(b)
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o077 != 0 {
 		t.Errorf("others may use the capture: %v, %v", info.Mode(), err)

@@ -39,15 +39,13 @@ func newSwitch(t *testing.T) *vdetest.Switch {
 // newStation opens a plug on a switch, which reconnects.
 func newStation(t *testing.T, dir string) *plugtest.Inbox {
 	t.Helper()
-	c, err := vdeplug.Open(dir, &vdeplug.Options{Reconnect: true})
-	testenv.Check(t, err)
+	c := testenv.Must(vdeplug.Open(dir, &vdeplug.Options{Reconnect: true}))(t)
 	return plugtest.NewInbox(t, c)
 }
 
 // TestPlug joins two switches, by itself and with Debian's programs.
 func TestPlug(t *testing.T) {
-	exe, err := os.Executable()
-	testenv.Check(t, err)
+	exe := testenv.Must(os.Executable())(t)
 	vdePlug := testenv.Need(t, "vde_plug", "vdeplug")
 	dpipe := testenv.Need(t, "dpipe", "vdeplug")
 	for _, tt := range []struct {
@@ -74,8 +72,7 @@ func TestPlug(t *testing.T) {
 			cmd := command(t, args[0], args[1:]...)
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
-			in, err := cmd.StdinPipe() // stays open
-			testenv.Check(t, err)
+			in := testenv.Must(cmd.StdinPipe())(t) // stays open
 			defer in.Close()
 			testenv.Check(t, cmd.Start())
 			plugtest.CarryBoth(t, sa, sb, 60, 1514)
@@ -167,11 +164,9 @@ func TestPlugReaderGone(t *testing.T) {
 	sw := newSwitch(t)
 	here := newStation(t, sw.Dir)
 	cmd := vdens(t, "plug", sw.Dir)
-	in, err := cmd.StdinPipe()
-	testenv.Check(t, err)
+	in := testenv.Must(cmd.StdinPipe())(t)
 	defer in.Close()
-	out, err := cmd.StdoutPipe()
-	testenv.Check(t, err)
+	out := testenv.Must(cmd.StdoutPipe())(t)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	testenv.Check(t, cmd.Start())
@@ -189,7 +184,7 @@ func TestPlugReaderGone(t *testing.T) {
 			}
 		}
 	})
-	err = cmd.Wait()
+	err := cmd.Wait()
 	close(ended)
 	wg.Wait()
 	if err != nil || stderr.Len() > 0 {

@@ -21,8 +21,7 @@ import (
 // group is killed at the end of the test.
 func vdens(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	exe, err := os.Executable()
-	testenv.Check(t, err)
+	exe := testenv.Must(os.Executable())(t)
 	return command(t, exe, args...)
 }
 
@@ -195,8 +194,7 @@ sleep 1000 & echo ready; wait`
 // startTrap starts vdens with the script, and returns once that is ready.
 func startTrap(t *testing.T, cmd *exec.Cmd) io.Reader {
 	t.Helper()
-	stdout, err := cmd.StdoutPipe()
-	testenv.Check(t, err)
+	stdout := testenv.Must(cmd.StdoutPipe())(t)
 	testenv.Check(t, cmd.Start())
 	t.Cleanup(func() {
 		cmd.Cancel() // what is left of the group
@@ -244,8 +242,7 @@ func TestSignals(t *testing.T) {
 // TestIgnoredSignals keeps signals ignored that nohup ignores, or a shell that runs vdens
 // in the background.
 func TestIgnoredSignals(t *testing.T) {
-	exe, err := os.Executable()
-	testenv.Check(t, err)
+	exe := testenv.Must(os.Executable())(t)
 	cmd := command(t, "/bin/sh", "-c", `trap "" HUP INT; exec "$@"`, "sh", exe, "--", "grep", "SigIgn", "/proc/self/status")
 	out, err := cmd.CombinedOutput()
 	if want := "SigIgn:\t0000000000000003\n"; err != nil || string(out) != want {
@@ -261,8 +258,7 @@ func TestTerminal(t *testing.T) {
 		status int
 	}{{"\x03", "INT\n", 12}, {"\x1c", "QUIT\n", 13}} {
 		master, name := testenv.PTY(t)
-		slave, err := os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0)
-		testenv.Check(t, err)
+		slave := testenv.Must(os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0))(t)
 		defer slave.Close()
 		cmd := vdens(t, "--", "/bin/sh", "-c", "test -t 0 && "+trap)
 		cmd.Stdin = slave
@@ -278,16 +274,14 @@ func TestTerminal(t *testing.T) {
 // TestSignalEarly ends vdens while it waits for a switch that does not answer.
 func TestSignalEarly(t *testing.T) {
 	dir := t.TempDir()
-	ln, err := net.Listen("unix", dir+"/ctl")
-	testenv.Check(t, err)
+	ln := testenv.Must(net.Listen("unix", dir+"/ctl"))(t)
 	defer ln.Close()
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		cmd := vdens(t, "vde://"+dir, "--", "echo", "never")
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out
 		testenv.Check(t, cmd.Start())
-		conn, err := ln.Accept()
-		testenv.Check(t, err)
+		conn := testenv.Must(ln.Accept())(t)
 		defer conn.Close()
 		cmd.Process.Signal(sig)
 		cmd.Wait()
@@ -317,8 +311,7 @@ func TestKilled(t *testing.T) {
 func TestNetworkGone(t *testing.T) {
 	needInterfaces(t)
 	cmd := vdens(t, "=true", "--", "cat")
-	stdin, err := cmd.StdinPipe()
-	testenv.Check(t, err)
+	stdin := testenv.Must(cmd.StdinPipe())(t)
 	stderr := new(testenv.Buffer)
 	cmd.Stderr = stderr
 	testenv.Check(t, cmd.Start())

@@ -21,8 +21,7 @@ func TestSlirp(t *testing.T) {
 		{"IPv6", "::1", "fd00::2"},
 	} {
 		t.Run(h.name, func(t *testing.T) {
-			ln, err := net.Listen("tcp", net.JoinHostPort(h.loopback, "0"))
-			testenv.Check(t, err)
+			ln := testenv.Must(net.Listen("tcp", net.JoinHostPort(h.loopback, "0")))(t)
 			srv := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				host, _, _ := net.SplitHostPort(r.RemoteAddr)
 				fmt.Fprintf(w, "hello %s", host)

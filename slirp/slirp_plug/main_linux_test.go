@@ -29,10 +29,8 @@ func TestEnd(t *testing.T) {
 			cmd := testenv.Program(t.Context(), t, "slirp_plug")
 			var stderr bytes.Buffer
 			cmd.Stderr = &stderr
-			stdin, err := cmd.StdinPipe()
-			testenv.Check(t, err)
-			stdout, err := cmd.StdoutPipe()
-			testenv.Check(t, err)
+			stdin := testenv.Must(cmd.StdinPipe())(t)
+			stdout := testenv.Must(cmd.StdoutPipe())(t)
 			testenv.Check(t, cmd.Start())
 			// When it answers, it runs.
 			network := vdeplug.NewStream(plugtest.Pipe(stdout, stdin))
