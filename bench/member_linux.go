@@ -24,10 +24,7 @@ type member struct {
 	addr netip.Addr // invalid: loopback only
 }
 
-var (
-	_ worker.Dialer  = (*member)(nil)
-	_ worker.Quieter = (*member)(nil)
-)
+var _ worker.Quieter = (*member)(nil)
 
 // memberBits is the length of the prefix of a network with stacks 0 to 62,499.
 const memberBits = 16

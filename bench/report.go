@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 )
 
@@ -62,7 +63,7 @@ func (t *table) write(w io.Writer, samples []sample) {
 	if len(order) == 0 {
 		return
 	}
-	base, hasBase := baseOf(order)
+	base := slices.IndexFunc(order, func(c cell) bool { return c.contestant == kernel })
 	fmt.Fprintf(w, "### %s\n\n| network | stack | median %s | min | max |", t.title, t.unit)
 	rule := "|---|---|---:|---:|---:|"
 	head := func(name string) {
@@ -77,8 +78,8 @@ func (t *table) write(w io.Writer, samples []sample) {
 			more, others = append(more, b), append(others, by)
 		}
 	}
-	if hasBase {
-		head("÷ " + base.network)
+	if base >= 0 {
+		head("÷ " + order[base].network)
 	}
 	head("÷ " + rival)
 	fmt.Fprintf(w, "\n%s\n", rule)
@@ -93,22 +94,12 @@ func (t *table) write(w io.Writer, samples []sample) {
 			}
 			fmt.Fprintf(w, " %s |", text)
 		}
-		if hasBase {
-			fmt.Fprintf(w, " %s |", quotient(samples, t.metric, c, base))
+		if base >= 0 {
+			fmt.Fprintf(w, " %s |", quotient(samples, t.metric, c, order[base]))
 		}
 		fmt.Fprintf(w, " %s |\n", quotient(samples, t.metric, c, cell{rival, c.network}))
 	}
 	fmt.Fprintln(w)
-}
-
-// baseOf returns the first cell of the kernel.
-func baseOf(order []cell) (cell, bool) {
-	for _, c := range order {
-		if c.contestant == kernel {
-			return c, true
-		}
-	}
-	return cell{}, false
 }
 
 // quotient compares a cell: the quotient of the medians, and the range of the

@@ -6,11 +6,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
-	"unsafe"
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/bench/internal/worker"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -90,19 +89,8 @@ func offloadsOff(s *vdestack.Stack, name string) error {
 	}
 	defer sock.Close()
 	for _, command := range offloads {
-		// struct ethtool_value, and struct ifreq with a pointer to it.
-		value := [2]uint32{command, 0}
-		var ifr struct {
-			name [unix.IFNAMSIZ]byte
-			data unsafe.Pointer
-			_    [16]byte
-		}
-		copy(ifr.name[:unix.IFNAMSIZ-1], name)
-		ifr.data = unsafe.Pointer(&value)
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, sock.Fd(), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&ifr)))
-		runtime.KeepAlive(&value)
-		if errno != 0 {
-			return os.NewSyscallError("ioctl SIOCETHTOOL", errno)
+		if err := sockio.SwitchOff(int(sock.Fd()), name, command); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -110,8 +98,6 @@ func offloadsOff(s *vdestack.Stack, name string) error {
 
 // host makes sockets without a stack.
 type host struct{}
-
-var _ worker.Dialer = host{}
 
 func openHost(string, int) (worker.Stack, error) { return host{}, nil }
 

@@ -1,12 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -62,6 +62,7 @@ func (p *plugCommand) run() int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	sigs := watchSignals()
 	var conns []vdeplug.Conn
+	var ends []packet.Transport
 	defer func() {
 		for _, c := range conns {
 			if err := c.Close(); err != nil {
@@ -74,16 +75,9 @@ func (p *plugCommand) run() int {
 			Description: p.descr, Reconnect: p.reconnect, Notify: func(l vdeplug.Link) { logLink(vnl, l) },
 		})
 		if err != nil {
-			if cause := context.Cause(sigs.ctx); cause != nil {
-				err = cause
-			}
-			return report(err)
+			return report(cmp.Or(context.Cause(sigs.ctx), err))
 		}
-		conns = append(conns, c)
-	}
-	var ends []packet.Transport
-	for _, c := range conns {
-		ends = append(ends, transportOf(c))
+		conns, ends = append(conns, c), append(ends, transportOf(c))
 	}
 	var stdio packet.Transport
 	if len(conns) == 1 {
@@ -119,11 +113,10 @@ func transportOf(c vdeplug.Conn) packet.Transport {
 
 // logLink logs that a network is gone or back.
 func logLink(vnl string, l vdeplug.Link) {
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: untimed}))
 	switch {
 	case l.Err == nil:
-		log.Info("network is back", "network", vnl, "reconnects", l.Reconnects)
+		logger.Info("network is back", "network", vnl, "reconnects", l.Reconnects)
 	case l.Reconnecting:
-		log.Warn("network is gone, reconnecting", "network", vnl, "error", l.Err)
+		logger.Warn("network is gone, reconnecting", "network", vnl, "error", l.Err)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,13 +48,10 @@ func run(o *options) int {
 	s, err := vdestack.New(sigs.ctx, vdestack.Config{
 		Interfaces: o.interfaces,
 		DNS:        dns,
-		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: untimed})),
+		Logger:     logger,
 	})
 	if err != nil {
-		if cause := context.Cause(sigs.ctx); cause != nil {
-			err = cause
-		}
-		return report(err)
+		return report(cmp.Or(context.Cause(sigs.ctx), err))
 	}
 	defer s.Close()
 
@@ -108,13 +106,13 @@ func start(cmd *vdestack.Cmd, o *options, sigs *signals) error {
 	return sigs.start(cmd)
 }
 
-// untimed removes the time from a log record, which is for a person at a terminal.
-func untimed(groups []string, a slog.Attr) slog.Attr {
+// logger writes for a person at a terminal, without the time.
+var logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.TimeKey {
 		return slog.Attr{}
 	}
 	return a
-}
+}}))
 
 // report prints why the command did not run, and returns the exit status.
 func report(err error) int {

@@ -114,8 +114,6 @@ type member struct {
 	close func()
 }
 
-var _ worker.Dialer = (*member)(nil)
-
 func openMember(name string, _ int) (worker.Stack, error) {
 	if name == "" {
 		s, err := newStack(loopback.New(), firstAddr)

@@ -6,13 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
-	"unsafe"
 
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/sockio"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -109,12 +108,6 @@ func (p *Pair) Abandon() error {
 	return leavePairs()
 }
 
-// Of linux/ethtool.h.
-const (
-	ethtoolSetTxChecksum = 0x17
-	ethtoolSetTSO        = 0x1f
-)
-
 // limitOffload has the kernel do the work of an interface that is not left to the
 // reader of its other end.
 func limitOffload(ns *netns.NS, name string, o nic.Offload) error {
@@ -127,24 +120,11 @@ func limitOffload(ns *netns.NS, name string, o nic.Offload) error {
 		return err
 	}
 	defer unix.Close(fd)
-	off := func(cmd uint32) error {
-		value := &struct{ cmd, data uint32 }{cmd: cmd}
-		ifr := &struct {
-			name [unix.IFNAMSIZ]byte
-			data *struct{ cmd, data uint32 }
-			_    [16]byte
-		}{data: value}
-		copy(ifr.name[:unix.IFNAMSIZ-1], name)
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(ifr))); errno != 0 {
-			return os.NewSyscallError("ioctl SIOCETHTOOL "+name, errno)
-		}
-		return nil
-	}
-	if err := off(ethtoolSetTSO); err != nil {
+	if err := sockio.SwitchOff(fd, name, unix.ETHTOOL_STSO); err != nil {
 		return err
 	}
 	if o&nic.Checksum == 0 {
-		return off(ethtoolSetTxChecksum)
+		return sockio.SwitchOff(fd, name, unix.ETHTOOL_STXCSUM)
 	}
 	return nil
 }

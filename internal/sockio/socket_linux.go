@@ -51,6 +51,23 @@ func InterfaceIndex(fd int, name string) (uint32, error) {
 	return req.Uint32(), nil
 }
 
+// SwitchOff switches an offload of an interface off by a command of ethtool. The socket
+// fd says in which namespace.
+func SwitchOff(fd int, name string, command uint32) error {
+	// struct ethtool_value, and struct ifreq with a pointer to it.
+	value := &struct{ cmd, data uint32 }{cmd: command}
+	ifr := &struct {
+		name [unix.IFNAMSIZ]byte
+		data *struct{ cmd, data uint32 }
+		_    [16]byte
+	}{data: value}
+	copy(ifr.name[:unix.IFNAMSIZ-1], name)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(ifr))); errno != 0 {
+		return os.NewSyscallError("ioctl SIOCETHTOOL "+name, errno)
+	}
+	return nil
+}
+
 // SocketBuffer is the size of the buffers of datagram sockets: it holds some hundred
 // frames, as the queues of the kernel's interfaces.
 const SocketBuffer = 1 << 20

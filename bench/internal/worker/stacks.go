@@ -77,11 +77,7 @@ func (s *server) dials(n []int, _ []string) ([]int64, error) {
 		return nil, err
 	}
 	defer st.Close()
-	d, ok := st.(Dialer)
-	if !ok {
-		return nil, errors.ErrUnsupported
-	}
-	ln, err := d.Listen()
+	ln, err := st.Listen()
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +89,7 @@ func (s *server) dials(n []int, _ []string) ([]int64, error) {
 	defer cancel()
 	start := time.Now()
 	for range n[0] {
-		c, err := d.Dial(ctx, ln.Addr().String())
+		c, err := st.Dial(ctx, ln.Addr().String())
 		if err != nil {
 			return nil, err
 		}

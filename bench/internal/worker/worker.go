@@ -95,15 +95,11 @@ type Carrier interface {
 type Stack interface {
 	// Socket makes a TCP socket in the stack.
 	Socket() (io.Closer, error)
-	Close() error
-}
-
-// A Dialer is a Stack that connects to itself.
-type Dialer interface {
 	// Listen listens on the stack's loopback.
 	Listen() (net.Listener, error)
 	// Dial connects to the listener.
 	Dial(ctx context.Context, address string) (net.Conn, error)
+	Close() error
 }
 
 // A Quieter is a Stack that sends packets when it is idle, until it is told to be quiet.
