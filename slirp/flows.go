@@ -329,7 +329,7 @@ func (n *nat) writeUDP(src, dst netip.AddrPort, data []byte) {
 // network; the stack answers those to its own addresses, for which ping returns false.
 func (n *nat) ping(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 	guest, dst := addrOf(id.RemoteAddress), addrOf(id.LocalAddress)
-	if n.own[dst] {
+	if n.cfg.own(dst) {
 		return false
 	}
 	view := stack.PayloadSince(pkt.TransportHeader())

@@ -176,21 +176,21 @@ func (n *nat) accepts(frame []byte) bool {
 		}
 		target, _ := netip.AddrFromSlice(arp.ProtocolAddressTarget())
 		sender, _ := netip.AddrFromSlice(arp.ProtocolAddressSender())
-		return (arp.Op() == header.ARPReply || n.own[target]) && !n.own[sender]
+		return (arp.Op() == header.ARPReply || n.cfg.own(target)) && !n.cfg.own(sender)
 	case header.IPv4ProtocolNumber:
 		ip := header.IPv4(data)
 		if len(ip) < header.IPv4MinimumSize || !n.cfg.v4 {
 			return false
 		}
 		src := netip.AddrFrom4([4]byte(data[12:16]))
-		return src.IsUnspecified() || usable(n.cfg.host, src) && !n.own[src]
+		return src.IsUnspecified() || usable(n.cfg.host, src) && !n.cfg.own(src)
 	case header.IPv6ProtocolNumber:
 		ip := header.IPv6(data)
 		if len(ip) < header.IPv6MinimumSize || !n.cfg.v6 {
 			return false
 		}
 		src := netip.AddrFrom16([16]byte(data[8:24]))
-		if n.own[src] || !src.IsUnspecified() && !src.IsLinkLocalUnicast() && !usable(n.cfg.host6, src) {
+		if n.cfg.own(src) || !src.IsUnspecified() && !src.IsLinkLocalUnicast() && !usable(n.cfg.host6, src) {
 			return false
 		}
 		if ip.NextHeader() == uint8(header.ICMPv6ProtocolNumber) {
@@ -212,7 +212,7 @@ func (n *nat) acceptsICMPv6(src netip.Addr, m header.ICMPv6) bool {
 		n.advertise()
 	case header.ICMPv6NeighborSolicit:
 		if len(m) >= header.ICMPv6NeighborSolicitMinimumSize {
-			return n.own[netip.AddrFrom16([16]byte(m[8:24]))]
+			return n.cfg.own(netip.AddrFrom16([16]byte(m[8:24])))
 		}
 	case header.ICMPv6NeighborAdvert, header.ICMPv6EchoRequest, header.ICMPv6DstUnreachable,
 		header.ICMPv6PacketTooBig, header.ICMPv6TimeExceeded, header.ICMPv6ParamProblem:

@@ -62,7 +62,6 @@ type nat struct {
 	link         *link
 	cfg          *config
 	mac          tcpip.LinkAddress
-	own          map[netip.Addr]bool // the plug's addresses
 	stack        *stack.Stack
 	// forwarder makes the connections that guests ask for.
 	forwarder *tcp.Forwarder
@@ -85,7 +84,7 @@ var (
 )
 
 func newNAT(ctx context.Context, cfg *config) (_ *nat, err error) {
-	n := &nat{cfg: cfg, mac: macOf(cfg.host.Addr()), own: make(map[netip.Addr]bool)}
+	n := &nat{cfg: cfg, mac: macOf(cfg.host.Addr())}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.link = newLink(min(cfg.mtu, cfg.mru), n.mac, n.accepts)
 	n.Conn = packet.NewConn(linkTransport{n.link, n.end}, nil)
@@ -169,20 +168,20 @@ func (n *nat) start() error {
 
 func (n *nat) addAddresses() error {
 	var prefixes []netip.Prefix
-	if cfg := n.cfg; cfg.v4 {
+	cfg := n.cfg
+	if cfg.v4 {
 		prefixes = append(prefixes, cfg.host, netip.PrefixFrom(cfg.dns, cfg.host.Bits()))
 	}
-	if cfg := n.cfg; cfg.v6 {
+	if cfg.v6 {
 		prefixes = append(prefixes, cfg.host6, netip.PrefixFrom(cfg.dns6, cfg.host6.Bits()), netip.PrefixFrom(routerAddr, 64))
 	}
-	for _, s := range n.cfg.services {
-		prefixes = append(prefixes, netip.PrefixFrom(s.at.Addr(), n.cfg.network(s.at.Addr()).Bits()))
+	for _, s := range cfg.services {
+		p := netip.PrefixFrom(s.at.Addr(), cfg.network(s.at.Addr()).Bits())
+		if !slices.Contains(prefixes, p) {
+			prefixes = append(prefixes, p)
+		}
 	}
 	for _, p := range prefixes {
-		if n.own[p.Addr()] {
-			continue
-		}
-		n.own[p.Addr()] = true
 		err := n.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{
 			Protocol:          protocolOf(p.Addr()),
 			AddressWithPrefix: tcpip.AddressWithPrefix{Address: addressOf(p.Addr()), PrefixLen: p.Bits()},

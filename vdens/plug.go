@@ -85,25 +85,14 @@ func (p *plugCommand) run() int {
 		defer stdio.Close() // frames that were not read by now are lost
 		ends = append(ends, stdio)
 	}
-	type end struct {
-		of  packet.Transport
-		err error
-	}
-	ended := make(chan end, 2)
-	for i := range ends {
-		go func() {
-			of, err := packet.Carry(ends[i], ends[1-i])
-			ended <- end{of, err}
-		}()
-	}
 	select {
 	case <-sigs.ctx.Done():
 		return report(context.Cause(sigs.ctx))
-	case e := <-ended:
-		if e.of == stdio && (errors.Is(e.err, io.EOF) || errors.Is(e.err, syscall.EPIPE)) {
+	case end := <-packet.Join(ends[0], ends[1]):
+		if end.Of == stdio && (errors.Is(end.Err, io.EOF) || errors.Is(end.Err, syscall.EPIPE)) {
 			return 0
 		}
-		return report(e.err)
+		return report(end.Err)
 	}
 }
 

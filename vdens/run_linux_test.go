@@ -113,11 +113,26 @@ func TestShell(t *testing.T) {
 	}
 }
 
-func TestDNS(t *testing.T) {
-	before, err := os.ReadFile(resolvConf)
+// needResolvConf returns the machine's resolv.conf, and skips the test without one.
+func needResolvConf(t *testing.T) []byte {
+	t.Helper()
+	text, err := os.ReadFile(resolvConf)
 	if err != nil {
 		testenv.Skip(t, "there is no %s to be replaced: %v", resolvConf, err)
 	}
+	return text
+}
+
+// wantFiles checks how many files are left in a directory.
+func wantFiles(t *testing.T, dir string, want int) {
+	t.Helper()
+	if left, err := os.ReadDir(dir); err != nil || len(left) != want {
+		t.Errorf("left behind: %v, %v, want %d", left, err, want)
+	}
+}
+
+func TestDNS(t *testing.T) {
+	before := needResolvConf(t)
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir)
 	status, stdout, stderr := runVdens(t, "", "-dns", "10.0.0.53", "-dns", "fc00::53", "--", "/bin/sh", "-c", "cat /etc/resolv.conf; pwd -P; ls "+dir)
@@ -128,25 +143,18 @@ func TestDNS(t *testing.T) {
 	if after, err := os.ReadFile(resolvConf); err != nil || !bytes.Equal(after, before) {
 		t.Errorf("%s of the machine has changed to %q, %v", resolvConf, after, err)
 	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
+	wantFiles(t, dir, 0)
 	// Nothing stays if the command cannot start either.
 	if status, _, stderr := runVdens(t, "", "-dns", "10.0.0.53", "--", "/no/such/program"); status != 127 {
 		t.Errorf("got status %d and %q, want 127", status, stderr)
 	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
+	wantFiles(t, dir, 0)
 }
 
 // TestNames runs a command with the names of its stack, and with the machine's.
 func TestNames(t *testing.T) {
 	needInterfaces(t)
-	machine, err := os.ReadFile(resolvConf)
-	if err != nil {
-		testenv.Skip(t, "there is no %s to be replaced: %v", resolvConf, err)
-	}
+	machine := needResolvConf(t)
 	for _, tt := range []struct {
 		args []string
 		want string
@@ -164,9 +172,7 @@ func TestNames(t *testing.T) {
 
 // TestResolvConf gives the command a file of the user's, which stays.
 func TestResolvConf(t *testing.T) {
-	if _, err := os.Stat(resolvConf); err != nil {
-		testenv.Skip(t, "there is no %s to be replaced: %v", resolvConf, err)
-	}
+	needResolvConf(t)
 	dir := t.TempDir()
 	t.Chdir(dir)
 	const text = "nameserver 10.0.0.53\nsearch example.org\n"
@@ -175,9 +181,7 @@ func TestResolvConf(t *testing.T) {
 	if status != 0 || stdout != text {
 		t.Errorf("got status %d, %q and %q, want %q", status, stdout, stderr, text)
 	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
+	wantFiles(t, dir, 1)
 	if status, _, stderr := runVdens(t, "", "-r", "no-such", "--", "true"); status != statusFailed || !strings.Contains(stderr, "no-such: no such file") {
 		t.Errorf("without the file: status %d and %q", status, stderr)
 	}
@@ -302,9 +306,7 @@ func TestKilled(t *testing.T) {
 	if out, err := io.ReadAll(stdout); err != nil || len(out) > 0 {
 		t.Errorf("got %q, %v, want the end", out, err)
 	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
-	}
+	wantFiles(t, dir, 0)
 }
 
 // TestNetworkGone reports a network that ends while the command runs.

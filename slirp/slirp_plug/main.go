@@ -55,20 +55,13 @@ func run(ctx context.Context, vnl string) error {
 	defer network.Close()
 	stdio := vdeplug.NewStream(stream.Stdio{})
 	defer stdio.Close()
-	ended := make(chan error, 2)
-	for _, way := range [][2]vdeplug.Conn{{network, stdio}, {stdio, network}} {
-		go func() {
-			_, err := packet.Carry(packet.Of[vdeplug.Drops](way[0], vdeplug.MaxFrame), packet.Of[vdeplug.Drops](way[1], vdeplug.MaxFrame))
-			ended <- err
-		}()
-	}
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-ended:
-		if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) {
+	case end := <-packet.Join(packet.Of[vdeplug.Drops](network, vdeplug.MaxFrame), packet.Of[vdeplug.Drops](stdio, vdeplug.MaxFrame)):
+		if errors.Is(end.Err, io.EOF) || errors.Is(end.Err, syscall.EPIPE) {
 			return nil
 		}
-		return err
+		return end.Err
 	}
 }
