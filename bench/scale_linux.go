@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -115,11 +113,8 @@ func memory(pid int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	f := strings.Fields(string(text))
-	if len(f) < 2 {
-		return 0, fmt.Errorf("statm is %q", text)
-	}
-	pages, err := strconv.Atoi(f[1])
+	var size, pages int
+	_, err = fmt.Sscan(string(text), &size, &pages)
 	return pages * os.Getpagesize(), err
 }
 
@@ -133,18 +128,16 @@ func ran(pid int) (time.Duration, error) {
 	if len(names) == 0 {
 		return 0, errors.New("the kernel has no schedstat, or the process has ended")
 	}
-	var sum time.Duration
+	var sum, n time.Duration
 	for _, name := range names {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			continue // the thread has ended
 		}
-		first, _, _ := strings.Cut(string(text), " ")
-		n, err := strconv.ParseInt(first, 10, 64)
-		if err != nil {
+		if _, err := fmt.Sscan(string(text), &n); err != nil {
 			return 0, fmt.Errorf("%s is %q", name, text)
 		}
-		sum += time.Duration(n)
+		sum += n
 	}
 	return sum, nil
 }

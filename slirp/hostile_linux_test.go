@@ -204,8 +204,7 @@ func TestManyConnections(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			server := tcpEchoServer(t)
-			n := openNAT(t, "slirp:///v4")
-			st := guestOn(t, n, "10.0.2.15/24")
+			n, st := natGuest(t)
 			c := dialEcho(t, st, server)
 			before := socketsOpen(t)
 			flood(t, n, netip.MustParseAddrPort(tt.dst), 4*maxConns)

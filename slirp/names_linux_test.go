@@ -99,8 +99,7 @@ func TestSilentName(t *testing.T) {
 	} {
 		t.Run(client.name, func(t *testing.T) {
 			t.Parallel()
-			n := openNAT(t, "slirp:///v4")
-			st := guestOn(t, n, "10.0.2.15/24")
+			n, st := natGuest(t)
 			testenv.Check(t, st.SetDNS(vdestack.DNS{Servers: []netip.AddrPort{nameServer}}))
 			silent, asked := silentServer(t)
 			fakeNames(t, n, silent, dnsServer(t, "127.0.0.1"))
@@ -113,11 +112,7 @@ func TestSilentName(t *testing.T) {
 				questions++
 			}
 			for range questions {
-				select {
-				case <-asked:
-				case <-testenv.Context(t).Done():
-					t.Fatalf("the silent server was not asked %d times", questions)
-				}
+				waitAsked(t, asked)
 			}
 			// The next question does not wait: the first server is passed over.
 			n.names.mu.Lock()
@@ -139,6 +134,16 @@ func TestSilentName(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// waitAsked waits for a question to a silent server.
+func waitAsked(t *testing.T, asked chan string) {
+	t.Helper()
+	select {
+	case <-asked:
+	case <-testenv.Context(t).Done():
+		t.Fatal("the silent server was not asked")
 	}
 }
 
@@ -171,33 +176,23 @@ func wantFirst(t *testing.T, n *nat, network string, want netip.AddrPort) {
 func TestSilentNameReturns(t *testing.T) {
 	testenv.Long(t)
 	t.Run("udp", func(t *testing.T) {
-		n := openNAT(t, "slirp:///v4")
-		st := guestOn(t, n, "10.0.2.15/24")
+		n, st := natGuest(t)
 		first := dnsServer(t, "127.0.0.1")
 		second, asked := silentServer(t)
 		fakeNames(t, n, first, second)
 		silentSince(n, "udp", first, probeInterval)
 		wantAnswer(t, st, "udp")
 		wantFirst(t, n, "udp", first)
-		select {
-		case <-asked:
-		case <-testenv.Context(t).Done():
-			t.Error("the second server was not asked")
-		}
+		waitAsked(t, asked)
 	})
 	t.Run("tcp", func(t *testing.T) {
-		n := openNAT(t, "slirp:///v4")
-		st := guestOn(t, n, "10.0.2.15/24")
+		n, st := natGuest(t)
 		first, asked := silentServer(t)
 		second := dnsServer(t, "127.0.0.1")
 		fakeNames(t, n, first, second)
 		silentSince(n, "tcp", first, probeInterval)
 		wantAnswer(t, st, "tcp")
-		select {
-		case <-asked:
-		case <-testenv.Context(t).Done():
-			t.Error("the first server was not asked again")
-		}
+		waitAsked(t, asked)
 		wantFirst(t, n, "tcp", second) // it takes connections, and does not answer
 
 		fakeNames(t, n, second, first)
@@ -211,8 +206,7 @@ func TestSilentNameReturns(t *testing.T) {
 // TestNameUnreachable has a first name server without a route, as IPv6 on a host without
 // it: the next one is asked at once.
 func TestNameUnreachable(t *testing.T) {
-	n := openNAT(t, "slirp:///v4")
-	st := guestOn(t, n, "10.0.2.15/24")
+	n, st := natGuest(t)
 	fakeNames(t, n, netip.MustParseAddrPort("[2001:db8::1]:53"), dnsServer(t, "127.0.0.1"))
 	for _, network := range []string{"udp", "tcp"} {
 		wantAnswer(t, st, network)
@@ -223,8 +217,7 @@ func TestNameUnreachable(t *testing.T) {
 // question waits for it.
 func TestNameConnection(t *testing.T) {
 	testenv.Long(t)
-	n := openNAT(t, "slirp:///v4")
-	st := guestOn(t, n, "10.0.2.15/24")
+	n, st := natGuest(t)
 	full, good := fullServer(t), dnsServer(t, "127.0.0.1")
 	fakeNames(t, n, full, good)
 	wantAnswer(t, st, "tcp")

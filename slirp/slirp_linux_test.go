@@ -267,6 +267,13 @@ func guestOn(t testing.TB, p vdeplug.Conn, addrs ...string) *vdestack.Stack {
 	return guestAt(t, "plug-of-test://"+name, addrs...)
 }
 
+// natGuest opens a plug for IPv4, and a stack on it.
+func natGuest(t *testing.T) (*nat, *vdestack.Stack) {
+	t.Helper()
+	n := openNAT(t, "slirp:///v4")
+	return n, guestOn(t, n, "10.0.2.15/24")
+}
+
 // TestLeaks closes a plug that has connections in all states, a flow, a command
 // that writes more than is read and ignores its end, and a file of TFTP.
 func TestLeaks(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,12 +28,10 @@ func TestCapture(t *testing.T) {
 		if len(f.Interfaces) != 2 || f.Interfaces[0].Name != "vde0" || f.Interfaces[1].Name != "vde1" || !f.Interfaces[1].Closed {
 			t.Errorf("got interfaces %+v", f.Interfaces)
 		}
-		asked := false
-		for _, p := range f.Packets {
+		if !slices.ContainsFunc(f.Packets, func(p capturetest.Packet) bool {
 			// ARP, and the address that is asked for.
-			asked = asked || p.Interface == 1 && p.Out && bytes.Equal(p.Data[12:14], []byte{8, 6}) && bytes.Equal(p.Data[38:42], []byte{10, 1, 0, 2})
-		}
-		if !asked {
+			return p.Interface == 1 && p.Out && bytes.Equal(p.Data[12:14], []byte{8, 6}) && bytes.Equal(p.Data[38:42], []byte{10, 1, 0, 2})
+		}) {
 			t.Errorf("the question is not among %d frames", len(f.Packets))
 		}
 	}

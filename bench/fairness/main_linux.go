@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -197,20 +198,14 @@ func short(d time.Duration) string { return fmt.Sprintf("%5.0fus", float64(d)/1e
 
 // median returns the medians of each figure.
 func median(list []figures) (m figures) {
-	of := func(value func(f figures) float64) float64 {
-		var all []float64
-		for _, f := range list {
-			all = append(all, value(f))
-		}
-		slices.Sort(all)
-		if len(all) == 0 {
-			return math.NaN()
-		}
-		return all[len(all)/2]
+	list = slices.Clone(list)
+	middle := func(compare func(a, b figures) int) figures {
+		slices.SortFunc(list, compare)
+		return list[len(list)/2]
 	}
-	m.rate = of(func(f figures) float64 { return f.rate })
-	m.p50 = time.Duration(of(func(f figures) float64 { return float64(f.p50) }))
-	m.p99 = time.Duration(of(func(f figures) float64 { return float64(f.p99) }))
+	m.rate = middle(func(a, b figures) int { return cmp.Compare(a.rate, b.rate) }).rate
+	m.p50 = middle(func(a, b figures) int { return cmp.Compare(a.p50, b.p50) }).p50
+	m.p99 = middle(func(a, b figures) int { return cmp.Compare(a.p99, b.p99) }).p99
 	return m
 }
 
