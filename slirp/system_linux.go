@@ -1,14 +1,13 @@
 package slirp
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"syscall"
-	"time"
 
 	"github.com/vdestack/vdestack/internal/sockio"
+	vdestream "github.com/vdestack/vdestack/internal/stream"
 	"golang.org/x/sys/unix"
 )
 
@@ -81,14 +80,10 @@ func listenPing(v6 bool) (*net.UDPConn, error) {
 // Guests cannot use them.
 func refuseRights(fd uintptr) { sockio.RefuseRights(int(fd)) }
 
-// commandEnd is how long a command may take to end after each signal.
-const commandEnd = time.Second
-
 // A command is a running program, and the other end of its pair of sockets.
 type command struct {
 	*net.UnixConn
-	cmd   *exec.Cmd
-	ended chan struct{}
+	process *vdestream.Process
 }
 
 // startCommand starts a program with one end of a pair of sockets as its standard input
@@ -102,40 +97,17 @@ func startCommand(args []string) (stream, error) {
 	ours, theirs := os.NewFile(uintptr(fds[0]), "command"), os.NewFile(uintptr(fds[1]), "command")
 	defer ours.Close()
 	defer theirs.Close()
-	c := &command{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
-	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = theirs, theirs, os.Stderr
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	conn, err := net.FileConn(ours)
 	if err != nil {
 		return nil, err
 	}
-	c.UnixConn = conn.(*net.UnixConn)
-	if err := c.cmd.Start(); err != nil {
+	p, err := vdestream.StartProcess(args, theirs, theirs)
+	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	go func() {
-		c.cmd.Wait()
-		close(c.ended)
-	}()
-	return c, nil
+	return &command{conn.(*net.UnixConn), p}, nil
 }
 
 // Close ends the command and the processes that it has started.
-func (c *command) Close() error {
-	err := c.UnixConn.Close()
-	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
-		select {
-		case <-c.ended:
-			return err
-		default:
-		}
-		unix.Kill(-c.cmd.Process.Pid, signal)
-		select {
-		case <-c.ended:
-			return err
-		case <-time.After(commandEnd):
-		}
-	}
-	return err
-}
+func (c *command) Close() error { return errors.Join(c.UnixConn.Close(), c.process.End()) }

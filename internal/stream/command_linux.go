@@ -23,10 +23,9 @@ const (
 	killTimeout = 10 * time.Second
 )
 
-// A command is a running program. Read and Write use its standard output and input.
-type command struct {
-	cmd           *exec.Cmd
-	stdin, stdout *os.File
+// A Process is a running program.
+type Process struct {
+	cmd *exec.Cmd
 
 	waiting sync.Once
 	ended   chan struct{} // closed when the process was reaped
@@ -35,13 +34,29 @@ type command struct {
 	reaped bool
 }
 
+// A command is a running program. Read and Write use its standard output and input.
+type command struct {
+	*Process
+	stdin, stdout *os.File
+}
+
 var _ io.ReadWriteCloser = (*command)(nil)
 
-// NewCommand starts a program and returns the stream on its standard input and output. Its
-// standard error is inherited. The program gets a session of its own: it cannot ask for a
-// password at the terminal, and the programs that it starts end with it.
+// StartProcess starts a program. Its standard error is inherited. It gets a session of its
+// own: it cannot ask for a password at the terminal, and the programs that it starts end
+// with it.
+func StartProcess(args []string, stdin, stdout *os.File) (*Process, error) {
+	p := &Process{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
+	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = stdin, stdout, os.Stderr
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
+	if err := starter.start(p.cmd); err != nil {
+		return nil, explainStart(err)
+	}
+	return p, nil
+}
+
+// NewCommand starts a program and returns the stream on its standard input and output.
 func NewCommand(args []string) (*Stream, error) {
-	c := &command{cmd: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
 	in, stdin, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -52,18 +67,15 @@ func NewCommand(args []string) (*Stream, error) {
 		stdin.Close()
 		return nil, err
 	}
-	c.stdin, c.stdout = stdin, stdout
-	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = in, out, os.Stderr
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: unix.SIGKILL}
-	err = starter.start(c.cmd)
+	p, err := StartProcess(args, in, out)
 	in.Close()
 	out.Close()
 	if err != nil {
 		stdin.Close()
 		stdout.Close()
-		return nil, explainStart(err)
+		return nil, err
 	}
-	return New(c), nil
+	return New(&command{p, stdin, stdout}), nil
 }
 
 // explainStart tells how to mend a program that cannot be executed.
@@ -98,49 +110,54 @@ func (c *command) Read(b []byte) (int, error) {
 
 // Close ends the command: first by the end of its input and SIGTERM, then by SIGKILL.
 func (c *command) Close() error {
-	err := errors.Join(c.stdin.Close(), c.stdout.Close())
-	c.signal(unix.SIGTERM)
-	if c.wait(termTimeout) {
-		return err
-	}
-	c.signal(unix.SIGKILL)
-	if c.wait(killTimeout) {
-		return err
-	}
-	return errors.Join(err, fmt.Errorf("command %q (process %d) does not end although it was killed", c.cmd.Args[0], c.cmd.Process.Pid))
+	return errors.Join(c.stdin.Close(), c.stdout.Close(), c.End())
 }
 
-// signal sends a signal to the command and the processes that it has started.
-func (c *command) signal(s unix.Signal) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.reaped {
-		unix.Kill(-c.cmd.Process.Pid, s) // fails only if no process is left
+// End ends the program, and the processes that it has started, by SIGTERM and then by
+// SIGKILL. It may be called more than once.
+func (p *Process) End() error {
+	p.signal(unix.SIGTERM)
+	if p.wait(termTimeout) {
+		return nil
+	}
+	p.signal(unix.SIGKILL)
+	if p.wait(killTimeout) {
+		return nil
+	}
+	return fmt.Errorf("command %q (process %d) does not end although it was killed", p.cmd.Args[0], p.cmd.Process.Pid)
+}
+
+// signal sends a signal to the program and the processes that it has started.
+func (p *Process) signal(s unix.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.reaped {
+		unix.Kill(-p.cmd.Process.Pid, s) // fails only if no process is left
 	}
 }
 
-// wait waits for the end of the command, and reports whether it has ended.
-func (c *command) wait(d time.Duration) bool {
-	c.waiting.Do(func() { go c.reap() })
-	return closedWithin(c.ended, d)
+// wait waits for the end of the program, and reports whether it has ended.
+func (p *Process) wait(d time.Duration) bool {
+	p.waiting.Do(func() { go p.reap() })
+	return closedWithin(p.ended, d)
 }
 
-// reap waits for the end of the command, kills the processes that it leaves behind, and
+// reap waits for the end of the program, kills the processes that it leaves behind, and
 // reaps it. It is started only when the end is near, as it blocks a thread.
-func (c *command) reap() {
-	defer close(c.ended)
+func (p *Process) reap() {
+	defer close(p.ended)
 	for {
 		// Until the process is reaped, no other group can get its number.
-		err := unix.Waitid(unix.P_PID, c.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
 		if err != unix.EINTR {
 			break
 		}
 	}
-	c.signal(unix.SIGKILL)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cmd.Wait() // its error is in ProcessState
-	c.reaped = true
+	p.signal(unix.SIGKILL)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cmd.Wait() // its error is in ProcessState
+	p.reaped = true
 	starter.release()
 }
 

@@ -24,7 +24,7 @@ func TestCmdSlowDeath(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := &command{cmd: exec.Command("slow"), ended: make(chan struct{}), reaped: true}
+				c := &command{Process: &Process{cmd: exec.Command("slow"), ended: make(chan struct{}), reaped: true}}
 				c.cmd.Process = &os.Process{}
 				c.waiting.Do(func() {}) // there is no process
 				c.stdin, c.stdout = testenv.Must(os.Open(os.DevNull))(t), testenv.Must(os.Open(os.DevNull))(t)
