@@ -241,8 +241,8 @@ func (w *writer) sendOut() {
 	}
 }
 
-// Refused implements [packet.Sending].
-func (w *writer) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+// HandleError implements [packet.Sending].
+func (w *writer) HandleError(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	if err == unix.ENXIO || err == unix.ENODEV {
 		return frames, false, ErrRemoved
 	}

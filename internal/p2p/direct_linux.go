@@ -173,7 +173,7 @@ func (d *direct) send(pair *sockio.PollFile, packets []packet.Packet, wait bool)
 	return true
 }
 
-// Refused implements [packet.Sending].
-func (d *direct) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+// HandleError implements [packet.Sending].
+func (d *direct) HandleError(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	return frames, false, os.NewSyscallError("sendmmsg", err)
 }

@@ -292,8 +292,8 @@ func (c *PTP) SendPackets(packets []packet.Packet, wait bool) error {
 	return c.SendFrames(c.file, packets, c, wait)
 }
 
-// Refused implements [packet.Sending].
-func (c *PTP) Refused(fd int, _ *packet.Sender, frames int, _ error) (lost int, again bool, final error) {
+// HandleError implements [packet.Sending].
+func (c *PTP) HandleError(fd int, _ *packet.Sender, frames int, _ error) (lost int, again bool, final error) {
 	c.direct.offered.Store(false) // the next peer needs an offer
 	return frames, c.role.connect(fd) == nil, nil
 }

@@ -104,8 +104,8 @@ func (s *seqpacketLink) send(packets []packet.Packet, wait bool) (bool, error) {
 	return !s.dead.Load(), err
 }
 
-// Refused implements [packet.Sending].
-func (s *seqpacketLink) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+// HandleError implements [packet.Sending].
+func (s *seqpacketLink) HandleError(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	if err == unix.EPIPE || err == unix.ECONNRESET || err == unix.ENOTCONN {
 		s.dead.Store(true)
 		return frames, false, nil

@@ -166,10 +166,10 @@ func (c *UDP) SendPackets(packets []packet.Packet, wait bool) error {
 	return c.Flush(c.file, s, c, wait)
 }
 
-// Refused implements [packet.Sending].
-func (c *UDP) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+// HandleError implements [packet.Sending].
+func (c *UDP) HandleError(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	if s.Segment() != 0 && sockio.Uncut(err) {
-		return c.udp.Refused(fd, s, frames, err)
+		return c.udp.HandleError(fd, s, frames, err)
 	}
 	return frames, c.reconnect(fd, err), nil
 }

@@ -280,7 +280,7 @@ func TestSegments(t *testing.T) {
 // A decider is a Sending of a test.
 type decider func(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error)
 
-func (f decider) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+func (f decider) HandleError(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	return f(fd, s, frames, err)
 }
 

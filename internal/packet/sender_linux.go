@@ -47,11 +47,11 @@ type Sender struct {
 
 // A Sending decides what becomes of a datagram that could not be sent.
 type Sending interface {
-	// Refused gets the error for a datagram, and how many frames it stands for. It returns
+	// HandleError gets the error for a datagram, and how many frames it stands for. It returns
 	// how many of them are lost; or again, to try once more; or an error that ends the
 	// sending. It is not called if there is no room (EAGAIN), nor if the kernel has no
 	// memory for the datagram or finds it too long: then it is lost.
-	Refused(fd int, s *Sender, frames int, err error) (lost int, again bool, final error)
+	HandleError(fd int, s *Sender, frames int, err error) (lost int, again bool, final error)
 }
 
 var senders = sync.Pool{New: func() any {
@@ -193,7 +193,7 @@ func (s *Sender) send(fd int) bool {
 		if errno == unix.ENOBUFS || errno == unix.ENOMEM || errno == unix.EMSGSIZE && s.Segment() == 0 {
 			lost = s.frames[s.sent]
 		} else {
-			lost, again, err = s.sending.Refused(fd, s, s.frames[s.sent], errno)
+			lost, again, err = s.sending.HandleError(fd, s, s.frames[s.sent], errno)
 		}
 		if err != nil {
 			s.err = err

@@ -88,10 +88,10 @@ func (u *UDPSender) Add(p PollFile, s *packet.Sender, pkt *packet.Packet, header
 	return u.Flush(p, s, u.Sending, wait)
 }
 
-// Refused implements [packet.Sending]. It sends one by one the frames that the kernel did
+// HandleError implements [packet.Sending]. It sends one by one the frames that the kernel did
 // not cut. Any other error (no route, no interface, a firewall) is that of the network at
 // this moment; the next frame may pass.
-func (u *UDPSender) Refused(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+func (u *UDPSender) HandleError(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	if size := s.Segment(); size != 0 && Uncut(err) {
 		u.Limit.Store(min(u.Limit.Load(), int64(size)))
 		return s.Separately(fd), false, nil

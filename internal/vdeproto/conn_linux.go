@@ -120,8 +120,8 @@ func (c *Conn) SendPackets(packets []packet.Packet, wait bool) error {
 	return err
 }
 
-// Refused implements [packet.Sending].
-func (c *Conn) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+// HandleError implements [packet.Sending].
+func (c *Conn) HandleError(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	err = switchClosed(os.NewSyscallError("sendmmsg", err))
 	c.end(err)
 	return frames, false, err

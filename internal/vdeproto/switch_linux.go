@@ -209,8 +209,8 @@ func (p *clientPort) Deliver(packets []packet.Packet) {
 // TakesGSO implements [fabric.Receiver].
 func (p *clientPort) TakesGSO() bool { return p.gso }
 
-// Refused implements [packet.Sending].
-func (p *clientPort) Refused(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
+// HandleError implements [packet.Sending].
+func (p *clientPort) HandleError(_ int, _ *packet.Sender, frames int, err error) (lost int, again bool, final error) {
 	return frames, false, err // there is no receiver: the rest is lost too
 }
 
