@@ -87,6 +87,14 @@ func TestSysctl(t *testing.T) {
 	if _, err := s.ReadSysctl("net.ipv4.none"); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), "lab: sysctl net.ipv4.none: ") {
 		t.Errorf("no such setting: %v", err)
 	}
+	for name, want := range map[string]string{
+		"net.ipv4.route.flush": "sysctl net.ipv4.route.flush: open /proc/sys/net/ipv4/route/flush: permission denied (it is for setting only)",
+		"net.ipv4":             "sysctl net.ipv4: read /proc/sys/net/ipv4: is a directory (no such setting in a stack; /proc/sys/net may have what is meant)",
+	} {
+		if _, err := s.ReadSysctl(name); err == nil || err.Error() != "lab: "+want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
 	if _, err := s.ReadSysctl("kernel.hostname"); err == nil {
 		t.Error("a setting of the machine was read")
 	}

@@ -301,15 +301,17 @@ func explainJoin(err error) error {
 	})
 }
 
-// explainOpen explains why the file of a setting cannot be opened. The users of devices
-// explain those.
-func explainOpen(err *os.PathError) error {
+// explainOpen explains why the file of a setting cannot be opened with the flags, or read.
+// The users of devices explain those.
+func explainOpen(err *os.PathError, flags int) error {
 	return because(err, func(errno unix.Errno) string {
 		switch {
 		case !strings.HasPrefix(err.Path, "/proc/sys/"):
 			return ""
 		case errno == unix.EROFS:
 			return "/proc/sys is read-only, as in containers: run this one with it writable"
+		case (errno == unix.EACCES || errno == unix.EPERM) && flags&unix.O_ACCMODE == unix.O_RDONLY:
+			return "it is for setting only"
 		case errno == unix.EACCES, errno == unix.EPERM:
 			return "the kernel lets nobody set it in a network namespace, or it is for reading only"
 		case errno == unix.ENOENT && sysctl("kernel.ostype") == "":

@@ -116,7 +116,11 @@ func executing(err error) error {
 }
 
 func setting(err error) error {
-	return explainOpen(&os.PathError{Op: "open", Path: "/proc/sys/net/ipv4/x", Err: err})
+	return explainOpen(&os.PathError{Op: "open", Path: "/proc/sys/net/ipv4/x", Err: err}, unix.O_WRONLY)
+}
+
+func reading(err error) error {
+	return explainOpen(&os.PathError{Op: "read", Path: "/proc/sys/net/ipv4/x", Err: err}, unix.O_RDONLY)
 }
 
 func packet(err error) error { return explainSocket(err, unix.AF_PACKET, unix.SOCK_RAW, 3) }
@@ -223,6 +227,9 @@ func TestDiagnosis(t *testing.T) {
 		{"setting, none", machine{}, setting, unix.ENOENT, "no such setting in a stack; /proc/sys/net/ipv4 may have what is meant"},
 		{"setting, read-only", machine{}, setting, unix.EROFS, "/proc/sys is read-only, as in containers: run this one with it writable"},
 		{"setting, refused", machine{}, setting, unix.EACCES, "the kernel lets nobody set it in a network namespace, or it is for reading only"},
+		{"setting, not to be read", machine{}, reading, unix.EACCES, "it is for setting only"},
+		{"setting, not to be read as a user", machine{}, reading, unix.EPERM, "it is for setting only"},
+		{"setting, directory", machine{}, reading, unix.EISDIR, "no such setting in a stack; /proc/sys/net/ipv4 may have what is meant"},
 
 		{"no error", machine{}, explain, nil, ""},
 		{"other error", machine{}, explain, net.ErrClosed, ""},

@@ -341,7 +341,7 @@ func (n *NS) Open(path string, flags int) (fd int, err error) {
 	ret, err := n.do(openCall(name, flags))
 	runtime.KeepAlive(name)
 	if err != nil {
-		return -1, explainOpen(&os.PathError{Op: "open", Path: path, Err: err})
+		return -1, explainOpen(&os.PathError{Op: "open", Path: path, Err: err}, flags)
 	}
 	return int(ret), nil
 }

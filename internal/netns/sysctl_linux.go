@@ -4,6 +4,7 @@ package netns
 
 import (
 	"cmp"
+	"errors"
 	"io"
 	"os"
 
@@ -32,6 +33,9 @@ func (n *NS) ReadSysctl(path string) (string, error) {
 	}
 	defer f.Close()
 	text, err := io.ReadAll(f)
+	if failed, ok := errors.AsType[*os.PathError](err); ok {
+		err = explainOpen(failed, unix.O_RDONLY)
+	}
 	return string(text), err
 }
 
