@@ -40,10 +40,11 @@ type frames struct {
 
 	recv waitLock // guards in; held while Recv waits
 	in   []byte
-
-	send sync.Mutex // guards out
-	out  []byte     // a frame that was cut off a packet
 }
+
+// joined are the buffers for frames that were cut off a packet. Each call of Send has its
+// own, as it takes as long as the FrameConn likes.
+var joined = sync.Pool{New: func() any { return new([]byte) }}
 
 var _ Transport = (*frames)(nil)
 
@@ -71,10 +72,10 @@ func (f *frames) SendPackets(packets []Packet, _ bool) error {
 		if len(head) == 0 {
 			return f.conn.Send(data)
 		}
-		f.send.Lock()
-		defer f.send.Unlock()
-		f.out = append(append(f.out[:0], head...), data...)
-		return f.conn.Send(f.out)
+		frame := joined.Get().(*[]byte)
+		defer joined.Put(frame)
+		*frame = append(append((*frame)[:0], head...), data...)
+		return f.conn.Send(*frame)
 	})
 }
 

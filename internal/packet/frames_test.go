@@ -56,6 +56,45 @@ func (c *fakeConn) Close() error { return errors.New("closed") }
 // drops is what the method Drops of plugs returns.
 type drops = struct{ Recv, Send uint64 }
 
+// A stuckConn does not return from Send before it is closed.
+type stuckConn struct {
+	fakeConn
+	sending chan struct{}
+	closed  chan struct{}
+}
+
+func (c *stuckConn) Send([]byte) error {
+	c.sending <- struct{}{}
+	<-c.closed
+	return net.ErrClosed
+}
+
+func (c *stuckConn) Close() error {
+	close(c.closed)
+	return nil
+}
+
+// TestFramesStuck has a FrameConn that blocks in Send: another call of SendPackets
+// gets to it all the same, and Close ends both.
+func TestFramesStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &stuckConn{sending: make(chan struct{}), closed: make(chan struct{})}
+		f := packet.Of[drops](c, 1514)
+		errs := make(chan error, 2)
+		for range 2 {
+			go func() { errs <- f.SendPackets([]packet.Packet{packettest.TCP(5, 1000)}, false) }()
+		}
+		<-c.sending
+		<-c.sending
+		testenv.Check(t, f.Close())
+		for range 2 {
+			if err := <-errs; err != net.ErrClosed {
+				t.Errorf("send: %v, want net.ErrClosed", err)
+			}
+		}
+	})
+}
+
 // TestFrames cuts packets for a FrameConn, and returns its frames as packets.
 func TestFrames(t *testing.T) {
 	c := &fakeConn{in: [][]byte{[]byte("first"), []byte("second")}}
