@@ -252,6 +252,8 @@ func TestSettingErrors(t *testing.T) {
 		{"sysctl, value of another", sysctl("net.ipv4.tcp_congestion_control", "nosuch"), `stack: sysctl net.ipv4.tcp_congestion_control="nosuch": no such file or directory (the kernel does not have what the value names)`},
 		{"sysctl, no name", sysctl("", "x"), `stack: sysctl "": only settings that begin with net. belong to a stack`},
 		{"sysctl, no setting", sysctl("net.", "x"), `stack: sysctl "net." is not the name of a setting`},
+		{"sysctl, no text", sysctl("net.ipv4.\x1b[31m", "x"), `stack: sysctl "net.ipv4.\x1b[31m" is not the name of a setting`},
+		{"sysctl, no UTF-8", sysctl("net.ipv4.\xff", "x"), `stack: sysctl "net.ipv4.\xff" is not the name of a setting`},
 		{"sysctl, interface", sysctl("net/ipv4/conf/eth9/forwarding", "1"), `stack: sysctl net/ipv4/conf/eth9/forwarding: open /proc/sys/net/ipv4/conf/eth9/forwarding: no such file or directory (no such setting in a stack; /proc/sys/net/ipv4/conf/eth9 may have what is meant)`},
 		{"sysctl, for reading only", sysctl("net.ipv4.tcp_available_congestion_control", "x"), `stack: sysctl net.ipv4.tcp_available_congestion_control: open /proc/sys/net/ipv4/tcp_available_congestion_control: permission denied (the kernel lets nobody set it in a network namespace, or it is for reading only)`},
 

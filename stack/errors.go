@@ -27,11 +27,15 @@ type InterfaceError struct {
 
 // Error quotes a name that an interface cannot have, which may be no text.
 func (e *InterfaceError) Error() string {
-	name := e.Name
+	return fmt.Sprintf("interface %s: %v", nameText(e.Name), e.Err)
+}
+
+// nameText returns the name of an interface for an error: quoted, if none can have it.
+func nameText(name string) string {
 	if checkName(name) != nil {
-		name = strconv.Quote(name)
+		return strconv.Quote(name)
 	}
-	return fmt.Sprintf("interface %s: %v", name, e.Err)
+	return name
 }
 
 // Unwrap returns e.Err.

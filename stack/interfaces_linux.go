@@ -73,7 +73,7 @@ func (s *Stack) RemoveInterface(name string) error {
 	}
 	defer s.changes.Done()
 	if text := netns.GivenUp(); text != "" {
-		return s.wrap(refused(fmt.Errorf("removing interface %s: %w", name, fs.ErrPermission), text))
+		return s.wrap(refused(fmt.Errorf("removing interface %s: %w", nameText(name), fs.ErrPermission), text))
 	}
 	i, err := s.find(name)
 	if err == nil && !s.take(i) {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/vdestack/vdestack/internal/neigh"
 	"github.com/vdestack/vdestack/internal/netns"
@@ -386,7 +388,8 @@ func sysctlPath(name string) (string, error) {
 		return "", fmt.Errorf("sysctl %q: only settings that begin with net. belong to a stack", name)
 	}
 	for _, p := range parts {
-		if p == "" || p == "." || p == ".." || strings.ContainsAny(p, "/\x00") {
+		if p == "" || p == "." || p == ".." || strings.Contains(p, "/") || !utf8.ValidString(p) ||
+			strings.ContainsFunc(p, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			return "", fmt.Errorf("sysctl %q is not the name of a setting", name)
 		}
 	}
