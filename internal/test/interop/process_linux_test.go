@@ -117,7 +117,7 @@ func launch(t *testing.T, args []string, run func(p *process, stdin, stdout *os.
 }
 
 // end sends a signal, none if it is 0, and after the end of the program SIGKILL to the rest
-// of its group. It returns how the program has ended.
+// of its group. It returns how the program has ended, when all of them have.
 func (p *process) end(sig syscall.Signal) error {
 	p.ended.Do(func() {
 		p.stdin.Close()
@@ -132,6 +132,12 @@ func (p *process) end(sig syscall.Signal) error {
 		killer.Stop()
 		syscall.Kill(-p.pid, syscall.SIGKILL)
 		p.err = p.wait()
+		// They may have a device open until then.
+		for {
+			if _, err := unix.Wait4(-p.pid, nil, 0, nil); err != nil && err != unix.EINTR {
+				break
+			}
+		}
 	})
 	return p.err
 }
