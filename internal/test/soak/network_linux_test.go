@@ -328,13 +328,8 @@ func (t *task) end(m *member) error {
 	return nil
 }
 
-// closeAll ends the run: all stacks, then all programs.
-func (t *task) closeAll() error {
-	for len(t.live) > 0 {
-		if err := t.doClose(); err != nil {
-			return err
-		}
-	}
+// stopFabrics ends the programs.
+func (t *task) stopFabrics() error {
 	for _, n := range t.nets {
 		if n.fabric != nil {
 			n.fabric.stop(t)

@@ -1,14 +1,12 @@
 package soak
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/vdestack/vdestack"
 )
@@ -128,20 +126,20 @@ func (t *task) doJoin(a, b *member) error {
 	if err != nil {
 		return wrap("with the joined stack", err)
 	}
-	if err := a.carries(t.ctx, ln); err != nil {
+	if err := t.carries(a, ln); err != nil {
 		return wrap("after the joined stack was closed", err)
 	}
 	return nil
 }
 
 // carries returns an error if the stack does not reach a listener of its own.
-func (m *member) carries(ctx context.Context, ln net.Listener) error {
-	c, err := m.st.DialContext(ctx, "tcp", ln.Addr().String())
+func (t *task) carries(m *member, ln net.Listener) error {
+	c, err := m.st.DialContext(t.ctx, "tcp", ln.Addr().String())
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	ln.(*net.TCPListener).SetDeadline(time.Now().Add(opTime))
+	ln.(*net.TCPListener).SetDeadline(t.deadline())
 	s, err := ln.Accept()
 	if err != nil {
 		return err

@@ -138,7 +138,11 @@ func (s *soak) work(ctx context.Context) {
 		})
 	}
 	wg.Wait()
-	s.perform(&operation{name: "end", do: (*task).closeAll}, s.rand(workers+1))
+	rng := s.rand(workers + 1)
+	for range len(s.live) {
+		s.perform(&operation{name: "end", do: (*task).doClose}, rng)
+	}
+	s.perform(&operation{name: "stop", do: (*task).stopFabrics}, rng)
 }
 
 func (s *soak) rand(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(s.seed, stream)) }
