@@ -39,16 +39,21 @@ func captured(t testing.TB, name string) [][]byte {
 func kernelOf(t testing.TB) func(req netlink.Message) []any {
 	files := map[netlink.HeaderType]string{
 		rtmGetLink: "links", rtmGetAddr: "addrs", rtmGetRoute: "routes", rtmGetNeigh: "neighbors",
+		rtmGetRule: "rules",
 	}
 	return func(req netlink.Message) []any {
 		if req.Header.Type == rtmGetNeigh && req.Data[10] != 0 {
 			return []any{done(req)} // no proxies
 		}
 		var datagrams []any
-		for i, b := range captured(t, files[req.Header.Type]) {
+		i := 0
+		for _, b := range captured(t, files[req.Header.Type]) {
 			for m, err := range messages(b) {
 				if err != nil {
 					return []any{err}
+				}
+				if req.Header.Type == rtmGetRule && m.Data[0] != req.Data[0] {
+					continue
 				}
 				m.Header.Sequence = req.Header.Sequence
 				m.Header.Length = uint32(len(b)+3) &^ 3
@@ -57,6 +62,7 @@ func kernelOf(t testing.TB) func(req netlink.Message) []any {
 				} else {
 					datagrams = append(datagrams, []netlink.Message{m})
 				}
+				i++
 			}
 		}
 		return append(datagrams, done(req))
@@ -126,6 +132,24 @@ default via fd00::fe on interface 3 protocol=3 universe metric=7 src=invalid IP 
 10.0.0.2 on interface 3 02:00:00:00:00:09 permanent 0x0
 fd00::2 on interface 3 02:00:00:00:00:09 permanent 0x80
 `},
+		{"rules", lines(c.Rules, func(r Rule) string {
+			return fmt.Sprintf("%v protocol=%d realm=%#x shortest=%d %x\n", r, r.Protocol, r.Realm, r.MinPrefixLen, r.Attrs)
+		}), `
+0 lookup 255 protocol=2 realm=0x0 shortest=0 
+100 from 10.0.0.0/8 to 10.9.0.0/16 TOS 0x10 iif v0 lookup 1000 protocol=0 realm=0x0 shortest=0 
+100 from 10.0.0.0/8 lookup 1000 protocol=0 realm=0x0 shortest=0 
+101 not mark 0x7/0xf protocol 6 source port 80 port 1000-2000 lookup 254 protocol=0 realm=0x0 shortest=1 
+102 oif v1 goto 200 protocol=4 realm=0x0 shortest=0 
+200 from 10.1.0.0/16 lookup 7 protocol=0 realm=0x30004 shortest=0 
+201 to 10.9.9.9/32 prohibit protocol=0 realm=0x0 shortest=0 
+202 lookup 5 protocol=0 realm=0x0 shortest=0 0c00140000000000e8030000
+32766 lookup 254 protocol=2 realm=0x0 shortest=0 
+32767 lookup 253 protocol=2 realm=0x0 shortest=0 
+0 of IPv6 lookup 255 protocol=2 realm=0x0 shortest=0 
+300 from fd00::/64 protocol 17 source port 53 lookup 70000 protocol=0 realm=0x0 shortest=0 
+301 to fd01::/16 blackhole protocol=0 realm=0x0 shortest=0 
+32766 of IPv6 lookup 254 protocol=2 realm=0x0 shortest=0 
+`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := tt.list()
@@ -194,6 +218,11 @@ func FuzzRoute(f *testing.F) {
 	})
 }
 
+func FuzzRule(f *testing.F) {
+	seeds(f, "rules")
+	f.Fuzz(func(t *testing.T, b []byte) { roundTrip(t, b, decodeRule, (*Rule).encode) })
+}
+
 func FuzzNeighbor(f *testing.F) {
 	seeds(f, "neighbors")
 	f.Fuzz(func(t *testing.T, b []byte) { roundTrip(t, b, decodeNeighbor, (*Neighbor).encode) })
@@ -211,7 +240,7 @@ func FuzzLink(f *testing.F) {
 
 // FuzzDatagram splits a datagram and wants the parts to be those of the whole.
 func FuzzDatagram(f *testing.F) {
-	for _, name := range []string{"links", "addrs", "routes", "neighbors"} {
+	for _, name := range []string{"links", "addrs", "routes", "neighbors", "rules"} {
 		f.Add(bytes.Join(captured(f, name), nil))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -1,5 +1,6 @@
 // Package rtnl configures the network stack of Linux over netlink. It adds, removes,
-// lists and watches links, addresses, routes and neighbours.
+// lists and watches links, addresses, routes and neighbours, and has the rules that choose
+// routing tables.
 //
 // It works on any stack that can make a socket: a
 // [github.com/vdestack/vdestack.Stack], the process's own with Dial(nil), or a
@@ -52,8 +53,8 @@
 //
 //   - [Conn.AddrDel] and [Conn.RouteDel] send nlinline's requests. What a request
 //     leaves out matches anything, so it may remove an entry of another program.
-//   - [Conn.AddrRemove], [Conn.RouteRemove] and [Conn.NeighborRemove] take an entry as
-//     it was listed, and remove that one only.
+//   - [Conn.AddrRemove], [Conn.RouteRemove], [Conn.NeighborRemove] and [Conn.RuleDel]
+//     take an entry as it was listed, and remove that one only.
 //
 // # Errors
 //

@@ -120,6 +120,18 @@ func TestRequests(t *testing.T) {
 		}, 56,
 			"38000000 1400 0506 01000000 00000000 | 02 18 00 fe 02000000 | 0800 0200 0a010203 | 0800 0100 0a010203 |" +
 				"0800 0300 783a3100 | 0800 0800 00020000"},
+		{"add rule", func(c *Conn) error {
+			return c.RuleAdd(Rule{Src: mustPrefix("10.0.0.0/8"), IPProto: 6, SrcPorts: PortRange{80, 80}, Table: 1000})
+		}, 60,
+			"3c000000 2000 0506 01000000 00000000 | 02 00 08 00 fc 00 00 01 00000000 | 0800 0200 0a000000 | 0800 0f00 e8030000 |" +
+				"0500 1600 06 000000 | 0800 1700 5000 5000"},
+		{"add IPv6 rule", func(c *Conn) error {
+			return c.RuleAdd(Rule{IPv6: true, Priority: 5, Invert: true, Mark: 7, OIF: "v0", MinPrefixLen: 1, Protocol: ProtocolStatic})
+		}, 84,
+			"54000000 2000 0506 01000000 00000000 | 0a 00 00 00 fe 00 00 01 02000000 | 0700 1100 763000 00 | 0800 0600 05000000 |" +
+				"0800 0a00 07000000 | 0800 1000 ffffffff | 0800 0e00 00000000 | 0800 0f00 fe000000 | 0500 1500 04 000000"},
+		{"list rules", func(c *Conn) error { _, err := c.Rules(); return err }, 28,
+			"1c000000 2200 0103 01000000 00000000 | 02000000 00000000 00000000"},
 		{"add neighbour", func(c *Conn) error {
 			return c.NeighborAdd(Neighbor{IfIndex: 2, Addr: mustAddr("10.1.2.9"), HardwareAddr: mac})
 		}, 48,

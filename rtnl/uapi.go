@@ -18,6 +18,9 @@ const (
 	rtmNewNeigh netlink.HeaderType = 28
 	rtmDelNeigh netlink.HeaderType = 29
 	rtmGetNeigh netlink.HeaderType = 30
+	rtmNewRule  netlink.HeaderType = 32
+	rtmDelRule  netlink.HeaderType = 33
+	rtmGetRule  netlink.HeaderType = 34
 
 	// Of every four types the second deletes, and the third is the query.
 	rtmKind    = 3
@@ -116,6 +119,28 @@ const (
 
 	ndaDst    = 1
 	ndaLLAddr = 2
+
+	fraDst               = 1
+	fraSrc               = 2
+	fraIIFName           = 3
+	fraGoto              = 4
+	fraPriority          = 6
+	fraFwMark            = 10
+	fraFlow              = 11
+	fraSuppressPrefixLen = 14
+	fraTable             = 15
+	fraFwMask            = 16
+	fraOIFName           = 17
+	fraPad               = 18
+	fraProtocol          = 21
+	fraIPProto           = 22
+	fraSPortRange        = 23
+	fraDPortRange        = 24
+	fraSPortMask         = 28
+	fraDPortMask         = 29
+
+	fibRuleInvert = 2
+	rtTableCompat = 252 // the short field of a number that does not fit
 
 	// Bits of the multicast groups, as bind takes them.
 	groupLink      = 1 << 0
