@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/mdlayher/netlink v1.11.2
 	github.com/mdlayher/socket v0.8.0
+	github.com/pires/go-proxyproto v0.15.0
 	golang.org/x/net v0.62.0
 	golang.org/x/sys v0.49.0
 )

@@ -1,0 +1,205 @@
+package vdestack
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/forward"
+)
+
+// ForwardOptions are the options of [Stack.ForwardIn] and [Stack.ForwardOut]. The zero
+// ForwardOptions, or nil, has the defaults.
+type ForwardOptions struct {
+	// ProxyProtocol is the version, 1 or 2, of the PROXY protocol's header that says to
+	// the server who the client is; TCP only. 0 sends none.
+	ProxyProtocol int
+	// MaxClients is how many connections, or flows of UDP, there may be at once. The
+	// default is as many as a quarter of the process's descriptors suffices for: a
+	// connection takes two, a flow one.
+	MaxClients int
+	// DialTimeout is how long connecting may take; 30 seconds by default.
+	DialTimeout time.Duration
+}
+
+// ForwardStats are the counters of a [Forward]. In is from the client to the server.
+type ForwardStats struct {
+	Open     uint64 // connections or flows now, those that are being made included
+	Accepted uint64 // clients so far
+	Refused  uint64 // over MaxClients: connections reset
+	Failed   uint64 // the server could not be reached: connections reset
+
+	BytesIn, BytesOut uint64
+	// Err is the last error of a client or of the listener, which goes on.
+	Err error
+}
+
+// A Forward is a port that a stack shares with the host. The garbage collector does not
+// end it.
+type Forward struct{ engine forwarder }
+
+type forwarder interface {
+	io.Closer
+	Addr() net.Addr
+	Stats() forward.Stats
+}
+
+// ForwardIn makes a server of the stack reachable on the host: it listens on hostAddr
+// there, and connects each client to stackAddr in the stack. It works as
+// [Stack.ForwardOut], the other way round.
+//
+//		s.ForwardIn(ctx, "tcp", "127.0.0.1:8080", "10.0.0.1:80", nil)
+//
+//	  - network is "tcp", or "tcp4" or "tcp6". The addresses are as for [net.Listen] and
+//	    [net.Dial]: a port of 0 on the listening side is one that is free, see
+//	    [Forward.Addr]. Names of the server are looked up for each client, on its side.
+//	  - On the host, "unix:PATH" is a unix socket ("unix:@NAME" an abstract one); the stack
+//	    still has TCP.
+//	  - The end of a client's data is passed on, and so are resets, in both directions. Who
+//	    reads slowly slows down the sender. Clients whose server cannot be reached are reset.
+//	  - ctx bounds the set-up only. Forward.Close and Stack.Close end the port and reset its
+//	    connections.
+//	  - An error is a [*net.OpError] with both addresses. Errors of single clients, and of the
+//	    listener when descriptors run out, are in Stats and end nothing.
+func (s *Stack) ForwardIn(ctx context.Context, network, hostAddr, stackAddr string, opts *ForwardOptions) (*Forward, error) {
+	return s.forward(ctx, network, host, s.network(), hostAddr, stackAddr, opts)
+}
+
+// ForwardOut makes a server of the host reachable in the stack: it listens on stackAddr in
+// the stack, and connects each client to hostAddr on the host. See [Stack.ForwardIn].
+func (s *Stack) ForwardOut(ctx context.Context, network, stackAddr, hostAddr string, opts *ForwardOptions) (*Forward, error) {
+	return s.forward(ctx, network, s.network(), host, stackAddr, hostAddr, opts)
+}
+
+// Addr returns the address where the forward listens.
+func (f *Forward) Addr() net.Addr { return f.engine.Addr() }
+
+// Stats returns the counters. After Close, it returns the last ones.
+func (f *Forward) Stats() ForwardStats { return ForwardStats(f.engine.Stats()) }
+
+// Close ends the forward: it listens no more, and its connections are reset. When it
+// returns, all that is done. It may be called twice, and with any other call.
+func (f *Forward) Close() error { return f.engine.Close() }
+
+// A side is one of the two networks of a forward.
+type side struct {
+	unix   bool // it has unix sockets too
+	listen func(ctx context.Context, network, address string) (net.Listener, error)
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+var host = side{
+	unix:   true,
+	listen: new(net.ListenConfig).Listen,
+	dial:   new(net.Dialer).DialContext,
+}
+
+func (s *Stack) network() side {
+	return side{
+		listen: (&ListenConfig{Stack: s}).Listen,
+		dial:   (&Dialer{Stack: s}).DialContext,
+	}
+}
+
+// place returns the network and the address that package net has for an address on a
+// side.
+func (s side) place(network, address string) (string, string, error) {
+	path, ok := strings.CutPrefix(address, "unix:")
+	switch {
+	case !ok:
+		return network, address, nil
+	case !s.unix:
+		return "", "", &net.AddrError{Err: "the stack's side has no unix sockets", Addr: address}
+	case !strings.HasPrefix(network, "tcp"):
+		return "", "", &net.AddrError{Err: "a unix socket takes the place of TCP only", Addr: address}
+	}
+	return "unix", path, nil
+}
+
+// forwardAddr is an address as it was given.
+type forwardAddr struct{ network, address string }
+
+func (a forwardAddr) Network() string { return a.network }
+func (a forwardAddr) String() string  { return a.address }
+
+func (s *Stack) forward(ctx context.Context, network string, in, out side, from, to string, opts *ForwardOptions) (*Forward, error) {
+	f, err := s.newForward(ctx, network, in, out, from, to, opts)
+	if err != nil {
+		return nil, &net.OpError{Op: "forward", Net: network, Source: forwardAddr{network, from}, Addr: forwardAddr{network, to}, Err: err}
+	}
+	return f, nil
+}
+
+func (s *Stack) newForward(ctx context.Context, network string, in, out side, from, to string, opts *ForwardOptions) (*Forward, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	if opts == nil {
+		opts = &ForwardOptions{}
+	}
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+	case "unix":
+		return nil, errors.New(`the network is tcp, and the host's address "unix:PATH"`)
+	default:
+		return nil, net.UnknownNetworkError(network)
+	}
+	if v := opts.ProxyProtocol; v < 0 || v > 2 {
+		return nil, fmt.Errorf("ProxyProtocol %d: there are versions 1 and 2", v)
+	}
+	if opts.MaxClients < 0 || opts.DialTimeout < 0 {
+		return nil, errors.New("MaxClients and DialTimeout must not be negative")
+	}
+	listenNet, listenAddr, err := in.place(network, from)
+	if err != nil {
+		return nil, err
+	}
+	dialNet, dialAddr, err := out.place(network, to)
+	if err == nil {
+		err = checkServer(ctx, dialNet, dialAddr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l, err := in.listen(ctx, listenNet, listenAddr)
+	if err != nil {
+		return nil, err
+	}
+	e := forward.NewStreams(l, forward.Config{
+		Dial: func(ctx context.Context, _ net.Addr) (net.Conn, error) {
+			return out.dial(ctx, dialNet, dialAddr)
+		},
+		Timeout: cmp.Or(opts.DialTimeout, 30*time.Second),
+		Max:     cmp.Or(opts.MaxClients, forward.MaxClients(2)),
+		Proxy:   opts.ProxyProtocol,
+	})
+	if !trackRef(&s.conns, e) {
+		e.Close()
+		return nil, s.closed()
+	}
+	return &Forward{engine: e}, nil
+}
+
+// checkServer finds mistakes in the address of a server, which is looked up later.
+func checkServer(ctx context.Context, network, address string) error {
+	if network == "unix" {
+		if address == "" {
+			return &net.AddrError{Err: "the path is missing", Addr: "unix:"}
+		}
+		return nil
+	}
+	_, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
+	if err == nil && port == 0 {
+		err = &net.AddrError{Err: "a server has a port other than 0", Addr: address}
+	}
+	return err
+}

@@ -1,0 +1,441 @@
+package forward
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/testenv"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+// started carries connections from a new listener to a server.
+func started(t testing.TB, server net.Addr, cfg Config) *Streams {
+	t.Helper()
+	l := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	return serving(t, l, server, cfg)
+}
+
+func serving(t testing.TB, l net.Listener, server net.Addr, cfg Config) *Streams {
+	if cfg.Dial == nil {
+		cfg.Dial = func(ctx context.Context, _ net.Addr) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, server.Network(), server.String())
+		}
+	}
+	if cfg.Max == 0 {
+		cfg.Max = 1000
+	}
+	cfg.Timeout = testenv.Timeout
+	s := NewStreams(l, cfg)
+	t.Cleanup(func() { testenv.Check(t, s.Close()) })
+	return s
+}
+
+// server listens, and returns the connections that it accepts.
+func server(t testing.TB) (net.Listener, func() net.Conn) {
+	t.Helper()
+	l := testenv.Opened(net.Listen("tcp", "127.0.0.1:0"))(t)
+	return l, func() net.Conn { t.Helper(); return conn(t, l.Accept) }
+}
+
+func conn(t testing.TB, make func() (net.Conn, error)) net.Conn {
+	t.Helper()
+	c := testenv.Opened(make())(t)
+	c.SetDeadline(time.Now().Add(testenv.Timeout))
+	return c
+}
+
+func client(t testing.TB, s *Streams) net.Conn {
+	t.Helper()
+	return conn(t, func() (net.Conn, error) { return net.Dial(s.Addr().Network(), s.Addr().String()) })
+}
+
+// wantEnd reads to the end, or to an error that is want.
+func wantEnd(t testing.TB, c net.Conn, text string, want error) {
+	t.Helper()
+	b, err := io.ReadAll(c)
+	if string(b) != text || !errors.Is(err, want) {
+		t.Errorf("%v got %q, %v, want %q, %v", c.LocalAddr(), b, err, text, want)
+	}
+}
+
+// wantReset connects, and wants a reset: the call that connects may report it already.
+func wantReset(t testing.TB, s *Streams) {
+	t.Helper()
+	c, err := net.Dial("tcp", s.Addr().String())
+	if err == nil {
+		c.SetDeadline(time.Now().Add(testenv.Timeout))
+		_, err = io.ReadAll(c)
+		c.Close()
+	}
+	if !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("got %v, want ECONNRESET", err)
+	}
+}
+
+func write(t testing.TB, c net.Conn, text string) {
+	t.Helper()
+	_, err := io.WriteString(c, text)
+	testenv.Check(t, err)
+}
+
+type closeWriter interface{ CloseWrite() error }
+
+// TestHalfClose ends one direction, uses the other, and ends that, by each side, over TCP
+// and unix sockets.
+func TestHalfClose(t *testing.T) {
+	dir := testenv.ShortDir(t)
+	for _, network := range []string{"tcp", "unix"} {
+		for _, first := range []string{"client", "server"} {
+			t.Run(network+", "+first, func(t *testing.T) {
+				testenv.NoLeaks(t)
+				addr := func(name string) string {
+					if network == "unix" {
+						return filepath.Join(dir, first+name)
+					}
+					return "127.0.0.1:0"
+				}
+				l := testenv.Opened(net.Listen(network, addr("s")))(t)
+				s := serving(t, testenv.Must(net.Listen(network, addr("f")))(t), l.Addr(), Config{})
+				a := client(t, s)
+				b := conn(t, l.Accept)
+				if first == "server" {
+					a, b = b, a
+				}
+				write(t, a, "request")
+				testenv.Check(t, a.(closeWriter).CloseWrite())
+				wantEnd(t, b, "request", nil)
+				write(t, b, "late answer")
+				testenv.Check(t, b.Close())
+				wantEnd(t, a, "late answer", nil)
+				a.Close()
+				testenv.Eventually(t, "no connection", func() bool { return s.Stats().Open == 0 })
+				if st := s.Stats(); st.BytesIn+st.BytesOut != 18 || st.Accepted != 1 || st.Failed != 0 {
+					t.Errorf("%+v", st)
+				}
+			})
+		}
+	}
+}
+
+// TestReset resets a connection at one side: in its data, and after the end of what that
+// side sends, when nothing is read from it any more.
+func TestReset(t *testing.T) {
+	testenv.NoLeaks(t)
+	for _, half := range []bool{false, true} {
+		for _, who := range []string{"client", "server"} {
+			t.Run(fmt.Sprintf("%s, half closed %v", who, half), func(t *testing.T) {
+				l, accept := server(t)
+				s := started(t, l.Addr(), Config{})
+				a, b := client(t, s), accept()
+				if who == "server" {
+					a, b = b, a
+				}
+				if half {
+					testenv.Check(t, a.(closeWriter).CloseWrite())
+					wantEnd(t, b, "", nil)
+				}
+				a.(*net.TCPConn).SetLinger(0)
+				a.Close()
+				if half {
+					// b has read the end already, and now learns of the reset.
+					testenv.Eventually(t, "a reset", func() bool {
+						_, err := b.Write([]byte("x"))
+						return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+					})
+				} else {
+					wantEnd(t, b, "", unix.ECONNRESET)
+				}
+				testenv.Eventually(t, "no connection", func() bool { return s.Stats().Open == 0 })
+			})
+		}
+	}
+}
+
+// TestResetUnread has the reset passed on while the other side says and reads nothing.
+func TestResetUnread(t *testing.T) {
+	testenv.NoLeaks(t)
+	l, accept := server(t)
+	s := started(t, l.Addr(), Config{})
+	a, b := client(t, s), accept()
+	testenv.Check(t, a.(closeWriter).CloseWrite())
+	wantEnd(t, b, "", nil)
+	a.(*net.TCPConn).SetLinger(0)
+	a.Close()
+	testenv.Eventually(t, "no connection", func() bool { return s.Stats().Open == 0 })
+}
+
+// TestBackPressure has a sender wait for a receiver that reads nothing, and then all
+// arrives.
+func TestBackPressure(t *testing.T) {
+	testenv.NoLeaks(t)
+	l, accept := server(t)
+	s := started(t, l.Addr(), Config{})
+	a, b := client(t, s), accept()
+	chunk := bytes.Repeat([]byte("0123456789abcdef"), 1<<12)
+	sent := 0
+	// What the sockets take is bounded; more than that would be memory of the forward.
+	raw := testenv.Must(a.(*net.TCPConn).SyscallConn())(t)
+	full := func() (full bool) {
+		testenv.Check(t, raw.Write(func(fd uintptr) bool {
+			n, err := unix.Write(int(fd), chunk[sent%16:])
+			if full = err == unix.EAGAIN; !full {
+				testenv.Check(t, err)
+				sent += n
+			}
+			return true
+		}))
+		return full
+	}
+	for carried := uint64(0); ; {
+		for !full() {
+			if sent > 64<<20 {
+				t.Fatalf("%d bytes, and still room", sent)
+			}
+		}
+		// The forward is still moving what it took.
+		if now := s.Stats().BytesIn; now == carried && full() {
+			break
+		} else {
+			carried = now
+		}
+	}
+	var done sync.WaitGroup
+	defer done.Wait()
+	done.Go(func() {
+		a.Write([]byte("end"))
+		a.(closeWriter).CloseWrite()
+	})
+	got := testenv.Must(io.ReadAll(b))(t)
+	if want := sent + 3; len(got) != want || string(got[len(got)-3:]) != "end" {
+		t.Errorf("got %d bytes, want %d", len(got), want)
+	}
+	for i, c := range got[:sent] {
+		if c != chunk[i%16] {
+			t.Fatalf("byte %d is %q", i, c)
+		}
+	}
+}
+
+// TestLimit refuses a client too many, and takes the next when there is room.
+func TestLimit(t *testing.T) {
+	testenv.NoLeaks(t)
+	l, accept := server(t)
+	s := started(t, l.Addr(), Config{Max: 2})
+	a, b := client(t, s), client(t, s) // who say nothing
+	accept()
+	accept()
+	wantReset(t, s)
+	a.(*net.TCPConn).SetLinger(0)
+	a.Close()
+	testenv.Eventually(t, "one connection", func() bool { return s.Stats().Open == 1 })
+	c := client(t, s)
+	write(t, c, "x")
+	accept()
+	if st := s.Stats(); st.Refused != 1 || st.Open != 2 || st.Accepted != 3 {
+		t.Errorf("%+v", st)
+	}
+	b.Close()
+}
+
+// TestServerGone resets clients whose server cannot be reached.
+func TestServerGone(t *testing.T) {
+	testenv.NoLeaks(t)
+	l, _ := server(t)
+	l.Close()
+	s := started(t, l.Addr(), Config{})
+	wantReset(t, s)
+	testenv.Eventually(t, "no connection", func() bool { return s.Stats().Open == 0 })
+	if st := s.Stats(); st.Failed != 1 || !errors.Is(st.Err, unix.ECONNREFUSED) {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A badListener returns errors before it accepts.
+type badListener struct {
+	net.Listener
+	errors atomic.Int32
+}
+
+func (l *badListener) Accept() (net.Conn, error) {
+	if l.errors.Add(-1) >= 0 {
+		return nil, os.NewSyscallError("accept4", unix.EMFILE)
+	}
+	return l.Listener.Accept()
+}
+
+// TestAcceptErrors goes on after errors of the listener, and pauses between them.
+func TestAcceptErrors(t *testing.T) {
+	testenv.NoLeaks(t)
+	l, accept := server(t)
+	bad := &badListener{Listener: testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)}
+	bad.errors.Store(3)
+	begin := time.Now()
+	s := serving(t, bad, l.Addr(), Config{})
+	write(t, client(t, s), "hello")
+	accept()
+	if took := time.Since(begin); took < 5*time.Millisecond {
+		t.Errorf("three errors took %v: it spins", took)
+	}
+	if err := s.Stats().Err; !errors.Is(err, unix.EMFILE) {
+		t.Errorf("got %v, want EMFILE", err)
+	}
+	// Close does not wait for a pause.
+	bad = &badListener{Listener: testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)}
+	bad.errors.Store(1 << 30)
+	s = serving(t, bad, l.Addr(), Config{})
+	testenv.Eventually(t, "an error", func() bool { return s.Stats().Err != nil })
+	testenv.Check(t, s.Close())
+	testenv.Check(t, s.Close())
+}
+
+// TestClose ends connections in each state, and calls that are connecting.
+func TestClose(t *testing.T) {
+	testenv.NoLeaks(t)
+	l, accept := server(t)
+	dialing := make(chan struct{}, 1)
+	var silent atomic.Bool
+	s := started(t, l.Addr(), Config{Dial: func(ctx context.Context, _ net.Addr) (net.Conn, error) {
+		if silent.Load() {
+			dialing <- struct{}{}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+	}})
+	a, b := client(t, s), accept()
+	write(t, a, "unread")
+	silent.Store(true)
+	c := client(t, s)
+	<-dialing
+	testenv.Check(t, s.Close())
+	wantEnd(t, c, "", unix.ECONNRESET)
+	wantEnd(t, a, "", unix.ECONNRESET)
+	if _, err := io.Copy(io.Discard, b); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("server: %v, want ECONNRESET", err)
+	}
+	if st := s.Stats(); st.Open != 0 || st.Failed != 0 {
+		t.Errorf("%+v", st)
+	}
+	if _, err := net.Dial("tcp", s.Addr().String()); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("after Close: %v, want ECONNREFUSED", err)
+	}
+}
+
+// TestProxy reads the header of each version, of TCP and of a client without an address.
+func TestProxy(t *testing.T) {
+	testenv.NoLeaks(t)
+	unixPath := filepath.Join(testenv.ShortDir(t), "s")
+	for _, listen := range [][2]string{{"tcp", "127.0.0.1:0"}, {"tcp", "[::1]:0"}, {"tcp", "[::]:0"}, {"unix", unixPath}} {
+		for version := 1; version <= 2; version++ {
+			t.Run(fmt.Sprint(listen, version), func(t *testing.T) {
+				l, accept := server(t)
+				f, err := net.Listen(listen[0], listen[1])
+				testenv.Check(t, err)
+				s := serving(t, f, l.Addr(), Config{Proxy: version})
+				c := client(t, s)
+				write(t, c, "hello")
+				testenv.Check(t, c.(closeWriter).CloseWrite())
+				r := bufio.NewReader(accept())
+				h, err := proxyproto.Read(r)
+				testenv.Check(t, err)
+				rest := testenv.Must(io.ReadAll(r))(t)
+				if string(rest) != "hello" || int(h.Version) != version {
+					t.Errorf("version %d, then %q", h.Version, rest)
+				}
+				if listen[0] == "unix" {
+					if h.TransportProtocol.IsStream() || h.Command.IsProxy() && version == 2 {
+						t.Errorf("%+v", h)
+					}
+					return
+				}
+				if h.SourceAddr.String() != c.LocalAddr().String() || h.DestinationAddr.String() != c.RemoteAddr().String() {
+					t.Errorf("%v to %v, want %v to %v", h.SourceAddr, h.DestinationAddr, c.LocalAddr(), c.RemoteAddr())
+				}
+			})
+		}
+	}
+}
+
+// TestMany carries 10,000 connections, 500 at a time, and leaves nothing.
+func TestMany(t *testing.T) {
+	testenv.Long(t)
+	testenv.NeedDescriptors(t, 5000)
+	testenv.NoLeaks(t)
+	l, _ := server(t)
+	var servers sync.WaitGroup
+	t.Cleanup(servers.Wait)
+	servers.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			servers.Go(func() {
+				io.Copy(c, c)
+				c.Close()
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close() })
+	s := started(t, l.Addr(), Config{})
+	const total, atOnce = 10000, 500
+	var done atomic.Int32
+	for range total / atOnce {
+		var wg sync.WaitGroup
+		for range atOnce {
+			wg.Go(func() {
+				c, err := net.Dial("tcp", s.Addr().String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				c.SetDeadline(time.Now().Add(testenv.Timeout))
+				io.WriteString(c, "hello")
+				c.(closeWriter).CloseWrite()
+				if b, err := io.ReadAll(c); err != nil || string(b) != "hello" {
+					t.Errorf("got %q, %v", b, err)
+					return
+				}
+				done.Add(1)
+			})
+		}
+		wg.Wait()
+	}
+	testenv.Eventually(t, "no connection", func() bool { return s.Stats().Open == 0 })
+	if st := s.Stats(); st.Accepted != total || done.Load() != total || st.Failed+st.Refused != 0 {
+		t.Errorf("%d done, %+v", done.Load(), st)
+	}
+}
+
+// TestSilent has connections that say nothing hold their two sockets and no more.
+func TestSilent(t *testing.T) {
+	testenv.NoLeaks(t)
+	l, accept := server(t)
+	s := started(t, l.Addr(), Config{})
+	before := len(testenv.Descriptors(t))
+	const n = 50
+	for range n {
+		a, b := client(t, s), accept()
+		write(t, a, "x")
+		io.ReadFull(b, make([]byte, 1))
+	}
+	// Two for each test's ends, two for the forward's.
+	most := before + 4*n + 2*maxPipes
+	testenv.Eventually(t, "no pipes for silent connections", func() bool { return len(testenv.Descriptors(t)) <= most })
+}

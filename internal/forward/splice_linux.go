@@ -1,0 +1,221 @@
+package forward
+
+import (
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// pipeSize is how much the kernel moves at once, if the user may have such pipes.
+	pipeSize = 1 << 20
+	// maxPipes is how many unused pipes are kept.
+	maxPipes = 16
+	// bufferSize is for connections that the kernel cannot splice, and for when there is
+	// no descriptor for a pipe.
+	bufferSize = 64 << 10
+)
+
+// A pipe is what splice(2) needs between two sockets.
+type pipe struct{ r, w int }
+
+// pipes are the pipes that are not in use, and empty. io.Copy would hold one for each
+// direction of each connection, the silent ones too: six descriptors instead of two.
+type pipes struct {
+	mu   sync.Mutex // guards free
+	free []pipe
+}
+
+func (ps *pipes) get() (pipe, bool) {
+	ps.mu.Lock()
+	if n := len(ps.free); n > 0 {
+		p := ps.free[n-1]
+		ps.free = ps.free[:n-1]
+		ps.mu.Unlock()
+		return p, true
+	}
+	ps.mu.Unlock()
+	var fds [2]int
+	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+		return pipe{}, false
+	}
+	unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize) // or the usual size
+	return pipe{fds[0], fds[1]}, true
+}
+
+func (ps *pipes) put(p pipe) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if len(ps.free) < maxPipes {
+		ps.free = append(ps.free, p)
+		return
+	}
+	p.close()
+}
+
+func (p pipe) close() {
+	unix.Close(p.r)
+	unix.Close(p.w)
+}
+
+func (ps *pipes) close() {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for _, p := range ps.free {
+		p.close()
+	}
+	ps.free = nil
+}
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// carry copies from src to dst until the end of src, and counts the bytes. It waits with
+// neither a pipe nor a buffer.
+func (ps *pipes) carry(dst, src net.Conn, n *atomic.Uint64) error {
+	from, err := src.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	to, err := dst.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	for spliced := true; ; {
+		var got int
+		if spliced {
+			got, err = ps.splice(to, from)
+			spliced = err != unix.EINVAL // such as multipath TCP
+		}
+		if !spliced || err == unix.EMFILE {
+			got, err = copyOnce(to, from)
+		}
+		if got == 0 || err != nil {
+			return err
+		}
+		n.Add(uint64(got))
+	}
+}
+
+// splice moves what there is to read, as soon as there is something. 0 is the end.
+func (ps *pipes) splice(to, from syscall.RawConn) (int, error) {
+	var (
+		p    pipe
+		have bool
+		got  int
+		err  error
+	)
+	closed := from.Read(func(fd uintptr) bool {
+		if p, have = ps.get(); !have {
+			err = unix.EMFILE
+			return true
+		}
+		got, err = retry(func() (int, error) {
+			n, err := unix.Splice(int(fd), nil, p.w, nil, pipeSize, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+			return int(n), err
+		})
+		if err == unix.EAGAIN {
+			ps.put(p)
+			have = false
+			return false
+		}
+		return true
+	})
+	if closed != nil {
+		return 0, closed
+	}
+	for left := got; left > 0 && err == nil; {
+		var moved int
+		closed := to.Write(func(fd uintptr) bool {
+			moved, err = retry(func() (int, error) {
+				n, err := unix.Splice(p.r, nil, int(fd), nil, left, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+				return int(n), err
+			})
+			return err != unix.EAGAIN
+		})
+		if closed != nil {
+			err = closed
+		}
+		left -= moved
+		if err != nil || left > 0 && moved == 0 {
+			p.close() // it is not empty
+			return got - left, firstError(err, unix.EIO)
+		}
+	}
+	if have {
+		ps.put(p)
+	}
+	return got, err
+}
+
+// copyOnce is splice by a buffer.
+func copyOnce(to, from syscall.RawConn) (got int, err error) {
+	var b *[bufferSize]byte
+	closed := from.Read(func(fd uintptr) bool {
+		b = buffers.Get().(*[bufferSize]byte)
+		got, err = retry(func() (int, error) { return unix.Read(int(fd), b[:]) })
+		if err == unix.EAGAIN {
+			buffers.Put(b)
+			b = nil
+			return false
+		}
+		return true
+	})
+	if b == nil {
+		return 0, closed
+	}
+	defer buffers.Put(b)
+	for left := b[:got]; len(left) > 0 && err == nil; {
+		var moved int
+		closed := to.Write(func(fd uintptr) bool {
+			moved, err = retry(func() (int, error) {
+				return unix.SendmsgN(int(fd), left, nil, nil, unix.MSG_NOSIGNAL)
+			})
+			return err != unix.EAGAIN
+		})
+		if closed != nil {
+			err = closed
+		}
+		left = left[moved:]
+	}
+	return got, firstError(err, closed)
+}
+
+// retry calls f again when a signal has interrupted it.
+func retry(f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// firstError returns the first error.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// untilReset waits, after the end of a connection's data, until its peer resets it, and
+// reports whether it did: nothing reads from it any more. A read deadline ends it.
+func untilReset(c net.Conn) (reset bool) {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd)}}
+		_, err := unix.Poll(fds, 0)
+		reset = err == nil && fds[0].Revents&unix.POLLERR != 0
+		return reset
+	})
+	return reset || err != nil && !os.IsTimeout(err)
+}
