@@ -25,19 +25,27 @@ type ForwardOptions struct {
 	MaxClients int
 	// DialTimeout is how long connecting may take; 30 seconds by default.
 	DialTimeout time.Duration
+	// UDPTimeout is how long a flow of UDP may be silent; 2 minutes by default. A flow
+	// that the server has not answered ends after 30 seconds at most.
+	UDPTimeout time.Duration
 }
 
 // ForwardStats are the counters of a [Forward]. In is from the client to the server.
 type ForwardStats struct {
 	Open     uint64 // connections or flows now, those that are being made included
 	Accepted uint64 // clients so far
-	Refused  uint64 // over MaxClients: connections reset
+	Refused  uint64 // over MaxClients: connections reset, datagrams dropped
 	Failed   uint64 // the server could not be reached: connections reset
 
 	BytesIn, BytesOut uint64
+	Datagrams         DatagramStats // of UDP
 	// Err is the last error of a client or of the listener, which goes on.
 	Err error
 }
+
+// DatagramStats count datagrams: In is from the client to the server, Dropped what could
+// not be sent on, of either direction.
+type DatagramStats struct{ In, Out, Dropped uint64 }
 
 // A Forward is a port that a stack shares with the host. The garbage collector does not
 // end it.
@@ -50,22 +58,27 @@ type forwarder interface {
 }
 
 // ForwardIn makes a server of the stack reachable on the host: it listens on hostAddr
-// there, and connects each client to stackAddr in the stack. It works as
-// [Stack.ForwardOut], the other way round.
+// there, and connects each client to stackAddr in the stack:
 //
-//		s.ForwardIn(ctx, "tcp", "127.0.0.1:8080", "10.0.0.1:80", nil)
+//	f, err := s.ForwardIn(ctx, "tcp", "127.0.0.1:8080", "10.0.0.1:80", nil)
 //
-//	  - network is "tcp", or "tcp4" or "tcp6". The addresses are as for [net.Listen] and
-//	    [net.Dial]: a port of 0 on the listening side is one that is free, see
-//	    [Forward.Addr]. Names of the server are looked up for each client, on its side.
-//	  - On the host, "unix:PATH" is a unix socket ("unix:@NAME" an abstract one); the stack
-//	    still has TCP.
-//	  - The end of a client's data is passed on, and so are resets, in both directions. Who
-//	    reads slowly slows down the sender. Clients whose server cannot be reached are reset.
-//	  - ctx bounds the set-up only. Forward.Close and Stack.Close end the port and reset its
-//	    connections.
-//	  - An error is a [*net.OpError] with both addresses. Errors of single clients, and of the
-//	    listener when descriptors run out, are in Stats and end nothing.
+// ForwardOut is the other way round. Of both it is true:
+//
+//   - network is "tcp" or "udp", or one of "tcp4", "tcp6", "udp4" and "udp6". The addresses
+//     are as for [net.Listen] and [net.Dial]: a port of 0 on the listening side is one that
+//     is free, see [Forward.Addr]. Names of the server are looked up on its side: of TCP for
+//     each client, of UDP once.
+//   - On the host, "unix:PATH" is a unix socket ("unix:@NAME" an abstract one); the stack
+//     still has TCP.
+//   - The end of a client's data is passed on, and so are resets, in both directions. Who
+//     reads slowly slows down the sender. Clients whose server cannot be reached are reset.
+//   - Each client's UDP socket is a flow, with a socket of its own towards the server, and
+//     answers leave from the address that the client has sent to. Under a flood of new ones,
+//     those that the server has answered stay.
+//   - ctx bounds the set-up only. Forward.Close and Stack.Close end the port and reset its
+//     connections.
+//   - An error is a [*net.OpError] with both addresses. Errors of single clients, and of the
+//     listener when descriptors run out, are in Stats and end nothing.
 func (s *Stack) ForwardIn(ctx context.Context, network, hostAddr, stackAddr string, opts *ForwardOptions) (*Forward, error) {
 	return s.forward(ctx, network, host, s.network(), hostAddr, stackAddr, opts)
 }
@@ -80,7 +93,13 @@ func (s *Stack) ForwardOut(ctx context.Context, network, stackAddr, hostAddr str
 func (f *Forward) Addr() net.Addr { return f.engine.Addr() }
 
 // Stats returns the counters. After Close, it returns the last ones.
-func (f *Forward) Stats() ForwardStats { return ForwardStats(f.engine.Stats()) }
+func (f *Forward) Stats() ForwardStats {
+	st := f.engine.Stats()
+	return ForwardStats{
+		Open: st.Open, Accepted: st.Accepted, Refused: st.Refused, Failed: st.Failed,
+		BytesIn: st.BytesIn, BytesOut: st.BytesOut, Datagrams: DatagramStats(st.Datagrams), Err: st.Err,
+	}
+}
 
 // Close ends the forward: it listens no more, and its connections are reset. When it
 // returns, all that is done. It may be called twice, and with any other call.
@@ -90,18 +109,21 @@ func (f *Forward) Close() error { return f.engine.Close() }
 type side struct {
 	unix   bool // it has unix sockets too
 	listen func(ctx context.Context, network, address string) (net.Listener, error)
+	packet func(ctx context.Context, network, address string) (net.PacketConn, error)
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 var host = side{
 	unix:   true,
 	listen: new(net.ListenConfig).Listen,
+	packet: new(net.ListenConfig).ListenPacket,
 	dial:   new(net.Dialer).DialContext,
 }
 
 func (s *Stack) network() side {
 	return side{
 		listen: (&ListenConfig{Stack: s}).Listen,
+		packet: (&ListenConfig{Stack: s}).ListenPacket,
 		dial:   (&Dialer{Stack: s}).DialContext,
 	}
 }
@@ -139,11 +161,14 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 	if err := s.check(); err != nil {
 		return nil, err
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if opts == nil {
 		opts = &ForwardOptions{}
 	}
 	switch network {
-	case "tcp", "tcp4", "tcp6":
+	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6":
 	case "unix":
 		return nil, errors.New(`the network is tcp, and the host's address "unix:PATH"`)
 	default:
@@ -152,8 +177,12 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 	if v := opts.ProxyProtocol; v < 0 || v > 2 {
 		return nil, fmt.Errorf("ProxyProtocol %d: there are versions 1 and 2", v)
 	}
-	if opts.MaxClients < 0 || opts.DialTimeout < 0 {
-		return nil, errors.New("MaxClients and DialTimeout must not be negative")
+	udp := strings.HasPrefix(network, "udp")
+	if udp && opts.ProxyProtocol != 0 {
+		return nil, errors.New("the PROXY protocol is for TCP")
+	}
+	if opts.MaxClients < 0 || opts.DialTimeout < 0 || opts.UDPTimeout < 0 {
+		return nil, errors.New("MaxClients, DialTimeout and UDPTimeout must not be negative")
 	}
 	listenNet, listenAddr, err := in.place(network, from)
 	if err != nil {
@@ -166,18 +195,47 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 	if err != nil {
 		return nil, err
 	}
-	l, err := in.listen(ctx, listenNet, listenAddr)
-	if err != nil {
-		return nil, err
-	}
-	e := forward.NewStreams(l, forward.Config{
+	cfg := forward.Config{
 		Dial: func(ctx context.Context, _ net.Addr) (net.Conn, error) {
 			return out.dial(ctx, dialNet, dialAddr)
 		},
 		Timeout: cmp.Or(opts.DialTimeout, 30*time.Second),
-		Max:     cmp.Or(opts.MaxClients, forward.MaxClients(2)),
+		Idle:    cmp.Or(opts.UDPTimeout, 2*time.Minute),
 		Proxy:   opts.ProxyProtocol,
-	})
+	}
+	if udp {
+		cfg.Max = cmp.Or(opts.MaxClients, forward.MaxClients(1))
+		// A look-up would hold up the flows of others.
+		c, err := out.dial(ctx, dialNet, dialAddr)
+		if err != nil {
+			return nil, err
+		}
+		dialAddr = c.RemoteAddr().String()
+		c.Close()
+		l, err := in.packet(ctx, listenNet, listenAddr)
+		if err != nil {
+			return nil, err
+		}
+		e, err := forward.NewDatagrams(l.(*net.UDPConn), cfg)
+		if err != nil {
+			l.Close()
+			return nil, err
+		}
+		return tracked(s, e)
+	}
+	cfg.Max = cmp.Or(opts.MaxClients, forward.MaxClients(2))
+	l, err := in.listen(ctx, listenNet, listenAddr)
+	if err != nil {
+		return nil, err
+	}
+	return tracked(s, forward.NewStreams(l, cfg))
+}
+
+// tracked returns a forward that ends with the stack. Its goroutines keep the engine alive.
+func tracked[T any, P interface {
+	*T
+	forwarder
+}](s *Stack, e P) (*Forward, error) {
 	if !trackRef(&s.conns, e) {
 		e.Close()
 		return nil, s.closed()

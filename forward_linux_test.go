@@ -3,6 +3,7 @@ package vdestack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -107,6 +108,76 @@ func TestForward(t *testing.T) {
 	}
 }
 
+// TestForwardUDP carries datagrams into a stack and out of it, empty ones and the largest
+// too, and answers from the address that was asked.
+func TestForwardUDP(t *testing.T) {
+	netnstest.NoLeaks(t)
+	s := testenv.Opened(New(t.Context(), Config{
+		Interfaces: []Interface{{VNL: "null://", Addrs: testenv.Prefixes("10.0.0.1/24", "fd00::1/64")}},
+		DNS:        DNS{Hosts: map[string][]netip.Addr{"server.lan": testenv.Addrs("10.0.0.1")}},
+	}))(t)
+	inside := testenv.Opened(s.ListenPacket("udp", ":53"))(t)
+	echoUDP(t, inside)
+	outside := testenv.Opened(net.ListenPacket("udp", "127.0.0.1:0"))(t)
+	echoUDP(t, outside)
+	for _, tt := range []struct {
+		name, network, from, to string
+		out                     bool
+		hosts                   []string
+	}{
+		{name: "in", network: "udp", from: "127.0.0.1:0", to: "10.0.0.1:53", hosts: []string{"127.0.0.1"}},
+		{name: "in, any address", network: "udp", from: ":0", to: "server.lan:domain", hosts: []string{"127.0.0.1", "127.0.0.9", "::1"}},
+		{name: "in, IPv6", network: "udp6", from: ":0", to: "[fd00::1]:53", hosts: []string{"::1"}},
+		{name: "in, IPv4", network: "udp4", from: ":0", to: "10.0.0.1:53", hosts: []string{"127.0.0.1", "127.0.0.9"}},
+		{name: "out", network: "udp", from: "10.0.0.1:0", to: outside.LocalAddr().String(), out: true, hosts: []string{"10.0.0.1"}},
+		{name: "out, any address", network: "udp", from: ":0", to: outside.LocalAddr().String(), out: true, hosts: []string{"10.0.0.1", "fd00::1", "127.0.0.9"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			make, dial := s.ForwardIn, net.Dial
+			if tt.out {
+				make, dial = s.ForwardOut, s.Dial
+			}
+			f := testenv.Opened(make(t.Context(), tt.network, tt.from, tt.to, nil))(t)
+			_, port, _ := net.SplitHostPort(f.Addr().String())
+			b := [65507]byte{}
+			for _, h := range tt.hosts {
+				c := testenv.Opened(dial("udp", net.JoinHostPort(h, port)))(t)
+				c.SetDeadline(time.Now().Add(testenv.Timeout))
+				for _, n := range []int{5, 0, len(b)} {
+					_, err := c.Write(b[:n])
+					testenv.Check(t, err)
+					if got, err := c.Read(b[:]); err != nil || got != n {
+						t.Errorf("%s: got %d bytes, %v, want %d", h, got, err, n)
+					}
+				}
+			}
+			n := uint64(3 * len(tt.hosts))
+			testenv.Eventually(t, "all counted", func() bool {
+				st := f.Stats()
+				return st.Datagrams == DatagramStats{In: n, Out: n} && st.Open == uint64(len(tt.hosts))
+			}, func() string { return fmt.Sprintf("%+v", f.Stats()) })
+		})
+	}
+}
+
+// echoUDP answers datagrams with what they say.
+func echoUDP(t testing.TB, c net.PacketConn) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 1<<16)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			c.WriteTo(b[:n], from)
+		}
+	}()
+	t.Cleanup(func() { c.Close(); <-done })
+}
+
 // TestForwardClose has the context end nothing, and Stack.Close end forwards of both
 // directions that nobody has kept, with their connections.
 func TestForwardClose(t *testing.T) {
@@ -154,6 +225,7 @@ func TestForwardErrors(t *testing.T) {
 	netnstest.NoLeaks(t)
 	s := open(t, "null://", "10.0.0.1/24")
 	taken := testenv.Opened(net.Listen("tcp", "127.0.0.1:0"))(t)
+	udpTaken := testenv.Opened(net.ListenPacket("udp", "127.0.0.1:0"))(t)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	file := filepath.Join(testenv.ShortDir(t), "file")
@@ -174,6 +246,10 @@ func TestForwardErrors(t *testing.T) {
 		{"unix in the stack", "tcp", "127.0.0.1:0", "unix:/x", nil, "the stack's side has no unix sockets"},
 		{"file", "tcp", "unix:" + file, "10.0.0.1:80", nil, "bind: address already in use"},
 		{"version", "tcp", "127.0.0.1:0", "10.0.0.1:80", &ForwardOptions{ProxyProtocol: 3}, "ProxyProtocol 3: there are versions 1 and 2"},
+		{"UDP taken", "udp", udpTaken.LocalAddr().String(), "10.0.0.1:80", nil, "bind: address already in use"},
+		{"UDP name", "udp", "127.0.0.1:0", "nosuch.lan:80", nil, "lookup nosuch.lan"},
+		{"UDP with PROXY", "udp", "127.0.0.1:0", "10.0.0.1:80", &ForwardOptions{ProxyProtocol: 2}, "the PROXY protocol is for TCP"},
+		{"UDP by a unix socket", "udp", "unix:/x", "10.0.0.1:80", nil, "takes the place of TCP only"},
 		{"limit", "tcp", "127.0.0.1:0", "10.0.0.1:80", &ForwardOptions{MaxClients: -1}, "must not be negative"},
 	} {
 		_, err := s.ForwardIn(t.Context(), tt.network, tt.from, tt.to, tt.opts)

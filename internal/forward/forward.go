@@ -18,8 +18,8 @@ import (
 type Config struct {
 	// Dial connects to the destination on behalf of a client, whose address is from.
 	Dial func(ctx context.Context, from net.Addr) (net.Conn, error)
-	// Timeout bounds Dial.
-	Timeout time.Duration
+	// Timeout bounds Dial. Idle is how long a flow of datagrams may be silent.
+	Timeout, Idle time.Duration
 	// Max is how many clients there may be at once.
 	Max int
 	// Proxy is the version of the PROXY protocol's header that the destination gets
@@ -35,31 +35,38 @@ type Stats struct {
 	Failed   uint64
 
 	BytesIn, BytesOut uint64
+	Datagrams         DatagramStats
 	Err               error
 }
+
+// DatagramStats are the counters of datagrams.
+type DatagramStats struct{ In, Out, Dropped uint64 }
 
 // counters are what Stats is made of.
 type counters struct {
 	accepted, refused, failed atomic.Uint64
 	bytesIn, bytesOut         atomic.Uint64
+	packetsIn, packetsOut     atomic.Uint64
+	dropped                   atomic.Uint64
 
-	mu  sync.Mutex // guards err
-	err error
+	errMu sync.Mutex // guards err
+	err   error
 }
 
 // last keeps an error for Stats.
 func (c *counters) last(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.errMu.Lock()
+	defer c.errMu.Unlock()
 	c.err = err
 }
 
 func (c *counters) stats(open int) Stats {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.errMu.Lock()
+	defer c.errMu.Unlock()
 	return Stats{
 		Open: uint64(open), Accepted: c.accepted.Load(), Refused: c.refused.Load(), Failed: c.failed.Load(),
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), Err: c.err,
+		Datagrams: DatagramStats{In: c.packetsIn.Load(), Out: c.packetsOut.Load(), Dropped: c.dropped.Load()},
 	}
 }
 
