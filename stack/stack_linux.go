@@ -402,6 +402,7 @@ func sysctlPath(name string) (string, error) {
 func (s *Stack) NetNS() (*os.File, error) {
 	s = s.orNone()
 	s.lent.Store(true)
+	s.ns.AllowPing()
 	f, err := s.ns.File()
 	if err != nil {
 		return nil, s.wrap(err)

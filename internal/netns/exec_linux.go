@@ -123,6 +123,7 @@ func (n *NS) launch(ctx context.Context, e *Exec, p *plan) (*launch, error) {
 	if err := n.alive(); err != nil {
 		return nil, err
 	}
+	n.AllowPing()
 	// The command has a copy of the descriptors, with those of the namespaces.
 	net, err := n.File()
 	if err != nil {

@@ -28,6 +28,9 @@ type NS struct {
 	fd int          // -1 when closed
 
 	pool socketPool
+
+	made bool      // by create, not joined
+	ping sync.Once // allows ping sockets in it
 }
 
 // Start makes the helper task, as New does.
@@ -71,7 +74,7 @@ func CreateIsolated(t TAP, meanwhile func()) (*NS, error) {
 
 // create makes a network namespace, which takes over the caller's use of the helper.
 func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
-	n := &NS{h: h, fd: -1}
+	n := &NS{h: h, fd: -1, made: true}
 	defer func() {
 		if err != nil {
 			n.pool.drop()
@@ -89,8 +92,7 @@ func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWNET}},
 		socketCall(tcp.domain, tcp.typ, tcp.proto),
 		socketCall(route.domain, route.typ, route.proto),
-		socketCall(route.domain, route.typ, route.proto),
-		openCall(&pingGroups[0], unix.O_WRONLY))
+		socketCall(route.domain, route.typ, route.proto))
 	if t != (TAP{}) {
 		r.calls = append(r.calls, openCall(&tunName[0], tunFlags))
 	}
@@ -109,11 +111,8 @@ func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 			n.pool.first[k] = int(fd)
 		}
 	}
-	if fd, err := r.result(4); err == nil {
-		allowPing(int(fd))
-	}
 	if t != (TAP{}) {
-		if dev, err := r.result(5); err == nil {
+		if dev, err := r.result(4); err == nil {
 			if t.begin(int(dev), int(fd)) == nil {
 				n.pool.tap, n.pool.first[tap] = t, int(dev)
 			} else {
@@ -138,14 +137,30 @@ func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 
 var pingGroups = []byte("/proc/sys/net/ipv4/ping_group_range\x00")
 
-// allowPing lets every group in a namespace have sockets of ICMP; if not all ids are
-// mapped, the process's own group. fd is the file of the setting, and is closed. In a
-// container that keeps it read-only, it stays as it is.
-func allowPing(fd int) {
-	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte("0 2147483647")); err == unix.EINVAL {
-		unix.Write(fd, []byte(pingRange()))
+// AllowPing lets every group in a namespace that was made here have sockets of ICMP; if
+// not all ids are mapped, the process's own group. It is called before anybody could
+// have one, or see the setting: the kernel takes the longer to open the file the more
+// namespaces there are. In a container that keeps it read-only, it stays as it is.
+func (n *NS) AllowPing() {
+	if !n.made {
+		return
 	}
+	n.ping.Do(func() {
+		fd, err := n.do(openCall(&pingGroups[0], unix.O_WRONLY))
+		if err != nil {
+			return
+		}
+		defer unix.Close(int(fd))
+		// The helper writes: the program may have changed its user since.
+		write := func(text string) error {
+			_, err := n.do(call{nr: unix.SYS_WRITE, args: [6]uintptr{fd, uintptr(unsafe.Pointer(unsafe.StringData(text))), uintptr(len(text))}})
+			runtime.KeepAlive(text)
+			return err
+		}
+		if errors.Is(write("0 2147483647"), unix.EINVAL) {
+			write(pingRange())
+		}
+	})
 }
 
 // Join returns the network namespace at path, such as /run/netns/NAME, /proc/PID/ns/net

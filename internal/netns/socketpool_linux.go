@@ -52,7 +52,13 @@ var (
 // something before they are bound, or are rarely made.
 func (k socketType) pooled() bool {
 	typ := k.typ &^ (unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC)
-	return (k.domain == unix.AF_INET || k.domain == unix.AF_INET6) && (typ == unix.SOCK_STREAM || typ == unix.SOCK_DGRAM)
+	return (k.domain == unix.AF_INET || k.domain == unix.AF_INET6) && (typ == unix.SOCK_STREAM || typ == unix.SOCK_DGRAM) && !k.pings()
+}
+
+// pings reports whether it is a type for which net.ipv4.ping_group_range counts.
+func (k socketType) pings() bool {
+	typ := k.typ &^ (unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC)
+	return typ == unix.SOCK_DGRAM && (k.proto == unix.IPPROTO_ICMP || k.proto == unix.IPPROTO_ICMPV6)
 }
 
 // A bucket has the sockets of one type.
@@ -89,6 +95,9 @@ func (n *NS) Socket(domain, typ, proto int) (fd int, err error) {
 	if !k.pooled() {
 		if fd, ok := n.pool.takeFirst(k); ok {
 			return fd, nil
+		}
+		if k.pings() {
+			n.AllowPing()
 		}
 		return n.socket(k)
 	}

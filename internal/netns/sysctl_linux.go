@@ -41,6 +41,7 @@ func (n *NS) ReadSysctl(path string) (string, error) {
 
 // openSysctl opens the file of a setting, in the namespace of the task that opens it.
 func (n *NS) openSysctl(path string, flags int) (*os.File, error) {
+	n.AllowPing()
 	path = "/proc/sys/" + path
 	fd, err := n.Open(path, flags)
 	if err != nil {
