@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/bridge"
 	"github.com/vdestack/vdestack/internal/memnet"
@@ -50,7 +51,9 @@ func (cfg Interface) plugged() bool {
 type portLink struct {
 	i    *iface
 	port *bridge.Port
-	last atomic.Pointer[InterfaceStats] // the counters that were read last
+	// asking makes it ask less for routers; nil: not in a crowd.
+	asking *time.Timer
+	last   atomic.Pointer[InterfaceStats] // the counters that were read last
 }
 
 // makePort makes the interface on a network that the kernel switches.
@@ -73,14 +76,27 @@ func (i *iface) makePort(ctx context.Context, nl *rtnl.Conn) error {
 		}
 		return err
 	}
-	i.link, i.index = &portLink{i: i, port: p}, index
+	link := &portLink{i: i, port: p}
+	i.link, i.index = link, index
 	if p.InCrowd() {
-		// Hosts would go on asking for routers, less and less often, which wakes all
-		// others each time. RFC 4861 asks three times.
-		i.s.ns.WriteSysctl("net/ipv6/conf/"+i.cfg.Name+"/router_solicitations", "3")
+		link.asking = time.AfterFunc(askLessAfter, i.askLess)
 	}
 	return nil
 }
+
+// askLess has the interface ask for routers three times, as RFC 4861 does. The kernel
+// would go on, less and less often, which wakes all others each time.
+func (i *iface) askLess() {
+	path := "net/ipv6/conf/" + i.cfg.Name + "/router_solicitations"
+	if was, err := i.s.ns.ReadSysctl(path); err == nil && was == "-1\n" { // the kernel's own
+		i.s.ns.WriteSysctl(path, "3")
+	}
+}
+
+// askLessAfter is before the third question, which comes after twelve seconds, and after
+// Open: the kernel takes the longer to open the file of a setting the more namespaces
+// there are.
+const askLessAfter = 5 * time.Second
 
 // start implements [link].
 func (p *portLink) start(ctx context.Context) error {
@@ -114,6 +130,9 @@ func (p *portLink) monitor() (*nic.Monitor, error) {
 
 // leave implements [link].
 func (p *portLink) leave(stays bool) error {
+	if p.asking != nil {
+		p.asking.Stop()
+	}
 	return errors.Join(p.i.recording.close(), p.port.Leave(stays))
 }
 
