@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +32,7 @@ var contestants = []contestant{
 	{name: rival, prepare: buildC, locator: streamCommand},
 	{name: kernel, prepare: self(kernel)},
 	{name: gvisor, prepare: buildGVisor},
+	{name: inC, prepare: buildObjects},
 	{name: oursToRival, sender: ours, receiver: rival},
 	{name: rivalToOurs, sender: rival, receiver: ours},
 }
@@ -53,7 +55,7 @@ func self(name string) func(context.Context, string) ([]string, error) {
 	}
 }
 
-//go:embed libvdestack
+//go:embed libvdestack objects
 var sourcesC embed.FS
 
 // buildC compiles the worker for libvdestack.
@@ -64,22 +66,40 @@ func buildC(ctx context.Context, dir string) ([]string, error) {
 		return nil, err // without it the library waits and never returns
 	}
 	tun.Close()
+	argv, err := compile(ctx, dir, "libvdestack", "-pthread", "-lvdestack")
+	if err != nil {
+		err = fmt.Errorf("%w (apt-get install libvdestack-dev)", err)
+	}
+	return argv, err
+}
+
+// buildObjects compiles the loop that makes what the kernel needs for stacks.
+func buildObjects(ctx context.Context, dir string) ([]string, error) {
+	return compile(ctx, dir, "objects")
+}
+
+// compile compiles the C files of a directory.
+func compile(ctx context.Context, dir, name string, flags ...string) ([]string, error) {
 	gcc, err := private.Find("gcc", "gcc")
 	if err != nil {
 		return nil, err
 	}
-	if err := os.CopyFS(dir, sourcesC); err != nil {
+	sources, err := fs.Sub(sourcesC, name)
+	if err != nil {
 		return nil, err
 	}
-	src, exe := filepath.Join(dir, "libvdestack"), filepath.Join(dir, "libvdestack-worker")
+	src, exe := filepath.Join(dir, name), filepath.Join(dir, name+"-worker")
+	if err := os.CopyFS(src, sources); err != nil {
+		return nil, err
+	}
 	files, err := filepath.Glob(filepath.Join(src, "*.c"))
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{"-O2", "-pthread", "-o", exe}, files...)
-	out, err := exec.CommandContext(ctx, gcc, append(args, "-lvdestack")...).CombinedOutput()
+	args := append([]string{"-O2", "-o", exe}, files...)
+	out, err := exec.CommandContext(ctx, gcc, append(args, flags...)...).CombinedOutput()
 	if err != nil {
-		return nil, fmt.Errorf("gcc: %w: %s (apt-get install libvdestack-dev)", err, firstLine(out))
+		return nil, fmt.Errorf("gcc: %w: %s", err, firstLine(out))
 	}
 	return []string{exe}, nil
 }

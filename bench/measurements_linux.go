@@ -75,6 +75,11 @@ var measurements = []measurement{
 		{rival, loop},
 		{gvisor, loop},
 	}, run: (*trial).sockets},
+	{name: "crowd", isolated: true, cells: []cell{
+		{inC, "mem"},
+		{ours, "lan"},
+		{ours, "mem"},
+	}, run: (*trial).crowd},
 	{name: "scale", once: true, isolated: true, cells: []cell{
 		{ours, "lan"},
 		{ours, "mem"},

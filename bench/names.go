@@ -6,6 +6,7 @@ const (
 	rival  = "libvdestack" // others are compared with it on the same network
 	kernel = "kernel"      // others are compared with it wherever it takes part
 	gvisor = "gvisor"
+	inC    = "objects in C" // only what the kernel needs for stacks
 
 	// Mixed pairs: the first sends to the second.
 	oursToRival = ours + "→" + rival

@@ -46,6 +46,8 @@ var tables = []table{
 	{metric: "sockets1", unit: "1000/s", digits: 1, title: "Sockets made and closed, 1 goroutine or thread (more is better)"},
 	{metric: "sockets8", unit: "1000/s", digits: 1, title: "Sockets made and closed, 8 goroutines or threads (more is better)"},
 	{metric: "dials", unit: "1000/s", digits: 1, title: "TCP connections dialled and closed within a stack (more is better)"},
+	{metric: "crowd", unit: "ms", digits: 3, title: "Time to make each of many stacks on one network, one after the other (less is better)",
+		more: []column{{"crowd_together", "ms", "eight at once", 3}}},
 	{metric: "scale_memory", unit: "KiB/stack", digits: 1, title: "Many stacks at once: memory of the process for each (less is better)",
 		more: []column{{"scale_open", "ms", "ms to make one", 3}, {"scale_threads", "", "threads", 0}, {"scale_idle", "%", "% of a processor, idle", 2},
 			{"scale_reached", "%", "% of pairs reached", 1}, {"scale_close", "s", "s to close all", 3}, {"scale_gone", "s", "s until all are gone", 3}}},

@@ -73,6 +73,36 @@ func (t *trial) scale() error {
 	return nil
 }
 
+// together is how many stacks of a crowd are opened at once, if not one after the other.
+const together = 8
+
+// crowd measures how long many stacks on one network take to open.
+func (t *trial) crowd() error {
+	for _, m := range []struct {
+		metric string
+		atOnce int
+	}{{"crowd", 1}, {"crowd_together", together}} {
+		if t.contestant != ours && m.atOnce > 1 {
+			continue
+		}
+		time.Sleep(recovery)
+		w, err := t.start(t.contestant)
+		if err != nil {
+			return err
+		}
+		took, err := w.request(t.ctx, scaleTime, 1, "crowd", t.stacks, m.atOnce, fmt.Sprintf("%s-%d", t.a, m.atOnce))
+		if err != nil {
+			return err
+		}
+		t.record(m.metric, float64(took[0])/1e6/float64(t.stacks))
+		if _, err := w.request(t.ctx, scaleTime, 2, "disband"); err != nil {
+			return err
+		}
+		w.stop()
+	}
+	return nil
+}
+
 // watch measures the processor time of an idle process, after its earlier work has
 // come to its end.
 func (t *trial) watch(pid int) error {

@@ -24,6 +24,7 @@ var (
 	onPTP       = cell{ours, "ptp"}
 	rivalPTP    = cell{rival, "ptp"}
 	rivalVXVDE  = cell{rival, "vxvde"}
+	objects     = cell{inC, "mem"}
 )
 
 // noAllocs is how many allocations for 1000 frames count as none: the runtime makes
@@ -76,6 +77,9 @@ func targets(processors int) (list []target) {
 	}
 	least("11", "switch, one stream ÷ vde_switch", ratio("stream1", cell{ours, "switch"}, cell{ours, "vde"}), 4)
 	least("11", "switch, one stream of libvdestack ÷ vde_switch", ratio("stream1", cell{rival, "switch"}, cell{rival, "vde"}), 1.3)
+	for _, c := range []cell{onLAN, onMem} {
+		most("12", c.network+", many stacks ÷ what the kernel needs for them, made in C", ratio("crowd", c, objects), 1.25)
+	}
 	return list
 }
 

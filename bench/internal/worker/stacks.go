@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -127,16 +128,10 @@ func (s *server) gather(n []int, text []string) ([]int64, error) {
 			return nil, err
 		}
 	}
-	start := time.Now()
-	for i := range n[0] {
-		st, err := s.c.Open(text[0], i)
-		if err != nil {
-			s.close()
-			return nil, err
-		}
-		s.gathered = append(s.gathered, st)
+	took, err := s.crowd([]int{n[0], 1}, text)
+	if err != nil {
+		return nil, err
 	}
-	took := time.Since(start)
 	for _, st := range s.gathered {
 		if t, ok := st.(Quieter); ok {
 			if err := t.Quiet(); err != nil {
@@ -145,6 +140,42 @@ func (s *server) gather(n []int, text []string) ([]int64, error) {
 		}
 	}
 	debug.FreeOSMemory()
+	return took, nil
+}
+
+// crowd makes many stacks, some of them at once.
+func (s *server) crowd(n []int, text []string) ([]int64, error) {
+	var (
+		next  atomic.Int64
+		group sync.WaitGroup
+		mu    sync.Mutex // guards fail and s.gathered
+		fail  error
+	)
+	start := time.Now()
+	for range n[1] {
+		group.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n[0]; i = int(next.Add(1)) - 1 {
+				st, err := s.c.Open(text[0], i)
+				mu.Lock()
+				if err == nil {
+					s.gathered = append(s.gathered, st)
+				} else {
+					fail = err
+				}
+				failed := fail != nil
+				mu.Unlock()
+				if failed {
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	took := time.Since(start)
+	if fail != nil {
+		s.close()
+		return nil, fail
+	}
 	return []int64{took.Nanoseconds()}, nil
 }
 

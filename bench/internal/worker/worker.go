@@ -29,6 +29,7 @@
 //	dials N                   dial and close N TCP connections in one stack, one
 //	                          after the other; nanoseconds in all
 //	gather N LOCATOR          make N stacks that stay; nanoseconds in all
+//	crowd N AT_ONCE LOCATOR   the same, AT_ONCE of them at once
 //	reach N                   exchange packets between every Nth of them and all
 //	                          others; pairs of stacks, and how many of them
 //	                          reached each other
@@ -167,6 +168,7 @@ var requests = map[string]request{
 	"sockets": {2, 0, false, (*server).sockets},
 	"dials":   {1, 0, false, (*server).dials},
 	"gather":  {1, 1, false, (*server).gather},
+	"crowd":   {2, 1, false, (*server).crowd},
 	"reach":   {1, 0, false, (*server).reach},
 	"disband": {0, 0, false, (*server).disband},
 }

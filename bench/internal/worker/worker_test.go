@@ -71,6 +71,7 @@ func TestServe(t *testing.T) {
 		{name: "gather", request: "gather\t5\tmem://x", values: 1},
 		{name: "reach", request: "reach\t2", values: 2},
 		{name: "disband", request: "disband", values: 2},
+		{name: "crowd", request: "crowd\t9\t4\tmem://x", values: 1},
 		{name: "no number", request: "rtt\t64\tmany", err: `request "rtt": "many" is not`},
 		{name: "negative", request: "sockets\t-1\t1", err: `request "sockets": "-1" is not`},
 		{name: "short", request: "rtt\t64", err: `request "rtt" has 1 arguments`},
