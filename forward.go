@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -16,6 +17,14 @@ import (
 // ForwardOptions are the options of [Stack.ForwardIn] and [Stack.ForwardOut]. The zero
 // ForwardOptions, or nil, has the defaults.
 type ForwardOptions struct {
+	// KeepSource has the server see each client's own address and port; ForwardIn only.
+	// The server's address must be the stack's own, and one for each port of UDP. Other
+	// machines in the stack's networks reach the server as before.
+	//
+	// It cannot be for clients with a loopback or link-local address, of another family,
+	// or with an address in one of the stack's own networks: they are refused, and with
+	// ProxyProtocol connected without. ForwardStats.SourceLost counts them.
+	KeepSource bool
 	// ProxyProtocol is the version, 1 or 2, of the PROXY protocol's header that says to
 	// the server who the client is; TCP only. 0 sends none.
 	ProxyProtocol int
@@ -35,7 +44,9 @@ type ForwardStats struct {
 	Open     uint64 // connections or flows now, those that are being made included
 	Accepted uint64 // clients so far
 	Refused  uint64 // over MaxClients: connections reset, datagrams dropped
-	Failed   uint64 // the server could not be reached: connections reset
+	Failed   uint64 // the server could not be reached, or KeepSource refused: connections reset
+	// SourceLost counts clients whose address could not be kept.
+	SourceLost uint64
 
 	BytesIn, BytesOut uint64
 	Datagrams         DatagramStats // of UDP
@@ -49,7 +60,10 @@ type DatagramStats struct{ In, Out, Dropped uint64 }
 
 // A Forward is a port that a stack shares with the host. The garbage collector does not
 // end it.
-type Forward struct{ engine forwarder }
+type Forward struct {
+	engine forwarder
+	source *keptSource
+}
 
 type forwarder interface {
 	io.Closer
@@ -96,7 +110,8 @@ func (f *Forward) Addr() net.Addr { return f.engine.Addr() }
 func (f *Forward) Stats() ForwardStats {
 	st := f.engine.Stats()
 	return ForwardStats{
-		Open: st.Open, Accepted: st.Accepted, Refused: st.Refused, Failed: st.Failed,
+		SourceLost: f.source.lost.Load(),
+		Open:       st.Open, Accepted: st.Accepted, Refused: st.Refused, Failed: st.Failed,
 		BytesIn: st.BytesIn, BytesOut: st.BytesOut, Datagrams: DatagramStats(st.Datagrams), Err: st.Err,
 	}
 }
@@ -157,7 +172,7 @@ func (s *Stack) forward(ctx context.Context, network string, in, out side, from,
 	return f, nil
 }
 
-func (s *Stack) newForward(ctx context.Context, network string, in, out side, from, to string, opts *ForwardOptions) (*Forward, error) {
+func (s *Stack) newForward(ctx context.Context, network string, in, out side, from, to string, opts *ForwardOptions) (_ *Forward, err error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
@@ -167,6 +182,8 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 	if opts == nil {
 		opts = &ForwardOptions{}
 	}
+	given := *opts // the caller may change its own
+	opts = &given
 	switch network {
 	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6":
 	case "unix":
@@ -195,10 +212,34 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 	if err != nil {
 		return nil, err
 	}
+	source := &keptSource{}
+	if opts.KeepSource {
+		switch {
+		case out.unix: // the host
+			return nil, errors.New("KeepSource is for the way in: the host's addresses and routes are not the stack's to change; ProxyProtocol tells the server")
+		case listenNet == "unix":
+			return nil, errors.New("KeepSource: clients of a unix socket have no address")
+		}
+		if source, err = s.keepSource(ctx, dialNet, dialAddr); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil {
+				source.close()
+			}
+		}()
+	}
 	cfg := forward.Config{
-		Dial: func(ctx context.Context, _ net.Addr) (net.Conn, error) {
+		Dial: func(ctx context.Context, from net.Addr) (net.Conn, error) {
+			if opts.KeepSource {
+				c, err := source.dial(ctx, dialNet, addrPort(from))
+				if err == nil || opts.ProxyProtocol == 0 || !errors.Is(err, errSource) {
+					return c, err
+				}
+			}
 			return out.dial(ctx, dialNet, dialAddr)
 		},
+		Ended:   source.close,
 		Timeout: cmp.Or(opts.DialTimeout, 30*time.Second),
 		Idle:    cmp.Or(opts.UDPTimeout, 2*time.Minute),
 		Proxy:   opts.ProxyProtocol,
@@ -206,41 +247,50 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 	if udp {
 		cfg.Max = cmp.Or(opts.MaxClients, forward.MaxClients(1))
 		// A look-up would hold up the flows of others.
-		c, err := out.dial(ctx, dialNet, dialAddr)
-		if err != nil {
+		var c net.Conn
+		if c, err = out.dial(ctx, dialNet, dialAddr); err != nil {
 			return nil, err
 		}
 		dialAddr = c.RemoteAddr().String()
 		c.Close()
-		l, err := in.packet(ctx, listenNet, listenAddr)
-		if err != nil {
+		var l net.PacketConn
+		if l, err = in.packet(ctx, listenNet, listenAddr); err != nil {
 			return nil, err
 		}
-		e, err := forward.NewDatagrams(l.(*net.UDPConn), cfg)
-		if err != nil {
+		var e *forward.Datagrams
+		if e, err = forward.NewDatagrams(l.(*net.UDPConn), cfg); err != nil {
 			l.Close()
 			return nil, err
 		}
-		return tracked(s, e)
+		return tracked(s, e, source)
 	}
 	cfg.Max = cmp.Or(opts.MaxClients, forward.MaxClients(2))
-	l, err := in.listen(ctx, listenNet, listenAddr)
-	if err != nil {
+	var l net.Listener
+	if l, err = in.listen(ctx, listenNet, listenAddr); err != nil {
 		return nil, err
 	}
-	return tracked(s, forward.NewStreams(l, cfg))
+	return tracked(s, forward.NewStreams(l, cfg), source)
+}
+
+// addrPort returns the address of a client; the zero AddrPort for unix sockets.
+func addrPort(a net.Addr) (ap netip.AddrPort) {
+	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
+		ap = a.AddrPort()
+	}
+	return ap
 }
 
 // tracked returns a forward that ends with the stack. Its goroutines keep the engine alive.
 func tracked[T any, P interface {
 	*T
 	forwarder
-}](s *Stack, e P) (*Forward, error) {
+}](s *Stack, e P, source *keptSource) (*Forward, error) {
 	if !trackRef(&s.conns, e) {
-		e.Close()
+		e.Close() // which closes the source
+		*source = keptSource{}
 		return nil, s.closed()
 	}
-	return &Forward{engine: e}, nil
+	return &Forward{engine: e, source: source}, nil
 }
 
 // checkServer finds mistakes in the address of a server, which is looked up later.

@@ -22,20 +22,10 @@ import (
 // echo answers connections of a listener with who they are and what they say.
 func echo(t testing.TB, l net.Listener) {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			b, _ := io.ReadAll(c)
-			io.WriteString(c, host4(c.RemoteAddr())+" says "+string(b))
-			c.Close()
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
+	answer(t, l, func(c net.Conn) string {
+		b, _ := io.ReadAll(c)
+		return host4(c.RemoteAddr()) + " says " + string(b)
+	})
 }
 
 // host4 returns the host of an address.

@@ -98,6 +98,7 @@ type Stack struct {
 	dns     atomic.Pointer[dns.Client]
 	setting sync.Mutex // held while the DNS is changed
 	conns   connTracker
+	sources sources // of forwards
 }
 
 var _ rtnl.SocketMaker = (*Stack)(nil)

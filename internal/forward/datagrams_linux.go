@@ -165,8 +165,11 @@ func (d *Datagrams) Close() error {
 			f.conn.Close()
 		}
 		d.mu.Unlock()
+		d.wg.Wait()
+		if d.cfg.Ended != nil {
+			d.cfg.Ended()
+		}
 	})
-	d.wg.Wait()
 	if errors.Is(err, net.ErrClosed) {
 		err = nil // the stack was first
 	}
@@ -271,7 +274,7 @@ func (d *Datagrams) flow(b *batch, i int) *flow {
 	}
 	ctx, cancel := context.WithTimeout(d.ctx, d.cfg.Timeout)
 	defer cancel()
-	c, err := d.cfg.Dial(ctx, b.in[i].Addr)
+	c, release, err := d.cfg.dial(ctx, b.in[i].Addr)
 	if err != nil {
 		if d.ctx.Err() == nil {
 			d.failed.Add(1)
@@ -286,12 +289,16 @@ func (d *Datagrams) flow(b *batch, i int) *flow {
 	defer d.mu.Unlock()
 	if d.closed {
 		conn.Close()
+		release()
 		return nil
 	}
 	d.flows[k] = f
 	f.place = d.unanswered.PushBack(f)
 	d.accepted.Add(1)
-	d.wg.Go(func() { d.answers(f) })
+	d.wg.Go(func() {
+		defer release()
+		d.answers(f)
+	})
 	return f
 }
 

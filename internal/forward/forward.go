@@ -16,7 +16,8 @@ import (
 
 // A Config says where connections or flows go, and how many there may be.
 type Config struct {
-	// Dial connects to the destination on behalf of a client, whose address is from.
+	// Dial connects to the destination on behalf of a client, whose address is from. It
+	// may return a Held.
 	Dial func(ctx context.Context, from net.Addr) (net.Conn, error)
 	// Timeout bounds Dial. Idle is how long a flow of datagrams may be silent.
 	Timeout, Idle time.Duration
@@ -25,6 +26,23 @@ type Config struct {
 	// Proxy is the version of the PROXY protocol's header that the destination gets
 	// first, 1 or 2; 0 means none.
 	Proxy int
+	// Ended is called once, when everything has ended. It may be nil.
+	Ended func()
+}
+
+// A Held is a connection that holds something else until it is closed.
+type Held struct {
+	net.Conn
+	Release func()
+}
+
+// dial returns a connection without its Held, and what to call when it is closed.
+func (c *Config) dial(ctx context.Context, from net.Addr) (net.Conn, func(), error) {
+	conn, err := c.Dial(ctx, from)
+	if h, ok := conn.(*Held); ok {
+		return h.Conn, h.Release, err
+	}
+	return conn, func() {}, err
 }
 
 // Stats are counters. In is towards the destination.
@@ -146,6 +164,9 @@ func (s *Streams) Close() error {
 		s.connsMu.Unlock()
 		s.wg.Wait()
 		s.pipes.close()
+		if s.cfg.Ended != nil {
+			s.cfg.Ended()
+		}
 	})
 	s.wg.Wait()
 	if errors.Is(err, net.ErrClosed) {
@@ -211,7 +232,7 @@ func (s *Streams) remove(p *pair) {
 
 func (s *Streams) serve(p *pair) {
 	defer s.remove(p)
-	server, err := s.dial(p.client)
+	server, release, err := s.dial(p.client)
 	if err != nil {
 		if s.ctx.Err() == nil {
 			s.failed.Add(1)
@@ -220,6 +241,7 @@ func (s *Streams) serve(p *pair) {
 		reset(p.client)
 		return
 	}
+	defer release()
 	if !s.connected(p, server) {
 		p.abort()
 		return
@@ -233,21 +255,22 @@ func (s *Streams) serve(p *pair) {
 }
 
 // dial connects to the destination, and sends the header of the PROXY protocol.
-func (s *Streams) dial(client net.Conn) (net.Conn, error) {
+func (s *Streams) dial(client net.Conn) (net.Conn, func(), error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timeout)
 	defer cancel()
-	server, err := s.cfg.Dial(ctx, client.RemoteAddr())
+	server, release, err := s.cfg.dial(ctx, client.RemoteAddr())
 	if err != nil || s.cfg.Proxy == 0 {
-		return server, err
+		return server, release, err
 	}
 	deadline, _ := ctx.Deadline()
 	server.SetWriteDeadline(deadline)
 	if _, err := header(s.cfg.Proxy, client).WriteTo(server); err != nil {
 		reset(server)
-		return nil, err
+		release()
+		return nil, nil, err
 	}
 	server.SetWriteDeadline(time.Time{})
-	return server, nil
+	return server, release, nil
 }
 
 // header returns the header of a connection. Clients without an IP address are unknown.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 )
 
 // There are no stacks on this system, and nothing calls the functions below, but Close.
@@ -20,3 +21,5 @@ func NewIP(Maker, string, int, netip.Addr, netip.Addr, ControlFunc) (*net.IPConn
 func JoinGroup(*net.UDPConn, netip.Addr, []int) error { return errors.ErrUnsupported }
 
 func Close(c io.Closer) error { return c.Close() }
+
+func Transparent(syscall.RawConn, bool) error { return errors.ErrUnsupported }
