@@ -421,6 +421,35 @@ func TestLate(t *testing.T) {
 	})
 }
 
+// TestLateMuch records frames that wait for those of an interface that is never quiet: not
+// for ever, since memory is bounded.
+func TestLateMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		slow, fast := Open(&out, "slow", "", nil), Open(&out, "fast", "", nil)
+		slow.Late(func() bool { return false })
+		fast.Late(func() bool { return true })
+		const size = 1500
+		const frames = holdSize * 3 / 4 / size
+		packets := []packet.Packet{{Data: packettest.Frame(size)}}
+		for round := range 2 {
+			for range frames {
+				fast.SeenAt(packets, func(int) (bool, int64) { return false, time.Now().UnixNano() })
+			}
+			time.Sleep(10 * holdStep)
+			synctest.Wait()
+			if got := len(read(t, out.Bytes()).Packets); (got > frames) != (round == 1) || round == 0 && got > 0 {
+				t.Errorf("%d frames are written of %d", got, (round+1)*frames)
+			}
+		}
+		testenv.Check(t, slow.Close())
+		testenv.Check(t, fast.Close())
+		if got := len(read(t, out.Bytes()).Packets); got != 2*frames {
+			t.Errorf("%d frames are written in the end, want %d", got, 2*frames)
+		}
+	})
+}
+
 // A slowWriter takes a random time.
 type slowWriter struct {
 	r     *rand.Rand
