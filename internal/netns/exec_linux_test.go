@@ -83,8 +83,8 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestStartCancel gives up commands, also at the moment when they start others, which must
-// end with them.
+// TestStartCancel gives up commands before they start, and at the moment when they start
+// others, which must end with them. Every second one has no group of its own, and is alone.
 func TestStartCancel(t *testing.T) {
 	testenv.Long(t)
 	n := newNS(t)
@@ -101,17 +101,26 @@ func TestStartCancel(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Millisecond*time.Duration(i)/rounds)
 				e := &Exec{
 					Path: "/bin/sh", Args: []string{"sh", "-c", "sleep 100 & sleep 100 & wait"}, Env: os.Environ(),
-					Files: []*os.File{nil, w, w}, Setpgid: true,
+					Files: []*os.File{nil, w, w}, Setpgid: i%2 == 0,
+				}
+				if !e.Setpgid {
+					e.Args[2] = "exec sleep 100"
+				}
+				if i == 1 {
+					cancel()
 				}
 				pid, err := n.Start(ctx, e)
 				cancel()
 				w.Close()
 				if err == nil {
-					unix.Kill(-pid, unix.SIGKILL)
+					unix.Kill(pid, unix.SIGKILL)
+					if e.Setpgid {
+						unix.Kill(-pid, unix.SIGKILL)
+					}
 					reap(pid)
 					e.Ended()
-				} else if !errors.Is(err, context.DeadlineExceeded) {
-					t.Error(err)
+				} else if !errors.Is(err, ctx.Err()) {
+					t.Errorf("%v, want %v", err, ctx.Err())
 				}
 				// The pipe ends when nobody holds it any more.
 				r.SetReadDeadline(time.Now().Add(10 * time.Second))
