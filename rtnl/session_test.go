@@ -273,6 +273,7 @@ func TestInvalid(t *testing.T) {
 		{"negative index", c.LinkSetUp(-1), syscall.EINVAL},
 		{"large index", c.LinkSetDown(big), syscall.EINVAL},
 		{"negative index, delete", c.LinkDel(-1), syscall.EINVAL},
+		{"negative index, MAC", c.LinkSetAddr(-1, make(net.HardwareAddr, 6)), syscall.EINVAL},
 		{"no MAC", c.LinkSetAddr(1, nil), syscall.EINVAL},
 		{"short MAC", c.LinkSetAddr(1, make(net.HardwareAddr, 5)), syscall.EINVAL},
 		{"long MAC", c.LinkSetAddr(1, make(net.HardwareAddr, 8)), syscall.EINVAL},
