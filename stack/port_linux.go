@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -25,7 +26,7 @@ import (
 
 // The schemes of networks that the kernel switches. mem://NAME also takes plugs of
 // package vdeplug, by an uplink; lan://NAME takes none, and fails where the kernel has
-// no bridges.
+// no bridges. Other processes of the user have lan:///PATH too, and plugs.
 const (
 	lanScheme = "lan"
 	memScheme = "mem"
@@ -69,7 +70,13 @@ func (i *iface) makePort(ctx context.Context, nl *rtnl.Conn) error {
 	if l.Scheme() == memScheme {
 		attach = func(u memnet.Uplink) (func(), error) { return memnet.Attach(l.Body(), u) }
 	}
-	p, index, err := bridge.Plug(ctx, l.String(), attach, i.end(nl))
+	var p *bridge.Port
+	var index int
+	if path := l.Body(); l.Scheme() == lanScheme && filepath.IsAbs(path) {
+		p, index, err = bridge.PlugShared(ctx, filepath.Clean(path), i.end(nl))
+	} else {
+		p, index, err = bridge.Plug(ctx, l.String(), attach, i.end(nl))
+	}
 	if err != nil {
 		if errors.Is(err, unix.EEXIST) {
 			err = explainTaken(err)

@@ -4,20 +4,36 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
+
+	"github.com/vdestack/vdestack/internal/packet"
 )
 
 func init() {
 	Register(Scheme{
 		Name: "lan",
-		Open: openLAN,
+		Open: plugsOn(openLAN),
 		Usage: Usage{
-			Form:  "lan://[NAME]",
-			About: "a switch of the kernel for the stacks of this process, and no other plugs",
+			Form:  "lan://[NAME], lan:///PATH",
+			About: "a switch of the kernel for the stacks of this process, and no other plugs; with an absolute path, for those of all processes of the user, and plugs",
 		},
 	})
 }
 
-// openLAN rejects plugs: package stack makes the interfaces of lan:// itself.
-func openLAN(_ context.Context, l Locator, _ *Options) (Conn, error) {
-	return nil, fmt.Errorf("%q joins the interfaces of stacks, and has no plugs (mem:// has): %w", l, errors.ErrUnsupported)
+// openLAN joins the network of a path. It rejects plugs on that of a name: package stack
+// makes the interfaces itself.
+func openLAN(ctx context.Context, l Locator, _ *Options) (packet.Transport, error) {
+	if path := sharedPath(l); path != "" {
+		return openShared(ctx, path)
+	}
+	return nil, fmt.Errorf("%q joins the interfaces of stacks, and has no plugs (mem:// and lan:///PATH have): %w", l, errors.ErrUnsupported)
+}
+
+// sharedPath returns the path of a network of lan:// that processes share; "" if it is
+// not one.
+func sharedPath(l Locator) string {
+	if l.Scheme() != "lan" || !filepath.IsAbs(l.Body()) {
+		return ""
+	}
+	return filepath.Clean(l.Body())
 }

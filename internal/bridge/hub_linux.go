@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -61,22 +62,36 @@ type hub struct {
 	name   string
 	ns     *netns.NS
 	nl     *rtnl.Conn
+	common bool         // other processes make interfaces here too
 	number atomic.Int32 // index of the last interface made here; none is used twice
 }
 
 // open makes the namespace. An error leaves nothing.
-func (h *hub) open(name string) (err error) {
-	h.name = name
-	h.number.Store(firstIndex - 1)
-	if h.ns, err = netns.New(); err != nil {
+func (h *hub) open(name string) error {
+	ns, err := netns.New()
+	if err != nil {
 		return err
 	}
-	if err = h.quiet(); err == nil {
-		h.nl, err = netns.WithRoom(func() (*rtnl.Conn, error) { return rtnl.Dial(h) })
+	return h.openIn(name, ns)
+}
+
+// openIn is open in a new namespace, which it takes over.
+func (h *hub) openIn(name string, ns *netns.NS) error {
+	h.name, h.ns = name, ns
+	h.number.Store(firstIndex - 1)
+	err := h.quiet()
+	if err == nil {
+		err = h.dial()
 	}
 	if err != nil {
 		h.close()
 	}
+	return err
+}
+
+// dial opens the connection to the hub.
+func (h *hub) dial() (err error) {
+	h.nl, err = netns.WithRoom(func() (*rtnl.Conn, error) { return rtnl.Dial(h) })
 	return err
 }
 
@@ -129,24 +144,32 @@ func (h *hub) socket(domain, typ, proto int) (fd int, err error) {
 }
 
 // next returns the index of a new interface in the hub.
-func (h *hub) next() int { return int(h.number.Add(1)) }
+func (h *hub) next() int {
+	if h.common {
+		return 2*firstIndex + rand.IntN(1<<30)
+	}
+	return int(h.number.Add(1))
+}
 
 // addEnd makes a veth pair: far in the hub, which is set up, and end in a stack, which is
-// down. It returns the index of the end; 0 if unknown.
-func (h *hub) addEnd(ctx context.Context, far rtnl.LinkSpec, end End) (index int, err error) {
+// down. It returns the indexes of far and of the end; 0 if that is unknown.
+func (h *hub) addEnd(ctx context.Context, far rtnl.LinkSpec, end End) (number, index int, err error) {
 	ns, err := end.NS.File()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer ns.Close()
 	far.Kind, far.MTU, far.Queues, far.Up = "veth", portMTU, vethQueues, true
 	far.Peer = &rtnl.LinkSpec{Name: end.Name, Index: end.Index, MTU: end.MTU, MAC: end.MAC, Queues: vethQueues, NetNS: ns}
-	_, err = addLink(h.nl, far)
+	number, err = addLink(h.nl, far)
 	if errors.Is(err, unix.EBUSY) || end.Shared && errors.Is(err, unix.EEXIST) {
 		far.Peer.Index = 0
-		err = retryTaken(ctx, end, func() error { _, err := addLink(h.nl, far); return err })
+		if h.common {
+			far.Name, far.Index = "port%d", 0 // it may be this one that is in use
+		}
+		err = retryTaken(ctx, end, func() (err error) { number, err = addLink(h.nl, far); return err })
 	}
-	return far.Peer.Index, err
+	return number, far.Peer.Index, err
 }
 
 // retryTaken calls add until a shared namespace has no interface of the same name. The

@@ -69,7 +69,7 @@ func OpenPair(ctx context.Context, end End, o nic.Offload) (_ *Pair, _ *nic.Devi
 		}
 	}()
 	number := h.next()
-	if index, err = h.addEnd(ctx, rtnl.LinkSpec{Name: fmt.Sprintf("far%d", number), Index: number}, end); err != nil {
+	if _, index, err = h.addEnd(ctx, rtnl.LinkSpec{Name: fmt.Sprintf("far%d", number), Index: number}, end); err != nil {
 		return nil, nil, 0, explain(err, "veth")
 	}
 	p.far = number

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/memnet"
+	"github.com/vdestack/vdestack/internal/rendezvous"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -59,6 +60,10 @@ type Switch struct {
 	ending atomic.Bool
 	hosts  hosts
 
+	// Of a switch that other processes share:
+	path   string // of the rendezvous; "": no other process has it
+	member *rendezvous.Member
+
 	mu      sync.Mutex // guards the fields below; held while a bridge is made
 	bridges []segment
 	loud    []*Port // abandoned, and not yet silenced
@@ -92,6 +97,9 @@ func join(name string, attach func(memnet.Uplink) (detach func(), err error)) (_
 
 // leave ends a use of the switch. The last one closes it.
 func (s *Switch) leave() error {
+	if s.path != "" {
+		return s.leaveShared()
+	}
 	switches.mu.Lock()
 	defer switches.mu.Unlock()
 	if s.users--; s.users > 0 {
@@ -207,8 +215,10 @@ func (s *Switch) reserve() (place, bridge int, err error) {
 
 func (s *Switch) unreserve(place int) {
 	s.mu.Lock()
-	s.bridges[place].ports--
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	if s.path == "" {
+		s.bridges[place].ports--
+	}
 }
 
 // abandon leaves a port to the kernel, which removes it with the namespace of its
@@ -290,6 +300,7 @@ func (s *Switch) reap() {
 type Port struct {
 	sw    *Switch
 	index int
+	order int // its number among the interfaces that the switch ever had
 	place int // of its bridge in the list
 	host  *host
 }
@@ -311,12 +322,16 @@ func Plug(ctx context.Context, name string, attach func(memnet.Uplink) (detach f
 
 func (s *Switch) plug(ctx context.Context, end End) (_ *Port, index int, err error) {
 	s.silence()
+	if s.path != "" {
+		return s.plugShared(ctx, end)
+	}
 	place, bridge, err := s.reserve()
 	if err != nil {
 		return nil, 0, err
 	}
 	p := &Port{sw: s, index: s.next(), place: place}
-	index, err = s.addEnd(ctx, rtnl.LinkSpec{Name: fmt.Sprintf("port%d", p.index), Index: p.index, Master: bridge}, end)
+	p.order = p.index - firstIndex
+	_, index, err = s.addEnd(ctx, rtnl.LinkSpec{Name: fmt.Sprintf("port%d", p.index), Index: p.index, Master: bridge}, end)
 	if err != nil {
 		s.unreserve(place)
 		return nil, 0, explainMissing(err, "veth")
@@ -326,7 +341,7 @@ func (s *Switch) plug(ctx context.Context, end End) (_ *Port, index int, err err
 
 // InCrowd reports whether there were so many interfaces on the network before this one
 // that it should send few unsolicited frames.
-func (p *Port) InCrowd() bool { return p.index-firstIndex > smallSwitch }
+func (p *Port) InCrowd() bool { return p.order > smallSwitch }
 
 // Await waits until the bridge forwards the frames of the port, whose interface is up.
 func (p *Port) Await(ctx context.Context) error {

@@ -154,7 +154,7 @@ func startPoller() error {
 // caller releases it.
 func helperFor(ns int) (*helper, error) {
 	if typ, err := unix.IoctlRetInt(ns, nsGetNSType); err != nil || typ != unix.CLONE_NEWNET {
-		return nil, errors.New("it is no network namespace")
+		return nil, errNoNetNS
 	}
 	user, err := ownerOf(ns)
 	if err == unix.EPERM {
@@ -209,8 +209,10 @@ type nsID struct{ dev, ino uint64 }
 
 // Of linux/nsfs.h.
 const (
-	nsGetUserNS = 0xb701
-	nsGetNSType = 0xb703
+	nsGetUserNS   = 0xb701
+	nsGetParent   = 0xb702
+	nsGetNSType   = 0xb703
+	nsGetOwnerUID = 0xb704
 )
 
 func ownerOf(ns int) (user int, err error) { return unix.IoctlRetInt(ns, nsGetUserNS) }

@@ -172,10 +172,77 @@ func Join(path string) (_ *NS, err error) {
 	if err != nil {
 		return nil, explainJoin(&os.PathError{Op: "open", Path: path, Err: err})
 	}
+	n, err := join(fd)
+	if err != nil {
+		return nil, fmt.Errorf("joining the namespace %s: %w", path, err)
+	}
+	return n, nil
+}
+
+// JoinShared returns the network namespace of a descriptor that another process of the
+// same user has sent, and takes over the descriptor. The namespace has to belong to a
+// user namespace that this user has made in the process's own or, for a process with
+// CAP_SYS_ADMIN, to the process's own.
+func JoinShared(fd int) (*NS, error) {
+	if err := checkShared(fd); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return join(fd)
+}
+
+// checkShared says what is wrong with the namespace of JoinShared.
+func checkShared(fd int) error {
+	if typ, err := unix.IoctlRetInt(fd, nsGetNSType); err != nil || typ != unix.CLONE_NEWNET {
+		return errNoNetNS
+	}
+	user, err := ownerOf(fd)
+	if err == unix.EPERM {
+		return fmt.Errorf("%w: %w", errForeign, err)
+	}
+	if err != nil {
+		return Limited(os.NewSyscallError("ioctl NS_GET_USERNS", err))
+	}
+	defer unix.Close(user)
+	var own unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/user", &own); err != nil {
+		return &os.PathError{Op: "stat", Path: "/proc/self/ns/user", Err: err}
+	}
+	here := nsID{own.Dev, own.Ino}
+	if id, err := idOf(user); err != nil || id == here {
+		return err
+	}
+	parent, err := unix.IoctlRetInt(user, nsGetParent)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errForeign, os.NewSyscallError("ioctl NS_GET_PARENT", err))
+	}
+	defer unix.Close(parent)
+	if id, err := idOf(parent); err != nil {
+		return err
+	} else if id != here {
+		return fmt.Errorf("%w: %w", errForeign, unix.EPERM)
+	}
+	owner, err := unix.IoctlGetUint32(user, nsGetOwnerUID)
+	if err != nil {
+		return os.NewSyscallError("ioctl NS_GET_OWNER_UID", err)
+	}
+	if int(owner) != os.Geteuid() {
+		return fmt.Errorf("its user namespace belongs to user %d, this is user %d: %w", owner, os.Geteuid(), unix.EPERM)
+	}
+	return nil
+}
+
+var (
+	errNoNetNS = errors.New("it is no network namespace")
+	errForeign = errors.New("it was made in another user namespace than that of this process: programs inside and outside of a container, or of two containers, have no networks in common")
+)
+
+// join takes over the descriptor of a namespace.
+func join(fd int) (_ *NS, err error) {
 	n := &NS{fd: fd}
 	if n.h, err = helperFor(fd); err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("joining the namespace %s: %w", path, err)
+		return nil, err
 	}
 	probe, err := n.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if err == nil {
@@ -184,7 +251,7 @@ func Join(path string) (_ *NS, err error) {
 	}
 	if err != nil {
 		n.Close()
-		return nil, fmt.Errorf("joining the namespace %s: %w", path, err)
+		return nil, err
 	}
 	n.register()
 	return n, nil

@@ -1,0 +1,273 @@
+package rendezvous
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/vdestack/vdestack/internal/sockio"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// joinTime bounds Join, if its context does not.
+	joinTime = 10 * time.Second
+	// leaveTime bounds how long Leave waits for the door. A newcomer that holds it for
+	// longer removes what is left itself.
+	leaveTime = time.Second
+	// maxPath is the longest path of a socket.
+	maxPath = 107
+)
+
+// A Member is a member of what is shared at a path.
+type Member struct {
+	path string
+	lock *lockFile
+	fd   int // to share
+
+	life      context.Context
+	leave     context.CancelFunc
+	following sync.WaitGroup // follow
+	serving   sync.WaitGroup // accept and greet
+
+	// Of the member that serves:
+	listener *net.UnixListener
+	id       sockio.FileID // of its socket
+
+	mu     sync.Mutex    // guards the rest
+	server *net.UnixConn // to the one that serves; nil: this one
+	conns  map[*net.UnixConn]struct{}
+}
+
+// Join becomes a member at an absolute path. If there are no others, make makes what is
+// shared, and returns a descriptor, which the Member takes over. Otherwise take gets the
+// one that another member has sent, and takes it over, also if it returns an error.
+// Nobody else can join meanwhile.
+func Join(ctx context.Context, path string, make func() (fd int, err error), take func(fd int) error) (_ *Member, err error) {
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("path %q has %d bytes, a socket's path at most %d", path, len(path), maxPath)
+	}
+	if err := checkDirectory(path); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	lock, err := enter(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	m := &Member{path: path, lock: lock, fd: -1, conns: map[*net.UnixConn]struct{}{}}
+	m.life, m.leave = context.WithCancel(context.Background())
+	if err := m.join(ctx, make, take); err != nil {
+		m.stop()
+		m.end()
+		return nil, err
+	}
+	if err := lock.set(door, unix.F_UNLCK); err != nil {
+		m.Leave()
+		return nil, err
+	}
+	return m, nil
+}
+
+// join is Join, at the door.
+func (m *Member) join(ctx context.Context, make func() (int, error), take func(int) error) error {
+	for p := (pause{}); ; {
+		conn, fd, err := dial(ctx, m.path)
+		if err == nil {
+			return m.joinOthers(conn, fd, take)
+		}
+		why := "whoever serves it does not let newcomers in"
+		if errors.Is(err, errNobody) {
+			err = m.lock.set(members, unix.F_WRLCK)
+			if err == nil {
+				return m.joinFirst(make)
+			}
+			if !errors.Is(err, unix.EAGAIN) {
+				return err
+			}
+			why = "there are members, but none of them serves it: they are stopped, or somebody has removed the socket"
+		} else if !errors.Is(err, errBusy) {
+			return err
+		}
+		if err := p.wait(ctx); err != nil {
+			return fmt.Errorf("%s: %s: %w", m.path, why, err)
+		}
+	}
+}
+
+func (m *Member) joinOthers(conn *net.UnixConn, fd int, take func(int) error) (err error) {
+	m.server = conn
+	if m.fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		unix.Close(fd)
+		return os.NewSyscallError("fcntl", err)
+	}
+	if err := take(fd); err != nil {
+		return fmt.Errorf("what the member that serves %s has sent: %w", m.path, err)
+	}
+	if err := m.lock.set(members, unix.F_RDLCK); err != nil {
+		return err
+	}
+	m.following.Go(m.follow)
+	return nil
+}
+
+func (m *Member) joinFirst(make func() (int, error)) (err error) {
+	if m.fd, err = make(); err != nil {
+		return err
+	}
+	if err := m.serve(); err != nil {
+		return err
+	}
+	return m.lock.set(members, unix.F_RDLCK)
+}
+
+// serve tries to become the one that serves. EAGAIN says that another one is.
+func (m *Member) serve() error {
+	if err := m.lock.set(serves, unix.F_WRLCK); err != nil {
+		return err
+	}
+	l, id, err := listen(m.path)
+	if err != nil {
+		m.lock.set(serves, unix.F_UNLCK)
+		return err
+	}
+	m.listener, m.id = l, id
+	m.serving.Go(func() { m.accept(l) })
+	return nil
+}
+
+// follow waits for the end of the member that serves, and then serves, or follows the
+// next one.
+func (m *Member) follow() {
+	for server := m.server; server != nil; {
+		server.Read([]byte{0}) // it never sends any more
+		server.Close()
+		server = m.succeed()
+	}
+}
+
+// succeed returns the connection to the next member that serves; nil if this one does, or
+// leaves.
+func (m *Member) succeed() *net.UnixConn {
+	for p := (pause{}); ; {
+		if m.life.Err() != nil || m.serve() == nil {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(m.life, joinTime)
+		conn, fd, err := dial(ctx, m.path)
+		cancel()
+		if err == nil {
+			unix.Close(fd) // it is the same
+			m.mu.Lock()
+			m.server = conn
+			left := m.life.Err() != nil
+			m.mu.Unlock()
+			if left {
+				conn.Close()
+				return nil
+			}
+			return conn
+		}
+		if p.wait(m.life) != nil {
+			return nil
+		}
+	}
+}
+
+// accept lets newcomers in.
+func (m *Member) accept(l *net.UnixListener) {
+	for {
+		conn, err := l.AcceptUnix()
+		switch {
+		case err == nil:
+			m.serving.Go(func() { m.greet(conn) })
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			select {
+			case <-time.After(acceptPause):
+			case <-m.life.Done():
+				return
+			}
+		}
+	}
+}
+
+// greet sends a newcomer the descriptor, and waits until it has left.
+func (m *Member) greet(conn *net.UnixConn) {
+	m.mu.Lock()
+	left := m.life.Err() != nil
+	if !left {
+		m.conns[conn] = struct{}{}
+	}
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		delete(m.conns, conn)
+		m.mu.Unlock()
+		conn.Close()
+	}()
+	if left || checkPeer(conn, m.path) != nil {
+		return
+	}
+	conn.SetWriteDeadline(time.Now().Add(sendTime))
+	if _, _, err := conn.WriteMsgUnix(hello, unix.UnixRights(m.fd), nil); err == nil {
+		conn.Read([]byte{0}) // members send nothing
+	}
+}
+
+// Leave ends the membership. Another member serves then; the last one removes the files.
+func (m *Member) Leave() {
+	m.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	if m.lock.knock(ctx) == nil {
+		m.end()
+	} else {
+		m.close()
+	}
+}
+
+// stop ends all goroutines, and lets another member serve.
+func (m *Member) stop() {
+	m.mu.Lock()
+	m.leave()
+	if m.server != nil {
+		m.server.Close()
+	}
+	m.mu.Unlock()
+	m.following.Wait()
+	if m.listener == nil {
+		return
+	}
+	m.id.Unlink(m.path)
+	m.lock.set(serves, unix.F_UNLCK)
+	m.listener.Close()
+	m.mu.Lock()
+	for conn := range m.conns {
+		conn.Close()
+	}
+	m.mu.Unlock()
+	m.serving.Wait()
+}
+
+// end is close at the door. The last member removes the files.
+func (m *Member) end() {
+	if m.lock.set(members, unix.F_WRLCK) == nil && m.lock.named() {
+		removeDead(m.path)
+		unix.Unlink(m.lock.Name())
+	}
+	m.close()
+}
+
+func (m *Member) close() {
+	m.lock.Close()
+	if m.fd >= 0 {
+		unix.Close(m.fd)
+	}
+}
