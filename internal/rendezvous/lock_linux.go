@@ -2,7 +2,6 @@ package rendezvous
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -26,7 +25,8 @@ const (
 // A lockFile is the lock file of a path. Its locks are those of the open file.
 type lockFile struct {
 	*os.File
-	id sockio.FileID
+	id   sockio.FileID
+	kept bool // by knock
 }
 
 // enter opens the lock file, makes it if necessary, and waits for the door.
@@ -37,7 +37,7 @@ func enter(ctx context.Context, path string) (*lockFile, error) {
 			return nil, err
 		}
 		if err := f.knock(ctx); err != nil {
-			f.Close()
+			f.close()
 			return nil, err
 		}
 		if f.named() {
@@ -90,38 +90,52 @@ func (f *lockFile) named() bool { return sockio.IDAt(f.Name()) == f.id }
 
 // set changes what this member holds of a byte: F_RDLCK, F_WRLCK or F_UNLCK. It does not
 // wait: EAGAIN says that somebody else has the lock.
-func (f *lockFile) set(which int64, typ int16) error {
+func (f *lockFile) set(which int64, typ int16) error { return f.fcntl(unix.F_OFD_SETLK, which, typ) }
+
+func (f *lockFile) fcntl(command int, which int64, typ int16) error {
 	for {
-		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: typ, Whence: unix.SEEK_SET, Start: which, Len: 1})
+		err := unix.FcntlFlock(f.Fd(), command, &unix.Flock_t{Type: typ, Whence: unix.SEEK_SET, Start: which, Len: 1})
 		switch err {
 		case nil:
 			return nil
 		case unix.EINTR:
-		case unix.EACCES:
+		case unix.EACCES, unix.EAGAIN:
 			return unix.EAGAIN
-		case unix.EAGAIN:
-			return err
 		default:
 			return &fs.PathError{Op: "fcntl F_OFD_SETLK", Path: f.Name(), Err: err}
 		}
 	}
 }
 
-// knock waits for the door.
+// knock waits for the door. A call that waits for a lock cannot be given up: it keeps the
+// file after an error of ctx, and then closes it.
 func (f *lockFile) knock(ctx context.Context) error {
-	for p := (pause{}); ; {
-		err := f.set(door, unix.F_WRLCK)
-		if !errors.Is(err, unix.EAGAIN) {
-			return err
-		}
-		if p.wait(ctx) != nil {
-			return fmt.Errorf("somebody else holds the lock of %s, and waits for a process that does not answer: %w", f.Name(), unix.EBUSY)
-		}
+	if err := f.set(door, unix.F_WRLCK); err != unix.EAGAIN {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- f.fcntl(unix.F_OFD_SETLKW, door, unix.F_WRLCK) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	f.kept = true
+	go func() {
+		<-done
+		f.Close()
+	}()
+	return fmt.Errorf("somebody else holds the lock of %s, and waits for a process that does not answer: %w", f.Name(), unix.EBUSY)
+}
+
+// close closes the file, unless knock has kept it.
+func (f *lockFile) close() {
+	if !f.kept {
+		f.Close()
 	}
 }
 
-// A pause is a wait between two attempts, which grows: a lock that can be given up has
-// to be asked for again.
+// A pause is a wait between two attempts, which grows.
 type pause struct{ d time.Duration }
 
 const (

@@ -224,6 +224,7 @@ func (m *Member) greet(conn *net.UnixConn) {
 // Leave ends the membership. Another member serves then; the last one removes the files.
 func (m *Member) Leave() {
 	m.stop()
+	m.lock.set(members, unix.F_UNLCK) // a newcomer at the door may be waiting for that
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
 	if m.lock.knock(ctx) == nil {
@@ -266,7 +267,7 @@ func (m *Member) end() {
 }
 
 func (m *Member) close() {
-	m.lock.Close()
+	m.lock.close()
 	if m.fd >= 0 {
 		unix.Close(m.fd)
 	}
