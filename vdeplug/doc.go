@@ -77,8 +77,8 @@
 //	    a program that speaks the VDE stream format; =COMMAND means the same
 //	hub://[PATH][[OPTIONS]]
 //	    a hub of this program for others of the host: every frame goes to all; the options of bonding
-//	lan://[NAME]
-//	    a switch of the kernel for the stacks of this process, and no other plugs
+//	lan://[NAME], lan:///PATH
+//	    a switch of the kernel for stacks of the process, or of all at a path
 //	macvtap://NAME
 //	    the network of an interface of the host, by a macvtap interface
 //	mem://[NAME]
@@ -166,6 +166,9 @@
 //     which is also how much clocks may differ.
 //   - cmd: the command is in a session of its own, so it cannot ask for a password at the
 //     terminal. Close ends it and what it has started. Its standard error is the program's.
+//   - lan: at an absolute path the network is one for all processes of the user, with
+//     stacks and plugs. There is a socket at the path, and PATH.lock beside it, as long as
+//     any of them is there. A name is for stacks of this process only.
 //   - macvtap: the interface exists (ip link add link ETH name NAME type macvtap) and is up,
 //     and the user has access to its device /dev/tapN. IPv6 finds neighbours if the
 //     interface takes all multicast (ip link set NAME allmulticast on).

@@ -15,7 +15,7 @@ func init() {
 		Open: plugsOn(openLAN),
 		Usage: Usage{
 			Form:  "lan://[NAME], lan:///PATH",
-			About: "a switch of the kernel for the stacks of this process, and no other plugs; with an absolute path, for those of all processes of the user, and plugs",
+			About: "a switch of the kernel for stacks of the process, or of all at a path",
 		},
 	})
 }
