@@ -81,7 +81,7 @@ func TestPlugErrors(t *testing.T) {
 	} {
 		table = append(table, mistake{p.name, opening(p.vnl), fmt.Sprintf("stack: interface vde0: vdeplug: open %q: %s", p.vnl, p.want)})
 	}
-	table = append(table, mistake{"lan as a plug", func() error { _, err := vdeplug.Open("lan://x", nil); return err }, `vdeplug: open "lan://x": "lan://x" joins the interfaces of stacks, and has no plugs (mem:// has): unsupported operation`})
+	table = append(table, mistake{"lan as a plug", func() error { _, err := vdeplug.Open("lan://x", nil); return err }, `vdeplug: open "lan://x": "lan://x" joins the interfaces of stacks, and has no plugs (mem:// and lan:///PATH have): unsupported operation`})
 	mistakes(t, "\x00", table)
 }
 

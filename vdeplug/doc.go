@@ -78,7 +78,7 @@
 //	hub://[PATH][[OPTIONS]]
 //	    a hub of this program for others of the host: every frame goes to all; the options of bonding
 //	lan://[NAME], lan:///PATH
-//	    a switch of the kernel for stacks of the process, or of all at a path
+//	    a switch of the kernel for the stacks of this process; at a path, of this user
 //	macvtap://NAME
 //	    the network of an interface of the host, by a macvtap interface
 //	mem://[NAME]

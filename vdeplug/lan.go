@@ -15,7 +15,7 @@ func init() {
 		Open: plugsOn(openLAN),
 		Usage: Usage{
 			Form:  "lan://[NAME], lan:///PATH",
-			About: "a switch of the kernel for stacks of the process, or of all at a path",
+			About: "a switch of the kernel for the stacks of this process; at a path, of this user",
 		},
 	})
 }
