@@ -33,6 +33,7 @@ var contestants = []contestant{
 	{name: kernel, prepare: self(kernel)},
 	{name: gvisor, prepare: buildGVisor},
 	{name: inC, prepare: buildObjects},
+	{name: oursApart, sender: ours, receiver: ours},
 	{name: oursToRival, sender: ours, receiver: rival},
 	{name: rivalToOurs, sender: rival, receiver: ours},
 }

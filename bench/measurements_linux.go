@@ -20,6 +20,7 @@ var pairs = []cell{
 	{kernel, veth},
 	{kernel, plain},
 	{ours, "lan"},
+	{oursApart, paths},
 	{ours, "mem"},
 	{gvisor, "pipe"},
 	{gvisor, "gso"},

@@ -11,6 +11,9 @@ const (
 	// Mixed pairs: the first sends to the second.
 	oursToRival = ours + "→" + rival
 	rivalToOurs = rival + "→" + ours
+
+	// A pair of this module's in two processes.
+	oursApart = ours + ", 2 processes"
 )
 
 // Names of networks that are more than a scheme of vdeplug.
@@ -18,4 +21,5 @@ const (
 	loop  = "loopback"
 	veth  = "veth"
 	plain = "veth-plain" // without offloads
+	paths = "lan-path"   // lan:///PATH
 )

@@ -35,7 +35,11 @@ var networks = []network{
 	{name: "gso", ends: both("gso")},
 	{name: "unix", ends: both("unix")},
 
-	{name: "lan", ends: both("lan://%s")},
+	{name: "lan", ends: func(path string) (a, b string) { // a path would be a network between processes
+		a = "lan://" + strings.ReplaceAll(path, "/", "-")
+		return a, a
+	}},
+	{name: paths, ends: both("lan://%s")},
 	{name: "mem", ends: both("mem://%s")},
 	{name: "ptp", ends: both("ptp://%s")},
 	{name: "vde", ends: both("vde://%s"), start: startSwitch},

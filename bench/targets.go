@@ -20,6 +20,7 @@ var (
 	kernelVeth  = cell{kernel, veth}
 	kernelPlain = cell{kernel, plain}
 	onLAN       = cell{ours, "lan"}
+	onPath      = cell{oursApart, paths}
 	onMem       = cell{ours, "mem"}
 	onPTP       = cell{ours, "ptp"}
 	rivalPTP    = cell{rival, "ptp"}
@@ -40,6 +41,9 @@ func targets(processors int) (list []target) {
 	}
 	least, most := quotient(false), quotient(true)
 	least("1", "lan, one stream ÷ veth", ratio("stream1", onLAN, kernelVeth), 0.8)
+	least("1", "lan between processes, one stream ÷ veth", ratio("stream1", onPath, kernelVeth), 0.9)
+	least("1", "lan between processes, one stream ÷ libvdestack over ptp", ratio("stream1", onPath, rivalPTP), 14)
+	most("1", "lan between processes, round trip ÷ veth", ratio("rtt", onPath, kernelVeth), 1.2)
 	least("2", "mem, one stream ÷ veth", ratio("stream1", onMem, kernelVeth), 0.33)
 	least("2", "mem, one stream ÷ veth without offloads", ratio("stream1", onMem, kernelPlain), 2)
 	least("2", "mem, one stream ÷ gVisor's best", overBest("stream1", onMem, gvisor), 3)

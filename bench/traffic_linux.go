@@ -47,20 +47,7 @@ func (t *trial) pair(mtu int) (stream func(n int) ([]int64, error), err error) {
 			return w.request(t.ctx, limit, 4, "stream", n, streamSize, t.stream.Milliseconds())
 		}, err
 	}
-	receiver, err := t.start(c.receiver)
-	if err != nil {
-		return nil, err
-	}
-	sender, err := t.start(c.sender)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := receiver.request(t.ctx, answerTime, 0, "half", 1, mtu, locator(c.receiver, t.a)); err != nil {
-		return nil, err
-	}
-	if _, err := sender.request(t.ctx, answerTime, 0, "half", 2, mtu, locator(c.sender, t.b)); err != nil {
-		return nil, err
-	}
+	receiver, sender, err := t.halves(mtu)
 	return func(n int) ([]int64, error) {
 		sent := make(chan error, 1)
 		go func() {
@@ -69,7 +56,23 @@ func (t *trial) pair(mtu int) (stream func(n int) ([]int64, error), err error) {
 		}()
 		values, err := receiver.request(t.ctx, limit, 4, "receive", n, streamSize, t.stream.Milliseconds())
 		return values, errors.Join(err, <-sent)
-	}, nil
+	}, err
+}
+
+// halves makes a stack in each of two workers.
+func (t *trial) halves(mtu int) (receiver, sender *process, err error) {
+	c := contestantOf(t.contestant)
+	if receiver, err = t.start(c.receiver); err != nil {
+		return nil, nil, err
+	}
+	if sender, err = t.start(c.sender); err != nil {
+		return nil, nil, err
+	}
+	if _, err := receiver.request(t.ctx, answerTime, 0, "half", 1, mtu, locator(c.receiver, t.a)); err != nil {
+		return nil, nil, err
+	}
+	_, err = sender.request(t.ctx, answerTime, 0, "half", 2, mtu, locator(c.sender, t.b))
+	return receiver, sender, err
 }
 
 // measure records what a stream moved, and what it cost.
@@ -101,15 +104,7 @@ func (t *trial) measure(metric string, stream func() ([]int64, error)) error {
 
 // roundTrips measures round trips.
 func (t *trial) roundTrips() error {
-	w, err := t.start(t.contestant)
-	if err != nil {
-		return err
-	}
-	a, b := locator(t.contestant, t.a), locator(t.contestant, t.b)
-	if _, err := w.request(t.ctx, answerTime, 0, "pair", stack.DefaultMTU, a, b); err != nil {
-		return err
-	}
-	times, err := w.request(t.ctx, answerTime, t.rtts, "rtt", rttSize, t.rtts)
+	times, err := t.ping()
 	if err != nil {
 		return err
 	}
@@ -118,4 +113,30 @@ func (t *trial) roundTrips() error {
 	t.record("rtt_p90", quantile(times, 0.9, time.Microsecond))
 	t.record("rtt_p99", quantile(times, 0.99, time.Microsecond))
 	return nil
+}
+
+// ping makes the stacks, and returns the times of round trips between them.
+func (t *trial) ping() ([]int64, error) {
+	if contestantOf(t.contestant).sender != "" {
+		first, second, err := t.halves(stack.DefaultMTU)
+		if err != nil {
+			return nil, err
+		}
+		echoed := make(chan error, 1)
+		go func() {
+			_, err := first.request(t.ctx, answerTime, 0, "echo", rttSize)
+			echoed <- err
+		}()
+		times, err := second.request(t.ctx, answerTime, t.rtts, "ping", rttSize, t.rtts)
+		return times, errors.Join(err, <-echoed)
+	}
+	w, err := t.start(t.contestant)
+	if err != nil {
+		return nil, err
+	}
+	a, b := locator(t.contestant, t.a), locator(t.contestant, t.b)
+	if _, err := w.request(t.ctx, answerTime, 0, "pair", stack.DefaultMTU, a, b); err != nil {
+		return nil, err
+	}
+	return w.request(t.ctx, answerTime, t.rtts, "rtt", rttSize, t.rtts)
 }

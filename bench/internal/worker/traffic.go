@@ -207,52 +207,66 @@ func all(conns []net.Conn, f func(net.Conn) error) error {
 
 // rtt measures round trips. Package net sets TCP_NODELAY.
 func (s *server) rtt(n []int, _ []string) ([]int64, error) {
-	size, count := n[0], n[1]
-	deadline := time.Now().Add(Spare)
 	ln, err := s.pair.Listen(0)
 	if err != nil {
 		return nil, err
 	}
 	defer ln.Close()
-	// The handshake completes before Accept.
-	client, err := dial(s.pair, ln.Addr().(*net.TCPAddr).Port, deadline)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	server, err := ln.Accept()
-	if err != nil {
-		return nil, err
-	}
-	client.SetDeadline(deadline)
-	server.SetDeadline(deadline)
-	echoed := make(chan struct{})
-	go func() {
-		defer close(echoed)
-		buf := make([]byte, size)
-		for {
-			if _, err := io.ReadFull(server, buf); err != nil {
-				return // the client has closed, or reports the error
-			}
-			if _, err := server.Write(buf); err != nil {
-				return
-			}
-		}
-	}()
-	defer func() {
-		client.Close()
-		server.Close()
-		<-echoed
-	}()
+	echoed := make(chan error, 1)
+	go func() { echoed <- echo(ln, n[0]) }()
+	times, err := ping(s.pair, ln.Addr().(*net.TCPAddr).Port, n[0], n[1])
+	ln.Close() // in case nobody has connected
+	return times, cmp.Or(err, <-echoed)
+}
 
+func (s *server) echo(n []int, _ []string) ([]int64, error) {
+	ln, err := s.pair.Listen(Port)
+	if err != nil {
+		return nil, err
+	}
+	defer ln.Close()
+	defer time.AfterFunc(Spare, func() { ln.Close() }).Stop()
+	return nil, echo(ln, n[0])
+}
+
+func (s *server) ping(n []int, _ []string) ([]int64, error) { return ping(s.pair, Port, n[0], n[1]) }
+
+// echo accepts a connection, and sends back what comes.
+func echo(ln net.Listener, size int) error {
+	c, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(Spare))
+	buf := make([]byte, size)
+	for {
+		if _, err := io.ReadFull(c, buf); err != nil {
+			return nil // the client has closed, or reports the error
+		}
+		if _, err := c.Write(buf); err != nil {
+			return nil
+		}
+	}
+}
+
+// ping connects to echo, and measures.
+func ping(p Pair, port, size, count int) ([]int64, error) {
+	deadline := time.Now().Add(Spare)
+	c, err := dial(p, port, deadline)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	c.SetDeadline(deadline)
 	buf := make([]byte, size)
 	times := make([]int64, 0, count)
 	for i := range warmUp + count {
 		start := time.Now()
-		if _, err := client.Write(buf); err != nil {
+		if _, err := c.Write(buf); err != nil {
 			return nil, err
 		}
-		if _, err := io.ReadFull(client, buf); err != nil {
+		if _, err := io.ReadFull(c, buf); err != nil {
 			return nil, err
 		}
 		if i >= warmUp {

@@ -19,6 +19,8 @@
 //	send N SIZE MS            the second half's part; no values
 //	rtt SIZE N                N round trips of SIZE bytes over one TCP connection
 //	                          with TCP_NODELAY; the nanoseconds of each
+//	echo SIZE                 the first half's part of round trips; no values
+//	ping SIZE N               the second half's part; the nanoseconds of each
 //	open N PAUSE LOCATOR      N times, with PAUSE milliseconds between them, make
 //	                          a stack on the locator, with %d replaced by a
 //	                          number, and a socket in it, and close both; an
@@ -164,6 +166,8 @@ var requests = map[string]request{
 	"receive": {3, 0, true, (*server).receive},
 	"send":    {3, 0, true, (*server).send},
 	"rtt":     {2, 0, true, (*server).rtt},
+	"echo":    {1, 0, true, (*server).echo},
+	"ping":    {2, 0, true, (*server).ping},
 	"open":    {2, 1, false, (*server).open},
 	"sockets": {2, 0, false, (*server).sockets},
 	"dials":   {1, 0, false, (*server).dials},

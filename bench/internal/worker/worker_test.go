@@ -111,24 +111,31 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// TestHalves streams from one worker to another.
+// TestHalves streams from one worker to another, and has round trips.
 func TestHalves(t *testing.T) {
 	half := Contestant{Half: func(side, mtu int, vnl string) (Pair, error) { return &hostPair{}, nil }}
-	run := func(side, transfer string) <-chan string {
+	run := func(side, request string) <-chan string {
 		answer := make(chan string, 1)
 		go func() {
 			var out bytes.Buffer
-			half.Serve(strings.NewReader("half\t"+side+"\t1500\tx\n"+transfer+"\t2\t1000\t20\n"), &out)
+			half.Serve(strings.NewReader("half\t"+side+"\t1500\tx\n"+request+"\n"), &out)
 			answer <- out.String()
 		}()
 		return answer
 	}
-	sent, received := run("2", "send"), run("1", "receive")
+	sent, received := run("2", "send\t2\t1000\t20"), run("1", "receive\t2\t1000\t20")
 	if got, want := <-sent, "ok\nok\n"; got != want {
 		t.Errorf("the sender says %q, want %q", got, want)
 	}
 	got := strings.Split(strings.TrimPrefix(<-received, "ok\nok\t"), "\t")
 	if n, err := strconv.Atoi(got[0]); err != nil || n <= 0 || n%1000 != 0 || len(got) != 4 {
 		t.Errorf("the receiver says %q, want writes of 1000 bytes and three other values", got)
+	}
+	echoed, times := run("1", "echo\t64"), run("2", "ping\t64\t7")
+	if got := strings.Count(<-times, "\t"); got != 7 {
+		t.Errorf("%d round trips, want 7", got)
+	}
+	if got, want := <-echoed, "ok\nok\n"; got != want {
+		t.Errorf("the first half says %q, want %q", got, want)
 	}
 }
