@@ -34,6 +34,7 @@ var contestants = []contestant{
 	{name: gvisor, prepare: buildGVisor},
 	{name: inC, prepare: buildObjects},
 	{name: oursApart, sender: ours, receiver: ours},
+	{name: kernelApart, sender: kernel, receiver: kernel},
 	{name: oursToRival, sender: ours, receiver: rival},
 	{name: rivalToOurs, sender: rival, receiver: ours},
 }

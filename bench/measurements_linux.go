@@ -19,6 +19,7 @@ type measurement struct {
 var pairs = []cell{
 	{kernel, veth},
 	{kernel, plain},
+	{kernelApart, apart},
 	{ours, "lan"},
 	{oursApart, paths},
 	{ours, "mem"},

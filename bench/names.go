@@ -12,8 +12,9 @@ const (
 	oursToRival = ours + "→" + rival
 	rivalToOurs = rival + "→" + ours
 
-	// A pair of this module's in two processes.
-	oursApart = ours + ", 2 processes"
+	// Pairs of the same kind in two processes.
+	oursApart   = ours + ", 2 processes"
+	kernelApart = kernel + ", 2 processes"
 )
 
 // Names of networks that are more than a scheme of vdeplug.
@@ -21,5 +22,6 @@ const (
 	loop  = "loopback"
 	veth  = "veth"
 	plain = "veth-plain" // without offloads
+	apart = "veth-apart" // between two processes
 	paths = "lan-path"   // lan:///PATH
 )

@@ -31,6 +31,7 @@ var networks = []network{
 	// The workers of the kernel and of gVisor know their own networks by name.
 	{name: veth, ends: both(veth)},
 	{name: plain, ends: both(plain)},
+	{name: apart, ends: both("%s")},
 	{name: "pipe", ends: both("pipe")},
 	{name: "gso", ends: both("gso")},
 	{name: "unix", ends: both("unix")},

@@ -17,7 +17,7 @@ import (
 // with the argument "worker" and their name.
 var workers = map[string]*worker.Contestant{
 	ours:   {Pair: openPair, Half: openHalf, Open: openMember, Reach: reach, Trace: trace},
-	kernel: {Pair: openVeth, Open: openHost},
+	kernel: {Pair: openVeth, Half: openVethHalf, Open: openHost},
 }
 
 // The addresses of the two stacks of a pair.

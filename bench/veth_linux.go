@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -49,6 +51,36 @@ func openVeth(mtu int, a, _ string) (_ worker.Pair, err error) {
 	}
 	return p, configure(p.second, secondAddr, a == plain)
 }
+
+// openVethHalf makes one end of the pair usable in this process. The first process makes
+// both, and a link to the second namespace at path.
+func openVethHalf(side, mtu int, path string) (worker.Pair, error) {
+	if side == 2 {
+		s, err := vdestack.New(context.Background(), vdestack.Config{NetNS: path})
+		return &pair{second: s, address: firstAddr.Addr()}, err
+	}
+	p, err := openVeth(mtu, veth, veth)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := p.(*pair).second.NetNS() // open as long as the process
+	if err == nil {
+		err = os.Symlink(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.Fd()), path)
+	}
+	if err != nil {
+		p.Close()
+		return nil, err
+	}
+	return &lentPair{*p.(*pair), ns}, nil
+}
+
+// A lentPair has a namespace that another process uses.
+type lentPair struct {
+	pair
+	ns *os.File
+}
+
+func (p *lentPair) Close() error { return errors.Join(p.pair.Close(), p.ns.Close()) }
 
 const vethName = "veth0"
 
