@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/mdlayher/netlink"
@@ -198,16 +197,13 @@ func (s *Switch) closeShared() error {
 	if s.reaper != nil {
 		s.reaper.Stop()
 	}
-	left := slices.Concat(s.loud, s.leaving)
-	s.loud, s.leaving = nil, nil
+	left := len(s.loud) + len(s.leaving)
 	s.mu.Unlock()
-	if len(left) == 0 {
+	if left == 0 {
 		return s.hub.close()
 	}
 	teardown.Go(func() {
-		for _, p := range left {
-			s.delete(p.index) // it fails if the network is gone
-		}
+		s.reap()
 		s.hub.close()
 	})
 	return nil
