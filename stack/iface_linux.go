@@ -48,11 +48,23 @@ func (i *iface) setUp(ctx context.Context, nl *rtnl.Conn, n *network) (err error
 	if err := i.startCapture(); err != nil {
 		return err
 	}
-	if err := i.configure(ctx, nl); err != nil {
+	wait, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events, missing, err := i.configure(ctx, wait, nl)
+	if err != nil {
 		return err
 	}
+	// Meanwhile the kernel makes the local routes.
 	if err := i.link.start(ctx); err != nil {
 		return err
+	}
+	defer time.AfterFunc(localWait, cancel).Stop()
+	if missing := awaitLocal(events, missing); len(missing) > 0 {
+		err := fmt.Errorf("the kernel has not made the routes of %v yet, for which it has one queue on the whole machine", missing)
+		if cause := context.Cause(ctx); cause != nil {
+			return fmt.Errorf("%w: %w", err, cause)
+		}
+		i.s.log.Warn("IPv6 addresses are not usable", "interface", i.cfg.Name, "error", err)
 	}
 	return context.Cause(ctx)
 }
@@ -84,23 +96,22 @@ func (i *iface) stats() InterfaceStats {
 	return st
 }
 
-// configure sets the interface up, and gives it addresses and routes.
-func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
+// configure sets the interface up, and gives it addresses and routes. It returns the
+// addresses that still miss their local routes, and the events, until wait ends, that tell
+// of these: see awaitLocal.
+func (i *iface) configure(ctx, wait context.Context, nl *rtnl.Conn) (events iter.Seq2[rtnl.Event, error], missing map[netip.Addr]bool, err error) {
 	if !i.cfg.Down && !i.up {
 		if err := nl.LinkSetUp(i.index); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
-	wait, cancel := context.WithTimeout(ctx, localWait)
-	defer cancel()
-	var events iter.Seq2[rtnl.Event, error]
 	if !i.cfg.Down {
 		events = nl.Watch(wait)
 	}
-	missing := make(map[netip.Addr]bool)
+	missing = make(map[netip.Addr]bool)
 	for _, p := range i.cfg.Addrs {
 		if err := nl.AddrAdd(i.index, p, rtnl.NoDAD); err != nil {
-			return err
+			return nil, nil, err
 		}
 		if p.Addr().Is6() && !i.cfg.Down {
 			missing[p.Addr()] = true
@@ -109,7 +120,7 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 	if !i.cfg.Down {
 		local, err := i.linkLocal(ctx, nl)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 		if local.IsValid() {
 			missing[local] = true
@@ -121,17 +132,10 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) (err error) {
 			err = fmt.Errorf("gateway %v is in no network of the addresses %v: %w", gw, i.cfg.Addrs, err)
 		}
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
-	if missing := awaitLocal(events, missing); len(missing) > 0 {
-		err := fmt.Errorf("the kernel has not made the routes of %v yet, for which it has one queue on the whole machine", missing)
-		if cause := context.Cause(ctx); cause != nil {
-			return fmt.Errorf("%w: %w", err, cause)
-		}
-		i.s.log.Warn("IPv6 addresses are not usable", "interface", i.cfg.Name, "error", err)
-	}
-	return nil
+	return events, missing, nil
 }
 
 // localWait bounds the wait for the routes of IPv6 addresses, which takes a millisecond
@@ -147,11 +151,11 @@ const localWait = 30 * time.Second
 // configuration has a link-local address, packets come from that one. linkLocal returns
 // the address, or the zero Addr if there is none.
 func (i *iface) linkLocal(ctx context.Context, nl *rtnl.Conn) (netip.Addr, error) {
-	l, err := nl.Link(i.index)
-	if err == nil && l.Kind == "veth" {
-		// It has a carrier, and then the address, when the other end is up.
-		l, err = bridge.AwaitCarrier(ctx, nl, i.index)
+	link := bridge.AwaitCarrier // a veth has one, and then the address, when the other end is up
+	if _, ok := i.link.(*tapLink); ok {
+		link = func(_ context.Context, nl *rtnl.Conn, index int) (rtnl.Link, error) { return nl.Link(index) }
 	}
+	l, err := link(ctx, nl, i.index)
 	if err != nil || len(l.HardwareAddr) != 6 {
 		return netip.Addr{}, err
 	}
