@@ -216,7 +216,7 @@ func (m *Member) greet(conn *net.UnixConn) {
 		return
 	}
 	conn.SetWriteDeadline(time.Now().Add(sendTime))
-	if _, _, err := conn.WriteMsgUnix(hello, unix.UnixRights(m.fd), nil); err == nil {
+	if _, _, err := conn.WriteMsgUnix(hello(), unix.UnixRights(m.fd), nil); err == nil {
 		conn.Read([]byte{0}) // members send nothing
 	}
 }

@@ -325,8 +325,9 @@ func TestHostile(t *testing.T) {
 		{"junk", sends("junk"), "sends what no network", unix.EPROTO},
 		{"junk and a descriptor", sends("junk", 0), "sends what no network", unix.EPROTO},
 		{"long junk", sends(string(make([]byte, 60000))), "sends what no network", unix.EPROTO},
-		{"no descriptor", sends(string(hello)), "sends what no network", unix.EPROTO},
-		{"two descriptors", sends(string(hello), 0, 1), "sends what no network", unix.EPROTO},
+		{"no descriptor", sends(string(hello())), "sends what no network", unix.EPROTO},
+		{"two descriptors", sends(string(hello()), 0, 1), "sends what no network", unix.EPROTO},
+		{"another user namespace", sends(greeting+"user:[1]\n", 0), "is in another user namespace", unix.EPERM},
 		{"a directory for everybody", func(t *testing.T, path string) { testenv.Check(t, os.Chmod(filepath.Dir(path), 0o777)) }, "everybody may write to the directory", fs.ErrPermission},
 		{"a foreign directory", owned(65534, filepath.Dir), "belongs to user 65534", fs.ErrPermission},
 		{"a foreign socket", owned(65534, func(path string) string { return path }), "belongs to user 65534", fs.ErrPermission},
@@ -360,7 +361,7 @@ func impostor() {
 	fmt.Println(err)
 	c, err := l.AcceptUnix()
 	if err == nil {
-		c.WriteMsgUnix(hello, unix.UnixRights(0), nil)
+		c.WriteMsgUnix(hello(), unix.UnixRights(0), nil)
 	}
 	io.Copy(io.Discard, os.Stdin)
 }

@@ -14,8 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hello comes with the descriptor.
-var hello = []byte("vdestack shares a descriptor 1\n")
+// greeting begins the message that comes with the descriptor. The user namespace of the
+// sender follows.
+const greeting = "vdestack shares a descriptor 1, from "
+
+// hello returns that message.
+func hello() []byte {
+	name, err := os.Readlink("/proc/self/ns/user")
+	if err != nil {
+		name = "a process without /proc"
+	}
+	return []byte(greeting + name + "\n")
+}
 
 var (
 	// errNobody says that nobody serves the socket.
@@ -87,7 +97,8 @@ func checkPeer(c *net.UnixConn, path string) error {
 
 // receive takes exactly one descriptor.
 func receive(c *net.UnixConn, path string) (int, error) {
-	text := make([]byte, len(hello)+1)
+	own := hello()
+	text := make([]byte, len(own)+64)
 	oob := make([]byte, unix.CmsgLen(4)) // CmsgSpace has room for two
 	n, oobn, flags, _, err := c.ReadMsgUnix(text, oob)
 	fds := rights(oob[:oobn])
@@ -98,11 +109,17 @@ func receive(c *net.UnixConn, path string) (int, error) {
 		return -1, fmt.Errorf("who serves %s does not answer: it is stopped, or another program: %w", path, err)
 	case err != nil:
 		return -1, err
-	case bytes.Equal(text[:n], hello) && len(fds) == 1 && flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) == 0:
+	}
+	text = text[:n]
+	right := bytes.HasPrefix(text, []byte(greeting)) && len(fds) == 1 && flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) == 0
+	if right && bytes.Equal(text, own) {
 		return fds[0], nil
 	}
 	for _, fd := range fds {
 		unix.Close(fd)
+	}
+	if right {
+		return -1, fmt.Errorf("who serves %s is in another user namespace than this process: programs inside and outside of a container, or of two containers, have no networks in common: %w", path, unix.EPERM)
 	}
 	return -1, fmt.Errorf("who serves %s sends what no network of lan:// does: it is another program, or another version of this package: %w", path, unix.EPROTO)
 }
