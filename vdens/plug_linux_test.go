@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
@@ -212,4 +213,23 @@ func TestList(t *testing.T) {
 			t.Errorf("a line of %d bytes: %s", n, fmt.Sprint(line))
 		}
 	}
+}
+
+// TestPlugShared joins a network of the kernel between processes to a switch. A command of
+// another process is on it, and reaches this one.
+func TestPlugShared(t *testing.T) {
+	testenv.Need(t, "ping", "iputils-ping")
+	vnl := "lan://" + testenv.ShortDir(t) + "/net"
+	here := testenv.Opened(vdestack.Open(vnl, "10.0.0.1/24"))(t)
+	status, stdout, stderr := runVdens(t, "", vnl, "--", "sh", "-ec", "ip addr add 10.0.0.2/24 dev vde0; ip link set vde0 up; ping -c 1 -W 10 10.0.0.1")
+	if status != 0 || !strings.Contains(stdout, "1 received") {
+		t.Errorf("got status %d, %q and %q", status, stdout, stderr)
+	}
+	sw := newSwitch(t)
+	cmd := vdens(t, "plug", vnl, sw.Dir)
+	testenv.Check(t, cmd.Start())
+	plugtest.CarryBoth(t, newStation(t, vnl), newStation(t, sw.Dir), 60, 1514)
+	testenv.Check(t, here.Close())
+	cmd.Process.Signal(syscall.SIGTERM)
+	cmd.Wait()
 }
