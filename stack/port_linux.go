@@ -103,7 +103,7 @@ func (i *iface) askLess() {
 // askLessAfter is before the third question, which comes after twelve seconds, and after
 // Open: the kernel takes the longer to open the file of a setting the more namespaces
 // there are.
-const askLessAfter = 8 * time.Second
+const askLessAfter = 5 * time.Second
 
 // start implements [link].
 func (p *portLink) start(ctx context.Context) error {
