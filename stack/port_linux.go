@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/vdestack/vdestack/internal/bridge"
 	"github.com/vdestack/vdestack/internal/memnet"
@@ -52,9 +51,7 @@ func (cfg Interface) plugged() bool {
 type portLink struct {
 	i    *iface
 	port *bridge.Port
-	// asking makes it ask less for routers; nil: not in a crowd.
-	asking *time.Timer
-	last   atomic.Pointer[InterfaceStats] // the counters that were read last
+	last atomic.Pointer[InterfaceStats] // the counters that were read last
 }
 
 // makePort makes the interface on a network that the kernel switches.
@@ -83,27 +80,14 @@ func (i *iface) makePort(ctx context.Context, nl *rtnl.Conn) error {
 		}
 		return err
 	}
-	link := &portLink{i: i, port: p}
-	i.link, i.index = link, index
+	i.link, i.index = &portLink{i: i, port: p}, index
 	if p.InCrowd() {
-		link.asking = time.AfterFunc(askLessAfter, i.askLess)
+		// Hosts would go on asking for routers, less and less often, which wakes all
+		// others each time. RFC 4861 asks three times.
+		i.s.ns.WriteSysctl("net/ipv6/conf/"+i.cfg.Name+"/router_solicitations", "3")
 	}
 	return nil
 }
-
-// askLess has the interface ask for routers three times, as RFC 4861 does. The kernel
-// would go on, less and less often, which wakes all others each time.
-func (i *iface) askLess() {
-	path := "net/ipv6/conf/" + i.cfg.Name + "/router_solicitations"
-	if was, err := i.s.ns.ReadSysctl(path); err == nil && was == "-1\n" { // the kernel's own
-		i.s.ns.WriteSysctl(path, "3")
-	}
-}
-
-// askLessAfter is before the third question, which comes after twelve seconds, and after
-// Open: the kernel takes the longer to open the file of a setting the more namespaces
-// there are.
-const askLessAfter = 5 * time.Second
 
 // start implements [link].
 func (p *portLink) start(ctx context.Context) error {
@@ -137,9 +121,6 @@ func (p *portLink) monitor() (*nic.Monitor, error) {
 
 // leave implements [link].
 func (p *portLink) leave(stays bool) error {
-	if p.asking != nil {
-		p.asking.Stop()
-	}
 	return errors.Join(p.i.recording.close(), p.port.Leave(stays))
 }
 
