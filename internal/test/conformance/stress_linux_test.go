@@ -281,7 +281,9 @@ func (s *stress) arg(r *rand.Rand, method string, before int, t reflect.Type) (r
 		return reflect.ValueOf(raw), func() { f.Close() }
 	case reflect.TypeFor[*net.UnixAddr]():
 		return reflect.ValueOf(&net.UnixAddr{Name: "@stress", Net: "unix"}), nothing
-	case reflect.TypeFor[rtnl.Route](), reflect.TypeFor[rtnl.Addr]():
+	case reflect.TypeFor[*vdestack.ForwardOptions]():
+		return reflect.ValueOf(&vdestack.ForwardOptions{KeepSource: r.IntN(2) == 0}), nothing
+	case reflect.TypeFor[rtnl.Route](), reflect.TypeFor[rtnl.Addr](), reflect.TypeFor[rtnl.Rule]():
 		return reflect.Zero(t), nothing
 	}
 	switch t.Kind() {
