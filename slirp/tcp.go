@@ -136,9 +136,21 @@ func (c *conns) close() {
 	c.closed = true
 }
 
-// closeAtEnd closes a socket when the plug is closed, unless stop is called before.
-func (n *nat) closeAtEnd(s io.Closer) (stop func() bool) {
-	return context.AfterFunc(n.ctx, func() { s.Close() })
+// closeAtEnd closes a socket when the plug is closed, or when end is called. The socket is
+// closed when end returns, whoever closes it.
+func (n *nat) closeAtEnd(s io.Closer) (end func()) {
+	closed := make(chan struct{})
+	stop := context.AfterFunc(n.ctx, func() {
+		defer close(closed)
+		s.Close()
+	})
+	return func() {
+		if stop() {
+			s.Close()
+			return
+		}
+		<-closed
+	}
 }
 
 // A stream is a socket of the host.
@@ -180,7 +192,6 @@ func (n *nat) connect(r *tcp.ForwarderRequest) {
 		}
 		return
 	}
-	defer out.Close()
 	defer n.closeAtEnd(out)()
 	var wq waiter.Queue
 	ep := n.handshake(a, r, &wq)
@@ -310,7 +321,6 @@ func (n *nat) probe(server netip.AddrPort) {
 	if err != nil {
 		return
 	}
-	defer c.Close()
 	defer n.closeAtEnd(c)()
 	c.SetDeadline(time.Now().Add(nameTimeout))
 	io.WriteString(c, probeQuestion)
@@ -382,8 +392,9 @@ func (n *nat) forwardTCP(ctx context.Context, f forward) error {
 	if err != nil {
 		return err
 	}
-	n.closeAtEnd(l)
+	end := n.closeAtEnd(l)
 	n.tasks.Go(func() {
+		defer end()
 		for {
 			c, err := l.Accept()
 			if n.ctx.Err() != nil {
@@ -415,7 +426,6 @@ func (n *nat) accept(c *net.TCPConn, guest netip.AddrPort) {
 		return
 	}
 	defer n.conns.end(a)
-	defer c.Close()
 	defer n.closeAtEnd(c)()
 	ctx, cancel := context.WithTimeout(a.ctx, dialTimeout)
 	defer cancel()
