@@ -164,9 +164,11 @@ func (s *Stack) killOrphans(groups []int) {
 		if err != nil {
 			continue
 		}
-		stat, _ := os.ReadFile("/proc/" + d.Name() + "/stat")
-		if link, err := os.Readlink("/proc/" + d.Name() + "/ns/net"); err == nil && link == ours && slices.Contains(groups, groupIn(stat)) {
-			unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		if link, err := os.Readlink("/proc/" + d.Name() + "/ns/net"); err == nil && link == ours {
+			stat, _ := os.ReadFile("/proc/" + d.Name() + "/stat")
+			if slices.Contains(groups, groupIn(stat)) {
+				unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+			}
 		}
 		unix.Close(fd)
 	}
