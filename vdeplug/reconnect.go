@@ -101,10 +101,17 @@ func newSession(t packet.Transport) *session {
 	return &session{transport: t, over: make(chan struct{})}
 }
 
-// once reports whether the network cannot be opened again.
-func (s *session) once() bool {
-	_, once := packet.Find[interface{ once() }](s.transport)
-	return once
+// A finalError ends a network that cannot be opened again.
+type finalError struct{ error }
+
+func (e finalError) Unwrap() error { return e.error }
+
+// final makes err a finalError, unless it is nil.
+func final(err error) error {
+	if err == nil {
+		return nil
+	}
+	return finalError{err}
 }
 
 // newReconnector takes over an open plug. again opens its network once more, and
@@ -194,7 +201,7 @@ func (r *reconnector) lose(s *session, op string, err error) error {
 func (r *reconnector) revive(s *session) {
 	wait := reconnectFirst
 	for told := false; ; {
-		if s.once() {
+		if _, ok := errors.AsType[finalError](s.err); ok {
 			r.Forget(s)
 			r.end(s.err)
 			return

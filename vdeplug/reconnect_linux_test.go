@@ -1,6 +1,7 @@
 package vdeplug
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -48,15 +49,34 @@ func TestReconnectLine(t *testing.T) {
 	master.Close()
 }
 
+// wrapped is a plug of another package on one of this package.
+type wrapped struct{ Conn }
+
+func init() {
+	Register(Scheme{Name: "wrapped-of-test", Open: func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
+		c, err := OpenContext(ctx, l.Body(), nil)
+		if err != nil {
+			return nil, err
+		}
+		return wrapped{c}, nil
+	}})
+}
+
 // TestReconnectDescriptor checks that the plug does not take another file with the same descriptor.
 func TestReconnectDescriptor(t *testing.T) {
+	for _, form := range []string{"%s", "vlan://1{%s}", "wrapped-of-test://%s"} {
+		t.Run(form, func(t *testing.T) { testReconnectDescriptor(t, form) })
+	}
+}
+
+func testReconnectDescriptor(t *testing.T, form string) {
 	testenv.NoLeaks(t)
 	pair := func() [2]int {
 		fds := testenv.Must(unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0))(t)
 		return fds
 	}
 	first := pair()
-	c := reopening(t, seqpacketVNL(first[0]), nil)
+	c := reopening(t, fmt.Sprintf(form, seqpacketVNL(first[0])), nil)
 	unix.Close(first[1])
 	if _, err := c.Recv(make([]byte, ether.MaxFrame)); err != nil {
 		plugtest.WantError(t, err, "the peer has closed its end")

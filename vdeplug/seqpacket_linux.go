@@ -33,7 +33,16 @@ func openSeqpacket(_ context.Context, l Locator, _ *Options) (packet.Transport, 
 }
 
 // A onceSeqpacket is a connection that cannot be opened again: its descriptor may be
-// another file by then.
+// another file by then. Its errors say so, also through plugs of other packages.
 type onceSeqpacket struct{ *p2p.Seqpacket }
 
-func (onceSeqpacket) once() {}
+// RecvPackets implements [packet.Transport].
+func (c onceSeqpacket) RecvPackets(b *packet.Buffer) ([]packet.Packet, error) {
+	packets, err := c.Seqpacket.RecvPackets(b)
+	return packets, final(err)
+}
+
+// SendPackets implements [packet.Transport].
+func (c onceSeqpacket) SendPackets(packets []packet.Packet, wait bool) error {
+	return final(c.Seqpacket.SendPackets(packets, wait))
+}
