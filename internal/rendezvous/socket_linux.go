@@ -78,19 +78,12 @@ func dial(ctx context.Context, path string) (_ *net.UnixConn, fd int, err error)
 
 // checkPeer refuses a peer of another user.
 func checkPeer(c *net.UnixConn, path string) error {
-	raw, err := c.SyscallConn()
+	uid, err := sockio.PeerUID(c)
 	if err != nil {
 		return err
 	}
-	var peer *unix.Ucred
-	if cerr := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil {
-		return cerr
-	}
-	if err != nil {
-		return os.NewSyscallError("getsockopt SO_PEERCRED", err)
-	}
-	if int(peer.Uid) != os.Geteuid() {
-		return foreign("the process at the other end of "+path, peer.Uid)
+	if int(uid) != os.Geteuid() {
+		return foreign("the process at the other end of "+path, uid)
 	}
 	return nil
 }
@@ -101,7 +94,7 @@ func receive(c *net.UnixConn, path string) (int, error) {
 	text := make([]byte, len(own)+64)
 	oob := make([]byte, unix.CmsgLen(4)) // CmsgSpace has room for two
 	n, oobn, flags, _, err := c.ReadMsgUnix(text, oob)
-	fds := rights(oob[:oobn])
+	fds := sockio.Rights(oob[:oobn])
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
 		return -1, errBusy
@@ -122,20 +115,6 @@ func receive(c *net.UnixConn, path string) (int, error) {
 		return -1, fmt.Errorf("who serves %s is in another user namespace than this process: programs inside and outside of a container, or of two containers, have no networks in common: %w", path, unix.EPERM)
 	}
 	return -1, fmt.Errorf("who serves %s sends what no network of lan:// does: it is another program, or another version of this package: %w", path, unix.EPROTO)
-}
-
-// rights returns the descriptors in control messages.
-func rights(oob []byte) (fds []int) {
-	all, err := unix.ParseSocketControlMessage(oob)
-	if err != nil {
-		return nil
-	}
-	for i := range all {
-		if some, err := unix.ParseUnixRights(&all[i]); err == nil {
-			fds = append(fds, some...)
-		}
-	}
-	return fds
 }
 
 const (

@@ -1,7 +1,9 @@
 package sockio
 
 import (
+	"os"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,3 +25,30 @@ func RefuseRights(fd int) bool {
 
 // ExpectRights makes a local socket take descriptors again.
 func ExpectRights(fd int) { unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 1) }
+
+// Rights returns the descriptors in control messages.
+func Rights(oob []byte) (all []int) {
+	messages, _ := unix.ParseSocketControlMessage(oob)
+	for i := range messages {
+		fds, _ := unix.ParseUnixRights(&messages[i])
+		all = append(all, fds...)
+	}
+	return all
+}
+
+// PeerUID returns the user who made the other end of a local connection.
+func PeerUID(c syscall.Conn) (uid uint32, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var peer *unix.Ucred
+	closed := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if closed != nil {
+		return 0, closed
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("getsockopt SO_PEERCRED", err)
+	}
+	return peer.Uid, nil
+}

@@ -179,19 +179,11 @@ func (d *dialer) connect(dir string) (*Conn, error) {
 
 // checkPeer is like checkOwner, for the user at the other end of a connection.
 func checkPeer(dir string, ctl *os.File) error {
-	raw, err := ctl.SyscallConn()
+	uid, err := sockio.PeerUID(ctl)
 	if err != nil {
 		return err
 	}
-	var peer *unix.Ucred
-	closed := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if closed != nil {
-		return closed
-	}
-	if err != nil {
-		return os.NewSyscallError("getsockopt SO_PEERCRED", err)
-	}
-	return checkOwner(dir, peer.Uid)
+	return checkOwner(dir, uid)
 }
 
 // checkOwner refuses a default switch that is neither root's nor this user's: it would
@@ -417,7 +409,7 @@ func readRight(f *os.File, b []byte) (right int, err error) {
 		if closed != nil {
 			return right, closed
 		}
-		for _, fd := range rights(oob[:max(oobn, 0)]) {
+		for _, fd := range sockio.Rights(oob[:max(oobn, 0)]) {
 			if right >= 0 {
 				unix.Close(right)
 			}
@@ -434,16 +426,6 @@ func readRight(f *os.File, b []byte) (right int, err error) {
 		n += got
 	}
 	return right, err
-}
-
-// rights returns all descriptors of control messages.
-func rights(oob []byte) (all []int) {
-	messages, _ := unix.ParseSocketControlMessage(oob)
-	for i := range messages {
-		fds, _ := unix.ParseUnixRights(&messages[i])
-		all = append(all, fds...)
-	}
-	return all
 }
 
 func (d *dialer) portTrouble() string {
