@@ -215,11 +215,7 @@ func PlugShared(ctx context.Context, path string, end End) (_ *Port, index int, 
 	if err != nil {
 		return nil, 0, err
 	}
-	p, index, err := s.plug(ctx, end)
-	if err != nil {
-		return nil, 0, errors.Join(err, s.leave())
-	}
-	return p, index, nil
+	return s.plug(ctx, end)
 }
 
 // A Tap is a port of a shared switch with a packet socket at its other end, which is in a

@@ -313,14 +313,16 @@ func Plug(ctx context.Context, name string, attach func(memnet.Uplink) (detach f
 	if err != nil {
 		return nil, 0, err
 	}
-	p, index, err := s.plug(ctx, end)
-	if err != nil {
-		return nil, 0, errors.Join(err, s.leave())
-	}
-	return p, index, nil
+	return s.plug(ctx, end)
 }
 
+// plug is Plug on a switch that was joined, which it leaves after an error.
 func (s *Switch) plug(ctx context.Context, end End) (_ *Port, index int, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.leave())
+		}
+	}()
 	s.silence()
 	if s.path != "" {
 		return s.plugShared(ctx, end)
