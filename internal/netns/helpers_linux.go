@@ -153,7 +153,7 @@ func startPoller() error {
 // helperFor returns a helper that can enter a network namespace of any origin. The
 // caller releases it.
 func helperFor(ns int) (*helper, error) {
-	if typ, err := unix.IoctlRetInt(ns, nsGetNSType); err != nil || typ != unix.CLONE_NEWNET {
+	if !isNetNS(ns) {
 		return nil, errNoNetNS
 	}
 	user, err := ownerOf(ns)
@@ -186,8 +186,7 @@ func helperFor(ns int) (*helper, error) {
 	if !errors.Is(err, unix.EPERM) {
 		return nil, Refused(err)
 	}
-	var own unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/user", &own); err == nil && id == (nsID{own.Dev, own.Ino}) {
+	if here, err := ownUser(); err == nil && id == here {
 		return nil, fmt.Errorf("it belongs to the process's own user namespace, not to one made by this user: that takes CAP_SYS_ADMIN: %w", unix.EPERM)
 	}
 	// The task has all capabilities in there, and makes its base.
@@ -214,6 +213,21 @@ const (
 	nsGetNSType   = 0xb703
 	nsGetOwnerUID = 0xb704
 )
+
+func isNetNS(fd int) bool {
+	typ, err := unix.IoctlRetInt(fd, nsGetNSType)
+	return err == nil && typ == unix.CLONE_NEWNET
+}
+
+// ownUser returns the user namespace of the process.
+func ownUser() (nsID, error) {
+	const path = "/proc/self/ns/user"
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return nsID{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return nsID{st.Dev, st.Ino}, nil
+}
 
 func ownerOf(ns int) (user int, err error) { return unix.IoctlRetInt(ns, nsGetUserNS) }
 

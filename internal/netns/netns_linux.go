@@ -193,7 +193,7 @@ func JoinShared(fd int) (*NS, error) {
 
 // checkShared says what is wrong with the namespace of JoinShared.
 func checkShared(fd int) error {
-	if typ, err := unix.IoctlRetInt(fd, nsGetNSType); err != nil || typ != unix.CLONE_NEWNET {
+	if !isNetNS(fd) {
 		return errNoNetNS
 	}
 	user, err := ownerOf(fd)
@@ -204,11 +204,10 @@ func checkShared(fd int) error {
 		return Limited(os.NewSyscallError("ioctl NS_GET_USERNS", err))
 	}
 	defer unix.Close(user)
-	var own unix.Stat_t
-	if err := unix.Stat("/proc/self/ns/user", &own); err != nil {
-		return &os.PathError{Op: "stat", Path: "/proc/self/ns/user", Err: err}
+	here, err := ownUser()
+	if err != nil {
+		return err
 	}
-	here := nsID{own.Dev, own.Ino}
 	if id, err := idOf(user); err != nil || id == here {
 		return err
 	}
