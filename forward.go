@@ -206,9 +206,10 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 		return nil, err
 	}
 	dialNet, dialAddr, err := out.place(network, to)
-	if err == nil {
-		err = checkServer(ctx, dialNet, dialAddr)
+	if err != nil {
+		return nil, err
 	}
+	hostName, port, err := splitServer(ctx, dialNet, dialAddr)
 	if err != nil {
 		return nil, err
 	}
@@ -219,8 +220,10 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 			return nil, errors.New("KeepSource is for the way in: the host's addresses and routes are not the stack's to change; ProxyProtocol tells the server")
 		case listenNet == "unix":
 			return nil, errors.New("KeepSource: clients of a unix socket have no address")
+		case hostName == "":
+			return nil, &net.AddrError{Err: "KeepSource needs the address of the server in the stack", Addr: dialAddr}
 		}
-		if source, err = s.keepSource(ctx, dialNet, dialAddr); err != nil {
+		if source, err = s.keepSource(ctx, dialNet, hostName, port); err != nil {
 			return nil, err
 		}
 		defer func() {
@@ -293,21 +296,22 @@ func tracked[T any, P interface {
 	return &Forward{engine: e, source: source}, nil
 }
 
-// checkServer finds mistakes in the address of a server, which is looked up later.
-func checkServer(ctx context.Context, network, address string) error {
+// splitServer splits the address of a server, whose name is looked up later. A unix socket
+// has neither name nor port.
+func splitServer(ctx context.Context, network, address string) (hostName string, port uint16, err error) {
 	if network == "unix" {
 		if address == "" {
-			return &net.AddrError{Err: "the path is missing", Addr: "unix:"}
+			err = &net.AddrError{Err: "the path is missing", Addr: "unix:"}
 		}
-		return nil
+		return "", 0, err
 	}
-	_, service, err := net.SplitHostPort(address)
+	hostName, service, err := net.SplitHostPort(address)
 	if err != nil {
-		return err
+		return "", 0, err
 	}
-	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
-	if err == nil && port == 0 {
+	n, err := net.DefaultResolver.LookupPort(ctx, network, service)
+	if err == nil && n == 0 {
 		err = &net.AddrError{Err: "a server has a port other than 0", Addr: address}
 	}
-	return err
+	return hostName, uint16(n), err
 }

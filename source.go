@@ -296,18 +296,7 @@ func (k *keptSource) dial(ctx context.Context, network string, client netip.Addr
 
 // keepSource prepares a forward to an address of the stack, or a name that has addresses
 // of the stack.
-func (s *Stack) keepSource(ctx context.Context, network, address string) (_ *keptSource, err error) {
-	hostName, service, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
-	if err != nil {
-		return nil, err
-	}
-	if hostName == "" {
-		return nil, &net.AddrError{Err: "KeepSource needs the address of the server in the stack", Addr: address}
-	}
+func (s *Stack) keepSource(ctx context.Context, network, hostName string, port uint16) (_ *keptSource, err error) {
 	addrs, err := s.LookupNetIP(ctx, "ip"+family(network), hostName)
 	if err != nil {
 		return nil, err
@@ -327,7 +316,7 @@ func (s *Stack) keepSource(ctx context.Context, network, address string) (_ *kep
 		if slices.ContainsFunc(k.by, func(o *source) bool { return o.server.Addr().Is4() == a.Is4() }) {
 			continue
 		}
-		o, err := s.openSource(sourceKey{proto, netip.AddrPortFrom(a, uint16(port))})
+		o, err := s.openSource(sourceKey{proto, netip.AddrPortFrom(a, port)})
 		if err != nil {
 			return nil, err
 		}

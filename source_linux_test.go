@@ -308,7 +308,7 @@ func TestKeepSourceShared(t *testing.T) {
 func TestKeepSourceRoutes(t *testing.T) {
 	netnstest.NoLeaks(t)
 	s := open(t, "null://", "10.0.0.1/24")
-	k := testenv.Must(s.keepSource(t.Context(), "tcp", "10.0.0.1:80"))(t)
+	k := testenv.Must(s.keepSource(t.Context(), "tcp", "10.0.0.1", 80))(t)
 	defer k.close()
 	src := k.by[0]
 	routes := func() (clients []string) {

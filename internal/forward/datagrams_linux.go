@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -132,7 +133,7 @@ func NewDatagrams(c *net.UDPConn, cfg Config) (*Datagrams, error) {
 		}
 		var failed error
 		err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, opt, 1) })
-		if err = firstError(err, os.NewSyscallError("setsockopt", failed)); err != nil {
+		if err = cmp.Or(err, os.NewSyscallError("setsockopt", failed)); err != nil {
 			return nil, err
 		}
 	}

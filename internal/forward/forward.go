@@ -168,7 +168,6 @@ func (s *Streams) Close() error {
 			s.cfg.Ended()
 		}
 	})
-	s.wg.Wait()
 	if errors.Is(err, net.ErrClosed) {
 		err = nil // the stack was first
 	}

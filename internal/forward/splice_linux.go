@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"net"
 	"os"
 	"sync"
@@ -142,7 +143,7 @@ func (ps *pipes) splice(to, from syscall.RawConn) (int, error) {
 		left -= moved
 		if err != nil || left > 0 && moved == 0 {
 			p.close() // it is not empty
-			return got - left, firstError(err, unix.EIO)
+			return got - left, cmp.Or[error](err, unix.EIO)
 		}
 	}
 	if have {
@@ -181,7 +182,7 @@ func copyOnce(to, from syscall.RawConn) (got int, err error) {
 		}
 		left = left[moved:]
 	}
-	return got, firstError(err, closed)
+	return got, cmp.Or(err, closed)
 }
 
 // retry calls f again when a signal has interrupted it.
@@ -192,16 +193,6 @@ func retry(f func() (int, error)) (int, error) {
 			return max(n, 0), err
 		}
 	}
-}
-
-// firstError returns the first error.
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // untilReset waits, after the end of a connection's data, until its peer resets it, and
