@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -69,8 +68,8 @@ func (i *iface) makePort(ctx context.Context, nl *rtnl.Conn) error {
 	}
 	var p *bridge.Port
 	var index int
-	if path := l.Body(); l.Scheme() == lanScheme && filepath.IsAbs(path) {
-		p, index, err = bridge.PlugShared(ctx, filepath.Clean(path), i.end(nl))
+	if path := bridge.SharedPath(l.Body()); l.Scheme() == lanScheme && path != "" {
+		p, index, err = bridge.PlugShared(ctx, path, i.end(nl))
 	} else {
 		p, index, err = bridge.Plug(ctx, l.String(), attach, i.end(nl))
 	}

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
+	"github.com/vdestack/vdestack/internal/bridge"
 	"github.com/vdestack/vdestack/internal/packet"
 )
 
@@ -23,17 +23,8 @@ func init() {
 // openLAN joins the network of a path. It rejects plugs on that of a name: package stack
 // makes the interfaces itself.
 func openLAN(ctx context.Context, l Locator, _ *Options) (packet.Transport, error) {
-	if path := sharedPath(l); path != "" {
+	if path := bridge.SharedPath(l.Body()); path != "" {
 		return openShared(ctx, path)
 	}
 	return nil, fmt.Errorf("%q joins the interfaces of stacks, and has no plugs (mem:// and lan:///PATH have): %w", l, errors.ErrUnsupported)
-}
-
-// sharedPath returns the path of a network of lan:// that processes share; "" if it is
-// not one.
-func sharedPath(l Locator) string {
-	if l.Scheme() != "lan" || !filepath.IsAbs(l.Body()) {
-		return ""
-	}
-	return filepath.Clean(l.Body())
 }

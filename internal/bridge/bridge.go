@@ -6,3 +6,14 @@
 // enters user space. A [Pair] has no bridge: the process reads and writes its other end
 // with a packet socket.
 package bridge
+
+import "path/filepath"
+
+// SharedPath returns the path of a network that processes share, of the body of a locator
+// of lan://; "" if it is a name, of a network of this process.
+func SharedPath(body string) string {
+	if !filepath.IsAbs(body) {
+		return ""
+	}
+	return filepath.Clean(body)
+}
