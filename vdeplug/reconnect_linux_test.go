@@ -52,16 +52,6 @@ func TestReconnectLine(t *testing.T) {
 // wrapped is a plug of another package on one of this package.
 type wrapped struct{ Conn }
 
-func init() {
-	Register(Scheme{Name: "wrapped-of-test", Open: func(ctx context.Context, l Locator, _ *Options) (Conn, error) {
-		c, err := OpenContext(ctx, l.Body(), nil)
-		if err != nil {
-			return nil, err
-		}
-		return wrapped{c}, nil
-	}})
-}
-
 // TestReconnectDescriptor checks that the plug does not take another file with the same descriptor.
 func TestReconnectDescriptor(t *testing.T) {
 	for _, form := range []string{"%s", "vlan://1{%s}", "wrapped-of-test://%s"} {
@@ -76,6 +66,13 @@ func testReconnectDescriptor(t *testing.T, form string) {
 		return fds
 	}
 	first := pair()
+	registerTest(t, "wrapped-of-test", func(ctx context.Context) (Conn, error) {
+		c, err := OpenContext(ctx, seqpacketVNL(first[0]), nil)
+		if err != nil {
+			return nil, err
+		}
+		return wrapped{c}, nil
+	})
 	c := reopening(t, fmt.Sprintf(form, seqpacketVNL(first[0])), nil)
 	unix.Close(first[1])
 	if _, err := c.Recv(make([]byte, ether.MaxFrame)); err != nil {
