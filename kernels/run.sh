@@ -39,7 +39,7 @@ tests=(
 	"internal/netns ." "internal/rlimit ." "rtnl . WatchOverrun"
 	"vdeplug TAP|Mem|Cmd|Conn$" "vdestack . SwitchErrors|PlugErrors|LocatorErrors|PlugFileErrors|ConfigErrors"
 	"stack . Capture|Reconnect|Netemu|UserSpace|FirstFrame|PlugEnds|PlugsLeave|StatsTruth"
-	"internal/test/lifecycle . Many" "internal/test/permissions ."
+	"internal/test/lifecycle . Many|KillShared" "internal/test/permissions ."
 	"internal/test/conformance ECN|PacketInfo|DontFragment|GSO"
 )
 # Tests that must have run and passed in every machine: package, with - for /, the
@@ -54,7 +54,7 @@ must=(
 	"vdeplug TestTAPFrames root" "vdeplug TestConn" "vdeplug TestCmdKilled"
 	"vdestack TestConn" "vdestack TestUDP" "vdestack TestEscape" "vdestack TestString"
 	"vdestack TestHTTP" "vdestack TestCloseSockets" "stack TestInterfaces"
-	"stack TestCommand" "stack TestMixedMTU" "stack TestCloseKillsCommands"
+	"stack TestCommand" "stack TestShared" "stack TestMixedMTU" "stack TestCloseKillsCommands"
 )
 
 step() { printf '== %s (%ds)\n' "$*" $SECONDS; }
