@@ -1,0 +1,40 @@
+// Package autoconf configures an interface of a stack from text in the language of the C
+// library iothconf, and derives addresses from names as iothconf and libioth do.
+//
+//	c, err := autoconf.Parse("eth,ip=10.0.0.1/24,gw=10.0.0.254,fqdn=host.example.org")
+//
+// # The language
+//
+// A text is a list of items, separated by commas, semicolons, blanks or line ends. Quotes
+// ('…' or "…") and backslashes protect characters, # begins a comment.
+//
+//	iface=NAME        the interface; vde0 if none is given
+//	ifindex=N         the interface by its number
+//	fqdn=NAME         its name: for hash addresses, and told to DHCP servers
+//	mac=ADDRESS       its hardware address, for eth; macaddr too
+//	eth               set the hardware address, that of mac or the hash of fqdn, and set it up
+//	dhcp              DHCPv4; dhcp4, dhcpv4 too
+//	dhcp6             DHCPv6; dhcpv6 too
+//	rd                router advertisements; rd6 too
+//	slaac[=HOW]       with rd: an address in each prefix, by hash (of the fqdn), eui64 (from
+//	                  the hardware address), stable (RFC 7217) or default, hash or else eui64
+//	temporary         with slaac: temporary addresses too (RFC 8981)
+//	release           give leases back at the end
+//	auto              eth, dhcp, dhcp6 and rd
+//	auto4, auto6      eth and dhcp; eth, dhcp6 and rd; autov4, autov6 too
+//	ip=ADDRESS[/LEN]  a static address; LEN is 24 for IPv4, 64 for IPv6 if it is left out
+//	gw=ADDRESS        a static default route
+//	dns=ADDRESS       a static server of names
+//	domain=NAME       a static domain of the search list
+//	debug             log what is known
+//	vnl=LOCATOR       the network of a stack that is to be made
+//	stack=vdestack    accepted, for there is no other; thread is accepted too
+//
+// ip, gw, dns and domain repeat; of the others the last one counts. With a minus, items are
+// taken back: -ip=, -gw=, -dns= and -domain= one static item, -static all of them; -dhcp,
+// -dhcp6, -rd what these have brought; -eth sets the interface down; -auto (or -all),
+// -auto4 and -auto6 are as above. The order does not matter: items with a minus come first.
+//
+// release, temporary and the argument of slaac are not iothconf's. What iothconf ignores,
+// such as ip=notanaddress, is an error here.
+package autoconf
