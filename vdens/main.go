@@ -3,6 +3,7 @@
 //
 //	vdens vxvde://234.0.0.1
 //	vdens slirp:// -- curl example.org
+//	vdens -p 8080:80 vde:// -- httpd -f
 //	vdens -addr 10.0.0.1/24 -gw 10.0.0.254 -dns 9.9.9.9 vde:// -- curl example.org
 //	vdens -w file.pcapng vxvde:// -- ping 10.0.0.1
 //	vdens -i eth -addr eth0=10.0.0.1/24 -addr eth1=10.1.0.1/24 vde:// vxvde://
@@ -48,6 +49,10 @@ options:
   -w file           record all frames of the interfaces, in the format pcapng;
                     "-" is standard output, and the command's output then goes
                     to standard error
+  -p [a:]port:[a:]port[/udp]
+                    port of the host that leads to one in the stack
+  -P [a:]port:[a:]port[/udp]
+                    port of the stack that leads to one on the host
   -r file           the command's /etc/resolv.conf; it may be the machine's own
   -names=false      leave the command the machine's resolv.conf, hosts, services
                     for names, such as nscd, and /sys/class/net
@@ -57,6 +62,12 @@ options:
 -m, --multi, --iface, --resolvconf and -R or --resolvaddr a,a work as in the vdens of
 VirtualSquare. So do VDE_RESOLVCONF and VDE_RESOLVADDR in the environment, unless
 options are given.
+
+-p and -P may be repeated. The first port listens, on 127.0.0.1 unless there is an
+address; an empty one, as in :8080:80, means all. Whoever reaches it reaches the server,
+which is at the second port, of localhost unless there is an address or a name. IPv6
+addresses are in brackets. A first port of 0 is one that is free, which is logged. On
+the host unix:path is a unix socket: -p unix:/run/x:80, -P 80:unix:/run/x.
 
 Keys of the terminal, such as ^C, go to the command. SIGTERM and SIGHUP are passed on
 to it. When it has ended, processes that it left behind lose their network.
@@ -111,7 +122,8 @@ func wrongUse(err error) {
 type options struct {
 	interfaces []vdestack.Interface
 	dns        []netip.Addr
-	names      bool   // the command has names of its own
+	names      bool // the command has names of its own
+	ports      []port
 	capture    string // file; may be empty
 	resolvConf string // file; may be empty
 	command    []string
@@ -151,6 +163,8 @@ func parse(args []string) (*options, error) {
 	flags.Func("addr", "", appendTo(&addrs))
 	flags.Func("gw", "", appendTo(&gateways))
 	flags.Func("dns", "", o.addDNS)
+	flags.Func("p", "", o.addPort(false))
+	flags.Func("P", "", o.addPort(true))
 	for {
 		if err := flags.Parse(args); err != nil {
 			return nil, err

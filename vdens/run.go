@@ -54,6 +54,9 @@ func run(o *options) int {
 		return report(cmp.Or(context.Cause(sigs.ctx), err))
 	}
 	defer s.Close()
+	if err := o.openPorts(sigs.ctx, s); err != nil {
+		return report(err)
+	}
 
 	cmd := s.Command(context.Background(), o.command[0], o.command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, stdout, os.Stderr
