@@ -30,7 +30,7 @@ type ForwardOptions struct {
 	ProxyProtocol int
 	// MaxClients is how many connections, or flows of UDP, there may be at once. The
 	// default is as many as a quarter of the process's descriptors suffices for: a
-	// connection takes two, a flow one.
+	// connection takes two, a flow one. Of flows with KeepSource it is 8192 at most.
 	MaxClients int
 	// DialTimeout is how long connecting may take; 30 seconds by default.
 	DialTimeout time.Duration
@@ -248,7 +248,12 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 		Proxy:   opts.ProxyProtocol,
 	}
 	if udp {
-		cfg.Max = cmp.Or(opts.MaxClients, forward.MaxClients(1))
+		cfg.Max = forward.MaxClients(1)
+		if opts.KeepSource {
+			// So a flood of invented clients finds flows to end before the last route.
+			cfg.Max = min(cfg.Max, maxSources/2)
+		}
+		cfg.Max = cmp.Or(opts.MaxClients, cfg.Max)
 		// A look-up would hold up the flows of others.
 		var c net.Conn
 		if c, err = out.dial(ctx, dialNet, dialAddr); err != nil {

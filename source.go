@@ -55,6 +55,7 @@ type source struct {
 
 	mu      sync.Mutex // guards the fields below; held for an exchange with the kernel
 	clients map[netip.Addr]*sourceClient
+	idle    int // clients without connections
 	closed  bool
 	sweep   *time.Timer
 }
@@ -169,7 +170,24 @@ func (k *source) route(client netip.Addr, f func(netip.Prefix, netip.Addr, int, 
 // remove removes the route of a client. mu is held.
 func (k *source) remove(client netip.Addr) {
 	k.route(client, k.nl.RouteDel)
+	if k.clients[client].conns == 0 {
+		k.idle--
+	}
 	delete(k.clients, client)
+}
+
+// makeRoom removes the route of a client that has left, if there is one. mu is held.
+func (k *source) makeRoom() bool {
+	if k.idle == 0 {
+		return false
+	}
+	for client, c := range k.clients {
+		if c.conns == 0 {
+			k.remove(client)
+			return true
+		}
+	}
+	return false
 }
 
 // hold makes sure that there is a route to the client until release.
@@ -187,7 +205,7 @@ func (k *source) hold(client netip.Addr) error {
 		if k.closed {
 			return net.ErrClosed
 		}
-		if len(k.clients) >= maxSources {
+		if len(k.clients) >= maxSources && !k.makeRoom() {
 			return fmt.Errorf("%w: there are %d clients", errSource, maxSources)
 		}
 		// A neighbour of the stack would get no answers any more.
@@ -205,6 +223,10 @@ func (k *source) hold(client netip.Addr) error {
 		}
 		c = &sourceClient{}
 		k.clients[client] = c
+		k.idle++
+	}
+	if c.conns == 0 {
+		k.idle--
 	}
 	c.conns++
 	return nil
@@ -221,6 +243,7 @@ func (k *source) release(client netip.Addr) {
 		return
 	}
 	c.since = time.Now()
+	k.idle++
 	if k.sweep == nil {
 		k.sweep = time.AfterFunc(sourceLinger, k.removeIdle)
 	}

@@ -352,4 +352,10 @@ func TestKeepSourceRoutes(t *testing.T) {
 	if err := src.hold(netip.MustParseAddr("192.0.2.9")); !errors.Is(err, errSource) {
 		t.Errorf("a client too many: %v", err)
 	}
+	src.release(b)
+	testenv.Check(t, src.hold(netip.MustParseAddr("192.0.2.9")))
+	want[1] = "192.0.2.9"
+	if got := routes(); !slices.Equal(got, want) {
+		t.Errorf("in the place of one that has left: %v, want %v", got, want)
+	}
 }
