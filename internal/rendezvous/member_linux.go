@@ -181,17 +181,16 @@ func (m *Member) succeed() *net.UnixConn {
 
 // accept lets newcomers in.
 func (m *Member) accept(l *net.UnixListener) {
-	for {
+	for p := (pause{}); ; {
 		conn, err := l.AcceptUnix()
 		switch {
 		case err == nil:
+			p = pause{}
 			m.serving.Go(func() { m.greet(conn) })
 		case errors.Is(err, net.ErrClosed):
 			return
-		default:
-			select {
-			case <-time.After(acceptPause):
-			case <-m.life.Done():
+		default: // mostly the limit of descriptors
+			if p.wait(m.life) != nil {
 				return
 			}
 		}

@@ -122,8 +122,6 @@ const (
 	backlog = 128
 	// sendTime bounds the answer to a newcomer that does not read.
 	sendTime = time.Second
-	// acceptPause is the wait after an error of accept, mostly the limit of descriptors.
-	acceptPause = 50 * time.Millisecond
 )
 
 // listen makes the socket, in the place of a dead one. The caller holds serves.
