@@ -48,7 +48,7 @@ func isIPv4(c *net.UDPConn) bool { return c.LocalAddr().(*net.UDPAddr).IP.To4() 
 // A batch is the memory for datagrams. Pages that no datagram has needed are not backed.
 type batch struct {
 	in, out [batchSize]ipv4.Message
-	oob     [batchSize][64]byte
+	oob     [batchSize][80]byte // IPV6_PKTINFO and IP_PKTINFO
 	mem     []byte
 }
 
@@ -127,12 +127,15 @@ func NewDatagrams(c *net.UDPConn, cfg Config) (*Datagrams, error) {
 		flows: make(map[flowKey]*flow), unanswered: list.New(),
 	}
 	if d.any {
-		level, opt := unix.SOL_IPV6, unix.IPV6_RECVPKTINFO
-		if isIPv4(c) {
-			level, opt = unix.SOL_IP, unix.IP_PKTINFO
-		}
 		var failed error
-		err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, opt, 1) })
+		err = raw.Control(func(fd uintptr) {
+			// A socket for both families needs both: of IPv4, IPV6_PKTINFO has the
+			// destination, from which no answer can leave if it was a broadcast.
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_PKTINFO, 1)
+			if failed == nil && !isIPv4(c) {
+				failed = unix.SetsockoptInt(int(fd), unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1)
+			}
+		})
 		if err = cmp.Or(err, os.NewSyscallError("setsockopt", failed)); err != nil {
 			return nil, err
 		}
@@ -240,21 +243,32 @@ func (d *Datagrams) key(b *batch, i int) flowKey {
 	return k
 }
 
-// pktinfo returns the control message of IP_PKTINFO or IPV6_PKTINFO without the index of
-// the interface, through which an answer would have to leave.
-func pktinfo(oob []byte) string {
-	h, data, _, err := unix.ParseOneSocketControlMessage(oob)
-	switch {
-	case err != nil:
-		return ""
-	case h.Level == unix.SOL_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-		clear(data[:4])
-	case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
-		clear(data[16:20])
-	default:
-		return ""
+// pktinfo returns the control message for answers, IP_PKTINFO or IPV6_PKTINFO, without the
+// index of the interface, through which an answer would have to leave: only a link-local
+// address needs it. It is empty if the kernel has to choose the address.
+func pktinfo(oob []byte) (local string) {
+	for len(oob) > 0 {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
+		if err != nil {
+			break
+		}
+		message := oob[:unix.CmsgLen(len(data))] // the padding may be anything
+		switch oob = rest; {
+		case h.Level == unix.SOL_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			clear(data[:4])
+			clear(data[8:]) // the destination, which an answer does not need
+			return string(message)
+		case h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			switch asked := netip.AddrFrom16([16]byte(data)); {
+			case asked.IsMulticast():
+				continue // nobody's address
+			case !asked.IsLinkLocalUnicast():
+				clear(data[16:20])
+			}
+			local = string(message)
+		}
 	}
-	return string(oob[:unix.CmsgLen(len(data))]) // the padding may be anything
+	return local
 }
 
 // flow returns the flow of a datagram, which it makes if it is new and there is room.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/internal/testenv/private"
 )
 
 func udp(t testing.TB) *net.UDPConn {
@@ -22,7 +23,11 @@ func udp(t testing.TB) *net.UDPConn {
 // flows carries datagrams from a new socket to the server.
 func flows(t testing.TB, server net.Addr, cfg Config) *Datagrams {
 	t.Helper()
-	c := testenv.Must(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}))(t)
+	return carrying(t, testenv.Must(net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}))(t), server, cfg)
+}
+
+func carrying(t testing.TB, c *net.UDPConn, server net.Addr, cfg Config) *Datagrams {
+	t.Helper()
 	if cfg.Dial == nil {
 		cfg.Dial = func(context.Context, net.Addr) (net.Conn, error) { return net.Dial("udp", server.String()) }
 	}
@@ -189,5 +194,43 @@ func TestNoSocket(t *testing.T) {
 	testenv.Check(t, d.Close())
 	if st := d.Stats(); st.Open != 0 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestAsked has answers leave from the address that was asked, or from one of the
+// interface if that was a broadcast or multicast address.
+func TestAsked(t *testing.T) {
+	testenv.NoLeaks(t)
+	dev := testenv.Must(net.InterfaceByName("test0"))(t)
+	var linkLocal string
+	for _, a := range testenv.Must(dev.Addrs())(t) {
+		if ip := a.(*net.IPNet).IP; ip.IsLinkLocalUnicast() {
+			linkLocal = ip.String()
+		}
+	}
+	testenv.Check(t, private.AwaitIPv6(testenv.Timeout, linkLocal))
+	for _, tt := range []struct{ network, from, ask, want string }{
+		{"udp", "127.0.0.1", "127.0.0.9", "127.0.0.9"},
+		{"udp", "127.0.0.1", "127.255.255.255", "127.0.0.1"},
+		{"udp4", "127.0.0.1", "127.255.255.255", "127.0.0.1"},
+		{"udp", "fd09::1", "ff02::1", "fd09::1"},
+		{"udp6", "fd09::1", "ff02::1", "fd09::1"},
+		{"udp", "fd09::1", linkLocal, linkLocal},
+	} {
+		s := udp(t)
+		l := testenv.Must(net.ListenPacket(tt.network, ":0"))(t).(*net.UDPConn)
+		d := carrying(t, l, s.LocalAddr(), Config{})
+		c := testenv.Opened(net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(tt.from)}))(t)
+		c.SetDeadline(time.Now().Add(testenv.Timeout))
+		to := &net.UDPAddr{IP: net.ParseIP(tt.ask), Port: d.Addr().(*net.UDPAddr).Port}
+		if to.IP.IsLinkLocalUnicast() || to.IP.IsLinkLocalMulticast() && to.IP.To4() == nil {
+			to.Zone = dev.Name
+		}
+		_, err := c.WriteTo([]byte("hello"), to)
+		testenv.Check(t, err)
+		s.WriteTo([]byte("answer"), wantText(t, s, "hello"))
+		if from := wantText(t, c, "answer").(*net.UDPAddr).IP.String(); from != tt.want {
+			t.Errorf("%s of %s to %s: the answer is from %s, want %s", tt.network, tt.from, tt.ask, from, tt.want)
+		}
 	}
 }
