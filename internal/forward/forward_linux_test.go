@@ -179,6 +179,34 @@ func TestResetUnread(t *testing.T) {
 	testenv.Eventually(t, "no connection", func() bool { return s.Stats().Open == 0 })
 }
 
+// TestResetStalled has the reset passed on while the other side reads nothing of what was
+// sent before.
+func TestResetStalled(t *testing.T) {
+	testenv.NoLeaks(t)
+	l, accept := server(t)
+	s := started(t, l.Addr(), Config{})
+	chunk := make([]byte, 1<<20)
+	for _, who := range []string{"client", "server"} {
+		a, b := client(t, s), accept()
+		if who == "server" {
+			a, b = b, a
+		}
+		for carried := uint64(1); ; {
+			a.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+			_, err := a.Write(chunk)
+			st := s.Stats()
+			if now := st.BytesIn + st.BytesOut; err != nil && now == carried {
+				break
+			} else {
+				carried = now
+			}
+		}
+		a.(*net.TCPConn).SetLinger(0)
+		a.Close()
+	}
+	testenv.Eventually(t, "no connection", func() bool { return s.Stats().Open == 0 })
+}
+
 // TestBackPressure has a sender wait for a receiver that reads nothing, and then all
 // arrives.
 func TestBackPressure(t *testing.T) {

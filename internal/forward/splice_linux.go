@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,6 +20,9 @@ const (
 	// bufferSize is for connections that the kernel cannot splice, and for when there is
 	// no descriptor for a pipe.
 	bufferSize = 64 << 10
+	// stallTime is how often a write that waits looks whether the other connection, from
+	// which nobody reads meanwhile, was reset.
+	stallTime = time.Second
 )
 
 // A pipe is what splice(2) needs between two sockets.
@@ -81,10 +85,12 @@ func (ps *pipes) carry(dst, src net.Conn, n *atomic.Uint64) error {
 	if err != nil {
 		return err
 	}
-	to, err := dst.(syscall.Conn).SyscallConn()
+	raw, err := dst.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return err
 	}
+	to := sink{dst, raw, from}
+	dst.SetWriteDeadline(time.Now().Add(stallTime))
 	for spliced := true; ; {
 		var got int
 		if spliced {
@@ -101,8 +107,35 @@ func (ps *pipes) carry(dst, src net.Conn, n *atomic.Uint64) error {
 	}
 }
 
+// A sink is where carry writes.
+type sink struct {
+	conn net.Conn
+	raw  syscall.RawConn // of conn
+	from syscall.RawConn
+}
+
+// write calls f until it returns no EAGAIN. It ends too when from is reset.
+func (s sink) write(f func(fd uintptr) error) error {
+	for {
+		var err error
+		closed := s.raw.Write(func(fd uintptr) bool {
+			err = f(fd)
+			return err != unix.EAGAIN
+		})
+		switch {
+		case closed == nil:
+			return err
+		case !os.IsTimeout(closed):
+			return closed
+		case isReset(s.from):
+			return unix.ECONNRESET
+		}
+		s.conn.SetWriteDeadline(time.Now().Add(stallTime))
+	}
+}
+
 // splice moves what there is to read, as soon as there is something. 0 is the end.
-func (ps *pipes) splice(to, from syscall.RawConn) (int, error) {
+func (ps *pipes) splice(to sink, from syscall.RawConn) (int, error) {
 	var (
 		p    pipe
 		have bool
@@ -130,16 +163,13 @@ func (ps *pipes) splice(to, from syscall.RawConn) (int, error) {
 	}
 	for left := got; left > 0 && err == nil; {
 		var moved int
-		closed := to.Write(func(fd uintptr) bool {
+		err = to.write(func(fd uintptr) (err error) {
 			moved, err = retry(func() (int, error) {
 				n, err := unix.Splice(p.r, nil, int(fd), nil, left, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
 				return int(n), err
 			})
-			return err != unix.EAGAIN
+			return err
 		})
-		if closed != nil {
-			err = closed
-		}
 		left -= moved
 		if err != nil || left > 0 && moved == 0 {
 			p.close() // it is not empty
@@ -153,7 +183,7 @@ func (ps *pipes) splice(to, from syscall.RawConn) (int, error) {
 }
 
 // copyOnce is splice by a buffer.
-func copyOnce(to, from syscall.RawConn) (got int, err error) {
+func copyOnce(to sink, from syscall.RawConn) (got int, err error) {
 	var b *[bufferSize]byte
 	closed := from.Read(func(fd uintptr) bool {
 		b = buffers.Get().(*[bufferSize]byte)
@@ -171,15 +201,12 @@ func copyOnce(to, from syscall.RawConn) (got int, err error) {
 	defer buffers.Put(b)
 	for left := b[:got]; len(left) > 0 && err == nil; {
 		var moved int
-		closed := to.Write(func(fd uintptr) bool {
+		err = to.write(func(fd uintptr) (err error) {
 			moved, err = retry(func() (int, error) {
 				return unix.SendmsgN(int(fd), left, nil, nil, unix.MSG_NOSIGNAL)
 			})
-			return err != unix.EAGAIN
+			return err
 		})
-		if closed != nil {
-			err = closed
-		}
 		left = left[moved:]
 	}
 	return got, cmp.Or(err, closed)
@@ -203,10 +230,20 @@ func untilReset(c net.Conn) (reset bool) {
 		return false
 	}
 	err = raw.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd)}}
-		_, err := unix.Poll(fds, 0)
-		reset = err == nil && fds[0].Revents&unix.POLLERR != 0
+		reset = hasError(fd)
 		return reset
 	})
 	return reset || err != nil && !os.IsTimeout(err)
+}
+
+// isReset reports whether the peer of a connection has reset it.
+func isReset(c syscall.RawConn) (reset bool) {
+	c.Control(func(fd uintptr) { reset = hasError(fd) })
+	return reset
+}
+
+func hasError(fd uintptr) bool {
+	fds := []unix.PollFd{{Fd: int32(fd)}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&unix.POLLERR != 0
 }
