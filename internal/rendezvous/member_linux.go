@@ -76,13 +76,13 @@ func Join(ctx context.Context, path string, make func() (fd int, err error), tak
 
 // join is Join, at the door.
 func (m *Member) join(ctx context.Context, make func() (int, error), take func(int) error) error {
+	why := "" // of the attempts before
 	for p := (pause{}); ; {
 		conn, fd, err := dial(ctx, m.path)
-		if err == nil {
+		switch {
+		case err == nil:
 			return m.joinOthers(conn, fd, take)
-		}
-		why := "whoever serves it does not let newcomers in"
-		if errors.Is(err, errNobody) {
+		case errors.Is(err, errNobody):
 			err = m.lock.set(members, unix.F_WRLCK)
 			if err == nil {
 				return m.joinFirst(make)
@@ -91,7 +91,9 @@ func (m *Member) join(ctx context.Context, make func() (int, error), take func(i
 				return err
 			}
 			why = "there are members, but none of them serves it: they are stopped, or somebody has removed the socket"
-		} else if !errors.Is(err, errBusy) {
+		case errors.Is(err, errBusy):
+			why = "whoever serves it does not let newcomers in"
+		case why == "" || ctx.Err() == nil:
 			return err
 		}
 		if err := p.wait(ctx); err != nil {
