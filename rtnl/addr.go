@@ -262,6 +262,13 @@ func (c *Conn) AddrAdd(ifindex int, p netip.Prefix, opts ...AddrOption) error {
 	return fail("add address", a, c.send(rtmNewAddr, netlink.Excl|netlink.Create, &a))
 }
 
+// AddrReplace is AddrAdd, but an address that the interface has gets the Lifetime and the
+// flags of this call, and is there all the time. Without a Lifetime it becomes permanent.
+func (c *Conn) AddrReplace(ifindex int, p netip.Prefix, opts ...AddrOption) error {
+	a := newAddr(ifindex, p, opts)
+	return fail("replace address", a, c.send(rtmNewAddr, netlink.Replace|netlink.Create, &a))
+}
+
 func newAddr(ifindex int, p netip.Prefix, opts []AddrOption) Addr {
 	a := Addr{IfIndex: ifindex, Prefix: p}
 	for _, o := range opts {

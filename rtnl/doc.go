@@ -47,7 +47,8 @@
 //	c.RouteAdd(dst, gateway, 0, rtnl.Source(netip.MustParseAddr("10.0.0.2")))
 //	c.RouteAdd(dst, netip.Addr{}, 0, rtnl.Blackhole)
 //
-// Nothing is replaced: to change an address or a route, remove it and add it again.
+// AddrReplace changes the lifetime of an address, and RouteAppend that of an IPv6 route.
+// Nothing else is replaced: to change an address or a route, remove it and add it again.
 //
 // # Removing
 //

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mdlayher/netlink"
 )
@@ -110,6 +111,16 @@ func TestRequests(t *testing.T) {
 				"1400 0100 fd010000000000000000000000000000 | 1400 0500 fd000000000000000000000000000009 |" +
 				"1400 0200 fd020000000000000000000000000000 | 0600 1500 0400 0000 | 0c00 1600 0800 0100 61626364 |" +
 				"1800 0800 | 0800 0200 78050000 | 0900 1000 72656e6f00 000000 | 0500 1400 01 000000"},
+		{"route that expires", func(c *Conn) error {
+			return c.RouteAppend(netip.Prefix{}, mustAddr("fe80::9"), 2, Metric(2048), ProtocolRA, PrefLow, Expires(30*time.Minute))
+		}, 80,
+			"50000000 1800 050c 01000000 00000000 | 0a 00 00 00 fe 09 00 01 00000000 | 0800 0400 02000000 |" +
+				"1400 0500 fe800000000000000000000000000009 | 0800 0600 00080000 | 0500 1400 03 000000 | 0800 1700 08070000"},
+		{"replace address", func(c *Conn) error {
+			return c.AddrReplace(2, mustPrefix("10.1.2.3/24"), Lifetime{Valid: 2 * time.Hour, Preferred: time.Hour})
+		}, 60,
+			"3c000000 1400 0505 01000000 00000000 | 02 18 00 00 02000000 | 0800 0200 0a010203 | 0800 0100 0a010203 |" +
+				"1400 0600 100e0000 201c0000 00000000 00000000"},
 		{"route by next hop", func(c *Conn) error {
 			return c.RouteAdd(mustPrefix("10.9.0.0/16"), netip.Addr{}, 0, NextHopID(7), TOS(0x10), Realm(5))
 		}, 52,

@@ -506,3 +506,108 @@ func TestInterrupted(t *testing.T) {
 	close(stop)
 	wg.Wait()
 }
+
+// TestAddrReplace renews an address, which is there all the time.
+func TestAddrReplace(t *testing.T) {
+	c, _ := dial(t)
+	v0, _ := upPair(t, c)
+	for _, p := range []netip.Prefix{prefix("10.7.0.1/24"), prefix("fd07::1/64")} {
+		lifetime := func() rtnl.Lifetime {
+			t.Helper()
+			all, err := c.Addrs()
+			check(t, err)
+			i := slices.IndexFunc(all, func(a rtnl.Addr) bool { return a.Prefix == p })
+			if i < 0 {
+				t.Fatalf("%v is missing in %v", p, all)
+			}
+			return all[i].Lifetime
+		}
+		const soon, later = 100 * time.Second, 1000 * time.Second
+		check(t, c.AddrReplace(v0, p, rtnl.NoDAD, rtnl.Lifetime{Valid: soon, Preferred: soon}))
+		if l := lifetime(); l.Valid > soon || l.Valid < soon/2 {
+			t.Errorf("%v: %+v, want %v", p, l, soon)
+		}
+		events := c.Watch(t.Context())
+		check(t, c.AddrReplace(v0, p, rtnl.NoDAD, rtnl.Lifetime{Valid: 2 * later, Preferred: later}))
+		if l := lifetime(); l.Preferred > later || l.Preferred < later/2 || l.Valid < l.Preferred {
+			t.Errorf("%v: %+v, want twice %v", p, l, later)
+		}
+		check(t, c.AddrReplace(v0, p, rtnl.NoDAD))
+		if l := lifetime(); l != (rtnl.Lifetime{}) {
+			t.Errorf("%v: %+v, want no end", p, l)
+		}
+		check(t, c.AddrDel(v0, p))
+		for e, err := range events {
+			check(t, err)
+			if e.Addr != nil && e.Addr.Prefix == p && e.Deleted {
+				break
+			}
+			if e.Deleted {
+				t.Errorf("the kernel has removed %+v", e)
+			}
+		}
+	}
+}
+
+// TestRouteAppend adds routes beside others, and has them expire later.
+func TestRouteAppend(t *testing.T) {
+	c, _ := dial(t)
+	v0, _ := upPair(t, c)
+	list := func(dst netip.Prefix) (found []rtnl.Route) {
+		t.Helper()
+		all, err := c.Routes()
+		check(t, err)
+		for _, r := range all {
+			if r.Dst == dst {
+				found = append(found, r)
+			}
+		}
+		return found
+	}
+	for _, dst := range []netip.Prefix{prefix("10.7.0.0/24"), prefix("fd07::/64")} {
+		first, second := addr("10.0.0.8"), addr("10.0.0.9")
+		options := []rtnl.RouteOption{rtnl.Metric(2048), rtnl.ProtocolDHCP}
+		if dst.Addr().Is6() {
+			first, second = addr("fe80::8"), addr("fe80::9")
+			options = append(options, rtnl.Expires(1000*time.Second))
+		}
+		check(t, c.RouteAdd(dst, first, v0, options...))
+		if err := c.RouteAdd(dst, second, v0, options...); !errors.Is(err, unix.EEXIST) {
+			t.Errorf("%v: adding another: %v, want EEXIST", dst, err)
+		}
+		check(t, c.RouteAppend(dst, second, v0, options...))
+		if err := c.RouteAppend(dst, second, v0, options...); !errors.Is(err, unix.EEXIST) {
+			t.Errorf("%v: appending it again: %v, want EEXIST", dst, err)
+		}
+		got := list(dst) // IPv4 lists two routes, IPv6 one with two next hops
+		if len(got) == 1 && len(got[0].MultiPath) != 2 || len(got) != 1 && (len(got) != 2 || got[0].Gateway != first || got[1].Gateway != second) {
+			t.Errorf("%v: got %+v", dst, got)
+		}
+		check(t, c.RouteDel(dst, first, v0, options...))
+		left := list(dst)
+		if len(left) != 1 || left[0].Gateway != second || left[0].Metric != 2048 {
+			t.Errorf("%v: left %+v", dst, left)
+		}
+		if dst.Addr().Is6() {
+			if e := left[0].Expires; e > rtnl.Expires(1000*time.Second) || e < rtnl.Expires(500*time.Second) {
+				t.Errorf("%v expires in %v", dst, e)
+			}
+			options[len(options)-1] = rtnl.Expires(5000 * time.Second)
+			if err := c.RouteAppend(dst, second, v0, options...); !errors.Is(err, unix.EEXIST) {
+				t.Errorf("%v: appending it again: %v, want EEXIST", dst, err)
+			}
+			if e := list(dst)[0].Expires; e < rtnl.Expires(2500*time.Second) {
+				t.Errorf("%v expires in %v still", dst, e)
+			}
+		}
+		check(t, c.RouteRemove(list(dst)[0]))
+	}
+	for _, r := range []struct {
+		dst     netip.Prefix
+		expires rtnl.Expires
+	}{{prefix("10.7.0.0/24"), rtnl.Expires(time.Hour)}, {prefix("fd07::/64"), 1}, {prefix("fd07::/64"), -1}} {
+		if err := c.RouteAdd(r.dst, netip.Addr{}, v0, r.expires); !errors.Is(err, unix.EINVAL) {
+			t.Errorf("%v that expires in %v: %v, want EINVAL", r.dst, r.expires, err)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"github.com/mdlayher/netlink"
 )
@@ -38,6 +39,7 @@ type Route struct {
 	Encap     Encap
 	Metrics   Metrics
 	Pref      RoutePref // IPv6 only
+	Expires   Expires   // IPv6 only; 0: it stays
 }
 
 // A NextHop is one next hop of a route that has several. RouteAdd does not make such
@@ -86,12 +88,12 @@ func (r Route) String() string {
 
 // A RouteOption sets more of a route to add or delete: a RouteType, Scope,
 // Table, Metric, Protocol, Source, TOS, From, NextHopID, RouteFlags, Realm,
-// Encap, Metrics or RoutePref.
+// Encap, Metrics, RoutePref or Expires.
 type RouteOption interface{ setRoute(*Route) }
 
 var _ = []RouteOption{
 	RouteType(0), Scope(0), Table(0), Metric(0), Protocol(0), Source{}, TOS(0), From{},
-	NextHopID(0), RouteFlags(0), Realm(0), Encap{}, Metrics{}, RoutePref(0),
+	NextHopID(0), RouteFlags(0), Realm(0), Encap{}, Metrics{}, RoutePref(0), Expires(0),
 }
 
 // RouteType is what happens to packets of a route. The default is Unicast.
@@ -241,6 +243,16 @@ const (
 
 func (p RoutePref) setRoute(r *Route) { r.Pref = p }
 
+// Expires is the time after which the kernel removes an IPv6 route, in whole seconds, like
+// the routes that it learns from routers. A route that is listed has the time that is left,
+// which is negative until the kernel has seen to it.
+type Expires time.Duration
+
+func (e Expires) setRoute(r *Route) { r.Expires = e }
+
+// String returns the time, such as "30m0s".
+func (e Expires) String() string { return time.Duration(e).String() }
+
 // newRoute returns a route with the constants of C nlinline, so that C and Go programs
 // delete each other's routes.
 func newRoute(dst netip.Prefix, gw netip.Addr, ifindex int, opts []RouteOption) Route {
@@ -272,6 +284,15 @@ func newRoute(dst netip.Prefix, gw netip.Addr, ifindex int, opts []RouteOption) 
 func (c *Conn) RouteAdd(dst netip.Prefix, gw netip.Addr, ifindex int, opts ...RouteOption) error {
 	r := newRoute(dst, gw, ifindex, opts)
 	return fail("add route", r, c.changeRoute(rtmNewRoute, netlink.Excl|netlink.Create, r))
+}
+
+// RouteAppend adds a route after others to the same destination with the same metric, where
+// RouteAdd would return EEXIST: IPv4 then uses one of them whose gateway answers, IPv6
+// shares the packets between them. EEXIST: the very route is there. If it is an IPv6 route
+// that expires, it now does so as this call says.
+func (c *Conn) RouteAppend(dst netip.Prefix, gw netip.Addr, ifindex int, opts ...RouteOption) error {
+	r := newRoute(dst, gw, ifindex, opts)
+	return fail("append route", r, c.changeRoute(rtmNewRoute, netlink.Create|netlink.Append, r))
 }
 
 // RouteDel is nlinline's iproute_del; RouteRemove takes a route that was listed. It

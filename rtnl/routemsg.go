@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"github.com/mdlayher/netlink"
 )
@@ -34,6 +35,12 @@ func (r *Route) check() error {
 		if err := checkAddr("gateway", r.Gateway, fam); err != nil {
 			return err
 		}
+	}
+	if e := time.Duration(r.Expires); e < 0 || e > 0 && e < time.Second {
+		return invalid(syscall.EINVAL, "it expires after %v, want a second or more", e)
+	}
+	if r.Expires != 0 && fam == afInet {
+		return invalid(syscall.EINVAL, "IPv4 routes do not expire")
 	}
 	if r.Src.IsValid() {
 		return checkAddr("source", r.Src, fam)
@@ -89,6 +96,7 @@ func (r *Route) encode() ([]byte, error) {
 	if r.Pref != PrefMedium {
 		attrs = append(attrs, raw(rtaPref, []byte{uint8(r.Pref)}))
 	}
+	attrs = append(attrs, nonzero(rtaExpires, uint32(min(time.Duration(r.Expires), Forever)/time.Second)))
 	return encode(b, attrs...)
 }
 
@@ -194,6 +202,8 @@ func decodeRoute(b []byte) (Route, bool, error) {
 			ad.Do(r.Metrics.decode)
 		case rtaPref:
 			r.Pref = RoutePref(ad.Uint8())
+		case rtaCacheInfo:
+			ad.Do(r.Expires.decode)
 		case rtaPrefSrc:
 			addrAttr(ad, fam, &r.Src)
 		case rtaPriority:
@@ -223,6 +233,15 @@ func decodeRoute(b []byte) (Route, bool, error) {
 	hop.decoded()
 	r.Gateway, r.Realm, r.Encap = hop.Gateway, hop.Realm, hop.Encap
 	return r, true, nil
+}
+
+// decode reads a struct rta_cacheinfo.
+func (e *Expires) decode(b []byte) error {
+	if len(b) < sizeofRtCache {
+		return fmt.Errorf("cache information of %d bytes", len(b))
+	}
+	*e = Expires(int32(uint32At(b, 8))) * Expires(time.Second/userHZ)
+	return nil
 }
 
 // decode reads an attribute of a route's next hop.

@@ -30,6 +30,7 @@ func (c *Conn) removeRoute(r Route) error {
 	if !r.Dst.IsValid() {
 		return invalid(syscall.EINVAL, "the destination is not valid")
 	}
+	r.Expires = 0 // it changes all the time, and the kernel does not look at it
 	want, err := r.encode()
 	if err != nil {
 		return err
@@ -48,6 +49,7 @@ func (c *Conn) removeRoute(r Route) error {
 		if !ok || !request.hits(&other) {
 			continue
 		}
+		other.Expires = 0
 		if got, err := other.encode(); err == nil && bytes.Equal(got, want) {
 			if first != nil {
 				return invalid(syscall.EBUSY, "the kernel would delete another: remove %v first", first)

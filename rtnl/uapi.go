@@ -89,11 +89,13 @@ const (
 	rtaMetrics   = 8
 	rtaMultipath = 9
 	rtaFlow      = 11
+	rtaCacheInfo = 12
 	rtaTable     = 15
 	rtaVia       = 18
 	rtaPref      = 20
 	rtaEncapType = 21
 	rtaEncap     = 22
+	rtaExpires   = 23
 	rtaNHID      = 30
 
 	rtaxLock             = 1
@@ -161,6 +163,10 @@ const (
 	sizeofNextHop   = 8
 	sizeofRtAttr    = 4
 	sizeofCacheInfo = 16
+	sizeofRtCache   = 32
+
+	// userHZ is how many of the kernel's clock ticks, as programs see them, are a second.
+	userHZ = 100
 )
 
 // maxName is the length of the longest interface name, without its NUL.

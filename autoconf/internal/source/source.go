@@ -85,7 +85,7 @@ type Config struct {
 
 	// AddrGen says how rd makes the address in a prefix that allows it.
 	AddrGen AddrGen
-	// Temporary has rd make temporary addresses too, RFC 8981.
+	// Temporary asks rd for temporary addresses too, RFC 8981: it sets Addr.Temporary.
 	Temporary bool
 	// Hash returns the address for AddrHash: base is the prefix with a host part of zero.
 	// It is nil without an FQDN.
@@ -236,7 +236,10 @@ type Addr struct {
 	// Preferred and Valid are when new connections begin to avoid the address, and when it
 	// ends.
 	Preferred, Valid time.Time
-	// Temporary is set for addresses of RFC 8981, which connections prefer.
+	// Temporary has the kernel keep temporary addresses in the address's network, which is
+	// of 64 bits: it makes them, replaces them in time, prefers them for connections, and
+	// removes them with this one. A program cannot make addresses that the kernel takes
+	// for temporary ones.
 	Temporary bool
 }
 
@@ -245,7 +248,9 @@ type Route struct {
 	Dst     netip.Prefix // 0.0.0.0/0 or ::/0 for the default route
 	Gateway netip.Addr   // the zero Addr for a destination on the link
 	Expires time.Time
-	// Preference is that of RFC 4191: -1 low, 0 medium, 1 high.
+	// Preference is that of RFC 4191: -1 low, 0 medium, 1 high. Among routes to one
+	// destination with the same preference the kernel passes over gateways that do not
+	// answer; IPv6 shares the connections between the others.
 	Preference int
 }
 
