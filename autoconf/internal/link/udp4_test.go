@@ -1,0 +1,62 @@
+package link
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+)
+
+// TestUDP4 reads what it has written, right and wrong. TestKernel has the kernel read it.
+func TestUDP4(t *testing.T) {
+	to := netip.MustParseAddrPort("255.255.255.255:67")
+	got, err := appendUDP4(nil, 68, to, []byte("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := parseUDP4(got, 68, true); ok {
+		t.Error("a packet to port 67 arrives at port 68")
+	}
+	p, ok := parseUDP4(append(got, "padding"...), 67, true)
+	if !ok || string(p.Data) != "hello" || p.Peer != netip.MustParseAddrPort("0.0.0.0:68") || p.Local != to.Addr() {
+		t.Errorf("got %+v, %v", p, ok)
+	}
+	for i := range got {
+		bad := bytes.Clone(got)
+		bad[i] ^= 0x10
+		if p, ok := parseUDP4(bad, 67, true); ok {
+			t.Errorf("byte %d is wrong, but the packet is taken: %+v", i, p)
+		}
+	}
+	got[sizeofIP4+6]++
+	if _, ok := parseUDP4(got, 67, false); !ok {
+		t.Error("the checksum was not made, but is checked")
+	}
+	for _, bad := range []struct {
+		to   string
+		size int
+	}{{"[::1]:67", 1}, {"10.0.0.1:67", 65536 - 28}} {
+		if _, err := appendUDP4(nil, 68, netip.MustParseAddrPort(bad.to), make([]byte, bad.size)); err == nil {
+			t.Errorf("%d bytes to %s: no error", bad.size, bad.to)
+		}
+	}
+}
+
+// FuzzUDP4 checks that a packet that is taken has what it says, and survives being sent.
+func FuzzUDP4(f *testing.F) {
+	seed, _ := appendUDP4(nil, 68, netip.MustParseAddrPort("255.255.255.255:67"), []byte("hello"))
+	f.Add(seed, uint16(67), true)
+	f.Fuzz(func(t *testing.T, b []byte, port uint16, complete bool) {
+		p, ok := parseUDP4(b, port, complete)
+		if !ok {
+			return
+		}
+		again, err := appendUDP4(nil, p.Peer.Port(), netip.AddrPortFrom(p.Local, port), p.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, ok := parseUDP4(again, port, true)
+		if !ok || !bytes.Equal(q.Data, p.Data) || q.Local != p.Local || q.Peer.Port() != p.Peer.Port() {
+			t.Fatalf("%+v is sent as %+v, %v", p, q, ok)
+		}
+	})
+}

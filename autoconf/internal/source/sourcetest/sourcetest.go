@@ -1,0 +1,190 @@
+// Package sourcetest has a link without sockets and a sink that remembers, for tests of
+// sources. Both are made of channels, so tests can run in a bubble of testing/synctest,
+// where the clock goes on when everybody waits.
+package sourcetest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/vdestack/vdestack/autoconf/internal/source"
+)
+
+// Names of ports. That of [source.Link.UDP] is UDP of its address.
+const (
+	Unconfigured = "udp4 unconfigured"
+	ARP          = "arp"
+	ICMP6        = "icmp6"
+)
+
+// UDP returns the name of a port.
+func UDP(local netip.AddrPort) string { return "udp " + local.String() }
+
+// MAC is the hardware address of a new Link.
+var MAC = net.HardwareAddr{2, 0, 0, 0, 0, 0x42}
+
+// A Link is a [source.Link] whose other end is the test.
+type Link struct {
+	// HW is its hardware address.
+	HW net.HardwareAddr
+	// Sent has what the source has sent. A source does not wait for the test unless there
+	// are very many packets.
+	Sent chan Sent
+	// OpenError, if it is set, decides whether a port can be opened.
+	OpenError func(port string) error
+	// SendError, if it is set, decides whether a packet can be sent; else it is in Sent.
+	SendError func(Sent) error
+
+	mu    sync.Mutex // guards ports
+	ports []*port    // that are open
+}
+
+var _ source.Link = (*Link)(nil)
+
+// Sent is a packet and the name of the port that sent it.
+type Sent struct {
+	Port string
+	source.Packet
+}
+
+// NewLink returns a link with the hardware address MAC.
+func NewLink() *Link { return &Link{HW: MAC, Sent: make(chan Sent, 1000)} }
+
+func (l *Link) Name() string          { return "vde0" }
+func (l *Link) Index() int            { return 7 }
+func (l *Link) MAC() net.HardwareAddr { return l.HW }
+
+func (l *Link) UDP(local netip.AddrPort) (source.Port, error)     { return l.open(UDP(local)) }
+func (l *Link) UDP4Unconfigured(port uint16) (source.Port, error) { return l.open(Unconfigured) }
+func (l *Link) ARP() (source.Port, error)                         { return l.open(ARP) }
+func (l *Link) ICMP6(...uint8) (source.Port, error)               { return l.open(ICMP6) }
+
+func (l *Link) open(name string) (source.Port, error) {
+	if l.OpenError != nil {
+		if err := l.OpenError(name); err != nil {
+			return nil, err
+		}
+	}
+	p := &port{link: l, name: name, packets: make(chan source.Packet, 32)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ports = append(l.ports, p)
+	return p, nil
+}
+
+// Deliver gives a packet to the open ports with a name, as a network does: it is lost if
+// their queues are full. It reports whether there was such a port.
+func (l *Link) Deliver(name string, p source.Packet) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	found := false
+	for _, to := range l.ports {
+		if to.name != name {
+			continue
+		}
+		found = true
+		p.Data = slices.Clone(p.Data)
+		select {
+		case to.packets <- p:
+		default:
+		}
+	}
+	return found
+}
+
+// Open returns the names of the ports that are open.
+func (l *Link) Open() (names []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.ports {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// Break has all open ports fail, as if the interface was gone.
+func (l *Link) Break() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.ports {
+		close(p.packets)
+	}
+	l.ports = nil
+}
+
+type port struct {
+	link    *Link
+	name    string
+	packets chan source.Packet
+}
+
+func (p *port) Send(packet source.Packet) error {
+	l := p.link
+	l.mu.Lock()
+	open := slices.Contains(l.ports, p)
+	l.mu.Unlock()
+	if !open {
+		return net.ErrClosed
+	}
+	packet.Data = slices.Clone(packet.Data)
+	s := Sent{p.name, packet}
+	if l.SendError != nil {
+		if err := l.SendError(s); err != nil {
+			return err
+		}
+	}
+	select {
+	case l.Sent <- s:
+		return nil
+	default:
+		return fmt.Errorf("%d packets wait for the test", cap(l.Sent))
+	}
+}
+
+func (p *port) Packets() <-chan source.Packet { return p.packets }
+
+func (p *port) Close() error {
+	p.link.mu.Lock()
+	defer p.link.mu.Unlock()
+	if i := slices.Index(p.link.ports, p); i >= 0 {
+		p.link.ports = slices.Delete(p.link.ports, i, i+1)
+		close(p.packets)
+	}
+	return nil
+}
+
+// A Sink remembers what a source says.
+type Sink struct {
+	// Said has, in their order, each source.Lease of Set, each error of Failed, and each
+	// json.RawMessage of Store.
+	Said chan any
+	// SetError, if it is set, returns the error of Set.
+	SetError func(source.Lease) error
+}
+
+var _ source.Sink = (*Sink)(nil)
+
+// NewSink returns a sink.
+func NewSink() *Sink { return &Sink{Said: make(chan any, 1000)} }
+
+func (s *Sink) Set(l source.Lease) error {
+	s.Said <- l
+	if s.SetError != nil {
+		return s.SetError(l)
+	}
+	return nil
+}
+
+func (s *Sink) Failed(err error) {
+	if err == nil {
+		err = errors.New("Failed was called without an error")
+	}
+	s.Said <- err
+}
+
+func (s *Sink) Store(data json.RawMessage) { s.Said <- slices.Clone(data) }
