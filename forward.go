@@ -83,7 +83,8 @@ type forwarder interface {
 //     is free, see [Forward.Addr]. Names of the server are looked up on its side: of TCP for
 //     each client, of UDP once.
 //   - On the host, "unix:PATH" is a unix socket ("unix:@NAME" an abstract one); the stack
-//     still has TCP.
+//     still has TCP. It takes the place of a socket that a killed process has left, and is
+//     removed at the end.
 //   - The end of a client's data is passed on, and so are resets, in both directions. Who
 //     reads slowly slows down the sender. Clients whose server cannot be reached are reset.
 //   - Each client's UDP socket is a flow, with a socket of its own towards the server, and
@@ -129,8 +130,13 @@ type side struct {
 }
 
 var host = side{
-	unix:   true,
-	listen: new(net.ListenConfig).Listen,
+	unix: true,
+	listen: func(ctx context.Context, network, address string) (net.Listener, error) {
+		if network == "unix" {
+			return forward.ListenUnix(ctx, address)
+		}
+		return new(net.ListenConfig).Listen(ctx, network, address)
+	},
 	packet: new(net.ListenConfig).ListenPacket,
 	dial:   new(net.Dialer).DialContext,
 }
@@ -154,6 +160,12 @@ func (s side) place(network, address string) (string, string, error) {
 		return "", "", &net.AddrError{Err: "the stack's side has no unix sockets", Addr: address}
 	case !strings.HasPrefix(network, "tcp"):
 		return "", "", &net.AddrError{Err: "a unix socket takes the place of TCP only", Addr: address}
+	case path == "" || path == "@":
+		return "", "", &net.AddrError{Err: "the path is missing", Addr: address}
+	case strings.Contains(path, "\x00"):
+		return "", "", &net.AddrError{Err: "a NUL byte in the path", Addr: address}
+	case len(strings.TrimPrefix(path, "@")) > maxUnixPath:
+		return "", "", &net.AddrError{Err: fmt.Sprintf("a socket address has room for %d bytes", maxUnixPath), Addr: address}
 	}
 	return "unix", path, nil
 }
@@ -305,14 +317,14 @@ func tracked[T any, P interface {
 // has neither name nor port.
 func splitServer(ctx context.Context, network, address string) (hostName string, port uint16, err error) {
 	if network == "unix" {
-		if address == "" {
-			err = &net.AddrError{Err: "the path is missing", Addr: "unix:"}
-		}
-		return "", 0, err
+		return "", 0, nil
 	}
 	hostName, service, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", 0, err
+	}
+	if a, err := netip.ParseAddr(hostName); err == nil && family(network) != "" && (family(network) == "4") != a.Unmap().Is4() {
+		return "", 0, &net.AddrError{Err: "no address of " + network, Addr: hostName}
 	}
 	n, err := net.DefaultResolver.LookupPort(ctx, network, service)
 	if err == nil && n == 0 {

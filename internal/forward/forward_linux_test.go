@@ -467,3 +467,53 @@ func TestSilent(t *testing.T) {
 	most := before + 4*n + 2*maxPipes
 	testenv.Eventually(t, "no pipes for silent connections", func() bool { return len(testenv.Descriptors(t)) <= most })
 }
+
+// TestListenUnix has Close remove its own file, whatever the directory is by then, and
+// none that has taken the name. A dead socket gives way, but not one that is alive nor
+// another file.
+func TestListenUnix(t *testing.T) {
+	testenv.NoLeaks(t)
+	dir := testenv.ShortDir(t)
+	t.Chdir(dir)
+	exists := func(name string) bool {
+		_, err := os.Lstat(filepath.Join(dir, name))
+		return err == nil
+	}
+	listen := func(name string) net.Listener {
+		t.Helper()
+		return testenv.Must(ListenUnix(t.Context(), name))(t)
+	}
+	dead := testenv.Must(net.Listen("unix", "s"))(t)
+	dead.(*net.UnixListener).SetUnlinkOnClose(false)
+	dead.Close()
+	l := listen("s")
+	if _, err := ListenUnix(t.Context(), "s"); !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("a socket in use: %v", err)
+	}
+	testenv.Check(t, os.Chdir("/"))
+	testenv.Check(t, l.Close())
+	if exists("s") {
+		t.Error("the file is still there")
+	}
+	testenv.Check(t, os.Chdir(dir))
+	for _, replace := range []func(){
+		func() { testenv.Check(t, os.WriteFile("s", nil, 0o600)) },
+		func() { t.Cleanup(func() { l.Close() }); l = listen("s") },
+	} {
+		old := listen("s")
+		testenv.Check(t, os.Remove("s"))
+		replace()
+		testenv.Check(t, old.Close())
+		if !exists("s") {
+			t.Error("Close has removed the file of another")
+		}
+		if info := testenv.Must(os.Lstat("s"))(t); info.Mode().IsRegular() {
+			if _, err := ListenUnix(t.Context(), "s"); !errors.Is(err, unix.EADDRINUSE) || !exists("s") {
+				t.Errorf("a regular file: %v", err)
+			}
+			testenv.Check(t, os.Remove("s"))
+		}
+	}
+	abstract := listen("@" + dir)
+	testenv.Check(t, abstract.Close())
+}
