@@ -55,7 +55,8 @@ type source struct {
 
 	mu      sync.Mutex // guards the fields below; held for an exchange with the kernel
 	clients map[netip.Addr]*sourceClient
-	idle    int // clients without connections
+	flows   map[netip.AddrPort]net.Conn // of UDP, by client
+	idle    int                         // clients without connections
 	closed  bool
 	sweep   *time.Timer
 }
@@ -81,7 +82,7 @@ func (s *Stack) openSource(key sourceKey) (*source, error) {
 			return nil, fmt.Errorf("KeepSource: clients of %v would get the answers of %v: one address for each port of UDP", key.server, other.server)
 		}
 	}
-	k := &source{sourceKey: key, s: s, uses: 1, clients: make(map[netip.Addr]*sourceClient)}
+	k := &source{sourceKey: key, s: s, uses: 1, clients: make(map[netip.Addr]*sourceClient), flows: make(map[netip.AddrPort]net.Conn)}
 	if err := k.open(); err != nil {
 		return nil, err
 	}
@@ -249,6 +250,27 @@ func (k *source) release(client netip.Addr) {
 	}
 }
 
+// replace ends the other flow of a client's UDP socket, which sends to another address of
+// the host: the kernel would give the answers of both to one of them.
+func (k *source) replace(client netip.AddrPort, c net.Conn) {
+	k.mu.Lock()
+	old := k.flows[client]
+	k.flows[client] = c
+	k.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+}
+
+// ended forgets a flow.
+func (k *source) ended(client netip.AddrPort, c net.Conn) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.flows[client] == c {
+		delete(k.flows, client)
+	}
+}
+
 // removeIdle removes routes that were not used for a time.
 func (k *source) removeIdle() {
 	k.mu.Lock()
@@ -314,7 +336,14 @@ func (k *keptSource) dial(ctx context.Context, network string, client netip.Addr
 		s.release(client.Addr())
 		return nil, err
 	}
-	return &forward.Held{Conn: c, Release: func() { s.release(client.Addr()) }}, nil
+	if s.proto == syscall.IPPROTO_TCP {
+		return &forward.Held{Conn: c, Release: func() { s.release(client.Addr()) }}, nil
+	}
+	s.replace(client, c)
+	return &forward.Held{Conn: c, Release: func() {
+		s.ended(client, c)
+		s.release(client.Addr())
+	}}, nil
 }
 
 // keepSource prepares a forward to an address of the stack, or a name that has addresses

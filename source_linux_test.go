@@ -303,6 +303,27 @@ func TestKeepSourceShared(t *testing.T) {
 	testenv.Check(t, s.Close())
 }
 
+// TestKeepSourceAddresses has a client's UDP socket ask several addresses of the host: each
+// answer is from the one that was asked.
+func TestKeepSourceAddresses(t *testing.T) {
+	netnstest.NoLeaks(t)
+	h := newHost(t, "192.0.2.7/32")
+	s := open(t, "null://", "10.0.0.1/24")
+	whoUDP(t, testenv.Opened(s.ListenPacket("udp", ":53"))(t))
+	f := testenv.Opened(h.in(s, "udp", ":0", "10.0.0.1:53", &ForwardOptions{KeepSource: true}))(t)
+	c := testenv.Opened(h.ListenPacket("udp", "192.0.2.7:0"))(t)
+	c.SetDeadline(time.Now().Add(testenv.Timeout))
+	for _, host := range []string{"127.0.0.1", "127.0.0.9", "127.0.0.1"} {
+		to := &net.UDPAddr{IP: net.ParseIP(host), Port: f.Addr().(*net.UDPAddr).Port}
+		_, err := c.WriteTo([]byte("hello"), to)
+		testenv.Check(t, err)
+		if _, from, err := c.ReadFrom(make([]byte, 100)); err != nil || from.String() != to.String() {
+			t.Errorf("the answer of %v is from %v, %v", to, from, err)
+		}
+		testenv.Eventually(t, "one flow", func() bool { return f.Stats().Open == 1 })
+	}
+}
+
 // TestKeepSourceRoutes removes the routes of clients that have been gone for long, and no
 // sooner.
 func TestKeepSourceRoutes(t *testing.T) {
