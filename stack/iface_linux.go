@@ -4,6 +4,7 @@ package stack
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/bridge"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
@@ -48,23 +50,12 @@ func (i *iface) setUp(ctx context.Context, nl *rtnl.Conn, n *network) (err error
 	if err := i.startCapture(); err != nil {
 		return err
 	}
-	wait, cancel := context.WithCancel(ctx)
-	defer cancel()
-	events, missing, err := i.configure(ctx, wait, nl)
-	if err != nil {
-		return err
+	configure := i.configure
+	if port, ok := i.link.(*portLink); ok && port.port.InCrowd() && !i.cfg.Down {
+		configure = i.configureInCrowd
 	}
-	// Meanwhile the kernel makes the local routes.
-	if err := i.link.start(ctx); err != nil {
+	if err := configure(ctx, nl); err != nil {
 		return err
-	}
-	defer time.AfterFunc(localWait, cancel).Stop()
-	if missing := awaitLocal(events, missing); len(missing) > 0 {
-		err := fmt.Errorf("the kernel has not made the routes of %v yet, for which it has one queue on the whole machine", missing)
-		if cause := context.Cause(ctx); cause != nil {
-			return fmt.Errorf("%w: %w", err, cause)
-		}
-		i.s.log.Warn("IPv6 addresses are not usable", "interface", i.cfg.Name, "error", err)
 	}
 	return context.Cause(ctx)
 }
@@ -96,46 +87,86 @@ func (i *iface) stats() InterfaceStats {
 	return st
 }
 
-// configure sets the interface up, and gives it addresses and routes. It returns the
-// addresses that still miss their local routes, and the events, until wait ends, that tell
-// of these: see awaitLocal.
-func (i *iface) configure(ctx, wait context.Context, nl *rtnl.Conn) (events iter.Seq2[rtnl.Event, error], missing map[netip.Addr]bool, err error) {
+// configure sets the interface up, gives it addresses and routes, and joins it to its
+// network.
+func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) error {
 	if !i.cfg.Down && !i.up {
 		if err := nl.LinkSetUp(i.index); err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
-	if !i.cfg.Down {
-		events = nl.Watch(wait)
+	local := i.watchLocal(ctx, nl)
+	defer local.end()
+	if err := i.addAddrs(nl, local); err != nil {
+		return err
 	}
-	missing = make(map[netip.Addr]bool)
+	if !i.cfg.Down {
+		if err := i.replaceLinkLocal(ctx, nl, local); err != nil {
+			return err
+		}
+	}
+	if err := i.addGateways(nl); err != nil {
+		return err
+	}
+	// Meanwhile the kernel makes the local routes.
+	if err := i.link.start(ctx); err != nil {
+		return err
+	}
+	return local.await(ctx)
+}
+
+// configureInCrowd is configure on a network where frames to all are a burden. When the
+// link-local address is usable, the kernel asks for routers and reports its group. The
+// interface is still down then, so these are lost: it asks again four seconds later, and
+// reports the group when the interface is up.
+func (i *iface) configureInCrowd(ctx context.Context, nl *rtnl.Conn) error {
+	local := i.watchLocal(ctx, nl)
+	defer local.end()
+	if err := i.addLinkLocal(nl, local); err != nil {
+		return err
+	}
+	if err := i.addAddrs(nl, local); err != nil {
+		return err
+	}
+	if err := local.await(ctx); err != nil {
+		return err
+	}
+	if err := nl.LinkSetUp(i.index); err != nil {
+		return err
+	}
+	if _, err := bridge.AwaitCarrier(ctx, nl, i.index); err != nil {
+		return err
+	}
+	if err := i.addGateways(nl); err != nil {
+		return err
+	}
+	return i.link.start(ctx)
+}
+
+// addAddrs adds the addresses of the configuration.
+func (i *iface) addAddrs(nl *rtnl.Conn, local *localWatch) error {
 	for _, p := range i.cfg.Addrs {
 		if err := nl.AddrAdd(i.index, p, rtnl.NoDAD); err != nil {
-			return nil, nil, err
+			return err
 		}
-		if p.Addr().Is6() && !i.cfg.Down {
-			missing[p.Addr()] = true
-		}
-	}
-	if !i.cfg.Down {
-		local, err := i.linkLocal(ctx, nl)
-		if err != nil {
-			return nil, nil, err
-		}
-		if local.IsValid() {
-			missing[local] = true
+		if p.Addr().Is6() {
+			local.expect(p.Addr())
 		}
 	}
+	return nil
+}
+
+func (i *iface) addGateways(nl *rtnl.Conn) error {
 	for _, gw := range i.cfg.Gateways {
 		err := nl.RouteAdd(netip.Prefix{}, gw.WithZone(""), i.index)
 		if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
 			err = fmt.Errorf("gateway %v is in no network of the addresses %v: %w", gw, i.cfg.Addrs, err)
 		}
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
-	return events, missing, nil
+	return nil
 }
 
 // localWait bounds the wait for the routes of IPv6 addresses, which takes a millisecond
@@ -144,37 +175,138 @@ func (i *iface) configure(ctx, wait context.Context, nl *rtnl.Conn) (events iter
 // go it took nine seconds.
 const localWait = 30 * time.Second
 
-// linkLocal makes the link-local address that the kernel has given to the interface,
-// which is up, usable at once, like those of the configuration: it replaces the address
-// by itself, without duplicate address detection, which takes a second or two. The
-// kernel's setting for that would also affect addresses that routers announce. If the
-// configuration has a link-local address, packets come from that one. linkLocal returns
-// the address, or the zero Addr if there is none.
-func (i *iface) linkLocal(ctx context.Context, nl *rtnl.Conn) (netip.Addr, error) {
+// replaceLinkLocal makes the link-local address that the kernel has given to the
+// interface, which is up, usable at once, like those of the configuration: it replaces
+// the address by itself, without duplicate address detection, which takes a second or
+// two. The kernel's setting for that would also affect addresses that routers announce.
+func (i *iface) replaceLinkLocal(ctx context.Context, nl *rtnl.Conn, local *localWatch) error {
 	link := bridge.AwaitCarrier // a veth has one, and then the address, when the other end is up
 	if _, ok := i.link.(*tapLink); ok {
 		link = func(_ context.Context, nl *rtnl.Conn, index int) (rtnl.Link, error) { return nl.Link(index) }
 	}
 	l, err := link(ctx, nl, i.index)
 	if err != nil || len(l.HardwareAddr) != 6 {
-		return netip.Addr{}, err
+		return err
 	}
 	a := netip.PrefixFrom(eui64(l.HardwareAddr), 64)
-	err = nl.AddrDel(i.index, a)
-	if err != nil {
-		// There is no IPv6, or a joined namespace has other settings.
-		return netip.Addr{}, nil
+	if nl.AddrDel(i.index, a) != nil {
+		return nil // there is no IPv6, or a joined namespace has other settings
 	}
+	return i.giveLinkLocal(nl, a, local)
+}
+
+// addLinkLocal adds, before the interface is up, the link-local address that the kernel
+// would give it. The kernel leaves it as it is then.
+func (i *iface) addLinkLocal(nl *rtnl.Conn, local *localWatch) error {
+	info := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(info[4:], uint32(i.index))
+	answer, err := nl.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETLINK}, Data: info})
+	if err != nil || len(answer) == 0 || len(answer[0].Data) < len(info) {
+		return err
+	}
+	mac, ok := hardwareMode(answer[0].Data[len(info):])
+	if !ok {
+		return nil
+	}
+	err = i.giveLinkLocal(nl, netip.PrefixFrom(eui64(mac), 64), local)
+	if errors.Is(err, unix.EACCES) { // IPv6 is disabled here
+		return nil
+	}
+	return err
+}
+
+// hardwareMode reads the attributes of a link: its hardware address, and whether the kernel
+// makes the link-local address from that.
+func hardwareMode(attributes []byte) (mac net.HardwareAddr, ok bool) {
+	link, err := netlink.NewAttributeDecoder(attributes)
+	if err != nil {
+		return nil, false
+	}
+	for link.Next() {
+		switch link.Type() {
+		case unix.IFLA_ADDRESS:
+			mac = link.Bytes()
+		case unix.IFLA_AF_SPEC:
+			link.Nested(func(families *netlink.AttributeDecoder) error {
+				for families.Next() {
+					if families.Type() != unix.AF_INET6 {
+						continue
+					}
+					families.Nested(func(inet6 *netlink.AttributeDecoder) error {
+						for inet6.Next() {
+							if inet6.Type() == unix.IFLA_INET6_ADDR_GEN_MODE {
+								ok = inet6.Uint8() == genModeEUI64
+							}
+						}
+						return nil
+					})
+				}
+				return nil
+			})
+		}
+	}
+	return mac, ok && len(mac) == 6
+}
+
+// genModeEUI64 is IN6_ADDR_GEN_MODE_EUI64 of linux/if_link.h.
+const genModeEUI64 = 0
+
+// giveLinkLocal adds a link-local address. If the configuration has one, packets come
+// from that.
+func (i *iface) giveLinkLocal(nl *rtnl.Conn, a netip.Prefix, local *localWatch) error {
 	options := []rtnl.AddrOption{rtnl.NoDAD, rtnl.ScopeLink}
 	if slices.ContainsFunc(i.cfg.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }) {
 		options = append(options, rtnl.Lifetime{Valid: rtnl.Forever}) // deprecated from the beginning
 	}
-	return a.Addr(), nl.AddrAdd(i.index, a, options...)
+	err := nl.AddrAdd(i.index, a, options...)
+	if err == nil {
+		local.expect(a.Addr())
+	}
+	return err
 }
 
 // eui64 returns the link-local address of an Ethernet address, RFC 4291, appendix A.
 func eui64(mac net.HardwareAddr) netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
+}
+
+// A localWatch waits for the local routes of the IPv6 addresses that an interface gets
+// since it was made.
+type localWatch struct {
+	i       *iface
+	events  iter.Seq2[rtnl.Event, error] // until end; nil for an interface that is down
+	end     context.CancelFunc
+	missing map[netip.Addr]bool
+}
+
+func (i *iface) watchLocal(ctx context.Context, nl *rtnl.Conn) *localWatch {
+	ctx, end := context.WithCancel(ctx)
+	w := &localWatch{i: i, end: end, missing: make(map[netip.Addr]bool)}
+	if !i.cfg.Down {
+		w.events = nl.Watch(ctx)
+	}
+	return w
+}
+
+func (w *localWatch) expect(a netip.Addr) {
+	if w.events != nil {
+		w.missing[a] = true
+	}
+}
+
+// await waits for the routes, once. If the kernel is very late, it only logs that.
+func (w *localWatch) await(ctx context.Context) error {
+	defer time.AfterFunc(localWait, w.end).Stop()
+	missing := awaitLocal(w.events, w.missing)
+	if len(missing) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("the kernel has not made the routes of %v yet, for which it has one queue on the whole machine", missing)
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("%w: %w", err, cause)
+	}
+	w.i.s.log.Warn("IPv6 addresses are not usable", "interface", w.i.cfg.Name, "error", err)
+	return nil
 }
 
 // awaitLocal waits until packets reach the IPv6 addresses that were given to an

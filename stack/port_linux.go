@@ -80,11 +80,6 @@ func (i *iface) makePort(ctx context.Context, nl *rtnl.Conn) error {
 		return err
 	}
 	i.link, i.index = &portLink{i: i, port: p}, index
-	if p.InCrowd() {
-		// Hosts would go on asking for routers, less and less often, which wakes all
-		// others each time. RFC 4861 asks three times.
-		i.s.ns.WriteSysctl("net/ipv6/conf/"+i.cfg.Name+"/router_solicitations", "3")
-	}
 	return nil
 }
 

@@ -15,6 +15,7 @@ var (
 	MaxBridges  = &maxBridges
 	AddLink     = &addLink
 	ReapDelay   = &reapDelay
+	Crowd       = &crowd
 )
 
 // Names returns the names of all switches.

@@ -52,12 +52,18 @@ func (hs *hosts) drop(h *host) {
 // find returns the host with an address, if the network is so crowded that asking for
 // it is a burden.
 func (hs *hosts) find(addr netip.Addr) *host {
-	hs.mu.RLock()
-	defer hs.mu.RUnlock()
-	if hs.count <= crowd {
+	if !hs.crowded() {
 		return nil
 	}
+	hs.mu.RLock()
+	defer hs.mu.RUnlock()
 	return hs.by[addr]
+}
+
+func (hs *hosts) crowded() bool {
+	hs.mu.RLock()
+	defer hs.mu.RUnlock()
+	return hs.count > crowd
 }
 
 // meetings are the meetings of a host, by the other address.
@@ -73,10 +79,12 @@ type meeting struct {
 	over  chan struct{} // closed at its end
 }
 
+// crowd is the most interfaces of a network on which the kernel asks for addresses. With
+// twice as many, an introduction takes less time than a question. It is a variable for
+// tests.
+var crowd = 64
+
 const (
-	// crowd is the most interfaces of a network on which the kernel asks for addresses.
-	// With twice as many, an introduction takes less time than a question.
-	crowd = 64
 	// mostMet bounds the meetings that a host remembers.
 	mostMet = 64
 	// remembered is how long it does: the kernel may forget unused neighbours.
@@ -92,6 +100,10 @@ func (p *Port) Announce(space *neigh.Space, index int, addrs []netip.Prefix) {
 	p.host = &host{space: space, index: index, addrs: addrs}
 	p.sw.hosts.add(p.host)
 }
+
+// InCrowd reports whether the network has so many interfaces of this process that frames
+// to all of them are a burden.
+func (p *Port) InCrowd() bool { return p.sw.hosts.crowded() }
 
 // Meet introduces, on a crowded network, the host of the port, which has the address
 // from, to the one with the address to: they learn each other's hardware addresses, so

@@ -4,12 +4,10 @@ package bridge
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
 
-	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/rendezvous"
@@ -153,39 +151,7 @@ func (s *Switch) plugShared(ctx context.Context, end End) (_ *Port, index int, e
 	if err != nil {
 		return nil, 0, explain(err, "veth")
 	}
-	p.order = s.portNumber(p.index)
 	return p, index, nil
-}
-
-// portNumber returns the number that the bridge has given to a port, the lowest that was
-// free; 0 if it is unknown.
-func (s *Switch) portNumber(index int) (number int) {
-	info := make([]byte, unix.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint32(info[4:], uint32(index))
-	answer, err := s.nl.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETLINK}, Data: info})
-	if err != nil || len(answer) == 0 || len(answer[0].Data) < unix.SizeofIfInfomsg {
-		return 0
-	}
-	link, err := netlink.NewAttributeDecoder(answer[0].Data[unix.SizeofIfInfomsg:])
-	if err != nil {
-		return 0
-	}
-	within := func(typ uint16, f func(*netlink.AttributeDecoder)) func(*netlink.AttributeDecoder) error {
-		return func(ad *netlink.AttributeDecoder) error {
-			for ad.Next() {
-				if ad.Type() == typ {
-					f(ad)
-				}
-			}
-			return nil
-		}
-	}
-	within(unix.IFLA_LINKINFO, func(info *netlink.AttributeDecoder) {
-		info.Nested(within(unix.IFLA_INFO_SLAVE_DATA, func(data *netlink.AttributeDecoder) {
-			data.Nested(within(unix.IFLA_BRPORT_NO, func(no *netlink.AttributeDecoder) { number = int(no.Uint16()) }))
-		}))
-	})(link)
-	return number
 }
 
 // closeShared leaves the switch. What remains of the process's interfaces is removed:

@@ -29,10 +29,6 @@ var (
 	maxBridges = 20
 )
 
-// smallSwitch is how many interfaces may send unsolicited frames; a thousand would keep
-// the kernel busy.
-const smallSwitch = 32
-
 // ErrMissing says that the kernel lacks what a switch is made of.
 var ErrMissing = errors.New("mem:// does without, more slowly")
 
@@ -300,7 +296,6 @@ func (s *Switch) reap() {
 type Port struct {
 	sw    *Switch
 	index int
-	order int // its number among the interfaces that the switch ever had
 	place int // of its bridge in the list
 	host  *host
 }
@@ -332,7 +327,6 @@ func (s *Switch) plug(ctx context.Context, end End) (_ *Port, index int, err err
 		return nil, 0, err
 	}
 	p := &Port{sw: s, index: s.next(), place: place}
-	p.order = p.index - firstIndex
 	_, index, err = s.addEnd(ctx, rtnl.LinkSpec{Name: fmt.Sprintf("port%d", p.index), Index: p.index, Master: bridge}, end)
 	if err != nil {
 		s.unreserve(place)
@@ -340,10 +334,6 @@ func (s *Switch) plug(ctx context.Context, end End) (_ *Port, index int, err err
 	}
 	return p, index, nil
 }
-
-// InCrowd reports whether there were so many interfaces on the network before this one
-// that it should send few unsolicited frames.
-func (p *Port) InCrowd() bool { return p.order > smallSwitch }
 
 // Await waits until the bridge forwards the frames of the port, whose interface is up.
 func (p *Port) Await(ctx context.Context) error {
