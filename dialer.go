@@ -117,13 +117,6 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 		return d.dialIP(ctx, network, address)
 	}
 	nd := d.Dialer
-	plain := strings.HasPrefix(network, "tcp") && !nd.MultipathTCP()
-	nd.Control, nd.ControlContext = nil, func(ctx context.Context, network, address string, c syscall.RawConn) error {
-		if plain {
-			ctx = sockets.PlainTCP{Context: ctx}
-		}
-		return chainControl(ctx, d.Stack, d.Control, d.ControlContext)(network, address, c)
-	}
 	fail := func(err error) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Err: err}
 	}
@@ -140,7 +133,7 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 			}
 			address = net.JoinHostPort(ip.String(), port)
 		}
-		return nd.DialContext(ctx, network, address)
+		return d.dialLiteral(ctx, nd, network, address)
 	}
 
 	// The time limits include the look-up.
@@ -168,8 +161,29 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 			return fail(err)
 		}
 	}
-	r := race{network: network, port: port, dial: nd.DialContext, delay: d.FallbackDelay}
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		return d.dialLiteral(ctx, nd, network, address)
+	}
+	r := race{network: network, port: port, dial: dial, delay: d.FallbackDelay}
 	return r.run(ctx, addrs)
+}
+
+// dialLiteral connects to an address without a name, by nd, which has the local address
+// and the time limits.
+func (d *Dialer) dialLiteral(ctx context.Context, nd net.Dialer, network, address string) (net.Conn, error) {
+	nd.Control, nd.ControlContext = nil, func(ctx context.Context, network, address string, c syscall.RawConn) error {
+		ctx = fresh(ctx, network, nd.MultipathTCP())
+		return chainControl(ctx, d.Stack, d.Control, d.ControlContext)(network, address, c)
+	}
+	return nd.DialContext(ctx, network, address)
+}
+
+// fresh tells the hook of a stack what package net's socket is, if that is certain.
+func fresh(ctx context.Context, network string, multipath bool) context.Context {
+	if strings.HasPrefix(network, "tcp") && !multipath || strings.HasPrefix(network, "udp") {
+		return sockets.Fresh{Context: ctx}
+	}
+	return ctx
 }
 
 // name splits the address of a network that has hosts. ok says that the host is a name

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/vdestack/vdestack/internal/sockets"
@@ -50,20 +51,24 @@ func (s *Stack) ControlContext(ctx context.Context, network, address string, c s
 	} else if to, err := netip.ParseAddr(address); err == nil {
 		s.meet(ctx, to)
 	}
-	_, plain := ctx.(sockets.PlainTCP)
+	_, fresh := ctx.(sockets.Fresh)
 	var err error
-	if cerr := c.Control(func(fd uintptr) { err = s.move(int(fd), network, plain) }); cerr != nil {
+	cerr := c.Control(func(fd uintptr) {
+		if fresh {
+			k, options := freshKind(network)
+			err = s.swap(int(fd), k, options)
+		} else {
+			err = s.move(int(fd))
+		}
+	})
+	if cerr != nil {
 		return cerr
 	}
 	return err
 }
 
-// move moves a socket into the stack. plain says that it is one of [sockets.PlainTCP].
-func (s *Stack) move(fd int, network string, plain bool) error {
-	if plain {
-		k, options := plainTCP(network)
-		return s.swap(fd, k, options)
-	}
+// move moves a socket into the stack.
+func (s *Stack) move(fd int) error {
 	k, err := kindOf(fd)
 	if err != nil {
 		return s.wrap(err)
@@ -74,14 +79,22 @@ func (s *Stack) move(fd int, network string, plain bool) error {
 	return s.swap(fd, k, carried)
 }
 
-// plainTCP returns what a socket of [sockets.PlainTCP] is, and the options that it may
-// have.
-func plainTCP(network string) (sockKind, []sockOption) {
-	const typ = unix.SOCK_STREAM | unix.SOCK_NONBLOCK
-	if network == "tcp6" {
-		return sockKind{domain: unix.AF_INET6, typ: typ}, []sockOption{v6Only}
+// The options that sockets of [sockets.Fresh] may have.
+var (
+	tcpOptions = []sockOption{{unix.SOL_SOCKET, unix.SO_REUSEADDR}, v6Only}
+	udpOptions = append([]sockOption{{unix.SOL_SOCKET, unix.SO_BROADCAST}}, tcpOptions...)
+)
+
+// freshKind returns what a socket of [sockets.Fresh] is, and its options.
+func freshKind(network string) (sockKind, []sockOption) {
+	k, options := sockKind{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_NONBLOCK, 0}, tcpOptions
+	if strings.HasPrefix(network, "udp") {
+		k.typ, options = unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, udpOptions
 	}
-	return sockKind{domain: unix.AF_INET, typ: typ}, nil
+	if strings.HasSuffix(network, "6") {
+		k.domain = unix.AF_INET6
+	}
+	return k, options
 }
 
 // A sockKind is what socket(2) is called with.

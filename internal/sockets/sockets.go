@@ -18,10 +18,10 @@ type Maker interface {
 	Socket(domain, typ, proto int) (*os.File, error)
 }
 
-// PlainTCP is the context that tells a stack's ControlContext that the socket is one
-// which package net has just made to connect by TCP, and not by multipath TCP: nine
-// system calls need not ask what it is.
-type PlainTCP struct{ context.Context }
+// Fresh is the context that tells a stack's ControlContext that the socket is one which
+// package net has just made for the network, not for multipath TCP: the kernel need not
+// be asked what it is.
+type Fresh struct{ context.Context }
 
 // A Socket is an entry of [List].
 type Socket struct {
