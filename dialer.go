@@ -4,7 +4,9 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -124,6 +126,18 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	if nd.LocalAddr, err = d.Stack.zoneOf(nd.LocalAddr); err != nil {
 		return fail(err)
 	}
+	// The time limits include everything.
+	var cancel context.CancelFunc
+	if nd.Timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, nd.Timeout)
+		defer cancel()
+		nd.Timeout = 0
+	}
+	if !nd.Deadline.IsZero() {
+		ctx, cancel = context.WithDeadline(ctx, nd.Deadline)
+		defer cancel()
+		nd.Deadline = time.Time{}
+	}
 	host, port, ok := d.name(network, address)
 	if !ok {
 		if host != "" { // a literal with a zone
@@ -136,18 +150,6 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 		return d.dialLiteral(ctx, nd, network, address)
 	}
 
-	// The time limits include the look-up.
-	var cancel context.CancelFunc
-	if nd.Timeout > 0 {
-		ctx, cancel = context.WithTimeout(ctx, nd.Timeout)
-		defer cancel()
-		nd.Timeout = 0
-	}
-	if !nd.Deadline.IsZero() {
-		ctx, cancel = context.WithDeadline(ctx, nd.Deadline)
-		defer cancel()
-		nd.Deadline = time.Time{}
-	}
 	addrs, err := d.Stack.LookupNetIP(ctx, "ip"+family(network), host)
 	if err == nil {
 		addrs, err = matching(addrs, d.LocalAddr, host)
@@ -168,23 +170,55 @@ func (d *Dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	return r.run(ctx, addrs)
 }
 
-// dialLiteral connects to an address without a name, by nd, which has the local address
-// and the time limits.
+// dialLiteral connects to an address without a name, by nd, which has the local address.
+// ctx has the time limits.
 func (d *Dialer) dialLiteral(ctx context.Context, nd net.Dialer, network, address string) (net.Conn, error) {
+	var begun *os.File
+	if begins(ctx, &nd, network) {
+		var c *net.TCPConn
+		if c, begun = sockets.Begin(ctx, d.Stack, address); c != nil {
+			if nd.KeepAlive > 0 {
+				c.SetKeepAlivePeriod(nd.KeepAlive)
+			}
+			return c, nil
+		}
+		if begun != nil {
+			defer begun.Close()
+		}
+	}
 	nd.Control, nd.ControlContext = nil, func(ctx context.Context, network, address string, c syscall.RawConn) error {
-		ctx = fresh(ctx, network, nd.MultipathTCP())
+		ctx = fresh(ctx, network, nd.MultipathTCP(), begun)
+		if begun != nil {
+			defer begun.Close()
+			begun = nil // package net may try again
+		}
 		return chainControl(ctx, d.Stack, d.Control, d.ControlContext)(network, address, c)
 	}
 	return nd.DialContext(ctx, network, address)
 }
 
+// begins reports whether [sockets.Begin] can connect just as package net does: that gives
+// a connection made of a file the network "tcp" and the usual options.
+func begins(ctx context.Context, d *net.Dialer, network string) bool {
+	//lint:ignore SA1019 a caller may have set it
+	if d.Cancel != nil {
+		return false
+	}
+	deadline, _ := ctx.Deadline()
+	return network == "tcp" && d.LocalAddr == nil && d.Control == nil && d.ControlContext == nil && !d.MultipathTCP() &&
+		d.KeepAlive >= 0 && !d.KeepAliveConfig.Enable &&
+		d.Timeout >= 0 && !passed(deadline) && ctx.Err() == nil && httptrace.ContextClientTrace(ctx) == nil
+}
+
 // fresh tells the hook of a stack what package net's socket is, if that is certain.
-func fresh(ctx context.Context, network string, multipath bool) context.Context {
+func fresh(ctx context.Context, network string, multipath bool, begun *os.File) context.Context {
 	if strings.HasPrefix(network, "tcp") && !multipath || strings.HasPrefix(network, "udp") {
-		return sockets.Fresh{Context: ctx}
+		return sockets.Fresh{Context: ctx, Begun: begun}
 	}
 	return ctx
 }
+
+func passed(t time.Time) bool { return !t.IsZero() && !time.Now().Before(t) }
 
 // name splits the address of a network that has hosts. ok says that the host is a name
 // to be looked up; otherwise it is a literal with a zone, or empty.

@@ -88,7 +88,7 @@ func listen[L io.Closer](ctx context.Context, lc *ListenConfig, network, address
 // whether IPv6 exists. It returns the zone of the address too.
 func (lc *ListenConfig) local(ctx context.Context, network, address string) (nl net.ListenConfig, local, zone string, err error) {
 	nl = lc.ListenConfig
-	nl.Control = chainControl(fresh(ctx, network, nl.MultipathTCP()), lc.Stack, lc.Control, nil)
+	nl.Control = chainControl(fresh(ctx, network, nl.MultipathTCP(), nil), lc.Stack, lc.Control, nil)
 	if !strings.HasPrefix(network, "tcp") && !strings.HasPrefix(network, "udp") {
 		return nl, address, "", nil
 	}

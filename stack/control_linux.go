@@ -46,25 +46,41 @@ func (s *Stack) ControlContext(ctx context.Context, network, address string, c s
 	if c == nil {
 		return fmt.Errorf("%s: Control was called without a socket: %w", s.name, os.ErrInvalid)
 	}
+	fresh, known := ctx.(sockets.Fresh)
+	var begun bool
+	var err error
+	cerr := c.Control(func(fd uintptr) {
+		switch {
+		case fresh.Begun != nil:
+			begun, err = replace(int(fd), fresh.Begun)
+		case known:
+			k, options := freshKind(network)
+			err = s.swap(int(fd), k, options)
+		default:
+			err = s.move(int(fd))
+		}
+	})
+	switch {
+	case cerr != nil:
+		return cerr
+	case err != nil || begun:
+		return err
+	}
 	if to, err := netip.ParseAddrPort(address); err == nil {
 		s.meet(ctx, to.Addr())
 	} else if to, err := netip.ParseAddr(address); err == nil {
 		s.meet(ctx, to)
 	}
-	_, fresh := ctx.(sockets.Fresh)
-	var err error
-	cerr := c.Control(func(fd uintptr) {
-		if fresh {
-			k, options := freshKind(network)
-			err = s.swap(int(fd), k, options)
-		} else {
-			err = s.move(int(fd))
-		}
-	})
-	if cerr != nil {
-		return cerr
+	return nil
+}
+
+// replace puts a socket of the stack in the place of fd, unless it is the same.
+func replace(fd int, by *os.File) (replaced bool, err error) {
+	in := int(by.Fd())
+	if in == fd {
+		return false, nil
 	}
-	return err
+	return true, os.NewSyscallError("dup3", unix.Dup3(in, fd, unix.O_CLOEXEC))
 }
 
 // move moves a socket into the stack.

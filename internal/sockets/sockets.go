@@ -18,10 +18,20 @@ type Maker interface {
 	Socket(domain, typ, proto int) (*os.File, error)
 }
 
+// A Stack is where [Begin] makes sockets.
+type Stack interface {
+	Maker
+	ControlContext(ctx context.Context, network, address string, c syscall.RawConn) error
+}
+
 // Fresh is the context that tells a stack's ControlContext that the socket is one which
 // package net has just made for the network, not for multipath TCP: the kernel need not
-// be asked what it is.
-type Fresh struct{ context.Context }
+// be asked what it is. If Begun is not nil, that takes its place, unless it is the same:
+// a socket of the stack, from [Begin].
+type Fresh struct {
+	context.Context
+	Begun *os.File
+}
 
 // A Socket is an entry of [List].
 type Socket struct {

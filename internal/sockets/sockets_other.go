@@ -3,10 +3,12 @@
 package sockets
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 )
 
@@ -17,6 +19,8 @@ func List(Maker) ([]Socket, error) { return nil, errors.ErrUnsupported }
 func NewIP(Maker, string, int, netip.Addr, netip.Addr, ControlFunc) (*net.IPConn, error) {
 	return nil, errors.ErrUnsupported
 }
+
+func Begin(context.Context, Stack, string) (*net.TCPConn, *os.File) { return nil, nil }
 
 func JoinGroup(*net.UDPConn, netip.Addr, []int) error { return errors.ErrUnsupported }
 
