@@ -85,8 +85,9 @@ type forwarder interface {
 //   - On the host, "unix:PATH" is a unix socket ("unix:@NAME" an abstract one); the stack
 //     still has TCP. It takes the place of a socket that a killed process has left, and is
 //     removed at the end.
-//   - The end of a client's data is passed on, and so are resets, in both directions. Who
-//     reads slowly slows down the sender. Clients whose server cannot be reached are reset.
+//   - The end of a client's data is passed on, and so are resets, in both directions; of a
+//     unix socket, which has none, a reset is an end. Who reads slowly slows down the
+//     sender. Clients whose server cannot be reached are reset.
 //   - Each client's UDP socket is a flow, with a socket of its own towards the server, and
 //     answers leave from the address that the client has sent to. Under a flood of new ones,
 //     those that the server has answered stay.
@@ -324,7 +325,7 @@ func splitServer(ctx context.Context, network, address string) (hostName string,
 		return "", 0, err
 	}
 	if a, err := netip.ParseAddr(hostName); err == nil && family(network) != "" && (family(network) == "4") != a.Unmap().Is4() {
-		return "", 0, &net.AddrError{Err: "no address of " + network, Addr: hostName}
+		return "", 0, &net.AddrError{Err: "no suitable address found", Addr: hostName}
 	}
 	n, err := net.DefaultResolver.LookupPort(ctx, network, service)
 	if err == nil && n == 0 {

@@ -238,7 +238,7 @@ func TestForwardErrors(t *testing.T) {
 		{"no name", "tcp", "unix:@", "10.0.0.1:80", nil, "address unix:@: the path is missing"},
 		{"NUL", "tcp", "unix:a\x00b", "10.0.0.1:80", nil, "a NUL byte in the path"},
 		{"long path", "tcp", "unix:" + strings.Repeat("x", 108), "10.0.0.1:80", nil, "a socket address has room for 107 bytes"},
-		{"family of the server", "tcp4", "127.0.0.1:0", "[fd00::1]:80", nil, "address fd00::1: no address of tcp4"},
+		{"family of the server", "tcp4", "127.0.0.1:0", "[fd00::1]:80", nil, "address fd00::1: no suitable address found"},
 		{"file", "tcp", "unix:" + file, "10.0.0.1:80", nil, "bind: address already in use"},
 		{"version", "tcp", "127.0.0.1:0", "10.0.0.1:80", &ForwardOptions{ProxyProtocol: 3}, "ProxyProtocol 3: there are versions 1 and 2"},
 		{"UDP taken", "udp", udpTaken.LocalAddr().String(), "10.0.0.1:80", nil, "bind: address already in use"},

@@ -70,6 +70,14 @@ func TestSocketErrors(t *testing.T) {
 		{"no route, IPv6", dial("tcp", "[2001:db8::1]:80"), `dial tcp [2001:db8::1]:80: connect: network is unreachable (no route of the stack leads there: give an interface a gateway, or ip route add)`},
 		{"no route of a router", func() error { _, err := behind.Dial("tcp", "192.0.2.1:80"); return err }, `dial tcp 192.0.2.1:80: connect: network is unreachable`},
 		{"nobody", from(nil, 10*time.Millisecond, "10.0.0.99:1"), `dial tcp 10.0.0.99:1: i/o timeout`},
+		{"no port", func() error {
+			s := open(t, "")
+			testenv.Check(t, s.Sysctl("net.ipv4.ip_local_port_range", "40000 40000"))
+			at := testenv.Listen(t, s, "tcp", "127.0.0.1:80").Addr().String()
+			testenv.Dial(t, s, "tcp", at)
+			_, err := s.Dial("tcp", at)
+			return err
+		}, `dial tcp 127.0.0.1:80: connect: cannot assign requested address (each port is in use, or was in the last minute: net.ipv4.tcp_tw_reuse 1 makes that a second, net.ipv4.ip_local_port_range has more)`},
 		{"negative port", dial("tcp", "10.0.0.1:-1"), `dial tcp: address -1: invalid port`},
 		{"no servers", dial("tcp", "nosuch.invalid:80"), `dial tcp: lookup nosuch.invalid: the stack has no DNS servers (set Config.DNS, or call SetDNS)`},
 		{"zone", dial("tcp", "[fe80::1%nosuch]:80"), `dial tcp: address fe80::1%nosuch: zone "nosuch" is no interface of the stack`},

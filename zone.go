@@ -112,7 +112,7 @@ func (s *Stack) nameZones(addrs ...net.Addr) {
 const maxUnixPath = 107
 
 // explain explains an error of an address that the kernel only calls invalid or
-// unreachable, and of a port that is not allowed.
+// unreachable, and of a port that is not allowed or not to be had.
 func (s *Stack) explain(err error, network, address string) error {
 	op, ok := err.(*net.OpError)
 	if !ok {
@@ -125,7 +125,8 @@ func (s *Stack) explain(err error, network, address string) error {
 		}
 	}
 	invalid, unreachable := errors.Is(op.Err, syscall.EINVAL), errors.Is(op.Err, syscall.ENETUNREACH)
-	if !invalid && !unreachable {
+	noPort := op.Op == "dial" && op.Source == nil && errors.Is(op.Err, syscall.EADDRNOTAVAIL)
+	if !invalid && !unreachable && !noPort {
 		return err
 	}
 	host := address
@@ -144,7 +145,9 @@ func (s *Stack) explain(err error, network, address string) error {
 		text = "no interface is up that has IPv6, and is the zone if there is one"
 	case unreachable && ip.IsGlobalUnicast() && !s.routed(network, ip):
 		text = "no route of the stack leads there: give an interface a gateway, or ip route add"
-	case unreachable:
+	case noPort && ip.Is4(): // of IPv6 there may be no address either
+		text = "each port is in use, or was in the last minute: net.ipv4.tcp_tw_reuse 1 makes that a second, net.ipv4.ip_local_port_range has more"
+	case unreachable, noPort:
 		return err
 	case strings.HasPrefix(network, "unix") && len(address) > maxUnixPath:
 		text = fmt.Sprintf("a socket address has room for %d bytes, this path has %d", maxUnixPath, len(address))
