@@ -193,6 +193,7 @@ func (d *Datagrams) receive() {
 	var p pause
 	for {
 		if readable(d.raw) != nil {
+			<-d.ctx.Done() // as Streams.accept
 			return
 		}
 		b := batches.Get().(*batch)
@@ -202,8 +203,7 @@ func (d *Datagrams) receive() {
 		switch {
 		case err == nil, errors.Is(err, unix.EAGAIN):
 			p = 0
-		case errors.Is(err, net.ErrClosed):
-			return
+		case errors.Is(err, net.ErrClosed): // readable says so
 		default:
 			d.last(err) // such as ENOBUFS, or of a client that is gone
 			if !p.wait(d.ctx) {

@@ -180,7 +180,12 @@ func (s *Streams) accept() {
 		c, err := s.l.Accept()
 		switch {
 		case err == nil:
-		case s.ctx.Err() != nil, errors.Is(err, net.ErrClosed):
+		case s.ctx.Err() != nil:
+			return
+		case errors.Is(err, net.ErrClosed):
+			// The stack has closed l. It has only weak pointers to what it closes next,
+			// and this goroutine keeps s alive.
+			<-s.ctx.Done()
 			return
 		default:
 			s.last(err)

@@ -10,10 +10,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/pires/go-proxyproto"
 	"golang.org/x/sys/unix"
@@ -516,4 +518,25 @@ func TestListenUnix(t *testing.T) {
 	}
 	abstract := listen("@" + dir)
 	testenv.Check(t, abstract.Close())
+}
+
+// TestKept has the garbage collector keep what a stack closes after its sockets.
+func TestKept(t *testing.T) {
+	testenv.NoLeaks(t)
+	l := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
+	streams := weak.Make(NewStreams(l, Config{}))
+	c := testenv.Must(net.ListenUDP("udp", nil))(t)
+	datagrams := weak.Make(testenv.Must(NewDatagrams(c, Config{}))(t))
+	testenv.Check(t, l.Close())
+	testenv.Check(t, c.Close())
+	for range 3 {
+		runtime.Gosched() // their goroutines see it
+		runtime.GC()
+	}
+	s, d := streams.Value(), datagrams.Value()
+	if s == nil || d == nil {
+		t.Fatalf("streams %v, datagrams %v", s, d)
+	}
+	testenv.Check(t, s.Close())
+	testenv.Check(t, d.Close())
 }
