@@ -100,10 +100,10 @@ func (ps *pipes) carry(dst, src net.Conn, n *atomic.Uint64) error {
 		if !spliced || err == unix.EMFILE {
 			got, err = copyOnce(to, from)
 		}
+		n.Add(uint64(got))
 		if got == 0 || err != nil {
 			return err
 		}
-		n.Add(uint64(got))
 	}
 }
 
@@ -183,8 +183,11 @@ func (ps *pipes) splice(to sink, from syscall.RawConn) (int, error) {
 }
 
 // copyOnce is splice by a buffer.
-func copyOnce(to sink, from syscall.RawConn) (got int, err error) {
-	var b *[bufferSize]byte
+func copyOnce(to sink, from syscall.RawConn) (sent int, err error) {
+	var (
+		b   *[bufferSize]byte
+		got int
+	)
 	closed := from.Read(func(fd uintptr) bool {
 		b = buffers.Get().(*[bufferSize]byte)
 		got, err = retry(func() (int, error) { return unix.Read(int(fd), b[:]) })
@@ -208,8 +211,9 @@ func copyOnce(to sink, from syscall.RawConn) (got int, err error) {
 			return err
 		})
 		left = left[moved:]
+		sent += moved
 	}
-	return got, cmp.Or(err, closed)
+	return sent, cmp.Or(err, closed)
 }
 
 // retry calls f again when a signal has interrupted it.
