@@ -201,11 +201,11 @@ func (k *source) hold(client netip.Addr) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.closed {
+		return net.ErrClosed
+	}
 	c := k.clients[client]
 	if c == nil {
-		if k.closed {
-			return net.ErrClosed
-		}
 		if len(k.clients) >= maxSources && !k.makeRoom() {
 			return fmt.Errorf("%w: there are %d clients", errSource, maxSources)
 		}
@@ -219,9 +219,12 @@ func (k *source) hold(client netip.Addr) error {
 				return fmt.Errorf("%w: %v is in the stack's own network %v", errSource, client, a.Prefix.Masked())
 			}
 		}
-		if err := k.route(client, k.nl.RouteAdd); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
+	}
+	// Also if it was there: IPv6 loses routes when lo goes down, and others may flush them.
+	if err := k.route(client, k.nl.RouteAdd); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("KeepSource: the route to %v: %w", client, err)
+	}
+	if c == nil {
 		c = &sourceClient{}
 		k.clients[client] = c
 		k.idle++

@@ -365,6 +365,13 @@ func TestKeepSourceRoutes(t *testing.T) {
 	if got := routes(); !slices.Equal(got, want) {
 		t.Errorf("again: %v, want %v", got, want)
 	}
+	// Whatever has happened to the route of a client, it is there for the next connection.
+	testenv.Check(t, src.route(b, src.nl.RouteDel))
+	testenv.Check(t, src.hold(b))
+	if got := routes(); !slices.Equal(got, want) {
+		t.Errorf("after its route was removed: %v, want %v", got, want)
+	}
+	src.release(b)
 	for i := range maxSources - 2 {
 		src.mu.Lock()
 		src.clients[netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})] = &sourceClient{conns: 1}
