@@ -22,6 +22,8 @@ fuzztime=${FUZZTIME:-10000x} # not a time: at its end go test may fail for no re
 soaktime=${SOAKTIME:-60} # seconds
 
 parallel=$((2 * $(nproc))) # packages at once
+# What was compiled then serves another directory too: that of the ordinary user.
+export GOFLAGS="${GOFLAGS:+$GOFLAGS }-trimpath"
 # All namespaces share the kernel's table of neighbours, which this package fills.
 alone=./internal/neigh
 
