@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/nic"
@@ -27,8 +28,11 @@ const theBridge = "bridge0"
 // A share is the process's part of a shared switch.
 type share struct {
 	users int           // guarded by shares.mu; those that wait for turn included
-	turn  chan struct{} // full while sw is made
+	turn  chan struct{} // full while sw is made; guards the rest
 	sw    *Switch
+	// What the last attempt to join has failed with, and when.
+	err    error
+	failed time.Time
 }
 
 // shares are the shared switches of the process by path.
@@ -40,6 +44,7 @@ var shares = struct {
 // joinShared returns the switch that processes share at an absolute path. The caller
 // leaves it.
 func joinShared(ctx context.Context, path string) (_ *Switch, err error) {
+	since := time.Now()
 	shares.mu.Lock()
 	h := shares.all[path]
 	if h == nil {
@@ -50,8 +55,14 @@ func joinShared(ctx context.Context, path string) (_ *Switch, err error) {
 	shares.mu.Unlock()
 	select {
 	case h.turn <- struct{}{}:
-		if h.sw == nil {
-			h.sw, err = newShared(ctx, path)
+		switch {
+		case h.sw != nil:
+		case h.failed.After(since): // one after the other, they would wait for long
+			err = h.err
+		default:
+			if h.sw, err = newShared(ctx, path); err != nil && ctx.Err() == nil {
+				h.err, h.failed = err, time.Now()
+			}
 		}
 		<-h.turn
 	case <-ctx.Done():
@@ -154,23 +165,29 @@ func (s *Switch) plugShared(ctx context.Context, end End) (_ *Port, index int, e
 	return p, index, nil
 }
 
-// closeShared leaves the switch. What remains of the process's interfaces is removed:
-// for the others, the namespace stays.
+// reapers bounds how many switches that the process has left wait for the kernel, each with
+// two descriptors.
+var reapers = make(chan struct{}, 8)
+
+// closeShared leaves the switch. What remains of the process's interfaces is removed, if
+// there are others: for them, the namespace stays.
 func (s *Switch) closeShared() error {
 	s.ending.Store(true)
-	s.member.Leave()
+	last := s.member.Leave()
 	s.mu.Lock()
 	if s.reaper != nil {
 		s.reaper.Stop()
 	}
 	left := len(s.loud) + len(s.leaving)
 	s.mu.Unlock()
-	if left == 0 {
+	if left == 0 || last {
 		return s.hub.close()
 	}
+	reapers <- struct{}{}
 	teardown.Go(func() {
 		s.reap()
 		s.hub.close()
+		<-reapers
 	})
 	return nil
 }
