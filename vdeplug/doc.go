@@ -247,6 +247,23 @@
 // request within three seconds, and there are 1024 clients at most. Clients of this package
 // get packets as large as the kernel's TCP makes them, which is several times as fast.
 //
+// # Between processes
+//
+// lan:///PATH is one switch of the kernel for all processes of a user that open the path,
+// absolute and at most 107 bytes long: stacks of package vdestack, and plugs. (lan://NAME is
+// one of this process alone.)
+//
+//   - At PATH is a socket, and beside it the file PATH.lock. The first process makes them, in
+//     a directory that exists, of this user or with the sticky bit, as /tmp; the last removes
+//     them, and leftovers of killed ones are taken over. Others leave both alone: who removes
+//     the lock file splits the network.
+//   - No process is needed by the others. One of them, which serves the socket, lets
+//     newcomers in; another does when it has left or was killed. While it is stopped (SIGSTOP,
+//     a debugger) nobody can join, and Open says after ten seconds which process it is. Those
+//     who have joined do not notice.
+//   - All are in one user namespace: a program in a container of another one is refused.
+//     /proc is needed.
+//
 // # Adding a network
 //
 // [Register] adds a scheme, whose Open returns any [Conn]. [Locator.ParseBracketed],

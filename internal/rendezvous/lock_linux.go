@@ -6,14 +6,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/sockio"
 	"golang.org/x/sys/unix"
 )
 
-// lockSuffix is what the name of the lock file has more than that of the socket.
-const lockSuffix = ".lock"
+const (
+	// lockSuffix is what the name of the lock file has more than that of the socket.
+	lockSuffix = ".lock"
+	// lockMode has the sticky bit, so that systemd-tmpfiles and its like do not remove
+	// the file when it is old (XDG Base Directory Specification).
+	lockMode = unix.S_ISVTX | 0o600
+)
 
 // Bytes of the lock file.
 const (
@@ -48,11 +54,15 @@ func enter(ctx context.Context, path string) (*lockFile, error) {
 }
 
 func openLock(name string) (_ *lockFile, err error) {
-	fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
-	if err == unix.ELOOP {
+	fd, err := unix.Open(name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, lockMode)
+	var st unix.Stat_t
+	switch {
+	case err == nil:
+	case err == unix.ELOOP:
 		return nil, fmt.Errorf("%s is a symbolic link, which is not followed: %w", name, err)
-	}
-	if err != nil {
+	case err == unix.EACCES && unix.Lstat(name, &st) == nil && int(st.Uid) != os.Geteuid():
+		return nil, foreign(name, st.Uid)
+	default:
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 	}
 	f := &lockFile{File: os.NewFile(uintptr(fd), name)}
@@ -61,7 +71,6 @@ func openLock(name string) (_ *lockFile, err error) {
 			f.Close()
 		}
 	}()
-	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, &fs.PathError{Op: "fstat", Path: name, Err: err}
 	}
@@ -71,11 +80,13 @@ func openLock(name string) (_ *lockFile, err error) {
 		return nil, fmt.Errorf("%s exists and is not a file: %w", name, fs.ErrExist)
 	case int(st.Uid) != os.Geteuid():
 		return nil, foreign(name, st.Uid)
-	case st.Mode&0o777 == 0o600:
+	case st.Size > 0 || st.Nlink > 1: // the last member would remove it
+		return nil, fmt.Errorf("%s exists and is not empty, or has another name: it is no lock file of a network: %w", name, fs.ErrExist)
+	case st.Mode&0o7777 == lockMode:
 		return f, nil
 	}
 	// Others could hold its locks.
-	if err := unix.Fchmod(fd, 0o600); err != nil {
+	if err := unix.Fchmod(fd, lockMode); err != nil {
 		return nil, &fs.PathError{Op: "chmod", Path: name, Err: err}
 	}
 	return f, nil
@@ -107,11 +118,30 @@ func (f *lockFile) fcntl(command int, which int64, typ int16) error {
 	}
 }
 
+// knocking has the calls that go on waiting for a door after their callers have given up,
+// each of which takes a thread and a descriptor: for each lock file, what is closed when
+// the last one has returned.
+var knocking = struct {
+	mu  sync.Mutex // guards all
+	all map[sockio.FileID]chan struct{}
+}{all: make(map[sockio.FileID]chan struct{})}
+
 // knock waits for the door. A call that waits for a lock cannot be given up: it keeps the
-// file after an error of ctx, and then closes it.
+// file after an error of ctx, and then closes it. Until then, nobody else makes another.
 func (f *lockFile) knock(ctx context.Context) error {
 	if err := f.set(door, unix.F_WRLCK); err != unix.EAGAIN {
 		return err
+	}
+	busy := fmt.Errorf("another process holds the lock of %s: it is stopped, or waits for one that is (fuser %[1]s shows who has it): %w", f.Name(), unix.EBUSY)
+	knocking.mu.Lock()
+	over := knocking.all[f.id]
+	knocking.mu.Unlock()
+	if over != nil {
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return busy
+		}
 	}
 	done := make(chan error, 1)
 	go func() { done <- f.fcntl(unix.F_OFD_SETLKW, door, unix.F_WRLCK) }()
@@ -121,11 +151,21 @@ func (f *lockFile) knock(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	f.kept = true
+	over = make(chan struct{})
+	knocking.mu.Lock()
+	knocking.all[f.id] = over
+	knocking.mu.Unlock()
 	go func() {
 		<-done
+		knocking.mu.Lock()
+		if knocking.all[f.id] == over {
+			delete(knocking.all, f.id)
+		}
+		knocking.mu.Unlock()
 		f.Close()
+		close(over)
 	}()
-	return fmt.Errorf("somebody else holds the lock of %s, and waits for a process that does not answer: %w", f.Name(), unix.EBUSY)
+	return busy
 }
 
 // close closes the file, unless knock has kept it.
@@ -153,20 +193,22 @@ func (p *pause) wait(ctx context.Context) error {
 	}
 }
 
-// checkDirectory refuses a directory in which other users could replace the files.
-func checkDirectory(path string) error {
+// directory returns the directory of a path. It refuses one in which other users could
+// replace the files.
+func directory(path string) (id sockio.FileID, err error) {
 	dir := filepath.Dir(path)
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
-		return &fs.PathError{Op: "stat", Path: dir, Err: err}
+		return id, &fs.PathError{Op: "stat", Path: dir, Err: err}
 	}
+	id = sockio.IDOf(&st)
 	switch {
 	case st.Mode&unix.S_ISVTX != 0: // files belong to their users, as in /tmp
-		return nil
+		return id, nil
 	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
-		return foreign("the directory "+dir, st.Uid)
+		return id, foreign("the directory "+dir, st.Uid)
 	case st.Mode&0o002 != 0:
-		return fmt.Errorf("everybody may write to the directory %s, and replace what is in it (chmod o-w, or +t as /tmp): %w", dir, fs.ErrPermission)
+		return id, fmt.Errorf("everybody may write to the directory %s, and replace what is in it (chmod o-w, or +t as /tmp): %w", dir, fs.ErrPermission)
 	}
-	return nil
+	return id, nil
 }

@@ -25,9 +25,11 @@ const (
 
 // A Member is a member of what is shared at a path.
 type Member struct {
-	path string
-	lock *lockFile
-	fd   int // to share
+	path  string
+	dir   sockio.FileID // of the path
+	lock  *lockFile
+	fd    int    // to share
+	hello []byte // comes with it
 
 	life      context.Context
 	leave     context.CancelFunc
@@ -51,7 +53,12 @@ func Join(ctx context.Context, path string, make func() (fd int, err error), tak
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("path %q has %d bytes, a socket's path at most %d", path, len(path), maxPath)
 	}
-	if err := checkDirectory(path); err != nil {
+	dir, err := directory(path)
+	if err != nil {
+		return nil, err
+	}
+	hello, err := newHello()
+	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
@@ -60,7 +67,7 @@ func Join(ctx context.Context, path string, make func() (fd int, err error), tak
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{path: path, lock: lock, fd: -1, conns: map[*net.UnixConn]struct{}{}}
+	m := &Member{path: path, dir: dir, lock: lock, fd: -1, hello: hello, conns: map[*net.UnixConn]struct{}{}}
 	m.life, m.leave = context.WithCancel(context.Background())
 	if err := m.join(ctx, make, take); err != nil {
 		m.stop()
@@ -78,7 +85,7 @@ func Join(ctx context.Context, path string, make func() (fd int, err error), tak
 func (m *Member) join(ctx context.Context, make func() (int, error), take func(int) error) error {
 	why := "" // of the attempts before
 	for p := (pause{}); ; {
-		conn, fd, err := dial(ctx, m.path)
+		conn, fd, err := m.dial(ctx)
 		switch {
 		case err == nil:
 			return m.joinOthers(conn, fd, take)
@@ -90,10 +97,10 @@ func (m *Member) join(ctx context.Context, make func() (int, error), take func(i
 			if !errors.Is(err, unix.EAGAIN) {
 				return err
 			}
-			why = "there are members, but none of them serves it: they are stopped, or somebody has removed the socket"
+			why = "there are members, but none of them serves it: they are stopped, or see another directory there (chroot), or somebody has removed the socket; end them"
 		case errors.Is(err, errBusy):
 			why = "whoever serves it does not let newcomers in"
-		case why == "" || ctx.Err() == nil:
+		case why == "" || ctx.Err() == nil && !os.IsTimeout(err):
 			return err
 		}
 		if err := p.wait(ctx); err != nil {
@@ -128,8 +135,12 @@ func (m *Member) joinFirst(make func() (int, error)) (err error) {
 	return m.lock.set(members, unix.F_RDLCK)
 }
 
-// serve tries to become the one that serves. EAGAIN says that another one is.
+// serve tries to become the one that serves. EAGAIN says that another one is; ESTALE, that
+// the path leads elsewhere than for newcomers, since a chroot perhaps.
 func (m *Member) serve() error {
+	if now, err := directory(m.path); err != nil || now != m.dir {
+		return unix.ESTALE
+	}
 	if err := m.lock.set(serves, unix.F_WRLCK); err != nil {
 		return err
 	}
@@ -146,9 +157,14 @@ func (m *Member) serve() error {
 // follow waits for the end of the member that serves, and then serves, or follows the
 // next one.
 func (m *Member) follow() {
+	p := pause{}
 	for server := m.server; server != nil; {
+		since := time.Now()
 		server.Read([]byte{0}) // it never sends any more
 		server.Close()
+		if time.Since(since) < lastPause && p.wait(m.life) != nil {
+			return
+		}
 		server = m.succeed()
 	}
 }
@@ -161,7 +177,7 @@ func (m *Member) succeed() *net.UnixConn {
 			return nil
 		}
 		ctx, cancel := context.WithTimeout(m.life, joinTime)
-		conn, fd, err := dial(ctx, m.path)
+		conn, fd, err := m.dial(ctx)
 		cancel()
 		if err == nil {
 			unix.Close(fd) // it is the same
@@ -213,26 +229,27 @@ func (m *Member) greet(conn *net.UnixConn) {
 		m.mu.Unlock()
 		conn.Close()
 	}()
-	if left || checkPeer(conn, m.path) != nil {
+	if _, err := checkPeer(conn, m.path); left || err != nil {
 		return
 	}
 	conn.SetWriteDeadline(time.Now().Add(sendTime))
-	if _, _, err := conn.WriteMsgUnix(hello(), unix.UnixRights(m.fd), nil); err == nil {
+	if _, _, err := conn.WriteMsgUnix(m.hello, unix.UnixRights(m.fd), nil); err == nil {
 		conn.Read([]byte{0}) // members send nothing
 	}
 }
 
 // Leave ends the membership. Another member serves then; the last one removes the files.
-func (m *Member) Leave() {
+// It reports whether there are no others.
+func (m *Member) Leave() (last bool) {
 	m.stop()
 	m.lock.set(members, unix.F_UNLCK) // a newcomer at the door may be waiting for that
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
 	if m.lock.knock(ctx) == nil {
-		m.end()
-	} else {
-		m.close()
+		return m.end()
 	}
+	m.close()
+	return false
 }
 
 // stop ends all goroutines, and lets another member serve.
@@ -259,12 +276,13 @@ func (m *Member) stop() {
 }
 
 // end is close at the door. The last member removes the files.
-func (m *Member) end() {
-	if m.lock.set(members, unix.F_WRLCK) == nil && m.lock.named() {
+func (m *Member) end() (last bool) {
+	if last = m.lock.set(members, unix.F_WRLCK) == nil && m.lock.named(); last {
 		removeDead(m.path)
 		unix.Unlink(m.lock.Name())
 	}
 	m.close()
+	return last
 }
 
 func (m *Member) close() {

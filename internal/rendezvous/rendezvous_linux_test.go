@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -94,6 +95,9 @@ func TestMembers(t *testing.T) {
 	wantFiles(t, path, "net", "net.lock")
 	if st := testenv.Must(os.Lstat(path))(t); st.Mode() != fs.ModeSocket|0o700 {
 		t.Errorf("the socket has mode %v", st.Mode())
+	}
+	if st := testenv.Must(os.Lstat(path + lockSuffix))(t); st.Mode() != fs.ModeSticky|0o600 {
+		t.Errorf("the lock file has mode %v", st.Mode())
 	}
 	b := mustJoin(t, path)
 	a.Leave()
@@ -291,6 +295,7 @@ func TestHostile(t *testing.T) {
 			serveWith(t, path, func(c *net.UnixConn) { c.WriteMsgUnix([]byte(text), unix.UnixRights(fds...), nil) })
 		}
 	}
+	ours := string(testenv.Must(newHello())(t))
 	link := func(suffix string) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
 			testenv.Check(t, os.WriteFile(path+".target", nil, 0o600))
@@ -315,21 +320,31 @@ func TestHostile(t *testing.T) {
 		{"a link as lock", link(lockSuffix), "is a symbolic link", unix.ELOOP},
 		{"a file", func(t *testing.T, path string) { testenv.Check(t, os.WriteFile(path, nil, 0o600)) }, "is not a socket", unix.ENOTSOCK},
 		{"a directory as lock", func(t *testing.T, path string) { testenv.Check(t, os.Mkdir(path+lockSuffix, 0o700)) }, "is a directory", unix.EISDIR},
+		{"another file as lock", func(t *testing.T, path string) { testenv.Check(t, os.WriteFile(path+lockSuffix, []byte("{}"), 0o644)) }, "is no lock file", fs.ErrExist},
+		{"a second name of the lock", func(t *testing.T, path string) {
+			testenv.Check(t, os.WriteFile(path+".target", nil, 0o600))
+			testenv.Check(t, os.Link(path+".target", path+lockSuffix))
+		}, "is no lock file", fs.ErrExist},
 		{"a pipe as lock", func(t *testing.T, path string) { testenv.Check(t, unix.Mkfifo(path+lockSuffix, 0o600)) }, "is not a file", fs.ErrExist},
 		{"another kind of socket", func(t *testing.T, path string) {
 			l := testenv.Must(net.Listen("unix", path))(t)
 			t.Cleanup(func() { l.Close() })
 		}, "is the socket of another program", unix.EPROTOTYPE},
-		{"silence", func(t *testing.T, path string) { serveWith(t, path, func(*net.UnixConn) {}) }, "does not answer", os.ErrDeadlineExceeded},
+		{"silence", func(t *testing.T, path string) { serveWith(t, path, func(*net.UnixConn) {}) }, fmt.Sprintf("process %d (", os.Getpid()), os.ErrDeadlineExceeded},
 		{"junk", sends("junk"), "sends what no network", unix.EPROTO},
 		{"junk and a descriptor", sends("junk", 0), "sends what no network", unix.EPROTO},
 		{"long junk", sends(string(make([]byte, 60000))), "sends what no network", unix.EPROTO},
-		{"no descriptor", sends(string(hello())), "sends what no network", unix.EPROTO},
-		{"two descriptors", sends(string(hello()), 0, 1), "sends what no network", unix.EPROTO},
+		{"no descriptor", sends(ours), "sends what no network", unix.EPROTO},
+		{"two descriptors", sends(ours, 0, 1), "sends what no network", unix.EPROTO},
 		{"another user namespace", sends(greeting+"user:[1]\n", 0), "is in another user namespace", unix.EPERM},
 		{"a directory for everybody", func(t *testing.T, path string) { testenv.Check(t, os.Chmod(filepath.Dir(path), 0o777)) }, "everybody may write to the directory", fs.ErrPermission},
 		{"a foreign directory", owned(65534, filepath.Dir), "belongs to user 65534", fs.ErrPermission},
 		{"a foreign socket", owned(65534, func(path string) string { return path }), "belongs to user 65534", fs.ErrPermission},
+		{"a dead foreign socket", func(t *testing.T, path string) {
+			testenv.NeedRoot(t, "giving files away")
+			testenv.Check(t, unix.Mknod(path, unix.S_IFSOCK|0o700, 0))
+			testenv.Check(t, os.Chown(path, 65534, -1))
+		}, "belongs to user 65534", fs.ErrPermission},
 		{"a foreign lock", owned(65534, func(path string) string { return path + lockSuffix }), "belongs to user 65534", fs.ErrPermission},
 		{"no directory", func(t *testing.T, path string) { testenv.Check(t, os.Remove(filepath.Dir(path))) }, "no such file", fs.ErrNotExist},
 	} {
@@ -341,7 +356,7 @@ func TestHostile(t *testing.T) {
 			ctx := testenv.Context(t)
 			if tt.is == os.ErrDeadlineExceeded {
 				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+				ctx, cancel = context.WithTimeout(ctx, 200*time.Millisecond)
 				defer cancel()
 			}
 			n, err := join(ctx, path)
@@ -383,8 +398,9 @@ func impostor() {
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: os.Args[1], Net: "unixpacket"})
 	fmt.Println(err)
 	c, err := l.AcceptUnix()
+	hello, _ := newHello()
 	if err == nil {
-		c.WriteMsgUnix(hello(), unix.UnixRights(0), nil)
+		c.WriteMsgUnix(hello, unix.UnixRights(0), nil)
 	}
 	io.Copy(io.Discard, os.Stdin)
 }
@@ -417,6 +433,10 @@ func TestOtherUser(t *testing.T) {
 	g := launch(t, asNobody(t, testenv.Program(t.Context(), t, "guest", path)))
 	if got := g.line(t); !strings.HasSuffix(got, "permission denied") {
 		t.Errorf("another user: %s", got)
+	}
+	g = launch(t, asNobody(t, testenv.Program(t.Context(), t, "member", path)))
+	if got := g.line(t); !strings.Contains(got, path+lockSuffix+" belongs to user 0") {
+		t.Errorf("a member of another user: %s", got)
 	}
 	testenv.Check(t, os.Chmod(path, 0o777)) // as if somebody had changed it
 	g = launch(t, asNobody(t, testenv.Program(t.Context(), t, "guest", path)))
@@ -467,10 +487,13 @@ func TestStopped(t *testing.T) {
 	id := p.line(t)
 	testenv.Check(t, p.Process.Signal(unix.SIGSTOP))
 	testenv.Must(unix.Wait4(p.Process.Pid, nil, unix.WUNTRACED, nil))(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond) // to connect
 	defer cancel()
 	_, err := join(ctx, path)
-	plugtest.WantError(t, err, "does not answer")
+	plugtest.WantError(t, err, sockio.Process(p.Process.Pid)+" serves "+path, os.ErrDeadlineExceeded)
+	if !strings.Contains(err.Error(), ", stopped)") {
+		t.Errorf("it does not say that the process is stopped: %v", err)
+	}
 	testenv.Check(t, p.Process.Signal(unix.SIGCONT))
 	n := mustJoin(t, path)
 	if got := strconv.FormatUint(n.id, 10); got != id {
@@ -479,5 +502,74 @@ func TestStopped(t *testing.T) {
 	n.Leave()
 	p.in.Close()
 	testenv.Check(t, p.Wait())
+	wantFiles(t, path)
+}
+
+// TestBadServer has a server that lets members in and sends more, or ends: they come back
+// without haste.
+func TestBadServer(t *testing.T) {
+	testenv.NoLeaks(t)
+	hello := testenv.Must(newHello())(t)
+	for name, then := range map[string]func(c *net.UnixConn){
+		"junk":   func(c *net.UnixConn) { c.Write([]byte("junk")) },
+		"an end": func(c *net.UnixConn) { c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := pathIn(t)
+			var came atomic.Int32
+			serveWith(t, path, func(c *net.UnixConn) {
+				came.Add(1)
+				c.WriteMsgUnix(hello, unix.UnixRights(0), nil)
+				then(c)
+			})
+			n := mustJoin(t, path)
+			time.Sleep(20 * time.Millisecond) // without pauses it comes hundreds of times
+			n.Leave()
+			if came := came.Load(); came > 100 {
+				t.Errorf("it came %d times", came)
+			}
+		})
+	}
+}
+
+// TestHeldDoor has somebody else hold the door: those who give up leave one call that
+// waits, and not one each.
+func TestHeldDoor(t *testing.T) {
+	testenv.NoLeaks(t)
+	path := pathIn(t)
+	door := testenv.Must(enter(t.Context(), path))(t)
+	before := runtime.NumGoroutine()
+	for range 8 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		_, err := join(ctx, path)
+		cancel()
+		plugtest.WantError(t, err, "holds the lock of "+path+lockSuffix, unix.EBUSY)
+	}
+	if n := runtime.NumGoroutine() - before; n > 2 {
+		t.Errorf("%d more goroutines", n)
+	}
+	door.Close()
+	mustJoin(t, path).Leave()
+	wantFiles(t, path)
+}
+
+// TestMisplaced has a member whose path leads elsewhere, as after chroot: it does not serve
+// where no newcomer looks.
+func TestMisplaced(t *testing.T) {
+	testenv.NoLeaks(t)
+	dir := filepath.Join(testenv.ShortDir(t), "dir")
+	testenv.Check(t, os.Mkdir(dir, 0o700))
+	path := filepath.Join(dir, "net")
+	a, b := mustJoin(t, path), mustJoin(t, path)
+	testenv.Check(t, os.Rename(dir, dir+".old"))
+	testenv.Check(t, os.Mkdir(dir, 0o700))
+	if err := b.serve(); err != unix.ESTALE {
+		t.Errorf("got %v, want %v", err, unix.ESTALE)
+	}
+	wantFiles(t, path)
+	testenv.Check(t, os.Remove(dir))
+	testenv.Check(t, os.Rename(dir+".old", dir))
+	a.Leave()
+	b.Leave()
 	wantFiles(t, path)
 }

@@ -18,13 +18,13 @@ import (
 // sender follows.
 const greeting = "vdestack shares a descriptor 1, from "
 
-// hello returns that message.
-func hello() []byte {
+// newHello returns that message.
+func newHello() ([]byte, error) {
 	name, err := os.Readlink("/proc/self/ns/user")
 	if err != nil {
-		name = "a process without /proc"
+		return nil, fmt.Errorf("processes that share a network must be in the same user namespace, and without /proc this one does not know its own: %w", err)
 	}
-	return []byte(greeting + name + "\n")
+	return []byte(greeting + name + "\n"), nil
 }
 
 var (
@@ -34,21 +34,31 @@ var (
 	errBusy = errors.New("it is busy")
 )
 
-// dial connects to the member that serves, and returns the descriptor that it sends.
-func dial(ctx context.Context, path string) (_ *net.UnixConn, fd int, err error) {
+// look returns nil if there is a socket of this user, dead or alive, and errNobody if there
+// is nothing.
+func look(path string) error {
 	file, st, err := sockio.OpenSocket(path)
 	switch err {
 	case nil:
 		unix.Close(file)
 	case unix.ENOENT:
-		return nil, -1, errNobody
+		return errNobody
 	case unix.ENOTSOCK:
-		return nil, -1, fmt.Errorf("%s exists and is not a socket (a symbolic link is not followed): %w", path, err)
+		return fmt.Errorf("%s exists and is not a socket (a symbolic link is not followed): %w", path, err)
 	default:
-		return nil, -1, &os.PathError{Op: "open", Path: path, Err: err}
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	if int(st.Uid) != os.Geteuid() {
-		return nil, -1, foreign(path, st.Uid)
+		return foreign(path, st.Uid)
+	}
+	return nil
+}
+
+// dial connects to the member that serves, and returns the descriptor that it sends.
+func (m *Member) dial(ctx context.Context) (_ *net.UnixConn, fd int, err error) {
+	path := m.path
+	if err := look(path); err != nil {
+		return nil, -1, err
 	}
 	var d net.Dialer
 	any, err := d.DialContext(ctx, "unixpacket", path)
@@ -66,8 +76,9 @@ func dial(ctx context.Context, path string) (_ *net.UnixConn, fd int, err error)
 	conn := any.(*net.UnixConn)
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err = checkPeer(conn, path); err == nil {
-		fd, err = receive(conn, path)
+	peer, err := checkPeer(conn, path)
+	if err == nil {
+		fd, err = m.receive(conn, int(peer.Pid))
 	}
 	if err != nil {
 		conn.Close()
@@ -77,21 +88,17 @@ func dial(ctx context.Context, path string) (_ *net.UnixConn, fd int, err error)
 }
 
 // checkPeer refuses a peer of another user.
-func checkPeer(c *net.UnixConn, path string) error {
-	uid, err := sockio.PeerUID(c)
-	if err != nil {
-		return err
+func checkPeer(c *net.UnixConn, path string) (*unix.Ucred, error) {
+	peer, err := sockio.Peer(c)
+	if err == nil && int(peer.Uid) != os.Geteuid() {
+		err = foreign("the process at the other end of "+path, peer.Uid)
 	}
-	if int(uid) != os.Geteuid() {
-		return foreign("the process at the other end of "+path, uid)
-	}
-	return nil
+	return peer, err
 }
 
-// receive takes exactly one descriptor.
-func receive(c *net.UnixConn, path string) (int, error) {
-	own := hello()
-	text := make([]byte, len(own)+64)
+// receive takes exactly one descriptor, from a process.
+func (m *Member) receive(c *net.UnixConn, pid int) (int, error) {
+	text := make([]byte, len(m.hello)+64)
 	oob := make([]byte, unix.CmsgLen(4)) // CmsgSpace has room for two
 	n, oobn, flags, _, err := c.ReadMsgUnix(text, oob)
 	fds := sockio.Rights(oob[:oobn])
@@ -99,22 +106,22 @@ func receive(c *net.UnixConn, path string) (int, error) {
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
 		return -1, errBusy
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return -1, fmt.Errorf("who serves %s does not answer: it is stopped, or another program: %w", path, err)
+		return -1, fmt.Errorf("%s serves %s and does not answer: continue it (SIGCONT), or end it, and another member serves: %w", sockio.Process(pid), m.path, os.ErrDeadlineExceeded)
 	case err != nil:
 		return -1, err
 	}
 	text = text[:n]
 	right := bytes.HasPrefix(text, []byte(greeting)) && len(fds) == 1 && flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) == 0
-	if right && bytes.Equal(text, own) {
+	if right && bytes.Equal(text, m.hello) {
 		return fds[0], nil
 	}
 	for _, fd := range fds {
 		unix.Close(fd)
 	}
 	if right {
-		return -1, fmt.Errorf("who serves %s is in another user namespace than this process: programs inside and outside of a container, or of two containers, have no networks in common: %w", path, unix.EPERM)
+		return -1, fmt.Errorf("%s serves %s and is in another user namespace than this process: programs inside and outside of a container, or of two containers, have no networks in common: %w", sockio.Process(pid), m.path, unix.EPERM)
 	}
-	return -1, fmt.Errorf("who serves %s sends what no network of lan:// does: it is another program, or another version of this package: %w", path, unix.EPROTO)
+	return -1, fmt.Errorf("%s serves %s and sends what no network of lan:// does: it is another program, or has another version of this package: %w", sockio.Process(pid), m.path, unix.EPROTO)
 }
 
 const (
@@ -157,6 +164,11 @@ func listen(path string) (_ *net.UnixListener, id sockio.FileID, err error) {
 // removeDead removes the socket of a member that was killed, if there is one. It is an
 // error if somebody serves it.
 func removeDead(path string) error {
+	if err := look(path); err == errNobody {
+		return nil
+	} else if err != nil {
+		return err
+	}
 	fd, err := sockio.LocalSocket(unix.SOCK_SEQPACKET)
 	if err != nil {
 		return err

@@ -36,19 +36,19 @@ func Rights(oob []byte) (all []int) {
 	return all
 }
 
-// PeerUID returns the user who made the other end of a local connection.
-func PeerUID(c syscall.Conn) (uid uint32, err error) {
+// Peer returns the user and the process that made the other end of a local connection. A
+// process that this one does not see has the number 0.
+func Peer(c syscall.Conn) (peer *unix.Ucred, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var peer *unix.Ucred
 	closed := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	if closed != nil {
-		return 0, closed
+		return nil, closed
 	}
 	if err != nil {
-		return 0, os.NewSyscallError("getsockopt SO_PEERCRED", err)
+		return nil, os.NewSyscallError("getsockopt SO_PEERCRED", err)
 	}
-	return peer.Uid, nil
+	return peer, nil
 }

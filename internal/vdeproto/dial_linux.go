@@ -179,11 +179,11 @@ func (d *dialer) connect(dir string) (*Conn, error) {
 
 // checkPeer is like checkOwner, for the user at the other end of a connection.
 func checkPeer(dir string, ctl *os.File) error {
-	uid, err := sockio.PeerUID(ctl)
+	peer, err := sockio.Peer(ctl)
 	if err != nil {
 		return err
 	}
-	return checkOwner(dir, uid)
+	return checkOwner(dir, peer.Uid)
 }
 
 // checkOwner refuses a default switch that is neither root's nor this user's: it would
