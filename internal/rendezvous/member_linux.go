@@ -97,7 +97,7 @@ func (m *Member) join(ctx context.Context, make func() (int, error), take func(i
 			if !errors.Is(err, unix.EAGAIN) {
 				return err
 			}
-			why = "there are members, but none of them serves it: they are stopped, or see another directory there (chroot), or somebody has removed the socket; end them"
+			why = "there are members, but none of them serves it: they are stopped, or see another directory there (chroot), or somebody has removed the socket; end them (fuser " + m.lock.Name() + " shows who)"
 		case errors.Is(err, errBusy):
 			why = "whoever serves it does not let newcomers in"
 		case why == "" || ctx.Err() == nil && !os.IsTimeout(err):

@@ -573,3 +573,33 @@ func TestMisplaced(t *testing.T) {
 	b.Leave()
 	wantFiles(t, path)
 }
+
+// TestLimit joins with few descriptors: every error says so.
+func TestLimit(t *testing.T) {
+	testenv.NoLeaks(t)
+	path := pathIn(t)
+	p := launch(t, testenv.Program(t.Context(), t, "member", path))
+	p.line(t)
+	defer p.kill()
+	var old unix.Rlimit
+	testenv.Check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	used := testenv.Must(unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0))(t)
+	unix.Close(used)
+	failed := 0
+	for more := 0; ; more++ {
+		limit := old
+		limit.Cur = uint64(used + more)
+		testenv.Check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+		n, err := join(testenv.Context(t), path)
+		if err == nil {
+			n.Leave()
+			break
+		}
+		plugtest.WantError(t, err, "", unix.EMFILE)
+		failed++
+	}
+	if failed < 3 { // for the lock file, the connection and what comes by it
+		t.Errorf("it failed %d times", failed)
+	}
+}

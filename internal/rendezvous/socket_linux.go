@@ -106,11 +106,14 @@ func (m *Member) receive(c *net.UnixConn, pid int) (int, error) {
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
 		return -1, errBusy
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return -1, fmt.Errorf("%s serves %s and does not answer: continue it (SIGCONT), or end it, and another member serves: %w", sockio.Process(pid), m.path, os.ErrDeadlineExceeded)
+		return -1, fmt.Errorf("%s serves %s and does not answer: it may be stopped (SIGCONT continues it) or have no descriptors left; when it has ended another member serves: %w", sockio.Process(pid), m.path, os.ErrDeadlineExceeded)
 	case err != nil:
 		return -1, err
 	}
 	text = text[:n]
+	if len(fds) == 0 && flags&unix.MSG_CTRUNC != 0 { // it had no number for the descriptor
+		return -1, os.NewSyscallError("recvmsg", unix.EMFILE)
+	}
 	right := bytes.HasPrefix(text, []byte(greeting)) && len(fds) == 1 && flags&(unix.MSG_CTRUNC|unix.MSG_TRUNC) == 0
 	if right && bytes.Equal(text, m.hello) {
 		return fds[0], nil
