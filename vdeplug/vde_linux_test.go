@@ -131,7 +131,7 @@ func TestVDESilent(t *testing.T) {
 		{"no such port", "[99]", "port 99 may not exist or belong to another user", func(t *testing.T) string {
 			return classicSwitch(t).Dir
 		}},
-		{"stopped", "", "it may be full", func(t *testing.T) string {
+		{"stopped", "", "(\"vde_switch\", stopped)", func(t *testing.T) string {
 			s := classicSwitch(t)
 			s.Signal(syscall.SIGSTOP)
 			return s.Dir
@@ -168,7 +168,7 @@ func TestVDESilent(t *testing.T) {
 		testenv.NoLeaks(t)
 		s := classicSwitch(t)
 		s.Signal(syscall.SIGSTOP)
-		wantOpenError(t, s.Dir, "the switch did not answer within 3s: it may be full", os.ErrDeadlineExceeded)
+		wantOpenError(t, s.Dir, "the switch did not answer within 3s: it is process ", os.ErrDeadlineExceeded)
 	})
 }
 

@@ -102,11 +102,15 @@ func (m *Member) receive(c *net.UnixConn, pid int) (int, error) {
 	oob := make([]byte, unix.CmsgLen(4)) // CmsgSpace has room for two
 	n, oobn, flags, _, err := c.ReadMsgUnix(text, oob)
 	fds := sockio.Rights(oob[:oobn])
+	serves := func() string {
+		server, _ := sockio.Process(pid)
+		return server + " serves " + m.path
+	}
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
 		return -1, errBusy
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return -1, fmt.Errorf("%s serves %s and does not answer: it may be stopped (SIGCONT continues it) or have no descriptors left; when it has ended another member serves: %w", sockio.Process(pid), m.path, os.ErrDeadlineExceeded)
+		return -1, fmt.Errorf("%s and does not answer: it may be stopped (SIGCONT continues it) or have no descriptors left; when it has ended another member serves: %w", serves(), os.ErrDeadlineExceeded)
 	case err != nil:
 		return -1, err
 	}
@@ -122,9 +126,9 @@ func (m *Member) receive(c *net.UnixConn, pid int) (int, error) {
 		unix.Close(fd)
 	}
 	if right {
-		return -1, fmt.Errorf("%s serves %s and is in another user namespace than this process: programs inside and outside of a container, or of two containers, have no networks in common: %w", sockio.Process(pid), m.path, unix.EPERM)
+		return -1, fmt.Errorf("%s and is in another user namespace than this process: programs inside and outside of a container, or of two containers, have no networks in common: %w", serves(), unix.EPERM)
 	}
-	return -1, fmt.Errorf("%s serves %s and sends what no network of lan:// does: it is another program, or has another version of this package: %w", sockio.Process(pid), m.path, unix.EPROTO)
+	return -1, fmt.Errorf("%s and sends what no network of lan:// does: it is another program, or has another version of this package: %w", serves(), unix.EPROTO)
 }
 
 const (

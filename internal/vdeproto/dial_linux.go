@@ -370,7 +370,7 @@ func (d *dialer) request(ctl *os.File, request []byte, path string) (peer string
 	if err == nil {
 		peer, err = parseReply(reply)
 	} else {
-		err = d.unanswered(err, path)
+		err = d.unanswered(ctl, err, path)
 	}
 	if err != nil && right >= 0 {
 		unix.Close(right)
@@ -379,9 +379,14 @@ func (d *dialer) request(ctl *os.File, request []byte, path string) (peer string
 }
 
 // unanswered explains why there is no reply.
-func (d *dialer) unanswered(err error, path string) error {
+func (d *dialer) unanswered(ctl *os.File, err error, path string) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
+		if peer, perr := sockio.Peer(ctl); perr == nil {
+			if process, stopped := sockio.Process(int(peer.Pid)); stopped {
+				return d.timeout("it is " + process)
+			}
+		}
 		return d.timeout("it may be full, or " + d.portTrouble())
 	case err == io.EOF || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE):
 		return fmt.Errorf("the switch refused the connection: it cannot reach the socket %s, it is full, or %s: %w",
