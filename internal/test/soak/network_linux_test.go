@@ -266,9 +266,14 @@ func (m *member) leave() {
 	}
 }
 
-// dead waits until the stack has noticed that its network is gone.
+// dead waits until the stack has noticed that its network is gone for the first time. It
+// may have it back before anybody looks.
 func (m *member) dead(t *task) error {
-	if !t.wait(func() bool { return m.closing.Load() || m.st.Stats().Interfaces[0].Err != nil }) {
+	noticed := func() bool {
+		st := m.st.Stats().Interfaces[0]
+		return st.Err != nil || st.Reconnects > 0
+	}
+	if !t.wait(func() bool { return m.closing.Load() || noticed() }) {
 		return fmt.Errorf("%v does not notice that its network is gone", m)
 	}
 	return nil
