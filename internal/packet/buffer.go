@@ -16,6 +16,11 @@ const (
 	// Size is how many bytes a Buffer holds: any frame of a plug for each of
 	// maxMsgs, or nine packets of the largest size.
 	Size = maxMsgs * 9344
+	// ManySlots is how many datagrams of any size a Buffer with Many holds.
+	ManySlots = 32
+	// Slot is room for the largest datagram, and some more: if all began at the same place
+	// of their pages, they would take each other's place in the processor's cache.
+	Slot = 1<<16 + 33*64
 )
 
 // A Buffer holds what was received. It has memory only while it holds something, so that
@@ -29,6 +34,9 @@ type Buffer struct {
 	// to which no descriptors can be sent: the kernel destroys unclaimed descriptors in
 	// the call that receives, which can take minutes.
 	Brief bool
+	// Many has the Buffer hold ManySlots times Slot bytes, for sockets whose datagrams may be
+	// large, but rarely are: memory that none has needed is not backed.
+	Many bool
 
 	mem  *memory
 	wait waiter
@@ -38,20 +46,31 @@ type Buffer struct {
 type memory struct {
 	packets [maxPackets]Packet
 	system
-	bytes [Size]byte
+	bytes []byte
 }
 
-var memories = sync.Pool{New: func() any { return new(memory) }}
+var memories, manyMemories = pool(Size), pool(ManySlots * Slot)
+
+func pool(size int) *sync.Pool {
+	return &sync.Pool{New: func() any { return &memory{bytes: make([]byte, size)} }}
+}
+
+func (b *Buffer) pool() *sync.Pool {
+	if b.Many {
+		return manyMemories
+	}
+	return memories
+}
 
 // Bytes returns the memory of the buffer. What Packets held before is lost.
 func (b *Buffer) Bytes() []byte {
 	b.take()
-	return b.mem.bytes[:]
+	return b.mem.bytes
 }
 
 func (b *Buffer) take() {
 	if b.mem == nil {
-		b.mem = memories.Get().(*memory)
+		b.mem = b.pool().Get().(*memory)
 	}
 	b.Packets = b.mem.packets[:0]
 }
@@ -69,7 +88,7 @@ func (b *Buffer) AddRoom(h virtio.Header, data []byte, room int) {
 // Release gives the memory back. What Packets held is lost.
 func (b *Buffer) Release() {
 	if b.mem != nil {
-		memories.Put(b.mem)
+		b.pool().Put(b.mem)
 		b.mem, b.Packets = nil, nil
 	}
 }

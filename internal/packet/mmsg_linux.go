@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"net/netip"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,10 +25,11 @@ type system struct {
 }
 
 // A control is a control message: of UDP_GRO, UDP_SEGMENT or SCM_RIGHTS with an int, or of
-// PACKET_AUXDATA, perhaps after one of SO_TIMESTAMPNS.
+// PACKET_AUXDATA, perhaps after one of SO_TIMESTAMPNS; or one of UDP_GRO or UDP_SEGMENT, then
+// of IPV6_PKTINFO, then of IP_PKTINFO.
 type control struct {
 	hdr   unix.Cmsghdr
-	value [ControlStamped - unix.SizeofCmsghdr]byte
+	value [max(ControlStamped, ControlLocal) - unix.SizeofCmsghdr]byte
 }
 
 // A Datagram is what RecvMsgs received.
@@ -40,6 +42,9 @@ type Datagram struct {
 	// Segment is the size of each datagram but the last, if the kernel has
 	// joined several (UDP_GRO), else 0.
 	Segment int
+	// Local is from where an answer has to leave (IP_PKTINFO and IPV6_PKTINFO), if that was
+	// asked for. The zero Local leaves it to the kernel.
+	Local Local
 	// Tag and TagType are the VLAN tag that the kernel has taken out of a frame
 	// (PACKET_AUXDATA). TagType 0 means no tag.
 	Tag, TagType uint16
@@ -51,6 +56,14 @@ type Datagram struct {
 	Right int
 }
 
+// A Local is an address of this host, from where answers to datagrams leave.
+type Local struct {
+	Addr netip.Addr
+	// Interface is the index of the interface, for a link-local address only: others are
+	// reached by any.
+	Interface uint32
+}
+
 // How much room for control messages a call of RecvMsgs gives the kernel.
 const (
 	// DataOnly has no room, and asks for no sender.
@@ -58,11 +71,19 @@ const (
 	// ControlInt is room for UDP_GRO, or for one descriptor: with the padding of
 	// CMSG_SPACE, the kernel would pass two.
 	ControlInt = unix.SizeofCmsghdr + 4
+	// ControlLocal is room for UDP_GRO, IPV6_PKTINFO and IP_PKTINFO: a socket for both
+	// families may have both.
+	ControlLocal = (unix.SizeofCmsghdr+4+cmsgAlign)&^cmsgAlign +
+		(unix.SizeofCmsghdr+unix.SizeofInet6Pktinfo+cmsgAlign)&^cmsgAlign +
+		unix.SizeofCmsghdr + unix.SizeofInet4Pktinfo
 	// ControlAux is room for PACKET_AUXDATA.
 	ControlAux = unix.SizeofCmsghdr + 24
 	// ControlStamped is room for SO_TIMESTAMPNS and PACKET_AUXDATA.
 	ControlStamped = unix.SizeofCmsghdr + 16 + ControlAux
 )
+
+// cmsgAlign is what CMSG_ALIGN of the kernel rounds up with.
+const cmsgAlign = unix.SizeofPtr - 1
 
 // RecvMsgs receives datagrams into the memory of the buffer, without blocking: as many as
 // there is room for, and at most size bytes of each. b.Datagram(i) returns them.
@@ -108,7 +129,7 @@ func (m *memory) prepare(size, room int) {
 	m.used = 0
 	if m.size != size || m.room != room {
 		m.size, m.room = size, room
-		m.count = min(maxMsgs, Size/size)
+		m.count = min(maxMsgs, len(m.bytes)/size)
 		changed = m.count
 	}
 	for i := range changed {
@@ -139,7 +160,6 @@ func (b *Buffer) Datagram(i int) Datagram {
 	if b.mem.room == DataOnly {
 		return d
 	}
-	const align = unix.SizeofPtr - 1
 	c := unsafe.Slice((*byte)(unsafe.Pointer(&b.mem.control[i])), unsafe.Sizeof(control{}))[:m.hdr.Controllen]
 	for len(c) >= unix.SizeofCmsghdr+4 {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
@@ -149,6 +169,17 @@ func (b *Buffer) Datagram(i int) Datagram {
 			d.Segment = int(*(*int32)(value))
 		case [2]int32{unix.SOL_SOCKET, unix.SCM_RIGHTS}:
 			d.Right = int(*(*int32)(value))
+		case [2]int32{unix.SOL_IP, unix.IP_PKTINFO}:
+			d.Local = Local{Addr: netip.AddrFrom4((*unix.Inet4Pktinfo)(value).Spec_dst)}
+		case [2]int32{unix.SOL_IPV6, unix.IPV6_PKTINFO}:
+			info := (*unix.Inet6Pktinfo)(value)
+			switch asked := netip.AddrFrom16(info.Addr); {
+			case asked.IsMulticast(): // nobody's address
+			case asked.IsLinkLocalUnicast():
+				d.Local = Local{asked, info.Ifindex}
+			default:
+				d.Local = Local{Addr: asked}
+			}
 		case [2]int32{unix.SOL_SOCKET, unix.SCM_TIMESTAMPNS}:
 			d.Time = (*unix.Timespec)(value).Nano()
 		case [2]int32{unix.SOL_PACKET, unix.PACKET_AUXDATA}:
@@ -160,7 +191,7 @@ func (b *Buffer) Datagram(i int) Datagram {
 				}
 			}
 		}
-		c = c[min(len(c), (int(h.Len)+align)&^align):]
+		c = c[min(len(c), (int(h.Len)+cmsgAlign)&^cmsgAlign):]
 	}
 	return d
 }

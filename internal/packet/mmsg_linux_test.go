@@ -277,6 +277,62 @@ func TestSegments(t *testing.T) {
 	}
 }
 
+// TestLocal learns to which address of the host datagrams were sent, and answers from
+// there, in datagrams that the kernel cuts, or refuses to.
+func TestLocal(t *testing.T) {
+	for _, tt := range []struct {
+		listen, ask string
+		level, opt  int
+	}{
+		{"0.0.0.0:0", "127.0.0.9", unix.SOL_IP, unix.IP_PKTINFO},
+		{"[::]:0", "127.0.0.9", unix.SOL_IPV6, unix.IPV6_RECVPKTINFO},
+		{"[::]:0", "::1", unix.SOL_IPV6, unix.IPV6_RECVPKTINFO},
+	} {
+		for _, refuse := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s asks %s, refused %v", tt.ask, tt.listen, refuse), func(t *testing.T) {
+				c := testenv.Opened(net.ListenPacket("udp", tt.listen))(t).(*net.UDPConn)
+				setsockopt(t, c, tt.level, tt.opt, 1)
+				setsockopt(t, c, unix.SOL_UDP, unix.UDP_GRO, 1)
+				if refuse {
+					setsockopt(t, c, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
+				}
+				server := &net.UDPAddr{IP: net.ParseIP(tt.ask), Port: c.LocalAddr().(*net.UDPAddr).Port}
+				a := testenv.Opened(net.DialUDP("udp", nil, server))(t)
+				testenv.Must(a.Write([]byte("hello")))(t)
+				b := packet.Buffer{Many: true}
+				defer b.Release()
+				if n := receive(t, c, &b, packet.Slot, packet.ControlLocal); n != 1 {
+					t.Fatalf("%d datagrams, want 1", n)
+				}
+				g := b.Datagram(0)
+				if g.Local.Addr.Unmap().String() != tt.ask || string(g.Data) != "hello" {
+					t.Errorf("%q to %v, want %v", g.Data, g.Local, tt.ask)
+				}
+				s := packet.NewSender()
+				defer s.Free()
+				s.Add([]virtio.Segment{{Data: []byte("one")}, {Data: []byte("two")}, {Data: []byte("3")}}, 3, g.From)
+				s.From(g.Local)
+				s.Add([]virtio.Segment{{Data: []byte("last")}}, 0, g.From)
+				s.From(g.Local)
+				all, err, closed := s.Send(raw(t, c), decider(func(fd int, s *packet.Sender, _ int, _ error) (int, bool, error) {
+					return s.Separately(fd), false, nil
+				}))
+				frames, bytes := s.Sent()
+				if !all || err != nil || closed != nil || s.Lost() != 0 || frames != 4 || bytes != 11 || s.Refused() != nil {
+					t.Errorf("%v, %v, %v, %d lost, sent %d frames of %d bytes, refused: %v", all, err, closed, s.Lost(), frames, bytes, s.Refused())
+				}
+				buf := make([]byte, 100)
+				for _, want := range []string{"one", "two", "3", "last"} { // a takes nothing from other addresses
+					a.SetReadDeadline(time.Now().Add(testenv.Timeout))
+					if n, err := a.Read(buf); err != nil || string(buf[:n]) != want {
+						t.Errorf("received %q, %v, want %q", buf[:n], err, want)
+					}
+				}
+			})
+		}
+	}
+}
+
 // A decider is a Sending of a test.
 type decider func(fd int, s *packet.Sender, frames int, err error) (lost int, again bool, final error)
 
@@ -328,6 +384,12 @@ func TestRefused(t *testing.T) {
 			}))
 			if err != tt.err || closed != nil || calls != tt.calls || s.Lost() != tt.lost {
 				t.Errorf("%v, %v, %d calls, %d lost, want %v, %d, %d", err, closed, calls, s.Lost(), tt.err, tt.calls, tt.lost)
+			}
+			if frames, bytes := s.Sent(); frames != 4-tt.lost || bytes != len(strings.Join(tt.received, "")) {
+				t.Errorf("%d frames of %d bytes sent, want %q", frames, bytes, tt.received)
+			}
+			if refused := s.Refused() != nil; refused != (tt.lost > 0 && tt.err == nil) {
+				t.Errorf("refused: %v", s.Refused())
 			}
 			buf := make([]byte, 100)
 			for _, want := range tt.received {

@@ -33,6 +33,7 @@ type Sender struct {
 	names   [sendMsgs]unix.RawSockaddrInet6
 	control [sendMsgs]control
 	frames  [sendMsgs]int // of each message
+	cut     [sendMsgs]int // the size of its datagrams, if the kernel is to cut it
 	added   int           // messages
 	pieces  int           // of them
 	sent    int           // messages that were sent or given up
@@ -40,6 +41,9 @@ type Sender struct {
 	sending Sending
 	tried   bool // once more
 	lost    int  // frames
+	taken   int  // frames that the kernel has sent
+	bytes   int  // of them
+	refused error
 	err     error
 	wait    func(fd uintptr) bool
 	once    func(fd uintptr)
@@ -73,7 +77,7 @@ func (s *Sender) Free() {
 
 // Reset removes all datagrams.
 func (s *Sender) Reset() {
-	s.added, s.pieces, s.sent, s.tried, s.lost, s.err = 0, 0, 0, false, 0, nil
+	s.added, s.pieces, s.sent, s.tried, s.lost, s.taken, s.bytes, s.refused, s.err = 0, 0, 0, false, 0, 0, 0, nil, nil
 }
 
 // Empty reports whether there is no datagram.
@@ -102,6 +106,7 @@ func (s *Sender) Add(segments []virtio.Segment, size int, to *unix.RawSockaddrIn
 		}
 	}
 	if size != 0 {
+		s.cut[i] = size
 		c := &s.control[i]
 		c.hdr = unix.Cmsghdr{Level: unix.SOL_UDP, Type: unix.UDP_SEGMENT}
 		c.hdr.SetLen(unix.SizeofCmsghdr + 2)
@@ -110,6 +115,34 @@ func (s *Sender) Add(segments []virtio.Segment, size int, to *unix.RawSockaddrIn
 		h.SetControllen(ControlInt) // without padding, which would be another message
 	}
 	return true
+}
+
+// afterSegment is where the control message after one of UDP_SEGMENT begins.
+const afterSegment = (unix.SizeofCmsghdr + 2 + cmsgAlign) &^ cmsgAlign
+
+// From sets where the datagram that was added last leaves from (IP_PKTINFO or
+// IPV6_PKTINFO).
+func (s *Sender) From(local Local) {
+	i := s.added - 1
+	h, c := &s.msgs[i].hdr, &s.control[i]
+	at := 0
+	if s.cut[i] != 0 {
+		at = afterSegment
+	}
+	m := (*unix.Cmsghdr)(unsafe.Add(unsafe.Pointer(c), at))
+	value := unsafe.Add(unsafe.Pointer(m), unix.SizeofCmsghdr)
+	size := unix.SizeofInet6Pktinfo
+	if local.Addr.Is4() {
+		size = unix.SizeofInet4Pktinfo
+		m.Level, m.Type = unix.SOL_IP, unix.IP_PKTINFO
+		*(*unix.Inet4Pktinfo)(value) = unix.Inet4Pktinfo{Spec_dst: local.Addr.As4()}
+	} else {
+		m.Level, m.Type = unix.SOL_IPV6, unix.IPV6_PKTINFO
+		*(*unix.Inet6Pktinfo)(value) = unix.Inet6Pktinfo{Addr: local.Addr.As16(), Ifindex: local.Interface}
+	}
+	m.SetLen(unix.SizeofCmsghdr + size)
+	h.Control = (*byte)(unsafe.Pointer(c))
+	h.SetControllen(at + unix.SizeofCmsghdr + size)
 }
 
 // AddParts adds a datagram that consists of the parts and stands for that many frames. It
@@ -138,7 +171,7 @@ func (s *Sender) piece(b []byte) {
 func (s *Sender) end(first, frames int) (i int, h *unix.Msghdr) {
 	i = s.added
 	s.added++
-	s.frames[i] = frames
+	s.frames[i], s.cut[i] = frames, 0
 	h = &s.msgs[i].hdr
 	*h = unix.Msghdr{Iov: &s.vecs[first]}
 	h.SetIovlen(s.pieces - first)
@@ -171,6 +204,12 @@ func (s *Sender) Lost() int {
 	return lost
 }
 
+// Sent returns how many frames the kernel has taken, and their bytes.
+func (s *Sender) Sent() (frames, bytes int) { return s.taken, s.bytes }
+
+// Refused returns the last error for which frames were lost, or were tried once more.
+func (s *Sender) Refused() error { return s.refused }
+
 // send sends until all is sent or an error is final. It reports false if there is no more
 // room.
 func (s *Sender) send(fd int) bool {
@@ -179,6 +218,10 @@ func (s *Sender) send(fd int) bool {
 		n, errno := mmsg(unix.SYS_SENDMMSG, fd, msgs, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, s.Brief && len(msgs) <= briefMsgs)
 		switch errno {
 		case 0:
+			for i := range msgs[:n] {
+				s.taken += s.frames[s.sent+i]
+				s.bytes += int(msgs[i].n)
+			}
 			s.sent += n
 			s.tried = false
 			continue
@@ -198,6 +241,9 @@ func (s *Sender) send(fd int) bool {
 		if err != nil {
 			s.err = err
 			return true
+		}
+		if lost > 0 || again {
+			s.refused = errno
 		}
 		if again && !s.tried {
 			s.tried = true
@@ -222,6 +268,10 @@ func (s *Sender) Separately(fd int) (lost int) {
 	one := message{hdr: *m}
 	one.hdr.Control = nil
 	one.hdr.SetControllen(0)
+	if rest := int(m.Controllen) - afterSegment; rest > 0 { // that of From
+		one.hdr.Control = (*byte)(unsafe.Add(unsafe.Pointer(m.Control), afterSegment))
+		one.hdr.SetControllen(rest)
+	}
 	for len(vecs) > 0 {
 		n, bytes := 0, 0
 		for n < len(vecs) && bytes < size {
@@ -232,6 +282,9 @@ func (s *Sender) Separately(fd int) (lost int) {
 		one.hdr.SetIovlen(n)
 		if _, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&one.hdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); errno != 0 {
 			lost++
+		} else {
+			s.taken++
+			s.bytes += bytes
 		}
 		vecs = vecs[n:]
 	}
@@ -239,9 +292,4 @@ func (s *Sender) Separately(fd int) (lost int) {
 }
 
 // Segment returns the size with which the refused datagram was added.
-func (s *Sender) Segment() int {
-	if s.msgs[s.sent].hdr.Control == nil {
-		return 0
-	}
-	return int(*(*uint16)(unsafe.Pointer(&s.control[s.sent].value)))
-}
+func (s *Sender) Segment() int { return s.cut[s.sent] }

@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// maxUDPSegments is UDP_MAX_SEGMENTS of the first kernels with UDP_SEGMENT.
-	maxUDPSegments = 64
-	// maxUDPBytes is the most that the kernel cuts at once: the largest UDP packet of
+	// MaxUDPSegments is UDP_MAX_SEGMENTS of the first kernels with UDP_SEGMENT.
+	MaxUDPSegments = 64
+	// MaxUDPBytes is the most that the kernel cuts at once: the largest UDP packet of
 	// IPv4 and IPv6, minus room for IP options.
-	maxUDPBytes = 65535 - 8 - 60
+	MaxUDPBytes = 65535 - 8 - 60
 	// udpBuffer is the size of the receive buffer of UDP sockets. The kernel drops
 	// packets without room, and slows no sender down.
 	udpBuffer = 4 << 20
@@ -63,7 +63,7 @@ func (u *UDPSender) Add(p PollFile, s *packet.Sender, pkt *packet.Packet, header
 		}
 	}
 	size := len(segments[0].Head) + len(segments[0].Data)
-	count, cut := min(maxUDPSegments, maxUDPBytes/size), size
+	count, cut := min(MaxUDPSegments, MaxUDPBytes/size), size
 	if single || int64(size) >= u.Limit.Load() {
 		count, cut = 1, 0
 	}
