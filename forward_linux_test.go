@@ -150,6 +150,32 @@ func TestForwardUDP(t *testing.T) {
 	}
 }
 
+// TestForwardUDPFragments carries datagrams, several at a time, that are larger than the
+// packets of the network where the server is.
+func TestForwardUDPFragments(t *testing.T) {
+	netnstest.NoLeaks(t)
+	vnl := "mem://" + t.Name()
+	s, peer := open(t, vnl, "10.0.0.1/24"), open(t, vnl, "10.0.0.2/24")
+	echoUDP(t, testenv.Opened(peer.ListenPacket("udp", "10.0.0.2:53"))(t))
+	f := testenv.Opened(s.ForwardIn(t.Context(), "udp", "127.0.0.1:0", "10.0.0.2:53", nil))(t)
+	c := testenv.Opened(net.Dial("udp", f.Addr().String()))(t)
+	c.SetDeadline(time.Now().Add(testenv.Timeout))
+	const many, size = 10, 3000
+	b := make([]byte, size+1)
+	for range many {
+		testenv.Must(c.Write(b[:size]))(t)
+	}
+	for range many {
+		if n, err := c.Read(b); n != size || err != nil {
+			t.Fatalf("got %d bytes, %v, want %d", n, err, size)
+		}
+	}
+	testenv.Eventually(t, "all counted", func() bool {
+		st := f.Stats()
+		return st.Datagrams == DatagramStats{In: many, Out: many} && st.BytesIn == many*size && st.BytesOut == many*size && st.Err == nil
+	}, func() string { return fmt.Sprintf("%+v", f.Stats()) })
+}
+
 // echoUDP answers datagrams with what they say.
 func echoUDP(t testing.TB, c net.PacketConn) {
 	t.Helper()
