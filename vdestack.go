@@ -99,6 +99,8 @@ type Stack struct {
 	setting sync.Mutex // held while the DNS is changed
 	conns   connTracker
 	sources sources // of forwards
+
+	beforeClose closeFuncs
 }
 
 var _ rtnl.SocketMaker = (*Stack)(nil)
@@ -170,6 +172,7 @@ func New(ctx context.Context, cfg Config) (*Stack, error) {
 // Close ends the stack. It may be called twice, and with any other call; later calls
 // report [net.ErrClosed].
 //
+//   - The functions of [Stack.BeforeClose] are called first.
 //   - Commands are killed, connections and listeners closed, and plugs leave their
 //     networks.
 //   - Calls that wait return: with net.ErrClosed on connections and listeners that the
@@ -189,6 +192,7 @@ func (s *Stack) Close() error {
 	if err := s.check(); err != nil {
 		return err
 	}
+	s.beforeClose.run()
 	s.conns.closeAll()
 	return s.st.Close()
 }
