@@ -3,6 +3,7 @@ package autoconf
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
@@ -10,9 +11,9 @@ import (
 	"unicode"
 )
 
-// Config says how one interface of a stack is configured. Parse makes it from text.
+// Config says how one interface of a stack is configured. [Parse] makes it from text.
 type Config struct {
-	// VNL is the locator of the network of a stack that is to be made.
+	// VNL is the locator of the network of a stack that is to be made, by [Open].
 	VNL string
 	// Iface is the name of the interface, or Index its number. Empty and 0 mean vde0.
 	Iface string
@@ -45,6 +46,12 @@ type Config struct {
 	Debug bool
 	// Remove takes from a client what it has got, before the rest is added.
 	Remove Remove
+
+	// Store keeps leases for the next time. Nil keeps none. It has no text.
+	Store Store
+	// Logger receives what changes and, on the level Debug, attempts without a result. Nil
+	// discards them or, with Debug, is the standard error. It has no text.
+	Logger *slog.Logger
 }
 
 // Remove says what a client is to give up.

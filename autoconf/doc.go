@@ -1,7 +1,15 @@
-// Package autoconf configures an interface of a stack from text in the language of the C
-// library iothconf, and derives addresses from names as iothconf and libioth do.
+// Package autoconf keeps an interface of a stack configured: by DHCP, by router
+// advertisements and by what is static, in the language of the C library iothconf.
 //
-//	c, err := autoconf.Parse("eth,ip=10.0.0.1/24,gw=10.0.0.254,fqdn=host.example.org")
+//	cfg, err := autoconf.Parse("auto,slaac,fqdn=host.example.org")
+//	…
+//	c, err := autoconf.Start(ctx, stack, cfg)
+//
+// [Start] returns when there is something to work with. From then on the [Client] renews what
+// it has, follows what routers and servers say, and removes what ends, until it or the stack is
+// closed. [Client.Watch] tells what happens, [Client.Leases] what is known, and
+// [Client.Change] adds sources and takes them back. [Open] makes a stack and configures it.
+// [Hash] derives addresses from names, as iothconf and libioth do.
 //
 // # The language
 //
@@ -37,4 +45,10 @@
 //
 // release, temporary and the argument of slaac are not iothconf's. What iothconf ignores,
 // such as ip=notanaddress, is an error here.
+//
+// # From C
+//
+// ioth_config is [Start] for the first string and [Client.Change] for those that follow,
+// ioth_newstackc is [Open], ioth_resolvconf is [Client.ResolvConf]. In C, leases are not
+// renewed, lifetimes and MTU are not applied, and the stack's resolver is not told.
 package autoconf

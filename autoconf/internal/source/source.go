@@ -226,6 +226,12 @@ type Lease struct {
 	Renew, Rebind, Expires time.Time
 }
 
+// IsZero reports whether the source knows nothing.
+func (l *Lease) IsZero() bool {
+	return len(l.Addrs)+len(l.Routes)+len(l.DNS)+len(l.Search)+len(l.NTP) == 0 && l.MTU == 0 && l.CaptivePortal == "" &&
+		!l.Server.IsValid() && l.Renew.IsZero() && l.Rebind.IsZero() && l.Expires.IsZero()
+}
+
 // Addr is an address of the interface.
 type Addr struct {
 	// Prefix is the address with the length of its network, which is on the link: the kernel
