@@ -262,6 +262,16 @@ func (c *Client) check(cfg *Config) error {
 	if cfg.SLAAC == SLAACHash && cfg.FQDN == "" {
 		return errors.New("slaac=hash: there is no name to make addresses from: fqdn=NAME gives it")
 	}
+	for _, d := range cfg.Domains {
+		if _, err := parseName(d); err != nil {
+			return fmt.Errorf("domain: %w", err)
+		}
+	}
+	if cfg.FQDN != "" {
+		if _, err := parseName(cfg.FQDN); err != nil {
+			return fmt.Errorf("fqdn: %w", err)
+		}
+	}
 	for _, p := range cfg.Addrs {
 		if !p.IsValid() || p.Addr().Is4In6() {
 			return fmt.Errorf("ip=%v is not an address with its length", p)
@@ -423,14 +433,10 @@ func (c *Client) known(zone string) (r resolver) {
 			if a.IsLinkLocalUnicast() && a.Is6() {
 				a = a.WithZone(zone)
 			}
-			if l.Source == Static || usableServer(a) {
-				add(&r.servers, a)
-			}
+			add(&r.servers, a)
 		}
 		for _, d := range l.Search {
-			if name, err := parseName(d.Name); err == nil {
-				add(&r.search, name)
-			}
+			add(&r.search, d.Name)
 		}
 	}
 	return r

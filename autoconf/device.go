@@ -715,14 +715,16 @@ func (d *netDevice) watch(ctx context.Context, f func(change)) {
 		}
 	})
 	defer wg.Wait()
-	up := true
-	for e, err := range d.nl.Watch(ctx) {
+	events := d.nl.Watch(ctx)
+	const running = net.FlagUp | net.FlagRunning
+	now, _ := d.nl.Link(d.index) // if it is gone, the event tells
+	up := now.Flags&running == running
+	for e, err := range events {
 		l := e.Link
 		switch {
 		case errors.Is(err, syscall.ENOBUFS):
 			up = false // perhaps it was
-			now, err := d.nl.Link(d.index)
-			if err != nil {
+			if now, err = d.nl.Link(d.index); err != nil {
 				continue
 			}
 			l = &now
@@ -740,7 +742,7 @@ func (d *netDevice) watch(ctx context.Context, f func(change)) {
 		d.name = l.Name
 		d.naming.Unlock()
 		was := up
-		if up = l.Flags&(net.FlagUp|net.FlagRunning) == net.FlagUp|net.FlagRunning; up && !was {
+		if up = l.Flags&running == running; up && !was {
 			err := d.update(ctx, true, "", nil)
 			mu.Lock()
 			f(change{up: true, err: err})

@@ -497,3 +497,59 @@ func TestOpen(t *testing.T) {
 		t.Errorf("the stack of the client: %v, want net.ErrClosed", err)
 	}
 }
+
+// TestTwoInterfaces has a client for each of two interfaces, with default routes of both.
+func TestTwoInterfaces(t *testing.T) {
+	h := newHost(t, vdestack.Interface{VNL: "null://"})
+	testenv.Check(t, h.st.AddInterface(t.Context(), vdestack.Interface{VNL: "null://"}))
+	before := h.state()
+	var clients []*Client
+	for i := range 2 {
+		a := fmt.Sprintf("10.0.%d.", i)
+		puppets(t, map[Source]source.Lease{DHCP4: {
+			Addrs:  []source.Addr{{Prefix: prefix(a + "5/24")}},
+			Routes: []source.Route{{Dst: prefix("0.0.0.0/0"), Gateway: addr(a + "1")}, {Dst: prefix("::/0"), Gateway: addr("fe80::1")}},
+			DNS:    []source.Server{{Addr: addr(a + "3")}},
+		}})
+		c, err := Start(t.Context(), h.st, Config{Iface: fmt.Sprintf("vde%d", i), DHCP4: true})
+		testenv.Check(t, err)
+		clients = append(clients, c)
+	}
+	routes, err := h.Routes()
+	testenv.Check(t, err)
+	for i, c := range clients {
+		n := 0
+		for _, r := range routes {
+			if r.Dst.Bits() == 0 && r.OutIface == h.index+i && r.Metric == rtnl.Metric(2049+3*i) && r.MultiPath == nil {
+				n++
+			}
+		}
+		if n != 2 {
+			t.Errorf("%s has %d default routes, want 2: %+v", c.name, n, routes)
+		}
+	}
+	if got, want := fmt.Sprint(h.st.DNS().Servers), "[10.0.0.3:53 10.0.1.3:53]"; got != want {
+		t.Errorf("the servers are %s, want %s", got, want)
+	}
+	testenv.Check(t, clients[0].Close())
+	if got, want := fmt.Sprint(h.st.DNS().Servers), "[10.0.1.3:53]"; got != want {
+		t.Errorf("the servers are %s, want %s", got, want)
+	}
+	testenv.Check(t, clients[1].Close())
+	if after := h.state(); after != before {
+		t.Errorf("after Close:\n%s\nbefore it began:\n%s", after, before)
+	}
+}
+
+// TestSleeps ends the watch for sleep.
+func TestSleeps(t *testing.T) {
+	testenv.NoLeaks(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	for d := range sleeps(ctx) {
+		t.Logf("the machine has slept for %v", d)
+	}
+	if d := asleep(); d < -time.Second || d > 100*365*24*time.Hour {
+		t.Errorf("it has slept for %v", d)
+	}
+}

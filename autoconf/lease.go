@@ -1,7 +1,9 @@
 package autoconf
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vdestack/vdestack/autoconf/internal/source"
@@ -104,4 +106,54 @@ func convert[F, T any](from []F, f func(F) T) (to []T) {
 		to = append(to, f(v))
 	}
 	return to
+}
+
+// usable returns what can be applied of what a source has learned from others, and the
+// rest: whoever answers as a server must not be able to give the stack addresses that mean
+// something else, to lead loopback away, or to fill the kernel's tables.
+func usable(l source.Lease) (_ source.Lease, left []string) {
+	l.Addrs = keep(l.Addrs, &left, func(a source.Addr) bool {
+		return a.Prefix.IsValid() && a.Prefix.Bits() > 0 && usableHost(a.Prefix.Addr()) && (!a.Temporary || a.Prefix.Bits() == 64)
+	})
+	l.Routes = keep(l.Routes, &left, func(r source.Route) bool {
+		dst := r.Dst
+		return dst.IsValid() && dst == dst.Masked() && !dst.Addr().Is4In6() && !reserved(dst) &&
+			(!r.Gateway.IsValid() || r.Gateway.Is4() == dst.Addr().Is4() && usableHost(r.Gateway))
+	})
+	l.DNS = keep(l.DNS, &left, func(s source.Server) bool { return usableHost(s.Addr) })
+	l.Search = keep(l.Search, &left, func(d source.Domain) bool {
+		name, err := parseName(d.Name)
+		return err == nil && name == d.Name
+	})
+	l.NTP = keep(l.NTP, &left, usableHost)
+	return l, left
+}
+
+// keep returns the values for which ok returns true, and not too many.
+func keep[T any](all []T, left *[]string, ok func(T) bool) (kept []T) {
+	for _, v := range all {
+		if ok(v) && len(kept) < source.MaxItems {
+			kept = append(kept, v)
+		} else {
+			*left = append(*left, fmt.Sprintf("%+v", v))
+		}
+	}
+	return kept
+}
+
+// usableHost reports whether an address can be that of a single host on a network.
+func usableHost(a netip.Addr) bool {
+	return a.IsValid() && a.Zone() == "" && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() &&
+		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// reserved reports whether all addresses of a prefix mean the same everywhere, or on every
+// link.
+func reserved(p netip.Prefix) bool {
+	return slices.ContainsFunc(reservedPrefixes, func(r netip.Prefix) bool { return p.Bits() >= r.Bits() && r.Contains(p.Addr()) })
+}
+
+var reservedPrefixes = []netip.Prefix{
+	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }

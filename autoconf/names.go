@@ -67,7 +67,7 @@ func setNames(c *Client, st dnsSetter, known func() resolver) error {
 // update gives the stack its DNS.
 func (n *stackNames) update() error {
 	if now := n.st.DNS(); !reflect.DeepEqual(now, n.set) {
-		n.user = now // somebody else has set it
+		n.user, n.set = now, now // somebody else has set it
 	}
 	d := n.user
 	if len(d.Servers) == 0 {
@@ -88,17 +88,15 @@ func (n *stackNames) update() error {
 			d.Search = search
 		}
 	}
+	if reflect.DeepEqual(d, n.set) {
+		return nil
+	}
 	err := n.st.SetDNS(d)
 	n.set = n.st.DNS()
 	if err != nil {
 		return fmt.Errorf("names are resolved as before: %w", err)
 	}
 	return nil
-}
-
-// usableServer reports whether an address that was learned can be that of a server.
-func usableServer(a netip.Addr) bool {
-	return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && !a.Is4In6()
 }
 
 // resolvConf returns a resolv.conf(5), as iothconf writes it.

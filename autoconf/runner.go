@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 
@@ -45,7 +46,7 @@ func (c *Client) startSource(by Source, cfg Config) <-chan error {
 	}
 	if by == RD {
 		if err := c.dev.follow(true); err != nil {
-			return failed(err)
+			return failed(errors.Join(err, c.dev.follow(false)))
 		}
 	}
 	r = &runner{c: c, by: by, run: c.runs[by], store: cfg.Store, done: make(chan struct{}), calls: make(chan source.Call, 1)}
@@ -175,16 +176,25 @@ func (r *runner) call(call source.Call) {
 
 // Set applies what the source knows.
 func (r *runner) Set(l source.Lease) error {
+	l, left := usable(l)
+	if len(left) > 0 {
+		r.c.log.Warn("not used, for it makes no sense or is too much", "by", r.by, "what", left)
+	}
 	err := r.c.dev.apply(r.ctx, r.by, l)
 	conflict, _ := errors.AsType[*source.ConflictError](err)
 	if conflict != nil {
 		l.Addrs = slices.DeleteFunc(slices.Clone(l.Addrs), func(a source.Addr) bool { return slices.Contains(conflict.Addrs, a.Prefix.Addr()) })
 	}
 	r.c.mu.Lock()
+	before := prefixes(r.lease)
 	r.lease = l
 	r.c.mu.Unlock()
 	err = errors.Join(err, r.c.updateNames())
-	r.c.log.Info("configured", "by", r.by, "addresses", prefixes(l), "server", l.Server)
+	level := slog.LevelDebug // of a renewal
+	if now := prefixes(l); !slices.Equal(now, before) {
+		level = slog.LevelInfo
+	}
+	r.c.log.Log(r.ctx, level, "configured", "by", r.by, "addresses", prefixes(l), "server", l.Server)
 	r.c.publish(Event{Source: r.by, Lease: publicLease(r.by, l), Err: err})
 	if conflict == nil && (err != nil || !l.IsZero()) {
 		r.result(err)

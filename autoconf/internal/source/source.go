@@ -4,8 +4,9 @@
 //
 //	func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.Sink) error
 //
-// that keeps one interface configured by one protocol. The client starts it in a
-// goroutine of its own. Whatever it needs comes with its arguments:
+// that keeps one interface configured by one protocol, and has a line in the client's map of
+// sources. The client starts it in a goroutine of its own. Whatever it needs comes with its
+// arguments:
 //
 //   - cfg: what the user has chosen, what was stored, and what the client asks for later.
 //   - link: sockets on the interface. A source opens no others, and does not look at the
@@ -40,7 +41,8 @@
 // is malformed or not meant for this source is ignored, without a report. Lists are bounded:
 // [MaxItems] of each kind, so that nobody on the network can fill the kernel's tables.
 // Nothing panics, nothing waits for ever, nothing is sent more often because somebody asks
-// for it. Each source has fuzz targets for the packets that it takes.
+// for it. Each source has fuzz targets for the packets that it takes. The client leaves out
+// addresses, routes and servers that make no sense, such as 127.0.0.1.
 package source
 
 import (
