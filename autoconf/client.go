@@ -35,7 +35,6 @@ type Client struct {
 	owned   bool // Close closes the stack
 	cancel  context.CancelFunc
 	ctx     context.Context // ends with the client
-	forget  func() bool     // takes back the call of BeforeClose
 	done    chan struct{}   // closed when the client has ended
 	watcher sync.WaitGroup
 
@@ -44,6 +43,7 @@ type Client struct {
 
 	mu      sync.Mutex // guards the rest
 	closed  bool
+	forget  func() bool // takes back the call of BeforeClose
 	static  source.Lease
 	sources map[Source]*runner
 	watches map[*watch]struct{}
@@ -125,7 +125,9 @@ func start(ctx context.Context, st *vdestack.Stack, cfg Config) (*Client, error)
 		}
 	})
 	if err == nil {
+		c.mu.Lock()
 		c.forget = forget
+		c.mu.Unlock()
 		err = c.begin(ctx, cfg)
 	}
 	if err != nil {
@@ -159,7 +161,11 @@ func (c *Client) begin(ctx context.Context, cfg Config) error {
 	if !cfg.Remove.isZero() {
 		return c.error(errors.New("minus items change a client that was started: see Client.Change"))
 	}
-	c.watcher.Go(func() { c.dev.watch(c.ctx, c.changed) })
+	c.mu.Lock()
+	if !c.closed { // else by the stack
+		c.watcher.Go(func() { c.dev.watch(c.ctx, c.changed) })
+	}
+	c.mu.Unlock()
 	return c.Change(ctx, cfg)
 }
 
@@ -536,7 +542,7 @@ func (c *Client) end() error {
 	}
 	c.mu.Lock()
 	c.static, c.sources = source.Lease{}, nil
-	watches := c.watches
+	watches, forget := c.watches, c.forget
 	c.watches = nil
 	c.mu.Unlock()
 	err := setNames(c, c.dns, func() resolver { return resolver{} })
@@ -544,7 +550,7 @@ func (c *Client) end() error {
 		err = nil
 	}
 	err = errors.Join(err, c.dev.close())
-	c.forget()
+	forget()
 	for w := range watches {
 		w.add(func(w *watch) { w.ended = true })
 	}

@@ -553,3 +553,20 @@ func TestSleeps(t *testing.T) {
 		t.Errorf("it has slept for %v", d)
 	}
 }
+
+// TestStartClose closes the stack while Start works.
+func TestStartClose(t *testing.T) {
+	for i := range 4 {
+		h := newHost(t, vdestack.Interface{VNL: "null://"})
+		useSources(t, map[Source]source.Run{DHCP4: say(time.Hour, nil), RD: say(time.Hour, nil)})
+		closed := make(chan error)
+		go func() {
+			time.Sleep(time.Duration(i*i) * time.Millisecond)
+			closed <- h.st.Close()
+		}()
+		if c, err := Start(t.Context(), h.st, testenv.Must(Parse("auto,ip=10.0.0.1"))(t)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("got %v, %v, want net.ErrClosed", c, err)
+		}
+		testenv.Check(t, <-closed)
+	}
+}
