@@ -23,8 +23,10 @@
 //
 // [Config].DNS alone resolves names, from within the stack: the host's resolver, hosts
 // file and search list are not used. A stack without DNS servers knows literal
-// addresses, localhost and the names in DNS.Hosts. Commands resolve names as the
-// machine does, unless Cmd.Names gives them the stack's.
+// addresses, localhost and the names in DNS.Hosts. [Stack.LookupHost], [Stack.LookupTXT]
+// and the others are the lookups of net.Resolver; [Stack.Resolver] is for libraries that
+// take nothing but that type. Commands resolve names as the machine does, unless Cmd.Names
+// gives them the stack's.
 //
 // # Configuration
 //

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/dns/dnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -278,8 +279,8 @@ func unusable(t *testing.T, s *Stack, target, reason string) []mistake {
 	dial := func(network, address string) func() error {
 		return func() error { return testenv.Closing(s.Dial(network, address)) }
 	}
-	lookup := func(host string) func() error {
-		return func() error { _, err := s.LookupNetIP(t.Context(), "ip", host); return err }
+	lookup := func(call string) func() error {
+		return func() error { _, err := dnstest.Call(t.Context(), s, call); return err }
 	}
 	return []mistake{
 		{"Dial", dial("tcp", target), `dial tcp: ` + reason},
@@ -300,9 +301,16 @@ func unusable(t *testing.T, s *Stack, target, reason string) []mistake {
 		{"ListenConfig, IP", func() error { return testenv.Closing(lc.ListenPacket(t.Context(), "ip4:icmp", "127.0.0.1")) }, `listen ip4:icmp: ` + reason},
 		{"Control", func() error { return testenv.Closing(hook.Dial("tcp", target)) }, `dial tcp ` + target + `: ` + reason},
 		{"HTTPClient", func() error { _, err := s.HTTPClient().Get("http://" + target); return err }, `Get "http://` + target + `": dial tcp: ` + reason},
-		{"LookupNetIP", lookup("nosuch.invalid"), `lookup nosuch.invalid: ` + reason},
-		{"LookupNetIP, literal", lookup("10.0.0.2"), `lookup 10.0.0.2: ` + reason},
-		{"LookupNetIP, localhost", lookup("localhost"), `lookup localhost: ` + reason},
+		{"LookupIP and LookupNetIP", lookup("ip nosuch.invalid"), `lookup nosuch.invalid: ` + reason},
+		{"LookupIP and LookupNetIP, literal", lookup("ip 10.0.0.2"), `lookup 10.0.0.2: ` + reason},
+		{"LookupIPAddr, localhost", lookup("ipaddr localhost"), `lookup localhost: ` + reason},
+		{"LookupHost", lookup("host 10.0.0.2"), `lookup 10.0.0.2: ` + reason},
+		{"LookupAddr", lookup("addr 127.0.0.1"), `lookup 127.0.0.1: ` + reason},
+		{"LookupCNAME", lookup("cname localhost"), `lookup localhost: ` + reason},
+		{"LookupMX", lookup("mx nosuch.invalid"), `lookup nosuch.invalid: ` + reason},
+		{"LookupNS", lookup("ns nosuch.invalid"), `lookup nosuch.invalid: ` + reason},
+		{"LookupSRV", lookup("srv http tcp nosuch.invalid"), `lookup nosuch.invalid: ` + reason},
+		{"LookupTXT", lookup("txt nosuch.invalid"), `lookup nosuch.invalid: ` + reason},
 		{"Resolver", func() error { _, err := s.Resolver().LookupTXT(t.Context(), "nosuch.invalid."); return err }, `lookup nosuch.invalid. …` + reason},
 		{"Socket", func() error { return testenv.Closing(s.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)) }, reason},
 		{"NetNS", func() error { return testenv.Closing(s.NetNS()) }, reason},

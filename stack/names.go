@@ -25,11 +25,15 @@ type DNS struct {
 	Ndots int
 	// Hosts are names that are known without asking, as in hosts(5).
 	Hosts map[string][]netip.Addr
+	// Cache is how many answers of the servers are kept, each for the time that its
+	// server gives, a day at most; what does not exist too, for three hours at most
+	// (RFC 2308). 0 keeps none. SetDNS begins with an empty cache. Commands have none.
+	Cache int
 }
 
 // isZero reports whether d is the zero DNS.
 func (d *DNS) isZero() bool {
-	return len(d.Servers) == 0 && len(d.Search) == 0 && d.Ndots == 0 && len(d.Hosts) == 0
+	return len(d.Servers) == 0 && len(d.Search) == 0 && d.Ndots == 0 && len(d.Hosts) == 0 && d.Cache == 0
 }
 
 // clone returns a copy that shares nothing with d.
@@ -45,7 +49,7 @@ func (d *DNS) check() error {
 	if d.isZero() {
 		return nil
 	}
-	_, err := dns.New(dns.Config{Servers: d.Servers, Search: d.Search, Ndots: d.Ndots, Hosts: d.Hosts},
+	_, err := dns.New(dns.Config{Servers: d.Servers, Search: d.Search, Ndots: d.Ndots, Hosts: d.Hosts, Cache: d.Cache},
 		func(context.Context, string, string) (net.Conn, error) { return nil, errors.ErrUnsupported })
 	return err
 }

@@ -3,7 +3,6 @@
 // it opens no file, and all its packets go through its dial function.
 //
 // It speaks RFC 1035 with EDNS0 (RFC 6891) over UDP, and TCP (RFC 7766) for larger answers.
-// It does not cache: a caching server in the network does that better.
 package dns
 
 import (
@@ -41,6 +40,12 @@ type Config struct {
 	// the next try of the server is without it, and the other way round: some gateways
 	// drop queries with EDNS.
 	Attempts int
+	// Cache is how many answers are kept, each for the time that its server gives; 0
+	// keeps none.
+	Cache int
+	// Source returns the source address with which a destination is reached, or false.
+	// If it is set, LookupNetIP orders addresses by it (see Sort).
+	Source func(dst netip.Addr) (netip.Addr, bool)
 }
 
 // A DialFunc connects to an address literal with port, over "udp" or "tcp", and returns when
@@ -49,7 +54,7 @@ type Config struct {
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
 // A Client resolves names. It is safe for concurrent use, holds no resources between
-// lookups, and leaves no goroutine behind when a lookup returns.
+// lookups but the cache, and leaves no goroutine behind when a lookup returns.
 type Client struct {
 	servers  []*server
 	search   []string // absolute: "example.org.", or "" for the root
@@ -57,6 +62,8 @@ type Client struct {
 	hosts    hosts
 	timeout  time.Duration
 	attempts int
+	cache    *cache // nil: none
+	source   func(dst netip.Addr) (netip.Addr, bool)
 	dial     DialFunc
 }
 
@@ -70,6 +77,7 @@ func New(cfg Config, dial DialFunc) (*Client, error) {
 		ndots:    cmp.Or(cfg.Ndots, 1),
 		timeout:  cmp.Or(cfg.Timeout, 3*time.Second),
 		attempts: cmp.Or(cfg.Attempts, 2),
+		source:   cfg.Source,
 		dial:     dial,
 	}
 	for _, s := range cfg.Servers {
@@ -103,13 +111,17 @@ func New(cfg Config, dial DialFunc) (*Client, error) {
 		return nil, fmt.Errorf("dns: Timeout: %v is negative", c.timeout)
 	case c.attempts < 0:
 		return nil, fmt.Errorf("dns: Attempts: %d is negative", c.attempts)
+	case cfg.Cache < 0:
+		return nil, fmt.Errorf("dns: Cache: %d is negative", cfg.Cache)
+	case cfg.Cache > 0:
+		c.cache = newCache(cfg.Cache)
 	}
 	return c, nil
 }
 
 // LookupNetIP returns the addresses of a host: IPv4 before IPv6, otherwise in the order of
-// the answers (see Sort). The network is "ip", "ip4" or "ip6". IPv4 addresses are never in
-// IPv6-mapped form. The host is
+// the answers, unless Config.Source gives a better one. The network is "ip", "ip4" or "ip6".
+// IPv4 addresses are never in IPv6-mapped form. The host is
 //
 //   - an address literal, with or without a zone;
 //   - a name in Config.Hosts;
@@ -129,80 +141,113 @@ func (c *Client) LookupNetIP(ctx context.Context, network, host string) ([]netip
 	if !ok {
 		return nil, net.UnknownNetworkError(network)
 	}
-	addrs, err := c.lookup(ctx, types, host)
+	a, err := c.lookup(ctx, types, host)
 	if err != nil {
 		err.Name = host
 		return nil, err
 	}
+	left := map[int]int{32: maxAddrs, 128: maxAddrs}
+	addrs := slices.DeleteFunc(a.addrs, func(addr netip.Addr) bool {
+		left[addr.BitLen()]--
+		return left[addr.BitLen()] < 0
+	})
+	if c.source != nil {
+		Sort(addrs, c.source)
+	}
 	return addrs, nil
 }
 
-// typesOf has the types of the records to ask for.
+// maxAddrs bounds the addresses of a name in each family. If it has more, any of them will
+// do.
+const maxAddrs = 128
+
+// typesOf has the types of the records to ask for. Package net asks for aliases too when it
+// looks for a canonical name: an alias may lead to a name that cannot be resolved.
 var typesOf = map[string][]dnsmessage.Type{
-	"ip":  {dnsmessage.TypeA, dnsmessage.TypeAAAA},
-	"ip4": {dnsmessage.TypeA},
-	"ip6": {dnsmessage.TypeAAAA},
+	"ip":    {dnsmessage.TypeA, dnsmessage.TypeAAAA},
+	"ip4":   {dnsmessage.TypeA},
+	"ip6":   {dnsmessage.TypeAAAA},
+	"CNAME": {dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypeCNAME},
 }
 
-func (c *Client) lookup(ctx context.Context, types []dnsmessage.Type, host string) ([]netip.Addr, *net.DNSError) {
+// An answer is what a lookup has found.
+type answer struct {
+	name    string // the canonical name
+	addrs   []netip.Addr
+	records []dnsmessage.ResourceBody
+}
+
+// lookup finds the addresses of a host.
+func (c *Client) lookup(ctx context.Context, types []dnsmessage.Type, host string) (answer, *net.DNSError) {
+	a := answer{name: hostName(host)}
 	addr, err := netip.ParseAddr(host)
 	known, ok := []netip.Addr{addr.Unmap()}, err == nil
 	if !ok {
 		known, ok = c.hosts.addrs(host)
 	}
 	if ok {
-		var addrs []netip.Addr
 		for _, typ := range types {
-			addrs = append(addrs, ofType(typ, known)...)
+			a.addrs = append(a.addrs, ofType(typ, known)...)
 		}
 		switch {
-		case len(addrs) > 0:
-			return addrs, nil
+		case len(a.addrs) > 0:
+			return a, nil
 		case len(known) > 0:
-			return nil, dnsError(errNoSuitable, "")
+			return a, dnsError(errNoSuitable, "")
 		}
-		return nil, dnsError(errNoSuchHost, "")
+		return a, dnsError(errNoSuchHost, "")
 	}
-	if !isName(host) || isBelow(host, "onion") {
-		return nil, dnsError(errNoSuchHost, "")
+	if host == "." {
+		return a, dnsError(errNoSuchHost, "")
+	}
+	failed := c.tryNames(host, func(name string) (err *net.DNSError) {
+		a, err = c.lookupName(ctx, types, name)
+		return err
+	})
+	return a, failed
+}
+
+// tryNames tries the absolute names that a name stands for, until one is found.
+func (c *Client) tryNames(host string, try func(name string) *net.DNSError) *net.DNSError {
+	notFound := dnsError(errNoSuchHost, "")
+	if !isDomain(host) || isBelow(host, "localhost") || isBelow(host, "onion") {
+		return notFound
 	}
 	var failed *net.DNSError
-	notFound := dnsError(errNoSuchHost, "")
 	for _, name := range c.candidates(host) {
-		addrs, err := c.lookupName(ctx, types, name)
-		switch {
+		switch err := try(name); {
 		case err == nil:
-			return addrs, nil
+			return nil
 		case err.IsNotFound:
 			notFound = err
 		case !isServerError(err):
 			// No server has answered, and the next name would take as long.
-			return nil, err
+			return err
 		default:
 			failed = err
 		}
 	}
 	// A name without an answer may exist.
 	if failed != nil {
-		return nil, failed
+		return failed
 	}
-	return nil, notFound
+	return notFound
 }
 
 // lookupName asks for the records of an absolute name, in parallel.
-func (c *Client) lookupName(ctx context.Context, types []dnsmessage.Type, name string) ([]netip.Addr, *net.DNSError) {
+func (c *Client) lookupName(ctx context.Context, types []dnsmessage.Type, name string) (answer, *net.DNSError) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {
-		addrs []netip.Addr
-		err   *net.DNSError
+		answer
+		err *net.DNSError
 	}
 	results := make([]result, len(types))
 	done := make(chan *result, len(types))
 	for i, typ := range types {
 		go func() {
 			r := &results[i]
-			r.addrs, r.err = c.addresses(ctx, typ, name)
+			r.answer, r.err = c.resolve(ctx, typ, name)
 			done <- r
 		}()
 	}
@@ -215,19 +260,23 @@ func (c *Client) lookupName(ctx context.Context, types []dnsmessage.Type, name s
 		}
 	}
 	var (
-		addrs []netip.Addr
-		err   *net.DNSError
+		a   answer
+		err *net.DNSError
 	)
 	for _, r := range results {
-		addrs = append(addrs, r.addrs...)
-		if r.err != nil && (err == nil || weight(r.err) > weight(err)) {
+		switch {
+		case r.err == nil && a.name == "":
+			a = r.answer
+		case r.err == nil:
+			a.addrs = append(a.addrs, r.addrs...)
+		case err == nil, weight(r.err) > weight(err):
 			err = r.err
 		}
 	}
-	if len(addrs) > 0 {
-		return addrs, nil
+	if a.name != "" {
+		return a, nil
 	}
-	return nil, err
+	return answer{}, err
 }
 
 // weight orders the errors of the questions about one name. That the name does not exist
@@ -246,42 +295,64 @@ func weight(err *net.DNSError) int {
 // servers have similar bounds.
 const maxChain = 12
 
-// addresses follows the aliases from a name to its addresses of one type.
-func (c *Client) addresses(ctx context.Context, typ dnsmessage.Type, name string) ([]netip.Addr, *net.DNSError) {
-	chain := []string{fold(name)}
+// resolve follows the aliases from an absolute name to its records of one type.
+func (c *Client) resolve(ctx context.Context, typ dnsmessage.Type, name string) (answer, *net.DNSError) {
+	chain := []string{name}
 	for {
 		q, err := dnsmessage.NewName(chain[len(chain)-1])
 		if err != nil {
-			return nil, dnsError(err, "")
+			return answer{}, dnsError(err, "")
 		}
-		r, failed := c.ask(ctx, dnsmessage.Question{Name: q, Type: typ, Class: dnsmessage.ClassINET}, c.attempts)
+		r, failed := c.ask(ctx, dnsmessage.Question{Name: q, Type: typ, Class: dnsmessage.ClassINET})
 		if failed != nil {
-			return nil, failed
-		}
-		if r.rcode == dnsmessage.RCodeNameError {
-			// It is about the last name of the chain, even if the chain leaves the
-			// answer (RFC 6604, section 3).
-			return nil, dnsError(errNoSuchHost, r.server)
+			return answer{}, failed
 		}
 		asked := len(chain)
 		chain, err = r.follow(chain)
 		if err != nil {
-			return nil, dnsError(err, r.server)
+			return answer{}, dnsError(err, r.server)
 		}
 		last := chain[len(chain)-1]
-		addrs := r.addrsOf(last)
+		records := r.recordsOf(last)
 		switch {
-		case len(addrs) > 0:
-			return addrs, nil
+		case typ == dnsmessage.TypeCNAME && len(chain) > 1:
+			return answer{name: last}, nil
+		case r.rcode == dnsmessage.RCodeNameError:
+			// It is about the last name of the chain, even if the chain leaves the
+			// answer (RFC 6604, section 3).
+			return answer{}, dnsError(errNoSuchHost, r.server)
+		case len(records) > 0:
+			return answer{name: last, addrs: addrsOf(records), records: records}, nil
 		case len(chain) == asked, r.denies(last):
-			return nil, dnsError(errNoData, r.server)
+			return answer{}, dnsError(errNoData, r.server)
 		}
 	}
 }
 
+// addrsOf returns the addresses in records, each once.
+func addrsOf(records []dnsmessage.ResourceBody) []netip.Addr {
+	var addrs []netip.Addr
+	seen := make(map[netip.Addr]bool)
+	for _, r := range records {
+		var a netip.Addr
+		switch r := r.(type) {
+		case *dnsmessage.AResource:
+			a = netip.AddrFrom4(r.A)
+		case *dnsmessage.AAAAResource:
+			a = netip.AddrFrom16(r.AAAA)
+		default:
+			continue
+		}
+		if !seen[a] {
+			seen[a] = true
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
 // ofType returns the addresses that records of the type can hold.
 func ofType(typ dnsmessage.Type, addrs []netip.Addr) []netip.Addr {
-	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool {
-		return a.Is4() != (typ == dnsmessage.TypeA)
-	})
+	bits := map[dnsmessage.Type]int{dnsmessage.TypeA: 32, dnsmessage.TypeAAAA: 128}[typ]
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.BitLen() != bits })
 }

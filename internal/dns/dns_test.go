@@ -48,6 +48,7 @@ func TestNew(t *testing.T) {
 		{name: "ndots", cfg: Config{Ndots: -1}, err: "dns: Ndots: -1 is negative"},
 		{name: "timeout", cfg: Config{Timeout: -1}, err: "dns: Timeout: -1ns is negative"},
 		{name: "attempts", cfg: Config{Attempts: -1}, err: "dns: Attempts: -1 is negative"},
+		{name: "cache", cfg: Config{Cache: -1}, err: "dns: Cache: -1 is negative"},
 		{name: "host", cfg: Config{Hosts: map[string][]netip.Addr{"a b": addr}}, err: `dns: Hosts: "a b" is not a host name`},
 		{name: "host literal", cfg: Config{Hosts: map[string][]netip.Addr{"10.0.0.1": addr}}, err: `dns: Hosts: "10.0.0.1"`},
 		{name: "host address", cfg: Config{Hosts: map[string][]netip.Addr{"a": {{}}}}, err: `dns: Hosts: "a": an address is the zero`},

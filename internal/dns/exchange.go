@@ -23,16 +23,20 @@ type server struct {
 
 // ask asks the servers one after the other, until one replies with records or says that the
 // name does not exist.
-func (c *Client) ask(ctx context.Context, q dnsmessage.Question, attempts int) (reply, *net.DNSError) {
+func (c *Client) ask(ctx context.Context, q dnsmessage.Question) (reply, *net.DNSError) {
+	if r, ok := c.cache.get(q); ok {
+		return r, nil
+	}
 	failed := dnsError(errNoServers, "")
-	left := attempts * len(c.servers)
-	for range attempts {
+	left := c.attempts * len(c.servers)
+	for range c.attempts {
 		for _, server := range c.servers {
 			if err := ctx.Err(); err != nil {
 				return reply{}, dnsError(err, failed.Server)
 			}
 			r, err := c.try(ctx, server, q, c.share(ctx, left))
 			if err == nil {
+				c.cache.put(q, r)
 				return r, nil
 			}
 			failed = dnsError(err, server.addr)
@@ -144,8 +148,10 @@ func exchangePacket(ctx context.Context, conn net.Conn, query []byte, q dnsmessa
 // truncatedBit is the TC flag, in the third byte of a message.
 const truncatedBit = 0x02
 
-// exchangeStream sends messages after their length (RFC 1035, section 4.2.2), which limits
-// them to 64 KiB.
+// maxMessage is the size of the largest message over TCP.
+const maxMessage = 1<<16 - 1
+
+// exchangeStream sends messages after their length (RFC 1035, section 4.2.2).
 func exchangeStream(conn net.Conn, query []byte, q dnsmessage.Question) (reply, error) {
 	if _, err := conn.Write(frame(query)); err != nil {
 		return reply{}, err

@@ -146,6 +146,9 @@ func (z zone) serve(q *query) {
 	name := q.Name.String()
 	records, ok := z[name]
 	if !ok {
+		records, ok = z[fold(name)]
+	}
+	if !ok {
 		m.RCode = dnsmessage.RCodeNameError
 	}
 	for hops := 0; hops < 20; hops++ {

@@ -1,17 +1,19 @@
 package dns
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 )
 
 // hosts has the names that are known without a server.
 type hosts struct {
 	byName map[string][]netip.Addr // by folded absolute name
-	byAddr map[string][]string     // absolute names, by name of the PTR record
+	byAddr map[string][]string     // names as they were given, by name of the PTR record
 }
 
 var loopback = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
@@ -47,10 +49,10 @@ func makeHosts(table map[string][]netip.Addr) (hosts, error) {
 		}
 		h.byName[key] = addrs
 	}
-	for _, name := range slices.Sorted(maps.Keys(h.byName)) {
-		for _, a := range h.byName[name] {
+	for _, key := range slices.Sorted(maps.Keys(h.byName)) {
+		for _, a := range h.byName[key] {
 			ptr := reverseName(a)
-			h.byAddr[ptr] = append(h.byAddr[ptr], name)
+			h.byAddr[ptr] = append(h.byAddr[ptr], cmp.Or(given[key], "localhost"))
 		}
 	}
 	return h, nil
@@ -63,4 +65,24 @@ func (h *hosts) addrs(name string) ([]netip.Addr, bool) {
 		return addrs, true
 	}
 	return loopback, isBelow(name, "localhost") && isName(name)
+}
+
+// names returns the names of an address, as in a list of hosts: those with a dot are
+// absolute. An address with a zone is not the one without.
+func (h *hosts) names(addr netip.Addr) []string {
+	var names []string
+	for _, name := range h.byAddr[reverseName(addr)] {
+		if slices.Contains(h.byName[fold(absolute(name))], addr) {
+			names = append(names, hostName(name))
+		}
+	}
+	return names
+}
+
+// hostName returns a name as package net writes one of a list of hosts.
+func hostName(name string) string {
+	if name = strings.TrimSuffix(name, "."); strings.Contains(name, ".") {
+		return name + "."
+	}
+	return name
 }

@@ -12,9 +12,6 @@ import (
 // unfragmented; fragments are easily lost and forged.
 const maxPacket = 1232
 
-// maxAddrs bounds the addresses of an answer. If a name has more, any of them will do.
-const maxAddrs = 128
-
 // pack returns a query.
 func pack(id uint16, q dnsmessage.Question, edns bool) ([]byte, error) {
 	m := dnsmessage.Message{
@@ -31,21 +28,22 @@ func pack(id uint16, q dnsmessage.Question, edns bool) ([]byte, error) {
 	return m.Pack()
 }
 
-// A reply is the answer to a question. Names are absolute and folded.
+// A reply is the answer to a question. Names are absolute.
 type reply struct {
 	server    string
-	msg       []byte // the complete message
 	rcode     dnsmessage.RCode
 	truncated bool // there is more over TCP; the fields below are not set
 	referral  bool // it only names other servers
-	addrs     []addrRecord
-	aliases   map[string]string // CNAME records, by owner
+	records   []resource
+	aliases   map[string]string // CNAME records, by folded owner
 	zones     []string          // owners of the SOA records of a denial (RFC 2308)
+	ttl       uint32            // for how many seconds it may be kept
 }
 
-type addrRecord struct {
-	owner string
-	addr  netip.Addr
+// A resource is a record of the type that was asked for.
+type resource struct {
+	owner string // folded
+	body  dnsmessage.ResourceBody
 }
 
 var (
@@ -57,8 +55,10 @@ var (
 // has another id or question. Other errors are about a reply that is malformed or
 // incomplete.
 func parse(msg []byte, id uint16, q dnsmessage.Question) (reply, error) {
-	r := reply{msg: msg}
-	var p dnsmessage.Parser
+	var (
+		r reply
+		p dnsmessage.Parser
+	)
 	h, err := p.Start(msg)
 	if err != nil || !h.Response || h.ID != id || h.OpCode != 0 {
 		return r, errNotReply
@@ -98,9 +98,14 @@ func lacksEDNS(code dnsmessage.RCode) bool {
 
 func (r *reply) parseSections(p *dnsmessage.Parser, h dnsmessage.Header, q dnsmessage.Question) error {
 	answers := 0
+	ttl, negative := uint32(maxTTL), uint32(maxTTL)
 	err := eachRecord(p.AnswerHeader, func(rh dnsmessage.ResourceHeader) error {
 		answers++
-		return r.parseAnswer(p, rh, q)
+		if rh.Class != dnsmessage.ClassINET || rh.Type != q.Type && rh.Type != dnsmessage.TypeCNAME {
+			return p.SkipAnswer()
+		}
+		ttl = min(ttl, ttlOf(rh.TTL))
+		return r.parseAnswer(p, rh)
 	})
 	if err != nil {
 		return err
@@ -109,6 +114,11 @@ func (r *reply) parseSections(p *dnsmessage.Parser, h dnsmessage.Header, q dnsme
 		switch rh.Type {
 		case dnsmessage.TypeSOA:
 			r.zones = append(r.zones, fold(rh.Name.String()))
+			if soa, err := p.SOAResource(); err == nil {
+				negative = min(negative, maxNegativeTTL, ttlOf(rh.TTL), ttlOf(soa.MinTTL))
+				return nil
+			}
+			negative = 0
 		case dnsmessage.TypeNS:
 			r.referral = answers == 0 && !h.Authoritative && !h.RecursionAvailable
 		}
@@ -116,6 +126,15 @@ func (r *reply) parseSections(p *dnsmessage.Parser, h dnsmessage.Header, q dnsme
 	})
 	if err != nil {
 		return err
+	}
+	switch {
+	case h.RCode == dnsmessage.RCodeSuccess && len(r.records) > 0:
+		r.ttl = ttl
+	case len(r.zones) > 0:
+		r.ttl = min(ttl, negative)
+	case h.RCode == dnsmessage.RCodeSuccess && len(r.aliases) > 0: // they lead out of the answer
+		r.ttl = ttl
+	default: // a denial that must not be kept (RFC 2308, section 5)
 	}
 	r.referral = r.referral && len(r.zones) == 0
 	return eachRecord(p.AdditionalHeader, func(rh dnsmessage.ResourceHeader) error {
@@ -142,55 +161,68 @@ func eachRecord(next func() (dnsmessage.ResourceHeader, error), parse func(dnsme
 	}
 }
 
+// Bounds of the time for which an answer is kept, in seconds: a day, and for a denial what
+// RFC 2308, section 5, calls sensible.
+const (
+	maxTTL         = 24 * 60 * 60
+	maxNegativeTTL = 3 * 60 * 60
+)
+
+// ttlOf returns a TTL; one with the highest bit counts as 0 (RFC 2181, section 8).
+func ttlOf(ttl uint32) uint32 {
+	if ttl > 1<<31-1 {
+		return 0
+	}
+	return ttl
+}
+
 var errLength = errors.New("record with a wrong length")
 
-func (r *reply) parseAnswer(p *dnsmessage.Parser, h dnsmessage.ResourceHeader, q dnsmessage.Question) error {
-	if h.Class != dnsmessage.ClassINET || h.Type != q.Type && h.Type != dnsmessage.TypeCNAME {
-		return p.SkipAnswer()
-	}
+// parseAnswer parses a record of class INET that has the type of the question or is an
+// alias.
+func (r *reply) parseAnswer(p *dnsmessage.Parser, h dnsmessage.ResourceHeader) error {
 	owner := fold(h.Name.String())
-	switch h.Type {
-	case dnsmessage.TypeA:
-		a, err := p.AResource()
-		if err == nil && h.Length != 4 {
-			err = errLength
-		}
-		r.addrs = append(r.addrs, addrRecord{owner, netip.AddrFrom4(a.A)})
+	res, err := p.Answer()
+	if err != nil {
 		return err
-	case dnsmessage.TypeAAAA:
-		a, err := p.AAAAResource()
-		if err == nil && h.Length != 16 {
-			err = errLength
-		}
-		// An IPv4-mapped address is not on an IPv6 network (RFC 4291, section
-		// 2.5.5.2), and would be dialled over IPv4.
-		if addr := netip.AddrFrom16(a.AAAA); !addr.Is4In6() {
-			r.addrs = append(r.addrs, addrRecord{owner, addr})
-		}
-		return err
-	case dnsmessage.TypeCNAME:
-		c, err := p.CNAMEResource()
+	}
+	switch body := res.Body.(type) {
+	case *dnsmessage.CNAMEResource:
 		if r.aliases == nil {
 			r.aliases = make(map[string]string)
 		}
 		if _, ok := r.aliases[owner]; !ok {
-			r.aliases[owner] = fold(c.CNAME.String())
+			r.aliases[owner] = body.CNAME.String()
 		}
-		return err
+		return nil
+	case *dnsmessage.AResource:
+		if h.Length != 4 {
+			return errLength
+		}
+	case *dnsmessage.AAAAResource:
+		if h.Length != 16 {
+			return errLength
+		}
+		// An IPv4-mapped address is not on an IPv6 network (RFC 4291, section
+		// 2.5.5.2), and would be dialled over IPv4.
+		if netip.AddrFrom16(body.AAAA).Is4In6() {
+			return nil
+		}
 	}
-	return p.SkipAnswer()
+	r.records = append(r.records, resource{owner, res.Body})
+	return nil
 }
 
-// follow extends a chain of names by the aliases of the reply, up to a name that has
-// addresses or no alias.
+// follow extends a chain of names by the aliases of the reply, up to a name that has records
+// or no alias.
 func (r *reply) follow(chain []string) ([]string, error) {
 	for {
 		last := chain[len(chain)-1]
-		next, ok := r.aliases[last]
+		next, ok := r.aliases[fold(last)]
 		switch {
-		case !ok || len(r.addrsOf(last)) > 0:
+		case !ok || len(r.recordsOf(last)) > 0:
 			return chain, nil
-		case slices.Contains(chain, next):
+		case slices.ContainsFunc(chain, func(name string) bool { return fold(name) == fold(next) }):
 			return nil, misbehaving("CNAME loop")
 		case len(chain) == maxChain:
 			return nil, misbehaving("CNAME chain too long")
@@ -199,15 +231,16 @@ func (r *reply) follow(chain []string) ([]string, error) {
 	}
 }
 
-// addrsOf returns the addresses of a name.
-func (r *reply) addrsOf(name string) []netip.Addr {
-	var addrs []netip.Addr
-	for _, a := range r.addrs {
-		if a.owner == name && len(addrs) < maxAddrs && !slices.Contains(addrs, a.addr) {
-			addrs = append(addrs, a.addr)
+// recordsOf returns the records of a name.
+func (r *reply) recordsOf(name string) []dnsmessage.ResourceBody {
+	var bodies []dnsmessage.ResourceBody
+	name = fold(name)
+	for _, rec := range r.records {
+		if rec.owner == name {
+			bodies = append(bodies, rec.body)
 		}
 	}
-	return addrs
+	return bodies
 }
 
 // denies reports whether the reply says that the name has no such record, by the SOA record

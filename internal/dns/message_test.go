@@ -2,9 +2,12 @@ package dns
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"embed"
 	"encoding/hex"
 	"maps"
+	"net"
 	"net/netip"
 	"path"
 	"reflect"
@@ -82,7 +85,7 @@ func TestCaptured(t *testing.T) {
 			if err != nil || !slices.Equal(chain, tt.chain) {
 				t.Errorf("chain %v, %v, want %v", chain, err, tt.chain)
 			}
-			if got := r.addrsOf(tt.chain[len(tt.chain)-1]); r.rcode != tt.rcode || r.truncated != tt.truncated || !slices.Equal(got, addrs(tt.addrs)) {
+			if got := addrsOf(r.recordsOf(tt.chain[len(tt.chain)-1])); r.rcode != tt.rcode || r.truncated != tt.truncated || !slices.Equal(got, addrs(tt.addrs)) {
 				t.Errorf("got %v, %v, truncated %v, want %v, %v, %v", got, r.rcode, r.truncated, tt.addrs, tt.rcode, tt.truncated)
 			}
 		})
@@ -131,16 +134,15 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%x, written again as %x: %v", msg, again, err)
 		}
-		r.msg, r2.msg = nil, nil
 		if !reflect.DeepEqual(r, r2) {
 			t.Fatalf("got %+v, and %+v from the same written again", r, r2)
 		}
-		name := fold(m.Questions[0].Name.String())
+		name := m.Questions[0].Name.String()
 		chain, err := r.follow([]string{name})
 		if err != nil {
 			return
 		}
-		if len(chain) > maxChain || len(slices.Compact(slices.Sorted(slices.Values(chain)))) != len(chain) {
+		if len(chain) > maxChain || len(slices.Compact(slices.Sorted(slices.Values(each(chain, fold))))) != len(chain) {
 			t.Errorf("chain %q is too long or has a loop", chain)
 		}
 		for _, link := range chain {
@@ -148,11 +150,7 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%q cannot be asked for: %v", link, err)
 			}
 		}
-		got := r.addrsOf(chain[len(chain)-1])
-		if len(got) > maxAddrs {
-			t.Errorf("%d addresses", len(got))
-		}
-		for _, a := range got {
+		for _, a := range addrsOf(r.recordsOf(chain[len(chain)-1])) {
 			if a.Is4() != (m.Questions[0].Type == dnsmessage.TypeA) || a.Is4In6() || !a.IsValid() {
 				t.Errorf("%v as a record of type %v", a, m.Questions[0].Type)
 			}
@@ -162,7 +160,7 @@ func FuzzParse(f *testing.F) {
 
 func id(msg []byte) uint16 { return uint16(msg[0])<<8 | uint16(msg[1]) }
 
-// FuzzAnswer passes any bytes to the server side of Resolver.
+// FuzzAnswer passes any bytes to the server side of a resolver.
 func FuzzAnswer(f *testing.F) {
 	for _, name := range []string{"localhost.", "1.0.0.127.in-addr.arpa.", "db.example.", "."} {
 		for _, typ := range []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypePTR, dnsmessage.TypeTXT} {
@@ -173,7 +171,7 @@ func FuzzAnswer(f *testing.F) {
 	c, err := New(Config{}, refuseDial(f))
 	testenv.Check(f, err)
 	f.Fuzz(func(t *testing.T, query []byte) {
-		msg, err := c.answer(t.Context(), query)
+		msg, err := answerQuery(t.Context(), query, c.answer)
 		if err != nil {
 			return
 		}
@@ -183,6 +181,113 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// A cannedConn answers each query with the same message.
+type cannedConn struct {
+	net.Conn
+	stream bool
+	reply  []byte
+	unread bytes.Buffer
+}
+
+func (c *cannedConn) Write(query []byte) (int, error) {
+	reply := slices.Clone(c.reply)
+	if c.stream {
+		copy(reply, query[2:4])
+		reply = frame(reply)
+	} else {
+		copy(reply, query[:2])
+	}
+	c.unread.Write(reply)
+	return len(query), nil
+}
+func (c *cannedConn) Read(b []byte) (int, error) { return c.unread.Read(b) }
+func (c *cannedConn) Close() error               { return nil }
+
+// FuzzLookup has a server that answers with any bytes. The names that are found are valid,
+// and package net understands what its resolver is answered.
+func FuzzLookup(f *testing.F) {
+	for _, msg := range captured(f) {
+		f.Add(msg)
+	}
+	for _, r := range []string{"TXT a b", "MX 10 b.example.", "NS b.example.", "SRV 1 2 3 b.example.", "PTR b.example.", "CNAME b.example.", "MX 1 not-.valid."} {
+		rec := record("1.0.0.10.in-addr.arpa.", r)
+		m := dnsmessage.Message{
+			Header:    dnsmessage.Header{Response: true, RecursionAvailable: true},
+			Questions: []dnsmessage.Question{{Name: rec.Header.Name, Type: rec.Header.Type, Class: dnsmessage.ClassINET}},
+			Answers:   []dnsmessage.Resource{rec},
+		}
+		f.Add(packed(m))
+	}
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		var p dnsmessage.Parser
+		if _, err := p.Start(msg); err != nil {
+			return
+		}
+		q, err := p.Question()
+		if err != nil {
+			return
+		}
+		cfg := Config{Servers: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:53")}, Attempts: 1, Cache: 1}
+		c, err := New(cfg, func(_ context.Context, network, _ string) (net.Conn, error) {
+			return &cannedConn{stream: network == "tcp", reply: msg}, nil
+		})
+		testenv.Check(t, err)
+		name, ctx := absolute(q.Name.String()), t.Context()
+		var names []string
+		switch q.Type {
+		case dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypeCNAME:
+			if found, err := c.LookupCNAME(ctx, name); err == nil {
+				names = append(names, found)
+			}
+		case dnsmessage.TypePTR:
+			names = found(c.LookupAddr(ctx, "10.0.0.1")) // the seed with its question
+		case dnsmessage.TypeMX:
+			mxs := found(c.LookupMX(ctx, name))
+			if !slices.IsSortedFunc(mxs, func(a, b *net.MX) int { return cmp.Compare(a.Pref, b.Pref) }) {
+				t.Errorf("not sorted: %v", mxs)
+			}
+			for _, mx := range mxs {
+				if _, err := netip.ParseAddr(strings.TrimSuffix(mx.Host, ".")); err != nil {
+					names = append(names, mx.Host)
+				}
+			}
+		case dnsmessage.TypeNS:
+			names = each(found(c.LookupNS(ctx, name)), func(ns *net.NS) string { return ns.Host })
+		case dnsmessage.TypeSRV:
+			cname, srvs, _ := c.LookupSRV(ctx, "", "", name)
+			if !slices.IsSortedFunc(srvs, func(a, b *net.SRV) int { return cmp.Compare(a.Priority, b.Priority) }) {
+				t.Errorf("not sorted: %v", srvs)
+			}
+			names = each(srvs, func(s *net.SRV) string { return s.Target })
+			if len(srvs) > 0 {
+				names = append(names, cname)
+			}
+		case dnsmessage.TypeTXT:
+			c.LookupTXT(ctx, name)
+		}
+		for _, n := range names {
+			if !isDomain(n) {
+				t.Errorf("%q is no valid name", n)
+			}
+		}
+		query, err := pack(7, q, true)
+		if err != nil {
+			return
+		}
+		answer, err := answerQuery(ctx, query, c.answer)
+		if err != nil {
+			return
+		}
+		var m dnsmessage.Message
+		if err := m.Unpack(answer); err != nil || len(answer) > maxMessage || m.ID != 7 || m.Questions[0] != q {
+			t.Errorf("answer %x: %v, %v", answer, m.GoString(), err)
+		}
+	})
+}
+
+// found returns the results of a lookup, those beside an error too.
+func found[T any](list []T, _ error) []T { return list }
 
 func TestNames(t *testing.T) {
 	for _, tt := range []struct {
@@ -228,9 +333,8 @@ func FuzzName(f *testing.F) {
 				t.Errorf("%q is looked up as %q: %v", name, candidate, err)
 			}
 		}
-		ptr := dnsmessage.MustNewName(reverseName(netip.IPv6Unspecified()))
-		if _, ok := c.known(dnsmessage.Question{Name: ptr, Type: dnsmessage.TypePTR, Class: dnsmessage.ClassINET}); !ok {
-			t.Errorf("%q has an address, which has no name", name)
+		if names, err := c.LookupAddr(t.Context(), "::"); err != nil || absolute(names[0]) != absolute(name) {
+			t.Errorf("%q has an address, whose names are %q, %v", name, names, err)
 		}
 	})
 }

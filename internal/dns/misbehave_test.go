@@ -266,7 +266,7 @@ func TestEDNSDropped(t *testing.T) {
 	})
 	bubble(t, "resolver of package net", func(t *testing.T) {
 		c := newPipeClient(t, Config{}, newPipeFake("10.0.0.1:53", dropped))
-		got, err := c.Resolver().LookupTXT(t.Context(), "a.example.")
+		got, err := resolverOf(c).LookupTXT(t.Context(), "a.example.")
 		if err != nil || len(got) != 1 || got[0] != "hello" {
 			t.Errorf("got %q, %v, want hello", got, err)
 		}

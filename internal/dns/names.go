@@ -37,6 +37,9 @@ func isName(s string) bool {
 	return !address
 }
 
+// isDomain reports whether s is the name of a domain: as isName, or the root.
+func isDomain(s string) bool { return s == "." || isName(s) }
+
 // absolute returns the name with a trailing dot.
 func absolute(name string) string { return strings.TrimSuffix(name, ".") + "." }
 

@@ -3,56 +3,77 @@ package dns
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// Resolver returns a resolver of package net that asks the Client, for LookupTXT, LookupMX,
-// LookupSRV, LookupAddr and others. It is safe for concurrent use. Its packets go to
-// Config.Servers only; localhost, and names and addresses in Config.Hosts, need no packets.
+// NewResolver returns a resolver of package net whose questions are answered by the client
+// that current returns, or fail with its error. It is safe for concurrent use and has no
+// goroutine.
 //
-// Package net also reads the configuration of the host. Use [Client.LookupNetIP] where that
-// must not matter:
+// Package net turns a name into absolute ones with the host's resolv.conf, and asks for them
+// one after the other. Each of its questions is a lookup of the client:
 //
-//   - LookupHost, LookupIP, LookupIPAddr, LookupNetIP, LookupCNAME and LookupAddr read
-//     /etc/hosts first, or only, depending on /etc/nsswitch.conf.
-//   - Names without a trailing dot are tried with the search list and ndots of
-//     /etc/resolv.conf, not with Config.Search and Config.Ndots.
-//   - The timeout and attempts are those of /etc/resolv.conf too. An attempt of package
-//     net asks each of Config.Servers once, with Config.Timeout for each and the timeout
-//     of /etc/resolv.conf for all. It is repeated for each server of the host.
-//   - Errors name a server of the host, which was not asked. The text at their end names
-//     the server that was.
-//   - Addresses are sorted by the routes of the host, without a packet (see Sort).
-//   - LookupPort reads /etc/services.
-func (c *Client) Resolver() *net.Resolver {
+//   - A name below a domain of the host's search list does not exist, and nothing is sent.
+//     It is looked up if Config.Search has the domain, or one below it that the name is
+//     below too; addresses in Config.Hosts are found.
+//   - Other names are looked up with Config.Search and Config.Ndots. Whether the name that
+//     package net was given ended with a dot is not known.
+//   - For addresses of one family it looks for both, as one name of the search list is to
+//     answer for both. A family that cannot be found out is as one without addresses, if
+//     the other has some.
+//   - The servers are asked once, with Config.Timeout for each and the timeout of the host's
+//     resolv.conf for all. Package net repeats a question that failed as often as that file
+//     says, for each of its servers.
+//
+// StrictErrors has package net stop at a failure. Otherwise it would go on with the host's
+// search list, and report that the name does not exist.
+func NewResolver(current func() (*Client, error)) *net.Resolver {
+	hostDomains.get()
 	return &net.Resolver{
-		PreferGo: true,
+		PreferGo:     true,
+		StrictErrors: true,
 		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			s := &serverConn{client: c}
-			s.ctx, s.cancel = context.WithCancelCause(ctx)
-			return s, nil
+			c, err := current()
+			if err != nil {
+				return nil, err
+			}
+			once := *c
+			once.attempts = 1
+			return newServerConn(ctx, once.answer), nil
 		},
 	}
 }
 
+// A responder answers a question with records or a code, or fails.
+type responder func(ctx context.Context, q dnsmessage.Question) ([]dnsmessage.Resource, dnsmessage.RCode, error)
+
 // A serverConn pretends to be a connection to a server: Read answers the queries that were
-// written, with the framing of TCP. It has no goroutine, and ends with its context, which has
-// the deadline that package net sets.
+// written, with the framing of TCP, so that nothing is ever truncated. It ends with its
+// context, which has the deadline that package net sets.
 type serverConn struct {
-	client *Client
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+	respond responder
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
 
 	queries bytes.Buffer // written, but not answered
 	replies bytes.Buffer // not read
 }
 
 var _ net.Conn = (*serverConn)(nil)
+
+func newServerConn(ctx context.Context, respond responder) *serverConn {
+	s := &serverConn{respond: respond}
+	s.ctx, s.cancel = context.WithCancelCause(ctx)
+	return s
+}
 
 func (s *serverConn) Write(p []byte) (int, error) {
 	if s.ctx.Err() != nil {
@@ -67,7 +88,7 @@ func (s *serverConn) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		msg, err := s.client.answer(s.ctx, query)
+		msg, err := answerQuery(s.ctx, query, s.respond)
 		if err != nil && errors.Is(context.Cause(s.ctx), net.ErrClosed) {
 			err = net.ErrClosed
 		}
@@ -91,8 +112,8 @@ func (s *serverConn) SetWriteDeadline(time.Time) error { return nil }
 func (s *serverConn) LocalAddr() net.Addr              { return &net.UnixAddr{Net: "dns", Name: "stack"} }
 func (s *serverConn) RemoteAddr() net.Addr             { return s.LocalAddr() }
 
-// answer answers a query message of package net, which may repeat it.
-func (c *Client) answer(ctx context.Context, query []byte) ([]byte, error) {
+// answerQuery returns the message that answers a query.
+func answerQuery(ctx context.Context, query []byte, respond responder) ([]byte, error) {
 	var p dnsmessage.Parser
 	h, err := p.Start(query)
 	if err != nil {
@@ -102,66 +123,162 @@ func (c *Client) answer(ctx context.Context, query []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if records, ok := c.known(q); ok {
-		m := dnsmessage.Message{
-			Header: dnsmessage.Header{
-				ID:                 h.ID,
-				Response:           true,
-				Authoritative:      true,
-				RecursionDesired:   h.RecursionDesired,
-				RecursionAvailable: true,
-			},
-			Questions: []dnsmessage.Question{q},
-			Answers:   records,
-		}
-		return m.Pack()
+	records, code, err := respond(ctx, q)
+	if err != nil {
+		return nil, err
 	}
-	r, failed := c.ask(ctx, q, 1)
-	if failed != nil {
-		return nil, askError{failed}
+	m := dnsmessage.Message{
+		Header: dnsmessage.Header{
+			ID:                 h.ID,
+			Response:           true,
+			RecursionDesired:   h.RecursionDesired,
+			RecursionAvailable: true,
+			RCode:              code,
+		},
+		Questions: []dnsmessage.Question{q},
+		Answers:   records,
 	}
-	binary.BigEndian.PutUint16(r.msg, h.ID)
-	return r.msg, nil
+	msg, err := m.Pack()
+	if err == nil && len(msg) > maxMessage {
+		// The server had compressed names that Pack does not compress.
+		err = misbehaving("an answer that is too large")
+	}
+	return msg, err
 }
 
-// known returns the records that answer a question without a server, and whether no server
-// must be asked.
-func (c *Client) known(q dnsmessage.Question) ([]dnsmessage.Resource, bool) {
-	name := fold(q.Name.String())
-	var bodies []dnsmessage.ResourceBody
-	switch q.Type {
-	case dnsmessage.TypeA, dnsmessage.TypeAAAA:
-		addrs, ok := c.hosts.addrs(name)
-		if !ok {
-			return nil, false
-		}
-		for _, a := range ofType(q.Type, addrs) {
-			if a.Is4() {
-				bodies = append(bodies, &dnsmessage.AResource{A: a.As4()})
-			} else {
-				bodies = append(bodies, &dnsmessage.AAAAResource{AAAA: a.As16()})
-			}
-		}
-	case dnsmessage.TypePTR:
-		names, ok := c.hosts.byAddr[name]
-		if !ok {
-			return nil, false
-		}
-		for _, n := range names {
-			bodies = append(bodies, &dnsmessage.PTRResource{PTR: dnsmessage.MustNewName(n)})
-		}
+// answer answers a question of package net.
+func (c *Client) answer(ctx context.Context, q dnsmessage.Question) ([]dnsmessage.Resource, dnsmessage.RCode, error) {
+	name := q.Name.String()
+	a, failed := c.find(ctx, q.Type, name)
+	switch {
+	case failed == nil:
+	case failed.IsNotFound:
+		return nil, dnsmessage.RCodeNameError, nil
+	case errors.Is(failed, errNotImplemented):
+		return nil, dnsmessage.RCodeNotImplemented, nil
 	default:
-		return nil, isBelow(name, "localhost")
+		return nil, 0, askError{failed}
 	}
+	header := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET}
 	var records []dnsmessage.Resource
-	for _, b := range bodies[:min(len(bodies), maxAddrs)] {
-		h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class}
-		records = append(records, dnsmessage.Resource{Header: h, Body: b})
+	if fold(a.name) != fold(name) {
+		canonical, err := dnsmessage.NewName(a.name)
+		if err != nil {
+			return nil, 0, err
+		}
+		records = append(records, dnsmessage.Resource{Header: header, Body: &dnsmessage.CNAMEResource{CNAME: canonical}})
+		header.Name = canonical
 	}
-	return records, true
+	for _, r := range a.records {
+		records = append(records, dnsmessage.Resource{Header: header, Body: r})
+	}
+	return records, dnsmessage.RCodeSuccess, nil
 }
 
-// askError is a DNSError whose text goes into another one.
+// errNotImplemented is about a type of records that package net does not ask for.
+var errNotImplemented = errors.New("not implemented")
+
+// find finds the records of an absolute name.
+func (c *Client) find(ctx context.Context, typ dnsmessage.Type, name string) (answer, *net.DNSError) {
+	host := name // as package net was given it, perhaps
+	if name != "." {
+		host = strings.TrimSuffix(name, ".")
+	}
+	switch typ {
+	case dnsmessage.TypePTR: // of an address
+		if names, ok := c.hosts.byAddr[fold(name)]; ok {
+			ptr := func(n string) dnsmessage.ResourceBody {
+				return &dnsmessage.PTRResource{PTR: dnsmessage.MustNewName(absolute(n))}
+			}
+			return answer{name: name, records: each(names, ptr)}, nil
+		}
+		return c.lookupRecords(ctx, typ, name)
+	case dnsmessage.TypeA, dnsmessage.TypeAAAA, dnsmessage.TypeCNAME:
+		if _, ok := c.hosts.addrs(host); !ok && c.isOfHost(name) {
+			return answer{}, dnsError(errNoSuchHost, "")
+		}
+		types := typesOf["ip"]
+		if typ == dnsmessage.TypeCNAME {
+			types = typesOf["CNAME"]
+		}
+		a, err := c.lookup(ctx, types, host)
+		if err != nil {
+			return a, err
+		}
+		addrs := ofType(typ, a.addrs)
+		if c.source != nil {
+			Sort(addrs, c.source)
+		}
+		return answer{name: absolute(a.name), records: each(addrs, addrRecord)}, nil
+	case dnsmessage.TypeTXT, dnsmessage.TypeMX, dnsmessage.TypeNS, dnsmessage.TypeSRV:
+		if c.isOfHost(name) {
+			return answer{}, dnsError(errNoSuchHost, "")
+		}
+		return c.lookupRecords(ctx, typ, host)
+	}
+	return answer{}, dnsError(errNotImplemented, "")
+}
+
+func addrRecord(a netip.Addr) dnsmessage.ResourceBody {
+	if a.Is4() {
+		return &dnsmessage.AResource{A: a.As4()}
+	}
+	return &dnsmessage.AAAAResource{AAAA: a.As16()}
+}
+
+// isOfHost reports whether an absolute name is below a domain that package net appends to
+// names, and that the stack does not have. Without servers, nobody is asked.
+func (c *Client) isOfHost(name string) bool {
+	if len(c.servers) == 0 {
+		return false
+	}
+	return slices.ContainsFunc(hostDomains.get(), func(domain string) bool {
+		return isBelow(name, domain) && fold(name) != domain && !slices.ContainsFunc(c.search, func(own string) bool {
+			return isBelow(own, domain) && isBelow(name, own)
+		})
+	})
+}
+
+// hostDomains are the domains that package net appends to names, in this process.
+var hostDomains domainList
+
+// A domainList follows the changes of a search list. A lookup that began before the last
+// change has the list of that time.
+type domainList struct {
+	mu          sync.Mutex // guards the lists
+	now, before []string
+}
+
+// get returns the domains, absolute and folded.
+func (l *domainList) get() []string {
+	domains := netDomains()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Equal(domains, l.now) {
+		l.before, l.now = l.now, domains
+	}
+	return slices.Concat(l.now, l.before)
+}
+
+// netDomains returns the domains that package net appends to a name, by having it look one
+// up. It caches resolv.conf, and takes the domain of the machine's name where that has none.
+func netDomains() []string {
+	const host = "x"
+	var domains []string
+	none := func(_ context.Context, q dnsmessage.Question) ([]dnsmessage.Resource, dnsmessage.RCode, error) {
+		if domain := strings.TrimPrefix(fold(q.Name.String()), host+"."); domain != "" {
+			domains = append(domains, domain)
+		}
+		return nil, dnsmessage.RCodeNameError, nil
+	}
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return newServerConn(ctx, none), nil
+	}}
+	r.LookupTXT(context.Background(), host) // does not exist
+	return domains
+}
+
+// askError is a DNSError whose text goes into another one, of package net.
 type askError struct{ *net.DNSError }
 
 func (e askError) Error() string {
@@ -170,3 +287,6 @@ func (e askError) Error() string {
 	}
 	return e.Err + " (asked " + e.Server + ")"
 }
+
+// Temporary makes package net stop, see NewResolver.
+func (e askError) Temporary() bool { return e.DNSError.Temporary() || isServerError(e.UnwrapErr) }

@@ -16,6 +16,11 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
+// resolverOf returns a resolver of package net that uses the client.
+func resolverOf(c *Client) *net.Resolver {
+	return NewResolver(func() (*Client, error) { return c, nil })
+}
+
 // TestResolver uses the methods of net.Resolver. Their names are absolute, so
 // that the search list of the host plays no part.
 func TestResolver(t *testing.T) {
@@ -45,11 +50,11 @@ func TestResolver(t *testing.T) {
 			z.serve(q)
 		}
 	})
-	r := newClient(t, Config{Timeout: testenv.Timeout, Hosts: map[string][]netip.Addr{
+	r := resolverOf(newClient(t, Config{Timeout: testenv.Timeout, Hosts: map[string][]netip.Addr{
 		"Hosts.example": addrs("10.0.0.9 fd00::9"),
 		"second":        addrs("10.0.0.9"),
 		"hidden.test":   nil,
-	}}, newFake(t, rcode(dnsmessage.RCodeRefused)), f).Resolver()
+	}}, newFake(t, rcode(dnsmessage.RCodeRefused)), f))
 	ctx := t.Context()
 	tests := []struct {
 		name string
@@ -74,8 +79,8 @@ func TestResolver(t *testing.T) {
 		{name: "other type of a host in Hosts", call: func() (any, error) { return r.LookupTXT(ctx, "hosts.example.") },
 			want: []string{"from the server"}},
 		{name: "address in Hosts", call: func() (any, error) { return r.LookupAddr(ctx, "10.0.0.9") },
-			want: []string{"hosts.example.", "second."}},
-		{name: "IPv6 address in Hosts", call: func() (any, error) { return r.LookupAddr(ctx, "fd00::9") }, want: []string{"hosts.example."}},
+			want: []string{"Hosts.example.", "second."}},
+		{name: "IPv6 address in Hosts", call: func() (any, error) { return r.LookupAddr(ctx, "fd00::9") }, want: []string{"Hosts.example."}},
 		{name: "hidden", call: func() (any, error) { return r.LookupHost(ctx, "hidden.test.") }, err: "no such host"},
 		{name: "localhost TXT", call: func() (any, error) { return r.LookupTXT(ctx, "localhost.") }, err: "no such host"},
 		{name: "below localhost", call: func() (any, error) { return r.LookupNetIP(ctx, "ip6", "any.thing.localhost.") }, want: addrs("::1")},
@@ -128,7 +133,7 @@ func TestResolverErrors(t *testing.T) {
 			if tt.cancel != 0 {
 				time.AfterFunc(tt.cancel, cancel)
 			}
-			_, err := newPipeClient(t, Config{}, fakes...).Resolver().LookupTXT(ctx, "a.example.")
+			_, err := resolverOf(newPipeClient(t, Config{}, fakes...)).LookupTXT(ctx, "a.example.")
 			dnsErr, ok := errors.AsType[*net.DNSError](err)
 			if !ok || dnsErr.Err != tt.err || dnsErr.IsNotFound || dnsErr.IsTimeout != tt.expire || dnsErr.IsTemporary != tt.temp {
 				t.Errorf("error %#v, want %q, temporary %v, timeout %v", err, tt.err, tt.temp, tt.expire)
@@ -140,11 +145,140 @@ func TestResolverErrors(t *testing.T) {
 	}
 }
 
+// TestHostDomains has questions of package net on a host with a search list.
+func TestHostDomains(t *testing.T) {
+	testenv.NoLeaks(t)
+	hostDomains = domainList{now: []string{"host.example.", "lan."}}
+	defer func() { hostDomains = domainList{} }()
+	z := zone{
+		"www.lab.lan.":           {"A 10.0.0.1", "TXT lab"},
+		"host.example.":          {"TXT the domain itself"},
+		"www.example.":           {"A 10.0.0.3", "TXT example"},
+		"v4.lab.lan.":            {"A 10.0.0.4"},
+		"v4.":                    {"AAAA fd00::4"},
+		"1.0.0.10.in-addr.arpa.": {"PTR www.lab.lan."},
+		"a.b.lab.lan.":           {"TXT deep", "MX 1 www.lab.lan."},
+		"six.lab.lan.":           {"AAAA fd00::6"},
+		"failing.lab.lan.":       {"AAAA fd00::6"},
+	}
+	f := newFake(t, func(q *query) {
+		if q.Name.String() == "failing.lab.lan." && q.Type == dnsmessage.TypeA || strings.HasPrefix(q.Name.String(), "broken.") {
+			rcode(dnsmessage.RCodeRefused)(q)
+		} else {
+			z.serve(q)
+		}
+	})
+	c := newClient(t, Config{Search: []string{"lab.lan"}, Timeout: testenv.Timeout, Hosts: map[string][]netip.Addr{"db.host.example": addrs("10.0.0.5")}}, f)
+	const none, failure = "no such name", "failure"
+	tests := []struct{ question, want, asked string }{
+		{"A www.host.example.", none, ""},
+		{"A WWW.Host.Example.", none, ""},
+		{"TXT www.host.example.", none, ""},
+		{"MX a.b.lan.", none, ""},
+		{"TXT other.lan.", none, ""},
+		{"TXT host.example.", "the domain itself", "TXT host.example."},
+		{"A db.host.example.", "10.0.0.5", ""},
+		{"AAAA db.host.example.", "", ""},
+		{"TXT db.host.example.", none, ""},
+		// The stack has these domains.
+		{"A www.lab.lan.", "10.0.0.1", "A www.lab.lan., AAAA www.lab.lan."},
+		{"TXT www.lab.lan.", "lab", "TXT www.lab.lan."},
+		// The stack's search list.
+		{"A www.", "CNAME www.lab.lan., 10.0.0.1", "A www.lab.lan., AAAA www.lab.lan."},
+		{"CNAME www.", "CNAME www.lab.lan.", "A www.lab.lan., AAAA www.lab.lan., CNAME www.lab.lan."},
+		{"TXT www.", "CNAME www.lab.lan., lab", "TXT www.lab.lan."},
+		{"TXT a.b.", "CNAME a.b.lab.lan., deep", "TXT a.b., TXT a.b.lab.lan."},
+		{"TXT www.example.", "example", "TXT www.example."},
+		{"TXT none.example.", none, "TXT none.example., TXT none.example.lab.lan."},
+		{"PTR 1.0.0.10.in-addr.arpa.", "www.lab.lan.", "PTR 1.0.0.10.in-addr.arpa."},
+		{"PTR 2.0.0.10.in-addr.arpa.", none, "PTR 2.0.0.10.in-addr.arpa."},
+		// Both families are of the same name.
+		{"AAAA v4.", "CNAME v4.lab.lan.", "A v4.lab.lan., AAAA v4.lab.lan."},
+		// An address of one family counts, whatever happens to the other.
+		{"AAAA failing.", "CNAME failing.lab.lan., fd00::6", "A failing.lab.lan., AAAA failing.lab.lan."},
+		{"A failing.", "CNAME failing.lab.lan.", "A failing.lab.lan., AAAA failing.lab.lan."},
+		{"MX broken.example.", failure, "MX broken.example., MX broken.example.lab.lan."},
+		{"SOA host.example.", "NotImplemented", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.question, func(t *testing.T) {
+			before := len(f.queries())
+			typ, name, _ := strings.Cut(tt.question, " ")
+			q := dnsmessage.Question{Name: dnsmessage.MustNewName(name), Type: types[typ], Class: dnsmessage.ClassINET}
+			records, code, err := c.answer(t.Context(), q)
+			var got []string
+			for _, r := range records {
+				got = append(got, text(r))
+			}
+			switch e, ok := err.(net.Error); {
+			case ok && e.Temporary():
+				got = []string{failure}
+			case err != nil:
+				t.Error(err)
+			case code == dnsmessage.RCodeNameError:
+				got = append(got, none)
+			case code != 0:
+				got = append(got, strings.TrimPrefix(code.String(), "RCode"))
+			}
+			if got := strings.Join(got, ", "); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			var asked []string
+			for _, q := range f.queries()[before:] {
+				asked = append(asked, strings.TrimSuffix(strings.TrimPrefix(q.String(), "udp "), " plain"))
+			}
+			slices.Sort(asked)
+			if got := strings.Join(slices.Compact(asked), ", "); got != tt.asked {
+				t.Errorf("asked %q, want %q", got, tt.asked)
+			}
+		})
+	}
+	t.Run("no servers", func(t *testing.T) {
+		c := testenv.Must(New(Config{}, refuseDial(t)))(t)
+		_, err := resolverOf(c).LookupMX(t.Context(), "www.host.example")
+		if err == nil || !strings.Contains(err.Error(), "no DNS servers") {
+			t.Errorf("error %v, want that there are no servers", err)
+		}
+	})
+	t.Run("changes", func(t *testing.T) {
+		// The list before the last change counts too: a lookup may have begun with it.
+		l := domainList{now: []string{"old."}}
+		for range 3 {
+			if got := l.get(); !slices.Contains(got, "old.") {
+				t.Errorf("got %q, want the old domain too", got)
+			}
+		}
+	})
+}
+
+// types are the types of records by their names.
+var types = map[string]dnsmessage.Type{
+	"A": dnsmessage.TypeA, "AAAA": dnsmessage.TypeAAAA, "CNAME": dnsmessage.TypeCNAME, "MX": dnsmessage.TypeMX, "NS": dnsmessage.TypeNS,
+	"PTR": dnsmessage.TypePTR, "SOA": dnsmessage.TypeSOA, "SRV": dnsmessage.TypeSRV, "TXT": dnsmessage.TypeTXT,
+}
+
+// text returns the contents of a record.
+func text(r dnsmessage.Resource) string {
+	switch b := r.Body.(type) {
+	case *dnsmessage.AResource:
+		return netip.AddrFrom4(b.A).String()
+	case *dnsmessage.AAAAResource:
+		return netip.AddrFrom16(b.AAAA).String()
+	case *dnsmessage.CNAMEResource:
+		return "CNAME " + b.CNAME.String()
+	case *dnsmessage.PTRResource:
+		return b.PTR.String()
+	case *dnsmessage.TXTResource:
+		return strings.Join(b.TXT, "")
+	}
+	return r.GoString()
+}
+
 // TestServerConn uses the connection in ways that package net does not.
 func TestServerConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newPipeFake("10.0.0.1:53", silent)
-		dial := newPipeClient(t, Config{}, f).Resolver().Dial
+		dial := resolverOf(newPipeClient(t, Config{}, f)).Dial
 		q := dnsmessage.Question{Name: dnsmessage.MustNewName("localhost."), Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}
 		known := testenv.Must(pack(7, q, true))(t)
 		q.Name = dnsmessage.MustNewName("a.example.")

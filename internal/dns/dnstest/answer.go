@@ -1,4 +1,4 @@
-// Package dnstest has the answers of a DNS server.
+// Package dnstest has the answers of a DNS server, and calls of lookups.
 package dnstest
 
 import (

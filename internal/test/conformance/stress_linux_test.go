@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"regexp"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -212,11 +213,12 @@ var texts = map[string][]string{
 	"Sysctl0":        {"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "kernel.hostname", "net.none"},
 	"Sysctl1":        {"0", "1", "x"},
 	"IfNameToIndex0": {"lo", "vde0", "none"},
+	"name":           {"localhost", "nobody.example", "http", "tcp", "10.0.0.1", "127.0.0.1", "fe80::1%vde0", "", "."},
 	"network":        {"tcp", "tcp4", "tcp6", "udp", "udp4", "udp6", "ip4:icmp", "unix", "unixgram", "none"},
 	"address":        {":0", "127.0.0.1:0", "[::1]:7000", ":7000", "10.0.0.1:7000", "10.0.0.2:7000", "[fc00::1]:7000", "localhost:7000", "nobody.example:80", "@stress", "10.0.0.99:1", "nonsense"},
 }
 
-var networked = regexp.MustCompile(`^(Dial|Listen|Lookup|Control)`)
+var networked = regexp.MustCompile(`^(Dial|Listen|LookupIP$|LookupNetIP$|Control)`)
 
 func (s *stress) text(r *rand.Rand, method string, before int) string {
 	list := texts[fmt.Sprintf("%s%d", method, before)]
@@ -224,6 +226,8 @@ func (s *stress) text(r *rand.Rand, method string, before int) string {
 	case list != nil:
 	case networked.MatchString(method):
 		list = texts[[]string{"network", "address"}[before]]
+	case strings.HasPrefix(method, "Lookup"):
+		list = texts["name"]
 	default:
 		list = texts[""]
 	}

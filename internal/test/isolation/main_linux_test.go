@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 // onHost runs the tests as root of new namespaces, and returns their exit status.
 func onHost(cmd *exec.Cmd, kind string) int {
 	cmd.Env = append(os.Environ(), stage+"="+kind)
-	cmd.SysProcAttr = private.Root(unix.CLONE_NEWNET | unix.CLONE_NEWNS)
+	cmd.SysProcAttr = private.Root(unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWUTS)
 	status, err := private.Run(context.Background(), cmd)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "isolation:", err)
@@ -52,7 +52,7 @@ func onHost(cmd *exec.Cmd, kind string) int {
 var files = map[string]string{
 	"hosts": "10.66.66.66 server www www.stack.example localhost localhost.stack.example\n" +
 		"10.0.0.1 hostonly hostonly.stack.example\n",
-	"resolv.conf":   "nameserver 10.0.0.1\nnameserver fc00::1:1\nsearch host.example\noptions ndots:9 timeout:1 attempts:1\n",
+	"resolv.conf":   "nameserver 10.0.0.1\nnameserver fc00::1:1\nsearch host.example\noptions ndots:9 timeout:30 attempts:1\n",
 	"nsswitch.conf": "hosts: files dns\n",
 }
 
@@ -104,6 +104,10 @@ func setUp() error {
 		return err
 	}
 	if err := private.AwaitIPv6(testenv.Timeout, "fc00::1:1", "fc00::1:2", "fe80::a", "fe80::b"); err != nil {
+		return err
+	}
+	// The search list of a host without one.
+	if err := unix.Sethostname([]byte("machine.named.example")); err != nil {
 		return err
 	}
 	os.Setenv("HTTP_PROXY", "http://10.0.0.2:3128")
