@@ -45,7 +45,8 @@ func lookup[T any](s *Stack, name string, f func(c *dns.Client) (T, error)) (T, 
 
 // LookupNetIP returns the addresses of a host, see [net.Resolver.LookupNetIP]; network
 // is "ip", "ip4" or "ip6". It uses nothing but the stack's [DNS]. The addresses are in
-// the order in which to try them, by RFC 6724 with the source addresses of the stack.
+// the order in which to try them, by RFC 6724 with the source addresses of the stack; of
+// each family at most 128.
 //
 // This and the other lookups have the results and errors of [net.Resolver]; where that and
 // its documentation differ, they follow the documentation. Errors are [*net.DNSError], but
@@ -95,8 +96,8 @@ func (s *Stack) LookupNS(ctx context.Context, name string) ([]*net.NS, error) {
 	return lookup(s, name, func(c *dns.Client) ([]*net.NS, error) { return c.LookupNS(ctx, name) })
 }
 
-// LookupSRV returns the servers of a service in the order in which to try them, by priority
-// and a lot, see [net.Resolver.LookupSRV].
+// LookupSRV returns the servers of a service by priority, and at random by weight where that
+// is equal, see [net.Resolver.LookupSRV].
 func (s *Stack) LookupSRV(ctx context.Context, service, proto, name string) (cname string, addrs []*net.SRV, err error) {
 	addrs, err = lookup(s, name, func(c *dns.Client) (srvs []*net.SRV, err error) {
 		cname, srvs, err = c.LookupSRV(ctx, service, proto, name)

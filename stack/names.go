@@ -27,7 +27,8 @@ type DNS struct {
 	Hosts map[string][]netip.Addr
 	// Cache is how many answers of the servers are kept, each for the time that its
 	// server gives, a day at most; what does not exist too, for three hours at most
-	// (RFC 2308). 0 keeps none. SetDNS begins with an empty cache. Commands have none.
+	// (RFC 2308). Larger ones than 4 KiB are not kept. 0 keeps none. SetDNS begins with
+	// an empty cache. Commands have none.
 	Cache int
 }
 

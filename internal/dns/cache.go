@@ -7,6 +7,10 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
+// maxKept is the size of the largest message that is kept: it bounds the memory of a cache,
+// and what a server can fill it with.
+const maxKept = 4096
+
 // A cache keeps replies. A nil cache keeps none.
 type cache struct {
 	max int

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,6 +114,20 @@ func TestCache(t *testing.T) {
 		}
 		if n := len(f.queries()); n != 100 {
 			t.Errorf("asked %d times, want 100", n)
+		}
+	})
+	bubble(t, "large", func(t *testing.T) {
+		f := newPipeFake("10.0.0.1:53", eitherNetwork(truncated, func(q *query) {
+			q.reply(slices.Repeat([]dnsmessage.Resource{record("a.example.", "TXT "+strings.Repeat("x", 200))}, 20)...)
+		}))
+		c := newPipeClient(t, Config{Cache: 8}, f)
+		for range 2 {
+			if _, err := c.LookupTXT(t.Context(), "a.example."); err != nil {
+				t.Error(err)
+			}
+		}
+		if n := len(f.queries()); n != 4 {
+			t.Errorf("asked %d times, want 4", n)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -362,21 +363,26 @@ func TestHostIsIgnored(t *testing.T) {
 	}
 }
 
-// TestConcurrent makes many lookups with one client.
+// TestConcurrent makes many lookups with one client, and with its resolver.
 func TestConcurrent(t *testing.T) {
 	testenv.NoLeaks(t)
 	z := make(zone)
 	for i := range 32 {
-		z[fmt.Sprintf("h%d.example.", i)] = []string{fmt.Sprintf("A 10.0.0.%d", i), fmt.Sprintf("AAAA fd00::%x", i)}
+		z[fmt.Sprintf("h%d.example.", i)] = []string{fmt.Sprintf("A 10.0.0.%d", i+1), fmt.Sprintf("AAAA fd00::%x", i+1)}
 	}
 	// Two servers, the first of which answers half of the names.
 	first := newFake(t, eitherType(rcode(dnsmessage.RCodeRefused), z.serve))
 	c := newClient(t, Config{Timeout: testenv.Timeout}, first, newFake(t, z.serve))
+	r := resolverOf(c)
 	var wg sync.WaitGroup
 	for i := range 32 {
 		wg.Go(func() {
 			for range 4 {
-				wantAddrs(t, c, "ip", fmt.Sprintf("h%d.example", i), fmt.Sprintf("10.0.0.%d fd00::%x", i, i), "")
+				name, want4, want6 := fmt.Sprintf("h%d.example.", i), fmt.Sprintf("10.0.0.%d", i+1), fmt.Sprintf("fd00::%x", i+1)
+				wantAddrs(t, c, "ip", name, want4+" "+want6, "")
+				if got, err := r.LookupHost(t.Context(), name); err != nil || len(got) != 2 || !slices.Contains(got, want4) || !slices.Contains(got, want6) {
+					t.Errorf("resolver, %s: %q, %v", name, got, err)
+				}
 			}
 		})
 	}

@@ -171,6 +171,9 @@ func exchangeStream(conn net.Conn, query []byte, q dnsmessage.Question) (reply, 
 	if err != nil {
 		return reply{}, malformed(err)
 	}
+	if len(msg) > maxKept {
+		r.ttl = 0
+	}
 	return r, nil
 }
 

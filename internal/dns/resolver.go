@@ -141,7 +141,7 @@ func answerQuery(ctx context.Context, query []byte, respond responder) ([]byte, 
 	msg, err := m.Pack()
 	if err == nil && len(msg) > maxMessage {
 		// The server had compressed names that Pack does not compress.
-		err = misbehaving("an answer that is too large")
+		err = askError{dnsError(misbehaving("an answer that is too large"), "")}
 	}
 	return msg, err
 }

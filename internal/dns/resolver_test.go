@@ -2,6 +2,7 @@ package dns
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -249,6 +250,31 @@ func TestHostDomains(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestTooLarge has an answer that does not fit into a message when its names are not
+// compressed, as those of SRV records must not be.
+func TestTooLarge(t *testing.T) {
+	name := dnsmessage.MustNewName(strings.Repeat(strings.Repeat("x", 60)+".", 4))
+	q := dnsmessage.Question{Name: name, Type: dnsmessage.TypeSRV, Class: dnsmessage.ClassINET}
+	msg := packed(dnsmessage.Message{Header: dnsmessage.Header{Response: true}, Questions: []dnsmessage.Question{q}})
+	const n = 3000
+	for range n {
+		//                owner       type   class  TTL         length priority, weight, port, target
+		msg = append(msg, 0xc0, 12, 0, 33, 0, 1, 0, 0, 0, 60, 0, 8, 0, 1, 0, 1, 0, 80, 0xc0, 12)
+	}
+	binary.BigEndian.PutUint16(msg[6:], n)
+	c := testenv.Must(New(Config{Servers: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:53")}},
+		func(_ context.Context, network, _ string) (net.Conn, error) {
+			return &cannedConn{stream: network == "tcp", reply: msg}, nil
+		}))(t)
+	if _, srvs, err := c.LookupSRV(t.Context(), "", "", name.String()); err != nil || len(srvs) != n {
+		t.Errorf("got %d servers, %v, want %d", len(srvs), err, n)
+	}
+	_, _, err := resolverOf(c).LookupSRV(t.Context(), "", "", name.String())
+	if e, ok := err.(*net.DNSError); !ok || e.Err != "server misbehaving" || e.IsNotFound || !e.IsTemporary {
+		t.Errorf("error %#v, want that the server misbehaves", err)
+	}
 }
 
 // types are the types of records by their names.
