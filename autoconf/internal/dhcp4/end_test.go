@@ -1,0 +1,195 @@
+package dhcp4
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/vdestack/vdestack/autoconf/internal/source"
+	"github.com/vdestack/vdestack/autoconf/internal/source/sourcetest"
+)
+
+// TestConflict has another host with the address.
+func TestConflict(t *testing.T) {
+	other := []byte{2, 0, 0, 0, 0, 9}
+	request := func(l *lab) {
+		d, _ := l.message(dhcpv4.MessageTypeDiscover)
+		l.offer(d, server1, mine)
+		r, _ := l.message(dhcpv4.MessageTypeRequest)
+		l.ack(r, server1, mine)
+		l.arp(netip.IPv4Unspecified(), mine)
+	}
+	declined := func(l *lab) {
+		m, s := l.message(dhcpv4.MessageTypeDecline)
+		if s.Port != sourcetest.Unconfigured || s.Peer.Addr() != broadcastAddr || m.NumSeconds != 0 || !m.ClientIPAddr.IsUnspecified() ||
+			!m.RequestedIPAddress().Equal(mine.AsSlice()) || !m.ServerIdentifier().Equal(server1.AsSlice()) ||
+			m.Options.Has(dhcpv4.OptionParameterRequestList) || m.Options.Has(dhcpv4.OptionMaximumDHCPMessageSize) {
+			t.Errorf("DECLINE by %s: %v", s.Port, m.Summary())
+		}
+	}
+	zero := netip.IPv4Unspecified()
+	answer := appendARP(nil, other, mine, mine)
+	answer[7] = arpReply
+	broken := bytes.Clone(answer)
+	broken[0] = 7
+	for _, tt := range []struct {
+		name     string
+		packet   []byte
+		conflict bool
+	}{
+		{"answer", answer, true},
+		{"announcement", appendARP(nil, other, mine, mine), true},
+		{"question of the host", appendARP(nil, other, mine, server1), true},
+		{"padded", append(appendARP(nil, other, mine, server1), make([]byte, 18)...), true},
+		{"probe of another host", appendARP(nil, other, zero, mine), true},
+		{"question for it", appendARP(nil, other, server1, mine), false},
+		{"our probe", appendARP(nil, sourcetest.MAC, zero, mine), false},
+		{"another address", appendARP(nil, other, server1, server1), false},
+		{"no ARP of Ethernet", broken, false},
+		{"short", answer[:27], false},
+		{"empty", nil, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inLab(t, source.Config{}, func(l *lab) {
+				request(l)
+				time.Sleep(probeWait / 2)
+				l.link.Deliver(sourcetest.ARP, source.Packet{Data: tt.packet, HW: other})
+				if !tt.conflict {
+					l.arp(zero, mine)
+					return
+				}
+				declined(l)
+				l.failed("in use by another host: 10.0.0.42")
+				declinedAt := time.Now()
+				d, _ := l.message(dhcpv4.MessageTypeDiscover)
+				if wait := time.Since(declinedAt); wait < declineWait || wait > 2*declineWait {
+					t.Errorf("DISCOVER after %v", wait)
+				}
+				if d.Options.Has(dhcpv4.OptionRequestedIPAddress) {
+					t.Error("it asks for the address again")
+				}
+			})
+		})
+	}
+	t.Run("seen by the sink", func(t *testing.T) {
+		inLab(t, source.Config{}, func(l *lab) {
+			l.sink.SetError = func(s source.Lease) error {
+				if len(s.Addrs) == 0 {
+					return errors.New("the kernel is of another opinion") // which is nothing to the source
+				}
+				return &source.ConflictError{Addrs: []netip.Addr{mine}}
+			}
+			request(l)
+			l.arp(zero, mine)
+			l.arp(zero, mine)
+			l.set()
+			declined(l)
+			l.lost()
+			l.failed("in use by another host")
+		})
+	})
+}
+
+// TestRelease checks what is sent at the end.
+func TestRelease(t *testing.T) {
+	for _, release := range []bool{false, true} {
+		inLab(t, source.Config{Release: release}, func(l *lab) {
+			l.get()
+			l.stored()
+			l.cancel()
+			if !release {
+				l.quiet(time.Minute)
+				return
+			}
+			m, s := l.message(dhcpv4.MessageTypeRelease)
+			if s.Port != ours || s.Peer != netip.AddrPortFrom(server1, serverPort) || !m.ClientIPAddr.Equal(mine.AsSlice()) ||
+				!m.ServerIdentifier().Equal(server1.AsSlice()) || m.Options.Has(dhcpv4.OptionRequestedIPAddress) ||
+				m.Options.Has(dhcpv4.OptionParameterRequestList) || !bytes.Equal(m.Options.Get(dhcpv4.OptionClientIdentifier), append([]byte{1}, sourcetest.MAC...)) {
+				t.Errorf("RELEASE by %s: %v", s.Port, m.Summary())
+			}
+			if addr, valid := loadStored(l.stored(), sourcetest.MAC); addr != mine || valid {
+				t.Errorf("what is stored is %v, valid: %v", addr, valid)
+			}
+		})
+	}
+	inLab(t, source.Config{Release: true}, func(l *lab) { // there is nothing
+		l.message(dhcpv4.MessageTypeDiscover)
+		l.cancel()
+		l.quiet(time.Minute)
+	})
+	inLab(t, source.Config{Release: true}, func(l *lab) { // it cannot be sent
+		l.get(dhcpv4.OptIPAddressLeaseTime(math.MaxUint32 * time.Second))
+		l.link.OpenError = func(string) error { return errors.New("no") }
+	})
+}
+
+// TestGone has ports that cannot be opened, that end, and that cannot send.
+func TestGone(t *testing.T) {
+	no := errors.New("no socket")
+	request := func(l *lab) {
+		d, _ := l.message(dhcpv4.MessageTypeDiscover)
+		l.offer(d, server1, mine)
+		r, _ := l.message(dhcpv4.MessageTypeRequest)
+		l.ack(r, server1, mine)
+	}
+	for _, tt := range []struct {
+		port string // that cannot be opened
+		want error
+		f    func(l *lab)
+	}{
+		{sourcetest.Unconfigured, no, func(*lab) {}},
+		{sourcetest.ARP, no, request},
+		{"", errGone, func(l *lab) { l.message(dhcpv4.MessageTypeDiscover); l.link.Break() }},
+		{"", errGone, func(l *lab) { request(l); l.sent(); l.link.Break() }},
+		{"", errGone, func(l *lab) { l.get(); l.message(dhcpv4.MessageTypeRequest); l.link.Break() }},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(t)
+			l.link.OpenError = func(name string) error {
+				if name == tt.port {
+					return no
+				}
+				return nil
+			}
+			l.run(source.Config{})
+			tt.f(l)
+			if err := <-l.done; !errors.Is(err, tt.want) {
+				t.Errorf("Run: %v, want %v", err, tt.want)
+			}
+			if open := l.link.Open(); len(open) > 0 {
+				t.Errorf("ports are open: %q", open)
+			}
+			l.cancel()
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		var down atomic.Bool
+		down.Store(true)
+		l.link.SendError = func(sourcetest.Sent) error {
+			if down.Load() {
+				return errors.New("the network is down")
+			}
+			return nil
+		}
+		l.run(source.Config{})
+		l.failed("sending to 255.255.255.255: the network is down")
+		down.Store(false)
+		l.get()
+		l.end()
+	})
+	for _, mac := range []net.HardwareAddr{nil, sourcetest.MAC[:5]} {
+		l := newLab(t)
+		l.link.HW = mac
+		if err := Run(t.Context(), source.Config{}, l.link, l.sink); err == nil {
+			t.Errorf("hardware address %v: no error", mac)
+		}
+	}
+}

@@ -1,0 +1,296 @@
+package dhcp4
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/vdestack/vdestack/autoconf/internal/source"
+	"github.com/vdestack/vdestack/autoconf/internal/source/sourcetest"
+)
+
+var (
+	mine    = netip.MustParseAddr("10.0.0.42")
+	server1 = netip.MustParseAddr("10.0.0.1")
+	server2 = netip.MustParseAddr("10.0.0.2")
+)
+
+// A lab is a source on a link, in a bubble. The test is its network and its client.
+type lab struct {
+	*testing.T
+	link   *sourcetest.Link
+	sink   *sourcetest.Sink
+	calls  chan source.Call
+	start  time.Time
+	cancel context.CancelFunc
+	done   chan error // gets the error of Run
+}
+
+// inLab runs a source, f, and then the end of the source.
+func inLab(t *testing.T, cfg source.Config, f func(l *lab)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		l.run(cfg)
+		f(l)
+		l.end()
+	})
+}
+
+func newLab(t *testing.T) *lab {
+	return &lab{T: t, link: sourcetest.NewLink(), sink: sourcetest.NewSink(), calls: make(chan source.Call), done: make(chan error, 1)}
+}
+
+func (l *lab) run(cfg source.Config) {
+	ctx, cancel := context.WithCancel(l.Context())
+	l.start, l.cancel = time.Now(), cancel
+	cfg.Calls = l.calls
+	go func() { l.done <- Run(ctx, cfg, l.link, l.sink) }()
+}
+
+func (l *lab) end() {
+	l.Helper()
+	l.cancel()
+	began := time.Now()
+	if err := <-l.done; err != nil {
+		l.Errorf("Run: %v", err)
+	}
+	if d := time.Since(began); d > source.ReleaseTime {
+		l.Errorf("Run has ended %v after its context", d)
+	}
+	if open := l.link.Open(); len(open) > 0 {
+		l.Errorf("ports are open: %q", open)
+	}
+}
+
+// sent returns the next packet.
+func (l *lab) sent() sourcetest.Sent {
+	l.Helper()
+	select {
+	case s := <-l.link.Sent:
+		return s
+	case <-time.After(1000 * time.Hour):
+		l.Fatal("nothing is sent")
+	}
+	panic("unreachable")
+}
+
+// message returns the next packet, which is a message of a type, and its destination.
+func (l *lab) message(want dhcpv4.MessageType) (*dhcpv4.DHCPv4, sourcetest.Sent) {
+	l.Helper()
+	s := l.sent()
+	if s.Port == sourcetest.ARP {
+		l.Fatalf("got an ARP packet %x, want %v", s.Data, want)
+	}
+	m, err := dhcpv4.FromBytes(s.Data)
+	if err != nil {
+		l.Fatal(err)
+	}
+	if got := m.MessageType(); got != want {
+		l.Fatalf("got %v, want %v", got, want)
+	}
+	return m, s
+}
+
+// arp checks that the next packet is an ARP request for an address.
+func (l *lab) arp(sender, target netip.Addr) {
+	l.Helper()
+	s, t := sender.As4(), target.As4()
+	want := fmt.Sprintf("0001080006040001%x%x000000000000%x", []byte(sourcetest.MAC), s, t)
+	if got := l.sent(); got.Port != sourcetest.ARP || fmt.Sprintf("%x", got.Data) != want || got.HW != nil {
+		l.Fatalf("got %x by %s to %v, want %s", got.Data, got.Port, got.HW, want)
+	}
+}
+
+// quiet checks that nothing is sent or said for a time.
+func (l *lab) quiet(d time.Duration) {
+	l.Helper()
+	select {
+	case s := <-l.link.Sent:
+		l.Fatalf("%s sends %x", s.Port, s.Data)
+	case s := <-l.sink.Said:
+		l.Fatalf("the sink is told %+v", s)
+	case <-time.After(d):
+	}
+}
+
+// at checks the time since the start.
+func (l *lab) at(want, tolerance time.Duration) {
+	l.Helper()
+	if got := time.Since(l.start); (got - want).Abs() > tolerance {
+		l.Errorf("it is %v after the start, want %v ± %v", got, want, tolerance)
+	}
+}
+
+// reply returns a message of a server to a message of the source.
+func reply(to *dhcpv4.DHCPv4, t dhcpv4.MessageType, server, addr netip.Addr, options ...dhcpv4.Option) *dhcpv4.DHCPv4 {
+	m := &dhcpv4.DHCPv4{
+		OpCode: dhcpv4.OpcodeBootReply, HWType: to.HWType, TransactionID: to.TransactionID,
+		ClientHWAddr: to.ClientHWAddr, Options: make(dhcpv4.Options),
+	}
+	m.UpdateOption(dhcpv4.OptMessageType(t))
+	m.UpdateOption(dhcpv4.OptServerIdentifier(server.AsSlice()))
+	if t != dhcpv4.MessageTypeNak {
+		m.YourIPAddr = addr.AsSlice()
+		m.UpdateOption(dhcpv4.OptIPAddressLeaseTime(time.Hour))
+		m.UpdateOption(dhcpv4.OptSubnetMask([]byte{255, 255, 255, 0}))
+	}
+	for _, o := range options {
+		m.UpdateOption(o)
+	}
+	return m
+}
+
+// deliver gives the source a message from a server.
+func (l *lab) deliver(port string, m *dhcpv4.DHCPv4) {
+	l.Helper()
+	from, _ := netip.AddrFromSlice(m.ServerIdentifier())
+	if !l.link.Deliver(port, source.Packet{Data: m.ToBytes(), Peer: netip.AddrPortFrom(from, serverPort)}) {
+		l.Fatalf("port %s is not open", port)
+	}
+}
+
+func (l *lab) offer(to *dhcpv4.DHCPv4, server, addr netip.Addr, options ...dhcpv4.Option) {
+	l.Helper()
+	l.deliver(sourcetest.Unconfigured, reply(to, dhcpv4.MessageTypeOffer, server, addr, options...))
+}
+
+func (l *lab) ack(to *dhcpv4.DHCPv4, server, addr netip.Addr, options ...dhcpv4.Option) {
+	l.Helper()
+	l.deliver(sourcetest.Unconfigured, reply(to, dhcpv4.MessageTypeAck, server, addr, options...))
+}
+
+func (l *lab) nak(to *dhcpv4.DHCPv4, server netip.Addr) {
+	l.Helper()
+	l.deliver(sourcetest.Unconfigured, reply(to, dhcpv4.MessageTypeNak, server, netip.Addr{}, dhcpv4.OptMessage("go\x1b away")))
+}
+
+// ours is the port of the lease.
+var ours = sourcetest.UDP(netip.AddrPortFrom(mine, clientPort))
+
+// set returns the next lease that the sink is told.
+func (l *lab) set() source.Lease {
+	l.Helper()
+	switch said := (<-l.sink.Said).(type) {
+	case source.Lease:
+		return said
+	case json.RawMessage:
+		return l.set()
+	default:
+		l.Fatalf("the sink is told %v, want a lease", said)
+	}
+	panic("unreachable")
+}
+
+// lost checks that the sink is told that there is no lease.
+func (l *lab) lost() {
+	l.Helper()
+	if got := l.set(); len(got.Addrs) > 0 || got.Server.IsValid() {
+		l.Fatalf("the sink is told %+v, want the zero lease", got)
+	}
+}
+
+// failed checks the next error that the sink is told.
+func (l *lab) failed(want string) {
+	l.Helper()
+	switch said := (<-l.sink.Said).(type) {
+	case error:
+		if !strings.Contains(said.Error(), want) {
+			l.Errorf("the sink is told %q, want %q", said, want)
+		}
+	case json.RawMessage:
+		l.failed(want)
+	default:
+		l.Fatalf("the sink is told %+v, want the error %q", said, want)
+	}
+}
+
+// probed checks that an address is probed, configured and announced, and returns the lease.
+func (l *lab) probed(addr netip.Addr) source.Lease {
+	l.Helper()
+	for range probes {
+		l.arp(netip.IPv4Unspecified(), addr)
+	}
+	lease := l.set()
+	if len(lease.Addrs) != 1 || lease.Addrs[0].Prefix.Addr() != addr {
+		l.Fatalf("got %+v, want a lease of %v", lease, addr)
+	}
+	for range announcements {
+		l.arp(addr, addr)
+	}
+	return lease
+}
+
+// get has the source get a lease of an address from server1.
+func (l *lab) get(options ...dhcpv4.Option) source.Lease {
+	l.Helper()
+	d, _ := l.message(dhcpv4.MessageTypeDiscover)
+	return l.answer(d, options...)
+}
+
+// answer gives a lease for a DISCOVER.
+func (l *lab) answer(d *dhcpv4.DHCPv4, options ...dhcpv4.Option) source.Lease {
+	l.Helper()
+	l.offer(d, server1, mine, options...)
+	r, _ := l.message(dhcpv4.MessageTypeRequest)
+	l.ack(r, server1, mine, options...)
+	return l.probed(mine)
+}
+
+// stored returns what the sink was told last, which is to be stored.
+func (l *lab) stored() json.RawMessage {
+	l.Helper()
+	b, ok := (<-l.sink.Said).(json.RawMessage)
+	if !ok {
+		l.Fatal("nothing is stored")
+	}
+	return b
+}
+
+// An event is something that the source has sent or said.
+type event struct {
+	at   time.Duration // since the start
+	text string
+}
+
+// events returns what happens within a time.
+func (l *lab) events(d time.Duration) (all []event) {
+	l.Helper()
+	end := time.After(d)
+	for {
+		text := ""
+		select {
+		case s := <-l.link.Sent:
+			if s.Port == sourcetest.ARP {
+				text = "ARP"
+				break
+			}
+			m, err := dhcpv4.FromBytes(s.Data)
+			if err != nil {
+				l.Fatal(err)
+			}
+			text = m.MessageType().String() + " to " + s.Peer.Addr().String()
+		case said := <-l.sink.Said:
+			switch said := said.(type) {
+			case source.Lease:
+				text = "lost"
+				if len(said.Addrs) > 0 {
+					text = "set"
+				}
+			case error:
+				text = said.Error()
+			case json.RawMessage:
+				continue
+			}
+		case <-end:
+			return all
+		}
+		all = append(all, event{time.Since(l.start), text})
+	}
+}
