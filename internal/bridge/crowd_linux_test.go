@@ -27,7 +27,6 @@ func TestInCrowd(t *testing.T) {
 		"IPv6":         {Addrs: testenv.Prefixes("fc00::1/64", "10.0.0.1/24"), Gateways: []netip.Addr{netip.MustParseAddr("fc00::2")}},
 		"link-local":   {Addrs: testenv.Prefixes("fe80::a/64")},
 		"without IPv6": {MTU: 1000, Addrs: testenv.Prefixes("10.0.0.1/24")},
-		"down":         {Down: true, Addrs: testenv.Prefixes("10.0.0.1/24", "fc00::1/64")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f.MAC = net.HardwareAddr{2, 0, 0, 0, 0, 7}
