@@ -85,8 +85,10 @@ func (h *hub) openIn(name string, ns *netns.NS) error {
 	}
 	if err != nil {
 		h.close()
+		return err
 	}
-	return err
+	h.ns.Refresh() // the sockets that nobody asks for
+	return nil
 }
 
 // dial opens the connection to the hub.
@@ -109,17 +111,17 @@ func (h *hub) close() error {
 // Settings that the kernel does not have, or that a container keeps read-only, only
 // cost time.
 func (h *hub) quiet() error {
-	for _, set := range []struct{ path, value string }{
+	settings := []netns.Setting{
 		// A bridge and its ports would have link-local addresses.
-		{"net/ipv6/conf/default/disable_ipv6", "1"},
+		{Path: "net/ipv6/conf/default/disable_ipv6", Value: "1"},
 		// Each packet would go through the router's filters, a tenth of the time.
-		{"net/bridge/bridge-nf-call-iptables", "0"},
-		{"net/bridge/bridge-nf-call-ip6tables", "0"},
-		{"net/bridge/bridge-nf-call-arptables", "0"},
-	} {
-		err := h.ns.WriteSysctl(set.path, set.value)
+		{Path: "net/bridge/bridge-nf-call-iptables", Value: "0"},
+		{Path: "net/bridge/bridge-nf-call-ip6tables", Value: "0"},
+		{Path: "net/bridge/bridge-nf-call-arptables", Value: "0"},
+	}
+	for i, err := range h.ns.SetSysctls(settings...) {
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("%s: setting %s=%s: %w", h.name, set.path, set.value, err)
+			return fmt.Errorf("%s: setting %s=%s: %w", h.name, settings[i].Path, settings[i].Value, err)
 		}
 	}
 	return nil

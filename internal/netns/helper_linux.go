@@ -66,11 +66,12 @@ type helper struct {
 var unknown = new(NS)
 
 // A request is what one caller wants of the helper: calls to be made in the
-// namespace ns. All calls after a failed one are skipped.
+// namespace ns. All calls after a failed one are skipped, unless each is set.
 type request struct {
 	ns     *NS
 	enter  bool // enter ns first; without it, the calls make the namespace
 	toBase bool // leave ns at the end
+	each   bool
 	calls  []call
 	// meanwhile is called when the helper has begun, if it is not nil.
 	meanwhile func()
@@ -89,7 +90,7 @@ var requests = sync.Pool{New: func() any { return &request{wake: make(chan bool,
 
 func newRequest(ns *NS) *request {
 	r := requests.Get().(*request)
-	r.ns, r.enter, r.toBase, r.err, r.lost, r.begun = ns, true, false, nil, errHelper, false
+	r.ns, r.enter, r.toBase, r.each, r.err, r.lost, r.begun = ns, true, false, false, nil, errHelper, false
 	return r
 }
 
@@ -194,7 +195,9 @@ func (h *helper) roundTrip(batch []*request) {
 		}
 		r.entry, r.first = entry, int(b.n)
 		for j, c := range r.calls {
-			c.skip = uintptr(len(r.calls) - j - 1)
+			if !r.each {
+				c.skip = uintptr(len(r.calls) - j - 1)
+			}
 			b.add(c)
 		}
 		r.exit = -1

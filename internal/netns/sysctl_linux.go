@@ -6,7 +6,9 @@ import (
 	"cmp"
 	"errors"
 	"io"
+	"net"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +25,58 @@ func (n *NS) WriteSysctl(path, value string) error {
 	_, err = f.WriteString(cmp.Or(value, "\n"))
 	n.Refresh()
 	return err
+}
+
+// A Setting is one of a namespace: its path below /proc/sys, and its value.
+type Setting struct{ Path, Value string }
+
+// SetSysctls sets several settings in one round trip. It is for a namespace that nobody
+// else has: sockets that were made with it stay, and AllowPing is not called. The errors
+// are those of the settings, nil where there is none.
+func (n *NS) SetSysctls(settings ...Setting) []error {
+	files, errs := n.openAll(settings)
+	for i, s := range settings {
+		if errs[i] != nil && atLimit(errs[i]) {
+			errs[i] = n.WriteSysctl(s.Path, s.Value) // which makes room
+		}
+		if files[i] != nil {
+			_, err := files[i].WriteString(s.Value)
+			errs[i] = errors.Join(err, files[i].Close())
+		}
+	}
+	return errs
+}
+
+// openAll opens the files of settings.
+func (n *NS) openAll(settings []Setting) ([]*os.File, []error) {
+	files, errs := make([]*os.File, len(settings)), make([]error, len(settings))
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.fd < 0 {
+		for i := range errs {
+			errs[i] = net.ErrClosed
+		}
+		return files, errs
+	}
+	r := newRequest(n)
+	defer r.free()
+	r.each = true
+	names := make([][]byte, len(settings))
+	for i, s := range settings {
+		names[i] = []byte("/proc/sys/" + s.Path + "\x00")
+		r.calls = append(r.calls, openCall(&names[i][0], unix.O_WRONLY))
+	}
+	n.h.do(r)
+	runtime.KeepAlive(names)
+	for i, s := range settings {
+		fd, err := r.result(i)
+		if err != nil {
+			errs[i] = &os.PathError{Op: "open", Path: "/proc/sys/" + s.Path, Err: err}
+		} else {
+			files[i] = os.NewFile(fd, "/proc/sys/"+s.Path)
+		}
+	}
+	return files, errs
 }
 
 // ReadSysctl returns a setting of the namespace, as the kernel writes it.
