@@ -115,15 +115,23 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	} else if !s.joined {
 		s.ns = netns.FromPool(first)
 	}
-	begin := func() {
-		for _, n := range networks {
-			n.begin()
+	prepared := func() {}
+	defer func() { prepared() }()
+	begin := func(base netns.Base) {
+		if len(networks) == 0 {
+			return
+		}
+		prepared = neigh.Prepare(base)
+		if s.ns == nil || len(networks) > 1 { // else the first is needed at once
+			for _, n := range networks {
+				n.begin()
+			}
 		}
 	}
 	if s.ns == nil {
 		s.ns, err = create(first, begin)
-	} else if len(networks) > 1 { // the first is needed at once
-		begin()
+	} else {
+		begin(s.ns.Base())
 	}
 	if err != nil {
 		return nil, err

@@ -99,6 +99,22 @@ func Keep(ns *netns.NS, all bool) (_ *Space, err error) {
 	return s, nil
 }
 
+// Prepare begins to make what Keep needs for namespaces with a base, in the background.
+// release is called after Keep, or instead of it, and waits for that.
+func Prepare(base netns.Base) (release func()) {
+	made, end := make(chan *keeper, 1), base.Hold()
+	go func() {
+		defer end()
+		k, _ := keeperOf(base) // Keep tries again, and reports the error
+		made <- k
+	}()
+	return func() {
+		if k := <-made; k != nil {
+			k.leave()
+		}
+	}
+}
+
 // Own adds an interface, in a namespace that has others too.
 func (s *Space) Own(index int) {
 	if s != nil && s.own != nil {
@@ -161,10 +177,12 @@ func (k *keeper) leave() {
 
 func newKeeper(base netns.Base) (_ *keeper, err error) {
 	k := &keeper{base: base, message: make([]byte, 0, 4<<10), few: few, unused: unused, done: make(chan struct{}), spaces: make(map[int32][]*Space)}
-	if k.requests, err = base.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE); err != nil {
+	fds, err := base.Sockets(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
 		return nil, err
 	}
-	if k.reports, err = listen(base); err != nil {
+	k.requests = fds[0]
+	if k.reports, err = listen(fds[1]); err != nil {
 		unix.Close(k.requests)
 		return nil, err
 	}
@@ -176,12 +194,8 @@ func newKeeper(base netns.Base) (_ *keeper, err error) {
 // (net.core.rmem_max) allows it.
 const buffer = 4 << 20
 
-// listen opens the socket that hears of new neighbours.
-func listen(base netns.Base) (*os.File, error) {
-	fd, err := base.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, err
-	}
+// listen has a socket hear of new neighbours, and takes it over.
+func listen(fd int) (*os.File, error) {
 	fail := func(call string, err error) (*os.File, error) {
 		unix.Close(fd)
 		return nil, os.NewSyscallError(call, err)

@@ -343,3 +343,19 @@ func TestClose(t *testing.T) {
 		teardown.Wait()
 	}
 }
+
+// TestPrepare prepares for a namespace that is used, and for one that is not: nothing stays.
+func TestPrepare(t *testing.T) {
+	for _, used := range []bool{true, false} {
+		ns := testenv.Must(netns.CreateIsolated(netns.TAP{}, nil))(t)
+		release := neigh.Prepare(ns.Base())
+		if used {
+			testenv.Must(neigh.Keep(ns, true))(t).Close()
+		}
+		testenv.Check(t, ns.Close()) // the last of its helper
+		release()
+		if neigh.Running() {
+			t.Errorf("used %v: something is looked after", used)
+		}
+	}
+}

@@ -12,20 +12,35 @@ import (
 type Base struct{ h *helper }
 
 // Base returns the base of the helper that enters the namespace. Use it while the
-// namespace is open.
+// namespace is open, or from Hold on.
 func (n *NS) Base() Base { return Base{n.h} }
 
-// Socket makes a socket there. It is close-on-exec and belongs to the caller.
-func (h Base) Socket(domain, typ, proto int) (fd int, err error) {
+// Hold keeps the helper until release, also if its last namespace is closed before.
+func (h Base) Hold() (release func()) {
+	helpers.mu.Lock()
+	defer helpers.mu.Unlock()
+	h.h.users++
+	return h.h.release
+}
+
+// Sockets makes two sockets there, of one kind. They are close-on-exec and belong to the
+// caller.
+func (h Base) Sockets(domain, typ, proto int) (fds [2]int, err error) {
 	r := newRequest(nil)
 	defer r.free()
-	r.calls = append(r.calls, socketCall(domain, typ, proto))
-	h.h.do(r)
-	ret, err := r.result(0)
-	if err != nil {
-		return -1, explainSocket(os.NewSyscallError("socket", err), domain, typ, proto)
+	for range fds {
+		r.calls = append(r.calls, socketCall(domain, typ, proto))
 	}
-	return int(ret), nil
+	h.h.do(r)
+	for i := range fds {
+		ret, err := r.result(i)
+		if err != nil {
+			closeAll(fds[:i])
+			return fds, explainSocket(os.NewSyscallError("socket", err), domain, typ, proto)
+		}
+		fds[i] = int(ret)
+	}
+	return fds, nil
 }
 
 // With calls f with the descriptor of the namespace, which stays open meanwhile. f must

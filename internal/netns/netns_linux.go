@@ -52,9 +52,9 @@ func New() (*NS, error) {
 }
 
 // Create makes one without the pool, and a TAP in it, unless t is zero. meanwhile, if it
-// is not nil, is called when the helper has begun, and may start work to be done at the
-// same time. It must not wait.
-func Create(t TAP, meanwhile func()) (*NS, error) {
+// is not nil, is called with the base of the namespace when the helper has begun, and may
+// start work to be done at the same time. It must not wait.
+func Create(t TAP, meanwhile func(Base)) (*NS, error) {
 	h, err := theHelper()
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func Create(t TAP, meanwhile func()) (*NS, error) {
 
 // CreateIsolated is Create with a user namespace and a helper of its own, which ends
 // with the namespace.
-func CreateIsolated(t TAP, meanwhile func()) (*NS, error) {
+func CreateIsolated(t TAP, meanwhile func(Base)) (*NS, error) {
 	h, err := isolatedHelper()
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func CreateIsolated(t TAP, meanwhile func()) (*NS, error) {
 }
 
 // create makes a network namespace, which takes over the caller's use of the helper.
-func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
+func (h *helper) create(t TAP, meanwhile func(Base)) (_ *NS, err error) {
 	n := &NS{h: h, fd: -1, made: true}
 	defer func() {
 		if err != nil {
@@ -87,7 +87,10 @@ func (h *helper) create(t TAP, meanwhile func()) (_ *NS, err error) {
 	}()
 	r := newRequest(n)
 	defer r.free()
-	r.enter, r.meanwhile = false, meanwhile
+	r.enter = false
+	if meanwhile != nil {
+		r.meanwhile = func() { meanwhile(Base{h}) }
+	}
 	r.calls = append(r.calls,
 		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWNET}},
 		socketCall(tcp.domain, tcp.typ, tcp.proto),
