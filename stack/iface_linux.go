@@ -97,13 +97,14 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) error {
 	}
 	local := i.watchLocal(ctx, nl)
 	defer local.end()
-	if err := i.addAddrs(nl, local); err != nil {
-		return err
-	}
 	if !i.cfg.Down {
+		// First: it takes the kernel longest.
 		if err := i.replaceLinkLocal(ctx, nl, local); err != nil {
 			return err
 		}
+	}
+	if err := i.addAddrs(nl, local); err != nil {
+		return err
 	}
 	if err := i.addGateways(nl); err != nil {
 		return err

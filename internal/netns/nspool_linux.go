@@ -15,20 +15,23 @@ const (
 	// next ones stay in the pool.
 	series   = time.Second
 	poolSize = 2
-	// settling is how long after a request the next are made: that keeps the helper busy
-	// for half a millisecond, when the new namespace needs it.
+	// settling is how long after Settle the next are made: that keeps the helper busy for
+	// half a millisecond, when the user of the new namespace may need it. If requests come
+	// sooner one after the other, it counts from a request.
 	settling = 2 * time.Millisecond
 )
 
 // nsPool has namespaces that are made in advance, while a program makes one after the
 // other. It is empty in a program at rest.
 var nsPool struct {
-	mu     sync.Mutex // guards all; not held while a namespace is made
-	spaces []*NS
-	last   time.Time     // of the last request
-	tap    TAP           // that they have
-	making chan struct{} // closed when those being made are in the pool; nil: none are
-	timer  *time.Timer   // makes the next, or closes them
+	mu      sync.Mutex // guards all; not held while a namespace is made
+	spaces  []*NS
+	last    time.Time     // of the last request
+	settled time.Time     // of the last Settle
+	wanted  bool          // the next Settle has more made
+	tap     TAP           // that they have
+	making  chan struct{} // closed when those being made are in the pool; nil: none are
+	timer   *time.Timer   // makes the next, or closes them
 }
 
 // FromPool returns a namespace with the TAP from the pool, or nil.
@@ -44,12 +47,8 @@ func FromPool(t TAP) *NS {
 		}
 		nsPool.tap, nsPool.spaces = t, nil
 	}
-	if again && nsPool.making == nil {
-		if nsPool.timer == nil {
-			nsPool.timer = time.AfterFunc(settling, tend)
-		} else {
-			nsPool.timer.Reset(settling)
-		}
+	if nsPool.wanted = again; now.Sub(nsPool.settled) < settling {
+		fillLater()
 	}
 	last := len(nsPool.spaces) - 1
 	if last < 0 {
@@ -63,6 +62,27 @@ func FromPool(t TAP) *NS {
 	nsPool.spaces[last] = nil
 	nsPool.spaces = nsPool.spaces[:last]
 	return n
+}
+
+// fillLater fills the pool after a while if that is wanted. nsPool.mu is held.
+func fillLater() {
+	if !nsPool.wanted || nsPool.making != nil {
+		return
+	}
+	nsPool.wanted = false
+	if nsPool.timer == nil {
+		nsPool.timer = time.AfterFunc(settling, tend)
+	} else {
+		nsPool.timer.Reset(settling)
+	}
+}
+
+// settle tells the pool that a namespace is set up.
+func settle() {
+	nsPool.mu.Lock()
+	defer nsPool.mu.Unlock()
+	nsPool.settled = time.Now()
+	fillLater()
 }
 
 // tend fills the pool, or empties it when the series has ended.
@@ -135,6 +155,6 @@ func EmptyPool() {
 	if nsPool.timer != nil {
 		nsPool.timer.Stop()
 	}
-	nsPool.last = time.Time{}
+	nsPool.last, nsPool.settled, nsPool.wanted = time.Time{}, time.Time{}, false
 	emptyPool()
 }

@@ -43,7 +43,9 @@ func inSeries(t *testing.T, with TAP) {
 	t.Helper()
 	EmptyPool()
 	for range 2 {
-		newWith(t, with).Close()
+		n := newWith(t, with)
+		n.Settle()
+		n.Close()
 	}
 	awaitPooled(t, poolSize)
 }

@@ -312,9 +312,10 @@ func (s *socketPool) takeTAP(t TAP) (fd int, ok bool) {
 	return s.takeFirst(tap)
 }
 
-// Settle closes the sockets that were made to set the namespace up. One of TCP is left
-// for a while.
+// Settle says that the namespace is set up. It closes the sockets that were made for
+// that, but leaves one of TCP for a while.
 func (n *NS) Settle() {
+	settle()
 	s := &n.pool
 	s.settle()
 	s.mu.Lock()
