@@ -46,7 +46,6 @@ func (i *iface) setUp(ctx context.Context, nl *rtnl.Conn, n *network) (err error
 	if err := i.make(ctx, nl, n); err != nil {
 		return err
 	}
-	i.s.neighbors.Load().Own(i.index)
 	if err := i.startCapture(); err != nil {
 		return err
 	}
@@ -110,6 +109,7 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) error {
 		return err
 	}
 	// Meanwhile the kernel makes the local routes.
+	i.s.keepNeighbors(i.index)
 	if err := i.link.start(ctx); err != nil {
 		return err
 	}
@@ -129,6 +129,7 @@ func (i *iface) configureInCrowd(ctx context.Context, nl *rtnl.Conn) error {
 	if err := i.addAddrs(nl, local); err != nil {
 		return err
 	}
+	i.s.keepNeighbors(i.index)
 	if err := local.await(ctx); err != nil {
 		return err
 	}

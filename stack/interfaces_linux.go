@@ -198,6 +198,16 @@ func without(list []*iface, i *iface) []*iface {
 // it is plugged into, nil if the kernel switches that. After an error the caller
 // removes the interface, and ends its claim.
 func (s *Stack) add(ctx context.Context, nl *rtnl.Conn, i *iface, n *network) error {
+	s.refuseUnscoped(nl)
+	if err := i.setUp(ctx, nl, n); err != nil {
+		return &InterfaceError{i.cfg.Name, i.cfg.VNL, err}
+	}
+	s.use(i)
+	return nil
+}
+
+// keepNeighbors begins to mark the neighbours of an interface, and of the stack.
+func (s *Stack) keepNeighbors(index int) {
 	s.keep.Do(func() {
 		space, err := neigh.Keep(s.ns, !s.joined)
 		if err != nil {
@@ -206,12 +216,7 @@ func (s *Stack) add(ctx context.Context, nl *rtnl.Conn, i *iface, n *network) er
 		}
 		s.neighbors.Store(space)
 	})
-	s.refuseUnscoped(nl)
-	if err := i.setUp(ctx, nl, n); err != nil {
-		return &InterfaceError{i.cfg.Name, i.cfg.VNL, err}
-	}
-	s.use(i)
-	return nil
+	s.neighbors.Load().Own(index)
 }
 
 // find returns the interface that has a name now or, if no interface in the namespace
