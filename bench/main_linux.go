@@ -60,7 +60,7 @@ func main() {
 	if os.Getenv(private.Stage) == "" {
 		os.Exit(outside(ctx, b.only))
 	}
-	if _, _, err := private.Enter(ctx, 0, private.Loopback); err != nil {
+	if _, _, err := private.Enter(ctx, 0, setup); err != nil {
 		fatal(err)
 	}
 	if b.built, err = inherit(); err != nil {
@@ -81,7 +81,7 @@ func outside(ctx context.Context, only *regexp.Regexp) (status int) {
 		fatal(err)
 	}
 	defer built.remove()
-	if _, status, err = private.Enter(ctx, 0, private.Loopback); err != nil {
+	if _, status, err = private.Enter(ctx, 0, setup); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
 	return status

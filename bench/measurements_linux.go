@@ -44,6 +44,9 @@ var pairs = []cell{
 	{rival, "cmd"},
 	{ours, loop},
 	{rival, loop},
+	{kernelApart, loop},
+	{oursApart, port},
+	{oursApart, kept},
 }
 
 // likePairs returns the pairs of one contestant, except on the networks given.
@@ -60,8 +63,13 @@ func likePairs(but ...string) (cells []cell) {
 var measurements = []measurement{
 	{name: "traffic", cells: pairs, run: (*trial).traffic},
 	// vde_switch drops frames of this size.
-	{name: "jumbo", cells: likePairs("vde", "cmd", loop), run: (*trial).jumbo},
+	{name: "jumbo", cells: likePairs("vde", "cmd", loop, port, kept), run: (*trial).jumbo},
 	{name: "rtt", pinned: true, cells: likePairs(plain), run: (*trial).roundTrips},
+	{name: "packets", cells: []cell{
+		{kernelApart, loop},
+		{oursApart, port},
+		{oursApart, kept},
+	}, run: (*trial).packets},
 	{name: "open", suffix: "%d", cells: []cell{
 		{ours, loop},
 		{ours, "lan"},

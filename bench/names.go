@@ -24,4 +24,6 @@ const (
 	plain = "veth-plain" // without offloads
 	apart = "veth-apart" // between two processes
 	paths = "lan-path"   // lan:///PATH
+	port  = "forward"    // ForwardIn
+	kept  = "keepsource" // with KeepSource
 )

@@ -36,6 +36,10 @@ var networks = []network{
 	{name: "gso", ends: both("gso")},
 	{name: "unix", ends: both("unix")},
 
+	// Not networks: a client of the host reaches a server in a stack.
+	{name: port, ends: both(port)},
+	{name: kept, ends: both(kept)},
+
 	{name: "lan", ends: func(path string) (a, b string) { // a path would be a network between processes
 		a = "lan://" + strings.ReplaceAll(path, "/", "-")
 		return a, a

@@ -60,6 +60,9 @@ func openPair(mtu int, a, b string) (worker.Pair, error) {
 
 // openHalf makes one of the two.
 func openHalf(side, mtu int, vnl string) (worker.Pair, error) {
+	if vnl == port || vnl == kept {
+		return openForward(side, vnl == kept)
+	}
 	p := pair{address: firstAddr.Addr()}
 	var err error
 	if side == 1 {

@@ -38,6 +38,8 @@ var tables = []table{
 	traffic("jumbo4", "TCP throughput, four streams, 128 KiB writes, MTU 9000 (more is better)"),
 	{metric: "rtt", unit: "µs", digits: 1, title: "TCP round trip of 64 bytes, p50, everything on one processor (less is better)",
 		more: []column{{"rtt_p10", "µs", "p10", 1}, {"rtt_p90", "µs", "p90", 1}, {"rtt_p99", "µs", "p99", 1}}},
+	{metric: "packets", unit: "1000/s", digits: 1, title: "UDP datagrams of 1200 bytes there and back, 64 on their way (more is better)",
+		more: []column{{"packets_lost", "%", "% lost", 2}, {"packets_cpu", "µs", "CPU µs of its processes for each", 2}}},
 	{metric: "open", unit: "ms", digits: 3, title: "Time to make a stack and its first socket: the second of a process, nothing prepared (less is better)",
 		more: []column{{"open_first", "ms", "the first of a process", 3}, {"open_series", "ms", "one every 5 ms", 3}, {"open_burst", "ms", "one after the other", 3}}},
 	{metric: "open_series", unit: "ms", digits: 3, title: "Time to make a stack and its first socket, one every 5 ms (less is better)"},
@@ -65,7 +67,7 @@ func (t *table) write(w io.Writer, samples []sample) {
 	if len(order) == 0 {
 		return
 	}
-	base := slices.IndexFunc(order, func(c cell) bool { return c.contestant == kernel })
+	base := slices.IndexFunc(order, func(c cell) bool { return c.contestant == kernel || c.contestant == kernelApart })
 	fmt.Fprintf(w, "### %s\n\n| network | stack | median %s | min | max |", t.title, t.unit)
 	rule := "|---|---|---:|---:|---:|"
 	head := func(name string) {

@@ -26,6 +26,9 @@ var (
 	rivalPTP    = cell{rival, "ptp"}
 	rivalVXVDE  = cell{rival, "vxvde"}
 	objects     = cell{inC, "mem"}
+	hostLoop    = cell{kernelApart, loop}
+	onPort      = cell{oursApart, port}
+	onKept      = cell{oursApart, kept}
 )
 
 // noAllocs is how many allocations for 1000 frames count as none: the runtime makes
@@ -60,8 +63,9 @@ func targets(processors int) (list []target) {
 	most("6", "ptp, round trip ÷ libvdestack over ptp", ratio("rtt", onPTP, rivalPTP), 0.8)
 	least("7", "sockets, one goroutine ÷ libvdestack", ratio("sockets1", cell{ours, loop}, cell{rival, loop}), 5)
 	least("7", "sockets, eight goroutines ÷ the host", ratio("sockets8", cell{ours, loop}, cell{kernel, loop}), 0.35)
-	least("7", "dial and close ÷ the host", ratio("dials", cell{ours, loop}, cell{kernel, loop}), 0.6)
-	most("8", "second stack of a process, ptp, nothing prepared ÷ libvdestack's second", ratio("open", onPTP, rivalPTP), 1.1)
+	least("7", "dial and close ÷ the host", ratio("dials", cell{ours, loop}, cell{kernel, loop}), 0.9)
+	most("8", "second stack of a process, ptp, nothing prepared ÷ libvdestack's second", ratio("open", onPTP, rivalPTP), 1)
+	list = append(list, target{"8", "second stack of a process, mem, nothing prepared", single("open", onMem), 1.2, true, 3, "ms"})
 	most("8", "stacks in series, ptp, one every 5 ms ÷ libvdestack", ratio("open_series", onPTP, rivalPTP), 0.4)
 	for _, c := range []cell{onLAN, onMem, onPTP} {
 		list = append(list, target{"8", c.network + ", Close", single("close", c), 1, true, 3, "ms"})
@@ -83,6 +87,11 @@ func targets(processors int) (list []target) {
 	least("11", "switch, one stream of libvdestack ÷ vde_switch", ratio("stream1", cell{rival, "switch"}, cell{rival, "vde"}), 1.3)
 	for _, c := range []cell{onLAN, onMem} {
 		most("12", c.network+", many stacks ÷ what the kernel needs for them, made in C", ratio("crowd", c, objects), 1.25)
+	}
+	for _, c := range []cell{onPort, onKept} {
+		least("13", c.network+", one stream ÷ the host", ratio("stream1", c, hostLoop), 0.6)
+		most("13", c.network+", CPU per GB of the machine ÷ the host", ratio("stream1_cpu_machine", c, hostLoop), 1.5)
+		least("13", c.network+", UDP datagrams ÷ the host", ratio("packets", c, hostLoop), 0.5)
 	}
 	return list
 }

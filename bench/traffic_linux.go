@@ -12,6 +12,8 @@ const (
 	jumboMTU   = 9000
 	streamSize = 128 << 10 // bytes a write
 	rttSize    = 64        // bytes a round trip
+	packetSize = 1200      // bytes a datagram
+	window     = 64        // datagrams on their way
 )
 
 func (t *trial) traffic() error { return t.streams("stream", stack.DefaultMTU) }
@@ -99,6 +101,40 @@ func (t *trial) measure(metric string, stream func() ([]int64, error)) error {
 	if frames := values[3]; frames > 0 {
 		t.record(metric+"_allocs", 1000*float64(values[2])/float64(frames))
 	}
+	return nil
+}
+
+// packets measures how many datagrams go there and back, and what that costs.
+func (t *trial) packets() error {
+	server, client, err := t.halves(stack.DefaultMTU)
+	if err != nil {
+		return err
+	}
+	before, err := cpuTimes()
+	if err != nil {
+		return err
+	}
+	limit := t.stream + answerTime
+	reflected := make(chan error, 1)
+	go func() {
+		_, err := server.request(t.ctx, limit, 0, "reflect", packetSize)
+		reflected <- err
+	}()
+	v, err := client.request(t.ctx, limit, 3, "packets", packetSize, window, t.stream.Milliseconds())
+	if err := errors.Join(err, <-reflected); err != nil {
+		return err
+	}
+	after, err := cpuTimes()
+	if err != nil {
+		return err
+	}
+	back, lost, took := float64(v[0]), float64(v[1]), float64(v[2])
+	if back == 0 || took == 0 {
+		return errors.New("packets: none came back")
+	}
+	t.record("packets", back/took*1e6)
+	t.record("packets_lost", 100*lost/(back+lost))
+	t.record("packets_cpu", float64((after.processes-before.processes).Microseconds())/back)
 	return nil
 }
 

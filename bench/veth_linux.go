@@ -53,8 +53,11 @@ func openVeth(mtu int, a, _ string) (_ worker.Pair, err error) {
 }
 
 // openVethHalf makes one end of the pair usable in this process. The first process makes
-// both, and a link to the second namespace at path.
+// both, and a link to the second namespace at path. Without a path both are on the host.
 func openVethHalf(side, mtu int, path string) (worker.Pair, error) {
+	if path == "" {
+		return hostPair{}, nil
+	}
 	if side == 2 {
 		s, err := vdestack.New(context.Background(), vdestack.Config{NetNS: path})
 		return &pair{second: s, address: firstAddr.Addr()}, err

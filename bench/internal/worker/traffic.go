@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"syscall"
@@ -19,6 +20,8 @@ const (
 	// retry is the pause between two attempts to connect to the other half, which may
 	// not listen yet.
 	retry = 5 * time.Millisecond
+	// lossTime is after which datagrams that have not come back are lost.
+	lossTime = 200 * time.Millisecond
 )
 
 // stream sends for a time, and measures until the receiver has all of it.
@@ -274,4 +277,81 @@ func ping(p Pair, port, size, count int) ([]int64, error) {
 		}
 	}
 	return times, nil
+}
+
+// reflect sends datagrams back.
+func (s *server) reflect(n []int, _ []string) ([]int64, error) {
+	p, ok := s.pair.(Datagrammer)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	c, err := p.ListenPacket(Port)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(Spare))
+	buf := make([]byte, n[0])
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil || n == 0 {
+			return nil, err
+		}
+		if _, err := c.WriteToUDPAddrPort(buf[:n], from); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// packets measures datagrams that come back.
+func (s *server) packets(n []int, _ []string) ([]int64, error) {
+	p, ok := s.pair.(Datagrammer)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	buf, window, limit := make([]byte, n[0]), n[1], time.Duration(n[2])*time.Millisecond
+	c, err := p.DialPacket(Port)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	// The other half may not be there yet.
+	for deadline := time.Now().Add(Spare); ; time.Sleep(retry) {
+		c.SetReadDeadline(time.Now().Add(lossTime))
+		if _, err = c.Write(buf); err == nil {
+			_, err = c.Read(buf)
+		}
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			return nil, err
+		}
+	}
+	var back, lost int64
+	start := time.Now()
+	for away := 0; time.Since(start) < limit; {
+		c.SetReadDeadline(time.Now().Add(lossTime))
+		for ; away < window; away++ {
+			if _, err := c.Write(buf); err != nil {
+				return nil, err
+			}
+		}
+		// The window stays full, and the clock is not read for each datagram.
+		for range window {
+			if _, err := c.Read(buf); errors.Is(err, os.ErrDeadlineExceeded) {
+				lost, away = lost+int64(away), 0
+				break
+			} else if err != nil {
+				return nil, err
+			}
+			back++
+			if _, err := c.Write(buf); err != nil {
+				return nil, err
+			}
+		}
+	}
+	took := time.Since(start)
+	_, err = c.Write(nil)
+	return []int64{back, lost, took.Nanoseconds()}, err
 }

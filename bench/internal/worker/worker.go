@@ -21,6 +21,12 @@
 //	                          with TCP_NODELAY; the nanoseconds of each
 //	echo SIZE                 the first half's part of round trips; no values
 //	ping SIZE N               the second half's part; the nanoseconds of each
+//	reflect SIZE              the first half's part of datagrams: send back what
+//	                          comes, until an empty one does; no values
+//	packets SIZE WINDOW MS    the second half's part: send UDP datagrams of SIZE
+//	                          bytes for MS milliseconds, with WINDOW of them on
+//	                          their way there and back; datagrams that came back,
+//	                          those that were lost, and nanoseconds
 //	open N PAUSE LOCATOR      N times, with PAUSE milliseconds between them, make
 //	                          a stack on the locator, with %d replaced by a
 //	                          number, and a socket in it, and close both; an
@@ -51,6 +57,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -92,6 +99,21 @@ type Pair interface {
 // A Carrier is a Pair that counts the frames that the program carries.
 type Carrier interface {
 	Frames() uint64
+}
+
+// A Datagrammer is a Pair that has UDP too.
+type Datagrammer interface {
+	// ListenPacket makes a socket in the first stack.
+	ListenPacket(port int) (PacketConn, error)
+	// DialPacket makes one in the second stack that is connected to it.
+	DialPacket(port int) (net.Conn, error)
+}
+
+// A PacketConn is a [net.UDPConn].
+type PacketConn interface {
+	net.PacketConn
+	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
 }
 
 // A Stack is one stack.
@@ -168,6 +190,8 @@ var requests = map[string]request{
 	"rtt":     {2, 0, true, (*server).rtt},
 	"echo":    {1, 0, true, (*server).echo},
 	"ping":    {2, 0, true, (*server).ping},
+	"reflect": {1, 0, true, (*server).reflect},
+	"packets": {3, 0, true, (*server).packets},
 	"open":    {2, 1, false, (*server).open},
 	"sockets": {2, 0, false, (*server).sockets},
 	"dials":   {1, 0, false, (*server).dials},

@@ -38,6 +38,14 @@ func (p *hostPair) Dial(ctx context.Context, port int) (net.Conn, error) {
 // Frames counts the calls.
 func (p *hostPair) Frames() uint64 { return p.frames.Add(1) }
 
+func (*hostPair) ListenPacket(port int) (PacketConn, error) {
+	return net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+}
+
+func (*hostPair) DialPacket(port int) (net.Conn, error) {
+	return net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+}
+
 func (*hostPair) Close() error { return nil }
 
 type hostStack struct{}
@@ -136,6 +144,13 @@ func TestHalves(t *testing.T) {
 		t.Errorf("%d round trips, want 7", got)
 	}
 	if got, want := <-echoed, "ok\nok\n"; got != want {
+		t.Errorf("the first half says %q, want %q", got, want)
+	}
+	reflected, packets := run("1", "reflect\t64"), run("2", "packets\t64\t8\t10")
+	if got := strings.Split(strings.TrimPrefix(<-packets, "ok\nok\t"), "\t"); len(got) != 3 || got[0] == "0" {
+		t.Errorf("datagrams %q, want three values", got)
+	}
+	if got, want := <-reflected, "ok\nok\n"; got != want {
 		t.Errorf("the first half says %q, want %q", got, want)
 	}
 }
