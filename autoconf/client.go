@@ -185,24 +185,24 @@ func (c *Client) error(err error) error {
 //     the same cfg it begins anew.
 //   - Without an interface or FQDN in cfg, they are those of before. Another interface is an
 //     error: it takes a client of its own.
-//   - After an error, what has succeeded stays; sources go on trying.
+//   - After an error, what has succeeded stays, and sources go on trying. Of what is to be
+//     static, all is added or nothing.
 func (c *Client) Change(ctx context.Context, cfg Config) error {
 	c.changing.Lock()
 	defer c.changing.Unlock()
 	if err := c.check(&cfg); err != nil {
 		return c.error(err)
 	}
+	limit, cancel := context.WithTimeout(context.Background(), startTime)
+	defer cancel()
 	r := cfg.Remove
 	c.mu.Lock()
-	closed, static := c.closed, c.static
+	closed, before := c.closed, c.static
 	c.mu.Unlock()
 	if closed {
 		return c.error(net.ErrClosed)
 	}
-	if r.Static {
-		static = source.Lease{}
-	}
-	static = without(static, r)
+	static := without(before, r)
 	var errs []error
 	for _, s := range []struct {
 		by     Source
@@ -221,9 +221,9 @@ func (c *Client) Change(ctx context.Context, cfg Config) error {
 		}
 	}
 	merge(&static, cfg)
-	// First, so that sources do not find their names missing.
 	if err := c.setStatic(static); err != nil {
-		return c.error(errors.Join(append(errs, fmt.Errorf("static: %w", err))...))
+		errs = append(errs, fmt.Errorf("static: %w", err), c.setStatic(without(before, r)))
+		return c.error(errors.Join(errs...))
 	}
 	attempts := make(map[Source]<-chan error)
 	for _, s := range []struct {
@@ -236,7 +236,7 @@ func (c *Client) Change(ctx context.Context, cfg Config) error {
 	}
 	c.cfg = cfg
 	some := len(cfg.Addrs)+len(cfg.Gateways)+len(cfg.DNS)+len(cfg.Domains) > 0
-	if err := c.wait(ctx, attempts, some); err != nil {
+	if err := c.wait(ctx, limit, attempts, some); err != nil {
 		errs = append(errs, err)
 	}
 	if cfg.Debug {
@@ -305,6 +305,9 @@ func (r Remove) isZero() bool {
 
 // without returns what is static, without what is taken back.
 func without(l source.Lease, r Remove) source.Lease {
+	if r.Static {
+		return source.Lease{}
+	}
 	l.Addrs = slices.DeleteFunc(slices.Clone(l.Addrs), func(a source.Addr) bool { return slices.Contains(r.Addrs, a.Prefix) })
 	l.Routes = slices.DeleteFunc(slices.Clone(l.Routes), func(o source.Route) bool { return slices.Contains(r.Gateways, o.Gateway) })
 	l.DNS = slices.DeleteFunc(slices.Clone(l.DNS), func(s source.Server) bool { return slices.Contains(r.DNS, s.Addr) })
@@ -353,11 +356,9 @@ func (c *Client) setStatic(l source.Lease) error {
 	return c.updateNames()
 }
 
-// wait waits for the first attempts of sources. It is an error if none has a result, unless
-// something else was configured.
-func (c *Client) wait(ctx context.Context, attempts map[Source]<-chan error, some bool) error {
-	limit, cancel := context.WithTimeout(context.Background(), startTime)
-	defer cancel()
+// wait waits for the first attempts of sources, until limit ends. It is an error if none has
+// a result, unless something else was configured.
+func (c *Client) wait(ctx, limit context.Context, attempts map[Source]<-chan error, some bool) error {
 	var errs []error
 	for _, by := range order {
 		attempt, ok := attempts[by]

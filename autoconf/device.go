@@ -99,6 +99,7 @@ func keyOf(p netip.Prefix) addrKey {
 
 // A heldAddr is an address that a source knows.
 type heldAddr struct {
+	by               Source // the first that knows it
 	prefix           netip.Prefix
 	flags            rtnl.AddrFlags
 	preferred, valid time.Time
@@ -113,6 +114,7 @@ type routeKey struct {
 }
 
 type heldRoute struct {
+	by      Source
 	options []rtnl.RouteOption
 	expires time.Time
 	foreign bool // the stack had it already
@@ -316,7 +318,7 @@ func (d *netDevice) update(ctx context.Context, again bool, by Source, l *source
 	if l != nil {
 		d.leases[by] = *l
 	}
-	events, tentative, err := d.reconcile(wait, again)
+	events, tentative, err := d.reconcile(wait, by, again)
 	if l != nil && by == RD {
 		err = errors.Join(err, d.forgetKernels())
 	}
@@ -336,7 +338,7 @@ func (d *netDevice) update(ctx context.Context, again bool, by Source, l *source
 		l.Addrs = slices.DeleteFunc(slices.Clone(l.Addrs), func(a source.Addr) bool { return slices.Contains(taken, a.Prefix.Addr()) })
 		d.leases[by] = l
 	}
-	_, _, rerr := d.reconcile(wait, false)
+	_, _, rerr := d.reconcile(wait, by, false)
 	return errors.Join(err, rerr, &source.ConflictError{Addrs: taken})
 }
 
@@ -366,12 +368,18 @@ func ignore(err error, ignored syscall.Errno) error {
 // reconcile makes the kernel have what the sources know. It returns the IPv6 addresses
 // that it has added, for which the kernel looks for duplicates, and the events that tell
 // the result, until ctx ends. What is new comes before what goes. With again it trusts
-// nothing of what was done before. d.mu is held.
-func (d *netDevice) reconcile(ctx context.Context, again bool) (events iter.Seq2[rtnl.Event, error], tentative map[netip.Addr]bool, err error) {
+// nothing of what was done before. The error is that of what one source knows, or for "" that
+// of all. d.mu is held.
+func (d *netDevice) reconcile(ctx context.Context, by Source, again bool) (events iter.Seq2[rtnl.Event, error], tentative map[netip.Addr]bool, err error) {
 	now := time.Now()
 	w := d.wanted(now)
 	tentative = make(map[netip.Addr]bool)
 	fail := func(e error) { err = errors.Join(err, e) }
+	failed := func(of Source, e error) {
+		if by == "" || by == of { // else that source was told
+			fail(e)
+		}
+	}
 
 	fail(d.limits(w))
 	for _, key := range w.addrKeys {
@@ -380,6 +388,7 @@ func (d *netDevice) reconcile(ctx context.Context, again bool) (events iter.Seq2
 		ours = ours && !held.foreign
 		if ours && held.prefix != a.prefix { // the length of an IPv6 address cannot be changed
 			fail(ignore(d.nl.AddrDel(d.index, held.prefix), syscall.EADDRNOTAVAIL))
+			delete(d.addrs, key)
 			ours = false
 		}
 		if ours && held == a && !again {
@@ -390,9 +399,8 @@ func (d *netDevice) reconcile(ctx context.Context, again bool) (events iter.Seq2
 			events = d.nl.Watch(ctx)
 		}
 		foreign, aerr := d.addAddr(now, a, ours)
-		fail(aerr)
+		failed(a.by, aerr)
 		if aerr != nil {
-			delete(d.addrs, key)
 			continue
 		}
 		a.foreign = foreign
@@ -408,8 +416,7 @@ func (d *netDevice) reconcile(ctx context.Context, again bool) (events iter.Seq2
 		aerr := d.nl.RouteAppend(key.dst, key.gw, key.ifaces, append(r.options, expiry(now, r.expires)...)...)
 		exists := errors.Is(aerr, fs.ErrExist)
 		if aerr != nil && !exists {
-			fail(aerr)
-			delete(d.routes, key)
+			failed(r.by, aerr)
 			continue
 		}
 		r.foreign = exists && !ours
@@ -499,7 +506,7 @@ func (d *netDevice) wanted(now time.Time) wants {
 			if _, ok := lifetime(now, a.Preferred, a.Valid); !ok {
 				continue
 			}
-			key, w := keyOf(a.Prefix), heldAddr{prefix: a.Prefix, preferred: a.Preferred, valid: a.Valid}
+			key, w := keyOf(a.Prefix), heldAddr{by: by, prefix: a.Prefix, preferred: a.Preferred, valid: a.Valid}
 			if a.Temporary {
 				w.flags |= rtnl.ManageTempAddr
 			}
@@ -517,7 +524,7 @@ func (d *netDevice) wanted(now time.Time) wants {
 			if other, ok := all.addrs[key]; !ok {
 				all.addrKeys = append(all.addrKeys, key)
 			} else {
-				w.prefix, w.flags = other.prefix, w.flags|other.flags
+				w.by, w.prefix, w.flags = other.by, other.prefix, w.flags|other.flags
 				w.preferred, w.valid = later(w.preferred, other.preferred), later(w.valid, other.valid)
 			}
 			all.addrs[key] = w
@@ -530,7 +537,7 @@ func (d *netDevice) wanted(now time.Time) wants {
 			if other, ok := all.routes[key]; !ok {
 				all.routeKeys = append(all.routeKeys, key)
 			} else {
-				w.options, w.expires = other.options, later(w.expires, other.expires)
+				w.by, w.options, w.expires = other.by, other.options, later(w.expires, other.expires)
 			}
 			all.routes[key] = w
 		}
@@ -551,7 +558,7 @@ func later(a, b time.Time) time.Time {
 
 // route returns the route of the kernel for one of a source.
 func (d *netDevice) route(by Source, r source.Route) (routeKey, heldRoute) {
-	key, w := routeKey{dst: r.Dst, gw: r.Gateway, ifaces: d.index}, heldRoute{}
+	key, w := routeKey{dst: r.Dst, gw: r.Gateway, ifaces: d.index}, heldRoute{by: by}
 	is4 := r.Dst.Addr().Is4()
 	if by == Static {
 		if is4 {
@@ -756,7 +763,7 @@ func (d *netDevice) close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	clear(d.leases)
-	_, _, err := d.reconcile(context.Background(), false)
+	_, _, err := d.reconcile(context.Background(), "", false)
 	for name := range d.sysctls {
 		err = errors.Join(err, d.restore(name))
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/vdestack/vdestack/autoconf/internal/source"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
 )
 
 // A host is a stack on a network, and a netlink connection to it.
@@ -30,9 +31,10 @@ type host struct {
 func newHost(t *testing.T, i vdestack.Interface) host {
 	t.Helper()
 	st, err := vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{i}})
-	if err != nil {
+	if _, ok := errors.AsType[*vdestack.RefusedError](err); ok {
 		testenv.Skip(t, "no stack: %v", err)
 	}
+	testenv.Check(t, err)
 	t.Cleanup(func() { testenv.Check(t, st.Close()) })
 	nl, err := st.RTNL()
 	testenv.Check(t, err)
@@ -72,7 +74,7 @@ func (h host) state() string {
 }
 
 // kinds are networks: the kernel's switch, and user space.
-var kinds = []string{"mem://", "vxvde://239.0.0.1:14873"}
+var kinds = []string{"mem://", "vxvde://239.0.0.1/port=14873"}
 
 func vnl(t *testing.T, kind string) string {
 	if kind == "mem://" {
@@ -185,6 +187,17 @@ func TestApply(t *testing.T) {
 		}
 	}
 	testenv.Check(t, h.AddrDel(h.index, prefix("10.99.0.1/32")))
+
+	// What is wrong changes nothing, and is nobody else's mistake.
+	got = h.state()
+	if err := c.Change(t.Context(), testenv.Must(Parse("ip=10.4.0.1,gw=10.77.0.1"))(t)); !errors.Is(err, unix.ENETUNREACH) {
+		t.Errorf("a gateway that cannot be reached: %v", err)
+	}
+	if after := h.state(); after != got {
+		t.Errorf("after an error:\n%s\nbefore:\n%s", after, got)
+	}
+	testenv.Check(t, h.AddrDel(h.index, prefix("10.3.0.1/24"))) // with it, the route by 10.3.0.9
+	testenv.Check(t, p[DHCP4].sink.Set(v4))
 
 	// Another address in the same network, and no gateway any more.
 	v4.Addrs[0].Prefix, v4.Routes, v4.MTU = prefix("10.0.0.6/24"), nil, 0
@@ -488,9 +501,10 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	c, err := Open(t.Context(), testenv.Must(Parse("stack=vdestack,vnl=mem://"+t.Name()+",eth,fqdn=host.example.org,iface=eth0,ip=10.0.0.1"))(t))
-	if err != nil {
+	if _, ok := errors.AsType[*vdestack.RefusedError](err); ok {
 		testenv.Skip(t, "no stack: %v", err)
 	}
+	testenv.Check(t, err)
 	l := testenv.ListenPacket(t, c.Stack(), "udp", "10.0.0.1:7")
 	testenv.Check(t, c.Close())
 	if _, err := l.WriteTo([]byte("x"), l.LocalAddr()); !errors.Is(err, net.ErrClosed) {

@@ -118,6 +118,7 @@ func (r *runner) loop() {
 	for {
 		var err error
 		if r.cfg.Stored, err = load(r.store, r.key()); err != nil {
+			r.c.log.Warn("stored lease", "by", r.by, "error", err)
 			r.report(err)
 		}
 		if err = r.run(r.ctx, r.cfg, r.c.dev.link(), r); r.ctx.Err() != nil {
@@ -231,6 +232,8 @@ func (r *runner) Store(data json.RawMessage) {
 		return
 	}
 	if err := r.store.Save(r.key(), slices.Clone(data)); err != nil {
-		r.report(fmt.Errorf("it is not stored: %w", err))
+		err = fmt.Errorf("it is not stored: %w", err)
+		r.c.log.Warn("stored lease", "by", r.by, "error", err)
+		r.report(err)
 	}
 }

@@ -41,6 +41,7 @@ tests=(
 	"stack . Capture|Reconnect|Netemu|UserSpace|FirstFrame|PlugEnds|PlugsLeave|StatsTruth"
 	"internal/test/lifecycle . Many|KillShared" "internal/test/permissions ."
 	"internal/test/conformance ECN|PacketInfo|DontFragment|GSO"
+	"autoconf Apply|Conflict|Kernel|DownUp|Eth" "autoconf/internal/link ."
 )
 # Tests that must have run and passed in every machine: package, with - for /, the
 # test, and the user if one of the two cannot run it.
@@ -50,6 +51,7 @@ must=(
 	"internal-test-lifecycle TestKill" "internal-test-lifecycle TestHelperKilled"
 	"internal-test-lifecycle TestJoin" "internal-test-lifecycle TestSurroundings"
 	"internal-test-permissions TestRefusals" "internal-test-conformance TestPacketInfo"
+	"autoconf TestApply" "autoconf TestConflict"
 	"rtnl TestLinks" "rtnl TestAddrs" "rtnl TestRoutes" "rtnl TestWatch"
 	"vdeplug TestTAPFrames root" "vdeplug TestConn" "vdeplug TestCmdKilled"
 	"vdestack TestConn" "vdestack TestUDP" "vdestack TestEscape" "vdestack TestString"
@@ -234,7 +236,7 @@ build() {
 		CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go test -c -o "$out/$name/test" "$pkg"
 		echo "$pattern" >"$out/$name/pattern"
 		[ ! -d "$dir/testdata" ] || cp -R "$dir/testdata" "$out/$name/"
-	done < <(cd .. && GOOS=linux GOARCH=$1 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... ./vdens/...)
+	done < <(cd .. && GOOS=linux GOARCH=$1 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... ./autoconf/... ./vdens/...)
 	printf '%s\n' "${must[@]}" | tee "$out/must" | while read -r name _; do
 		[ -d "$out/$name" ] || die "there are no tests of $name"
 	done

@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -20,9 +21,10 @@ func TestMain(m *testing.M) { testenv.Main(m) }
 func openLink(t *testing.T, vnl string, mac net.HardwareAddr) (*vdestack.Stack, source.Link) {
 	t.Helper()
 	st, err := vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: vnl, MAC: mac}}})
-	if err != nil {
+	if _, ok := errors.AsType[*vdestack.RefusedError](err); ok {
 		testenv.Skip(t, "no stack: %v", err)
 	}
+	testenv.Check(t, err)
 	t.Cleanup(func() { st.Close() })
 	return st, New(st, "vde0", st.Stats().Interfaces[0].Index, mac)
 }
@@ -32,7 +34,7 @@ func TestPorts(t *testing.T) {
 	macs := []net.HardwareAddr{{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}}
 	local := []netip.Addr{netip.MustParseAddr("fe80::ff:fe00:1"), netip.MustParseAddr("fe80::ff:fe00:2")}
 	// In user space, the other end makes the checksums.
-	for _, vnl := range []string{"mem://" + t.Name(), "vxvde://239.0.0.1:14871"} {
+	for _, vnl := range []string{"mem://" + t.Name(), "vxvde://239.0.0.1/port=14871"} {
 		t.Run(vnl, func(t *testing.T) {
 			_, a := openLink(t, vnl, macs[0])
 			_, b := openLink(t, vnl, macs[1])
@@ -107,7 +109,7 @@ func TestPorts(t *testing.T) {
 // has no address.
 func TestKernel(t *testing.T) {
 	client := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	for _, vnl := range []string{"mem://" + t.Name(), "vxvde://239.0.0.1:14872"} {
+	for _, vnl := range []string{"mem://" + t.Name(), "vxvde://239.0.0.1/port=14872"} {
 		_, a := openLink(t, vnl, client)
 		st, b := openLink(t, vnl, net.HardwareAddr{2, 0, 0, 0, 0, 2})
 		nl, err := st.RTNL()
