@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/autoconf/internal/dhcp4"
 	"github.com/vdestack/vdestack/autoconf/internal/source"
 )
 
@@ -21,7 +22,7 @@ import (
 const startTime = 10 * time.Second
 
 // runs are the sources by protocol.
-var runs = map[Source]source.Run{}
+var runs = map[Source]source.Run{DHCP4: dhcp4.Run}
 
 // A Client keeps an interface configured. Its methods may be called from several goroutines
 // at once.
