@@ -211,7 +211,7 @@ func TestHostDomains(t *testing.T) {
 			for _, r := range records {
 				got = append(got, text(r))
 			}
-			switch e, ok := err.(net.Error); {
+			switch e, ok := errors.AsType[askError](err); {
 			case ok && e.Temporary():
 				got = []string{failure}
 			case err != nil:
