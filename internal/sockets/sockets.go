@@ -1,6 +1,6 @@
-// Package sockets does with sockets what package net does not: it makes raw ones without
-// privilege on the host, joins multicast groups by the index of an interface, and lists
-// and ends the sockets of a network namespace.
+// Package sockets does with sockets what package net does not: it begins TCP connections
+// and makes raw sockets without one on the host, joins multicast groups by the index of an
+// interface, and lists and ends the sockets of a network namespace.
 package sockets
 
 import (
