@@ -77,12 +77,16 @@ func fillLater() {
 	}
 }
 
-// settle tells the pool that a namespace is set up.
-func settle() {
+// settle tells the pool that a namespace is set up. It reports whether that comes soon
+// after the last one.
+func settle() (burst bool) {
 	nsPool.mu.Lock()
 	defer nsPool.mu.Unlock()
-	nsPool.settled = time.Now()
+	now := time.Now()
+	burst = now.Sub(nsPool.settled) < idleTimeout
+	nsPool.settled = now
 	fillLater()
+	return burst
 }
 
 // tend fills the pool, or empties it when the series has ended.

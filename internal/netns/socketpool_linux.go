@@ -313,11 +313,17 @@ func (s *socketPool) takeTAP(t TAP) (fd int, ok bool) {
 }
 
 // Settle says that the namespace is set up. It closes the sockets that were made for
-// that, but leaves one of TCP for a while.
+// that, but leaves one of TCP for a while, unless many namespaces are made: then a close
+// after Open would do what the kernel has to do for all their networks.
 func (n *NS) Settle() {
-	settle()
+	burst := settle()
 	s := &n.pool
 	s.settle()
+	if burst {
+		if fd, ok := s.takeFirst(tcp); ok {
+			unix.Close(fd)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.first) > 0 {
