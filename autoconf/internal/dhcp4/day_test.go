@@ -68,7 +68,7 @@ func TestDay(t *testing.T) {
 			}
 			p := source.Packet{Data: r.ToBytes(), Peer: netip.AddrPortFrom(server1, serverPort)}
 			for rand.Float64() > loss {
-				time.AfterFunc(rand.N(300*time.Millisecond), func() { l.link.Deliver(s.Port, p) })
+				time.AfterFunc(rand.N(300*time.Millisecond), func() { l.link.Deliver(sourcetest.Unconfigured, p) })
 			}
 		}
 		var (

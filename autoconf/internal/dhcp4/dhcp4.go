@@ -98,8 +98,8 @@ type client struct {
 	mac   net.HardwareAddr
 	calls <-chan source.Call
 
-	raw source.Port // for what is sent without an address
-	udp source.Port // for what is sent from the address of the lease
+	raw source.Port // sends without an address, and receives everything
+	udp source.Port // sends from the address of the lease, and receives what is for that
 	arp source.Port
 
 	state     state
@@ -301,7 +301,6 @@ func (c *client) enter(s state) {
 		closePort(&c.raw)
 		closePort(&c.udp)
 	case renewing, rebinding:
-		closePort(&c.raw)
 	default:
 		closePort(&c.udp)
 	}
@@ -335,15 +334,27 @@ func (c *client) exchange() {
 
 // broadcast sends a message without an address.
 func (c *client) broadcast(m *dhcpv4.DHCPv4) error {
-	if c.raw == nil {
-		p, err := c.link.UDP4Unconfigured(clientPort)
-		if err != nil {
-			return err
-		}
-		c.raw = p
+	if err := c.openRaw(); err != nil {
+		return err
 	}
 	c.send(c.raw, m, broadcastAddr)
 	return nil
+}
+
+func (c *client) openRaw() (err error) {
+	if c.raw == nil {
+		c.raw, err = c.link.UDP4Unconfigured(clientPort)
+	}
+	return err
+}
+
+// openUDP opens what REQUEST is sent from to renew the lease. Servers broadcast NAK, and some
+// of them ACK, which a socket with an address does not receive, but c.raw does.
+func (c *client) openUDP() (err error) {
+	if err = c.openRaw(); err == nil && c.udp == nil {
+		c.udp, err = c.link.UDP(netip.AddrPortFrom(c.held.addr.Addr(), clientPort))
+	}
+	return err
 }
 
 // send sends a message. One that cannot be sent is lost like others, but it is known why.

@@ -126,7 +126,7 @@ func TestRelease(t *testing.T) {
 	})
 	inLab(t, source.Config{Release: true}, func(l *lab) { // it cannot be sent
 		l.get(dhcpv4.OptIPAddressLeaseTime(math.MaxUint32 * time.Second))
-		l.link.OpenError = func(string) error { return errors.New("no") }
+		l.refuse.Store(true)
 	})
 }
 

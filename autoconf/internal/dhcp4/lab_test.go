@@ -3,9 +3,11 @@ package dhcp4
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +31,8 @@ type lab struct {
 	calls  chan source.Call
 	start  time.Time
 	cancel context.CancelFunc
-	done   chan error // gets the error of Run
+	done   chan error  // gets the error of Run
+	refuse atomic.Bool // no port can be opened
 }
 
 // inLab runs a source, f, and then the end of the source.
@@ -44,7 +47,14 @@ func inLab(t *testing.T, cfg source.Config, f func(l *lab)) {
 }
 
 func newLab(t *testing.T) *lab {
-	return &lab{T: t, link: sourcetest.NewLink(), sink: sourcetest.NewSink(), calls: make(chan source.Call), done: make(chan error, 1)}
+	l := &lab{T: t, link: sourcetest.NewLink(), sink: sourcetest.NewSink(), calls: make(chan source.Call), done: make(chan error, 1)}
+	l.link.OpenError = func(string) error {
+		if l.refuse.Load() {
+			return errors.New("in use")
+		}
+		return nil
+	}
+	return l
 }
 
 func (l *lab) run(cfg source.Config) {
@@ -136,6 +146,9 @@ func reply(to *dhcpv4.DHCPv4, t dhcpv4.MessageType, server, addr netip.Addr, opt
 	}
 	m.UpdateOption(dhcpv4.OptMessageType(t))
 	m.UpdateOption(dhcpv4.OptServerIdentifier(server.AsSlice()))
+	if t == dhcpv4.MessageTypeAck {
+		m.ClientIPAddr = to.ClientIPAddr
+	}
 	if t != dhcpv4.MessageTypeNak {
 		m.YourIPAddr = addr.AsSlice()
 		m.UpdateOption(dhcpv4.OptIPAddressLeaseTime(time.Hour))
@@ -147,28 +160,33 @@ func reply(to *dhcpv4.DHCPv4, t dhcpv4.MessageType, server, addr netip.Addr, opt
 	return m
 }
 
-// deliver gives the source a message from a server.
-func (l *lab) deliver(port string, m *dhcpv4.DHCPv4) {
+// deliver gives the source a message from a server. The packet socket gets every message, the
+// one of the lease what is for its address.
+func (l *lab) deliver(m *dhcpv4.DHCPv4) {
 	l.Helper()
 	from, _ := netip.AddrFromSlice(m.ServerIdentifier())
-	if !l.link.Deliver(port, source.Packet{Data: m.ToBytes(), Peer: netip.AddrPortFrom(from, serverPort)}) {
-		l.Fatalf("port %s is not open", port)
+	p := source.Packet{Data: m.ToBytes(), Peer: netip.AddrPortFrom(from, serverPort), Local: broadcastAddr}
+	if !l.link.Deliver(sourcetest.Unconfigured, p) {
+		l.Fatal("the packet socket is not open")
+	}
+	if !m.ClientIPAddr.IsUnspecified() {
+		l.link.Deliver(ours, p)
 	}
 }
 
 func (l *lab) offer(to *dhcpv4.DHCPv4, server, addr netip.Addr, options ...dhcpv4.Option) {
 	l.Helper()
-	l.deliver(sourcetest.Unconfigured, reply(to, dhcpv4.MessageTypeOffer, server, addr, options...))
+	l.deliver(reply(to, dhcpv4.MessageTypeOffer, server, addr, options...))
 }
 
 func (l *lab) ack(to *dhcpv4.DHCPv4, server, addr netip.Addr, options ...dhcpv4.Option) {
 	l.Helper()
-	l.deliver(sourcetest.Unconfigured, reply(to, dhcpv4.MessageTypeAck, server, addr, options...))
+	l.deliver(reply(to, dhcpv4.MessageTypeAck, server, addr, options...))
 }
 
 func (l *lab) nak(to *dhcpv4.DHCPv4, server netip.Addr) {
 	l.Helper()
-	l.deliver(sourcetest.Unconfigured, reply(to, dhcpv4.MessageTypeNak, server, netip.Addr{}, dhcpv4.OptMessage("go\x1b away")))
+	l.deliver(reply(to, dhcpv4.MessageTypeNak, server, netip.Addr{}, dhcpv4.OptMessage("go\x1b away")))
 }
 
 // ours is the port of the lease.

@@ -264,7 +264,7 @@ func TestReplies(t *testing.T) {
 		"only options": func(b []byte) []byte { return b[offsetCookie:] },
 	}
 	inLab(t, source.Config{}, func(l *lab) {
-		send := func(port string, m *dhcpv4.DHCPv4) {
+		send := func(m *dhcpv4.DHCPv4) {
 			b := m.ToBytes()
 			peer := netip.AddrPortFrom(server1, serverPort)
 			for _, f := range wrong {
@@ -275,27 +275,27 @@ func TestReplies(t *testing.T) {
 				p := source.Packet{Peer: peer}
 				f(&p, bad)
 				p.Data = bad.ToBytes()
-				l.link.Deliver(port, p)
+				l.link.Deliver(sourcetest.Unconfigured, p)
 				time.Sleep(time.Millisecond)
 			}
 			for _, f := range bytesOf {
-				l.link.Deliver(port, source.Packet{Data: f(bytes.Clone(b)), Peer: peer})
+				l.link.Deliver(sourcetest.Unconfigured, source.Packet{Data: f(bytes.Clone(b)), Peer: peer})
 			}
 			l.quiet(100 * time.Millisecond)
-			l.deliver(port, m)
+			l.deliver(m)
 		}
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
 		for _, unasked := range []dhcpv4.MessageType{dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak} {
-			l.deliver(sourcetest.Unconfigured, reply(d, unasked, server1, mine))
+			l.deliver(reply(d, unasked, server1, mine))
 		}
-		send(sourcetest.Unconfigured, reply(d, dhcpv4.MessageTypeOffer, server1, mine))
+		send(reply(d, dhcpv4.MessageTypeOffer, server1, mine))
 		r, _ := l.message(dhcpv4.MessageTypeRequest)
 		l.ack(r, server2, mine)
 		l.nak(r, server2)
-		send(sourcetest.Unconfigured, reply(r, dhcpv4.MessageTypeAck, server1, mine))
+		send(reply(r, dhcpv4.MessageTypeAck, server1, mine))
 		l.probed(mine)
 		l.stored()
-		send(ours, reply(l.asksToRenew(server1), dhcpv4.MessageTypeAck, server1, mine))
+		send(reply(l.asksToRenew(server1), dhcpv4.MessageTypeAck, server1, mine))
 		l.set()
 	})
 }

@@ -1,12 +1,12 @@
 package dhcp4
 
 import (
-	"errors"
 	"math"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -36,12 +36,6 @@ func (l *lab) reboots() *dhcpv4.DHCPv4 {
 	return r
 }
 
-// renewed answers a REQUEST to renew.
-func (l *lab) renewed(r *dhcpv4.DHCPv4, server, addr netip.Addr, options ...dhcpv4.Option) {
-	l.Helper()
-	l.deliver(ours, reply(r, dhcpv4.MessageTypeAck, server, addr, options...))
-}
-
 // TestRenew renews a lease several times, with a message that is lost.
 func TestRenew(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
@@ -57,11 +51,12 @@ func TestRenew(t *testing.T) {
 					t.Errorf("REQUEST again after %v: %v", time.Since(asked), again)
 				}
 			}
-			l.renewed(r, server2, mine) // was not asked
-			l.renewed(r, server1, mine)
+			l.ack(r, server2, mine) // was not asked
+			l.ack(r, server1, mine)
 			if got := l.set(); !got.Expires.Equal(asked.Add(time.Hour)) || got.Addrs[0].Prefix.Addr() != mine {
 				t.Errorf("got %+v", got)
 			}
+			synctest.Wait()
 			if open := l.link.Open(); len(open) > 0 {
 				t.Errorf("ports are open: %q", open)
 			}
@@ -118,7 +113,7 @@ func TestRenewOtherwise(t *testing.T) {
 	other := netip.MustParseAddr("10.0.0.77")
 	inLab(t, source.Config{}, func(l *lab) { // another address
 		l.get()
-		l.renewed(l.asksToRenew(server1), server1, other)
+		l.ack(l.asksToRenew(server1), server1, other)
 		if got := l.probed(other); got.Server != server1 {
 			t.Errorf("got %+v", got)
 		}
@@ -127,7 +122,7 @@ func TestRenewOtherwise(t *testing.T) {
 		l.get()
 		for {
 			if m, s := l.message(dhcpv4.MessageTypeRequest); s.Peer.Addr() == broadcastAddr {
-				l.renewed(m, server2, mine)
+				l.ack(m, server2, mine)
 				break
 			}
 		}
@@ -145,8 +140,8 @@ func TestRenewOtherwise(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) { // the server refuses, and gives another one
 		l.get()
 		r := l.asksToRenew(server1)
-		l.deliver(ours, reply(r, dhcpv4.MessageTypeNak, server2, mine)) // was not asked
-		l.deliver(ours, reply(r, dhcpv4.MessageTypeNak, server1, mine))
+		l.nak(r, server2) // was not asked
+		l.nak(r, server1)
 		l.lost()
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
 		if d.Options.Has(dhcpv4.OptionRequestedIPAddress) || d.NumSeconds != 0 {
@@ -161,14 +156,21 @@ func TestRenewOtherwise(t *testing.T) {
 		l.get()
 		r := l.asksToRenew(server1)
 		l.start = time.Now()
-		l.deliver(ours, reply(r, dhcpv4.MessageTypeNak, server1, mine))
+		l.nak(r, server1)
 		l.lost()
 		l.failed("server 10.0.0.1 refuses 10.0.0.42")
 		l.at(source.FirstAttempt, time.Second)
 	})
+	inLab(t, source.Config{}, func(l *lab) { // by broadcast
+		l.get()
+		ack := reply(l.asksToRenew(server1), dhcpv4.MessageTypeAck, server1, mine)
+		ack.ClientIPAddr = nil
+		l.deliver(ack)
+		l.set()
+	})
 	inLab(t, source.Config{}, func(l *lab) { // the port is in use
 		l.get()
-		l.link.OpenError = func(string) error { return errors.New("in use") }
+		l.refuse.Store(true)
 		l.failed("in use")
 		l.failed("in use")
 		l.at(41*time.Minute, time.Minute)
@@ -183,7 +185,7 @@ func TestCalls(t *testing.T) {
 		for range 2 {
 			l.calls <- renew
 			l.calls <- renew
-			l.renewed(l.asksToRenew(server1), server1, mine, dhcpv4.OptIPAddressLeaseTime(math.MaxUint32*time.Second))
+			l.ack(l.asksToRenew(server1), server1, mine, dhcpv4.OptIPAddressLeaseTime(math.MaxUint32*time.Second))
 			if got := l.set(); !got.Expires.IsZero() || !got.Renew.IsZero() || !got.Addrs[0].Valid.IsZero() {
 				t.Errorf("got %+v", got)
 			}

@@ -156,13 +156,9 @@ func (c *client) sendReboot() error {
 func (c *client) renew(s state) {
 	c.enter(s)
 	c.exchange()
-	if c.udp == nil {
-		p, err := c.link.UDP(netip.AddrPortFrom(c.held.addr.Addr(), clientPort))
-		if err != nil {
-			c.notRenewed(err)
-			return
-		}
-		c.udp = p
+	if err := c.openUDP(); err != nil {
+		c.notRenewed(err)
+		return
 	}
 	c.sendRenew()
 }
@@ -343,18 +339,15 @@ func (c *client) release() {
 		return
 	}
 	addr, server := c.held.addr.Addr(), c.held.server
-	closePort(&c.udp)
-	p, err := c.link.UDP(netip.AddrPortFrom(addr, clientPort))
-	if err != nil {
+	if err := c.openUDP(); err != nil {
 		c.cfg.Log.Info("not released", "address", addr, "err", err)
 		return
 	}
-	c.udp = p
 	c.exchange()
 	m := c.message(dhcpv4.MessageTypeRelease)
 	m.ClientIPAddr = addr.AsSlice()
 	m.UpdateOption(dhcpv4.OptServerIdentifier(server.AsSlice()))
-	c.send(p, m, server)
+	c.send(c.udp, m, server)
 	c.sink.Store(c.held.stored(c.mac, 0))
 	time.Sleep(releaseWait)
 }
