@@ -26,7 +26,7 @@ const (
 	minRenew = 5 * time.Second
 	// minMTU is the smallest that every host has to reassemble.
 	minMTU = 576
-	// maxSearch bounds the bytes of a search list, for pointers in it can make a lot of them.
+	// maxSearch bounds the bytes of a search list: the time to read it grows with their cube.
 	maxSearch = 512
 	// noPortal is the URI of networks without a captive portal, RFC 8910, section 2.
 	noPortal = "urn:ietf:params:capport:unrestricted"
@@ -43,9 +43,8 @@ type lease struct {
 	renew, rebind, expires time.Time // from the time of the request on; zero: never
 }
 
-// parseLease reads the options of an OFFER or ACK. A malformed option is as if it was
-// absent.
-func parseLease(m *dhcpv4.DHCPv4, server netip.Addr) (l lease, err error) {
+// parseOffer reads what matters of an OFFER. A malformed option is as if it was absent.
+func parseOffer(m *dhcpv4.DHCPv4, server netip.Addr) (l lease, err error) {
 	l.server = server
 	if l.addr, err = parseAddr(m); err != nil {
 		return l, err
@@ -53,12 +52,19 @@ func parseLease(m *dhcpv4.DHCPv4, server netip.Addr) (l lease, err error) {
 	if l.t1, l.t2, l.time, err = parseTimes(m); err != nil {
 		return l, err
 	}
-	l.options = source.Lease{
-		Routes:        parseRoutes(m, l.addr),
-		NTP:           hosts(m.NTPServers()),
-		CaptivePortal: parsePortal(string(m.Options.Get(optionCaptivePortal))),
-		Server:        server,
+	l.options = source.Lease{Routes: parseRoutes(m, l.addr), Server: server}
+	return l, nil
+}
+
+// parseLease reads an ACK: an OFFER with more options. Only the first ACK to a REQUEST is
+// read, for a search list can take milliseconds.
+func parseLease(m *dhcpv4.DHCPv4, server netip.Addr) (lease, error) {
+	l, err := parseOffer(m, server)
+	if err != nil {
+		return l, err
 	}
+	l.options.NTP = hosts(m.NTPServers())
+	l.options.CaptivePortal = parsePortal(string(m.Options.Get(optionCaptivePortal)))
 	for _, a := range hosts(m.DNS()) {
 		l.options.DNS = append(l.options.DNS, source.Server{Addr: a})
 	}

@@ -126,7 +126,11 @@ func (c *client) received(p source.Packet, ok bool) error {
 	default:
 		return nil
 	}
-	l, err := parseLease(m, server)
+	parse := parseLease
+	if c.state == selecting {
+		parse = parseOffer
+	}
+	l, err := parse(m, server)
 	switch {
 	case err != nil:
 		if !c.logged {
