@@ -40,6 +40,8 @@
 //
 //	go doc github.com/vdestack/vdestack/stack Interface
 //
+// Module autoconf gets addresses, routes and DNS servers from the network, and keeps them.
+//
 // # Networks
 //
 // Package vdeplug has the networks: a switch in the process (mem://), switches of the

@@ -1,6 +1,7 @@
 package autoconf
 
 import (
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -61,5 +62,46 @@ func TestDnsmasq(t *testing.T) {
 			testenv.Check(t, h.st.Close())
 			testenv.Eventually(t, "the lease to be given back", func() bool { return strings.Contains(log.String(), "DHCPRELEASE(vde0) 10.0.0.50") })
 		})
+	}
+}
+
+// TestDnsmasqReboot asks for the address of before: after the end of the stack, whose lease
+// is stored, and after the interface was down.
+func TestDnsmasqReboot(t *testing.T) {
+	testenv.Long(t)
+	server := newHost(t, vdestack.Interface{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("10.0.0.1/24")})
+	log := startDnsmasq(t, server, "--dhcp-range=10.0.0.50,10.0.0.99,255.255.255.0,1h")
+	cfg := Config{DHCP4: true, Store: DirStore(t.TempDir())}
+	var addrs []Addr
+	for i := range 2 {
+		h := newHost(t, vdestack.Interface{VNL: "mem://" + t.Name(), MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}})
+		c, err := Start(testenv.Context(t), h.st, cfg)
+		testenv.Check(t, err)
+		got := c.Leases()[0].Addrs
+		if addrs != nil && got[0].Prefix != addrs[0].Prefix {
+			t.Errorf("the address is %v, was %v", got, addrs)
+		}
+		addrs = got
+		if i == 0 {
+			testenv.Check(t, h.st.Close())
+			continue
+		}
+		events := c.Watch(testenv.Context(t))
+		testenv.Check(t, h.LinkSetDown(h.index))
+		testenv.Check(t, h.LinkSetUp(h.index))
+		for e, err := range events {
+			testenv.Check(t, err)
+			if e.Err != nil || len(e.Lease.Addrs) != 1 || e.Lease.Addrs[0].Prefix != addrs[0].Prefix {
+				t.Errorf("after it was down: %+v", e)
+			}
+			break
+		}
+		if got := h.state(); !strings.Contains(got, addrs[0].Prefix.String()) || !strings.Contains(got, "default via 10.0.0.1 ") {
+			t.Errorf("got\n%s", got)
+		}
+		testenv.Check(t, h.st.Close())
+	}
+	if n := strings.Count(log.String(), "DHCPDISCOVER("); n != 1 {
+		t.Errorf("the server was looked for %d times, want once", n)
 	}
 }
