@@ -109,6 +109,35 @@ func stateOf(t *testing.T, c net.Conn) string {
 	return fmt.Sprintf("%v, %s %s %v %v", values, op.Op, op.Net, op.Addr, op.Err)
 }
 
+// TestBegunReset connects to a server that resets its connections: some at the moment at
+// which the kernel has made them, and no longer knows the other end.
+func TestBegunReset(t *testing.T) {
+	netnstest.NoLeaks(t)
+	s := open(t, "")
+	l := testenv.Listen(t, s, "tcp", "127.0.0.1:0")
+	for range 4 {
+		go func() {
+			for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+				c.(*net.TCPConn).SetLinger(0)
+				c.Close()
+			}
+		}()
+	}
+	for range 1000 {
+		c, err := s.Dial("tcp", l.Addr().String())
+		switch {
+		case errors.Is(err, unix.ECONNRESET):
+		case err != nil:
+			t.Error(err)
+		default:
+			if c.RemoteAddr() == nil {
+				t.Error("a connection without a remote address")
+			}
+			c.Close()
+		}
+	}
+}
+
 // TestBegins has dials that package net ends before it makes a socket, or tells somebody
 // about.
 func TestBegins(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 // Begin makes a TCP socket in a stack, and begins to connect it to the IP address and port.
 // It returns the connection if the kernel has made it by then, as it has if the listener
 // is in the same machine: package net would make a socket on the host too, and wait for
-// its poller. Otherwise it returns the socket, for [Fresh]. It returns neither after an
-// error, which package net will get as well, and of addresses with a zone, or that stand
-// for others.
+// its poller. Otherwise it returns the socket, for [Fresh]; if that is connected or reset,
+// package net learns so when it connects it. It returns neither after an error, which
+// package net will get as well, and of addresses with a zone, or that stand for others.
 func Begin(ctx context.Context, s Stack, address string) (*net.TCPConn, *os.File) {
 	to, err := netip.ParseAddrPort(address)
 	if a := to.Addr(); err != nil || a.Zone() != "" || a.Is4In6() || a.IsUnspecified() {
@@ -40,19 +40,24 @@ func Begin(ctx context.Context, s Stack, address string) (*net.TCPConn, *os.File
 	if err == unix.EINPROGRESS {
 		return nil, f
 	}
-	defer f.Close()
 	if err != nil {
+		f.Close()
 		return nil, nil
 	}
 	c, err := net.FileConn(f)
 	if err != nil {
-		return nil, nil
+		return nil, f
 	}
 	tcp := c.(*net.TCPConn)
-	if tcp.LocalAddr().(*net.TCPAddr).AddrPort() == tcp.RemoteAddr().(*net.TCPAddr).AddrPort() {
+	switch remote, _ := tcp.RemoteAddr().(*net.TCPAddr); {
+	case remote == nil: // the other end has reset it already
+		tcp.Close()
+		return nil, f
+	case tcp.LocalAddr().(*net.TCPAddr).AddrPort() == remote.AddrPort():
 		tcp.Close() // nobody listens, and the kernel has connected it with itself
-		return nil, nil
+		tcp = nil
 	}
+	f.Close()
 	return tcp, nil
 }
 
