@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -28,8 +27,6 @@ const (
 	minMTU = 576
 	// maxSearch bounds the bytes of a search list: the time to read it grows with their cube.
 	maxSearch = 512
-	// noPortal is the URI of networks without a captive portal, RFC 8910, section 2.
-	noPortal = "urn:ietf:params:capport:unrestricted"
 )
 
 // A lease is what a server has offered or acknowledged.
@@ -64,7 +61,7 @@ func parseLease(m *dhcpv4.DHCPv4, server netip.Addr) (lease, error) {
 		return l, err
 	}
 	l.options.NTP = hosts(m.NTPServers())
-	l.options.CaptivePortal = parsePortal(string(m.Options.Get(optionCaptivePortal)))
+	l.options.CaptivePortal = source.ParsePortal(string(m.Options.Get(optionCaptivePortal)))
 	for _, a := range hosts(m.DNS()) {
 		l.options.DNS = append(l.options.DNS, source.Server{Addr: a})
 	}
@@ -192,20 +189,11 @@ func parseSearch(m *dhcpv4.DHCPv4) (list []string) {
 	}
 	for _, name := range names {
 		name = strings.TrimSuffix(name, ".")
-		if isName(name) && !slices.Contains(list, name) && len(list) < source.MaxItems {
+		if source.IsName(name) && !slices.Contains(list, name) && len(list) < source.MaxItems {
 			list = append(list, name)
 		}
 	}
 	return list
-}
-
-func parsePortal(s string) string {
-	s = strings.TrimRight(s, "\x00")
-	u, err := url.Parse(s)
-	if err != nil || s != printable(s) || strings.Contains(s, " ") || u.Scheme == "" || s == noPortal {
-		return ""
-	}
-	return s
 }
 
 // start sets the instants of a lease that was asked for at a time. T1 is up to a 32nd

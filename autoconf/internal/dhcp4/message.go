@@ -68,7 +68,7 @@ func (c *client) question(t dhcpv4.MessageType) *dhcpv4.DHCPv4 {
 	m.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionParameterRequestList, parameters))
 	// RFC 4702, section 3.1: a host name is not sent besides the FQDN.
 	switch name := c.cfg.FQDN; {
-	case !isName(name):
+	case !source.IsName(name):
 	case strings.Contains(name, "."):
 		m.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionFQDN, fqdn(name)))
 	default:
@@ -88,22 +88,6 @@ func fqdn(name string) []byte {
 	return append(b, 0)
 }
 
-// isName reports whether a name can be used in DNS: letters, digits, hyphens and, which some
-// names have, underscores. It has no trailing dot.
-func isName(name string) bool {
-	if len(name) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(name, ".") {
-		if len(label) == 0 || len(label) > 63 {
-			return false
-		}
-	}
-	return !strings.ContainsFunc(name, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_' || r == '.')
-	})
-}
-
 // received takes what has come from a port of UDP.
 func (c *client) received(p source.Packet, ok bool) error {
 	if !ok {
@@ -121,7 +105,7 @@ func (c *client) received(p source.Packet, ok bool) error {
 	case t == dhcpv4.MessageTypeOffer && c.state == selecting:
 	case (t == dhcpv4.MessageTypeAck || t == dhcpv4.MessageTypeNak) && c.answers(server):
 		if t == dhcpv4.MessageTypeNak {
-			return c.refused(server, text(m.Message()))
+			return c.refused(server, source.Text(m.Message()))
 		}
 	default:
 		return nil
@@ -205,21 +189,4 @@ func decode(b []byte) (*dhcpv4.DHCPv4, error) {
 		}
 	}
 	return m, nil
-}
-
-// text returns what a server has written, fit to be shown.
-func text(s string) string {
-	const shown = 100
-	s = printable(s)
-	return s[:min(len(s), shown)]
-}
-
-// printable returns the printable ASCII characters of s.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return -1
-		}
-		return r
-	}, s)
 }
