@@ -1,0 +1,340 @@
+package dhcp6
+
+import (
+	"bytes"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/insomniacslk/dhcp/iana"
+	"github.com/vdestack/vdestack/autoconf/internal/source"
+	"github.com/vdestack/vdestack/autoconf/internal/source/sourcetest"
+)
+
+// TestRelease has the lease given back: answered, not answered, and not asked for.
+func TestRelease(t *testing.T) {
+	for _, answered := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(t)
+			l.run(source.Config{Release: true})
+			l.get(addrs(mine, second))
+			l.stored()
+			l.cancel()
+			b := l.stored()
+			l.lost()
+			r := l.message(dhcpv6.MessageTypeRelease)
+			if got := asked(r); len(got) != 2 || !bytes.Equal(r.Options.ServerID().ToBytes(), server1.duid) || r.Options.RequestedOptions() != nil {
+				t.Errorf("RELEASE is %v", r.Summary())
+			}
+			if answered {
+				l.reply(server2, r)
+				l.reply(server1, r, refusal(iana.StatusNoBinding))
+			} else {
+				l.message(dhcpv6.MessageTypeRelease)
+			}
+			l.end()
+			if _, _, stored := loadStored(b, nil); stored == nil || len(stored.expire(time.Now())) != 2 || len(stored.addrs) != 0 {
+				t.Errorf("%s is stored", b)
+			}
+			if n := len(l.link.Sent); n != 0 {
+				t.Errorf("%d messages are sent besides", n)
+			}
+		})
+	}
+	inLab(t, source.Config{}, func(l *lab) {
+		l.get(addrs(mine))
+		l.stored()
+		l.cancel()
+		l.quiet(time.Second)
+	})
+}
+
+// TestDecline has addresses that others have.
+func TestDecline(t *testing.T) {
+	inLab(t, source.Config{}, func(l *lab) {
+		taken := []netip.Addr{mine}
+		l.sink.SetError = func(lease source.Lease) error {
+			if slices.ContainsFunc(lease.Addrs, func(a source.Addr) bool { return a.Prefix.Addr() == mine }) {
+				return &source.ConflictError{Addrs: taken}
+			}
+			return nil
+		}
+		l.get(addrs(mine, second))
+		l.failed("in use by another host: 2001:db8::42")
+		d := l.message(dhcpv6.MessageTypeDecline)
+		if got := asked(d); len(got) != 1 || got[0] != mine || !bytes.Equal(d.Options.ServerID().ToBytes(), server1.duid) {
+			t.Errorf("DECLINE is %v", d.Summary())
+		}
+		l.reply(server1, d, statusOf(iana.StatusSuccess))
+		r := l.message(dhcpv6.MessageTypeRenew)
+		if got := asked(r); len(got) != 1 || got[0] != second {
+			t.Errorf("RENEW is for %v", got)
+		}
+		// The server gives it again.
+		l.reply(server1, r, lifetimesOf(addrs(second, mine), 0, 0, 0))
+		l.set(mine)
+		l.lost()
+		l.failed("in use by another host")
+		declined := time.Now()
+		l.reply(server1, l.message(dhcpv6.MessageTypeDecline), refusal(iana.StatusNoBinding))
+		s := l.message(dhcpv6.MessageTypeSolicit)
+		if d := time.Since(declined); d < declineWait {
+			t.Errorf("SOLICIT is sent after %v", d)
+		}
+		if got := asked(s); len(got) != 0 {
+			t.Errorf("SOLICIT asks for %v", got)
+		}
+	})
+}
+
+// TestConflicts has a server whose addresses are always in use: it is asked ever less often.
+func TestConflicts(t *testing.T) {
+	inLab(t, source.Config{}, func(l *lab) {
+		l.sink.SetError = func(lease source.Lease) error { return &source.ConflictError{Addrs: []netip.Addr{mine}} }
+		sent := 0
+		for time.Since(l.start) < 24*time.Hour {
+			m, err := dhcpv6.MessageFromBytes((<-l.link.Sent).Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent++
+			if m.MessageType == dhcpv6.MessageTypeSolicit {
+				l.reply(server1, m, rapid, addrs(mine))
+			} else {
+				l.reply(server1, m)
+			}
+		}
+		if sent > 100 {
+			t.Errorf("%d messages are sent in a day", sent)
+		}
+	})
+}
+
+// TestStored has a lease that was stored, and networks on which it is used again.
+func TestStored(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		age  time.Duration
+		then func(l *lab)
+	}{
+		{"confirmed", 1500 * time.Second, func(l *lab) {
+			m := l.message(dhcpv6.MessageTypeConfirm)
+			if got := asked(m); len(got) != 2 || m.Options.ServerID() != nil {
+				l.Errorf("CONFIRM is %v", m.Summary())
+			}
+			l.reply(server2, m, statusOf(iana.StatusUnspecFail))
+			l.reply(server2, m, statusOf(iana.StatusSuccess))
+			got := l.set(mine, second)
+			if d := time.Until(got.Expires); d < 1498*time.Second || d > 1500*time.Second || got.Server != server2.addr || len(got.DNS) != 1 ||
+				got.DNS[0].Addr != server1.addr || len(got.Search) != 1 || got.Search[0].Name != "b.example" {
+				l.Errorf("the lease is %+v", got)
+			}
+			// The wall clock may be wrong, and the rest is old.
+			r := l.message(dhcpv6.MessageTypeRenew)
+			l.at(0, 100*time.Millisecond)
+			l.reply(server1, r, addrs(mine, second))
+			l.set(mine, second)
+		}},
+		{"confirmed, and the server is gone", 0, func(l *lab) {
+			l.reply(server2, l.message(dhcpv6.MessageTypeConfirm))
+			l.set(mine, second)
+			l.skip(dhcpv6.MessageTypeRenew, 1599*time.Second) // four fifths of the preferred lifetime
+			l.next(dhcpv6.MessageTypeRebind)
+		}},
+		{"of another network", 0, func(l *lab) {
+			l.reply(server2, l.message(dhcpv6.MessageTypeConfirm), statusOf(iana.StatusNotOnLink))
+			s := l.message(dhcpv6.MessageTypeSolicit)
+			l.at(0, 100*time.Millisecond)
+			if got := asked(s); len(got) != 0 {
+				l.Errorf("SOLICIT asks for %v", got)
+			}
+		}},
+		{"not confirmed", 0, func(l *lab) {
+			l.skip(dhcpv6.MessageTypeConfirm, storedTime-time.Millisecond)
+			s := l.next(dhcpv6.MessageTypeSolicit)
+			if got := asked(s); len(got) != 2 {
+				l.Errorf("SOLICIT asks for %v", got)
+			}
+			l.advertise(server1, s, addrs(mine))
+			l.reply(server1, l.message(dhcpv6.MessageTypeRequest), addrs(mine))
+			l.set(mine)
+		}},
+		{"expired", time.Hour, func(l *lab) {
+			s := l.message(dhcpv6.MessageTypeSolicit)
+			if got := asked(s); len(got) != 2 {
+				l.Errorf("SOLICIT asks for %v", got)
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var b json.RawMessage
+			inLab(t, source.Config{}, func(l *lab) {
+				l.get(addrs(mine, second), dhcpv6.OptDNS([]byte(server1.addr.AsSlice())), option(dhcpv6.OptionDomainSearchList, []byte("\x01b\x07example\x00")...))
+				b = l.stored()
+			})
+			synctest.Test(t, func(t *testing.T) {
+				time.Sleep(tt.age)
+				l := newLab(t)
+				l.link.HW = net.HardwareAddr{2, 0, 0, 0, 0, 0x99} // which does not matter
+				l.run(source.Config{Stored: b})
+				tt.then(l)
+				l.end()
+			})
+		})
+	}
+}
+
+// TestIdentity has the DUID and the IAID: of the hardware address, then what was stored.
+func TestIdentity(t *testing.T) {
+	other := net.HardwareAddr{2, 0, 0, 0, 0, 0x99}
+	duid, iaid, _ := loadStored(nil, sourcetest.MAC)
+	for _, bad := range []string{
+		``, `{}`, `[]`, `null`, `{"duid":"000300010200","iaid":""}`, `{"duid":"0003","iaid":"00000001"}`, `{"duid":"00","iaid":"00000042"}`,
+		`{"duid":"00030001020000000099","iaid":"0000004200"}`, `{"duid":"x0030001020000000099","iaid":"00000042"}`, `{"duid":7,"iaid":"00000042"}`,
+	} {
+		if d, i, l := loadStored([]byte(bad), sourcetest.MAC); !bytes.Equal(d, duid) || i != iaid || l != nil {
+			t.Errorf("%s: DUID %x, IAID %x, lease %v", bad, d, i, l)
+		}
+	}
+	if d, i, l := loadStored(encode(duid, iaid, nil), other); !bytes.Equal(d, duid) || i != iaid || l != nil {
+		t.Errorf("stored, DUID %x, IAID %x, lease %v", d, i, l)
+	}
+	if d, _, _ := loadStored(nil, other); bytes.Equal(d, duid) {
+		t.Error("two hardware addresses have one DUID")
+	}
+}
+
+// TestCalls has what the client asks for in each state, and how it ends.
+func TestCalls(t *testing.T) {
+	t.Run("renew", func(t *testing.T) {
+		inLab(t, source.Config{}, func(l *lab) {
+			l.get(addrs(mine))
+			l.calls <- source.Call{Renew: true}
+			l.reply(server1, l.message(dhcpv6.MessageTypeRenew), addrs(mine))
+			l.set(mine)
+			time.Sleep(time.Hour / 10)
+			l.calls <- source.Call{Renew: true}
+			called := time.Now()
+			l.failed("does not renew")
+			if d := time.Since(called); d > source.FirstAttempt {
+				t.Errorf("it fails after %v", d)
+			}
+		})
+	})
+	t.Run("confirm", func(t *testing.T) {
+		inLab(t, source.Config{}, func(l *lab) {
+			l.get(addrs(mine))
+			l.stored()
+			l.calls <- source.Call{Confirm: true}
+			l.reply(server2, l.message(dhcpv6.MessageTypeConfirm))
+			l.set(mine)
+			l.quiet(time.Minute)
+			// Nobody says no, so it is used further.
+			l.calls <- source.Call{Confirm: true, Renew: true}
+			l.failed("no server says whether [2001:db8::42] can be used")
+			l.failed("no server says whether [2001:db8::42] can be used")
+			l.skip(dhcpv6.MessageTypeConfirm, time.Minute)
+			l.calls <- source.Call{Confirm: true}
+			l.reply(server2, l.message(dhcpv6.MessageTypeConfirm), statusOf(iana.StatusNotOnLink))
+			l.lost()
+			l.reply(server2, l.message(dhcpv6.MessageTypeSolicit), rapid, addrs(second))
+			l.set(second)
+		})
+	})
+	t.Run("slept", func(t *testing.T) {
+		inLab(t, source.Config{}, func(l *lab) {
+			first := l.get(addrs(mine))
+			l.stored()
+			l.calls <- source.Call{Slept: 100 * time.Second}
+			if got := l.set(mine); !got.Expires.Equal(first.Expires.Add(-100 * time.Second)) {
+				t.Errorf("the lease ends at %v, before %v", got.Expires, first.Expires)
+			}
+			l.calls <- source.Call{Slept: 1000 * time.Second, Confirm: true}
+			l.reply(server2, l.message(dhcpv6.MessageTypeConfirm))
+			l.set(mine)
+			l.reply(server1, l.message(dhcpv6.MessageTypeRenew), addrs(mine)) // T1 is over
+			l.set(mine)
+			l.calls <- source.Call{Slept: 1700 * time.Second}
+			l.set(mine)
+			l.message(dhcpv6.MessageTypeRebind)
+			l.calls <- source.Call{Slept: 5000 * time.Second}
+			l.lost()
+			l.failed("has expired")
+			l.message(dhcpv6.MessageTypeSolicit)
+		})
+	})
+	t.Run("nothing is known", func(t *testing.T) {
+		inLab(t, source.Config{}, func(l *lab) {
+			l.failed("no server")
+			time.Sleep(20 * time.Hour)
+			for len(l.link.Sent)+len(l.sink.Said) > 0 {
+				select {
+				case <-l.link.Sent:
+				case <-l.sink.Said:
+				}
+			}
+			for _, call := range []source.Call{{Renew: true}, {Confirm: true, Slept: time.Hour}} {
+				l.calls <- call
+				called := time.Now()
+				l.failed("no server has offered an address")
+				if d := time.Since(called); d > source.FirstAttempt {
+					t.Errorf("it fails after %v", d)
+				}
+				if n := len(l.link.Sent); n < 5 || n > 8 {
+					t.Errorf("%d messages are sent", n)
+				}
+				for len(l.link.Sent) > 0 {
+					<-l.link.Sent
+				}
+				time.Sleep(time.Minute)
+				for len(l.link.Sent)+len(l.sink.Said) > 0 {
+					select {
+					case <-l.link.Sent:
+					case <-l.sink.Said:
+					}
+				}
+			}
+		})
+	})
+	t.Run("information is known", func(t *testing.T) {
+		inLab(t, source.Config{}, func(l *lab) {
+			l.advertise(server1, l.message(dhcpv6.MessageTypeSolicit), statusOf(iana.StatusNoAddrsAvail))
+			dns := dhcpv6.OptDNS([]byte(server1.addr.AsSlice()))
+			l.reply(server1, l.message(dhcpv6.MessageTypeInformationRequest), dns)
+			l.set()
+			time.Sleep(90 * time.Minute)
+			for len(l.link.Sent) > 0 {
+				<-l.link.Sent
+			}
+			l.calls <- source.Call{Confirm: true}
+			l.reply(server1, l.next(dhcpv6.MessageTypeInformationRequest), dns)
+			l.stored()
+			l.set()
+		})
+	})
+	t.Run("too often", func(t *testing.T) {
+		inLab(t, source.Config{}, func(l *lab) {
+			for range 300 {
+				l.calls <- source.Call{Renew: true}
+				l.calls <- source.Call{Confirm: true}
+				time.Sleep(100 * time.Millisecond)
+			}
+			if n := len(l.link.Sent); n > 50 {
+				t.Errorf("%d messages are sent in half a minute", n)
+			}
+			for len(l.link.Sent) > 0 {
+				<-l.link.Sent
+			}
+			close(l.calls)
+			time.Sleep(time.Minute)
+			if n := len(l.link.Sent); n == 0 {
+				t.Error("nothing is sent any longer")
+			}
+		})
+	})
+}
