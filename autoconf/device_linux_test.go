@@ -38,6 +38,8 @@ func newHost(t *testing.T, i vdestack.Interface) host {
 	t.Cleanup(func() { testenv.Check(t, st.Close()) })
 	nl, err := st.RTNL()
 	testenv.Check(t, err)
+	// Only TestConflict waits for the detection of duplicates.
+	testenv.Check(t, st.Sysctl("net/ipv6/conf/vde0/dad_transmits", "0"))
 	return host{t, st, nl, st.Stats().Interfaces[0].Index}
 }
 
@@ -268,6 +270,7 @@ func TestConflict(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			h := newHost(t, vdestack.Interface{VNL: vnl(t, kind)})
+			testenv.Check(t, h.st.Sysctl("net/ipv6/conf/vde0/dad_transmits", "1"))
 			newHost(t, vdestack.Interface{VNL: vnl(t, kind), Addrs: testenv.Prefixes("fd00::5/64")})
 			p := puppets(t, map[Source]source.Lease{DHCP6: {Routes: []source.Route{{Dst: prefix("fd05::/64")}}}})
 			c, err := Start(t.Context(), h.st, Config{DHCP6: true})
@@ -275,7 +278,10 @@ func TestConflict(t *testing.T) {
 			l := source.Lease{Addrs: []source.Addr{
 				{Prefix: prefix("fd00::5/128")}, {Prefix: prefix("fd00::6/128")}, {Prefix: prefix("fd00::7/128"), Valid: time.Now().Add(time.Hour)},
 			}}
-			for range 2 { // the second time it is tried again
+			for i := range 2 {
+				if i > 0 && kind != "mem://" {
+					break // here it is tried again, once
+				}
 				err = p[DHCP6].sink.Set(l)
 				e, ok := errors.AsType[*source.ConflictError](err)
 				if !ok || !slices.Equal(e.Addrs, testenv.Addrs("fd00::5")) {
