@@ -2,6 +2,7 @@ package autoconf
 
 import (
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -103,5 +104,61 @@ func TestDnsmasqReboot(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "DHCPDISCOVER("); n != 1 {
 		t.Errorf("the server was looked for %d times, want once", n)
+	}
+}
+
+// TestDnsmasq6 gets, confirms, renews and gives back a lease of dnsmasq by DHCPv6, and uses
+// it.
+func TestDnsmasq6(t *testing.T) {
+	testenv.Long(t)
+	server := newHost(t, vdestack.Interface{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("fd00::1/64")})
+	log := startDnsmasq(t, server, "--dhcp-range=fd00::50,fd00::50,64,1h", "--dhcp-rapid-commit",
+		"--dhcp-option=option6:domain-search,lab.example", "--dhcp-option=option6:ntp-server,[fd00::1]",
+		"--dhcp-option=option6:103,https://portal.example/", "--domain=lab.example", "--host-record=www.lab.example,fd00::1")
+	h := newHost(t, vdestack.Interface{VNL: "mem://" + t.Name()})
+	c, err := Start(testenv.Context(t), h.st, testenv.Must(Parse("dhcp6,release,fqdn=host.lab.example"))(t))
+	testenv.Check(t, err)
+	l := c.Leases()
+	if len(l) != 1 || l[0].Source != DHCP6 || len(l[0].Addrs) != 1 || l[0].Addrs[0].Prefix != prefix("fd00::50/128") ||
+		!l[0].Server.IsLinkLocalUnicast() || !slices.Equal(l[0].NTP, testenv.Addrs("fd00::1")) || l[0].CaptivePortal != "https://portal.example/" {
+		t.Errorf("known: %+v", l)
+	}
+	h.wantLifetime("fd00::50/128", time.Hour, time.Hour)
+	testenv.Check(t, h.RouteAdd(prefix("fd00::/64"), netip.Addr{}, h.index)) // which a router would say
+	for _, st := range []*vdestack.Stack{h.st, server.st} {
+		if addrs, err := st.LookupNetIP(t.Context(), "ip6", "www"); (err == nil) != (st == h.st) || err == nil && !slices.Equal(addrs, testenv.Addrs("fd00::1")) {
+			t.Errorf("www is %v, %v", addrs, err)
+		}
+	}
+	events := c.Watch(testenv.Context(t))
+	testenv.Check(t, h.LinkSetDown(h.index))
+	testenv.Check(t, h.LinkSetUp(h.index))
+	for e, err := range events {
+		testenv.Check(t, err)
+		if e.Err != nil || len(e.Lease.Addrs) != 1 {
+			t.Errorf("after it was down: %+v", e)
+		}
+		break
+	}
+	testenv.Check(t, c.Renew(testenv.Context(t)))
+	testenv.Check(t, h.st.Close())
+	testenv.Eventually(t, "the lease to be given back", func() bool { return strings.Contains(log.String(), "DHCPRELEASE(vde0)") })
+	for _, m := range []string{"DHCPSOLICIT(vde0)", "DHCPCONFIRM(vde0)", "DHCPRENEW(vde0)", "client provides name: host.lab.example"} {
+		if !strings.Contains(log.String(), m) {
+			t.Errorf("dnsmasq does not log %q", m)
+		}
+	}
+}
+
+// TestDnsmasqStateless has a server with information, but without addresses.
+func TestDnsmasqStateless(t *testing.T) {
+	testenv.Long(t)
+	server := newHost(t, vdestack.Interface{VNL: "mem://" + t.Name(), Addrs: testenv.Prefixes("fd00::1/64")})
+	startDnsmasq(t, server, "--dhcp-range=fd00::,static,64,1h", "--dhcp-option=option6:domain-search,lab.example")
+	h := newHost(t, vdestack.Interface{VNL: "mem://" + t.Name()})
+	c, err := Start(testenv.Context(t), h.st, Config{DHCP6: true})
+	testenv.Check(t, err)
+	if l := c.Leases(); len(l) != 1 || len(l[0].Addrs) != 0 || len(l[0].Search) != 1 || len(l[0].DNS) != 1 || l[0].DNS[0].Addr != addr("fd00::1") {
+		t.Errorf("known: %+v", l)
 	}
 }
