@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -34,6 +35,9 @@ type closeFunc struct{ f func(context.Context) }
 func (s *Stack) BeforeClose(f func(ctx context.Context)) (stop func() bool, err error) {
 	if err := s.check(); err != nil {
 		return nil, err
+	}
+	if f == nil {
+		return nil, fmt.Errorf("%s: BeforeClose was called without a function: %w", s.st.Name(), os.ErrInvalid)
 	}
 	c := &s.beforeClose
 	c.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,6 +37,9 @@ func TestBeforeClose(t *testing.T) {
 	stop := testenv.Must(s.BeforeClose(func(context.Context) { t.Error("the function was taken back") }))(t)
 	if !stop() || stop() {
 		t.Error("stop should return true once")
+	}
+	if _, err := s.BeforeClose(nil); !errors.Is(err, os.ErrInvalid) {
+		t.Errorf("BeforeClose without a function: %v, want os.ErrInvalid", err)
 	}
 	second := make(chan error)
 	go func() { second <- s.Close() }()
