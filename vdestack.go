@@ -282,7 +282,7 @@ func (s *Stack) RemoveInterface(name string) error {
 }
 
 // SetDNS changes how names are resolved, for lookups, resolvers that were handed out
-// before, and commands with Cmd.Names that begin from now on.
+// before, and commands with Cmd.Names, which see their files change.
 func (s *Stack) SetDNS(d DNS) error {
 	if err := s.check(); err != nil {
 		return err

@@ -40,7 +40,7 @@ import (
 //   - It is killed when the program ends, however that happens and whatever user it has
 //     become, and when the stack is closed; not when the thread that started it ends.
 //     Its process group is killed with it (at the program's end: from Linux 6.9 on).
-//   - It takes a thread and a descriptor of the program until Wait.
+//   - It takes a thread and a descriptor of the program until Wait, three with Names.
 //
 // # Names
 //
@@ -51,7 +51,8 @@ import (
 //   - /etc/resolv.conf and /etc/hosts are those of the stack's [DNS]. A server with
 //     another port than 53, an address in Hosts with a zone, and a name without an
 //     address cannot be written there; the log says so once. A file that does not exist
-//     cannot be replaced: Start returns an error if DNS needs it.
+//     cannot be replaced: Start returns an error if DNS needs it. Both are written again
+//     in place by SetDNS, until the command has ended.
 //   - /etc/nsswitch.conf has "hosts: files dns", and is the machine's otherwise, for
 //     users and groups. /etc/host.conf has "multi on".
 //   - the directories of the sockets of nscd, systemd-resolved and avahi are empty.

@@ -42,15 +42,15 @@ func newDNSConfig(d DNS) *dnsConfig {
 
 // setDNS sets the DNS of the stack, which was checked.
 func (s *Stack) setDNS(d DNS) {
-	if d.isZero() {
-		s.dns.Store(noDNS)
-		return
+	n := noDNS
+	if !d.isZero() {
+		n = newDNSConfig(d.clone())
 	}
-	s.dns.Store(newDNSConfig(d.clone()))
+	s.named.set(s, n)
 }
 
 // SetDNS changes the DNS of the stack, for package vdestack and for commands with
-// Cmd.Names that start from now on.
+// Cmd.Names, those that run included.
 func (s *Stack) SetDNS(d DNS) error {
 	s = s.orNone()
 	if s.isClosed() {
@@ -66,25 +66,115 @@ func (s *Stack) SetDNS(d DNS) error {
 // DNS returns a copy of the DNS of the stack.
 func (s *Stack) DNS() DNS { return s.orNone().dns.Load().DNS.clone() }
 
-// mountNames adds the mounts of Cmd.Names to a command, which has its Binds already. The
-// command itself removes their files when it runs; remove does so if it did not start.
-func (s *Stack) mountNames(e *netns.Exec) (remove func(), err error) {
-	n := s.dns.Load()
+// tellMissing logs once what commands do not find.
+func (s *Stack) tellMissing(n *dnsConfig) {
 	n.tell.Do(func() {
 		if len(n.untold) > 0 {
 			s.log.Warn("commands do not find all names: resolv.conf has no ports, and hosts no zones and nothing to hide names with", "missing", strings.Join(n.untold, ", "))
 		}
 	})
+}
+
+// namedCommands are the commands with Names that run.
+type namedCommands struct {
+	mu    sync.Mutex // guards files, and is held while the DNS is set and files are written
+	files map[*nameFiles]struct{}
+}
+
+// set sets the DNS of the stack, and tells the commands.
+func (c *namedCommands) set(s *Stack, n *dnsConfig) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.dns.Store(n)
+	for f := range c.files {
+		f.update(s, n)
+	}
+}
+
+// add has the files of a command follow the DNS of the stack from now on.
+func (c *namedCommands) add(s *Stack, f *nameFiles) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.files == nil {
+		c.files = make(map[*nameFiles]struct{})
+	}
+	c.files[f] = struct{}{}
+	if n := s.dns.Load(); n != f.has {
+		f.update(s, n)
+	}
+}
+
+// remove closes the files of a command, which may be nil.
+func (c *namedCommands) remove(f *nameFiles) {
+	if f == nil {
+		return
+	}
+	c.mu.Lock()
+	delete(c.files, f)
+	c.mu.Unlock()
+	f.resolvConf.close()
+	f.hosts.close()
+}
+
+// nameFiles are the files of a command that follow the DNS of its stack.
+type nameFiles struct {
+	resolvConf, hosts *nameFile // nil: the command has another one
+	has               *dnsConfig
+}
+
+func (f *nameFiles) update(s *Stack, n *dnsConfig) {
+	f.has = n
+	s.tellMissing(n)
+	if err := errors.Join(f.resolvConf.rewrite(n.resolvConf), f.hosts.rewrite(n.hosts)); err != nil {
+		s.log.Warn("a command does not find the names that the stack has now", "error", err)
+	}
+}
+
+// A nameFile stays open because it has no path any more once the command has it.
+type nameFile struct {
+	*os.File
+	text string
+}
+
+// rewrite replaces the text in place, for mounts stay with the old file. It is one write,
+// with blank lines over what is left of the old text, so that who reads before the end of the
+// file is cut off finds nothing of that.
+func (f *nameFile) rewrite(text string) error {
+	if f == nil || f.text == text {
+		return nil
+	}
+	padding := strings.Repeat("\n", max(0, len(f.text)-len(text)))
+	if _, err := f.WriteAt([]byte(text+padding), 0); err != nil {
+		return err
+	}
+	f.text = text
+	return f.Truncate(int64(len(text)))
+}
+
+func (f *nameFile) close() {
+	if f != nil {
+		f.Close()
+	}
+}
+
+// mountNames adds the mounts of Cmd.Names to a command, which has its Binds already. The
+// command itself removes their files when it runs; remove does so if it did not start. The
+// caller gives what follows the DNS to named.remove.
+func (s *Stack) mountNames(e *netns.Exec) (follow *nameFiles, remove func(), err error) {
+	n := s.dns.Load()
+	s.tellMissing(n)
 	temp, err := filepath.Abs(os.TempDir())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	dir, err := os.MkdirTemp(temp, "vdestack-names-")
 	if err != nil {
-		return nil, fmt.Errorf("files for the names of the command: %w (TMPDIR names another directory)", err)
+		return nil, nil, fmt.Errorf("files for the names of the command: %w (TMPDIR names another directory)", err)
 	}
+	follow = &nameFiles{has: n}
 	defer func() {
 		if err != nil {
+			s.named.remove(follow)
 			os.RemoveAll(dir)
 		}
 	}()
@@ -96,36 +186,45 @@ func (s *Stack) mountNames(e *netns.Exec) (remove func(), err error) {
 	}
 	e.Sysfs = filepath.Join(dir, "sys")
 	if err := os.Mkdir(e.Sysfs, 0o700); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	nothing, err := m.write("nothing", "")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, service := range hostServices {
 		if err := m.hide(service, nothing); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	nsswitch, err := os.ReadFile("/etc/nsswitch.conf")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, f := range []struct {
 		path, text string
 		needed     bool
+		follow     **nameFile
 	}{
-		{"/etc/resolv.conf", n.resolvConf, len(n.Servers)+len(n.Search) > 0},
-		{"/etc/hosts", n.hosts, len(n.Hosts) > 0},
-		{"/etc/nsswitch.conf", onlyFilesAndDNS(string(nsswitch)), false},
-		{"/etc/host.conf", "multi on\n", false}, // all addresses of a name in hosts
+		{"/etc/resolv.conf", n.resolvConf, len(n.Servers)+len(n.Search) > 0, &follow.resolvConf},
+		{"/etc/hosts", n.hosts, len(n.Hosts) > 0, &follow.hosts},
+		{"/etc/nsswitch.conf", onlyFilesAndDNS(string(nsswitch)), false, nil},
+		{"/etc/host.conf", "multi on\n", false, nil}, // all addresses of a name in hosts
 	} {
-		if err := m.replace(f.path, f.text, f.needed); err != nil {
-			return nil, err
+		from, err := m.replace(f.path, f.text, f.needed)
+		if err == nil && from != "" && f.follow != nil {
+			var file *os.File
+			if file, err = os.OpenFile(from, os.O_WRONLY, 0); err == nil {
+				*f.follow = &nameFile{File: file, text: f.text}
+			}
+		}
+		if err != nil {
+			return nil, nil, err
 		}
 	}
 	e.Temp = append(e.Temp, e.Sysfs, dir)
-	return func() { os.RemoveAll(dir) }, nil
+	s.named.add(s, follow)
+	return follow, func() { os.RemoveAll(dir) }, nil
 }
 
 // nameMounts are the mounts of Cmd.Names.
@@ -170,23 +269,24 @@ func (m *nameMounts) hide(dir, nothing string) error {
 }
 
 // replace replaces a file. If it does not exist, nothing can be mounted over it, and
-// programs do not know the servers and hosts of the stack.
-func (m *nameMounts) replace(path, text string, needed bool) error {
+// programs do not know the servers and hosts of the stack. It returns the path of the file
+// that is mounted; empty if none is.
+func (m *nameMounts) replace(path, text string, needed bool) (from string, err error) {
 	target, err := filepath.EvalSymlinks(path)
 	switch {
 	case err != nil && needed:
-		return fmt.Errorf("the command would not find the names of the stack: %w (make %s, an empty file, for the stack's to be mounted over)", err, path)
+		return "", fmt.Errorf("the command would not find the names of the stack: %w (make %s, an empty file, for the stack's to be mounted over)", err, path)
 	case err != nil || m.isTaken(target):
-		return nil
+		return "", nil
 	}
-	from, err := m.write(filepath.Base(path), text)
+	from, err = m.write(filepath.Base(path), text)
 	if err != nil {
-		return err
+		return "", err
 	}
 	// In a directory that is hidden by now, the file has to be made first.
 	hidden := slices.Contains(m.hidden, filepath.Dir(target))
 	m.e.Mounts = append(m.e.Mounts, netns.Mount{From: from, To: target, Make: hidden})
-	return nil
+	return from, nil
 }
 
 func (m *nameMounts) isTaken(path string) bool {

@@ -237,7 +237,48 @@ func TestCommandNames(t *testing.T) {
 		cmd.Wait()
 	})
 
+	// Commands that run find the names that the stack has now, except in what Binds has.
+	t.Run("changed", func(t *testing.T) {
+		s, log := namesStack(t, namesDNS)
+		var ins []io.Writer
+		var outs []*bufio.Reader
+		for _, binds := range [][]Bind{nil, {{From: "/etc/hosts", To: "/etc/hosts"}}} {
+			cmd := s.Command(t.Context(), "/bin/sh", "-c", "exec 3</etc/resolv.conf; while read x; do cat /etc/resolv.conf /etc/hosts /dev/fd/3 | tr '\\n' ' '; echo; done")
+			cmd.Names, cmd.Binds = true, binds
+			ins = append(ins, testenv.Must(cmd.StdinPipe())(t))
+			outs = append(outs, bufio.NewReader(testenv.Must(cmd.StdoutPipe())(t)))
+			testenv.Check(t, cmd.Start())
+			defer cmd.Wait()
+			defer cmd.Process.Kill()
+		}
+		const (
+			localhost = "127.0.0.1 localhost ::1 localhost ip6-localhost ip6-loopback "
+			machine   = "10.66.66.66 known.test machine.test "
+		)
+		for _, tt := range []struct {
+			dns               DNS
+			resolvConf, hosts string
+		}{
+			{DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("10.9.0.55:53")}}, "nameserver 10.9.0.55 search . ", localhost},
+			{DNS{}, "search . ", localhost},
+			{namesDNS, "nameserver 10.9.0.53 search test example.org options ndots:2 ", localhost + "10.1.1.1 known.test 10.1.1.2 known.test fd00::1 known.test "},
+		} {
+			testenv.Check(t, s.SetDNS(tt.dns))
+			for i, hosts := range []string{tt.hosts, machine} {
+				io.WriteString(ins[i], "\n")
+				// /dev/fd/3 is a new opening of the file.
+				if got, want := testenv.Must(outs[i].ReadString('\n'))(t), tt.resolvConf+hosts+tt.resolvConf+"\n"; got != want {
+					t.Errorf("command %d: got %q, want %q", i, got, want)
+				}
+			}
+		}
+		if n := strings.Count(log.String(), "hidden.test"); n != 2 {
+			t.Errorf("what commands do not find was told %d times, want once for each DNS: %s", n, log)
+		}
+	})
+
 	t.Run("not started", func(t *testing.T) {
+		testenv.NoLeaks(t)
 		cmd := s.Command(t.Context(), "/no/such/program")
 		cmd.Names = true
 		if err := cmd.Run(); err == nil {

@@ -23,12 +23,13 @@ const killWait = time.Second
 type process struct {
 	s     *Stack
 	exec  *netns.Exec
+	names *nameFiles // nil without Cmd.Names
 	pid   int
 	group bool
 }
 
 // start executes a command in the stack.
-func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (*process, error) {
+func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (_ *process, err error) {
 	if s.isClosed() {
 		return nil, s.errClosed()
 	}
@@ -36,12 +37,18 @@ func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (*process, 
 	for _, b := range c.Binds {
 		e.Mounts = append(e.Mounts, netns.Mount{From: b.From, To: b.To})
 	}
+	var names *nameFiles
 	if c.Names {
-		remove, err := s.mountNames(e)
-		if err != nil {
+		var remove func()
+		if names, remove, err = s.mountNames(e); err != nil {
 			return nil, s.wrap(fmt.Errorf("starting %s: %w", c.Path, err))
 		}
-		defer remove()
+		defer func() {
+			remove()
+			if err != nil {
+				s.named.remove(names)
+			}
+		}()
 	}
 	if c.Dir != "" {
 		fd, err := unix.Open(c.Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -60,7 +67,7 @@ func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (*process, 
 			s.log.Warn("commands find the machine's interfaces in /sys/class/net", "error", e.SysfsErr)
 		})
 	}
-	p := &process{s: s, exec: e, pid: pid, group: e.Setpgid}
+	p := &process{s: s, exec: e, names: names, pid: pid, group: e.Setpgid}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.commands[p] = struct{}{}
@@ -99,6 +106,7 @@ func (p *process) wait(reap func() error) error {
 		}
 	}
 	p.s.ns.Refresh() // it may have changed settings
+	p.s.named.remove(p.names)
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
 	delete(p.s.commands, p)

@@ -41,7 +41,8 @@ type Stack struct {
 	neighbors atomic.Pointer[neigh.Space] // nil: they are not marked
 	keep      sync.Once                   // begins to mark them
 	unscoped  unscoped
-	dns       atomic.Pointer[dnsConfig]
+	dns       atomic.Pointer[dnsConfig] // written by named
+	named     namedCommands
 	sysfs     sync.Once // logs that commands have the machine's sysfs
 
 	mu       sync.Mutex     // guards the rest
