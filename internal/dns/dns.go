@@ -146,20 +146,25 @@ func (c *Client) LookupNetIP(ctx context.Context, network, host string) ([]netip
 		err.Name = host
 		return nil, err
 	}
+	return c.ordered(a.addrs), nil
+}
+
+// maxAddrs bounds the addresses of a name in each family. If it has more, any of them will
+// do.
+const maxAddrs = 128
+
+// ordered returns the addresses in the order in which to try them. It changes the list.
+func (c *Client) ordered(addrs []netip.Addr) []netip.Addr {
 	left := map[int]int{32: maxAddrs, 128: maxAddrs}
-	addrs := slices.DeleteFunc(a.addrs, func(addr netip.Addr) bool {
+	addrs = slices.DeleteFunc(addrs, func(addr netip.Addr) bool {
 		left[addr.BitLen()]--
 		return left[addr.BitLen()] < 0
 	})
 	if c.source != nil {
 		Sort(addrs, c.source)
 	}
-	return addrs, nil
+	return addrs
 }
-
-// maxAddrs bounds the addresses of a name in each family. If it has more, any of them will
-// do.
-const maxAddrs = 128
 
 // typesOf has the types of the records to ask for. Package net asks for aliases too when it
 // looks for a canonical name: an alias may lead to a name that cannot be resolved.

@@ -205,10 +205,7 @@ func (c *Client) find(ctx context.Context, typ dnsmessage.Type, name string) (an
 		if err != nil {
 			return a, err
 		}
-		addrs := ofType(typ, a.addrs)
-		if c.source != nil {
-			Sort(addrs, c.source)
-		}
+		addrs := c.ordered(ofType(typ, a.addrs))
 		return answer{name: absolute(a.name), records: each(addrs, addrRecord)}, nil
 	case dnsmessage.TypeTXT, dnsmessage.TypeMX, dnsmessage.TypeNS, dnsmessage.TypeSRV:
 		if c.isOfHost(name) {

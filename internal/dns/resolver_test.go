@@ -108,6 +108,23 @@ func TestResolver(t *testing.T) {
 	}
 }
 
+// TestResolverMany has a name with more addresses than are of use, for each of which the
+// stack would make a socket.
+func TestResolverMany(t *testing.T) {
+	testenv.NoLeaks(t)
+	records, _ := many(2 * maxAddrs)
+	f := newFake(t, eitherNetwork(truncated, func(q *query) { q.reply(records...) }))
+	sources := 0
+	c := newClient(t, Config{Timeout: testenv.Timeout, Source: func(netip.Addr) (netip.Addr, bool) {
+		sources++
+		return netip.Addr{}, false
+	}}, f)
+	got, err := resolverOf(c).LookupNetIP(t.Context(), "ip4", "a.example.")
+	if err != nil || len(got) != maxAddrs || sources != maxAddrs {
+		t.Errorf("got %d addresses with %d sources, %v, want %d", len(got), sources, err, maxAddrs)
+	}
+}
+
 // TestResolverErrors checks what package net makes of the errors.
 func TestResolverErrors(t *testing.T) {
 	for _, tt := range []struct {
