@@ -25,9 +25,9 @@ const (
 	arpReply   = 2
 )
 
-// appendARP appends a request of RFC 826 for an address. The sender is the zero Addr or the
+// AppendARP appends a request of RFC 826 for an address. The sender is the zero Addr or the
 // same address.
-func appendARP(b []byte, mac net.HardwareAddr, sender, target netip.Addr) []byte {
+func AppendARP(b []byte, mac net.HardwareAddr, sender, target netip.Addr) []byte {
 	b = append(b, 0, 1, 8, 0, 6, 4, 0, arpRequest) // Ethernet, IPv4, sizes of addresses
 	b = append(b, mac...)
 	s, t := sender.As4(), target.As4()
@@ -36,9 +36,9 @@ func appendARP(b []byte, mac net.HardwareAddr, sender, target netip.Addr) []byte
 	return append(b, t[:]...)
 }
 
-// conflicts reports whether an ARP packet shows that another host has an address, or probes
+// Conflicts reports whether an ARP packet shows that another host has an address, or probes
 // for it too: RFC 5227, section 2.1.1.
-func conflicts(b []byte, mac net.HardwareAddr, addr netip.Addr) bool {
+func Conflicts(b []byte, mac net.HardwareAddr, addr netip.Addr) bool {
 	if len(b) < sizeofARP || !bytes.Equal(b[:6], []byte{0, 1, 8, 0, 6, 4}) || bytes.Equal(b[8:14], mac) {
 		return false
 	}
@@ -74,7 +74,7 @@ func (c *client) sendProbe() {
 	c.tries++
 	c.next = time.Now().Add(probeWait)
 	// If it is lost, the others remain.
-	_ = c.arp.Send(source.Packet{Data: appendARP(nil, c.mac, netip.IPv4Unspecified(), c.lease.addr.Addr())})
+	_ = c.arp.Send(source.Packet{Data: AppendARP(nil, c.mac, netip.IPv4Unspecified(), c.lease.addr.Addr())})
 }
 
 // receivedARP takes what has come while an address is probed.
@@ -82,7 +82,7 @@ func (c *client) receivedARP(p source.Packet, ok bool) error {
 	if !ok {
 		return errGone
 	}
-	if c.state == probing && conflicts(p.Data, c.mac, c.lease.addr.Addr()) {
+	if c.state == probing && Conflicts(p.Data, c.mac, c.lease.addr.Addr()) {
 		return c.decline()
 	}
 	return nil
@@ -95,7 +95,7 @@ func (c *client) sendAnnouncement() {
 	c.announcements--
 	if c.openARP() == nil {
 		a := c.held.addr.Addr()
-		_ = c.arp.Send(source.Packet{Data: appendARP(nil, c.mac, a, a)})
+		_ = c.arp.Send(source.Packet{Data: AppendARP(nil, c.mac, a, a)})
 	}
 	if c.announcements > 0 {
 		c.announce = time.Now().Add(announceWait)

@@ -35,7 +35,7 @@ func TestConflict(t *testing.T) {
 		}
 	}
 	zero := netip.IPv4Unspecified()
-	answer := appendARP(nil, other, mine, mine)
+	answer := AppendARP(nil, other, mine, mine)
 	answer[7] = arpReply
 	broken := bytes.Clone(answer)
 	broken[0] = 7
@@ -45,13 +45,13 @@ func TestConflict(t *testing.T) {
 		conflict bool
 	}{
 		{"answer", answer, true},
-		{"announcement", appendARP(nil, other, mine, mine), true},
-		{"question of the host", appendARP(nil, other, mine, server1), true},
-		{"padded", append(appendARP(nil, other, mine, server1), make([]byte, 18)...), true},
-		{"probe of another host", appendARP(nil, other, zero, mine), true},
-		{"question for it", appendARP(nil, other, server1, mine), false},
-		{"our probe", appendARP(nil, sourcetest.MAC, zero, mine), false},
-		{"another address", appendARP(nil, other, server1, server1), false},
+		{"announcement", AppendARP(nil, other, mine, mine), true},
+		{"question of the host", AppendARP(nil, other, mine, server1), true},
+		{"padded", append(AppendARP(nil, other, mine, server1), make([]byte, 18)...), true},
+		{"probe of another host", AppendARP(nil, other, zero, mine), true},
+		{"question for it", AppendARP(nil, other, server1, mine), false},
+		{"our probe", AppendARP(nil, sourcetest.MAC, zero, mine), false},
+		{"another address", AppendARP(nil, other, server1, server1), false},
 		{"no ARP of Ethernet", broken, false},
 		{"short", answer[:27], false},
 		{"empty", nil, false},

@@ -82,7 +82,7 @@ func TestNames(t *testing.T) {
 		{name: "hôte.example.org"}, {name: "a b.c"}, {name: "a..b"}, {name: strings.Repeat("a", 64) + ".b"}, {name: "a.b."},
 	} {
 		c := client{cfg: source.Config{FQDN: tt.name}, mac: sourcetest.MAC}
-		m, err := decode(c.question(dhcpv4.MessageTypeDiscover).ToBytes())
+		m, err := Decode(c.question(dhcpv4.MessageTypeDiscover).ToBytes())
 		if err != nil {
 			t.Fatal(err)
 		}

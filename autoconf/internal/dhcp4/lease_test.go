@@ -122,7 +122,7 @@ func TestOptions(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			m := reply(&dhcpv4.DHCPv4{}, dhcpv4.MessageTypeAck, server1, mine, tt.options...)
 			b := m.ToBytes()
-			if m, _ = decode(b); m == nil {
+			if m, _ = Decode(b); m == nil {
 				t.Fatal("the message is not decoded")
 			}
 			l, err := parseLease(m, server1)
@@ -222,7 +222,7 @@ func TestOverload(t *testing.T) {
 		b := reply(&dhcpv4.DHCPv4{}, dhcpv4.MessageTypeAck, server1, mine, generic(52, tt.overload)).ToBytes()
 		copy(b[offsetServerName:], tt.sname)
 		copy(b[offsetFile:], tt.file)
-		m, err := decode(b)
+		m, err := Decode(b)
 		switch {
 		case (err != nil) != tt.fails:
 			t.Errorf("overload %d: %v", tt.overload, err)
@@ -359,10 +359,10 @@ func FuzzReply(f *testing.F) {
 
 // FuzzOthers checks that an ARP packet and stored data do no harm.
 func FuzzOthers(f *testing.F) {
-	f.Add(appendARP(nil, sourcetest.MAC, mine, mine))
+	f.Add(AppendARP(nil, sourcetest.MAC, mine, mine))
 	f.Add([]byte((&lease{addr: netip.PrefixFrom(mine, 24)}).stored(sourcetest.MAC, time.Hour)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if conflicts(b, sourcetest.MAC, mine) && !bytes.Contains(b, mine.AsSlice()) {
+		if Conflicts(b, sourcetest.MAC, mine) && !bytes.Contains(b, mine.AsSlice()) {
 			t.Errorf("%x is a conflict", b)
 		}
 		if addr, valid := loadStored(json.RawMessage(b), sourcetest.MAC); valid && !isHost(addr) {

@@ -147,7 +147,7 @@ func (c *client) reply(p source.Packet) *dhcpv4.DHCPv4 {
 	if p.Peer.Port() != serverPort || !isHost(p.Peer.Addr()) || len(p.Data) > maxReply {
 		return nil
 	}
-	m, err := decode(p.Data)
+	m, err := Decode(p.Data)
 	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply || m.TransactionID != c.xid ||
 		m.HWType != iana.HWTypeEthernet || !bytes.Equal(m.ClientHWAddr, c.mac) {
 		return nil
@@ -166,9 +166,9 @@ const (
 	offsetCookie     = 236
 )
 
-// decode decodes a message, with the options in the fields for the server's name and the
+// Decode decodes a message, with the options in the fields for the server's name and the
 // file (RFC 2132, section 9.3; in the order of RFC 3396).
-func decode(b []byte) (*dhcpv4.DHCPv4, error) {
+func Decode(b []byte) (*dhcpv4.DHCPv4, error) {
 	m, err := dhcpv4.FromBytes(b)
 	if err != nil {
 		return nil, err

@@ -307,6 +307,8 @@ func (l *Link) ARP() (source.Port, error) {
 // UDP4Unconfigured opens a packet socket of UDP over IPv4.
 func (l *Link) UDP4Unconfigured(local uint16) (source.Port, error) {
 	return l.packetSocket(unix.ETH_P_IP, udp4Filter(local),
-		func(p source.Packet) ([]byte, error) { return appendUDP4(nil, local, p.Peer, p.Data) },
+		func(p source.Packet) ([]byte, error) {
+			return appendUDP4(nil, netip.AddrPortFrom(p.Local, local), p.Peer, p.Data)
+		},
 		func(b []byte, complete bool) (source.Packet, bool) { return parseUDP4(b, local, complete) })
 }

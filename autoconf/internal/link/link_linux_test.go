@@ -55,6 +55,11 @@ func TestPorts(t *testing.T) {
 					func(p source.Packet) bool {
 						return string(p.Data) == "hello" && p.Local == netip.MustParseAddr("10.0.0.77")
 					}},
+				{"UDP4Unconfigured from an address", func(l source.Link) (source.Port, error) { return l.UDP4Unconfigured(67) },
+					source.Packet{Data: []byte("hello"), Local: netip.MustParseAddr("10.0.0.1"), Peer: netip.MustParseAddrPort("10.0.0.77:67"), HW: macs[1]},
+					func(p source.Packet) bool {
+						return string(p.Data) == "hello" && p.Peer == netip.MustParseAddrPort("10.0.0.1:67")
+					}},
 				{"ARP", source.Link.ARP, source.Packet{Data: []byte("0123456789012345678901234567")},
 					func(p source.Packet) bool {
 						return bytes.HasPrefix(p.Data, []byte("0123456789012345678901234567")) && bytes.Equal(p.HW, macs[0])

@@ -38,10 +38,15 @@ func udp4Filter(port uint16) []bpf.Instruction {
 	}
 }
 
-// appendUDP4 appends a packet from 0.0.0.0 and a port.
-func appendUDP4(b []byte, local uint16, to netip.AddrPort, data []byte) ([]byte, error) {
-	if !to.Addr().Is4() {
-		return nil, fmt.Errorf("%v is not an IPv4 address", to.Addr())
+// appendUDP4 appends a packet. Without an address, from is 0.0.0.0.
+func appendUDP4(b []byte, from, to netip.AddrPort, data []byte) ([]byte, error) {
+	if !from.Addr().IsValid() {
+		from = netip.AddrPortFrom(netip.IPv4Unspecified(), from.Port())
+	}
+	for _, a := range []netip.Addr{from.Addr(), to.Addr()} {
+		if !a.Is4() {
+			return nil, fmt.Errorf("%v is not an IPv4 address", a)
+		}
 	}
 	size := sizeofIP4 + sizeofUDP + len(data)
 	if size > math.MaxUint16 {
@@ -50,13 +55,13 @@ func appendUDP4(b []byte, local uint16, to netip.AddrPort, data []byte) ([]byte,
 	start := len(b)
 	b = append(b, 0x45, 0x10) // low delay, as other clients
 	b = binary.BigEndian.AppendUint16(b, uint16(size))
-	b = append(b, 0, 0, 0, 0, ttl, protoUDP, 0, 0, 0, 0, 0, 0)
-	dst := to.Addr().As4()
-	b = append(b, dst[:]...)
+	b = append(b, 0, 0, 0, 0, ttl, protoUDP, 0, 0)
+	src, dst := from.Addr().As4(), to.Addr().As4()
+	b = append(append(b, src[:]...), dst[:]...)
 	ip := b[start : start+sizeofIP4]
 	binary.BigEndian.PutUint16(ip[10:], ^sum(0, ip))
 
-	b = binary.BigEndian.AppendUint16(b, local)
+	b = binary.BigEndian.AppendUint16(b, from.Port())
 	b = binary.BigEndian.AppendUint16(b, to.Port())
 	b = binary.BigEndian.AppendUint16(b, uint16(sizeofUDP+len(data)))
 	b = append(append(b, 0, 0), data...)

@@ -9,7 +9,7 @@ import (
 // TestUDP4 reads what it has written, right and wrong. TestKernel has the kernel read it.
 func TestUDP4(t *testing.T) {
 	to := netip.MustParseAddrPort("255.255.255.255:67")
-	got, err := appendUDP4(nil, 68, to, []byte("hello"))
+	got, err := appendUDP4(nil, netip.AddrPortFrom(netip.Addr{}, 68), to, []byte("hello"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestUDP4(t *testing.T) {
 		to   string
 		size int
 	}{{"[::1]:67", 1}, {"10.0.0.1:67", 65536 - 28}} {
-		if _, err := appendUDP4(nil, 68, netip.MustParseAddrPort(bad.to), make([]byte, bad.size)); err == nil {
+		if _, err := appendUDP4(nil, netip.AddrPort{}, netip.MustParseAddrPort(bad.to), make([]byte, bad.size)); err == nil {
 			t.Errorf("%d bytes to %s: no error", bad.size, bad.to)
 		}
 	}
@@ -43,19 +43,19 @@ func TestUDP4(t *testing.T) {
 
 // FuzzUDP4 checks that a packet that is taken has what it says, and survives being sent.
 func FuzzUDP4(f *testing.F) {
-	seed, _ := appendUDP4(nil, 68, netip.MustParseAddrPort("255.255.255.255:67"), []byte("hello"))
+	seed, _ := appendUDP4(nil, netip.MustParseAddrPort("0.0.0.0:68"), netip.MustParseAddrPort("255.255.255.255:67"), []byte("hello"))
 	f.Add(seed, uint16(67), true)
 	f.Fuzz(func(t *testing.T, b []byte, port uint16, complete bool) {
 		p, ok := parseUDP4(b, port, complete)
 		if !ok {
 			return
 		}
-		again, err := appendUDP4(nil, p.Peer.Port(), netip.AddrPortFrom(p.Local, port), p.Data)
+		again, err := appendUDP4(nil, p.Peer, netip.AddrPortFrom(p.Local, port), p.Data)
 		if err != nil {
 			t.Fatal(err)
 		}
 		q, ok := parseUDP4(again, port, true)
-		if !ok || !bytes.Equal(q.Data, p.Data) || q.Local != p.Local || q.Peer.Port() != p.Peer.Port() {
+		if !ok || !bytes.Equal(q.Data, p.Data) || q.Local != p.Local || q.Peer != p.Peer {
 			t.Fatalf("%+v is sent as %+v, %v", p, q, ok)
 		}
 	})

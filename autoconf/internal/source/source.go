@@ -163,8 +163,8 @@ type Link interface {
 	// send to 255.255.255.255 and to groups. Packets to an IPv6 group have hop limit 1.
 	UDP(local netip.AddrPort) (Port, error)
 	// UDP4Unconfigured opens a packet socket for UDP over IPv4 on an interface without an
-	// address. It sends from 0.0.0.0 and the port to Packet.Peer, by Ethernet to Packet.HW,
-	// or to all if that is nil. It receives what comes for the port, whatever the
+	// address. It sends from Packet.Local, or 0.0.0.0, and the port to Packet.Peer, by
+	// Ethernet to Packet.HW, or to all if that is nil. It receives what comes for the port, whatever the
 	// destination address is, with right checksums.
 	UDP4Unconfigured(port uint16) (Port, error)
 	// ARP opens a packet socket for ARP. Data is the packet after the Ethernet header; it
@@ -196,7 +196,8 @@ type Packet struct {
 	// Peer is the sender of a packet that was received, and else the destination. ICMPv6
 	// has no port, ARP no Peer.
 	Peer netip.AddrPort
-	// Local is the address for which a packet was received; not for ARP.
+	// Local is the address for which a packet was received, not for ARP; and the sender of
+	// packets to be sent by UDP4Unconfigured.
 	Local netip.Addr
 	// HW is the Ethernet address of the peer on packet sockets.
 	HW net.HardwareAddr

@@ -1,0 +1,26 @@
+// Package serve has small servers for labs: DHCPv4 to run in a stack.
+//
+//	s, err := serve.Start(stack, serve.Config{Domain: "lab.example"})
+//
+// The zero [Config] gives the addresses of the interface's network to whoever asks.
+//
+// # DHCP
+//
+// The server is the one of its network, RFC 2131: it refuses addresses that other clients have,
+// and those of other networks. It gives everybody who asks an address, so it is for networks
+// whose machines are the user's own.
+//
+//   - An address that no client has is looked for by ARP before it is offered.
+//   - A client gets the address again that it had before, as long as no other needs it.
+//   - Leases are in memory. When the server begins again, a client that asks for its address
+//     gets it if it is free.
+//   - When all addresses are taken, new offers take the place of old ones which no client has
+//     accepted. What was leased stays with its client. At most 16384 clients have addresses.
+//   - Clients behind relays, and those of BOOTP, are not served.
+//
+// # Names
+//
+// A client has the name that it says (options 81 and 12) if that is below the domain, and is not
+// a name of another client, of a [Reservation] or of Config.Hosts: who comes first has it until
+// its lease ends.
+package serve

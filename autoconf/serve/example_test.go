@@ -1,0 +1,35 @@
+package serve_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/autoconf"
+	"github.com/vdestack/vdestack/autoconf/serve"
+)
+
+func Example() {
+	server, err := vdestack.Open("mem://lab", "10.0.0.1/24")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+	s, err := serve.Start(server, serve.Config{Domain: "lab.example"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	cfg, err := autoconf.Parse("vnl=mem://lab,auto4,fqdn=web.lab.example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	web, err := autoconf.Open(context.Background(), cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer web.Close()
+	for _, l := range s.Leases() {
+		fmt.Println(l.Name, l.Addr)
+	}
+}

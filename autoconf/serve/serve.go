@@ -1,0 +1,139 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/autoconf/internal/link"
+	"github.com/vdestack/vdestack/autoconf/internal/source"
+)
+
+// A Server serves a network. Its methods may be called from several goroutines at once.
+type Server struct {
+	name   string // of the stack and the interface
+	cancel context.CancelFunc
+	ends   sync.WaitGroup
+	forget func() bool // takes back the call of BeforeClose
+	dhcp4  *dhcp4Server
+}
+
+// Start serves the network of an interface of a stack, until Close or the end of the stack. The
+// interface has its addresses already, and keeps them. A Config that says something that
+// cannot be is an error.
+func Start(st *vdestack.Stack, c Config) (*Server, error) {
+	cfg, err := c.check()
+	if err != nil {
+		return nil, fmt.Errorf("serve: %w", err)
+	}
+	s, err := start(st, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("serve: %s/%s: %w", st.Name(), cfg.Interface, err)
+	}
+	return s, nil
+}
+
+func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
+	l, own, err := openLink(st, cfg.Interface)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{name: st.Name() + "/" + cfg.Interface}
+	cfg.log = cfg.log.With("interface", s.name)
+	var ctx context.Context
+	ctx, s.cancel = context.WithCancel(context.Background())
+	var runs []func(context.Context) error
+	var closes []func()
+	defer func() {
+		if err != nil {
+			s.cancel()
+			for _, f := range closes {
+				f()
+			}
+		}
+	}()
+	if !cfg.DHCP4.Off {
+		if s.dhcp4, err = newDHCP4(cfg, l, own); err != nil {
+			return nil, fmt.Errorf("DHCPv4: %w", err)
+		}
+		closes, runs = append(closes, s.dhcp4.close), append(runs, s.dhcp4.run)
+	}
+	s.forget, err = st.BeforeClose(func(ctx context.Context) {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			s.end()
+		}()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, run := range runs {
+		s.ends.Go(func() {
+			if err := run(ctx); err != nil {
+				cfg.log.Error("the server has ended", "err", err)
+			}
+		})
+	}
+	return s, nil
+}
+
+// openLink returns an interface, and its addresses but those of the link.
+func openLink(st *vdestack.Stack, name string) (source.Link, []netip.Prefix, error) {
+	nl, err := st.RTNL()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer nl.Close()
+	index, err := nl.IfNameToIndex(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	i, err := nl.Link(index)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(i.HardwareAddr) != 6 || i.Flags&net.FlagLoopback != 0 {
+		return nil, nil, fmt.Errorf("interface %s is not an Ethernet", name)
+	}
+	addrs, err := nl.Addrs()
+	if err != nil {
+		return nil, nil, err
+	}
+	var own []netip.Prefix
+	for _, a := range addrs {
+		if a.IfIndex == index && !a.Prefix.Addr().IsLinkLocalUnicast() {
+			own = append(own, a.Prefix)
+		}
+	}
+	return link.New(st, name, index, i.HardwareAddr), own, nil
+}
+
+// Leases returns the leases of DHCP, in the order of addresses.
+func (s *Server) Leases() []Lease {
+	if s.dhcp4 == nil {
+		return nil
+	}
+	return s.dhcp4.table.leases(time.Now())
+}
+
+// Close ends the server, and returns when its sockets are closed. Clients keep what they have until it
+// ends. Close may be called twice, and while other methods run.
+func (s *Server) Close() error {
+	s.forget()
+	s.end()
+	return nil
+}
+
+func (s *Server) end() {
+	s.cancel()
+	s.ends.Wait()
+}

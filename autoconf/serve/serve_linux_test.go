@@ -1,0 +1,103 @@
+package serve
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vdestack/vdestack/autoconf"
+	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/vdestacktest"
+)
+
+// TestClients gives leases to clients of several kinds of networks.
+func TestClients(t *testing.T) {
+	busybox := testenv.Need(t, "busybox", "busybox")
+	for _, vnl := range []string{"mem://" + t.Name(), "vxvde://239.0.0.1/port=14881"} {
+		st := vdestacktest.Open(t, vnl, "10.0.0.1/24")
+		s, err := Start(st, Config{
+			Domain: "lab.example", Nameservers: testenv.Addrs("10.0.0.1"), MTU: 1400,
+			DHCP4: DHCP4{
+				Routes:       []Route{{netip.MustParsePrefix("10.9.0.0/16"), netip.MustParseAddr("10.0.0.9")}},
+				Reservations: []Reservation{{Name: "host", Addr: netip.MustParseAddr("10.0.0.20")}, {Name: "box", Addr: netip.MustParseAddr("10.0.0.30")}},
+			},
+		})
+		testenv.Check(t, err)
+		defer s.Close()
+
+		guest := vdestacktest.Open(t, vnl)
+		script := filepath.Join(t.TempDir(), "script")
+		testenv.Check(t, os.WriteFile(script, []byte("#!/bin/sh\necho $1 $ip/$mask $router $dns $domain $mtu $staticroutes $lease $hostname.\n"), 0o755))
+		udhcpc := guest.Command(testenv.Context(t), busybox, "udhcpc", "-i", "vde0", "-f", "-n", "-q", "-s", script,
+			"-x", "hostname:box", "-O", "mtu", "-O", "staticroutes", "-O", "hostname")
+		var out testenv.Buffer
+		udhcpc.Stdout, udhcpc.Stderr = &out, &out
+		testenv.Check(t, udhcpc.Start())
+
+		client := vdestacktest.Open(t, vnl)
+		cfg := testenv.Must(autoconf.Parse("auto4,release,fqdn=host.lab.example"))(t)
+		c, err := autoconf.Start(testenv.Context(t), client, cfg)
+		testenv.Check(t, err)
+		l := c.Leases()
+		if len(l) != 1 || len(l[0].Addrs) != 1 || l[0].Addrs[0].Prefix != netip.MustParsePrefix("10.0.0.20/24") || l[0].MTU != 1400 || len(l[0].Routes) != 2 {
+			t.Errorf("known: %+v", l)
+		}
+		if d := client.DNS(); fmt.Sprint(d.Servers, d.Search) != "[10.0.0.1:53] [lab.example]" {
+			t.Errorf("DNS: %+v", d)
+		}
+		testenv.Check(t, c.Renew(testenv.Context(t)))
+		err = udhcpc.Wait()
+		if want := "bound 10.0.0.30/24 10.0.0.1 10.0.0.1 lab.example 1400 10.9.0.0/16 10.0.0.9 0.0.0.0/0 10.0.0.1 3600 box."; err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("udhcpc: %v, %s, want %s", err, out.String(), want)
+		}
+		leases := s.Leases()
+		if len(leases) != 2 || leases[0].Name != "host.lab.example" || leases[1].Name != "box.lab.example" || time.Until(leases[0].Expires) < time.Hour-time.Minute {
+			t.Errorf("leases: %+v", leases)
+		}
+		testenv.Check(t, c.Close())
+		testenv.Eventually(t, "the lease to be given back", func() bool { return len(s.Leases()) == 1 })
+	}
+}
+
+// TestEnd starts servers one after the other, and ends them with Close and with the stack.
+func TestEnd(t *testing.T) {
+	testenv.NoLeaks(t)
+	st := vdestacktest.Open(t, "null://", "10.0.0.1/24")
+	s, err := Start(st, Config{})
+	testenv.Check(t, err)
+	if _, err := Start(st, Config{}); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("a second server: %v", err)
+	}
+	testenv.Check(t, s.Close())
+	testenv.Check(t, s.Close())
+	s, err = Start(st, Config{})
+	testenv.Check(t, err)
+	for _, name := range []string{"lo", "vde9"} {
+		if _, err := Start(st, Config{Interface: name}); err == nil || !strings.Contains(err.Error(), "/"+name+": ") {
+			t.Errorf("on %s: %v", name, err)
+		}
+	}
+	testenv.Check(t, st.Close())
+	if got := s.Leases(); len(got) > 0 {
+		t.Errorf("leases: %v", got)
+	}
+	testenv.Check(t, s.Close())
+	if _, err := Start(st, Config{}); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("in a stack that is closed: %v", err)
+	}
+}
+
+// TestInterfaceGone removes the interface under a server.
+func TestInterfaceGone(t *testing.T) {
+	st := vdestacktest.Open(t, "null://", "10.0.0.1/24")
+	s, err := Start(st, Config{})
+	testenv.Check(t, err)
+	testenv.Check(t, st.RemoveInterface("vde0"))
+	testenv.Check(t, s.Close())
+}
