@@ -3,6 +3,7 @@
 //
 //	vdens vxvde://234.0.0.1
 //	vdens slirp:// -- curl example.org
+//	vdens -conf auto,fqdn=host.example.org vxvde://234.0.0.1
 //	vdens -p 8080:80 vde:// -- httpd -f
 //	vdens -addr 10.0.0.1/24 -gw 10.0.0.254 -dns 9.9.9.9 vde:// -- curl example.org
 //	vdens -w file.pcapng vxvde:// -- ping 10.0.0.1
@@ -37,15 +38,19 @@ Vdens runs a command, by default a shell, in a TCP/IP stack of its own. Each
 network, a VDE locator such as vxvde://, vde:///run/vde.ctl or mem://, gets an
 interface, vde0, vde1 and so on, which is up. Without a network, or with "-" or
 "no" for it, there is loopback only. On slirp://, which reaches everything that the
-host can, an interface without -addr becomes the network's first guest, with the
-network's routes and name server unless options set others.
+host can, an interface without -addr and -conf becomes the network's first guest,
+with the network's routes and name server unless options set others.
 
 options:
   -i prefix         first part of the interfaces' names (default vde)
   -addr [if=]a/len  address of an interface, by default of the first; may be
                     repeated, as may -gw and -dns
   -gw [if=]a        default route, through an interface
-  -dns a            name server of the command; without one it knows localhost
+  -conf item,...    how an interface configures itself, and stays configured: auto
+                    (by DHCP and router advertisements), dhcp, slaac and others, see
+                    below
+  -dns a            name server of the command; without one, or one that -conf finds,
+                    it knows localhost
   -w file           record all frames of the interfaces, in the format pcapng;
                     "-" is standard output, and the command's output then goes
                     to standard error
@@ -62,6 +67,15 @@ options:
 -m, --multi, --iface, --resolvconf and -R or --resolvaddr a,a work as in the vdens of
 VirtualSquare. So do VDE_RESOLVCONF and VDE_RESOLVADDR in the environment, unless
 options are given.
+
+-conf takes the language of iothconf: auto4 is DHCPv4, auto6 is DHCPv6 and router
+advertisements, auto is all of them; slaac makes addresses of the prefixes, release
+gives the lease back at the end, fqdn=name names the host, ip=, gw=, dns= and domain=
+are static, debug tells what happens. The documentation of module autoconf has the
+rest. iface=vde1 is another interface than the first; each can have one -conf. The
+command starts when all that was asked for has answered or after 10 s, and not at all if
+an interface has got nothing. -addr and -gw are added to what is found. Servers that
+are found are the command's, also when they change, unless -dns or -r says otherwise.
 
 -p and -P may be repeated. The first port listens, on 127.0.0.1 unless there is an
 address; an empty one, as in :8080:80, means all. Whoever reaches it reaches the server,
@@ -124,6 +138,7 @@ type options struct {
 	dns        []netip.Addr
 	names      bool // the command has names of its own
 	ports      []port
+	confs      []conf
 	capture    string // file; may be empty
 	resolvConf string // file; may be empty
 	command    []string
@@ -163,6 +178,7 @@ func parse(args []string) (*options, error) {
 	flags.Func("addr", "", appendTo(&addrs))
 	flags.Func("gw", "", appendTo(&gateways))
 	flags.Func("dns", "", o.addDNS)
+	flags.Func("conf", "", o.addConf)
 	flags.Func("p", "", o.addPort(false))
 	flags.Func("P", "", o.addPort(true))
 	for {
@@ -226,7 +242,7 @@ func parse(args []string) (*options, error) {
 		}
 		f.Gateways = append(f.Gateways, gw)
 	}
-	return o, nil
+	return o, o.checkConfs()
 }
 
 // errList means that the user wants the list of networks instead of a stack.

@@ -57,6 +57,15 @@ func TestParse(t *testing.T) {
 		{name: "resolv.conf and name servers", args: "-r /x -dns 9.9.9.9 no", err: "-dns would be lost"},
 		{name: "names of the machine and name servers", args: "-names=false -dns 9.9.9.9 no", err: "-dns would be lost"},
 		{name: "no name servers", args: "-R 9.9.9.9, no", err: "-R"},
+		{name: "configuration", args: "-i eth -conf iface=eth1;dhcp -conf auto4 mem://a mem://b -- ls", want: "[ls] | eth0 mem://a [] [] | eth1 mem://b [] [] | iface=eth1,dhcp | iface=eth0,eth,dhcp"},
+		{name: "wrong configuration", args: "-conf dhpc mem://a", err: `for flag -conf: autoconf: item "dhpc"`},
+		{name: "configuration without interface", args: "-conf auto no", err: "-conf auto: there is no interface without a network"},
+		{name: "configuration of another interface", args: "-conf auto,iface=vde1 mem://a", err: `-conf auto,iface=vde1: there is no interface "vde1", the last is vde0`},
+		{name: "two configurations", args: "-conf auto -conf dhcp,iface=vde0 mem://a", err: "-conf dhcp,iface=vde0: vde0 has a -conf already"},
+		{name: "configuration by number", args: "-conf auto,ifindex=2 mem://a", err: "iface=vde0 is a name"},
+		{name: "configuration with a network", args: "-conf auto,vnl=mem://b mem://a", err: "vnl=mem://b: networks are given as arguments"},
+		{name: "configuration taken back", args: "-conf -dhcp mem://a", err: "-conf -dhcp: items with a minus"},
+		{name: "static items taken back", args: "-conf -ip=10.0.0.1 mem://a", err: "items with a minus"},
 		{name: "list", args: "--list", err: errList.Error()},
 		{name: "none of several", args: "mem://a no", err: `"no" is no network`},
 	}
@@ -75,6 +84,9 @@ func TestParse(t *testing.T) {
 			}
 			if o.dns != nil {
 				got += fmt.Sprint(" | ", o.dns)
+			}
+			for _, c := range o.confs {
+				got += " | " + c.String()
 			}
 			if o.resolvConf != "" {
 				got += " | " + o.resolvConf

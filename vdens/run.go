@@ -54,6 +54,11 @@ func run(o *options) int {
 		return report(cmp.Or(context.Cause(sigs.ctx), err))
 	}
 	defer s.Close()
+	quiet, err := o.configure(sigs.ctx, s)
+	if err != nil {
+		return report(err)
+	}
+	defer quiet()
 	if err := o.openPorts(sigs.ctx, s); err != nil {
 		return report(err)
 	}
@@ -109,13 +114,17 @@ func start(cmd *vdestack.Cmd, o *options, sigs *signals) error {
 	return sigs.start(cmd)
 }
 
-// logger writes for a person at a terminal, without the time.
-var logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) == 0 && a.Key == slog.TimeKey {
-		return slog.Attr{}
-	}
-	return a
-}}))
+var logger = newLogger(slog.LevelInfo)
+
+// newLogger returns a logger for a person at a terminal, without the time.
+func newLogger(level slog.Leveler) *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
 
 // report prints why the command did not run, and returns the exit status.
 func report(err error) int {

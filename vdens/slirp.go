@@ -8,12 +8,12 @@ import (
 )
 
 // configureSlirp configures interfaces on slirp:// where the command line does not. The
-// network has one guest, so DHCP is not needed.
+// network has one guest, so DHCP is not needed, unless -conf asks for it.
 func (o *options) configureSlirp() error {
 	for i := range o.interfaces {
 		ifc := &o.interfaces[i]
 		l, err := vdeplug.Parse(ifc.VNL)
-		if err != nil || l.Scheme() != "slirp" || len(ifc.Addrs) > 0 {
+		if err != nil || l.Scheme() != "slirp" || len(ifc.Addrs) > 0 || o.configures(ifc.Name) {
 			continue // Open returns the error
 		}
 		guest, err := slirp.FirstGuest(l)
