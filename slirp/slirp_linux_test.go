@@ -341,6 +341,56 @@ func TestReset(t *testing.T) {
 	}
 }
 
+// TestResetUnread has a reset passed on while nobody reads from the side that breaks the
+// connection off: after the end of its data, and while the other side reads nothing of
+// what was sent before.
+func TestResetUnread(t *testing.T) {
+	ln, named := listen(t, "127.0.0.1")
+	n := openNAT(t, "slirp://")
+	st := guestOn(t, n, "10.0.2.15/24")
+	places := func() int {
+		n.conns.mu.Lock()
+		defer n.conns.mu.Unlock()
+		return n.conns.places
+	}
+	all := places()
+	cases := map[string]func(breaks, learns net.Conn){
+		"half-closed": func(breaks, learns net.Conn) {
+			testenv.Check(t, breaks.(*net.TCPConn).CloseWrite())
+			if _, err := learns.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("got %v, want the end", err)
+			}
+		},
+		"stalled": func(breaks, learns net.Conn) {
+			for sent := 1; sent > 0; {
+				breaks.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+				sent, _ = breaks.Write(make([]byte, 1<<20))
+			}
+		},
+	}
+	for name, prepare := range cases {
+		for _, breaker := range []string{"host", "guest"} {
+			t.Run(name+"/"+breaker, func(t *testing.T) {
+				c := dial(t, st, "tcp", named)
+				h := testenv.Must(ln.Accept())(t)
+				defer h.Close()
+				h.SetDeadline(time.Now().Add(testenv.Timeout))
+				breaks, learns := h, c
+				if breaker == "guest" {
+					breaks, learns = c, h
+				}
+				prepare(breaks, learns)
+				breaks.(*net.TCPConn).SetLinger(0)
+				breaks.Close()
+				testenv.Eventually(t, "no connection", func() bool { return places() == all })
+				if !untilReset(learns.(stream)) {
+					t.Error("no reset")
+				}
+			})
+		}
+	}
+}
+
 // TestMTU checks the size of the segments that the guest may send.
 func TestMTU(t *testing.T) {
 	_, named := listen(t, "127.0.0.1")

@@ -80,6 +80,16 @@ func listenPing(v6 bool) (*net.UDPConn, error) {
 // Guests cannot use them.
 func refuseRights(fd uintptr) { sockio.RefuseRights(int(fd)) }
 
+// isReset reports whether the host has reset a connection.
+func isReset(s stream) bool {
+	raw, err := s.SyscallConn()
+	return err == nil && sockio.IsReset(raw)
+}
+
+// untilReset waits, after the end of a connection's data, until the host resets it, and
+// reports whether it did. A read deadline ends it.
+func untilReset(s stream) bool { return sockio.UntilReset(s) }
+
 // A command is a running program, and the other end of its pair of sockets.
 type command struct {
 	*net.UnixConn

@@ -21,4 +21,8 @@ func listenPing(bool) (*net.UDPConn, error) { return nil, errors.ErrUnsupported 
 
 func refuseRights(uintptr) {}
 
+func isReset(stream) bool { return false }
+
+func untilReset(stream) bool { return false }
+
 func startCommand([]string) (stream, error) { return nil, errors.ErrUnsupported }

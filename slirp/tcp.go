@@ -8,8 +8,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -30,6 +33,9 @@ const (
 	// Keep-alive probes begin after keepIdle without packets. The connection of a guest
 	// that is gone would stay otherwise.
 	keepIdle, keepInterval, keepCount = 2 * time.Minute, 30 * time.Second, 6
+	// stallTime is how often a write to a guest that reads nothing looks whether the host
+	// has reset the connection, from which nobody reads meanwhile.
+	stallTime = time.Second
 )
 
 // conns are the places for TCP connections. An attempt takes a place, which it keeps as a
@@ -156,6 +162,7 @@ func (n *nat) closeAtEnd(s io.Closer) (end func()) {
 // A stream is a socket of the host.
 type stream interface {
 	net.Conn
+	syscall.Conn
 	CloseWrite() error
 }
 
@@ -207,7 +214,7 @@ func (n *nat) connect(r *tcp.ForwarderRequest) {
 		breakOff(out)
 		return
 	}
-	n.join(gonet.NewTCPConn(&wq, ep), ep, out)
+	n.join(&wq, ep, out)
 }
 
 // late reports whether an attempt took too long or was given up. The guest then gets no
@@ -350,8 +357,9 @@ func (c *nameConn) Read(b []byte) (int, error) {
 func (c *nameConn) SetLinger(sec int) error { return c.stream.(*net.TCPConn).SetLinger(sec) }
 
 // join copies between a guest and a socket of the host until both directions have
-// ended or one has failed.
-func (n *nat) join(guest *gonet.TCPConn, ep tcpip.Endpoint, out stream) {
+// ended or one side has broken the connection off.
+func (n *nat) join(wq *waiter.Queue, ep tcpip.Endpoint, out stream) {
+	guest := gonet.NewTCPConn(wq, ep)
 	defer guest.Close()
 	defer context.AfterFunc(n.ctx, ep.Abort)()
 	idle, interval := tcpip.KeepaliveIdleOption(keepIdle), tcpip.KeepaliveIntervalOption(keepInterval)
@@ -360,21 +368,66 @@ func (n *nat) join(guest *gonet.TCPConn, ep tcpip.Endpoint, out stream) {
 	ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepCount)
 	ep.SocketOptions().SetKeepAlive(true)
 
+	// A reset by the guest ends all, also while the host reads nothing.
+	var finished atomic.Bool // what the host sends
+	failed := func() bool {
+		s := tcp.EndpointState(ep.State())
+		return s == tcp.StateError || s == tcp.StateClose && !finished.Load()
+	}
+	entry := waiter.NewFunctionEntry(waiter.EventErr, func(waiter.EventMask) {
+		if failed() { // the event is that of a normal end too
+			n.tasks.Go(func() { breakOff(out) }) // the caller holds locks
+		}
+	})
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	if failed() {
+		breakOff(out)
+	}
+
 	broken := func() {
 		// Both sides get a reset, so that they know that data is missing.
 		ep.Abort()
 		breakOff(out)
 	}
+	var ended atomic.Int32 // directions
 	var both sync.WaitGroup
 	both.Go(func() {
 		if _, err := io.Copy(out, guest); err != nil || out.CloseWrite() != nil {
 			broken()
+		} else if ended.Add(1) == 2 {
+			out.SetReadDeadline(time.Unix(1, 0)) // ends untilReset
 		}
 	})
-	if _, err := io.Copy(guest, out); err != nil || guest.CloseWrite() != nil {
+	guest.SetWriteDeadline(time.Now().Add(stallTime))
+	_, err := io.Copy(toGuest{guest, out}, out)
+	finished.Store(err == nil)
+	if err != nil || guest.CloseWrite() != nil {
+		broken()
+	} else if ended.Add(1) == 1 && untilReset(out) {
 		broken()
 	}
 	both.Wait()
+}
+
+// A toGuest writes to a guest. It ends when the host resets the connection.
+type toGuest struct {
+	guest *gonet.TCPConn
+	host  stream
+}
+
+func (g toGuest) Write(b []byte) (sent int, err error) {
+	for {
+		n, err := g.guest.Write(b[sent:])
+		sent += n
+		switch {
+		case err == nil || !os.IsTimeout(err):
+			return sent, err
+		case isReset(g.host):
+			return sent, syscall.ECONNRESET
+		}
+		g.guest.SetWriteDeadline(time.Now().Add(stallTime))
+	}
 }
 
 // breakOff closes a socket with a reset, where there is one.
@@ -430,18 +483,18 @@ func (n *nat) accept(c *net.TCPConn, guest netip.AddrPort) {
 	ctx, cancel := context.WithTimeout(a.ctx, dialTimeout)
 	defer cancel()
 	from := n.client(c.RemoteAddr().(*net.TCPAddr).AddrPort(), guest.Addr())
-	in, ep, err := n.dialIn(ctx, from, guest)
+	wq, ep, err := n.dialIn(ctx, from, guest)
 	if err != nil {
 		breakOff(c)
 		return
 	}
 	if !n.conns.succeed(a) {
 		ep.Abort()
-		in.Close()
+		ep.Close()
 		breakOff(c)
 		return
 	}
-	n.join(in, ep, c)
+	n.join(wq, ep, c)
 }
 
 // client returns how a guest sees the client of a forward: by its own address if that is
@@ -454,7 +507,7 @@ func (n *nat) client(from netip.AddrPort, guest netip.Addr) netip.AddrPort {
 }
 
 // dialIn connects to a guest, from another port if that of from is taken.
-func (n *nat) dialIn(ctx context.Context, from, guest netip.AddrPort) (*gonet.TCPConn, tcpip.Endpoint, error) {
+func (n *nat) dialIn(ctx context.Context, from, guest netip.AddrPort) (*waiter.Queue, tcpip.Endpoint, error) {
 	var wq waiter.Queue
 	ep, err := n.stack.NewEndpoint(tcp.ProtocolNumber, protocolOf(guest.Addr()), &wq)
 	if err != nil {
@@ -482,7 +535,7 @@ func (n *nat) dialIn(ctx context.Context, from, guest netip.AddrPort) (*gonet.TC
 		ep.Close()
 		return nil, nil, errorOf(err)
 	}
-	return gonet.NewTCPConn(&wq, ep), ep, nil
+	return &wq, ep, nil
 }
 
 func fullAddress(a netip.AddrPort) tcpip.FullAddress {

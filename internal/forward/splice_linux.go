@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/sockio"
 	"golang.org/x/sys/unix"
 )
 
@@ -127,7 +128,7 @@ func (s sink) write(f func(fd uintptr) error) error {
 			return err
 		case !os.IsTimeout(closed):
 			return closed
-		case isReset(s.from):
+		case sockio.IsReset(s.from):
 			return unix.ECONNRESET
 		}
 		s.conn.SetWriteDeadline(time.Now().Add(stallTime))
@@ -216,6 +217,8 @@ func copyOnce(to sink, from syscall.RawConn) (sent int, err error) {
 	return sent, cmp.Or(err, closed)
 }
 
+func untilReset(c net.Conn) bool { return sockio.UntilReset(c.(syscall.Conn)) }
+
 // retry calls f again when a signal has interrupted it.
 func retry(f func() (int, error)) (int, error) {
 	for {
@@ -224,30 +227,4 @@ func retry(f func() (int, error)) (int, error) {
 			return max(n, 0), err
 		}
 	}
-}
-
-// untilReset waits, after the end of a connection's data, until its peer resets it, and
-// reports whether it did: nothing reads from it any more. A read deadline ends it.
-func untilReset(c net.Conn) (reset bool) {
-	raw, err := c.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return false
-	}
-	err = raw.Read(func(fd uintptr) bool {
-		reset = hasError(fd)
-		return reset
-	})
-	return reset || err != nil && !os.IsTimeout(err)
-}
-
-// isReset reports whether the peer of a connection has reset it.
-func isReset(c syscall.RawConn) (reset bool) {
-	c.Control(func(fd uintptr) { reset = hasError(fd) })
-	return reset
-}
-
-func hasError(fd uintptr) bool {
-	fds := []unix.PollFd{{Fd: int32(fd)}}
-	_, err := unix.Poll(fds, 0)
-	return err == nil && fds[0].Revents&unix.POLLERR != 0
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -86,4 +87,30 @@ func GrowBuffers(fd, size int) {
 			unix.SetsockoptInt(fd, unix.SOL_SOCKET, option[1], size)
 		}
 	}
+}
+
+// UntilReset waits, after the end of a connection's data, until its peer resets it, and
+// reports whether it did: nothing reads from it any more. A read deadline ends it.
+func UntilReset(c syscall.Conn) (reset bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		reset = hasError(fd)
+		return reset
+	})
+	return reset || err != nil && !os.IsTimeout(err)
+}
+
+// IsReset reports whether the peer of a connection has reset it.
+func IsReset(c syscall.RawConn) (reset bool) {
+	c.Control(func(fd uintptr) { reset = hasError(fd) })
+	return reset
+}
+
+func hasError(fd uintptr) bool {
+	fds := []unix.PollFd{{Fd: int32(fd)}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&unix.POLLERR != 0
 }
