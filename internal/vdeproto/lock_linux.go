@@ -30,55 +30,62 @@ const (
 // switch, the same that [switchDir] takes. A client goes on without it after lockWait, or
 // if it may not read the directory. The zero handshakeLock holds nothing.
 type handshakeLock struct {
-	queue *lockQueue
-	dir   *os.File // locked; or nil
+	exit func()   // from the queue; or nil
+	dir  *os.File // locked; or nil
 }
 
-// A lockQueue makes the clients of a switch in this process wait for each other.
-type lockQueue struct {
-	dir  string
-	head chan struct{} // full while a client has the lock
-	size int           // clients that wait or have the lock; guarded by lockQueues
-}
+// handshakes are the queues of clients.
+var handshakes lockQueues
 
-var lockQueues = struct {
-	sync.Mutex
+// lockQueues are locks of directories for this process.
+type lockQueues struct {
+	mu sync.Mutex            // guards the rest, and the sizes
 	of map[string]*lockQueue // by directory
-}{of: make(map[string]*lockQueue)}
+}
 
-func enterLockQueue(dir string) *lockQueue {
-	lockQueues.Lock()
-	defer lockQueues.Unlock()
-	q := lockQueues.of[dir]
+type lockQueue struct {
+	head chan struct{} // full while somebody has the lock
+	size int           // how many wait or have the lock
+}
+
+// enter waits for the lock of a directory, until ctx ends. exit releases it.
+func (qs *lockQueues) enter(ctx context.Context, dir string) (exit func(), err error) {
+	qs.mu.Lock()
+	q := qs.of[dir]
 	if q == nil {
-		q = &lockQueue{dir: dir, head: make(chan struct{}, 1)}
-		lockQueues.of[dir] = q
+		if qs.of == nil {
+			qs.of = make(map[string]*lockQueue)
+		}
+		q = &lockQueue{head: make(chan struct{}, 1)}
+		qs.of[dir] = q
 	}
 	q.size++
-	return q
-}
-
-func (q *lockQueue) exit() {
-	lockQueues.Lock()
-	defer lockQueues.Unlock()
-	if q.size--; q.size == 0 {
-		delete(lockQueues.of, q.dir)
+	qs.mu.Unlock()
+	leave := func() {
+		qs.mu.Lock()
+		defer qs.mu.Unlock()
+		if q.size--; q.size == 0 {
+			delete(qs.of, dir)
+		}
+	}
+	select {
+	case q.head <- struct{}{}:
+		return func() { <-q.head; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
 	}
 }
 
 // lockHandshake waits for the lock of the switch in dir, until lockWait is over or ctx
 // ends.
-func lockHandshake(ctx context.Context, dir string) handshakeLock {
+func lockHandshake(ctx context.Context, dir string) (l handshakeLock) {
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	q := enterLockQueue(dir)
-	select {
-	case q.head <- struct{}{}:
-	case <-ctx.Done():
-		q.exit()
-		return handshakeLock{}
+	var err error
+	if l.exit, err = handshakes.enter(ctx, dir); err != nil {
+		return l
 	}
-	l := handshakeLock{queue: q}
 	if f, err := os.Open(dir); err == nil {
 		if sockio.Flock(ctx, f) == nil {
 			l.dir = f
@@ -97,9 +104,8 @@ func (l handshakeLock) unlock() {
 		unix.Flock(int(l.dir.Fd()), unix.LOCK_UN)
 		l.dir.Close()
 	}
-	if l.queue != nil {
-		<-l.queue.head
-		l.queue.exit()
+	if l.exit != nil {
+		l.exit()
 	}
 }
 

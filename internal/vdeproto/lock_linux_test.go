@@ -104,10 +104,10 @@ func TestLockStopped(t *testing.T) {
 	s.Signal(syscall.SIGCONT)
 	testenv.Eventually(t, "the ends of the ports", func() bool { return ports(t, s.Dir) == 0 })
 	testenv.Eventually(t, "the release of all locks", func() bool {
-		lockQueues.Lock()
-		defer lockQueues.Unlock()
+		handshakes.mu.Lock()
+		defer handshakes.mu.Unlock()
 		f := testenv.Must(os.Open(s.Dir))(t)
 		defer f.Close()
-		return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && len(lockQueues.of) == 0
+		return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil && len(handshakes.of) == 0
 	})
 }

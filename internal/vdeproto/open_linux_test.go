@@ -3,8 +3,10 @@ package vdeproto
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,5 +125,27 @@ func TestGSO(t *testing.T) {
 			t.Errorf("from end %d: got %d packets, %v, want the same one", i, len(got), err)
 		}
 		buf.Release()
+	}
+}
+
+// TestOpenSwitchStopped opens and closes a switch while another waits for one that does not
+// answer, in another directory.
+func TestOpenSwitchStopped(t *testing.T) {
+	testenv.NoLeaks(t)
+	dir, other := testenv.ShortDir(t), filepath.Join(testenv.ShortDir(t), "s")
+	stopped := testenv.Must(net.Listen("unix", filepath.Join(dir, "ctl")))(t)
+	defer stopped.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	opened := make(chan error)
+	go func() {
+		opened <- testenv.Closing(OpenSwitch(ctx, switchConfig(dir, 0o600, 0o700)))
+	}()
+	asked := testenv.Must(stopped.Accept())(t)
+	defer asked.Close()
+	s := openSwitch(t, other, 0o600, 0o700)
+	testenv.Check(t, s.Close())
+	cancel()
+	if err := <-opened; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v while the other switch was waited for, want %v", err, context.Canceled)
 	}
 }

@@ -128,7 +128,8 @@ func TestRightsAtSwitch(t *testing.T) {
 					}
 				}
 				// The receiver has to wait until nobody else has them.
-				release := hold(servers.byDir[dir].fabric)
+				s, _ := servers.byDir.Load(dir)
+				release := hold(s.(*server).fabric)
 				busy()
 				plugtest.Received(t, fd)
 				// Send them with an invalid packet.

@@ -19,10 +19,10 @@ import (
 
 // servers has the switches of the process. A switch exists as long as the process has
 // plugs on it.
-var servers = struct {
-	gate  chan struct{} // a lock; waiting for it can be cancelled
-	byDir map[string]*server
-}{make(chan struct{}, 1), make(map[string]*server)}
+var servers struct {
+	queues lockQueues // held while a switch is looked up, made or closed
+	byDir  sync.Map   // *server by directory
+}
 
 // OpenSwitch returns a port of the switch in a directory. It makes the switch if the
 // process has none there. The switch ends when its last port is closed.
@@ -30,20 +30,21 @@ func OpenSwitch(ctx context.Context, cfg SwitchConfig) (*fabric.LocalPort, error
 	if err := cfg.locate(ctx); err != nil {
 		return nil, err
 	}
-	select {
-	case servers.gate <- struct{}{}:
-		defer func() { <-servers.gate }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	exit, err := servers.queues.enter(ctx, cfg.Dir)
+	if err != nil {
+		return nil, err
 	}
-	s := servers.byDir[cfg.Dir]
+	defer exit()
+	var s *server
+	if found, ok := servers.byDir.Load(cfg.Dir); ok {
+		s = found.(*server)
+	}
 	switch {
 	case s == nil:
-		var err error
 		if s, err = newServer(ctx, cfg); err != nil {
 			return nil, err
 		}
-		servers.byDir[cfg.Dir] = s
+		servers.byDir.Store(cfg.Dir, s)
 	case s.cfg.Kind != cfg.Kind:
 		return nil, fmt.Errorf("this program has a %s in %s: %w", s.cfg.Kind, cfg.Dir, unix.EADDRINUSE)
 	case !cfg.Plain && s.cfg != cfg:
@@ -51,10 +52,10 @@ func OpenSwitch(ctx context.Context, cfg SwitchConfig) (*fabric.LocalPort, error
 	}
 	s.locals++
 	return fabric.NewLocalPort(s.fabric, func() {
-		servers.gate <- struct{}{}
-		defer func() { <-servers.gate }()
+		exit, _ := servers.queues.enter(context.Background(), cfg.Dir)
+		defer exit()
 		if s.locals--; s.locals == 0 {
-			delete(servers.byDir, cfg.Dir)
+			servers.byDir.Delete(cfg.Dir)
 			s.close()
 		}
 	}), nil
@@ -89,7 +90,7 @@ func (cfg *SwitchConfig) locate(ctx context.Context) error {
 type server struct {
 	cfg      SwitchConfig // not Plain
 	fabric   *fabric.Fabric
-	locals   int // plugs of the process; guarded by servers.gate
+	locals   int // plugs of the process; guarded by servers.queues
 	dir      *switchDir
 	acceptor *acceptor
 	ports    sync.WaitGroup // goroutines of clients
