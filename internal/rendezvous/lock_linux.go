@@ -103,6 +103,12 @@ func (f *lockFile) named() bool { return sockio.IDAt(f.Name()) == f.id }
 // wait: EAGAIN says that somebody else has the lock.
 func (f *lockFile) set(which int64, typ int16) error { return f.fcntl(unix.F_OFD_SETLK, which, typ) }
 
+// held reports whether somebody else holds a byte.
+func (f *lockFile) held(which int64) bool {
+	l := unix.Flock_t{Type: unix.F_WRLCK, Whence: unix.SEEK_SET, Start: which, Len: 1}
+	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l) == nil && l.Type != unix.F_UNLCK
+}
+
 func (f *lockFile) fcntl(command int, which int64, typ int16) error {
 	for {
 		err := unix.FcntlFlock(f.Fd(), command, &unix.Flock_t{Type: typ, Whence: unix.SEEK_SET, Start: which, Len: 1})

@@ -243,6 +243,10 @@ func (m *Member) greet(conn *net.UnixConn) {
 func (m *Member) Leave() (last bool) {
 	m.stop()
 	m.lock.set(members, unix.F_UNLCK) // a newcomer at the door may be waiting for that
+	if m.lock.held(members) {
+		m.close()
+		return false // the last of the others sees nobody
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
 	if m.lock.knock(ctx) == nil {

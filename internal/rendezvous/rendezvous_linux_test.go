@@ -554,6 +554,27 @@ func TestHeldDoor(t *testing.T) {
 	wantFiles(t, path)
 }
 
+// TestLeaveHeldDoor leaves while a newcomer holds the door: only the last member waits for
+// it.
+func TestLeaveHeldDoor(t *testing.T) {
+	testenv.NoLeaks(t)
+	path := pathIn(t)
+	a, b := mustJoin(t, path), mustJoin(t, path)
+	door := testenv.Must(enter(t.Context(), path))(t)
+	start := time.Now()
+	if b.Leave() {
+		t.Error("it was the last one")
+	}
+	if d := time.Since(start); d >= leaveTime {
+		t.Errorf("it took %v", d)
+	}
+	door.Close()
+	if !a.Leave() {
+		t.Error("it was not the last one")
+	}
+	wantFiles(t, path)
+}
+
 // TestMisplaced has a member whose path leads elsewhere, as after chroot: it does not serve
 // where no newcomer looks.
 func TestMisplaced(t *testing.T) {
