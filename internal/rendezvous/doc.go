@@ -1,8 +1,8 @@
 // Package rendezvous lets the processes of one user share a descriptor at a path, for as
 // long as any of them lives.
 //
-// One member serves a local socket at the path, and sends the descriptor to newcomers.
-// When it leaves or is killed, another one does. Three bytes of a lock file beside it,
+// One member serves a local socket at the path, and sends the descriptor to newcomers,
+// which ask for it with a byte. When it leaves or is killed, another one does. Three bytes of a lock file beside it,
 // PATH.lock, say who is there; the kernel releases the locks of the dead:
 //
 //   - door is held by a newcomer, or by one that leaves, for a moment;

@@ -19,6 +19,8 @@ const (
 	// leaveTime bounds how long Leave waits for the door. A newcomer that holds it for
 	// longer removes what is left itself.
 	leaveTime = time.Second
+	// lookTime is how often the member that serves looks whether its socket is still there.
+	lookTime = time.Second
 	// maxPath is the longest path of a socket.
 	maxPath = 107
 )
@@ -36,13 +38,12 @@ type Member struct {
 	following sync.WaitGroup // follow
 	serving   sync.WaitGroup // accept and greet
 
+	mu     sync.Mutex    // guards the rest; held while the socket is made again
+	server *net.UnixConn // to the one that serves; nil: this one
+	conns  map[*net.UnixConn]struct{}
 	// Of the member that serves:
 	listener *net.UnixListener
 	id       sockio.FileID // of its socket
-
-	mu     sync.Mutex    // guards the rest
-	server *net.UnixConn // to the one that serves; nil: this one
-	conns  map[*net.UnixConn]struct{}
 }
 
 // Join becomes a member at an absolute path. If there are no others, make makes what is
@@ -97,9 +98,9 @@ func (m *Member) join(ctx context.Context, make func() (int, error), take func(i
 			if !errors.Is(err, unix.EAGAIN) {
 				return err
 			}
-			why = "there are members, but none of them serves it: they are stopped, or see another directory there (chroot), or somebody has removed the socket; end them (fuser " + m.lock.Name() + " shows who)"
+			why = "there are members, but none of them serves it: they are stopped, or see another directory there (chroot); end them (fuser " + m.lock.Name() + " shows who)"
 		case errors.Is(err, errBusy):
-			why = "whoever serves it does not let newcomers in"
+			why = "whoever serves it does not let newcomers in: it is leaving, or its connections take a quarter of its descriptors (ulimit -n)"
 		case why == "" || ctx.Err() == nil && !os.IsTimeout(err):
 			return err
 		}
@@ -138,7 +139,7 @@ func (m *Member) joinFirst(make func() (int, error)) (err error) {
 // serve tries to become the one that serves. EAGAIN says that another one is; ESTALE, that
 // the path leads elsewhere than for newcomers, since a chroot perhaps.
 func (m *Member) serve() error {
-	if now, err := directory(m.path); err != nil || now != m.dir {
+	if !m.placed() {
 		return unix.ESTALE
 	}
 	if err := m.lock.set(serves, unix.F_WRLCK); err != nil {
@@ -149,9 +150,33 @@ func (m *Member) serve() error {
 		m.lock.set(serves, unix.F_UNLCK)
 		return err
 	}
+	m.mu.Lock()
 	m.listener, m.id = l, id
+	m.mu.Unlock()
 	m.serving.Go(func() { m.accept(l) })
 	return nil
+}
+
+// placed reports whether the path leads to the directory where newcomers look.
+func (m *Member) placed() bool {
+	now, err := directory(m.path)
+	return err == nil && now == m.dir
+}
+
+// relisten makes the socket again if somebody has removed it, and returns the one that
+// serves. Without the lock file newcomers are not kept from a network of their own.
+func (m *Member) relisten() *net.UnixListener {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.life.Err() != nil || sockio.IDAt(m.path) == m.id || !m.placed() || !m.lock.named() {
+		return m.listener
+	}
+	l, id, err := listen(m.path)
+	if err == nil {
+		m.listener.Close()
+		m.listener, m.id = l, id
+	}
+	return m.listener
 }
 
 // follow waits for the end of the member that serves, and then serves, or follows the
@@ -200,6 +225,7 @@ func (m *Member) succeed() *net.UnixConn {
 // accept lets newcomers in.
 func (m *Member) accept(l *net.UnixListener) {
 	for p := (pause{}); ; {
+		l.SetDeadline(time.Now().Add(lookTime))
 		conn, err := l.AcceptUnix()
 		switch {
 		case err == nil:
@@ -207,7 +233,10 @@ func (m *Member) accept(l *net.UnixListener) {
 			m.serving.Go(func() { m.greet(conn) })
 		case errors.Is(err, net.ErrClosed):
 			return
+		case os.IsTimeout(err):
+			l = m.relisten()
 		default: // mostly the limit of descriptors
+			accepted.dropSilent()
 			if p.wait(m.life) != nil {
 				return
 			}
@@ -215,26 +244,38 @@ func (m *Member) accept(l *net.UnixListener) {
 	}
 }
 
-// greet sends a newcomer the descriptor, and waits until it has left.
+// greet sends a newcomer the descriptor when it asks, and waits until it has left. Nothing
+// is sent before: the kernel limits how many descriptors are sent and not received.
 func (m *Member) greet(conn *net.UnixConn) {
+	defer conn.Close()
+	if _, err := checkPeer(conn, m.path); err != nil {
+		return
+	}
+	place := accepted.add(conn)
+	if place == nil {
+		return
+	}
+	defer accepted.remove(place)
 	m.mu.Lock()
 	left := m.life.Err() != nil
 	if !left {
 		m.conns[conn] = struct{}{}
 	}
 	m.mu.Unlock()
+	if left {
+		return
+	}
 	defer func() {
 		m.mu.Lock()
 		delete(m.conns, conn)
 		m.mu.Unlock()
-		conn.Close()
 	}()
-	if _, err := checkPeer(conn, m.path); left || err != nil {
+	if !accepted.hear(conn, place) {
 		return
 	}
 	conn.SetWriteDeadline(time.Now().Add(sendTime))
 	if _, _, err := conn.WriteMsgUnix(m.hello, unix.UnixRights(m.fd), nil); err == nil {
-		conn.Read([]byte{0}) // members send nothing
+		conn.Read([]byte{0}) // members send nothing more
 	}
 }
 

@@ -480,6 +480,63 @@ func TestJunk(t *testing.T) {
 	wantFiles(t, path)
 }
 
+// TestSilent has more connections that say nothing than the member that serves has
+// descriptors for. They take a quarter of them, newcomers get in as long as that is not
+// taken by members, and members stay.
+func TestSilent(t *testing.T) {
+	testenv.NoLeaks(t)
+	path := pathIn(t)
+	p := launch(t, testenv.Program(t.Context(), t, "member", path))
+	id := p.line(t)
+	descriptors := func() int {
+		return len(testenv.Must(os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.Process.Pid)))(t))
+	}
+	const limit = 80
+	testenv.Check(t, unix.Prlimit(p.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: limit}, nil))
+	before := descriptors()
+	a := mustJoin(t, path)
+	defer a.Leave()
+	server := a.server
+	for range backlog - 1 { // at once, so that all have room there
+		c := testenv.Must(net.Dial("unixpacket", path))(t)
+		defer c.Close()
+	}
+	for range limit/4 - 1 {
+		b := mustJoin(t, path)
+		if got := strconv.FormatUint(b.id, 10); got != id {
+			t.Errorf("joined %s, want %s", got, id)
+		}
+		defer b.Leave()
+	}
+	testenv.Eventually(t, "a quarter of the descriptors", func() bool { return descriptors()-before <= limit/4 })
+	a.mu.Lock()
+	if a.server != server {
+		t.Error("the first member was dropped")
+	}
+	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := join(ctx, path)
+	plugtest.WantError(t, err, "its connections take a quarter of its descriptors", context.DeadlineExceeded)
+}
+
+// TestRemoved has somebody remove the socket: newcomers
+// get in when the member that serves has made it again.
+func TestRemoved(t *testing.T) {
+	testenv.NoLeaks(t)
+	path := pathIn(t)
+	a, b := mustJoin(t, path), mustJoin(t, path)
+	testenv.Check(t, os.Remove(path))
+	c := mustJoin(t, path)
+	if c.made || c.id != a.id {
+		t.Error("another thing")
+	}
+	for _, m := range []*thing{a, b, c} {
+		m.Leave()
+	}
+	wantFiles(t, path)
+}
+
 // TestStopped has the only member stopped: newcomers give up, and leave it alone.
 func TestStopped(t *testing.T) {
 	path := pathIn(t)
@@ -520,6 +577,7 @@ func TestBadServer(t *testing.T) {
 			var came atomic.Int32
 			serveWith(t, path, func(c *net.UnixConn) {
 				came.Add(1)
+				c.Read([]byte{0}) // unread, it would make the end a reset
 				c.WriteMsgUnix(hello, unix.UnixRights(0), nil)
 				then(c)
 			})

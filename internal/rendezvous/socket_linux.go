@@ -78,6 +78,7 @@ func (m *Member) dial(ctx context.Context) (_ *net.UnixConn, fd int, err error) 
 	defer stop()
 	peer, err := checkPeer(conn, path)
 	if err == nil {
+		conn.Write([]byte{0}) // asks; an error comes again in receive
 		fd, err = m.receive(conn, int(peer.Pid))
 	}
 	if err != nil {
