@@ -18,6 +18,7 @@ func (c *client) call(call source.Call) {
 		return
 	}
 	c.begin(reportAfter)
+	soon := c.lastSent.Add(callWait)
 	switch {
 	case c.held != nil && call.Confirm:
 		switch c.main.typ {
@@ -26,23 +27,29 @@ func (c *client) call(call source.Call) {
 			c.confirm(c.held, confirmTime)
 		}
 	case c.held != nil:
-		if !c.main.running() {
+		switch c.main.typ {
+		case 0:
 			if now.Before(c.held.renew) || c.held.renew.IsZero() {
 				c.held.renew = now
 			}
 			c.proceed()
+		case dhcpv6.MessageTypeRenew, dhcpv6.MessageTypeRebind:
+			c.main.again(soon)
 		}
-	case c.main.typ == dhcpv6.MessageTypeSolicit && c.main.sent > 1:
-		// Again, from the first wait on.
+	case c.main.typ == dhcpv6.MessageTypeSolicit && c.main.sent == 1:
+		if call.Confirm {
+			c.adverts = nil // of another network, perhaps
+		}
+	case c.main.typ == dhcpv6.MessageTypeSolicit, c.main.typ == dhcpv6.MessageTypeRequest && call.Confirm:
 		c.main = exchange{}
-		c.wait = c.lastSent.Add(callWait)
-		c.informSoon(c.wait)
+		c.wait = soon
+		c.informSoon(soon)
 	case !c.main.running():
 		c.failures = 0
-		if soon := now.Add(declineWait); soon.Before(c.wait) {
-			c.wait = soon
+		if latest := now.Add(declineWait); latest.Before(c.wait) {
+			c.wait = latest
 		}
-		c.informSoon(c.lastSent.Add(callWait))
+		c.informSoon(soon)
 	}
 }
 
@@ -50,7 +57,7 @@ func (c *client) call(call source.Call) {
 func (c *client) informSoon(at time.Time) {
 	switch {
 	case c.info.running():
-		c.info.next, c.info.sent = at, 0
+		c.info.again(at)
 	case c.informed != nil:
 		c.informed.renew = at
 	}

@@ -224,6 +224,31 @@ func TestCalls(t *testing.T) {
 			if d := time.Since(called); d > source.FirstAttempt {
 				t.Errorf("it fails after %v", d)
 			}
+			l.skip(dhcpv6.MessageTypeRenew, 10*time.Minute)
+			l.calls <- source.Call{Renew: true}
+			called = time.Now()
+			l.reply(server1, l.message(dhcpv6.MessageTypeRenew), addrs(mine))
+			l.set(mine)
+			if d := time.Since(called); d > callWait {
+				t.Errorf("RENEW is sent after %v", d)
+			}
+		})
+	})
+	t.Run("confirm in a request", func(t *testing.T) {
+		inLab(t, source.Config{}, func(l *lab) {
+			s := l.message(dhcpv6.MessageTypeSolicit)
+			l.advertise(server1, s, addrs(mine))
+			synctest.Wait()
+			l.calls <- source.Call{Confirm: true} // which forgets the advertisement
+			l.advertise(server2, l.message(dhcpv6.MessageTypeSolicit), addrs(mine))
+			if r := l.message(dhcpv6.MessageTypeRequest); !bytes.Equal(r.Options.ServerID().ToBytes(), server2.duid) {
+				t.Errorf("REQUEST is for %x", r.Options.ServerID().ToBytes())
+			}
+			l.calls <- source.Call{Renew: true}
+			l.message(dhcpv6.MessageTypeRequest)
+			l.calls <- source.Call{Confirm: true}
+			l.reply(server1, l.message(dhcpv6.MessageTypeSolicit), rapid, addrs(second))
+			l.set(second)
 		})
 	})
 	t.Run("confirm", func(t *testing.T) {
@@ -242,6 +267,9 @@ func TestCalls(t *testing.T) {
 			l.calls <- source.Call{Confirm: true}
 			l.reply(server2, l.message(dhcpv6.MessageTypeConfirm), statusOf(iana.StatusNotOnLink))
 			l.lost()
+			if _, _, stored := loadStored(l.stored(), nil); stored != nil {
+				t.Errorf("a lease of %v is stored", stored.hosts())
+			}
 			l.reply(server2, l.message(dhcpv6.MessageTypeSolicit), rapid, addrs(second))
 			l.set(second)
 		})

@@ -88,6 +88,9 @@ func (e *exchange) retransmission(now time.Time, t timing) {
 	e.last, e.next = now, now.Add(e.rt)
 }
 
+// again has the message sent at a time, and from then on as if it was the first time.
+func (e *exchange) again(at time.Time) { e.next, e.sent = at, 0 }
+
 // send sends the message of an exchange. One that cannot be sent is lost like others, but it
 // is known why.
 func (c *client) send(e *exchange) {

@@ -191,6 +191,7 @@ func (c *client) requested(r reply) {
 	c.hints, c.noAddrs = nil, true
 	if c.held != nil { // after NoBinding
 		c.lose()
+		c.store()
 		c.begin(reportAfter)
 		c.reason = why
 	}
@@ -242,6 +243,7 @@ func (c *client) confirmed(r reply) {
 			c.lose()
 			c.begin(reportAfter)
 		}
+		c.store()
 		c.solicit()
 	}
 }
@@ -258,6 +260,7 @@ func (c *client) bind(r reply, fresh bool) {
 	c.reason = nil
 	if len(l.addrs) == 0 {
 		c.lost(fmt.Errorf("server %v takes %v away", r.from, c.held.hosts()))
+		c.store()
 		return
 	}
 	l.schedule(r.ia.t1, r.ia.t2, sent)
