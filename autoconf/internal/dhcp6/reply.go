@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// maxReply bounds what is decoded of a server, which has some hundreds of bytes to say.
-	maxReply = 4096
+	// maxReply bounds what is decoded of a server, which has some hundreds of bytes to say:
+	// the work for options inside options grows with the square of it.
+	maxReply = 2048
 	// minDUID and maxDUID are of section 11.1, with the type of two bytes.
 	minDUID, maxDUID = 3, 130
 	// infinite is a time without an end, section 7.7.
@@ -147,7 +148,7 @@ func parseOption(code dhcpv6.OptionCode, data []byte) (dhcpv6.Option, error) {
 	case dhcpv6.OptionIANA, dhcpv6.OptionStatusCode, dhcpv6.OptionPreference:
 		return dhcpv6.ParseOption(code, data)
 	case dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionDomainSearchList, dhcpv6.OptionInformationRefreshTime:
-		if code == dhcpv6.OptionDomainSearchList && compressed(data) {
+		if code == dhcpv6.OptionDomainSearchList && !plain(data) {
 			break
 		}
 		if o, err := dhcpv6.ParseOption(code, data); err == nil {
@@ -157,18 +158,22 @@ func parseOption(code dhcpv6.OptionCode, data []byte) (dhcpv6.Option, error) {
 	return &dhcpv6.OptionGeneric{OptionCode: code, OptionData: bytes.Clone(data)}, nil
 }
 
-// compressed reports whether names have pointers, which section 10 forbids, and which can
-// make a lot of text of a few bytes.
-func compressed(names []byte) bool {
-	const maxLabel = 63
+// plain reports whether names have neither pointers, which section 10 forbids, nor more
+// bytes than a name can have: a few bytes would make a lot of work.
+func plain(names []byte) bool {
+	const maxLabel, maxName = 63, 255
+	name := 0
 	for len(names) > 0 {
 		n := int(names[0])
-		if n > maxLabel {
-			return true
+		if name += n + 1; n > maxLabel || name > maxName {
+			return false
+		}
+		if n == 0 {
+			name = 0
 		}
 		names = names[min(n+1, len(names)):]
 	}
-	return false
+	return true
 }
 
 // generic returns the bytes of an option that parseOption does not decode.

@@ -74,6 +74,8 @@ func TestOptions(t *testing.T) {
 		{"search, short", search, []byte("\x05a"), nothing},
 		{"search, compressed", search, []byte("\x01a\x00\x01b\xc0\x00"), nothing},
 		{"search, outside", search, []byte("\xff\xff"), nothing},
+		{"search, long", search, slices.Concat(bytes.Repeat([]byte("\x01a"), 126), []byte("\x00\x01b\x00")), domains(strings.Repeat("a.", 125)+"a", "b")},
+		{"search, too long", search, bytes.Repeat([]byte("\x01a"), 128), nothing},
 		{"search, many", search, bytes.Repeat([]byte("\x01a\x00\x01b\x00"), 60), domains("a", "b")},
 		{"NTP", ntp, slices.Concat([]byte{0, 1, 0, 16}, a("2001:db8::1"), []byte{0, 2, 0, 16}, a("ff05::101"), []byte{0, 3, 0, 3}, []byte("\x01a\x00"), []byte{0, 9, 0, 0}), times("2001:db8::1")},
 		{"NTP, short", ntp, []byte{0, 1, 0, 15, 1}, nothing},
