@@ -46,7 +46,7 @@ func (c *client) call(call source.Call) {
 		c.informSoon(soon)
 	case !c.main.running():
 		c.failures = 0
-		if latest := now.Add(declineWait); latest.Before(c.wait) {
+		if latest := now.Add(longestWait); latest.Before(c.wait) {
 			c.wait = latest
 		}
 		c.informSoon(soon)

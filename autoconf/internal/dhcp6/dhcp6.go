@@ -7,8 +7,9 @@
 //     are collected for the first second, unless one has the preference 255. The best has
 //     the highest preference, then the most addresses, then it came first; that of a server
 //     that did not answer the last REQUEST comes last.
-//   - REQUEST, RENEW, REBIND, DECLINE; CONFIRM for addresses that were stored, and when the
-//     interface may be on another network; RELEASE, if it is asked for.
+//   - REQUEST, RENEW, REBIND; DECLINE, after which the remaining addresses are used, or others
+//     looked for; CONFIRM for addresses that were stored, and when the interface may be on
+//     another network; RELEASE, if it is asked for.
 //   - INFORMATION-REQUEST while no server has addresses or none answers SOLICIT, which goes
 //     on. What was learned stays until a server says something else.
 //   - One IA_NA, with several addresses. Each has 128 bits: DHCPv6 says nothing about what
@@ -66,10 +67,10 @@ const (
 	// storedTime is how long a server has to confirm addresses that were stored, so that
 	// SOLICIT can follow before reportAfter.
 	storedTime = 3 * time.Second
-	// declineWait is the shortest between a conflict and the next SOLICIT.
-	declineWait = 10 * time.Second
-	// callWait is the shortest between SOLICITs that the client asks for.
-	callWait = time.Second
+	// callWait is the shortest between messages that the client asks for, and longestWait is
+	// how long a SOLICIT that it asks for may have to wait after a refusal.
+	callWait    = time.Second
+	longestWait = 10 * time.Second
 	// releaseWait and releaseTime are when RELEASE is sent again, and when its answer is
 	// not waited for any longer.
 	releaseWait = 400 * time.Millisecond
@@ -278,8 +279,8 @@ func (c *client) why() error {
 	return errors.New("no server has offered an address")
 }
 
-// set tells the sink what is known. Addresses that others have are declined. It may begin
-// an exchange, so it comes last.
+// set tells the sink what is known, which ends an attempt. Addresses that others have are
+// declined. That begins an exchange, so set comes last.
 func (c *client) set() {
 	c.stale = false
 	var l source.Lease
@@ -291,8 +292,10 @@ func (c *client) set() {
 	}
 	err := c.sink.Set(l)
 	if conflict, ok := errors.AsType[*source.ConflictError](err); ok && c.held != nil {
-		c.decline(conflict.Addrs)
+		c.decline(conflict)
+		return
 	}
+	c.done()
 }
 
 // store keeps what is known.

@@ -65,7 +65,7 @@ func TestDecline(t *testing.T) {
 			return nil
 		}
 		l.get(addrs(mine, second))
-		l.failed("in use by another host: 2001:db8::42")
+		l.set(second)
 		d := l.message(dhcpv6.MessageTypeDecline)
 		if got := asked(d); len(got) != 1 || got[0] != mine || !bytes.Equal(d.Options.ServerID().ToBytes(), server1.duid) {
 			t.Errorf("DECLINE is %v", d.Summary())
@@ -79,15 +79,46 @@ func TestDecline(t *testing.T) {
 		l.reply(server1, r, lifetimesOf(addrs(second, mine), 0, 0, 0))
 		l.set(mine)
 		l.lost()
-		l.failed("in use by another host")
-		declined := time.Now()
-		l.reply(server1, l.message(dhcpv6.MessageTypeDecline), refusal(iana.StatusNoBinding))
-		s := l.message(dhcpv6.MessageTypeSolicit)
-		if d := time.Since(declined); d < declineWait {
-			t.Errorf("SOLICIT is sent after %v", d)
+		taken = append(taken, second)
+		for i := range 2 {
+			declined := time.Now()
+			l.reply(server1, l.message(dhcpv6.MessageTypeDecline), refusal(iana.StatusNoBinding))
+			s := l.next(dhcpv6.MessageTypeSolicit)
+			if d, want := time.Since(declined), time.Second<<i; d < want*9/10 || d > want*11/10 {
+				t.Errorf("SOLICIT is sent after %v, want %v", d, want)
+			}
+			if got := asked(s); len(got) != 0 {
+				t.Errorf("SOLICIT asks for %v", got)
+			}
+			l.reply(server1, s, rapid, addrs(mine, second))
+			l.set(mine, second)
+			l.lost()
 		}
-		if got := asked(s); len(got) != 0 {
-			t.Errorf("SOLICIT asks for %v", got)
+		l.failed("in use by another host")
+	})
+}
+
+// TestDeclineEach has a sink that finds one conflict at a time.
+func TestDeclineEach(t *testing.T) {
+	third := netip.MustParseAddr("2001:db8::44")
+	inLab(t, source.Config{}, func(l *lab) {
+		l.sink.SetError = func(lease source.Lease) error {
+			if a := lease.Addrs[0].Prefix.Addr(); a != third {
+				return &source.ConflictError{Addrs: []netip.Addr{a}}
+			}
+			return nil
+		}
+		l.get(addrs(mine, second, third))
+		l.set(second, third)
+		l.set(third)
+		l.message(dhcpv6.MessageTypeDecline)
+		d := l.message(dhcpv6.MessageTypeDecline)
+		if got := asked(d); !slices.Equal(got, []netip.Addr{mine, second}) {
+			t.Errorf("DECLINE is for %v", got)
+		}
+		l.skip(dhcpv6.MessageTypeDecline, time.Minute)
+		if got := asked(l.message(dhcpv6.MessageTypeRenew)); !slices.Equal(got, []netip.Addr{third}) {
+			t.Errorf("RENEW is for %v", got)
 		}
 	})
 }

@@ -179,7 +179,7 @@ func waiting(t testing.TB, state dhcpv6.MessageType) (*client, *sourcetest.Link,
 	case dhcpv6.MessageTypeConfirm:
 		c.confirm(c.held, confirmTime)
 	case dhcpv6.MessageTypeDecline:
-		c.decline([]netip.Addr{second})
+		c.decline(&source.ConflictError{Addrs: []netip.Addr{second}})
 	}
 	return c, link, sink
 }

@@ -3,7 +3,6 @@ package dhcp6
 import (
 	"bytes"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -33,11 +32,11 @@ func (c *client) solicit() {
 }
 
 // retry looks for servers after a time, which is longer each time.
-func (c *client) retry(least time.Duration) {
+func (c *client) retry() {
 	d := min(time.Second<<min(c.failures, 20), c.solMaxRT)
 	c.failures++
 	c.main = exchange{}
-	c.wait = time.Now().Add(max(least, d+random(d)))
+	c.wait = time.Now().Add(d + random(d))
 }
 
 // inform asks for information besides addresses.
@@ -122,6 +121,9 @@ func (c *client) ended() {
 	case dhcpv6.MessageTypeRenew:
 		c.fail(err)
 		c.begin(renewalReport)
+	case dhcpv6.MessageTypeDecline:
+		c.declined()
+		return
 	}
 	c.proceed()
 }
@@ -168,11 +170,7 @@ func (c *client) answered(r reply) {
 	case dhcpv6.MessageTypeConfirm:
 		c.confirmed(r)
 	case dhcpv6.MessageTypeDecline:
-		if c.held == nil {
-			c.retry(declineWait)
-			return
-		}
-		c.proceed()
+		c.declined()
 	}
 }
 
@@ -198,7 +196,7 @@ func (c *client) requested(r reply) {
 	if c.informed == nil {
 		c.inform()
 	}
-	c.retry(0)
+	c.retry()
 }
 
 // renewed takes the answer to RENEW or REBIND, section 18.2.10.1.
@@ -220,7 +218,6 @@ func (c *client) confirmed(r reply) {
 	case iana.StatusSuccess:
 		if c.stored == nil {
 			c.main = exchange{}
-			c.done()
 			c.set()
 			if !c.main.running() {
 				c.proceed()
@@ -234,7 +231,6 @@ func (c *client) confirmed(r reply) {
 		c.held.schedule(0, 0, now)
 		c.held.renew = now
 		c.main = exchange{}
-		c.done()
 		c.set()
 	case iana.StatusNotOnLink:
 		c.cfg.Log.Info("another network", "server", r.from, "addresses", c.subjects)
@@ -266,7 +262,6 @@ func (c *client) bind(r reply, fresh bool) {
 	l.schedule(r.ia.t1, r.ia.t2, sent)
 	c.held, c.informed, c.info = l, nil, exchange{}
 	c.hints, c.avoid = l.hosts(), nil
-	c.done()
 	c.set()
 	c.store()
 	if !c.main.running() {
@@ -290,7 +285,6 @@ func (c *client) informedBy(r reply) {
 	if r.refresh != infinite {
 		c.informed.renew = time.Now().Add(r.refresh)
 	}
-	c.done()
 	c.set()
 	c.store()
 }
@@ -326,25 +320,42 @@ func (c *client) lost(why error) {
 // lose gives the lease up.
 func (c *client) lose() {
 	c.held, c.stale = nil, false
-	c.done()
 	c.sink.Set(source.Lease{})
 }
 
-// decline tells the server that addresses of the lease are in use by other hosts.
-func (c *client) decline(taken []netip.Addr) {
+// decline tells the server that addresses of the lease are in use by other hosts. The
+// others are used, or others are looked for.
+func (c *client) decline(conflict *source.ConflictError) {
 	server := c.held.server
-	declined := c.held.remove(taken)
-	if len(declined) == 0 {
+	taken := c.held.remove(conflict.Addrs)
+	if len(taken) == 0 {
 		return
+	}
+	c.cfg.Log.Info("declined", "err", conflict)
+	if c.main.typ == dhcpv6.MessageTypeDecline {
+		taken = slices.Concat(c.subjects, taken)
 	}
 	c.hints = c.held.hosts()
 	if len(c.held.addrs) == 0 {
 		c.lose()
+		c.begin(reportAfter)
+		c.reason = conflict
 	}
-	c.fail(&source.ConflictError{Addrs: declined})
 	c.store()
-	c.chosen, c.subjects = server, declined
+	c.chosen, c.subjects = server, taken
 	c.beginExchange(&c.main, dhcpv6.MessageTypeDecline, time.Time{})
+	if c.held != nil {
+		c.set()
+	}
+}
+
+// declined goes on after DECLINE.
+func (c *client) declined() {
+	if c.held == nil {
+		c.retry()
+		return
+	}
+	c.proceed()
 }
 
 // release gives the lease back if that is asked for.
