@@ -88,7 +88,7 @@ func TestConfSlirp(t *testing.T) {
 			t.Parallel()
 			args := append(strings.Fields(tt.args), "-addr", "10.1.0.1/24", "mem://", "slirp://", "--", "/bin/sh", "-c", ip+" -o addr show dev vde1; cat "+resolvConf)
 			status, stdout, stderr := runVdens(t, "", args...)
-			if status != 0 || stderr != "" || !strings.Contains(stdout, "inet 10.0.2.15/24 ") || strings.Contains(stdout, "fd00::f") || !strings.Contains(stdout, "\n"+tt.dns) {
+			if status != 0 || stderr != "" || !strings.Contains(stdout, "inet 10.0.2.15/24 ") || strings.Contains(stdout, "fd00::f/") || !strings.Contains(stdout, "\n"+tt.dns) {
 				t.Errorf("got status %d, %q and %q", status, stdout, stderr)
 			}
 		})
