@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http/httptrace"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -135,6 +136,36 @@ func TestBegunReset(t *testing.T) {
 			}
 			c.Close()
 		}
+	}
+}
+
+// TestBegunFull has no, one and two descriptors left for a connection, which takes two, and
+// an error that says so.
+func TestBegunFull(t *testing.T) {
+	netnstest.NoLeaks(t)
+	s := open(t, "")
+	addr := testenv.Listen(t, s, "tcp", "127.0.0.1:0").Addr().String()
+	testenv.Check(t, testenv.Closing(s.Dial("tcp", addr))) // with a socket that was made with the stack
+	var old unix.Rlimit
+	testenv.Check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	testenv.Check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 100, Max: old.Max}))
+	var fill []int
+	defer func() {
+		for _, fd := range fill {
+			unix.Close(fd)
+		}
+	}()
+	for fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC); err == nil; fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC) {
+		fill = append(fill, fd)
+	}
+	for room := range 3 {
+		err := testenv.Closing(s.Dial("tcp", addr))
+		if room == 2 && err != nil || room < 2 && (!errors.Is(err, unix.EMFILE) || !strings.Contains(err.Error(), "(the limit of descriptors is 100: ")) {
+			t.Errorf("%d descriptors are left: %v", room, err)
+		}
+		unix.Close(fill[0])
+		fill = fill[1:]
 	}
 }
 

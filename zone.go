@@ -112,7 +112,7 @@ func (s *Stack) nameZones(addrs ...net.Addr) {
 const maxUnixPath = 107
 
 // explain explains an error of an address that the kernel only calls invalid or
-// unreachable, and of a port that is not allowed or not to be had.
+// unreachable, of a port that is not allowed or not to be had, and of a limit.
 func (s *Stack) explain(err error, network, address string) error {
 	op, ok := err.(*net.OpError)
 	if !ok {
@@ -124,6 +124,7 @@ func (s *Stack) explain(err error, network, address string) error {
 			return err
 		}
 	}
+	op.Err = netns.Limited(op.Err) // of package net's own socket: the stack explains its errors
 	invalid, unreachable := errors.Is(op.Err, syscall.EINVAL), errors.Is(op.Err, syscall.ENETUNREACH)
 	noPort := op.Op == "dial" && op.Source == nil && errors.Is(op.Err, syscall.EADDRNOTAVAIL)
 	if !invalid && !unreachable && !noPort {
