@@ -102,6 +102,11 @@ func (m *Member) receive(c *net.UnixConn, pid int) (int, error) {
 	text := make([]byte, len(m.hello)+64)
 	oob := make([]byte, unix.CmsgLen(4)) // CmsgSpace has room for two
 	n, oobn, flags, _, err := c.ReadMsgUnix(text, oob)
+	if errors.Is(err, unix.ECONNRESET) {
+		// Whoever was there has not read what this one has sent. That comes before what
+		// they have sent themselves.
+		n, oobn, flags, _, err = c.ReadMsgUnix(text, oob)
+	}
 	fds := sockio.Rights(oob[:oobn])
 	serves := func() string {
 		server, _ := sockio.Process(pid)
