@@ -68,7 +68,7 @@ func TestDay(t *testing.T) {
 			}
 			p := source.Packet{Data: r.ToBytes(), Peer: netip.AddrPortFrom(server1, serverPort)}
 			for rand.Float64() > loss {
-				time.AfterFunc(rand.N(300*time.Millisecond), func() { l.link.Deliver(sourcetest.Unconfigured, p) })
+				time.AfterFunc(rand.N(300*time.Millisecond), func() { l.Link.Deliver(sourcetest.Unconfigured, p) })
 			}
 		}
 		var (
@@ -100,11 +100,11 @@ func TestDay(t *testing.T) {
 		defer call.Stop()
 		for {
 			select {
-			case s := <-l.link.Sent:
+			case s := <-l.Link.Sent:
 				if s.Port != sourcetest.ARP && !away && rand.Float64() > loss {
 					answer(s)
 				}
-			case said := <-l.sink.Said:
+			case said := <-l.Sink.Said:
 				if lease, ok := said.(source.Lease); ok {
 					told(lease)
 				}
@@ -113,7 +113,7 @@ func TestDay(t *testing.T) {
 			case <-goAway.C:
 				away = !away
 			case <-call.C:
-				l.calls <- source.Call{Confirm: true}
+				l.Calls <- source.Call{Confirm: true}
 			case <-end:
 				t.Logf("%d leases, renewals and losses; %d losses, %v without an address", sets, losses, without)
 				if losses < 24*60/99 || sets < 2*losses || without < time.Hour || without > 12*time.Hour {

@@ -60,13 +60,13 @@ func TestConflict(t *testing.T) {
 			inLab(t, source.Config{}, func(l *lab) {
 				request(l)
 				time.Sleep(probeWait / 2)
-				l.link.Deliver(sourcetest.ARP, source.Packet{Data: tt.packet, HW: other})
+				l.Link.Deliver(sourcetest.ARP, source.Packet{Data: tt.packet, HW: other})
 				if !tt.conflict {
 					l.arp(zero, mine)
 					return
 				}
 				declined(l)
-				l.failed("in use by another host: 10.0.0.42")
+				l.FailedWith("in use by another host: 10.0.0.42")
 				declinedAt := time.Now()
 				d, _ := l.message(dhcpv4.MessageTypeDiscover)
 				if wait := time.Since(declinedAt); wait < declineWait || wait > 2*declineWait {
@@ -80,7 +80,7 @@ func TestConflict(t *testing.T) {
 	}
 	t.Run("seen by the sink", func(t *testing.T) {
 		inLab(t, source.Config{}, func(l *lab) {
-			l.sink.SetError = func(s source.Lease) error {
+			l.Sink.SetError = func(s source.Lease) error {
 				if len(s.Addrs) == 0 {
 					return errors.New("the kernel is of another opinion") // which is nothing to the source
 				}
@@ -89,10 +89,10 @@ func TestConflict(t *testing.T) {
 			request(l)
 			l.arp(zero, mine)
 			l.arp(zero, mine)
-			l.set()
+			l.Set()
 			declined(l)
-			l.lost()
-			l.failed("in use by another host")
+			l.Lost()
+			l.FailedWith("in use by another host")
 		})
 	})
 }
@@ -102,10 +102,10 @@ func TestRelease(t *testing.T) {
 	for _, release := range []bool{false, true} {
 		inLab(t, source.Config{Release: release}, func(l *lab) {
 			l.get()
-			l.stored()
-			l.cancel()
+			l.Stored()
+			l.Cancel()
 			if !release {
-				l.quiet(time.Minute)
+				l.Quiet(time.Minute)
 				return
 			}
 			m, s := l.message(dhcpv4.MessageTypeRelease)
@@ -114,15 +114,15 @@ func TestRelease(t *testing.T) {
 				m.Options.Has(dhcpv4.OptionParameterRequestList) || !bytes.Equal(m.Options.Get(dhcpv4.OptionClientIdentifier), append([]byte{1}, sourcetest.MAC...)) {
 				t.Errorf("RELEASE by %s: %v", s.Port, m.Summary())
 			}
-			if addr, valid := loadStored(l.stored(), sourcetest.MAC); addr != mine || valid {
+			if addr, valid := loadStored(l.Stored(), sourcetest.MAC); addr != mine || valid {
 				t.Errorf("what is stored is %v, valid: %v", addr, valid)
 			}
 		})
 	}
 	inLab(t, source.Config{Release: true}, func(l *lab) { // there is nothing
 		l.message(dhcpv4.MessageTypeDiscover)
-		l.cancel()
-		l.quiet(time.Minute)
+		l.Cancel()
+		l.Quiet(time.Minute)
 	})
 	inLab(t, source.Config{Release: true}, func(l *lab) { // it cannot be sent
 		l.get(dhcpv4.OptIPAddressLeaseTime(math.MaxUint32 * time.Second))
@@ -146,49 +146,49 @@ func TestGone(t *testing.T) {
 	}{
 		{sourcetest.Unconfigured, no, func(*lab) {}},
 		{sourcetest.ARP, no, request},
-		{"", errGone, func(l *lab) { l.message(dhcpv4.MessageTypeDiscover); l.link.Break() }},
-		{"", errGone, func(l *lab) { request(l); l.sent(); l.link.Break() }},
-		{"", errGone, func(l *lab) { l.get(); l.message(dhcpv4.MessageTypeRequest); l.link.Break() }},
+		{"", errGone, func(l *lab) { l.message(dhcpv4.MessageTypeDiscover); l.Link.Break() }},
+		{"", errGone, func(l *lab) { request(l); l.Sent(); l.Link.Break() }},
+		{"", errGone, func(l *lab) { l.get(); l.message(dhcpv4.MessageTypeRequest); l.Link.Break() }},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLab(t)
-			l.link.OpenError = func(name string) error {
+			l.Link.OpenError = func(name string) error {
 				if name == tt.port {
 					return no
 				}
 				return nil
 			}
-			l.run(source.Config{})
+			l.Begin(source.Config{})
 			tt.f(l)
-			if err := <-l.done; !errors.Is(err, tt.want) {
+			if err := <-l.Done; !errors.Is(err, tt.want) {
 				t.Errorf("Run: %v, want %v", err, tt.want)
 			}
-			if open := l.link.Open(); len(open) > 0 {
+			if open := l.Link.Open(); len(open) > 0 {
 				t.Errorf("ports are open: %q", open)
 			}
-			l.cancel()
+			l.Cancel()
 		})
 	}
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)
 		var down atomic.Bool
 		down.Store(true)
-		l.link.SendError = func(sourcetest.Sent) error {
+		l.Link.SendError = func(sourcetest.Sent) error {
 			if down.Load() {
 				return errors.New("the network is down")
 			}
 			return nil
 		}
-		l.run(source.Config{})
-		l.failed("sending to 255.255.255.255: the network is down")
+		l.Begin(source.Config{})
+		l.FailedWith("sending to 255.255.255.255: the network is down")
 		down.Store(false)
 		l.get()
-		l.end()
+		l.End()
 	})
 	for _, mac := range []net.HardwareAddr{nil, sourcetest.MAC[:5]} {
 		l := newLab(t)
-		l.link.HW = mac
-		if err := Run(t.Context(), source.Config{}, l.link, l.sink); err == nil {
+		l.Link.HW = mac
+		if err := Run(t.Context(), source.Config{}, l.Link, l.Sink); err == nil {
 			t.Errorf("hardware address %v: no error", mac)
 		}
 	}

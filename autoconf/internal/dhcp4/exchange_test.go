@@ -35,7 +35,7 @@ func TestExchange(t *testing.T) {
 			}
 		}
 		d, s := l.message(dhcpv4.MessageTypeDiscover)
-		l.at(0, 0)
+		l.At(0, 0)
 		common(d, s)
 		if d.NumSeconds != 0 || d.Options.Has(dhcpv4.OptionRequestedIPAddress) || d.Options.Has(dhcpv4.OptionServerIdentifier) {
 			t.Errorf("DISCOVER has %v", d.Summary())
@@ -43,7 +43,7 @@ func TestExchange(t *testing.T) {
 		time.Sleep(time.Second)
 		l.offer(d, server1, mine)
 		r, s := l.message(dhcpv4.MessageTypeRequest)
-		l.at(time.Second+collectTime, 0)
+		l.At(time.Second+collectTime, 0)
 		common(r, s)
 		if r.TransactionID != d.TransactionID || r.NumSeconds != d.NumSeconds ||
 			!r.RequestedIPAddress().Equal(mine.AsSlice()) || !r.ServerIdentifier().Equal(server1.AsSlice()) {
@@ -59,12 +59,12 @@ func TestExchange(t *testing.T) {
 			got.Renew.After(asked.Add(30*time.Minute)) || got.Renew.Before(asked.Add(29*time.Minute)) {
 			t.Errorf("T1 is at %v, T2 at %v, the end at %v", got.Renew, got.Rebind, got.Expires)
 		}
-		l.at(1950*time.Millisecond+announceWait, time.Millisecond)
-		if want := `{"hardware_address":"02:00:00:00:00:42","address":"10.0.0.42","expires":"2000-01-01T01:00:01Z"}`; string(l.stored()) != want {
+		l.At(1950*time.Millisecond+announceWait, time.Millisecond)
+		if want := `{"hardware_address":"02:00:00:00:00:42","address":"10.0.0.42","expires":"2000-01-01T01:00:01Z"}`; string(l.Stored()) != want {
 			t.Error("what is stored is not", want)
 		}
-		l.quiet(29 * time.Minute)
-		if open := l.link.Open(); len(open) > 0 {
+		l.Quiet(29 * time.Minute)
+		if open := l.Link.Open(); len(open) > 0 {
 			t.Errorf("ports are open: %q", open)
 		}
 	})
@@ -97,14 +97,14 @@ func TestNames(t *testing.T) {
 func TestBackOff(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		first, _ := l.message(dhcpv4.MessageTypeDiscover)
-		l.at(0, 0)
+		l.At(0, 0)
 		last := time.Now()
 		for i, wait := range []time.Duration{4, 8, 16, 32, 64, 64, 64} {
 			m, _ := l.message(dhcpv4.MessageTypeDiscover)
 			if got, want := time.Since(last), wait*time.Second; (got - want).Abs() > time.Second {
 				t.Errorf("DISCOVER after %v, want %v", got, want)
 			}
-			if want := uint16(time.Since(l.start) / time.Second); m.NumSeconds != want {
+			if want := uint16(time.Since(l.Start) / time.Second); m.NumSeconds != want {
 				t.Errorf("secs is %d, want %d", m.NumSeconds, want)
 			}
 			if same := m.TransactionID == first.TransactionID; same != (i == 0) {
@@ -113,13 +113,13 @@ func TestBackOff(t *testing.T) {
 			last = time.Now()
 		}
 		for range 7 {
-			l.failed("no server has offered an address")
+			l.FailedWith("no server has offered an address")
 		}
 	})
 	inLab(t, source.Config{}, func(l *lab) {
-		l.failed("no server")
-		l.at(source.FirstAttempt, time.Second)
-		if time.Since(l.start) > source.FirstAttempt {
+		l.FailedWith("no server")
+		l.At(source.FirstAttempt, time.Second)
+		if time.Since(l.Start) > source.FirstAttempt {
 			t.Error("that is too late")
 		}
 	})
@@ -153,7 +153,7 @@ func TestOffers(t *testing.T) {
 			}
 			l.offer(d, server1, b) // of the first attempt, which has ended
 			d, _ = l.message(dhcpv4.MessageTypeDiscover)
-			l.start = time.Now()
+			l.Start = time.Now()
 			l.offer(d, server1, a)
 		}, server1, a, collectTime},
 	} {
@@ -170,7 +170,7 @@ func TestOffers(t *testing.T) {
 				tt.offers(l, d)
 				r, _ := l.message(dhcpv4.MessageTypeRequest)
 				if tt.name != "many" {
-					l.at(tt.wait, 0)
+					l.At(tt.wait, 0)
 				}
 				if !r.ServerIdentifier().Equal(tt.server.AsSlice()) || !r.RequestedIPAddress().Equal(tt.addr.AsSlice()) {
 					t.Errorf("%v of %v is requested, want %v of %v", r.RequestedIPAddress(), r.ServerIdentifier(), tt.addr, tt.server)
@@ -199,14 +199,14 @@ func TestBrokenOffers(t *testing.T) {
 			}
 		}
 		r = both(l)
-		l.failed("10.0.0.1 has offered 10.0.0.50, but does not answer")
+		l.FailedWith("10.0.0.1 has offered 10.0.0.50, but does not answer")
 		l.ack(r, server2, b)
 		l.probed(b)
 	})
 	inLab(t, source.Config{}, func(l *lab) { // it refuses
 		l.nak(both(l), server1)
 		r := both(l)
-		l.at(2*collectTime+discoverWait, time.Second)
+		l.At(2*collectTime+discoverWait, time.Second)
 		l.ack(r, server2, b)
 		l.probed(b)
 	})
@@ -217,10 +217,10 @@ func TestBrokenOffers(t *testing.T) {
 			r, _ := l.message(dhcpv4.MessageTypeRequest)
 			l.nak(r, server1)
 		}
-		if time.Since(l.start) < 50*time.Second {
-			t.Errorf("five attempts within %v", time.Since(l.start))
+		if time.Since(l.Start) < 50*time.Second {
+			t.Errorf("five attempts within %v", time.Since(l.Start))
 		}
-		l.failed("server 10.0.0.1 refuses 10.0.0.50: go away")
+		l.FailedWith("server 10.0.0.1 refuses 10.0.0.50: go away")
 	})
 	inLab(t, source.Config{}, func(l *lab) { // it gives another address
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
@@ -257,7 +257,7 @@ func TestReboot(t *testing.T) {
 	inLab(t, cfg, func(l *lab) { // the server has lost it
 		l.nak(l.reboots(), server1)
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
-		l.at(0, 0)
+		l.At(0, 0)
 		if d.Options.Has(dhcpv4.OptionRequestedIPAddress) {
 			t.Error("DISCOVER asks for the address that was refused")
 		}
@@ -267,13 +267,13 @@ func TestReboot(t *testing.T) {
 		l.reboots()
 		l.reboots()
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
-		l.at(2*rebootWait, time.Second)
+		l.At(2*rebootWait, time.Second)
 		if !d.RequestedIPAddress().Equal(mine.AsSlice()) {
 			t.Error("DISCOVER does not ask for the address")
 		}
 		time.Sleep(3 * time.Second) // it looks for the address
 		l.answer(d)
-		l.at(source.FirstAttempt, 3*time.Second)
+		l.At(source.FirstAttempt, 3*time.Second)
 	})
 	for name, b := range map[string]string{
 		"none": "", "null": "null", "array": "[]", "malformed": "{", "another card": strings.Replace(stored, "42", "43", 1),

@@ -1,12 +1,10 @@
 package dhcp4
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -23,15 +21,9 @@ var (
 	server2 = netip.MustParseAddr("10.0.0.2")
 )
 
-// A lab is a source on a link, in a bubble. The test is its network and its client.
+// A lab has servers of DHCPv4 for a source.
 type lab struct {
-	*testing.T
-	link   *sourcetest.Link
-	sink   *sourcetest.Sink
-	calls  chan source.Call
-	start  time.Time
-	cancel context.CancelFunc
-	done   chan error  // gets the error of Run
+	*sourcetest.Lab
 	refuse atomic.Bool // no port can be opened
 }
 
@@ -40,15 +32,15 @@ func inLab(t *testing.T, cfg source.Config, f func(l *lab)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)
-		l.run(cfg)
+		l.Begin(cfg)
 		f(l)
-		l.end()
+		l.End()
 	})
 }
 
 func newLab(t *testing.T) *lab {
-	l := &lab{T: t, link: sourcetest.NewLink(), sink: sourcetest.NewSink(), calls: make(chan source.Call), done: make(chan error, 1)}
-	l.link.OpenError = func(string) error {
+	l := &lab{Lab: sourcetest.NewLab(t, Run)}
+	l.Link.OpenError = func(string) error {
 		if l.refuse.Load() {
 			return errors.New("in use")
 		}
@@ -57,44 +49,10 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-func (l *lab) run(cfg source.Config) {
-	ctx, cancel := context.WithCancel(l.Context())
-	l.start, l.cancel = time.Now(), cancel
-	cfg.Calls = l.calls
-	go func() { l.done <- Run(ctx, cfg, l.link, l.sink) }()
-}
-
-func (l *lab) end() {
-	l.Helper()
-	l.cancel()
-	began := time.Now()
-	if err := <-l.done; err != nil {
-		l.Errorf("Run: %v", err)
-	}
-	if d := time.Since(began); d > source.ReleaseTime {
-		l.Errorf("Run has ended %v after its context", d)
-	}
-	if open := l.link.Open(); len(open) > 0 {
-		l.Errorf("ports are open: %q", open)
-	}
-}
-
-// sent returns the next packet.
-func (l *lab) sent() sourcetest.Sent {
-	l.Helper()
-	select {
-	case s := <-l.link.Sent:
-		return s
-	case <-time.After(1000 * time.Hour):
-		l.Fatal("nothing is sent")
-	}
-	panic("unreachable")
-}
-
 // message returns the next packet, which is a message of a type, and its destination.
 func (l *lab) message(want dhcpv4.MessageType) (*dhcpv4.DHCPv4, sourcetest.Sent) {
 	l.Helper()
-	s := l.sent()
+	s := l.Sent()
 	if s.Port == sourcetest.ARP {
 		l.Fatalf("got an ARP packet %x, want %v", s.Data, want)
 	}
@@ -113,28 +71,8 @@ func (l *lab) arp(sender, target netip.Addr) {
 	l.Helper()
 	s, t := sender.As4(), target.As4()
 	want := fmt.Sprintf("0001080006040001%x%x000000000000%x", []byte(sourcetest.MAC), s, t)
-	if got := l.sent(); got.Port != sourcetest.ARP || fmt.Sprintf("%x", got.Data) != want || got.HW != nil {
+	if got := l.Sent(); got.Port != sourcetest.ARP || fmt.Sprintf("%x", got.Data) != want || got.HW != nil {
 		l.Fatalf("got %x by %s to %v, want %s", got.Data, got.Port, got.HW, want)
-	}
-}
-
-// quiet checks that nothing is sent or said for a time.
-func (l *lab) quiet(d time.Duration) {
-	l.Helper()
-	select {
-	case s := <-l.link.Sent:
-		l.Fatalf("%s sends %x", s.Port, s.Data)
-	case s := <-l.sink.Said:
-		l.Fatalf("the sink is told %+v", s)
-	case <-time.After(d):
-	}
-}
-
-// at checks the time since the start.
-func (l *lab) at(want, tolerance time.Duration) {
-	l.Helper()
-	if got := time.Since(l.start); (got - want).Abs() > tolerance {
-		l.Errorf("it is %v after the start, want %v ± %v", got, want, tolerance)
 	}
 }
 
@@ -166,11 +104,11 @@ func (l *lab) deliver(m *dhcpv4.DHCPv4) {
 	l.Helper()
 	from, _ := netip.AddrFromSlice(m.ServerIdentifier())
 	p := source.Packet{Data: m.ToBytes(), Peer: netip.AddrPortFrom(from, serverPort), Local: broadcastAddr}
-	if !l.link.Deliver(sourcetest.Unconfigured, p) {
+	if !l.Link.Deliver(sourcetest.Unconfigured, p) {
 		l.Fatal("the packet socket is not open")
 	}
 	if !m.ClientIPAddr.IsUnspecified() {
-		l.link.Deliver(ours, p)
+		l.Link.Deliver(ours, p)
 	}
 }
 
@@ -192,50 +130,13 @@ func (l *lab) nak(to *dhcpv4.DHCPv4, server netip.Addr) {
 // ours is the port of the lease.
 var ours = sourcetest.UDP(netip.AddrPortFrom(mine, clientPort))
 
-// set returns the next lease that the sink is told.
-func (l *lab) set() source.Lease {
-	l.Helper()
-	switch said := (<-l.sink.Said).(type) {
-	case source.Lease:
-		return said
-	case json.RawMessage:
-		return l.set()
-	default:
-		l.Fatalf("the sink is told %v, want a lease", said)
-	}
-	panic("unreachable")
-}
-
-// lost checks that the sink is told that there is no lease.
-func (l *lab) lost() {
-	l.Helper()
-	if got := l.set(); len(got.Addrs) > 0 || got.Server.IsValid() {
-		l.Fatalf("the sink is told %+v, want the zero lease", got)
-	}
-}
-
-// failed checks the next error that the sink is told.
-func (l *lab) failed(want string) {
-	l.Helper()
-	switch said := (<-l.sink.Said).(type) {
-	case error:
-		if !strings.Contains(said.Error(), want) {
-			l.Errorf("the sink is told %q, want %q", said, want)
-		}
-	case json.RawMessage:
-		l.failed(want)
-	default:
-		l.Fatalf("the sink is told %+v, want the error %q", said, want)
-	}
-}
-
 // probed checks that an address is probed, configured and announced, and returns the lease.
 func (l *lab) probed(addr netip.Addr) source.Lease {
 	l.Helper()
 	for range probes {
 		l.arp(netip.IPv4Unspecified(), addr)
 	}
-	lease := l.set()
+	lease := l.Set()
 	if len(lease.Addrs) != 1 || lease.Addrs[0].Prefix.Addr() != addr {
 		l.Fatalf("got %+v, want a lease of %v", lease, addr)
 	}
@@ -261,16 +162,6 @@ func (l *lab) answer(d *dhcpv4.DHCPv4, options ...dhcpv4.Option) source.Lease {
 	return l.probed(mine)
 }
 
-// stored returns what the sink was told last, which is to be stored.
-func (l *lab) stored() json.RawMessage {
-	l.Helper()
-	b, ok := (<-l.sink.Said).(json.RawMessage)
-	if !ok {
-		l.Fatal("nothing is stored")
-	}
-	return b
-}
-
 // An event is something that the source has sent or said.
 type event struct {
 	at   time.Duration // since the start
@@ -284,7 +175,7 @@ func (l *lab) events(d time.Duration) (all []event) {
 	for {
 		text := ""
 		select {
-		case s := <-l.link.Sent:
+		case s := <-l.Link.Sent:
 			if s.Port == sourcetest.ARP {
 				text = "ARP"
 				break
@@ -294,7 +185,7 @@ func (l *lab) events(d time.Duration) (all []event) {
 				l.Fatal(err)
 			}
 			text = m.MessageType().String() + " to " + s.Peer.Addr().String()
-		case said := <-l.sink.Said:
+		case said := <-l.Sink.Said:
 			switch said := said.(type) {
 			case source.Lease:
 				text = "lost"
@@ -309,6 +200,6 @@ func (l *lab) events(d time.Duration) (all []event) {
 		case <-end:
 			return all
 		}
-		all = append(all, event{time.Since(l.start), text})
+		all = append(all, event{time.Since(l.Start), text})
 	}
 }

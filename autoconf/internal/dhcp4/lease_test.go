@@ -275,13 +275,13 @@ func TestReplies(t *testing.T) {
 				p := source.Packet{Peer: peer}
 				f(&p, bad)
 				p.Data = bad.ToBytes()
-				l.link.Deliver(sourcetest.Unconfigured, p)
+				l.Link.Deliver(sourcetest.Unconfigured, p)
 				time.Sleep(time.Millisecond)
 			}
 			for _, f := range bytesOf {
-				l.link.Deliver(sourcetest.Unconfigured, source.Packet{Data: f(bytes.Clone(b)), Peer: peer})
+				l.Link.Deliver(sourcetest.Unconfigured, source.Packet{Data: f(bytes.Clone(b)), Peer: peer})
 			}
-			l.quiet(100 * time.Millisecond)
+			l.Quiet(100 * time.Millisecond)
 			l.deliver(m)
 		}
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
@@ -294,9 +294,9 @@ func TestReplies(t *testing.T) {
 		l.nak(r, server2)
 		send(reply(r, dhcpv4.MessageTypeAck, server1, mine))
 		l.probed(mine)
-		l.stored()
+		l.Stored()
 		send(reply(l.asksToRenew(server1), dhcpv4.MessageTypeAck, server1, mine))
-		l.set()
+		l.Set()
 	})
 }
 

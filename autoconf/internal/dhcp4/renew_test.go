@@ -40,11 +40,11 @@ func (l *lab) reboots() *dhcpv4.DHCPv4 {
 func TestRenew(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		l.get()
-		l.start = l.start.Add(collectTime) // of the REQUEST
+		l.Start = l.Start.Add(collectTime) // of the REQUEST
 		for i := range 4 {
 			r := l.asksToRenew(server1)
 			asked := time.Now()
-			l.at(29*time.Minute+32*time.Second, 29*time.Second)
+			l.At(29*time.Minute+32*time.Second, 29*time.Second)
 			if i == 2 {
 				again := l.asksToRenew(server1)
 				if again.TransactionID != r.TransactionID || time.Since(asked) > 3*time.Second {
@@ -53,14 +53,14 @@ func TestRenew(t *testing.T) {
 			}
 			l.ack(r, server2, mine) // was not asked
 			l.ack(r, server1, mine)
-			if got := l.set(); !got.Expires.Equal(asked.Add(time.Hour)) || got.Addrs[0].Prefix.Addr() != mine {
+			if got := l.Set(); !got.Expires.Equal(asked.Add(time.Hour)) || got.Addrs[0].Prefix.Addr() != mine {
 				t.Errorf("got %+v", got)
 			}
 			synctest.Wait()
-			if open := l.link.Open(); len(open) > 0 {
+			if open := l.Link.Open(); len(open) > 0 {
 				t.Errorf("ports are open: %q", open)
 			}
-			l.start = asked
+			l.Start = asked
 		}
 	})
 }
@@ -69,7 +69,7 @@ func TestRenew(t *testing.T) {
 func TestServerGone(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		l.get()
-		l.start = l.start.Add(collectTime)
+		l.Start = l.Start.Add(collectTime)
 		minutes := func(m float64) time.Duration { return time.Duration(m * float64(time.Minute)) }
 		var attempts []time.Duration
 		last, failed := "", 0
@@ -96,11 +96,11 @@ func TestServerGone(t *testing.T) {
 		if failed != len(attempts) {
 			t.Errorf("%d of %d attempts are reported", failed, len(attempts))
 		}
-		l.lost()
-		l.at(time.Hour, 0)
-		l.failed("the lease of 10.0.0.42 has expired")
+		l.Lost()
+		l.At(time.Hour, 0)
+		l.FailedWith("the lease of 10.0.0.42 has expired")
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
-		l.at(time.Hour, 0)
+		l.At(time.Hour, 0)
 		if !d.RequestedIPAddress().Equal(mine.AsSlice()) || d.NumSeconds != 0 {
 			t.Errorf("DISCOVER has %v", d.Summary())
 		}
@@ -127,7 +127,7 @@ func TestRenewOtherwise(t *testing.T) {
 			}
 		}
 		for {
-			if got := (<-l.sink.Said); got != nil {
+			if got := (<-l.Sink.Said); got != nil {
 				if got, ok := got.(source.Lease); ok {
 					if got.Server != server2 {
 						t.Errorf("got %+v", got)
@@ -142,7 +142,7 @@ func TestRenewOtherwise(t *testing.T) {
 		r := l.asksToRenew(server1)
 		l.nak(r, server2) // was not asked
 		l.nak(r, server1)
-		l.lost()
+		l.Lost()
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
 		if d.Options.Has(dhcpv4.OptionRequestedIPAddress) || d.NumSeconds != 0 {
 			t.Errorf("DISCOVER has %v", d.Summary())
@@ -155,25 +155,25 @@ func TestRenewOtherwise(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) { // the server refuses, and gives none
 		l.get()
 		r := l.asksToRenew(server1)
-		l.start = time.Now()
+		l.Start = time.Now()
 		l.nak(r, server1)
-		l.lost()
-		l.failed("server 10.0.0.1 refuses 10.0.0.42")
-		l.at(source.FirstAttempt, time.Second)
+		l.Lost()
+		l.FailedWith("server 10.0.0.1 refuses 10.0.0.42")
+		l.At(source.FirstAttempt, time.Second)
 	})
 	inLab(t, source.Config{}, func(l *lab) { // by broadcast
 		l.get()
 		ack := reply(l.asksToRenew(server1), dhcpv4.MessageTypeAck, server1, mine)
 		ack.ClientIPAddr = nil
 		l.deliver(ack)
-		l.set()
+		l.Set()
 	})
 	inLab(t, source.Config{}, func(l *lab) { // the port is in use
 		l.get()
 		l.refuse.Store(true)
-		l.failed("in use")
-		l.failed("in use")
-		l.at(41*time.Minute, time.Minute)
+		l.FailedWith("in use")
+		l.FailedWith("in use")
+		l.At(41*time.Minute, time.Minute)
 	})
 }
 
@@ -183,55 +183,55 @@ func TestCalls(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) { // renew long before T1, also what does not end
 		l.get(dhcpv4.OptIPAddressLeaseTime(math.MaxUint32 * time.Second))
 		for range 2 {
-			l.calls <- renew
-			l.calls <- renew
+			l.Calls <- renew
+			l.Calls <- renew
 			l.ack(l.asksToRenew(server1), server1, mine, dhcpv4.OptIPAddressLeaseTime(math.MaxUint32*time.Second))
-			if got := l.set(); !got.Expires.IsZero() || !got.Renew.IsZero() || !got.Addrs[0].Valid.IsZero() {
+			if got := l.Set(); !got.Expires.IsZero() || !got.Renew.IsZero() || !got.Addrs[0].Valid.IsZero() {
 				t.Errorf("got %+v", got)
 			}
-			l.stored()
-			l.quiet(10000 * time.Hour)
+			l.Stored()
+			l.Quiet(10000 * time.Hour)
 		}
-		l.calls <- renew // in vain
-		l.start = time.Now()
+		l.Calls <- renew // in vain
+		l.Start = time.Now()
 		l.asksToRenew(server1)
 		l.asksToRenew(server1)
-		l.failed("server 10.0.0.1 does not renew")
-		l.at(source.FirstAttempt, 4*time.Second)
-		l.quiet(10000 * time.Hour)
+		l.FailedWith("server 10.0.0.1 does not renew")
+		l.At(source.FirstAttempt, 4*time.Second)
+		l.Quiet(10000 * time.Hour)
 	})
 	inLab(t, source.Config{}, func(l *lab) { // renew when there is nothing
 		l.events(10 * time.Minute)
-		l.start = time.Now()
-		l.calls <- renew
-		l.calls <- renew
+		l.Start = time.Now()
+		l.Calls <- renew
+		l.Calls <- renew
 		l.message(dhcpv4.MessageTypeDiscover)
-		l.at(0, 0)
+		l.At(0, 0)
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
-		l.at(discoverWait, time.Second)
-		l.failed("no server")
-		l.at(source.FirstAttempt, time.Second)
+		l.At(discoverWait, time.Second)
+		l.FailedWith("no server")
+		l.At(source.FirstAttempt, time.Second)
 		l.answer(d)
 	})
 	inLab(t, source.Config{}, func(l *lab) { // confirm, on the same network
 		l.get()
-		l.stored()
-		l.quiet(time.Minute)
-		l.calls <- confirm
-		l.calls <- confirm
+		l.Stored()
+		l.Quiet(time.Minute)
+		l.Calls <- confirm
+		l.Calls <- confirm
 		l.ack(l.reboots(), server1, mine)
 		l.probed(mine)
 	})
 	inLab(t, source.Config{}, func(l *lab) { // on another network, whose server refuses
 		l.get()
-		l.calls <- confirm
+		l.Calls <- confirm
 		l.nak(l.reboots(), server2)
-		l.lost()
+		l.Lost()
 		l.get()
 	})
 	inLab(t, source.Config{}, func(l *lab) { // on another network, whose server is silent
 		l.get()
-		l.calls <- confirm
+		l.Calls <- confirm
 		l.reboots()
 		l.reboots()
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
@@ -243,13 +243,13 @@ func TestCalls(t *testing.T) {
 	})
 	inLab(t, source.Config{}, func(l *lab) { // nobody is there: it is kept to its end
 		l.get()
-		l.start = time.Now()
-		l.calls <- confirm
+		l.Start = time.Now()
+		l.Calls <- confirm
 		l.reboots()
 		l.reboots()
-		l.failed("no server")
-		l.at(source.FirstAttempt, time.Second)
-		l.start = l.start.Add(-time.Hour)
+		l.FailedWith("no server")
+		l.At(source.FirstAttempt, time.Second)
+		l.Start = l.Start.Add(-time.Hour)
 		all := l.events(time.Hour + 2*time.Minute)
 		i := slices.IndexFunc(all, func(e event) bool { return e.text == "lost" })
 		if i < 0 || all[i+1].text != "the lease of 10.0.0.42 has expired" {
@@ -266,15 +266,15 @@ func TestCalls(t *testing.T) {
 		l.message(dhcpv4.MessageTypeDiscover)
 		time.Sleep(callWait / 2)
 		for range 100 {
-			l.calls <- confirm
+			l.Calls <- confirm
 		}
 		l.message(dhcpv4.MessageTypeDiscover)
-		l.at(callWait, 0)
+		l.At(callWait, 0)
 		for range 100 {
-			l.calls <- confirm
+			l.Calls <- confirm
 			time.Sleep(callWait / 100)
 		}
-		l.at(2*callWait, 0)
+		l.At(2*callWait, 0)
 		l.get()
 	})
 }
@@ -283,38 +283,38 @@ func TestCalls(t *testing.T) {
 func TestSlept(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) { // for a while
 		before := l.get()
-		l.stored()
-		l.calls <- source.Call{Slept: 20 * time.Minute}
-		after := l.set()
+		l.Stored()
+		l.Calls <- source.Call{Slept: 20 * time.Minute}
+		after := l.Set()
 		if d := before.Expires.Sub(after.Expires); d != 20*time.Minute || before.Renew.Sub(after.Renew) != d ||
 			before.Rebind.Sub(after.Rebind) != d || before.Addrs[0].Valid.Sub(after.Addrs[0].Valid) != d {
 			t.Errorf("before %+v, after %+v", before, after)
 		}
 		l.asksToRenew(server1)
-		l.at(9*time.Minute+32*time.Second, 30*time.Second)
+		l.At(9*time.Minute+32*time.Second, 30*time.Second)
 	})
 	inLab(t, source.Config{}, func(l *lab) { // beyond the end
 		l.get()
-		l.stored()
-		l.calls <- source.Call{Slept: 2 * time.Hour, Confirm: true}
-		l.lost()
-		l.failed("the lease of 10.0.0.42 has expired")
+		l.Stored()
+		l.Calls <- source.Call{Slept: 2 * time.Hour, Confirm: true}
+		l.Lost()
+		l.FailedWith("the lease of 10.0.0.42 has expired")
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
 		l.answer(d)
 	})
 	inLab(t, source.Config{}, func(l *lab) { // for a while, and nobody is there
 		before := l.get()
-		l.stored()
-		l.calls <- source.Call{Slept: 20 * time.Minute, Confirm: true}
-		l.failed("no server has offered")
-		if after := l.set(); before.Expires.Sub(after.Expires) != 20*time.Minute {
+		l.Stored()
+		l.Calls <- source.Call{Slept: 20 * time.Minute, Confirm: true}
+		l.FailedWith("no server has offered")
+		if after := l.Set(); before.Expires.Sub(after.Expires) != 20*time.Minute {
 			t.Errorf("before %+v, after %+v", before, after)
 		}
 	})
 	inLab(t, source.Config{}, func(l *lab) { // while it waits for an offer
 		l.message(dhcpv4.MessageTypeDiscover)
 		l.message(dhcpv4.MessageTypeDiscover)
-		l.calls <- source.Call{Slept: time.Hour, Confirm: true}
+		l.Calls <- source.Call{Slept: time.Hour, Confirm: true}
 		now := time.Now()
 		l.get()
 		if d := time.Since(now); d > 4*time.Second {

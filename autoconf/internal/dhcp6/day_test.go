@@ -97,7 +97,7 @@ func TestDay(t *testing.T) {
 		defer call.Stop()
 		for {
 			select {
-			case s := <-l.link.Sent:
+			case s := <-l.Link.Sent:
 				sent++
 				if away || rand.Float64() < loss {
 					break
@@ -108,9 +108,9 @@ func TestDay(t *testing.T) {
 				}
 				p := server1.packet(server.answer(m))
 				for rand.Float64() > loss {
-					time.AfterFunc(rand.N(300*time.Millisecond), func() { l.link.Deliver(ours, p) })
+					time.AfterFunc(rand.N(300*time.Millisecond), func() { l.Link.Deliver(ours, p) })
 				}
-			case said := <-l.sink.Said:
+			case said := <-l.Sink.Said:
 				if lease, ok := said.(source.Lease); ok {
 					told(lease)
 				}
@@ -120,7 +120,7 @@ func TestDay(t *testing.T) {
 				ticks++
 				away = ticks%4 == 3
 			case <-call.C:
-				l.calls <- source.Call{Confirm: true}
+				l.Calls <- source.Call{Confirm: true}
 			case <-end:
 				t.Logf("%d leases, renewals and losses; %d losses, %v without an address, %d messages", sets, losses, without, sent)
 				if losses < 10 || sets < 4*losses || without < time.Hour || without > 18*time.Hour || sent > 3000 {

@@ -21,12 +21,12 @@ func TestRelease(t *testing.T) {
 	for _, answered := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLab(t)
-			l.run(source.Config{Release: true})
+			l.Begin(source.Config{Release: true})
 			l.get(addrs(mine, second))
-			l.stored()
-			l.cancel()
-			b := l.stored()
-			l.lost()
+			l.Stored()
+			l.Cancel()
+			b := l.Stored()
+			l.Lost()
 			r := l.message(dhcpv6.MessageTypeRelease)
 			if got := asked(r); len(got) != 2 || !bytes.Equal(r.Options.ServerID().ToBytes(), server1.duid) || r.Options.RequestedOptions() != nil {
 				t.Errorf("RELEASE is %v", r.Summary())
@@ -37,20 +37,20 @@ func TestRelease(t *testing.T) {
 			} else {
 				l.message(dhcpv6.MessageTypeRelease)
 			}
-			l.end()
+			l.End()
 			if _, _, stored := loadStored(b, nil); stored == nil || len(stored.expire(time.Now())) != 2 || len(stored.addrs) != 0 {
 				t.Errorf("%s is stored", b)
 			}
-			if n := len(l.link.Sent); n != 0 {
+			if n := len(l.Link.Sent); n != 0 {
 				t.Errorf("%d messages are sent besides", n)
 			}
 		})
 	}
 	inLab(t, source.Config{}, func(l *lab) {
 		l.get(addrs(mine))
-		l.stored()
-		l.cancel()
-		l.quiet(time.Second)
+		l.Stored()
+		l.Cancel()
+		l.Quiet(time.Second)
 	})
 }
 
@@ -58,7 +58,7 @@ func TestRelease(t *testing.T) {
 func TestDecline(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		taken := []netip.Addr{mine}
-		l.sink.SetError = func(lease source.Lease) error {
+		l.Sink.SetError = func(lease source.Lease) error {
 			if slices.ContainsFunc(lease.Addrs, func(a source.Addr) bool { return a.Prefix.Addr() == mine }) {
 				return &source.ConflictError{Addrs: taken}
 			}
@@ -78,7 +78,7 @@ func TestDecline(t *testing.T) {
 		// The server gives it again.
 		l.reply(server1, r, lifetimesOf(addrs(second, mine), 0, 0, 0))
 		l.set(mine)
-		l.lost()
+		l.Lost()
 		taken = append(taken, second)
 		for i := range 2 {
 			declined := time.Now()
@@ -92,9 +92,9 @@ func TestDecline(t *testing.T) {
 			}
 			l.reply(server1, s, rapid, addrs(mine, second))
 			l.set(mine, second)
-			l.lost()
+			l.Lost()
 		}
-		l.failed("in use by another host")
+		l.FailedWith("in use by another host")
 	})
 }
 
@@ -102,7 +102,7 @@ func TestDecline(t *testing.T) {
 func TestDeclineEach(t *testing.T) {
 	third := netip.MustParseAddr("2001:db8::44")
 	inLab(t, source.Config{}, func(l *lab) {
-		l.sink.SetError = func(lease source.Lease) error {
+		l.Sink.SetError = func(lease source.Lease) error {
 			if a := lease.Addrs[0].Prefix.Addr(); a != third {
 				return &source.ConflictError{Addrs: []netip.Addr{a}}
 			}
@@ -126,10 +126,10 @@ func TestDeclineEach(t *testing.T) {
 // TestConflicts has a server whose addresses are always in use: it is asked ever less often.
 func TestConflicts(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
-		l.sink.SetError = func(lease source.Lease) error { return &source.ConflictError{Addrs: []netip.Addr{mine}} }
+		l.Sink.SetError = func(lease source.Lease) error { return &source.ConflictError{Addrs: []netip.Addr{mine}} }
 		sent := 0
-		for time.Since(l.start) < 24*time.Hour {
-			m, err := dhcpv6.MessageFromBytes((<-l.link.Sent).Data)
+		for time.Since(l.Start) < 24*time.Hour {
+			m, err := dhcpv6.MessageFromBytes((<-l.Link.Sent).Data)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -167,7 +167,7 @@ func TestStored(t *testing.T) {
 			}
 			// The wall clock may be wrong, and the rest is old.
 			r := l.message(dhcpv6.MessageTypeRenew)
-			l.at(0, 100*time.Millisecond)
+			l.At(0, 100*time.Millisecond)
 			l.reply(server1, r, addrs(mine, second))
 			l.set(mine, second)
 		}},
@@ -180,7 +180,7 @@ func TestStored(t *testing.T) {
 		{"of another network", 0, func(l *lab) {
 			l.reply(server2, l.message(dhcpv6.MessageTypeConfirm), statusOf(iana.StatusNotOnLink))
 			s := l.message(dhcpv6.MessageTypeSolicit)
-			l.at(0, 100*time.Millisecond)
+			l.At(0, 100*time.Millisecond)
 			if got := asked(s); len(got) != 0 {
 				l.Errorf("SOLICIT asks for %v", got)
 			}
@@ -206,15 +206,15 @@ func TestStored(t *testing.T) {
 			var b json.RawMessage
 			inLab(t, source.Config{}, func(l *lab) {
 				l.get(addrs(mine, second), dhcpv6.OptDNS([]byte(server1.addr.AsSlice())), option(dhcpv6.OptionDomainSearchList, []byte("\x01b\x07example\x00")...))
-				b = l.stored()
+				b = l.Stored()
 			})
 			synctest.Test(t, func(t *testing.T) {
 				time.Sleep(tt.age)
 				l := newLab(t)
-				l.link.HW = net.HardwareAddr{2, 0, 0, 0, 0, 0x99} // which does not matter
-				l.run(source.Config{Stored: b})
+				l.Link.HW = net.HardwareAddr{2, 0, 0, 0, 0, 0x99} // which does not matter
+				l.Begin(source.Config{Stored: b})
 				tt.then(l)
-				l.end()
+				l.End()
 			})
 		})
 	}
@@ -245,18 +245,18 @@ func TestCalls(t *testing.T) {
 	t.Run("renew", func(t *testing.T) {
 		inLab(t, source.Config{}, func(l *lab) {
 			l.get(addrs(mine))
-			l.calls <- source.Call{Renew: true}
+			l.Calls <- source.Call{Renew: true}
 			l.reply(server1, l.message(dhcpv6.MessageTypeRenew), addrs(mine))
 			l.set(mine)
 			time.Sleep(time.Hour / 10)
-			l.calls <- source.Call{Renew: true}
+			l.Calls <- source.Call{Renew: true}
 			called := time.Now()
-			l.failed("does not renew")
+			l.FailedWith("does not renew")
 			if d := time.Since(called); d > source.FirstAttempt {
 				t.Errorf("it fails after %v", d)
 			}
 			l.skip(dhcpv6.MessageTypeRenew, 10*time.Minute)
-			l.calls <- source.Call{Renew: true}
+			l.Calls <- source.Call{Renew: true}
 			called = time.Now()
 			l.reply(server1, l.message(dhcpv6.MessageTypeRenew), addrs(mine))
 			l.set(mine)
@@ -270,14 +270,14 @@ func TestCalls(t *testing.T) {
 			s := l.message(dhcpv6.MessageTypeSolicit)
 			l.advertise(server1, s, addrs(mine))
 			synctest.Wait()
-			l.calls <- source.Call{Confirm: true} // which forgets the advertisement
+			l.Calls <- source.Call{Confirm: true} // which forgets the advertisement
 			l.advertise(server2, l.message(dhcpv6.MessageTypeSolicit), addrs(mine))
 			if r := l.message(dhcpv6.MessageTypeRequest); !bytes.Equal(r.Options.ServerID().ToBytes(), server2.duid) {
 				t.Errorf("REQUEST is for %x", r.Options.ServerID().ToBytes())
 			}
-			l.calls <- source.Call{Renew: true}
+			l.Calls <- source.Call{Renew: true}
 			l.message(dhcpv6.MessageTypeRequest)
-			l.calls <- source.Call{Confirm: true}
+			l.Calls <- source.Call{Confirm: true}
 			l.reply(server1, l.message(dhcpv6.MessageTypeSolicit), rapid, addrs(second))
 			l.set(second)
 		})
@@ -285,20 +285,20 @@ func TestCalls(t *testing.T) {
 	t.Run("confirm", func(t *testing.T) {
 		inLab(t, source.Config{}, func(l *lab) {
 			l.get(addrs(mine))
-			l.stored()
-			l.calls <- source.Call{Confirm: true}
+			l.Stored()
+			l.Calls <- source.Call{Confirm: true}
 			l.reply(server2, l.message(dhcpv6.MessageTypeConfirm))
 			l.set(mine)
-			l.quiet(time.Minute)
+			l.Quiet(time.Minute)
 			// Nobody says no, so it is used further.
-			l.calls <- source.Call{Confirm: true, Renew: true}
-			l.failed("no server says whether [2001:db8::42] can be used")
-			l.failed("no server says whether [2001:db8::42] can be used")
+			l.Calls <- source.Call{Confirm: true, Renew: true}
+			l.FailedWith("no server says whether [2001:db8::42] can be used")
+			l.FailedWith("no server says whether [2001:db8::42] can be used")
 			l.skip(dhcpv6.MessageTypeConfirm, time.Minute)
-			l.calls <- source.Call{Confirm: true}
+			l.Calls <- source.Call{Confirm: true}
 			l.reply(server2, l.message(dhcpv6.MessageTypeConfirm), statusOf(iana.StatusNotOnLink))
-			l.lost()
-			if _, _, stored := loadStored(l.stored(), nil); stored != nil {
+			l.Lost()
+			if _, _, stored := loadStored(l.Stored(), nil); stored != nil {
 				t.Errorf("a lease of %v is stored", stored.hosts())
 			}
 			l.reply(server2, l.message(dhcpv6.MessageTypeSolicit), rapid, addrs(second))
@@ -308,53 +308,53 @@ func TestCalls(t *testing.T) {
 	t.Run("slept", func(t *testing.T) {
 		inLab(t, source.Config{}, func(l *lab) {
 			first := l.get(addrs(mine))
-			l.stored()
-			l.calls <- source.Call{Slept: 100 * time.Second}
+			l.Stored()
+			l.Calls <- source.Call{Slept: 100 * time.Second}
 			if got := l.set(mine); !got.Expires.Equal(first.Expires.Add(-100 * time.Second)) {
 				t.Errorf("the lease ends at %v, before %v", got.Expires, first.Expires)
 			}
-			l.calls <- source.Call{Slept: 1000 * time.Second, Confirm: true}
+			l.Calls <- source.Call{Slept: 1000 * time.Second, Confirm: true}
 			l.reply(server2, l.message(dhcpv6.MessageTypeConfirm))
 			l.set(mine)
 			l.reply(server1, l.message(dhcpv6.MessageTypeRenew), addrs(mine)) // T1 is over
 			l.set(mine)
-			l.calls <- source.Call{Slept: 1700 * time.Second}
+			l.Calls <- source.Call{Slept: 1700 * time.Second}
 			l.set(mine)
 			l.message(dhcpv6.MessageTypeRebind)
-			l.calls <- source.Call{Slept: 5000 * time.Second}
-			l.lost()
-			l.failed("has expired")
+			l.Calls <- source.Call{Slept: 5000 * time.Second}
+			l.Lost()
+			l.FailedWith("has expired")
 			l.message(dhcpv6.MessageTypeSolicit)
 		})
 	})
 	t.Run("nothing is known", func(t *testing.T) {
 		inLab(t, source.Config{}, func(l *lab) {
-			l.failed("no server")
+			l.FailedWith("no server")
 			time.Sleep(20 * time.Hour)
-			for len(l.link.Sent)+len(l.sink.Said) > 0 {
+			for len(l.Link.Sent)+len(l.Sink.Said) > 0 {
 				select {
-				case <-l.link.Sent:
-				case <-l.sink.Said:
+				case <-l.Link.Sent:
+				case <-l.Sink.Said:
 				}
 			}
 			for _, call := range []source.Call{{Renew: true}, {Confirm: true, Slept: time.Hour}} {
-				l.calls <- call
+				l.Calls <- call
 				called := time.Now()
-				l.failed("no server has offered an address")
+				l.FailedWith("no server has offered an address")
 				if d := time.Since(called); d > source.FirstAttempt {
 					t.Errorf("it fails after %v", d)
 				}
-				if n := len(l.link.Sent); n < 5 || n > 8 {
+				if n := len(l.Link.Sent); n < 5 || n > 8 {
 					t.Errorf("%d messages are sent", n)
 				}
-				for len(l.link.Sent) > 0 {
-					<-l.link.Sent
+				for len(l.Link.Sent) > 0 {
+					<-l.Link.Sent
 				}
 				time.Sleep(time.Minute)
-				for len(l.link.Sent)+len(l.sink.Said) > 0 {
+				for len(l.Link.Sent)+len(l.Sink.Said) > 0 {
 					select {
-					case <-l.link.Sent:
-					case <-l.sink.Said:
+					case <-l.Link.Sent:
+					case <-l.Sink.Said:
 					}
 				}
 			}
@@ -367,31 +367,31 @@ func TestCalls(t *testing.T) {
 			l.reply(server1, l.message(dhcpv6.MessageTypeInformationRequest), dns)
 			l.set()
 			time.Sleep(90 * time.Minute)
-			for len(l.link.Sent) > 0 {
-				<-l.link.Sent
+			for len(l.Link.Sent) > 0 {
+				<-l.Link.Sent
 			}
-			l.calls <- source.Call{Confirm: true}
+			l.Calls <- source.Call{Confirm: true}
 			l.reply(server1, l.next(dhcpv6.MessageTypeInformationRequest), dns)
-			l.stored()
+			l.Stored()
 			l.set()
 		})
 	})
 	t.Run("too often", func(t *testing.T) {
 		inLab(t, source.Config{}, func(l *lab) {
 			for range 300 {
-				l.calls <- source.Call{Renew: true}
-				l.calls <- source.Call{Confirm: true}
+				l.Calls <- source.Call{Renew: true}
+				l.Calls <- source.Call{Confirm: true}
 				time.Sleep(100 * time.Millisecond)
 			}
-			if n := len(l.link.Sent); n > 50 {
+			if n := len(l.Link.Sent); n > 50 {
 				t.Errorf("%d messages are sent in half a minute", n)
 			}
-			for len(l.link.Sent) > 0 {
-				<-l.link.Sent
+			for len(l.Link.Sent) > 0 {
+				<-l.Link.Sent
 			}
-			close(l.calls)
+			close(l.Calls)
 			time.Sleep(time.Minute)
-			if n := len(l.link.Sent); n == 0 {
+			if n := len(l.Link.Sent); n == 0 {
 				t.Error("nothing is sent any longer")
 			}
 		})

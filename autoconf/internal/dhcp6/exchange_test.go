@@ -27,7 +27,7 @@ func TestLease(t *testing.T) {
 		}
 		l.advertise(server1, s, addrs(mine, second))
 		r := l.message(dhcpv6.MessageTypeRequest)
-		l.at(1050*time.Millisecond, 51*time.Millisecond)
+		l.At(1050*time.Millisecond, 51*time.Millisecond)
 		if got, want := hex.EncodeToString(r.ToBytes()[4:]), duid+"0002000a00030001020000000001"+more+"00030044"+"00000042"+"0000000000000000"+
 			"00050018"+"20010db8000000000000000000000042"+"0000000000000000"+"00050018"+"20010db8000000000000000000000043"+"0000000000000000"; got != want {
 			t.Errorf("REQUEST is\n%s, want\n%s", got, want)
@@ -48,8 +48,8 @@ func TestLease(t *testing.T) {
 			!got.Rebind.Equal(sent.Add(1600*time.Second)) || !got.Renew.Equal(sent.Add(1000*time.Second)) {
 			t.Errorf("the lease is %+v", got)
 		}
-		l.stored()
-		l.quiet(900 * time.Second)
+		l.Stored()
+		l.Quiet(900 * time.Second)
 	})
 }
 
@@ -79,14 +79,14 @@ func TestRetransmission(t *testing.T) {
 			ia.T1, ia.T2 = 18*time.Hour, 18*time.Hour
 			ia.Options.Addresses()[0].ValidLifetime = 24 * time.Hour
 			l.get(ia)
-			l.skip(dhcpv6.MessageTypeRenew, time.Until(l.start.Add(18*time.Hour-time.Millisecond)))
+			l.skip(dhcpv6.MessageTypeRenew, time.Until(l.Start.Add(18*time.Hour-time.Millisecond)))
 		}},
 		{dhcpv6.MessageTypeConfirm, time.Second, 4 * time.Second, 0, 10 * time.Second, func(l *lab) {
 			l.get(addrs(mine))
-			l.calls <- source.Call{Confirm: true}
+			l.Calls <- source.Call{Confirm: true}
 		}},
 		{dhcpv6.MessageTypeDecline, time.Second, 0, 4, 0, func(l *lab) {
-			l.sink.SetError = func(source.Lease) error { return &source.ConflictError{Addrs: []netip.Addr{mine}} }
+			l.Sink.SetError = func(source.Lease) error { return &source.ConflictError{Addrs: []netip.Addr{mine}} }
 			l.get(addrs(mine))
 		}},
 	} {
@@ -97,7 +97,7 @@ func TestRetransmission(t *testing.T) {
 				var rt time.Duration // the last wait
 				n := 0
 				for ; tt.count == 0 || n <= tt.count; n++ {
-					s := <-l.link.Sent
+					s := <-l.Link.Sent
 					m, err := dhcpv6.MessageFromBytes(s.Data)
 					if err != nil {
 						t.Fatal(err)
@@ -190,7 +190,7 @@ func TestChoice(t *testing.T) {
 					return
 				}
 				r := l.message(dhcpv6.MessageTypeRequest)
-				l.at(tt.at, 51*time.Millisecond)
+				l.At(tt.at, 51*time.Millisecond)
 				if got := r.Options.ServerID().ToBytes(); !slices.Equal(got, tt.want.duid) {
 					t.Errorf("server %x is asked, want %x", got, tt.want.duid)
 				}
@@ -207,26 +207,26 @@ func TestLate(t *testing.T) {
 		s := l.message(dhcpv6.MessageTypeSolicit)
 		l.advertise(server1, s, addrs(mine))
 		r := l.message(dhcpv6.MessageTypeRequest)
-		l.at(1050*time.Millisecond, 51*time.Millisecond)
+		l.At(1050*time.Millisecond, 51*time.Millisecond)
 		l.reply(server1, s, rapid, addrs(second)) // of the exchange before
 		l.message(dhcpv6.MessageTypeRequest)
 		for range 3 {
 			l.reply(server1, r, addrs(mine))
 		}
 		l.set(mine)
-		l.stored()
-		l.quiet(time.Minute)
+		l.Stored()
+		l.Quiet(time.Minute)
 	})
 }
 
 // TestNoServer has the report of the first attempt, and the requests for information.
 func TestNoServer(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
-		l.failed("no server has offered an address")
-		l.at(reportAfter, 0)
+		l.FailedWith("no server has offered an address")
+		l.At(reportAfter, 0)
 		var got []dhcpv6.MessageType
-		for len(l.link.Sent) > 0 {
-			got = append(got, dhcpv6.MessageType((<-l.link.Sent).Data[0]))
+		for len(l.Link.Sent) > 0 {
+			got = append(got, dhcpv6.MessageType((<-l.Link.Sent).Data[0]))
 		}
 		const solicit, inform = dhcpv6.MessageTypeSolicit, dhcpv6.MessageTypeInformationRequest
 		slices.Sort(got)
@@ -236,8 +236,8 @@ func TestNoServer(t *testing.T) {
 		sent := len(got)
 		for range 100 {
 			time.Sleep(time.Hour)
-			for len(l.link.Sent) > 0 {
-				<-l.link.Sent
+			for len(l.Link.Sent) > 0 {
+				<-l.Link.Sent
 				sent++
 			}
 		}
@@ -259,7 +259,7 @@ func TestMaxRT(t *testing.T) {
 			m := l.message(dhcpv6.MessageTypeSolicit)
 			l.advertise(server1, m, option(dhcpv6.OptionSolMaxRT, value...), option(dhcpv6.OptionInfMaxRT, value...))
 			time.Sleep(40 * time.Hour)
-			if n, want := len(l.link.Sent)/2, int(40*time.Hour/tt.want); n < want || n > want+15 {
+			if n, want := len(l.Link.Sent)/2, int(40*time.Hour/tt.want); n < want || n > want+15 {
 				t.Errorf("max RT %v: %d of each message in 40 hours", tt.said, n)
 			}
 		})
@@ -271,8 +271,8 @@ func TestRefused(t *testing.T) {
 	for _, code := range []iana.StatusCode{iana.StatusNoAddrsAvail, iana.StatusNotOnLink} {
 		inLab(t, source.Config{}, func(l *lab) {
 			requests := 0
-			for time.Since(l.start) < time.Hour {
-				s := <-l.link.Sent
+			for time.Since(l.Start) < time.Hour {
+				s := <-l.Link.Sent
 				m, err := dhcpv6.MessageFromBytes(s.Data)
 				if err != nil {
 					t.Fatal(err)
@@ -288,7 +288,7 @@ func TestRefused(t *testing.T) {
 			if requests < 5 || requests > 15 {
 				t.Errorf("%v: it is asked %d times in an hour", code, requests)
 			}
-			l.failed(fmt.Sprintf("server fe80::1 gives no address: %v: so  it is", code))
+			l.FailedWith(fmt.Sprintf("server fe80::1 gives no address: %v: so  it is", code))
 		})
 	}
 }
@@ -302,8 +302,8 @@ func TestFailing(t *testing.T) {
 				l.reply(server1, l.message(dhcpv6.MessageTypeRequest), o)
 			}
 			l.reply(server1, l.message(dhcpv6.MessageTypeRequest), addrs(mine))
-			l.at(16300*time.Millisecond, 3300*time.Millisecond)
-			l.failed("gives no address")
+			l.At(16300*time.Millisecond, 3300*time.Millisecond)
+			l.FailedWith("gives no address")
 			l.set(mine)
 		})
 	}
@@ -317,8 +317,8 @@ func TestSilent(t *testing.T) {
 			l.message(dhcpv6.MessageTypeRequest)
 		}
 		s := l.message(dhcpv6.MessageTypeSolicit)
-		l.failed("does not answer the request")
-		l.failed("does not answer the request")
+		l.FailedWith("does not answer the request")
+		l.FailedWith("does not answer the request")
 		l.advertise(server1, s, addrs(mine), option(dhcpv6.OptionPreference, 254))
 		l.advertise(server2, s, addrs(second))
 		l.reply(server2, l.message(dhcpv6.MessageTypeRequest), addrs(second))
@@ -331,22 +331,22 @@ func TestPort(t *testing.T) {
 	broken := errors.New("broken")
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)
-		l.link.OpenError = func(string) error { return broken }
-		if err := Run(t.Context(), source.Config{}, l.link, l.sink); !errors.Is(err, broken) {
+		l.Link.OpenError = func(string) error { return broken }
+		if err := Run(t.Context(), source.Config{}, l.Link, l.Sink); !errors.Is(err, broken) {
 			t.Errorf("got %v", err)
 		}
-		l.link.OpenError = nil
-		l.link.SendError = func(sourcetest.Sent) error { return broken }
-		l.run(source.Config{})
-		l.failed("sending to [ff02::1:2]:547: broken")
-		l.at(reportAfter, 0)
-		l.link.Break()
-		if err := <-l.done; err == nil {
+		l.Link.OpenError = nil
+		l.Link.SendError = func(sourcetest.Sent) error { return broken }
+		l.Begin(source.Config{})
+		l.FailedWith("sending to [ff02::1:2]:547: broken")
+		l.At(reportAfter, 0)
+		l.Link.Break()
+		if err := <-l.Done; err == nil {
 			t.Error("Run goes on without a port")
 		}
-		l.cancel()
-		l.link.HW = nil
-		if err := Run(t.Context(), source.Config{}, l.link, l.sink); err == nil {
+		l.Cancel()
+		l.Link.HW = nil
+		if err := Run(t.Context(), source.Config{}, l.Link, l.Sink); err == nil {
 			t.Error("there is no error without a hardware address")
 		}
 	})

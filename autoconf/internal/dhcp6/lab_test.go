@@ -1,11 +1,8 @@
 package dhcp6
 
 import (
-	"context"
-	"encoding/json"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,63 +31,26 @@ var (
 	server2 = server{[]byte{0, 9, 2, 2}, netip.MustParseAddr("fe80::2")}
 )
 
-// A lab is a source on a link, in a bubble. The test is its network and its client.
-type lab struct {
-	*testing.T
-	link   *sourcetest.Link
-	sink   *sourcetest.Sink
-	calls  chan source.Call
-	start  time.Time
-	cancel context.CancelFunc
-	done   chan error // gets the error of Run
-}
+// A lab has servers of DHCPv6 for a source.
+type lab struct{ *sourcetest.Lab }
 
 // inLab runs a source, f, and then the end of the source.
 func inLab(t *testing.T, cfg source.Config, f func(l *lab)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)
-		l.run(cfg)
+		l.Begin(cfg)
 		f(l)
-		l.end()
+		l.End()
 	})
 }
 
-func newLab(t *testing.T) *lab {
-	return &lab{T: t, link: sourcetest.NewLink(), sink: sourcetest.NewSink(), calls: make(chan source.Call), done: make(chan error, 1)}
-}
-
-func (l *lab) run(cfg source.Config) {
-	ctx, cancel := context.WithCancel(l.Context())
-	l.start, l.cancel = time.Now(), cancel
-	cfg.Calls = l.calls
-	go func() { l.done <- Run(ctx, cfg, l.link, l.sink) }()
-}
-
-func (l *lab) end() {
-	l.Helper()
-	l.cancel()
-	began := time.Now()
-	if err := <-l.done; err != nil {
-		l.Errorf("Run: %v", err)
-	}
-	if d := time.Since(began); d > source.ReleaseTime {
-		l.Errorf("Run has ended %v after its context", d)
-	}
-	if open := l.link.Open(); len(open) > 0 {
-		l.Errorf("ports are open: %q", open)
-	}
-}
+func newLab(t *testing.T) *lab { return &lab{sourcetest.NewLab(t, Run)} }
 
 // message returns the next message, which is of a type.
 func (l *lab) message(want dhcpv6.MessageType) *dhcpv6.Message {
 	l.Helper()
-	var s sourcetest.Sent
-	select {
-	case s = <-l.link.Sent:
-	case <-time.After(1000 * time.Hour):
-		l.Fatalf("nothing is sent, want %v", want)
-	}
+	s := l.Sent()
 	m, err := dhcpv6.MessageFromBytes(s.Data)
 	if err != nil {
 		l.Fatal(err)
@@ -105,17 +65,12 @@ func (l *lab) message(want dhcpv6.MessageType) *dhcpv6.Message {
 func (l *lab) next(want dhcpv6.MessageType) *dhcpv6.Message {
 	l.Helper()
 	for {
-		select {
-		case s := <-l.link.Sent:
-			m, err := dhcpv6.MessageFromBytes(s.Data)
-			if err != nil {
-				l.Fatal(err)
-			}
-			if m.MessageType == want {
-				return m
-			}
-		case <-time.After(1000 * time.Hour):
-			l.Fatalf("no %v is sent", want)
+		m, err := dhcpv6.MessageFromBytes(l.Sent().Data)
+		if err != nil {
+			l.Fatal(err)
+		}
+		if m.MessageType == want {
+			return m
 		}
 	}
 }
@@ -126,7 +81,7 @@ func (l *lab) skip(t dhcpv6.MessageType, d time.Duration) (n int) {
 	end := time.After(d)
 	for {
 		select {
-		case s := <-l.link.Sent:
+		case s := <-l.Link.Sent:
 			if dhcpv6.MessageType(s.Data[0]) != t {
 				l.Fatalf("got %v, want %v", dhcpv6.MessageType(s.Data[0]), t)
 			}
@@ -134,26 +89,6 @@ func (l *lab) skip(t dhcpv6.MessageType, d time.Duration) (n int) {
 		case <-end:
 			return n
 		}
-	}
-}
-
-// quiet checks that nothing is sent or said for a time.
-func (l *lab) quiet(d time.Duration) {
-	l.Helper()
-	select {
-	case s := <-l.link.Sent:
-		l.Fatalf("%v is sent after %v", dhcpv6.MessageType(s.Data[0]), time.Since(l.start))
-	case s := <-l.sink.Said:
-		l.Fatalf("the sink is told %+v", s)
-	case <-time.After(d):
-	}
-}
-
-// at checks the time since the start.
-func (l *lab) at(want, tolerance time.Duration) {
-	l.Helper()
-	if got := time.Since(l.start); (got - want).Abs() > tolerance {
-		l.Errorf("it is %v after the start, want %v ± %v", got, want, tolerance)
 	}
 }
 
@@ -200,7 +135,7 @@ func (s server) packet(m *dhcpv6.Message) source.Packet {
 
 func (l *lab) answer(s server, to *dhcpv6.Message, t dhcpv6.MessageType, options ...dhcpv6.Option) {
 	l.Helper()
-	if !l.link.Deliver(ours, s.packet(s.message(to, t, options...))) {
+	if !l.Link.Deliver(ours, s.packet(s.message(to, t, options...))) {
 		l.Fatal("the port is not open")
 	}
 }
@@ -215,29 +150,10 @@ func (l *lab) reply(s server, to *dhcpv6.Message, options ...dhcpv6.Option) {
 	l.answer(s, to, dhcpv6.MessageTypeReply, options...)
 }
 
-// said returns what the sink is told next, besides Store.
-func (l *lab) said() any {
-	l.Helper()
-	for {
-		select {
-		case said := <-l.sink.Said:
-			if _, ok := said.(json.RawMessage); !ok {
-				return said
-			}
-		case <-time.After(1000 * time.Hour):
-			l.Fatal("the sink is told nothing")
-		}
-	}
-}
-
 // set checks that the sink is told a lease of addresses, and returns it.
 func (l *lab) set(want ...netip.Addr) source.Lease {
 	l.Helper()
-	said := l.said()
-	lease, ok := said.(source.Lease)
-	if !ok {
-		l.Fatalf("the sink is told %v, want a lease of %v", said, want)
-	}
+	lease := l.Set()
 	var got []netip.Addr
 	for _, a := range lease.Addrs {
 		got = append(got, a.Prefix.Addr())
@@ -246,32 +162,6 @@ func (l *lab) set(want ...netip.Addr) source.Lease {
 		l.Fatalf("got a lease of %v, want %v", got, want)
 	}
 	return lease
-}
-
-// lost checks that the sink is told that there is no lease.
-func (l *lab) lost() {
-	l.Helper()
-	if lease := l.set(); lease.Server.IsValid() {
-		l.Fatalf("got a lease of %v, want the zero lease", lease.Server)
-	}
-}
-
-// failed checks the next error that the sink is told.
-func (l *lab) failed(want string) {
-	l.Helper()
-	if err, ok := l.said().(error); !ok || !strings.Contains(err.Error(), want) {
-		l.Fatalf("the sink is told %v, want the error %q", err, want)
-	}
-}
-
-// stored returns what the sink was told last, which is to be stored.
-func (l *lab) stored() json.RawMessage {
-	l.Helper()
-	b, ok := (<-l.sink.Said).(json.RawMessage)
-	if !ok {
-		l.Fatal("nothing is stored")
-	}
-	return b
 }
 
 // get has the source get a lease from server1, by rapid commit, and returns when it was set.

@@ -22,9 +22,9 @@ func lifetimesOf(ia *dhcpv6.OptIANA, n int, preferred, valid time.Duration) *dhc
 func TestRenew(t *testing.T) {
 	inLab(t, source.Config{FQDN: "host"}, func(l *lab) {
 		first := l.get(addrs(mine, second), dhcpv6.OptDNS([]byte(mine.AsSlice())))
-		l.stored()
+		l.Stored()
 		r := l.message(dhcpv6.MessageTypeRenew)
-		l.at(1000*time.Second, 0)
+		l.At(1000*time.Second, 0)
 		if got := asked(r); !slices.Equal(got, []netip.Addr{mine, second}) || r.Options.ServerID() == nil || r.Options.FQDN() == nil {
 			t.Errorf("RENEW is %v", r.Summary())
 		}
@@ -35,8 +35,8 @@ func TestRenew(t *testing.T) {
 		if d := got.Expires.Sub(first.Expires); d < 1000*time.Second || d > 1015*time.Second || len(got.DNS) != 0 {
 			t.Errorf("renewed by %v: %+v", d, got)
 		}
-		l.stored()
-		l.quiet(900 * time.Second)
+		l.Stored()
+		l.Quiet(900 * time.Second)
 	})
 }
 
@@ -64,21 +64,21 @@ func TestRenewed(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			inLab(t, source.Config{}, func(l *lab) {
 				l.get(addrs(mine, second))
-				l.stored()
+				l.Stored()
 				l.reply(server1, l.message(dhcpv6.MessageTypeRenew), tt.answer)
 				if tt.want == nil {
 					l.message(dhcpv6.MessageTypeRenew)
-					l.at(1010*time.Second, time.Second)
+					l.At(1010*time.Second, time.Second)
 					return
 				}
 				l.set(tt.want...)
-				l.stored()
+				l.Stored()
 				ends := addrs(tt.left...)
 				// Renewed before the others end.
 				l.reply(server1, l.message(dhcpv6.MessageTypeRenew), ends)
-				l.said()
-				l.stored()
-				time.Sleep(time.Until(l.start.Add(3001 * time.Second)))
+				l.Set()
+				l.Stored()
+				time.Sleep(time.Until(l.Start.Add(3001 * time.Second)))
 				if len(tt.want) > len(tt.left) {
 					l.set(tt.left...)
 				}
@@ -92,8 +92,8 @@ func TestTakenAway(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		l.get(addrs(mine))
 		l.reply(server1, l.message(dhcpv6.MessageTypeRenew), lifetimesOf(addrs(mine), 0, 0, 0))
-		l.lost()
-		l.failed("server fe80::1 takes [2001:db8::42] away")
+		l.Lost()
+		l.FailedWith("server fe80::1 takes [2001:db8::42] away")
 		s := l.message(dhcpv6.MessageTypeSolicit)
 		l.advertise(server1, s, addrs(second))
 		l.reply(server1, l.message(dhcpv6.MessageTypeRequest), addrs(second))
@@ -106,25 +106,25 @@ func TestTakenAway(t *testing.T) {
 func TestServerGone(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		l.get(lifetimesOf(addrs(mine, second), 1, 100*time.Second, 2500*time.Second))
-		until := func(d time.Duration) time.Duration { return time.Until(l.start.Add(d)) }
+		until := func(d time.Duration) time.Duration { return time.Until(l.Start.Add(d)) }
 		if n := l.skip(dhcpv6.MessageTypeRenew, until(1599*time.Second)); n < 5 || n > 7 {
 			t.Errorf("RENEW is sent %d times", n)
 		}
-		l.failed("server fe80::1 does not renew the lease of [2001:db8::42 2001:db8::43]")
-		l.failed("server fe80::1 does not renew")
-		l.at(1600*time.Second, 0)
+		l.FailedWith("server fe80::1 does not renew the lease of [2001:db8::42 2001:db8::43]")
+		l.FailedWith("server fe80::1 does not renew")
+		l.At(1600*time.Second, 0)
 		m := l.next(dhcpv6.MessageTypeRebind)
 		if m.Options.ServerID() != nil || len(asked(m)) != 2 {
 			t.Errorf("REBIND is %v", m.Summary())
 		}
 		l.skip(dhcpv6.MessageTypeRebind, until(2499*time.Second))
-		l.failed("no server renews the lease")
+		l.FailedWith("no server renews the lease")
 		l.set(mine)
-		l.at(2500*time.Second, 0)
+		l.At(2500*time.Second, 0)
 		l.skip(dhcpv6.MessageTypeRebind, until(2999*time.Second))
-		l.lost()
-		l.at(3000*time.Second, 0)
-		l.failed("the lease of [2001:db8::42] has expired")
+		l.Lost()
+		l.At(3000*time.Second, 0)
+		l.FailedWith("the lease of [2001:db8::42] has expired")
 		s := l.next(dhcpv6.MessageTypeSolicit)
 		if got := asked(s); !slices.Equal(got, []netip.Addr{mine, second}) {
 			t.Errorf("SOLICIT asks for %v", got)
@@ -136,10 +136,10 @@ func TestServerGone(t *testing.T) {
 func TestRebind(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		l.get(addrs(mine))
-		l.skip(dhcpv6.MessageTypeRenew, time.Until(l.start.Add(1599*time.Second)))
+		l.skip(dhcpv6.MessageTypeRenew, time.Until(l.Start.Add(1599*time.Second)))
 		l.reply(server2, l.next(dhcpv6.MessageTypeRebind), addrs(mine))
-		l.failed("does not renew")
-		l.failed("does not renew")
+		l.FailedWith("does not renew")
+		l.FailedWith("does not renew")
 		if got := l.set(mine); got.Server != server2.addr {
 			t.Errorf("the server is %v", got.Server)
 		}
@@ -155,7 +155,7 @@ func TestNoBinding(t *testing.T) {
 	for _, status := range []dhcpv6.Option{refusal(iana.StatusNoBinding), statusOf(iana.StatusNoBinding)} {
 		inLab(t, source.Config{}, func(l *lab) {
 			l.get(addrs(mine))
-			l.stored()
+			l.Stored()
 			l.reply(server1, l.message(dhcpv6.MessageTypeRenew), status)
 			r := l.message(dhcpv6.MessageTypeRequest)
 			if got := asked(r); len(got) != 1 || got[0] != mine {
@@ -163,15 +163,15 @@ func TestNoBinding(t *testing.T) {
 			}
 			l.reply(server1, r, addrs(mine))
 			l.set(mine)
-			l.stored()
-			l.skip(dhcpv6.MessageTypeRenew, 1600*time.Second-time.Since(l.start)%time.Second)
+			l.Stored()
+			l.skip(dhcpv6.MessageTypeRenew, 1600*time.Second-time.Since(l.Start)%time.Second)
 		})
 	}
 	inLab(t, source.Config{}, func(l *lab) {
 		l.get(addrs(mine))
 		l.reply(server1, l.message(dhcpv6.MessageTypeRenew), refusal(iana.StatusNoBinding))
 		l.reply(server1, l.message(dhcpv6.MessageTypeRequest), refusal(iana.StatusNoAddrsAvail))
-		l.lost()
+		l.Lost()
 		l.message(dhcpv6.MessageTypeInformationRequest)
 		s := l.next(dhcpv6.MessageTypeSolicit)
 		if got := asked(s); len(got) > 0 {
@@ -191,12 +191,12 @@ func TestInfinite(t *testing.T) {
 		if !got.Expires.IsZero() || !got.Renew.IsZero() || !got.Addrs[0].Valid.IsZero() || !got.Addrs[0].Preferred.IsZero() {
 			t.Errorf("the lease is %+v", got)
 		}
-		b := l.stored()
+		b := l.Stored()
 		if _, _, stored := loadStored(b, nil); stored == nil || !stored.addrs[0].valid.IsZero() {
 			t.Errorf("%s is stored", b)
 		}
-		l.quiet(10 * 365 * 24 * time.Hour)
-		l.calls <- source.Call{Renew: true}
+		l.Quiet(10 * 365 * 24 * time.Hour)
+		l.Calls <- source.Call{Renew: true}
 		l.reply(server1, l.message(dhcpv6.MessageTypeRenew), ia)
 		l.set(mine)
 	})
@@ -227,7 +227,7 @@ func TestInformation(t *testing.T) {
 					l.message(dhcpv6.MessageTypeSolicit)
 				}
 				i := l.message(dhcpv6.MessageTypeInformationRequest)
-				l.at(tt.at, 400*time.Millisecond)
+				l.At(tt.at, 400*time.Millisecond)
 				l.reply(server1, i) // without information
 				i = l.next(dhcpv6.MessageTypeInformationRequest)
 				asked := time.Now()
@@ -239,7 +239,7 @@ func TestInformation(t *testing.T) {
 				refresh := time.Duration(0)
 				for time.Since(asked) < 50*time.Hour {
 					select {
-					case s := <-l.link.Sent:
+					case s := <-l.Link.Sent:
 						if dhcpv6.MessageType(s.Data[0]) == dhcpv6.MessageTypeInformationRequest && refresh == 0 {
 							refresh = time.Since(asked)
 						}
@@ -251,14 +251,14 @@ func TestInformation(t *testing.T) {
 				}
 				// SOLICIT goes on, and addresses replace what was known.
 				l.reply(server1, l.next(dhcpv6.MessageTypeSolicit), rapid, addrs(mine))
-				for len(l.sink.Said) > 0 {
-					<-l.sink.Said
+				for len(l.Sink.Said) > 0 {
+					<-l.Sink.Said
 				}
 				if got := l.set(mine); len(got.DNS) > 0 {
 					t.Errorf("got %+v", got)
 				}
-				l.stored()
-				l.quiet(900 * time.Second)
+				l.Stored()
+				l.Quiet(900 * time.Second)
 			})
 		})
 	}

@@ -1,5 +1,5 @@
-// Package sourcetest has a link without sockets and a sink that remembers, for tests of
-// sources. Both are made of channels, so tests can run in a bubble of testing/synctest,
+// Package sourcetest has a link without sockets, a sink that remembers and a lab, for tests of
+// sources. They are made of channels, so tests can run in a bubble of testing/synctest,
 // where the clock goes on when everybody waits.
 package sourcetest
 
