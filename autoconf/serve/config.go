@@ -23,7 +23,7 @@ type Config struct {
 	Domain string
 	// Search is the search list that clients are told. Nil means Domain.
 	Search []string
-	// Nameservers are told to clients.
+	// Nameservers are told to clients. Nil means this server, unless DNS.Off is set.
 	Nameservers []netip.Addr
 	// MTU is told to clients, in bytes. 0 tells none.
 	MTU int
@@ -32,6 +32,7 @@ type Config struct {
 	Hosts map[string][]netip.Addr
 
 	DHCP4 DHCP4
+	DNS   DNS
 
 	// Logger receives what happens, a few lines a client and more in an attack. Nil
 	// discards them.
@@ -78,6 +79,14 @@ type Reservation struct {
 	Name string
 	// Addr is its address. The zero Addr means one of Pools.
 	Addr netip.Addr
+}
+
+// DNS answers questions about names, at all addresses of the interface but link-local ones.
+type DNS struct {
+	Off bool
+	// Upstream are asked, one after the other, for names that are not the lab's. Without
+	// them, no other names exist.
+	Upstream []netip.AddrPort
 }
 
 const (
@@ -137,6 +146,15 @@ func (c Config) check() (*settings, error) {
 				return nil, fmt.Errorf("field Hosts: address %v of %s: want one without a zone", a, name)
 			}
 			s.hosts[full] = append(s.hosts[full], a.Unmap())
+		}
+	}
+	s.DNS.Upstream = slices.Clone(s.DNS.Upstream)
+	for i, a := range s.DNS.Upstream {
+		if !isHost(a.Addr().WithZone("")) {
+			return nil, fmt.Errorf("DNS.Upstream: %v is not the address of a host", a)
+		}
+		if a.Port() == 0 {
+			s.DNS.Upstream[i] = netip.AddrPortFrom(a.Addr(), dnsPort)
 		}
 	}
 	return s, s.DHCP4.check(s)

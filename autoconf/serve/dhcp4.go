@@ -384,7 +384,11 @@ func (s *dhcp4Server) options(to, m *dhcpv4.DHCPv4, l *Lease) (all []dhcpv4.Opti
 		}
 		all = append(all, dhcpv4.OptClasslessStaticRoute(routes...))
 	}
-	if v4 := only4(s.cfg.Nameservers); len(v4) > 0 {
+	v4 := only4(s.cfg.Nameservers)
+	if s.cfg.Nameservers == nil && !s.cfg.DNS.Off {
+		v4 = []netip.Addr{s.server}
+	}
+	if len(v4) > 0 {
 		all = append(all, dhcpv4.OptDNS(ips(v4)...))
 	}
 	all = append(all, dhcpv4.OptDomainName(s.cfg.domain))

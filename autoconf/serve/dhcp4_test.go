@@ -436,6 +436,7 @@ func TestConfig(t *testing.T) {
 		{Config{Nameservers: testenv.Addrs("127.0.0.1")}, "Nameservers: 127.0.0.1"},
 		{Config{Hosts: map[string][]netip.Addr{"a b": nil}}, `Hosts: "a b"`},
 		{Config{Hosts: map[string][]netip.Addr{"a": nil, "a.internal": nil, "A": {{}}}}, "Hosts: "},
+		{Config{DNS: DNS{Upstream: []netip.AddrPort{{}}}}, "DNS.Upstream: invalid"},
 		{Config{DHCP4: DHCP4{LeaseTime: time.Second}}, "LeaseTime 1s"},
 		{Config{DHCP4: DHCP4{Routers: testenv.Addrs("::1")}}, "DHCP4.Routers: ::1"},
 		{Config{DHCP4: DHCP4{NTP: testenv.Addrs("255.255.255.255")}}, "DHCP4.NTP: 255.255.255.255"},

@@ -1,8 +1,9 @@
-// Package serve has small servers for labs: DHCPv4 to run in a stack.
+// Package serve has small servers for labs, to run in a stack: DHCPv4 and DNS.
 //
 //	s, err := serve.Start(stack, serve.Config{Domain: "lab.example"})
 //
-// The zero [Config] gives the addresses of the interface's network to whoever asks.
+// The zero [Config] gives the addresses of the interface's network to whoever asks, and
+// answers questions about the names of those who have one.
 //
 // # DHCP
 //
@@ -22,5 +23,9 @@
 //
 // A client has the name that it says (options 81 and 12) if that is below the domain, and is not
 // a name of another client, of a [Reservation] or of Config.Hosts: who comes first has it until
-// its lease ends.
+// its lease ends. DNS has these names and those of Config.Hosts, with their addresses, and the
+// names of addresses. Nobody keeps the answers, for they have a lifetime of zero.
+//
+// Other names do not exist, unless DNS.Upstream has servers who know them. Names of the domain, of
+// addresses in the interface's networks, and hosts without a domain are never asked there.
 package serve

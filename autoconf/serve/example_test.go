@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"net/netip"
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/autoconf"
@@ -29,6 +30,10 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer web.Close()
+	if err := server.SetDNS(vdestack.DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:53")}}); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(server.LookupHost(context.Background(), "web.lab.example"))
 	for _, l := range s.Leases() {
 		fmt.Println(l.Name, l.Addr)
 	}

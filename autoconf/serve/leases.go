@@ -399,3 +399,45 @@ func (t *table) leases(now time.Time) (all []Lease) {
 	slices.SortFunc(all, func(a, b Lease) int { return a.Addr.Compare(b.Addr) })
 	return all
 }
+
+// addrOf returns the address of the client with a name.
+func (t *table) addrOf(name string, now time.Time) (netip.Addr, bool) {
+	if t == nil {
+		return netip.Addr{}, false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b := t.byName[name]
+	if b == nil || !b.live(now) {
+		return netip.Addr{}, false
+	}
+	return b.Addr, true
+}
+
+// nameOf returns the name of the client with an address.
+func (t *table) nameOf(a netip.Addr, now time.Time) string {
+	if t == nil {
+		return ""
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if b := t.byAddr[a]; b != nil && b.live(now) {
+		return b.Name
+	}
+	return ""
+}
+
+// hasBelow reports whether the name of a client is below another.
+func (t *table) hasBelow(name string, now time.Time) bool {
+	if t == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for n, b := range t.byName {
+		if strings.HasSuffix(n, "."+name) && b.live(now) {
+			return true
+		}
+	}
+	return false
+}

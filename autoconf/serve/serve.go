@@ -62,6 +62,17 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 		}
 		closes, runs = append(closes, s.dhcp4.close), append(runs, s.dhcp4.run)
 	}
+	if !cfg.DNS.Off {
+		var leases *table
+		if s.dhcp4 != nil {
+			leases = s.dhcp4.table
+		}
+		d, err := newDNS(cfg, leases, own, st)
+		if err != nil {
+			return nil, fmt.Errorf("DNS: %w", err)
+		}
+		closes, runs = append(closes, d.close), append(runs, d.run)
+	}
 	s.forget, err = st.BeforeClose(func(ctx context.Context) {
 		ended := make(chan struct{})
 		go func() {

@@ -7,10 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/autoconf"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdestacktest"
@@ -22,7 +24,7 @@ func TestClients(t *testing.T) {
 	for _, vnl := range []string{"mem://" + t.Name(), "vxvde://239.0.0.1/port=14881"} {
 		st := vdestacktest.Open(t, vnl, "10.0.0.1/24")
 		s, err := Start(st, Config{
-			Domain: "lab.example", Nameservers: testenv.Addrs("10.0.0.1"), MTU: 1400,
+			Domain: "lab.example", MTU: 1400,
 			DHCP4: DHCP4{
 				Routes:       []Route{{netip.MustParsePrefix("10.9.0.0/16"), netip.MustParseAddr("10.0.0.9")}},
 				Reservations: []Reservation{{Name: "host", Addr: netip.MustParseAddr("10.0.0.20")}, {Name: "box", Addr: netip.MustParseAddr("10.0.0.30")}},
@@ -55,6 +57,14 @@ func TestClients(t *testing.T) {
 		err = udhcpc.Wait()
 		if want := "bound 10.0.0.30/24 10.0.0.1 10.0.0.1 lab.example 1400 10.9.0.0/16 10.0.0.9 0.0.0.0/0 10.0.0.1 3600 box."; err != nil || !strings.Contains(out.String(), want) {
 			t.Errorf("udhcpc: %v, %s, want %s", err, out.String(), want)
+		}
+		for name, want := range map[string]string{"box": "10.0.0.30", "host.lab.example": "10.0.0.20"} {
+			if got, err := client.LookupHost(t.Context(), name); err != nil || !slices.Equal(got, []string{want}) {
+				t.Errorf("%s is %v, %v", name, got, err)
+			}
+		}
+		if got, err := client.LookupAddr(t.Context(), "10.0.0.30"); err != nil || !slices.Equal(got, []string{"box.lab.example."}) {
+			t.Errorf("10.0.0.30 is %v, %v", got, err)
 		}
 		leases := s.Leases()
 		if len(leases) != 2 || leases[0].Name != "host.lab.example" || leases[1].Name != "box.lab.example" || time.Until(leases[0].Expires) < time.Hour-time.Minute {
@@ -100,4 +110,48 @@ func TestInterfaceGone(t *testing.T) {
 	testenv.Check(t, err)
 	testenv.Check(t, st.RemoveInterface("vde0"))
 	testenv.Check(t, s.Close())
+}
+
+// TestForward asks a server that asks others: one that is not there, and one that knows. Without the last
+// one, questions fail.
+func TestForward(t *testing.T) {
+	vnl := "mem://" + t.Name()
+	lab := vdestacktest.Open(t, vnl, "10.0.0.1/24")
+	world := vdestacktest.Open(t, vnl, "10.0.0.3/24", "10.0.0.2/24")
+	testenv.Check(t, world.Sysctl("net/ipv4/icmp_ratelimit", "0")) // it refuses each question at once
+	var big []netip.Addr
+	for i := range 100 {
+		big = append(big, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
+	}
+	other, err := Start(world, Config{
+		Domain: "org", Hosts: map[string][]netip.Addr{"www.example.org": testenv.Addrs("192.0.2.80"), "big.example.org": big},
+		DHCP4: DHCP4{Off: true},
+	})
+	testenv.Check(t, err)
+	defer other.Close()
+	for _, tt := range []struct {
+		upstream []string
+		err      string
+	}{{[]string{"10.0.0.3:99", "10.0.0.2:0"}, ""}, {[]string{"10.0.0.3:99"}, "server misbehaving"}, {nil, "no such host"}, {[]string{"10.0.0.1:53"}, "is this server"}} {
+		cfg := Config{DHCP4: DHCP4{Off: true}}
+		for _, a := range tt.upstream {
+			cfg.DNS.Upstream = append(cfg.DNS.Upstream, netip.MustParseAddrPort(a))
+		}
+		s, err := Start(lab, cfg)
+		if tt.err == "is this server" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("forwarding to itself: %v", err)
+			}
+			continue
+		}
+		testenv.Check(t, err)
+		testenv.Check(t, world.SetDNS(vdestack.DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:53")}}))
+		for name, want := range map[string]int{"www.example.org": 1, "big.example.org": 100} {
+			got, err := world.LookupHost(t.Context(), name)
+			if tt.err == "" && (err != nil || len(got) != want) || tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+				t.Errorf("by %v, %s is %v, %v; want %s", tt.upstream, name, got, err, tt.err)
+			}
+		}
+		testenv.Check(t, s.Close())
+	}
 }
