@@ -16,6 +16,7 @@ import (
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/autoconf/internal/dhcp4"
 	"github.com/vdestack/vdestack/autoconf/internal/dhcp6"
+	"github.com/vdestack/vdestack/autoconf/internal/rd"
 	"github.com/vdestack/vdestack/autoconf/internal/source"
 )
 
@@ -23,7 +24,7 @@ import (
 const startTime = 10 * time.Second
 
 // runs are the sources by protocol.
-var runs = map[Source]source.Run{DHCP4: dhcp4.Run, DHCP6: dhcp6.Run}
+var runs = map[Source]source.Run{DHCP4: dhcp4.Run, DHCP6: dhcp6.Run, RD: rd.Run}
 
 // A Client keeps an interface configured. Its methods may be called from several goroutines
 // at once.

@@ -385,13 +385,18 @@ func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newFakeDevice()
 		c, p := startPuppet(t, d, &fakeDNS{}, Config{DHCP4: true})
+		p.sink.Store(json.RawMessage(`{"a":1}`))
 		p.end <- errors.New("the socket is gone")
 		synctest.Wait()
 		if l := c.Leases(); len(l) != 0 {
 			t.Errorf("a source that has ended knows %v", l)
 		}
 		d.changes <- change{up: true}
-		(<-p.started).sink.Set(lease("10.0.0.8/24", ""))
+		again := <-p.started
+		again.sink.Set(lease("10.0.0.8/24", ""))
+		if string(again.cfg.Stored) != `{"a":1}` {
+			t.Errorf("without a store, the source finds %q again", again.cfg.Stored)
+		}
 		if l := c.Leases(); len(l) != 1 || l[0].Addrs[0].Prefix != prefix("10.0.0.8/24") {
 			t.Errorf("it was started again, and knows %v", l)
 		}

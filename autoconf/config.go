@@ -80,7 +80,8 @@ const (
 	SLAACHash  SLAAC = "hash"
 	SLAACEUI64 SLAAC = "eui64" // from the hardware address
 	// SLAACStable makes an address that stays the same on a network, and tells nothing
-	// on another, RFC 7217. Its secret is lost with the client unless leases are stored.
+	// on another, RFC 7217. Its secret is lost with the client, and when RD is taken back,
+	// unless leases are stored.
 	SLAACStable SLAAC = "stable"
 )
 

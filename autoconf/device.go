@@ -16,6 +16,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/autoconf/internal/link"
+	"github.com/vdestack/vdestack/autoconf/internal/rd"
 	"github.com/vdestack/vdestack/autoconf/internal/source"
 	"github.com/vdestack/vdestack/rtnl"
 )
@@ -191,7 +192,7 @@ func (d *netDevice) eth(ctx context.Context, mac net.HardwareAddr) error {
 			return err
 		}
 		// The kernel keeps the address that it has made of the old one.
-		was := netip.PrefixFrom(eui64(netip.MustParseAddr("fe80::"), old.HardwareAddr), 64)
+		was := netip.PrefixFrom(rd.EUI64(netip.MustParseAddr("fe80::"), old.HardwareAddr), 64)
 		if err := d.nl.AddrDel(d.index, was); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			return err
 		}
@@ -215,7 +216,7 @@ func (d *netDevice) linkLocal(ctx context.Context, mac net.HardwareAddr) error {
 	if v, err := d.st.ReadSysctl(d.sysctl("ipv6", "disable_ipv6")); err != nil || v != "0" {
 		return nil
 	}
-	p := netip.PrefixFrom(eui64(netip.MustParseAddr("fe80::"), mac), 64)
+	p := netip.PrefixFrom(rd.EUI64(netip.MustParseAddr("fe80::"), mac), 64)
 	ctx, cancel := context.WithTimeout(ctx, dadTime)
 	defer cancel()
 	events := d.nl.Watch(ctx)
@@ -233,13 +234,6 @@ func (d *netDevice) linkLocal(ctx context.Context, mac net.HardwareAddr) error {
 		}
 	}
 	return nil
-}
-
-// eui64 returns the address of a hardware address in a network, RFC 4291, appendix A.
-func eui64(base netip.Addr, mac net.HardwareAddr) netip.Addr {
-	a := base.As16()
-	copy(a[8:], []byte{mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
-	return netip.AddrFrom16(a)
 }
 
 func (d *netDevice) down() error { return d.nl.LinkSetDown(d.index) }
@@ -298,7 +292,12 @@ func (d *netDevice) follow(on bool) error {
 	}
 	routes, err := d.nl.Routes()
 	for _, r := range routes {
-		if r.OutIface == d.index && r.Protocol == rtnl.ProtocolRA && r.Table == rtnl.TableMain && r.Dst.Addr().Is6() {
+		// Its routes to prefixes on the link look like those that come with addresses.
+		byAddr := func(a rtnl.Addr) bool {
+			return a.IfIndex == d.index && a.Prefix.Masked() == r.Dst && !slices.Contains(d.kernels, a)
+		}
+		onLink := r.Protocol == rtnl.ProtocolKernel && !reserved(r.Dst) && !slices.ContainsFunc(addrs, byAddr)
+		if r.OutIface == d.index && r.Table == rtnl.TableMain && r.Dst.Addr().Is6() && (r.Protocol == rtnl.ProtocolRA || onLink) {
 			d.kernel = append(d.kernel, r)
 		}
 	}

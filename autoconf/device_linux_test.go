@@ -14,6 +14,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/autoconf/internal/link"
+	"github.com/vdestack/vdestack/autoconf/internal/rd"
 	"github.com/vdestack/vdestack/autoconf/internal/source"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
@@ -320,7 +321,7 @@ func TestKernelAdvertisements(t *testing.T) {
 		testenv.Check(t, port.Send(source.Packet{Data: ra, Peer: netip.MustParseAddrPort("[ff02::1]:0")}))
 	}
 	advertise()
-	kernels := []string{"fd01::ff:fe00:1/64", "fd02::ff:fe00:1/64", "protocol 9"}
+	kernels := []string{"fd01::ff:fe00:1/64", "fd02::ff:fe00:1/64", "protocol 9", "metric 256 protocol 2"}
 	has := func(n int) bool {
 		got := h.state()
 		for _, k := range kernels {
@@ -330,8 +331,8 @@ func TestKernelAdvertisements(t *testing.T) {
 		}
 		return n == 0
 	}
-	testenv.Eventually(t, "the kernel's addresses and route", func() bool { return has(3) }, h.state)
-	gw := eui64(addr("fe80::"), testenv.Must(router.LinkAddr(router.index))(t))
+	testenv.Eventually(t, "the kernel's addresses and routes", func() bool { return has(4) }, h.state)
+	gw := rd.EUI64(addr("fe80::"), testenv.Must(router.LinkAddr(router.index))(t))
 	p := puppets(t, map[Source]source.Lease{RD: {
 		Addrs:  []source.Addr{{Prefix: prefix(kernels[0]), Valid: time.Now().Add(time.Hour)}},
 		Routes: []source.Route{{Dst: prefix("::/0"), Gateway: gw}},
@@ -359,7 +360,7 @@ func TestKernelAdvertisements(t *testing.T) {
 	}
 	testenv.Check(t, c.Close())
 	advertise()
-	testenv.Eventually(t, "the kernel's again", func() bool { return has(3) }, h.state)
+	testenv.Eventually(t, "the kernel's again", func() bool { return has(4) }, h.state)
 }
 
 // TestDownUp sets the interface down and up again.
@@ -419,7 +420,7 @@ func TestEth(t *testing.T) {
 		}
 		// Reached at once, by its link-local address too.
 		l := testenv.ListenPacket(t, h.st, "udp", "[::]:7")
-		for _, a := range []netip.Addr{addr("fd09::1"), eui64(addr("fe80::"), mac).WithZone("vde0")} {
+		for _, a := range []netip.Addr{addr("fd09::1"), rd.EUI64(addr("fe80::"), mac).WithZone("vde0")} {
 			if down && a == addr("fd09::1") {
 				continue // set down, an interface loses its IPv6 addresses
 			}

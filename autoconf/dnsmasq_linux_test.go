@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/autoconf/internal/rd"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -30,7 +31,9 @@ func startDnsmasq(t *testing.T, h host, options ...string) *testenv.Buffer {
 			t.Logf("dnsmasq: %s", log.String())
 		}
 	})
-	testenv.Eventually(t, "dnsmasq to start", func() bool { return strings.Contains(log.String(), "DHCP, ") }, log.String)
+	testenv.Eventually(t, "dnsmasq to start", func() bool {
+		return strings.Contains(log.String(), "DHCP, ") || strings.Contains(log.String(), "router advertisement enabled")
+	}, log.String)
 	return log
 }
 
@@ -160,5 +163,65 @@ func TestDnsmasqStateless(t *testing.T) {
 	testenv.Check(t, err)
 	if l := c.Leases(); len(l) != 1 || len(l[0].Addrs) != 0 || len(l[0].Search) != 1 || len(l[0].DNS) != 1 || l[0].DNS[0].Addr != addr("fd00::1") {
 		t.Errorf("known: %+v", l)
+	}
+}
+
+// TestDnsmasqRouter follows a router, with an address of each kind, and one that is in use.
+func TestDnsmasqRouter(t *testing.T) {
+	testenv.Long(t)
+	hash := netip.PrefixFrom(Hash{Name: "host.lab.example"}.Addr(addr("fd00::")), 64)
+	for _, tt := range []struct {
+		name, kind, text string
+		inUse            []netip.Prefix // the address of another host
+		addr             netip.Prefix   // of this one, if it is known
+		n                int            // how many there are
+	}{
+		{name: "stable and temporary", kind: "mem://", text: "rd,slaac=stable,temporary", n: 2},
+		{name: "hash", kind: kinds[1], text: "rd,slaac,fqdn=host.lab.example", addr: hash, n: 1},
+		{name: "conflict", kind: "mem://", text: "rd,slaac,fqdn=host.lab.example", inUse: []netip.Prefix{hash}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			router := newHost(t, vdestack.Interface{VNL: vnl(t, tt.kind), Addrs: append(testenv.Prefixes("fd00::1/64"), tt.inUse...)})
+			startDnsmasq(t, router, "--enable-ra", "--dhcp-range=fd00::,slaac,64,1h", "--ra-param=vde0,mtu:1400,high,60,1800",
+				"--dhcp-option=option6:domain-search,lab.example", "--dhcp-option=option6:dns-server,[fd00::1]",
+				"--host-record=www.lab.example,fd00::1")
+			h := newHost(t, vdestack.Interface{VNL: vnl(t, tt.kind)})
+			if tt.inUse != nil {
+				testenv.Check(t, h.st.Sysctl("net/ipv6/conf/vde0/dad_transmits", "1"))
+			}
+			c, err := Start(testenv.Context(t), h.st, testenv.Must(Parse(tt.text))(t))
+			if tt.n == 0 {
+				if err == nil || !strings.Contains(err.Error(), "rd: in use by another host: "+hash.Addr().String()) {
+					t.Errorf("got %v, want that the address is in use", err)
+				}
+				return
+			}
+			testenv.Check(t, err)
+			gw := rd.EUI64(addr("fe80::"), testenv.Must(router.LinkAddr(router.index))(t))
+			l := c.Leases()
+			if len(l) != 1 || l[0].Source != RD || len(l[0].Addrs) != 1 || len(l[0].Routes) != 2 || l[0].Server != gw {
+				t.Fatalf("known: %+v", l)
+			}
+			got := l[0].Addrs[0].Prefix
+			if tt.addr.IsValid() && got != tt.addr || !prefix("fd00::/64").Contains(got.Addr()) {
+				t.Errorf("the address is %v, want %v", got, tt.addr)
+			}
+			h.wantLifetime(got.String(), time.Hour, time.Hour)
+			testenv.Eventually(t, "the addresses", func() bool { return strings.Count(h.state(), " flags ") == tt.n }, h.state)
+			state := h.state()
+			for _, want := range []string{"default via " + gw.String() + " on interface", "metric 2048 protocol 9", "mtu 1400", "accept_ra 0", "fd00::/64 "} {
+				if !strings.Contains(state, want) {
+					t.Errorf("no %q in\n%s", want, state)
+				}
+			}
+			if addrs, err := h.st.LookupNetIP(t.Context(), "ip6", "www"); err != nil || !slices.Equal(addrs, testenv.Addrs("fd00::1")) {
+				t.Errorf("www is %v, %v", addrs, err)
+			}
+			testenv.Check(t, c.Renew(testenv.Context(t)))
+			testenv.Check(t, c.Close())
+			if state := h.state(); strings.Contains(state, "fd00::") || strings.Contains(state, "default") {
+				t.Errorf("after Close, there is\n%s", state)
+			}
+		})
 	}
 }

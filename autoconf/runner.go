@@ -23,6 +23,7 @@ type runner struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when it has ended
 	calls  chan source.Call
+	kept   json.RawMessage // what the source has stored last, for the next Run without a store
 
 	lease    source.Lease   // guarded by c.mu
 	attempts []chan<- error // that wait for a result; guarded by c.mu
@@ -117,9 +118,12 @@ func (r *runner) loop() {
 	defer r.cancel()
 	for {
 		var err error
-		if r.cfg.Stored, err = load(r.store, r.key()); err != nil {
-			r.c.log.Warn("stored lease", "by", r.by, "error", err)
-			r.report(err)
+		r.cfg.Stored = r.kept
+		if r.store != nil {
+			if r.cfg.Stored, err = load(r.store, r.key()); err != nil {
+				r.c.log.Warn("stored lease", "by", r.by, "error", err)
+				r.report(err)
+			}
 		}
 		if err = r.run(r.ctx, r.cfg, r.c.dev.link(), r); r.ctx.Err() != nil {
 			break
@@ -228,7 +232,7 @@ func (r *runner) report(err error) {
 
 // Store stores data for a later run.
 func (r *runner) Store(data json.RawMessage) {
-	if r.store == nil {
+	if r.kept = slices.Clone(data); r.store == nil {
 		return
 	}
 	if err := r.store.Save(r.key(), slices.Clone(data)); err != nil {

@@ -79,9 +79,6 @@ func (d dirStore) Save(key string, data []byte) (err error) {
 
 // load returns what is stored under a key, nil if there is nothing.
 func load(s Store, key string) (json.RawMessage, error) {
-	if s == nil {
-		return nil, nil
-	}
 	data, err := s.Load(key)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -135,8 +135,8 @@ type Sink interface {
 	Set(Lease) error
 	// Failed says that an attempt has ended without a result. The source goes on trying.
 	Failed(error)
-	// Store keeps data for Config.Stored of a later Run, if the user wants leases to be
-	// stored. Instants in it are of the wall clock.
+	// Store keeps data for Config.Stored of a later Run of this client or, if the user wants
+	// leases to be stored, of another one. Instants in it are of the wall clock.
 	Store(data json.RawMessage)
 }
 
