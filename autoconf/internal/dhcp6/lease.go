@@ -201,11 +201,11 @@ type storedAddress struct {
 
 // wall returns an instant in the time of the wall clock, in which the clock may have been
 // set since the instant was learned.
-func wall(at time.Time) time.Time {
+func wall(at, now time.Time) time.Time {
 	if at.IsZero() {
 		return at
 	}
-	return time.Now().Round(0).Add(time.Until(at)).UTC().Truncate(time.Second)
+	return now.Round(0).Add(at.Sub(now)).UTC().Truncate(time.Second)
 }
 
 // encode encodes the identity of the client and its lease, which may be nil.
@@ -213,8 +213,9 @@ func encode(duid []byte, iaid [4]byte, l *lease) json.RawMessage {
 	s := storedState{DUID: hex.EncodeToString(duid), IAID: hex.EncodeToString(iaid[:])}
 	if l != nil {
 		s.Server, s.NTP, s.CaptivePortal = hex.EncodeToString(l.server), l.options.NTP, l.options.CaptivePortal
+		now := time.Now()
 		for _, a := range l.addrs {
-			s.Addrs = append(s.Addrs, storedAddress{a.addr, wall(a.preferred), wall(a.valid)})
+			s.Addrs = append(s.Addrs, storedAddress{a.addr, wall(a.preferred, now), wall(a.valid, now)})
 		}
 		for _, d := range l.options.DNS {
 			s.DNS = append(s.DNS, d.Addr)
@@ -251,7 +252,8 @@ func loadStored(b json.RawMessage, mac net.HardwareAddr) (duid []byte, iaid [4]b
 	for _, a := range s.Addrs {
 		preferred, ok := fromWall(a.Preferred, now)
 		valid, ok2 := fromWall(a.Valid, now)
-		if !ok || !ok2 || !isHost(a.Addr) || a.Addr.IsLinkLocalUnicast() || slices.Contains(l.hosts(), a.Addr) {
+		contradicts := !valid.IsZero() && (preferred.IsZero() || preferred.After(valid))
+		if !ok || !ok2 || contradicts || !isHost(a.Addr) || a.Addr.IsLinkLocalUnicast() || slices.Contains(l.hosts(), a.Addr) {
 			return duid, iaid, nil
 		}
 		l.addrs = append(l.addrs, address{a.Addr, preferred, valid})

@@ -344,6 +344,9 @@ func FuzzStored(f *testing.F) {
 	l.options = source.Lease{DNS: []source.Server{{Addr: mine}}, Search: []source.Domain{{Name: "a.b"}}, NTP: []netip.Addr{second}, CaptivePortal: "https://a/b"}
 	f.Add([]byte(encode([]byte{0, 3, 1}, ourIA, l)))
 	f.Add([]byte(`{"duid":"000301","iaid":"00000042","server":"000301","addresses":[{"address":"2001:db8::1","valid":"9999-12-31T00:00:00Z"}]}`))
+	for _, times := range []string{`"valid":"2999-12-31T00:00:00Z"`, `"preferred":"2099-12-31T00:00:00Z","valid":"2098-12-31T00:00:00Z"`, `"preferred":"2099-12-31T00:00:00Z"`} {
+		f.Add([]byte(`{"duid":"000301","iaid":"00000042","server":"000301","addresses":[{"address":"2001:db8::1",` + times + `}]}`))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		duid, iaid, l := loadStored(b, sourcetest.MAC)
 		if l != nil {

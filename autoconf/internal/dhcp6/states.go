@@ -366,8 +366,9 @@ func (c *client) release() {
 	end := time.NewTimer(releaseTime)
 	defer end.Stop()
 	c.chosen, c.subjects = c.held.server, c.held.hosts()
-	for i := range c.held.addrs {
-		c.held.addrs[i].valid = time.Now() // to be asked for again
+	now := time.Now()
+	for i := range c.held.addrs { // to be asked for again
+		c.held.addrs[i].preferred, c.held.addrs[i].valid = now, now
 	}
 	c.store()
 	c.lose()
