@@ -58,6 +58,7 @@ type Client struct {
 // reasons, if what is static cannot be configured, and if ctx ends. It leaves nothing behind.
 // ctx bounds Start only.
 //
+//   - DHCPv6 is not waited for if there are routers, and none asks for it.
 //   - Addresses and routes that were made by hand stay as they are.
 //   - Leases are renewed; an address that cannot be renewed is removed when its lease ends.
 //   - Servers and search list become the stack's [vdestack.DNS], for as long as it has no
@@ -362,20 +363,25 @@ func (c *Client) setStatic(l source.Lease) error {
 // wait waits for the first attempts of sources, until limit ends. It is an error if none has
 // a result, unless something else was configured.
 func (c *Client) wait(ctx, limit context.Context, attempts map[Source]<-chan error, some bool) error {
-	var errs []error
-	for _, by := range order {
+	expired := fmt.Errorf("no answer within %v", startTime)
+	failed := make(map[Source]error)
+	for _, by := range []Source{RD, DHCP4, DHCP6} {
 		attempt, ok := attempts[by]
 		if !ok {
 			continue
 		}
+		end, late := limit.Done(), expired
+		if by == DHCP6 && attempts[RD] != nil && failed[RD] == nil && !c.routersAskForDHCP6() {
+			end, late = ended, errors.New("no router asks for it")
+		}
 		var err error
 		select {
 		case err = <-attempt:
-		case <-limit.Done():
+		case <-end:
 			select {
 			case err = <-attempt: // while another was waited for
 			default:
-				err = fmt.Errorf("no answer within %v", startTime)
+				err = late
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -385,13 +391,33 @@ func (c *Client) wait(ctx, limit context.Context, attempts map[Source]<-chan err
 		if err == nil {
 			some = true
 		} else {
-			errs = append(errs, fmt.Errorf("%s: %w", by, err))
+			failed[by] = err
 		}
 	}
 	if some {
 		return nil
 	}
+	var errs []error
+	for _, by := range order {
+		if err := failed[by]; err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", by, err))
+		}
+	}
 	return errors.Join(errs...)
+}
+
+// ended is a channel of something that has ended.
+var ended = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+func (c *Client) routersAskForDHCP6() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.sources[RD]
+	return r != nil && r.lease.DHCP6
 }
 
 // changed does what a change of the interface needs.

@@ -152,7 +152,8 @@ func startFakeConfig(ctx context.Context, d *fakeDevice, dns dnsSetter, runs map
 
 // TestStart waits for sources that answer at different times, or not at all.
 func TestStart(t *testing.T) {
-	v4, v6 := lease("10.0.0.5/24", ""), lease("fd00::5/128", "")
+	v4, v6, router, asking := lease("10.0.0.5/24", ""), lease("fd00::5/128", ""), lease("fd00::6/64", ""), lease("fd00::6/64", "")
+	asking.DHCP6 = true
 	tests := []struct {
 		name  string
 		text  string
@@ -169,6 +170,9 @@ func TestStart(t *testing.T) {
 			map[Source]source.Run{DHCP4: say(8*time.Second, errors.New("no offer")), DHCP6: say(time.Hour, nil), RD: say(time.Second, errors.New("no router"))},
 			10 * time.Second, nil, "autoconf: lab/vde0: dhcp6: no answer within 10s\ndhcp4: no offer\nrd: no router",
 		},
+		{"DHCPv6 without a router that asks", "auto,fqdn=a.example", map[Source]source.Run{DHCP4: say(time.Second, v4), DHCP6: say(8*time.Second, v6), RD: say(2*time.Second, router)}, 2 * time.Second, []Source{DHCP4, RD}, ""},
+		{"DHCPv6 with one", "dhcp6,rd", map[Source]source.Run{DHCP6: say(3*time.Second, v6), RD: say(2*time.Second, asking)}, 3 * time.Second, []Source{DHCP6, RD}, ""},
+		{"DHCPv6 without a router", "dhcp6,rd", map[Source]source.Run{DHCP6: say(8*time.Second, v6), RD: say(2*time.Second, errors.New("no router"))}, 8 * time.Second, []Source{DHCP6}, ""},
 		{"static helps", "ip=10.0.0.7,dhcp", map[Source]source.Run{DHCP4: say(8*time.Second, errors.New("no offer"))}, 8 * time.Second, []Source{Static}, ""},
 		{"nothing", "", nil, 0, nil, ""},
 		{"a source ends", "dhcp", map[Source]source.Run{DHCP4: func(context.Context, source.Config, source.Link, source.Sink) error { return errors.New("no socket") }}, 0, nil, "dhcp4: no socket"},

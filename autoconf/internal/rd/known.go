@@ -104,6 +104,7 @@ type known struct {
 type router struct {
 	mtu    int
 	portal string
+	dhcp6  bool
 }
 
 // A route identifies a route. Those on the link have no gateway.
@@ -237,6 +238,7 @@ func (k *known) learn(now time.Time, a advertisement, address func(prefixOption)
 		if a.portal != "" {
 			e.v.portal = a.portal
 		}
+		e.v.dhcp6 = a.managed || a.other
 	}
 	return learned
 }
@@ -299,6 +301,7 @@ func (k *known) lease(temporary bool) (l source.Lease) {
 		if e.v.portal != "" {
 			l.CaptivePortal = e.v.portal
 		}
+		l.DHCP6 = l.DHCP6 || e.v.dhcp6
 	}
 	return l
 }

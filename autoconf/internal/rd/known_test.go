@@ -125,6 +125,26 @@ func TestSeveral(t *testing.T) {
 	})
 }
 
+// TestDHCP6 has routers ask for DHCPv6, and no longer.
+func TestDHCP6(t *testing.T) {
+	inLab(t, source.Config{}, func(l *lab) {
+		l.solicitation()
+		for _, tt := range []struct {
+			router         netip.Addr
+			managed, other bool
+			want           bool
+		}{
+			{router1, false, false, false}, {router1, true, false, true}, {router2, false, true, true},
+			{router1, false, false, true}, {router2, false, false, false},
+		} {
+			l.deliver(tt.router, &ndp.RouterAdvertisement{RouterLifetime: time.Hour, ManagedConfiguration: tt.managed, OtherConfiguration: tt.other})
+			if got := l.set(); got.DHCP6 != tt.want {
+				t.Errorf("after %+v: got %v", tt, got.DHCP6)
+			}
+		}
+	})
+}
+
 // TestFlood has a router at first, and then very many with everything.
 func TestFlood(t *testing.T) {
 	inLab(t, source.Config{AddrGen: source.AddrEUI64}, func(l *lab) {

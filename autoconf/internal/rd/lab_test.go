@@ -212,6 +212,9 @@ func text(l source.Lease) string {
 	if l.CaptivePortal != "" {
 		add("portal %s", l.CaptivePortal)
 	}
+	if l.DHCP6 {
+		add("dhcp6")
+	}
 	if l.Server.IsValid() {
 		add("by %v", l.Server)
 	}

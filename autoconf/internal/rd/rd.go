@@ -24,7 +24,7 @@
 //     everything of before is dropped three seconds after the first. If none answers, all is
 //     kept for its lifetime.
 //
-// What is not done: the flags for DHCPv6 are logged, for the user chooses the sources. Hop
+// What is not done: the flags for DHCPv6 are passed on, for the user chooses the sources. Hop
 // limit, reachable time and retransmission timer are not set; PREF64 (RFC 8781) and SEND (RFC
 // 3971) are not known. A fragmented advertisement, which RFC 6980 forbids, looks as any other.
 //

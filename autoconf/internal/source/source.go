@@ -222,6 +222,8 @@ type Lease struct {
 	// on to the program; nothing here uses them.
 	NTP           []netip.Addr
 	CaptivePortal string
+	// DHCP6 says that a router asks for DHCPv6, by a flag M or O of RFC 4861, section 4.2.
+	DHCP6 bool
 
 	// Server is who gave it: a DHCP server, or the router that was heard last.
 	Server netip.Addr
