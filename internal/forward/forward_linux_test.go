@@ -573,6 +573,38 @@ func TestListenUnix(t *testing.T) {
 	testenv.Check(t, abstract.Close())
 }
 
+// TestListenUnixAtOnce has several listen in the place of a dead socket: one of them does.
+func TestListenUnixAtOnce(t *testing.T) {
+	testenv.NoLeaks(t)
+	path := filepath.Join(testenv.ShortDir(t), "s")
+	for range 50 {
+		dead := testenv.Must(net.Listen("unix", path))(t)
+		dead.(*net.UnixListener).SetUnlinkOnClose(false)
+		dead.Close()
+		all := make(chan net.Listener, 4)
+		for range cap(all) {
+			go func() {
+				l, err := ListenUnix(t.Context(), path)
+				if err != nil && !errors.Is(err, unix.EADDRINUSE) {
+					t.Error(err)
+				}
+				all <- l
+			}()
+		}
+		listening := 0
+		for range cap(all) {
+			if l := <-all; l != nil {
+				listening++
+				defer l.Close()
+			}
+		}
+		if listening != 1 {
+			t.Fatalf("%d listen", listening)
+		}
+		testenv.Check(t, os.Remove(path))
+	}
+}
+
 // TestKept has the garbage collector keep what a stack closes after its sockets.
 func TestKept(t *testing.T) {
 	testenv.NoLeaks(t)

@@ -8,11 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // ListenUnix listens at path, in the place of a socket that a killed process has left.
 // Close removes the file, unless another one has the name by then.
 func ListenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if path[0] != '@' {
+		defer lockDirectory(ctx, filepath.Dir(path))()
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) && removeDead(ctx, path) {
@@ -32,6 +36,10 @@ func ListenUnix(ctx context.Context, path string) (net.Listener, error) {
 	}
 	return ul, nil
 }
+
+// lockTime bounds the wait for the lock of a directory, which a forward holds for less than
+// a millisecond. Others may hold it for longer; no forward is at work there then.
+const lockTime = time.Second
 
 // removeDead removes a socket that nobody has open. It reports whether it did.
 func removeDead(ctx context.Context, path string) bool {
