@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// Config says what is served. The zero Config serves all, with what the interface has.
+// Config says what is served. The zero Config serves what the interface has addresses for.
 type Config struct {
 	// Interface is the one whose network is served. Empty means vde0. It needs an address.
 	Interface string
@@ -25,13 +25,14 @@ type Config struct {
 	Search []string
 	// Nameservers are told to clients. Nil means this server, unless DNS.Off is set.
 	Nameservers []netip.Addr
-	// MTU is told to clients, in bytes. 0 tells none.
+	// MTU is told to clients, in bytes; by router advertisements from 1280 on. 0 tells none.
 	MTU int
 	// Hosts are names that do not come from clients, which cannot have them: below Domain
 	// unless they have a dot.
 	Hosts map[string][]netip.Addr
 
 	DHCP4 DHCP4
+	RA    RA
 	DNS   DNS
 
 	// Logger receives what happens, a few lines a client and more in an attack. Nil
@@ -43,7 +44,7 @@ type Config struct {
 type DHCP4 struct {
 	Off bool
 	// Pools are the addresses for clients without a reservation, in one network of the
-	// interface. Nil means those of its first IPv4 network. Those of the interface, of
+	// interface. Nil means those of its first IPv4 network, if it has one. Those of the interface, of
 	// Routers, Hosts and Reservations are left out.
 	Pools []Range
 	// Reservations are for certain clients. Theirs need not be in Pools.
@@ -156,6 +157,9 @@ func (c Config) check() (*settings, error) {
 		if a.Port() == 0 {
 			s.DNS.Upstream[i] = netip.AddrPortFrom(a.Addr(), dnsPort)
 		}
+	}
+	if err := s.RA.check(); err != nil {
+		return nil, err
 	}
 	return s, s.DHCP4.check(s)
 }

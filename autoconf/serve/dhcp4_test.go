@@ -437,6 +437,13 @@ func TestConfig(t *testing.T) {
 		{Config{Hosts: map[string][]netip.Addr{"a b": nil}}, `Hosts: "a b"`},
 		{Config{Hosts: map[string][]netip.Addr{"a": nil, "a.internal": nil, "A": {{}}}}, "Hosts: "},
 		{Config{DNS: DNS{Upstream: []netip.AddrPort{{}}}}, "DNS.Upstream: invalid"},
+		{Config{RA: RA{Interval: time.Second}}, "RA.Interval 1s"},
+		{Config{RA: RA{Lifetime: 3 * time.Hour}}, "RA.Lifetime 3h"},
+		{Config{RA: RA{Prefixes: []Prefix{{}}}}, "RA.Prefixes: invalid"},
+		{Config{RA: RA{Prefixes: []Prefix{{Prefix: netip.MustParsePrefix("fe80::/64")}}}}, "RA.Prefixes: fe80::/64"},
+		{Config{RA: RA{Prefixes: []Prefix{{Prefix: netip.MustParsePrefix("fd00::/64"), Preferred: 2, Valid: 1}}}}, "RA.Prefixes: fd00::/64 is preferred"},
+		{Config{RA: RA{Prefixes: slices.Repeat([]Prefix{{Prefix: netip.MustParsePrefix("fd00::/64")}}, 40)}}, "too many prefixes"},
+		{Config{Search: slices.Repeat([]string{"lab.example"}, 100)}, "search list of 1300 bytes"},
 		{Config{DHCP4: DHCP4{LeaseTime: time.Second}}, "LeaseTime 1s"},
 		{Config{DHCP4: DHCP4{Routers: testenv.Addrs("::1")}}, "DHCP4.Routers: ::1"},
 		{Config{DHCP4: DHCP4{NTP: testenv.Addrs("255.255.255.255")}}, "DHCP4.NTP: 255.255.255.255"},
@@ -456,6 +463,9 @@ func TestConfig(t *testing.T) {
 		s, err := tt.cfg.check()
 		if err == nil {
 			_, err = newDHCP4(s, sourcetest.NewLink(), network)
+		}
+		if err == nil {
+			_, err = newRA(s, sourcetest.NewLink(), network6)
 		}
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%+v: got %v, want %s", tt.cfg, err, tt.want)

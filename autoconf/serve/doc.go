@@ -1,9 +1,12 @@
-// Package serve has small servers for labs, to run in a stack: DHCPv4 and DNS.
+// Package serve has small servers for labs, to run in a stack: DHCPv4, router advertisements
+// and DNS.
 //
 //	s, err := serve.Start(stack, serve.Config{Domain: "lab.example"})
 //
-// The zero [Config] gives the addresses of the interface's network to whoever asks, and
-// answers questions about the names of those who have one.
+// The zero [Config] gives the addresses of the interface's IPv4 network to whoever asks,
+// advertises its IPv6 network, and answers questions about the names of those who have one.
+//
+// The stack is told to clients as their router. To be one it needs forwarding (Stack.Sysctl): net.ipv4.ip_forward, net.ipv6.conf.all.forwarding.
 //
 // # DHCP
 //
@@ -18,6 +21,12 @@
 //   - When all addresses are taken, new offers take the place of old ones which no client has
 //     accepted. What was leased stays with its client. At most 16384 clients have addresses.
 //   - Clients behind relays, and those of BOOTP, are not served.
+//
+// # Router advertisements
+//
+// They follow RFC 4861, section 6.2. A host that asks gets one within half a second; all get one
+// when many ask, at most every three seconds, and from time to time. The last one takes the
+// router back. There is no server of DHCPv6: hosts have names by DHCPv4, or in Config.Hosts.
 //
 // # Names
 //

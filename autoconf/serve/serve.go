@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,11 +57,18 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 			}
 		}
 	}()
-	if !cfg.DHCP4.Off {
+	if !cfg.DHCP4.Off && (has4(own) || len(cfg.DHCP4.Pools)+len(cfg.DHCP4.Reservations) > 0) {
 		if s.dhcp4, err = newDHCP4(cfg, l, own); err != nil {
 			return nil, fmt.Errorf("DHCPv4: %w", err)
 		}
 		closes, runs = append(closes, s.dhcp4.close), append(runs, s.dhcp4.run)
+	}
+	if !cfg.RA.Off && len(cfg.RA.prefixes(own)) > 0 {
+		a, err := newRA(cfg, l, own)
+		if err != nil {
+			return nil, fmt.Errorf("router advertisements: %w", err)
+		}
+		closes, runs = append(closes, a.close), append(runs, a.run)
 	}
 	if !cfg.DNS.Off {
 		var leases *table
@@ -72,6 +80,9 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 			return nil, fmt.Errorf("DNS: %w", err)
 		}
 		closes, runs = append(closes, d.close), append(runs, d.run)
+	}
+	if len(runs) == 0 {
+		return nil, fmt.Errorf("nothing can be served: the interface has %v", own)
 	}
 	s.forget, err = st.BeforeClose(func(ctx context.Context) {
 		ended := make(chan struct{})
@@ -95,6 +106,11 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 		})
 	}
 	return s, nil
+}
+
+// has4 reports whether an interface has an IPv4 network with room for others.
+func has4(own []netip.Prefix) bool {
+	return slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Addr().Is4() && p.Bits() < 31 })
 }
 
 // openLink returns an interface, and its addresses but those of the link.

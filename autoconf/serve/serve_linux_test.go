@@ -22,7 +22,7 @@ import (
 func TestClients(t *testing.T) {
 	busybox := testenv.Need(t, "busybox", "busybox")
 	for _, vnl := range []string{"mem://" + t.Name(), "vxvde://239.0.0.1/port=14881"} {
-		st := vdestacktest.Open(t, vnl, "10.0.0.1/24")
+		st := vdestacktest.Open(t, vnl, "10.0.0.1/24", "fd00::1/64")
 		s, err := Start(st, Config{
 			Domain: "lab.example", MTU: 1400,
 			DHCP4: DHCP4{
@@ -110,6 +110,30 @@ func TestInterfaceGone(t *testing.T) {
 	testenv.Check(t, err)
 	testenv.Check(t, st.RemoveInterface("vde0"))
 	testenv.Check(t, s.Close())
+}
+
+// TestKernel has the kernel of a host follow advertisements, until the server ends.
+func TestKernel(t *testing.T) {
+	vnl := "mem://" + t.Name()
+	host := vdestacktest.Open(t, vnl)
+	nl, err := host.RTNL()
+	testenv.Check(t, err)
+	defer nl.Close()
+	state := func() string {
+		addrs, err := nl.Addrs()
+		testenv.Check(t, err)
+		routes, err := nl.Routes()
+		testenv.Check(t, err)
+		return fmt.Sprint(addrs, routes)
+	}
+	st := vdestacktest.Open(t, vnl, "fd00::1/64")
+	s, err := Start(st, Config{})
+	testenv.Check(t, err)
+	testenv.Eventually(t, "an address and a route", func() bool {
+		return strings.Contains(state(), "fd00::") && strings.Contains(state(), "default via fe80::")
+	}, state)
+	testenv.Check(t, s.Close())
+	testenv.Eventually(t, "the route to end", func() bool { return !strings.Contains(state(), "default via fe80::") }, state)
 }
 
 // TestForward asks a server that asks others: one that is not there, and one that knows. Without the last

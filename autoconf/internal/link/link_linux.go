@@ -149,6 +149,9 @@ func (l *Link) UDP(local netip.AddrPort) (source.Port, error) {
 	return open(send, receive, c.Close), nil
 }
 
+// routerSolicitation is a type of ICMPv6. Hosts send them to the group of all routers.
+const routerSolicitation = 133
+
 // ICMP6 opens a raw socket of ICMPv6.
 func (l *Link) ICMP6(types ...uint8) (source.Port, error) {
 	pc, err := l.listen("ip6:ipv6-icmp", "")
@@ -167,6 +170,12 @@ func (l *Link) ICMP6(types ...uint8) (source.Port, error) {
 	if err != nil {
 		pc.Close()
 		return nil, fmt.Errorf("socket of ICMPv6: %w", err)
+	}
+	if slices.Contains(types, routerSolicitation) {
+		if err := c.JoinGroup(&net.Interface{Index: l.index}, &net.IPAddr{IP: net.IPv6linklocalallrouters}); err != nil {
+			pc.Close()
+			return nil, fmt.Errorf("group of all routers: %w", err)
+		}
 	}
 	send := func(p source.Packet) error {
 		_, err := c.WriteTo(p.Data, nil, &net.IPAddr{IP: p.Peer.Addr().AsSlice(), Zone: strconv.Itoa(l.index)})

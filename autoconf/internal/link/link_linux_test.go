@@ -74,6 +74,11 @@ func TestPorts(t *testing.T) {
 					func(p source.Packet) bool {
 						return string(p.Data) == "hello" && p.Peer == netip.AddrPortFrom(local[0], 546)
 					}},
+				{"ICMP6 to routers", func(l source.Link) (source.Port, error) { return l.ICMP6(133) },
+					source.Packet{Data: []byte{133, 0, 0, 0, 0, 0, 0, 0}, Peer: netip.MustParseAddrPort("[ff02::2]:0")},
+					func(p source.Packet) bool {
+						return len(p.Data) == 8 && p.Peer == netip.AddrPortFrom(local[0], 0) && p.HopLimit == 255
+					}},
 				{"ICMP6", func(l source.Link) (source.Port, error) { return l.ICMP6(134) },
 					source.Packet{Data: advertisement, Peer: netip.MustParseAddrPort("[ff02::1]:0")},
 					func(p source.Packet) bool {

@@ -172,7 +172,7 @@ type Link interface {
 	ARP() (Port, error)
 	// ICMP6 opens a raw socket for ICMPv6 that receives the given types only, with right
 	// checksums. Data begins with the type; the kernel fills in the checksum. Packets are
-	// sent with hop limit 255.
+	// sent with hop limit 255. With router solicitations it receives what is for all routers.
 	ICMP6(types ...uint8) (Port, error)
 }
 
