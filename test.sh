@@ -146,13 +146,15 @@ step "the benchmark, quick"
 go run ./bench -quick -out bench/out/quick ${VDESTACK_TEST_STRICT:+-strict} >/dev/null
 
 step "fuzzing, $fuzztime each"
-grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u | while read -r dir; do
+fuzz=$(mktemp -d /tmp/vdestack-fuzz.XXXXXX)
+for dir in $(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do
+	go -C "$dir" test -c -fuzz . -o "$fuzz/test" .
 	for f in $(grep -hoE '^func Fuzz[A-Za-z0-9_]*' "$dir"/*_test.go | cut -c6- | sort -u); do
 		echo "$dir $f"
-		(cd "$dir" && go test -run '^$' -fuzz "^$f\$" -fuzztime "$fuzztime" .) >/tmp/vdestack-fuzz.$$ 2>&1 ||
-			{ cat /tmp/vdestack-fuzz.$$; rm -f /tmp/vdestack-fuzz.$$; exit 1; }
-		rm -f /tmp/vdestack-fuzz.$$
+		(cd "$dir" && "$fuzz/test" -test.run '^$' -test.fuzz "^$f\$" -test.fuzztime "$fuzztime" -test.fuzzcachedir "$fuzz/cache/$dir") >"$fuzz/log" 2>&1 ||
+			{ cat "$fuzz/log"; rm -rf "$fuzz"; exit 1; }
 	done
 done
+rm -rf "$fuzz"
 
 step "passed"
