@@ -39,37 +39,37 @@ func TestConflict(t *testing.T) {
 		l.refuse.Store(takenBy(func(a netip.Addr) bool { return a == eui1 }))
 		l.solicitation()
 		l.advertise(router1, prefix(net1, time.Hour, time.Hour), prefix(net2, time.Hour, time.Hour))
-		first := l.set()
-		second := l.set() // the other address is a result
+		first := l.Set()
+		second := l.Set() // the other address is a result
 		if len(first.Addrs) != 2 || len(second.Addrs) != 1 || second.Addrs[0].Prefix.Addr() != eui2 || len(second.Routes) != 3 {
 			t.Errorf("got %+v, then %+v", first, second)
 		}
-		l.quiet(time.Minute)
+		l.Quiet(time.Minute)
 		l.refuse.Store(takenBy(func(a netip.Addr) bool { return true }))
 		l.advertise(router1, prefix(net1, time.Hour, time.Hour))
-		l.set()
-		l.failed("in use by another host: " + eui2.String())
-		if got := l.set(); len(got.Addrs) != 0 || len(got.Routes) != 3 {
+		l.Set()
+		l.FailedWith("in use by another host: " + eui2.String())
+		if got := l.Set(); len(got.Addrs) != 0 || len(got.Routes) != 3 {
 			t.Errorf("got %+v, want routes", got)
 		}
 		l.advertise(router1, prefix(net1, time.Hour, time.Hour)) // which does not try again
-		if got := l.set(); len(got.Addrs) != 0 {
+		if got := l.Set(); len(got.Addrs) != 0 {
 			t.Errorf("got %+v, want no address", got)
 		}
 		l.refuse.Store(nil)
-		l.calls <- source.Call{Renew: true}
+		l.Calls <- source.Call{Renew: true}
 		l.solicitation()
-		if got := l.set(); len(got.Addrs) != 2 {
+		if got := l.Set(); len(got.Addrs) != 2 {
 			t.Errorf("got %+v, want both addresses", got)
 		}
 		l.advertise(router1)
-		l.set()
-		l.quiet(time.Minute)
+		l.Set()
+		l.Quiet(time.Minute)
 		fail := func(source.Lease) error { return errors.New("no such device") }
 		l.refuse.Store(&fail)
 		l.advertise(router1)
-		l.set()
-		l.quiet(time.Minute)
+		l.Set()
+		l.Quiet(time.Minute)
 	})
 }
 
@@ -77,36 +77,41 @@ func TestConflict(t *testing.T) {
 func TestStable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)
-		again := func(stored json.RawMessage) netip.Addr {
-			l.run(source.Config{AddrGen: source.AddrStable, Stored: stored})
+		again := func(stored json.RawMessage, use bool) netip.Addr {
+			l.Begin(source.Config{AddrGen: source.AddrStable, Stored: stored})
+			if !use {
+				l.Stored()
+			}
 			l.solicitation()
 			l.advertise(router1, prefix(net1, time.Hour, time.Hour))
-			a := l.set().Addrs[0].Prefix.Addr()
-			l.end()
+			a := l.Set().Addrs[0].Prefix.Addr()
+			l.End()
 			return a
 		}
 		// All of them are in use.
 		l.refuse.Store(takenBy(func(netip.Addr) bool { return true }))
-		l.run(source.Config{AddrGen: source.AddrStable})
-		first := (<-l.sink.Said).(json.RawMessage)
+		l.Begin(source.Config{AddrGen: source.AddrStable})
+		first := l.Stored()
 		l.solicitation()
 		l.advertise(router1, prefix(net1, time.Hour, time.Hour))
 		seen := make(map[netip.Addr]bool)
-		for range 1 + idgenRetries {
-			seen[l.set().Addrs[0].Prefix.Addr()] = true
+		var last json.RawMessage
+		for range idgenRetries {
+			seen[l.Set().Addrs[0].Prefix.Addr()] = true
+			last = l.Stored()
 		}
+		seen[l.Set().Addrs[0].Prefix.Addr()] = true
 		if len(seen) != 1+idgenRetries {
 			t.Errorf("tried %v", seen)
 		}
-		l.failed("in use by another host")
-		if got := l.set(); len(got.Addrs) != 0 {
+		l.FailedWith("in use by another host")
+		if got := l.Set(); len(got.Addrs) != 0 {
 			t.Errorf("got %+v, want no address", got)
 		}
-		last := l.stored
-		l.end()
+		l.End()
 
 		l.refuse.Store(nil)
-		a, b := again(first), again(last)
+		a, b := again(first, true), again(last, true)
 		if !seen[a] {
 			t.Errorf("%v with what was stored first is none of %v", a, seen)
 		}
@@ -116,12 +121,8 @@ func TestStable(t *testing.T) {
 		for _, hostile := range []string{
 			"", "null", "[]", `{"key":""}`, `{"key":"AAAA"}`, `{"key":7}`, `{"key":"` + strings.Repeat("A", 43) + `=","conflicts":{"x":1}}`,
 		} {
-			l.stored = nil
-			if c := again(json.RawMessage(hostile)); seen[c] {
+			if c := again(json.RawMessage(hostile), false); seen[c] {
 				t.Errorf("%v with %q", c, hostile)
-			}
-			if l.stored == nil {
-				t.Errorf("no new secret for %q", hostile)
 			}
 		}
 	})

@@ -83,7 +83,7 @@ func TestLifetimes(t *testing.T) {
 				}
 			}
 			l.known(want...)
-			l.at(time.Duration(s)*time.Second, 0)
+			l.At(time.Duration(s)*time.Second, 0)
 		}
 		at(0, 0, 1, 2, 3, 4, 5, 6, 7, 8)
 		at(10, 0, 2, 3, 4, 5, 6, 7, 8)
@@ -95,7 +95,7 @@ func TestLifetimes(t *testing.T) {
 		l.deliver(router1, &ndp.RouterAdvertisement{RouterLifetime: time.Hour, Options: []ndp.Option{
 			prefix(net1, time.Hour, time.Hour), dns(time.Hour), search(time.Hour), more(200), ndp.NewMTU(1400), portal,
 		}})
-		l.set()
+		l.Set()
 		l.deliver(router1, &ndp.RouterAdvertisement{Options: []ndp.Option{prefix(net1, 0, 0), dns(0), search(0), more(0), ndp.NewMTU(1400)}})
 		l.known("2001:db8:0:1:0:ff:fe00:42/64 preferred -1s valid 59m58s")
 	})
@@ -109,12 +109,9 @@ func TestSeveral(t *testing.T) {
 		l.deliver(router2, &ndp.RouterAdvertisement{RouterLifetime: time.Hour, RouterSelectionPreference: ndp.High, Options: []ndp.Option{
 			prefix(net1, 2*time.Hour, 2*time.Hour), prefix(net2, time.Hour, time.Hour), ndp.NewMTU(1300), &ndp.RecursiveDNSServer{Lifetime: time.Hour, Servers: []netip.Addr{router2}},
 		}})
-		var last source.Lease
-		for time.Sleep(2 * time.Second); len(l.sink.Said) > 0; {
-			last = l.set()
-		}
+		time.Sleep(2 * time.Second)
 		const rest = "::/0 via fe80::1 -1 for 59m58s\n2001:db8:0:1::/64 on the link for 1h59m58s\n"
-		if got, want := text(last), "2001:db8:0:1:0:ff:fe00:42/64 preferred 1h59m58s valid 1h59m58s\n2001:db8:0:2:0:ff:fe00:42/64 preferred 59m58s valid 59m58s\n"+rest+
+		if got, want := text(l.last()), "2001:db8:0:1:0:ff:fe00:42/64 preferred 1h59m58s valid 1h59m58s\n2001:db8:0:2:0:ff:fe00:42/64 preferred 59m58s valid 59m58s\n"+rest+
 			"::/0 via fe80::2 +1 for 59m58s\n2001:db8:0:2::/64 on the link for 59m58s\ndns fe80::2 for 59m58s\nmtu 1300\nby fe80::2"; got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
@@ -150,7 +147,7 @@ func TestFlood(t *testing.T) {
 	inLab(t, source.Config{AddrGen: source.AddrEUI64}, func(l *lab) {
 		l.solicitation()
 		l.advertise(router1, prefix(net1, time.Hour, time.Hour))
-		l.set()
+		l.Set()
 		for i := range 100 {
 			var options []ndp.Option
 			for j := range 30 {
@@ -162,11 +159,8 @@ func TestFlood(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		time.Sleep(time.Second)
-		n := len(l.sink.Said)
-		var last source.Lease
-		for range n {
-			last = l.set()
-		}
+		n := len(l.Sink.Said)
+		last := l.last()
 		if n > 4 || len(last.Addrs) != source.MaxItems || len(last.Routes) != source.MaxItems || len(last.DNS) != source.MaxItems || len(last.Search) != source.MaxItems {
 			t.Errorf("told %d times, at last %d addresses, %d routes, %d servers, %d domains", n, len(last.Addrs), len(last.Routes), len(last.DNS), len(last.Search))
 		}
@@ -176,12 +170,7 @@ func TestFlood(t *testing.T) {
 		time.Sleep(59 * time.Minute)
 		l.advertise(router1, prefix(net1, time.Hour, time.Hour)) // it has room again after theirs
 		time.Sleep(time.Hour - time.Minute)
-		for len(l.sink.Said) > 0 {
-			if known, ok := l.said().(source.Lease); ok {
-				last = known
-			}
-		}
-		if len(last.Addrs) != 1 || last.Addrs[0].Prefix.Addr() != eui1 {
+		if last = l.last(); len(last.Addrs) != 1 || last.Addrs[0].Prefix.Addr() != eui1 {
 			t.Errorf("after the flood: %+v", last)
 		}
 	})
@@ -206,7 +195,7 @@ func TestWeek(t *testing.T) {
 		sent, said, have := 0, 0, false
 		for {
 			select {
-			case <-l.link.Sent:
+			case <-l.Link.Sent:
 				sent++
 				if !lost() {
 					speak(router1, net1)
@@ -216,7 +205,7 @@ func TestWeek(t *testing.T) {
 				speak(router1, net1)
 				time.Sleep(rand.N(time.Second))
 				speak(router2, net2)
-			case s := <-l.sink.Said:
+			case s := <-l.Sink.Said:
 				known, ok := s.(source.Lease)
 				if !ok {
 					break
@@ -225,7 +214,7 @@ func TestWeek(t *testing.T) {
 				has := len(known.Addrs) > 0 && time.Now().Before(known.Addrs[0].Preferred) &&
 					slices.ContainsFunc(known.Routes, func(r source.Route) bool { return r.Dst == defaultDst })
 				if have && !has {
-					t.Fatalf("%v after the start: %+v", time.Since(l.start), known)
+					t.Fatalf("%v after the start: %+v", time.Since(l.Start), known)
 				}
 				have = has
 			case <-end:

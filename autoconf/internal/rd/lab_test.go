@@ -1,8 +1,6 @@
 package rd
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -26,16 +24,9 @@ var (
 	eui2 = netip.MustParseAddr("2001:db8:0:2:0:ff:fe00:42")
 )
 
-// A lab is a source on a link, in a bubble. The test is its routers and its client.
+// A lab has routers for a source.
 type lab struct {
-	*testing.T
-	link   *sourcetest.Link
-	sink   *sourcetest.Sink
-	calls  chan source.Call
-	start  time.Time
-	cancel context.CancelFunc
-	done   chan error // gets the error of Run
-	stored json.RawMessage
+	*sourcetest.Lab
 	// refuse returns the error of Set, sendErr is that of Send.
 	refuse  atomic.Pointer[func(source.Lease) error]
 	sendErr atomic.Pointer[error]
@@ -46,21 +37,21 @@ func inLab(t *testing.T, cfg source.Config, f func(l *lab)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)
-		l.run(cfg)
+		l.Begin(cfg)
 		f(l)
-		l.end()
+		l.End()
 	})
 }
 
 func newLab(t *testing.T) *lab {
-	l := &lab{T: t, link: sourcetest.NewLink(), sink: sourcetest.NewSink(), calls: make(chan source.Call), done: make(chan error, 1)}
-	l.sink.SetError = func(lease source.Lease) error {
+	l := &lab{Lab: sourcetest.NewLab(t, Run)}
+	l.Sink.SetError = func(lease source.Lease) error {
 		if f := l.refuse.Load(); f != nil {
 			return (*f)(lease)
 		}
 		return nil
 	}
-	l.link.SendError = func(sourcetest.Sent) error {
+	l.Link.SendError = func(sourcetest.Sent) error {
 		if err := l.sendErr.Load(); err != nil {
 			return *err
 		}
@@ -69,32 +60,14 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-func (l *lab) run(cfg source.Config) {
-	ctx, cancel := context.WithCancel(l.Context())
-	l.start, l.cancel = time.Now(), cancel
-	cfg.Calls = l.calls
-	go func() { l.done <- Run(ctx, cfg, l.link, l.sink) }()
-}
-
-func (l *lab) end() {
-	l.Helper()
-	l.cancel()
-	if err := <-l.done; err != nil {
-		l.Errorf("Run: %v", err)
-	}
-	if open := l.link.Open(); len(open) > 0 {
-		l.Errorf("ports are open: %q", open)
-	}
-}
-
 // solicitation waits for the next solicitation, and returns its time since the start.
 func (l *lab) solicitation() time.Duration {
 	l.Helper()
-	s := <-l.link.Sent
+	s := l.Sent()
 	if got, want := fmt.Sprintf("%s %x %v", s.Port, s.Data, s.Peer.Addr()), "icmp6 85000000000000000101020000000042 ff02::2"; got != want {
 		l.Fatalf("sent %s, want %s", got, want)
 	}
-	return time.Since(l.start)
+	return time.Since(l.Start)
 }
 
 // advertise gives the source an advertisement of a router, with a lifetime of half an hour.
@@ -105,7 +78,7 @@ func (l *lab) advertise(router netip.Addr, options ...ndp.Option) {
 
 func (l *lab) deliver(router netip.Addr, ra *ndp.RouterAdvertisement) {
 	l.Helper()
-	if !l.link.Deliver(sourcetest.ICMP6, packet(l, router, ra)) {
+	if !l.Link.Deliver(sourcetest.ICMP6, packet(l, router, ra)) {
 		l.Fatal("the port is not open")
 	}
 }
@@ -120,54 +93,21 @@ func packet(t testing.TB, router netip.Addr, ra *ndp.RouterAdvertisement) source
 	return source.Packet{Data: b, Peer: netip.AddrPortFrom(router, 0), HopLimit: 255}
 }
 
-// said returns what the sink is told next, but for what is stored, which it keeps.
-func (l *lab) said() any {
-	for said := range l.sink.Said {
-		data, ok := said.(json.RawMessage)
-		if !ok {
-			return said
+// last returns the last of the leases that the sink was told.
+func (l *lab) last() (last source.Lease) {
+	for len(l.Sink.Said) > 0 {
+		if lease, ok := (<-l.Sink.Said).(source.Lease); ok {
+			last = lease
 		}
-		l.stored = data
 	}
-	panic("unreachable")
-}
-
-// set returns the next lease that the sink is told.
-func (l *lab) set() source.Lease {
-	l.Helper()
-	said := l.said()
-	lease, ok := said.(source.Lease)
-	if !ok {
-		l.Fatalf("the sink is told %v, want a lease", said)
-	}
-	return lease
+	return last
 }
 
 // known checks the next lease that the sink is told, as text describes it.
 func (l *lab) known(want ...string) {
 	l.Helper()
-	if got := text(l.set()); got != strings.Join(want, "\n") {
-		l.Errorf("%v after the start the sink is told\n%s\nwant\n%s", time.Since(l.start), got, strings.Join(want, "\n"))
-	}
-}
-
-// quiet checks that nothing is sent or said for a time.
-func (l *lab) quiet(d time.Duration) {
-	l.Helper()
-	select {
-	case s := <-l.link.Sent:
-		l.Fatalf("%s sends %x %v after the start", s.Port, s.Data, time.Since(l.start))
-	case s := <-l.sink.Said:
-		l.Fatalf("the sink is told %+v", s)
-	case <-time.After(d):
-	}
-}
-
-// at checks the time since the start.
-func (l *lab) at(want, tolerance time.Duration) {
-	l.Helper()
-	if got := time.Since(l.start); (got - want).Abs() > tolerance {
-		l.Errorf("it is %v after the start, want %v ± %v", got, want, tolerance)
+	if got := text(l.Set()); got != strings.Join(want, "\n") {
+		l.Errorf("%v after the start the sink is told\n%s\nwant\n%s", time.Since(l.Start), got, strings.Join(want, "\n"))
 	}
 }
 
@@ -236,13 +176,4 @@ func raw(code uint8, contents ...byte) ndp.Option {
 		contents = append(contents, 0)
 	}
 	return &ndp.RawOption{Type: code, Length: uint8(len(contents)+2) / 8, Value: contents}
-}
-
-// failed checks the next error that the sink is told.
-func (l *lab) failed(want string) {
-	l.Helper()
-	said := l.said()
-	if err, ok := said.(error); !ok || !strings.Contains(err.Error(), want) {
-		l.Fatalf("the sink is told %v, want the error %q", said, want)
-	}
 }

@@ -14,26 +14,26 @@ import (
 func TestNoRouter(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		l.solicitation()
-		l.at(0, 0)
+		l.At(0, 0)
 		l.solicitation()
-		l.at(4*time.Second, 400*time.Millisecond)
+		l.At(4*time.Second, 400*time.Millisecond)
 		last := l.solicitation()
-		l.at(8*time.Second, 800*time.Millisecond)
-		l.failed("no router has answered") // at reportAfter
-		for wait := 8 * time.Second; time.Since(l.start) < 12*time.Hour; wait = min(2*wait, time.Hour) {
+		l.At(8*time.Second, 800*time.Millisecond)
+		l.FailedWith("no router has answered") // at reportAfter
+		for wait := 8 * time.Second; time.Since(l.Start) < 12*time.Hour; wait = min(2*wait, time.Hour) {
 			next := l.solicitation()
 			if got := next - last; (got - wait).Abs() > wait/10 {
 				t.Errorf("a solicitation %v after the last, want %v", got, wait)
 			}
-			l.failed("no router has answered")
-			if n := len(l.sink.Said); n > 0 {
+			l.FailedWith("no router has answered")
+			if n := len(l.Sink.Said); n > 0 {
 				t.Errorf("the sink is told %d more", n)
 			}
 			last = next
 		}
 		l.advertise(router1)
 		l.known("::/0 via fe80::1 +0 for 30m0s", "by fe80::1")
-		l.quiet(22 * time.Minute)
+		l.Quiet(22 * time.Minute)
 	})
 }
 
@@ -57,8 +57,8 @@ func TestLosses(t *testing.T) {
 		l.known("2001:db8:0:1::/64 on the link for 1h0m0s", "by fe80::2")
 		l.solicitation()
 		l.advertise(router1)
-		l.set()
-		l.quiet(20 * time.Minute)
+		l.Set()
+		l.Quiet(20 * time.Minute)
 	})
 }
 
@@ -67,12 +67,12 @@ func TestRefresh(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		for at := time.Duration(0); at < 4*time.Hour; at += 30 * time.Minute * 3 / 4 {
 			l.solicitation()
-			l.at(at, time.Second)
+			l.At(at, time.Second)
 			l.advertise(router1)
 			l.known("::/0 via fe80::1 +0 for 30m0s", "by fe80::1")
 		}
 		n := 0
-		for ; len(l.sink.Said) == 0; n++ {
+		for ; len(l.Sink.Said) == 0; n++ {
 			l.solicitation()
 		}
 		l.known()
@@ -82,7 +82,7 @@ func TestRefresh(t *testing.T) {
 		for range tries + 1 {
 			l.solicitation()
 		}
-		l.failed("no router has answered")
+		l.FailedWith("no router has answered")
 	})
 }
 
@@ -97,11 +97,11 @@ func TestShortLived(t *testing.T) {
 				l.deliver(router1, &ndp.RouterAdvertisement{RouterLifetime: lifetime})
 				time.Sleep(20 * time.Millisecond)
 			}
-			for ; len(l.link.Sent) > 0; sent++ {
+			for ; len(l.Link.Sent) > 0; sent++ {
 				l.solicitation()
 			}
-			for ; len(l.sink.Said) > 0; said++ {
-				l.said()
+			for ; len(l.Sink.Said) > 0; said++ {
+				<-l.Sink.Said
 			}
 		}
 		if sent > 3 || said > 121 {
@@ -116,25 +116,25 @@ func TestPort(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		l.solicitation()
 		l.sendErr.Store(&no)
-		l.failed("sending a solicitation: no such device")
+		l.FailedWith("sending a solicitation: no such device")
 		l.sendErr.Store(nil)
 		l.solicitation()
-		l.link.Break()
-		if err := <-l.done; !errors.Is(err, errGone) {
+		l.Link.Break()
+		if err := <-l.Done; !errors.Is(err, errGone) {
 			t.Errorf("got %v, want %v", err, errGone)
 		}
-		l.link.OpenError = func(string) error { return no }
-		l.run(source.Config{})
-		if err := <-l.done; !errors.Is(err, no) {
+		l.Link.OpenError = func(string) error { return no }
+		l.Begin(source.Config{})
+		if err := <-l.Done; !errors.Is(err, no) {
 			t.Errorf("got %v, want %v", err, no)
 		}
-		l.link.HW = nil
-		l.run(source.Config{})
-		if err := <-l.done; err == nil {
+		l.Link.HW = nil
+		l.Begin(source.Config{})
+		if err := <-l.Done; err == nil {
 			t.Error("a link without a hardware address")
 		}
-		l.link.HW, l.link.OpenError = sourcetest.MAC, nil
-		l.run(source.Config{})
+		l.Link.HW, l.Link.OpenError = sourcetest.MAC, nil
+		l.Begin(source.Config{})
 	})
 }
 
@@ -143,29 +143,29 @@ func TestRenew(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		l.solicitation()
 		l.advertise(router1)
-		l.set()
+		l.Set()
 		time.Sleep(time.Minute)
-		l.calls <- source.Call{Renew: true}
-		l.calls <- source.Call{Renew: true}
+		l.Calls <- source.Call{Renew: true}
+		l.Calls <- source.Call{Renew: true}
 		l.solicitation()
-		l.at(time.Minute, 0)
-		l.calls <- source.Call{Renew: true}
+		l.At(time.Minute, 0)
+		l.Calls <- source.Call{Renew: true}
 		l.solicitation()
-		l.at(time.Minute+time.Second, 0)
+		l.At(time.Minute+time.Second, 0)
 		l.advertise(router1)
 		l.known("::/0 via fe80::1 +0 for 30m0s", "by fe80::1")
-		l.quiet(5 * time.Minute)
-		l.calls <- source.Call{Renew: true}
+		l.Quiet(5 * time.Minute)
+		l.Calls <- source.Call{Renew: true}
 		l.solicitation()
-		l.failed("no router has answered") // and what is known stays
+		l.FailedWith("no router has answered") // and what is known stays
 		l.solicitation()
 		l.deliver(router2, &ndp.RouterAdvertisement{})
-		l.set()
+		l.Set()
 		l.solicitation()
-		close(l.calls)
-		l.calls = nil
+		close(l.Calls)
+		l.Calls = nil
 		l.advertise(router2)
-		if got := l.set(); len(got.Routes) != 2 {
+		if got := l.Set(); len(got.Routes) != 2 {
 			t.Errorf("got %+v, want two routers", got)
 		}
 	})
@@ -203,7 +203,7 @@ func TestConfirm(t *testing.T) {
 			"2001:db8:0:1:0:ff:fe00:42/64 preferred 58m53s valid 58m53s",
 			"::/0 via fe80::1 +0 for 28m53s", "2001:db8:0:1::/64 on the link for 58m53s", "::/0 via fe80::2 +0 for 29m53s", "by fe80::2",
 		}},
-		{"no answer", func(l *lab) { l.calls <- source.Call{Slept: 40 * time.Second} }, []string{
+		{"no answer", func(l *lab) { l.Calls <- source.Call{Slept: 40 * time.Second} }, []string{
 			"2001:db8:0:1:0:ff:fe00:42/64 preferred 58m13s valid 58m13s",
 			"::/0 via fe80::1 +0 for 28m13s", "2001:db8:0:1::/64 on the link for 58m13s", "by fe80::1",
 		}},
@@ -212,19 +212,13 @@ func TestConfirm(t *testing.T) {
 			inLab(t, source.Config{AddrGen: source.AddrEUI64}, func(l *lab) {
 				l.solicitation()
 				l.advertise(router1, prefix(net1, time.Hour, time.Hour))
-				l.set()
+				l.Set()
 				time.Sleep(time.Minute)
-				l.calls <- source.Call{Confirm: true}
+				l.Calls <- source.Call{Confirm: true}
 				l.solicitation()
 				tt.answer(l)
-				time.Sleep(7*time.Second - time.Since(l.start)%time.Minute)
-				var last source.Lease
-				for len(l.sink.Said) > 0 {
-					if known, ok := l.said().(source.Lease); ok {
-						last = known
-					}
-				}
-				if got, want := text(last), join(tt.want); got != want {
+				time.Sleep(7*time.Second - time.Since(l.Start)%time.Minute)
+				if got, want := text(l.last()), join(tt.want); got != want {
 					t.Errorf("got\n%s\nwant\n%s", got, want)
 				}
 			})
@@ -237,16 +231,16 @@ func TestSleep(t *testing.T) {
 	inLab(t, source.Config{AddrGen: source.AddrEUI64}, func(l *lab) {
 		l.solicitation()
 		l.advertise(router1, prefix(net1, time.Hour, 2*time.Hour))
-		l.set()
+		l.Set()
 		time.Sleep(10 * time.Minute)
-		l.calls <- source.Call{Slept: 10 * time.Minute}
+		l.Calls <- source.Call{Slept: 10 * time.Minute}
 		l.known("2001:db8:0:1:0:ff:fe00:42/64 preferred 40m0s valid 1h40m0s",
 			"::/0 via fe80::1 +0 for 10m0s", "2001:db8:0:1::/64 on the link for 1h40m0s", "by fe80::1")
-		l.calls <- source.Call{Slept: 50 * time.Minute, Confirm: true}
+		l.Calls <- source.Call{Slept: 50 * time.Minute, Confirm: true}
 		l.solicitation()
 		l.known("2001:db8:0:1:0:ff:fe00:42/64 preferred -10m0s valid 50m0s", "2001:db8:0:1::/64 on the link for 50m0s", "by fe80::1")
-		l.calls <- source.Call{Slept: time.Hour}
+		l.Calls <- source.Call{Slept: time.Hour}
 		l.known()
-		l.failed("no router has answered")
+		l.FailedWith("no router has answered")
 	})
 }
