@@ -25,7 +25,8 @@
 //     kept for its lifetime.
 //
 // What is not done: the flags for DHCPv6 are passed on, for the user chooses the sources. Hop
-// limit, reachable time and retransmission timer are not set; PREF64 (RFC 8781) and SEND (RFC
+// limit, reachable time and retransmission timer are not set; a router that becomes a host
+// (section 7.2.5) is one until its time ends; PREF64 (RFC 8781) and SEND (RFC
 // 3971) are not known. A fragmented advertisement, which RFC 6980 forbids, looks as any other.
 //
 // # Whom it believes

@@ -70,8 +70,9 @@ func (c *client) nextSolicitation() time.Time {
 	return at
 }
 
-// sendSolicitation sends one. It comes from a link-local address, for the kernel has no other
-// source for it, and so tells the hardware address (RFC 4861, section 4.1).
+// sendSolicitation sends one. It tells the hardware address, for it has a source: the kernel
+// sends none without (RFC 4861, section 4.1). So it fails while the kernel looks for duplicates
+// of the first address, and is tried again soon.
 func (c *client) sendSolicitation(now time.Time) {
 	if c.next.IsZero() { // before the router is lost
 		c.solicit(now)
@@ -91,8 +92,12 @@ func (c *client) sendSolicitation(now time.Time) {
 		err = c.port.Send(source.Packet{Data: b, Peer: allRouters})
 	}
 	c.sendErr = err
-	if err != nil {
-		c.sendErr = fmt.Errorf("sending a solicitation: %w", err)
+	if err == nil {
+		return
+	}
+	c.sendErr = fmt.Errorf("sending a solicitation: %w", err)
+	if !c.report.IsZero() {
+		c.count, c.next = c.count-1, now.Add(callWait)
 	}
 }
 

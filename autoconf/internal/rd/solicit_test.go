@@ -3,6 +3,7 @@ package rd
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mdlayher/ndp"
@@ -110,14 +111,33 @@ func TestShortLived(t *testing.T) {
 	})
 }
 
-// TestPort has a port that cannot be opened, cannot send, and ends.
+// TestSend has solicitations that cannot be sent for a time, as while the first address is
+// tentative, and then for ever.
+func TestSend(t *testing.T) {
+	no := errors.New("cannot assign requested address")
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t)
+		l.sendErr.Store(&no)
+		l.Begin(source.Config{})
+		time.Sleep(2500 * time.Millisecond)
+		l.sendErr.Store(nil)
+		l.solicitation()
+		l.At(3*time.Second, 0)
+		l.sendErr.Store(&no)
+		l.FailedWith("sending a solicitation: cannot assign requested address")
+		l.At(reportAfter, 0)
+		time.Sleep(24 * time.Hour)
+		if n := len(l.Sink.Said); n > 40 {
+			t.Errorf("reported %d times a day", n)
+		}
+		l.End()
+	})
+}
+
+// TestPort has a port that ends, and cannot be opened.
 func TestPort(t *testing.T) {
 	no := errors.New("no such device")
 	inLab(t, source.Config{}, func(l *lab) {
-		l.solicitation()
-		l.sendErr.Store(&no)
-		l.FailedWith("sending a solicitation: no such device")
-		l.sendErr.Store(nil)
 		l.solicitation()
 		l.Link.Break()
 		if err := <-l.Done; !errors.Is(err, errGone) {
