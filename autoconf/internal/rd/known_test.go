@@ -135,7 +135,7 @@ func TestDHCP6(t *testing.T) {
 			{router1, false, false, true}, {router2, false, false, false},
 		} {
 			l.deliver(tt.router, &ndp.RouterAdvertisement{RouterLifetime: time.Hour, ManagedConfiguration: tt.managed, OtherConfiguration: tt.other})
-			if got := l.set(); got.DHCP6 != tt.want {
+			if got := l.Set(); got.DHCP6 != tt.want {
 				t.Errorf("after %+v: got %v", tt, got.DHCP6)
 			}
 		}

@@ -80,7 +80,6 @@ type client struct {
 	report   time.Time // when it is reported, unless it has a result; zero if it was or need not be
 	answered bool      // an advertisement has come
 	reason   error     // why it has no result
-	logged   bool      // what the routers say about DHCPv6
 
 	// Whether this is still the same network.
 	confirming bool
@@ -150,7 +149,7 @@ func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.S
 
 // begin begins an attempt that ends with Set, or is reported.
 func (c *client) begin(now time.Time) {
-	c.report, c.answered, c.reason, c.logged = now.Add(reportAfter), false, nil, false
+	c.report, c.answered, c.reason = now.Add(reportAfter), false, nil
 }
 
 // soonest returns the next instant at which something is due, zero if there is none.
@@ -261,10 +260,6 @@ func (c *client) advertised(now time.Time, a advertisement) {
 	c.answered = true
 	if !c.learn(now, a, c.address) {
 		c.reason = fmt.Errorf("router %v advertises nothing that could be used", a.router)
-	}
-	if (a.managed || a.other) && !c.logged {
-		c.logged = true
-		c.cfg.Log.Info("the router asks for DHCPv6", "router", a.router, "addresses", a.managed, "other", a.other)
 	}
 	if c.hasDefault() {
 		c.next = time.Time{}
