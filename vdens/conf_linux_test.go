@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/autoconf"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -81,7 +83,7 @@ func TestConfSlirp(t *testing.T) {
 	needInterfaces(t)
 	ip := testenv.Need(t, "ip", "iproute2")
 	for _, tt := range []struct{ name, args, dns string }{
-		{"learned", "-conf dhcp,iface=vde1", "nameserver 10.0.2.3\n"},
+		{"all", "-conf auto,slaac,iface=vde1,fqdn=host.example.org", "nameserver 10.0.2.3\nnameserver fd00::3\n"},
 		{"by option", "-dns 10.0.2.99 -conf dhcp,iface=vde1", "nameserver 10.0.2.99\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -90,6 +92,9 @@ func TestConfSlirp(t *testing.T) {
 			status, stdout, stderr := runVdens(t, "", args...)
 			if status != 0 || stderr != "" || !strings.Contains(stdout, "inet 10.0.2.15/24 ") || strings.Contains(stdout, "fd00::f/") || !strings.Contains(stdout, "\n"+tt.dns) {
 				t.Errorf("got status %d, %q and %q", status, stdout, stderr)
+			}
+			if hash := (autoconf.Hash{Name: "host.example.org"}).Addr(netip.MustParseAddr("fd00::")); tt.name == "all" && !strings.Contains(stdout, "inet6 "+hash.String()+"/64 ") {
+				t.Errorf("got %q, want %v", stdout, hash)
 			}
 		})
 	}
