@@ -123,27 +123,31 @@ func TestDeclineEach(t *testing.T) {
 	})
 }
 
-// TestConflicts has a server whose addresses are always in use: it is asked ever less often.
+// TestConflicts has a server whose addresses are always in use: it is asked ever less often,
+// whether it answers DECLINE or not.
 func TestConflicts(t *testing.T) {
-	inLab(t, source.Config{}, func(l *lab) {
-		l.Sink.SetError = func(lease source.Lease) error { return &source.ConflictError{Addrs: []netip.Addr{mine}} }
-		sent := 0
-		for time.Since(l.Start) < 24*time.Hour {
-			m, err := dhcpv6.MessageFromBytes((<-l.Link.Sent).Data)
-			if err != nil {
-				t.Fatal(err)
+	for _, answered := range []bool{true, false} {
+		inLab(t, source.Config{}, func(l *lab) {
+			l.Sink.SetError = func(lease source.Lease) error { return &source.ConflictError{Addrs: []netip.Addr{mine}} }
+			sent := 0
+			for time.Since(l.Start) < 24*time.Hour {
+				m, err := dhcpv6.MessageFromBytes(l.Sent().Data)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sent++
+				switch {
+				case m.MessageType == dhcpv6.MessageTypeSolicit:
+					l.reply(server1, m, rapid, addrs(mine))
+				case answered:
+					l.reply(server1, m)
+				}
 			}
-			sent++
-			if m.MessageType == dhcpv6.MessageTypeSolicit {
-				l.reply(server1, m, rapid, addrs(mine))
-			} else {
-				l.reply(server1, m)
+			if sent < 50 || sent > 250 {
+				t.Errorf("answered %v: %d messages are sent in a day", answered, sent)
 			}
-		}
-		if sent > 100 {
-			t.Errorf("%d messages are sent in a day", sent)
-		}
-	})
+		})
+	}
 }
 
 // TestStored has a lease that was stored, and networks on which it is used again.
@@ -321,7 +325,13 @@ func TestCalls(t *testing.T) {
 			l.Calls <- source.Call{Slept: 1700 * time.Second}
 			l.set(mine)
 			l.message(dhcpv6.MessageTypeRebind)
-			l.Calls <- source.Call{Slept: 5000 * time.Second}
+			l.Calls <- source.Call{Slept: 9 * time.Second} // most of the time until the next
+			slept := time.Now()
+			l.message(dhcpv6.MessageTypeRebind)
+			if d := time.Since(slept); d > 2*time.Second {
+				t.Errorf("REBIND is sent %v later", d)
+			}
+			l.Calls <- source.Call{Slept: 5000 * time.Second, Confirm: true}
 			l.Lost()
 			l.FailedWith("has expired")
 			l.message(dhcpv6.MessageTypeSolicit)

@@ -25,6 +25,7 @@ func TestLease(t *testing.T) {
 		if got, want := hex.EncodeToString(s.ToBytes()[4:]), duid+"000e0000"+more+"0003000c"+"00000042"+"0000000000000000"; got != want {
 			t.Errorf("SOLICIT is\n%s, want\n%s", got, want)
 		}
+		l.reply(server1, s, addrs(second)) // without the option for rapid commit
 		l.advertise(server1, s, addrs(mine, second))
 		r := l.message(dhcpv6.MessageTypeRequest)
 		l.At(1050*time.Millisecond, 51*time.Millisecond)
@@ -37,6 +38,7 @@ func TestLease(t *testing.T) {
 		}
 		sent := time.Now()
 		time.Sleep(300 * time.Millisecond)
+		l.reply(server2, r, addrs(second))
 		l.reply(server1, r, addrs(mine, second), dhcpv6.OptDNS([]byte(mine.AsSlice())))
 		got := l.set(mine, second)
 		for _, a := range got.Addrs {
@@ -153,8 +155,7 @@ func TestChoice(t *testing.T) {
 		server  server
 		options []dhcpv6.Option
 	}
-	short := addrs(second)
-	short.Options.Addresses()[0].ValidLifetime = time.Second
+	short := lifetimesOf(addrs(second), 0, time.Second, 9*time.Second)
 	swapped := addrs(mine)
 	swapped.T1 = time.Hour
 	for _, tt := range []struct {
@@ -197,6 +198,34 @@ func TestChoice(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestMany has a server with more addresses than are taken.
+func TestMany(t *testing.T) {
+	inLab(t, source.Config{}, func(l *lab) {
+		var all []netip.Addr
+		for a := mine; len(all) < 30; a = a.Next() {
+			all = append(all, a)
+		}
+		l.reply(server1, l.message(dhcpv6.MessageTypeSolicit), rapid, addrs(all...))
+		l.set(all[:source.MaxItems]...)
+	})
+}
+
+// TestRate has more messages than may be sent.
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, link, _ := waiting(t, dhcpv6.MessageTypeSolicit)
+		for _, want := range []int{bucketSize, bucketSize + 5} {
+			for range 100 {
+				c.send(&c.main)
+			}
+			if got := len(link.Sent); got != want {
+				t.Errorf("%d messages are sent, want %d", got, want)
+			}
+			time.Sleep(5 * time.Second)
+		}
+	})
 }
 
 // TestLate has an advertisement after the first wait, and a rapid commit after it was not

@@ -381,7 +381,7 @@ func (c *client) release() {
 			if !ok {
 				return
 			}
-			if r, err := c.decode(p); err == nil && bytes.Equal(r.server, c.chosen) {
+			if _, err := c.decode(p); err == nil {
 				return
 			}
 		case <-again.C:
