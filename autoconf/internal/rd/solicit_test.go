@@ -111,6 +111,21 @@ func TestShortLived(t *testing.T) {
 	})
 }
 
+// TestUseless has a router that says nothing that can be used, and then goes on for ever.
+func TestUseless(t *testing.T) {
+	inLab(t, source.Config{}, func(l *lab) {
+		l.solicitation()
+		l.deliver(router1, &ndp.RouterAdvertisement{Options: []ndp.Option{ndp.NewMTU(1400)}})
+		l.solicitation()
+		l.FailedWith("router fe80::1 advertises nothing that could be used")
+		l.At(reportAfter, 0)
+		l.solicitation()
+		l.deliver(router1, &ndp.RouterAdvertisement{Options: []ndp.Option{raw(24, 0, 0, 0xff, 0xff, 0xff, 0xff)}})
+		l.known("::/0 via fe80::1 +0 for ever", "by fe80::1")
+		l.Quiet(365 * 24 * time.Hour)
+	})
+}
+
 // TestSend has solicitations that cannot be sent for a time, as while the first address is
 // tentative, and then for ever.
 func TestSend(t *testing.T) {
