@@ -6,7 +6,8 @@
 // The zero [Config] gives the addresses of the interface's IPv4 network to whoever asks,
 // advertises its IPv6 network, and answers questions about the names of those who have one.
 //
-// The stack is told to clients as their router. To be one it needs forwarding (Stack.Sysctl): net.ipv4.ip_forward, net.ipv6.conf.all.forwarding.
+// Clients are told that the stack is their router. To be one it needs forwarding, by its
+// Sysctl: net/ipv4/ip_forward, net/ipv6/conf/all/forwarding.
 //
 // # DHCP
 //

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/autoconf"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdestacktest"
 )
@@ -77,7 +78,7 @@ func TestClients(t *testing.T) {
 
 // TestEnd starts servers one after the other, and ends them with Close and with the stack.
 func TestEnd(t *testing.T) {
-	testenv.NoLeaks(t)
+	netnstest.NoLeaks(t)
 	st := vdestacktest.Open(t, "null://", "10.0.0.1/24")
 	s, err := Start(st, Config{})
 	testenv.Check(t, err)
@@ -103,11 +104,17 @@ func TestEnd(t *testing.T) {
 	}
 }
 
-// TestInterfaceGone removes the interface under a server.
+// TestInterfaceGone removes the interface under one of two servers.
 func TestInterfaceGone(t *testing.T) {
 	st := vdestacktest.Open(t, "null://", "10.0.0.1/24")
 	s, err := Start(st, Config{})
 	testenv.Check(t, err)
+	testenv.Check(t, st.AddInterface(t.Context(), vdestack.Interface{VNL: "null://", Name: "vde1", Addrs: testenv.Prefixes("10.0.1.1/24")}))
+	if other, err := Start(st, Config{Interface: "vde1"}); err != nil {
+		t.Errorf("on a second interface: %v", err)
+	} else {
+		defer other.Close()
+	}
 	testenv.Check(t, st.RemoveInterface("vde0"))
 	testenv.Check(t, s.Close())
 }
