@@ -32,6 +32,7 @@ type Config struct {
 	Hosts map[string][]netip.Addr
 
 	DHCP4 DHCP4
+	DHCP6 DHCP6
 	RA    RA
 	DNS   DNS
 
@@ -158,7 +159,7 @@ func (c Config) check() (*settings, error) {
 			s.DNS.Upstream[i] = netip.AddrPortFrom(a.Addr(), dnsPort)
 		}
 	}
-	if err := s.RA.check(); err != nil {
+	if err := errors.Join(s.RA.check(), s.DHCP6.check()); err != nil {
 		return nil, err
 	}
 	return s, s.DHCP4.check(s)
@@ -302,4 +303,21 @@ func canonical(name string) (string, bool) {
 	return name, !strings.ContainsFunc(name, func(r rune) bool {
 		return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '_' || r == '.')
 	})
+}
+
+// notNames are what programs look for in every domain, and trust: a proxy's configuration, a
+// tunnel's end.
+var notNames = []string{"wpad", "isatap", "localhost"}
+
+// mayName reports whether a client may have a name, as far as other clients do not matter.
+func (s *settings) mayName(name string, own *Reservation) bool {
+	if own != nil && own.Name == name {
+		return true
+	}
+	if _, ok := s.hosts[name]; ok {
+		return false
+	}
+	first, _, _ := strings.Cut(name, ".")
+	return !slices.Contains(notNames, first) &&
+		!slices.ContainsFunc(s.DHCP4.Reservations, func(r Reservation) bool { return r.Name == name })
 }

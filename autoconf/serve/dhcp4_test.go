@@ -152,6 +152,7 @@ func (l *lab) names() string {
 	for _, b := range l.s.table.leases(time.Now()) {
 		all = append(all, strings.TrimSuffix(b.Addr.String()+" "+b.Name, " "))
 	}
+	slices.Sort(all)
 	return strings.Join(all, ", ")
 }
 
@@ -437,6 +438,7 @@ func TestConfig(t *testing.T) {
 		{Config{Hosts: map[string][]netip.Addr{"a b": nil}}, `Hosts: "a b"`},
 		{Config{Hosts: map[string][]netip.Addr{"a": nil, "a.internal": nil, "A": {{}}}}, "Hosts: "},
 		{Config{DNS: DNS{Upstream: []netip.AddrPort{{}}}}, "DNS.Upstream: invalid"},
+		{Config{DHCP6: DHCP6{LeaseTime: time.Second}}, "DHCP6.LeaseTime 1s"},
 		{Config{RA: RA{Interval: time.Second}}, "RA.Interval 1s"},
 		{Config{RA: RA{Lifetime: 3 * time.Hour}}, "RA.Lifetime 3h"},
 		{Config{RA: RA{Prefixes: []Prefix{{}}}}, "RA.Prefixes: invalid"},

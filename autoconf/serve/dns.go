@@ -50,7 +50,8 @@ const rcodeBadVersion dnsmessage.RCode = 16
 // A dnsServer answers questions about the names of the lab.
 type dnsServer struct {
 	cfg      *settings
-	leases   *table // nil without DHCP
+	leases   *table       // nil without DHCPv4
+	leases6  *dhcp6Server // nil without DHCPv6
 	own      []netip.Prefix
 	byAddr   map[netip.Addr][]string // names of Hosts
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
@@ -68,7 +69,7 @@ type sockets interface {
 }
 
 // newDNS opens sockets at all addresses of the interface.
-func newDNS(cfg *settings, leases *table, own []netip.Prefix, st sockets) (_ *dnsServer, err error) {
+func newDNS(cfg *settings, leases *table, leases6 *dhcp6Server, own []netip.Prefix, st sockets) (_ *dnsServer, err error) {
 	if len(own) == 0 {
 		return nil, errors.New("the interface has no address: give it one, or set DNS.Off")
 	}
@@ -78,7 +79,7 @@ func newDNS(cfg *settings, leases *table, own []netip.Prefix, st sockets) (_ *dn
 		}
 	}
 	d := &dnsServer{
-		cfg: cfg, leases: leases, own: own, byAddr: make(map[netip.Addr][]string), dial: st.DialContext,
+		cfg: cfg, leases: leases, leases6: leases6, own: own, byAddr: make(map[netip.Addr][]string), dial: st.DialContext,
 		forwards: make(chan struct{}, maxForwards), conns: make(chan struct{}, maxConns),
 	}
 	for name, addrs := range cfg.hosts {
@@ -354,7 +355,7 @@ func (f finding) records(t dnsmessage.Type) (all []dnsmessage.ResourceBody) {
 func (d *dnsServer) find(name string, now time.Time) (f finding) {
 	if a, ok := reverseAddr(name); ok {
 		f.names = d.byAddr[a]
-		if n := d.leases.nameOf(a, now); n != "" {
+		if n := cmp.Or(d.leases.nameOf(a, now), d.leases6.nameAt(a, now)); n != "" {
 			f.names = append(slices.Clone(f.names), n)
 		}
 		f.exists = len(f.names) > 0
@@ -366,11 +367,17 @@ func (d *dnsServer) find(name string, now time.Time) (f finding) {
 		return finding{true, true, addrs, nil}
 	}
 	if a, ok := d.leases.addrOf(name, now); ok {
-		return finding{true, true, []netip.Addr{a}, nil}
+		addrs = append(addrs, a)
+	}
+	if a, ok := d.leases6.addrOf(name, now); ok {
+		addrs = append(addrs, a)
+	}
+	if len(addrs) > 0 {
+		return finding{true, true, addrs, nil}
 	}
 	f.ours = name == d.cfg.domain || strings.HasSuffix(name, "."+d.cfg.domain)
 	// A name exists, without records, if another is below it, RFC 8020.
-	f.exists = name == d.cfg.domain || f.ours && (d.leases.hasBelow(name, now) || d.hostBelow(name))
+	f.exists = name == d.cfg.domain || f.ours && (d.leases.hasBelow(name, now) || d.leases6.hasBelow(name, now) || d.hostBelow(name))
 	return f
 }
 

@@ -33,7 +33,7 @@ func newNames(t testing.TB, upstream ...netip.AddrPort) *dnsServer {
 		}
 	}
 	own := append(slices.Clone(network), testenv.Prefixes("fd00::1/64")...)
-	return testenv.Must(newDNS(cfg, table, own, noSockets{}))(t)
+	return testenv.Must(newDNS(cfg, table, nil, own, noSockets{}))(t)
 }
 
 // noSockets makes none.

@@ -1,15 +1,15 @@
-// Package serve has small servers for labs, to run in a stack: DHCPv4, router advertisements
-// and DNS.
+// Package serve has small servers for labs, to run in a stack: DHCPv4, DHCPv6, router
+// advertisements and DNS.
 //
 //	s, err := serve.Start(stack, serve.Config{Domain: "lab.example"})
 //
 // The zero [Config] gives the addresses of the interface's IPv4 network to whoever asks,
-// advertises its IPv6 network, and answers questions about the names of those who have one.
+// advertises its IPv6 network and gives addresses there, and answers questions about the names of those who have one.
 //
 // Clients are told that the stack is their router. To be one it needs forwarding, by its
 // Sysctl: net/ipv4/ip_forward, net/ipv6/conf/all/forwarding.
 //
-// # DHCP
+// # DHCPv4
 //
 // The server is the one of its network, RFC 2131: it refuses addresses that other clients have,
 // and those of other networks. It gives everybody who asks an address, so it is for networks
@@ -27,13 +27,19 @@
 //
 // They follow RFC 4861, section 6.2. A host that asks gets one within half a second; all get one
 // when many ask, at most every three seconds, and from time to time. The last one takes the
-// router back. There is no server of DHCPv6: hosts have names by DHCPv4, or in Config.Hosts.
+// router back.
+//
+// # DHCPv6
+//
+// A client gets one address for each of its IAs, made of its DUID: it needs no pool, and is the
+// same when the server begins again. Prefixes are not delegated, and clients behind relays
+// not served. More than 16384 clients get addresses, but no names.
 //
 // # Names
 //
-// A client has the name that it says (options 81 and 12) if that is below the domain, and is not
-// a name of another client, of a [Reservation] or of Config.Hosts: who comes first has it until
-// its lease ends. DNS has these names and those of Config.Hosts, with their addresses, and the
+// A client has the name that it says (options 81 and 12; 39 of DHCPv6) if that is below the domain,
+// and is not a name of another client, of a [Reservation] or of Config.Hosts: who comes first has
+// it until its lease ends. By both protocols it is one client if its hardware address is the same. DNS has these names and those of Config.Hosts, with their addresses, and the
 // names of addresses. Nobody keeps the answers, for they have a lifetime of zero.
 //
 // Other names do not exist, unless DNS.Upstream has servers who know them. Names of the domain, of

@@ -24,8 +24,9 @@ const (
 // A Lease is an address that a client has.
 type Lease struct {
 	Addr netip.Addr
-	MAC  net.HardwareAddr
-	// ClientID is option 61, nil if the client has not sent it.
+	// MAC is nil if it is not known, which is so with some DUIDs.
+	MAC net.HardwareAddr
+	// ClientID is option 61 of DHCPv4, nil if the client has not sent it, or the DUID of DHCPv6.
 	ClientID []byte
 	// Name is the client's in DNS, without a trailing dot; empty if it has none.
 	Name    string
@@ -72,6 +73,10 @@ type table struct {
 	own     []netip.Prefix
 	cfg     *settings
 	kept    map[netip.Addr]*Reservation // addresses that are not in pools; nil for those of no client
+
+	// taken reports whether another client has a name by DHCPv6; nil without that. t.mu is
+	// held.
+	taken func(name string, mac net.HardwareAddr, now time.Time) bool
 
 	mu     sync.Mutex // guards the rest; the goroutine that changes it reads without
 	byAddr map[netip.Addr]*binding
@@ -292,12 +297,12 @@ func (t *table) lease(c *client, a netip.Addr, wasOffered bool, now time.Time) (
 		return Lease{}, false
 	}
 	b := t.take(c, a, leased, now.Add(t.cfg.DHCP4.LeaseTime))
-	t.name(b, c)
+	t.name(b, c, now)
 	return b.Lease, true
 }
 
 // name gives a binding the name of its client, unless another has it. t.mu is held.
-func (t *table) name(b *binding, c *client) {
+func (t *table) name(b *binding, c *client, now time.Time) {
 	name := c.name
 	if c.reserved != nil && c.reserved.Name != "" {
 		name = c.reserved.Name
@@ -309,28 +314,11 @@ func (t *table) name(b *binding, c *client) {
 		delete(t.byName, b.Name)
 		b.Name = ""
 	}
-	if name == "" || t.byName[name] != nil || !t.mayName(name, c.reserved) {
+	if name == "" || t.byName[name] != nil || !t.cfg.mayName(name, c.reserved) || t.taken != nil && t.taken(name, c.mac, now) {
 		return
 	}
 	b.Name = name
 	t.byName[name] = b
-}
-
-// notNames are what programs look for in every domain, and trust: a proxy's configuration, a
-// tunnel's end.
-var notNames = []string{"wpad", "isatap", "localhost"}
-
-// mayName reports whether a client may have a name, as far as other clients do not matter.
-func (t *table) mayName(name string, own *Reservation) bool {
-	if own != nil && own.Name == name {
-		return true
-	}
-	if _, ok := t.cfg.hosts[name]; ok {
-		return false
-	}
-	first, _, _ := strings.Cut(name, ".")
-	return !slices.Contains(notNames, first) &&
-		!slices.ContainsFunc(t.cfg.DHCP4.Reservations, func(r Reservation) bool { return r.Name == name })
 }
 
 // end ends a client's lease or offer of an address; the address is then in another state.
@@ -385,7 +373,7 @@ func (t *table) probed(p *probe) bool {
 	return true
 }
 
-// leases returns all leases, in the order of addresses.
+// leases returns all leases.
 func (t *table) leases(now time.Time) (all []Lease) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -396,7 +384,6 @@ func (t *table) leases(now time.Time) (all []Lease) {
 			all = append(all, l)
 		}
 	}
-	slices.SortFunc(all, func(a, b Lease) int { return a.Addr.Compare(b.Addr) })
 	return all
 }
 

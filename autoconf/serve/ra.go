@@ -26,7 +26,8 @@ type RA struct {
 	// Lifetime is how long this stack is a default router, at most 9000 s. 0 means three
 	// times Interval, less than 0 that it is none.
 	Lifetime time.Duration
-	// Managed and Other say that DHCPv6 has addresses, or other configuration only.
+	// Managed and Other say that another server of DHCPv6 has addresses, or other
+	// configuration only. Managed is said for this one too.
 	Managed, Other bool
 }
 
@@ -142,7 +143,7 @@ func newRA(cfg *settings, link source.Link, own []netip.Prefix) (*advertiser, er
 // advertisement returns what is advertised.
 func advertisement(cfg *settings, link source.Link, own []netip.Prefix) (*ndp.RouterAdvertisement, error) {
 	ra := &ndp.RouterAdvertisement{
-		CurrentHopLimit: hopLimit, ManagedConfiguration: cfg.RA.Managed, OtherConfiguration: cfg.RA.Other, RouterLifetime: max(cfg.RA.Lifetime, 0),
+		CurrentHopLimit: hopLimit, ManagedConfiguration: cfg.RA.Managed || cfg.serves6(own), OtherConfiguration: cfg.RA.Other, RouterLifetime: max(cfg.RA.Lifetime, 0),
 		Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: link.MAC()}},
 	}
 	if cfg.MTU >= minMTU6 {

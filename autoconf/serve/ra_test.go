@@ -43,7 +43,7 @@ func TestAdvertisement(t *testing.T) {
 		want *ndp.RouterAdvertisement
 	}{
 		{Config{}, &ndp.RouterAdvertisement{
-			RouterLifetime: 1800 * time.Second,
+			RouterLifetime: 1800 * time.Second, ManagedConfiguration: true,
 			Options: []ndp.Option{
 				&ndp.PrefixInformation{PrefixLength: 64, Prefix: netip.MustParseAddr("fd00::"), OnLink: true, AutonomousAddressConfiguration: true, ValidLifetime: 30 * day, PreferredLifetime: 7 * day},
 				&ndp.RecursiveDNSServer{Lifetime: 1800 * time.Second, Servers: testenv.Addrs("fd00::1")},
@@ -62,7 +62,7 @@ func TestAdvertisement(t *testing.T) {
 				&ndp.DNSSearchList{Lifetime: 300 * time.Second, DomainNames: []string{"a.example", "b.example"}},
 			},
 		}},
-		{Config{MTU: 576, Search: []string{}, DNS: DNS{Off: true}, RA: RA{Prefixes: []Prefix{}}}, &ndp.RouterAdvertisement{RouterLifetime: 1800 * time.Second}},
+		{Config{MTU: 576, Search: []string{}, DNS: DNS{Off: true}, DHCP6: DHCP6{Off: true}, RA: RA{Prefixes: []Prefix{}}}, &ndp.RouterAdvertisement{RouterLifetime: 1800 * time.Second}},
 	} {
 		inRA(t, tt.cfg, func(link *sourcetest.Link, _ *advertiser) {
 			tt.want.CurrentHopLimit = 64

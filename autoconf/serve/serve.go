@@ -19,8 +19,9 @@ type Server struct {
 	name   string // of the stack and the interface
 	cancel context.CancelFunc
 	ends   sync.WaitGroup
-	forget func() bool // takes back the call of BeforeClose
-	dhcp4  *dhcp4Server
+	forget func() bool  // takes back the call of BeforeClose
+	dhcp4  *dhcp4Server // nil without DHCPv4
+	dhcp6  *dhcp6Server // nil without DHCPv6
 }
 
 // Start serves the network of an interface of a stack, until Close or the end of the stack. The
@@ -63,6 +64,16 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 		}
 		closes, runs = append(closes, s.dhcp4.close), append(runs, s.dhcp4.run)
 	}
+	var leases *table
+	if s.dhcp4 != nil {
+		leases = s.dhcp4.table
+	}
+	if cfg.serves6(own) {
+		if s.dhcp6, err = newDHCP6(cfg, l, own, leases); err != nil {
+			return nil, fmt.Errorf("DHCPv6: %w", err)
+		}
+		closes, runs = append(closes, s.dhcp6.close), append(runs, s.dhcp6.run)
+	}
 	if !cfg.RA.Off && len(cfg.RA.prefixes(own)) > 0 {
 		a, err := newRA(cfg, l, own)
 		if err != nil {
@@ -71,11 +82,7 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 		closes, runs = append(closes, a.close), append(runs, a.run)
 	}
 	if !cfg.DNS.Off {
-		var leases *table
-		if s.dhcp4 != nil {
-			leases = s.dhcp4.table
-		}
-		d, err := newDNS(cfg, leases, own, st)
+		d, err := newDNS(cfg, leases, s.dhcp6, own, st)
 		if err != nil {
 			return nil, fmt.Errorf("DNS: %w", err)
 		}
@@ -145,11 +152,15 @@ func openLink(st *vdestack.Stack, name string) (source.Link, []netip.Prefix, err
 }
 
 // Leases returns the leases of DHCP, in the order of addresses.
-func (s *Server) Leases() []Lease {
-	if s.dhcp4 == nil {
-		return nil
+func (s *Server) Leases() (all []Lease) {
+	if s.dhcp4 != nil {
+		all = s.dhcp4.table.leases(time.Now())
 	}
-	return s.dhcp4.table.leases(time.Now())
+	if s.dhcp6 != nil {
+		all = append(all, s.dhcp6.leases(time.Now())...)
+	}
+	slices.SortFunc(all, func(a, b Lease) int { return a.Addr.Compare(b.Addr) })
+	return all
 }
 
 // Close ends the server, and returns when its sockets are closed. Clients keep what they have until it

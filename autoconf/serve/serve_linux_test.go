@@ -23,56 +23,69 @@ import (
 func TestClients(t *testing.T) {
 	busybox := testenv.Need(t, "busybox", "busybox")
 	for _, vnl := range []string{"mem://" + t.Name(), "vxvde://239.0.0.1/port=14881"} {
-		st := vdestacktest.Open(t, vnl, "10.0.0.1/24", "fd00::1/64")
-		s, err := Start(st, Config{
-			Domain: "lab.example", MTU: 1400,
-			DHCP4: DHCP4{
-				Routes:       []Route{{netip.MustParsePrefix("10.9.0.0/16"), netip.MustParseAddr("10.0.0.9")}},
-				Reservations: []Reservation{{Name: "host", Addr: netip.MustParseAddr("10.0.0.20")}, {Name: "box", Addr: netip.MustParseAddr("10.0.0.30")}},
-			},
-		})
-		testenv.Check(t, err)
-		defer s.Close()
+		t.Run(vnl, func(t *testing.T) {
+			t.Parallel() // they wait for the detection of duplicates
+			st := vdestacktest.Open(t, vnl, "10.0.0.1/24", "fd00::1/64")
+			s, err := Start(st, Config{
+				Domain: "lab.example", MTU: 1400,
+				DHCP4: DHCP4{
+					Routes:       []Route{{netip.MustParsePrefix("10.9.0.0/16"), netip.MustParseAddr("10.0.0.9")}},
+					Reservations: []Reservation{{Name: "host", Addr: netip.MustParseAddr("10.0.0.20")}, {Name: "box", Addr: netip.MustParseAddr("10.0.0.30")}},
+				},
+			})
+			testenv.Check(t, err)
+			defer s.Close()
 
-		guest := vdestacktest.Open(t, vnl)
-		script := filepath.Join(t.TempDir(), "script")
-		testenv.Check(t, os.WriteFile(script, []byte("#!/bin/sh\necho $1 $ip/$mask $router $dns $domain $mtu $staticroutes $lease $hostname.\n"), 0o755))
-		udhcpc := guest.Command(testenv.Context(t), busybox, "udhcpc", "-i", "vde0", "-f", "-n", "-q", "-s", script,
-			"-x", "hostname:box", "-O", "mtu", "-O", "staticroutes", "-O", "hostname")
-		var out testenv.Buffer
-		udhcpc.Stdout, udhcpc.Stderr = &out, &out
-		testenv.Check(t, udhcpc.Start())
+			guest := vdestacktest.Open(t, vnl)
+			script := filepath.Join(t.TempDir(), "script")
+			testenv.Check(t, os.WriteFile(script, []byte("#!/bin/sh\necho $1 $ip/$mask $router $dns $domain $mtu $staticroutes $lease $hostname.\n"), 0o755))
+			udhcpc := guest.Command(testenv.Context(t), busybox, "udhcpc", "-i", "vde0", "-f", "-n", "-q", "-s", script,
+				"-x", "hostname:box", "-O", "mtu", "-O", "staticroutes", "-O", "hostname")
+			var out testenv.Buffer
+			udhcpc.Stdout, udhcpc.Stderr = &out, &out
+			testenv.Check(t, udhcpc.Start())
 
-		client := vdestacktest.Open(t, vnl)
-		cfg := testenv.Must(autoconf.Parse("auto4,release,fqdn=host.lab.example"))(t)
-		c, err := autoconf.Start(testenv.Context(t), client, cfg)
-		testenv.Check(t, err)
-		l := c.Leases()
-		if len(l) != 1 || len(l[0].Addrs) != 1 || l[0].Addrs[0].Prefix != netip.MustParsePrefix("10.0.0.20/24") || l[0].MTU != 1400 || len(l[0].Routes) != 2 {
-			t.Errorf("known: %+v", l)
-		}
-		if d := client.DNS(); fmt.Sprint(d.Servers, d.Search) != "[10.0.0.1:53] [lab.example]" {
-			t.Errorf("DNS: %+v", d)
-		}
-		testenv.Check(t, c.Renew(testenv.Context(t)))
-		err = udhcpc.Wait()
-		if want := "bound 10.0.0.30/24 10.0.0.1 10.0.0.1 lab.example 1400 10.9.0.0/16 10.0.0.9 0.0.0.0/0 10.0.0.1 3600 box."; err != nil || !strings.Contains(out.String(), want) {
-			t.Errorf("udhcpc: %v, %s, want %s", err, out.String(), want)
-		}
-		for name, want := range map[string]string{"box": "10.0.0.30", "host.lab.example": "10.0.0.20"} {
-			if got, err := client.LookupHost(t.Context(), name); err != nil || !slices.Equal(got, []string{want}) {
-				t.Errorf("%s is %v, %v", name, got, err)
+			client := vdestacktest.Open(t, vnl)
+			cfg := testenv.Must(autoconf.Parse("eth,dhcp,dhcp6,release,fqdn=host.lab.example"))(t)
+			c, err := autoconf.Start(testenv.Context(t), client, cfg)
+			testenv.Check(t, err)
+			l := c.Leases()
+			slices.SortFunc(l, func(a, b autoconf.Lease) int { return strings.Compare(string(a.Source), string(b.Source)) })
+			if len(l) != 2 || l[1].Source != autoconf.DHCP6 || len(l[1].Addrs) != 1 || !netip.MustParsePrefix("fd00::/64").Contains(l[1].Addrs[0].Prefix.Addr()) {
+				t.Fatalf("known: %+v", l)
 			}
-		}
-		if got, err := client.LookupAddr(t.Context(), "10.0.0.30"); err != nil || !slices.Equal(got, []string{"box.lab.example."}) {
-			t.Errorf("10.0.0.30 is %v, %v", got, err)
-		}
-		leases := s.Leases()
-		if len(leases) != 2 || leases[0].Name != "host.lab.example" || leases[1].Name != "box.lab.example" || time.Until(leases[0].Expires) < time.Hour-time.Minute {
-			t.Errorf("leases: %+v", leases)
-		}
-		testenv.Check(t, c.Close())
-		testenv.Eventually(t, "the lease to be given back", func() bool { return len(s.Leases()) == 1 })
+			addr6 := l[1].Addrs[0].Prefix.Addr().String()
+			if len(l[0].Addrs) != 1 || l[0].Addrs[0].Prefix != netip.MustParsePrefix("10.0.0.20/24") || l[0].MTU != 1400 || len(l[0].Routes) != 2 {
+				t.Errorf("known: %+v", l)
+			}
+			if d := client.DNS(); len(d.Servers) != 2 || fmt.Sprint(d.Search) != "[lab.example]" {
+				t.Errorf("DNS: %+v", d)
+			}
+			testenv.Check(t, c.Renew(testenv.Context(t)))
+			err = udhcpc.Wait()
+			if want := "bound 10.0.0.30/24 10.0.0.1 10.0.0.1 lab.example 1400 10.9.0.0/16 10.0.0.9 0.0.0.0/0 10.0.0.1 3600 box."; err != nil || !strings.Contains(out.String(), want) {
+				t.Errorf("udhcpc: %v, %s, want %s", err, out.String(), want)
+			}
+			for name, want := range map[string][]string{"box": {"10.0.0.30"}, "host.lab.example": {"10.0.0.20", addr6}} {
+				got, err := client.LookupHost(t.Context(), name)
+				slices.Sort(got)
+				if err != nil || !slices.Equal(got, want) {
+					t.Errorf("%s is %v, %v", name, got, err)
+				}
+			}
+			if got, err := client.LookupAddr(t.Context(), addr6); err != nil || !slices.Equal(got, []string{"host.lab.example."}) {
+				t.Errorf("%s is %v, %v", addr6, got, err)
+			}
+			if got, err := client.LookupAddr(t.Context(), "10.0.0.30"); err != nil || !slices.Equal(got, []string{"box.lab.example."}) {
+				t.Errorf("10.0.0.30 is %v, %v", got, err)
+			}
+			leases := s.Leases()
+			if len(leases) != 3 || leases[2].Name != "host.lab.example" || leases[0].Name != "host.lab.example" || leases[1].Name != "box.lab.example" || time.Until(leases[0].Expires) < time.Hour-time.Minute {
+				t.Errorf("leases: %+v", leases)
+			}
+			testenv.Check(t, c.Close())
+			testenv.Eventually(t, "the lease to be given back", func() bool { return len(s.Leases()) == 1 })
+		})
 	}
 }
 

@@ -121,6 +121,11 @@ func (l *Link) zone(a netip.Addr) netip.Addr {
 	return a
 }
 
+// Servers of DHCPv6 have this port, and receive what is for their group, RFC 8415, section 7.
+const dhcp6Server = 547
+
+var dhcp6Servers = &net.UDPAddr{IP: net.ParseIP("ff02::1:2")}
+
 // UDP opens a socket of UDP.
 func (l *Link) UDP(local netip.AddrPort) (source.Port, error) {
 	network := "udp4"
@@ -133,7 +138,12 @@ func (l *Link) UDP(local netip.AddrPort) (source.Port, error) {
 	}
 	c := pc.(*net.UDPConn)
 	if network == "udp6" {
-		if err := ipv6.NewPacketConn(c).SetMulticastInterface(&net.Interface{Index: l.index}); err != nil {
+		i, p := &net.Interface{Index: l.index}, ipv6.NewPacketConn(c)
+		err := p.SetMulticastInterface(i)
+		if err == nil && local.Port() == dhcp6Server {
+			err = p.JoinGroup(i, dhcp6Servers)
+		}
+		if err != nil {
 			c.Close()
 			return nil, err
 		}

@@ -161,6 +161,7 @@ type Link interface {
 
 	// UDP opens a socket at a local address, which may be 0.0.0.0 or ::, and port. It can
 	// send to 255.255.255.255 and to groups. Packets to an IPv6 group have hop limit 1.
+	// Port 547 receives what is for all servers of DHCPv6.
 	UDP(local netip.AddrPort) (Port, error)
 	// UDP4Unconfigured opens a packet socket for UDP over IPv4 on an interface without an
 	// address. It sends from Packet.Local, or 0.0.0.0, and the port to Packet.Peer, by
