@@ -137,6 +137,7 @@ func TestApply(t *testing.T) {
 			{Dst: prefix("fd01::/64")},
 		},
 		MTU: 1300, DNS: []source.Server{{Addr: addr("fe80::1")}},
+		DHCP6: true, // else Start does not wait for it
 	}
 	p := puppets(t, map[Source]source.Lease{DHCP4: v4, DHCP6: v6, RD: rd})
 	cfg, err := Parse("auto,ip=10.3.0.1,gw=10.3.0.9,slaac,temporary")

@@ -12,6 +12,7 @@ import (
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/autoconf/internal/rd"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
 )
 
 // startDnsmasq runs dnsmasq in a stack, until the test ends, and returns its log.
@@ -144,6 +145,11 @@ func TestDnsmasq6(t *testing.T) {
 		break
 	}
 	testenv.Check(t, c.Renew(testenv.Context(t)))
+	testenv.Eventually(t, "an address from which it can be given back", func() bool {
+		return slices.ContainsFunc(testenv.Must(h.Addrs())(t), func(a rtnl.Addr) bool {
+			return a.IfIndex == h.index && a.Prefix.Addr().IsLinkLocalUnicast() && a.Flags&rtnl.Tentative == 0
+		})
+	})
 	testenv.Check(t, h.st.Close())
 	testenv.Eventually(t, "the lease to be given back", func() bool { return strings.Contains(log.String(), "DHCPRELEASE(vde0)") })
 	for _, m := range []string{"DHCPSOLICIT(vde0)", "DHCPCONFIRM(vde0)", "DHCPRENEW(vde0)", "client provides name: host.lab.example"} {

@@ -71,10 +71,11 @@ const (
 	// how long a SOLICIT that it asks for may have to wait after a refusal.
 	callWait    = time.Second
 	longestWait = 10 * time.Second
-	// releaseWait and releaseTime are when RELEASE is sent again, and when its answer is
-	// not waited for any longer.
-	releaseWait = 400 * time.Millisecond
-	releaseTime = source.ReleaseTime - 200*time.Millisecond
+	// releaseWait, releaseRetry and releaseTime are when RELEASE is sent again, when one is
+	// that could not be sent, and when its answer is not waited for any longer.
+	releaseWait  = 400 * time.Millisecond
+	releaseRetry = 100 * time.Millisecond
+	releaseTime  = source.ReleaseTime - 200*time.Millisecond
 )
 
 // servers is All_DHCP_Relay_Agents_and_Servers.

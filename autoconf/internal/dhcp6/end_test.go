@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,6 +52,21 @@ func TestRelease(t *testing.T) {
 		l.Stored()
 		l.Cancel()
 		l.Quiet(time.Second)
+	})
+	inLab(t, source.Config{Release: true}, func(l *lab) { // first it cannot be sent
+		l.get(addrs(mine))
+		l.Stored()
+		usable := time.Now().Add(700 * time.Millisecond)
+		l.Link.SendError = func(sourcetest.Sent) error {
+			if time.Now().Before(usable) {
+				return syscall.EADDRNOTAVAIL
+			}
+			return nil
+		}
+		l.Cancel()
+		l.Stored()
+		l.Lost()
+		l.reply(server1, l.message(dhcpv6.MessageTypeRelease))
 	})
 }
 

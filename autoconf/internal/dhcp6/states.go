@@ -373,7 +373,15 @@ func (c *client) release() {
 	c.store()
 	c.lose()
 	c.beginExchange(&c.main, dhcpv6.MessageTypeRelease, time.Time{})
-	again := time.NewTimer(time.Until(c.main.next))
+	// It cannot be sent for a second or two after the interface was set up: the kernel looks
+	// for duplicates of the link-local address, and there is no other.
+	wait := func() time.Duration {
+		if c.sendErr != nil {
+			return releaseRetry
+		}
+		return time.Until(c.main.next)
+	}
+	again := time.NewTimer(wait())
 	defer again.Stop()
 	for {
 		select {
@@ -385,7 +393,11 @@ func (c *client) release() {
 				return
 			}
 		case <-again.C:
+			failed := c.sendErr != nil
 			c.send(&c.main)
+			if failed {
+				again.Reset(wait())
+			}
 		case <-end.C:
 			c.cfg.Log.Info("no answer to RELEASE", "addresses", c.subjects, "err", c.sendErr)
 			return
