@@ -22,8 +22,8 @@ fuzztime=${FUZZTIME:-10000x} # not a time: at its end go test may fail for no re
 soaktime=${SOAKTIME:-60} # seconds
 
 parallel=$((2 * $(nproc))) # packages at once
-# What was compiled then serves another directory too: that of the ordinary user.
-export GOFLAGS="${GOFLAGS:+$GOFLAGS }-trimpath"
+# What is compiled without paths serves another directory too: that of the ordinary user.
+tests=(go test -trimpath -race -count=1 -timeout 10m)
 # All namespaces share the kernel's table of neighbours, which this package fills.
 alone=./internal/neigh
 
@@ -80,8 +80,8 @@ step "modules, as their users have them"
 ./modules.sh check
 
 step "tests as $(id -un)"
-go test -race -count=1 -timeout 10m -p $parallel "${together[@]}"
-go test -race -count=1 -timeout 10m $alone
+"${tests[@]}" -p $parallel "${together[@]}"
+"${tests[@]}" $alone
 
 # Allocations cannot be counted with the race detector: these tests skip there.
 step "allocations"
@@ -106,7 +106,7 @@ if [ "$(id -u)" = 0 ]; then
 	mkdir -m 1777 "$tmp/tmp"
 	# This user may not be able to build the programs that tests start.
 	go build -o "$tmp/programs/" ./echo_example ./http_example ./vdens ./slirp/slirp_plug
-	go test -race -c -o "$tmp/programs/soak" ./internal/test/soak
+	go test -trimpath -race -c -o "$tmp/programs/soak" ./internal/test/soak
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tmp/src"
 	cat >"$tmp/exec" <<-EOF
 		#!/bin/sh
@@ -129,8 +129,8 @@ if [ "$(id -u)" = 0 ]; then
 			cd $tmp/src
 			exec $*"
 	}
-	as_user go test -race -count=1 -timeout 10m -p $parallel -exec $tmp/exec "${together[@]}"
-	as_user go test -race -count=1 -timeout 10m -exec $tmp/exec $alone
+	as_user "${tests[@]}" -p $parallel -exec $tmp/exec "${together[@]}"
+	as_user "${tests[@]}" -exec $tmp/exec $alone
 
 	step "soak as root, and beside it as an ordinary user, $soaktime s"
 	"${soak[@]}" "$tmp/programs/soak" "${soakflags[@]}" &
