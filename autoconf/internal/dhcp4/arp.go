@@ -80,7 +80,7 @@ func (c *client) sendProbe() {
 // receivedARP takes what has come while an address is probed.
 func (c *client) receivedARP(p source.Packet, ok bool) error {
 	if !ok {
-		return errGone
+		return source.ErrGone
 	}
 	if c.state == probing && Conflicts(p.Data, c.mac, c.lease.addr.Addr()) {
 		return c.decline()

@@ -10,7 +10,7 @@ import (
 func (c *client) call(call source.Call) error {
 	if call.Slept > 0 {
 		c.slept(call.Slept)
-		if due(c.expires(), time.Now()) {
+		if source.Due(c.expires(), time.Now()) {
 			if err := c.expire(); err != nil {
 				return err
 			}

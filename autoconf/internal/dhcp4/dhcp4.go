@@ -45,8 +45,6 @@ const (
 	serverPort = 67
 	clientPort = 68
 
-	// reportAfter is when an attempt is reported that has no result yet. It goes on.
-	reportAfter = source.FirstAttempt - 500*time.Millisecond
 	// discoverWait and maxWait bound the exponential back-off of DISCOVER. The random delay
 	// of up to ten seconds before the first one (section 4.4.1) is left out: it is for
 	// machines that boot together after a power failure, and someone waits for a stack.
@@ -56,7 +54,7 @@ const (
 	collectTime = 200 * time.Millisecond
 	// requestWait and askWait begin the back-off of REQUEST for an offer, whose server has
 	// just answered, and of REQUEST to renew. With a DISCOVER and a REQUEST lost, there still
-	// is a lease before reportAfter.
+	// is a lease before source.ReportAfter.
 	requestWait  = time.Second
 	requestTries = 4
 	askWait      = 2 * time.Second
@@ -199,9 +197,6 @@ func closePort(p *source.Port) {
 	}
 }
 
-// errGone is the error of a port that has ended.
-var errGone = errors.New("its socket has ended: the interface or the stack is gone")
-
 // start uses what was stored, or begins without.
 func (c *client) start() error {
 	c.begin()
@@ -215,17 +210,12 @@ func (c *client) start() error {
 
 // begin begins an attempt that ends with Set, or is reported.
 func (c *client) begin() {
-	c.report, c.reported, c.reason = time.Now().Add(reportAfter), false, nil
+	c.report, c.reported, c.reason = time.Now().Add(source.ReportAfter), false, nil
 }
 
 // soonest returns the next instant at which something is due, zero if there is none.
-func (c *client) soonest() (soonest time.Time) {
-	for _, at := range []time.Time{c.next, c.report, c.announce, c.expires()} {
-		if !at.IsZero() && (soonest.IsZero() || at.Before(soonest)) {
-			soonest = at
-		}
-	}
-	return soonest
+func (c *client) soonest() time.Time {
+	return source.First(c.next, c.report, c.announce, c.expires())
 }
 
 func (c *client) expires() time.Time {
@@ -235,22 +225,20 @@ func (c *client) expires() time.Time {
 	return c.held.expires
 }
 
-func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
-
 // elapsed does what is due.
 func (c *client) elapsed(now time.Time) error {
-	if due(c.expires(), now) {
+	if source.Due(c.expires(), now) {
 		if err := c.expire(); err != nil {
 			return err
 		}
 	}
-	if due(c.announce, now) {
+	if source.Due(c.announce, now) {
 		c.sendAnnouncement()
 	}
-	if due(c.report, now) {
+	if source.Due(c.report, now) {
 		c.fail(c.reason)
 	}
-	if due(c.next, now) {
+	if source.Due(c.next, now) {
 		return c.timeout(now)
 	}
 	return nil

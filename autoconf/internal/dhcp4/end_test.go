@@ -146,9 +146,9 @@ func TestGone(t *testing.T) {
 	}{
 		{sourcetest.Unconfigured, no, func(*lab) {}},
 		{sourcetest.ARP, no, request},
-		{"", errGone, func(l *lab) { l.message(dhcpv4.MessageTypeDiscover); l.Link.Break() }},
-		{"", errGone, func(l *lab) { request(l); l.Sent(); l.Link.Break() }},
-		{"", errGone, func(l *lab) { l.get(); l.message(dhcpv4.MessageTypeRequest); l.Link.Break() }},
+		{"", source.ErrGone, func(l *lab) { l.message(dhcpv4.MessageTypeDiscover); l.Link.Break() }},
+		{"", source.ErrGone, func(l *lab) { request(l); l.Sent(); l.Link.Break() }},
+		{"", source.ErrGone, func(l *lab) { l.get(); l.message(dhcpv4.MessageTypeRequest); l.Link.Break() }},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLab(t)

@@ -101,15 +101,7 @@ func isHost(a netip.Addr) bool {
 }
 
 // hosts returns the addresses of a list that can be those of hosts.
-func hosts(all []net.IP) (list []netip.Addr) {
-	for _, ip := range all {
-		a, _ := netip.AddrFromSlice(ip)
-		if isHost(a) && !slices.Contains(list, a) && len(list) < source.MaxItems {
-			list = append(list, a)
-		}
-	}
-	return list
-}
+func hosts(all []net.IP) []netip.Addr { return source.Hosts(all, isHost) }
 
 // parseTimes returns T1, T2 and the time of the lease, and zeros if it does not end.
 func parseTimes(m *dhcpv4.DHCPv4) (t1, t2, time time.Duration, err error) {

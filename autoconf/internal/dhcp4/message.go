@@ -91,7 +91,7 @@ func fqdn(name string) []byte {
 // received takes what has come from a port of UDP.
 func (c *client) received(p source.Packet, ok bool) error {
 	if !ok {
-		return errGone
+		return source.ErrGone
 	}
 	m := c.reply(p)
 	if m == nil {

@@ -44,14 +44,14 @@ func (c *client) timeout(now time.Time) error {
 		}
 		return c.bind(c.lease)
 	case bound:
-		if due(c.held.rebind, now) {
+		if source.Due(c.held.rebind, now) {
 			c.renew(rebinding)
 		} else {
 			c.renew(renewing)
 		}
 	case renewing, rebinding:
 		switch {
-		case c.state == renewing && due(c.held.rebind, now):
+		case c.state == renewing && source.Due(c.held.rebind, now):
 			c.renew(rebinding)
 		case c.tries < askTries:
 			c.sendRenew()

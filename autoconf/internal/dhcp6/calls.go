@@ -17,7 +17,7 @@ func (c *client) call(call source.Call) {
 	if !call.Confirm && !call.Renew {
 		return
 	}
-	c.begin(reportAfter)
+	c.begin(source.ReportAfter)
 	soon := c.lastSent.Add(callWait)
 	switch {
 	case c.held != nil && call.Confirm:

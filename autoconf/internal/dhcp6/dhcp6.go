@@ -59,13 +59,11 @@ const (
 	serverPort = 547
 	clientPort = 546
 
-	// reportAfter is when an attempt is reported that has no result yet. It goes on.
-	reportAfter = source.FirstAttempt - 500*time.Millisecond
 	// renewalReport is that of an attempt to renew that the client did not ask for: two
 	// messages were not answered.
 	renewalReport = 35 * time.Second
 	// storedTime is how long a server has to confirm addresses that were stored, so that
-	// SOLICIT can follow before reportAfter.
+	// SOLICIT can follow before source.ReportAfter.
 	storedTime = 3 * time.Second
 	// callWait is the shortest between messages that the client asks for, and longestWait is
 	// how long a SOLICIT that it asks for may have to wait after a refusal.
@@ -150,7 +148,7 @@ func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.S
 			c.call(call)
 		case p, ok := <-c.port.Packets():
 			if !ok {
-				return errors.New("its socket has ended: the interface or the stack is gone")
+				return source.ErrGone
 			}
 			c.received(p)
 		case <-end:
@@ -179,7 +177,7 @@ func newClient(cfg source.Config, link source.Link, sink source.Sink) (*client, 
 
 // start uses what was stored, or begins without.
 func (c *client) start() {
-	c.begin(reportAfter)
+	c.begin(source.ReportAfter)
 	if c.stored != nil {
 		c.hints = c.stored.hosts()
 		if c.stored.expire(time.Now()); len(c.stored.addrs) > 0 {
@@ -192,7 +190,7 @@ func (c *client) start() {
 }
 
 // soonest returns the next instant at which something is due, zero if there is none.
-func (c *client) soonest() (soonest time.Time) {
+func (c *client) soonest() time.Time {
 	all := []time.Time{c.report, c.wait, c.main.next, c.main.end, c.info.next}
 	if c.held != nil {
 		all = append(all, c.held.firstEnd())
@@ -203,37 +201,30 @@ func (c *client) soonest() (soonest time.Time) {
 	if c.informed != nil && !c.info.running() {
 		all = append(all, c.informed.renew)
 	}
-	for _, at := range all {
-		if !at.IsZero() && (soonest.IsZero() || at.Before(soonest)) {
-			soonest = at
-		}
-	}
-	return soonest
+	return source.First(all...)
 }
-
-func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 
 // elapsed does what is due.
 func (c *client) elapsed(now time.Time) {
 	c.expire(now)
-	if due(c.report, now) {
+	if source.Due(c.report, now) {
 		c.fail(c.why())
 	}
 	switch {
-	case due(c.wait, now):
+	case source.Due(c.wait, now):
 		c.solicit()
-	case due(c.main.end, now):
+	case source.Due(c.main.end, now):
 		c.ended()
-	case due(c.main.next, now):
+	case source.Due(c.main.next, now):
 		c.timeout()
-	case c.held != nil && !c.main.running() && (due(c.held.renew, now) || due(c.held.rebind, now)):
+	case c.held != nil && !c.main.running() && (source.Due(c.held.renew, now) || source.Due(c.held.rebind, now)):
 		c.begin(renewalReport)
 		c.proceed()
 	}
 	switch {
-	case due(c.info.next, now):
+	case source.Due(c.info.next, now):
 		c.send(&c.info)
-	case c.informed != nil && !c.info.running() && due(c.informed.renew, now):
+	case c.informed != nil && !c.info.running() && source.Due(c.informed.renew, now):
 		c.begin(renewalReport)
 		c.inform()
 	}

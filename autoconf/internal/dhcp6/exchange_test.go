@@ -252,7 +252,7 @@ func TestLate(t *testing.T) {
 func TestNoServer(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		l.FailedWith("no server has offered an address")
-		l.At(reportAfter, 0)
+		l.At(source.ReportAfter, 0)
 		var got []dhcpv6.MessageType
 		for len(l.Link.Sent) > 0 {
 			got = append(got, dhcpv6.MessageType((<-l.Link.Sent).Data[0]))
@@ -368,7 +368,7 @@ func TestPort(t *testing.T) {
 		l.Link.SendError = func(sourcetest.Sent) error { return broken }
 		l.Begin(source.Config{})
 		l.FailedWith("sending to [ff02::1:2]:547: broken")
-		l.At(reportAfter, 0)
+		l.At(source.ReportAfter, 0)
 		l.Link.Break()
 		if err := <-l.Done; err == nil {
 			t.Error("Run goes on without a port")

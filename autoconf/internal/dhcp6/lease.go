@@ -79,7 +79,7 @@ func (l *lease) remove(addrs []netip.Addr) (removed []netip.Addr) {
 func (l *lease) expire(now time.Time) []netip.Addr {
 	var over []netip.Addr
 	for _, a := range l.addrs {
-		if due(a.valid, now) {
+		if source.Due(a.valid, now) {
 			over = append(over, a.addr)
 		}
 	}

@@ -252,15 +252,7 @@ func parseNTP(b []byte) []netip.Addr {
 }
 
 // hosts returns the addresses of a list that can be those of hosts.
-func hosts(all []net.IP) (list []netip.Addr) {
-	for _, ip := range all {
-		a, _ := netip.AddrFromSlice(ip)
-		if isHost(a) && !slices.Contains(list, a) && len(list) < source.MaxItems {
-			list = append(list, a)
-		}
-	}
-	return list
-}
+func hosts(all []net.IP) []netip.Addr { return source.Hosts(all, isHost) }
 
 // names returns the names of a list that can be used in DNS.
 func names(all []string) (list []string) {

@@ -321,7 +321,7 @@ func checkLease(t *testing.T, l source.Lease) {
 		t.Errorf("too much: %+v", l)
 	}
 	for _, a := range l.Addrs {
-		if addr := a.Prefix.Addr(); a.Prefix.Bits() != 128 || !isHost(addr) || addr.IsLinkLocalUnicast() || due(a.Valid, now) ||
+		if addr := a.Prefix.Addr(); a.Prefix.Bits() != 128 || !isHost(addr) || addr.IsLinkLocalUnicast() || source.Due(a.Valid, now) ||
 			!a.Valid.IsZero() && (a.Preferred.IsZero() || a.Preferred.After(a.Valid)) {
 			t.Errorf("the address %+v", a)
 		}

@@ -18,9 +18,9 @@ func (c *client) proceed() {
 	switch {
 	case c.held == nil:
 		c.solicit()
-	case due(c.held.rebind, now):
+	case source.Due(c.held.rebind, now):
 		c.beginExchange(&c.main, dhcpv6.MessageTypeRebind, c.held.lastEnd())
-	case due(c.held.renew, now):
+	case source.Due(c.held.renew, now):
 		c.beginExchange(&c.main, dhcpv6.MessageTypeRenew, c.held.rebind)
 	}
 }
@@ -190,7 +190,7 @@ func (c *client) requested(r reply) {
 	if c.held != nil { // after NoBinding
 		c.lose()
 		c.store()
-		c.begin(reportAfter)
+		c.begin(source.ReportAfter)
 		c.reason = why
 	}
 	if c.informed == nil {
@@ -237,7 +237,7 @@ func (c *client) confirmed(r reply) {
 		c.stored, c.hints = nil, nil
 		if c.held != nil {
 			c.lose()
-			c.begin(reportAfter)
+			c.begin(source.ReportAfter)
 		}
 		c.store()
 		c.solicit()
@@ -309,7 +309,7 @@ func (c *client) expire(now time.Time) {
 func (c *client) lost(why error) {
 	c.lose()
 	c.fail(why)
-	c.begin(reportAfter)
+	c.begin(source.ReportAfter)
 	switch c.main.typ {
 	case dhcpv6.MessageTypeRequest, dhcpv6.MessageTypeDecline:
 	default:
@@ -338,7 +338,7 @@ func (c *client) decline(conflict *source.ConflictError) {
 	c.hints = c.held.hosts()
 	if len(c.held.addrs) == 0 {
 		c.lose()
-		c.begin(reportAfter)
+		c.begin(source.ReportAfter)
 		c.reason = conflict
 	}
 	c.store()

@@ -150,12 +150,12 @@ func (k *known) drop(ended func(*life) bool) (dropped bool) {
 }
 
 func (k *known) expire(now time.Time) bool {
-	return k.drop(func(l *life) bool { return due(l.end, now) })
+	return k.drop(func(l *life) bool { return source.Due(l.end, now) })
 }
 
 func (k *known) firstEnd() (end time.Time) {
 	for l := range k.lives() {
-		end = first(end, l.end)
+		end = source.First(end, l.end)
 	}
 	return end
 }

@@ -52,8 +52,6 @@ import (
 const (
 	typeAdvertisement = 134
 
-	// reportAfter is when an attempt is reported that has no result yet. It goes on.
-	reportAfter = source.FirstAttempt - 500*time.Millisecond
 	// applyWait is the shortest between two calls of Set.
 	applyWait = time.Second
 	// doubtTime is how long other routers are waited for when the first one that answers
@@ -91,9 +89,6 @@ type client struct {
 }
 
 var _ source.Run = Run
-
-// errGone is the error of a port that has ended.
-var errGone = errors.New("its socket has ended: the interface or the stack is gone")
 
 // Run is the source of router advertisements on a link.
 func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.Sink) error {
@@ -136,7 +131,7 @@ func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.S
 			c.call(time.Now(), call)
 		case p, ok := <-port.Packets():
 			if !ok {
-				return errGone
+				return source.ErrGone
 			}
 			if a, ok := parse(p); ok {
 				c.advertised(time.Now(), a)
@@ -149,46 +144,34 @@ func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.S
 
 // begin begins an attempt that ends with Set, or is reported.
 func (c *client) begin(now time.Time) {
-	c.report, c.answered, c.reason = now.Add(reportAfter), false, nil
+	c.report, c.answered, c.reason = now.Add(source.ReportAfter), false, nil
 }
 
 // soonest returns the next instant at which something is due, zero if there is none.
 func (c *client) soonest() time.Time {
-	return first(c.firstEnd(), c.report, c.doubt, c.apply, c.nextSolicitation())
+	return source.First(c.firstEnd(), c.report, c.doubt, c.apply, c.nextSolicitation())
 }
-
-// first returns the earliest instant. The zero Time is never.
-func first(all ...time.Time) (first time.Time) {
-	for _, at := range all {
-		if !at.IsZero() && (first.IsZero() || at.Before(first)) {
-			first = at
-		}
-	}
-	return first
-}
-
-func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 
 // elapsed does what is due.
 func (c *client) elapsed(now time.Time) {
 	if c.expire(now) {
 		c.changed(now)
 	}
-	if due(c.doubt, now) {
+	if source.Due(c.doubt, now) {
 		if c.drop(func(l *life) bool { return l.old }) {
 			c.cfg.Log.Info("this is another network: what was known is dropped")
 		}
 		c.confirmed()
 		c.changed(now)
 	}
-	if due(c.apply, now) {
+	if source.Due(c.apply, now) {
 		c.set()
 	}
 	now = time.Now() // set may wait
-	if due(c.report, now) {
+	if source.Due(c.report, now) {
 		c.fail(nil)
 	}
-	if due(c.nextSolicitation(), now) {
+	if source.Due(c.nextSolicitation(), now) {
 		if c.report.IsZero() && !c.told && c.count >= tries {
 			c.fail(nil)
 		}

@@ -20,7 +20,7 @@ func TestNoRouter(t *testing.T) {
 		l.At(4*time.Second, 400*time.Millisecond)
 		last := l.solicitation()
 		l.At(8*time.Second, 800*time.Millisecond)
-		l.FailedWith("no router has answered") // at reportAfter
+		l.FailedWith("no router has answered") // at source.ReportAfter
 		for wait := 8 * time.Second; time.Since(l.Start) < 12*time.Hour; wait = min(2*wait, time.Hour) {
 			next := l.solicitation()
 			if got := next - last; (got - wait).Abs() > wait/10 {
@@ -118,7 +118,7 @@ func TestUseless(t *testing.T) {
 		l.deliver(router1, &ndp.RouterAdvertisement{Options: []ndp.Option{ndp.NewMTU(1400)}})
 		l.solicitation()
 		l.FailedWith("router fe80::1 advertises nothing that could be used")
-		l.At(reportAfter, 0)
+		l.At(source.ReportAfter, 0)
 		l.solicitation()
 		l.deliver(router1, &ndp.RouterAdvertisement{Options: []ndp.Option{raw(24, 0, 0, 0xff, 0xff, 0xff, 0xff)}})
 		l.known("::/0 via fe80::1 +0 for ever", "by fe80::1")
@@ -140,7 +140,7 @@ func TestSend(t *testing.T) {
 		l.At(3*time.Second, 0)
 		l.sendErr.Store(&no)
 		l.FailedWith("sending a solicitation: cannot assign requested address")
-		l.At(reportAfter, 0)
+		l.At(source.ReportAfter, 0)
 		time.Sleep(24 * time.Hour)
 		if n := len(l.Sink.Said); n > 40 {
 			t.Errorf("reported %d times a day", n)
@@ -155,8 +155,8 @@ func TestPort(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		l.solicitation()
 		l.Link.Break()
-		if err := <-l.Done; !errors.Is(err, errGone) {
-			t.Errorf("got %v, want %v", err, errGone)
+		if err := <-l.Done; !errors.Is(err, source.ErrGone) {
+			t.Errorf("got %v, want %v", err, source.ErrGone)
 		}
 		l.Link.OpenError = func(string) error { return no }
 		l.Begin(source.Config{})

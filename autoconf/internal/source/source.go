@@ -60,6 +60,8 @@ const (
 	// FirstAttempt bounds the first attempt of a source, so that the client can start
 	// within ten seconds.
 	FirstAttempt = 8 * time.Second
+	// ReportAfter is when a source reports an attempt that has no result yet. It goes on.
+	ReportAfter = FirstAttempt - 500*time.Millisecond
 	// ReleaseTime bounds what a source does after its context has ended.
 	ReleaseTime = time.Second
 	// MaxItems bounds each list of a Lease.
