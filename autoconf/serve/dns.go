@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -16,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/dns"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -213,7 +213,7 @@ func (d *dnsServer) serveStreams(ctx context.Context, l net.Listener) error {
 func (d *dnsServer) serveStream(ctx context.Context, c net.Conn) {
 	for {
 		c.SetDeadline(time.Now().Add(idleTime))
-		query, err := readFrame(c)
+		query, err := dns.ReadFrame(c)
 		if err != nil {
 			return
 		}
@@ -224,26 +224,10 @@ func (d *dnsServer) serveStream(ctx context.Context, c net.Conn) {
 		if r == nil {
 			return
 		}
-		if _, err := c.Write(frame(r)); err != nil {
+		if _, err := c.Write(dns.Frame(r)); err != nil {
 			return
 		}
 	}
-}
-
-// readFrame reads a message after its length.
-func readFrame(r io.Reader) ([]byte, error) {
-	var length [2]byte
-	if _, err := io.ReadFull(r, length[:]); err != nil {
-		return nil, err
-	}
-	msg := make([]byte, binary.BigEndian.Uint16(length[:]))
-	_, err := io.ReadFull(r, msg)
-	return msg, err
-}
-
-// frame returns a message after its length.
-func frame(msg []byte) []byte {
-	return append(binary.BigEndian.AppendUint16(nil, uint16(len(msg))), msg...)
 }
 
 // A question is what a query asks.
@@ -491,7 +475,7 @@ func (d *dnsServer) exchange(ctx context.Context, network string, server netip.A
 	id := uint16(rand.Uint32())
 	binary.BigEndian.PutUint16(query, id)
 	if network == "tcp" {
-		query = frame(query)
+		query = dns.Frame(query)
 	}
 	if _, err := c.Write(query); err != nil {
 		return nil, cmp.Or(ctx.Err(), err)
@@ -500,7 +484,7 @@ func (d *dnsServer) exchange(ctx context.Context, network string, server netip.A
 	for {
 		var r []byte
 		if network == "tcp" {
-			r, err = readFrame(c)
+			r, err = dns.ReadFrame(c)
 		} else {
 			var n int
 			n, err = c.Read(buf)

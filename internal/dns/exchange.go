@@ -153,10 +153,10 @@ const maxMessage = 1<<16 - 1
 
 // exchangeStream sends messages after their length (RFC 1035, section 4.2.2).
 func exchangeStream(conn net.Conn, query []byte, q dnsmessage.Question) (reply, error) {
-	if _, err := conn.Write(frame(query)); err != nil {
+	if _, err := conn.Write(Frame(query)); err != nil {
 		return reply{}, err
 	}
-	msg, err := readFrame(conn)
+	msg, err := ReadFrame(conn)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return reply{}, misbehaving("it closed the connection")
 	}
@@ -177,8 +177,8 @@ func exchangeStream(conn net.Conn, query []byte, q dnsmessage.Question) (reply, 
 	return r, nil
 }
 
-// readFrame reads a message after its length.
-func readFrame(r io.Reader) ([]byte, error) {
+// ReadFrame reads a message after its length.
+func ReadFrame(r io.Reader) ([]byte, error) {
 	var length [2]byte
 	if _, err := io.ReadFull(r, length[:]); err != nil {
 		return nil, err
@@ -188,7 +188,7 @@ func readFrame(r io.Reader) ([]byte, error) {
 	return msg, err
 }
 
-// frame returns the message after its length, to be written at once (RFC 7766, section 8).
-func frame(msg []byte) []byte {
+// Frame returns the message after its length, to be written at once (RFC 7766, section 8).
+func Frame(msg []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(msg)), uint16(len(msg))), msg...)
 }

@@ -102,7 +102,7 @@ func TestTCP(t *testing.T) {
 		{name: "larger than asked for", udp: func(q *query) { q.reply(records...) },
 			tcp: func(q *query) { q.reply(records[:99]...) }, want: all[:99]},
 		{name: "written in pieces", udp: truncated, tcp: func(q *query) {
-			for _, b := range frame(packed(q.message(records[:20]...))) {
+			for _, b := range Frame(packed(q.message(records[:20]...))) {
 				q.raw([]byte{b})
 			}
 		}, want: all[:20]},

@@ -89,7 +89,7 @@ func (q *query) truncate(answers ...dnsmessage.Resource) {
 
 func (q *query) sendBytes(msg []byte) {
 	if q.network == "tcp" {
-		msg = frame(msg)
+		msg = Frame(msg)
 	}
 	q.raw(msg)
 }
@@ -250,7 +250,7 @@ func (f *fake) serve(network string, from netip.AddrPort, msg []byte, raw func([
 
 func (f *fake) serveStream(conn net.Conn, from netip.AddrPort) {
 	for {
-		msg, err := readFrame(conn)
+		msg, err := ReadFrame(conn)
 		if err != nil {
 			return
 		}

@@ -194,7 +194,7 @@ func (c *cannedConn) Write(query []byte) (int, error) {
 	reply := slices.Clone(c.reply)
 	if c.stream {
 		copy(reply, query[2:4])
-		reply = frame(reply)
+		reply = Frame(reply)
 	} else {
 		copy(reply, query[:2])
 	}

@@ -133,7 +133,7 @@ func TestMisbehaving(t *testing.T) {
 
 		{name: "TCP refuses", h: overTCP(nil), refuses: "tcp", err: refused},
 		{name: "TCP closes", h: overTCP(silent), hangUp: true, err: misbehaving},
-		{name: "TCP closes in the message", h: overTCP(func(q *query) { q.raw(frame(packed(q.message()))[:9]) }), hangUp: true,
+		{name: "TCP closes in the message", h: overTCP(func(q *query) { q.raw(Frame(packed(q.message()))[:9]) }), hangUp: true,
 			err: misbehaving},
 		{name: "TCP stalls", h: overTCP(silent), err: timedOut, slow: true},
 		{name: "TCP length too large", h: overTCP(func(q *query) { q.raw(append([]byte{0xff, 0xff}, packed(q.message())...)) }),

@@ -84,7 +84,7 @@ func (s *serverConn) Write(p []byte) (int, error) {
 
 func (s *serverConn) Read(p []byte) (int, error) {
 	if s.replies.Len() == 0 {
-		query, err := readFrame(&s.queries)
+		query, err := ReadFrame(&s.queries)
 		if err != nil {
 			return 0, err
 		}
@@ -95,7 +95,7 @@ func (s *serverConn) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		s.replies.Write(frame(msg))
+		s.replies.Write(Frame(msg))
 	}
 	return s.replies.Read(p)
 }

@@ -331,13 +331,13 @@ func TestServerConn(t *testing.T) {
 
 		// Written in pieces, several at once, read in pieces.
 		c := open()
-		for _, b := range slices.Concat(frame(known), frame(known)) {
+		for _, b := range slices.Concat(Frame(known), Frame(known)) {
 			if _, err := c.Write([]byte{b}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for range 2 {
-			msg, err := readFrame(c)
+			msg, err := ReadFrame(c)
 			testenv.Check(t, err)
 			var m dnsmessage.Message
 			if err := m.Unpack(msg); err != nil || m.ID != 7 || len(m.Answers) != 1 {
@@ -353,30 +353,30 @@ func TestServerConn(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		c = testenv.Must(dial(ctx, "udp", "192.0.2.1:53"))(t)
-		c.Write(frame(unknown))
-		if _, err := readFrame(c); !errors.Is(err, context.DeadlineExceeded) {
+		c.Write(Frame(unknown))
+		if _, err := ReadFrame(c); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v, want a timeout", err)
 		}
 		c.Close()
 
 		// Close while a Read waits, and twice.
 		c = open()
-		c.Write(frame(unknown))
+		c.Write(Frame(unknown))
 		time.AfterFunc(time.Second, func() { c.Close() })
-		if _, err := readFrame(c); !errors.Is(err, net.ErrClosed) {
+		if _, err := ReadFrame(c); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("error %v, want net.ErrClosed", err)
 		}
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
-		if _, err := c.Write(frame(known)); !errors.Is(err, net.ErrClosed) {
+		if _, err := c.Write(Frame(known)); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("error %v, want net.ErrClosed", err)
 		}
 
 		// Nonsense.
 		for _, msg := range [][]byte{{}, {1}, known[:11], known[:14]} {
 			c = open()
-			c.Write(frame(msg))
+			c.Write(Frame(msg))
 			if n, err := c.Read(make([]byte, 10)); err == nil {
 				t.Errorf("%x: read %d bytes, want an error", msg, n)
 			}
