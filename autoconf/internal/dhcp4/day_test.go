@@ -71,29 +71,7 @@ func TestDay(t *testing.T) {
 				time.AfterFunc(rand.N(300*time.Millisecond), func() { l.Link.Deliver(sourcetest.Unconfigured, p) })
 			}
 		}
-		var (
-			had          netip.Addr // what the sink was told
-			sets, losses int
-			without      time.Duration // without an address
-			since        = time.Now()
-		)
-		told := func(lease source.Lease) {
-			sets++
-			was := had
-			if had = (netip.Addr{}); len(lease.Addrs) > 0 {
-				had = lease.Addrs[0].Prefix.Addr()
-			}
-			switch {
-			case had.IsValid() && !was.IsValid():
-				without += time.Since(since)
-			case !had.IsValid() && was.IsValid():
-				losses++
-				since = time.Now()
-			}
-			if end := server.until[had]; had.IsValid() && (lease.Expires.After(end) || !time.Now().Before(end)) {
-				t.Errorf("it has %v until %v, the server has said %v", had, lease.Expires, end)
-			}
-		}
+		history := sourcetest.History{Until: server.until, Since: time.Now()}
 		end, forget, goAway, call := time.After(24*time.Hour), time.NewTicker(99*time.Minute), time.NewTicker(17*time.Minute), time.NewTicker(7*time.Hour)
 		defer forget.Stop()
 		defer goAway.Stop()
@@ -106,7 +84,7 @@ func TestDay(t *testing.T) {
 				}
 			case said := <-l.Sink.Said:
 				if lease, ok := said.(source.Lease); ok {
-					told(lease)
+					history.Told(t, lease)
 				}
 			case <-forget.C:
 				server.current = netip.Addr{}
@@ -115,8 +93,8 @@ func TestDay(t *testing.T) {
 			case <-call.C:
 				l.Calls <- source.Call{Confirm: true}
 			case <-end:
-				t.Logf("%d leases, renewals and losses; %d losses, %v without an address", sets, losses, without)
-				if losses < 24*60/99 || sets < 2*losses || without < time.Hour || without > 12*time.Hour {
+				t.Logf("%d leases, renewals and losses; %d losses, %v without an address", history.Sets, history.Losses, history.Without)
+				if history.Losses < 24*60/99 || history.Sets < 2*history.Losses || history.Without < time.Hour || history.Without > 12*time.Hour {
 					t.Error("that is not expected")
 				}
 				return

@@ -9,6 +9,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
 	"github.com/vdestack/vdestack/autoconf/internal/source"
+	"github.com/vdestack/vdestack/autoconf/internal/source/sourcetest"
 )
 
 // A dayServer has one client.
@@ -66,31 +67,8 @@ func TestDay(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		server := dayServer{until: make(map[netip.Addr]time.Time)}
 		away := false
-		var (
-			had                netip.Addr // what the sink was told
-			sets, losses, sent int
-			ticks              int
-			without            time.Duration // without an address
-			since              = time.Now()
-		)
-		told := func(lease source.Lease) {
-			sets++
-			was := had
-			if had = (netip.Addr{}); len(lease.Addrs) > 0 {
-				had = lease.Addrs[0].Prefix.Addr()
-			}
-			switch {
-			case had.IsValid() && !was.IsValid():
-				without += time.Since(since)
-			case !had.IsValid() && was.IsValid():
-				losses++
-				since = time.Now()
-			}
-			if end := server.until[had]; had.IsValid() && (lease.Expires.After(end) || !time.Now().Before(end)) {
-				t.Errorf("it has %v until %v, the server has said %v", had, lease.Expires, end)
-			}
-			checkLease(t, lease)
-		}
+		sent, ticks := 0, 0
+		history := sourcetest.History{Until: server.until, Since: time.Now()}
 		end, forget, goAway, call := time.After(24*time.Hour), time.NewTicker(99*time.Minute), time.NewTicker(17*time.Minute), time.NewTicker(3*time.Hour)
 		defer forget.Stop()
 		defer goAway.Stop()
@@ -112,7 +90,8 @@ func TestDay(t *testing.T) {
 				}
 			case said := <-l.Sink.Said:
 				if lease, ok := said.(source.Lease); ok {
-					told(lease)
+					history.Told(t, lease)
+					checkLease(t, lease)
 				}
 			case <-forget.C:
 				server.current = netip.Addr{}
@@ -122,8 +101,8 @@ func TestDay(t *testing.T) {
 			case <-call.C:
 				l.Calls <- source.Call{Confirm: true}
 			case <-end:
-				t.Logf("%d leases, renewals and losses; %d losses, %v without an address, %d messages", sets, losses, without, sent)
-				if losses < 10 || sets < 4*losses || without < time.Hour || without > 18*time.Hour || sent > 3000 {
+				t.Logf("%d leases, renewals and losses; %d losses, %v without an address, %d messages", history.Sets, history.Losses, history.Without, sent)
+				if history.Losses < 10 || history.Sets < 4*history.Losses || history.Without < time.Hour || history.Without > 18*time.Hour || sent > 3000 {
 					t.Error("that is not expected")
 				}
 				return
