@@ -149,14 +149,9 @@ func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.S
 	if err := c.start(); err != nil {
 		return err
 	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	alarm := source.NewAlarm()
+	defer alarm.Stop()
 	for {
-		var end <-chan time.Time
-		if at := c.soonest(); !at.IsZero() {
-			timer.Reset(time.Until(at))
-			end = timer.C
-		}
 		var err error
 		select {
 		case <-ctx.Done():
@@ -174,7 +169,7 @@ func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.S
 			err = c.received(p, ok)
 		case p, ok := <-packets(c.arp):
 			err = c.receivedARP(p, ok)
-		case <-end:
+		case <-alarm.At(c.soonest()):
 			err = c.elapsed(time.Now())
 		}
 		if err != nil {

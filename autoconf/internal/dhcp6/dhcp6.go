@@ -128,14 +128,9 @@ func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.S
 	}
 	defer c.port.Close()
 	c.start()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	alarm := source.NewAlarm()
+	defer alarm.Stop()
 	for {
-		var end <-chan time.Time
-		if at := c.soonest(); !at.IsZero() {
-			timer.Reset(time.Until(at))
-			end = timer.C
-		}
 		select {
 		case <-ctx.Done():
 			c.release()
@@ -151,7 +146,7 @@ func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.S
 				return source.ErrGone
 			}
 			c.received(p)
-		case <-end:
+		case <-alarm.At(c.soonest()):
 			c.elapsed(time.Now())
 		}
 		if c.stale && c.report.IsZero() {

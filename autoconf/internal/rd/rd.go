@@ -112,14 +112,9 @@ func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.S
 	now := time.Now()
 	c.begin(now)
 	c.solicit(now)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	alarm := source.NewAlarm()
+	defer alarm.Stop()
 	for {
-		var end <-chan time.Time
-		if at := c.soonest(); !at.IsZero() {
-			timer.Reset(time.Until(at))
-			end = timer.C
-		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -136,7 +131,7 @@ func Run(ctx context.Context, cfg source.Config, link source.Link, sink source.S
 			if a, ok := parse(p); ok {
 				c.advertised(time.Now(), a)
 			}
-		case <-end:
+		case <-alarm.At(c.soonest()):
 			c.elapsed(time.Now())
 		}
 	}

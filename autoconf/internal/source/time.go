@@ -35,3 +35,22 @@ func Hosts(all []net.IP, isHost func(netip.Addr) bool) (list []netip.Addr) {
 	}
 	return list
 }
+
+// An Alarm wakes a source at an instant, which changes.
+type Alarm struct{ timer *time.Timer }
+
+// NewAlarm returns an alarm that the caller stops.
+func NewAlarm() Alarm { return Alarm{time.NewTimer(0)} }
+
+// At returns a channel that tells when the instant has come, instead of one before. For the
+// zero Time it is nil.
+func (a Alarm) At(at time.Time) <-chan time.Time {
+	if at.IsZero() {
+		return nil
+	}
+	a.timer.Reset(time.Until(at))
+	return a.timer.C
+}
+
+// Stop ends the alarm.
+func (a Alarm) Stop() { a.timer.Stop() }
