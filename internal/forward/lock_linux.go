@@ -2,7 +2,9 @@ package forward
 
 import (
 	"context"
+	"os"
 
+	"github.com/vdestack/vdestack/internal/sockio"
 	"golang.org/x/sys/unix"
 )
 
@@ -11,14 +13,16 @@ import (
 // dead one that they are about to remove. Without the right to read the directory there is
 // no lock.
 func lockDirectory(ctx context.Context, dir string) (unlock func()) {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return func() {}
 	}
 	ctx, cancel := context.WithTimeout(ctx, lockTime)
 	defer cancel()
-	p := pause(0)
-	for unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK && p.wait(ctx) {
+	sockio.Flock(ctx, f) // after lockTime it goes on without
+	return func() {
+		// A child process that is about to start may have a copy of the descriptor.
+		unix.Flock(int(f.Fd()), unix.LOCK_UN)
+		f.Close()
 	}
-	return func() { unix.Close(fd) }
 }
