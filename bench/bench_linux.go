@@ -103,6 +103,9 @@ func (b *bench) cell(ctx context.Context, round int, m measurement, c cell) {
 	switch {
 	case err == nil:
 		fmt.Fprintln(os.Stderr, strings.TrimSuffix(progress, ","))
+		if m.isolated { // of many stacks
+			awaitCalm(ctx) // an error is the next cell's
+		}
 	case ctx.Err() == nil:
 		b.samples = b.samples[:n]
 		b.note(key, "%s is left out from round %d on: %v", key, round, err)

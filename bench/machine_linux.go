@@ -13,27 +13,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lookTime is how long the machine is watched, while nothing is measured.
-const lookTime = 300 * time.Millisecond
+const (
+	// lookTime is how long the machine is watched, while nothing is measured.
+	lookTime = 300 * time.Millisecond
+	// calm is how many processors are busy at most in a machine at rest, and calmWait
+	// how long one may take to come to rest.
+	calm     = 0.1
+	calmWait = 10 * time.Second
+)
 
 // background measures how busy others keep the machine.
 func (b *bench) background(ctx context.Context) error {
+	busy, err := look(ctx)
+	if err == nil {
+		b.busy = append(b.busy, busy)
+	}
+	return err
+}
+
+// awaitCalm waits until the kernel has removed what a trial has left to it, which takes it
+// seconds after a thousand stacks. It does not wait long for others who use the machine.
+func awaitCalm(ctx context.Context) error {
+	for end := time.Now().Add(calmWait); ; {
+		busy, err := look(ctx)
+		if err != nil || busy < calm || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// look returns how many processors are busy.
+func look(ctx context.Context) (float64, error) {
 	before, err := cpuTimes()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	start := time.Now()
 	select {
 	case <-time.After(lookTime):
 	case <-ctx.Done():
-		return ctx.Err()
+		return 0, ctx.Err()
 	}
 	after, err := cpuTimes()
-	if err != nil {
-		return err
-	}
-	b.busy = append(b.busy, (after.machine-before.machine).Seconds()/time.Since(start).Seconds())
-	return nil
+	return (after.machine - before.machine).Seconds() / time.Since(start).Seconds(), err
 }
 
 // report writes where and how the values were measured, what is missing, the tables

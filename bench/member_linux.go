@@ -48,7 +48,7 @@ func (m *member) Socket() (io.Closer, error) {
 func (m *member) Listen() (net.Listener, error) { return m.Stack.Listen("tcp4", loopbackAddr) }
 
 func (m *member) Dial(ctx context.Context, address string) (net.Conn, error) {
-	return m.DialContext(ctx, "tcp4", address)
+	return m.DialContext(ctx, "tcp", address)
 }
 
 // Quiet ends the kernel's search for IPv6 routers, which would never stop.

@@ -147,7 +147,7 @@ func (host) Socket() (io.Closer, error) {
 func (host) Listen() (net.Listener, error) { return net.Listen("tcp4", loopbackAddr) }
 
 func (host) Dial(ctx context.Context, address string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "tcp4", address)
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
 }
 
 func (host) Close() error { return nil }
