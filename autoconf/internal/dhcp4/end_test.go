@@ -6,7 +6,6 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,12 +79,12 @@ func TestConflict(t *testing.T) {
 	}
 	t.Run("seen by the sink", func(t *testing.T) {
 		inLab(t, source.Config{}, func(l *lab) {
-			l.Sink.SetError = func(s source.Lease) error {
+			l.Sink.RefuseSet(func(s source.Lease) error {
 				if len(s.Addrs) == 0 {
 					return errors.New("the kernel is of another opinion") // which is nothing to the source
 				}
 				return &source.ConflictError{Addrs: []netip.Addr{mine}}
-			}
+			})
 			request(l)
 			l.arp(zero, mine)
 			l.arp(zero, mine)
@@ -126,7 +125,7 @@ func TestRelease(t *testing.T) {
 	})
 	inLab(t, source.Config{Release: true}, func(l *lab) { // it cannot be sent
 		l.get(dhcpv4.OptIPAddressLeaseTime(math.MaxUint32 * time.Second))
-		l.refuse.Store(true)
+		l.Link.RefuseOpen(inUse)
 	})
 }
 
@@ -152,12 +151,12 @@ func TestGone(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLab(t)
-			l.Link.OpenError = func(name string) error {
+			l.Link.RefuseOpen(func(name string) error {
 				if name == tt.port {
 					return no
 				}
 				return nil
-			}
+			})
 			l.Begin(source.Config{})
 			tt.f(l)
 			if err := <-l.Done; !errors.Is(err, tt.want) {
@@ -171,17 +170,10 @@ func TestGone(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)
-		var down atomic.Bool
-		down.Store(true)
-		l.Link.SendError = func(sourcetest.Sent) error {
-			if down.Load() {
-				return errors.New("the network is down")
-			}
-			return nil
-		}
+		l.Link.RefuseSend(func(sourcetest.Sent) error { return errors.New("the network is down") })
 		l.Begin(source.Config{})
 		l.FailedWith("sending to 255.255.255.255: the network is down")
-		down.Store(false)
+		l.Link.RefuseSend(nil)
 		l.get()
 		l.End()
 	})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,10 +21,7 @@ var (
 )
 
 // A lab has servers of DHCPv4 for a source.
-type lab struct {
-	*sourcetest.Lab
-	refuse atomic.Bool // no port can be opened
-}
+type lab struct{ *sourcetest.Lab }
 
 // inLab runs a source, f, and then the end of the source.
 func inLab(t *testing.T, cfg source.Config, f func(l *lab)) {
@@ -38,16 +34,10 @@ func inLab(t *testing.T, cfg source.Config, f func(l *lab)) {
 	})
 }
 
-func newLab(t *testing.T) *lab {
-	l := &lab{Lab: sourcetest.NewLab(t, Run)}
-	l.Link.OpenError = func(string) error {
-		if l.refuse.Load() {
-			return errors.New("in use")
-		}
-		return nil
-	}
-	return l
-}
+func newLab(t *testing.T) *lab { return &lab{sourcetest.NewLab(t, Run)} }
+
+// inUse refuses to open ports.
+func inUse(string) error { return errors.New("in use") }
 
 // message returns the next packet, which is a message of a type, and its destination.
 func (l *lab) message(want dhcpv4.MessageType) (*dhcpv4.DHCPv4, sourcetest.Sent) {
@@ -107,7 +97,7 @@ func (l *lab) deliver(m *dhcpv4.DHCPv4) {
 	if !l.Link.Deliver(sourcetest.Unconfigured, p) {
 		l.Fatal("the packet socket is not open")
 	}
-	if !m.ClientIPAddr.IsUnspecified() {
+	if m.ClientIPAddr != nil && !m.ClientIPAddr.IsUnspecified() {
 		l.Link.Deliver(ours, p)
 	}
 }

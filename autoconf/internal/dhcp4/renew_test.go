@@ -170,7 +170,7 @@ func TestRenewOtherwise(t *testing.T) {
 	})
 	inLab(t, source.Config{}, func(l *lab) { // the port is in use
 		l.get()
-		l.refuse.Store(true)
+		l.Link.RefuseOpen(inUse)
 		l.FailedWith("in use")
 		l.FailedWith("in use")
 		l.At(41*time.Minute, time.Minute)

@@ -57,12 +57,12 @@ func TestRelease(t *testing.T) {
 		l.get(addrs(mine))
 		l.Stored()
 		usable := time.Now().Add(700 * time.Millisecond)
-		l.Link.SendError = func(sourcetest.Sent) error {
+		l.Link.RefuseSend(func(sourcetest.Sent) error {
 			if time.Now().Before(usable) {
 				return syscall.EADDRNOTAVAIL
 			}
 			return nil
-		}
+		})
 		l.Cancel()
 		l.Stored()
 		l.Lost()
@@ -74,12 +74,12 @@ func TestRelease(t *testing.T) {
 func TestDecline(t *testing.T) {
 	inLab(t, source.Config{}, func(l *lab) {
 		taken := []netip.Addr{mine}
-		l.Sink.SetError = func(lease source.Lease) error {
+		l.Sink.RefuseSet(func(lease source.Lease) error {
 			if slices.ContainsFunc(lease.Addrs, func(a source.Addr) bool { return a.Prefix.Addr() == mine }) {
 				return &source.ConflictError{Addrs: taken}
 			}
 			return nil
-		}
+		})
 		l.get(addrs(mine, second))
 		l.set(second)
 		d := l.message(dhcpv6.MessageTypeDecline)
@@ -118,12 +118,12 @@ func TestDecline(t *testing.T) {
 func TestDeclineEach(t *testing.T) {
 	third := netip.MustParseAddr("2001:db8::44")
 	inLab(t, source.Config{}, func(l *lab) {
-		l.Sink.SetError = func(lease source.Lease) error {
+		l.Sink.RefuseSet(func(lease source.Lease) error {
 			if a := lease.Addrs[0].Prefix.Addr(); a != third {
 				return &source.ConflictError{Addrs: []netip.Addr{a}}
 			}
 			return nil
-		}
+		})
 		l.get(addrs(mine, second, third))
 		l.set(second, third)
 		l.set(third)
@@ -144,7 +144,7 @@ func TestDeclineEach(t *testing.T) {
 func TestConflicts(t *testing.T) {
 	for _, answered := range []bool{true, false} {
 		inLab(t, source.Config{}, func(l *lab) {
-			l.Sink.SetError = func(lease source.Lease) error { return &source.ConflictError{Addrs: []netip.Addr{mine}} }
+			l.Sink.RefuseSet(func(lease source.Lease) error { return &source.ConflictError{Addrs: []netip.Addr{mine}} })
 			sent := 0
 			for time.Since(l.Start) < 24*time.Hour {
 				m, err := dhcpv6.MessageFromBytes(l.Sent().Data)

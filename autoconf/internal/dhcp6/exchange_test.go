@@ -88,7 +88,7 @@ func TestRetransmission(t *testing.T) {
 			l.Calls <- source.Call{Confirm: true}
 		}},
 		{dhcpv6.MessageTypeDecline, time.Second, 0, 4, 0, func(l *lab) {
-			l.Sink.SetError = func(source.Lease) error { return &source.ConflictError{Addrs: []netip.Addr{mine}} }
+			l.Sink.RefuseSet(func(source.Lease) error { return &source.ConflictError{Addrs: []netip.Addr{mine}} })
 			l.get(addrs(mine))
 		}},
 	} {
@@ -360,12 +360,12 @@ func TestPort(t *testing.T) {
 	broken := errors.New("broken")
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)
-		l.Link.OpenError = func(string) error { return broken }
+		l.Link.RefuseOpen(func(string) error { return broken })
 		if err := Run(t.Context(), source.Config{}, l.Link, l.Sink); !errors.Is(err, broken) {
 			t.Errorf("got %v", err)
 		}
-		l.Link.OpenError = nil
-		l.Link.SendError = func(sourcetest.Sent) error { return broken }
+		l.Link.RefuseOpen(nil)
+		l.Link.RefuseSend(func(sourcetest.Sent) error { return broken })
 		l.Begin(source.Config{})
 		l.FailedWith("sending to [ff02::1:2]:547: broken")
 		l.At(source.ReportAfter, 0)

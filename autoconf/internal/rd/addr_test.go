@@ -16,8 +16,8 @@ import (
 )
 
 // takenBy has another host have some addresses.
-func takenBy(others func(netip.Addr) bool) *func(source.Lease) error {
-	f := func(l source.Lease) error {
+func takenBy(others func(netip.Addr) bool) func(source.Lease) error {
+	return func(l source.Lease) error {
 		time.Sleep(time.Second) // duplicates are looked for
 		var conflict source.ConflictError
 		for _, a := range l.Addrs {
@@ -30,13 +30,12 @@ func takenBy(others func(netip.Addr) bool) *func(source.Lease) error {
 		}
 		return &conflict
 	}
-	return &f
 }
 
 // TestConflict has another host that has the address from the hardware address, and goes.
 func TestConflict(t *testing.T) {
 	inLab(t, source.Config{AddrGen: source.AddrEUI64}, func(l *lab) {
-		l.refuse.Store(takenBy(func(a netip.Addr) bool { return a == eui1 }))
+		l.Sink.RefuseSet(takenBy(func(a netip.Addr) bool { return a == eui1 }))
 		l.solicitation()
 		l.advertise(router1, prefix(net1, time.Hour, time.Hour), prefix(net2, time.Hour, time.Hour))
 		first := l.Set()
@@ -45,7 +44,7 @@ func TestConflict(t *testing.T) {
 			t.Errorf("got %+v, then %+v", first, second)
 		}
 		l.Quiet(time.Minute)
-		l.refuse.Store(takenBy(func(a netip.Addr) bool { return true }))
+		l.Sink.RefuseSet(takenBy(func(a netip.Addr) bool { return true }))
 		l.advertise(router1, prefix(net1, time.Hour, time.Hour))
 		l.Set()
 		l.FailedWith("in use by another host: " + eui2.String())
@@ -56,7 +55,7 @@ func TestConflict(t *testing.T) {
 		if got := l.Set(); len(got.Addrs) != 0 {
 			t.Errorf("got %+v, want no address", got)
 		}
-		l.refuse.Store(nil)
+		l.Sink.RefuseSet(nil)
 		l.Calls <- source.Call{Renew: true}
 		l.solicitation()
 		if got := l.Set(); len(got.Addrs) != 2 {
@@ -66,7 +65,7 @@ func TestConflict(t *testing.T) {
 		l.Set()
 		l.Quiet(time.Minute)
 		fail := func(source.Lease) error { return errors.New("no such device") }
-		l.refuse.Store(&fail)
+		l.Sink.RefuseSet(fail)
 		l.advertise(router1)
 		l.Set()
 		l.Quiet(time.Minute)
@@ -89,7 +88,7 @@ func TestStable(t *testing.T) {
 			return a
 		}
 		// All of them are in use.
-		l.refuse.Store(takenBy(func(netip.Addr) bool { return true }))
+		l.Sink.RefuseSet(takenBy(func(netip.Addr) bool { return true }))
 		l.Begin(source.Config{AddrGen: source.AddrStable})
 		first := l.Stored()
 		l.solicitation()
@@ -110,7 +109,7 @@ func TestStable(t *testing.T) {
 		}
 		l.End()
 
-		l.refuse.Store(nil)
+		l.Sink.RefuseSet(nil)
 		a, b := again(first, true), again(last, true)
 		if !seen[a] {
 			t.Errorf("%v with what was stored first is none of %v", a, seen)

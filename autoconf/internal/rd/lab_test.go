@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,12 +24,7 @@ var (
 )
 
 // A lab has routers for a source.
-type lab struct {
-	*sourcetest.Lab
-	// refuse returns the error of Set, sendErr is that of Send.
-	refuse  atomic.Pointer[func(source.Lease) error]
-	sendErr atomic.Pointer[error]
-}
+type lab struct{ *sourcetest.Lab }
 
 // inLab runs a source, f, and then the end of the source.
 func inLab(t *testing.T, cfg source.Config, f func(l *lab)) {
@@ -43,22 +37,7 @@ func inLab(t *testing.T, cfg source.Config, f func(l *lab)) {
 	})
 }
 
-func newLab(t *testing.T) *lab {
-	l := &lab{Lab: sourcetest.NewLab(t, Run)}
-	l.Sink.SetError = func(lease source.Lease) error {
-		if f := l.refuse.Load(); f != nil {
-			return (*f)(lease)
-		}
-		return nil
-	}
-	l.Link.SendError = func(sourcetest.Sent) error {
-		if err := l.sendErr.Load(); err != nil {
-			return *err
-		}
-		return nil
-	}
-	return l
-}
+func newLab(t *testing.T) *lab { return &lab{sourcetest.NewLab(t, Run)} }
 
 // solicitation waits for the next solicitation, and returns its time since the start.
 func (l *lab) solicitation() time.Duration {

@@ -129,16 +129,16 @@ func TestUseless(t *testing.T) {
 // TestSend has solicitations that cannot be sent for a time, as while the first address is
 // tentative, and then for ever.
 func TestSend(t *testing.T) {
-	no := errors.New("cannot assign requested address")
+	refuse := func(sourcetest.Sent) error { return errors.New("cannot assign requested address") }
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t)
-		l.sendErr.Store(&no)
+		l.Link.RefuseSend(refuse)
 		l.Begin(source.Config{})
 		time.Sleep(2500 * time.Millisecond)
-		l.sendErr.Store(nil)
+		l.Link.RefuseSend(nil)
 		l.solicitation()
 		l.At(3*time.Second, 0)
-		l.sendErr.Store(&no)
+		l.Link.RefuseSend(refuse)
 		l.FailedWith("sending a solicitation: cannot assign requested address")
 		l.At(source.ReportAfter, 0)
 		time.Sleep(24 * time.Hour)
@@ -158,7 +158,7 @@ func TestPort(t *testing.T) {
 		if err := <-l.Done; !errors.Is(err, source.ErrGone) {
 			t.Errorf("got %v, want %v", err, source.ErrGone)
 		}
-		l.Link.OpenError = func(string) error { return no }
+		l.Link.RefuseOpen(func(string) error { return no })
 		l.Begin(source.Config{})
 		if err := <-l.Done; !errors.Is(err, no) {
 			t.Errorf("got %v, want %v", err, no)
@@ -168,7 +168,8 @@ func TestPort(t *testing.T) {
 		if err := <-l.Done; err == nil {
 			t.Error("a link without a hardware address")
 		}
-		l.Link.HW, l.Link.OpenError = sourcetest.MAC, nil
+		l.Link.HW = sourcetest.MAC
+		l.Link.RefuseOpen(nil)
 		l.Begin(source.Config{})
 	})
 }

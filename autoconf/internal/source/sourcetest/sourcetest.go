@@ -35,13 +35,11 @@ type Link struct {
 	// Sent has what the source has sent. A source does not wait for the test unless there
 	// are very many packets.
 	Sent chan Sent
-	// OpenError, if it is set, decides whether a port can be opened.
-	OpenError func(port string) error
-	// SendError, if it is set, decides whether a packet can be sent; else it is in Sent.
-	SendError func(Sent) error
 
-	mu    sync.Mutex // guards ports
-	ports []*port    // that are open
+	mu        sync.Mutex // guards the rest
+	openError func(port string) error
+	sendError func(Sent) error
+	ports     []*port // that are open
 }
 
 var _ source.Link = (*Link)(nil)
@@ -55,6 +53,21 @@ type Sent struct {
 // NewLink returns a link with the hardware address MAC.
 func NewLink() *Link { return &Link{HW: MAC, Sent: make(chan Sent, 1000)} }
 
+// RefuseOpen has f decide from now on whether a port can be opened; nil opens all.
+func (l *Link) RefuseOpen(f func(port string) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.openError = f
+}
+
+// RefuseSend has f decide from now on whether a packet can be sent: else it is in Sent. Nil
+// sends all.
+func (l *Link) RefuseSend(f func(Sent) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sendError = f
+}
+
 func (l *Link) Name() string          { return "vde0" }
 func (l *Link) Index() int            { return 7 }
 func (l *Link) MAC() net.HardwareAddr { return l.HW }
@@ -65,8 +78,11 @@ func (l *Link) ARP() (source.Port, error)                         { return l.ope
 func (l *Link) ICMP6(...uint8) (source.Port, error)               { return l.open(ICMP6) }
 
 func (l *Link) open(name string) (source.Port, error) {
-	if l.OpenError != nil {
-		if err := l.OpenError(name); err != nil {
+	l.mu.Lock()
+	refuse := l.openError
+	l.mu.Unlock()
+	if refuse != nil {
+		if err := refuse(name); err != nil {
 			return nil, err
 		}
 	}
@@ -126,15 +142,15 @@ type port struct {
 func (p *port) Send(packet source.Packet) error {
 	l := p.link
 	l.mu.Lock()
-	open := slices.Contains(l.ports, p)
+	open, refuse := slices.Contains(l.ports, p), l.sendError
 	l.mu.Unlock()
 	if !open {
 		return net.ErrClosed
 	}
 	packet.Data = slices.Clone(packet.Data)
 	s := Sent{p.name, packet}
-	if l.SendError != nil {
-		if err := l.SendError(s); err != nil {
+	if refuse != nil {
+		if err := refuse(s); err != nil {
 			return err
 		}
 	}
@@ -163,8 +179,9 @@ type Sink struct {
 	// Said has, in their order, each source.Lease of Set, each error of Failed, and each
 	// json.RawMessage of Store.
 	Said chan any
-	// SetError, if it is set, returns the error of Set.
-	SetError func(source.Lease) error
+
+	mu       sync.Mutex // guards setError
+	setError func(source.Lease) error
 }
 
 var _ source.Sink = (*Sink)(nil)
@@ -172,10 +189,20 @@ var _ source.Sink = (*Sink)(nil)
 // NewSink returns a sink.
 func NewSink() *Sink { return &Sink{Said: make(chan any, 1000)} }
 
+// RefuseSet has f return the errors of Set from now on; nil refuses nothing.
+func (s *Sink) RefuseSet(f func(source.Lease) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setError = f
+}
+
 func (s *Sink) Set(l source.Lease) error {
 	s.Said <- l
-	if s.SetError != nil {
-		return s.SetError(l)
+	s.mu.Lock()
+	refuse := s.setError
+	s.mu.Unlock()
+	if refuse != nil {
+		return refuse(l)
 	}
 	return nil
 }
