@@ -291,6 +291,16 @@ func TestRenew(t *testing.T) {
 		if call := <-p.cfg.Calls; call != (source.Call{Renew: true, Confirm: true, Slept: time.Hour + time.Minute}) {
 			t.Errorf("the source is asked for %+v", call)
 		}
+		// The source is taken back meanwhile.
+		other := make(chan error)
+		go func() { other <- c.Renew(t.Context()) }()
+		synctest.Wait()
+		testenv.Check(t, c.Change(t.Context(), Config{Remove: Remove{DHCP4: true}}))
+		if err := <-other; err == nil || err.Error() != "autoconf: lab/vde0: dhcp4: it was taken back" {
+			t.Errorf("got %v, want that it was taken back", err)
+		}
+		go func() { (<-p.started).sink.Set(lease("10.0.0.5/24", "10.0.0.1")) }()
+		testenv.Check(t, c.Change(t.Context(), Config{DHCP4: true}))
 		closed := make(chan error)
 		go func() { closed <- c.Renew(t.Context()) }()
 		synctest.Wait()

@@ -103,6 +103,7 @@ func (c *Client) stop(by Source) error {
 	c.mu.Lock()
 	delete(c.sources, by)
 	c.mu.Unlock()
+	r.result(errors.New("it was taken back")) // for those who renew
 	err := c.dev.apply(c.ctx, by, source.Lease{})
 	if by == RD {
 		err = errors.Join(err, c.dev.follow(false))
