@@ -575,15 +575,17 @@ func TestStore(t *testing.T) {
 		t.Errorf("left in the directory: %v, %v", list, err)
 	}
 	for name, spoil := range map[string]func() error{
-		"not JSON":         func() error { return os.WriteFile(file, []byte("{"), 0o600) },
-		"more than 65536":  func() error { return os.WriteFile(file, append([]byte("1"), make([]byte, maxStored)...), 0o600) },
-		"is not a file":    func() error { return errors.Join(os.Remove(file), os.Mkdir(file, 0o700)) },
-		"too many levels ": func() error { return errors.Join(os.RemoveAll(file), os.Symlink(file, file)) },
+		"not JSON":        func() error { return os.WriteFile(file, []byte("{"), 0o600) },
+		"more than 65536": func() error { return os.WriteFile(file, append([]byte("1"), make([]byte, maxStored)...), 0o600) },
+		"is not a file":   func() error { return errors.Join(os.Remove(file), os.Mkdir(file, 0o700)) },
+		"too many levels": func() error { return errors.Join(os.Rename(file, file+".else"), os.Symlink(file+".else", file)) },
+		"is not a file ":  func() error { return errors.Join(os.Remove(file), syscall.Mkfifo(file, 0o600)) },
+		"by others":       func() error { return os.Chmod(file, 0o620) },
 	} {
 		testenv.Check(t, os.RemoveAll(file))
-		testenv.Check(t, os.WriteFile(file, nil, 0o600))
+		testenv.Check(t, os.WriteFile(file, []byte("{}"), 0o600))
 		testenv.Check(t, spoil())
-		if data, err := load(cfg.Store, "lab/vde0/dhcp4"); data != nil || err == nil || !strings.Contains(err.Error(), name) && name != "too many levels " {
+		if data, err := load(cfg.Store, "lab/vde0/dhcp4"); data != nil || err == nil || !strings.Contains(err.Error(), strings.TrimSpace(name)) {
 			t.Errorf("%s: %q, %v", name, data, err)
 		}
 		run(func(c *Client, p *puppet) {

@@ -25,7 +25,9 @@ type Store interface {
 }
 
 // DirStore returns a Store in a directory, which is made if it does not exist: one file for
-// each key, for the user alone, and replaced in one step.
+// each key, for the user alone, and replaced in one step. A file that another user than root
+// has, or may write to, is not read, nor is a symbolic link. Who runs as two users needs two
+// directories.
 func DirStore(path string) Store { return dirStore(path) }
 
 type dirStore string
@@ -38,16 +40,11 @@ func (d dirStore) file(key string) string {
 }
 
 func (d dirStore) Load(key string) ([]byte, error) {
-	f, err := os.Open(d.file(key))
+	f, err := openStored(d.file(key))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if i, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !i.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", f.Name())
-	}
 	return io.ReadAll(io.LimitReader(f, maxStored+1))
 }
 
