@@ -117,6 +117,8 @@ func TestOptions(t *testing.T) {
 		{"portal", []dhcpv4.Option{generic(114, []byte("https://portal.example/api?"+strings.Repeat("a", 300))...)}, portal("https://portal.example/api?" + strings.Repeat("a", 300))},
 		{"no portal", []dhcpv4.Option{generic(114, []byte("urn:ietf:params:capport:unrestricted")...)}, nothing},
 		{"portal, hostile", []dhcpv4.Option{generic(114, []byte("https://a/\x1b[2J")...)}, nothing},
+		{"portal, a file", []dhcpv4.Option{generic(114, []byte("file:///etc/passwd")...)}, nothing},
+		{"portal, a script", []dhcpv4.Option{generic(114, []byte("javascript:alert(1)")...)}, nothing},
 		{"portal, relative", []dhcpv4.Option{generic(114, []byte("a/b")...)}, nothing},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -5,9 +5,6 @@ import (
 	"strings"
 )
 
-// noPortal is the URI of networks without a captive portal, RFC 8910, section 2.
-const noPortal = "urn:ietf:params:capport:unrestricted"
-
 // IsName reports whether a name can be used in DNS: letters, digits, hyphens and, which some
 // names have, underscores. It has no trailing dot.
 func IsName(name string) bool {
@@ -24,11 +21,12 @@ func IsName(name string) bool {
 	})
 }
 
-// ParsePortal returns the URI of a captive portal, empty if there is none.
+// ParsePortal returns the URI of a captive portal, empty if there is none. Somebody opens it in
+// a browser, so it is one of the web, and no file of the machine.
 func ParsePortal(s string) string {
 	s = strings.TrimRight(s, "\x00")
 	u, err := url.Parse(s)
-	if err != nil || s != printable(s) || strings.Contains(s, " ") || u.Scheme == "" || s == noPortal {
+	if err != nil || s != printable(s) || strings.Contains(s, " ") || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return ""
 	}
 	return s
