@@ -37,8 +37,9 @@
 //
 // # Whom it believes
 //
-// A reply is taken while a message waits for it, with the random transaction identifier of
-// that message and the client's DUID. Where one server was asked, it has to be that one's.
+// A reply is taken while a message waits for it, from a link-local address, so from this link:
+// others could guess the 24 bits of the random transaction identifier, which it has to have, and
+// the client's DUID. Where one server was asked, it has to be that one's.
 // Messages go to a multicast group, so a neighbour can see them and answer as a server: it
 // decides about addresses, DNS servers and search list, and can take an address away.
 package dhcp6

@@ -97,7 +97,7 @@ var errOther = errors.New("it is not for this client")
 // decode decodes what a server says in answer to a message that was sent.
 func (c *client) decode(p source.Packet) (reply, error) {
 	b := p.Data
-	if len(b) < dhcpv6.MessageHeaderSize || len(b) > maxReply || p.Local.IsMulticast() || !isHost(p.Peer.Addr()) {
+	if len(b) < dhcpv6.MessageHeaderSize || len(b) > maxReply || p.Local.IsMulticast() || !isHost(p.Peer.Addr()) || !p.Peer.Addr().IsLinkLocalUnicast() {
 		return reply{}, errOther
 	}
 	r := reply{typ: dhcpv6.MessageType(b[0]), from: p.Peer.Addr()}

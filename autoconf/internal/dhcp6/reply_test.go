@@ -200,11 +200,14 @@ func TestIgnored(t *testing.T) {
 		return func(_ *source.Packet, m *dhcpv6.Message) { m.MessageType = t }
 	}
 	for name, change := range map[string]change{
-		"transaction":       func(_ *source.Packet, m *dhcpv6.Message) { m.TransactionID[2]++ },
-		"its own type":      typ(dhcpv6.MessageTypeSolicit),
-		"reconfigure":       typ(dhcpv6.MessageTypeReconfigure),
-		"to a group":        func(p *source.Packet, _ *dhcpv6.Message) { p.Local = servers.Addr() },
-		"from a group":      func(p *source.Packet, _ *dhcpv6.Message) { p.Peer = servers },
+		"transaction":  func(_ *source.Packet, m *dhcpv6.Message) { m.TransactionID[2]++ },
+		"its own type": typ(dhcpv6.MessageTypeSolicit),
+		"reconfigure":  typ(dhcpv6.MessageTypeReconfigure),
+		"to a group":   func(p *source.Packet, _ *dhcpv6.Message) { p.Local = servers.Addr() },
+		"from a group": func(p *source.Packet, _ *dhcpv6.Message) { p.Peer = servers },
+		"from off the link": func(p *source.Packet, _ *dhcpv6.Message) {
+			p.Peer = netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), serverPort)
+		},
 		"from nobody":       func(p *source.Packet, _ *dhcpv6.Message) { p.Peer = netip.AddrPort{} },
 		"no client":         drop(dhcpv6.OptionClientID),
 		"another client":    replace(dhcpv6.OptionClientID, 0, 3, 0, 1, 2, 0, 0, 0, 0, 0x43),
