@@ -306,8 +306,8 @@ func canonical(name string) (string, bool) {
 }
 
 // notNames are what programs look for in every domain, and trust: a proxy's configuration, a
-// tunnel's end.
-var notNames = []string{"wpad", "isatap", "localhost"}
+// tunnel's end, the settings of a mail program with its password.
+var notNames = []string{"wpad", "isatap", "autodiscover", "autoconfig", "localhost"}
 
 // mayName reports whether a client may have a name, as far as other clients do not matter.
 func (s *settings) mayName(name string, own *Reservation) bool {

@@ -28,6 +28,10 @@ const (
 	maxProbes = 1024
 	// maxConflicts is how many addresses are tried for one DISCOVER.
 	maxConflicts = 8
+	// maxMessage and maxClientID bound what is read of clients, who have some hundreds of bytes
+	// to say, and kept of them.
+	maxMessage  = 1500
+	maxClientID = 255
 	// minReply and maxReply bound the size of messages: what every client takes, RFC 2131,
 	// section 2, and what needs no fragments. sizeofHeaders are IPv4's and UDP's.
 	minReply      = 548
@@ -126,9 +130,12 @@ func (s *dhcp4Server) run(ctx context.Context) error {
 
 // received answers a message. What is malformed, or not for this server, is ignored.
 func (s *dhcp4Server) received(p source.Packet) {
+	if len(p.Data) > maxMessage {
+		return
+	}
 	m, err := dhcp4.Decode(p.Data)
 	if err != nil || m.OpCode != dhcpv4.OpcodeBootRequest || m.HWType != iana.HWTypeEthernet || !isMAC(m.ClientHWAddr) ||
-		!m.GatewayIPAddr.IsUnspecified() {
+		!m.GatewayIPAddr.IsUnspecified() || len(m.Options.Get(dhcpv4.OptionClientIdentifier)) > maxClientID {
 		return
 	}
 	var server netip.Addr

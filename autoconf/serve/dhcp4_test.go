@@ -354,6 +354,7 @@ func TestDHCP4Names(t *testing.T) {
 			{"of Hosts", hostName("www"), "", ""},
 			{"of a reservation", hostName("db"), "", ""},
 			{"a proxy's", hostName("wpad"), "", ""},
+			{"a mail server's", hostName("AutoDiscover"), "", ""},
 			{"too long", hostName(strings.Repeat("a", 64)), "", ""},
 			{"much too long", hostName(strings.Repeat("a.", 126) + "a"), "", ""},
 			{"no name", hostName("a b\n"), "", ""},
@@ -380,8 +381,8 @@ func TestDHCP4Names(t *testing.T) {
 			t.Error("the identifier does not come back")
 		}
 		l.get(52, "10.0.0.202", hostName("printer"))
-		l.get(53, "10.0.0.24")
-		for _, want := range []string{"10.0.0.200 db.internal", "10.0.0.202 printer.internal", "10.0.0.24 only-a-name.internal"} {
+		l.get(53, "10.0.0.25")
+		for _, want := range []string{"10.0.0.200 db.internal", "10.0.0.202 printer.internal", "10.0.0.25 only-a-name.internal"} {
 			if !strings.Contains(l.names(), want) {
 				t.Errorf("leases: %s, want %s", l.names(), want)
 			}
@@ -411,6 +412,12 @@ func TestDHCP4Ignored(t *testing.T) {
 			func(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeOffer)) },
 			func(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptMessageType(dhcpv4.MessageTypeRequest)) },
 			func(m *dhcpv4.DHCPv4) { m.Options = dhcpv4.Options{} },
+			func(m *dhcpv4.DHCPv4) { // which would be kept
+				m.UpdateOption(dhcpv4.OptClientIdentifier(make([]byte, maxClientID+1)))
+			},
+			func(m *dhcpv4.DHCPv4) {
+				m.UpdateOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(224), make([]byte, maxMessage)))
+			},
 			func(m *dhcpv4.DHCPv4) { m.UpdateOption(dhcpv4.OptGeneric(dhcpv4.OptionServerIdentifier, []byte{1})) },
 		} {
 			m := message(discover, 1, "")
