@@ -1,0 +1,161 @@
+package wireguard
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vdestack/vdestack"
+)
+
+// Config describes a tunnel. [ParseConfig] makes one from a wg-quick file. PrivateKey is needed.
+type Config struct {
+	// Name of the interface. Empty means wg0.
+	Name string
+	// PrivateKey is this end's.
+	PrivateKey Key
+	// ListenPort is the UDP port of the encrypted socket. 0 means any that is free.
+	ListenPort uint16
+	// Addrs are the addresses in the tunnel, Address in the file.
+	Addrs []netip.Prefix
+	// DNS resolves the stack's names while the tunnel is up. [Up] leaves the stack's own if
+	// there are neither Servers nor Search.
+	DNS vdestack.DNS
+	// MTU of the interface, in bytes. 0 means 1420, which suits networks of 1500: a packet of
+	// the tunnel is up to 80 bytes larger outside.
+	MTU   int
+	Peers []Peer
+
+	// Underlay is the stack that has the encrypted socket and resolves the names of
+	// endpoints. Nil means the host.
+	Underlay *vdestack.Stack
+	// Logger receives what WireGuard and the tunnel report, never keys. Nil discards it.
+	Logger *slog.Logger
+}
+
+// A Peer is another end of a tunnel.
+type Peer struct {
+	PublicKey    PublicKey // which must be another for each
+	PresharedKey Key       // none if it is zero
+	// AllowedIPs are the networks behind the peer: where its packets may come from, and what
+	// is sent to it. 0.0.0.0/0 and ::/0 are everything. If two peers have one, the last gets
+	// it.
+	AllowedIPs []netip.Prefix
+	// Endpoint is where the peer is, host:port, until it sends from elsewhere. Empty waits for
+	// the peer. A name is looked up at the beginning, and again while the peer is silent.
+	Endpoint string
+	// PersistentKeepalive is how long the tunnel may be quiet before a packet tells the peer,
+	// and routers between, that it is there; in whole seconds, 18 hours at most. 0 is for ever.
+	PersistentKeepalive time.Duration
+}
+
+const (
+	defaultName = "wg0"
+	defaultMTU  = 1420
+	minMTU      = 576
+	minMTU6     = 1280 // RFC 8200
+	maxMTU      = 65535 - 80
+)
+
+// complete returns the configuration with its defaults, or says what is wrong with it.
+func (c Config) complete() (Config, error) {
+	if c.Name == "" {
+		c.Name = defaultName
+	}
+	if c.MTU == 0 {
+		c.MTU = defaultMTU
+	}
+	low := minMTU
+	for _, p := range c.Addrs {
+		if !p.IsValid() {
+			return c, errors.New("an address in Addrs is not valid")
+		}
+		if p.Addr().Is6() {
+			low = minMTU6
+		}
+	}
+	switch {
+	case c.PrivateKey.IsZero():
+		return c, errors.New("there is no PrivateKey")
+	case c.MTU < low || c.MTU > maxMTU:
+		return c, fmt.Errorf("the MTU is %d: want %d to %d", c.MTU, low, maxMTU)
+	}
+	c.Peers = slices.Clone(c.Peers)
+	for i := range c.Peers {
+		p := &c.Peers[i]
+		if err := p.complete(c.PrivateKey.Public()); err != nil {
+			return c, fmt.Errorf("%s (peer %d): %w", p.PublicKey.short(), i+1, err)
+		}
+		for _, other := range c.Peers[:i] {
+			if other.PublicKey == p.PublicKey {
+				return c, fmt.Errorf("%s (peer %d): an earlier peer has the same PublicKey", p.PublicKey.short(), i+1)
+			}
+		}
+	}
+	return c, nil
+}
+
+// complete checks a peer, and writes its values in the usual way.
+func (p *Peer) complete(own PublicKey) error {
+	switch k := p.PersistentKeepalive; {
+	case p.PublicKey == PublicKey{}:
+		return errors.New("there is no PublicKey")
+	case p.PublicKey == own:
+		return errors.New("the PublicKey is that of this end's PrivateKey")
+	case k < 0 || k > 65535*time.Second || k%time.Second != 0:
+		return fmt.Errorf("a PersistentKeepalive of %v: want whole seconds, 0 to 65535", k)
+	}
+	p.AllowedIPs = slices.Clone(p.AllowedIPs)
+	for i, a := range p.AllowedIPs {
+		if !a.IsValid() {
+			return errors.New("a network in AllowedIPs is not valid")
+		}
+		p.AllowedIPs[i] = a.Masked()
+	}
+	if p.Endpoint == "" {
+		return nil
+	}
+	host, port, err := splitEndpoint(p.Endpoint)
+	if err != nil {
+		return fmt.Errorf("the Endpoint: %w", err)
+	}
+	p.Endpoint = net.JoinHostPort(host, strconv.Itoa(int(port)))
+	return nil
+}
+
+var errEndpoint = errors.New("want HOST:PORT, with an IPv6 address in brackets")
+
+// splitEndpoint splits host:port. As in wg, brackets may be left out.
+func splitEndpoint(text string) (host string, port uint16, err error) {
+	i := strings.LastIndexByte(text, ':')
+	if i < 0 {
+		return "", 0, fmt.Errorf("%s has no port: %w", quote(text), errEndpoint)
+	}
+	host = text[:i]
+	n, err := strconv.ParseUint(text[i+1:], 10, 16)
+	if err != nil || n == 0 {
+		return "", 0, fmt.Errorf("the port of %s is none: %w", quote(text), errEndpoint)
+	}
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
+		if a, err := netip.ParseAddr(host); err != nil || !a.Is6() {
+			return "", 0, fmt.Errorf("there is no IPv6 address in the brackets of %s: %w", quote(text), errEndpoint)
+		}
+	} else if _, err := netip.ParseAddr(host); err != nil && !isName(host) {
+		return "", 0, fmt.Errorf("the host of %s is neither an address nor a name: %w", quote(text), errEndpoint)
+	}
+	return host, uint16(n), nil
+}
+
+// isName reports whether a text may be a name of a host or a domain.
+func isName(text string) bool {
+	return text != "" && len(text) <= 254 && strings.IndexFunc(text, func(c rune) bool {
+		return !('0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || c == '.' || c == '-' || c == '_')
+	}) < 0
+}
