@@ -10,8 +10,8 @@ import (
 )
 
 // A Cmd is a command to be run in a stack, with the fields and methods of
-// [os/exec.Cmd], and KeepGroup, Binds and Names: package stack documents them, and what
-// a command sees and may.
+// [os/exec.Cmd], and KeepGroup, Binds, Names, SysAdmin and Hostname: package stack documents
+// them, and what a command sees and may.
 type Cmd = stack.Cmd
 
 // A Bind makes a file, From, appear in the place of another, To: see Cmd.Binds.

@@ -99,6 +99,13 @@ type Cmd struct {
 	// Names gives the command the names of the stack instead of the machine's, see
 	// the section Names.
 	Names bool
+	// SysAdmin gives the command CAP_SYS_ADMIN too, so that it can mount, and a mount
+	// namespace of its own. It is over the namespaces of all stacks of the program,
+	// unless the stack is Isolated.
+	SysAdmin bool
+	// Hostname is the name of the machine that the command sees, in a UTS namespace of
+	// its own; up to 64 bytes. Empty leaves it the machine's.
+	Hostname string
 	// WaitDelay bounds how long Wait waits for the end of the pipes after the command
 	// has ended or ctx is done: other processes may have them open. 0 means no bound.
 	WaitDelay time.Duration
@@ -224,6 +231,9 @@ func (c *Cmd) Start() (err error) {
 	return nil
 }
 
+// maxHostname is __NEW_UTS_LEN of linux/utsname.h.
+const maxHostname = 64
+
 // check refuses paths and texts that no program can be executed with.
 func (c *Cmd) check() error {
 	if c.Path == "" {
@@ -235,6 +245,9 @@ func (c *Cmd) check() error {
 				return fmt.Errorf("stack: %s %q has a zero byte", what, text)
 			}
 		}
+	}
+	if len(c.Hostname) > maxHostname || strings.ContainsRune(c.Hostname, 0) {
+		return fmt.Errorf("stack: host name %q of the command is longer than %d bytes, or has a zero byte", c.Hostname, maxHostname)
 	}
 	for _, b := range c.Binds {
 		for _, path := range []string{b.From, b.To} {

@@ -2,8 +2,10 @@ package stack_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
+	"github.com/vdestack/vdestack/internal/plugtest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/stack"
 	"golang.org/x/sys/unix"
@@ -182,6 +185,34 @@ func TestCommand(t *testing.T) {
 		}
 		s.Command(t.Context(), "kill", strings.TrimSpace(pids.String())).Run()
 	})
+}
+
+// TestCommandSysAdmin gives a command what it needs to mount, and a name of the machine.
+func TestCommandSysAdmin(t *testing.T) {
+	s := open(t, "")
+	here := testenv.Must(os.Hostname())(t)
+	script := fmt.Sprintf("uname -n; mount -t tmpfs none %[1]s && : >%[1]s/x && ls %[1]s", t.TempDir())
+	for _, hostname := range []string{"guest", ""} {
+		cmd := s.Command(t.Context(), "/bin/sh", "-c", script)
+		cmd.SysAdmin, cmd.Hostname = true, hostname
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != cmp.Or(hostname, here)+"\nx\n" {
+			t.Errorf("got %q, %v, want %s and a mount", out, err, cmp.Or(hostname, here))
+		}
+	}
+	// Otherwise the command has neither.
+	cmd := s.Command(t.Context(), "/bin/sh", "-c", "uname -n; readlink /proc/self/ns/mnt; grep CapAmb /proc/self/status")
+	cmd.Hostname = strings.Repeat("h", 64)
+	out, err := cmd.CombinedOutput()
+	mnt := testenv.Must(os.Readlink("/proc/self/ns/mnt"))(t)
+	if want := cmd.Hostname + "\n" + mnt + "\nCapAmb:\t0000000000003c00\n"; err != nil || string(out) != want {
+		t.Errorf("got %q, %v, want %q", out, err, want)
+	}
+	if name := testenv.Must(os.Hostname())(t); name != here {
+		t.Errorf("the machine is called %q now", name)
+	}
+	cmd = s.Command(t.Context(), "true")
+	cmd.Hostname = strings.Repeat("h", 65)
+	plugtest.WantError(t, cmd.Run(), "longer than 64 bytes")
 }
 
 // TestCloseKillsCommands closes a stack under commands, one of which left its

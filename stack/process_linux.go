@@ -33,7 +33,7 @@ func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (_ *process
 	if s.isClosed() {
 		return nil, s.errClosed()
 	}
-	e := &netns.Exec{Path: c.Path, Args: c.argv(), Env: c.environ(), Files: files, Setpgid: !c.KeepGroup}
+	e := &netns.Exec{Path: c.Path, Args: c.argv(), Env: c.environ(), Files: files, Setpgid: !c.KeepGroup, SysAdmin: c.SysAdmin, Hostname: c.Hostname}
 	for _, b := range c.Binds {
 		e.Mounts = append(e.Mounts, netns.Mount{From: b.From, To: b.To})
 	}

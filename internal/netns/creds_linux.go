@@ -77,19 +77,19 @@ func threadCreds() (c creds) {
 	return c
 }
 
-// enter has the command enter the namespaces; user is -1 if the program is in the user
-// namespace of the stack. Entering another one gives all capabilities, in all sets:
+// enter has the command enter the namespaces, to have more capabilities there; user is -1 if
+// the program is in the user namespace of the stack. Entering another one gives all capabilities, in all sets:
 // they are reduced so that, until the exec, the command has the program's own rights
 // over files.
-func (p *plan) enter(user, net int, c *creds) {
+func (p *plan) enter(user, net int, c *creds, more capSet) {
 	if user >= 0 {
 		p.add("setns", unix.SYS_SETNS, uintptr(user), unix.CLONE_NEWUSER)
 	}
 	p.add("setns", unix.SYS_SETNS, uintptr(net), unix.CLONE_NEWNET)
 	if user >= 0 {
-		p.capset("capset", c.effective|commandCaps|enterCaps, ^capSet(0), c.inheritable|commandCaps)
+		p.capset("capset", c.effective|more|enterCaps, ^capSet(0), c.inheritable|more)
 	} else {
-		p.capset("", c.effective, c.permitted, c.inheritable|commandCaps&c.inheritables())
+		p.capset("", c.effective, c.permitted, c.inheritable|more&c.inheritables())
 	}
 }
 
@@ -97,15 +97,15 @@ func (p *plan) enter(user, net int, c *creds) {
 // namespace.
 func (c *creds) inheritables() capSet { return c.permitted & (c.bounding | c.inheritable) }
 
-// confine leaves the command the capabilities of the thread that starts it, and
-// commandCaps over the stack only. If the program is in the user namespace of the
+// confine leaves the command the capabilities of the thread that starts it, and more over
+// the stack only. If the program is in the user namespace of the
 // stack, they would cover more than the stack, and are passed on only if the program
 // has them; errors do not matter there.
-func (p *plan) confine(entered bool, c *creds) {
-	more, had := commandCaps, ^capSet(0)
+func (p *plan) confine(entered bool, c *creds, more capSet) {
+	had := ^capSet(0)
 	name := func(what string) string { return what }
 	if !entered {
-		more, had = commandCaps&c.inheritables(), c.bounding
+		more, had = more&c.inheritables(), c.bounding
 		name = func(string) string { return "" }
 	}
 	bounding := (c.bounding | more) &^ withheldCaps

@@ -323,15 +323,24 @@ func explainOpen(err *os.PathError, flags int) error {
 	})
 }
 
-// explainMount explains why a command gets no mount namespace.
-func explainMount(err error) error {
-	return because(err, func(errno unix.Errno) string {
-		if errno == unix.ENOSPC {
-			return tooMany("user.max_mnt_namespaces")
-		}
-		return refusedUse(errno)
-	})
+// explainUnshare explains why a command gets no namespace of its own; limit is the setting that
+// bounds how many there are.
+func explainUnshare(limit string) func(error) error {
+	return func(err error) error {
+		return because(err, func(errno unix.Errno) string {
+			if errno == unix.ENOSPC {
+				return tooMany(limit)
+			}
+			return refusedUse(errno)
+		})
+	}
 }
+
+// explainMount and explainUTS are for mount and UTS namespaces.
+var (
+	explainMount = explainUnshare("user.max_mnt_namespaces")
+	explainUTS   = explainUnshare("user.max_uts_namespaces")
+)
 
 // explainBind explains why a file cannot be mounted over another.
 func explainBind(err error, from, to string) error {

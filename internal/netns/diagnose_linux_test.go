@@ -172,6 +172,8 @@ func TestDiagnosis(t *testing.T) {
 			"user.max_user_namespaces=0 and user.max_net_namespaces=0: namespaces are switched off, sysctl -w user.max_user_namespaces=1000 user.max_net_namespaces=1000 allows them"},
 		{"too many", machine{}, Refused, unix.ENOSPC,
 			"no more namespaces for this user (user.max_user_namespaces=1000, user.max_net_namespaces=2000, maybe less outside of the container; user namespaces nest 32 deep): close some stacks, or raise the limit"},
+		{"UTS namespaces off", machine{files: sysctls("user.max_uts_namespaces=0")}, explainUTS, unix.ENOSPC,
+			"user.max_uts_namespaces=0: namespaces are switched off, sysctl -w user.max_uts_namespaces=1000 allows them"},
 		{"mount namespaces off", machine{files: sysctls("user.max_mnt_namespaces=0")}, explainMount, unix.ENOSPC,
 			"user.max_mnt_namespaces=0: namespaces are switched off, sysctl -w user.max_mnt_namespaces=1000 allows them"},
 		{"kernel without", machine{}, explain, unix.EINVAL, "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"},
@@ -307,7 +309,7 @@ func FuzzProc(f *testing.F) {
 		}
 		defer machine{files: files, self: self}.install()()
 		errno := unix.Errno(n)
-		for _, explain := range []func(error) error{explain, Refused, explainJoin, explainMount, Limited, executing, setting, packet, mounting} {
+		for _, explain := range []func(error) error{explain, Refused, explainJoin, explainMount, explainUTS, Limited, executing, setting, packet, mounting} {
 			for _, err := range []error{errno, mapError("open", errno), os.NewSyscallError("clone", errno)} {
 				if got := explain(err); !errors.Is(got, errno) {
 					t.Errorf("%v does not wrap %v", got, errno)

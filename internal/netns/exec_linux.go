@@ -33,6 +33,10 @@ type Exec struct {
 	Setpgid bool
 	// Mounts, if any, are made in this order in a mount namespace of the command.
 	Mounts []Mount
+	// SysAdmin gives the command CAP_SYS_ADMIN too, and a mount namespace.
+	SysAdmin bool
+	// Hostname, if not empty, is the command's, in a UTS namespace of its own.
+	Hostname string
 	// Sysfs, if not empty, is a temporary directory. The command then has the sysfs of
 	// the namespace at /sys, where that is possible.
 	Sysfs string
@@ -59,7 +63,7 @@ type Mount struct {
 // not be executed. Without an error, Ended must be called when it has ended.
 //
 //   - The child has the credentials and the confinement of the calling thread, as with
-//     os/exec, and commandCaps.
+//     os/exec, and commandCaps; CAP_SYS_ADMIN if SysAdmin asks for it.
 //   - With its process group it dies with the process, whatever user either has become.
 func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 	p := plan{path: e.Path}
@@ -269,9 +273,11 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 		err = fmt.Errorf("mounting an empty directory over %s: %w", m.To, Refused(err))
 	case bind:
 		err = fmt.Errorf("mounting %s over %s: %w", m.From, m.To, explainBind(err, m.From, m.To))
+	case what == "unshare" && p.calls[i].args[0] == unix.CLONE_NEWUTS:
+		err = explainUTS(err)
 	case what == "unshare":
 		err = explainMount(err)
-	case what == "setns", what == "mount", what == "capset", strings.HasPrefix(what, "prctl "):
+	case what == "setns", what == "mount", what == "sethostname", what == "capset", strings.HasPrefix(what, "prctl "):
 		err = Refused(err)
 	}
 	return Limited(fmt.Errorf("starting %s: %w", p.path, err))
@@ -311,11 +317,19 @@ func (p *plan) make(e *Exec, user, net, done int, c *creds) error {
 		p.add("fchdir", unix.SYS_FCHDIR, e.Dir.Fd())
 		p.keep = append(p.keep, e.Dir)
 	}
-	p.enter(user, net, c)
+	more := commandCaps
+	if e.SysAdmin {
+		more |= capsOf(unix.CAP_SYS_ADMIN)
+	}
+	p.enter(user, net, c, more)
 	if err := p.addMounts(e); err != nil {
 		return fmt.Errorf("starting %s: %w", e.Path, err)
 	}
-	p.confine(user >= 0, c)
+	if e.Hostname != "" {
+		p.add("unshare", unix.SYS_UNSHARE, unix.CLONE_NEWUTS)
+		p.add("sethostname", unix.SYS_SETHOSTNAME, p.text(e.Hostname), uintptr(len(e.Hostname)))
+	}
+	p.confine(user >= 0, c, more)
 	p.addFiles(e.Files, done)
 	// Package syscall raised the limit when the program started. If the program has set
 	// another since, commands get that, as with os/exec.
@@ -339,7 +353,7 @@ func (p *plan) make(e *Exec, user, net, done int, c *creds) error {
 // change of the working directory, which moves to the new namespace with the child: a
 // descriptor would still lead to a directory of the old one.
 func (p *plan) addMounts(e *Exec) error {
-	if len(e.Mounts) == 0 && e.Sysfs == "" {
+	if len(e.Mounts) == 0 && e.Sysfs == "" && !e.SysAdmin {
 		return nil
 	}
 	p.mounts = make(map[int]Mount)
