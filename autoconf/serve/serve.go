@@ -91,6 +91,14 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 	if len(runs) == 0 {
 		return nil, fmt.Errorf("nothing can be served: the interface has %v", own)
 	}
+	for _, run := range runs {
+		s.ends.Go(func() {
+			if err := run(ctx); err != nil {
+				cfg.log.Error("the server has ended", "err", err)
+			}
+		})
+	}
+	// From here on the end of the stack may come, and waits for those that run.
 	s.forget, err = st.BeforeClose(func(ctx context.Context) {
 		ended := make(chan struct{})
 		go func() {
@@ -103,14 +111,8 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 		}
 	})
 	if err != nil {
+		s.end()
 		return nil, err
-	}
-	for _, run := range runs {
-		s.ends.Go(func() {
-			if err := run(ctx); err != nil {
-				cfg.log.Error("the server has ended", "err", err)
-			}
-		})
 	}
 	return s, nil
 }

@@ -117,6 +117,27 @@ func TestEnd(t *testing.T) {
 	}
 }
 
+// TestStartClose ends the stack while a server begins.
+func TestStartClose(t *testing.T) {
+	netnstest.NoLeaks(t)
+	for i := range 4 {
+		st := vdestacktest.Open(t, "null://", "10.0.0.1/24", "fd00::1/64")
+		closed := make(chan error)
+		go func() {
+			time.Sleep(time.Duration(i*i) * time.Millisecond)
+			closed <- st.Close()
+		}()
+		s, err := Start(st, Config{})
+		if err != nil && !errors.Is(err, net.ErrClosed) {
+			t.Errorf("got %v, want net.ErrClosed", err)
+		}
+		testenv.Check(t, <-closed)
+		if err == nil {
+			testenv.Check(t, s.Close())
+		}
+	}
+}
+
 // TestInterfaceGone removes the interface under one of two servers.
 func TestInterfaceGone(t *testing.T) {
 	st := vdestacktest.Open(t, "null://", "10.0.0.1/24")
