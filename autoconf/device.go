@@ -110,6 +110,7 @@ type heldAddr struct {
 type routeKey struct {
 	dst    netip.Prefix
 	gw     netip.Addr
+	src    netip.Addr  // for routes to the network of an IPv4 address
 	metric rtnl.Metric // 0: the kernel's
 	ifaces int         // index; 0: the kernel chooses
 }
@@ -509,15 +510,14 @@ func (d *netDevice) wanted(now time.Time) wants {
 			if a.Temporary {
 				w.flags |= rtnl.ManageTempAddr
 			}
-			switch {
-			case by == Static:
+			if by == Static {
 				w.flags |= rtnl.NoDAD
-			case a.Prefix.Addr().Is4() && !a.NoPrefixRoute:
-			default:
-				// The kernel would leave the route of an address that ends until that.
+			} else {
+				// That of the kernel has the metric of those that were made by hand. In IPv6
+				// it would stay until the address ends, even if that is removed.
 				w.flags |= rtnl.NoPrefixRoute
 				if !a.NoPrefixRoute && !a.Prefix.IsSingleIP() {
-					l.Routes = append(slices.Clip(l.Routes), source.Route{Dst: a.Prefix.Masked(), Expires: a.Valid})
+					all.addRoute(d.route(by, source.Route{Dst: a.Prefix.Masked(), Expires: a.Valid}, a.Prefix.Addr()))
 				}
 			}
 			if other, ok := all.addrs[key]; !ok {
@@ -532,16 +532,20 @@ func (d *netDevice) wanted(now time.Time) wants {
 			if !r.Expires.IsZero() && !r.Expires.After(now) {
 				continue
 			}
-			key, w := d.route(by, r)
-			if other, ok := all.routes[key]; !ok {
-				all.routeKeys = append(all.routeKeys, key)
-			} else {
-				w.by, w.options, w.expires = other.by, other.options, later(w.expires, other.expires)
-			}
-			all.routes[key] = w
+			all.addRoute(d.route(by, r, netip.Addr{}))
 		}
 	}
 	return all
+}
+
+// addRoute adds a route.
+func (all *wants) addRoute(key routeKey, w heldRoute) {
+	if other, ok := all.routes[key]; !ok {
+		all.routeKeys = append(all.routeKeys, key)
+	} else {
+		w.by, w.options, w.expires = other.by, other.options, later(w.expires, other.expires)
+	}
+	all.routes[key] = w
 }
 
 // later returns the later of two instants. The zero Time is never.
@@ -555,8 +559,9 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// route returns the route of the kernel for one of a source.
-func (d *netDevice) route(by Source, r source.Route) (routeKey, heldRoute) {
+// route returns the route of the kernel for one of a source. src is the address that it comes
+// with, if it does.
+func (d *netDevice) route(by Source, r source.Route, src netip.Addr) (routeKey, heldRoute) {
 	key, w := routeKey{dst: r.Dst, gw: r.Gateway, ifaces: d.index}, heldRoute{by: by}
 	is4 := r.Dst.Addr().Is4()
 	if by == Static {
@@ -575,6 +580,10 @@ func (d *netDevice) route(by Source, r source.Route) (routeKey, heldRoute) {
 	switch {
 	case is4 && !r.Gateway.IsValid():
 		w.options = append(w.options, rtnl.ScopeLink)
+		if src.IsValid() {
+			key.src = src
+			w.options = append(w.options, rtnl.Source(src))
+		}
 	case is4: // a server may name one that is in no network of the interface
 		w.options = append(w.options, rtnl.OnLink)
 	default:
@@ -659,9 +668,10 @@ func (d *netDevice) detect(events iter.Seq2[rtnl.Event, error], tentative map[ne
 
 // limits sets what the interface has for all addresses. d.mu is held.
 func (d *netDevice) limits(w wants) error {
-	temporary := false
+	temporary, learned4 := false, false
 	for _, a := range w.addrs {
 		temporary = temporary || a.flags&rtnl.ManageTempAddr != 0
+		learned4 = learned4 || a.by != Static && a.prefix.Addr().Is4()
 	}
 	l, err := d.nl.Link(d.index)
 	if err != nil {
@@ -694,7 +704,10 @@ func (d *netDevice) limits(w wants) error {
 	m := d.leases[RD].MTU
 	return errors.Join(err,
 		d.limit(mtu6, strconv.Itoa(m), m >= minMTU && m <= mtu),
-		d.limit(d.sysctl("ipv6", "use_tempaddr"), "2", temporary))
+		d.limit(d.sysctl("ipv6", "use_tempaddr"), "2", temporary),
+		// Else the kernel would remove with an address that ends those which came into its
+		// network later, by hand too.
+		d.limit(d.sysctl("ipv4", "promote_secondaries"), "1", learned4))
 }
 
 // limit sets a setting, or restores it. d.mu is held.

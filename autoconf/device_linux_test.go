@@ -146,7 +146,7 @@ func TestApply(t *testing.T) {
 	testenv.Check(t, err)
 	got := h.state()
 	for _, want := range []string{
-		"10.0.0.5/24 flags 0x0", "10.3.0.1/24 flags 0x80", "10.9.0.1/24 flags 0x80", "fd00::5/128 flags 0x200", "fd01::5/64 flags 0x300", "fd09::1/64 flags 0x82",
+		"10.0.0.5/24 flags 0x200", "10.0.0.0/24 on interface 1048576 metric 2049 protocol 16 pref 0", "10.3.0.1/24 flags 0x80", "10.9.0.1/24 flags 0x80", "fd00::5/128 flags 0x200", "fd01::5/64 flags 0x300", "fd09::1/64 flags 0x82",
 		"default via 10.0.0.1 on interface 1048576 metric 2049 protocol 16 pref 0", "default via 10.0.0.2 on interface 1048576 metric 2049 protocol 16 pref 0",
 		"10.1.0.0/16 via 172.16.0.1 on interface 1048576 metric 2049 protocol 16 pref 0", "10.2.0.0/16 on interface 1048576 metric 2049 protocol 16 pref 0",
 		"default via 10.9.0.9 on interface 1048576 metric 0 protocol 3 pref 0", "default via 10.3.0.9 on interface 1048576 metric 0 protocol 4 pref 0",
@@ -207,12 +207,44 @@ func TestApply(t *testing.T) {
 	v4.Addrs[0].Prefix, v4.Routes, v4.MTU = prefix("10.0.0.6/24"), nil, 0
 	testenv.Check(t, p[DHCP4].sink.Set(v4))
 	got = h.state()
-	if !strings.Contains(got, "10.0.0.6/24") || strings.Contains(got, "10.0.0.5/24") || strings.Contains(got, "protocol 16") || !strings.Contains(got, "mtu 1500") {
+	if !strings.Contains(got, "10.0.0.6/24") || strings.Contains(got, "10.0.0.5/24") || strings.Count(got, "protocol 16") != 1 || !strings.Contains(got, "mtu 1500") {
 		t.Errorf("got\n%s", got)
 	}
 	testenv.Check(t, c.Close())
 	if after := h.state(); after != before {
 		t.Errorf("after Close:\n%s\nbefore it began:\n%s", after, before)
+	}
+}
+
+// TestByHand has a server give an address in networks that the program has too, later and by
+// hand: these count, and stay.
+func TestByHand(t *testing.T) {
+	h := newHost(t, vdestack.Interface{VNL: "null://"})
+	puppets(t, map[Source]source.Lease{DHCP4: {
+		Addrs:  []source.Addr{{Prefix: prefix("10.0.0.5/24"), Valid: time.Now().Add(time.Hour)}},
+		Routes: []source.Route{{Dst: prefix("10.1.0.0/24")}, {Dst: prefix("10.2.0.0/24"), Gateway: addr("10.0.0.1")}},
+	}})
+	c, err := Start(t.Context(), h.st, Config{DHCP4: true})
+	testenv.Check(t, err)
+	testenv.Check(t, h.st.AddInterface(t.Context(), vdestack.Interface{VNL: "null://", Addrs: testenv.Prefixes("10.0.0.1/24", "10.1.0.1/24")}))
+	testenv.Check(t, h.RouteAdd(prefix("10.2.0.0/24"), addr("10.1.0.9"), h.index+1))
+	for to, want := range map[string]string{"10.0.0.9": "10.0.0.1", "10.1.0.9": "10.1.0.1", "10.2.0.9": "10.1.0.1"} {
+		conn, err := h.st.DialContext(t.Context(), "udp", to+":9")
+		testenv.Check(t, err)
+		if got := conn.LocalAddr().(*net.UDPAddr).IP.String(); got != want {
+			t.Errorf("%s is reached from %s, want %s", to, got, want)
+		}
+		testenv.Check(t, conn.Close())
+	}
+	// The kernel ends the address of a lease by itself.
+	testenv.Check(t, h.AddrAdd(h.index, prefix("10.0.0.7/24")))
+	testenv.Check(t, h.AddrDel(h.index, prefix("10.0.0.5/24")))
+	if got := h.state(); !strings.Contains(got, "10.0.0.7/24 flags 0x80") {
+		t.Errorf("an address of the network is gone with that of the lease:\n%s", got)
+	}
+	testenv.Check(t, c.Close())
+	if v, err := h.st.ReadSysctl("net/ipv4/conf/vde0/promote_secondaries"); err != nil || v != "0" {
+		t.Errorf("promote_secondaries is %q, %v", v, err)
 	}
 }
 
