@@ -53,8 +53,8 @@ type Client struct {
 }
 
 // Start configures an interface of a stack, and keeps it configured until Close or the end
-// of the stack. It returns when every source of c has configured something, or has given up
-// its first attempt; after ten seconds at most. An error is returned if none has, with the
+// of the stack. It returns when every source of c has configured something, perhaps not all
+// that it was told ([Client.Watch] says so later), or has given up its first attempt; after ten seconds at most. An error is returned if none has, with the
 // reasons, if what is static cannot be configured, and if ctx ends. It leaves nothing behind.
 // ctx bounds Start only.
 //
@@ -155,7 +155,7 @@ func newClient(dev device, dns dnsSetter, name string, cfg Config) *Client {
 	default:
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	c.log = c.log.With("interface", name)
+	c.log = source.LimitLog(c.log).With("interface", name)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }

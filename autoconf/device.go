@@ -47,7 +47,8 @@ type device interface {
 	// follow takes router advertisements from the kernel, or gives them back.
 	follow(bool) error
 	// apply configures what a source knows, and removes what it knew before. A
-	// [*source.ConflictError] has addresses that were left out.
+	// [*source.ConflictError] has addresses that were left out, a [*partialError] says what
+	// else was.
 	apply(ctx context.Context, by Source, l source.Lease) error
 	// watch calls f with what happens to the interface, until ctx ends. If it was down,
 	// everything that the sources know is applied again before.
@@ -55,6 +56,12 @@ type device interface {
 	// close removes all that was applied.
 	close() error
 }
+
+// A partialError says what could not be configured of what a source knows. The rest was.
+type partialError struct{ err error }
+
+func (e *partialError) Error() string { return e.err.Error() }
+func (e *partialError) Unwrap() error { return e.err }
 
 // A change is something that happened to an interface.
 type change struct {
@@ -382,6 +389,7 @@ func (d *netDevice) reconcile(ctx context.Context, by Source, again bool) (event
 	}
 
 	fail(d.limits(w))
+	some := false // was configured, of what that source knows
 	for _, key := range w.addrKeys {
 		a := w.addrs[key]
 		held, ours := d.addrs[key]
@@ -392,6 +400,7 @@ func (d *netDevice) reconcile(ctx context.Context, by Source, again bool) (event
 			ours = false
 		}
 		if ours && held == a && !again {
+			some = some || a.by == by
 			continue
 		}
 		detected := a.prefix.Addr().Is6() && a.flags&rtnl.NoDAD == 0 && (!ours || again)
@@ -405,6 +414,7 @@ func (d *netDevice) reconcile(ctx context.Context, by Source, again bool) (event
 		}
 		a.foreign = foreign
 		d.addrs[key] = a
+		some = some || a.by == by
 		if detected && !foreign {
 			tentative[a.prefix.Addr()] = true
 		}
@@ -421,6 +431,7 @@ func (d *netDevice) reconcile(ctx context.Context, by Source, again bool) (event
 		}
 		r.foreign = exists && !ours
 		d.routes[key] = r
+		some = some || r.by == by
 	}
 	for key, r := range d.routes {
 		if _, ok := w.routes[key]; !ok {
@@ -429,6 +440,9 @@ func (d *netDevice) reconcile(ctx context.Context, by Source, again bool) (event
 		}
 	}
 	fail(d.removeAddrs(w.addrs))
+	if some && err != nil {
+		err = &partialError{err}
+	}
 	return events, tentative, err
 }
 

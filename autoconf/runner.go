@@ -203,7 +203,12 @@ func (r *runner) Set(l source.Lease) error {
 	r.c.log.Log(r.ctx, level, "configured", "by", r.by, "addresses", prefixes(l), "server", l.Server)
 	r.c.publish(Event{Source: r.by, Lease: publicLease(r.by, l), Err: err})
 	if conflict == nil && (err != nil || !l.IsZero()) {
-		r.result(err)
+		result := err
+		if _, ok := errors.AsType[*partialError](err); ok {
+			r.c.log.Warn("not all could be configured", "by", r.by, "error", err)
+			result = nil // there is something to work with
+		}
+		r.result(result)
 	}
 	return err
 }
