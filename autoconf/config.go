@@ -49,7 +49,8 @@ type Config struct {
 
 	// Store keeps leases for the next time. Nil keeps none. It has no text.
 	Store Store
-	// Logger receives what changes and, on the level Debug, attempts without a result. Nil
+	// Logger receives what changes and, on the level Debug, attempts without a result; in an
+	// attack 100 lines at once and then one a second, with how many were left out. Nil
 	// discards them or, with Debug, is the standard error. It has no text.
 	Logger *slog.Logger
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vdestack/vdestack/autoconf/internal/source"
 )
 
 // Config says what is served. The zero Config serves what the interface has addresses for.
@@ -36,8 +38,8 @@ type Config struct {
 	RA    RA
 	DNS   DNS
 
-	// Logger receives what happens, a few lines a client and more in an attack. Nil
-	// discards them.
+	// Logger receives what happens, a few lines a client; in an attack 100 at once and then
+	// one a second, with how many were left out. Nil discards them.
 	Logger *slog.Logger
 }
 
@@ -113,6 +115,7 @@ func (c Config) check() (*settings, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.log = source.LimitLog(s.log)
 	s.Interface = cmp.Or(s.Interface, defaultInterface)
 	var ok bool
 	if s.domain, ok = canonical(cmp.Or(s.Domain, defaultDomain)); !ok {

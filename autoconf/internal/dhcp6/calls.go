@@ -65,7 +65,7 @@ func (c *client) informSoon(at time.Time) {
 
 // slept corrects all instants that are kept.
 func (c *client) slept(d time.Duration) {
-	all := []*time.Time{&c.report, &c.wait, &c.lastSent, &c.tokens.at}
+	all := []*time.Time{&c.report, &c.wait, &c.lastSent}
 	for _, e := range []*exchange{&c.main, &c.info} {
 		all = append(all, &e.began, &e.last, &e.next, &e.end)
 	}
@@ -79,5 +79,6 @@ func (c *client) slept(d time.Duration) {
 			*at = at.Add(-d)
 		}
 	}
+	c.tokens.Slept(d)
 	c.stale = c.held != nil || c.informed != nil
 }

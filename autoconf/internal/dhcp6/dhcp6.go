@@ -116,7 +116,7 @@ type client struct {
 	sendErr error     // of the last message
 
 	lastSent time.Time
-	tokens   bucket
+	tokens   source.Bucket
 }
 
 var _ source.Run = Run
@@ -164,7 +164,7 @@ func newClient(cfg source.Config, link source.Link, sink source.Sink) (*client, 
 	if len(mac) != 6 {
 		return nil, fmt.Errorf("hardware address %q: want 6 bytes", mac)
 	}
-	c := &client{cfg: cfg, link: link, sink: sink, calls: cfg.Calls, solMaxRT: solMaxRT, infMaxRT: infMaxRT, tokens: newBucket()}
+	c := &client{cfg: cfg, link: link, sink: sink, calls: cfg.Calls, solMaxRT: solMaxRT, infMaxRT: infMaxRT, tokens: source.NewBucket(bucketSize)}
 	c.duid, c.iaid, c.stored = loadStored(cfg.Stored, mac)
 	var err error
 	c.port, err = link.UDP(netip.AddrPortFrom(netip.IPv6Unspecified(), clientPort))

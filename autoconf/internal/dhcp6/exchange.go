@@ -104,7 +104,7 @@ func (c *client) send(e *exchange) {
 	}
 	m := c.message(e, now)
 	e.retransmission(now, t)
-	if !c.tokens.take(now) {
+	if !c.tokens.Take(now) {
 		return
 	}
 	c.lastSent = now
@@ -175,26 +175,8 @@ func fqdn(name string) []byte {
 	return b
 }
 
-// A bucket limits the rate of messages, section 14.1: size at once, and one a second.
-type bucket struct {
-	tokens float64
-	at     time.Time
-}
-
+// bucketSize is how many messages are sent at once, and then one a second, section 14.1.
 const bucketSize = 20
-
-func newBucket() bucket { return bucket{tokens: bucketSize, at: time.Now()} }
-
-// take reports whether a message may be sent.
-func (b *bucket) take(now time.Time) bool {
-	b.tokens = min(bucketSize, b.tokens+max(0, now.Sub(b.at).Seconds()))
-	b.at = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
-}
 
 // isHost reports whether an address can be that of a host, perhaps on this link only.
 func isHost(a netip.Addr) bool {
