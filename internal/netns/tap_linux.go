@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TUN is the device that makes TAP interfaces.
+// TUN is the device that makes TAP and TUN interfaces.
 const TUN = "/dev/net/tun"
 
 // tunFlags are the flags with which it is opened.
@@ -16,7 +16,7 @@ const tunFlags = unix.O_RDWR | unix.O_NONBLOCK
 
 var tunName = []byte(TUN + "\x00")
 
-// A TAP is the configuration of a TAP interface.
+// A TAP is the configuration of a TAP or, by its Flags, TUN interface.
 type TAP struct {
 	Name  string
 	Flags uint16 // of TUNSETIFF

@@ -31,6 +31,7 @@ type Device struct {
 	reading atomic.Bool // set from looking for packets until there are no more
 	waited  bool        // since the last packet of a TAP; only the reader uses it
 	socket  bool        // a packet socket, not a TAP
+	tun     bool        // of IP packets, without Ethernet headers
 	down    atomic.Bool // the interface of a socket was down at the last look
 	gone    bool        // it was removed; only the reader uses it
 	header  bool
@@ -59,6 +60,9 @@ func Flags(o Offload) uint16 {
 	return flags
 }
 
+// TUNFlags are those of Flags for NewTUN.
+const TUNFlags = unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR
+
 // withoutUSO remembers that the kernel does not know USO.
 var withoutUSO atomic.Bool
 
@@ -85,6 +89,13 @@ func NewTAP(fd int, name string, o Offload) (*Device, error) {
 	// The kernels that send such packets take them too.
 	d.udp = !withoutUSO.Load()
 	return d, d.open(fd, name, o)
+}
+
+// NewTUN is NewTAP for an interface of IP packets, made with TUNFlags, with all offloads.
+func NewTUN(fd int, name string) (*Device, error) {
+	d, err := NewTAP(fd, name, All)
+	d.tun = true
+	return d, err
 }
 
 func (d *Device) open(fd int, name string, o Offload) (err error) {

@@ -1,4 +1,4 @@
-// Package nic moves packets through the descriptor of an Ethernet interface: a TAP, or a
+// Package nic moves packets through the descriptor of an interface: a TAP, a TUN, or a
 // packet socket on the other end of a veth pair. With a virtio header, packets are as large
 // as the kernel's TCP makes them; without, they are single frames.
 package nic

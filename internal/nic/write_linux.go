@@ -51,7 +51,7 @@ func (w *writer) free() {
 // packets that stand for several stay as they are.
 func (w *writer) all(fd int) {
 	o := w.dev.Offload()
-	w.join.UDP = w.dev.udp && o&UDPGRO != 0
+	w.join.UDP, w.join.IP = w.dev.udp && o&UDPGRO != 0, w.dev.tun
 	for i := range w.packets {
 		p := &w.packets[i]
 		switch {

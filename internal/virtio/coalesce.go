@@ -38,6 +38,8 @@ type Coalescer struct {
 	// TUNSETOFFLOAD knows TUN_F_USO4 and TUN_F_USO6. Otherwise datagrams are not
 	// joined.
 	UDP bool
+	// IP says that there are no link headers: frames are the IP packets of a TUN.
+	IP bool
 
 	flushed bool // the next Add begins a batch
 	frames  []piece
@@ -91,7 +93,13 @@ func (c *Coalescer) Add(frame []byte) {
 		c.flushed = false
 		c.frames, c.groups, c.nopen = c.frames[:0], c.groups[:0], 0
 	}
-	l, ok := parse(frame)
+	var l layout
+	var ok bool
+	if c.IP {
+		l, ok = parseIP(frame)
+	} else {
+		l, ok = parse(frame)
+	}
 	if !ok || !l.plain {
 		// It may belong to any flow, as fragments do, so no frame may overtake it.
 		c.nopen = 0

@@ -523,6 +523,16 @@ func FuzzCoalesce(f *testing.F) {
 		if total != len(frames) {
 			t.Errorf("%d frames, want %d", total, len(frames))
 		}
+		for i, frame := range frames {
+			frames[i] = frame[min(etherLen, len(frame)):]
+		}
+		total = 0
+		for _, p := range coalesce(&Coalescer{UDP: true, IP: true}, frames) {
+			total += p.Frames
+		}
+		if total != len(frames) {
+			t.Errorf("%d IP packets, want %d", total, len(frames))
+		}
 	})
 }
 

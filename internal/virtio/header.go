@@ -1,5 +1,5 @@
 // Package virtio cuts the packets of a TAP interface into Ethernet frames, and
-// joins frames into such packets.
+// joins frames into such packets; those of a TUN into IP packets, without Ethernet headers.
 //
 // The kernel's TCP is fast because a packet stands for up to 64 KiB of one flow: it goes
 // through the stack once, and a network card cuts it into frames. A TAP with IFF_VNET_HDR

@@ -66,6 +66,20 @@ func parseTags(frame []byte, tags int) (l layout, ok bool) {
 	return l, false
 }
 
+// parseIP is parse for a packet without a link header.
+func parseIP(packet []byte) (l layout, ok bool) {
+	if len(packet) == 0 {
+		return l, false
+	}
+	switch packet[0] >> 4 {
+	case 4:
+		ok = l.parseIPv4(packet)
+	case 6:
+		ok = l.parseIPv6(packet)
+	}
+	return l, ok && l.parseTransport(packet)
+}
+
 func (l *layout) parseIPv4(b []byte) bool {
 	if len(b) < ipv4Len || b[0]>>4 != 4 {
 		return false

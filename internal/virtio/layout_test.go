@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"slices"
 	"testing"
+
+	"github.com/vdestack/vdestack/internal/testenv"
 )
 
 func TestParse(t *testing.T) {
@@ -89,5 +91,50 @@ func TestParseRefuses(t *testing.T) {
 				t.Errorf("%x was taken as %+v", frame, l)
 			}
 		})
+	}
+}
+
+// TestIP cuts and joins IP packets without Ethernet headers: the result is that with them,
+// less the headers.
+func TestIP(t *testing.T) {
+	ip := Segmenter{IP: true}
+	for _, tt := range segmentTests {
+		if tt.flow.tags != nil {
+			continue
+		}
+		t.Run(tt.name, func(t *testing.T) {
+			h, packet := tt.flow.with(func(*flow) {}).packet(tt.n, tt.size)
+			if tt.ecn {
+				h.GSOType |= GSOECN
+			}
+			want := split(t, h, bytes.Clone(packet))
+			joined := len(coalesce(&Coalescer{UDP: true}, want))
+			for i := range want {
+				want[i] = want[i][etherLen:]
+			}
+			h.CsumStart -= min(h.CsumStart, etherLen)
+			h.HdrLen -= min(h.HdrLen, etherLen)
+			got := join(testenv.Must(ip.Split(h, packet[etherLen:], 0))(t), 0)
+			equalFrames(t, got, want)
+
+			c := Coalescer{UDP: true, IP: true}
+			packets := coalesce(&c, got)
+			if len(packets) != joined {
+				t.Errorf("joined to %d packets, with Ethernet headers to %d", len(packets), joined)
+			}
+			for _, p := range packets {
+				h, data := decode(t, p)
+				equalFrames(t, join(testenv.Must(ip.Split(h, data, 0))(t), 0), got[:p.Frames])
+				got = got[p.Frames:]
+			}
+			if len(got) > 0 {
+				t.Errorf("%d packets are missing", len(got))
+			}
+		})
+	}
+	for _, p := range [][]byte{nil, {0x45}, {0x60}, make([]byte, 100)} {
+		if _, ok := parseIP(p); ok {
+			t.Errorf("%x is a packet", p)
+		}
 	}
 }

@@ -37,6 +37,10 @@ type Segment struct {
 // A Segmenter cuts packets without copying what they carry. The zero Segmenter
 // is ready; it serves one goroutine.
 type Segmenter struct {
+	// IP says that packets begin with the IP header, as those of a TUN: what is called a
+	// frame here is an IP packet then.
+	IP bool
+
 	heads    []byte
 	segments []Segment
 }
@@ -57,7 +61,7 @@ func (s *Segmenter) Split(h Header, packet []byte, headroom int) ([]Segment, err
 		return s.segments, nil
 	}
 	var c cut
-	if err := c.shape(h, packet); err != nil {
+	if err := c.shape(h, packet, s.IP); err != nil {
 		return nil, err
 	}
 	c.sums(h)
@@ -103,8 +107,13 @@ type cut struct {
 }
 
 // shape finds out how a packet is cut, or why it cannot be.
-func (c *cut) shape(h Header, packet []byte) error {
-	l, ok := parseTags(packet, maxTags)
+func (c *cut) shape(h Header, packet []byte, ip bool) error {
+	l, ok := layout{}, false
+	if ip {
+		l, ok = parseIP(packet)
+	} else {
+		l, ok = parseTags(packet, maxTags)
+	}
 	switch h.GSOType &^ GSOECN {
 	case GSOTCPv4:
 		ok = ok && l.proto == protoTCP && !l.v6
@@ -213,7 +222,7 @@ func (c *cut) putHead(dst []byte, i int, data []byte) {
 // Split rejects counts as one frame.
 func Count(h Header, packet []byte) (frames, bytes int) {
 	var c cut
-	if h.GSOType == GSONone || c.shape(h, packet) != nil {
+	if h.GSOType == GSONone || c.shape(h, packet, false) != nil {
 		return 1, len(packet)
 	}
 	return c.segments, c.end + (c.segments-1)*c.data

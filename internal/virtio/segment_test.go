@@ -272,6 +272,7 @@ func FuzzSplit(f *testing.F) {
 		f.Add(append(b, packet...))
 	}
 	var s Segmenter
+	ip := Segmenter{IP: true}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var h Header
 		if h.Decode(b) != nil {
@@ -280,6 +281,10 @@ func FuzzSplit(f *testing.F) {
 		// A capacity that ends with the packet makes every read beyond it panic.
 		packet := slices.Clip(bytes.Clone(b[HeaderLen:]))
 		original := bytes.Clone(packet)
+		ip.Split(h, bytes.Clone(packet), 0) // TestIP compares results
+		if len(packet) > etherLen {
+			ip.Split(h, bytes.Clone(packet[etherLen:]), 0)
+		}
 		counted, bytesCounted := Count(h, packet)
 		segments, err := s.Split(h, packet, 4)
 		count, bytesCount := 1, len(packet)
