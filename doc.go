@@ -32,7 +32,8 @@
 //
 // [Open] and [New] make interfaces with addresses and default routes.
 // [Stack.AddInterface] and [Stack.RemoveInterface] change them while the stack is in
-// use, [Stack.SetDNS] how names are resolved. Everything else is done by netlink
+// use, [Stack.SetDNS] how names are resolved. [Stack.TUN] makes an interface whose network
+// is the program itself, for VPNs and tunnels. Everything else is done by netlink
 // ([Stack.RTNL], package rtnl), by programs that run in the stack ([Stack.Command],
 // [Stack.Run]) and by [Stack.Sysctl]; [Stack.ReadSysctl] reads settings.
 //

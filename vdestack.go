@@ -65,6 +65,11 @@ type (
 	// An InterfaceError says which interface of a stack could not be made: Name, VNL,
 	// Err.
 	InterfaceError = stack.InterfaceError
+	// A TUN is an interface that carries IP packets, which its owner reads and writes:
+	// Read, Write, BatchSize, Name, MTU, File and Close. [Stack.TUN] makes it.
+	TUN = stack.TUN
+	// A TUNConfig describes the interface of a TUN: Name, MTU, Addrs and Down.
+	TUNConfig = stack.TUNConfig
 	// A RefusedError says that the machine, or what confines the program, does not allow
 	// an operation: Reason names the setting that is in the way, and the remedy.
 	RefusedError = stack.RefusedError
@@ -280,6 +285,17 @@ func (s *Stack) AddInterface(ctx context.Context, i Interface) error {
 func (s *Stack) RemoveInterface(name string) error {
 	return s.core().RemoveInterface(name)
 }
+
+// TUN makes an interface that carries IP packets, without Ethernet headers, for programs
+// that are the network behind it: a VPN, a tunnel, another stack in user space. See
+// [TUN.Read] and [TUN.Write].
+//
+//   - When it returns, the addresses are usable and Stats lists the interface last.
+//   - Name, MTU and addresses obey the rules of AddInterface, and so do the errors.
+//   - Routes to what is behind it are added by RTNL, without a gateway.
+//   - RemoveInterface and Close of the TUN or of the stack end it.
+//   - It takes /dev/net/tun; there is nothing in its place.
+func (s *Stack) TUN(cfg TUNConfig) (*TUN, error) { return s.core().TUN(cfg) }
 
 // SetDNS changes how names are resolved, for lookups, resolvers that were handed out
 // before, and commands with Cmd.Names, which see their files change.

@@ -161,7 +161,7 @@ func (c *Config) check() error {
 		if f.Name == "" {
 			f.Name = fmt.Sprintf("vde%d", i)
 		}
-		err := f.check()
+		err := f.check(vdeplug.MaxMTU)
 		if err == nil {
 			err = f.conflict(c.Interfaces[:i])
 		}
@@ -187,7 +187,7 @@ func (f *Interface) conflict(others []Interface) error {
 	return nil
 }
 
-func (f *Interface) check() error {
+func (f *Interface) check(maxMTU int) error {
 	if err := checkName(f.Name); err != nil {
 		return err
 	}
@@ -197,8 +197,8 @@ func (f *Interface) check() error {
 		return fmt.Errorf("name %q belongs to loopback", f.Name)
 	case f.Kind != "" && f.Kind != KindTAP && f.Kind != KindVeth:
 		return fmt.Errorf("kind %q is neither %q nor %q", f.Kind, KindTAP, KindVeth)
-	case f.MTU < minMTU || f.MTU > vdeplug.MaxMTU:
-		return fmt.Errorf("MTU %d is not within %d and %d", f.MTU, minMTU, vdeplug.MaxMTU)
+	case f.MTU < minMTU || f.MTU > maxMTU:
+		return fmt.Errorf("MTU %d is not within %d and %d", f.MTU, minMTU, maxMTU)
 	case f.MAC == nil:
 	case len(f.MAC) != 6:
 		return fmt.Errorf("MAC %q has %d bytes, an Ethernet address has 6", f.MAC, len(f.MAC))

@@ -28,6 +28,7 @@ type iface struct {
 	index int  // 0 until the interface is made
 	up    bool // made up
 	link  link // nil until the interface is made
+	tun   *TUN // what link becomes, if there is no network
 
 	recording *recording // nil: none
 
@@ -96,7 +97,7 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) error {
 	}
 	local := i.watchLocal(ctx, nl)
 	defer local.end()
-	if !i.cfg.Down {
+	if !i.cfg.Down && i.tun == nil { // the kernel detects no duplicates on a TUN
 		// First: it takes the kernel longest.
 		if err := i.replaceLinkLocal(ctx, nl, local); err != nil {
 			return err
@@ -109,7 +110,9 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) error {
 		return err
 	}
 	// Meanwhile the kernel makes the local routes.
-	i.s.keepNeighbors(i.index)
+	if i.tun == nil { // a TUN has none
+		i.s.keepNeighbors(i.index)
+	}
 	if err := i.link.start(ctx); err != nil {
 		return err
 	}

@@ -16,24 +16,29 @@ import (
 	"github.com/vdestack/vdestack/internal/neigh"
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
 // AddInterface makes an interface, as New makes those of its Config. ctx bounds that.
 // An error leaves nothing behind.
 func (s *Stack) AddInterface(ctx context.Context, cfg Interface) error {
-	s = s.orNone()
+	return s.orNone().addNew(ctx, &iface{cfg: cfg})
+}
+
+// addNew claims an interface, and makes it.
+func (s *Stack) addNew(ctx context.Context, i *iface) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if err := s.beginChange(); err != nil {
 		return err
 	}
 	defer s.changes.Done()
-	i, err := s.claim(cfg, cancel)
-	if err != nil {
+	i.cancel = cancel
+	if err := s.claim(i); err != nil {
 		return s.wrap(err)
 	}
-	err = s.addInterface(ctx, i)
+	err := s.addInterface(ctx, i)
 	switch {
 	case err != nil && s.isClosed():
 		return s.errClosed()
@@ -45,7 +50,7 @@ func (s *Stack) AddInterface(ctx context.Context, cfg Interface) error {
 
 func (s *Stack) addInterface(ctx context.Context, i *iface) error {
 	var n *network
-	if i.cfg.plugged() {
+	if i.tun == nil && i.cfg.plugged() {
 		n = s.newNetwork(ctx, i.cfg)
 	}
 	nl, err := s.RTNL()
@@ -82,7 +87,13 @@ func (s *Stack) RemoveInterface(name string) error {
 	if err != nil {
 		return s.wrap(err)
 	}
-	if err = errors.Join(i.leave(true), i.remove(-1)); err != nil {
+	return s.removeTaken(i, name)
+}
+
+// removeTaken removes an interface that take has taken out of use.
+func (s *Stack) removeTaken(i *iface, name string) error {
+	err := errors.Join(i.leave(true), i.remove(-1))
+	if err != nil {
 		err = s.wrap(fmt.Errorf("removing interface %s: %w", name, err))
 	}
 	s.forget(i)
@@ -110,15 +121,16 @@ func (s *Stack) interfaces() []*iface {
 }
 
 // claim is reserve, and chooses no name of an interface that others made.
-func (s *Stack) claim(cfg Interface, cancel context.CancelCauseFunc) (*iface, error) {
-	for taken := make(map[string]bool); ; {
-		i, err := s.reserve(cfg, taken, cancel)
+func (s *Stack) claim(i *iface) error {
+	chosen := i.cfg.Name == ""
+	for taken := make(map[string]bool); ; i.cfg.Name = "" {
+		err := s.reserve(i, taken)
 		ours := !s.joined && !s.inUse.Load() // a new namespace, which others do not have yet
-		if err != nil || cfg.Name != "" || ours {
-			return i, err
+		if err != nil || !chosen || ours {
+			return err
 		}
 		if index, err := s.indexOf(i.cfg.Name); index == 0 || err != nil {
-			return i, nil
+			return nil
 		}
 		s.forget(i)
 		taken[i.cfg.Name] = true
@@ -127,35 +139,39 @@ func (s *Stack) claim(cfg Interface, cancel context.CancelCauseFunc) (*iface, er
 
 // reserve checks an interface that is to be made, and reserves its name and default
 // routes until forget is called. A name that it chooses is not in taken. Close calls
-// cancel.
-func (s *Stack) reserve(cfg Interface, taken map[string]bool, cancel context.CancelCauseFunc) (*iface, error) {
+// i.cancel.
+func (s *Stack) reserve(i *iface, taken map[string]bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := slices.Concat(s.interfaces(), s.changing)
 	var others []Interface
-	for _, i := range all {
-		others = append(others, i.cfg)
+	for _, o := range all {
+		others = append(others, o.cfg)
 	}
-	for n := len(others); cfg.Name == ""; n++ {
-		name := fmt.Sprintf("vde%d", n)
+	prefix, first, maxMTU := "vde", len(others), vdeplug.MaxMTU
+	if i.tun != nil {
+		prefix, first, maxMTU = "tun", 0, maxTUN
+	}
+	for n := first; i.cfg.Name == ""; n++ {
+		name := fmt.Sprintf("%s%d", prefix, n)
 		if !taken[name] && !slices.ContainsFunc(others, func(o Interface) bool { return o.Name == name }) {
-			cfg.Name = name
+			i.cfg.Name = name
 		}
 	}
-	err := cfg.check()
+	err := i.cfg.check(maxMTU)
 	if err == nil {
-		err = cfg.conflict(others)
+		err = i.cfg.conflict(others)
 	}
 	if err != nil {
-		return nil, &InterfaceError{cfg.Name, cfg.VNL, err}
+		return &InterfaceError{i.cfg.Name, i.cfg.VNL, err}
 	}
-	i := &iface{s: s, cfg: cfg, place: s.claimed, cancel: cancel}
+	i.s, i.place = s, s.claimed
 	s.claimed++
 	s.changing = append(s.changing, i)
 	if s.closed { // Close has not seen it
-		cancel(net.ErrClosed)
+		i.cancel(net.ErrClosed)
 	}
-	return i, nil
+	return nil
 }
 
 // use takes an interface that was made into use.

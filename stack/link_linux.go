@@ -19,7 +19,8 @@ import (
 //
 //   - a [tapLink] is a TAP, whose packets a pump carries to a plug;
 //   - a [vethLink] is a veth pair with a pump at its other end, where there is no TAP;
-//   - a [portLink] is a veth pair that ends in a bridge of the kernel.
+//   - a [portLink] is a veth pair that ends in a bridge of the kernel;
+//   - a [TUN] has its owner for a network.
 type link interface {
 	// start begins to carry packets of the configured interface. When it returns, the
 	// network gets what the interface sends.
@@ -42,13 +43,19 @@ var (
 	_ link = (*tapLink)(nil)
 	_ link = (*vethLink)(nil)
 	_ link = (*portLink)(nil)
+	_ link = (*TUN)(nil)
 )
 
 // make makes the link of an interface, down, and finds the index of the interface. n is
-// the network that it is plugged into, nil if the kernel switches that. If an error
+// the network that it is plugged into, nil if the kernel switches that, and for a TUN. If an error
 // leaves something to be removed, i.link is set.
 func (i *iface) make(ctx context.Context, nl *rtnl.Conn, n *network) error {
-	err := i.makeLink(ctx, nl, n)
+	var err error
+	if i.tun != nil {
+		err = i.makeTUN(nl)
+	} else {
+		err = i.makeLink(ctx, nl, n)
+	}
 	if err == nil && i.index == 0 { // the kernel has chosen it
 		i.index, err = nl.IfNameToIndex(i.cfg.Name)
 	}

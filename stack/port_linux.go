@@ -50,7 +50,7 @@ func (cfg Interface) plugged() bool {
 type portLink struct {
 	i    *iface
 	port *bridge.Port
-	last atomic.Pointer[InterfaceStats] // the counters that were read last
+	last lastCounters
 }
 
 // makePort makes the interface on a network that the kernel switches.
@@ -122,16 +122,23 @@ func (p *portLink) leave(stays bool) error {
 func (p *portLink) remove(int) error { return nil }
 
 // stats implements [link] with the counters of the kernel; after Close, the last ones.
-func (p *portLink) stats(st *InterfaceStats) {
+func (p *portLink) stats(st *InterfaceStats) { p.last.read(p.i, st) }
+
+// lastCounters are those of the kernel that were read last.
+type lastCounters struct{ atomic.Pointer[InterfaceStats] }
+
+// read reads the name and the counters of the interface; after Close, it returns the last
+// ones.
+func (l *lastCounters) read(i *iface, st *InterfaceStats) {
 	now := *st
-	err := p.i.readCounters(&now)
+	err := i.readCounters(&now)
 	switch {
 	case err == nil:
-		p.last.Store(&now)
+		l.Store(&now)
 	case !errors.Is(err, net.ErrClosed):
 		now.Err = err
 	default:
-		if last := p.last.Load(); last != nil {
+		if last := l.Load(); last != nil {
 			now = *last
 		}
 	}

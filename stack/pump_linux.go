@@ -42,6 +42,11 @@ func (c *counters) add(n nic.Counts) {
 	c.dropped.Add(n.Dropped)
 }
 
+// stats returns the counts.
+func (c *counters) stats(frames, bytes, dropped *uint64) {
+	*frames, *bytes, *dropped = c.frames.Load(), c.bytes.Load(), c.dropped.Load()
+}
+
 // run starts the pump.
 func (p *pump) run() {
 	p.wire = newWire(p.plug)
@@ -83,8 +88,8 @@ func (p *pump) fail(err error) {
 
 // stats adds the counters of the pump and its plug, and the state of the network.
 func (p *pump) stats(st *InterfaceStats) {
-	st.TxFrames, st.TxBytes, st.TxDropped = p.tx.frames.Load(), p.tx.bytes.Load(), p.tx.dropped.Load()
-	st.RxFrames, st.RxBytes, st.RxDropped = p.rx.frames.Load(), p.rx.bytes.Load(), p.rx.dropped.Load()
+	p.tx.stats(&st.TxFrames, &st.TxBytes, &st.TxDropped)
+	p.rx.stats(&st.RxFrames, &st.RxBytes, &st.RxDropped)
 	st.TxDropped += p.dev.Bad.Load()
 	st.GRORejected = p.dev.GRORejected.Load()
 	if p.wire != nil {

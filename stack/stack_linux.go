@@ -151,8 +151,8 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	}
 	defer nl.Close()
 	for j, f := range cfg.Interfaces {
-		i, err := s.claim(f, func(error) {})
-		if err != nil {
+		i := &iface{cfg: f, cancel: func(error) {}}
+		if err := s.claim(i); err != nil {
 			return nil, err
 		}
 		if err := s.add(ctx, nl, i, networks[j]); err != nil {

@@ -66,6 +66,33 @@ func (s *Stack) DNS() DNS { return DNS{} }
 // NetNS returns an error.
 func (s *Stack) NetNS() (*os.File, error) { return nil, errUnsupported }
 
+// TUN returns an error.
+func (s *Stack) TUN(TUNConfig) (*TUN, error) { return nil, errUnsupported }
+
+// A TUN is not available on this system.
+type TUN struct{}
+
+// Read returns an error.
+func (t *TUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) { return 0, errUnsupported }
+
+// Write returns an error.
+func (t *TUN) Write(bufs [][]byte, offset int) (int, error) { return 0, errUnsupported }
+
+// BatchSize returns 128.
+func (t *TUN) BatchSize() int { return TUNBatch }
+
+// Name returns an error.
+func (t *TUN) Name() (string, error) { return "", errUnsupported }
+
+// MTU returns an error.
+func (t *TUN) MTU() (int, error) { return 0, errUnsupported }
+
+// File returns an error.
+func (t *TUN) File() (*os.File, error) { return nil, errUnsupported }
+
+// Close returns an error.
+func (t *TUN) Close() error { return errUnsupported }
+
 // Emulator returns an error.
 func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) { return nil, errUnsupported }
 

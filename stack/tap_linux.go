@@ -38,12 +38,9 @@ func (cfg Interface) offload() nic.Offload {
 
 // makeTAP makes the interface.
 func (i *iface) makeTAP(nl *rtnl.Conn, plug vdeplug.Conn) error {
-	fd, index, up, err := i.s.ns.OpenTAP(i.cfg.tap(i.place))
-	if isOpening(err) {
-		return explainTUN(err)
-	}
+	fd, index, up, err := i.openTAP(i.cfg.tap(i.place))
 	if err != nil {
-		return fmt.Errorf("making interface %s: %w", i.cfg.Name, explainTUN(err))
+		return err
 	}
 	dev, err := nic.NewTAP(fd, tunDevice, i.cfg.offload())
 	if err != nil {
@@ -64,6 +61,18 @@ func (i *iface) makeTAP(nl *rtnl.Conn, plug vdeplug.Conn) error {
 		return nl.LinkSetMTU(i.index, i.cfg.MTU)
 	}
 	return nil
+}
+
+// openTAP is that of the namespace, and explains errors.
+func (i *iface) openTAP(t netns.TAP) (fd, index int, up bool, err error) {
+	fd, index, up, err = i.s.ns.OpenTAP(t)
+	if isOpening(err) {
+		return -1, 0, false, explainTUN(err)
+	}
+	if err != nil {
+		return -1, 0, false, fmt.Errorf("making interface %s: %w", i.cfg.Name, explainTUN(err))
+	}
+	return fd, index, up, nil
 }
 
 // start implements [link].

@@ -29,6 +29,7 @@ func givenUp() {
 	s := must(vdestack.Open("mem://given", "10.6.0.1/24"))
 	peer := must(vdestack.Open("mem://given", "10.6.0.2/24"))
 	old := must(s.RTNL())
+	tun := must(s.TUN(vdestack.TUNConfig{Name: "older"}))
 	index := s.Stats().Interfaces[0].Index
 	check(drops[drop]())
 
@@ -85,6 +86,8 @@ func givenUp() {
 		}},
 		{"AddInterface, mem", true, func() error { return s.AddInterface(ctx, vdestack.Interface{Name: "more", VNL: "mem://given"}) }},
 		{"AddInterface", true, func() error { return s.AddInterface(ctx, vdestack.Interface{}) }},
+		{"TUN", true, func() error { return testenv.Closing(s.TUN(vdestack.TUNConfig{})) }},
+		{"TUN, older", false, func() error { return testenv.Closing(tun, nil) }},
 		{"RemoveInterface", true, func() error { return s.RemoveInterface("vde0") }},
 		{"SetDNS", false, func() error { return s.SetDNS(vdestack.DNS{}) }},
 		{"ReadSysctl", false, func() error {

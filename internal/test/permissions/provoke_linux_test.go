@@ -5,6 +5,7 @@ package permissions
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -138,13 +139,24 @@ func openStack() error {
 	})
 }
 
-// interfaceUp opens a stack with an interface that must be a TAP. One of any kind opens
-// without the device.
+// interfaceUp opens a stack with an interface that must be a TAP, and one with a TUN. One of
+// any kind opens without the device.
 func interfaceUp() error {
 	if err := testenv.Closing(vdestack.Open("null://", "10.0.0.1/24")); err != nil {
 		return err
 	}
-	return testenv.Closing(vdestack.New(context.Background(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "null://", Kind: stack.KindTAP}}}))
+	tap := testenv.Closing(vdestack.New(context.Background(), vdestack.Config{Interfaces: []vdestack.Interface{{VNL: "null://", Kind: stack.KindTAP}}}))
+	tun := withStack(func(s *vdestack.Stack) error { return testenv.Closing(s.TUN(vdestack.TUNConfig{})) })
+	reason := func(err error) string {
+		if e, ok := errors.AsType[*vdestack.RefusedError](err); ok {
+			return e.Reason
+		}
+		return ""
+	}
+	if reason(tap) != reason(tun) || (tap == nil) != (tun == nil) {
+		return fmt.Errorf("as TAP: %v; as TUN: %v", tap, tun)
+	}
+	return tap
 }
 
 // twoStacks makes a socket in each of two stacks. The helper is in at most one of them,
