@@ -1,9 +1,9 @@
 package main
 
 import (
-	"flag"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,8 +40,24 @@ func TestParse(t *testing.T) {
 			args: "mem://a -gw vde1=fc00::1 mem://b -gw 10.0.0.1 -dns 9.9.9.9 -dns fe80::1%vde0",
 			want: "[/bin/myshell] | vde0 mem://a [] [10.0.0.1] | vde1 mem://b [] [fc00::1] | [9.9.9.9 fe80::1%vde0]",
 		},
-		{name: "help", args: "mem://a -h", err: flag.ErrHelp.Error()},
-		{name: "unknown option", args: "-u mem://a", err: "-u"},
+		{name: "help", args: "mem://a -h", err: showError{}.Error()},
+		{name: "command as in C", args: "mem://a ls -l -- -x", want: "[ls -l -- -x] | vde0 mem://a [] []"},
+		{name: "command without network as in C", args: "no ls mem://a", want: "[ls mem://a]"},
+		{name: "network after the end of options", args: "-s -- mem://a ls -l", want: "[ls -l] | vde0 mem://a [] []"},
+		{name: "no network after the end of options", args: "-- - ls", want: "[ls]"},
+		{name: "locators before a command", args: "mem://a -gw 10.0.0.1 =cat ls mem://b", want: "[ls mem://b] | vde0 mem://a [] [10.0.0.1] | vde1 =cat [] []"},
+		{name: "paths of switches", args: "-m /x /y -- ls", want: "[ls] | vde0 /x [] [] | vde1 /y [] []"},
+		{name: "directory as command", args: "/x / -- ls", err: "/ is a directory, no command (-m "},
+		{name: "letters with one dash", args: "-smucieth mem://a mem://b -- ls", want: "[ls] | eth0 mem://a [] [] | eth1 mem://b [] []"},
+		{name: "letters, then a value", args: "-si eth mem://a ls", want: "[ls] | eth0 mem://a [] []"},
+		{name: "words in C's way", args: "--sysadm --clone --unshare --multi --iface=eth mem://a", want: "[/bin/myshell] | eth0 mem://a [] []"},
+		{name: "value after =", args: "-i=eth -names=true mem://a", want: "[/bin/myshell] | eth0 mem://a [] []"},
+		{name: "unknown option", args: "-x mem://a", err: "-x: unknown option"},
+		{name: "unknown letter", args: "-sx mem://a", err: "-sx: unknown option"},
+		{name: "unknown word", args: "--si eth mem://a", err: "--si: unknown option"},
+		{name: "flag with a value", args: "-s=maybe mem://a", err: "-s=maybe: it takes no value"},
+		{name: "no value", args: "mem://a -sH", err: "-H needs a value: name"},
+		{name: "no host name", args: "-H= mem://a", err: "-H : a name has 1 to 64 bytes"},
 		{name: "option without value", args: "mem://a -addr -- ls", err: "-addr"},
 		{name: "address without length", args: "-addr 10.0.0.1 mem://a", err: `"10.0.0.1" is not ADDRESS/LENGTH`},
 		{name: "no gateway", args: "-gw vde0= mem://a", err: `-gw vde0=: "" is not an address`},
@@ -54,11 +70,11 @@ func TestParse(t *testing.T) {
 		{name: "name servers as in C", args: "-R 9.9.9.9,fc00::1 --resolvaddr 1.1.1.1 no", want: "[/bin/myshell] | [9.9.9.9 fc00::1 1.1.1.1]"},
 		{name: "resolv.conf", args: "-r /x no", want: "[/bin/myshell] | /x"},
 		{name: "resolv.conf, long", args: "--resolvconf=/x no", want: "[/bin/myshell] | /x"},
-		{name: "resolv.conf and name servers", args: "-r /x -dns 9.9.9.9 no", err: "-dns would be lost"},
+		{name: "resolv.conf and name servers", args: "-r /x -R 9.9.9.9 no", want: "[/bin/myshell] | [9.9.9.9]"},
 		{name: "names of the machine and name servers", args: "-names=false -dns 9.9.9.9 no", err: "-dns would be lost"},
 		{name: "no name servers", args: "-R 9.9.9.9, no", err: "-R"},
 		{name: "configuration", args: "-i eth -conf iface=eth1;dhcp -conf auto4 mem://a mem://b -- ls", want: "[ls] | eth0 mem://a [] [] | eth1 mem://b [] [] | iface=eth1,dhcp | iface=eth0,eth,dhcp"},
-		{name: "wrong configuration", args: "-conf dhpc mem://a", err: `for flag -conf: autoconf: item "dhpc"`},
+		{name: "wrong configuration", args: "-conf dhpc mem://a", err: `-conf dhpc: autoconf: item "dhpc"`},
 		{name: "configuration without interface", args: "-conf auto no", err: "-conf auto: there is no interface without a network"},
 		{name: "configuration of another interface", args: "-conf auto,iface=vde1 mem://a", err: `-conf auto,iface=vde1: there is no interface "vde1", the last is vde0`},
 		{name: "two configurations", args: "-conf auto -conf dhcp,iface=vde0 mem://a", err: "-conf dhcp,iface=vde0: vde0 has a -conf already"},
@@ -66,8 +82,8 @@ func TestParse(t *testing.T) {
 		{name: "configuration with a network", args: "-conf auto,vnl=mem://b mem://a", err: "vnl=mem://b: networks are given as arguments"},
 		{name: "configuration taken back", args: "-conf -dhcp mem://a", err: "-conf -dhcp: items with a minus"},
 		{name: "static items taken back", args: "-conf -ip=10.0.0.1 mem://a", err: "items with a minus"},
-		{name: "list", args: "--list", err: errList.Error()},
-		{name: "none of several", args: "mem://a no", err: `"no" is no network`},
+		{name: "list", args: "--list", err: showError{}.Error()},
+		{name: "none of several", args: "-m mem://a no", err: `"no" is no network`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -119,5 +135,61 @@ func TestParse(t *testing.T) {
 	t.Setenv("SHELL", "")
 	if o, err := parse(nil); err != nil || !reflect.DeepEqual(o.command, []string{"/bin/sh"}) {
 		t.Errorf("without SHELL: got %q, %v, want /bin/sh", o.command, err)
+	}
+}
+
+// TestManual wants -h and --man to say the same, and neither to spoil a line.
+func TestManual(t *testing.T) {
+	var usage, man strings.Builder
+	testenv.Check(t, showUsage(&usage))
+	testenv.Check(t, showMan(&man))
+	headings := make(map[string]bool)
+	for _, s := range sections() {
+		headings[s.title+":"] = true
+		if heading := ".SH " + strings.ToUpper(s.title) + "\n"; !strings.Contains(man.String(), heading) {
+			t.Errorf("--man does not have %q", heading)
+		}
+	}
+	var words, manWords []string
+	for line := range strings.Lines(usage.String()) {
+		if len(line) > 90 || strings.Contains(line, "\t") || strings.HasSuffix(line, " \n") {
+			t.Errorf("-h has a line of %d bytes, with a tab or with a blank at the end: %q", len(line), line)
+		}
+		if !headings[strings.TrimSuffix(line, "\n")] {
+			words = append(words, strings.Fields(strings.TrimPrefix(line, "usage:"))...)
+		}
+	}
+	_, text, _ := strings.Cut(man.String(), ".SH SYNOPSIS\n")
+	for line := range strings.Lines(text) {
+		text, option := strings.CutPrefix(line, ".B ")
+		if option || !strings.HasPrefix(line, ".") {
+			text = strings.NewReplacer(`\&`, "", `\-`, "-", `\(ha`, "^", `\e`, `\`).Replace(text)
+			manWords = append(manWords, strings.Fields(text)...)
+		}
+	}
+	if !slices.Equal(words, manWords) {
+		t.Errorf("-h says %q, --man %q", words, manWords)
+	}
+	if got, want := roff(".a\n'b\nc-\\^"), `\&.a`+"\n"+`\&'b`+"\n"+`c\-\e\(ha`; got != want {
+		t.Errorf("roff: got %q, want %q", got, want)
+	}
+}
+
+// TestOptions wants each name once, and something about each option.
+func TestOptions(t *testing.T) {
+	for name, table := range map[string][]option{"vdens": new(options).table(), "vdens plug": new(plugCommand).table()} {
+		seen := make(map[string]bool)
+		for _, o := range table {
+			for n := range strings.FieldsSeq(o.names) {
+				n, _, _ = strings.Cut(strings.TrimLeft(n, "-"), "=")
+				if seen[n] || findOption(table, n) == nil {
+					t.Errorf("%s: %s is there twice, or is not found", name, n)
+				}
+				seen[n] = true
+			}
+			if o.about == "" || o.set == nil || o.file && o.value == "" {
+				t.Errorf("%s: %s is not complete", name, o.names)
+			}
+		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -24,16 +23,24 @@ type plugCommand struct {
 	descr     string
 }
 
-func parsePlug(args []string) (*plugCommand, error) {
-	p := &plugCommand{}
-	flags := flag.NewFlagSet("vdens plug", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	flags.BoolVar(&p.reconnect, "reconnect", false, "")
-	flags.StringVar(&p.descr, "descr", "vdens plug", "")
-	if err := flags.Parse(args); err != nil {
+// table returns the options that "vdens plug" has.
+func (p *plugCommand) table() []option {
+	return []option{
+		{names: "-reconnect", set: flagOption(&p.reconnect),
+			about: "open a network again that is gone, and do not end"},
+		{names: "-D --descr", value: "text", set: textOption(&p.descr),
+			about: "what switches show for the port"},
+		{names: "-h --help", set: showOption(showUsage),
+			about: "show this"},
+	}
+}
+
+func parsePlug(args []string) (_ *plugCommand, err error) {
+	p := &plugCommand{descr: "vdens plug"}
+	if p.networks, err = parseOptions(p.table(), args); err != nil {
 		return nil, err
 	}
-	if p.networks = flags.Args(); len(p.networks) == 0 {
+	if len(p.networks) == 0 {
 		p.networks = []string{""} // the default network of the user
 	}
 	if len(p.networks) > 2 {
@@ -45,12 +52,8 @@ func parsePlug(args []string) (*plugCommand, error) {
 // plugMain is main for "vdens plug".
 func plugMain(args []string) {
 	p, err := parsePlug(args)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		fmt.Print(usage)
-		os.Exit(0)
-	case err != nil:
-		wrongUse(err)
+	if err != nil {
+		noCommand(err)
 	}
 	os.Exit(p.run())
 }

@@ -123,7 +123,9 @@ func TestPlugEnds(t *testing.T) {
 	if got := here.Next(t); !bytes.Equal(got, frame[2:]) {
 		t.Errorf("got %x, want the frame before the end of the stream", got)
 	}
-	if status, stdout, _ := runVdens(t, "", "plug", "-h"); status != 0 || stdout != usage {
+	var usage strings.Builder
+	testenv.Check(t, showUsage(&usage))
+	if status, stdout, _ := runVdens(t, "", "plug", "-h"); status != 0 || stdout != usage.String() {
 		t.Errorf("help: %d, %q", status, stdout)
 	}
 }

@@ -71,7 +71,7 @@ func TestParsePort(t *testing.T) {
 		{"8080:80x", `"x" after the ports is neither /tcp nor /udp`},
 		{"8080:80/sctp", `"/sctp" after the ports is neither /tcp nor /udp`},
 	} {
-		if _, err := parse([]string{"-p", tt.text}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("%q for flag -p: ", tt.text)+tt.err) {
+		if _, err := parse([]string{"-p", tt.text}); err == nil || !strings.Contains(err.Error(), "-p "+tt.text+": "+tt.err) {
 			t.Errorf("%q: got %v, want %s", tt.text, err, tt.err)
 		}
 	}

@@ -100,7 +100,7 @@ func openCapture(o *options) (w *os.File, err error) {
 
 // start starts the command, with its own resolv.conf if there is one.
 func start(cmd *vdestack.Cmd, o *options, sigs *signals) error {
-	cmd.Names = o.names
+	cmd.Names, cmd.SysAdmin, cmd.Hostname = o.names, o.sysAdmin, o.hostname
 	if o.resolvConf != "" {
 		name, err := filepath.Abs(o.resolvConf)
 		if err == nil {

@@ -87,7 +87,7 @@ func TestRun(t *testing.T) {
 		{name: "no such network", args: []string{"vde:///no/such/switch", "--", "true"}, status: 125, stderr: "/no/such/switch"},
 		{name: "gateway out of reach", args: []string{"-gw", "10.0.0.1", "mem://", "--", "true"}, status: 125, stderr: "10.0.0.1"},
 		{name: "wrong use", args: []string{"-addr", "10.0.0.1/24", "--", "true"}, status: 2, stderr: "there is no interface without a network"},
-		{name: "help", args: []string{"-h"}, stdout: "exit status: that of the command"},
+		{name: "help", args: []string{"-h"}, stdout: "exit status:\nThat of the command"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
