@@ -285,10 +285,12 @@ func (s *settings) full(name string) (string, bool) {
 	return canonical(name)
 }
 
-// below returns the canonical form of a name that a client says, which is below the domain.
+// below returns the canonical form of a name that a client says, which is below the domain, by
+// at most maxLabels.
 func (s *settings) below(name string) (string, bool) {
 	full, ok := s.full(name)
-	return full, ok && strings.HasSuffix(full, "."+s.domain)
+	own, below := strings.CutSuffix(full, "."+s.domain)
+	return full, ok && below && strings.Count(own, ".") < maxLabels
 }
 
 // canonical returns a name in lower case without a trailing dot, and false for what is not

@@ -357,6 +357,7 @@ func TestDHCP4Names(t *testing.T) {
 			{"a mail server's", hostName("AutoDiscover"), "", ""},
 			{"too long", hostName(strings.Repeat("a", 64)), "", ""},
 			{"much too long", hostName(strings.Repeat("a.", 126) + "a"), "", ""},
+			{"much too deep", hostName("a.b.c.d.e.f.g.h.i"), "", ""},
 			{"no name", hostName("a b\n"), "", ""},
 			{"empty", hostName(""), "", ""},
 			{"with an end", hostName("g\x00"), "g.internal", ""},
@@ -381,8 +382,8 @@ func TestDHCP4Names(t *testing.T) {
 			t.Error("the identifier does not come back")
 		}
 		l.get(52, "10.0.0.202", hostName("printer"))
-		l.get(53, "10.0.0.25")
-		for _, want := range []string{"10.0.0.200 db.internal", "10.0.0.202 printer.internal", "10.0.0.25 only-a-name.internal"} {
+		l.get(53, "10.0.0.26")
+		for _, want := range []string{"10.0.0.200 db.internal", "10.0.0.202 printer.internal", "10.0.0.26 only-a-name.internal"} {
 			if !strings.Contains(l.names(), want) {
 				t.Errorf("leases: %s, want %s", l.names(), want)
 			}
@@ -510,8 +511,8 @@ func FuzzDHCP4(f *testing.F) {
 				}
 			}
 		}
-		if n := len(s.table.byAddr); n > 2 || len(s.table.byKey) > n || len(s.table.byName) > n {
-			t.Errorf("%d addresses, %d clients, %d names", n, len(s.table.byKey), len(s.table.byName))
+		if n := len(s.table.byAddr); n > 2 || len(s.table.byKey) > n || len(s.table.byName.by) > n {
+			t.Errorf("%d addresses, %d clients, %d names", n, len(s.table.byKey), len(s.table.byName.by))
 		}
 	})
 }

@@ -55,7 +55,7 @@ type dhcp6Server struct {
 
 	mu       *sync.Mutex // guards the rest; it is that of v4, whose names are read
 	byAddr   map[netip.Addr]*binding6
-	byName   map[string]*binding6
+	byName   names[binding6]
 	order    list.List // of *binding6, in the order in which they end
 	declined []netip.Addr
 }
@@ -88,7 +88,7 @@ func slash64(own []netip.Prefix) (netip.Prefix, bool) {
 // newDHCP6 opens the port.
 func newDHCP6(cfg *settings, link source.Link, own []netip.Prefix, v4 *table) (_ *dhcp6Server, err error) {
 	s := &dhcp6Server{
-		cfg: cfg, own: own, v4: v4, mu: new(sync.Mutex), byAddr: make(map[netip.Addr]*binding6), byName: make(map[string]*binding6),
+		cfg: cfg, own: own, v4: v4, mu: new(sync.Mutex), byAddr: make(map[netip.Addr]*binding6), byName: makeNames[binding6](),
 		duid: append([]byte{0, 3, 0, byte(iana.HWTypeEthernet)}, link.MAC()...), // a DUID-LL
 	}
 	if v4 != nil {
@@ -362,19 +362,19 @@ func (s *dhcp6Server) name(b *binding6, name string, now time.Time) {
 		return
 	}
 	if b.name != "" {
-		delete(s.byName, b.name)
+		s.byName.delete(b.name)
 		b.name = ""
 	}
-	if name == "" || s.byName[name] != nil || !s.cfg.mayName(name, s.reservation(b.mac, name)) {
+	if name == "" || s.byName.by[name] != nil || !s.cfg.mayName(name, s.reservation(b.mac, name)) {
 		return
 	}
 	if s.v4 != nil {
-		if other := s.v4.byName[name]; other != nil && other.live(now) && !bytes.Equal(other.MAC, b.mac) {
+		if other := s.v4.byName.by[name]; other != nil && other.live(now) && !bytes.Equal(other.MAC, b.mac) {
 			return
 		}
 	}
 	b.name = name
-	s.byName[name] = b
+	s.byName.set(name, b)
 }
 
 // reservation returns that of DHCPv4 for a hardware address, or for whoever has a name: its name is
@@ -392,14 +392,14 @@ func (s *dhcp6Server) reservation(mac net.HardwareAddr, name string) *Reservatio
 
 // taken reports whether a client with another hardware address has a name. s.mu is held.
 func (s *dhcp6Server) taken(name string, mac net.HardwareAddr, now time.Time) bool {
-	b := s.byName[name]
+	b := s.byName.by[name]
 	return b != nil && b.expires.After(now) && !bytes.Equal(b.mac, mac)
 }
 
 func (s *dhcp6Server) remove(b *binding6) {
 	delete(s.byAddr, b.addr)
 	if b.name != "" {
-		delete(s.byName, b.name)
+		s.byName.delete(b.name)
 	}
 	s.order.Remove(b.place)
 }
@@ -435,7 +435,7 @@ func (s *dhcp6Server) addrOf(name string, now time.Time) (netip.Addr, bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if b := s.byName[name]; b != nil && b.expires.After(now) {
+	if b := s.byName.by[name]; b != nil && b.expires.After(now) {
 		return b.addr, true
 	}
 	return netip.Addr{}, false
@@ -448,12 +448,8 @@ func (s *dhcp6Server) hasBelow(name string, now time.Time) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for n, b := range s.byName {
-		if strings.HasSuffix(n, "."+name) && b.expires.After(now) {
-			return true
-		}
-	}
-	return false
+	s.sweep(now)
+	return s.byName.below[name] > 0
 }
 
 // leases returns all leases.

@@ -153,7 +153,7 @@ func TestDHCP6(t *testing.T) {
 	}
 	now = now.Add(time.Hour)
 	ask(message6(dhcpv6.MessageTypeSolicit, 1, false, nil))
-	if len(s.byAddr) > 0 || len(s.byName) > 0 || s.order.Len() > 0 {
+	if len(s.byAddr) > 0 || len(s.byName.by) > 0 || s.order.Len() > 0 {
 		t.Errorf("after an hour there are %d clients", len(s.byAddr))
 	}
 
@@ -192,8 +192,8 @@ func FuzzDHCP6(f *testing.F) {
 				t.Errorf("%d bytes: %v", len(m.ToBytes()), err)
 			}
 		}
-		if len(s.byAddr) > maxIAs || len(s.byName) > 1 {
-			t.Errorf("%d addresses, %d names", len(s.byAddr), len(s.byName))
+		if len(s.byAddr) > maxIAs || len(s.byName.by) > 1 {
+			t.Errorf("%d addresses, %d names", len(s.byAddr), len(s.byName.by))
 		}
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 )
@@ -81,7 +80,7 @@ type table struct {
 	mu     sync.Mutex // guards the rest; the goroutine that changes it reads without
 	byAddr map[netip.Addr]*binding
 	byKey  map[string]*binding
-	byName map[string]*binding
+	byName names[binding]
 	order  [states]list.List // of *binding
 	pool   int               // the pool of next
 	next   netip.Addr        // the first that was never looked at; the zero Addr after the last pool
@@ -90,7 +89,7 @@ type table struct {
 func newTable(cfg *settings, network netip.Prefix, own []netip.Prefix) *table {
 	t := &table{
 		network: network, own: own, cfg: cfg, kept: make(map[netip.Addr]*Reservation),
-		byAddr: make(map[netip.Addr]*binding), byKey: make(map[string]*binding), byName: make(map[string]*binding),
+		byAddr: make(map[netip.Addr]*binding), byKey: make(map[string]*binding), byName: makeNames[binding](),
 	}
 	for _, p := range own {
 		t.kept[p.Addr()] = nil
@@ -180,7 +179,7 @@ func (t *table) move(b *binding, to state, until time.Time) {
 		b.place = nil
 	}
 	if to != leased && b.Name != "" {
-		delete(t.byName, b.Name)
+		t.byName.delete(b.Name)
 		b.Name = ""
 	}
 	if to != offered {
@@ -311,14 +310,14 @@ func (t *table) name(b *binding, c *client, now time.Time) {
 		return
 	}
 	if b.Name != "" {
-		delete(t.byName, b.Name)
+		t.byName.delete(b.Name)
 		b.Name = ""
 	}
-	if name == "" || t.byName[name] != nil || !t.cfg.mayName(name, c.reserved) || t.taken != nil && t.taken(name, c.mac, now) {
+	if name == "" || t.byName.by[name] != nil || !t.cfg.mayName(name, c.reserved) || t.taken != nil && t.taken(name, c.mac, now) {
 		return
 	}
 	b.Name = name
-	t.byName[name] = b
+	t.byName.set(name, b)
 }
 
 // end ends a client's lease or offer of an address; the address is then in another state.
@@ -394,7 +393,7 @@ func (t *table) addrOf(name string, now time.Time) (netip.Addr, bool) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b := t.byName[name]
+	b := t.byName.by[name]
 	if b == nil || !b.live(now) {
 		return netip.Addr{}, false
 	}
@@ -421,10 +420,6 @@ func (t *table) hasBelow(name string, now time.Time) bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for n, b := range t.byName {
-		if strings.HasSuffix(n, "."+name) && b.live(now) {
-			return true
-		}
-	}
-	return false
+	t.sweep(now)
+	return t.byName.below[name] > 0
 }
