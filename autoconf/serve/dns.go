@@ -58,7 +58,9 @@ type dnsServer struct {
 	packets  []net.PacketConn
 	streams  []net.Listener
 	forwards chan struct{}
-	conns    chan struct{}
+
+	mu    sync.Mutex // guards conns
+	conns []net.Conn // of TCP, in the order in which they began
 }
 
 // sockets makes the sockets of a stack.
@@ -80,7 +82,7 @@ func newDNS(cfg *settings, leases *table, leases6 *dhcp6Server, own []netip.Pref
 	}
 	d := &dnsServer{
 		cfg: cfg, leases: leases, leases6: leases6, own: own, byAddr: make(map[netip.Addr][]string), dial: st.DialContext,
-		forwards: make(chan struct{}, maxForwards), conns: make(chan struct{}, maxConns),
+		forwards: make(chan struct{}, maxForwards),
 	}
 	for name, addrs := range cfg.hosts {
 		for _, a := range addrs {
@@ -195,17 +197,34 @@ func (d *dnsServer) serveStreams(ctx context.Context, l net.Listener) error {
 			continue
 		}
 		failed = 0
-		select {
-		case d.conns <- struct{}{}:
-			all.Go(func() {
-				defer func() { <-d.conns }()
-				defer c.Close()
-				defer context.AfterFunc(ctx, func() { c.Close() })()
-				d.serveStream(ctx, c)
-			})
-		default:
-			c.Close()
-		}
+		d.begin(c)
+		all.Go(func() {
+			defer d.end(c)
+			defer context.AfterFunc(ctx, func() { c.Close() })()
+			d.serveStream(ctx, c)
+		})
+	}
+}
+
+// begin makes room for a connection: the oldest gives way, so that whoever opens many and
+// says nothing keeps nobody out.
+func (d *dnsServer) begin(c net.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.conns) == maxConns {
+		d.conns[0].Close()
+		d.conns = slices.Delete(d.conns, 0, 1)
+	}
+	d.conns = append(d.conns, c)
+}
+
+// end ends a connection.
+func (d *dnsServer) end(c net.Conn) {
+	c.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if i := slices.Index(d.conns, c); i >= 0 {
+		d.conns = slices.Delete(d.conns, i, i+1)
 	}
 }
 
@@ -219,7 +238,12 @@ func (d *dnsServer) serveStream(ctx context.Context, c net.Conn) {
 		}
 		r, forward := d.answer(query, maxTCP)
 		if forward {
-			r = d.forward(ctx, "tcp", query)
+			select {
+			case d.forwards <- struct{}{}:
+				r = d.forward(ctx, "tcp", query)
+				<-d.forwards
+			default: // the client asks again
+			}
 		}
 		if r == nil {
 			return

@@ -14,9 +14,11 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/autoconf"
+	"github.com/vdestack/vdestack/internal/dns"
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdestacktest"
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 // TestClients gives leases to clients of several kinds of networks.
@@ -136,6 +138,37 @@ func TestStartClose(t *testing.T) {
 			testenv.Check(t, s.Close())
 		}
 	}
+}
+
+// TestSilentClients has clients that connect and say nothing: others are answered.
+func TestSilentClients(t *testing.T) {
+	netnstest.NoLeaks(t)
+	st := vdestacktest.Open(t, "null://", "10.0.0.1/24")
+	s, err := Start(st, Config{DHCP4: DHCP4{Off: true}, Hosts: map[string][]netip.Addr{"www": testenv.Addrs("10.0.0.80")}})
+	testenv.Check(t, err)
+	dial := func() net.Conn {
+		c, err := st.DialContext(testenv.Context(t), "tcp", "10.0.0.1:53")
+		testenv.Check(t, err)
+		t.Cleanup(func() { c.Close() })
+		testenv.Check(t, c.SetDeadline(time.Now().Add(testenv.Timeout)))
+		return c
+	}
+	first := dial()
+	for range 2*maxConns - 1 {
+		dial()
+	}
+	c := dial()
+	_, err = c.Write(dns.Frame(query(t, "www.internal.", dnsmessage.TypeA, 0)))
+	testenv.Check(t, err)
+	r, err := dns.ReadFrame(c)
+	testenv.Check(t, err)
+	if got := text(t, r); got != "AA Success 10.0.0.80" {
+		t.Errorf("got %s", got)
+	}
+	if n, err := first.Read(make([]byte, 1)); err == nil {
+		t.Errorf("the oldest connection has got %d bytes", n)
+	}
+	testenv.Check(t, s.Close())
 }
 
 // TestInterfaceGone removes the interface under one of two servers.
