@@ -162,7 +162,38 @@ func openDevice(st *vdestack.Stack, name string, index int) (_ *netDevice, err e
 		return nil, err
 	}
 	d.metric = freeMetric(routes, index)
-	return d, nil
+	return d, d.claim()
+}
+
+// configured has the interfaces that a client configures.
+var configured = struct {
+	mu sync.Mutex // guards by
+	by map[ifaceOf]struct{}
+}{by: make(map[ifaceOf]struct{})}
+
+// An ifaceOf is an interface of a stack.
+type ifaceOf struct {
+	st    *vdestack.Stack
+	index int
+}
+
+// claim makes an interface that of this client alone, until free: of two, each would take
+// what the other has made for something that was made by hand, and lose it with the other.
+func (d *netDevice) claim() error {
+	configured.mu.Lock()
+	defer configured.mu.Unlock()
+	i := ifaceOf{d.st, d.index}
+	if _, ok := configured.by[i]; ok {
+		return fmt.Errorf("interface %s has a client already: its Change adds to what it does", d.name)
+	}
+	configured.by[i] = struct{}{}
+	return nil
+}
+
+func (d *netDevice) free() {
+	configured.mu.Lock()
+	defer configured.mu.Unlock()
+	delete(configured.by, ifaceOf{d.st, d.index})
 }
 
 // freeMetric returns the first of some metrics that no default route of another interface
@@ -786,6 +817,7 @@ func (d *netDevice) watch(ctx context.Context, f func(change)) {
 
 // close removes all that was applied. What has gone with the interface is no error.
 func (d *netDevice) close() error {
+	defer d.free()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	clear(d.leases)

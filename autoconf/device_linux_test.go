@@ -585,11 +585,17 @@ func TestTwoInterfaces(t *testing.T) {
 	if got, want := fmt.Sprint(h.st.DNS().Servers), "[10.0.0.3:53 10.0.1.3:53]"; got != want {
 		t.Errorf("the servers are %s, want %s", got, want)
 	}
+	if c, err := Start(t.Context(), h.st, Config{Iface: "vde1"}); err == nil || err.Error() != "autoconf: interface vde1 has a client already: its Change adds to what it does" {
+		t.Errorf("a second client for one: %v, %v", c, err)
+	}
 	testenv.Check(t, clients[0].Close())
 	if got, want := fmt.Sprint(h.st.DNS().Servers), "[10.0.1.3:53]"; got != want {
 		t.Errorf("the servers are %s, want %s", got, want)
 	}
 	testenv.Check(t, clients[1].Close())
+	if n := len(configured.by); n > 0 {
+		t.Errorf("%d interfaces are not free", n)
+	}
 	if after := h.state(); after != before {
 		t.Errorf("after Close:\n%s\nbefore it began:\n%s", after, before)
 	}

@@ -2,6 +2,7 @@ package autoconf
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"math"
 	"os"
@@ -56,11 +57,19 @@ func sleeps(ctx context.Context) iter.Seq[time.Duration] {
 	}
 }
 
-// asleep returns for how long the machine was asleep since it has started.
-func asleep() time.Duration {
-	var boot, awake unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_MONOTONIC, &awake) != nil {
-		return 0
+// asleep returns for how long the machine was asleep since it has started. If the process is
+// stopped between two clocks, it looks again.
+func asleep() (d time.Duration) {
+	for range 10 {
+		var before, boot, after unix.Timespec
+		if err := errors.Join(unix.ClockGettime(unix.CLOCK_MONOTONIC, &before), unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot),
+			unix.ClockGettime(unix.CLOCK_MONOTONIC, &after)); err != nil {
+			return 0
+		}
+		d = time.Duration(boot.Nano() - before.Nano())
+		if after.Nano()-before.Nano() < int64(100*time.Millisecond) {
+			break
+		}
 	}
-	return time.Duration(boot.Nano() - awake.Nano())
+	return d
 }
