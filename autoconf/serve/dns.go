@@ -26,9 +26,6 @@ const (
 	minUDP = 512
 	maxUDP = 1232
 	maxTCP = 1<<16 - 1
-	// maxForwarded is the largest response over UDP that is passed on as it is; most
-	// programs take no larger ones.
-	maxForwarded = 4096
 	// maxForwards and maxConns bound the questions that wait for other servers, and the
 	// connections of TCP.
 	maxForwards = 256
@@ -40,9 +37,6 @@ const (
 	// readErrors in a row end a socket.
 	readErrors = 100
 )
-
-// truncatedBit is the TC flag, in the third byte of a message.
-const truncatedBit = 2
 
 // rcodeBadVersion is BADVERS of RFC 6891.
 const rcodeBadVersion dnsmessage.RCode = 16
@@ -425,12 +419,29 @@ func reverseAddr(name string) (a netip.Addr, ok bool) {
 	return a, false
 }
 
+// truncated packs a response that says that the records are too large for it.
+func (d *dnsServer) truncated(q question) []byte {
+	h := d.header(q, dnsmessage.RCodeSuccess)
+	h.Truncated = true
+	r, err := pack(h, q, dnsmessage.RCodeSuccess, nil)
+	if err != nil {
+		return nil // cannot be: it is a question
+	}
+	return r
+}
+
+// header returns that of a response.
+func (d *dnsServer) header(q question, rcode dnsmessage.RCode) dnsmessage.Header {
+	return dnsmessage.Header{
+		ID: q.header.ID, Response: true, OpCode: q.header.OpCode, RecursionDesired: q.header.RecursionDesired,
+		RecursionAvailable: len(d.cfg.DNS.Upstream) > 0, RCode: rcode & 0xf,
+	}
+}
+
 // response packs a response. One that is too large says so, without records.
 func (d *dnsServer) response(q question, rcode dnsmessage.RCode, records []dnsmessage.ResourceBody, authoritative bool) []byte {
-	h := dnsmessage.Header{
-		ID: q.header.ID, Response: true, OpCode: q.header.OpCode, Authoritative: authoritative,
-		RecursionDesired: q.header.RecursionDesired, RecursionAvailable: len(d.cfg.DNS.Upstream) > 0, RCode: rcode & 0xf,
-	}
+	h := d.header(q, rcode)
+	h.Authoritative = authoritative
 	for {
 		r, err := pack(h, q, rcode, records)
 		if err == nil && len(r) <= q.size {
@@ -464,13 +475,17 @@ func pack(h dnsmessage.Header, q question, rcode dnsmessage.RCode, records []dns
 
 // forward returns the response of the first server of DNS.Upstream that gives one, else SERVFAIL.
 func (d *dnsServer) forward(ctx context.Context, network string, query []byte) []byte {
-	q, _, _ := parseQuery(query, maxUDP)
+	q, _, _ := parseQuery(query, minUDP)
 	var refused []byte
 	for _, server := range d.cfg.DNS.Upstream {
 		r, err := d.exchange(ctx, network, server, query, q)
 		if err != nil {
 			d.cfg.log.Debug("no answer", "server", server, "err", err)
 			continue
+		}
+		if network == "udp" && len(r) > q.size {
+			// The client asks by TCP. Who has invented the sender gets little sent there.
+			return d.truncated(q)
 		}
 		switch rcode := dnsmessage.RCode(r[3] & 0xf); rcode {
 		case dnsmessage.RCodeServerFailure, dnsmessage.RCodeRefused:
@@ -504,7 +519,7 @@ func (d *dnsServer) exchange(ctx context.Context, network string, server netip.A
 	if _, err := c.Write(query); err != nil {
 		return nil, cmp.Or(ctx.Err(), err)
 	}
-	buf := make([]byte, maxForwarded)
+	buf := make([]byte, maxUDP+1) // one byte more than is passed on
 	for {
 		var r []byte
 		if network == "tcp" {
@@ -512,9 +527,7 @@ func (d *dnsServer) exchange(ctx context.Context, network string, server netip.A
 		} else {
 			var n int
 			n, err = c.Read(buf)
-			if r = buf[:n]; n == len(buf) {
-				r[2] |= truncatedBit
-			}
+			r = buf[:n]
 		}
 		if err != nil {
 			return nil, cmp.Or(ctx.Err(), err)

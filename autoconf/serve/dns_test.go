@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -172,6 +173,42 @@ func TestAnswers(t *testing.T) {
 			if got = text(t, r); got != tt.want {
 				t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 			}
+		}
+	}
+}
+
+// TestForwardSize has a server that answers with more than the client takes over UDP: whoever
+// invents a sender has little sent there.
+func TestForwardSize(t *testing.T) {
+	for _, tt := range []struct {
+		edns, answers int
+		want          string
+	}{{0, 10, "Success" + strings.Repeat(" 192.0.2.1", 10)}, {0, 40, "TC Success"}, {1232, 40, "Success" + strings.Repeat(" 192.0.2.1", 40)}, {4096, 100, "TC Success"}} {
+		d := newNames(t, netip.MustParseAddrPort("192.0.2.53:53"))
+		d.dial = func(context.Context, string, string) (net.Conn, error) {
+			near, far := net.Pipe()
+			go func() {
+				defer far.Close()
+				b := make([]byte, maxUDP)
+				n, err := far.Read(b)
+				var m dnsmessage.Message
+				if err != nil || m.Unpack(b[:n]) != nil {
+					t.Error("no query")
+					return
+				}
+				m.Response = true
+				for range tt.answers {
+					m.Answers = append(m.Answers, dnsmessage.Resource{
+						Header: dnsmessage.ResourceHeader{Name: m.Questions[0].Name, Class: dnsmessage.ClassINET}, Body: &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}},
+					})
+				}
+				far.Write(testenv.Must(m.Pack())(t))
+			}()
+			return near, nil
+		}
+		r := d.forward(t.Context(), "udp", query(t, "www.example.com.", dnsmessage.TypeA, tt.edns))
+		if got := text(t, r); got != tt.want || len(r) > max(tt.edns, minUDP) {
+			t.Errorf("%d answers for %d bytes: got %s, %d bytes", tt.answers, tt.edns, got, len(r))
 		}
 	}
 }
