@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack/internal/nlsocket"
 
 	"github.com/vdestack/vdestack/internal/testenv"
 )
@@ -48,7 +49,7 @@ func kernelOf(t testing.TB) func(req netlink.Message) []any {
 		var datagrams []any
 		i := 0
 		for _, b := range captured(t, files[req.Header.Type]) {
-			for m, err := range messages(b) {
+			for m, err := range nlsocket.Messages(b) {
 				if err != nil {
 					return []any{err}
 				}
@@ -246,7 +247,7 @@ func FuzzDatagram(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		rest := b
-		for m, err := range messages(b) {
+		for m, err := range nlsocket.Messages(b) {
 			if err != nil {
 				return
 			}

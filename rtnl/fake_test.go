@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack/internal/nlsocket"
 )
 
 // A fake is a transport that plays the kernel. Its queue has room for all answers of a test.
@@ -28,7 +29,7 @@ func newFake(answer func(req netlink.Message) []any) *fake {
 }
 
 func (f *fake) send(b []byte) error {
-	for m, err := range messages(b) {
+	for m, err := range nlsocket.Messages(b) {
 		if err != nil {
 			return err
 		}

@@ -3,12 +3,12 @@ package rtnl
 import (
 	"encoding/binary"
 	"errors"
-	"iter"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack/internal/nlsocket"
 )
 
 // A transport carries netlink datagrams: to the kernel, or to a test that plays it.
@@ -22,7 +22,7 @@ type transport interface {
 var (
 	// errInterrupted means that a dump does not show the table at one moment.
 	errInterrupted = errors.New("the table changed while it was read")
-	errMalformed   = errors.New("malformed netlink message")
+	errMalformed   = nlsocket.ErrMalformed
 )
 
 // A session has one exchange with the kernel at a time. It reads each answer to its
@@ -74,7 +74,7 @@ func (s *session) receive(request netlink.Header) ([]netlink.Message, error) {
 		if err != nil {
 			return nil, err
 		}
-		for m, err := range messages(b) {
+		for m, err := range nlsocket.Messages(b) {
 			if err != nil {
 				return nil, err
 			}
@@ -145,36 +145,4 @@ func refusal(m netlink.Message) error {
 		}
 	}
 	return e
-}
-
-// messages splits a datagram.
-func messages(b []byte) iter.Seq2[netlink.Message, error] {
-	return func(yield func(netlink.Message, error) bool) {
-		for len(b) > 0 {
-			if len(b) < sizeofNlMsghdr {
-				yield(netlink.Message{}, errMalformed)
-				return
-			}
-			n := binary.NativeEndian.Uint32(b)
-			if n < sizeofNlMsghdr || uint64(n) > uint64(len(b)) {
-				yield(netlink.Message{}, errMalformed)
-				return
-			}
-			m := netlink.Message{
-				Header: netlink.Header{
-					Length:   n,
-					Type:     netlink.HeaderType(binary.NativeEndian.Uint16(b[4:])),
-					Flags:    netlink.HeaderFlags(binary.NativeEndian.Uint16(b[6:])),
-					Sequence: binary.NativeEndian.Uint32(b[8:]),
-					PID:      binary.NativeEndian.Uint32(b[12:]),
-				},
-				Data: b[sizeofNlMsghdr:n:n],
-			}
-			if !yield(m, nil) {
-				return
-			}
-			// The last message of a datagram may lack its padding.
-			b = b[min((int(n)+3)&^3, len(b)):]
-		}
-	}
 }

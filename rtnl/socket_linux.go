@@ -1,30 +1,19 @@
 package rtnl
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/mdlayher/socket"
+	"github.com/vdestack/vdestack/internal/nlsocket"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// recvSize is the largest datagram of a dump: the kernel makes them as large as
-	// the largest buffer that it has seen.
-	recvSize = 32 << 10
-	// firstSize is enough for everything but dumps.
-	firstSize = 4 << 10
-	// watchBuffer holds some thousands of changes.
-	watchBuffer = 1 << 20
-)
+// watchBuffer holds some thousands of changes.
+const watchBuffer = 1 << 20
 
 // linkEcho reports whether the stack behind t can send a new link back.
 func linkEcho(t transport) bool { return t.(*netlinkSocket).kernel && kernelEcho() }
@@ -53,13 +42,21 @@ func (host) Socket(domain, typ, proto int) (*os.File, error) {
 }
 
 // A netlinkSocket is the transport to the kernel, or to a stack in user space at
-// the other end of a socket pair. One goroutine at a time receives.
+// the other end of a socket pair.
 type netlinkSocket struct {
-	s      *socket.Conn
+	*nlsocket.Socket
 	kernel bool
-	buf    []byte
-	closed atomic.Bool
-	close  sync.Once
+}
+
+func (t *netlinkSocket) setDeadline(d time.Time) error { return t.SetDeadline(d) }
+func (t *netlinkSocket) send(b []byte) error           { return t.Send(b) }
+
+func (t *netlinkSocket) recv() ([]byte, error) {
+	b, err := t.Recv()
+	if err == io.EOF {
+		err = invalid(io.ErrUnexpectedEOF, "the stack has closed its end")
+	}
+	return b, err
 }
 
 // openSocket makes a socket in the maker's stack and joins the multicast groups of a
@@ -81,28 +78,19 @@ func openSocket(m SocketMaker, groups uint32) (transport, error) {
 		unix.Close(fd)
 		return nil, invalid(errors.ErrUnsupported, "a socket pair joins no multicast groups")
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	s, err := socket.New(fd, "netlink")
+	s, err := nlsocket.New(fd, kernel, groups)
 	if err != nil {
-		return nil, err // fd belongs to an os.File inside already
-	}
-	t := &netlinkSocket{s: s, kernel: kernel, buf: make([]byte, firstSize)}
-	if !kernel {
-		return t, nil
-	}
-	if err := s.Bind(&unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
-		s.Close()
 		return nil, err
 	}
-	if groups != 0 {
-		s.SetReadBuffer(watchBuffer) // a smaller one works too
+	if kernel {
+		s.Strict = true
+		if groups != 0 {
+			s.SetReadBuffer(watchBuffer) // a smaller one works too
+		}
+		// Without extended acknowledgments errors only lack their text.
+		s.SetOption(unix.NETLINK_EXT_ACK, 1)
 	}
-	// Without extended acknowledgments errors only lack their text.
-	s.SetsockoptInt(unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
-	return t, nil
+	return &netlinkSocket{s, kernel}, nil
 }
 
 // dup returns a new descriptor of the file's socket, after checking that it is one for
@@ -137,98 +125,4 @@ func dup(f *os.File) (fd int, kernel bool, err error) {
 		return -1, false, cerr
 	}
 	return fd, kernel, err
-}
-
-// Close waits for another Close that runs, which that of package socket does not.
-func (t *netlinkSocket) Close() (err error) {
-	t.closed.Store(true)
-	t.close.Do(func() { err = t.s.Close() })
-	return err
-}
-
-// reason returns net.ErrClosed for the errors of operations that Close ended, which are
-// EBADF, os.ErrClosed or an error of package poll, and other errors as they are.
-func (t *netlinkSocket) reason(err error) error {
-	if err != nil && t.closed.Load() {
-		return net.ErrClosed
-	}
-	return err
-}
-
-func (t *netlinkSocket) setDeadline(d time.Time) error { return t.reason(t.s.SetDeadline(d)) }
-
-func (t *netlinkSocket) send(b []byte) error {
-	var to unix.Sockaddr // nil for a pair
-	if t.kernel {
-		to = &unix.SockaddrNetlink{Family: unix.AF_NETLINK}
-	}
-	return t.reason(t.s.WriteFunc(context.Background(), "sendto", func(fd int) error {
-		return again(func() error { return unix.Sendmsg(fd, b, nil, to, unix.MSG_NOSIGNAL) })
-	}))
-}
-
-// recv returns the next datagram of the kernel, whatever its size. ENOBUFS means that
-// datagrams were lost, and those in the queue with them: the kernel silently drops new
-// ones until the queue has been empty.
-func (t *netlinkSocket) recv() ([]byte, error) {
-	for {
-		n, err := t.recvfrom(unix.MSG_PEEK | unix.MSG_TRUNC)
-		if errors.Is(err, unix.ENOBUFS) {
-			t.drain()
-		}
-		if err != nil {
-			return nil, err
-		}
-		if n == 0 && !t.kernel {
-			return nil, invalid(io.ErrUnexpectedEOF, "the stack has closed its end")
-		}
-		if n > len(t.buf) || n > firstSize/2 && len(t.buf) < recvSize {
-			t.buf = make([]byte, max(n, recvSize))
-		}
-		if n, err = t.recvfrom(0); err != nil {
-			return nil, err
-		}
-		if n > 0 {
-			return bytes.Clone(t.buf[:n]), nil
-		}
-	}
-}
-
-// recvfrom returns the length of the next datagram, 0 if another process sent it: a
-// privileged one may send to any netlink socket.
-func (t *netlinkSocket) recvfrom(flags int) (n int, err error) {
-	err = t.s.ReadFunc(context.Background(), "recvfrom", func(fd int) error {
-		return again(func() error {
-			var from unix.Sockaddr
-			var err error
-			n, from, err = unix.Recvfrom(fd, t.buf, flags)
-			if sa, ok := from.(*unix.SockaddrNetlink); t.kernel && err == nil && (!ok || sa.Pid != 0) && flags == 0 {
-				n = 0
-			}
-			return err
-		})
-	})
-	return n, t.reason(err)
-}
-
-// drain empties the queue. The bound is for a kernel that fills it faster than that.
-func (t *netlinkSocket) drain() {
-	t.s.ReadFunc(context.Background(), "recvfrom", func(fd int) error {
-		for range 1 << 16 {
-			if _, _, err := unix.Recvfrom(fd, t.buf, unix.MSG_DONTWAIT); err == unix.EAGAIN {
-				break
-			}
-		}
-		return nil
-	})
-}
-
-// again repeats a call that a signal interrupted. Package socket would wait until the
-// descriptor becomes ready, which it may be already.
-func again(f func() error) error {
-	for {
-		if err := f(); err != unix.EINTR {
-			return err
-		}
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack/internal/nlsocket"
 	"golang.org/x/sys/unix"
 
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -50,7 +51,7 @@ func (s *userStack) serve(end *os.File) {
 		s.mu.Lock()
 		s.sent = append(s.sent, append([]byte(nil), b[:n]...))
 		s.mu.Unlock()
-		for m := range messages(b[:n]) {
+		for m := range nlsocket.Messages(b[:n]) {
 			for _, d := range s.answer(m) {
 				b, err := datagram(d)
 				if err == nil {

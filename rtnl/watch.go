@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/mdlayher/netlink"
+	"github.com/vdestack/vdestack/internal/nlsocket"
 )
 
 // An Event is one change. One of Link, Addr, Route and Neighbor is set.
@@ -105,7 +106,7 @@ func (w *watch) run(yield func(Event, error) bool) {
 			yield(Event{}, fail("watch", nil, err))
 			return
 		}
-		for m, err := range messages(b) {
+		for m, err := range nlsocket.Messages(b) {
 			e, ok := Event{}, false
 			if err == nil {
 				e, ok, err = decodeEvent(m)
