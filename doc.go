@@ -37,6 +37,20 @@
 // ([Stack.RTNL], package rtnl), by programs that run in the stack ([Stack.Command],
 // [Stack.Run]) and by [Stack.Sysctl]; [Stack.ReadSysctl] reads settings.
 //
+// [Stack.Netlink] is netlink of any other family: a connection of mdlayher/netlink, for
+// mdlayher/genetlink, conntrack, packet filters and messages of one's own. Libraries that
+// open netlink themselves and take a namespace at most, such as google/nftables and wgctrl,
+// would need CAP_SYS_ADMIN for that. They work in a command, which can be the program itself:
+//
+//	if os.Getenv("APP_FILTER") != "" { // first thing in main: this is the child
+//		c, err := nftables.New()
+//		…
+//		return
+//	}
+//	cmd := st.Command(ctx, "/proc/self/exe")
+//	cmd.Env = append(os.Environ(), "APP_FILTER=1")
+//	err := cmd.Run()
+//
 // Several types are those of package stack, which documents their fields and methods:
 //
 //	go doc github.com/vdestack/vdestack/stack Interface

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/dns"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/stack"
@@ -236,6 +237,23 @@ func (s *Stack) RTNL() (*rtnl.Conn, error) {
 		return nil, err
 	}
 	c, err := s.st.RTNL()
+	if err == nil && !trackRef(&s.conns, c) {
+		c.Close()
+		return nil, s.closed()
+	}
+	return c, err
+}
+
+// Netlink opens a connection of any netlink family in the stack, such as
+// unix.NETLINK_GENERIC, NETLINK_NETFILTER or NETLINK_SOCK_DIAG, for packages of messages
+// that take a [netlink.Conn], as genetlink.NewConn does, and for messages of one's own.
+// It belongs to the caller, and is closed with the stack: its errors are
+// [net.ErrClosed] then, in a [netlink.OpError]. RTNL has links, addresses and routes.
+func (s *Stack) Netlink(family int) (*netlink.Conn, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	c, err := s.st.Netlink(family)
 	if err == nil && !trackRef(&s.conns, c) {
 		c.Close()
 		return nil, s.closed()

@@ -17,8 +17,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/neigh"
 	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/nlsocket"
 	"github.com/vdestack/vdestack/internal/sockets"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/rtnl"
@@ -342,6 +344,30 @@ func (s *Stack) wrap(err error) error {
 // the caller.
 func (s *Stack) RTNL() (*rtnl.Conn, error) {
 	return netns.WithRoom(func() (*rtnl.Conn, error) { return rtnl.Dial(s) })
+}
+
+// Netlink opens a connection of any netlink family, such as unix.NETLINK_GENERIC. It belongs
+// to the caller.
+func (s *Stack) Netlink(family int) (*netlink.Conn, error) {
+	s = s.orNone()
+	const maxFamily = 31 // MAX_LINKS of linux/netlink.h
+	if family < 0 || family > maxFamily {
+		return nil, s.wrap(fmt.Errorf("netlink family %d is not from 0 to %d: %w", family, maxFamily, os.ErrInvalid))
+	}
+	return netns.WithRoom(func() (*netlink.Conn, error) {
+		fd, err := s.ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, family)
+		if errors.Is(err, unix.EPROTONOSUPPORT) {
+			err = fmt.Errorf("netlink family %d: %w (the kernel does not have it, or its module is not loaded)", family, err)
+		}
+		if err != nil {
+			return nil, s.wrap(err)
+		}
+		c, err := nlsocket.Dial(fd)
+		if err != nil {
+			return nil, s.wrap(err)
+		}
+		return c, nil
+	})
 }
 
 // Sysctl sets a setting of the stack, such as "net.ipv4.ip_forward" to "1". Parts are

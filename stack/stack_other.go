@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -44,6 +45,9 @@ func (s *Stack) ControlContext(ctx context.Context, network, address string, c s
 
 // RTNL returns an error.
 func (s *Stack) RTNL() (*rtnl.Conn, error) { return nil, errUnsupported }
+
+// Netlink returns an error.
+func (s *Stack) Netlink(family int) (*netlink.Conn, error) { return nil, errUnsupported }
 
 // Sysctl returns an error.
 func (s *Stack) Sysctl(name, value string) error { return errUnsupported }

@@ -73,6 +73,7 @@ func givenUp() {
 			return configure(nl, "10.7.0.1/24")
 		}},
 		{"RTNL, older", true, func() error { return configure(old, "10.7.0.2/24") }},
+		{"Netlink", false, func() error { return testenv.Closing(s.Netlink(unix.NETLINK_GENERIC)) }},
 		{"Stats", false, func() error { return s.Stats().Interfaces[0].Err }},
 		{"NetNS", false, func() error { return testenv.Closing(peer.NetNS()) }},
 		{"Open", true, func() error { return testenv.Closing(vdestack.Open("lan://another", "10.8.0.1/24")) }},
