@@ -251,9 +251,11 @@ func (s *socketPool) sweepLater() {
 	}
 }
 
-// sweep closes the sockets of buckets that were not used since it ran last.
+// sweep closes the sockets of buckets that were not used since it ran last. It holds mu
+// until they are closed: a namespace that is closed meanwhile waits for that.
 func (s *socketPool) sweep() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	var old []int
 	if fd, ok := s.first[tcp]; ok {
 		old = append(old, fd)
@@ -269,7 +271,6 @@ func (s *socketPool) sweep() {
 	if len(s.buckets) > 0 {
 		s.sweepLater()
 	}
-	s.mu.Unlock()
 	closeAll(old)
 }
 

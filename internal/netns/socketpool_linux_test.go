@@ -169,6 +169,43 @@ func (k socketType) check(fd int, cookie uint64) error {
 	return nil
 }
 
+// TestCloseInSweep closes a namespace while its unused sockets are being closed: when Close
+// returns, they are.
+func TestCloseInSweep(t *testing.T) {
+	newNS(t) // the helper's own descriptors
+	before := countFiles(t)
+	for range 50 {
+		n := testenv.Opened(New())(t)
+		for n.pool.sockets() < mostAhead/2 {
+			hurry(t, n, tcp, 1)
+		}
+		n.pool.sweep() // the first only says that they were not used
+		swept := make(chan struct{})
+		go func() {
+			defer close(swept)
+			n.pool.sweep()
+		}()
+		for n.pool.sockets() > 0 {
+			runtime.Gosched()
+		}
+		n.Close()
+		if got := countFiles(t); got != before {
+			t.Fatalf("%d descriptors after Close, want %d", got, before)
+		}
+		<-swept
+	}
+}
+
+// sockets returns how many sockets are in the pool.
+func (s *socketPool) sockets() (count int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range s.buckets {
+		count += len(b.fds)
+	}
+	return count
+}
+
 // TestSocketPoolRaw asks for sockets that receive before they are bound: they are not pooled.
 func TestSocketPoolRaw(t *testing.T) {
 	testenv.Long(t)
