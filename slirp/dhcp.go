@@ -126,11 +126,19 @@ func parseDHCP(b []byte) (m dhcpMessage, ok bool) {
 	return m, true
 }
 
-// serveDHCP answers a message of a guest.
+// serveDHCP answers a message of a guest. What acknowledges the address that the guest has
+// goes there, all else to everybody (RFC 2131, 4.1): a socket of that address does not receive
+// broadcasts.
 func (n *nat) serveDHCP(data []byte) {
-	if reply := n.dhcp.answer(data, time.Now()); reply != nil {
-		n.writeUDP(netip.AddrPortFrom(n.cfg.host.Addr(), dhcpServerPort), netip.AddrPortFrom(limitedBroadcast, dhcpClientPort), reply)
+	reply := n.dhcp.answer(data, time.Now())
+	if reply == nil {
+		return
 	}
+	to := netip.AddrFrom4([4]byte(reply[12:])) // ciaddr, of an ACK only
+	if !usable(n.cfg.host, to) || n.cfg.own(to) {
+		to = limitedBroadcast
+	}
+	n.writeUDP(netip.AddrPortFrom(n.cfg.host.Addr(), dhcpServerPort), netip.AddrPortFrom(to, dhcpClientPort), reply)
 }
 
 // answer returns the answer to a message, or nil.

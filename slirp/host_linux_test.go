@@ -524,6 +524,32 @@ func TestDHCP(t *testing.T) {
 	})
 }
 
+// TestDHCPRenewal renews a lease by unicast. Only what is refused is told to all.
+func TestDHCPRenewal(t *testing.T) {
+	st := guest(t, "slirp://")
+	one := testenv.ListenPacket(t, st, "udp4", "10.0.2.15:68")
+	all := testenv.ListenPacket(t, st, "udp4", "255.255.255.255:68")
+	for _, tt := range []struct {
+		what string
+		msg  []byte
+		at   net.PacketConn
+		typ  byte
+	}{
+		{"renewal", withClient(dhcpMsg(1, dhcpRequest), 15), one, dhcpAck},
+		{"inform", withClient(dhcpMsg(1, dhcpInform), 15), one, dhcpAck},
+		{"what another has", withClient(dhcpMsg(2, dhcpRequest), 15), all, dhcpNak},
+		{"without an address", dhcpMsg(1, dhcpRequest, requested(15)...), all, dhcpAck},
+		{"with that of the host", withClient(dhcpMsg(1, dhcpRequest, requested(15)...), 2), all, dhcpAck},
+	} {
+		testenv.Must(one.WriteTo(tt.msg, net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.0.2.2:67"))))(t)
+		testenv.Check(t, tt.at.SetReadDeadline(time.Now().Add(testenv.Timeout)))
+		b := make([]byte, 1500)
+		if n, _, err := tt.at.ReadFrom(b); err != nil || n < dhcpHeaderLen+7 || b[dhcpHeaderLen+6] != tt.typ {
+			t.Errorf("%s: got %d bytes, %v", tt.what, n, err)
+		}
+	}
+}
+
 // needC returns the locator of the C library's network, in Debian's vde_plug.
 func needC(t testing.TB) string {
 	t.Helper()
