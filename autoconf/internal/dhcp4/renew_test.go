@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -174,6 +175,17 @@ func TestRenewOtherwise(t *testing.T) {
 		l.FailedWith("in use")
 		l.FailedWith("in use")
 		l.At(41*time.Minute, time.Minute)
+	})
+	inLab(t, source.Config{}, func(l *lab) { // for a moment
+		l.get()
+		var first sync.Once
+		l.Link.RefuseOpen(func(port string) (err error) {
+			first.Do(func() { err = inUse(port) })
+			return err
+		})
+		l.ack(l.asksToRenew(server1), server1, mine)
+		l.At(29*time.Minute+32*time.Second+askWait, 30*time.Second)
+		l.Set()
 	})
 }
 

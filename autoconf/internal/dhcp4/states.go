@@ -156,10 +156,6 @@ func (c *client) sendReboot() error {
 func (c *client) renew(s state) {
 	c.enter(s)
 	c.exchange()
-	if err := c.openUDP(); err != nil {
-		c.notRenewed(err)
-		return
-	}
 	c.sendRenew()
 }
 
@@ -169,6 +165,11 @@ func (c *client) sendRenew() {
 		c.next = c.held.rebind
 	}
 	c.tries++
+	// Where the port cannot be opened, the next try may: a command that is just being started
+	// has a copy of the socket of the last renewal for a moment.
+	if c.sendErr = c.openUDP(); c.sendErr != nil {
+		return
+	}
 	c.secs = c.elapsedSeconds()
 	m := c.question(dhcpv4.MessageTypeRequest)
 	m.ClientIPAddr = c.held.addr.Addr().AsSlice()
