@@ -16,7 +16,7 @@ cd "$(dirname "$0")"
 packages=(vde2 vdeplug libvdeplug-agno libvdeplug-pcap libvdeplug-slirp libvdeplug-vdesl
 	libvdeplug-vlan libvdestack-dev vdens iproute2 iputils-ping busybox
 	netcat-openbsd tcpdump tshark wireshark-common curl wrk dnsmasq-base nftables gcc libc6-dev
-	procps util-linux gdb strace)
+	procps util-linux gdb strace radvd kea-dhcp4-server kea-dhcp6-server)
 staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
 fuzztime=${FUZZTIME:-10000x} # not a time: at its end go test may fail for no reason
 soaktime=${SOAKTIME:-60} # seconds
