@@ -53,13 +53,18 @@ type Client struct {
 }
 
 // Start configures an interface of a stack, and keeps it configured until Close or the end
-// of the stack. It returns when every source of c has configured something, perhaps not all
-// that it was told ([Client.Watch] says so later), or has given up its first attempt; after ten seconds at most. An error is returned if none has, with the
+// of the stack. It returns when every source of c has configured something, or has given up
+// its first attempt; after ten seconds at most. An error is returned if none has, with the
 // reasons, if what is static cannot be configured, and if ctx ends. It leaves nothing behind.
-// ctx bounds Start only.
+// ctx bounds Start only. Who wants to wait for a network that may come later starts a client
+// with what is static, or nothing, and adds sources by [Client.Change]: they go on trying.
 //
 //   - DHCPv6 is not waited for if there are routers, and none asks for it.
-//   - Addresses and routes that were made by hand stay as they are.
+//   - Addresses and routes that were made by hand stay as they are. Routes that are learned
+//     have metrics from 2048 on, so those made by hand for the same network have precedence,
+//     but not those for a larger one.
+//   - What a source says and the kernel does not take is left out, and told by the Logger and
+//     Watch.
 //   - Leases are renewed; an address that cannot be renewed is removed when its lease ends.
 //   - Servers and search list become the stack's [vdestack.DNS], for as long as it has no
 //     servers by other means.
@@ -68,6 +73,8 @@ type Client struct {
 //   - When the interface comes up again, or the machine wakes up, sources check whether
 //     what they know still holds.
 //   - Minus items are an error: [Client.Change] takes them.
+//   - An interface has one client. When it is removed there is an [Event] of [Static]; the
+//     client waits for Close.
 func Start(ctx context.Context, st *vdestack.Stack, c Config) (*Client, error) {
 	if c.VNL != "" {
 		return nil, fmt.Errorf("autoconf: vnl=%s: the stack has its networks already; Open makes one", c.VNL)

@@ -11,6 +11,10 @@
 // [Client.Change] adds sources and takes them back. [Open] makes a stack and configures it.
 // [Hash] derives addresses from names, as iothconf and libioth do.
 //
+// All needs no privileges that the stack does not need, and Linux, as stacks do. Whoever answers
+// first on a network decides what is configured: docs/SECURITY.md of the repository says what a
+// hostile neighbour can do.
+//
 // # The language
 //
 // A text is a list of items, separated by commas, semicolons, blanks or line ends. Quotes

@@ -12,7 +12,8 @@ import (
 
 // An Event is news from a source. Lease is what it knows now: without addresses and the
 // rest if a lease has ended. Err is nil if that has changed or was renewed; else it says why
-// an attempt had no result, or what could not be configured.
+// an attempt had no result, or what could not be configured. Errors of the interface itself,
+// which was removed for example, have the Source [Static].
 type Event struct {
 	Source Source
 	Lease  Lease
@@ -69,8 +70,8 @@ func (w *watch) next() (e Event, err error, ok bool) {
 	return Event{}, nil, false
 }
 
-// Watch returns the events after the call. For a complete picture call Watch, then Leases,
-// then range over the events.
+// Watch returns the events after the call, all to each who calls it. For a complete picture call
+// Watch, then Leases, then range over the events.
 //
 //   - It can be ranged over once. It ends when ctx does, without an error and without the
 //     events that have not been read; when the client is closed, with net.ErrClosed as

@@ -74,7 +74,7 @@ type Route struct {
 }
 
 // A Reservation is for the client with the MAC, or with the ClientID; without both for that
-// which says that Name is its own.
+// which says that Name is its own. None of these is a secret.
 type Reservation struct {
 	MAC net.HardwareAddr
 	// ClientID is option 61 with its type, which is often 1 and the hardware address.

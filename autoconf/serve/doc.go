@@ -4,10 +4,18 @@
 //	s, err := serve.Start(stack, serve.Config{Domain: "lab.example"})
 //
 // The zero [Config] gives the addresses of the interface's IPv4 network to whoever asks,
-// advertises its IPv6 network and gives addresses there, and answers questions about the names of those who have one.
+// advertises its IPv6 network and gives addresses there, and answers questions about the names
+// of those who have one. Each of the four has a field to turn it off. Each interface of a stack
+// can have a server, with names of its own.
 //
-// Clients are told that the stack is their router. To be one it needs forwarding, by its
-// Sysctl: net/ipv4/ip_forward, net/ipv6/conf/all/forwarding.
+// Clients are told that the stack is their router. To be one it has to forward between its
+// interfaces, which translates no addresses:
+//
+//	err := stack.Sysctl("net/ipv4/ip_forward", "1")
+//	err = stack.Sysctl("net/ipv6/conf/all/forwarding", "1")
+//
+// What clients say of themselves is believed, and DNS answers whoever reaches the addresses of the
+// interface: docs/SECURITY.md of the repository says what a hostile one can do.
 //
 // # DHCPv4
 //
@@ -37,10 +45,13 @@
 //
 // # Names
 //
-// A client has the name that it says (options 81 and 12; 39 of DHCPv6) if that is below the domain,
-// and is not a name of another client, of a [Reservation] or of Config.Hosts: who comes first has
-// it until its lease ends. By both protocols it is one client if its hardware address is the same. DNS has these names and those of Config.Hosts, with their addresses, and the
-// names of addresses. Nobody keeps the answers, for they have a lifetime of zero.
+// A client has the name that it says (options 81 and 12; 39 of DHCPv6) if that is below the
+// domain, by eight labels at most, and is not a name of another client, of a [Reservation] or of
+// Config.Hosts, nor wpad, isatap, autodiscover, autoconfig or localhost, which programs trust: who
+// comes first has it until its lease ends. By both protocols it is one client if its hardware
+// address is the same. DNS has these names and those of Config.Hosts, with their addresses, and
+// the names of addresses. Nobody keeps the answers, for they have a lifetime of zero. To use the
+// names itself, the stack needs its own address in SetDNS.
 //
 // Other names do not exist, unless DNS.Upstream has servers who know them. Names of the domain, of
 // addresses in the interface's networks, and hosts without a domain are never asked there.
