@@ -137,9 +137,13 @@ func (l *Link) UDP(local netip.AddrPort) (source.Port, error) {
 		return nil, err
 	}
 	c := pc.(*net.UDPConn)
+	receive := func(buf []byte) (source.Packet, bool, error) {
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		return source.Packet{Data: buf[:n], Peer: from}, err == nil, err
+	}
 	if network == "udp6" {
 		i, p := &net.Interface{Index: l.index}, ipv6.NewPacketConn(c)
-		err := p.SetMulticastInterface(i)
+		err := errors.Join(p.SetMulticastInterface(i), p.SetControlMessage(ipv6.FlagDst, true))
 		if err == nil && local.Port() == dhcp6Server {
 			err = p.JoinGroup(i, dhcp6Servers)
 		}
@@ -147,16 +151,25 @@ func (l *Link) UDP(local netip.AddrPort) (source.Port, error) {
 			c.Close()
 			return nil, err
 		}
+		receive = func(buf []byte) (source.Packet, bool, error) { return receive6(p, buf) }
 	}
 	send := func(p source.Packet) error {
 		_, err := c.WriteToUDPAddrPort(p.Data, netip.AddrPortFrom(l.zone(p.Peer.Addr()), p.Peer.Port()))
 		return err
 	}
-	receive := func(buf []byte) (source.Packet, bool, error) {
-		n, from, err := c.ReadFromUDPAddrPort(buf)
-		return source.Packet{Data: buf[:n], Peer: netip.AddrPortFrom(from.Addr().Unmap().WithZone(""), from.Port())}, err == nil, err
-	}
 	return open(send, receive, c.Close), nil
+}
+
+// receive6 receives a datagram of IPv6. The kernel gives a socket what is for any group of the
+// interface, so the destination matters.
+func receive6(c *ipv6.PacketConn, buf []byte) (source.Packet, bool, error) {
+	n, cm, from, err := c.ReadFrom(buf)
+	if err != nil || cm == nil {
+		return source.Packet{}, false, err
+	}
+	to, _ := netip.AddrFromSlice(cm.Dst)
+	peer := from.(*net.UDPAddr).AddrPort()
+	return source.Packet{Data: buf[:n], Peer: netip.AddrPortFrom(peer.Addr().WithZone(""), peer.Port()), Local: to}, true, nil
 }
 
 // routerSolicitation is a type of ICMPv6. Hosts send them to the group of all routers.

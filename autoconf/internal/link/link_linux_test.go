@@ -67,12 +67,12 @@ func TestPorts(t *testing.T) {
 				{"UDP", func(l source.Link) (source.Port, error) { return l.UDP(netip.MustParseAddrPort("[::]:546")) },
 					source.Packet{Data: []byte("hello"), Peer: netip.MustParseAddrPort("[ff02::1]:546")},
 					func(p source.Packet) bool {
-						return string(p.Data) == "hello" && p.Peer == netip.AddrPortFrom(local[0], 546)
+						return string(p.Data) == "hello" && p.Peer == netip.AddrPortFrom(local[0], 546) && p.Local == netip.MustParseAddr("ff02::1")
 					}},
 				{"UDP to one", func(l source.Link) (source.Port, error) { return l.UDP(netip.MustParseAddrPort("[::]:546")) },
 					source.Packet{Data: []byte("hello"), Peer: netip.AddrPortFrom(local[1], 546)},
 					func(p source.Packet) bool {
-						return string(p.Data) == "hello" && p.Peer == netip.AddrPortFrom(local[0], 546)
+						return string(p.Data) == "hello" && p.Peer == netip.AddrPortFrom(local[0], 546) && p.Local == local[1]
 					}},
 				{"ICMP6 to routers", func(l source.Link) (source.Port, error) { return l.ICMP6(133) },
 					source.Packet{Data: []byte{133, 0, 0, 0, 0, 0, 0, 0}, Peer: netip.MustParseAddrPort("[ff02::2]:0")},

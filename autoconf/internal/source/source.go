@@ -199,8 +199,8 @@ type Packet struct {
 	// Peer is the sender of a packet that was received, and else the destination. ICMPv6
 	// has no port, ARP no Peer.
 	Peer netip.AddrPort
-	// Local is the address for which a packet was received, not for ARP; and the sender of
-	// packets to be sent by UDP4Unconfigured.
+	// Local is the address for which a packet was received, by UDP of IPv6, UDP4Unconfigured
+	// and ICMP6; and the sender of packets to be sent by UDP4Unconfigured.
 	Local netip.Addr
 	// HW is the Ethernet address of the peer on packet sockets.
 	HW net.HardwareAddr
