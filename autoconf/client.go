@@ -276,6 +276,11 @@ func (c *Client) check(cfg *Config) error {
 			return err
 		}
 	}
+	if cfg.SLAAC != SLAACNone {
+		if err := parseSLAAC(&Config{}, string(cfg.SLAAC)); err != nil {
+			return fmt.Errorf("slaac: %w", err)
+		}
+	}
 	if cfg.SLAAC == SLAACHash && cfg.FQDN == "" {
 		return errors.New("slaac=hash: there is no name to make addresses from: fqdn=NAME gives it")
 	}

@@ -497,6 +497,9 @@ func TestChange(t *testing.T) {
 				t.Errorf("%s: %v, want %s", text, err, want)
 			}
 		}
+		if err := c.Change(t.Context(), Config{RD: true, SLAAC: "EUI64"}); err == nil || !strings.Contains(err.Error(), `slaac: "EUI64" is not a way to make addresses`) {
+			t.Errorf("SLAAC EUI64: %v", err)
+		}
 		testenv.Check(t, c.Close())
 	})
 }
