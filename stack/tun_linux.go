@@ -44,7 +44,8 @@ type TUN struct {
 	tx, rx  counters
 	failure atomic.Pointer[error] // why the interface is gone
 
-	ending sync.Mutex // held while File or leave change the owner of the descriptor
+	gone   chan struct{} // closed by remove
+	ending sync.Mutex    // held while File or leave change the owner of the descriptor
 	closed atomic.Bool
 	lent   atomic.Pointer[rtnl.Conn] // after File: removes the interface
 	last   lastCounters              // after File
@@ -56,7 +57,7 @@ type TUN struct {
 // not looked for. It takes /dev/net/tun. Routes to what is behind it are added by RTNL,
 // without a gateway.
 func (s *Stack) TUN(cfg TUNConfig) (*TUN, error) {
-	t := &TUN{reading: make(chan struct{}, 1), cut: virtio.Segmenter{IP: true}}
+	t := &TUN{reading: make(chan struct{}, 1), gone: make(chan struct{}), cut: virtio.Segmenter{IP: true}}
 	t.i = &iface{tun: t, cfg: Interface{Name: cfg.Name, MTU: cfg.MTU, Addrs: slices.Clone(cfg.Addrs), Down: cfg.Down}}
 	if err := s.orNone().addNew(context.Background(), t.i); err != nil {
 		return nil, err
@@ -329,6 +330,7 @@ func (t *TUN) Close() error {
 	}
 	defer s.changes.Done()
 	if !s.take(t.i) {
+		<-t.gone // another call has closed it
 		return nil
 	}
 	return s.removeTaken(t.i, t.i.cfg.Name)
@@ -403,6 +405,7 @@ func (t *TUN) leave(stays bool) error {
 
 // remove implements [link]: leave has removed the interface, or left it to its namespace.
 func (t *TUN) remove(socket int) error {
+	defer close(t.gone)
 	if socket >= 0 {
 		netns.SetDown(socket, t.i.index)
 	}

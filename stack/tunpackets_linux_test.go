@@ -327,6 +327,23 @@ func TestTUNEnds(t *testing.T) {
 		{"Close twice", func(u use) error { go u.tun.Close(); return u.tun.Close() }, true},
 		{"Close of the stack", func(u use) error { return u.s.Close() }, true},
 		{"both", func(u use) error { go u.s.Close(); return u.tun.Close() }, true},
+		{"Close while it is removed", func(u use) error {
+			removed := make(chan error)
+			go func() { removed <- u.s.RemoveInterface("tun0") }()
+			nl, err := u.s.RTNL()
+			if err != nil {
+				return err
+			}
+			defer nl.Close()
+			err = u.tun.Close()
+			if _, there := nl.IfNameToIndex("tun0"); !errors.Is(there, unix.ENODEV) {
+				err = errors.Join(err, fmt.Errorf("the interface after Close: %w", there))
+			}
+			if removed := <-removed; removed != nil && !errors.Is(removed, fs.ErrNotExist) {
+				err = removed
+			}
+			return err
+		}, true},
 		{"RemoveInterface", func(u use) error { return u.s.RemoveInterface("tun0") }, true},
 		{"RTNL", func(u use) error {
 			nl, err := u.s.RTNL()
@@ -392,6 +409,64 @@ func TestTUNEnds(t *testing.T) {
 	var none *stack.TUN
 	if err := none.Close(); !errors.Is(err, os.ErrInvalid) {
 		t.Errorf("a nil TUN: %v", err)
+	}
+}
+
+// TestTUNChanged changes an interface by netlink while it is used.
+func TestTUNChanged(t *testing.T) {
+	netnstest.NoLeaks(t)
+	s, tun := newTUN(t, stack.TUNConfig{Addrs: testenv.Prefixes("10.9.0.1/24")})
+	request := [][]byte{echoRequest("10.9.0.2", "10.9.0.1", 1)}
+	ask(t, tun, request, 1, 0)
+	index := s.Stats().Interfaces[0].Index
+	nl := testenv.Opened(s.RTNL())(t)
+	for range 2 {
+		waits := make(chan error)
+		go func() {
+			_, err := tun.Read(buffers(1, 2000), make([]int, 1), 0)
+			waits <- err
+		}()
+		testenv.Check(t, nl.LinkSetDown(index))
+		if n, err := tun.Write([][]byte{bytes.Clone(request[0])}, 0); n != 0 || err != nil {
+			t.Errorf("wrote %d packets while the interface is down: %v", n, err)
+		}
+		testenv.Check(t, nl.LinkSetUp(index))
+		testenv.Check(t, errors.Join(testenv2(tun.Write([][]byte{bytes.Clone(request[0])}, 0)), <-waits))
+		ask(t, tun, request, 1, 0)
+	}
+	testenv.Check(t, nl.LinkSetMTU(index, 1300))
+	testenv.Check(t, s.Run(t.Context(), "ip link set tun0 down; ip link set tun0 name other up"))
+	if name, err := tun.Name(); name != "other" || s.Stats().Interfaces[0].Name != "other" || err != nil {
+		t.Errorf("the name is %q, %v", name, err)
+	}
+	if mtu, err := tun.MTU(); mtu != 1300 || err != nil {
+		t.Errorf("the MTU is %d, %v", mtu, err)
+	}
+	ask(t, tun, request, 1, 0)
+	if st := s.Stats().Interfaces[0]; st.RxDropped != 2 || st.Err != nil {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestTUNElsewhere makes TUNs in a namespace that was joined, and in one with a user
+// namespace of its own.
+func TestTUNElsewhere(t *testing.T) {
+	netnstest.NoLeaks(t)
+	s := made(t, Config{})
+	ns := testenv.Must(s.NetNS())(t)
+	defer ns.Close()
+	for _, cfg := range []Config{{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd())}, {Isolated: true}} {
+		other := made(t, cfg)
+		tun := testenv.Must(other.TUN(stack.TUNConfig{Addrs: testenv.Prefixes("10.9.0.1/24")}))(t)
+		ask(t, tun, [][]byte{echoRequest("10.9.0.2", "10.9.0.1", 1)}, 1, 0)
+		testenv.Check(t, other.Close())
+		if _, err := tun.Read(buffers(1, 2000), make([]int, 1), 0); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	}
+	nl := testenv.Opened(s.RTNL())(t)
+	if l := testenv.Must(nl.Links())(t); len(l) != 1 {
+		t.Errorf("interfaces are left: %v", l)
 	}
 }
 
