@@ -68,6 +68,56 @@ func ExampleStack_ControlContext() {
 	// Output: 127.0.0.1:80
 }
 
+// Two stacks whose network is a loop of the program, as a VPN would be.
+func ExampleStack_TUN() {
+	var stacks [2]*vdestack.Stack
+	var tuns [2]*vdestack.TUN
+	for i, addr := range []string{"10.0.0.1/24", "10.0.0.2/24"} {
+		st, err := vdestack.Open("")
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer st.Close() // ends the TUN, and the loop that reads from it
+		stacks[i] = st
+		tuns[i], err = st.TUN(vdestack.TUNConfig{Addrs: []netip.Prefix{netip.MustParsePrefix(addr)}})
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	carry := func(from, to *vdestack.TUN) {
+		bufs, sizes := make([][]byte, from.BatchSize()), make([]int, from.BatchSize())
+		for i := range bufs {
+			bufs[i] = make([]byte, 1500)
+		}
+		packets := make([][]byte, len(bufs))
+		for {
+			n, err := from.Read(bufs, sizes, 0)
+			if err != nil {
+				return
+			}
+			for i := range n {
+				packets[i] = bufs[i][:sizes[i]]
+			}
+			to.Write(packets[:n], 0)
+		}
+	}
+	go carry(tuns[0], tuns[1])
+	go carry(tuns[1], tuns[0])
+
+	ln, err := stacks[0].Listen("tcp", ":80")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ln.Close()
+	conn, err := stacks[1].Dial("tcp", "10.0.0.1:80")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Println(conn.LocalAddr().(*net.TCPAddr).IP)
+	// Output: 10.0.0.2
+}
+
 // Names are the stack's own.
 func ExampleNew() {
 	st, err := vdestack.New(context.Background(), vdestack.Config{

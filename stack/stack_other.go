@@ -83,7 +83,7 @@ func (t *TUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) { return
 func (t *TUN) Write(bufs [][]byte, offset int) (int, error) { return 0, errUnsupported }
 
 // BatchSize returns 128.
-func (t *TUN) BatchSize() int { return TUNBatch }
+func (t *TUN) BatchSize() int { return tunBatchSize }
 
 // Name returns an error.
 func (t *TUN) Name() (string, error) { return "", errUnsupported }

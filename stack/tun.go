@@ -3,9 +3,9 @@ package stack
 import "net/netip"
 
 const (
-	// TUNBatch is how many packets a call of Read or Write of a [TUN] best takes: a packet
+	// tunBatchSize is how many packets a call of Read or Write of a [TUN] best takes: a packet
 	// that stands for several, of TCP or UDP, rarely stands for more.
-	TUNBatch = 128
+	tunBatchSize = 128
 	// maxTUN is the largest packet, and MTU, of a TUN: what the length fields of IP can say.
 	maxTUN = 65535
 )

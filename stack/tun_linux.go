@@ -163,7 +163,7 @@ func (t *TUN) deliver(bufs [][]byte, sizes []int, offset int) (n int, err error)
 }
 
 // A tunBatch is the memory of a Write.
-type tunBatch [TUNBatch]packet.Packet
+type tunBatch [tunBatchSize]packet.Packet
 
 var tunBatches = sync.Pool{New: func() any { return new(tunBatch) }}
 
@@ -191,7 +191,7 @@ func (t *TUN) Write(bufs [][]byte, offset int) (int, error) {
 	defer tunBatches.Put(b)
 	var written int
 	for len(bufs) > 0 {
-		n := min(len(bufs), TUNBatch)
+		n := min(len(bufs), tunBatchSize)
 		counts, err := t.write(b, bufs[:n], offset)
 		written += int(counts.Frames)
 		t.rx.add(counts)
@@ -235,7 +235,7 @@ func isIP(p []byte) bool {
 }
 
 // BatchSize returns how many packets a call of Read or Write best takes, 128.
-func (t *TUN) BatchSize() int { return TUNBatch }
+func (t *TUN) BatchSize() int { return tunBatchSize }
 
 // Name returns the name that the interface has now.
 func (t *TUN) Name() (string, error) {

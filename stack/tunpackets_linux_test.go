@@ -410,6 +410,9 @@ func TestTUNEnds(t *testing.T) {
 	if err := none.Close(); !errors.Is(err, os.ErrInvalid) {
 		t.Errorf("a nil TUN: %v", err)
 	}
+	if tun, err := (*stack.Stack)(nil).TUN(stack.TUNConfig{}); tun != nil || !errors.Is(err, stack.ErrNoStack) {
+		t.Errorf("of a nil Stack: %v", err)
+	}
 }
 
 // TestTUNChanged changes an interface by netlink while it is used.
@@ -431,7 +434,7 @@ func TestTUNChanged(t *testing.T) {
 			t.Errorf("wrote %d packets while the interface is down: %v", n, err)
 		}
 		testenv.Check(t, nl.LinkSetUp(index))
-		testenv.Check(t, errors.Join(testenv2(tun.Write([][]byte{bytes.Clone(request[0])}, 0)), <-waits))
+		testenv.Check(t, errors.Join(errorOf(tun.Write([][]byte{bytes.Clone(request[0])}, 0)), <-waits))
 		ask(t, tun, request, 1, 0)
 	}
 	testenv.Check(t, nl.LinkSetMTU(index, 1300))
@@ -491,10 +494,10 @@ func TestTUNAgain(t *testing.T) {
 func TestTUNMisuse(t *testing.T) {
 	s, tun := newTUN(t, stack.TUNConfig{Addrs: testenv.Prefixes("10.9.0.1/24")})
 	for _, err := range []error{
-		testenv2(tun.Read(nil, nil, 0)),
-		testenv2(tun.Read(buffers(2, 2000), make([]int, 1), 0)),
-		testenv2(tun.Read(buffers(1, 2000), make([]int, 1), -1)),
-		testenv2(tun.Write(buffers(1, 2000), -1)),
+		errorOf(tun.Read(nil, nil, 0)),
+		errorOf(tun.Read(buffers(2, 2000), make([]int, 1), 0)),
+		errorOf(tun.Read(buffers(1, 2000), make([]int, 1), -1)),
+		errorOf(tun.Write(buffers(1, 2000), -1)),
 	} {
 		if !errors.Is(err, os.ErrInvalid) {
 			t.Errorf("got %v", err)
@@ -527,7 +530,8 @@ func TestTUNMisuse(t *testing.T) {
 	}
 }
 
-func testenv2(_ int, err error) error { return err }
+// errorOf returns the error of Read or Write.
+func errorOf(_ int, err error) error { return err }
 
 // TestTUNFile hands the descriptor over.
 func TestTUNFile(t *testing.T) {
