@@ -109,10 +109,14 @@ func TestLinks(t *testing.T) {
 // TestLinkKernelNames wants the index of links whose name the kernel picks.
 func TestLinkKernelNames(t *testing.T) {
 	c, _ := dial(t)
-	for _, tt := range []struct{ kind, name, want string }{
-		{"bridge", "", "bridge0"}, {"bridge", "", "bridge1"}, {"veth", "", "veth1"}, {"bridge", "net%d", "net0"},
+	for _, tt := range []struct {
+		kind, name, want string
+		vxlan            *rtnl.VXLAN
+	}{
+		{kind: "bridge", want: "bridge0"}, {kind: "bridge", want: "bridge1"}, {kind: "veth", want: "veth1"}, {kind: "bridge", name: "net%d", want: "net0"},
+		{kind: "vxlan", want: "vxlan0", vxlan: &rtnl.VXLAN{ID: 1}}, {kind: "vxlan", name: "net%d", want: "net1", vxlan: &rtnl.VXLAN{ID: 2}},
 	} {
-		i := addLink(t, c, rtnl.LinkSpec{Kind: tt.kind, Name: tt.name})
+		i := addLink(t, c, rtnl.LinkSpec{Kind: tt.kind, Name: tt.name, VXLAN: tt.vxlan})
 		l, err := c.Link(i)
 		if err != nil || l.Kind != tt.kind || tt.kind != "veth" && l.Name != tt.want {
 			t.Errorf("%s %q: got %+v, %v, want %s", tt.kind, tt.name, l, err, tt.want)

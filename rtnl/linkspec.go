@@ -75,8 +75,9 @@ type VXLAN struct {
 //   - ERANGE: the name is too long.
 //
 // For an interface in another NetNS the result is l.Index, even if that is 0: indexes
-// of that namespace mean nothing here. Before Linux 6.2 the kernel does not report the
-// index of an interface whose name it picked, so LinkAdd gives that a large random one.
+// of that namespace mean nothing here. Of a vxlan, and before Linux 6.2 of any kind, the
+// kernel does not report the index if it has picked the name, so LinkAdd gives the
+// interface a large random one.
 func (c *Conn) LinkAdd(l LinkSpec) (ifindex int, err error) {
 	ifindex, err = c.linkAdd(l)
 	return ifindex, fail("add", text(strings.TrimSpace(l.Kind+" link "+l.Name)), err)
@@ -90,7 +91,8 @@ func (c *Conn) linkAdd(l LinkSpec) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if echo && c.noEcho {
+	// A vxlan never comes back: its driver reports it, before the kernel would.
+	if echo && (c.noEcho || l.Kind == "vxlan") {
 		return c.linkAddPicked(l)
 	}
 	flags := netlink.Acknowledge | netlink.Excl | netlink.Create
