@@ -253,10 +253,14 @@ func AwaitCarrier(ctx context.Context, nl *rtnl.Conn, index int) (l rtnl.Link, e
 	return l, nil
 }
 
-// explain says what to do where the kernel lacks a kind of interface.
-func explain(err error, kind string) error {
+// Explain says what to do where the kernel lacks a kind of interface.
+func Explain(err error, kind string) error {
 	if !errors.Is(err, unix.EOPNOTSUPP) {
 		return err
 	}
-	return fmt.Errorf("%w (the kernel has no %s interfaces: modprobe %s)", err, kind, kind)
+	return &netns.Explained{Err: err, Reason: missing(kind), Refused: true}
+}
+
+func missing(kind string) string {
+	return fmt.Sprintf("the kernel has no %s interfaces: modprobe %[1]s", kind)
 }

@@ -70,7 +70,7 @@ func OpenPair(ctx context.Context, end End, o nic.Offload) (_ *Pair, _ *nic.Devi
 	}()
 	number := h.next()
 	if _, index, err = h.addEnd(ctx, rtnl.LinkSpec{Name: fmt.Sprintf("far%d", number), Index: number}, end); err != nil {
-		return nil, nil, 0, explain(err, "veth")
+		return nil, nil, 0, Explain(err, "veth")
 	}
 	p.far = number
 	if err := limitOffload(end.NS, end.Name, o); err != nil {

@@ -128,7 +128,7 @@ func (s *Switch) begin() (fd int, err error) {
 	_, err = s.addBridge()
 	s.mu.Unlock()
 	if err != nil {
-		return -1, explain(err, "bridge")
+		return -1, Explain(err, "bridge")
 	}
 	err = s.ns.With(func(ns int) error {
 		fd, err = unix.FcntlInt(uintptr(ns), unix.F_DUPFD_CLOEXEC, 0)
@@ -160,7 +160,7 @@ func (s *Switch) plugShared(ctx context.Context, end End) (_ *Port, index int, e
 		err = fmt.Errorf("the network has as many interfaces as a bridge of the kernel takes, 1023, and lan:// between processes has one bridge: %w", err)
 	}
 	if err != nil {
-		return nil, 0, explain(err, "veth")
+		return nil, 0, Explain(err, "veth")
 	}
 	return p, index, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/memnet"
+	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/rendezvous"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
@@ -32,13 +33,17 @@ var (
 // ErrMissing says that the kernel lacks what a switch is made of.
 var ErrMissing = errors.New("mem:// does without, more slowly")
 
-// explainMissing is explain with an error that is ErrMissing.
+// explainMissing is Explain with an error that is ErrMissing.
 func explainMissing(err error, kind string) error {
 	if !errors.Is(err, unix.EOPNOTSUPP) {
 		return err
 	}
-	return fmt.Errorf("%w (the kernel has no %s interfaces: modprobe %s; %w)", err, kind, kind, ErrMissing)
+	return missingError{&netns.Explained{Err: err, Reason: missing(kind) + "; " + ErrMissing.Error(), Refused: true}}
 }
+
+type missingError struct{ *netns.Explained }
+
+func (e missingError) Unwrap() []error { return []error{e.Explained, ErrMissing} }
 
 // switches are the switches of the process.
 var switches = struct {
