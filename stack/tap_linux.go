@@ -149,7 +149,7 @@ func tunMode() string {
 		return "this user may not look there"
 	}
 	if unix.Faccessat(unix.AT_FDCWD, tunDevice, unix.R_OK|unix.W_OK, unix.AT_EACCESS) != nil {
-		return fmt.Sprintf("it has mode %04o and owner %d:%d, this is user %d group %d: chmod 0666 %s lets every user make stacks",
+		return fmt.Sprintf("it has mode %04o and owner %d:%d, this is user %d group %d: chmod 0666 %s lets every user make TAPs",
 			st.Mode&0o7777, st.Uid, st.Gid, os.Geteuid(), os.Getegid(), tunDevice)
 	}
 	return "its mode allows it, but the file system is mounted nodev, or the container has no right to devices: docker --device " + tunDevice

@@ -37,7 +37,7 @@ var (
 )
 
 // An Explained error has the reason after the text of the kernel: the setting that is in
-// the way, and what to do about it.
+// the way and, behind a colon, what to do about it. See Cut.
 type Explained struct {
 	Err     error
 	Reason  string
@@ -47,6 +47,20 @@ type Explained struct {
 func (e *Explained) Error() string { return e.Err.Error() + " (" + e.Reason + ")" }
 
 func (e *Explained) Unwrap() error { return e.Err }
+
+// Cut returns the two parts of a reason, or of several with "; or " between them. remedy
+// is empty if there is none.
+func Cut(reason string) (why, remedy string) {
+	var whys, remedies []string
+	for each := range strings.SplitSeq(reason, "; or ") {
+		if i := strings.LastIndex(each, ": "); i >= 0 {
+			remedies = append(remedies, each[i+len(": "):])
+			each = each[:i]
+		}
+		whys = append(whys, each)
+	}
+	return strings.Join(whys, "; or "), strings.Join(remedies, "; or ")
+}
 
 // because explains an error of the kernel, if it is not explained already: by the limit
 // that it speaks of, or by what why returns.
@@ -172,13 +186,21 @@ func refusedUse(errno unix.Errno) string {
 }
 
 const (
-	seccompText = "a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare and setns with namespaces, " +
-		"for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no"
+	seccompText = "a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare, setns, mount and sethostname, " +
+		"for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no and SystemCallFilter"
 	notDumpableText = "the process is not dumpable, as setuid leaves it, so that its files in /proc are root's: start the program as this user, or call prctl(PR_SET_DUMPABLE, 1) before the first stack"
 	configText      = "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"
-	apparmorText    = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: " +
-		"load an AppArmor profile for this program with the rule userns, or set it to 0"
 )
+
+// apparmorText has the profile that the program needs, in AppArmor's language.
+func apparmorText() string {
+	program, err := readLink("/proc/self/exe")
+	if err != nil {
+		program = "/PROGRAM"
+	}
+	return fmt.Sprintf("kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: "+
+		"load one as root, echo 'abi <abi/4.0>, %q flags=(unconfined) { userns, }' | apparmor_parser -r, or set it to 0", program)
+}
 
 // tooMany names the limit of namespaces that is reached. If there are several, only a
 // limit of 0 shows which.
@@ -194,7 +216,7 @@ func tooMany(limits ...string) string {
 		}
 	}
 	if len(off) > 0 {
-		return strings.Join(off, "=0 and ") + "=0: namespaces are switched off, sysctl -w " + strings.Join(off, "=1000 ") + "=1000 allows them"
+		return "namespaces are switched off by " + strings.Join(off, "=0 and ") + "=0: sysctl -w " + strings.Join(off, "=1000 ") + "=1000 allows them"
 	}
 	return fmt.Sprintf("no more namespaces for this user (%s, maybe less outside of the container; user namespaces nest 32 deep): close some stacks, or raise the limit",
 		strings.Join(have, ", "))
@@ -207,7 +229,7 @@ func forbidden(errno unix.Errno) string {
 	}
 	var who []string
 	if sysctl("kernel.apparmor_restrict_unprivileged_userns") == "1" && !capable(unix.CAP_SYS_ADMIN) {
-		who = append(who, apparmorText)
+		who = append(who, apparmorText())
 	}
 	if filtered() {
 		who = append(who, seccompText)
@@ -219,7 +241,7 @@ func forbidden(errno unix.Errno) string {
 	if label := strings.TrimRight(textOf("/proc/self/attr/current"), "\x00\n"); errno == unix.EACCES && label != "" {
 		return fmt.Sprintf("a security module forbids it to the label %q: change its rules for this program; the kernel's log has the one, journalctl -k", label)
 	}
-	return "no setting says why: a chroot, the rules of a container or a security module (see journalctl -k) forbid it; allow it there, or give the program CAP_SYS_ADMIN"
+	return "a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there, or give the program CAP_SYS_ADMIN"
 }
 
 // refusedMap says why the ids of a user namespace cannot be written to /proc.
@@ -309,7 +331,7 @@ func explainOpen(err *os.PathError, flags int) error {
 		case !strings.HasPrefix(err.Path, "/proc/sys/"):
 			return ""
 		case errno == unix.EROFS:
-			return "/proc/sys is read-only, as in containers: run this one with it writable"
+			return "/proc/sys is read-only, as in containers: make it writable, docker --security-opt systempaths=unconfined, podman --security-opt unmask=/proc/sys, in a systemd unit ProtectKernelTunables=no"
 		case (errno == unix.EACCES || errno == unix.EPERM) && flags&unix.O_ACCMODE == unix.O_RDONLY:
 			return "it is for setting only"
 		case errno == unix.EACCES, errno == unix.EPERM:

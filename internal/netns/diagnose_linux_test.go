@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
@@ -53,6 +54,9 @@ func (m machine) install() (restore func()) {
 		return []byte(text), nil
 	}
 	readLink = func(name string) (string, error) {
+		if name == "/proc/self/exe" {
+			return "/opt/program", nil
+		}
 		if name != "/proc/self" || m.noProc || m.self == "-" {
 			return "", &fs.PathError{Op: "readlink", Path: name, Err: unix.ENOENT}
 		}
@@ -127,9 +131,9 @@ func packet(err error) error { return explainSocket(err, unix.AF_PACKET, unix.SO
 
 func TestDiagnosis(t *testing.T) {
 	const (
-		apparmor = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: load an AppArmor profile for this program with the rule userns, or set it to 0"
-		filter   = "a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare and setns with namespaces, for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no"
-		unknown  = "no setting says why: a chroot, the rules of a container or a security module (see journalctl -k) forbid it; allow it there, or give the program CAP_SYS_ADMIN"
+		apparmor = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: load one as root, echo 'abi <abi/4.0>, \"/opt/program\" flags=(unconfined) { userns, }' | apparmor_parser -r, or set it to 0"
+		filter   = "a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare, setns, mount and sethostname, for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no and SystemCallFilter"
+		unknown  = "a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there, or give the program CAP_SYS_ADMIN"
 	)
 	restricted := sysctls("kernel.apparmor_restrict_unprivileged_userns=1")
 	both := sysctls("kernel.apparmor_restrict_unprivileged_userns=1")
@@ -165,17 +169,17 @@ func TestDiagnosis(t *testing.T) {
 		{"nothing known", machine{noProc: true}, explain, unix.EPERM, unknown},
 
 		{"user namespaces off", machine{files: sysctls("user.max_user_namespaces=0")}, explain, unix.ENOSPC,
-			"user.max_user_namespaces=0: namespaces are switched off, sysctl -w user.max_user_namespaces=1000 allows them"},
+			"namespaces are switched off by user.max_user_namespaces=0: sysctl -w user.max_user_namespaces=1000 allows them"},
 		{"network namespaces off", machine{files: sysctls("user.max_net_namespaces=0")}, Refused, unix.ENOSPC,
-			"user.max_net_namespaces=0: namespaces are switched off, sysctl -w user.max_net_namespaces=1000 allows them"},
+			"namespaces are switched off by user.max_net_namespaces=0: sysctl -w user.max_net_namespaces=1000 allows them"},
 		{"both off", machine{files: sysctls("user.max_user_namespaces=0", "user.max_net_namespaces=0")}, explain, unix.EUSERS,
-			"user.max_user_namespaces=0 and user.max_net_namespaces=0: namespaces are switched off, sysctl -w user.max_user_namespaces=1000 user.max_net_namespaces=1000 allows them"},
+			"namespaces are switched off by user.max_user_namespaces=0 and user.max_net_namespaces=0: sysctl -w user.max_user_namespaces=1000 user.max_net_namespaces=1000 allows them"},
 		{"too many", machine{}, Refused, unix.ENOSPC,
 			"no more namespaces for this user (user.max_user_namespaces=1000, user.max_net_namespaces=2000, maybe less outside of the container; user namespaces nest 32 deep): close some stacks, or raise the limit"},
 		{"UTS namespaces off", machine{files: sysctls("user.max_uts_namespaces=0")}, explainUTS, unix.ENOSPC,
-			"user.max_uts_namespaces=0: namespaces are switched off, sysctl -w user.max_uts_namespaces=1000 allows them"},
+			"namespaces are switched off by user.max_uts_namespaces=0: sysctl -w user.max_uts_namespaces=1000 allows them"},
 		{"mount namespaces off", machine{files: sysctls("user.max_mnt_namespaces=0")}, explainMount, unix.ENOSPC,
-			"user.max_mnt_namespaces=0: namespaces are switched off, sysctl -w user.max_mnt_namespaces=1000 allows them"},
+			"namespaces are switched off by user.max_mnt_namespaces=0: sysctl -w user.max_mnt_namespaces=1000 allows them"},
 		{"kernel without", machine{}, explain, unix.EINVAL, "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"},
 		{"kernel without clone", machine{}, explain, unix.ENOSYS, "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"},
 		{"old kernel", machine{}, Refused, os.NewSyscallError("getsockopt SO_NETNS_COOKIE", unix.ENOPROTOOPT), "Linux 5.14 or later is needed"},
@@ -227,7 +231,7 @@ func TestDiagnosis(t *testing.T) {
 
 		{"setting, /proc missing", machine{noProc: true}, setting, unix.ENOENT, "/proc is missing: mount -t proc proc /proc"},
 		{"setting, none", machine{}, setting, unix.ENOENT, "no such setting in a stack; /proc/sys/net/ipv4 may have what is meant"},
-		{"setting, read-only", machine{}, setting, unix.EROFS, "/proc/sys is read-only, as in containers: run this one with it writable"},
+		{"setting, read-only", machine{}, setting, unix.EROFS, "/proc/sys is read-only, as in containers: make it writable, docker --security-opt systempaths=unconfined, podman --security-opt unmask=/proc/sys, in a systemd unit ProtectKernelTunables=no"},
 		{"setting, refused", machine{}, setting, unix.EACCES, "the kernel lets nobody set it in a network namespace, or it is for reading only"},
 		{"setting, not to be read", machine{}, reading, unix.EACCES, "it is for setting only"},
 		{"setting, not to be read as a user", machine{}, reading, unix.EPERM, "it is for setting only"},
@@ -260,13 +264,13 @@ func TestDiagnosis(t *testing.T) {
 }
 
 // TestAppArmor has the kernel refuse what it refuses a program that AppArmor
-// restricts, which gets its user namespace and may do nothing in it. A seccomp
-// filter stands in for AppArmor, and its setting is played.
+// restricts, which gets its user namespace and may do nothing in it: its helper drops its
+// capabilities, or a seccomp filter stands in for AppArmor. AppArmor's setting is played.
 func TestAppArmor(t *testing.T) {
 	const setting = ": operation not permitted (kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: " +
-		"load an AppArmor profile for this program with the rule userns, or set it to 0)"
+		"load one as root, echo 'abi <abi/4.0>, \"/opt/program\" flags=(unconfined) { userns, }' | apparmor_parser -r, or set it to 0)"
 	for step, want := range map[string]string{
-		"unshare":      "making a network namespace" + setting,
+		"capabilities": "making a network namespace" + setting,
 		"SIOCGSKNS":    "making a user namespace: ioctl SIOCGSKNS" + setting,
 		"SIOCSIFFLAGS": "setting up a network namespace: ioctl SIOCSIFFLAGS lo" + setting,
 	} {
@@ -280,18 +284,48 @@ func TestAppArmor(t *testing.T) {
 }
 
 func apparmored() {
-	rule := map[string]testenv.Rule{
-		"unshare":      {Call: unix.SYS_UNSHARE},
-		"SIOCGSKNS":    {Call: unix.SYS_IOCTL, Arg: 1, Mask: unix.SIOCGSKNS, Equal: true},
-		"SIOCSIFFLAGS": {Call: unix.SYS_IOCTL, Arg: 1, Mask: unix.SIOCSIFFLAGS, Equal: true},
-	}[os.Args[1]]
-	rule.Err = unix.EPERM
 	machine{files: sysctls("kernel.apparmor_restrict_unprivileged_userns=1")}.install()
-	err := testenv.Refuse(rule)
+	request := map[string]uint32{"SIOCGSKNS": unix.SIOCGSKNS, "SIOCSIFFLAGS": unix.SIOCSIFFLAGS}[os.Args[1]]
+	var err error
+	if request == 0 {
+		err = powerless()
+	} else {
+		err = testenv.Refuse(testenv.Rule{Call: unix.SYS_IOCTL, Arg: 1, Mask: request, Equal: true, Err: unix.EPERM})
+	}
 	if err == nil {
 		_, err = New()
 	}
 	fmt.Print(err)
+}
+
+// For capset: no capabilities. The helper reads them, so they must not move.
+var (
+	capHeader = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	noCaps    [2]unix.CapUserData
+)
+
+// powerless makes a helper without capabilities the one that makes namespaces.
+func powerless() error {
+	h, err := startHelper(unix.CLONE_NEWUSER|unix.CLONE_NEWNET,
+		call{nr: unix.SYS_CAPSET, args: [6]uintptr{uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(&noCaps[0]))}})
+	if err == nil {
+		helpers.own = h
+	}
+	return err
+}
+
+// TestCut splits reasons.
+func TestCut(t *testing.T) {
+	for reason, want := range map[string][2]string{
+		"it is off: switch it on":              {"it is off", "switch it on"},
+		"it is old":                            {"it is old", ""},
+		"socket 3: it is off: switch it on":    {"socket 3: it is off", "switch it on"},
+		"a is off: do this; or b is off: do b": {"a is off; or b is off", "do this; or do b"},
+	} {
+		if why, remedy := Cut(reason); [2]string{why, remedy} != want {
+			t.Errorf("%q: got %q, %q, want %q", reason, why, remedy, want)
+		}
+	}
 }
 
 // FuzzProc diagnoses with files of /proc that have anything in them. There is

@@ -26,6 +26,7 @@ type refusal struct {
 	prepare func() error // with capabilities, before the process
 	refuse  func() error // in the process, before it asks
 	ask     func() error // nil asks for a stack without interfaces
+	check   bool         // it asks what works instead, and prints that
 	remedy  func() error // does what the error advises
 
 	want string // the whole error, with … for what varies; "" means that it works
@@ -34,7 +35,7 @@ type refusal struct {
 const (
 	user    = "stack: making a user namespace: "
 	mapping = user + "mapping ids into the user namespace: "
-	seccomp = " (a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare and setns with namespaces, for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no)"
+	seccomp = " (a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare, setns, mount and sethostname, for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no and SystemCallFilter)"
 	sockets = "a seccomp filter is active and may forbid it: let it allow socket and setns, for a systemd unit by RestrictAddressFamilies)"
 	noTUN   = "stack: interface vde0: open /dev/net/tun: "
 )
@@ -45,12 +46,12 @@ var refusals = []refusal{
 	{
 		name: "user.max_user_namespaces=0", keep: []uintptr{unix.CAP_SYS_RESOURCE},
 		refuse: sysctl("max_user_namespaces", "0"), remedy: sysctl("max_user_namespaces", "1000"),
-		want: user + "no space left on device (user.max_user_namespaces=0: namespaces are switched off, sysctl -w user.max_user_namespaces=1000 allows them)",
+		want: user + "no space left on device (namespaces are switched off by user.max_user_namespaces=0: sysctl -w user.max_user_namespaces=1000 allows them)",
 	},
 	{
 		name: "user.max_net_namespaces=0", keep: []uintptr{unix.CAP_SYS_RESOURCE},
 		refuse: sysctl("max_net_namespaces", "0"), remedy: sysctl("max_net_namespaces", "1000"),
-		want: user + "no space left on device (user.max_net_namespaces=0: namespaces are switched off, sysctl -w user.max_net_namespaces=1000 allows them)",
+		want: user + "no space left on device (namespaces are switched off by user.max_net_namespaces=0: sysctl -w user.max_net_namespaces=1000 allows them)",
 	},
 	{
 		name: "both 0", keep: []uintptr{unix.CAP_SYS_RESOURCE},
@@ -60,7 +61,7 @@ var refusals = []refusal{
 		remedy: func() error {
 			return errors.Join(sysctl("max_user_namespaces", "1000")(), sysctl("max_net_namespaces", "1000")())
 		},
-		want: user + "no space left on device (user.max_user_namespaces=0 and user.max_net_namespaces=0: namespaces are switched off, sysctl -w user.max_user_namespaces=1000 user.max_net_namespaces=1000 allows them)",
+		want: user + "no space left on device (namespaces are switched off by user.max_user_namespaces=0 and user.max_net_namespaces=0: sysctl -w user.max_user_namespaces=1000 user.max_net_namespaces=1000 allows them)",
 	},
 	{
 		name: "too many stacks", keep: []uintptr{unix.CAP_SYS_RESOURCE}, helper: true,
@@ -71,7 +72,7 @@ var refusals = []refusal{
 	{
 		name: "user.max_mnt_namespaces=0", keep: []uintptr{unix.CAP_SYS_RESOURCE}, helper: true,
 		refuse: sysctl("max_mnt_namespaces", "0"), ask: commandWithFiles, remedy: sysctl("max_mnt_namespaces", "1000"),
-		want: "stack: starting /bin/true: unshare: no space left on device (user.max_mnt_namespaces=0: namespaces are switched off, sysctl -w user.max_mnt_namespaces=1000 allows them)",
+		want: "stack: starting /bin/true: unshare: no space left on device (namespaces are switched off by user.max_mnt_namespaces=0: sysctl -w user.max_mnt_namespaces=1000 allows them)",
 	},
 
 	{name: "seccomp, clone EPERM", refuse: filter(clone(unix.EPERM)), want: user + "operation not permitted" + seccomp},
@@ -143,7 +144,7 @@ var refusals = []refusal{
 	{
 		name: "chroot to a mount, without /proc", keep: []uintptr{unix.CAP_SYS_CHROOT},
 		prepare: func() error { return mount("none", "/tmp", "tmpfs", 0) }, refuse: func() error { return unix.Chroot("/tmp") },
-		want: user + "operation not permitted (no setting says why: a chroot, the rules of a container or a security module (see journalctl -k) forbid it; allow it there, or give the program CAP_SYS_ADMIN)",
+		want: user + "operation not permitted (a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there, or give the program CAP_SYS_ADMIN)",
 	},
 
 	{
@@ -174,7 +175,7 @@ var refusals = []refusal{
 	},
 	{
 		name: "read-only /proc/sys", prepare: func() error { return bind("/proc/sys", "/proc/sys", unix.MS_RDONLY) }, ask: forwarding, helper: true,
-		want: "stack: sysctl net.ipv4.ip_forward: open /proc/sys/net/ipv4/ip_forward: read-only file system (/proc/sys is read-only, as in containers: run this one with it writable)",
+		want: "stack: sysctl net.ipv4.ip_forward: open /proc/sys/net/ipv4/ip_forward: read-only file system (/proc/sys is read-only, as in containers: make it writable, docker --security-opt systempaths=unconfined, podman --security-opt unmask=/proc/sys, in a systemd unit ProtectKernelTunables=no)",
 	},
 
 	{
@@ -195,7 +196,7 @@ var refusals = []refusal{
 	{
 		// A file of root, not of the user: the helper may open the user's files.
 		name: "TUN without permission", ask: interfaceUp, helper: true, prepare: func() error { return bind("/proc/kmsg", "/dev/net/tun", 0) },
-		want: noTUN + "permission denied (it has mode 0400 and owner 65534:65534, this is user 1000 group 1000: chmod 0666 /dev/net/tun lets every user make stacks)",
+		want: noTUN + "permission denied (it has mode 0400 and owner 65534:65534, this is user 1000 group 1000: chmod 0666 /dev/net/tun lets every user make TAPs)",
 	},
 	{
 		name: "TUN on nodev", ask: interfaceUp, helper: true, prepare: func() error { return bind("/dev/null", "/dev/net/tun", unix.MS_NODEV) },
@@ -218,6 +219,6 @@ func TestRefusals(t *testing.T) {
 		testenv.Skip(t, "/dev/net/tun is missing (modprobe tun)")
 	}
 	for _, r := range refusals {
-		t.Run(r.name, r.run)
+		t.Run(r.name, func(t *testing.T) { r.run(t) })
 	}
 }
