@@ -329,7 +329,9 @@ func startHelper(flags uintptr, calls ...call) (_ *helper, err error) {
 	return h, nil
 }
 
-var callNames = map[uintptr]string{unix.SYS_SETNS: "setns", unix.SYS_UNSHARE: "unshare"}
+var callNames = map[uintptr]string{
+	unix.SYS_SETNS: "setns", unix.SYS_UNSHARE: "unshare", unix.SYS_MOUNT: "mount", unix.SYS_SETHOSTNAME: "sethostname",
+}
 
 // end has the helper end by the state of its list. The signal is for a helper that is
 // stopped; a process that has become another user may not send it.

@@ -21,6 +21,7 @@ import (
 func TestMain(m *testing.M) {
 	testenv.Programs["limited"] = limited
 	testenv.Programs["apparmor"] = apparmored
+	testenv.Programs["tries"] = tries
 	testenv.Main(m)
 }
 
