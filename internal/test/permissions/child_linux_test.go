@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	if name == "" {
 		testenv.Main(m)
 	}
-	all := slices.Concat(refusals, []refusal{nested, ownersDevice, deviceGroup})
+	all := slices.Concat(refusals, machines, []refusal{nested, ownersDevice, deviceGroup})
 	r := all[slices.IndexFunc(all, func(r refusal) bool { return r.name == name })]
 	child := r.meet
 	if os.Getenv(envStage) == "prepare" {
@@ -49,13 +49,13 @@ func TestMain(m *testing.M) {
 }
 
 // run provokes the refusal in a child, which checks the errors, and logs them.
-func (r *refusal) run(t *testing.T) {
+func (r *refusal) run(t *testing.T) (out string) {
 	t.Helper()
-	r.runAs(t, r.namespaces())
+	return r.runAs(t, r.namespaces())
 }
 
 // runAs is run with the attributes of the child.
-func (r *refusal) runAs(t *testing.T, attr *syscall.SysProcAttr) {
+func (r *refusal) runAs(t *testing.T, attr *syscall.SysProcAttr) string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.SysProcAttr = attr
@@ -64,6 +64,7 @@ func (r *refusal) runAs(t *testing.T, attr *syscall.SysProcAttr) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Logf("\n%s", out)
+	return out
 }
 
 // start runs a command as the child at the given stage.
@@ -184,6 +185,9 @@ func (r *refusal) meet() error {
 		if err := r.refuse(); err != nil {
 			return fmt.Errorf("refuse: %w", err)
 		}
+	}
+	if r.check {
+		return tell()
 	}
 	ask := r.ask
 	if ask == nil {

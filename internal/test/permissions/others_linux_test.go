@@ -26,7 +26,7 @@ var (
 	}
 	ownersDevice = refusal{
 		name: "TUN of root", ask: interfaceUp, helper: true, prepare: rootsDevice,
-		want: noTUN + "permission denied (it has mode 0600 and owner 0:0, this is user 65534 group 65534: chmod 0666 /dev/net/tun lets every user make stacks)",
+		want: noTUN + "permission denied (it has mode 0600 and owner 0:0, this is user 65534 group 65534: chmod 0666 /dev/net/tun lets every user make TAPs)",
 	}
 	deviceGroup = refusal{
 		name: "device group", ask: interfaceUp, helper: true,
