@@ -14,8 +14,8 @@
 //	vdens plug vde:// vxvde://234.0.0.1
 //	dpipe vdens plug vde:// = ssh host vde_plug vde://
 //
-// "vdens -h" shows the options, "vdens --list" the networks. The command line is also that of
-// the vdens of VirtualSquare.
+// "vdens -h" shows the options, "vdens --list" the networks, "vdens --check" what works on
+// this machine. The command line is also that of the vdens of VirtualSquare.
 package main
 
 import (
@@ -116,6 +116,8 @@ func (o *options) table() []option {
 			about: "show this"},
 		{names: "--list", set: showOption(list),
 			about: "show all networks and their options"},
+		{names: "--check", set: showOption(check),
+			about: "show what works on this machine, why the rest does not, and\nwhat to do about it; the status is 1 if no stack does"},
 		{names: "--man", set: showOption(showMan),
 			about: "show this as a manual page: vdens --man | man -l -"},
 	}

@@ -73,6 +73,7 @@ That of the command, or
   126    the command cannot be executed
   125    the stack could not be made, or a network of plug is gone
   2      wrong use
+  1      --check has found that there can be no stack
 `},
 	}
 }
