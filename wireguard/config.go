@@ -27,8 +27,9 @@ type Config struct {
 	// DNS resolves the stack's names while the tunnel is up. [Up] leaves the stack's own if
 	// there are neither Servers nor Search.
 	DNS vdestack.DNS
-	// MTU of the interface, in bytes. 0 means 1420, which suits networks of 1500: a packet of
-	// the tunnel is up to 80 bytes larger outside.
+	// MTU of the interface, in bytes. 0 means 1420 or, if the way to an endpoint is known to
+	// carry less, 80 less than that: so much larger is a packet outside. With a larger MTU
+	// the outside has fragments, or on the host loses most packets.
 	MTU   int
 	Peers []Peer
 
@@ -57,33 +58,36 @@ type Peer struct {
 
 const (
 	defaultName = "wg0"
-	defaultMTU  = 1420
-	minMTU      = 576
-	minMTU6     = 1280 // RFC 8200
-	maxMTU      = 65535 - 80
+	overhead    = 40 + 8 + 32 // IPv6, UDP, and WireGuard's header and tag
+	defaultMTU  = 1500 - overhead
+	maxMTU      = 65535 - overhead
 )
+
+// minMTU returns the least MTU for the addresses: RFC 791, RFC 8200.
+func (c Config) minMTU() int {
+	for _, p := range c.Addrs {
+		if p.Addr().Is6() {
+			return 1280
+		}
+	}
+	return 576
+}
 
 // complete returns the configuration with its defaults, or says what is wrong with it.
 func (c Config) complete() (Config, error) {
 	if c.Name == "" {
 		c.Name = defaultName
 	}
-	if c.MTU == 0 {
-		c.MTU = defaultMTU
-	}
-	low := minMTU
 	for _, p := range c.Addrs {
 		if !p.IsValid() {
 			return c, errors.New("an address in Addrs is not valid")
 		}
-		if p.Addr().Is6() {
-			low = minMTU6
-		}
 	}
+	low := c.minMTU()
 	switch {
 	case c.PrivateKey.IsZero():
 		return c, errors.New("there is no PrivateKey")
-	case c.MTU < low || c.MTU > maxMTU:
+	case c.MTU != 0 && (c.MTU < low || c.MTU > maxMTU):
 		return c, fmt.Errorf("the MTU is %d: want %d to %d", c.MTU, low, maxMTU)
 	}
 	c.Peers = slices.Clone(c.Peers)

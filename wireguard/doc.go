@@ -1,3 +1,35 @@
-// Package wireguard reads the configuration of WireGuard tunnels, as files of wg-quick(8) and as
-// a [Config]. Keys do not reach logs and errors by accident, see [Key].
+// Package wireguard adds WireGuard tunnels to stacks: an interface of the stack leads to the
+// peers of a VPN, by wireguard-go.
+//
+//	c, err := wireguard.ParseConfig(text) // a file of wg-quick
+//	…
+//	tun, err := wireguard.Open(ctx, c)
+//	…
+//	conn, err := tun.Stack().Dial("tcp", "10.0.0.1:80")
+//
+// [Open] makes a stack that has nothing but the tunnel, and so reaches nothing else whatever
+// happens to it. [Up] adds a tunnel to a stack with other interfaces. Neither needs a privilege,
+// nor changes anything of the host: addresses, routes and DNS are the stack's. They take
+// /dev/net/tun. [Tunnel.SetPeer] and [Tunnel.RemovePeer] change the peers of a tunnel in use,
+// [Tunnel.Peers] tells when each was heard of.
+//
+// # The encrypted side
+//
+// The socket for encrypted packets is the host's, where names of endpoints are looked up too, or
+// that of another stack, Config.Underlay: so networks of stacks, such as vxvde://, are joined by
+// tunnels. A peer that sends from elsewhere is followed. One that does not answer for 20 seconds
+// is looked for at its Endpoint: the name is looked up again, and of several addresses the next
+// is tried.
+//
+// # The kernel's WireGuard
+//
+// Where the kernel has it, a stack can have its link instead: rtnl.LinkSpec{Kind: "wireguard"} for
+// LinkAdd, configured by generic netlink or by the program wg in the stack. Its encrypted socket
+// is in the stack that the link was made in, also when it has been moved to another
+// (LinkSpec.NetNS).
+//
+// # Keys
+//
+// A [Key] is shown as "(key)" by package fmt, slog and JSON, and errors quote nothing that may be
+// one.
 package wireguard

@@ -78,7 +78,7 @@ func TestKeyHidden(t *testing.T) {
 	c := Config{PrivateKey: k, Peers: []Peer{{PresharedKey: k}}}
 	for what, v := range map[string]any{
 		"Key": k, "*Key": &k, "Config": c, "*Config": &c, "hidden": hidden{k}, "*hidden": &hidden{k},
-		"list": []Key{k}, "map": map[string]Key{"k": k},
+		"list": []Key{k}, "map": map[string]Key{"k": k}, "*Tunnel": &Tunnel{peers: c.Peers},
 	} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%p", "%t", "%c", "%U", "%o", "%b"} {
 			leaks(t, what+" as "+verb, fmt.Sprintf(verb, v), k)

@@ -12,8 +12,6 @@ import (
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
-
 // Keys of the tests.
 const (
 	secretText = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=" // wg(8)
@@ -198,7 +196,7 @@ func TestConfigComplete(t *testing.T) {
 	given := Config{PrivateKey: k, Peers: []Peer{{PublicKey: other, AllowedIPs: testenv.Prefixes("10.0.0.1/8"), Endpoint: "fd09::1:2"}}}
 	c, err := given.complete()
 	testenv.Check(t, err)
-	if p := c.Peers[0]; c.Name != "wg0" || c.MTU != 1420 || p.AllowedIPs[0].String() != "10.0.0.0/8" || p.Endpoint != "[fd09::1]:2" {
+	if p := c.Peers[0]; c.Name != "wg0" || c.MTU != 0 || p.AllowedIPs[0].String() != "10.0.0.0/8" || p.Endpoint != "[fd09::1]:2" {
 		t.Errorf("got %+v", c)
 	}
 	if given.Peers[0].AllowedIPs[0].Addr().String() != "10.0.0.1" || given.Name != "" {

@@ -1,0 +1,426 @@
+package wireguard
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/rtnl"
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+)
+
+// A Tunnel is a WireGuard interface of a stack, in use. Its methods may be called from several
+// goroutines at once.
+type Tunnel struct {
+	st  *vdestack.Stack
+	own bool // the stack is the tunnel's
+	dev *device.Device
+	nl  *rtnl.Conn
+	// index and name are those of the interface.
+	index    int
+	name     string
+	public   PublicKey       // of this end
+	underlay *vdestack.Stack // nil is the host
+	log      *slog.Logger
+	restore  func() error // undoes the DNS of Up
+
+	ctx    context.Context // ends with the device
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // what runs until then
+
+	logging sync.RWMutex // guards silent; held while the device logs
+	silent  bool
+
+	closing  sync.Once
+	closeErr error
+
+	mu     sync.Mutex // guards the fields below, and is held while they are applied
+	peers  []Peer
+	routes map[netip.Prefix]bool // that were added
+}
+
+// Open makes a stack that has nothing but a tunnel and loopback, and so reaches nothing but
+// what is behind the tunnel. It is named after the interface. Close of the tunnel or of the
+// stack ends both. ctx bounds the set-up, in which names of endpoints are looked up; peers are
+// not waited for. An error leaves nothing behind.
+func Open(ctx context.Context, c Config) (*Tunnel, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, fmt.Errorf("wireguard: %w", err)
+	}
+	st, err := vdestack.New(ctx, vdestack.Config{Name: c.Name, DNS: c.DNS, Logger: c.Logger})
+	if err != nil {
+		return nil, err
+	}
+	t, err := up(ctx, st, c, true)
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return t, nil
+}
+
+// Up adds a tunnel to a stack: an interface, its addresses, a route for each of AllowedIPs,
+// and the stack's DNS. Close of the tunnel takes all of that back; Close of the stack ends the
+// tunnel too.
+//
+//   - A tunnel for everything, 0.0.0.0/0 or ::/0, gets two routes, for the halves of it. They
+//     have precedence over the default routes of other interfaces, whatever their metrics, and
+//     give way to every other route, as with wg-quick. When the tunnel is closed, the default
+//     routes of others count again: a program that must not use them has [Open].
+//   - ctx bounds the set-up, as for Open. An error leaves nothing behind: it is [fs.ErrExist]
+//     if the name of the interface or a route is taken.
+//   - Where Underlay is the stack itself, no endpoint may be in AllowedIPs: encrypted packets
+//     would go into the tunnel.
+func Up(ctx context.Context, st *vdestack.Stack, c Config) (*Tunnel, error) {
+	c, err := c.complete()
+	if err != nil {
+		return nil, fmt.Errorf("wireguard: %w", err)
+	}
+	return up(ctx, st, c, false)
+}
+
+func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel, err error) {
+	t := &Tunnel{
+		st: st, own: own, name: c.Name, underlay: c.Underlay, public: c.PrivateKey.Public(),
+		log:     cmp.Or(c.Logger, slog.New(slog.DiscardHandler)),
+		restore: func() error { return nil },
+		routes:  make(map[netip.Prefix]bool),
+	}
+	defer func() { err = t.named(err) }()
+	endpoints := make([]netip.AddrPort, len(c.Peers))
+	for i, p := range c.Peers {
+		if endpoints[i], err = t.resolve(ctx, p, netip.AddrPort{}); err != nil {
+			return nil, err
+		}
+		if err := t.reachable(endpoints[i], c.Peers); err != nil {
+			return nil, err
+		}
+	}
+	if t.nl, err = st.RTNL(); err != nil {
+		return nil, err
+	}
+	if c.MTU == 0 {
+		c.MTU = max(t.mtu(ctx, endpoints), c.minMTU())
+	}
+	tun, err := st.TUN(vdestack.TUNConfig{Name: c.Name, MTU: c.MTU, Addrs: c.Addrs, Down: true})
+	if err != nil {
+		t.nl.Close()
+		return nil, err
+	}
+	if err := t.setUp(); err != nil {
+		return nil, errors.Join(err, tun.Close(), t.nl.Close())
+	}
+	var bind conn.Bind = conn.NewDefaultBind()
+	if c.Underlay != nil {
+		bind = &stackBind{st: c.Underlay}
+	}
+	t.dev = device.NewDevice(newTUNDevice(tun, t.nl, t.index), bind, &device.Logger{
+		Verbosef: t.logf(slog.LevelDebug), Errorf: t.logf(slog.LevelWarn),
+	})
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.wg.Go(func() { // the device ends with the interface
+		<-t.dev.Wait()
+		t.cancel()
+	})
+	defer func() {
+		if err != nil {
+			t.own = false // Open closes the stack
+			t.Close()
+		}
+	}()
+	if err := t.dev.IpcSet(c.setDevice(endpoints)); err != nil {
+		return nil, err
+	}
+	for _, p := range c.Peers {
+		t.take(p)
+	}
+	if err := t.route(); err != nil {
+		return nil, err
+	}
+	if !own {
+		if err := t.setDNS(c.DNS); err != nil {
+			return nil, err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err := t.dev.Up(); err != nil {
+		return nil, fmt.Errorf("the socket for encrypted packets, on port %d: %w", c.ListenPort, err)
+	}
+	t.wg.Go(t.watch)
+	return t, nil
+}
+
+// setUp sets the interface up. As the kernel's own of this kind it has no link-local address:
+// the kernel would look for routers, and so wake the peers.
+func (t *Tunnel) setUp() (err error) {
+	if t.index, err = t.nl.IfNameToIndex(t.name); err != nil {
+		return err
+	}
+	err = t.st.Sysctl("net/ipv6/conf/"+t.name+"/addr_gen_mode", "1")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // without IPv6 there is none
+		return err
+	}
+	return t.nl.LinkSetUp(t.index)
+}
+
+// logf returns a function of the device's logger. What it reports has the beginnings of public
+// keys only. The device reports the end of its goroutines, which nobody waits for: that is
+// dropped after Close.
+func (t *Tunnel) logf(level slog.Level) func(string, ...any) {
+	return func(format string, args ...any) {
+		t.logging.RLock()
+		defer t.logging.RUnlock()
+		if !t.silent && t.log.Enabled(context.Background(), level) {
+			t.log.Log(context.Background(), level, fmt.Sprintf(format, args...), "interface", t.name)
+		}
+	}
+}
+
+// Stack returns the stack that has the tunnel.
+func (t *Tunnel) Stack() *vdestack.Stack { return t.st }
+
+// Name returns the name that the interface was made with.
+func (t *Tunnel) Name() string { return t.name }
+
+// String returns the names of the stack and of the interface.
+func (t *Tunnel) String() string { return t.st.Name() + " " + t.name }
+
+// Close ends the tunnel and, after Open, its stack. It may be called twice, and with any other call. When it returns,
+// interface, routes and sockets are gone, nothing is logged any more, and the stack of Up has
+// the DNS that it had before, unless somebody has changed that meanwhile.
+func (t *Tunnel) Close() error {
+	t.closing.Do(func() {
+		var err error
+		if t.own {
+			err = t.st.Close()
+		} else {
+			err = ignoreClosed(t.restore())
+		}
+		t.dev.Close() // it logs its errors
+		t.wg.Wait()
+		t.logging.Lock()
+		t.silent = true
+		t.logging.Unlock()
+		t.closeErr = errors.Join(err, ignoreClosed(t.nl.Close()))
+	})
+	return t.closeErr
+}
+
+// ignoreClosed returns nil for an error that says that the stack is closed.
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// setDNS gives the stack the servers and domains of the tunnel.
+func (t *Tunnel) setDNS(d vdestack.DNS) error {
+	if len(d.Servers)+len(d.Search)+len(d.Hosts) == 0 {
+		return nil
+	}
+	before := t.st.DNS()
+	with := before
+	with.Hosts = maps.Clone(before.Hosts)
+	if with.Hosts == nil {
+		with.Hosts = make(map[string][]netip.Addr)
+	}
+	maps.Copy(with.Hosts, d.Hosts)
+	if len(d.Servers)+len(d.Search) > 0 {
+		with.Servers, with.Search, with.Ndots = d.Servers, d.Search, d.Ndots
+	}
+	if err := t.st.SetDNS(with); err != nil {
+		return err
+	}
+	set := t.st.DNS()
+	t.restore = func() error {
+		if !reflect.DeepEqual(t.st.DNS(), set) {
+			return nil
+		}
+		return t.st.SetDNS(before)
+	}
+	return nil
+}
+
+// closed returns the error of calls after Close.
+func (t *Tunnel) closed() error {
+	if t.ctx.Err() == nil {
+		return nil
+	}
+	return fmt.Errorf("the tunnel is closed: %w", net.ErrClosed)
+}
+
+// status asks the device.
+func (t *Tunnel) status() (status, error) {
+	if err := t.closed(); err != nil {
+		return status{}, err
+	}
+	text, err := t.dev.IpcGet()
+	if err != nil {
+		return status{}, err
+	}
+	return parseStatus(text)
+}
+
+// Peers returns what is known about the peers, in the order in which they were configured.
+func (t *Tunnel) Peers() ([]PeerStatus, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, err := t.status()
+	if err != nil {
+		return nil, t.named(err)
+	}
+	all := make([]PeerStatus, 0, len(t.peers))
+	for _, p := range t.peers {
+		if st := s.peers[p.PublicKey]; st != nil {
+			all = append(all, *st)
+		}
+	}
+	return all, nil
+}
+
+// ListenPort returns the UDP port of the encrypted socket.
+func (t *Tunnel) ListenPort() (uint16, error) {
+	s, err := t.status()
+	return s.port, t.named(err)
+}
+
+// SetPeer adds a peer or, if there is one with the PublicKey, changes it. Keys that were
+// agreed on stay in use, and an empty Endpoint leaves the peer where it was seen. ctx bounds
+// the lookup of the endpoint, whose error changes nothing; after an error of a route the peer
+// is without that.
+func (t *Tunnel) SetPeer(ctx context.Context, p Peer) error {
+	return t.named(t.setPeer(ctx, p))
+}
+
+func (t *Tunnel) setPeer(ctx context.Context, p Peer) error {
+	if err := p.complete(t.public); err != nil {
+		return fmt.Errorf("%s: %w", p.PublicKey.short(), err)
+	}
+	endpoint, err := t.resolve(ctx, p, netip.AddrPort{})
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.closed(); err != nil {
+		return err
+	}
+	if err := t.reachable(endpoint, append(t.peers, p)); err != nil {
+		return err
+	}
+	if err := t.dev.IpcSet(p.set(endpoint)); err != nil {
+		return err
+	}
+	t.take(p)
+	return t.route()
+}
+
+// RemovePeer removes a peer, and the routes that no other has. The error is [fs.ErrNotExist]
+// if there is no such peer.
+func (t *Tunnel) RemovePeer(k PublicKey) error {
+	return t.named(t.removePeer(k))
+}
+
+func (t *Tunnel) removePeer(k PublicKey) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.closed(); err != nil {
+		return err
+	}
+	i := slices.IndexFunc(t.peers, func(p Peer) bool { return p.PublicKey == k })
+	if i < 0 {
+		return fmt.Errorf("there is no %s: %w", k.short(), fs.ErrNotExist)
+	}
+	if err := t.dev.IpcSet(remove(k)); err != nil {
+		return err
+	}
+	t.peers = slices.Delete(t.peers, i, i+1)
+	return t.route()
+}
+
+// take notes a peer as the device does: it gets its AllowedIPs, and no other has them.
+func (t *Tunnel) take(p Peer) {
+	at := -1
+	for i := range t.peers {
+		if other := &t.peers[i]; other.PublicKey == p.PublicKey {
+			at = i
+		} else {
+			other.AllowedIPs = slices.DeleteFunc(other.AllowedIPs, func(a netip.Prefix) bool { return slices.Contains(p.AllowedIPs, a) })
+		}
+	}
+	if at < 0 {
+		t.peers = append(t.peers, p)
+	} else {
+		t.peers[at] = p
+	}
+}
+
+// route adds the routes that the peers need, and removes what they do not need any more.
+func (t *Tunnel) route() (err error) {
+	wanted := make(map[netip.Prefix]bool)
+	for _, p := range t.peers {
+		for _, a := range p.AllowedIPs {
+			if a.Bits() > 0 || t.own {
+				wanted[a] = true
+				continue
+			}
+			for _, half := range halves[a.Addr().Is6()] {
+				wanted[half] = true
+			}
+		}
+	}
+	for dst := range t.routes {
+		if !wanted[dst] {
+			err = errors.Join(err, t.nl.RouteDel(dst, netip.Addr{}, t.index))
+			delete(t.routes, dst)
+		}
+	}
+	for dst := range wanted {
+		if t.routes[dst] {
+			continue
+		}
+		rerr := t.nl.RouteAdd(dst, netip.Addr{}, t.index)
+		switch {
+		case rerr == nil:
+			t.routes[dst] = true
+		case !errors.Is(rerr, fs.ErrExist) || !t.routed(dst):
+			err = errors.Join(err, fmt.Errorf("AllowedIPs: %w", rerr))
+		}
+	}
+	return err
+}
+
+// halves are the routes for everything, by whether they are IPv6.
+var halves = map[bool][]netip.Prefix{
+	false: {netip.MustParsePrefix("0.0.0.0/1"), netip.MustParsePrefix("128.0.0.0/1")},
+	true:  {netip.MustParsePrefix("::/1"), netip.MustParsePrefix("8000::/1")},
+}
+
+// routed reports whether there is a route through the interface, such as the kernel's for one
+// of its addresses.
+func (t *Tunnel) routed(dst netip.Prefix) bool {
+	routes, _ := t.nl.Routes()
+	return slices.ContainsFunc(routes, func(r rtnl.Route) bool { return r.Dst == dst && r.OutIface == t.index })
+}
+
+// named names the tunnel in an error.
+func (t *Tunnel) named(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("wireguard: %s: %w", t.name, err)
+}
