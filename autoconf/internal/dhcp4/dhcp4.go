@@ -69,6 +69,9 @@ const (
 	renewWait = time.Minute
 	// releaseWait gives the kernel time to find the server's hardware address.
 	releaseWait = 200 * time.Millisecond
+	// releaseRetry is when its port is opened again, releaseTries times, if it cannot be.
+	releaseRetry = 100 * time.Millisecond
+	releaseTries = 5
 	// callWait is the shortest between messages that the client asks for.
 	callWait = time.Second
 )

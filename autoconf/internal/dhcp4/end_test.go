@@ -127,6 +127,12 @@ func TestRelease(t *testing.T) {
 		l.get(dhcpv4.OptIPAddressLeaseTime(math.MaxUint32 * time.Second))
 		l.Link.RefuseOpen(inUse)
 	})
+	inLab(t, source.Config{Release: true}, func(l *lab) { // not at once
+		l.get()
+		l.Link.RefuseOpen(inUseOnce())
+		l.Cancel()
+		l.message(dhcpv4.MessageTypeRelease)
+	})
 }
 
 // TestGone has ports that cannot be opened, that end, and that cannot send.

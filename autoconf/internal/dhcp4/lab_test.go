@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,6 +39,15 @@ func newLab(t *testing.T) *lab { return &lab{sourcetest.NewLab(t, Run)} }
 
 // inUse refuses to open ports.
 func inUse(string) error { return errors.New("in use") }
+
+// inUseOnce refuses to open a port, but not another one.
+func inUseOnce() func(port string) error {
+	var first sync.Once
+	return func(port string) (err error) {
+		first.Do(func() { err = inUse(port) })
+		return err
+	}
+}
 
 // message returns the next packet, which is a message of a type, and its destination.
 func (l *lab) message(want dhcpv4.MessageType) (*dhcpv4.DHCPv4, sourcetest.Sent) {

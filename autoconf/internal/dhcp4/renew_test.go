@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -178,11 +177,7 @@ func TestRenewOtherwise(t *testing.T) {
 	})
 	inLab(t, source.Config{}, func(l *lab) { // for a moment
 		l.get()
-		var first sync.Once
-		l.Link.RefuseOpen(func(port string) (err error) {
-			first.Do(func() { err = inUse(port) })
-			return err
-		})
+		l.Link.RefuseOpen(inUseOnce())
 		l.ack(l.asksToRenew(server1), server1, mine)
 		l.At(29*time.Minute+32*time.Second+askWait, 30*time.Second)
 		l.Set()

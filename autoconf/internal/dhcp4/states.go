@@ -340,7 +340,12 @@ func (c *client) release() {
 		return
 	}
 	addr, server := c.held.addr.Addr(), c.held.server
-	if err := c.openUDP(); err != nil {
+	err := c.openUDP()
+	for i := 0; err != nil && i < releaseTries; i++ { // see sendRenew
+		time.Sleep(releaseRetry)
+		err = c.openUDP()
+	}
+	if err != nil {
 		c.cfg.Log.Info("not released", "address", addr, "err", err)
 		return
 	}
