@@ -60,7 +60,7 @@ func TestInterop(t *testing.T) {
 	// They wait most of the time, and t.Parallel runs as many as there are processors.
 	tell := func(row, name string, story func(t *testing.T) map[string]string) {
 		all.Go(func() {
-			t.Run(strings.ReplaceAll(row, "`", "")+" "+name, func(t *testing.T) {
+			t.Run(strings.NewReplacer("`", "", " | ", " ").Replace(row)+" "+name, func(t *testing.T) {
 				cells := story(t)
 				t.Logf("seen: %q", cells)
 				mu.Lock()
