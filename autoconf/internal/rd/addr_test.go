@@ -176,7 +176,7 @@ func TestLoad(t *testing.T) {
 	// What is known has precedence when it is stored.
 	c := client{sink: sourcetest.NewSink(), secret: s}
 	for i := range source.MaxItems {
-		c.addrs.put(netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfc, byte(i)}), 64)).v.conflicts = 1
+		c.addrs.put(time.Now(), netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfc, byte(i)}), 64)).v.conflicts = 1
 	}
 	c.store()
 	var again secret

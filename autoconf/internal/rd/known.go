@@ -14,9 +14,15 @@ import (
 // lifetime of an address, RFC 4862, section 5.5.3 (e).
 const twoHours = 2 * time.Hour
 
+// staleTime is twice the longest that routers may be silent, RFC 4861, section 6.2.1. What was
+// not announced for so long gives its place to something else, even if it does not end: else
+// who fills a table once would keep all others out for ever.
+const staleTime = 2 * 1800 * time.Second
+
 // A life is the time of something that was learned. The zero Time is never.
 type life struct {
-	end time.Time
+	end   time.Time
+	heard time.Time // when it was announced last
 	// soft is when an address is no longer preferred, and when a default route is to be
 	// refreshed.
 	soft time.Time
@@ -25,7 +31,8 @@ type life struct {
 	old bool
 }
 
-// A table has what was learned, in the order in which it was, at most source.MaxItems.
+// A table has what was learned, in the order in which it was, at most source.MaxItems. What was
+// learned first stays if others fill it.
 type table[K comparable, V any] []*entry[K, V]
 
 type entry[K comparable, V any] struct {
@@ -35,17 +42,32 @@ type entry[K comparable, V any] struct {
 }
 
 // put finds an entry, or adds it, for it was announced. It returns nil if there are too many.
-func (t *table[K, V]) put(key K) *entry[K, V] {
+func (t *table[K, V]) put(now time.Time, key K) *entry[K, V] {
 	e := t.find(key)
 	if e == nil {
-		if len(*t) == source.MaxItems {
+		if len(*t) == source.MaxItems && !t.makeRoom(now) {
 			return nil
 		}
 		e = &entry[K, V]{key: key}
 		*t = append(*t, e)
 	}
-	e.old = false
+	e.old, e.heard = false, now
 	return e
+}
+
+// makeRoom removes what was not announced for the longest time, if that is too long.
+func (t *table[K, V]) makeRoom(now time.Time) bool {
+	oldest := 0
+	for i, e := range *t {
+		if e.heard.Before((*t)[oldest].heard) {
+			oldest = i
+		}
+	}
+	if now.Sub((*t)[oldest].heard) < staleTime {
+		return false
+	}
+	*t = slices.Delete(*t, oldest, oldest+1)
+	return true
 }
 
 func (t *table[K, V]) find(key K) *entry[K, V] {
@@ -63,7 +85,7 @@ func (t *table[K, V]) update(now time.Time, key K, lifetime time.Duration) *entr
 		*t = slices.DeleteFunc(*t, func(e *entry[K, V]) bool { return e.key == key })
 		return nil
 	}
-	e := t.put(key)
+	e := t.put(now, key)
 	if e != nil {
 		e.end = after(now, lifetime)
 	}
@@ -255,12 +277,12 @@ func (k *known) learnAddr(now time.Time, p prefixOption, generate func(prefixOpt
 	case !ok, e == nil && p.valid == 0:
 		return nil
 	case e == nil:
-		if e = k.addrs.put(p.prefix); e == nil {
+		if e = k.addrs.put(now, p.prefix); e == nil {
 			return nil
 		}
 		e.v, e.end = v, after(now, p.valid)
 	default:
-		e.old = false
+		e.old, e.heard = false, now
 		e.v.autonomous = e.v.autonomous || v.autonomous
 		longer := p.valid == ndp.Infinity || !e.end.IsZero() && now.Add(p.valid).After(e.end)
 		switch {

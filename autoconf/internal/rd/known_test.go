@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -172,6 +173,32 @@ func TestFlood(t *testing.T) {
 		time.Sleep(time.Hour - time.Minute)
 		if last = l.last(); len(last.Addrs) != 1 || last.Addrs[0].Prefix.Addr() != eui1 {
 			t.Errorf("after the flood: %+v", last)
+		}
+	})
+}
+
+// TestFull has somebody fill all tables for ever, and go: the router has room an hour later.
+func TestFull(t *testing.T) {
+	inLab(t, source.Config{AddrGen: source.AddrEUI64}, func(l *lab) {
+		l.solicitation()
+		for i := range source.MaxItems {
+			a := netip.AddrFrom16([16]byte{0xfd, 0, byte(i)})
+			l.deliver(netip.AddrFrom16([16]byte{0xfe, 0x80, 15: byte(i), 13: 1}), &ndp.RouterAdvertisement{RouterLifetime: 9000 * time.Second, Options: []ndp.Option{
+				prefix(netip.PrefixFrom(a, 64), ndp.Infinity, ndp.Infinity), &ndp.RecursiveDNSServer{Lifetime: ndp.Infinity, Servers: []netip.Addr{a}},
+				&ndp.DNSSearchList{Lifetime: ndp.Infinity, DomainNames: []string{fmt.Sprintf("a%d.example", i)}},
+			}})
+		}
+		for _, want := range []bool{false, true} {
+			l.advertise(router1, prefix(net1, time.Hour, time.Hour), &ndp.RecursiveDNSServer{Lifetime: time.Hour, Servers: []netip.Addr{net1.Addr().Next()}},
+				&ndp.DNSSearchList{Lifetime: time.Hour, DomainNames: []string{"lab.example"}})
+			time.Sleep(2 * time.Second)
+			got := text(l.last())
+			for _, what := range []string{eui1.String(), "via " + router1.String() + " ", "dns " + net1.Addr().Next().String(), "lab.example"} {
+				if strings.Contains(got, what) != want {
+					t.Errorf("%s is there: %v, want %v:\n%s", what, !want, want, got)
+				}
+			}
+			time.Sleep(staleTime)
 		}
 	})
 }

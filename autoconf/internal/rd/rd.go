@@ -34,7 +34,7 @@
 // An advertisement has hop limit 255 and a link-local source, so it comes from the link; more is
 // not known about its sender. Any neighbour can be a router, change lifetimes, and by answering
 // for an address keep the stack from having it. What was learned first stays when others fill
-// the tables, and however many advertisements come, they are applied once a second.
+// the tables, until it was not announced for an hour, and however many advertisements come, they are applied once a second.
 package rd
 
 import (
@@ -258,7 +258,7 @@ func (c *client) call(now time.Time, call source.Call) {
 	if d := call.Slept; d > 0 {
 		instants := []*time.Time{&c.next, &c.sent, &c.began, &c.report, &c.doubt, &c.apply, &c.applied}
 		for l := range c.lives() {
-			instants = append(instants, &l.end, &l.soft)
+			instants = append(instants, &l.end, &l.soft, &l.heard)
 		}
 		for _, at := range instants {
 			if !at.IsZero() {
