@@ -227,7 +227,7 @@ func (c *Client) Change(ctx context.Context, cfg Config) error {
 		errs = append(errs, c.dev.down())
 	}
 	if cfg.Eth {
-		if err := c.dev.eth(ctx, cfg.mac()); err != nil {
+		if err := c.eth(ctx, cfg.mac()); err != nil {
 			return c.error(errors.Join(append(errs, fmt.Errorf("eth: %w", err))...))
 		}
 	}
@@ -256,6 +256,14 @@ func (c *Client) Change(ctx context.Context, cfg Config) error {
 		}
 	}
 	return c.error(errors.Join(errs...))
+}
+
+// eth sets up the interface, until ctx or the client ends.
+func (c *Client) eth(ctx context.Context, mac net.HardwareAddr) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	return c.dev.eth(ctx, mac)
 }
 
 // check completes a configuration with that of before. c.changing is held.

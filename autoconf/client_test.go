@@ -28,6 +28,7 @@ import (
 // A fakeDevice is a device without a kernel.
 type fakeDevice struct {
 	changes chan change
+	noRoute bool // eth waits for what does not come
 
 	mu     sync.Mutex // guards the rest
 	leases map[Source]source.Lease
@@ -49,7 +50,10 @@ func (d *fakeDevice) note(s string) error {
 	return nil
 }
 
-func (d *fakeDevice) eth(_ context.Context, mac net.HardwareAddr) error {
+func (d *fakeDevice) eth(ctx context.Context, mac net.HardwareAddr) error {
+	if d.noRoute {
+		<-ctx.Done()
+	}
 	return d.note("eth " + mac.String())
 }
 func (d *fakeDevice) down() error          { return d.note("down") }
@@ -219,6 +223,22 @@ func TestStartCanceled(t *testing.T) {
 		c, err := startFake(ctx, newFakeDevice(), &fakeDNS{}, map[Source]source.Run{DHCP4: say(time.Hour, nil)}, "dhcp,ip=10.0.0.1")
 		if c != nil || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, %v", c, err)
+		}
+	})
+}
+
+// TestCloseDuringEth ends a client whose interface does not come up.
+func TestCloseDuringEth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newFakeDevice()
+		c, _ := startPuppet(t, d, &fakeDNS{}, Config{DHCP4: true})
+		d.noRoute = true
+		changed := make(chan error)
+		go func() { changed <- c.Change(t.Context(), Config{Eth: true, RD: true}) }()
+		synctest.Wait()
+		testenv.Check(t, c.Close())
+		if err := <-changed; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Change ends with %v, want net.ErrClosed", err)
 		}
 	})
 }
