@@ -77,6 +77,10 @@ func Example_masquerade() {
 // TestMasquerade runs the example where there is the program.
 func TestMasquerade(t *testing.T) {
 	testenv.Need(t, "nft", "nftables")
+	s := testenv.Opened(vdestack.Open(""))(t)
+	if out, err := s.Command(t.Context(), "nft", "add table ip nat; add chain ip nat c; add rule ip nat c masquerade").CombinedOutput(); err != nil {
+		testenv.Skip(t, "nft: %v, the kernel may lack nf_tables and nft_masq: %s", err, out)
+	}
 	r, w, err := os.Pipe()
 	testenv.Check(t, err)
 	defer r.Close()

@@ -476,7 +476,7 @@ func TestTUNElsewhere(t *testing.T) {
 // TestTUNAgain takes the name of a TUN that was closed.
 func TestTUNAgain(t *testing.T) {
 	s := made(t, Config{})
-	for range 3 {
+	for range 2 {
 		tun := testenv.Must(s.TUN(stack.TUNConfig{Name: "t", Addrs: testenv.Prefixes("10.9.0.1/24")}))(t)
 		ask(t, tun, [][]byte{echoRequest("10.9.0.2", "10.9.0.1", 1)}, 1, 0)
 		testenv.Check(t, tun.Close())
