@@ -19,7 +19,8 @@ type section struct {
 const synopsis = `vdens [options] [network [command [argument...]]]
 vdens [options] network... -- command [argument...]
 vdens [options] -- command [argument...]
-vdens plug [options] [network [network]]`
+vdens plug [options] [network [network]]
+vdens plug [options] [network] = command [argument...]`
 
 // sections returns the manual.
 func sections() []section {
@@ -59,8 +60,10 @@ to it. When it has ended, processes that it left behind lose their network.
 `},
 		{title: "plug", text: `
 Plug joins two networks. With one, or none for the default network, it speaks the
-VDE stream format on standard input and output, for dpipe, ssh and vde_plug. It
-ends with status 0 at the end of its input, and with 125 when a network is gone.
+VDE stream format on standard input and output, for dpipe, ssh and vde_plug, or on
+those of the command after "=". It ends with status 0 at the end of its input, with
+the status of the command, and with 125 when a network is gone. The options are also
+those of vde_plug.
 `, options: new(plugCommand).table()},
 		{title: "environment", text: `
 VDE_RESOLVADDR and VDE_RESOLVCONF are -R and -r, unless one of the two is given.

@@ -7,9 +7,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
+	"github.com/vdestack/vdestack/internal/argv"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/sched"
 	"github.com/vdestack/vdestack/internal/stream"
@@ -18,35 +24,144 @@ import (
 
 // A plugCommand has the settings of a command line of "vdens plug".
 type plugCommand struct {
-	networks  []string // one is joined with standard input and output
-	reconnect bool
-	descr     string
+	networks    []string // one is joined with standard input and output
+	withCommand bool     // the second is a command that follows "="
+	sockets     [2]socketOptions
+	reconnect   bool
+	descr       string
+	daemon      bool
+	pidfile     string
+	log, iplog  bool
 }
+
+// socketOptions are options of vde:// that its locator has too.
+type socketOptions struct{ port, group, mode string }
 
 // table returns the options that "vdens plug" has.
 func (p *plugCommand) table() []option {
+	first, second := &p.sockets[0], &p.sockets[1]
 	return []option{
-		{names: "-reconnect", set: flagOption(&p.reconnect),
-			about: "open a network again that is gone, and do not end"},
+		{names: "-d --daemon", set: flagOption(&p.daemon),
+			about: "go to the background once the networks are there"},
+		{names: "-p --pidfile", value: "file", file: true, set: textOption(&p.pidfile),
+			about: "write the number of the process there, until its end"},
+		{names: "-l --log", set: flagOption(&p.log),
+			about: "log the begin and the end to syslog"},
+		{names: "-L --iplog", set: flagOption(&p.iplog),
+			about: "also each IP address that comes from the second network or the\nstream"},
 		{names: "-D --descr", value: "text", set: textOption(&p.descr),
 			about: "what switches show for the port"},
+		{names: "-m --mod", value: "mode", set: textOption(&first.mode),
+			about: "permissions of the sockets of vde://, as [mode=...] there"},
+		{names: "-g --group", value: "group", set: textOption(&first.group),
+			about: "group of the sockets of vde://, as [group=...] there"},
+		{names: "--port", value: "n", set: textOption(&first.port),
+			about: "port of vde://, unless it has one, as [n] there"},
+		{names: "-M --mod2", value: "mode", set: textOption(&second.mode),
+			about: "permissions for the second network"},
+		{names: "-G --group2", value: "group", set: textOption(&second.group),
+			about: "group for the second network"},
+		{names: "--port2", value: "n", set: textOption(&second.port),
+			about: "port of the second network"},
+		{names: "-reconnect", set: flagOption(&p.reconnect),
+			about: "open a network again that is gone, and do not end"},
 		{names: "-h --help", set: showOption(showUsage),
 			about: "show this"},
 	}
 }
 
+// parsePlug reads the command line. Options and networks may come in any order, before "=".
 func parsePlug(args []string) (_ *plugCommand, err error) {
 	p := &plugCommand{descr: "vdens plug"}
-	if p.networks, err = parseOptions(p.table(), args); err != nil {
-		return nil, err
+	table := p.table()
+	for {
+		if args, err = parseOptions(table, args); err != nil {
+			return nil, err
+		}
+		if len(args) == 0 {
+			break
+		}
+		word := args[0]
+		args = args[1:]
+		if word == "--" {
+			continue
+		}
+		if word == "=" {
+			if len(args) == 0 {
+				return nil, errors.New(`there is no command after "="`)
+			}
+			if len(p.networks) == 0 {
+				p.networks = []string{""}
+			}
+			p.networks = append(p.networks, "cmd://"+argv.Join(args))
+			p.withCommand = true
+			break
+		}
+		p.networks = append(p.networks, word)
 	}
 	if len(p.networks) == 0 {
 		p.networks = []string{""} // the default network of the user
 	}
-	if len(p.networks) > 2 {
-		return nil, fmt.Errorf("plug joins two networks, these are %d: %q (options come first)", len(p.networks), p.networks)
+	switch {
+	case len(p.networks) > 2:
+		return nil, fmt.Errorf("plug joins two networks, these are %d: %q", len(p.networks), p.networks)
+	case p.daemon && len(p.networks) == 1:
+		return nil, errors.New("-d needs a second network or a command: in the background there is no standard input")
+	}
+	for i, o := range p.sockets {
+		if i >= len(p.networks) {
+			break
+		}
+		if p.networks[i], err = o.add(p.networks[i]); err != nil {
+			return nil, err
+		}
 	}
 	return p, nil
+}
+
+// add adds the options to a locator. As in C they count for vde:// only, and what the locator
+// says has precedence.
+func (o socketOptions) add(vnl string) (string, error) {
+	if o == (socketOptions{}) {
+		return vnl, nil
+	}
+	if n, err := strconv.Atoi(o.port); o.port != "" && (err != nil || n <= 0) {
+		return "", fmt.Errorf("port %q is not a number from 1", o.port)
+	}
+	if vnl == "" {
+		return "", errors.New("-m, -g and --port need the name of the network, the default one may be any")
+	}
+	l, err := vdeplug.Parse(vnl)
+	if err != nil || l.Scheme() != "vde" {
+		return vnl, nil // Open returns the error
+	}
+	t, err := l.ParseBracketed()
+	if err != nil {
+		return vnl, nil
+	}
+	has := func(names ...string) bool {
+		return slices.ContainsFunc(t.Options, func(o vdeplug.Option) bool {
+			return slices.Contains(names, o.Name) || !o.HasValue && slices.Contains(names, "")
+		})
+	}
+	var more []string
+	if o.port != "" && !has("port", "portgroup", "") {
+		more = append(more, "port="+o.port)
+	}
+	if o.group != "" && !has("group") {
+		more = append(more, "group="+o.group)
+	}
+	if o.mode != "" && !has("mode") {
+		more = append(more, "mode="+o.mode)
+	}
+	options := strings.Join(more, "/")
+	switch {
+	case len(more) == 0:
+		return vnl, nil
+	case strings.HasSuffix(vnl, "]") && len(t.Options) > 0:
+		return strings.TrimSuffix(vnl, "]") + "/" + options + "]", nil
+	}
+	return strings.TrimSuffix(vnl, "[]") + "[" + options + "]", nil
 }
 
 // plugMain is main for "vdens plug".
@@ -55,11 +170,18 @@ func plugMain(args []string) {
 	if err != nil {
 		noCommand(err)
 	}
-	os.Exit(p.run())
+	background := false
+	if p.daemon {
+		if background = inBackground(); !background {
+			os.Exit(startBackground())
+		}
+	}
+	os.Exit(p.run(background))
 }
 
 // run joins the networks until one ends or a signal arrives, and returns the exit status.
-func (p *plugCommand) run() int {
+// background says that another process waits until the networks are there.
+func (p *plugCommand) run(background bool) int {
 	sched.Batch()
 	// If the reader of the stream is gone, Write returns the error.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -73,6 +195,8 @@ func (p *plugCommand) run() int {
 			}
 		}
 	}()
+	log, stop := p.startLog()
+	defer stop()
 	for _, vnl := range p.networks {
 		c, err := vdeplug.OpenContext(sigs.ctx, vnl, &vdeplug.Options{
 			Description: p.descr, Reconnect: p.reconnect, Notify: func(l vdeplug.Link) { logLink(vnl, l) },
@@ -88,15 +212,56 @@ func (p *plugCommand) run() int {
 		defer stdio.Close() // frames that were not read by now are lost
 		ends = append(ends, stdio)
 	}
+	second := ends[1]
+	if p.iplog {
+		ends[1] = &addressLog{Layer: packet.Layer{Inner: second}, log: log}
+	}
+	if p.pidfile != "" {
+		if err := os.WriteFile(p.pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
+			return report(err)
+		}
+		defer os.Remove(p.pidfile)
+	}
+	if background {
+		if err := leave(); err != nil {
+			return report(err)
+		}
+	}
+	joined := packet.Join(ends[0], ends[1])
 	select {
 	case <-sigs.ctx.Done():
 		return report(context.Cause(sigs.ctx))
-	case end := <-packet.Join(ends[0], ends[1]):
-		if end.Of == stdio && (errors.Is(end.Err, io.EOF) || errors.Is(end.Err, syscall.EPIPE)) {
+	case end := <-joined:
+		ofSecond := end.Of == ends[1]
+		switch {
+		case ofSecond && stdio != nil && (errors.Is(end.Err, io.EOF) || errors.Is(end.Err, syscall.EPIPE)):
 			return 0
+		case ofSecond && p.withCommand:
+			return commandEnd(end, joined)
 		}
 		return report(end.Err)
 	}
+}
+
+// commandEnd returns the exit status of the command after "=", which has ended or reads no
+// more.
+func commandEnd(end packet.Failure, joined <-chan packet.Failure) int {
+	exit, ok := errors.AsType[*exec.ExitError](end.Err)
+	if !ok {
+		// Its end was noticed by writing to it; reading from it tells how it ended.
+		select {
+		case other := <-joined:
+			exit, ok = errors.AsType[*exec.ExitError](other.Err)
+		case <-time.After(time.Second):
+		}
+	}
+	if !ok {
+		return report(end.Err)
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return statusSignalBase + int(status.Signal())
+	}
+	return exit.ExitCode()
 }
 
 func transportOf(c vdeplug.Conn) packet.Transport {

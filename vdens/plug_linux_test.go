@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +21,8 @@ import (
 	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
+
+func init() { backgroundEnv = append(backgroundEnv, asVdens) }
 
 // startSwitch starts vde_switch in a directory.
 func startSwitch(t *testing.T, dir string) *vdetest.Switch {
@@ -56,6 +60,7 @@ func TestPlug(t *testing.T) {
 		{"two networks", func(a, b string) []string { return []string{exe, "plug", a, b} }},
 		{"two that would come back", func(a, b string) []string { return []string{exe, "plug", "-reconnect", a, b} }},
 		{"command", func(a, b string) []string { return []string{exe, "plug", a, "=" + vdePlug + " " + b} }},
+		{"command with arguments", func(a, b string) []string { return []string{exe, "plug", a, "=", vdePlug, "-D", "the 'second'", b} }},
 		{"itself as command", func(a, b string) []string {
 			return []string{exe, "plug", a, "=env " + asVdens + " " + exe + " plug " + b}
 		}},
@@ -110,6 +115,15 @@ func TestPlugEnds(t *testing.T) {
 		{name: "no second switch", args: []string{sw.Dir, sw.Dir + "x"}, status: statusFailed, stderr: "no switch there"},
 		{name: "no command", args: []string{sw.Dir, "=no-such-program"}, status: statusNotFound, stderr: "no-such-program: command not found"},
 		{name: "three networks", args: []string{"a", "b", "c"}, status: statusUsage, stderr: "plug joins two networks"},
+		{name: "command with arguments ends", args: []string{sw.Dir, "=", "sh", "-c", "exit 3"}, status: 3},
+		{name: "command with arguments succeeds", args: []string{sw.Dir, "=", "true"}},
+		{name: "command with arguments killed", args: []string{sw.Dir, "=", "sh", "-c", "kill $$"}, status: 128 + 15},
+		{name: "no such command", args: []string{sw.Dir, "=", "no-such-program"}, status: statusNotFound, stderr: "no-such-program: command not found"},
+		{name: "nothing after =", args: []string{sw.Dir, "="}, status: statusUsage, stderr: `no command after "="`},
+		{name: "stdio in the background", args: []string{"-d", sw.Dir}, status: statusUsage, stderr: "-d needs a second network"},
+		{name: "no switch in the background", args: []string{"-d", sw.Dir, sw.Dir + "x"}, status: statusFailed, stderr: "no switch there"},
+		{name: "no such directory", args: []string{"-dp", sw.Dir + "/no/such/file", sw.Dir, sw.Dir}, status: statusFailed, stderr: "no such file"},
+		{name: "no port", args: []string{"--port", "x", sw.Dir}, status: statusUsage, stderr: `port "x" is not a number`},
 		{name: "option", args: []string{"-x"}, status: statusUsage, stderr: "-x"},
 		{name: "command ends", args: []string{sw.Dir, "=sh -c 'exit 3'"}, status: statusFailed, stderr: "has ended: exit status 3"},
 	} {
@@ -234,4 +248,106 @@ func TestPlugShared(t *testing.T) {
 	testenv.Check(t, here.Close())
 	cmd.Process.Signal(syscall.SIGTERM)
 	cmd.Wait()
+}
+
+// TestPlugBackground joins two switches in the background, until a signal.
+func TestPlugBackground(t *testing.T) {
+	a, b := newSwitch(t), newSwitch(t)
+	sa, sb := newStation(t, a.Dir), newStation(t, b.Dir)
+	dir := testenv.ShortDir(t)
+	t.Chdir(dir)
+	status, stdout, stderr := runVdens(t, "", "plug", "-d", "--port", "7", "-m", "640", "-D", "here", a.Dir, "-p", "pid", b.Dir)
+	if status != 0 || stdout != "" || stderr != "" {
+		t.Fatalf("got status %d, %q and %q", status, stdout, stderr)
+	}
+	pid := testenv.Must(strconv.Atoi(strings.TrimSpace(string(testenv.Must(os.ReadFile("pid"))(t)))))(t)
+	t.Cleanup(func() { unix.Kill(pid, unix.SIGKILL) })
+	plugtest.CarryBoth(t, sa, sb, 60)
+	if sid, err := unix.Getsid(pid); err != nil || sid != pid {
+		t.Errorf("session %d, %v, want %d", sid, err, pid)
+	}
+	for _, fd := range []string{"0", "1", "2"} {
+		if target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, fd)); err != nil || target != os.DevNull {
+			t.Errorf("descriptor %s is %s, %v", fd, target, err)
+		}
+	}
+	if sockets, err := filepath.Glob(a.Dir + "/007*"); err != nil || len(sockets) != 1 {
+		t.Errorf("the switch has the sockets %q for port 7, %v", sockets, err)
+	}
+	testenv.Check(t, unix.Kill(pid, unix.SIGTERM))
+	testenv.Eventually(t, "the end of the file", func() bool {
+		_, err := os.Stat("pid")
+		return err != nil
+	})
+}
+
+// TestPlugLocator adds options of vde_plug to locators.
+func TestPlugLocator(t *testing.T) {
+	for _, tt := range []struct{ args, want string }{
+		{"-m 640 -g 0 --port 3 /x null://", "[/x[port=3/group=0/mode=640] null://]"},
+		{"-M 640 /x --port2 3 vde:///y[]", "[/x vde:///y[port=3/mode=640]]"},
+		{"--mod 640 --port 3 /x[5]", "[/x[5/mode=640]]"},
+		{"--group g --port 3 /x[group=h/port=5]", "[/x[group=h/port=5]]"},
+		{"-m 640 vxvde://", "[vxvde://]"},
+		{"-m 640 /x[[", "[/x[[]"},
+	} {
+		p, err := parsePlug(strings.Fields(tt.args))
+		if err != nil || fmt.Sprint(p.networks) != tt.want {
+			t.Errorf("%s: got %v, %v, want %s", tt.args, p, err, tt.want)
+		}
+	}
+	for args, want := range map[string]string{"-m 640": "need the name of the network", "--port 0 /x": "not a number from 1"} {
+		_, err := parsePlug(strings.Fields(args))
+		plugtest.WantError(t, err, want)
+	}
+}
+
+// TestPlugLog has "vdens plug" log to a syslog of the test, in a mount namespace with that.
+func TestPlugLog(t *testing.T) {
+	needInterfaces(t)
+	dir := testenv.ShortDir(t)
+	log := testenv.Opened(net.ListenPacket("unixgram", dir+"/log"))(t)
+	testenv.Check(t, os.Chmod(dir+"/log", 0o777))
+	var stream []byte
+	for _, frame := range [][]byte{
+		plugtest.TestFrame(plugtest.Broadcast, plugtest.Station(9), 60),
+		ipFrame(0x0800, 12, 10, 0, 0, 9),
+		ipFrame(0x0806, 14, 10, 0, 0, 10),
+		ipFrame(0x0800, 12, 10, 0, 0, 9),
+		append(append(make([]byte, 12), 0x81, 0, 0, 5), ipFrame(0x86dd, 8, 0xfc, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)[12:]...),
+	} {
+		stream = append(append(stream, byte(len(frame)>>8), byte(len(frame))), frame...)
+	}
+	testenv.Check(t, os.WriteFile(dir+"/stream", stream, 0o644))
+	t.Setenv("SSH_CLIENT", "192.0.2.1 1000 22")
+	script := fmt.Sprintf("set -e; mount --bind %[1]s /run; test ! -e /dev/log || mount --bind %[1]s/log /dev/log; exec env %[2]s %[3]s plug -L null:// = cat /run/stream",
+		dir, asVdens, testenv.Must(os.Executable())(t))
+	status, stdout, stderr := runVdens(t, "", "-s", "no", "sh", "-c", script)
+	if status != 0 || stdout != "" || stderr != "" {
+		t.Fatalf("got status %d, %q and %q", status, stdout, stderr)
+	}
+	testenv.Check(t, log.SetReadDeadline(time.Now().Add(testenv.Timeout)))
+	line := make([]byte, 1000)
+	for _, want := range []string{"START", "ADDRESS 10.0.0.9", "ADDRESS 10.0.0.10", "ADDRESS fc00::1", "STOP"} {
+		n, _, err := log.ReadFrom(line)
+		testenv.Check(t, err)
+		if got := string(line[:n]); !strings.HasPrefix(got, "<14>") || !strings.Contains(got, "]: "+want+": user ") || !strings.Contains(got, " IP 192.0.2.1\n") {
+			t.Errorf("got %q, want %s", got, want)
+		}
+	}
+}
+
+// ipFrame returns a frame of 60 bytes with an address behind its type.
+func ipFrame(kind uint16, off int, addr ...byte) []byte {
+	frame := make([]byte, 60)
+	frame[12], frame[13] = byte(kind>>8), byte(kind)
+	copy(frame[14+off:], addr)
+	return frame
+}
+
+// FuzzSenderOf takes any frame.
+func FuzzSenderOf(f *testing.F) {
+	f.Add(ipFrame(0x0800, 12, 10, 0, 0, 9))
+	f.Add(ipFrame(0x86dd, 8, 0xfc)[:40])
+	f.Fuzz(func(t *testing.T, frame []byte) { senderOf(frame) })
 }

@@ -126,6 +126,9 @@ func newLogger(level slog.Leveler) *slog.Logger {
 	}}))
 }
 
+// errOutput is where report prints.
+var errOutput = os.Stderr
+
 // report prints why the command did not run, and returns the exit status.
 func report(err error) int {
 	var (
@@ -144,7 +147,7 @@ func report(err error) int {
 	case errors.As(err, &path) && path.Op == "exec":
 		err, status = fmt.Errorf("%s: %w", path.Path, path.Err), statusNoExec
 	}
-	fmt.Fprintln(os.Stderr, "vdens:", err)
+	fmt.Fprintln(errOutput, "vdens:", err)
 	return status
 }
 

@@ -67,6 +67,16 @@ func Split(line string, vars func(name string) string) ([][]string, error) {
 	return commands, nil
 }
 
+// Join returns the line that Split reads as one command with these arguments, which have no
+// NUL.
+func Join(args []string) string {
+	quoted := make([]string, len(args))
+	for i, arg := range args {
+		quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+	}
+	return strings.Join(quoted, " ")
+}
+
 func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\n' }
 
 // argument appends the argument that begins at line[i] to arg, and returns the
