@@ -182,6 +182,9 @@ func TestMachines(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	if _, err := os.Stat(machinesFile); err != nil {
+		testenv.Skip(t, "no tables to compare with: %v", err)
+	}
 	// What this kernel does not have at all says nothing about the places.
 	has := func(name string) bool {
 		return slices.ContainsFunc(reports[0], func(f line) bool { return f.Name == name && f.Works })
