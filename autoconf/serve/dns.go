@@ -34,7 +34,7 @@ const (
 	idleTime = 10 * time.Second
 	// upstreamTime is how long each server of DNS.Upstream may take.
 	upstreamTime = 2 * time.Second
-	// readErrors in a row end a socket.
+	// readErrors in a row end a socket, after a minute.
 	readErrors = 100
 )
 
@@ -152,7 +152,7 @@ func (d *dnsServer) servePackets(ctx context.Context, pc net.PacketConn) error {
 		n, from, err := pc.ReadFrom(buf)
 		if err != nil {
 			// An error may be about what was sent before.
-			if failed++; failed == readErrors || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+			if failed++; !goOn(ctx, failed, err) {
 				return err
 			}
 			continue
@@ -178,6 +178,22 @@ func (d *dnsServer) servePackets(ctx context.Context, pc net.PacketConn) error {
 	}
 }
 
+// goOn reports whether a socket is used further after errors in a row, and waits after each: if
+// there are no descriptors left, there may be some later.
+func goOn(ctx context.Context, failed int, err error) bool {
+	if failed == readErrors || errors.Is(err, net.ErrClosed) {
+		return false
+	}
+	t := time.NewTimer(min(time.Duration(failed)*10*time.Millisecond, time.Second))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // serveStreams answers what comes over TCP.
 func (d *dnsServer) serveStreams(ctx context.Context, l net.Listener) error {
 	var all sync.WaitGroup
@@ -185,7 +201,7 @@ func (d *dnsServer) serveStreams(ctx context.Context, l net.Listener) error {
 	for failed := 0; ; {
 		c, err := l.Accept()
 		if err != nil {
-			if failed++; failed == readErrors || errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+			if failed++; !goOn(ctx, failed, err) {
 				return err
 			}
 			continue

@@ -2,12 +2,16 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -210,6 +214,47 @@ func TestForwardSize(t *testing.T) {
 		if got := text(t, r); got != tt.want || len(r) > max(tt.edns, minUDP) {
 			t.Errorf("%d answers for %d bytes: got %s, %d bytes", tt.answers, tt.edns, got, len(r))
 		}
+	}
+}
+
+// A scarce socket has no descriptors for a while.
+type scarce struct {
+	noConn
+	left   atomic.Int32 // errors
+	closed chan struct{}
+}
+
+func (s *scarce) fail() error {
+	if s.left.Add(-1) >= 0 {
+		return syscall.EMFILE
+	}
+	<-s.closed
+	return net.ErrClosed
+}
+
+func (s *scarce) Accept() (net.Conn, error)              { return nil, s.fail() }
+func (s *scarce) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, s.fail() }
+func (s *scarce) Close() error                           { close(s.closed); return nil }
+
+// TestScarce has no descriptors for a while, and then for long.
+func TestScarce(t *testing.T) {
+	for errs, want := range map[int32]error{readErrors - 1: nil, readErrors: syscall.EMFILE} {
+		synctest.Test(t, func(t *testing.T) {
+			d := newNames(t)
+			l, pc := &scarce{closed: make(chan struct{})}, &scarce{closed: make(chan struct{})}
+			l.left.Store(errs)
+			pc.left.Store(3)
+			d.streams, d.packets = []net.Listener{l}, []net.PacketConn{pc}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+			defer cancel()
+			began := time.Now()
+			if err := d.run(ctx); !errors.Is(err, want) {
+				t.Errorf("after %d errors: %v, want %v", errs, err, want)
+			}
+			if took := time.Since(began); took < 40*time.Second || want == nil && took < 10*time.Minute {
+				t.Errorf("it has ended after %v", took)
+			}
+		})
 	}
 }
 
