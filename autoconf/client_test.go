@@ -414,7 +414,7 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// TestRestart has a source that ends by itself and is started again when it is called.
+// TestRestart has a source that ends by itself and is started again when it is called, and later.
 func TestRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newFakeDevice()
@@ -433,6 +433,14 @@ func TestRestart(t *testing.T) {
 		}
 		if l := c.Leases(); len(l) != 1 || l[0].Addrs[0].Prefix != prefix("10.0.0.8/24") {
 			t.Errorf("it was started again, and knows %v", l)
+		}
+		for _, want := range []time.Duration{time.Minute, 2 * time.Minute, 4 * time.Minute} {
+			began := time.Now()
+			p.end <- errors.New("too many open files")
+			<-p.started
+			if took := time.Since(began); took != want {
+				t.Errorf("without a call it is started again after %v, want %v", took, want)
+			}
 		}
 		testenv.Check(t, c.Close())
 	})

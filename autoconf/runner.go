@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/vdestack/vdestack/autoconf/internal/source"
 )
@@ -113,11 +114,19 @@ func (c *Client) stop(by Source) error {
 	return err
 }
 
-// loop runs the source. One that cannot go on is started again when it is called.
+// A source that cannot go on is started again after restartWait, and ever later until
+// maxRestartWait: perhaps there were no descriptors left.
+const (
+	restartWait    = time.Minute
+	maxRestartWait = time.Hour
+)
+
+// loop runs the source. One that cannot go on is started again when it is called, or after a
+// time.
 func (r *runner) loop() {
 	defer close(r.done)
 	defer r.cancel()
-	for {
+	for wait := restartWait; ; wait = min(2*wait, maxRestartWait) {
 		var err error
 		r.cfg.Stored = r.kept
 		if r.store != nil {
@@ -136,14 +145,19 @@ func (r *runner) loop() {
 		known := !r.lease.IsZero()
 		r.c.mu.Unlock()
 		if known {
+			wait = restartWait
 			r.Set(source.Lease{})
 		}
 		r.Failed(err)
+		again := time.NewTimer(wait)
 		select {
 		case <-r.calls:
+		case <-again.C:
 		case <-r.ctx.Done():
+			again.Stop()
 			return
 		}
+		again.Stop()
 	}
 }
 

@@ -63,8 +63,9 @@ func open(send func(source.Packet) error, receive func(buf []byte) (source.Packe
 		for {
 			packet, ok, err := receive(buf)
 			switch {
-			case errors.Is(err, unix.ENETDOWN), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENETUNREACH):
-				continue // the interface is down, or what was sent could not be delivered
+			case errors.Is(err, unix.ENETDOWN), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENETUNREACH),
+				errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+				continue // the interface is down, what was sent could not be delivered, or a packet was lost
 			case err != nil:
 				return
 			case !ok:

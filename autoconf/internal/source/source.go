@@ -28,7 +28,7 @@
 //   - The client waits for the first Set (not of the zero Lease) or Failed of each source.
 //   - Run returns nil when ctx has ended, and an error only if it can never go on, such as
 //     a port that cannot be opened. The client then treats that as a failed attempt, and
-//     starts the source again when the interface changes.
+//     starts the source again when the interface changes, or after a minute and ever later.
 //   - When ctx has ended, and Config.Release asks for it, Run gives the lease back before
 //     it returns, within [ReleaseTime]. Sockets and addresses are there until then, but
 //     ports have to be used without ctx. DHCPv6 calls Set with the zero Lease first, as
