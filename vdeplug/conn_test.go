@@ -164,6 +164,7 @@ func TestConn(t *testing.T) {
 		"vlan://4{mem://nested}", "vlan://4{nestedtest://}", "vlan://4{null://}",
 		"netemu://{mem://netemu}", "netemu://loss=10%/duplicate=10%/corrupt=10%/reorder=10%{mem://netemu}",
 		"netemu://delay=1ms/jitter=1ms{mem://netemu}", "netemu://delay=1h{mem://netemu}", "netemu://rate=1mbit{mem://netemu}",
+		"restart://{mem://restart}", "vlan://4{restart://3{nestedtest://}}",
 		"netemu://delay=1ms{vlan://4{mem://netemu}}", "vlan://4{netemu://delay=1ms{mem://netemu}}", "netemu://reorder=50%/rate=1gbit{nestedtest://}",
 	} {
 		t.Run(vnl, func(t *testing.T) {

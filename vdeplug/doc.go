@@ -41,7 +41,7 @@
 // How such a body is read:
 //
 //   - The inner network is a locator too, nested up to 32 deep. {} is the default network
-//     of the user, and so are missing braces; netemu requires braces.
+//     of the user, and so are missing braces; netemu and restart require braces.
 //   - Parts can be quoted, '…' or "…", without escapes inside. Outside quotes a backslash
 //     protects the next byte, and %XY is the byte with that hexadecimal code. What is inside
 //     the braces is decoded when the inner network is opened.
@@ -103,6 +103,8 @@
 //	ptp://PATH[[OPTIONS]]
 //	    a cable between two programs of this host
 //	      seqpacket  the other end is of a version of vdeplug after 4.0.1
+//	restart://[SECONDS]{NETWORK}
+//	    another network, which is opened again every 20 seconds, or SECONDS, while it is gone
 //	seqpacket://FD
 //	    a connected SEQPACKET socket that the process has
 //	switch://[PATH][[OPTIONS]]
@@ -179,6 +181,8 @@
 //     through it; the host does not get what the plug sends, nor the plug what the host
 //     sends. A wireless network carries frames from the interface's own address only.
 //   - ptp: both ends open the same path, and one end may go and come back.
+//   - restart: what [Options].Reconnect does, for this network and at this interval. Opening
+//     it fails at once if the network is not there.
 //   - seqpacket: the plug owns the descriptor and closes it.
 //   - tap: makes the interface if there is none, which takes CAP_NET_ADMIN; it then lives as
 //     long as the plug. It must be brought up by other means.

@@ -76,7 +76,7 @@ func openLocator(ctx context.Context, vnl string, o *Options) (Conn, error) {
 	if err != nil || !o.Reconnect || level.revived.Load() {
 		return c, err
 	}
-	return newReconnector(ctx, vnl, c, o.Notify, func(ctx context.Context) (Conn, bool, error) {
+	return newReconnector(ctx, vnl, c, o, func(ctx context.Context) (Conn, bool, error) {
 		c, l, err := openScheme(ctx, vnl, o)
 		changed := l != last
 		if err == nil {

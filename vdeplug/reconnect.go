@@ -1,6 +1,7 @@
 package vdeplug
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -67,6 +68,7 @@ type reconnector struct {
 	vnl             string
 	again           func(context.Context) (_ Conn, changed bool, _ error)
 	notify          func(Link)
+	first, max      time.Duration // the waits
 	now             atomic.Pointer[session]
 
 	ctx    context.Context // ends with Close
@@ -117,8 +119,9 @@ func final(err error) error {
 // newReconnector takes over an open plug. again opens its network once more, and
 // says whether that is another one than the locator meant at first. ctx has the
 // values that again wants.
-func newReconnector(ctx context.Context, vnl string, c Conn, notify func(Link), again func(context.Context) (Conn, bool, error)) Conn {
-	r := &reconnector{vnl: vnl, again: again, notify: notify, live: newSession(transportOf(c))}
+func newReconnector(ctx context.Context, vnl string, c Conn, o *Options, again func(context.Context) (Conn, bool, error)) Conn {
+	r := &reconnector{vnl: vnl, again: again, notify: o.Notify, live: newSession(transportOf(c)),
+		first: cmp.Or(o.every, reconnectFirst), max: cmp.Or(o.every, reconnectMax)}
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	r.now.Store(r.live)
 	return newPlug(vnl, r)
@@ -199,7 +202,7 @@ func (r *reconnector) lose(s *session, op string, err error) error {
 
 // revive opens the network of a lost session again, until it is steady.
 func (r *reconnector) revive(s *session) {
-	wait := reconnectFirst
+	wait := r.first
 	for told := false; ; {
 		if _, ok := errors.AsType[finalError](s.err); ok {
 			r.Forget(s)
@@ -229,7 +232,7 @@ func (r *reconnector) revive(s *session) {
 			if r.rest(next) {
 				return
 			}
-			told, wait = false, reconnectFirst
+			told, wait = false, r.first
 		}
 		s = next
 	}
@@ -268,7 +271,7 @@ func (r *reconnector) reopen(wait *time.Duration) *session {
 			return nil
 		case <-time.After(*wait - rand.N(*wait/4)):
 		}
-		*wait = min(2**wait, reconnectMax)
+		*wait = min(2**wait, r.max)
 		ctx, cancel := context.WithTimeout(r.ctx, openTimeout)
 		c, changed, err := r.again(ctx)
 		cancel()

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/ether"
 )
@@ -79,6 +80,8 @@ type Options struct {
 	// is reported as gone once. Notify is called by one goroutine at a time, must return
 	// soon, and must not close the plug.
 	Notify func(Link)
+
+	every time.Duration // of restart://: the waits; 0 means those of Reconnect
 }
 
 // An OpenFunc opens the networks of one scheme. ctx bounds the opening, not the life of

@@ -80,7 +80,7 @@ func TestReconnectWakes(t *testing.T) {
 				return plugtest.NewEndingConn(n, errors.New("it has ended"))
 			}
 			first := next()
-			c := newReconnector(t.Context(), "test", first, nil, func(context.Context) (Conn, bool, error) {
+			c := newReconnector(t.Context(), "test", first, &Options{}, func(context.Context) (Conn, bool, error) {
 				mu.Lock()
 				defer mu.Unlock()
 				if left--; left < 0 {
