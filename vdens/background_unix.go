@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vdestack/vdestack/internal/program"
 )
 
 // inTheBackground tells the program that it is the process in the background: its standard
@@ -50,13 +52,13 @@ func startBackground() int {
 	cmd.Stdin = w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	// Whoever ends this program meanwhile means the other one too.
-	sigs := watchSignals()
+	sigs := program.WatchSignals()
 	err = cmd.Start()
 	w.Close()
 	if err != nil {
 		return report(err)
 	}
-	defer context.AfterFunc(sigs.ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })()
+	defer context.AfterFunc(sigs.Context, func() { cmd.Process.Signal(syscall.SIGTERM) })()
 	text, err := io.ReadAll(r)
 	if err == nil && string(text) == ready {
 		return 0
@@ -64,7 +66,7 @@ func startBackground() int {
 	os.Stderr.Write(text)
 	cmd.Wait() // its error is in ProcessState
 	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return statusSignalBase + int(status.Signal())
+		return program.StatusSignalBase + int(status.Signal())
 	}
 	return cmd.ProcessState.ExitCode()
 }

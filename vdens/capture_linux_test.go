@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/capture/capturetest"
+	"github.com/vdestack/vdestack/internal/program"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -59,7 +60,7 @@ func TestCaptureFails(t *testing.T) {
 	testenv.Need(t, "ping", "iputils-ping")
 	file := filepath.Join(t.TempDir(), "no", "file")
 	status, _, stderr := runVdens(t, "", "-w", file, "mem://", "--", "true")
-	if status != statusFailed || stderr != "vdens: open "+file+": no such file or directory\n" {
+	if status != program.StatusFailed || stderr != "vdens: open "+file+": no such file or directory\n" {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/autoconf"
+	"github.com/vdestack/vdestack/internal/program"
 )
 
 // A conf is an option -conf.
@@ -69,9 +70,9 @@ func (o *options) configure(ctx context.Context, s *vdestack.Stack) (quiet func(
 	errs := make([]error, len(o.confs))
 	var started sync.WaitGroup
 	for i, c := range o.confs {
-		c.Logger = newLogger(&level)
+		c.Logger = program.NewLogger(&level)
 		if c.Debug {
-			c.Logger = newLogger(slog.LevelDebug)
+			c.Logger = program.NewLogger(slog.LevelDebug)
 		}
 		started.Go(func() {
 			if _, err := autoconf.Start(ctx, s, c.Config); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/autoconf"
+	"github.com/vdestack/vdestack/internal/program"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/vdeplug"
 )
@@ -105,7 +106,7 @@ func TestConfFails(t *testing.T) {
 	needInterfaces(t)
 	status, stdout, stderr := runVdens(t, "", "-conf", "gw=10.0.0.1", "-conf", "gw=10.1.0.1,iface=vde1", "null://", "null://", "--", "echo", "never")
 	for _, want := range []string{"vdens: -conf gw=10.0.0.1: ", "/vde0: static: ", "\n-conf gw=10.1.0.1,iface=vde1: ", "/vde1: static: "} {
-		if status != statusFailed || stdout != "" || !strings.Contains(stderr, want) {
+		if status != program.StatusFailed || stdout != "" || !strings.Contains(stderr, want) {
 			t.Errorf("got status %d, %q and %q, want %q", status, stdout, stderr, want)
 		}
 	}

@@ -27,15 +27,7 @@ import (
 	"strings"
 
 	"github.com/vdestack/vdestack"
-)
-
-// Exit statuses of vdens itself, the same as those of env.
-const (
-	statusUsage      = 2
-	statusFailed     = 125
-	statusNoExec     = 126
-	statusNotFound   = 127
-	statusSignalBase = 128
+	"github.com/vdestack/vdestack/internal/program"
 )
 
 func main() {
@@ -59,7 +51,7 @@ func noCommand(err error) {
 		os.Exit(0)
 	}
 	fmt.Fprintf(os.Stderr, "vdens: %v\nvdens -h shows the usage\n", err)
-	os.Exit(statusUsage)
+	os.Exit(program.StatusUsage)
 }
 
 // options are the settings of the command line.
@@ -73,7 +65,7 @@ type options struct {
 	names           bool // the command has names of its own
 	sysAdmin        bool
 	hostname        string
-	ports           []port
+	ports           []program.Port
 	confs           []conf
 	capture         string // file; may be empty
 	resolvConf      string // file; may be empty
@@ -276,4 +268,13 @@ func (o *options) iface(option, text string) (*vdestack.Interface, string, error
 		}
 	}
 	return nil, "", fmt.Errorf("-%s %s: there is no interface %q, the last is %s", option, text, name, o.interfaces[len(o.interfaces)-1].Name)
+}
+
+// addPort returns the function for an option.
+func (o *options) addPort(out bool) func(string) error {
+	return func(text string) error {
+		p, err := program.ParsePort(out, text)
+		o.ports = append(o.ports, p)
+		return err
+	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/argv"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/program"
 	"github.com/vdestack/vdestack/internal/sched"
 	"github.com/vdestack/vdestack/internal/stream"
 	"github.com/vdestack/vdestack/vdeplug"
@@ -185,7 +186,7 @@ func (p *plugCommand) run(background bool) int {
 	sched.Batch()
 	// If the reader of the stream is gone, Write returns the error.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	sigs := watchSignals()
+	sigs := program.WatchSignals()
 	var conns []vdeplug.Conn
 	var ends []packet.Transport
 	defer func() {
@@ -198,11 +199,11 @@ func (p *plugCommand) run(background bool) int {
 	log, stop := p.startLog()
 	defer stop()
 	for _, vnl := range p.networks {
-		c, err := vdeplug.OpenContext(sigs.ctx, vnl, &vdeplug.Options{
+		c, err := vdeplug.OpenContext(sigs.Context, vnl, &vdeplug.Options{
 			Description: p.descr, Reconnect: p.reconnect, Notify: func(l vdeplug.Link) { logLink(vnl, l) },
 		})
 		if err != nil {
-			return report(cmp.Or(context.Cause(sigs.ctx), err))
+			return report(cmp.Or(context.Cause(sigs.Context), err))
 		}
 		conns, ends = append(conns, c), append(ends, transportOf(c))
 	}
@@ -229,8 +230,8 @@ func (p *plugCommand) run(background bool) int {
 	}
 	joined := packet.Join(ends[0], ends[1])
 	select {
-	case <-sigs.ctx.Done():
-		return report(context.Cause(sigs.ctx))
+	case <-sigs.Context.Done():
+		return report(context.Cause(sigs.Context))
 	case end := <-joined:
 		ofSecond := end.Of == ends[1]
 		switch {
@@ -259,7 +260,7 @@ func commandEnd(end packet.Failure, joined <-chan packet.Failure) int {
 		return report(end.Err)
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return statusSignalBase + int(status.Signal())
+		return program.StatusSignalBase + int(status.Signal())
 	}
 	return exit.ExitCode()
 }

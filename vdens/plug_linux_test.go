@@ -16,6 +16,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/plugtest"
+	"github.com/vdestack/vdestack/internal/program"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/internal/vdeproto/vdetest"
 	"github.com/vdestack/vdestack/vdeplug"
@@ -108,24 +109,24 @@ func TestPlugEnds(t *testing.T) {
 	}{
 		{name: "no stream", args: []string{sw.Dir}},
 		{name: "a frame", stdin: string(frame), args: []string{sw.Dir}},
-		{name: "half a frame", stdin: string(frame[:40]), args: []string{sw.Dir}, status: statusFailed, stderr: "the peer has ended the stream within a frame"},
-		{name: "half a length", stdin: "\x00", args: []string{sw.Dir}, status: statusFailed, stderr: "within a frame"},
-		{name: "no frame", stdin: "hello", args: []string{sw.Dir}, status: statusFailed, stderr: "this is not a VDE stream"},
-		{name: "no switch", args: []string{sw.Dir + "x"}, status: statusFailed, stderr: "no switch there"},
-		{name: "no second switch", args: []string{sw.Dir, sw.Dir + "x"}, status: statusFailed, stderr: "no switch there"},
-		{name: "no command", args: []string{sw.Dir, "=no-such-program"}, status: statusNotFound, stderr: "no-such-program: command not found"},
-		{name: "three networks", args: []string{"a", "b", "c"}, status: statusUsage, stderr: "plug joins two networks"},
+		{name: "half a frame", stdin: string(frame[:40]), args: []string{sw.Dir}, status: program.StatusFailed, stderr: "the peer has ended the stream within a frame"},
+		{name: "half a length", stdin: "\x00", args: []string{sw.Dir}, status: program.StatusFailed, stderr: "within a frame"},
+		{name: "no frame", stdin: "hello", args: []string{sw.Dir}, status: program.StatusFailed, stderr: "this is not a VDE stream"},
+		{name: "no switch", args: []string{sw.Dir + "x"}, status: program.StatusFailed, stderr: "no switch there"},
+		{name: "no second switch", args: []string{sw.Dir, sw.Dir + "x"}, status: program.StatusFailed, stderr: "no switch there"},
+		{name: "no command", args: []string{sw.Dir, "=no-such-program"}, status: program.StatusNotFound, stderr: "no-such-program: command not found"},
+		{name: "three networks", args: []string{"a", "b", "c"}, status: program.StatusUsage, stderr: "plug joins two networks"},
 		{name: "command with arguments ends", args: []string{sw.Dir, "=", "sh", "-c", "exit 3"}, status: 3},
 		{name: "command with arguments succeeds", args: []string{sw.Dir, "=", "true"}},
 		{name: "command with arguments killed", args: []string{sw.Dir, "=", "sh", "-c", "kill $$"}, status: 128 + 15},
-		{name: "no such command", args: []string{sw.Dir, "=", "no-such-program"}, status: statusNotFound, stderr: "no-such-program: command not found"},
-		{name: "nothing after =", args: []string{sw.Dir, "="}, status: statusUsage, stderr: `no command after "="`},
-		{name: "stdio in the background", args: []string{"-d", sw.Dir}, status: statusUsage, stderr: "-d needs a second network"},
-		{name: "no switch in the background", args: []string{"-d", sw.Dir, sw.Dir + "x"}, status: statusFailed, stderr: "no switch there"},
-		{name: "no such directory", args: []string{"-dp", sw.Dir + "/no/such/file", sw.Dir, sw.Dir}, status: statusFailed, stderr: "no such file"},
-		{name: "no port", args: []string{"--port", "x", sw.Dir}, status: statusUsage, stderr: `port "x" is not a number`},
-		{name: "option", args: []string{"-x"}, status: statusUsage, stderr: "-x"},
-		{name: "command ends", args: []string{sw.Dir, "=sh -c 'exit 3'"}, status: statusFailed, stderr: "has ended: exit status 3"},
+		{name: "no such command", args: []string{sw.Dir, "=", "no-such-program"}, status: program.StatusNotFound, stderr: "no-such-program: command not found"},
+		{name: "nothing after =", args: []string{sw.Dir, "="}, status: program.StatusUsage, stderr: `no command after "="`},
+		{name: "stdio in the background", args: []string{"-d", sw.Dir}, status: program.StatusUsage, stderr: "-d needs a second network"},
+		{name: "no switch in the background", args: []string{"-d", sw.Dir, sw.Dir + "x"}, status: program.StatusFailed, stderr: "no switch there"},
+		{name: "no such directory", args: []string{"-dp", sw.Dir + "/no/such/file", sw.Dir, sw.Dir}, status: program.StatusFailed, stderr: "no such file"},
+		{name: "no port", args: []string{"--port", "x", sw.Dir}, status: program.StatusUsage, stderr: `port "x" is not a number`},
+		{name: "option", args: []string{"-x"}, status: program.StatusUsage, stderr: "-x"},
+		{name: "command ends", args: []string{sw.Dir, "=sh -c 'exit 3'"}, status: program.StatusFailed, stderr: "has ended: exit status 3"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			status, stdout, stderr := runVdens(t, tt.stdin, append([]string{"plug"}, tt.args...)...)
@@ -159,7 +160,7 @@ func TestPlugSwitchGone(t *testing.T) {
 	cmd, stderr := start(a.Dir, b.Dir)
 	b.Kill(t)
 	cmd.Wait()
-	if text := stderr.String(); cmd.ProcessState.ExitCode() != statusFailed || !strings.Contains(text, "the switch closed the connection") {
+	if text := stderr.String(); cmd.ProcessState.ExitCode() != program.StatusFailed || !strings.Contains(text, "the switch closed the connection") {
 		t.Errorf("got %v and %q", cmd.ProcessState, text)
 	}
 	b = startSwitch(t, b.Dir)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/program"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -182,7 +183,7 @@ func TestResolvConf(t *testing.T) {
 		t.Errorf("got status %d, %q and %q, want %q", status, stdout, stderr, text)
 	}
 	wantFiles(t, dir, 1)
-	if status, _, stderr := runVdens(t, "", "-r", "no-such", "--", "true"); status != statusFailed || !strings.Contains(stderr, "no-such: no such file") {
+	if status, _, stderr := runVdens(t, "", "-r", "no-such", "--", "true"); status != program.StatusFailed || !strings.Contains(stderr, "no-such: no such file") {
 		t.Errorf("without the file: status %d and %q", status, stderr)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/program"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -79,7 +80,7 @@ func TestSlirpConfiguration(t *testing.T) {
 			}
 		})
 	}
-	if status, _, stderr := runVdens(t, "", "slirp:///nonsense", "--", "true"); status != statusFailed || !strings.Contains(stderr, "nonsense") {
+	if status, _, stderr := runVdens(t, "", "slirp:///nonsense", "--", "true"); status != program.StatusFailed || !strings.Contains(stderr, "nonsense") {
 		t.Errorf("got status %d and %q", status, stderr)
 	}
 }

@@ -1,10 +1,11 @@
-package main
+package program
 
 import (
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -12,8 +13,8 @@ import (
 	"github.com/vdestack/vdestack"
 )
 
-// A port is an option -p or -P.
-type port struct {
+// A Port is an option -p or -P: a port of the host that leads into the stack, or the other way.
+type Port struct {
 	option            string // as it was given
 	out               bool   // -P: the stack listens
 	network, from, to string // for ForwardIn and ForwardOut
@@ -23,10 +24,10 @@ type port struct {
 // of that form, because an address is never only digits.
 const portForm = "[ADDRESS:]PORT:[ADDRESS:]PORT[/udp], with an IPv6 address in brackets"
 
-// parsePort parses the value of an option. The side that listens does so on loopback if no
+// ParsePort parses the value of an option. The side that listens does so on loopback if no
 // address is given; an empty one means all addresses.
-func parsePort(out bool, text string) (p port, err error) {
-	p = port{option: "-p " + text, out: out, network: "tcp"}
+func ParsePort(out bool, text string) (p Port, err error) {
+	p = Port{option: "-p " + text, out: out, network: "tcp"}
 	if out {
 		p.option = "-P " + text
 	}
@@ -96,18 +97,10 @@ func cutPort(text, address string) (_, rest string, err error) {
 // digits returns how many digits a text begins with.
 func digits(text string) int { return len(text) - len(strings.TrimLeft(text, "0123456789")) }
 
-// addPort returns the function for an option.
-func (o *options) addPort(out bool) func(string) error {
-	return func(text string) error {
-		p, err := parsePort(out, text)
-		o.ports = append(o.ports, p)
-		return err
-	}
-}
-
-// openPorts opens the ports. They end with the stack.
-func (o *options) openPorts(ctx context.Context, s *vdestack.Stack) error {
-	for _, p := range o.ports {
+// OpenPorts opens the ports of a stack. They end with it. Free ports, that were asked for as 0,
+// are logged.
+func OpenPorts(ctx context.Context, s *vdestack.Stack, log *slog.Logger, ports []Port) error {
+	for _, p := range ports {
 		open, listens, serves := s.ForwardIn, "host", "stack"
 		if p.out {
 			open, listens, serves = s.ForwardOut, serves, listens
@@ -117,7 +110,7 @@ func (o *options) openPorts(ctx context.Context, s *vdestack.Stack) error {
 			return fmt.Errorf("%s: %w", p.option, cmp.Or(context.Cause(ctx), err))
 		}
 		if strings.HasSuffix(p.from, ":0") {
-			logger.Info("free port", "option", p.option, listens, f.Addr(), serves, p.to)
+			log.Info("free port", "option", p.option, listens, f.Addr(), serves, p.to)
 		}
 	}
 	return nil
