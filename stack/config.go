@@ -87,7 +87,7 @@ type Interface struct {
 	//   - The network does not wait for the writer. Frames that come while 16 MiB wait
 	//     for it are not recorded, but counted, in the file and in [InterfaceStats].
 	//   - An error or a panic of the writer ends the recording, and nothing else. It is
-	//     logged, and Close returns it.
+	//     logged, and Close returns it, unless it is [io.EOF]: then the writer has enough.
 	//   - Close of the last stack that records to the writer waits until it has taken
 	//     all, unless it takes nothing for five seconds. The writer stays open.
 	Capture io.Writer

@@ -77,3 +77,31 @@ func TestCaptureFails(t *testing.T) {
 		t.Errorf("status %d, %v, stderr %q", status, cmd.ProcessState, errs.String())
 	}
 }
+
+// TestCaptureLimits records one frame, and then another one behind it.
+func TestCaptureLimits(t *testing.T) {
+	needInterfaces(t)
+	testenv.Need(t, "ping", "iputils-ping")
+	file := filepath.Join(t.TempDir(), "a,b")
+	record := func(capture string) (status int, stdout, stderr string) {
+		return runVdens(t, "", "-w", capture, "-addr", "10.1.0.1/24", "null://", "sh", "-c", "ping -c 1 -W 0.1 10.1.0.2 >/dev/null; echo said")
+	}
+	for n, items := range []string{",count=1", ",append,count=1,size=1M,time=1h", ",append,size=1"} {
+		if status, stdout, stderr := record(file + items); status != 0 || stdout != "said\n" || stderr != "" {
+			t.Errorf("%s: status %d, stdout %q, stderr %q", items, status, stdout, stderr)
+		}
+		f := testenv.Must(capturetest.Read(testenv.Must(os.ReadFile(file))(t)))(t)
+		if want := min(n+1, 2); f.Sections != want || len(f.Packets) != want {
+			t.Errorf("%s: %d sections, %d frames, want %d", items, f.Sections, len(f.Packets), want)
+		}
+	}
+	if status, stdout, stderr := record("-,count=1"); status != 0 || stderr != "said\n" {
+		t.Errorf("standard output: status %d, stderr %q", status, stderr)
+	} else if f := testenv.Must(capturetest.Read([]byte(stdout)))(t); len(f.Packets) != 1 {
+		t.Errorf("standard output: %d frames", len(f.Packets))
+	}
+	testenv.Check(t, os.WriteFile(file, []byte("hello"), 0o600))
+	if status, _, stderr := record(file + ",append"); status != program.StatusFailed || !strings.Contains(stderr, "appending to "+file+": it is not in the format pcapng") {
+		t.Errorf("a file with text: status %d, stderr %q", status, stderr)
+	}
+}

@@ -27,6 +27,7 @@ import (
 	"strings"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/capture"
 	"github.com/vdestack/vdestack/internal/program"
 )
 
@@ -68,6 +69,8 @@ type options struct {
 	ports           []program.Port
 	confs           []conf
 	capture         string // file; may be empty
+	limits          capture.Limits
+	appendCapture   bool
 	resolvConf      string // file; may be empty
 	command         []string
 }
@@ -92,7 +95,7 @@ func (o *options) table() []option {
 			about: "the command's /etc/resolv.conf, unless there are name servers;\nit may be the machine's own"},
 		{names: "-names=false", set: flagOption(&o.names),
 			about: "leave the command the machine's resolv.conf, hosts, services\nfor names, such as nscd, and /sys/class/net"},
-		{names: "-w", value: "file", file: true, set: textOption(&o.capture),
+		{names: "-w", value: "file[,item...]", file: true, set: o.setCapture,
 			about: "record all frames of the interfaces, in the format pcapng;\n\"-\" is standard output, and the command's output then goes\nto standard error"},
 		{names: "-p", value: "[a:]port:[a:]port[/udp]", set: o.addPort(false),
 			about: "port of the host that leads to one in the stack"},

@@ -193,3 +193,32 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+func TestParseCapture(t *testing.T) {
+	for _, tt := range []struct{ text, want, err string }{
+		{text: "x", want: "x {0 0 0s} false"},
+		{text: "x,append,count=7,size=3k,time=1m", want: "x {7 3072 1m0s} true"},
+		{text: "a,count,b,size=1G", want: "a,count,b {0 1073741824 0s} false"},
+		{text: "a,count=1,b", want: "a,count=1,b {0 0 0s} false"},
+		{text: "-,size=9M", want: "- {0 9437184 0s} false"},
+		{text: "-,append", err: "append is for files"},
+		{text: ",count=1", err: "there is no name of a file"},
+		{text: "x,count=0", err: `count "0": must be a number from 1`},
+		{text: "x,count=-1", err: "must be a number"},
+		{text: "x,size=9223372036854775807k", err: "must be a number"},
+		{text: "x,size=1T", err: "size"},
+		{text: "x,size=1kk", err: "with k, M or G"},
+		{text: "x,time=0s", err: "must be a duration"},
+		{text: "x,time=9", err: "must be a duration"},
+	} {
+		o := &options{}
+		err := o.setCapture(tt.text)
+		if tt.err != "" || err != nil {
+			if err == nil || tt.err == "" || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("%s: got %v, want %s", tt.text, err, tt.err)
+			}
+		} else if got := fmt.Sprint(o.capture, " ", o.limits, " ", o.appendCapture); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.text, got, tt.want)
+		}
+	}
+}

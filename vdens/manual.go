@@ -55,6 +55,11 @@ which is at the second port, of localhost unless there is an address or a name. 
 addresses are in brackets. A first port of 0 is one that is free, which is logged. On
 the host unix:path is a unix socket: -p unix:/run/x:80, -P 80:unix:/run/x.
 
+-w records until the end, or until one of its items count=frames, size=bytes (also with
+k, M or G; with what the file had) and time=duration (90s, 1h) is reached: then it
+closes the file, and the command goes on. append keeps what is in a file. So
+-w x.pcapng,append,size=1G never writes more than that in however many runs.
+
 Keys of the terminal, such as ^C, go to the command. SIGTERM and SIGHUP are passed on
 to it. When it has ended, processes that it left behind lose their network.
 `},

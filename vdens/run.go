@@ -8,9 +8,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/program"
@@ -21,7 +19,7 @@ func run(o *options) int {
 	sigs := program.WatchSignals()
 	var stdout io.Writer = os.Stdout
 	if o.capture != "" {
-		w, err := openCapture(o)
+		w, err := o.openCapture()
 		if err != nil {
 			return report(err)
 		}
@@ -31,7 +29,7 @@ func run(o *options) int {
 				report(err)
 			}
 		}()
-		if w == os.Stdout {
+		if o.capture == "-" {
 			stdout = os.Stderr
 		}
 	}
@@ -70,21 +68,6 @@ func run(o *options) int {
 		return report(err)
 	}
 	return status
-}
-
-// openCapture opens the file that all interfaces are recorded to.
-func openCapture(o *options) (w *os.File, err error) {
-	w = os.Stdout
-	if o.capture == "-" {
-		// The reader may end before the command does.
-		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	} else if w, err = os.OpenFile(o.capture, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
-		return nil, err // only the owner may read the file: it has all traffic
-	}
-	for i := range o.interfaces {
-		o.interfaces[i].Capture = w
-	}
-	return w, nil
 }
 
 // prepare gives the command what the options say, and its own resolv.conf if there is one.

@@ -17,7 +17,8 @@ import (
 //     section, if writers can be compared.
 //   - A frame never waits for w. When more than 16 MiB wait for w, frames are not recorded,
 //     but counted in the file.
-//   - An error or a panic of w ends the recording, and nothing else.
+//   - An error or a panic of w ends the recording, and nothing else. [io.EOF] says that w has
+//     enough, and is no error.
 //
 // The new plug takes over c. Its Close closes c, and waits until w has taken what was
 // recorded, unless others record to w, or w takes nothing for five seconds. It returns

@@ -94,17 +94,20 @@ type Interface struct {
 
 // Open begins to record an interface. Interfaces with the same writer share a section, if
 // the writer can be compared. failed is called once, with the error that ends the recording;
-// it may be nil.
+// it may be nil. A writer that wants no more returns [io.EOF], which is no error.
 func Open(w io.Writer, name, description string, failed func(error)) *Interface {
 	if failed == nil {
 		failed = func(error) {}
 	}
 	i := &Interface{failed: failed}
-	if err := i.join(w, name, description); err != nil {
+	if err := i.join(w, name, description); err != nil && err != errEnough {
 		failed(err)
 	}
 	return i
 }
+
+// errEnough is the end of a recording whose writer wants no more.
+var errEnough = errors.New("the writer wants no more")
 
 // join joins the recorder of a writer, and returns the error that has ended it.
 func (i *Interface) join(w io.Writer, name, description string) error {
@@ -297,10 +300,17 @@ func (r *recorder) end(err error) bool {
 		defer r.mu.Unlock()
 		return r.err == nil // Close may not have waited
 	}
-	err = fmt.Errorf("writing the capture: %w", err)
+	if err == io.EOF {
+		err = errEnough
+	} else {
+		err = fmt.Errorf("writing the capture: %w", err)
+	}
 	r.err, r.pending, r.blocks = err, nil, nil
 	interfaces := r.interfaces
 	r.mu.Unlock()
+	if err == errEnough {
+		return false
+	}
 	for _, i := range interfaces {
 		i.failed(err)
 	}
@@ -349,8 +359,8 @@ func (i *Interface) record(add func(now time.Time)) {
 // packet records the frames of a packet. r.mu is held.
 func (i *Interface) packet(ns int64, now time.Time, out bool, h virtio.Header, data []byte) {
 	r := i.r
-	if len(data) < headerLen {
-		return // the network does not carry it
+	if len(data) < headerLen || r.err == errEnough {
+		return // the network does not carry it, or nobody wants it
 	}
 	frames, bytes := virtio.Count(h, data)
 	if r.err != nil || len(r.pending)+bytes+frames*packetMore > bufferSize {
@@ -403,6 +413,9 @@ func (i *Interface) Dropped() uint64 {
 func (i *Interface) Err() error {
 	i.r.mu.Lock()
 	defer i.r.mu.Unlock()
+	if i.r.err == errEnough {
+		return nil
+	}
 	return i.r.err
 }
 
