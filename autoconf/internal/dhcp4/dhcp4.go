@@ -21,9 +21,9 @@
 //
 // A reply is taken from port 67, with the hardware address and the random transaction
 // identifier of the client, while a request waits for it. In SELECTING and RENEWING it has
-// to name the server that was asked. Everybody on the network can see the identifier, so a
-// neighbour can answer as a server: it decides about address, routes and DNS, and can
-// take an address away.
+// to name the server that was asked; a NAK that names none has to come from there. Everybody
+// on the network can see the identifier, so a neighbour can answer as a server: it decides
+// about address, routes and DNS, and can take an address away.
 package dhcp4
 
 import (

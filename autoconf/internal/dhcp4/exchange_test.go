@@ -210,6 +210,16 @@ func TestBrokenOffers(t *testing.T) {
 		l.ack(r, server2, b)
 		l.probed(b)
 	})
+	inLab(t, source.Config{}, func(l *lab) { // it refuses, and does not say who it is
+		m := reply(both(l), dhcpv4.MessageTypeNak, server1, netip.Addr{})
+		m.Options.Del(dhcpv4.OptionServerIdentifier)
+		l.deliverFrom(server2, m) // was not asked
+		l.deliverFrom(server1, m)
+		r := both(l)
+		l.At(2*collectTime+discoverWait, time.Second)
+		l.ack(r, server2, b)
+		l.probed(b)
+	})
 	inLab(t, source.Config{}, func(l *lab) { // it is alone, and refuses for ever
 		for range 5 {
 			d, _ := l.message(dhcpv4.MessageTypeDiscover)

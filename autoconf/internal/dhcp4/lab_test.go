@@ -103,6 +103,12 @@ func reply(to *dhcpv4.DHCPv4, t dhcpv4.MessageType, server, addr netip.Addr, opt
 func (l *lab) deliver(m *dhcpv4.DHCPv4) {
 	l.Helper()
 	from, _ := netip.AddrFromSlice(m.ServerIdentifier())
+	l.deliverFrom(from, m)
+}
+
+// deliverFrom is deliver for a message that does not say who has sent it.
+func (l *lab) deliverFrom(from netip.Addr, m *dhcpv4.DHCPv4) {
+	l.Helper()
 	p := source.Packet{Data: m.ToBytes(), Peer: netip.AddrPortFrom(from, serverPort), Local: broadcastAddr}
 	if !l.Link.Deliver(sourcetest.Unconfigured, p) {
 		l.Fatal("the packet socket is not open")

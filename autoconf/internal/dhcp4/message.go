@@ -98,6 +98,9 @@ func (c *client) received(p source.Packet, ok bool) error {
 		return nil
 	}
 	server, _ := netip.AddrFromSlice(m.ServerIdentifier())
+	if m.MessageType() == dhcpv4.MessageTypeNak && !m.Options.Has(dhcpv4.OptionServerIdentifier) {
+		server = p.Peer.Addr() // libslirp does not say it, though it must
+	}
 	if !isHost(server) {
 		return nil
 	}
