@@ -30,11 +30,12 @@ const (
 	goes     = "goes"
 	forgets  = "has lost its leases"
 	moves    = "has other addresses"
+	changes  = "changes its offer"
 	twins    = "two of them"
 	taken    = "address in use"
 )
 
-var columns = []string{gets, renews, otherDNS, replaced, goes, forgets, moves, twins, taken}
+var columns = []string{gets, renews, otherDNS, replaced, goes, forgets, moves, changes, twins, taken}
 
 // A story is what happens to one client. It returns cells of the table by column.
 type story func(t *testing.T, s server) map[string]string
@@ -44,7 +45,7 @@ func stories(by Source) map[string]story {
 	if by == RD {
 		return map[string]story{"life": routerLife, "two": routers, "conflict": routerConflict}
 	}
-	return map[string]story{"life": life, "forgotten": forgotten, "moved": moved, "two": two, "conflict": conflict}
+	return map[string]story{"life": life, "forgotten": forgotten, "moved": moved, "fickle": fickle, "two": two, "conflict": conflict}
 }
 
 // TestInterop checks every row of the tables of docs/INTEROP.md with servers of DHCP and

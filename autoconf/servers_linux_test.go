@@ -52,7 +52,8 @@ func (p place) host(by Source, n int) netip.Addr {
 	return p.v6(n)
 }
 
-// A stop ends a server and its host: with SIGTERM if it may say farewell, else with SIGKILL.
+// A stop ends a server and its host: with SIGTERM if it may say farewell, else without its
+// interface and with SIGKILL.
 type stop func(farewell bool)
 
 // A server is a program, or one of ours.
@@ -107,6 +108,9 @@ func inHost(run func(t *testing.T, h host, p place) (stop func(farewell bool))) 
 		})
 		end := run(t, h, p)
 		return func(farewell bool) {
+			if !farewell {
+				testenv.Check(t, h.st.RemoveInterface("vde0"))
+			}
 			end(farewell)
 			testenv.Check(t, h.st.Close())
 		}

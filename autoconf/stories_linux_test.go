@@ -1,7 +1,9 @@
 package autoconf
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"iter"
 	"log/slog"
 	"net"
@@ -9,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,23 +38,50 @@ type subject struct {
 // newSubject starts a client on a host, with other items of the language too.
 func newSubject(t *testing.T, h host, p place, srv server, items string) *subject {
 	t.Helper()
-	s := &subject{t: t, host: h, place: p, server: srv}
-	cfg := testenv.Must(Parse(items))(t)
-	cfg.DHCP4, cfg.DHCP6, cfg.RD = s.by == DHCP4, s.by == DHCP6, s.by == RD
-	s.log = &testenv.Buffer{}
-	cfg.Logger = slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("client: %s", s.log.String())
+	s := &subject{t: t, host: h, place: p, server: srv, log: &testenv.Buffer{}}
+	s.start(s.log, items, s.by)
+	return s
+}
+
+// start starts the client, with sources and a log.
+func (s *subject) start(log io.Writer, items string, sources ...Source) {
+	s.t.Helper()
+	cfg := testenv.Must(Parse(items))(s.t)
+	cfg.DHCP4, cfg.DHCP6, cfg.RD = slices.Contains(sources, DHCP4), slices.Contains(sources, DHCP6), slices.Contains(sources, RD)
+	cfg.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			s.t.Logf("client: %s", s.log.String())
 		}
 	})
 	var err error
-	s.c, err = Start(testenv.Context(t), s.st, cfg)
-	testenv.Check(t, err)
-	next, end := iter.Pull2(s.c.Watch(testenv.Context(t)))
-	t.Cleanup(end)
+	s.c, err = Start(testenv.Context(s.t), s.st, cfg)
+	testenv.Check(s.t, err)
+	next, end := iter.Pull2(s.c.Watch(testenv.Context(s.t)))
+	s.t.Cleanup(end)
 	s.next = next
-	return s
+}
+
+// A gate holds up who writes a text for the first time, until it is opened or the test ends.
+type gate struct {
+	io.Writer
+	t             *testing.T
+	text          string
+	first         sync.Once
+	reached, open chan struct{}
+}
+
+func (g *gate) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte(g.text)) {
+		g.first.Do(func() {
+			close(g.reached)
+			select {
+			case <-g.open:
+			case <-g.t.Context().Done():
+			}
+		})
+	}
+	return g.Writer.Write(b)
 }
 
 // A spyLink logs what is sent.
@@ -123,6 +153,13 @@ func (s *subject) lease() Lease {
 		}
 	}
 	return Lease{}
+}
+
+// got returns the lease of an address, which may come after other information.
+func (s *subject) got() Lease {
+	s.t.Helper()
+	s.eventually("a lease", func() bool { return len(s.lease().Addrs) > 0 })
+	return s.lease()
 }
 
 // hostOf returns the address of a lease, the zero Addr if there is none.
@@ -218,8 +255,8 @@ func life(t *testing.T, srv server) map[string]string {
 	p := newPlace(t)
 	stop := srv.start(t, p)
 	s := newSubject(t, newGuest(t, p, 1), p, srv, "")
+	had := s.got()
 	cells[gets] = s.configured()
-	had := s.lease()
 
 	testenv.Check(t, s.c.Renew(testenv.Context(t)))
 	if e := s.await("the lease is renewed", newer(had)); hostOf(e.Lease) != hostOf(had) {
@@ -287,7 +324,7 @@ func (s *subject) outcome(had Lease) string {
 		testenv.Eventually(s.t, "the client to ask", func() bool { return len(s.sent()) > before })
 		// The server answers one after the other: what it has to say to this client comes
 		// before the lease of another.
-		newSubject(s.t, newGuest(s.t, s.place, byte(2+i)), s.place, s.server, "")
+		newSubject(s.t, newGuest(s.t, s.place, byte(2+i)), s.place, s.server, "").got()
 		if sent := s.sent()[before:]; slices.ContainsFunc(sent, func(t string) bool { return t != sent[0] }) {
 			break // the answer has led to something else
 		}
@@ -316,11 +353,53 @@ func moved(t *testing.T, srv server) map[string]string {
 	return map[string]string{moves: restarted(t, srv, func(p *place) { p.dir, p.pool = t.TempDir(), 70 })}
 }
 
+// fickle has a server make an offer, forget it, and have other addresses when it is asked for.
+func fickle(t *testing.T, srv server) map[string]string {
+	p := newPlace(t)
+	stop := srv.start(t, p)
+	s := &subject{t: t, host: newGuest(t, p, 1), place: p, server: srv, log: &testenv.Buffer{}}
+	g := &gate{Writer: s.log, t: t, text: "what=REQUEST", reached: make(chan struct{}), open: make(chan struct{})}
+	s.start(g, "")
+	result := make(chan error, 1)
+	go func() {
+		result <- s.c.Change(testenv.Context(t), Config{DHCP4: srv.by == DHCP4, DHCP6: srv.by == DHCP6})
+	}()
+	select {
+	case err := <-result:
+		testenv.Check(t, err)
+		return map[string]string{changes: "commits at once"}
+	case <-g.reached:
+	}
+	stop(false)
+	offered := Lease{Addrs: []Addr{{Prefix: netip.PrefixFrom(p.host(srv.by, p.pool), 32)}}}
+	p.dir, p.pool = t.TempDir(), 70
+	srv.start(t, p)
+	close(g.open)
+	newSubject(t, newGuest(t, p, 2), p, srv, "").got() // see outcome
+	has := func() bool { return len(s.lease().Addrs) > 0 }
+	for sent := s.sent(); !has() && sent[len(sent)-1] == "REQUEST"; {
+		before := len(sent)
+		s.pass(10 * time.Second) // so long it waits for an answer, or after a refusal
+		s.eventually("the client to go on", func() bool { sent = s.sent(); return len(sent) > before || has() })
+	}
+	s.got()
+	what := ""
+	if sent := s.sent(); slices.Index(sent[1:], sent[0]) > 0 { // it looked for servers again
+		what = "refused, "
+		const tries = 4
+		if slices.Index(sent[1:], sent[0]) == tries {
+			what = "no answer, "
+		}
+	}
+	return map[string]string{changes: what + told(offered, s.lease())}
+}
+
 // restarted has a server end without notice, and start again with something changed.
 func restarted(t *testing.T, srv server, change func(*place)) string {
 	p := newPlace(t)
 	stop := srv.start(t, p)
 	s := newSubject(t, newGuest(t, p, 1), p, srv, "")
+	s.got()
 	testenv.Check(t, s.c.Renew(testenv.Context(t))) // it has talked to the server by unicast
 	had := s.lease()
 	stop(false)
@@ -335,7 +414,7 @@ func two(t *testing.T, srv server) map[string]string {
 	other.n, other.pool = 2, 70
 	stops := []stop{srv.start(t, one), srv.start(t, other)}
 	s := newSubject(t, newGuest(t, one, 1), one, srv, "")
-	had := s.lease()
+	had := s.got()
 	// The link-local address of a server is made of its hardware address, as ours.
 	chosen := 0
 	if had.Server == other.host(srv.by, 2) || had.Server == rd.EUI64(addr("fe80::"), serverMAC(2)) {
@@ -356,7 +435,7 @@ func conflict(t *testing.T, srv server) map[string]string {
 	p := newPlace(t)
 	srv.start(t, p)
 	s := newSubject(t, newGuest(t, p, 1), p, srv, "")
-	had := s.lease()
+	had := s.got()
 	testenv.Check(t, s.st.Close())
 	newHost(t, vdestack.Interface{VNL: p.vnl, Addrs: []netip.Prefix{netip.PrefixFrom(hostOf(had), map[bool]int{true: 24, false: 64}[hostOf(had).Is4()])}})
 	h := newGuest(t, p, 1)
@@ -410,6 +489,7 @@ func routerLife(t *testing.T, srv server) map[string]string {
 	p := newPlace(t)
 	stop := srv.start(t, p)
 	s := newSubject(t, newGuest(t, p, 1), p, srv, slaac)
+	s.got()
 	cells[gets] = s.configured()
 	first := s.routersOf()
 
