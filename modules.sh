@@ -199,8 +199,9 @@ use() {
 		! grep "$path" go.mod | grep -vF " $version" || die "the user does not require the release"
 
 		case $module in
-		*/vdens | */slirp)
+		*/vdens | */slirp | */wireguard)
 			[ "${module##*/}" != slirp ] || module+=/slirp_plug
+			[ "${module##*/}" != wireguard ] || module+=/wgrun
 			GONOSUMDB='*' GOBIN=$user quiet go install "$module@$version"
 			[ -x "$user/${module##*/}" ] || die "$module was not installed"
 			;;

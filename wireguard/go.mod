@@ -3,6 +3,7 @@ module github.com/vdestack/vdestack/wireguard
 go 1.26.0
 
 require (
+	github.com/things-go/go-socks5 v0.1.1
 	github.com/vdestack/vdestack v0.0.0
 	golang.org/x/net v0.62.0
 	golang.org/x/sys v0.49.0

@@ -64,6 +64,23 @@ func ParsePort(out bool, text string) (p Port, err error) {
 	return p, nil
 }
 
+// ParseAddress parses [ADDRESS:]PORT, for a listener on the host. Without an address it is that of
+// loopback.
+func ParseAddress(text string) (string, error) {
+	address, rest, err := cutPort(text, "127.0.0.1")
+	switch {
+	case err != nil:
+	case strings.HasPrefix(text, unixPrefix):
+		err = errors.New("a unix socket has no port")
+	case rest != "":
+		err = fmt.Errorf("%q is behind the port", rest)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: it takes [ADDRESS:]PORT, with an IPv6 address in brackets", err)
+	}
+	return address, nil
+}
+
 // unixPrefix begins the address of a unix socket. In front of a port its path has no colon.
 const unixPrefix = "unix:"
 

@@ -61,3 +61,19 @@ func TestParsePort(t *testing.T) {
 		}
 	}
 }
+
+func TestParseAddress(t *testing.T) {
+	for _, tt := range []struct{ text, want, err string }{
+		{"1080", "127.0.0.1:1080", ""},
+		{":1080", ":1080", ""},
+		{"[::1]:0", "[::1]:0", ""},
+		{"", "", `"" is not a port: it takes [ADDRESS:]PORT, with an IPv6 address in brackets`},
+		{"1080:1", "", `":1" is behind the port`},
+		{"unix:/run/x", "", "a unix socket has no port"},
+	} {
+		got, err := ParseAddress(tt.text)
+		if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.HasPrefix(err.Error(), tt.err) {
+			t.Errorf("%q: got %q, %v, want %q, %s", tt.text, got, err, tt.want, tt.err)
+		}
+	}
+}
