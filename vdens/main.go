@@ -35,6 +35,10 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "plug" { // a switch there is ./plug
 		plugMain(os.Args[2:])
 	}
+	if len(os.Args) > 1 && os.Args[1] == completeOption {
+		complete(os.Stdout, os.Args[2:])
+		return
+	}
 	o, err := parse(os.Args[1:])
 	if err != nil {
 		noCommand(err)
@@ -115,39 +119,16 @@ func (o *options) table() []option {
 			about: "show what works on this machine, why the rest does not, and\nwhat to do about it; the status is 1 if no stack does"},
 		{names: "--man", set: showOption(showMan),
 			about: "show this as a manual page: vdens --man | man -l -"},
+		{names: "--completion", value: "shell", set: showCompletion,
+			about: "show a script that completes command lines: bash, zsh or fish"},
 	}
 }
 
-// parse reads the command line. Options and networks may come in any order. The command
-// follows "--", or is what comes after the first network and is no network.
-func parse(args []string) (_ *options, err error) {
+// parse reads the command line.
+func parse(args []string) (*options, error) {
 	o := &options{prefix: "vde", names: true}
-	table := o.table()
-	for {
-		if args, err = parseOptions(table, args); err != nil {
-			return nil, err
-		}
-		if len(args) == 0 {
-			break
-		}
-		word := args[0]
-		if word == "--" {
-			args = args[1:]
-			// getopt takes the "--" away, and then the network comes first.
-			if len(o.networks) == 0 && !o.multi && len(args) > 0 && (isNetwork(args[0]) || isNone(args[0])) {
-				o.networks, args = args[:1], args[1:]
-			}
-			o.command = args
-			break
-		}
-		if len(o.networks) > 0 && !o.multi && !isNetwork(word) {
-			if info, err := os.Stat(word); err == nil && info.IsDir() {
-				return nil, fmt.Errorf("%s is a directory, no command (-m if it is one of several networks)", word)
-			}
-			o.command = args
-			break
-		}
-		o.networks, args = append(o.networks, word), args[1:]
+	if err := o.split(o.table(), args); err != nil {
+		return nil, err
 	}
 	if len(o.command) == 0 {
 		o.command = []string{cmp.Or(os.Getenv("SHELL"), "/bin/sh")}
@@ -159,6 +140,35 @@ func parse(args []string) (_ *options, err error) {
 		return nil, err
 	}
 	return o, o.checkConfs()
+}
+
+// split sets the options, networks and command of a command line. Options and networks may
+// come in any order. The command follows "--", or is what comes after the first network and is
+// no network; nil means that it has not begun.
+func (o *options) split(table []option, args []string) (err error) {
+	for {
+		if args, err = parseOptions(table, args); err != nil || len(args) == 0 {
+			return err
+		}
+		word := args[0]
+		if word == "--" {
+			args = args[1:]
+			// getopt takes the "--" away, and then the network comes first.
+			if len(o.networks) == 0 && !o.multi && len(args) > 0 && (isNetwork(args[0]) || isNone(args[0])) {
+				o.networks, args = args[:1], args[1:]
+			}
+			o.command = args
+			return nil
+		}
+		if len(o.networks) > 0 && !o.multi && !isNetwork(word) {
+			if info, err := os.Stat(word); err == nil && info.IsDir() {
+				return fmt.Errorf("%s is a directory, no command (-m if it is one of several networks)", word)
+			}
+			o.command = args
+			return nil
+		}
+		o.networks, args = append(o.networks, word), args[1:]
+	}
 }
 
 // isNetwork reports whether a word can only be a network, and no command.

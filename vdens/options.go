@@ -87,7 +87,7 @@ func (o *option) apply(name, value string, has bool, args []string) ([]string, e
 			return nil, fmt.Errorf("%s=%s: it takes no value but true and false", name, value)
 		}
 	case !has && len(args) == 0:
-		return nil, fmt.Errorf("%s needs a value: %s", name, o.value)
+		return nil, noValueError{name, o}
 	case !has:
 		value, args = args[0], args[1:]
 	}
@@ -96,6 +96,14 @@ func (o *option) apply(name, value string, has bool, args []string) ([]string, e
 	}
 	return args, nil
 }
+
+// A noValueError says that an option is the last word.
+type noValueError struct {
+	name   string // as it was given
+	option *option
+}
+
+func (e noValueError) Error() string { return e.name + " needs a value: " + e.option.value }
 
 // flagOption, textOption and listOption return functions that set a variable, or add to it.
 func flagOption(p *bool) func(string) error {

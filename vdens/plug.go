@@ -25,14 +25,14 @@ import (
 
 // A plugCommand has the settings of a command line of "vdens plug".
 type plugCommand struct {
-	networks    []string // one is joined with standard input and output
-	withCommand bool     // the second is a command that follows "="
-	sockets     [2]socketOptions
-	reconnect   bool
-	descr       string
-	daemon      bool
-	pidfile     string
-	log, iplog  bool
+	networks   []string // one is joined with standard input and output
+	command    []string // what follows "=" is the second network; nil if there is none
+	sockets    [2]socketOptions
+	reconnect  bool
+	descr      string
+	daemon     bool
+	pidfile    string
+	log, iplog bool
 }
 
 // socketOptions are options of vde:// that its locator has too.
@@ -71,37 +71,21 @@ func (p *plugCommand) table() []option {
 	}
 }
 
-// parsePlug reads the command line. Options and networks may come in any order, before "=".
-func parsePlug(args []string) (_ *plugCommand, err error) {
+// parsePlug reads the command line.
+func parsePlug(args []string) (*plugCommand, error) {
 	p := &plugCommand{descr: "vdens plug"}
-	table := p.table()
-	for {
-		if args, err = parseOptions(table, args); err != nil {
-			return nil, err
-		}
-		if len(args) == 0 {
-			break
-		}
-		word := args[0]
-		args = args[1:]
-		if word == "--" {
-			continue
-		}
-		if word == "=" {
-			if len(args) == 0 {
-				return nil, errors.New(`there is no command after "="`)
-			}
-			if len(p.networks) == 0 {
-				p.networks = []string{""}
-			}
-			p.networks = append(p.networks, "cmd://"+argv.Join(args))
-			p.withCommand = true
-			break
-		}
-		p.networks = append(p.networks, word)
+	err := p.split(p.table(), args)
+	if err != nil {
+		return nil, err
+	}
+	if p.command != nil && len(p.command) == 0 {
+		return nil, errors.New(`there is no command after "="`)
 	}
 	if len(p.networks) == 0 {
 		p.networks = []string{""} // the default network of the user
+	}
+	if p.command != nil {
+		p.networks = append(p.networks, "cmd://"+argv.Join(p.command))
 	}
 	switch {
 	case len(p.networks) > 2:
@@ -118,6 +102,26 @@ func parsePlug(args []string) (_ *plugCommand, err error) {
 		}
 	}
 	return p, nil
+}
+
+// split sets the options, networks and command of a command line. Options and networks may
+// come in any order. The command follows "="; nil means that there is none.
+func (p *plugCommand) split(table []option, args []string) (err error) {
+	for {
+		if args, err = parseOptions(table, args); err != nil || len(args) == 0 {
+			return err
+		}
+		word := args[0]
+		args = args[1:]
+		switch word {
+		case "--":
+		case "=":
+			p.command = args
+			return nil
+		default:
+			p.networks = append(p.networks, word)
+		}
+	}
 }
 
 // add adds the options to a locator. As in C they count for vde:// only, and what the locator
@@ -237,7 +241,7 @@ func (p *plugCommand) run(background bool) int {
 		switch {
 		case ofSecond && stdio != nil && (errors.Is(end.Err, io.EOF) || errors.Is(end.Err, syscall.EPIPE)):
 			return 0
-		case ofSecond && p.withCommand:
+		case ofSecond && p.command != nil:
 			return commandEnd(end, joined)
 		}
 		return report(end.Err)
