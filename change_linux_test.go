@@ -2,7 +2,9 @@ package vdestack
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"reflect"
@@ -109,6 +111,53 @@ func TestSetDNS(t *testing.T) {
 	var none *Stack
 	if err := none.SetDNS(DNS{}); err != ErrNoStack || !reflect.DeepEqual(none.DNS(), DNS{}) {
 		t.Errorf("a nil Stack has DNS: %v", err)
+	}
+}
+
+// TestCompareAndSwapDNS has two change the DNS at once: nothing of either is lost.
+func TestCompareAndSwapDNS(t *testing.T) {
+	netnstest.NoLeaks(t)
+	s := open(t, "")
+	if swapped, err := s.CompareAndSwapDNS(DNS{Ndots: 1}, DNS{Ndots: 2}); swapped || err != nil || s.DNS().Ndots != 0 {
+		t.Errorf("another DNS was swapped: %v, %v", swapped, err)
+	}
+	if swapped, err := s.CompareAndSwapDNS(DNS{}, DNS{Ndots: -1}); swapped || err == nil || s.DNS().Ndots != 0 {
+		t.Errorf("a bad one was taken: %v, %v", swapped, err)
+	}
+	const times = 50
+	var wg sync.WaitGroup
+	for i := range 2 {
+		wg.Go(func() {
+			for j := range times {
+				host := map[string][]netip.Addr{fmt.Sprintf("h%d-%d", i, j): {netip.MustParseAddr("10.0.0.7")}}
+				for swapped := false; !swapped; {
+					old := s.DNS()
+					d := old
+					d.Hosts = maps.Clone(host)
+					maps.Copy(d.Hosts, old.Hosts)
+					var err error
+					if swapped, err = s.CompareAndSwapDNS(old, d); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := len(s.DNS().Hosts); n != 2*times {
+		t.Errorf("%d hosts are known, want %d", n, 2*times)
+	}
+	if got, err := s.LookupHost(t.Context(), "h1-49"); err != nil || len(got) != 1 {
+		t.Errorf("lookup: %v, %v", got, err)
+	}
+	s.Close()
+	if swapped, err := s.CompareAndSwapDNS(s.DNS(), DNS{}); swapped || !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: %v, %v", swapped, err)
+	}
+	var none *Stack
+	if swapped, err := none.CompareAndSwapDNS(DNS{}, DNS{}); swapped || err != ErrNoStack {
+		t.Errorf("a nil Stack: %v, %v", swapped, err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -323,6 +324,34 @@ func (s *Stack) SetDNS(d DNS) error {
 	}
 	s.setting.Lock()
 	defer s.setting.Unlock()
+	return s.setDNS(d)
+}
+
+// CompareAndSwapDNS is SetDNS for who changes what others set too. If the DNS is no longer
+// old, it does nothing and returns false: another one has set it meanwhile. old is what DNS
+// has returned.
+//
+//	for swapped := false; !swapped && err == nil; {
+//		old := st.DNS()
+//		d := old
+//		d.Search = append(d.Search, "lab.example")
+//		swapped, err = st.CompareAndSwapDNS(old, d)
+//	}
+func (s *Stack) CompareAndSwapDNS(old, new DNS) (swapped bool, err error) {
+	if err := s.check(); err != nil {
+		return false, err
+	}
+	s.setting.Lock()
+	defer s.setting.Unlock()
+	if !reflect.DeepEqual(s.st.DNS(), old) {
+		return false, nil
+	}
+	err = s.setDNS(new)
+	return err == nil, err
+}
+
+// setDNS sets the DNS. s.setting is held.
+func (s *Stack) setDNS(d DNS) error {
 	if err := s.st.SetDNS(d); err != nil {
 		return err
 	}

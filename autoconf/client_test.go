@@ -86,8 +86,10 @@ func (d *fakeDevice) watch(ctx context.Context, f func(change)) {
 
 // fakeDNS is the DNS of a stack.
 type fakeDNS struct {
-	mu  sync.Mutex
-	dns vdestack.DNS
+	mu       sync.Mutex // guards the rest
+	dns      vdestack.DNS
+	swapping func() // called once, by the next CompareAndSwapDNS, before it
+	swapped  func() // and after it
 }
 
 func (f *fakeDNS) DNS() vdestack.DNS {
@@ -96,11 +98,30 @@ func (f *fakeDNS) DNS() vdestack.DNS {
 	return f.dns
 }
 
-func (f *fakeDNS) SetDNS(d vdestack.DNS) error {
+func (f *fakeDNS) SetDNS(d vdestack.DNS) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dns = d
-	return nil
+}
+
+func (f *fakeDNS) CompareAndSwapDNS(old, new vdestack.DNS) (swapped bool, err error) {
+	f.mu.Lock()
+	before, after := f.swapping, f.swapped
+	f.swapping, f.swapped = nil, nil
+	f.mu.Unlock()
+	if before != nil {
+		before()
+	}
+	if after != nil {
+		defer after()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !reflect.DeepEqual(f.dns, old) {
+		return false, nil
+	}
+	f.dns = new
+	return true, nil
 }
 
 // lease returns one with an address and a server of names.
@@ -558,10 +579,10 @@ func TestNames(t *testing.T) {
 		check("[10.0.0.1:53] [static.example]")
 		// The user sets others, and has those for as long as there are some.
 		user := vdestack.DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("10.9.9.9:5353")}, Ndots: 2}
-		testenv.Check(t, st.SetDNS(user))
+		st.SetDNS(user)
 		testenv.Check(t, p2.sink.Set(lease("10.0.0.5/24", "10.0.0.7")))
 		check("[10.9.9.9:5353] []")
-		testenv.Check(t, st.SetDNS(vdestack.DNS{Search: []string{"user.example"}, Ndots: 2}))
+		st.SetDNS(vdestack.DNS{Search: []string{"user.example"}, Ndots: 2})
 		testenv.Check(t, p2.sink.Set(lease("10.0.0.5/24", "10.0.0.8")))
 		check("[10.0.0.8:53] [user.example]")
 		testenv.Check(t, c2.Close())
@@ -572,6 +593,37 @@ func TestNames(t *testing.T) {
 			t.Errorf("%d stacks are remembered", n)
 		}
 	})
+}
+
+// TestNamesAtOnce has the user set the DNS at the moment when a lease changes it: it is
+// what the user has set, from then on.
+func TestNamesAtOnce(t *testing.T) {
+	user := vdestack.DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("10.9.9.9:5353")}, Ndots: 2}
+	for _, tt := range []struct {
+		name string
+		at   func(st *fakeDNS, set func())
+	}{
+		{"before", func(st *fakeDNS, set func()) { st.swapping = set }},
+		{"after", func(st *fakeDNS, set func()) { st.swapped = set }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				st := &fakeDNS{}
+				c, p := startPuppet(t, newFakeDevice(), st, Config{DHCP4: true})
+				tt.at(st, func() { st.SetDNS(user) })
+				for i := range 3 {
+					testenv.Check(t, p.sink.Set(lease("10.0.0.5/24", fmt.Sprintf("10.0.0.%d", i+2))))
+					if got := st.DNS(); !reflect.DeepEqual(got, user) {
+						t.Errorf("after lease %d the stack has %+v, want %+v", i, got, user)
+					}
+				}
+				testenv.Check(t, c.Close())
+				if got := st.DNS(); !reflect.DeepEqual(got, user) {
+					t.Errorf("after the end the stack has %+v, want %+v", got, user)
+				}
+			})
+		})
+	}
 }
 
 // TestStore keeps what sources store, and reports what is bad.

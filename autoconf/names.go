@@ -14,7 +14,7 @@ import (
 // A dnsSetter is a stack, whose DNS is to follow.
 type dnsSetter interface {
 	DNS() vdestack.DNS
-	SetDNS(vdestack.DNS) error
+	CompareAndSwapDNS(old, new vdestack.DNS) (swapped bool, err error)
 }
 
 // resolver is what a client knows about names.
@@ -64,39 +64,50 @@ func setNames(c *Client, st dnsSetter, known func() resolver) error {
 	return n.update()
 }
 
-// update gives the stack its DNS.
+// update gives the stack its DNS. What the user sets meanwhile is not lost.
 func (n *stackNames) update() error {
-	if now := n.st.DNS(); !reflect.DeepEqual(now, n.set) {
-		n.user, n.set = now, now // somebody else has set it
+	for {
+		if now := n.st.DNS(); !reflect.DeepEqual(now, n.set) {
+			n.user, n.set = now, now // somebody else has set it
+		}
+		d := n.filled()
+		if reflect.DeepEqual(d, n.set) {
+			return nil
+		}
+		swapped, err := n.st.CompareAndSwapDNS(n.set, d)
+		if err != nil {
+			return fmt.Errorf("names are resolved as before: %w", err)
+		}
+		if swapped {
+			n.set = d
+			return nil
+		}
 	}
+}
+
+// filled returns the DNS of the user, with ours where that has left it open.
+func (n *stackNames) filled() vdestack.DNS {
 	d := n.user
-	if len(d.Servers) == 0 {
-		var search []string
-		for _, c := range n.clients {
-			for _, a := range n.known[c].servers {
-				if s := netip.AddrPortFrom(a, 53); !slices.Contains(d.Servers, s) {
-					d.Servers = append(d.Servers, s)
-				}
-			}
-			for _, domain := range n.known[c].search {
-				if !slices.Contains(search, domain) {
-					search = append(search, domain)
-				}
+	if len(d.Servers) > 0 {
+		return d
+	}
+	var search []string
+	for _, c := range n.clients {
+		for _, a := range n.known[c].servers {
+			if s := netip.AddrPortFrom(a, 53); !slices.Contains(d.Servers, s) {
+				d.Servers = append(d.Servers, s)
 			}
 		}
-		if len(d.Search) == 0 {
-			d.Search = search
+		for _, domain := range n.known[c].search {
+			if !slices.Contains(search, domain) {
+				search = append(search, domain)
+			}
 		}
 	}
-	if reflect.DeepEqual(d, n.set) {
-		return nil
+	if len(d.Search) == 0 {
+		d.Search = search
 	}
-	err := n.st.SetDNS(d)
-	n.set = n.st.DNS()
-	if err != nil {
-		return fmt.Errorf("names are resolved as before: %w", err)
-	}
-	return nil
+	return d
 }
 
 // resolvConf returns a resolv.conf(5), as iothconf writes it.

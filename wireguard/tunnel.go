@@ -10,7 +10,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"reflect"
 	"slices"
 	"sync"
 
@@ -232,25 +231,26 @@ func (t *Tunnel) setDNS(d vdestack.DNS) error {
 	if len(d.Servers)+len(d.Search)+len(d.Hosts) == 0 {
 		return nil
 	}
-	before := t.st.DNS()
-	with := before
-	with.Hosts = maps.Clone(before.Hosts)
-	if with.Hosts == nil {
-		with.Hosts = make(map[string][]netip.Addr)
-	}
-	maps.Copy(with.Hosts, d.Hosts)
-	if len(d.Servers)+len(d.Search) > 0 {
-		with.Servers, with.Search, with.Ndots = d.Servers, d.Search, d.Ndots
-	}
-	if err := t.st.SetDNS(with); err != nil {
-		return err
-	}
-	set := t.st.DNS()
-	t.restore = func() error {
-		if !reflect.DeepEqual(t.st.DNS(), set) {
-			return nil
+	var before, with vdestack.DNS
+	for swapped := false; !swapped; { // else somebody else has set it meanwhile
+		before = t.st.DNS()
+		with = before
+		with.Hosts = maps.Clone(before.Hosts)
+		if with.Hosts == nil {
+			with.Hosts = make(map[string][]netip.Addr)
 		}
-		return t.st.SetDNS(before)
+		maps.Copy(with.Hosts, d.Hosts)
+		if len(d.Servers)+len(d.Search) > 0 {
+			with.Servers, with.Search, with.Ndots = d.Servers, d.Search, d.Ndots
+		}
+		var err error
+		if swapped, err = t.st.CompareAndSwapDNS(before, with); err != nil {
+			return err
+		}
+	}
+	t.restore = func() error {
+		_, err := t.st.CompareAndSwapDNS(with, before)
+		return err
 	}
 	return nil
 }
