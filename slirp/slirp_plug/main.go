@@ -2,7 +2,7 @@
 // format on standard input and output, for vdens, dpipe and other programs that start a
 // command.
 //
-//	vdens -addr 10.0.2.15/24 -gw 10.0.2.2 -dns 10.0.2.3 cmd://slirp_plug -- curl example.org
+//	vdens -addr 10.0.2.15/24 -gw 10.0.2.2 -dns 10.0.2.3 cmd://slirp_plug curl example.org
 //	dpipe slirp_plug slirp:///restricted = vdens plug vde://
 //
 // Its argument is the locator, slirp:// by default. It ends at the end of its input and

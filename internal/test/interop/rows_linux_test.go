@@ -65,7 +65,7 @@ var rows = []row{
 	{"lan", "a stack", "the kernel, another stack", []string{"linux"}, largestMTU, stacks("%s://%s", "lan")},
 	{"netemu", "a stack behind it, on mem", "the kernel, another stack", []string{"linux"}, largestMTU,
 		stacks("netemu://delay=1ms/loss=1%%/duplicate=1%%/reorder=1%%/seed=1{%s://%s}", "mem")},
-	{"slirp", "the NAT, by `slirp_plug`", "vdens, a guest", []string{"libvdeplug2", "vdens"}, largestMTU, slirpOurs},
+	{"slirp", "the NAT, by `slirp_plug` at the other end of ssh", "vdens, a guest, on `cmd://ssh HOST slirp_plug`", []string{"libvdeplug2", "vdens"}, largestMTU, slirpOurs},
 	{"slirp", "a guest", "`vde_plug slirp://…`, the NAT", []string{"vdeplug", "libvdeplug-slirp", "libslirp0"}, 9000, slirpDebian},
 }
 

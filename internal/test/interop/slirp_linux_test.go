@@ -1,12 +1,16 @@
 package interop
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/vdestack/vdestack"
@@ -23,30 +27,50 @@ var (
 	natLoopback = host{"127.0.0.1", "::1"}
 )
 
-// A hostParty is this process, on the host whose network a NAT shares with its guest. It
-// reaches the guest only through forwards of TCP.
-type hostParty struct{}
+// A hostParty is the host whose network a NAT shares with its guest: this process, or a stack.
+// It reaches the guest only through forwards of TCP.
+type hostParty struct {
+	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
+	listen  func(network, addr string) (net.Listener, error)
+	command func(script string) interface{ CombinedOutput() ([]byte, error) }
+}
 
 var _ party = hostParty{}
 
-func (hostParty) echo(t *testing.T, h host) {
+// thisHost is this process.
+func thisHost(t *testing.T) hostParty {
+	return hostParty{(&net.Dialer{}).DialContext, net.Listen, func(script string) interface{ CombinedOutput() ([]byte, error) } {
+		return exec.CommandContext(t.Context(), "/bin/sh", "-c", script)
+	}}
+}
+
+// hostIn is a stack.
+func hostIn(t *testing.T, s *vdestack.Stack) hostParty {
+	return hostParty{s.DialContext, s.Listen, func(script string) interface{ CombinedOutput() ([]byte, error) } {
+		return s.Command(t.Context(), "/bin/sh", "-c", script)
+	}}
+}
+
+func (p hostParty) echo(t *testing.T, h host) {
 	t.Helper()
 	echoBy(t, h, func(addr string) (net.Conn, error) {
-		return net.DialTimeout("tcp", netip.AddrPortFrom(netip.MustParseAddr(addr), 5000).String(), testenv.Timeout)
+		ctx, cancel := context.WithTimeout(t.Context(), testenv.Timeout)
+		defer cancel()
+		return p.dial(ctx, "tcp", netip.AddrPortFrom(netip.MustParseAddr(addr), 5000).String())
 	})
 }
 
-func (hostParty) serveEcho(t *testing.T) {
+func (p hostParty) serveEcho(t *testing.T) {
 	t.Helper()
 	for _, addr := range natLoopback {
-		l := testenv.Must(net.Listen("tcp", net.JoinHostPort(addr, "5000")))(t)
+		l := testenv.Must(p.listen("tcp", net.JoinHostPort(addr, "5000")))(t)
 		serveEchoOn(t, l)
 	}
 }
 
-func (hostParty) run(t *testing.T, script string) (output string, status int) {
+func (p hostParty) run(t *testing.T, script string) (output string, status int) {
 	t.Helper()
-	return runScript(t, exec.CommandContext(t.Context(), "/bin/sh", "-c", script))
+	return runScript(t, p.command(script))
 }
 
 // kill does nothing: the NAT is ended instead.
@@ -71,12 +95,12 @@ func natVNL(v6 bool) (vnl string) {
 	return vnl
 }
 
-// curlHost gets a page of a server on the host's loopback.
-func curlHost(t *testing.T, guest party) {
+// curl has the guest get a page of a server on the host's loopback.
+func (p hostParty) curl(t *testing.T, guest party) {
 	t.Helper()
 	curl := testenv.Need(t, "curl", "curl")
 	for i, addr := range natLoopback {
-		l := testenv.Must(net.Listen("tcp", net.JoinHostPort(addr, "0")))(t)
+		l := testenv.Must(p.listen("tcp", net.JoinHostPort(addr, "0")))(t)
 		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			from, _, _ := net.SplitHostPort(r.RemoteAddr)
 			fmt.Fprint(w, "hello ", from)
@@ -94,14 +118,31 @@ func curlHost(t *testing.T, guest party) {
 	}
 }
 
-// slirpOurs is the NAT of the module slirp, with Debian's vdens as its guest.
+// slirpOurs is the NAT of the module slirp at the other end of ssh, with Debian's vdens as its
+// guest. A program that runs the command in a stack plays ssh: the stack is the host there.
 func slirpOurs(t *testing.T, _ string) *rig {
-	exe, _ := script(t, testenv.Build(t, root+"/slirp", "slirp_plug"), natVNL(true))
-	r := opposite(hostParty{}, func() party {
-		s := shell{start(t, testenv.Need(t, "vdens", "vdens"), "cmd://"+exe, "/bin/sh")}
-		must(t, s, guestScript(t))
-		curlHost(t, s)
-		return s
+	s := open(t, "mem://"+t.Name(), natForwards)
+	there := hostIn(t, s)
+	session := s.Command(t.Context(), "cat")
+	stdin := testenv.Must(session.StdinPipe())(t)
+	testenv.Check(t, session.Start())
+	t.Cleanup(func() {
+		stdin.Close()
+		session.Wait()
+	})
+	enter := fmt.Sprintf("%s --target %d --net", testenv.Need(t, "nsenter", "util-linux"), session.Process.Pid)
+	user := func(pid string) string { return testenv.Must(os.Readlink("/proc/" + pid + "/ns/user"))(t) }
+	if user("self") != user(strconv.Itoa(session.Process.Pid)) {
+		enter += " --user --preserve-credentials"
+	}
+	ssh := filepath.Join(testenv.ShortDir(t), "ssh")
+	testenv.Check(t, os.WriteFile(ssh, []byte("#!/bin/sh\nshift\nexec "+enter+" /bin/sh -c \"exec $*\"\n"), 0o700))
+	vnl := fmt.Sprintf(`cmd://%s there %s \'%s\'`, ssh, testenv.Build(t, root+"/slirp", "slirp_plug"), natVNL(true))
+	r := opposite(there, func() party {
+		guest := shell{start(t, testenv.Need(t, "vdens", "vdens"), vnl, "/bin/sh")}
+		must(t, guest, guestScript(t))
+		there.curl(t, guest)
+		return guest
 	})
 	r.ours, r.theirs = natHost, natForwards
 	return r
@@ -113,11 +154,11 @@ func slirpDebian(t *testing.T, _ string) *rig {
 	s := testenv.Must(vdestack.New(t.Context(), vdestack.Config{Interfaces: []vdestack.Interface{{
 		VNL: "cmd://" + exe, Addrs: testenv.Prefixes(natGuest.prefixes()...), Gateways: testenv.Addrs(natHost[:]...)}}}))(t)
 	t.Cleanup(func() { s.Close() })
-	us := stackParty{s}
-	curlHost(t, us)
-	return &rig{us: us, them: hostParty{}, ours: host{natForwards[0]}, theirs: natHost, fate: func(t *testing.T) string {
+	us, here := stackParty{s}, thisHost(t)
+	here.curl(t, us)
+	return &rig{us: us, them: here, ours: host{natForwards[0]}, theirs: natHost, fate: func(t *testing.T) string {
 		killRun(t, pids, unix.SIGKILL)()
-		curlHost(t, us)
+		here.curl(t, us)
 		return again
 	}}
 }
