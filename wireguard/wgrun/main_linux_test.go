@@ -136,6 +136,7 @@ func (s *server) run(t *testing.T, args ...string) (status int, stdout, stderr s
 }
 
 func TestRun(t *testing.T) {
+	testenv.Long(t)
 	s := newServer(t)
 	curl, ip := testenv.Need(t, "curl", "curl"), testenv.Need(t, "ip", "iproute2")
 	good, bad := s.file(t, ""), s.file(t, "PostUp = iptables "+s.client.Reveal())
@@ -183,6 +184,7 @@ func TestRun(t *testing.T) {
 
 // TestPorts reaches the web server through ports of the host.
 func TestPorts(t *testing.T) {
+	testenv.Long(t)
 	t.Parallel()
 	s := newServer(t)
 	cmd := wgrun(t, "-p", "0:10.0.0.1:80", "-socks5", "0", s.file(t, ""), "--", "cat")
