@@ -1,19 +1,109 @@
 package wireguard
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
 )
+
+// A bind has the encrypted sockets of a tunnel.
+type bind struct {
+	conn.Bind // a stackBind or, on the host, wireguard-go's own, which sends many packets by one call
+
+	keepalives atomic.Uint64 // that were sent
+	sent       chan struct{} // has room for one; gets one with each of them
+}
+
+func newBind(of conn.Bind) *bind { return &bind{Bind: of, sent: make(chan struct{}, 1)} }
+
+// Send implements [conn.Bind]. What does not fit the way to the peer is sent again, packet by
+// packet: of those that are sent together (UDP_SEGMENT) the kernel makes no fragments.
+func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
+	err := b.Bind.Send(bufs, to)
+	if len(bufs) > 1 && (errors.Is(err, syscall.EMSGSIZE) || errors.Is(err, syscall.EINVAL)) { // before Linux 6.13
+		err = nil
+		for _, buf := range bufs {
+			err = cmp.Or(err, b.Bind.Send([][]byte{buf}, to))
+		}
+	}
+	for _, buf := range bufs {
+		if len(buf) == device.MessageKeepaliveSize && buf[0] == device.MessageTransportType {
+			b.keepalives.Add(1)
+			select {
+			case b.sent <- struct{}{}:
+			default:
+			}
+		}
+	}
+	return err
+}
+
+// SetMark implements [conn.Bind]. There are no marks: a new one has the device forget from which
+// addresses it sends, see watchHost.
+func (b *bind) SetMark(uint32) error { return nil }
+
+// flushTime is how long flush waits.
+const flushTime = 100 * time.Millisecond
+
+// flush waits until the device has sent what it has read, such as the last packets of
+// connections: a keepalive that follows them was sent to each of the peers.
+func (t *Tunnel) flush() {
+	want := t.bind.keepalives.Load()
+	for _, k := range *t.live.Swap(new([]PublicKey)) {
+		if p := t.dev.LookupPeer(device.NoisePublicKey(k)); p != nil {
+			p.SendKeepalive()
+			want++
+		}
+	}
+	limit := time.After(flushTime)
+	for t.bind.keepalives.Load() < want {
+		select {
+		case <-t.bind.sent:
+		case <-limit:
+			return
+		}
+	}
+}
+
+// note notes the peers that have keys in common with this end, for flush.
+func (t *Tunnel) note(context.Context) {
+	all, _ := t.Peers() // an error is the end
+	live := new([]PublicKey)
+	for _, p := range all {
+		if time.Since(p.LastHandshake) < device.RejectAfterTime {
+			*live = append(*live, p.PublicKey)
+		}
+	}
+	t.live.Store(live)
+}
+
+// watchHost has the device choose its source addresses anew when those or the routes of the host
+// change, as it does itself only for sockets that are not wrapped.
+func (t *Tunnel) watchHost(nl *rtnl.Conn) {
+	defer nl.Close()
+	mark := uint32(1)
+	for e, err := range nl.Watch(t.ctx) {
+		if e.Route != nil || e.Addr != nil || e.Link != nil || err != nil {
+			mark ^= 3 // 2, 1, …
+			t.dev.BindSetMark(mark)
+		}
+	}
+}
 
 // A stackBind has the encrypted sockets in a stack.
 type stackBind struct {

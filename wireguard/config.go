@@ -28,8 +28,8 @@ type Config struct {
 	// there are neither Servers nor Search.
 	DNS vdestack.DNS
 	// MTU of the interface, in bytes. 0 means 1420 or, if the way to an endpoint is known to
-	// carry less, 80 less than that: so much larger is a packet outside. With a larger MTU
-	// the outside has fragments, or on the host loses most packets.
+	// carry less, 80 less than that: so much larger is a packet outside. What is too
+	// large there is sent in fragments.
 	MTU   int
 	Peers []Peer
 

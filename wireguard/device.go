@@ -18,15 +18,16 @@ import (
 type tunDevice struct {
 	*vdestack.TUN
 	events chan tun.Event
-	cancel context.CancelFunc // ends watch, which closes events
+	cancel context.CancelFunc // ends the goroutine that closes events
+	flush  func()             // called at the end, before the device knows of it
 }
 
 var _ tun.Device = (*tunDevice)(nil)
 
-// newTUNDevice reports what happens to the interface from now on, as netlink says.
-func newTUNDevice(t *vdestack.TUN, nl *rtnl.Conn, index int) *tunDevice {
+// newTUNDevice makes one that reports what happens to the interface from now on, as netlink says.
+func newTUNDevice(t *vdestack.TUN, nl *rtnl.Conn, index int, flush func()) *tunDevice {
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &tunDevice{TUN: t, events: make(chan tun.Event), cancel: cancel}
+	d := &tunDevice{TUN: t, events: make(chan tun.Event), cancel: cancel, flush: flush}
 	changes := nl.Watch(ctx)
 	was, _ := nl.Link(index) // if it is gone, Read fails
 	go func() {
@@ -73,7 +74,11 @@ func difference(was, now rtnl.Link) (e tun.Event) {
 func (d *tunDevice) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	for {
 		n, err := d.TUN.Read(bufs, sizes, offset)
-		if !errors.Is(err, io.ErrShortBuffer) {
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			d.flush()
+			return n, err
+		case !errors.Is(err, io.ErrShortBuffer):
 			return n, err
 		}
 	}

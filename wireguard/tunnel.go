@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/rtnl"
@@ -31,6 +32,8 @@ type Tunnel struct {
 	name     string
 	public   PublicKey       // of this end
 	underlay *vdestack.Stack // nil is the host
+	bind     *bind
+	live     atomic.Pointer[[]PublicKey] // peers that flush waits for
 	log      *slog.Logger
 	restore  func() error // undoes the DNS of Up
 
@@ -96,6 +99,7 @@ func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel,
 		restore: func() error { return nil },
 		routes:  make(map[netip.Prefix]bool),
 	}
+	t.live.Store(new([]PublicKey))
 	defer func() { err = t.named(err) }()
 	endpoints := make([]netip.AddrPort, len(c.Peers))
 	for i, p := range c.Peers {
@@ -120,14 +124,21 @@ func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel,
 	if err := t.setUp(); err != nil {
 		return nil, errors.Join(err, tun.Close(), t.nl.Close())
 	}
-	var bind conn.Bind = conn.NewDefaultBind()
+	var host *rtnl.Conn
 	if c.Underlay != nil {
-		bind = &stackBind{st: c.Underlay}
+		t.bind = newBind(&stackBind{st: c.Underlay})
+	} else if host, err = rtnl.Dial(nil); err != nil {
+		return nil, errors.Join(err, tun.Close(), t.nl.Close())
+	} else {
+		t.bind = newBind(conn.NewDefaultBind())
 	}
-	t.dev = device.NewDevice(newTUNDevice(tun, t.nl, t.index), bind, &device.Logger{
+	t.dev = device.NewDevice(newTUNDevice(tun, t.nl, t.index, t.flush), t.bind, &device.Logger{
 		Verbosef: t.logf(slog.LevelDebug), Errorf: t.logf(slog.LevelWarn),
 	})
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	if host != nil {
+		t.wg.Go(func() { t.watchHost(host) })
+	}
 	t.wg.Go(func() { // the device ends with the interface
 		<-t.dev.Wait()
 		t.cancel()
@@ -158,7 +169,15 @@ func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel,
 	if err := t.dev.Up(); err != nil {
 		return nil, fmt.Errorf("the socket for encrypted packets, on port %d: %w", c.ListenPort, err)
 	}
+	stop, err := st.BeforeClose(t.note)
+	if err != nil {
+		return nil, err
+	}
 	t.wg.Go(t.watch)
+	t.wg.Go(func() {
+		<-t.ctx.Done()
+		stop()
+	})
 	return t, nil
 }
 
@@ -197,7 +216,8 @@ func (t *Tunnel) Name() string { return t.name }
 // String returns the names of the stack and of the interface.
 func (t *Tunnel) String() string { return t.st.Name() + " " + t.name }
 
-// Close ends the tunnel and, after Open, its stack. It may be called twice, and with any other call. When it returns,
+// Close ends the tunnel and, after Open, its stack, whose connections' peers are told through the
+// tunnel. It may be called twice, and with any other call. When it returns,
 // interface, routes and sockets are gone, nothing is logged any more, and the stack of Up has
 // the DNS that it had before, unless somebody has changed that meanwhile.
 func (t *Tunnel) Close() error {

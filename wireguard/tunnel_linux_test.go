@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -164,6 +165,7 @@ func TestLoss(t *testing.T) {
 
 // TestHost has the encrypted sockets of both ends on the host, and Up and ParseConfig.
 func TestHost(t *testing.T) {
+	testenv.NoLeaks(t)
 	a, b := NewKey(), NewKey()
 	server := testenv.Opened(Open(t.Context(), testenv.Must(ParseConfig(`[Interface]
 PrivateKey = `+a.Reveal()+`
@@ -316,6 +318,10 @@ func TestEnds(t *testing.T) {
 		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("%s: reading from a connection of the stack: %v", name, err)
 		}
+		far.SetReadDeadline(time.Now().Add(testenv.Timeout))
+		if _, err := far.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: the other end has not heard of it: %v", name, err)
+		}
 		far.Close()
 		select {
 		case <-tun.ctx.Done():
@@ -342,7 +348,7 @@ func TestDeviceEvents(t *testing.T) {
 	d := testenv.Must(st.TUN(vdestack.TUNConfig{Name: "wg0", MTU: 1420}))(t)
 	nl := testenv.Opened(st.RTNL())(t)
 	index := testenv.Must(nl.IfNameToIndex("wg0"))(t)
-	dev := newTUNDevice(d, nl, index)
+	dev := newTUNDevice(d, nl, index, func() {})
 	testenv.Check(t, nl.LinkSetMTU(index, 1300))
 	for _, want := range []tun.Event{tun.EventMTUUpdate, tun.EventDown, tun.EventUp} {
 		if got := <-dev.Events(); got != want {
