@@ -43,15 +43,14 @@ func (s *dayServer) answer(m *dhcpv4.DHCPv4, leaseTime time.Duration) *dhcpv4.DH
 	return nil
 }
 
-// TestDay has leases of ten minutes for a day, on a network that loses, delays and repeats
-// messages, of a server that sometimes forgets the client, and is sometimes away. The source
+// TestDay has leases of ten minutes for a day, on a network that loses, delays, reorders and
+// repeats messages, of a server that sometimes forgets the client, and is sometimes away. The source
 // never has an address for longer than the server has given it.
 func TestDay(t *testing.T) {
-	const (
-		leaseTime = 10 * time.Minute
-		loss      = 0.25
-	)
+	const leaseTime = 10 * time.Minute
 	inLab(t, source.Config{}, func(l *lab) {
+		network := l.Over("seed=1/loss=25%/duplicate=25%/reorder=25%/delay=10ms/jitter=300ms")
+		defer network.Close()
 		server := dayServer{until: make(map[netip.Addr]time.Time)}
 		away := false
 		answer := func(s sourcetest.Sent) {
@@ -67,9 +66,7 @@ func TestDay(t *testing.T) {
 				server.until[server.current] = time.Now().Add(leaseTime)
 			}
 			p := source.Packet{Data: r.ToBytes(), Peer: netip.AddrPortFrom(server1, serverPort)}
-			for rand.Float64() > loss {
-				time.AfterFunc(rand.N(300*time.Millisecond), func() { l.Link.Deliver(sourcetest.Unconfigured, p) })
-			}
+			network.Deliver(sourcetest.Unconfigured, p)
 		}
 		history := sourcetest.History{Until: server.until, Since: time.Now()}
 		end, forget, goAway, call := time.After(24*time.Hour), time.NewTicker(99*time.Minute), time.NewTicker(17*time.Minute), time.NewTicker(7*time.Hour)
@@ -78,8 +75,8 @@ func TestDay(t *testing.T) {
 		defer call.Stop()
 		for {
 			select {
-			case s := <-l.Link.Sent:
-				if s.Port != sourcetest.ARP && !away && rand.Float64() > loss {
+			case s := <-network.Sent:
+				if s.Port != sourcetest.ARP && !away {
 					answer(s)
 				}
 			case said := <-l.Sink.Said:

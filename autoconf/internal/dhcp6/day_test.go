@@ -63,8 +63,9 @@ func (s *dayServer) answer(m *dhcpv6.Message) *dhcpv6.Message {
 // repeats messages, of a server that sometimes forgets the client, and is sometimes away. The
 // source never has an address for longer than the server has given it.
 func TestDay(t *testing.T) {
-	const loss = 0.25
 	inLab(t, source.Config{}, func(l *lab) {
+		network := l.Over("seed=1/loss=25%/duplicate=25%/reorder=25%/delay=10ms/jitter=300ms")
+		defer network.Close()
 		server := dayServer{until: make(map[netip.Addr]time.Time)}
 		away := false
 		sent, ticks := 0, 0
@@ -75,19 +76,16 @@ func TestDay(t *testing.T) {
 		defer call.Stop()
 		for {
 			select {
-			case s := <-l.Link.Sent:
+			case s := <-network.Sent:
 				sent++
-				if away || rand.Float64() < loss {
+				if away {
 					break
 				}
 				m, err := dhcpv6.MessageFromBytes(s.Data)
 				if err != nil {
 					t.Fatal(err)
 				}
-				p := server1.packet(server.answer(m))
-				for rand.Float64() > loss {
-					time.AfterFunc(rand.N(300*time.Millisecond), func() { l.Link.Deliver(ours, p) })
-				}
+				network.Deliver(ours, server1.packet(server.answer(m)))
 			case said := <-l.Sink.Said:
 				if lease, ok := said.(source.Lease); ok {
 					history.Told(t, lease)

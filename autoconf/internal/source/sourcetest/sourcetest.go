@@ -1,6 +1,6 @@
-// Package sourcetest has a link without sockets, a sink that remembers and a lab, for tests of
-// sources. They are made of channels, so tests can run in a bubble of testing/synctest,
-// where the clock goes on when everybody waits.
+// Package sourcetest has a link without sockets, a sink that remembers and a lab, whose packets
+// may go over an impaired network, for tests of sources. They are made of channels, so tests
+// can run in a bubble of testing/synctest, where the clock goes on when everybody waits.
 package sourcetest
 
 import (
