@@ -31,7 +31,7 @@ keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 userland=(base-passwd busybox-static dash iproute2 iputils-ping libc-bin procps tcpdump util-linux vde2 vdeplug)
 # Modules, with what they depend on. The tests ask for no others.
 modules=(tun veth bridge dummy macvlan vxlan 8021q tcp_diag udp_diag raw_diag inet_diag
-	unix_diag af_packet_diag netlink_diag sch_fq sch_fq_codel)
+	unix_diag af_packet_diag netlink_diag sch_fq sch_fq_codel wireguard)
 
 # What runs without -f: package, pattern of its tests, pattern of those to skip:
 # what depends on the kernel, without what takes long where it is emulated.
@@ -42,6 +42,7 @@ tests=(
 	"internal/test/lifecycle . Many|KillShared" "internal/test/permissions ."
 	"internal/test/conformance ECN|PacketInfo|DontFragment|GSO"
 	"autoconf Apply|Conflict|Kernel|DownUp|Eth" "autoconf/internal/link ."
+	"wireguard KernelLink"
 )
 # Tests that must have run and passed in every machine: package, with - for /, the
 # test, and the user if one of the two cannot run it.
@@ -51,7 +52,7 @@ must=(
 	"internal-test-lifecycle TestKill" "internal-test-lifecycle TestHelperKilled"
 	"internal-test-lifecycle TestJoin" "internal-test-lifecycle TestSurroundings"
 	"internal-test-permissions TestRefusals" "internal-test-conformance TestPacketInfo"
-	"autoconf TestApply" "autoconf TestConflict"
+	"autoconf TestApply" "autoconf TestConflict" "wireguard TestKernelLink"
 	"rtnl TestLinks" "rtnl TestAddrs" "rtnl TestRoutes" "rtnl TestWatch"
 	"vdeplug TestTAPFrames root" "vdeplug TestConn" "vdeplug TestCmdKilled"
 	"vdestack TestConn" "vdestack TestUDP" "vdestack TestEscape" "vdestack TestString"
@@ -236,7 +237,7 @@ build() {
 		CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go test -c -o "$out/$name/test" "$pkg"
 		echo "$pattern" >"$out/$name/pattern"
 		[ ! -d "$dir/testdata" ] || cp -R "$dir/testdata" "$out/$name/"
-	done < <(cd .. && GOOS=linux GOARCH=$1 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... ./autoconf/... ./vdens/...)
+	done < <(cd .. && GOOS=linux GOARCH=$1 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... ./autoconf/... ./vdens/... ./wireguard/...)
 	printf '%s\n' "${must[@]}" | tee "$out/must" | while read -r name _; do
 		[ -d "$out/$name" ] || die "there are no tests of $name"
 	done

@@ -3,6 +3,7 @@ module github.com/vdestack/vdestack/wireguard
 go 1.26.0
 
 require (
+	github.com/mdlayher/netlink v1.11.2
 	github.com/things-go/go-socks5 v0.1.1
 	github.com/vdestack/vdestack v0.0.0
 	golang.org/x/net v0.62.0
@@ -12,7 +13,6 @@ require (
 
 require (
 	github.com/google/go-cmp v0.7.0 // indirect
-	github.com/mdlayher/netlink v1.11.2 // indirect
 	github.com/mdlayher/socket v0.8.0 // indirect
 	github.com/pires/go-proxyproto v0.15.0 // indirect
 	golang.org/x/crypto v0.58.0 // indirect

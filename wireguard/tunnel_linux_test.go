@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.zx2c4.com/wireguard/device"
@@ -165,7 +166,7 @@ func TestLoss(t *testing.T) {
 
 // TestHost has the encrypted sockets of both ends on the host, and Up and ParseConfig.
 func TestHost(t *testing.T) {
-	testenv.NoLeaks(t)
+	netnstest.NoLeaks(t)
 	a, b := NewKey(), NewKey()
 	server := testenv.Opened(Open(t.Context(), testenv.Must(ParseConfig(`[Interface]
 PrivateKey = `+a.Reveal()+`
