@@ -299,7 +299,7 @@ type Stats struct {
 // InterfaceStats count what passed between an interface and its network. "Tx" is what
 // the stack sent, without what was dropped. On networks that the kernel switches,
 // mem:// and lan://, the counters are the kernel's, for which a packet that stands for
-// several frames is one.
+// several frames is one. No counter goes down.
 type InterfaceStats struct {
 	Name  string // its current one
 	Index int    // of the kernel
@@ -321,11 +321,21 @@ type InterfaceStats struct {
 	// Reconnects counts how often it was opened again.
 	Reconnects uint64
 
-	// CaptureDropped counts frames that were not recorded, and CaptureErr says why the
-	// recording has ended; nil while it goes on. On mem:// and lan:// the socket of the
-	// capture counts packets, which may stand for many frames.
-	CaptureDropped uint64
-	CaptureErr     error
+	// Capturing is true while frames are recorded. CaptureFrames counts those that were,
+	// CaptureDropped those that were not, and CaptureErr says why the recording has ended;
+	// nil while it goes on. On mem:// and lan:// the socket of the capture counts dropped
+	// packets, which may stand for many frames.
+	Capturing                     bool
+	CaptureFrames, CaptureDropped uint64
+	CaptureErr                    error
+}
+
+// counters returns the fields that count.
+func (s *InterfaceStats) counters() [10]*uint64 {
+	return [...]*uint64{
+		&s.TxFrames, &s.TxBytes, &s.TxDropped, &s.RxFrames, &s.RxBytes, &s.RxDropped,
+		&s.GRORejected, &s.Reconnects, &s.CaptureFrames, &s.CaptureDropped,
+	}
 }
 
 // MarshalJSON writes the errors as text, and null where there is none.

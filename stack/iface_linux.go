@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -31,6 +32,7 @@ type iface struct {
 	tun   *TUN // what link becomes, if there is no network
 
 	recording *recording // nil: none
+	reported  reported
 
 	cancel context.CancelCauseFunc // ends the set-up; guarded by s.mu
 }
@@ -82,9 +84,30 @@ func (i *iface) stats() InterfaceStats {
 	st := InterfaceStats{Name: i.cfg.Name, Index: i.index, VNL: i.cfg.VNL}
 	i.link.stats(&st)
 	if i.recording != nil {
-		st.CaptureDropped, st.CaptureErr = i.recording.Dropped(), i.recording.Err()
+		st.CaptureFrames, st.CaptureDropped = i.recording.Counts()
+		st.Capturing, st.CaptureErr = i.recording.Recording(), i.recording.Err()
 	}
+	i.reported.raise(&st)
 	return st
+}
+
+// A reported has the counters that were reported last. No counter goes down, as it would
+// while frames of a batch are dropped that does not count as sent yet, or when the kernel's
+// cannot be read: a collector would take it for the restart of the program.
+type reported struct {
+	mu   sync.Mutex // guards last
+	last InterfaceStats
+}
+
+// raise raises the counters to what was reported before, and notes them.
+func (r *reported) raise(st *InterfaceStats) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.last.counters()
+	for i, c := range st.counters() {
+		*c = max(*c, *last[i])
+	}
+	r.last = *st
 }
 
 // configure sets the interface up, gives it addresses and routes, and joins it to its

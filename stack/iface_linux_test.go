@@ -5,6 +5,7 @@ package stack
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -54,5 +55,21 @@ func TestAwaitLocal(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestReported has counters that would go down.
+func TestReported(t *testing.T) {
+	var r reported
+	a := InterfaceStats{TxFrames: 10, RxBytes: 5, Err: net.ErrClosed}
+	r.raise(&a)
+	b := InterfaceStats{TxFrames: 7, TxDropped: 3, RxBytes: 6}
+	r.raise(&b)
+	if want := (InterfaceStats{TxFrames: 10, TxDropped: 3, RxBytes: 6}); b != want {
+		t.Errorf("got  %+v\nwant %+v", b, want)
+	}
+	a = InterfaceStats{}
+	if r.raise(&a); a != b {
+		t.Errorf("got  %+v\nwant %+v", a, b)
 	}
 }

@@ -402,11 +402,18 @@ func (i *Interface) Missed(frames uint64) {
 	i.missed += frames
 }
 
-// Dropped returns how many frames were not recorded.
-func (i *Interface) Dropped() uint64 {
+// Counts returns how many frames were recorded, and how many were not.
+func (i *Interface) Counts() (recorded, dropped uint64) {
 	i.r.mu.Lock()
 	defer i.r.mu.Unlock()
-	return i.stats.dropped + i.stats.osDropped
+	return i.stats.recorded, i.stats.dropped + i.stats.osDropped
+}
+
+// Recording reports whether the recording goes on.
+func (i *Interface) Recording() bool {
+	i.r.mu.Lock()
+	defer i.r.mu.Unlock()
+	return i.r.err == nil && !i.closed
 }
 
 // Err returns the error that has ended the recording.

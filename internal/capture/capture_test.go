@@ -171,8 +171,11 @@ func TestSlow(t *testing.T) {
 		for range frames {
 			i.Frame(true, packettest.Frame(size))
 		}
-		dropped := i.Dropped()
-		if kept := frames - dropped; kept < bufferSize/(size+packetMore)-1 || kept > bufferSize/size+1 {
+		kept, dropped := i.Counts()
+		if kept+dropped != frames {
+			t.Errorf("%d recorded, %d dropped", kept, dropped)
+		}
+		if kept < bufferSize/(size+packetMore)-1 || kept > bufferSize/size+1 {
 			t.Errorf("%d frames are kept", kept)
 		}
 		if w.Len() > 0 {
@@ -222,8 +225,10 @@ func TestFailing(t *testing.T) {
 			a.Frame(true, packettest.Frame(60))
 			c.Packets(true, []packet.Packet{tcp(3, 1000)})
 		}
-		if a.Dropped() != 10 || c.Dropped() != 30 || len(a.r.pending) > 0 {
-			t.Errorf("%d and %d dropped, %d bytes kept", a.Dropped(), c.Dropped(), len(a.r.pending))
+		_, dropA := a.Counts()
+		_, dropC := c.Counts()
+		if dropA != 10 || dropC != 30 || len(a.r.pending) > 0 {
+			t.Errorf("%d and %d dropped, %d bytes kept", dropA, dropC, len(a.r.pending))
 		}
 		for _, i := range []*Interface{a, b, c} {
 			if err := i.Close(); !errors.Is(err, full) || err.Error() != "writing the capture: the disk is full" {
@@ -255,8 +260,8 @@ func TestBadWriter(t *testing.T) {
 			i := Open(w, "vde0", "", func(err error) { told <- err })
 			err := <-told
 			i.Frame(true, packettest.Frame(60))
-			if i.Dropped() != 1 {
-				t.Errorf("%d frames dropped, want 1", i.Dropped())
+			if _, dropped := i.Counts(); dropped != 1 {
+				t.Errorf("%d frames dropped, want 1", dropped)
 			}
 			if got := i.Close(); got == nil || got != err {
 				t.Errorf("Close returns %v, told %v", got, err)
