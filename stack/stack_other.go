@@ -103,6 +103,9 @@ func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) { return nil,
 // Stats returns nothing.
 func (s *Stack) Stats() Stats { return Stats{} }
 
+// SocketStats returns an error.
+func (s *Stack) SocketStats() (SocketStats, error) { return SocketStats{}, errUnsupported }
+
 func (s *Stack) orNone() *Stack { return s }
 
 func (s *Stack) start(context.Context, *Cmd, []*os.File) (*process, error) {

@@ -3,9 +3,11 @@
 package netns
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"runtime"
@@ -34,7 +36,11 @@ type Setting struct{ Path, Value string }
 // else has: sockets that were made with it stay, and AllowPing is not called. The errors
 // are those of the settings, nil where there is none.
 func (n *NS) SetSysctls(settings ...Setting) []error {
-	files, errs := n.openAll(settings)
+	paths := make([]string, len(settings))
+	for i, s := range settings {
+		paths[i] = "/proc/sys/" + s.Path
+	}
+	files, errs := n.openAll(unix.O_WRONLY, paths...)
 	for i, s := range settings {
 		if errs[i] != nil && atLimit(errs[i]) {
 			errs[i] = n.WriteSysctl(s.Path, s.Value) // which makes room
@@ -47,9 +53,9 @@ func (n *NS) SetSysctls(settings ...Setting) []error {
 	return errs
 }
 
-// openAll opens the files of settings.
-func (n *NS) openAll(settings []Setting) ([]*os.File, []error) {
-	files, errs := make([]*os.File, len(settings)), make([]error, len(settings))
+// openAll opens several files that depend on the namespace in one round trip.
+func (n *NS) openAll(flags int, paths ...string) ([]*os.File, []error) {
+	files, errs := make([]*os.File, len(paths)), make([]error, len(paths))
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.fd < 0 {
@@ -61,22 +67,55 @@ func (n *NS) openAll(settings []Setting) ([]*os.File, []error) {
 	r := newRequest(n)
 	defer r.free()
 	r.each = true
-	names := make([][]byte, len(settings))
-	for i, s := range settings {
-		names[i] = []byte("/proc/sys/" + s.Path + "\x00")
-		r.calls = append(r.calls, openCall(&names[i][0], unix.O_WRONLY))
+	names := make([][]byte, len(paths))
+	for i, path := range paths {
+		names[i] = append([]byte(path), 0)
+		r.calls = append(r.calls, openCall(&names[i][0], flags))
 	}
 	n.h.do(r)
 	runtime.KeepAlive(names)
-	for i, s := range settings {
+	for i, path := range paths {
 		fd, err := r.result(i)
 		if err != nil {
-			errs[i] = &os.PathError{Op: "open", Path: "/proc/sys/" + s.Path, Err: err}
+			errs[i] = &os.PathError{Op: "open", Path: path, Err: err}
 		} else {
-			files[i] = os.NewFile(fd, "/proc/sys/"+s.Path)
+			files[i] = os.NewFile(fd, path)
 		}
 	}
 	return files, errs
+}
+
+// procSize is room for a file of /proc/net without a line for each socket or interface.
+const procSize = 8 << 10
+
+// ReadFiles returns what is in several files that depend on the namespace, such as
+// /proc/net/snmp, with one round trip. The text of one that does not exist is empty.
+func (n *NS) ReadFiles(paths ...string) ([]string, error) {
+	return WithRoom(func() ([]string, error) {
+		files, errs := n.openAll(unix.O_RDONLY, paths...)
+		defer func() {
+			for _, f := range files {
+				f.Close() // nil is an error, and no more
+			}
+		}()
+		texts := make([]string, len(paths))
+		var buf bytes.Buffer
+		buf.Grow(procSize)
+		for i, f := range files {
+			if errors.Is(errs[i], fs.ErrNotExist) {
+				continue
+			}
+			if errs[i] != nil {
+				return nil, errs[i]
+			}
+			buf.Reset()
+			if _, err := buf.ReadFrom(f); err != nil {
+				return nil, err
+			}
+			texts[i] = buf.String()
+		}
+		return texts, nil
+	})
 }
 
 // ReadSysctl returns a setting of the namespace, as the kernel writes it.

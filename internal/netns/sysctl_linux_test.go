@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -34,5 +35,26 @@ func TestSetSysctls(t *testing.T) {
 	n.Close()
 	if errs := n.SetSysctls(Setting{"net/ipv4/ip_forward", "1"}); !errors.Is(errs[0], net.ErrClosed) {
 		t.Errorf("after Close: %v", errs[0])
+	}
+}
+
+// TestReadFiles reads files of a namespace in one round trip.
+func TestReadFiles(t *testing.T) {
+	n := testenv.Opened(New())(t)
+	before := n.h.roundTrips.Load()
+	texts, err := n.ReadFiles("/proc/net/dev", "/proc/net/none", "/proc/net/snmp")
+	testenv.Check(t, err)
+	if got := n.h.roundTrips.Load() - before; got != 1 {
+		t.Errorf("%d round trips, want 1", got)
+	}
+	if !strings.Contains(texts[0], "lo:") || strings.Count(texts[0], ":") != 1 || texts[1] != "" || !strings.Contains(texts[2], "Tcp: ") {
+		t.Errorf("got %q", texts)
+	}
+	if _, err := n.ReadFiles("/proc/net"); !errors.Is(err, unix.EISDIR) {
+		t.Errorf("a directory: %v", err)
+	}
+	n.Close()
+	if _, err := n.ReadFiles("/proc/net/dev"); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Close: %v", err)
 	}
 }
