@@ -60,6 +60,9 @@ func NewMACTable[S Station, V comparable](max int, expire time.Duration) *MACTab
 	return &MACTable[S, V]{max: max, expire: expire, entries: make(map[S]macEntry[V]), at: make(map[V]int)}
 }
 
+// Len returns how many stations are remembered, silent ones included.
+func (t *MACTable[S, V]) Len() int { return len(t.entries) }
+
 // Lookup returns where a station was seen last, unless that is too long ago.
 func (t *MACTable[S, V]) Lookup(s S, now time.Duration) (where V, ok bool) {
 	e, ok := t.entries[s]

@@ -53,7 +53,10 @@ type Fabric struct {
 	locals   []*Port
 	remotes  []*Port
 	stations *ether.MACTable[ether.VLANMAC, *Port]
-	round    int     // packets that Bonding has sent
+	round    int    // packets that Bonding has sent
+	frames   uint64 // that were routed, and their bytes
+	bytes    uint64
+	past     uint64  // dropped by ports that have left
 	flooded  account // of all ports together
 
 	active atomic.Int64 // when the last packets came
@@ -74,6 +77,8 @@ type Receiver interface {
 	// Deliver takes packets and keeps no reference to them. It does not wait:
 	// packets without room are dropped and counted. Invalid packets have no Data.
 	Deliver(packets []packet.Packet)
+	// Dropped returns how many frames from the port, and for it, were dropped.
+	Dropped() (recv, send uint64)
 	// TakesGSO reports whether Deliver passes GSO packets on. Otherwise it cuts them,
 	// which costs more.
 	TakesGSO() bool
@@ -108,7 +113,12 @@ func (f *Fabric) Join(p *Port) {
 func (f *Fabric) Leave(p *Port) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if p.gone {
+		return
+	}
 	p.gone = true
+	recv, send := p.Dropped()
+	f.past += recv + send
 	f.stations.Forget(p)
 	for _, list := range []*[]*Port{&f.ports, f.side(p)} {
 		*list = slices.DeleteFunc(slices.Clone(*list), func(q *Port) bool { return q == p })
@@ -116,6 +126,29 @@ func (f *Fabric) Leave(p *Port) {
 	if len(f.ports) == 0 {
 		f.enlist(false)
 	}
+}
+
+// Stats are counters of a fabric, and what it has now.
+type Stats struct {
+	Locals, Remotes, Stations int
+	// Frames, with their Bytes, came from the ports. Dropped are those that were invalid or
+	// found no room in a port.
+	Frames, Bytes, Dropped uint64
+}
+
+// Stats returns the counters, none of which goes down.
+func (f *Fabric) Stats() Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := Stats{
+		Locals: len(f.locals), Remotes: len(f.remotes), Stations: f.stations.Len(),
+		Frames: f.frames, Bytes: f.bytes, Dropped: f.past,
+	}
+	for _, p := range f.ports {
+		recv, send := p.Dropped()
+		s.Dropped += recv + send
+	}
+	return s
 }
 
 // side returns the list of ports on the side of p: locals or remotes.
@@ -206,6 +239,9 @@ func (f *Fabric) route(r *Routes, from *Port, packets []packet.Packet) (n int, t
 			r.bad++
 			continue
 		}
+		frames, bytes := virtio.Count(p.Offload, p.Data)
+		f.frames += uint64(frames)
+		f.bytes += uint64(bytes)
 		switch f.kind {
 		case Switch:
 			d, s := ether.VLANMACs(p.Data)

@@ -179,6 +179,8 @@ type counter struct {
 
 func (c *counter) TakesGSO() bool { return c.gso }
 
+func (c *counter) Dropped() (recv, send uint64) { return 0, 0 }
+
 func (c *counter) Deliver(packets []packet.Packet) {
 	for i := range packets {
 		frames, _ := virtio.Count(packets[i].Offload, packets[i].Data)

@@ -92,6 +92,21 @@ func Attach(name string, u Uplink) (detach func(), err error) {
 	return detach, nil
 }
 
+// Stats returns the counters of the networks that have plugs by their locators.
+func Stats() map[string]fabric.Stats {
+	networks.mu.Lock()
+	defer networks.mu.Unlock()
+	all := make(map[string]fabric.Stats)
+	for name, n := range networks.byName {
+		if n.plugs > 0 {
+			s := n.fabric.Stats()
+			s.Locals = n.plugs // without the uplink
+			all["mem://"+name] = s
+		}
+	}
+	return all
+}
+
 // get returns the network of a name. networks.mu is held.
 func get(name string) *network {
 	n := networks.byName[name]

@@ -22,6 +22,9 @@ func OpenSwitch(_ context.Context, cfg SwitchConfig) (*fabric.LocalPort, error) 
 	return nil, unsupported(string(cfg.Kind))
 }
 
+// Stats returns nothing.
+func Stats() map[string]fabric.Stats { return nil }
+
 func unsupported(scheme string) error {
 	return fmt.Errorf("%s on %s: %w", scheme, runtime.GOOS, errors.ErrUnsupported)
 }

@@ -25,6 +25,8 @@ type holder struct {
 
 func (h *holder) Deliver([]packet.Packet) {}
 
+func (h *holder) Dropped() (recv, send uint64) { return 0, 0 }
+
 func (h *holder) TakesGSO() bool {
 	h.once.Do(func() { close(h.held) })
 	<-h.release

@@ -61,6 +61,17 @@ func OpenSwitch(ctx context.Context, cfg SwitchConfig) (*fabric.LocalPort, error
 	}), nil
 }
 
+// Stats returns the counters of the switches of the process by their locators.
+func Stats() map[string]fabric.Stats {
+	all := make(map[string]fabric.Stats)
+	servers.byDir.Range(func(_, found any) bool {
+		s := found.(*server)
+		all[string(s.cfg.Kind)+"://"+s.cfg.Dir] = s.fabric.Stats()
+		return true
+	})
+	return all
+}
+
 // locate makes Dir an absolute path without links, which identifies the directory.
 func (cfg *SwitchConfig) locate(ctx context.Context) error {
 	if cfg.Dir == "" {
@@ -206,6 +217,9 @@ var routesPool = sync.Pool{New: func() any { return fabric.NewRoutes() }}
 func (p *clientPort) Deliver(packets []packet.Packet) {
 	p.SendData(p.data, packets, p.gso, p, false)
 }
+
+// Dropped implements [fabric.Receiver].
+func (p *clientPort) Dropped() (recv, send uint64) { return p.FrameCodec.Dropped() }
 
 // TakesGSO implements [fabric.Receiver].
 func (p *clientPort) TakesGSO() bool { return p.gso }
