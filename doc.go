@@ -64,6 +64,14 @@
 // interfaces (tap://), commands (cmd://), more of them, and those that a program
 // registers.
 //
+// # Counters
+//
+// [Stacks] lists the stacks of the process. [Stack.Stats] has the counters of interfaces and
+// their networks, [Stack.SocketStats] those of the kernel's TCP and UDP, [Forward.Stats] those
+// of a forward, and vdeplug.Switches those of switches in the process. [Vars] has all of them
+// for package expvar, and module metrics for Prometheus. No counter goes down while what it
+// counts is in use.
+//
 // # Errors
 //
 // Errors say what is wrong and, where the user can do it, what to do. Those of dialing,

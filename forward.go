@@ -3,6 +3,7 @@ package vdestack
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/errtext"
 	"github.com/vdestack/vdestack/internal/forward"
 )
 
@@ -41,6 +43,11 @@ type ForwardOptions struct {
 
 // ForwardStats are the counters of a [Forward]. In is from the client to the server.
 type ForwardStats struct {
+	Out     bool   // ForwardOut has made it: it listens in the stack
+	Network string // as it was given, such as "tcp"
+	Listen  string // where it listens, with the port, as Addr
+	Server  string // as it was given
+
 	Open     uint64 // connections or flows now, those that are being made included
 	Accepted uint64 // clients so far
 	Refused  uint64 // over MaxClients: connections reset, datagrams dropped
@@ -54,6 +61,15 @@ type ForwardStats struct {
 	Err error
 }
 
+// MarshalJSON writes the error as text, or null.
+func (s ForwardStats) MarshalJSON() ([]byte, error) {
+	type fields ForwardStats // without this method
+	return json.Marshal(struct {
+		fields
+		Err *string
+	}{fields(s), errtext.Of(s.Err)})
+}
+
 // DatagramStats count datagrams: In is from the client to the server, Dropped what could
 // not be sent on, of either direction.
 type DatagramStats struct{ In, Out, Dropped uint64 }
@@ -63,6 +79,9 @@ type DatagramStats struct{ In, Out, Dropped uint64 }
 type Forward struct {
 	engine forwarder
 	source *keptSource
+
+	out             bool
+	network, server string // as they were given
 }
 
 type forwarder interface {
@@ -112,6 +131,7 @@ func (f *Forward) Addr() net.Addr { return f.engine.Addr() }
 func (f *Forward) Stats() ForwardStats {
 	st := f.engine.Stats()
 	return ForwardStats{
+		Out: f.out, Network: f.network, Listen: f.Addr().String(), Server: f.server,
 		SourceLost: f.source.lost.Load(),
 		Open:       st.Open, Accepted: st.Accepted, Refused: st.Refused, Failed: st.Failed,
 		BytesIn: st.BytesIn, BytesOut: st.BytesOut, Datagrams: DatagramStats(st.Datagrams), Err: st.Err,
@@ -245,6 +265,7 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 			}
 		}()
 	}
+	f := &Forward{source: source, out: !in.unix, network: network, server: to}
 	cfg := forward.Config{
 		Dial: func(ctx context.Context, from net.Addr) (net.Conn, error) {
 			if opts.KeepSource {
@@ -255,7 +276,10 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 			}
 			return out.dial(ctx, dialNet, dialAddr)
 		},
-		Ended:   source.close,
+		Ended: func() {
+			s.forwards.remove(f)
+			source.close()
+		},
 		Timeout: cmp.Or(opts.DialTimeout, 30*time.Second),
 		Idle:    cmp.Or(opts.UDPTimeout, 2*time.Minute),
 		Proxy:   opts.ProxyProtocol,
@@ -283,14 +307,14 @@ func (s *Stack) newForward(ctx context.Context, network string, in, out side, fr
 			l.Close()
 			return nil, err
 		}
-		return tracked(s, e, source)
+		return tracked(s, f, e)
 	}
 	cfg.Max = cmp.Or(opts.MaxClients, forward.MaxClients(2))
 	var l net.Listener
 	if l, err = in.listen(ctx, listenNet, listenAddr); err != nil {
 		return nil, err
 	}
-	return tracked(s, forward.NewStreams(l, cfg), source)
+	return tracked(s, f, forward.NewStreams(l, cfg))
 }
 
 // addrPort returns the address of a client; the zero AddrPort for unix sockets.
@@ -301,17 +325,19 @@ func addrPort(a net.Addr) (ap netip.AddrPort) {
 	return ap
 }
 
-// tracked returns a forward that ends with the stack. Its goroutines keep the engine alive.
+// tracked has a forward end with the stack. The goroutines of its engine keep that alive.
 func tracked[T any, P interface {
 	*T
 	forwarder
-}](s *Stack, e P, source *keptSource) (*Forward, error) {
+}](s *Stack, f *Forward, e P) (*Forward, error) {
+	f.engine = e
+	s.forwards.add(f)
 	if !trackRef(&s.conns, e) {
 		e.Close() // which closes the source
-		*source = keptSource{}
+		*f.source = keptSource{}
 		return nil, s.closed()
 	}
-	return &Forward{engine: e, source: source}, nil
+	return f, nil
 }
 
 // splitServer splits the address of a server, whose name is looked up later. A unix socket
