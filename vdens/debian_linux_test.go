@@ -103,7 +103,7 @@ func TestDebian(t *testing.T) {
 		testenv.Check(t, os.WriteFile(d+"/bin/vdens", []byte("#!/bin/sh\nexec "+program+` "$@"`+"\n"), 0o755))
 	}
 	// They wait for the kernel most of the time.
-	turns := make(chan bool, 8)
+	turns := make(chan bool, 16)
 	var wg sync.WaitGroup
 	got := make([][2]string, len(debianLines))
 	for n := range debianLines {

@@ -202,12 +202,16 @@ func (p *plugCommand) run(background bool) int {
 	}()
 	log, stop := p.startLog()
 	defer stop()
+	fail := func(err error) int {
+		log("ERROR " + err.Error())
+		return report(err)
+	}
 	for _, vnl := range p.networks {
 		c, err := vdeplug.OpenContext(sigs.Context, vnl, &vdeplug.Options{
 			Description: p.descr, Reconnect: p.reconnect, Notify: func(l vdeplug.Link) { logLink(vnl, l) },
 		})
 		if err != nil {
-			return report(cmp.Or(context.Cause(sigs.Context), err))
+			return fail(cmp.Or(context.Cause(sigs.Context), err))
 		}
 		conns, ends = append(conns, c), append(ends, transportOf(c))
 	}
@@ -223,13 +227,13 @@ func (p *plugCommand) run(background bool) int {
 	}
 	if p.pidfile != "" {
 		if err := os.WriteFile(p.pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
-			return report(err)
+			return fail(err)
 		}
 		defer os.Remove(p.pidfile)
 	}
 	if background {
 		if err := leave(); err != nil {
-			return report(err)
+			return fail(err)
 		}
 	}
 	joined := packet.Join(ends[0], ends[1])
@@ -244,7 +248,7 @@ func (p *plugCommand) run(background bool) int {
 		case ofSecond && p.command != nil:
 			return commandEnd(end, joined)
 		}
-		return report(end.Err)
+		return fail(end.Err)
 	}
 }
 

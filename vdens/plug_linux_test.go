@@ -321,7 +321,7 @@ func TestPlugLog(t *testing.T) {
 	}
 	testenv.Check(t, os.WriteFile(dir+"/stream", stream, 0o644))
 	t.Setenv("SSH_CLIENT", "192.0.2.1 1000 22")
-	script := fmt.Sprintf("set -e; mount --bind %[1]s /run; test ! -e /dev/log || mount --bind %[1]s/log /dev/log; exec env %[2]s %[3]s plug -L null:// = cat /run/stream",
+	script := fmt.Sprintf("set -e; mount --bind %[1]s /run; test ! -e /dev/log || mount --bind %[1]s/log /dev/log; export %[2]s; %[3]s plug -L null:// = cat /run/stream; ! %[3]s plug -l null:// /no/switch 2>/dev/null",
 		dir, asVdens, testenv.Must(os.Executable())(t))
 	status, stdout, stderr := runVdens(t, "", "-s", "no", "sh", "-c", script)
 	if status != 0 || stdout != "" || stderr != "" {
@@ -329,10 +329,10 @@ func TestPlugLog(t *testing.T) {
 	}
 	testenv.Check(t, log.SetReadDeadline(time.Now().Add(testenv.Timeout)))
 	line := make([]byte, 1000)
-	for _, want := range []string{"START", "ADDRESS 10.0.0.9", "ADDRESS 10.0.0.10", "ADDRESS fc00::1", "STOP"} {
+	for _, want := range []string{"START", "ADDRESS 10.0.0.9", "ADDRESS 10.0.0.10", "ADDRESS fc00::1", "STOP", "START", "ERROR vdeplug: open \"/no/switch\"", "STOP"} {
 		n, _, err := log.ReadFrom(line)
 		testenv.Check(t, err)
-		if got := string(line[:n]); !strings.HasPrefix(got, "<14>") || !strings.Contains(got, "]: "+want+": user ") || !strings.Contains(got, " IP 192.0.2.1\n") {
+		if got := string(line[:n]); !strings.HasPrefix(got, "<14>") || !strings.Contains(got, "]: "+want+": ") || !strings.Contains(got, ": user ") || !strings.Contains(got, " IP 192.0.2.1\n") {
 			t.Errorf("got %q, want %s", got, want)
 		}
 	}
