@@ -55,7 +55,8 @@
 //
 //	go doc github.com/vdestack/vdestack/stack Interface
 //
-// Module autoconf gets addresses, routes and DNS servers from the network, and keeps them.
+// Module autoconf gets addresses, routes and DNS servers from the network, and keeps them;
+// module wireguard adds tunnels.
 //
 // # Networks
 //

@@ -36,7 +36,8 @@ type Config struct {
 	// Underlay is the stack that has the encrypted socket and resolves the names of
 	// endpoints. Nil means the host.
 	Underlay *vdestack.Stack
-	// Logger receives what WireGuard and the tunnel report, never keys. Nil discards it.
+	// Logger receives what WireGuard and the tunnel report, never keys: errors at most once a
+	// minute each, and on the level Debug all that happens. Nil discards it.
 	Logger *slog.Logger
 }
 

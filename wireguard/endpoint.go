@@ -173,7 +173,7 @@ func (t *Tunnel) find(silent []PublicKey) {
 		wg.Go(func() {
 			defer func() { <-lookups }()
 			if err := t.findPeer(ctx, k); err != nil && t.ctx.Err() == nil {
-				t.log.Warn("a peer does not answer", "interface", t.name, "error", err)
+				t.log.warn("a peer does not answer: %v", err)
 			}
 		})
 	}
@@ -203,6 +203,6 @@ func (t *Tunnel) findPeer(ctx context.Context, k PublicKey) error {
 	if err := t.reachable(endpoint, t.peers); err != nil {
 		return err
 	}
-	t.log.Info("a peer does not answer", "interface", t.name, "peer", k.short(), "was", was, "now", endpoint)
+	t.log.warn("%s does not answer at %v, now it is tried at %v", k.short(), was, endpoint)
 	return t.dev.IpcSet(move(k, endpoint))
 }

@@ -1,7 +1,6 @@
 package wireguard
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/rtnl"
@@ -34,15 +34,12 @@ type Tunnel struct {
 	underlay *vdestack.Stack // nil is the host
 	bind     *bind
 	live     atomic.Pointer[[]PublicKey] // peers that flush waits for
-	log      *slog.Logger
+	log      *deviceLog
 	restore  func() error // undoes the DNS of Up
 
 	ctx    context.Context // ends with the device
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // what runs until then
-
-	logging sync.RWMutex // guards silent; held while the device logs
-	silent  bool
 
 	closing  sync.Once
 	closeErr error
@@ -95,7 +92,7 @@ func Up(ctx context.Context, st *vdestack.Stack, c Config) (*Tunnel, error) {
 func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel, err error) {
 	t := &Tunnel{
 		st: st, own: own, name: c.Name, underlay: c.Underlay, public: c.PrivateKey.Public(),
-		log:     cmp.Or(c.Logger, slog.New(slog.DiscardHandler)),
+		log:     newDeviceLog(c.Logger, c.Name),
 		restore: func() error { return nil },
 		routes:  make(map[netip.Prefix]bool),
 	}
@@ -133,7 +130,7 @@ func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel,
 		t.bind = newBind(conn.NewDefaultBind())
 	}
 	t.dev = device.NewDevice(newTUNDevice(tun, t.nl, t.index, t.flush), t.bind, &device.Logger{
-		Verbosef: t.logf(slog.LevelDebug), Errorf: t.logf(slog.LevelWarn),
+		Verbosef: t.log.debug, Errorf: t.log.warn,
 	})
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	if host != nil {
@@ -194,17 +191,53 @@ func (t *Tunnel) setUp() (err error) {
 	return t.nl.LinkSetUp(t.index)
 }
 
-// logf returns a function of the device's logger. What it reports has the beginnings of public
-// keys only. The device reports the end of its goroutines, which nobody waits for: that is
-// dropped after Close.
-func (t *Tunnel) logf(level slog.Level) func(string, ...any) {
-	return func(format string, args ...any) {
-		t.logging.RLock()
-		defer t.logging.RUnlock()
-		if !t.silent && t.log.Enabled(context.Background(), level) {
-			t.log.Log(context.Background(), level, fmt.Sprintf(format, args...), "interface", t.name)
+// warnEvery is how often the device's errors are warnings: it has one for each packet that it
+// cannot send. The others are for Debug.
+const warnEvery = time.Minute
+
+// A deviceLog is the logger of a tunnel and its device. What they report has the beginnings of
+// public keys only.
+type deviceLog struct {
+	*slog.Logger
+	name string
+
+	mu     sync.Mutex           // guards the fields below; held while the device logs
+	warned map[string]time.Time // by format
+	silent bool
+}
+
+func newDeviceLog(log *slog.Logger, name string) *deviceLog {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &deviceLog{Logger: log, name: name, warned: make(map[string]time.Time)}
+}
+
+func (l *deviceLog) debug(format string, args ...any) { l.log(slog.LevelDebug, format, args) }
+
+func (l *deviceLog) warn(format string, args ...any) { l.log(slog.LevelWarn, format, args) }
+
+func (l *deviceLog) log(level slog.Level, format string, args []any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if level == slog.LevelWarn {
+		now := time.Now()
+		if last, ok := l.warned[format]; ok && now.Sub(last) < warnEvery {
+			level = slog.LevelDebug
+		} else {
+			l.warned[format] = now
 		}
 	}
+	if !l.silent && l.Enabled(context.Background(), level) {
+		l.Log(context.Background(), level, fmt.Sprintf(format, args...), "interface", l.name)
+	}
+}
+
+// end has nothing logged any more: goroutines that nobody waits for report their end.
+func (l *deviceLog) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.silent = true
 }
 
 // Stack returns the stack that has the tunnel.
@@ -230,9 +263,7 @@ func (t *Tunnel) Close() error {
 		}
 		t.dev.Close() // it logs its errors
 		t.wg.Wait()
-		t.logging.Lock()
-		t.silent = true
-		t.logging.Unlock()
+		t.log.end()
 		t.closeErr = errors.Join(err, ignoreClosed(t.nl.Close()))
 	})
 	return t.closeErr

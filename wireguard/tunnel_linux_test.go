@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vdestack/vdestack"
@@ -371,6 +373,26 @@ func TestDeviceEvents(t *testing.T) {
 	testenv.Check(t, dev.Close())
 	for range dev.Events() {
 	}
+}
+
+// TestDeviceLog checks that errors that repeat do not flood a log.
+func TestDeviceLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out testenv.Buffer
+		l := newDeviceLog(slog.New(slog.NewTextHandler(&out, nil)), "wg0")
+		for range 100 {
+			l.warn("cannot %s", "send")
+		}
+		l.warn("cannot receive")
+		l.debug("details")
+		time.Sleep(warnEvery)
+		l.warn("cannot %s", "send")
+		l.end()
+		l.warn("the end")
+		if got := regexp.MustCompile(`msg=("[^"]+")`).FindAllString(out.String(), -1); fmt.Sprint(got) != `[msg="cannot send" msg="cannot receive" msg="cannot send"]` {
+			t.Errorf("logged %s", got)
+		}
+	})
 }
 
 // TestKeysHidden looks at all that a tunnel logs, prints and returns, in use and when it fails.
