@@ -66,6 +66,8 @@ type Client struct {
 //   - What a source says and the kernel does not take is left out, and told by the Logger and
 //     Watch.
 //   - Leases are renewed; an address that cannot be renewed is removed when its lease ends.
+//   - An address of DHCPv4 that another host begins to use is announced again. If that does not
+//     help, it is given up for another one, once an hour at most (RFC 5227, section 2.4).
 //   - Servers and search list become the stack's [vdestack.DNS], for as long as it has no
 //     servers by other means.
 //   - A DHCP server can lower the MTU of the interface, not below 1280.

@@ -81,7 +81,7 @@ func newDHCP4(cfg *settings, link source.Link, own []netip.Prefix) (_ *dhcp4Serv
 	if s.out, err = link.UDP4Unconfigured(serverPort); err != nil {
 		return nil, err
 	}
-	s.arp, err = link.ARP()
+	s.arp, err = link.ARP(netip.Addr{})
 	return s, err
 }
 

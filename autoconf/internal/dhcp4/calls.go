@@ -62,7 +62,7 @@ func (c *client) call(call source.Call) error {
 
 // slept corrects all instants that are kept.
 func (c *client) slept(d time.Duration) {
-	all := []*time.Time{&c.next, &c.report, &c.announce, &c.began, &c.asked, &c.sent}
+	all := []*time.Time{&c.next, &c.report, &c.announce, &c.began, &c.asked, &c.sent, &c.defended, &c.givenUp}
 	if c.held != nil {
 		all = append(all, &c.held.renew, &c.held.rebind, &c.held.expires)
 		c.stale = true

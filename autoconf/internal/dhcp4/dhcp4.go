@@ -9,7 +9,8 @@
 //   - REQUEST in the states SELECTING, INIT-REBOOT (with an address that was stored, or
 //     when the interface may be on another network), RENEWING (by unicast) and REBINDING.
 //   - An address is probed and announced as RFC 5227 says, in less time. One that is in use
-//     is declined. Conflicts that begin later are not looked for.
+//     is declined. One that another host begins to use later is announced again, and declined
+//     if that host uses it again within ten seconds, but not more often than once an hour.
 //   - RELEASE, if it is asked for.
 //   - Options: 1, 3, 6, 12, 15, 26, 42, 50, 51, 52, 54, 55, 56, 57, 58, 59, 61, 81 (RFC
 //     4702), 114 (RFC 8910), 119 (RFC 3397), 121 (RFC 3442), and long ones (RFC 3396).
@@ -101,7 +102,7 @@ type client struct {
 
 	raw source.Port // sends without an address, and receives everything
 	udp source.Port // sends from the address of the lease, and receives what is for that
-	arp source.Port
+	arp source.Port // is open while an address is probed, and while there is a lease
 
 	state     state
 	next      time.Time // when the wait of the state ends; the zero Time means never
@@ -131,6 +132,11 @@ type client struct {
 	stale         bool   // its instants were corrected, and the sink does not know
 	announce      time.Time
 	announcements int // that are to be sent
+
+	about    netip.Addr       // what arp receives
+	sibling  net.HardwareAddr // an interface of the stack that was heard; nil if none was
+	defended time.Time        // when another host was seen to use the address; zero if none was
+	givenUp  time.Time        // when an address was, for that; zero if none was
 }
 
 var _ source.Run = Run
@@ -290,8 +296,12 @@ func (c *client) enter(s state) {
 	default:
 		closePort(&c.udp)
 	}
-	if s != probing && c.announcements == 0 {
+	switch {
+	case s == probing:
+	case c.held == nil:
 		closePort(&c.arp)
+	default:
+		_ = c.openARP(c.held.addr.Addr()) // without it nobody looks for conflicts
 	}
 }
 

@@ -17,8 +17,9 @@ import (
 
 // TestConflict has another host with the address.
 func TestConflict(t *testing.T) {
-	other := []byte{2, 0, 0, 0, 0, 9}
+	other, sibling := []byte{2, 0, 0, 0, 0, 9}, net.HardwareAddr{2, 0, 0, 0, 0, 7}
 	request := func(l *lab) {
+		l.Link.Other = sibling
 		d, _ := l.message(dhcpv4.MessageTypeDiscover)
 		l.offer(d, server1, mine)
 		r, _ := l.message(dhcpv4.MessageTypeRequest)
@@ -49,6 +50,7 @@ func TestConflict(t *testing.T) {
 		{"padded", append(AppendARP(nil, other, mine, server1), make([]byte, 18)...), true},
 		{"probe of another host", AppendARP(nil, other, zero, mine), true},
 		{"question for it", AppendARP(nil, other, server1, mine), false},
+		{"of another interface of the stack", AppendARP(nil, sibling, mine, server1), false},
 		{"our probe", AppendARP(nil, sourcetest.MAC, zero, mine), false},
 		{"another address", AppendARP(nil, other, server1, server1), false},
 		{"no ARP of Ethernet", broken, false},
@@ -92,6 +94,110 @@ func TestConflict(t *testing.T) {
 			declined(l)
 			l.Lost()
 			l.FailedWith("in use by another host")
+		})
+	})
+}
+
+// TestDefend has another host use the address of a lease.
+func TestDefend(t *testing.T) {
+	rival, sibling := net.HardwareAddr{2, 0, 0, 0, 0, 9}, net.HardwareAddr{2, 0, 0, 0, 0, 7}
+	reply := AppendARP(nil, rival, mine, server1)
+	reply[7] = arpReply
+	hear := func(l *lab, packet []byte) {
+		l.Helper()
+		if !l.Link.Deliver(sourcetest.ARP, source.Packet{Data: packet}) {
+			l.Fatal("the port is not open")
+		}
+	}
+	// settled has a lease, and no announcement that is still to be sent.
+	settled := func(l *lab) {
+		l.Link.Other = sibling
+		l.get()
+		l.Stored()
+		time.Sleep(time.Second)
+	}
+	for _, tt := range []struct {
+		name     string
+		packet   []byte
+		conflict bool
+	}{
+		{"announcement", AppendARP(nil, rival, mine, mine), true},
+		{"question of the host", AppendARP(nil, rival, mine, server1), true},
+		{"answer", reply, true},
+		{"probe", AppendARP(nil, rival, netip.IPv4Unspecified(), mine), false}, // the kernel answers
+		{"question for it", AppendARP(nil, rival, server1, mine), false},
+		{"ours", AppendARP(nil, sourcetest.MAC, mine, mine), false},
+		{"of another interface of the stack", AppendARP(nil, sibling, mine, server1), false},
+		{"short", reply[:27], false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inLab(t, source.Config{}, func(l *lab) {
+				settled(l)
+				for range 2 {
+					hear(l, tt.packet)
+					if tt.conflict {
+						l.arp(mine, mine)
+					}
+					l.Quiet(defendInterval)
+				}
+			})
+		})
+	}
+	lost := func(l *lab) *dhcpv4.DHCPv4 {
+		l.Helper()
+		if m, _ := l.message(dhcpv4.MessageTypeDecline); !m.RequestedIPAddress().Equal(mine.AsSlice()) || !m.ServerIdentifier().Equal(server1.AsSlice()) {
+			l.Errorf("declined: %v", m.Summary())
+		}
+		l.Lost()
+		l.FailedWith("in use by another host: 10.0.0.42")
+		if open := l.Link.Open(); len(open) > 0 {
+			l.Errorf("ports are open: %q", open)
+		}
+		l.Quiet(declineWait - time.Second)
+		d, _ := l.message(dhcpv4.MessageTypeDiscover)
+		return d
+	}
+	t.Run("given up", func(t *testing.T) {
+		inLab(t, source.Config{}, func(l *lab) {
+			settled(l)
+			packet := AppendARP(nil, rival, mine, server1)
+			hear(l, packet)
+			l.arp(mine, mine)
+			time.Sleep(defendInterval - 1)
+			hear(l, packet)
+			l.answer(lost(l))
+			// The next one is defended for an hour, and not more often than the RFC allows.
+			l.Stored()
+			sent := 0
+			for range int(keepTime/time.Second) - 60 {
+				time.Sleep(time.Second)
+				hear(l, packet)
+				synctest.Wait()
+				for len(l.Link.Sent) > 0 {
+					if s := l.Sent(); s.Port == sourcetest.ARP {
+						sent++
+					} else if m, err := dhcpv4.FromBytes(s.Data); err != nil || m.MessageType() != dhcpv4.MessageTypeRequest {
+						t.Fatalf("sent %x", s.Data)
+					} else {
+						l.ack(m, server1, mine)
+						l.Set()
+						l.Stored()
+					}
+				}
+			}
+			if want := int(keepTime/defendInterval) - 6; sent < want-2 || sent > want+2 {
+				t.Errorf("defended %d times in an hour, want %d", sent, want)
+			}
+			for len(l.Sink.Said) > 0 {
+				t.Errorf("the sink is told %+v", <-l.Sink.Said)
+			}
+			// As if the machine had been asleep.
+			l.Calls <- source.Call{Slept: time.Minute}
+			l.Set()
+			hear(l, packet)
+			l.arp(mine, mine)
+			hear(l, packet)
+			lost(l)
 		})
 	})
 }

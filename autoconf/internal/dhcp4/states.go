@@ -262,7 +262,7 @@ func (c *client) bind(l lease) error {
 	if err := c.use(l); err != nil || c.state != bound {
 		return err
 	}
-	c.announcements = announcements
+	c.announcements, c.defended = announcements, time.Time{}
 	c.sendAnnouncement()
 	return nil
 }
@@ -289,7 +289,10 @@ func (c *client) set() error {
 // lose gives the lease up.
 func (c *client) lose() {
 	c.held, c.stale = nil, false
-	c.announcements, c.announce = 0, time.Time{}
+	c.announcements, c.announce, c.defended = 0, time.Time{}, time.Time{}
+	if c.state != probing {
+		closePort(&c.arp)
+	}
 	c.sink.Set(source.Lease{})
 }
 

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/autoconf/internal/source"
+	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/net/bpf"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
@@ -53,13 +55,14 @@ type port struct {
 	ended   chan struct{} // closed when the reader has returned
 }
 
-// open starts to read. receive returns false for packets that are not for the port.
-func open(send func(source.Packet) error, receive func(buf []byte) (source.Packet, bool, error), end func() error) *port {
+// open starts to read packets of up to size bytes. receive returns false for packets that are
+// not for the port.
+func open(size int, send func(source.Packet) error, receive func(buf []byte) (source.Packet, bool, error), end func() error) *port {
 	p := &port{packets: make(chan source.Packet, queue), send: send, end: end, ended: make(chan struct{})}
 	go func() {
 		defer close(p.ended)
 		defer close(p.packets)
-		buf := make([]byte, maxPacket)
+		buf := make([]byte, size)
 		for {
 			packet, ok, err := receive(buf)
 			switch {
@@ -158,7 +161,7 @@ func (l *Link) UDP(local netip.AddrPort) (source.Port, error) {
 		_, err := c.WriteToUDPAddrPort(p.Data, netip.AddrPortFrom(l.zone(p.Peer.Addr()), p.Peer.Port()))
 		return err
 	}
-	return open(send, receive, c.Close), nil
+	return open(maxPacket, send, receive, c.Close), nil
 }
 
 // receive6 receives a datagram of IPv6. The kernel gives a socket what is for any group of the
@@ -218,7 +221,7 @@ func (l *Link) ICMP6(types ...uint8) (source.Port, error) {
 		to, _ := netip.AddrFromSlice(cm.Dst)
 		return source.Packet{Data: buf[:n], Peer: netip.AddrPortFrom(a, 0), Local: to, HopLimit: cm.HopLimit}, true, nil
 	}
-	return open(send, receive, pc.Close), nil
+	return open(maxPacket, send, receive, pc.Close), nil
 }
 
 // broadcast is the Ethernet address of all.
@@ -227,7 +230,7 @@ var broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 // packetSocket opens a socket for the payload of frames, which filter selects. encode
 // returns what to send for a packet, decode what was received; complete says that
 // checksums are right or have to be checked, not that the sender has left them out.
-func (l *Link) packetSocket(protocol uint16, filter []bpf.Instruction,
+func (l *Link) packetSocket(protocol uint16, size int, filter []bpf.Instruction,
 	encode func(source.Packet) ([]byte, error), decode func(b []byte, complete bool) (source.Packet, bool),
 ) (source.Port, error) {
 	f, err := l.st.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0)
@@ -290,7 +293,7 @@ func (l *Link) packetSocket(protocol uint16, filter []bpf.Instruction,
 		p.HW = slices.Clone(ll.Addr[:6])
 		return p, ok, nil
 	}
-	return open(send, receive, f.Close), nil
+	return open(size, send, receive, f.Close), nil
 }
 
 func (l *Link) bindPacket(fd int, protocol uint16, filter []bpf.Instruction) error {
@@ -329,17 +332,29 @@ func checksumLeftOut(oob []byte) bool {
 	return false
 }
 
+// Ours looks for a hardware address in the stack.
+func (l *Link) Ours(mac net.HardwareAddr) bool {
+	nl, err := l.st.RTNL()
+	if err != nil {
+		return false
+	}
+	defer nl.Close()
+	links, _ := nl.Links()
+	return slices.ContainsFunc(links, func(i rtnl.Link) bool {
+		return i.Flags&net.FlagLoopback == 0 && bytes.Equal(i.HardwareAddr, mac)
+	})
+}
+
 // ARP opens a packet socket of ARP.
-func (l *Link) ARP() (source.Port, error) {
-	all := []bpf.Instruction{bpf.RetConstant{Val: maxPacket}}
-	return l.packetSocket(unix.ETH_P_ARP, all,
+func (l *Link) ARP(about netip.Addr) (source.Port, error) {
+	return l.packetSocket(unix.ETH_P_ARP, maxARP, arpFilter(about),
 		func(p source.Packet) ([]byte, error) { return p.Data, nil },
 		func(b []byte, _ bool) (source.Packet, bool) { return source.Packet{Data: b}, true })
 }
 
 // UDP4Unconfigured opens a packet socket of UDP over IPv4.
 func (l *Link) UDP4Unconfigured(local uint16) (source.Port, error) {
-	return l.packetSocket(unix.ETH_P_IP, udp4Filter(local),
+	return l.packetSocket(unix.ETH_P_IP, maxPacket, udp4Filter(local),
 		func(p source.Packet) ([]byte, error) {
 			return appendUDP4(nil, netip.AddrPortFrom(p.Local, local), p.Peer, p.Data)
 		},

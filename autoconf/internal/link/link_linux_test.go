@@ -60,7 +60,7 @@ func TestPorts(t *testing.T) {
 					func(p source.Packet) bool {
 						return string(p.Data) == "hello" && p.Peer == netip.MustParseAddrPort("10.0.0.1:67")
 					}},
-				{"ARP", source.Link.ARP, source.Packet{Data: []byte("0123456789012345678901234567")},
+				{"ARP", func(l source.Link) (source.Port, error) { return l.ARP(netip.Addr{}) }, source.Packet{Data: []byte("0123456789012345678901234567")},
 					func(p source.Packet) bool {
 						return bytes.HasPrefix(p.Data, []byte("0123456789012345678901234567")) && bytes.Equal(p.HW, macs[0])
 					}},
@@ -160,7 +160,7 @@ func TestPortsEnd(t *testing.T) {
 	st, l := openLink(t, "null://", net.HardwareAddr{2, 0, 0, 0, 0, 1})
 	var ports []source.Port
 	for _, open := range []func() (source.Port, error){
-		l.ARP,
+		func() (source.Port, error) { return l.ARP(netip.Addr{}) },
 		func() (source.Port, error) { return l.UDP4Unconfigured(68) },
 		func() (source.Port, error) { return l.UDP(netip.MustParseAddrPort("0.0.0.0:68")) },
 		func() (source.Port, error) { return l.ICMP6(134) },
@@ -177,7 +177,7 @@ func TestPortsEnd(t *testing.T) {
 	for _, p := range ports {
 		p.Close()
 	}
-	if _, err := l.ARP(); err == nil {
+	if _, err := l.ARP(netip.Addr{}); err == nil {
 		t.Error("a port of a stack that is closed")
 	}
 }

@@ -15,6 +15,10 @@ import (
 // source.
 const maxPacket = 1 << 16
 
+// maxARP is a packet of ARP in the smallest frame, and more. Its port is open as long as
+// there is a lease, so its buffer is small.
+const maxARP = 64
+
 const (
 	protoUDP  = 17
 	sizeofIP4 = 20 // without options
@@ -35,6 +39,25 @@ func udp4Filter(port uint16) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(port), SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
 		bpf.RetConstant{Val: maxPacket},
+	}
+}
+
+// arpFilter passes ARP packets from an address, and those that ask about it from 0.0.0.0. It
+// runs in the kernel, so that a program which has an address sleeps until somebody else uses it.
+func arpFilter(about netip.Addr) []bpf.Instruction {
+	if !about.Is4() {
+		return []bpf.Instruction{bpf.RetConstant{Val: maxPacket}}
+	}
+	a := about.As4()
+	addr := binary.BigEndian.Uint32(a[:])
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: 14, Size: 4}, // sender
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: addr, SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: 24, Size: 4}, // target
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: addr, SkipTrue: 1},
+		bpf.RetConstant{Val: maxPacket},
+		bpf.RetConstant{Val: 0},
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"net/netip"
 	"testing"
+
+	"golang.org/x/net/bpf"
 )
 
 // TestUDP4 reads what it has written, right and wrong. TestKernel has the kernel read it.
@@ -37,6 +39,38 @@ func TestUDP4(t *testing.T) {
 	}{{"[::1]:67", 1}, {"10.0.0.1:67", 65536 - 28}} {
 		if _, err := appendUDP4(nil, netip.AddrPort{}, netip.MustParseAddrPort(bad.to), make([]byte, bad.size)); err == nil {
 			t.Errorf("%d bytes to %s: no error", bad.size, bad.to)
+		}
+	}
+}
+
+// TestARPFilter passes what concerns an address.
+func TestARPFilter(t *testing.T) {
+	for _, tt := range []struct {
+		about, sender, target string
+		want                  bool
+	}{
+		{"", "10.0.0.1", "10.0.0.2", true},
+		{"10.0.0.42", "10.0.0.42", "10.0.0.1", true},
+		{"10.0.0.42", "10.0.0.42", "10.0.0.42", true},
+		{"10.0.0.42", "0.0.0.0", "10.0.0.42", true},
+		{"10.0.0.42", "0.0.0.0", "10.0.0.43", false},
+		{"10.0.0.42", "10.0.0.1", "10.0.0.42", false},
+		{"10.0.0.42", "10.0.0.1", "10.0.0.2", false},
+	} {
+		about, _ := netip.ParseAddr(tt.about)
+		vm, err := bpf.NewVM(arpFilter(about))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, op := range []byte{1, 2} {
+			b := append([]byte{0, 1, 8, 0, 6, 4, 0, op, 2, 0, 0, 0, 0, 9}, netip.MustParseAddr(tt.sender).AsSlice()...)
+			b = append(append(b, 0, 0, 0, 0, 0, 0), netip.MustParseAddr(tt.target).AsSlice()...)
+			if n, err := vm.Run(b); err != nil || (n > 0) != tt.want {
+				t.Errorf("%+v: %d bytes pass, %v", tt, n, err)
+			}
+			if n, err := vm.Run(b[:20]); about.IsValid() && (n > 0 && !tt.want || err != nil) {
+				t.Errorf("%+v: of a short packet %d bytes pass, %v", tt, n, err)
+			}
 		}
 	}
 }

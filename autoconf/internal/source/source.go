@@ -170,9 +170,13 @@ type Link interface {
 	// Ethernet to Packet.HW, or to all if that is nil. It receives what comes for the port, whatever the
 	// destination address is, with right checksums.
 	UDP4Unconfigured(port uint16) (Port, error)
-	// ARP opens a packet socket for ARP. Data is the packet after the Ethernet header; it
-	// is sent to Packet.HW, or to all if that is nil.
-	ARP() (Port, error)
+	// ARP opens a packet socket for ARP, which receives what comes from an address, and what
+	// others without an address ask about it; everything if it is the zero Addr. Data is the
+	// packet after the Ethernet header; it is sent to Packet.HW, or to all if that is nil.
+	ARP(about netip.Addr) (Port, error)
+	// Ours reports whether an interface of the stack, which may have several on a network, has
+	// a hardware address.
+	Ours(mac net.HardwareAddr) bool
 	// ICMP6 opens a raw socket for ICMPv6 that receives the given types only, with right
 	// checksums. Data begins with the type; the kernel fills in the checksum. Packets are
 	// sent with hop limit 255. With router solicitations it receives what is for all routers.

@@ -4,6 +4,7 @@
 package sourcetest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,8 +31,8 @@ var MAC = net.HardwareAddr{2, 0, 0, 0, 0, 0x42}
 
 // A Link is a [source.Link] whose other end is the test.
 type Link struct {
-	// HW is its hardware address.
-	HW net.HardwareAddr
+	// HW is its hardware address, and Other that of another interface of the stack.
+	HW, Other net.HardwareAddr
 	// Sent has what the source has sent. A source does not wait for the test unless there
 	// are very many packets.
 	Sent chan Sent
@@ -72,9 +73,13 @@ func (l *Link) Name() string          { return "vde0" }
 func (l *Link) Index() int            { return 7 }
 func (l *Link) MAC() net.HardwareAddr { return l.HW }
 
+func (l *Link) Ours(mac net.HardwareAddr) bool {
+	return bytes.Equal(mac, l.HW) || bytes.Equal(mac, l.Other)
+}
+
 func (l *Link) UDP(local netip.AddrPort) (source.Port, error)     { return l.open(UDP(local)) }
 func (l *Link) UDP4Unconfigured(port uint16) (source.Port, error) { return l.open(Unconfigured) }
-func (l *Link) ARP() (source.Port, error)                         { return l.open(ARP) }
+func (l *Link) ARP(netip.Addr) (source.Port, error)               { return l.open(ARP) }
 func (l *Link) ICMP6(...uint8) (source.Port, error)               { return l.open(ICMP6) }
 
 func (l *Link) open(name string) (source.Port, error) {
