@@ -70,9 +70,9 @@ check
 go run $staticcheck "${modules[@]}"
 
 step "other systems"
-for target in linux/arm64 linux/386 darwin/arm64 windows/amd64 freebsd/amd64; do
+# Vet compiles everything. One system stands for those that are like unix.
+for target in linux/arm64 linux/386 darwin/arm64 windows/amd64; do
 	echo "$target"
-	GOOS=${target%/*} GOARCH=${target#*/} go build ./...
 	GOOS=${target%/*} GOARCH=${target#*/} go vet "${modules[@]}"
 done
 
