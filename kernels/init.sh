@@ -22,7 +22,7 @@ chmod 0666 /dev/net/tun
 dmesg -n 1
 
 echo "@kernel $(uname -r)"
-. /tests/limits # run_limit: seconds for a test binary; users: who runs it
+. /tests/limits # run_limit: seconds for a test binary
 
 # processes sets left to the processes of user space, but for this one. It must
 # not start any itself.
@@ -89,7 +89,7 @@ $(grep -c '^ *--- FAIL' "$log") $(($(cut -d. -f1 /proc/uptime) - start))"
 
 for dir in /tests/*/test; do
 	package=$(basename "${dir%/test}")
-	for user in $users; do
+	for user in $(cat "${dir%/test}/users"); do
 		run "$package" $user
 	done
 done

@@ -5,8 +5,9 @@
 #
 #	kernels/run.sh [-1] [-a] [-f] [-i] [-v] [suite/architecture ...]
 #
-# Without arguments: the kernels of Debian 12. -1 runs each test once on a kernel: as
-# root on amd64, as the ordinary user on arm64. -a adds the newer ones of Debian 13 and
+# Without arguments: the kernels of Debian 12. -1 runs each test once: what depends on the
+# architecture too as root on amd64 and as the ordinary user on arm64, the rest on amd64, as
+# the ordinary user if both can. -a adds the newer ones of Debian 13 and
 # of the backports to both. -f runs every test of every package, not only those that
 # depend on the kernel; that takes its time where the machine is emulated. -i only
 # installs the programs that this script calls. -v shows why tests were skipped.
@@ -44,8 +45,12 @@ tests=(
 	"autoconf Apply|Conflict|Kernel|DownUp|Eth" "autoconf/internal/link ."
 	"wireguard KernelLink"
 )
-# Tests that must have run and passed in every machine: package, with - for /, the
-# test, and the user if one of the two cannot run it.
+# Those of them that depend on the architecture: its calls, its assembly, its layouts.
+native=(internal/netns internal/rlimit internal/test/lifecycle internal/test/conformance rtnl vdestack)
+# Those of the rest that -1 runs as root: some of their tests need it.
+privileged=(vdeplug)
+# Tests that must have run and passed in every machine that has their package: package,
+# with - for /, the test, and the user if one of the two cannot run it.
 must=(
 	"internal-netns TestSocket" "internal-netns TestSocketPoolFresh"
 	"internal-netns TestStart" "internal-netns TestWithoutUserNS"
@@ -233,18 +238,22 @@ build() {
 			pattern=$(printf '%s\n' "${tests[@]}" | awk -v name="$name" '$1 == name { print $2, $3 }')
 			[ -n "$pattern" ] || continue
 		fi
+		users=$(users "$1" "$name")
+		[ -n "$users" ] || continue
 		name=${name//\//-}
-		CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go test -c -o "$out/$name/test" "$pkg"
+		CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go test -ldflags="-s -w" -c -o "$out/$name/test" "$pkg"
 		echo "$pattern" >"$out/$name/pattern"
+		echo "$users" >"$out/$name/users"
 		[ ! -d "$dir/testdata" ] || cp -R "$dir/testdata" "$out/$name/"
 	done < <(cd .. && GOOS=linux GOARCH=$1 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}' ./... ./autoconf/... ./vdens/... ./wireguard/...)
-	printf '%s\n' "${must[@]}" | tee "$out/must" | while read -r name _; do
-		[ -d "$out/$name" ] || die "there are no tests of $name"
-	done
+	printf '%s\n' "${must[@]}" >"$out/must"
 	for name in "${tests[@]}"; do
 		name=${name%% *}
-		[ -d "$out/${name//\//-}" ] || die "there are no tests of $name"
+		[ -d "$out/${name//\//-}" ] || [ -z "$(users "$1" "$name")" ] || die "there are no tests of $name"
 	done
+	while read -r name _; do
+		printf '%s\n' "${tests[@]%% *}" | tr / - | grep -qx -e "$name" || die "there are no tests of $name"
+	done <"$out/must"
 	[ -z "$full" ] || (cd .. && CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go build -o "$out/programs/" ./echo_example ./http_example ./vdens ./slirp/slirp_plug)
 	chmod -R a+rX "$out"
 }
@@ -310,13 +319,15 @@ probe_kvm() {
 	grep -q 'Linux version' "$work/kvm.log" || { kvm=no; step "KVM does not boot it: emulating"; }
 }
 
-# users ARCHITECTURE prints who runs the tests.
+# users ARCHITECTURE PACKAGE prints who runs its tests.
 users() {
-	case $once,$1 in
-	1,amd64) echo root ;;
-	1,arm64) echo nobody ;;
-	*) echo root nobody ;;
-	esac
+	if [ -z "$once" ]; then
+		echo root nobody
+	elif [[ " ${native[*]} " = *" $2 "* ]]; then
+		if [ "$1" = amd64 ]; then echo root; else echo nobody; fi
+	elif [ "$1" = amd64 ]; then
+		if [[ " ${privileged[*]} " = *" $2 "* ]]; then echo root; else echo nobody; fi
+	fi
 }
 
 # make_initramfs SUITE ARCHITECTURE
@@ -328,7 +339,7 @@ make_initramfs() {
 	cp -a "$work/tests-$2" "$root/tests"
 	add_modules "$cache/kernel-$1-$2" "$root"
 	mkdir -p "$root"/{proc,sys,dev,tmp,run,etc}
-	echo "run_limit=$run_limit users='$(users "$2")'" >"$root/tests/limits"
+	echo "run_limit=$run_limit" >"$root/tests/limits"
 	cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
 	cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
 	echo 'tcpdump:x:100:65534::/:/usr/sbin/nologin' >>"$root/etc/passwd"
