@@ -107,6 +107,7 @@ func TestEnough(t *testing.T) {
 		time.Sleep(time.Minute - time.Second)
 		a.Frame(true, packettest.Frame(60))
 		time.Sleep(2 * time.Second)
+		synctest.Wait()
 		if file.closed != 1 {
 			t.Error("the file is open")
 		}
