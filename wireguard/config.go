@@ -92,16 +92,16 @@ func (c Config) complete() (Config, error) {
 		return c, fmt.Errorf("the MTU is %d: want %d to %d", c.MTU, low, maxMTU)
 	}
 	c.Peers = slices.Clone(c.Peers)
+	seen := make(map[PublicKey]bool)
 	for i := range c.Peers {
 		p := &c.Peers[i]
 		if err := p.complete(c.PrivateKey.Public()); err != nil {
 			return c, fmt.Errorf("%s (peer %d): %w", p.PublicKey.short(), i+1, err)
 		}
-		for _, other := range c.Peers[:i] {
-			if other.PublicKey == p.PublicKey {
-				return c, fmt.Errorf("%s (peer %d): an earlier peer has the same PublicKey", p.PublicKey.short(), i+1)
-			}
+		if seen[p.PublicKey] {
+			return c, fmt.Errorf("%s (peer %d): an earlier peer has the same PublicKey", p.PublicKey.short(), i+1)
 		}
+		seen[p.PublicKey] = true
 	}
 	return c, nil
 }
