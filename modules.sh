@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 path=github.com/vdestack/vdestack
-released=(. autoconf slirp vdens wireguard) # each after those that it requires
+released=(. autoconf metrics slirp vdens wireguard) # each after those that it requires
 unreleased=(bench/gvisor)
 
 die() { echo "modules.sh: $*" >&2; exit 1; }
@@ -136,7 +136,7 @@ check() {
 	git diff --exit-code || die "go.mod and go.sum are not tidy (./modules.sh tidy)"
 	say "a release"
 	./modules.sh release $version >/dev/null
-	GOPROXY=off go list -deps ./... ./autoconf/... ./slirp/... ./vdens/... ./wireguard/... >/dev/null || die "go.work does not join what was released"
+	GOPROXY=off go list -deps ./... ./autoconf/... ./metrics/... ./slirp/... ./vdens/... ./wireguard/... >/dev/null || die "go.work does not join what was released"
 	for dir in "${released[@]}"; do
 		publish "$dir" $version
 	done
@@ -187,6 +187,9 @@ use() {
 			;;
 		*/autoconf)
 			user_program "\"$module\"" 'vdeplug.Open(autoconf.Config{VNL: "null://"}.VNL, nil)'
+			;;
+		*/metrics)
+			user_program "_ \"$module\"" 'vdeplug.Open("null://", nil)'
 			;;
 		*/wireguard)
 			user_program "\"$module\"" 'vdeplug.Open(wireguard.Config{Name: "null://"}.Name, nil)'

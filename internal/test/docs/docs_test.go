@@ -91,7 +91,7 @@ var (
 )
 
 // made are paths that users and the programs here make.
-var made = map[string]bool{"bench/out": true, "SCHEME.go": true, "autoconf/v0.1.0": true, "slirp/v0.1.0": true, "vdens/v0.1.0": true, "wireguard/v0.1.0": true}
+var made = map[string]bool{"bench/out": true, "SCHEME.go": true, "autoconf/v0.1.0": true, "metrics/v0.1.0": true, "slirp/v0.1.0": true, "vdens/v0.1.0": true, "wireguard/v0.1.0": true}
 
 // TestNames sees that the files exist that documents link to or name in backquotes, and
 // that the tests, and the names of our packages and types, are declared somewhere. The
