@@ -119,6 +119,28 @@ func (t *MACTable[S, V]) evict() {
 	delete(t.entries, oldest)
 }
 
+// Retain removes the stations at the places that keep does not report. keep is called
+// once for each place.
+func (t *MACTable[S, V]) Retain(keep func(where V) bool) {
+	left, gone := 0, make(map[V]bool)
+	for where, n := range t.at {
+		if !keep(where) {
+			left += n
+			gone[where] = true
+			delete(t.at, where)
+		}
+	}
+	for s, e := range t.entries {
+		if left == 0 {
+			return
+		}
+		if gone[e.where] {
+			delete(t.entries, s)
+			left--
+		}
+	}
+}
+
 // Forget removes the stations at where. It is cheap if there are none: senders can say
 // goodbye as often as they like.
 func (t *MACTable[S, V]) Forget(where V) {

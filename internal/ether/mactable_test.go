@@ -81,9 +81,15 @@ func TestMACTableForget(t *testing.T) {
 	table, r := NewMACTable[MAC, int](max, time.Hour), rand.New(rand.NewPCG(1, 2))
 	for i := range 20000 {
 		where := r.IntN(places)
-		if r.IntN(20) == 0 {
+		switch r.IntN(40) {
+		case 0, 1:
 			table.Forget(where)
-		} else {
+		case 2:
+			table.Retain(func(w int) bool { return w != where && w != where+1 })
+			if table.at[where]+table.at[where+1] != 0 {
+				t.Fatalf("step %d: stations are still at %d or the next", i, where)
+			}
+		default:
 			table.Learn(station(r.IntN(2*max)), where, time.Duration(i))
 		}
 		at := make(map[int]int)
