@@ -18,7 +18,11 @@ type network struct {
 }
 
 func (s *Stack) newNetwork(ctx context.Context, cfg Interface) *network {
-	o := vdeplug.Options{Reconnect: !cfg.NoReconnect, Notify: func(l vdeplug.Link) { s.linkChanged(cfg.Name, l) }}
+	o := vdeplug.Options{
+		Reconnect: !cfg.NoReconnect,
+		Notify:    func(l vdeplug.Link) { s.linkChanged(cfg.Name, l) },
+		Logger:    s.log.With("interface", cfg.Name),
+	}
 	return &network{open: sync.OnceValues(func() (vdeplug.Conn, error) {
 		return vdeplug.OpenContext(ctx, cmp.Or(cfg.VNL, "null://"), &o)
 	})}

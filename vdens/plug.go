@@ -209,6 +209,7 @@ func (p *plugCommand) run(background bool) int {
 	for _, vnl := range p.networks {
 		c, err := vdeplug.OpenContext(sigs.Context, vnl, &vdeplug.Options{
 			Description: p.descr, Reconnect: p.reconnect, Notify: func(l vdeplug.Link) { logLink(vnl, l) },
+			Logger: logger.With("network", vnl),
 		})
 		if err != nil {
 			return fail(cmp.Or(context.Cause(sigs.Context), err))

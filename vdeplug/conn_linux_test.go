@@ -14,8 +14,10 @@ import (
 // TestLinuxConn is TestConn for the schemes that only Linux has.
 func TestLinuxConn(t *testing.T) {
 	testenv.Long(t)
+	remotes := writeFile(t, filepath.Join(t.TempDir(), "hosts"), "127.0.0.3\n127.0.0.4:4790\n")
 	for _, vnl := range []string{
 		"cmd://cat", "cmd://sleep 1000", vxlanTest(2), "vxlan:///if=lo", "vxlan:///v6/if=test0",
+		"vxlan:///bind=127.0.0.2/remotes='file:" + remotes + "'",
 		vxvdeFamilies[0].vnl, vxvdeFamilies[1].vnl,
 	} {
 		t.Run(vnl, func(t *testing.T) {

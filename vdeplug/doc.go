@@ -134,6 +134,7 @@
 //	      port=PORT            UDP port of all endpoints; 4789 by default
 //	      vni=N                number of the network; 1 by default
 //	      remote=HOST,HOST...  other endpoints, in place of a group
+//	      remotes=file:PATH    the same from a file, which may change
 //	      ttl=N                time to live of packets to the group; 1 by default
 //	      v4                   names stand for IPv4 addresses
 //	      v6                   names stand for IPv6 addresses
@@ -202,9 +203,66 @@
 //     send frames. A host has one endpoint of vxlan for each port and address; frames from
 //     endpoints that are not on the list of remotes are accepted. The plug of vdeplug 4.0.1
 //     loses frames for known stations in vxlan: give it hashsize=0.
+//   - vxlan: for remotes, see below, "Hosts that come and go".
 //   - vxvde: grp gives a group of users a network of its own: the last three bytes of the
 //     group's address, and the VNI, become the gid. vni can be a group of users too. Without
 //     a value both mean the effective group. IPv6 unicast has the system's hop limit, not ttl.
+//
+// # Hosts that come and go
+//
+// A network of several machines without multicast is vxlan:// with a set of hosts that
+// each machine has:
+//
+//	vxlan:///vni=42/remotes='file:/run/lab/hosts'
+//
+// The file has one ADDRESS or ADDRESS:PORT in a line; "#" begins a comment. A change is seen
+// within a second, once two readings agree; write the file in one go, or rename another one
+// to it, as Kubernetes does with a ConfigMap. A file without addresses says that there is
+// nobody else. Open fails if the file is bad; later [Options.Logger] hears of that, and the
+// last good set stays.
+//
+//   - A host that comes gets frames for all from then on. A host that leaves gets no frames
+//     any more: what was learned of it is forgotten. A frame that is being sent meanwhile
+//     goes to the set before or to the one after, once to each host.
+//   - Frames of hosts that are not in the set are accepted, but teach nothing: no frame goes
+//     to such a host. So a new host is answered as soon as the others have it in their sets.
+//   - A host is known by the address in the set: one that has several sends from that
+//     address (bind=ADDRESS). This host may be in its own set.
+//   - A set has 1024 hosts at most, of one family: that of the first set or, if that is
+//     empty, IPv4, unless there is v6 or bind. A frame for all is one packet for each host,
+//     64 in a system call. How much is learned is bounded by hashsize.
+//
+// [RegisterRemotes] adds other sources of sets. The example of package vdestack takes them
+// from SRV records of DNS, by the resolver of a stack. This one takes them from etcd, where
+// each host has put its address and port, with a lease:
+//
+//	vdeplug.RegisterRemotes("etcd", func(ctx context.Context, prefix string) iter.Seq2[[]netip.AddrPort, error] {
+//		return func(yield func([]netip.AddrPort, error) bool) {
+//			for ctx.Err() == nil {
+//				reply, err := client.Get(ctx, prefix, clientv3.WithPrefix())
+//				if err != nil {
+//					if !yield(nil, err) {
+//						return
+//					}
+//					time.Sleep(time.Second)
+//					continue
+//				}
+//				var hosts []netip.AddrPort
+//				for _, kv := range reply.Kvs {
+//					host, _ := netip.ParseAddrPort(string(kv.Value)) // an invalid one is reported
+//					hosts = append(hosts, host)
+//				}
+//				if !yield(hosts, nil) {
+//					return
+//				}
+//				// Until the next change, of which the sets say all.
+//				watch, stop := context.WithCancel(ctx)
+//				<-client.Watch(watch, prefix, clientv3.WithPrefix(), clientv3.WithRev(reply.Header.Revision+1))
+//				stop()
+//			}
+//		}
+//	})
+//	c, err := vdeplug.Open("vxlan:///vni=42/remotes=etcd:lab-", nil)
 //
 // # Sizes
 //

@@ -21,7 +21,7 @@ func FuzzOptions(f *testing.F) {
 	for _, vnl := range []string{
 		"vde:///run/sw[port=3/group=7/mode=700]", "vde://[x/y=1]", "vde://sw[16777216]",
 		"vxvde://239.1.2.3/port=5555/vni=12345/ttl=7", "vxvde://ff02::7%test0/grp=70000", "vxvde:///rcvbuf=2kM/hashsize=0/expiretime=9",
-		"vxvde:///v4/v6/bind=::1/if=a", "vxlan:///remote=10.0.0.1,10.0.0.2/vni=7", "vxlan://ff05::1/port=8472/remote=fe80::1%a", "vlan://3/untag=4/trunk/tag=10:11-12{x}", "agno:///k[ethtype=0x600]{mem://}", "ptp:///a[seqpacket]", "vdesl:///dev/x[speed=9600]", "tap://a%d", "udp://[::1]:5->a:b:6", "udp://->:",
+		"vxvde:///v4/v6/bind=::1/if=a", "vxlan:///remote=10.0.0.1,10.0.0.2/vni=7", "vxlan:///remotes='file:/run/hosts'/v6", "vxlan://ff05::1/port=8472/remote=fe80::1%a", "vlan://3/untag=4/trunk/tag=10:11-12{x}", "agno:///k[ethtype=0x600]{mem://}", "ptp:///a[seqpacket]", "vdesl:///dev/x[speed=9600]", "tap://a%d", "udp://[::1]:5->a:b:6", "udp://->:",
 		"switch:///run/sw[mode=0777/dirmode=7777/grp=7/hashsize=1048576/expiretime=2147483647/hashseed=1]", "hub://[dirmode=0]", "bonding://sw[mode=1]",
 	} {
 		f.Add(vnl)
@@ -114,11 +114,12 @@ func checkVXLAN(t *testing.T, l Locator) {
 	if err != nil {
 		return
 	}
-	if !cfg.VXLAN || cfg.Group.IsValid() == (len(cfg.Remotes) > 0) || cfg.Peer().Port() == 0 || cfg.VNI > vxlan.MaxVNI {
+	if !cfg.VXLAN || cfg.VNI > vxlan.MaxVNI || cfg.Changing != (cfg.source != nil) ||
+		!cfg.Changing && (cfg.Group.IsValid() == (len(cfg.Remotes) > 0) || cfg.Group.Port()+cfg.Listen.Port() == 0) {
 		t.Errorf("%q: %+v", l, cfg)
 	}
 	for _, a := range cfg.Remotes {
-		if a.Addr().IsMulticast() || a.Addr().Zone() != "" || a.Addr().Is4() != cfg.Peer().Addr().Is4() || a.Port() != cfg.Peer().Port() {
+		if a.Addr().IsMulticast() || a.Addr().Zone() != "" || a.Addr().Is4() != cfg.Listen.Addr().Is4() || a.Port() != cfg.Listen.Port() {
 			t.Errorf("%q: remote %v", l, a)
 		}
 	}

@@ -71,7 +71,7 @@ func TestUsageParsed(t *testing.T) {
 		parsers[scheme] = func(l Locator) error { _, err := parseSwitch(l); return err }
 	}
 	// Values of options without a default.
-	values := map[string]string{"N": "3", "NAME": "lo", "GROUP": "0", "LIST": "5:6-7", "ADDRESS": "127.0.0.1", "BYTES": "2M", "HOST,HOST...": "127.0.0.1", "MODE": "640", "NUMBER": "7", "RATE": "1mbit"}
+	values := map[string]string{"N": "3", "NAME": "lo", "GROUP": "0", "LIST": "5:6-7", "ADDRESS": "127.0.0.1", "BYTES": "2M", "HOST,HOST...": "127.0.0.1", "file:PATH": "file:hosts", "MODE": "640", "NUMBER": "7", "RATE": "1mbit"}
 	for _, scheme := range Schemes() {
 		u, _ := UsageOf(scheme)
 		parse := parsers[scheme]

@@ -3,6 +3,7 @@ package vdeplug
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -80,6 +81,9 @@ type Options struct {
 	// is reported as gone once. Notify is called by one goroutine at a time, must return
 	// soon, and must not close the plug.
 	Notify func(Link)
+	// Logger receives rare events that are no [Link]: a source of remotes that cannot be
+	// read ([RegisterRemotes]). Nil discards them.
+	Logger *slog.Logger
 
 	every time.Duration // of restart://: the waits; 0 means those of Reconnect
 }

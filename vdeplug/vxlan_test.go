@@ -25,13 +25,28 @@ func TestParseVXLAN(t *testing.T) {
 			for _, s := range list {
 				c.Remotes = append(c.Remotes, netip.MustParseAddrPort(s))
 			}
+			any := netip.IPv4Unspecified()
+			if c.Remotes[0].Addr().Is6() {
+				any = netip.IPv6Unspecified()
+			}
+			c.Listen = netip.AddrPortFrom(any, c.Remotes[0].Port())
 		}
 	}
 	var many []string
 	for i := range maxRemotes + 1 {
 		many = append(many, netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String())
 	}
-	testParses(t, flat(func(l Locator) (vxlan.Config, error) { return parseVXLAN(t.Context(), l) }), plain, []parseTest[vxlan.Config]{
+	parse := func(l Locator) (cfg vxlan.Config, err error) {
+		o, err := parseVXLAN(t.Context(), l)
+		if err != nil {
+			return cfg, err
+		}
+		if o.source != nil {
+			err = o.begin(nil)
+		}
+		return o.Config, err
+	}
+	testParses(t, flat(parse), plain, []parseTest[vxlan.Config]{
 		{in: "vxlan://"},
 		{in: "vxlan://239.0.0.1/vni=42/if=test0", set: func(c *vxlan.Config) { c.VNI, c.Interface = 42, "test0" }},
 		{in: "vxlan:///v6", set: group("[ff05:56de::1]:4789")},
@@ -51,7 +66,12 @@ func TestParseVXLAN(t *testing.T) {
 			c.Interface = "test0"
 		}},
 
-		{in: "vxlan:///nosuch", err: `vxlan option "nosuch": unknown (have bind, expiretime, hashsize, if, port, rcvbuf, remote, ttl, v4, v6, vni)`},
+		{in: "vxlan:///remotes='file:/run/hosts'/vni=7", set: func(c *vxlan.Config) {
+			c.Group, c.Listen, c.VNI = netip.AddrPort{}, netip.MustParseAddrPort("0.0.0.0:4789"), 7
+			c.Changing, c.Remotes = true, []netip.AddrPort{}
+		}},
+
+		{in: "vxlan:///nosuch", err: `vxlan option "nosuch": unknown (have bind, expiretime, hashsize, if, port, rcvbuf, remote, remotes, ttl, v4, v6, vni)`},
 		{in: "vxlan:///vni=daemon", err: `"vni=daemon": must be a number from 0 to 16777215`},
 		{in: "vxlan:///vni=0x10", err: "must be a number"},
 		{in: "vxlan:///vni=16777216", err: "must be a number"},
@@ -59,6 +79,11 @@ func TestParseVXLAN(t *testing.T) {
 		{in: "vxlan://10.0.0.1", err: `10.0.0.1 is no multicast address`},
 		{in: "vxlan://239.0.0.1/remote=10.0.0.2", err: `group "239.0.0.1" and option "remote=10.0.0.2": it is one or the other`},
 		{in: "vxlan:///remote", err: "needs a value"},
+		{in: "vxlan:///remotes", err: `option "remotes": must be file:PATH`},
+		{in: "vxlan:///remotes=file:/run/hosts", err: `"remotes=file:": must be file:PATH, in quotes if the path has a "/", as remotes='file:/run/hosts'`},
+		{in: "vxlan:///remotes=nosuch:x", err: `no source "nosuch" is registered`},
+		{in: "vxlan:///remotes=file:x/remote=10.0.0.1", err: `options "remote=10.0.0.1" and "remotes=file:x": it is one or the other`},
+		{in: "vxlan://239.0.0.1/remotes=file:x", err: `group "239.0.0.1" and option "remotes=file:x": it is one or the other`},
 		{in: "vxlan:///remote=10.0.0.2,", err: `"remote=10.0.0.2,": must be addresses or names, separated by commas`},
 		{in: "vxlan:///remote=10.0.0.2,10.0.0.2", err: "10.0.0.2 is there twice"},
 		{in: "vxlan:///remote=10.0.0.2,fd00::2", err: "fd00::2 is not of the family of the others, IPv4"},

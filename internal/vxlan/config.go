@@ -13,7 +13,9 @@ import (
 type Config struct {
 	VXLAN      bool             // VXLAN, where all endpoints have the same port; else vxvde
 	Group      netip.AddrPort   // the multicast group; invalid: use the remotes
-	Remotes    []netip.AddrPort // of one family, and with one port
+	Remotes    []netip.AddrPort // in place of the group
+	Changing   bool             // the remotes change, and stations are behind them only
+	Listen     netip.AddrPort   // without a group: 0.0.0.0 or ::, and the port; of this family are the remotes
 	VNI        uint32           // number of the network
 	TTL        int
 	Interface  string        // of the group; empty: the routing table decides
@@ -23,12 +25,13 @@ type Config struct {
 	Expire     time.Duration // when a silent station is forgotten
 }
 
-// Peer returns the group or the first remote.
-func (cfg *Config) Peer() netip.AddrPort {
-	if len(cfg.Remotes) > 0 {
-		return cfg.Remotes[0]
+// family returns an address of the family of the network, and the port of all endpoints
+// or, without a group, of this one.
+func (cfg *Config) family() netip.AddrPort {
+	if cfg.Group.IsValid() {
+		return cfg.Group
 	}
-	return cfg.Group
+	return cfg.Listen
 }
 
 func (cfg *Config) scheme() string {

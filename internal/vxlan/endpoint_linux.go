@@ -37,9 +37,10 @@ type Endpoint struct {
 
 	closing atomic.Bool
 
-	now   func() time.Duration
-	mu    sync.Mutex // guards table; never held across a system call
-	table *ether.MACTable[ether.MAC, sockio.Sockaddr]
+	now     func() time.Duration
+	remotes atomic.Pointer[remoteSet] // changed with mu held
+	mu      sync.Mutex                // guards table; never held across a system call
+	table   *ether.MACTable[ether.MAC, sockio.Sockaddr]
 }
 
 var _ packet.Transport = (*Endpoint)(nil)
@@ -61,6 +62,7 @@ func openWithClock(cfg Config, now func() time.Duration) (*Endpoint, error) {
 	if e.sockets, err = openSockets(cfg); err != nil {
 		return nil, err
 	}
+	e.remotes.Store(e.sockets.remoteSet(cfg))
 	if e.self, err = newSelfFilter(e.sockets.port, cfg.Bind, now); err != nil {
 		e.sockets.close()
 		return nil, err
@@ -141,7 +143,6 @@ func (e *Endpoint) accept(b *packet.Buffer, g packet.Datagram, multicast bool) {
 	classify := classifyVXVDE
 	if e.vxlan {
 		classify = classifyVXLAN
-		peer.SetPort(e.sockets.port) // the source port may be any
 	}
 	var learned ether.MAC
 	for data, complete := range sockio.Datagrams(g) {
@@ -173,10 +174,7 @@ func (e *Endpoint) accept(b *packet.Buffer, g packet.Datagram, multicast bool) {
 		}
 		if _, src := ether.MACs(frame); src != learned {
 			learned = src
-			now := e.now()
-			e.mu.Lock()
-			e.table.Learn(src, peer, now)
-			e.mu.Unlock()
+			e.learn(src, peer)
 		}
 		b.Add(offload, frame)
 	}
@@ -197,7 +195,9 @@ func (e *Endpoint) SendPackets(packets []packet.Packet, wait bool) error {
 		if peer, ok := e.Lookup(dst); ok {
 			known[0] = peer
 		} else {
-			to = e.sockets.all
+			if to = e.remotes.Load().all; len(to) == 0 {
+				continue // nobody else is on the network
+			}
 		}
 		if err := e.Sender.Add(e.unicast, s, &packets[i], e.header[:], to, wait); err != nil {
 			return err

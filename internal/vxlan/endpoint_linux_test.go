@@ -252,7 +252,7 @@ func TestVXVDEFair(t *testing.T) {
 func testVXLAN(vni uint32) Config {
 	return Config{
 		VXLAN: true, VNI: vni, TTL: 1, Bind: netip.MustParseAddr("127.0.0.2"),
-		Remotes: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.3:4789")}, Stations: 1024, Expire: 128 * time.Second,
+		Remotes: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.3:4789")}, Listen: netip.MustParseAddrPort("0.0.0.0:4789"), Stations: 1024, Expire: 128 * time.Second,
 	}
 }
 

@@ -16,8 +16,7 @@ type sockets struct {
 	multicast int // receives packets to the group; -1: no group
 	unicast   int // sends all packets, and receives those to this endpoint
 	group     sockio.Sockaddr
-	all       []sockio.Sockaddr // the group, or all remotes
-	port      uint16            // of the unicast socket
+	port      uint16 // of the unicast socket
 	ifindex   uint32
 }
 
@@ -29,7 +28,7 @@ func openSockets(cfg Config) (s *sockets, err error) {
 		}
 	}()
 	family := unix.AF_INET
-	if cfg.Peer().Addr().Is6() {
+	if cfg.family().Addr().Is6() {
 		family = unix.AF_INET6
 	}
 	if s.unicast, err = udpSocket(family); err != nil {
@@ -41,9 +40,6 @@ func openSockets(cfg Config) (s *sockets, err error) {
 			return s, fmt.Errorf("option \"if=%s\": %w", cfg.Interface, err)
 		}
 	}
-	for _, a := range cfg.Remotes {
-		s.all = append(s.all, sockio.MakeSockaddr(a, s.scope(a.Addr())))
-	}
 	if err := s.bind(cfg); err != nil || !cfg.Group.IsValid() {
 		return s, err
 	}
@@ -52,7 +48,6 @@ func openSockets(cfg Config) (s *sockets, err error) {
 	}
 	sockio.JoinUDP(s.multicast)
 	s.group = sockio.MakeSockaddr(cfg.Group, s.ifindex)
-	s.all = []sockio.Sockaddr{s.group}
 	return s, s.join(cfg)
 }
 
@@ -136,10 +131,10 @@ func (s *sockets) bind(cfg Config) error {
 	}
 	port := 0
 	if cfg.VXLAN {
-		port = int(cfg.Peer().Port())
+		port = int(cfg.family().Port())
 	}
 	var local unix.Sockaddr
-	if cfg.Peer().Addr().Is4() {
+	if cfg.family().Addr().Is4() {
 		sa := &unix.SockaddrInet4{Port: port}
 		if cfg.Bind.IsValid() {
 			sa.Addr = cfg.Bind.As4()
