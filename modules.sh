@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 
 path=github.com/vdestack/vdestack
 released=(. autoconf metrics slirp vdens wireguard) # each after those that it requires
-unreleased=(bench/gvisor)
+unreleased=(bench/gvisor bench/wireguard)
 
 die() { echo "modules.sh: $*" >&2; exit 1; }
 say() { printf -- '-- %s (%ds)\n' "$*" $SECONDS; }

@@ -19,7 +19,7 @@ var panels = []struct {
 
 // colours of the contestants.
 var colours = map[string]string{
-	ours: "#1668a7", rival: "#d97b1e", gvisor: "#7d5ba6", kernel: "#6b7280", oursApart: "#3f8fcf", kernelApart: "#9aa0aa", oursToRival: "#3d9970", rivalToOurs: "#6aa886",
+	ours: "#1668a7", rival: "#d97b1e", gvisor: "#7d5ba6", kernel: "#6b7280", oursApart: "#3f8fcf", kernelApart: "#9aa0aa", oursTUN: "#1b7f8c", netstack: "#b0568f", oursToRival: "#3d9970", rivalToOurs: "#6aa886",
 }
 
 // Sizes of the chart, in pixels.

@@ -31,7 +31,9 @@ var contestants = []contestant{
 	{name: ours, prepare: self(ours)},
 	{name: rival, prepare: buildC, locator: streamCommand},
 	{name: kernel, prepare: self(kernel)},
-	{name: gvisor, prepare: buildGVisor},
+	{name: gvisor, prepare: buildModule("gvisor")},
+	{name: oursTUN, prepare: buildModule("wireguard", "tun")},
+	{name: netstack, prepare: buildModule("wireguard", "netstack")},
 	{name: inC, prepare: buildObjects},
 	{name: oursApart, sender: ours, receiver: ours},
 	{name: kernelApart, sender: kernel, receiver: kernel},
@@ -106,23 +108,25 @@ func compile(ctx context.Context, dir, name string, flags ...string) ([]string, 
 	return []string{exe}, nil
 }
 
-// buildGVisor builds the worker for gVisor's stack, a module of its own in the directory
-// of this file.
-func buildGVisor(ctx context.Context, dir string) ([]string, error) {
-	goTool, err := exec.LookPath("go")
-	if err != nil {
-		return nil, err
+// buildModule builds a worker that is a module of its own, in a directory of the one of this
+// file, and gives it arguments. It is built again for other arguments: only if it has changed.
+func buildModule(name string, args ...string) func(context.Context, string) ([]string, error) {
+	return func(ctx context.Context, dir string) ([]string, error) {
+		goTool, err := exec.LookPath("go")
+		if err != nil {
+			return nil, err
+		}
+		_, file, _, _ := runtime.Caller(0)
+		src, exe := filepath.Join(filepath.Dir(file), name), filepath.Join(dir, name+"-worker")
+		if _, err := os.Stat(src); err != nil {
+			return nil, fmt.Errorf("its sources are not where this program was built: %w", err)
+		}
+		out, err := exec.CommandContext(ctx, goTool, "build", "-C", src, "-ldflags=-w", "-o", exe, ".").CombinedOutput()
+		if err != nil {
+			return nil, fmt.Errorf("go build: %w: %s", err, firstLine(out))
+		}
+		return append([]string{exe}, args...), nil
 	}
-	_, file, _, _ := runtime.Caller(0)
-	src, exe := filepath.Join(filepath.Dir(file), gvisor), filepath.Join(dir, "gvisor-worker")
-	if _, err := os.Stat(src); err != nil {
-		return nil, fmt.Errorf("its sources are not where this program was built: %w", err)
-	}
-	out, err := exec.CommandContext(ctx, goTool, "build", "-C", src, "-o", exe, ".").CombinedOutput()
-	if err != nil {
-		return nil, fmt.Errorf("go build: %w: %s", err, firstLine(out))
-	}
-	return []string{exe}, nil
 }
 
 func firstLine(out []byte) string {

@@ -11,7 +11,8 @@
 //
 // Each contestant is a worker: a program that makes the stacks and moves the data, see
 // package bench/internal/worker. Two workers are this program itself, the one for
-// libvdestack is built with gcc, and the one for gVisor is a module of its own.
+// libvdestack is built with gcc, and those for gVisor and WireGuard are modules of
+// their own.
 // Contestants, networks, measurements and targets are tables, in the files of these
 // names.
 package main

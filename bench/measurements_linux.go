@@ -47,6 +47,8 @@ var pairs = []cell{
 	{kernelApart, loop},
 	{oursApart, port},
 	{oursApart, kept},
+	{oursTUN, wg},
+	{netstack, wg},
 }
 
 // likePairs returns the pairs of one contestant, except on the networks given.
@@ -63,7 +65,7 @@ func likePairs(but ...string) (cells []cell) {
 var measurements = []measurement{
 	{name: "traffic", cells: pairs, run: (*trial).traffic},
 	// vde_switch drops frames of this size.
-	{name: "jumbo", cells: likePairs("vde", "cmd", loop, port, kept), run: (*trial).jumbo},
+	{name: "jumbo", cells: likePairs("vde", "cmd", loop, port, kept, wg), run: (*trial).jumbo},
 	{name: "rtt", pinned: true, cells: likePairs(plain), run: (*trial).roundTrips},
 	{name: "packets", cells: []cell{
 		{kernelApart, loop},
@@ -78,6 +80,8 @@ var measurements = []measurement{
 		{rival, loop},
 		{rival, "ptp"},
 		{gvisor, "pipe"},
+		{oursTUN, wg},
+		{netstack, wg},
 	}, run: (*trial).open},
 	{name: "sockets", cells: []cell{
 		{kernel, loop},
@@ -96,4 +100,8 @@ var measurements = []measurement{
 		{rival, loop},
 		{gvisor, "pipe"},
 	}, run: (*trial).scale},
+	{name: "tunnels", once: true, cells: []cell{
+		{oursTUN, wg},
+		{netstack, wg},
+	}, run: (*trial).tunnels},
 }

@@ -8,6 +8,10 @@ const (
 	gvisor = "gvisor"
 	inC    = "objects in C" // only what the kernel needs for stacks
 
+	// Ways to a WireGuard tunnel.
+	oursTUN  = ours + ", TUN" // of module wireguard
+	netstack = "netstack"     // of wireguard-go, with gVisor's stack
+
 	// Mixed pairs: the first sends to the second.
 	oursToRival = ours + "→" + rival
 	rivalToOurs = rival + "→" + ours
@@ -26,4 +30,5 @@ const (
 	paths = "lan-path"   // lan:///PATH
 	port  = "forward"    // ForwardIn
 	kept  = "keepsource" // with KeepSource
+	wg    = "wireguard"  // a tunnel on the host's loopback
 )

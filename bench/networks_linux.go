@@ -28,13 +28,14 @@ type network struct {
 
 var networks = []network{
 	{name: loop},
-	// The workers of the kernel and of gVisor know their own networks by name.
+	// The workers of the kernel, of gVisor and of WireGuard know their own networks by name.
 	{name: veth, ends: both(veth)},
 	{name: plain, ends: both(plain)},
 	{name: apart, ends: both("%s")},
 	{name: "pipe", ends: both("pipe")},
 	{name: "gso", ends: both("gso")},
 	{name: "unix", ends: both("unix")},
+	{name: wg, ends: both(wg)},
 
 	// Not networks: a client of the host reaches a server in a stack.
 	{name: port, ends: both(port)},

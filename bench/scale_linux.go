@@ -20,41 +20,10 @@ const (
 // scale measures many stacks at once: what they cost when they are idle, whether they
 // reach each other, and how long they take to go.
 func (t *trial) scale() error {
-	w, err := t.start(t.contestant)
+	w, err := t.gather(t.stacks, t.watch)
 	if err != nil {
 		return err
 	}
-	// The first stack starts what all have in common.
-	if _, err := w.request(t.ctx, answerTime, 1, "gather", 1, t.a); err != nil {
-		return err
-	}
-	if _, err := w.request(t.ctx, scaleTime, 2, "disband"); err != nil {
-		return err
-	}
-	pid := w.cmd.Process.Pid
-	before, err := memory(pid)
-	if err != nil {
-		return err
-	}
-	took, err := w.request(t.ctx, scaleTime, 1, "gather", t.stacks, t.a)
-	if err != nil {
-		return err
-	}
-	stacks := float64(t.stacks)
-	t.record("scale_open", float64(took[0])/1e6/stacks)
-	if err := t.watch(pid); err != nil {
-		return err
-	}
-	after, err := memory(pid)
-	if err != nil {
-		return err
-	}
-	t.record("scale_memory", float64(after-before)/1024/stacks)
-	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	if err != nil {
-		return err
-	}
-	t.record("scale_threads", float64(len(threads)))
 	if t.contestant == ours {
 		pairs, err := w.request(t.ctx, scaleTime, 2, "reach", t.every)
 		if err != nil {
@@ -62,6 +31,65 @@ func (t *trial) scale() error {
 		}
 		t.record("scale_reached", 100*float64(pairs[1])/float64(max(1, pairs[0])))
 	}
+	return t.disband(w)
+}
+
+// tunnelCount is how many tunnels are measured at once: each has a device with buffers for a batch
+// of packets in each direction.
+const tunnelCount = 50
+
+// tunnels measures what tunnels take.
+func (t *trial) tunnels() error {
+	w, err := t.gather(min(t.stacks, tunnelCount), func(int) error { return nil })
+	if err != nil {
+		return err
+	}
+	return t.disband(w)
+}
+
+// gather has a new worker make stacks that stay, and records what they take when settle has
+// returned.
+func (t *trial) gather(count int, settle func(pid int) error) (*process, error) {
+	w, err := t.start(t.contestant)
+	if err != nil {
+		return nil, err
+	}
+	// The first stack starts what all have in common.
+	if _, err := w.request(t.ctx, answerTime, 1, "gather", 1, t.a); err != nil {
+		return nil, err
+	}
+	if _, err := w.request(t.ctx, scaleTime, 2, "disband"); err != nil {
+		return nil, err
+	}
+	pid := w.cmd.Process.Pid
+	before, err := memory(pid)
+	if err != nil {
+		return nil, err
+	}
+	took, err := w.request(t.ctx, scaleTime, 1, "gather", count, t.a)
+	if err != nil {
+		return nil, err
+	}
+	stacks := float64(count)
+	t.record("scale_open", float64(took[0])/1e6/stacks)
+	if err := settle(pid); err != nil {
+		return nil, err
+	}
+	after, err := memory(pid)
+	if err != nil {
+		return nil, err
+	}
+	t.record("scale_memory", float64(after-before)/1024/stacks)
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return nil, err
+	}
+	t.record("scale_threads", float64(len(threads)))
+	return w, nil
+}
+
+// disband closes them, and records how long that takes.
+func (t *trial) disband(w *process) error {
 	ends, err := w.request(t.ctx, scaleTime, 2, "disband")
 	if err != nil {
 		return err

@@ -29,6 +29,8 @@ var (
 	hostLoop    = cell{kernelApart, loop}
 	onPort      = cell{oursApart, port}
 	onKept      = cell{oursApart, kept}
+	onTUN       = cell{oursTUN, wg}
+	onNetstack  = cell{netstack, wg}
 )
 
 // noAllocs is how many allocations for 1000 frames count as none: the runtime makes
@@ -93,6 +95,9 @@ func targets(processors int) (list []target) {
 		most("13", c.network+", CPU per GB of the machine ÷ the host", ratio("stream1_cpu_machine", c, hostLoop), 1.5)
 		least("13", c.network+", UDP datagrams ÷ the host", ratio("packets", c, hostLoop), 0.5)
 	}
+	least("15", "wireguard, one stream ÷ netstack", ratio("stream1", onTUN, onNetstack), 3)
+	most("15", "wireguard, CPU per GB of the machine ÷ netstack", ratio("stream1_cpu_machine", onTUN, onNetstack), 0.34)
+	most("15", "wireguard, round trip ÷ netstack", ratio("rtt", onTUN, onNetstack), 1.2)
 	return list
 }
 

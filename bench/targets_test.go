@@ -11,6 +11,7 @@ func TestTargets(t *testing.T) {
 		{1, cell{gvisor, "pipe"}, "stream1", 1}, {1, cell{gvisor, "gso"}, "stream1", 4},
 		{1, onPTP, "open", 1.5}, {1, onPTP, "open_series", 0.6}, {1, rivalPTP, "open_series", 1}, {1, rivalPTP, "open", 1}, {1, onMem, "close", 0.7},
 		{1, onPort, "stream1", 6}, {1, hostLoop, "stream1", 9}, {1, onPort, "packets", 90}, {1, hostLoop, "packets", 200},
+		{1, onTUN, "stream1", 6}, {1, onNetstack, "stream1", 1}, {1, onTUN, "rtt", 50}, {1, onNetstack, "rtt", 40},
 		{1, onMem, "scale_threads", 12}, {1, onLAN, "scale_threads", 13},
 	}
 	list := targets(2)
@@ -18,8 +19,8 @@ func TestTargets(t *testing.T) {
 	for _, target := range list {
 		numbers[target.number] = true
 	}
-	if len(numbers) != 13 {
-		t.Errorf("%d targets have numbers of their own, want 13", len(numbers))
+	if len(numbers) != 14 {
+		t.Errorf("%d targets have numbers of their own, want 14", len(numbers))
 	}
 	var got strings.Builder
 	writeTargets(&got, samples, list)
@@ -36,6 +37,9 @@ func TestTargets(t *testing.T) {
 		"| 13 | forward, one stream ÷ the host | 0.67 | ≥ 0.6 | yes |\n",
 		"| 13 | forward, UDP datagrams ÷ the host | 0.45 | ≥ 0.5 | no |\n",
 		"| 13 | keepsource, UDP datagrams ÷ the host | not measured | ≥ 0.5 |  |\n",
+		"| 15 | wireguard, one stream ÷ netstack | 6.00 | ≥ 3 | yes |\n",
+		"| 15 | wireguard, round trip ÷ netstack | 1.25 | ≤ 1.2 | no |\n",
+		"| 15 | wireguard, CPU per GB of the machine ÷ netstack | not measured | ≤ 0.34 |  |\n",
 		"| 9 | mem, threads of many stacks | 12 | ≤ 12 | yes |\n",
 		"| 9 | lan, threads of many stacks | 13 | ≤ 12 | no |\n",
 		"| 7 | dial and close ÷ the host | not measured | ≥ 0.9 |  |\n",
