@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -10,15 +12,18 @@ import (
 
 	"github.com/things-go/go-socks5"
 	"github.com/vdestack/vdestack"
-	"golang.org/x/net/netutil"
 )
 
 const (
 	// maxClients is how many connections the proxy has at once; each takes two descriptors, of
 	// which a program often may have 1024.
 	maxClients = 256
+	// requestTimeout is how long a client may take to say where it wants to go.
+	requestTimeout = 10 * time.Second
 	// dialTimeout is that of forwards.
 	dialTimeout = 30 * time.Second
+	// acceptPause is how long the proxy waits after an error, such as for want of descriptors.
+	acceptPause = 100 * time.Millisecond
 )
 
 // serveSOCKS serves SOCKS5 on the host, with connections of a stack. stop ends the listener; the
@@ -31,18 +36,48 @@ func serveSOCKS(addr string, st *vdestack.Stack, log *slog.Logger) (stop func() 
 	if strings.HasSuffix(addr, ":0") {
 		log.Info("free port", "option", "-socks5", "host", ln.Addr())
 	}
+	go acceptSOCKS(ln, st.DialContext, log)
+	return ln.Close, nil
+}
+
+// acceptSOCKS serves clients until the listener is closed. The library's own loop ends at the
+// first error.
+func acceptSOCKS(ln net.Listener, dial func(ctx context.Context, network, address string) (net.Conn, error), log *slog.Logger) {
 	server := socks5.NewServer(
 		socks5.WithDial(func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()
-			return st.DialContext(ctx, network, address)
+			return dial(ctx, network, address)
 		}),
 		socks5.WithResolver(stackNames{}),
 		socks5.WithRule(&socks5.PermitCommand{EnableConnect: true}),
+		socks5.WithConnectMiddleware(func(_ context.Context, client io.Writer, _ *socks5.Request) error {
+			return client.(net.Conn).SetDeadline(time.Time{})
+		}),
 		socks5.WithLogger(socksLog{log}),
 	)
-	go server.Serve(netutil.LimitListener(ln, maxClients))
-	return ln.Close, nil
+	slots := make(chan struct{}, maxClients)
+	for {
+		slots <- struct{}{}
+		c, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			<-slots
+			log.Debug("socks5: no client", "error", err)
+			time.Sleep(acceptPause)
+			continue
+		}
+		go func() {
+			defer func() { <-slots }()
+			c.SetDeadline(time.Now().Add(requestTimeout))
+			// As it is, for its CloseWrite: else a client waits for ever for the end of an answer.
+			if err := server.ServeConn(c); err != nil {
+				log.Debug("socks5: client", "error", err)
+			}
+		}()
+	}
 }
 
 // stackNames leaves names to the stack, which tries all their addresses. The library's own
