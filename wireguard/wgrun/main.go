@@ -157,7 +157,6 @@ var ifname = regexp.MustCompile(`^[a-zA-Z0-9_=+-][a-zA-Z0-9_=+.-]{0,14}$`)
 
 // run runs the command and returns its exit status.
 func (o *options) run() (status int, err error) {
-	sigs := program.WatchSignals()
 	level := slog.LevelInfo
 	if o.verbose {
 		level = slog.LevelDebug
@@ -167,6 +166,7 @@ func (o *options) run() (status int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	sigs := program.WatchSignals() // not before: reading a pipe or a terminal can take for ever
 	tun, err := wireguard.Open(sigs.Context, c)
 	if err != nil {
 		return 0, cmp.Or(context.Cause(sigs.Context), err)

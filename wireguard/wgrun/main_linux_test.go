@@ -182,6 +182,22 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestInterruptRead ends the program while it waits for a configuration that nobody writes.
+func TestInterruptRead(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "wg0.conf")
+	testenv.Check(t, syscall.Mkfifo(name, 0o600))
+	cmd := wgrun(t, name)
+	testenv.Check(t, cmd.Start())
+	f := testenv.Must(os.OpenFile(name, os.O_WRONLY, 0))(t) // when wgrun has opened it too
+	defer f.Close()
+	testenv.Check(t, cmd.Process.Signal(syscall.SIGTERM))
+	cmd.Wait()
+	if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); ws.Signal() != syscall.SIGTERM {
+		t.Errorf("SIGTERM has not ended wgrun: %v", cmd.ProcessState)
+	}
+}
+
 // TestPorts reaches the web server through ports of the host.
 func TestPorts(t *testing.T) {
 	testenv.Long(t)
