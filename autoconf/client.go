@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -164,7 +165,8 @@ func newClient(dev device, dns dnsSetter, name string, cfg Config) *Client {
 	default:
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	c.log = source.LimitLog(c.log).With("interface", name)
+	at := strings.LastIndexByte(name, '/') // an interface has none in its name
+	c.log = source.LimitLog(c.log).With("stack", name[:at], "interface", name[at+1:])
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }
@@ -254,7 +256,7 @@ func (c *Client) Change(ctx context.Context, cfg Config) error {
 	}
 	if cfg.Debug {
 		for _, l := range c.Leases() {
-			c.log.Info("configured", "by", l.Source, "lease", fmt.Sprintf("%+v", l))
+			c.log.Info("configured", "source", l.Source, "lease", fmt.Sprintf("%+v", l))
 		}
 	}
 	return c.error(errors.Join(errs...))
@@ -547,7 +549,7 @@ func (c *Client) Renew(ctx context.Context) error {
 func (c *Client) publish(e Event) {
 	e.Lease.Source = e.Source
 	if e.Err != nil {
-		c.log.Debug("no result", "by", e.Source, "error", e.Err)
+		c.log.Debug("no result", "source", e.Source, "error", e.Err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

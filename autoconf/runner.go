@@ -131,7 +131,7 @@ func (r *runner) loop() {
 		r.cfg.Stored = r.kept
 		if r.store != nil {
 			if r.cfg.Stored, err = load(r.store, r.key()); err != nil {
-				r.c.log.Warn("stored lease", "by", r.by, "error", err)
+				r.c.log.Warn("stored lease", "source", r.by, "error", err)
 				r.report(err)
 			}
 		}
@@ -198,7 +198,7 @@ func (r *runner) call(call source.Call) {
 func (r *runner) Set(l source.Lease) error {
 	l, left := usable(l)
 	if len(left) > 0 {
-		r.c.log.Warn("not used, for it makes no sense or is too much", "by", r.by, "what", left)
+		r.c.log.Warn("not used, for it makes no sense or is too much", "source", r.by, "missing", left)
 	}
 	err := r.c.dev.apply(r.ctx, r.by, l)
 	conflict, _ := errors.AsType[*source.ConflictError](err)
@@ -214,12 +214,12 @@ func (r *runner) Set(l source.Lease) error {
 	if now := prefixes(l); !slices.Equal(now, before) {
 		level = slog.LevelInfo
 	}
-	r.c.log.Log(r.ctx, level, "configured", "by", r.by, "addresses", prefixes(l), "server", l.Server)
+	r.c.log.Log(r.ctx, level, "configured", "source", r.by, "addresses", prefixes(l), "server", l.Server)
 	r.c.publish(Event{Source: r.by, Lease: publicLease(r.by, l), Err: err})
 	if conflict == nil && (err != nil || !l.IsZero()) {
 		result := err
 		if _, ok := errors.AsType[*partialError](err); ok {
-			r.c.log.Warn("not all could be configured", "by", r.by, "error", err)
+			r.c.log.Warn("not all could be configured", "source", r.by, "error", err)
 			result = nil // there is something to work with
 		}
 		r.result(result)
@@ -257,7 +257,7 @@ func (r *runner) Store(data json.RawMessage) {
 	}
 	if err := r.store.Save(r.key(), slices.Clone(data)); err != nil {
 		err = fmt.Errorf("it is not stored: %w", err)
-		r.c.log.Warn("stored lease", "by", r.by, "error", err)
+		r.c.log.Warn("stored lease", "source", r.by, "error", err)
 		r.report(err)
 	}
 }

@@ -69,7 +69,7 @@ func (i *iface) makeLink(ctx context.Context, nl *rtnl.Conn, n *network) error {
 			return err
 		}
 		memnet.UserSpace.Store(true) // for all later ones
-		i.s.log.Debug("the network is switched in user space", "interface", i.cfg.Name, "reason", err)
+		i.s.log.Debug("the network is switched in user space", "interface", i.cfg.Name, "error", err)
 		n = i.s.newNetwork(ctx, i.cfg)
 	}
 	plug, err := n.take()
@@ -88,7 +88,7 @@ func (i *iface) makePlugged(ctx context.Context, nl *rtnl.Conn, plug vdeplug.Con
 		if noTAP = i.makeTAP(nl, plug); noTAP == nil || i.cfg.Kind == KindTAP || i.link != nil || !noDevice(noTAP) {
 			return noTAP
 		}
-		i.s.log.Debug("the interface is a veth pair", "interface", i.cfg.Name, "reason", noTAP)
+		i.s.log.Debug("the interface is a veth pair", "interface", i.cfg.Name, "error", noTAP)
 	}
 	return i.makeVeth(ctx, nl, plug, noTAP)
 }

@@ -20,8 +20,8 @@ type network struct {
 func (s *Stack) newNetwork(ctx context.Context, cfg Interface) *network {
 	o := vdeplug.Options{
 		Reconnect: !cfg.NoReconnect,
-		Notify:    func(l vdeplug.Link) { s.linkChanged(cfg.Name, l) },
-		Logger:    s.log.With("interface", cfg.Name),
+		Notify:    func(l vdeplug.Link) { s.linkChanged(cfg, l) },
+		Logger:    s.log.With("interface", cfg.Name, "network", cfg.VNL),
 	}
 	return &network{open: sync.OnceValues(func() (vdeplug.Conn, error) {
 		return vdeplug.OpenContext(ctx, cmp.Or(cfg.VNL, "null://"), &o)
@@ -44,12 +44,12 @@ func (n *network) take() (vdeplug.Conn, error) {
 
 // linkChanged logs that a network is gone or back. The pump logs one that is gone for
 // good.
-func (s *Stack) linkChanged(name string, l vdeplug.Link) {
+func (s *Stack) linkChanged(cfg Interface, l vdeplug.Link) {
 	switch {
 	case l.Err == nil:
-		s.log.Info("network is back", "interface", name, "reconnects", l.Reconnects)
+		s.log.Info("network is back", "interface", cfg.Name, "network", cfg.VNL, "reconnects", l.Reconnects)
 	case l.Reconnecting:
-		s.log.Warn("network is gone, reconnecting", "interface", name, "error", l.Err)
+		s.log.Warn("network is gone, reconnecting", "interface", cfg.Name, "network", cfg.VNL, "error", l.Err)
 	}
 }
 

@@ -109,8 +109,8 @@ func TestPortsIn(t *testing.T) {
 	cmd.Stderr = stderr
 	stdout := startTrap(t, cmd)
 	at := func(option string) string {
-		wantText(t, stderr, `option="-p 0:9/udp" host=`)
-		m := regexp.MustCompile(`option="-p ` + regexp.QuoteMeta(option) + `" host=(\S+) stack=\S+\n`).FindStringSubmatch(stderr.String())
+		wantText(t, stderr, `option="-p 0:9/udp" listen=`)
+		m := regexp.MustCompile(`option="-p ` + regexp.QuoteMeta(option) + `" listen=(\S+) server=\S+\n`).FindStringSubmatch(stderr.String())
 		if m == nil {
 			t.Fatalf("no port for %s in %q", option, stderr.String())
 		}

@@ -92,7 +92,7 @@ func Up(ctx context.Context, st *vdestack.Stack, c Config) (*Tunnel, error) {
 func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel, err error) {
 	t := &Tunnel{
 		st: st, own: own, name: c.Name, underlay: c.Underlay, public: c.PrivateKey.Public(),
-		log:     newDeviceLog(c.Logger, c.Name),
+		log:     newDeviceLog(c.Logger, st.Name(), c.Name),
 		restore: func() error { return nil },
 		routes:  make(map[netip.Prefix]bool),
 	}
@@ -199,18 +199,17 @@ const warnEvery = time.Minute
 // public keys only.
 type deviceLog struct {
 	*slog.Logger
-	name string
 
 	mu     sync.Mutex           // guards the fields below; held while the device logs
 	warned map[string]time.Time // by format
 	silent bool
 }
 
-func newDeviceLog(log *slog.Logger, name string) *deviceLog {
+func newDeviceLog(log *slog.Logger, stack, name string) *deviceLog {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &deviceLog{Logger: log, name: name, warned: make(map[string]time.Time)}
+	return &deviceLog{Logger: log.With("stack", stack, "interface", name), warned: make(map[string]time.Time)}
 }
 
 func (l *deviceLog) debug(format string, args ...any) { l.log(slog.LevelDebug, format, args) }
@@ -229,7 +228,7 @@ func (l *deviceLog) log(level slog.Level, format string, args []any) {
 		}
 	}
 	if !l.silent && l.Enabled(context.Background(), level) {
-		l.Log(context.Background(), level, fmt.Sprintf(format, args...), "interface", l.name)
+		l.Log(context.Background(), level, fmt.Sprintf(format, args...))
 	}
 }
 

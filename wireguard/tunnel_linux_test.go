@@ -379,7 +379,7 @@ func TestDeviceEvents(t *testing.T) {
 func TestDeviceLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out testenv.Buffer
-		l := newDeviceLog(slog.New(slog.NewTextHandler(&out, nil)), "wg0")
+		l := newDeviceLog(slog.New(slog.NewTextHandler(&out, nil)), "lab", "wg0")
 		for range 100 {
 			l.warn("cannot %s", "send")
 		}

@@ -456,7 +456,7 @@ func (s *dhcp4Server) send(to, m *dhcpv4.DHCPv4) {
 		p.Peer, p.HW = netip.AddrPortFrom(addrOf(m.YourIPAddr), clientPort), to.ClientHWAddr
 	}
 	if err := port.Send(p); err != nil {
-		s.cfg.log.Debug("a message was not sent", "to", p.Peer, "err", err)
+		s.cfg.log.Debug("a message was not sent", "to", p.Peer, "error", err)
 	}
 }
 

@@ -117,7 +117,7 @@ func (s *dhcp6Server) run(ctx context.Context) error {
 			}
 			if m := s.answer(p, time.Now()); m != nil {
 				if err := s.port.Send(source.Packet{Data: m.ToBytes(), Peer: p.Peer}); err != nil {
-					s.cfg.log.Debug("a message was not sent", "to", p.Peer, "err", err)
+					s.cfg.log.Debug("a message was not sent", "to", p.Peer, "error", err)
 				}
 			}
 		}

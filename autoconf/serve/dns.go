@@ -496,7 +496,7 @@ func (d *dnsServer) forward(ctx context.Context, network string, query []byte) [
 	for _, server := range d.cfg.DNS.Upstream {
 		r, err := d.exchange(ctx, network, server, query, q)
 		if err != nil {
-			d.cfg.log.Debug("no answer", "server", server, "err", err)
+			d.cfg.log.Debug("no answer", "server", server, "error", err)
 			continue
 		}
 		if network == "udp" && len(r) > q.size {

@@ -271,6 +271,6 @@ func (a *advertiser) solicited(p source.Packet, now time.Time) {
 
 func (a *advertiser) send(b []byte, to netip.Addr) {
 	if err := a.port.Send(source.Packet{Data: b, Peer: netip.AddrPortFrom(to, 0)}); err != nil {
-		a.cfg.log.Debug("an advertisement was not sent", "to", to, "err", err)
+		a.cfg.log.Debug("an advertisement was not sent", "to", to, "error", err)
 	}
 }

@@ -45,7 +45,7 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 		return nil, err
 	}
 	s := &Server{name: st.Name() + "/" + cfg.Interface}
-	cfg.log = cfg.log.With("interface", s.name)
+	cfg.log = cfg.log.With("stack", st.Name(), "interface", cfg.Interface)
 	var ctx context.Context
 	ctx, s.cancel = context.WithCancel(context.Background())
 	var runs []func(context.Context) error
@@ -94,7 +94,7 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 	for _, run := range runs {
 		s.ends.Go(func() {
 			if err := run(ctx); err != nil {
-				cfg.log.Error("the server has ended", "err", err)
+				cfg.log.Error("the server has ended", "error", err)
 			}
 		})
 	}

@@ -118,16 +118,16 @@ func digits(text string) int { return len(text) - len(strings.TrimLeft(text, "01
 // are logged.
 func OpenPorts(ctx context.Context, s *vdestack.Stack, log *slog.Logger, ports []Port) error {
 	for _, p := range ports {
-		open, listens, serves := s.ForwardIn, "host", "stack"
+		open := s.ForwardIn
 		if p.out {
-			open, listens, serves = s.ForwardOut, serves, listens
+			open = s.ForwardOut
 		}
 		f, err := open(ctx, p.network, p.from, p.to, nil)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.option, cmp.Or(context.Cause(ctx), err))
 		}
 		if strings.HasSuffix(p.from, ":0") {
-			log.Info("free port", "option", p.option, listens, f.Addr(), serves, p.to)
+			log.Info("free port", "option", p.option, "listen", f.Addr(), "server", p.to)
 		}
 	}
 	return nil

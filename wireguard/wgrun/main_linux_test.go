@@ -208,7 +208,7 @@ func TestPorts(t *testing.T) {
 	cmd.Stderr = &out
 	stdin := testenv.Must(cmd.StdinPipe())(t)
 	testenv.Check(t, cmd.Start())
-	free := regexp.MustCompile(`host=(127\.0\.0\.1:\d+)`)
+	free := regexp.MustCompile(`listen=(127\.0\.0\.1:\d+)`)
 	testenv.Eventually(t, "wgrun logs two ports", func() bool { return len(free.FindAllString(out.String(), -1)) == 2 }, out.String)
 	addrs := free.FindAllStringSubmatch(out.String(), -1)
 

@@ -34,7 +34,7 @@ func serveSOCKS(addr string, st *vdestack.Stack, log *slog.Logger) (stop func() 
 		return nil, fmt.Errorf("-socks5 %s: %w", addr, err)
 	}
 	if strings.HasSuffix(addr, ":0") {
-		log.Info("free port", "option", "-socks5", "host", ln.Addr())
+		log.Info("free port", "option", "-socks5", "listen", ln.Addr())
 	}
 	go acceptSOCKS(ln, st.DialContext, log)
 	return ln.Close, nil

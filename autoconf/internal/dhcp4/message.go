@@ -121,7 +121,7 @@ func (c *client) received(p source.Packet, ok bool) error {
 	switch {
 	case err != nil:
 		if !c.logged {
-			c.cfg.Log.Info("ignored", "server", server, "err", err)
+			c.cfg.Log.Info("ignored", "server", server, "error", err)
 		}
 		c.logged = true
 		return nil

@@ -227,7 +227,7 @@ func (c *client) refused(server netip.Addr, why string) error {
 	if why != "" {
 		err = fmt.Errorf("%w: %s", err, why)
 	}
-	c.cfg.Log.Info("refused", "err", err)
+	c.cfg.Log.Info("refused", "error", err)
 	if c.state == requesting {
 		c.avoid = server
 		c.enter(waiting)
@@ -349,7 +349,7 @@ func (c *client) release() {
 		err = c.openUDP()
 	}
 	if err != nil {
-		c.cfg.Log.Info("not released", "address", addr, "err", err)
+		c.cfg.Log.Info("not released", "address", addr, "error", err)
 		return
 	}
 	c.exchange()

@@ -185,7 +185,7 @@ func (c *client) requested(r reply) {
 	if r.failed() {
 		return // it may be able to answer the next message
 	}
-	c.cfg.Log.Info("refused", "server", r.from, "err", why)
+	c.cfg.Log.Info("refused", "server", r.from, "error", why)
 	c.hints, c.noAddrs = nil, true
 	if c.held != nil { // after NoBinding
 		c.lose()
@@ -331,7 +331,7 @@ func (c *client) decline(conflict *source.ConflictError) {
 	if len(taken) == 0 {
 		return
 	}
-	c.cfg.Log.Info("declined", "err", conflict)
+	c.cfg.Log.Info("declined", "error", conflict)
 	if c.main.typ == dhcpv6.MessageTypeDecline {
 		taken = slices.Concat(c.subjects, taken)
 	}
@@ -399,7 +399,7 @@ func (c *client) release() {
 				again.Reset(wait())
 			}
 		case <-end.C:
-			c.cfg.Log.Info("no answer to RELEASE", "addresses", c.subjects, "err", c.sendErr)
+			c.cfg.Log.Info("no answer to RELEASE", "addresses", c.subjects, "error", c.sendErr)
 			return
 		}
 	}
