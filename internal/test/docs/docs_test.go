@@ -1,5 +1,5 @@
-// Package docs checks the documents: what they name exists, and the README's figures are
-// those of bench.
+// Package docs checks the documents: what they name exists, the code in them is that of
+// functions, and the README's figures are those of bench.
 package docs
 
 import (
@@ -22,7 +22,7 @@ import (
 
 const root = "../../.."
 
-var update = flag.Bool("update", false, "write the README's table of speed")
+var update = flag.Bool("update", false, "write the table of speed in the README, and the code in the documents")
 
 // A tree is what the repository has.
 type tree struct {
@@ -176,4 +176,55 @@ func TestSpeed(t *testing.T) {
 		fmt.Fprintln(&want, strings.ReplaceAll("| "+strings.Join(cells, " | ")+" |", "|  |", "| |"))
 	}
 	testenv.CheckGenerated(t, filepath.Join(root, "README.md"), `\| network \| Gbit/s [^\n]*\n\|[-:|]+\n((?:\|[^\n]*\n)+)`, want.String(), *update)
+}
+
+// A document shows functions of the repository: a link that has the name of one, in
+// backquotes, and then a block of code.
+var snippet = regexp.MustCompile("\\[`(\\w+)`\\]\\(([^):#]+\\.go)\\)[^`]*(?:`[^`\n]+`[^`]*)*?\n```go\n")
+
+// TestSnippets has the code in the documents be that of functions, which are compiled and
+// tested: all of a function or, of an Example, what is in it.
+func TestSnippets(t *testing.T) {
+	for _, doc := range []string{"docs/RECIPES.md", "docs/TUTORIAL.md"} {
+		name := filepath.Join(root, doc)
+		text := testenv.Must(os.ReadFile(name))(t)
+		shown := snippet.FindAllSubmatch(text, -1)
+		if n := strings.Count(string(text), "\n```go\n"); n != len(shown) || n == 0 {
+			t.Errorf("%s has %d blocks of code, %d of them after a link to a function", doc, n, len(shown))
+		}
+		for _, m := range shown {
+			t.Run(path.Base(doc)+"/"+string(m[1]), func(t *testing.T) {
+				want := function(t, filepath.Join(root, path.Dir(doc), string(m[2])), string(m[1]))
+				testenv.CheckGenerated(t, name, "(?s)"+regexp.QuoteMeta(string(m[0]))+"(.*?)```", want, *update)
+			})
+		}
+	}
+}
+
+// function returns the source of a function.
+func function(t *testing.T, file, name string) string {
+	t.Helper()
+	text := testenv.Must(os.ReadFile(file))(t)
+	fset := token.NewFileSet()
+	f := testenv.Must(parser.ParseFile(fset, file, text, parser.ParseComments))(t)
+	at := func(p token.Pos) int { return fset.Position(p).Offset }
+	for _, d := range f.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		switch {
+		case !ok || fn.Recv != nil || fn.Name.Name != name:
+		case strings.HasPrefix(name, "Example"):
+			body := strings.TrimLeft(string(text[at(fn.Body.Lbrace)+1:at(fn.Body.Rbrace)]), "\n")
+			body, _, _ = strings.Cut(body, "\t// Output:")
+			body, _, _ = strings.Cut(body, "\t// Prints ")
+			return strings.TrimPrefix(strings.ReplaceAll("\n"+body, "\n\t", "\n"), "\n")
+		default:
+			begin := at(fn.Pos())
+			if fn.Doc != nil {
+				begin = at(fn.Doc.Pos())
+			}
+			return string(text[begin:at(fn.End())]) + "\n"
+		}
+	}
+	t.Fatalf("%s has no function %s", file, name)
+	return ""
 }

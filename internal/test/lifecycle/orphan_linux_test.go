@@ -30,9 +30,7 @@ const nobody = 65534
 // drops are the ways in which a program gives up rights.
 var drops = map[string]func() error{
 	"nothing": func() error { return nil },
-	"setuid": func() error {
-		return errors.Join(syscall.Setgroups(nil), syscall.Setgid(nobody), syscall.Setuid(nobody))
-	},
+	"setuid":  func() error { return setUser(nobody) },
 	"seteuid": func() error { return syscall.Setresuid(-1, nobody, -1) },
 	"setgid":  func() error { return syscall.Setresgid(nobody, nobody, nobody) },
 	"chroot":  func() error { return errors.Join(syscall.Chroot("/proc/self/fdinfo"), syscall.Chdir("/")) },
@@ -46,6 +44,11 @@ var drops = map[string]func() error{
 		}
 		return errno
 	},
+}
+
+// setUser gives up root for a user, and its group, for good.
+func setUser(user int) error {
+	return errors.Join(syscall.Setgroups(nil), syscall.Setgid(user), syscall.Setuid(user))
 }
 
 // resident is what a program executes at its end.
