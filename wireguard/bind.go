@@ -54,7 +54,7 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 }
 
 // SetMark implements [conn.Bind]. There are no marks: a new one has the device forget from which
-// addresses it sends, see watchHost.
+// addresses it sends, see watchUnderlay.
 func (b *bind) SetMark(uint32) error { return nil }
 
 // flushTime is how long flush waits.
@@ -92,9 +92,10 @@ func (t *Tunnel) note(context.Context) {
 	t.live.Store(live)
 }
 
-// watchHost has the device choose its source addresses anew when those or the routes of the host
-// change, as it does itself only for sockets that are not wrapped.
-func (t *Tunnel) watchHost(nl *rtnl.Conn) {
+// watchUnderlay has the device choose its source addresses anew when those or the routes of the
+// encrypted socket's network change, as it does itself only for sockets of the host that are not
+// wrapped.
+func (t *Tunnel) watchUnderlay(nl *rtnl.Conn) {
 	defer nl.Close()
 	mark := uint32(1)
 	for e, err := range nl.Watch(t.ctx) {
@@ -108,6 +109,10 @@ func (t *Tunnel) watchHost(nl *rtnl.Conn) {
 // A stackBind has the encrypted sockets in a stack.
 type stackBind struct {
 	st *vdestack.Stack
+	// inner is the number of the tunnel's interface if that is in the same stack. What comes
+	// by it is ignored: a peer that seems to be behind the tunnel would have encrypted packets
+	// encrypted again, for ever.
+	inner int
 
 	mu      sync.Mutex // guards sockets
 	sockets [2]*socket // of IPv4 and IPv6, each nil if there is none
@@ -126,6 +131,7 @@ type socket struct {
 	// message that has a datagram leave from them.
 	source  func(oob []byte) (netip.Addr, int)
 	control func(src netip.Addr, index int) []byte
+	inner   int       // of stackBind
 	pool    sync.Pool // of *[]ipv6.Message
 }
 
@@ -170,6 +176,7 @@ func (b *stackBind) open(port uint16) (uint16, error) {
 			u := c.(*net.UDPConn)
 			port = u.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 			b.sockets[i], err = newSocket(u, network == "udp6")
+			b.sockets[i].inner = b.inner
 		}
 		if err != nil {
 			b.close()
@@ -239,6 +246,9 @@ func (s *socket) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, 
 		e := &endpoint{AddrPort: unmapped(m.Addr.(*net.UDPAddr).AddrPort())}
 		e.src, e.index = s.source(m.OOB[:m.NN])
 		sizes[i], eps[i] = m.N, e
+		if s.inner != 0 && e.index == s.inner {
+			sizes[i] = 0 // which the device ignores
+		}
 	}
 	return n, nil
 }
@@ -293,7 +303,7 @@ func (b *stackBind) Close() error {
 func (b *stackBind) close() (err error) {
 	for i, s := range b.sockets {
 		if s != nil {
-			err = errors.Join(err, s.Close())
+			err = errors.Join(err, ignoreClosed(s.Close())) // with the stack
 		}
 		b.sockets[i] = nil
 	}

@@ -29,7 +29,8 @@ type Config struct {
 	DNS vdestack.DNS
 	// MTU of the interface, in bytes. 0 means 1420 or, if the way to an endpoint is known to
 	// carry less, 80 less than that: so much larger is a packet outside. What is too
-	// large there is sent in fragments.
+	// large there is sent in fragments. The least is 1280 with IPv6 in Addrs or AllowedIPs, else
+	// 576.
 	MTU   int
 	Peers []Peer
 
@@ -37,7 +38,8 @@ type Config struct {
 	// endpoints. Nil means the host.
 	Underlay *vdestack.Stack
 	// Logger receives what WireGuard and the tunnel report, never keys: errors at most once a
-	// minute each, and on the level Debug all that happens. Nil discards it.
+	// minute each, and on the level Debug all that happens. Its handler must not call the
+	// tunnel, which waits for it. Nil discards it.
 	Logger *slog.Logger
 }
 
@@ -50,7 +52,8 @@ type Peer struct {
 	// it.
 	AllowedIPs []netip.Prefix
 	// Endpoint is where the peer is, host:port, until it sends from elsewhere. Empty waits for
-	// the peer. A name is looked up at the beginning, and again while the peer is silent.
+	// the peer. A name is looked up at the beginning, and again while the peer is silent: of several
+	// addresses the first is taken by RFC 6724, and none that is unspecified or multicast.
 	Endpoint string
 	// PersistentKeepalive is how long the tunnel may be quiet before a packet tells the peer,
 	// and routers between, that it is there; in whole seconds, 18 hours at most. 0 is for ever.
@@ -64,12 +67,11 @@ const (
 	maxMTU      = 65535 - overhead
 )
 
-// minMTU returns the least MTU for the addresses: RFC 791, RFC 8200.
+// minMTU returns the least MTU for the addresses and routes: RFC 791, RFC 8200.
 func (c Config) minMTU() int {
-	for _, p := range c.Addrs {
-		if p.Addr().Is6() {
-			return 1280
-		}
+	is6 := func(p netip.Prefix) bool { return p.Addr().Is6() }
+	if slices.ContainsFunc(c.Addrs, is6) || slices.ContainsFunc(c.Peers, func(p Peer) bool { return slices.ContainsFunc(p.AllowedIPs, is6) }) {
+		return 1280
 	}
 	return 576
 }

@@ -40,6 +40,10 @@ func (t *Tunnel) resolve(ctx context.Context, p Peer, current netip.AddrPort) (n
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap()
 	}
+	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return a.IsUnspecified() || a.IsMulticast() })
+	if len(addrs) == 0 {
+		return netip.AddrPort{}, fmt.Errorf("%s: the Endpoint: %s is no address of a host: name servers that block a name say 0.0.0.0", p.PublicKey.short(), host)
+	}
 	next := addrs[(slices.Index(addrs, current.Addr())+1)%len(addrs)]
 	if next, err = t.zone(next); err != nil {
 		return netip.AddrPort{}, fmt.Errorf("%s: the Endpoint: %w", p.PublicKey.short(), err)
@@ -67,15 +71,17 @@ func (t *Tunnel) zone(a netip.Addr) (netip.Addr, error) {
 	return a.WithZone(strconv.Itoa(index)), err
 }
 
-// reachable refuses an endpoint that is behind the tunnel itself.
-func (t *Tunnel) reachable(endpoint netip.AddrPort, peers []Peer) error {
-	if t.underlay != t.st || !endpoint.IsValid() {
+// reachable refuses endpoints that are behind the tunnel itself.
+func (t *Tunnel) reachable(endpoints []netip.AddrPort, peers []Peer) error {
+	if t.underlay != t.st {
 		return nil
 	}
 	for _, p := range peers {
 		for _, a := range p.AllowedIPs {
-			if a.Contains(endpoint.Addr()) {
-				return fmt.Errorf("the endpoint %v is in AllowedIPs of %s, %v: its packets would go into the tunnel; give the tunnel a stack of its own", endpoint, p.PublicKey.short(), a)
+			for _, e := range endpoints {
+				if a.Contains(e.Addr()) {
+					return fmt.Errorf("the endpoint %v is in AllowedIPs of %s, %v: its packets would go into the tunnel; give the tunnel a stack of its own", e, p.PublicKey.short(), a)
+				}
 			}
 		}
 	}
@@ -198,11 +204,29 @@ func (t *Tunnel) findPeer(ctx context.Context, k PublicKey) error {
 	if err != nil || !endpoint.IsValid() || endpoint == was {
 		return err
 	}
+	moved, err := t.move(p, was, endpoint)
+	if moved {
+		t.log.warn("%s does not answer at %v, now it is tried at %v", k.short(), was, endpoint)
+	}
+	return err
+}
+
+// move changes the endpoint of a peer, unless the peer was heard of elsewhere or has another
+// configuration since the endpoint was looked up.
+func (t *Tunnel) move(p Peer, was, to netip.AddrPort) (moved bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.reachable(endpoint, t.peers); err != nil {
-		return err
+	s, err := t.status()
+	if err != nil {
+		return false, err
 	}
-	t.log.warn("%s does not answer at %v, now it is tried at %v", k.short(), was, endpoint)
-	return t.dev.IpcSet(move(k, endpoint))
+	same := slices.ContainsFunc(t.peers, func(now Peer) bool { return now.PublicKey == p.PublicKey && now.Endpoint == p.Endpoint })
+	if now := s.peers[p.PublicKey]; !same || now == nil || now.Endpoint != was {
+		return false, nil
+	}
+	if err := t.reachable([]netip.AddrPort{to}, t.peers); err != nil {
+		return false, err
+	}
+	err = t.dev.IpcSet(move(p.PublicKey, to))
+	return err == nil, err
 }

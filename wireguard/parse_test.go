@@ -178,6 +178,7 @@ func TestConfigComplete(t *testing.T) {
 		{Config{}, "there is no PrivateKey"},
 		{Config{PrivateKey: k, MTU: 575}, "the MTU is 575: want 576 to 65455"},
 		{Config{PrivateKey: k, MTU: -1}, "the MTU is -1: want 576 to 65455"},
+		{Config{PrivateKey: k, MTU: 1279, Addrs: testenv.Prefixes("10.0.0.2/24"), Peers: []Peer{{PublicKey: mustPublic(peerText), AllowedIPs: testenv.Prefixes("::/0")}}}, "the MTU is 1279: want 1280 to 65455"},
 		{Config{PrivateKey: k, MTU: 1279, Addrs: testenv.Prefixes("fd00::1/64")}, "the MTU is 1279: want 1280 to 65455"},
 		{Config{PrivateKey: k, Addrs: make([]netip.Prefix, 1)}, "an address in Addrs is not valid"},
 		{peer(Peer{}), "peer AAAAAA… (peer 1): there is no PublicKey"},

@@ -9,6 +9,8 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -35,7 +37,7 @@ type Tunnel struct {
 	bind     *bind
 	live     atomic.Pointer[[]PublicKey] // peers that flush waits for
 	log      *deviceLog
-	restore  func() error // undoes the DNS of Up
+	dns      *dnsChange // of Up; nil if there is none
 
 	ctx    context.Context // ends with the device
 	cancel context.CancelFunc
@@ -92,9 +94,8 @@ func Up(ctx context.Context, st *vdestack.Stack, c Config) (*Tunnel, error) {
 func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel, err error) {
 	t := &Tunnel{
 		st: st, own: own, name: c.Name, underlay: c.Underlay, public: c.PrivateKey.Public(),
-		log:     newDeviceLog(c.Logger, st.Name(), c.Name),
-		restore: func() error { return nil },
-		routes:  make(map[netip.Prefix]bool),
+		log:    newDeviceLog(c.Logger, st.Name(), c.Name),
+		routes: make(map[netip.Prefix]bool),
 	}
 	t.live.Store(new([]PublicKey))
 	defer func() { err = t.named(err) }()
@@ -103,9 +104,9 @@ func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel,
 		if endpoints[i], err = t.resolve(ctx, p, netip.AddrPort{}); err != nil {
 			return nil, err
 		}
-		if err := t.reachable(endpoints[i], c.Peers); err != nil {
-			return nil, err
-		}
+	}
+	if err := t.reachable(endpoints, c.Peers); err != nil {
+		return nil, err
 	}
 	if t.nl, err = st.RTNL(); err != nil {
 		return nil, err
@@ -121,21 +122,26 @@ func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel,
 	if err := t.setUp(); err != nil {
 		return nil, errors.Join(err, tun.Close(), t.nl.Close())
 	}
-	var host *rtnl.Conn
+	inner := 0
+	if c.Underlay == st {
+		inner = t.index
+	}
+	var outside *rtnl.Conn
 	if c.Underlay != nil {
-		t.bind = newBind(&stackBind{st: c.Underlay})
-	} else if host, err = rtnl.Dial(nil); err != nil {
-		return nil, errors.Join(err, tun.Close(), t.nl.Close())
+		t.bind = newBind(&stackBind{st: c.Underlay, inner: inner})
+		outside, err = c.Underlay.RTNL()
 	} else {
 		t.bind = newBind(conn.NewDefaultBind())
+		outside, err = rtnl.Dial(nil)
+	}
+	if err != nil {
+		return nil, errors.Join(err, tun.Close(), t.nl.Close())
 	}
 	t.dev = device.NewDevice(newTUNDevice(tun, t.nl, t.index, t.flush), t.bind, &device.Logger{
 		Verbosef: t.log.debug, Errorf: t.log.warn,
 	})
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	if host != nil {
-		t.wg.Go(func() { t.watchHost(host) })
-	}
+	t.wg.Go(func() { t.watchUnderlay(outside) })
 	t.wg.Go(func() { // the device ends with the interface
 		<-t.dev.Wait()
 		t.cancel()
@@ -174,6 +180,7 @@ func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel,
 	t.wg.Go(func() {
 		<-t.ctx.Done()
 		stop()
+		t.dns.forget()
 	})
 	return t, nil
 }
@@ -240,25 +247,51 @@ func (l *deviceLog) end() {
 }
 
 // Stack returns the stack that has the tunnel.
-func (t *Tunnel) Stack() *vdestack.Stack { return t.st }
+func (t *Tunnel) Stack() *vdestack.Stack {
+	if t.check() != nil {
+		return nil
+	}
+	return t.st
+}
 
 // Name returns the name that the interface was made with.
-func (t *Tunnel) Name() string { return t.name }
+func (t *Tunnel) Name() string {
+	if t.check() != nil {
+		return ""
+	}
+	return t.name
+}
 
 // String returns the names of the stack and of the interface.
-func (t *Tunnel) String() string { return t.st.Name() + " " + t.name }
+func (t *Tunnel) String() string {
+	if t.check() != nil {
+		return "no tunnel"
+	}
+	return t.st.Name() + " " + t.name
+}
+
+// check refuses a Tunnel that Open and Up did not make.
+func (t *Tunnel) check() error {
+	if t == nil || t.dev == nil {
+		return fmt.Errorf("wireguard: there is no tunnel, the error of Open or Up says why: %w", os.ErrInvalid)
+	}
+	return nil
+}
 
 // Close ends the tunnel and, after Open, its stack, whose connections' peers are told through the
 // tunnel. It may be called twice, and with any other call. When it returns,
 // interface, routes and sockets are gone, nothing is logged any more, and the stack of Up has
 // the DNS that it had before, unless somebody has changed that meanwhile.
 func (t *Tunnel) Close() error {
+	if err := t.check(); err != nil {
+		return err
+	}
 	t.closing.Do(func() {
 		var err error
 		if t.own {
 			err = t.st.Close()
 		} else {
-			err = ignoreClosed(t.restore())
+			err = ignoreClosed(t.dns.undo())
 		}
 		t.dev.Close() // it logs its errors
 		t.wg.Wait()
@@ -281,6 +314,8 @@ func (t *Tunnel) setDNS(d vdestack.DNS) error {
 	if len(d.Servers)+len(d.Search)+len(d.Hosts) == 0 {
 		return nil
 	}
+	dnsChanges.Lock()
+	defer dnsChanges.Unlock()
 	var before, with vdestack.DNS
 	for swapped := false; !swapped; { // else somebody else has set it meanwhile
 		before = t.st.DNS()
@@ -298,11 +333,49 @@ func (t *Tunnel) setDNS(d vdestack.DNS) error {
 			return err
 		}
 	}
-	t.restore = func() error {
-		_, err := t.st.CompareAndSwapDNS(with, before)
+	t.dns = &dnsChange{t.st, before, with}
+	dnsChanges.all = append(dnsChanges.all, t.dns)
+	return nil
+}
+
+// A dnsChange is what a tunnel has changed in the DNS of a stack.
+type dnsChange struct {
+	st           *vdestack.Stack
+	before, with vdestack.DNS
+}
+
+// dnsChanges are those of the tunnels in use: two of a stack may end in any order.
+var dnsChanges struct {
+	sync.Mutex
+	all []*dnsChange
+}
+
+// undo gives the stack the DNS that it had before or, if another tunnel has changed it since, leaves
+// that to its end. What somebody else has changed stays.
+func (c *dnsChange) undo() error {
+	if c == nil {
+		return nil
+	}
+	c.forget()
+	dnsChanges.Lock()
+	defer dnsChanges.Unlock()
+	swapped, err := c.st.CompareAndSwapDNS(c.with, c.before)
+	if swapped || err != nil {
 		return err
 	}
+	for _, later := range dnsChanges.all {
+		if later.st == c.st && reflect.DeepEqual(later.before, c.with) {
+			later.before = c.before
+		}
+	}
 	return nil
+}
+
+// forget has the end of other tunnels do nothing for this one.
+func (c *dnsChange) forget() {
+	dnsChanges.Lock()
+	defer dnsChanges.Unlock()
+	dnsChanges.all = slices.DeleteFunc(dnsChanges.all, func(other *dnsChange) bool { return other == c })
 }
 
 // closed returns the error of calls after Close.
@@ -327,6 +400,9 @@ func (t *Tunnel) status() (status, error) {
 
 // Peers returns what is known about the peers, in the order in which they were configured.
 func (t *Tunnel) Peers() ([]PeerStatus, error) {
+	if err := t.check(); err != nil {
+		return nil, err
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, err := t.status()
@@ -344,6 +420,9 @@ func (t *Tunnel) Peers() ([]PeerStatus, error) {
 
 // ListenPort returns the UDP port of the encrypted socket.
 func (t *Tunnel) ListenPort() (uint16, error) {
+	if err := t.check(); err != nil {
+		return 0, err
+	}
 	s, err := t.status()
 	return s.port, t.named(err)
 }
@@ -353,6 +432,9 @@ func (t *Tunnel) ListenPort() (uint16, error) {
 // the lookup of the endpoint, whose error changes nothing; after an error of a route the peer
 // is without that.
 func (t *Tunnel) SetPeer(ctx context.Context, p Peer) error {
+	if err := t.check(); err != nil {
+		return err
+	}
 	return t.named(t.setPeer(ctx, p))
 }
 
@@ -366,10 +448,22 @@ func (t *Tunnel) setPeer(ctx context.Context, p Peer) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.closed(); err != nil {
+	s, err := t.status()
+	if err != nil {
 		return err
 	}
-	if err := t.reachable(endpoint, append(t.peers, p)); err != nil {
+	peers, endpoints := []Peer{p}, []netip.AddrPort{endpoint}
+	for _, other := range t.peers {
+		if other.PublicKey != p.PublicKey {
+			peers = append(peers, other)
+		} else if endpoint.IsValid() {
+			continue
+		}
+		if now := s.peers[other.PublicKey]; now != nil {
+			endpoints = append(endpoints, now.Endpoint)
+		}
+	}
+	if err := t.reachable(endpoints, peers); err != nil {
 		return err
 	}
 	if err := t.dev.IpcSet(p.set(endpoint)); err != nil {
@@ -382,6 +476,9 @@ func (t *Tunnel) setPeer(ctx context.Context, p Peer) error {
 // RemovePeer removes a peer, and the routes that no other has. The error is [fs.ErrNotExist]
 // if there is no such peer.
 func (t *Tunnel) RemovePeer(k PublicKey) error {
+	if err := t.check(); err != nil {
+		return err
+	}
 	return t.named(t.removePeer(k))
 }
 
