@@ -26,8 +26,8 @@ import (
 
 // The functions here that are no tests are shown in docs/RECIPES.md.
 
-// proxy returns a handler that asks a web server in the network of the stack, such as
-// http://10.0.0.1, whoever it serves.
+// proxy returns a handler that passes requests on to a web server in the network of the
+// stack, such as http://10.0.0.1.
 func proxy(st *vdestack.Stack, server *url.URL) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -38,7 +38,7 @@ func proxy(st *vdestack.Stack, server *url.URL) http.Handler {
 	}
 }
 
-// TestProxy serves a web server of a stack on the host, and one of the host in a stack.
+// TestProxy serves a web server of a stack on the host.
 func TestProxy(t *testing.T) {
 	server, client := testenv.Opened(vdestack.Open("mem://"+t.Name(), "10.0.0.1/24"))(t), testenv.Opened(vdestack.Open("mem://"+t.Name(), "10.0.0.2/24"))(t)
 	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -151,7 +151,8 @@ func (p *terminal) wait(t *testing.T) {
 	}
 }
 
-// end ends all commands, as ^C and exit do.
+// end ends all commands, as ^C and exit do. Of a test that has failed it kills those in the
+// background too.
 func (s *session) end(t *testing.T) {
 	t.Helper()
 	for _, p := range slices.Backward(s.terminals) {
@@ -160,5 +161,8 @@ func (s *session) end(t *testing.T) {
 			p.cmd.Process.Signal(syscall.SIGINT)
 		}
 		p.wait(t)
+	}
+	if t.Failed() {
+		exec.Command("/bin/sh", "-c", "kill $(cat *.pid)").Run()
 	}
 }

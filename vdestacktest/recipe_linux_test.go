@@ -7,8 +7,7 @@ import (
 	"github.com/vdestack/vdestack/vdestacktest"
 )
 
-// TestAddresses is in docs/RECIPES.md: tests that run at once, all with the same addresses
-// and ports.
+// TestAddresses has tests that run at once, with the same addresses and ports.
 func TestAddresses(t *testing.T) {
 	for _, addr := range []string{"10.0.0.1:80", "[fc00::1]:80"} {
 		t.Run(addr, func(t *testing.T) {

@@ -37,4 +37,7 @@ func Example() {
 	for _, l := range s.Leases() {
 		fmt.Println(l.Name, l.Addr)
 	}
+	// Output:
+	// [10.0.0.2] <nil>
+	// web.lab.example 10.0.0.2
 }
