@@ -157,12 +157,35 @@ func splitEndpoint(text string) (host string, port uint16, err error) {
 	} else if _, err := netip.ParseAddr(host); err != nil && !isName(host) {
 		return "", 0, fmt.Errorf("the host of %s is neither an address nor a name: %w", quote(text), errEndpoint)
 	}
+	if a, err := netip.ParseAddr(host); err == nil && len(a.Zone()) > maxZone {
+		return "", 0, fmt.Errorf("the zone of %s is no interface: its name has %d characters at most", quote(text), maxZone)
+	}
 	return host, uint16(n), nil
 }
 
+// maxZone is IFNAMSIZ of linux/if.h, less the zero at the end.
+const maxZone = 15
+
+// maxLabel is how long the parts of a name are (RFC 1035, section 2.3.4). A key in hexadecimal
+// is longer: it must reach no name server.
+const maxLabel = 63
+
 // isName reports whether a text may be a name of a host or a domain.
 func isName(text string) bool {
-	return text != "" && len(text) <= 254 && strings.IndexFunc(text, func(c rune) bool {
-		return !('0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || c == '.' || c == '-' || c == '_')
-	}) < 0
+	label := 0
+	for _, c := range text {
+		switch {
+		case c == '.':
+			label = 0
+			continue
+		case '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || c == '-' || c == '_':
+			label++
+		default:
+			return false
+		}
+		if label > maxLabel {
+			return false
+		}
+	}
+	return text != "" && len(text) <= 254
 }

@@ -13,6 +13,15 @@
 // /dev/net/tun. [Tunnel.SetPeer] and [Tunnel.RemovePeer] change the peers of a tunnel in use,
 // [Tunnel.Peers] tells when each was heard of.
 //
+// # Whether it works
+//
+// WireGuard has no connections: Open and Up do not wait for peers, and nothing is sent until the
+// stack sends something to one, or PersistentKeepalive is set. LastHandshake in [PeerStatus] is
+// then when the peer has answered; if it stays zero, the keys of both ends, the Endpoint or a
+// firewall are wrong. A packet for no peer's AllowedIPs is dropped, and one from a peer that is
+// not in its AllowedIPs too. If somebody removes the interface, by rtnl for example, the tunnel's
+// methods report [net.ErrClosed], and Close frees the rest.
+//
 // # The encrypted side
 //
 // The socket for encrypted packets is the host's, where names of endpoints are looked up too, or

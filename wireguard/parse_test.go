@@ -133,6 +133,7 @@ func TestParseErrors(t *testing.T) {
 		{"[Interface]\nAddress = fe80::1%eth0", `line 2: "Address": "fe80::1%eth0" is not ADDRESS/LENGTH, such as 10.0.0.2/32 or fd00::2/128`},
 		{"[Interface]\nAddress = " + secretText, `line 2: "Address": a text of 44 characters (not shown: it may be a key) is not ADDRESS/LENGTH, such as 10.0.0.2/32 or fd00::2/128`},
 		{"[Interface]\nDNS = 10.0.0.300", `line 2: "DNS": "10.0.0.300" is neither an address nor a domain`},
+		{"[Interface]\nDNS = " + mustKey(secretText).hex(), `line 2: "DNS": a text of 64 characters (not shown: it may be a key) is neither an address nor a domain`},
 		{"[Interface]\nDNS = a/b", `line 2: "DNS": "a/b" is neither an address nor a domain`},
 		{"[Interface]\nMTU = 99999", `line 2: "MTU": "99999" is not a number from 0 to 65455`},
 		{"[Interface]\nListenPort = -1", `line 2: "ListenPort": "-1" is not a number from 0 to 65535`},
@@ -153,6 +154,8 @@ func TestParseErrors(t *testing.T) {
 		{peer + "Endpoint = :1", `line 5: "Endpoint": the host of ":1" is neither an address nor a name: want HOST:PORT, with an IPv6 address in brackets`},
 		{peer + "Endpoint = [10.0.0.1]:1", `line 5: "Endpoint": there is no IPv6 address in the brackets of "[10.0.0.1]:1": want HOST:PORT, with an IPv6 address in brackets`},
 		{peer + "Endpoint = " + secretText + ":1", `line 5: "Endpoint": the host of a text of 46 characters (not shown: it may be a key) is neither an address nor a name: want HOST:PORT, with an IPv6 address in brackets`},
+		{peer + "Endpoint = " + mustKey(secretText).hex() + ":1", `line 5: "Endpoint": the host of a text of 66 characters (not shown: it may be a key) is neither an address nor a name: want HOST:PORT, with an IPv6 address in brackets`},
+		{peer + "Endpoint = [fe80::1%" + secretText + "]:1", `line 5: "Endpoint": the zone of a text of 56 characters (not shown: it may be a key) is no interface: its name has 15 characters at most`},
 		{peer + "PersistentKeepalive = 65536", `line 5: "PersistentKeepalive": "65536" is not a number from 0 to 65535`},
 		{peer + "Jc = 4", `line 5: "Jc": there is no such item in this section`},
 	}
