@@ -79,6 +79,15 @@ done
 step "modules, as their users have them"
 ./modules.sh check
 
+step "programs that tests start"
+# Once for all tests, and for a user who may not be able to build them.
+tmp=$(mktemp -d /tmp/vdestack-test.XXXXXX)
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$tmp"' EXIT
+chmod 755 "$tmp"
+go build -o "$tmp/programs/" ./echo_example ./http_example ./vdens ./slirp/slirp_plug
+chmod -R a+rX "$tmp/programs"
+export VDESTACK_PROGRAMS=$tmp/programs
+
 step "tests as $(id -un)"
 "${tests[@]}" -p $parallel "${together[@]}"
 "${tests[@]}" $alone
@@ -99,13 +108,8 @@ if [ "$(id -u)" = 0 ]; then
 	step "tests as an ordinary user"
 	# A copy that this user can read, and a /dev/net/tun as distributions have
 	# it, in a mount namespace of our own.
-	tmp=$(mktemp -d /tmp/vdestack-test.XXXXXX)
-	trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$tmp"' EXIT
-	chmod 755 "$tmp"
 	mkdir -p "$tmp/src" "$tmp/dev"
 	mkdir -m 1777 "$tmp/tmp"
-	# This user may not be able to build the programs that tests start.
-	go build -o "$tmp/programs/" ./echo_example ./http_example ./vdens ./slirp/slirp_plug
 	go test -trimpath -race -c -o "$tmp/programs/soak" ./internal/test/soak
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tmp/src"
 	cat >"$tmp/exec" <<-EOF
@@ -115,7 +119,7 @@ if [ "$(id -u)" = 0 ]; then
 		chmod 755 "\$bin"
 		shift
 		exec setpriv --reuid 65534 --regid 65534 --clear-groups \
-			env HOME=$tmp/tmp TMPDIR=$tmp/tmp VDESTACK_PROGRAMS=$tmp/programs "\$bin" "\$@"
+			env HOME=$tmp/tmp TMPDIR=$tmp/tmp "\$bin" "\$@"
 	EOF
 	chmod -R a+rX "$tmp/src" "$tmp/programs"
 	chmod 755 "$tmp/exec"
