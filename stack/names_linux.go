@@ -172,13 +172,13 @@ func (s *Stack) mountNames(e *netns.Exec) (follow *nameFiles, remove func(), err
 		return nil, nil, fmt.Errorf("files for the names of the command: %w (TMPDIR names another directory)", err)
 	}
 	follow = &nameFiles{has: n}
+	m := &nameMounts{dir: dir, e: e}
 	defer func() {
 		if err != nil {
 			s.named.remove(follow)
-			os.RemoveAll(dir)
+			m.remove()
 		}
 	}()
-	m := &nameMounts{dir: dir, e: e}
 	for _, b := range e.Mounts {
 		if to, err := filepath.EvalSymlinks(b.To); err == nil {
 			m.taken = append(m.taken, to)
@@ -224,15 +224,24 @@ func (s *Stack) mountNames(e *netns.Exec) (follow *nameFiles, remove func(), err
 	}
 	e.Temp = append(e.Temp, e.Sysfs, dir)
 	s.named.add(s, follow)
-	return follow, func() { os.RemoveAll(dir) }, nil
+	return follow, m.remove, nil
 }
 
 // nameMounts are the mounts of Cmd.Names.
 type nameMounts struct {
 	dir    string // for files
 	e      *netns.Exec
+	files  []string // that were written
 	taken  []string // what Binds replaces, which has precedence
 	hidden []string // directories
+}
+
+// remove removes the files. It takes no descriptor, as os.RemoveAll does: the want of one may be
+// why the command does not start.
+func (m *nameMounts) remove() {
+	for _, path := range append(m.files, m.e.Sysfs, m.dir) {
+		os.Remove(path)
+	}
 }
 
 // write makes a file that the command may read even after it has changed its user.
@@ -241,7 +250,7 @@ func (m *nameMounts) write(name, text string) (path string, err error) {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return "", err
 	}
-	m.e.Temp = append(m.e.Temp, path)
+	m.files, m.e.Temp = append(m.files, path), append(m.e.Temp, path)
 	return path, os.Chmod(path, 0o644) // whatever the umask is
 }
 
