@@ -23,7 +23,8 @@ import (
 func Check(ctx context.Context) (*Report, error) {
 	r, reached := &Report{}, error(nil)
 	add := func(name string, err error) {
-		if e, ok := errors.AsType[*netns.Explained](err); ok && !e.Refused && reached == nil {
+		_, refused := errors.AsType[*RefusedError](err)
+		if e, ok := errors.AsType[*netns.Explained](err); ok && !e.Refused && !refused && reached == nil {
 			reached = err
 		}
 		r.add(name, err)
