@@ -54,12 +54,7 @@ func TestHostile(t *testing.T) {
 		return r.ToBytes()
 	}
 	inLab(t, source.Config{}, func(l *lab) {
-		l.Sink.RefuseSet(func(lease source.Lease) error {
-			if len(lease.Addrs) > 0 && rand.IntN(10) == 0 {
-				return &source.ConflictError{Addrs: []netip.Addr{lease.Addrs[0].Prefix.Addr()}}
-			}
-			return nil
-		})
+		l.Sink.RefuseSet(sourcetest.SomeConflicts)
 		sent, sets, failed, stored := 0, 0, 0, 0
 		call := time.NewTicker(3 * time.Hour)
 		defer call.Stop()

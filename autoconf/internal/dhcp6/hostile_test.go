@@ -10,6 +10,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
 	"github.com/vdestack/vdestack/autoconf/internal/source"
+	"github.com/vdestack/vdestack/autoconf/internal/source/sourcetest"
 )
 
 // TestHostile has a neighbour that sees all messages, and answers each with several of all
@@ -50,12 +51,7 @@ func TestHostile(t *testing.T) {
 		return r.ToBytes()
 	}
 	inLab(t, source.Config{}, func(l *lab) {
-		l.Sink.RefuseSet(func(lease source.Lease) error {
-			if len(lease.Addrs) > 0 && rand.IntN(10) == 0 {
-				return &source.ConflictError{Addrs: []netip.Addr{lease.Addrs[0].Prefix.Addr()}}
-			}
-			return nil
-		})
+		l.Sink.RefuseSet(sourcetest.SomeConflicts)
 		sent, sets, failed := 0, 0, 0
 		call := time.NewTicker(3 * time.Hour)
 		defer call.Stop()

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -220,3 +221,11 @@ func (s *Sink) Failed(err error) {
 }
 
 func (s *Sink) Store(data json.RawMessage) { s.Said <- slices.Clone(data) }
+
+// SomeConflicts is for RefuseSet: every tenth lease has an address that somebody else has.
+func SomeConflicts(l source.Lease) error {
+	if len(l.Addrs) > 0 && rand.IntN(10) == 0 {
+		return &source.ConflictError{Addrs: []netip.Addr{l.Addrs[0].Prefix.Addr()}}
+	}
+	return nil
+}
