@@ -105,6 +105,9 @@ func run(ctx context.Context, vnl string, how setup) error {
 	failed := make(chan error, 1)
 	go func() { failed <- serve(ln) }()
 	if demo {
+		if err := usable(ctx, server, netip.MustParseAddr(how.addr6)); err != nil {
+			return err
+		}
 		return visit(ctx, vnl, how)
 	}
 	select {
@@ -160,6 +163,34 @@ func serve(ln net.Listener) error {
 			io.Copy(conn, conn)
 		}()
 	}
+}
+
+// usable waits until duplicate address detection has ended for the address.
+func usable(ctx context.Context, s *vdestack.Stack, addr netip.Addr) error {
+	nl, err := s.RTNL()
+	if err != nil {
+		return err
+	}
+	defer nl.Close()
+	changes := nl.Watch(ctx) // from before the look, so that none is missed
+	addrs, err := nl.Addrs()
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if a.Prefix.Addr() == addr && a.Flags&rtnl.Tentative == 0 {
+			return nil
+		}
+	}
+	for e, err := range changes {
+		if err != nil {
+			return err
+		}
+		if e.Addr != nil && e.Addr.Prefix.Addr() == addr && e.Addr.Flags&rtnl.Tentative == 0 {
+			return nil
+		}
+	}
+	return context.Cause(ctx)
 }
 
 // visit is a client in a stack of its own: it says something over IPv4 and over

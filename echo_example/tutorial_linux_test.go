@@ -2,6 +2,7 @@ package main
 
 import (
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
 )
 
 // TestConfigurations configures as either program of the tutorial does, the first with
@@ -32,6 +34,13 @@ func TestConfigurations(t *testing.T) {
 			s := bare(t, "mem://")
 			testenv.Check(t, configure(t.Context(), s))
 			configured(t, s, tt.addrs, tt.gateways)
+			addr6 := netip.MustParsePrefix(tt.addrs[1])
+			testenv.Check(t, usable(t.Context(), s, addr6.Addr()))
+			for _, a := range testenv.Must(testenv.Opened(s.RTNL())(t).Addrs())(t) {
+				if a.Prefix == addr6 && a.Flags&rtnl.Tentative != 0 {
+					t.Errorf("%v is tentative still", addr6)
+				}
+			}
 		})
 	}
 }
