@@ -3,6 +3,7 @@
 # RELEASING.md describes releases.
 #
 #	./modules.sh tidy             go mod tidy in each module, with the others as they are here
+#	./modules.sh api              fail if a change breaks users of the last release and is not announced
 #	./modules.sh release VERSION  make the commit and the tags of a release, in this checkout
 #	./modules.sh check            release this tree on trial, and use the release
 set -euo pipefail
@@ -11,6 +12,7 @@ cd "$(dirname "$0")"
 path=github.com/vdestack/vdestack
 released=(. autoconf metrics slirp vdens wireguard) # each after those that it requires
 unreleased=(bench/gvisor bench/wireguard)
+apidiff=golang.org/x/exp/cmd/apidiff@v0.0.0-20261113113407-e3970619a1a4
 
 die() { echo "modules.sh: $*" >&2; exit 1; }
 say() { printf -- '-- %s (%ds)\n' "$*" $SECONDS; }
@@ -116,13 +118,59 @@ release() {
 	done
 }
 
+# api compares the exported names of this tree with those of the last release. Each change
+# that breaks programs must be in CHANGELOG.md: in an entry of "## Unreleased" that is marked
+# "(breaking)" and has the name.
+api() {
+	local last entries change name unnamed=
+	if ! last=$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null); then
+		echo "there is no release to compare exported names with"
+		return
+	fi
+	mkdir "$work/last"
+	git archive "$last" | tar -x -C "$work/last"
+	exported "$work/last" "$work/last.api"
+	exported . "$work/this.api"
+	if ! go run $apidiff -m -incompatible "$work/last.api" "$work/this.api" >"$work/breaks" 2>"$work/log"; then
+		cat "$work/log" >&2
+		die "the exported names cannot be compared with $last"
+	fi
+	[[ $last = v0.* || ! -s $work/breaks ]] || die "this breaks users of $last: $(<"$work/breaks")"
+	entries=$(awk '/^## / { here = $0 == "## Unreleased" } /^(- |#|$)/ { marked = here && /\(breaking\)/ } marked' CHANGELOG.md)
+	while read -r change; do # "- ./rtnl.Conn.Links: removed"
+		name=${change%%: *}
+		name=${name%%,*}
+		grep -qwF -e "${name##*[./]}" <<<"$entries" || unnamed+=$'\n'$change
+	done <"$work/breaks"
+	[ -z "$unnamed" ] ||
+		die "this breaks users of $last, and CHANGELOG.md has no entry \"(breaking)\" with the name:$unnamed"
+	echo "the exported names are those of $last, or their changes are announced"
+}
+
+# exported DIRECTORY FILE writes what all modules of a tree export.
+exported() { (cd "$1" && GOFLAGS="$(go env GOFLAGS) -trimpath" quiet go run $apidiff -m -w "$2" $path); }
+
+# broken breaks the trial release in $work/src: api fails until that is announced.
+broken() {
+	local log=$work/log-broken
+	git clone -q . "$work/broken"
+	cd "$work/broken"
+	sed -i 's/^func Open(/func Opened(/' vdestacktest/vdestacktest.go
+	! ./modules.sh api &>"$log" && grep -qx -e '- ./vdestacktest.Open: removed' "$log" ||
+		{ cat "$log"; die "a name that is gone was not found"; }
+	sed -i 's/^## Unreleased$/&\n\n- *changed* (breaking): `vdestacktest.Open` is `Opened`./' CHANGELOG.md
+	quiet ./modules.sh api
+}
+
 # check uses a release of this tree as users do: each module is required by a module
 # elsewhere, installed by version, and vetted outside the workspace, with the oldest Go
 # that it asks for and a module cache that is empty at first. The modules are used at the
 # same time, as each waits for downloads and links.
 check() {
-	local version=v1.99.0 dir
+	local version=v0.99.0 dir
 	scratch
+	say "exported names"
+	api
 	mkdir "$work/src"
 	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$work/src"
 	cd "$work/src"
@@ -151,6 +199,8 @@ check() {
 		cat "$work/log-${dir##*/}"
 	done
 	[ $failed = 0 ] || die "a module of the release cannot be used"
+	say "a break of the release"
+	broken
 }
 
 # use DIRECTORY VERSION is the part of check for one module.
@@ -247,7 +297,11 @@ user_program() {
 
 case ${1-} in
 tidy) tidy ;;
+api)
+	scratch
+	api
+	;;
 release) release "${2-}" ;;
 check) check ;;
-*) die "want tidy, release VERSION or check" ;;
+*) die "want tidy, api, release VERSION or check" ;;
 esac
