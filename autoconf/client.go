@@ -518,8 +518,7 @@ func (c *Client) Renew(ctx context.Context) error {
 	closed := c.closed
 	attempts := make(map[Source]<-chan error)
 	for by, r := range c.sources {
-		attempts[by] = r.attempt()
-		r.call(source.Call{Renew: true})
+		attempts[by] = r.renew()
 	}
 	c.mu.Unlock()
 	if closed {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -173,6 +174,42 @@ func startFakeConfig(ctx context.Context, d *fakeDevice, dns dnsSetter, runs map
 		return nil, err
 	}
 	return c, nil
+}
+
+// TestRenewDuring has Renew called while a source says the result of an earlier one.
+func TestRenewDuring(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var renewed atomic.Int32
+		run := func(ctx context.Context, cfg source.Config, _ source.Link, sink source.Sink) error {
+			for {
+				sink.Set(lease("10.0.0.5/24", fmt.Sprintf("10.0.0.%d", 10+renewed.Load())))
+				select {
+				case <-cfg.Calls:
+				case <-ctx.Done():
+					return nil
+				}
+				time.Sleep(time.Second)
+				renewed.Add(1)
+			}
+		}
+		dns := &fakeDNS{}
+		c := testenv.Must(startFake(t.Context(), newFakeDevice(), dns, map[Source]source.Run{DHCP4: run}, "dhcp"))(t)
+		defer c.Close()
+		renew := func(want int32) {
+			if err := c.Renew(t.Context()); err != nil || renewed.Load() != want {
+				t.Errorf("Renew returns %v after %d renewals, want %d", err, renewed.Load(), want)
+			}
+		}
+		var wg sync.WaitGroup
+		dns.mu.Lock()
+		dns.swapped = func() {
+			wg.Go(func() { renew(2) })
+			time.Sleep(time.Millisecond) // until it has asked
+		}
+		dns.mu.Unlock()
+		renew(1)
+		wg.Wait()
+	})
 }
 
 // TestStart waits for sources that answer at different times, or not at all.

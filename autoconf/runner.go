@@ -26,8 +26,11 @@ type runner struct {
 	calls  chan source.Call
 	kept   json.RawMessage // what the source has stored last, for the next Run without a store
 
-	lease    source.Lease   // guarded by c.mu
-	attempts []chan<- error // that wait for a result; guarded by c.mu
+	// Guarded by c.mu. A result ends the attempts of which the source knew before: what
+	// was asked for meanwhile waits for the next one.
+	lease    source.Lease
+	attempts []chan<- error
+	asked    []chan<- error // whose call is in calls, or was taken since
 }
 
 var _ source.Sink = (*runner)(nil)
@@ -39,8 +42,7 @@ func (c *Client) startSource(by Source, cfg Config) <-chan error {
 	r := c.sources[by]
 	if r != nil {
 		defer c.mu.Unlock()
-		r.call(source.Call{Renew: true})
-		return r.attempt()
+		return r.renew()
 	}
 	c.mu.Unlock()
 	if c.runs[by] == nil {
@@ -62,7 +64,8 @@ func (c *Client) startSource(by Source, cfg Config) <-chan error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	attempt := r.attempt()
+	attempt := make(chan error, 1)
+	r.attempts = append(r.attempts, attempt)
 	c.sources[by] = r
 	go r.loop()
 	return attempt
@@ -103,6 +106,7 @@ func (c *Client) stop(by Source) error {
 	<-r.done
 	c.mu.Lock()
 	delete(c.sources, by)
+	r.taken()
 	c.mu.Unlock()
 	r.result(errors.New("it was taken back")) // for those who renew
 	err := c.dev.apply(c.ctx, by, source.Lease{})
@@ -164,11 +168,27 @@ func (r *runner) loop() {
 // key is that of the source in a store.
 func (r *runner) key() string { return r.c.name + "/" + string(r.by) }
 
-// attempt returns a channel for the result of an attempt. c.mu is held.
-func (r *runner) attempt() <-chan error {
+// renew asks for an attempt, and returns a channel for its result. c.mu is held.
+func (r *runner) renew() <-chan error {
 	c := make(chan error, 1)
-	r.attempts = append(r.attempts, c)
+	r.call(source.Call{Renew: true})
+	r.asked = append(r.asked, c)
 	return c
+}
+
+// taken says that the source knows of what was asked for. c.mu is held.
+func (r *runner) taken() {
+	r.attempts = append(r.attempts, r.asked...)
+	r.asked = nil
+}
+
+// begin is called first when the source has a result.
+func (r *runner) begin() {
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	if len(r.calls) == 0 {
+		r.taken()
+	}
 }
 
 // result ends the attempts.
@@ -187,6 +207,7 @@ func (r *runner) result(err error) {
 func (r *runner) call(call source.Call) {
 	select {
 	case r.calls <- call:
+		r.taken() // what was there before
 	case earlier := <-r.calls:
 		r.calls <- source.Call{
 			Renew: call.Renew || earlier.Renew, Confirm: call.Confirm || earlier.Confirm, Slept: call.Slept + earlier.Slept,
@@ -196,6 +217,7 @@ func (r *runner) call(call source.Call) {
 
 // Set applies what the source knows.
 func (r *runner) Set(l source.Lease) error {
+	r.begin()
 	l, left := usable(l)
 	if len(left) > 0 {
 		r.c.log.Warn("not used, for it makes no sense or is too much", "source", r.by, "missing", left)
@@ -239,6 +261,7 @@ func (r *runner) Failed(err error) {
 	if r.ctx.Err() != nil {
 		return
 	}
+	r.begin()
 	r.report(err)
 	r.result(err)
 }

@@ -26,12 +26,13 @@ func (c *client) call(call source.Call) {
 		default:
 			c.confirm(c.held, confirmTime)
 		}
+		c.renewNext = c.renewNext || call.Renew
 	case c.held != nil:
 		switch c.main.typ {
+		case dhcpv6.MessageTypeConfirm:
+			c.renewNext = true
 		case 0:
-			if now.Before(c.held.renew) || c.held.renew.IsZero() {
-				c.held.renew = now
-			}
+			c.held.renewNow()
 			c.proceed()
 		case dhcpv6.MessageTypeRenew, dhcpv6.MessageTypeRebind:
 			c.main.again(soon)

@@ -110,6 +110,8 @@ type client struct {
 	informed *lease // information without addresses; nil if there is none
 	stale    bool   // instants were corrected, and the sink does not know
 
+	renewNext bool // a call wants more than CONFIRM
+
 	// An attempt.
 	report  time.Time // when it is reported, unless it has a result; zero if it was or need not be
 	reason  error     // why it has no result

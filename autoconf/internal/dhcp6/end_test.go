@@ -325,6 +325,26 @@ func TestCalls(t *testing.T) {
 			l.set(second)
 		})
 	})
+	t.Run("renew in a confirmation", func(t *testing.T) {
+		for _, calls := range [][]source.Call{{{Confirm: true}, {Renew: true}}, {{Confirm: true, Renew: true}}} {
+			inLab(t, source.Config{}, func(l *lab) {
+				l.get(addrs(mine))
+				l.Stored()
+				for _, call := range calls {
+					l.Calls <- call
+				}
+				l.reply(server2, l.message(dhcpv6.MessageTypeConfirm))
+				l.reply(server1, l.message(dhcpv6.MessageTypeRenew), addrs(mine))
+				l.set(mine)
+				l.Stored()
+				l.Quiet(time.Minute)
+				l.Calls <- source.Call{Confirm: true}
+				l.reply(server2, l.message(dhcpv6.MessageTypeConfirm))
+				l.set(mine)
+				l.Quiet(time.Minute)
+			})
+		}
+	})
 	t.Run("slept", func(t *testing.T) {
 		inLab(t, source.Config{}, func(l *lab) {
 			first := l.get(addrs(mine))

@@ -47,6 +47,13 @@ func instant(from time.Time, d time.Duration) time.Time {
 	return from.Add(d)
 }
 
+// renewNow has the lease renewed now, if not before.
+func (l *lease) renewNow() {
+	if now := time.Now(); now.Before(l.renew) || l.renew.IsZero() {
+		l.renew = now
+	}
+}
+
 func (l *lease) hosts() (all []netip.Addr) {
 	for _, a := range l.addrs {
 		all = append(all, a.addr)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -250,10 +251,12 @@ func TestInformation(t *testing.T) {
 					t.Errorf("it asks again after %v, want %v", refresh, tt.refresh)
 				}
 				// SOLICIT goes on, and addresses replace what was known.
-				l.reply(server1, l.next(dhcpv6.MessageTypeSolicit), rapid, addrs(mine))
+				solicit := l.next(dhcpv6.MessageTypeSolicit)
+				synctest.Wait() // for what it says before the reply
 				for len(l.Sink.Said) > 0 {
 					<-l.Sink.Said
 				}
+				l.reply(server1, solicit, rapid, addrs(mine))
 				if got := l.set(mine); len(got.DNS) > 0 {
 					t.Errorf("got %+v", got)
 				}

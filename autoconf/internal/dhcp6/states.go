@@ -68,7 +68,7 @@ func (c *client) request() {
 
 // confirm asks whether the addresses of a lease can be used on this network.
 func (c *client) confirm(l *lease, d time.Duration) {
-	c.subjects = l.hosts()
+	c.subjects, c.renewNext = l.hosts(), false
 	c.beginExchange(&c.main, dhcpv6.MessageTypeConfirm, time.Now().Add(d))
 }
 
@@ -218,7 +218,11 @@ func (c *client) confirmed(r reply) {
 	case iana.StatusSuccess:
 		if c.stored == nil {
 			c.main = exchange{}
-			c.set()
+			if c.renewNext && c.held != nil { // with the result
+				c.held.renewNow()
+			} else {
+				c.set()
+			}
 			if !c.main.running() {
 				c.proceed()
 			}
