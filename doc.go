@@ -67,11 +67,11 @@
 //
 // # Counters
 //
-// [Stacks] lists the stacks of the process. [Stack.Stats] has the counters of interfaces and
-// their networks, [Stack.SocketStats] those of the kernel's TCP and UDP, [Forward.Stats] those
-// of a forward, and vdeplug.Switches those of switches in the process. [Vars] has all of them
-// for package expvar, and module metrics for Prometheus. No counter goes down while what it
-// counts is in use.
+// [Stacks] lists the stacks of the process. [Stack.Stats] has the counters of interfaces,
+// their networks and the peers of tunnels, [Stack.SocketStats] those of the kernel's TCP and
+// UDP, [Forward.Stats] those of a forward, and vdeplug.Switches those of switches in the
+// process. [Vars] has all of them for package expvar, and module metrics for Prometheus. No
+// counter goes down while what it counts is in use.
 //
 // # Errors
 //

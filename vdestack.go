@@ -72,8 +72,11 @@ type (
 	// A TUN is an interface that carries IP packets, which its owner reads and writes:
 	// Read, Write, BatchSize, Name, MTU, File and Close. [Stack.TUN] makes it.
 	TUN = stack.TUN
-	// A TUNConfig describes the interface of a TUN: Name, MTU, Addrs and Down.
+	// A TUNConfig describes the interface of a TUN: Name, MTU, Addrs, Down and Peers.
 	TUNConfig = stack.TUNConfig
+	// PeerStats are what the owner of a TUN knows about one of the other ends of its tunnel:
+	// Name, Endpoint, LastHandshake, RxBytes and TxBytes.
+	PeerStats = stack.PeerStats
 	// A RefusedError says that the machine, or what confines the program, does not allow
 	// an operation: Reason names the setting that is in the way, and the remedy.
 	RefusedError = stack.RefusedError

@@ -2,9 +2,9 @@
 //
 //	prometheus.MustRegister(metrics.NewCollector())
 //
-// Stacks, interfaces, forwards and switches are found by themselves, at each scrape, and are
-// gone from the next one after they were closed. dashboard.json, beside this file, shows them
-// in Grafana.
+// Stacks, interfaces, peers of tunnels, forwards and switches are found by themselves, at each
+// scrape, and are gone from the next one after they were closed. dashboard.json, beside this
+// file, shows them in Grafana.
 //
 // # Labels
 //
@@ -13,9 +13,11 @@
 //   - interface is the name that the interface has now, network the locator of its network,
 //     as it was configured, or of a switch. It is empty for a TUN, such as a tunnel's.
 //   - listen is the address where a forward listens.
+//   - peer is the public key of a peer of a WireGuard tunnel, in base64, or what another owner
+//     of a TUN calls it.
 //
-// No label comes from peers, so their number does not matter. Locators are visible to everybody
-// who can read the metrics: secrets do not belong in them.
+// No label is what others on a network have said, so their number does not matter. Locators are
+// visible to everybody who can read the metrics: secrets do not belong in them.
 //
 // # Counters
 //
@@ -145,6 +147,21 @@ func collectInterfaces(ch chan<- prometheus.Metric, s labelled) {
 		if strings.Contains(i.VNL, "netemu://") {
 			collectEmulation(ch, s, i.Name, labels)
 		}
+		collectPeers(ch, i.Peers, s.label, name)
+	}
+}
+
+func collectPeers(ch chan<- prometheus.Metric, peers []vdestack.PeerStats, stack, iface string) {
+	seen := make(names)
+	for _, p := range peers {
+		name := text(p.Name)
+		if !seen.add(name) { // the owner of the TUN has named two alike
+			continue
+		}
+		peerReceived.send(ch, p.RxBytes, stack, iface, name)
+		peerSent.send(ch, p.TxBytes, stack, iface, name)
+		peerHandshake.send(ch, p.LastHandshake, stack, iface, name)
+		peerEndpoint.send(ch, number(p.Endpoint.IsValid()), stack, iface, name)
 	}
 }
 

@@ -101,6 +101,15 @@ func TestCollect(t *testing.T) {
 	in := testenv.Opened(a.ForwardIn(t.Context(), "tcp4", "127.0.0.1:0", "10.0.0.1:80", nil))(t)
 	testenv.Opened(a.ForwardOut(t.Context(), "udp", "10.0.0.1:53", "127.0.0.1:53", nil))(t)
 
+	handshake := time.UnixMilli(1700000000250)
+	tun := testenv.Opened(a.TUN(vdestack.TUNConfig{Name: "wg0", Peers: func() []vdestack.PeerStats {
+		return []vdestack.PeerStats{
+			{Name: "one", Endpoint: netip.MustParseAddrPort("192.0.2.1:51820"), LastHandshake: handshake, RxBytes: 7, TxBytes: 8},
+			{Name: "two"},
+			{Name: "two", RxBytes: 9}, // wrongly: the scrape goes on
+		}
+	}}))(t)
+
 	r := registry(t)
 	problems, err := testutil.GatherAndLint(r)
 	testenv.Check(t, err)
@@ -132,25 +141,32 @@ func TestCollect(t *testing.T) {
 	got, _ := scrape(t, r)
 	vde0 := "vde0 " + emu + " lab"
 	want(t, got, samples{
-		"stacks":                                                3,
-		"plug_up " + vde0:                                       1,
-		"plug_reconnecting " + vde0:                             0,
-		"plug_reconnects_total " + vde0:                         0,
-		"capture_up " + vde0:                                    1,
-		"plug_up vde1 lan://TestCollect lab":                    1,
-		"plug_up vde0 netemu://{" + mem + "} lab#2":             1,
-		"tcp_sockets lab listen":                                1,
-		"tcp_sockets lab#2 established":                         1,
-		"tcp_sockets lab#2 other":                               0,
-		"tcp_active_opens_total lab#2":                          1,
-		"tcp_sockets \uFFFDodd listen":                          0,
-		"udp_sockets lab":                                       1,
-		"switch_ports plug " + sw:                               1,
-		"switch_ports client " + sw:                             0,
-		"switch_frames_total " + sw:                             1,
-		"switch_bytes_total " + sw:                              60,
-		"switch_ports plug " + mem:                              2,
-		"forward_clients in " + in.Addr().String() + " tcp lab": 1,
+		"stacks":                                                               3,
+		"plug_up " + vde0:                                                      1,
+		"plug_reconnecting " + vde0:                                            0,
+		"plug_reconnects_total " + vde0:                                        0,
+		"capture_up " + vde0:                                                   1,
+		"plug_up vde1 lan://TestCollect lab":                                   1,
+		"plug_up vde0 netemu://{" + mem + "} lab#2":                            1,
+		"tunnel_peer_receive_bytes_total wg0 one lab":                          7,
+		"tunnel_peer_transmit_bytes_total wg0 one lab":                         8,
+		"tunnel_peer_endpoint_known wg0 one lab":                               1,
+		"tunnel_peer_endpoint_known wg0 two lab":                               0,
+		"tunnel_peer_last_handshake_timestamp_seconds wg0 one lab":             1700000000.25,
+		"tunnel_peer_last_handshake_timestamp_seconds wg0 two lab":             0,
+		"tunnel_peer_receive_bytes_total wg0 two lab":                          0,
+		"tcp_sockets lab listen":                                               1,
+		"tcp_sockets lab#2 established":                                        1,
+		"tcp_sockets lab#2 other":                                              0,
+		"tcp_active_opens_total lab#2":                                         1,
+		"tcp_sockets \uFFFDodd listen":                                         0,
+		"udp_sockets lab":                                                      1,
+		"switch_ports plug " + sw:                                              1,
+		"switch_ports client " + sw:                                            0,
+		"switch_frames_total " + sw:                                            1,
+		"switch_bytes_total " + sw:                                             60,
+		"switch_ports plug " + mem:                                             2,
+		"forward_clients in " + in.Addr().String() + " tcp lab":                1,
 		"forward_accepted_clients_total in " + in.Addr().String() + " tcp lab": 1,
 		"forward_client_bytes_total in " + in.Addr().String() + " tcp lab":     5,
 		"forward_server_bytes_total in " + in.Addr().String() + " tcp lab":     5,
@@ -182,6 +198,9 @@ func TestCollect(t *testing.T) {
 	})
 
 	// What is closed is gone; names stay what they were.
+	testenv.Check(t, tun.Close())
+	got, _ = scrape(t, r)
+	missing(t, got, "tunnel_")
 	a.Close()
 	odd.Close()
 	third := made(t, "lab")

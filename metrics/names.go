@@ -1,6 +1,10 @@
 package metrics
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // A metric is a name with its labels.
 type metric struct {
@@ -33,6 +37,10 @@ func (m metric) send(ch chan<- prometheus.Metric, value any, labels ...string) {
 		v = float64(value)
 	case uint64:
 		v = float64(value)
+	case time.Time:
+		if !value.IsZero() {
+			v = float64(value.UnixMilli()) / 1000
+		}
 	}
 	ch <- prometheus.MustNewConstMetric(m.desc, m.kind, v, labels...)
 }
@@ -40,6 +48,7 @@ func (m metric) send(ch chan<- prometheus.Metric, value any, labels ...string) {
 // Labels.
 var (
 	ofInterface = []string{"stack", "interface", "network"}
+	ofPeer      = []string{"stack", "interface", "peer"}
 	ofForward   = []string{"stack", "direction", "protocol", "listen"}
 )
 
@@ -61,6 +70,11 @@ var (
 	captureUp      = gauge("capture_up", "Whether the frames of an interface are recorded; 0 after an error of the writer.", ofInterface...)
 	captureFrames  = counter("capture_frames", "Frames that were recorded.", ofInterface...)
 	captureDropped = counter("capture_dropped_frames", "Frames that were not recorded, because the writer was too slow or had an error.", ofInterface...)
+
+	peerReceived  = counter("tunnel_peer_receive_bytes", "Bytes outside of the tunnel that came from a peer.", ofPeer...)
+	peerSent      = counter("tunnel_peer_transmit_bytes", "Bytes outside of the tunnel that were sent to a peer.", ofPeer...)
+	peerHandshake = gauge("tunnel_peer_last_handshake_timestamp_seconds", "When a peer has last agreed on keys, since 1970; 0 if it has not.", ofPeer...)
+	peerEndpoint  = gauge("tunnel_peer_endpoint_known", "Whether it is known where packets for a peer are to be sent.", ofPeer...)
 
 	emulated = counter("emulation_frames", "Frames on a network of netemu while there was an impairment.", append(ofInterface, "direction")...)
 	impaired = counter("emulation_impaired_frames", "Frames that a network of netemu has impaired.", append(ofInterface, "direction", "impairment")...)

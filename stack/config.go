@@ -328,6 +328,10 @@ type InterfaceStats struct {
 	Capturing                     bool
 	CaptureFrames, CaptureDropped uint64
 	CaptureErr                    error
+
+	// Peers are the other ends of a tunnel, in the order of its owner; nil if the interface
+	// is none.
+	Peers []PeerStats
 }
 
 // counters returns the fields that count.

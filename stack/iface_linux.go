@@ -88,6 +88,9 @@ func (i *iface) stats() InterfaceStats {
 		st.Capturing, st.CaptureErr = i.recording.Recording(), i.recording.Err()
 	}
 	i.reported.raise(&st)
+	if i.tun != nil && i.tun.peers != nil && !i.tun.closed.Load() {
+		st.Peers = i.tun.peers()
+	}
 	return st
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,11 +66,11 @@ func TestReported(t *testing.T) {
 	r.raise(&a)
 	b := InterfaceStats{TxFrames: 7, TxDropped: 3, RxBytes: 6}
 	r.raise(&b)
-	if want := (InterfaceStats{TxFrames: 10, TxDropped: 3, RxBytes: 6}); b != want {
+	if want := (InterfaceStats{TxFrames: 10, TxDropped: 3, RxBytes: 6}); !reflect.DeepEqual(b, want) {
 		t.Errorf("got  %+v\nwant %+v", b, want)
 	}
 	a = InterfaceStats{}
-	if r.raise(&a); a != b {
+	if r.raise(&a); !reflect.DeepEqual(a, b) {
 		t.Errorf("got  %+v\nwant %+v", a, b)
 	}
 }

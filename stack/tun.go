@@ -1,6 +1,9 @@
 package stack
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 const (
 	// tunBatchSize is how many packets a call of Read or Write of a [TUN] best takes: a packet
@@ -21,4 +24,23 @@ type TUNConfig struct {
 	Addrs []netip.Prefix
 	// Down leaves the interface down.
 	Down bool
+	// Peers returns what the owner knows about the other ends of a tunnel, which are then in
+	// [InterfaceStats]; nil if there are none. Stats calls it, from several goroutines, until
+	// the TUN is closed and maybe for a moment after that. It must not wait for them, nor call
+	// Stats.
+	Peers func() []PeerStats
+}
+
+// PeerStats are what the owner of a [TUN] knows about one of the other ends of its tunnel.
+type PeerStats struct {
+	// Name tells it from the other peers: for WireGuard the public key in base64.
+	Name string
+	// Endpoint is where it was last seen, or where it was configured; invalid if that is
+	// not known.
+	Endpoint netip.AddrPort
+	// LastHandshake is when the two have last agreed on keys; zero if they have not.
+	LastHandshake time.Time
+	// RxBytes and TxBytes count what came from the peer, and what was sent to it, as it is on
+	// the network outside of the tunnel.
+	RxBytes, TxBytes uint64
 }

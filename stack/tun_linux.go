@@ -32,8 +32,9 @@ import (
 //     all checksums.
 //   - It is in Stats of the stack. RemoveInterface, and Close of the stack, close it.
 type TUN struct {
-	i   *iface
-	dev *nic.Device
+	i     *iface
+	dev   *nic.Device
+	peers func() []PeerStats // may be nil
 
 	reading chan struct{} // guards the fields below; full while a Read runs, or waits
 	buf     packet.Buffer
@@ -57,7 +58,7 @@ type TUN struct {
 // not looked for. It takes /dev/net/tun. Routes to what is behind it are added by RTNL,
 // without a gateway.
 func (s *Stack) TUN(cfg TUNConfig) (*TUN, error) {
-	t := &TUN{reading: make(chan struct{}, 1), gone: make(chan struct{}), cut: virtio.Segmenter{IP: true}}
+	t := &TUN{peers: cfg.Peers, reading: make(chan struct{}, 1), gone: make(chan struct{}), cut: virtio.Segmenter{IP: true}}
 	t.i = &iface{tun: t, cfg: Interface{Name: cfg.Name, MTU: cfg.MTU, Addrs: slices.Clone(cfg.Addrs), Down: cfg.Down}}
 	if err := s.orNone().addNew(context.Background(), t.i); err != nil {
 		return nil, err

@@ -11,7 +11,8 @@
 // happens to it. [Up] adds a tunnel to a stack with other interfaces. Neither needs a privilege,
 // nor changes anything of the host: addresses, routes and DNS are the stack's. They take
 // /dev/net/tun. [Tunnel.SetPeer] and [Tunnel.RemovePeer] change the peers of a tunnel in use,
-// [Tunnel.Peers] tells when each was heard of.
+// [Tunnel.Peers] tells when each was heard of. Stats of the stack have the peers too, and so have
+// package expvar and module metrics, by their public keys.
 //
 // # Whether it works
 //

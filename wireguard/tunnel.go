@@ -12,6 +12,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,7 @@ type Tunnel struct {
 	underlay *vdestack.Stack // nil is the host
 	bind     *bind
 	live     atomic.Pointer[[]PublicKey] // peers that flush waits for
+	made     atomic.Bool                 // the device is there, for stats
 	log      *deviceLog
 	dns      *dnsChange // of Up; nil if there is none
 
@@ -114,7 +116,7 @@ func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel,
 	if c.MTU == 0 {
 		c.MTU = max(t.mtu(ctx, endpoints), c.minMTU())
 	}
-	tun, err := st.TUN(vdestack.TUNConfig{Name: c.Name, MTU: c.MTU, Addrs: c.Addrs, Down: true})
+	tun, err := st.TUN(vdestack.TUNConfig{Name: c.Name, MTU: c.MTU, Addrs: c.Addrs, Down: true, Peers: t.stats})
 	if err != nil {
 		t.nl.Close()
 		return nil, err
@@ -141,6 +143,7 @@ func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel,
 		Verbosef: t.log.debug, Errorf: t.log.warn,
 	})
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.made.Store(true)
 	t.wg.Go(func() { t.watchUnderlay(outside) })
 	t.wg.Go(func() { // the device ends with the interface
 		<-t.dev.Wait()
@@ -425,6 +428,26 @@ func (t *Tunnel) ListenPort() (uint16, error) {
 	}
 	s, err := t.status()
 	return s.port, t.named(err)
+}
+
+// stats returns the peers for the counters of the stack. It takes no lock that is held while
+// the kernel is asked.
+func (t *Tunnel) stats() []vdestack.PeerStats {
+	if !t.made.Load() {
+		return nil
+	}
+	s, err := t.status()
+	if err != nil {
+		return nil
+	}
+	all := make([]vdestack.PeerStats, 0, len(s.peers))
+	for k, p := range s.peers {
+		all = append(all, vdestack.PeerStats{
+			Name: k.String(), Endpoint: p.Endpoint, LastHandshake: p.LastHandshake, RxBytes: p.RxBytes, TxBytes: p.TxBytes,
+		})
+	}
+	slices.SortFunc(all, func(a, b vdestack.PeerStats) int { return strings.Compare(a.Name, b.Name) })
+	return all
 }
 
 // SetPeer adds a peer or, if there is one with the PublicKey, changes it. Keys that were

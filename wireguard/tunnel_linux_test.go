@@ -56,6 +56,13 @@ func TestPeer(t *testing.T) {
 			if s.PublicKey != p.key.Public() || s.Endpoint.String() != endpoint || s.LastHandshake.Before(began.Truncate(0)) || s.RxBytes < 1<<19 || s.TxBytes < 1<<19 || len(s.AllowedIPs) != 2 {
 				t.Errorf("status %+v", s)
 			}
+			interfaces := tun.Stack().Stats().Interfaces
+			if len(interfaces) != 1 || len(interfaces[0].Peers) != 1 {
+				t.Fatalf("stats %+v", interfaces)
+			}
+			if i := interfaces[0].Peers[0]; i.Name != p.key.Public().String() || i.Endpoint != s.Endpoint || i.LastHandshake.Before(s.LastHandshake) || i.RxBytes < s.RxBytes || i.TxBytes < s.TxBytes {
+				t.Errorf("stats %+v, status %+v", i, s)
+			}
 		})
 	}
 }
