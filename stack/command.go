@@ -53,6 +53,9 @@ import (
 //     address cannot be written there; the log says so once. A file that does not exist
 //     cannot be replaced: Start returns an error if DNS needs it. Both are written again
 //     in place by SetDNS, until the command has ended.
+//   - These files can be written in place by the program's user, and mounted over, as
+//     another stack's command with Names in this one does. They cannot be renamed or
+//     removed: EBUSY.
 //   - /etc/nsswitch.conf has "hosts: files dns", and is the machine's otherwise, for
 //     users and groups. /etc/host.conf has "multi on".
 //   - the directories of the sockets of nscd, systemd-resolved and avahi are empty.
@@ -132,8 +135,8 @@ type Cmd struct {
 // A Bind makes a file or directory appear in the place of another, for one
 // command.
 type Bind struct {
-	// From is the absolute path of the file that the command sees. It is needed until
-	// Start has returned.
+	// From is the absolute path of the file that the command sees. It may be removed when
+	// Start has returned, but then nothing can be mounted over To: ENOENT.
 	From string
 	// To is the absolute path where the command sees it. It must exist; the target of a
 	// symbolic link is replaced.

@@ -130,76 +130,52 @@ func (f *nameFiles) update(s *Stack, n *dnsConfig) {
 	}
 }
 
-// A nameFile stays open because it has no path any more once the command has it.
-type nameFile struct {
-	*os.File
-	text string
-}
+// A nameFile is a file that a command has.
+type nameFile netns.File
 
 // rewrite replaces the text in place, for mounts stay with the old file. It is one write,
 // with blank lines over what is left of the old text, so that who reads before the end of the
 // file is cut off finds nothing of that.
 func (f *nameFile) rewrite(text string) error {
-	if f == nil || f.text == text {
+	if f == nil || f.Text == text {
 		return nil
 	}
-	padding := strings.Repeat("\n", max(0, len(f.text)-len(text)))
-	if _, err := f.WriteAt([]byte(text+padding), 0); err != nil {
+	padding := strings.Repeat("\n", max(0, len(f.Text)-len(text)))
+	if _, err := f.Opened.WriteAt([]byte(text+padding), 0); err != nil {
 		return err
 	}
-	f.text = text
-	return f.Truncate(int64(len(text)))
+	f.Text = text
+	return f.Opened.Truncate(int64(len(text)))
 }
 
 func (f *nameFile) close() {
 	if f != nil {
-		f.Close()
+		f.Opened.Close()
 	}
 }
 
-// mountNames adds the mounts of Cmd.Names to a command, which has its Binds already. The
-// command itself removes their files when it runs; remove does so if it did not start. The
-// caller gives what follows the DNS to named.remove.
-func (s *Stack) mountNames(e *netns.Exec) (follow *nameFiles, remove func(), err error) {
+// mountNames adds the mounts of Cmd.Names to a command, which has its Binds already. What it
+// returns follows the DNS after named.add, and is closed by named.remove.
+func (s *Stack) mountNames(e *netns.Exec) (*nameFiles, error) {
 	n := s.dns.Load()
 	s.tellMissing(n)
-	temp, err := filepath.Abs(os.TempDir())
-	if err != nil {
-		return nil, nil, err
-	}
-	dir, err := os.MkdirTemp(temp, "vdestack-names-")
-	if err != nil {
-		return nil, nil, fmt.Errorf("files for the names of the command: %w (TMPDIR names another directory)", err)
-	}
-	follow = &nameFiles{has: n}
-	m := &nameMounts{dir: dir, e: e}
-	defer func() {
-		if err != nil {
-			s.named.remove(follow)
-			m.remove()
-		}
-	}()
+	follow := &nameFiles{has: n}
+	m := &nameMounts{e: e}
 	for _, b := range e.Mounts {
 		if to, err := filepath.EvalSymlinks(b.To); err == nil {
 			m.taken = append(m.taken, to)
 		}
 	}
-	e.Sysfs = filepath.Join(dir, "sys")
-	if err := os.Mkdir(e.Sysfs, 0o700); err != nil {
-		return nil, nil, err
-	}
-	nothing, err := m.write("nothing", "")
-	if err != nil {
-		return nil, nil, err
-	}
+	e.Sysfs = true
+	nothing := new(netns.File)
 	for _, service := range hostServices {
 		if err := m.hide(service, nothing); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	nsswitch, err := os.ReadFile("/etc/nsswitch.conf")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, f := range []struct {
 		path, text string
@@ -211,51 +187,27 @@ func (s *Stack) mountNames(e *netns.Exec) (follow *nameFiles, remove func(), err
 		{"/etc/nsswitch.conf", onlyFilesAndDNS(string(nsswitch)), false, nil},
 		{"/etc/host.conf", "multi on\n", false, nil}, // all addresses of a name in hosts
 	} {
-		from, err := m.replace(f.path, f.text, f.needed)
-		if err == nil && from != "" && f.follow != nil {
-			var file *os.File
-			if file, err = os.OpenFile(from, os.O_WRONLY, 0); err == nil {
-				*f.follow = &nameFile{File: file, text: f.text}
-			}
-		}
+		file := &netns.File{Text: f.text, Keep: f.follow != nil}
+		mounted, err := m.replace(f.path, file, f.needed)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
+		}
+		if mounted && file.Keep {
+			*f.follow = (*nameFile)(file)
 		}
 	}
-	e.Temp = append(e.Temp, e.Sysfs, dir)
-	s.named.add(s, follow)
-	return follow, m.remove, nil
+	return follow, nil
 }
 
 // nameMounts are the mounts of Cmd.Names.
 type nameMounts struct {
-	dir    string // for files
 	e      *netns.Exec
-	files  []string // that were written
 	taken  []string // what Binds replaces, which has precedence
 	hidden []string // directories
 }
 
-// remove removes the files. It takes no descriptor, as os.RemoveAll does: the want of one may be
-// why the command does not start.
-func (m *nameMounts) remove() {
-	for _, path := range append(m.files, m.e.Sysfs, m.dir) {
-		os.Remove(path)
-	}
-}
-
-// write makes a file that the command may read even after it has changed its user.
-func (m *nameMounts) write(name, text string) (path string, err error) {
-	path = filepath.Join(m.dir, name)
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		return "", err
-	}
-	m.files, m.e.Temp = append(m.files, path), append(m.e.Temp, path)
-	return path, os.Chmod(path, 0o644) // whatever the umask is
-}
-
 // hide covers a directory, or the sockets in it if Binds has a file there.
-func (m *nameMounts) hide(dir, nothing string) error {
+func (m *nameMounts) hide(dir string, nothing *netns.File) error {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil || slices.Contains(m.hidden, dir) || m.isTaken(dir) {
 		return nil // the command cannot reach it either
@@ -271,31 +223,26 @@ func (m *nameMounts) hide(dir, nothing string) error {
 	}
 	for _, f := range list {
 		if path := filepath.Join(dir, f.Name()); f.Type() == fs.ModeSocket && !m.isTaken(path) {
-			m.e.Mounts = append(m.e.Mounts, netns.Mount{From: nothing, To: path})
+			m.e.Mounts = append(m.e.Mounts, netns.Mount{File: nothing, To: path})
 		}
 	}
 	return nil
 }
 
-// replace replaces a file. If it does not exist, nothing can be mounted over it, and
-// programs do not know the servers and hosts of the stack. It returns the path of the file
-// that is mounted; empty if none is.
-func (m *nameMounts) replace(path, text string, needed bool) (from string, err error) {
+// replace replaces a file, unless Binds does. If it does not exist, nothing can be mounted over
+// it, and programs do not know the servers and hosts of the stack.
+func (m *nameMounts) replace(path string, file *netns.File, needed bool) (mounted bool, err error) {
 	target, err := filepath.EvalSymlinks(path)
 	switch {
 	case err != nil && needed:
-		return "", fmt.Errorf("the command would not find the names of the stack: %w (make %s, an empty file, for the stack's to be mounted over)", err, path)
+		return false, fmt.Errorf("the command would not find the names of the stack: %w (make %s, an empty file, for the stack's to be mounted over)", err, path)
 	case err != nil || m.isTaken(target):
-		return "", nil
-	}
-	from, err = m.write(filepath.Base(path), text)
-	if err != nil {
-		return "", err
+		return false, nil
 	}
 	// In a directory that is hidden by now, the file has to be made first.
 	hidden := slices.Contains(m.hidden, filepath.Dir(target))
-	m.e.Mounts = append(m.e.Mounts, netns.Mount{From: from, To: target, Make: hidden})
-	return from, nil
+	m.e.Mounts = append(m.e.Mounts, netns.Mount{File: file, To: target, Make: hidden})
+	return true, nil
 }
 
 func (m *nameMounts) isTaken(path string) bool {

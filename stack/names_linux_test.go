@@ -3,8 +3,10 @@ package stack_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -145,7 +147,7 @@ func namesCommand(t *testing.T, s *Stack, line string, binds ...Bind) string {
 // noFiles looks that nothing is left behind.
 func noFiles(t *testing.T) {
 	t.Helper()
-	if left, err := filepath.Glob(os.TempDir() + "/vdestack-names-*"); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(os.TempDir() + "/vdestack-*"); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
@@ -347,4 +349,67 @@ func TestCommandSysfsCovered(t *testing.T) {
 		t.Errorf("told %d times: %s", n, log)
 	}
 	noFiles(t)
+}
+
+// init has a program that runs itself in a command with Names, so often as its argument says,
+// and in the innermost one a shell.
+func init() {
+	testenv.Programs["nested"] = func() {
+		level := os.Args[1]
+		n, err := strconv.Atoi(level)
+		if err != nil {
+			log.Fatal(err)
+		}
+		s, err := Open("")
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer s.Close()
+		servers := []netip.AddrPort{netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(n)}), 53)}
+		if err := s.SetDNS(DNS{Servers: servers}); err != nil {
+			log.Fatal(err)
+		}
+		cmd := s.Command(context.Background(), "/proc/self/exe", strconv.Itoa(n-1))
+		cmd.Env = append(os.Environ(), testenv.ProgramVariable+"=nested")
+		if n == 1 {
+			cmd = s.Command(context.Background(), "/bin/sh", "-c", os.Args[2])
+		} else {
+			cmd.Args = append(cmd.Args, os.Args[2])
+		}
+		cmd.Names, cmd.Stdout, cmd.Stderr = true, os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			log.Fatalf("level %d: %v", n, err)
+		}
+		conf, err := os.ReadFile("/etc/resolv.conf")
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("around %d: %q\n", n, conf)
+	}
+}
+
+// TestCommandNamesNested runs commands with names in commands with names. Each has its own, and
+// the innermost one can write its resolv.conf and mount another.
+func TestCommandNamesNested(t *testing.T) {
+	if !onMachine(t, ":") {
+		return
+	}
+	const script = `cat /etc/resolv.conf; ls -A /run/nscd; echo new >/etc/resolv.conf; cat /etc/resolv.conf; ls "$TMPDIR"
+unshare --user --map-root-user --mount sh -c 'mount --bind /etc/passwd /etc/resolv.conf && cmp /etc/passwd /etc/resolv.conf && echo mounted'`
+	for levels, as := range map[int][]string{3: nil, 2: {testenv.Need(t, "unshare", "util-linux"), "--user", "--map-root-user"}} {
+		t.Setenv("TMPDIR", t.TempDir())
+		want := "nameserver 10.9.0.1\nsearch .\nnew\nmounted\n"
+		for n := 1; n < levels; n++ {
+			want += fmt.Sprintf("around %d: %q\n", n, fmt.Sprintf("nameserver 10.9.0.%d\nsearch .\n", n+1))
+		}
+		want += fmt.Sprintf("around %d: %q\n", levels, "nameserver 10.66.66.53\nsearch machine.test\n")
+		cmd := testenv.Program(t.Context(), t, "nested", strconv.Itoa(levels), script)
+		if as != nil {
+			cmd.Path, cmd.Args = as[0], slices.Concat(as, []string{testenv.Must(os.Executable())(t)}, cmd.Args[1:])
+		}
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != want {
+			t.Errorf("%q: got %v, %s, want %s", as, err, out, want)
+		}
+		noFiles(t)
+	}
 }

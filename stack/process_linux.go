@@ -39,16 +39,9 @@ func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (_ *process
 	}
 	var names *nameFiles
 	if c.Names {
-		var remove func()
-		if names, remove, err = s.mountNames(e); err != nil {
+		if names, err = s.mountNames(e); err != nil {
 			return nil, s.wrap(fmt.Errorf("starting %s: %w", c.Path, err))
 		}
-		defer func() {
-			remove()
-			if err != nil {
-				s.named.remove(names)
-			}
-		}()
 	}
 	if c.Dir != "" {
 		fd, err := unix.Open(c.Dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -61,6 +54,9 @@ func (s *Stack) start(ctx context.Context, c *Cmd, files []*os.File) (_ *process
 	pid, err := s.ns.Start(ctx, e)
 	if err != nil {
 		return nil, s.wrap(err)
+	}
+	if names != nil {
+		s.named.add(s, names)
 	}
 	if e.SysfsErr != nil {
 		s.sysfs.Do(func() {

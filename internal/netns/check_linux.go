@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var rootDir, noDevice, someName = []byte("/\x00"), []byte("none\x00"), []byte("x")
+var rootDir, noDevice, tmpfs, someName = []byte("/\x00"), []byte("none\x00"), []byte("tmpfs\x00"), []byte("x")
 
 // Try makes a helper with a user namespace of its own, as an isolated stack has it, and in
 // that a network namespace. There it tries what commands may have: a mount namespace, for
@@ -33,7 +33,8 @@ func Try() (user, mounts, hostname error) {
 	}
 	mounts = explainMount(h.try(
 		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWNS}},
-		call{nr: unix.SYS_MOUNT, args: [6]uintptr{uintptr(unsafe.Pointer(&noDevice[0])), uintptr(unsafe.Pointer(&rootDir[0])), 0, unix.MS_REC | unix.MS_PRIVATE}}))
+		call{nr: unix.SYS_MOUNT, args: [6]uintptr{uintptr(unsafe.Pointer(&noDevice[0])), uintptr(unsafe.Pointer(&rootDir[0])), 0, unix.MS_REC | unix.MS_PRIVATE}},
+		call{nr: unix.SYS_MOUNT, args: [6]uintptr{uintptr(unsafe.Pointer(&noDevice[0])), uintptr(unsafe.Pointer(&rootDir[0])), uintptr(unsafe.Pointer(&tmpfs[0])), coverFlags}}))
 	hostname = explainUTS(h.try(
 		call{nr: unix.SYS_UNSHARE, args: [6]uintptr{unix.CLONE_NEWUTS}},
 		call{nr: unix.SYS_SETHOSTNAME, args: [6]uintptr{uintptr(unsafe.Pointer(&someName[0])), uintptr(len(someName))}}))

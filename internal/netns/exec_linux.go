@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -37,14 +36,10 @@ type Exec struct {
 	SysAdmin bool
 	// Hostname, if not empty, is the command's, in a UTS namespace of its own.
 	Hostname string
-	// Sysfs, if not empty, is a temporary directory. The command then has the sysfs of
-	// the namespace at /sys, where that is possible.
-	Sysfs string
+	// Sysfs gives the command the sysfs of the namespace at /sys, where that is possible.
+	Sysfs bool
 	// SysfsErr says, after Start, why it was not.
 	SysfsErr error
-	// Temp are files, and then directories, that the child removes when it has the
-	// mounts: they are gone even if the process is killed.
-	Temp []string
 
 	slot *atomic.Int32 // of commands, while it runs
 }
@@ -52,10 +47,20 @@ type Exec struct {
 // A Mount is a file or directory, From, that is mounted over another, To. Both paths are
 // absolute; symbolic links are followed.
 type Mount struct {
-	// From may be empty: To is covered by an empty directory.
+	// From may be empty: To is covered by File, or else by an empty directory.
 	From, To string
+	File     *File
 	// Make makes the file To first.
 	Make bool
+}
+
+// A File is one of the command's own, which everybody may read. It may be in several mounts.
+type File struct {
+	Text string
+	// Keep has Start open the file for writing.
+	Keep bool
+	// Opened is the caller's to close, after a Start without an error.
+	Opened *os.File
 }
 
 // Start executes a program in the namespace, as a child of the process, which can be
@@ -66,8 +71,15 @@ type Mount struct {
 //     os/exec, and commandCaps; CAP_SYS_ADMIN if SysAdmin asks for it.
 //   - With its process group it dies with the process, whatever user either has become.
 func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
-	p := plan{path: e.Path}
+	p := plan{path: e.Path, passed: -1}
 	defer p.close()
+	if e.needsTemp() {
+		remove, err := p.makeTemp()
+		if err != nil {
+			return 0, fmt.Errorf("starting %s: %w", e.Path, err)
+		}
+		defer remove()
+	}
 	l, err := n.launch(ctx, e, &p)
 	if err != nil {
 		return 0, err
@@ -107,6 +119,11 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 		reap(child)
 		return 0, &os.PathError{Op: "exec", Path: e.Path, Err: errors.New("killed before it started")}
 	}
+	if err := p.takeFiles(); err != nil {
+		l.cancel(e.Setpgid)
+		reap(child)
+		return 0, fmt.Errorf("starting %s: the files of its own: %w", e.Path, Limited(err))
+	}
 	return child, nil
 }
 
@@ -142,7 +159,7 @@ func (n *NS) launch(ctx context.Context, e *Exec, p *plan) (*launch, error) {
 		p.files = append(p.files, os.NewFile(uintptr(user), "userns"))
 	}
 
-	r, done, err := donePipe(len(e.Files))
+	r, done, err := donePipe(max(1, len(e.Files))) // 0 is needed, see addOwnFiles
 	if err != nil {
 		return nil, Limited(err)
 	}
@@ -252,6 +269,9 @@ type plan struct {
 	keep   []any
 	files  []*os.File
 	path   string
+	temp   string  // a directory to prepare mounts in, see makeTemp
+	kept   []*File // those that the child passes on
+	passed int     // the end of the socket that it passes them through, else -1
 }
 
 func (p *plan) add(what string, nr uintptr, args ...uintptr) {
@@ -269,6 +289,8 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 	err := os.NewSyscallError(what, errno)
 	m, bind := p.mounts[i]
 	switch {
+	case bind && m.File != nil:
+		err = fmt.Errorf("mounting a file over %s: %w", m.To, explainBind(err, "/", m.To))
 	case bind && m.From == "":
 		err = fmt.Errorf("mounting an empty directory over %s: %w", m.To, Refused(err))
 	case bind:
@@ -286,6 +308,11 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 func (p *plan) close() {
 	for _, f := range p.files {
 		f.Close()
+	}
+	p.files = nil
+	if p.passed >= 0 {
+		unix.Close(p.passed)
+		p.passed = -1
 	}
 }
 
@@ -345,50 +372,6 @@ func (p *plan) make(e *Exec, user, net, done int, c *creds) error {
 		if p.what[i] != "" {
 			p.calls[i].skip = uintptr(len(p.calls)) // to its end
 		}
-	}
-	return nil
-}
-
-// addMounts gives the child a mount namespace with its own files. It comes after the
-// change of the working directory, which moves to the new namespace with the child: a
-// descriptor would still lead to a directory of the old one.
-func (p *plan) addMounts(e *Exec) error {
-	if len(e.Mounts) == 0 && e.Sysfs == "" && !e.SysAdmin {
-		return nil
-	}
-	p.mounts = make(map[int]Mount)
-	p.add("unshare", unix.SYS_UNSHARE, unix.CLONE_NEWNS)
-	// Mounts must not propagate to the old namespace.
-	p.mount("mount", "none", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	if e.Sysfs != "" {
-		e.SysfsErr = p.addSysfs(e.Sysfs)
-	}
-	at := unix.AT_FDCWD
-	for _, m := range e.Mounts {
-		for _, path := range []string{m.From, m.To} {
-			if path == "" && m.To != "" {
-				continue
-			}
-			if !filepath.IsAbs(path) {
-				return fmt.Errorf("bind %s over %s: path %q is not absolute", m.From, m.To, path)
-			}
-			if strings.ContainsRune(path, 0) {
-				return fmt.Errorf("bind: path %q has a zero byte", path)
-			}
-		}
-		if m.Make {
-			p.add("mknodat", unix.SYS_MKNODAT, uintptr(at), p.text(m.To), unix.S_IFREG|0o644, 0)
-		}
-		p.mounts[len(p.calls)] = m
-		if m.From == "" {
-			p.mount("mount", "none", m.To, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755,size=64k")
-		} else {
-			p.mount("mount", m.From, m.To, "", unix.MS_BIND|unix.MS_REC, "")
-		}
-	}
-	for _, path := range e.Temp {
-		p.add("", unix.SYS_UNLINKAT, uintptr(at), p.text(path), 0) // one of the two fails
-		p.add("", unix.SYS_UNLINKAT, uintptr(at), p.text(path), unix.AT_REMOVEDIR)
 	}
 	return nil
 }

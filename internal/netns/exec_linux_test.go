@@ -3,8 +3,10 @@
 package netns
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -321,5 +323,73 @@ func TestStartMounts(t *testing.T) {
 	e.Mounts = []Mount{{From: "from", To: to}}
 	if _, err := n.Start(t.Context(), e); err == nil || !strings.Contains(err.Error(), `"from" is not absolute`) {
 		t.Errorf("bind of a relative path: %v", err)
+	}
+}
+
+// TestStartFiles gives commands files of their own. They can be mounted over, by the command and
+// in a mount namespace of it, and nothing is left of them elsewhere.
+func TestStartFiles(t *testing.T) {
+	// Again where a filter allows mount and not umount2, as a container's with what stacks need.
+	const again = "VDESTACK_TEST_NO_UMOUNT"
+	if os.Getenv(again) != "" {
+		testenv.Check(t, testenv.Refuse(testenv.Rule{Call: unix.SYS_UMOUNT2, Err: unix.EPERM}))
+	} else {
+		cmd := exec.CommandContext(t.Context(), testenv.Must(os.Executable())(t), "-test.run=^TestStartFiles$")
+		cmd.Env = append(os.Environ(), again+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("without umount2: %v: %s", err, out)
+		}
+	}
+	n := newNS(t)
+	testenv.Need(t, "unshare", "util-linux")
+	temp, dir := t.TempDir(), t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	for _, name := range []string{"to", "other", "third"} {
+		testenv.Check(t, os.WriteFile(dir+"/"+name, []byte("the machine's\n"), 0o600))
+	}
+	const script = `stat -c %a to; cat to other third
+echo ready; read x; cat to; ls "$TMPDIR"; grep -c "$TMPDIR" /proc/self/mountinfo; echo /proc/self/fd/*
+mount --bind other to; unshare --mount sh -c 'mount --bind third to && mount --bind to third && echo mounted'`
+	const want = "644\nkept\nshared\nshared\nready\nnew\n0\n%smounted\n"
+	fds := testenv.Must(exec.Command("/bin/sh", "-c", "echo /proc/self/fd/*; exit").Output())(t)
+	for _, closed := range []bool{false, true} { // in the second, what the start opens may become 0
+		if closed {
+			saved := testenv.Must(unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3))(t)
+			defer func() {
+				unix.Dup3(saved, 0, 0)
+				unix.Close(saved)
+			}()
+			unix.Close(0)
+		}
+		in, stdin := pipe(t)
+		r, w := pipe(t)
+		kept, shared := &File{Text: "kept\n", Keep: true}, &File{Text: "shared\n"}
+		wait := testenv.Must(n.begin(t.Context(), &Exec{
+			Path: "/bin/sh", Args: []string{"sh", "-c", script},
+			Env: os.Environ(), Dir: testenv.Opened(os.Open(dir))(t), Files: []*os.File{in, w, w}, SysAdmin: true,
+			Mounts: []Mount{{File: kept, To: dir + "/to"}, {File: shared, To: dir + "/other"}, {File: shared, To: dir + "/third"}},
+		}))(t)
+		in.Close()
+		w.Close()
+		if left := testenv.Must(os.ReadDir(temp))(t); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+		out := bufio.NewReader(r)
+		got := ""
+		for !strings.HasSuffix(got, "ready\n") {
+			line, err := out.ReadString('\n')
+			if got += line; err != nil {
+				t.Fatalf("got %q, %v", got, err)
+			}
+		}
+		testenv.Must(kept.Opened.WriteAt([]byte("new\n"), 0))(t)
+		testenv.Check(t, kept.Opened.Truncate(4))
+		kept.Opened.Close()
+		stdin.Close()
+		rest, _ := io.ReadAll(out)
+		testenv.Must(wait())(t)
+		if got += string(rest); got != fmt.Sprintf(want, fds) {
+			t.Errorf("closed %v: got %q, want %q", closed, got, want)
+		}
 	}
 }

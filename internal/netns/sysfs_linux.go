@@ -15,7 +15,7 @@ const sysMount = "/sys"
 // addSysfs has the child mount the sysfs of its network namespace at /sys. It is
 // prepared in the directory dir: mounts below the old /sys, such as cgroups and those
 // that cover parts of it, are bound over the new one. If a call fails, the rest is
-// skipped, the child keeps the old one, and the mounts at dir go with that directory.
+// skipped, the child keeps the old one, and what was mounted at dir stays there.
 // If /sys is not sysfs, it is not replaced. An error says that it cannot be tried.
 func (p *plan) addSysfs(dir string) error {
 	text, err := os.ReadFile("/proc/thread-self/mountinfo")
