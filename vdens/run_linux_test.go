@@ -171,6 +171,29 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestNested runs vdens in vdens: each command has its own names.
+func TestNested(t *testing.T) {
+	needResolvConf(t)
+	t.Setenv("TMPDIR", t.TempDir())
+	const text = `echo $0 $(cat /etc/resolv.conf); "$@"; echo $0 $(cat /etc/resolv.conf)`
+	var args []string
+	for _, n := range []string{"1", "2", "3"} {
+		if args != nil {
+			args = append([]string{"env", asVdens, testenv.Must(os.Executable())(t)}, args...)
+		}
+		args = append([]string{"-dns", "10.0.0." + n, "--", "sh", "-c", text, n}, args...)
+	}
+	status, stdout, stderr := runVdens(t, "", args...)
+	var want string
+	for _, n := range []string{"3", "2", "1", "1", "2", "3"} {
+		want += n + " nameserver 10.0.0." + n + " search .\n"
+	}
+	if status != 0 || stdout != want || stderr != "" {
+		t.Errorf("got status %d, %q and %q, want %q", status, stdout, stderr, want)
+	}
+	wantFiles(t, os.TempDir(), 0)
+}
+
 // TestResolvConf gives the command a file of the user's, which stays.
 func TestResolvConf(t *testing.T) {
 	needResolvConf(t)

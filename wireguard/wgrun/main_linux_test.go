@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack"
 	"github.com/vdestack/vdestack/internal/dns/dnstest"
 	"github.com/vdestack/vdestack/internal/program"
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -67,14 +68,21 @@ type server struct {
 	endpoint         string
 }
 
-func newServer(t *testing.T) *server {
+func newServer(t *testing.T) *server { return newServerOn(t, nil) }
+
+// newServerOn has the encrypted socket in a stack, of which the client knows 10.0.0.1.
+func newServerOn(t *testing.T, underlay *vdestack.Stack) *server {
 	t.Helper()
 	s := &server{key: wireguard.NewKey(), psk: wireguard.NewKey(), client: wireguard.NewKey()}
 	s.Tunnel = testenv.Opened(wireguard.Open(t.Context(), wireguard.Config{
-		PrivateKey: s.key, Addrs: testenv.Prefixes("10.0.0.1/24", "fd00::1/64"),
+		PrivateKey: s.key, Addrs: testenv.Prefixes("10.0.0.1/24", "fd00::1/64"), Underlay: underlay,
 		Peers: []wireguard.Peer{{PublicKey: s.client.Public(), PresharedKey: s.psk, AllowedIPs: testenv.Prefixes("10.0.0.2/32", "fd00::2/128")}},
 	}))(t)
-	s.endpoint = fmt.Sprint("127.0.0.1:", testenv.Must(s.ListenPort())(t))
+	host := "127.0.0.1:"
+	if underlay != nil {
+		host = "10.0.0.1:"
+	}
+	s.endpoint = fmt.Sprint(host, testenv.Must(s.ListenPort())(t))
 	st := s.Stack()
 	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
@@ -177,6 +185,32 @@ func TestRun(t *testing.T) {
 				if part.want == "" && part.got != "" || !strings.Contains(part.got, part.want) {
 					t.Errorf("%s: got %q, want %q", part.what, part.got, part.want)
 				}
+			}
+		})
+	}
+}
+
+// TestNested runs a tunnel through a tunnel, and wgrun and vdens in one another: each command has
+// its own names.
+func TestNested(t *testing.T) {
+	testenv.Long(t)
+	outer := newServer(t)
+	inner := newServerOn(t, outer.Stack())
+	again := []string{"env", testenv.ProgramVariable + "=wgrun", testenv.Must(os.Executable())(t)}
+	vdens := testenv.Build(t, "../..", "vdens")
+	curl := testenv.Need(t, "curl", "curl")
+	for _, tt := range []struct {
+		name   string
+		args   []string
+		stdout string
+	}{
+		{"wgrun in wgrun", slices.Concat([]string{outer.file(t, ""), "--"}, again, []string{inner.file(t, ""), "--", curl, "-s", "-4", "http://www.lab.example/"}), "hello 10.0.0.2\n"},
+		{"vdens between them", slices.Concat([]string{outer.file(t, ""), "--", vdens, "-dns", "10.0.0.3", "--", "sh", "-c", `cat /etc/resolv.conf; "$@"`, "sh"}, again,
+			[]string{outer.file(t, ""), "--", "cat", "/etc/resolv.conf"}), "nameserver 10.0.0.3\nsearch .\nnameserver 10.0.0.1\nsearch .\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if status, stdout, stderr := inner.run(t, tt.args...); status != 0 || stdout != tt.stdout || stderr != "" {
+				t.Errorf("status %d, %q and %q, want %q", status, stdout, stderr, tt.stdout)
 			}
 		})
 	}
