@@ -64,6 +64,9 @@ func TestCheckEnds(t *testing.T) {
 	if r, err := Check(ctx); r != nil || !errors.Is(err, cause) {
 		t.Errorf("got %v, %v, want the cause", r, err)
 	}
+	if n := testing.AllocsPerRun(1, func() { Check(ctx) }); n > 20 {
+		t.Errorf("it looks although nobody waits: %v allocations", n)
+	}
 }
 
 // TestReport prints reports that nobody has made here.

@@ -21,6 +21,9 @@ import (
 // kernel may load modules, as it does when what they have is used. The error is that of the
 // look itself, as when ctx has ended; what the machine refuses is in the Report.
 func Check(ctx context.Context) (*Report, error) {
+	if err := ended(ctx); err != nil {
+		return nil, err
+	}
 	r, reached := &Report{}, error(nil)
 	add := func(name string, err error) {
 		_, refused := errors.AsType[*RefusedError](err)
@@ -63,6 +66,9 @@ func Check(ctx context.Context) (*Report, error) {
 		{"WireGuard", func() error { return t.link(rtnl.LinkSpec{Kind: "wireguard"}) }},
 		{"MPTCP", t.mptcp},
 	} {
+		if err := ended(ctx); err != nil {
+			return nil, err
+		}
 		if s == nil {
 			r.Features = append(r.Features, Feature{Name: f.name, Reason: "there is no stack"})
 		} else {
@@ -73,10 +79,18 @@ func Check(ctx context.Context) (*Report, error) {
 	if last := &r.Features[len(r.Features)-1]; last.Works {
 		last.Reason = netns.Limits()
 	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, fmt.Errorf("check: %w", err)
+	if err := ended(ctx); err != nil {
+		return nil, err
 	}
 	return r, nil
+}
+
+// ended returns an error if ctx has ended: what was refused then may have been refused by it.
+func ended(ctx context.Context) error {
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	return nil
 }
 
 // reasonOf returns why something was refused, and the remedy if that is known.

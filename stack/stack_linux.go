@@ -343,7 +343,8 @@ func (s *Stack) wrap(err error) error {
 // RTNL opens a connection that configures the stack by netlink. It belongs to
 // the caller.
 func (s *Stack) RTNL() (*rtnl.Conn, error) {
-	return netns.WithRoom(func() (*rtnl.Conn, error) { return rtnl.Dial(s) })
+	c, err := netns.WithRoom(func() (*rtnl.Conn, error) { return rtnl.Dial(s) })
+	return c, netns.Limited(err)
 }
 
 // Netlink opens a connection of any netlink family, such as unix.NETLINK_GENERIC. It belongs
@@ -354,7 +355,7 @@ func (s *Stack) Netlink(family int) (*netlink.Conn, error) {
 	if family < 0 || family > maxFamily {
 		return nil, s.wrap(fmt.Errorf("netlink family %d is not from 0 to %d: %w", family, maxFamily, os.ErrInvalid))
 	}
-	return netns.WithRoom(func() (*netlink.Conn, error) {
+	c, err := netns.WithRoom(func() (*netlink.Conn, error) {
 		fd, err := s.ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, family)
 		if errors.Is(err, unix.EPROTONOSUPPORT) {
 			err = fmt.Errorf("netlink family %d: %w (the kernel does not have it, or its module is not loaded)", family, err)
@@ -368,6 +369,7 @@ func (s *Stack) Netlink(family int) (*netlink.Conn, error) {
 		}
 		return c, nil
 	})
+	return c, netns.Limited(err)
 }
 
 // Sysctl sets a setting of the stack, such as "net.ipv4.ip_forward" to "1". Parts are

@@ -233,7 +233,7 @@ func (h *helper) roundTrip(batch []*request) {
 		list := b.list()
 		if r.entry >= 0 {
 			if errno := list[r.entry].errno(); errno != 0 {
-				r.err = os.NewSyscallError("setns", errno)
+				r.err = Refused(os.NewSyscallError("setns", errno))
 			}
 		}
 		copy(r.calls, list[r.first:])
@@ -376,7 +376,19 @@ func (h *helper) stop() {
 func (h *helper) keep(flags uintptr, ready chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	restore := clearAtExit(h.calls.addr())
+	restore, err := clearAtExit(h.calls.addr())
+	if err == nil {
+		// It is no child of its own: another error means that no thread may wait.
+		if err = unix.Waitid(unix.P_PID, os.Getpid(), nil, unix.WEXITED|unix.WNOHANG, nil); err == unix.ECHILD {
+			err = nil
+		}
+		err = os.NewSyscallError("waitid", err)
+	}
+	if err != nil { // the helper would outlive the program
+		restore()
+		ready <- err
+		return
+	}
 	flags |= unix.CLONE_VM | unix.CLONE_FILES | unix.CLONE_CHILD_CLEARTID
 	// The helper inherits the mask, so that no handler ever runs in it.
 	all, old := ^uint64(0), uint64(0)
@@ -406,13 +418,15 @@ func (h *helper) keep(flags uintptr, ready chan<- error) {
 // one, which tells pthread_join and the cache of stacks that the thread has ended;
 // restore gives it back. A kernel without CONFIG_CHECKPOINT_RESTORE does not say what
 // it was, and the program keeps one unused stack.
-func clearAtExit(addr uintptr) (restore func()) {
+func clearAtExit(addr uintptr) (restore func(), err error) {
 	var old uintptr
 	if unix.Prctl(unix.PR_GET_TID_ADDRESS, uintptr(unsafe.Pointer(&old)), 0, 0, 0) != nil {
 		old = 0
 	}
-	unix.RawSyscall(unix.SYS_SET_TID_ADDRESS, addr, 0, 0)
-	return func() { unix.RawSyscall(unix.SYS_SET_TID_ADDRESS, old, 0, 0) }
+	if _, _, errno := unix.RawSyscall(unix.SYS_SET_TID_ADDRESS, addr, 0, 0); errno != 0 {
+		err = os.NewSyscallError("set_tid_address", errno)
+	}
+	return func() { unix.RawSyscall(unix.SYS_SET_TID_ADDRESS, old, 0, 0) }, err
 }
 
 // mapIDs maps user and group ids into the helper's user namespace, each to itself: all

@@ -162,9 +162,15 @@ func interfaceUp() error {
 // twoStacks makes a socket in each of two stacks. The helper is in at most one of them,
 // and in either, because the second may have been prepared.
 func twoStacks() error {
-	socket := func(s *vdestack.Stack) error { return testenv.Closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)) }
+	return inBoth(func(s *vdestack.Stack) error { return testenv.Closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)) })
+}
+
+// twoForwarding does the same with a setting.
+func twoForwarding() error { return inBoth(setForwarding) }
+
+func inBoth(f func(s *vdestack.Stack) error) error {
 	return withStack(func(a *vdestack.Stack) error {
-		return withStack(func(b *vdestack.Stack) error { return cmp.Or(socket(a), socket(b)) })
+		return withStack(func(b *vdestack.Stack) error { return cmp.Or(f(a), f(b)) })
 	})
 }
 
@@ -178,8 +184,13 @@ func commandWithFiles() error {
 }
 
 // forwarding sets a setting of a stack.
-func forwarding() error {
-	return withStack(func(s *vdestack.Stack) error { return s.Sysctl("net.ipv4.ip_forward", "1") })
+func forwarding() error { return withStack(setForwarding) }
+
+func setForwarding(s *vdestack.Stack) error { return s.Sysctl("net.ipv4.ip_forward", "1") }
+
+// routing makes a connection to ask the stack by netlink.
+func routing() error {
+	return withStack(func(s *vdestack.Stack) error { return testenv.Closing(s.RTNL()) })
 }
 
 // joinParent asks for the namespace of the test, which belongs to another user, or to the

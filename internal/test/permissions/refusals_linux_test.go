@@ -87,7 +87,19 @@ var refusals = []refusal{
 	},
 	{
 		name: "seccomp, setns", refuse: filter(testenv.Rule{Call: unix.SYS_SETNS, Err: unix.EPERM}), helper: true, ask: twoStacks,
-		want: "stack: socket: setns: operation not permitted (domain 2, type 0x2, protocol 0: " + sockets,
+		want: "stack: socket: setns: operation not permitted" + seccomp,
+	},
+	{
+		name: "seccomp, setns, setting", refuse: filter(testenv.Rule{Call: unix.SYS_SETNS, Err: unix.EPERM}), helper: true, ask: twoForwarding,
+		want: "stack: sysctl net.ipv4.ip_forward: open /proc/sys/net/ipv4/ip_forward: setns: operation not permitted" + seccomp,
+	},
+	{
+		name: "seccomp, waitid", refuse: filter(testenv.Rule{Call: unix.SYS_WAITID, Err: unix.EPERM}),
+		want: user + "waitid: operation not permitted" + seccomp,
+	},
+	{
+		name: "seccomp, set_tid_address", refuse: filter(testenv.Rule{Call: unix.SYS_SET_TID_ADDRESS, Err: unix.ENOSYS}),
+		want: user + "set_tid_address: function not implemented" + seccomp,
 	},
 	{
 		name: "seccomp, netlink", refuse: filter(testenv.Rule{Call: unix.SYS_SOCKET, Mask: unix.AF_NETLINK, Equal: true, Err: unix.EAFNOSUPPORT}),
@@ -154,6 +166,11 @@ var refusals = []refusal{
 	{
 		name: "limit of descriptors", refuse: fewDescriptors, remedy: limit(unix.RLIMIT_NOFILE, 100),
 		want: "stack: …: too many open files (the limit of descriptors is …: close some, or raise it, ulimit -n)",
+	},
+	{
+		name: "limit of descriptors, netlink", ask: routing, helper: true,
+		refuse: filter(testenv.Rule{Call: unix.SYS_FCNTL, Arg: 1, Mask: unix.F_DUPFD_CLOEXEC, Equal: true, Err: unix.EMFILE}),
+		want:   "rtnl: dial: fcntl: too many open files (the limit of descriptors is …: close some, or raise it, ulimit -n)",
 	},
 	{
 		name: "another's namespace", ask: joinParent,
