@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/backoff"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -448,27 +449,22 @@ func (n *nat) forwardTCP(ctx context.Context, f forward) error {
 	end := n.closeAtEnd(l)
 	n.tasks.Go(func() {
 		defer end()
+		var errs backoff.Timer
 		for {
 			c, err := l.Accept()
 			if n.ctx.Err() != nil {
 				return
 			}
 			if err != nil {
-				// The program has run out of descriptors.
-				select {
-				case <-n.ctx.Done():
-				case <-time.After(acceptPause):
-				}
+				errs.Wait(n.ctx) // the program has run out of descriptors
 				continue
 			}
+			errs.Reset()
 			n.tasks.Go(func() { n.accept(c.(*net.TCPConn), f.guest) })
 		}
 	})
 	return nil
 }
-
-// acceptPause is the pause after an error of Accept.
-const acceptPause = 100 * time.Millisecond
 
 // accept forwards a connection to a guest. The guest sees the client's address, and its
 // port if that is free.

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/backoff"
 	"github.com/vdestack/vdestack/internal/dns"
 	"golang.org/x/net/dns/dnsmessage"
 )
@@ -35,7 +36,7 @@ const (
 	// upstreamTime is how long each server of DNS.Upstream may take.
 	upstreamTime = 2 * time.Second
 	// readErrors in a row end a socket, after a minute.
-	readErrors = 100
+	readErrors = 68
 )
 
 // rcodeBadVersion is BADVERS of RFC 6891.
@@ -148,16 +149,16 @@ func (d *dnsServer) servePackets(ctx context.Context, pc net.PacketConn) error {
 	var all sync.WaitGroup
 	defer all.Wait()
 	buf := make([]byte, maxUDP)
-	for failed := 0; ; {
+	for errs := (reader{}); ; {
 		n, from, err := pc.ReadFrom(buf)
 		if err != nil {
 			// An error may be about what was sent before.
-			if failed++; !goOn(ctx, failed, err) {
+			if !errs.goesOn(ctx, err) {
 				return err
 			}
 			continue
 		}
-		failed = 0
+		errs = reader{}
 		// A response that cannot be sent is as one that is lost.
 		r, forward := d.answer(buf[:n], minUDP)
 		if !forward {
@@ -178,35 +179,34 @@ func (d *dnsServer) servePackets(ctx context.Context, pc net.PacketConn) error {
 	}
 }
 
-// goOn reports whether a socket is used further after errors in a row, and waits after each: if
-// there are no descriptors left, there may be some later.
-func goOn(ctx context.Context, failed int, err error) bool {
-	if failed == readErrors || errors.Is(err, net.ErrClosed) {
+// A reader counts the errors of a socket in a row.
+type reader struct {
+	wait   backoff.Timer
+	failed int
+}
+
+// goesOn reports whether the socket is used further after an error, and waits: if there are no
+// descriptors left, there may be some later.
+func (r *reader) goesOn(ctx context.Context, err error) bool {
+	if r.failed++; r.failed == readErrors || errors.Is(err, net.ErrClosed) {
 		return false
 	}
-	t := time.NewTimer(min(time.Duration(failed)*10*time.Millisecond, time.Second))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return r.wait.Wait(ctx)
 }
 
 // serveStreams answers what comes over TCP.
 func (d *dnsServer) serveStreams(ctx context.Context, l net.Listener) error {
 	var all sync.WaitGroup
 	defer all.Wait()
-	for failed := 0; ; {
+	for errs := (reader{}); ; {
 		c, err := l.Accept()
 		if err != nil {
-			if failed++; !goOn(ctx, failed, err) {
+			if !errs.goesOn(ctx, err) {
 				return err
 			}
 			continue
 		}
-		failed = 0
+		errs = reader{}
 		d.begin(c)
 		all.Go(func() {
 			defer d.end(c)

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vdestack/vdestack/internal/backoff"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/sockio"
 )
@@ -155,9 +156,9 @@ func (r *receiver) Receive(fd int, b *packet.Buffer) (done bool, err error) {
 // receive passes the clients' datagrams on.
 func (d *Datagrams) receive() {
 	var (
-		p pause
-		b = packet.Buffer{Many: true}
-		r = receiver{room: packet.ControlLocal}
+		errs backoff.Timer
+		b    = packet.Buffer{Many: true}
+		r    = receiver{room: packet.ControlLocal}
 	)
 	for {
 		err, closed := b.Receive(d.raw, &r)
@@ -170,11 +171,11 @@ func (d *Datagrams) receive() {
 		}
 		b.Release()
 		if err == nil {
-			p = 0
+			errs.Reset()
 			continue
 		}
 		d.last(err) // such as ENOBUFS
-		if !p.wait(d.ctx) {
+		if !errs.Wait(d.ctx) {
 			return
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pires/go-proxyproto"
+	"github.com/vdestack/vdestack/internal/backoff"
 )
 
 // A Config says where connections or flows go, and how many there may be.
@@ -88,25 +89,6 @@ func (c *counters) stats(open int) Stats {
 	}
 }
 
-// pause is the wait after an error of a listener that may go away, such as EMFILE: it
-// doubles, so that the listener neither ends nor spins.
-type pause time.Duration
-
-const maxPause = pause(time.Second)
-
-// wait reports false when the context is done.
-func (p *pause) wait(ctx context.Context) bool {
-	*p = min(max(2**p, pause(5*time.Millisecond)), maxPause)
-	t := time.NewTimer(time.Duration(*p))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // Streams carries connections. Each direction has a goroutine, and memory only while
 // there is something to carry.
 type Streams struct {
@@ -175,7 +157,7 @@ func (s *Streams) Close() error {
 }
 
 func (s *Streams) accept() {
-	var p pause
+	var errs backoff.Timer
 	for {
 		c, err := s.l.Accept()
 		switch {
@@ -189,12 +171,12 @@ func (s *Streams) accept() {
 			return
 		default:
 			s.last(err)
-			if !p.wait(s.ctx) {
+			if !errs.Wait(s.ctx) {
 				return
 			}
 			continue
 		}
-		p = 0
+		errs.Reset()
 		pr := &pair{client: c}
 		if !s.add(pr) {
 			reset(c)

@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/things-go/go-socks5"
 	"github.com/vdestack/vdestack"
+	"github.com/vdestack/vdestack/internal/backoff"
 )
 
 const (
@@ -22,13 +24,11 @@ const (
 	requestTimeout = 10 * time.Second
 	// dialTimeout is that of forwards.
 	dialTimeout = 30 * time.Second
-	// acceptPause is how long the proxy waits after an error, such as for want of descriptors.
-	acceptPause = 100 * time.Millisecond
 )
 
 // serveSOCKS serves SOCKS5 on the host, with connections of a stack. stop ends the listener; the
 // connections end with the stack.
-func serveSOCKS(addr string, st *vdestack.Stack, log *slog.Logger) (stop func() error, err error) {
+func serveSOCKS(addr string, st *vdestack.Stack, log *slog.Logger) (stop func(), err error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("-socks5 %s: %w", addr, err)
@@ -36,13 +36,19 @@ func serveSOCKS(addr string, st *vdestack.Stack, log *slog.Logger) (stop func() 
 	if strings.HasSuffix(addr, ":0") {
 		log.Info("free port", "option", "-socks5", "listen", ln.Addr())
 	}
-	go acceptSOCKS(ln, st.DialContext, log)
-	return ln.Close, nil
+	ctx, cancel := context.WithCancel(context.Background())
+	var accepting sync.WaitGroup
+	accepting.Go(func() { acceptSOCKS(ctx, ln, st.DialContext, log) })
+	return func() {
+		cancel()
+		ln.Close()
+		accepting.Wait()
+	}, nil
 }
 
-// acceptSOCKS serves clients until the listener is closed. The library's own loop ends at the
-// first error.
-func acceptSOCKS(ln net.Listener, dial func(ctx context.Context, network, address string) (net.Conn, error), log *slog.Logger) {
+// acceptSOCKS serves clients until ctx is done or the listener closed. The library's own loop ends
+// at the first error.
+func acceptSOCKS(ctx context.Context, ln net.Listener, dial func(ctx context.Context, network, address string) (net.Conn, error), log *slog.Logger) {
 	server := socks5.NewServer(
 		socks5.WithDial(func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -57,8 +63,13 @@ func acceptSOCKS(ln net.Listener, dial func(ctx context.Context, network, addres
 		socks5.WithLogger(socksLog{log}),
 	)
 	slots := make(chan struct{}, maxClients)
+	var errs backoff.Timer
 	for {
-		slots <- struct{}{}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
 		c, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
@@ -66,9 +77,12 @@ func acceptSOCKS(ln net.Listener, dial func(ctx context.Context, network, addres
 		if err != nil {
 			<-slots
 			log.Debug("socks5: no client", "error", err)
-			time.Sleep(acceptPause)
+			if !errs.Wait(ctx) {
+				return
+			}
 			continue
 		}
+		errs.Reset()
 		go func() {
 			defer func() { <-slots }()
 			c.SetDeadline(time.Now().Add(requestTimeout))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -23,7 +24,7 @@ func TestSOCKSEnds(t *testing.T) {
 	st := testenv.Opened(vdestack.Open(""))(t)
 	ln := testenv.Must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	t.Cleanup(func() { ln.Close() })
-	go acceptSOCKS(ln, st.DialContext, slog.New(slog.DiscardHandler))
+	go acceptSOCKS(t.Context(), ln, st.DialContext, slog.New(slog.DiscardHandler))
 	server := testenv.Listen(t, st, "tcp", "127.0.0.1:0")
 	socks := testenv.Must(proxy.SOCKS5("tcp", ln.Addr().String(), nil, nil))(t)
 	for _, clientFirst := range []bool{true, false} {
@@ -76,7 +77,7 @@ func TestSOCKSClients(t *testing.T) {
 			time.Sleep(2 * requestTimeout)
 			return nil, syscall.ECONNREFUSED
 		}
-		go acceptSOCKS(l, dial, slog.New(slog.DiscardHandler))
+		go acceptSOCKS(t.Context(), l, dial, slog.New(slog.DiscardHandler))
 		defer close(l.accepted)
 		l.accepted <- syscall.EMFILE
 		for _, tt := range []struct{ name, request, want, dial string }{
@@ -111,4 +112,32 @@ func TestSOCKSClients(t *testing.T) {
 			near.Close()
 		}
 	})
+}
+
+// TestSOCKSStop ends the proxy while it waits after errors, and while no more clients fit.
+func TestSOCKSStop(t *testing.T) {
+	for _, many := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			l := listenerOf{accepted: make(chan any)}
+			ctx, cancel := context.WithCancel(t.Context())
+			var accepting sync.WaitGroup
+			accepting.Go(func() { acceptSOCKS(ctx, l, nil, slog.New(slog.DiscardHandler)) })
+			if many {
+				for range maxClients {
+					near, far := net.Pipe()
+					defer near.Close()
+					l.accepted <- far
+				}
+			} else {
+				l.accepted <- syscall.EMFILE
+			}
+			synctest.Wait()
+			begin := time.Now()
+			cancel()
+			accepting.Wait()
+			if took := time.Since(begin); took > 0 {
+				t.Errorf("many clients %v: it has ended after %v", many, took)
+			}
+		})
+	}
 }
