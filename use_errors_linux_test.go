@@ -153,14 +153,14 @@ func TestSocketErrors(t *testing.T) {
 		{"group, interface", group(s, "udp", "eth9", "224.0.0.9:80"), `listen udp 224.0.0.9:80: interface "eth9" of the stack: rtnl: look up interface "eth9": no such device (there is no such interface)`},
 		{"group, loopback", group(lo, "udp", "", "224.0.0.9:80"), `listen udp 224.0.0.9:80: stack: no interface is up and capable of multicast`},
 
-		{"domain", socket(12345, unix.SOCK_STREAM, 0), `stack: socket: address family not supported by protocol (domain 12345, type 0x1, protocol 0: the kernel does not know this domain, see socket(2))`},
-		{"negative domain", socket(-1, unix.SOCK_STREAM, 0), `stack: socket: address family not supported by protocol (domain -1, type 0x1, protocol 0: the kernel does not know this domain, see socket(2))`},
-		{"type", socket(unix.AF_INET, 99, 0), `stack: socket: invalid argument (domain 2, type 0x63, protocol 0: there is no such type, or no such protocol, see socket(2))`},
-		{"type of the domain", socket(unix.AF_INET, unix.SOCK_SEQPACKET, 0), `stack: socket: socket type not supported (domain 2, type 0x5, protocol 0: the domain has no such type, see socket(2))`},
-		{"negative type", socket(unix.AF_INET, -1, 0), `stack: socket: invalid argument (domain 2, type -0x1, protocol 0: there is no such type, or no such protocol, see socket(2))`},
-		{"negative protocol", socket(unix.AF_INET, unix.SOCK_STREAM, -1), `stack: socket: invalid argument (domain 2, type 0x1, protocol -1: there is no such type, or no such protocol, see socket(2))`},
-		{"raw without protocol", socket(unix.AF_INET, unix.SOCK_RAW, 0), `stack: socket: protocol not supported (domain 2, type 0x3, protocol 0: the domain and type have no such protocol, 0 is the usual one)`},
-		{"protocol", socket(unix.AF_INET, unix.SOCK_STREAM, 99), `stack: socket: protocol not supported (domain 2, type 0x1, protocol 99: the domain and type have no such protocol, 0 is the usual one)`},
+		{"domain", socket(12345, unix.SOCK_STREAM, 0), `stack: socket: address family not supported by protocol (the kernel has no sockets of domain 12345, see socket(2))`},
+		{"negative domain", socket(-1, unix.SOCK_STREAM, 0), `stack: socket: address family not supported by protocol (the kernel has no sockets of domain -1, see socket(2))`},
+		{"type", socket(unix.AF_INET, 99, 0), `stack: socket: invalid argument (there is no type 0x63, or no protocol 0, see socket(2))`},
+		{"type of the domain", socket(unix.AF_INET, unix.SOCK_SEQPACKET, 0), `stack: socket: socket type not supported (the kernel has no sockets of type 0x5 in domain 2, see socket(2))`},
+		{"negative type", socket(unix.AF_INET, -1, 0), `stack: socket: invalid argument (there is no type -0x1, or no protocol 0, see socket(2))`},
+		{"negative protocol", socket(unix.AF_INET, unix.SOCK_STREAM, -1), `stack: socket: invalid argument (there is no type 0x1, or no protocol -1, see socket(2))`},
+		{"raw without protocol", socket(unix.AF_INET, unix.SOCK_RAW, 0), `stack: socket: protocol not supported (the kernel has no protocol 0 for type 0x3 in domain 2, see socket(2))`},
+		{"protocol", socket(unix.AF_INET, unix.SOCK_STREAM, 99), `stack: socket: protocol not supported (the kernel has no protocol 99 for type 0x1 in domain 2, see socket(2))`},
 	})
 }
 

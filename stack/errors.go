@@ -43,8 +43,8 @@ func (e *InterfaceError) Unwrap() error { return e.Err }
 
 // A RefusedError says that the kernel, or what confines the program, does not allow an
 // operation, and why: user namespaces are switched off or used up, AppArmor or seccomp
-// forbid them, a capability or /dev/net/tun is missing, the kernel is too old. A test
-// that needs stacks may skip where New returns one.
+// forbid them, a capability or /dev/net/tun is missing, the kernel is too old or was built
+// without something. A test that needs stacks may skip where New returns one.
 type RefusedError struct {
 	// Reason names the setting or rule that is in the way, and what to do about it.
 	Reason string

@@ -357,9 +357,6 @@ func (s *Stack) Netlink(family int) (*netlink.Conn, error) {
 	}
 	c, err := netns.WithRoom(func() (*netlink.Conn, error) {
 		fd, err := s.ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, family)
-		if errors.Is(err, unix.EPROTONOSUPPORT) {
-			err = fmt.Errorf("netlink family %d: %w (the kernel does not have it, or its module is not loaded)", family, err)
-		}
 		if err != nil {
 			return nil, s.wrap(err)
 		}

@@ -41,12 +41,15 @@ var (
 type Explained struct {
 	Err     error
 	Reason  string
-	Refused bool // it is not allowed; otherwise it was wrong, or a limit is reached
+	Refused bool // it is not allowed, or not there; otherwise it was wrong, or see Limit
 }
 
 func (e *Explained) Error() string { return e.Err.Error() + " (" + e.Reason + ")" }
 
 func (e *Explained) Unwrap() error { return e.Err }
+
+// Limit reports whether a limit was reached that others may reach and leave.
+func (e *Explained) Limit() bool { return isShortage(e.Err) }
 
 // Cut returns the two parts of a reason, or of several with "; or " between them. remedy
 // is empty if there is none.
@@ -80,7 +83,10 @@ func because(err error, why func(unix.Errno) string) error {
 
 // isRefusal reports an error that says that something is not allowed, or not there.
 func isRefusal(errno unix.Errno) bool {
-	return slices.Contains([]unix.Errno{unix.EPERM, unix.EACCES, unix.EROFS, unix.ENOSYS, unix.ENOSPC, unix.EUSERS, unix.ENOTTY, unix.ENOPROTOOPT}, errno)
+	return slices.Contains([]unix.Errno{
+		unix.EPERM, unix.EACCES, unix.EROFS, unix.ENOSYS, unix.ENOSPC, unix.EUSERS, unix.ENOTTY, unix.ENOPROTOOPT,
+		unix.EAFNOSUPPORT, unix.ESOCKTNOSUPPORT, unix.EPROTONOSUPPORT,
+	}, errno)
 }
 
 // explain says why there is no helper task.
@@ -90,7 +96,7 @@ func explain(err error) error {
 		why = func(errno unix.Errno) string { return refusedMap(errno, path.Op) }
 	}
 	err = because(err, why)
-	if e, ok := errors.AsType[*Explained](err); ok && !isShortage(e.Err) {
+	if e, ok := errors.AsType[*Explained](err); ok && !e.Limit() {
 		e.Refused = true // whatever the errno is
 	}
 	return err
@@ -271,8 +277,7 @@ func refusedMap(errno unix.Errno, op string) string {
 
 // explainSocket explains why there is no socket of a kind.
 func explainSocket(err error, domain, typ, proto int) error {
-	byFilter := false
-	err = because(err, func(errno unix.Errno) string {
+	return because(err, func(errno unix.Errno) string {
 		kind := fmt.Sprintf("domain %d, type %#x, protocol %d", domain, typ, proto)
 		switch errno {
 		case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EAFNOSUPPORT:
@@ -280,25 +285,30 @@ func explainSocket(err error, domain, typ, proto int) error {
 			case errno == unix.EACCES && isPing(domain, typ, proto):
 				return fmt.Sprintf("%s: the setting net.ipv4.ping_group_range of the stack says which groups may: %q is that of this process", kind, pingRange())
 			case filtered():
-				byFilter = true
 				return kind + ": a seccomp filter is active and may forbid it: let it allow socket and setns, for a systemd unit by RestrictAddressFamilies"
 			case errno != unix.EAFNOSUPPORT:
 				return kind + ": " + refusedUse(errno)
 			}
-			return kind + ": the kernel does not know this domain, see socket(2)"
+			return fmt.Sprintf("the kernel has no sockets of domain %d, see socket(2)", domain)
 		case unix.ESOCKTNOSUPPORT:
-			return kind + ": the domain has no such type, see socket(2)"
+			return fmt.Sprintf("the kernel has no sockets of type %#x in domain %d, see socket(2)", typ, domain)
 		case unix.EINVAL:
-			return kind + ": there is no such type, or no such protocol, see socket(2)"
+			return fmt.Sprintf("there is no type %#x, or no protocol %d, see socket(2)", typ, proto)
+		case unix.ENOPROTOOPT:
+			if proto == unix.IPPROTO_MPTCP {
+				return "net.mptcp.enabled is 0 in the stack: Stack.Sysctl sets it to 1"
+			}
 		case unix.EPROTONOSUPPORT, unix.EPROTOTYPE:
-			return kind + ": the domain and type have no such protocol, 0 is the usual one"
+			switch {
+			case domain == unix.AF_NETLINK:
+				return fmt.Sprintf("the kernel has no netlink family %d: modprobe net-pf-16-proto-%[1]d, where there is such a module", proto)
+			case proto == unix.IPPROTO_MPTCP:
+				return "the kernel has no MPTCP: it takes CONFIG_MPTCP"
+			}
+			return fmt.Sprintf("the kernel has no protocol %d for type %#x in domain %d, see socket(2)", proto, typ, domain)
 		}
 		return kind
 	})
-	if e, ok := errors.AsType[*Explained](err); ok && byFilter {
-		e.Refused = true // EAFNOSUPPORT too
-	}
-	return err
 }
 
 // pingRange is the range of the process's own group.

@@ -129,6 +129,14 @@ func reading(err error) error {
 
 func packet(err error) error { return explainSocket(err, unix.AF_PACKET, unix.SOCK_RAW, 3) }
 
+func netfilter(err error) error {
+	return explainSocket(err, unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER)
+}
+
+func multipath(err error) error {
+	return explainSocket(err, unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP)
+}
+
 func TestDiagnosis(t *testing.T) {
 	const (
 		apparmor = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: load one as root, echo 'abi <abi/4.0>, \"/opt/program\" flags=(unconfined) { userns, }' | apparmor_parser -r, or set it to 0"
@@ -206,9 +214,12 @@ func TestDiagnosis(t *testing.T) {
 		{"user id 0 with capability", machine{root: true, files: status(1<<unix.CAP_SETFCAP, 0)}, explain, mapError("write", unix.EPERM), unknown},
 		{"helper gone", machine{}, explain, mapError("open", unix.ENOENT), "the helper task has gone, or /proc hides it: was it killed, for want of memory?"},
 
-		{"domain", machine{}, packet, unix.EAFNOSUPPORT, "domain 17, type 0x3, protocol 3: the kernel does not know this domain, see socket(2)"},
+		{"domain", machine{}, packet, unix.EAFNOSUPPORT, "the kernel has no sockets of domain 17, see socket(2)"},
 		{"domain, seccomp", machine{files: status(0, 2)}, packet, unix.EAFNOSUPPORT,
 			"domain 17, type 0x3, protocol 3: a seccomp filter is active and may forbid it: let it allow socket and setns, for a systemd unit by RestrictAddressFamilies"},
+		{"no netlink family", machine{}, netfilter, unix.EPROTONOSUPPORT, "the kernel has no netlink family 12: modprobe net-pf-16-proto-12, where there is such a module"},
+		{"no MPTCP", machine{}, multipath, unix.EPROTONOSUPPORT, "the kernel has no MPTCP: it takes CONFIG_MPTCP"},
+		{"MPTCP off", machine{}, multipath, unix.ENOPROTOOPT, "net.mptcp.enabled is 0 in the stack: Stack.Sysctl sets it to 1"},
 		{"socket, AppArmor", machine{files: restricted}, packet, unix.EPERM, "domain 17, type 0x3, protocol 3: " + apparmor},
 
 		{"no namespace", machine{}, explainJoin, joinError(unix.ENOENT), "no such namespace: /run/netns has those of ip netns, /proc/PID/ns/net is that of a process that lives"},
@@ -260,6 +271,50 @@ func TestDiagnosis(t *testing.T) {
 				t.Errorf("%v does not wrap %v", got, tt.err)
 			}
 		})
+	}
+}
+
+// TestKinds tells what is not allowed, or not there, from limits and from mistakes.
+func TestKinds(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		explain func(error) error
+		err     unix.Errno
+		want    string
+	}{
+		{"socket, no domain", packet, unix.EAFNOSUPPORT, "refused"},
+		{"socket, no type", packet, unix.ESOCKTNOSUPPORT, "refused"},
+		{"socket, no protocol", packet, unix.EPROTONOSUPPORT, "refused"},
+		{"socket, no netlink family", netfilter, unix.EPROTONOSUPPORT, "refused"},
+		{"socket, no MPTCP", multipath, unix.EPROTONOSUPPORT, "refused"},
+		{"socket, MPTCP off", multipath, unix.ENOPROTOOPT, "refused"},
+		{"socket, forbidden", packet, unix.EPERM, "refused"},
+		{"socket, wrong type", packet, unix.EPROTOTYPE, ""},
+		{"socket, wrong number", packet, unix.EINVAL, ""},
+		{"socket, descriptors", packet, unix.EMFILE, "limit"},
+		{"socket, memory", packet, unix.ENOMEM, "limit"},
+		{"user namespace, any errno", explain, unix.EINVAL, "refused"},
+		{"user namespace, processes", explain, unix.EAGAIN, "limit"},
+		{"UTS namespace, none in the kernel", explainUTS, unix.EINVAL, ""},
+		{"setting, none", setting, unix.ENOENT, ""},
+		{"setting, read-only", setting, unix.EROFS, "refused"},
+	} {
+		defer machine{}.install()()
+		got := ""
+		e, ok := errors.AsType[*Explained](tt.explain(tt.err))
+		switch {
+		case !ok:
+			t.Errorf("%s: %v is not explained", tt.name, tt.err)
+		case e.Refused && e.Limit():
+			got = "refused and limit"
+		case e.Refused:
+			got = "refused"
+		case e.Limit():
+			got = "limit"
+		}
+		if got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }
 

@@ -92,6 +92,41 @@ var machines = []refusal{
 	{name: "a unit of systemd, as below", check: true, refuse: hardened},
 }
 
+// Machines that docs/MACHINES.md does not have.
+var (
+	bare = refusal{
+		name: "a kernel without nftables and MPTCP", check: true,
+		refuse: filter(missing(unix.NETLINK_NETFILTER), missing(unix.IPPROTO_MPTCP)),
+	}
+	full = refusal{name: "no descriptors", check: true, refuse: fewDescriptors}
+)
+
+func missing(protocol uint32) testenv.Rule {
+	return testenv.Rule{Call: unix.SYS_SOCKET, Arg: 2, Mask: protocol, Equal: true, Err: unix.EPROTONOSUPPORT}
+}
+
+// TestCheckLimits tells a limit that is reached from what the kernel does not have.
+func TestCheckLimits(t *testing.T) {
+	const noStack, limit = "there is no stack", "the limit of descriptors is "
+	for _, tt := range []struct {
+		machine refusal
+		want    map[string]string // how reasons begin; "" means that it works
+	}{
+		{bare, map[string]string{"stack": "", "nftables": "the kernel has no netlink family 12", "MPTCP": "the kernel has no MPTCP", "limits": ""}},
+		{full, map[string]string{"stack": limit, "nftables": noStack, "MPTCP": noStack, "limits": limit}},
+	} {
+		t.Run(tt.machine.name, func(t *testing.T) {
+			var report []line
+			testenv.Check(t, json.Unmarshal([]byte(tt.machine.run(t)), &report))
+			for _, f := range report {
+				if want, ok := tt.want[f.Name]; ok && (f.Works != (want == "") || !strings.HasPrefix(f.Reason, want)) {
+					t.Errorf("%s: works: %v, %s", f.Name, f.Works, f.Reason)
+				}
+			}
+		})
+	}
+}
+
 func family(domain uint32) testenv.Rule {
 	return testenv.Rule{Call: unix.SYS_SOCKET, Mask: domain, Equal: true, Err: unix.EAFNOSUPPORT}
 }
