@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/testenv"
@@ -78,6 +80,7 @@ func TestCompletionScripts(t *testing.T) {
 	}
 	dir := t.TempDir()
 	testenv.Check(t, os.WriteFile(filepath.Join(dir, "a file"), nil, 0o600))
+	testenv.Check(t, os.Mkdir(filepath.Join(dir, "sub;dir"), 0o700))
 	testenv.Check(t, os.WriteFile(filepath.Join(dir, "mycommand"), nil, 0o700))
 	t.Chdir(dir)
 	exe := testenv.Must(os.Executable())(t)
@@ -89,6 +92,7 @@ func TestCompletionScripts(t *testing.T) {
 		"vdens --iface=x --ma": "--man\n",
 		"vdens -r a":           "a file\n",
 		"vdens no -- mycom":    "mycommand\n",
+		"vdens s":              "seqpacket://\nslirp://\nswitch://\nsub\\;dir/\n", // which must not hide them
 		"vdens --no-such ":     "\n",
 	} {
 		cmd := command(t, "bash", "--norc", "-c", `eval "$("$0" --completion bash)"
@@ -99,5 +103,37 @@ COMP_LINE=$1 COMP_POINT=${#1}; _vdens; printf '%s\n' "${COMPREPLY[@]}"`, exe, li
 		if err != nil || string(out) != want {
 			t.Errorf("%q: got %q, %v, want %q", line, out, err, want)
 		}
+	}
+}
+
+// TestCompletionQuotes types lines at a terminal and completes what names a directory that a
+// shell would run. The words of each line come to vdens as they are.
+func TestCompletionQuotes(t *testing.T) {
+	dir := t.TempDir()
+	testenv.Check(t, os.Mkdir(filepath.Join(dir, "$(touch run)"), 0o700))
+	master, name := testenv.PTY(t)
+	tty := testenv.Opened(os.OpenFile(name, os.O_RDWR, 0))(t)
+	cmd := command(t, "bash", "--norc", "--noprofile", "-i")
+	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = dir, tty, tty, tty
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	cmd.Env = append(cmd.Env, "exe="+testenv.Must(os.Executable())(t), "INPUTRC=/dev/null", "HISTFILE=/dev/null", "TERM=dumb")
+	lines := []string{"vdens no ./\\$\t", "vdens -r \\$\t", "vdens no ls '$\t"}
+	testenv.Must(master.WriteString(`vdens() { case $1 in --comp*) "$exe" "$@" ;; *) printf '<%s>' "$@" >>words ;; esac; }` + "\n" +
+		`eval "$(vdens --completion bash)"` + "\n" + strings.Join(lines, "\n") + "\nexit\n"))(t)
+	testenv.Check(t, cmd.Start())
+	shown := make(chan string)
+	go func() {
+		text, _ := io.ReadAll(master) // until bash has ended
+		shown <- string(text)
+	}()
+	cmd.Wait()
+	tty.Close()
+	text := <-shown
+	got, _ := os.ReadFile(filepath.Join(dir, "words"))
+	if want := "<no><./$(touch run)/><-r><$(touch run)/><no><ls><$(touch run)/>"; string(got) != want {
+		t.Errorf("got %q, want %q; shown:\n%s", got, want, text)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "run")); err == nil {
+		t.Error("the name of a directory was run")
 	}
 }
