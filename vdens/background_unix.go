@@ -4,11 +4,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/syslog"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -83,6 +85,46 @@ func leave() error {
 	defer null.Close()
 	errOutput = os.Stderr
 	return os.NewSyscallError("dup2", unix.Dup2(int(null.Fd()), 0))
+}
+
+// createPIDFile writes the number of the process to a file, which remove removes, unless
+// another process has its number there by then. It follows no link, which somebody else may
+// have put there, and takes no device or pipe.
+func createPIDFile(path string) (remove func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
+	if errors.Is(err, unix.ELOOP) {
+		err = fmt.Errorf("%w (it is a link, which is not followed)", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	made, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !made.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	text := strconv.Itoa(os.Getpid()) + "\n"
+	if err := f.Truncate(0); err != nil {
+		return nil, err
+	}
+	if _, err := f.WriteString(text); err != nil {
+		return nil, err
+	}
+	return func() {
+		defer f.Close()
+		now := make([]byte, len(text)+1)
+		n, _ := f.ReadAt(now, 0)
+		if there, err := os.Lstat(path); err == nil && os.SameFile(made, there) && string(now[:n]) == text {
+			os.Remove(path)
+		}
+	}, nil
 }
 
 // newSyslog returns what logs a line to syslog.

@@ -227,10 +227,11 @@ func (p *plugCommand) run(background bool) int {
 		ends[1] = &addressLog{Layer: packet.Layer{Inner: second}, log: log}
 	}
 	if p.pidfile != "" {
-		if err := os.WriteFile(p.pidfile, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
-			return fail(err)
+		remove, err := createPIDFile(p.pidfile)
+		if err != nil {
+			return fail(fmt.Errorf("-p: %w", err))
 		}
-		defer os.Remove(p.pidfile)
+		defer remove()
 	}
 	if background {
 		if err := leave(); err != nil {

@@ -282,6 +282,54 @@ func TestPlugBackground(t *testing.T) {
 	})
 }
 
+// TestPIDFile has files that are there already.
+func TestPIDFile(t *testing.T) {
+	t.Chdir(t.TempDir())
+	own := fmt.Sprintln(os.Getpid())
+	want := func(name, want string) {
+		t.Helper()
+		if text, err := os.ReadFile(name); string(text) != want || (err != nil) != (want == "") {
+			t.Errorf("%s: got %q, %v, want %q", name, text, err, want)
+		}
+	}
+	testenv.Check(t, os.WriteFile("old", []byte("4294967295\n"), 0o600))
+	for _, name := range []string{"old", "new"} {
+		remove, err := createPIDFile(name)
+		testenv.Check(t, err)
+		want(name, own)
+		remove()
+		want(name, "")
+
+		remove, err = createPIDFile(name)
+		testenv.Check(t, err)
+		testenv.Check(t, os.WriteFile(name, []byte("1\n"), 0o600)) // of another process
+		remove()
+		want(name, "1\n")
+		remove, err = createPIDFile(name)
+		testenv.Check(t, err)
+		testenv.Check(t, os.WriteFile("next", []byte(own), 0o600))
+		testenv.Check(t, os.Rename("next", name)) // and a file of another process
+		remove()
+		want(name, own)
+	}
+	testenv.Check(t, os.Symlink("old", "link"))
+	testenv.Check(t, unix.Mkfifo("pipe", 0o600))
+	for name, want := range map[string]string{
+		"link":    "open link: too many levels of symbolic links (it is a link, which is not followed)",
+		"pipe":    "pipe is not a regular file",
+		".":       "open .: is a directory",
+		"no/file": "open no/file: no such file or directory",
+	} {
+		if _, err := createPIDFile(name); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %s", name, err, want)
+		}
+	}
+	want("old", own)
+	if _, err := createPIDFile("/dev/null"); err == nil { // which root could remove
+		t.Error("/dev/null is a file")
+	}
+}
+
 // TestPlugLocator adds options of vde_plug to locators.
 func TestPlugLocator(t *testing.T) {
 	for _, tt := range []struct{ args, want string }{

@@ -34,7 +34,7 @@ func TestParseAGNO(t *testing.T) {
 	t.Setenv("HOME", "")
 	wantOpenError(t, "agno://{null://}", `key file "~/.vde_agno_key": HOME is not set`)
 	wantOpenError(t, "agno:///nowhere/key{null://}", "key file: open /nowhere/key:")
-	wantOpenError(t, "agno:///{null://}", "key file /: it is not a regular file")
+	wantOpenError(t, "agno:///{null://}", "key file: open /: not a regular file")
 }
 
 // agnoVNL returns a locator on a network with a key file of its own.

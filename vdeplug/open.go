@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/regular"
 )
 
 // openTimeout bounds every opening. The slowest steps are looking up a name, and a switch
@@ -175,7 +176,7 @@ const maxLine = 64 << 10
 
 // readLocator reads a locator from the first line of a file.
 func readLocator(path string) (Locator, error) {
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return Locator{}, err
 	}

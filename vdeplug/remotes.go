@@ -8,7 +8,6 @@ import (
 	"iter"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/regular"
 	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/internal/vxlan"
 )
@@ -95,7 +95,12 @@ func (o *vxlanOptions) follow(ctx context.Context, log *slog.Logger) (_ packet.T
 	go func() {
 		defer close(f.done)
 		var e *vxlan.Endpoint
-		for hosts, err := range o.source(live, o.sourceArg) {
+		sets := o.source(live, o.sourceArg)
+		if sets == nil {
+			first <- result{err: errors.New("the source has returned nil in place of a sequence")}
+			return
+		}
+		for hosts, err := range sets {
 			switch {
 			case live.Err() != nil:
 				return
@@ -273,14 +278,7 @@ func (f remotesFile) same(g remotesFile) bool {
 }
 
 func readRemotes(path string) remotesFile {
-	info, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return remotesFile{err: err}
-	case !info.Mode().IsRegular():
-		return remotesFile{err: fmt.Errorf("%s is no file", path)}
-	}
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return remotesFile{err: err}
 	}

@@ -355,7 +355,7 @@ func TestRemotesLog(t *testing.T) {
 func TestRemotesEnd(t *testing.T) {
 	testenv.NoLeaks(t)
 	var mu sync.Mutex
-	var source RemotesFunc
+	source := RemotesFunc(func(context.Context, string) iter.Seq2[[]netip.AddrPort, error] { return nil })
 	RegisterRemotes("endtest", func(ctx context.Context, arg string) iter.Seq2[[]netip.AddrPort, error] {
 		mu.Lock()
 		defer mu.Unlock()
@@ -374,6 +374,7 @@ func TestRemotesEnd(t *testing.T) {
 		}
 	}
 	const vnl = "vxlan:///bind=127.0.0.2/remotes=endtest:x"
+	wantOpenError(t, vnl, `option "remotes=endtest:x": the source has returned nil in place of a sequence`)
 	use(func(context.Context, func([]netip.AddrPort, error) bool) {})
 	wantOpenError(t, vnl, `option "remotes=endtest:x": the source has ended without a set of hosts`)
 	down := errors.New("the servers are down")

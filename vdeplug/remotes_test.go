@@ -232,7 +232,7 @@ func TestFileRemotes(t *testing.T) {
 		want(path, fs.ErrNotExist)
 		quiet()
 		testenv.Check(t, os.Mkdir(path, 0o700))
-		want(path+" is no file", nil)
+		want("open "+path+": not a regular file", nil)
 		testenv.Check(t, os.Remove(path))
 		want(path, fs.ErrNotExist)
 		write("hosts", strings.Repeat("#", maxRemotesFile+1))

@@ -12,12 +12,12 @@ import (
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/vdestack/vdestack/internal/ether"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/internal/regular"
 	"github.com/vdestack/vdestack/internal/virtio"
 )
 
@@ -39,10 +39,7 @@ const maxKeyFile = 64 << 10
 // ReadAGNOKey reads a key from the hexadecimal digits of a file. Missing digits are 0, and
 // surplus ones are ignored.
 func ReadAGNOKey(path string) (key AGNOKey, err error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return key, fmt.Errorf("key file %s: it is not a regular file", path)
-	}
-	f, err := os.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
 		return key, fmt.Errorf("key file: %w", err)
 	}
