@@ -55,8 +55,7 @@ func noCommand(err error) {
 		}
 		os.Exit(0)
 	}
-	fmt.Fprintf(os.Stderr, "vdens: %v\nvdens -h shows the usage\n", err)
-	os.Exit(program.StatusUsage)
+	os.Exit(program.ReportUsage("vdens", err))
 }
 
 // options are the settings of the command line.

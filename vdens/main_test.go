@@ -55,6 +55,7 @@ func TestParse(t *testing.T) {
 		{name: "unknown option", args: "-x mem://a", err: "-x: unknown option"},
 		{name: "unknown letter", args: "-sx mem://a", err: "-sx: unknown option"},
 		{name: "unknown word", args: "--si eth mem://a", err: "--si: unknown option"},
+		{name: "dashes only", args: "--- mem://a", err: "---: unknown option"},
 		{name: "flag with a value", args: "-s=maybe mem://a", err: "-s=maybe: it takes no value"},
 		{name: "no value", args: "mem://a -sH", err: "-H needs a value: name"},
 		{name: "no host name", args: "-H= mem://a", err: "-H : a name has 1 to 64 bytes"},

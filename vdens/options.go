@@ -46,7 +46,11 @@ func parseOptions(table []option, args []string) (rest []string, err error) {
 			}
 			continue
 		}
-		for letters := strings.TrimLeft(arg, "-"); letters != ""; {
+		letters := strings.TrimLeft(arg, "-")
+		if letters == "" { // "---" is nothing
+			return nil, fmt.Errorf("%s: unknown option", arg)
+		}
+		for letters != "" {
 			letter := letters[:1]
 			letters = letters[1:]
 			if o = findOption(table, letter); o == nil || strings.HasPrefix(arg, "--") {

@@ -12,8 +12,11 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/vdestack/vdestack"
 )
@@ -55,8 +58,31 @@ func Report(w io.Writer, name string, err error) int {
 	case errors.As(err, &path) && path.Op == "exec":
 		err, status = fmt.Errorf("%s: %w", path.Path, path.Err), StatusNoExec
 	}
-	fmt.Fprintf(w, "%s: %v\n", name, err)
+	fmt.Fprintf(w, "%s: %s\n", name, printable(err.Error()))
 	return status
+}
+
+// ReportUsage prints what is wrong with the command line, and returns the exit status.
+func ReportUsage(name string, err error) int {
+	fmt.Fprintf(os.Stderr, "%s: %s\n%[1]s -h shows the usage\n", name, printable(err.Error()))
+	return StatusUsage
+}
+
+// printable returns a text with what a terminal would obey written as in Go. Errors have
+// names of files, arguments and words of peers in them.
+func printable(text string) string {
+	var b strings.Builder
+	for len(text) > 0 {
+		r, n := utf8.DecodeRuneInString(text)
+		if r == '\n' || r == '\t' || strconv.IsPrint(r) && (r != utf8.RuneError || n > 1) {
+			b.WriteString(text[:n])
+		} else {
+			quoted := strconv.Quote(text[:n])
+			b.WriteString(quoted[1 : len(quoted)-1])
+		}
+		text = text[n:]
+	}
+	return b.String()
 }
 
 // Signals handles the signals that would end the program. Until the command runs, they do.

@@ -63,8 +63,7 @@ func main() {
 		fmt.Print(usage)
 		return
 	case err != nil:
-		fmt.Fprintf(os.Stderr, "wgrun: %v\nwgrun -h shows the usage\n", err)
-		os.Exit(program.StatusUsage)
+		os.Exit(program.ReportUsage("wgrun", err))
 	}
 	status, err := o.run()
 	if err != nil {
