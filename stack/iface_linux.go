@@ -17,6 +17,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/bridge"
+	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -34,6 +35,8 @@ type iface struct {
 	recording *recording // nil: none
 	reported  reported
 
+	remover *rtnl.Conn // set before leave and remove where the namespace stays; else nil
+
 	cancel context.CancelCauseFunc // ends the set-up; guarded by s.mu
 }
 
@@ -43,7 +46,11 @@ type iface struct {
 func (i *iface) setUp(ctx context.Context, nl *rtnl.Conn, n *network) (err error) {
 	defer func() {
 		if err != nil {
-			i.leave(i.s.joined || i.s.lent.Load() || i.s.inUse.Load())
+			stays := i.s.joined || i.s.lent.Load() || i.s.inUse.Load()
+			if stays {
+				i.remover = nl
+			}
+			i.leave(stays)
 		}
 	}()
 	if err := i.make(ctx, nl, n); err != nil {
@@ -78,6 +85,16 @@ func (i *iface) remove(socket int) error {
 		return nil
 	}
 	return i.link.remove(socket)
+}
+
+// closeDevice closes the descriptor of a TAP or TUN, which removes the interface. The last
+// one that is closed does; a child of the process has copies of all until it executes its
+// program, so where the namespace stays the interface is removed first.
+func (i *iface) closeDevice(dev *nic.Device) error {
+	if i.remover != nil {
+		i.remover.LinkDel(i.index) // else Close removes it, perhaps later
+	}
+	return dev.Close()
 }
 
 func (i *iface) stats() InterfaceStats {

@@ -223,6 +223,14 @@ func (s *Stack) Close() error {
 	}
 	var errs []error
 	last := -1
+	if s.ns != nil && (s.joined || s.lent.Load()) {
+		if nl, err := s.RTNL(); err == nil {
+			defer nl.Close()
+			for _, i := range ifaces {
+				i.remover = nl
+			}
+		}
+	}
 	if s.ns != nil {
 		var err error
 		last, err = s.endSockets()

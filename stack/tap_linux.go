@@ -86,7 +86,7 @@ func (t *tapLink) start(context.Context) error {
 func (t *tapLink) remove(socket int) error {
 	defer teardown.Within(t.running.Wait) // the kernel may hold one of them in its plug
 	if socket < 0 || netns.SetDown(socket, t.i.index) != nil {
-		return t.dev.Close()
+		return t.i.closeDevice(t.dev)
 	}
 	return t.dev.Detach()
 }

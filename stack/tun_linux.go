@@ -399,7 +399,7 @@ func (t *TUN) leave(stays bool) error {
 	nic.Drain(t.dev, nic.DrainTime)
 	t.closed.Store(true)
 	if stays {
-		return t.dev.Close()
+		return t.i.closeDevice(t.dev)
 	}
 	return t.dev.Detach()
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -470,6 +471,61 @@ func TestTUNElsewhere(t *testing.T) {
 	nl := testenv.Opened(s.RTNL())(t)
 	if l := testenv.Must(nl.Links())(t); len(l) != 1 {
 		t.Errorf("interfaces are left: %v", l)
+	}
+}
+
+// TestRemovedBeside removes interfaces while their descriptors have copies, as in each child
+// of the process until it executes its program.
+func TestRemovedBeside(t *testing.T) {
+	s := made(t, Config{})
+	ns := testenv.Opened(s.NetNS())(t)
+	nl := testenv.Opened(s.RTNL())(t)
+	joined := made(t, Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd())})
+	tap := Interface{VNL: "null://", Kind: stack.KindTAP, Name: "t"}
+	tun := stack.TUNConfig{Name: "t"}
+	for name, remove := range map[string]func(copied func()) error{
+		"TAP": func(copied func()) error {
+			testenv.Check(t, s.AddInterface(t.Context(), tap))
+			copied()
+			return s.RemoveInterface("t")
+		},
+		"TUN": func(copied func()) error {
+			tun := testenv.Must(s.TUN(tun))(t)
+			copied()
+			return tun.Close()
+		},
+		"Close": func(copied func()) error {
+			testenv.Check(t, joined.AddInterface(t.Context(), tap))
+			tun := tun
+			tun.Name = "u"
+			testenv.Must(joined.TUN(tun))(t)
+			copied()
+			return joined.Close()
+		},
+	} {
+		testenv.Check(t, remove(func() { copyTUNs(t) }))
+		for _, l := range testenv.Must(nl.Links())(t) {
+			if l.Index != 1 {
+				t.Errorf("%s: %v is left", name, l)
+			}
+		}
+	}
+}
+
+// copyTUNs makes a copy of each descriptor of a TAP or TUN, for the time of the test.
+func copyTUNs(t *testing.T) {
+	t.Helper()
+	n := 0
+	for _, e := range testenv.Must(os.ReadDir("/proc/self/fd"))(t) {
+		fd, _ := strconv.Atoi(e.Name())
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == "/dev/net/tun" {
+			c := testenv.Must(unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0))(t)
+			t.Cleanup(func() { unix.Close(c) })
+			n++
+		}
+	}
+	if n == 0 {
+		t.Error("there is no descriptor of a TAP")
 	}
 }
 
