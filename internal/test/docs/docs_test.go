@@ -183,7 +183,8 @@ func TestSpeed(t *testing.T) {
 var snippet = regexp.MustCompile("\\[`(\\w+)`\\]\\(([^):#]+\\.go)\\)[^`]*(?:`[^`\n]+`[^`]*)*?\n```go\n")
 
 // TestSnippets has the code in the documents be that of functions, which are compiled and
-// tested: all of a function or, of an Example, what is in it.
+// tested: all of a function or, of an Example, what is in it. It may also be that of a type
+// with its methods.
 func TestSnippets(t *testing.T) {
 	for _, doc := range []string{"docs/RECIPES.md", "docs/TUTORIAL.md"} {
 		name := filepath.Join(root, doc)
@@ -201,30 +202,46 @@ func TestSnippets(t *testing.T) {
 	}
 }
 
-// function returns the source of a function.
+// function returns the source of a function, or of a type and its methods.
 func function(t *testing.T, file, name string) string {
 	t.Helper()
 	text := testenv.Must(os.ReadFile(file))(t)
 	fset := token.NewFileSet()
 	f := testenv.Must(parser.ParseFile(fset, file, text, parser.ParseComments))(t)
 	at := func(p token.Pos) int { return fset.Position(p).Offset }
+	source := func(doc *ast.CommentGroup, n ast.Node) string {
+		begin := at(n.Pos())
+		if doc != nil {
+			begin = at(doc.Pos())
+		}
+		return string(text[begin:at(n.End())]) + "\n"
+	}
+	var found []string
 	for _, d := range f.Decls {
-		fn, ok := d.(*ast.FuncDecl)
-		switch {
-		case !ok || fn.Recv != nil || fn.Name.Name != name:
-		case strings.HasPrefix(name, "Example"):
-			body := strings.TrimLeft(string(text[at(fn.Body.Lbrace)+1:at(fn.Body.Rbrace)]), "\n")
-			body, _, _ = strings.Cut(body, "\t// Output:")
-			body, _, _ = strings.Cut(body, "\t// Prints ")
-			return strings.TrimPrefix(strings.ReplaceAll("\n"+body, "\n\t", "\n"), "\n")
-		default:
-			begin := at(fn.Pos())
-			if fn.Doc != nil {
-				begin = at(fn.Doc.Pos())
+		switch d := d.(type) {
+		case *ast.GenDecl:
+			if s, ok := d.Specs[0].(*ast.TypeSpec); ok && s.Name.Name == name {
+				found = append(found, source(d.Doc, d))
 			}
-			return string(text[begin:at(fn.End())]) + "\n"
+		case *ast.FuncDecl:
+			switch {
+			case d.Recv != nil:
+				if r, ok := d.Recv.List[0].Type.(*ast.Ident); ok && r.Name == name {
+					found = append(found, source(d.Doc, d))
+				}
+			case d.Name.Name != name:
+			case strings.HasPrefix(name, "Example"):
+				body := strings.TrimLeft(string(text[at(d.Body.Lbrace)+1:at(d.Body.Rbrace)]), "\n")
+				body, _, _ = strings.Cut(body, "\t// Output:")
+				body, _, _ = strings.Cut(body, "\t// Prints ")
+				return strings.TrimPrefix(strings.ReplaceAll("\n"+body, "\n\t", "\n"), "\n")
+			default:
+				return source(d.Doc, d)
+			}
 		}
 	}
-	t.Fatalf("%s has no function %s", file, name)
-	return ""
+	if found == nil {
+		t.Fatalf("%s has no function and no type %s", file, name)
+	}
+	return strings.Join(found, "\n")
 }
