@@ -11,7 +11,7 @@ cd "$(dirname "$0")"
 
 path=github.com/vdestack/vdestack
 released=(. autoconf metrics slirp vdens wireguard) # each after those that it requires
-unreleased=(bench/gvisor bench/wireguard)
+unreleased=(bench/gvisor bench/wireguard recipes)
 apidiff=golang.org/x/exp/cmd/apidiff@v0.0.0-20261113113407-e3970619a1a4
 
 die() { echo "modules.sh: $*" >&2; exit 1; }

@@ -4,12 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"database/sql"
-	"database/sql/driver"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -51,54 +47,6 @@ func TestProxy(t *testing.T) {
 	defer resp.Body.Close()
 	if body, err := io.ReadAll(resp.Body); string(body) != "hello 127.0.0.1" {
 		t.Errorf("got %q, %v", body, err)
-	}
-}
-
-// A database is a tiny driver with a Dial function, as many have.
-type database struct {
-	addr string
-	dial func(ctx context.Context, network, addr string) (net.Conn, error)
-}
-
-func (d *database) Connect(ctx context.Context) (driver.Conn, error) {
-	c, err := d.dial(ctx, "tcp", d.addr)
-	return session{Conn: c}, err
-}
-
-func (d *database) Driver() driver.Driver { return nil }
-
-type session struct{ net.Conn }
-
-func (session) Prepare(string) (driver.Stmt, error) { return nil, errors.ErrUnsupported }
-func (session) Begin() (driver.Tx, error)           { return nil, errors.ErrUnsupported }
-
-// Ping says a line, which the server returns.
-func (s session) Ping(context.Context) error {
-	if _, err := io.WriteString(s, "ping\n"); err != nil {
-		return err
-	}
-	_, err := io.ReadFull(s, make([]byte, 5))
-	return err
-}
-
-// openDB opens a database in the network of the stack.
-func openDB(st *vdestack.Stack, addr string) *sql.DB {
-	return sql.OpenDB(&database{addr: addr, dial: st.DialContext})
-}
-
-func TestDatabase(t *testing.T) {
-	st := testenv.Opened(vdestack.Open(""))(t)
-	ln := testenv.Listen(t, st, "tcp", "127.0.0.1:5432")
-	go func() {
-		if c, err := ln.Accept(); err == nil {
-			defer c.Close()
-			io.Copy(c, c)
-		}
-	}()
-	db := openDB(st, ln.Addr().String())
-	defer db.Close()
-	if err := db.PingContext(t.Context()); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -232,37 +232,8 @@
 //     empty, IPv4, unless there is v6 or bind. A frame for all is one packet for each host,
 //     64 in a system call. How much is learned is bounded by hashsize.
 //
-// [RegisterRemotes] adds other sources of sets. The example of package vdestack takes them
-// from SRV records of DNS, by the resolver of a stack. This one takes them from etcd, where
-// each host has put its address and port, with a lease:
-//
-//	vdeplug.RegisterRemotes("etcd", func(ctx context.Context, prefix string) iter.Seq2[[]netip.AddrPort, error] {
-//		return func(yield func([]netip.AddrPort, error) bool) {
-//			for ctx.Err() == nil {
-//				reply, err := client.Get(ctx, prefix, clientv3.WithPrefix())
-//				if err != nil {
-//					if !yield(nil, err) {
-//						return
-//					}
-//					time.Sleep(time.Second)
-//					continue
-//				}
-//				var hosts []netip.AddrPort
-//				for _, kv := range reply.Kvs {
-//					host, _ := netip.ParseAddrPort(string(kv.Value)) // an invalid one is reported
-//					hosts = append(hosts, host)
-//				}
-//				if !yield(hosts, nil) {
-//					return
-//				}
-//				// Until the next change, of which the sets say all.
-//				watch, stop := context.WithCancel(ctx)
-//				<-client.Watch(watch, prefix, clientv3.WithPrefix(), clientv3.WithRev(reply.Header.Revision+1))
-//				stop()
-//			}
-//		}
-//	})
-//	c, err := vdeplug.Open("vxlan:///vni=42/remotes=etcd:lab-", nil)
+// [RegisterRemotes] adds other sources of sets. docs/RECIPES.md has two: SRV records of DNS,
+// by the resolver of a stack, and etcd, where each host has put its address and port.
 //
 // # Sizes
 //

@@ -36,9 +36,9 @@ var remoteSources = struct {
 }{funcs: map[string]RemotesFunc{"file": fileRemotes}}
 
 // RegisterRemotes makes a source of hosts known to vxlan://, beside "file"; call it in an
-// init function, or before the locator is opened. The section "Hosts that come and go" has
-// examples. It panics if name is not valid as the name of a [Scheme], if hosts is nil, or if
-// the name is registered already.
+// init function, or before the locator is opened. docs/RECIPES.md has examples. It panics if
+// name is not valid as the name of a [Scheme], if hosts is nil, or if the name is registered
+// already.
 func RegisterRemotes(name string, hosts RemotesFunc) {
 	remoteSources.mu.Lock()
 	defer remoteSources.mu.Unlock()
