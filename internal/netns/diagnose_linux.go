@@ -244,7 +244,7 @@ func forbidden(errno unix.Errno) string {
 		return strings.Join(who, "; or ")
 	}
 	// Only a security module returns this errno, and each of them shows its label.
-	if label := strings.TrimRight(textOf("/proc/self/attr/current"), "\x00\n"); errno == unix.EACCES && label != "" {
+	if label := securityLabel(); errno == unix.EACCES && label != "" {
 		return fmt.Sprintf("a security module forbids it to the label %q: change its rules for this program; the kernel's log has the one, journalctl -k", label)
 	}
 	return "a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there, or give the program CAP_SYS_ADMIN"
@@ -345,7 +345,11 @@ func explainOpen(err *os.PathError, flags int) error {
 		case (errno == unix.EACCES || errno == unix.EPERM) && flags&unix.O_ACCMODE == unix.O_RDONLY:
 			return "it is for setting only"
 		case errno == unix.EACCES, errno == unix.EPERM:
-			return "the kernel lets nobody set it in a network namespace, or it is for reading only"
+			text := "the kernel lets nobody set it in a network namespace, or it is for reading only"
+			if label := securityLabel(); strings.HasSuffix(label, " (enforce)") { // as docker-default has it
+				text += fmt.Sprintf("; or AppArmor forbids it to the profile %q: change that, docker --security-opt apparmor=unconfined", strings.TrimSuffix(label, " (enforce)"))
+			}
+			return text
 		case errno == unix.ENOENT && sysctl("kernel.ostype") == "":
 			return "/proc is missing: mount -t proc proc /proc"
 		case errno == unix.ENOENT, errno == unix.ENOTDIR, errno == unix.EISDIR:
@@ -438,6 +442,9 @@ func explainExec(err *os.PathError) error {
 		return ""
 	})
 }
+
+// securityLabel is what the security module calls the process; "" if there is none.
+func securityLabel() string { return strings.TrimRight(textOf("/proc/self/attr/current"), "\x00\n") }
 
 // textOf returns a file; "" if it cannot be read.
 func textOf(file string) string {

@@ -244,6 +244,8 @@ func TestDiagnosis(t *testing.T) {
 		{"setting, none", machine{}, setting, unix.ENOENT, "no such setting in a stack; /proc/sys/net/ipv4 may have what is meant"},
 		{"setting, read-only", machine{}, setting, unix.EROFS, "/proc/sys is read-only, as in containers: make it writable, docker --security-opt systempaths=unconfined, podman --security-opt unmask=/proc/sys, in a systemd unit ProtectKernelTunables=no"},
 		{"setting, refused", machine{}, setting, unix.EACCES, "the kernel lets nobody set it in a network namespace, or it is for reading only"},
+		{"setting, AppArmor", machine{files: map[string]string{"/proc/self/attr/current": "docker-default (enforce)\n"}}, setting, unix.EACCES,
+			`the kernel lets nobody set it in a network namespace, or it is for reading only; or AppArmor forbids it to the profile "docker-default": change that, docker --security-opt apparmor=unconfined`},
 		{"setting, not to be read", machine{}, reading, unix.EACCES, "it is for setting only"},
 		{"setting, not to be read as a user", machine{}, reading, unix.EPERM, "it is for setting only"},
 		{"setting, directory", machine{}, reading, unix.EISDIR, "no such setting in a stack; /proc/sys/net/ipv4 may have what is meant"},

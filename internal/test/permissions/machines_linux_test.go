@@ -32,7 +32,7 @@ type profile struct {
 	otherwise                                 unix.Errno
 }
 
-// The profiles as published: moby's profiles/seccomp/default.json, containerd's
+// The profiles as published: seccomp/default.json of moby/profiles, containerd's
 // contrib/seccomp/seccomp_default.go, seccomp.json of containers-common, and CRI-O's
 // changes of that in internal/config/seccomp. The one of containers-common names setns
 // twice, to let it pass and then to refuse it: libseccomp takes the first.
@@ -41,8 +41,9 @@ var (
 	containerd = profile{otherwise: unix.EPERM}
 	podman     = profile{clone: true, unshare: true, setns: true, mount: true, otherwise: unix.ENOSYS}
 	crio       = profile{setns: true, mount: true, otherwise: unix.ENOSYS}
-	// recipe is docker with the calls that docs/MACHINES.md adds.
-	recipe = profile{clone: true, unshare: true, setns: true, mount: true, sethostname: true, otherwise: unix.EPERM}
+	// recipe is docker with the calls that docs/MACHINES.md adds, recipePodman podman with those.
+	recipe       = profile{clone: true, unshare: true, setns: true, mount: true, sethostname: true, otherwise: unix.EPERM}
+	recipePodman = profile{clone: true, unshare: true, setns: true, mount: true, sethostname: true, otherwise: unix.ENOSYS}
 )
 
 const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
@@ -73,7 +74,7 @@ var machines = []refusal{
 	{name: "Docker", check: true, prepare: container, refuse: docker.filter()},
 	{name: "Docker, as below", check: true, refuse: recipe.filter()},
 	{name: "Podman", check: true, prepare: container, refuse: podman.filter()},
-	{name: "Podman, as below", check: true, refuse: podman.filter()},
+	{name: "Podman, as below", check: true, refuse: recipePodman.filter()},
 	{name: "a pod of Kubernetes, containerd", check: true, prepare: container, refuse: containerd.filter()},
 	{name: "a pod of Kubernetes, CRI-O", check: true, prepare: container, refuse: crio.filter()},
 	{name: "a pod of Kubernetes, as below", check: true, prepare: container, refuse: recipe.filter()},
