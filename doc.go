@@ -5,7 +5,7 @@
 // Virtual Distributed Ethernet (VDE) networks. It needs no privilege, no cgo and no
 // other program.
 //
-//	st, err := vdestack.Open("vxvde://234.0.0.1", "10.0.0.50/24")
+//	st, err := vdestack.Open("vxvde://234.0.0.1", "10.0.0.50/24", "fc00::1:50/64")
 //
 // A stack reaches what is on its networks, and nothing else: not the host, nor the
 // Internet, unless one of the networks leads there (slirp://, tap://, macvtap://).
@@ -47,6 +47,7 @@
 //		…
 //		return
 //	}
+//
 //	cmd := st.Command(ctx, "/proc/self/exe")
 //	cmd.Env = append(os.Environ(), "APP_FILTER=1")
 //	err := cmd.Run()

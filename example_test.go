@@ -45,6 +45,22 @@ func Example() {
 	// Output: hello 10.0.0.2
 }
 
+// A web server on a network.
+func ExampleOpen() {
+	handler := http.FileServer(http.Dir("."))
+
+	st, err := vdestack.Open("vxvde://234.0.0.1", "10.0.0.50/24", "fc00::1:50/64")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer st.Close()
+	ln, err := st.Listen("tcp", ":80")
+	if err != nil {
+		log.Fatal(err)
+	}
+	http.Serve(ln, handler)
+}
+
 // A dialer of another library joins a stack by its hook.
 func ExampleStack_ControlContext() {
 	st, err := vdestack.Open("")

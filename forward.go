@@ -93,7 +93,7 @@ type forwarder interface {
 // ForwardIn makes a server of the stack reachable on the host: it listens on hostAddr
 // there, and connects each client to stackAddr in the stack:
 //
-//	f, err := s.ForwardIn(ctx, "tcp", "127.0.0.1:8080", "10.0.0.1:80", nil)
+//	in, err := st.ForwardIn(ctx, "tcp", "127.0.0.1:8080", "10.0.0.2:80", nil)
 //
 // ForwardOut is the other way round. Of both it is true:
 //

@@ -3,7 +3,7 @@
 //
 //	cfg, err := autoconf.Parse("auto,slaac,fqdn=host.example.org")
 //	…
-//	c, err := autoconf.Start(ctx, stack, cfg)
+//	c, err := autoconf.Start(ctx, st, cfg)
 //
 // [Start] returns when there is something to work with. From then on the [Client] renews what
 // it has, follows what routers and servers say, and removes what ends, until it or the stack is

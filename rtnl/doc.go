@@ -7,7 +7,7 @@
 // [SocketMaker] of yours. A [Conn] stays in its stack, and any number of goroutines
 // may use it.
 //
-//	c, err := rtnl.Dial(stack)
+//	c, err := rtnl.Dial(nil) // or a stack
 //	…
 //	defer c.Close()
 //	eth, err := c.IfNameToIndex("vde0")

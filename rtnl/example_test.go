@@ -24,18 +24,34 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := c.AddrAdd(eth, netip.MustParsePrefix("10.0.0.1/24")); err != nil && !errors.Is(err, fs.ErrExist) {
+	err = c.AddrAdd(eth, netip.MustParsePrefix("10.0.0.1/24"))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		log.Fatal(err)
 	}
-	if err := c.AddrAdd(eth, netip.MustParsePrefix("fc00::1/64"), rtnl.NoDAD); err != nil && !errors.Is(err, fs.ErrExist) {
+	err = c.LinkSetUp(eth)
+	if err != nil {
 		log.Fatal(err)
 	}
-	if err := c.LinkSetUp(eth); err != nil {
+	err = c.RouteAdd(netip.Prefix{}, netip.MustParseAddr("10.0.0.254"), 0)
+	if err != nil {
 		log.Fatal(err)
 	}
-	if err := c.RouteAdd(netip.Prefix{}, netip.MustParseAddr("10.0.0.254"), 0); err != nil {
+}
+
+// An address that can be used at once, and routes of all kinds.
+func Example_options() {
+	c, err := rtnl.Dial(nil)
+	if err != nil {
 		log.Fatal(err)
 	}
+	defer c.Close()
+	eth, prefix := 2, netip.MustParsePrefix("fc00::1/64")
+	dst, gateway := netip.MustParsePrefix("10.1.0.0/16"), netip.MustParseAddr("10.0.0.254")
+
+	c.AddrAdd(eth, prefix, rtnl.NoDAD, rtnl.ScopeLink)
+	c.RouteAdd(dst, gateway, 0, rtnl.Table(100), rtnl.Metric(5))
+	c.RouteAdd(dst, gateway, 0, rtnl.Source(netip.MustParseAddr("10.0.0.2")))
+	c.RouteAdd(dst, netip.Addr{}, 0, rtnl.Blackhole)
 }
 
 // Join two network namespaces with a veth pair.

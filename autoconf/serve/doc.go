@@ -1,7 +1,7 @@
 // Package serve has small servers for labs, to run in a stack: DHCPv4, DHCPv6, router
 // advertisements and DNS.
 //
-//	s, err := serve.Start(stack, serve.Config{Domain: "lab.example"})
+//	s, err := serve.Start(server, serve.Config{Domain: "lab.example"})
 //
 // The zero [Config] gives the addresses of the interface's IPv4 network to whoever asks,
 // advertises its IPv6 network and gives addresses there, and answers questions about the names
@@ -11,8 +11,9 @@
 // Clients are told that the stack is their router. To be one it has to forward between its
 // interfaces, which translates no addresses:
 //
-//	err := stack.Sysctl("net/ipv4/ip_forward", "1")
-//	err = stack.Sysctl("net/ipv6/conf/all/forwarding", "1")
+//	err = server.Sysctl("net/ipv4/ip_forward", "1")
+//	…
+//	err = server.Sysctl("net/ipv6/conf/all/forwarding", "1")
 //
 // What clients say of themselves is believed, and DNS answers whoever reaches the addresses of the
 // interface: docs/SECURITY.md of the repository says what a hostile one can do.

@@ -11,6 +11,36 @@ import (
 	"github.com/vdestack/vdestack/autoconf/serve"
 )
 
+// A lab of several networks, whose hosts reach each other by the server.
+func ExampleStart() {
+	server, err := vdestack.Open("mem://lab", "10.0.0.1/24")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+	err = server.AddInterface(context.Background(), vdestack.Interface{
+		VNL:   "mem://other",
+		Name:  "other0",
+		Addrs: []netip.Prefix{netip.MustParsePrefix("10.0.1.1/24")},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, name := range []string{"vde0", "other0"} {
+		if _, err := serve.Start(server, serve.Config{Interface: name}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	err = server.Sysctl("net/ipv4/ip_forward", "1")
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = server.Sysctl("net/ipv6/conf/all/forwarding", "1")
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
 func Example() {
 	server, err := vdestack.Open("mem://lab", "10.0.0.1/24")
 	if err != nil {

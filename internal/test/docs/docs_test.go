@@ -1,11 +1,12 @@
-// Package docs checks the documents: what they name exists, the code in them is that of
-// functions, and the README's figures are those of bench.
+// Package docs checks the documents: what they name exists, the code in them, and in the
+// comments of packages, is that of functions, and the README's figures are those of bench.
 package docs
 
 import (
 	"flag"
 	"fmt"
 	"go/ast"
+	"go/doc/comment"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -30,7 +32,12 @@ type tree struct {
 	documents []string        // all Markdown files
 	owners    map[string]bool // names of packages and exported types
 	declared  map[string]bool // functions, types, methods, fields, constants and variables
+	functions []string        // squeezed
+	comments  []excerpt       // code in the comments of packages that others import
 }
+
+// An excerpt is a block of code outside of functions.
+type excerpt struct{ file, text string }
 
 func readTree(t *testing.T) *tree {
 	t.Helper()
@@ -48,16 +55,41 @@ func readTree(t *testing.T) *tree {
 		case ".md":
 			tr.documents = append(tr.documents, rel)
 		case ".go":
-			f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+			text, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), name, text, parser.SkipObjectResolution|parser.ParseComments)
 			if err != nil {
 				return err
 			}
 			ast.Inspect(f, tr.visit)
+			tr.readCode(rel, text, f)
 		}
 		return nil
 	})
 	testenv.Check(t, err)
 	return tr
+}
+
+// readCode collects the functions of a file, and the code in its comments.
+func (tr *tree) readCode(file string, text []byte, f *ast.File) {
+	for _, d := range f.Decls {
+		if fn, ok := d.(*ast.FuncDecl); ok {
+			tr.functions = append(tr.functions, squeeze(string(text[fn.Pos()-f.FileStart:fn.End()-f.FileStart])))
+		}
+	}
+	if strings.HasSuffix(file, "_test.go") || strings.Contains("/"+file, "/internal/") {
+		return
+	}
+	var p comment.Parser
+	for _, group := range f.Comments {
+		for _, block := range p.Parse(group.Text()).Content {
+			if c, ok := block.(*comment.Code); ok && isGo(c.Text) {
+				tr.comments = append(tr.comments, excerpt{file, c.Text})
+			}
+		}
+	}
 }
 
 func (tr *tree) visit(n ast.Node) bool {
@@ -182,11 +214,14 @@ func TestSpeed(t *testing.T) {
 // backquotes, and then a block of code.
 var snippet = regexp.MustCompile("\\[`(\\w+)`\\]\\(([^):#]+\\.go)\\)[^`]*(?:`[^`\n]+`[^`]*)*?\n```go\n")
 
-// TestSnippets has the code in the documents be that of functions, which are compiled and
+// whole are the documents with whole functions.
+var whole = []string{"docs/RECIPES.md", "docs/TUTORIAL.md"}
+
+// TestSnippets has the code in these documents be that of functions, which are compiled and
 // tested: all of a function or, of an Example, what is in it. It may also be that of a type
 // with its methods.
 func TestSnippets(t *testing.T) {
-	for _, doc := range []string{"docs/RECIPES.md", "docs/TUTORIAL.md"} {
+	for _, doc := range whole {
 		name := filepath.Join(root, doc)
 		text := testenv.Must(os.ReadFile(name))(t)
 		shown := snippet.FindAllSubmatch(text, -1)
@@ -200,6 +235,82 @@ func TestSnippets(t *testing.T) {
 			})
 		}
 	}
+}
+
+var (
+	goBlock     = regexp.MustCompile("(?ms)^```go\n(.*?)^```")
+	importLine  = regexp.MustCompile(`(?m)^import (?:_ )?"([^"]+)"\n+`)
+	errorsCheck = regexp.MustCompile(`if err != nil \{\s*(?:…|return[^\n]*|(?:log|t)\.Fatal[^\n]*)\s*\}`)
+)
+
+// TestExcerpts has the code in other documents, and in the comments of packages, be lines of
+// functions: each paragraph is in one, where "…" stands for anything, and what is done about
+// an error may be left out.
+func TestExcerpts(t *testing.T) {
+	tr := readTree(t)
+	all := tr.comments
+	for _, doc := range tr.documents {
+		if slices.Contains(whole, doc) {
+			continue
+		}
+		text := testenv.Must(os.ReadFile(filepath.Join(root, doc)))(t)
+		for _, m := range goBlock.FindAllSubmatch(text, -1) {
+			all = append(all, excerpt{doc, string(m[1])})
+		}
+	}
+	if len(all) < 20 {
+		t.Errorf("there are %d blocks of code", len(all))
+	}
+	for _, e := range all {
+		for _, m := range importLine.FindAllStringSubmatch(e.text, -1) {
+			if dir, ours := strings.CutPrefix(m[1]+"/", "github.com/vdestack/vdestack/"); ours && !tr.paths[path.Clean(dir)] {
+				t.Errorf("%s imports %s, which does not exist", e.file, m[1])
+			}
+		}
+		for paragraph := range strings.SplitSeq(importLine.ReplaceAllString(e.text, ""), "\n\n") {
+			if pieces := strings.Split(squeeze(paragraph), "…"); !slices.ContainsFunc(tr.functions, func(f string) bool { return inOrder(f, pieces) }) {
+				t.Errorf("%s has code that no function has:\n%s", e.file, paragraph)
+			}
+		}
+	}
+}
+
+// squeeze takes what is done about errors out of code, and all space that says nothing.
+func squeeze(code string) string {
+	return strings.Join(strings.Fields(errorsCheck.ReplaceAllString(code, "")), " ")
+}
+
+// inOrder reports whether a text has all pieces, one after the other.
+func inOrder(text string, pieces []string) bool {
+	for _, p := range pieces {
+		_, after, ok := strings.Cut(text, strings.TrimSpace(p))
+		if !ok {
+			return false
+		}
+		text = after
+	}
+	return true
+}
+
+// isGo reports whether a text is meant as statements of Go, with "…" in places, that do
+// something.
+func isGo(text string) (does bool) {
+	if strings.Contains(text, ":=") {
+		return true
+	}
+	body := "package p\nfunc _() {\n" + strings.ReplaceAll(importLine.ReplaceAllString(text, ""), "…", "_") + "\n}"
+	f, err := parser.ParseFile(token.NewFileSet(), "", body, parser.SkipObjectResolution)
+	if err != nil {
+		return false
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n.(type) {
+		case *ast.CallExpr, *ast.AssignStmt:
+			does = true
+		}
+		return true
+	})
+	return does
 }
 
 // function returns the source of a function, or of a type and its methods.
