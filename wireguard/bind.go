@@ -31,16 +31,9 @@ type bind struct {
 
 func newBind(of conn.Bind) *bind { return &bind{Bind: of, sent: make(chan struct{}, 1)} }
 
-// Send implements [conn.Bind]. What does not fit the way to the peer is sent again, packet by
-// packet: of those that are sent together (UDP_SEGMENT) the kernel makes no fragments.
+// Send implements [conn.Bind].
 func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
-	err := b.Bind.Send(bufs, to)
-	if len(bufs) > 1 && (errors.Is(err, syscall.EMSGSIZE) || errors.Is(err, syscall.EINVAL)) { // before Linux 6.13
-		err = nil
-		for _, buf := range bufs {
-			err = cmp.Or(err, b.Bind.Send([][]byte{buf}, to))
-		}
-	}
+	err := b.send(bufs, to)
 	for _, buf := range bufs {
 		if len(buf) == device.MessageKeepaliveSize && buf[0] == device.MessageTransportType {
 			b.keepalives.Add(1)
@@ -48,6 +41,30 @@ func (b *bind) Send(bufs [][]byte, to conn.Endpoint) error {
 			case b.sent <- struct{}{}:
 			default:
 			}
+		}
+	}
+	return err
+}
+
+// send sends packets, and some again that the kernel refuses:
+//
+//   - What does not fit the way to the peer, packet by packet: of those that are sent together
+//     (UDP_SEGMENT) it makes no fragments.
+//   - What would leave from an address that this end does not have any more, from any. The device
+//     takes the address from the last packet of the peer, which may have been under way when
+//     watchUnderlay saw the change.
+func (b *bind) send(bufs [][]byte, to conn.Endpoint) error {
+	err := b.Bind.Send(bufs, to)
+	switch large := errors.Is(err, syscall.EMSGSIZE); {
+	case err == nil:
+	case len(bufs) > 1 && (large || errors.Is(err, syscall.EINVAL)): // EINVAL before Linux 6.13
+		err = nil
+		for _, buf := range bufs {
+			err = cmp.Or(err, b.send([][]byte{buf}, to))
+		}
+	case !large && to.SrcIP().IsValid():
+		if anyhow, perr := b.ParseEndpoint(to.DstToString()); perr == nil {
+			err = b.Bind.Send(bufs, anyhow)
 		}
 	}
 	return err

@@ -134,6 +134,13 @@ func TestUnderlayChanges(t *testing.T) {
 	if d := time.Since(began); d > lookInterval {
 		t.Errorf("the other address was in use after %v", d)
 	}
+	// Packets that were under way are taken for ones to the address that is gone.
+	for from, to := range map[string]string{"192.0.2.2": "192.0.2.1:51820", "fd09::3": "[fd09::1]:51820"} {
+		late := &endpoint{netip.MustParseAddrPort(to), netip.MustParseAddr(from), index}
+		if err := tun.bind.Send([][]byte{[]byte("a"), []byte("b")}, late); err != nil {
+			t.Errorf("from %s: %v", from, err)
+		}
+	}
 	testenv.Check(t, near.Close())
 	testenv.Check(t, tun.Close())
 }
