@@ -229,6 +229,9 @@ func (l *deviceLog) warn(format string, args ...any) { l.log(slog.LevelWarn, for
 func (l *deviceLog) log(level slog.Level, format string, args []any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if level == slog.LevelWarn && slices.ContainsFunc(args, isClosed) {
+		level = slog.LevelDebug // a packet that comes when the tunnel ends
+	}
 	if level == slog.LevelWarn {
 		now := time.Now()
 		if last, ok := l.warned[format]; ok && now.Sub(last) < warnEvery {
@@ -240,6 +243,11 @@ func (l *deviceLog) log(level slog.Level, format string, args []any) {
 	if !l.silent && l.Enabled(context.Background(), level) {
 		l.Log(context.Background(), level, fmt.Sprintf(format, args...))
 	}
+}
+
+func isClosed(arg any) bool {
+	err, ok := arg.(error)
+	return ok && errors.Is(err, net.ErrClosed)
 }
 
 // end has nothing logged any more: goroutines that nobody waits for report their end.

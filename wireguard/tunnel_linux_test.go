@@ -394,6 +394,7 @@ func TestDeviceLog(t *testing.T) {
 		l.debug("details")
 		time.Sleep(warnEvery)
 		l.warn("cannot %s", "send")
+		l.warn("cannot write: %v", fmt.Errorf("wg0: %w", net.ErrClosed))
 		l.end()
 		l.warn("the end")
 		if got := regexp.MustCompile(`msg=("[^"]+")`).FindAllString(out.String(), -1); fmt.Sprint(got) != `[msg="cannot send" msg="cannot receive" msg="cannot send"]` {
