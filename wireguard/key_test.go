@@ -66,7 +66,7 @@ func leaks(t *testing.T, what, text string, secrets ...Key) {
 			strings.Trim(fmt.Sprintf("%x", raw[:8]), "[]"), k.Reveal()[:12],
 		} {
 			if strings.Contains(strings.ToLower(text), strings.ToLower(form)) {
-				t.Errorf("%s shows a key: %s", what, text)
+				t.Errorf("%s shows a key", what)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -438,3 +439,23 @@ func TestKeysHidden(t *testing.T) {
 	}
 	leaks(t, "the output", out.String(), secret, psk)
 }
+
+// TestFailureHidesKeys looks at the output of a test that fails, with all that is logged and the
+// stacks of all goroutines.
+func TestFailureHidesKeys(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(testenv.Context(t), testenv.Must(os.Executable())(t), "-test.run=^TestPeerChanges$")
+	cmd.Env = append(os.Environ(), failVariable+"=1")
+	out, err := cmd.CombinedOutput()
+	for _, part := range []string{"--- FAIL: TestPeerChanges", "as the environment has it", "Sending handshake initiation", "device.(*Device).RoutineReadFromTUN"} {
+		if err == nil || !strings.Contains(string(out), part) {
+			t.Errorf("%v: the output has no %q", err, part)
+		}
+	}
+	if keyText.Match(out) {
+		t.Error("the output has what looks like a key")
+	}
+}
+
+// keyText is a key in base64 or in hexadecimal.
+var keyText = regexp.MustCompile(`[A-Za-z0-9+/]{43}=|(?i)[0-9a-f]{64}`)

@@ -127,6 +127,10 @@ func wgrun(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// keyText is a key in base64 or in hexadecimal.
+var keyText = regexp.MustCompile(`[A-Za-z0-9+/]{43}=|(?i)[0-9a-f]{64}`)
+
+// run runs wgrun to its end. It shows no key in any way.
 func (s *server) run(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	cmd := wgrun(t, args...)
@@ -135,9 +139,10 @@ func (s *server) run(t *testing.T, args ...string) (status int, stdout, stderr s
 	if err := cmd.Run(); cmd.ProcessState == nil {
 		t.Fatal(err)
 	}
+	all := out.String() + errs.String()
 	for _, k := range []wireguard.Key{s.key, s.psk, s.client} {
-		if all := out.String() + errs.String(); strings.Contains(all, k.Reveal()[:20]) {
-			t.Errorf("wgrun %q shows a key: %s", args, all)
+		if strings.Contains(all, k.Reveal()[:20]) || keyText.MatchString(all) {
+			t.Errorf("wgrun %q shows a key", args)
 		}
 	}
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
@@ -148,6 +153,10 @@ func TestRun(t *testing.T) {
 	s := newServer(t)
 	curl, ip := testenv.Need(t, "curl", "curl"), testenv.Need(t, "ip", "iproute2")
 	good, bad := s.file(t, ""), s.file(t, "PostUp = iptables "+s.client.Reveal())
+	other := *s
+	other.endpoint = "nobody.invalid:1"
+	strangers := other.file(t, "")
+	hidden := "a text of 44 characters (not shown: it may be a key)"
 	readable := s.file(t, "")
 	testenv.Check(t, os.Chmod(readable, 0o644))
 	for _, tt := range []struct {
@@ -167,6 +176,10 @@ func TestRun(t *testing.T) {
 		{"no program", []string{good, "--", "/etc/passwd"}, program.StatusNoExec, "", "wgrun: /etc/passwd: permission denied\n"},
 		{"no file", []string{good + "x"}, program.StatusFailed, "", "no such file or directory\n"},
 		{"bad file", []string{"-v", bad}, program.StatusFailed, "", `: line 5: "PostUp": wg-quick runs this as root on the host`},
+		{"key for an address", []string{"-v", s.file(t, "Address = "+s.client.Reveal())}, program.StatusFailed, "", hidden},
+		{"key for a name server", []string{"-v", s.file(t, "DNS = "+s.client.Reveal())}, program.StatusFailed, "", hidden},
+		{"key for a line", []string{"-v", s.file(t, s.client.Reveal())}, program.StatusFailed, "", "(not shown: it may be a key)"},
+		{"name that nobody has", []string{"-v", strangers, "--", "true"}, program.StatusFailed, "", "the Endpoint: lookup nobody.invalid"},
 		{"large file", []string{"/dev/zero"}, program.StatusFailed, "", "it has more than 1048576 bytes\n"},
 		{"file for all", []string{readable, "--", "true"}, 0, "", "all users can open the file"},
 		{"busy port", []string{"-p", s.endpoint[len("127.0.0.1:"):] + ":80/udp", good}, program.StatusFailed, "", "address already in use\n"},
