@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"strconv"
@@ -63,7 +64,10 @@ func (o *options) checkCapture() error {
 // positive reads a number of units that is not 0.
 func positive(text string, unit int64) (int64, error) {
 	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < 1 || n*unit/max(unit, 1) != n {
+	switch {
+	case errors.Is(err, strconv.ErrRange) && n > 0, err == nil && n > math.MaxInt64/max(unit, 1):
+		return 0, errors.New("is too large")
+	case err != nil, n < 1:
 		return 0, errors.New("must be a number from 1")
 	}
 	return n * unit, nil

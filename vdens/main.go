@@ -6,7 +6,7 @@
 //	vdens -conf auto,fqdn=host.example.org vxvde://234.0.0.1
 //	vdens -p 8080:80 vde:// httpd -f
 //	vdens -addr 10.0.0.1/24 -gw 10.0.0.254 -dns 9.9.9.9 vde:// curl example.org
-//	vdens -w file.pcapng vxvde:// ping 10.0.0.1
+//	vdens -addr 10.0.0.1/24 -w file.pcapng vxvde:// ping 10.0.0.2
 //	vdens -i eth -addr eth0=10.0.0.1/24 -addr eth1=10.1.0.1/24 vde:// vxvde://
 //
 // It also joins networks, by itself or with dpipe and ssh, as vde_plug does:
