@@ -18,6 +18,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/bridge"
 	"github.com/vdestack/vdestack/internal/nic"
+	"github.com/vdestack/vdestack/internal/nlsocket"
 	"github.com/vdestack/vdestack/rtnl"
 	"golang.org/x/sys/unix"
 )
@@ -138,7 +139,10 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) error {
 			return err
 		}
 	}
-	local := i.watchLocal(ctx, nl)
+	local, err := i.watchLocal()
+	if err != nil {
+		return err
+	}
 	defer local.end()
 	if !i.cfg.Down && i.tun == nil { // the kernel detects no duplicates on a TUN
 		// First: it takes the kernel longest.
@@ -167,7 +171,10 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) error {
 // interface is still down then, so these are lost: it asks again four seconds later, and
 // reports the group when the interface is up.
 func (i *iface) configureInCrowd(ctx context.Context, nl *rtnl.Conn) error {
-	local := i.watchLocal(ctx, nl)
+	local, err := i.watchLocal()
+	if err != nil {
+		return err
+	}
 	defer local.end()
 	if err := i.addLinkLocal(nl, local); err != nil {
 		return err
@@ -228,19 +235,25 @@ const localWait = 30 * time.Second
 // the address by itself, without duplicate address detection, which takes a second or
 // two. The kernel's setting for that would also affect addresses that routers announce.
 func (i *iface) replaceLinkLocal(ctx context.Context, nl *rtnl.Conn, local *localWatch) error {
-	link := bridge.AwaitCarrier // a veth has one, and then the address, when the other end is up
-	if _, ok := i.link.(*tapLink); ok {
-		link = func(_ context.Context, nl *rtnl.Conn, index int) (rtnl.Link, error) { return nl.Link(index) }
-	}
-	l, err := link(ctx, nl, i.index)
-	if err != nil || len(l.HardwareAddr) != 6 {
+	mac, err := i.hardwareAddr(ctx, nl)
+	if err != nil || len(mac) != 6 {
 		return err
 	}
-	a := netip.PrefixFrom(eui64(l.HardwareAddr), 64)
+	a := netip.PrefixFrom(eui64(mac), 64)
 	if nl.AddrDel(i.index, a) != nil {
 		return nil // there is no IPv6, or a joined namespace has other settings
 	}
 	return i.giveLinkLocal(nl, a, local)
+}
+
+// hardwareAddr returns the hardware address of the interface, which is up, when the kernel
+// has given it a link-local address.
+func (i *iface) hardwareAddr(ctx context.Context, nl *rtnl.Conn) (net.HardwareAddr, error) {
+	if t, ok := i.link.(*tapLink); ok {
+		return t.dev.HardwareAddr() // quicker than asking for the link
+	}
+	l, err := bridge.AwaitCarrier(ctx, nl, i.index) // a veth has one, and then the address, when the other end is up
+	return l.HardwareAddr, err
 }
 
 // addLinkLocal adds, before the interface is up, the link-local address that the kernel
@@ -322,30 +335,46 @@ func eui64(mac net.HardwareAddr) netip.Addr {
 // since it was made.
 type localWatch struct {
 	i       *iface
-	events  iter.Seq2[rtnl.Event, error] // until end; nil for an interface that is down
-	end     context.CancelFunc
+	s       *nlsocket.Socket // hears of IPv6 routes; nil for an interface that is down
 	missing map[netip.Addr]bool
 }
 
-func (i *iface) watchLocal(ctx context.Context, nl *rtnl.Conn) *localWatch {
-	ctx, end := context.WithCancel(ctx)
-	w := &localWatch{i: i, end: end, missing: make(map[netip.Addr]bool)}
-	if !i.cfg.Down {
-		w.events = nl.Watch(ctx)
+func (i *iface) watchLocal() (*localWatch, error) {
+	w := &localWatch{i: i, missing: make(map[netip.Addr]bool)}
+	if i.cfg.Down {
+		return w, nil
 	}
-	return w
+	fd, err := i.s.ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	if w.s, err = nlsocket.New(fd, true, 1<<(unix.RTNLGRP_IPV6_ROUTE-1)); err != nil {
+		return nil, err
+	}
+	w.s.Strict = true
+	return w, nil
+}
+
+func (w *localWatch) end() {
+	if w.s != nil {
+		w.s.Close()
+	}
 }
 
 func (w *localWatch) expect(a netip.Addr) {
-	if w.events != nil {
+	if w.s != nil {
 		w.missing[a] = true
 	}
 }
 
 // await waits for the routes, once. If the kernel is very late, it only logs that.
 func (w *localWatch) await(ctx context.Context) error {
-	defer time.AfterFunc(localWait, w.end).Stop()
-	missing := awaitLocal(w.events, w.missing)
+	if len(w.missing) == 0 {
+		return nil
+	}
+	defer context.AfterFunc(ctx, w.end)()
+	w.s.SetDeadline(time.Now().Add(localWait))
+	missing := awaitLocal(w.routes, w.missing)
 	if len(missing) == 0 {
 		return nil
 	}
@@ -357,23 +386,50 @@ func (w *localWatch) await(ctx context.Context) error {
 	return nil
 }
 
+// routes yields the addresses of new local routes, until an error of the socket.
+func (w *localWatch) routes(yield func(netip.Addr) bool) {
+	for {
+		b, err := w.s.Recv()
+		if err != nil {
+			return
+		}
+		for m, err := range nlsocket.Messages(b) {
+			if err != nil {
+				break
+			}
+			if a, ok := localRoute(m); ok && !yield(a) {
+				return
+			}
+		}
+	}
+}
+
+// localRoute reads the address of a new local route of IPv6.
+func localRoute(m netlink.Message) (a netip.Addr, ok bool) {
+	const atTable = 4
+	if m.Header.Type != unix.RTM_NEWROUTE || len(m.Data) < unix.SizeofRtMsg || m.Data[atTable] != unix.RT_TABLE_LOCAL {
+		return netip.Addr{}, false
+	}
+	ad, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofRtMsg:])
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	for ad.Next() {
+		if ad.Type() == unix.RTA_DST {
+			return netip.AddrFromSlice(ad.Bytes())
+		}
+	}
+	return netip.Addr{}, false
+}
+
 // awaitLocal waits until packets reach the IPv6 addresses that were given to an
-// interface since events began, or until events end. An address can be bound at once,
+// interface since routes began, or until these end. An address can be bound at once,
 // but the kernel leaves its local route to a worker: until then, packets for it are
 // dropped, and those from the stack itself go out to the network. It returns the
 // missing addresses.
-func awaitLocal(events iter.Seq2[rtnl.Event, error], missing map[netip.Addr]bool) []netip.Addr {
-	if len(missing) == 0 {
-		return nil
-	}
-	for e, err := range events {
-		if err != nil {
-			break
-		}
-		if e.Route != nil && e.Route.Table == rtnl.TableLocal && !e.Deleted {
-			delete(missing, e.Route.Dst.Addr())
-		}
-		if len(missing) == 0 {
+func awaitLocal(routes iter.Seq[netip.Addr], missing map[netip.Addr]bool) []netip.Addr {
+	for a := range routes {
+		if delete(missing, a); len(missing) == 0 {
 			break
 		}
 	}

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/vdestack/vdestack/rtnl"
 )
 
 // TestAwaitLocal has a kernel that is late with the routes of addresses, or
@@ -34,19 +32,17 @@ func TestAwaitLocal(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), localWait)
 				defer cancel()
 				begin := time.Now()
-				missing := awaitLocal(func(yield func(rtnl.Event, error) bool) {
+				missing := awaitLocal(func(yield func(netip.Addr) bool) {
 					for _, p := range tt.routes {
 						select {
 						case <-ctx.Done():
 						case <-time.After(10 * time.Second):
-							r := &rtnl.Route{Dst: netip.PrefixFrom(p.Addr(), 128), Table: rtnl.TableLocal}
-							if !yield(rtnl.Event{Route: r}, nil) {
+							if !yield(p.Addr()) {
 								return
 							}
 						}
 					}
 					<-ctx.Done()
-					yield(rtnl.Event{}, ctx.Err())
 				}, map[netip.Addr]bool{first.Addr(): true, second.Addr(): true})
 				if got := time.Since(begin); got != tt.want {
 					t.Errorf("waited %v, want %v", got, tt.want)

@@ -3,10 +3,12 @@ package nic
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/virtio"
@@ -167,6 +169,27 @@ func (d *Device) Name() (string, error) {
 		err = os.NewSyscallError("ioctl TUNGETIFF", unix.IoctlIfreq(int(fd), unix.TUNGETIFF, ifr))
 	})
 	return ifr.Name(), errors.Join(cerr, err)
+}
+
+// HardwareAddr returns the hardware address of a TAP.
+func (d *Device) HardwareAddr() (mac net.HardwareAddr, err error) {
+	var req struct { // struct ifreq
+		name [unix.IFNAMSIZ]byte
+		addr unix.RawSockaddr
+		_    [8]byte
+	}
+	cerr := d.raw.Control(func(fd uintptr) {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.SIOCGIFHWADDR, uintptr(unsafe.Pointer(&req))); errno != 0 {
+			err = os.NewSyscallError("ioctl SIOCGIFHWADDR", errno)
+		}
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return nil, err
+	}
+	for _, b := range req.addr.Data[:6] {
+		mac = append(mac, byte(b))
+	}
+	return mac, nil
 }
 
 // SyscallConn returns the descriptor.
