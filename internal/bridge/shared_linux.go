@@ -98,7 +98,7 @@ func (s *Switch) leaveShared() error {
 }
 
 func newShared(ctx context.Context, path string) (_ *Switch, err error) {
-	s := &Switch{path: path}
+	s := &Switch{hub: &hub{}, path: path}
 	s.name, s.common = "lan://"+path, true
 	s.member, err = rendezvous.Join(ctx, path, s.begin, s.enter)
 	if err != nil {

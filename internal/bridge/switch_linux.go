@@ -54,9 +54,10 @@ var switches = struct {
 // A Switch is a bridge in a namespace of its own, with more bridges around it if it needs
 // more ports.
 type Switch struct {
-	hub
-	users  int    // guarded by switches.mu
-	root   int    // index of the first bridge
+	*hub
+	users  int // guarded by switches.mu
+	root   int // index of the first bridge
+	uplink *uplink
 	detach func() // ends the uplink; nil: there can be none
 	ending atomic.Bool
 	hosts  hosts
@@ -110,11 +111,14 @@ func (s *Switch) leave() error {
 	return s.close()
 }
 
-// close ends the switch.
+// close ends the switch, but may leave its hub to the next one.
 func (s *Switch) close() error {
 	s.ending.Store(true)
 	if s.detach != nil {
 		s.detach()
+	}
+	if s.spare() {
+		return nil
 	}
 	s.mu.Lock()
 	if s.reaper != nil {
@@ -125,17 +129,22 @@ func (s *Switch) close() error {
 }
 
 func newSwitch(name string, attach func(memnet.Uplink) (detach func(), err error)) (_ *Switch, err error) {
-	s := &Switch{}
-	if err := s.open(name); err != nil {
-		return nil, err
+	s := takeSpare()
+	if s == nil {
+		s = &Switch{hub: &hub{}}
+		if err := s.open(name); err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		_, err = s.addBridge()
+		s.mu.Unlock()
 	}
-	s.mu.Lock()
-	_, err = s.addBridge()
-	s.mu.Unlock()
+	s.name = name
 	if err != nil {
 		err = explainMissing(err, "bridge")
 	} else if attach != nil {
-		s.detach, err = attach(&uplink{sw: s})
+		s.uplink = &uplink{sw: s}
+		s.detach, err = attach(s.uplink)
 	}
 	if err != nil {
 		s.close()

@@ -295,6 +295,16 @@ func (n *NS) alive() error {
 	return nil
 }
 
+// Current reports whether new namespaces are made by the helper of this one: it was not
+// killed, and the process is still the same user.
+func (n *NS) Current() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	helpers.mu.Lock()
+	defer helpers.mu.Unlock()
+	return n.fd >= 0 && n.h == helpers.own && !n.h.calls.lost() && n.h.has()
+}
+
 // Cookie returns what SO_NETNS_COOKIE gives for sockets in the namespace.
 func (n *NS) Cookie() uint64 { return n.cookie }
 

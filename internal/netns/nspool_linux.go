@@ -3,6 +3,8 @@
 package netns
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -146,8 +148,67 @@ func closeSpaces(spaces []*NS) {
 	}
 }
 
-// EmptyPool closes the namespaces of the pool, and ends the series. It is for tests.
+// lingering is what Linger keeps.
+var lingering struct {
+	ending sync.Mutex // held while something is ended
+	mu     sync.Mutex // guards all
+	all    map[*kept]struct{}
+}
+
+// kept is one of these, until it is ended or taken back.
+type kept struct {
+	end   func()
+	timer *time.Timer
+}
+
+// Linger keeps for a series what the next namespaces may need again: end is called after a
+// second. take prevents that; it reports false if it was called. Near the limit of
+// descriptors nothing is kept, and take is nil.
+func Linger(end func()) (take func() bool) {
+	if !roomForPool() {
+		return nil
+	}
+	k := &kept{end: end}
+	lingering.mu.Lock()
+	defer lingering.mu.Unlock()
+	if lingering.all == nil {
+		lingering.all = make(map[*kept]struct{})
+	}
+	lingering.all[k] = struct{}{}
+	k.timer = time.AfterFunc(series, k.over)
+	return k.take
+}
+
+func (k *kept) take() bool {
+	lingering.mu.Lock()
+	defer lingering.mu.Unlock()
+	_, still := lingering.all[k]
+	delete(lingering.all, k)
+	k.timer.Stop()
+	return still
+}
+
+func (k *kept) over() {
+	lingering.ending.Lock()
+	defer lingering.ending.Unlock()
+	if k.take() {
+		k.end()
+	}
+}
+
+// EmptyPool closes the namespaces of the pool, ends what lingers, and ends the series. It is
+// for tests.
 func EmptyPool() {
+	lingering.mu.Lock()
+	all := slices.Collect(maps.Keys(lingering.all))
+	lingering.mu.Unlock()
+	lingering.ending.Lock() // then what is being ended has ended
+	for _, k := range all {
+		if k.take() {
+			k.end()
+		}
+	}
+	lingering.ending.Unlock()
 	nsPool.mu.Lock()
 	for nsPool.making != nil {
 		making := nsPool.making

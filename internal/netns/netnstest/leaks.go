@@ -18,6 +18,7 @@ import (
 func Settle() {
 	teardown.Wait()
 	netns.EmptyPool()
+	teardown.Wait()
 }
 
 // NoLeaks fails the test if descriptors are left at its end, or for long goroutines
