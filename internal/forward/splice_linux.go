@@ -21,6 +21,12 @@ const (
 	// bufferSize is for connections that the kernel cannot splice, and for when there is
 	// no descriptor for a pipe.
 	bufferSize = 64 << 10
+	// nearBuffer is the send buffer of a connection whose peer has answered within nearTime
+	// at best (µs), such as one on the same machine. What waits there is still in the
+	// processor's cache when the peer reads it. Within that time, more is never on its way
+	// at 20 Gbit/s.
+	nearBuffer = 128 << 10
+	nearTime   = 100
 	// stallTime is how often a write that waits looks whether the other connection, from
 	// which nobody reads meanwhile, was reset.
 	stallTime = time.Second
@@ -92,6 +98,7 @@ func (ps *pipes) carry(dst, src net.Conn, n *atomic.Uint64) error {
 	}
 	to := sink{dst, raw, from}
 	dst.SetWriteDeadline(time.Now().Add(stallTime))
+	limited := false
 	for spliced := true; ; {
 		var got int
 		if spliced {
@@ -105,7 +112,23 @@ func (ps *pipes) carry(dst, src net.Conn, n *atomic.Uint64) error {
 		if got == 0 || err != nil {
 			return err
 		}
+		if got >= nearBuffer && !limited {
+			limited = limitNear(raw)
+		}
 	}
+}
+
+// limitNear limits the send buffer of a connection whose peer is near. The kernel makes
+// others as large as they need.
+func limitNear(c syscall.RawConn) (near bool) {
+	c.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		near = err == nil && info.Min_rtt < nearTime
+		if near {
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, nearBuffer)
+		}
+	})
+	return near
 }
 
 // A sink is where carry writes.
