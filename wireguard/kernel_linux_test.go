@@ -2,6 +2,7 @@ package wireguard
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 
 	"github.com/mdlayher/netlink"
@@ -33,16 +34,54 @@ func TestKernelLink(t *testing.T) {
 		testenv.Check(t, nl.AddrAdd(index, a))
 	}
 	testenv.Check(t, nl.LinkSetUp(index))
-	tun := testenv.Opened(Open(t.Context(), Config{
+	e := &end{under: near, c: Config{
 		PrivateKey: ours, Addrs: testenv.Prefixes("10.0.0.2/24", "fd00::2/64"), Underlay: near, Logger: testLogger(t),
 		Peers: []Peer{{PublicKey: key.Public(), PresharedKey: psk, AllowedIPs: testenv.Prefixes("0.0.0.0/0", "::/0"), Endpoint: "192.0.2.1:51820"}},
-	}))(t)
+	}}
 	echo(t, far)
-	echo(t, tun.Stack())
-	transfer(t, tun.Stack(), "10.0.0.1", 1<<17)
-	transfer(t, tun.Stack(), "fd00::1", 1<<17)
-	transfer(t, far, "10.0.0.2", 1<<17)
-	transfer(t, far, "fd00::2", 1<<17)
+	open := func() {
+		t.Helper()
+		e.Tunnel = testenv.Opened(Open(t.Context(), e.c))(t)
+		echo(t, e.Stack())
+	}
+	works := func(what string) {
+		t.Helper()
+		t.Log(what)
+		for _, addr := range []string{"10.0.0.1", "fd00::1"} {
+			transfer(t, e.Stack(), addr, 1<<17)
+		}
+		for _, addr := range []string{"10.0.0.2", "fd00::2"} {
+			transfer(t, far, addr, 1<<17)
+		}
+	}
+	open()
+	works("at first")
+	testenv.Check(t, e.dev.IpcSet("listen_port=0\n"))
+	works("another port")
+	e.move(t, "192.0.2.2/24", "192.0.2.12/24")
+	works("another address")
+	(&end{under: far}).move(t, "192.0.2.1/24", "192.0.2.11/24")
+	transfer(t, far, "10.0.0.2", 1<<10) // which says where the kernel is now
+	works("another address of the kernel")
+	e.expire(t)
+	works("new keys")
+	testenv.Check(t, e.Close())
+	e.c.Peers[0].Endpoint = "192.0.2.11:51820"
+	open()
+	works("after a restart")
+	for st, a := range map[*vdestack.Stack]string{far: "fd09::1/64", near: "fd09::2/64"} {
+		c := testenv.Opened(st.RTNL())(t)
+		testenv.Check(t, c.AddrAdd(st.Stats().Interfaces[0].Index, netip.MustParsePrefix(a), rtnl.NoDAD))
+	}
+	p := e.c.Peers[0]
+	p.Endpoint = "[fd09::1]:51820"
+	testenv.Check(t, e.SetPeer(t.Context(), p))
+	works("by IPv6")
+	for _, st := range []*vdestack.Stack{far, near} {
+		c := testenv.Opened(st.RTNL())(t)
+		testenv.Check(t, c.LinkSetMTU(st.Stats().Interfaces[0].Index, 1300))
+	}
+	works("on a narrow way")
 }
 
 // Numbers of linux/wireguard.h.
