@@ -25,6 +25,13 @@ func Names() []string {
 	return slices.Sorted(maps.Keys(switches.all))
 }
 
+// EndSpare ends what the last network has left, so that the next one is made from the start.
+func EndSpare() {
+	if s := takeSpare(); s != nil {
+		s.hub.close()
+	}
+}
+
 func theSwitch(name string) *Switch {
 	switches.mu.Lock()
 	defer switches.mu.Unlock()

@@ -134,6 +134,7 @@ func TestWithoutLAN(t *testing.T) {
 				return c.LinkAdd(l)
 			})
 			t.Cleanup(func() { memnet.UserSpace.Store(false) })
+			bridge.EndSpare()
 			_, err := stack.New(t.Context(), config("lan://"+t.Name(), 1))
 			if !errors.Is(err, unix.EOPNOTSUPP) || !strings.Contains(err.Error(), want) {
 				t.Errorf("lan://: %v", err)
