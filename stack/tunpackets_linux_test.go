@@ -149,7 +149,7 @@ func echoSizes(t *testing.T, a, b *Stack, host string, mtu int) {
 	}()
 	c := testenv.Dial(t, a, "udp", server.LocalAddr().String())
 	c.SetDeadline(time.Now().Add(testenv.Timeout))
-	data, buf := make([]byte, 65000), make([]byte, 1<<16)
+	data, buf := make([]byte, 65507), make([]byte, 1<<16)
 	new(pattern).Read(data)
 	check := func(want []byte) {
 		t.Helper()
