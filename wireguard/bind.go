@@ -292,8 +292,8 @@ func (b *stackBind) Send(bufs [][]byte, to conn.Endpoint) error {
 	defer s.pool.Put(pooled)
 	addr := net.UDPAddrFromAddrPort(e.AddrPort)
 	var control []byte
-	if e.src.IsValid() {
-		control = s.control(e.src, e.index)
+	if src := e.SrcIP(); src.IsValid() {
+		control = s.control(src, e.index)
 	}
 	for len(bufs) > 0 {
 		msgs := (*pooled)[:min(len(bufs), len(*pooled))]
@@ -347,15 +347,17 @@ type endpoint struct {
 	netip.AddrPort
 	src   netip.Addr
 	index int // of the interface
+	// cleared is set while packets are sent to the endpoint by other goroutines.
+	cleared atomic.Bool
 }
 
 var _ conn.Endpoint = (*endpoint)(nil)
 
 // ClearSrc implements [conn.Endpoint].
-func (e *endpoint) ClearSrc() { e.src, e.index = netip.Addr{}, 0 }
+func (e *endpoint) ClearSrc() { e.cleared.Store(true) }
 
 // SrcToString implements [conn.Endpoint].
-func (e *endpoint) SrcToString() string { return e.src.String() }
+func (e *endpoint) SrcToString() string { return e.SrcIP().String() }
 
 // DstToString implements [conn.Endpoint].
 func (e *endpoint) DstToString() string { return e.AddrPort.String() }
@@ -370,4 +372,9 @@ func (e *endpoint) DstToBytes() []byte {
 func (e *endpoint) DstIP() netip.Addr { return e.Addr() }
 
 // SrcIP implements [conn.Endpoint].
-func (e *endpoint) SrcIP() netip.Addr { return e.src }
+func (e *endpoint) SrcIP() netip.Addr {
+	if e.cleared.Load() {
+		return netip.Addr{}
+	}
+	return e.src
+}

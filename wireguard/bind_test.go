@@ -25,7 +25,7 @@ func (b *narrowBind) Send(bufs [][]byte, to conn.Endpoint) error {
 		return fmt.Errorf("sendmmsg: %w", b.from)
 	}
 	for _, buf := range bufs {
-		b.sent = append(b.sent, string(buf)+" "+to.(*endpoint).src.String()+" "+to.DstToString())
+		b.sent = append(b.sent, string(buf)+" "+to.SrcToString()+" "+to.DstToString())
 	}
 	return nil
 }
@@ -51,7 +51,7 @@ func TestBindRefused(t *testing.T) {
 		if tt.from != 0 {
 			b.from = tt.from
 		}
-		to := &endpoint{netip.MustParseAddrPort("[fe80::1%3]:1"), netip.MustParseAddr("fe80::2"), 3}
+		to := &endpoint{AddrPort: netip.MustParseAddrPort("[fe80::1%3]:1"), src: netip.MustParseAddr("fe80::2"), index: 3}
 		err := newBind(b).Send([][]byte{[]byte("a"), []byte("b")}, to)
 		if got := fmt.Sprint(b.sent); got != tt.want || (err == nil) != (tt.want != "[]") {
 			t.Errorf("%v, %v: sent %s, %v, want %s", b.together, b.from, got, err, tt.want)

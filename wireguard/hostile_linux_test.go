@@ -136,7 +136,7 @@ func TestUnderlayChanges(t *testing.T) {
 	}
 	// Packets that were under way are taken for ones to the address that is gone.
 	for from, to := range map[string]string{"192.0.2.2": "192.0.2.1:51820", "fd09::3": "[fd09::1]:51820"} {
-		late := &endpoint{netip.MustParseAddrPort(to), netip.MustParseAddr(from), index}
+		late := &endpoint{AddrPort: netip.MustParseAddrPort(to), src: netip.MustParseAddr(from), index: index}
 		if err := tun.bind.Send([][]byte{[]byte("a"), []byte("b")}, late); err != nil {
 			t.Errorf("from %s: %v", from, err)
 		}
