@@ -8,6 +8,7 @@ import (
 	"net/http/httptrace"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -116,13 +117,16 @@ func TestBegunReset(t *testing.T) {
 	netnstest.NoLeaks(t)
 	s := open(t, "")
 	l := testenv.Listen(t, s, "tcp", "127.0.0.1:0")
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer l.Close()
 	for range 4 {
-		go func() {
+		all.Go(func() {
 			for c, err := l.Accept(); err == nil; c, err = l.Accept() {
 				c.(*net.TCPConn).SetLinger(0)
 				c.Close()
 			}
-		}()
+		})
 	}
 	for range 1000 {
 		c, err := s.Dial("tcp", l.Addr().String())

@@ -27,16 +27,7 @@ func TestAddInterfaceDial(t *testing.T) {
 	for _, peer := range []*Stack{server, other} {
 		for _, addr := range []string{"10.0.0.2:80", "[::]:81"} {
 			ln := testenv.Must(peer.Listen("tcp", addr))(t)
-			go func() {
-				for {
-					c, err := ln.Accept()
-					if err != nil {
-						return
-					}
-					fmt.Fprint(c, peer.String())
-					c.Close()
-				}
-			}()
+			answer(t, ln, func(net.Conn) string { return peer.String() })
 		}
 	}
 	get := func(addr string) (string, error) {
