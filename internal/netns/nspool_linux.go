@@ -16,21 +16,23 @@ const (
 	// series is the longest time between two namespaces of a series, and how long the
 	// next ones stay in the pool.
 	series   = time.Second
-	poolSize = 2
+	poolSize = 2 // in a series, and one after its first
 	// settling is how long after Settle the next are made: that keeps the helper busy for
 	// half a millisecond, when the user of the new namespace may need it. If requests come
 	// sooner one after the other, it counts from a request.
 	settling = 2 * time.Millisecond
 )
 
-// nsPool has namespaces that are made in advance, while a program makes one after the
-// other. It is empty in a program at rest.
+// nsPool has namespaces that are made in advance: one after a request that comes alone, for
+// many programs make a second, and more while a program makes one after the other. It is
+// empty in a program at rest.
 var nsPool struct {
 	mu      sync.Mutex // guards all; not held while a namespace is made
 	spaces  []*NS
 	last    time.Time     // of the last request
 	settled time.Time     // of the last Settle
-	wanted  bool          // the next Settle has more made
+	wanted  int           // the next Settle has the pool filled to this, unless it is 0
+	filling int           // to this
 	tap     TAP           // that they have
 	making  chan struct{} // closed when those being made are in the pool; nil: none are
 	timer   *time.Timer   // makes the next, or closes them
@@ -49,7 +51,10 @@ func FromPool(t TAP) *NS {
 		}
 		nsPool.tap, nsPool.spaces = t, nil
 	}
-	if nsPool.wanted = again; now.Sub(nsPool.settled) < settling {
+	if nsPool.wanted = 1; again {
+		nsPool.wanted = poolSize
+	}
+	if now.Sub(nsPool.settled) < settling {
 		fillLater()
 	}
 	last := len(nsPool.spaces) - 1
@@ -68,13 +73,15 @@ func FromPool(t TAP) *NS {
 
 // fillLater fills the pool after a while if that is wanted. nsPool.mu is held.
 func fillLater() {
-	if !nsPool.wanted || nsPool.making != nil {
+	if nsPool.wanted == 0 {
 		return
 	}
-	nsPool.wanted = false
-	if nsPool.timer == nil {
+	nsPool.filling, nsPool.wanted = nsPool.wanted, 0
+	switch {
+	case nsPool.making != nil: // then more are made
+	case nsPool.timer == nil:
 		nsPool.timer = time.AfterFunc(settling, tend)
-	} else {
+	default:
 		nsPool.timer.Reset(settling)
 	}
 }
@@ -104,7 +111,7 @@ func tend() {
 	}
 	done := make(chan struct{})
 	nsPool.making = done
-	for len(nsPool.spaces) < poolSize {
+	for len(nsPool.spaces) < nsPool.filling {
 		t := nsPool.tap
 		nsPool.mu.Unlock()
 		n, err := Create(t, nil)
@@ -220,6 +227,6 @@ func EmptyPool() {
 	if nsPool.timer != nil {
 		nsPool.timer.Stop()
 	}
-	nsPool.last, nsPool.settled, nsPool.wanted = time.Time{}, time.Time{}, false
+	nsPool.last, nsPool.settled, nsPool.wanted = time.Time{}, time.Time{}, 0
 	emptyPool()
 }
