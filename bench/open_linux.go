@@ -13,6 +13,9 @@ const (
 	gap = 5 * time.Millisecond
 	// rest is a pause after which the work for the first stack is complete.
 	rest = 100 * time.Millisecond
+	// alone is a pause after which ours has nothing ready for the next stack any more. The
+	// others never have.
+	alone = 1500 * time.Millisecond
 	// recovery is a pause in which the kernel removes what an earlier worker had open:
 	// until then nobody can make a namespace.
 	recovery = 200 * time.Millisecond
@@ -52,17 +55,24 @@ func (t *trial) open() error {
 			t.record("close_max", float64(slices.Max(closes))/float64(time.Millisecond))
 		}
 	}
-	// The first and the second stack of a process; nothing is prepared for these.
-	var first, second []int64
+	// The first and the second stack of a process.
+	var first, second, later []int64
 	for range t.colds {
 		opens, _, err := t.openWith(2, rest)
 		if err != nil {
 			return err
 		}
 		first, second = append(first, opens[0]), append(second, opens[1])
+		if t.contestant == ours || t.contestant == oursTUN {
+			if opens, _, err = t.openWith(2, alone); err != nil {
+				return err
+			}
+		}
+		later = append(later, opens[1])
 	}
 	t.record("open_first", medianOf(first, time.Millisecond))
 	t.record("open", medianOf(second, time.Millisecond))
+	t.record("open_alone", medianOf(later, time.Millisecond))
 	return nil
 }
 

@@ -66,8 +66,8 @@ func targets(processors int) (list []target) {
 	least("7", "sockets, one goroutine ÷ libvdestack", ratio("sockets1", cell{ours, loop}, cell{rival, loop}), 5)
 	least("7", "sockets, eight goroutines ÷ the host", ratio("sockets8", cell{ours, loop}, cell{kernel, loop}), 0.35)
 	least("7", "dial and close ÷ the host", ratio("dials", cell{ours, loop}, cell{kernel, loop}), 0.9)
-	most("8", "second stack of a process, ptp, nothing prepared ÷ libvdestack's second", ratio("open", onPTP, rivalPTP), 1)
-	list = append(list, target{"8", "second stack of a process, mem, nothing prepared", single("open", onMem), 1.2, true, 3, "ms"})
+	most("8", "second stack of a process, ptp, nothing prepared ÷ libvdestack's second", ratio("open_alone", onPTP, rivalPTP), 1)
+	list = append(list, target{"8", "second stack of a process, mem, nothing prepared", single("open_alone", onMem), 1.2, true, 3, "ms"})
 	most("8", "stacks in series, ptp, one every 5 ms ÷ libvdestack", ratio("open_series", onPTP, rivalPTP), 0.4)
 	for _, c := range []cell{onLAN, onMem, onPTP} {
 		list = append(list, target{"8", c.network + ", Close", single("close", c), 1, true, 3, "ms"})
@@ -95,6 +95,8 @@ func targets(processors int) (list []target) {
 		most("13", c.network+", CPU per GB of the machine ÷ the host", ratio("stream1_cpu_machine", c, hostLoop), 1.5)
 		least("13", c.network+", UDP datagrams ÷ the host", ratio("packets", c, hostLoop), 0.5)
 	}
+	most("13", "second stack of a process, ptp, 0.1 s after the first ÷ libvdestack's second", ratio("open", onPTP, rivalPTP), 1)
+	list = append(list, target{"13", "second stack of a process, mem, 0.1 s after the first", single("open", onMem), 1.2, true, 3, "ms"})
 	least("15", "wireguard, one stream ÷ netstack", ratio("stream1", onTUN, onNetstack), 3)
 	most("15", "wireguard, CPU per GB of the machine ÷ netstack", ratio("stream1_cpu_machine", onTUN, onNetstack), 0.34)
 	most("15", "wireguard, round trip ÷ netstack", ratio("rtt", onTUN, onNetstack), 1.2)

@@ -9,7 +9,7 @@ func TestTargets(t *testing.T) {
 	samples := []sample{
 		{1, onMem, "stream1", 12}, {2, onMem, "stream1", 14}, {1, onLAN, "stream1", 35}, {1, kernelVeth, "stream1", 40}, {1, kernelPlain, "stream1", 6},
 		{1, cell{gvisor, "pipe"}, "stream1", 1}, {1, cell{gvisor, "gso"}, "stream1", 4},
-		{1, onPTP, "open", 1.5}, {1, onPTP, "open_series", 0.6}, {1, rivalPTP, "open_series", 1}, {1, rivalPTP, "open", 1}, {1, onMem, "close", 0.7},
+		{1, onPTP, "open_alone", 1.5}, {1, onPTP, "open_series", 0.6}, {1, rivalPTP, "open_series", 1}, {1, rivalPTP, "open_alone", 1}, {1, onMem, "close", 0.7},
 		{1, onPort, "stream1", 6}, {1, hostLoop, "stream1", 9}, {1, onPort, "packets", 90}, {1, hostLoop, "packets", 200},
 		{1, onTUN, "stream1", 6}, {1, onNetstack, "stream1", 1}, {1, onTUN, "rtt", 50}, {1, onNetstack, "rtt", 40},
 		{1, onMem, "scale_threads", 12}, {1, onLAN, "scale_threads", 13},
