@@ -142,6 +142,10 @@ sources
 # fresh says whether a download of the last day is there.
 fresh() { [ -n "$(find "$1" -maxdepth 0 -mtime -1 2>/dev/null)" ]; }
 
+# limited SECONDS COMMAND... limits the processor time. How long the rest takes depends on
+# what else the machine does, and apt itself gives up a server that sends nothing.
+limited() { (ulimit -t "$1" && shift && exec "$@"); }
+
 # private_apt SUITE ARCHITECTURE writes an apt configuration that touches nothing
 # outside the cache and believes that no package is installed.
 private_apt() {
@@ -179,7 +183,7 @@ private_apt() {
 	END
 	conf=$dir/apt.conf archives=$dir/archives
 	if ! fresh "$dir/updated"; then
-		timeout 120 apt-get -q -c "$conf" update >"$dir/log" 2>&1 || { cat "$dir/log"; die "no package lists of $1"; }
+		limited 120 apt-get -q -c "$conf" update >"$dir/log" 2>&1 || { cat "$dir/log"; die "no package lists of $1"; }
 		touch "$dir/updated"
 	fi
 }
@@ -203,7 +207,7 @@ get_userland() {
 	local dir=$cache/userland-$1
 	fresh "$dir" && [ "$(cat "$dir.list" 2>/dev/null)" = "${userland[*]}" ] && return
 	private_apt bookworm "$1"
-	timeout 400 apt-get -q -c "$conf" install --download-only "${userland[@]}" >"$work/log" 2>&1 ||
+	limited 400 apt-get -q -c "$conf" install --download-only "${userland[@]}" >"$work/log" 2>&1 ||
 		{ cat "$work/log"; die "no programs for $1"; }
 	extract "$dir" "$archives"/*.deb
 	rm -rf "$dir"/usr/{include,games,src} "$dir"/usr/lib/*/{gconv,perl*} \
@@ -217,7 +221,7 @@ get_kernel() {
 	fresh "$dir" && return
 	private_apt "$1" "$2"
 	# Newer kernels come in several packages.
-	timeout 400 bash -euc '
+	limited 400 bash -euc '
 		cd "$2"
 		apt-get -q -c "$1" download $(apt-cache -c "$1" --recurse --no-recommends --no-suggests --important depends linux-image-$3 |
 			grep -oE "^ *linux-(image|binary|modules|base)-[0-9][^ ]*" | sort -u)
@@ -241,7 +245,7 @@ build() {
 		users=$(users "$1" "$name")
 		[ -n "$users" ] || continue
 		name=${name//\//-}
-		CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go test -ldflags="-s -w" -c -o "$out/$name/test" "$pkg"
+		CGO_ENABLED=0 GOOS=linux GOARCH=$1 limited 600 go test -ldflags="-s -w" -c -o "$out/$name/test" "$pkg"
 		echo "$pattern" >"$out/$name/pattern"
 		echo "$users" >"$out/$name/users"
 		[ ! -d "$dir/testdata" ] || cp -R "$dir/testdata" "$out/$name/"
@@ -254,7 +258,7 @@ build() {
 	while read -r name _; do
 		printf '%s\n' "${tests[@]%% *}" | tr / - | grep -qx -e "$name" || die "there are no tests of $name"
 	done <"$out/must"
-	[ -z "$full" ] || (cd .. && CGO_ENABLED=0 GOOS=linux GOARCH=$1 timeout 600 go build -o "$out/programs/" ./echo_example ./http_example ./vdens ./slirp/slirp_plug)
+	[ -z "$full" ] || (cd .. && CGO_ENABLED=0 GOOS=linux GOARCH=$1 limited 600 go build -o "$out/programs/" ./echo_example ./http_example ./vdens ./slirp/slirp_plug)
 	chmod -R a+rX "$out"
 }
 
