@@ -77,7 +77,7 @@ func (h *helper) create(t TAP, meanwhile func(Base)) (_ *NS, err error) {
 	n := &NS{h: h, fd: -1, made: true}
 	defer func() {
 		if err != nil {
-			n.pool.drop()
+			n.pool.drop(CloseTAP)
 			if n.fd >= 0 {
 				unix.Close(n.fd)
 			}
@@ -125,7 +125,7 @@ func (h *helper) create(t TAP, meanwhile func(Base)) (_ *NS, err error) {
 	}
 	n.fd, err = nsOfSocket(int(fd))
 	if err != nil && atLimit(err) {
-		n.pool.settle()
+		n.pool.settle(unix.Close)
 		n.fd, err = nsOfSocket(int(fd))
 	}
 	if err == nil {
@@ -418,7 +418,8 @@ func makeRoom() (some bool) {
 	all := slices.Collect(maps.Keys(spaces.all))
 	spaces.mu.Unlock()
 	for _, n := range all {
-		if n.pool.drop() {
+		// A TAP that stayed would have a name that is still asked for.
+		if n.pool.drop(unix.Close) {
 			some = true
 		}
 	}
@@ -471,7 +472,7 @@ func (n *NS) Close() error {
 		return nil
 	}
 	n.unregister()
-	n.pool.drop()
+	n.pool.drop(CloseTAP)
 	n.h.leave(n)
 	err := unix.Close(n.fd)
 	n.fd = -1
@@ -490,7 +491,7 @@ func (n *NS) CloseWith(domain, typ, proto int) (fd int, idle bool) {
 		return -1, false
 	}
 	n.unregister()
-	n.pool.drop()
+	n.pool.drop(CloseTAP)
 	r := newRequest(n)
 	defer r.free()
 	r.toBase = true

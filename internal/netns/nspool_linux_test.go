@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/teardown"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"golang.org/x/sys/unix"
 )
@@ -173,4 +174,36 @@ func TestNSPoolAtLimit(t *testing.T) {
 		}
 	}
 	EmptyPool()
+}
+
+// TestNSPoolTAPRoom makes room for descriptors while TAPs are ready. They are made again
+// when they are asked for.
+func TestNSPoolTAPRoom(t *testing.T) {
+	newNS(t)
+	with := TAP{Name: "tap0", Flags: unix.IFF_TAP | unix.IFF_NO_PI, Index: 1000}
+	open := func(n *NS) {
+		t.Helper()
+		defer n.Close()
+		fd, index, _, err := n.OpenTAP(with)
+		if err != nil || index != with.Index {
+			t.Fatalf("index %d, %v", index, err)
+		}
+		CloseTAP(fd)
+	}
+	inSeries(t, with)
+	makeRoom()
+	open(newWith(t, with))
+	EmptyPool()
+	teardown.Wait()
+	// There is room for what comes with a namespace, but not for the descriptor of that.
+	var free [4]int
+	for i := range free {
+		free[i] = testenv.Must(unix.Eventfd(0, unix.EFD_CLOEXEC))(t)
+	}
+	closeAll(free[:])
+	restore := limitFiles(t, uint64(free[3])+1)
+	n, err := Create(with, nil)
+	restore()
+	testenv.Check(t, err)
+	open(n)
 }

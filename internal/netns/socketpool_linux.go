@@ -319,7 +319,7 @@ func (s *socketPool) takeTAP(t TAP) (fd int, ok bool) {
 func (n *NS) Settle() {
 	burst := settle()
 	s := &n.pool
-	s.settle()
+	s.settle(CloseTAP)
 	if burst {
 		if fd, ok := s.takeFirst(tcp); ok {
 			unix.Close(fd)
@@ -332,9 +332,9 @@ func (n *NS) Settle() {
 	}
 }
 
-func (s *socketPool) settle() {
+func (s *socketPool) settle(closeTAP func(fd int) error) {
 	if dev, ok := s.takeFirst(tap); ok {
-		CloseTAP(dev)
+		closeTAP(dev)
 	}
 	for range 2 {
 		if fd, ok := s.takeFirst(route); ok {
@@ -344,10 +344,10 @@ func (s *socketPool) settle() {
 }
 
 // Refresh closes pooled sockets, so that the next ones begin with the current settings.
-func (n *NS) Refresh() { n.pool.drop() }
+func (n *NS) Refresh() { n.pool.drop(unix.Close) }
 
-// drop closes all, and reports whether there were any.
-func (s *socketPool) drop() bool {
+// drop closes all, a TAP by closeTAP, and reports whether there were any.
+func (s *socketPool) drop(closeTAP func(fd int) error) bool {
 	s.mu.Lock()
 	var all []int
 	for _, b := range s.buckets {
@@ -356,7 +356,7 @@ func (s *socketPool) drop() bool {
 	dev, ok := s.first[tap]
 	if ok {
 		delete(s.first, tap)
-		defer CloseTAP(dev)
+		defer closeTAP(dev)
 	}
 	for _, fd := range s.first {
 		all = append(all, fd)

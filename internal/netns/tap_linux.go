@@ -79,7 +79,7 @@ func (t TAP) attach(fd int) (index int, err error) {
 // CloseTAP closes the descriptor of an interface, and leaves the interface to the end
 // of its namespace. The kernel removes the interfaces of many namespaces together; each
 // alone takes some 20 ms.
-func CloseTAP(fd int) {
+func CloseTAP(fd int) error {
 	unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1)
-	unix.Close(fd)
+	return unix.Close(fd)
 }
