@@ -5,6 +5,7 @@ package netns
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -130,18 +131,28 @@ func tend() {
 	nsPool.timer.Reset(time.Until(nsPool.last.Add(series)))
 }
 
-// descriptorReserve is how many descriptors must be free for the pool to be filled.
-const descriptorReserve = 64
+const (
+	// descriptorReserve is how many descriptors must be free for the pool to be filled.
+	descriptorReserve = 64
+	// fewNamespaces is a limit of namespaces that somebody has set: the kernel's own is half
+	// as many as the machine takes threads. How many there are it does not say.
+	fewNamespaces = 256
+)
 
-// roomForPool reports whether the program is far from its limit of descriptors. Near it,
-// those of pooled namespaces could be missing for a stack that is being opened.
+// roomForPool reports whether the program is far from its limit of descriptors, and its user
+// may have many namespaces. Else the pool could keep a stack from being opened, of this
+// program or another.
 func roomForPool() bool {
 	free, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		return false
 	}
 	unix.Close(free)
-	return uint64(free)+descriptorReserve <= softLimit(unix.RLIMIT_NOFILE)
+	if uint64(free)+descriptorReserve > softLimit(unix.RLIMIT_NOFILE) {
+		return false
+	}
+	limit, err := strconv.Atoi(sysctl("user.max_net_namespaces"))
+	return err != nil || limit >= fewNamespaces // /proc may be missing
 }
 
 func emptyPool() {

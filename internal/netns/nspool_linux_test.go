@@ -150,30 +150,48 @@ func TestNSPoolTAP(t *testing.T) {
 	}
 }
 
-// TestNSPoolAtLimit does not fill the pool near the limit of descriptors.
+// TestNSPoolAtLimit does not fill the pool near the limit of descriptors, nor where the user
+// may have few namespaces.
 func TestNSPoolAtLimit(t *testing.T) {
 	newNS(t)
 	EmptyPool()
+	limit := "2000"
+	defer func(old func(string) ([]byte, error)) { readFile = old }(readFile)
+	readFile = func(string) ([]byte, error) { return []byte(limit + "\n"), nil }
 	for _, tt := range []struct {
-		room uint64
-		want int
-	}{{descriptorReserve - 1, 0}, {2 * descriptorReserve, poolSize}} {
+		room   uint64
+		spaces string
+		want   int
+	}{
+		{descriptorReserve - 1, "2000", 0},
+		{2 * descriptorReserve, "255", 0},
+		{2 * descriptorReserve, "256", poolSize},
+		{2 * descriptorReserve, "", poolSize}, // there is no such file
+	} {
+		EmptyPool()
 		free := testenv.Must(unix.Eventfd(0, unix.EFD_CLOEXEC))(t)
 		unix.Close(free)
-		limitFiles(t, uint64(free)+tt.room)
-		nsPool.mu.Lock()
-		nsPool.filling = poolSize
-		nsPool.last = time.Now().Add(time.Hour) // a series that does not end meanwhile
-		if nsPool.timer == nil {
-			nsPool.timer = time.AfterFunc(time.Hour, tend)
-		}
-		nsPool.mu.Unlock()
-		tend()
+		restore := limitFiles(t, uint64(free)+tt.room)
+		limit = tt.spaces
+		fill(poolSize)
 		if got := pooled(); got != tt.want {
-			t.Errorf("with room for %d descriptors %d namespaces are pooled, want %d", tt.room, got, tt.want)
+			t.Errorf("with room for %d descriptors and %q namespaces, %d are pooled, want %d", tt.room, tt.spaces, got, tt.want)
 		}
+		restore()
 	}
 	EmptyPool()
+}
+
+// fill has the pool filled, in a series that does not end meanwhile.
+func fill(n int) {
+	nsPool.mu.Lock()
+	nsPool.filling = n
+	nsPool.last = time.Now().Add(time.Hour)
+	if nsPool.timer == nil {
+		nsPool.timer = time.AfterFunc(time.Hour, tend)
+	}
+	nsPool.mu.Unlock()
+	tend()
 }
 
 // TestNSPoolTAPRoom makes room for descriptors while TAPs are ready. They are made again
