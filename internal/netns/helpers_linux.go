@@ -58,6 +58,14 @@ func theHelper() (*helper, error) {
 	return h, nil
 }
 
+// hasHelper reports whether theHelper makes none.
+func hasHelper() bool {
+	helpers.mu.Lock()
+	defer helpers.mu.Unlock()
+	h := helpers.own
+	return h != nil && !h.calls.lost() && h.has()
+}
+
 // isolatedHelper makes a helper for one namespace, in a user namespace beside the others:
 // capabilities in one are worth nothing in another. The caller releases it.
 func isolatedHelper() (*helper, error) {

@@ -47,10 +47,10 @@ func FromPool(t TAP) *NS {
 	again := now.Sub(nsPool.last) < series
 	nsPool.last = now
 	if nsPool.tap != t {
-		if old := nsPool.spaces; len(old) > 0 {
+		if old := takePool(); len(old) > 0 {
 			teardown.Go(func() { closeSpaces(old) })
 		}
-		nsPool.tap, nsPool.spaces = t, nil
+		nsPool.tap = t
 	}
 	if nsPool.wanted = 1; again {
 		nsPool.wanted = poolSize
@@ -63,8 +63,9 @@ func FromPool(t TAP) *NS {
 		return nil
 	}
 	n := nsPool.spaces[last]
-	if n.h.calls.lost() || !n.h.has() {
-		emptyPool() // nothing can be done in them
+	if n.h.calls.lost() || !n.h.has() { // nothing can be done in them
+		old := takePool()
+		teardown.Go(func() { closeSpaces(old) })
 		return nil
 	}
 	nsPool.spaces[last] = nil
@@ -106,16 +107,27 @@ func tend() {
 	if nsPool.making != nil {
 		return
 	}
-	if time.Since(nsPool.last) >= series || !roomForPool() {
-		emptyPool()
-		return
-	}
 	done := make(chan struct{})
 	nsPool.making = done
+	defer func() {
+		nsPool.making = nil
+		close(done)
+	}()
+	if time.Since(nsPool.last) >= series || !roomForPool() {
+		old := takePool()
+		nsPool.mu.Unlock() // closing them waits for the helper, which may be stopped
+		closeSpaces(old)
+		nsPool.mu.Lock()
+		return
+	}
 	for len(nsPool.spaces) < nsPool.filling {
 		t := nsPool.tap
 		nsPool.mu.Unlock()
-		n, err := Create(t, nil)
+		var n *NS
+		err := errHelper
+		if hasHelper() {
+			n, err = Create(t, nil)
+		}
 		nsPool.mu.Lock()
 		if err != nil {
 			break // the next request reports the error
@@ -126,8 +138,6 @@ func tend() {
 			teardown.Go(func() { n.Close() })
 		}
 	}
-	nsPool.making = nil
-	close(done)
 	nsPool.timer.Reset(time.Until(nsPool.last.Add(series)))
 }
 
@@ -155,9 +165,11 @@ func roomForPool() bool {
 	return err != nil || limit >= fewNamespaces // /proc may be missing
 }
 
-func emptyPool() {
-	closeSpaces(nsPool.spaces)
+// takePool takes all out of the pool. nsPool.mu is held.
+func takePool() []*NS {
+	all := nsPool.spaces
 	nsPool.spaces = nil
+	return all
 }
 
 func closeSpaces(spaces []*NS) {
@@ -239,5 +251,5 @@ func EmptyPool() {
 		nsPool.timer.Stop()
 	}
 	nsPool.last, nsPool.settled, nsPool.wanted = time.Time{}, time.Time{}, 0
-	emptyPool()
+	closeSpaces(takePool())
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -224,4 +225,42 @@ func TestNSPoolTAPRoom(t *testing.T) {
 	restore()
 	testenv.Check(t, err)
 	open(n)
+}
+
+// TestNSPoolStopped closes pooled namespaces while their helper is stopped: others do not
+// wait for that.
+func TestNSPoolStopped(t *testing.T) {
+	h := newNS(t).h
+	inSeries(t, TAP{})
+	testenv.Check(t, unix.Kill(h.pid, unix.SIGSTOP))
+	nsPool.mu.Lock()
+	nsPool.last = time.Time{} // the series has ended
+	nsPool.mu.Unlock()
+	var closing sync.WaitGroup
+	closing.Go(tend)
+	testenv.Eventually(t, "a request to the helper", func() bool { return h.calls.state.Load() == stateRequest })
+	settled := make(chan struct{})
+	closing.Go(func() { settle(); close(settled) })
+	select {
+	case <-settled:
+	case <-time.After(roundTripLimit / 2):
+		t.Error("another namespace waits for the helper")
+	}
+	testenv.Check(t, unix.Kill(h.pid, unix.SIGCONT))
+	closing.Wait()
+}
+
+// TestNSPoolKilled fills the pool when there is no helper any more. The next one is made
+// when a namespace is asked for.
+func TestNSPoolKilled(t *testing.T) {
+	h := newNS(t).h
+	EmptyPool()
+	testenv.Check(t, unix.Kill(h.pid, unix.SIGKILL))
+	<-h.gone
+	fill(poolSize)
+	if got := pooled(); got != 0 || hasHelper() {
+		t.Errorf("%d namespaces are pooled, a helper %v", got, hasHelper())
+	}
+	EmptyPool()
+	newNS(t)
 }
