@@ -3,43 +3,42 @@
 package bridge
 
 import (
-	"errors"
+	"slices"
 	"sync"
 
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/teardown"
-	"golang.org/x/sys/unix"
+	"github.com/vdestack/vdestack/rtnl"
 )
 
-// mostSparePorts is how many ports a hub may still have to be kept: they are looked for
-// one by one.
+// mostSparePorts is how many ports a hub may still have to be kept: the kernel takes long to
+// remove many.
 const mostSparePorts = 4
 
 // linger is a variable for tests.
 var linger = netns.Linger
 
 // theSpare is what is left of the network that ended last, for a second: a hub with a bridge.
-// The next network takes it, if all ports are gone by then: to make both takes as long as to
+// The next network takes it, if the bridge is empty by then: to make both takes as long as to
 // make the stack.
 var theSpare struct {
-	mu    sync.Mutex // guards all
-	hub   *hub       // nil: there is none
-	root  int
-	ports []*Port // that were abandoned
-	take  func() bool
+	mu   sync.Mutex // guards all
+	hub  *hub       // nil: there is none
+	root int
+	take func() bool
 }
 
 // spare keeps the hub of a switch that has ended, unless there is or may be more in it than
 // a bridge and abandoned ports.
 func (s *Switch) spare() bool {
 	s.mu.Lock()
-	ports := append(s.loud, s.leaving...)
-	clean := s.path == "" && len(s.bridges) == 1 && s.bridges[0].ports == len(ports) && (s.uplink == nil || s.uplink.near == 0)
+	ports := len(s.loud) + len(s.leaving)
+	clean := s.path == "" && len(s.bridges) == 1 && s.bridges[0].ports == ports && (s.uplink == nil || s.uplink.near == 0)
 	if clean && s.reaper != nil {
 		clean = s.reaper.Stop()
 	}
 	s.mu.Unlock()
-	if !clean || len(ports) > mostSparePorts || !s.ns.Current() {
+	if !clean || ports > mostSparePorts || !s.ns.Current() {
 		return false
 	}
 	take := linger(func() { s.hub.close() })
@@ -51,7 +50,7 @@ func (s *Switch) spare() bool {
 	if old := theSpare.hub; old != nil && theSpare.take() {
 		teardown.Go(func() { old.close() })
 	}
-	theSpare.hub, theSpare.root, theSpare.ports, theSpare.take = s.hub, s.root, ports, take
+	theSpare.hub, theSpare.root, theSpare.take = s.hub, s.root, take
 	return true
 }
 
@@ -59,20 +58,17 @@ func (s *Switch) spare() bool {
 func takeSpare() *Switch {
 	theSpare.mu.Lock()
 	defer theSpare.mu.Unlock()
-	h, ports := theSpare.hub, theSpare.ports
-	theSpare.hub, theSpare.ports = nil, nil
+	h, root := theSpare.hub, theSpare.root
+	theSpare.hub = nil
 	if h == nil || !theSpare.take() {
 		return nil
 	}
-	for _, p := range ports {
-		if _, err := h.nl.Link(p.index); !errors.Is(err, unix.ENODEV) {
-			teardown.Go(func() { h.close() }) // somebody has the namespace of a stack
-			return nil
-		}
-	}
-	if !h.ns.Current() {
+	// Somebody may have the namespace of a stack, or have made links here: a command can.
+	links, err := h.nl.Links()
+	used := slices.ContainsFunc(links, func(l rtnl.Link) bool { return l.Master == root || l.Parent == root })
+	if err != nil || used || !h.ns.Current() {
 		teardown.Go(func() { h.close() })
 		return nil
 	}
-	return &Switch{hub: h, root: theSpare.root, bridges: []segment{{index: theSpare.root}}}
+	return &Switch{hub: h, root: root, bridges: []segment{{index: root}}}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/memnet"
 	"github.com/vdestack/vdestack/internal/testenv"
+	"github.com/vdestack/vdestack/rtnl"
 )
 
 // TestSpare makes a network after another one has ended, which may have left something that
@@ -35,6 +36,10 @@ func TestSpare(t *testing.T) {
 		{"a stack's namespace lives on", plugged(false), false},
 		{"plugs", func(t *testing.T, s *Switch) {
 			testenv.Check(t, s.uplink.make())
+			testenv.Check(t, s.leave())
+		}, false},
+		{"a port of a command's", func(t *testing.T, s *Switch) {
+			testenv.Must(s.nl.LinkAdd(rtnl.LinkSpec{Kind: "veth", Master: s.root, Peer: &rtnl.LinkSpec{}}))(t)
 			testenv.Check(t, s.leave())
 		}, false},
 		{"many ports", func(t *testing.T, s *Switch) {
