@@ -25,13 +25,13 @@ import (
 
 // An iface is an interface of a stack.
 type iface struct {
-	s     *Stack
-	cfg   Interface
-	place int  // its number, from 0
-	index int  // 0 until the interface is made
-	up    bool // made up
-	link  link // nil until the interface is made
-	tun   *TUN // what link becomes, if there is no network
+	s      *Stack
+	cfg    Interface
+	wanted int  // the index that it gets if that is free
+	index  int  // 0 until the interface is made
+	up     bool // made up
+	link   link // nil until the interface is made
+	tun    *TUN // what link becomes, if there is no network
 
 	recording *recording // nil: none
 	reported  reported
@@ -437,7 +437,9 @@ func awaitLocal(routes iter.Seq[netip.Addr], missing map[netip.Addr]bool) []neti
 }
 
 // firstIndex is the index of the first interface of a stack; the second has the next
-// one, and so on. Package net names the zones of IPv6 addresses by the host's
+// one, and so on: none is used twice, as a stack finds and removes its interfaces by that.
+// In a namespace that was joined, stacks of others may make and remove interfaces too: there
+// they are random, and larger. Package net names the zones of IPv6 addresses by the host's
 // interfaces: an index that the host does not have stays a number, which is valid in
 // the stack.
 const firstIndex = 1 << 20

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -169,7 +170,10 @@ func (s *Stack) reserve(i *iface, taken map[string]bool) error {
 	if err != nil {
 		return &InterfaceError{i.cfg.Name, i.cfg.VNL, err}
 	}
-	i.s, i.place = s, s.claimed
+	i.s, i.wanted = s, firstIndex+s.claimed
+	if s.joined {
+		i.wanted = 2*firstIndex + rand.IntN(1<<30)
+	}
 	s.claimed++
 	s.changing = append(s.changing, i)
 	if s.closed { // Close has not seen it

@@ -331,6 +331,40 @@ func TestInterfacesJoined(t *testing.T) {
 	}
 }
 
+// TestInterfacesJoinedGone has a stack in a namespace that it has joined, whose interfaces
+// somebody else removes. It does not take those that another stack makes later for its own.
+func TestInterfacesJoinedGone(t *testing.T) {
+	netnstest.NoLeaks(t)
+	s := made(t, Config{})
+	ns := testenv.Must(s.NetNS())(t)
+	defer ns.Close()
+	nl := testenv.Opened(s.RTNL())(t)
+	join := func() *Stack {
+		in := made(t, Config{NetNS: fmt.Sprintf("/proc/self/fd/%d", ns.Fd())})
+		for _, f := range []Interface{{VNL: "null://"}, {VNL: "null://", Kind: KindVeth}, {VNL: "mem://" + t.Name()}} {
+			addInterface(t, in, f)
+		}
+		tun := testenv.Must(in.TUN(TUNConfig{}))(t)
+		testenv.Check(t, testenv.Must(tun.File())(t).Close())
+		testenv.Must(in.TUN(TUNConfig{Name: "tun1", Down: true}))(t)
+		return in
+	}
+	first := join()
+	for _, i := range first.Stats().Interfaces {
+		if err := nl.LinkDel(i.Index); err != nil && !errors.Is(err, unix.ENODEV) {
+			t.Fatal(err)
+		}
+	}
+	second := join()
+	before := describe(t, s)
+	if i := first.Stats().Interfaces[2]; i.Err == nil {
+		t.Errorf("it has the counters of another: %+v", i)
+	}
+	testenv.Check(t, first.Close())
+	wantSame(t, "after Close of the other", describe(t, s), before)
+	testenv.Check(t, second.Close())
+}
+
 // TestAddInterfaceHangs has a network that cannot be reached: other interfaces come and
 // go meanwhile, and Close ends the call.
 func TestAddInterfaceHangs(t *testing.T) {

@@ -97,7 +97,7 @@ func (i *iface) makePlugged(ctx context.Context, nl *rtnl.Conn, plug vdeplug.Con
 func (i *iface) end(nl *rtnl.Conn) bridge.End {
 	return bridge.End{
 		NS: i.s.ns, Netlink: nl, Shared: i.s.joined,
-		Name: i.cfg.Name, Index: firstIndex + i.place, MTU: i.cfg.MTU, MAC: i.cfg.MAC,
+		Name: i.cfg.Name, Index: i.wanted, MTU: i.cfg.MTU, MAC: i.cfg.MAC,
 	}
 }
 

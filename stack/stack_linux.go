@@ -110,7 +110,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	defer discard()
 	var first netns.TAP
 	if len(networks) > 0 && networks[0] != nil && cfg.Interfaces[0].Kind != KindVeth {
-		first = cfg.Interfaces[0].tap(0)
+		first = cfg.Interfaces[0].tap(firstIndex)
 	}
 	create := netns.Create
 	if cfg.Isolated {

@@ -22,12 +22,12 @@ const tunDevice = netns.TUN
 // A tapLink is a TAP, with a pump between it and a plug.
 type tapLink struct{ pump }
 
-// tap returns the TAP configuration of interface number place.
-func (cfg Interface) tap(place int) netns.TAP {
+// tap returns the TAP configuration of an interface.
+func (cfg Interface) tap(index int) netns.TAP {
 	return netns.TAP{
 		Name:  cfg.Name,
 		Flags: nic.Flags(cfg.offload()), Offloads: nic.Offloads(cfg.offload()),
-		Index: firstIndex + place,
+		Index: index,
 		Up:    !cfg.Down && cfg.MAC == nil && cfg.MTU == DefaultMTU, // these are set before
 	}
 }
@@ -38,7 +38,7 @@ func (cfg Interface) offload() nic.Offload {
 
 // makeTAP makes the interface.
 func (i *iface) makeTAP(nl *rtnl.Conn, plug vdeplug.Conn) error {
-	fd, index, up, err := i.openTAP(i.cfg.tap(i.place))
+	fd, index, up, err := i.openTAP(i.cfg.tap(i.wanted))
 	if err != nil {
 		return err
 	}

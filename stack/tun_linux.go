@@ -68,7 +68,7 @@ func (s *Stack) TUN(cfg TUNConfig) (*TUN, error) {
 
 // makeTUN makes the interface.
 func (i *iface) makeTUN(nl *rtnl.Conn) error {
-	fd, index, _, err := i.openTAP(netns.TAP{Name: i.cfg.Name, Flags: nic.TUNFlags, Index: firstIndex + i.place})
+	fd, index, _, err := i.openTAP(netns.TAP{Name: i.cfg.Name, Flags: nic.TUNFlags, Index: i.wanted})
 	if err != nil {
 		return err
 	}
