@@ -17,6 +17,7 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/bridge"
+	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/nlsocket"
 	"github.com/vdestack/vdestack/rtnl"
@@ -88,10 +89,15 @@ func (i *iface) remove(socket int) error {
 	return i.link.remove(socket)
 }
 
-// closeDevice closes the descriptor of a TAP or TUN, which removes the interface. The last
-// one that is closed does; a child of the process has copies of all until it executes its
-// program, so where the namespace stays the interface is removed first.
-func (i *iface) closeDevice(dev *nic.Device) error {
+// closeDevice closes the descriptor of a TAP or TUN, which removes the interface: that takes
+// the kernel some 20 ms. One that is left to its namespace, see [link] for socket, is set
+// down; it may have been moved to another one. The last descriptor that is closed removes;
+// a child of the process has copies of all until it executes its program, so where the
+// namespace stays the interface is removed first.
+func (i *iface) closeDevice(dev *nic.Device, socket int) error {
+	if socket >= 0 && netns.SetDown(socket, i.index) == nil {
+		return dev.Detach()
+	}
 	if i.remover != nil {
 		i.remover.LinkDel(i.index) // else Close removes it, perhaps later
 	}

@@ -81,14 +81,10 @@ func (t *tapLink) start(context.Context) error {
 	return nil
 }
 
-// remove implements [link]. Removing a TAP takes the kernel some 20 ms; one that is
-// left to its namespace is set down.
+// remove implements [link].
 func (t *tapLink) remove(socket int) error {
 	defer teardown.Within(t.running.Wait) // the kernel may hold one of them in its plug
-	if socket < 0 || netns.SetDown(socket, t.i.index) != nil {
-		return t.i.closeDevice(t.dev)
-	}
-	return t.dev.Detach()
+	return t.i.closeDevice(t.dev, socket)
 }
 
 // stats implements [link].

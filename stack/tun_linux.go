@@ -385,7 +385,7 @@ func (t *TUN) monitor() (*nic.Monitor, error) { return nil, nil }
 
 // leave implements [link]. It waits until the owner has read the backlog, such as resets of
 // sockets that were just ended.
-func (t *TUN) leave(stays bool) error {
+func (t *TUN) leave(bool) error {
 	t.ending.Lock()
 	defer t.ending.Unlock()
 	if nl := t.lent.Load(); nl != nil {
@@ -398,19 +398,16 @@ func (t *TUN) leave(stays bool) error {
 	}
 	nic.Drain(t.dev, nic.DrainTime)
 	t.closed.Store(true)
-	if stays {
-		return t.i.closeDevice(t.dev)
-	}
-	return t.dev.Detach()
+	return t.dev.Interrupt()
 }
 
-// remove implements [link]: leave has removed the interface, or left it to its namespace.
+// remove implements [link]. After File, leave has removed the interface.
 func (t *TUN) remove(socket int) error {
 	defer close(t.gone)
-	if socket >= 0 {
-		netns.SetDown(socket, t.i.index)
+	if t.lent.Load() != nil {
+		return nil
 	}
-	return nil
+	return t.i.closeDevice(t.dev, socket)
 }
 
 // stats implements [link]. After File the counters are the kernel's, for which a packet that

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/netns/netnstest"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/stack"
@@ -509,6 +510,32 @@ func TestRemovedBeside(t *testing.T) {
 				t.Errorf("%s: %v is left", name, l)
 			}
 		}
+	}
+}
+
+// TestMovedOut closes a stack after its interfaces were moved to another one: they end all
+// the same.
+func TestMovedOut(t *testing.T) {
+	netnstest.NoLeaks(t)
+	to := made(t, Config{})
+	ns := testenv.Must(to.NetNS())(t)
+	defer ns.Close()
+	s := made(t, Config{Interfaces: []Interface{{VNL: "null://", Kind: stack.KindTAP}}})
+	testenv.Must(s.TUN(stack.TUNConfig{}))(t)
+	nl := testenv.Must(s.RTNL())(t)
+	for _, i := range s.Stats().Interfaces {
+		info := binary.NativeEndian.AppendUint32(make([]byte, 4, unix.SizeofIfInfomsg), uint32(i.Index))
+		ae := netlink.NewAttributeEncoder()
+		ae.Uint32(unix.IFLA_NET_NS_FD, uint32(ns.Fd()))
+		body := append(info[:unix.SizeofIfInfomsg], testenv.Must(ae.Encode())(t)...)
+		testenv.Must(nl.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_NEWLINK}, Data: body}))(t)
+	}
+	nl.Close()
+	testenv.Check(t, s.Close())
+	netnstest.Settle()
+	there := testenv.Opened(to.RTNL())(t)
+	if l := testenv.Must(there.Links())(t); len(l) != 1 {
+		t.Errorf("interfaces are left: %v", l)
 	}
 }
 

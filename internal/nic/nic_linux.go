@@ -202,6 +202,13 @@ func (d *Device) Close() error {
 	return d.f.Close()
 }
 
+// Interrupt has a waiting Read, and later ones, return [os.ErrClosed]. The interface stays
+// until Close.
+func (d *Device) Interrupt() error {
+	d.closing.Store(true)
+	return d.f.SetReadDeadline(time.Unix(1, 0))
+}
+
 // Detach is Close for a TAP in a namespace that ends, which then removes the interface. The
 // kernel removes the interfaces of many namespaces together; one at a time takes it some
 // 20 ms each.
