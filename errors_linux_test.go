@@ -111,9 +111,9 @@ func TestLocatorErrors(t *testing.T) {
 		{"udp port", opening("udp://1->127.0.0.1:999999"), `stack: interface vde0: vdeplug: open "udp://1->127.0.0.1:999999": destination port "999999": address 999999: invalid port`},
 		{"vxvde group", opening("vxvde://10.0.0.1"), `stack: interface vde0: vdeplug: open "vxvde://10.0.0.1": group "10.0.0.1": 10.0.0.1 is no multicast address (224.0.0.0 to 239.255.255.255, or ff00::/8)`},
 		{"ptp", opening("ptp:///nonexistent/ptp"), `stack: interface vde0: vdeplug: open "ptp:///nonexistent/ptp": /nonexistent/ptp: bind: no such file or directory`},
-		{"command", opening("cmd://nosuchcommand arg"), `stack: interface vde0: vdeplug: open "cmd://nosuchcommand arg": exec: "nosuchcommand": executable file not found in $PATH`},
-		{"two commands", opening("=a;b"), `stack: interface vde0: vdeplug: open "=a;b": 2 commands given, want one (with quotes: sh -c '…; …')`},
-		{"command's quote", opening("cmd://'a b"), `stack: interface vde0: vdeplug: open "cmd://'a b": command line: byte 0, at "'a b": this quote does not end`},
+		{"command", opening("cmd://nosuchcommand arg"), `stack: interface vde0: vdeplug: open "cmd://nosuchcommand …": exec: "nosuchcommand": executable file not found in $PATH`},
+		{"two commands", opening("=a;b"), `stack: interface vde0: vdeplug: open "=a …": 2 commands given, want one (with quotes: sh -c '…; …')`},
+		{"command's quote", opening("cmd://'a b"), `stack: interface vde0: vdeplug: open "cmd://…": command line: byte 0, at "'a b": this quote does not end`},
 		{"tap", opening("tap://a/b"), `stack: interface vde0: vdeplug: open "tap://a/b": interface "a/b": byte '/' has no place in a name`},
 		{"long tap", opening("tap://abcdefghijklmnop"), `stack: interface vde0: vdeplug: open "tap://abcdefghijklmnop": interface "abcdefghijklmnop": a name has at most 15 bytes`},
 	})

@@ -11,13 +11,14 @@
 //   - stack is the name of the stack. Of several that have one name at a time, the second has
 //     "#2" behind it, and so on, as long as it lives: give stacks names of their own.
 //   - interface is the name that the interface has now, network the locator of its network,
-//     as it was configured, or of a switch. It is empty for a TUN, such as a tunnel's.
+//     as [vdeplug.Redact] shows it, or of a switch. It is empty for a TUN, such as a tunnel's.
 //   - listen is the address where a forward listens.
 //   - peer is the public key of a peer of a WireGuard tunnel, in base64, or what another owner
 //     of a TUN calls it.
 //
-// No label is what others on a network have said, so their number does not matter. Locators are
-// visible to everybody who can read the metrics: secrets do not belong in them.
+// No label is what others on a network have said, so their number does not matter. None has the
+// arguments of a command, which may be secret; the rest of a locator is for all to see who can
+// read the metrics.
 //
 // # Counters
 //

@@ -248,6 +248,18 @@ func TestLabels(t *testing.T) {
 	check("a#2 a a#4 stack a#3")
 }
 
+// TestSecrets has a command in a locator whose arguments are nobody's business.
+func TestSecrets(t *testing.T) {
+	made(t, "lab", on("netemu://{cmd://sh -c 'sleep 1000; : SECRET'}", "10.0.0.1/24"))
+	got, _ := scrape(t, registry(t))
+	want(t, got, samples{"plug_up vde0 netemu://{cmd://sh …} lab": 1, "emulation_impaired_frames_total out lost vde0 netemu://{cmd://sh …} lab": 0})
+	for k := range got {
+		if strings.Contains(k, "SECRET") {
+			t.Error(k)
+		}
+	}
+}
+
 // TestBeside scrapes while stacks, interfaces and forwards come and go, and frames are dropped.
 // No counter of a stack that stays goes down, and no scrape has an error.
 func TestBeside(t *testing.T) {

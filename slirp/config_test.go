@@ -109,6 +109,14 @@ func TestOptionErrors(t *testing.T) {
 	}
 }
 
+// TestRedact has a password among the options.
+func TestRedact(t *testing.T) {
+	got, want := vdeplug.Redact("slirp:///restricted/cmdfwd=7:sh -c x\\{SECRET/mtu=1400"), "slirp:///restricted/cmdfwd=…"
+	if got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestVerbose(t *testing.T) {
 	cfg := testenv.Must(parseText(t, "slirp:///tcpfwd=8080:10.0.2.15:80/unixfwd=6000:x/cmdfwd=6001:y"))(t)
 	var b strings.Builder

@@ -27,7 +27,7 @@ var usage = vdeplug.Usage{
 		{Name: "tcpfwd", Value: "[HOSTIP:]HOSTPORT:GUESTIP:GUESTPORT,...", About: "ports of the host that lead to guests"},
 		{Name: "udpfwd", Value: "[HOSTIP:]HOSTPORT:GUESTIP:GUESTPORT,...", About: "the same"},
 		{Name: "unixfwd", Value: "[IP:]PORT:PATH,...", About: "ports of the network that lead to unix sockets"},
-		{Name: "cmdfwd", Value: "[IP:]PORT:COMMAND,...", About: "ports of the network that start commands"},
+		{Name: "cmdfwd", Value: "[IP:]PORT:COMMAND,...", About: "ports of the network that start commands", Secret: true},
 		{Name: "verbose", About: "print all this to standard error"},
 	},
 }

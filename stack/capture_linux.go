@@ -10,6 +10,7 @@ import (
 	"github.com/vdestack/vdestack/internal/capture"
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/packet"
+	"github.com/vdestack/vdestack/vdeplug"
 )
 
 // A recording is the capture of an interface. The pump of the interface records
@@ -31,7 +32,7 @@ func (i *iface) startCapture() error {
 	if r.monitor, err = i.link.monitor(); err != nil {
 		return fmt.Errorf("a socket for the capture: %w", err)
 	}
-	r.Interface = capture.Open(i.cfg.Capture, i.cfg.Name, i.s.name+": "+i.cfg.VNL, func(err error) {
+	r.Interface = capture.Open(i.cfg.Capture, i.cfg.Name, i.s.name+": "+vdeplug.Redact(i.cfg.VNL), func(err error) {
 		i.s.log.Warn("the capture has ended", "interface", i.cfg.Name, "error", err)
 	})
 	i.recording = r

@@ -303,7 +303,7 @@ type Stats struct {
 type InterfaceStats struct {
 	Name  string // its current one
 	Index int    // of the kernel
-	VNL   string // the locator of its network; empty for a TUN
+	VNL   string // the locator of its network, as [vdeplug.Redact] shows it; empty for a TUN
 
 	TxFrames, TxBytes, TxDropped uint64
 	RxFrames, RxBytes, RxDropped uint64

@@ -21,6 +21,7 @@ import (
 	"github.com/vdestack/vdestack/internal/nic"
 	"github.com/vdestack/vdestack/internal/nlsocket"
 	"github.com/vdestack/vdestack/rtnl"
+	"github.com/vdestack/vdestack/vdeplug"
 	"golang.org/x/sys/unix"
 )
 
@@ -105,7 +106,7 @@ func (i *iface) closeDevice(dev *nic.Device, socket int) error {
 }
 
 func (i *iface) stats() InterfaceStats {
-	st := InterfaceStats{Name: i.cfg.Name, Index: i.index, VNL: i.cfg.VNL}
+	st := InterfaceStats{Name: i.cfg.Name, Index: i.index, VNL: vdeplug.Redact(i.cfg.VNL)}
 	i.link.stats(&st)
 	if i.recording != nil {
 		st.CaptureFrames, st.CaptureDropped = i.recording.Counts()

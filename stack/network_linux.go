@@ -21,7 +21,7 @@ func (s *Stack) newNetwork(ctx context.Context, cfg Interface) *network {
 	o := vdeplug.Options{
 		Reconnect: !cfg.NoReconnect,
 		Notify:    func(l vdeplug.Link) { s.linkChanged(cfg, l) },
-		Logger:    s.log.With("interface", cfg.Name, "network", cfg.VNL),
+		Logger:    s.log.With("interface", cfg.Name, "network", vdeplug.Redact(cfg.VNL)),
 	}
 	return &network{open: sync.OnceValues(func() (vdeplug.Conn, error) {
 		return vdeplug.OpenContext(ctx, cmp.Or(cfg.VNL, "null://"), &o)
@@ -47,9 +47,9 @@ func (n *network) take() (vdeplug.Conn, error) {
 func (s *Stack) linkChanged(cfg Interface, l vdeplug.Link) {
 	switch {
 	case l.Err == nil:
-		s.log.Info("network is back", "interface", cfg.Name, "network", cfg.VNL, "reconnects", l.Reconnects)
+		s.log.Info("network is back", "interface", cfg.Name, "network", vdeplug.Redact(cfg.VNL), "reconnects", l.Reconnects)
 	case l.Reconnecting:
-		s.log.Warn("network is gone, reconnecting", "interface", cfg.Name, "network", cfg.VNL, "error", l.Err)
+		s.log.Warn("network is gone, reconnecting", "interface", cfg.Name, "network", vdeplug.Redact(cfg.VNL), "error", l.Err)
 	}
 }
 

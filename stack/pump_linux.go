@@ -82,7 +82,7 @@ func (p *pump) fail(err error) {
 		return
 	}
 	if p.failure.CompareAndSwap(nil, &err) {
-		p.i.s.log.Warn("network is gone", "interface", p.i.cfg.Name, "network", p.i.cfg.VNL, "error", err)
+		p.i.s.log.Warn("network is gone", "interface", p.i.cfg.Name, "network", vdeplug.Redact(p.i.cfg.VNL), "error", err)
 	}
 }
 

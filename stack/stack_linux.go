@@ -181,7 +181,7 @@ func (s *Stack) String() string {
 	}
 	var all []string
 	for _, i := range s.interfaces() {
-		all = append(all, strings.TrimSpace(i.cfg.Name+" "+i.cfg.VNL))
+		all = append(all, strings.TrimSpace(i.cfg.Name+" "+vdeplug.Redact(i.cfg.VNL)))
 	}
 	return s.name + " (" + cmp.Or(strings.Join(all, ", "), "loopback only") + ")"
 }
@@ -468,7 +468,7 @@ func (s *Stack) Emulator(ifname string) (*vdeplug.Emulator, error) {
 			return e, nil
 		}
 	}
-	return nil, s.wrap(fmt.Errorf("interface %s is not on a network of netemu:// (%q)", ifname, i.cfg.VNL))
+	return nil, s.wrap(fmt.Errorf("interface %s is not on a network of netemu:// (%q)", ifname, vdeplug.Redact(i.cfg.VNL)))
 }
 
 // Stats returns the counters of the interfaces. After Close, it returns the last ones.

@@ -209,7 +209,7 @@ func (p *plugCommand) run(background bool) int {
 	for _, vnl := range p.networks {
 		c, err := vdeplug.OpenContext(sigs.Context, vnl, &vdeplug.Options{
 			Description: p.descr, Reconnect: p.reconnect, Notify: func(l vdeplug.Link) { logLink(vnl, l) },
-			Logger: logger.With("network", vnl),
+			Logger: logger.With("network", vdeplug.Redact(vnl)),
 		})
 		if err != nil {
 			return fail(cmp.Or(context.Cause(sigs.Context), err))
@@ -283,8 +283,8 @@ func transportOf(c vdeplug.Conn) packet.Transport {
 func logLink(vnl string, l vdeplug.Link) {
 	switch {
 	case l.Err == nil:
-		logger.Info("network is back", "network", vnl, "reconnects", l.Reconnects)
+		logger.Info("network is back", "network", vdeplug.Redact(vnl), "reconnects", l.Reconnects)
 	case l.Reconnecting:
-		logger.Warn("network is gone, reconnecting", "network", vnl, "error", l.Err)
+		logger.Warn("network is gone, reconnecting", "network", vdeplug.Redact(vnl), "error", l.Err)
 	}
 }

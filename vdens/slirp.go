@@ -18,7 +18,7 @@ func (o *options) configureSlirp() error {
 		}
 		guest, err := slirp.FirstGuest(l)
 		if err != nil {
-			return fmt.Errorf("%s: %w", ifc.VNL, err)
+			return fmt.Errorf("%s: %w", vdeplug.Redact(ifc.VNL), err)
 		}
 		ifc.Addrs = guest.Addrs
 		if len(ifc.Gateways) == 0 {

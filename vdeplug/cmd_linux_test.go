@@ -54,7 +54,7 @@ func TestCmdEnds(t *testing.T) {
 			c := openInbox(t, "cmd://"+tt.command)
 			err := c.WantEnd(t)
 			plugtest.WantError(t, err, tt.text)
-			plugtest.WantError(t, err, fmt.Sprintf("vdeplug: recv %q: ", "cmd://"+tt.command))
+			plugtest.WantError(t, err, fmt.Sprintf("vdeplug: recv %q: ", Redact("cmd://"+tt.command)))
 			var exit *exec.ExitError
 			if errors.As(err, &exit) != tt.exit {
 				t.Errorf("got %v, want an exit status: %v", err, tt.exit)

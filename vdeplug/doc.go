@@ -302,6 +302,7 @@
 // [Register] adds a scheme, whose Open returns any [Conn]. [Locator.ParseBracketed],
 // [Locator.ParseSlashed] and [ParsedLocator.Apply] read its body. Implement [Dropper] if
 // the network can drop frames, and [Linker] if it knows whether it is there; errors need
-// not name the locator. Open does not have to heed [Options.Reconnect]: when Recv or Send
-// of the plug has returned an error, the plug is closed and Open is called again.
+// not name the locator. Options that may hold secrets are marked, [OptionUsage.Secret]. Open
+// does not have to heed [Options.Reconnect]: when Recv or Send of the plug has returned an
+// error, the plug is closed and Open is called again.
 package vdeplug

@@ -119,7 +119,7 @@ func openInner(ctx context.Context, vnl string, o *Options) (packet.Transport, e
 		return nil, fmt.Errorf("no inner network is named between braces, as {mem://lab}, so it is the user's default: %w", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("inner network %q: %w", vnl, err)
+		return nil, fmt.Errorf("inner network %q: %w", Redact(vnl), err)
 	}
 	return transportOf(c), nil
 }
@@ -142,7 +142,7 @@ func resolve(vnl string) (l Locator, origin string, err error) {
 		if l, err = readLocator(path); err != nil {
 			return Locator{}, "", fmt.Errorf("file %s: %w", path, err)
 		}
-		return l, fmt.Sprintf("file %s says %q: ", path, l), nil
+		return l, fmt.Sprintf("file %s says %q: ", path, Redact(l.String())), nil
 	}
 	return Locator{scheme: "vde", body: body}, origin, nil
 }

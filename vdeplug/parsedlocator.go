@@ -92,7 +92,7 @@ func (l Locator) ParseSlashed() (ParsedLocator, error) {
 // error too, unless the caller has taken Inner and cleared HasInner.
 func (p ParsedLocator) Apply(allowed map[string]func(value string, has bool) error) error {
 	if p.HasInner {
-		return fmt.Errorf("%s: {%s}: it has no inner network (write a brace of a path as \\{)", p.scheme, p.Inner)
+		return fmt.Errorf("%s: {%s}: it has no inner network (write a brace of a path as \\{)", p.scheme, Redact(p.Inner))
 	}
 	keys := make(map[string]string)
 	for key := range allowed {

@@ -49,6 +49,9 @@ type OptionUsage struct {
 	Default string
 	// About says what the option is for.
 	About string
+	// Secret says that the value may hold secrets, as the arguments of a command may:
+	// [Redact] leaves it out.
+	Secret bool
 }
 
 // String returns how the option is written.

@@ -96,11 +96,12 @@ type OpenFunc func(ctx context.Context, l Locator, o *Options) (Conn, error)
 // An Error says which network an operation failed on.
 type Error struct {
 	Op  string // "parse", "open", "recv", "send"
-	VNL string // the locator
+	VNL string // the locator, whole
 	Err error
 }
 
-func (e *Error) Error() string { return fmt.Sprintf("vdeplug: %s %q: %v", e.Op, e.VNL, e.Err) }
+// Error quotes the locator as [Redact] shows it.
+func (e *Error) Error() string { return fmt.Sprintf("vdeplug: %s %q: %v", e.Op, Redact(e.VNL), e.Err) }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
