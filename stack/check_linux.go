@@ -26,7 +26,7 @@ func Check(ctx context.Context) (*Report, error) {
 	}
 	r, reached := &Report{}, error(nil)
 	add := func(name string, err error) {
-		if e, ok := errors.AsType[*netns.Explained](err); ok && e.Limit() && reached == nil {
+		if e, ok := errors.AsType[*netns.Explained](err); ok && e.Reached() && reached == nil {
 			reached = err
 		}
 		r.add(name, err)

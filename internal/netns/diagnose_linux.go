@@ -51,6 +51,12 @@ func (e *Explained) Unwrap() error { return e.Err }
 // Limit reports whether a limit was reached that others may reach and leave.
 func (e *Explained) Limit() bool { return isShortage(e.Err) }
 
+// Reached reports whether a limit was reached: one of Limit, or that of namespaces, which an
+// administrator sets, and which may be 0.
+func (e *Explained) Reached() bool {
+	return e.Limit() || errors.Is(e.Err, unix.ENOSPC) || errors.Is(e.Err, unix.EUSERS)
+}
+
 // Cut returns the two parts of a reason, or of several with "; or " between them. remedy
 // is empty if there is none.
 func Cut(reason string) (why, remedy string) {

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	if name == "" {
 		testenv.Main(m)
 	}
-	all := slices.Concat(refusals, machines, []refusal{nested, ownersDevice, deviceGroup, bare, full})
+	all := slices.Concat(refusals, machines, []refusal{nested, ownersDevice, deviceGroup, bare, full, noUser, noNet, switchedOff})
 	r := all[slices.IndexFunc(all, func(r refusal) bool { return r.name == name })]
 	child := r.meet
 	if os.Getenv(envStage) == "prepare" {

@@ -99,7 +99,19 @@ var (
 		name: "a kernel without nftables and MPTCP", check: true,
 		refuse: filter(missing(unix.NETLINK_NETFILTER), missing(unix.IPPROTO_MPTCP)),
 	}
-	full = refusal{name: "no descriptors", check: true, refuse: fewDescriptors}
+	full   = refusal{name: "no descriptors", check: true, refuse: fewDescriptors}
+	noUser = refusal{ // but for the helper
+		name: "no more user namespaces", check: true, keep: []uintptr{unix.CAP_SYS_RESOURCE},
+		refuse: sysctl("max_user_namespaces", "1"),
+	}
+	noNet = refusal{
+		name: "no more network namespaces", check: true, keep: []uintptr{unix.CAP_SYS_RESOURCE},
+		refuse: func() error { return errors.Join(sysctl("max_net_namespaces", "3")(), holdStacks(2)) },
+	}
+	switchedOff = refusal{
+		name: "no user namespaces", check: true, keep: []uintptr{unix.CAP_SYS_RESOURCE},
+		refuse: sysctl("max_user_namespaces", "0"),
+	}
 )
 
 func missing(protocol uint32) testenv.Rule {
@@ -108,13 +120,17 @@ func missing(protocol uint32) testenv.Rule {
 
 // TestCheckLimits tells a limit that is reached from what the kernel does not have.
 func TestCheckLimits(t *testing.T) {
-	const noStack, limit = "there is no stack", "the limit of descriptors is "
+	const noStack, limit, usedUp = "there is no stack", "the limit of descriptors is ", "no more namespaces for this user (user.max_user_namespaces="
+	const off = "namespaces are switched off by user.max_user_namespaces=0"
 	for _, tt := range []struct {
 		machine refusal
 		want    map[string]string // how reasons begin; "" means that it works
 	}{
 		{bare, map[string]string{"stack": "", "nftables": "the kernel has no netlink family 12", "MPTCP": "the kernel has no MPTCP", "limits": ""}},
 		{full, map[string]string{"stack": limit, "nftables": noStack, "MPTCP": noStack, "limits": limit}},
+		{noUser, map[string]string{"stack": "", "user namespaces": usedUp + "1,", "MPTCP": "", "limits": usedUp + "1,"}},
+		{noNet, map[string]string{"stack": usedUp, "user namespaces": usedUp, "MPTCP": noStack, "limits": usedUp}},
+		{switchedOff, map[string]string{"stack": off, "user namespaces": off, "limits": off}},
 	} {
 		t.Run(tt.machine.name, func(t *testing.T) {
 			var report []line
