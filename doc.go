@@ -130,7 +130,7 @@
 //
 // Linux on amd64 and arm64; elsewhere [New] returns an error that wraps
 // errors.ErrUnsupported. User namespaces must be allowed, or the program must have
-// CAP_SYS_ADMIN; [Check] says what works, and what to do about the rest. The kernel alone
-// makes interfaces on mem:// and lan://; others are TAPs if the user has /dev/net/tun, and
-// veth pairs if not.
+// CAP_SYS_ADMIN and CAP_NET_ADMIN; [Check] says what works, and what to do about the rest.
+// The kernel alone makes interfaces on mem:// and lan://; others are TAPs if the user has
+// /dev/net/tun, and veth pairs if not.
 package vdestack

@@ -166,12 +166,27 @@ func refusedUser(errno unix.Errno) string {
 		case sysctl("kernel.unprivileged_userns_clone") == "0" && !capable(unix.CAP_SYS_ADMIN):
 			return "kernel.unprivileged_userns_clone=0 keeps user namespaces to root: sysctl -w kernel.unprivileged_userns_clone=1, or CAP_SYS_ADMIN for the program"
 		case chrooted():
-			return "the process is in a chroot, where the kernel makes no user namespace: change the root with pivot_root, as containers do, or give the program CAP_SYS_ADMIN"
+			return "the process is in a chroot, where the kernel makes no user namespace: change the root with pivot_root, as containers do" + instead()
 		case unmapped(geteuid()):
 			return fmt.Sprintf("the user id %d of the process is not in its user namespace, /proc/self/uid_map: map it there", geteuid())
 		}
 	}
 	return refusedUse(errno)
+}
+
+// instead is the other remedy where there is no user namespace: what a stack takes without one,
+// as far as the program lacks it.
+func instead() string {
+	lacks := ", or give the program "
+	switch admin, net := capable(unix.CAP_SYS_ADMIN), capable(unix.CAP_NET_ADMIN); {
+	case admin && net:
+		return ""
+	case admin:
+		return lacks + "CAP_NET_ADMIN"
+	case net:
+		return lacks + "CAP_SYS_ADMIN"
+	}
+	return lacks + "CAP_SYS_ADMIN and CAP_NET_ADMIN"
 }
 
 // refusedUse says why the kernel makes no network namespace, or does not let
@@ -253,7 +268,7 @@ func forbidden(errno unix.Errno) string {
 	if label := securityLabel(); errno == unix.EACCES && label != "" {
 		return fmt.Sprintf("a security module forbids it to the label %q: change its rules for this program; the kernel's log has the one, journalctl -k", label)
 	}
-	return "a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there, or give the program CAP_SYS_ADMIN"
+	return "a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there" + instead()
 }
 
 // refusedMap says why the ids of a user namespace cannot be written to /proc.

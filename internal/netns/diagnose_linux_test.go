@@ -141,7 +141,7 @@ func TestDiagnosis(t *testing.T) {
 	const (
 		apparmor = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: load one as root, echo 'abi <abi/4.0>, \"/opt/program\" flags=(unconfined) { userns, }' | apparmor_parser -r, or set it to 0"
 		filter   = "a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare, setns, mount and sethostname, for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no and SystemCallFilter"
-		unknown  = "a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there, or give the program CAP_SYS_ADMIN"
+		unknown  = "a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there, or give the program CAP_SYS_ADMIN and CAP_NET_ADMIN"
 	)
 	restricted := sysctls("kernel.apparmor_restrict_unprivileged_userns=1")
 	both := sysctls("kernel.apparmor_restrict_unprivileged_userns=1")
@@ -170,7 +170,10 @@ func TestDiagnosis(t *testing.T) {
 		{"seccomp without /proc", machine{noProc: true, seccomp: 2}, explain, unix.EPERM, filter},
 		{"seccomp, ENOSYS", machine{files: status(0, 2)}, explain, unix.ENOSYS, filter},
 		{"chroot", machine{files: map[string]string{"/proc/self/mountinfo": "23 22 0:5 / /proc rw - proc proc rw\n"}}, explain, unix.EPERM,
-			"the process is in a chroot, where the kernel makes no user namespace: change the root with pivot_root, as containers do, or give the program CAP_SYS_ADMIN"},
+			"the process is in a chroot, where the kernel makes no user namespace: change the root with pivot_root, as containers do, or give the program CAP_SYS_ADMIN and CAP_NET_ADMIN"},
+		{"chroot with capabilities", machine{files: map[string]string{"/proc/self/mountinfo": "23 22 0:5 / /proc rw - proc proc rw\n", "/proc/self/status": "CapEff:\t000001ffffffffff\n"}}, explain, unix.EPERM,
+			"the process is in a chroot, where the kernel makes no user namespace: change the root with pivot_root, as containers do"},
+		{"CAP_NET_ADMIN", machine{files: status(1<<unix.CAP_NET_ADMIN, 0)}, explain, unix.EPERM, strings.TrimSuffix(unknown, " and CAP_NET_ADMIN")},
 		{"id outside", machine{files: map[string]string{"/proc/self/uid_map": "0 100000 1000\n2000 101000 1\n"}}, explain, unix.EPERM,
 			"the user id 1000 of the process is not in its user namespace, /proc/self/uid_map: map it there"},
 		{"id inside", machine{files: map[string]string{"/proc/self/uid_map": "0 100000 1000\n1000 101000 1\n"}}, explain, unix.EPERM, unknown},

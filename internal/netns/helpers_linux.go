@@ -41,8 +41,12 @@ func theHelper() (*helper, error) {
 	}
 	h, err := startHelper(unix.CLONE_NEWUSER | unix.CLONE_NEWNET)
 	if err != nil && !atLimit(err) {
-		if plain, perr := thePlain(); perr == nil {
+		switch plain, perr := thePlain(); {
+		case perr == nil:
 			h, err = plain, nil
+		case errors.Is(err, unix.EPERM) && !errors.Is(perr, unix.EPERM):
+			// The program needs no user namespace: it is something else that it lacks.
+			return nil, fmt.Errorf("making a network namespace: %w", Refused(perr))
 		}
 	}
 	if err != nil {

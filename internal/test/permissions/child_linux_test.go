@@ -98,7 +98,7 @@ func (r *refusal) namespaces() *syscall.SysProcAttr {
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: as, HostID: uid, Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: as, HostID: gid, Size: 1}},
 		Credential:  &syscall.Credential{Uid: uint32(as), Gid: uint32(as), NoSetGroups: true},
-		AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_SYS_RESOURCE, unix.CAP_SETPCAP, unix.CAP_SETFCAP},
+		AmbientCaps: []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_SYS_RESOURCE, unix.CAP_SETPCAP, unix.CAP_SETFCAP},
 	}
 	if r.unmapped {
 		a.UidMappings, a.GidMappings, a.Credential, a.AmbientCaps = nil, nil, nil, nil

@@ -120,6 +120,13 @@ func withStack(f func(s *vdestack.Stack) error) error {
 	return f(s)
 }
 
+// openOnly opens a stack, where there is no program to use it.
+func openOnly() error { return withStack(func(*vdestack.Stack) error { return nil }) }
+
+func openIsolated() error {
+	return testenv.Closing(vdestack.New(context.Background(), vdestack.Config{Isolated: true}))
+}
+
 // openStack opens a stack without interfaces, and uses it.
 func openStack() error {
 	return withStack(func(s *vdestack.Stack) error {

@@ -151,12 +151,40 @@ var refusals = []refusal{
 	{name: "user id 0 with CAP_SETFCAP", uid0: true, keep: []uintptr{unix.CAP_SETFCAP}},
 	{
 		name: "chroot", keep: []uintptr{unix.CAP_SYS_CHROOT}, prepare: jail, refuse: func() error { return unix.Chroot("/tmp/jail") },
-		want: user + "operation not permitted (the process is in a chroot, where the kernel makes no user namespace: change the root with pivot_root, as containers do, or give the program CAP_SYS_ADMIN)",
+		want: user + "operation not permitted (the process is in a chroot, where the kernel makes no user namespace: change the root with pivot_root, as containers do, or give the program CAP_SYS_ADMIN and CAP_NET_ADMIN)",
+	},
+	{
+		name: "chroot with CAP_SYS_ADMIN", keep: []uintptr{unix.CAP_SYS_CHROOT, unix.CAP_SYS_ADMIN},
+		prepare: jail, refuse: func() error { return unix.Chroot("/tmp/jail") }, ask: openOnly,
+		want: user + "operation not permitted (the process is in a chroot, where the kernel makes no user namespace: change the root with pivot_root, as containers do, or give the program CAP_NET_ADMIN)",
+	},
+	{
+		name: "chroot with CAP_SYS_ADMIN and CAP_NET_ADMIN", keep: []uintptr{unix.CAP_SYS_CHROOT, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN},
+		prepare: jail, refuse: func() error { return unix.Chroot("/tmp/jail") }, ask: openOnly,
+	},
+	{
+		name: "chroot with both capabilities, isolated", helper: true, keep: []uintptr{unix.CAP_SYS_CHROOT, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN},
+		prepare: jail, refuse: func() error { return unix.Chroot("/tmp/jail") }, ask: openIsolated,
+		want: "stack: isolating takes a user namespace: making it: operation not permitted (the process is in a chroot, where the kernel makes no user namespace: change the root with pivot_root, as containers do)",
+	},
+	{
+		name: "chroot with both, user.max_net_namespaces=0", keep: []uintptr{unix.CAP_SYS_CHROOT, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SYS_RESOURCE},
+		prepare: jail, refuse: func() error { return errors.Join(sysctl("max_net_namespaces", "0")(), unix.Chroot("/tmp/jail")) },
+		ask: openOnly, remedy: sysctl("max_net_namespaces", "1000"),
+		want: "stack: making a network namespace: no space left on device (namespaces are switched off by user.max_net_namespaces=0: sysctl -w user.max_net_namespaces=1000 allows them)",
+	},
+	{
+		name: "chroot to a mount, with both, isolated", helper: true, keep: []uintptr{unix.CAP_SYS_CHROOT, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN},
+		prepare: func() error { return mount("none", "/tmp", "tmpfs", 0) }, ask: openIsolated,
+		refuse: func() error {
+			return errors.Join(os.Mkdir("/tmp/proc", 0o755), bind("/proc", "/tmp/proc", 0), unix.Chroot("/tmp"))
+		},
+		want: "stack: isolating takes a user namespace: making it: operation not permitted (a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there)",
 	},
 	{
 		name: "chroot to a mount, without /proc", keep: []uintptr{unix.CAP_SYS_CHROOT},
 		prepare: func() error { return mount("none", "/tmp", "tmpfs", 0) }, refuse: func() error { return unix.Chroot("/tmp") },
-		want: user + "operation not permitted (a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there, or give the program CAP_SYS_ADMIN)",
+		want: user + "operation not permitted (a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there, or give the program CAP_SYS_ADMIN and CAP_NET_ADMIN)",
 	},
 
 	{
