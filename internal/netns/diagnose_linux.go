@@ -219,14 +219,38 @@ const (
 	configText      = "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"
 )
 
-// apparmorText has the profile that the program needs, in AppArmor's language.
+// apparmorText has the profile that the program needs, for a shell. Its echo might take
+// backslashes away.
 func apparmorText() string {
 	program, err := readLink("/proc/self/exe")
 	if err != nil {
 		program = "/PROGRAM"
 	}
-	return fmt.Sprintf("kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: "+
-		"load one as root, echo 'abi <abi/4.0>, %q flags=(unconfined) { userns, }' | apparmor_parser -r, or set it to 0", program)
+	profile := "abi <abi/4.0>, " + apparmorHead(program) + " flags=(unconfined) { userns, }"
+	return "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: " +
+		"load one as root, printf %s '" + strings.ReplaceAll(profile, "'", `'\''`) + "' | apparmor_parser -r, or set it to 0"
+}
+
+// apparmorHead begins the profile of a program, see apparmor.d(5). A path alone is the name of
+// the profile, which the kernel compares with the program's as it is written, backslashes
+// and all; only a second one is read as a pattern then.
+func apparmorHead(program string) string {
+	var b strings.Builder
+	for _, c := range []byte(program) {
+		switch {
+		case c < ' ' || c == 0x7f:
+			fmt.Fprintf(&b, `\%03o`, c)
+			continue
+		case strings.IndexByte(`\"*?[]{}`, c) >= 0:
+			b.WriteByte('\\')
+		}
+		b.WriteByte(c)
+	}
+	path := `"` + b.String() + `"`
+	if b.Len() == len(program) {
+		return path
+	}
+	return "profile " + path + " " + path
 }
 
 // tooMany names the limit of namespaces that is reached. If there are several, only a

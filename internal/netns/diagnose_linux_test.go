@@ -139,7 +139,7 @@ func multipath(err error) error {
 
 func TestDiagnosis(t *testing.T) {
 	const (
-		apparmor = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: load one as root, echo 'abi <abi/4.0>, \"/opt/program\" flags=(unconfined) { userns, }' | apparmor_parser -r, or set it to 0"
+		apparmor = "kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: load one as root, printf %s 'abi <abi/4.0>, \"/opt/program\" flags=(unconfined) { userns, }' | apparmor_parser -r, or set it to 0"
 		filter   = "a seccomp filter is active and may forbid it: let it allow this call, and clone, unshare, setns, mount and sethostname, for a container by its seccomp profile, for a systemd unit by RestrictNamespaces=no and SystemCallFilter"
 		unknown  = "a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there, or give the program CAP_SYS_ADMIN and CAP_NET_ADMIN"
 	)
@@ -323,12 +323,34 @@ func TestKinds(t *testing.T) {
 	}
 }
 
+// TestAppArmorHead writes paths that mean something else in a profile.
+func TestAppArmorHead(t *testing.T) {
+	for program, want := range map[string]string{
+		"/opt/program":    `"/opt/program"`,
+		"/opt/my prog,#^": `"/opt/my prog,#^"`,
+		"/opt/é":          `"/opt/é"`,
+		"/opt/a*":         `profile "/opt/a\*" "/opt/a\*"`,
+		"/opt/[a]{b,c}?":  `profile "/opt/\[a\]\{b,c\}\?" "/opt/\[a\]\{b,c\}\?"`,
+		`/opt/a\"@{b}`:    `profile "/opt/a\\\"@\{b\}" "/opt/a\\\"@\{b\}"`,
+		"/opt/a\nb\x1b":   `profile "/opt/a\012b\033" "/opt/a\012b\033"`,
+	} {
+		if got := apparmorHead(program); got != want {
+			t.Errorf("%q: got %s, want %s", program, got, want)
+		}
+	}
+	defer machine{}.install()()
+	readLink = func(string) (string, error) { return "/opt/it's", nil }
+	if text := apparmorText(); !strings.Contains(text, `, printf %s 'abi <abi/4.0>, "/opt/it'\''s" flags=(unconfined) { userns, }' | apparmor_parser`) {
+		t.Errorf("in a shell: %s", text)
+	}
+}
+
 // TestAppArmor has the kernel refuse what it refuses a program that AppArmor
 // restricts, which gets its user namespace and may do nothing in it: its helper drops its
 // capabilities, or a seccomp filter stands in for AppArmor. AppArmor's setting is played.
 func TestAppArmor(t *testing.T) {
 	const setting = ": operation not permitted (kernel.apparmor_restrict_unprivileged_userns=1 takes the capabilities in user namespaces from programs without a profile: " +
-		"load one as root, echo 'abi <abi/4.0>, \"/opt/program\" flags=(unconfined) { userns, }' | apparmor_parser -r, or set it to 0)"
+		"load one as root, printf %s 'abi <abi/4.0>, \"/opt/program\" flags=(unconfined) { userns, }' | apparmor_parser -r, or set it to 0)"
 	for step, want := range map[string]string{
 		"capabilities": "making a network namespace" + setting,
 		"SIOCGSKNS":    "making a user namespace: ioctl SIOCGSKNS" + setting,
