@@ -38,7 +38,7 @@ type iface struct {
 	recording *recording // nil: none
 	reported  reported
 
-	remover *rtnl.Conn // set before leave and remove where the namespace stays; else nil
+	remover *rtnl.Conn // set by leave where the namespace stays; else nil
 
 	cancel context.CancelCauseFunc // ends the set-up; guarded by s.mu
 }
@@ -49,11 +49,7 @@ type iface struct {
 func (i *iface) setUp(ctx context.Context, nl *rtnl.Conn, n *network) (err error) {
 	defer func() {
 		if err != nil {
-			stays := i.s.joined || i.s.lent.Load() || i.s.inUse.Load()
-			if stays {
-				i.remover = nl
-			}
-			i.leave(stays)
+			i.leave(i.s.joined || i.s.lent.Load() || i.s.inUse.Load(), nl)
 		}
 	}()
 	if err := i.make(ctx, nl, n); err != nil {
@@ -73,10 +69,14 @@ func (i *iface) setUp(ctx context.Context, nl *rtnl.Conn, n *network) (err error
 }
 
 // leave leaves the network, and ends the recording. stays says that the namespace stays
-// in use, so that the interface does not end with it.
-func (i *iface) leave(stays bool) error {
+// in use, so that the interface does not end with it: nl, if there is one, removes it now or
+// at remove.
+func (i *iface) leave(stays bool, nl *rtnl.Conn) error {
 	if i.link == nil {
 		return nil
+	}
+	if stays {
+		i.remover = nl
 	}
 	return i.link.leave(stays)
 }

@@ -93,11 +93,11 @@ func (s *Stack) RemoveInterface(name string) error {
 
 // removeTaken removes an interface that take has taken out of use.
 func (s *Stack) removeTaken(i *iface, name string) error {
-	if nl, err := s.RTNL(); err == nil {
+	nl, err := s.RTNL()
+	if err == nil {
 		defer nl.Close()
-		i.remover = nl
 	}
-	err := errors.Join(i.leave(true), i.remove(-1))
+	err = errors.Join(i.leave(true, nl), i.remove(-1))
 	if err != nil {
 		err = s.wrap(fmt.Errorf("removing interface %s: %w", name, err))
 	}

@@ -223,12 +223,11 @@ func (s *Stack) Close() error {
 	}
 	var errs []error
 	last := -1
+	var nl *rtnl.Conn
 	if s.ns != nil && (s.joined || s.lent.Load()) {
-		if nl, err := s.RTNL(); err == nil {
+		var err error
+		if nl, err = s.RTNL(); err == nil {
 			defer nl.Close()
-			for _, i := range ifaces {
-				i.remover = nl
-			}
 		}
 	}
 	if s.ns != nil {
@@ -237,7 +236,7 @@ func (s *Stack) Close() error {
 		errs = append(errs, err)
 	}
 	for _, i := range ifaces {
-		errs = append(errs, i.leave(s.joined || s.lent.Load()))
+		errs = append(errs, i.leave(s.joined || s.lent.Load(), nl))
 	}
 	if len(ifaces) > 0 {
 		s.background(func() { s.removeAll(last) })
