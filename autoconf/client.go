@@ -19,6 +19,7 @@ import (
 	"github.com/vdestack/vdestack/autoconf/internal/dhcp6"
 	"github.com/vdestack/vdestack/autoconf/internal/rd"
 	"github.com/vdestack/vdestack/autoconf/internal/source"
+	"github.com/vdestack/vdestack/internal/limit"
 )
 
 // startTime bounds the first attempts of sources.
@@ -166,7 +167,7 @@ func newClient(dev device, dns dnsSetter, name string, cfg Config) *Client {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	at := strings.LastIndexByte(name, '/') // an interface has none in its name
-	c.log = source.LimitLog(c.log).With("stack", name[:at], "interface", name[at+1:])
+	c.log = limit.Log(c.log).With("stack", name[:at], "interface", name[at+1:])
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
 }

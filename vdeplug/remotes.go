@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/limit"
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/regular"
 	"github.com/vdestack/vdestack/internal/teardown"
@@ -26,7 +27,8 @@ import (
 //
 //   - Open takes the first set, and fails if there is an error instead. The set may be empty.
 //   - After that, errors and sets that are not valid go to [Options].Logger, and the last
-//     good set stays. It also stays when the sequence ends.
+//     good set stays. It also stays when the sequence ends. The logger gets changes too: of
+//     all these lines 100 at once, and then one a second.
 //   - ctx ends with the plug. The sequence must end soon after: Close waits half a second.
 type RemotesFunc func(ctx context.Context, arg string) iter.Seq2[[]netip.AddrPort, error]
 
@@ -79,7 +81,7 @@ func (o *vxlanOptions) follow(ctx context.Context, log *slog.Logger) (_ packet.T
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	log = log.With("remotes", o.sourceName)
+	log = limit.Log(log.With("remotes", o.sourceName))
 	live, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f := &follower{cancel: cancel, done: make(chan struct{})}
 	defer func() {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/plugtest"
@@ -123,6 +124,22 @@ func openVXLANHosts(t *testing.T, addrs []netip.AddrPort, enter func(i int, f fu
 		hosts[i] = &vxlanHost{plugtest.NewInbox(t, c), controls[i], a}
 	}
 	return hosts
+}
+
+// TestRemotesLogLimit has a source that changes its set all the time, with errors in between.
+func TestRemotesLogLimit(t *testing.T) {
+	control := registerRemotes(t, 1, vxlanAddrs(1, "127.0.2.2"))[0]
+	var log testenv.Buffer
+	testenv.Opened(Open("vxlan:///bind=127.0.2.1/remotes=test:0", &Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}))(t)
+	const most = 100 // and one a second
+	start := time.Now()
+	for i := range 2 * most {
+		control.set(t, vxlanAddrs(1+i%2*2, "127.0.2.2"), nil)
+		control.set(t, nil, errors.New("gone"))
+	}
+	if n := strings.Count(log.String(), "\n"); n < most || n > most+1+int(time.Since(start).Seconds()) {
+		t.Errorf("%d lines for %d changes", n, 2*most)
+	}
 }
 
 // TestVXLANHosts has many hosts on one network, of which some leave and come: namespaces

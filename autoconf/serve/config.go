@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vdestack/vdestack/autoconf/internal/source"
+	"github.com/vdestack/vdestack/internal/limit"
 )
 
 // Config says what is served. The zero Config serves what the interface has addresses for.
@@ -115,7 +115,7 @@ func (c Config) check() (*settings, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.log = source.LimitLog(s.log)
+	s.log = limit.Log(s.log)
 	s.Interface = cmp.Or(s.Interface, defaultInterface)
 	var ok bool
 	if s.domain, ok = canonical(cmp.Or(s.Domain, defaultDomain)); !ok {

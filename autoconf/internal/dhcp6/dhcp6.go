@@ -54,6 +54,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/vdestack/vdestack/autoconf/internal/source"
+	"github.com/vdestack/vdestack/internal/limit"
 )
 
 const (
@@ -118,7 +119,7 @@ type client struct {
 	sendErr error     // of the last message
 
 	lastSent time.Time
-	tokens   source.Bucket
+	tokens   limit.Bucket
 }
 
 var _ source.Run = Run
@@ -166,7 +167,7 @@ func newClient(cfg source.Config, link source.Link, sink source.Sink) (*client, 
 	if len(mac) != 6 {
 		return nil, fmt.Errorf("hardware address %q: want 6 bytes", mac)
 	}
-	c := &client{cfg: cfg, link: link, sink: sink, calls: cfg.Calls, solMaxRT: solMaxRT, infMaxRT: infMaxRT, tokens: source.NewBucket(bucketSize)}
+	c := &client{cfg: cfg, link: link, sink: sink, calls: cfg.Calls, solMaxRT: solMaxRT, infMaxRT: infMaxRT, tokens: limit.NewBucket(bucketSize)}
 	c.duid, c.iaid, c.stored = loadStored(cfg.Stored, mac)
 	var err error
 	c.port, err = link.UDP(netip.AddrPortFrom(netip.IPv6Unspecified(), clientPort))

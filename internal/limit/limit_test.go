@@ -1,4 +1,4 @@
-package source
+package limit
 
 import (
 	"bytes"
@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// TestLimitLog has more lines than anybody reads.
-func TestLimitLog(t *testing.T) {
+// TestLog has more lines than anybody reads.
+func TestLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b bytes.Buffer
-		l := LimitLog(slog.New(slog.NewTextHandler(&b, nil))).With("a", 1).WithGroup("g")
+		l := Log(slog.New(slog.NewTextHandler(&b, nil))).With("a", 1).WithGroup("g")
 		for range 1000 {
 			l.Info("flood")
 			l.Debug("nobody wants this")

@@ -1,4 +1,5 @@
-package source
+// Package limit bounds the rates of what others can cause, such as lines of a log.
+package limit
 
 import (
 	"context"
@@ -7,10 +8,10 @@ import (
 	"time"
 )
 
-// LimitLog returns a logger that passes 100 lines on at once, and then one a second: whoever is
-// on the network can cause a line with each packet. The next line after some that were left
-// out says how many.
-func LimitLog(l *slog.Logger) *slog.Logger {
+// Log returns a logger that passes 100 lines on at once, and then one a second, where others
+// cause them: whoever is on a network, with each packet. The next line after some that were
+// left out says how many.
+func Log(l *slog.Logger) *slog.Logger {
 	return slog.New(limited{l.Handler(), &lines{bucket: NewBucket(100)}})
 }
 
