@@ -3,12 +3,13 @@
 package bridge
 
 import (
-	"slices"
+	"encoding/binary"
 	"sync"
 
+	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/teardown"
-	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
 )
 
 // mostSparePorts is how many ports a hub may still have to be kept: the kernel takes long to
@@ -63,12 +64,26 @@ func takeSpare() *Switch {
 	if h == nil || !theSpare.take() {
 		return nil
 	}
-	// Somebody may have the namespace of a stack, or have made links here: a command can.
-	links, err := h.nl.Links()
-	used := slices.ContainsFunc(links, func(l rtnl.Link) bool { return l.Master == root || l.Parent == root })
-	if err != nil || used || !h.ns.Current() {
+	// Somebody may have the namespace of a stack, or have made a port: a command can.
+	if used, err := h.hasPorts(root); err != nil || used || !h.ns.Current() {
 		teardown.Go(func() { h.close() })
 		return nil
 	}
 	return &Switch{hub: h, root: root, bridges: []segment{{index: root}}}
+}
+
+// hasPorts reports whether a bridge has ports. The kernel looks for them: to read the whole list
+// of links takes a third of a millisecond.
+func (h *hub) hasPorts(bridge int) (bool, error) {
+	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.IFLA_MASTER, Data: binary.NativeEndian.AppendUint32(nil, uint32(bridge))},
+	})
+	if err != nil {
+		return false, err
+	}
+	ports, err := h.nl.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Dump},
+		Data:   append(make([]byte, unix.SizeofIfInfomsg), attrs...),
+	})
+	return len(ports) > 0, err
 }
