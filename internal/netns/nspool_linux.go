@@ -22,6 +22,9 @@ const (
 	// half a millisecond, when the user of the new namespace may need it. If requests come
 	// sooner one after the other, it counts from a request.
 	settling = 2 * time.Millisecond
+	// aloneSettling is that after a request that comes alone: a program that has just begun
+	// makes its first sockets, and nothing presses.
+	aloneSettling = 20 * time.Millisecond
 )
 
 // nsPool has namespaces that are made in advance: one after a request that comes alone, for
@@ -79,12 +82,16 @@ func fillLater() {
 		return
 	}
 	nsPool.filling, nsPool.wanted = nsPool.wanted, 0
+	after := settling
+	if nsPool.filling == 1 {
+		after = aloneSettling
+	}
 	switch {
 	case nsPool.making != nil: // then more are made
 	case nsPool.timer == nil:
-		nsPool.timer = time.AfterFunc(settling, tend)
+		nsPool.timer = time.AfterFunc(after, tend)
 	default:
-		nsPool.timer.Reset(settling)
+		nsPool.timer.Reset(after)
 	}
 }
 
@@ -118,6 +125,9 @@ func tend() {
 		nsPool.mu.Unlock() // closing them waits for the helper, which may be stopped
 		closeSpaces(old)
 		nsPool.mu.Lock()
+		if time.Since(nsPool.last) < series { // a request came meanwhile
+			nsPool.timer.Reset(settling)
+		}
 		return
 	}
 	for len(nsPool.spaces) < nsPool.filling {
