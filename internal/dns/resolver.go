@@ -47,7 +47,15 @@ func NewResolver(current func() (*Client, error)) *net.Resolver {
 			}
 			once := *c
 			once.attempts = 1
-			return newServerConn(ctx, once.answer), nil
+			return newServerConn(ctx, func(ctx context.Context, q dnsmessage.Question) ([]dnsmessage.Resource, dnsmessage.RCode, error) {
+				records, code, err := once.answer(ctx, q)
+				if _, ended := current(); ended != nil {
+					// Not all was found out, perhaps. If each question lacks another
+					// family, package net takes the name for one that does not exist.
+					return nil, 0, ended
+				}
+				return records, code, err
+			}), nil
 		},
 	}
 }

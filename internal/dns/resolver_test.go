@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,6 +161,26 @@ func TestResolverErrors(t *testing.T) {
 				t.Errorf("error %v, wraps Canceled %v", err, canceled)
 			}
 		})
+	}
+}
+
+// TestResolverEnds has a lookup end with the client: what was found out until then may not be all.
+func TestResolverEnds(t *testing.T) {
+	testenv.NoLeaks(t)
+	var ended atomic.Bool
+	c := newClient(t, Config{}, newFake(t, func(q *query) {
+		ended.Store(true)
+		rcode(dnsmessage.RCodeNameError)(q)
+	}))
+	r := NewResolver(func() (*Client, error) {
+		if ended.Load() {
+			return nil, net.ErrClosed
+		}
+		return c, nil
+	})
+	_, err := r.LookupNetIP(t.Context(), "ip", "a.example.")
+	if e, ok := errors.AsType[*net.DNSError](err); !ok || e.IsNotFound || !strings.Contains(e.Err, net.ErrClosed.Error()) {
+		t.Errorf("got %#v", err)
 	}
 }
 
