@@ -120,12 +120,12 @@ func tend() {
 		nsPool.making = nil
 		close(done)
 	}()
-	if time.Since(nsPool.last) >= series || !roomForPool() {
+	if ended := time.Since(nsPool.last) >= series; ended || !roomForPool() {
 		old := takePool()
 		nsPool.mu.Unlock() // closing them waits for the helper, which may be stopped
 		closeSpaces(old)
 		nsPool.mu.Lock()
-		if time.Since(nsPool.last) < series { // a request came meanwhile
+		if ended && time.Since(nsPool.last) < series { // a request came meanwhile
 			nsPool.timer.Reset(settling)
 		}
 		return

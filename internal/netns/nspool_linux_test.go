@@ -175,6 +175,9 @@ func TestNSPoolAtLimit(t *testing.T) {
 		restore := limitFiles(t, uint64(free)+tt.room)
 		limit = tt.spaces
 		fill(poolSize)
+		if again := nsPool.timer.Stop(); again != (tt.want > 0) {
+			t.Errorf("with room for %d descriptors and %q namespaces, the pool is tended again: %v", tt.room, tt.spaces, again)
+		}
 		if got := pooled(); got != tt.want {
 			t.Errorf("with room for %d descriptors and %q namespaces, %d are pooled, want %d", tt.room, tt.spaces, got, tt.want)
 		}
@@ -191,6 +194,7 @@ func fill(n int) {
 	if nsPool.timer == nil {
 		nsPool.timer = time.AfterFunc(time.Hour, tend)
 	}
+	nsPool.timer.Stop()
 	nsPool.mu.Unlock()
 	tend()
 }
