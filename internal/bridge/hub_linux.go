@@ -224,16 +224,21 @@ func (h *hub) openFar(index int, o nic.Offload) (*nic.Device, error) {
 // change sends a request about an interface in the hub for which package rtnl has no
 // method.
 func (h *hub) change(typ netlink.HeaderType, index int, attrs func(*netlink.AttributeEncoder)) error {
+	_, err := h.execute(netlink.Header{Type: typ}, index, attrs)
+	return err
+}
+
+// execute is change, or another request, with its answer.
+func (h *hub) execute(header netlink.Header, index int, attrs func(*netlink.AttributeEncoder)) ([]netlink.Message, error) {
 	ae := netlink.NewAttributeEncoder()
 	attrs(ae)
 	body, err := ae.Encode()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	info := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(info[4:], uint32(index))
-	_, err = h.nl.Execute(netlink.Message{Header: netlink.Header{Type: typ}, Data: append(info, body...)})
-	return err
+	return h.nl.Execute(netlink.Message{Header: header, Data: append(info, body...)})
 }
 
 // AwaitCarrier waits until an end of a veth pair, both ends of which are up, has a

@@ -3,7 +3,6 @@
 package bridge
 
 import (
-	"encoding/binary"
 	"sync"
 
 	"github.com/mdlayher/netlink"
@@ -75,15 +74,8 @@ func takeSpare() *Switch {
 // hasPorts reports whether a bridge has ports. The kernel looks for them: to read the whole list
 // of links takes a third of a millisecond.
 func (h *hub) hasPorts(bridge int) (bool, error) {
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.IFLA_MASTER, Data: binary.NativeEndian.AppendUint32(nil, uint32(bridge))},
-	})
-	if err != nil {
-		return false, err
-	}
-	ports, err := h.nl.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Dump},
-		Data:   append(make([]byte, unix.SizeofIfInfomsg), attrs...),
+	ports, err := h.execute(netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Dump}, 0, func(ae *netlink.AttributeEncoder) {
+		ae.Uint32(unix.IFLA_MASTER, uint32(bridge))
 	})
 	return len(ports) > 0, err
 }
