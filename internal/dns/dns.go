@@ -180,6 +180,7 @@ type answer struct {
 	name    string // the canonical name
 	addrs   []netip.Addr
 	records []dnsmessage.ResourceBody
+	lost    *net.DNSError // why the records of another type are not known, or nil
 }
 
 // lookup finds the addresses of a host.
@@ -241,7 +242,8 @@ func (c *Client) tryNames(host string, try func(name string) *net.DNSError) *net
 
 // lookupName asks for the records of an absolute name, in parallel.
 func (c *Client) lookupName(ctx context.Context, types []dnsmessage.Type, name string) (answer, *net.DNSError) {
-	ctx, cancel := context.WithCancel(ctx)
+	outer := ctx
+	ctx, cancel := context.WithCancel(outer)
 	defer cancel()
 	type result struct {
 		answer
@@ -279,6 +281,13 @@ func (c *Client) lookupName(ctx context.Context, types []dnsmessage.Type, name s
 		}
 	}
 	if a.name != "" {
+		switch {
+		case err == nil || err.IsNotFound:
+		case outer.Err() == nil && errors.Is(err, context.Canceled):
+			a.lost = dnsError(context.DeadlineExceeded, err.Server)
+		default:
+			a.lost = err
+		}
 		return a, nil
 	}
 	return answer{}, err

@@ -19,10 +19,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Package net makes a channel at its first lookup. One of a synctest bubble would be
+	// Package net makes channels at its first lookups. Those of a synctest bubble would be
 	// of no use to the next test.
 	none := func(context.Context, string, string) (net.Conn, error) { return nil, net.ErrClosed }
-	(&net.Resolver{PreferGo: true, Dial: none}).LookupTXT(context.Background(), "a.example.")
+	r := &net.Resolver{PreferGo: true, Dial: none}
+	r.LookupTXT(context.Background(), "a.example.")
+	r.LookupHost(context.Background(), "a.example.")
 	testenv.Main(m)
 }
 

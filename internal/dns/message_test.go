@@ -171,7 +171,7 @@ func FuzzAnswer(f *testing.F) {
 	c, err := New(Config{}, refuseDial(f))
 	testenv.Check(f, err)
 	f.Fuzz(func(t *testing.T, query []byte) {
-		msg, err := answerQuery(t.Context(), query, c.answer)
+		msg, err := answerQuery(t.Context(), query, c.responder(new(lookups)))
 		if err != nil {
 			return
 		}
@@ -275,7 +275,7 @@ func FuzzLookup(f *testing.F) {
 		if err != nil {
 			return
 		}
-		answer, err := answerQuery(ctx, query, c.answer)
+		answer, err := answerQuery(ctx, query, c.responder(new(lookups)))
 		if err != nil {
 			return
 		}

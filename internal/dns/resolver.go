@@ -15,8 +15,8 @@ import (
 )
 
 // NewResolver returns a resolver of package net whose questions are answered by the client
-// that current returns, or fail with its error. It is safe for concurrent use and has no
-// goroutine.
+// that current returns, or fail with its error. It is safe for concurrent use, and has
+// goroutines during lookups only.
 //
 // Package net turns a name into absolute ones with the host's resolv.conf, and asks for them
 // one after the other. Each of its questions is a lookup of the client:
@@ -27,8 +27,9 @@ import (
 //   - Other names are looked up with Config.Search and Config.Ndots. Whether the name that
 //     package net was given ended with a dot is not known.
 //   - For addresses of one family it looks for both, as one name of the search list is to
-//     answer for both. A family that cannot be found out is as one without addresses, if
-//     the other has some.
+//     answer for both. The questions for both, which package net asks at the same time, are
+//     one lookup. A family that cannot be found out is then as one without addresses, if the
+//     other has some.
 //   - The servers are asked once, with Config.Timeout for each and the timeout of the host's
 //     resolv.conf for all. Package net repeats a question that failed as often as that file
 //     says, for each of its servers.
@@ -37,6 +38,7 @@ import (
 // search list, and report that the name does not exist.
 func NewResolver(current func() (*Client, error)) *net.Resolver {
 	hostDomains.get()
+	var shared lookups
 	return &net.Resolver{
 		PreferGo:     true,
 		StrictErrors: true,
@@ -45,14 +47,10 @@ func NewResolver(current func() (*Client, error)) *net.Resolver {
 			if err != nil {
 				return nil, err
 			}
-			once := *c
-			once.attempts = 1
 			return newServerConn(ctx, func(ctx context.Context, q dnsmessage.Question) ([]dnsmessage.Resource, dnsmessage.RCode, error) {
-				records, code, err := once.answer(ctx, q)
+				records, code, err := c.responder(&shared)(ctx, q)
 				if _, ended := current(); ended != nil {
-					// Not all was found out, perhaps. If each question lacks another
-					// family, package net takes the name for one that does not exist.
-					return nil, 0, ended
+					return nil, 0, ended // not all was found out, perhaps
 				}
 				return records, code, err
 			}), nil
@@ -154,10 +152,31 @@ func answerQuery(ctx context.Context, query []byte, respond responder) ([]byte, 
 	return msg, err
 }
 
-// answer answers a question of package net.
-func (c *Client) answer(ctx context.Context, q dnsmessage.Question) ([]dnsmessage.Resource, dnsmessage.RCode, error) {
+// responder answers questions of package net, those for addresses from shared lookups.
+func (c *Client) responder(shared *lookups) responder {
+	return func(ctx context.Context, q dnsmessage.Question) ([]dnsmessage.Resource, dnsmessage.RCode, error) {
+		return c.answer(ctx, q, shared)
+	}
+}
+
+func (c *Client) answer(ctx context.Context, q dnsmessage.Question, shared *lookups) ([]dnsmessage.Resource, dnsmessage.RCode, error) {
 	name := q.Name.String()
-	a, failed := c.find(ctx, q.Type, name)
+	once := *c
+	once.attempts = 1
+	var (
+		a      answer
+		failed *net.DNSError
+	)
+	switch q.Type {
+	case dnsmessage.TypeA, dnsmessage.TypeAAAA:
+		a, failed = shared.find(ctx, lookupKey{c, fold(name)}, q.Type, func(ctx context.Context) (answer, *net.DNSError) {
+			return once.find(ctx, q.Type, name)
+		})
+		addrs := once.ordered(ofType(q.Type, a.addrs))
+		a.records = each(addrs, addrRecord)
+	default:
+		a, failed = once.find(ctx, q.Type, name)
+	}
 	switch {
 	case failed == nil:
 	case failed.IsNotFound:
@@ -210,11 +229,8 @@ func (c *Client) find(ctx context.Context, typ dnsmessage.Type, name string) (an
 			types = typesOf["CNAME"]
 		}
 		a, err := c.lookup(ctx, types, host)
-		if err != nil {
-			return a, err
-		}
-		addrs := c.ordered(ofType(typ, a.addrs))
-		return answer{name: absolute(a.name), records: each(addrs, addrRecord)}, nil
+		a.name, a.records = absolute(a.name), nil
+		return a, err
 	case dnsmessage.TypeTXT, dnsmessage.TypeMX, dnsmessage.TypeNS, dnsmessage.TypeSRV:
 		if c.isOfHost(name) {
 			return answer{}, dnsError(errNoSuchHost, "")

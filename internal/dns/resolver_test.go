@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"reflect"
@@ -184,6 +185,80 @@ func TestResolverEnds(t *testing.T) {
 	}
 }
 
+// TestResolverLossy loses some of the queries in every way. The name exists, so it is found,
+// or that is unknown.
+func TestResolverLossy(t *testing.T) {
+	z := zone{"a.example.": {"A 10.0.0.1", "AAAA fd00::1"}}
+	for network, want := range map[string]string{"ip": "10.0.0.1 fd00::1", "ip4": "10.0.0.1", "ip6": "fd00::1"} {
+		for lost := range 1 << 6 {
+			bubble(t, fmt.Sprintf("%s/%06b", network, lost), func(t *testing.T) {
+				var queries, losses atomic.Int32
+				r := resolverOf(newPipeClient(t, Config{}, newPipeFake("10.0.0.1:53", func(q *query) {
+					if n := queries.Add(1) - 1; lost>>n&1 != 0 {
+						losses.Add(1)
+						return
+					}
+					z.serve(q)
+				})))
+				got, err := r.LookupNetIP(t.Context(), network, "a.example.")
+				slices.SortFunc(got, netip.Addr.Compare)
+				e, _ := errors.AsType[*net.DNSError](err)
+				switch {
+				case losses.Load() == 0 && (err != nil || !slices.Equal(got, addrs(want))):
+					t.Errorf("got %v, %v, want %s", got, err, want)
+				case err != nil && (e == nil || e.IsNotFound || !e.IsTemporary), err == nil && len(got) == 0:
+					t.Errorf("%d queries of %d lost: got %v, %#v", losses.Load(), queries.Load(), got, err)
+				}
+			})
+		}
+	}
+}
+
+// TestResolverShares has two users look up a name, one of which gives up. They and their
+// questions share one lookup, which goes on for the other.
+func TestResolverShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := zone{"a.example.": {"A 10.0.0.1", "AAAA fd00::1"}}
+		f := newPipeFake("10.0.0.1:53", func(q *query) {
+			time.Sleep(time.Second)
+			z.serve(q)
+		})
+		r := resolverOf(newPipeClient(t, Config{}, f))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() {
+			_, err := r.LookupHost(ctx, "a.example.")
+			ended <- err
+		}()
+		time.Sleep(time.Second / 4)
+		time.AfterFunc(time.Second/4, cancel)
+		go func() {
+			_, err := r.LookupHost(t.Context(), "a.example.")
+			ended <- err
+		}()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the first lookup: %v", err)
+		}
+		if err := <-ended; err != nil || len(f.asked()) != 2 {
+			t.Errorf("the second lookup: %v, queries %q", err, f.asked())
+		}
+		// A shorter deadline is not that of others.
+		short, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		go func() {
+			_, err := r.LookupHost(short, "a.example.")
+			ended <- err
+		}()
+		synctest.Wait()
+		if _, err := r.LookupHost(t.Context(), "a.example."); err != nil {
+			t.Errorf("beside a short lookup: %v", err)
+		}
+		if err := <-ended; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the short lookup: %v", err)
+		}
+	})
+}
+
 // TestHostDomains has questions of package net on a host with a search list.
 func TestHostDomains(t *testing.T) {
 	testenv.NoLeaks(t)
@@ -233,9 +308,10 @@ func TestHostDomains(t *testing.T) {
 		{"PTR 2.0.0.10.in-addr.arpa.", none, "PTR 2.0.0.10.in-addr.arpa."},
 		// Both families are of the same name.
 		{"AAAA v4.", "CNAME v4.lab.lan.", "A v4.lab.lan., AAAA v4.lab.lan."},
-		// An address of one family counts, whatever happens to the other.
+		// An address of one family counts, whatever happens to the other, for those who
+		// ask for it.
 		{"AAAA failing.", "CNAME failing.lab.lan., fd00::6", "A failing.lab.lan., AAAA failing.lab.lan."},
-		{"A failing.", "CNAME failing.lab.lan.", "A failing.lab.lan., AAAA failing.lab.lan."},
+		{"A failing.", failure, "A failing.lab.lan., AAAA failing.lab.lan."},
 		{"MX broken.example.", failure, "MX broken.example., MX broken.example.lab.lan."},
 		{"SOA host.example.", "NotImplemented", ""},
 	}
@@ -244,7 +320,7 @@ func TestHostDomains(t *testing.T) {
 			before := len(f.queries())
 			typ, name, _ := strings.Cut(tt.question, " ")
 			q := dnsmessage.Question{Name: dnsmessage.MustNewName(name), Type: types[typ], Class: dnsmessage.ClassINET}
-			records, code, err := c.answer(t.Context(), q)
+			records, code, err := c.answer(t.Context(), q, new(lookups))
 			var got []string
 			for _, r := range records {
 				got = append(got, text(r))
@@ -272,6 +348,10 @@ func TestHostDomains(t *testing.T) {
 			}
 		})
 	}
+	t.Run("both families of failing.lab.lan.", func(t *testing.T) {
+		got, err := resolverOf(c).LookupNetIP(t.Context(), "ip", "failing.lab.lan.")
+		check(t, got, err, "fd00::6", "")
+	})
 	t.Run("no servers", func(t *testing.T) {
 		c := testenv.Must(New(Config{}, refuseDial(t)))(t)
 		_, err := resolverOf(c).LookupMX(t.Context(), "www.host.example")
