@@ -277,7 +277,7 @@ func ipOf(addr net.Addr) (ip netip.Addr) {
 // matching returns the addresses of the family of local, if that has one.
 func matching(addrs []netip.Addr, local net.Addr, host string) ([]netip.Addr, error) {
 	ip := ipOf(local)
-	if !ip.IsValid() || ip.IsUnspecified() {
+	if !ip.IsValid() || ip.WithZone("").IsUnspecified() {
 		return addrs, nil
 	}
 	same := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.Is4() != ip.Is4() })

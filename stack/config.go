@@ -265,13 +265,13 @@ func (f *Interface) checkGateway(gw netip.Addr) error {
 		return errors.New("a gateway is the zero Addr: give the address of a router")
 	case gw.Is4In6():
 		return fmt.Errorf("gateway %v is IPv4 written as IPv6: write it as %v", gw, gw.Unmap())
-	case gw.IsUnspecified(), gw.IsMulticast():
+	case gw.WithZone("").IsUnspecified(), gw.IsMulticast():
 		return fmt.Errorf("gateway %v is not the address of a host", gw)
 	case gw.Zone() != "" && gw.Zone() != f.Name:
 		return fmt.Errorf("gateway %v: its zone is another interface, this is %s", gw, f.Name)
 	case f.Down:
 		return fmt.Errorf("gateway %v needs the interface up", gw)
-	case slices.ContainsFunc(f.Addrs, func(p netip.Prefix) bool { return p.Addr() == gw }):
+	case slices.ContainsFunc(f.Addrs, func(p netip.Prefix) bool { return p.Addr() == gw.WithZone("") }):
 		return fmt.Errorf("gateway %v is the interface's own address", gw)
 	}
 	return nil

@@ -80,6 +80,7 @@ func TestCheckRemotes(t *testing.T) {
 		{name: "mixed", options: "vni=1", first: []string{"10.0.0.2:0", "[fd00::2]:0"}, err: "is not of the family of the others"},
 		{name: "later another", options: "vni=1", first: []string{"10.0.0.2:0"}, then: []string{"[fd00::2]:0"}, err: "is not of the family of the others"},
 		{name: "multicast", options: "vni=1", first: []string{"239.0.0.1:0"}, err: "is no address of a host"},
+		{name: "unspecified, with a zone", options: "if=lo", first: []string{"[::%lo]:0"}, err: "is no address of a host"},
 		{name: "no address", options: "vni=1", first: []string{""}, err: "a host has no address"},
 		{name: "link-local", options: "if=lo", first: []string{"[fe80::1]:0"}, then: []string{"[fe80::2%lo]:0"}, want: []string{"[fe80::2]:4789"}},
 		{name: "link-local without interface", options: "vni=1", first: []string{"[fe80::1%lo]:0"}, err: "say which with if=NAME"},
@@ -116,7 +117,7 @@ func TestCheckRemotes(t *testing.T) {
 // FuzzRemotes checks that accepted files are sets of hosts of one family, and are read
 // alike when they are written in another way.
 func FuzzRemotes(f *testing.F) {
-	for _, text := range []string{"", "10.0.0.1\n10.0.0.2:5 # x\n", "[fd00::1]:9\r\nfd00::2", "fe80::1%lo", "::ffff:1.2.3.4\n1.2.3.4", "0.0.0.0", "#"} {
+	for _, text := range []string{"", "10.0.0.1\n10.0.0.2:5 # x\n", "[fd00::1]:9\r\nfd00::2", "fe80::1%lo", "::ffff:1.2.3.4\n1.2.3.4", "0.0.0.0", "::0%lo", "#"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

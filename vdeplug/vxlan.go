@@ -167,7 +167,7 @@ func checkUnicast(network, host string, a netip.Addr) error {
 	switch {
 	case outside(network, a):
 		return fmt.Errorf("%s is not of the family of the others, IPv%s", host, network[2:])
-	case a.IsMulticast() || a.IsUnspecified() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+	case a.IsMulticast() || a.WithZone("").IsUnspecified() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return fmt.Errorf("%s is no address of a host", host)
 	}
 	return nil

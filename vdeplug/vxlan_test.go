@@ -90,6 +90,8 @@ func TestParseVXLAN(t *testing.T) {
 		{in: "vxlan:///remote=10.0.0.2/v6", err: "10.0.0.2 is not of the family of the others, IPv6"},
 		{in: "vxlan:///remote=239.0.0.1", err: "239.0.0.1 is no address of a host"},
 		{in: "vxlan:///remote=0.0.0.0", err: "0.0.0.0 is no address of a host"},
+		{in: "vxlan:///remote=::%lo/if=lo", err: "is no address of a host"},
+		{in: "vxlan:///remote=10.0.0.2/bind=::%lo", err: "must be an IP address of this host"},
 		{in: "vxlan:///remote=255.255.255.255", err: "is no address of a host"},
 		{in: "vxlan:///remote=fe80::2", err: "say which with if=NAME"},
 		{in: "vxlan:///remote=10.0.0.2/bind=fd00::1", err: `option "bind=fd00::1" and the remote 10.0.0.2 are of different families`},

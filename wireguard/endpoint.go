@@ -40,7 +40,7 @@ func (t *Tunnel) resolve(ctx context.Context, p Peer, current netip.AddrPort) (n
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap()
 	}
-	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return a.IsUnspecified() || a.IsMulticast() })
+	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return a.WithZone("").IsUnspecified() || a.IsMulticast() })
 	if len(addrs) == 0 {
 		return netip.AddrPort{}, fmt.Errorf("%s: the Endpoint: %s is no address of a host: name servers that block a name say 0.0.0.0", p.PublicKey.short(), host)
 	}

@@ -52,7 +52,7 @@ func TestEndpointNames(t *testing.T) {
 	many := testenv.Addrs("0.0.0.0", "::", "224.0.0.1", "ff02::1", "127.0.0.9")
 	testenv.Check(t, near.SetDNS(vdestack.DNS{Hosts: map[string][]netip.Addr{"blocked.example": testenv.Addrs("0.0.0.0", "::"), "many.example": many}}))
 	c := Config{PrivateKey: NewKey(), Underlay: near, Peers: []Peer{{PublicKey: NewKey().Public()}}}
-	for _, e := range []string{"blocked.example:1", "0.0.0.0:1", "[ff02::1]:1"} {
+	for _, e := range []string{"blocked.example:1", "0.0.0.0:1", "[::%vde0]:1", "[ff02::1]:1"} {
 		c.Peers[0].Endpoint = e
 		if _, err := Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), "is no address of a host") {
 			t.Errorf("%s: %v", e, err)
