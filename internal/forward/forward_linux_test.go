@@ -351,6 +351,9 @@ func TestClose(t *testing.T) {
 	}})
 	a, b := client(t, s), accept()
 	write(t, a, "unread")
+	// Before that the server may be connected without anybody here having noticed: nothing
+	// was sent to it, and the end of its connection is as that of any other.
+	testenv.Eventually(t, "the bytes are on their way", func() bool { return s.Stats().BytesIn == 6 })
 	silent.Store(true)
 	c := client(t, s)
 	<-dialing
