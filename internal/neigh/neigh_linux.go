@@ -31,8 +31,9 @@ var keepers = struct {
 // A keeper marks the neighbours in all namespaces that one helper enters.
 type keeper struct {
 	base    netns.Base
-	users   int // guarded by keepers.mu
-	few     int // the variable
+	users   int         // guarded by keepers.mu
+	take    func() bool // has one without users again, if it is not too late; guarded by keepers.mu
+	few     int         // the variable
 	unused  time.Duration
 	reports *os.File      // a socket in the base
 	done    chan struct{} // closed at the end of run
@@ -40,6 +41,8 @@ type keeper struct {
 	asking   sync.Mutex // guards requests and message; held for a request
 	requests int        // the descriptor of another socket there
 	message  []byte
+
+	forget atomic.Bool // what is to be marked, when the last user has left
 
 	// Of the goroutine that reads the reports:
 	waiting []*Space // with entries to mark
@@ -153,6 +156,9 @@ func keeperOf(base netns.Base) (_ *keeper, err error) {
 	keepers.mu.Lock()
 	defer keepers.mu.Unlock()
 	k := keepers.all[base]
+	if k != nil && k.users == 0 && !k.take() {
+		k = nil // ends once keepers.mu is free
+	}
 	if k == nil {
 		if k, err = newKeeper(base); err != nil {
 			return nil, err
@@ -169,7 +175,26 @@ func (k *keeper) leave() {
 	if k.users--; k.users > 0 {
 		return
 	}
-	delete(keepers.all, k.base)
+	// The next stack needs it, if one follows soon: to make it keeps two processors busy.
+	k.take = nil
+	k.forget.Store(true)
+	if k.base.Current() {
+		k.take = netns.Linger(func() {
+			keepers.mu.Lock()
+			defer keepers.mu.Unlock()
+			k.end()
+		})
+	}
+	if k.take == nil {
+		k.end()
+	}
+}
+
+// end ends a keeper without users. keepers.mu is held.
+func (k *keeper) end() {
+	if keepers.all[k.base] == k {
+		delete(keepers.all, k.base)
+	}
 	unix.Close(k.requests) // only users ask
 	k.reports.Close()
 	teardown.Go(func() { <-k.done })
@@ -352,6 +377,7 @@ func (k *keeper) run() {
 	for {
 		lost = false
 		err := conn.Read(func(fd uintptr) bool {
+			k.drain()
 			for n := range most {
 				size, oobn, _, from, err := unix.Recvmsg(int(fd), b, oob, 0)
 				switch {
@@ -374,6 +400,7 @@ func (k *keeper) run() {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			k.rest()
 			k.reports.SetReadDeadline(time.Time{}) // before count: note may set it again
+			k.drain()
 			k.count()
 			continue
 		}
@@ -405,6 +432,14 @@ func (k *keeper) run() {
 		if len(k.busy) > 0 {
 			k.reports.SetReadDeadline(time.Now().Add(idleTimeout))
 		}
+	}
+}
+
+// drain drops what was to be marked for users that have all left.
+func (k *keeper) drain() {
+	if k.forget.Swap(false) {
+		clear(k.waiting)
+		k.waiting, k.entries = k.waiting[:0], 0
 	}
 }
 

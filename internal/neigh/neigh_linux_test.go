@@ -325,20 +325,29 @@ func TestJoined(t *testing.T) {
 	testenv.Eventually(t, "the second stack's is marked", func() bool { return joined[1].neighbor(t, e.Addr).Flags&rtnl.NeighborExtLearned != 0 })
 }
 
-// TestClose has nothing left when the last stack is closed.
+// TestClose has what the last stack leaves looked after by the same keeper as the next one,
+// and nothing left when no other follows.
 func TestClose(t *testing.T) {
 	neigh.MarkAll(t, time.Minute)
-	for range 3 {
+	before := neigh.Keeper()
+	if before != nil {
+		t.Fatal("something is looked after from the beginning")
+	}
+	for n := range 4 {
 		a, b := newNode(t, "mem://"+t.Name(), "10.1.0.1/24"), newNode(t, "mem://"+t.Name(), "10.1.0.2/24")
 		a.mustReach(t, b.addr)
-		if !neigh.Running() {
-			t.Fatal("nothing is looked after")
+		k := neigh.Keeper()
+		if k == nil || (k == before) != (n%2 == 1) {
+			t.Fatalf("time %d: looked after by %p, before by %p", n, k, before)
 		}
 		for _, n := range []*node{a, b} {
 			testenv.Check(t, n.Close())
 		}
-		if neigh.Running() {
-			t.Fatal("something is looked after yet")
+		if before = k; n%2 == 1 {
+			netns.EmptyPool() // as a second later
+			if neigh.Keeper() != nil {
+				t.Fatal("something is looked after yet")
+			}
 		}
 		teardown.Wait()
 	}
@@ -346,6 +355,7 @@ func TestClose(t *testing.T) {
 
 // TestPrepare prepares for a namespace that is used, and for one that is not: nothing stays.
 func TestPrepare(t *testing.T) {
+	netns.EmptyPool()
 	for _, used := range []bool{true, false} {
 		ns := testenv.Must(netns.CreateIsolated(netns.TAP{}, nil))(t)
 		release := neigh.Prepare(ns.Base())
@@ -354,7 +364,7 @@ func TestPrepare(t *testing.T) {
 		}
 		testenv.Check(t, ns.Close()) // the last of its helper
 		release()
-		if neigh.Running() {
+		if neigh.Keeper() != nil {
 			t.Errorf("used %v: something is looked after", used)
 		}
 	}

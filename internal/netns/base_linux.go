@@ -23,6 +23,14 @@ func (h Base) Hold() (release func()) {
 	return h.h.release
 }
 
+// Current reports whether it is the base of new namespaces: its helper was not killed, and
+// the process is still the same user.
+func (h Base) Current() bool {
+	helpers.mu.Lock()
+	defer helpers.mu.Unlock()
+	return h.h == helpers.own && !h.h.calls.lost() && h.h.has()
+}
+
 // Sockets makes two sockets there, of one kind. They are close-on-exec and belong to the
 // caller.
 func (h Base) Sockets(domain, typ, proto int) (fds [2]int, err error) {

@@ -300,9 +300,7 @@ func (n *NS) alive() error {
 func (n *NS) Current() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	helpers.mu.Lock()
-	defer helpers.mu.Unlock()
-	return n.fd >= 0 && n.h == helpers.own && !n.h.calls.lost() && n.h.has()
+	return n.fd >= 0 && n.Base().Current()
 }
 
 // Cookie returns what SO_NETNS_COOKIE gives for sockets in the namespace.
