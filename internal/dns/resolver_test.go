@@ -259,6 +259,62 @@ func TestResolverShares(t *testing.T) {
 	})
 }
 
+// TestResolverOneByOne asks for A and AAAA records one after the other, as package net does
+// with the option single-request of the host's resolv.conf, of a server that is silent about AAAA.
+func TestResolverOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := zone{"a.example.": {"A 10.0.0.1"}}
+		c := newPipeClient(t, Config{}, newPipeFake("10.0.0.1:53", eitherType(z.serve, silent)))
+		shared := new(lookups)
+		ask := func(typ dnsmessage.Type) (int, error) {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			q := dnsmessage.Question{Name: dnsmessage.MustNewName("a.example."), Type: typ, Class: dnsmessage.ClassINET}
+			records, code, err := c.answer(ctx, q, shared)
+			if code != dnsmessage.RCodeSuccess {
+				err = errors.Join(err, errors.New(code.String()))
+			}
+			return len(records), err
+		}
+		if n, err := ask(dnsmessage.TypeA); err != nil || n != 1 {
+			t.Errorf("A: %d records, %v, want one", n, err)
+		}
+		if n, err := ask(dnsmessage.TypeAAAA); err != nil || n != 0 {
+			t.Errorf("AAAA after A: %d records, %v, want none", n, err)
+		}
+		if n, err := ask(dnsmessage.TypeAAAA); err == nil {
+			t.Errorf("AAAA alone: %d records, want an error", n)
+		}
+		time.Sleep(sharedAfter)
+		synctest.Wait()
+		if len(shared.running) != 0 {
+			t.Errorf("%d lookups are left", len(shared.running))
+		}
+	})
+}
+
+// TestResolverOneFamily looks for IPv4 addresses beside a lookup of both families. The server is
+// silent about them, which is no reason to leave them out.
+func TestResolverOneFamily(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		z := zone{"a.example.": {"AAAA fd00::1"}}
+		r := resolverOf(newPipeClient(t, Config{}, newPipeFake("10.0.0.1:53", eitherType(silent, z.serve))))
+		both := make(chan error)
+		go func() {
+			_, err := r.LookupNetIP(t.Context(), "ip", "a.example.")
+			both <- err
+		}()
+		synctest.Wait()
+		_, err := r.LookupNetIP(t.Context(), "ip4", "a.example.")
+		if e, ok := errors.AsType[*net.DNSError](err); !ok || e.IsNotFound || !e.IsTemporary {
+			t.Errorf("IPv4: %#v, want that it is unknown", err)
+		}
+		if err := <-both; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestHostDomains has questions of package net on a host with a search list.
 func TestHostDomains(t *testing.T) {
 	testenv.NoLeaks(t)

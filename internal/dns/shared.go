@@ -30,21 +30,28 @@ type lookup struct {
 	done     chan struct{} // closed after answer and failed are set
 	answer   answer
 	failed   *net.DNSError
-	asked    map[dnsmessage.Type]chan struct{} // closed with the first question for the type
 
-	questions int       // that have not left; guarded by lookups.mu
-	ended     time.Time // zero while it runs; guarded by lookups.mu
+	// Guarded by lookups.mu:
+	questions int       // that have not left
+	ended     time.Time // zero while it runs
+	// alone has the questions without one of the same user for the other type; each channel is
+	// closed when that comes.
+	alone map[dnsmessage.Type][]chan struct{}
 }
 
-// Package net asks the two questions of a lookup from two goroutines. The first waits this
-// long for the other where it matters, and a lookup that has ended is shared as long.
+// otherType has the other type of addresses.
+var otherType = map[dnsmessage.Type]dnsmessage.Type{dnsmessage.TypeA: dnsmessage.TypeAAAA, dnsmessage.TypeAAAA: dnsmessage.TypeA}
+
+// Package net asks the two questions of a lookup from two goroutines, or one after the other if
+// the host's resolv.conf has the option single-request. The first waits this long for the other
+// where it matters, and a lookup that has ended waits as long for the other.
 const sharedAfter = 100 * time.Millisecond
 
 // find returns what do returns, which may be what it returned for another question. For a
 // type whose records are not known while those of the other are, it returns the reason as
-// error, or no records if there is a question for the other type.
+// error, or no records if the same user asks for the other type, as far as can be told.
 func (s *lookups) find(ctx context.Context, key lookupKey, typ dnsmessage.Type, do func(context.Context) (answer, *net.DNSError)) (answer, *net.DNSError) {
-	l := s.join(ctx, key, typ, do)
+	l, both := s.join(ctx, key, typ, do)
 	defer s.leave(key, l)
 	select {
 	case <-l.done:
@@ -58,14 +65,10 @@ func (s *lookups) find(ctx context.Context, key lookupKey, typ dnsmessage.Type, 
 	if l.failed != nil || l.answer.lost == nil || len(ofType(typ, l.answer.addrs)) > 0 {
 		return l.answer, l.failed
 	}
-	other := dnsmessage.TypeA
-	if typ == other {
-		other = dnsmessage.TypeAAAA
-	}
 	timer := time.NewTimer(sharedAfter)
 	defer timer.Stop()
 	select {
-	case <-l.asked[other]:
+	case <-both:
 		return l.answer, nil
 	case <-timer.C:
 	case <-ctx.Done():
@@ -73,19 +76,16 @@ func (s *lookups) find(ctx context.Context, key lookupKey, typ dnsmessage.Type, 
 	return answer{}, l.answer.lost
 }
 
-// join returns the lookup that runs for the key, or has just ended, if its deadline is about
-// that of ctx; otherwise it begins one.
-func (s *lookups) join(ctx context.Context, key lookupKey, typ dnsmessage.Type, do func(context.Context) (answer, *net.DNSError)) *lookup {
+// join returns the lookup that runs for the key, if its deadline is about that of ctx, or has just
+// ended for a question to which this one belongs; otherwise it begins one. both is closed when there
+// is a question for the other type.
+func (s *lookups) join(ctx context.Context, key lookupKey, typ dnsmessage.Type, do func(context.Context) (answer, *net.DNSError)) (_ *lookup, both chan struct{}) {
 	deadline, _ := ctx.Deadline()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.running[key]
-	if l == nil || deadline.Sub(l.deadline).Abs() > time.Second || !l.ended.IsZero() && time.Since(l.ended) > sharedAfter {
-		l = &lookup{
-			deadline: deadline,
-			done:     make(chan struct{}),
-			asked:    map[dnsmessage.Type]chan struct{}{dnsmessage.TypeA: make(chan struct{}), dnsmessage.TypeAAAA: make(chan struct{})},
-		}
+	if l == nil || !l.takes(typ, deadline) {
+		l = &lookup{deadline: deadline, done: make(chan struct{}), alone: make(map[dnsmessage.Type][]chan struct{})}
 		if s.running == nil {
 			s.running = make(map[lookupKey]*lookup)
 		}
@@ -99,12 +99,25 @@ func (s *lookups) join(ctx context.Context, key lookupKey, typ dnsmessage.Type, 
 		go s.run(ctx, key, l, do)
 	}
 	l.questions++
-	select {
-	case <-l.asked[typ]:
-	default:
-		close(l.asked[typ])
+	both = make(chan struct{})
+	// The last one is most likely of the same user: others may ask for one type only.
+	if others := l.alone[otherType[typ]]; len(others) > 0 {
+		last := len(others) - 1
+		close(others[last])
+		close(both)
+		l.alone[otherType[typ]] = others[:last]
+	} else {
+		l.alone[typ] = append(l.alone[typ], both)
 	}
-	return l
+	return l, both
+}
+
+// takes reports whether a question may join the lookup. lookups.mu is held.
+func (l *lookup) takes(typ dnsmessage.Type, deadline time.Time) bool {
+	if l.ended.IsZero() {
+		return deadline.Sub(l.deadline).Abs() <= time.Second
+	}
+	return time.Since(l.ended) <= sharedAfter && len(l.alone[otherType[typ]]) > 0
 }
 
 func (s *lookups) run(ctx context.Context, key lookupKey, l *lookup, do func(context.Context) (answer, *net.DNSError)) {
@@ -112,13 +125,14 @@ func (s *lookups) run(ctx context.Context, key lookupKey, l *lookup, do func(con
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.ended = time.Now()
-	if l.failed != nil && s.running[key] == l {
-		delete(s.running, key) // package net repeats its questions
+	if l.failed != nil {
+		s.drop(key, l) // package net repeats its questions
 	}
 	close(l.done)
 }
 
-// leave ends a lookup for which no question waits.
+// leave ends a lookup for which no question waits. If it has found addresses of one family only,
+// a question for the other may still come.
 func (s *lookups) leave(key lookupKey, l *lookup) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,6 +140,19 @@ func (s *lookups) leave(key lookupKey, l *lookup) {
 		return
 	}
 	l.cancel()
+	if l.ended.IsZero() || l.answer.lost == nil {
+		s.drop(key, l)
+		return
+	}
+	time.AfterFunc(sharedAfter, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.drop(key, l)
+	})
+}
+
+// drop has no more questions join a lookup. s.mu is held.
+func (s *lookups) drop(key lookupKey, l *lookup) {
 	if s.running[key] == l {
 		delete(s.running, key)
 	}
