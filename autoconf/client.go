@@ -20,6 +20,7 @@ import (
 	"github.com/vdestack/vdestack/autoconf/internal/rd"
 	"github.com/vdestack/vdestack/autoconf/internal/source"
 	"github.com/vdestack/vdestack/internal/limit"
+	"github.com/vdestack/vdestack/vdeplug"
 )
 
 // startTime bounds the first attempts of sources.
@@ -81,7 +82,7 @@ type Client struct {
 //     client waits for Close.
 func Start(ctx context.Context, st *vdestack.Stack, c Config) (*Client, error) {
 	if c.VNL != "" {
-		return nil, fmt.Errorf("autoconf: vnl=%s: the stack has its networks already; Open makes one", c.VNL)
+		return nil, fmt.Errorf("autoconf: vnl=%s: the stack has its networks already; Open makes one", vdeplug.Redact(c.VNL))
 	}
 	return start(ctx, st, c)
 }
@@ -277,7 +278,7 @@ func (c *Client) check(cfg *Config) error {
 	if !first {
 		switch {
 		case cfg.VNL != "":
-			return fmt.Errorf("vnl=%s: the stack has its networks already", cfg.VNL)
+			return fmt.Errorf("vnl=%s: the stack has its networks already", vdeplug.Redact(cfg.VNL))
 		case cfg.Iface != "" && cfg.Iface != c.cfg.Iface, cfg.Index != 0 && cfg.Index != c.cfg.Index:
 			return fmt.Errorf("the interface %s%s is another one: start a client for it", cfg.Iface, index(cfg.Index))
 		}

@@ -576,7 +576,7 @@ func TestChange(t *testing.T) {
 			t.Errorf("done: %q", d.log)
 		}
 		for text, want := range map[string]string{
-			"iface=vde1": "the interface vde1 is another one", "vnl=mem://x": "the stack has its networks already", "ifindex=9": "the interface 9 is another one",
+			"iface=vde1": "the interface vde1 is another one", "vnl='cmd://ssh SECRET'": "vnl=cmd://ssh …: the stack has its networks already", "ifindex=9": "the interface 9 is another one",
 			"dhcp6": "this version does not have it",
 		} {
 			if err := change(text); err == nil || !strings.Contains(err.Error(), want) {

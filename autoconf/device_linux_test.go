@@ -485,7 +485,7 @@ func TestEth(t *testing.T) {
 	if _, err := Start(t.Context(), h.st, Config{Iface: "lo"}); err == nil || !strings.Contains(err.Error(), "not an Ethernet") {
 		t.Errorf("loopback: %v", err)
 	}
-	for text, want := range map[string]string{"gw=10.77.0.1": "static: ", "vnl=mem://x": "the stack has its networks already"} {
+	for text, want := range map[string]string{"gw=10.77.0.1": "static: ", "vnl='cmd://ssh SECRET'": "vnl=cmd://ssh …: the stack has its networks already"} {
 		cfg := testenv.Must(Parse(text))(t)
 		if c, err := Start(t.Context(), h.st, cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, %v", text, c, err)

@@ -21,7 +21,7 @@ type Guest struct {
 // the locator.
 func FirstGuest(l vdeplug.Locator) (Guest, error) {
 	if l.Scheme() != scheme {
-		return Guest{}, fmt.Errorf("%s: not a %s:// locator", l, scheme)
+		return Guest{}, fmt.Errorf("%s: not a %s:// locator", vdeplug.Redact(l.String()), scheme)
 	}
 	cfg, err := parse(l)
 	if err != nil {

@@ -20,6 +20,7 @@ func TestFirstGuest(t *testing.T) {
 		{vnl: "slirp:///restricted", want: "{[fd00::f/64 10.0.2.15/24] [] []}"},
 		{vnl: "slirp:///nonsense", err: "nonsense"},
 		{vnl: "vde://", err: "not a slirp:// locator"},
+		{vnl: "cmd://ssh SECRET", err: "cmd://ssh …: not"},
 	} {
 		l := testenv.Must(vdeplug.Parse(tt.vnl))(t)
 		got, err := FirstGuest(l)

@@ -2,6 +2,7 @@ package vdeplug
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vdestack/vdestack/internal/argv"
@@ -22,12 +23,17 @@ func Redact(vnl string) string {
 	if scheme == "cmd" {
 		return "cmd://" + program(body)
 	}
+	text, ends := unquoted(vnl)
+	end := len(vnl)
 	for _, o := range lookupScheme(scheme).Usage.Options {
 		for _, name := range slices.Concat([]string{o.Name}, o.Aliases) {
-			if before, _, ok := strings.Cut(vnl, name+"="); ok && o.Secret {
-				vnl = before + name + "=…"
+			if i := strings.Index(text, name+"="); i >= 0 && o.Secret {
+				end = min(end, ends[i+len(name)])
 			}
 		}
+	}
+	if end < len(vnl) {
+		vnl = vnl[:end] + "…"
 	}
 	// A brace that is quoted does no harm: what is behind it comes back as it is, too.
 	outer, inner, ok := strings.Cut(vnl, "{")
@@ -40,6 +46,31 @@ func Redact(vnl string) string {
 		vnl += "}"
 	}
 	return vnl
+}
+
+// unquoted returns the text that a locator has without quoting, which may also hide a "=", and where
+// each byte of it ends in the locator. No option has a quote or a backslash in its name, so it does
+// not matter what those mean that are quoted themselves.
+func unquoted(vnl string) (text string, ends []int) {
+	var b []byte
+	for i := 0; i < len(vnl); {
+		c := vnl[i]
+		i++
+		switch {
+		case c == '\'' || c == '"':
+			continue
+		case c == '\\' && i < len(vnl):
+			c = vnl[i]
+			i++
+		case c == '%' && i+2 <= len(vnl):
+			if code, err := strconv.ParseUint(vnl[i:i+2], 16, 8); err == nil {
+				c = byte(code)
+				i += 2
+			}
+		}
+		b, ends = append(b, c), append(ends, i)
+	}
+	return string(b), ends
 }
 
 // program returns a command with "…" for its arguments, if it has any.

@@ -52,6 +52,14 @@ func TestRedact(t *testing.T) {
 		"testsecret:///key=SECRET/pw=SECRET{x}":    "testsecret:///key=…",
 		"agno://{testsecret:///pw=SECRET/open=1}":  "agno://{testsecret:///pw=…}",
 		`testsecret:///pw=a\{SECRET`:               "testsecret:///pw=…",
+		// All ways to write the name of an option.
+		`testsecret:///open=%31/pw%3dSECRET`: `testsecret:///open=%31/pw%3d…`,
+		`testsecret:///'pw'=SECRET`:          `testsecret:///'pw'=…`,
+		`testsecret:///"pw=SECRET"`:          `testsecret:///"pw=…`,
+		`testsecret:///p\w\=SECRET`:          `testsecret:///p\w\=…`,
+		`testsecret:///%70%77=SECRET`:        `testsecret:///%70%77=…`,
+		`testsecret:///open=a\`:              `testsecret:///open=a\`,
+		`testsecret:///open=%`:               `testsecret:///open=%`,
 	} {
 		if got := Redact(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
