@@ -263,6 +263,7 @@ func TestConfigErrors(t *testing.T) {
 		{"DNS, zero address", dns(DNS{Hosts: map[string][]netip.Addr{"a": {{}}}}), `stack: dns: Hosts: "a": an address is the zero value`},
 		{"DNS, literal as name", dns(DNS{Hosts: map[string][]netip.Addr{"10.0.0.1": nil}}), `stack: dns: Hosts: "10.0.0.1" is not a host name`},
 		{"unspecified server with a zone", dns(DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("[::%vde0]:53")}}), `stack: dns: Servers: ::%vde0 is not the address of a server`},
+		{"unspecified server as IPv6", dns(DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("[::ffff:0.0.0.0]:53")}}), `stack: dns: Servers: ::ffff:0.0.0.0 is not the address of a server`},
 		{"DNS, multicast server", dns(DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("224.0.0.1:53")}}), `stack: dns: Servers: 224.0.0.1 is not the address of a server`},
 		{"DNS, empty domain", dns(DNS{Search: []string{""}}), `stack: dns: Search: "" is not a domain name`},
 		{"DNS, long label", dns(DNS{Search: []string{strings.Repeat("a", 64)}}), `stack: dns: Search: "` + strings.Repeat("a", 64) + `" is not a domain name`},

@@ -48,10 +48,11 @@ func TextOption(p *string) func(string, bool) error {
 func addressOption(p *netip.Addr) func(string, bool) error {
 	return func(value string, _ bool) error {
 		a, err := netip.ParseAddr(value)
+		a = a.Unmap()
 		if err != nil || a.IsMulticast() || a.WithZone("").IsUnspecified() {
 			return errors.New("must be an IP address of this host")
 		}
-		*p = a.Unmap()
+		*p = a
 		return nil
 	}
 }

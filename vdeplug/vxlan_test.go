@@ -92,6 +92,7 @@ func TestParseVXLAN(t *testing.T) {
 		{in: "vxlan:///remote=0.0.0.0", err: "0.0.0.0 is no address of a host"},
 		{in: "vxlan:///remote=::%lo/if=lo", err: "is no address of a host"},
 		{in: "vxlan:///remote=10.0.0.2/bind=::%lo", err: "must be an IP address of this host"},
+		{in: "vxlan:///remote=10.0.0.2/bind=::ffff:0.0.0.0", err: "must be an IP address of this host"},
 		{in: "vxlan:///remote=255.255.255.255", err: "is no address of a host"},
 		{in: "vxlan:///remote=fe80::2", err: "say which with if=NAME"},
 		{in: "vxlan:///remote=10.0.0.2/bind=fd00::1", err: `option "bind=fd00::1" and the remote 10.0.0.2 are of different families`},

@@ -84,7 +84,7 @@ func New(cfg Config, dial DialFunc) (*Client, error) {
 		switch a := s.Addr(); {
 		case !a.IsValid():
 			return nil, errors.New("dns: Servers: a server without an address")
-		case a.WithZone("").IsUnspecified(), a.IsMulticast():
+		case a.Unmap().WithZone("").IsUnspecified(), a.IsMulticast():
 			return nil, fmt.Errorf("dns: Servers: %v is not the address of a server", a)
 		case strings.ContainsFunc(a.Zone(), func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
 			return nil, fmt.Errorf("dns: Servers: zone %q is not the name of an interface", a.Zone()) // it goes into resolv.conf
