@@ -44,7 +44,11 @@ func (t *Tunnel) resolve(ctx context.Context, p Peer, current netip.AddrPort) (n
 	if len(addrs) == 0 {
 		return netip.AddrPort{}, fmt.Errorf("%s: the Endpoint: %s is no address of a host: name servers that block a name say 0.0.0.0", p.PublicKey.short(), host)
 	}
-	next := addrs[(slices.Index(addrs, current.Addr())+1)%len(addrs)]
+	i := slices.IndexFunc(addrs, func(a netip.Addr) bool {
+		a, err := t.zone(a)
+		return err == nil && a == current.Addr()
+	})
+	next := addrs[(i+1)%len(addrs)]
 	if next, err = t.zone(next); err != nil {
 		return netip.AddrPort{}, fmt.Errorf("%s: the Endpoint: %w", p.PublicKey.short(), err)
 	}
@@ -79,7 +83,11 @@ func (t *Tunnel) reachable(endpoints []netip.AddrPort, peers []Peer) error {
 	for _, p := range peers {
 		for _, a := range p.AllowedIPs {
 			for _, e := range endpoints {
-				if a.Contains(e.Addr()) {
+				to := e.Addr()
+				if !to.IsLinkLocalUnicast() {
+					to = to.WithZone("") // the kernel does not look at it
+				}
+				if a.Contains(to) {
 					return fmt.Errorf("the endpoint %v is in AllowedIPs of %s, %v: its packets would go into the tunnel; give the tunnel a stack of its own", e, p.PublicKey.short(), a)
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,23 @@ func TestEndpointNames(t *testing.T) {
 	}
 }
 
+// TestEndpointZones has a name with several link-local addresses, which are tried in turn.
+func TestEndpointZones(t *testing.T) {
+	t.Parallel()
+	near := newStack(t, vdestack.Interface{VNL: "mem://" + t.Name(), Name: "vde0"})
+	testenv.Check(t, near.SetDNS(vdestack.DNS{Hosts: map[string][]netip.Addr{"local.example": testenv.Addrs("fe80::1%vde0", "fe80::2%vde0")}}))
+	p := Peer{PublicKey: NewKey().Public(), Endpoint: "local.example:1"}
+	tun := testenv.Opened(Open(t.Context(), Config{PrivateKey: NewKey(), Underlay: near, Peers: []Peer{p}}))(t)
+	var got []string
+	for at := (netip.AddrPort{}); len(got) < 3; {
+		at = testenv.Must(tun.resolve(t.Context(), p, at))(t)
+		got = append(got, at.Addr().WithZone("").String())
+	}
+	if want := []string{"fe80::1", "fe80::2", "fe80::1"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // TestLoops has peers whose AllowedIPs would lead encrypted packets of others, or their own, into
 // the tunnel.
 func TestLoops(t *testing.T) {
@@ -75,6 +93,14 @@ func TestLoops(t *testing.T) {
 	if _, err := Up(t.Context(), st, c); err == nil || !strings.Contains(err.Error(), "would go into the tunnel") {
 		t.Errorf("Up: %v", err)
 	}
+	// The kernel looks at the zone of a link-local address only.
+	six := Peer{PublicKey: NewKey().Public(), AllowedIPs: testenv.Prefixes("::/0"), Endpoint: "[fd00::1%lo]:1"}
+	c.Peers = []Peer{six}
+	if tun, err := Up(t.Context(), st, c); err == nil || !strings.Contains(err.Error(), "would go into the tunnel") {
+		t.Errorf("Up with a zone: %v, %v", tun, err)
+	}
+	c.Peers[0].Endpoint = "[fe80::1%lo]:1"
+	testenv.Check(t, testenv.Must(Up(t.Context(), st, c))(t).Close())
 	c.Peers = []Peer{first}
 	tun := testenv.Opened(Up(t.Context(), st, c))(t)
 	before := fmt.Sprint(routes(t, st))
