@@ -26,6 +26,12 @@ var (
 		}
 		return v
 	}
+	// effectiveCaps returns the effective capabilities of the thread.
+	effectiveCaps = func() uint64 {
+		var set [2]unix.CapUserData
+		unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &set[0])
+		return uint64(set[1].Effective)<<32 | uint64(set[0].Effective)
+	}
 	// softLimit returns a limit of the process.
 	softLimit = func(resource int) uint64 {
 		var l unix.Rlimit
@@ -139,7 +145,7 @@ func limit(errno unix.Errno) string {
 	case unix.EMFILE:
 		return fmt.Sprintf("the limit of descriptors is %s: close some, or raise it, ulimit -n", amount(softLimit(unix.RLIMIT_NOFILE)))
 	case unix.ENFILE:
-		return "the limit of the whole system, fs.file-max=" + sysctl("fs.file-max") + ": the administrator can raise it"
+		return "the limit of the whole system, " + strings.TrimSuffix("fs.file-max="+sysctl("fs.file-max"), "=") + ": the administrator can raise it"
 	case unix.ENOMEM:
 		return "no memory: the machine's, the container's or that of ulimit -v is used up"
 	}
@@ -269,8 +275,8 @@ func tooMany(limits ...string) string {
 	if len(off) > 0 {
 		return "namespaces are switched off by " + strings.Join(off, "=0 and ") + "=0: sysctl -w " + strings.Join(off, "=1000 ") + "=1000 allows them"
 	}
-	return fmt.Sprintf("no more namespaces for this user (%s, maybe less outside of the container; user namespaces nest 32 deep): close some stacks, or raise the limit",
-		strings.Join(have, ", "))
+	have = append(have, "maybe less outside of the container; user namespaces nest 32 deep")
+	return "no more namespaces for this user (" + strings.Join(have, ", ") + "): close some stacks, or raise the limit"
 }
 
 // forbidden says what may have refused a call that the kernel itself would allow.
@@ -396,6 +402,9 @@ func explainOpen(err *os.PathError, flags int) error {
 			}
 			return text
 		case errno == unix.ENOENT && sysctl("kernel.ostype") == "":
+			if _, err := readLink("/proc/self"); err == nil { // mounted with subset=pid
+				return "/proc is there without /proc/sys: mount -t proc proc /proc, in a systemd unit ProcSubset=all"
+			}
 			return "/proc is missing: mount -t proc proc /proc"
 		case errno == unix.ENOENT, errno == unix.ENOTDIR, errno == unix.EISDIR:
 			return "no such setting in a stack; " + filepath.Dir(err.Path) + " may have what is meant"
@@ -417,11 +426,17 @@ func explainUnshare(limit string) func(error) error {
 	}
 }
 
-// explainMount and explainUTS are for mount and UTS namespaces.
-var (
-	explainMount = explainUnshare("user.max_mnt_namespaces")
-	explainUTS   = explainUnshare("user.max_uts_namespaces")
-)
+// explainUTS is for UTS namespaces.
+var explainUTS = explainUnshare("user.max_uts_namespaces")
+
+// explainMount is for mount namespaces, and for making the mounts in them private, which the root
+// directory has to be one of.
+func explainMount(err error) error {
+	if errors.Is(err, unix.EINVAL) {
+		return &Explained{err, "the root directory is no mount, as in a chroot: change the root with pivot_root, as containers do", true}
+	}
+	return explainUnshare("user.max_mnt_namespaces")(err)
+}
 
 // explainBind explains why a file cannot be mounted over another.
 func explainBind(err error, from, to string) error {
@@ -526,7 +541,10 @@ func filtered() bool {
 // capable reports whether the process has a capability.
 func capable(capability int) bool {
 	set, err := strconv.ParseUint(field("/proc/self/status", "CapEff:"), 16, 64)
-	return err == nil && set&(1<<capability) != 0
+	if err != nil { // /proc may be missing, as in a chroot
+		set = effectiveCaps()
+	}
+	return set&(1<<capability) != 0
 }
 
 // chrooted reports whether the root directory is not a mount, as that of a mount

@@ -26,6 +26,7 @@ type machine struct {
 	seccomp  int // prctl's word for it
 	notDump  bool
 	noLimits bool
+	caps     uint64 // where /proc does not say it
 }
 
 var ordinary = map[string]string{
@@ -42,7 +43,7 @@ var ordinary = map[string]string{
 // install makes the diagnosis look at the machine.
 func (m machine) install() (restore func()) {
 	EmptyPool() // which are made by functions that are about to be replaced
-	f, l, p, u, c, s := readFile, readLink, getpid, geteuid, prctl, softLimit
+	f, l, p, u, c, s, e := readFile, readLink, getpid, geteuid, prctl, softLimit, effectiveCaps
 	readFile = func(name string) ([]byte, error) {
 		text, ok := m.files[name]
 		if !ok {
@@ -87,7 +88,8 @@ func (m machine) install() (restore func()) {
 		}
 		return 256
 	}
-	return func() { readFile, readLink, getpid, geteuid, prctl, softLimit = f, l, p, u, c, s }
+	effectiveCaps = func() uint64 { return m.caps }
+	return func() { readFile, readLink, getpid, geteuid, prctl, softLimit, effectiveCaps = f, l, p, u, c, s, e }
 }
 
 // sysctls returns files of settings, given as in /etc/sysctl.conf.
@@ -178,6 +180,7 @@ func TestDiagnosis(t *testing.T) {
 			"the user id 1000 of the process is not in its user namespace, /proc/self/uid_map: map it there"},
 		{"id inside", machine{files: map[string]string{"/proc/self/uid_map": "0 100000 1000\n1000 101000 1\n"}}, explain, unix.EPERM, unknown},
 		{"nothing known", machine{noProc: true}, explain, unix.EPERM, unknown},
+		{"nothing known, root", machine{noProc: true, caps: 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN}, explain, unix.EPERM, strings.TrimSuffix(unknown, ", or give the program CAP_SYS_ADMIN and CAP_NET_ADMIN")},
 
 		{"user namespaces off", machine{files: sysctls("user.max_user_namespaces=0")}, explain, unix.ENOSPC,
 			"namespaces are switched off by user.max_user_namespaces=0: sysctl -w user.max_user_namespaces=1000 allows them"},
@@ -187,10 +190,14 @@ func TestDiagnosis(t *testing.T) {
 			"namespaces are switched off by user.max_user_namespaces=0 and user.max_net_namespaces=0: sysctl -w user.max_user_namespaces=1000 user.max_net_namespaces=1000 allows them"},
 		{"too many", machine{}, Refused, unix.ENOSPC,
 			"no more namespaces for this user (user.max_user_namespaces=1000, user.max_net_namespaces=2000, maybe less outside of the container; user namespaces nest 32 deep): close some stacks, or raise the limit"},
+		{"too many, no settings", machine{noProc: true}, Refused, unix.ENOSPC,
+			"no more namespaces for this user (maybe less outside of the container; user namespaces nest 32 deep): close some stacks, or raise the limit"},
 		{"UTS namespaces off", machine{files: sysctls("user.max_uts_namespaces=0")}, explainUTS, unix.ENOSPC,
 			"namespaces are switched off by user.max_uts_namespaces=0: sysctl -w user.max_uts_namespaces=1000 allows them"},
 		{"mount namespaces off", machine{files: sysctls("user.max_mnt_namespaces=0")}, explainMount, unix.ENOSPC,
 			"namespaces are switched off by user.max_mnt_namespaces=0: sysctl -w user.max_mnt_namespaces=1000 allows them"},
+		{"mount in a chroot", machine{}, explainMount, os.NewSyscallError("mount", unix.EINVAL),
+			"the root directory is no mount, as in a chroot: change the root with pivot_root, as containers do"},
 		{"kernel without", machine{}, explain, unix.EINVAL, "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"},
 		{"kernel without clone", machine{}, explain, unix.ENOSYS, "the kernel has no user or no network namespaces: CONFIG_USER_NS and CONFIG_NET_NS"},
 		{"old kernel", machine{}, Refused, os.NewSyscallError("getsockopt SO_NETNS_COOKIE", unix.ENOPROTOOPT), "Linux 5.14 or later is needed"},
@@ -202,6 +209,7 @@ func TestDiagnosis(t *testing.T) {
 		{"no process", machine{}, Limited, os.NewSyscallError("recvfrom", unix.EAGAIN), ""},
 		{"descriptors", machine{}, Limited, unix.EMFILE, "the limit of descriptors is 256: close some, or raise it, ulimit -n"},
 		{"files", machine{}, explain, unix.ENFILE, "the limit of the whole system, fs.file-max=100000: the administrator can raise it"},
+		{"files, no settings", machine{noProc: true}, explain, unix.ENFILE, "the limit of the whole system, fs.file-max: the administrator can raise it"},
 		{"memory", machine{}, Refused, unix.ENOMEM, "no memory: the machine's, the container's or that of ulimit -v is used up"},
 
 		{"/proc missing", machine{noProc: true}, explain, mapError("open", unix.ENOENT), "/proc is missing: mount -t proc proc /proc"},
@@ -244,6 +252,8 @@ func TestDiagnosis(t *testing.T) {
 		{"exec, processes", machine{}, executing, unix.EAGAIN, "the limit of processes and threads, ulimit -u, is 256, or pids.max of the container is reached: raise it, or end some"},
 
 		{"setting, /proc missing", machine{noProc: true}, setting, unix.ENOENT, "/proc is missing: mount -t proc proc /proc"},
+		{"setting, no settings in /proc", machine{files: map[string]string{"/proc/sys/kernel/ostype": "-"}}, setting, unix.ENOENT,
+			"/proc is there without /proc/sys: mount -t proc proc /proc, in a systemd unit ProcSubset=all"},
 		{"setting, none", machine{}, setting, unix.ENOENT, "no such setting in a stack; /proc/sys/net/ipv4 may have what is meant"},
 		{"setting, read-only", machine{}, setting, unix.EROFS, "/proc/sys is read-only, as in containers: make it writable, docker --security-opt systempaths=unconfined, podman --security-opt unmask=/proc/sys, in a systemd unit ProtectKernelTunables=no"},
 		{"setting, refused", machine{}, setting, unix.EACCES, "the kernel lets nobody set it in a network namespace, or it is for reading only"},

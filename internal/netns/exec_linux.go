@@ -297,9 +297,9 @@ func (p *plan) explain(i int, errno unix.Errno) error {
 		err = fmt.Errorf("mounting %s over %s: %w", m.From, m.To, explainBind(err, m.From, m.To))
 	case what == "unshare" && p.calls[i].args[0] == unix.CLONE_NEWUTS:
 		err = explainUTS(err)
-	case what == "unshare":
+	case what == "unshare", what == "mount":
 		err = explainMount(err)
-	case what == "setns", what == "mount", what == "sethostname", what == "capset", strings.HasPrefix(what, "prctl "):
+	case what == "setns", what == "sethostname", what == "capset", strings.HasPrefix(what, "prctl "):
 		err = Refused(err)
 	}
 	return Limited(fmt.Errorf("starting %s: %w", p.path, err))

@@ -182,6 +182,19 @@ var refusals = []refusal{
 		want: "stack: isolating takes a user namespace: making it: operation not permitted (a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there)",
 	},
 	{
+		name: "chroot without /proc, with both, isolated", helper: true, keep: []uintptr{unix.CAP_SYS_CHROOT, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN},
+		prepare: func() error { return mount("none", "/tmp", "tmpfs", 0) }, refuse: func() error { return unix.Chroot("/tmp") }, ask: openIsolated,
+		want: "stack: isolating takes a user namespace: making it: operation not permitted (a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there)",
+	},
+	{
+		name: "chroot with both, command with files", helper: true, keep: []uintptr{unix.CAP_SYS_CHROOT, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN},
+		prepare: func() error {
+			return errors.Join(jail(), os.Mkdir("/tmp/jail/dev", 0o755), bind("/dev", "/tmp/jail/dev", 0))
+		},
+		refuse: func() error { return unix.Chroot("/tmp/jail") }, ask: commandWithFiles,
+		want: "stack: starting /bin/true: mount: invalid argument (the root directory is no mount, as in a chroot: change the root with pivot_root, as containers do)",
+	},
+	{
 		name: "chroot to a mount, without /proc", keep: []uintptr{unix.CAP_SYS_CHROOT},
 		prepare: func() error { return mount("none", "/tmp", "tmpfs", 0) }, refuse: func() error { return unix.Chroot("/tmp") },
 		want: user + "operation not permitted (a chroot, the rules of a container or a security module (see journalctl -k) forbid it, no setting says which: allow it there, or give the program CAP_SYS_ADMIN and CAP_NET_ADMIN)",
