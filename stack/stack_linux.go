@@ -443,6 +443,7 @@ func sysctlPath(name string) (string, error) {
 func (s *Stack) NetNS() (*os.File, error) {
 	s = s.orNone()
 	s.lent.Store(true)
+	s.ns.Lend()
 	s.ns.AllowPing()
 	f, err := s.ns.File()
 	if err != nil {

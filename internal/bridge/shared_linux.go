@@ -153,7 +153,7 @@ func (s *Switch) enter(fd int) (err error) {
 
 // plugShared is plug. More than one bridge would take an agreement of all processes.
 func (s *Switch) plugShared(ctx context.Context, end End) (_ *Port, index int, err error) {
-	p := &Port{sw: s}
+	p := &Port{sw: s, ns: end.NS}
 	number := s.next()
 	p.index, index, err = s.addEnd(ctx, rtnl.LinkSpec{Name: fmt.Sprintf("port%d", number), Index: number, Master: s.root}, end)
 	if errors.Is(err, unix.EXFULL) {

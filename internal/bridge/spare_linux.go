@@ -29,7 +29,8 @@ var theSpare struct {
 }
 
 // spare keeps the hub of a switch that has ended, unless there is or may be more in it than
-// a bridge and abandoned ports.
+// a bridge and abandoned ports. A command can make interfaces on a bridge that are no ports, such
+// as a macvlan in its own namespace: the kernel does not show them here.
 func (s *Switch) spare() bool {
 	s.mu.Lock()
 	ports := len(s.loud) + len(s.leaving)
@@ -38,7 +39,7 @@ func (s *Switch) spare() bool {
 		clean = s.reaper.Stop()
 	}
 	s.mu.Unlock()
-	if !clean || ports > mostSparePorts || !s.ns.Current() {
+	if !clean || s.lent.Load() || ports > mostSparePorts || !s.ns.Current() {
 		return false
 	}
 	take := linger(func() { s.hub.close() })
@@ -63,7 +64,7 @@ func takeSpare() *Switch {
 	if h == nil || !theSpare.take() {
 		return nil
 	}
-	// Somebody may have the namespace of a stack, or have made a port: a command can.
+	// The program may have made a port, or somebody may have the namespace of a stack.
 	if used, err := h.hasPorts(root); err != nil || used || !h.ns.Current() {
 		teardown.Go(func() { h.close() })
 		return nil

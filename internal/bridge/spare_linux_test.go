@@ -6,8 +6,10 @@ import (
 	"testing"
 
 	"github.com/vdestack/vdestack/internal/memnet"
+	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
+	"golang.org/x/sys/unix"
 )
 
 // TestSpare makes a network after another one has ended, which may have left something that
@@ -41,6 +43,16 @@ func TestSpare(t *testing.T) {
 		{"a port of a command's", func(t *testing.T, s *Switch) {
 			testenv.Must(s.nl.LinkAdd(rtnl.LinkSpec{Kind: "veth", Master: s.root, Peer: &rtnl.LinkSpec{}}))(t)
 			testenv.Check(t, s.leave())
+		}, false},
+		{"a command in a stack", func(t *testing.T, s *Switch) {
+			e := end(t)
+			p, _, err := s.plug(t.Context(), e)
+			testenv.Check(t, err)
+			x := &netns.Exec{Path: "/bin/true", Args: []string{"true"}}
+			pid := testenv.Must(e.NS.Start(t.Context(), x))(t)
+			testenv.Must(unix.Wait4(pid, nil, 0, nil))(t)
+			x.Ended()
+			testenv.Check(t, p.Leave(true))
 		}, false},
 		{"many ports", func(t *testing.T, s *Switch) {
 			for range mostSparePorts + 1 {

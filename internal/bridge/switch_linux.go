@@ -60,6 +60,7 @@ type Switch struct {
 	uplink *uplink
 	detach func() // ends the uplink; nil: there can be none
 	ending atomic.Bool
+	lent   atomic.Bool // others were in the namespace of a stack
 	hosts  hosts
 
 	// Of a switch that other processes share:
@@ -309,6 +310,7 @@ func (s *Switch) reap() {
 // A Port is the other end of an interface of a stack, in a switch.
 type Port struct {
 	sw    *Switch
+	ns    *netns.NS // of the stack
 	index int
 	place int // of its bridge in the list
 	host  *host
@@ -340,7 +342,7 @@ func (s *Switch) plug(ctx context.Context, end End) (_ *Port, index int, err err
 	if err != nil {
 		return nil, 0, err
 	}
-	p := &Port{sw: s, index: s.next(), place: place}
+	p := &Port{sw: s, ns: end.NS, index: s.next(), place: place}
 	_, index, err = s.addEnd(ctx, rtnl.LinkSpec{Name: fmt.Sprintf("port%d", p.index), Index: p.index, Master: bridge}, end)
 	if err != nil {
 		s.unreserve(place)
@@ -366,6 +368,9 @@ func (p *Port) Leave(remove bool) error {
 	}
 	if p.host != nil {
 		p.sw.hosts.drop(p.host)
+	}
+	if p.ns.Lent() {
+		p.sw.lent.Store(true)
 	}
 	return errors.Join(err, p.sw.leave())
 }

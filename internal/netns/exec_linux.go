@@ -80,6 +80,7 @@ func (n *NS) Start(ctx context.Context, e *Exec) (pid int, err error) {
 		}
 		defer remove()
 	}
+	n.Lend()
 	l, err := n.launch(ctx, e, &p)
 	if err != nil {
 		return 0, err

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,8 @@ type NS struct {
 
 	pool socketPool
 
-	made bool      // by create, not joined
+	made bool // by create, not joined
+	lent atomic.Bool
 	ping sync.Once // allows ping sockets in it
 }
 
@@ -302,6 +304,12 @@ func (n *NS) Current() bool {
 	defer n.mu.RUnlock()
 	return n.fd >= 0 && n.Base().Current()
 }
+
+// Lend records that others are let into the namespace, as commands are.
+func (n *NS) Lend() { n.lent.Store(true) }
+
+// Lent reports whether others were let into the namespace, or it was theirs.
+func (n *NS) Lent() bool { return n.lent.Load() || !n.made }
 
 // Cookie returns what SO_NETNS_COOKIE gives for sockets in the namespace.
 func (n *NS) Cookie() uint64 { return n.cookie }
