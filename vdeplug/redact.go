@@ -12,20 +12,26 @@ import (
 // metrics, captures, texts of errors. "…" stands for what is left out:
 //
 //   - the arguments of cmd:// and "=", so that "cmd://ssh host vde_plug" is "cmd://ssh …";
-//   - the value of an option that is [OptionUsage.Secret], and all options behind it.
+//   - the value of an option that is [OptionUsage.Secret], and all options behind it; of a
+//     scheme that is not registered, the value of any option.
 //
 // Inner networks are shown so too. Other locators are returned as they are.
 func Redact(vnl string) string {
 	if command, ok := strings.CutPrefix(vnl, "="); ok {
 		return "=" + program(command)
 	}
-	scheme, body, _ := strings.Cut(vnl, "://")
+	scheme, body, ok := strings.Cut(vnl, "://")
 	if scheme == "cmd" {
 		return "cmd://" + program(body)
 	}
+	s := lookupScheme(scheme)
+	options := s.Usage.Options
+	if ok && s.Name == "" && validScheme(scheme) {
+		options = []OptionUsage{{Secret: true}} // all may be
+	}
 	text, ends := unquoted(vnl)
 	end := len(vnl)
-	for _, o := range lookupScheme(scheme).Usage.Options {
+	for _, o := range options {
 		for _, name := range slices.Concat([]string{o.Name}, o.Aliases) {
 			if i := strings.Index(text, name+"="); i >= 0 && o.Secret {
 				end = min(end, ends[i+len(name)])

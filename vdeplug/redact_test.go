@@ -13,7 +13,7 @@ import (
 
 func TestRedact(t *testing.T) {
 	registry.mu.Lock()
-	registry.schemes["testsecret"] = Scheme{Usage: Usage{Options: []OptionUsage{
+	registry.schemes["testsecret"] = Scheme{Name: "testsecret", Usage: Usage{Options: []OptionUsage{
 		{Name: "open", Value: "TEXT"},
 		{Name: "password", Aliases: []string{"pw"}, Value: "TEXT", Secret: true},
 		{Name: "key", Value: "TEXT", Secret: true},
@@ -52,6 +52,10 @@ func TestRedact(t *testing.T) {
 		"testsecret:///key=SECRET/pw=SECRET{x}":    "testsecret:///key=…",
 		"agno://{testsecret:///pw=SECRET/open=1}":  "agno://{testsecret:///pw=…}",
 		`testsecret:///pw=a\{SECRET`:               "testsecret:///pw=…",
+		// Nobody knows what is secret.
+		"unknown://x":                     "unknown://x",
+		"unknown:///a/b=SECRET/c=SECRET":  "unknown:///a/b=…",
+		"vlan://5{unknown://x[a=SECRET]}": "vlan://5{unknown://x[a=…}",
 		// All ways to write the name of an option.
 		`testsecret:///open=%31/pw%3dSECRET`: `testsecret:///open=%31/pw%3d…`,
 		`testsecret:///'pw'=SECRET`:          `testsecret:///'pw'=…`,
