@@ -56,6 +56,11 @@ func TestCloseBeside(t *testing.T) {
 			return testenv.Closing(s.DialContext(ctx, "tcp", "10.0.0.2:80"))
 		})
 		loop("Listen", func() error { return testenv.Closing(s.Listen("tcp", ":0")) })
+		loop("ListenPacket", func() error { return testenv.Closing(s.ListenPacket("udp6", "[fc00::1:1]:0")) })
+		loop("ListenPacket, raw", func() error { return testenv.Closing(s.ListenPacket("ip6:58", "")) })
+		loop("ListenMulticastUDP", func() error {
+			return testenv.Closing(s.ListenMulticastUDP("udp", "", netip.MustParseAddrPort("[ff02::9]:80")))
+		})
 		loop("Socket", func() error { return testenv.Closing(s.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)) })
 		loop("RTNL", func() error {
 			nl, err := s.RTNL()

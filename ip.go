@@ -2,6 +2,7 @@ package vdestack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -92,7 +93,7 @@ func (lc *ListenConfig) listenIP(ctx context.Context, network, address string) (
 		return track(lc.Stack, c, err)
 	}()
 	if err != nil {
-		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
+		return nil, &net.OpError{Op: "listen", Net: network, Err: lc.Stack.ended(err)}
 	}
 	lc.Stack.nameZones(c.LocalAddr())
 	return c, nil
@@ -112,9 +113,21 @@ func ipFamily(a netip.Addr) string {
 func (s *Stack) ListenMulticastUDP(network, ifname string, group netip.AddrPort) (*net.UDPConn, error) {
 	c, err := s.listenMulticast(network, ifname, group)
 	if err != nil {
-		return nil, &net.OpError{Op: "listen", Net: network, Addr: net.UDPAddrFromAddrPort(group), Err: err}
+		return nil, &net.OpError{Op: "listen", Net: network, Addr: net.UDPAddrFromAddrPort(group), Err: s.ended(err)}
 	}
 	return c, nil
+}
+
+// ended returns the error of a call, or that the stack was closed meanwhile: then anything can
+// go wrong with a socket.
+func (s *Stack) ended(err error) error {
+	if errors.Is(err, net.ErrClosed) || s.check() != nil {
+		return err
+	}
+	if closed := s.closed(); closed != nil {
+		return closed
+	}
+	return err
 }
 
 func (s *Stack) listenMulticast(network, ifname string, group netip.AddrPort) (*net.UDPConn, error) {
