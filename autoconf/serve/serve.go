@@ -50,8 +50,28 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 	ctx, s.cancel = context.WithCancel(context.Background())
 	var runs []func(context.Context) error
 	var closes []func()
+	started := make(chan struct{})
+	defer close(started)
+	// First: the end of the stack waits, or the sockets would end while they are set up.
+	s.forget, err = st.BeforeClose(func(ctx context.Context) {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			<-started
+			s.end()
+		}()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+		}
+	})
+	if err != nil {
+		s.cancel()
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
+			s.forget()
 			s.cancel()
 			for _, f := range closes {
 				f()
@@ -97,22 +117,6 @@ func start(st *vdestack.Stack, cfg *settings) (_ *Server, err error) {
 				cfg.log.Error("the server has ended", "error", err)
 			}
 		})
-	}
-	// From here on the end of the stack may come, and waits for those that run.
-	s.forget, err = st.BeforeClose(func(ctx context.Context) {
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			s.end()
-		}()
-		select {
-		case <-ended:
-		case <-ctx.Done():
-		}
-	})
-	if err != nil {
-		s.end()
-		return nil, err
 	}
 	return s, nil
 }
