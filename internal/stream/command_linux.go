@@ -89,7 +89,15 @@ func explainStart(err error) error {
 	return err
 }
 
-func (c *command) Write(b []byte) (int, error) { return c.stdin.Write(b) }
+// Write returns, when the program does not read any more, an error that tells how it ended:
+// the stack may have something to send before Read has said so.
+func (c *command) Write(b []byte) (int, error) {
+	n, err := c.stdin.Write(b)
+	if errors.Is(err, unix.EPIPE) {
+		err = c.ending("input")
+	}
+	return n, err
+}
 
 // Read returns, in place of the end of the output, an error that tells how the command
 // ended.
@@ -98,14 +106,19 @@ func (c *command) Read(b []byte) (int, error) {
 	if err != io.EOF {
 		return n, err
 	}
+	return 0, c.ending("output")
+}
+
+// ending tells how the command has ended, after it has closed its input or output.
+func (c *command) ending(closed string) error {
 	name := c.cmd.Args[0]
 	if !c.wait(termTimeout) {
-		return 0, fmt.Errorf("command %q has closed its output, but has not ended", name)
+		return fmt.Errorf("command %q has closed its %s, but has not ended", name, closed)
 	}
 	if state := c.cmd.ProcessState; state != nil {
-		return 0, fmt.Errorf("command %q has ended: %w", name, &exec.ExitError{ProcessState: state})
+		return fmt.Errorf("command %q has ended: %w", name, &exec.ExitError{ProcessState: state})
 	}
-	return 0, fmt.Errorf("command %q has ended", name) // reaped elsewhere
+	return fmt.Errorf("command %q has ended", name) // reaped elsewhere
 }
 
 // Close ends the command: first by the end of its input and SIGTERM, then by SIGKILL.

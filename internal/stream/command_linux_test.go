@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/vdestack/vdestack/internal/packet"
 	"github.com/vdestack/vdestack/internal/testenv"
 )
 
@@ -39,5 +40,28 @@ func TestCmdSlowDeath(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestCmdInput has programs that do not read: what is written to them says how they ended.
+func TestCmdInput(t *testing.T) {
+	testenv.NoLeaks(t)
+	frame := []packet.Packet{{Data: make([]byte, 60)}}
+	for script, want := range map[string]string{
+		"exit 3":                        "has ended: exit status 3",
+		"exec <&-; sleep 0.2; exit 4":   "has ended: exit status 4",
+		"exec <&-; exec sleep 1000":     "has closed its input, but has not ended",
+		"exec >&- <&-; exec sleep 1000": "but has not ended",
+	} {
+		s := testenv.Must(NewCommand([]string{"sh", "-c", script}))(t)
+		var err error
+		testenv.Eventually(t, script, func() bool {
+			err = s.SendPackets(frame, false)
+			return err != nil
+		})
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want that it %s", script, err, want)
+		}
+		testenv.Check(t, s.Close())
 	}
 }
