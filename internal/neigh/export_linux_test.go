@@ -12,10 +12,13 @@ import (
 // MarkAll has entries marked at once, and removed when they were not used for the
 // given time and there are many.
 func MarkAll(t *testing.T, removed time.Duration) {
-	netns.EmptyPool() // one that lingers has the old ones
+	netns.EmptyPool() // a keeper that lingers has the old ones
 	f, u := few, unused
 	few, unused = 0, removed
-	t.Cleanup(func() { few, unused = f, u })
+	t.Cleanup(func() {
+		few, unused = f, u
+		netns.EmptyPool()
+	})
 }
 
 // Few is how many entries are not marked.

@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/vdestack/vdestack/internal/netns"
+	"github.com/vdestack/vdestack/internal/teardown"
 )
 
 const statHead = "entries  allocs   destroys hash_grows lookups  hits     res_failed rcv_probes_mcast rcv_probes_ucast periodic_gc_runs forced_gc_runs unresolved_discards table_fulls\n" +
@@ -12,6 +15,8 @@ const statHead = "entries  allocs   destroys hash_grows lookups  hits     res_fa
 
 // TestFull has the table become full while something waits, and before and after.
 func TestFull(t *testing.T) {
+	netns.EmptyPool() // a keeper that lingers has read the tables
+	teardown.Wait()
 	old := tables
 	defer func() { tables = old }()
 	stat := filepath.Join(t.TempDir(), "arp_cache")
