@@ -396,7 +396,9 @@ func (t *TUN) leave(bool) error {
 		}
 		return errors.Join(err, nl.Close())
 	}
-	nic.Drain(t.dev, nic.DrainTime)
+	if len(t.reading) > 0 || t.dev.Reading() { // else nobody reads
+		nic.Drain(t.dev, nic.DrainTime)
+	}
 	t.closed.Store(true)
 	return t.dev.Interrupt()
 }

@@ -30,12 +30,13 @@ type Device struct {
 	raw syscall.RawConn
 
 	closing atomic.Bool
-	reading atomic.Bool // set from looking for packets until there are no more
-	waited  bool        // since the last packet of a TAP; only the reader uses it
-	socket  bool        // a packet socket, not a TAP
-	tun     bool        // of IP packets, without Ethernet headers
-	down    atomic.Bool // the interface of a socket was down at the last look
-	gone    bool        // it was removed; only the reader uses it
+	reading atomic.Bool   // set from looking for packets until there are no more
+	taken   atomic.Uint64 // packets that were read
+	waited  bool          // since the last packet of a TAP; only the reader uses it
+	socket  bool          // a packet socket, not a TAP
+	tun     bool          // of IP packets, without Ethernet headers
+	down    atomic.Bool   // the interface of a socket was down at the last look
+	gone    bool          // it was removed; only the reader uses it
 	header  bool
 	// takesGSO is the function passed to SendFrames; nil lets all packets pass uncut.
 	takesGSO func(packet []byte) bool
@@ -244,6 +245,7 @@ func (d *Device) Receive(fd int, b *packet.Buffer) (done bool, err error) {
 	if done, err = d.receive(fd, b); !done || err != nil {
 		d.reading.Store(false)
 	}
+	d.taken.Add(uint64(len(b.Packets)))
 	return done, err
 }
 
@@ -260,6 +262,9 @@ func (d *Device) Quiet() bool {
 	})
 	return quiet
 }
+
+// Reading reports whether somebody has packets of the interface, or looks for them.
+func (d *Device) Reading() bool { return d.reading.Load() }
 
 func (d *Device) receive(fd int, b *packet.Buffer) (bool, error) {
 	if d.socket {

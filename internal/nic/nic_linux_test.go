@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -349,6 +350,44 @@ func TestQuiet(t *testing.T) {
 	if err := <-ended; !errors.Is(err, os.ErrClosed) {
 		t.Error(err)
 	}
+}
+
+// TestDrain waits for a reader that has its turn late, and for one that is never done.
+func TestDrain(t *testing.T) {
+	testenv.Long(t)
+	s := newSpace(t)
+	d, index := s.tap(All)
+	from := testenv.Must(s.ns.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0))(s.t)
+	defer unix.Close(from)
+	s.check(unix.Sendto(from, make([]byte, 60), 0, &unix.SockaddrLinklayer{Ifindex: index}))
+	var received atomic.Bool
+	ended := make(chan error)
+	go func() {
+		time.Sleep(20 * time.Millisecond)
+		var b packet.Buffer
+		for {
+			if _, err := d.Read(&b); err != nil {
+				ended <- err
+				return
+			}
+			received.Store(true)
+		}
+	}()
+	if Drain(d, DrainTime); !received.Load() {
+		t.Error("the reader has not had its turn")
+	}
+	testenv.Check(t, d.Close())
+	if err := <-ended; !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+	busy, _ := s.tap(All)
+	busy.reading.Store(true)
+	start, stop := time.Now(), time.AfterFunc(20*time.Millisecond, func() { busy.taken.Add(backlog) })
+	defer stop.Stop()
+	if Drain(busy, 2*testenv.Timeout); time.Since(start) > testenv.Timeout {
+		t.Error("waited for a reader that has read the backlog")
+	}
+	testenv.Check(t, busy.Close())
 }
 
 // TestStop stops a monitor: what was queued is read, and nothing later.
