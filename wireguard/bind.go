@@ -74,12 +74,14 @@ func (b *bind) send(bufs [][]byte, to conn.Endpoint) error {
 // addresses it sends, see watchUnderlay.
 func (b *bind) SetMark(uint32) error { return nil }
 
-// flushTime is how long flush waits.
-const flushTime = 100 * time.Millisecond
+// flushTime is how long the end of a device waits for what it has read to be sent.
+const flushTime = time.Second
 
 // flush waits until the device has sent what it has read, such as the last packets of
-// connections: a keepalive that follows them was sent to each of the peers.
+// connections: a keepalive that follows them was sent to each of the peers. It is called once,
+// by who reads for the device.
 func (t *Tunnel) flush() {
+	defer close(t.flushed)
 	want := t.bind.keepalives.Load()
 	for _, k := range *t.live.Swap(new([]PublicKey)) {
 		if p := t.dev.LookupPeer(device.NoisePublicKey(k)); p != nil {
@@ -94,6 +96,16 @@ func (t *Tunnel) flush() {
 		case <-limit:
 			return
 		}
+	}
+}
+
+// awaitFlush waits for flush when the stack is closed: the device drops what it has read when it
+// is closed before.
+func (t *Tunnel) awaitFlush() {
+	select {
+	case <-t.flushed:
+	case <-t.dev.Wait(): // it had ended before
+	case <-time.After(flushTime):
 	}
 }
 

@@ -37,6 +37,7 @@ type Tunnel struct {
 	underlay *vdestack.Stack // nil is the host
 	bind     *bind
 	live     atomic.Pointer[[]PublicKey] // peers that flush waits for
+	flushed  chan struct{}               // closed by flush
 	made     atomic.Bool                 // the device is there, for stats
 	log      *deviceLog
 	dns      *dnsChange // of Up; nil if there is none
@@ -96,8 +97,9 @@ func Up(ctx context.Context, st *vdestack.Stack, c Config) (*Tunnel, error) {
 func up(ctx context.Context, st *vdestack.Stack, c Config, own bool) (_ *Tunnel, err error) {
 	t := &Tunnel{
 		st: st, own: own, name: c.Name, underlay: c.Underlay, public: c.PrivateKey.Public(),
-		log:    newDeviceLog(c.Logger, st.Name(), c.Name),
-		routes: make(map[netip.Prefix]bool),
+		log:     newDeviceLog(c.Logger, st.Name(), c.Name),
+		routes:  make(map[netip.Prefix]bool),
+		flushed: make(chan struct{}),
 	}
 	t.live.Store(new([]PublicKey))
 	defer func() { err = t.named(err) }()
@@ -301,6 +303,7 @@ func (t *Tunnel) Close() error {
 		var err error
 		if t.own {
 			err = t.st.Close()
+			t.awaitFlush()
 		} else {
 			err = ignoreClosed(t.dns.undo())
 		}
