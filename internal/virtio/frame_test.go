@@ -51,11 +51,15 @@ func tcp6() *flow {
 func udp4() *flow { f := tcp4(); f.udp = true; return f }
 func udp6() *flow { f := tcp6(); f.udp = true; return f }
 
-// zeroSum gives a flow of IPv4 UDP a port with which the checksum of its first
-// frame, of n bytes, is 0, which is sent as 0xffff.
+// zeroSum gives a flow of IPv4 a port with which the checksum of its first frame, of n
+// bytes, is 0, which UDP sends as 0xffff.
 func zeroSum(f *flow, n int) *flow {
+	at := 14 + 20 + tcpCheck
+	if f.udp {
+		at = 14 + 20 + udpCheck
+	}
 	for f.port = range uint16(0xffff) {
-		if frame := f.with(func(*flow) {}).frame(n); be.Uint16(frame[14+20+6:]) == 0xffff {
+		if c := be.Uint16(f.with(func(*flow) {}).frame(n)[at:]); c == 0xffff || c == 0 {
 			break
 		}
 	}
@@ -206,9 +210,10 @@ func setChecksums(frame []byte) {
 	if udp {
 		at = l4 + udpCheck
 	}
+	old := be.Uint16(frame[at:])
 	frame[at], frame[at+1] = 0, 0
 	c := ^slowSum(append(pseudo, frame[l4:end]...))
-	if udp && c == 0 {
+	if c == 0 && (udp || old == 0xffff) { // the same number in TCP
 		c = 0xffff
 	}
 	be.PutUint16(frame[at:], c)
