@@ -72,7 +72,16 @@ func mistakes(t *testing.T, dir string, table []mistake) {
 			}
 		})
 	}
+	testenv.Eventually(t, "no client that leaves a switch", func() bool {
+		return !strings.Contains(stacksOfAll(), "vdeproto.handshakeLock.leave")
+	})
 	netnstest.NoGoroutines(t, before)
+}
+
+// stacksOfAll returns the stacks of all goroutines.
+func stacksOfAll() string {
+	buf := make([]byte, 1<<20)
+	return string(buf[:runtime.Stack(buf, true)])
 }
 
 // matches compares texts; … in want stands for any.
