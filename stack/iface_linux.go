@@ -29,11 +29,12 @@ import (
 type iface struct {
 	s      *Stack
 	cfg    Interface
-	wanted int  // the index that it gets if that is free
-	index  int  // 0 until the interface is made
-	up     bool // made up
-	link   link // nil until the interface is made
-	tun    *TUN // what link becomes, if there is no network
+	wanted int    // the index that it gets if that is free
+	index  int    // 0 until the interface is made
+	up     bool   // made up
+	ready  *ahead // what was done before; nil: nothing
+	link   link   // nil until the interface is made
+	tun    *TUN   // what link becomes, if there is no network
 
 	recording *recording // nil: none
 	reported  reported
@@ -59,7 +60,7 @@ func (i *iface) setUp(ctx context.Context, nl *rtnl.Conn, n *network) (err error
 		return err
 	}
 	configure := i.configure
-	if port, ok := i.link.(*portLink); ok && port.port.InCrowd() && !i.cfg.Down {
+	if port, ok := i.link.(*portLink); ok && port.port.InCrowd() && !i.cfg.Down && !i.up {
 		configure = i.configureInCrowd
 	}
 	if err := configure(ctx, nl); err != nil {
@@ -146,12 +147,13 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) error {
 			return err
 		}
 	}
-	local, err := i.watchLocal()
+	has := i.hasLinkLocal()
+	local, err := i.watchLocal(has)
 	if err != nil {
 		return err
 	}
 	defer local.end()
-	if !i.cfg.Down && i.tun == nil { // the kernel detects no duplicates on a TUN
+	if !has && !i.cfg.Down && i.tun == nil { // the kernel detects no duplicates on a TUN
 		// First: it takes the kernel longest.
 		if err := i.replaceLinkLocal(ctx, nl, local); err != nil {
 			return err
@@ -170,7 +172,7 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) error {
 	if err := i.link.start(ctx); err != nil {
 		return err
 	}
-	return local.await(ctx)
+	return i.awaitLocal(ctx, local)
 }
 
 // configureInCrowd is configure on a network where frames to all are a burden. When the
@@ -178,7 +180,7 @@ func (i *iface) configure(ctx context.Context, nl *rtnl.Conn) error {
 // interface is still down then, so these are lost: it asks again four seconds later, and
 // reports the group when the interface is up.
 func (i *iface) configureInCrowd(ctx context.Context, nl *rtnl.Conn) error {
-	local, err := i.watchLocal()
+	local, err := i.watchLocal(false)
 	if err != nil {
 		return err
 	}
@@ -190,7 +192,7 @@ func (i *iface) configureInCrowd(ctx context.Context, nl *rtnl.Conn) error {
 		return err
 	}
 	i.s.keepNeighbors(i.index)
-	if err := local.await(ctx); err != nil {
+	if err := i.awaitLocal(ctx, local); err != nil {
 		return err
 	}
 	if err := nl.LinkSetUp(i.index); err != nil {
@@ -266,64 +268,94 @@ func (i *iface) hardwareAddr(ctx context.Context, nl *rtnl.Conn) (net.HardwareAd
 // addLinkLocal adds, before the interface is up, the link-local address that the kernel
 // would give it. The kernel leaves it as it is then.
 func (i *iface) addLinkLocal(nl *rtnl.Conn, local *localWatch) error {
-	info := make([]byte, unix.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint32(info[4:], uint32(i.index))
-	answer, err := nl.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETLINK}, Data: info})
-	if err != nil || len(answer) == 0 || len(answer[0].Data) < len(info) {
+	m, err := modeOf(nl, i.index)
+	if err != nil || !m.eui64() {
 		return err
 	}
-	mac, ok := hardwareMode(answer[0].Data[len(info):])
-	if !ok {
-		return nil
-	}
-	err = i.giveLinkLocal(nl, netip.PrefixFrom(eui64(mac), 64), local)
+	err = i.giveLinkLocal(nl, netip.PrefixFrom(eui64(m.mac), 64), local)
 	if errors.Is(err, unix.EACCES) { // IPv6 is disabled here
 		return nil
 	}
 	return err
 }
 
-// hardwareMode reads the attributes of a link: its hardware address, and whether the kernel
-// makes the link-local address from that.
-func hardwareMode(attributes []byte) (mac net.HardwareAddr, ok bool) {
+// A mode says what the kernel does with a link by itself.
+type mode struct {
+	mac     net.HardwareAddr
+	address uint8   // how it makes the link-local address, IN6_ADDR_GEN_MODE of linux/if_link.h
+	conf    []int32 // settings of IPv6, by DEVCONF of linux/ipv6.h; none without IPv6
+}
+
+const (
+	genModeEUI64 = 0
+	genModeNone  = 1
+)
+
+// eui64 reports whether the link-local address comes from the hardware address.
+func (m mode) eui64() bool { return m.address == genModeEUI64 && len(m.mac) == 6 && len(m.conf) > 0 }
+
+// solicits reports whether it asks for routers.
+func (m mode) solicits() bool {
+	const forwarding, acceptRA, solicitations = 0, 3, 7
+	if len(m.conf) <= solicitations || m.conf[solicitations] == 0 {
+		return false
+	}
+	return m.conf[acceptRA] == 2 || m.conf[acceptRA] == 1 && m.conf[forwarding] == 0
+}
+
+func modeOf(nl *rtnl.Conn, index int) (mode, error) {
+	info := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(info[4:], uint32(index))
+	answer, err := nl.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETLINK}, Data: info})
+	if err != nil || len(answer) == 0 || len(answer[0].Data) < len(info) {
+		return mode{}, err
+	}
+	return decodeMode(answer[0].Data[len(info):]), nil
+}
+
+// decodeMode reads the attributes of a link.
+func decodeMode(attributes []byte) (m mode) {
 	link, err := netlink.NewAttributeDecoder(attributes)
 	if err != nil {
-		return nil, false
+		return m
 	}
 	for link.Next() {
 		switch link.Type() {
 		case unix.IFLA_ADDRESS:
-			mac = link.Bytes()
+			m.mac = link.Bytes()
 		case unix.IFLA_AF_SPEC:
 			link.Nested(func(families *netlink.AttributeDecoder) error {
 				for families.Next() {
-					if families.Type() != unix.AF_INET6 {
-						continue
+					if families.Type() == unix.AF_INET6 {
+						families.Nested(m.decodeInet6)
 					}
-					families.Nested(func(inet6 *netlink.AttributeDecoder) error {
-						for inet6.Next() {
-							if inet6.Type() == unix.IFLA_INET6_ADDR_GEN_MODE {
-								ok = inet6.Uint8() == genModeEUI64
-							}
-						}
-						return nil
-					})
 				}
 				return nil
 			})
 		}
 	}
-	return mac, ok && len(mac) == 6
+	return m
 }
 
-// genModeEUI64 is IN6_ADDR_GEN_MODE_EUI64 of linux/if_link.h.
-const genModeEUI64 = 0
+func (m *mode) decodeInet6(inet6 *netlink.AttributeDecoder) error {
+	for inet6.Next() {
+		switch inet6.Type() {
+		case unix.IFLA_INET6_ADDR_GEN_MODE:
+			m.address = inet6.Uint8()
+		case unix.IFLA_INET6_CONF:
+			for b := inet6.Bytes(); len(b) >= 4; b = b[4:] {
+				m.conf = append(m.conf, int32(binary.NativeEndian.Uint32(b)))
+			}
+		}
+	}
+	return nil
+}
 
 // giveLinkLocal adds a link-local address. If the configuration has one, packets come
 // from that.
 func (i *iface) giveLinkLocal(nl *rtnl.Conn, a netip.Prefix, local *localWatch) error {
 	options := []rtnl.AddrOption{rtnl.NoDAD, rtnl.ScopeLink}
-	if slices.ContainsFunc(i.cfg.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }) {
+	if slices.ContainsFunc(i.cfg.Addrs, isLinkLocal) {
 		options = append(options, rtnl.Lifetime{Valid: rtnl.Forever}) // deprecated from the beginning
 	}
 	err := nl.AddrAdd(i.index, a, options...)
@@ -331,6 +363,23 @@ func (i *iface) giveLinkLocal(nl *rtnl.Conn, a netip.Prefix, local *localWatch) 
 		local.expect(a.Addr())
 	}
 	return err
+}
+
+// loose returns the interface that the stack's namespace had before; nil if it had none.
+func (i *iface) loose() *bridge.Loose {
+	if i.ready == nil {
+		return nil
+	}
+	return i.ready.loose
+}
+
+// isLinkLocal reports whether it is an address of IPv6 that is valid on one network only.
+func isLinkLocal(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }
+
+// hasLinkLocal reports whether the interface has got its link-local address before it was
+// taken, and needs no other.
+func (i *iface) hasLinkLocal() bool {
+	return i.up && i.ready != nil && i.ready.local != nil && !slices.ContainsFunc(i.cfg.Addrs, isLinkLocal)
 }
 
 // eui64 returns the link-local address of an Ethernet address, RFC 4291, appendix A.
@@ -341,25 +390,32 @@ func eui64(mac net.HardwareAddr) netip.Addr {
 // A localWatch waits for the local routes of the IPv6 addresses that an interface gets
 // since it was made.
 type localWatch struct {
-	i       *iface
-	s       *nlsocket.Socket // hears of IPv6 routes; nil for an interface that is down
+	s       *nlsocket.Socket // hears of IPv6 routes; nil: nobody waits
 	missing map[netip.Addr]bool
 }
 
-func (i *iface) watchLocal() (*localWatch, error) {
-	w := &localWatch{i: i, missing: make(map[netip.Addr]bool)}
-	if i.cfg.Down {
-		return w, nil
+// watchLocal returns the watch of the interface, which has its link-local address or not.
+func (i *iface) watchLocal(has bool) (*localWatch, error) {
+	switch {
+	case i.cfg.Down, has && !slices.ContainsFunc(i.cfg.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() }):
+		return &localWatch{}, nil
+	case has:
+		return i.ready.local, nil
 	}
-	fd, err := i.s.ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	return watchLocal(i.s.ns)
+}
+
+func watchLocal(ns *netns.NS) (*localWatch, error) {
+	fd, err := ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
 	}
-	if w.s, err = nlsocket.New(fd, true, 1<<(unix.RTNLGRP_IPV6_ROUTE-1)); err != nil {
+	s, err := nlsocket.New(fd, true, 1<<(unix.RTNLGRP_IPV6_ROUTE-1))
+	if err != nil {
 		return nil, err
 	}
-	w.s.Strict = true
-	return w, nil
+	s.Strict = true
+	return &localWatch{s, make(map[netip.Addr]bool)}, nil
 }
 
 func (w *localWatch) end() {
@@ -374,14 +430,10 @@ func (w *localWatch) expect(a netip.Addr) {
 	}
 }
 
-// await waits for the routes, once. If the kernel is very late, it only logs that.
-func (w *localWatch) await(ctx context.Context) error {
-	if len(w.missing) == 0 {
-		return nil
-	}
-	defer context.AfterFunc(ctx, w.end)()
-	w.s.SetDeadline(time.Now().Add(localWait))
-	missing := awaitLocal(w.routes, w.missing)
+// awaitLocal waits for the routes of the interface. If the kernel is very late, it only logs
+// that.
+func (i *iface) awaitLocal(ctx context.Context, w *localWatch) error {
+	missing := w.await(ctx)
 	if len(missing) == 0 {
 		return nil
 	}
@@ -389,8 +441,18 @@ func (w *localWatch) await(ctx context.Context) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return fmt.Errorf("%w: %w", err, cause)
 	}
-	w.i.s.log.Warn("IPv6 addresses are not usable", "interface", w.i.cfg.Name, "error", err)
+	i.s.log.Warn("IPv6 addresses are not usable", "interface", i.cfg.Name, "error", err)
 	return nil
+}
+
+// await waits for the routes, and returns those that are missing.
+func (w *localWatch) await(ctx context.Context) []netip.Addr {
+	if len(w.missing) == 0 {
+		return nil
+	}
+	defer context.AfterFunc(ctx, w.end)()
+	w.s.SetDeadline(time.Now().Add(localWait))
+	return awaitLocal(w.routes, w.missing)
 }
 
 // routes yields the addresses of new local routes, until an error of the socket.

@@ -71,13 +71,16 @@ func (i *iface) makePort(ctx context.Context, nl *rtnl.Conn) error {
 	if path := bridge.SharedPath(l.Body()); l.Scheme() == lanScheme && path != "" {
 		p, index, err = bridge.PlugShared(ctx, path, i.end(nl))
 	} else {
-		p, index, err = bridge.Plug(ctx, l.String(), attach, i.end(nl))
+		p, index, err = bridge.Plug(ctx, l.String(), attach, i.end(nl), i.loose())
 	}
 	if err != nil {
 		if errors.Is(err, unix.EEXIST) {
 			err = explainTaken(err)
 		}
 		return err
+	}
+	if i.up = p.Awake(); !i.up && i.loose() != nil {
+		miss() // the network ended meanwhile, or got plugs
 	}
 	i.link, i.index = &portLink{i: i, port: p}, index
 	return nil
@@ -86,6 +89,9 @@ func (i *iface) makePort(ctx context.Context, nl *rtnl.Conn) error {
 // start implements [link].
 func (p *portLink) start(ctx context.Context) error {
 	p.port.Announce(p.i.s.neighbors.Load(), p.i.index, p.i.cfg.Addrs)
+	if p.i.up && !p.port.InCrowd() {
+		p.i.ready.solicitRouters(p.i.index)
+	}
 	if p.i.cfg.Down {
 		return nil
 	}

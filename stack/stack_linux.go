@@ -116,7 +116,7 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if cfg.Isolated {
 		create = netns.CreateIsolated
 	} else if !s.joined {
-		s.ns = netns.FromPool(first)
+		s.ns = fromPool(first, cfg.Interfaces)
 	}
 	prepared := func() {}
 	defer func() { prepared() }()
@@ -147,20 +147,24 @@ func New(ctx context.Context, cfg Config) (_ *Stack, err error) {
 		s.inUse.Store(true)
 		return s, nil
 	}
-	nl, err := s.RTNL()
+	ready, err := s.firstRTNL()
 	if err != nil {
 		return nil, err
 	}
-	defer nl.Close()
+	defer ready.Close()
 	for j, f := range cfg.Interfaces {
 		i := &iface{cfg: f, cancel: func(error) {}}
+		if j == 0 {
+			i.ready = ready
+		}
 		if err := s.claim(i); err != nil {
 			return nil, err
 		}
-		if err := s.add(ctx, nl, i, networks[j]); err != nil {
+		if err := s.add(ctx, ready.nl, i, networks[j]); err != nil {
 			s.background(func() { i.remove(-1) })
 			return nil, err
 		}
+		i.ready = nil
 	}
 	s.inUse.Store(true)
 	return s, nil

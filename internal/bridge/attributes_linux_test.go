@@ -59,7 +59,7 @@ func TestAttributes(t *testing.T) {
 		}, func(t *testing.T, nl *rtnl.Conn) int { return linktest.Add(t, nl, "bridge") }, bridge},
 		{"port", func(t *testing.T) (*rtnl.Conn, int) {
 			s, e := joined(t), end(t)
-			p, index, err := Plug(t.Context(), s.name, nil, e)
+			p, index, err := Plug(t.Context(), s.name, nil, e, nil)
 			if err == nil {
 				t.Cleanup(func() { p.Leave(true) })
 				err = e.Netlink.LinkSetUp(index)

@@ -57,7 +57,7 @@ func Ports(t testing.TB, name string) (n int) {
 		t.Fatal(err)
 	}
 	for _, l := range links {
-		if strings.HasPrefix(l.Name, "port") {
+		if l.Master != 0 && strings.HasPrefix(l.Name, "port") {
 			n++
 		}
 	}

@@ -62,13 +62,14 @@ type hub struct {
 	name   string
 	ns     *netns.NS
 	nl     *rtnl.Conn
-	common bool         // other processes make interfaces here too
+	common bool // other processes make interfaces here too
+	ended  atomic.Bool
 	number atomic.Int32 // index of the last interface made here; none is used twice
 }
 
 // open makes the namespace. An error leaves nothing.
 func (h *hub) open(name string) error {
-	ns, err := netns.New()
+	ns, err := netns.NewAside()
 	if err != nil {
 		return err
 	}
@@ -100,6 +101,10 @@ func (h *hub) dial() (err error) {
 // close ends the namespace. The kernel removes what is in it, and the other ends of
 // pairs, in its own time.
 func (h *hub) close() error {
+	h.ended.Store(true)
+	if s := lastJoined.Load(); s != nil && s.hub == h {
+		lastJoined.CompareAndSwap(s, nil)
+	}
 	var err error
 	if h.nl != nil {
 		err = h.nl.Close()

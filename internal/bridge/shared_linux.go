@@ -116,7 +116,7 @@ func (s *Switch) begin() (fd int, err error) {
 	if err != nil {
 		// Without user namespaces, it takes privileges, which all members must have.
 		var perr error
-		if ns, perr = netns.New(); perr != nil {
+		if ns, perr = netns.NewAside(); perr != nil {
 			return -1, err
 		}
 	}
@@ -198,7 +198,7 @@ func PlugShared(ctx context.Context, path string, end End) (_ *Port, index int, 
 	if err != nil {
 		return nil, 0, err
 	}
-	return s.plug(ctx, end)
+	return s.plug(ctx, end, nil)
 }
 
 // A Tap is a port of a shared switch with a packet socket at its other end, which is in a

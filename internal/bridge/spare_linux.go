@@ -42,7 +42,14 @@ func (s *Switch) spare() bool {
 	if !clean || s.lent.Load() || ports > mostSparePorts || !s.ns.Current() {
 		return false
 	}
-	take := linger(func() { s.hub.close() })
+	take := linger(func() {
+		theSpare.mu.Lock()
+		if theSpare.hub == s.hub {
+			theSpare.hub = nil
+		}
+		theSpare.mu.Unlock()
+		s.hub.close()
+	})
 	if take == nil {
 		return false
 	}

@@ -23,7 +23,7 @@ func TestSpare(t *testing.T) {
 	}
 	plugged := func(remove bool) func(t *testing.T, s *Switch) {
 		return func(t *testing.T, s *Switch) {
-			p, _, err := s.plug(t.Context(), end(t))
+			p, _, err := s.plug(t.Context(), end(t), nil)
 			testenv.Check(t, err)
 			testenv.Check(t, p.Leave(remove)) // and the network
 		}
@@ -46,7 +46,7 @@ func TestSpare(t *testing.T) {
 		}, false},
 		{"a command in a stack", func(t *testing.T, s *Switch) {
 			e := end(t)
-			p, _, err := s.plug(t.Context(), e)
+			p, _, err := s.plug(t.Context(), e, nil)
 			testenv.Check(t, err)
 			x := &netns.Exec{Path: "/bin/true", Args: []string{"true"}}
 			pid := testenv.Must(e.NS.Start(t.Context(), x))(t)
@@ -57,7 +57,7 @@ func TestSpare(t *testing.T) {
 		{"many ports", func(t *testing.T, s *Switch) {
 			for range mostSparePorts + 1 {
 				again := testenv.Must(join(s.name, nil))(t)
-				p, _, err := again.plug(t.Context(), end(t))
+				p, _, err := again.plug(t.Context(), end(t), nil)
 				testenv.Check(t, err)
 				testenv.Check(t, p.Leave(false))
 			}
@@ -72,7 +72,7 @@ func TestSpare(t *testing.T) {
 			if same := first.hub == second.hub; same != tt.same {
 				t.Errorf("the same hub: %v, want %v", same, tt.same)
 			}
-			a, _, err := second.plug(t.Context(), end(t))
+			a, _, err := second.plug(t.Context(), end(t), nil)
 			testenv.Check(t, err)
 			testenv.Check(t, a.Leave(true))
 		})

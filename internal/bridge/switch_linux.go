@@ -95,6 +95,7 @@ func join(name string, attach func(memnet.Uplink) (detach func(), err error)) (_
 		switches.all[name] = s
 	}
 	s.users++
+	lastJoined.Store(s)
 	return s, nil
 }
 
@@ -314,21 +315,22 @@ type Port struct {
 	index int
 	place int // of its bridge in the list
 	host  *host
+	awake bool // the bridge forwards its frames
 }
 
 // Plug makes an interface of a stack, down, on the named network. attach, if it is not
-// nil, gives a new network its uplink. Plug also returns the index of the interface; 0
-// if unknown.
-func Plug(ctx context.Context, name string, attach func(memnet.Uplink) (detach func(), err error), end End) (_ *Port, index int, err error) {
+// nil, gives a new network its uplink. loose, if it is not nil, is such an interface already;
+// it is used, and up, or deleted. Plug also returns the index of the interface; 0 if unknown.
+func Plug(ctx context.Context, name string, attach func(memnet.Uplink) (detach func(), err error), end End, loose *Loose) (_ *Port, index int, err error) {
 	s, err := join(name, attach)
 	if err != nil {
 		return nil, 0, err
 	}
-	return s.plug(ctx, end)
+	return s.plug(ctx, end, loose)
 }
 
 // plug is Plug on a switch that was joined, which it leaves after an error.
-func (s *Switch) plug(ctx context.Context, end End) (_ *Port, index int, err error) {
+func (s *Switch) plug(ctx context.Context, end End, loose *Loose) (_ *Port, index int, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.leave())
@@ -337,6 +339,13 @@ func (s *Switch) plug(ctx context.Context, end End) (_ *Port, index int, err err
 	s.silence()
 	if s.path != "" {
 		return s.plugShared(ctx, end)
+	}
+	if loose != nil {
+		if !s.uplink.plugged() && loose.Fits(Place{s.hub}, end) {
+			p, err := s.plugLoose(loose)
+			return p, end.Index, err
+		}
+		end.Netlink.LinkDel(end.Index)
 	}
 	place, bridge, err := s.reserve()
 	if err != nil {
@@ -351,8 +360,14 @@ func (s *Switch) plug(ctx context.Context, end End) (_ *Port, index int, err err
 	return p, index, nil
 }
 
+// Awake reports whether the interface is up, and the bridge forwards its frames.
+func (p *Port) Awake() bool { return p.awake }
+
 // Await waits until the bridge forwards the frames of the port, whose interface is up.
 func (p *Port) Await(ctx context.Context) error {
+	if p.awake {
+		return nil
+	}
 	_, err := AwaitCarrier(ctx, p.sw.nl, p.index)
 	return err
 }

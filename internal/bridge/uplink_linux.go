@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/mdlayher/netlink"
 	"github.com/vdestack/vdestack/internal/memnet"
@@ -21,6 +22,7 @@ type uplink struct {
 	sw *Switch
 	// The ends of the pair, once it is made. It lasts as long as the network.
 	near, far int
+	made      atomic.Bool
 
 	// While it is connected:
 	dev           *nic.Device
@@ -88,8 +90,12 @@ func (u *uplink) make() error {
 		return errors.Join(err, u.sw.nl.LinkDel(near))
 	}
 	u.near, u.far = near, far
+	u.made.Store(true)
 	return nil
 }
+
+// plugged reports whether there are or were plugs.
+func (u *uplink) plugged() bool { return u != nil && u.made.Load() }
 
 // Disconnect implements [memnet.Uplink]: it closes the socket after the backlog has
 // passed, from the plugs and, if they are still there, from the stacks.

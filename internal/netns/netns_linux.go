@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/vdestack/vdestack/internal/teardown"
 	"golang.org/x/sys/unix"
 )
 
@@ -47,7 +48,16 @@ func Start() error {
 // New makes a network namespace, with loopback up, or takes one from the pool. It has a
 // socket of NETLINK_ROUTE and one of TCP ready for the first callers of Socket.
 func New() (*NS, error) {
-	if n := FromPool(TAP{}); n != nil {
+	if n := plainFromPool(); n != nil {
+		return n, nil
+	}
+	return Create(TAP{}, nil)
+}
+
+// NewAside is New for a namespace that is needed with another one, which alone counts for the
+// pool.
+func NewAside() (*NS, error) {
+	if n := besideFromPool(); n != nil {
 		return n, nil
 	}
 	return Create(TAP{}, nil)
@@ -420,6 +430,15 @@ func WithRoom[T any](f func() (T, error)) (T, error) {
 }
 
 func makeRoom() (some bool) {
+	nsPool.mu.Lock()
+	pooled := takePool()
+	nsPool.mu.Unlock()
+	for _, n := range pooled {
+		some = n.closeReady() || some
+	}
+	if len(pooled) > 0 {
+		defer teardown.Go(func() { closeSpaces(pooled) }) // their sockets are closed now
+	}
 	spaces.mu.Lock()
 	all := slices.Collect(maps.Keys(spaces.all))
 	spaces.mu.Unlock()
@@ -478,6 +497,7 @@ func (n *NS) Close() error {
 		return nil
 	}
 	n.unregister()
+	n.closeReady()
 	n.pool.drop(CloseTAP)
 	n.h.leave(n)
 	err := unix.Close(n.fd)
@@ -497,6 +517,7 @@ func (n *NS) CloseWith(domain, typ, proto int) (fd int, idle bool) {
 		return -1, false
 	}
 	n.unregister()
+	n.closeReady()
 	n.pool.drop(CloseTAP)
 	r := newRequest(n)
 	defer r.free()

@@ -3,6 +3,7 @@
 package netns
 
 import (
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -38,21 +39,81 @@ var nsPool struct {
 	wanted  int           // the next Settle has the pool filled to this, unless it is 0
 	filling int           // to this
 	tap     TAP           // that they have
+	prepare Prepare       // of the last request; nil: none
 	making  chan struct{} // closed when those being made are in the pool; nil: none are
 	timer   *time.Timer   // makes the next, or closes them
 }
 
-// FromPool returns a namespace with the TAP from the pool, or nil.
-func FromPool(t TAP) *NS {
+// Ready is what was prepared in a namespace of the pool for its user. Close closes what
+// belongs to it.
+type Ready interface {
+	io.Closer
+	// Plain reports whether the namespace is as others are: there is no interface that
+	// only some could use.
+	Plain() bool
+}
+
+// Prepare prepares a namespace of the pool for its user, who finds the result by TakeReady. t
+// is the TAP that it has; zero if it has none. After an error the namespace is closed.
+type Prepare func(n *NS, t TAP) (Ready, error)
+
+// FromPool returns a namespace with the TAP from the pool, or nil: one that fits or, if there
+// is none, a plain one. Those that do not fit leave the pool, for others to be made. prepare is
+// for these; nil: they stay as they are.
+func FromPool(t TAP, prepare Prepare, fits func(Ready) bool) *NS {
 	nsPool.mu.Lock()
 	defer nsPool.mu.Unlock()
+	nsPool.prepare = prepare
+	if !requested(t) {
+		return nil
+	}
+	var misfits []*NS
+	found := -1
+	nsPool.spaces = slices.DeleteFunc(nsPool.spaces, func(n *NS) bool {
+		misfit := !n.isPlain() && !fits(n.ready())
+		if misfit {
+			misfits = append(misfits, n)
+		}
+		return misfit
+	})
+	if len(misfits) > 0 {
+		teardown.Go(func() { closeSpaces(misfits) })
+	}
+	for i, n := range nsPool.spaces {
+		if found = i; !n.isPlain() {
+			break
+		}
+	}
+	return takeFromPool(found)
+}
+
+// plainFromPool is FromPool for a plain one without a TAP, and leaves the others.
+func plainFromPool() *NS {
+	nsPool.mu.Lock()
+	defer nsPool.mu.Unlock()
+	if !requested(TAP{}) {
+		return nil
+	}
+	return takeFromPool(slices.IndexFunc(nsPool.spaces, (*NS).isPlain))
+}
+
+// besideFromPool is plainFromPool without a request.
+func besideFromPool() *NS {
+	nsPool.mu.Lock()
+	defer nsPool.mu.Unlock()
+	if nsPool.tap != (TAP{}) || !usablePool() {
+		return nil
+	}
+	return takeFromPool(slices.IndexFunc(nsPool.spaces, (*NS).isPlain))
+}
+
+// requested notes a request. It reports false if the pool has nothing for it. nsPool.mu is held.
+func requested(t TAP) bool {
 	now := time.Now()
 	again := now.Sub(nsPool.last) < series
 	nsPool.last = now
 	if nsPool.tap != t {
-		if old := takePool(); len(old) > 0 {
-			teardown.Go(func() { closeSpaces(old) })
-		}
+		discardPool()
 		nsPool.tap = t
 	}
 	if nsPool.wanted = 1; again {
@@ -61,18 +122,24 @@ func FromPool(t TAP) *NS {
 	if now.Sub(nsPool.settled) < settling {
 		fillLater()
 	}
-	last := len(nsPool.spaces) - 1
-	if last < 0 {
+	return usablePool()
+}
+
+// usablePool reports whether there is something in the pool. nsPool.mu is held.
+func usablePool() bool {
+	if slices.ContainsFunc(nsPool.spaces, func(n *NS) bool { return n.h.calls.lost() || !n.h.has() }) {
+		discardPool() // nothing can be done in them
+	}
+	return len(nsPool.spaces) > 0
+}
+
+// takeFromPool takes the one at an index; nil for -1. nsPool.mu is held.
+func takeFromPool(at int) *NS {
+	if at < 0 {
 		return nil
 	}
-	n := nsPool.spaces[last]
-	if n.h.calls.lost() || !n.h.has() { // nothing can be done in them
-		old := takePool()
-		teardown.Go(func() { closeSpaces(old) })
-		return nil
-	}
-	nsPool.spaces[last] = nil
-	nsPool.spaces = nsPool.spaces[:last]
+	n := nsPool.spaces[at]
+	nsPool.spaces = slices.Delete(nsPool.spaces, at, at+1)
 	return n
 }
 
@@ -131,13 +198,9 @@ func tend() {
 		return
 	}
 	for len(nsPool.spaces) < nsPool.filling {
-		t := nsPool.tap
+		t, prepare := nsPool.tap, nsPool.prepare
 		nsPool.mu.Unlock()
-		var n *NS
-		err := errHelper
-		if hasHelper() {
-			n, err = Create(t, nil)
-		}
+		n, err := createAhead(t, prepare)
 		nsPool.mu.Lock()
 		if err != nil {
 			break // the next request reports the error
@@ -149,6 +212,57 @@ func tend() {
 		}
 	}
 	nsPool.timer.Reset(time.Until(nsPool.last.Add(series)))
+}
+
+// createAhead makes a namespace for the pool.
+func createAhead(t TAP, prepare Prepare) (*NS, error) {
+	if !hasHelper() {
+		return nil, errHelper
+	}
+	n, err := Create(t, nil)
+	if err != nil || prepare == nil || t != (TAP{}) && !n.pool.hasTAP() {
+		return n, err
+	}
+	ready, err := prepare(n, t)
+	if err != nil {
+		n.Close()
+		return nil, err
+	}
+	n.pool.mu.Lock()
+	defer n.pool.mu.Unlock()
+	n.pool.ready = ready
+	return n, nil
+}
+
+// ready returns what was prepared, until it is taken.
+func (n *NS) ready() Ready {
+	n.pool.mu.Lock()
+	defer n.pool.mu.Unlock()
+	return n.pool.ready
+}
+
+func (n *NS) isPlain() bool {
+	ready := n.ready()
+	return ready == nil || ready.Plain()
+}
+
+// TakeReady returns what was prepared, once; else nil.
+func (n *NS) TakeReady() Ready {
+	n.pool.mu.Lock()
+	defer n.pool.mu.Unlock()
+	ready := n.pool.ready
+	n.pool.ready = nil
+	return ready
+}
+
+// closeReady closes what was prepared, and reports whether nobody had taken it.
+func (n *NS) closeReady() bool {
+	ready := n.TakeReady()
+	if ready == nil {
+		return false
+	}
+	ready.Close()
+	return true
 }
 
 const (
@@ -180,6 +294,13 @@ func takePool() []*NS {
 	all := nsPool.spaces
 	nsPool.spaces = nil
 	return all
+}
+
+// discardPool closes all in the pool in the background. nsPool.mu is held.
+func discardPool() {
+	if old := takePool(); len(old) > 0 {
+		teardown.Go(func() { closeSpaces(old) })
+	}
 }
 
 func closeSpaces(spaces []*NS) {
@@ -260,6 +381,6 @@ func EmptyPool() {
 	if nsPool.timer != nil {
 		nsPool.timer.Stop()
 	}
-	nsPool.last, nsPool.settled, nsPool.wanted = time.Time{}, time.Time{}, 0
+	nsPool.last, nsPool.settled, nsPool.wanted, nsPool.prepare = time.Time{}, time.Time{}, 0, nil
 	closeSpaces(takePool())
 }

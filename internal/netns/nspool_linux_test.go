@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func awaitPooled(t *testing.T, want int) {
 // newWith makes a namespace with a TAP, or takes one from the pool.
 func newWith(t *testing.T, with TAP) *NS {
 	t.Helper()
-	if n := FromPool(with); n != nil {
+	if n := FromPool(with, nil, nil); n != nil {
 		return n
 	}
 	return testenv.Must(Create(with, nil))(t)
@@ -267,4 +268,92 @@ func TestNSPoolKilled(t *testing.T) {
 	}
 	EmptyPool()
 	newNS(t)
+}
+
+// A prepared is a Ready that notes its end.
+type prepared struct {
+	plain  bool
+	closed atomic.Bool
+}
+
+func (p *prepared) Plain() bool { return p.plain }
+
+func (p *prepared) Close() error {
+	p.closed.Store(true)
+	return nil
+}
+
+// TestNSPoolReady has namespaces in the pool in which something was prepared, for those that
+// want it and for others, and near the limit of descriptors.
+func TestNSPoolReady(t *testing.T) {
+	newNS(t)
+	before := countFiles(t)
+	for _, tt := range []struct {
+		name        string
+		plain, fits bool
+		take        func(fits func(Ready) bool) *NS
+		found, left bool
+	}{
+		{"plain", true, false, nil, true, true},
+		{"fits", false, true, nil, true, true},
+		{"does not fit", false, false, nil, false, false},
+		{"plain, without a request", true, false, func(func(Ready) bool) *NS { return besideFromPool() }, true, true},
+		{"not plain, without a request", false, true, func(func(Ready) bool) *NS { return besideFromPool() }, false, true},
+		{"room", true, true, func(func(Ready) bool) *NS {
+			if !makeRoom() {
+				t.Error("no room")
+			}
+			return nil
+		}, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			EmptyPool()
+			ready := &prepared{plain: tt.plain}
+			prepare := func(*NS, TAP) (Ready, error) { return ready, nil }
+			if FromPool(TAP{}, prepare, nil) != nil {
+				t.Fatal("the pool is not empty")
+			}
+			settle()
+			awaitPooled(t, 1)
+			if tt.take == nil {
+				tt.take = func(fits func(Ready) bool) *NS { return FromPool(TAP{}, nil, fits) }
+			}
+			n := tt.take(func(Ready) bool { return tt.fits })
+			if (n != nil) != tt.found {
+				t.Errorf("found one: %v, want %v", n != nil, tt.found)
+			}
+			if n != nil {
+				if n.TakeReady() != ready || n.TakeReady() != nil {
+					t.Error("what was prepared is taken once")
+				}
+				n.Close()
+			}
+			teardown.Wait()
+			if closed := ready.closed.Load(); closed != !tt.left {
+				t.Errorf("closed: %v, want %v", closed, !tt.left)
+			}
+		})
+	}
+	EmptyPool()
+	if after := countFiles(t); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+// TestNSPoolNotReady has a preparation that fails: the pool stays empty.
+func TestNSPoolNotReady(t *testing.T) {
+	newNS(t)
+	before := countFiles(t)
+	EmptyPool()
+	failed := make(chan struct{}, 10)
+	FromPool(TAP{}, func(*NS, TAP) (Ready, error) {
+		failed <- struct{}{}
+		return nil, unix.EIO
+	}, nil)
+	settle()
+	<-failed
+	EmptyPool()
+	if after := countFiles(t); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
 }

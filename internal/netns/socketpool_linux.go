@@ -30,6 +30,7 @@ type socketPool struct {
 	mu      sync.Mutex         // guards all; not held across a round trip
 	first   map[socketType]int // made with the namespace, until they are asked for
 	tap     TAP                // the one among them
+	ready   Ready              // until it is taken
 	buckets map[socketType]*bucket
 	timer   *time.Timer // sweeps while there is a bucket
 }
@@ -313,11 +314,20 @@ func (s *socketPool) takeTAP(t TAP) (fd int, ok bool) {
 	return s.takeFirst(tap)
 }
 
+// hasTAP reports whether there is one to be taken.
+func (s *socketPool) hasTAP() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.first[tap]
+	return ok
+}
+
 // Settle says that the namespace is set up. It closes the sockets that were made for
 // that, but leaves one of TCP for a while, unless many namespaces are made: then a close
 // after Open would do what the kernel has to do for all their networks.
 func (n *NS) Settle() {
 	burst := settle()
+	n.closeReady()
 	s := &n.pool
 	s.settle(CloseTAP)
 	if burst {
@@ -344,7 +354,10 @@ func (s *socketPool) settle(closeTAP func(fd int) error) {
 }
 
 // Refresh closes pooled sockets, so that the next ones begin with the current settings.
-func (n *NS) Refresh() { n.pool.drop(unix.Close) }
+func (n *NS) Refresh() {
+	n.closeReady()
+	n.pool.drop(unix.Close)
+}
 
 // drop closes all, a TAP by closeTAP, and reports whether there were any.
 func (s *socketPool) drop(closeTAP func(fd int) error) bool {
