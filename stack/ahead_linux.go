@@ -148,7 +148,7 @@ func fromPool(first netns.TAP, interfaces []Interface) *netns.NS {
 	}
 	var place bridge.Place
 	cfg := interfaces[0]
-	if l, err := vdeplug.Parse(cfg.VNL); err == nil && !cfg.Down && cfg.Capture == nil && !cfg.plugged() && bridge.SharedPath(l.Body()) == "" {
+	if l, err := vdeplug.Parse(cfg.VNL); err == nil && !cfg.Down && cfg.Capture == nil && !cfg.plugged() && !shared(l) {
 		place = bridge.PlaceOf(l.String())
 	}
 	end := bridge.End{Name: cfg.Name, Index: firstIndex, MTU: cfg.MTU, MAC: cfg.MAC}

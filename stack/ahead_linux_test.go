@@ -60,7 +60,7 @@ func TestAhead(t *testing.T) {
 		{"same lan", true, func(t *testing.T) string { return "lan://" + t.Name() }},
 		{"next", false, func(t *testing.T) string {
 			number++
-			return fmt.Sprint("mem://", t.Name(), number)
+			return fmt.Sprint("mem:///", t.Name(), number) // it is no path
 		}},
 		{"next lan", false, func(t *testing.T) string {
 			number++

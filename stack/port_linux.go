@@ -68,8 +68,8 @@ func (i *iface) makePort(ctx context.Context, nl *rtnl.Conn) error {
 	}
 	var p *bridge.Port
 	var index int
-	if path := bridge.SharedPath(l.Body()); l.Scheme() == lanScheme && path != "" {
-		p, index, err = bridge.PlugShared(ctx, path, i.end(nl))
+	if shared(l) {
+		p, index, err = bridge.PlugShared(ctx, bridge.SharedPath(l.Body()), i.end(nl))
 	} else {
 		p, index, err = bridge.Plug(ctx, l.String(), attach, i.end(nl), i.loose())
 	}
@@ -84,6 +84,11 @@ func (i *iface) makePort(ctx context.Context, nl *rtnl.Conn) error {
 	}
 	i.link, i.index = &portLink{i: i, port: p}, index
 	return nil
+}
+
+// shared reports whether other processes have the network too.
+func shared(l vdeplug.Locator) bool {
+	return l.Scheme() == lanScheme && bridge.SharedPath(l.Body()) != ""
 }
 
 // start implements [link].

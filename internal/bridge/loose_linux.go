@@ -43,7 +43,8 @@ func PlaceOf(name string) Place {
 }
 
 // NewLoose makes one for the network that was joined last; nil if it has ended, or a Loose does
-// not suit it. An error leaves an interface in the namespace.
+// not suit it. An error may leave an
+// interface in the namespace, also that of a network that ends meanwhile.
 func NewLoose(ctx context.Context, end End) (_ *Loose, err error) {
 	s := lastJoined.Load()
 	if s == nil || s.uplink.plugged() || !s.ns.Current() {
@@ -52,9 +53,6 @@ func NewLoose(ctx context.Context, end End) (_ *Loose, err error) {
 	l := &Loose{hub: s.hub, end: end}
 	number := s.next()
 	if l.far, _, err = s.addEnd(ctx, rtnl.LinkSpec{Name: fmt.Sprintf("port%d", number), Index: number}, end); err != nil {
-		if l.Ended() {
-			return nil, nil
-		}
 		return nil, err
 	}
 	if err := end.Netlink.LinkSetUp(end.Index); err != nil {
