@@ -42,12 +42,12 @@ func PlaceOf(name string) Place {
 	return Place{s.hub}
 }
 
-// NewLoose makes one for the network that was joined last; nil if it has ended, or a Loose does
-// not suit it. An error may leave an
-// interface in the namespace, also that of a network that ends meanwhile.
+// NewLoose makes one for the network that was joined last; nil if it has ended, if a Loose does
+// not suit it, or in a crowd, where another way costs less. An error may leave an interface in
+// the namespace, also that of a network that ends meanwhile.
 func NewLoose(ctx context.Context, end End) (_ *Loose, err error) {
 	s := lastJoined.Load()
-	if s == nil || s.uplink.plugged() || !s.ns.Current() {
+	if s == nil || s.uplink.plugged() || s.hosts.crowded() || !s.ns.Current() {
 		return nil, nil
 	}
 	l := &Loose{hub: s.hub, end: end}

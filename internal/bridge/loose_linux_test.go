@@ -10,6 +10,21 @@ import (
 	"github.com/vdestack/vdestack/rtnl"
 )
 
+// TestLooseInCrowd makes none on a crowded network.
+func TestLooseInCrowd(t *testing.T) {
+	joined(t)
+	defer func(old int) { crowd = old }(crowd)
+	for _, tt := range []struct {
+		crowd int
+		want  bool
+	}{{0, true}, {-1, false}} {
+		crowd = tt.crowd
+		if l, err := NewLoose(t.Context(), end(t)); (l != nil) != tt.want || err != nil {
+			t.Errorf("more than %d: %v, %v", crowd, l, err)
+		}
+	}
+}
+
 // TestLooseEnds makes a loose interface on a network that ends meanwhile: the kernel may have
 // made the pair when the connection to the hub is closed, and removes it later.
 func TestLooseEnds(t *testing.T) {
