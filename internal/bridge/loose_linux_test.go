@@ -7,11 +7,13 @@ import (
 	"net"
 	"testing"
 
+	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/rtnl"
 )
 
 // TestLooseInCrowd makes none on a crowded network.
 func TestLooseInCrowd(t *testing.T) {
+	netns.EmptyPool() // no other is being made
 	joined(t)
 	defer func(old int) { crowd = old }(crowd)
 	for _, tt := range []struct {
@@ -28,6 +30,7 @@ func TestLooseInCrowd(t *testing.T) {
 // TestLooseEnds makes a loose interface on a network that ends meanwhile: the kernel may have
 // made the pair when the connection to the hub is closed, and removes it later.
 func TestLooseEnds(t *testing.T) {
+	netns.EmptyPool() // no other is being made
 	s := joined(t)
 	defer func(old func(*rtnl.Conn, rtnl.LinkSpec) (int, error)) { addLink = old }(addLink)
 	addLink = func(c *rtnl.Conn, l rtnl.LinkSpec) (int, error) {

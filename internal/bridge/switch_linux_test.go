@@ -12,6 +12,7 @@ import (
 
 	"github.com/vdestack/vdestack/internal/bridge"
 	"github.com/vdestack/vdestack/internal/memnet"
+	"github.com/vdestack/vdestack/internal/netns"
 	"github.com/vdestack/vdestack/internal/testenv"
 	"github.com/vdestack/vdestack/rtnl"
 	"github.com/vdestack/vdestack/stack"
@@ -19,11 +20,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// set gives a variable a value for the length of a test.
+// set gives a variable a value for the length of a test. Namespaces that are made ahead in the
+// background depend on some.
 func set[T any](t *testing.T, v *T, value T) {
+	netns.EmptyPool()
 	old := *v
 	*v = value
-	t.Cleanup(func() { *v = old })
+	t.Cleanup(func() {
+		netns.EmptyPool()
+		*v = old
+	})
 }
 
 func member(t *testing.T, vnl string, number int) *stack.Stack {
