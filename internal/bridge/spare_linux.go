@@ -34,7 +34,7 @@ var theSpare struct {
 func (s *Switch) spare() bool {
 	s.mu.Lock()
 	ports := len(s.loud) + len(s.leaving)
-	clean := s.path == "" && len(s.bridges) == 1 && s.bridges[0].ports == ports && (s.uplink == nil || s.uplink.near == 0)
+	clean := s.path == "" && len(s.bridges) == 1 && s.bridges[0].ports == ports && !s.uplink.plugged()
 	if clean && s.reaper != nil {
 		clean = s.reaper.Stop()
 	}

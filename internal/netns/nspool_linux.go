@@ -255,7 +255,7 @@ func (n *NS) TakeReady() Ready {
 	return ready
 }
 
-// closeReady closes what was prepared, and reports whether nobody had taken it.
+// closeReady closes what was prepared, and reports whether there was something.
 func (n *NS) closeReady() bool {
 	ready := n.TakeReady()
 	if ready == nil {
