@@ -61,14 +61,16 @@ var networks = []network{
 	}},
 }
 
-// on runs a test on each network, or on those with the given names.
+// on runs a test on each network, or on those with the given names, on all at once. They run
+// when the calling test has returned.
 func on(t *testing.T, f func(t *testing.T, ours, theirs string), names ...string) {
+	noProcesses(t)
 	for _, n := range networks {
 		if len(names) > 0 && !slices.Contains(names, n.name) {
 			continue
 		}
 		t.Run(n.name, func(t *testing.T) {
-			noProcesses(t)
+			t.Parallel()
 			ours, theirs := n.open(t)
 			f(t, ours, theirs)
 		})

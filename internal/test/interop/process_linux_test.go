@@ -3,9 +3,11 @@ package interop
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,11 +26,14 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "prctl:", err)
 		os.Exit(1)
 	}
+	// Tests wait for programs for half of their time, so that more run at once than there
+	// are processors. A flag of the command line is parsed later.
+	flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	testenv.Main(m)
 }
 
-// noProcesses fails the test if it leaves a process running. It is called before any
-// process is started.
+// noProcesses fails the test if it, or a test within it, leaves a process running. It is
+// called before any process is started, in a test that runs beside no other.
 func noProcesses(t *testing.T) {
 	t.Cleanup(func() {
 		testenv.Eventually(t, "the end of all processes", func() bool {

@@ -35,6 +35,11 @@ type row struct {
 
 func (w *row) key() []string { return []string{w.network, w.role, w.peer} }
 
+// vxvde reports whether the row has a network of vxvde. These run one after the other, as
+// they share a port of this namespace: a socket there, unless it refuses, gets what is sent
+// to any group that somebody has joined.
+func (w *row) vxvde() bool { return strings.Contains(w.network+w.role, "vxvde") }
+
 // A rig is both parties, the host server and the host client.
 type rig struct {
 	us, them party
@@ -264,15 +269,19 @@ func TestTable(t *testing.T) {
 	testenv.Long(t)
 	vdens := testenv.Build(t, root, "vdens")
 	seen := make([][]string, len(rows))
-	complete := true
-	for i := range rows {
-		w := &rows[i]
-		t.Run(strings.Join(w.key(), ", "), func(t *testing.T) {
-			noProcesses(t)
-			seen[i] = w.see(t, vdens)
-		})
-		complete = complete && seen[i] != nil
-	}
+	t.Run("rows", func(t *testing.T) {
+		noProcesses(t)
+		for i := range rows {
+			w := &rows[i]
+			t.Run(strings.Join(w.key(), ", "), func(t *testing.T) {
+				if !w.vxvde() {
+					t.Parallel()
+				}
+				seen[i] = w.see(t, vdens)
+			})
+		}
+	})
+	complete := !slices.ContainsFunc(seen, func(cells []string) bool { return cells == nil })
 	text, err := os.ReadFile(tableFile)
 	switch {
 	case err != nil:
