@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,9 @@ func TestMain(m *testing.M) {
 	// Tests wait for programs for half of their time, so that more run at once than there
 	// are processors. A flag of the command line is parsed later.
 	flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
+	// With the race detector sync.Pool drops a quarter of the buffers for packets, and a
+	// small heap is collected for each few of them: a third of the work of this process.
+	debug.SetGCPercent(1000)
 	testenv.Main(m)
 }
 
