@@ -435,11 +435,15 @@ func (k *keeper) run() {
 	}
 }
 
-// drain drops what was to be marked for users that have all left.
+// drain drops what was to be marked for users that have all left, but not for one that has begun
+// since then.
 func (k *keeper) drain() {
-	if k.forget.Swap(false) {
-		clear(k.waiting)
-		k.waiting, k.entries = k.waiting[:0], 0
+	if !k.forget.Swap(false) {
+		return
+	}
+	k.waiting = slices.DeleteFunc(k.waiting, func(s *Space) bool { return s.closed.Load() })
+	if len(k.waiting) == 0 {
+		k.entries = 0
 	}
 }
 
