@@ -109,9 +109,13 @@ func (t *Tunnel) awaitFlush() {
 	}
 }
 
-// note notes the peers that have keys in common with this end, for flush.
+// note notes the peers that have keys in common with this end, for flush. While the interface is
+// down there are none: the device has stopped its peers, which send nothing.
 func (t *Tunnel) note(context.Context) {
 	all, _ := t.Peers() // an error is the end
+	if l, err := t.nl.Link(t.index); err == nil && l.Flags&net.FlagUp == 0 {
+		all = nil
+	}
 	live := new([]PublicKey)
 	for _, p := range all {
 		if time.Since(p.LastHandshake) < device.RejectAfterTime {

@@ -352,6 +352,28 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// TestNote has the end of a tunnel wait for its peer, but not while the interface is down.
+func TestNote(t *testing.T) {
+	t.Parallel()
+	p, near := newLab(t, "", 0)
+	echo(t, p.st)
+	c := p.config("192.0.2.1:51820", "10.0.0.2/24")
+	c.Underlay = near
+	tun := testenv.Opened(Open(t.Context(), c))(t)
+	check := func(what string, want int) {
+		t.Helper()
+		tun.note(t.Context())
+		if live := *tun.live.Load(); len(live) != want {
+			t.Errorf("%s: the end waits for %d peers, want %d", what, len(live), want)
+		}
+	}
+	check("without keys", 0)
+	transfer(t, tun.Stack(), "10.0.0.1", 1600)
+	check("with keys", 1)
+	testenv.Check(t, tun.nl.LinkSetDown(tun.index))
+	check("down", 0)
+}
+
 // TestDeviceEvents checks what wireguard-go is told, and asks, of an interface.
 func TestDeviceEvents(t *testing.T) {
 	t.Parallel()
